@@ -54,14 +54,14 @@ $(VENV)/.installed: setup.cfg setup.py pyproject.toml
 	@touch $@
 
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(PIP) -e ".[formats,review,distributed,timm,test,dev]"
+	$(PIP) -e ".[formats,review,distributed,timm,fast,test,dev]"
 	@touch $@
 
 # The lowest versions that setup.cfg promises, on this Python; not part of CI.
 test-lowest:
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
-	.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e ".[formats,review,timm,test]"
+	.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e ".[formats,review,timm,fast,test]"
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -W default $(ARGS)
 
 clean:

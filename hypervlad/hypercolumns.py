@@ -156,8 +156,7 @@ def feature_maps(network: TappedNetwork, batch: torch.Tensor) -> list[torch.Tens
     list of Tensor of shape (B, h_l, w_l, C_l)
         On the network's device.
     """
-    batch = batch.to(network.device).contiguous(memory_format=torch.channels_last)
-    return [tap.permute(0, 2, 3, 1) for tap in network(batch)]
+    return [tap.permute(0, 2, 3, 1) for tap in network(batch.to(network.device))]
 
 
 def axis_interpolation(

@@ -5,7 +5,8 @@ and with its batch normalisations folded, as in this package; the whole encoding
 VLAD) on the grid of the finest tap and on every pixel; the naive dense form, which upsamples every
 channel and assigns every pixel; the recipe of Luo, Holm and Wang 2021, 5,000 random pixels with all
 channels; and the encoder of the classifier: two turned copies, codebooks of both kinds, pooled
-channels. Times are medians over rounds in which the methods take turns, so that a noisy machine is
+channels. What this package does is measured in torch alone, and, on a CPU, with OpenVINO and numba,
+too. Times are medians over rounds in which the methods take turns, so that a noisy machine is
 noisy for all. Each peak of memory is measured in a separate process.
 
     python -m benchmarks.speed.encoding                      # CPU, two threads
@@ -24,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +35,15 @@ import torch
 
 import hypervlad
 from benchmarks.common.results import BENCHMARKS, RESULTS, save_result
-from benchmarks.speed.tables import memory_table, speed_table
+from benchmarks.speed.tables import fast_table, memory_table, speed_table
 from hypervlad import HypercolumnVLAD, vlad
 from hypervlad.backbones import TappedNetwork
 from hypervlad.encoder.encoding import TorchCodebook
 from hypervlad.hypercolumns import dense_hypercolumns, feature_maps
 
 METHODS = ("network", "folded", "finest", "image", "naive", "sampled", "classifier")
+FAST = "fast "  # before the names of methods that run with OpenVINO and numba
+FAST_METHODS = tuple(f"{FAST}{method}" for method in ("folded", "finest", "image", "classifier"))
 CODEBOOKS: dict[str, dict[str, Any]] = {
     "joint, K 64": {},  # the default of HypercolumnVLAD; the encoder of the classifier differs
     "per layer, K 64": {"codebook": "per_layer"},
@@ -88,6 +92,10 @@ class Bench:
 
     def run(self, method: str) -> None:
         """Run one method over the batch once."""
+        runtime = "openvino" if method.startswith(FAST) else "torch"
+        method = method.removeprefix(FAST)
+        self.encoder.runtime = self.paper.runtime = self.classifier.runtime = runtime
+        self.network.run_with(runtime)
         if method == "network":
             feature_maps(self.plain, self.batch.tensors)
         elif method == "folded":
@@ -138,9 +146,10 @@ def clock(function: Callable[[], object], device: torch.device) -> float:
 def timings(bench: Bench, n_rounds: int) -> dict[str, list[float]]:
     """Return the milliseconds per image of each method, and of the VLAD part, in every round."""
     device = bench.network.device
+    methods = METHODS + (FAST_METHODS if device.type == "cpu" else ())
     with torch.no_grad():
         maps = feature_maps(bench.network, bench.batch.tensors)
-    calls: dict[str, Callable[[], object]] = {m: (lambda m=m: bench.run(m)) for m in METHODS}
+    calls: dict[str, Callable[[], object]] = {m: (lambda m=m: bench.run(m)) for m in methods}
     calls["VLAD part, finest"] = lambda: bench.vlad_part(maps, "finest")
     calls["VLAD part, image"] = lambda: bench.vlad_part(maps, "image")
     calls["VLAD part, naive"] = lambda: bench.naive(maps)
@@ -236,7 +245,7 @@ def measure(
         ms = timings(Bench(folder, size, batch, device), n_rounds)
         peaks = {
             method: peak_memory(folder, size, method, device, arguments.threads)
-            for method in METHODS
+            for method in (*METHODS, *FAST_METHODS)
             if method in ms
         }
     facts = {"backbone": backbone, "size": size, "codebook": codebook, "batch": batch}
@@ -268,12 +277,12 @@ def main() -> None:
         "rows": rows,
         "device": arguments.device,
         "threads": arguments.threads,
-        "versions": {"hypervlad": hypervlad.__version__, "torch": torch.__version__},
+        "versions": {name: version(name) for name in ("hypervlad", "torch", "openvino", "numba")},
         "machine": f"{platform.machine()}, {psutil.cpu_count()} cores",
     }
     out = arguments.out or RESULTS / "speed" / f"encoding_{arguments.device}.json"
     save_result(out, facts)
-    print(speed_table(rows), memory_table(rows), sep="\n\n")
+    print(speed_table(rows), fast_table(rows), memory_table(rows), sep="\n\n")
 
 
 if __name__ == "__main__":

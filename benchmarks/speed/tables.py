@@ -31,12 +31,28 @@ def speed_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def fast_table(rows: list[dict[str, Any]]) -> str:
+    """Return times with OpenVINO and numba beside those in torch alone, relative to the network."""
+    heads = ["network", "image", "codebook", "network, folded", "finest grid", "every pixel"]
+    lines = []
+    for row in rows:
+        ms = row["ms"]
+        if "fast finest" in ms:
+            cells = [row["backbone"], f"{row['size']} px", row["codebook"]]
+            for method in ("folded", "finest", "image", "classifier"):
+                pair = (times(ms, each, "network") for each in (method, f"fast {method}"))
+                cells.append(" → ".join(pair))
+            lines.append(cells)
+    return table([*heads, "classifier's encoder"], lines)
+
+
 def memory_table(rows: list[dict[str, Any]]) -> str:
     """Return peaks of memory for one image, including the pass of the network."""
     methods = {"network": "network alone", "folded": "the same, folded"}
     methods |= {"finest": "ours, finest grid", "image": "ours, every pixel"}
     methods |= {"naive": "naive dense", "sampled": "5,000 pixels"}
     methods["classifier"] = "classifier's encoder"
+    methods |= {"fast finest": "fast, finest grid", "fast classifier": "fast, classifier's encoder"}
     lines = [
         f"| network | image | codebook | {' | '.join(methods.values())} |",
         f"|{'---|' * (3 + len(methods))}",

@@ -12,11 +12,11 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Integral
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,9 @@ from hypervlad.backbones.weights import (
 )
 from hypervlad.lazy_torch import torch
 from hypervlad.modelfile import ModelFileError
+
+if TYPE_CHECKING:
+    from hypervlad.backbones.openvino_network import OpenVINONetwork
 
 
 @dataclass(frozen=True)
@@ -174,6 +177,8 @@ class TappedNetwork:
         SHA-256 of the weights: see :func:`weights_digest`.
     original : torch.nn.Module, optional
         The network with its weights as loaded, if ``module`` has folded ones.
+    any_size : bool, default=False
+        Whether the module's computations do not depend on the size of images.
     """
 
     def __init__(
@@ -182,8 +187,10 @@ class TappedNetwork:
         taps: Sequence[str],
         digest: str,
         original: torch.nn.Module | None = None,
+        any_size: bool = False,
     ) -> None:
         self.module = module
+        self.any_size = any_size
         self.original = module if original is None else original
         self.taps = tuple(taps)
         self.digest = digest
@@ -192,6 +199,17 @@ class TappedNetwork:
         self._strides: dict[int, int | None] = {}
         self._reaches: dict[int, Reach | None] = {}
         self._lock = threading.Lock()  # the hooks sit on the module: one pass at a time
+        self.n_pixels = 0  # of the images that were announced
+        self.runtime: Literal["torch", "openvino"] = "torch"
+        self._converted: OpenVINONetwork | None = None
+
+    def run_with(self, runtime: Literal["torch", "openvino"]) -> None:
+        """Choose what runs the next passes; on a GPU that is torch."""
+        self.runtime = runtime if self.device.type == "cpu" else "torch"
+        if self.runtime == "openvino" and self._converted is None:
+            from hypervlad.backbones.openvino_network import OpenVINONetwork
+
+            self._converted = OpenVINONetwork(self._forward_for, self.any_size)
 
     def __call__(self, batch: torch.Tensor) -> list[torch.Tensor]:
         """Run the network once.
@@ -207,8 +225,18 @@ class TappedNetwork:
             One map per tap, in the order of ``taps``.
         """
         # Tensors made in a caller's inference mode have no version counters.
+        if self.runtime == "openvino" and self._converted is not None:
+            with self._lock, torch.inference_mode(False), torch.no_grad():
+                found = self._converted(batch)
+            if found is not None:
+                return [layer.permute(0, 3, 1, 2) for layer in found]
+        return self.in_torch(batch)
+
+    def in_torch(self, batch: torch.Tensor) -> list[torch.Tensor]:
+        """Run the network once, in torch."""
         with self._lock, torch.inference_mode(False), torch.no_grad():
             batch = batch.clone() if batch.is_inference() else batch
+            batch = batch.contiguous(memory_format=torch.channels_last)
             maps, versions = self._forward(batch)
             # An in-place layer (ReLU, a residual sum) after a tap changes the tap's output. torch's
             # version counters show which taps are affected; only their outputs are copied.
@@ -230,6 +258,22 @@ class TappedNetwork:
         if n_channels not in self._reaches:
             self._reaches[n_channels] = reach_of(self, n_channels)
         return self._reaches[n_channels]
+
+    def _forward_for(self, height: int, width: int) -> Callable[..., tuple[torch.Tensor, ...]]:
+        """Return a function from images of one size to their maps, as OpenVINO can record it."""
+        resampled_for = getattr(self.module, "resampled_for", None)
+        if resampled_for is None:
+            return self._maps_of
+        return TappedNetwork(resampled_for(height, width), self.taps, self.digest)._maps_of
+
+    def _maps_of(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return maps (B, h_l, w_l, C_l) that no later layer overwrites."""
+        overwritten, self._overwritten = self._overwritten, set(self.taps)
+        try:
+            maps, _ = self._forward(batch)
+        finally:
+            self._overwritten = overwritten
+        return tuple(maps[tap].permute(0, 2, 3, 1) for tap in self.taps)
 
     def _forward(self, batch: torch.Tensor) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
         maps: dict[str, torch.Tensor] = {}
@@ -316,7 +360,8 @@ def build_network(
             for pair in _foldable_pairs(backbone, module)
             if not set(pair.same_output) & set(taps)
         ]
-        return TappedNetwork(fold_norms(module, pairs), taps, digest, original=module)
+        folded, any_size = fold_norms(module, pairs), backbone.torchvision_name is not None
+        return TappedNetwork(folded, taps, digest, original=module, any_size=any_size)
 
 
 def _foldable_pairs(backbone: Backbone, module: torch.nn.Module) -> tuple[ConvNormPair, ...]:
@@ -570,7 +615,7 @@ def _reach_of_one_pixel(
     """
     image = torch.zeros(1, n_channels, side, side, device=network.device)
     image[:, :, side // 2, side // 2] = torch.nan
-    maps = network(image)
+    maps = network.in_torch(image)  # OpenVINO may not pass NaN on
     strides = [side // layer.shape[-1] for layer in maps]
     distances = []
     for layer, stride in zip(maps, strides, strict=True):

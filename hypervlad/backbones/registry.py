@@ -85,6 +85,8 @@ class Backbone:
         Of timm's published weights: by default those that timm prefers.
     maximum_size : int or None
         Longest image side, in pixels, of a network that was built for images of one size.
+    is_faster_in_openvino : bool
+        Whether OpenVINO was clearly faster than torch on a CPU, or on networks like it.
     """
 
     name: str
@@ -96,6 +98,7 @@ class Backbone:
     class_tokens: tuple[str, ...] = ()
     tag: str | None = None
     maximum_size: int | None = None
+    is_faster_in_openvino: bool = False
 
     @property
     def is_of_timm(self) -> bool:
@@ -240,6 +243,7 @@ def _timm_backbone(name: str) -> Backbone:
         class_tokens=tuple(network.class_tokens()),
         tag=network.config.get("tag") or None,
         maximum_size=maximum_size,
+        is_faster_in_openvino=True,
     )
 
 
@@ -266,8 +270,12 @@ def _register_torchvision(
         preprocessing or Preprocessing(),
         torchvision_name=name,
         licence="bsd-3-clause",
+        is_faster_in_openvino=name not in _AS_FAST_IN_TORCH,
     )
 
+
+# Few, large convolutions of 3 x 3, at which libraries are equally good.
+_AS_FAST_IN_TORCH = ("alexnet", "resnet18", "resnet34", "vgg16", "vgg16_bn", "vgg19")
 
 # Default taps: one per resolution, at the end of its block.
 _register_torchvision("mobilenet_v2", "features.1 features.3 features.6 features.13 features.18")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import difflib
 import inspect
 import sys
@@ -129,6 +131,19 @@ class TimmNetwork(nn.Module):
                 if ".unit" in facet:
                     seen = nn.functional.normalize(seen, dim=1)
                 tap(seen[:, :, : size[0], : size[1]])
+
+    def resampled_for(self, height: int, width: int) -> TimmNetwork:
+        """Return a copy whose position embeddings are those for images of one size.
+
+        timm resamples them in each pass, in a way that other runtimes do differently.
+        """
+        own = copy.deepcopy(self)
+        if getattr(own.network, "pos_embed", None) is not None:
+            with contextlib.suppress(AttributeError):  # not all networks can
+                unit = max(self.taps.values())
+                sides = [-(-n // unit) * unit for n in (height, width)]
+                own.network.set_input_size(img_size=tuple(sides))
+        return own
 
     def default_taps(self) -> list[str]:
         """Return the last tap of each resolution, or four over the depth if there is only one."""

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,12 +40,14 @@ class NetworkSource:
     taps : tuple of str
     digest : str
         Of the weights.
+    runtime : {"torch", "openvino"}, default="torch"
     """
 
     backbone: Backbone
     weights: str | os.PathLike[str] | Mapping[str, np.ndarray]
     taps: tuple[str, ...]
     digest: str
+    runtime: Literal["torch", "openvino"] = "torch"
 
     def build(self, device: torch.device) -> TappedNetwork:
         """Build the network with the weights stored here, or with those found on this machine.
@@ -81,11 +83,12 @@ class NetworkSource:
                 f"not those that the model was trained with (SHA-256 {self.digest[:12]}…, found "
                 f"{network.digest[:12]}…): give the right file, weights=FILE"
             )
+        network.run_with(self.runtime)
         return network
 
     def built_once(self, device: torch.device) -> TappedNetwork:
         """Build the network, or return the last one built in this process if it is the same."""
-        key = (self.backbone.name, self.taps, self.digest, device)
+        key = (self.backbone.name, self.taps, self.digest, device, self.runtime)
         with _lock:  # a dask worker may have several threads
             network = _last_built.get(key)
             if network is None:

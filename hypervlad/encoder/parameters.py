@@ -51,6 +51,7 @@ CONSTRAINTS: dict[str, Alternatives] = {
         InstanceOf((ReadOptions, Mapping), 'a dict such as {"banner": "remove"} or a ReadOptions'),
     ],
     "batch_size": [OneOf("auto"), Integer()],
+    "runtime": [OneOf("auto", "torch", "openvino")],
     "n_jobs": [None, Integer(at_least=None)],
     "random_state": [RandomState(), None],
     "on_error": [OneOf("raise", "skip")],

@@ -57,6 +57,8 @@ from hypervlad.images.reading import read_in_order
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
 
+_MANY = 10**6  # images that a stream may have
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -154,8 +156,14 @@ class Run:
         backbone = get_backbone(self.encoder.fitted_params_.backbone)
         return Job(self.encoder, backbone, run, self.verify)
 
+    def _choose_runtime(self, source: Source) -> None:
+        """Let all processes run the network with what suits the number of images."""
+        n_images = _MANY if source.n_images is None else source.n_images
+        self.encoder.runtime = self.encoder.runtime_for(n_images)
+
     def in_memory(self, source: Source) -> tuple[np.ndarray, pd.DataFrame]:
         """Return vectors and frame."""
+        self._choose_runtime(source)
         job, tables, report = self.job(secrets.token_hex(16)), dict[int, pa.Table](), ReadReport(0)
         with self._bar(source) as bar:
             for task, finished in job.finished(source.tasks(self.task_size), self.n_jobs):
@@ -169,6 +177,7 @@ class Run:
 
     def to_file(self, source: Source, path: Path, resume: bool) -> Extraction:
         """Write vectors, and what is known of the images, to a file."""
+        self._choose_runtime(source)
         path = Path(os.path.abspath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         # Before the lock: a complete file may be in a folder that cannot be written.

@@ -85,6 +85,46 @@ def test_dense_sums_are_the_naive_ones(
     np.testing.assert_allclose(ours, sums, atol=2e-4)
 
 
+@pytest.mark.slow  # compiles for one, two and three layers
+@settings(deadline=None, max_examples=60)
+@given(problem=problems())
+def test_sums_of_the_kernel_are_the_naive_ones(
+    problem: tuple[list[np.ndarray], np.ndarray, tuple[int, int]],
+) -> None:
+    kernel = pytest.importorskip("hypervlad.vlad_kernel")
+    layers, codewords, size = problem
+    _, sums = naive_vlad(layers, codewords, size)
+    maps, words = [m.float() for m in as_tensors(layers)], torch.from_numpy(codewords).float()
+    ours = kernel.dense_residual_sums(maps, words, size)[0].numpy()
+    np.testing.assert_allclose(ours, sums, atol=2e-4)
+
+
+@pytest.mark.slow  # compiles for three layers
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("n_words", [1, 6, 64])
+def test_the_kernel_does_not_depend_on_threads_and_batches(
+    threads: int, n_words: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = pytest.importorskip("hypervlad.vlad_kernel")
+    rng = np.random.default_rng(0)
+    maps = [
+        torch.from_numpy(rng.standard_normal((3, h, w, d), dtype=np.float32))
+        for h, w, d in ((13, 9, 2), (7, 5, 9), (2, 9, 5))
+    ]
+    words = torch.from_numpy(rng.standard_normal((n_words, 16), dtype=np.float32))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    found = kernel.dense_residual_sums(maps, words, (26, 27))
+    expected = vlad.dense_residual_sums(maps, words, (26, 27))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+    alone = [
+        kernel.dense_residual_sums([layer[i : i + 1] for layer in maps], words, (26, 27))
+        for i in range(3)
+    ]
+    assert torch.equal(found, torch.cat(alone))
+    maps[1][1, 3, 2, 4] = torch.nan  # of damaged weights: it must be seen, and end nothing
+    assert kernel.dense_residual_sums(maps, words, (26, 27)).isnan().any()
+
+
 @pytest.mark.parametrize("values", [1, 600, 1 << 30])
 @pytest.mark.parametrize("fewest_words", [1, 2, 100])
 @pytest.mark.parametrize("threads", [1, 2, 6])

@@ -622,7 +622,7 @@ def test_parameters_set_after_fit_change_no_vector(
 
 def test_no_parameter_is_forgotten() -> None:
     """One that EncoderParams lacks belongs to the run, or is a separate fitted attribute."""
-    of_the_run = {"memory", "batch_size", "device", "n_jobs", "on_error", "verbose"}
+    of_the_run = {"memory", "batch_size", "device", "runtime", "n_jobs", "on_error", "verbose"}
     recipe = {field.name for field in fields(EncoderParams)}
     rest = set(HypercolumnVLAD().get_params()) - recipe - of_the_run
     assert rest == {"weights", "taps", "random_state"}

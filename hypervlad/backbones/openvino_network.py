@@ -1,0 +1,113 @@
+"""A network that OpenVINO runs in torch's place, on CPUs about twice as fast."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from hypervlad.user_warnings import warn_user
+
+_TOLERANCE = 1e-5  # of the largest value of a map; float32 sums in another order differ by 1e-6
+_MAX_SIZES = 8  # of images, for each of which a network may have to be converted
+
+#: Feature maps (B, h_l, w_l, C_l) of a batch (B, C, H, W).
+Forward = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+Run = Callable[[torch.Tensor], list[torch.Tensor]]
+
+
+class OpenVINONetwork:
+    """Converts a network when it is first called, in memory, and checks that maps are the same.
+
+    Parameters
+    ----------
+    forward_for : callable
+        From the height and width of images to a function from batches (B, C, H, W) of them to
+        their maps (B, h_l, w_l, C_l).
+    any_size : bool
+        Whether what is computed can be recorded at one size of images for all sizes; otherwise each
+        size is converted by itself, up to eight.
+    """
+
+    def __init__(self, forward_for: Callable[[int, int], Forward], any_size: bool) -> None:
+        self._forward_for, self._any_size = forward_for, any_size
+        self._compiled: dict[tuple[int, ...], Any] = {}
+
+    def __call__(self, batch: torch.Tensor) -> list[torch.Tensor] | None:
+        """Return maps (B, h_l, w_l, C_l) of a batch (B, C, H, W), or None if torch should run."""
+        size = () if self._any_size else tuple(batch.shape[1:])
+        key = (torch.get_num_threads(), *size)
+        if key not in self._compiled:
+            is_known = len(self._compiled) < _MAX_SIZES
+            self._compiled[key] = self._converted(batch) if is_known else None
+        run = self._compiled[key]
+        return None if run is None else run(batch)
+
+    def _converted(
+        self, batch: torch.Tensor
+    ) -> Callable[[torch.Tensor], list[torch.Tensor]] | None:
+        """Return a function that does in OpenVINO what torch does, or None."""
+        forward = self._forward_for(batch.shape[2], batch.shape[3])
+        try:
+            run = self._compile(forward, batch)
+        except Exception as error:  # whatever a library does not know about a network
+            warn_user(f"OpenVINO cannot convert the network, so torch runs it ({_first(error)})")
+            return None
+        generator = torch.Generator().manual_seed(0)
+        shape = list(batch.shape[1:])
+        for more in (0, 32) if self._any_size else (0,):
+            images = torch.randn(1, shape[0], shape[1] + more, shape[2], generator=generator)
+            for found, expected in zip(run(images), forward(images), strict=True):
+                difference = float((found - expected).abs().max() / expected.abs().max())
+                if not difference <= _TOLERANCE:
+                    warn_user(
+                        "OpenVINO's maps differ from torch's by "
+                        f"{difference:.0e} of their largest value, so torch runs the network"
+                    )
+                    return None
+        return run
+
+    def _compile(self, forward: Forward, batch: torch.Tensor) -> Run:
+        import openvino
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of branches that depend on the size, and of the future
+            recorded = torch.jit.trace(_Module(forward), batch[:1], check_trace=False)
+        decoder = TorchScriptPythonDecoder(recorded)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        model = frontend.convert(frontend.load(decoder))
+        sides = [-1, -1] if self._any_size else list(batch.shape[2:])
+        model.reshape({model.input(0): [-1, batch.shape[1], *sides]})
+        settings = {
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        compiled = openvino.Core().compile_model(model, "CPU", settings)
+
+        def run(images: torch.Tensor) -> list[torch.Tensor]:
+            outputs = compiled([images.contiguous().numpy()])
+            return [torch.from_numpy(outputs[i]) for i in range(len(compiled.outputs))]
+
+        return run
+
+
+class _Module(torch.nn.Module):
+    """A function as a module, as tracing wants it."""
+
+    def __init__(self, function: Forward) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self._function(images)
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,200 @@
+"""Networks that OpenVINO runs: the same maps, when it is chosen, and what happens if it cannot."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.base import clone
+
+import hypervlad.encoder.encoding
+import hypervlad.encoder.estimator
+from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+from hypervlad.backbones import build_network, register_backbone
+from hypervlad.backbones.openvino_network import OpenVINONetwork
+from hypervlad.hypercolumns import feature_maps
+
+pytest.importorskip("openvino")
+
+
+@pytest.fixture(scope="module")
+def images() -> list[NDArray[np.float32]]:
+    return make_tem_images(8, size=64, random_state=0)[0]
+
+
+def _both(name: str, *sizes: tuple[int, int], taps: Any = None) -> tuple[Any, OpenVINONetwork]:
+    """Compare maps of torch and OpenVINO; return the network and its converted form."""
+    network = build_network(name, "random", taps)
+    for size in sizes:
+        batch = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+        network.run_with("torch")
+        expected = feature_maps(network, batch)
+        network.run_with("openvino")
+        for found, one in zip(feature_maps(network, batch), expected, strict=True):
+            assert found.is_contiguous()
+            torch.testing.assert_close(found, one, atol=1e-5 * float(one.abs().max()), rtol=0)
+    assert network._converted is not None
+    return network, network._converted
+
+
+def test_a_network_of_torchvision_is_converted_once_for_all_sizes() -> None:
+    _, converted = _both("mobilenet_v2", (64, 64), (96, 80), taps=["features.1", "features.6"])
+    assert len(converted._compiled) == 1
+
+
+def test_a_network_of_a_user_is_converted_for_each_size() -> None:
+    _, converted = _both("tiny", (32, 32), (48, 40))
+    assert len(converted._compiled) == 2
+    assert None not in converted._compiled.values()
+
+
+def test_maps_that_later_layers_overwrite_are_kept() -> None:
+    def residual() -> torch.nn.Module:
+        return torch.nn.Sequential(
+            torch.nn.Conv2d(3, 4, 3, padding=1),
+            torch.nn.ReLU(inplace=True),
+            torch.nn.Conv2d(4, 4, 1),
+        )
+
+    register_backbone("in_place", residual, ["0", "2"])
+    _both("in_place", (32, 32))
+
+
+def test_the_receptive_field_is_measured_in_torch() -> None:
+    network = build_network("tiny", "random")
+    expected = network.reach()
+    again, _ = _both("tiny", (32, 32))
+    assert again.reach() == expected
+    assert expected is not None
+
+
+class _Bessel(torch.nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.special.bessel_j0(super().forward(x))
+
+
+class _Drifting(torch.nn.Conv2d):
+    """A layer that does something else in each pass."""
+
+    n_passes = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.n_passes += 1
+        return super().forward(x) * self.n_passes
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [(_Bessel, "OpenVINO cannot convert the network"), (_Drifting, "OpenVINO's maps differ")],
+)
+def test_torch_runs_what_cannot_be_converted_or_differs(
+    layer: type[torch.nn.Conv2d], message: str
+) -> None:
+    register_backbone("odd", lambda: torch.nn.Sequential(layer(3, 4, 1)), ["0"])
+    network = build_network("odd", "random")
+    network.run_with("openvino")
+    with pytest.warns(UserWarning, match=message):
+        (maps,) = network(torch.ones(1, 3, 8, 8))
+    assert maps.shape == (1, 4, 8, 8)
+    network(torch.ones(1, 3, 8, 8))  # without another warning
+
+
+def test_after_eight_sizes_torch_runs_the_network() -> None:
+    network = build_network("tiny", "random")
+    network.run_with("openvino")
+    for side in range(32, 32 + 4 * 10, 4):
+        network(torch.ones(1, 3, side, side))
+    assert network._converted is not None
+    compiled = list(network._converted._compiled.values())
+    assert None not in compiled[:8]
+    assert compiled[8:] == [None, None]
+
+
+@pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
+def test_vectors_and_labels_do_not_depend_on_the_runtime(
+    images: list[NDArray[np.float32]],
+) -> None:
+    _, labels = make_tem_images(8, size=64, random_state=0)
+    encoder = HypercolumnVLAD(
+        "tiny", weights="random", image_size=64, n_codewords=4, turns=2, random_state=0
+    )
+    models = {
+        runtime: MicrographClassifier(
+            clone(encoder).set_params(runtime=runtime), calibration_size=0, random_state=0
+        ).fit(images, labels)
+        for runtime in ("torch", "openvino")
+    }
+    for model in models.values():
+        expected = model.encoder_.set_params(runtime="torch").transform(images)
+        labels_in_torch = model.predict(images).tolist()
+        found = model.encoder_.set_params(runtime="openvino").transform(images)
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        assert model.encoder_.network().runtime == "openvino"
+        assert model.predict(images).tolist() == labels_in_torch
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "chosen"),
+    [
+        ("mobilenet_v2", {}, "openvino"),
+        ("mobilenet_v2", {"image_size": None}, "openvino"),
+        ("vgg16", {}, "torch"),
+        ("tiny", {}, "torch"),
+        ("timm/test_vit", {}, "openvino"),
+        ("timm/test_vit", {"aspect": "own"}, "torch"),
+        ("timm/test_vit", {"image_size": None}, "torch"),
+        ("timm/test_vit", {"runtime": "torch"}, "torch"),
+        ("tiny", {"runtime": "openvino"}, "openvino"),
+    ],
+)
+def test_openvino_is_chosen_where_it_was_faster_and_there_is_much_to_do(
+    name: str, parameters: dict[str, Any], chosen: str, images: list[NDArray[np.float32]]
+) -> None:
+    encoder = HypercolumnVLAD(name, weights="random", taps=None, n_codewords=2, random_state=0)
+    encoder.set_params(**{"image_size": 64} | parameters)
+    encoder.fitted_params_ = hypervlad.encoder.estimator.EncoderParams.of(encoder.get_params())
+    assert encoder.runtime_for(10**6) == chosen
+    if encoder.runtime == "auto":
+        assert encoder.runtime_for(1) == "torch"
+
+
+def test_single_images_add_up(
+    images: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hypervlad.encoder.estimator, "_MIN_PIXELS", 10 * 64**2)
+    encoder = HypercolumnVLAD(
+        weights="random", taps=["features.1"], image_size=64, n_codewords=2, random_state=0
+    )
+    encoder.fit(images)
+    for number in range(4):
+        assert encoder.network().runtime == ("openvino" if number else "torch")
+        encoder.transform(images[:1])
+
+
+def test_without_openvino_the_error_says_what_to_install(
+    images: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = HypercolumnVLAD("tiny", weights="random", image_size=64, runtime="openvino")
+    monkeypatch.setattr(hypervlad.encoder.estimator, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r'pip install "hypervlad\[openvino\]"'):
+        encoder.fit(images)
+    encoder.set_params(runtime="auto").fit(images)
+    assert encoder.runtime_for(10**6) == "torch"
+
+
+def test_torch_sums_the_residuals_where_numba_fails(
+    images: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = HypercolumnVLAD("tiny", weights="random", image_size=64, n_codewords=2)
+    expected = encoder.fit(images).transform(images)
+    fused = hypervlad.encoder.encoding._fused_sums
+    fused.cache_clear()
+    monkeypatch.setitem(sys.modules, "hypervlad.vlad_kernel", None)
+    with pytest.warns(UserWarning, match="numba cannot be used, so torch sums the residuals"):
+        found = encoder.set_params(runtime="openvino").transform(images)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    fused.cache_clear()
