@@ -108,7 +108,7 @@ def pages() -> dict[Path, dict[str, str]]:
         },
         BENCHMARKS / "speed" / "README.md": {
             "speed": of_one(encoding, lambda facts: speed.speed_table(facts["rows"])),
-            "fast": of_one(encoding, lambda facts: speed.fast_table(facts["rows"])),
+            "fast": of_one("speed/fast_cpu.json", lambda facts: speed.fast_table(facts["rows"])),
             "memory": of_one(encoding, lambda facts: speed.memory_table(facts["rows"])),
             "first-minutes": of_one("speed/first_minutes.json", speed.first_minutes_table),
             "scale": of_one("speed/extraction_cpu.json", speed.scale_section),

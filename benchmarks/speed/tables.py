@@ -52,7 +52,6 @@ def memory_table(rows: list[dict[str, Any]]) -> str:
     methods |= {"finest": "ours, finest grid", "image": "ours, every pixel"}
     methods |= {"naive": "naive dense", "sampled": "5,000 pixels"}
     methods["classifier"] = "classifier's encoder"
-    methods |= {"fast finest": "fast, finest grid", "fast classifier": "fast, classifier's encoder"}
     lines = [
         f"| network | image | codebook | {' | '.join(methods.values())} |",
         f"|{'---|' * (3 + len(methods))}",
