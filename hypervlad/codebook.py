@@ -360,26 +360,29 @@ def _check_enough(n_samples: int, n_codewords: int) -> None:
 def _learn_projection(
     layer: np.ndarray, n_components: int | None, scale_layer: bool, random_state: int
 ) -> LayerProjection:
-    mean, std, total_std = _moments(layer)
+    mean, std, total_std, centred = _moments(layer)
     scale = 1.0 / total_std if scale_layer and total_std > 0 else 1.0
     if n_components is None:
         return LayerProjection(mean, std, scale, None)
     n_components = min(n_components, *layer.shape)
     pca = PCA(n_components, svd_solver="covariance_eigh", random_state=random_state)
     with np.errstate(invalid="ignore"):  # a constant layer has no variance to explain
-        components = pca.fit(layer - mean).components_
+        components = pca.fit(centred).components_
     # In C order, as after loading from a file: BLAS treats other orders differently.
     scaled = np.ascontiguousarray(components * scale, np.float32)
     return LayerProjection(mean, std, scale, scaled)
 
 
-def _moments(layer: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return each channel's mean and standard deviation (1 if constant), and the total one."""
+def _moments(layer: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    """Return each channel's mean and standard deviation (1 if constant), the total, and residuals.
+
+    The residuals are the layer's features less their means.
+    """
     mean = layer.mean(axis=0, dtype=np.float64).astype(np.float32)
     centred = layer - mean
     variances = np.einsum("ij,ij->j", centred, centred, dtype=np.float64) / len(layer)
     std = np.sqrt(np.where(variances > 0, variances, 1.0)).astype(np.float32)
-    return mean, std, float(np.sqrt(variances.sum()))
+    return mean, std, float(np.sqrt(variances.sum())), centred
 
 
 # In double precision: K-means magnifies rounding errors. In single, another last digit, as

@@ -80,6 +80,11 @@ def percent(share: float) -> str:
     return f"{math.floor(1000 * share + 0.5) / 10:.1f} %"
 
 
+def reason_of(error: Exception) -> str:
+    """Return the first line of an error's text, or its type if there is none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def printable(value: object) -> str:
     r"""Return a text with escapes for characters that hide or change what is around them.
 

@@ -224,7 +224,6 @@ class TappedNetwork:
         list of Tensor of shape (B, C_l, h_l, w_l)
             One map per tap, in the order of ``taps``.
         """
-        # Tensors made in a caller's inference mode have no version counters.
         if self.runtime == "openvino" and self._converted is not None:
             with self._lock, torch.inference_mode(False), torch.no_grad():
                 found = self._converted(batch)
@@ -234,6 +233,7 @@ class TappedNetwork:
 
     def in_torch(self, batch: torch.Tensor) -> list[torch.Tensor]:
         """Run the network once, in torch."""
+        # Tensors made in a caller's inference mode have no version counters.
         with self._lock, torch.inference_mode(False), torch.no_grad():
             batch = batch.clone() if batch.is_inference() else batch
             batch = batch.contiguous(memory_format=torch.channels_last)

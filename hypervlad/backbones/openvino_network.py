@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from hypervlad.user_warnings import warn_user
+from hypervlad.wording import reason_of
 
 _TOLERANCE = 1e-5  # of the largest value of a map; float32 sums in another order differ by 1e-6
 _MAX_SIZES = 8  # of images, for each of which a network may have to be converted
@@ -33,7 +33,7 @@ class OpenVINONetwork:
 
     def __init__(self, forward_for: Callable[[int, int], Forward], any_size: bool) -> None:
         self._forward_for, self._any_size = forward_for, any_size
-        self._compiled: dict[tuple[int, ...], Any] = {}
+        self._compiled: dict[tuple[int, ...], Run | None] = {}
 
     def __call__(self, batch: torch.Tensor) -> list[torch.Tensor] | None:
         """Return maps (B, h_l, w_l, C_l) of a batch (B, C, H, W), or None if torch should run."""
@@ -45,15 +45,13 @@ class OpenVINONetwork:
         run = self._compiled[key]
         return None if run is None else run(batch)
 
-    def _converted(
-        self, batch: torch.Tensor
-    ) -> Callable[[torch.Tensor], list[torch.Tensor]] | None:
+    def _converted(self, batch: torch.Tensor) -> Run | None:
         """Return a function that does in OpenVINO what torch does, or None."""
-        forward = self._forward_for(batch.shape[2], batch.shape[3])
         try:
+            forward = self._forward_for(batch.shape[2], batch.shape[3])
             run = self._compile(forward, batch)
         except Exception as error:  # whatever a library does not know about a network
-            warn_user(f"OpenVINO cannot convert the network, so torch runs it ({_first(error)})")
+            warn_user(f"OpenVINO cannot convert the network, so torch runs it ({reason_of(error)})")
             return None
         generator = torch.Generator().manual_seed(0)
         shape = list(batch.shape[1:])
@@ -75,9 +73,7 @@ class OpenVINONetwork:
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of branches that depend on the size, and of the future
+            warnings.simplefilter("ignore")  # of branches that depend on the size
             recorded = torch.jit.trace(_Module(forward), batch[:1], check_trace=False)
         decoder = TorchScriptPythonDecoder(recorded)
         frontend = FrontEndManager().load_by_framework("pytorch")
@@ -107,7 +103,3 @@ class _Module(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return self._function(images)
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

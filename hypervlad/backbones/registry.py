@@ -155,7 +155,8 @@ def register_backbone(
 
 def class_tokens(taps: Iterable[str | int], backbone: str) -> list[str]:
     """Return those of a network's taps that are class tokens."""
-    return [str(tap) for tap in taps if tap in get_backbone(backbone).class_tokens]
+    known = get_backbone(backbone).class_tokens
+    return [str(tap) for tap in taps if tap in known]
 
 
 def ensure_registered(backbone: Backbone) -> None:

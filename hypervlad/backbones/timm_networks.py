@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import difflib
 import inspect
@@ -138,11 +137,11 @@ class TimmNetwork(nn.Module):
         timm resamples them in each pass, in a way that other runtimes do differently.
         """
         own = copy.deepcopy(self)
-        if getattr(own.network, "pos_embed", None) is not None:
-            with contextlib.suppress(AttributeError):  # not all networks can
-                unit = max(self.taps.values())
-                sides = [-(-n // unit) * unit for n in (height, width)]
-                own.network.set_input_size(img_size=tuple(sides))
+        has_embeddings = getattr(own.network, "pos_embed", None) is not None
+        if has_embeddings and hasattr(own.network, "set_input_size"):
+            unit = max(self.taps.values())
+            sides = [-(-n // unit) * unit for n in (height, width)]
+            own.network.set_input_size(img_size=tuple(sides))
         return own
 
     def default_taps(self) -> list[str]:

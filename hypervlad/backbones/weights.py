@@ -23,6 +23,7 @@ from hypervlad.backbones import mobilenet_file
 from hypervlad.backbones.registry import TIMM, Backbone, get_backbone
 from hypervlad.files import file_digest
 from hypervlad.lazy_torch import torch
+from hypervlad.wording import reason_of
 
 _MOBILENET_URL = f"https://download.pytorch.org/models/{mobilenet_file.NAME}"
 _MOBILENET_SIZE_MB = 13.555
@@ -218,7 +219,7 @@ def _find_on_hub(name: str, download: bool) -> Path:
             print(f"downloading {name} weights, {how_large}from {host}", file=sys.stderr)
             return Path(huggingface_hub.hf_hub_download(repository, file, revision=revision))
         except Exception as error:  # of the client for HTTP, which depends on its version
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = reason_of(error)
     folder = f"models--{repository.replace('/', '--')}"
     raise WeightsNotFoundError(
         f"the published weights of {name} are not on this machine and could not be downloaded "

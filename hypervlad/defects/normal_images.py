@@ -177,9 +177,8 @@ class NormalImages:
         found = {side: maps.cells(image, side) for side in SIDES}
         stride = found[None][1]
         distances = distances_of(self.parts, {side: cells for side, (cells, _) in found.items()})
-        rows, columns = (np.arange(n) * stride for n in distances[0].shape)
         places, score = self.combined(distances)
-        return places, WindowGrid(rows, columns, stride), score
+        return places, WindowGrid.of_cells(distances[0].shape, stride), score
 
     def combined(
         self, distances: Sequence[NDArray[np.float32]]

@@ -52,9 +52,8 @@ class ReferenceCells:
     ) -> tuple[NDArray[np.float32], WindowGrid, float]:
         """Return the scores (R, S) of an image's cells, where they lie, and the image's score."""
         cells, stride = maps.cells(image, None)
-        rows, columns = (np.arange(n) * stride for n in cells.shape[:2])
         distances = self.distances(cells)
-        return distances, WindowGrid(rows, columns, stride), image_score(distances)
+        return distances, WindowGrid.of_cells(distances.shape, stride), image_score(distances)
 
     def distances(self, cells: Cells) -> NDArray[np.float32]:
         """Return 1 - cosine, (R, S), between each cell (R, S, D) and the most similar one."""
@@ -141,18 +140,16 @@ class ReferenceCellsFit:
             image = self._read(position)
             copies = [
                 replace(image, key=f"{image.key}-turn{turn}", tensor=turned(image.tensor, turn))
-                for turn in range(_N_TURNS)
+                for turn in range(1, _N_TURNS)
             ]
+            cells = [self._maps.kept_cells(image.key, image.size, None)]
+            cells += [self._maps.cells(copy, None, keep=False)[0] for copy in copies]
             n_each = -(-_MAX_CELLS // (_N_TURNS * self._n_references))
-            cells = [of_unit_length(self._maps.cells(copy, None)[0]) for copy in copies]
-            self._turned[position] = np.concatenate(
-                [
-                    own[random_pixels(self._seed, image.key, len(own), n_each)]
-                    if len(own) > n_each
-                    else own
-                    for own in cells
-                ]
-            )
+            samples = []
+            for rows in map(of_unit_length, cells):
+                chosen = random_pixels(self._seed, image.key, len(rows), n_each)
+                samples.append(rows[np.sort(chosen)])
+            self._turned[position] = np.concatenate(samples)
         return self._turned[position]
 
 

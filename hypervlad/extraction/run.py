@@ -57,11 +57,10 @@ from hypervlad.images.reading import read_in_order
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
 
-_MANY = 10**6  # images that a stream may have
-
 if TYPE_CHECKING:
     import pandas as pd
 
+_MANY = 10**6  # images that a stream may have
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 

@@ -49,6 +49,12 @@ class WindowGrid:
         """
         return cls(*_patch_edges(shape, side, stride, "shift"), side)
 
+    @classmethod
+    def of_cells(cls, shape: tuple[int, ...], stride: int) -> WindowGrid:
+        """Return the windows that the cells (R, S) of a network's map are, a stride wide."""
+        rows, columns = (np.arange(n) * stride for n in shape)
+        return cls(rows, columns, stride)
+
     @property
     def shape(self) -> tuple[int, int]:
         """Number of windows down and across: (R, S)."""
