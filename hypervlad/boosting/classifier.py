@@ -17,7 +17,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from hypervlad.base import Array, Arrays, Estimator, Field, Labels, Maybe, Value, Values
-from hypervlad.boosting.linear import Folds, blas_threads, block_margins, fit_blocks
+from hypervlad.boosting.linear import (
+    FeatureBlocks,
+    Folds,
+    RowSpace,
+    blas_threads,
+    block_margins,
+    fit_blocks,
+)
 from hypervlad.boosting.logistic import FloatArray, margin_offset, n_margins, probabilities
 from hypervlad.boosting.rows import (
     TrainingRows,
@@ -134,8 +141,9 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     max_linear_directions : int or None, default=1024
         If a block has more than twice as many rows and columns, the logistic regression uses only
         so many principal directions of the rows. This approximation is good for VLAD vectors, whose
-        variance is concentrated; features with evenly spread variance lose accuracy. None: all
-        directions, at a cost that grows with the cube of the rows.
+        variance is concentrated; features with evenly spread variance lose accuracy. Blocks of so
+        many rows are computed in the precision of X. None: all directions, in double precision, at
+        a cost that grows with the cube of the rows.
     n_splits : int, default=5
         Number of folds of the cross-fitting and of the early stopping of its trees; fewer if the
         rarest class has fewer groups.
@@ -153,7 +161,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     n_jobs : int or None, default=None
         Threads of xgboost, as in scikit-learn: None is one (or the number of a joblib context), -1
         all cores. A few thousand rows gain little from more than one thread, and lose much on a
-        busy machine. The linear part uses one, but all for matrix products that take seconds.
+        busy machine. The linear part uses one, but all for matrix products that take seconds and,
+        from about a thousand rows, for its folds.
     random_state : int, RandomState or None, default=None
         Seed of the folds, the hold-out and the trees.
     verbose : bool or int, default=False
@@ -341,7 +350,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         sample_weight: ArrayLike | None = None,
         *,
         groups: ArrayLike | None = None,
-        blocks: Sequence[int] | None = None,
+        blocks: Sequence[int] | FeatureBlocks | None = None,
     ) -> BoostedSoftmaxClassifier:
         """Fit the linear margins, then as many rounds of trees as help.
 
@@ -355,11 +364,11 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             Weights, not negative. A weight of k equals k copies of the row; 0 leaves it out.
         groups : array-like of shape (n_samples,), default=None
             Rows of one group (a specimen, a micrograph, a paper) never straddle an inner split.
-        blocks : sequence of int, default=None
+        blocks : sequence of int or FeatureBlocks, default=None
             Numbers of columns of the feature blocks that X consists of, side by side. Each block
             has a logistic regression with its own C and temperature, and their margins are
-            averaged; trees see the margins of each. None: X is one block. No effect with
-            ``init=None``.
+            averaged; trees see the margins of each. None: X is one block. `FeatureBlocks` of X, or
+            of more rows, spare a decomposition of X at each fit. No effect with ``init=None``.
 
         Returns
         -------
@@ -378,6 +387,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         features, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(labels)
         _check_float32(features)
+        shared = blocks if isinstance(blocks, FeatureBlocks) else None
         widths = _checked_blocks(blocks, features.shape[1])
         weight = _checked_weight(sample_weight, features)
         self.classes_, rows = training_rows(features, labels, weight, groups, self.class_weight)
@@ -398,7 +408,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
                 splits = group_folds(
                     rows.codes, rows.groups, n_splits=self.n_splits, random_state=fold_seed
                 )
-                inputs, margins = self._fit_linear(rows, splits, widths, ratio)
+                spaces = None if shared is None else shared.spaces(rows.at)
+                inputs, margins = self._fit_linear(rows, splits, widths, spaces, ratio)
             self._fit_trees(inputs.reweighted(ratio), margins, splits, tree_seed)
         if self.verbose > 1:
             print(self._summary(len(rows)), file=sys.stderr)
@@ -484,7 +495,12 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         return np.tile(self.linear_intercept_, (len(rows), 1))
 
     def _fit_linear(
-        self, rows: TrainingRows, folds: Folds, widths: list[int], ratio: FloatArray
+        self,
+        rows: TrainingRows,
+        folds: Folds,
+        widths: list[int],
+        spaces: list[RowSpace] | None,
+        ratio: FloatArray,
     ) -> tuple[TrainingRows, FloatArray]:
         """Fit the linear part; return rows with the features of the trees, and their margins."""
         linear = fit_blocks(
@@ -495,6 +511,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             widths,
             ratio=ratio,
             max_directions=self.max_linear_directions,
+            spaces=spaces,
             verbose=bool(self.verbose),
         )
         self.C_, self.block_weights_, self.block_widths_ = linear.Cs, linear.weights, tuple(widths)
@@ -625,8 +642,9 @@ def _checked_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> FloatAr
     return weight
 
 
-def _checked_blocks(blocks: Sequence[int] | None, n_features: int) -> list[int]:
+def _checked_blocks(blocks: Sequence[int] | FeatureBlocks | None, n_features: int) -> list[int]:
     """Return the numbers of columns of the blocks; ValueError unless they cover X."""
+    blocks = blocks.widths if isinstance(blocks, FeatureBlocks) else blocks
     widths = [n_features] if blocks is None else list(blocks)
     whole = all(is_integer(width) and width > 0 for width in widths)
     if not widths or not whole or sum(widths) != n_features:

@@ -1,12 +1,14 @@
-"""The linear models: cross-fitted margins, and one model per feature block."""
+"""The linear models: coordinates of rows, cross-fitted margins, and one model per feature block."""
 
 from __future__ import annotations
 
+import copy
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import joblib
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
@@ -27,12 +29,113 @@ from hypervlad.boosting.rows import TrainingRows
 
 Folds = Sequence[tuple[IntArray, IntArray]]
 
-# At 60 to 600, the curves of the default were the same within their errors.
-_COLUMNS_PER_GROUP = 400
 _TINY = np.finfo(np.float64).tiny
-_MAX_PRODUCTS_OF_ONE_THREAD = 1e10  # half a second
 # Directions below 1e-6 of the largest singular value are rounding errors of the Gram matrix.
 _NEGLIGIBLE_EIGENVALUE = 1e-12
+# Of a Gram matrix this large, the leading eigenvectors take as long as a randomised decomposition:
+# four seconds for 1,024 directions of 8,704 columns.
+_MAX_GRAM_SIDE = 5000
+# At 60 to 600, the curves of the default were the same within their errors.
+_COLUMNS_PER_GROUP = 400
+_MAX_PRODUCTS_OF_ONE_THREAD = 1e10  # half a second
+_MAX_VALUES_OF_ONE_THREAD = 2**18  # coordinates: a regression takes a tenth of a second
+
+
+# --- coordinates of rows --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RowSpace:
+    """Coordinates `Z`, (n, q), of rows X, (n, p), in which a regression costs least.
+
+    Z is (X - centre) / scale times the product of `factors`, less `offset`.
+    """
+
+    Z: NDArray[np.floating]
+    centre: FloatArray
+    scale: float
+    factors: tuple[NDArray[np.floating], ...] = ()
+    offset: FloatArray | float = 0.0
+
+    def take(self, rows: IntArray) -> RowSpace:
+        """Return some rows, centred and scaled by themselves, in the directions of all."""
+        Z = self.Z[rows]
+        centre = Z.mean(axis=0, dtype=np.float64)
+        Z -= centre.astype(Z.dtype)
+        scale = _root_mean_square_length(Z)
+        Z /= Z.dtype.type(scale)
+        offset = (self.offset + centre) / scale
+        return replace(self, Z=Z, scale=self.scale * scale, offset=offset)
+
+    def in_columns(self, coef: FloatArray, intercept: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return coefficients (p, k) and intercepts (k,) for X from those for Z, (q, k) and (k,).
+
+        Examples
+        --------
+        >>> X = np.random.default_rng(0).normal(size=(4, 9))
+        >>> space = row_space(X)
+        >>> coef, intercept = np.ones((len(space.Z.T), 1)), np.array([2.0])
+        >>> own_coef, own_intercept = space.in_columns(coef, intercept)
+        >>> np.allclose(X @ own_coef + own_intercept, space.Z @ coef + intercept)
+        True
+        """
+        found = coef
+        for factor in reversed(self.factors):
+            found = factor @ found
+        found = found / self.scale
+        return found, intercept - self.offset * np.ones(len(coef)) @ coef - self.centre @ found
+
+
+def row_space(X: NDArray[np.floating], max_directions: int | None = None) -> RowSpace:
+    """Centre and scale X, (n, p); if columns outnumber rows, rotate it into its row space.
+
+    The Gram matrix costs n^2 p once, far less than a singular value decomposition of X. If X has
+    more than twice `max_directions` rows and columns, only that many principal directions are kept:
+    an approximation that saves time. So many rows are kept in the precision that X has.
+    """
+    is_large = max_directions is not None and len(X) > 2 * max_directions
+    centre = X.mean(axis=0, dtype=np.float64)
+    scaled = X.astype(X.dtype if is_large else np.float64)
+    scaled -= centre.astype(scaled.dtype)
+    scale = _root_mean_square_length(scaled)
+    scaled /= scaled.dtype.type(scale)
+    if max_directions is not None and min(X.shape) > 2 * max_directions:
+        directions = _principal_directions(scaled, max_directions)
+        return RowSpace(scaled @ directions, centre, scale, (directions,))
+    if X.shape[1] <= X.shape[0]:
+        return RowSpace(scaled, centre, scale)
+    eigenvalues, vectors = np.linalg.eigh(scaled @ scaled.T)
+    kept = eigenvalues >= _NEGLIGIBLE_EIGENVALUE * eigenvalues[-1]
+    # Equal rows leave one direction of length zero: keep it without dividing by zero.
+    lengths = np.sqrt(np.maximum(eigenvalues[kept], _TINY))
+    vectors = vectors[:, kept]
+    return RowSpace(vectors * lengths, centre, scale, (scaled.T, vectors / lengths))
+
+
+def _principal_directions(X: NDArray[np.floating], n: int) -> NDArray[np.floating]:
+    """Return the leading right singular vectors of X, (p, n or fewer)."""
+    side = min(X.shape)
+    if side > _MAX_GRAM_SIDE:
+        _, lengths, directions = randomized_svd(X, n, n_iter=3, random_state=0)
+        kept = lengths**2 >= _NEGLIGIBLE_EIGENVALUE * lengths[0] ** 2
+        return np.asarray(directions[kept].T)
+    is_wide = X.shape[1] > side
+    gram = X @ X.T if is_wide else X.T @ X
+    eigenvalues, vectors = scipy.linalg.eigh(gram, subset_by_index=(side - n, side - 1))
+    limits = np.finfo(X.dtype)  # eigenvalues have errors of a few eps of the largest
+    kept = eigenvalues >= 100 * limits.eps * eigenvalues[-1]
+    if not is_wide:
+        return np.asarray(vectors[:, kept])
+    return X.T @ (vectors[:, kept] / np.sqrt(np.maximum(eigenvalues[kept], limits.tiny)))
+
+
+def _root_mean_square_length(rows: NDArray[np.floating]) -> float:
+    # Not by a sum of squares, which is 0 for tiny features.
+    norm = float(scipy.linalg.norm(rows.ravel("K"), check_finite=False))
+    return norm / len(rows) ** 0.5 or 1.0
+
+
+# --- the models -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -61,6 +164,7 @@ def fit_linear_margins(
     *,
     ratio: FloatArray,
     max_directions: int | None = None,
+    space: RowSpace | None = None,
     verbose: bool = False,
 ) -> LinearMargins:
     """Choose C and the temperature by the log loss of the folds' test rows, then refit on all rows.
@@ -71,30 +175,32 @@ def fit_linear_margins(
     The features are centred and divided by one number, the root mean square length of the centred
     rows, so that a C means the same for any X. Columns keep their relative size. Without folds, C
     is the middle of `Cs`, the temperature is 1 and the margins are those of the fit itself.
+
+    The row space of X is computed unless it is given.
     """
     grid = sorted(float(C) for C in Cs)
-    space = row_space(rows.X, max_directions)
+    space = row_space(rows.X, max_directions) if space is None else space
     Z = space.Z
     held_out = np.zeros(len(rows), dtype=bool)
     for _, test in folds:
         held_out[test] = True
     C, temperature = grid[len(grid) // 2], 1.0
     if held_out.any():
-        shown = tqdm(folds, desc="linear margins", unit="fold", disable=None if verbose else True)
-        margins = _fold_margins(Z, rows, n_classes, shown, grid)
+        margins = _fold_margins(Z, rows, n_classes, folds, grid, verbose=verbose)
         codes, weight = rows.codes[held_out], rows.reweighted(ratio).weight[held_out]
         offset = margin_offset(ratio)
         fits = [fit_temperature(m[held_out], codes, weight, offset) for m in margins]
         best = int(np.argmin([loss for _, loss in fits]))
         C, temperature = grid[best], fits[best][0]
-    model = _fit(Z, rows, np.arange(len(rows)), n_classes, C)
+    with _one_thread():
+        model = _fit(Z, rows, np.arange(len(rows)), n_classes, C)
     cross_fitted = model.margins(Z)
     if held_out.any():
         cross_fitted[held_out] = margins[best][held_out]
-    coef = space.coefficients(model.coef.T) / temperature
+    coef, intercept = space.in_columns(model.coef.T, model.intercept)
     return LinearMargins(
-        coef=coef,
-        intercept=model.intercept / temperature - space.centre @ coef,
+        coef=coef / temperature,
+        intercept=intercept / temperature,
         C=C,
         temperature=temperature,
         cross_fitted=cross_fitted / temperature,
@@ -102,85 +208,55 @@ def fit_linear_margins(
     )
 
 
-@dataclass(frozen=True)
-class RowSpace:
-    """Coordinates `Z`, (n, q), of rows: centred, divided by `scale`, rotated if X is wide."""
-
-    Z: FloatArray
-    centre: FloatArray
-    scale: float
-    X: FloatArray | None = None
-    to_rows: FloatArray | None = None
-
-    def coefficients(self, coef_of_Z: FloatArray) -> FloatArray:
-        """Return coefficients of the unscaled features, (p, k), from those of Z, (q, k)."""
-        if self.X is None or self.to_rows is None:
-            return coef_of_Z / self.scale
-        return self.X.T @ (self.to_rows @ coef_of_Z) / self.scale
-
-
-def row_space(X: NDArray[np.floating], max_directions: int | None = None) -> RowSpace:
-    """Centre and scale X, (n, p); if columns outnumber rows, rotate it into its row space.
-
-    An L2 penalty is invariant to rotations, and the best coefficients lie in the span of the rows,
-    so n coordinates are enough. The Gram matrix costs n^2 p once, far less than a singular value
-    decomposition of X. If X has more than twice `max_directions` rows and columns, only that many
-    principal directions are kept: an approximation that saves time.
-    """
-    scaled: FloatArray = X.astype(np.float64)
-    centre = scaled.mean(axis=0)
-    scaled -= centre
-    # Not by a sum of squares, which is 0 for tiny features.
-    scale = float(scipy.linalg.norm(scaled.ravel("K"), check_finite=False)) / len(X) ** 0.5 or 1.0
-    scaled /= scale
-    if max_directions is not None and min(X.shape) > 2 * max_directions:
-        vectors, lengths, _ = randomized_svd(scaled, max_directions, n_iter=3, random_state=0)
-        kept = lengths**2 >= _NEGLIGIBLE_EIGENVALUE * lengths[0] ** 2
-        vectors, lengths = vectors[:, kept], np.maximum(lengths[kept], _TINY)
-        return RowSpace(vectors * lengths, centre, scale, scaled, vectors / lengths)
-    if X.shape[1] <= X.shape[0]:
-        return RowSpace(scaled, centre, scale)
-    eigenvalues, vectors = np.linalg.eigh(scaled @ scaled.T)
-    kept = eigenvalues >= _NEGLIGIBLE_EIGENVALUE * eigenvalues[-1]
-    # Equal rows leave one direction of length zero: keep it without dividing by zero.
-    lengths = np.sqrt(np.maximum(eigenvalues[kept], _TINY))
-    vectors = vectors[:, kept]
-    return RowSpace(vectors * lengths, centre, scale, scaled, vectors / lengths)
-
-
 def _fold_margins(
-    Z: FloatArray,
+    Z: NDArray[np.floating],
     rows: TrainingRows,
     n_classes: int,
-    folds: Iterable[tuple[IntArray, IntArray]],
+    folds: Folds,
     grid: list[float],
+    *,
+    verbose: bool,
 ) -> FloatArray:
     """Return margins of the folds' test rows for each C, (n_Cs, m, n_margins); 0 if untested."""
-    margins = np.zeros((len(grid), len(rows), n_margins(n_classes)))
-    for train, test in folds:
+
+    def of_fold(train: IntArray, test: IntArray) -> list[FloatArray]:
         # From strong to weak regularisation, each solution is a good start for the next. The model
         # of all rows has no such start; with one, or with smaller tolerances for large C, held-out
         # losses were higher on two of four sets and training took longer.
-        model = None
-        for at, C in enumerate(grid):
+        model, found = None, []
+        for C in grid:
             model = _fit(Z, rows, train, n_classes, C, model)
-            margins[at, test] = model.margins(Z[test])
+            found.append(model.margins(Z[test]))
+        return found
+
+    margins = np.zeros((len(grid), len(rows), n_margins(n_classes)))
+    n_jobs = 1 if Z.size < _MAX_VALUES_OF_ONE_THREAD else -1
+    parallel = joblib.Parallel(n_jobs, prefer="threads", return_as="generator")
+    with _one_thread():
+        found = parallel(joblib.delayed(of_fold)(*fold) for fold in folds)
+        shown = tqdm(found, "linear margins", len(folds), unit="fold", disable=not verbose or None)
+        for (_, test), of_test in zip(folds, shown, strict=True):
+            margins[:, test] = of_test
     return margins
 
 
 def _fit(
-    Z: FloatArray,
+    Z: NDArray[np.floating],
     rows: TrainingRows,
     train: IntArray,
     n_classes: int,
     C: float,
     start: LogisticModel | None = None,
 ) -> LogisticModel:
-    # One thread: the products within an L-BFGS step are too small to parallelise. On a busy machine
-    # two threads that wait for each other took thirty times as long.
-    with _thread_pools().limit(limits=1, user_api="blas"):
-        codes, weight = rows.codes[train], rows.weight[train]
-        return fit_logistic(Z[train], codes, weight, n_classes, C, start)
+    return fit_logistic(Z[train], rows.codes[train], rows.weight[train], n_classes, C, start)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Use one thread for matrix products: those of an L-BFGS step are too small to share.
+
+    On a busy machine two threads that wait for each other took thirty times as long.
+    """
+    return _thread_pools().limit(limits=1, user_api="blas")
 
 
 @functools.cache
@@ -198,6 +274,44 @@ def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
     n_products = len(rows) ** 2 * rows.source.shape[1]
     limits = 1 if n_products < _MAX_PRODUCTS_OF_ONE_THREAD else None
     return _thread_pools().limit(limits=limits, user_api="blas")
+
+
+class FeatureBlocks:
+    """The feature blocks of X, with row spaces that fits to subsets of the rows share.
+
+    A learner that is fitted again without each fold then decomposes X once. The directions are
+    those of all rows; they depend on no labels.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, p)
+    widths : sequence of int
+        Numbers of columns of the blocks, side by side in X.
+    max_directions : int or None
+        See `row_space`.
+    """
+
+    def __init__(
+        self, X: NDArray[np.floating], widths: Sequence[int], max_directions: int | None
+    ) -> None:
+        self.widths = list(widths)
+        self._rows = np.arange(len(X))
+
+        @functools.cache
+        def row_spaces() -> list[RowSpace]:
+            return [row_space(X[:, c], max_directions) for c in block_columns(self.widths)]
+
+        self._row_spaces = row_spaces
+
+    def __getitem__(self, rows: IntArray) -> FeatureBlocks:
+        """Return the blocks of some rows."""
+        found = copy.copy(self)
+        found._rows = self._rows[rows]
+        return found
+
+    def spaces(self, rows: IntArray) -> list[RowSpace]:
+        """Return the row space of some rows in each block."""
+        return [space.take(self._rows[rows]) for space in self._row_spaces()]
 
 
 @dataclass(frozen=True)
@@ -227,28 +341,33 @@ def fit_blocks(
     *,
     ratio: FloatArray,
     max_directions: int | None = None,
+    spaces: Sequence[RowSpace | None] | None = None,
     verbose: bool = False,
 ) -> BlockMargins:
     """Fit a linear model to each feature block and average the margins, see `block_shares`.
 
     The margins are those of the expected class shares: `ratio` times those of the rows.
 
-    `widths` are the numbers of columns of the blocks, side by side in X. Each block has its own C
-    and temperature. The mean of the cross-fitted margins has another temperature: errors of
-    different blocks partly cancel, so their mean can be more confident.
+    `widths` are the numbers of columns of the blocks, side by side in X, and `spaces` their row
+    spaces, if known. Each block has its own C and temperature. The mean of the cross-fitted margins
+    has another temperature: errors of different blocks partly cancel, so their mean can be more
+    confident.
     """
     offset = margin_offset(ratio)
     blocks = [
         fit_linear_margins(
-            rows.with_columns(columns),
+            rows if space else rows.with_columns(columns),
             n_classes,
             folds,
             Cs,
             ratio=ratio,
             max_directions=max_directions,
+            space=space,
             verbose=verbose,
         )
-        for columns in block_columns(widths)
+        for columns, space in zip(
+            block_columns(widths), spaces or [None] * len(widths), strict=True
+        )
     ]
     shares = block_shares(widths, float(np.mean(rows.groups_of_class())))
     mean = np.tensordot(shares, [block.cross_fitted for block in blocks], 1)

@@ -86,13 +86,13 @@ class LogisticModel:
     coef: FloatArray
     intercept: FloatArray
 
-    def margins(self, X: FloatArray) -> FloatArray:
+    def margins(self, X: NDArray[np.floating]) -> FloatArray:
         """Return the margins of rows X (n, q), shape (n, k)."""
-        return X @ self.coef.T + self.intercept
+        return X @ self.coef.T.astype(X.dtype) + self.intercept
 
 
 def fit_logistic(
-    X: FloatArray,
+    X: NDArray[np.floating],
     codes: NDArray[np.intp],
     weight: FloatArray,
     n_classes: int,
@@ -107,6 +107,7 @@ def fit_logistic(
     Parameters
     ----------
     X : ndarray of shape (n, q)
+        Its products are computed in its own precision, all else in double precision.
     codes : ndarray of int, shape (n,)
         Number of each row's class; each class has rows.
     weight : ndarray of shape (n,)
@@ -141,11 +142,11 @@ def fit_logistic(
     def objective(flat: FloatArray) -> tuple[float, FloatArray]:
         parameters = flat.reshape(shape)
         coef = parameters[:, :-1]
-        margins = X @ coef.T + parameters[:, -1]
+        margins = np.asarray(X @ coef.T.astype(X.dtype) + parameters[:, -1], np.float64)
         losses, residuals = loss_and_residuals(margins, is_own)
         residuals *= share[:, None]
         gradient = np.empty_like(parameters)
-        gradient[:, :-1] = residuals.T @ X + penalty * coef
+        gradient[:, :-1] = residuals.T.astype(X.dtype) @ X + penalty * coef
         gradient[:, -1] = residuals.sum(axis=0)
         loss = float(share @ losses) + 0.5 * penalty * float(np.vdot(coef, coef))
         return loss, gradient.ravel()

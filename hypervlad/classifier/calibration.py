@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from hypervlad.base import Array, Arrays, Value
 from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.boosting.linear import FeatureBlocks
 from hypervlad.classifier.novelty import DISTANCES_MB
 from hypervlad.conformal import (
     CERTAINTY,
@@ -407,7 +408,8 @@ def cross_predict_calibration(
     labels : ndarray of shape (n,)
     groups : ndarray of int, shape (n,)
     fit_params : mapping
-        Further arguments of ``fit``: arrays have one value per row, all else is passed on.
+        Further arguments of ``fit``: arrays and feature blocks have one value per row, all else is
+        passed on.
     seed : int or None
         Of the folds.
     verbose : bool, default=False
@@ -425,7 +427,7 @@ def cross_predict_calibration(
     shown = tqdm(folds, desc="held-out folds", unit="fold", disable=None if verbose else True)
     for number, (train, test) in enumerate(shown):
         own = {
-            name: values[train] if isinstance(values, np.ndarray) else values
+            name: values[train] if isinstance(values, np.ndarray | FeatureBlocks) else values
             for name, values in fit_params.items()
         }
         learners.append(_fit_silently(clone(learner), vectors[train], labels[train], own))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -110,7 +111,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Seed of encoder and learner; an encoder or learner with its own seed keeps it.
     verbose : bool or int, default=False
         True or 1: show progress bars, also those of the given encoder or learner. 2: also print a
-        summary of the learner's fit.
+        summary of the learner's fit and the time of each stage.
 
     Attributes
     ----------
@@ -247,6 +248,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.held_out_, self.training_ = fitted.held_out, fitted.training
         self.formats_, self.n_images_ = fitted.formats, fitted.n_images
         self.fit_seconds_ = fitted.seconds
+        if self.verbose > 1:
+            stages = ", ".join(f"{name} {value:.1f} s" for name, value in fitted.seconds.items())
+            print(f"fit: {stages}", file=sys.stderr)
         if self.held_out_ is not None:
             warn_of_never_predicted(self.held_out_.evaluation(self.classes_))
         return self

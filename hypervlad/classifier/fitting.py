@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, has_fit_parameter
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.boosting.linear import FeatureBlocks
 from hypervlad.classifier.calibration import (
     HeldOut,
     calibration_split,
@@ -175,9 +176,10 @@ def fit_parts(
     has_groups = "groups" in fit_params or len(np.unique(groups)) < len(groups)
     if has_groups and has_fit_parameter(learner, "groups"):
         fit_params["groups"] = groups[: len(train)]
-    if isinstance(learner, BoostedSoftmaxClassifier):
-        fit_params["blocks"] = list(encoder.feature_blocks.values())
     with _timed(seconds, "learner"):
+        if isinstance(learner, BoostedSoftmaxClassifier):
+            widths = list(encoder.feature_blocks.values())
+            fit_params["blocks"] = FeatureBlocks(vectors, widths, learner.max_linear_directions)
         learner.fit(vectors, data.labels[train], **fit_params)
     held_out = None
     if calibration_size is None:

@@ -180,7 +180,7 @@ def _compare(
     import numpy as np
 
     saved, again = model.predict_proba(images), loaded.predict_proba(images)
-    # Sums on a GPU have no fixed order, and OpenVINO takes over from torch where there is much to do.
+    # Sums on a GPU have no fixed order, and OpenVINO may take over from torch.
     if not np.allclose(saved, again, rtol=0, atol=1e-5, equal_nan=True):
         raise RuntimeError(f"{path}: the loaded model does not predict like the saved one.")
 

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from hypervlad.boosting import BoostedSoftmaxClassifier, classifier, linear, trees
 from hypervlad.boosting.linear import (
+    FeatureBlocks,
     blas_threads,
     block_columns,
     block_shares,
@@ -174,9 +175,10 @@ class TestLinear:
         assert space.Z.shape == (20, 19)  # centred rows: one dimension less
         centred = (X - X.mean(axis=0)) / space.scale
         np.testing.assert_allclose(space.Z @ space.Z.T, centred @ centred.T, atol=1e-10)
-        coef = np.random.default_rng(1).normal(size=(19, 2))
+        coef, intercept = np.random.default_rng(1).normal(size=(19, 2)), np.array([1.0, 2.0])
+        own_coef, own_intercept = space.in_columns(coef, intercept)
         np.testing.assert_allclose(
-            (X - space.centre) @ space.coefficients(coef), space.Z @ coef, atol=1e-8
+            X @ own_coef + own_intercept, space.Z @ coef + intercept, atol=1e-8
         )
         assert (np.diag(centred @ centred.T)).mean() == pytest.approx(1.0)
 
@@ -534,12 +536,54 @@ def test_many_directions_are_cut_to_the_main_ones():
     # What is left out is no more than what the best 24 directions leave out.
     lost = np.square(whole.Z).sum() - np.square(cut.Z).sum()
     least = (np.linalg.svd(whole.Z, compute_uv=False)[24:] ** 2).sum()
-    assert least <= lost < 1.2 * least
-    coef = rng.standard_normal((24, 2))
-    projected = ((X - cut.centre) / cut.scale) @ (cut.X.T @ cut.to_rows)
-    np.testing.assert_allclose(
-        (X - cut.centre) @ cut.coefficients(coef), projected @ coef, atol=1e-9
-    )
+    assert least < 1.000001 * lost < 1.2 * least
+    coef, intercept = rng.standard_normal((24, 2)), np.array([1.0, 2.0])
+    own_coef, own_intercept = cut.in_columns(coef, intercept)
+    np.testing.assert_allclose(X @ own_coef + own_intercept, cut.Z @ coef + intercept, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("shape", "most"),
+    [((60, 200), None), ((60, 200), 20), ((200, 60), 20), ((60, 9), 20)],
+)
+def test_rows_taken_from_a_row_space_are_those_of_their_own(shape, most):
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal(shape) * np.geomspace(1, 0.01, shape[1]) + 3).astype(np.float32)
+    rows = rng.permutation(len(X))[:50]
+    taken = row_space(X, most).take(rows)
+    np.testing.assert_allclose(taken.Z.mean(axis=0, dtype=float), 0, atol=1e-6)
+    assert np.square(taken.Z).sum() == pytest.approx(len(rows), rel=1e-5)
+    if most != 20 or min(shape) < 40:  # all directions are kept
+        own = row_space(X[rows], most)
+        np.testing.assert_allclose(taken.Z @ taken.Z.T, own.Z @ own.Z.T, atol=1e-5)
+    coef, intercept = rng.standard_normal((taken.Z.shape[1], 3)), np.array([1.0, 2.0, 3.0])
+    own_coef, own_intercept = taken.in_columns(coef, intercept)
+    margins = X[rows].astype(float) @ own_coef + own_intercept
+    np.testing.assert_allclose(margins, taken.Z @ coef + intercept, atol=2e-4)
+
+
+@pytest.mark.parametrize("shape", [(60, 90), (90, 60)])
+def test_both_ways_to_principal_directions_span_the_same_space(shape, monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal(shape) * np.geomspace(1, 1e-3, shape[1])
+    by_gram = row_space(X, 20)
+    monkeypatch.setattr(linear, "_MAX_GRAM_SIDE", 1)
+    by_random_vectors = row_space(X, 20)
+    products = by_gram.Z @ by_gram.Z.T
+    np.testing.assert_allclose(by_random_vectors.Z @ by_random_vectors.Z.T, products, atol=0.01)
+
+
+def test_learners_that_share_blocks_are_those_that_do_not():
+    X, y, groups = grouped_data(90, 200, 3)
+    X = np.hstack([X, X[:, :150] ** 2, X[:, :5]])
+    widths = [200, 150, 5]
+    train = np.flatnonzero(groups % 4 > 0)
+    alone = BoostedSoftmaxClassifier(n_estimators=0, Cs=10.0, random_state=0)
+    alone.fit(X[train], y[train], groups=groups[train], blocks=widths)
+    shared = BoostedSoftmaxClassifier(n_estimators=0, Cs=10.0, random_state=0)
+    blocks = FeatureBlocks(X, widths, 1024)[train]
+    shared.fit(X[train], y[train], groups=groups[train], blocks=blocks)
+    np.testing.assert_allclose(shared.predict_proba(X), alone.predict_proba(X), atol=2e-3)
 
 
 @pytest.mark.parametrize(("shape", "most"), [((60, 80), None), ((60, 80), 30), ((80, 60), 30)])

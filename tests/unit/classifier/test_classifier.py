@@ -115,7 +115,9 @@ def test_verbose_reaches_the_parts_that_were_given(
     assert not model.fit(images, labels).encoder_.verbose
     assert not capsys.readouterr().err
     assert model.set_params(verbose=2).fit(images, labels).encoder_.verbose
-    assert "boosted softmax" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "boosted softmax" in printed
+    assert "fit: codebook" in printed
     assert not model.encoder.verbose
 
 
