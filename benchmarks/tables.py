@@ -111,6 +111,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "fast": of_one("speed/fast_cpu.json", lambda facts: speed.fast_table(facts["rows"])),
             "memory": of_one(encoding, lambda facts: speed.memory_table(facts["rows"])),
             "first-minutes": of_one("speed/first_minutes.json", speed.first_minutes_table),
+            "fitting": of_one("speed/fitting.json", speed.fitting_table),
             "scale": of_one("speed/extraction_cpu.json", speed.scale_section),
         },
         BENCHMARKS / "accuracy" / "README.md": {

@@ -100,6 +100,28 @@ def first_minutes_table(facts: Facts) -> str:
     )
 
 
+def fitting_table(facts: Facts) -> str:
+    """Return the time of a fit by stage, for each number of images, and how it grows."""
+    rows = facts["rows"]
+    stages = list(rows[0]["stages"])
+    heads = ["images", *stages, "all", "per image", "peak of the memory"]
+    cells = [
+        [
+            f"{row['n']:,}",
+            *(f"{row['stages'][stage]:.1f} s" for stage in stages),
+            f"{row['seconds']:.1f} s",
+            f"{1000 * row['seconds'] / row['n']:.0f} ms",
+            f"{row['peak_mb']:,.0f} MB",
+        ]
+        for row in rows
+    ]
+    if len(rows) < 2:
+        return table(heads, cells)
+    power = _slope([(row["n"], row["seconds"]) for row in rows])
+    grown = f"The time of a fit grows with the power {power:.2f} of the number of images."
+    return f"{table(heads, cells)}\n\n{grown}"
+
+
 def scale_section(facts: Facts) -> str:
     """Return the table and what follows from it."""
     return "\n\n".join([_table(facts), "\n".join(f"- {line}" for line in verdicts(facts))])
@@ -189,14 +211,15 @@ def _bytes(n: float) -> str:
 
 
 def exponent(facts: Facts, way: str, state: str) -> float:
-    """Return the slope of log(time) over log(images) by least squares, without start-up."""
-    points = []
-    for n in _sizes(facts):
-        row = _row(facts, n, way, state)
-        points.append((math.log(n), math.log(row["seconds"] - row["first"])))
-    x = statistics.fmean(p[0] for p in points)
-    y = statistics.fmean(p[1] for p in points)
-    return sum((a - x) * (b - y) for a, b in points) / sum((a - x) ** 2 for a, _ in points)
+    """Return the power of the number of images with which time grows, without start-up."""
+    rows = [_row(facts, n, way, state) for n in _sizes(facts)]
+    return _slope([(row["n"], row["seconds"] - row["first"]) for row in rows])
+
+
+def _slope(points: list[tuple[float, float]]) -> float:
+    """Return the slope of log(y) over log(x) by least squares."""
+    logs = [(math.log(x), math.log(y)) for x, y in points]
+    return statistics.linear_regression(*zip(*logs, strict=True)).slope
 
 
 def _table(facts: Facts) -> str:

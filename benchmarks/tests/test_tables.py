@@ -35,6 +35,7 @@ PROGRAMS = [
     "speed.encoding",
     "speed.extraction",
     "speed.first_minutes",
+    "speed.fitting",
     "tables",
     "uncertainty",
     "uncertainty.lone",

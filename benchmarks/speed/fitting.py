@@ -1,0 +1,80 @@
+"""How long does a classifier take to learn, and how does that grow with the number of images?
+
+Fits of the default classifier to synthetic images of four classes, read from files, each in a fresh
+process.
+
+    python -m benchmarks.speed.fitting
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common.results import BENCHMARKS, RESULTS, save_result
+from benchmarks.common.sources import machine, versions
+from benchmarks.speed.first_minutes import write_folder
+from benchmarks.speed.tables import fitting_table
+
+SIZES = (1000, 2000, 4259, 8000)
+N_THREADS = 2
+
+
+def fit(folder: Path, n_images: int) -> dict[str, Any]:
+    """Fit to the first images of a folder; return seconds by stage, and the peak of the memory."""
+    import resource
+
+    import torch
+
+    from hypervlad import MicrographClassifier
+
+    torch.set_num_threads(N_THREADS)
+    # By number, so that each class has its share of the images.
+    files = sorted(folder.glob("*/*.png"), key=lambda path: int(path.stem))[:n_images]
+    model = MicrographClassifier(random_state=0)
+    start = time.perf_counter()
+    model.fit(files, [path.parent.name for path in files])
+    return {
+        "n": n_images,
+        "seconds": time.perf_counter() - start,
+        "stages": model.fit_seconds_,
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def fit_in_process(*arguments: object) -> dict[str, Any]:
+    """Do the same in a fresh process."""
+    code = "import json, sys; from pathlib import Path; from benchmarks.speed.fitting import fit; "
+    code += "print(json.dumps(fit(Path(sys.argv[1]), int(sys.argv[2]))))"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(
+        command, cwd=BENCHMARKS.parent, stdout=subprocess.PIPE, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, metavar="N")
+    parser.add_argument("--image-size", type=int, default=224, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=RESULTS / "speed" / "fitting.json")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as name:
+        folder = write_folder(Path(name), max(arguments.sizes), arguments.image_size)
+        rows = [fit_in_process(folder, n) for n in arguments.sizes]
+    facts = {"rows": rows, "versions": versions(), "machine": machine(os.cpu_count() or 1)}
+    save_result(arguments.out, facts)
+    print(fitting_table(facts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+from pathlib import Path
+
+from benchmarks.common.results import load_result
+from benchmarks.speed import fitting
+from benchmarks.speed.tables import fitting_table
+
+
+def test_a_small_fit(tmp_path: Path) -> None:
+    out = tmp_path / "fitting.json"
+    fitting.main(["--sizes", "24", "--image-size", "64", "--out", str(out)])
+    (row,) = load_result(out)["rows"]
+    assert row["n"] == 24
+    assert list(row["stages"]) == ["codebook", "encoding", "learner", "cross-fitted learners"]
+    assert 0 < sum(row["stages"].values()) < row["seconds"]
+    assert row["peak_mb"] > 100
+
+
+def test_table() -> None:
+    rows = [
+        {"n": n, "stages": {"codebook": 1.0, "learner": n / 10}, "seconds": n / 5, "peak_mb": 2000}
+        for n in (10, 1000)
+    ]
+    lines = fitting_table({"rows": rows}).splitlines()
+    assert lines[3] == "| 1,000 | 1.0 s | 100.0 s | 200.0 s | 200 ms | 2,000 MB |"
+    assert lines[-1].endswith("with the power 1.00 of the number of images.")
