@@ -104,14 +104,13 @@ def fitting_table(facts: Facts) -> str:
     """Return the time of a fit by stage, for each number of images, and how it grows."""
     rows = facts["rows"]
     stages = list(rows[0]["stages"])
-    heads = ["images", *stages, "all", "per image", "peak of the memory"]
+    heads = ["images", *stages, "all", "per image"]
     cells = [
         [
             f"{row['n']:,}",
             *(f"{row['stages'][stage]:.1f} s" for stage in stages),
             f"{row['seconds']:.1f} s",
             f"{1000 * row['seconds'] / row['n']:.0f} ms",
-            f"{row['peak_mb']:,.0f} MB",
         ]
         for row in rows
     ]
