@@ -715,7 +715,7 @@ def test_check_tells_by_its_exit_code_whether_something_was_found(tmp_path):
 def test_the_demo_does_the_main_job(folder, groups, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = run("demo", folder, *TINY, "--groups", groups)
-    assert "it predicts the same" in result.stdout
+    assert "it predicts exactly the same" in result.stdout
     report = tmp_path / "demo-report"
     rows = read_table((report / "predictions.csv").read_text(encoding="utf-8"))
     assert 3 <= len(rows) <= 8
