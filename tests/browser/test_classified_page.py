@@ -62,7 +62,8 @@ class Sheet:
         self.judged = model.judge_vectors(vectors, 0.75)
         self.names = [f"scans/{number}.png" for number in range(n - 1)] + [f"scans/{EVIL}"]
         self.labels = [str(label) for label in self.judged.labels]
-        self.confidence = self.judged.proba.max(axis=1)
+        # As the page has them: of two images that differ in later digits only, the name decides.
+        self.confidence = np.round(self.judged.proba.max(axis=1), 6)
         bad = SkippedImage(n, "bad.tif", "bad.tif: not an image")
         info = (ImageInfo("", (8, 8), None),) * n
         write_classified_page(

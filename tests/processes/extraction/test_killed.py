@@ -72,11 +72,12 @@ def test_a_killed_command_is_resumed(tmp_path: Path) -> None:
     """The real command in a separate process, killed as soon as it has finished something."""
     write_images_and_model(tmp_path, 300)
     child = subprocess.Popen(command("killed.parquet", "--resume"), cwd=tmp_path, env=ENVIRONMENT)
-    while child.poll() is None and len(list(tmp_path.rglob("_killed.parquet.parts/*/*"))) < 5:
+    finished = "_killed.parquet.parts/*/*.task"
+    while child.poll() is None and len(list(tmp_path.rglob(finished))) < 5:
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    n_kept = len(list(tmp_path.rglob("_killed.parquet.parts/*/*.task")))
+    n_kept = len(list(tmp_path.rglob(finished)))
     assert 5 <= n_kept < 75
     for out in ("killed.parquet", "whole.parquet"):
         subprocess.run(command(out, "--resume"), cwd=tmp_path, env=ENVIRONMENT, check=True)
