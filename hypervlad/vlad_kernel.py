@@ -1,9 +1,9 @@
-"""Dense VLAD in one pass over an image's rows, without a map of scores: `hypervlad.vlad`, fused.
+"""Dense VLAD in one pass over an image, without a map of scores: `hypervlad.vlad`, fused.
 
-Row by row of the grid, each layer's scores are computed on its own cells and enlarged to the row,
-so that only two rows of scores of each layer are kept; at each position the nearest codeword is
-found and the enlarged features are added to its sum. Compiled by numba, which needs no compiler on
-the user's machine and keeps what it compiled on disk.
+The grid is cut into strips of columns. Of each layer, the scores and features of two rows of cells
+at a time are enlarged across the strip; each row of the grid lies between two such rows. At each
+position the nearest codeword is found, and the features are added to its sum. Compiled by numba,
+which needs no compiler on the user's machine and keeps what it compiled on disk.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ from numba import njit, uint64
 from hypervlad.hypercolumns import axis_interpolation
 from hypervlad.lazy_torch import torch
 
-# Independent of threads and batches, so that the sums of an image are, too.
-_CHUNKS = 4
+# Columns of the grid at a time: few enough for what is kept of them to stay in the processor's
+# cache. Independent of threads and batches, so that the sums of an image are, too.
+_STRIP = 64
+_STEP = 4  # cells and channels at a time
+_VECTOR = 16  # numbers that a processor adds at once, at most
 
 # Offsets are unsigned: numba would otherwise check each for a negative index, one by one.
 _U = uint64
@@ -41,35 +44,36 @@ def dense_residual_sums(
     """Do the same as `hypervlad.vlad.dense_residual_sums`, on a CPU and in single precision."""
     widths = [layer.shape[-1] for layer in maps]
     n_words, n_features = codewords.shape
+    n_padded = -(-n_features // _VECTOR) * _VECTOR
     n_images = len(maps[0])
     layers = [layer.contiguous().numpy().reshape(n_images, -1) for layer in maps]
-    # Each layer's codewords (d_l, K), and a row with half their squared length.
-    blocks = codewords.split(widths, dim=1)
-    tables = [torch.cat([block.T, -0.5 * block.square().sum(1)[None]]) for block in blocks]
-    table = torch.cat(tables).contiguous().numpy().ravel()
-    starts = np.concatenate([[0], np.cumsum([n_words * len(each) for each in tables])[:-1]])
+    tables = [_score_table(block) for block in codewords.split(widths, dim=1)]
+    starts = np.cumsum([0, *map(len, tables[:-1])])
     shapes = np.array([[layer.shape[2], layer.shape[3]] for layer in maps])
     down = _interpolation([layer.shape[1] for layer in maps], size[0])
     across = _interpolation([layer.shape[2] for layer in maps], size[1])
-    edges = [size[0] * i // _CHUNKS for i in range(_CHUNKS + 1)]
-    sums = np.zeros((n_images, _CHUNKS, n_words * n_features), dtype=np.float32)
-    counts = np.zeros((n_images, _CHUNKS, n_words), dtype=np.int64)
+    n_strips = -(-size[1] // _STRIP)
+    edges = [size[1] * i // n_strips for i in range(n_strips + 1)]
+    sums = np.zeros((n_images, n_strips, n_words * n_padded), dtype=np.float32)
+    counts = np.zeros((n_images, n_strips, n_words), dtype=np.int64)
+    table = np.concatenate(tables)
 
     def add(task: int) -> None:
-        image, chunk = divmod(task, _CHUNKS)
-        rows = edges[chunk], edges[chunk + 1]
+        image, strip = divmod(task, n_strips)
         features = tuple(layer[image] for layer in layers)
-        to = sums[image, chunk], counts[image, chunk]
-        _add_rows(features, shapes, table, starts, n_features, *rows, *down, *across, *to)
+        columns = edges[strip], edges[strip + 1]
+        to = sums[image, strip], counts[image, strip]
+        _add_strip(features, shapes, table, starts, n_padded, *columns, *down, *across, *to)
 
-    tasks = range(n_images * _CHUNKS)
+    tasks = range(n_images * n_strips)
     if torch.get_num_threads() == 1:
         for task in tasks:
             add(task)
     else:
         list(_threads(torch.get_num_threads()).map(add, tasks))
-    total = torch.from_numpy(sums.sum(axis=1)).view(n_images, n_words, n_features)
-    return total - torch.from_numpy(counts.sum(axis=1))[:, :, None] * codewords
+    total = torch.from_numpy(sums.sum(axis=1)).view(n_images, n_words, n_padded)
+    n_of_word = torch.from_numpy(counts.sum(axis=1))[:, :, None]
+    return total[:, :, :n_features] - n_of_word * codewords
 
 
 @cache
@@ -81,6 +85,16 @@ if hasattr(os, "register_at_fork"):  # a child has no threads
     os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
+def _score_table(codewords: torch.Tensor) -> np.ndarray:
+    """Return half the squared lengths of K codewords, negative, and the codewords (d, K).
+
+    Flat; zeros are added to d.
+    """
+    lengths = -0.5 * codewords.square().sum(1)[None]
+    more = codewords.new_zeros(-codewords.shape[1] % _STEP, len(codewords))
+    return torch.cat([lengths, codewords.T, more]).contiguous().numpy().ravel()
+
+
 def _interpolation(n_cells: Sequence[int], n_places: int) -> tuple[np.ndarray, ...]:
     """Return the cells and the weights of `axis_interpolation`, a row (n_places,) per layer."""
     axes = [axis_interpolation(n, n_places) for n in n_cells]
@@ -89,7 +103,7 @@ def _interpolation(n_cells: Sequence[int], n_places: int) -> tuple[np.ndarray, .
 
 
 @_compiled
-def _add_rows(
+def _add_strip(
     layers: Any,
     shapes: Any,
     table: Any,
@@ -106,90 +120,116 @@ def _add_rows(
     sums: Any,
     counts: Any,
 ) -> None:
-    """Add the rows from ``begin`` to ``end`` of an image's grid to the sums and counts.
+    """Add the columns from ``begin`` to ``end`` of an image's grid to the sums and counts.
 
     ``layers`` are flat maps, ``shapes`` their widths and channels.
     """
-    n_layers, n, n_all = len(layers), _U(len(counts)), _U(n_features)
-    most = 0
+    n_layers, n, n_all, n_columns = len(layers), _U(len(counts)), _U(n_features), _U(end - begin)
+    zero, one = np.float32(0), np.float32(1)
+    most = n_columns
     for i in range(n_layers):
-        most = max(most, shapes[i, 0])
-    side = _U(most) * n
-    own = np.empty(2 * n_layers * most * len(counts), np.float32)  # scores of two rows of cells
+        most = max(most, _U(high[i, end - 1] - low[i, begin] + 1))
+    spare = (most + _U(_STEP)) * n  # of which _scores_of_row may write
+    own = np.empty(spare, np.float32)  # scores of a row of cells
+    # Of two rows of cells of each layer, enlarged. They must be finite, as a weight may be zero.
+    scores = np.zeros(_U(2 * n_layers) * spare, np.float32)
+    features = np.zeros(_U(2) * n_columns * n_all, np.float32)
     kept = np.full((n_layers, 2), -1, np.int64)  # which rows these are
-    scores = np.empty(n_layers * most * len(counts), np.float32)  # of a row of the grid, by column
-    features = np.empty(most * n_features, np.float32)  # the same
-    best = np.empty(len(counts) + 1, np.float32)
-    marks = best.view(np.int32)
+    shares = np.zeros(_U(2) * n_all, np.float32)  # of their features in a row of the grid
+    total = np.empty(n_columns * n, np.float32)  # scores of a row of the grid
+    marks, names = total.view(np.int32), np.empty(len(total), np.int32)
+    for j in range(len(names)):
+        names[j] = j % len(counts)
+    highest = np.empty(1, np.float32)
+    mark = highest.view(np.int32)
     bits = 0
     while (1 << bits) < len(counts):
         bits += 1
     mask = np.int32(-(1 << bits))
-    zero = np.float32(0)
-    for y in range(begin, end):
+    for y in range(row_low.shape[1]):
         first = _U(0)
         for i in range(n_layers):
             layer, width, d = layers[i], _U(shapes[i, 0]), _U(shapes[i, 1])
             above, below, share = row_low[i, y], row_high[i, y], row_weight[i, y]
-            if share == zero:
-                below = above
+            if share == zero or above == below:
+                below, share = above, zero
+            left, right = _U(low[i, begin]), _U(high[i, end - 1])
             for row in (above, below):
-                if kept[i, row & 1] != row:
-                    at = _U(2 * i + (row & 1)) * side
-                    _scores_of_row(
-                        layer, _U(row) * width * d, width, d, table, _U(starts[i]), n, own, at
-                    )
-                    kept[i, row & 1] = row
-            upper, lower = _U(2 * i + (above & 1)) * side, _U(2 * i + (below & 1)) * side
-            _mix(scores, _U(i) * side, own, upper, lower, share, width * n)
-            upper, lower = _U(above) * width * d, _U(below) * width * d
-            for x in range(width):
-                _mix(features, x * n_all + first, layer, upper + x * d, lower + x * d, share, d)
+                slot = _U(row & 1)
+                if kept[i, slot] == row:
+                    continue
+                kept[i, slot] = row
+                start, to = _U(row) * width * d, (_U(2 * i) + slot) * spare
+                n_cells, from_cell = right + _U(1) - left, start + left * d
+                words = table[starts[i] :]
+                if width == _U(low.shape[1]):  # as many cells as the grid has columns
+                    _scores_of_row(layer, from_cell, n_cells, d, words, n, scores, to)
+                else:
+                    _scores_of_row(layer, from_cell, n_cells, d, words, n, own, _U(0))
+                    for x in range(n_columns):
+                        p, q = _U(low[i, begin + x]) - left, _U(high[i, begin + x]) - left
+                        _mix(scores, to + x * n, own, p * n, q * n, weight[i, begin + x], n)
+                to = slot * n_columns * n_all + first
+                for x in range(n_columns):
+                    p, q = start + _U(low[i, begin + x]) * d, start + _U(high[i, begin + x]) * d
+                    _mix(features, to + x * n_all, layer, p, q, weight[i, begin + x], d)
+            p, q = _U(above & 1), _U(below & 1)
+            shares[(_U(1) - p) * n_all + first : (_U(1) - p) * n_all + first + d] = zero
+            shares[q * n_all + first : q * n_all + first + d] = share
+            shares[p * n_all + first : p * n_all + first + d] = one - share
+            p, q = (_U(2 * i) + p) * spare, (_U(2 * i) + q) * spare
+            if i == 0:
+                _mix(total, _U(0), scores, p, q, share, n_columns * n)
+            else:
+                _add(total, scores, p, q, share, n_columns * n)
             first += d
-        for x in range(low.shape[1]):
+        # The nearest codeword has the highest score: see ``_mark`` of `hypervlad.vlad`.
+        for j in range(_U(len(marks))):
+            marks[j] = (marks[j] & mask) | names[j]
+        for x in range(n_columns):
+            best = total[x * n]
             for k in range(n):
-                best[k] = zero
-            for i in range(n_layers):
-                p, q = _U(i) * side + _U(low[i, x]) * n, _U(i) * side + _U(high[i, x]) * n
-                _add(best, _U(0), scores, p, q, weight[i, x], n)
-            word = _nearest(best, marks, n, mask)
+                best = max(best, total[x * n + k])
+            highest[0] = best
+            word = min(_U(mark[0] & ~mask), n - _U(1))  # of NaN the bits are any
             counts[word] += 1
-            first = _U(0)
-            for i in range(n_layers):
-                d, p, q = _U(shapes[i, 1]), _U(low[i, x]) * n_all, _U(high[i, x]) * n_all
-                at = word * n_all + first
-                _add(sums, at, features, p + first, q + first, weight[i, x], d)
-                first += d
+            to, p = word * n_all, x * n_all
+            q = p + n_columns * n_all
+            for c in range(n_all):
+                sums[to + c] += shares[c] * features[p + c] + shares[n_all + c] * features[q + c]
 
 
 @_compiled
 def _scores_of_row(
-    layer: Any, begin: Any, width: Any, d: Any, table: Any, first: Any, n: Any, scores: Any, at: Any
+    layer: Any, begin: Any, n_cells: Any, d: Any, table: Any, n: Any, scores: Any, at: Any
 ) -> None:
-    """Write the scores (width, n) of a row of cells (width, d), four channels at a time."""
-    four = _U(4)
-    for x in range(width):
-        to, cell = at + x * n, begin + x * d
+    """Write the scores (n_cells, n) of cells (n_cells, d), and up to three rows of anything."""
+    one, last = _U(1), d - _U(1)
+    for x in range(_U(0), n_cells, _U(_STEP)):
+        # Beyond the last cell and channel these are repeated; the latter's table is zero.
+        p = begin + x * d
+        q = begin + min(x + one, n_cells - one) * d
+        r = begin + min(x + one + one, n_cells - one) * d
+        s = begin + min(x + one + one + one, n_cells - one) * d
+        e = at + x * n
+        f, g, h = e + n, e + n + n, e + n + n + n
         for k in range(n):
-            scores[to + k] = table[first + d * n + k]
-        c = _U(0)
-        while c + four <= d:
-            a, b = layer[cell + c], layer[cell + c + _U(1)]
-            e, f = layer[cell + c + _U(2)], layer[cell + c + _U(3)]
-            row = first + c * n
+            scores[e + k] = scores[f + k] = scores[g + k] = scores[h + k] = table[k]
+        for a in range(_U(0), d, _U(_STEP)):
+            b, c = min(a + one, last), min(a + one + one, last)
+            o = min(a + one + one + one, last)
+            pa, pb, pc, po = layer[p + a], layer[p + b], layer[p + c], layer[p + o]
+            qa, qb, qc, qo = layer[q + a], layer[q + b], layer[q + c], layer[q + o]
+            ra, rb, rc, ro = layer[r + a], layer[r + b], layer[r + c], layer[r + o]
+            sa, sb, sc, so = layer[s + a], layer[s + b], layer[s + c], layer[s + o]
+            w = (a + one) * n
+            u, v, z = w + n, w + n + n, w + n + n + n
             for k in range(n):
-                scores[to + k] += (
-                    a * table[row + k]
-                    + b * table[row + n + k]
-                    + e * table[row + n + n + k]
-                    + f * table[row + n + n + n + k]
-                )
-            c += four
-        while c < d:
-            a, row = layer[cell + c], first + c * n
-            for k in range(n):
-                scores[to + k] += a * table[row + k]
-            c += _U(1)
+                ta, tb, tc, to = table[w + k], table[u + k], table[v + k], table[z + k]
+                scores[e + k] += pa * ta + pb * tb + pc * tc + po * to
+                scores[f + k] += qa * ta + qb * tb + qc * tc + qo * to
+                scores[g + k] += ra * ta + rb * tb + rc * tc + ro * to
+                scores[h + k] += sa * ta + sb * tb + sc * tc + so * to
 
 
 @_compiled
@@ -199,22 +239,6 @@ def _mix(out: Any, at: Any, values: Any, p: Any, q: Any, weight: Any, n: Any) ->
 
 
 @_compiled
-def _add(out: Any, at: Any, values: Any, p: Any, q: Any, weight: Any, n: Any) -> None:
-    if weight == np.float32(0):
-        for k in range(n):
-            out[at + k] += values[p + k]
-    else:
-        for k in range(n):
-            out[at + k] += values[p + k] + weight * (values[q + k] - values[p + k])
-
-
-@_compiled
-def _nearest(scores: Any, marks: Any, n: Any, mask: Any) -> Any:
-    """Return the codeword of the highest score, as `hypervlad.vlad` does: see ``_mark`` there."""
+def _add(out: Any, values: Any, p: Any, q: Any, weight: Any, n: Any) -> None:
     for k in range(n):
-        marks[k] = (marks[k] & mask) | np.int32(k)
-    highest = scores[0]
-    for k in range(n):
-        highest = max(highest, scores[k])
-    scores[n] = highest
-    return min(_U(marks[n] & ~mask), n - _U(1))  # of NaN the bits are any
+        out[k] += values[p + k] + weight * (values[q + k] - values[p + k])

@@ -387,7 +387,7 @@ class TorchCodebook:
     codebook : Codebook
     device : torch.device
     fused : bool, default=False
-        Whether numba sums the residuals of grids on which layers are enlarged, about twice as fast.
+        Whether numba sums the residuals, about twice as fast.
     """
 
     def __init__(self, codebook: Codebook, device: torch.device, fused: bool = False) -> None:
@@ -426,12 +426,10 @@ class TorchCodebook:
         self, maps: list[torch.Tensor], grid: str, image_size: Sequence[int]
     ) -> list[torch.Tensor]:
         """Return the residual sums (B, K, D) of every codebook over a whole grid."""
+        dense_residual_sums = _fused_sums() if self._fused else vlad.dense_residual_sums
         sums = []
         for part, words in self.blocks(maps):
             size = self.size_of(part, maps, grid, image_size)
-            is_enlarged = any(tuple(layer.shape[1:3]) != size for layer in part)
-            fused = self._fused and is_enlarged
-            dense_residual_sums = _fused_sums() if fused else vlad.dense_residual_sums
             sums.append(dense_residual_sums(part, words, size))
         return sums
 

@@ -109,20 +109,21 @@ def test_the_kernel_does_not_depend_on_threads_and_batches(
     rng = np.random.default_rng(0)
     maps = [
         torch.from_numpy(rng.standard_normal((3, h, w, d), dtype=np.float32))
-        for h, w, d in ((13, 9, 2), (7, 5, 9), (2, 9, 5))
+        for h, w, d in ((13, 128, 2), (7, 127, 9), (2, 9, 5))
     ]
+    size = (26, 128)  # several strips, and a strip that has as many cells of a layer as columns
     words = torch.from_numpy(rng.standard_normal((n_words, 16), dtype=np.float32))
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    found = kernel.dense_residual_sums(maps, words, (26, 27))
-    expected = vlad.dense_residual_sums(maps, words, (26, 27))
+    found = kernel.dense_residual_sums(maps, words, size)
+    expected = vlad.dense_residual_sums(maps, words, size)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
     alone = [
-        kernel.dense_residual_sums([layer[i : i + 1] for layer in maps], words, (26, 27))
+        kernel.dense_residual_sums([layer[i : i + 1] for layer in maps], words, size)
         for i in range(3)
     ]
     assert torch.equal(found, torch.cat(alone))
     maps[1][1, 3, 2, 4] = torch.nan  # of damaged weights: it must be seen, and end nothing
-    assert kernel.dense_residual_sums(maps, words, (26, 27)).isnan().any()
+    assert kernel.dense_residual_sums(maps, words, size).isnan().any()
 
 
 @pytest.mark.parametrize("values", [1, 600, 1 << 30])
