@@ -23,7 +23,7 @@ from hypervlad.lazy_torch import torch
 # Columns of the grid at a time: few enough for what is kept of them to stay in the processor's
 # cache. Independent of threads and batches, so that the sums of an image are, too.
 _STRIP = 64
-_STEP = 4  # cells and channels at a time
+_STEP = 4  # cells, and channels, whose scores are computed at a time
 _VECTOR = 16  # numbers that a processor adds at once, at most
 
 # Offsets are unsigned: numba would otherwise check each for a negative index, one by one.
@@ -86,9 +86,9 @@ if hasattr(os, "register_at_fork"):  # a child has no threads
 
 
 def _score_table(codewords: torch.Tensor) -> np.ndarray:
-    """Return half the squared lengths of K codewords, negative, and the codewords (d, K).
+    """Return minus half the squared lengths of K codewords, then the codewords (d, K), flat.
 
-    Flat; zeros are added to d.
+    Rows of zeros make d a multiple of the channels that are read at a time.
     """
     lengths = -0.5 * codewords.square().sum(1)[None]
     more = codewords.new_zeros(-codewords.shape[1] % _STEP, len(codewords))
@@ -129,17 +129,17 @@ def _add_strip(
     most = n_columns
     for i in range(n_layers):
         most = max(most, _U(high[i, end - 1] - low[i, begin] + 1))
-    spare = (most + _U(_STEP)) * n  # of which _scores_of_row may write
-    own = np.empty(spare, np.float32)  # scores of a row of cells
+    side = (most + _U(_STEP)) * n  # with room for the rows of anything of _scores_of_row
+    own = np.empty(side, np.float32)  # scores of a row of cells
     # Of two rows of cells of each layer, enlarged. They must be finite, as a weight may be zero.
-    scores = np.zeros(_U(2 * n_layers) * spare, np.float32)
+    scores = np.zeros(_U(2 * n_layers) * side, np.float32)
     features = np.zeros(_U(2) * n_columns * n_all, np.float32)
     kept = np.full((n_layers, 2), -1, np.int64)  # which rows these are
     shares = np.zeros(_U(2) * n_all, np.float32)  # of their features in a row of the grid
     total = np.empty(n_columns * n, np.float32)  # scores of a row of the grid
-    marks, names = total.view(np.int32), np.empty(len(total), np.int32)
-    for j in range(len(names)):
-        names[j] = j % len(counts)
+    marks, numbers = total.view(np.int32), np.empty(len(total), np.int32)
+    for j in range(len(numbers)):
+        numbers[j] = j % len(counts)
     highest = np.empty(1, np.float32)
     mark = highest.view(np.int32)
     bits = 0
@@ -159,7 +159,7 @@ def _add_strip(
                 if kept[i, slot] == row:
                     continue
                 kept[i, slot] = row
-                start, to = _U(row) * width * d, (_U(2 * i) + slot) * spare
+                start, to = _U(row) * width * d, (_U(2 * i) + slot) * side
                 n_cells, from_cell = right + _U(1) - left, start + left * d
                 words = table[starts[i] :]
                 if width == _U(low.shape[1]):  # as many cells as the grid has columns
@@ -177,7 +177,7 @@ def _add_strip(
             shares[(_U(1) - p) * n_all + first : (_U(1) - p) * n_all + first + d] = zero
             shares[q * n_all + first : q * n_all + first + d] = share
             shares[p * n_all + first : p * n_all + first + d] = one - share
-            p, q = (_U(2 * i) + p) * spare, (_U(2 * i) + q) * spare
+            p, q = (_U(2 * i) + p) * side, (_U(2 * i) + q) * side
             if i == 0:
                 _mix(total, _U(0), scores, p, q, share, n_columns * n)
             else:
@@ -185,7 +185,7 @@ def _add_strip(
             first += d
         # The nearest codeword has the highest score: see ``_mark`` of `hypervlad.vlad`.
         for j in range(_U(len(marks))):
-            marks[j] = (marks[j] & mask) | names[j]
+            marks[j] = (marks[j] & mask) | numbers[j]
         for x in range(n_columns):
             best = total[x * n]
             for k in range(n):
@@ -203,33 +203,37 @@ def _add_strip(
 def _scores_of_row(
     layer: Any, begin: Any, n_cells: Any, d: Any, table: Any, n: Any, scores: Any, at: Any
 ) -> None:
-    """Write the scores (n_cells, n) of cells (n_cells, d), and up to three rows of anything."""
-    one, last = _U(1), d - _U(1)
+    """Write the scores (n_cells, n) of cells (n_cells, d), and up to three rows of anything.
+
+    Four cells and four channels at a time: each codeword's value is read once for four cells, and
+    each score once for four channels. Beyond the last cell and the last channel, these are
+    repeated; the table has zeros there.
+    """
+    one, two, three = _U(1), _U(2), _U(3)
+    last_cell, last = n_cells - one, d - one
     for x in range(_U(0), n_cells, _U(_STEP)):
-        # Beyond the last cell and channel these are repeated; the latter's table is zero.
-        p = begin + x * d
-        q = begin + min(x + one, n_cells - one) * d
-        r = begin + min(x + one + one, n_cells - one) * d
-        s = begin + min(x + one + one + one, n_cells - one) * d
-        e = at + x * n
-        f, g, h = e + n, e + n + n, e + n + n + n
+        at0 = begin + x * d
+        at1 = begin + min(x + one, last_cell) * d
+        at2 = begin + min(x + two, last_cell) * d
+        at3 = begin + min(x + three, last_cell) * d
+        to0 = at + x * n
+        to1, to2, to3 = to0 + n, to0 + two * n, to0 + three * n
         for k in range(n):
-            scores[e + k] = scores[f + k] = scores[g + k] = scores[h + k] = table[k]
-        for a in range(_U(0), d, _U(_STEP)):
-            b, c = min(a + one, last), min(a + one + one, last)
-            o = min(a + one + one + one, last)
-            pa, pb, pc, po = layer[p + a], layer[p + b], layer[p + c], layer[p + o]
-            qa, qb, qc, qo = layer[q + a], layer[q + b], layer[q + c], layer[q + o]
-            ra, rb, rc, ro = layer[r + a], layer[r + b], layer[r + c], layer[r + o]
-            sa, sb, sc, so = layer[s + a], layer[s + b], layer[s + c], layer[s + o]
-            w = (a + one) * n
-            u, v, z = w + n, w + n + n, w + n + n + n
+            scores[to0 + k] = scores[to1 + k] = scores[to2 + k] = scores[to3 + k] = table[k]
+        for c in range(_U(0), d, _U(_STEP)):
+            c1, c2, c3 = min(c + one, last), min(c + two, last), min(c + three, last)
+            p0, p1, p2, p3 = layer[at0 + c], layer[at0 + c1], layer[at0 + c2], layer[at0 + c3]
+            q0, q1, q2, q3 = layer[at1 + c], layer[at1 + c1], layer[at1 + c2], layer[at1 + c3]
+            r0, r1, r2, r3 = layer[at2 + c], layer[at2 + c1], layer[at2 + c2], layer[at2 + c3]
+            s0, s1, s2, s3 = layer[at3 + c], layer[at3 + c1], layer[at3 + c2], layer[at3 + c3]
+            row0 = (c + one) * n
+            row1, row2, row3 = row0 + n, row0 + two * n, row0 + three * n
             for k in range(n):
-                ta, tb, tc, to = table[w + k], table[u + k], table[v + k], table[z + k]
-                scores[e + k] += pa * ta + pb * tb + pc * tc + po * to
-                scores[f + k] += qa * ta + qb * tb + qc * tc + qo * to
-                scores[g + k] += ra * ta + rb * tb + rc * tc + ro * to
-                scores[h + k] += sa * ta + sb * tb + sc * tc + so * to
+                w0, w1, w2, w3 = table[row0 + k], table[row1 + k], table[row2 + k], table[row3 + k]
+                scores[to0 + k] += p0 * w0 + p1 * w1 + p2 * w2 + p3 * w3
+                scores[to1 + k] += q0 * w0 + q1 * w1 + q2 * w2 + q3 * w3
+                scores[to2 + k] += r0 * w0 + r1 * w1 + r2 * w2 + r3 * w3
+                scores[to3 + k] += s0 * w0 + s1 * w1 + s2 * w2 + s3 * w3
 
 
 @_compiled
