@@ -12,6 +12,7 @@ from hypervlad.wording import reason_of
 
 _TOLERANCE = 1e-5  # of the largest value of a map; float32 sums in another order differ by 1e-6
 _MAX_SIZES = 8  # of images, for each of which a network may have to be converted
+_RECORDED_SIDE = 128  # pixels: where any size will do, a small one takes less time and memory
 
 #: Feature maps (B, h_l, w_l, C_l) of a batch (B, C, H, W).
 Forward = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
@@ -47,6 +48,8 @@ class OpenVINONetwork:
 
     def _converted(self, batch: torch.Tensor) -> Run | None:
         """Return a function that does in OpenVINO what torch does, or None."""
+        if self._any_size:
+            batch = batch[:, :, :_RECORDED_SIDE, :_RECORDED_SIDE]
         try:
             forward = self._forward_for(batch.shape[2], batch.shape[3])
             run = self._compile(forward, batch)
