@@ -1,8 +1,9 @@
 """What does dense VLAD cost, compared with the network itself?
 
 In one run and on the same images: the forward pass of the network alone, as torchvision builds it
-and with its batch normalisations folded, as in this package; the whole encoding (resizing, network,
-VLAD) on the grid of the finest tap and on every pixel; the naive dense form, which upsamples every
+(in a process of its own, because importing this package changes how torch's threads wait) and with
+its batch normalisations folded, as in this package; the whole encoding (resizing, network, VLAD) on
+the grid of the finest tap and on every pixel; the naive dense form, which upsamples every
 channel and assigns every pixel; the recipe of Luo, Holm and Wang 2021, 5,000 random pixels with all
 channels; and the encoder of the classifier: two turned copies, codebooks of both kinds, pooled
 channels. What this package does is measured in torch alone, and, on a CPU, with OpenVINO and numba,
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -31,9 +33,12 @@ from typing import Any
 
 import numpy as np
 import psutil
+
+import hypervlad  # before torch, as users should: its threads then sleep while they wait
+
+# isort: split
 import torch
 
-import hypervlad
 from benchmarks.common.results import BENCHMARKS, RESULTS, save_result
 from benchmarks.speed.tables import fast_table, memory_table, speed_table
 from hypervlad import HypercolumnVLAD, vlad
@@ -71,6 +76,48 @@ def fit_encoders(folder: Path, backbone: str, size: int, codebook: str, device: 
 def unfolded(network: TappedNetwork) -> TappedNetwork:
     """Return a network with its batch normalisations, as torchvision builds it."""
     return TappedNetwork(network.original, network.taps, network.digest)
+
+
+class PlainNetwork:
+    """The network alone in a process in which torch waits as it does without this package.
+
+    Parameters are those of `Bench`, and the number of threads.
+    """
+
+    def __init__(self, folder: Path, size: int, batch: int, threads: int) -> None:
+        code = "import sys, torch; from benchmarks.speed.encoding import serve_network; "
+        code += "serve_network(sys.argv[1], *map(int, sys.argv[2:]))"
+        command = [sys.executable, "-c", code, str(folder), *map(str, (size, batch, threads))]
+        environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+        self._process = subprocess.Popen(
+            command,
+            cwd=BENCHMARKS.parent,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def seconds(self) -> float:
+        """Run the network over the batch once, and return the seconds that it took there."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(file=self._process.stdin, flush=True)
+        return float(self._process.stdout.readline())
+
+    def __enter__(self) -> PlainNetwork:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # closes its input, at which it ends
+
+
+def serve_network(folder: str, size: int, batch: int, threads: int) -> None:
+    """Run the network alone for each line of the input, and print the seconds."""
+    torch.set_num_threads(threads)
+    bench = Bench(Path(folder), size, batch, "cpu")
+    for _ in sys.stdin:
+        print(clock(lambda: bench.run("network"), bench.network.device), flush=True)
 
 
 class Bench:
@@ -143,8 +190,13 @@ def clock(function: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def timings(bench: Bench, n_rounds: int) -> dict[str, list[float]]:
-    """Return the milliseconds per image of each method, and of the VLAD part, in every round."""
+def timings(
+    bench: Bench, n_rounds: int, network: Callable[[], float] | None = None
+) -> dict[str, list[float]]:
+    """Return the milliseconds per image of each method, and of the VLAD part, in every round.
+
+    ``network`` returns the seconds of the network alone, measured elsewhere.
+    """
     device = bench.network.device
     methods = METHODS + (FAST_METHODS if device.type == "cpu" else ())
     with torch.no_grad():
@@ -158,7 +210,7 @@ def timings(bench: Bench, n_rounds: int) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(n_rounds + 1):
         for name, call in calls.items():
-            took = clock(call, device)
+            took = network() if network and name == "network" else clock(call, device)
             if turn:  # the first round warms up
                 seconds[name].append(took)
     n_images = len(bench.images)
@@ -242,7 +294,12 @@ def measure(
         fit_encoders(folder, backbone, size, codebook, device)
         batch = best_batch(folder, size, device)
         n_rounds = max(3, round(arguments.rounds * (224 / size)))
-        ms = timings(Bench(folder, size, batch, device), n_rounds)
+        bench = Bench(folder, size, batch, device)
+        if device == "cpu":
+            with PlainNetwork(folder, size, batch, arguments.threads) as plain:
+                ms = timings(bench, n_rounds, plain.seconds)
+        else:
+            ms = timings(bench, n_rounds)
         peaks = {
             method: peak_memory(folder, size, method, device, arguments.threads)
             for method in (*METHODS, *FAST_METHODS)
