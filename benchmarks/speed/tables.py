@@ -47,21 +47,28 @@ def fast_table(rows: list[dict[str, Any]]) -> str:
 
 
 def memory_table(rows: list[dict[str, Any]]) -> str:
-    """Return peaks of memory for one image, including the pass of the network."""
+    """Return peaks of memory for one image: in torch alone, then with OpenVINO and numba."""
     methods = {"network": "network alone", "folded": "the same, folded"}
     methods |= {"finest": "ours, finest grid", "image": "ours, every pixel"}
     methods |= {"naive": "naive dense", "sampled": "5,000 pixels"}
     methods["classifier"] = "classifier's encoder"
-    lines = [
-        f"| network | image | codebook | {' | '.join(methods.values())} |",
-        f"|{'---|' * (3 + len(methods))}",
-    ]
-    for row in rows:
-        peaks = [row["peak_mb"].get(method) for method in methods]
-        cells = [row["backbone"], f"{row['size']} px", row["codebook"]]
-        cells += ["–" if peak is None else f"{peak:.0f} MB" for peak in peaks]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+
+    def peaks(row: dict[str, Any], method: str) -> str:
+        both = [row["peak_mb"].get(each) for each in (method, f"fast {method}")]
+        return " → ".join(f"{peak:.0f} MB" for peak in both if peak is not None) or "–"
+
+    return table(
+        ["network", "image", "codebook", *methods.values()],
+        [
+            [
+                row["backbone"],
+                f"{row['size']} px",
+                row["codebook"],
+                *(peaks(row, m) for m in methods),
+            ]
+            for row in rows
+        ],
+    )
 
 
 def front_sentence(rows: list[dict[str, Any]]) -> str:
@@ -73,12 +80,35 @@ def front_sentence(rows: list[dict[str, Any]]) -> str:
             f"; the encoder of the classifier, with two passes per image, takes "
             f"{times(ms, 'classifier', 'network')}"
         )
+    fast = ""
+    if "fast finest" in ms:
+        fast = (
+            f" (with OpenVINO and numba {times(ms, 'fast finest', 'network')} and "
+            f"{times(ms, 'fast classifier', 'network')})"
+        )
     return (
         f"On two CPU threads, encoding a {row['size']} px image with `HypercolumnVLAD()` takes "
         f"{times(ms, 'finest', 'network')} the time of one pass of the network "
-        f"({row['backbone']}){classifier}. The naive method, which upsamples every channel to "
-        f"every pixel, takes {times(ms, 'naive', 'network')}."
+        f"({row['backbone']}){classifier}{fast}. The naive method, which upsamples every channel "
+        f"to every pixel, takes {times(ms, 'naive', 'network')}."
     )
+
+
+def runtimes_table(facts: Facts) -> str:
+    """Return times relative to torch alone in each state, differences of maps and first calls."""
+    heads = ["network", "runtime", "quiet", "busy", "maps differ by", "first call"]
+    cells = []
+    for row in facts["rows"]:
+        for method in row["first"]:
+            first = next(iter(row["first"]))
+            states = [times(row[state], method, first) for state in ("quiet", "busy")]
+            if method == first:
+                states = [f"{median(row[state][method]):.1f} ms" for state in ("quiet", "busy")]
+            differs = "–" if method == first else f"{row['difference'][method]:.0e}"
+            cells.append(
+                [row["network"], method, *states, differs, f"{row['first'][method]:.1f} s"]
+            )
+    return table(heads, cells)
 
 
 def first_minutes_table(facts: Facts) -> str:

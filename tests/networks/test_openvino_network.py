@@ -18,7 +18,7 @@ from hypervlad.backbones import build_network, register_backbone
 from hypervlad.backbones.openvino_network import OpenVINONetwork
 from hypervlad.hypercolumns import feature_maps
 
-pytest.importorskip("openvino")
+openvino = pytest.importorskip("openvino")
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,37 @@ def test_a_network_of_a_user_is_converted_for_each_size() -> None:
     _, converted = _both("tiny", (32, 32), (48, 40))
     assert len(converted._compiled) == 2
     assert None not in converted._compiled.values()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("n_images", [1, 2, 5])
+def test_maps_do_not_depend_on_the_other_images_of_a_batch(n_threads: int, n_images: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        network = build_network("tiny", "random")
+        network.run_with("openvino")
+        batch = torch.randn(n_images, 3, 48, 40, generator=torch.Generator().manual_seed(0))
+        together = network(batch)
+        for i in range(n_images):
+            for layer, alone in zip(together, network(batch[i : i + 1]), strict=True):
+                tolerance = 1e-6 * float(layer[i].abs().max())
+                torch.testing.assert_close(layer[i], alone[0], atol=tolerance, rtol=0)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_of_several_processes_are_not_pinned_to_the_same_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compile_model, compiled = openvino.Core.compile_model, []
+    monkeypatch.setattr(
+        openvino.Core,
+        "compile_model",
+        lambda *arguments: compiled.append(compile_model(*arguments)) or compiled[-1],
+    )
+    _both("tiny", (32, 32))
+    assert [each.get_property("ENABLE_CPU_PINNING") for each in compiled] == [False]
 
 
 def test_maps_that_later_layers_overwrite_are_kept() -> None:
