@@ -110,6 +110,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "speed": of_one(encoding, lambda facts: speed.speed_table(facts["rows"])),
             "fast": of_one(encoding, lambda facts: speed.fast_table(facts["rows"])),
             "runtimes": of_one("speed/runtimes.json", speed.runtimes_table),
+            "roofline": of_one("speed/roofline.json", speed.roofline_table),
             "memory": of_one(encoding, lambda facts: speed.memory_table(facts["rows"])),
             "first-minutes": of_one("speed/first_minutes.json", speed.first_minutes_table),
             "fitting": of_one("speed/fitting.json", speed.fitting_table),

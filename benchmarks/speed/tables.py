@@ -111,6 +111,30 @@ def runtimes_table(facts: Facts) -> str:
     return table(heads, cells)
 
 
+def roofline_table(facts: Facts) -> str:
+    """Return an image's work, the time that the machine's limits allow, and the share reached."""
+    heads = ["mobilenet_v2", "image", "must move", "at most", "operations", "at most", "bound"]
+    cells = []
+    for row in facts["rows"]:
+        limits = row["limits"]
+        moving, computing = (row[kind] / limits[kind] for kind in ("bytes", "operations"))
+        bound, of = max((moving, "memory"), (computing, "arithmetic"))
+        cells.append(
+            [
+                row["what"],
+                f"{row['size']} px",
+                f"{row['bytes'] / 1e6:.1f} MB",
+                f"{limits['bytes'] / 1e9:.0f} GB/s",
+                f"{row['operations'] / 1e6:,.0f} million",
+                f"{limits['operations'] / 1e9:.0f} billion/s",
+                f"{1e3 * bound:.2f} ms ({of})",
+                f"{1e3 * row['seconds']:.2f} ms",
+                f"{bound / row['seconds']:.0%}",
+            ]
+        )
+    return table([*heads, "measured", "share reached"], cells)
+
+
 def first_minutes_table(facts: Facts) -> str:
     """Return the times of whole processes, also relative to the imports of the same round."""
     seconds, processor = facts["seconds"], facts["processor"]
