@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import matplotlib.font_manager  # noqa: F401 - which runs other programs while it lists fonts
 import numpy as np
 import pytest
 import torch
