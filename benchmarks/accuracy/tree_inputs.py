@@ -144,7 +144,7 @@ def discriminant_scores(
     """
     of_rows, of_new = [], []
     for columns in block_columns(widths):
-        X = rows.with_columns(columns).X
+        X = rows.X[:, columns]
         scores, scores_of_new = _scores(X, rows.codes, [X, new[:, columns]])
         for train, test in folds:
             scores[test] = _scores(X[train], rows.codes[train], [X[test]])[0]

@@ -86,23 +86,28 @@ class RowSpace:
         return found, intercept - self.offset * np.ones(len(coef)) @ coef - self.centre @ found
 
 
-def row_space(X: NDArray[np.floating], max_directions: int | None = None) -> RowSpace:
-    """Centre and scale X, (n, p); if columns outnumber rows, rotate it into its row space.
+def row_space(
+    X: NDArray[np.floating], max_directions: int | None = None, rows: IntArray | None = None
+) -> RowSpace:
+    """Centre and scale `rows` of X, (n, p); if columns outnumber rows, rotate into the row space.
 
     The Gram matrix costs n^2 p once, far less than a singular value decomposition of X. If X has
     more than twice `max_directions` rows and columns, only that many principal directions are kept:
     an approximation that saves time. So many rows are kept in the precision that X has.
     """
-    is_large = max_directions is not None and len(X) > 2 * max_directions
-    centre = X.mean(axis=0, dtype=np.float64)
-    scaled = X.astype(X.dtype if is_large else np.float64)
+    n_rows = len(X) if rows is None else len(rows)
+    is_large = max_directions is not None and n_rows > 2 * max_directions
+    own = X if rows is None else X[rows]  # a copy, which may be changed
+    scaled = own.astype(X.dtype if is_large else np.float64, copy=rows is None)
+    del own
+    centre = scaled.mean(axis=0, dtype=np.float64)
     scaled -= centre.astype(scaled.dtype)
     scale = _root_mean_square_length(scaled)
     scaled /= scaled.dtype.type(scale)
-    if max_directions is not None and min(X.shape) > 2 * max_directions:
+    if max_directions is not None and min(scaled.shape) > 2 * max_directions:
         directions = _principal_directions(scaled, max_directions)
         return RowSpace(scaled @ directions, centre, scale, (directions,))
-    if X.shape[1] <= X.shape[0]:
+    if scaled.shape[1] <= n_rows:
         return RowSpace(scaled, centre, scale)
     eigenvalues, vectors = np.linalg.eigh(scaled @ scaled.T)
     kept = eigenvalues >= _NEGLIGIBLE_EIGENVALUE * eigenvalues[-1]
@@ -163,7 +168,6 @@ def fit_linear_margins(
     Cs: Sequence[float],
     *,
     ratio: FloatArray,
-    max_directions: int | None = None,
     space: RowSpace | None = None,
     verbose: bool = False,
 ) -> LinearMargins:
@@ -179,7 +183,7 @@ def fit_linear_margins(
     The row space of X is computed unless it is given.
     """
     grid = sorted(float(C) for C in Cs)
-    space = row_space(rows.X, max_directions) if space is None else space
+    space = row_space(rows.X) if space is None else space
     Z = space.Z
     held_out = np.zeros(len(rows), dtype=bool)
     for _, test in folds:
@@ -356,13 +360,12 @@ def fit_blocks(
     offset = margin_offset(ratio)
     blocks = [
         fit_linear_margins(
-            rows if space else rows.with_columns(columns),
+            rows,
             n_classes,
             folds,
             Cs,
             ratio=ratio,
-            max_directions=max_directions,
-            space=space,
+            space=space or row_space(rows.source[:, columns], max_directions, rows.at),
             verbose=verbose,
         )
         for columns, space in zip(

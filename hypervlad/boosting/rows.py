@@ -46,10 +46,6 @@ class TrainingRows:
             self.source, self.at[rows], self.codes[rows], self.weight[rows], self.groups[rows]
         )
 
-    def with_columns(self, columns: slice) -> TrainingRows:
-        """Return the rows with only these columns of X."""
-        return self.with_features(self.source[:, columns][self.at])
-
     def with_features(self, X: NDArray[np.floating]) -> TrainingRows:
         """Return the rows with other features, (m, q)."""
         return replace(self, source=X, at=np.arange(len(self)))

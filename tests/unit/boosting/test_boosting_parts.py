@@ -478,7 +478,7 @@ class TestBlocks:
         joined = fit_blocks(rows, 3, folds, [0.1, 1.0, 10.0], widths, ratio=np.ones(3))
         parts = [
             fit_linear_margins(
-                rows.with_columns(columns), 3, folds, [0.1, 1.0, 10.0], ratio=np.ones(3)
+                rows.with_features(rows.X[:, columns]), 3, folds, [0.1, 1.0, 10.0], ratio=np.ones(3)
             )
             for columns in (slice(0, 2), slice(2, n_features))
         ]
