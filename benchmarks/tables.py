@@ -114,6 +114,8 @@ def pages() -> dict[Path, dict[str, str]]:
             "memory": of_one(encoding, lambda facts: speed.memory_table(facts["rows"])),
             "first-minutes": of_one("speed/first_minutes.json", speed.first_minutes_table),
             "fitting": of_one("speed/fitting.json", speed.fitting_table),
+            "reading": of_one("speed/reading.json", speed.stages_table, labelled=False),
+            "hidden": of_one("speed/reading.json", speed.hidden_table),
             "scale": of_one("speed/extraction_cpu.json", speed.scale_section),
         },
         BENCHMARKS / "accuracy" / "README.md": {

@@ -175,6 +175,43 @@ def fitting_table(facts: Facts) -> str:
     return f"{table(heads, cells)}\n\n{grown}"
 
 
+def stages_table(facts: Facts) -> str:
+    """Return the time of each stage of reading one image, for each format."""
+    steps = ["decode", "digest", "percentiles", "scale", "blank", "resize", "all"]
+    return table(
+        ["format", *steps],
+        [
+            [name, *(_milliseconds(of_one[step]) if step in of_one else "–" for step in steps)]
+            for name, of_one in facts["stages"].items()
+        ],
+    )
+
+
+def hidden_table(facts: Facts) -> str:
+    """Return the times of reading, encoding and extraction, and what limits the last one."""
+    seconds, processor = facts["seconds"], facts["processor"]
+    rows = [[n, _milliseconds(seconds[n]), _milliseconds(processor[n])] for n in seconds]
+    rounds = list(zip(*(seconds[n] for n in ("reading", "encoding", "extraction")), strict=True))
+    busy = zip(processor["reading"], processor["encoding"], strict=True)
+    bounds = [
+        max(reading, encoding, sum(both) / facts["cores"])
+        for (reading, encoding, _), both in zip(rounds, busy, strict=True)
+    ]
+    slower = [extraction / max(others) for *others, extraction in rounds]
+    bound = [bound / max(others) for bound, (*others, _) in zip(bounds, rounds, strict=True)]
+    reached = [extraction / bound for (*_, extraction), bound in zip(rounds, bounds, strict=True)]
+    return (
+        f"{table(['per image', 'time', 'of the processor'], rows)}\n\n"
+        f"Extraction takes {median(slower):.2f} x the slower of reading alone and encoding alone. "
+        f"{facts['cores']} cores that do both cannot take less than {median(bound):.2f} x; "
+        f"extraction takes {median(reached):.2f} x this bound."
+    )
+
+
+def _milliseconds(seconds: list[float]) -> str:
+    return f"{1000 * median(seconds):.1f} ms"
+
+
 def scale_section(facts: Facts) -> str:
     """Return the table and what follows from it."""
     return "\n\n".join([_table(facts), "\n".join(f"- {line}" for line in verdicts(facts))])
