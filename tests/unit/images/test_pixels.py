@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from hypervlad.images import ImageReadError, read_image, read_micrograph
+from hypervlad.images import ImageReadError, pixels, read_image, read_micrograph
 from hypervlad.images.pixels import percentile_limits
 
 SHAPES = st.one_of(
@@ -99,6 +99,27 @@ def test_percentiles_equal_those_of_numpy(image, percentiles):
     scale = max(1.0, np.abs(values).max())
 
     assert_allclose(percentile_limits(image, percentiles), expected, rtol=1e-9, atol=1e-9 * scale)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, bool])
+@pytest.mark.parametrize("percentiles", [(0, 100), (0.1, 99.9), (30, 51), (50, 99.99), (98, 99)])
+def test_percentiles_of_many_values_equal_those_of_numpy(dtype, percentiles):
+    rng = np.random.default_rng(0)
+    values = np.clip(rng.normal(60, 40, (270, 301)), 0, 250) > (180 if dtype is bool else -1)
+    image = (values * rng.integers(1, 250, values.shape)).astype(dtype)
+
+    found = percentile_limits(image, percentiles)
+
+    assert_allclose(found, np.percentile(image.astype(np.float64), percentiles), rtol=1e-12)
+
+
+def test_a_misleading_sample_does_not_change_percentiles():
+    image = np.full((300, 300), 500, dtype=np.uint16)
+    image.flat[:: pixels._SAMPLE_STEP] = np.arange(len(image.flat[:: pixels._SAMPLE_STEP])) % 999
+
+    limits = [percentile_limits(image, each) for each in ((0.1, 99.9), (2, 98))]
+
+    assert_allclose(limits, [np.percentile(image, each) for each in ((0.1, 99.9), (2, 98))])
 
 
 @given(value=st.one_of(st.integers(-(2**31), 2**31 - 1), st.floats(-(2.0**99), 2.0**99, width=32)))
