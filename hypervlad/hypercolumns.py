@@ -9,11 +9,13 @@ Maps are channels last here, (B, h_l, w_l, C_l): a position's features are conti
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from hypervlad.backbones import Preprocessing, TappedNetwork
 from hypervlad.lazy_torch import torch
@@ -86,19 +88,63 @@ def prepare(
     -------
     Tensor of shape (C, height, width), float32
     """
-    image = torch.from_numpy(np.ascontiguousarray(pixels))
-    image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
-    if tuple(image.shape[1:]) != size:
-        mode = preprocessing.interpolation
-        image = torch.nn.functional.interpolate(
-            image[None], size, mode=mode, align_corners=False, antialias=True
-        )[0]
-        if mode == "bicubic":  # which overshoots at edges
-            image = image.clamp(0, 1)
+    # Without torch, whose threads wait actively after each small step and hold up other work.
+    image = pixels if pixels.ndim == 3 else pixels[:, :, None]
+    if image.shape[:2] != size:
+        image = _resized(image, size, preprocessing.interpolation)
     n_channels = len(preprocessing.mean)
-    if image.shape[0] != n_channels:
-        image = image.mean(0, keepdim=True).expand(n_channels, *size)
-    return normalised(image, preprocessing)
+    if image.shape[2] != n_channels:
+        image = image.mean(axis=2, keepdims=True)
+    mean, std = (
+        np.array(each, np.float32)[:, None, None]
+        for each in (preprocessing.mean, preprocessing.std)
+    )
+    tensor = np.subtract(np.moveaxis(image, 2, 0), mean, order="C")
+    return torch.from_numpy(np.divide(tensor, std, out=tensor))
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
+    """Resize an image (H, W, C) to (height, width, C), antialiased, as Pillow and torch do."""
+    for n_out in size:
+        if len(image) != n_out:
+            rows = axis_weights(len(image), n_out, mode) @ image.reshape(len(image), -1)
+            image = rows.reshape(n_out, *image.shape[1:])
+        image = np.ascontiguousarray(image.swapaxes(0, 1))
+    # Bicubic interpolation overshoots at edges.
+    return image.clip(0, 1) if mode == "bicubic" else image
+
+
+@functools.lru_cache(32)
+def axis_weights(n_in: int, n_out: int, mode: str) -> csr_array:
+    """Return the weights that resize an axis: a sparse array (n_out, n_in), rows sum to 1.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+    mode : {"bilinear", "bicubic"}
+        A triangle, or Keys' cubic with -0.5, widened by ``n_in / n_out`` where that is above 1.
+    """
+    scale = n_in / n_out
+    width = max(scale, 1.0)
+    reach = width if mode == "bilinear" else 2 * width
+    centre = ((np.arange(n_out) + 0.5) * scale)[:, None]
+    columns = np.floor(centre - reach).astype(int) + np.arange(math.ceil(2 * reach) + 2)
+    distance = np.abs(columns + 0.5 - centre) / width
+    weights = _triangle(distance) if mode == "bilinear" else _cubic(distance)
+    weights[(columns < 0) | (columns >= n_in)] = 0.0
+    weights /= weights.sum(axis=1, keepdims=True)
+    row, column = np.nonzero(weights)
+    entries = weights[row, column].astype(np.float32), (row, columns[row, column])
+    return csr_array(entries, shape=(n_out, n_in))
+
+
+def _triangle(x: np.ndarray) -> np.ndarray:
+    return np.maximum(1 - x, 0)
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
 def normalised(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:

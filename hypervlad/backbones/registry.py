@@ -51,7 +51,7 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     minimum_size: int = 32
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    version: int = 1
+    version: int = 2
 
     def __post_init__(self) -> None:
         """Refuse values that cannot prepare an image."""
