@@ -156,7 +156,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         there is much to do, or with "openvino", numba (``pip install "hypervlad[fast]"``) sums the
         residuals.
     n_jobs : int or None, default=None
-        Threads that read images ahead of the network; None is one.
+        Threads that read images ahead of the network; None is two.
     random_state : int, RandomState or None, default=None
         Seeds K-means and the choice of pixels. Each image's own choice depends on the seed and its
         digest (with ``pixel_size``, its pixel size too) alone, not on order or neighbours.

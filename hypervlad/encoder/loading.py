@@ -343,7 +343,9 @@ class ImageLoader:
             At the first image that cannot be read, unless ``on_error="skip"``; then, without a
             report, after the last if none could.
         """
-        outcomes = read_in_order(enumerate(images), load, self.n_threads)
+        # The next batch is read while one is computed; images of their own size may be too large.
+        n_ahead = self.n_per_batch if self._is_one_size else 0
+        outcomes = read_in_order(enumerate(images), load, self.n_threads, n_ahead)
         return self.stream_outcomes(outcomes, images, desc, report)
 
     def stream_outcomes(
@@ -419,14 +421,18 @@ class ImageLoader:
     def _complete(self, waiting: _Waiting, position: int) -> _Waiting:
         """Remove and return the images whose cut ends before this position."""
         complete: _Waiting = {}
-        one_size = self.image_size is not None and self.pixel_size is None
         for size in list(waiting):
             n_images = self.n_per_batch
-            if self.batch_size == "auto" and not one_size:
+            if self.batch_size == "auto" and not self._is_one_size:
                 n_images = _n_fitting(self._batch_pixels, size[0] * size[1])
             if waiting[size][0][0] // n_images != position // n_images:
                 complete[size] = waiting.pop(size)
         return complete
+
+    @property
+    def _is_one_size(self) -> bool:
+        """Whether images have about the same number of pixels when they enter the network."""
+        return self.image_size is not None and self.pixel_size is None
 
     @property
     def _batch_pixels(self) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import os
 import secrets
 import threading
@@ -394,21 +396,11 @@ class Job:
         # Up to the first image that is not in the cache, one task after the other: passing images
         # between threads would take longer than finding their vectors.
         for task in tasks:
-            finished = _finished(task, worker.encode(task, worker.load(task)))
-            yield task, finished
-            if finished.n_cached < len(task.items):
+            if not worker.loader.is_cached(task.items[0].image, worker.cache.find):
+                tasks = itertools.chain([task], tasks)
                 break
-        ahead = deque[Task]()
-
-        def noted() -> Iterator[tuple[int, Task]]:
-            for task in tasks:
-                ahead.append(task)
-                yield task.number, task
-
-        n_threads = max(1, worker.loader.n_threads)
-        for loaded in read_in_order(noted(), lambda task, _: worker.load(task), n_threads):
-            assert isinstance(loaded, _Loaded)  # an unreadable image does not fail its task
-            task = ahead.popleft()
+            yield task, _finished(task, worker.encode(task, worker.load(task)))
+        for task, loaded in worker.load_ahead(tasks):
             yield task, _finished(task, worker.encode(task, loaded))
 
     def _in_workers(
@@ -466,6 +458,26 @@ class _Worker:
         """Read the images of a task, or find their vectors."""
         stamps = [item.stamp() for item in task.items]
         return _Loaded(list(read_in_order(task.numbered(), self._load)), stamps)
+
+    def load_ahead(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, _Loaded]]:
+        """Do so for many tasks, in threads that read the images of the next task meanwhile."""
+        reading, stamps = deque[Task](), deque[Stamp]()
+
+        def images() -> Iterator[tuple[int, Any]]:
+            for task in tasks:
+                reading.append(task)
+                for item, numbered in zip(task.items, task.numbered(), strict=True):
+                    stamps.append(item.stamp())
+                    yield numbered
+
+        loader = self.loader
+        outcomes = read_in_order(images(), self._load, loader.n_threads, loader.n_per_batch)
+        with contextlib.closing(outcomes):  # stops the readers if the caller stops early
+            for first in outcomes:
+                task = reading.popleft()
+                n_more = len(task.items) - 1
+                loaded = [first, *itertools.islice(outcomes, n_more)]
+                yield task, _Loaded(loaded, [stamps.popleft() for _ in loaded])
 
     def encode(self, task: Task, loaded: _Loaded) -> _EncodedTask:
         """Encode the images of a task."""

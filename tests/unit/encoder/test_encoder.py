@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import threading
 import warnings
 from dataclasses import fields, replace
 from pathlib import Path
@@ -520,6 +521,47 @@ def test_reading_ahead_is_bounded(texture_images: Images) -> None:
         next(stream)
         assert len(set(asked)) <= n_taken + 2 * 2 + 1
     stream.close()
+
+
+@pytest.mark.parametrize("how", ["transform", "extract_features"])
+def test_the_next_batch_is_read_while_one_is_computed_and_no_more(
+    how: str,
+    tiny_encoder: HypercolumnVLAD,
+    texture_images: Images,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: set[int] = set()
+    in_next_batch = threading.Event()
+    most_ahead: list[int] = []
+
+    class Watched:
+        """An image that notes when it is read."""
+
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+            asked.add(self.number)
+            if self.number >= 4:
+                in_next_batch.set()
+            return texture_images[0][0]
+
+    encoder = tiny_encoder.fit(texture_images[0]).set_params(batch_size=4)
+    original = TappedNetwork._forward
+
+    def patient(self: TappedNetwork, batch: torch.Tensor) -> Any:
+        assert in_next_batch.wait(20)
+        most_ahead.append(len(asked) - 4 * (len(most_ahead) + 1))
+        return original(self, batch)
+
+    monkeypatch.setattr(TappedNetwork, "_forward", patient)
+    images = [Watched(i) for i in range(40)]
+    if how == "transform":
+        encoder.transform(images)
+    else:
+        hypervlad.extract_features(images, encoder)
+    assert len(most_ahead) == 10
+    assert max(most_ahead) <= 4 + 1
 
 
 def test_the_codebook_samples_a_bounded_number_of_images(
