@@ -116,6 +116,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "fitting": of_one("speed/fitting.json", speed.fitting_table),
             "reading": of_one("speed/reading.json", speed.stages_table, labelled=False),
             "hidden": of_one("speed/reading.json", speed.hidden_table),
+            "reduced": of_one("speed/reduced.json", speed.reduced_table),
             "scale": of_one("speed/extraction_cpu.json", speed.scale_section),
         },
         BENCHMARKS / "accuracy" / "README.md": {

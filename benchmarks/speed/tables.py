@@ -208,6 +208,22 @@ def hidden_table(facts: Facts) -> str:
     )
 
 
+def reduced_table(facts: Facts) -> str:
+    """Return the scores and the time of reading, without and with reduced copies."""
+    rows, heads = facts["rows"], ["format", "read", "accuracy", "log-loss", "reading, per image"]
+    lines = [
+        [
+            row["format"],
+            "reduced" if row["reduced"] else "whole",
+            f"{row['accuracy']:.3f}",
+            f"{row['log_loss']:.3f}",
+            _milliseconds(row["seconds"]),
+        ]
+        for row in rows
+    ]
+    return table(heads, lines)
+
+
 def _milliseconds(seconds: list[float]) -> str:
     return f"{1000 * median(seconds):.1f} ms"
 

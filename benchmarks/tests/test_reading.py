@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.common.results import load_result
-from benchmarks.speed import reading
-from benchmarks.speed.tables import hidden_table, stages_table
+from benchmarks.speed import reading, reduced
+from benchmarks.speed.tables import hidden_table, reduced_table, stages_table
 
 
 def test_a_small_folder(tmp_path: Path) -> None:
@@ -44,3 +44,19 @@ def test_the_bound(busy: float, cores: int, bound: str, reached: str) -> None:
     text = hidden_table({"seconds": seconds, "processor": processor, "cores": cores})
     assert "Extraction takes 1.50 x the slower" in text
     assert f"cannot take less than {bound} x; extraction takes {reached} x this bound." in text
+
+
+def test_reduced_copies_are_measured_beside_whole_images(tmp_path: Path) -> None:
+    out = tmp_path / "reduced.json"
+    encoder = {"backbone": "tiny", "weights": "random", "image_size": 32, "n_codewords": 4}
+    few = ["--images", "24", "--size", "128", "--rounds", "2"]
+    reduced.main([*few, "--encoder", json.dumps(encoder), "--out", str(out)])
+    facts = load_result(out)
+    assert [(row["format"], row["reduced"]) for row in facts["rows"]] == [
+        *(("JPEG", False), ("JPEG", True)),
+        *(("pyramid TIFF", False), ("pyramid TIFF", True)),
+    ]
+    whole, copy = facts["rows"][2:]
+    assert 0 <= whole["accuracy"] <= 1
+    assert whole["log_loss"] != copy["log_loss"]  # it has an effect
+    assert len(reduced_table(facts).splitlines()) == 6

@@ -37,6 +37,7 @@ PROGRAMS = [
     "speed.first_minutes",
     "speed.fitting",
     "speed.reading",
+    "speed.reduced",
     "tables",
     "uncertainty",
     "uncertainty.lone",

@@ -46,6 +46,7 @@ from hypervlad.cli.options import (
     PixelSize,
     Prior,
     Quiet,
+    Reduced,
     RemoveBanner,
     Scaling,
     Seed,
@@ -73,6 +74,7 @@ def train(
     channel: Channel = None,
     scaling: Scaling = None,
     remove_banner: RemoveBanner = False,
+    reduced: Reduced = False,
     n_codewords: NCodewords = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -123,7 +125,11 @@ def train(
         report.mkdir(parents=True, exist_ok=True)
     check_cache(cache, cache_size)
     reading = reading_options(
-        image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
+        image_page=image_page,
+        channel=channel,
+        scaling=scaling,
+        remove_banner=remove_banner,
+        reduced=reduced,
     )
     data = load_image_folder(folder, groups)
     n_own = int(data.by_model.sum())

@@ -48,9 +48,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = loading.read_named
 
-    def noted(image: Any, options: Any, name: str) -> Any:
+    def noted(image: Any, options: Any, name: str, needed: Any) -> Any:
         names.append(name)
-        return original(image, options, name)
+        return original(image, options, name, needed)
 
     monkeypatch.setattr(loading, "read_named", noted)
     return names

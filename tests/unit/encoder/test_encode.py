@@ -132,9 +132,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names = list[str]()
     original = loading.read_named
 
-    def counted(image: Any, options: Any, name: str) -> Any:
+    def counted(image: Any, options: Any, name: str, needed: Any) -> Any:
         names.append(name)
-        return original(image, options, name)
+        return original(image, options, name, needed)
 
     monkeypatch.setattr(loading, "read_named", counted)
     return names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -407,5 +407,6 @@ def test_metadata_is_json(tmp_path):
 
 def test_options_survive_json():
     options = ReadOptions(page=2, scaling=(0, 4095), percentiles=[1, 99], banner="remove")
+    options = replace(options, reduced=True)
 
     assert ReadOptions(**json.loads(json.dumps(asdict(options)))) == options
