@@ -3,7 +3,8 @@
 Synthetic TEM images of four classes, 1,024 px, as JPEGs of quality 90 and as 16-bit TIFFs with
 levels of 1/2, 1/4 and 1/8. Each is encoded by the classifier's encoder as stored and with
 ``read_options={"reduced": True}``; the vectors are classified by the classifier's learner in
-cross-validation, with the same folds. The seconds of reading are measured in turns.
+cross-validation, with the same folds. The seconds of the processor for reading are measured in
+turns.
 
     python -m benchmarks.speed.reduced
 """
@@ -31,7 +32,7 @@ from benchmarks.speed.reading import N_THREADS, clock
 from benchmarks.speed.tables import reduced_table
 from hypervlad import BoostedSoftmaxClassifier
 
-N_IMAGES, SIZE, N_FOLDS, ROUNDS = 240, 1024, 5, 5
+N_IMAGES, SIZE, N_FOLDS, ROUNDS = 320, 1024, 5, 5
 
 
 def write_jpeg(path: Path, image: np.ndarray) -> Path:
@@ -62,7 +63,7 @@ FORMATS: dict[str, Callable[[Path, np.ndarray], Path]] = {
 def of_a_format(
     files: list[Path], y: np.ndarray, encoder_options: dict[str, Any], n_rounds: int
 ) -> list[dict[str, Any]]:
-    """Return scores and seconds per image, without and with the option."""
+    """Return scores and seconds of the processor per image, without and with the option."""
     encoders = [
         hypervlad.default_encoder(
             random_state=0, read_options={"reduced": reduced}, **encoder_options
@@ -82,8 +83,8 @@ def of_a_format(
     for _ in range(n_rounds):
         for encoder, row in zip(encoders, rows, strict=True):
             load = encoder.loader().load
-            spent, _ = clock(lambda load=load: [load(file, file.name) for file in files])
-            row["seconds"].append(spent / len(files))
+            _, busy = clock(lambda load=load: [load(file, file.name) for file in files])
+            row["seconds"].append(busy / len(files))
     return rows
 
 
