@@ -203,10 +203,10 @@ def _check_finite(pixels: NDArray, name: str) -> NDArray:
     )
 
 
-# Values are scaled a million at a time, so that a large image never exists in float64.
-_BLOCK = 1 << 20
+# Values are scaled block by block: a large image never exists in float64, and a block stays in the
+# processor's cache.
+_BLOCK = 1 << 17
 _N_LEVELS = 1 << 16
-_CACHED = 1 << 17  # values of a block that stays in the processor's cache
 _SAMPLE_STEP = 61  # a prime, so that a sample of pixels has all columns
 _SAMPLED = 1 << 16  # fewer values are sorted as they are
 
@@ -288,9 +288,8 @@ def scale_pixels(pixels: NDArray, rule: Rule) -> NDArray[np.float32]:
 
 def _look_up(pixels: NDArray[np.uint16], levels: NDArray[np.float32]) -> NDArray[np.float32]:
     found = np.empty(pixels.shape, dtype=np.float32)
-    # NumPy converts indices to 64 bits: those of a few rows stay in the processor's cache. With
-    # "wrap" it does not copy the output; all indices are valid.
-    rows = max(1, _CACHED // pixels[0].size)
+    # NumPy converts indices to 64 bits. With "wrap" it does not copy the output; all are valid.
+    rows = max(1, _BLOCK // pixels[0].size)
     for start in range(0, len(pixels), rows):
         part = slice(start, start + rows)
         np.take(levels, pixels[part], mode="wrap", out=found[part])
