@@ -354,8 +354,8 @@ class ImageLoader:
             At the first image that cannot be read, unless ``on_error="skip"``; then, without a
             report, after the last if none could.
         """
-        # The next batch is read while one is computed; images of their own size may be too large.
-        n_ahead = self.n_per_batch if self._is_one_size else 0
+        # With two batches readers are never idle, but so many images of their own size are large.
+        n_ahead = 2 * self.n_per_batch if self._is_one_size else 0
         outcomes = read_in_order(enumerate(images), load, self.n_threads, n_ahead)
         return self.stream_outcomes(outcomes, images, desc, report)
 

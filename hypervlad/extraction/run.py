@@ -460,7 +460,7 @@ class _Worker:
         return _Loaded(list(read_in_order(task.numbered(), self._load)), stamps)
 
     def load_ahead(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, _Loaded]]:
-        """Do so for many tasks, in threads that read the images of the next task meanwhile."""
+        """Do so for many tasks, in threads that read the images of the next ones meanwhile."""
         reading, stamps = deque[Task](), deque[Stamp]()
 
         def images() -> Iterator[tuple[int, Any]]:
@@ -471,7 +471,8 @@ class _Worker:
                     yield numbered
 
         loader = self.loader
-        outcomes = read_in_order(images(), self._load, loader.n_threads, loader.n_per_batch)
+        # Two tasks: with one, the readers are idle for the last part of each computation.
+        outcomes = read_in_order(images(), self._load, loader.n_threads, 2 * loader.n_per_batch)
         with contextlib.closing(outcomes):  # stops the readers if the caller stops early
             for first in outcomes:
                 task = reading.popleft()
