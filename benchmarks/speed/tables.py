@@ -199,12 +199,15 @@ def hidden_table(facts: Facts) -> str:
     ]
     slower = [extraction / max(others) for *others, extraction in rounds]
     bound = [bound / max(others) for bound, (*others, _) in zip(bounds, rounds, strict=True)]
+    both = zip(processor["extraction"], processor["reading"], processor["encoding"], strict=True)
+    work = [extraction / (reading + encoding) for extraction, reading, encoding in both]
     reached = [extraction / bound for (*_, extraction), bound in zip(rounds, bounds, strict=True)]
     return (
         f"{table(['per image', 'time', 'of the processor'], rows)}\n\n"
         f"Extraction takes {median(slower):.2f} x the slower of reading alone and encoding alone. "
         f"{facts['cores']} cores that do both cannot take less than {median(bound):.2f} x; "
-        f"extraction takes {median(reached):.2f} x this bound."
+        f"extraction takes {median(reached):.2f} x this bound, and {median(work):.2f} x the "
+        "processor's time of the two together."
     )
 
 
