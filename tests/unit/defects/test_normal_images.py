@@ -18,6 +18,7 @@ from hypervlad.defects.cells import (
     cells_of,
     describe,
     edge_distances,
+    mean_and_deviation,
     resized,
 )
 from hypervlad.defects.normal_images import (
@@ -175,6 +176,18 @@ def test_descriptions_in_which_good_images_differ_have_a_small_weight() -> None:
     assert weights.sum() == pytest.approx(1)
     assert weights[0] / weights[1] == pytest.approx(np.sqrt((9 + 4 / 9) / (1 + 4 / 9)))
     np.testing.assert_allclose(weights_of(np.zeros(4)), 0.25)
+
+
+def test_two_ways_to_the_mean_and_deviation_of_an_image() -> None:
+    rng = np.random.default_rng(3)
+    cells = (5 + rng.standard_normal((30, 40, 4)) * [1e-4, 1, 2, 30]).astype(np.float32)
+    mean, deviation = mean_and_deviation(cells)
+    expected = cells.reshape(1200, 4).astype(np.float64)
+    np.testing.assert_allclose(mean, expected.mean(0), rtol=1e-6)
+    spread = expected.std(0)
+    np.testing.assert_allclose(deviation, spread + 0.3 * spread.mean(), rtol=1e-5)
+    found = (cells.reshape(1200, 4) - mean) / deviation
+    np.testing.assert_allclose(found, describe(cells, 1, relative=True), atol=1e-5)
 
 
 def test_relative_to_an_image_its_brightness_and_contrast_do_not_matter() -> None:
