@@ -90,11 +90,10 @@ class WindowGrid:
         -------
         ndarray of float32, of the given shape
         """
-        down, across = (
-            _interpolation(starts + (self.side - 1) // 2, extent, original)
-            for starts, extent, original in zip((self.rows, self.columns), shape, size, strict=True)
-        )
-        return np.asarray(down @ scores @ across.T, dtype=np.float32)
+        half = (self.side - 1) // 2
+        across = _enlarged(scores.T, self.columns + half, shape[1], size[1])
+        # Whole rows of the map last, because they are most of the numbers.
+        return _enlarged(across.T, self.rows + half, shape[0], size[0])
 
 
 def patch_positions(
@@ -286,17 +285,19 @@ def _corners(rows: IntArray, columns: IntArray) -> IntArray:
     return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def _interpolation(centres: IntArray, n_pixels: int, extent: int) -> NDArray[np.float64]:
-    """Return the weights of values at centres for each pixel of an axis; constant beyond."""
+def _enlarged(
+    values: NDArray[np.floating], centres: IntArray, n_pixels: int, extent: int
+) -> NDArray[np.float32]:
+    """Interpolate rows (n, m) at centres to each pixel of an axis, (n_pixels, m)."""
+    rows = np.ascontiguousarray(values, dtype=np.float32)
     pixels = (np.arange(n_pixels) + 0.5) * (extent / n_pixels) - 0.5
     place = np.interp(pixels, centres, np.arange(len(centres)))
     low = np.floor(place).astype(np.intp)
-    high = np.minimum(low + 1, len(centres) - 1)
-    weights = np.zeros((n_pixels, len(centres)))
-    each = np.arange(n_pixels)
-    np.add.at(weights, (each, low), 1 - (place - low))
-    np.add.at(weights, (each, high), place - low)
-    return weights
+    found, rise = rows[low], rows[np.minimum(low + 1, len(rows) - 1)]
+    rise -= found
+    rise *= (place - low).astype(np.float32)[:, None]
+    found += rise
+    return found
 
 
 def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:
