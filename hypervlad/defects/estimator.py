@@ -609,9 +609,7 @@ class PatchDefectScorer(ImageEstimator):
         """Return the scores (R, S) of windows."""
         vectors = WindowVectors(self.encoder_, self.tile_size)
         maps = vectors.network.padded_maps(image.tensor, image.name)
-        scores: NDArray[np.floating] = np.concatenate(
-            [model.scores(block) for block in vectors.vectors(maps, grid)]
-        )
+        scores = model.scores_in(vectors, maps, grid)
         check_finite(scores[None], [image.name])
         return scores.reshape(grid.shape)
 

@@ -99,6 +99,39 @@ class WindowVectors:
         for sums, means in steps:
             yield self.join([of_codebook.flatten(0, 1) for of_codebook in sums], means)
 
+    def products(
+        self, maps: PaddedMaps, grid: WindowGrid, weights: NDArray[np.float32]
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield the vectors times weights (n_features, M), (n, M), of a few rows of windows.
+
+        The mean hypercolumn of a window times weights is the mean of such products of cells, which
+        are fewer numbers.
+        """
+        if self._params.pooled == "unit":  # divided by lengths, so not linear
+            yield from (vectors @ weights for vectors in self.vectors(maps, grid))
+            return
+        matrix = torch.from_numpy(weights).to(maps.maps[0].device)
+        of_layers = []
+        if self._params.pooled:
+            channels = [layer.shape[-1] for layer in maps.maps]
+            of_means = (matrix[-sum(channels) :] / np.sqrt(sum(channels))).split(channels)
+            of_layers = [
+                own.standardised(layer) @ part
+                for own, layer, part in zip(self._codebook.layers, maps.maps, of_means, strict=True)
+            ]
+        windows = (grid.rows + maps.border, grid.columns + maps.border, grid.side)
+        means = window_means(of_layers, maps.size, *windows)
+        for sums in self.residual_sums(maps, grid):
+            found = sums[0].new_zeros(len(sums[0]) * grid.shape[1], matrix.shape[1])
+            if of_layers:
+                found += next(means).view(len(found), len(of_layers), -1).sum(1)
+            first = 0
+            for kind in self._codebook.by_kind([each.flatten(0, 1) for each in sums]):
+                block = vlad.normalize(kind, self._params.normalize)
+                found.addmm_(block, matrix[first : first + block.shape[1]])
+                first += block.shape[1]
+            yield found.cpu().numpy()
+
     def join(self, sums: list[torch.Tensor], means: NDArray[np.float32]) -> NDArray[np.float32]:
         """Join the residual sums (n, K, D) of each codebook and the means (n, C) to vectors.
 
@@ -234,19 +267,23 @@ def window_residual_sums(
     residuals = hypercolumns - codewords[assignments]
     low, high = _positions(width, size[1], columns, side)
     steps = np.arange(max(1, int((high - low).max(initial=0))))
-    inside = torch.from_numpy(low[:, None] + steps < high[:, None]).to(residuals.device)
+    inside = torch.from_numpy(low[:, None] + steps < high[:, None])[:, :, None].to(residuals)
     at = torch.from_numpy(np.minimum(low[:, None] + steps, width - 1)).to(residuals.device)
 
-    numbers = torch.arange(len(codewords), device=residuals.device)[:, None]
+    n_codewords, n_windows = len(codewords), len(low)
     first, last = _positions(height, size[0], rows, side)
     for start in range(0, len(first), _ROWS_AT_ONCE):
         own = slice(start, start + _ROWS_AT_ONCE)
         y = torch.arange(int(first[own].min()), int(last[own].max()), device=residuals.device)
-        is_codeword = (assignments[y][:, at][:, :, None] == numbers) & inside[:, None]
-        of_row = is_codeword.to(residuals.dtype) @ residuals[y][:, at]
+        # Of each row of positions and each window's columns, then of each window's rows.
+        places = torch.arange(len(y) * n_windows, device=y.device).view(-1, n_windows, 1)
+        of_codeword = (places * n_codewords + assignments[y][:, at]).flatten()
+        added = (residuals[y][:, at] * inside).flatten(0, 2)
+        of_row = added.new_zeros(len(y) * n_windows * n_codewords, added.shape[1])
+        of_row.index_add_(0, of_codeword, added)
         low_y, high_y = (torch.from_numpy(edge[own, None]).to(y.device) for edge in (first, last))
         is_in = ((y >= low_y) & (y < high_y)).to(residuals.dtype)
-        yield torch.tensordot(is_in, of_row, dims=1)
+        yield torch.tensordot(is_in, of_row.view(len(y), n_windows, *codewords.shape), dims=1)
 
 
 def _positions(

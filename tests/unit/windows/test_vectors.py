@@ -153,6 +153,21 @@ def test_a_window_is_encoded_as_an_image_of_its_positions(image: NDArray[np.floa
         np.testing.assert_allclose(vectors[i, j], expected, atol=5e-3)
 
 
+@pytest.mark.parametrize("codebook", ["joint", "both"])
+@pytest.mark.parametrize("pooled", [False, True, "unit"])
+def test_products_are_those_of_the_vectors(
+    image: NDArray[np.float32], codebook: str, pooled: bool | str
+) -> None:
+    encoder = fitted(image, codebook=codebook, pooled=pooled)
+    own = WindowVectors(encoder, 4096)
+    maps = own.network.padded_maps(encoder.loader().load_batch(image).tensors[0], "image")
+    windows = WindowGrid.cover(image.shape, side=15, stride=4)
+    weights = np.random.default_rng(1).standard_normal((encoder.n_features_out_, 3))
+    vectors = np.concatenate(list(own.vectors(maps, windows)))
+    found = np.concatenate(list(own.products(maps, windows, weights.astype(np.float32))))
+    np.testing.assert_allclose(found, vectors @ weights, atol=1e-5)
+
+
 def _enlarged(layer: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
     channels_first = torch.from_numpy(layer).permute(2, 0, 1)[None]
     large = torch.nn.functional.interpolate(channels_first, size, mode="bilinear")
