@@ -2,27 +2,31 @@
 
     python -m benchmarks.alignment.speed
 
-One synthetic image of nanowires, 2048 x 1536 pixels; the methods take turns in every round.
+One synthetic image of nanowires, 2048 x 1536 pixels; the methods take turns in every round. The
+learned one runs in torch alone and, "fast", with OpenVINO if it is installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from skimage.feature import structure_tensor, structure_tensor_eigenvalues
 
-from benchmarks.alignment.methods import LEARNED, SIGMA, all_methods
+from benchmarks.alignment.methods import LEARNED, SIGMA, Learned, all_methods
 from benchmarks.alignment.tables import TITLES, speed_table
 from benchmarks.common.results import RESULTS, save_result
 from benchmarks.common.sources import origin
+from hypervlad import AlignmentClassifier
 from hypervlad.datasets import make_nanowire_images
-from hypervlad.fibres import local_orientation
+from hypervlad.fibres import aligned_fraction, local_orientation
 
 CODE = ("alignment/speed", "alignment/methods", "alignment/published")
 TILE, TILES = (384, 512), (4, 4)
@@ -38,9 +42,10 @@ def large_image() -> np.ndarray:
 
 def timed(image: np.ndarray, names: Sequence[str], n_training: int) -> dict[str, Callable[[], Any]]:
     """Return the timed functions by name."""
-    methods = all_methods(n_training)
-    if LEARNED in names:
-        methods[LEARNED](image, WINDOW)  # trains
+    methods = {name: method for name, method in all_methods(n_training).items() if name in names}
+    fractions = {TITLES[name]: partial(method, image, WINDOW) for name, method in methods.items()}
+    if isinstance(learned := methods.get(LEARNED), Learned):
+        fractions |= by_runtime(learned.model(WINDOW), image)
     runs: dict[str, Callable[[], Any]] = {
         BASELINE: partial(structure_tensor, image, sigma=SIGMA),
         "the same, and its eigenvalues": lambda: structure_tensor_eigenvalues(
@@ -49,9 +54,20 @@ def timed(image: np.ndarray, names: Sequence[str], n_training: int) -> dict[str,
         "local_orientation, structure tensor": partial(local_orientation, image, SIGMA),
         "local_orientation, lgo": partial(local_orientation, image, SIGMA, method="lgo"),
     }
-    return runs | {
-        f"aligned fraction, {TITLES[name]}": partial(methods[name], image, WINDOW) for name in names
-    }
+    return runs | {f"aligned fraction, {title}": run for title, run in fractions.items()}
+
+
+def by_runtime(model: AlignmentClassifier, image: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """Return the learned method in torch and, if it is installed, OpenVINO."""
+    runtimes = {TITLES[LEARNED]: "torch"}
+    if find_spec("openvino"):
+        runtimes[f"{TITLES[LEARNED]}, fast"] = "openvino"
+    runs: dict[str, Callable[[], Any]] = {}
+    for title, runtime in runtimes.items():
+        own = copy.deepcopy(model)
+        own.encoder_.set_params(runtime=runtime)
+        runs[title] = partial(aligned_fraction, image, own, window=WINDOW)
+    return runs
 
 
 def measure(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

@@ -4,15 +4,19 @@
 
 One synthetic SEM image of 1024 x 696 pixels. In turns, in every round: the network alone over the
 image, with its batch normalisations and with these folded; `score_map`, trained on defect-free
-images and with masks; the network over single 29 px patches, enlarged to 224 px or at their own
-size, in batches of 32. Patches are timed on a few batches and extrapolated.
+images and with masks, in torch alone and, "fast", with OpenVINO if it is installed; the network
+over single 29 px patches, enlarged to 224 px or at their own size, in batches of 32. Patches are
+timed on a few batches and extrapolated.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import functools
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,8 @@ from hypervlad.windows import patch_positions, patches_at
 CODE = ("defects/speed", "speed/encoding")
 SIZE, FIT_SIZE = (696, 1024), (174, 256)
 PATCH, SIDE, BATCH = 29, 224, 32
+#: What runs the network, by what is added to the names of rows.
+RUNTIMES = {"": "torch"} | ({", fast": "openvino"} if find_spec("openvino") else {})
 
 
 def fit_scorers(weights: str, n_images: int) -> dict[str, PatchDefectScorer]:
@@ -64,11 +70,16 @@ def ways(
                 part = functional.interpolate(part, (side, side), mode="bilinear")
             feature_maps(network, part)
 
+    maps: dict[str, Callable[[], Any]] = {}
+    for name, scorer in scorers.items():
+        for suffix, runtime in RUNTIMES.items():
+            own = copy.deepcopy(scorer)
+            own.encoder_.set_params(runtime=runtime)
+            maps[f"map, {name}{suffix}"] = functools.partial(own.score_map, image)
     return {
         "network alone": lambda: feature_maps(plain, whole),
         "the same, folded": lambda: feature_maps(network, whole),
-        "map, good images": lambda: scorers["good images"].score_map(image),
-        "map, masks": lambda: scorers["masks"].score_map(image),
+        **maps,
         f"patches at {SIDE} px": lambda: over_patches(SIDE),
         f"patches at {PATCH} px": lambda: over_patches(PATCH),
     }
@@ -101,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--weights", default="imagenet")
+    parser.add_argument("--weights", default="pretrained")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULTS / "defects" / "speed.json")
     arguments = parser.parse_args(argv)

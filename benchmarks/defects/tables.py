@@ -94,8 +94,9 @@ def speed_table(result: dict[str, Any]) -> str:
         + " |",
         f"|{'---|' * 8}",
     ]
-    for name in ("map, good images", "map, masks"):
-        own = seconds[name]
+    for name, own in seconds.items():
+        if not name.startswith("map, "):
+            continue
         cells = [name.removeprefix("map, "), f"{1000 * np.median(own):.0f} ms"]
         cells += [f"{np.median(own / network):.2f} x" for network in (alone, folded)]
         cells += [

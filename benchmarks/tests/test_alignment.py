@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,6 +36,8 @@ from benchmarks.alignment.tables import (
     overall_table,
     speed_table,
 )
+from hypervlad import AlignmentClassifier
+from hypervlad.alignment import default_alignment_encoder
 from hypervlad.datasets import make_nanowire_images
 from hypervlad.fibres import axial_difference
 
@@ -262,6 +265,18 @@ def test_the_cost_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ours = np.array(result["seconds"]["aligned fraction, lgo"])
     ratio = np.median(ours / np.array(result["seconds"][alignment_speed.BASELINE]))
     assert f"| {ratio:.2f} x |" in text.splitlines()[-1]
+
+
+def test_the_learned_method_runs_in_torch_and_in_openvino() -> None:
+    images, truths = make_nanowire_images(4, aligned=0.5, size=128, random_state=0)
+    encoder = default_alignment_encoder(weights="random")
+    model = AlignmentClassifier(encoder, random_state=0)
+    model.fit(images, [truth.aligned_map(window=32) for truth in truths])
+    runs = alignment_speed.by_runtime(model, images[0])
+    assert list(runs) == ["learned", *(["learned, fast"] if find_spec("openvino") else [])]
+    expected = model.aligned_fraction(images[0]).proba
+    for run in runs.values():
+        np.testing.assert_allclose(run().proba, expected, atol=1e-4)
 
 
 def test_figures_take_any_number_of_methods(tmp_path: Path) -> None:

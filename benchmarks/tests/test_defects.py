@@ -17,6 +17,7 @@ from benchmarks.defects import methods as defects_methods
 from benchmarks.defects import speed as defects_speed
 from benchmarks.defects.methods import all_methods
 from benchmarks.defects.rivals import PatchCore, SquareNetwork
+from benchmarks.defects.speed import RUNTIMES
 from benchmarks.defects.surfaces import FREE, Surface
 from benchmarks.defects.tables import defects_section, front_table, speed_table
 from benchmarks.papers import carrillo2020
@@ -192,3 +193,6 @@ def test_the_speed_of_maps_is_measured(tmp_path: Path, monkeypatch: pytest.Monke
     assert f"| masks | {1000 * masks:.0f} ms | {masks / alone:.2f} x |" in text
     each = result["seconds"]["patches at 224 px"][0]
     assert f"| {12 * each / masks:.0f} x as fast |" in text
+    rows = [line.split(" | ")[0] for line in text.splitlines() if line.endswith("as fast |")]
+    expected = [name + suffix for name in ("good images", "masks") for suffix in RUNTIMES]
+    assert rows == [f"| {name}" for name in expected]
