@@ -367,8 +367,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         blocks : sequence of int or FeatureBlocks, default=None
             Numbers of columns of the feature blocks that X consists of, side by side. Each block
             has a logistic regression with its own C and temperature, and their margins are
-            averaged; trees see the margins of each. None: X is one block. `FeatureBlocks` of X, or
-            of more rows, spare a decomposition of X at each fit. No effect with ``init=None``.
+            averaged; trees see the margins of each. None: X is one block. `FeatureBlocks` of X
+            spare a decomposition of X at each fit. No effect with ``init=None``.
 
         Returns
         -------
@@ -388,6 +388,11 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         check_classification_targets(labels)
         _check_float32(features)
         shared = blocks if isinstance(blocks, FeatureBlocks) else None
+        if shared is not None and len(shared) != len(features):
+            raise ValueError(
+                f"blocks are FeatureBlocks of {len(shared)} rows, but X has {len(features)}; take "
+                "the same rows of both."
+            )
         widths = _checked_blocks(blocks, features.shape[1])
         weight = _checked_weight(sample_weight, features)
         self.classes_, rows = training_rows(features, labels, weight, groups, self.class_weight)

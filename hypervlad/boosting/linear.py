@@ -60,11 +60,11 @@ class RowSpace:
     def take(self, rows: IntArray) -> RowSpace:
         """Return some rows, centred and scaled by themselves, in the directions of all."""
         Z = self.Z[rows]
-        centre = Z.mean(axis=0, dtype=np.float64)
-        Z -= centre.astype(Z.dtype)
+        centre = Z.mean(axis=0, dtype=np.float64).astype(Z.dtype)
+        Z -= centre
         scale = _root_mean_square_length(Z)
         Z /= Z.dtype.type(scale)
-        offset = (self.offset + centre) / scale
+        offset = (self.offset + centre.astype(np.float64)) / scale
         return replace(self, Z=Z, scale=self.scale * scale, offset=offset)
 
     def in_columns(self, coef: FloatArray, intercept: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -100,8 +100,9 @@ def row_space(
     own = X if rows is None else X[rows]  # a copy, which may be changed
     scaled = own.astype(X.dtype if is_large else np.float64, copy=rows is None)
     del own
-    centre = scaled.mean(axis=0, dtype=np.float64)
-    scaled -= centre.astype(scaled.dtype)
+    # In the precision of the rows: what is subtracted is then what the intercepts contain.
+    centre = scaled.mean(axis=0, dtype=np.float64).astype(scaled.dtype)
+    scaled -= centre
     scale = _root_mean_square_length(scaled)
     scaled /= scaled.dtype.type(scale)
     if max_directions is not None and min(scaled.shape) > 2 * max_directions:
@@ -120,23 +121,24 @@ def row_space(
 def _principal_directions(X: NDArray[np.floating], n: int) -> NDArray[np.floating]:
     """Return the leading right singular vectors of X, (p, n or fewer)."""
     side = min(X.shape)
-    if side > _MAX_GRAM_SIDE:
-        _, lengths, directions = randomized_svd(X, n, n_iter=3, random_state=0)
-        kept = lengths**2 >= _NEGLIGIBLE_EIGENVALUE * lengths[0] ** 2
-        return np.asarray(directions[kept].T)
-    is_wide = X.shape[1] > side
-    gram = X @ X.T if is_wide else X.T @ X
-    eigenvalues, vectors = scipy.linalg.eigh(gram, subset_by_index=(side - n, side - 1))
-    limits = np.finfo(X.dtype)  # eigenvalues have errors of a few eps of the largest
-    kept = eigenvalues >= 100 * limits.eps * eigenvalues[-1]
-    if not is_wide:
-        return np.asarray(vectors[:, kept])
-    return X.T @ (vectors[:, kept] / np.sqrt(np.maximum(eigenvalues[kept], limits.tiny)))
+    if side <= _MAX_GRAM_SIDE:
+        is_wide = X.shape[1] > side
+        gram = X @ X.T if is_wide else X.T @ X
+        eigenvalues, vectors = scipy.linalg.eigh(gram, subset_by_index=(side - n, side - 1))
+        # Eigenvalues have errors of a few eps of the largest: below that, directions are noise.
+        if eigenvalues[0] > 100 * np.finfo(X.dtype).eps * eigenvalues[-1]:
+            return X.T @ (vectors / np.sqrt(eigenvalues)) if is_wide else vectors
+    _, lengths, directions = randomized_svd(X, n, n_iter=3, random_state=0)
+    kept = lengths**2 >= _NEGLIGIBLE_EIGENVALUE * lengths[0] ** 2
+    return np.asarray(directions[kept].T)
 
 
 def _root_mean_square_length(rows: NDArray[np.floating]) -> float:
     # Not by a sum of squares, which is 0 for tiny features.
     norm = float(scipy.linalg.norm(rows.ravel("K"), check_finite=False))
+    if np.isinf(norm):  # in single precision
+        largest = np.abs(rows).max()
+        norm = float(largest) * _root_mean_square_length(rows / largest) * len(rows) ** 0.5
     return norm / len(rows) ** 0.5 or 1.0
 
 
@@ -235,7 +237,8 @@ def _fold_margins(
 
     margins = np.zeros((len(grid), len(rows), n_margins(n_classes)))
     n_jobs = 1 if Z.size < _MAX_VALUES_OF_ONE_THREAD else -1
-    parallel = joblib.Parallel(n_jobs, prefer="threads", return_as="generator")
+    # Also within a user's joblib context of processes, to which the rows would be sent.
+    parallel = joblib.Parallel(n_jobs, require="sharedmem", return_as="generator")
     with _one_thread():
         found = parallel(joblib.delayed(of_fold)(*fold) for fold in folds)
         shown = tqdm(found, "linear margins", len(folds), unit="fold", disable=not verbose or None)
@@ -284,7 +287,9 @@ class FeatureBlocks:
     """The feature blocks of X, with row spaces that fits to subsets of the rows share.
 
     A learner that is fitted again without each fold then decomposes X once. The directions are
-    those of all rows; they depend on no labels.
+    those of all rows, those of the fold included, as the codebook is that of all images; neither
+    depends on labels. Where directions are cut (`max_directions`), they describe the rows of the
+    fold a little better than new ones.
 
     Parameters
     ----------
@@ -312,6 +317,9 @@ class FeatureBlocks:
         found = copy.copy(self)
         found._rows = self._rows[rows]
         return found
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def spaces(self, rows: IntArray) -> list[RowSpace]:
         """Return the row space of some rows in each block."""

@@ -179,7 +179,14 @@ def fit_parts(
     with _timed(seconds, "learner"):
         if isinstance(learner, BoostedSoftmaxClassifier):
             widths = list(encoder.feature_blocks.values())
-            fit_params["blocks"] = FeatureBlocks(vectors, widths, learner.max_linear_directions)
+            weight = fit_params.get("sample_weight")
+            # Images of weight 0 are left out, of the directions as well.
+            is_shared = weight is None or np.all(np.asarray(weight) > 0)
+            fit_params["blocks"] = (
+                FeatureBlocks(vectors, widths, learner.max_linear_directions)
+                if is_shared
+                else widths
+            )
         learner.fit(vectors, data.labels[train], **fit_params)
     held_out = None
     if calibration_size is None:

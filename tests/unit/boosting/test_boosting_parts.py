@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import joblib
 import numpy as np
 import pytest
 import xgboost
@@ -584,6 +585,53 @@ def test_learners_that_share_blocks_are_those_that_do_not():
     blocks = FeatureBlocks(X, widths, 1024)[train]
     shared.fit(X[train], y[train], groups=groups[train], blocks=blocks)
     np.testing.assert_allclose(shared.predict_proba(X), alone.predict_proba(X), atol=2e-3)
+
+
+def test_blocks_of_other_rows_are_an_error():
+    X, y, groups = grouped_data(90, 20, 3)
+    blocks = FeatureBlocks(X, [20], None)
+    with pytest.raises(ValueError, match="FeatureBlocks of 90 rows, but X has 60"):
+        BoostedSoftmaxClassifier().fit(X[:60], y[:60], groups=groups[:60], blocks=blocks)
+
+
+@pytest.mark.parametrize("context", ["multiprocessing", "loky", "threading"])
+def test_folds_run_in_threads_whatever_the_joblib_context(context, monkeypatch):
+    X, y, groups = grouped_data(90, 20, 3)
+
+    def coef():
+        model = BoostedSoftmaxClassifier(n_estimators=0, random_state=0)
+        return model.fit(X, y, groups=groups).linear_coef_
+
+    expected = coef()
+    monkeypatch.setattr(linear, "_MAX_VALUES_OF_ONE_THREAD", 0)
+    with joblib.parallel_config(backend=context, n_jobs=2):
+        np.testing.assert_array_equal(coef(), expected)
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1.0, 1e36])
+def test_many_rows_in_single_precision_at_any_scale(factor):
+    X, y, _ = grouped_data(400, 30, 4)
+    space = row_space((X * factor).astype(np.float32), max_directions=20)
+    assert np.isclose(np.square(space.Z, dtype=np.float64).sum(1).mean(), 1, rtol=0.2)
+    model = BoostedSoftmaxClassifier(n_estimators=0, max_linear_directions=20, random_state=0)
+    scores = [model.fit(each, y).score(each, y) for each in (X, (X * factor).astype(np.float32))]
+    assert scores[1] >= scores[0] - 0.02
+
+
+def test_small_directions_of_many_rows_are_kept():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 200)).astype(np.float32)
+    X[:, 0] *= 1000
+    assert row_space(X, max_directions=50).Z.shape == (300, 50)
+
+
+def test_margins_of_many_rows_far_from_the_origin():
+    rng = np.random.default_rng(0)
+    X = (rng.standard_normal((300, 30)) + 1e4).astype(np.float32)
+    space = row_space(X, max_directions=20).take(np.arange(250))
+    coef, intercept = space.in_columns(np.ones((space.Z.shape[1], 1)), np.zeros(1))
+    found = X[:250].astype(np.float64) @ coef + intercept
+    np.testing.assert_allclose(found, space.Z.astype(np.float64).sum(1, keepdims=True), atol=2e-3)
 
 
 @pytest.mark.parametrize(("shape", "most"), [((60, 80), None), ((60, 80), 30), ((80, 60), 30)])
