@@ -12,7 +12,7 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Integral
@@ -209,7 +209,7 @@ class TappedNetwork:
         if self.runtime == "openvino" and self._converted is None:
             from hypervlad.backbones.openvino_network import OpenVINONetwork
 
-            self._converted = OpenVINONetwork(self._forward_for, self.any_size)
+            self._converted = OpenVINONetwork(self._network_for, self.any_size)
 
     def __call__(self, batch: torch.Tensor) -> list[torch.Tensor]:
         """Run the network once.
@@ -259,14 +259,14 @@ class TappedNetwork:
             self._reaches[n_channels] = reach_of(self, n_channels)
         return self._reaches[n_channels]
 
-    def _forward_for(self, height: int, width: int) -> Callable[..., tuple[torch.Tensor, ...]]:
-        """Return a function from images of one size to their maps, as OpenVINO can record it."""
+    def _network_for(self, height: int, width: int) -> TappedNetwork:
+        """Return the network for images of one size, as OpenVINO can record it."""
         resampled_for = getattr(self.module, "resampled_for", None)
         if resampled_for is None:
-            return self._maps_of
-        return TappedNetwork(resampled_for(height, width), self.taps, self.digest)._maps_of
+            return self
+        return TappedNetwork(resampled_for(height, width), self.taps, self.digest)
 
-    def _maps_of(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def own_maps(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return maps (B, h_l, w_l, C_l) that no later layer overwrites."""
         overwritten, self._overwritten = self._overwritten, set(self.taps)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -13,12 +13,19 @@ from hypervlad.user_warnings import warn_user
 from hypervlad.wording import reason_of
 
 _TOLERANCE = 1e-5  # of the largest value of a map; float32 sums in another order differ by 1e-6
-_MAX_SIZES = 8  # of images, for each of which a network may have to be converted
+_MAX_CONVERSIONS = 8  # of networks that are converted for each size of images
 _RECORDED_SIDE = 128  # pixels: where any size will do, a small one takes less time and memory
 
-#: Feature maps (B, h_l, w_l, C_l) of a batch (B, C, H, W).
-Forward = Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+#: From a batch (B, C, H, W) to feature maps (B, h_l, w_l, C_l).
 Run = Callable[[torch.Tensor], list[torch.Tensor]]
+
+
+class Network(Protocol):
+    """What is converted: a module, and its maps (B, h_l, w_l, C_l) of a batch (B, C, H, W)."""
+
+    module: torch.nn.Module
+
+    def own_maps(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]: ...
 
 
 class OpenVINONetwork:
@@ -26,26 +33,30 @@ class OpenVINONetwork:
 
     Parameters
     ----------
-    forward_for : callable
-        From the height and width of images to a function from batches (B, C, H, W) of them to
-        their maps (B, h_l, w_l, C_l).
+    network_for : callable
+        From the height and width of images to the network for them.
     any_size : bool
         Whether what is computed can be recorded at one size of images for all sizes; otherwise each
         size is converted by itself, up to eight.
     """
 
-    def __init__(self, forward_for: Callable[[int, int], Forward], any_size: bool) -> None:
-        self._forward_for, self._any_size = forward_for, any_size
+    def __init__(self, network_for: Callable[[int, int], Network], any_size: bool) -> None:
+        self._network_for, self._any_size = network_for, any_size
+        self._n_threads = 0
         self._compiled: dict[tuple[int, ...], Run | None] = {}
 
     def __call__(self, batch: torch.Tensor) -> list[torch.Tensor] | None:
         """Return maps (B, h_l, w_l, C_l) of a batch (B, C, H, W), or None if torch should run."""
+        if not len(batch):
+            return None
+        if self._n_threads != torch.get_num_threads():
+            self._n_threads = torch.get_num_threads()
+            self._compiled.clear()
         size = () if self._any_size else tuple(batch.shape[1:])
-        key = (torch.get_num_threads(), *size)
-        if key not in self._compiled:
-            is_known = len(self._compiled) < _MAX_SIZES
-            self._compiled[key] = self._converted(batch) if is_known else None
-        run = self._compiled[key]
+        if size not in self._compiled:
+            is_known = len(self._compiled) < _MAX_CONVERSIONS
+            self._compiled[size] = self._converted(batch) if is_known else None
+        run = self._compiled[size]
         return None if run is None else run(batch)
 
     def _converted(self, batch: torch.Tensor) -> Run | None:
@@ -53,40 +64,42 @@ class OpenVINONetwork:
         if self._any_size:
             batch = batch[:, :, :_RECORDED_SIDE, :_RECORDED_SIDE]
         try:
-            forward = self._forward_for(batch.shape[2], batch.shape[3])
-            run = self._compile(forward, batch)
+            network = self._network_for(batch.shape[2], batch.shape[3])
+            network.own_maps(batch[:1])  # networks of timm find out what suits this size
+            run = self._compile(network, batch)
         except Exception as error:  # whatever a library does not know about a network
             warn_user(f"OpenVINO cannot convert the network, so torch runs it ({reason_of(error)})")
             return None
         generator = torch.Generator().manual_seed(0)
         n, n_channels, height, width = batch.shape
-        n = min(n, torch.get_num_threads())  # what `run` compiles for such batches
+        n = min(n, self._n_threads)  # enough for the streams of such batches
         for more in (0, 32) if self._any_size else (0,):
             images = torch.randn(n, n_channels, height + more, width, generator=generator)
-            for found, expected in zip(run(images), forward(images), strict=True):
-                difference = float((found - expected).abs().max() / expected.abs().max())
-                if not difference <= _TOLERANCE:
+            for found, expected in zip(run(images), network.own_maps(images), strict=True):
+                difference, largest = (found - expected).abs().max(), expected.abs().max()
+                if not difference <= _TOLERANCE * largest:
                     warn_user(
                         "OpenVINO's maps differ from torch's by "
-                        f"{difference:.0e} of their largest value, so torch runs the network"
+                        f"{difference / largest:.0e} of their largest value, so torch runs the "
+                        "network"
                     )
                     return None
         return run
 
-    def _compile(self, forward: Forward, batch: torch.Tensor) -> Run:
+    def _compile(self, network: Network, batch: torch.Tensor) -> Run:
         import openvino
         from openvino.frontend import FrontEndManager
         from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of branches that depend on the size
-            recorded = torch.jit.trace(_Module(forward), batch[:1], check_trace=False)
+            recorded = torch.jit.trace(_Module(network), batch[:1], check_trace=False)
         decoder = TorchScriptPythonDecoder(recorded)
         frontend = FrontEndManager().load_by_framework("pytorch")
         model = frontend.convert(frontend.load(decoder))
         sides = [-1, -1] if self._any_size else list(batch.shape[2:])
         model.reshape({model.input(0): [1, batch.shape[1], *sides]})
-        n_threads = torch.get_num_threads()
+        n_threads = self._n_threads
 
         @functools.cache
         def queue_of(n_streams: int) -> tuple[openvino.AsyncInferQueue, dict[int, list[Any]]]:
@@ -121,11 +134,16 @@ class OpenVINONetwork:
 
 
 class _Module(torch.nn.Module):
-    """A function as a module, as tracing wants it."""
+    """A network as a module, as tracing wants it.
 
-    def __init__(self, function: Forward) -> None:
+    It owns the weights: those of a plain function would be recorded as constants, which torch keeps
+    for as long as the process lives.
+    """
+
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        self._function = function
+        self.module = network.module
+        self._own_maps = network.own_maps
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self._function(images)
+        return self._own_maps(images)

@@ -59,6 +59,8 @@ class TimmNetwork(nn.Module):
         self.config: dict[str, Any] = self.network.pretrained_cfg
         self._size: tuple[int, int] = tuple(self.config["input_size"][1:])
         self._takes_any_size = not self.config.get("fixed_input_size", False)
+        # By the size of images: a multiple of this suits the network.
+        self._units: dict[tuple[int, int], tuple[int, int]] = {}
         infos = getattr(self.network, "feature_info", None)
         if not infos or not hasattr(self.network, "forward_intermediates"):
             raise ValueError(
@@ -182,10 +184,12 @@ class TimmNetwork(nn.Module):
     ) -> list[tuple[torch.Tensor, torch.Tensor | None, tuple[int, int]]]:
         """Return blocks' maps, class tokens, and how many rows and columns see the image."""
         prefix = {"return_prefix_tokens": True} if self._has_class_token else {}
-        height, width = images.shape[2:]
+        height, width = (int(n) for n in images.shape[2:])
         as_it_is = self._takes_any_size or (height, width) == self._size
         units = [(1, 1)] if as_it_is else []
         units += [(max(self.taps.values()),) * 2, self._size]
+        if (height, width) in self._units:  # torch crashes if it fails while it is recorded
+            units = [self._units[height, width]]
         errors: list[Exception] = []
         for unit in units:
             sides = [-(-n // m) * m for n, m in zip((height, width), unit, strict=True)]
@@ -202,6 +206,7 @@ class TimmNetwork(nn.Module):
                     raise
                 errors.append(error)
                 continue
+            self._units[height, width] = unit
             pairs = found if self._has_class_token else [(maps, None) for maps in found]
             return [
                 (

@@ -22,7 +22,7 @@ from hypervlad.images.reading import image_name
 from hypervlad.lazy_torch import torch
 from hypervlad.modelfile import ModelFileError
 from hypervlad.user_warnings import warn_user
-from hypervlad.wording import counted, name_some, verb
+from hypervlad.wording import counted, name_some, reason_of, verb
 
 # Part of every key: increase it when the vectors or samples of an image change.
 ENCODING_VERSION = 2
@@ -479,10 +479,13 @@ class TorchCodebook:
 @cache
 def _fused_sums() -> Callable[..., torch.Tensor]:
     """Return numba's form of `hypervlad.vlad.dense_residual_sums`, or torch's if it fails."""
+    cell = torch.zeros(1, 1, 1, 1)
     try:
         from hypervlad.vlad_kernel import dense_residual_sums
-    except ImportError as error:  # numba refuses versions of NumPy that it does not know
-        warn_user(f"numba cannot be used, so torch sums the residuals ({error})")
+
+        dense_residual_sums([cell], cell[0, 0], (1, 1))
+    except Exception as error:  # a version of NumPy that numba does not know, a damaged cache, ...
+        warn_user(f"numba cannot be used, so torch sums the residuals ({reason_of(error)})")
         return vlad.dense_residual_sums
     return dense_residual_sums
 

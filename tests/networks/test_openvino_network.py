@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from typing import Any
 
@@ -81,6 +82,52 @@ def test_threads_of_several_processes_are_not_pinned_to_the_same_cores(
     )
     _both("tiny", (32, 32))
     assert [each.get_property("ENABLE_CPU_PINNING") for each in compiled] == [False]
+
+
+def test_no_images_have_no_maps_but_of_every_tap() -> None:
+    network = build_network("tiny", "random")
+    network.run_with("openvino")
+    assert [len(layer) for layer in network(torch.zeros(0, 3, 32, 32))] == [0] * len(network.taps)
+
+
+def test_maps_of_zeros_are_equal(recwarn: pytest.WarningsRecorder) -> None:
+    def dead() -> torch.nn.Module:
+        layer = torch.nn.Conv2d(3, 4, 1)
+        torch.nn.init.constant_(layer.bias, -100.0)
+        return torch.nn.Sequential(layer, torch.nn.ReLU())
+
+    register_backbone("dead", dead, ["1"])
+    _both("dead", (32, 32))
+    assert not recwarn.list
+
+
+def test_another_number_of_threads_replaces_what_was_compiled() -> None:
+    before = torch.get_num_threads()
+    network, converted = _both("tiny", (32, 32), (48, 40))
+    assert len(converted._compiled) == 2
+    torch.set_num_threads(before + 1)
+    try:
+        network(torch.zeros(2, 3, 32, 32))
+    finally:
+        torch.set_num_threads(before)
+    assert len(converted._compiled) == 1
+
+
+def test_a_network_that_fails_at_some_sizes_is_recorded_at_one_that_it_takes() -> None:
+    """In another process, because torch crashed."""
+    pytest.importorskip("timm")
+    code = """
+import torch
+from hypervlad.backbones import build_network
+network = build_network("timm/levit_128s", "random")
+batch = torch.randn(1, 3, 160, 192)
+expected = network(batch)
+network.run_with("openvino")
+for found, layer in zip(network(batch), expected, strict=True):
+    torch.testing.assert_close(found, layer, atol=1e-5 * float(layer.abs().max()), rtol=0)
+assert network._converted._compiled[3, 160, 192] is not None
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_maps_that_later_layers_overwrite_are_kept() -> None:
@@ -188,9 +235,9 @@ def test_openvino_is_chosen_where_it_was_faster_and_there_is_much_to_do(
     encoder = HypercolumnVLAD(name, weights="random", taps=None, n_codewords=2, random_state=0)
     encoder.set_params(**{"image_size": 64} | parameters)
     encoder.fitted_params_ = hypervlad.encoder.estimator.EncoderParams.of(encoder.get_params())
-    assert encoder.runtime_for(10**6) == chosen
+    assert encoder._runtime_for(encoder.fitted_params_, 2**40) == chosen
     if encoder.runtime == "auto":
-        assert encoder.runtime_for(1) == "torch"
+        assert encoder._runtime_for(encoder.fitted_params_, 2**20) == "torch"
 
 
 def test_single_images_add_up(
@@ -214,17 +261,25 @@ def test_without_openvino_the_error_says_what_to_install(
     with pytest.raises(ValueError, match=r'pip install "hypervlad\[openvino\]"'):
         encoder.fit(images)
     encoder.set_params(runtime="auto").fit(images)
-    assert encoder.runtime_for(10**6) == "torch"
+    assert encoder._runtime_for(encoder.fitted_params_, 2**40) == "torch"
 
 
+class _Damaged:
+    def __getattr__(self, name: str) -> Any:
+        raise EOFError("Ran out of input")
+
+
+@pytest.mark.parametrize("fault", ["not importable", "damaged cache"])
 def test_torch_sums_the_residuals_where_numba_fails(
-    images: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+    images: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     encoder = HypercolumnVLAD("tiny", weights="random", image_size=64, n_codewords=2)
     expected = encoder.fit(images).transform(images)
     fused = hypervlad.encoder.encoding._fused_sums
     fused.cache_clear()
-    monkeypatch.setitem(sys.modules, "hypervlad.vlad_kernel", None)
+    monkeypatch.setitem(
+        sys.modules, "hypervlad.vlad_kernel", None if fault == "not importable" else _Damaged()
+    )
     with pytest.warns(UserWarning, match="numba cannot be used, so torch sums the residuals"):
         found = encoder.set_params(runtime="openvino").transform(images)
     np.testing.assert_allclose(found, expected, atol=1e-4)
