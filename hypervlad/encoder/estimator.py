@@ -148,13 +148,14 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     device : str, default="auto"
         "cuda" where there is a GPU, else "cpu".
     runtime : {"auto", "torch", "openvino"}, default="auto"
-        What runs the network on a CPU. "openvino" (``pip install "hypervlad[openvino]"``) is about
-        twice as fast for most networks, after a second or two in which the network is converted; it
-        changes only the last digits of the vectors. Where it cannot convert a network, torch runs
-        it, with a warning. "auto" chooses OpenVINO if it is installed, if there is much to do (8
-        megapixels, 170 images at 224 pixels), and if it was faster for networks of this kind. Where
-        there is much to do, or with "openvino", numba (``pip install "hypervlad[fast]"``) sums the
-        residuals.
+        What runs the network, and sums the residuals, on a CPU. "torch": torch alone. "openvino"
+        (``pip install "hypervlad[openvino]"``) runs the network about twice as fast for most
+        networks, after a second or two in which it is converted; numba, if installed
+        (``pip install "hypervlad[fast]"``), sums the residuals. Both change only the last digits
+        of the vectors. Where OpenVINO cannot convert a network, torch runs it, with a warning.
+        "auto" chooses them if they are installed and there is much to do (8 megapixels, 170 images
+        at 224 pixels, in this call and those before with the same encoder), OpenVINO only if it
+        was faster for networks of this kind.
     n_jobs : int or None, default=None
         Threads that read images ahead of the network; None is two.
     random_state : int, RandomState or None, default=None
@@ -593,7 +594,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         return self._loader(self.fitted_params_, self.preprocessing_, verify)
 
     def batch_encoder(self, n_images: int = 1) -> BatchEncoder:
-        """Return how batches of altogether so many images become vectors."""
+        """Return how batches become vectors, of ``n_images`` images in total."""
         params, network = self.fitted_params_, self.network(n_images)
         fused = (
             network.device.type == "cpu"
@@ -617,7 +618,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Parameters
         ----------
         n_images : int, default=1
-            That will be passed: see ``runtime``.
+            Images about to be encoded: see ``runtime``.
 
         Raises
         ------
@@ -630,10 +631,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             network = self._tapped_network = self.network_source().build(device)
         self._announce(network, self.fitted_params_, n_images)
         return network
-
-    def runtime_for(self, n_images: int) -> Literal["torch", "openvino"]:
-        """Return what would run the network for so many images."""
-        return self._runtime_for(self.fitted_params_, _n_pixels(self.fitted_params_, n_images))
 
     def _announce(
         self, network: TappedNetwork, params: EncoderParams, n_images: int

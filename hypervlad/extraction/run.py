@@ -152,20 +152,16 @@ class Run:
         """Images per task: a batch."""
         return self.encoder.loader().n_per_batch
 
-    def job(self, run: str) -> Job:
+    def job(self, run: str, n_images: int | None = None) -> Job:
         """Return what every process needs."""
         backbone = get_backbone(self.encoder.fitted_params_.backbone)
-        return Job(self.encoder, backbone, run, self.verify)
-
-    def _choose_runtime(self, source: Source) -> None:
-        """Let all processes run the network with what suits the number of images."""
-        n_images = _MANY if source.n_images is None else source.n_images
-        self.encoder.runtime = self.encoder.runtime_for(n_images)
+        n_images = _MANY if n_images is None else n_images
+        return Job(self.encoder, backbone, run, self.verify, n_images)
 
     def in_memory(self, source: Source) -> tuple[np.ndarray, pd.DataFrame]:
         """Return vectors and frame."""
-        self._choose_runtime(source)
-        job, tables, report = self.job(secrets.token_hex(16)), dict[int, pa.Table](), ReadReport(0)
+        job = self.job(secrets.token_hex(16), source.n_images)
+        tables, report = dict[int, pa.Table](), ReadReport(0)
         with self._bar(source) as bar:
             for task, finished in job.finished(source.tasks(self.task_size), self.n_jobs):
                 tables[task.number] = finished.table
@@ -178,7 +174,6 @@ class Run:
 
     def to_file(self, source: Source, path: Path, resume: bool) -> Extraction:
         """Write vectors, and what is known of the images, to a file."""
-        self._choose_runtime(source)
         path = Path(os.path.abspath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         # Before the lock: a complete file may be in a folder that cannot be written.
@@ -195,7 +190,8 @@ class Run:
         try:
             with self._bar(source) as bar:
                 unfinished = self._unfinished(source, folder, progress, bar)
-                for task, finished in self.job(folder.run).finished(unfinished, self.n_jobs):
+                job = self.job(folder.run, source.n_images)
+                for task, finished in job.finished(unfinished, self.n_jobs):
                     folder.keep(task, finished)
                     bar.update(len(task.items))
             report, n_cached = self._merge(folder, progress, path)
@@ -361,12 +357,15 @@ class Job:
         See `ResultCache`.
     verify : bool
         Read files even if they are in the cache's index.
+    n_images : int
+        In all tasks: it decides what runs the network, in every process.
     """
 
     encoder: HypercolumnVLAD
     backbone: Backbone
     run: str
     verify: bool
+    n_images: int
 
     def finished(
         self, tasks: Iterable[Task], n_jobs: int | None
@@ -451,6 +450,7 @@ class _Worker:
         self.loader = encoder.loader(verify=job.verify)
         fingerprint = {} if encoder.memory is None else encoder.fingerprint()
         self.cache = ResultCache(encoder.memory, fingerprint, job.run)
+        self._n_images = job.n_images
         self._batch_encoder: Any = None
         self._lock = threading.Lock()  # a dask worker may have several threads
 
@@ -506,7 +506,7 @@ class _Worker:
     def _compute(self, batch: Batch) -> np.ndarray:
         with self._lock:
             if self._batch_encoder is None:  # no network where all vectors are found
-                self._batch_encoder = self._encoder.batch_encoder()
+                self._batch_encoder = self._encoder.batch_encoder(self._n_images)
         vectors: np.ndarray = self._batch_encoder(batch)
         return vectors
 

@@ -37,7 +37,7 @@ def test_a_reused_worker_uses_the_new_job(
     (task,) = open_source(folder / "a", folder, None).tasks(8)
     backbone = get_backbone("tiny")
     for run, verify, n_read in (("1", False, 8), ("2", False, 8), ("2", True, 16)):
-        run_module._run_task(Job(encoder, backbone, run, verify), task)
+        run_module._run_task(Job(encoder, backbone, run, verify, n_images=1), task)
         assert len(read) == n_read
 
 
@@ -47,12 +47,12 @@ def test_threads_of_one_worker_build_one_network(
     built: list[str] = []
     original = HypercolumnVLAD.batch_encoder
 
-    def counted(self: HypercolumnVLAD) -> object:
+    def counted(self: HypercolumnVLAD, n_images: int) -> object:
         built.append("")
-        return original(self)
+        return original(self, n_images)
 
     monkeypatch.setattr(HypercolumnVLAD, "batch_encoder", counted)
-    job = Job(encoder, get_backbone("tiny"), "threads", verify=False)
+    job = Job(encoder, get_backbone("tiny"), "threads", verify=False, n_images=1)
     tasks = list(open_source(folder, None, None).tasks(2))
     threads = [threading.Thread(target=run_module._run_task, args=(job, t)) for t in tasks]
     for thread in threads:

@@ -20,6 +20,7 @@ from support.feature_folders import write_folder
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, MicrographClassifier, extract_features, load_features
+from hypervlad.encoder import encoding
 from hypervlad.extraction import FeatureFileError, plan_extraction
 from hypervlad.extraction.table import description
 from hypervlad.images import ImageReadError, SkippedImagesWarning, UnknownPixelSizeWarning
@@ -563,3 +564,20 @@ def test_an_infinite_version_is_reported() -> None:
     schema = pa.schema([], metadata={b"hypervlad": b'{"format": 1e999}'})
     with pytest.raises(FeatureFileError, match=r"f\.parquet: damaged"):
         description(schema, "f.parquet")
+
+
+def test_numba_sums_residuals_of_many_images_that_torch_runs(
+    folder: Path, encoder: HypercolumnVLAD, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr("hypervlad.encoder.estimator._MIN_PIXELS", 1)
+    fused = []
+    codebook = encoding.TorchCodebook.__init__
+
+    def remembered(self: Any, *arguments: Any) -> None:
+        fused.append(arguments[2])
+        codebook(self, *arguments)
+
+    monkeypatch.setattr(encoding.TorchCodebook, "__init__", remembered)
+    extract_features(folder, encoder)
+    assert fused == [True]

@@ -407,7 +407,7 @@ def test_a_run_that_was_replaced_damages_nothing(
     settings = {"encoder": "1", "n_features": encoder.n_features_out_, "task_size": 4}
     first = TaskFolder.open(tmp_path / "g", settings, resume=False)
     task = next(open_source(folder, None, None).tasks(4))
-    job = Job(encoder, get_backbone("tiny"), first.run, verify=False)
+    job = Job(encoder, get_backbone("tiny"), first.run, verify=False, n_images=1)
     ((_, finished),) = job.finished([task], None)
     first.keep(task, finished)
     second = TaskFolder.open(tmp_path / "g", settings, resume=False)
