@@ -129,7 +129,7 @@ def _add_strip(
     most = n_columns
     for i in range(n_layers):
         most = max(most, _U(high[i, end - 1] - low[i, begin] + 1))
-    side = (most + _U(_STEP)) * n  # with room for the rows of anything of _scores_of_row
+    side = (most + _U(_STEP)) * n  # with room for the rows of padding of _scores_of_row
     own = np.empty(side, np.float32)  # scores of a row of cells
     # Of two rows of cells of each layer, enlarged. They must be finite, as a weight may be zero.
     scores = np.zeros(_U(2 * n_layers) * side, np.float32)
@@ -203,7 +203,7 @@ def _add_strip(
 def _scores_of_row(
     layer: Any, begin: Any, n_cells: Any, d: Any, table: Any, n: Any, scores: Any, at: Any
 ) -> None:
-    """Write the scores (n_cells, n) of cells (n_cells, d), and up to three rows of anything.
+    """Write the scores (n_cells, n) of cells (n_cells, d), and up to three rows of padding.
 
     Four cells and four channels at a time: each codeword's value is read once for four cells, and
     each score once for four channels. Beyond the last cell and the last channel, these are

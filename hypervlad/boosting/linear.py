@@ -373,7 +373,9 @@ def fit_blocks(
             folds,
             Cs,
             ratio=ratio,
-            space=space or row_space(rows.source[:, columns], max_directions, rows.at),
+            space=row_space(rows.source[:, columns], max_directions, rows.at)
+            if space is None
+            else space,
             verbose=verbose,
         )
         for columns, space in zip(
