@@ -8,6 +8,8 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,21 @@ def machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
+
+
+def peak_memory_mb() -> float | None:
+    """Return the peak memory of this process so far; None where it is not known."""
+    status = Path("/proc/self/status")
+    if status.exists():  # on Linux ru_maxrss starts at the peak of the parent process
+        peaks = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="ascii"))
+        if peaks:
+            return int(peaks[0]) * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 def origin(threads: int, *scripts: str, modules: Collection[str] = ()) -> dict[str, Any]:

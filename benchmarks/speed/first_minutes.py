@@ -29,18 +29,21 @@ from benchmarks.speed.tables import REFERENCE, first_minutes_table
 
 N_IMAGES, SIZE = 18, 256
 ROUNDS = 7
+_AT_ONCE = 1000  # images in memory
 TRAIN = f"train on {N_IMAGES} images"
 
 Clock = Callable[[list[str]], tuple[float, float]]
 
 
 def write_folder(folder: Path, n_images: int, size: int) -> Path:
-    """Write labelled synthetic images, one sub-folder per class."""
-    images, labels = hypervlad.make_tem_images(n_images, size=size, random_state=0)
-    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        path = folder / str(label) / f"{number:02d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)).save(path)
+    """Write labelled synthetic images, one sub-folder per class, some at a time."""
+    for first in range(0, n_images, _AT_ONCE):
+        n = min(_AT_ONCE, n_images - first)
+        images, labels = hypervlad.make_tem_images(n, size=size, random_state=first)
+        for number, (image, label) in enumerate(zip(images, labels, strict=True), first):
+            path = folder / str(label) / f"{number:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)).save(path)
     return folder
 
 

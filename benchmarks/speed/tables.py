@@ -158,20 +158,27 @@ def fitting_table(facts: Facts) -> str:
     """Return the time of a fit by stage, for each number of images, and how it grows."""
     rows = facts["rows"]
     stages = list(rows[0]["stages"])
-    heads = ["images", *stages, "all", "per image"]
+    heads = ["images", *stages, "all", "per image", "peak of memory"]
     cells = [
         [
             f"{row['n']:,}",
             *(f"{row['stages'][stage]:.1f} s" for stage in stages),
             f"{row['seconds']:.1f} s",
             f"{1000 * row['seconds'] / row['n']:.0f} ms",
+            f"{row['peak_mb'] / 1000:.1f} GB",
         ]
         for row in rows
     ]
     if len(rows) < 2:
         return table(heads, cells)
     power = _slope([(row["n"], row["seconds"]) for row in rows])
-    grown = f"The time of a fit grows with the power {power:.2f} of the number of images."
+    memory = statistics.linear_regression(
+        *zip(*((r["n"], r["peak_mb"]) for r in rows), strict=True)
+    )
+    grown = (
+        f"The time of a fit grows with the power {power:.2f} of the number of images; each image "
+        f"adds {1000 * memory.slope:.0f} kB to the peak of memory."
+    )
     return f"{table(heads, cells)}\n\n{grown}"
 
 

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common.logistic import TunedLogisticRegression
+from benchmarks.common.sources import peak_memory_mb
 from benchmarks.papers.luo2021.stages import (
     BOOSTER,
     NETWORK,
     SOFTMAX,
     Clock,
-    peak_memory_mb,
     watched,
 )
 

@@ -1,15 +1,12 @@
-"""Time and memory of the stages of an experiment."""
+"""Time of the stages of an experiment."""
 
 from __future__ import annotations
 
 import functools
-import re
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -128,18 +125,3 @@ def with_progress(items: Iterable[Any], total: int, stage: list[str]) -> Iterato
             name = stage[0] if stage else READING
             print(f"    {name}: {number} of {total} images in {now - started:.0f} s", flush=True)
         yield item
-
-
-def peak_memory_mb() -> float | None:
-    """Return the peak memory of this process so far; None where it is not known."""
-    status = Path("/proc/self/status")
-    if status.exists():  # on Linux ru_maxrss starts at the peak of the parent process
-        peaks = re.findall(r"VmHWM:\s*(\d+) kB", status.read_text(encoding="ascii"))
-        if peaks:
-            return int(peaks[0]) * 1024 / 1e6
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
