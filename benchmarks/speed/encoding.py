@@ -323,13 +323,7 @@ def main() -> None:
     if arguments.peak:
         print(measure_peak(**json.loads(arguments.peak), device=arguments.device))
         return
-    rows = []
-    for backbone in arguments.backbones:
-        for size in arguments.sizes:
-            # For larger images both kinds of codebook cost the same: one is enough.
-            for codebook in list(CODEBOOKS) if size == min(arguments.sizes) else [DEFAULT]:
-                rows.append(measure(backbone, size, codebook, arguments))
-                print(speed_table(rows[-1:]).splitlines()[-1], flush=True)
+    rows: list[dict[str, Any]] = []
     facts = {
         "rows": rows,
         "device": arguments.device,
@@ -338,7 +332,13 @@ def main() -> None:
         "machine": f"{platform.machine()}, {psutil.cpu_count()} cores",
     }
     out = arguments.out or RESULTS / "speed" / f"encoding_{arguments.device}.json"
-    save_result(out, facts)
+    for backbone in arguments.backbones:
+        for size in arguments.sizes:
+            # For larger images both kinds of codebook cost the same: one is enough.
+            for codebook in list(CODEBOOKS) if size == min(arguments.sizes) else [DEFAULT]:
+                rows.append(measure(backbone, size, codebook, arguments))
+                save_result(out, facts)  # a long run that is stopped keeps what it measured
+                print(speed_table(rows[-1:]).splitlines()[-1], flush=True)
     print(speed_table(rows), fast_table(rows), memory_table(rows), sep="\n\n")
 
 

@@ -110,7 +110,8 @@ Reduced = Annotated[
     typer.Option(
         "--reduced",
         help="Decode JPEGs and pyramid TIFFs at the smallest scale that suffices for --image-size: "
-        "faster, with slightly different pixels.",
+        "a few milliseconds faster per image, with slightly different pixels. Stored in the model. "
+        "Not with --pixel-size or --remove-banner.",
     ),
 ]
 NCodewords = Annotated[

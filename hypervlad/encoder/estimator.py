@@ -52,6 +52,7 @@ from hypervlad.encoder.parallel import absolute_path
 from hypervlad.encoder.parameters import CONSTRAINTS, EncoderParams
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import check_image_list
+from hypervlad.images.options import check_read_options
 
 _OWN_SIDE = 1024  # pixels: typical of images at their own size
 _MIN_PIXELS = 2**23  # 170 images of 224 px: fewer take less time than converting a network
@@ -529,6 +530,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             raise ValueError(
                 f"{self.backbone!r} takes images of at most {most} x {most} pixels: leave out "
                 'pixel_size, and set aspect="square", or choose another network'
+            )
+        if self.pixel_size is not None and check_read_options(self.read_options).reduced:
+            raise ValueError(
+                "reduced=True decodes images for a fixed image_size, but pixel_size resamples them "
+                "to a common scale; leave one of the two out"
             )
         if self.grid == "own" and self.codebook != "per_layer":
             raise ValueError(

@@ -476,7 +476,7 @@ def _read(
     needed: NeededSize | None = None,
 ) -> Micrograph:
     is_path = isinstance(source, (str, os.PathLike))
-    if not options.reduced or options.banner == "remove":
+    if not options.reduced:
         needed = None
     decoded = (
         _decode_path(source, options, name, needed)

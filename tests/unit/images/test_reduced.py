@@ -11,7 +11,7 @@ from PIL import Image
 
 from hypervlad.backbones import Preprocessing
 from hypervlad.encoder.loading import ImageLoader
-from hypervlad.images import ReadOptions, read_micrograph
+from hypervlad.images import ImageReadError, ReadOptions, read_micrograph
 from hypervlad.images.reading import read_named
 
 REDUCED = ReadOptions(reduced=True)
@@ -136,8 +136,11 @@ def test_without_effect(tmp_path):
     Image.fromarray(smooth(400, 600)).save(path)
 
     assert read_micrograph(path, reduced=True).pixels.shape == (400, 600)
-    options = ReadOptions(banner="remove", reduced=True)
-    assert read(path, 32, 32, options).pixels.shape[1] == 600
+
+
+def test_information_bars_are_not_looked_for_in_reduced_copies():
+    with pytest.raises(ImageReadError, match="information bars are not found"):
+        ReadOptions(banner="remove", reduced=True)
 
 
 @pytest.mark.parametrize(
