@@ -39,7 +39,7 @@ import hypervlad  # before torch, as users should: its threads then sleep while 
 # isort: split
 import torch
 
-from benchmarks.common.results import BENCHMARKS, RESULTS, save_result
+from benchmarks.common.results import BENCHMARKS, RESULTS, measured_now, save_result
 from benchmarks.speed.tables import fast_table, memory_table, speed_table
 from hypervlad import HypercolumnVLAD, vlad
 from hypervlad.backbones import TappedNetwork
@@ -306,6 +306,7 @@ def measure(
             if method in ms
         }
     facts = {"backbone": backbone, "size": size, "codebook": codebook, "batch": batch}
+    facts |= {"label": f"{backbone}, {size} px", "data": codebook, "measured": measured_now()}
     return facts | {"ms": ms, "peak_mb": peaks}
 
 
