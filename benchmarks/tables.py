@@ -35,6 +35,7 @@ from benchmarks.papers.luo2021.tables import experiment_table, stages_table
 from benchmarks.papers.modarres2017.tables import comparison
 from benchmarks.review.tables import labelling_table, load_table
 from benchmarks.speed import tables as speed
+from benchmarks.uncertainty.directions import directions_table
 from benchmarks.uncertainty.intervals import intervals_table
 from benchmarks.uncertainty.lone import lone_section
 from benchmarks.uncertainty.sure import sure_table
@@ -135,6 +136,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "sure": of_one("uncertainty/sure.json", sure_table),
             "intervals": of_one("uncertainty/intervals.json", intervals_table),
             "lone": of_one("uncertainty/lone.json", lone_section),
+            "directions": of_one("uncertainty/directions.json", directions_table),
             "novelty": of_one("uncertainty/novelty.json", novelty_section),
         },
         BENCHMARKS / "review" / "README.md": {
