@@ -71,8 +71,7 @@ class Taps(torch.nn.Module):
 def methods(network: TappedNetwork, batch: torch.Tensor, folder: Path) -> dict[str, Run]:
     """Return functions from images (B, C, H, W) to maps, by name."""
     plain = unfolded(network)
-    openvino = build_copy(network)
-    openvino.run_with("openvino")
+    network.run_with("openvino")  # when it is called; `in_torch` stays in torch
 
     def in_bfloat16(images: torch.Tensor) -> Maps:
         with torch.autocast("cpu", torch.bfloat16):
@@ -84,20 +83,13 @@ def methods(network: TappedNetwork, batch: torch.Tensor, folder: Path) -> dict[s
         "the same, bfloat16": in_bfloat16,
         "torch.jit.optimize_for_inference": optimized(network, batch),
         "torch.compile": torch.compile(Taps(network)),
-        "OpenVINO, an image per thread": openvino,  # as in this package
+        "OpenVINO, an image per thread": network,  # as in this package
         "OpenVINO, all threads for the batch": openvino_batch(network, batch, "f32"),
         "the same, in bfloat16": openvino_batch(network, batch, "bf16"),
     }
     if find_spec("onnxruntime") is not None and find_spec("onnx") is not None:
         found["ONNX Runtime"] = onnx_runtime(network, batch, folder)
     return found
-
-
-def build_copy(network: TappedNetwork) -> TappedNetwork:
-    """Return the same network, which another runtime may run."""
-    return TappedNetwork(
-        network.module, network.taps, network.digest, network.original, network.any_size
-    )
 
 
 def traced(network: TappedNetwork, batch: torch.Tensor) -> Any:
@@ -115,19 +107,18 @@ def optimized(network: TappedNetwork, batch: torch.Tensor) -> Run:
     return run
 
 
-def compiled_by_openvino(network: TappedNetwork, batch: torch.Tensor, **settings: Any) -> Any:
-    """Return the network compiled by OpenVINO."""
-    import openvino
-
-    model = openvino.convert_model(traced(network, batch), example_input=batch[:1])
-    settings |= {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "ENABLE_CPU_PINNING": False}
-    return openvino.Core().compile_model(model, "CPU", settings)
-
-
 def openvino_batch(network: TappedNetwork, batch: torch.Tensor, precision: str) -> Run:
     """Return OpenVINO with all threads for the batch, instead of one thread for an image."""
-    settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
-    compiled = compiled_by_openvino(network, batch, **settings)
+    import openvino
+
+    settings = {
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "ENABLE_CPU_PINNING": False,
+    }
+    model = openvino.convert_model(traced(network, batch), example_input=batch[:1])
+    compiled = openvino.Core().compile_model(model, "CPU", settings)
 
     def run(images: torch.Tensor) -> Maps:
         outputs = compiled([images.contiguous().numpy()])
