@@ -267,7 +267,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             OneOf("sqrt", "training", "uniform"),
             InstanceOf(Mapping, "a dictionary of shares by label"),
         ],
-        "n_jobs": [Integer(at_least=None, at_most=_MAX_THREADS), None],
+        "n_jobs": [Integer(at_most=_MAX_THREADS), Integer(at_least=None, at_most=-1), None],
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }

@@ -52,7 +52,7 @@ CONSTRAINTS: dict[str, Alternatives] = {
     ],
     "batch_size": [OneOf("auto"), Integer()],
     "runtime": [OneOf("auto", "torch", "openvino")],
-    "n_jobs": [None, Integer(at_least=None)],
+    "n_jobs": [None, Integer(), Integer(at_least=None, at_most=-1)],
     "random_state": [RandomState(), None],
     "on_error": [OneOf("raise", "skip")],
 }

@@ -71,17 +71,52 @@ def test_maps_do_not_depend_on_the_other_images_of_a_batch(n_threads: int, n_ima
         torch.set_num_threads(before)
 
 
-def test_threads_of_several_processes_are_not_pinned_to_the_same_cores(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    compile_model, compiled = openvino.Core.compile_model, []
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What OpenVINO compiles."""
+    compile_model, found = openvino.Core.compile_model, list[Any]()
     monkeypatch.setattr(
         openvino.Core,
         "compile_model",
-        lambda *arguments: compiled.append(compile_model(*arguments)) or compiled[-1],
+        lambda *arguments: found.append(compile_model(*arguments)) or found[-1],
     )
+    return found
+
+
+def test_threads_of_several_processes_are_not_pinned_to_the_same_cores(compiled: list[Any]) -> None:
     _both("tiny", (32, 32))
     assert [each.get_property("ENABLE_CPU_PINNING") for each in compiled] == [False]
+
+
+@pytest.mark.parametrize(("n_images", "n_streams"), [(1, 1), (2, 2), (5, 2)])
+def test_each_thread_runs_an_image_if_there_are_enough(
+    compiled: list[Any], n_images: int, n_streams: int
+) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        network = build_network("tiny", "random")
+        network.run_with("openvino")
+        network(torch.zeros(n_images, 3, 32, 32))
+    finally:
+        torch.set_num_threads(before)
+    assert [each.get_property("NUM_STREAMS") for each in compiled] == [n_streams]
+
+
+class _TimesHeight(torch.nn.Conv2d):
+    """A layer that is recorded with the height of the images."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * int(x.shape[2])
+
+
+def test_what_is_recorded_for_all_sizes_is_checked_at_another_height() -> None:
+    register_backbone("height", lambda: torch.nn.Sequential(_TimesHeight(3, 4, 1)), ["0"])
+    network = build_network("height", "random")
+    batch = torch.ones(1, 3, 32, 32)
+    with pytest.warns(UserWarning, match="OpenVINO's maps differ"):
+        assert OpenVINONetwork(lambda *size: network, any_size=True)(batch) is None
+    assert OpenVINONetwork(lambda *size: network, any_size=False)(batch) is not None
 
 
 def test_no_images_have_no_maps_but_of_every_tap() -> None:
