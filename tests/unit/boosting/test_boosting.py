@@ -580,7 +580,10 @@ class TestRefusals:
             ),
             ({"prior": {0: 1, 1: -1}}, r"prior\[1\] must be a number above 0, not -1"),
             ({"class_weight": {0: 0.0}}, r"class_weight\[0\] must be a number above 0, not 0.0"),
-            ({"n_jobs": "all"}, "n_jobs must be a whole number of at most 1024 or None, not 'all'"),
+            (
+                {"n_jobs": "all"},
+                "n_jobs must be a whole number of at least 1 and at most 1024, a whole number of at most -1 or None, not 'all'",
+            ),
             ({"random_state": "x"}, "random_state must be a seed .* not 'x'"),
         ],
     )
