@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 MINUTES ?= 1
 
-.PHONY: demo check test test-networks explore campaign lint test-lowest clean
+.PHONY: demo check test docs gallery test-networks explore campaign lint test-lowest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hypervlad demo $(if $(DATA),"$(DATA)") $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)") -o "$(OUT)"
@@ -27,6 +27,15 @@ check: $(VENV)/.test-installed
 
 test: $(VENV)/.test-installed
 	$(PYTEST) $(ARGS)
+
+# The site, in docs/_build/html; `make docs` leaves out what the examples show, `make gallery` runs them.
+SPHINX := $(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html
+
+docs: $(VENV)/.test-installed
+	$(SPHINX) -D plot_gallery=0 $(ARGS)
+
+gallery: $(VENV)/.test-installed
+	$(SPHINX) $(ARGS)
 
 # Twelve networks of timm in all that hypervlad does; not part of CI.
 test-networks: $(VENV)/.test-installed

@@ -104,7 +104,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "sets": of_one("uncertainty/uncertainty.json", front_sentence, labelled=False),
             "found": of_all("defects/defects_*.json", defects.front_table, labelled=False),
         },
-        ROOT / "docs" / "scaling.md": {
+        ROOT / "docs" / "benchmarks" / "scaling.md": {
             "cost": of_one("speed/extraction_cpu.json", speed.cost_table),
         },
         BENCHMARKS / "speed" / "README.md": {

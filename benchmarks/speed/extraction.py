@@ -113,7 +113,7 @@ def _config(way: str) -> dict[str, Any]:
         import dask
         from dask.distributed import Client, LocalCluster
 
-        # As docs/scaling.md advises: dask's own allocator setting halves the rate.
+        # As docs/benchmarks/scaling.md advises: dask's own allocator setting halves the rate.
         allocator = {"MALLOC_TRIM_THRESHOLD_": 2**30, "MALLOC_MMAP_THRESHOLD_": 2**25}
         dask.config.set({"distributed.nanny.pre-spawn-environ": allocator | _ONE_THREAD})
         Client(LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None))

@@ -1,4 +1,4 @@
-"""A folder with the files that the README's commands and examples use."""
+"""A folder with the files that the commands and examples of the pages use."""
 
 from __future__ import annotations
 
@@ -8,13 +8,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hypervlad import make_nanofibre_images, make_tem_images
+from hypervlad import (
+    MicrographClassifier,
+    PatchDefectScorer,
+    load_image_folder,
+    make_nanofibre_images,
+    make_nanowire_images,
+    make_tem_images,
+)
+from hypervlad.images import find_images
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory, mobilenet_weights: Path) -> Path:
-    """A folder with the images, groups and scans that the README uses."""
-    folder = tmp_path_factory.mktemp("readme")
+    """A folder with the images, groups, scans and models that the pages use.
+
+    TEM images of four classes in images/ and others/, with groups.csv, and some of them in new/ and
+    scans/; fibre mats in mats/good/, mats/new/ and mats/masks/; nanowires in wires/; a model of
+    images/, model.hvlad, and one of mats/good/, mat.hvlad.
+    """
+    folder = tmp_path_factory.mktemp("pages")
     images, labels = make_tem_images(40, size=96, random_state=0)
     rows = ["path,group"]
     for i, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -29,6 +42,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, mobilenet_weights: Path)
         Image.fromarray(np.round(255 * images[i]).astype(np.uint8)).save(folder / place / "a.png")
     write_mats(folder / "mats")
     (folder / "groups.csv").write_text("\n".join(rows), encoding="utf-8")
+    (folder / "wires").mkdir()
+    for i, wires in enumerate(make_nanowire_images(3, aligned=0.6, size=128, random_state=0)[0]):
+        Image.fromarray(np.round(255 * wires).astype(np.uint8)).save(folder / f"wires/{i}.png")
+    data = load_image_folder(folder / "images", groups=folder / "groups.csv")
+    model = MicrographClassifier(random_state=0)
+    model.fit(data.images, data.target, groups=data.groups).save(folder / "model.hvlad")
+    good = find_images(folder / "mats" / "good")
+    PatchDefectScorer(random_state=0).fit(good).save(folder / "mat.hvlad")
     return folder
 
 

@@ -6,8 +6,8 @@ import re
 import subprocess
 import sys
 
+from support.documents import README
 from support.paths import ROOT
-from support.readme import README
 
 
 def test_links_have_targets() -> None:

@@ -582,7 +582,8 @@ class TestRefusals:
             ({"class_weight": {0: 0.0}}, r"class_weight\[0\] must be a number above 0, not 0.0"),
             (
                 {"n_jobs": "all"},
-                "n_jobs must be a whole number of at least 1 and at most 1024, a whole number of at most -1 or None, not 'all'",
+                "n_jobs must be a whole number of at least 1 and at most 1024, "
+                "a whole number of at most -1 or None, not 'all'",
             ),
             ({"random_state": "x"}, "random_state must be a seed .* not 'x'"),
         ],

@@ -1,4 +1,4 @@
-"""The README's blocks of code, and how they are run."""
+"""The blocks of code of the README and of the documentation's pages, and how they are run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from pathlib import Path
 from support.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("[!_]*/*.md"))]
 
 
-def blocks(language: str) -> list[str]:
-    """Return the code blocks of one language, in their order."""
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(page: Path) -> list[tuple[str, str]]:
+    """Return the language and the text of a page's blocks of Python and of commands, in order."""
+    text = page.read_text(encoding="utf-8")
+    return re.findall(r"^```(python|console)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def run(

@@ -1,0 +1,164 @@
+"""The documentation site, built by ``make docs`` without network: warnings are errors."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math import latex2mathml
+from sphinx.application import Sphinx
+
+import hypervlad
+
+DOCS = Path(__file__).parent
+GENERATED = DOCS / "reference" / "generated"  # also where sphinx-gallery puts its lists of examples
+INVENTORIES = DOCS / "_build" / "inventories"
+
+project = "hypervlad"
+author = "The hypervlad developers"
+copyright = author
+version = release = hypervlad.__version__
+
+extensions = [
+    "matplotlib.sphinxext.plot_directive",
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "_templates", "inventories", "tutorials", "**/GALLERY_HEADER.*"]
+templates_path = ["_templates"]
+nitpicky = True
+default_role = "autolink"  # `fit` in a docstring: a link if there is such a name, else italics
+suppress_warnings = ["config.cache"]
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "none"  # the sections of docstrings say it better
+autosummary_generate = True
+numpydoc_class_members_toctree = False
+numpydoc_show_class_members = False  # the template lists them
+copybutton_exclude = ".linenos, .gp, .go"
+
+plot_formats = [("png", 120)]
+plot_html_show_formats = plot_html_show_source_link = False
+
+sphinx_gallery_conf: dict[str, Any] = {
+    "examples_dirs": ["../examples", "tutorials"],
+    "gallery_dirs": ["gallery", "learn"],
+    "within_subsection_order": "FileNameSortKey",
+    "filename_pattern": r"\.py$",
+    "backreferences_dir": "reference/generated/examples",
+    "doc_module": ("hypervlad",),
+    "reference_url": {"hypervlad": None},
+    "abort_on_example_error": True,
+    "remove_config_comments": True,
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "thumbnail_size": (400, 280),
+}
+
+
+def compiled_inventories() -> dict[str, tuple[str, str]]:
+    """Compile the lists of other projects' names that pages link to, as Sphinx reads them.
+
+    The first line of a list is the address of the project's pages; each other line has a name, its
+    role, and its page.
+    """
+    INVENTORIES.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for path in sorted((DOCS / "inventories").glob("*.txt")):
+        address, *lines = path.read_text(encoding="utf-8").splitlines()
+        entries = (line.split() for line in lines)
+        text = "".join(f"{name} {role} 1 {page} -\n" for name, role, page in entries)
+        head = f"# Sphinx inventory version 2\n# Project: {path.stem}\n# Version: \n"
+        head += "# The remainder of this file is compressed using zlib.\n"
+        target = INVENTORIES / f"{path.stem}.inv"
+        target.write_bytes(head.encode() + zlib.compress(text.encode()))
+        found[path.stem] = (address, str(target))
+    return found
+
+
+intersphinx_mapping = compiled_inventories()
+
+html_theme = "pydata_sphinx_theme"
+html_title = "hypervlad"
+html_static_path = ["_static"]
+html_css_files = ["hypervlad.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "navbar_align": "left",
+    "navbar_end": ["theme-switcher"],
+    "navbar_persistent": ["search-button"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "show_toc_level": 2,
+    "header_links_before_dropdown": 7,
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+html_math_renderer = "mathml"  # shown by browsers without any script
+
+
+def _visit_math(self: Any, node: nodes.math | nodes.math_block) -> None:
+    as_block = isinstance(node, nodes.math_block)
+    self.body.append(latex2mathml.tex2mathml(node.astext(), as_block=as_block))
+    raise nodes.SkipNode
+
+
+def _write_commands(app: Sphinx) -> None:
+    """Write the reference of the command line from the commands themselves."""
+    target = DOCS / "reference" / "commands.md"
+    command = [sys.executable, "-m", "typer", "hypervlad.cli", "utils", "docs"]
+    done = subprocess.run(
+        [*command, "--name", "hypervlad"], check=True, capture_output=True, text=True
+    )
+    text = done.stdout.replace("# `hypervlad`", "# Command line", 1)
+    text = text.replace("```console\n$ ", "```text\n")
+    text = re.sub(r"Examples:\n((?:  .+\n)+)", r"Examples:\n\n```text\n\1```\n", text)
+    target.write_text(text, encoding="utf-8")
+
+
+def _by_last_name(app: Sphinx, env: Any, node: Any, content: nodes.Element) -> Any:
+    """Resolve a name that is documented in another module than where a docstring uses it."""
+    if node.get("refdomain") != "py":
+        return None
+    domain, last = env.domains.python_domain, node["reftarget"].rpartition(".")[2]
+    found = [
+        name
+        for name, entry in domain.objects.items()
+        if name.rpartition(".")[2] == last and not entry.aliased
+    ]
+    if len(found) != 1:
+        return None
+    (name,) = found
+    return domain.resolve_xref(
+        env, node["refdoc"], app.builder, node["reftype"], name, node, content
+    )
+
+
+def _is_of_scikit_learn(
+    app: Sphinx, what: str, name: str, member: Any, *arguments: Any
+) -> bool | None:
+    """Leave out methods that scikit-learn documents, among them those for metadata routing."""
+    module = str(getattr(member, "__module__", ""))
+    return True if module.startswith("sklearn.") or re.fullmatch(r"set_\w+_request", name) else None
+
+
+def setup(app: Sphinx) -> None:
+    """Register what the site needs beyond its extensions."""
+    app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math, None))
+    app.connect("builder-inited", _write_commands)
+    app.connect("missing-reference", _by_last_name)
+    app.connect("autodoc-skip-member", _is_of_scikit_learn)
