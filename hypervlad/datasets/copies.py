@@ -184,5 +184,5 @@ def make_thumbnail(pixels: NDArray[np.float32]) -> Thumbnail:
     detail = small - gaussian_filter(small, _LOCAL, mode="nearest")
     spread = np.sqrt(gaussian_filter(detail * detail, _LOCAL, mode="nearest"))
     # The second term keeps the noise of an empty area from becoming as strong as an object.
-    normal = detail / (spread + 0.2 * detail.std() + 1e-5)
+    normal: NDArray[np.floating] = detail / (spread + 0.2 * detail.std() + 1e-5)
     return np.clip(np.round(normal * _QUANTUM), -127, 127).astype(np.int8)

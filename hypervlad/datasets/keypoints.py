@@ -52,8 +52,9 @@ _WEIGHT = np.exp(-(_GRID**2).sum(axis=1) / (2 * (0.75 * _REACH) ** 2)).astype(np
 def _template() -> FloatMap:
     """Return a smooth pattern without symmetry: patches are moved to resemble it most."""
     row, column = _GRID.T / (_REACH + 1)
-    pattern = row + 0.45 * column + 1.2 * row * column * (row - 0.6)
-    return ((pattern + 0.8 * (row**2 - column**2) * column) * _WEIGHT).astype(np.float32)
+    pattern: NDArray[np.floating] = row + 0.45 * column + 1.2 * row * column * (row - 0.6)
+    pattern = (pattern + 0.8 * (row**2 - column**2) * column) * _WEIGHT
+    return pattern.astype(np.float32)
 
 
 _TEMPLATE = _template()
@@ -159,7 +160,8 @@ def _strongest(response: FloatMap) -> IntArray:
     cells = (points * _N_CELLS // response.shape) @ np.array([_N_CELLS, 1])
     order = np.lexsort((-response[tuple(points.T)], cells))
     rank = np.arange(len(order)) - np.searchsorted(cells[order], cells[order])
-    return points[order[rank < _PER_CELL]]
+    strongest: IntArray = points[order[rank < _PER_CELL]]
+    return strongest
 
 
 def candidate_pairs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from scipy.ndimage import affine_transform
 
 FloatMap = NDArray[np.float32]
 BoolMap = NDArray[np.bool_]
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 _N_TILES = 4
 _MIN_TILE_SIDE = 4
@@ -206,7 +208,7 @@ def _tiles(
     side = (np.array([rows[-1], columns[-1]]) + 1 - corner) // _N_TILES
     end = corner + _N_TILES * side
 
-    def cut(values: NDArray) -> NDArray:
+    def cut(values: NDArray[_Scalar]) -> NDArray[_Scalar]:
         box = values[corner[0] : end[0], corner[1] : end[1]]
         grid = box.reshape(_N_TILES, side[0], _N_TILES, side[1]).swapaxes(1, 2)
         return grid.reshape(_N_TILES**2, side[0], side[1])

@@ -118,7 +118,8 @@ def direction_colours(angles: ArrayLike) -> Colours:
     (True, True)
     """
     turn = np.asarray(angles, dtype=np.float32) * np.float32(_N_COLOURS / np.pi)
-    return _table()[np.rint(turn).astype(np.intp) % _N_COLOURS]
+    found: Colours = _table()[np.rint(turn).astype(np.intp) % _N_COLOURS]
+    return found
 
 
 def tint_by_direction(grey: NDArray[Any], angles: ArrayLike, strength: ArrayLike) -> Colours:
@@ -161,7 +162,8 @@ def stretch_contrast(grey: NDArray[Any]) -> NDArray[np.float32]:
     """
     low, high = np.percentile(grey, _PERCENTILES)
     span = high - low if high > low else 1.0
-    return np.clip((grey - low) / span, 0, 1).astype(np.float32)
+    stretched: NDArray[np.float32] = np.clip((grey - low) / span, 0, 1).astype(np.float32)
+    return stretched
 
 
 def as_rgb(pixels: NDArray[Any]) -> NDArray[np.float64]:

@@ -203,7 +203,8 @@ def _labels_of_windows(aligned: AlignedFraction) -> NDArray[np.int32]:
 def _windows_at(edges: NDArray[np.intp], n: int) -> NDArray[np.intp]:
     """Return the window of each of n points at equal distances across the image."""
     places = (np.arange(n) + 0.5) * (edges[-1] / n)
-    return np.searchsorted(edges, places, side="right") - 1
+    windows: NDArray[np.intp] = np.searchsorted(edges, places, side="right") - 1
+    return windows
 
 
 def rose_weights(angles: ArrayLike, weights: ArrayLike, n_bins: int = 24) -> NDArray[np.float64]:

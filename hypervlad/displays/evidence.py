@@ -228,7 +228,7 @@ def smooth(maps: NDArray[Any], smoothing: float) -> NDArray[np.float64]:
 def _classes_shown(found: Explanation, labels: Sequence[Any] | None, runner_up: bool) -> list[int]:
     if isinstance(labels, str):
         raise ValueError(f"labels: expected a list of classes; wrap one in a list: [{labels!r}].")
-    by_probability = np.argsort(-found.probabilities, kind="stable").tolist()
+    by_probability: list[int] = np.argsort(-found.probabilities, kind="stable").tolist()
     if labels is None:
         return by_probability[: 2 if runner_up else 1]
     return [found.index_of(label) for label in labels]

@@ -200,7 +200,7 @@ class OrientationDisplay(Display):
     @property
     def _is_wide(self) -> bool:
         height, width = self.image.shape
-        return width > _STRIP * height
+        return bool(width > _STRIP * height)
 
     @property
     def _panel_size(self) -> tuple[float, float]:

@@ -120,7 +120,7 @@ def _average_rows(image: FloatMap, weights: FloatMap) -> FloatMap:
     """
     n_rows, reach = len(image), len(weights) - 1
     padded = np.pad(image, ((reach, reach), (0, 0)), mode="edge")
-    mean = padded[reach : reach + n_rows] * weights[0]
+    mean: FloatMap = padded[reach : reach + n_rows] * weights[0]
     for distance, weight in enumerate(weights[1:], start=1):
         pair = padded[reach - distance : reach - distance + n_rows]
         pair = pair + padded[reach + distance : reach + distance + n_rows]
@@ -191,7 +191,8 @@ def direction_histograms(
 
 def bin_axes(n_bins: int) -> NDArray[np.complex128]:
     """Return exp(2 i theta) of the centre of each bin."""
-    return np.exp(2j * np.pi * np.arange(n_bins) / n_bins)
+    axes: NDArray[np.complex128] = np.exp(2j * np.pi * np.arange(n_bins) / n_bins)
+    return axes
 
 
 def _smoothed_strips(

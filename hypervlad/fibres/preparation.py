@@ -80,7 +80,7 @@ def normalised_contrast(
     return np.clip(halved, -1, 2, out=halved).astype(np.float32, copy=False)
 
 
-def subsample(values: NDArray, where: BoolMap | None = None) -> NDArray:
+def subsample(values: NDArray[Any], where: BoolMap | None = None) -> NDArray[Any]:
     """Return about a quarter of a million values on an even grid; all if there are fewer."""
     step = max(1, int(np.sqrt(values.size / _MAX_SAMPLE)))
     few = values[::step, ::step]

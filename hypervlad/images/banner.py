@@ -7,6 +7,8 @@ part of a real image is worse than leaving a banner: uncertain bands are kept.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,7 +32,7 @@ _EDGE_SHARE, _TEXT_ROW_SHARE, _IMAGE_SHARE = 0.9, 0.3, 0.25
 _N_ABOVE = 4
 
 
-def find_banner(pixels: NDArray) -> int:
+def find_banner(pixels: NDArray[Any]) -> int:
     """Return the height in rows of the information bar at the bottom of an image; 0 if none.
 
     Parameters
@@ -76,7 +78,7 @@ def find_banner(pixels: NDArray) -> int:
     return height if _is_flat_with_text(bottom[top:], background) else 0
 
 
-def _as_8bit_grey(bottom: NDArray, scene: NDArray) -> NDArray[np.float32]:
+def _as_8bit_grey(bottom: NDArray[Any], scene: NDArray[Any]) -> NDArray[np.float32]:
     """Return `bottom` in grey levels 0 to 255; types other than 8-bit use the range of `scene`.
 
     With the range of the whole image, white text at 65535 would turn a 12-bit scene almost black.
@@ -115,7 +117,9 @@ def _top_edge(bottom: NDArray[np.float32], background: float) -> int | None:
     return None
 
 
-def _background_shares(bottom: NDArray[np.float32], deviation: NDArray[np.float32]) -> NDArray:
+def _background_shares(
+    bottom: NDArray[np.float32], deviation: NDArray[np.float32]
+) -> NDArray[np.floating]:
     """Return the share of background pixels in each row; a full-width line counts as background."""
     shares = (deviation <= _TOLERANCE).mean(axis=1)
     own_level = np.median(bottom, axis=1, keepdims=True)

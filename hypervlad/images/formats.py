@@ -133,7 +133,7 @@ class DecodedImage:
         not square.
     """
 
-    pixels: NDArray
+    pixels: NDArray[Any]
     pixel_size: float | None = None
     scan_rows: int | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -277,7 +277,7 @@ def _check_pnm(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> None:
             )
 
 
-def _deep_pixels(file: BinaryIO, kind: str) -> NDArray:
+def _deep_pixels(file: BinaryIO, kind: str) -> NDArray[Any]:
     import imagecodecs
 
     file.seek(0)
@@ -381,7 +381,7 @@ def _codestream_start(file: BinaryIO) -> int:
     return 0  # where there is none, so that the file has no size
 
 
-def image_pixels(image: Image.Image) -> NDArray:
+def image_pixels(image: Image.Image) -> NDArray[Any]:
     """Return the pixels of a Pillow image: palette applied, CMYK as RGB, without alpha."""
     mode = image.mode
     if mode == "P":
@@ -407,12 +407,12 @@ def is_partly_transparent(path: str | os.PathLike[str]) -> bool:
     return False
 
 
-def _palette_pixels(image: Image.Image) -> NDArray:
+def _palette_pixels(image: Image.Image) -> NDArray[Any]:
     entries = np.array(image.getpalette("RGB") or [], dtype=np.uint8).reshape(-1, 3)
     return apply_palette(np.asarray(image), entries)
 
 
-def apply_palette(indices: NDArray, palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def apply_palette(indices: NDArray[Any], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return palette indices (H, W) as grey (H, W) if all colours are grey, else as RGB.
 
     Many instruments store grey BMPs and GIFs with a palette of greys.
@@ -421,7 +421,8 @@ def apply_palette(indices: NDArray, palette: NDArray[np.uint8]) -> NDArray[np.ui
     table[: len(palette)] = palette[: len(table)]
     if (palette == palette[:, :1]).all():
         table = table[:, 0]
-    return table[indices]
+    found: NDArray[np.uint8] = table[indices]
+    return found
 
 
 _strict_lock = threading.Lock()

@@ -97,7 +97,7 @@ def _check_page(page: int, n_pages: int, name: str) -> None:
         )
 
 
-def _read_values(file: BinaryIO, offset: int, dtype: str, shape: tuple[int, int]) -> NDArray:
+def _read_values(file: BinaryIO, offset: int, dtype: str, shape: tuple[int, int]) -> NDArray[Any]:
     file.seek(offset)
     values = np.fromfile(file, dtype=dtype, count=shape[0] * shape[1])
     return values.reshape(shape)  # an error if the file ends before

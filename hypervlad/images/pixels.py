@@ -20,7 +20,7 @@ _DIGEST_BYTES = 32
 _LAYOUT = "expected an array of shape (height, width), (height, width, 3) or (height, width, 4)"
 
 
-def as_pixels(array: Any, name: str, max_pixels: int | None = None) -> NDArray:
+def as_pixels(array: Any, name: str, max_pixels: int | None = None) -> NDArray[Any]:
     """Convert an array of pixels to (H, W) or (H, W, 3) without changing its values.
 
     Parameters
@@ -95,7 +95,7 @@ def check_size(
     )
 
 
-def select_channel(array: Any, channel: int, name: str) -> NDArray:
+def select_channel(array: Any, channel: int, name: str) -> NDArray[Any]:
     """Return one channel of an array of pixels as grey.
 
     Parameters
@@ -128,7 +128,7 @@ def select_channel(array: Any, channel: int, name: str) -> NDArray:
     return pixels[:, :, channel] if pixels.ndim == 3 else pixels
 
 
-def _to_numpy(array: Any, name: str) -> NDArray:
+def _to_numpy(array: Any, name: str) -> NDArray[Any]:
     if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
         raise ImageReadError(
             f"{name}: a masked array with masked pixels; fill them first with array.filled(value)"
@@ -142,7 +142,7 @@ def _to_numpy(array: Any, name: str) -> NDArray:
         ) from error
 
 
-def _check_type(pixels: NDArray, name: str) -> None:
+def _check_type(pixels: NDArray[Any], name: str) -> None:
     kind = pixels.dtype.kind
     if kind in "buif":
         return
@@ -162,7 +162,7 @@ def _check_type(pixels: NDArray, name: str) -> None:
     )
 
 
-def _check_shape(pixels: NDArray, name: str) -> NDArray:
+def _check_shape(pixels: NDArray[Any], name: str) -> NDArray[Any]:
     shape = pixels.shape
     if 0 in shape:
         raise ImageReadError(f"{name}: an array of shape {shape} has no pixels; {_LAYOUT}")
@@ -188,7 +188,7 @@ def _check_shape(pixels: NDArray, name: str) -> NDArray:
     )
 
 
-def _check_finite(pixels: NDArray, name: str) -> NDArray:
+def _check_finite(pixels: NDArray[Any], name: str) -> NDArray[Any]:
     if pixels.dtype.itemsize > 8:
         with np.errstate(over="ignore"):  # overflow to infinity is reported below
             pixels = pixels.astype(np.float64)
@@ -213,7 +213,7 @@ _SAMPLED = 1 << 16  # fewer values are sorted as they are
 Rule = tuple[str, float, float]
 
 
-def scaling_rule(pixels: NDArray, options: ReadOptions, name: str = "image") -> Rule:
+def scaling_rule(pixels: NDArray[Any], options: ReadOptions, name: str = "image") -> Rule:
     """Return the rule by which `options` scale these pixels: its name and two numbers.
 
     Options that give the same pixels give the same rule (for example, the percentiles have no
@@ -252,7 +252,7 @@ def scaling_rule(pixels: NDArray, options: ReadOptions, name: str = "image") -> 
     return ("percentile", *options.percentiles)
 
 
-def scale_pixels(pixels: NDArray, rule: Rule) -> NDArray[np.float32]:
+def scale_pixels(pixels: NDArray[Any], rule: Rule) -> NDArray[np.float32]:
     """Scale pixels to [0, 1] by `rule`.
 
     Parameters
@@ -276,9 +276,11 @@ def scale_pixels(pixels: NDArray, rule: Rule) -> NDArray[np.float32]:
     if low == high:
         return np.zeros(pixels.shape, dtype=np.float32)
     if pixels.dtype == np.uint8 and (low, high) == (0.0, 255.0):
-        return np.divide(pixels, np.float32(255), dtype=np.float32)
+        scaled: NDArray[np.float32] = np.divide(pixels, np.float32(255), dtype=np.float32)
+        return scaled
     if pixels.dtype == np.float32 and (low, high) == (0.0, 1.0):
-        return np.clip(pixels, 0, 1)
+        clipped: NDArray[np.float32] = np.clip(pixels, 0, 1)
+        return clipped
     if pixels.dtype == np.uint16 and pixels.size > _N_LEVELS:
         # Scaling each level once and looking it up gives the same numbers several times faster.
         levels = _affine(np.arange(_N_LEVELS, dtype=np.uint16)[:, None], low, high)[:, 0]
@@ -296,7 +298,9 @@ def _look_up(pixels: NDArray[np.uint16], levels: NDArray[np.float32]) -> NDArray
     return found
 
 
-def percentile_limits(pixels: NDArray, percentiles: tuple[float, float]) -> tuple[float, float]:
+def percentile_limits(
+    pixels: NDArray[Any], percentiles: tuple[float, float]
+) -> tuple[float, float]:
     """Return two percentiles of all values, linearly interpolated between order statistics.
 
     Equal to ``numpy.percentile``, but exact for integers of any width, and several times faster for
@@ -332,7 +336,7 @@ def percentile_limits(pixels: NDArray, percentiles: tuple[float, float]) -> tupl
     return low, high
 
 
-def _type_limits(pixels: NDArray) -> tuple[float, float] | None:
+def _type_limits(pixels: NDArray[Any]) -> tuple[float, float] | None:
     """Return black and white by the data type; None for floats beyond [0, 1]."""
     if pixels.dtype.kind in "ui":
         info = np.iinfo(pixels.dtype)
@@ -342,7 +346,7 @@ def _type_limits(pixels: NDArray) -> tuple[float, float] | None:
     return 0.0, 1.0
 
 
-def _order_statistics(values: NDArray, ranks: list[int]) -> dict[int, float]:
+def _order_statistics(values: NDArray[Any], ranks: list[int]) -> dict[int, float]:
     """Return the values at these ranks, counted from 0, as sorting would give them."""
     if len(values) < _SAMPLED:
         return _partitioned(values, ranks)
@@ -368,7 +372,7 @@ def _n_sampled(n_values: int) -> int:
     return 2 * (n_values // _SAMPLE_STEP) + 16  # twice the expected number: hardly ever too few
 
 
-def _partitioned(values: NDArray, ranks: list[int], n_below: int = 0) -> dict[int, float]:
+def _partitioned(values: NDArray[Any], ranks: list[int], n_below: int = 0) -> dict[int, float]:
     part = np.partition(values, [rank - n_below for rank in ranks])
     return {rank: float(part[rank - n_below]) for rank in ranks}
 
@@ -378,7 +382,7 @@ def _between(low: float, high: float, fraction: float) -> float:
     return low if low == high else low * (1 - fraction) + high * fraction
 
 
-def _affine(pixels: NDArray, low: float, high: float) -> NDArray[np.float32]:
+def _affine(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
     """Return (pixels - low) / (high - low), clipped, computed in float64 block by block."""
     scaled = np.empty(pixels.shape, dtype=np.float32)
     # Halved so that neither high - low nor value - low can overflow; exact, as halving is.
@@ -396,7 +400,7 @@ def _affine(pixels: NDArray, low: float, high: float) -> NDArray[np.float32]:
     return np.clip(scaled, 0.0, 1.0, out=scaled)
 
 
-def is_blank(pixels: NDArray) -> bool:
+def is_blank(pixels: NDArray[Any]) -> bool:
     """Return whether all pixels of an image are equal.
 
     Examples
@@ -411,7 +415,7 @@ def is_blank(pixels: NDArray) -> bool:
 # --- digests ------------------------------------------------------------------------------------
 
 
-def pixel_digest(pixels: NDArray, rule: Rule) -> str:
+def pixel_digest(pixels: NDArray[Any], rule: Rule) -> str:
     """Return the SHA-256 of pixels as they are stored, and of the rule that scales them."""
     stored = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
     header = json.dumps([stored.dtype.str, stored.shape, rule])

@@ -449,7 +449,8 @@ def _list_of_array(images: Any) -> list[Any]:
     array = np.asarray(images)
     if array.dtype.kind in "OUST" or array.dtype.names:
         if array.ndim == 1:
-            return array.tolist()
+            found: list[Any] = array.tolist()
+            return found
         raise ImageReadError(
             f"image list: an array of {array.dtype} with shape {array.shape}; expected a flat "
             "list of paths; use its ravel().tolist()"
@@ -519,7 +520,7 @@ def _warn_of_pages(name: str, kind: str) -> None:
     )
 
 
-def _banner_rows(pixels: NDArray, scan_rows: int | None) -> int:
+def _banner_rows(pixels: NDArray[Any], scan_rows: int | None) -> int:
     return find_banner(pixels) if scan_rows is None else pixels.shape[0] - scan_rows
 
 

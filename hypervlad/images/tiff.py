@@ -139,7 +139,10 @@ def _smallest_level(page: TiffPage, following: Iterable[Any], needed: NeededSize
         for level in takewhile(lambda each: each.subfiletype & _REDUCED, candidates)
         if _is_copy(level, page) and level.imagelength >= height and level.imagewidth >= width
     ]
-    return min([page, *levels], key=lambda level: level.imagelength * level.imagewidth)
+    smallest: TiffPage = min(
+        [page, *levels], key=lambda level: level.imagelength * level.imagewidth
+    )
+    return smallest
 
 
 def _is_copy(level: TiffPage, page: TiffPage) -> bool:
@@ -314,7 +317,7 @@ def _n_bytes(page: TiffPage) -> int:
     return page.imagelength * page.imagewidth * page.samplesperpixel * bits // 8
 
 
-def _interpret(pixels: NDArray, page: TiffPage, drop_alpha: bool) -> NDArray:
+def _interpret(pixels: NDArray[Any], page: TiffPage, drop_alpha: bool) -> NDArray[Any]:
     """Convert stored samples to grey or RGB, or to grey samples if alpha is not dropped."""
     photometric = int(page.photometric)
     n_colours = _N_COLOURS[photometric]
@@ -334,24 +337,26 @@ def _interpret(pixels: NDArray, page: TiffPage, drop_alpha: bool) -> NDArray:
     return pixels
 
 
-def _palette_entries(colormap: NDArray) -> NDArray[np.uint8]:
+def _palette_entries(colormap: NDArray[Any]) -> NDArray[np.uint8]:
     entries = np.asarray(colormap).T
     # The standard has 16-bit values, but some programs write 8-bit ones.
     return (entries >> 8 if entries.max() > 255 else entries).astype(np.uint8)
 
 
-def _invert(pixels: NDArray, bits: int | tuple[int, ...]) -> NDArray:
+def _invert(pixels: NDArray[Any], bits: int | tuple[int, ...]) -> NDArray[Any]:
     """Return pixels whose zero is white with zero as black."""
     if pixels.dtype.kind in "bi":
         return ~pixels
     if pixels.dtype.kind == "u":
         top = 2 ** (bits if isinstance(bits, int) else 8 * pixels.itemsize) - 1
-        return pixels.dtype.type(top) - pixels
-    is_unit = pixels.min() >= 0 and pixels.max() <= 1
-    return 1 - pixels if is_unit else -pixels
+        inverted: NDArray[Any] = pixels.dtype.type(top) - pixels
+    else:
+        is_unit = pixels.min() >= 0 and pixels.max() <= 1
+        inverted = 1 - pixels if is_unit else -pixels
+    return inverted
 
 
-def _cmyk_to_rgb(pixels: NDArray) -> NDArray:
+def _cmyk_to_rgb(pixels: NDArray[Any]) -> NDArray[Any]:
     """Convert as ``PIL.Image.convert`` does: without colour profile, inks as opaque filters."""
     top = np.iinfo(pixels.dtype).max
     ink = pixels.astype(np.float64) / top

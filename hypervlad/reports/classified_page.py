@@ -215,7 +215,8 @@ def page_data(
 def kinds_of(found: Classification) -> list[str]:
     """Return the kind of each prediction; without a judgement, whether like the training images."""
     if found.judgement is not None:
-        return found.judgement.kind.tolist()
+        kinds: list[str] = found.judgement.kind.tolist()
+        return kinds
     return [OUT_OF_DISTRIBUTION if unlike else LIKE_TRAINING for unlike in found.unlike_training]
 
 

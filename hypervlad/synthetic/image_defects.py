@@ -117,10 +117,11 @@ def _is_changed(before: FloatMap, after: FloatMap, visible: float) -> NDArray[np
 
 
 # Each maker returns the changed image and the strength of the defect, 0 to 1, at every pixel.
-Maker = Callable[[Generator, FloatMap, float], tuple[NDArray, NDArray]]
+Change = tuple[NDArray[np.floating], NDArray[np.floating]]
+Maker = Callable[[Generator, FloatMap, float], Change]
 
 
-def _add_scratch(rng: Generator, image: FloatMap, contrast: float) -> tuple[NDArray, NDArray]:
+def _add_scratch(rng: Generator, image: FloatMap, contrast: float) -> Change:
     shape, unit = image.shape[:2], _unit(image)
     length = _between(rng, 40, 300) * unit
     width = max(rng.uniform(1, 3) * unit, 1.0)
@@ -134,7 +135,7 @@ def _add_scratch(rng: Generator, image: FloatMap, contrast: float) -> tuple[NDAr
     return image + amplitude * _per_channel(line, image), line
 
 
-def _add_stain(rng: Generator, image: FloatMap, contrast: float) -> tuple[NDArray, NDArray]:
+def _add_stain(rng: Generator, image: FloatMap, contrast: float) -> Change:
     shape, unit = image.shape[:2], _unit(image)
     blob = random_blob(rng, shape, _between(rng, 15, 60) * unit)
     stain = _softened(blob, rng.uniform(1, 4) * unit)
@@ -145,7 +146,7 @@ def _add_stain(rng: Generator, image: FloatMap, contrast: float) -> tuple[NDArra
     return image + amplitude * _per_channel(stain, image) * light, stain
 
 
-def _add_band(rng: Generator, image: FloatMap, contrast: float) -> tuple[NDArray, NDArray]:
+def _add_band(rng: Generator, image: FloatMap, contrast: float) -> Change:
     axis = int(rng.integers(2))
     extent = image.shape[axis]
     width = max(_between(rng, 0.015, 0.12) * min(image.shape[:2]), 2.0)
@@ -159,7 +160,7 @@ def _add_band(rng: Generator, image: FloatMap, contrast: float) -> tuple[NDArray
     return image + amplitude * _per_channel(band, image), band
 
 
-def _add_blur(rng: Generator, image: FloatMap, contrast: float) -> tuple[NDArray, NDArray]:
+def _add_blur(rng: Generator, image: FloatMap, contrast: float) -> Change:
     unit = _unit(image)
     area = _softened(random_blob(rng, image.shape[:2], _between(rng, 25, 80) * unit), 3 * unit)
     sigma = _between(rng, 1.5, 5.0) * max(unit, 0.7)
@@ -169,7 +170,7 @@ def _add_blur(rng: Generator, image: FloatMap, contrast: float) -> tuple[NDArray
     return image + _per_channel(area, image) * (blurred - image), area
 
 
-def _add_gradient(rng: Generator, image: FloatMap, contrast: float) -> tuple[NDArray, NDArray]:
+def _add_gradient(rng: Generator, image: FloatMap, contrast: float) -> Change:
     shape = image.shape[:2]
     rows = np.linspace(-1, 1, shape[0])[:, None]
     columns = np.linspace(-1, 1, shape[1])[None]
@@ -181,7 +182,7 @@ def _add_gradient(rng: Generator, image: FloatMap, contrast: float) -> tuple[NDA
     return image + amplitude * _per_channel(rise, image), rise
 
 
-def _add_pits(rng: Generator, image: FloatMap, contrast: float) -> tuple[NDArray, NDArray]:
+def _add_pits(rng: Generator, image: FloatMap, contrast: float) -> Change:
     shape, unit = image.shape[:2], _unit(image)
     strength, remaining = np.zeros(shape), np.ones(shape)
     for _ in range(rng.integers(1, 4)):
@@ -203,7 +204,8 @@ _MAKERS: dict[str, Maker] = {
 
 def _unit(image: FloatMap) -> float:
     """Return a 348th of the image's shorter side, as in `make_nanofibre_images`."""
-    return min(image.shape[:2]) / 348
+    side: int = min(image.shape[:2])
+    return side / 348
 
 
 def _between(rng: Generator, low: float, high: float) -> float:
@@ -215,7 +217,9 @@ def _sign(rng: Generator) -> float:
     return float(rng.choice([-1.0, 1.0]))
 
 
-def _axes(rng: Generator, shape: tuple[int, ...]) -> tuple[NDArray, NDArray]:
+def _axes(
+    rng: Generator, shape: tuple[int, ...]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the coordinates of the pixels along and across a random line through the image."""
     centre, angle = rng.uniform(0.15, 0.85, 2) * shape, rng.uniform(0, np.pi)
     rows = np.arange(shape[0])[:, None] - centre[0]
@@ -224,9 +228,10 @@ def _axes(rng: Generator, shape: tuple[int, ...]) -> tuple[NDArray, NDArray]:
     return along, rows * np.cos(angle) - columns * np.sin(angle)
 
 
-def _softened(region: NDArray[np.bool_], sigma: float) -> NDArray:
-    return gaussian_filter(region.astype(np.float32), sigma, mode="nearest")
+def _softened(region: NDArray[np.bool_], sigma: float) -> FloatMap:
+    soft: FloatMap = gaussian_filter(region.astype(np.float32), sigma, mode="nearest")
+    return soft
 
 
-def _per_channel(change: NDArray, image: FloatMap) -> NDArray:
+def _per_channel(change: NDArray[np.floating], image: FloatMap) -> NDArray[np.floating]:
     return change[..., None] if image.ndim == 3 else change

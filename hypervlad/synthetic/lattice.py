@@ -207,4 +207,5 @@ def _detected(rng: np.random.Generator, signal: FloatMap) -> FloatMap:
     low, high = np.quantile(image, [0.002, 0.998])
     black, white = rng.uniform(0.0, 0.2), rng.uniform(0.6, 1.0)
     image = black + (white - black) * (image - low) / max(float(high - low), 1e-6)
-    return np.clip(image, 0, 1).astype(np.float32)
+    detected: FloatMap = np.clip(image, 0, 1).astype(np.float32)
+    return detected

@@ -102,7 +102,7 @@ def _make_image(
 def _which_are_defective(n: int, share: float, seed: int) -> NDArray[np.bool_]:
     """Choose images so that every prefix of the list has the share, within one image."""
     start = np.random.default_rng([0, seed]).random()
-    steps = np.floor(start + share * np.arange(n + 1))
+    steps: NDArray[np.float64] = np.floor(start + share * np.arange(n + 1))
     return np.diff(steps) > 0
 
 

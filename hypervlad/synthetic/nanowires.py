@@ -473,7 +473,7 @@ def _draw_line(
     # The tilt about the x axis shortens vertical lengths.
     across, up = np.cos(heading), np.sin(heading) * np.cos(deposit.tilt)
     length = _LENGTH * deposit.width * float(np.exp(rng.normal(0, 0.4))) * np.hypot(across, up)
-    return worm_like_chains(
+    line: FloatMap = worm_like_chains(
         rng,
         anchors=anchor[None] + rng.uniform(0, 1, (1, 2)),
         headings=np.array([np.arctan2(-up, across)]),
@@ -482,6 +482,7 @@ def _draw_line(
         step=1.0,
         stiffness=2 * deposit.width,
     )[0]
+    return line
 
 
 def _within(
@@ -508,7 +509,9 @@ def _within(
     return line[first:last]
 
 
-def _body(line: FloatMap, radius: float, shape: tuple[int, ...]) -> tuple[NDArray, NDArray]:
+def _body(
+    line: FloatMap, radius: float, shape: tuple[int, ...]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return rows and columns of the points under a wire, inside the surface."""
     along = np.gradient(line, axis=0)
     along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-6)

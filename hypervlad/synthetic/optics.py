@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ def _propagate(specimen: Specimen, rng: np.random.Generator, unit: float) -> Flo
     wave.imag = amplitude * np.sin(specimen.phase)
     spectrum = fft.fft2(wave, overwrite_x=True)
     spectrum *= _transfer(spectrum.shape, rng, unit)
-    image = fft.ifft2(spectrum, overwrite_x=True)
+    image: NDArray[np.complex64] = fft.ifft2(spectrum, overwrite_x=True)
     return image.real**2 + image.imag**2
 
 
@@ -103,7 +104,8 @@ def _illumination(rng: np.random.Generator, shape: tuple[int, int]) -> FloatMap:
     centre = rng.normal(0, 0.25, 2)
     width = rng.uniform(0.9, 2.5)
     beam = np.exp(-((rows - centre[0]) ** 2 + (cols - centre[1]) ** 2) / np.float32(2 * width**2))
-    return ((1 + tilt[0] * rows + tilt[1] * cols) * beam).astype(np.float32)
+    found: FloatMap = ((1 + tilt[0] * rows + tilt[1] * cols) * beam).astype(np.float32)
+    return found
 
 
 def _set_brightness(
@@ -114,7 +116,7 @@ def _set_brightness(
     measured = intensity if area is None or area.mean() < 0.2 else intensity[area]
     mean, std = float(measured.mean()), float(measured.std())
     # An almost empty field is not stretched to full contrast.
-    gain = contrast / max(std, 0.04 * mean, 1e-6)
+    gain: float = contrast / max(std, 0.04 * mean, 1e-6)
     return (level + gain * (intensity - mean)).astype(np.float32)
 
 
@@ -124,7 +126,8 @@ def _camera(image: FloatMap, rng: np.random.Generator) -> FloatMap:
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     image = image + noise * np.sqrt(np.maximum(image, 0.03) / np.float32(dose))
     image = gaussian_filter(image, rng.uniform(0.3, 0.75), mode="nearest", truncate=3.0)
-    return np.clip(image, 0, 1, dtype=np.float32)
+    clipped: FloatMap = np.clip(image, 0, 1, dtype=np.float32)
+    return clipped
 
 
 def scan_surface(
@@ -192,7 +195,8 @@ def _detected(signal: FloatMap, rng: np.random.Generator) -> FloatMap:
     lines = rng.standard_normal((len(image), 1), dtype=np.float32)
     image = image + lines * np.float32(rng.uniform(0, 0.012))
     image = gaussian_filter(image, rng.uniform(0.2, 0.6))
-    return np.clip(image, 0, 1).astype(np.float32)
+    detected: FloatMap = np.clip(image, 0, 1).astype(np.float32)
+    return detected
 
 
 def scan_wires(
@@ -227,7 +231,7 @@ def scan_wires(
     array of shape (H / sampling, W / sampling), float32 in [0, 1]
     """
     signal, substrate = _shaded(surface, width)
-    image = block_means(signal, sampling)
+    image: NDArray[np.floating] = block_means(signal, sampling)
     if blur > 0:
         image = gaussian_filter(image, blur, mode="nearest")
     on_wire = block_means(np.isfinite(surface.along), sampling) >= 0.5
@@ -237,13 +241,15 @@ def scan_wires(
     low, high = low - 3 * deviation, max(high, substrate + contrast) + 3 * deviation
     image = image + np.float32(deviation) * rng.standard_normal(image.shape, dtype=np.float32)
     level, span = 0.04, 0.92
-    return np.clip(level + span * (image - low) / (high - low), 0, 1).astype(np.float32)
+    image = np.clip(level + span * (image - low) / (high - low), 0, 1)
+    return image.astype(np.float32)
 
 
-def block_means(values: NDArray, side: int) -> NDArray:
+def block_means(values: NDArray[np.generic], side: int) -> NDArray[Any]:
     """Return the means of blocks of side x side points."""
     height, width = (extent // side for extent in values.shape)
-    return values.reshape(height, side, width, side).mean(axis=(1, 3))
+    means: NDArray[Any] = values.reshape(height, side, width, side).mean(axis=(1, 3))
+    return means
 
 
 def _contrast(image: FloatMap, on_wire: NDArray[np.bool_], substrate: float) -> float:

@@ -134,7 +134,8 @@ def _balanced_labels(n: int, names: Sequence[str], seed: int) -> NDArray[np.str_
     n_rounds = -(-n // len(names))
     rng = np.random.default_rng([_LABELS, seed])
     order = np.concatenate([rng.permutation(len(names)) for _ in range(n_rounds)])[:n]
-    return np.asarray(names)[order]
+    labels: NDArray[np.str_] = np.asarray(names)[order]
+    return labels
 
 
 def _class_names(n_classes: int) -> tuple[str, ...]:

@@ -132,7 +132,8 @@ def _radius_along(
     from_end = from_start[:, -1:] - from_start
     to_cap = np.minimum(1.0, np.minimum(from_start, from_end) / radius[:, None])
     cap = np.sqrt(np.maximum(0.0, 1.0 - (1.0 - to_cap) ** 2))
-    return (radius[:, None] * np.maximum(0.3, 1 + roughness * wobble) * cap).astype(np.float32)
+    found: NDArray[np.floating] = radius[:, None] * np.maximum(0.3, 1 + roughness * wobble) * cap
+    return found.astype(np.float32)
 
 
 def _chord(
@@ -153,7 +154,7 @@ def _chord(
         profile = profile * np.where(
             inside, 1, 1 + 0.35 * np.cos(2 * np.pi * walls.n_shells * depth)
         )
-    chord = local_radius[..., None] * profile
+    chord: NDArray[np.floating] = local_radius[..., None] * profile
     if walls.septum_spacing and walls.inner_ratio:
         pitch = walls.septum_spacing * radius[:, None]
         # The compartments of real bamboo fibres are uneven, so the phase runs at varying speed.
@@ -326,9 +327,10 @@ def _holey(
         distance = np.sqrt((rows - np.float32(row)) ** 2 + (cols - np.float32(col)) ** 2)
         np.minimum(to_edge, distance - np.float32(radius), out=to_edge)
     sharpness = np.float32(unit * rng.uniform(0.5, 1.5))
-    film = 1 / (1 + np.exp(-np.clip(to_edge / sharpness, -30, 30)))
+    film: FloatMap = 1 / (1 + np.exp(-np.clip(to_edge / sharpness, -30, 30)))
     rim = np.float32(unit * rng.uniform(4, 12))
-    return film * (1 + np.float32(rng.uniform(0, 1.5)) * np.exp(-np.abs(to_edge) / rim))
+    film *= 1 + np.float32(rng.uniform(0, 1.5)) * np.exp(-np.abs(to_edge) / rim)
+    return film
 
 
 def _spread_points(
@@ -360,4 +362,5 @@ def _grid_bar(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> 
     reach = 0.5 * min(shape) * rng.uniform(0.62, 0.9)
     rough = np.float32(unit * rng.uniform(0.3, 1.5)) * smooth_noise(rng, shape, 9 * unit, octaves=2)
     inside = (along + rough - np.float32(reach)) / np.float32(unit * rng.uniform(0.6, 2.0))
-    return (1 / (1 + np.exp(-np.clip(inside, -30, 30)))).astype(np.float32)
+    opaque: NDArray[np.floating] = 1 / (1 + np.exp(-np.clip(inside, -30, 30)))
+    return opaque.astype(np.float32)
