@@ -43,7 +43,7 @@ class LayerProjection(NamedTuple):
 
     def apply(self, features: np.ndarray) -> np.ndarray:
         """Project features (n, C_l) to (n, d_l)."""
-        centred = features - self.mean
+        centred: np.ndarray = features - self.mean
         return centred * self.scale if self.components is None else centred @ self.components.T
 
 

@@ -139,7 +139,8 @@ def axis_weights(n_in: int, n_out: int, mode: str) -> csr_array:
 
 
 def _triangle(x: np.ndarray) -> np.ndarray:
-    return np.maximum(1 - x, 0)
+    weights: np.ndarray = np.maximum(1 - x, 0)
+    return weights
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:

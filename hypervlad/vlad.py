@@ -226,7 +226,8 @@ def _codeword_blocks(
         raise ValueError(
             f"codewords of {codewords.shape[1]} dimensions do not fit maps of {sum(widths)}"
         )
-    return codewords.split(widths, dim=1)
+    blocks: tuple[torch.Tensor, ...] = codewords.split(widths, dim=1)
+    return blocks
 
 
 def _assign_chunk(
@@ -262,7 +263,8 @@ def _scores(
         enlarged = enlarge(own.flatten(0, 1), size)
         total = enlarged if total is None else total.add_(enlarged)
     assert total is not None
-    return total.unflatten(0, (-1, n_groups))
+    scores: torch.Tensor = total.unflatten(0, (-1, n_groups))
+    return scores
 
 
 def _mark(scores: torch.Tensor, first: int, bits: int) -> torch.Tensor:

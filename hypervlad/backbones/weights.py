@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -243,7 +243,9 @@ def _download(name: str, url: str, size_mb: float | None, target: Path) -> Path:
     reasons = []
     target.parent.mkdir(parents=True, exist_ok=True)
     host = urllib.parse.urlsplit(url).netloc
-    sources = [(host, size_mb, lambda: _from_url(url, target))]
+    sources: list[tuple[str, float | None, Callable[[], object]]] = [
+        (host, size_mb, lambda: _from_url(url, target))
+    ]
     if target.name == mobilenet_file.NAME:
         sources.append(("the package index", size_mb, lambda: mobilenet_file.fetch(target)))
     for source, size, fetch in sources:

@@ -145,5 +145,7 @@ class MicrographAugmentation:
         shift, factor = 2 * torch.rand(2, len(images), 1, 1, 1, generator=generator) - 1
         shift, factor = self.brightness * shift, 1 + self.contrast * factor
         mean = images.mean(dim=(1, 2, 3), keepdim=True)
-        changed = (images - mean) * factor.to(images.device) + mean + shift.to(images.device)
+        changed: torch.Tensor = (
+            (images - mean) * factor.to(images.device) + mean + shift.to(images.device)
+        )
         return changed.clamp(0, 1)

@@ -491,7 +491,7 @@ def _defective_class(classes: NDArray[Any]) -> int:
     ValueError
         If neither is known to be.
     """
-    names = classes.tolist()
+    names: list[Any] = classes.tolist()
     if ANOMALOUS in names:
         return names.index(ANOMALOUS)
     if NORMAL in names:

@@ -54,7 +54,8 @@ class Schedule:
         """Cut an epoch's samples into batches."""
         if self.even_batches:
             return order.tensor_split(math.ceil(len(order) / self.batch_size))
-        return order.split(self.batch_size)
+        batches: Sequence[torch.Tensor] = order.split(self.batch_size)
+        return batches
 
     def rate_factor(self, step: int) -> float:
         """Return the factor of all rates in a step, counted from 0 over all epochs."""

@@ -462,7 +462,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         """
         margins = self._margins(X)
         codes = margins.argmax(axis=1) if margins.shape[1] > 1 else (margins[:, 0] > 0).astype(int)
-        return self.classes_[codes]
+        labels: NDArray[Any] = self.classes_[codes]
+        return labels
 
     def tree_margins(self, X: NDArray[np.floating]) -> FloatArray:
         """Return what the trees add to the margins; 0 if there are none.
@@ -490,7 +491,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
 
     def _n_threads(self) -> int:
         """Return the number of threads for xgboost."""
-        return joblib.effective_n_jobs(self.n_jobs)
+        n_threads: int = joblib.effective_n_jobs(self.n_jobs)
+        return n_threads
 
     def _fit_shares(self, rows: TrainingRows) -> FloatArray:
         """Start boosting from the log shares of the classes; return the margins of the rows."""
@@ -641,7 +643,7 @@ def _checked_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> FloatAr
     """Return the weights of the rows of X, ones if None; ValueError if one is negative."""
     if sample_weight is not None and not isinstance(sample_weight, numbers.Number):
         check_column("sample_weight", sample_weight, "weights")
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float64)
+    weight: FloatArray = _check_sample_weight(sample_weight, X, dtype=np.float64)
     if (weight < 0).any():
         raise ValueError(f"sample_weight must not be negative; the smallest is {weight.min():g}.")
     return weight

@@ -124,6 +124,7 @@ def _principal_directions(X: NDArray[np.floating], n: int) -> NDArray[np.floatin
     if side <= _MAX_GRAM_SIDE:
         is_wide = X.shape[1] > side
         gram = X @ X.T if is_wide else X.T @ X
+        vectors: NDArray[np.floating]
         eigenvalues, vectors = scipy.linalg.eigh(gram, subset_by_index=(side - n, side - 1))
         # Eigenvalues have errors of a few eps of the largest: below that, directions are noise.
         if eigenvalues[0] > 100 * np.finfo(X.dtype).eps * eigenvalues[-1]:
@@ -263,7 +264,8 @@ def _one_thread() -> AbstractContextManager[object]:
 
     On a busy machine two threads that wait for each other took thirty times as long.
     """
-    return _thread_pools().limit(limits=1, user_api="blas")
+    limited: AbstractContextManager[object] = _thread_pools().limit(limits=1, user_api="blas")
+    return limited
 
 
 @functools.cache
@@ -280,7 +282,8 @@ def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
     """
     n_products = len(rows) ** 2 * rows.source.shape[1]
     limits = 1 if n_products < _MAX_PRODUCTS_OF_ONE_THREAD else None
-    return _thread_pools().limit(limits=limits, user_api="blas")
+    limited: AbstractContextManager[object] = _thread_pools().limit(limits=limits, user_api="blas")
+    return limited
 
 
 class FeatureBlocks:

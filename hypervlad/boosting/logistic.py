@@ -42,15 +42,18 @@ def probabilities(margins: FloatArray) -> FloatArray:
     if margins.shape[1] == 1:
         # Both from expit: 1 - p would lose the digits of a small p.
         return np.hstack([expit(-margins), expit(margins)])
-    return softmax(margins, axis=1)
+    found: FloatArray = softmax(margins, axis=1)
+    return found
 
 
 def log_losses(margins: FloatArray, codes: IntArray) -> FloatArray:
     """Return the negative log probability of each row's own class, shape (n,)."""
     if margins.shape[1] == 1:
         sign = np.where(codes == 1, 1.0, -1.0)
-        return np.logaddexp(0.0, -sign * margins[:, 0])
-    return -log_softmax(margins, axis=1)[np.arange(len(codes)), codes]
+        losses: FloatArray = np.logaddexp(0.0, -sign * margins[:, 0])
+    else:
+        losses = -log_softmax(margins, axis=1)[np.arange(len(codes)), codes]
+    return losses
 
 
 def margin_offset(ratio: FloatArray) -> FloatArray:

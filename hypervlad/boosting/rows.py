@@ -57,7 +57,8 @@ class TrainingRows:
     def groups_of_class(self) -> list[int]:
         """Return the number of groups in which each class appears."""
         pairs = np.unique(np.column_stack([self.codes, self.groups]), axis=0)
-        return np.bincount(pairs[:, 0]).tolist()
+        counts: list[int] = np.bincount(pairs[:, 0]).tolist()
+        return counts
 
 
 def training_rows(
@@ -97,7 +98,8 @@ def scaled_to_one(values: FloatArray, name: str) -> FloatArray:
             f"{name} must not differ by a factor above {_MAX_RATIO:g}; the values are from "
             f"{smallest:g} to {largest:g}."
         )
-    return np.ldexp(values, -np.frexp(largest)[1])  # exact, as a power of two
+    scaled: FloatArray = np.ldexp(values, -np.frexp(largest)[1])  # exact, as a power of two
+    return scaled
 
 
 def _named(labels: Iterable[Any]) -> str:
@@ -133,7 +135,8 @@ def class_weights(
         return np.ones(len(classes))
     if isinstance(class_weight, str):
         share = np.bincount(codes, weights=weight, minlength=len(classes))
-        return share.sum() / (len(classes) * share)
+        balanced: FloatArray = share.sum() / (len(classes) * share)
+        return balanced
     labels = classes.tolist()
     unknown = [label for label in class_weight if label not in labels]
     if unknown:

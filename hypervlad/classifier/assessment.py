@@ -71,7 +71,7 @@ class Judgement:
     def labels(self) -> NDArray[Any]:
         """The most probable class of each image (object array); None for a skipped image."""
         codes = np.nan_to_num(self.proba).argmax(axis=1)
-        found = self.classes[codes].astype(object)
+        found: NDArray[Any] = self.classes[codes].astype(object)
         found[self.kind == UNREADABLE] = None
         return found
 
@@ -270,7 +270,7 @@ def most_probable(proba: NDArray[np.floating], classes: NDArray[Any]) -> NDArray
     If some rows are NaN, an object array with None in their place.
     """
     skipped = np.isnan(proba[:, 0])
-    labels = classes[np.where(skipped[:, None], 0.0, proba).argmax(axis=1)]
+    labels: NDArray[Any] = classes[np.where(skipped[:, None], 0.0, proba).argmax(axis=1)]
     if skipped.any():
         labels = labels.astype(object)
         labels[skipped] = None

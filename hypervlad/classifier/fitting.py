@@ -368,9 +368,9 @@ def checked_weights(weights: Any) -> np.ndarray:
 def of_length(what: str, values: Any, n_images: int) -> np.ndarray:
     """Return values as an array; ValueError unless there is one for each image."""
     # As an array of objects: in a list of strings with a missing one, NumPy would make NaN "nan".
-    values = np.array(values, dtype=object) if isinstance(values, list) else np.asarray(values)
-    if len(values) != n_images:
+    found = np.array(values, dtype=object) if isinstance(values, list) else np.asarray(values)
+    if len(found) != n_images:
         raise ValueError(
-            f"{len(values)} {what} for {counted(n_images, 'image')}: give one for each image"
+            f"{len(found)} {what} for {counted(n_images, 'image')}: give one for each image"
         )
-    return values
+    return found

@@ -514,7 +514,8 @@ def _usual(
         else overall
         for code in range(n_classes)
     ]
-    return np.maximum(np.array(usual), _MIN_DISTANCE)
+    limited: NDArray[np.float64] = np.maximum(np.array(usual), _MIN_DISTANCE)
+    return limited
 
 
 def _smallest(

@@ -127,7 +127,8 @@ def load_encoder(
 
     model = load(path, weights=weights)
     encoder: HypercolumnVLAD = getattr(model, "encoder_", model)
-    return encoder.set_params(device=device, memory=_memory(cache))
+    encoder.set_params(device=device, memory=_memory(cache))
+    return encoder
 
 
 def load_model(path: Path, weights: str | None, kind: type[Any], command: str) -> Any:

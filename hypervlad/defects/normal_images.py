@@ -399,8 +399,9 @@ def weights_of(spreads: FloatArray) -> NDArray[np.float32]:
     A third of the mean spread is added, as variances are, so that no part counts alone by chance.
     """
     typical = float(spreads.mean()) or 1.0  # 0 for copies of one image
-    weights = 1 / np.hypot(spreads, typical / 3)
-    return (weights / weights.sum()).astype(np.float32)
+    weights: FloatArray = 1 / np.hypot(spreads, typical / 3)
+    weights /= weights.sum()
+    return weights.astype(np.float32)
 
 
 def whitened(

@@ -45,7 +45,8 @@ class ReferenceCells:
     @property
     def n_features(self) -> int:
         """Length of a cell's vector."""
-        return self.cells.shape[1]
+        n_features: int = self.cells.shape[1]
+        return n_features
 
     def scores(
         self, maps: CellMaps, image: PreparedImage

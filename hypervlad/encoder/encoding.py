@@ -136,11 +136,11 @@ class EncodedImages:
         ndarray of shape (n_images, ...)
             Of the values' type; the values themselves if no image was skipped.
         """
-        values = self.vectors if values is None else np.asarray(values)
+        found = self.vectors if values is None else np.asarray(values)
         if not self.skipped:
-            return values
-        rows = np.full((self.n_images, *values.shape[1:]), fill, dtype=values.dtype)
-        rows[self.positions] = values
+            return found
+        rows = np.full((self.n_images, *found.shape[1:]), fill, dtype=found.dtype)
+        rows[self.positions] = found
         return rows
 
     @property
@@ -366,7 +366,7 @@ def finish_pooled(means: torch.Tensor, pooled: bool | str) -> torch.Tensor:
     """Return averages (n, channels) as the parameter `pooled` wants them."""
     if pooled != "unit":
         return means
-    lengths = torch.linalg.vector_norm(means, dim=1, keepdim=True)
+    lengths: torch.Tensor = torch.linalg.vector_norm(means, dim=1, keepdim=True)
     return means / lengths.clamp_min(1e-12)
 
 

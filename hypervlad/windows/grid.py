@@ -293,7 +293,8 @@ def _enlarged(
     pixels = (np.arange(n_pixels) + 0.5) * (extent / n_pixels) - 0.5
     place = np.interp(pixels, centres, np.arange(len(centres)))
     low = np.floor(place).astype(np.intp)
-    found, rise = rows[low], rows[np.minimum(low + 1, len(rows) - 1)]
+    found: NDArray[np.float32] = rows[low]
+    rise = rows[np.minimum(low + 1, len(rows) - 1)]
     rise -= found
     rise *= (place - low).astype(np.float32)[:, None]
     found += rise
