@@ -297,7 +297,7 @@ def _check_keys(value: Any, where: str = "header") -> None:
             _check_keys(item, where)
 
 
-def _storable(key: str, array: NDArray[Any]) -> NDArray[Any]:
+def _storable(key: object, array: NDArray[Any]) -> NDArray[Any]:
     array = np.asarray(array)
     native = array.dtype.newbyteorder("=")
     if native not in _DTYPES or not isinstance(key, str) or key == "__metadata__":
@@ -372,7 +372,7 @@ def _check_digest(data: bytes, name: str) -> None:
         )
 
 
-def _check_version(entry: dict[str, Any], name: str) -> None:
+def _check_version(entry: object, name: str) -> None:
     if not isinstance(entry, dict) or not isinstance(entry["format"], int):
         raise TypeError("the format's version is not a number")
     if entry["format"] > FORMAT_VERSION:

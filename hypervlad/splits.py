@@ -150,7 +150,8 @@ def group_folds(
     >>> [len(test) for train, test in folds]  # the only AFM image is never tested
     [2, 2, 2]
     """
-    if isinstance(n_splits, bool) or not isinstance(n_splits, int | np.integer) or n_splits < 2:
+    is_integer = isinstance(n_splits, int | np.integer)
+    if isinstance(n_splits, bool) or not is_integer or n_splits < 2:
         raise ValueError(f"n_splits is a whole number of folds, at least 2; got {n_splits!r}.")
     counts, group_of_row = _class_counts_by_group(y, groups)
     pinned = _pin_sole_groups(counts)

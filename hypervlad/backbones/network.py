@@ -493,12 +493,12 @@ def check_taps(
 ) -> tuple[str, ...]:
     """Return taps by their names, or raise an error that lists the valid ones."""
     valid = _layer_names(module, backbone)
-    given = (taps,) if isinstance(taps, (str, int)) else tuple(taps)
+    given: tuple[Any, ...] = (taps,) if isinstance(taps, (str, int)) else tuple(taps)
     if backbone.is_of_timm:  # whose blocks have numbers, too
         blocks = list(cast(Any, module).taps)
         numbers = range(-len(blocks), len(blocks))
         given = tuple(
-            blocks[t] if isinstance(t, Integral) and not isinstance(t, bool) and t in numbers else t
+            blocks[t] if not isinstance(t, bool) and isinstance(t, Integral) and t in numbers else t
             for t in given
         )
     if not given or len(set(given)) != len(given):

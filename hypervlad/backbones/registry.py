@@ -141,7 +141,8 @@ def register_backbone(
     >>> get_backbone("two_layers").taps
     ('0', '1')
     """
-    if not isinstance(name, str) or not name:
+    is_text = isinstance(name, str)
+    if not is_text or not name:
         raise ValueError(f"a backbone's name must be a non-empty string, not {name!r}")
     if name.startswith(TIMM):
         raise ValueError(f"{name!r}: names that begin with {TIMM} are those of networks of timm")
@@ -183,9 +184,10 @@ def get_backbone(name: str) -> Backbone:
     ValueError
         If there is none; the message lists near matches, or the registered ones.
     """
-    if isinstance(name, str) and name in _REGISTRY:
+    is_text = isinstance(name, str)
+    if is_text and name in _REGISTRY:
         return _REGISTRY[name]
-    if isinstance(name, str) and name.startswith(TIMM):
+    if is_text and name.startswith(TIMM):
         if name == TIMM:
             raise ValueError(f"{TIMM} lacks the name of a network, such as {TIMM}resnet50")
         if importlib.util.find_spec("timm") is None:

@@ -277,7 +277,7 @@ def _added(rows: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
     return [torch.stack(list(items)).sum(0) for items in zip(*rows, strict=True)]
 
 
-def check_codewords(words: Sequence[tuple[str, int]], codewords: Mapping[str, np.ndarray]) -> None:
+def check_codewords(words: object, codewords: Mapping[str, np.ndarray]) -> None:
     """Raise a ValueError unless each pair names a codebook and the number of a codeword."""
     if isinstance(words, str) or not isinstance(words, Sequence | np.ndarray):
         raise ValueError(f"words must be a list of (block, number), not {words!r}")

@@ -86,9 +86,7 @@ def find_images(
     return sorted(found.values(), key=lambda file: file.as_posix())
 
 
-def _find_one(
-    path: str | os.PathLike[str], include: Sequence[str], exclude: Sequence[str]
-) -> list[Path]:
+def _find_one(path: object, include: Sequence[str], exclude: Sequence[str]) -> list[Path]:
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str):
         raise ImageReadError(f"{path!r}: expected a path, got {type(path).__name__}")

@@ -94,7 +94,8 @@ class ReadOptions:
         set_field(self, "scaling", _checked_scaling(self.scaling))
         set_field(self, "percentiles", _checked_percentiles(self.percentiles))
         set_field(self, "max_pixels", _checked_max_pixels(self.max_pixels))
-        if not (isinstance(self.banner, str) and self.banner in BANNERS):
+        is_text = isinstance(self.banner, str)
+        if not (is_text and self.banner in BANNERS):
             raise ImageReadError(f"banner={self.banner!r}: expected one of {_quoted(BANNERS)}")
         if not isinstance(self.reduced, bool):
             raise ImageReadError(f"reduced={_shown(self.reduced)}: expected True or False")

@@ -313,8 +313,9 @@ def _streams_fit(page: TiffPage, file: BinaryIO) -> bool:
 
 def _n_bytes(page: TiffPage) -> int:
     """Return the smallest size of the uncompressed page; rows of odd bit depths are padded."""
-    bits = page.bitspersample if isinstance(page.bitspersample, int) else min(page.bitspersample)
-    return page.imagelength * page.imagewidth * page.samplesperpixel * bits // 8
+    bits: Any = page.bitspersample  # declared as int, but a tuple if samples of a pixel differ
+    n_bits: int = bits if isinstance(bits, int) else min(bits)
+    return page.imagelength * page.imagewidth * page.samplesperpixel * n_bits // 8
 
 
 def _interpret(pixels: NDArray[Any], page: TiffPage, drop_alpha: bool) -> NDArray[Any]:
@@ -328,7 +329,7 @@ def _interpret(pixels: NDArray[Any], page: TiffPage, drop_alpha: bool) -> NDArra
         return apply_palette(pixels, _palette_entries(page.colormap))
     if photometric == _SEPARATED and drop_alpha:
         return _cmyk_to_rgb(pixels)
-    bits = page.bitspersample
+    bits: Any = page.bitspersample  # an int or a tuple
     if photometric == _MIN_IS_WHITE:
         pixels = _invert(pixels, bits)
     if isinstance(bits, int) and 1 < bits < 8:

@@ -335,6 +335,6 @@ def _check_proba(proba: ArrayLike) -> FloatArray:
     return table
 
 
-def _check_count(name: str, value: int) -> None:
+def _check_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a whole number, at least 1; got {value!r}.")

@@ -315,7 +315,7 @@ def _check_drawn(name: str, value: Any) -> tuple[float, float]:
     low, high = _BOUNDS[name]
     pair = value if isinstance(value, tuple | list) else (value, value)
     fine = len(pair) == 2 and all(
-        isinstance(each, numbers.Real) and not isinstance(each, bool) and low <= float(each) <= high
+        not isinstance(each, bool) and isinstance(each, numbers.Real) and low <= float(each) <= high
         for each in pair
     )
     if not fine or pair[0] > pair[1] or (pair[0] != pair[1] and not np.isfinite(pair[1])):
