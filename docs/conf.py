@@ -16,7 +16,7 @@ from sphinx.application import Sphinx
 import hypervlad
 
 DOCS = Path(__file__).parent
-GENERATED = DOCS / "reference" / "generated"  # also where sphinx-gallery puts its lists of examples
+BENCHMARKS = DOCS.parent / "benchmarks"
 INVENTORIES = DOCS / "_build" / "inventories"
 
 project = "hypervlad"
@@ -92,8 +92,11 @@ def compiled_inventories() -> dict[str, tuple[str, str]]:
 
 intersphinx_mapping = compiled_inventories()
 
+toc_object_entries_show_parents = "hide"
+
 html_theme = "pydata_sphinx_theme"
 html_title = "hypervlad"
+html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["hypervlad.css"]
 html_show_sourcelink = False
@@ -130,6 +133,20 @@ def _write_commands(app: Sphinx) -> None:
     target.write_text(text, encoding="utf-8")
 
 
+def _copy_benchmarks(app: Sphinx) -> None:
+    """Copy the pages of the benchmarks into the site, with their links as they are there."""
+    topics = sorted(page.parent for page in BENCHMARKS.glob("*/README.md"))
+    for folder in [BENCHMARKS, *topics]:
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        text = re.sub(r"\]\((?:\.\./)*(?:benchmarks/)?(\w+)/README\.md", r"](\1.md", text)
+        text = text.replace("](../../docs/benchmarks/", "](").replace("](../../docs/", "](../")
+        name = "index" if folder == BENCHMARKS else folder.name
+        if name == "index":
+            names = [each.name for each in topics] + ["scaling"]
+            text += "\n```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
+        (DOCS / "benchmarks" / f"{name}.md").write_text(text, encoding="utf-8")
+
+
 def _by_last_name(app: Sphinx, env: Any, node: Any, content: nodes.Element) -> Any:
     """Resolve a name that is documented in another module than where a docstring uses it."""
     if node.get("refdomain") != "py":
@@ -160,5 +177,6 @@ def setup(app: Sphinx) -> None:
     """Register what the site needs beyond its extensions."""
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math, None))
     app.connect("builder-inited", _write_commands)
+    app.connect("builder-inited", _copy_benchmarks)
     app.connect("missing-reference", _by_last_name)
     app.connect("autodoc-skip-member", _is_of_scikit_learn)

@@ -1,0 +1,153 @@
+"""The documentation site, if `make docs` or `make gallery` has built it.
+
+All pages: alternative texts, no resource of another host, at most 1 MB. In a browser, a page of
+each kind at two widths, light and dark: contrast, width, and no message of an error.
+"""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import re
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from support.paths import ROOT
+
+SITE = ROOT / "docs" / "_build" / "html"
+MAX_BYTES = 1_000_000
+KINDS = [
+    "index.html",
+    "start/install.html",
+    "learn/index.html",
+    "learn/plot_1_classify.html",
+    "howto/groups.html",
+    "gallery/index.html",
+    "gallery/plot_why.html",
+    "explanation/dense_encoding.html",
+    "reference/api.html",
+    "reference/commands.html",
+    "reference/generated/hypervlad.MicrographClassifier.html",
+    "benchmarks/accuracy.html",
+    "about/changes.html",
+    "search.html",
+]
+
+pytestmark = pytest.mark.skipif(
+    not (SITE / "index.html").exists(), reason="the site is not built: make docs"
+)
+
+
+class _Resources(HTMLParser):
+    """Addresses that a page loads, and its pictures without an alternative text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.without_alt: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        own = dict(attrs)
+        if tag == "img" and not (own.get("alt") or "").strip():
+            self.without_alt.append(str(own.get("src")))
+        if tag in ("img", "script", "source", "iframe") and own.get("src"):
+            self.addresses.append(str(own["src"]))
+        if tag == "link" and own.get("rel") in ("stylesheet", "preload", "icon"):
+            self.addresses.append(str(own["href"]))
+
+
+def _pages() -> list[Path]:
+    # Sphinx leaves the pages of removed documents: only those that it lists are looked at.
+    index = (SITE / "searchindex.js").read_text(encoding="utf-8")
+    (names,) = re.findall(r'"docnames":(\[.*?\])', index)
+    return [SITE / f"{name}.html" for name in json.loads(names)]
+
+
+def test_pages_are_light_and_load_nothing_from_elsewhere() -> None:
+    pages = _pages()
+    assert len(pages) > 100
+    for page in pages:
+        found = _Resources()
+        found.feed(page.read_text(encoding="utf-8"))
+        assert not found.without_alt, page
+        assert not [a for a in found.addresses if urlsplit(a).netloc], page
+        files = {(page.parent / urlsplit(a).path).resolve() for a in found.addresses}
+        assert page.stat().st_size + sum(file.stat().st_size for file in files) < MAX_BYTES, page
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Where the site is served."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *arguments: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(SITE))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+FAINT = """
+const number = (text) => (text.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
+const light = (c) => { const [r, g, b] = c.slice(0, 3).map((v) => v / 255).map(
+    (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
+const behind = (e) => { for (; e; e = e.parentElement) {
+    const c = number(getComputedStyle(e).backgroundColor);
+    if (c.length < 4 || c[3] > 0.5) return c; } return [255, 255, 255]; };
+const found = [];
+const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+while (walk.nextNode()) {
+    const e = walk.currentNode.parentElement, text = walk.currentNode.textContent.trim();
+    if (!text || !e.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+    if (e.closest("script, style, noscript, .visually-hidden, math")) continue;
+    const style = getComputedStyle(e), size = parseFloat(style.fontSize);
+    const [a, b] = [light(number(style.color)), light(behind(e))].sort((x, y) => y - x);
+    const least = size >= 24 || (size >= 18.6 && style.fontWeight >= 700) ? 3 : 4.5;
+    if ((a + 0.05) / (b + 0.05) < least)
+        found.push([text.slice(0, 40), e.className, style.color, (a + 0.05) / (b + 0.05)]);
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize("page", KINDS)
+def test_pages_in_a_browser(page: str, browser: Any, address: str) -> None:
+    assert (SITE / page).exists()
+    for width in (1400, 400):
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
+        )
+        for mode in ("light", "dark"):
+            browser.get(address + page)
+            browser.execute_script("document.documentElement.dataset.theme = arguments[0]", mode)
+            assert not browser.execute_script(FAINT), (width, mode)
+            assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    loaded = browser.execute_script(
+        "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+    )
+    assert all(name.startswith(address) for name in loaded)
+    assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+def test_the_search_finds_a_class(browser: Any, address: str) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    browser.get(address + "search.html?q=PatchDefectScorer")
+    WebDriverWait(browser, 10).until(
+        lambda b: b.find_elements(By.CSS_SELECTOR, "#search-results li a")
+    )
+    links = browser.find_elements(By.CSS_SELECTOR, "#search-results li a")
+    assert any("PatchDefectScorer" in link.get_attribute("href") for link in links)
