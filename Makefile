@@ -55,22 +55,24 @@ lint: $(VENV)/.test-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-$(VENV)/.installed: setup.cfg setup.py pyproject.toml
+$(VENV)/.installed: setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hypervlad needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	@echo "Installing hypervlad and PyTorch into $(VENV): a few minutes, once."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) -e ".[formats,review]"
 	@touch $@
 
+# Older Pythons make environments with a pip that does not know groups of dependencies.
 $(VENV)/.test-installed: $(VENV)/.installed
-	$(PIP) -e ".[formats,review,distributed,timm,fast,test,dev]"
+	$(PIP) "pip>=25.1"
+	$(PIP) -e ".[formats,review,distributed,timm,fast]" --group dev
 	@touch $@
 
-# The lowest versions that setup.cfg promises, on this Python; not part of CI.
+# The lowest versions that pyproject.toml promises, on this Python; not part of CI.
 test-lowest:
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
-	.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e ".[formats,review,timm,fast,test]"
+	.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e ".[formats,review,timm,fast]" --group test
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -W default $(ARGS)
 
 clean:

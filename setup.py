@@ -1,4 +1,4 @@
-"""Put the weights of the default network into the package; all else is in setup.cfg."""
+"""Put the weights of the default network into the package; all else is in pyproject.toml."""
 
 import runpy
 from pathlib import Path

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import configparser
 import importlib.resources
 import io
 import json
 import sqlite3
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -510,10 +510,9 @@ def test_a_queue_that_cannot_be_written_says_not_saved(
 
 
 def test_the_pages_files_are_part_of_the_package() -> None:
-    """What `setup.cfg` packages is what there is, and what the page asks for."""
-    config = configparser.ConfigParser()
-    config.read(ROOT / "setup.cfg", encoding="utf-8")
-    patterns = config["options.package_data"]["hypervlad.review"].split()
+    """What `pyproject.toml` packages is what there is, and what the page asks for."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    patterns = config["tool"]["setuptools"]["package-data"]["hypervlad.review"]
     there = importlib.resources.files("hypervlad.review")
     packaged = {file.name for pattern in patterns for file in Path(str(there)).glob(pattern)}
     assert packaged == {file.name for file in (there / "page").iterdir()} | {"__init__.pyi"}
