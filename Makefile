@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 MINUTES ?= 1
 
-.PHONY: demo check test docs gallery test-networks explore campaign lint test-lowest clean
+.PHONY: demo check test docs gallery test-networks explore campaign lint wheel test-lowest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hypervlad demo $(if $(DATA),"$(DATA)") $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)") -o "$(OUT)"
@@ -55,6 +55,12 @@ lint: $(VENV)/.test-installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# A source archive, a wheel built from it, and a trial of the wheel in an environment of its own.
+wheel: $(VENV)/.test-installed
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/python tests/packaging/try_wheel.py dist/*.whl
+
 $(VENV)/.installed: setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hypervlad needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	@echo "Installing hypervlad and PyTorch into $(VENV): a few minutes, once."
@@ -76,4 +82,4 @@ test-lowest:
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -W default $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-lowest build *.egg-info demo-report campaign-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest build dist *.egg-info demo-report campaign-out .pytest_cache .mypy_cache .ruff_cache .hypothesis
