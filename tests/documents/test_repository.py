@@ -1,0 +1,18 @@
+"""The files of the repository agree with each other."""
+
+from __future__ import annotations
+
+import re
+
+from support.paths import ROOT
+
+import hypervlad
+
+
+def text(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def test_the_citation_names_the_version() -> None:
+    (version,) = re.findall(r"^version: (\S+)$", text("CITATION.cff"), flags=re.MULTILINE)
+    assert version == hypervlad.__version__
