@@ -54,6 +54,7 @@ lint: $(VENV)/.test-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/repo-review --show err .
 
 # A source archive, a wheel built from it, and a trial of the wheel in an environment of its own.
 wheel: $(VENV)/.test-installed
