@@ -16,3 +16,9 @@ def text(path: str) -> str:
 def test_the_citation_names_the_version() -> None:
     (version,) = re.findall(r"^version: (\S+)$", text("CITATION.cff"), flags=re.MULTILINE)
     assert version == hypervlad.__version__
+
+
+def test_developers_and_ci_install_what_make_installs() -> None:
+    (extras,) = re.findall(r'-e "\.(\[\S+\])" --group dev', text("Makefile"))
+    for path in ("CONTRIBUTING.md", ".github/workflows/tests.yml"):
+        assert f'-e ".{extras}" --group' in text(path), path
