@@ -6,6 +6,7 @@ is the first to use.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Generator
@@ -13,6 +14,7 @@ from typing import Any
 
 import joblib
 import pytest
+import threadpoolctl
 import torch
 
 _STARTS = {
@@ -53,6 +55,8 @@ def _watch() -> None:
     """Watch this process, once: an audit hook cannot be removed."""
     if torch.nn.Module.__init__ is _build_module:
         joblib.cpu_count(only_physical_cores=True)  # runs lscpu, once in a process
+        threadpoolctl.threadpool_info()  # old versions run ldconfig, once in a process
+        importlib.import_module("numpy.testing")  # that of numpy 1.26 runs lscpu
         sys.addaudithook(_check_event)
         torch.nn.Module.__init__ = _check_module  # type: ignore[method-assign]
 
