@@ -3,26 +3,7 @@
 Both are based on held-out predictions: images of known class, predicted by a model that was fitted
 without them. Images of one group (a micrograph, a sample, a paper) are alike, so all groups have
 equal weights, each divided among its images.
-
-*Split*: one model, and images held out from it. Let S = 1 - p(true class) be the misfit of each of
-them, and w its weight, so that the weights of G groups sum to G / (G + 1). A class y belongs to the
-set of a new image x if
-
-    sum of w over the images with S >= 1 - p_y(x)  +  1 / (G + 1)  >  1 - coverage,
-
-which holds for the true class with at least the requested coverage, if the new image is of a group
-exchangeable with those (Dunn, Wasserman and Ramdas 2023, "Distribution-free prediction sets for
-two-layer hierarchical models", JASA).
-
-*Cross*: every image is predicted by a model fitted on the other folds, and the new image is
-compared with it by the same model (CV+: Romano, Sesia and Candès 2020, "Classification with valid
-and adaptive coverage", NeurIPS; in groups: Lee, Barber and Willett 2023, "Distribution-free
-inference with hierarchical data"). All images are used for training. The requested coverage is
-usually attained; the guarantee for n exchangeable groups in K folds is 2 coverage - 1, less the
-smaller of 2 (1 - 1 / K) / (n / K + 1) and (1 - K / n) / (K + 1): for 0.9 with five folds, 0.65 to
-0.8.
-
-*Sure answers*: see `confidence_for_error`.
+`prediction_sets` and `confidence_for_error` say what is guaranteed, and when.
 """
 
 from __future__ import annotations
@@ -113,7 +94,7 @@ class Calibration:
 
     @property
     def weights(self) -> FloatArray:
-        """Of each image, as `group_weights` gives them."""
+        """Of each image, as ``group_weights`` gives them."""
         return group_weights(self.groups)
 
 
@@ -184,6 +165,32 @@ def prediction_sets(
     ValueError
         If the coverage is not between 0 and 1.
 
+    Notes
+    -----
+    *Split*: one model, and images held out from it. Let S = 1 - p(true class) be the misfit of each
+    of them, and w its weight, so that the weights of G groups sum to G / (G + 1). A class y belongs
+    to the set of a new image x if ::
+
+        sum of w over the images with S >= 1 - p_y(x)  +  1 / (G + 1)  >  1 - coverage,
+
+    which holds for the true class with at least the requested coverage, if the new image is of a
+    group exchangeable with those [1]_.
+
+    *Cross*: every image is predicted by a model fitted on the other folds, and the new image is
+    compared with it by the same model (CV+ [2]_, in groups [3]_). All images are used for training.
+    The requested coverage is usually attained; the guarantee for n exchangeable groups in K folds
+    is 2 coverage - 1, less the smaller of 2 (1 - 1 / K) / (n / K + 1) and (1 - K / n) / (K + 1):
+    for 0.9 with five folds, 0.65 to 0.8.
+
+    References
+    ----------
+    .. [1] R. Dunn, L. Wasserman and A. Ramdas, "Distribution-free prediction sets for two-layer
+       hierarchical models", Journal of the American Statistical Association, 2023.
+    .. [2] Y. Romano, M. Sesia and E. J. Candès, "Classification with valid and adaptive coverage",
+       NeurIPS 2020.
+    .. [3] Y. Lee, R. F. Barber and R. Willett, "Distribution-free inference with hierarchical
+       data", 2023.
+
     Examples
     --------
     >>> import numpy as np
@@ -233,10 +240,9 @@ def groups_for_error(max_error: float) -> int:
 def confidence_for_error(calibration: Calibration, max_error: float) -> float:
     """Return a confidence from which on, with 90 % certainty, few answers are wrong.
 
-    Learn then Test (Angelopoulos et al. 2021, "Learn then test: calibrating predictive algorithms
-    to achieve risk control", arXiv:2110.01052), with the binomial test: let a threshold accept the
-    answers for n groups, k of them wrong, where an image counts as 1 / (images of its group). The
-    hypothesis that more than the share ``max_error`` of such answers is wrong is rejected if
+    Learn then Test [1]_, with the binomial test: let a threshold accept the answers for n groups, k
+    of them wrong, where an image counts as 1 / (images of its group). The hypothesis that more than
+    the share ``max_error`` of such answers is wrong is rejected if ::
 
         P(at most k of n are wrong | each is wrong with probability max_error) <= 0.1,
 
@@ -263,6 +269,11 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
     float
         ``inf`` if the first test fails, or there are fewer than `groups_for_error` groups: no
         answer is sure then.
+
+    References
+    ----------
+    .. [1] A. N. Angelopoulos, S. Bates, E. J. Candès, M. I. Jordan and L. Lei, "Learn then test:
+       calibrating predictive algorithms to achieve risk control", arXiv 2110.01052, 2021.
 
     Examples
     --------

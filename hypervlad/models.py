@@ -25,7 +25,7 @@ def load(
     weights: str | os.PathLike[str] | None = None,
     max_pixels: int | None = MAX_PIXELS,
 ) -> Any:
-    """Load a model that :meth:`save` wrote.
+    """Load a model that ``save`` wrote, such as :meth:`MicrographClassifier.save`.
 
     Parameters
     ----------

@@ -107,8 +107,8 @@ def luo2021(
 
     References
     ----------
-    Q. Luo, E. A. Holm and C. Wang, "A transfer learning approach for improved classification of
-        carbon nanomaterials from TEM images", Nanoscale Advances 3, 206, 2021.
+    .. [1] Q. Luo, E. A. Holm and C. Wang, "A transfer learning approach for improved classification
+       of carbon nanomaterials from TEM images", Nanoscale Advances 3, 206, 2021.
 
     Examples
     --------
@@ -192,7 +192,7 @@ def carrillo2020(
 
     References
     ----------
-    A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous materials", 2020.
+    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous materials", 2020.
 
     Examples
     --------
@@ -280,9 +280,9 @@ def modarres2017(
 
     References
     ----------
-    M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural network
-        for nanoscience scanning electron microscope image recognition", Scientific Reports 7,
-        13282, 2017.
+    .. [1] M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural
+       network for nanoscience scanning electron microscope image recognition", Scientific Reports
+       7, 13282, 2017.
 
     Examples
     --------
@@ -354,9 +354,9 @@ def anyloc(
 
     References
     ----------
-    N. Keetha, A. Mishra, J. Karhade, K. M. Jatavallabhula, S. Scherer, M. Krishna and S. Garg,
-        "AnyLoc: towards universal visual place recognition", IEEE Robotics and Automation Letters
-        9, 1286, 2024 (arXiv 2308.00688).
+    .. [1] N. Keetha, A. Mishra, J. Karhade, K. M. Jatavallabhula, S. Scherer, M. Krishna and S.
+       Garg, "AnyLoc: towards universal visual place recognition", IEEE Robotics and Automation
+       Letters 9, 1286, 2024 (arXiv 2308.00688).
 
     Examples
     --------
@@ -433,8 +433,8 @@ def anomalydino(
 
     References
     ----------
-    S. Damm, M. Laszkiewicz, J. Lederer and A. Fischer, "AnomalyDINO: boosting patch-based few-shot
-        anomaly detection with DINOv2", WACV 2025 (arXiv 2405.14529).
+    .. [1] S. Damm, M. Laszkiewicz, J. Lederer and A. Fischer, "AnomalyDINO: boosting patch-based
+       few-shot anomaly detection with DINOv2", WACV 2025 (arXiv 2405.14529).
 
     Examples
     --------

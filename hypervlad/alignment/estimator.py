@@ -63,13 +63,13 @@ class AlignmentClassifier(ImageEstimator):
     The four right-angle turns of an image pass through the network. The residual sums to the
     codewords, and the mean hypercolumn, of each window are combined over the turns to features that
     do not change if the image is turned: their mean, and the difference between one axis and the
-    other (see `hypervlad.alignment.vectors`). A boosted softmax turns these vectors into the
+    other (see ``hypervlad.alignment.vectors``). A boosted softmax turns these vectors into the
     probability that a window is aligned. It classifies windows; for whole images :meth:`predict`
     returns the aligned fraction.
 
-    It is an `hypervlad.fibres.AlignmentModel`: ``aligned_fraction(image, model, window=32)``, or
-    :meth:`aligned_fraction` here, cuts an image into windows, finds those without fibres and the
-    directions by the structure tensor, and asks the model which are aligned.
+    It is an :class:`hypervlad.fibres.AlignmentModel`: ``aligned_fraction(image, model,
+    window=32)``, or :meth:`aligned_fraction` here, cuts an image into windows, finds those without
+    fibres and the directions by the structure tensor, and asks the model which are aligned.
 
     Parameters
     ----------
@@ -104,9 +104,9 @@ class AlignmentClassifier(ImageEstimator):
 
     References
     ----------
-    Modarres et al. "Neural network for nanoscience scanning electron microscope image recognition",
-    Scientific Reports 7, 13282, 2017: a network trained to find the volume fraction of aligned
-    nanowires.
+    .. [1] M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural
+       network for nanoscience scanning electron microscope image recognition", Scientific Reports
+       7, 13282, 2017: a network trained to find the volume fraction of aligned nanowires.
 
     Examples
     --------

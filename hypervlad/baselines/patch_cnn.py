@@ -119,7 +119,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     References
     ----------
-    A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous materials", 2020.
+    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous materials", 2020.
 
     Examples
     --------

@@ -185,8 +185,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     are never on both sides of a split. These are still choices: evaluate the model on other images.
 
     *Batch normalisation* keeps its running statistics everywhere, even where its scale and shift
-    are trained; dropout within the network and stochastic depth are off. See
-    :class:`hypervlad.baselines.finetuning.TransferNetwork`.
+    are trained; dropout within the network and stochastic depth are off.
 
     *Temperature.* Margins are divided by the number that minimises the log-loss of held-out images
     (Guo et al. 2017): in "features" those of the inner folds; in "finetune" the validation images,
@@ -202,11 +201,11 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
 
     References
     ----------
-    M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural network
-        for nanoscience scanning electron microscope image recognition", Scientific Reports 7,
-        13282, 2017.
-    C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural networks",
-        International Conference on Machine Learning, 2017.
+    .. [1] M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural
+       network for nanoscience scanning electron microscope image recognition", Scientific Reports
+       7, 13282, 2017.
+    .. [2] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
+       networks", ICML 2017.
 
     Examples
     --------

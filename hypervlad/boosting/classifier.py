@@ -173,7 +173,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     classes_ : ndarray of shape (n_classes,)
         Sorted labels, without those whose samples all have weight zero.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of str, shape (n_features,)
         Column names, if X had any.
     C_ : tuple of float or None
         Chosen inverse penalty of each block; None with ``init=None``.
@@ -227,13 +227,14 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
 
     References
     ----------
-    J. H. Friedman, "Greedy function approximation: a gradient boosting machine", Annals of
-        Statistics 29, 2001.
-    T. Chen and C. Guestrin, "XGBoost: a scalable tree boosting system", KDD 2016.
-    C. Guo et al., "On calibration of modern neural networks", ICML 2017 (temperature).
-    M. Saerens, P. Latinne and C. Decaestecker, "Adjusting the outputs of a classifier to new a
-        priori probabilities: a simple procedure", Neural Computation 14, 2002 (prior).
-    D. H. Wolpert, "Stacked generalization", Neural Networks 5, 1992 (cross-fitting).
+    .. [1] J. H. Friedman, "Greedy function approximation: a gradient boosting machine", Annals of
+       Statistics 29, 2001.
+    .. [2] T. Chen and C. Guestrin, "XGBoost: a scalable tree boosting system", KDD 2016.
+    .. [3] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
+       networks", ICML 2017 (temperature).
+    .. [4] M. Saerens, P. Latinne and C. Decaestecker, "Adjusting the outputs of a classifier to new
+       a priori probabilities: a simple procedure", Neural Computation 14, 2002 (prior).
+    .. [5] D. H. Wolpert, "Stacked generalization", Neural Networks 5, 1992 (cross-fitting).
 
     Examples
     --------

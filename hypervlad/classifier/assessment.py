@@ -89,7 +89,7 @@ class Classification:
         How unlike the training images, in units of a limit: above 1, the probabilities mean little.
         Of images like the training images, about 5 % exceed the limit, and more if they are of
         few groups: up to 2 / (groups + 1), so a sixth for 11. See
-        :mod:`hypervlad.classifier.novelty`.
+        :class:`TrainingImages`.
     nearest : ndarray of int, shape (n_read, k)
         Rows of ``model.training_``, nearest first.
     in_training : ndarray of bool, shape (n_read,)
@@ -100,7 +100,7 @@ class Classification:
         Prediction sets of the images that were read; None if they were not requested.
     differences : tuple of str
         Sentences on files that differ from those of all training images, in the type of their
-        pixels or by far in size: see :class:`hypervlad.classifier.ImageFormats`.
+        pixels or by far in size.
     """
 
     images: EncodedImages

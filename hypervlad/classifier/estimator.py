@@ -335,7 +335,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         ``1 / n_folds``, and not even strict here, because the codebook, which does not use the
         classes, was fitted on all folds. Fewer than ``coverage / (1 - coverage)`` groups, 9 for
         0.9, cannot exclude any class. There is no guarantee for images from elsewhere, such as
-        another microscope: see :mod:`hypervlad.conformal`.
+        another microscope: see :func:`hypervlad.conformal.prediction_sets`.
 
         Examples
         --------

@@ -83,7 +83,7 @@ def check_image_folder(
     groups : path, optional
         CSV file of groups, as for `load_image_folder`.
     near_copies : bool, default=True
-        Whether to look for near copies (see `hypervlad.datasets.copies`), the slowest part.
+        Whether to look for near copies, the slowest part.
     min_similarity : float, default=0.8
         Lowest similarity of near copies, over 0 and at most 1.
     options : ReadOptions, optional

@@ -356,8 +356,8 @@ def best_other_shift(
 
     References
     ----------
-    .. [1] Padfield, D. (2012). Masked object registration in the Fourier domain. IEEE Transactions
-       on Image Processing, 21, 2706-2718.
+    .. [1] D. Padfield, "Masked object registration in the Fourier domain", IEEE Transactions on
+       Image Processing 21, 2706, 2012.
     """
     size = [fft.next_fast_len(2 * extent, real=True) for extent in first.shape]
     known = np.zeros(first.shape, np.float32)

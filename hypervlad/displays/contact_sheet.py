@@ -119,7 +119,7 @@ class ContactSheetDisplay(GridDisplay):
         Raises
         ------
         ValueError
-            If the lengths differ, or `select` is "mistakes" without `y_true`.
+            If the lengths differ, or ``select`` is "mistakes" without ``y_true``.
         """
         table = np.asarray(proba, dtype=float)
         _check_lengths(images, table, classes, y_true)

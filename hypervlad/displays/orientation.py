@@ -75,7 +75,7 @@ class OrientationDisplay(Display):
     aligned : AlignedFraction, optional
         Of this image; without it, there is no panel of regions.
     statistics : AxialStatistics, optional
-        Of the directions; computed from `orientation` by default.
+        Of the directions; computed from ``orientation`` by default.
     panels : str or sequence of str, optional
         Some of "overlay", "regions" and "rose"; all by default.
     name : str, optional

@@ -56,7 +56,7 @@ class TrainingCurvesDisplay(Display):
     def from_estimator(
         cls, model: Any, *, of: str = "loss", ax: Axes | None = None
     ) -> TrainingCurvesDisplay:
-        """Plot the curves of a fitted network of :mod:`hypervlad.baselines`.
+        """Plot the curves of a fitted network of ``hypervlad.baselines``.
 
         Parameters
         ----------

@@ -126,7 +126,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         K-means over 5,000 random pixels of every one (or the ``grid`` if it is a number): no
         image is left out, and memory stays bounded.
     normalize : sequence of {"intra", "power", "l2"} or None, default=("intra", "l2")
-        Steps, in this order: see :func:`hypervlad.vlad.normalize`.
+        Steps, in this order. "intra": each codeword's block to unit length; "power": signed square
+        root of each value; "l2": the whole vector to unit length. None leaves the sums unchanged.
     pooled : bool or "unit", default=False
         Append every channel's average over the image, standardised by its mean and standard
         deviation over pixels. It keeps what VLAD over a few cells loses of the deepest layer.
@@ -186,8 +187,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
 
     References
     ----------
-    Luo, Holm and Wang 2021, "A transfer learning approach for improved classification of carbon
-    nanomaterials from TEM images", Nanoscale Advances 3, 206.
+    .. [1] Q. Luo, E. A. Holm and C. Wang, "A transfer learning approach for improved classification
+       of carbon nanomaterials from TEM images", Nanoscale Advances 3, 206, 2021.
 
     Examples
     --------
@@ -312,7 +313,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Parameters
         ----------
         images : list
-            From :func:`hypervlad.images.check_image_list`.
+            From ``hypervlad.images.check_image_list``.
         fit_codebook : callable, optional
             From images and a CodebookFit to a codebook and the number of images read.
 

@@ -195,11 +195,13 @@ def local_orientation(
 
     References
     ----------
-    .. [1] Bigün and Granlund. "Optimal orientation detection of linear symmetry", ICCV 1987.
-    .. [2] Tinevez. "Directionality", https://imagej.net/plugins/directionality, after Liu, "Scale
-       space approach to directional analysis of images", Applied Optics 30, 1991.
-    .. [3] Modarres et al. "Neural network for nanoscience scanning electron microscope image
-       recognition", Scientific Reports 7, 13282, 2017.
+    .. [1] J. Bigün and G. H. Granlund, "Optimal orientation detection of linear symmetry", ICCV
+       1987.
+    .. [2] J.-Y. Tinevez, "Directionality", https://imagej.net/plugins/directionality, after Z.-Q.
+       Liu, "Scale space approach to directional analysis of images", Applied Optics 30, 1991.
+    .. [3] M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural
+       network for nanoscience scanning electron microscope image recognition", Scientific Reports
+       7, 13282, 2017.
 
     Examples
     --------

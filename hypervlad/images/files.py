@@ -53,7 +53,8 @@ def find_images(
     -------
     files : list of Path
         Sorted, without duplicates. In folders and by patterns only files with a suffix of
-        `IMAGE_SUFFIXES` are found, without masks (``*_mask.*``) and hidden files and folders.
+        ``hypervlad.images.IMAGE_SUFFIXES`` are found, without masks (``*_mask.*``) and hidden files
+        and folders.
 
     Raises
     ------

@@ -42,7 +42,8 @@ class ReadOptions:
           floats in [0, 1] are unchanged, and all others are scaled by ``"percentile"``;
         - ``"dtype"``: the full range of the integer type is mapped to [0, 1] (16-bit values are
           divided by 65535, signed values shifted first); floats must be in [0, 1];
-        - ``"percentile"``: the two `percentiles` are mapped to 0 and 1, values beyond them clipped;
+        - ``"percentile"``: the two ``percentiles`` are mapped to 0 and 1, values beyond them
+          clipped;
         - ``"minmax"``: the smallest and the largest value are mapped to 0 and 1;
         - ``(low, high)``: these two values are mapped to 0 and 1, values beyond them clipped. Use
           this for images from one detector whose absolute grey level is meaningful.
@@ -56,7 +57,7 @@ class ReadOptions:
     max_pixels : int or None, default 400,000,000
         Largest image that is decoded, in grey pixels of up to 32 bits, as a protection against
         damaged or malicious files: an RGB pixel counts as three of them, a 64-bit value as two.
-        Stored values and result thus take 4 bytes x `max_pixels` each at most. None for no limit.
+        Stored values and result thus take 4 bytes x ``max_pixels`` each at most. None for no limit.
         A loaded model has the limit given to :func:`hypervlad.load`, not the one of its training.
     reduced : bool, default False
         Where images are resized to a fixed size (`image_size`) for a network, decode JPEGs at 1/2,

@@ -168,7 +168,8 @@ def read_micrographs(
     Parameters
     ----------
     images : list of paths and arrays
-        As for `check_image_list`. Arguments are checked at once, images when they are requested.
+        List, tuple, array or series of them, or one array of n images of the same size, (n, H, W)
+        or (n, H, W, 3). Arguments are checked at once, images when they are requested.
     options : ReadOptions, optional
     on_error : {"raise", "skip"}, default "raise"
         With "skip", images that cannot be read are left out, and a `SkippedImagesWarning` after the

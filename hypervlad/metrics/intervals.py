@@ -30,8 +30,8 @@ def wilson_interval(share: float, n: float) -> tuple[float, float]:
 
     References
     ----------
-    .. [1] Wilson. "Probable inference, the law of succession, and statistical inference",
-       J. Am. Stat. Assoc. 22, 1927.
+    .. [1] E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
+       Journal of the American Statistical Association 22, 1927.
 
     Examples
     --------
@@ -88,10 +88,10 @@ def accuracy_interval(
 
     References
     ----------
-    .. [1] Rao and Scott. "A simple method for the analysis of clustered binary data", Biometrics
-       48, 1992.
-    .. [2] Korn and Graubard. "Confidence intervals for proportions with small expected number of
-       positive counts estimated from survey data", Survey Methodology 24, 1998.
+    .. [1] J. N. K. Rao and A. J. Scott, "A simple method for the analysis of clustered binary
+       data", Biometrics 48, 1992.
+    .. [2] E. L. Korn and B. I. Graubard, "Confidence intervals for proportions with small expected
+       number of positive counts estimated from survey data", Survey Methodology 24, 1998.
 
     Examples
     --------

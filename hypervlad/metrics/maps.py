@@ -116,8 +116,8 @@ def per_region_overlap(score_maps: Maps, masks: Maps, *, max_fpr: float = 0.3) -
 
     References
     ----------
-    P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger, "The MVTec anomaly detection
-    dataset", International Journal of Computer Vision 129, 2021, section 5.
+    .. [1] P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger and C. Steger, "The MVTec anomaly
+       detection dataset", International Journal of Computer Vision 129, 2021, section 5.
 
     Examples
     --------

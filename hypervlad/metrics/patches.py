@@ -108,7 +108,7 @@ def patch_confusion(
 
     References
     ----------
-    A. Carrillo Perez, "Defect detection in SEM images of nanofibrous materials", 2020.
+    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous materials", 2020.
 
     Examples
     --------

@@ -70,7 +70,8 @@ def reliability_bins(
 
     References
     ----------
-    .. [1] Guo, Pleiss, Sun, Weinberger. "On calibration of modern neural networks", ICML 2017.
+    .. [1] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
+       networks", ICML 2017.
 
     Examples
     --------
@@ -88,9 +89,9 @@ def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike, *, n_bins: i
 
     The confidence of a row is its largest probability; its prediction is the class with that
     probability. Rows are sorted into `n_bins` bins of equal width (see `reliability_bins`). The
-    error is
+    error is the sum over bins of ::
 
-        sum over bins of  (rows in bin / all rows) x |accuracy in bin - mean confidence in bin|.
+        (rows in bin / all rows) x |accuracy in bin - mean confidence in bin|
 
     It is rarely zero for finite data, however good the probabilities: compare it with
     `calibration_error_range`.
@@ -116,9 +117,10 @@ def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike, *, n_bins: i
 
     References
     ----------
-    C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, "On calibration of modern neural networks", ICML
-    2017, section 2. M. P. Naeini, G. F. Cooper, M. Hauskrecht, "Obtaining well calibrated
-    probabilities using Bayesian binning", AAAI 2015.
+    .. [1] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
+       networks", ICML 2017, section 2.
+    .. [2] M. P. Naeini, G. F. Cooper and M. Hauskrecht, "Obtaining well calibrated probabilities
+       using Bayesian binning", AAAI 2015.
 
     Examples
     --------
@@ -171,8 +173,8 @@ def calibration_error_range(
 
     References
     ----------
-    J. Bröcker and L. A. Smith, "Increasing the reliability of reliability diagrams", Weather and
-    Forecasting 22, 2007 (consistency resampling).
+    .. [1] J. Bröcker and L. A. Smith, "Increasing the reliability of reliability diagrams", Weather
+       and Forecasting 22, 2007 (consistency resampling).
 
     Examples
     --------
@@ -222,7 +224,8 @@ def selective_accuracy_curve(y_true: ArrayLike, proba: ArrayLike) -> SelectiveAc
 
     References
     ----------
-    Y. Geifman and R. El-Yaniv, "Selective classification for deep neural networks", NeurIPS 2017.
+    .. [1] Y. Geifman and R. El-Yaniv, "Selective classification for deep neural networks", NeurIPS
+       2017.
 
     Examples
     --------
@@ -266,8 +269,8 @@ def selective_accuracy_area(y_true: ArrayLike, proba: ArrayLike) -> float:
 
     References
     ----------
-    Y. Geifman, G. Uziel and R. El-Yaniv, "Bias-reduced uncertainty estimation for deep neural
-    classifiers", ICLR 2019.
+    .. [1] Y. Geifman, G. Uziel and R. El-Yaniv, "Bias-reduced uncertainty estimation for deep
+       neural classifiers", ICLR 2019.
 
     Examples
     --------

@@ -92,9 +92,8 @@ def make_tem_images(
 
     References
     ----------
-    .. [1] Luo, Q., Holm, E. A., Wang, C. (2021). A transfer learning approach for improved
-    classification of carbon
-       nanomaterials from TEM images. Nanoscale Advances, 3, 206-213.
+    .. [1] Q. Luo, E. A. Holm and C. Wang, "A transfer learning approach for improved classification
+       of carbon nanomaterials from TEM images", Nanoscale Advances 3, 206, 2021.
 
     Examples
     --------
