@@ -51,6 +51,17 @@ def load(
         If ``max_pixels`` is no positive number.
     ModelFileError
         If the file is missing, damaged, truncated, newer than this library or no model at all.
+
+    Examples
+    --------
+    >>> import tempfile, hypervlad
+    >>> images, labels = hypervlad.make_tem_images(8, size=64, random_state=0)
+    >>> encoder = hypervlad.HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     encoder.fit(images).save(f"{folder}/encoder.hvlad")
+    ...     loaded = hypervlad.load(f"{folder}/encoder.hvlad")
+    >>> type(loaded).__name__, loaded.codebook_.codewords[0].shape[0]
+    ('HypercolumnVLAD', 4)
     """
     ReadOptions(max_pixels=max_pixels)
     content = read_model(path)

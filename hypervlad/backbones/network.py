@@ -477,6 +477,12 @@ def tap_names(name: str) -> list[str]:
         are the blocks after which it has feature maps; BLOCK.unit, where the channels of each cell
         are divided by their length; and in transformers BLOCK.value and BLOCK.value.unit, the
         values of the block's attention, and BLOCK.class, its class token, for pooled features.
+
+    Examples
+    --------
+    >>> from hypervlad.backbones import tap_names
+    >>> tap_names("mobilenet_v2")[:3]
+    ['features', 'features.0', 'features.0.0']
     """
     backbone = get_backbone(name)
     return _layer_names(_shapes_of(backbone), backbone)

@@ -167,7 +167,14 @@ def ensure_registered(backbone: Backbone) -> None:
 
 
 def backbone_names() -> list[str]:
-    """Return the valid values of ``backbone=``, in alphabetical order."""
+    """Return the valid values of ``backbone=``, in alphabetical order.
+
+    Examples
+    --------
+    >>> from hypervlad.backbones import backbone_names
+    >>> "mobilenet_v2" in backbone_names()
+    True
+    """
     return sorted(_REGISTRY)
 
 
@@ -183,6 +190,12 @@ def get_backbone(name: str) -> Backbone:
     ------
     ValueError
         If there is none; the message lists near matches, or the registered ones.
+
+    Examples
+    --------
+    >>> from hypervlad.backbones import get_backbone
+    >>> get_backbone("resnet18").taps
+    ('relu', 'layer1', 'layer2', 'layer3', 'layer4')
     """
     is_text = isinstance(name, str)
     if is_text and name in _REGISTRY:

@@ -85,6 +85,16 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
     ------
     WeightsNotFoundError
         If no file is found; the message says how to get it onto this machine.
+
+    Examples
+    --------
+    >>> from hypervlad.backbones import WeightsNotFoundError, find_weights
+    >>> try:
+    ...     find_weights("mobilenet_v2", "micrographs")
+    ... except WeightsNotFoundError as error:
+    ...     print(error)
+    unknown weights 'micrographs'; those of other tags are 'pretrained', 'imagenet', 'micronet',
+    'image-micronet'
     """
     if weights not in PUBLISHED:
         known = ", ".join(map(repr, PUBLISHED))

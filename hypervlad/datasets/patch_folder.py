@@ -39,6 +39,17 @@ def write_patch_folder(parts: Mapping[str, PatchSet], dir: str | os.PathLike[str
     ------
     ImageFolderError
         If the folder is not empty, or a part has another name.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.datasets import make_nanofibre_images, write_patch_folder
+    >>> from hypervlad.windows import cut_patches
+    >>> patches = cut_patches(*make_nanofibre_images(2, defective=1.0, size=64, random_state=0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_patch_folder({"train": patches}, f"{folder}/patches")
+    ...     len(list(pathlib.Path(folder).rglob("*.tif"))) == len(patches)
+    True
     """
     root = Path(dir).expanduser()
     unknown = sorted(set(parts) - set(PARTS))
@@ -82,6 +93,18 @@ def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
     ImageFolderError
         If the folder or its part "train" is missing, a part holds no images or images outside of
         classes, ``groups.csv`` does not match, or a group has patches in two parts.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from hypervlad.datasets import load_patch_folder, make_nanofibre_images, write_patch_folder
+    >>> from hypervlad.windows import cut_patches
+    >>> patches = cut_patches(*make_nanofibre_images(2, defective=1.0, size=64, random_state=0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_patch_folder({"train": patches}, f"{folder}/patches")
+    ...     parts = load_patch_folder(f"{folder}/patches")
+    >>> list(parts), len(parts["train"].images) == len(patches)
+    (['train'], True)
     """
     root = Path(dir).expanduser()
     if root.is_dir() and not (root / "train").is_dir():

@@ -47,6 +47,15 @@ class CodewordMapDisplay(GridDisplay):
     ----------
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.displays import CodewordMapDisplay
+    >>> image, codewords = np.zeros((64, 64)), np.arange(64).reshape(1, 8, 8) % 4
+    >>> display = CodewordMapDisplay([image], [codewords], names=["a.png"]).plot()
+    >>> display.figure_ is display.ax_.figure
+    True
     """
 
     def __init__(

@@ -220,6 +220,19 @@ class CodewordPatchesDisplay(GridDisplay):
     ----------
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
+
+    Examples
+    --------
+    >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+    >>> from hypervlad.displays import CodewordPatchesDisplay
+    >>> images, labels = make_tem_images(16, size=32, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4)
+    >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+    >>> display = CodewordPatchesDisplay.from_estimator(
+    ...     model, images, labels, labels=["fiber"], n_codewords=1, n_patches=2, n_images=4
+    ... )
+    >>> [each.label for each in display.codewords]
+    ['fiber']
     """
 
     def __init__(self, codewords: Sequence[ClassCodeword], title: str = "") -> None:

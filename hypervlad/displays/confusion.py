@@ -34,6 +34,13 @@ class ConfusionDisplay(Display):
     ----------
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
+
+    Examples
+    --------
+    >>> from hypervlad.displays import ConfusionDisplay
+    >>> display = ConfusionDisplay.from_predictions(["SEM", "TEM", "TEM"], ["SEM", "SEM", "TEM"])
+    >>> display.matrix.tolist(), display.labels
+    ([[1, 0], [1, 1]], ['SEM', 'TEM'])
     """
 
     def __init__(self, matrix: NDArray[Any], labels: Sequence[Any]) -> None:

@@ -69,6 +69,16 @@ class DefectMapDisplay(GridDisplay):
     ValueError
         If there is not one map, mask and name for each image or a map has NaN; when it is plotted,
         also if an image or mask cannot be read, or is of another size than its map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.displays import DefectMapDisplay
+    >>> scores = np.zeros((64, 64))
+    >>> scores[20:30, 40:50] = 3
+    >>> display = DefectMapDisplay([np.zeros((64, 64))], [scores], threshold=1, names=["a.png"])
+    >>> display.plot().names
+    ['a.png']
     """
 
     _has_legend = True

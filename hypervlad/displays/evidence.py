@@ -76,6 +76,17 @@ class EvidenceDisplay(GridDisplay):
     ----------
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
+
+    Examples
+    --------
+    >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+    >>> from hypervlad.displays import EvidenceDisplay
+    >>> images, labels = make_tem_images(16, size=32, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4)
+    >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+    >>> display = EvidenceDisplay.from_estimator(model, images[:1], names=["a.png"])
+    >>> len(display.explanations)
+    1
     """
 
     _has_legend = True

@@ -74,6 +74,15 @@ def save_png(
     -------
     width, height : float
         The size of the figure in inches: the display's `figure_size`.
+
+    Examples
+    --------
+    >>> import io
+    >>> from hypervlad.displays import TrainingCurvesDisplay, save_png
+    >>> curves, stream = TrainingCurvesDisplay([0.7, 0.5], [0.7, 0.6], best_epoch=1), io.BytesIO()
+    >>> width, height = save_png(curves.plot, stream)
+    >>> stream.getvalue()[1:4]
+    b'PNG'
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -62,6 +62,16 @@ class PatchConfusionDisplay(GridDisplay):
     ValueError
         If there is not one map, mask and name for each image, or a mask cannot be read or is of
         another size than its map; when it is plotted, also if an image is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.displays import PatchConfusionDisplay
+    >>> image, mask = np.zeros((58, 58)), np.zeros((58, 58), dtype=bool)
+    >>> mask[:29] = True  # the upper two of four squares
+    >>> display = PatchConfusionDisplay.from_predictions([image], [mask], [mask], names=["a.png"])
+    >>> display.confusions[0].true_positives
+    2
     """
 
     _has_legend = True

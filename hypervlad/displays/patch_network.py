@@ -37,6 +37,16 @@ class PatchNetworkDisplay(GridDisplay):
     ----------
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.displays import PatchNetworkDisplay
+    >>> rng = np.random.default_rng(0)
+    >>> filters, activations = rng.normal(size=(4, 3, 3)), rng.random((4, 10, 10))
+    >>> display = PatchNetworkDisplay(rng.random((12, 12)), [filters], [activations]).plot()
+    >>> display.figure_ is display.ax_.figure
+    True
     """
 
     def __init__(

@@ -32,6 +32,16 @@ class ReliabilityDisplay(Display):
     bins : ReliabilityBins
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
+
+    Examples
+    --------
+    >>> from hypervlad.displays import ReliabilityDisplay
+    >>> proba = [[0.75, 0.25], [0.75, 0.25], [0.95, 0.05]]
+    >>> display = ReliabilityDisplay.from_predictions(
+    ...     ["SEM", "TEM", "SEM"], proba, classes=["SEM", "TEM"], n_bins=5
+    ... )
+    >>> display.bins.counts.tolist(), display.bins.accuracy[3:].tolist()
+    ([0, 0, 0, 2, 1], [0.5, 1.0])
     """
 
     def __init__(self, confidence: ArrayLike, accuracy: ArrayLike, counts: ArrayLike) -> None:

@@ -32,6 +32,16 @@ class SelectiveAccuracyDisplay(Display):
     ----------
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
+
+    Examples
+    --------
+    >>> from hypervlad.displays import SelectiveAccuracyDisplay
+    >>> proba = [[0.9, 0.1], [0.6, 0.4]]
+    >>> display = SelectiveAccuracyDisplay.from_predictions(
+    ...     ["SEM", "TEM"], proba, classes=["SEM", "TEM"]
+    ... )
+    >>> display.coverage.tolist(), display.accuracy.tolist()
+    ([0.5, 1.0], [1.0, 0.5])
     """
 
     def __init__(self, coverage: ArrayLike, accuracy: ArrayLike, area: float) -> None:

@@ -36,6 +36,13 @@ class TrainingCurvesDisplay(Display):
     ----------
     figure_ : matplotlib Figure
     ax_ : matplotlib Axes
+
+    Examples
+    --------
+    >>> from hypervlad.displays import TrainingCurvesDisplay
+    >>> display = TrainingCurvesDisplay([0.7, 0.5, 0.3], [0.7, 0.6, 0.8], best_epoch=1).plot()
+    >>> len(display.ax_.lines) >= 2
+    True
     """
 
     def __init__(

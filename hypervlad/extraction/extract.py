@@ -230,6 +230,14 @@ def plan_extraction(
     ValueError
         If ``images`` is a stream, ``out`` or the weights cannot be used, or ``resume`` would
         continue an extraction with another model.
+
+    Examples
+    --------
+    >>> from hypervlad import HypercolumnVLAD, make_tem_images, plan_extraction
+    >>> images, _ = make_tem_images(8, size=64, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
+    >>> plan_extraction(images, encoder.fit(images), out="features.parquet").n_images
+    8
     """
     _check_target(Path(out))
     run, path = Run.of(encoder, memory, verify), Path(os.path.abspath(out))

@@ -116,7 +116,20 @@ class AlignedFraction:
 
 @runtime_checkable
 class AlignmentModel(Protocol):
-    """A model that classifies windows as aligned or not, such as a trained classifier."""
+    """A model that classifies windows as aligned or not, such as a trained classifier.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad import make_nanowire_images
+    >>> from hypervlad.fibres import aligned_fraction
+    >>> class AllAligned:
+    ...     def aligned_proba(self, image, rows, columns):
+    ...         return np.ones((len(rows) - 1, len(columns) - 1))
+    >>> (image,), _ = make_nanowire_images(1, aligned=0.5, size=128, random_state=0)
+    >>> aligned_fraction(image, AllAligned(), window=32).expected_fraction
+    1.0
+    """
 
     def aligned_proba(
         self, image: ArrayLike, rows: NDArray[np.intp], columns: NDArray[np.intp]
@@ -278,6 +291,15 @@ def orientation_and_alignment(
     ------
     ValueError
         As `local_orientation` and `aligned_fraction`.
+
+    Examples
+    --------
+    >>> from hypervlad import make_nanowire_images
+    >>> from hypervlad.fibres import orientation_and_alignment
+    >>> (image,), _ = make_nanowire_images(1, aligned=1.0, size=128, random_state=0)
+    >>> orientation, alignment = orientation_and_alignment(image, window=32)
+    >>> orientation.orientation.shape, alignment.fraction > 0.7
+    ((128, 128), True)
     """
     _check_rule(window, tolerance, DEFAULT_MIN_FIBRE)
     check_value("method", method, METHOD)

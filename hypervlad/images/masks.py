@@ -127,6 +127,15 @@ def find_masks(
     ------
     ImageReadError
         If there is no such folder, no image has a mask, an image has two, or two images have one.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.images import find_masks
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     pathlib.Path(folder, "a_mask.png").touch()
+    ...     [mask and mask.name for mask in find_masks(["images/a.tif", "images/b.tif"], folder)]
+    ['a_mask.png', None]
     """
     folder = Path(folder)
     if not folder.is_dir():

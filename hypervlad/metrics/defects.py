@@ -204,6 +204,18 @@ def evaluate_defects(
     -----
     TrainingImagesWarning
         If the scorer was trained on some of the images.
+
+    Examples
+    --------
+    >>> from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
+    >>> from hypervlad.metrics import evaluate_defects
+    >>> good, _ = make_nanofibre_images(4, defective=0.0, size=64, random_state=0)
+    >>> encoder = default_patch_encoder(weights="random")
+    >>> scorer = PatchDefectScorer(encoder, fpr=0.25, random_state=0).fit(good)
+    >>> images, masks = make_nanofibre_images(2, defective=1.0, size=64, random_state=1)
+    >>> result = evaluate_defects(scorer, images, masks, ["a", "b"])
+    >>> [image.name for image in result.images], result.left_out
+    (['a', 'b'], [])
     """
     if not len(images) == len(masks) == len(names):
         raise ValueError(

@@ -102,6 +102,18 @@ def write_classified_page(
         If the lengths differ, or `max_error` is given and nothing was held out in ``fit``.
     ImageReadError
         If no image could be read, or one could not and the encoder does not skip.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+    >>> from hypervlad.reports import write_classified_page
+    >>> images, labels = make_tem_images(16, size=32, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4)
+    >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_classified_page(f"{folder}/classified.html", model, images[:4]).name
+    'classified.html'
     """
     path = Path(path)
     names = image_names(images, full=True) if names is None else list(names)

@@ -192,6 +192,20 @@ def write_findings(
     -----
     UserWarning
         If the scores are in two groups and the threshold does not separate them.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
+    >>> from hypervlad.reports import write_findings
+    >>> good, _ = make_nanofibre_images(4, defective=0.0, size=64, random_state=0)
+    >>> encoder = default_patch_encoder(weights="random")
+    >>> scorer = PatchDefectScorer(encoder, fpr=0.25, random_state=0).fit(good)
+    >>> images, masks = make_nanofibre_images(2, defective=1.0, size=64, random_state=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     written = write_findings(folder, scorer, images, ["a.png", "b.png"])
+    ...     sorted(path.name for path in pathlib.Path(folder).iterdir())
+    ['maps', 'masks', 'overlays', 'regions.csv', 'report.html', 'scores.csv']
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f'on_error must be "raise" or "skip"; got {on_error!r}')
@@ -345,6 +359,21 @@ def write_defect_report(
     images : sequence of n paths or arrays
         The images of ``result``.
     result : DefectEvaluation
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
+    >>> from hypervlad.metrics import evaluate_defects
+    >>> from hypervlad.reports import write_defect_report
+    >>> good, _ = make_nanofibre_images(4, defective=0.0, size=64, random_state=0)
+    >>> encoder = default_patch_encoder(weights="random")
+    >>> scorer = PatchDefectScorer(encoder, fpr=0.25, random_state=0).fit(good)
+    >>> images, masks = make_nanofibre_images(2, defective=1.0, size=64, random_state=1)
+    >>> result = evaluate_defects(scorer, images, masks, ["a", "b"])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_defect_report(f"{folder}/defects.html", scorer, images, result).name
+    'defects.html'
     """
     path, worst = Path(path), result.worst
     shown = [images[each.position] for each in worst]

@@ -142,6 +142,19 @@ def write_report(
         that are of no report.
     OSError
         If the folder cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from hypervlad import make_tem_images
+    >>> from hypervlad.reports import write_report
+    >>> images, labels = make_tem_images(4, size=64, random_state=0)
+    >>> classes = sorted(set(labels))
+    >>> proba = [[0.7 if label == each else 0.1 for each in classes] for label in labels]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     page = write_report(folder, images=images, y_true=labels, proba=proba, classes=classes)
+    ...     sorted(file.name for file in page.parent.glob("*.[ch]*"))
+    ['index.html', 'predictions.csv']
     """
     check_value("in_training", in_training, [Boolean()])
     folder = Path(out_dir)
@@ -230,6 +243,20 @@ def report_on_model(
         What there is to say of it: how many images are training images, and how many unlike them,
         if any; accuracies with intervals, unless all are training images; the recalls of the
         classes; warnings.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+    >>> from hypervlad.reports import report_on_model
+    >>> images, labels = make_tem_images(16, size=32, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4)
+    >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+    >>> new, truth = make_tem_images(8, size=32, random_state=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     index, result, lines = report_on_model(folder, model, new, truth)
+    >>> index.name, len(result.true)
+    ('index.html', 8)
     """
     found = model.classify(images)
     found.images.warn()

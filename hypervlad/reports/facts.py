@@ -29,6 +29,15 @@ def model_facts(model: Any) -> dict[str, str]:
     -------
     dict of str to str
         In reading order.
+
+    Examples
+    --------
+    >>> from hypervlad import HypercolumnVLAD, make_tem_images
+    >>> from hypervlad.reports import model_facts
+    >>> images, _ = make_tem_images(8, size=64, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
+    >>> model_facts(encoder.fit(images))["kind of model"]
+    'HypercolumnVLAD'
     """
     facts = {"kind of model": type(model).__name__}
     if hasattr(model, "classes_"):
@@ -132,7 +141,14 @@ def _alignment_facts(model: Any) -> dict[str, str]:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of hypervlad and of the libraries that it uses, if installed."""
+    """Return the versions of hypervlad and of the libraries that it uses, if installed.
+
+    Examples
+    --------
+    >>> from hypervlad.reports import library_versions
+    >>> "numpy" in library_versions()
+    True
+    """
     found = {}
     for name in ("hypervlad", "numpy", "scikit-learn", "torch", "torchvision", "xgboost"):
         try:

@@ -151,6 +151,12 @@ def predictions_as_bytes(
     """Return what `write_predictions` writes, in UTF-8.
 
     File names that are not valid text, which Linux allows, keep their bytes.
+
+    Examples
+    --------
+    >>> from hypervlad.reports import predictions_as_bytes
+    >>> predictions_as_bytes(["a.png"], [[0.25, 0.75]], ["SEM", "TEM"]).splitlines()[1]
+    b'a.png,TEM,0.75,0.25,0.75'
     """
     return table_as_bytes(*_table(names, proba, classes, columns))
 

@@ -82,6 +82,26 @@ def start_queue(
         If the folder has a queue already, or no image can be read.
     ValueError
         If nothing was held out when the model was fitted, so that no answer can be sure.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+    >>> from hypervlad.review import start_queue
+    >>> images, labels = make_tem_images(16, size=32, random_state=0)
+    >>> images = [np.uint8(255 * image) for image in images]
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4)
+    >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+    >>> new, _ = make_tem_images(2, size=32, random_state=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = [pathlib.Path(folder, f"{name}.png") for name in "ab"]
+    ...     for image, file in zip(new, files):
+    ...         Image.fromarray(np.uint8(255 * image)).save(file)
+    ...     queue = start_queue(model, files, f"{folder}/queue", max_error=0.9)
+    >>> queue.n_sure + queue.n_doubtful
+    2
     """
     check_free(Path(folder))
     model.check_calibrated(max_error=max_error)

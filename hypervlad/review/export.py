@@ -26,6 +26,21 @@ def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
         UTF-8; file names that are not valid text keep their bytes.
     n_open : int
         Doubtful images without a label, which have no line.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.review import Queue, export_labels
+    >>> from hypervlad.review.database import make_queue
+    >>> from hypervlad.review.records import Entry
+    >>> entry = Entry("a.png", pathlib.Path("/a.png"), None, "sure", [("tube", 0.9)], "", 0.2, [])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     make_queue(f"{folder}/queue", ["fibre", "tube"], [entry], [], {})
+    ...     queue = Queue(f"{folder}/queue")
+    ...     table, n_open = export_labels(queue)
+    ...     queue.close()
+    >>> table.splitlines()[0], n_open
+    (b'path,label,source,confidence,file', 0)
     """
     images = queue.images()
     rows = [

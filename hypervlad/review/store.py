@@ -58,6 +58,20 @@ class Queue:
     ------
     QueueError
         A ValueError: no queue there, or one of another version.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.review import Queue
+    >>> from hypervlad.review.database import make_queue
+    >>> from hypervlad.review.records import Entry
+    >>> entry = Entry("a.png", pathlib.Path("/a.png"), None, "sure", [("tube", 0.9)], "", 0.2, [])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     make_queue(f"{folder}/queue", ["fibre", "tube"], [entry], [], {})
+    ...     queue = Queue(f"{folder}/queue")
+    ...     [image.name for image in queue.images()]
+    ...     queue.close()
+    ['a.png']
     """
 
     def __init__(

@@ -1,0 +1,68 @@
+"""The reference of the API lists all public names, each with a docstring and an example."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import pytest
+from support.paths import ROOT
+
+import hypervlad
+import hypervlad.displays
+import hypervlad.reports
+
+API = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
+LISTED = re.findall(r"^   ([A-Za-z][\w.]*)$", API, flags=re.MULTILINE)
+
+
+def documented(name: str) -> Any:
+    module, _, own = f"hypervlad.{name}".rpartition(".")
+    return getattr(import_module(module), own)
+
+
+def is_made_by_the_package(item: Any) -> bool:
+    """Return whether users are given objects of a class, as results, errors or warnings."""
+    return inspect.isclass(item) and (
+        dataclasses.is_dataclass(item) or issubclass(item, (tuple, Exception))
+    )
+
+
+@pytest.mark.parametrize("package", [hypervlad, hypervlad.displays, hypervlad.reports])
+def test_all_public_names_are_listed(package: ModuleType) -> None:
+    prefix = package.__name__.removeprefix("hypervlad").removeprefix(".")
+    for name in set(package.__all__) - {"__version__"}:
+        full = f"{prefix}.{name}" if prefix else name
+        if inspect.ismodule(getattr(package, name)):
+            assert any(each.startswith(f"{full}.") for each in LISTED), full
+        else:
+            assert full in LISTED, full
+
+
+def test_all_presets_and_functions_of_fibres_are_listed() -> None:
+    assert {f"fibres.{name}" for name in hypervlad.fibres.__all__} <= set(LISTED)
+    own = vars(hypervlad.presets).items()
+    presets = {
+        name
+        for name, item in own
+        if inspect.isfunction(item)
+        and item.__module__ == "hypervlad.presets"
+        and not name.startswith("_")
+    }
+    assert {f"presets.{name}" for name in presets} <= set(LISTED)
+
+
+def test_each_name_is_listed_once() -> None:
+    assert len(LISTED) == len(set(LISTED)) > 150
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_listed_names_have_a_docstring_with_an_example(name: str) -> None:
+    docstring = inspect.getdoc(documented(name)) or ""
+    assert docstring
+    if not is_made_by_the_package(documented(name)):
+        assert re.search(r"^Examples\n-{8}\n(.+\n)*?>>> ", docstring, flags=re.MULTILINE), name
