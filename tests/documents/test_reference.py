@@ -1,0 +1,122 @@
+"""The pages of the reference name the networks, formats, kinds and messages that there are."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from support.paths import ROOT
+
+import hypervlad.models  # noqa: F401 - which registers the kinds of model files
+from hypervlad import modelfile
+from hypervlad.images import IMAGE_SUFFIXES
+
+PAGES = ROOT / "docs" / "reference"
+GAP = "…"  # what a message quotes: a name, a number, a reason
+
+# In a separate process, since tests register further networks in this one.
+NETWORKS = """
+import json
+from hypervlad.backbones import WeightsNotFoundError, backbone_names, get_backbone
+from hypervlad.backbones.weights import licence_of, published_weights
+
+def has_micronet(name):
+    try:
+        return bool(published_weights(name, "micronet"))
+    except WeightsNotFoundError:
+        return False
+
+print(json.dumps({
+    name: [
+        " ".join(f"`{tap}`" for tap in get_backbone(name).taps),
+        f"{get_backbone(name).preprocessing.minimum_size} px",
+        f"{published_weights(name)[1]:.0f} MB" if name != "mobilenet_v2" else "in the package",
+        "yes" if has_micronet(name) else "–",
+    ]
+    for name in backbone_names()
+    if licence_of(name, "pretrained") == "bsd-3-clause"
+}))
+"""
+
+
+def page(name: str) -> str:
+    return (PAGES / name).read_text(encoding="utf-8")
+
+
+def rows(text: str) -> list[list[str]]:
+    """Return the cells of the tables in a text, without their heads."""
+    lines = re.findall(r"^\| (.*) \|$", text, flags=re.MULTILINE)
+    return [line.split(" | ") for line in lines]
+
+
+def test_all_networks_are_in_the_table() -> None:
+    section = page("networks.md").split("## Networks of torchvision")[1].split("\n## ")[0]
+    named = {cells[0]: cells[1:] for cells in rows(section) if cells[0].startswith("`")}
+    named["`mobilenet_v2`"] = named.pop("`mobilenet_v2` (default)")
+    command = [sys.executable, "-c", NETWORKS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    expected: dict[str, list[str]] = json.loads(done.stdout)
+    assert named == {f"`{name}`": cells for name, cells in expected.items()}
+
+
+def test_all_suffixes_of_images_are_in_the_table() -> None:
+    section = page("formats.md").split("## What is read")[1].split("\nDM3, DM4")[0]
+    named = [suffix for cells in rows(section) for suffix in re.findall(r"`(\.\w+)`", cells[1])]
+    assert sorted(named) == sorted(IMAGE_SUFFIXES)
+
+
+def test_all_kinds_of_model_files_are_in_the_table() -> None:
+    section = page("model_file.md").split("## Kinds")[1].split("\n## ")[0]
+    named = {
+        cells[0].strip("`"): cells[1].split("`")[1].removeprefix("hypervlad.")
+        for cells in rows(section)
+        if cells[0].startswith("`")
+    }
+    own = {
+        kind: loader.partition(":")[2]
+        for kind, loader in modelfile._loaders.items()
+        if loader.startswith("hypervlad.")
+    }
+    assert {kind: name.rpartition(".")[2] for kind, name in named.items()} == own
+
+
+def template(node: ast.expr) -> str | None:
+    """Return a text of the source, with a gap for each value; None for another expression."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if isinstance(node, ast.JoinedStr):
+        parts = (template(part) or GAP for part in node.values)
+        return re.sub(f"{GAP}+", GAP, "".join(parts))
+    return None
+
+
+@pytest.fixture(scope="module")
+def messages() -> str:
+    """All texts of the package."""
+    found = []
+    for file in (ROOT / "hypervlad").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.expr) and (text := template(node)):
+                found.append(text)
+    return "\n".join(found)
+
+
+def quoted(name: str) -> list[str]:
+    """Return the messages that a page quotes: in a table, or as terms with a definition."""
+    if name == "formats.md":
+        section = page(name).split("## What is refused")[1].split("\n## ")[0]
+        return [cells[1].strip("`") for cells in rows(section) if cells[1].startswith("`")]
+    return re.findall(r"^`(.+)`\n: ", page(name), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["formats.md"])
+def test_quoted_messages_are_those_of_the_package(name: str, messages: str) -> None:
+    texts = quoted(name)
+    assert len(texts) > 20
+    for text in texts:
+        own = text.removesuffix(GAP).removesuffix("; ")
+        assert own in messages, text
