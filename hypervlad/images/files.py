@@ -25,7 +25,7 @@ IMAGE_SUFFIXES = frozenset(
     [
         *(".png", ".bmp", ".dib", ".gif", ".webp", ".pgm", ".ppm", ".pnm", ".pbm"),
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".tif", ".tiff"),
-        *(".dm3", ".dm4", ".mrc", ".mrcs", ".ser"),
+        *(".dm3", ".dm4", ".mrc", ".mrcs", ".st", ".rec", ".ser"),
     ]
 )
 

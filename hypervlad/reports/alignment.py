@@ -178,24 +178,15 @@ def _write_maps(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
         ("coherence", directions.coherence),
         ("regions", _as_integers(found.aligned.labels)),
     ):
-        _write_map(paths[kind], values, directions.pixel_size)
+        write_tiff(
+            paths[kind], values, directions.pixel_size, flush=False, level=_COMPRESSION_LEVEL
+        )
     return list(paths.values())
 
 
 def _as_integers(labels: NDArray[np.int32]) -> NDArray[Any]:
     # ImageJ has no 32-bit integers.
     return labels.astype(np.uint16 if labels.max(initial=0) < 2**16 else np.uint32)
-
-
-def _write_map(path: Path, values: NDArray[Any], pixel_size: float | None) -> None:
-    options: dict[str, Any] = {"compressionargs": {"level": _COMPRESSION_LEVEL}}
-    if pixel_size is not None:
-        options["resolution"] = (1 / pixel_size, 1 / pixel_size)  # pixels per nm
-    if values.dtype != np.uint32:
-        options |= {"imagej": True, "metadata": {} if pixel_size is None else {"unit": "nm"}}
-    elif pixel_size is not None:
-        options |= {"resolution": (1e7 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
-    write_tiff(path, values, flush=False, **options)
 
 
 def _write_figures(folder: Path, name: str, found: AlignmentResult) -> list[Path]:

@@ -230,7 +230,7 @@ def write_findings(
                     raise
                 written.left_out.append(str(error))
                 continue
-            _write_images(folder, name, found, micrograph.pixels)
+            _write_images(folder, name, found, micrograph)
             written.add(name, found, micrograph)
     finally:
         written.write_tables(folder)
@@ -269,10 +269,10 @@ def _in_micrometres(
     return [*(side * length for length in lengths), *(side**2 * area for area in areas)]
 
 
-def _write_images(folder: Path, name: str, found: Finding, pixels: NDArray[Any]) -> None:
-    overlay = as_rgb(pixels)
+def _write_images(folder: Path, name: str, found: Finding, micrograph: Micrograph) -> None:
+    overlay = as_rgb(micrograph.pixels)
     overlay[outline(found.mask)] = FOUND
-    write_tiff(folder / _MAPS / f"{name}.tif", found.map)
+    write_tiff(folder / _MAPS / f"{name}.tif", found.map, micrograph.pixel_size)
     _write_png(folder / _MASKS / f"{name}.png", 255 * found.mask.astype(np.uint8))
     _write_png(folder / _OVERLAYS / f"{name}.png", np.round(255 * overlay).astype(np.uint8))
 

@@ -22,6 +22,7 @@ from hypervlad.cli.files import check_folders
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction, local_orientation
 from hypervlad.images import ReadOptions
 from hypervlad.reports import alignment as alignment_files
+from hypervlad.reports.maps import write_tiff
 
 PIXEL_SIZE = 4.0
 
@@ -343,7 +344,7 @@ def test_pixels_that_are_not_square_are_reported(folder: Path, tmp_path: Path) -
 def test_more_regions_than_imagej_counts_to_are_plain_integers(tmp_path: Path) -> None:
     labels = np.arange(70_000, dtype=np.int32).reshape(700, 100)
     stored = alignment_files._as_integers(labels)
-    alignment_files._write_map(tmp_path / "many.tif", stored, 2.0)
+    write_tiff(tmp_path / "many.tif", stored, 2.0)
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "many.tif"), labels)
     with tifffile.TiffFile(tmp_path / "many.tif") as file:
         per_centimetre = file.pages[0].tags["XResolution"].value

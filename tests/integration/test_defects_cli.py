@@ -16,7 +16,7 @@ from PIL import Image
 from support.surfaces import PATCH, blotted, surface
 from typer.testing import CliRunner, Result
 
-from hypervlad import PatchDefectScorer, default_patch_encoder, load
+from hypervlad import PatchDefectScorer, default_patch_encoder, load, read_micrograph
 from hypervlad.cli import app
 from hypervlad.defects import Finding
 from hypervlad.images import read_mask
@@ -75,6 +75,14 @@ def test_a_threshold_that_looks_like_the_highest_score_is_above_it(
         r"below the threshold\), the next: \S+",
         highest,
     )
+
+
+def test_maps_keep_the_pixel_size(model: Path, folder: Path, tmp_path: Path) -> None:
+    pixels = np.asarray(Image.open(folder / "new" / "fine.png"))
+    resolution = {"resolution": (0.5, 0.5), "metadata": {"unit": "nm"}}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, **resolution)
+    run("defects", "score", model, tmp_path / "a.tif", "-o", tmp_path / "out", "--quiet")
+    assert read_micrograph(tmp_path / "out" / "maps" / "a.tif.tif").pixel_size == pytest.approx(2)
 
 
 def test_scores_become_maps_overlays_and_tables(model: Path, folder: Path, tmp_path: Path) -> None:
