@@ -173,7 +173,7 @@ def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
     Raises
     ------
     ImageFolderError
-        If it is no file, no text in UTF-8, or no CSV.
+        If it is no file, no text in UTF-8, or no CSV, or a line has more cells than the first.
     """
     if path.is_dir():
         raise ImageFolderError(f"{path}: a folder; expected a CSV file with columns {columns}.")
@@ -193,13 +193,22 @@ def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
     delimiter = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
-        return [
+        lines = [
             (reader.line_num, list(map(original_cell, row)))
             for row in reader
             if any(cell.strip() for cell in row)
         ]
     except csv.Error as error:
         raise ImageFolderError(f"{path}, line {reader.line_num}: {error}.") from error
+    for number, row in lines:
+        n_cells = len(lines[0][1])
+        if any(cell.strip() for cell in row[n_cells:]):
+            raise ImageFolderError(
+                f"{path}, line {number}: {counted(len(row), 'cell')}, but the first line has "
+                f"{n_cells}. Put a text that contains the separator {delimiter!r} in double "
+                "quotes; if two lines were joined, separate them."
+            )
+    return lines
 
 
 def check_text(table: Path, line: int, text: str) -> None:

@@ -66,6 +66,7 @@ def test_quoted_comma_and_line_numbers(tmp_path):
         ("path,label,source,confidence,file\na/1.png,a,person,,/a/1.png\n", "no column is called"),
         ("path,label\na/1.png,a\n", "no column is called group; its columns are path, label"),
         ("path,size,colour\na/1.png,1,red\n", "no column is called group"),
+        ("path,group\na/1.png,g1a/2.png,g2\n", "line 2: 3 cells, but the first line has 2"),
     ],
 )
 def test_bad_files(tmp_path, text, message):
