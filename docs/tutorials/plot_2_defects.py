@@ -80,8 +80,8 @@ n_false = int((clean >= scorer.threshold_).sum())
 print(f"no defect: {n_false} of {len(spare)} called anomalous")
 for kind in IMAGE_DEFECTS:
     n_called = n_located = 0
-    for path in spare:
-        planted, mask = add_defect(hypervlad.read_image(path), kind, random_state=1)
+    for seed, path in enumerate(spare):
+        planted, mask = add_defect(hypervlad.read_image(path), kind, random_state=seed)
         found = scorer.find(planted)
         n_called += found.is_defective
         n_located += mask[np.unravel_index(found.map.argmax(), mask.shape)]
@@ -92,7 +92,7 @@ for kind in IMAGE_DEFECTS:
 # of an image, so this says little of it.) Read this table before you use the model. Kinds that
 # raise no more alarms than images without a defect will not be found in your images either. Here
 # these are most kinds: among crossing fibres, which differ from image to image, the model notices
-# areas that are out of focus, but no scratch of a pixel's width and no stain.
+# half of the areas that are out of focus, but no scratch of a pixel's width, no stain and no pit.
 # :doc:`/benchmarks/defects` has such figures for other surfaces.
 #
 # 4. Score new images

@@ -197,11 +197,11 @@ plt.show()
 #   accept more errors in the first round.
 # - *Many labels of the model are wrong*: the new images differ from the labelled ones. Label a
 #   random sample first, and train again (:doc:`/howto/new_instrument_or_class`).
-# - *An image fits no class*: add a category on the page. It is trained like the others once it has
-#   a few images.
+# - *An image fits no class*: add a category on the page. ``retrain`` learns it like the others.
 # - *The queue does not get shorter*: look at the confusions of
 #   :meth:`~hypervlad.MicrographClassifier.held_out_evaluation`. Two classes that people cannot
 #   tell apart either should be one.
 #
-# The gain depends on the images, and was measured for other sets as well:
-# :doc:`/benchmarks/review`.
+# How much the queue gains depends on the images. On images of steel defects it needed a quarter of
+# the labels that random order needs; on figures from papers, where many images cannot be classified
+# even with all labels, no order was clearly better (:doc:`/benchmarks/review`).

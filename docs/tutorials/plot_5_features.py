@@ -81,8 +81,9 @@ print(hypervlad.plan_extraction(paths, encoder, **options))
 # 4. Run, be interrupted, resume
 # ------------------------------
 # Long runs are interrupted: by a reboot, a full disk, Ctrl-C. Here the list of images ends in an
-# interruption after 100 of them. Finished batches are kept beside the file. The same call with
-# ``resume=True`` continues after them; in the first run it does no harm, so always give it.
+# interruption after 100 of them. Finished batches are kept beside the file, and only those in
+# progress are lost. The same call with ``resume=True`` continues after them; in the first run it
+# does no harm, so always give it.
 
 
 def interrupted_after(n, paths):
