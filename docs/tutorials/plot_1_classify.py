@@ -61,7 +61,7 @@ for number, lattice in enumerate(hypervlad.make_lattice_images(4, size=208, rand
 
 # A mistake of the kind that happens: one image was also copied into another class.
 fibers = sorted((folder / "images" / "fiber").glob("*.png"))
-shutil.copy(fibers[0], folder / "images" / "cluster" / "copy.png")
+copy = Path(shutil.copy(fibers[0], folder / "images" / "cluster" / "copy.png"))
 
 # %%
 # ``groups.csv`` names the specimen of each image. Two frames of one specimen look alike. If one of
@@ -90,7 +90,7 @@ for copies in report.exact_copies:
 # of each specimen that was recorded twice. They may stay if the table of groups keeps them
 # together. If you have no such table, ``report.write_groups("groups.csv")`` writes one that joins
 # all copies that were found; add what you know about your samples.
-(folder / "images" / "cluster" / "copy.png").unlink()
+copy.unlink()
 report = hypervlad.check_image_folder(folder / "images", groups=folder / "groups.csv")
 print(report.problems or "no problems")
 
@@ -123,7 +123,8 @@ for true, predicted, count in result.confusions:
 # %%
 # Look at three things. Is the accuracy good enough for your purpose? Is any class much worse than
 # the others? Are the confusions plausible? Here they are: three tubes that touch are already a
-# cluster, and look much like a single fibre. If the figures disappoint, see the end of this page.
+# cluster, and a thin bundle looks much like a single fibre. If the figures disappoint, see the end
+# of this page.
 #
 # 5. Choose how many errors to accept
 # -----------------------------------
@@ -187,7 +188,10 @@ for row, path in enumerate(read):
     target = folder / "sorted" / places.get(judged.kind[row], judged.labels[row])
     target.mkdir(parents=True, exist_ok=True)
     shutil.copy(path, target)
-write_classified_page(folder / "classified.html", model, new, max_error=0.1, predictions=found)
+page = write_classified_page(
+    folder / "classified.html", model, new, max_error=0.1, predictions=found
+)
+print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB")
 
 # %%
 # .. code-block:: console
@@ -203,7 +207,8 @@ shown = [
     for kind, n in (("sure", 7), ("ambiguous", 2), ("out_of_distribution", 6))
     for row in np.flatnonzero(judged.kind == kind)[-n:]
 ]
-sheet = ContactSheetDisplay(
+figure, ax = plt.subplots(figsize=(8, 6.2), layout="constrained")
+ContactSheetDisplay(
     [read[row] for row in shown],
     [
         [words[judged.kind[row]], f"{judged.labels[row]}, {judged.proba[row].max():.0%}"]
@@ -211,8 +216,8 @@ sheet = ContactSheetDisplay(
     ],
     colours=[colours[judged.kind[row]] for row in shown],
     n_columns=5,
-).plot()
-sheet.figure_.suptitle("New images: which answers can be relied on?", y=1.04)
+).plot(ax=ax)
+figure.suptitle("New images: which answers can be relied on?")
 plt.show()
 
 # %%

@@ -136,13 +136,15 @@ print(f"defective images with the highest score of the map in a defect: {sum(loc
 scores = np.array([found.score for found in findings])
 order = [i for i in np.argsort(-scores) if is_defective[i]]
 shown = [*order[:2], *order[-2:]]
-display = DefectMapDisplay.from_estimator(
+figure, ax = plt.subplots(figsize=(8, 4.9), layout="constrained")
+DefectMapDisplay.from_estimator(
     scorer,
     [new[i] for i in shown],
     masks=[masks[i] for i in shown],
     names=[f"{new[i].name}, score {scores[i]:.2f}" for i in shown],
+    ax=ax,
 )
-display.figure_.suptitle("Defective images with the highest and the lowest scores", y=1.03)
+figure.suptitle("Defective images with the highest and the lowest scores")
 plt.show()
 
 # %%

@@ -46,8 +46,9 @@ for number, aligned in enumerate(np.linspace(0, 1, 6)):
 # Before you measure a hundred images, see whether the directions of one are right. Each hue is a
 # direction. Follow a few wires by eye and compare them with the half wheel. The paler the colour,
 # the more directions vary within a few pixels. Outlines show regions of aligned windows.
-display = OrientationDisplay.from_image(paths[3], pixel_size=4.0, window="128nm")
-display.figure_.suptitle("Directions and aligned regions of one sample", y=1.03)
+figure, ax = plt.subplots(figsize=(8.6, 3.5), layout="constrained")
+OrientationDisplay.from_image(paths[3], pixel_size=4.0, window="128nm", ax=ax)
+figure.suptitle("Directions and aligned regions of one sample")
 plt.show()
 
 # %%

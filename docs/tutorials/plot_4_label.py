@@ -105,7 +105,7 @@ queue.close()
 by_hand = [folder / "new" / name for name in looked_at]
 labels = [truth[name] for name in looked_at]
 second = hypervlad.MicrographClassifier(encoder, random_state=0)
-second.fit([*data.images, *by_hand], [*data.target, *labels])
+second = second.fit([*data.images, *by_hand], [*data.target, *labels])
 
 # %%
 # .. code-block:: console
