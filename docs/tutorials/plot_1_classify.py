@@ -13,8 +13,8 @@ held-out images, choose how many errors to accept, classify, and sort.
 # --------------------
 # There is one sub-folder per class. Here we write synthetic TEM images of carbon nanotubes into a
 # temporary folder that stands in for yours. Every fourth specimen was recorded twice, at slightly
-# different positions, as happens in any real collection. With your own images, leave this block
-# out and set ``folder`` to the folder that contains them.
+# different positions, as happens in any real collection. With your own images, keep the imports,
+# set ``folder`` to the folder that contains them, and leave out all that uses ``truth``.
 import shutil
 import tempfile
 from pathlib import Path
@@ -71,9 +71,9 @@ copy = Path(shutil.copy(fibers[0], folder / "images" / "cluster" / "copy.png"))
 #
 # 2. Check the files
 # ------------------
-# A few minutes spent here save hours later. The check opens every image and looks for unreadable
-# files, for copies across classes or groups, and for whatever else might give a class away, such
-# as its image size.
+# A wrong file spoils a model without any error message. The check opens every image and looks for
+# unreadable files, for copies across classes or groups, and for whatever else might give a class
+# away, such as its image size.
 report = hypervlad.check_image_folder(folder / "images")
 print(report.class_counts)
 for problem in report.problems:
@@ -145,8 +145,8 @@ for max_error in (0.05, 0.1, 0.2):
 # 6. Classify the new images
 # --------------------------
 # ``classify`` reads each image once. It judges every answer, and returns a *prediction set*: the
-# classes that an image may belong to, such that 90 % of the sets contain the true class.
-# Unreadable files are skipped if the encoder is told so, and listed.
+# classes that an image may belong to, chosen so that about 90 % of the sets contain the true
+# class. Unreadable files are skipped if the encoder is told so, and listed.
 new = sorted((folder / "new").glob("*.png"))
 model.encoder_.set_params(on_error="skip")
 found = model.classify(new, coverage=0.9, max_error=0.1)

@@ -16,7 +16,8 @@ from them, and you know what kinds of defects it finds and how often it raises a
 # alarms, 5 %, needs at least 19.
 #
 # Here we write synthetic SEM images of nanofibre mats into a temporary folder that stands in for
-# yours. With your own images, leave this block out and set ``folder``.
+# yours. With your own images, keep the imports, and set ``good``, ``spare`` and ``new`` to lists
+# of their paths.
 import tempfile
 from pathlib import Path
 
@@ -88,12 +89,12 @@ for kind in IMAGE_DEFECTS:
     print(f"{kind}: {n_called} of {len(spare)} called anomalous, {n_located} located")
 
 # %%
-# A defect is located if the highest score of the map lies in it. (A gradient covers about a quarter
-# of an image, so this says little of it.) Read this table before you use the model. Kinds that
-# raise no more alarms than images without a defect will not be found in your images either. Here
-# these are most kinds: among crossing fibres, which differ from image to image, the model notices
-# half of the areas that are out of focus, but no scratch of a pixel's width, no stain and no pit.
-# :doc:`/benchmarks/defects` has such figures for other surfaces.
+# A defect is located if the highest score of the map lies in it. (A gradient covers about a
+# quarter of an image, so this says little of it.) Read this table before you use the model. Kinds
+# that raise no more alarms than images without a defect will not be found in your images either.
+# Here these are most kinds: among crossing fibres, which differ from image to image, the model
+# notices half of the areas that are out of focus, but no scratch of a pixel's width, no stain and
+# no pit. :doc:`/benchmarks/defects` has such figures for other surfaces.
 #
 # 4. Score new images
 # -------------------

@@ -12,10 +12,10 @@ needed.
 # 1. Collect the images and their pixel size
 # ------------------------------------------
 # Here we write synthetic SEM images of nanowires into a temporary folder that stands in for yours:
-# six samples, from hardly aligned to fully aligned. With your own images, leave this block out and
-# set ``folder``. If the files contain their pixel size, it is used; otherwise you give it
-# (:doc:`/howto/pixel_size`). Cut off an information bar with ``banner="remove"``: its letters have
-# directions, too.
+# six samples, from hardly aligned to fully aligned. With your own images, keep the imports, set
+# ``folder``, and let ``paths`` list your files. If the files contain their pixel size, it is used;
+# otherwise you give it (:doc:`/howto/pixel_size`). Cut off an information bar with
+# ``banner="remove"``: its letters have directions, too.
 import csv
 import tempfile
 from pathlib import Path

@@ -12,8 +12,8 @@ and 40 looks instead of 2,000 and 200, and a program that knows the true labels 
 # 1. A few labelled images, and many without a label
 # --------------------------------------------------
 # Here we write synthetic TEM images into a temporary folder that stands in for yours: 15 images of
-# each of three classes, and 400 others. With your own images, leave this block out and set
-# ``folder``. ``truth`` holds what the person would see.
+# each of three classes, and 400 others. With your own images, keep the imports and set ``folder``.
+# ``truth`` holds what the person would say.
 import tempfile
 from pathlib import Path
 
@@ -203,5 +203,5 @@ plt.show()
 #   tell apart either should be one.
 #
 # How much the queue gains depends on the images. On images of steel defects it needed a quarter of
-# the labels that random order needs; on figures from papers, where many images cannot be classified
-# even with all labels, no order was clearly better (:doc:`/benchmarks/review`).
+# the labels that random order needs; on figures from papers, where many images cannot be
+# classified even with all labels, no order was clearly better (:doc:`/benchmarks/review`).

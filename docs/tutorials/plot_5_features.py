@@ -13,7 +13,7 @@ million images. To be quick, this page uses 240.
 # --------------
 # Here we write synthetic images of four kinds into a temporary folder that stands in for yours.
 # The kinds are sub-folders only so that we can colour the picture at the end: no labels are
-# needed. With your own images, leave this block out and set ``folder``.
+# needed. With your own images, keep the imports and set ``folder``.
 import tempfile
 from pathlib import Path
 
