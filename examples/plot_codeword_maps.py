@@ -1,30 +1,36 @@
 """
-What does the model see in a micrograph?
-========================================
+What does the network see in a micrograph?
+==========================================
 
-Every position of an image is assigned to a codeword. Here each layer of the network has its own
-codewords: fine texture in the first, whole structures in the last. Similar codewords have similar
-colours.
+A network turns every position of an image into a long vector, one part from each of its layers.
+Here each layer has a codebook of its own, and every position has the colour of its nearest
+codeword. Compare the columns: the first layers follow edges and fine texture, the last ones
+regions of the specimen.
 """
 
-import argparse
+# %%
+# The codebooks are learned from 40 synthetic TEM images, without their labels. With
+# ``codebook="per_layer"``, K-means finds 24 codewords in each of the five layers that are tapped.
 
-import matplotlib
-
-matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 
 from hypervlad import HypercolumnVLAD, make_tem_images
 from hypervlad.displays import CodewordMapDisplay
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--out", default="codeword_maps.png")
-out = parser.parse_args().out
-
 images, labels = make_tem_images(40, random_state=3)
 encoder = HypercolumnVLAD(n_codewords=24, codebook="per_layer", random_state=0).fit(images)
+
+# %%
+# Within a column, equal colours are the same codeword, and similar colours are similar codewords.
+# Colours of different columns cannot be compared.
 
 shown = [list(labels).index(name) for name in ("fiber", "cluster", "matrix-surface")]
 display = CodewordMapDisplay.from_estimator(
     encoder, [images[i] for i in shown], names=[str(labels[i]) for i in shown]
 )
-display.figure_.savefig(out, dpi=110, bbox_inches="tight")
+display.figure_.suptitle("Three TEM images and the codewords of five layers")
+plt.show()
+
+# %%
+# The frames at the borders come from the zeros that the network pads images with. How codewords
+# become the vector of an image is explained in :doc:`/explanation/hypercolumns`.

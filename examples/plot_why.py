@@ -2,30 +2,33 @@
 Why did the model choose this class?
 ====================================
 
-A model is trained on a few labelled images and explains its answers for others. Its margins are
-split exactly: red positions are evidence for the predicted class, blue ones against it.
+A model is trained on 80 labelled images and explains its answers for four others. Red positions
+are evidence for the predicted class, blue ones against it. Check whether the red positions are
+where you would look yourself.
 """
 
-import argparse
+# %%
+# Explanations need no held-out predictions. ``calibration_size=0`` leaves them out and is faster.
 
-import matplotlib
-
-matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 
 from hypervlad import MicrographClassifier, make_tem_images
 from hypervlad.displays import EvidenceDisplay
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--out", default="why.png")
-out = parser.parse_args().out
-
-images, labels = make_tem_images(120, random_state=1)
+images, labels = make_tem_images(96, random_state=1)
 train, new = slice(0, 80), slice(80, None)
-model = MicrographClassifier(random_state=0).fit(images[train], labels[train])
+model = MicrographClassifier(calibration_size=0, random_state=0).fit(images[train], labels[train])
 
-explanation = model.explain(images[new.start])
+# %%
+# :meth:`~hypervlad.MicrographClassifier.explain` splits the margin of each class into a
+# contribution of each position. The split is exact: the map, the bias of the class and the trees,
+# if there are any, add up to the margin.
+
+explanation = model.explain(images[80])
 print(explanation)
-print({block: evidence.round(2).tolist() for block, evidence in explanation.totals.items()})
+
+# %%
+# One new image of each class. The numbers beneath a map are log-odds.
 
 shown = [list(labels).index(name, new.start) for name in model.classes_]
 display = EvidenceDisplay.from_estimator(
@@ -34,4 +37,10 @@ display = EvidenceDisplay.from_estimator(
     y_true=labels[shown],
     names=[f"image {i}" for i in shown],
 )
-display.figure_.savefig(out, dpi=110, bbox_inches="tight")
+display.figure_.suptitle("Evidence for the predicted class, by position")
+plt.show()
+
+# %%
+# If the evidence lies on the support film, a scale bar or the corners, the model has learned
+# something else than the specimen: vary it among the training images, or remove it. See
+# :class:`~hypervlad.displays.EvidenceDisplay` for all options.
