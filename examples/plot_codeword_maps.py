@@ -2,7 +2,7 @@
 What does the network see in a micrograph?
 ==========================================
 
-A network turns every position of an image into a long vector, one part from each of its layers.
+A network turns every position of an image into a long vector, one part from each of five layers.
 Here each layer has a codebook of its own, and every position has the colour of its nearest
 codeword. Compare the columns: the first layers follow edges and fine texture, the last ones
 regions of the specimen.

@@ -41,6 +41,7 @@ display.figure_.suptitle("Evidence for the predicted class, by position")
 plt.show()
 
 # %%
-# If the evidence lies on the support film, a scale bar or the corners, the model has learned
-# something else than the specimen: vary it among the training images, or remove it. See
-# :class:`~hypervlad.displays.EvidenceDisplay` for all options.
+# Networks pad images with zeros, so borders and corners may have evidence of their own. If the
+# evidence lies on the support film or the information bar, the model has learned something other
+# than the specimen: vary it among the training images, or remove it. All options of the figure are
+# described in :class:`~hypervlad.displays.EvidenceDisplay`.
