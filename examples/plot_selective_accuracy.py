@@ -1,0 +1,61 @@
+"""
+How accurate are the answers the model is sure of?
+==================================================
+
+If only the most confident answers are accepted, fewer of them are wrong, and a person has more
+images to look at. The curve shows the accuracy for each share of accepted answers. The dots are
+the answers that the model calls sure, for two accepted shares of wrong answers.
+"""
+
+# %%
+# Eight classes of synthetic TEM images, 160 images for training and 80 others.
+
+import matplotlib.pyplot as plt
+
+from hypervlad import MicrographClassifier, default_encoder, make_tem_images
+from hypervlad.displays import SelectiveAccuracyDisplay
+
+images, labels = make_tem_images(240, n_classes=8, size=96, random_state=0)
+train, new = slice(0, 160), slice(160, None)
+encoder = default_encoder(n_codewords=16)
+model = MicrographClassifier(encoder, random_state=0).fit(images[train], labels[train])
+
+# %%
+# The model keeps predictions of its training images, by learners that were not fitted on them.
+# Sure answers are those above a confidence for which these predictions show, with 90 % certainty,
+# that no more answers are wrong than accepted.
+
+held_out = model.held_out_
+for max_error in (0.05, 0.1, 0.2, 0.3):
+    sure = held_out.sure_answers(max_error)
+    print(f"at most {max_error:.0%} wrong: {sure.n_sure} of 160 sure, {sure.n_wrong} of them wrong")
+
+# %%
+# New images, with at most 20 % accepted.
+
+judged = model.judge(images[new], max_error=0.2)
+is_sure = judged.kind == "sure"
+n_wrong = (judged.labels != labels[new])[is_sure].sum()
+print(f"{is_sure.sum()} of 80 answers are sure, {n_wrong} of them wrong")
+
+# %%
+# The curve of the held-out predictions.
+
+figure, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
+SelectiveAccuracyDisplay.from_predictions(
+    labels[held_out.rows], held_out.proba, classes=model.classes_, ax=ax
+)
+for max_error, colour in ((0.2, "tab:orange"), (0.3, "tab:red")):
+    sure = held_out.sure_answers(max_error)
+    accuracy = 1 - sure.n_wrong / sure.n_sure
+    label = f"sure, at most {100 * max_error:.0f} % wrong"
+    ax.plot(sure.n_sure / 160, accuracy, "o", color=colour, label=label, zorder=5)
+ax.legend(loc="lower left")
+ax.set_title("Accuracy of the most confident held-out predictions", loc="left")
+plt.show()
+
+# %%
+# With eight classes and 160 images, no confidence shows that at most 5 or 10 % of the answers are
+# wrong, so none is sure there. Choose the share of errors that you can accept, and let a person
+# look at the rest: :meth:`~hypervlad.MicrographClassifier.predict_or_reject` does so, and
+# :doc:`/explanation/doubt` says what it promises.
