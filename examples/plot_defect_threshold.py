@@ -1,0 +1,60 @@
+"""
+Which threshold should I choose?
+================================
+
+An image is called anomalous if its score reaches the threshold. A lower threshold finds more
+defective images and raises more false alarms. The first panel shows the scores of images with and
+without defects, the second what each threshold finds and how many false alarms it raises.
+"""
+
+# %%
+# The scorer is trained on 40 defect-free images. It chooses its threshold by their scores when they
+# are held out, so that at most 5 % (``fpr``) of new defect-free images are called anomalous on
+# average.
+import matplotlib.pyplot as plt
+import numpy as np
+
+from hypervlad import PatchDefectScorer, make_nanofibre_images
+
+size = (116, 168)
+good, _ = make_nanofibre_images(40, defective=0, size=size, random_state=0)
+scorer = PatchDefectScorer(fpr=0.05, random_state=0).fit(good)
+
+new, masks = make_nanofibre_images(100, defective=0.5, size=size, random_state=1)
+is_defective = np.array([mask.any() for mask in masks])
+scores = scorer.score_samples(new)
+
+# %%
+# Half of the 100 new images have defects. The chosen threshold raises few false alarms, but misses
+# most of the defective images: images with small defects hardly score higher than images without. A
+# lower threshold finds more, at the price of false alarms.
+for threshold in (scorer.threshold_, 2.0, 1.75):
+    false_alarms = np.mean(scores[~is_defective] >= threshold)
+    share_found = np.mean(scores[is_defective] >= threshold)
+    print(f"threshold {threshold:.2f}: {share_found:.0%} found, {false_alarms:.0%} false alarms")
+
+# %%
+# Without defective images you only know the dashed line: the share of false alarms among held-out
+# training images, which is here near that among new images.
+thresholds = np.linspace(1, 5, 200)[:, None]
+curves = {
+    "defective images found": (scores[is_defective] >= thresholds, "tab:orange", "-"),
+    "false alarms": (scores[~is_defective] >= thresholds, "tab:blue", "-"),
+    "false alarms, held out": (scorer.held_out_.scores >= thresholds, "tab:blue", "--"),
+}
+figure, (left, right) = plt.subplots(1, 2, figsize=(8, 4), layout="constrained")
+bins = np.linspace(1, 5, 33)
+left.hist(np.clip(scores[~is_defective], 1, 5), bins, alpha=0.6, label="without defects")
+left.hist(np.clip(scores[is_defective], 1, 5), bins, alpha=0.6, label="with defects")
+left.set(title="Scores of new images", xlabel="score (5 and more in the last bar)", ylabel="images")
+for name, (reached, colour, style) in curves.items():
+    right.plot(thresholds, reached.mean(axis=1), style, color=colour, label=name)
+right.set(title="What a threshold finds", xlabel="threshold", ylabel="share of images")
+for ax in (left, right):
+    ax.axvline(scorer.threshold_, color="black", lw=1, ls=":", label="threshold for fpr=0.05")
+    ax.legend(fontsize=9)
+plt.show()
+
+# %%
+# If a missed defect costs you more than a false alarm, set a lower threshold with
+# :meth:`~hypervlad.PatchDefectScorer.set_threshold`: see :doc:`/howto/defect_thresholds`.
