@@ -60,7 +60,6 @@ sphinx_gallery_conf: dict[str, Any] = {
     "filename_pattern": r"\.py$",
     "backreferences_dir": "reference/generated/examples",
     "doc_module": ("hypervlad",),
-    "reference_url": {"hypervlad": None},
     "abort_on_example_error": True,
     "remove_config_comments": True,
     "download_all_examples": False,
@@ -100,6 +99,7 @@ html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["hypervlad.css"]
 html_show_sourcelink = False
+html_context = {"default_mode": "auto"}
 html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],

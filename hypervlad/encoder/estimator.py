@@ -118,8 +118,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     layer_components : int or None, default=32
         Principal components kept of each layer; None keeps every channel.
     scale_layers : bool, default=True
-        Divide each layer by its total standard deviation. A joint codebook of unscaled layers is
-        dominated by the first few.
+        Divide each layer by its total standard deviation. Otherwise a few layers dominate a joint
+        codebook: the first three of VGG-16, the last one of MobileNetV2.
     kmeans : {"lloyd", "minibatch"}, default="lloyd"
         "lloyd" learns the codewords from ``n_samples`` hypercolumns at once. "minibatch" starts
         from those and reads the images once more, in the order of their digests, for minibatch
