@@ -65,7 +65,7 @@ sphinx_gallery_conf: dict[str, Any] = {
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,
-    "thumbnail_size": (400, 280),
+    "thumbnail_size": (280, 196),
 }
 
 

@@ -1,5 +1,5 @@
 """
-Can I trust a confidence of 90 %?
+Can I trust a confidence of 90 %?
 =================================
 
 Of the answers with a confidence of about 90 %, nine of ten should be right. The left diagram checks
