@@ -102,19 +102,25 @@ def accuracy_tables(stored: list[Facts]) -> str:
 
 def front_figures() -> str:
     """Return what the README shows: five figures beside the usual alternatives."""
-    accuracy = load_result(RESULTS / "accuracy" / "accuracy_mobilenet_v2.json")
+    paths = [
+        RESULTS / "accuracy" / "accuracy_mobilenet_v2.json",
+        RESULTS / "defects" / "defects_magnetic_tile.json",
+        RESULTS / "defects" / "kinds_magnetic_tile.json",
+        RESULTS / "speed" / "encoding_cpu.json",
+    ]
+    if not all(path.exists() for path in paths):
+        return NOT_YET
+    accuracy, surface, kinds, encoding = map(load_result, paths)
     means = {row["method"]: row for row in accuracy["means"]}
     default, plain = means[DEFAULT], means["last layer pooled + logistic regression"]
-    surface = load_result(RESULTS / "defects" / "defects_magnetic_tile.json")
     found = {row["method"]: row for row in surface["rows"]}
-    kinds = load_result(RESULTS / "defects" / "kinds_magnetic_tile.json")
     most = max(row["n_train"] for row in kinds["rows"])
     worst = {
         row["method"]: defects.mean_and_worst(row["image_auroc"])[1]
         for row in kinds["rows"]
         if row["n_train"] == most
     }
-    ms = load_result(RESULTS / "speed" / "encoding_cpu.json")["rows"][0]["ms"]
+    ms = encoding["rows"][0]["ms"]
     ours, patchcore = found["hypervlad, good images"], found["PatchCore"]
     return table(
         ["", "hypervlad", "the usual alternative", ""],

@@ -38,6 +38,7 @@ extensions = [
 exclude_patterns = ["_build", "_templates", "inventories", "tutorials", "**/GALLERY_HEADER.*"]
 templates_path = ["_templates"]
 nitpicky = True
+smartquotes = False  # it would turn the hyphens of options into dashes
 default_role = "autolink"  # `fit` in a docstring: a link if there is such a name, else italics
 suppress_warnings = ["config.cache"]
 
@@ -130,7 +131,11 @@ def _write_commands(app: Sphinx) -> None:
     text = done.stdout.replace("# `hypervlad`", "# Command line", 1)
     text = text.replace("```console\n$ ", "```text\n")
     text = re.sub(r"Examples:\n((?:  .+\n)+)", r"Examples:\n\n```text\n\1```\n", text)
-    target.write_text(text, encoding="utf-8")
+    # In running text, *.tif must not become emphasis.
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
+    single = re.compile(r"(?<!^)(?<!\*)\*(?!\*)", re.MULTILINE)
+    parts[::2] = [single.sub(r"\\*", part) for part in parts[::2]]
+    target.write_text("".join(parts), encoding="utf-8")
 
 
 def _copy_benchmarks(app: Sphinx) -> None:

@@ -2,10 +2,10 @@
 How much of a mat is aligned?
 =============================
 
-The aligned fraction is the share of an image in which fibres are parallel. It is measured here on
-synthetic wires whose true directions are known, from not aligned at all to fully aligned, with
-little noise and with noise as strong as the contrast. Look at how far the points are from the
-dashed line.
+The aligned fraction is the share of the windows with fibres in which they are parallel. It is
+measured here on synthetic wires whose true directions are known, from not aligned at all to fully
+aligned, with little noise and with noise as strong as the contrast. Look at how far the points are
+from the dashed line.
 """
 
 # %%

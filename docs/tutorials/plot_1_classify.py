@@ -138,8 +138,8 @@ for max_error in (0.05, 0.1, 0.2):
     )
 
 # %%
-# With so few specimens, no threshold shows with 90 % certainty that at most 5 % of the answers are
-# wrong, so then none is sure. We accept 10 %. A model with fewer errors, or more specimens, would
+# With so few specimens, a limit of 5 % cannot be shown with 90 % certainty, so then no answer is
+# sure. We accept 10 %. A model with fewer errors, or more specimens, would
 # allow less.
 #
 # 6. Classify the new images

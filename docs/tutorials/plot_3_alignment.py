@@ -56,9 +56,10 @@ plt.show()
 # --------------------------------------
 # The image is divided into windows. A window is aligned if its directions vary by less than the
 # tolerance. So the aligned fraction has no meaning without these two numbers: report them with it,
-# and never compare fractions that were measured with different ones. A window that holds a single
-# wire is always aligned; it should be a few wires wide, and at least as long as their straight
-# parts.
+# and never compare fractions that were measured with different ones. A window with a single
+# wire always counts as aligned. So make windows several wires wide, and at least as long as the
+# straight parts of a wire. Angles are counter-clockwise from the horizontal, from 0° to 180°: in
+# degrees in tables (``direction_deg``), in radians in maps and in Python.
 for window in (8, 16, 32, 64):
     fraction = AlignmentRecipe(window=window).find(paths[0]).aligned.fraction
     print(f"window of {window} pixels: {fraction:.2f} of a sample without aligned domains")

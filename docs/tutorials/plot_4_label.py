@@ -117,7 +117,7 @@ second = second.fit([*data.images, *by_hand], [*data.target, *labels])
 # ``--keep-queue``, it replaces the answers in the queue by those of the second model, and you
 # continue with step 4. That is right if more answers are sure now. Here it would not be: almost
 # half of the second model's training images are difficult ones, so more of its held-out answers
-# are wrong, which says little about usual images but is all that can be shown.
+# are wrong. Its held-out accuracy is pessimistic for ordinary images, but it is the only evidence.
 sure = second.held_out_.sure_answers(0.1)
 print(f"second model, at most 10% wrong: {sure.n_sure} of {len(second.held_out_)} sure")
 

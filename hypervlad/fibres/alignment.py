@@ -201,8 +201,8 @@ def aligned_fraction(
     window : int, default=32
         Side of a window in pixels. If the image is not a multiple of it, windows are a little
         larger or smaller, so that they cover all of the image.
-    tolerance : float, default=20 degrees
-        Radians.
+    tolerance : float, default=0.349
+        Radians; the default is 20 degrees.
     sigma : float, default=1.75
         Length over which gradients are averaged, in pixels; for "lgo" only to find the background.
     gradient_sigma : float, default=1.0

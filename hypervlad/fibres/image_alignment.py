@@ -63,8 +63,8 @@ class AlignmentRecipe:
         structure tensor unless it is "lgo".
     window, sigma : int, float or str
         In pixels, or with a unit, such as "500nm", which needs a known pixel size.
-    tolerance : float, default=20 degrees
-        Radians.
+    tolerance : float, default=0.349
+        Radians; the default is 20 degrees.
     n_bootstrap : int, default=0
         Number of bootstrap samples for intervals of mean, order and spread.
     random_state : int, default=0

@@ -97,8 +97,8 @@ class NanowireTruth:
         Parameters
         ----------
         window : int, default=32
-        tolerance : float, default=20 degrees
-            Radians.
+        tolerance : float, default=0.349
+            Radians; the default is 20 degrees.
 
         Returns
         -------
@@ -114,8 +114,8 @@ class NanowireTruth:
         Parameters
         ----------
         window : int, default=32
-        tolerance : float, default=20 degrees
-            Radians.
+        tolerance : float, default=0.349
+            Radians; the default is 20 degrees.
 
         Returns
         -------
