@@ -11,11 +11,12 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.documents import PAGES, blocks, run
+from support.documents import PAGES, blocks
 from support.paths import ROOT
 
 pytestmark = [
@@ -23,9 +24,9 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork"),
 ]
 
-# Imports once what all blocks import, which takes seconds; each block then has a process of its
-# own, in which it is the main module, as if it had been started with ``python -c``, and so has
-# each command that is not part of a pipe.
+# Imports once what all blocks import, which takes seconds. It reads, line by line, folders with the
+# steps to run there. Each step then has a process of its own: a block is the main module in it, as
+# if it had been started with ``python -c``. What steps print goes to a file beside the folder.
 FORKING = """
 import glob, json, os, shlex, subprocess, sys, types
 import hypervlad
@@ -44,13 +45,24 @@ def run(language, block):
     else:
         subprocess.run(["bash", "-euc", block], check=True)
 
-for language, block in json.load(sys.stdin):
-    if not os.fork():
-        run(language, block)
-        break
-    _, status = os.wait()
-    if status:
-        sys.exit(f"failed:\\n{block}")
+def in_child(folder, language, block):
+    output = os.open(folder + ".txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.chdir(folder)
+    run(language, block)
+    sys.exit()
+
+for line in sys.stdin:
+    folder, steps = json.loads(line)
+    failed = None
+    for language, block in steps:
+        if not (child := os.fork()):
+            in_child(folder, language, block)
+        if os.waitpid(child, 0)[1]:
+            failed = block
+            break
+    print(json.dumps(failed), flush=True)
 """
 # The few images here leave few held-out groups, for early stopping and for sure answers.
 STRICT = ["-W", "error", "-W", "ignore:fine-tuning is validated on"]
@@ -106,12 +118,38 @@ def is_server(step: tuple[str, str]) -> bool:
     return step[1].startswith("hypervlad review serve")
 
 
+@pytest.fixture(scope="module")
+def forking() -> Iterator[subprocess.Popen[str]]:
+    """A process that runs steps."""
+    with subprocess.Popen(
+        [sys.executable, *STRICT, "-c", FORKING],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def run_steps(forking: subprocess.Popen[str], folder: Path, waiting: list[tuple[str, str]]) -> None:
+    assert forking.stdin is not None
+    assert forking.stdout is not None
+    forking.stdin.write(json.dumps([str(folder), waiting]) + "\n")
+    forking.stdin.flush()
+    failed = json.loads(forking.stdout.readline())
+    assert failed is None, Path(f"{folder}.txt").read_text(encoding="utf-8") + failed
+
+
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if blocks(page)],
     ids=lambda page: str(page.relative_to(ROOT)),
 )
-def test_all_blocks_run(page: Path, workplace: Path, tmp_path: Path) -> None:
+def test_all_blocks_run(
+    page: Path, workplace: Path, forking: subprocess.Popen[str], tmp_path: Path
+) -> None:
     folder = tmp_path / "work"
     shutil.copytree(workplace, folder)
     waiting: list[tuple[str, str]] = []
@@ -119,7 +157,7 @@ def test_all_blocks_run(page: Path, workplace: Path, tmp_path: Path) -> None:
         if step is not None and not is_server(step):
             waiting.append(step)
             continue
-        run([sys.executable, *STRICT, "-c", FORKING], folder, input=json.dumps(waiting))
+        run_steps(forking, folder, waiting)
         waiting = []
         if step is not None:
             label_all(step[1].split()[1:], folder)
