@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -121,12 +122,22 @@ def _visit_math(self: Any, node: nodes.math | nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def _write(page: str, text: str) -> None:
+    """Write a page that is made by each build; Sphinx reads it again only if it differs."""
+    target = DOCS / page
+    if not target.exists() or target.read_text(encoding="utf-8") != text:
+        target.write_text(text, encoding="utf-8")
+
+
 def _write_commands(app: Sphinx) -> None:
     """Write the reference of the command line from the commands themselves."""
-    target = DOCS / "reference" / "commands.md"
     command = [sys.executable, "-m", "typer", "hypervlad.cli", "utils", "docs"]
     done = subprocess.run(
-        [*command, "--name", "hypervlad"], check=True, capture_output=True, text=True
+        [*command, "--name", "hypervlad"],
+        check=True,
+        stdout=subprocess.PIPE,
+        encoding="utf-8",
+        env=os.environ | {"PYTHONUTF8": "1"},
     )
     text = done.stdout.replace("# `hypervlad`", "# Command line", 1)
     text = text.replace("```console\n$ ", "```text\n")
@@ -135,12 +146,16 @@ def _write_commands(app: Sphinx) -> None:
     parts = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
     single = re.compile(r"(?<!^)(?<!\*)\*(?!\*)", re.MULTILINE)
     parts[::2] = [single.sub(r"\\*", part) for part in parts[::2]]
-    target.write_text("".join(parts), encoding="utf-8")
+    _write("reference/commands.md", "".join(parts))
 
 
 def _copy_benchmarks(app: Sphinx) -> None:
     """Copy the pages of the benchmarks into the site, with their links as they are there."""
     topics = sorted(page.parent for page in BENCHMARKS.glob("*/README.md"))
+    kept = {"index", "scaling", *(folder.name for folder in topics)}
+    for page in (DOCS / "benchmarks").glob("*.md"):
+        if page.stem not in kept:  # of a topic that is no more
+            page.unlink()
     for folder in [BENCHMARKS, *topics]:
         text = (folder / "README.md").read_text(encoding="utf-8")
         text = re.sub(r"\]\((?:\.\./)*(?:benchmarks/)?(\w+)/README\.md", r"](\1.md", text)
@@ -149,7 +164,7 @@ def _copy_benchmarks(app: Sphinx) -> None:
         if name == "index":
             names = [each.name for each in topics] + ["scaling"]
             text += "\n```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
-        (DOCS / "benchmarks" / f"{name}.md").write_text(text, encoding="utf-8")
+        _write(f"benchmarks/{name}.md", text)
 
 
 def _by_last_name(app: Sphinx, env: Any, node: Any, content: nodes.Element) -> Any:
