@@ -83,6 +83,6 @@ test-lowest:
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -W default $(ARGS)
 
 clean:
-	rm -rf docs/_build docs/gallery docs/learn docs/reference/generated docs/reference/commands.md docs/sg_execution_times.rst
+	rm -rf docs/_build docs/gallery docs/learn docs/reference/generated docs/reference/commands.md
 	find docs/benchmarks -name '*.md' ! -name scaling.md -delete
 	rm -rf $(VENV) .venv-lowest build dist *.egg-info demo-report campaign-out .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -67,6 +67,7 @@ sphinx_gallery_conf: dict[str, Any] = {
     "download_all_examples": False,
     "show_memory": False,
     "show_signature": False,
+    "write_computation_times": False,  # a page that loads scripts of another host
     "thumbnail_size": (280, 196),
 }
 
