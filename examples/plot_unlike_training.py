@@ -44,8 +44,8 @@ new = {
 found = model.classify(list(new.values()))
 
 # %%
-# ``novelty`` is how unlike the training images an image is, in units of a limit. It is in brackets;
-# above 1, the image is flagged.
+# ``novelty`` is the distance of an image from the training images, divided by the limit. It is in
+# brackets; above 1, the image is flagged.
 
 captions, colours = [], []
 for name, p, novelty in zip(new, found.proba, found.novelty, strict=True):

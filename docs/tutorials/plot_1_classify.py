@@ -146,7 +146,7 @@ for max_error in (0.05, 0.1, 0.2):
 # --------------------------
 # ``classify`` reads each image once. It judges every answer, and returns a *prediction set*: the
 # classes that an image may belong to, chosen so that about 90 % of the sets contain the true
-# class. Unreadable files are skipped if the encoder is told so, and listed.
+# class. With ``on_error="skip"``, files that cannot be read are skipped and listed.
 new = sorted((folder / "new").glob("*.png"))
 model.encoder_.set_params(on_error="skip")
 found = model.classify(new, coverage=0.9, max_error=0.1)

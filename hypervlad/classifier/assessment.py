@@ -86,7 +86,8 @@ class Classification:
         Which images were read and which were skipped; without vectors, (n_read, 0).
     proba : ndarray of shape (n_read, n_classes)
     novelty : ndarray of float, shape (n_read,)
-        How unlike the training images, in units of a limit: above 1, the probabilities mean little.
+        Distance from the training images, divided by the limit: above 1, the probabilities mean
+        little.
         Of images like the training images, about 5 % exceed the limit, and more if they are of
         few groups: up to 2 / (groups + 1), so a sixth for 11. See
         :class:`TrainingImages`.
