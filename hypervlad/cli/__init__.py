@@ -96,7 +96,7 @@ def main() -> None:
     """Run the command line: the entry point of the ``hypervlad`` script."""
     # The libraries' million objects live as long as the process. Searching them for garbage while
     # they are imported, and again at the end, took a third of the time of a short command.
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(50_000)
     atexit.register(gc.freeze)
     for stream in (sys.stdout, sys.stderr):
         # A Windows console may lack letters of a file's name, which must not end the run.
