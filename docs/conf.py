@@ -58,6 +58,10 @@ plot_html_show_formats = plot_html_show_source_link = False
 sphinx_gallery_conf: dict[str, Any] = {
     "examples_dirs": ["../examples", "tutorials"],
     "gallery_dirs": ["gallery", "learn"],
+    "subsection_order": [
+        f"../examples/{topic}"
+        for topic in ("classification", "doubt", "defects", "fibres", "images")
+    ],
     "within_subsection_order": "FileNameSortKey",
     "filename_pattern": r"\.py$",
     "backreferences_dir": "reference/generated/examples",
@@ -169,14 +173,14 @@ def _copy_benchmarks(app: Sphinx) -> None:
 
 
 def _by_last_name(app: Sphinx, env: Any, node: Any, content: nodes.Element) -> Any:
-    """Resolve a name that is documented in another module than where a docstring uses it."""
-    if node.get("refdomain") != "py":
+    """Resolve a name without its module that is documented in another one than the docstring."""
+    if node.get("refdomain") != "py" or "." in node["reftarget"]:
         return None
-    domain, last = env.domains.python_domain, node["reftarget"].rpartition(".")[2]
+    domain = env.domains.python_domain
     found = [
         name
         for name, entry in domain.objects.items()
-        if name.rpartition(".")[2] == last and not entry.aliased
+        if name.rpartition(".")[2] == node["reftarget"] and not entry.aliased
     ]
     if len(found) != 1:
         return None

@@ -476,7 +476,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """Return probabilities and novelty, and on request sets and a judgement, in one pass.
 
         Each image is read and encoded once. Unreadable images give no warning: see
-        ``Classification.images`` and :meth:`EncodedImages.warn`.
+        ``Classification.images`` and :meth:`hypervlad.encoder.EncodedImages.warn`.
 
         Parameters
         ----------

@@ -67,7 +67,7 @@ class TrainingImages:
     positions : ndarray of int, shape (n,)
         Of each in the list given to ``fit``.
     digests : ndarray of uint8, shape (n, 32)
-        SHA-256 of their pixels: see :class:`hypervlad.images.Micrograph`.
+        SHA-256 of their pixels: see :class:`hypervlad.Micrograph`.
     points : ndarray of float32, shape (n, d)
         Their vectors, as `project_vectors` returns them.
     empty : ndarray of float32, shape (m, d)
@@ -168,7 +168,7 @@ class TrainingImages:
         Parameters
         ----------
         digests : sequence of m str
-            Of their pixels, in hexadecimal: see :class:`hypervlad.images.Micrograph`.
+            Of their pixels, in hexadecimal: see :class:`hypervlad.Micrograph`.
 
         Returns
         -------

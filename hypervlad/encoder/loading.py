@@ -56,7 +56,7 @@ class ImageInfo:
     Attributes
     ----------
     digest : str
-        Of its pixels: see :class:`hypervlad.images.Micrograph`.
+        Of its pixels: see :class:`hypervlad.Micrograph`.
     shape : tuple of int
         (H, W) or (H, W, 3), pixels.
     pixel_size : float or None

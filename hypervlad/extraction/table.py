@@ -304,7 +304,7 @@ def load_features(
         A read-only ``memmap`` if mapped.
     frame : DataFrame of n rows
         ``path`` (relative; missing for an array), ``label`` (may be missing), ``digest`` (SHA-256
-        of the pixels: see :class:`hypervlad.images.Micrograph`), ``height``, ``width``,
+        of the pixels: see :class:`hypervlad.Micrograph`), ``height``, ``width``,
         ``channels``, ``pixel_size`` (nm, NaN if not known).
 
     Raises

@@ -65,8 +65,8 @@ class LocalOrientation:
         """Return mean direction, order parameter and spread over the image, energy-weighted.
 
         Directions of pixels are used as measured. Noise turns them, so that the order decreases and
-        the spread increases with noise. `AlignedFraction.statistics` is corrected for noise but has
-        no intervals.
+        the spread increases with noise. ``AlignedFraction.statistics`` is corrected for noise but
+        has no intervals.
 
         Parameters
         ----------

@@ -431,7 +431,7 @@ class ImageDigests:
     Attributes
     ----------
     digests : ndarray of uint8, shape (n, 32)
-        SHA-256 of their pixels: see :class:`hypervlad.images.Micrograph`.
+        SHA-256 of their pixels: see :class:`hypervlad.Micrograph`.
 
     Examples
     --------

@@ -29,7 +29,7 @@ KINDS = [
     "learn/plot_1_classify.html",
     "howto/groups.html",
     "gallery/index.html",
-    "gallery/plot_why.html",
+    "gallery/classification/plot_why.html",
     "explanation/dense_encoding.html",
     "reference/api.html",
     "reference/commands.html",

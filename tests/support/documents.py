@@ -11,7 +11,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("[!_]*/*.md"))]
 
 
-def blocks(page: Path) -> list[tuple[str, str]]:
-    """Return the language and the text of a page's blocks of Python and of commands, in order."""
+def blocks(page: Path) -> list[tuple[str, str, str]]:
+    """Return a page's blocks of Python and of commands, in order: language, text, and output.
+
+    The output is the ``text`` block that follows, or nothing.
+    """
     text = page.read_text(encoding="utf-8")
-    return re.findall(r"^```(python|console)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    block = r"^```(python|console)\n(.*?)^```\n(?:\n```text\n(.*?)^```)?"
+    return re.findall(block, text, flags=re.DOTALL | re.MULTILINE)
