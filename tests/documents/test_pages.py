@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,8 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from support.documents import PAGES, blocks
 from support.paths import ROOT
+
+from hypervlad.cli import app
 
 pytestmark = [
     pytest.mark.real,
@@ -163,3 +167,23 @@ def test_all_blocks_run(
             else:
                 printed += run_step(forking, folder, language, line)
         assert_prints(shown, printed)
+
+
+def _commands_not_run() -> list[list[str]]:
+    """Return the words of the hypervlad commands in blocks that are only shown."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for block in re.findall(r"^```sh\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE):
+            lines = block.replace("\\\n", " ").splitlines()
+            found += [shlex.split(line)[1:] for line in lines if line.startswith("hypervlad ")]
+    return found
+
+
+@pytest.mark.parametrize("words", _commands_not_run(), ids=" ".join)
+def test_commands_that_are_only_shown_have_these_options(words: list[str]) -> None:
+    command: Any = typer.main.get_command(app)
+    while hasattr(command, "commands"):
+        command, words = command.commands[words[0]], words[1:]
+    options = {name for parameter in command.params for name in parameter.opts}
+    assert {word for word in words if re.match("--?[a-z]", word)} <= options
