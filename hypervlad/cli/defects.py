@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -35,7 +34,7 @@ from hypervlad.cli.options import (
     Scaling,
     Seed,
     Unreadable,
-    UnreadableInScoring,
+    UnreadableInPrediction,
     Weights,
 )
 from hypervlad.user_warnings import warn_user
@@ -252,7 +251,7 @@ def score(
     tile_size: TileSize = None,
     weights: Weights = None,
     device: Device = "auto",
-    on_error: UnreadableInScoring = OnError.SKIP,
+    on_error: UnreadableInPrediction = OnError.RAISE,
     quiet: Quiet = False,
 ) -> None:
     """Score images: maps (TIFF), masks and overlays (PNG), tables (CSV) and a page (report.html).
@@ -262,7 +261,7 @@ def score(
     larger than what is seen in the image, those of strong small defects many times: areas and
     diameters show where to look, and are no measurements. A higher --threshold makes regions
     smaller, and misses fainter defects. Images that cannot be read or are smaller than a patch are
-    left out; the exit code is then 2.
+    left out; the exit code is then 2, or 0 with --on-error skip.
 
     \b
     Columns of scores.csv, one line per image:
@@ -295,15 +294,7 @@ def score(
     say_ignored(quiet, paths, model)
     scorer = _load(model, weights, device, threshold)
     _set_tile_size(scorer, tile_size)
-    with _hint_at_skipping(on_error):
-        written = write_findings(
-            output,
-            scorer,
-            files,
-            names_of(files, paths),
-            on_error=on_error.value,
-            progress=not quiet,
-        )
+    written = write_findings(output, scorer, files, names_of(files, paths), progress=not quiet)
     echo(
         f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "
         f"with {counted(written.n_regions, 'defective region')}; {len(written.left_out)} left out"
@@ -312,7 +303,7 @@ def score(
         known = training_images_text(written.n_in_training, written.n_scored)
         say(quiet, f"{known}, so their scores are too good for new images")
     echo(f"report: {output / 'report.html'}")
-    _raise_if_left_out(written.left_out, len(files))
+    _raise_if_left_out(written.left_out, len(files), on_error)
 
 
 @defects.command()
@@ -326,7 +317,7 @@ def evaluate(
     tile_size: TileSize = None,
     weights: Weights = None,
     device: Device = "auto",
-    on_error: UnreadableInScoring = OnError.SKIP,
+    on_error: UnreadableInPrediction = OnError.RAISE,
     quiet: Quiet = False,
 ) -> None:
     """Compare maps with masks, by image, pixel and patch, on one page with pictures.
@@ -335,7 +326,8 @@ def evaluate(
     many false alarms it would raise.
 
     The images should not be those that the model was trained on. Images that cannot be read, are
-    smaller than a patch or differ in size from their mask are left out; the exit code is then 2.
+    smaller than a patch or differ in size from their mask are left out; the exit code is then 2, or
+    0 with --on-error skip.
 
     \b
     Example:
@@ -354,10 +346,7 @@ def evaluate(
     scorer = _load(model, weights, device, threshold)
     _set_tile_size(scorer, tile_size)
     names = names_of(files, paths)
-    with _hint_at_skipping(on_error):
-        result = evaluate_defects(
-            scorer, files, truth, names, on_error=on_error.value, progress=not quiet
-        )
+    result = evaluate_defects(scorer, files, truth, names, on_error="skip", progress=not quiet)
     for name, value in result.scores().items():
         echo(f"{name + ':':35}{'not defined' if math.isnan(value) else f'{value:.3f}'}")
     best = result.best_threshold
@@ -370,18 +359,14 @@ def evaluate(
         f"{n_left_out} left out"
     )
     echo(f"report: {write_defect_report(output, scorer, files, result)}")
-    _raise_if_left_out(result.left_out, len(files))
+    _raise_if_left_out(result.left_out, len(files), on_error)
 
 
-def _hint_at_skipping(on_error: OnError) -> contextlib.AbstractContextManager[None]:
-    return hint_at_bad_files() if on_error is OnError.RAISE else contextlib.nullcontext()
-
-
-def _raise_if_left_out(reasons: list[str], n_images: int) -> None:
+def _raise_if_left_out(reasons: list[str], n_images: int, on_error: OnError) -> None:
     from hypervlad.images import ImageReadError
     from hypervlad.images.errors import reasons_in_line
 
-    if reasons:
+    if reasons and (on_error is OnError.RAISE or len(reasons) == n_images):
         raise ImageReadError(
             f"{len(reasons)} of {counted(n_images, 'image')} left out: {reasons_in_line(reasons)}"
         )

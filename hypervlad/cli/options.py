@@ -128,14 +128,6 @@ Unreadable = Annotated[
         "--on-error", help="Whether to stop at an unreadable image (raise) or leave it out (skip)."
     ),
 ]
-UnreadableInScoring = Annotated[
-    OnError,
-    typer.Option(
-        "--on-error",
-        help="Whether to stop at an image that cannot be scored (raise), or leave it out and end "
-        "with exit code 2 (skip).",
-    ),
-]
 UnreadableInPrediction = Annotated[
     OnError,
     typer.Option(
