@@ -20,7 +20,7 @@ for scale_layers in (False, True):
     totals = np.array([each.sum() for each in variance])
     shares[scale_layers] = totals / totals.sum()
 
-figure, ax = plt.subplots(figsize=(7, 2.6), layout="constrained")
+figure, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
 colours = plt.cm.viridis(np.linspace(0.1, 0.9, len(encoder.taps_)))
 starts = np.zeros(2)
 for number, tap in enumerate(encoder.taps_):
@@ -38,5 +38,13 @@ ax.invert_yaxis()
 ax.set_xlim(0, 1)
 ax.set_xticks([])
 ax.spines[:].set_visible(False)
-ax.legend(ncols=5, loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False, fontsize=9)
+ax.tick_params(length=0)
+ax.legend(
+    ncols=5,
+    loc="upper center",
+    bbox_to_anchor=(0.5, 0),
+    frameon=False,
+    fontsize=9,
+    columnspacing=1.5,
+)
 ax.set_title("share of the variance between 32 codewords")

@@ -27,9 +27,9 @@ for x, share, count in zip(confidence, shares, counts, strict=True):
         low, high = wilson_interval(share, int(count))
         left.plot([x, x], [low, high], color="#1f5a8c", linewidth=1.5)
         left.plot(x, share, "o", color="#1f5a8c")
-        left.annotate(f"{count}", (x, high), (0, 3), textcoords="offset points", ha="center")
-left.set(xlim=(0, 1.03), ylim=(0, 1.1), xlabel="confidence", ylabel="share of right answers")
-left.set_title(f"probabilities of {len(truth)} new images")
+        left.annotate(f"{count}", (x, high), (0, 6), textcoords="offset points", ha="center")
+left.set(xlim=(0, 1.03), ylim=(0, 1.1), xlabel="confidence", ylabel="share of correct answers")
+left.set_title(f"confidence of the answers for {len(truth)} new images")
 
 names, sure, wrong = [], [], []
 for error, found in judged.items():
@@ -42,9 +42,13 @@ right.bar(places, sure, color="#9ec5e8", label="sure")
 right.bar(places, wrong, color="#c0392b", label="sure and wrong")
 for place, share, bad in zip(places, sure, wrong, strict=True):
     note = f"{bad / share:.0%} wrong".replace("%", " %") if share else "none"
-    right.text(place, share + 0.02, note, ha="center", fontsize=9)
+    right.text(place, share + 0.02, note, ha="center", fontsize=8)
 right.set_xticks(places, names)
-right.set(ylim=(0, 1.1), xlabel="accepted share of wrong answers", ylabel="share of the images")
+right.set(
+    ylim=(0, 1.1),
+    xlabel="accepted share of wrong answers (max_error)",
+    ylabel="share of the images",
+)
 right.legend(loc="upper left", frameon=False)
 right.set_title("sure answers")
 for ax in (left, right):

@@ -8,8 +8,8 @@ from matplotlib.patches import Rectangle
 from hypervlad import HypercolumnVLAD, make_tem_images
 from hypervlad.hypercolumns import feature_maps, prepare
 
-RECEPTIVE_FIELDS = {"features.1": 7, "features.3": 19, "features.6": 59}
-COLOURS = ("#d62728", "#ff9f1c", "#2ca02c")
+RECEPTIVE_FIELDS = (7, 19, 59, 267, 491)  # pixels
+COLOURS = ("#c81d25", "#b35900", "#1e7b1e", "black", "black")
 
 images, labels = make_tem_images(12, random_state=3)
 encoder = HypercolumnVLAD(n_codewords=8, n_samples=3000, random_state=0).fit(images)
@@ -23,25 +23,25 @@ with torch.no_grad():
 figure, axes = plt.subplots(2, 3, figsize=(8, 5.9), layout="constrained")
 axes = axes.ravel()
 axes[0].imshow(image, cmap="gray")
-for side, colour in zip(RECEPTIVE_FIELDS.values(), COLOURS, strict=True):
+for side, colour in zip(RECEPTIVE_FIELDS[:3], COLOURS, strict=False):  # others exceed the image
     corner = (112 - side / 2, 112 - side / 2)
     axes[0].add_patch(Rectangle(corner, side, side, fill=False, color=colour, linewidth=1.5))
-axes[0].set_title("image, 224 x 224")
-for ax, name, layer, own in zip(axes[1:], encoder.taps_, maps, projected, strict=True):
+axes[0].set_title("image, 224 x 224 pixels", fontsize=11)
+shown = zip(axes[1:], encoder.taps_, maps, projected, RECEPTIVE_FIELDS, COLOURS, strict=True)
+for ax, name, layer, own, field, colour in shown:
     first = own[0, :, :, 0].numpy()
     limit = np.percentile(abs(first), 99)
     ax.imshow(first, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
     height, width, n_channels = layer.shape[1:]
-    ax.set_title(f"{name}, {height} x {width}\n{n_channels:,} channels", fontsize=11)
-    if name in RECEPTIVE_FIELDS:
-        colour = COLOURS[list(RECEPTIVE_FIELDS).index(name)]
-        ax.text(
-            0.03,
-            0.04,
-            f"field of {RECEPTIVE_FIELDS[name]} px",
-            color=colour,
-            transform=ax.transAxes,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2},
-        )
+    ax.set_title(f"{name}, {height} x {width} cells\n{n_channels:,} channels", fontsize=11)
+    ax.text(
+        0.03,
+        0.04,
+        f"receptive field {field} px",
+        color=colour,
+        fontsize=9,
+        transform=ax.transAxes,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.9, "pad": 2},
+    )
 for ax in axes:
     ax.set_axis_off()
