@@ -11,10 +11,11 @@ held-out images, choose how many errors to accept, classify, and sort.
 # %%
 # 1. Arrange the files
 # --------------------
-# There is one sub-folder per class. Here we write synthetic TEM images of carbon nanotubes into a
-# temporary folder that stands in for yours. Every fourth specimen was recorded twice, at slightly
-# different positions, as happens in any real collection. With your own images, keep the imports,
-# set ``folder`` to the folder that contains them, and leave out all that uses ``truth``.
+# Put the images of each class into a sub-folder of its own. Here we write synthetic TEM images of
+# carbon nanotubes into a temporary folder that stands in for yours. Every fourth specimen was
+# recorded twice, at slightly different positions, as happens in any real collection. With your own
+# images, keep the imports, set ``folder`` to the folder that contains ``images/``, ``new/`` and
+# ``groups.csv``, and leave out everything that uses ``truth`` or ``copy``.
 import shutil
 import tempfile
 from pathlib import Path
@@ -50,7 +51,7 @@ for number, i in enumerate(chosen[:100]):
         rows.append(f"{name},specimen{number:03d}")
 (folder / "groups.csv").write_text("\n".join(rows))
 
-# The new images: 60 like these, four crystal lattices, and a file that is damaged.
+# The new images: 60 like these, four of crystal lattices, and a damaged file.
 truth = {}
 for number, i in enumerate(chosen[120:]):
     truth[f"new{number:02d}.png"] = str(kinds[i])
@@ -59,15 +60,15 @@ for number, lattice in enumerate(hypervlad.make_lattice_images(4, size=208, rand
     record(lattice, folder / "new" / f"new{60 + number}.png")
 (folder / "new" / "new64.png").write_bytes(b"not an image")
 
-# A mistake of the kind that happens: one image was also copied into another class.
+# A common mistake: one image was also copied into another class.
 fibers = sorted((folder / "images" / "fiber").glob("*.png"))
 copy = Path(shutil.copy(fibers[0], folder / "images" / "cluster" / "copy.png"))
 
 # %%
 # ``groups.csv`` names the specimen of each image. Two frames of one specimen look alike. If one of
-# them is in the training data and the other in the test data, the test measures memory and the
-# accuracy is too good. Images of one group are never split. :doc:`/howto/groups` explains what a
-# group should be.
+# them is in the training data and the other in the test data, the test rewards memorisation, and
+# the accuracy is too high. Images of one group therefore always stay together. :doc:`/howto/groups`
+# explains what a group should be.
 #
 # 2. Check the files
 # ------------------
@@ -86,7 +87,7 @@ for copies in report.exact_copies:
 #
 #    $ hypervlad check images/
 #
-# The copy has to go: the same image cannot be of two classes. The near copies are the two frames
+# Delete the copy: the same image cannot belong to two classes. The near copies are the two frames
 # of each specimen that was recorded twice. They may stay if the table of groups keeps them
 # together. If you have no such table, ``report.write_groups("groups.csv")`` writes one that joins
 # all copies that were found; add what you know about your samples.
@@ -97,7 +98,7 @@ print(report.problems or "no problems")
 # %%
 # 3. Train
 # --------
-# The default network comes with the package. The seed makes the result repeatable.
+# The default network comes with the package. The seed makes the result repeatable on one machine.
 data = hypervlad.load_image_folder(folder / "images", groups=folder / "groups.csv")
 model = hypervlad.MicrographClassifier(random_state=0)
 model.fit(data.images, data.target, groups=data.groups)
@@ -111,8 +112,8 @@ model.save(folder / "model.hvlad")
 # 4. Look at the accuracy on held-out images
 # ------------------------------------------
 # During training, each image was also classified by a copy of the model that had not been trained
-# on its group. These predictions tell what to expect for new specimens like these. The interval is
-# wide because there are only 100 specimens.
+# on its group. These predictions show what to expect for new specimens of the same kind. The
+# interval is wide because there are only 100 specimens.
 result = model.held_out_evaluation()
 low, high = result.interval
 print(f"accuracy {result.accuracy:.1%} (95 % interval {low:.1%} to {high:.1%})")
@@ -122,14 +123,14 @@ for true, predicted, count in result.confusions:
 
 # %%
 # Look at three things. Is the accuracy good enough for your purpose? Is any class much worse than
-# the others? Are the confusions plausible? Here they are: three tubes that touch are already a
-# cluster, and a thin bundle looks much like a single fibre. If the figures disappoint, see the end
-# of this page.
+# the others? Are the confusions plausible? These are: three tubes that touch are already a
+# cluster, and a thin bundle looks much like a single fibre. If your accuracy is too low, see the
+# end of this page.
 #
 # 5. Choose how many errors to accept
 # -----------------------------------
-# A model need not answer for every image. Say which share of wrong answers you accept, and the
-# held-out predictions show how confident an answer must be to be *sure*.
+# You need not rely on every answer. Choose which share of wrong answers you accept. The held-out
+# predictions then show how confident an answer must be to be *sure*.
 for max_error in (0.05, 0.1, 0.2):
     sure = model.held_out_.sure_answers(max_error)
     print(
@@ -138,9 +139,8 @@ for max_error in (0.05, 0.1, 0.2):
     )
 
 # %%
-# With so few specimens, a limit of 5 % cannot be shown with 90 % certainty, so then no answer is
-# sure. We accept 10 %. A model with fewer errors, or more specimens, would
-# allow less.
+# With these errors and 100 specimens, a limit of 5 % cannot be shown with 90 % certainty, so no
+# answer is sure at that limit. We accept 10 %. Fewer errors or more specimens would allow less.
 #
 # 6. Classify the new images
 # --------------------------
@@ -165,10 +165,10 @@ for row in (0, *np.flatnonzero(judged.kind != "sure")[[0, -1]]):
 #
 #    $ hypervlad predict model.hvlad new/ -o predictions.csv --coverage 0.9 --max-error 0.1
 #
-# An image that is out of distribution is unlike all training images. The four lattices are, and a
-# few usual images, too: about one in twenty, and more with few groups. Their probabilities mean
-# little, however high they are, so their sets contain all classes. :doc:`/explanation/doubt` says
-# what each of these answers promises.
+# An image that is out of distribution is unlike all training images. That is true of the four
+# lattices. About one in twenty images like the training images is also reported, and more with few
+# groups. The probabilities of such images mean little, however high they are, so their sets contain
+# all classes. :doc:`/explanation/doubt` says what each of these answers promises.
 #
 # We know the truth of the synthetic images, so we can see whether the promises were kept:
 known = [row for row, path in enumerate(read) if path.name in truth]
@@ -181,8 +181,9 @@ print(f"sets that contain the true class: {np.mean(in_set):.1%}")
 # %%
 # 7. Sort the images, and look at them
 # ------------------------------------
-# Copy sure answers into a folder for each class, and the others where you will look at them. The
-# page shows all images in a browser, with filters for class, confidence and kind.
+# We copy the images with sure answers into one folder per class, and the others into folders to go
+# through by hand. ``write_classified_page`` writes a page that shows all images in a browser, with
+# filters for class, confidence and kind of answer.
 places = {"ambiguous": "unsure", "out_of_distribution": "unlike_training"}
 for row, path in enumerate(read):
     target = folder / "sorted" / places.get(judged.kind[row], judged.labels[row])
@@ -198,8 +199,8 @@ print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB")
 #
 #    $ hypervlad predict model.hvlad new/ --sort-into sorted/ --page classified.html --max-error 0.1
 #
-# In the picture, green answers are sure, orange ones ambiguous, and red ones are for images unlike
-# the training images. Do you agree with the sure ones?
+# In the figure, green answers are sure, orange ones are ambiguous, and red ones belong to images
+# unlike the training images. Do you agree with the sure ones?
 colours = {"sure": "tab:green", "ambiguous": "tab:orange", "out_of_distribution": "tab:red"}
 words = {"sure": "sure", "ambiguous": "ambiguous", "out_of_distribution": "unlike training"}
 shown = [
@@ -228,7 +229,8 @@ plt.show()
 # - *The confusions make no sense*: look at ``model.label_issues()``, or ``hypervlad suspects
 #   model.hvlad``, for wrong labels, and at ``model.explain(image)`` for what the model looks at.
 #   It may be a scale bar (:doc:`/howto/information_bars`).
-# - *The accuracy is high here but low on new images*: the groups were too small, or the new images
-#   come from another instrument (:doc:`/howto/new_instrument_or_class`).
+# - *The accuracy is high here but low on new images*: images that belong together were in different
+#   groups (:doc:`/howto/groups`), or the new images come from another instrument
+#   (:doc:`/howto/new_instrument_or_class`).
 # - *Hardly any answer is sure*: accept more errors, or label more specimens. The images in
 #   ``unsure`` are the best ones to label next: :doc:`/learn/plot_4_label` shows how.

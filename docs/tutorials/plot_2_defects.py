@@ -2,9 +2,9 @@
 Find defects without labelled defects
 =====================================
 
-Defects are rare and of many kinds, and nobody has drawn masks of them. Defect-free images are easy
-to get. At the end of this tutorial, a model of defect-free images shows where new images differ
-from them, and you know what kinds of defects it finds and how often it raises a false alarm.
+Defects are rare and of many kinds, and usually nobody has drawn masks of them. Defect-free images
+are easy to get. At the end of this tutorial, a model of defect-free images shows where new images
+differ from them, and you know what kinds of defects it finds and how often it raises a false alarm.
 """
 
 # %%
@@ -12,12 +12,12 @@ from them, and you know what kinds of defects it finds and how often it raises a
 # -----------------------------
 # The model learns what is usual, so every image must be of the same kind of surface, at the same
 # magnification, and free of defects. Include the whole range that counts as good: dense and sparse
-# places, several samples, several days. Take 40 or more if you can: the default rate of false
-# alarms, 5 %, needs at least 19.
+# places, several samples, several days. Take 40 images or more if you can: the default rate of
+# false alarms, 5 %, needs at least 19.
 #
 # Here we write synthetic SEM images of nanofibre mats into a temporary folder that stands in for
 # yours. With your own images, keep the imports, and set ``good``, ``spare`` and ``new`` to lists
-# of their paths.
+# of their paths, and leave out everything that uses ``masks``.
 import tempfile
 from pathlib import Path
 
@@ -52,7 +52,8 @@ new = write(unknown, "new")
 # 2. Train, and look at the worst training images
 # -----------------------------------------------
 # Each training image is also scored by a model that was trained without it. The threshold follows
-# from these scores: here, about one in ten good images like these may be called anomalous.
+# from these scores: with ``fpr=0.1``, about one in ten defect-free images of this kind may be
+# called anomalous.
 scorer = hypervlad.PatchDefectScorer(fpr=0.1, random_state=0).fit(good)
 scorer.save(folder / "mat.hvlad")
 held_out = scorer.held_out_
@@ -66,16 +67,16 @@ for position in np.argsort(-held_out.scores)[:3]:
 #
 #    $ hypervlad defects fit good/ --fpr 0.1 -o mat.hvlad
 #
-# Look at the images that are named. If one has a defect after all, remove it and train again,
-# because it raises the threshold. If it is unusual but good, more images like it will make the
-# model accept it.
+# Look at the images that are listed. If one has a defect after all, remove it and train again,
+# because it raises the threshold. If one is unusual but free of defects, add more images like it,
+# so that the model accepts them.
 #
-# 3. Plant known defects
-# ----------------------
+# 3. Add known defects
+# --------------------
 # Without defective images you cannot measure how many defects are found. But you can add known
-# ones to images that the model has not been trained on. ``add_defect`` makes six kinds, at random
-# places, from subtle to strong. This says what the model can detect on your surface and what it
-# cannot.
+# defects to images that the model has not been trained on. ``add_defect`` makes six kinds, at
+# random places, from subtle to strong. The table shows which kinds the model detects on your
+# surface.
 clean = scorer.score_samples(spare)
 n_false = int((clean >= scorer.threshold_).sum())
 print(f"no defect: {n_false} of {len(spare)} called anomalous")
@@ -89,12 +90,12 @@ for kind in IMAGE_DEFECTS:
     print(f"{kind}: {n_called} of {len(spare)} called anomalous, {n_located} located")
 
 # %%
-# A defect is located if the highest score of the map lies in it. (A gradient covers about a
-# quarter of an image, so this says little of it.) Read this table before you use the model. Kinds
-# that raise no more alarms than images without a defect will not be found in your images either.
-# Here these are most kinds: among crossing fibres, which differ from image to image, the model
-# notices half of the areas that are out of focus, but no scratch of a pixel's width, no stain and
-# no pit. :doc:`/benchmarks/defects` has such figures for other surfaces.
+# A defect is located if the highest score of the map lies in it. (For gradients this says little:
+# each covers about a quarter of an image.) Read this table before you use the model. Kinds that
+# raise no more alarms than images without a defect will not be found in your images either. Here
+# that is true of most kinds: the crossing fibres differ from image to image, and the model notices
+# half of the blurred areas, but no scratch of a pixel's width, no stain and no pit.
+# :doc:`/benchmarks/defects` has such figures for other surfaces.
 #
 # 4. Score new images
 # -------------------
@@ -112,10 +113,10 @@ for path, found in zip(new, findings, strict=True):
 #
 #    $ hypervlad defects score mat.hvlad new/ -o found/
 #
-# The command also writes maps, masks, overlays and tables, and a page on which you can move the
+# The command writes maps, masks, overlays and tables, and a page on which you can move the
 # threshold and see what changes.
 #
-# We know the truth of the synthetic images, so we can count:
+# For the synthetic images, the true defects are known, so we can count:
 is_defective = np.array([mask.any() for mask in masks])
 called = np.array([found.is_defective for found in findings])
 print(f"defective images found: {(called & is_defective).sum()} of {is_defective.sum()}")
@@ -131,7 +132,7 @@ print(f"defective images with the highest score of the map in a defect: {sum(loc
 # 5. Look at the maps
 # -------------------
 # These are the two defective images with the highest scores, and the two with the lowest. Orange
-# outlines are what was found, blue ones the true defects. Holes and other large defects stand out;
+# outlines show what was found, blue ones the true defects. Holes and other large defects stand out;
 # small beads do not. Maps of images below the threshold are worth a look, too: the brightest place
 # may be a defect, although the image's score is too low for an alarm.
 scores = np.array([found.score for found in findings])
@@ -151,14 +152,14 @@ plt.show()
 # %%
 # If the result looks bad
 # -----------------------
-# - *Too many false alarms*: the training images do not show the whole range of good ones, or the
-#   new images were recorded with other settings. Add good images, above all those that were called
-#   anomalous.
+# - *Too many false alarms*: the training images do not cover all that counts as good, or the new
+#   images were recorded with other settings. Add defect-free images to the training images, above
+#   all those that were called anomalous.
 # - *Defects are missed, but are bright in their maps*: lower the threshold with
-#   ``scorer.set_threshold`` or a larger ``fpr``, and accept more false alarms. To rank images for
-#   a person, no threshold is needed: sort by score (:doc:`/howto/defect_thresholds`).
+#   ``scorer.set_threshold`` or a larger ``fpr``, and accept more false alarms. To decide which
+#   images to look at first, you need no threshold: sort by score (:doc:`/howto/defect_thresholds`).
 # - *Defects are invisible in the maps*: they may be too small or too faint for the image's size.
 #   Record them at a higher magnification, or draw masks for a few dozen images: ``fit(images,
 #   masks=masks)`` learns from both.
-# - *Defects are always at one place of a part*: if all images show it in the same position, use
-#   ``aligned=True``.
+# - *Defects occur at particular places of a part*: if all images show the part in the same
+#   position, use ``aligned=True``.

@@ -13,9 +13,10 @@ needed.
 # ------------------------------------------
 # Here we write synthetic SEM images of nanowires into a temporary folder that stands in for yours:
 # six samples, from hardly aligned to fully aligned. With your own images, keep the imports, set
-# ``folder``, and let ``paths`` list your files. If the files contain their pixel size, it is used;
-# otherwise you give it (:doc:`/howto/pixel_size`). Cut off an information bar with
-# ``banner="remove"``: its letters have directions, too.
+# ``folder``, let ``paths`` list your files, and leave out everything that uses ``truths``. The
+# pixel size is read from the files; ``pixel_size=`` is for files that do not contain it
+# (:doc:`/howto/pixel_size`). Cut off an information bar with ``banner="remove"``, because its
+# letters have directions, too.
 import csv
 import tempfile
 from pathlib import Path
@@ -44,8 +45,9 @@ for number, aligned in enumerate(np.linspace(0, 1, 6)):
 # 2. Look at one image first
 # --------------------------
 # Before you measure a hundred images, see whether the directions of one are right. Each hue is a
-# direction. Follow a few wires by eye and compare them with the half wheel. The paler the colour,
-# the more directions vary within a few pixels. Outlines show regions of aligned windows.
+# direction. Follow a few wires by eye, and compare their colours with the half wheel, which is the
+# legend. The paler the colour, the more the directions vary within a few pixels. Outlines surround
+# regions of aligned windows.
 figure, ax = plt.subplots(figsize=(8.6, 3.5), layout="constrained")
 OrientationDisplay.from_image(paths[3], pixel_size=4.0, window="128nm", ax=ax)
 figure.suptitle("Directions and aligned regions of one sample")
@@ -55,25 +57,26 @@ plt.show()
 # 3. Choose the window and the tolerance
 # --------------------------------------
 # The image is divided into windows. A window is aligned if its directions vary by less than the
-# tolerance. So the aligned fraction has no meaning without these two numbers: report them with it,
-# and never compare fractions that were measured with different ones. A window with a single
-# wire always counts as aligned. So make windows several wires wide, and at least as long as the
-# straight parts of a wire. Angles are counter-clockwise from the horizontal, from 0° to 180°: in
-# degrees in tables (``direction_deg``), in radians in maps and in Python.
+# tolerance. The aligned fraction has no meaning without the window and the tolerance: report them
+# with it, and never compare fractions that were measured with different ones. A window with a
+# single wire nearly always counts as aligned, so make windows several wires wide, and at least as
+# long as the straight parts of a wire. Angles are counter-clockwise from the horizontal, from 0° to
+# 180°: in degrees in tables (``direction_deg``), in radians in maps and in Python.
 for window in (8, 16, 32, 64):
     fraction = AlignmentRecipe(window=window).find(paths[0]).aligned.fraction
     print(f"window of {window} pixels: {fraction:.2f} of a sample without aligned domains")
 
 # %%
-# The wires are 7 pixels wide. Windows of 8 and 16 pixels hold one or two of them, and find
-# alignment where there is none. In windows of 32 pixels, a few wires are parallel by chance; in
-# windows of 64, hardly ever, but such windows are too coarse for small domains. We use 32 pixels,
-# which are 128 nm.
+# The wires are 7 pixels wide. Windows of 8 and 16 pixels contain one or two of them, so they often
+# count as aligned where no domain is. In windows of 32 pixels, a few wires are sometimes parallel
+# by chance. In windows of 64 pixels they hardly ever are, but such windows are too coarse for small
+# domains. We use 32 pixels, which are 128 nm.
 #
 # 4. Measure all images
 # ---------------------
-# A recipe holds all choices, so that every image is measured alike. The bootstrap gives intervals
-# for the mean direction and the order parameter (0 for random directions, 1 for parallel ones).
+# A recipe holds all choices, so that every image is measured in the same way. The bootstrap gives
+# intervals for the mean direction and the order parameter (0 for random directions, 1 for parallel
+# ones).
 recipe = AlignmentRecipe(window="128nm", tolerance=np.deg2rad(20), pixel_size=4.0, n_bootstrap=200)
 results = [recipe.find(path) for path in paths]
 table = [("image", "aligned_fraction", "direction_deg", "order", "order_low", "order_high")]
@@ -94,13 +97,13 @@ for row in table:
 #    $ hypervlad align wires/ -o directions/ --window 128nm --pixel-size 4 --bootstrap 200
 #
 # The command writes this table with more columns, a table of regions, maps of directions, and a
-# figure for each image. The mean direction of a sample without order means nothing, and its
-# interval would be as wide as half a turn: look at the order first.
+# figure for each image. The mean direction of a sample without order means nothing, so look at
+# the order first.
 #
 # 5. Can the numbers be trusted?
 # ------------------------------
-# With synthetic images, the true directions are known. Measure some that resemble yours, with the
-# same wire width, density and noise, and you know the error to expect.
+# With synthetic images, the true directions are known. If you measure some that resemble yours,
+# with the same wire width, density and noise, you know the error to expect.
 measured = np.array([result.aligned.fraction for result in results])
 true = np.array([truth.aligned_fraction(window=32).fraction for truth in truths])
 noisy = []
@@ -140,11 +143,11 @@ plt.show()
 # If the result looks bad
 # -----------------------
 # - *Colours do not follow the wires*: wires much wider than 10 pixels have two edges with an empty
-#   middle; give a larger ``sigma``, or reduce the image. Charging and scan lines have directions
-#   as well, and must be cut off or masked.
+#   middle; give a larger ``sigma``, or downsample the image. Charging and scan lines have
+#   directions, too: cut them off or mask them.
 # - *Everything is aligned*: the window is too small. *Nothing is*: it spans several domains, or
 #   the tolerance is too strict.
-# - *Strong noise*: the fraction of well-aligned samples is measured too low. A trained
+# - *The images are noisy*: the measured fraction of well-aligned samples is too low. A trained
 #   :class:`~hypervlad.AlignmentClassifier` had half the error on noisy synthetic wires
 #   (:doc:`/benchmarks/alignment`): ``hypervlad align-train --synthetic 60 -o alignment.hvlad``,
 #   then ``hypervlad align wires/ --method alignment.hvlad -o directions/``.

@@ -3,17 +3,17 @@ Label 2,000 images by looking at 200
 ====================================
 
 You have labelled a few images and have many more. At the end of this tutorial, all of them have
-labels, and a person has looked at a tenth. The model labels what it is sure of; a person labels the
-most informative of the others; the model is trained again. To be quick, this page uses 400 images
-and 40 looks instead of 2,000 and 200, and a program that knows the true labels plays the person.
+labels, and a person has looked at a tenth. The model labels what it is sure of, a person labels the
+most informative of the others, and the model is trained again. To be quick, this page uses 400
+images instead of 2,000, and 40 of them are labelled by a program that knows the truth.
 """
 
 # %%
 # 1. A few labelled images, and many without a label
 # --------------------------------------------------
 # Here we write synthetic TEM images into a temporary folder that stands in for yours: 15 images of
-# each of three classes, and 400 others. With your own images, keep the imports and set ``folder``.
-# ``truth`` holds what the person would say.
+# each of three classes, and 400 others. With your own images, keep the imports, set ``folder``,
+# and label on the page of step 4. Here ``truth`` holds what a person would answer.
 import tempfile
 from pathlib import Path
 
@@ -40,8 +40,8 @@ for number, i in enumerate(chosen):
 # %%
 # 2. Train a first model
 # ----------------------
-# The images have 128 pixels, so the encoder need not enlarge them. The cache saves encoding them
-# again later. Accuracy on the few held-out images is all that is known so far.
+# The images are 128 pixels wide, so the encoder need not enlarge them. With the cache, they need
+# not be encoded again later. So far, the accuracy on a few held-out images is all that is known.
 data = hypervlad.load_image_folder(folder / "images")
 encoder = hypervlad.default_encoder(image_size=128, memory=str(folder / "cache"))
 first = hypervlad.MicrographClassifier(encoder, random_state=0).fit(data.images, data.target)
@@ -56,15 +56,14 @@ for max_error in (0.05, 0.1, 0.2):
 #
 #    $ hypervlad train images/ --image-size 128 --cache cache/ -o first.hvlad
 #
-# With 45 images, errors below 5 % cannot be shown unless all answers above some confidence are
-# right, so we accept 10 %. If no answer is sure for any share that you can accept, label more
-# images before you go on.
+# With 45 images, a limit of 5 % can be shown only if all 45 answers are right, so we accept 10 %.
+# If no answer is sure at any limit that you can accept, label more images before you go on.
 #
 # 3. Start the queue
 # ------------------
 # The model labels what it is sure of. The others wait for a person, the most informative first:
-# those between two classes, and those unlike the training images. Similar images are far apart,
-# because labelling one of them says most of what the others would.
+# those between two classes, and those unlike the training images. Similar images are far
+# apart in the queue, because the label of one tells the model most of what the others would.
 new = sorted((folder / "new").glob("*.png"))
 counts = start_queue(first, new, folder / "queue", training=folder / "images", max_error=0.1)
 print(f"{counts.n_sure} labelled by the model, {counts.n_doubtful} for a person")
@@ -77,9 +76,9 @@ print(f"{counts.n_sure} labelled by the model, {counts.n_doubtful} for a person"
 # 4. Label the first 40
 # ---------------------
 # ``hypervlad review serve queue/`` opens a page in your browser with one image at a time, the
-# scores of all classes, the reason why it is in the queue, and the nearest training images. One
-# key labels it. Every label is on disk before the next image appears, so you can stop at any time.
-# The loop does what you would do there.
+# scores of all classes, the reason why it is in the queue, and the nearest training images. You
+# label it with one key. Every label is on disk before the next image appears, so you can stop at
+# any time. This loop does what you would do there.
 queue = Queue(folder / "queue")
 category = {each.name: each.id for each in queue.categories()}
 looked_at = []
@@ -95,8 +94,8 @@ print(queue.progress())
 # %%
 # 5. Train again
 # --------------
-# ``export_labels`` writes a table with the labels of people and of the model, and their source.
-# Train on those of people only: a model that learns from its own answers repeats its mistakes.
+# ``export_labels`` returns a table with the labels of people and of the model, and their source.
+# Train on the labels of people only: a model that learns from its own answers repeats its mistakes.
 table, n_open = export_labels(queue, "person")
 is_by_hand = np.array([image.label is not None for image in queue.images()])
 is_open = np.array([image.doubtful for image in queue.images()]) & ~is_by_hand
@@ -114,10 +113,10 @@ second = second.fit([*data.images, *by_hand], [*data.target, *labels])
 #    $ hypervlad review retrain queue/ --training images/ -o second.hvlad --keep-queue
 #
 # ``retrain`` also compares the two models on the images that were labelled by hand. Without
-# ``--keep-queue``, it replaces the answers in the queue by those of the second model, and you
-# continue with step 4. That is right if more answers are sure now. Here it would not be: almost
-# half of the second model's training images are difficult ones, so more of its held-out answers
-# are wrong. Its held-out accuracy is pessimistic for ordinary images, but it is the only evidence.
+# ``--keep-queue``, it replaces the answers in the queue with those of the second model, and
+# you continue with step 4. That helps if more answers are sure now. Here they are not: almost half
+# of the second model's training images are difficult ones, so more of its held-out answers are
+# wrong. Its held-out accuracy is too low for ordinary images, but it is the only evidence.
 sure = second.held_out_.sure_answers(0.1)
 print(f"second model, at most 10% wrong: {sure.n_sure} of {len(second.held_out_)} sure")
 
@@ -127,9 +126,9 @@ print(f"second model, at most 10% wrong: {sure.n_sure} of {len(second.held_out_)
 #
 # 6. How many labels are wrong?
 # -----------------------------
-# In this tutorial the truth is known. In your own work, set a hundred random images aside, label
-# them by hand, and run ``hypervlad evaluate`` on them. The images of the queue cannot be used for
-# that, because they are the difficult ones.
+# In this tutorial the truth is known. In your own work, label a hundred random images by hand, keep
+# them out of training, and run ``hypervlad evaluate`` on them. The images of the queue cannot
+# replace them, because they are the difficult ones.
 y = np.array([truth[path.name] for path in new])
 before = first.predict(new)
 after = before.copy()
@@ -142,8 +141,8 @@ print(f"  sure answers of the first model: {(after != y)[is_sure].sum()} of {is_
 print(f"  rest of the queue, second model: {(after != y)[is_open].sum()} of {is_open.sum()}")
 
 # %%
-# Is the order of the queue worth anything? We fit only the learner again, on the vectors of the
-# first model, after more and more looks: in the order of the queue, and in five random orders.
+# Does the order of the queue help? We fit only the learner again, on the vectors of the first
+# model, after 0 to 40 labels: in the order of the queue, and in five random orders.
 X_start, X = first.encoder_.transform(data.images), first.encoder_.transform(new)
 position = {path.name: row for row, path in enumerate(new)}
 
@@ -167,7 +166,7 @@ print("queue: ", by_queue)
 print("random:", by_chance.mean(axis=0))
 
 # %%
-# The picture shows what the person saw first, and how the number of wrong labels falls.
+# The figure shows the first images of the queue, and how the number of wrong labels falls.
 figure, axes = plt.subplot_mosaic(
     [["first", "second", "chart"], ["third", "fourth", "chart"]],
     figsize=(8, 4.2),
@@ -197,11 +196,12 @@ plt.show()
 #   accept more errors in the first round.
 # - *Many labels of the model are wrong*: the new images differ from the labelled ones. Label a
 #   random sample first, and train again (:doc:`/howto/new_instrument_or_class`).
-# - *An image fits no class*: add a category on the page. ``retrain`` learns it like the others.
+# - *An image fits no class*: add a category on the page. ``retrain`` learns it like any other
+#   class.
 # - *The queue does not get shorter*: look at the confusions of
 #   :meth:`~hypervlad.MicrographClassifier.held_out_evaluation`. Two classes that people cannot
 #   tell apart either should be one.
 #
-# How much the queue gains depends on the images. On images of steel defects it needed a quarter of
-# the labels that random order needs; on figures from papers, where many images cannot be
-# classified even with all labels, no order was clearly better (:doc:`/benchmarks/review`).
+# How much the order of the queue saves depends on the images. On images of steel defects it needed
+# a quarter of the labels that random order needs; on figures from papers, where many images cannot
+# be classified even with all labels, no order was clearly better (:doc:`/benchmarks/review`).

@@ -2,18 +2,18 @@
 Features of a million images
 ============================
 
-Every micrograph of an archive becomes one vector, once. Similarity search, clustering, maps and
-classifiers then work on the vectors alone. At the end of this tutorial, you have a file with the
-vectors of a folder, you have seen an interrupted run resume, and you know what changes for a
+Every micrograph of an archive is encoded once, as one vector. Similarity search, clustering, maps
+and classifiers then work on the vectors alone. At the end of this tutorial, you have a file with
+the vectors of a folder, you have seen an interrupted run resume, and you know what changes for a
 million images. To be quick, this page uses 240.
 """
 
 # %%
 # 1. The archive
 # --------------
-# Here we write synthetic images of four kinds into a temporary folder that stands in for yours.
-# The kinds are sub-folders only so that we can colour the picture at the end: no labels are
-# needed. With your own images, keep the imports and set ``folder``.
+# Here we write synthetic images of four kinds into a temporary folder that stands in for yours. The
+# kinds are sub-folders only so that we can colour the figure at the end: no labels are needed. With
+# your own images, keep the imports, and set ``folder`` to the folder that contains ``archive/``.
 import tempfile
 from pathlib import Path
 
@@ -52,9 +52,8 @@ for kind, images in archive.items():
 # ---------------------------------
 # The encoder learns its codewords from a sample of the archive, without labels. A few hundred
 # images that cover all kinds are enough; here it is every fifth image. Vectors of different
-# encoders cannot be compared, so save it: the file of features is tied to it. If you have a
-# trained classifier, use its encoder instead: pass the model wherever this page passes the
-# encoder.
+# encoders cannot be compared, so save the encoder: the file of features is tied to it. If you have
+# a trained classifier, you can pass the model wherever this page passes the encoder.
 paths = [Path(path) for path in find_images([folder / "archive"])]
 encoder = hypervlad.HypercolumnVLAD(
     image_size=size, n_codewords=16, batch_size=8, random_state=0
@@ -65,7 +64,7 @@ print(f"{encoder.n_features_out_:,} features per image")
 # %%
 # 3. Ask what a run would do
 # --------------------------
-# The plan costs nothing, and says how large the file will be.
+# The plan computes nothing, and says how large the file will be.
 options = {
     "out": folder / "features.parquet",
     "root": folder / "archive",
@@ -80,10 +79,10 @@ print(hypervlad.plan_extraction(paths, encoder, **options))
 #
 # 4. Run, be interrupted, resume
 # ------------------------------
-# Long runs are interrupted: by a reboot, a full disk, Ctrl-C. Here the list of images ends in an
-# interruption after 100 of them. Finished batches are kept beside the file, and only those in
-# progress are lost. The same call with ``resume=True`` continues after them; in the first run it
-# does no harm, so always give it.
+# Long runs are interrupted: by a reboot, a full disk, Ctrl-C. Here we interrupt the run after 100
+# images. Finished batches are kept beside the file, and only those in progress are lost. The same
+# call with ``resume=True`` continues after them; in the first run it does no harm, so always give
+# it.
 
 
 def interrupted_after(n, paths):
@@ -123,8 +122,9 @@ print(f"{done.n_images} images, {done.n_found} vectors from the cache")
 # 6. Use the vectors
 # ------------------
 # ``load_features`` returns the vectors and a table with one row per image. Given the encoder, it
-# refuses a file of another one. Vectors that take more than a quarter of the memory are mapped
-# from the disk; ``mmap=True`` does so here. Work on them in pieces, and only these are in memory.
+# refuses a file that another encoder made. Vectors that take more than a quarter of the memory are
+# mapped from the disk; ``mmap=True`` does so here. If you work on them in pieces, only one piece at
+# a time is in memory.
 X, table = hypervlad.load_features(options["out"], encoder=encoder, mmap=True)
 print(type(X).__name__, X.shape)
 print(table[["path", "height", "width"]].iloc[[0, 60, 120, 180]].to_string(index=False))
@@ -143,8 +143,8 @@ nearest = np.argsort(-similarity)[:5]
 print(table["path"][nearest].tolist())
 
 # %%
-# In the map, each point is an image, with the four kinds in colours that the encoder was never
-# given. On the right are the image and its most similar ones.
+# Each point of the map is an image. The colours show the four kinds, which the encoder was
+# never given. On the right are the image of the query and the images most similar to it.
 figure, axes = plt.subplot_mosaic(
     [["map", "a", "b"], ["map", "c", "d"]],
     figsize=(8, 4.2),
@@ -175,19 +175,19 @@ plt.show()
 # - *Time*: two cores encoded 38 images per second, so a million take 7.3 hours. ``n_jobs=-1``
 #   (``--jobs -1``) starts a process per core; on a cluster, joblib distributes the batches.
 # - *Disk*: that encoder has 18,856 features, so the file has 75.5 GB, and the cache as much again.
-#   Until the end of a run, the features are on the disk twice. Fewer codewords cost less in all
-#   respects.
-# - *Files*: the cache makes six entries of the file system per image. Put it on a local disk, or
-#   do without it: resuming does not need it.
-# - *Reading*: ten machines at this rate ask a network share for more than a gigabyte per second if
-#   images have 4 MB.
+#   Until the end of a run, the features are on the disk twice. Fewer codewords take less
+#   time and space.
+# - *Files*: for each image, the cache makes six files and folders. Put it on a local disk, or do
+#   without it: resuming does not need it.
+# - *Reading*: ten machines at this rate read more than a gigabyte per second from a network share
+#   if images have 4 MB.
 # - *More than a few million*: run one extraction per folder, each resumable on its own.
 #
 # If the result looks bad
 # -----------------------
 # - *The map shows instruments or days, not materials*: the images differ in pixel size, scaling or
 #   information bars. Remove bars, and bring images to one scale (:doc:`/howto/pixel_size`).
-# - *Everything is one cloud*: two components show little of thousands of features. Try UMAP, or a
-#   few labels and a classifier on the vectors (:doc:`/howto/vectors`).
+# - *Everything is one cloud*: two components show only a small part of thousands of features. Try
+#   UMAP, or a few labels and a classifier on the vectors (:doc:`/howto/vectors`).
 # - *Neighbours look unrelated*: fit the encoder on a sample that contains all kinds of images, or
 #   use more codewords.
