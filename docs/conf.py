@@ -165,6 +165,7 @@ def _copy_benchmarks(app: Sphinx) -> None:
         text = (folder / "README.md").read_text(encoding="utf-8")
         text = re.sub(r"\]\((?:\.\./)*(?:benchmarks/)?(\w+)/README\.md", r"](\1.md", text)
         text = text.replace("](../../docs/benchmarks/", "](").replace("](../../docs/", "](../")
+        text = text.replace("](../README.md", "](index.md")
         name = "index" if folder == BENCHMARKS else folder.name
         if name == "index":
             names = [each.name for each in topics] + ["scaling"]
