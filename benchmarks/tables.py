@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.changes import changes_section as accuracy_changes
 from benchmarks.accuracy.codewords import codewords_table
 from benchmarks.accuracy.curve import curve_section
 from benchmarks.accuracy.rare import rare_section
@@ -187,7 +186,6 @@ def pages() -> dict[Path, dict[str, str]]:
         BENCHMARKS / "accuracy" / "README.md": {
             "compare": front_accuracy(accuracy[0]) if accuracy else NOT_YET,
             "accuracy": accuracy_tables(accuracy),
-            "changes": of_all("accuracy/changes_*.json", accuracy_changes),
             "curve": of_one("accuracy/curve.json", curve_section),
             "codewords": of_one("accuracy/codewords.json", codewords_table),
             "rare": of_one("accuracy/rare.json", rare_section),

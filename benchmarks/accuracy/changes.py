@@ -101,11 +101,6 @@ def changes_table(facts: Mapping[str, Any]) -> str:
     return f"**{facts['backbone']}**\n\n{table(head, lines)}\n\n{falls}"
 
 
-def changes_section(results: Sequence[Mapping[str, Any]]) -> str:
-    """Return the tables of the networks that have been measured again."""
-    return "\n\n".join(map(changes_table, results))
-
-
 def read(paths: Sequence[Path]) -> dict[str, Any]:
     """Return stored results of the same network, with their predictions, as one."""
     joined: dict[str, Any] = {"sets": {}, "rows": [], "predictions": {}}
@@ -127,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--folder", type=Path, action="append", default=[], help="another labelled folder"
     )
     parser.add_argument("--now", type=Path, nargs="+", help="by default, the stored results")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="JSON file to write, none by default")
     arguments = parser.parse_args(argv)
     before = read(arguments.before)
     name = before["backbone"]
@@ -139,7 +134,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "before": ", ".join(sorted(revisions)),
         "changes": changes(before, now, lambda n: DataSet.load(folders.get(n, arguments.data / n))),
     }
-    save_result(arguments.out or RESULTS / "accuracy" / f"changes_{name}.json", facts)
+    if arguments.out:
+        save_result(arguments.out, facts)
     print(changes_table(facts))
 
 

@@ -23,11 +23,11 @@ def accuracy_section(facts: Facts) -> str:
             score_table(facts),
             "\n".join(f"- {line}" for line in verdicts(facts)),
             *_paragraph(
-                "The default against scikit-learn on its own vectors (above zero: in the "
-                "default's favour; ± one paired standard error, groups resampled):",
+                "What the default gains on logistic regression on its own vectors (± one paired "
+                "standard error, groups resampled; more than two standard errors: *):",
                 claims(facts["rows"]),
             ),
-            "Means over the data sets, and what a method gains or loses on the default (± one "
+            "Means over the data sets, and each method's difference from the default (± one "
             "paired standard error, groups resampled within each set):",
             mean_table(facts),
             "Balanced accuracy, and seconds of fit + prediction for all folds of one repeat:",
@@ -134,7 +134,7 @@ def verdicts(facts: Facts) -> list[str]:
         ]
         calibration = row["calibration"]
         low, high = calibration["range"]
-        side = "not above" if calibration["inside"] else "ABOVE"
+        side = "not above" if calibration["inside"] else "above"
         parts.append(
             f"calibration error {calibration['error']:.3f}, {side} the range of perfect "
             f"calibration [{low:.3f}, {high:.3f}]"
@@ -146,12 +146,11 @@ def verdicts(facts: Facts) -> list[str]:
 def claims(rows: Sequence[Facts]) -> list[str]:
     """Return what the default gains over logistic regression on its own vectors."""
     names = {
-        "default vectors + logistic regression": "logistic regression on the same vectors",
-        "default vectors + temperature-scaled logistic regression": "temperature-scaled "
-        "logistic regression on the same vectors",
+        "default vectors + logistic regression": "plain",
+        "default vectors + temperature-scaled logistic regression": "temperature-scaled",
     }
     return [
-        f"{row['data']}: the default against {names[row['method']]}: "
+        f"{row['data']}, {names[row['method']]}: "
         f"{_gain(row['accuracy_against']['default'], 'accuracy')}; "
         f"{_gain(row['log_loss_against']['default'], 'log-loss')}."
         for row in rows
@@ -163,8 +162,7 @@ def _gain(against: Facts, kind: str) -> str:
     """Return what the default gains: what the row's method loses against it."""
     gain, error = 0.0 - against["gain"], against["error"]
     more = abs(gain) > 2 * error + 1e-12
-    side = "MORE than two standard errors" if more else "no more than two standard errors"
-    return f"{kind} {gain:+.3f} ± {error:.3f}, {side}"
+    return f"{kind} {gain:+.3f} ± {error:.3f}{' *' if more else ''}"
 
 
 def _paragraph(head: str, lines: Sequence[str]) -> list[str]:
@@ -175,7 +173,7 @@ def _standing(against: Facts, kind: str) -> str:
     if against["method"] == DEFAULT:
         return f"{kind} is the best"
     gap = f"{-against['gain']:.3f} ± {against['error']:.3f} behind {against['method']}"
-    inside = "within" if against["within_two_errors"] else "MORE than"
+    inside = "within" if against["within_two_errors"] else "more than"
     return f"{kind} is {gap}, {inside} two paired standard errors"
 
 
@@ -223,7 +221,7 @@ def _origins(facts: Facts) -> str:
     others = [r["method"] for r in facts["rows"] if _same(facts["origins"][r["origin"]]) != first]
     if not others:
         return ""
-    return f". At another state of code or libraries: {'; '.join(dict.fromkeys(others))}"
+    return f". Measured with other code or libraries: {'; '.join(dict.fromkeys(others))}"
 
 
 def _same(origin: Facts) -> tuple[Any, Any]:
