@@ -307,38 +307,40 @@ def factors_section(results: Sequence[dict[str, Any]]) -> str:
 def _factors_of_a_surface(result: dict[str, Any]) -> str:
     rows = result["rows"]
     kinds = list(rows[0]["image_auroc"])
+    heads = ("mean", "difference", "worst", "highest control")
     lines = []
     for row in rows:
         cells = [_share(_mean(row["image_auroc"][kind])) for kind in kinds]
         control = {kind: _mean(values) for kind, values in row["control"].items()}
         highest = max(control, key=lambda kind: np.nan_to_num(control[kind], nan=-1))
         mean, worst = map(_share, mean_and_worst(row["image_auroc"]))
-        cells += [mean + _mark_of_gain(row), worst, f"{_share(control[highest])} ({highest})"]
+        gain = "–" if row is rows[0] else f"{row['difference']['value']:+.3f}{_mark_of_gain(row)}"
+        cells += [mean, gain, worst, f"{_share(control[highest])} ({highest})"]
         lines.append([row["factor"], row["variant"], *cells])
     return "\n\n".join(
         [
             f"**{result['surface'].replace('_', ' ')}** ({result['n_train']} images to learn from, "
             f"{result['n_test']} defect-free ones to test, {result['n_splits']} splits; image "
             f"AUROC). {_effects(rows)}",
-            table(["factor", "variant", *kinds, "mean", "worst", "highest control"], lines),
+            table(["factor", "variant", *kinds, *heads], lines),
             f"Chosen without looking at a kind:\n\n{_choices_table(result['choices'])}",
         ]
     )
 
 
 def _effects(rows: list[dict[str, Any]]) -> str:
-    """Say which variants have a better mean than the first row, a similar one, and a worse one."""
-    found: dict[str, list[tuple[float, str]]] = {" ▲": [], "": [], " ▼": []}
-    for row in rows[1:]:
-        gain = row["difference"]["value"]
-        name = f"{row['factor']}, {row['variant']} ({gain:+.3f})"
-        found[_mark_of_gain(row)].append((gain, name))
-    heads = ("Mean higher than of the present design", "No clear difference", "Lower")
-    texts = []
-    for head, (mark, named) in zip(heads, found.items(), strict=True):
-        ordered = sorted(named, reverse=mark != " ▼")
-        texts.append(f"{head}: {'; '.join(name for _, name in ordered) or 'none'}.")
-    return " ".join(texts)
+    """Say which variants have a clearly higher mean than the first row, and count the others."""
+    marks = [_mark_of_gain(row) for row in rows[1:]]
+    higher = [
+        (row["difference"]["value"], f"{row['factor']}, {row['variant']}")
+        for row, mark in zip(rows[1:], marks, strict=True)
+        if mark == " ▲"
+    ]
+    named = "; ".join(f"{name} ({gain:+.3f})" for gain, name in sorted(higher, reverse=True))
+    return (
+        f"Variants with a clearly higher mean than the present design: {named or 'none'}; with no "
+        f"clear difference: {marks.count('')}; with a clearly lower one: {marks.count(' ▼')}."
+    )
 
 
 def _mark_of_gain(row: dict[str, Any]) -> str:
@@ -364,7 +366,7 @@ def _unseen_of_a_surface(surface: str, name: str, measured: dict[str, Any]) -> s
         f"and masks of {measured['n_masked']} images of each other kind to learn from, "
         f"{measured['n_test']} defect-free images to test, {measured['n_splits']} splits)."
     ]
-    for which, title in (("unseen", "No mask showed this kind"), ("seen", "Masks showed it")):
+    for which, title in (("unseen", "Kinds without masks"), ("seen", "Kinds with masks")):
         parts.append(f"{title}, image AUROC:\n\n{_unseen_table(rows, 'image_auroc', which)}")
         with_maps = [row for row in rows if "pixel_auroc" in row]
         parts.append(f"{title}, pixel AUROC:\n\n{_unseen_table(with_maps, 'pixel_auroc', which)}")
@@ -398,7 +400,9 @@ def _differences_table(rows: list[dict[str, Any]]) -> str:
         ]
         for row in rows
     ]
-    return table(["method", *(f"{which} kinds, minus {rival}" for which, rival in columns)], lines)
+    kinds = {"unseen": "kinds without masks", "seen": "kinds with masks"}
+    heads = [f"{kinds[which]}, minus {rival}" for which, rival in columns]
+    return table(["method", *heads], lines)
 
 
 def _with_interval(difference: dict[str, float]) -> str:

@@ -202,7 +202,7 @@ def test_effects_are_sorted_by_size() -> None:
     facts = {"surface": "s", "n_train": 4, "n_test": 2, "n_splits": 1, "rows": rows, "choices": {}}
     text = factors_section([facts])
     assert (
-        "Mean higher than of the present design: f, b (+0.100). "
-        "No clear difference: f, c (+0.004). Lower: f, d (-0.200); f, a (-0.100)."
+        "Variants with a clearly higher mean than the present design: f, b (+0.100); with no "
+        "clear difference: 1; with a clearly lower one: 2."
     ) in text
-    assert "| f | a | 0.700 | 0.700 ▼ | 0.700 | – (x) |" in text
+    assert "| f | a | 0.700 | 0.700 | -0.100 ▼ | 0.700 | – (x) |" in text
