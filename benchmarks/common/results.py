@@ -57,27 +57,33 @@ def measured_line(*results: Mapping[str, Any]) -> str:
 
     The state that most rows share comes first; the rows of other states are named.
     """
-    rows_of: dict[str, list[str]] = {}
+    rows_of: dict[str, list[tuple[str, str]]] = {}
     for result in results:
-        for name, measured in _states(result):
+        for row, measured in _states(result):
             state = f"revision `{measured['revision']}` ({measured['date']})"
-            rows_of.setdefault(state, []).append(name)
+            rows_of.setdefault(state, []).append(row)
     first = max(rows_of, key=lambda state: len(rows_of[state]))
-    others = [
-        f"; {', '.join(dict.fromkeys(names))}: {state}"
-        for state, names in rows_of.items()
-        if state != first
-    ]
+    others = [f"; {_named(rows)}: {state}" for state, rows in rows_of.items() if state != first]
     return f"*Measured at {first}{''.join(others)}.*"
 
 
-def _states(result: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, str]]]:
-    """Yield the name and the state of each row that has its own, else the state of the result."""
+def _named(rows: Iterable[tuple[str, str]]) -> str:
+    """Name rows, each method once with all its data sets."""
+    sets: dict[str, dict[str, None]] = {}
+    for name, where in rows:
+        sets.setdefault(name, {})[where] = None
+    return ", ".join(
+        f"{name} ({', '.join(of_name)})" if any(of_name) else name for name, of_name in sets.items()
+    )
+
+
+def _states(result: Mapping[str, Any]) -> Iterable[tuple[tuple[str, str], Mapping[str, str]]]:
+    """Yield the method, the data and the state of each row that has its own, else of the result."""
     rows = [row for row in result.get("rows", []) if "measured" in row]
     for row in rows:
         name = row.get("label", row.get("method"))
         where = row.get("data", result.get("data", result.get("surface", "")))
         size = f", {row['n_images']:,} images" if "n_images" in row else ""
-        yield f"{name} ({where}{size})", row["measured"]
+        yield (str(name), f"{where}{size}"), row["measured"]
     if not rows:
-        yield str(result.get("surface", result.get("search", ""))), result["measured"]
+        yield (str(result.get("surface", result.get("search", ""))), ""), result["measured"]
