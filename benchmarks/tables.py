@@ -177,6 +177,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "roofline": of_one("speed/roofline.json", speed.roofline_table),
             "memory": of_one(encoding, lambda facts: speed.memory_table(facts["rows"])),
             "first-minutes": of_one("speed/first_minutes.json", speed.first_minutes_table),
+            "large-images": of_one("speed/large_images.json", speed.large_images_table),
             "fitting": of_one("speed/fitting.json", speed.fitting_table),
             "reading": of_one("speed/reading.json", speed.stages_table, labelled=False),
             "hidden": of_one("speed/reading.json", speed.hidden_table),

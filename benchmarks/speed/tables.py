@@ -154,6 +154,18 @@ def first_minutes_table(facts: Facts) -> str:
     )
 
 
+def large_images_table(facts: Facts) -> str:
+    """Return the peak of memory and the time of the processor, for each command and size."""
+    rows = facts["rows"]
+    sizes = sorted({row["size"] for row in rows})
+    cells: dict[str, dict[int, str]] = {}
+    for row in rows:
+        own = f"{row['peak_mb'] / 1e3:.1f} GB, {row['processor']:.0f} s"
+        cells.setdefault(row["what"], {})[row["size"]] = own
+    heads = ["peak of memory, processor time", *(f"{size:,} px" for size in sizes)]
+    return table(heads, [[what, *(own[size] for size in sizes)] for what, own in cells.items()])
+
+
 def fitting_table(facts: Facts) -> str:
     """Return the time of a fit by stage, for each number of images, and how it grows."""
     rows = facts["rows"]

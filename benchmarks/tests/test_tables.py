@@ -36,6 +36,7 @@ PROGRAMS = [
     "speed.extraction",
     "speed.first_minutes",
     "speed.fitting",
+    "speed.large_images",
     "speed.reading",
     "speed.reduced",
     "tables",

@@ -1,0 +1,115 @@
+"""How much memory and time does one large image take?
+
+One square synthetic micrograph as an 8-bit PNG is classified, scored for defects, and measured for
+alignment, each by a command in a process of its own.
+
+    python -m benchmarks.speed.large_images
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import hypervlad
+from benchmarks.common.results import BENCHMARKS, RESULTS, save_result
+from benchmarks.common.sources import machine, versions
+from benchmarks.speed.tables import large_images_table
+
+SIZES = (512, 2048, 4096, 8192)
+
+
+def write_models(folder: Path) -> None:
+    """Write a classifier and a defect scorer; both are trained on a few small images."""
+    images, labels = hypervlad.make_tem_images(24, size=224, random_state=0)
+    model = hypervlad.MicrographClassifier(random_state=0)
+    model.fit([_grey(image) for image in images], labels).save(folder / "model.hvlad")
+    mats, _ = hypervlad.make_nanofibre_images(20, defective=0, size=224, random_state=0)
+    scorer = hypervlad.PatchDefectScorer(random_state=0)
+    scorer.fit([_grey(mat) for mat in mats]).save(folder / "mat.hvlad")
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)
+
+
+def write_image(path: Path, size: int) -> None:
+    """Write one fibre mat, repeated until it fills a square of so many pixels."""
+    ((mat,), _) = hypervlad.make_nanofibre_images(1, defective=0, size=512, random_state=1)
+    Image.fromarray(np.tile(_grey(mat), (-(-size // 512),) * 2)[:size, :size]).save(path)
+
+
+def commands(image: str) -> dict[str, list[str]]:
+    """Return the arguments of the commands by what they do."""
+    return {
+        "classify": ["predict", "model.hvlad", image, "-o", "predictions.csv"],
+        "defect map": ["defects", "score", "mat.hvlad", image, "-o", "found"],
+        "alignment": ["align", image, "-o", "aligned"],
+    }
+
+
+def peak_of(arguments: list[str], folder: Path) -> dict[str, float]:
+    """Run a command, and return its peak of memory in MB, its seconds and those of all threads."""
+    command = [sys.executable, "-W", "ignore", "-m", "hypervlad", *arguments, "--quiet"]
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(BENCHMARKS.parent)},
+        stdout=subprocess.DEVNULL,
+    )
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - started
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(arguments)}: exit code {process.returncode}")
+    return {
+        "peak_mb": used.ru_maxrss / 1e3,
+        "seconds": seconds,
+        "processor": used.ru_utime + used.ru_stime,
+    }
+
+
+def measure(sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """Return a row for each command and size."""
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        # A process begins with the peak of the one that starts it, so this one stays small.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+            other.submit(write_models, folder).result()
+        for size in sizes:
+            write_image(folder / "image.png", size)
+            for what, arguments in commands("image.png").items():
+                rows.append({"what": what, "size": size, **peak_of(arguments, folder)})
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
+    parser.add_argument("--out", type=Path, default=RESULTS / "speed" / "large_images.json")
+    arguments = parser.parse_args(argv)
+    facts = {
+        "versions": versions(),
+        "machine": machine(os.cpu_count() or 1),
+        "rows": measure(arguments.sizes),
+    }
+    save_result(arguments.out, facts)
+    print(large_images_table(facts))
+
+
+if __name__ == "__main__":
+    main()
