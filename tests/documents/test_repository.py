@@ -16,6 +16,7 @@ def text(path: str) -> str:
 def test_the_citation_names_the_version() -> None:
     (version,) = re.findall(r"^version: (\S+)$", text("CITATION.cff"), flags=re.MULTILINE)
     assert version == hypervlad.__version__
+    assert f"version = {{{version}}}," in text("docs/about/citing.md")
 
 
 def test_developers_and_ci_install_what_make_installs() -> None:
