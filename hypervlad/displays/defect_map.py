@@ -22,6 +22,7 @@ from hypervlad.displays.image_grid import (
     names_or_default,
     one_each,
     thumbnail,
+    tile_height,
 )
 from hypervlad.images import check_image_list, read_mask
 from hypervlad.images.masks import mask_banner_rows
@@ -148,8 +149,8 @@ class DefectMapDisplay(GridDisplay):
     @property
     def grid(self) -> Grid:
         """The extent of the grid: each image and its map."""
-        n_images = len(self.images)
-        return Grid(2 * n_images, columns_for_maps(n_images, 1), n_lines=2)
+        n_images, height = len(self.images), tile_height(scores.shape for scores in self.maps)
+        return Grid(2 * n_images, columns_for_maps(n_images, 1), n_lines=2, tile_height=height)
 
     def _draw(self) -> None:
         super()._draw()
@@ -160,7 +161,8 @@ class DefectMapDisplay(GridDisplay):
         below = "≤ " if min(scores.min() for scores in self.maps) < low else ""
         above = "≥ " if max(scores.max() for scores in self.maps) > high else ""
         colours = self._painter(np.linspace(low, high, 129)[None])
-        draw_legend(self.ax_, entries, (f"{below}{low:.3g}", colours, f"{above}{high:.3g}"))
+        ends = f"{below}{low:.3g}", f"{above}{high:.3g}"
+        draw_legend(self.ax_, entries, (_minus(ends[0]), colours, _minus(ends[1])))
 
     def _limits(self) -> tuple[float, float]:
         """The limits of the common scale, which includes the threshold."""
@@ -220,5 +222,8 @@ def _found_text(found: NDArray[np.bool_] | None, truth: NDArray[np.bool_] | None
     text = f"found: {100 * found.mean():.1f} %"
     if truth is None:
         return text
-    points = f"{100 * area_fraction_error(found, truth):+.1f}".replace("-", "−")
-    return f"{text} ({points})"
+    return f"{text} ({_minus(f'{100 * area_fraction_error(found, truth):+.1f}')})"
+
+
+def _minus(number: str) -> str:
+    return number.replace("-", "−")

@@ -302,10 +302,13 @@ def draw_wheel(ax: Axes, centre: Point, radius: float) -> None:
 
 def draw_degrees(ax: Axes, centre: Point, radius: float, degrees: tuple[int, ...]) -> None:
     """Label directions around a circle, in degrees."""
+    from hypervlad.displays.fitted_text import write
+
     (x, y), gap = centre, 1.07 * radius
     for each in degrees:
         across, up = np.cos(np.deg2rad(each)), np.sin(np.deg2rad(each))
-        ax.text(
+        write(
+            ax,
             x + gap * across,
             y - gap * up,
             f"{each}°",
@@ -365,6 +368,8 @@ def draw_scale_bar(ax: Axes, right: float, bottom: float, width: float, nm: floa
     """
     from matplotlib.patches import Rectangle
 
+    from hypervlad.displays.fitted_text import write
+
     length = round_length(_MAX_BAR_SHARE * nm)
     text = length_text(length)
     bar = width * length / nm
@@ -374,7 +379,8 @@ def draw_scale_bar(ax: Axes, right: float, bottom: float, width: float, nm: floa
     style: dict[str, Any] = {"color": "white", "lw": 0, "zorder": 5}
     middle = left + box / 2
     ax.add_patch(Rectangle((middle - bar / 2, top + 0.19), bar, 0.03, **style))
-    ax.text(
+    write(
+        ax,
         middle,
         top + 0.095,
         text,

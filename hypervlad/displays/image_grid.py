@@ -65,11 +65,15 @@ BLANK = Tile(np.ones((1, 1)))
 
 
 class Grid(NamedTuple):
-    """The extent of a grid: how many tiles, columns and lines of the longest caption."""
+    """The extent of a grid: how many tiles, columns and lines of the longest caption.
+
+    Tiles have `tile_height` times their width: 1, unless all images are known to be lower.
+    """
 
     n_tiles: int
     n_columns: int
     n_lines: int = 0
+    tile_height: float = 1.0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -81,7 +85,7 @@ class Grid(NamedTuple):
     def size(self) -> tuple[float, float]:
         """Width and height in inches."""
         n_rows, n_columns = self.shape
-        height = _TILE_INCHES + self.n_lines * _LINE_INCHES + _GAP_INCHES
+        height = self.tile_height * _TILE_INCHES + self.n_lines * _LINE_INCHES + _GAP_INCHES
         return n_columns * (_TILE_INCHES + _GAP_INCHES), n_rows * height
 
 
@@ -111,7 +115,8 @@ class GridDisplay(Display):
         return width, height + _LEGEND_INCHES * self._has_legend
 
     def _draw(self) -> None:
-        draw_tiles(self.ax_, list(self._tiles()), self.grid.n_columns)
+        grid = self.grid
+        draw_tiles(self.ax_, list(self._tiles()), grid.n_columns, grid.tile_height)
 
     def _read(self, image: Any) -> NDArray[np.float32]:
         """Return the pixels of an image of any size, in [0, 1]."""
@@ -131,8 +136,21 @@ def columns_for_maps(n_images: int, n_maps: int) -> int:
     return (1 + n_maps) * (2 if two else 1)
 
 
-def draw_tiles(ax: Axes, tiles: Sequence[Tile], n_columns: int) -> None:
-    """Draw tiles row by row, each centred in its square, its caption beneath it.
+def tile_height(shapes: Iterable[tuple[int, ...]]) -> float:
+    """Return the height of tiles for images of these shapes, over their width: at most 1.
+
+    Examples
+    --------
+    >>> tile_height([(60, 90), (50, 100)]), tile_height([(60, 90), (200, 100)])
+    (0.6666666666666666, 1.0)
+    """
+    return min(
+        1.0, max((_drawn_size(shape[1] / max(1, shape[0]))[1] for shape in shapes), default=1.0)
+    )
+
+
+def draw_tiles(ax: Axes, tiles: Sequence[Tile], n_columns: int, tile_height: float = 1.0) -> None:
+    """Draw tiles row by row, each centred in its box, its caption beneath it.
 
     Parameters
     ----------
@@ -140,20 +158,26 @@ def draw_tiles(ax: Axes, tiles: Sequence[Tile], n_columns: int) -> None:
         Its frame and ticks are removed.
     tiles : sequence of Tile
     n_columns : int
+    tile_height : float, default=1.0
+        Height of a box over its width, enough for the highest of the tiles.
     """
+    from hypervlad.displays.fitted_text import write
+
     n_lines = max((len(tile.caption) for tile in tiles), default=0)
     gap, line = _GAP_INCHES / _TILE_INCHES, _LINE_INCHES / _TILE_INCHES
     n_rows, n_columns = Grid(len(tiles), n_columns).shape
-    pitch = 1 + n_lines * line + gap
+    pitch = tile_height + n_lines * line + gap
     for index, tile in enumerate(tiles):
         row, column = divmod(index, n_columns)
         left, top = column * (1 + gap), row * pitch
-        _draw_pixels(ax, tile, left, top)
+        _draw_pixels(ax, tile, left, top, tile_height)
         for number, entry in enumerate(tile.caption):
-            ax.text(
+            write(
+                ax,
                 left + 0.5,
-                top + 1 + (number + 0.3) * line,
+                top + tile_height + (number + 0.3) * line,
                 literal(shorten(entry.text)),
+                inches=_TILE_INCHES,
                 color=entry.colour,
                 fontweight=entry.weight,
                 fontsize=_CAPTION_POINTS,
@@ -181,22 +205,25 @@ def draw_legend(
     scale : (str, ndarray of shape (1, n, 3), str), optional
         The lower label, the colours and the upper label.
     """
+    from hypervlad.displays.fitted_text import write
+
     left, bottom = ax.get_xlim()[0], ax.get_ylim()[0]
     inch = 1 / _TILE_INCHES
     x, y, height = left + 0.1 * inch, bottom + 0.06 * inch, 0.12 * inch
     style: dict[str, Any] = {"va": "center", "fontsize": _CAPTION_POINTS, "color": GREY}
+    style["inches"] = _TILE_INCHES
     if scale is not None:
         low, colours, high = scale
         width = _BAR_INCHES * inch
         shift = 0.07 * inch * (len(low) + 1)
-        ax.text(x, y + height / 2, low, ha="left", **style)
+        write(ax, x, y + height / 2, low, ha="left", **style)
         ax.imshow(colours, extent=(x + shift, x + shift + width, y + height, y), aspect="equal")
-        ax.text(x + shift + width, y + height / 2, f" {high}", ha="left", **style)
+        write(ax, x + shift + width, y + height / 2, f" {high}", ha="left", **style)
         x += 2 * shift + width + 0.25 * inch
     for text, colour in entries:
         box = np.asarray(colour)[None, None]
         ax.imshow(box, extent=(x, x + height, y + height, y), aspect="equal")
-        ax.text(x + height, y + height / 2, f" {text}", ha="left", **style)
+        write(ax, x + height, y + height / 2, f" {text}", ha="left", **style)
         x += height + (0.068 * len(text) + 0.2) * inch
     # imshow has changed the limits.
     ax.set_xlim(left, ax.get_xlim()[1])
@@ -302,13 +329,17 @@ def check_size(name: str, pixels: NDArray[Any], found: NDArray[Any]) -> None:
         )
 
 
-def _draw_pixels(ax: Axes, tile: Tile, left: float, top: float) -> None:
-    height, width = tile.pixels.shape[:2]
-    aspect = tile.aspect or width / height
+def _drawn_size(aspect: float) -> tuple[float, float]:
+    """Return the width and height of an image in a square of side 1."""
     # A strip of 10 x 1000 pixels would vanish if it were drawn to scale.
     aspect = min(max(aspect, 0.1), 10.0)
-    wide, high = min(1.0, aspect), min(1.0, 1 / aspect)
-    x, y = left + (1 - wide) / 2, top + (1 - high) / 2
+    return min(1.0, aspect), min(1.0, 1 / aspect)
+
+
+def _draw_pixels(ax: Axes, tile: Tile, left: float, top: float, tile_height: float) -> None:
+    height, width = tile.pixels.shape[:2]
+    wide, high = _drawn_size(tile.aspect or width / height)
+    x, y = left + (1 - wide) / 2, top + (tile_height - high) / 2
     ax.imshow(
         np.clip(tile.pixels, 0, 1),
         extent=(x, x + wide, y + high, y),

@@ -300,10 +300,12 @@ class OrientationDisplay(Display):
             left, top = (left + width, top) if self._is_wide else (left, top + height)
 
     def _draw_wheel(self, middle: float, top: float) -> None:
+        from hypervlad.displays.fitted_text import write
+
         draw_wheel(self.ax_, (middle, top + _WHEEL), _WHEEL)
         note: dict[str, Any] = {"va": "top", "ha": "center", "fontsize": 8.0, "color": GREY}
         if "overlay" in self.panels:
-            self.ax_.text(middle, top + _WHEEL + 0.07, "paler: less coherent", **note)
+            write(self.ax_, middle, top + _WHEEL + 0.07, "paler: less coherent", **note)
 
     def _draw_rose(self, middle: float, top: float) -> None:
         radius, found, mean = self._rose_radius, self.orientation, self.statistics
@@ -314,9 +316,11 @@ class OrientationDisplay(Display):
         self._lines(middle, top + 2 * radius + 0.08, *_statistics_text(mean), 40)
 
     def _lines(self, x: float, y: float, first: str, second: str, letters: int) -> None:
+        from hypervlad.displays.fitted_text import write
+
         style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 8.5}
-        self.ax_.text(x, y, literal(shorten(first, letters)), color=DARK, **style)
-        self.ax_.text(x, y + _LINE, literal(shorten(second, letters)), color=GREY, **style)
+        write(self.ax_, x, y, literal(shorten(first, letters)), color=DARK, **style)
+        write(self.ax_, x, y + _LINE, literal(shorten(second, letters)), color=GREY, **style)
 
 
 def _own_statistics(orientation: LocalOrientation) -> AxialStatistics | None:

@@ -21,6 +21,7 @@ from hypervlad.displays.image_grid import (
     names_or_default,
     one_each,
     thumbnail,
+    tile_height,
 )
 from hypervlad.images import check_image_list, read_mask
 from hypervlad.images.masks import mask_banner_rows
@@ -125,7 +126,8 @@ class PatchConfusionDisplay(GridDisplay):
     @property
     def grid(self) -> Grid:
         """The extent of the grid."""
-        return Grid(len(self.images), 3, n_lines=3)
+        height = tile_height(found.shape for found in self.predicted)
+        return Grid(len(self.images), 3, n_lines=3, tile_height=height)
 
     @property
     def figure_size(self) -> tuple[float, float]:

@@ -82,6 +82,8 @@ class SelectiveAccuracyDisplay(Display):
         return 5.2, 3.6
 
     def _draw(self) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         everything = self.accuracy[-1]
         self.ax_.axhline(everything, color="#888888", linestyle="--", linewidth=1)
         self.ax_.annotate(
@@ -111,6 +113,7 @@ class SelectiveAccuracyDisplay(Display):
             xticks=ticks,
             xticklabels=[f"{100 * tick:.0f} %" for tick in ticks],
         )
-        self.ax_.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
+        self.ax_.yaxis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
+        self.ax_.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.6g} %")
         self.ax_.set_title(f"area {self.area:.3f}", fontsize=9, color=GREY, loc="right")
         self.ax_.spines[["top", "right"]].set_visible(False)

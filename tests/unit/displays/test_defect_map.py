@@ -48,10 +48,23 @@ def test_without_threshold_and_masks_nothing_is_outlined():
     assert not has(display.ax_.images[0], FOUND)
 
 
+def test_landscape_images_stand_close_together():
+    square = DefectMapDisplay([np.zeros((60, 60))] * 3, [np.zeros((60, 60))] * 3)
+    strips = DefectMapDisplay([np.zeros((20, 60))] * 3, [np.zeros((20, 60))] * 3).plot()
+    assert strips.figure_size[0] == square.figure_size[0]
+    assert strips.figure_size[1] < 0.7 * square.figure_size[1]
+    tops, bottoms = ([each.get_extent()[k] for each in strips.ax_.images] for k in (3, 2))
+    captions = [text.get_position()[1] for text in strips.ax_.texts]
+    assert bottoms[0] < captions[0] < bottoms[0] + 0.1, "directly beneath the image"
+    assert tops[4] - bottoms[0] < 0.4, "two lines and a gap"
+
+
 def test_flat_maps_have_a_scale_too():
     flat = DefectMapDisplay.from_predictions([IMAGE], [np.full((60, 90), 3.0)], threshold=7.0)
     assert texts(flat)[4:] == ["3", " 7", " score ≥ 7"]
     assert "nan" not in "".join(texts(DefectMapDisplay([IMAGE], [0 * SCORES]).plot()))
+    below_zero = DefectMapDisplay.from_predictions([IMAGE], [np.full((60, 90), -3.0)])
+    assert texts(below_zero)[4:] == ["−3", " −2"], "a minus, not a hyphen, as in the captions"
 
 
 def test_patches_are_coloured_by_their_outcome():

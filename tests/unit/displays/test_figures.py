@@ -110,6 +110,30 @@ def test_a_selective_accuracy_curve_counts_unknown_labels_as_mistakes():
     assert display.area == result.selective_area == pytest.approx((1 + 1 + 2 / 3 + 1 / 2) / 4)
 
 
+@pytest.mark.parametrize("limits", [None, (0.8, 1), (0.98, 1), (0.995, 1)])
+def test_no_label_of_a_selective_accuracy_curve_is_rounded(limits):
+    display = SelectiveAccuracyDisplay([0.5, 1.0], [1.0, 0.99], area=0.995).plot()
+    display.ax_.set_ylim(limits)
+    display.figure_.canvas.draw()
+    labels = [label.get_text() for label in display.ax_.get_yticklabels()]
+    shown = [float(label.removesuffix(" %")) / 100 for label in labels]
+    np.testing.assert_allclose(shown, display.ax_.get_yticks())
+
+
+def test_captions_shrink_with_small_axes_and_do_not_overlap():
+    figure = plt.figure(figsize=(6, 3), dpi=200)
+    ax = figure.subplots(1, 2)[0]
+    sheet = ContactSheetDisplay.from_predictions(
+        IMAGES, PROBA, classes=CLASSES, y_true=TRUE, n_images=6, ax=ax
+    )
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in sheet.ax_.texts if text.get_text()]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    figure.set_size_inches(40, 20)
+    figure.canvas.draw()
+    assert {text.get_fontsize() for text in sheet.ax_.texts} == {8.5}, "never enlarged"
+
+
 def test_the_calibration_error_is_that_of_the_evaluation():
     display = ReliabilityDisplay.from_predictions(TRUE, PROBA, classes=CLASSES)
     assert display.calibration_error == Evaluation(TRUE, PROBA, CLASSES).calibration_error

@@ -224,11 +224,15 @@ def test_an_image_of_background_alone_is_drawn_too() -> None:
 
 @pytest.mark.parametrize("panels", [None, "overlay", "regions", "rose"])
 @pytest.mark.parametrize("shape", [(96, 128), (128, 40), (40, 400), (40, 3000), (400, 40)])
+@pytest.mark.parametrize("in_small_axes", [False, True])
 def test_no_text_overlaps_another_or_leaves_the_figure(
-    panels: str | None, shape: tuple[int, int]
+    panels: str | None, shape: tuple[int, int], in_small_axes: bool
 ) -> None:
     rng = np.random.default_rng(0)
-    display = OrientationDisplay.from_image(rng.random(shape), panels=panels, pixel_size=0.3)
+    # Fonts of a few pixels are wider than their size, so the small figure is a fine one.
+    small = plt.figure(figsize=(6, 3), dpi=400)
+    ax = small.subplots(1, 2)[0] if in_small_axes else None
+    display = OrientationDisplay.from_image(rng.random(shape), panels=panels, pixel_size=0.3, ax=ax)
     renderer = display.figure_.canvas.get_renderer()
     display.figure_.draw(renderer)
     boxes = [text.get_window_extent(renderer) for text in display.ax_.texts if text.get_text()]

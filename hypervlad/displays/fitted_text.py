@@ -1,0 +1,55 @@
+"""Text that shrinks with axes that are smaller than a display asks for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.text import Text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class FittedText(Text):
+    """Text that keeps its proportion to what is drawn around it, but is never enlarged.
+
+    Parameters
+    ----------
+    x, y : float
+    text : str
+    inches : float
+        Length of one unit of the axes if the display has the size that it asks for.
+    **style
+        Properties of the text; ``fontsize`` is that at this size.
+    """
+
+    def __init__(self, x: float, y: float, text: str, *, inches: float, **style: Any) -> None:
+        super().__init__(x, y, text, **style)
+        self._inches = inches
+        self._points = float(self.get_fontsize())
+
+    def draw(self, renderer: Any) -> None:
+        """Draw the text in the size that suits the axes."""
+        self._fit()
+        super().draw(renderer)
+
+    def get_window_extent(self, *arguments: Any, **options: Any) -> Any:
+        """Return the box of the text, in pixels."""
+        self._fit()
+        return super().get_window_extent(*arguments, **options)
+
+    def _fit(self) -> None:
+        ax = self.axes
+        if ax is None:
+            return
+        (start, _), (end, _) = ax.transData.transform([(0, 0), (1, 0)])
+        scale = abs(end - start) / ax.figure.dpi / self._inches
+        points = self._points * min(1.0, scale)
+        # Each change makes the figure stale: an interactive one would be drawn again and again.
+        if abs(points - self.get_fontsize()) > 1e-3:
+            self.set_fontsize(points)
+
+
+def write(ax: Axes, x: float, y: float, text: str, *, inches: float = 1.0, **style: Any) -> None:
+    """Write text that shrinks with the axes; see `FittedText`."""
+    ax.add_artist(FittedText(x, y, text, inches=inches, **style))
