@@ -27,6 +27,7 @@ from hypervlad.cli.options import (
     Images,
     IncludeBackbone,
     ModelToWrite,
+    ModelWeights,
     OnError,
     Quiet,
     RemoveBanner,
@@ -60,8 +61,9 @@ def align(
         typer.Option(
             metavar="LENGTH",
             help="Side of the windows: in pixels, such as 32, or with a unit, such as 500nm, for "
-            "images of known pixel size. Take at least the length of straight parts of fibres: a "
-            "smaller window holds one fibre and is aligned. By default 32, or that of the model.",
+            "images of known pixel size. Choose at least the length of the straight parts of "
+            "fibres: a smaller window contains a single fibre, and so is always aligned. By "
+            "default 32, or that of the model.",
         ),
     ] = None,
     tolerance: Annotated[
@@ -75,7 +77,7 @@ def align(
         str,
         typer.Option(
             metavar="LENGTH",
-            help="Length over which directions are averaged, in the form of --window.",
+            help="Length over which directions are averaged, in pixels or with a unit.",
         ),
     ] = "1.75",
     bootstrap: Annotated[
@@ -89,15 +91,19 @@ def align(
     ] = 0,
     pixel_size: Annotated[
         float | None,
-        typer.Option(metavar="NM", help="nm per pixel, for images whose files do not contain it."),
+        typer.Option(
+            metavar="NM",
+            help="Nanometres per pixel, for images whose files do not contain the pixel size.",
+        ),
     ] = None,
     image_page: ImagePage = None,
     channel: Channel = None,
     remove_banner: RemoveBanner = False,
     no_figures: Annotated[
-        bool, typer.Option("--no-figures", help="Write only tables and maps: faster and smaller.")
+        bool,
+        typer.Option("--no-figures", help="Write only tables and maps, which is faster."),
     ] = False,
-    weights: Weights = None,
+    weights: ModelWeights = None,
     seed: Seed = 0,
     device: Device = "auto",
     on_error: UnreadableInPrediction = OnError.RAISE,

@@ -41,6 +41,7 @@ from hypervlad.cli.options import (
     Labelled,
     ModelPath,
     ModelToWrite,
+    ModelWeights,
     NCodewords,
     OnError,
     PixelSize,
@@ -51,6 +52,7 @@ from hypervlad.cli.options import (
     Scaling,
     Seed,
     TableToWrite,
+    TestGroups,
     Unreadable,
     Verbose,
     Weights,
@@ -99,8 +101,8 @@ def train(
     """Train a model on labelled images.
 
     At the end it reports how well training images were classified by models that were trained
-    without the groups of these images. The figures are those to expect for new groups like them,
-    not for another instrument or kind of sample.
+    without the groups of these images. Expect these figures for new groups of the same kind, not
+    for another instrument or kind of sample.
 
     \b
     Examples:
@@ -211,17 +213,18 @@ def explain(
             "probable classes.",
         ),
     ] = None,
-    weights: Weights = None,
+    weights: ModelWeights = None,
     device: Device = "auto",
     quiet: Quiet = False,
 ) -> None:
     """Show which regions of images are evidence for a class (red) or against it (blue).
 
-    The images are in the order given, those of a folder by name. Images that are unlike all
-    training images are named: their probabilities and evidence mean little.
+    The picture shows at most 24 images, in the order given, those of a folder by name. A warning
+    names the images that are unlike all training images: their probabilities and evidence mean
+    little. Unreadable images are left out, and the exit code is then 2.
 
     Strong colours in thin borders and corners say little about the sample, because networks respond
-    to the edge of an image as to a pattern. Unreadable images are left out, with exit code 2.
+    to the edge of an image as if it were a pattern.
 
     \b
     Examples:
@@ -279,8 +282,8 @@ def evaluate(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the report.")
     ],
-    groups: Groups = None,
-    weights: Weights = None,
+    groups: TestGroups = None,
+    weights: ModelWeights = None,
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
     cache: Cache = None,
@@ -289,7 +292,7 @@ def evaluate(
 ) -> None:
     """Test a model on labelled images and write a report.
 
-    Images that the model was trained on, of the same pixels, are counted and left out.
+    Images with the same pixels as a training image are counted and left out.
 
     \b
     Examples:
@@ -345,7 +348,7 @@ def check(
         Path | None,
         typer.Argument(
             metavar="[OTHER]",
-            help="A second folder or table: only copies across both are reported.",
+            help="A second folder or table: then only copies across both are reported.",
         ),
     ] = None,
     groups: Groups = None,
@@ -361,10 +364,9 @@ def check(
 ) -> None:
     """Check labelled images before training.
 
-    Reports unreadable files, copies (above all across classes or groups) and class counts; for two
-    folders, such as those for training and for a test, copies across them. Give the same options of
-    reading as to train. The exit code is 0 if nothing was found, 1 if something needs your
-    attention.
+    Reports unreadable files, copies (above all across classes or groups) and class counts. For two
+    folders, such as training and test images, it reports the copies across them. Give the same
+    reading options as to train. The exit code is 1 if something needs your attention, otherwise 0.
 
     \b
     Examples:
@@ -417,7 +419,11 @@ def check(
 
 
 @plain_errors
-def info(model: ModelPath) -> None:
+def info(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Model file, whichever command wrote it.")
+    ],
+) -> None:
     """Describe the contents of a model file.
 
     \b
@@ -446,8 +452,8 @@ def suspects(
     """List training images whose label is probably wrong, the most suspect first.
 
     Each image was classified by a model that was trained without its group. The table has the
-    columns path (below the training folder), label, likely, p_label and p_likely. Look at the
-    images before you change labels: those that are difficult for the model are listed too.
+    columns path (relative to the training folder), label, likely, p_label and p_likely. Look at the
+    images before you change labels: images that are difficult for the model are listed too.
 
     \b
     Examples:

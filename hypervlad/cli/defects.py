@@ -28,6 +28,7 @@ from hypervlad.cli.options import (
     Images,
     IncludeBackbone,
     ModelToWrite,
+    ModelWeights,
     OnError,
     Quiet,
     RemoveBanner,
@@ -76,8 +77,8 @@ def fit(
         int,
         typer.Option(
             metavar="PIXELS",
-            help="With --masks, side of the windows: about as large as a defect. Smaller images "
-            "are refused, also without masks.",
+            help="With --masks, side of the windows, about as large as a defect. Images that are "
+            "smaller are refused, also without masks.",
         ),
     ] = 29,
     stride: Annotated[
@@ -91,8 +92,8 @@ def fit(
         bool,
         typer.Option(
             "--aligned",
-            help="All images show the same part in the same position: compare the same places. "
-            "Not with --masks.",
+            help="All images show the same part in the same position: compare each position with "
+            "the same position in other images. Not with --masks.",
         ),
     ] = False,
     fpr: Annotated[
@@ -104,8 +105,8 @@ def fit(
     patch_fpr: Annotated[
         float | None,
         typer.Option(
-            help="Instead of --fpr, for maps and areas: fraction of defect-free places that may "
-            "be called defective. For example 0.01.",
+            help="Instead of --fpr, for maps and areas: fraction of defect-free positions that "
+            "may be called defective. For example 0.01.",
         ),
     ] = None,
     best_f1: Annotated[
@@ -136,8 +137,8 @@ def fit(
 ) -> None:
     """Train on defect-free images, or on images with masks of their defects.
 
-    Without masks, use defect-free images only: defects among them raise the threshold. The images
-    with the highest scores are named, to be looked at.
+    Without masks, use defect-free images only: defects in them raise the threshold. Look for
+    defects in the images with the highest scores, which are listed at the end.
 
     \b
     Examples:
@@ -249,7 +250,7 @@ def score(
     ],
     threshold: Threshold = None,
     tile_size: TileSize = None,
-    weights: Weights = None,
+    weights: ModelWeights = None,
     device: Device = "auto",
     on_error: UnreadableInPrediction = OnError.RAISE,
     quiet: Quiet = False,
@@ -258,8 +259,8 @@ def score(
 
     An image is called anomalous if its score reaches the threshold, and its pixels that reach the
     threshold are then defective. The score of a pixel is that of its surroundings, so regions are
-    larger than what is seen in the image, those of strong small defects many times: areas and
-    diameters show where to look, and are no measurements. A higher --threshold makes regions
+    larger than the visible defects, and those of small strong defects many times larger. Areas and
+    diameters show where to look; they are not measurements. A higher --threshold makes regions
     smaller, and misses fainter defects. Images that cannot be read or are smaller than a patch are
     left out; the exit code is then 2, or 0 with --on-error skip.
 
@@ -273,7 +274,7 @@ def score(
       called         "anomalous" or "normal"
       area_fraction  of the image that is defective
       area_um2       the same in square micrometres
-      n_regions      that are defective; they are the lines of regions.csv
+      n_regions      number of defective regions, the lines of regions.csv
     \b
     Columns of regions.csv: path; in pixels x, y (upper left corner), width and
     height of the box, area, diameter (of a circle of that area); the region's
@@ -315,15 +316,15 @@ def evaluate(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Page to write.")],
     threshold: Threshold = None,
     tile_size: TileSize = None,
-    weights: Weights = None,
+    weights: ModelWeights = None,
     device: Device = "auto",
     on_error: UnreadableInPrediction = OnError.RAISE,
     quiet: Quiet = False,
 ) -> None:
     """Compare maps with masks, by image, pixel and patch, on one page with pictures.
 
-    On the page the threshold can be moved, to see how many defective images it would find and how
-    many false alarms it would raise.
+    You can move the threshold on the page and see how many defective images it finds and how many
+    false alarms it raises.
 
     The images should not be those that the model was trained on. Images that cannot be read, are
     smaller than a patch or differ in size from their mask are left out; the exit code is then 2, or

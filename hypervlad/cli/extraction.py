@@ -15,10 +15,10 @@ from hypervlad.cli.options import (
     Cache,
     CacheSize,
     Device,
+    ModelWeights,
     OnError,
     Quiet,
     UnreadableInPrediction,
-    Weights,
 )
 from hypervlad.wording import counted
 
@@ -37,7 +37,13 @@ def extract(
         ),
     ],
     model: Annotated[
-        Path, typer.Option("--model", "-m", metavar="MODEL", help="File written by train or demo.")
+        Path,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Model file written by train, demo or review retrain.",
+        ),
     ],
     output: Annotated[
         Path,
@@ -54,8 +60,8 @@ def extract(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Only files that match, such as '*.tif' (their name) or 'day1/*' (their path "
-            "below DIR), in upper or lower case; may be repeated.",
+            help="Only files that match, such as '*.tif' (compared with the name) or 'day1/*' "
+            "(compared with the path below DIR); case is ignored. May be repeated.",
         ),
     ] = None,
     exclude: Annotated[
@@ -90,7 +96,7 @@ def extract(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would be done.")
     ] = False,
-    weights: Weights = None,
+    weights: ModelWeights = None,
     device: Device = "auto",
     on_error: UnreadableInPrediction = OnError.RAISE,
     skipped: Annotated[
@@ -187,8 +193,8 @@ def cache(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Reduce it to this size, such as 20GB; the entries that were not used for longest "
-            "are removed first.",
+            help="Reduce it to this size, such as 20GB; the least recently used entries are "
+            "removed first.",
         ),
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,

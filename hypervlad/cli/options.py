@@ -38,7 +38,10 @@ IncludeBackbone = Annotated[
         help="Store the network's weights in the file, for computers that lack them.",
     ),
 ]
-ModelPath = Annotated[Path, typer.Argument(metavar="MODEL", help="File written by train or demo.")]
+ModelPath = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="Model file written by train, demo or review retrain."),
+]
 Groups = Annotated[
     Path | None,
     typer.Option(
@@ -47,10 +50,19 @@ Groups = Annotated[
         "frames of one sample) are never split between training and testing.",
     ),
 ]
+TestGroups = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="CSV",
+        help="Table with the columns path and group. Images of one group (crops of one micrograph, "
+        "frames of one sample) are not independent, and the intervals of the report allow for it.",
+    ),
+]
 Backbone = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="Network; by default mobilenet_v2. Any of timm is named timm/NAME."
+        metavar="NAME",
+        help="Network; by default mobilenet_v2. Networks of timm are named timm/NAME.",
     ),
 ]
 Weights = Annotated[
@@ -62,9 +74,19 @@ Weights = Annotated[
         '"micronet" or "image-micronet" (trained on micrographs) or "random".',
     ),
 ]
+ModelWeights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="File with the weights of the model's network, if they are not found on this "
+        "computer. They must be those that the model was trained with.",
+    ),
+]
 ImageSize = Annotated[
     int | None,
-    typer.Option(metavar="PIXELS", help="Side that images are resized to; by default 224."),
+    typer.Option(
+        metavar="PIXELS", help="Side of the square that images are resized to; by default 224."
+    ),
 ]
 PixelSize = Annotated[
     float | None,
@@ -88,8 +110,8 @@ Channel = Annotated[
     typer.Option(
         metavar="N",
         min=0,
-        help="Channel of colour images and of TIFFs of several samples to read as grey, counted "
-        "from 0. By default grey and RGB images are read.",
+        help="Channel of colour images, or of TIFFs with several samples per pixel, that is read "
+        "as grey, counted from 0. By default, only grey and RGB images are read, as they are.",
     ),
 ]
 Scaling = Annotated[
@@ -152,24 +174,24 @@ Cache = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Private folder in which vectors are kept and found again, even if their files are "
-        "renamed. It contains pickles: nobody else should be able to write to it.",
+        help="Private folder that keeps the vectors of images. They are found again even if the "
+        "images are renamed. It contains pickles: nobody else should be able to write to it.",
     ),
 ]
 CacheSize = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Reduce the cache to this size at the end, such as 20GB; the entries that were not "
-        "used for longest are removed first.",
+        help="Reduce the cache to this size at the end, such as 20GB; the least recently used "
+        "entries are removed first.",
     ),
 ]
 MaxError = Annotated[
     float | None,
     typer.Option(
         metavar="FRACTION",
-        help="Also mark the answers that are sure, such that with 90 % certainty at most this "
-        "fraction of them is wrong, and say why the others are not. For example 0.05, which takes "
+        help="Also mark sure answers, and say why the others are not sure. With 90 % certainty, "
+        "at most this fraction of the sure answers is wrong. For example 0.05, which needs "
         "training images of at least 45 groups.",
     ),
 ]
@@ -181,7 +203,7 @@ ClassWeight = Annotated[
     list[str] | None,
     typer.Option(
         metavar="WEIGHT",
-        help='"balanced": classes count alike in training, however many images they have. Or '
+        help='"balanced": all classes count the same, however many images they have. Or '
         "CLASS=NUMBER, which can be repeated; other classes have weight 1.",
     ),
 ]
@@ -198,8 +220,8 @@ CalibrationSize = Annotated[
     float | None,
     typer.Option(
         metavar="FRACTION",
-        help="Images that calibrate sure answers and sets of classes. By default all of them, with "
-        "five more models that are each trained without a fifth of the groups. 0.2 holds out a "
-        "fifth of the groups instead. 0 calibrates nothing, so these answers are unavailable.",
+        help="Fraction of the groups that is held out to calibrate sure answers and sets of "
+        "classes. By default, all images calibrate them, with five more models that are each "
+        "trained without a fifth of the groups. 0 calibrates nothing: there are no such answers.",
     ),
 ]

@@ -29,11 +29,11 @@ from hypervlad.cli.options import (
     Images,
     MaxError,
     ModelPath,
+    ModelWeights,
     OnError,
     Quiet,
     TableToWrite,
     UnreadableInPrediction,
-    Weights,
 )
 from hypervlad.files import exclusive_lock, file_digest, replace_when_complete
 from hypervlad.wording import counted, name_some, percent, verb
@@ -50,7 +50,7 @@ def predict(
     model: ModelPath,
     paths: Images,
     output: TableToWrite = None,
-    weights: Weights = None,
+    weights: ModelWeights = None,
     device: Device = "auto",
     on_error: UnreadableInPrediction = OnError.RAISE,
     cache: Cache = None,
@@ -59,8 +59,8 @@ def predict(
         float | None,
         typer.Option(
             metavar="FRACTION",
-            help="Also list the classes that an image may belong to, such that the list contains "
-            "the true one for this fraction of images. For example 0.9.",
+            help="Also list the classes that an image may belong to. The list contains the true "
+            "class for this fraction of images. For example 0.9.",
         ),
     ] = None,
     max_error: MaxError = None,
@@ -87,8 +87,8 @@ def predict(
         typer.Option(
             metavar="DIR",
             help="Copy each image into DIR/CLASS, those unlike the training images into "
-            "DIR/unlike_training and, with --max-error, those that are not sure into DIR/unsure. "
-            "The table is then not printed.",
+            "DIR/unlike_training and, with --max-error, those without a sure answer into "
+            "DIR/unsure. The table is then not printed.",
         ),
     ] = None,
     watch: Annotated[
@@ -104,23 +104,24 @@ def predict(
     """Classify images, with probabilities.
 
     The table has the columns path, label, confidence, unlike_training, novelty, and p_CLASS for
-    every class. An image that is unlike all training images (yes) has a novelty above 1, and its
-    probabilities mean little, however high they are; about 5 % of usual images are called unlike
-    too, and more if the model knows fewer than 40 groups. Before p_CLASS, --coverage adds the
-    column possible (classes, separated by |; all of them for an image unlike the training images)
-    and --max-error adds kind (sure, ambiguous: not confident enough to be sure,
-    out_of_distribution: unlike all training images) and reason. Unreadable images are left out of
-    the table and listed at the end; the exit code is then 2, or 0 with --on-error skip.
+    every class. In unlike_training, yes marks an image that is unlike all training images: its
+    novelty is above 1, and its probabilities mean little, however high they are. About 5 % of usual
+    images are marked too, and more if the model was trained on fewer than 40 groups. Before
+    p_CLASS, --coverage adds the column possible (classes, separated by |; all of them for an image
+    unlike the training images) and --max-error adds kind (sure, ambiguous: not confident enough to
+    be sure, out_of_distribution: unlike all training images) and reason. Unreadable images are left
+    out of the table and listed at the end; the exit code is then 2, or 0 with --on-error skip.
 
-    --sort-into copies and never replaces a file. The copies keep the sub-folders of the images.
-    Where there is another file of the name, a copy is called NAME-2; where there is the same file,
-    nothing is copied. Characters of a class's name that no folder can have are written as %2F. If
-    an image cannot be copied, the exit code is 2.
+    --sort-into copies images and never replaces a file. The copies keep the sub-folders of the
+    images. If another file has the name already, the copy is called NAME-2; if the same file is
+    already there, nothing is copied. Characters that the name of a folder cannot have are replaced,
+    such as / by %2F. If an image cannot be copied, the exit code is 2.
 
-    --watch waits for files that are still being written, for an empty one up to a minute. What
-    cannot be read or copied is tried again when the file has changed, and from time to time. Ctrl-C
-    ends it when all lines are written; the same command continues. The model and the options are
-    kept beside the table, in _NAME.settings.txt, and a run with others is refused.
+    --watch waits for files that are still being written, for an empty one up to a minute. An image
+    that cannot be read or copied is tried again when the file has changed, and from time to time.
+    Ctrl-C stops it once the lines of finished images are written; the same command resumes it. The
+    model and the options are kept beside the table, in _NAME.settings.txt, and a run with others is
+    refused.
 
     \b
     Examples:

@@ -23,11 +23,11 @@ from hypervlad.cli.options import (
     Images,
     ModelPath,
     ModelToWrite,
+    ModelWeights,
     OnError,
     Quiet,
     Unreadable,
     UnreadableInPrediction,
-    Weights,
 )
 from hypervlad.wording import counted, percent
 
@@ -77,10 +77,11 @@ def start(
     max_error: Annotated[
         float,
         typer.Option(
-            help="Fraction of the model's sure answers that may be wrong, with 90 % certainty."
+            help="Accepted fraction of wrong answers among the sure ones; with 90 % certainty, no "
+            "more are wrong."
         ),
     ] = 0.05,
-    weights: Weights = None,
+    weights: ModelWeights = None,
     device: Device = "auto",
     on_error: UnreadableInPrediction = OnError.RAISE,
     cache: Cache = None,
@@ -205,9 +206,9 @@ def export(
 ) -> None:
     """Write the labels to a table: path, label, source, confidence, file.
 
-    The source is person or model, the confidence is that of the model, the file is the full path.
-    Uncertain images that are not yet labelled have no row. Evaluate and train models on the labels
-    of people: those of the model repeat its mistakes.
+    The source is person or model, the confidence is that of the model, and the file is the full
+    path. Uncertain images that are not yet labelled have no row. Evaluate and train models on the
+    labels of people: those of the model repeat its mistakes.
 
     \b
     Examples:
@@ -258,7 +259,7 @@ def retrain(
         bool,
         typer.Option("--keep-queue", help="Keep the old model's answers in the queue."),
     ] = False,
-    weights: Weights = None,
+    weights: ModelWeights = None,
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
     cache: Cache = None,
@@ -267,11 +268,12 @@ def retrain(
 ) -> None:
     """Retrain the model with the manual labels, and compare it with the old one.
 
-    First comes the report of train on all held-out training images, unless --model-labels counts
-    the old model's answers as true. Then accuracies are compared on the manually labelled images:
-    by the old model's answers when they were queued, and by the new model with these images and
-    their groups held out. They were queued because the old model was uncertain about them. So the
-    accuracy on other images is higher, and the comparison favours the new model.
+    It first reports how well held-out training images are classified, as train does, unless
+    --model-labels counts the old model's answers as true. Then it compares the two models on the
+    manually labelled images: the old model's answers when they were queued, and those of the new
+    model with these images and their groups held out. These images were queued because the old
+    model was uncertain about them, so accuracies on other images are higher, and the comparison
+    favours the new model.
 
     The table of groups has a row for each training image, and for images of the queue that belong
     together or to training images. Every other image is its own group; frames of one sample among
