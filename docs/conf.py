@@ -146,7 +146,9 @@ def _write_commands(app: Sphinx) -> None:
     )
     text = done.stdout.replace("# `hypervlad`", "# Command line", 1)
     text = text.replace("```console\n$ ", "```text\n")
-    text = re.sub(r"Examples:\n((?:  .+\n)+)", r"Examples:\n\n```text\n\1```\n", text)
+    text = text.replace("\b\n", "")
+    # Examples and columns of tables keep their lines.
+    text = re.sub(r"^(.*:)\n((?:  .+\n)+)", r"\1\n\n```text\n\2```\n", text, flags=re.MULTILINE)
     # In running text, *.tif must not become emphasis.
     parts = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
     single = re.compile(r"(?<!^)(?<!\*)\*(?!\*)", re.MULTILINE)
