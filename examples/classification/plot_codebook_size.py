@@ -25,7 +25,7 @@ for n_codewords in numbers:
     scores = cross_val_score(LogisticRegression(C=100, max_iter=1000), vectors, labels, cv=4)
     accuracy.append(scores.mean())
     length.append(vectors.shape[1])
-    print(f"{n_codewords} codewords: {length[-1]} features, accuracy {accuracy[-1]:.2f}")
+    print(f"codewords: {n_codewords}, features: {length[-1]}, accuracy: {accuracy[-1]:.2f}")
 
 # %%
 # The error bars are binomial standard errors for 128 images. The number of codewords hardly matters
@@ -36,7 +36,7 @@ left.errorbar(numbers, share, np.sqrt(share * (1 - share) / len(labels)), fmt="o
 left.axhline(1 / 8, color="grey", ls="--")
 left.text(1, 1 / 8 + 0.02, "chance", color="dimgrey")
 left.set(title="Accuracy in cross-validation", ylabel="accuracy", ylim=(0, 1))
-right.bar(range(len(numbers)), [4 * each / 1024 for each in length], color="tab:orange")
+right.bar(range(len(numbers)), [4 * each / 1000 for each in length], color="tab:orange")
 right.set(title="Memory for one vector", ylabel="kB")
 left.set_xscale("log", base=4)
 left.set_xticks(numbers, [str(each) for each in numbers])

@@ -21,8 +21,9 @@ images, labels = make_tem_images(40, random_state=3)
 encoder = HypercolumnVLAD(n_codewords=24, codebook="per_layer", random_state=0).fit(images)
 
 # %%
-# Within a column, equal colours are the same codeword, and similar colours are similar codewords.
-# Colours of different columns cannot be compared.
+# Each column is a layer, named as in the network. Within a column, equal colours are the same
+# codeword, and similar colours are similar codewords. Colours of different columns cannot be
+# compared.
 
 shown = [list(labels).index(name) for name in ("fiber", "cluster", "matrix-surface")]
 display = CodewordMapDisplay.from_estimator(

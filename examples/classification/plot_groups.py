@@ -2,15 +2,15 @@
 What happens if a micrograph is on both sides of a split?
 =========================================================
 
-Crops of one micrograph look alike. If some are for training and others for the test, the model can
-recognise the micrograph instead of the class, and the accuracy is too high. Compare the bars of
+Crops of one micrograph look alike. If some are used for training and others for the test, the model
+can recognise the micrograph instead of the class, and the accuracy is too high. Compare the bars of
 the two splits. On the right, the labels are random: nothing can be learned, and only the split by
 micrograph shows it.
 """
 
 # %%
 # Forty micrographs of four classes, and four overlapping crops of each. All crops of a micrograph
-# have the same label, also where the labels are random.
+# have the same label, even if the labels are random.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,8 +32,8 @@ targets = {
 }
 
 # %%
-# The crops are encoded once: the codebook does not use the labels. Then the same learner is
-# tested with both splits.
+# The crops are encoded once: the codebook does not use the labels. Then the same learner is tested
+# with both splits.
 
 vectors = HypercolumnVLAD(n_codewords=32, random_state=0).fit_transform(crops)
 learner = BoostedSoftmaxClassifier(n_estimators=0, random_state=0)
@@ -61,7 +61,7 @@ ax.axhline(0.25, color="grey", linestyle="--", zorder=0, label="chance")
 ax.set_xticks([0, 1], labels=list(targets))
 ax.set(ylim=(0, 1.25), yticks=[0, 0.25, 0.5, 0.75, 1], ylabel="accuracy in cross-validation")
 ax.legend(loc="upper center", ncols=3)
-ax.set_title("Accuracy of two splits of 160 crops of 40 micrographs")
+ax.set_title("160 crops of 40 micrographs, split in two ways")
 plt.show()
 
 # %%

@@ -21,7 +21,7 @@ scorer = PatchDefectScorer(threshold="patch_fpr", fpr=0.01, random_state=0).fit(
 
 # %%
 # Three of the four new images have defects. `find` returns the regions that reach the threshold. A
-# region may be larger or smaller than the defect, because the score of a pixel is that of its
+# region may be larger or smaller than the defect, because the score of a pixel depends on its
 # surroundings.
 new, masks = make_nanofibre_images(4, defective=0.75, size=192, random_state=6)
 for number, (image, mask) in enumerate(zip(new, masks, strict=True)):
@@ -32,6 +32,8 @@ for number, (image, mask) in enumerate(zip(new, masks, strict=True)):
         print(f"    at row {region.row}, column {region.column}, score {region.score:.1f}")
 
 # %%
+# The captions give the defective share of the area, and in brackets the difference between the
+# found and the true share, in percentage points.
 DefectMapDisplay.from_estimator(scorer, new, masks=masks)
 plt.suptitle("Synthetic nanofibre mats, and the maps of their defect scores")
 plt.show()

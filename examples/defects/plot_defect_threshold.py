@@ -8,9 +8,8 @@ without defects, the second what each threshold finds and how many false alarms 
 """
 
 # %%
-# The scorer is trained on 40 defect-free images. It chooses its threshold by their scores when they
-# are held out, so that at most 5 % (``fpr``) of new defect-free images are called anomalous on
-# average.
+# The scorer is trained on 40 defect-free images. Their scores when they are held out determine the
+# threshold: on average, at most 5 % (``fpr``) of new defect-free images are called anomalous.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -34,8 +33,8 @@ for threshold in (scorer.threshold_, 2.0, 1.75):
     print(f"threshold {threshold:.2f}: {share_found:.0%} found, {false_alarms:.0%} false alarms")
 
 # %%
-# Without defective images you only know the dashed line: the share of false alarms among held-out
-# training images, which is here near that among new images.
+# Without defective images, you know only the dashed line: the share of false alarms among held-out
+# training images. Here it is close to that among new images.
 thresholds = np.linspace(1, 5, 200)[:, None]
 curves = {
     "defective images found": (scores[is_defective] >= thresholds, "tab:orange", "-"),
@@ -49,7 +48,7 @@ left.hist(np.clip(scores[is_defective], 1, 5), bins, alpha=0.6, label="with defe
 left.set(title="Scores of new images", xlabel="score (5 and more in the last bar)", ylabel="images")
 for name, (reached, colour, style) in curves.items():
     right.plot(thresholds, reached.mean(axis=1), style, color=colour, label=name)
-right.set(title="What a threshold finds", xlabel="threshold", ylabel="share of images")
+right.set(title="Images that reach a threshold", xlabel="threshold", ylabel="share of images")
 for ax in (left, right):
     ax.axvline(scorer.threshold_, color="black", lw=1, ls=":", label="threshold for fpr=0.05")
     ax.legend(fontsize=9)

@@ -4,8 +4,8 @@ Which window size suits my fibres?
 
 Whether fibres count as aligned depends on the size of the window in which they are compared. The
 aligned fraction of two images is measured with windows of 8 to 96 pixels: in one image, 40 % of the
-area have parallel wires, in the other none. Look for a window whose answer for the random wires is
-low, and that is still smaller than the areas of parallel wires.
+area has parallel wires, in the other none. Look for a window size that gives a low fraction for the
+random wires and is still smaller than the areas of parallel wires.
 """
 
 # %%
@@ -29,7 +29,7 @@ for share in (0.4, 0.0):
 # %%
 # A small window holds a single wire, and a straight wire is always aligned with itself. So small
 # windows call most of the random wires aligned, and rightly so by this rule: the true directions
-# (x) give similar fractions. Large windows extend beyond the areas of parallel wires, so the
+# (crosses) give similar fractions. Large windows extend beyond the areas of parallel wires, so the
 # fraction falls below the area.
 figure = plt.figure(figsize=(8, 5.4), layout="constrained")
 top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.1))
@@ -58,6 +58,6 @@ ax.legend()
 plt.show()
 
 # %%
-# For these wires, 48 pixels are a good choice: about seven times their width. Use one size for all
+# For these wires, 48 pixels is a good choice: about seven times their width. Use one size for all
 # images that you compare, and state it with the fraction; ``window="500nm"`` of
 # :class:`hypervlad.fibres.AlignmentRecipe` sets it in nanometres.

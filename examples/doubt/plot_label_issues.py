@@ -4,7 +4,7 @@ Which labels are probably wrong?
 
 Eight of 120 labels are changed on purpose. The model predicts each training image with learners
 that were not fitted on it, and lists the labels that these predictions contradict. Green captions
-are labels that were changed, red ones are correct labels under suspicion.
+mark labels that were changed, red ones correct labels that are suspected.
 """
 
 # %%
@@ -53,6 +53,5 @@ plt.show()
 # %%
 # Most of the changed labels are found, and some suspects have a correct label. Look at each suspect
 # before you change its label: a model cannot tell a wrong label from a hard image. On real images,
-# most suspects may be hard ones (:doc:`/benchmarks/uncertainty`). In a shell,
-# ``hypervlad suspects`` writes the list, as :meth:`~hypervlad.MicrographClassifier.label_issues`
-# does here.
+# most suspects may be hard ones (:doc:`/benchmarks/uncertainty`). ``hypervlad suspects``
+# writes the list that :meth:`~hypervlad.MicrographClassifier.label_issues` returns here.

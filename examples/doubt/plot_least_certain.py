@@ -3,8 +3,8 @@ Which images should a person look at?
 =====================================
 
 A model that was trained on 60 labelled images classifies 60 others. The least certain answers come
-first. Look at the crosses: errors are more frequent here than elsewhere, but errors that the model
-is confident of are not among them.
+first. Look at the crosses: errors are more frequent here than elsewhere, but confident errors are
+not among them.
 """
 
 # %%

@@ -2,8 +2,8 @@
 Which classes are possible?
 ===========================
 
-A prediction set lists the classes that an image may belong to, and contains the true one with a
-requested coverage, here 90 %. The bars are the probabilities of eight new images, and the classes
+A prediction set lists the classes that an image may belong to. The true class is in a requested
+share of the sets, here in 90 %. The bars are the probabilities of eight new images, and the classes
 in the set are shaded. Look at the images with more than one possible class.
 """
 
@@ -21,13 +21,13 @@ model = MicrographClassifier(random_state=0).fit(images[train], labels[train])
 found = model.classify(images[new], coverage=0.9)
 
 # %%
-# How often is the true class in the set, and how many classes has a set?
+# How often is the true class in the set, and how many classes does a set have?
 
 codes = np.searchsorted(model.classes_, labels[new])
 sizes = found.sets.sum(axis=1)
 print(f"the true class is in {found.sets[np.arange(60), codes].sum()} of 60 sets")
 for size in range(1, 5):
-    print(f"{size} possible: {(sizes == size).sum()} images")
+    print(f"classes in the set: {size}, images: {(sizes == size).sum()}")
 print(f"{found.unlike_training.sum()} images are unlike the training images")
 
 # %%
@@ -51,6 +51,6 @@ plt.show()
 
 # %%
 # Most sets have one class, and about nine of ten contain the true one, as requested. An image
-# unlike the training images has all classes in its set, however high one probability is. Give the
-# images with several possible classes to a person. What is guaranteed is described in
+# unlike the training images has all classes in its set, however high one probability is. Let a
+# person look at images with several possible classes. What is guaranteed is described in
 # :meth:`~hypervlad.MicrographClassifier.predict_set`.

@@ -3,13 +3,13 @@ Can I trust a confidence of 90 %?
 =================================
 
 Of the answers with a confidence of about 90 %, nine of ten should be right. The left diagram checks
-this on new images like the training images, the right one on the same images with noise added.
-Look at how far the dots are from the diagonal.
+this on new images like the training images, the right one on the same images with noise added. Look
+at how far the dots are from the diagonal.
 """
 
 # %%
-# Half of 240 synthetic TEM images are for training. ``calibration_size=0`` saves time: no
-# held-out predictions are made, which are not needed here.
+# Half of 240 synthetic TEM images are for training. ``calibration_size=0`` saves time by leaving
+# out held-out predictions, which are not needed here.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -3,8 +3,8 @@ How accurate are the answers the model is sure of?
 ==================================================
 
 If only the most confident answers are accepted, fewer of them are wrong, and a person has more
-images to look at. The curve shows the accuracy for each share of accepted answers. The dots are
-the answers that the model calls sure, for two accepted shares of wrong answers.
+images to look at. The curve shows the accuracy for each share of accepted answers. The dots are the
+answers that the model calls sure if 20 or 30 % of them may be wrong.
 """
 
 # %%
@@ -21,9 +21,9 @@ encoder = default_encoder(n_codewords=16)
 model = MicrographClassifier(encoder, random_state=0).fit(images[train], labels[train])
 
 # %%
-# The model keeps predictions of its training images, by learners that were not fitted on them.
-# Sure answers are those above a confidence for which these predictions show, with 90 % certainty,
-# that no more answers are wrong than accepted.
+# The model keeps predictions of its training images, by learners that were not fitted on them. Sure
+# answers are those above a confidence for which these predictions show, with 90 % certainty, that
+# no more answers are wrong than you accept.
 
 held_out = model.held_out_
 for max_error in (0.05, 0.1, 0.2, 0.3):
@@ -31,7 +31,7 @@ for max_error in (0.05, 0.1, 0.2, 0.3):
     print(f"at most {max_error:.0%} wrong: {sure.n_sure} of 160 sure, {sure.n_wrong} of them wrong")
 
 # %%
-# New images, with at most 20 % accepted.
+# On new images, at most 20 % of the sure answers may be wrong.
 
 judged = model.judge(images[new], max_error=0.2)
 is_sure = judged.kind == "sure"
@@ -39,7 +39,7 @@ n_wrong = (judged.labels != labels[new])[is_sure].sum()
 print(f"{is_sure.sum()} of 80 answers are sure, {n_wrong} of them wrong")
 
 # %%
-# The curve of the held-out predictions.
+# The curve of the held-out predictions. Its area is the mean accuracy over all shares.
 
 figure, ax = plt.subplots(figsize=(8, 4.5), layout="constrained")
 SelectiveAccuracyDisplay.from_predictions(
@@ -56,6 +56,6 @@ plt.show()
 
 # %%
 # With eight classes and 160 images, no confidence shows that at most 5 or 10 % of the answers are
-# wrong, so none is sure there. Choose the share of errors that you can accept, and let a person
-# look at the rest: :meth:`~hypervlad.MicrographClassifier.predict_or_reject` does so, and
-# :doc:`/explanation/doubt` says what it promises.
+# wrong, so no answer is sure at these levels. Choose the share of errors that you can accept, and
+# let a person look at the rest: :meth:`~hypervlad.MicrographClassifier.predict_or_reject` does so,
+# and :doc:`/explanation/doubt` says what it promises.

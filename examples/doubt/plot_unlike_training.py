@@ -2,7 +2,7 @@
 What happens to images unlike the training images?
 ==================================================
 
-A classifier names one of its classes for every image, also for noise, and often with a high
+A classifier names one of its classes for every image, even for noise, and often with a high
 probability. The model therefore compares each image with its training images, and flags those that
 are far from all of them. Look at the probabilities of the flagged images, and at what is not
 flagged.
@@ -44,8 +44,8 @@ new = {
 found = model.classify(list(new.values()))
 
 # %%
-# ``novelty`` is the distance of an image from the training images, divided by the limit. It is in
-# brackets; above 1, the image is flagged.
+# ``novelty`` is the distance of an image from the training images, divided by a limit. The captions
+# give it in brackets; above 1, the image is flagged.
 
 captions, colours = [], []
 for name, p, novelty in zip(new, found.proba, found.novelty, strict=True):
@@ -71,6 +71,6 @@ for name, others in many.items():
 
 # %%
 # Images without content are flagged, and so are most images of other specimens, some only just. But
-# many nanowires are not flagged, although no class of the model has any, and about 5 % of images
-# like the training images are. So read ``unlike_training`` before you use a probability, and do not
-# rely on it to find every image of another kind: see :doc:`/explanation/doubt`.
+# many nanowires are not flagged, although no class of the model has any. About 5 % of images like
+# the training images are flagged too. So read ``unlike_training`` before you use a probability, and
+# do not rely on it to find every image of another kind: see :doc:`/explanation/doubt`.

@@ -2,16 +2,16 @@
 How much of a mat is aligned?
 =============================
 
-The aligned fraction is the share of the windows with fibres in which they are parallel. It is
-measured here on synthetic wires whose true directions are known, from not aligned at all to fully
-aligned, with little noise and with noise as strong as the contrast. Look at how far the points are
-from the dashed line.
+Of the windows that contain fibres, the aligned fraction is the share in which the fibres are
+parallel. It is measured here on synthetic wires whose true directions are known, from not aligned
+at all to fully aligned, with little noise and with noise as strong as the contrast. Look at how far
+the points are from the dashed line.
 """
 
 # %%
-# A window of the image is aligned if its directions vary by less than 20°. The true fraction is the
-# result of this rule with the true directions, so the errors come from the measured directions
-# alone.
+# A window of the image is aligned if the spread of its directions is below 20°. The true fraction
+# is the result of this rule with the true directions, so the errors come from the measured
+# directions alone.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -34,11 +34,12 @@ for snr in (10, 1):
 # %%
 # With little noise, the measured fraction is close to the true one. With strong noise it is too low
 # on average, and far off for some images.
-for snr in (10, 1):
+names = {10: "contrast 10 times the noise", 1: "contrast equal to the noise"}
+for snr, name in names.items():
     pairs = zip(measured[snr], true[snr], strict=True)
     error = np.array([found.fraction - truth.fraction for found, truth in pairs])
     print(
-        f"contrast {snr} times the noise: mean error {error.mean():+.2f}, "
+        f"{name}: mean error {error.mean():+.2f}, "
         f"mean absolute error {np.abs(error).mean():.2f}, largest {np.abs(error).max():.2f}"
     )
 
@@ -58,9 +59,9 @@ for ax, snr, colour in zip(left.subplots(2, 1), (10, 1), ("Blues_r", "Oranges_r"
 
 ax = right.subplots()
 ax.plot([0, 1], [0, 1], "--", color="grey", label="measured = true")
-for snr, marker, name in ((10, "o", "10 times the noise"), (1, "^", "equal to the noise")):
+for (snr, name), marker in zip(names.items(), "o^", strict=True):
     x, y = ([found.fraction for found in each[snr]] for each in (true, measured))
-    ax.scatter(x, y, marker=marker, label=f"contrast {name}")
+    ax.scatter(x, y, marker=marker, label=name)
 ax.set(xlabel="true aligned fraction", ylabel="measured aligned fraction", aspect="equal")
 ax.set_title("Measured and true aligned fraction of 20 images")
 ax.legend()

@@ -2,14 +2,14 @@
 In which directions do the fibres run?
 ======================================
 
-The directions of wires, fibres or tubes are measured at every pixel, without training. The first
+The directions of wires, fibres or tubes are measured pixel by pixel, without training. The first
 panel shows each direction as a hue: the half wheel is the key. The second panel shows regions of
-wires with similar directions, and the rose shows how much there is of each direction.
+wires with similar directions, and the rose shows how frequent each direction is.
 """
 
 # %%
-# The image is synthetic, so the true directions are known. `find` also takes the path of a file;
-# the pixel size is then read from it, if it is there.
+# The image is synthetic, so the true directions are known. `find` also takes the path of a file,
+# and then reads the pixel size from it if the file contains it.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -31,8 +31,8 @@ for region in result.aligned.regions[:3]:
 
 # %%
 # The measured directions can be compared with the true ones, at all pixels of wires where a
-# direction was measured. A direction is that of the surroundings of a pixel, so errors are large
-# where wires end or cross.
+# direction was measured. The direction at a pixel is an average over its surroundings, so errors
+# are large where wires end or cross.
 measured = result.orientation
 both = truth.wires & measured.mask
 error = np.abs(axial_difference(measured.orientation[both], truth.orientation[both]))

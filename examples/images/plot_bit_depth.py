@@ -2,9 +2,9 @@
 Do 8-bit copies of 16-bit images change the answer?
 ===================================================
 
-A model is trained on 16-bit images and classifies 16-bit images and two kinds of 8-bit copies of
-them. By default, 16-bit images are stretched between two percentiles and 8-bit ones are not, so the
-copies are different images. The bars show how many answers change, and how many with
+A model that was trained on 16-bit images classifies new ones and two kinds of 8-bit copies of them.
+By default, 16-bit images are stretched between two percentiles and 8-bit ones are not, so the model
+receives different pixels. The bars show how many answers change by default, and how many with
 ``scaling="percentile"``, which stretches all images.
 """
 
@@ -46,8 +46,9 @@ for scaling in ("auto", "percentile"):
         print(f'scaling="{scaling}", {name}: {share:.0%} changed, accuracy {accuracy:.0%}')
 
 # %%
-# Copies that were stretched when they were made give the same answers. Those that were divided by
-# 256 are dark, and have so few grey levels that stretching them repairs most answers, but not all.
+# Copies that were stretched when they were made give nearly the same answers. Those that were
+# divided by 256 are dark. Stretching them corrects most answers, but not all, because few grey
+# levels are left.
 figure = plt.figure(figsize=(8, 4.8), layout="constrained")
 top, bottom = figure.subfigures(2, 1, height_ratios=(1.2, 1))
 for ax, (name, each) in zip(top.subplots(1, 3), copies.items(), strict=True):

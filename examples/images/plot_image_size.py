@@ -4,7 +4,7 @@ Does the size of an image change its vector?
 
 Images are resized to ``image_size`` before they are encoded. This does not restore lost detail, nor
 does it make magnifications equal. Vectors of copies are compared with the vector of the original by
-their cosine, which is 1 if they are equal. Look at how soon it falls, and compare it with another
+their cosine, which is 1 if they are equal. Look at how fast it falls, and compare it with another
 image of the same class (dashed).
 """
 

@@ -38,8 +38,8 @@ train = [
 new, truth = [with_bar(image) for image in images[40:]], labels[40:]
 
 # %%
-# All new images have a bar. The first model takes most of them for clusters, because of the bar.
-# The second one cuts bars off before it reads an image, in training and in prediction.
+# All new images have a bar. The first model takes nearly all fibres for clusters, because of the
+# bar. The second one cuts bars off when it reads an image, in training and in prediction.
 models = {}
 for banner in ("keep", "remove"):
     encoder = default_encoder(read_options={"banner": banner})

@@ -30,8 +30,8 @@ mats = [
 ]
 
 # %%
-# For nanowires, the true direction is known at each pixel, and the share of the area with parallel
-# wires is given.
+# For nanowires, the true direction is known at each pixel of a wire, and you choose the share of
+# the area with parallel wires.
 shares = (0.0, 0.3, 0.7, 1.0)
 wires = [
     make_nanowire_images(1, aligned=share, size=192, random_state=seed)[0][0]
