@@ -193,12 +193,12 @@ def _by_last_name(app: Sphinx, env: Any, node: Any, content: nodes.Element) -> A
     )
 
 
-def _is_of_scikit_learn(
-    app: Sphinx, what: str, name: str, member: Any, *arguments: Any
-) -> bool | None:
-    """Leave out methods that scikit-learn documents, among them those for metadata routing."""
-    module = str(getattr(member, "__module__", ""))
-    return True if module.startswith("sklearn.") or re.fullmatch(r"set_\w+_request", name) else None
+def _is_left_out(app: Sphinx, what: str, name: str, member: Any, *arguments: Any) -> bool | None:
+    """Leave out methods that scikit-learn documents, and "Alias for field number 0" of a tuple."""
+    module, text = (str(getattr(member, key, "")) for key in ("__module__", "__doc__"))
+    if module.startswith("sklearn.") or re.fullmatch(r"set_\w+_request", name):
+        return True
+    return True if text.startswith("Alias for field number") else None
 
 
 def setup(app: Sphinx) -> None:
@@ -207,4 +207,4 @@ def setup(app: Sphinx) -> None:
     app.connect("builder-inited", _write_commands)
     app.connect("builder-inited", _copy_benchmarks)
     app.connect("missing-reference", _by_last_name)
-    app.connect("autodoc-skip-member", _is_of_scikit_learn)
+    app.connect("autodoc-skip-member", _is_left_out)

@@ -420,7 +420,8 @@ class StreamedCodewords:
 
     References
     ----------
-    .. [1] D. Sculley, "Web-scale k-means clustering", WWW 2010.
+    .. [1] D. Sculley, "Web-scale k-means clustering", WWW
+       2010.
     """
 
     def __init__(self, start: Codebook, random_state: int) -> None:

@@ -45,7 +45,7 @@ class Calibration:
     confidence : ndarray of float, shape (n,)
         The largest probability.
     correct : ndarray of bool, shape (n,)
-        Whether the class that has it is the true one.
+        Whether the most probable class is the true one.
     groups : ndarray of int, shape (n,)
     models : ndarray of int, shape (n,)
         Index of the model that predicted each image.
@@ -195,8 +195,8 @@ def prediction_sets(
     --------
     >>> import numpy as np
     >>> from hypervlad.conformal import Calibration, prediction_sets
-    >>> seen = np.linspace(0.05, 0.95, 19)  # probabilities of the first class, which is the true
-    >>> table = np.column_stack([seen, 1 - seen])
+    >>> p_true = np.linspace(0.05, 0.95, 19)  # probabilities of the first class, the true one
+    >>> table = np.column_stack([p_true, 1 - p_true])
     >>> calibration = Calibration.of(table, np.zeros(19), np.arange(19), np.zeros(19))
     >>> prediction_sets([[[0.9, 0.1], [0.5, 0.5]]], calibration, coverage=0.8)
     array([[ True, False],
@@ -238,7 +238,7 @@ def groups_for_error(max_error: float) -> int:
 
 
 def confidence_for_error(calibration: Calibration, max_error: float) -> float:
-    """Return a confidence from which on, with 90 % certainty, few answers are wrong.
+    """Return a confidence threshold above which, with 90 % certainty, few answers are wrong.
 
     Learn then Test [1]_, with the binomial test: let a threshold accept the answers for n groups, k
     of them wrong, where an image counts as 1 / (images of its group). The hypothesis that more than

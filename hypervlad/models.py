@@ -48,9 +48,9 @@ def load(
     Raises
     ------
     ValueError
-        If ``max_pixels`` is no positive number.
+        If ``max_pixels`` is not a positive number.
     ModelFileError
-        If the file is missing, damaged, truncated, newer than this library or no model at all.
+        If the file is missing, damaged, truncated, newer than this library or not a model.
 
     Examples
     --------

@@ -192,7 +192,8 @@ def carrillo2020(
 
     References
     ----------
-    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous materials", 2020.
+    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous
+       materials", 2020.
 
     Examples
     --------
@@ -237,8 +238,8 @@ def modarres2017(
 
     Inception-v3 with ImageNet's weights, on images of 299 x 299 pixels. Either the whole network
     is retrained with a new softmax layer ("finetune"), or its 2,048 averaged features are left
-    unchanged and only the softmax layer is trained ("features"). The paper reports compatible
-    results for both.
+    unchanged and only the softmax layer is trained ("features"). The paper reports similar results
+    for both.
 
     Parameters
     ----------

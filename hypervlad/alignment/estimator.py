@@ -67,9 +67,9 @@ class AlignmentClassifier(ImageEstimator):
     probability that a window is aligned. It classifies windows; for whole images :meth:`predict`
     returns the aligned fraction.
 
-    It is an :class:`hypervlad.fibres.AlignmentModel`: ``aligned_fraction(image, model,
-    window=32)``, or :meth:`aligned_fraction` here, cuts an image into windows, finds those without
-    fibres and the directions by the structure tensor, and asks the model which are aligned.
+    It can be the model of :func:`hypervlad.fibres.aligned_fraction`. That function, and the method
+    :meth:`aligned_fraction`, cut an image into windows, find windows without fibres and the
+    directions by the structure tensor, and use the model to decide which windows are aligned.
 
     Parameters
     ----------
@@ -307,7 +307,7 @@ class AlignmentClassifier(ImageEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            NaN for an image without fibres, and for one skipped.
+            NaN for an image without fibres, or one that was skipped.
         """
         check_is_fitted(self)
         images = check_image_list(images)

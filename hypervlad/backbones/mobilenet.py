@@ -27,7 +27,8 @@ class MobileNetV2(nn.Module):
 
     References
     ----------
-    .. [1] M. Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", CVPR 2018.
+    .. [1] M. Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", CVPR
+       2018.
     """
 
     def __init__(self) -> None:

@@ -36,8 +36,8 @@ class Preprocessing:
     ----------
     mean, std : tuple of float
         The mean is subtracted from each channel, which is then divided by the standard deviation.
-        Their length is the number of channels of the network's input: grey images are repeated,
-        and colour images averaged if it is one.
+        Their length is the number of channels of the network's input: grey images are repeated, and
+        colour images are averaged if there is one channel.
     minimum_size : int
         Shortest image side, in pixels, for which the deepest layer has at least one position.
     interpolation : {"bilinear", "bicubic"}

@@ -119,7 +119,8 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     References
     ----------
-    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous materials", 2020.
+    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous
+       materials", 2020.
 
     Examples
     --------

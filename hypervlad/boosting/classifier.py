@@ -131,7 +131,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     validation_fraction : float, default=0.2
         Share of rows in the hold-out of early stopping, in (0, 1). Only with ``init=None``.
     n_iter_no_change : int or None, default=10
-        Boosting stops after so many rounds without a lower log loss of the held-out rows. None:
+        Boosting stops after this many rounds without a lower log loss of the held-out rows. None:
         nothing is held out from the trees, and all `n_estimators` rounds are trained on all rows
         and kept, also with ``init="linear"``.
     Cs : float or sequence of float, default=(0.1, 1.0, 10.0, 100.0, 1000.0)
@@ -140,10 +140,10 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         unit; columns are NOT standardised one by one.
     max_linear_directions : int or None, default=1024
         If a block has more than twice as many rows and columns, the logistic regression uses only
-        so many principal directions of the rows. This approximation is good for VLAD vectors, whose
-        variance is concentrated; features with evenly spread variance lose accuracy. Blocks of so
-        many rows are computed in the precision of X. None: all directions, in double precision, at
-        a cost that grows with the cube of the rows.
+        this many principal directions of the rows. This approximation is good for VLAD vectors,
+        whose variance is concentrated; features with evenly spread variance lose accuracy. Such
+        blocks are computed in the precision of X. None: all directions, in double precision, at a
+        cost that grows with the cube of the rows.
     n_splits : int, default=5
         Number of folds of the cross-fitting and of the early stopping of its trees; fewer if the
         rarest class has fewer groups.
@@ -208,7 +208,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     would learn that the class does not occur. A warning names classes of one or two groups.
 
     *Rare classes.* A regularised regression underrates classes with few samples, and the shares in
-    a folder of training images seldom are those in use. With ``prior="sqrt"``, rare classes are
+    a folder of training images are seldom those in use. With ``prior="sqrt"``, rare classes are
     found more often at almost no cost to the others. To minimise the average error over classes,
     use "uniform". The shift of the log shares is that of M. Saerens, P. Latinne and C. Decaestecker
     (2002), for shares that are assumed, not estimated.
@@ -229,12 +229,14 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     ----------
     .. [1] J. H. Friedman, "Greedy function approximation: a gradient boosting machine", Annals of
        Statistics 29, 2001.
-    .. [2] T. Chen and C. Guestrin, "XGBoost: a scalable tree boosting system", KDD 2016.
+    .. [2] T. Chen and C. Guestrin, "XGBoost: a scalable tree boosting
+       system", KDD 2016.
     .. [3] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
        networks", ICML 2017 (temperature).
     .. [4] M. Saerens, P. Latinne and C. Decaestecker, "Adjusting the outputs of a classifier to new
        a priori probabilities: a simple procedure", Neural Computation 14, 2002 (prior).
-    .. [5] D. H. Wolpert, "Stacked generalization", Neural Networks 5, 1992 (cross-fitting).
+    .. [5] D. H. Wolpert, "Stacked generalization", Neural Networks 5, 1992
+       (cross-fitting).
 
     Examples
     --------
@@ -369,7 +371,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             Numbers of columns of the feature blocks that X consists of, side by side. Each block
             has a logistic regression with its own C and temperature, and their margins are
             averaged; trees see the margins of each. None: X is one block. `FeatureBlocks` of X
-            spare a decomposition of X at each fit. No effect with ``init=None``.
+            save a decomposition of X in each fit. No effect with ``init=None``.
 
         Returns
         -------

@@ -89,12 +89,11 @@ class Classification:
         Distance from the training images, divided by the limit: above 1, the probabilities mean
         little.
         Of images like the training images, about 5 % exceed the limit, and more if they are of
-        few groups: up to 2 / (groups + 1), so a sixth for 11. See
-        :class:`TrainingImages`.
+        few groups: up to 2 / (groups + 1), so one sixth for 11 groups. See :class:`TrainingImages`.
     nearest : ndarray of int, shape (n_read, k)
         Rows of ``model.training_``, nearest first.
     in_training : ndarray of bool, shape (n_read,)
-        Whether an image of the same pixels was given to ``fit``, also for calibration.
+        Whether an image with the same pixels was given to ``fit``, also for calibration.
     judgement : Judgement or None
         Of the images that were read; None if it was not requested.
     sets : ndarray of bool, shape (n_read, n_classes), or None

@@ -73,7 +73,7 @@ class HeldOut:
     rows : ndarray of int, shape (n,)
         Row of each image in the model's training images.
     lone : ndarray of int
-        Columns of the classes of which no image can be held out, as all are of one group.
+        Columns of the classes of which no image can be held out, because all are of one group.
     is_split : bool, default=False
         Whether the only learner is the model's own (a calibration split, not folds).
     """
@@ -244,8 +244,8 @@ class HeldOut:
         -------
         ndarray of float, shape (n,)
             The probability of the most probable class, by the learners of the folds in the mean:
-            the model's own has seen more images, so its probabilities cannot be compared with the
-            held-out ones.
+            the model's own was fitted on more images, so its probabilities cannot be compared with
+            the held-out ones.
         """
         answers = by_learner[:, np.arange(len(proba)), proba.argmax(axis=1)]
         return np.asarray(answers.mean(axis=0))
@@ -301,7 +301,7 @@ class HeldOut:
         return replace(self, learners=[learner]) if self.is_split else self
 
     def check(self, n_training: int, classes: NDArray[Any]) -> None:
-        """Raise a ValueError unless the attributes fit together, and a model of these classes."""
+        """Raise a ValueError unless the attributes fit each other and a model of these classes."""
         n, n_classes = self.proba.shape
         if not n:
             raise ValueError("the held-out predictions are empty")

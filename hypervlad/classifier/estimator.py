@@ -322,7 +322,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Warns
         -----
         UserWarning
-            If there are so few groups that every set has all classes, or of some class no image
+            If there are so few groups that every set has all classes, or if no image of some class
             can be held out.
 
         Notes
@@ -381,13 +381,14 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            If the error is not between 0 and 1, nothing was held out in ``fit``, or the reject
+            If max_error is not between 0 and 1, nothing was held out in ``fit``, or the reject
             label is a class.
 
         Warns
         -----
         UserWarning
-            If so few errors cannot be shown, and all answers are rejected.
+            If the held-out predictions cannot show that so few answers are wrong, so all answers
+            are rejected.
         """
         self.check_calibrated(max_error=max_error)
         if reject_label is None or reject_label != reject_label or not np.isscalar(reject_label):
@@ -408,10 +409,10 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """Return for each image whether the answer is sure, and if not, the reason.
 
         Answers with a low confidence are "ambiguous": at that confidence, held-out predictions do
-        not show that few are wrong. All answers are, if of some class no image can be held out,
-        because all are of one group: nothing shows how its images are answered. Images that are
-        unlike all training images, in the space of the encoder's vectors, are
-        "out_of_distribution": their probabilities mean little.
+        not show that few are wrong. If no image of some class can be held out, because all its
+        images are of one group, all answers are ambiguous: nothing shows how images of this class
+        are answered. Images that are unlike all training images, in the space of the encoder's
+        vectors, are "out_of_distribution": their probabilities mean little.
 
         Parameters
         ----------
@@ -427,12 +428,13 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            If the error is not between 0 and 1, or nothing was held out in ``fit``.
+            If max_error is not between 0 and 1, or nothing was held out in ``fit``.
 
         Warns
         -----
         UserWarning
-            If so few errors cannot be shown, and no answer is sure.
+            If the held-out predictions cannot show that so few answers are wrong, so no answer is
+            sure.
 
         Examples
         --------
@@ -497,7 +499,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            If coverage or error are not between 0 and 1, or nothing was held out in ``fit``.
+            If coverage or max_error is not between 0 and 1, or nothing was held out in ``fit``.
         ImageReadError
             If an image cannot be read, unless the encoder's ``on_error`` is "skip".
 
@@ -642,7 +644,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Warns
         -----
         TrainingImagesWarning
-            If the model was trained on images of the same pixels.
+            If the model was trained on images with the same pixels.
         """
         encoded = self._encode(images)
         self.training_.warn_of_known([image.digest for image in encoded.info])
@@ -861,7 +863,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
 
 
 def default_encoder(**parameters: Any) -> HypercolumnVLAD:
-    """Return the default encoder of `MicrographClassifier`, with changed parameters.
+    """Return the default encoder of `MicrographClassifier`, with the given parameters changed.
 
     Examples
     --------

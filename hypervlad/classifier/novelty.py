@@ -71,7 +71,7 @@ class TrainingImages:
     points : ndarray of float32, shape (n, d)
         Their vectors, as `project_vectors` returns them.
     empty : ndarray of float32, shape (m, d)
-        Those of images without content.
+        Projected vectors of images without content.
     usual : ndarray of float, shape (n_classes,)
         Of each class, in the order of the sorted labels, the median distance of its images to the
         nearest three of other groups.

@@ -167,7 +167,7 @@ def compare_image_folders(
     ----------
     first, second : path
         Folders of images, with or without one sub-folder per class, neither inside the other, or
-        tables of labels. Of files with several pages, the first is compared, or that of
+        tables of labels. Of files with several pages, the first is compared, or the one in
         ``options``.
     near_copies, min_similarity, options, n_jobs, verbose
         As for `check_image_folder`.

@@ -38,7 +38,7 @@ class ImageFolderError(ValueError):
 
 
 class ImageFolderWarning(UserWarning):
-    """Something in a folder is ignored that its owner may have meant to be used."""
+    """Part of a folder is ignored, although its owner may have meant to use it."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,14 @@ _N_SHOWN = 8
 
 @dataclass(frozen=True)
 class BadFile:
-    """A file that cannot be read, and the reason."""
+    """A file that cannot be read, and the reason.
+
+    Attributes
+    ----------
+    path : str
+        As the report prints it.
+    reason : str
+    """
 
     path: str
     reason: str

@@ -84,10 +84,10 @@ class PatchDefectScorer(ImageEstimator):
       that thin cracks, small pits and large faint stains can all be found. The windows and the
       cells at 224 pixels are relative to the rest of their image. A score is the weighted mean of
       these four distances, each relative to what held-out defect-free images have at the same
-      distance from the edge: 0 is usual, and a tenth of places reaches 1 in each of them. The score
-      of an image is a geometric mean over the four, and over the 0.1, 1 and 10 % of places that are
-      highest in each.
-      ``n_references`` replaces this by the method of AnomalyDINO.
+      distance from the edge: 0 is usual, and a tenth of the positions reaches 1 in each of them.
+      The score of an image is a geometric mean over the four, and over the 0.1, 1 and 10 % of
+      positions that are highest in each. ``n_references`` replaces this by the method of
+      AnomalyDINO.
     - *Trained on labels*, it lays windows of ``patch`` pixels, ``stride`` pixels apart, over the
       feature maps of the image at its own size. A score is the log-odds that a window is not
       normal, by a boosted softmax on its vector: VLAD of its hypercolumns, and their mean. The
@@ -112,13 +112,13 @@ class PatchDefectScorer(ImageEstimator):
         group by group. "fpr", to classify images: on average at most the share ``fpr`` of new
         defect-free images is called anomalous, if they are like those trained on (conformal
         prediction with cross-validation; it errs on the safe side where images are few). This takes
-        at least 1 / fpr - 1 images, 19 for 0.05, of as many groups; from fewer it is a rough guess,
-        with a warning. "patch_fpr", to locate defects: at most the share ``fpr`` of all defect-free
-        places is called defective. Maps and areas are more complete (0.01 is a good start), but
-        many defect-free images are called anomalous. "f1": windows are called defective with the
-        best F1; needs masks or labels.
+        at least 1 / fpr - 1 images, 19 for 0.05, from as many groups; with fewer, the threshold is
+        a rough guess, with a warning. "patch_fpr", to locate defects: at most the share ``fpr`` of
+        all defect-free positions is called defective. Maps and areas are more complete (0.01 is a
+        good start), but many defect-free images are called anomalous. "f1": windows are called
+        defective with the best F1; needs masks or labels.
     fpr : float, default=0.05
-        Share of defect-free images, or of their places, that may be called anomalous, between 0
+        Share of defect-free images, or of their positions, that may be called anomalous, between 0
         and 1. Trained on patches and ``y``, it is the share of defect-free patches; for whole
         images, which hold many, use `set_threshold`.
     n_codewords : int, default=128
@@ -128,8 +128,8 @@ class PatchDefectScorer(ImageEstimator):
         random, in four turns, instead of with codewords: see :func:`hypervlad.presets.anomalydino`.
         Time and the model file grow with it; of more than 100,000 cells, a random sample is kept.
     aligned : bool, default=False
-        Whether all images show the same part in the same position. Scores are then relative to
-        the same place of the other images. Only without labels.
+        Whether all images show the same part in the same position. Scores are then relative to the
+        same position in the other images. Only without labels.
     min_fraction : float, default=0.1
         Share of a window's pixels that must be defective in a mask for the window to be anomalous;
         windows with a smaller share are not trained on.
@@ -328,7 +328,7 @@ class PatchDefectScorer(ImageEstimator):
         return self
 
     def set_threshold(self, threshold: float) -> PatchDefectScorer:
-        """Set the score from which on positions are called defective; nothing is refitted."""
+        """Set the lowest score that is called defective; nothing is refitted."""
         check_is_fitted(self)
         self.threshold_ = _checked_threshold(threshold)
         return self

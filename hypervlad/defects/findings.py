@@ -57,7 +57,7 @@ class Finding:
     mask : ndarray of bool, shape (H, W)
         The defective pixels.
     in_training : bool
-        Whether the scorer was trained on an image of the same pixels: its score is then too good
+        Whether the scorer was trained on an image with the same pixels: its score is then too good
         for a new image.
     """
 

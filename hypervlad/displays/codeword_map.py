@@ -34,7 +34,7 @@ class CodewordMapDisplay(GridDisplay):
     ----------
     images : sequence of path or ndarray of shape (H, W) or (H, W, 3)
     maps : sequence of int ndarray of shape (n_codebooks, h, w)
-        The codeword at each place of the grid; -1 where there is none.
+        The codeword at each position of the grid; -1 where there is none.
     colours : sequence of n_codebooks arrays of shape (n_codewords, 3), optional
         By default `codeword_colours` of the number of codewords.
     names : sequence of str, optional
@@ -90,7 +90,7 @@ class CodewordMapDisplay(GridDisplay):
         read_options: ReadingOptions = None,
         ax: Axes | None = None,
     ) -> CodewordMapDisplay:
-        """Assign every place of the images to its nearest codeword, and plot.
+        """Assign every position of the images to its nearest codeword, and plot.
 
         Parameters
         ----------

@@ -199,7 +199,7 @@ class CodewordFinder:
 class CodewordPatchesDisplay(GridDisplay):
     """The codewords with the most evidence for each class, each as a row of patches.
 
-    Red places are where the codeword is evidence for the class, in the image or in one of its
+    Red positions are where the codeword is evidence for the class, in the image or in one of its
     turned copies. The number beside a row is the codeword's mean contribution to the margin of the
     class in its images. Channel averages (``pooled``) have no codewords, so their evidence is not
     shown here.

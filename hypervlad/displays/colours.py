@@ -107,7 +107,8 @@ def direction_colours(angles: ArrayLike) -> Colours:
 
     References
     ----------
-    .. [1] B. Ottosson, "A perceptual color space for image processing", 2020.
+    .. [1] B. Ottosson, "A perceptual color space for image
+       processing", 2020.
 
     Examples
     --------

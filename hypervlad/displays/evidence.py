@@ -1,4 +1,4 @@
-"""Evidence maps: which places of an image are evidence for a class, and which against it."""
+"""Evidence maps: which positions are evidence for a class, and which against it."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _MAX_LETTERS = 22  # of the captions' bold font, across one tile
 class EvidenceDisplay(GridDisplay):
     """Images beside maps of the evidence for the predicted class.
 
-    Red places are evidence for the class, blue ones against it; grey ones hardly matter. The map
+    Red positions are evidence for the class, blue ones against it; grey ones hardly matter. The map
     is smoothed and laid over the image. Colours are saturated at the 99th percentile of an image's
-    evidence, so they compare places and classes within an image, not between images. The numbers
-    beneath a map are log-odds: "places" is the sum over the image, "bias" the bias of the class,
-    and "trees" the contribution of boosted trees, which has no place. Their sum is the margin of
+    evidence, so they compare positions and classes within an image, not between images. The numbers
+    beneath a map are log-odds: "positions" is the sum over the image, "bias" the bias of the class,
+    and "trees" the contribution of boosted trees, which has no position. Their sum is the margin of
     the class.
 
     Intra-normalisation weights rare codewords as much as frequent ones: small spots of strong
@@ -248,8 +248,8 @@ def _classes_shown(found: Explanation, labels: Sequence[Any] | None, runner_up: 
 def _map_caption(found: Explanation, index: int) -> list[Line]:
     ending = f", {percent(found.probabilities[index])}"
     name = shorten(str(found.classes[index]), _MAX_LETTERS - len(ending))
-    places = found.maps[index].sum(dtype=np.float64)
-    lines = [f"places {signed(places)}, bias {signed(found.baseline[index])}"]
+    positions = found.maps[index].sum(dtype=np.float64)
+    lines = [f"positions {signed(positions)}, bias {signed(found.baseline[index])}"]
     if found.trees.any():
         lines.append(f"trees {signed(found.trees[index])}")
     return [Line(name + ending, weight="bold"), *(Line(line, GREY) for line in lines)]

@@ -148,7 +148,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Images per batch; "auto" depends on their size and the device. It changes only the last
         digits of the vectors.
     device : str, default="auto"
-        "cuda" where there is a GPU, else "cpu".
+        "auto" is "cuda" if there is a GPU, else "cpu".
     runtime : {"auto", "torch", "openvino"}, default="auto"
         What runs the network, and sums the residuals, on a CPU. "torch": torch alone. "openvino"
         (``pip install "hypervlad[openvino]"``) runs the network about twice as fast for most
@@ -597,11 +597,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     # --- the stages, for estimators that have an encoder ---------------------------------------
 
     def loader(self, *, verify: bool = False) -> ImageLoader:
-        """Return how the fitted encoder reads images; ``verify`` reads files known to `memory`."""
+        """Return what reads images; with ``verify``, also files that `memory` knows."""
         return self._loader(self.fitted_params_, self.preprocessing_, verify)
 
     def batch_encoder(self, n_images: int = 1) -> BatchEncoder:
-        """Return how batches become vectors, of ``n_images`` images in total."""
+        """Return what encodes batches; ``n_images`` images are to be encoded in total."""
         params, network = self.fitted_params_, self.network(n_images)
         fused = (
             network.device.type == "cpu"

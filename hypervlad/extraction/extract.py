@@ -124,8 +124,8 @@ def extract_features(
     -------
     Extraction
         What was done; :func:`load_features` reads the vectors.
-    X : ndarray of shape (n_readable, n_features), float32
-        Instead, without ``out``; with ``frame``, see :func:`load_features`.
+    X, frame : ndarray of shape (n_readable, n_features), float32, and DataFrame
+        Instead, if ``out`` is not given; see :func:`load_features`.
 
     Raises
     ------

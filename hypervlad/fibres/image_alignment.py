@@ -74,7 +74,7 @@ class AlignmentRecipe:
     banner : {"keep", "remove"}, default="keep"
         What to do with an instrument's information bar below the image.
     channel : int, optional
-        Channel of the image to look at, counted from 0; the mean of colours if not given.
+        Channel of the image to analyse, counted from 0; the mean of colours if not given.
     page : int, optional
         Page, section or frame of a file that has several, counted from 0; by default the first,
         with a warning.

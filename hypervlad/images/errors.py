@@ -17,7 +17,17 @@ class ImageReadError(ValueError):
 
 
 class SkippedImage(NamedTuple):
-    """An image that ``on_error="skip"`` left out: its position, its name and the reason."""
+    """An image that ``on_error="skip"`` left out.
+
+    Attributes
+    ----------
+    position : int
+        Of the image in the list.
+    name : str
+        Its path, or ``image 3`` for an array.
+    reason : str
+        Why it cannot be read, and what to do.
+    """
 
     position: int
     name: str

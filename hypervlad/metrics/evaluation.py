@@ -160,12 +160,12 @@ class Evaluation:
 
     @property
     def balanced_accuracy(self) -> float:
-        """The mean recall of the classes that have images, also of unknown ones."""
+        """The mean recall of the classes that have images, including unknown ones."""
         return float(np.mean([score.recall for score in self.scores if score.support]))
 
     @property
     def balanced_interval(self) -> tuple[float, float]:
-        """Its 95 % interval; see `balanced_accuracy_interval`."""
+        """The 95 % interval of the balanced accuracy; see `balanced_accuracy_interval`."""
         return balanced_accuracy_interval(self.correct, self.true, self.groups)
 
     @property
@@ -185,7 +185,7 @@ class Evaluation:
 
     @property
     def calibration_range(self) -> tuple[float, float]:
-        """Range of the error for a perfectly calibrated model; see `calibration_error_range`."""
+        """Range of the calibration error of a perfect model; see `calibration_error_range`."""
         return calibration_error_range(self.proba, random_state=0)
 
     @property
@@ -217,7 +217,7 @@ class Evaluation:
 
     @property
     def selective_area(self) -> float:
-        """The area under that curve; see `selective_accuracy_area`."""
+        """The area under the selective-accuracy curve; see `selective_accuracy_area`."""
         return selective_accuracy_area(*self._codes_and_proba)
 
     @cached_property

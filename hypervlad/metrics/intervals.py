@@ -108,9 +108,9 @@ def balanced_accuracy_interval(
 ) -> tuple[float, float]:
     """The 95 % interval of a balanced accuracy, the mean of the recalls of the classes.
 
-    That is an accuracy in which an image counts the more the fewer images its class has. So this
-    is the interval of `accuracy_interval` with weights: images of different weights are worth
-    fewer images of one weight.
+    It is an accuracy in which an image counts more if its class has fewer images. So this is the
+    interval of `accuracy_interval` with weights: images of different weights are worth fewer images
+    of equal weight.
 
     Parameters
     ----------

@@ -108,7 +108,8 @@ def patch_confusion(
 
     References
     ----------
-    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous materials", 2020.
+    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous
+       materials", 2020.
 
     Examples
     --------

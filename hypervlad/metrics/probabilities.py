@@ -14,7 +14,17 @@ _SUM_TOLERANCE = 1e-3
 
 
 class SelectiveAccuracy(NamedTuple):
-    """Accuracy of the most confident part of the predictions; see `selective_accuracy_curve`."""
+    """Accuracy of the most confident part of the predictions; see `selective_accuracy_curve`.
+
+    Attributes
+    ----------
+    coverage : ndarray of shape (m,)
+        Share of the rows with at least the confidence `threshold`, rising to 1.
+    accuracy : ndarray of shape (m,)
+        Share of correct predictions among these rows.
+    threshold : ndarray of shape (m,)
+        The distinct confidences, from the highest down.
+    """
 
     coverage: FloatArray
     accuracy: FloatArray

@@ -89,7 +89,7 @@ def write_alignment(
     figures: bool = True,
     progress: bool = False,
 ) -> list[str]:
-    """Find directions and alignment in images and write them; each file is complete or not there.
+    """Measure directions and alignment in images and write them; no file is left incomplete.
 
     - ``alignment.csv``: one line per image; ``regions.csv``: one line per region. Column names end
       in their units: ``_deg``, ``_px``, and ``_nm``, ``_um2``, which are empty if the pixel size is

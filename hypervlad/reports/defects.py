@@ -160,9 +160,8 @@ def write_findings(
       and diameter_um; one line per region, the worst of an image first.
     - ``report.html``: a page with the scores, on which the threshold can be moved.
 
-    Columns in micrometres are empty if the pixel size is unknown. Each file is complete or not
-    there. Tables and page list the images whose files are complete, also if the run is
-    interrupted.
+    Columns in micrometres are empty if the pixel size is unknown. No file is left incomplete.
+    Tables and page list the images whose files are complete, also if the run is interrupted.
 
     Parameters
     ----------

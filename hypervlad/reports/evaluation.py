@@ -218,7 +218,7 @@ def report_on_model(
 ) -> tuple[Path, Evaluation, list[str]]:
     """Classify images and write the report; images that cannot be read are left out.
 
-    Training images, of the same pixels, are left out too, unless all are.
+    Images with the same pixels as a training image are left out too, unless all are such images.
 
     Parameters
     ----------
@@ -240,9 +240,9 @@ def report_on_model(
     result : Evaluation
         Of the images of the report.
     lines : list of str
-        What there is to say of it: how many images are training images, and how many unlike them,
-        if any; accuracies with intervals, unless all are training images; the recalls of the
-        classes; warnings.
+        A summary: how many images are training images, and how many are unlike them, if any;
+        accuracies with intervals, unless all are training images; the recalls of the classes;
+        warnings.
 
     Examples
     --------

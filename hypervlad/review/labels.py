@@ -98,7 +98,7 @@ class Labels:
         Raises
         ------
         QueueError
-            If the source or the order is another one, or what is stored of an image is damaged.
+            If the source or the order is none of these, or what is stored of an image is damaged.
         """
         for value, known in ((source, _SOURCES), (order, _ORDERS)):
             if value not in known:

@@ -90,7 +90,7 @@ class NanowireTruth:
     def aligned_fraction(
         self, window: int = DEFAULT_WINDOW, tolerance: float = DEFAULT_TOLERANCE
     ) -> AlignedFraction:
-        """Return the true aligned fraction: the rule of `fibres.aligned_fraction`, true directions.
+        """Return the aligned fraction of the true directions, by the rule of `aligned_fraction`.
 
         All wire pixels have the same weight.
 

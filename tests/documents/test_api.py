@@ -66,3 +66,11 @@ def test_listed_names_have_a_docstring_with_an_example(name: str) -> None:
     assert docstring
     if not is_made_by_the_package(documented(name)):
         assert re.search(r"^Examples\n-{8}\n(.+\n)*?>>> ", docstring, flags=re.MULTILINE), name
+
+
+def test_no_reference_is_taken_for_a_list() -> None:
+    """A line like "A. Author, title" alone is the item A of a list, and loses its initial."""
+    for path in (ROOT / "hypervlad").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        lines = re.findall(r"\.\. \[\d\] [A-Z]\. .*\n(?! +[^ .\n])", text)
+        assert not lines, f"{path}: break this reference into two lines: {lines}"

@@ -57,7 +57,7 @@ def test_each_image_stands_beside_its_evidence(model, texture_images):
     proba = model.predict_proba(images[:2]).max(axis=1)
     found = [model.explain(image) for image in images[:2]]
     flat, rings = (
-        f"places {signed(f.maps[i].sum())}, bias {signed(f.baseline[i])}"
+        f"positions {signed(f.maps[i].sum())}, bias {signed(f.baseline[i])}"
         for i, f in enumerate(found)
     )
     assert texts(display) == [
