@@ -97,9 +97,9 @@ def luo2021(
     Here it starts with k-means++ on a sample of about a thousand images, and each image is one
     minibatch, in an order that does not depend on the order of the files. Hypercolumns are centred,
     which shifts them and their codewords alike. xgboost chooses thresholds among 64 bins per
-    feature, determined on about 450 of the images, where scikit-learn tries every value. It
-    regularises leaves as xgboost does by default (``boosting__min_child_weight``,
-    ``boosting__reg_lambda``), and equal images count as one with more weight.
+    feature, determined on about 450 of the images, where scikit-learn tries every value. Leaves are
+    regularised as in xgboost by default (``boosting__min_child_weight``, ``boosting__reg_lambda``),
+    and equal images count as one with more weight.
 
     *Memory.* The vectors of n images take 0.6 MB x n. In training, xgboost needs about 2 GB more
     for 400 images and 3.5 GB for 4,259, and several times that with ``boosting__max_bin=256``.

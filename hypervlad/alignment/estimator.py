@@ -88,6 +88,7 @@ class AlignmentClassifier(ImageEstimator):
         Side in pixels of the largest square that passes through the network at once, besides its
         border.
     random_state : int, RandomState or None, default=None
+        Seed of everything that is random in ``fit``.
     verbose : bool, default=False
         Show progress bars.
 

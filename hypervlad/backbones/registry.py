@@ -80,7 +80,7 @@ class Backbone:
     licence : str or None
         Of its published weights, if it is known.
     class_tokens : tuple of str
-        Taps of a transformer that belong to no place of an image, and can only be pooled.
+        Taps of a transformer that belong to no position of an image, and can only be pooled.
     tag : str or None
         Of timm's published weights: by default those that timm prefers.
     maximum_size : int or None

@@ -74,8 +74,11 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     dropout : float, default=0.6
         Fraction of the dense layer's outputs that are dropped in training, from 0 to below 1.
     learning_rate : float, default=0.001
+        Of Adam.
     batch_size : int, default=1000
+        Patches per training step.
     max_epochs : int, default=200
+        Maximum number of passes over the training patches.
     patience : int, default=50
         Epochs without a lower validation loss after which training stops. The best weights are
         kept.
@@ -84,6 +87,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     zoom : float, default=0.2
         Largest fraction by which a patch is enlarged or reduced, below 1.
     horizontal_flip : bool, default=True
+        Whether patches are mirrored from left to right, at random.
     validation_fraction : float, default=0.2
         Fraction of the patches, in whole groups, that decide when to stop; see ``validation`` in
         `fit`.
@@ -94,6 +98,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         Grey values are scaled by the image's data type or by (low, high), not by the range that a
         patch happens to have.
     device : {"auto", "cpu", "cuda"}, default="auto"
+        "auto" is "cuda" if there is a GPU, else "cpu".
     random_state : int, RandomState or None, default=None
         Seed of the weights, dropout, augmentation and the order of patches. On the CPU, results are
         bit-identical for the same number of threads.

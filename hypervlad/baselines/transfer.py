@@ -84,10 +84,10 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
 
     The baseline of Modarres et al. (2017) for SEM images. The maps of the network's last tap are
     averaged over the image, and softmax regression separates the classes by these features. With
-    ``mode="finetune"`` that is the start: the head and the last layers, or all, are then trained on
-    images that are rotated, cropped and changed in brightness at random, until the loss on images
-    of held-out groups no longer falls. :func:`hypervlad.presets.modarres2017` returns it with the
-    settings of that paper.
+    ``mode="finetune"``, this is only the start: the head and the last layers, or all, are then
+    trained on images that are rotated, cropped and changed in brightness at random, until the loss
+    on images of held-out groups no longer falls. :func:`hypervlad.presets.modarres2017` returns it
+    with the settings of that paper.
 
     Parameters
     ----------
@@ -120,6 +120,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     batch_size : int, default=32
         Images per training step.
     max_epochs : int, default=30
+        Maximum number of passes over the training images.
     patience : int, default=5
         Epochs without a lower validation loss after which training stops. The best weights are
         kept. If no epoch is better than the start, the model is that of "features", with a head
@@ -150,6 +151,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     on_error : {"raise", "skip"}, default="raise"
         Whether an unreadable image is an error, or is left out with a warning.
     device : {"auto", "cpu", "cuda"}, default="auto"
+        "auto" is "cuda" if there is a GPU, else "cpu".
     n_jobs : int or None, default=None
         Threads that read images.
     random_state : int, RandomState or None, default=None

@@ -69,7 +69,7 @@ def check_image_folder(
     n_jobs: int | None = None,
     verbose: bool = False,
 ) -> FolderReport:
-    """Check a folder for problems that would spoil a training or inflate its scores.
+    """Check a folder for problems that would spoil training or inflate its scores.
 
     Every image is opened. The report lists files that cannot be read; exact and near copies, first
     those in several classes, then those in several groups, which a split could separate; blank

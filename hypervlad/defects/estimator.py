@@ -144,6 +144,7 @@ class PatchDefectScorer(ImageEstimator):
         for DINOv2) are faster. Scores then depend on the size of the tiles: keep that of ``fit``,
         for which ``threshold_`` was chosen.
     random_state : int, RandomState or None, default=None
+        Seed of everything that is random in ``fit``.
     verbose : bool, default=False
         Show progress bars.
 
@@ -262,8 +263,8 @@ class PatchDefectScorer(ImageEstimator):
         ----------
         images : sequence of n images
             Paths and/or arrays (H, W) or (H, W, 3). Without ``y`` and ``masks`` all are assumed to
-            be defect-free. Where they are not, what is usual changes little, but ``threshold_``
-            rises: look at the images that ``held_out_`` scores highest.
+            be defect-free. Defects in a few of them hardly change what is usual, but raise
+            ``threshold_``: look at the images that ``held_out_`` scores highest.
         y : sequence of n str, optional
             ``images`` are then patches of ``patch`` x ``patch`` pixels, and these their classes:
             "normal", and "anomalous" or several kinds of defects.
@@ -400,8 +401,8 @@ class PatchDefectScorer(ImageEstimator):
         ----------
         image : path or array
         patch : int, optional
-            Side of a patch in pixels, at the encoder's ``pixel_size`` if it has one; that of the
-            windows if not given.
+            Side of a patch in pixels, at the encoder's ``pixel_size`` if it has one; by default
+            that of the windows.
 
         Returns
         -------

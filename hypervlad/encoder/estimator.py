@@ -76,11 +76,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         ``pip install "hypervlad[timm]"``.
     weights : {"pretrained", "micronet", "image-micronet", "random"} or path, default="pretrained"
         "pretrained" was published with the network, "micronet" was trained on micrographs,
-        "image-micronet" on ImageNet before: see :func:`hypervlad.backbones.find_weights`. A path
-        names a .safetensors or .pth state dict with the keys of torchvision or timm, possibly
-        after ``module.`` or ``encoder.``, or a folder with a file ``model.safetensors`` or
-        ``pytorch_model.bin``; the head may be missing, and float16 is accepted. "random" is always
-        the same random network.
+        "image-micronet" on ImageNet and then on micrographs: see
+        :func:`hypervlad.backbones.find_weights`. A path names a .safetensors or .pth state dict
+        with the keys of torchvision or timm, possibly after ``module.`` or ``encoder.``, or a
+        folder with a file ``model.safetensors`` or ``pytorch_model.bin``; the head may be missing,
+        and float16 is accepted. "random" is always the same random network.
     taps : sequence of str or int, optional
         Layers that make the hypercolumn: see :func:`hypervlad.backbones.tap_names`. By default one
         for each resolution of the network, or four over the depth of a transformer, and with
@@ -161,8 +161,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     n_jobs : int or None, default=None
         Threads that read images ahead of the network; None is two.
     random_state : int, RandomState or None, default=None
-        Seeds K-means and the choice of pixels. Each image's own choice depends on the seed and its
-        digest (with ``pixel_size``, its pixel size too) alone, not on order or neighbours.
+        Seeds K-means and the choice of pixels. The choice of pixels of an image depends only on the
+        seed and the image's digest (with ``pixel_size``, also on its pixel size), not on the other
+        images.
     on_error : {"raise", "skip"}, default="raise"
         With "skip", unreadable images are left out of ``fit`` and become rows of NaN in
         ``transform``; one warning lists them. See also :meth:`encode`.

@@ -72,8 +72,8 @@ class LocalOrientation:
         ----------
         window : int, optional
             Side, in pixels, of the windows that the bootstrap resamples. They should be as long as
-            wires, and not too few. By default a quarter of the shorter side of the image, but at
-            least a third of it or 96, whichever is less.
+            the wires, and there should be several of them. By default a quarter of the shorter side
+            of the image, but at least a third of it or 96, whichever is less.
         n_bootstrap : int, default=0
             Number of bootstrap resamples of windows for intervals; none by default.
         confidence : float, default=0.95

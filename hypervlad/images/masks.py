@@ -37,7 +37,7 @@ def read_mask(
         Height and width of the mask's image.
     banner_rows : int or None, default=0
         Rows that were cut off below the image. They are also cut off a mask of the whole frame.
-        None for the number of additional rows of the mask, if a banner can be as high.
+        With None, additional rows of the mask are cut off, if a banner can be that high.
 
     Returns
     -------

@@ -61,11 +61,11 @@ class ReadOptions:
         A loaded model has the limit given to :func:`hypervlad.load`, not the one of its training.
     reduced : bool, default False
         Where images are resized to a fixed size (`image_size`) for a network, decode JPEGs at 1/2,
-        1/4 or 1/8 of their size, and the smallest level of pyramid TIFFs, that is still at least as
-        large. It saves a few milliseconds per image of 1,024 pixels and changes pixels a little; an
-        image's digest, shape and pixel size are then those of what was decoded. Not with
-        ``banner="remove"`` or an encoder's `pixel_size`; without effect on other files, and where
-        images keep their own size.
+        1/4 or 1/8 of their size, or pyramid TIFFs at one of their levels: the smallest that is
+        still at least as large. It saves a few milliseconds per image of 1,024 pixels and changes
+        pixels a little; an image's digest, shape and pixel size are then those of what was decoded.
+        Not with ``banner="remove"`` or an encoder's `pixel_size`; without effect on other files,
+        and where images keep their own size.
 
     Raises
     ------

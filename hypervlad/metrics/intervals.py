@@ -58,9 +58,9 @@ def accuracy_interval(
     independent: without groups they are worth their number, otherwise as many independent images
     as would have the variance that is found between the groups [1]_, and fewer if it is found from
     few groups [2]_, or from few that have a mistake or few that have a correct answer. Groups that
-    differ in size count as fewer groups of equal size [1]_. Images without a mistake, which say
-    nothing of how alike those of a group are, are worth no more than the number of groups; so a few
-    mistakes, each in a group of its own, can raise the lower limit.
+    differ in size count as fewer groups of equal size [1]_. If there is no mistake, nothing shows
+    how alike the images of a group are, and they are worth no more than the number of groups; so a
+    few mistakes, each in a group of its own, can raise the lower limit.
 
     Parameters
     ----------
@@ -82,9 +82,9 @@ def accuracy_interval(
     0.97 and beta-distributed shares of correct answers in the groups (correlations of 0.02 to 0.5),
     97 % of the intervals contained the true value on average, and 92 to 94 % or more in nineteen of
     twenty settings. The worst, 88 %, had groups of very different size; percentiles of bootstrap
-    samples of groups had 18 %. A rare kind of group that is not among those tested is not in the
-    interval: where 3 to 10 % of all groups are completely wrong, 81 % of the intervals contained
-    the true value (``benchmarks/uncertainty``).
+    samples of groups had 18 %. The interval does not allow for a rare kind of group that is not
+    among those tested: where 3 to 10 % of all groups are completely wrong, 81 % of the intervals
+    contained the true value (``benchmarks/uncertainty``).
 
     References
     ----------

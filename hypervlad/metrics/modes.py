@@ -16,8 +16,8 @@ def gap_between_modes(scores: ArrayLike) -> tuple[float, float] | None:
     The gap is the widest distance between two consecutive scores. It has at least three scores on
     either side, is wider than four standard deviations of the scores below it and than one of
     those above, and at least twice as wide as all other distances: 2 + 20 / n times, because a few
-    scores can leave a gap by chance. In fewer than 1 % of samples of one normal, Gumbel or
-    lognormal distribution such a gap is found.
+    scores can leave a gap by chance. Such a gap is found in fewer than 1 % of samples of a single
+    normal, Gumbel or lognormal distribution.
 
     Parameters
     ----------

@@ -52,7 +52,7 @@ def make_tem_images(
     size: int | tuple[int, int] = 224,
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[list[NDArray[np.float32]], NDArray[np.str_]]:
-    """Make synthetic bright-field TEM images of carbon nanotubes, isolated, in clusters or polymer.
+    """Make synthetic bright-field TEM images of carbon nanotubes: alone, in clusters, in polymer.
 
     Each image is a specimen (hollow tubes along worm-like chains, bamboo-like fibres, catalyst
     particles, polymer particles, on a continuous, holey or lacey carbon film) whose exit wave goes
