@@ -5,8 +5,8 @@ Label 2,000 images by looking at 200
 You have labelled a few images and have many more. At the end of this tutorial, all of them have
 labels, and a person has looked at a tenth. The model labels what it is sure of, a person labels the
 most informative of the others, and the model is trained again. To be quick, this page uses 400
-images instead of 2,000, and 40 of them are labelled by a program that knows the truth. The labelling
-page needs the extra ``review``, which :doc:`the usual installation </start/install>` includes.
+images instead of 2,000, and 40 of them are labelled by a program that knows the truth. The extra
+``review`` is needed, which :doc:`the usual installation </start/install>` includes.
 """
 
 # %%
