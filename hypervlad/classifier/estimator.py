@@ -115,9 +115,12 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray
+    classes_ : ndarray of shape (n_classes,)
+        Labels, in the order of the columns of probabilities.
     encoder_ : HypercolumnVLAD
+        Fitted: turns images into vectors.
     boosting_ : BoostedSoftmaxClassifier or other classifier
+        Fitted: turns vectors into probabilities.
     held_out_ : HeldOut or None
         Predictions of images by learners fitted without them; None if no group could be held out.
     training_ : TrainingImages

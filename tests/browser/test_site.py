@@ -31,6 +31,7 @@ KINDS = [
     "gallery/index.html",
     "gallery/classification/plot_why.html",
     "explanation/dense_encoding.html",
+    "explanation/hypercolumns.html",
     "reference/api.html",
     "reference/commands.html",
     "reference/generated/hypervlad.MicrographClassifier.html",
