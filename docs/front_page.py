@@ -30,7 +30,7 @@ sure = [
     np.flatnonzero((kinds == "sure") & (answers == truth) & (truth == name))[0]
     for name in ("matrix", "cluster")
 ]
-shown = [*sure, np.flatnonzero(kinds == "ambiguous")[0], len(new) - 1]
+shown = [*sure, np.flatnonzero((kinds == "ambiguous") & (answers != truth))[0], len(new) - 1]
 
 figure = plt.figure(figsize=(12, 6.4), layout="constrained")
 top, bottom = figure.subfigures(2, 1, height_ratios=[1.32, 1], hspace=0.03)

@@ -238,7 +238,7 @@ def groups_for_error(max_error: float) -> int:
 
 
 def confidence_for_error(calibration: Calibration, max_error: float) -> float:
-    """Return a confidence threshold above which, with 90 % certainty, few answers are wrong.
+    """Return the lowest confidence from which, with 90 % certainty, few answers are wrong.
 
     Learn then Test [1]_, with the binomial test: let a threshold accept the answers for n groups, k
     of them wrong, where an image counts as 1 / (images of its group). The hypothesis that more than

@@ -139,7 +139,7 @@ class Texture:
 
 @dataclass
 class SmallCNN:
-    """The network of Carrillo Perez (2020) on 29 px patches, slid over whole images.
+    """The network of Carrillo Pérez (2020) on 29 px patches, slid over whole images.
 
     A fifth of the images is held out to stop training and to choose the threshold with the best F1
     at the true share of defective windows. Batches are a tenth of the patches, as in the report.

@@ -14,7 +14,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -29,6 +28,11 @@ from benchmarks.common.sources import machine, versions
 from benchmarks.speed.tables import large_images_table
 
 SIZES = (512, 2048, 4096, 8192)
+COMMANDS = {
+    "classify": ["predict", "model.hvlad", "image.png", "-o", "predictions.csv"],
+    "defect map": ["defects", "score", "mat.hvlad", "image.png", "-o", "found"],
+    "alignment": ["align", "image.png", "-o", "aligned"],
+}
 
 
 def write_models(folder: Path) -> None:
@@ -51,19 +55,9 @@ def write_image(path: Path, size: int) -> None:
     Image.fromarray(np.tile(_grey(mat), (-(-size // 512),) * 2)[:size, :size]).save(path)
 
 
-def commands(image: str) -> dict[str, list[str]]:
-    """Return the arguments of the commands by what they do."""
-    return {
-        "classify": ["predict", "model.hvlad", image, "-o", "predictions.csv"],
-        "defect map": ["defects", "score", "mat.hvlad", image, "-o", "found"],
-        "alignment": ["align", image, "-o", "aligned"],
-    }
-
-
-def peak_of(arguments: list[str], folder: Path) -> dict[str, float]:
-    """Run a command, and return its peak of memory in MB, its seconds and those of all threads."""
+def run_measured(arguments: list[str], folder: Path) -> dict[str, float]:
+    """Run a command, and return its peak of memory in MB and the seconds of all its threads."""
     command = [sys.executable, "-W", "ignore", "-m", "hypervlad", *arguments, "--quiet"]
-    started = time.perf_counter()
     process = subprocess.Popen(
         command,
         cwd=folder,
@@ -71,15 +65,10 @@ def peak_of(arguments: list[str], folder: Path) -> dict[str, float]:
         stdout=subprocess.DEVNULL,
     )
     _, status, used = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(arguments)}: exit code {process.returncode}")
-    return {
-        "peak_mb": used.ru_maxrss / 1e3,
-        "seconds": seconds,
-        "processor": used.ru_utime + used.ru_stime,
-    }
+    return {"peak_mb": used.ru_maxrss * 1024 / 1e6, "processor": used.ru_utime + used.ru_stime}
 
 
 def measure(sizes: Sequence[int]) -> list[dict[str, Any]]:
@@ -92,8 +81,8 @@ def measure(sizes: Sequence[int]) -> list[dict[str, Any]]:
             other.submit(write_models, folder).result()
         for size in sizes:
             write_image(folder / "image.png", size)
-            for what, arguments in commands("image.png").items():
-                rows.append({"what": what, "size": size, **peak_of(arguments, folder)})
+            for what, arguments in COMMANDS.items():
+                rows.append({"what": what, "size": size, **run_measured(arguments, folder)})
     return rows
 
 

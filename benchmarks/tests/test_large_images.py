@@ -23,12 +23,12 @@ def test_the_image_has_the_size_that_was_asked_for(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "wait4"), reason="needs os.wait4")
 def test_a_command_is_measured_and_its_failure_ends_the_program(tmp_path: Path) -> None:
     large_images.write_image(tmp_path / "image.png", 300)
-    found = large_images.peak_of(["align", "image.png", "-o", "aligned"], tmp_path)
+    found = large_images.run_measured(["align", "image.png", "-o", "aligned"], tmp_path)
     assert 50 < found["peak_mb"] < 5000
     assert found["processor"] > 0
     assert (tmp_path / "aligned" / "alignment.csv").exists()
     with pytest.raises(SystemExit, match="exit code 2"):
-        large_images.peak_of(["align", "missing.png", "-o", "aligned"], tmp_path)
+        large_images.run_measured(["align", "missing.png", "-o", "aligned"], tmp_path)
 
 
 def test_table() -> None:

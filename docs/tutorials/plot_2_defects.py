@@ -160,6 +160,7 @@ plt.show()
 #   images to look at first, you need no threshold: sort by score (:doc:`/howto/defect_thresholds`).
 # - *Defects are invisible in the maps*: they may be too small or too faint for the image's size.
 #   Record them at a higher magnification, or draw masks for a few dozen images: ``fit(images,
-#   masks=masks)`` learns from both.
+#   masks=masks)`` learns from both, but may miss kinds of defects that no mask shows
+#   (:doc:`/howto/defect_thresholds`).
 # - *Defects occur at particular places of a part*: if all images show the part in the same
 #   position, use ``aligned=True``.

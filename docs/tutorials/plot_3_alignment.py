@@ -79,7 +79,7 @@ for window in (8, 16, 32, 64):
 # ones).
 recipe = AlignmentRecipe(window="128nm", tolerance=np.deg2rad(20), pixel_size=4.0, n_bootstrap=200)
 results = [recipe.find(path) for path in paths]
-table = [("image", "aligned_fraction", "direction_deg", "order", "order_low", "order_high")]
+table = [("image", "aligned", "direction", "order", "low", "high")]
 for path, result in zip(paths, results, strict=True):
     found = result.statistics
     interval = found.order_interval
@@ -89,7 +89,7 @@ for path, result in zip(paths, results, strict=True):
 with (folder / "alignment.csv").open("w", newline="") as stream:
     csv.writer(stream).writerows(table)
 for row in table:
-    print(*(f"{cell:>16}" for cell in row))
+    print(*(f"{cell:>11}" for cell in row))
 
 # %%
 # .. code-block:: console

@@ -117,7 +117,7 @@ second = second.fit([*data.images, *by_hand], [*data.target, *labels])
 # ``--keep-queue``, it replaces the answers in the queue with those of the second model, and
 # you continue with step 4. That helps if more answers are sure now. Here they are not: almost half
 # of the second model's training images are difficult ones, so more of its held-out answers are
-# wrong. Its held-out accuracy is too low for ordinary images, but it is the only evidence.
+# wrong. Its held-out accuracy underestimates that on ordinary images, but it is the only evidence.
 sure = second.held_out_.sure_answers(0.1)
 print(f"second model, at most 10% wrong: {sure.n_sure} of {len(second.held_out_)} sure")
 

@@ -33,7 +33,7 @@ from hypervlad.cli.options import (
     RemoveBanner,
     Seed,
     Unreadable,
-    UnreadableInPrediction,
+    UnreadableLeftOut,
     Weights,
 )
 from hypervlad.wording import counted, percent
@@ -62,8 +62,8 @@ def align(
             metavar="LENGTH",
             help="Side of the windows: in pixels, such as 32, or with a unit, such as 500nm, for "
             "images of known pixel size. Choose at least the length of the straight parts of "
-            "fibres: a smaller window contains a single fibre, and so is always aligned. By "
-            "default 32, or that of the model.",
+            "fibres: a smaller window may contain a single fibre, and then usually counts as "
+            "aligned. By default 32, or that of the model.",
         ),
     ] = None,
     tolerance: Annotated[
@@ -106,7 +106,7 @@ def align(
     weights: ModelWeights = None,
     seed: Seed = 0,
     device: Device = "auto",
-    on_error: UnreadableInPrediction = OnError.RAISE,
+    on_error: UnreadableLeftOut = OnError.RAISE,
     quiet: Quiet = False,
 ) -> None:
     """Measure the directions of fibres, wires or tubes, and the aligned fraction of each image.

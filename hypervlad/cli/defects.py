@@ -35,7 +35,7 @@ from hypervlad.cli.options import (
     Scaling,
     Seed,
     Unreadable,
-    UnreadableInPrediction,
+    UnreadableLeftOut,
     Weights,
 )
 from hypervlad.user_warnings import warn_user
@@ -252,7 +252,7 @@ def score(
     tile_size: TileSize = None,
     weights: ModelWeights = None,
     device: Device = "auto",
-    on_error: UnreadableInPrediction = OnError.RAISE,
+    on_error: UnreadableLeftOut = OnError.RAISE,
     quiet: Quiet = False,
 ) -> None:
     """Score images: maps (TIFF), masks and overlays (PNG), tables (CSV) and a page (report.html).
@@ -318,7 +318,7 @@ def evaluate(
     tile_size: TileSize = None,
     weights: ModelWeights = None,
     device: Device = "auto",
-    on_error: UnreadableInPrediction = OnError.RAISE,
+    on_error: UnreadableLeftOut = OnError.RAISE,
     quiet: Quiet = False,
 ) -> None:
     """Compare maps with masks, by image, pixel and patch, on one page with pictures.
@@ -347,7 +347,7 @@ def evaluate(
     scorer = _load(model, weights, device, threshold)
     _set_tile_size(scorer, tile_size)
     names = names_of(files, paths)
-    result = evaluate_defects(scorer, files, truth, names, on_error="skip", progress=not quiet)
+    result = evaluate_defects(scorer, files, truth, names, progress=not quiet)
     for name, value in result.scores().items():
         echo(f"{name + ':':35}{'not defined' if math.isnan(value) else f'{value:.3f}'}")
     best = result.best_threshold

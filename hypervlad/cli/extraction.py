@@ -18,7 +18,7 @@ from hypervlad.cli.options import (
     ModelWeights,
     OnError,
     Quiet,
-    UnreadableInPrediction,
+    UnreadableLeftOut,
 )
 from hypervlad.wording import counted
 
@@ -42,7 +42,7 @@ def extract(
             "--model",
             "-m",
             metavar="MODEL",
-            help="Model file written by train, demo or review retrain.",
+            help="File of a classifier, or of an encoder.",
         ),
     ],
     output: Annotated[
@@ -98,7 +98,7 @@ def extract(
     ] = False,
     weights: ModelWeights = None,
     device: Device = "auto",
-    on_error: UnreadableInPrediction = OnError.RAISE,
+    on_error: UnreadableLeftOut = OnError.RAISE,
     skipped: Annotated[
         Path | None,
         typer.Option(

@@ -150,7 +150,7 @@ Unreadable = Annotated[
         "--on-error", help="Whether to stop at an unreadable image (raise) or leave it out (skip)."
     ),
 ]
-UnreadableInPrediction = Annotated[
+UnreadableLeftOut = Annotated[
     OnError,
     typer.Option(
         "--on-error",

@@ -33,7 +33,7 @@ from hypervlad.cli.options import (
     OnError,
     Quiet,
     TableToWrite,
-    UnreadableInPrediction,
+    UnreadableLeftOut,
 )
 from hypervlad.files import exclusive_lock, file_digest, replace_when_complete
 from hypervlad.wording import counted, name_some, percent, verb
@@ -52,7 +52,7 @@ def predict(
     output: TableToWrite = None,
     weights: ModelWeights = None,
     device: Device = "auto",
-    on_error: UnreadableInPrediction = OnError.RAISE,
+    on_error: UnreadableLeftOut = OnError.RAISE,
     cache: Cache = None,
     cache_size: CacheSize = None,
     coverage: Annotated[
@@ -60,7 +60,7 @@ def predict(
         typer.Option(
             metavar="FRACTION",
             help="Also list the classes that an image may belong to. The list contains the true "
-            "class for this fraction of images. For example 0.9.",
+            "class in this fraction of new groups. For example 0.9, which takes 9 training groups.",
         ),
     ] = None,
     max_error: MaxError = None,

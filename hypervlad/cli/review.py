@@ -27,7 +27,7 @@ from hypervlad.cli.options import (
     OnError,
     Quiet,
     Unreadable,
-    UnreadableInPrediction,
+    UnreadableLeftOut,
 )
 from hypervlad.wording import counted, percent
 
@@ -83,7 +83,7 @@ def start(
     ] = 0.05,
     weights: ModelWeights = None,
     device: Device = "auto",
-    on_error: UnreadableInPrediction = OnError.RAISE,
+    on_error: UnreadableLeftOut = OnError.RAISE,
     cache: Cache = None,
     cache_size: CacheSize = None,
     quiet: Quiet = False,

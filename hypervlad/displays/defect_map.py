@@ -18,11 +18,11 @@ from hypervlad.displays.image_grid import (
     Tile,
     check_size,
     columns_for_maps,
+    common_tile_height,
     draw_legend,
     names_or_default,
     one_each,
     thumbnail,
-    tile_height,
 )
 from hypervlad.images import check_image_list, read_mask
 from hypervlad.images.masks import mask_banner_rows
@@ -149,7 +149,8 @@ class DefectMapDisplay(GridDisplay):
     @property
     def grid(self) -> Grid:
         """The extent of the grid: each image and its map."""
-        n_images, height = len(self.images), tile_height(scores.shape for scores in self.maps)
+        n_images = len(self.images)
+        height = common_tile_height(scores.shape for scores in self.maps)
         return Grid(2 * n_images, columns_for_maps(n_images, 1), n_lines=2, tile_height=height)
 
     def _draw(self) -> None:

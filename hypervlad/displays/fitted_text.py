@@ -28,6 +28,11 @@ class FittedText(Text):
         self._inches = inches
         self._points = float(self.get_fontsize())
 
+    def set_fontsize(self, fontsize: Any) -> None:
+        """Set the size that the text has if the display has the size that it asks for."""
+        super().set_fontsize(fontsize)
+        self._points = float(self.get_fontsize())
+
     def draw(self, renderer: Any) -> None:
         """Draw the text in the size that suits the axes."""
         self._fit()
@@ -47,7 +52,7 @@ class FittedText(Text):
         points = self._points * min(1.0, scale)
         # Each change makes the figure stale: an interactive one would be drawn again and again.
         if abs(points - self.get_fontsize()) > 1e-3:
-            self.set_fontsize(points)
+            super().set_fontsize(points)
 
 
 def write(ax: Axes, x: float, y: float, text: str, *, inches: float = 1.0, **style: Any) -> None:

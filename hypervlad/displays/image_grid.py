@@ -67,7 +67,7 @@ BLANK = Tile(np.ones((1, 1)))
 class Grid(NamedTuple):
     """The extent of a grid: how many tiles, columns and lines of the longest caption.
 
-    Tiles have `tile_height` times their width: 1, unless all images are known to be lower.
+    The height of a tile is `tile_height` times its width: 1, or less if all images are landscape.
     """
 
     n_tiles: int
@@ -136,17 +136,15 @@ def columns_for_maps(n_images: int, n_maps: int) -> int:
     return (1 + n_maps) * (2 if two else 1)
 
 
-def tile_height(shapes: Iterable[tuple[int, ...]]) -> float:
+def common_tile_height(shapes: Iterable[tuple[int, ...]]) -> float:
     """Return the height of tiles for images of these shapes, over their width: at most 1.
 
     Examples
     --------
-    >>> tile_height([(60, 90), (50, 100)]), tile_height([(60, 90), (200, 100)])
+    >>> common_tile_height([(60, 90), (50, 100)]), common_tile_height([(60, 90), (200, 100)])
     (0.6666666666666666, 1.0)
     """
-    return min(
-        1.0, max((_drawn_size(shape[1] / max(1, shape[0]))[1] for shape in shapes), default=1.0)
-    )
+    return max((_drawn_size(shape[1] / max(1, shape[0]))[1] for shape in shapes), default=1.0)
 
 
 def draw_tiles(ax: Axes, tiles: Sequence[Tile], n_columns: int, tile_height: float = 1.0) -> None:

@@ -17,11 +17,11 @@ from hypervlad.displays.image_grid import (
     ReadingOptions,
     Tile,
     check_size,
+    common_tile_height,
     draw_legend,
     names_or_default,
     one_each,
     thumbnail,
-    tile_height,
 )
 from hypervlad.images import check_image_list, read_mask
 from hypervlad.images.masks import mask_banner_rows
@@ -126,7 +126,7 @@ class PatchConfusionDisplay(GridDisplay):
     @property
     def grid(self) -> Grid:
         """The extent of the grid."""
-        height = tile_height(found.shape for found in self.predicted)
+        height = common_tile_height(found.shape for found in self.predicted)
         return Grid(len(self.images), 3, n_lines=3, tile_height=height)
 
     @property

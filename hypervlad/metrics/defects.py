@@ -173,7 +173,6 @@ def evaluate_defects(
     masks: Sequence[Any],
     names: Sequence[str],
     *,
-    on_error: str = "skip",
     progress: bool = False,
 ) -> DefectEvaluation:
     """Score images and compare the maps with masks.
@@ -185,20 +184,18 @@ def evaluate_defects(
     masks : sequence of n paths, arrays or None
         None for an image without defects.
     names : sequence of n str
-    on_error : {"raise", "skip"}, default="skip"
-        With "skip", images that cannot be read, are smaller than a patch or are of another size
-        than their mask are left out.
     progress : bool, default=False
 
     Returns
     -------
     DefectEvaluation
-        ``left_out`` has the reasons for the images left out.
+        Images that cannot be read, are smaller than a patch or are of another size than their mask
+        are left out; ``left_out`` has the reasons.
 
     Raises
     ------
     ImageReadError
-        At the first image that would be left out; with "skip", if no image is left.
+        If no image is left.
 
     Warns
     -----
@@ -235,8 +232,6 @@ def evaluate_defects(
             if mask is not None:
                 truth = read_mask(mask, shape=found.map.shape, banner_rows=rows)
         except ImageReadError as error:
-            if on_error == "raise":
-                raise
             result.left_out.append(str(error))
             continue
         result.add(i, name, found, truth)

@@ -79,7 +79,7 @@ def patch_confusion(
 
     The image is cut into squares from its upper left corner. A square is defective if at least
     `min_fraction` of its pixels are; the rule is the same for the mask and the map, whether the map
-    marks whole squares or fine outlines. Carrillo Perez (2020) specified this comparison for whole
+    marks whole squares or fine outlines. Carrillo Pérez (2020) specified this comparison for whole
     images.
 
     Parameters

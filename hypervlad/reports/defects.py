@@ -142,7 +142,6 @@ def write_findings(
     images: Sequence[Any],
     names: Sequence[str],
     *,
-    on_error: str = "skip",
     progress: bool = False,
 ) -> WrittenFindings:
     """Score images and write maps, masks, overlays, tables and a page.
@@ -171,21 +170,19 @@ def write_findings(
     images : sequence of n paths or arrays
     names : sequence of n str
         Names of the images: relative paths, with forward slashes.
-    on_error : {"raise", "skip"}, default="skip"
-        With "skip", images that cannot be read or are smaller than a patch are left out.
     progress : bool, default=False
         Show a bar on stderr.
 
     Returns
     -------
     WrittenFindings
+        Images that cannot be read or are smaller than a patch are left out; ``left_out`` has the
+        reasons.
 
     Raises
     ------
     ValueError
         For names outside the folder, or two that are the same.
-    ImageReadError
-        At the first image that would be left out, with "raise".
 
     Warns
     -----
@@ -206,8 +203,6 @@ def write_findings(
     ...     sorted(path.name for path in pathlib.Path(folder).iterdir())
     ['maps', 'masks', 'overlays', 'regions.csv', 'report.html', 'scores.csv']
     """
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f'on_error must be "raise" or "skip"; got {on_error!r}')
     outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
     if outside or len(set(names)) < len(names):
         raise ValueError(
@@ -225,8 +220,6 @@ def write_findings(
                 found = scorer.find(image)
                 micrograph = read_micrograph(image, **options)
             except ImageReadError as error:
-                if on_error == "raise":
-                    raise
                 written.left_out.append(str(error))
                 continue
             _write_images(folder, name, found, micrograph)

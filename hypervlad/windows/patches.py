@@ -182,7 +182,7 @@ def split_patches(
     validation_size, test_size : float, default=0.2
         Shares of all patches, 0 for none; approximate, since groups stay whole.
     by : {"group", "patch"}, default="group"
-        "patch" splits single patches at random, as Carrillo Perez (2020) did: neighbours, which may
+        "patch" splits single patches at random, as Carrillo Pérez (2020) did: neighbours, which may
         overlap, lie on both sides, and the test measures memory. Use it only to reproduce that;
         each patch is then its own group.
     random_state : int, RandomState or None, default=None

@@ -132,6 +132,9 @@ def test_captions_shrink_with_small_axes_and_do_not_overlap():
     figure.set_size_inches(40, 20)
     figure.canvas.draw()
     assert {text.get_fontsize() for text in sheet.ax_.texts} == {8.5}, "never enlarged"
+    plt.setp(sheet.ax_.texts, fontsize=12)
+    figure.canvas.draw()
+    assert {text.get_fontsize() for text in sheet.ax_.texts} == {12}, "the size of a user"
 
 
 def test_the_calibration_error_is_that_of_the_evaluation():

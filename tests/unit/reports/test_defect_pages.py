@@ -17,7 +17,7 @@ from support.dark_spots import Darkness, spotted
 from support.pages import Page
 
 from hypervlad.defects import Finding
-from hypervlad.images import ImageReadError, TrainingImagesWarning, read_image, read_mask
+from hypervlad.images import TrainingImagesWarning, read_image, read_mask
 from hypervlad.metrics import DefectEvaluation, evaluate_defects
 from hypervlad.reports import defects, write_defect_report, write_findings
 
@@ -75,18 +75,26 @@ def test_sizes_are_in_micrometres_where_the_pixel_size_is_known(tmp_path: Path) 
     assert {unknown[name] for name in unknown if "_um" in name} == {""}
 
 
-def test_bad_images_are_left_out_or_stop_the_run(tmp_path: Path) -> None:
-    images = [spotted(0.9), np.ones((5, 5)), spotted(0.1)]
-    written = write(tmp_path / "skip", images)
+def test_bad_images_are_left_out(tmp_path: Path) -> None:
+    written = write(tmp_path, [spotted(0.9), np.ones((5, 5)), spotted(0.1)])
     assert len(written.left_out) == 1
-    assert len(rows_of(tmp_path / "skip" / "scores.csv")) == 2
-    assert "too small" in Page(tmp_path / "skip" / "report.html").words
-    with pytest.raises(ImageReadError, match="too small"):
-        write(tmp_path / "raise", images, on_error="raise")
-    (row,) = rows_of(tmp_path / "raise" / "scores.csv")
+    assert len(rows_of(tmp_path / "scores.csv")) == 2
+    assert "too small" in Page(tmp_path / "report.html").words
+
+
+def test_an_interrupted_run_keeps_what_is_complete(tmp_path: Path) -> None:
+    class Interrupted(Darkness):
+        def find(self, image: Any) -> Finding:
+            if image is None:
+                raise KeyboardInterrupt
+            return super().find(image)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_findings(tmp_path, Interrupted(), [spotted(0.9), None], ["0.png", "1.png"])
+    (row,) = rows_of(tmp_path / "scores.csv")
     assert row["path"] == "0.png"
-    assert [file.name for file in (tmp_path / "raise" / "masks").iterdir()] == ["0.png.png"]
-    assert "0.png" in Page(tmp_path / "raise" / "report.html").words
+    assert [file.name for file in (tmp_path / "masks").iterdir()] == ["0.png.png"]
+    assert "0.png" in Page(tmp_path / "report.html").words
 
 
 # --- the page of scored images ----------------------------------------------------------------
@@ -224,8 +232,6 @@ def test_pages_say_how_many_images_are_training_images(tmp_path: Path) -> None:
 def test_names_outside_the_folder_are_refused(tmp_path: Path, names: list[str]) -> None:
     with pytest.raises(ValueError, match=r"names must be different relative paths"):
         write_findings(tmp_path / "out", Darkness(), [spotted(0.2)] * len(names), names)
-    with pytest.raises(ValueError, match="on_error must be"):
-        write_findings(tmp_path / "out", Darkness(), [], [], on_error="stop")
     assert not list(tmp_path.iterdir())
 
 
