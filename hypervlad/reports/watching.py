@@ -6,6 +6,7 @@ import csv
 import errno
 import io
 import os
+import re
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,10 @@ _MAX_BATCH = 16  # images whose lines are written together
 _NAP = 0.1  # seconds after which a request to stop is noticed
 _IDLE = 5  # a poll of the folders may take a sixth of the time, on a slow network
 _ROUNDING = 0.51e-6  # of each probability in a table
+# The beginning of a row as `table_as_text` writes it: text with a quotation mark is quoted.
+_CUT_ROW = re.compile(
+    r"""(?:(?:"[^"]*(?:""[^"]*)*"|[^,"\r\n]*),)*(?:"[^"]*(?:""[^"]*)*"?|[^,"\r\n]*)"""
+)
 
 Stamp = tuple[int, int]  # size and time of a file
 
@@ -169,13 +174,13 @@ class GrowingTable:
         return rows, end
 
     def _is_cut(self, text: bytes) -> bool:
-        """Return whether a text can be a row without its end: one line, but for those of a name."""
+        """Return whether a text can be a row, as this class writes it, without its end."""
         row = text.decode("utf-8", "surrogateescape")
         for line in row.split("\n")[:-1]:
             cells = line.replace('"', "").split(",")
             if len(cells) >= len(self._columns) and self._ends_row(cells):
                 return False  # a complete row: a quotation mark before it has no partner
-        return _is_one_row(row + '"') or (not row.endswith("\n") and _is_one_row(row))
+        return bool(_CUT_ROW.fullmatch(row))
 
     def _ends_row(self, cells: list[str]) -> bool:
         """Return whether the last cells are probabilities whose sum is 1."""
@@ -256,15 +261,6 @@ class GrowingTable:
             except OSError:
                 stream.truncate(end)
                 raise
-
-
-def _is_one_row(text: str) -> bool:
-    """Return whether a text without a line break at its end is one row of CSV."""
-    try:
-        next(csv.reader([text], strict=True))
-    except csv.Error:
-        return False
-    return True
 
 
 def settings_file(table: Path) -> Path:

@@ -439,6 +439,7 @@ LINES = st.lists(st.text(st.sampled_from('ab,"\n\r;=é'), max_size=12), max_size
 
 
 @given(LINES, st.booleans())
+@example([';","'], True)  # the first quotation mark is not at the beginning of a cell
 def test_no_complete_line_is_ever_removed(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], broken: bool
 ) -> None:
