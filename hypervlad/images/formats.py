@@ -3,8 +3,8 @@
 These are decoded by Pillow, and by imagecodecs where Pillow would keep 8 of 16 bits. Pillow's
 plugins are called by name instead of through ``Image.open``: an untrusted file can reach only the
 formats listed here, and a size limit set per call replaces the process-wide
-``Image.MAX_IMAGE_PIXELS`` and its warning. Only WebP and frames that exceed the screen of a GIF
-are still subject to it, as Pillow checks them when it opens a file.
+``Image.MAX_IMAGE_PIXELS`` and its warning. Only frames that exceed the screen of a GIF and, from
+Pillow 13 on, WebP are still subject to it, as Pillow checks them when it opens a file.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def _watch() -> None:
     if torch.nn.Module.__init__ is _build_module:
         joblib.cpu_count(only_physical_cores=True)  # runs lscpu, once in a process
         threadpoolctl.threadpool_info()  # old versions run ldconfig, once in a process
-        importlib.import_module("numpy.testing")  # that of numpy 1.26 runs lscpu
+        importlib.import_module("numpy.testing")  # runs lscpu
         sys.addaudithook(_check_event)
         torch.nn.Module.__init__ = _check_module  # type: ignore[method-assign]
 
