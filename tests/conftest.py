@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from support.absent import skip_without
 from support.paths import SHARED
 from support.tiny import make_tiny_encoder, register_tiny
 from support.unit_rules import UNIT, pytest_runtest_protocol
@@ -109,4 +110,4 @@ def mobilenet_weights() -> Path:
     try:
         return find_weights("mobilenet_v2", download=False)
     except WeightsNotFoundError as error:
-        pytest.skip(str(error))
+        skip_without("weights", str(error))

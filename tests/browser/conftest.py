@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.absent import skip_without
 from support.review_queues import clock, make, served
 
 __all__ = ["clock", "make", "served"]
@@ -26,7 +27,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     binary = shutil.which("chromium") or shutil.which("chromium-browser")
     service = shutil.which("chromedriver")
     if not (binary and service):
-        pytest.skip("no chromium with its chromedriver here")
+        skip_without("browser", "no chromium with its chromedriver here")
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     for argument in [*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('browser')}"]:

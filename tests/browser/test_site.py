@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from support.absent import skip_without
 from support.paths import ROOT
 
 SITE = ROOT / "docs" / "_build" / "html"
@@ -40,9 +41,11 @@ KINDS = [
     "search.html",
 ]
 
-pytestmark = pytest.mark.skipif(
-    not (SITE / "index.html").exists(), reason="the site is not built: make docs"
-)
+
+@pytest.fixture(autouse=True, scope="module")
+def site() -> None:
+    if not (SITE / "index.html").exists():
+        skip_without("site", "the site is not built: make docs")
 
 
 class _Resources(HTMLParser):
