@@ -123,7 +123,8 @@ html_math_renderer = "mathml"  # shown by browsers without any script
 
 def _visit_math(self: Any, node: nodes.math | nodes.math_block) -> None:
     as_block = isinstance(node, nodes.math_block)
-    self.body.append(latex2mathml.tex2mathml(node.astext(), as_block=as_block))
+    formula = latex2mathml.tex2mathml(node.astext(), as_block=as_block)
+    self.body.append(f'<div class="formula">{formula}</div>' if as_block else formula)
     raise nodes.SkipNode
 
 

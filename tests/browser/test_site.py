@@ -131,6 +131,16 @@ return found;
 """
 
 
+# What is cut off at the right edge, unless it is in a part of the text that can be scrolled.
+CUT_OFF = """
+const scrolls = (e) => e.tagName != "ARTICLE" &&
+    (/auto|scroll/.test(getComputedStyle(e).overflowX) || scrolls(e.parentElement));
+return [...document.querySelectorAll("article *")].filter((e) =>
+    e.checkVisibility() && e.getBoundingClientRect().right > innerWidth + 1 && !scrolls(e)
+).map((e) => e.outerHTML.slice(0, 80));
+"""
+
+
 @pytest.mark.parametrize("page", KINDS)
 def test_pages_in_a_browser(page: str, browser: Any, address: str) -> None:
     assert (SITE / page).exists()
@@ -144,6 +154,7 @@ def test_pages_in_a_browser(page: str, browser: Any, address: str) -> None:
             browser.execute_script("document.documentElement.dataset.theme = arguments[0]", mode)
             assert not browser.execute_script(FAINT), (width, mode)
             assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+            assert not browser.execute_script(CUT_OFF), (width, mode)
     loaded = browser.execute_script(
         "return performance.getEntriesByType('resource').map((entry) => entry.name)"
     )
