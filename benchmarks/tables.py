@@ -135,8 +135,8 @@ def front_figures() -> str:
                 "log-loss, the same",
                 f"{default['log_loss']:.3f}",
                 f"{plain['log_loss']:.3f}",
-                f"on hypervlad's vectors, with a temperature: {scaled['accuracy']:.3f} and "
-                f"{scaled['log_loss']:.3f}",
+                f"on hypervlad's vectors, with a temperature: accuracy {scaled['accuracy']:.3f}, "
+                f"log-loss {scaled['log_loss']:.3f}",
             ],
             [
                 "defects of magnetic tiles, image AUROC",
@@ -148,7 +148,7 @@ def front_figures() -> str:
                 "the worst of nine kinds of defects there",
                 f"{worst['hypervlad']:.3f}",
                 f"{worst['PatchCore']:.3f}",
-                "PatchCore; .5 is chance",
+                "PatchCore; 0.5 is chance",
             ],
             [
                 "every pixel of a 224 px image, in passes of the network",

@@ -55,7 +55,7 @@ from hypervlad.images import check_image_list
 from hypervlad.images.options import check_read_options
 
 _OWN_SIDE = 1024  # pixels: typical of images at their own size
-_MIN_PIXELS = 2**23  # 170 images of 224 px: fewer take less time than converting a network
+_MIN_PIXELS = 2**23  # 170 passes at 224 px: fewer take less time than converting a network
 _BACKBONE = "backbone."  # before the names of the network's tensors in a model file
 _RUN_PARAMETERS = ("batch_size", "n_jobs", "on_error", "runtime")  # may change after `fit`
 
@@ -155,9 +155,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         networks, after a second or two in which it is converted; numba, if installed
         (``pip install "hypervlad[fast]"``), sums the residuals. Both change only the last digits
         of the vectors. Where OpenVINO cannot convert a network, torch runs it, with a warning.
-        "auto" chooses them if they are installed and there is much to do (8 megapixels, 170 images
-        at 224 pixels, in this call and those before with the same encoder), OpenVINO only if it
-        was faster for networks of this kind.
+        "auto" chooses them if they are installed and there is much to do (8 megapixels: 170 images
+        at 224 pixels, or half as many with ``turns=2``, in this call and those before with the same
+        encoder), OpenVINO only if it was faster for networks of this kind.
     n_jobs : int or None, default=None
         Threads that read images ahead of the network; None is two.
     random_state : int, RandomState or None, default=None
