@@ -16,7 +16,13 @@ from hypervlad.cli.files import (
     prepare_model,
     say_ignored,
 )
-from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
+from hypervlad.cli.messages import (
+    echo,
+    hint_at_bad_files,
+    plain_errors,
+    report_left_out,
+    say,
+)
 from hypervlad.cli.models import absolute_weights, load_model, reading_options
 from hypervlad.cli.options import (
     Backbone,
@@ -143,8 +149,7 @@ def align(
     """
     from hypervlad.fibres import AlignmentRecipe
     from hypervlad.fibres.alignment import DEFAULT_WINDOW
-    from hypervlad.images import ImageReadError, find_images
-    from hypervlad.images.errors import reasons_in_line
+    from hypervlad.images import find_images
     from hypervlad.reports import write_alignment
 
     check_folders(output, paths)
@@ -176,11 +181,7 @@ def align(
     )
     if len(bad) < len(files):
         echo(f"{len(files) - len(bad)} of {counted(len(files), 'image')} done: {output}")
-    if bad:
-        message = f"{len(bad)} of {counted(len(files), 'image')} left out: {reasons_in_line(bad)}"
-        if on_error is OnError.RAISE or len(bad) == len(files):
-            raise ImageReadError(message)
-        echo(f"warning: {message}", err=True)
+    report_left_out(bad, len(files), on_error)
 
 
 def _method(name: str, weights: str | None, device: str) -> Any:

@@ -17,7 +17,13 @@ from hypervlad.cli.files import (
     prepare_model,
     say_ignored,
 )
-from hypervlad.cli.messages import echo, hint_at_bad_files, plain_errors, say
+from hypervlad.cli.messages import (
+    echo,
+    hint_at_bad_files,
+    plain_errors,
+    report_left_out,
+    say,
+)
 from hypervlad.cli.models import absolute_weights, load_model, reading_options
 from hypervlad.cli.options import (
     Backbone,
@@ -304,7 +310,7 @@ def score(
         known = training_images_text(written.n_in_training, written.n_scored)
         say(quiet, f"{known}, so their scores are too good for new images")
     echo(f"report: {output / 'report.html'}")
-    _raise_if_left_out(written.left_out, len(files), on_error)
+    report_left_out(written.left_out, len(files), on_error)
 
 
 @defects.command()
@@ -360,17 +366,7 @@ def evaluate(
         f"{n_left_out} left out"
     )
     echo(f"report: {write_defect_report(output, scorer, files, result)}")
-    _raise_if_left_out(result.left_out, len(files), on_error)
-
-
-def _raise_if_left_out(reasons: list[str], n_images: int, on_error: OnError) -> None:
-    from hypervlad.images import ImageReadError
-    from hypervlad.images.errors import reasons_in_line
-
-    if reasons and (on_error is OnError.RAISE or len(reasons) == n_images):
-        raise ImageReadError(
-            f"{len(reasons)} of {counted(n_images, 'image')} left out: {reasons_in_line(reasons)}"
-        )
+    report_left_out(result.left_out, len(files), on_error)
 
 
 def _load(

@@ -16,7 +16,8 @@ from typing import Any
 
 import typer
 
-from hypervlad.wording import printable
+from hypervlad.cli.options import OnError
+from hypervlad.wording import counted, printable
 
 # In the advice of errors, as Python has it.
 _PARAMETER = re.compile(
@@ -69,6 +70,19 @@ def sentence_of(error: Exception) -> str:
         f"unexpected {type(error).__name__}: {text}; this is a bug in hypervlad, please report it "
         "with the output of 'hypervlad --debug ...'"
     )
+
+
+def report_left_out(reasons: list[str], n_images: int, on_error: OnError) -> None:
+    """Name the images that were left out: in a warning if that is accepted and others remain."""
+    from hypervlad.images import ImageReadError
+    from hypervlad.images.errors import reasons_in_line
+
+    if not reasons:
+        return
+    message = f"{len(reasons)} of {counted(n_images, 'image')} left out: {reasons_in_line(reasons)}"
+    if on_error is OnError.RAISE or len(reasons) == n_images:
+        raise ImageReadError(message)
+    echo(f"warning: {message}", err=True)
 
 
 class _Terminated(KeyboardInterrupt):

@@ -221,7 +221,10 @@ def test_what_does_not_fit_is_refused(model: Path, folder: Path, tmp_path: Path)
     assert "1 of 2 images left out" in output
     assert b"b.png," in (tmp_path / "out" / "scores.csv").read_bytes()
     command = ["defects", "score", model, tmp_path / "broken", "--on-error", "skip", "--quiet"]
-    assert "1 left out" in run(*command, "-o", tmp_path / "again").output
+    output = run(*command, "-o", tmp_path / "again").output
+    assert "1 left out" in output
+    assert "warning: 1 of 2 images left out: " in output
+    assert "a.png" in output
     lines = (tmp_path / "again" / "scores.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[0] for line in lines] == ["path", "b.png"]
     (tmp_path / "broken" / "b.png").unlink()
