@@ -16,6 +16,7 @@ from hypervlad.displays.colours import (
     direction_colours,
     tint_by_direction,
 )
+from hypervlad.displays.figures import write
 from hypervlad.displays.image_grid import thumbnail
 from hypervlad.fibres import AlignedFraction
 
@@ -302,8 +303,6 @@ def draw_wheel(ax: Axes, centre: Point, radius: float) -> None:
 
 def draw_degrees(ax: Axes, centre: Point, radius: float, degrees: tuple[int, ...]) -> None:
     """Label directions around a circle, in degrees."""
-    from hypervlad.displays.fitted_text import write
-
     (x, y), gap = centre, 1.07 * radius
     for each in degrees:
         across, up = np.cos(np.deg2rad(each)), np.sin(np.deg2rad(each))
@@ -367,8 +366,6 @@ def draw_scale_bar(ax: Axes, right: float, bottom: float, width: float, nm: floa
         Width of the image in the specimen, nanometres.
     """
     from matplotlib.patches import Rectangle
-
-    from hypervlad.displays.fitted_text import write
 
     length = round_length(_MAX_BAR_SHARE * nm)
     text = length_text(length)

@@ -6,7 +6,7 @@ import os
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,6 +55,13 @@ class Display(ABC):
         self.figure_, self.ax_ = ax.figure, ax
         self._draw()
         return self
+
+
+def write(ax: Axes, x: float, y: float, text: str, *, inches: float = 1.0, **style: Any) -> None:
+    """Write text that shrinks with the axes, whose unit is so many inches; see `FittedText`."""
+    from hypervlad.displays.fitted_text import FittedText  # imports matplotlib
+
+    ax.add_artist(FittedText(x, y, text, inches=inches, **style))
 
 
 def save_png(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.text import Text
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 class FittedText(Text):
@@ -53,8 +50,3 @@ class FittedText(Text):
         # Each change makes the figure stale: an interactive one would be drawn again and again.
         if abs(points - self.get_fontsize()) > 1e-3:
             super().set_fontsize(points)
-
-
-def write(ax: Axes, x: float, y: float, text: str, *, inches: float = 1.0, **style: Any) -> None:
-    """Write text that shrinks with the axes; see `FittedText`."""
-    ax.add_artist(FittedText(x, y, text, inches=inches, **style))

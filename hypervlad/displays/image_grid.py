@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.displays.colours import DARK, GREY, Colour
-from hypervlad.displays.figures import Display
+from hypervlad.displays.figures import Display, write
 from hypervlad.images import ReadOptions, read_image
 from hypervlad.wording import counted
 
@@ -159,8 +159,6 @@ def draw_tiles(ax: Axes, tiles: Sequence[Tile], n_columns: int, tile_height: flo
     tile_height : float, default=1.0
         Height of a box over its width, enough for the highest of the tiles.
     """
-    from hypervlad.displays.fitted_text import write
-
     n_lines = max((len(tile.caption) for tile in tiles), default=0)
     gap, line = _GAP_INCHES / _TILE_INCHES, _LINE_INCHES / _TILE_INCHES
     n_rows, n_columns = Grid(len(tiles), n_columns).shape
@@ -203,8 +201,6 @@ def draw_legend(
     scale : (str, ndarray of shape (1, n, 3), str), optional
         The lower label, the colours and the upper label.
     """
-    from hypervlad.displays.fitted_text import write
-
     left, bottom = ax.get_xlim()[0], ax.get_ylim()[0]
     inch = 1 / _TILE_INCHES
     x, y, height = left + 0.1 * inch, bottom + 0.06 * inch, 0.12 * inch

@@ -26,7 +26,7 @@ from hypervlad.displays.directions import (
     shrink_directions,
     tinted_regions,
 )
-from hypervlad.displays.figures import Display
+from hypervlad.displays.figures import Display, write
 from hypervlad.displays.image_grid import literal, shorten, thumbnail
 from hypervlad.fibres import (
     AlignedFraction,
@@ -300,8 +300,6 @@ class OrientationDisplay(Display):
             left, top = (left + width, top) if self._is_wide else (left, top + height)
 
     def _draw_wheel(self, middle: float, top: float) -> None:
-        from hypervlad.displays.fitted_text import write
-
         draw_wheel(self.ax_, (middle, top + _WHEEL), _WHEEL)
         note: dict[str, Any] = {"va": "top", "ha": "center", "fontsize": 8.0, "color": GREY}
         if "overlay" in self.panels:
@@ -316,8 +314,6 @@ class OrientationDisplay(Display):
         self._lines(middle, top + 2 * radius + 0.08, *_statistics_text(mean), 40)
 
     def _lines(self, x: float, y: float, first: str, second: str, letters: int) -> None:
-        from hypervlad.displays.fitted_text import write
-
         style: dict[str, Any] = {"ha": "center", "va": "top", "fontsize": 8.5}
         write(self.ax_, x, y, literal(shorten(first, letters)), color=DARK, **style)
         write(self.ax_, x, y + _LINE, literal(shorten(second, letters)), color=GREY, **style)
