@@ -9,13 +9,11 @@ alignment, each by a command in a process of its own.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,15 @@ from PIL import Image
 
 import hypervlad
 from benchmarks.common.results import BENCHMARKS, RESULTS, save_result
-from benchmarks.common.sources import machine, versions
+from benchmarks.common.sources import machine, maxrss_mb, versions
+from benchmarks.speed.first_minutes import write_folder
 from benchmarks.speed.tables import large_images_table
 
 SIZES = (512, 2048, 4096, 8192)
+TRAINING = (
+    ["train", "images", "-o", "model.hvlad"],
+    ["defects", "fit", "mats", "-o", "mat.hvlad"],
+)
 COMMANDS = {
     "classify": ["predict", "model.hvlad", "image.png", "-o", "predictions.csv"],
     "defect map": ["defects", "score", "mat.hvlad", "image.png", "-o", "found"],
@@ -35,14 +38,13 @@ COMMANDS = {
 }
 
 
-def write_models(folder: Path) -> None:
-    """Write a classifier and a defect scorer; both are trained on a few small images."""
-    images, labels = hypervlad.make_tem_images(24, size=224, random_state=0)
-    model = hypervlad.MicrographClassifier(random_state=0)
-    model.fit([_grey(image) for image in images], labels).save(folder / "model.hvlad")
+def write_training_images(folder: Path) -> None:
+    """Write the images that the classifier and the defect scorer are trained on: few and small."""
+    write_folder(folder / "images", 24, 224)
+    (folder / "mats").mkdir()
     mats, _ = hypervlad.make_nanofibre_images(20, defective=0, size=224, random_state=0)
-    scorer = hypervlad.PatchDefectScorer(random_state=0)
-    scorer.fit([_grey(mat) for mat in mats]).save(folder / "mat.hvlad")
+    for number, mat in enumerate(mats):
+        Image.fromarray(_grey(mat)).save(folder / "mats" / f"{number:02d}.png")
 
 
 def _grey(image: np.ndarray) -> np.ndarray:
@@ -68,7 +70,7 @@ def run_measured(arguments: list[str], folder: Path) -> dict[str, float]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(arguments)}: exit code {process.returncode}")
-    return {"peak_mb": used.ru_maxrss * 1024 / 1e6, "processor": used.ru_utime + used.ru_stime}
+    return {"peak_mb": maxrss_mb(used.ru_maxrss), "processor": used.ru_utime + used.ru_stime}
 
 
 def measure(sizes: Sequence[int]) -> list[dict[str, Any]]:
@@ -76,9 +78,10 @@ def measure(sizes: Sequence[int]) -> list[dict[str, Any]]:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # A process begins with the peak of the one that starts it, so this one stays small.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
-            other.submit(write_models, folder).result()
+        write_training_images(folder)
+        # A process begins with the peak of the one that starts it, so this one trains nothing.
+        for arguments in TRAINING:
+            run_measured(arguments, folder)
         for size in sizes:
             write_image(folder / "image.png", size)
             for what, arguments in COMMANDS.items():
