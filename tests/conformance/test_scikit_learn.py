@@ -32,8 +32,8 @@ class ClassifierOnRows(OnRows, MicrographClassifier):
 
 class TransferOnRows(OnRows, TransferClassifier):
     def _margins(self, images: Any) -> NDArray[np.float64]:
-        """Rounded: kernels for other numbers of images differ by 1e-7; two digits seldom do."""
-        return super()._margins(images).round(2)
+        """Rounded: kernels for other numbers of images differ by 1e-7; three digits seldom do."""
+        return super()._margins(images).round(3)
 
 
 class PatchCNNOnRows(OnRows, PatchCNNClassifier):

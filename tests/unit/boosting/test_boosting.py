@@ -272,7 +272,7 @@ class TestSmallClasses:
         X = np.vstack([X, X[:40] + np.array([2.0, 0.0])])
         y, groups = np.append(y, [3] * 40), np.append(np.arange(300), [300] * 40)
         model = fitted(X, y, groups=groups, n_estimators=20, n_iter_no_change=None)
-        assert model.score(X[300:], y[300:]) > 0.8  # 0.90 to 0.95 with versions of xgboost
+        assert model.score(X[300:], y[300:]) >= 0.9  # 0.90 to 0.95 with versions of xgboost
 
     def test_one_group_for_all(self):
         X, y = blobs()

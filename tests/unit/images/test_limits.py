@@ -110,12 +110,12 @@ BOMBS = {
     # Pillow 13 compares the size with its own limit, earlier ones leave that to libwebp and to us.
     "webp": (
         claiming(LOSSLESS, b"VP8L", 9, "<I", 2**28 - 1),
-        "exceeds limit of|16384 x 16384 pixels of 3 bytes, counted as 805",
+        ("exceeds limit of", "16384 x 16384 pixels of 3 bytes, counted as 805"),
     ),
     "webp canvas": (
         b"RIFF" + struct.pack("<I", len(LOSSLESS) + 10) + b"WEBPVP8X"
         + struct.pack("<II", 10, 2) + b"\xff\xff\0\xff\xff\0" + LOSSLESS[12:],
-        "exceeds limit of|could not create decoder object",
+        ("exceeds limit of", "could not create decoder object"),
     ),
     "dm3": (dm_claiming(3, LARGE), REFUSED),
     "dm4": (dm_claiming(4, LARGE), REFUSED),
@@ -147,11 +147,13 @@ def test_a_header_that_claims_much_is_refused_before_decoding(tmp_path, case):
     tracemalloc.start()
     started = time.perf_counter()
 
-    with pytest.raises(ImageReadError, match=expected):
+    with pytest.raises(ImageReadError) as error:
         read_image(tmp_path / "a")
 
     seconds, (_, peak) = time.perf_counter() - started, tracemalloc.get_traced_memory()
     tracemalloc.stop()
+    alternatives = (expected,) if isinstance(expected, str) else expected
+    assert any(text in str(error.value) for text in alternatives)
     assert peak < 10e6
     assert peak_memory() - before < 100e6
     assert seconds < 2
