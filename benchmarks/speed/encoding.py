@@ -142,13 +142,13 @@ class Bench:
         runtime = "openvino" if method.startswith(FAST) else "torch"
         method = method.removeprefix(FAST)
         self.encoder.runtime = self.paper.runtime = self.classifier.runtime = runtime
-        self.network.run_with(runtime)
+        network = self.network.run_by(runtime)
         if method == "network":
             feature_maps(self.plain, self.batch.tensors)
         elif method == "folded":
-            feature_maps(self.network, self.batch.tensors)
+            feature_maps(network, self.batch.tensors)
         elif method == "naive":
-            self.naive(feature_maps(self.network, self.batch.tensors))
+            self.naive(feature_maps(network, self.batch.tensors))
         elif method == "sampled":
             self.paper.transform(self.images)
         elif method == "classifier":

@@ -122,7 +122,7 @@ def of_a_folder(files: list[Path], encoder: HypercolumnVLAD, n_rounds: int) -> d
     """Return the seconds, and those of the processor, per image in each round."""
     loader = encoder.loader()
     loaded = [(i, loader.load(file, file.name)) for i, file in enumerate(files)]
-    batches, encode = list(loader.batches(loaded)), encoder.batch_encoder(len(files))
+    batches, encode = list(loader.batches(loaded)), encoder.batch_encoder()
 
     def reading() -> None:
         for _ in read_in_order(enumerate(files), loader.load, loader.n_threads):

@@ -71,7 +71,7 @@ class Taps(torch.nn.Module):
 def methods(network: TappedNetwork, batch: torch.Tensor, folder: Path) -> dict[str, Run]:
     """Return functions from images (B, C, H, W) to maps, by name."""
     plain = unfolded(network)
-    network.run_with("openvino")  # when it is called; `in_torch` stays in torch
+    network = network.run_by("openvino")  # when it is called; `in_torch` stays in torch
 
     def in_bfloat16(images: torch.Tensor) -> Maps:
         with torch.autocast("cpu", torch.bfloat16):

@@ -34,6 +34,7 @@ from hypervlad.constraints import (
 )
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import check_finite
+from hypervlad.encoder.runtime import announced
 from hypervlad.fibres import AlignedFraction, aligned_fraction
 from hypervlad.fibres.alignment import DEFAULT_WINDOW
 from hypervlad.fibres.tiles import TileGrid
@@ -207,7 +208,7 @@ class AlignmentClassifier(ImageEstimator):
         options = check_read_options(encoder.read_options)
         labels, convert = AlignmentLabels.check(images, y, options), _grey_reader(options)
         codes = check_groups(groups, len(images))
-        with TemporaryDirectory(prefix="hypervlad-") as folder:
+        with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
             fit_codebook = partial(
                 fit_tiled_codebook,
                 tile_size=self.tile_size,
@@ -313,14 +314,15 @@ class AlignmentClassifier(ImageEstimator):
         check_is_fitted(self)
         images = check_image_list(images)
         fractions, skipped = np.full(len(images), np.nan), []
-        for position, image in enumerate(images):
-            name = image_name(image, position)
-            try:
-                fractions[position] = self._fraction(image, name).fraction
-            except ImageReadError as error:
-                if self.encoder_.on_error == "raise":
-                    raise
-                skipped.append(SkippedImage(position, name, str(error)))
+        with announced(len(images)):
+            for position, image in enumerate(images):
+                name = image_name(image, position)
+                try:
+                    fractions[position] = self._fraction(image, name).fraction
+                except ImageReadError as error:
+                    if self.encoder_.on_error == "raise":
+                        raise
+                    skipped.append(SkippedImage(position, name, str(error)))
         warn_skipped(skipped, len(images))
         return fractions
 
@@ -343,10 +345,11 @@ class AlignmentClassifier(ImageEstimator):
         labels = AlignmentLabels.check(images, y, options)
         reader = WindowReader(self.encoder_.loader(), self.window_, _grey_reader(options))
         correct = []
-        for position, image in reader.stream(images, "windows"):
-            known = labels.of_windows(position, image, self.window_)
-            proba = self._proba(image, TileGrid.over(image.shape, self.window_))
-            correct.append(((proba.ravel() > 0.5) == (known == ALIGNED))[known != UNKNOWN])
+        with announced(len(images)):
+            for position, image in reader.stream(images, "windows"):
+                known = labels.of_windows(position, image, self.window_)
+                proba = self._proba(image, TileGrid.over(image.shape, self.window_))
+                correct.append(((proba.ravel() > 0.5) == (known == ALIGNED))[known != UNKNOWN])
         of_windows = np.concatenate(correct)
         if not len(of_windows):
             raise ValueError("no window has a known label (y) and fibres, so none can be judged")

@@ -199,17 +199,26 @@ class TappedNetwork:
         self._strides: dict[int, int | None] = {}
         self._reaches: dict[int, Reach | None] = {}
         self._lock = threading.Lock()  # the hooks sit on the module: one pass at a time
-        self.n_pixels = 0  # of the images that were announced
-        self.runtime: Literal["torch", "openvino"] = "torch"
+        self._in_openvino: TappedNetwork | None = None
         self._converted: OpenVINONetwork | None = None
 
-    def run_with(self, runtime: Literal["torch", "openvino"]) -> None:
-        """Choose what runs the next passes; on a GPU that is torch."""
-        self.runtime = runtime if self.device.type == "cpu" else "torch"
-        if self.runtime == "openvino" and self._converted is None:
+    def run_by(self, runtime: Literal["torch", "openvino"]) -> TappedNetwork:
+        """Return the same network as a runtime runs it; on a GPU that is torch."""
+        if runtime == "torch" or self.device.type != "cpu":
+            return self
+        if self._in_openvino is None:
             from hypervlad.backbones.openvino_network import OpenVINONetwork
 
-            self._converted = OpenVINONetwork(self._network_for, self.any_size)
+            own = copy.copy(self)  # with the same module, and the same lock
+            network_for = functools.partial(_network_for, self.module, self.taps, self.digest)
+            own._converted = OpenVINONetwork(network_for, self.any_size)
+            self._in_openvino = own
+        return self._in_openvino
+
+    @property
+    def runtime(self) -> Literal["torch", "openvino"]:
+        """What runs it, unless OpenVINO cannot."""
+        return "torch" if self._converted is None else "openvino"
 
     def __call__(self, batch: torch.Tensor) -> list[torch.Tensor]:
         """Run the network once.
@@ -224,7 +233,7 @@ class TappedNetwork:
         list of Tensor of shape (B, C_l, h_l, w_l)
             One map per tap, in the order of ``taps``.
         """
-        if self.runtime == "openvino" and self._converted is not None:
+        if self._converted is not None:
             with self._lock, torch.inference_mode(False), torch.no_grad():
                 found = self._converted(batch)
             if found is not None:
@@ -258,13 +267,6 @@ class TappedNetwork:
         if n_channels not in self._reaches:
             self._reaches[n_channels] = reach_of(self, n_channels)
         return self._reaches[n_channels]
-
-    def _network_for(self, height: int, width: int) -> TappedNetwork:
-        """Return the network for images of one size, as OpenVINO can record it."""
-        resampled_for = getattr(self.module, "resampled_for", None)
-        if resampled_for is None:
-            return self
-        return TappedNetwork(resampled_for(height, width), self.taps, self.digest)
 
     def own_maps(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return maps (B, h_l, w_l, C_l) that no later layer overwrites."""
@@ -311,6 +313,15 @@ class TappedNetwork:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _network_for(
+    module: torch.nn.Module, taps: Sequence[str], digest: str, height: int, width: int
+) -> TappedNetwork:
+    """Return a network for images of one size, as OpenVINO can record it."""
+    resampled_for = getattr(module, "resampled_for", None)
+    own = module if resampled_for is None else resampled_for(height, width)
+    return TappedNetwork(own, taps, digest)
 
 
 def build_network(

@@ -13,7 +13,7 @@ from hypervlad.user_warnings import warn_user
 from hypervlad.wording import reason_of
 
 _TOLERANCE = 1e-5  # of the largest value of a map; float32 sums in another order differ by 1e-6
-_MAX_CONVERSIONS = 8  # of networks that are converted for each size of images
+_MAX_CONVERTED = 8  # networks in memory, where each size of images has its own
 _RECORDED_SIDE = 128  # pixels: where any size will do, a small one takes less time and memory
 
 #: From a batch (B, C, H, W) to feature maps (B, h_l, w_l, C_l).
@@ -37,7 +37,7 @@ class OpenVINONetwork:
         From the height and width of images to the network for them.
     any_size : bool
         Whether what is computed can be recorded at one size of images for all sizes; otherwise each
-        size is converted by itself, up to eight.
+        size is converted by itself, and the last eight are kept.
     """
 
     def __init__(self, network_for: Callable[[int, int], Network], any_size: bool) -> None:
@@ -53,10 +53,10 @@ class OpenVINONetwork:
             self._n_threads = torch.get_num_threads()
             self._compiled.clear()
         size = () if self._any_size else tuple(batch.shape[1:])
-        if size not in self._compiled:
-            is_known = len(self._compiled) < _MAX_CONVERSIONS
-            self._compiled[size] = self._converted(batch) if is_known else None
-        run = self._compiled[size]
+        run = self._compiled.pop(size) if size in self._compiled else self._converted(batch)
+        self._compiled[size] = run  # the last one used comes last
+        if len(self._compiled) > _MAX_CONVERTED:
+            del self._compiled[next(iter(self._compiled))]
         return None if run is None else run(batch)
 
     def _converted(self, batch: torch.Tensor) -> Run | None:

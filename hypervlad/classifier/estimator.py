@@ -56,6 +56,7 @@ from hypervlad.constraints import (
     check_value,
 )
 from hypervlad.encoder import EncodedImages, HypercolumnVLAD
+from hypervlad.encoder.runtime import announced
 from hypervlad.images import ImageReadError, check_image_list
 from hypervlad.metrics import Evaluation
 from hypervlad.modelfile import ModelFileError
@@ -243,9 +244,10 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.check_parameters()
         data = LabelledImages.of(check_image_list(images), y, groups, sample_weight)
         encoder, learner, seed = self._unfitted_parts()
-        fitted = fit_parts(
-            encoder, learner, data, self.calibration_size, seed, verbose=bool(self.verbose)
-        )
+        with announced(len(data.images)):
+            fitted = fit_parts(
+                encoder, learner, data, self.calibration_size, seed, verbose=bool(self.verbose)
+            )
         # All at the end: a fit that fails leaves the model unchanged.
         self.encoder_, self.boosting_, self.classes_ = encoder, learner, learner.classes_
         self.held_out_, self.training_ = fitted.held_out, fitted.training
@@ -526,11 +528,12 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             self._fitted_held_out(_SETS).warn_of_sets(coverage)
         size = chunk_size or len(images)
         chunks = []
-        for start in range(0, len(images), size):
-            encoded = self.encoder_.encode_checked(images[start : start + size])
-            chunks.append(self._classify_encoded(encoded, coverage, threshold))
-            if progress is not None:
-                progress(encoded.n_images)
+        with announced(len(images)):
+            for start in range(0, len(images), size):
+                encoded = self.encoder_.encode_checked(images[start : start + size])
+                chunks.append(self._classify_encoded(encoded, coverage, threshold))
+                if progress is not None:
+                    progress(encoded.n_images)
         found = Classification.joined(chunks)
         params = self.encoder_.fitted_params_
         differences = self.formats_.differences(

@@ -48,6 +48,7 @@ from hypervlad.defects.thresholds import (
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import check_finite
 from hypervlad.encoder.loading import warn_of_blank_training_images
+from hypervlad.encoder.runtime import announced
 from hypervlad.images import ImageDigests, check_image_list
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
@@ -308,7 +309,7 @@ class PatchDefectScorer(ImageEstimator):
                 f"with {'labels' if labels.is_known else 'aligned=True'}"
             )
         patch, stride = self.patch, self._stride()
-        with TemporaryDirectory(prefix="hypervlad-") as folder:
+        with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
             fit_codebook = partial(
                 fit_tiled_codebook, tile_size=self.tile_size, min_side=patch, folder=folder
             )
@@ -441,8 +442,9 @@ class PatchDefectScorer(ImageEstimator):
         check_is_fitted(self)
         images = check_image_list(images)
         scores = np.full(len(images), np.nan)
-        for position, image in self._stream(images):
-            scores[position] = self._scores(image)[2]
+        with announced(len(images)):
+            for position, image in self._stream(images):
+                scores[position] = self._scores(image)[2]
         return scores
 
     def predict(self, images: Sequence[Any]) -> NDArray[np.object_]:

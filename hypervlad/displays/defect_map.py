@@ -137,7 +137,8 @@ class DefectMapDisplay(GridDisplay):
         The threshold, the regions found and the reading options are those of the scorer.
         """
         images = check_image_list(images)
-        findings = [scorer.find(image) for image in images]
+        with scorer.encoder_.announced(len(images)):
+            findings = [scorer.find(image) for image in images]
         own = {
             "threshold": scorer.threshold_,
             "found": [finding.mask for finding in findings],

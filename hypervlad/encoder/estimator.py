@@ -50,12 +50,17 @@ from hypervlad.encoder.network_source import (
 )
 from hypervlad.encoder.parallel import absolute_path
 from hypervlad.encoder.parameters import CONSTRAINTS, EncoderParams
+from hypervlad.encoder.runtime import (
+    Runtime,
+    announced,
+    automatic_runtime,
+    check_installed,
+    has_much_to_do,
+)
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import check_image_list
 from hypervlad.images.options import check_read_options
 
-_OWN_SIDE = 1024  # pixels: typical of images at their own size
-_MIN_PIXELS = 2**23  # 170 passes at 224 px: fewer take less time than converting a network
 _BACKBONE = "backbone."  # before the names of the network's tensors in a model file
 _RUN_PARAMETERS = ("batch_size", "n_jobs", "on_error", "runtime")  # may change after `fit`
 
@@ -155,9 +160,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         networks, after a second or two in which it is converted; numba, if installed
         (``pip install "hypervlad[fast]"``), sums the residuals. Both change only the last digits
         of the vectors. Where OpenVINO cannot convert a network, torch runs it, with a warning.
-        "auto" chooses them if they are installed and there is much to do (8 megapixels: 170 images
-        at 224 pixels, or half as many with ``turns=2``, in this call and those before with the same
-        encoder), OpenVINO only if it was faster for networks of this kind.
+        "auto" chooses them if they are installed and the call has much to do (8 megapixels: 170
+        images at 224 pixels, or half as many with ``turns=2``), OpenVINO only if it was faster for
+        networks of this kind. Earlier calls do not matter.
     n_jobs : int or None, default=None
         Threads that read images ahead of the network; None is two.
     random_state : int, RandomState or None, default=None
@@ -335,12 +340,13 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             raise ValueError(f"{tokens[0]!r} can only be pooled: set pooled=True, or leave it out")
         if len(tokens) == len(network.taps):
             raise ValueError(f"{tokens[0]!r} has no map: give at least one other tap")
-        runtime = self._announce(network, params, len(images))
         loader = self._loader(params, backbone.preprocessing)
+        with announced(len(images)):
+            runtime = self._runtime(params)
         source = NetworkSource(
             backbone, absolute_path(self.weights), network.taps, network.digest, runtime
         )
-        fit = CodebookFit(params, loader, network, source, seed)
+        fit = CodebookFit(params, loader, network.run_by(runtime), source, seed)
         codebook, n_images = fit_codebook(images, fit)
         # All at the end: a fit that fails leaves the model as it was.
         self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
@@ -382,10 +388,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         encoder = functools.cache(self.batch_encoder)  # no network where everything is cached
 
         def compute(batch: Batch) -> np.ndarray:
-            vectors = encoder(len(images))(batch)
+            vectors = encoder()(batch)
             return check_finite(vectors, [images[position] for position in batch.positions])
 
-        return encode_images(images, self.loader(), compute, self.n_features_out_, cache)
+        with announced(len(images)):
+            return encode_images(images, self.loader(), compute, self.n_features_out_, cache)
 
     def transform(self, images: Sequence[Any]) -> np.ndarray:
         """Encode images.
@@ -520,7 +527,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         run = {name: getattr(self, name) for name in _RUN_PARAMETERS}
         check_parameters(run, {name: CONSTRAINTS[name] for name in run})
         check_device(self.device)
-        _check_installed(self.runtime)
+        check_installed(self.runtime)
 
     def check_parameters(self) -> None:
         super().check_parameters()
@@ -544,7 +551,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
                 'codebook="per_layer" can do; a joint codebook needs one grid for all layers: '
                 '"finest", "image" or a number of random pixels'
             )
-        _check_installed(self.runtime)
+        check_installed(self.runtime)
         if self.device != "auto":  # which is a device everywhere, and checking it imports torch
             check_device(self.device)
 
@@ -601,12 +608,12 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         """Return what reads images; with ``verify``, also files that `memory` knows."""
         return self._loader(self.fitted_params_, self.preprocessing_, verify)
 
-    def batch_encoder(self, n_images: int = 1) -> BatchEncoder:
-        """Return what encodes batches; ``n_images`` images are to be encoded in total."""
-        params, network = self.fitted_params_, self.network(n_images)
+    def batch_encoder(self) -> BatchEncoder:
+        """Return what encodes batches."""
+        params, network = self.fitted_params_, self.network()
         fused = (
             network.device.type == "cpu"
-            and (self.runtime == "openvino" or network.n_pixels > _MIN_PIXELS)
+            and (self.runtime == "openvino" or has_much_to_do(params))
             and self.runtime != "torch"
             and find_spec("numba") is not None
         )
@@ -620,13 +627,10 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             self.seed_,
         )
 
-    def network(self, n_images: int = 1) -> TappedNetwork:
+    def network(self) -> TappedNetwork:
         """Return the network on ``device``, built when first needed.
 
-        Parameters
-        ----------
-        n_images : int, default=1
-            Images about to be encoded: see ``runtime``.
+        What runs it depends on ``runtime`` and on how many images are `announced`.
 
         Raises
         ------
@@ -637,30 +641,12 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         network: TappedNetwork | None = getattr(self, "_tapped_network", None)
         if network is None or network.device != device:
             network = self._tapped_network = self.network_source().build(device)
-        self._announce(network, self.fitted_params_, n_images)
-        return network
+        return network.run_by(self._runtime(self.fitted_params_))
 
-    def _announce(
-        self, network: TappedNetwork, params: EncoderParams, n_images: int
-    ) -> Literal["torch", "openvino"]:
-        """Choose and return what runs a network that so many more images will pass."""
-        network.n_pixels += _n_pixels(params, n_images)
-        runtime = self._runtime_for(params, network.n_pixels)
-        network.run_with(runtime)
-        return runtime
+    announced = staticmethod(announced)
 
-    def _runtime_for(self, params: EncoderParams, n_pixels: int) -> Literal["torch", "openvino"]:
-        if self.runtime != "auto":
-            return self.runtime
-        backbone = get_backbone(params.backbone)
-        own_sizes = params.image_size is None or params.aspect == "own" or params.pixel_size
-        is_faster = (
-            backbone.is_faster_in_openvino
-            and not (own_sizes and backbone.is_of_timm)  # each size would be converted by itself
-            and n_pixels > _MIN_PIXELS
-            and find_spec("openvino") is not None
-        )
-        return "openvino" if is_faster else "torch"
+    def _runtime(self, params: EncoderParams) -> Runtime:
+        return automatic_runtime(params) if self.runtime == "auto" else self.runtime
 
     def network_source(self) -> NetworkSource:
         """Return what another process needs to build the same network."""
@@ -717,17 +703,3 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
-
-
-def _n_pixels(params: EncoderParams, n_images: int) -> int:
-    """Return about how many pixels pass through the network."""
-    side = _OWN_SIDE if params.image_size is None else params.image_size
-    return int(n_images * params.turns * side**2)
-
-
-def _check_installed(runtime: str) -> None:
-    if runtime == "openvino" and find_spec("openvino") is None:
-        raise ValueError(
-            'runtime="openvino" needs OpenVINO: pip install "hypervlad[openvino]"; "auto" uses it '
-            "where it is installed"
-        )

@@ -83,8 +83,7 @@ class NetworkSource:
                 f"not those that the model was trained with (SHA-256 {self.digest[:12]}…, found "
                 f"{network.digest[:12]}…): give the right file, weights=FILE"
             )
-        network.run_with(self.runtime)
-        return network
+        return network.run_by(self.runtime)
 
     def built_once(self, device: torch.device) -> TappedNetwork:
         """Build the network, or return the last one built in this process if it is the same."""

@@ -26,6 +26,7 @@ from hypervlad.encoder import EncodedImages, HypercolumnVLAD, LoadedImage
 from hypervlad.encoder.encoding import ResultCache, encode_loaded
 from hypervlad.encoder.loading import Batch, ReadReport
 from hypervlad.encoder.parallel import map_tasks, uses_workers
+from hypervlad.encoder.runtime import announced
 from hypervlad.extraction.manifest import (
     ChangeDetector,
     FinishedTask,
@@ -506,7 +507,8 @@ class _Worker:
     def _compute(self, batch: Batch) -> np.ndarray:
         with self._lock:
             if self._batch_encoder is None:  # no network where all vectors are found
-                self._batch_encoder = self._encoder.batch_encoder(self._n_images)
+                with announced(self._n_images):
+                    self._batch_encoder = self._encoder.batch_encoder()
         vectors: np.ndarray = self._batch_encoder(batch)
         return vectors
 

@@ -223,18 +223,19 @@ def evaluate_defects(
     rows = mask_banner_rows(scorer.encoder_.fitted_params_.read_options)
     given = zip(images, masks, names, strict=True)
     hidden = None if progress else True
-    for i, (image, mask, name) in enumerate(
-        tqdm(given, total=len(names), unit="image", disable=hidden)
-    ):
-        try:
-            found = scorer.find(image)
-            truth = np.zeros(found.map.shape, dtype=bool)
-            if mask is not None:
-                truth = read_mask(mask, shape=found.map.shape, banner_rows=rows)
-        except ImageReadError as error:
-            result.left_out.append(str(error))
-            continue
-        result.add(i, name, found, truth)
+    with scorer.encoder_.announced(len(images)):
+        for i, (image, mask, name) in enumerate(
+            tqdm(given, total=len(names), unit="image", disable=hidden)
+        ):
+            try:
+                found = scorer.find(image)
+                truth = np.zeros(found.map.shape, dtype=bool)
+                if mask is not None:
+                    truth = read_mask(mask, shape=found.map.shape, banner_rows=rows)
+            except ImageReadError as error:
+                result.left_out.append(str(error))
+                continue
+            result.add(i, name, found, truth)
     shares = [image.true_fraction for image in result.images if image.is_defective]
     warn_if_inverted(shares)
     if result.n_in_training:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from hypervlad.displays.colours import stretch_contrast, tint_by_direction
 from hypervlad.displays.figures import save_png
 from hypervlad.displays.orientation import OrientationDisplay
+from hypervlad.encoder.runtime import announced
 from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
 from hypervlad.files import replace_when_complete
 from hypervlad.reports.maps import write_tiff
@@ -155,7 +156,7 @@ def write_alignment(
     """
     left_out = list[str]()
     pairs = zip(images, names, strict=True)
-    with AlignmentFolder(Path(out_dir), recipe) as results:
+    with AlignmentFolder(Path(out_dir), recipe) as results, announced(len(names)):
         for image, name in tqdm(
             pairs, total=len(names), unit="image", disable=not progress or None
         ):

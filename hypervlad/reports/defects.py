@@ -215,15 +215,16 @@ def write_findings(
     hidden = None if progress else True
     pairs = zip(images, names, strict=True)
     try:
-        for image, name in tqdm(pairs, total=len(names), unit="image", disable=hidden):
-            try:
-                found = scorer.find(image)
-                micrograph = read_micrograph(image, **options)
-            except ImageReadError as error:
-                written.left_out.append(str(error))
-                continue
-            _write_images(folder, name, found, micrograph)
-            written.add(name, found, micrograph)
+        with scorer.encoder_.announced(len(names)):
+            for image, name in tqdm(pairs, total=len(names), unit="image", disable=hidden):
+                try:
+                    found = scorer.find(image)
+                    micrograph = read_micrograph(image, **options)
+                except ImageReadError as error:
+                    written.left_out.append(str(error))
+                    continue
+                _write_images(folder, name, found, micrograph)
+                written.add(name, found, micrograph)
     finally:
         written.write_tables(folder)
         warning = _write_findings_page(folder / PAGE, scorer, written)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-import hypervlad.encoder.encoding
-import hypervlad.encoder.estimator
+import hypervlad.encoder.runtime
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
 from hypervlad.backbones import build_network, register_backbone
 from hypervlad.backbones.openvino_network import OpenVINONetwork
+from hypervlad.encoder.runtime import announced
 from hypervlad.hypercolumns import feature_maps
 
 openvino = pytest.importorskip("openvino")
@@ -32,14 +35,15 @@ def _both(name: str, *sizes: tuple[int, int], taps: Any = None) -> tuple[Any, Op
     network = build_network(name, "random", taps)
     for size in sizes:
         batch = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
-        network.run_with("torch")
         expected = feature_maps(network, batch)
-        network.run_with("openvino")
-        for found, one in zip(feature_maps(network, batch), expected, strict=True):
+        for found, one in zip(
+            feature_maps(network.run_by("openvino"), batch), expected, strict=True
+        ):
             assert found.is_contiguous()
             torch.testing.assert_close(found, one, atol=1e-5 * float(one.abs().max()), rtol=0)
-    assert network._converted is not None
-    return network, network._converted
+    converted = network.run_by("openvino")
+    assert converted._converted is not None
+    return converted, converted._converted
 
 
 def test_a_network_of_torchvision_is_converted_once_for_all_sizes() -> None:
@@ -59,8 +63,7 @@ def test_maps_do_not_depend_on_the_other_images_of_a_batch(n_threads: int, n_ima
     before = torch.get_num_threads()
     torch.set_num_threads(n_threads)
     try:
-        network = build_network("tiny", "random")
-        network.run_with("openvino")
+        network = build_network("tiny", "random").run_by("openvino")
         batch = torch.randn(n_images, 3, 48, 40, generator=torch.Generator().manual_seed(0))
         together = network(batch)
         for i in range(n_images):
@@ -95,8 +98,7 @@ def test_each_thread_runs_an_image_if_there_are_enough(
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        network = build_network("tiny", "random")
-        network.run_with("openvino")
+        network = build_network("tiny", "random").run_by("openvino")
         network(torch.zeros(n_images, 3, 32, 32))
     finally:
         torch.set_num_threads(before)
@@ -120,8 +122,7 @@ def test_what_is_recorded_for_all_sizes_is_checked_at_another_height() -> None:
 
 
 def test_no_images_have_no_maps_but_of_every_tap() -> None:
-    network = build_network("tiny", "random")
-    network.run_with("openvino")
+    network = build_network("tiny", "random").run_by("openvino")
     assert [len(layer) for layer in network(torch.zeros(0, 3, 32, 32))] == [0] * len(network.taps)
 
 
@@ -157,7 +158,7 @@ from hypervlad.backbones import build_network
 network = build_network("timm/levit_128s", "random")
 batch = torch.randn(1, 3, 160, 192)
 expected = network(batch)
-network.run_with("openvino")
+network = network.run_by("openvino")
 for found, layer in zip(network(batch), expected, strict=True):
     torch.testing.assert_close(found, layer, atol=1e-5 * float(layer.abs().max()), rtol=0)
 assert network._converted._compiled[3, 160, 192] is not None
@@ -208,23 +209,22 @@ def test_torch_runs_what_cannot_be_converted_or_differs(
     layer: type[torch.nn.Conv2d], message: str
 ) -> None:
     register_backbone("odd", lambda: torch.nn.Sequential(layer(3, 4, 1)), ["0"])
-    network = build_network("odd", "random")
-    network.run_with("openvino")
+    network = build_network("odd", "random").run_by("openvino")
     with pytest.warns(UserWarning, match=message):
         (maps,) = network(torch.ones(1, 3, 8, 8))
     assert maps.shape == (1, 4, 8, 8)
     network(torch.ones(1, 3, 8, 8))  # without another warning
 
 
-def test_after_eight_sizes_torch_runs_the_network() -> None:
-    network = build_network("tiny", "random")
-    network.run_with("openvino")
-    for side in range(32, 32 + 4 * 10, 4):
+def test_the_eight_sizes_used_last_are_kept() -> None:
+    """So that maps do not depend on how many sizes came before."""
+    network = build_network("tiny", "random").run_by("openvino")
+    for side in [32, 36, 40, 44, 48, 52, 56, 60, 32, 64]:
         network(torch.ones(1, 3, side, side))
     assert network._converted is not None
-    compiled = list(network._converted._compiled.values())
-    assert None not in compiled[:8]
-    assert compiled[8:] == [None, None]
+    sides = [size[-1] for size in network._converted._compiled]
+    assert sides == [40, 44, 48, 52, 56, 60, 32, 64]
+    assert None not in network._converted._compiled.values()
 
 
 @pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
@@ -269,34 +269,91 @@ def test_openvino_is_chosen_where_it_was_faster_and_there_is_much_to_do(
 ) -> None:
     encoder = HypercolumnVLAD(name, weights="random", taps=None, n_codewords=2, random_state=0)
     encoder.set_params(**{"image_size": 64} | parameters)
-    encoder.fitted_params_ = hypervlad.encoder.estimator.EncoderParams.of(encoder.get_params())
-    assert encoder._runtime_for(encoder.fitted_params_, 2**40) == chosen
-    if encoder.runtime == "auto":
-        assert encoder._runtime_for(encoder.fitted_params_, 2**20) == "torch"
+    encoder.fit(images[:4])
+    assert encoder.network().runtime == ("openvino" if encoder.runtime == "openvino" else "torch")
+    with announced(2**26):
+        assert encoder.network().runtime == chosen
 
 
-def test_single_images_add_up(
-    images: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
+def test_a_call_inside_another_does_not_announce_fewer_images(
+    images: list[NDArray[np.float32]],
 ) -> None:
-    monkeypatch.setattr(hypervlad.encoder.estimator, "_MIN_PIXELS", 10 * 64**2)
     encoder = HypercolumnVLAD(
         weights="random", taps=["features.1"], image_size=64, n_codewords=2, random_state=0
+    ).fit(images)
+    with announced(10**6), announced(1):
+        assert encoder.network().runtime == "openvino"
+    assert encoder.network().runtime == "torch"
+    with pytest.raises(ZeroDivisionError), announced(10**6):
+        _ = 1 / 0
+    assert encoder.network().runtime == "torch"
+    with announced(10**6), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(encoder.network).result().runtime == "torch"  # another call
+
+
+_NEW_PROCESS = """
+import sys
+import numpy as np
+import hypervlad, hypervlad.encoder.runtime
+hypervlad.encoder.runtime._MIN_PIXELS = int(sys.argv[1])
+folder = sys.argv[2]
+model = hypervlad.load(folder + "/model.hvlad")
+images = list(np.load(folder + "/images.npy"))
+many, single = model.predict_proba(images), model.predict_proba(images[:1])
+np.savez(folder + "/found.npz", many=many, single=single)
+"""
+
+
+@pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
+def test_answers_depend_on_the_call_alone(
+    images: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Bit by bit: fitted, loaded, called again, one image at a time, and in a new process."""
+    min_pixels = 5 * 64**2  # so that OpenVINO runs all eight images, and torch single ones
+    monkeypatch.setattr(hypervlad.encoder.runtime, "_MIN_PIXELS", min_pixels)
+    _, labels = make_tem_images(8, size=64, random_state=0)
+    encoder = HypercolumnVLAD(
+        weights="random", taps=["features.1", "features.6"], image_size=64, n_codewords=4
     )
-    encoder.fit(images)
-    for number in range(4):
-        assert encoder.network().runtime == ("openvino" if number else "torch")
-        encoder.transform(images[:1])
+    model = MicrographClassifier(encoder, calibration_size=0, random_state=0).fit(images, labels)
+    model.save(tmp_path / "model.hvlad")
+    np.save(tmp_path / "images.npy", np.stack(images))
+    loaded = hypervlad.load(tmp_path / "model.hvlad")
+
+    answers = []
+    for one in (loaded, model, loaded):
+        for _ in range(2):  # single images before and after many
+            single = [one.predict_proba(images[i : i + 1])[0] for i in range(3)]
+            many, chunks = one.predict_proba(images), one.classify(images, chunk_size=3).proba
+            answers.append((np.stack(single), many, chunks))
+    expected = answers[0]
+    assert not np.array_equal(expected[0], expected[1][:3])  # OpenVINO did run
+    for answer in answers[1:]:
+        for found, own in zip(answer, expected, strict=True):
+            np.testing.assert_array_equal(found, own)
+
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    subprocess.run(
+        [sys.executable, "-c", _NEW_PROCESS, str(min_pixels), str(tmp_path)],
+        env=os.environ | threads,
+        check=True,
+        timeout=300,
+    )
+    found = np.load(tmp_path / "found.npz")
+    np.testing.assert_array_equal(found["single"], expected[0][:1])
+    np.testing.assert_array_equal(found["many"], expected[1])
 
 
 def test_without_openvino_the_error_says_what_to_install(
     images: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = HypercolumnVLAD("tiny", weights="random", image_size=64, runtime="openvino")
-    monkeypatch.setattr(hypervlad.encoder.estimator, "find_spec", lambda name: None)
+    monkeypatch.setattr(hypervlad.encoder.runtime, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'pip install "hypervlad\[openvino\]"'):
         encoder.fit(images)
     encoder.set_params(runtime="auto").fit(images)
-    assert encoder._runtime_for(encoder.fitted_params_, 2**40) == "torch"
+    with announced(2**26):
+        assert encoder.network().runtime == "torch"
 
 
 class _Damaged:
