@@ -34,7 +34,6 @@ from hypervlad.constraints import (
 )
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import check_finite
-from hypervlad.encoder.runtime import announced
 from hypervlad.fibres import AlignedFraction, aligned_fraction
 from hypervlad.fibres.alignment import DEFAULT_WINDOW
 from hypervlad.fibres.tiles import TileGrid
@@ -53,6 +52,7 @@ from hypervlad.windows.dataset import (
     fit_tiled_codebook,
 )
 from hypervlad.windows.vectors import check_window_encoder, window_encoder
+from hypervlad.workload import announced
 
 _WINDOW = Integer(2, 2**16)
 _MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse

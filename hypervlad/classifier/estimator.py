@@ -56,10 +56,10 @@ from hypervlad.constraints import (
     check_value,
 )
 from hypervlad.encoder import EncodedImages, HypercolumnVLAD
-from hypervlad.encoder.runtime import announced
 from hypervlad.images import ImageReadError, check_image_list
 from hypervlad.metrics import Evaluation
 from hypervlad.modelfile import ModelFileError
+from hypervlad.workload import announced
 
 _SETS = "sets of possible classes"
 _SURE_ANSWERS = "which answers are sure"

@@ -48,7 +48,6 @@ from hypervlad.defects.thresholds import (
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import check_finite
 from hypervlad.encoder.loading import warn_of_blank_training_images
-from hypervlad.encoder.runtime import announced
 from hypervlad.images import ImageDigests, check_image_list
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
@@ -65,6 +64,7 @@ from hypervlad.windows.dataset import (
     max_windows_per_class,
 )
 from hypervlad.windows.vectors import WindowVectors, check_window_encoder, window_encoder
+from hypervlad.workload import announced
 
 _PIXELS = Integer(at_most=2**16, meaning="a whole number of pixels")
 _MAX_HELD_OUT = 1000  # images; more would need memory without a better threshold

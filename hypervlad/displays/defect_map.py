@@ -28,6 +28,7 @@ from hypervlad.images import check_image_list, read_mask
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.metrics import area_fraction_error
 from hypervlad.wording import counted
+from hypervlad.workload import announced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -137,7 +138,7 @@ class DefectMapDisplay(GridDisplay):
         The threshold, the regions found and the reading options are those of the scorer.
         """
         images = check_image_list(images)
-        with scorer.encoder_.announced(len(images)):
+        with announced(len(images)):
             findings = [scorer.find(image) for image in images]
         own = {
             "threshold": scorer.threshold_,

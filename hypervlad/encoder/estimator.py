@@ -52,7 +52,6 @@ from hypervlad.encoder.parallel import absolute_path
 from hypervlad.encoder.parameters import CONSTRAINTS, EncoderParams
 from hypervlad.encoder.runtime import (
     Runtime,
-    announced,
     automatic_runtime,
     check_installed,
     has_much_to_do,
@@ -60,6 +59,7 @@ from hypervlad.encoder.runtime import (
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import check_image_list
 from hypervlad.images.options import check_read_options
+from hypervlad.workload import announced
 
 _BACKBONE = "backbone."  # before the names of the network's tensors in a model file
 _RUN_PARAMETERS = ("batch_size", "n_jobs", "on_error", "runtime")  # may change after `fit`
@@ -642,8 +642,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         if network is None or network.device != device:
             network = self._tapped_network = self.network_source().build(device)
         return network.run_by(self._runtime(self.fitted_params_))
-
-    announced = staticmethod(announced)
 
     def _runtime(self, params: EncoderParams) -> Runtime:
         return automatic_runtime(params) if self.runtime == "auto" else self.runtime

@@ -1,59 +1,24 @@
-"""What runs a network on a CPU: torch, or OpenVINO and numba where a call has much to do.
-
-``runtime="auto"`` decides by the outermost call of the package alone: by the number of its images,
-not by what was encoded before. So a call gives the same digits in each process, from a fitted model
-and from its file.
-"""
+"""What runs a network on a CPU: torch, or OpenVINO and numba where a call has much to do."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import Literal, TypeAlias
 
 from hypervlad.backbones import get_backbone
 from hypervlad.encoder.parameters import EncoderParams
+from hypervlad.workload import n_announced
 
 Runtime: TypeAlias = Literal["torch", "openvino"]
 
 _OWN_SIDE = 1024  # pixels: typical of images at their own size
 _MIN_PIXELS = 2**23  # 170 passes at 224 px: fewer take less time than converting a network
 
-_n_announced: ContextVar[int | None] = ContextVar("n_announced", default=None)
-
-
-@contextlib.contextmanager
-def announced(n_images: int) -> Iterator[None]:
-    """Announce how many images are about to be encoded in the block.
-
-    Calls of the package inside it do not change that. Not for generators, whose callers would be in
-    the block, too.
-
-    Examples
-    --------
-    >>> from hypervlad import HypercolumnVLAD
-    >>> params = EncoderParams.of(HypercolumnVLAD().get_params())
-    >>> with announced(1000), announced(1):
-    ...     has_much_to_do(params)
-    True
-    >>> has_much_to_do(params)
-    False
-    """
-    token = None if _n_announced.get() is not None else _n_announced.set(n_images)
-    try:
-        yield
-    finally:
-        if token is not None:
-            _n_announced.reset(token)
-
 
 def has_much_to_do(params: EncoderParams) -> bool:
     """Return whether the announced images, one if none are, are worth converting a network."""
-    n_images = _n_announced.get()
     side = _OWN_SIDE if params.image_size is None else params.image_size
-    return (1 if n_images is None else n_images) * params.turns * side**2 > _MIN_PIXELS
+    return n_announced() * params.turns * side**2 > _MIN_PIXELS
 
 
 def automatic_runtime(params: EncoderParams) -> Runtime:

@@ -26,7 +26,6 @@ from hypervlad.encoder import EncodedImages, HypercolumnVLAD, LoadedImage
 from hypervlad.encoder.encoding import ResultCache, encode_loaded
 from hypervlad.encoder.loading import Batch, ReadReport
 from hypervlad.encoder.parallel import map_tasks, uses_workers
-from hypervlad.encoder.runtime import announced
 from hypervlad.extraction.manifest import (
     ChangeDetector,
     FinishedTask,
@@ -59,6 +58,7 @@ from hypervlad.images import ImageReadError, SkippedImage
 from hypervlad.images.reading import read_in_order
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
+from hypervlad.workload import announced
 
 if TYPE_CHECKING:
     import pandas as pd

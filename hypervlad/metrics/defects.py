@@ -19,6 +19,7 @@ from hypervlad.metrics.maps import PixelTally
 from hypervlad.metrics.patches import PatchConfusion, patch_confusion
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
+from hypervlad.workload import announced
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,7 @@ def evaluate_defects(
     rows = mask_banner_rows(scorer.encoder_.fitted_params_.read_options)
     given = zip(images, masks, names, strict=True)
     hidden = None if progress else True
-    with scorer.encoder_.announced(len(images)):
+    with announced(len(images)):
         for i, (image, mask, name) in enumerate(
             tqdm(given, total=len(names), unit="image", disable=hidden)
         ):

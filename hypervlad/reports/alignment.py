@@ -19,13 +19,13 @@ from tqdm import tqdm
 from hypervlad.displays.colours import stretch_contrast, tint_by_direction
 from hypervlad.displays.figures import save_png
 from hypervlad.displays.orientation import OrientationDisplay
-from hypervlad.encoder.runtime import announced
 from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
 from hypervlad.files import replace_when_complete
 from hypervlad.reports.maps import write_tiff
 from hypervlad.tables import read_table, write_table
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
+from hypervlad.workload import announced
 
 MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"
 IMAGES_TABLE, REGIONS_TABLE = "alignment.csv", "regions.csv"

@@ -42,6 +42,7 @@ from hypervlad.reports.scores import (
 from hypervlad.tables import write_table
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import percent
+from hypervlad.workload import announced
 
 _MAPS, _MASKS, _OVERLAYS = "maps", "masks", "overlays"
 SCORES, REGIONS, PAGE = "scores.csv", "regions.csv", "report.html"
@@ -215,7 +216,7 @@ def write_findings(
     hidden = None if progress else True
     pairs = zip(images, names, strict=True)
     try:
-        with scorer.encoder_.announced(len(names)):
+        with announced(len(names)):
             for image, name in tqdm(pairs, total=len(names), unit="image", disable=hidden):
                 try:
                     found = scorer.find(image)

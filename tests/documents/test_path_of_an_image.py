@@ -20,7 +20,8 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier
 MAX_FILES = 23
 
 # These files run as well, but neither an image nor a label passes through them: they hold
-# parameters and their checks, names of networks, whether there is a cache or a worker, and torch.
+# parameters and their checks, names of networks, whether there is a cache or a worker, what runs the
+# network, and torch.
 DECLARATIONS = {
     "backbones/registry.py",
     "base.py",
@@ -28,8 +29,10 @@ DECLARATIONS = {
     "constraints.py",
     "encoder/parallel.py",
     "encoder/parameters.py",
+    "encoder/runtime.py",
     "images/options.py",
     "lazy_torch.py",
+    "workload.py",
 }
 PACKAGE = ROOT / "hypervlad"
 

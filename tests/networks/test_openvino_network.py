@@ -19,8 +19,8 @@ import hypervlad.encoder.runtime
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
 from hypervlad.backbones import build_network, register_backbone
 from hypervlad.backbones.openvino_network import OpenVINONetwork
-from hypervlad.encoder.runtime import announced
 from hypervlad.hypercolumns import feature_maps
+from hypervlad.workload import announced
 
 openvino = pytest.importorskip("openvino")
 
