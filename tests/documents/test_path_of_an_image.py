@@ -20,8 +20,8 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier
 MAX_FILES = 23
 
 # These files run as well, but neither an image nor a label passes through them: they hold
-# parameters and their checks, names of networks, whether there is a cache or a worker, what runs the
-# network, and torch.
+# parameters and their checks, names of networks, whether there is a cache or a worker, what runs
+# the network, and torch.
 DECLARATIONS = {
     "backbones/registry.py",
     "base.py",
