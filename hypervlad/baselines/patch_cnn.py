@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 from skimage.color import rgb2gray
 from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
@@ -33,6 +32,7 @@ from hypervlad.baselines.training import (
     Trainer,
     outputs_of,
 )
+from hypervlad.boosting.logistic import decided_classes, probabilities, with_exact_ties
 from hypervlad.classifier.fitting import checked_labels
 from hypervlad.constraints import (
     VERBOSE,
@@ -314,17 +314,16 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     def decision_function(self, X: Sequence[Any]) -> NDArray[np.float64]:
         """Return the log-odds (n,) of ``classes_[1]``, without dropout."""
         pixels = self.as_network_input(X)
-        return check_finite(self._log_odds(self._fitted_network(), pixels), X)
+        log_odds = check_finite(self._log_odds(self._fitted_network(), pixels), X)
+        return with_exact_ties(log_odds)
 
     def predict_proba(self, X: Sequence[Any]) -> NDArray[np.float64]:
         """Return the probabilities (n, 2) of ``classes_``."""
-        second = expit(self.decision_function(X))
-        return np.column_stack([1 - second, second])
+        return probabilities(self.decision_function(X)[:, None])
 
     def predict(self, X: Sequence[Any]) -> NDArray[Any]:
         """Return the labels (n,)."""
-        is_second = self.decision_function(X) > 0
-        return np.asarray(self.classes_[is_second.astype(int)])
+        return np.asarray(self.classes_[decided_classes(self.decision_function(X))])
 
     def as_network_input(self, X: Sequence[Any]) -> FloatArray:
         """Read patches as the network's input: (n, n_channels, patch, patch), in [0, 1]."""

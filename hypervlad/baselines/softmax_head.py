@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hypervlad.base import Array, Value
 from hypervlad.boosting.linear import fit_linear_margins
+from hypervlad.boosting.logistic import with_exact_ties
 from hypervlad.boosting.rows import TrainingRows
 from hypervlad.constraints import Number
 from hypervlad.splits import group_folds
@@ -44,7 +45,7 @@ class SoftmaxHead:
     def margins(self, features: NDArray[np.floating]) -> FloatArray:
         """Return the margins (n, n_classes) of features (n, p)."""
         standardised = (features.astype(np.float64) - self.mean) / self.scale
-        return np.asarray((standardised @ self.coef + self.intercept) / self.temperature)
+        return with_exact_ties((standardised @ self.coef + self.intercept) / self.temperature)
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return header and arrays."""

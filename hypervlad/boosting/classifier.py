@@ -25,7 +25,14 @@ from hypervlad.boosting.linear import (
     block_margins,
     fit_blocks,
 )
-from hypervlad.boosting.logistic import FloatArray, margin_offset, n_margins, probabilities
+from hypervlad.boosting.logistic import (
+    FloatArray,
+    decided_classes,
+    margin_offset,
+    n_margins,
+    probabilities,
+    with_exact_ties,
+)
 from hypervlad.boosting.rows import (
     TrainingRows,
     class_weights,
@@ -434,7 +441,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         -------
         margins : ndarray of shape (n_samples,) or (n_samples, n_classes)
             For two classes, the log odds of ``classes_[1]``; else one score per class, whose
-            softmax is `predict_proba`.
+            softmax is `predict_proba`. Margins within 1e-6 of a row's largest (for two classes, of
+            0) are equal to it, so that the last digits of a machine do not break ties.
         """
         margins = self._margins(X)
         return margins[:, 0] if margins.shape[1] == 1 else margins
@@ -453,7 +461,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         return probabilities(self._margins(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the most probable class.
+        """Return the class of the largest margin, the first one of `classes_` in a tie.
 
         Parameters
         ----------
@@ -463,8 +471,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         -------
         labels : ndarray of shape (n_samples,)
         """
-        margins = self._margins(X)
-        codes = margins.argmax(axis=1) if margins.shape[1] > 1 else (margins[:, 0] > 0).astype(int)
+        codes = decided_classes(self._margins(X))
         labels: NDArray[Any] = self.classes_[codes]
         return labels
 
@@ -565,7 +572,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             margins += features.astype(np.float64, copy=False) @ self.linear_coef_
         if self.booster_ is not None:
             margins += self.tree_margins(features)
-        return margins
+        return with_exact_ties(margins)
 
     def check_parameters(self) -> None:
         super().check_parameters()

@@ -28,6 +28,8 @@ _LOG_TEMPERATURE_BOUNDS = (np.log(0.05), np.log(50.0))
 # prior: with few, widely separated rows, margins divided by ten had a lower log loss than margins
 # of a strong penalty.
 _LOG_TEMPERATURE_SPREAD = 0.3
+# Margins that differ by less are equal: their last digits depend on processor, batch and threads.
+_TIE = 1e-6
 _MAX_ITER = 1000
 _OPTIONS = {"maxiter": _MAX_ITER, "maxls": 50, "gtol": 1e-4, "ftol": 64 * np.finfo(float).eps}
 
@@ -44,6 +46,41 @@ def probabilities(margins: FloatArray) -> FloatArray:
         return np.hstack([expit(-margins), expit(margins)])
     found: FloatArray = softmax(margins, axis=1)
     return found
+
+
+def with_exact_ties(margins: FloatArray) -> FloatArray:
+    """Return margins in which those less than 1e-6 below a row's largest are equal to it.
+
+    So the first class wins such a tie on every processor and in every batch, in `decided_classes`
+    and in the probabilities.
+
+    Parameters
+    ----------
+    margins : ndarray of shape (n,), (n, 1) or (n, n_classes)
+        The only margin of two classes is compared with 0.
+
+    Examples
+    --------
+    >>> with_exact_ties(np.array([[0.5, 0.5 + 1e-12, -1.0], [0.0, 1.0, 2.0]])).argmax(axis=1)
+    array([0, 2])
+    """
+    if margins.ndim == 1 or margins.shape[1] == 1:
+        return np.where(np.abs(margins) < _TIE, 0.0, margins)
+    largest = margins.max(axis=1, keepdims=True)
+    return np.where(margins > largest - _TIE, largest, margins)
+
+
+def decided_classes(margins: NDArray[np.floating]) -> IntArray:
+    """Return the class (n,) of the largest margin in each row, the first of equal ones.
+
+    Parameters
+    ----------
+    margins : ndarray of shape (n,), (n, 1) or (n, n_classes)
+        As from `decision_function`; one margin is that of the second of two classes.
+    """
+    if margins.ndim == 1 or margins.shape[1] == 1:
+        return (margins.ravel() > 0).astype(np.intp)
+    return np.asarray(margins.argmax(axis=1))
 
 
 def log_losses(margins: FloatArray, codes: IntArray) -> FloatArray:

@@ -25,6 +25,7 @@ from hypervlad.base import (
     seeded_clone,
 )
 from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.boosting.logistic import decided_classes, with_exact_ties
 from hypervlad.classifier.assessment import (
     SURE,
     UNREADABLE,
@@ -34,7 +35,6 @@ from hypervlad.classifier.assessment import (
     accuracy_of_read,
     judgement_of,
     label_issues,
-    most_probable,
 )
 from hypervlad.classifier.calibration import HeldOut
 from hypervlad.classifier.explanation import (
@@ -264,9 +264,11 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     def decision_function(self, images: Sequence[Any]) -> np.ndarray:
         """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two classes.
 
-        Only available if the learner has margins, as the default one does.
+        Only available if the learner has margins, as the default one does. Margins within 1e-6 of
+        the largest are equal to it.
         """
-        return self._of_read(images, self._fitted_learner().decision_function)
+        encoded = self._encode(images)
+        return encoded.with_missing(self._margins(encoded.vectors))
 
     def predict_proba(self, images: Sequence[Any]) -> np.ndarray:
         """Return class probabilities.
@@ -285,10 +287,11 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         The probabilities of an image that is unlike all training images mean little, however high
         they are. :meth:`classify` also returns which images are.
         """
-        return self._of_read(images, self._fitted_learner().predict_proba)
+        encoded = self._encode(images)
+        return encoded.with_missing(self._proba(encoded.vectors))
 
     def predict(self, images: Sequence[Any]) -> np.ndarray:
-        """Return the most probable class of each image.
+        """Return the class of each image.
 
         Parameters
         ----------
@@ -297,10 +300,11 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Returns
         -------
         ndarray of shape (n,)
-            Labels. If images were skipped (``on_error="skip"`` in the encoder), an object array
-            with None in their place.
+            The label of the largest margin, or, of a learner without margins, of the highest
+            probability; of equal ones, the first in ``classes_``. If images were skipped
+            (``on_error="skip"`` in the encoder), an object array with None in their place.
         """
-        return most_probable(self.predict_proba(images), self.classes_)
+        return self._decided(self._encode(images))
 
     def predict_set(self, images: Sequence[Any], coverage: float = 0.9) -> np.ndarray:
         """Return for each image the classes that it may belong to, with a given coverage.
@@ -654,8 +658,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """
         encoded = self._encode(images)
         self.training_.warn_of_known([image.digest for image in encoded.info])
-        predicted = most_probable(encoded.with_missing(self._proba(encoded.vectors)), self.classes_)
-        return accuracy_of_read(predicted, y, self.classes_, sample_weight)
+        return accuracy_of_read(self._decided(encoded), y, self.classes_, sample_weight)
 
     def explain(self, image: Any, *, words: Sequence[tuple[str, int]] = ()) -> Explanation:
         """Decompose the margins of an image: which positions are evidence for which class.
@@ -777,16 +780,6 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         encoded.warn()
         return encoded
 
-    def _of_read(
-        self,
-        images: Sequence[Any],
-        function: Callable[[NDArray[np.floating]], np.ndarray],
-        fill: Any = np.nan,
-    ) -> np.ndarray:
-        """Apply a function of vectors to the images that could be read."""
-        encoded = self._encode(images)
-        return encoded.with_missing(function(encoded.vectors), fill)
-
     def _fitted_learner(self) -> Any:
         check_is_fitted(self)
         return self.boosting_
@@ -856,6 +849,19 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         return judgement_of(
             self.classes_, proba, confidence, points, self.training_, threshold, is_blank
         )
+
+    def _decided(self, encoded: EncodedImages) -> NDArray[Any]:
+        """Return labels, by margins where the learner has one for each class."""
+        vectors, scores = encoded.vectors, None
+        if len(vectors) and _learner_has_margins(self):
+            margins = self._margins(vectors)  # of a support vector machine perhaps one per pair
+            if margins.ndim == 1 or margins.shape[1] == len(self.classes_):
+                scores = margins
+        labels = self.classes_[decided_classes(self._proba(vectors) if scores is None else scores)]
+        return encoded.with_missing(labels.astype(object), None) if encoded.skipped else labels
+
+    def _margins(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+        return with_exact_ties(np.asarray(self._fitted_learner().decision_function(vectors)))
 
     def _proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return probabilities by the learner, also of no image, which it may not accept."""

@@ -21,8 +21,9 @@ class OnRows:
     min_samples = 1
 
     def as_image(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return an image of one row of pixels."""
-        return row[None]
+        """Return an image with a grey square for each value, of any size, above a black bar."""
+        levels = 0.5 + np.arctan(row) / np.pi
+        return np.pad(np.kron(levels, np.ones((4, 4))), ((0, 4), (0, 0)))
 
     def as_labels(self, y: Any) -> Any:
         return y
@@ -49,7 +50,7 @@ class OnRows:
         tags.input_tags.two_d_array = True
         tags.input_tags.string = False
         if tags.classifier_tags is not None:
-            # What the blobs of a check differ in, their level, is scaled away in an image.
+            # A tiny random network is no match for the score that some checks want.
             tags.classifier_tags.poor_score = True
         return tags
 

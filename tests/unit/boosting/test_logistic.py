@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from scipy.special import expit, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from hypervlad.boosting import logistic
-from hypervlad.boosting.logistic import LogisticModel, fit_logistic
+from hypervlad.boosting import BoostedSoftmaxClassifier, logistic
+from hypervlad.boosting.logistic import (
+    LogisticModel,
+    decided_classes,
+    fit_logistic,
+    with_exact_ties,
+)
 
 
 def problem(n_classes, n=40, n_features=6, seed=0):
@@ -80,3 +88,37 @@ def test_a_start_at_the_solution_is_kept():
     np.testing.assert_allclose(
         probabilities(other.margins(X)), probabilities(model.margins(X)), atol=1e-3
     )
+
+
+@given(
+    margins=arrays(np.float64, array_shapes(min_dims=2, max_dims=2), elements=st.floats(-30, 30))
+)
+def test_margins_with_exact_ties_decide_as_their_probabilities_do(margins):
+    exact = with_exact_ties(margins)
+    assert np.abs(exact - margins).max() < 1e-6
+    np.testing.assert_array_equal(with_exact_ties(exact), exact)
+    most_probable = logistic.probabilities(exact).argmax(axis=1)
+    np.testing.assert_array_equal(decided_classes(exact), most_probable)
+
+
+@given(
+    noise=arrays(np.float64, array_shapes(min_dims=2, max_dims=2), elements=st.floats(-4e-7, 4e-7)),
+    level=st.floats(-30, 30),
+)
+@example(noise=np.array([[0.0, 1e-17, 0.0]]), level=0.0)
+def test_the_first_class_wins_a_tie_whatever_the_last_digits_are(noise, level):
+    margins = noise if noise.shape[1] == 1 else level + noise
+    assert not decided_classes(with_exact_ties(margins)).any()
+
+
+@pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_model_that_has_learnt_nothing_answers_the_first_class(n_classes):
+    y = np.repeat(["a", "b", "c"][:n_classes], 8)
+    X = np.random.default_rng(0).normal(size=(len(y), 3))
+    model = BoostedSoftmaxClassifier(n_estimators=0, random_state=0).fit(X, y)
+    model.linear_coef_ = np.zeros_like(model.linear_coef_)
+    model.linear_intercept_ = 1e-16 * np.arange(1.0, len(model.linear_intercept_) + 1)
+    assert model.predict(X).tolist() == ["a"] * len(X)
+    assert model.predict_proba(X).argmax(axis=1).tolist() == [0] * len(X)
+    assert decided_classes(model.decision_function(X)).tolist() == [0] * len(X)

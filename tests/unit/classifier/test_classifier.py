@@ -455,3 +455,33 @@ def test_a_model_with_another_learner_cannot_be_saved(
         model.save(path)
     assert path.read_bytes() == b"what was there"
     assert list(tmp_path.iterdir()) == [path]
+
+
+class _Contrary(LogisticRegression):
+    """Its probabilities contradict its margins, as those of support vector machines may."""
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        return np.asarray(super().predict_proba(X)[:, ::-1])
+
+
+class _MarginPerPair(_Contrary):
+    def decision_function(self, X: Any) -> np.ndarray:
+        return np.zeros((len(X), 5))
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_predict_follows_the_margins_of_a_learner_that_has_them(
+    model: MicrographClassifier, texture_images: Images, n_classes: int
+) -> None:
+    images, labels = texture_images
+    kept = np.flatnonzero(np.isin(labels, np.unique(labels)[-n_classes:]))
+    images, labels = [images[i] for i in kept], labels[kept]
+    model.set_params(boosting=_Contrary(C=100), calibration_size=0).fit(images, labels)
+    margins = model.decision_function(images)
+    codes = margins.argmax(axis=1) if n_classes > 2 else (margins > 0).astype(int)
+    assert model.predict(images).tolist() == model.classes_[codes].tolist() == labels.tolist()
+    with pytest.warns(TrainingImagesWarning):
+        assert model.score(images, labels) == 1
+    model.set_params(boosting=_MarginPerPair(C=100)).fit(images, labels)
+    codes = model.predict_proba(images).argmax(axis=1)
+    assert model.predict(images).tolist() == model.classes_[codes].tolist()
