@@ -17,7 +17,7 @@ from hypervlad.datasets.groups import (
     load_groups,
 )
 from hypervlad.images import ImageReadError, find_images
-from hypervlad.images.files import parts_below
+from hypervlad.images.files import is_left_out, parts_below
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, verb
 
@@ -94,7 +94,7 @@ def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
     parts = [file.relative_to(root).parts for file in found]
     files = [file for file, part in zip(found, parts, strict=True) if len(part) > 1]
     labels = [part[0] for part in parts if len(part) > 1]
-    class_folders = [p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    class_folders = [p.name for p in root.iterdir() if p.is_dir() and not is_left_out(p.name)]
     return FolderLayout(
         root=root,
         files=files,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import glob
 import io
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -26,6 +29,20 @@ IMAGE_SUFFIXES = frozenset(
         *(".png", ".bmp", ".dib", ".gif", ".webp", ".pgm", ".ppm", ".pnm", ".pbm"),
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".tif", ".tiff"),
         *(".dm3", ".dm4", ".mrc", ".mrcs", ".st", ".rec", ".ser"),
+    ]
+)
+
+#: Folders, in lower case, that storage systems and file managers keep for thumbnails, deleted
+#: files, snapshots and the like.
+SYSTEM_FOLDERS = frozenset(
+    [
+        *("@eadir", "#recycle", "#snapshot", "@tmp"),  # Synology
+        *("@recycle", "@recently-snapshot", ".@__thumb"),  # QNAP
+        *("$recycle.bin", "recycler", "system volume information"),  # Windows
+        *("__macosx", ".appledouble", ".appledb", ".trashes", ".spotlight-v100", ".fseventsd"),
+        *("lost+found", ".thumbnails", ".sh_thumbnails", ".trash-1000", ".trash"),  # Linux
+        *(".snapshot", "~snapshot", ".zfs"),  # servers
+        *(".picasaoriginals", ".dropbox.cache", ".ipynb_checkpoints", "__pycache__"),
     ]
 )
 
@@ -53,8 +70,10 @@ def find_images(
     -------
     files : list of Path
         Sorted, without duplicates. In folders and by patterns only files with a suffix of
-        ``hypervlad.images.IMAGE_SUFFIXES`` are found, without masks (``*_mask.*``) and hidden files
-        and folders.
+        ``hypervlad.images.IMAGE_SUFFIXES`` are found, without masks (``*_mask.*``), hidden files
+        and folders, and folders of the system such as ``@eaDir`` or ``lost+found``. Links to
+        folders are followed. A folder that can be reached in several ways is searched once, where
+        possible not through a link.
 
     Raises
     ------
@@ -64,7 +83,8 @@ def find_images(
     Warns
     -----
     UserWarning
-        If sub-folders cannot be read, which leaves out their images.
+        If sub-folders cannot be read, which leaves out their images. If links are left out, because
+        they lead to a folder that is searched anyway, or to nothing.
 
     Examples
     --------
@@ -79,9 +99,11 @@ def find_images(
         paths = [paths]
     include, exclude = ([p] if isinstance(p, str) else list(p) for p in (include, exclude))
     found: dict[str, Path] = {}
+    real_folder = functools.cache(os.path.realpath)
     for path in paths:
         for file in _find_one(path, include, exclude):
-            found.setdefault(os.path.normcase(os.path.abspath(file)), file)
+            place = os.path.join(real_folder(file.parent), file.name)
+            found.setdefault(os.path.normcase(place), file)
     if not found:
         raise ImageReadError("no paths were given; give at least one file, folder or pattern")
     return sorted(found.values(), key=lambda file: file.as_posix())
@@ -107,8 +129,7 @@ def _find_one(path: object, include: Sequence[str], exclude: Sequence[str]) -> l
     elif os.path.exists(text):
         return [Path(text)]
     elif glob.has_magic(text):
-        matches = [Path(match) for match in glob.glob(text, recursive=True)]
-        files = [file for file in matches if _is_image_name(file) and file.is_file()]
+        files = [file for file in _matches_of(text) if _is_image_name(file) and file.is_file()]
     else:
         raise ImageReadError(f"{text}: no such file or folder; check the path for typing errors")
     if not files:
@@ -120,7 +141,21 @@ def _find_one(path: object, include: Sequence[str], exclude: Sequence[str]) -> l
 
 
 def _walk(folder: str) -> list[Path]:
-    return [file for file in map(Path, _all_files(folder)) if _is_image_name(file)]
+    return [file for file in map(Path, list_files(folder)) if _is_image_name(file)]
+
+
+def _matches_of(pattern: str) -> list[Path]:
+    """Return what a pattern matches, shortest path first, without folders of the system."""
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts)
+    n_fixed = len(tuple(fixed))
+    matches = [Path(match) for match in glob.glob(pattern, recursive=True)]
+    # Through links to folders above, a file matches again and again.
+    matches.sort(key=lambda match: (len(match.parts), match.as_posix()))
+    return [
+        match
+        for match in matches
+        if not any(part.lower() in SYSTEM_FOLDERS for part in match.parts[n_fixed:-1])
+    ]
 
 
 def ignored_files(
@@ -138,8 +173,8 @@ def ignored_files(
     Returns
     -------
     Counter
-        Numbers of files by suffix in lower case, ``"without a suffix"``, ``"masks"`` or
-        ``"hidden"``. What is in hidden folders is not counted.
+        Numbers of files by suffix in lower case, ``"without a suffix"``, ``"masks"``, ``"hidden"``
+        or ``"in folders of the system"``. What is in other hidden folders is not counted.
 
     Examples
     --------
@@ -152,14 +187,19 @@ def ignored_files(
     """
     known = {os.path.abspath(path) for path in used}
     found: set[str] = set()
+    of_system: set[str] = set()
     for path in paths:
         text = os.fspath(path)
         if os.path.isdir(text):
-            found.update(map(os.path.abspath, _all_files(text)))
+            search = _Search.of(text)
+            found.update(map(os.path.abspath, search.files))
+            for folder in search.of_system:
+                of_system.update(map(os.path.abspath, _Search.of(folder).files))
         elif not os.path.exists(text):
-            found.update(os.path.abspath(f) for f in glob.glob(text, recursive=True))
+            found.update(os.path.abspath(file) for file in _matches_of(text))
     files = (Path(file) for file in found - known)
-    return Counter(_kind(file) for file in files if not _is_image_name(file) and file.is_file())
+    counts = Counter(_kind(file) for file in files if not _is_image_name(file) and file.is_file())
+    return counts + Counter({"in folders of the system": len(of_system)})
 
 
 def _kind(file: Path) -> str:
@@ -170,20 +210,104 @@ def _kind(file: Path) -> str:
     return "masks" if suffix in IMAGE_SUFFIXES else suffix or "without a suffix"
 
 
-def _all_files(folder: str) -> list[str]:
-    """Return all files of a folder and its sub-folders, without hidden folders."""
-    files: list[str] = []
-    errors: list[OSError] = []
-    for parent, folders, names in os.walk(folder, onerror=errors.append):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [os.path.join(parent, name) for name in names]
-    denied = [error for error in errors if not isinstance(error, FileNotFoundError)]  # deleted
-    if denied:
-        warn_user(
-            f"{folder}: {counted(len(denied), 'folder')} left out, which cannot be read "
-            f"({denied[0].strerror}): {name_some([str(error.filename) for error in denied])}",
-        )
-    return files
+def is_left_out(name: str) -> bool:
+    """Return whether a folder of this name is hidden, or one of the system."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def list_files(folder: str | os.PathLike[str]) -> list[str]:
+    """Return all files of a folder and its sub-folders, as `find_images` searches them.
+
+    Warns
+    -----
+    UserWarning
+        As `find_images`.
+    """
+    search = _Search.of(os.fspath(folder))
+    denied = [str(error.filename) for error in search.denied]
+    reason = str(search.denied[0].strerror) if denied else ""
+    for paths, what, why in (
+        (denied, "folder", f"which cannot be read ({reason})"),
+        (search.repeated, "linked folder", "whose files are found in another place"),
+        (search.broken, "link", "whose target does not exist"),
+    ):
+        if paths:
+            shown = name_some(["/".join(parts_below(Path(path), folder)) for path in paths])
+            warn_user(f"{folder}: {counted(len(paths), what)} left out, {why}: {shown}")
+    return search.files
+
+
+@dataclass
+class _Search:
+    """What a folder and its sub-folders contain.
+
+    Attributes
+    ----------
+    files : list of str
+        In no hidden folder and no folder of the system.
+    of_system : list of str
+        Folders of the system.
+    denied : list of OSError
+        Of folders that cannot be read.
+    repeated : list of str
+        Links to folders that were searched before.
+    broken : list of str
+        Links to nothing, other than those named like an image, which fails when it is read.
+    """
+
+    files: list[str] = field(default_factory=list)
+    of_system: list[str] = field(default_factory=list)
+    denied: list[OSError] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, folder: str) -> _Search:
+        """Search a folder: first without links, then through each link that leads to a new one."""
+        found = cls()
+        places: set[Any] = set()
+        links = found._search(folder, places)
+        while links:  # sorted, so that the order on the disk does not matter
+            links += found._search(links.pop(0), places)
+            links.sort()
+        return found
+
+    def _search(self, start: str, places: set[Any]) -> list[str]:
+        """Search a folder that is at none of the places, and return the links to folders in it."""
+        links: list[str] = []
+        for parent, folders, names in os.walk(start, onerror=self._note):
+            place = _place_of(parent)
+            if place in places:
+                self.repeated.append(parent)
+                folders.clear()
+                continue
+            places.add(place)
+            paths = {name: os.path.join(parent, name) for name in sorted(folders)}
+            self.of_system += [p for name, p in paths.items() if name.lower() in SYSTEM_FOLDERS]
+            shown = [name for name in paths if not is_left_out(name)]
+            links += [paths[name] for name in shown if _is_link(paths[name])]
+            folders[:] = [name for name in shown if not _is_link(paths[name])]
+            for name in names:
+                path = os.path.join(parent, name)
+                is_file = _is_image_name(Path(name)) or not os.path.islink(path)
+                (self.files if is_file or os.path.exists(path) else self.broken).append(path)
+        return links
+
+    def _note(self, error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # deleted meanwhile
+            self.denied.append(error)
+
+
+def _place_of(folder: str) -> Any:
+    """Return what identifies a folder, whichever way leads to it."""
+    status = os.stat(folder)
+    # Some file systems of Windows have no numbers of files.
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)
+
+
+def _is_link(folder: str) -> bool:
+    is_junction = getattr(os.path, "isjunction", None)  # from Python 3.12, which does not follow it
+    return os.path.islink(folder) or (is_junction is not None and is_junction(folder))
 
 
 def _matches(path: Path, include: Sequence[str], exclude: Sequence[str]) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hypervlad.images.banner import MAX_SHARE
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.files import IMAGE_SUFFIXES
+from hypervlad.images.files import IMAGE_SUFFIXES, list_files
 from hypervlad.images.formats import is_partly_transparent
 from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.images.reading import image_name, read_stored
@@ -141,7 +141,7 @@ def find_masks(
     if not folder.is_dir():
         raise ImageReadError(f"{folder}: no such folder of masks")
     masks_by_name: dict[str, list[Path]] = {}
-    for file in sorted(folder.rglob("*")):
+    for file in sorted(map(Path, list_files(folder))):
         if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
             name = file.relative_to(folder).with_suffix("").as_posix().removesuffix("_mask")
             masks_by_name.setdefault(name, []).append(file)

@@ -24,7 +24,7 @@ from hypervlad.images import (
     read_micrographs,
 )
 from hypervlad.images.errors import list_reasons
-from hypervlad.images.files import encode_jpeg
+from hypervlad.images.files import encode_jpeg, ignored_files
 from hypervlad.images.reading import relative_names
 
 GREY = np.random.default_rng(0).integers(0, 256, (10, 12), dtype=np.uint8)
@@ -91,11 +91,88 @@ def test_suffixes_are_lower_case_and_dotted():
     )
 
 
-@pytest.mark.skipif(not hasattr(os, "symlink") or os.name == "nt", reason="needs symbolic links")
-def test_a_loop_of_links_ends(folder):
-    (folder / "sub" / "loop").symlink_to(folder, target_is_directory=True)
+LINKS = pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+REPEATED = "linked folders? left out, whose files are found in another place"
 
-    assert names(find_images(folder), folder) == ALL
+
+def link(place: Path, target: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(target, target_is_directory=True)
+
+
+@LINKS
+def test_a_loop_of_links_ends(folder):
+    link(folder / "sub" / "loop", folder)
+    with pytest.warns(UserWarning, match=f"1 {REPEATED}: sub/loop$"):
+        assert names(find_images(folder), folder) == ALL
+    assert sorted(find_images(f"{folder}/**/*.*")) == sorted(folder / name for name in ALL)
+
+
+@LINKS
+def test_links_to_folders_are_followed(tmp_path):
+    """Classes that are links, folders inside that are, links in linked folders, the root itself."""
+    for name in ("disk/fibre/1.png", "disk/more/2.png", "disk/far/3.png", "set/matrix/4.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    link(tmp_path / "set" / "fibre", tmp_path / "disk" / "fibre")
+    link(tmp_path / "set" / "matrix" / "more", tmp_path / "disk" / "more")
+    link(tmp_path / "disk" / "more" / "far", Path("..") / "far")
+    link(tmp_path / "root", tmp_path / "set")
+    expected = ["fibre/1.png", "matrix/4.png", "matrix/more/2.png", "matrix/more/far/3.png"]
+    assert names(find_images(tmp_path / "set"), tmp_path / "set") == expected
+    assert names(find_images(tmp_path / "root"), tmp_path / "root") == expected
+    found = find_images([f"{tmp_path}/set/**/*.png", tmp_path / "root", tmp_path / "set"])
+    assert {file.resolve() for file in found} == {
+        file.resolve() for file in (tmp_path / "disk").rglob("*.png")
+    } | {(tmp_path / "set" / "matrix" / "4.png").resolve()}
+    assert len(found) == 4
+
+
+@LINKS
+def test_a_folder_with_several_names_is_searched_where_it_is(tmp_path):
+    """Whatever the order: its images would be in two classes, and in training and in test."""
+    (tmp_path / "set" / "z").mkdir(parents=True)
+    (tmp_path / "set" / "z" / "1.png").touch()
+    link(tmp_path / "set" / "a", tmp_path / "set" / "z")
+    link(tmp_path / "set" / "zz" / "again", tmp_path / "set" / "z")
+    with pytest.warns(UserWarning, match=f"2 {REPEATED}: a, zz/again$"):
+        assert names(find_images(tmp_path / "set"), tmp_path / "set") == ["z/1.png"]
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "2.png").touch()
+    for name in ("c", "b"):
+        link(tmp_path / "other" / name, tmp_path / "far")
+    with pytest.warns(UserWarning, match=f"1 {REPEATED}: c$"):
+        assert names(find_images(tmp_path / "other"), tmp_path / "other") == ["b/2.png"]
+
+
+@LINKS
+def test_links_to_nothing_are_named(tmp_path):
+    (tmp_path / "1.png").touch()
+    link(tmp_path / "session2", tmp_path / "unplugged")
+    link(tmp_path / "lost.png", tmp_path / "deleted.png")
+    with pytest.warns(UserWarning, match="1 link left out, whose target does not exist: session2$"):
+        found = find_images(tmp_path)
+    assert names(found, tmp_path) == ["1.png", "lost.png"]  # which fails with its name when read
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("@eaDir/1.png", "a/@eaDir/2.png/SYNOPHOTO_THUMB_M.jpg", "lost+found/x.jpg"),
+        *("$RECYCLE.BIN/x.png", "System Volume Information/x.png", "__MACOSX/a/1.png"),
+        *(".thumbnails/x.png", ".AppleDouble/1.png", "#recycle/x.png", "@Recycle/a/x.tif"),
+        *(".Trash-1000/files/1.png", "#snapshot/x.png", ".ipynb_checkpoints/1.png"),
+    ],
+)
+def test_thumbnails_and_deleted_files_are_no_images(tmp_path, name):
+    (tmp_path / "images" / name).parent.mkdir(parents=True)
+    (tmp_path / "images" / name).touch()
+    (tmp_path / "images" / "1.png").touch()
+    for given in (tmp_path / "images", f"{tmp_path}/images/**/*", f"{tmp_path}/*/*"):
+        assert names(find_images(given), tmp_path / "images") == ["1.png"]
+    assert ignored_files([tmp_path / "images"]) == {"in folders of the system": 1}
+    given = (tmp_path / "images" / name).parent  # by the user's own choice
+    assert names(find_images(given), given) == [Path(name).name]
 
 
 @pytest.mark.parametrize(
