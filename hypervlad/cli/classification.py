@@ -301,6 +301,7 @@ def evaluate(
       hypervlad evaluate model.hvlad test_images/ -o report/ --groups groups.csv
     """
     from hypervlad.datasets import load_image_folder
+    from hypervlad.images.files import composed
     from hypervlad.images.reading import relative_names
     from hypervlad.reports import report_on_model
     from hypervlad.reports.evaluation import check_report_folder
@@ -313,7 +314,7 @@ def evaluate(
     classifier = load_classifier(
         model, weights, device=device, on_error=on_error.value, quiet=quiet, cache=cache
     )
-    known = [str(label) for label in classifier.classes_]
+    known = {composed(str(label)): label for label in classifier.classes_}
     if set(known).isdisjoint(data.target_names):
         raise ValueError(
             f"{folder}: the model knows none of its classes ({', '.join(data.target_names)}), but "
@@ -330,7 +331,7 @@ def evaluate(
             output,
             classifier,
             data.images,
-            data.target,
+            [known.get(label, label) for label in data.target.tolist()],
             groups=data.groups,
             names=relative_names(data.images, data.root),
             title=f"{model.name} on {source}",
@@ -530,13 +531,15 @@ def _warn_of_unlike(files: Sequence[Path], unlike: Iterable[bool]) -> None:
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
     """Return a model's labels by their names on the command line."""
-    label_of = {str(label): label for label in known}
+    from hypervlad.images.files import composed
+
+    label_of = {composed(str(label)): label for label in known}
     for name in names:
-        if name not in label_of:
+        if composed(name) not in label_of:
             raise ValueError(
                 f"the model has no class {name!r}; its classes: {', '.join(label_of)}."
             )
-    return [label_of[name] for name in names]
+    return [label_of[composed(name)] for name in names]
 
 
 def print_result(lines: Sequence[str], index: Path) -> None:

@@ -21,7 +21,12 @@ from hypervlad.datasets.copies import (
     group_copies,
     make_thumbnail,
 )
-from hypervlad.datasets.folder import FolderLayout, alike_classes, check_classes
+from hypervlad.datasets.folder import (
+    FolderLayout,
+    alike_classes,
+    check_classes,
+    names_in_several_forms,
+)
 from hypervlad.datasets.groups import ImageFolderError
 from hypervlad.datasets.loading import scan_images
 from hypervlad.datasets.report import (
@@ -511,6 +516,12 @@ def _about_classes(report: FolderReport, layout: FolderLayout) -> list[str]:
         sentences.append(
             f"The {_classes(alike)} differ only in upper and lower case. They are separate classes "
             "to a model: spell them alike if they are one."
+        )
+    same = names_in_several_forms(layout)
+    if same:
+        sentences.append(
+            f"Stored in several Unicode forms: {name_some(same)}. macOS writes accents in another "
+            "way than other systems. Such folders are one class; give these names one form."
         )
     small = [
         f"{name} ({count})"

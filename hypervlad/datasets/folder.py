@@ -17,7 +17,7 @@ from hypervlad.datasets.groups import (
     load_groups,
 )
 from hypervlad.images import ImageReadError, find_images
-from hypervlad.images.files import is_left_out, parts_below
+from hypervlad.images.files import composed, is_left_out, parts_below
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, verb
 
@@ -33,7 +33,7 @@ class FolderLayout:
         Images inside class folders, sorted by their path under ``root`` with forward slashes, so
         that the order is the same on every system.
     labels : list of str
-        Name of the first folder below ``root``, for each image.
+        Name of the first folder below ``root``, for each image, in composed Unicode.
     loose : list of Path
         Images directly in ``root``, which have no class.
     empty_classes : list of str
@@ -93,8 +93,9 @@ def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
     found.sort(key=lambda file: file.relative_to(root).as_posix())
     parts = [file.relative_to(root).parts for file in found]
     files = [file for file, part in zip(found, parts, strict=True) if len(part) > 1]
-    labels = [part[0] for part in parts if len(part) > 1]
-    class_folders = [p.name for p in root.iterdir() if p.is_dir() and not is_left_out(p.name)]
+    labels = [composed(part[0]) for part in parts if len(part) > 1]
+    folders = [p.name for p in root.iterdir() if p.is_dir() and not is_left_out(p.name)]
+    class_folders = map(composed, folders)
     return FolderLayout(
         root=root,
         files=files,
@@ -133,6 +134,16 @@ def check_classes(layout: FolderLayout) -> None:
         )
 
 
+def names_in_several_forms(layout: FolderLayout) -> list[str]:
+    """Return the paths of files and folders that exist in several Unicode forms, sorted."""
+    spellings = defaultdict(set)
+    for file in layout.files:
+        parts = parts_below(file, layout.root)
+        for n in range(1, len(parts) + 1):
+            spellings[composed("/".join(parts[:n]))].add("/".join(parts[:n]))
+    return sorted(name for name, stored in spellings.items() if len(stored) > 1)
+
+
 def alike_classes(labels: Iterable[str]) -> list[str]:
     """Return the classes that differ from another one only in upper and lower case, sorted."""
     spellings = defaultdict(list)
@@ -161,6 +172,14 @@ def warn_of_oddities(layout: FolderLayout) -> None:
         warn_user(
             f"{layout.table or layout.root}: the classes {name_some(alike)} differ only in upper "
             "and lower case, and are separate classes; spell them alike if they are one.",
+            ImageFolderWarning,
+        )
+    same = names_in_several_forms(layout)
+    if same:
+        warn_user(
+            f"{layout.table or layout.root}: stored in several Unicode forms: {name_some(same)}. "
+            "macOS writes accents in another way than other systems. Folders of one name are one "
+            "class; check whether their images are copies.",
             ImageFolderWarning,
         )
     if layout.empty_classes:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.images.files import parts_below, path_parts
+from hypervlad.images.files import composed, parts_below, path_parts
 from hypervlad.tables import original_cell
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, verb
@@ -84,7 +84,7 @@ def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
                 "goes into double quotes."
             )
         check_text(path, number, cells[group_column])
-        rows.append(GroupRow(cells[path_column], cells[group_column].strip(), number))
+        rows.append(GroupRow(cells[path_column], composed(cells[group_column].strip()), number))
     if not rows:
         raise ImageFolderError(f"{path}: a header and nothing below it; expected path and group.")
     return rows
@@ -97,7 +97,8 @@ def match_groups(
 
     A row matches an image if its path is the end of the image's full path, or if it ends in the
     image's path under ``root`` (a file of groups from another machine). Only whole names match:
-    ``1.png`` does not match ``11.png``. Backslashes count as slashes.
+    ``1.png`` does not match ``11.png``. Backslashes count as slashes, and Unicode forms of one
+    name are the same, unless there is an image of each.
 
     Parameters
     ----------
@@ -120,9 +121,9 @@ def match_groups(
     """
     by_name: dict[str, list[int]] = defaultdict(list)
     for i, file in enumerate(files):
-        by_name[file.name].append(i)
+        by_name[composed(file.name)].append(i)
     full = [path_parts(file.absolute().as_posix()) for file in files]
-    short = [parts_below(file, root) for file in files]
+    short = [path_parts("/".join(parts_below(file, root))) for file in files]
     matched: dict[int, GroupRow] = {}
     unused = []
     for row in rows:
@@ -134,6 +135,9 @@ def match_groups(
                 if _ends_with(full[i], parts) or _ends_with(parts, short[i])
             ]
             hits = [i for i in hits if short[i] == parts] or hits
+        if len(hits) > 1:
+            stored = row.path.strip().replace("\\", "/")
+            hits = [i for i in hits if files[i].as_posix().endswith(stored)] or hits
         if not hits:
             unused.append(f"{row.path} (line {row.line})")
         elif len(hits) > 1:

@@ -17,6 +17,7 @@ from hypervlad.datasets.groups import (
     find_columns,
     read_cells,
 )
+from hypervlad.images.files import composed, find_as_named
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, verb
 
@@ -96,8 +97,8 @@ def _read_rows(table: Path) -> list[_Row]:
         _Row(
             number,
             path,
-            label.strip(),
-            group and group.strip(),
+            composed(label.strip()),
+            group and composed(group.strip()),
             source.strip().lower() == MODEL_SOURCE,
             _file_at(table.parent, path),
         )
@@ -121,9 +122,14 @@ def _check_filled(table: Path, name: str, numbers: Sequence[int], values: Sequen
 
 
 def _file_at(folder: Path, text: str) -> Path:
-    """Return the file that a path means: as written, without spaces around it, with slashes."""
-    tried = [folder / each for each in (text, text.strip(), text.strip().replace("\\", "/"))]
-    return next((file for file in tried if os.path.exists(file)), tried[-1])
+    """Return the file that a path means.
+
+    As written, without spaces around it, with slashes, or in another Unicode form.
+    """
+    clean = text.strip().replace("\\", "/")
+    tried = [folder / each for each in (text, text.strip(), clean)]
+    found = next((file for file in tried if os.path.exists(file)), None)
+    return found or find_as_named(folder, clean) or tried[-1]
 
 
 def _distinct(table: Path, rows: Sequence[_Row]) -> list[_Row]:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 
 from hypervlad.encoder.parallel import absolute_path
 from hypervlad.images import ImageReadError, check_image_list, find_images
+from hypervlad.images.files import composed
 from hypervlad.wording import counted
 
 #: Size in bytes and modification time (ns) of a file; None for an array or a missing file.
@@ -141,7 +142,7 @@ def _of_folder(
     base = folder if root is None else Path(root)
     files = find_images(folder, include=include, exclude=exclude)
     inside = [file.relative_to(folder).parts for file in files]
-    named = [parts[0] if len(parts) > 1 else None for parts in inside]
+    named = [composed(parts[0]) if len(parts) > 1 else None for parts in inside]
     return Source(_items(files, base, named), len(files))
 
 

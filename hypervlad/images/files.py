@@ -8,6 +8,7 @@ import glob
 import io
 import itertools
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -314,7 +315,7 @@ def _matches(path: Path, include: Sequence[str], exclude: Sequence[str]) -> bool
     def matches(pattern: str) -> bool:
         text = path.as_posix() if "/" in pattern else path.name
         # Instruments write .TIF as well as .tif.
-        return fnmatch.fnmatchcase(text.lower(), pattern.lower())
+        return fnmatch.fnmatchcase(composed(text).lower(), composed(pattern).lower())
 
     return (not include or any(map(matches, include))) and not any(map(matches, exclude))
 
@@ -334,9 +335,36 @@ def parts_below(file: Path, root: str | os.PathLike[str]) -> tuple[str, ...]:
         return path_parts(file.absolute().as_posix())
 
 
+def composed(name: str) -> str:
+    """Return a name in the form in which names are compared: composed Unicode (NFC).
+
+    macOS writes letters with accents as two characters, other systems as one.
+
+    Examples
+    --------
+    >>> composed("Fa\u0308den") == "F\u00e4den"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
+
+
+def find_as_named(folder: str | os.PathLike[str], path: str) -> Path | None:
+    """Return the file or folder that a relative path means, in whichever Unicode form it is stored.
+
+    None if there is none.
+    """
+    found = os.fspath(folder)
+    for part in PurePosixPath(path).parts:
+        forms = dict.fromkeys((part, composed(part), unicodedata.normalize("NFD", part)))
+        places = (os.path.join(found, form) for form in forms)
+        if not (found := next(filter(os.path.exists, places), "")):
+            return None
+    return Path(found)
+
+
 def path_parts(path: str) -> tuple[str, ...]:
-    """Return the parts of a path in a table, whichever slashes it is written with."""
-    clean = PurePosixPath(path.replace("\\", "/"))
+    """Return the composed parts of a path in a table, whichever slashes it is written with."""
+    clean = PurePosixPath(composed(path).replace("\\", "/"))
     return tuple(part for part in clean.parts if part not in ("/", "."))
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hypervlad.images.banner import MAX_SHARE
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.files import IMAGE_SUFFIXES, list_files
+from hypervlad.images.files import IMAGE_SUFFIXES, composed, list_files
 from hypervlad.images.formats import is_partly_transparent
 from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.images.reading import image_name, read_stored
@@ -144,6 +144,7 @@ def find_masks(
     for file in sorted(map(Path, list_files(folder))):
         if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
             name = file.relative_to(folder).with_suffix("").as_posix().removesuffix("_mask")
+            name = composed(name)
             masks_by_name.setdefault(name, []).append(file)
     found = [_mask_of(Path(image), masks_by_name, root) for image in images]
     if not any(found):
@@ -174,7 +175,7 @@ def _mask_of(
     if root is not None and Path(root) in image.parents:
         below = image.relative_to(root)
     names = [  # longest first
-        "/".join(parts[start:])
+        composed("/".join(parts[start:]))
         for start in range(len(below.parts))
         for parts in (below.parts, below.with_suffix("").parts)
     ]

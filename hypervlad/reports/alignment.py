@@ -6,7 +6,6 @@ import csv
 import math
 import os
 import time
-import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +20,7 @@ from hypervlad.displays.figures import save_png
 from hypervlad.displays.orientation import OrientationDisplay
 from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
 from hypervlad.files import replace_when_complete
+from hypervlad.images.files import composed
 from hypervlad.reports.maps import write_tiff
 from hypervlad.tables import read_table, write_table
 from hypervlad.user_warnings import warn_user
@@ -349,7 +349,7 @@ def _is_below(name: str) -> bool:
 
 
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    return composed(name).casefold()
 
 
 def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:

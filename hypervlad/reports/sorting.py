@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import shutil
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 
 from hypervlad.classifier import AMBIGUOUS, OUT_OF_DISTRIBUTION, Classification
 from hypervlad.files import move_to_new_name, refuse_link
+from hypervlad.images.files import composed
 from hypervlad.reports.classified_page import kinds_of
 
 UNSURE, UNLIKE_TRAINING = "unsure", "unlike_training"
@@ -167,7 +167,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    return composed(name).casefold()
 
 
 def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path, bool]:
