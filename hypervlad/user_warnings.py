@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-_CALLERS = ("sklearn", "joblib")  # what calls estimators for the user
+_CALLERS = ("sklearn", "joblib", "contextlib")  # what calls estimators for the user
 
 
 def warn_user(message: Warning | str, category: type[Warning] = UserWarning) -> None:

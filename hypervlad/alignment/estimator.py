@@ -40,6 +40,7 @@ from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, check_image_list
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, warn_skipped
+from hypervlad.lazy_torch import usual_torch
 from hypervlad.splits import check_groups, joined_groups
 from hypervlad.user_warnings import warn_user
 from hypervlad.windows.dataset import (
@@ -166,6 +167,7 @@ class AlignmentClassifier(ImageEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @usual_torch()
     def fit(
         self, images: Sequence[Any], y: Sequence[Any], *, groups: ArrayLike | None = None
     ) -> AlignmentClassifier:
@@ -326,6 +328,7 @@ class AlignmentClassifier(ImageEstimator):
         warn_skipped(skipped, len(images))
         return fractions
 
+    @usual_torch()
     def score(self, images: Sequence[Any], y: Sequence[Any]) -> float:
         """Return the accuracy over the windows that have fibres and a known label.
 
@@ -390,6 +393,7 @@ class AlignmentClassifier(ImageEstimator):
             options = replace(options, banner="keep", page=0, channel=channel)
         return _grey_reader(options)
 
+    @usual_torch()
     def _proba(self, image: PreparedImage, tiles: TileGrid) -> NDArray[np.float64]:
         check_value("tile_size", self.tile_size, self._parameter_constraints["tile_size"])
         vectors = TurnInvariantVectors(self.encoder_, self.tile_size)(image, tiles)

@@ -29,7 +29,7 @@ from hypervlad.backbones.weights import (
     load_into,
     read_state_dict,
 )
-from hypervlad.lazy_torch import torch
+from hypervlad.lazy_torch import torch, usual_torch
 from hypervlad.modelfile import ModelFileError
 
 if TYPE_CHECKING:
@@ -220,6 +220,7 @@ class TappedNetwork:
         """What runs it, unless OpenVINO cannot."""
         return "torch" if self._converted is None else "openvino"
 
+    @usual_torch()
     def __call__(self, batch: torch.Tensor) -> list[torch.Tensor]:
         """Run the network once.
 
@@ -240,6 +241,7 @@ class TappedNetwork:
                 return [layer.permute(0, 3, 1, 2) for layer in found]
         return self.in_torch(batch)
 
+    @usual_torch()
     def in_torch(self, batch: torch.Tensor) -> list[torch.Tensor]:
         """Run the network once, in torch."""
         # Tensors made in a caller's inference mode have no version counters.
@@ -255,6 +257,7 @@ class TappedNetwork:
                 maps, _ = self._forward(batch)
         return [maps[tap] for tap in self.taps]
 
+    @usual_torch()
     def stride(self, n_channels: int = 3) -> int | None:
         """Return the stride of `reach`, at the cost of one pass; it is measured once."""
         if n_channels not in self._strides:
@@ -262,6 +265,7 @@ class TappedNetwork:
             self._strides[n_channels] = math.lcm(*strides) if strides else None
         return self._strides[n_channels]
 
+    @usual_torch()
     def reach(self, n_channels: int = 3) -> Reach | None:
         """Return the receptive field, as `reach_of` does; it is measured once."""
         if n_channels not in self._reaches:
@@ -324,6 +328,7 @@ def _network_for(
     return TappedNetwork(own, taps, digest)
 
 
+@usual_torch()
 def build_network(
     name: str,
     weights: str | os.PathLike[str] | Mapping[str, torch.Tensor] = "pretrained",
@@ -407,6 +412,7 @@ def _is_random(weights: object) -> bool:
     return isinstance(weights, str) and weights == "random"
 
 
+@usual_torch()
 def _module_without_weights(backbone: Backbone, random: bool) -> torch.nn.Module:
     """Build the module without its head; on the meta device if weights will be assigned."""
     on_meta = backbone.torchvision_name is not None and not random
@@ -426,6 +432,7 @@ def _module_without_weights(backbone: Backbone, random: bool) -> torch.nn.Module
     return module
 
 
+@usual_torch()
 def _shapes_of(backbone: Backbone) -> torch.nn.Module:
     """Build a module for its shapes alone: on the meta device, if its builder can do that."""
     if backbone.torchvision_name is not None:
@@ -446,6 +453,7 @@ def _state_dict(
 
 
 @functools.cache
+@usual_torch()
 def map_channels(backbone: Backbone, tap: str, image_size: int) -> int:
     """Return the number of channels of a tap's maps of square images, without any weights."""
     network = TappedNetwork(_shapes_of(backbone).eval(), [tap], digest="")

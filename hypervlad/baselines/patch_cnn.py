@@ -48,6 +48,7 @@ from hypervlad.encoder.encoding import check_finite
 from hypervlad.images import ImageReadError, ReadOptions, check_image_list, read_micrographs
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name
+from hypervlad.lazy_torch import usual_torch
 from hypervlad.splits import holdout_split
 from hypervlad.windows import ANOMALOUS, NORMAL, map_from_patches, patch_positions, patches_at
 
@@ -218,6 +219,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @usual_torch()
     def fit(
         self,
         X: Sequence[Any],
@@ -331,6 +333,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         options = _patch_options(self.read_options)
         return _read_patches(check_image_list(X), options, self.patch_, self.n_channels_)
 
+    @usual_torch()
     def activations(self, patch: Any) -> list[NDArray[np.float32]]:
         """Return each convolution's activations (filters, h, w), after ReLU, for a patch."""
         pixels = torch.from_numpy(self.as_network_input([patch])[0])
@@ -440,6 +443,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
             )
         return rows, held_out
 
+    @usual_torch()
     def _log_odds(self, network: torch.nn.Module, patches: FloatArray) -> NDArray[np.float64]:
         """Return the log-odds of the second class for patches (n, C, p, p)."""
         device = check_device(self.device)
@@ -447,6 +451,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         batches = (part.to(device) for part in torch.from_numpy(patches).split(n_batch))
         return outputs_of(network, batches)[:, 0].numpy()
 
+    @usual_torch()
     def _fitted_network(self) -> torch.nn.Sequential:
         with torch.device("meta"):  # its initial weights are replaced
             network = build_patch_network(**vars(self.architecture_))

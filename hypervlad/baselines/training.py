@@ -299,6 +299,7 @@ class Trainer:
         self.best: dict[str, torch.Tensor] = {}
         self._rates = [group["lr"] for group in optimiser.param_groups]
 
+    @torch.enable_grad()
     def fit(self, training: Samples, validation: Samples, *, verbose: bool = False) -> Curves:
         """Train to the end, and leave the network with the weights of its best epoch.
 

@@ -71,6 +71,7 @@ from hypervlad.encoder.network_source import (
 )
 from hypervlad.images import ReadOptions, check_image_list
 from hypervlad.images.options import check_read_options
+from hypervlad.lazy_torch import usual_torch
 from hypervlad.splits import check_column, holdout_split, joined_groups
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
@@ -347,6 +348,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @usual_torch()
     def fit(
         self, images: Sequence[Any], y: Sequence[Any], *, groups: Sequence[Any] | None = None
     ) -> TransferClassifier:
@@ -658,6 +660,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
             )
         return rows, held_out
 
+    @usual_torch()
     def _encode(self, images: Sequence[Any]) -> EncodedImages:
         """Return the averaged features of images, with a warning of those that were skipped."""
         check_is_fitted(self)

@@ -52,6 +52,7 @@ from hypervlad.images import ImageDigests, check_image_list
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name
+from hypervlad.lazy_torch import usual_torch
 from hypervlad.splits import check_groups
 from hypervlad.user_warnings import warn_user
 from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid, patches_at
@@ -245,6 +246,7 @@ class PatchDefectScorer(ImageEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @usual_torch()
     def fit(
         self,
         images: Sequence[Any],
@@ -364,6 +366,7 @@ class PatchDefectScorer(ImageEstimator):
         """
         return self.find(image).mask
 
+    @usual_torch()
     def find(self, image: Any) -> Finding:
         """Return an image's map with its defective regions, at ``threshold_``.
 
@@ -391,6 +394,7 @@ class PatchDefectScorer(ImageEstimator):
         """
         return np.asarray(expit(self.score_map(image)), dtype=np.float32)
 
+    @usual_torch()
     def score_patches(
         self, image: Any, patch: int | None = None
     ) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
@@ -427,6 +431,7 @@ class PatchDefectScorer(ImageEstimator):
 
     # --- many images ---------------------------------------------------------------------------
 
+    @usual_torch()
     def score_samples(self, images: Sequence[Any]) -> NDArray[np.float64]:
         """Return the score of each image.
 

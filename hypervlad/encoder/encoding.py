@@ -19,7 +19,7 @@ from hypervlad.encoder.parameters import EncoderParams
 from hypervlad.hypercolumns import feature_maps, hypercolumns_at, turned
 from hypervlad.images import SkippedImage
 from hypervlad.images.reading import image_name
-from hypervlad.lazy_torch import torch
+from hypervlad.lazy_torch import torch, usual_torch
 from hypervlad.modelfile import ModelFileError
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, reason_of, verb
@@ -318,6 +318,7 @@ class BatchEncoder:
     normalize: Sequence[vlad.Normalization]
     seed: int
 
+    @usual_torch()
     def __call__(self, batch: Batch) -> np.ndarray:
         """Return the vectors of a batch, (B, n_features)."""
         copies = (turned(batch.tensors, turn) for turn in range(self.turns))

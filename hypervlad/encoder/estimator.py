@@ -59,6 +59,7 @@ from hypervlad.encoder.runtime import (
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import check_image_list
 from hypervlad.images.options import check_read_options
+from hypervlad.lazy_torch import usual_torch
 from hypervlad.workload import announced
 
 _BACKBONE = "backbone."  # before the names of the network's tensors in a model file
@@ -311,6 +312,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         """
         return self.fit_checked(check_image_list(images))
 
+    @usual_torch()
     def fit_checked(
         self, images: list[Any], fit_codebook: FitCodebook = fit_sampled_codebook
     ) -> HypercolumnVLAD:
@@ -381,6 +383,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         check_is_fitted(self)
         return self.encode_checked(check_image_list(images))
 
+    @usual_torch()
     def encode_checked(self, images: list[Any]) -> EncodedImages:
         """Do the same as :meth:`encode` for a list from `check_image_list`."""
         self.check_run_parameters()
@@ -423,6 +426,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         encoded.warn()
         return encoded.with_missing()
 
+    @usual_torch()
     def codeword_maps(self, image: Any) -> np.ndarray:
         """Return the codeword at every position of an image.
 
@@ -485,6 +489,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             "normalize": list(params.normalize),
         }
 
+    @usual_torch()
     def explain_vector(
         self, image: Any, weights: np.ndarray, codewords: Sequence[tuple[str, int]] = ()
     ) -> ImageEvidence:
@@ -608,6 +613,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         """Return what reads images; with ``verify``, also files that `memory` knows."""
         return self._loader(self.fitted_params_, self.preprocessing_, verify)
 
+    @usual_torch()
     def batch_encoder(self) -> BatchEncoder:
         """Return what encodes batches."""
         params, network = self.fitted_params_, self.network()
@@ -667,6 +673,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         own.weights = absolute_path(self.weights)
         return own
 
+    @usual_torch()
     def torch_codebook(self) -> TorchCodebook:
         """Return the codebook on ``device``."""
         return TorchCodebook(self.codebook_, check_device(self.device))

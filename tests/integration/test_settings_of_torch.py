@@ -1,0 +1,139 @@
+"""Other libraries of the process may change torch's defaults; answers stay the same."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.tiny import make_tiny_encoder
+
+import hypervlad
+from hypervlad import (
+    AlignmentClassifier,
+    HypercolumnVLAD,
+    MicrographClassifier,
+    PatchDefectScorer,
+    extract_features,
+)
+from hypervlad.backbones import build_network, tap_names
+from hypervlad.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.lazy_torch import usual_torch
+
+WINDOWS = HypercolumnVLAD(
+    "tiny", weights="random", taps=["1"], image_size=None, n_codewords=2, layer_components=2
+)
+
+
+def classifier(images: list[Any], labels: Any, folder: Path) -> list[Any]:
+    model = MicrographClassifier(make_tiny_encoder(), random_state=0).fit(images, labels)
+    model.save(folder / "model.hvlad")
+    loaded = hypervlad.load(folder / "model.hvlad")
+    evidence = loaded.explain(images[0]).maps
+    maps = model.encoder_.codeword_maps(images[0])
+    judged = loaded.judge(images, max_error=0.5).proba
+    return [model.predict_proba(images), loaded.predict_proba(images), evidence, maps, judged]
+
+
+def scorer(images: list[Any], labels: Any, folder: Path) -> list[Any]:
+    model = PatchDefectScorer(WINDOWS, patch=4, stride=2, n_codewords=2, random_state=0)
+    model.fit(images[:8])
+    masks = [np.arange(24)[None, :] < 6 + np.zeros((20, 1)) for _ in range(8)]
+    labelled = PatchDefectScorer(WINDOWS, patch=4, stride=2, random_state=0)
+    labelled.fit(images[:8], masks=masks)
+    maps = [each.score_map(images[9]) for each in (model, labelled)]
+    return [model.score_samples(images), labelled.score_samples(images), *maps]
+
+
+def alignment(images: list[Any], labels: Any, folder: Path) -> list[Any]:
+    model = AlignmentClassifier(WINDOWS, window=8, random_state=0)
+    model.fit(images[:12], [label == "stripes" for label in labels[:12]])
+    return [model.predict(images[12:16])]
+
+
+def transfer(images: list[Any], labels: Any, folder: Path) -> list[Any]:
+    found = []
+    for mode in ("features", "finetune"):
+        model = TransferClassifier(
+            "tiny", mode=mode, weights="random", image_size=16, max_epochs=2, random_state=0
+        )
+        found.append(model.fit(images, labels).predict_proba(images))
+    return found
+
+
+def patches(images: list[Any], labels: Any, folder: Path) -> list[Any]:
+    model = PatchCNNClassifier(
+        filters=(2,), kernel_sizes=(3,), n_dense=4, max_epochs=2, random_state=0
+    )
+    cut = [image[:12, :12] for image in images]
+    model.fit(cut, [label == "flat" for label in labels])
+    return [model.predict_proba(cut), *model.activations(cut[0]), model.score_map(images[0])]
+
+
+def features(images: list[Any], labels: Any, folder: Path) -> list[Any]:
+    encoder = make_tiny_encoder().fit(images)
+    vectors, _ = extract_features(images, encoder)
+    network = build_network("tiny", "random")
+    assert tap_names("tiny")
+    reach = network.reach()
+    assert reach is not None
+    batch = torch.ones(2, 3, 16, 16, dtype=torch.float32, device="cpu")
+    return [vectors, *network(batch), [reach.stride]]
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextlib.contextmanager
+def default_device(device: str) -> Iterator[None]:
+    torch.set_default_device(device)
+    try:
+        yield
+        assert torch.get_default_device().type == device
+    finally:
+        torch.set_default_device(None)
+
+
+SETTINGS: dict[str, Callable[[], Any]] = {
+    "double": lambda: default_dtype(torch.float64),
+    "half": lambda: default_dtype(torch.bfloat16),
+    "device": lambda: default_device("meta"),
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "no gradients": torch.no_grad,
+}
+USES = [classifier, scorer, alignment, transfer, patches, features]
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("use", USES)
+def test_answers_do_not_depend_on_the_settings_of_torch(
+    use: Callable[..., list[Any]], texture_images: Any, tmp_path: Path
+) -> None:
+    expected = use(*texture_images, tmp_path)
+    for setting, changed in SETTINGS.items():
+        with changed():
+            found = use(*texture_images, tmp_path)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=setting)
+
+
+def test_calls_that_overlap_leave_the_defaults_as_they_were() -> None:
+    with default_dtype(torch.float64):
+        first, second = usual_torch(), usual_torch()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert torch.get_default_dtype() == torch.float32
+        second.__exit__(None, None, None)
+        assert torch.get_default_dtype() == torch.float64
