@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -332,7 +332,11 @@ _ARRAYS = {
 
 
 def calibration_split(
-    labels: NDArray[Any], groups: NDArray[np.intp], share: float | None, seed: int | None
+    labels: NDArray[Any],
+    groups: NDArray[np.intp],
+    share: float | None,
+    seed: int | None,
+    read_digests: Callable[[], Sequence[str]] | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Split rows into training and calibration rows; no calibration rows unless `share` is above 0.
 
@@ -346,6 +350,9 @@ def calibration_split(
     share : float or None
         Of the groups.
     seed : int or None
+    read_digests : callable, optional
+        Returns the digests of the images, in whose order the groups are numbered: neither the
+        order of the images nor their names change the split. Not called without a split.
 
     Returns
     -------
@@ -354,14 +361,21 @@ def calibration_split(
     """
     if not share:
         return np.arange(len(labels)), np.empty(0, dtype=np.intp)
-    order = np.random.default_rng(seed).permutation(np.unique(groups))
+    by_digest = _order_of(None if read_digests is None else read_digests(), len(labels))
+    ordered = groups[by_digest]
+    order = np.random.default_rng(seed).permutation(list(dict.fromkeys(ordered.tolist())))
     chosen = list(order[: max(1, round(share * len(order)))])
-    for label in np.unique(labels):
-        own = groups[labels == label]
+    for label in dict.fromkeys(labels[by_digest].tolist()):
+        own = ordered[labels[by_digest] == label]
         if np.isin(own, chosen).all():
             chosen.remove(next(group for group in chosen if group in own))
     is_chosen = np.isin(groups, chosen)
     return np.flatnonzero(~is_chosen), np.flatnonzero(is_chosen)
+
+
+def _order_of(digests: Sequence[str] | None, n: int) -> NDArray[np.intp]:
+    """Return the n rows in the order of their digests, if these are known."""
+    return np.arange(n) if digests is None else np.argsort(digests, kind="stable")
 
 
 def groups_with_copies(points: NDArray[np.floating], groups: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -396,6 +410,7 @@ def cross_predict_calibration(
     fit_params: Mapping[str, Any],
     seed: int | None,
     *,
+    digests: Sequence[str] | None = None,
     verbose: bool = False,
 ) -> HeldOut | None:
     """Fit a copy of a learner without each fold of groups, and predict that fold with it.
@@ -412,6 +427,9 @@ def cross_predict_calibration(
         passed on.
     seed : int or None
         Of the folds.
+    digests : sequence of n str, optional
+        Of the images. Folds are drawn in their order, so that neither the order of the images nor
+        names of files, labels and groups change them.
     verbose : bool, default=False
         Show a progress bar where stderr is a terminal.
 
@@ -420,7 +438,13 @@ def cross_predict_calibration(
     HeldOut or None
         None if no group can be held out.
     """
-    folds = group_folds(labels, groups, n_splits=_N_FOLDS, random_state=seed)
+    by_digest = _order_of(digests, len(labels))
+    folds = [
+        (by_digest[train], by_digest[test])
+        for train, test in group_folds(
+            labels[by_digest], groups[by_digest], n_splits=_N_FOLDS, random_state=seed
+        )
+    ]
     if not folds:
         return None
     learners, proba, models = [], [], []

@@ -100,7 +100,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     boosting : BoostedSoftmaxClassifier or other classifier, optional
         The learner; by default, ``BoostedSoftmaxClassifier(prior="sqrt")``. Its ``class_weight``
         and ``prior`` are for rare classes. Any scikit-learn classifier with ``predict_proba`` can
-        be used, but :meth:`save` cannot store another learner.
+        be used, but :meth:`save` cannot store another learner. It is given the classes as numbers
+        from 0, in the order of ``classes_``, as some learners require, also in a dictionary
+        ``class_weight``.
     calibration_size : float, optional
         The held-out predictions behind :meth:`predict_set`, :meth:`predict_or_reject` and
         :meth:`judge`. None: the learner is fitted five more times, each time without a fold of
@@ -249,7 +251,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
                 encoder, learner, data, self.calibration_size, seed, verbose=bool(self.verbose)
             )
         # All at the end: a fit that fails leaves the model unchanged.
-        self.encoder_, self.boosting_, self.classes_ = encoder, learner, learner.classes_
+        self.encoder_, self.boosting_, self.classes_ = encoder, learner, fitted.classes
         self.held_out_, self.training_ = fitted.held_out, fitted.training
         self.formats_, self.n_images_ = fitted.formats, fitted.n_images
         self.fit_seconds_ = fitted.seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ from hypervlad.classifier.novelty import (
 )
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.loading import ImageInfo, warn_of_blank_training_images
-from hypervlad.images import ImageDigests
+from hypervlad.images import ImageDigests, read_micrographs
+from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import relative_names
 from hypervlad.metrics import Evaluation
 from hypervlad.splits import check_column, first_appearance_codes
@@ -101,6 +103,7 @@ class FittedParts(NamedTuple):
 
     Attributes
     ----------
+    classes : ndarray of shape (n_classes,)
     held_out : HeldOut or None
     training : TrainingImages
     formats : ImageFormats
@@ -111,6 +114,7 @@ class FittedParts(NamedTuple):
         By stage.
     """
 
+    classes: NDArray[Any]
     held_out: HeldOut | None
     training: TrainingImages
     formats: ImageFormats
@@ -148,7 +152,13 @@ def fit_parts(
     if isinstance(learner, BoostedSoftmaxClassifier):
         learner.check_labels(data.labels)  # before images are encoded
     accepted, codes = _accepted_by(learner, data.given), data.group_codes()
-    train, calibration = calibration_split(data.labels, codes, calibration_size, seed)
+    train, calibration = calibration_split(
+        data.labels,
+        codes,
+        calibration_size,
+        seed,
+        lambda: _digests(data.images, encoder),
+    )
     train_images = [data.images[i] for i in train]
     seconds: dict[str, float] = {}
     with _timed(seconds, "codebook"):
@@ -172,6 +182,11 @@ def fit_parts(
     warn_of_blank_training_images(blank, len(info))
     _warn_of_contradictions(digests, labels, shown)
     groups = groups_with_copies(points, codes[rows])
+    classes = np.unique(labels[: len(train)])
+    targets = labels
+    if not isinstance(learner, BoostedSoftmaxClassifier):
+        targets = np.searchsorted(classes, labels)
+        _encode_class_weights(learner, classes)
     fit_params: dict[str, Any] = {name: values[train] for name, values in accepted.items()}
     has_groups = "groups" in fit_params or len(np.unique(groups)) < len(groups)
     if has_groups and has_fit_parameter(learner, "groups"):
@@ -187,15 +202,22 @@ def fit_parts(
                 if is_shared
                 else widths
             )
-        learner.fit(vectors, data.labels[train], **fit_params)
+        learner.fit(vectors, targets[: len(train)], **fit_params)
     held_out = None
     if calibration_size is None:
         with _timed(seconds, "cross-fitted learners"):
             held_out = cross_predict_calibration(
-                learner, vectors, labels, groups, fit_params, seed, verbose=verbose
+                learner,
+                vectors,
+                targets,
+                groups,
+                fit_params,
+                seed,
+                digests=digests,
+                verbose=verbose,
             )
     elif len(calibration):
-        held_out = predict_calibration(learner, held, labels, groups)
+        held_out = predict_calibration(learner, held, targets, groups)
     training = TrainingImages.of(
         names,
         labels,
@@ -206,7 +228,34 @@ def fit_parts(
         project_vectors(empty_vectors(encoder)),
         vectors.shape[1],
     )
-    return FittedParts(held_out, training, ImageFormats.of(info), len(train), seconds)
+    formats = ImageFormats.of(info)
+    return FittedParts(classes, held_out, training, formats, len(train), seconds)
+
+
+def _digests(images: list[Any], encoder: HypercolumnVLAD) -> list[str]:
+    """Return the digests of images, empty for those that cannot be read and are skipped later."""
+    digests = [""] * len(images)
+    options = check_read_options(encoder.read_options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the encoder warns of the same
+        for position, image in read_micrographs(
+            images, options=options, on_error=encoder.on_error, n_jobs=encoder.n_jobs
+        ):
+            digests[position] = image.digest
+    return digests
+
+
+def _encode_class_weights(learner: Any, classes: NDArray[Any]) -> None:
+    """Name classes by their numbers in dictionaries of class weights, as the labels are."""
+    names = classes.tolist()
+    for name, value in learner.get_params().items():
+        if name.rpartition("__")[2] == "class_weight" and isinstance(value, Mapping):
+            unknown = [label for label in value if label not in names]
+            if unknown:
+                raise ValueError(
+                    f"{name} has a weight for {unknown[0]!r}, which is none of the classes {names}"
+                )
+            learner.set_params(**{name: {names.index(k): weight for k, weight in value.items()}})
 
 
 def _encode_calibration(

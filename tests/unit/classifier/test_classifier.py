@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.validation import check_is_fitted
 
@@ -485,3 +486,89 @@ def test_predict_follows_the_margins_of_a_learner_that_has_them(
     model.set_params(boosting=_MarginPerPair(C=100)).fit(images, labels)
     codes = model.predict_proba(images).argmax(axis=1)
     assert model.predict(images).tolist() == model.classes_[codes].tolist()
+
+
+class _NumbersOnly(LogisticRegression):
+    """A learner that takes the classes 0 to k - 1, as xgboost's does."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        if np.unique(y).tolist() != list(range(len(np.unique(y)))):
+            raise ValueError(f"Invalid classes inferred from unique values of `y`: {np.unique(y)}")
+        return super().fit(X, y, sample_weight)
+
+
+@pytest.mark.parametrize("calibration_size", [None, 0.3, 0])
+@pytest.mark.parametrize("kind", [str, int, bool])
+def test_a_learner_may_want_numbers_for_the_classes(
+    model: MicrographClassifier, texture_images: Images, kind: type, calibration_size: float | None
+) -> None:
+    images, names = texture_images
+    labels = {str: names, int: 10 * np.unique(names, return_inverse=True)[1], bool: names > "flat"}
+    y = labels[kind]
+    learner = make_pipeline(StandardScaler(), _NumbersOnly())
+    model.set_params(boosting=learner, calibration_size=calibration_size).fit(images, y)
+    assert model.classes_.tolist() == np.unique(y).tolist()
+    assert np.mean(model.predict(images) == y) > 0.8
+    assert model.predict_proba(images).shape == (24, len(np.unique(y)))
+    if calibration_size != 0:
+        held_out = model.held_out_evaluation()
+        assert set(held_out.true) <= {str(label) for label in y.tolist()}
+        judged = model.judge(images, max_error=0.4)
+        most_probable = model.classes_[judged.proba.argmax(axis=1)]
+        assert judged.labels.tolist() == most_probable.tolist()
+        assert model.predict_set(images, 0.5).shape == (24, len(np.unique(y)))
+
+
+def test_class_weights_of_a_learner_are_given_by_label(
+    model: MicrographClassifier, texture_images: Images
+) -> None:
+    images, labels = texture_images
+    weights = {"flat": 1.0, "rings": 1e-9, "stripes": 1.0}
+    for learner in (
+        LogisticRegression(class_weight=weights),
+        make_pipeline(StandardScaler(), LogisticRegression(class_weight=weights)),
+    ):
+        model.set_params(boosting=learner, calibration_size=0).fit(images, labels)
+        assert "rings" not in model.predict(images).tolist()
+        assert model.get_params()["boosting"] is learner  # unchanged
+    model.set_params(boosting=LogisticRegression(class_weight={"Rings": 2.0}))
+    with pytest.raises(ValueError, match="a weight for 'Rings', which is none of the classes"):
+        model.fit(images, labels)
+
+
+@pytest.mark.parametrize("calibration_size", [None, 0.4])
+@pytest.mark.parametrize("seed", range(3))
+def test_neither_order_nor_names_change_what_is_held_out(
+    model: MicrographClassifier,
+    texture_images: Images,
+    tmp_path: Path,
+    calibration_size: float | None,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    labels = texture_images[1]
+    paths = []
+    for i, image in enumerate(texture_images[0]):
+        noisy = np.clip(255 * (image + 0.3 * rng.standard_normal(image.shape)), 0, 255)
+        paths.append(tmp_path / f"{i}.png")
+        PIL.Image.fromarray(noisy.astype(np.uint8)).save(paths[-1])
+    groups = np.arange(24) // 2
+    model.set_params(calibration_size=calibration_size, random_state=seed)
+    first = clone(model).fit(paths, labels, groups=groups)
+
+    order = rng.permutation(24)
+    (tmp_path / "renamed").mkdir()
+    renamed = [paths[i].rename(tmp_path / "renamed" / f"{rng.integers(1e9)}.png") for i in order]
+    named = [f"group {1000 - groups[i]}" for i in order]
+    second = clone(model).fit(renamed, labels[order], groups=named)
+
+    def by_image(fitted: MicrographClassifier, positions: np.ndarray) -> dict[int, np.ndarray]:
+        rows = fitted.training_.positions[fitted.held_out_.rows]
+        return dict(zip(positions[rows].tolist(), fitted.held_out_.proba, strict=True))
+
+    expected, found = by_image(first, np.arange(24)), by_image(second, order)
+    assert found.keys() == expected.keys()
+    for image, proba in expected.items():
+        np.testing.assert_allclose(found[image], proba, atol=1e-6)
+    accuracies = [each.held_out_evaluation().balanced_accuracy for each in (first, second)]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=1e-12)

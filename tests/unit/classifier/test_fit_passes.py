@@ -71,7 +71,7 @@ def test_images_outside_the_codebook_sample_pass_for_their_vectors_only(
     assert 24 < sum(passes) - N_EMPTY < 2 * 24
 
 
-def test_calibration_images_are_read_and_pass_once(
+def test_calibration_images_pass_once_and_all_are_read_once_for_the_split(
     model: MicrographClassifier,
     images: list[CountingImage],
     texture_images: Any,
@@ -80,7 +80,7 @@ def test_calibration_images_are_read_and_pass_once(
     model.set_params(calibration_size=0.25).fit(images, texture_images[1])
     n_train = model.n_images_
     assert n_train == 18
-    assert sorted(image.n_reads for image in images) == [1] * 6 + [2] * 18
+    assert sorted(image.n_reads for image in images) == [2] * 6 + [3] * 18
     assert sum(passes) == 2 * n_train + 6 + N_EMPTY
 
 
