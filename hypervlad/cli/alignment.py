@@ -325,11 +325,9 @@ def _labelled(
     if masks is None:
         raise ValueError("training images need --masks, white where fibres are aligned")
     files = find_images(paths)
-    found = masks_of(files, masks, paths)
+    found = masks_of(files, masks, False, "are left out")
     codes = [str(file) for file in files] if groups is None else groups_of(files, groups, paths)
     pairs = [each for each in zip(files, found, codes, strict=True) if each[1] is not None]
-    if len(pairs) < len(files):
-        echo(f"{counted(len(files) - len(pairs), 'image')} without a mask left out", err=True)
     return (
         [file for file, _, _ in pairs],
         [mask for _, mask, _ in pairs if mask is not None],

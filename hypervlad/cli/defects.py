@@ -162,7 +162,7 @@ def fit(
     prepare_model(output, *paths, masks, groups)
     files = find_images(paths)
     say_ignored(quiet, paths, groups, output)
-    truth = None if masks is None else masks_of(files, masks, paths)
+    truth = None if masks is None else masks_of(files, masks, quiet)
     codes = None if groups is None else groups_of(files, groups, paths)
     reading = reading_options(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
@@ -193,8 +193,7 @@ def fit(
     _set_tile_size(scorer, tile_size)
     if truth is None and groups is None:
         _warn_of_folders(files)
-    with_masks = "" if truth is None else f", {sum(m is not None for m in truth)} with a mask"
-    say(quiet, f"training on {counted(len(files), 'image')}{with_masks}")
+    say(quiet, f"training on {counted(len(files), 'image')}")
     with hint_at_bad_files():
         scorer.fit(files, masks=truth, groups=codes)
     scorer.save(output, include_backbone=include_backbone)
@@ -349,7 +348,7 @@ def evaluate(
     prepare_file(output, model, *paths)
     files = find_images(paths)
     say_ignored(quiet, paths, model, output)
-    truth = masks_of(files, masks, paths)
+    truth = masks_of(files, masks, quiet)
     scorer = _load(model, weights, device, threshold)
     _set_tile_size(scorer, tile_size)
     names = names_of(files, paths)

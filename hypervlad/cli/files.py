@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hypervlad.cli.messages import say
+from hypervlad.cli.messages import echo, say
 from hypervlad.files import check_writable
-from hypervlad.wording import counted
+from hypervlad.wording import counted, name_some, verb
 
 # --- outputs ----------------------------------------------------------------------------------
 
@@ -182,9 +182,12 @@ def groups_of(files: list[Path], table: Path, paths: list[str]) -> Any:
     return load_groups(files, root, table)
 
 
-def masks_of(files: list[Path], folder: Path, paths: list[str]) -> list[Path | None]:
-    """Return for each image its mask in a folder, or None."""
-    from hypervlad.images import find_masks
+def masks_of(
+    files: list[Path], folder: Path, quiet: bool, others: str = "count as defect-free"
+) -> list[Path | None]:
+    """Return for each image its mask in a folder, or None, and say how many have one."""
+    from hypervlad.images import IMAGE_SUFFIXES, find_masks
+    from hypervlad.images.files import list_files
 
     masks = folder.resolve()
     inside = [file for file in files if masks in file.resolve().parents]
@@ -192,7 +195,21 @@ def masks_of(files: list[Path], folder: Path, paths: list[str]) -> list[Path | N
         raise ValueError(
             f"{inside[0]} is in the folder of masks, {folder}; give the folder of the images."
         )
-    return find_masks(files, folder, _root_of(paths))
+    found = find_masks(files, folder)
+    n_masks = len(files) - found.count(None)
+    rest = f"; those without {others}" if n_masks < len(files) else ""
+    say(quiet, f"masks: {n_masks:,} of {counted(len(files), 'image')} have one{rest}")
+    used = {mask.resolve() for mask in found if mask is not None}
+    unused = [
+        file.as_posix()
+        for file in map(Path, list_files(folder))
+        if file.suffix.lower() in IMAGE_SUFFIXES and file.resolve() not in used
+    ]
+    if unused:
+        n = len(unused)
+        fit = verb(n, "fits", "fit")
+        echo(f"warning: {counted(n, 'mask')} {fit} no image: {name_some(unused)}", err=True)
+    return found
 
 
 def _root_of(paths: Sequence[str]) -> Path | None:

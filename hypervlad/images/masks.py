@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, percent
 
 _MAX_GREY = 0.1  # largest share of a mask's pixels that may be grey edges
+_MARK = re.compile("[-_.](mask|gt|label|groundtruth|ground_truth)$", re.IGNORECASE)
 
 
 def read_mask(
@@ -112,11 +115,12 @@ def find_masks(
     images : sequence of n paths
     folder : path
         Folder of masks, each named like its image (with or without its suffix, as in
-        ``NAME.tif.png``) or ``NAME_mask``, with any suffix of an image file. A mask may be in the
-        same sub-folder of ``folder`` as its image is of ``root``, in the innermost of these
-        sub-folders, or in ``folder`` itself.
+        ``NAME.tif.png``), or ``NAME_mask``, ``NAME_gt`` or ``NAME_label``, with any suffix of an
+        image file. A mask may be in ``folder`` itself or in sub-folders named like the innermost
+        ones of its image: ``ground_truth/crack/000_mask.png`` is the mask of
+        ``test/crack/000.png``.
     root : path, optional
-        Folder that contains the images.
+        Folder that contains the images: names of folders above it are not compared.
 
     Returns
     -------
@@ -140,49 +144,60 @@ def find_masks(
     folder = Path(folder)
     if not folder.is_dir():
         raise ImageReadError(f"{folder}: no such folder of masks")
-    masks_by_name: dict[str, list[Path]] = {}
+    by_name: dict[str, list[Path]] = defaultdict(list)
     for file in sorted(map(Path, list_files(folder))):
         if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
-            name = file.relative_to(folder).with_suffix("").as_posix().removesuffix("_mask")
-            name = composed(name)
-            masks_by_name.setdefault(name, []).append(file)
-    found = [_mask_of(Path(image), masks_by_name, root) for image in images]
+            stored = composed(file.relative_to(folder).with_suffix("").as_posix())
+            for name in dict.fromkeys([stored, _MARK.sub("", stored)]):
+                by_name[name].append(file)
+    paths = [Path(os.path.abspath(image)) for image in images]
+    n_above = 1 if root is None else len(Path(os.path.abspath(root)).parts)
+    found = [_mask_of(path, by_name, n_above) for path in paths]
     if not any(found):
         raise ImageReadError(
             f"{folder}: none of the {counted(len(found), 'image')} has a mask here; a mask is "
-            f"named like its image, such as {Path(images[0]).stem}.png, in the same sub-folder or "
-            "in none"
+            f"named like its image, such as {paths[0].stem}.png, in the same sub-folder or in none"
         )
-    _check_once(images, found)
-    return found
+    return _once(paths, found)
 
 
-def _check_once(images: Sequence[Any], masks: Sequence[Path | None]) -> None:
-    """Raise an error if two images have the same mask, which can be right for one of them only."""
-    owner: dict[Path, Any] = {}
-    for image, mask in zip(images, masks, strict=True):
-        if mask is not None and owner.setdefault(mask, image) is not image:
-            raise ImageReadError(
-                f"{mask} would be the mask of {owner[mask]} and of {image}; put masks into "
-                "sub-folders named like those of the images, or give each image a different name"
-            )
-
-
-def _mask_of(
-    image: Path, masks_by_name: Mapping[str, list[Path]], root: str | os.PathLike[str] | None
-) -> Path | None:
-    below = Path(image.name)
-    if root is not None and Path(root) in image.parents:
-        below = image.relative_to(root)
+def _mask_of(image: Path, by_name: Mapping[str, list[Path]], n_above: int) -> Path | None:
+    """Return the mask whose path is the longest end of the image's, without its first parts."""
     names = [  # longest first
         composed("/".join(parts[start:]))
-        for start in range(len(below.parts))
-        for parts in (below.parts, below.with_suffix("").parts)
+        for start in range(min(n_above, len(image.parts) - 1), len(image.parts))
+        for parts in (image.parts, image.with_suffix("").parts)
     ]
-    masks = next((masks_by_name[name] for name in names if name in masks_by_name), [])
+    masks = next((by_name[name] for name in names if name in by_name), [])
     if len(masks) > 1:
         raise ImageReadError(f"{image}: two masks, {masks[0]} and {masks[1]}; keep one")
     return masks[0] if masks else None
+
+
+def _once(images: Sequence[Path], masks: Sequence[Path | None]) -> list[Path | None]:
+    """Give each mask to one image: of several, to that of its own name or in a folder of its name.
+
+    As in benchmarks: ``ground_truth/crack/000_mask.png`` is the mask of ``test/crack/000.png`` and
+    not of ``test/good/000.png``, also if the folder given is ``ground_truth/crack``.
+    """
+    owners: dict[Path, list[int]] = defaultdict(list)
+    for number, mask in enumerate(masks):
+        if mask is not None:
+            owners[mask].append(number)
+    found = list(masks)
+    for mask, numbers in owners.items():
+        name, place = composed(mask.stem), composed(mask.parent.name)
+        own = [n for n in numbers if composed(images[n].stem) == name] or numbers
+        own = [n for n in own if composed(images[n].parent.name) == place] or own
+        if len(own) > 1:
+            raise ImageReadError(
+                f"{mask} would be the mask of {images[own[0]]} and of {images[own[1]]}; put masks "
+                "into sub-folders named like those of the images, or give each image a different "
+                "name"
+            )
+        for number in set(numbers) - set(own):
+            found[number] = None
+    return found
 
 
 def as_mask(mask: Any, name: str) -> NDArray[np.bool_]:

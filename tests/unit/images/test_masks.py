@@ -155,3 +155,41 @@ def test_the_masks_that_scoring_writes_are_found_by_the_whole_name_of_the_image(
         mask.touch()
     assert find_masks(images, masks, root) == written_masks
     assert find_masks(images[:1], masks / "sub") == written_masks[:1]
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+KINDS = {"good": 3, "crack": 3, "hole": 2}
+
+
+@pytest.mark.parametrize("mark", ["_mask", "_gt", "_GT", "_label", "-mask", ""])
+@pytest.mark.parametrize("root", [None, "", "test"])
+def test_masks_of_a_benchmark(tmp_path, mark, root):
+    images = [f"test/{kind}/{n:03d}.png" for kind, count in KINDS.items() for n in range(count)]
+    defective = [name for name in images if "good" not in name]
+    masks = [f"ground_truth{name[4:-4]}{mark}.png" for name in defective]
+    touch(tmp_path, *images, *masks)
+    given = [tmp_path / name for name in images]
+    found = find_masks(given, tmp_path / "ground_truth", root if root is None else tmp_path / root)
+    assert found == [None] * 3 + [tmp_path / mask for mask in masks]
+
+
+def test_a_mask_in_the_folder_of_one_kind_is_of_that_kind(tmp_path):
+    """The names of a benchmark's images are the same in all kinds."""
+    images = [f"test/{kind}/{n:03d}.png" for kind, count in KINDS.items() for n in range(count)]
+    touch(tmp_path, *images, "ground_truth/crack/000_mask.png", "ground_truth/crack/001_mask.png")
+    found = find_masks([tmp_path / name for name in images], tmp_path / "ground_truth" / "crack")
+    assert [mask and mask.stem for mask in found] == [None] * 3 + ["000_mask", "001_mask"] + [
+        None
+    ] * 3
+
+
+def test_an_image_may_be_named_like_a_mask(tmp_path):
+    touch(tmp_path, "masks/a_gt.png", "masks/b_label.png")
+    images = [Path("images/a.png"), Path("images/a_gt.png"), Path("images/b.png")]
+    found = find_masks(images, tmp_path / "masks")
+    assert [mask and mask.name for mask in found] == [None, "a_gt.png", "b_label.png"]
