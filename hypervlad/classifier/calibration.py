@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.metrics import pairwise_distances_chunked
-from tqdm import tqdm
 
 from hypervlad.base import Array, Arrays, Value
 from hypervlad.boosting import BoostedSoftmaxClassifier
@@ -28,6 +27,7 @@ from hypervlad.conformal import (
 )
 from hypervlad.metrics import Evaluation
 from hypervlad.splits import group_folds, linked_groups
+from hypervlad.terminal import ProgressBar
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some
 
@@ -448,7 +448,9 @@ def cross_predict_calibration(
     if not folds:
         return None
     learners, proba, models = [], [], []
-    shown = tqdm(folds, desc="held-out folds", unit="fold", disable=None if verbose else True)
+    shown = ProgressBar(
+        folds, desc="held-out folds", unit="fold", disable=None if verbose else True
+    )
     for number, (train, test) in enumerate(shown):
         own = {
             name: values[train] if isinstance(values, np.ndarray | FeatureBlocks) else values

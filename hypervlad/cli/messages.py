@@ -17,6 +17,7 @@ from typing import Any
 import typer
 
 from hypervlad.cli.options import OnError
+from hypervlad.terminal import is_terminal, print_line
 from hypervlad.wording import counted, printable
 
 # In the advice of errors, as Python has it.
@@ -119,14 +120,13 @@ def _plain_warnings() -> Iterator[None]:
     shown: set[Any] = set()
 
     def show(message: Warning | str, *_place: Any, **_more: Any) -> None:
-        from tqdm import tqdm
 
         skipped = getattr(message, "skipped", ())
         parts: set[Any] = {(each.name, each.reason) for each in skipped} or {str(message)}
         if parts <= shown:
             return
         shown.update(parts)
-        tqdm.write(printable(f"warning: {message}"), file=sys.stderr)
+        print_line(printable(f"warning: {message}"))
 
     with warnings.catch_warnings():
         warnings.simplefilter("once", UserWarning)
@@ -160,7 +160,7 @@ def fitting() -> Iterator[None]:
 def echo(text: str | bytes, *, err: bool = False, nl: bool = True) -> None:
     """Print text with control characters as escapes; bytes only change in a terminal."""
     if isinstance(text, bytes):
-        if not sys.stdout.isatty():
+        if not is_terminal(sys.stdout):
             typer.echo(text, err=err, nl=nl)
             return
         text = text.decode("utf-8", "backslashreplace")
