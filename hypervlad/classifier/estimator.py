@@ -100,9 +100,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     boosting : BoostedSoftmaxClassifier or other classifier, optional
         The learner; by default, ``BoostedSoftmaxClassifier(prior="sqrt")``. Its ``class_weight``
         and ``prior`` are for rare classes. Any scikit-learn classifier with ``predict_proba`` can
-        be used, but :meth:`save` cannot store another learner. It is given the classes as numbers
-        from 0, in the order of ``classes_``, as some learners require, also in a dictionary
-        ``class_weight``.
+        be used, but :meth:`save` cannot store another learner. If it refuses the labels, as
+        xgboost's does, it is given the classes as numbers from 0, in the order of ``classes_``,
+        also in a dictionary ``class_weight``.
     calibration_size : float, optional
         The held-out predictions behind :meth:`predict_set`, :meth:`predict_or_reject` and
         :meth:`judge`. None: the learner is fitted five more times, each time without a fold of
