@@ -109,7 +109,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         groups, which it then predicts (cross-conformal: all images are used for training, but
         fitting the learner takes about six times as long; encoding does not). A share between 0
         and 1: this share of the groups is held out at random and not used for training
-        (split-conformal). 0: nothing is held out, and these methods raise an error.
+        (split-conformal); copies of an image stay together, and all images are read once more.
+        0: nothing is held out, and these methods raise an error.
     random_state : int, RandomState or None, default=None
         Seed of encoder and learner; an encoder or learner with its own seed keeps it.
     verbose : bool or int, default=False

@@ -225,6 +225,7 @@ def test_the_learner_gets_copies_in_one_group(
 
     monkeypatch.setattr(BoostedSoftmaxClassifier, "fit", spy)
     images, masks = zip(*bad[:6], bad[0], strict=True)
+    scorer.set_params(boosting__n_estimators=0)
     scorer.fit([*good[:6], good[0], *images], masks=[*[None] * 7, *masks])
     assert n_groups[0] == 12
 
