@@ -16,9 +16,9 @@ from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-from tqdm.auto import tqdm
 
 from hypervlad.base import Array
+from hypervlad.terminal import ProgressBar
 from hypervlad.wording import counted
 
 # Rows that a step of minibatch K-means waits for: scikit-learn's own default. An image of the usual
@@ -330,11 +330,11 @@ def learn_codebook(
     with threadpool_limits(1, user_api="blas"):
         projections = tuple(
             _learn_projection(layer, layer_components, scale_layers, random_state)
-            for layer in tqdm(layers, desc="components", unit="layer", disable=hidden)
+            for layer in ProgressBar(layers, desc="components", unit="layer", disable=hidden)
         )
         codewords = [
             learn(space, n_codewords, random_state)
-            for space in tqdm(
+            for space in ProgressBar(
                 _spaces(projections, layers, [*whole, *each]),
                 desc="codewords",
                 unit="codebook",

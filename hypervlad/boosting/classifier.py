@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numbers
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -56,6 +55,7 @@ from hypervlad.constraints import (
     is_integer,
 )
 from hypervlad.splits import check_column, group_folds, holdout_split
+from hypervlad.terminal import print_line
 from hypervlad.wording import counted
 
 _MAX_SEED = np.iinfo(np.int32).max
@@ -427,7 +427,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
                 inputs, margins = self._fit_linear(rows, splits, widths, spaces, ratio)
             self._fit_trees(inputs.reweighted(ratio), margins, splits, tree_seed)
         if self.verbose > 1:
-            print(self._summary(len(rows)), file=sys.stderr)
+            print_line(self._summary(len(rows)))
         return self
 
     def decision_function(self, X: ArrayLike) -> FloatArray:

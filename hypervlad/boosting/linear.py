@@ -14,7 +14,6 @@ import scipy.linalg
 from numpy.typing import NDArray
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
-from tqdm.auto import tqdm
 
 from hypervlad.boosting.logistic import (
     FloatArray,
@@ -26,6 +25,7 @@ from hypervlad.boosting.logistic import (
     n_margins,
 )
 from hypervlad.boosting.rows import TrainingRows
+from hypervlad.terminal import ProgressBar
 
 Folds = Sequence[tuple[IntArray, IntArray]]
 
@@ -242,7 +242,9 @@ def _fold_margins(
     parallel = joblib.Parallel(n_jobs, require="sharedmem", return_as="generator")
     with _one_thread():
         found = parallel(joblib.delayed(of_fold)(*fold) for fold in folds)
-        shown = tqdm(found, "linear margins", len(folds), unit="fold", disable=not verbose or None)
+        shown = ProgressBar(
+            found, "linear margins", len(folds), unit="fold", disable=not verbose or None
+        )
         for (_, test), of_test in zip(folds, shown, strict=True):
             margins[:, test] = of_test
     return margins

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.metrics import pairwise_distances_chunked
-from tqdm import tqdm
 
 from hypervlad.base import Array, Arrays, Value
 from hypervlad.boosting import BoostedSoftmaxClassifier
@@ -28,6 +27,7 @@ from hypervlad.conformal import (
 )
 from hypervlad.metrics import Evaluation
 from hypervlad.splits import group_folds, joined_groups, linked_groups, order_by_digest
+from hypervlad.terminal import ProgressBar
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some
 
@@ -449,7 +449,9 @@ def cross_predict_calibration(
     if not folds:
         return None
     learners, proba, models = [], [], []
-    shown = tqdm(folds, desc="held-out folds", unit="fold", disable=None if verbose else True)
+    shown = ProgressBar(
+        folds, desc="held-out folds", unit="fold", disable=None if verbose else True
+    )
     for number, (train, test) in enumerate(shown):
         learners.append(_fit_silently(clone(learner), vectors, labels, fit_params, train))
         proba.append(learners[-1].predict_proba(vectors[test]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -59,6 +58,7 @@ from hypervlad.encoder import EncodedImages, HypercolumnVLAD
 from hypervlad.images import ImageReadError, check_image_list
 from hypervlad.metrics import Evaluation
 from hypervlad.modelfile import ModelFileError
+from hypervlad.terminal import print_line
 from hypervlad.workload import announced
 
 _SETS = "sets of possible classes"
@@ -258,7 +258,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.fit_seconds_ = fitted.seconds
         if self.verbose > 1:
             stages = ", ".join(f"{name} {value:.1f} s" for name, value in fitted.seconds.items())
-            print(f"fit: {stages}", file=sys.stderr)
+            print_line(f"fit: {stages}")
         if self.held_out_ is not None:
             warn_of_never_predicted(self.held_out_.evaluation(self.classes_))
         return self

@@ -58,6 +58,7 @@ from hypervlad.cli.options import (
     Weights,
 )
 from hypervlad.files import replace_when_complete
+from hypervlad.terminal import ProgressBar, is_terminal
 from hypervlad.wording import counted, name_some, verb
 
 _MAX_EXPLAINED = 24
@@ -231,7 +232,6 @@ def explain(
       hypervlad explain model.hvlad image.tif -o why.png
       hypervlad explain model.hvlad new_images/ -o why.png --class fibre --class tube
     """
-    from tqdm import tqdm
 
     from hypervlad.displays import EvidenceDisplay, save_png
     from hypervlad.images import ImageReadError, find_images
@@ -252,7 +252,7 @@ def explain(
     labels = None if classes is None else _labels_named(classifier.classes_, classes)
     hidden = True if quiet else None
     found, bad = {}, []
-    for file in tqdm(files, unit="image", disable=hidden):
+    for file in ProgressBar(files, unit="image", disable=hidden):
         try:
             found[file] = classifier.explain(file)
         except ImageReadError as error:
@@ -385,7 +385,7 @@ def check(
             image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
         )
     )
-    with_bars = not quiet and sys.stderr.isatty()
+    with_bars = not quiet and is_terminal(sys.stderr)
     if other is not None:
         if groups is not None or write_groups is not None:
             raise ValueError(

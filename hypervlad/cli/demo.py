@@ -34,6 +34,7 @@ from hypervlad.cli.options import (
     Unreadable,
     Weights,
 )
+from hypervlad.terminal import ProgressBar
 from hypervlad.wording import counted
 
 if TYPE_CHECKING:
@@ -155,7 +156,6 @@ def _synthetic_folder(output: Path, n_images: int, seed: int, quiet: bool) -> Pa
     """Create the demo's images, unless they exist: the folder's name contains all settings."""
     import numpy as np
     from PIL import Image
-    from tqdm import tqdm
 
     from hypervlad.datasets import make_tem_images
 
@@ -166,7 +166,7 @@ def _synthetic_folder(output: Path, n_images: int, seed: int, quiet: bool) -> Pa
     images, labels = make_tem_images(n_images, random_state=seed)
     with tempfile.TemporaryDirectory(prefix=".images-", dir=output) as temporary:
         draft = Path(temporary) / "draft"
-        for number, label in enumerate(tqdm(labels, desc="writing", disable=quiet or None)):
+        for number, label in enumerate(ProgressBar(labels, desc="writing", disable=quiet or None)):
             (draft / label).mkdir(parents=True, exist_ok=True)
             grey = np.round(255 * images[number]).astype(np.uint8)
             Image.fromarray(grey).save(draft / label / f"{number:04d}.png")

@@ -10,19 +10,30 @@ import sqlite3
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import typer
 
 from hypervlad.cli.options import OnError
+from hypervlad.terminal import is_terminal, print_line
 from hypervlad.wording import counted, printable
 
 # In the advice of errors, as Python has it.
 _PARAMETER = re.compile(
     r"(?<![(\w])(weights|image_size|tile_size|pixel_size)=(?:\"([^\"]+)\"|([\w.-]+))"
 )
+
+# Of torch, on CPU and GPU.
+_OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory:|out of memory", re.IGNORECASE)
+_LESS_MEMORY = {
+    "jobs": "--jobs 1",
+    "batch_size": "a smaller --batch-size",
+    "tile_size": "a smaller --tile-size",
+    "reduced": "--reduced",
+    "image_size": "a smaller --image-size",
+}
 
 # Set by --debug.
 show_traceback: ContextVar[bool] = ContextVar("show_traceback", default=False)
@@ -46,22 +57,31 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:
             if show_traceback.get():
                 raise
-            echo(f"error: {sentence_of(error)}", err=True)
+            echo(f"error: {sentence_of(error, options)}", err=True)
             raise typer.Exit(2) from None
 
     return wrapped
 
 
-def sentence_of(error: Exception) -> str:
-    """Return what a user should read of an error, in one line; parameters as options."""
-    text = _PARAMETER.sub(
-        lambda found: f"--{found[1].replace('_', '-')} {found[2] or found[3]}",
-        " ".join(str(error).split()),
-    )
+def sentence_of(error: Exception, known: Collection[str] = ()) -> str:
+    """Return what a user should read of an error, in one line.
+
+    Parameters
+    ----------
+    error : Exception
+    known : collection of str
+        Parameters of the command. In the sentence these are options, and it advises no others.
+    """
+
+    def as_option(found: re.Match[str]) -> str:
+        is_option = found[1] in known
+        return f"--{found[1].replace('_', '-')} {found[2] or found[3]}" if is_option else found[0]
+
+    text = _PARAMETER.sub(as_option, " ".join(str(error).split()))
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    if isinstance(error, MemoryError):
-        return f"not enough memory ({text or 'no details'}); try a smaller --image-size"
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
+        return f"not enough memory ({text or 'no details'}); {_to_need_less_memory(known)}"
     if isinstance(error, sqlite3.OperationalError):
         return f"the queue's database is not available ({text}); is another program using it?"
     if isinstance(error, ValueError | OSError | ImportError | RuntimeError) and text:
@@ -70,6 +90,12 @@ def sentence_of(error: Exception) -> str:
         f"unexpected {type(error).__name__}: {text}; this is a bug in hypervlad, please report it "
         "with the output of 'hypervlad --debug ...'"
     )
+
+
+def _to_need_less_memory(known: Collection[str]) -> str:
+    tried = [advice for name, advice in _LESS_MEMORY.items() if name in known]
+    tried.append("copies of the largest images at a reduced size")
+    return f"close other programs, or try {' or '.join(tried)}"
 
 
 def report_left_out(reasons: list[str], n_images: int, on_error: OnError) -> None:
@@ -119,14 +145,13 @@ def _plain_warnings() -> Iterator[None]:
     shown: set[Any] = set()
 
     def show(message: Warning | str, *_place: Any, **_more: Any) -> None:
-        from tqdm import tqdm
 
         skipped = getattr(message, "skipped", ())
         parts: set[Any] = {(each.name, each.reason) for each in skipped} or {str(message)}
         if parts <= shown:
             return
         shown.update(parts)
-        tqdm.write(printable(f"warning: {message}"), file=sys.stderr)
+        print_line(printable(f"warning: {message}"))
 
     with warnings.catch_warnings():
         warnings.simplefilter("once", UserWarning)
@@ -160,7 +185,7 @@ def fitting() -> Iterator[None]:
 def echo(text: str | bytes, *, err: bool = False, nl: bool = True) -> None:
     """Print text with control characters as escapes; bytes only change in a terminal."""
     if isinstance(text, bytes):
-        if not sys.stdout.isatty():
+        if not is_terminal(sys.stdout):
             typer.echo(text, err=err, nl=nl)
             return
         text = text.decode("utf-8", "backslashreplace")

@@ -29,6 +29,7 @@ from hypervlad.cli.options import (
     Unreadable,
     UnreadableLeftOut,
 )
+from hypervlad.terminal import ProgressBar, can_print, is_terminal
 from hypervlad.wording import counted, percent
 
 if TYPE_CHECKING:
@@ -98,7 +99,6 @@ def start(
       hypervlad review start model.hvlad new/ -o queue/
       hypervlad review start model.hvlad new/ -o queue/ --training images/ --max-error 0.02
     """
-    from tqdm import tqdm
 
     from hypervlad.conformal import check_share
     from hypervlad.images import ImageReadError, find_images
@@ -115,7 +115,7 @@ def start(
     classifier = load_classifier(
         model, weights, device=device, on_error="skip", quiet=True, cache=cache
     )
-    with tqdm(total=len(files), unit="image", disable=True if quiet else None) as bar:
+    with ProgressBar(total=len(files), unit="image", disable=True if quiet else None) as bar:
         started = start_queue(
             classifier,
             files,
@@ -172,11 +172,12 @@ def serve(
     from hypervlad.review.store import Queue
 
     logging.getLogger("waitress").setLevel(logging.ERROR)  # it warns of a busy server
-    opens_browser = sys.stdout.isatty() if open_page is None else open_page
+    opens_browser = is_terminal(sys.stdout) if open_page is None else open_page
 
     def ready(link: str) -> None:
         echo(f"open {link}")
-        sys.stdout.flush()
+        if can_print(sys.stdout):
+            sys.stdout.flush()
         usual = opened.fact("port")
         if f":{usual}/" not in link:
             say(
@@ -285,7 +286,6 @@ def retrain(
       hypervlad review retrain queue/ --training images/ -o better.hvlad
       hypervlad review retrain queue/ --training images/ --groups groups.csv -o better.hvlad
     """
-    from tqdm import tqdm
 
     from hypervlad.datasets import load_image_folder
     from hypervlad.reports.summary import held_out_lines
@@ -328,7 +328,7 @@ def retrain(
             return
         new.encoder_.set_params(on_error="skip", verbose=False)
         n_left = len(remaining(opened))
-        with tqdm(total=n_left, unit="image", disable=True if quiet else None) as bar:
+        with ProgressBar(total=n_left, unit="image", disable=True if quiet else None) as bar:
             left = requeue(opened, new, material, output, write=not keep_queue, progress=bar.update)
         _print_queue(left, keep_queue)
     finally:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hypervlad.datasets.copies import (
     MIN_SIMILARITY,
@@ -38,6 +37,7 @@ from hypervlad.datasets.report import (
 )
 from hypervlad.images import ImageReadError, Micrograph, ReadOptions, find_banner, read_micrographs
 from hypervlad.images.pixels import is_blank
+from hypervlad.terminal import ProgressBar
 from hypervlad.wording import counted, name_some, verb
 
 # A class must have images on both sides of a split, and a few to learn from.
@@ -273,7 +273,9 @@ def _read_all(
     )(jobs)
     facts: list[_ImageFacts] = []
     bad: list[BadFile] = []
-    for outcome in tqdm(outcomes, "Reading", total=len(files), disable=not verbose, unit="image"):
+    for outcome in ProgressBar(
+        outcomes, "Reading", total=len(files), disable=not verbose, unit="image"
+    ):
         if isinstance(outcome, BadFile):
             bad.append(outcome)
         else:
@@ -331,7 +333,7 @@ def _find_copies(
     thumbnails = [facts[members[0]].thumbnail for members in same]
     groups = [str(facts[members[0]].group) for members in same]
     folders = np.unique(groups, return_inverse=True)[1].tolist() if across_only else None
-    with tqdm(total=len(same), desc="Comparing", disable=not verbose, unit="image") as bar:
+    with ProgressBar(total=len(same), desc="Comparing", disable=not verbose, unit="image") as bar:
         pairs, similarity = find_near_copies(
             thumbnails, min_similarity=min_similarity, folders=folders, progress=bar.update
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import os
@@ -31,6 +32,12 @@ MODEL_SOURCE = "model"
 
 
 _SAVE_AS_UTF8 = "; in a spreadsheet, save as 'CSV UTF-8'"
+_MARKS = {  # UTF-32's first, which begins like UTF-16's
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 
 class ImageFolderError(ValueError):
@@ -165,8 +172,9 @@ def load_groups(
 def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
     """Return the lines of a CSV file that are not blank, with their numbers.
 
-    The separator is a comma, a semicolon or a tab. File names that are not UTF-8 are read with
-    their bytes, as the package writes them, unless the first line is not plain text either.
+    The separator is a comma, a semicolon or a tab. The text is UTF-8, or UTF-16 or UTF-32, as
+    spreadsheets save "Unicode text". File names that are not UTF-8 are read with their bytes, as
+    the package writes them, unless the first line is not plain text either.
 
     Parameters
     ----------
@@ -177,7 +185,7 @@ def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
     Raises
     ------
     ImageFolderError
-        If it is no file, no text in UTF-8, or no CSV, or a line has more cells than the first.
+        If it is no file, no Unicode text, or no CSV, or a line has more cells than the first.
     """
     if path.is_dir():
         raise ImageFolderError(f"{path}: a folder; expected a CSV file with columns {columns}.")
@@ -186,12 +194,8 @@ def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
             f"{path}: no such file; expected a CSV file with columns {columns} (looked in "
             f"{Path.cwd()})."
         )
-    content = path.read_bytes()
-    # "-sig": spreadsheets begin a UTF-8 file with a byte order mark.
-    text = content.decode("utf-8-sig", "surrogateescape")
+    text = _decoded(path.read_bytes(), path, columns)
     first = next((line for line in text.splitlines() if line.strip()), "")
-    if "\0" in text:
-        raise ImageFolderError(f"{path}: not a text file; expected a CSV with {columns}.")
     if not first.isascii():
         check_text(path, 1, text)
     delimiter = max(",;\t", key=first.count)
@@ -213,6 +217,27 @@ def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
                 "quotes; if two lines were joined, separate them."
             )
     return lines
+
+
+def _decoded(content: bytes, path: Path, columns: str) -> str:
+    """Return the text of a table; what is not UTF-8 in a file without a mark are surrogates."""
+    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise ImageFolderError(f"{path}: a workbook, not a text file{_SAVE_AS_UTF8}.")
+    if not content.startswith(tuple(_MARKS)):
+        # Text in UTF-16 without a mark: each second byte of what is ASCII is zero.
+        zeros = [content[start::2].count(0) for start in (0, 1)]
+        if len(content) % 2 == 0 and max(zeros) > len(content) / 8 and not min(zeros):
+            content = (codecs.BOM_UTF16_BE if zeros[0] else codecs.BOM_UTF16_LE) + content
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding, "surrogateescape" if encoding == "utf-8" else "strict")
+    except UnicodeDecodeError as error:
+        raise ImageFolderError(
+            f"{path}: begins as {encoding.upper()}, but is damaged ({error.reason}){_SAVE_AS_UTF8}."
+        ) from error
+    if "\0" in text:
+        raise ImageFolderError(f"{path}: not a text file; expected a CSV with {columns}.")
+    return text.removeprefix("\ufeff")
 
 
 def check_text(table: Path, line: int, text: str) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from tqdm.auto import tqdm
 
 from hypervlad.displays.colours import DARK, FOR, GREY
 from hypervlad.displays.evidence import signed
@@ -24,6 +23,7 @@ from hypervlad.displays.image_grid import (
     thumbnail,
 )
 from hypervlad.images import Micrograph, check_image_list, read_micrograph
+from hypervlad.terminal import ProgressBar
 from hypervlad.wording import counted
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ class CodewordPatchesDisplay(GridDisplay):
         chosen = chosen_images(images, y, model.classes_ if labels is None else labels, n_images)
         n_used = sum(len(members) for _, members in chosen)
         codewords: list[ClassCodeword] = []
-        with tqdm(desc="codewords", unit="image", total=n_used, disable=not verbose) as bar:
+        with ProgressBar(desc="codewords", unit="image", total=n_used, disable=not verbose) as bar:
             finder = CodewordFinder(model, images, patch_share, bar.update)
             for label, members in chosen:
                 codewords += finder.codewords_of(label, members, n_codewords, n_patches)

@@ -9,8 +9,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-from tqdm.auto import tqdm
-
 from hypervlad.backbones import Preprocessing
 from hypervlad.cache import Cache, Memory, PathIndex
 from hypervlad.hypercolumns import input_size, prepare
@@ -33,6 +31,7 @@ from hypervlad.images.reading import (
     read_named,
 )
 from hypervlad.lazy_torch import torch
+from hypervlad.terminal import ProgressBar
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, verb
 
@@ -377,7 +376,7 @@ class ImageLoader:
         """
         hidden = None if self.verbose else True
         loaded = self._loaded(outcomes, images, report)
-        return iter(tqdm(loaded, desc=desc, total=len(images), unit="image", disable=hidden))
+        return iter(ProgressBar(loaded, desc=desc, total=len(images), unit="image", disable=hidden))
 
     def _loaded(
         self,

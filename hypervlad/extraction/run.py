@@ -18,7 +18,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
-from tqdm.auto import tqdm
 
 from hypervlad.backbones import Backbone, ensure_registered, get_backbone
 from hypervlad.cache import Memory
@@ -56,6 +55,7 @@ from hypervlad.extraction.table import (
 from hypervlad.files import HashingStream, exclusive_lock, file_digest, replace_when_complete
 from hypervlad.images import ImageReadError, SkippedImage
 from hypervlad.images.reading import read_in_order
+from hypervlad.terminal import ProgressBar
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
 from hypervlad.workload import announced
@@ -264,7 +264,7 @@ class Run:
         return Extraction(path, n_rows, n_rows, 0, tuple(skipped), 0.0)
 
     def _unfinished(
-        self, source: Source, folder: TaskFolder, progress: _Progress, bar: tqdm[Any]
+        self, source: Source, folder: TaskFolder, progress: _Progress, bar: ProgressBar
     ) -> Iterator[Task]:
         changes = self.job(folder.run).change_detector()
         for task in source.tasks(self.task_size):
@@ -311,8 +311,8 @@ class Run:
             named = zip(*columns, strict=True)
             report.unscaled += [path or "array" for path, own_size in named if own_size is None]
 
-    def _bar(self, source: Source) -> tqdm[Any]:
-        return tqdm(
+    def _bar(self, source: Source) -> ProgressBar:
+        return ProgressBar(
             desc="features",
             total=source.n_images,
             unit="image",

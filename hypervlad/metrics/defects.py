@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
-from tqdm import tqdm
 
 from hypervlad.images import ImageReadError, TrainingImagesWarning, read_mask
 from hypervlad.images.errors import reasons_in_line
 from hypervlad.images.masks import mask_banner_rows, warn_if_inverted
 from hypervlad.metrics.maps import PixelTally
 from hypervlad.metrics.patches import PatchConfusion, patch_confusion
+from hypervlad.terminal import ProgressBar
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
 from hypervlad.workload import announced
@@ -226,7 +226,7 @@ def evaluate_defects(
     hidden = None if progress else True
     with announced(len(images)):
         for i, (image, mask, name) in enumerate(
-            tqdm(given, total=len(names), unit="image", disable=hidden)
+            ProgressBar(given, total=len(names), unit="image", disable=hidden)
         ):
             try:
                 found = scorer.find(image)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hypervlad.displays.colours import stretch_contrast, tint_by_direction
 from hypervlad.displays.figures import save_png
@@ -23,6 +22,7 @@ from hypervlad.files import replace_when_complete
 from hypervlad.images.files import composed
 from hypervlad.reports.maps import write_tiff
 from hypervlad.tables import read_table, write_table
+from hypervlad.terminal import ProgressBar
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
 from hypervlad.workload import announced
@@ -157,7 +157,7 @@ def write_alignment(
     left_out = list[str]()
     pairs = zip(images, names, strict=True)
     with AlignmentFolder(Path(out_dir), recipe) as results, announced(len(names)):
-        for image, name in tqdm(
+        for image, name in ProgressBar(
             pairs, total=len(names), unit="image", disable=not progress or None
         ):
             try:

@@ -14,7 +14,6 @@ from urllib.parse import quote
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hypervlad.classifier import (
     AMBIGUOUS,
@@ -31,6 +30,7 @@ from hypervlad.images.reading import read_in_order
 from hypervlad.reports.facts import model_facts, versions_text
 from hypervlad.reports.html import asset, render, share_of, thousands
 from hypervlad.reports.predictions import possible_classes, prediction_notes
+from hypervlad.terminal import ProgressBar
 from hypervlad.wording import counted, percent, printable
 
 MAX_THUMBNAILS = 10_000
@@ -162,7 +162,7 @@ def write_classified_page(
         ],
         details={**model_facts(model), "versions": versions_text()},
         data=as_script(data),
-        thumbnails=tqdm(jpegs, "page", len(doubtful), unit="image", disable=hidden),
+        thumbnails=ProgressBar(jpegs, "page", len(doubtful), unit="image", disable=hidden),
     )
     folder.mkdir(parents=True, exist_ok=True)
     with replace_when_complete(path) as stream:

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from hypervlad.defects import Finding
 from hypervlad.displays.colours import FOUND, as_rgb
@@ -40,6 +39,7 @@ from hypervlad.reports.scores import (
     threshold_warning,
 )
 from hypervlad.tables import write_table
+from hypervlad.terminal import ProgressBar
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import percent
 from hypervlad.workload import announced
@@ -217,7 +217,7 @@ def write_findings(
     pairs = zip(images, names, strict=True)
     try:
         with announced(len(names)):
-            for image, name in tqdm(pairs, total=len(names), unit="image", disable=hidden):
+            for image, name in ProgressBar(pairs, total=len(names), unit="image", disable=hidden):
                 try:
                     found = scorer.find(image)
                     micrograph = read_micrograph(image, **options)

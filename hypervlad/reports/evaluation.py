@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm import tqdm
 
 from hypervlad.classifier import LabelIssue, SureAnswers
 from hypervlad.constraints import Boolean, check_value
@@ -33,6 +32,7 @@ from hypervlad.reports.summary import (
     unlike_text,
     warning_lines,
 )
+from hypervlad.terminal import ProgressBar
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, percent, verb
 
@@ -174,7 +174,7 @@ def write_report(
         draft = Path(temporary)
         drawn = {}
         hidden = None if progress else True  # None: hidden if stderr is no terminal
-        for name in tqdm(FIGURES, desc="report", unit="figure", disable=hidden):
+        for name in ProgressBar(FIGURES, desc="report", unit="figure", disable=hidden):
             draw = figures.drawing(name, model, encoder)
             drawn[name] = None if draw is None else _saved(draw, draft / f"{name}.png")
         (draft / "predictions.csv").write_bytes(_table(names, result))

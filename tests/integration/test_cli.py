@@ -144,7 +144,7 @@ def test_an_evaluation_leaves_training_images_out(model, folder, tmp_path):
 
 @pytest.fixture
 def with_odd_images(folder, tmp_path):
-    """Images of four classes; those of one class are like those of another."""
+    """Images of four classes; a few images of one class are like the many of another."""
     for path in sorted((folder / "flat").iterdir())[:3]:
         (tmp_path / "images" / "odd").mkdir(parents=True, exist_ok=True)
         shutil.copy(path, tmp_path / "images" / "odd")
@@ -152,6 +152,11 @@ def with_odd_images(folder, tmp_path):
         (tmp_path / "images" / name).mkdir()
         for path in sorted((folder / name).iterdir())[3:]:
             shutil.copy(path, tmp_path / "images" / name)
+    rng = np.random.default_rng(99)
+    for number in range(20):
+        grey = 255 * np.clip(0.5 + 0.05 * rng.standard_normal((20, 24)), 0, 1)
+        noise = Image.fromarray(np.round(grey).astype("uint8"))
+        noise.save(tmp_path / "images" / "flat" / f"m{number}.png")
     return tmp_path / "images"
 
 

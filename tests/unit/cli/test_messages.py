@@ -6,12 +6,15 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from support.commands import run
 
-from hypervlad.cli import main
+from hypervlad.cli import app, main
 from hypervlad.cli.messages import echo, plain_errors, sentence_of
 from hypervlad.images import SkippedImage, SkippedImagesWarning
 
@@ -79,7 +82,51 @@ def test_parameters_in_errors_are_options() -> None:
         'give a file, weights="path/to/w.pth" (or .safetensors), or weights="random"; '
         "set image_size=224; give HypercolumnVLAD(pixel_size=None, ...)"
     )
-    assert sentence_of(error) == (
+    assert sentence_of(error, {"weights", "image_size", "pixel_size"}) == (
         "give a file, --weights path/to/w.pth (or .safetensors), or --weights random; "
         "set --image-size 224; give HypercolumnVLAD(pixel_size=None, ...)"
     )
+    assert sentence_of(error) == str(error)  # of a command that has no such options
+
+
+def _commands(app: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield all commands with their names."""
+    for name, command in getattr(app, "commands", {}).items():
+        yield from _commands(command, *names, name)
+    if not getattr(app, "commands", {}):
+        yield names, app
+
+
+COMMANDS = dict(_commands(typer.main.get_command(app)))
+ADVICE = (
+    "use weights=micronet, image_size=512, tile_size=512 or pixel_size=2.5, or another "
+    "computer with more memory"
+)
+
+
+@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 9.00 TiB"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+        ),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+        ValueError(ADVICE),
+    ],
+)
+def test_errors_advise_options_that_the_command_has(
+    names: tuple[str, ...], error: Exception
+) -> None:
+    command = COMMANDS[names]
+    parameters = {each.name: each for each in command.params}
+    sentence = sentence_of(error, set(parameters))
+    known = {option for each in command.params for option in each.opts}
+    assert set(re.findall(r"--[a-z][a-z-]*", sentence)) <= known
+    if not isinstance(error, ValueError):
+        assert "not enough memory" in sentence
+        assert "reduced size" in sentence
+    for name in ("jobs", "batch_size", "tile_size", "image_size"):
+        if name in parameters and not isinstance(error, ValueError):
+            assert f"--{name.replace('_', '-')}" in sentence

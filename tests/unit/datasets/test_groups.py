@@ -204,3 +204,40 @@ def test_a_path_on_another_drive_is_written_as_it_is_read(monkeypatch):
     assert below == path_parts(file.as_posix())
     rows = rows_of([("/".join(below), "g")])
     assert match_groups([file], Path("/root"), rows, "g.csv").tolist() == ["g"]
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "BE with a mark"],
+)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_as_spreadsheets_save_them(tmp_path, encoding, separator):
+    """Among them "Unicode text" of Excel: UTF-16 with tabs."""
+    lines = ["path,group", "F\u00e4den/1.png,Probe \u03b1", "b/2.png,\u8bd5\u6837"]
+    text = "\r\n".join(lines).replace(",", separator)
+    marked = encoding == "BE with a mark"
+    content = ("\ufeff" + text).encode("utf-16-be") if marked else text.encode(encoding)
+    (tmp_path / "groups.csv").write_bytes(content)
+    rows = read_group_rows(tmp_path / "groups.csv")
+    assert [(row.path, row.group) for row in rows] == [
+        ("F\u00e4den/1.png", "Probe \u03b1"),
+        ("b/2.png", "\u8bd5\u6837"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"PK\x03\x04\x14\x00",
+            "a workbook, not a text file; in a spreadsheet, save as 'CSV UTF-8'",
+        ),
+        (b"\xff\xfep\x00a\x00t\x00h\x00,", "begins as UTF-16, but is damaged"),
+        (b"path,group\n\x00\x00\x00,b\n", "not a text file; expected a CSV with path, group"),
+        ("pfad;probe\nFäden;a\n".encode("cp1252"), "not UTF-8 text; in a spreadsheet, save as"),
+    ],
+)
+def test_what_is_no_text_is_named(tmp_path, content, message):
+    (tmp_path / "groups.csv").write_bytes(content)
+    with pytest.raises(ImageFolderError, match=message):
+        load_groups([Path("1.png")], tmp_path, tmp_path / "groups.csv")
