@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import (
+    BoostedSoftmaxClassifier,
     HypercolumnVLAD,
     ImageReadError,
     ModelFileError,
@@ -210,6 +211,23 @@ def test_aligned_parts_are_compared_at_the_same_place(scorer: PatchDefectScorer)
         scorer.fit([part(1), part(2)[:, :80], part(3)])
     with pytest.raises(ValueError, match="aligned=True compares places of defect-free images"):
         scorer.fit([part(1), part(2)], masks=[None, np.ones((96, 120), dtype=bool)])
+
+
+def test_the_learner_gets_copies_in_one_group(
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_groups = []
+    fit = BoostedSoftmaxClassifier.fit
+
+    def spy(self: Any, X: Any, y: Any, *, groups: Any, **options: Any) -> Any:
+        n_groups.append(len(np.unique(groups)))
+        return fit(self, X, y, groups=groups, **options)
+
+    monkeypatch.setattr(BoostedSoftmaxClassifier, "fit", spy)
+    images, masks = zip(*bad[:6], bad[0], strict=True)
+    scorer.set_params(boosting__n_estimators=0)
+    scorer.fit([*good[:6], good[0], *images], masks=[*[None] * 7, *masks])
+    assert n_groups[0] == 12
 
 
 @pytest.mark.slow  # two fits, each with five folds
