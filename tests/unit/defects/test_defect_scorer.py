@@ -556,13 +556,16 @@ def test_large_images_go_through_the_network_in_tiles(
     monkeypatch.setattr(TappedNetwork, "__call__", spy)
     monkeypatch.setattr("hypervlad.backbones.network._is_shift_equivariant", lambda *_: True)
     large = [surface(seed, (150, 400)) for seed in range(3)]
-    expected = clone(scorer).fit(large).score_map(large[0])
+    whole = clone(scorer).fit(large)
+    expected = whole.score_map(large[0])
     assert max(largest) >= 400
     largest.clear()
-    tiled = clone(scorer).set_params(tile_size=96).fit(large)
+    # Of one model: in a second fit, the last digits may lead K-means to other codewords.
+    found = whole.set_params(tile_size=96).score_map(large[0])
     # Scores near zero are differences of larger numbers.
     atol = 1e-4 * np.abs(expected).max()
-    np.testing.assert_allclose(tiled.score_map(large[0]), expected, rtol=1e-3, atol=atol)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=atol)
+    tiled = clone(scorer).set_params(tile_size=96).fit(large)
     assert max(largest) <= 224  # the side of the reduced images, which are not cut
     assert 96 in largest
     tiled.set_params(tile_size=8)
