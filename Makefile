@@ -74,7 +74,7 @@ $(VENV)/.installed: setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hypervlad needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	@echo "Installing hypervlad and PyTorch into $(VENV): a few minutes, once."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[formats,review]"
+	$(PIP) -e ".[fast,formats,review]"
 	@touch $@
 
 # Older Pythons make environments with a pip that does not know groups of dependencies.
