@@ -95,6 +95,21 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[None]:
+    """Create a folder if there is none; if the block fails, do not leave a new one behind empty."""
+    created = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        inside = [Path(parent) for parent, _, _ in os.walk(folder, topdown=False)]
+        for each in [*inside, *created[1:]] if created else []:
+            with contextlib.suppress(OSError):  # something is in it
+                each.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def replace_when_complete(
     path: str | os.PathLike[str],
     *,
@@ -125,7 +140,8 @@ def replace_when_complete(
     LinkError
         If `path` is a symbolic link.
     OSError
-        If it is a folder or a device, or cannot be written.
+        If it is a folder or a device, or cannot be written, for instance on a full disk; it has the
+        name of the file.
     """
     check_writable(path)
     target = Path(os.path.abspath(path))
@@ -139,6 +155,10 @@ def replace_when_complete(
             if flush:
                 os.fsync(stream.fileno())
         move_into_place(temporary, target)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # a full disk has no name
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

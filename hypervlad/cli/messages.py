@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import re
 import signal
@@ -25,6 +26,7 @@ _PARAMETER = re.compile(
     r"(?<![(\w])(weights|image_size|tile_size|pixel_size)=(?:\"([^\"]+)\"|([\w.-]+))"
 )
 
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 # Of torch, on CPU and GPU.
 _OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory:|out of memory", re.IGNORECASE)
 _LESS_MEMORY = {
@@ -78,8 +80,9 @@ def sentence_of(error: Exception, known: Collection[str] = ()) -> str:
         return f"--{found[1].replace('_', '-')} {found[2] or found[3]}" if is_option else found[0]
 
     text = _PARAMETER.sub(as_option, " ".join(str(error).split()))
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in _FULL):
+        remedy = "; make room on this disk, or give another folder" if error.errno in _FULL else ""
+        return f"{error.filename or 'the results'}: {error.strerror}{remedy}"
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
         return f"not enough memory ({text or 'no details'}); {_to_need_less_memory(known)}"
     if isinstance(error, sqlite3.OperationalError):

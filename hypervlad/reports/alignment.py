@@ -18,7 +18,7 @@ from hypervlad.displays.colours import stretch_contrast, tint_by_direction
 from hypervlad.displays.figures import save_png
 from hypervlad.displays.orientation import OrientationDisplay
 from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
-from hypervlad.files import replace_when_complete
+from hypervlad.files import new_folder, replace_when_complete
 from hypervlad.images.files import composed
 from hypervlad.reports.maps import write_tiff
 from hypervlad.tables import read_table, write_table
@@ -156,7 +156,8 @@ def write_alignment(
     """
     left_out = list[str]()
     pairs = zip(images, names, strict=True)
-    with AlignmentFolder(Path(out_dir), recipe) as results, announced(len(names)):
+    folder = Path(out_dir)
+    with new_folder(folder), AlignmentFolder(folder, recipe) as results, announced(len(names)):
         for image, name in ProgressBar(
             pairs, total=len(names), unit="image", disable=not progress or None
         ):

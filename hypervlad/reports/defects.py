@@ -22,7 +22,7 @@ from hypervlad.displays.defect_map import DefectMapDisplay, outline
 from hypervlad.displays.figures import Display, save_png
 from hypervlad.displays.image_grid import read_keywords, thumbnail
 from hypervlad.displays.patch_confusion import PatchConfusionDisplay
-from hypervlad.files import replace_when_complete
+from hypervlad.files import new_folder, replace_when_complete
 from hypervlad.images import ImageReadError, Micrograph, read_micrograph
 from hypervlad.images.files import encode_jpeg
 from hypervlad.metrics import DefectEvaluation
@@ -211,24 +211,25 @@ def write_findings(
             f"{reprlib.repr(outside or names)}"
         )
     folder, written = Path(out_dir), WrittenFindings()
-    folder.mkdir(parents=True, exist_ok=True)
     options = read_keywords(scorer.encoder_.fitted_params_.read_options)
     hidden = None if progress else True
     pairs = zip(images, names, strict=True)
-    try:
-        with announced(len(names)):
-            for image, name in ProgressBar(pairs, total=len(names), unit="image", disable=hidden):
-                try:
-                    found = scorer.find(image)
-                    micrograph = read_micrograph(image, **options)
-                except ImageReadError as error:
-                    written.left_out.append(str(error))
-                    continue
-                _write_images(folder, name, found, micrograph)
-                written.add(name, found, micrograph)
-    finally:
-        written.write_tables(folder)
-        warning = _write_findings_page(folder / PAGE, scorer, written)
+    bar = ProgressBar(pairs, total=len(names), unit="image", disable=hidden)
+    with new_folder(folder):
+        try:
+            with announced(len(names)):
+                for image, name in bar:
+                    try:
+                        found = scorer.find(image)
+                        micrograph = read_micrograph(image, **options)
+                    except ImageReadError as error:
+                        written.left_out.append(str(error))
+                        continue
+                    _write_images(folder, name, found, micrograph)
+                    written.add(name, found, micrograph)
+        finally:
+            written.write_tables(folder)
+            warning = _write_findings_page(folder / PAGE, scorer, written)
     if warning is not None:
         warn_user(warning)
     return written

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from hypervlad import files
+from hypervlad.cli.messages import sentence_of
 from hypervlad.files import (
     LinkError,
     LockedError,
@@ -18,6 +19,7 @@ from hypervlad.files import (
     file_digest,
     move_into_place,
     move_to_new_name,
+    new_folder,
     refuse_link,
     refuse_links,
     replace_when_complete,
@@ -304,3 +306,56 @@ def test_what_a_killed_run_of_another_user_left_locks_nothing(
             exclusive_lock(tmp_path / "lock", "f.parquet"),
         ):
             pass
+
+
+FULL = [errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)]
+
+
+@pytest.mark.parametrize("number", FULL)
+def test_a_full_disk_names_the_file_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def full(_file: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with (
+        pytest.raises(OSError, match=r"table\.csv") as caught,
+        replace_when_complete(tmp_path / "table.csv") as stream,
+    ):
+        stream.write(b"path")
+    assert caught.value.errno == number
+    assert not list(tmp_path.iterdir())
+    sentence = sentence_of(caught.value)
+    assert sentence.startswith(f"{tmp_path / 'table.csv'}: ")
+    assert "make room on this disk" in sentence
+    assert "make room on this disk" in sentence_of(OSError(number, os.strerror(number)))
+
+
+def _fail_in(folder: Path, *names: str) -> None:
+    with new_folder(folder):
+        for name in names:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).touch()
+        (folder / "masks").mkdir()
+        raise OSError("full")
+
+
+@pytest.mark.parametrize(
+    ("existing", "written", "left"),
+    [
+        ([], [], []),
+        ([], ["maps/1.tif"], ["a", "a/b", "a/b/maps", "a/b/maps/1.tif"]),
+        (["a"], [], ["a"]),
+        (["a", "a/b"], [], ["a", "a/b", "a/b/masks"]),
+    ],
+)
+def test_a_new_folder_is_not_left_behind_empty(
+    tmp_path: Path, existing: list[str], written: list[str], left: list[str]
+) -> None:
+    for name in existing:
+        (tmp_path / name).mkdir()
+    with pytest.raises(OSError, match="full"):
+        _fail_in(tmp_path / "a" / "b", *written)
+    found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert found == left
