@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,6 @@ from benchmarks.speed import runtimes
 from benchmarks.speed.tables import runtimes_table
 
 
-@pytest.mark.skipif(
-    "ONEDNN_MAX_CPU_ISA" in os.environ,
-    reason="OpenVINO has no bfloat16 where oneDNN may not use all that the processor can",
-)
 def test_maps_are_those_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino")
     monkeypatch.setattr(torch, "compile", lambda module: module)  # takes 20 s
@@ -28,7 +23,8 @@ def test_maps_are_those_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     finally:
         torch.set_num_threads(before)
     (row,) = load_result(out)["rows"]
-    assert len(row["difference"]) >= 8
+    # Some processors have no maps in bfloat16.
+    assert sum("bfloat16" not in method for method in row["difference"]) >= 6
     for method, difference in row["difference"].items():
         assert difference < (0.1 if "bfloat16" in method else 1e-5), method
     assert set(row["quiet"]) == set(row["busy"]) == set(row["difference"])
