@@ -13,20 +13,28 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 MINUTES ?= 1
 
-.PHONY: demo check test docs gallery test-networks explore campaign lint wheel test-lowest clean
+.PHONY: demo check test test-processors docs gallery test-networks explore campaign lint wheel test-lowest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hypervlad demo $(if $(DATA),"$(DATA)") $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)") -o "$(OUT)"
 
 # A module's tests run in one process, so that its fixtures are built once. Modules with few, long tests
 # come first: at the end, one process would work alone.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL)
 
 check: $(VENV)/.test-installed
 	$(PYTEST) --durations=20 -m quick tests/unit tests/conformance $(ARGS)
 
 test: $(VENV)/.test-installed
 	$(PYTEST) $(ARGS)
+
+# The tests of `make check`, or those of ARGS, as older processors and more threads run them: see
+# tests/processors.py. SETTING="oldest" chooses one of its settings.
+SETTING ?=
+
+test-processors: $(VENV)/.test-installed
+	$(BIN)/python -m tests.processors $(if $(SETTING),"$(SETTING)") $(PARALLEL) $(if $(ARGS),$(ARGS),-m quick tests/unit tests/conformance)
 
 # The site, in docs/_build/html; `make docs` leaves out what the examples show, `make gallery` runs them.
 SPHINX := $(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html
@@ -66,7 +74,7 @@ $(VENV)/.installed: setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hypervlad needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
 	@echo "Installing hypervlad and PyTorch into $(VENV): a few minutes, once."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -e ".[formats,review]"
+	$(PIP) -e ".[fast,formats,review]"
 	@touch $@
 
 # Older Pythons make environments with a pip that does not know groups of dependencies.

@@ -33,8 +33,8 @@ _dtype_outside: Any = None
 def usual_torch() -> Iterator[None]:
     """Compute with torch's usual settings, whatever others have set in this process.
 
-    These are new tensors of type float32 on the CPU, and no mixed precision. Can decorate a
-    function. Afterwards, the settings are as before.
+    These are new tensors of type float32 on the CPU, no mixed precision, and no inference mode, in
+    which nothing can be trained. Can decorate a function. Afterwards, the settings are as before.
     """
     global _n_running, _dtype_outside
     with _lock:
@@ -46,6 +46,8 @@ def usual_torch() -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             if torch.get_default_device().type != "cpu":
                 stack.enter_context(torch.device("cpu"))
+            if torch.is_inference_mode_enabled():
+                stack.enter_context(torch.inference_mode(False))
             for kind in ("cpu", "cuda"):
                 if torch.is_autocast_enabled(kind):
                     stack.enter_context(torch.autocast(kind, enabled=False))

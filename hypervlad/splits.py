@@ -198,6 +198,21 @@ def joined_groups(groups: ArrayLike | None, copies: ArrayLike) -> IntArray:
     return linked_groups(np.column_stack([own, n + images]), 2 * n)[own]
 
 
+def order_by_digest(digests: ArrayLike, labels: ArrayLike) -> NDArray[np.intp]:
+    """Return the rows in the order of the images' digests; copies in the order of their labels.
+
+    Parameters
+    ----------
+    digests : array-like of shape (n,)
+    labels : ndarray of shape (n,)
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+    """
+    return np.lexsort((np.unique(labels, return_inverse=True)[1], np.asarray(digests)))
+
+
 def linked_groups(pairs: IntArray, n: int) -> IntArray:
     """Number the connected sets of rows, where each pair of rows is a link.
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import matplotlib.font_manager  # noqa: F401 - which runs other programs while it lists fonts
+import matplotlib.font_manager  # which runs other programs while it lists fonts
+import matplotlib.pyplot
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import settings
@@ -30,6 +38,17 @@ settings.load_profile("reproducible")
 
 _SLOW = 1.0  # seconds
 _LARGE = "large_networks"
+_PEAKS = pytest.StashKey[dict[str, int]]()  # bytes, by worker
+
+
+def peak_memory() -> int:
+    """Return the largest memory, in bytes, that this process has had."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -42,8 +61,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in large]
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let garbage collection pass over the million objects that importing all tests has made."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["peak"] = peak_memory()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    peak = getattr(node, "workeroutput", {}).get("peak")
+    if peak is not None:
+        node.config.stash.setdefault(_PEAKS, {})[node.gateway.id] = peak
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """List the unit tests that are slow and give no reason for it."""
+    """Show the memory of the processes, and the unit tests that are slow without a reason."""
+    peaks = terminalreporter.config.stash.get(_PEAKS, {}) or {"tests": peak_memory()}
+    listed = ", ".join(f"{name} {peak / 1e9:.2f} GB" for name, peak in sorted(peaks.items()))
+    terminalreporter.write_line(f"peak memory: {listed}")
     reports = [r for rs in terminalreporter.stats.values() for r in rs if hasattr(r, "duration")]
     slow = [
         report
@@ -64,11 +105,22 @@ def tiny_backbone() -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> Iterator[None]:
+def few_threads() -> Iterator[None]:
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def memory_is_returned() -> Iterator[None]:
+    """Free what a module's tests leave: figures, networks in cycles, and what malloc keeps."""
+    yield
+    matplotlib.pyplot.close("all")
+    gc.collect()
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 @pytest.fixture

@@ -65,6 +65,35 @@ def _mirrored(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image[::-1] if rng.random() < 0.5 else image[:, ::-1]
 
 
+def _stretched(share: float) -> Change:
+    """Stretch one direction only."""
+
+    def stretch(image: np.ndarray, rng: np.random.Generator) -> Pair:
+        height, width = image.shape
+        size = (round(width * (1 + share)), height)
+        if rng.random() < 0.5:
+            size = (width, round(height * (1 + share)))
+        pixels = Image.fromarray(np.ascontiguousarray(image))
+        return image, np.asarray(pixels.resize(size, Image.Resampling.BICUBIC))
+
+    return stretch
+
+
+def _framed(share: float, level: float) -> Change:
+    """Put a frame around the image, as wide on all sides."""
+
+    def frame(image: np.ndarray, rng: np.random.Generator) -> Pair:
+        width = max(1, round(share * min(image.shape)))
+        return image, np.pad(image, width, constant_values=level)
+
+    return frame
+
+
+def _framed_and_stretched(image: np.ndarray, rng: np.random.Generator) -> Pair:
+    first, second = _stretched(0.05)(image, rng)
+    return first, _jpeg(_framed(0.05, float(rng.integers(2)))(second, rng)[1], 85)
+
+
 def _several(image: np.ndarray, rng: np.random.Generator) -> Pair:
     first, second = _shifted(0.03, 0.12)(image, rng)
     second = _turned(_mirrored(second, rng), rng)
@@ -84,4 +113,13 @@ CHANGES: dict[str, Change] = {
     "resized by up to 10 %": lambda image, rng: (image, _resized(image, rng.uniform(0.9, 1.1))),
     "half size": lambda image, rng: (image, _resized(image, 0.5)),
     "shift, mirror, turn, contrast, JPEG 70": _several,
+    "stretched by 3 %": _stretched(0.03),
+    "stretched by 6 %": _stretched(0.06),
+    "black frame of 2 %": _framed(0.02, 0),
+    "black frame of 5 %": _framed(0.05, 0),
+    "black frame of 10 %": _framed(0.1, 0),
+    "white frame of 2 %": _framed(0.02, 1),
+    "white frame of 5 %": _framed(0.05, 1),
+    "white frame of 10 %": _framed(0.1, 1),
+    "stretched by 5 %, frame, JPEG 85": _framed_and_stretched,
 }

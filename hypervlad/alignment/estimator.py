@@ -41,7 +41,7 @@ from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, check_im
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, warn_skipped
 from hypervlad.lazy_torch import usual_torch
-from hypervlad.splits import check_groups, joined_groups
+from hypervlad.splits import check_groups
 from hypervlad.user_warnings import warn_user
 from hypervlad.windows.dataset import (
     UNKNOWN,
@@ -235,7 +235,7 @@ class AlignmentClassifier(ImageEstimator):
             windows.X,
             windows.labels,
             sample_weight=windows.weights,
-            groups=_window_groups(windows, codes),
+            groups=windows.groups_of(codes),
             blocks=[2 * width for width in encoder.feature_blocks.values()],
         )
         # All at the end: a fit that fails leaves the model as it was.
@@ -428,14 +428,6 @@ class AlignmentClassifier(ImageEstimator):
 def _grey_reader(options: ReadOptions) -> Convert:
     """Return the function that reads an image as `aligned_fraction` gets it."""
     return lambda image, name: read_grey(image, options, name)
-
-
-def _window_groups(windows: TrainingWindows, groups: NDArray[Any]) -> NDArray[np.intp]:
-    """Return the group of each window; copies of an image are in one group."""
-    positions = np.array(list(windows.keys))
-    joined = np.zeros(len(groups), dtype=np.intp)
-    joined[positions] = joined_groups(groups[positions], list(windows.keys.values()))
-    return joined[windows.image_index]
 
 
 def _check_covered(image: PreparedImage, tiles: TileGrid) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -102,7 +102,7 @@ class OpenVINONetwork:
         n_threads = self._n_threads
 
         @functools.cache
-        def queue_of(n_streams: int) -> tuple[openvino.AsyncInferQueue, dict[int, list[Any]]]:
+        def requests_of(n_streams: int) -> list[openvino.InferRequest]:
             settings = {
                 "INFERENCE_NUM_THREADS": n_threads,
                 "INFERENCE_PRECISION_HINT": "f32",
@@ -111,24 +111,24 @@ class OpenVINONetwork:
                 "ENABLE_CPU_PINNING": False,
             }
             compiled = openvino.Core().compile_model(model, "CPU", settings)
-            queue = openvino.AsyncInferQueue(compiled, n_streams)
-            found: dict[int, list[Any]] = {}
-
-            def keep(request: openvino.InferRequest, i: int) -> None:
-                found[i] = [torch.tensor(output.data[0]) for output in request.output_tensors]
-
-            queue.set_callback(keep)
-            return queue, found
+            return [compiled.create_infer_request() for _ in range(n_streams)]
 
         def run(images: torch.Tensor) -> list[torch.Tensor]:
             inputs = images.contiguous().numpy()
-            # One thread for an image, which never waits for another; of few images, all for one.
-            queue, found = queue_of(n_threads if len(inputs) >= n_threads else 1)
-            for i in range(len(inputs)):
-                queue.start_async([inputs[i : i + 1]], i, share_inputs=True)
-            queue.wait_all()
-            layers = zip(*(found.pop(i) for i in range(len(inputs))), strict=True)
-            return [torch.stack(layer) for layer in layers]
+            # One thread for an image; of few images, all for one. No queue with callbacks: OpenVINO
+            # waits for ever if it is deleted while a callback ends.
+            requests = requests_of(n_threads if len(inputs) >= n_threads else 1)
+            found = []
+            for i in range(len(inputs) + len(requests)):
+                request = requests[i % len(requests)]
+                if len(requests) <= i:
+                    request.wait()
+                    found.append(
+                        [torch.tensor(output.data[0]) for output in request.output_tensors]
+                    )
+                if i < len(inputs):
+                    request.start_async([inputs[i : i + 1]], share_inputs=True)
+            return [torch.stack(layer) for layer in zip(*found, strict=True)]
 
         return run
 

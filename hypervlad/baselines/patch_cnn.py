@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -49,7 +50,7 @@ from hypervlad.images import ImageReadError, ReadOptions, check_image_list, read
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name
 from hypervlad.lazy_torch import usual_torch
-from hypervlad.splits import holdout_split
+from hypervlad.splits import check_groups, holdout_split, joined_groups, order_by_digest
 from hypervlad.windows import ANOMALOUS, NORMAL, map_from_patches, patch_positions, patches_at
 
 FloatArray = NDArray[np.float32]
@@ -265,6 +266,9 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         classes = _two_classes(labels)
         options = _patch_options(self.read_options)
         pixels = _read_patches(X, options)
+        # Training follows the order of the patches, which must not depend on that of the list.
+        digests = np.array([hashlib.blake2b(each.tobytes()).hexdigest() for each in pixels])
+        by_digest = order_by_digest(digests, labels)
         seed, init_seed = check_random_state(self.random_state).randint(2**31 - 1, size=2).tolist()
         device = check_device(self.device)
         architecture = PatchArchitecture(
@@ -284,14 +288,14 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
             return Samples(pixels, rows, targets, device, architecture.batch_size)
 
         if validation is None:
-            rows, held_out_rows = self._split(labels, groups, seed)
+            rows, held_out_rows = self._split(by_digest, digests, labels, groups, seed)
             training = samples(pixels, labels, rows)
             held_out = samples(pixels, labels, held_out_rows)
         else:
             images = check_image_list(validation[0])
             others = checked_labels(validation[1], len(images))
             _check_known(others, classes)
-            training = samples(pixels, labels)
+            training = samples(pixels, labels, by_digest)
             read = _read_patches(images, options, pixels.shape[2], pixels.shape[1])
             held_out = samples(read, others)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -430,18 +434,24 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         self._fitted_network()  # raises if the weights do not fit
 
     def _split(
-        self, labels: NDArray[Any], groups: ArrayLike | None, seed: int
+        self,
+        order: NDArray[np.intp],
+        digests: NDArray[np.str_],
+        labels: NDArray[Any],
+        groups: ArrayLike | None,
+        seed: int,
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Hold out patches that decide when to stop."""
+        """Hold out patches that decide when to stop; both parts are in the order given."""
+        joined = joined_groups(check_groups(groups, len(labels))[order], digests[order])
         rows, held_out = holdout_split(
-            labels, groups, test_size=self.validation_fraction, random_state=seed
+            labels[order], joined, test_size=self.validation_fraction, random_state=seed
         )
         if not len(held_out):
             raise ValueError(
                 "no group of patches can be held out to decide when to stop, because each class "
                 "has only one group; add images, or give validation=(patches, labels)"
             )
-        return rows, held_out
+        return order[rows], order[held_out]
 
     @usual_torch()
     def _log_odds(self, network: torch.nn.Module, patches: FloatArray) -> NDArray[np.float64]:

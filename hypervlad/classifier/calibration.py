@@ -26,7 +26,7 @@ from hypervlad.conformal import (
     prediction_sets,
 )
 from hypervlad.metrics import Evaluation
-from hypervlad.splits import group_folds, linked_groups
+from hypervlad.splits import group_folds, joined_groups, linked_groups, order_by_digest
 from hypervlad.terminal import ProgressBar
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some
@@ -352,30 +352,31 @@ def calibration_split(
     seed : int or None
     read_digests : callable, optional
         Returns the digests of the images, in whose order the groups are numbered: neither the
-        order of the images nor their names change the split. Not called without a split.
+        order of the images nor their names change the split. Copies stay together, and images
+        without a digest, which cannot be read, are not held out. Not called without a split.
 
     Returns
     -------
     train, calibration : ndarray of int
         Sorted row numbers.
     """
+    rows = np.arange(len(labels))
     if not share:
-        return np.arange(len(labels)), np.empty(0, dtype=np.intp)
-    by_digest = _order_of(None if read_digests is None else read_digests(), len(labels))
-    ordered = groups[by_digest]
-    order = np.random.default_rng(seed).permutation(list(dict.fromkeys(ordered.tolist())))
+        return rows, rows[:0]
+    digests = rows if read_digests is None else np.array(read_digests())
+    by_digest = order_by_digest(digests, labels)
+    by_digest = by_digest[digests[by_digest] != ""]
+    if not len(by_digest):
+        return rows, rows[:0]
+    own = joined_groups(groups[by_digest], digests[by_digest])
+    order = np.random.default_rng(seed).permutation(own.max() + 1)
     chosen = list(order[: max(1, round(share * len(order)))])
     for label in dict.fromkeys(labels[by_digest].tolist()):
-        own = ordered[labels[by_digest] == label]
-        if np.isin(own, chosen).all():
-            chosen.remove(next(group for group in chosen if group in own))
-    is_chosen = np.isin(groups, chosen)
-    return np.flatnonzero(~is_chosen), np.flatnonzero(is_chosen)
-
-
-def _order_of(digests: Sequence[str] | None, n: int) -> NDArray[np.intp]:
-    """Return the n rows in the order of their digests, if these are known."""
-    return np.arange(n) if digests is None else np.argsort(digests, kind="stable")
+        of_label = own[labels[by_digest] == label]
+        if np.isin(of_label, chosen).all():
+            chosen.remove(next(group for group in chosen if group in of_label))
+    calibration = np.sort(by_digest[np.isin(own, chosen)])
+    return np.setdiff1d(rows, calibration), calibration
 
 
 def groups_with_copies(points: NDArray[np.floating], groups: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -438,7 +439,7 @@ def cross_predict_calibration(
     HeldOut or None
         None if no group can be held out.
     """
-    by_digest = _order_of(digests, len(labels))
+    by_digest = np.arange(len(labels)) if digests is None else order_by_digest(digests, labels)
     folds = [
         (by_digest[train], by_digest[test])
         for train, test in group_folds(
@@ -452,11 +453,7 @@ def cross_predict_calibration(
         folds, desc="held-out folds", unit="fold", disable=None if verbose else True
     )
     for number, (train, test) in enumerate(shown):
-        own = {
-            name: values[train] if isinstance(values, np.ndarray | FeatureBlocks) else values
-            for name, values in fit_params.items()
-        }
-        learners.append(_fit_silently(clone(learner), vectors[train], labels[train], own))
+        learners.append(_fit_silently(clone(learner), vectors, labels, fit_params, train))
         proba.append(learners[-1].predict_proba(vectors[test]))
         models.append(np.full(len(test), number))
     rows = np.concatenate([test for _, test in folds])
@@ -516,12 +513,46 @@ def predict_calibration(
     )
 
 
+def fit_to_rows(
+    learner: Any,
+    vectors: NDArray[np.floating],
+    labels: NDArray[Any],
+    fit_params: Mapping[str, Any],
+    rows: NDArray[np.intp],
+) -> Any:
+    """Fit a learner to some rows, in the order given.
+
+    Parameters
+    ----------
+    learner : classifier
+    vectors : ndarray of shape (n, n_features)
+    labels : ndarray of shape (n,)
+    fit_params : mapping
+        As in `cross_predict_calibration`.
+    rows : ndarray of int
+
+    Returns
+    -------
+    classifier
+        The same, fitted.
+    """
+    own = {
+        name: values[rows] if isinstance(values, np.ndarray | FeatureBlocks) else values
+        for name, values in fit_params.items()
+    }
+    return learner.fit(vectors[rows], labels[rows], **own)
+
+
 def _fit_silently(
-    learner: Any, vectors: NDArray[np.floating], labels: NDArray[Any], fit_params: Mapping[str, Any]
+    learner: Any,
+    vectors: NDArray[np.floating],
+    labels: NDArray[Any],
+    fit_params: Mapping[str, Any],
+    rows: NDArray[np.intp],
 ) -> Any:
     """Fit without messages and warnings: the fit on all images has given them already."""
     if "verbose" in learner.get_params():
         learner.set_params(verbose=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return learner.fit(vectors, labels, **fit_params)
+        return fit_to_rows(learner, vectors, labels, fit_params, rows)

@@ -100,16 +100,17 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     boosting : BoostedSoftmaxClassifier or other classifier, optional
         The learner; by default, ``BoostedSoftmaxClassifier(prior="sqrt")``. Its ``class_weight``
         and ``prior`` are for rare classes. Any scikit-learn classifier with ``predict_proba`` can
-        be used, but :meth:`save` cannot store another learner. It is given the classes as numbers
-        from 0, in the order of ``classes_``, as some learners require, also in a dictionary
-        ``class_weight``.
+        be used, but :meth:`save` cannot store another learner. If it refuses the labels, as
+        xgboost's does, it is given the classes as numbers from 0, in the order of ``classes_``,
+        also in a dictionary ``class_weight``.
     calibration_size : float, optional
         The held-out predictions behind :meth:`predict_set`, :meth:`predict_or_reject` and
         :meth:`judge`. None: the learner is fitted five more times, each time without a fold of
         groups, which it then predicts (cross-conformal: all images are used for training, but
         fitting the learner takes about six times as long; encoding does not). A share between 0
         and 1: this share of the groups is held out at random and not used for training
-        (split-conformal). 0: nothing is held out, and these methods raise an error.
+        (split-conformal); copies of an image stay together, and all images are read once more.
+        0: nothing is held out, and these methods raise an error.
     random_state : int, RandomState or None, default=None
         Seed of encoder and learner; an encoder or learner with its own seed keeps it.
     verbose : bool or int, default=False

@@ -21,6 +21,7 @@ from hypervlad.classifier.calibration import (
     HeldOut,
     calibration_split,
     cross_predict_calibration,
+    fit_to_rows,
     groups_with_copies,
     predict_calibration,
 )
@@ -36,7 +37,7 @@ from hypervlad.images import ImageDigests, read_micrographs
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import relative_names
 from hypervlad.metrics import Evaluation
-from hypervlad.splits import check_column, first_appearance_codes
+from hypervlad.splits import check_column, first_appearance_codes, order_by_digest
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, verb
 
@@ -183,10 +184,6 @@ def fit_parts(
     _warn_of_contradictions(digests, labels, shown)
     groups = groups_with_copies(points, codes[rows])
     classes = np.unique(labels[: len(train)])
-    targets = labels
-    if not isinstance(learner, BoostedSoftmaxClassifier):
-        targets = np.searchsorted(classes, labels)
-        _encode_class_weights(learner, classes)
     fit_params: dict[str, Any] = {name: values[train] for name, values in accepted.items()}
     has_groups = "groups" in fit_params or len(np.unique(groups)) < len(groups)
     if has_groups and has_fit_parameter(learner, "groups"):
@@ -202,7 +199,11 @@ def fit_parts(
                 if is_shared
                 else widths
             )
-        learner.fit(vectors, targets[: len(train)], **fit_params)
+            learner.fit(vectors, labels[: len(train)], **fit_params)
+            targets = labels
+        else:  # it may depend on the order of its rows
+            by_digest = order_by_digest(digests[: len(train)], labels[: len(train)])
+            targets = _fit_other_learner(learner, vectors, labels, classes, fit_params, by_digest)
     held_out = None
     if calibration_size is None:
         with _timed(seconds, "cross-fitted learners"):
@@ -243,6 +244,31 @@ def _digests(images: list[Any], encoder: HypercolumnVLAD) -> list[str]:
         ):
             digests[position] = image.digest
     return digests
+
+
+def _fit_other_learner(
+    learner: Any,
+    vectors: NDArray[np.float32],
+    labels: NDArray[Any],
+    classes: NDArray[Any],
+    fit_params: Mapping[str, Any],
+    rows: NDArray[np.intp],
+) -> NDArray[Any]:
+    """Fit a learner that is not ours to some rows, and return the labels of all as it takes them.
+
+    These are the labels themselves, which its parameters may mention, or, if it refuses them, the
+    numbers of the classes.
+    """
+    try:
+        fit_to_rows(learner, vectors, labels, fit_params, rows)
+    except Exception:
+        numbers = np.searchsorted(classes, labels)
+        if numbers.tolist() == labels.tolist():
+            raise
+        _encode_class_weights(learner, classes)
+        fit_to_rows(learner, vectors, numbers, fit_params, rows)
+        return numbers
+    return labels
 
 
 def _encode_class_weights(learner: Any, classes: NDArray[Any]) -> None:

@@ -326,7 +326,7 @@ def _find_copies(
     for i, fact in enumerate(facts):
         by_digest[fact.digest].append(i)
     same = list(by_digest.values())
-    exact = [_copy_set([facts[i] for i in members], 1.0) for members in same if len(members) > 1]
+    exact = [_copy_set([facts[i] for i in members]) for members in same if len(members) > 1]
     if not look_for_near or len(same) < 2:
         return _worst_first(exact), []
     # One of each set of exact copies: a hundred copies would fill the list of neighbours.
@@ -334,32 +334,37 @@ def _find_copies(
     groups = [str(facts[members[0]].group) for members in same]
     folders = np.unique(groups, return_inverse=True)[1].tolist() if across_only else None
     with ProgressBar(total=len(same), desc="Comparing", disable=not verbose, unit="image") as bar:
-        pairs, similarity = find_near_copies(
+        pairs, similarity, overlap = find_near_copies(
             thumbnails, min_similarity=min_similarity, folders=folders, progress=bar.update
         )
     near = [
-        _copy_set([facts[i] for k in members for i in same[k]], weakest)
-        for members, weakest in _linked_sets(pairs, similarity, len(same))
+        _copy_set([facts[i] for k in members for i in same[k]], *values)
+        for members, *values in _linked_sets(pairs, similarity, overlap, len(same))
     ]
     return _worst_first(exact), _worst_first(near)
 
 
 def _linked_sets(
-    pairs: NDArray[np.intp], similarity: NDArray[np.float32], n_images: int
-) -> Iterator[tuple[list[int], float]]:
-    """Yield connected sets, each with the lowest similarity of a member to its nearest copy."""
+    pairs: NDArray[np.intp],
+    similarity: NDArray[np.float32],
+    overlap: NDArray[np.float32],
+    n_images: int,
+) -> Iterator[tuple[list[int], float, float]]:
+    """Yield connected sets: the lowest similarity to a nearest copy, and the median overlap."""
     nearest = np.zeros(n_images, np.float32)
     np.maximum.at(nearest, pairs.ravel(), np.repeat(similarity, 2))
     for members in group_copies(pairs, n_images):
-        yield members, float(nearest[members].min())
+        among = np.isin(pairs[:, 0], members)
+        yield members, float(nearest[members].min()), float(np.median(overlap[among]))
 
 
-def _copy_set(members: list[_ImageFacts], similarity: float) -> CopySet:
+def _copy_set(members: list[_ImageFacts], similarity: float = 1.0, overlap: float = 1.0) -> CopySet:
     return CopySet(
         files=tuple(sorted(f.file for f in members)),
         classes=tuple(sorted({f.label for f in members if f.label})),
         groups=tuple(sorted({f.group for f in members if f.group is not None})),
         similarity=round(similarity, 4),
+        overlap=round(overlap, 3),
     )
 
 

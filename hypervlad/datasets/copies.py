@@ -20,6 +20,10 @@ _SIDE = 160
 _STRETCH = 1 / np.sqrt(8), np.sqrt(8)
 _QUANTUM = 24.0
 _SMOOTH, _LOCAL = 0.8, 13.0
+# A frame: the largest part of a side, differences of its level as a part of the image's range, and
+# shares of a row that have this level, within it and beyond its edge.
+_MAX_FRAME, _FRAME_TOLERANCE = 0.2, 0.05
+_FLAT, _EDGE_SHARE = 0.95, 0.5
 
 #: Lowest similarity of a pair that counts as near copies.
 MIN_SIMILARITY = 0.8
@@ -36,7 +40,7 @@ def find_near_copies(
     min_similarity: float = MIN_SIMILARITY,
     folders: Sequence[int] | None = None,
     progress: Progress | None = None,
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
     """Find pairs of images that show the same part of the same specimen.
 
     Candidates are pairs in which keypoints agree on a transformation. A pair is registered (see
@@ -65,16 +69,20 @@ def find_near_copies(
     pairs : array of shape (n_pairs, 2), int
         Indices ``i < j``, sorted.
     similarity : array of shape (n_pairs,), float32
+    overlap : array of shape (n_pairs,), float32
+        Which part of one of the two images, whichever has less else, the other one shows too.
 
     Notes
     -----
     Found: crops to about two thirds of each side, shifts by up to 40 % of the frame, mirrored and
     turned copies (by multiples of 90 degrees), changes of brightness, contrast and gamma,
-    recompression, other sizes of the whole image. Not found: copies turned by other angles, crops
-    to less than half of each side, and copies of an image that has six or more closer ones, such as
-    frames of a series (the chain of its neighbours usually connects them). Images of little but one
-    simple shape, such as a round particle each, may be taken for copies. The benchmark
-    ``benchmarks/copies`` has figures for each, and for the time, which grows with n squared.
+    recompression, other sizes of the whole image, also stretched in one direction by up to 10 %,
+    and frames of one level, such as black or white, of up to a fifth of each side. Not found:
+    copies turned by other angles, crops to less than half of each side, and copies of an image that
+    has six or more closer ones, such as frames of a series (the chain of its neighbours usually
+    connects them). Images of little but one simple shape, such as a round particle each, may be
+    taken for copies. The benchmark ``benchmarks/copies`` has figures for each, and for the time,
+    which grows with n squared.
     """
     finder = _Finder(thumbnails, min_similarity)
     points = [find_keypoints(thumbnail) for thumbnail in thumbnails]
@@ -86,7 +94,8 @@ def find_near_copies(
     found = {pair: match for pair, match in finder.confirmed.items() if finder.supported(pair)}
     pairs = np.array(sorted(found), dtype=np.intp).reshape(-1, 2)
     similarity = [found[pair].similarity for pair in sorted(found)]
-    return pairs, np.array(similarity, dtype=np.float32)
+    overlap = [finder.overlap(*pair) for pair in sorted(found)]
+    return pairs, np.array(similarity, dtype=np.float32), np.array(overlap, dtype=np.float32)
 
 
 class _Finder:
@@ -115,7 +124,7 @@ class _Finder:
             witnesses = [(c, path) for c, path in self._strong_copies(end) if c != other]
             for witness, path in witnesses[:_N_WITNESSES]:
                 start = path.then(across)
-                if self._overlap(witness, other, start):
+                if self._share(witness, other, start) >= 0.25:
                     verdicts.append(self._match((witness, other), start) is not None)
         return 2 * sum(verdicts) >= len(verdicts)
 
@@ -138,13 +147,20 @@ class _Finder:
             if image in (i, j) and match.similarity >= _STRONG
         ]
 
-    def _overlap(self, first: int, second: int, transformation: Transformation) -> bool:
-        """Return whether a quarter of the first thumbnail or more lies in the second."""
-        extents = [np.linspace(0, extent - 1, 9) for extent in self.thumbnails[first].shape]
+    def overlap(self, first: int, second: int) -> float:
+        """Return the part that a confirmed pair has in common of the one with less else."""
+        there = self.confirmed[first, second].transformation
+        back = there.inverse()
+        return max(self._share(first, second, there), self._share(second, first, back))
+
+    def _share(self, first: int, second: int, transformation: Transformation) -> float:
+        """Return which part of the first thumbnail lies in the second."""
+        extents = [np.linspace(0, extent - 1, 33) for extent in self.thumbnails[first].shape]
         points = np.stack(np.meshgrid(*extents, indexing="ij"), axis=-1).reshape(-1, 2)
         places = points @ transformation.matrix.T + transformation.offset
-        inside = (places >= 0) & (places <= np.array(self.thumbnails[second].shape) - 1)
-        return bool(inside.all(axis=1).mean() >= 0.25)
+        # Copies of the same frame may be registered to within a pixel.
+        inside = (places >= -1) & (places <= np.array(self.thumbnails[second].shape))
+        return float(inside.all(axis=1).mean())
 
 
 def group_copies(pairs: NDArray[np.intp], n_images: int) -> list[list[int]]:
@@ -161,8 +177,8 @@ def group_copies(pairs: NDArray[np.intp], n_images: int) -> list[list[int]]:
 def make_thumbnail(pixels: NDArray[np.float32]) -> Thumbnail:
     """Resize an image to the area of 160 x 160 and remove local brightness and contrast.
 
-    The result is the same for two exposures, two file qualities or two sizes of one image, but for
-    noise.
+    Frames of one level, and bars with a caption, are cut off first. The result is the same for two
+    exposures, two file qualities or two sizes of one image, but for noise.
 
     Parameters
     ----------
@@ -174,7 +190,7 @@ def make_thumbnail(pixels: NDArray[np.float32]) -> Thumbnail:
         With the proportions of the image, up to 8 : 1, and so sides of 57 to 453. Local mean 0 and
         local standard deviation about 24; all 0 for a blank image.
     """
-    grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+    grey = _without_frame(pixels if pixels.ndim == 2 else pixels.mean(axis=2))
     stretch = float(np.clip(np.sqrt(grey.shape[1] / grey.shape[0]), *_STRETCH))
     size = round(_SIDE * stretch), round(_SIDE / stretch)
     image = Image.fromarray(np.ascontiguousarray(grey, dtype=np.float32))
@@ -186,3 +202,28 @@ def make_thumbnail(pixels: NDArray[np.float32]) -> Thumbnail:
     # The second term keeps the noise of an empty area from becoming as strong as an object.
     normal: NDArray[np.floating] = detail / (spread + 0.2 * detail.std() + 1e-5)
     return np.clip(np.round(normal * _QUANTUM), -127, 127).astype(np.int8)
+
+
+def _without_frame(grey: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Cut off frames of one level, such as a black one, and bars with a caption."""
+    tolerance = _FRAME_TOLERANCE * float(np.ptp(grey))
+    for _ in range(2):  # a frame may lie in another
+        for _ in range(4):
+            grey = np.rot90(grey[_frame_height(grey, tolerance) :])
+    return grey
+
+
+def _frame_height(grey: NDArray[np.floating], tolerance: float) -> int:
+    """Return how many rows at the top are a frame: of one level, up to a straight edge."""
+    level = np.median(grey[0])
+    if (np.abs(grey[0] - level) <= tolerance).mean() < _FLAT:
+        return 0
+    # Compression and resizing blur the edge a little; a background ends more slowly.
+    blur = min(8, len(grey) // 32 + 1)
+    band = grey[: int(_MAX_FRAME * len(grey)) + blur]
+    flat = (np.abs(band - level) <= tolerance).mean(axis=1)
+    edge = int(np.argmax(flat < _EDGE_SHARE))  # 0 if there is none
+    before, beyond = flat[max(edge - blur, 0) : edge], flat[edge : edge + blur + 1]
+    if edge == 0 or before.max() < _FLAT or beyond[-1] >= _EDGE_SHARE:
+        return 0
+    return edge + 2

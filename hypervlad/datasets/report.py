@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.tables import write_table
-from hypervlad.wording import counted
+from hypervlad.wording import counted, percent
 
 _N_SHOWN = 8
+# Sets of more files are counted, not listed. Overlapping windows chain hundreds together.
+_MAX_LISTED = 12
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,17 @@ class CopySet:
     similarity : float
         1 for exact copies (the same pixels). For near copies: the lowest similarity of a member to
         its nearest copy.
+    overlap : float
+        The median over pairs of near copies of the part that the two have in common, of the one
+        with less else: 1 for a crop and the whole image, 0.5 for windows that are half a window
+        apart; 1 for exact copies.
     """
 
     files: tuple[str, ...]
     classes: tuple[str, ...]
     groups: tuple[str, ...]
     similarity: float
+    overlap: float = 1.0
 
     @property
     def crosses_classes(self) -> bool:
@@ -66,9 +72,9 @@ class CopySet:
         return len(self.groups) > 1
 
 
-@dataclass
+@dataclass(repr=False)
 class FolderReport:
-    """The result of `check_image_folder`.
+    """The result of `check_image_folder`; its text leaves out the names of large sets of copies.
 
     Attributes
     ----------
@@ -210,12 +216,14 @@ class FolderReport:
         lines += _section(
             "Files that cannot be read", [f"  {bad.reason}" for bad in self.bad_files]
         )
-        lines += _section("Exact copies", [_describe(s) for s in self.exact_copies])
-        lines += _section("Near copies", [_describe(s) for s in self.near_copies])
+        lines += _section("Exact copies", _describe(self.exact_copies))
+        lines += _section("Near copies", _describe(self.near_copies))
         lines += _section("Blank images", [f"  {file}" for file in self.blank_files])
         pages = [f"  {file}: {counted(count, 'page')}" for file, count in self.page_counts.items()]
         lines += _section("Files of several pages", pages)
         return "\n".join(lines)
+
+    __repr__ = __str__
 
 
 def _counts(title: str, counts: dict[str, int]) -> list[str]:
@@ -233,19 +241,39 @@ def _section(title: str, entries: list[str]) -> list[str]:
     return ["", f"{title}:", *entries]
 
 
-def _describe(copies: CopySet) -> str:
-    files = ", ".join(copies.files)
-    of_groups = [f"groups {' / '.join(copies.groups[:_N_SHOWN])}"] if copies.crosses_groups else []
-    return f"  {files}{_remarks(copies, of_groups)}"
+def _describe(sets: list[CopySet], separator: str = ", ", with_groups: bool = True) -> list[str]:
+    """Return a line for each set of copies, but only one for all sets of many files."""
+    listed = [copies for copies in sets if len(copies.files) <= _MAX_LISTED]
+    large = [copies for copies in sets if len(copies.files) > _MAX_LISTED]
+    lines = [
+        f"  {separator.join(copies.files)}{_remarks([copies], with_groups)}" for copies in listed
+    ]
+    if large:
+        n_files = sum(len(copies.files) for copies in large)
+        overlap = percent(float(np.median([copies.overlap for copies in large])))
+        lines.append(
+            f"  {counted(len(large), 'set')} of more than {_MAX_LISTED} files: "
+            f"{counted(n_files, 'file')}, median overlap {overlap}{_remarks(large, with_groups)}"
+        )
+    return lines
 
 
-def _remarks(copies: CopySet, further: Sequence[str] = ()) -> str:
-    remarks = [f"similarity {copies.similarity:.2f}"] if copies.similarity < 1 else []
-    classes = [name for name in copies.classes if name]  # unsorted images have none
+def _remarks(sets: list[CopySet], with_groups: bool) -> str:
+    """Return, in brackets, the lowest similarity, and the classes and groups that sets join."""
+    similarity = min(copies.similarity for copies in sets)
+    remarks = [f"similarity {similarity:.2f}"] if similarity < 1 else []
+    # Unsorted images have no class.
+    classes = {name for s in sets if s.crosses_classes for name in s.classes if name}
     if len(classes) > 1:
-        remarks.append(f"CLASSES {' / '.join(classes)}")
-    remarks += further
+        remarks.append(f"CLASSES {_slashed(classes)}")
+    groups = {name for s in sets if s.crosses_groups for name in s.groups}
+    if groups and with_groups:
+        remarks.append(f"groups {_slashed(groups)}")
     return f"  [{'; '.join(remarks)}]" if remarks else ""
+
+
+def _slashed(names: set[str]) -> str:
+    return " / ".join(sorted(names)[:_N_SHOWN])
 
 
 def count_sorted(values: list[str]) -> dict[str, int]:
@@ -254,9 +282,9 @@ def count_sorted(values: list[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FolderComparison:
-    """The copies across two folders.
+    """The copies across two folders; its text leaves out the names of large sets.
 
     Attributes
     ----------
@@ -281,8 +309,10 @@ class FolderComparison:
         lines = [f"{self.n_images[0]} and {counted(self.n_images[1], 'image')}"]
         for kind, sets in (("exact", self.exact_copies), ("near", self.near_copies)):
             lines.append(f"sets of {kind} copies across the folders: {len(sets)}")
-            lines += [f"  {' = '.join(copies.files)}{_remarks(copies)}" for copies in sets]
+            lines += _describe(sets, " = ", with_groups=False)
         if self.bad_files:
             lines.append(f"files that cannot be read: {len(self.bad_files)}")
             lines += [f"  {bad.reason}" for bad in self.bad_files]
         return "\n".join(lines)
+
+    __repr__ = __str__

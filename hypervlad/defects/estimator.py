@@ -582,7 +582,7 @@ class PatchDefectScorer(ImageEstimator):
                 windows.X,
                 windows.labels,
                 sample_weight=windows.weights,
-                groups=groups[windows.image_index],
+                groups=windows.groups_of(groups),
                 blocks=list(encoder.feature_blocks.values()),
             )
             return LabelledWindows(learner)

@@ -18,6 +18,7 @@ from hypervlad.encoder.loading import ReadReport
 from hypervlad.hypercolumns import hypercolumns_at
 from hypervlad.images import ImageReadError
 from hypervlad.lazy_torch import torch
+from hypervlad.splits import joined_groups
 from hypervlad.windows.maps import TiledNetwork
 
 #: The label of a window that is not trained on: neither clearly of one class nor of another.
@@ -261,6 +262,13 @@ class TrainingWindows:
             keys={position: key for key, position, *_ in found},
             thinned=frozenset(thinned),
         )
+
+    def groups_of(self, groups: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return the group of each window, from those of the images; copies share a group."""
+        positions = np.array(list(self.keys))
+        joined = np.zeros(len(groups), dtype=np.intp)
+        joined[positions] = joined_groups(groups[positions], list(self.keys.values()))
+        return joined[self.image_index]
 
     def of_images(self, positions: NDArray[np.intp]) -> TrainingWindows:
         """Return the windows of some images."""

@@ -21,7 +21,7 @@ MAX_FILES = 23
 
 # These files run as well, but neither an image nor a label passes through them: they hold
 # parameters and their checks, names of networks, whether there is a cache or a worker, what runs
-# the network, and torch.
+# the network, progress bars, and torch.
 DECLARATIONS = {
     "backbones/registry.py",
     "base.py",
@@ -32,6 +32,7 @@ DECLARATIONS = {
     "encoder/runtime.py",
     "images/options.py",
     "lazy_torch.py",
+    "terminal.py",
     "workload.py",
 }
 PACKAGE = ROOT / "hypervlad"

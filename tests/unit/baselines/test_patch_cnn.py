@@ -374,6 +374,19 @@ def test_patches_and_images_are_scaled_alike() -> None:
         small().fit(255 * patches, labels)
 
 
+@pytest.mark.parametrize("grouped", [False, True])
+def test_neither_order_nor_names_of_groups_change_the_model(grouped: bool) -> None:
+    patches, labels = make_patches(40)
+    patches[31] = patches[1]  # a copy, in another group
+    groups = np.arange(40) // 4
+    order = np.random.default_rng(0).permutation(40)
+    named = [f"sample {99 - groups[i]}" for i in order]
+    one = small(max_epochs=2).fit(patches, labels, groups=groups if grouped else None)
+    other = small(max_epochs=2)
+    other.fit(patches[order], labels[order], groups=named if grouped else None)
+    np.testing.assert_array_equal(one.predict_proba(patches), other.predict_proba(patches))
+
+
 def test_copies_hold_no_network(fitted: PatchCNNClassifier) -> None:
     patches, _ = make_patches(4)
     fitted.predict(patches)

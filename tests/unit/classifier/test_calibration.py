@@ -270,6 +270,33 @@ def test_calibration_groups_are_sampled_at_random() -> None:
     assert len(apart) == 2
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_a_split_depends_on_digests_alone(seed: int) -> None:
+    labels, groups = np.array(["b", "a"] * 10), np.arange(20) // 2
+    # Rows 3 and 14 are copies in two groups; rows 0, 4, and 11 cannot be read.
+    digests = np.array([f"{number:02d}" for number in np.random.default_rng(9).permutation(20)])
+    digests[14] = digests[3]
+    digests[[0, 4, 11]] = ""
+    _, expected = calibration_split(labels, groups, 0.4, seed, lambda: digests)
+    assert not set(expected) & {0, 4, 11}
+    assert len(set(expected) & {2, 3, 14, 15}) in (0, 4)
+    order = np.random.default_rng(seed).permutation(20)
+    learnt, apart = calibration_split(
+        np.array(["x", "y"])[(labels == "a").astype(int)][order],
+        100 - groups[order],
+        0.4,
+        seed,
+        lambda: digests[order],
+    )
+    assert sorted(order[apart]) == expected.tolist()
+    assert sorted([*learnt, *apart]) == list(range(20))
+
+
+def test_nothing_is_held_out_of_unreadable_images() -> None:
+    learnt, apart = calibration_split(np.array(["a", "b"]), np.arange(2), 0.5, 0, lambda: ["", ""])
+    assert (learnt.tolist(), apart.tolist()) == ([0, 1], [])
+
+
 def test_copies_join_their_groups() -> None:
     points = np.random.default_rng(0).normal(size=(6, 300)).astype(np.float32)
     points[4] = points[0] * (1 + 1e-6)

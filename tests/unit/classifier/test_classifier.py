@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import make_scorer, precision_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -488,6 +489,9 @@ def test_predict_follows_the_margins_of_a_learner_that_has_them(
     assert model.predict(images).tolist() == model.classes_[codes].tolist()
 
 
+PRIOR = {"flat": 0.4, "rings": 0.2, "stripes": 0.4}
+
+
 class _NumbersOnly(LogisticRegression):
     """A learner that takes the classes 0 to k - 1, as xgboost's does."""
 
@@ -534,6 +538,47 @@ def test_class_weights_of_a_learner_are_given_by_label(
     model.set_params(boosting=LogisticRegression(class_weight={"Rings": 2.0}))
     with pytest.raises(ValueError, match="a weight for 'Rings', which is none of the classes"):
         model.fit(images, labels)
+
+
+@pytest.mark.parametrize(
+    "learner",
+    [
+        make_pipeline(StandardScaler(), BoostedSoftmaxClassifier(prior=PRIOR, n_estimators=0)),
+        GridSearchCV(LogisticRegression(), {"class_weight": [PRIOR]}, cv=2, error_score="raise"),
+        GridSearchCV(
+            LogisticRegression(),
+            {"C": [1.0]},
+            cv=2,
+            scoring=make_scorer(precision_score, labels=["rings"], average="macro"),
+            error_score="raise",
+        ),
+    ],
+)
+def test_parameters_of_a_learner_may_name_labels(
+    model: MicrographClassifier, texture_images: Images, learner: Any
+) -> None:
+    images, labels = texture_images
+    model.set_params(boosting=learner, calibration_size=0).fit(images, labels)
+    assert model.boosting_.classes_.tolist() == model.classes_.tolist()
+    assert np.mean(model.predict(images) == labels) > 0.6
+
+
+@pytest.mark.parametrize("calibration_size", [None, 0.3])
+def test_other_learners_are_given_images_in_one_order(
+    model: MicrographClassifier, texture_images: Images, calibration_size: float | None
+) -> None:
+    images, labels = texture_images
+    forest = RandomForestClassifier(5, random_state=0)
+    model.set_params(boosting=forest, calibration_size=calibration_size)
+    weights = np.linspace(0.5, 2, 24)
+    order = np.random.default_rng(0).permutation(24)
+    one = clone(model).fit(images, labels, sample_weight=weights)
+    other = clone(model)
+    other.fit([images[i] for i in order], labels[order], sample_weight=weights[order])
+    np.testing.assert_array_equal(one.predict_proba(images), other.predict_proba(images))
+    assert one.held_out_ is not None
+    assert other.held_out_ is not None
+    assert sorted(one.held_out_.proba.tolist()) == sorted(other.held_out_.proba.tolist())
 
 
 @pytest.mark.parametrize("calibration_size", [None, 0.4])

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from hypervlad.datasets import (
+    CopySet,
     FolderReport,
     ImageFolderError,
     ImageFolderWarning,
@@ -17,6 +18,7 @@ from hypervlad.datasets import (
     compare_image_folders,
     load_image_folder,
     make_lattice_images,
+    make_nanofibre_images,
     make_tem_images,
 )
 from hypervlad.images import ReadOptions
@@ -494,3 +496,55 @@ def test_copies_across_two_folders_are_found(tmp_path, tem):
     for pair in ((train, train), (tmp_path, test), (test, tmp_path)):
         with pytest.raises(ImageFolderError, match="neither inside the other"):
             compare_image_folders(*pair)
+
+
+def test_large_sets_are_counted_in_one_line_and_written_in_full(tmp_path, tem):
+    """Windows half a window apart chain each class together."""
+    large = make_nanofibre_images(2, defective=0, size=288, random_state=5)[0]
+    for name, image in zip("ab", large, strict=True):
+        for top in range(0, 193, 48):
+            for left in range(0, 97, 48):
+                window = image[top : top + 96, left : left + 96]
+                save(window, tmp_path / "train" / name / f"{top:03d}_{left:03d}.png")
+                if name == "a":
+                    save(0.2 + 0.6 * window, tmp_path / "test" / f"{top:03d}_{left:03d}.png")
+        save(tem["ab".index(name)], tmp_path / "train" / name / "other.png")
+    save(tem[0][2:, 2:], tmp_path / "train" / "b" / "again.png")
+    report = check_image_folder(tmp_path / "train")
+    assert [len(s.files) for s in report.near_copies] == [2, 15, 15]
+    for text in (str(report), repr(report)):
+        listed = text[text.index("Near copies:") :].splitlines()
+        assert len(listed) == 3
+        assert listed[1].startswith("  a/other.png, b/again.png  [")
+        assert listed[2].startswith("  2 sets of more than 12 files: 30 files, median overlap 5")
+    plain = report.to_dict()["near_copies"][1]
+    assert len(plain["files"]) == 15
+    assert plain["overlap"] == pytest.approx(0.5, abs=0.06)
+    report.write_groups(tmp_path / "groups.csv")
+    groups = load_image_folder(tmp_path / "train", tmp_path / "groups.csv").groups
+    assert len(groups) == 33
+    assert len(set(groups)) == 4
+
+    found = compare_image_folders(tmp_path / "train", tmp_path / "test")
+    for text in (str(found), repr(found)):
+        (line,) = (line for line in text.splitlines() if "sets of more" in line or "1 set " in line)
+        assert line.startswith("  1 set of more than 12 files: 30 files, median overlap 5")
+
+
+def test_a_line_for_large_sets_says_which_classes_and_groups_they_join():
+    def copies(n, classes, groups, similarity):
+        return CopySet(tuple(f"{i}" for i in range(n)), classes, groups, similarity, 0.3)
+
+    sets = [
+        copies(13, ("a", "b"), ("g", "h"), 0.9),
+        copies(20, ("c",), ("i",), 0.85),
+        copies(12, ("c",), ("i",), 0.8),
+    ]
+    first, second = str(FolderReport(root="r", near_copies=sets)).splitlines()[-2:]
+    assert first == f"  {', '.join(sets[2].files)}  [similarity 0.80]"
+    assert second == (
+        "  2 sets of more than 12 files: 33 files, median overlap 30.0 %  "
+        "[similarity 0.85; CLASSES a / b; groups g / h]"
+    )
+    exact = FolderReport(root="r", exact_copies=[CopySet(sets[1].files, ("c",), (), 1.0)])
+    assert str(exact).endswith("  1 set of more than 12 files: 20 files, median overlap 100.0 %")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from support.copies import CHANGES, SEVERAL, jpeg, window, with_banner
+from support.copies import CHANGES, SEVERAL, framed, jpeg, window, with_banner, with_caption
 
 from hypervlad.datasets import copies, make_lattice_images, make_nanofibre_images, make_tem_images
 from hypervlad.datasets.copies import find_near_copies, group_copies, make_thumbnail
@@ -33,7 +33,7 @@ def test_planted_copies_are_found_and_nothing_else(tem_images, change):
         original, copy = CHANGES[change](tem_images[i])
         thumbnails[i] = make_thumbnail(original)
         thumbnails.append(make_thumbnail(np.ascontiguousarray(copy)))
-    pairs, similarity = find_near_copies(thumbnails)
+    pairs, similarity, _ = find_near_copies(thumbnails)
     expected = {(i, 30 + k) for k, i in enumerate(planted)}
     found = {(int(i), int(j)) for i, j in pairs}
     assert found - expected == set()
@@ -58,9 +58,9 @@ def test_any_small_shift_and_contrast(top, left, gain, offset, which):
     image = tem_images_once()[which]
     first = make_thumbnail(window(image, 0, 0))
     second = make_thumbnail(offset + np.float32(gain) * window(image, top, left))
-    _, (similarity,) = find_near_copies([first, second])
+    _, (similarity,), _ = find_near_copies([first, second])
     assert similarity > 0.85
-    _, (reverse,) = find_near_copies([second, first])
+    _, (reverse,), _ = find_near_copies([second, first])
     assert reverse == pytest.approx(similarity, abs=0.05)
 
 
@@ -77,7 +77,7 @@ def test_any_turn_mirror_and_shift_by_up_to_40_percent(down, right, turns, mirro
     copy = np.rot90(window(image, down, right, margin=64), turns)
     thumbnails = [make_thumbnail(window(other, 0, 0, margin=64)) for other in large_images_once()]
     thumbnails.append(make_thumbnail(copy[::-1] if mirror else copy))
-    pairs, _ = find_near_copies(thumbnails)
+    pairs, *_ = find_near_copies(thumbnails)
     assert pairs.tolist() == [[which, 5]]
 
 
@@ -93,15 +93,49 @@ def test_images_of_one_lattice_are_no_copies_but_its_copies_are_found(per_sample
     planted = range(0, 16, 4)
     copies = [jpeg(window(images[i], 3, -4), 85) for i in planted]
     originals = [window(image, 0, 0) if i in planted else image for i, image in enumerate(images)]
-    pairs, _ = find_near_copies([make_thumbnail(image) for image in originals + copies])
+    pairs, *_ = find_near_copies([make_thumbnail(image) for image in originals + copies])
     assert pairs.tolist() == [[i, 16 + k] for k, i in enumerate(planted)]
 
 
 @pytest.mark.slow  # draws and compares 150 images
 def test_different_images_are_no_copies():
     images, _ = make_tem_images(150, size=96, random_state=11)
-    pairs, _ = find_near_copies([make_thumbnail(image) for image in images])
+    pairs, *_ = find_near_copies([make_thumbnail(image) for image in images])
     assert len(pairs) == 0
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.25])
+def test_a_frame_hardly_changes_the_thumbnail(tem_images, share, level):
+    for image in tem_images[:6]:
+        # Two rows inside a frame are cut off as well, where compression may have blurred its edge.
+        inner = make_thumbnail(image[2:-2, 2:-2])
+        assert np.array_equal(make_thumbnail(framed(image, share, level)), inner)
+
+
+def test_what_is_no_frame_stays(tem_images):
+    """A dark background around an object, or a dark object that touches an edge."""
+    rows, columns = np.mgrid[-1:1:160j, -1:1:160j]
+    background = np.exp(-8 * (rows**2 + columns**2)).astype(np.float32)
+    on_black = np.where(np.hypot(rows, columns) < 0.9, tem_images[0], np.float32(0))
+    touching = tem_images[1].copy()
+    touching[:20, :100] = 0
+    for image in (background, on_black, touching, *tem_images):
+        assert copies._without_frame(image).shape == image.shape
+
+
+def test_same_frame_or_caption_makes_no_copies(tem_images):
+    for change in (with_caption, lambda image: framed(image, 0.1, 0)):
+        thumbnails = [make_thumbnail(change(image)) for image in tem_images]
+        assert len(find_near_copies(thumbnails)[0]) == 0
+
+
+def test_overlap_is_a_part_of_the_image_with_less_else():
+    whole = large_images_once()[0]
+    views = [whole[:192, :192], whole[:192, 96:], whole[48:192, 48:192]]
+    pairs, _, overlap = find_near_copies([make_thumbnail(view) for view in views])
+    assert pairs.tolist() == [[0, 1], [0, 2], [1, 2]]
+    assert overlap == pytest.approx([0.5, 1, 2 / 3], abs=0.04)
 
 
 def test_same_banner_makes_no_copies(tem_images):
@@ -113,7 +147,7 @@ def test_more_copies_of_one_image_than_neighbours_stay_one_set(tem_images):
     burst = [window(tem_images[0], shift, -shift) for shift in range(-8, 9)]
     others = [window(image, 0, 0) for image in tem_images[1:20]]
     thumbnails = [make_thumbnail(image) for image in burst + others]
-    pairs, _ = find_near_copies(thumbnails)
+    pairs, *_ = find_near_copies(thumbnails)
     assert group_copies(pairs, len(thumbnails)) == [list(range(len(burst)))]
 
 
@@ -129,7 +163,7 @@ def test_noise_and_blank_images_are_no_copies():
 @pytest.mark.parametrize("n", [0, 1, 2, 3])
 def test_few_images(tem_images, n):
     thumbnails = [make_thumbnail(tem_images[0])] * n
-    pairs, similarity = find_near_copies(thumbnails)
+    pairs, similarity, _ = find_near_copies(thumbnails)
     assert len(pairs) == len(similarity) == n * (n - 1) // 2
     assert all(i < j for i, j in pairs)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from support.labelled_windows import some_images
@@ -25,6 +27,16 @@ def test_few_windows_are_all_sampled_whatever_the_order_of_images() -> None:
             np.testing.assert_array_equal(
                 own.X[own.labels == label], images[position][labels[position] == label]
             )
+
+
+def test_copies_of_an_image_share_a_group() -> None:
+    images = some_images(4)
+    images[3] = dataclasses.replace(some_images(1)[0], position=3)
+    windows = TrainingWindows.sample(iter(images), 4, seed=0)
+    groups = windows.groups_of(np.array([5, 5, 6, 7]))
+    of_image = [set(groups[windows.image_index == position]) for position in range(4)]
+    assert [len(found) for found in of_image] == [1] * 4
+    assert of_image[0] == of_image[1] == of_image[3] != of_image[2]
 
 
 def test_many_windows_are_thinned_and_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
