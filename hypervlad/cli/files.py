@@ -59,13 +59,13 @@ def prepare_model(path: Path, *inputs: str | Path | None) -> None:
 
 def _is_read(path: Path, given: str | Path) -> bool:
     """Whether an existing file is what was given, or one of the images in it."""
-    from hypervlad.images import IMAGE_SUFFIXES
+    from hypervlad.images.files import IMAGE_SUFFIXES, list_matches
 
     if os.path.isdir(given):
         is_image = path.suffix.lower() in IMAGE_SUFFIXES
         return is_image and Path(given).resolve() in path.resolve().parents
-    files = [given] if os.path.exists(given) else glob.glob(str(given), recursive=True)
-    return any(os.path.samefile(path, file) for file in files)
+    files = [given] if os.path.exists(given) else list_matches(str(given))
+    return any(os.path.samefile(path, file) for file in filter(os.path.exists, files))
 
 
 def prepare_page(page: Path | None, table: Path | None, *inputs: str | Path | None) -> None:
@@ -113,7 +113,9 @@ def check_folders(output: Path, paths: Sequence[str]) -> None:
 
 def _check_pattern(output: Path, path: str) -> None:
     """Raise if a file or pattern names images in the output folder, now or in the next run."""
-    found = [path] if os.path.exists(path) else glob.glob(path, recursive=True)
+    from hypervlad.images.files import list_matches
+
+    found = [path] if os.path.exists(path) else list_matches(path)
     for each in found:
         if output.resolve() in Path(each).resolve().parents:
             raise ValueError(

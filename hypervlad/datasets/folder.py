@@ -94,7 +94,7 @@ def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
     parts = [file.relative_to(root).parts for file in found]
     files = [file for file, part in zip(found, parts, strict=True) if len(part) > 1]
     labels = [composed(part[0]) for part in parts if len(part) > 1]
-    folders = [p.name for p in root.iterdir() if p.is_dir() and not is_left_out(p.name)]
+    folders = [p.name for p in root.iterdir() if os.path.isdir(p) and not is_left_out(p.name)]
     class_folders = map(composed, folders)
     return FolderLayout(
         root=root,

@@ -6,7 +6,6 @@ import fnmatch
 import functools
 import glob
 import io
-import itertools
 import os
 import unicodedata
 from collections import Counter
@@ -39,8 +38,18 @@ SYSTEM_FOLDERS = frozenset(
     [
         *("@eadir", "#recycle", "#snapshot", "@tmp"),  # Synology
         *("@recycle", "@recently-snapshot", ".@__thumb"),  # QNAP
-        *("$recycle.bin", "recycler", "system volume information"),  # Windows
-        *("__macosx", ".appledouble", ".appledb", ".trashes", ".spotlight-v100", ".fseventsd"),
+        *("$recycle.bin", "recycler", "recycled", "system volume information"),  # Windows
+        *("found.000", "_vti_cnf"),
+        *(
+            "__macosx",
+            "network trash folder",
+            "temporary items",
+            ".appledouble",
+            ".appledb",
+            ".trashes",
+            ".spotlight-v100",
+            ".fseventsd",
+        ),
         *("lost+found", ".thumbnails", ".sh_thumbnails", ".trash-1000", ".trash"),  # Linux
         *(".snapshot", "~snapshot", ".zfs"),  # servers
         *(".picasaoriginals", ".dropbox.cache", ".ipynb_checkpoints", "__pycache__"),
@@ -85,7 +94,7 @@ def find_images(
     -----
     UserWarning
         If sub-folders cannot be read, which leaves out their images. If links are left out, because
-        they lead to a folder that is searched anyway, or to nothing.
+        they lead to a folder that is searched anyway or contains this one, or to nothing.
 
     Examples
     --------
@@ -119,7 +128,7 @@ def _find_one(path: object, include: Sequence[str], exclude: Sequence[str]) -> l
             "'': an empty path; give a file, a folder or a pattern such as '*.tif'"
         )
     if os.path.isdir(text):
-        files = _walk(text)
+        files = list(filter(_is_image_name, map(Path, list_files(text))))
         if files and (include or exclude):
             files = [file for file in files if _matches(file.relative_to(text), include, exclude)]
             if not files:
@@ -130,33 +139,56 @@ def _find_one(path: object, include: Sequence[str], exclude: Sequence[str]) -> l
     elif os.path.exists(text):
         return [Path(text)]
     elif glob.has_magic(text):
-        files = [file for file in _matches_of(text) if _is_image_name(file) and file.is_file()]
+        searches = _searches_of(text)
+        for search in searches:
+            search.warn()
+        found = (Path(file) for search in searches for file in search.files)
+        files = _without_links_first(filter(_is_image_name, found))
     else:
         raise ImageReadError(f"{text}: no such file or folder; check the path for typing errors")
     if not files:
         raise ImageReadError(
             f"{text}: no images here; looked for {', '.join(sorted(IMAGE_SUFFIXES))} "
-            "(masks, *_mask.*, and hidden files are left out)"
+            "(masks, *_mask.*, hidden files and folders such as @eaDir are left out)"
         )
     return files
 
 
-def _walk(folder: str) -> list[Path]:
-    return [file for file in map(Path, list_files(folder)) if _is_image_name(file)]
+def list_matches(pattern: str) -> list[str]:
+    """Return the files that match a glob pattern, as `find_images` searches them, unsorted.
+
+    Raises no warning of what is left out.
+    """
+    return [file for search in _searches_of(pattern) for file in search.files]
 
 
-def _matches_of(pattern: str) -> list[Path]:
-    """Return what a pattern matches, shortest path first, without folders of the system."""
-    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts)
-    n_fixed = len(tuple(fixed))
-    matches = [Path(match) for match in glob.glob(pattern, recursive=True)]
-    # Through links to folders above, a file matches again and again.
-    matches.sort(key=lambda match: (len(match.parts), match.as_posix()))
-    return [
-        match
-        for match in matches
-        if not any(part.lower() in SYSTEM_FOLDERS for part in match.parts[n_fixed:-1])
-    ]
+def _searches_of(pattern: str) -> list[_Search]:
+    """Search what a pattern matches: from ``**`` on as folders, which ends if links form loops."""
+    parts = Path(pattern).parts
+    rest = parts[parts.index("**") :] if "**" in parts else ()
+    if rest and not any(part.startswith(".") for part in rest):
+        start = os.path.join("", *parts[: -len(rest)]) or "."
+        folders = glob.glob(start) if glob.has_magic(start) else [start]
+        return [_Search.of(folder, rest) for folder in sorted(folders) if os.path.isdir(folder)]
+
+    matches = map(Path, glob.glob(pattern, recursive=True))
+    search, named = _Search(), {part.lower() for part in parts}
+    for match in matches:
+        names = {part.lower() for part in match.parts[:-1]}
+        if not match.is_dir():
+            is_left_out = (names - named) & SYSTEM_FOLDERS
+            (search.of_system if is_left_out else search.files).append(str(match))
+    return [search]
+
+
+def _without_links_first(files: Iterable[Path]) -> list[Path]:
+    """Sort files so that each comes first at its own place, as folders are searched."""
+
+    @functools.cache
+    def n_links(folder: Path) -> int:
+        return 0 if folder == folder.parent else n_links(folder.parent) + _is_link(str(folder))
+
+    return sorted(files, key=lambda file: (n_links(file.parent), len(file.parts), file.as_posix()))
 
 
 def ignored_files(
@@ -186,20 +218,27 @@ def ignored_files(
     ...     sorted(ignored_files([folder]).items())
     [('.txt', 2), ('hidden', 1), ('masks', 1), ('without a suffix', 1)]
     """
-    known = {os.path.abspath(path) for path in used}
+    real_folder = functools.cache(os.path.realpath)
+
+    def place_of(path: str | os.PathLike[str]) -> str:
+        return os.path.join(real_folder(os.path.dirname(path)), os.path.basename(path))
+
+    known = set(map(place_of, used))
     found: set[str] = set()
     of_system: set[str] = set()
     for path in paths:
         text = os.fspath(path)
         if os.path.isdir(text):
-            search = _Search.of(text)
-            found.update(map(os.path.abspath, search.files))
-            for folder in search.of_system:
-                of_system.update(map(os.path.abspath, _Search.of(folder).files))
-        elif not os.path.exists(text):
-            found.update(os.path.abspath(file) for file in _matches_of(text))
+            searches = [_Search.of(text)]
+        else:
+            searches = [] if os.path.exists(text) else _searches_of(text)
+        for search in searches:
+            found.update(map(place_of, search.files))
+            of_system.update(map(place_of, search.system_files()))
     files = (Path(file) for file in found - known)
-    counts = Counter(_kind(file) for file in files if not _is_image_name(file) and file.is_file())
+    counts = Counter(
+        _kind(file) for file in files if not _is_image_name(file) and os.path.isfile(file)
+    )
     return counts + Counter({"in folders of the system": len(of_system)})
 
 
@@ -225,16 +264,7 @@ def list_files(folder: str | os.PathLike[str]) -> list[str]:
         As `find_images`.
     """
     search = _Search.of(os.fspath(folder))
-    denied = [str(error.filename) for error in search.denied]
-    reason = str(search.denied[0].strerror) if denied else ""
-    for paths, what, why in (
-        (denied, "folder", f"which cannot be read ({reason})"),
-        (search.repeated, "linked folder", "whose files are found in another place"),
-        (search.broken, "link", "whose target does not exist"),
-    ):
-        if paths:
-            shown = name_some(["/".join(parts_below(Path(path), folder)) for path in paths])
-            warn_user(f"{folder}: {counted(len(paths), what)} left out, {why}: {shown}")
+    search.warn()
     return search.files
 
 
@@ -244,18 +274,24 @@ class _Search:
 
     Attributes
     ----------
+    root : str
+        The folder.
+    pattern : tuple of str
+        Parts of a pattern from ``**`` on, which files below the folder match; if empty, all do.
     files : list of str
         In no hidden folder and no folder of the system.
     of_system : list of str
-        Folders of the system.
+        Folders of the system, and files in them.
     denied : list of OSError
         Of folders that cannot be read.
     repeated : list of str
-        Links to folders that were searched before.
+        Links to folders that were searched before, or that contain this one.
     broken : list of str
         Links to nothing, other than those named like an image, which fails when it is read.
     """
 
+    root: str = "."
+    pattern: tuple[str, ...] = ()
     files: list[str] = field(default_factory=list)
     of_system: list[str] = field(default_factory=list)
     denied: list[OSError] = field(default_factory=list)
@@ -263,21 +299,54 @@ class _Search:
     broken: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, folder: str) -> _Search:
+    def of(cls, folder: str, pattern: tuple[str, ...] = ()) -> _Search:
         """Search a folder: first without links, then through each link that leads to a new one."""
-        found = cls()
-        places: set[Any] = set()
+        found = cls(folder, pattern)
+        # A link to a folder above would lead to everything that lies beside this one.
+        places = {_place_of(str(above)) for above in Path(os.path.realpath(folder)).parents}
         links = found._search(folder, places)
         while links:  # sorted, so that the order on the disk does not matter
             links += found._search(links.pop(0), places)
             links.sort()
+        found.files = found._matching(found.files)
         return found
+
+    def system_files(self) -> list[str]:
+        """Return the files in folders of the system."""
+        folders = filter(os.path.isdir, self.of_system)
+        inside = [file for folder in folders for file in _Search.of(folder).files]
+        return self._matching(inside) or [p for p in self.of_system if not os.path.isdir(p)]
+
+    def _matching(self, files: list[str]) -> list[str]:
+        if not self.pattern:
+            return files
+        parts = ((file, Path(file).relative_to(self.root).parts) for file in files)
+        return [file for file, below in parts if _parts_match(below, self.pattern)]
+
+    def warn(self) -> None:
+        """Warn of folders and links that are left out."""
+        denied = [str(error.filename) for error in self.denied]
+        reason = str(self.denied[0].strerror) if denied else ""
+        repeated = "to find no image twice and none above this folder"
+        for paths, what, why in (
+            (denied, "folder", f"which cannot be read ({reason})"),
+            (self.repeated, "linked folder", repeated),
+            (self.broken, "link", "whose target does not exist or cannot be reached"),
+        ):
+            if paths:
+                shown = name_some(["/".join(parts_below(Path(path), self.root)) for path in paths])
+                warn_user(f"{self.root}: {counted(len(paths), what)} left out, {why}: {shown}")
 
     def _search(self, start: str, places: set[Any]) -> list[str]:
         """Search a folder that is at none of the places, and return the links to folders in it."""
         links: list[str] = []
         for parent, folders, names in os.walk(start, onerror=self._note):
-            place = _place_of(parent)
+            try:
+                place = _place_of(parent)
+            except OSError as error:
+                self._note(error)
+                folders.clear()
+                continue
             if place in places:
                 self.repeated.append(parent)
                 folders.clear()
@@ -297,6 +366,18 @@ class _Search:
     def _note(self, error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):  # deleted meanwhile
             self.denied.append(error)
+
+
+def _parts_match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+    """Return whether the parts of a path match those of a pattern, as in ``glob``."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        below = bool(parts) and not parts[0].startswith(".")
+        return _parts_match(parts, pattern[1:]) or (below and _parts_match(parts[1:], pattern))
+    if not parts or parts[0].startswith(".") or not fnmatch.fnmatch(parts[0], pattern[0]):
+        return False
+    return _parts_match(parts[1:], pattern[1:])
 
 
 def _place_of(folder: str) -> Any:

@@ -146,7 +146,7 @@ def find_masks(
         raise ImageReadError(f"{folder}: no such folder of masks")
     by_name: dict[str, list[Path]] = defaultdict(list)
     for file in sorted(map(Path, list_files(folder))):
-        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file():
+        if file.suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(file):
             stored = composed(file.relative_to(folder).with_suffix("").as_posix())
             for name in dict.fromkeys([stored, _MARK.sub("", stored)]):
                 by_name[name].append(file)
