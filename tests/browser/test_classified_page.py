@@ -33,7 +33,7 @@ EVIL = "</script><script>document.title='broken'</script><!-- & \"'.png"
 
 @pytest.fixture(scope="module")
 def model() -> MicrographClassifier:
-    images, labels = make_tem_images(48, size=64, random_state=0)
+    images, labels = make_tem_images(192, size=64, random_state=0)
     encoder = HypercolumnVLAD(
         "tiny", weights="random", image_size=32, n_codewords=4, pooled=True, random_state=0
     )
