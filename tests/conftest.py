@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import os
 import sys
@@ -19,6 +17,7 @@ import pytest
 import torch
 from hypothesis import settings
 from support.absent import skip_without
+from support.memory import return_memory
 from support.paths import SHARED
 from support.tiny import make_tiny_encoder, register_tiny
 from support.unit_rules import UNIT, pytest_runtest_protocol
@@ -117,10 +116,7 @@ def memory_is_returned() -> Iterator[None]:
     """Free what a module's tests leave: figures, networks in cycles, and what malloc keeps."""
     yield
     matplotlib.pyplot.close("all")
-    gc.collect()
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
+    return_memory()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Tests on networks of torchvision: each is built once per module and copied from then on."""
+"""Tests on networks of torchvision: those built last are copied."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.memory import return_memory
 from torchvision.models import _api
 
 # The seed of hypervlad's "random" weights, so that a copy equals a newly built network.
@@ -16,7 +17,7 @@ _SEED = 0
 _HEADS = ("classifier", "fc", "AuxLogits")
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)  # some hundred megabytes each
 def _built(
     builder: Callable[..., torch.nn.Module], arguments: tuple[Any, ...], device: torch.device
 ) -> torch.nn.Module:
@@ -38,7 +39,7 @@ def _copied(builder: Callable[..., torch.nn.Module], **arguments: Any) -> torch.
 
 @pytest.fixture(autouse=True, scope="module")
 def built_once() -> Iterator[None]:
-    """Build each network of torchvision once; hand out copies."""
+    """Hand out copies of the networks of torchvision that were built last."""
     with pytest.MonkeyPatch.context() as patch:
         for name, builder in _api.BUILTIN_MODELS.items():
             # torchvision looks for a network's weights in the signature of its builder.
@@ -46,3 +47,10 @@ def built_once() -> Iterator[None]:
             patch.setitem(_api.BUILTIN_MODELS, name, copied)
         yield
     _built.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def memory_of_a_test_is_returned() -> Iterator[None]:
+    """Free networks after each test, not only after a module's."""
+    yield
+    return_memory()

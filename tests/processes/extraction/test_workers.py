@@ -47,9 +47,9 @@ def test_threads_of_one_worker_build_one_network(
     built: list[str] = []
     original = HypercolumnVLAD.batch_encoder
 
-    def counted(self: HypercolumnVLAD, n_images: int) -> object:
+    def counted(self: HypercolumnVLAD) -> object:
         built.append("")
-        return original(self, n_images)
+        return original(self)
 
     monkeypatch.setattr(HypercolumnVLAD, "batch_encoder", counted)
     job = Job(encoder, get_backbone("tiny"), "threads", verify=False, n_images=1)
