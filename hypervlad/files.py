@@ -156,7 +156,8 @@ def replace_when_complete(
                 os.fsync(stream.fileno())
         move_into_place(temporary, target)
     except OSError as error:
-        if error.filename in (None, str(temporary)):  # a full disk has no name
+        # A full disk has a number and no name; what has no number says all in its message.
+        if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
     finally:

@@ -34,7 +34,11 @@ def _built(
 
 def _copied(builder: Callable[..., torch.nn.Module], **arguments: Any) -> torch.nn.Module:
     device = torch.empty(0).device  # "meta" within ``with torch.device("meta")``
-    return copy.deepcopy(_built(builder, tuple(sorted(arguments.items())), device))
+    module = _built(builder, tuple(sorted(arguments.items())), device)
+    # A copy of one row in many places would take its whole size.
+    heads = [getattr(module, name, None) or torch.nn.Identity() for name in _HEADS]
+    shared = {id(tensor): tensor for head in heads for tensor in head.parameters()}
+    return copy.deepcopy(module, shared)
 
 
 @pytest.fixture(autouse=True, scope="module")

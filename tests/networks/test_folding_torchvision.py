@@ -40,7 +40,9 @@ def test_every_network_of_torchvision_is_tested_here() -> None:
 @pytest.mark.parametrize("name", N_LEFT)
 def test_folded_networks_have_the_same_output(name: str) -> None:
     module = lively(get_backbone(name).builder())
-    before = {key: value.clone() for key, value in module.state_dict().items()}
+    # The rows of a dense layer share memory: `tests/networks/conftest.py`.
+    state = {k: v[:1] if v.stride()[:1] == (0,) else v for k, v in module.state_dict().items()}
+    before = {key: value.clone() for key, value in state.items()}
     side = get_backbone(name).preprocessing.minimum_size
     images = torch.rand(1, 3, max(64, side), max(64, side))
     lighter = fold_norms(module, find_conv_norm_pairs(module, images))
@@ -50,7 +52,7 @@ def test_folded_networks_have_the_same_output(name: str) -> None:
     expected = module(images)
     near = 1e-4 * float(expected.abs().max())
     torch.testing.assert_close(lighter(images), expected, rtol=0, atol=near)
-    for key, value in module.state_dict().items():
+    for key, value in state.items():
         assert torch.equal(value, before[key]), f"{key} of the original has changed"
 
 

@@ -332,6 +332,14 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(
     assert "make room on this disk" in sentence_of(OSError(number, os.strerror(number)))
 
 
+def test_an_error_that_says_more_than_a_full_disk_keeps_its_message(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OSError, match=r"^part 1: damaged$"),
+        replace_when_complete(tmp_path / "table.csv"),
+    ):
+        raise OSError("part 1: damaged")
+
+
 def _fail_in(folder: Path, *names: str) -> None:
     with new_folder(folder):
         for name in names:
