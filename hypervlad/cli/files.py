@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -166,22 +167,47 @@ def _most_first(count: tuple[str, int]) -> tuple[int, str]:
 
 
 def names_of(files: Sequence[Path], paths: Sequence[str]) -> list[str]:
-    """Name images by their paths below the folder given, or below their common folder."""
+    """Name images, in all tables and pages, by their paths below `folder_of` what was given."""
     from hypervlad.images.reading import relative_names
 
-    return relative_names(files, _root_of(paths))
+    return relative_names(files, folder_of(paths))
+
+
+def folder_of(paths: Sequence[str]) -> Path | None:
+    """Return the folder given, or the deepest one that contains all folders, files and patterns.
+
+    None if they are on several drives of Windows.
+
+    Examples
+    --------
+    >>> folder_of(["images/new/*.tif", "images/old.tif"]) == Path("images").absolute()
+    True
+    """
+    folders = []
+    for path in map(os.path.abspath, paths):
+        if os.path.isdir(path):
+            folders.append(path)
+        elif os.path.exists(path):
+            folders.append(os.path.dirname(path))
+        else:  # a pattern
+            *above, _ = Path(path).parts
+            fixed = itertools.takewhile(lambda part: not glob.has_magic(part), above)
+            folders.append(os.path.join(*fixed))
+    try:
+        return Path(os.path.commonpath(folders))
+    except ValueError:
+        return None
 
 
 def groups_of(files: list[Path], table: Path, paths: list[str]) -> Any:
     """Return the group of each image, from a table that names images by their paths."""
     from hypervlad.datasets.groups import load_groups
 
-    root = _root_of(paths)
-    if root is None:
+    if len(paths) > 1 or not os.path.isdir(paths[0]):
         raise ValueError(
             f"{table} names images by their paths below one folder: give only that folder"
         )
-    return load_groups(files, root, table)
+    return load_groups(files, Path(paths[0]), table)
 
 
 def masks_of(
@@ -212,8 +238,3 @@ def masks_of(
         fit = verb(n, "fits", "fit")
         echo(f"warning: {counted(n, 'mask')} {fit} no image: {name_some(unused)}", err=True)
     return found
-
-
-def _root_of(paths: Sequence[str]) -> Path | None:
-    """Return the folder of the images, if exactly one folder was given."""
-    return Path(paths[0]) if len(paths) == 1 and os.path.isdir(paths[0]) else None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ import typer
 from hypervlad.cli.files import (
     check_folders,
     check_sorted,
+    folder_of,
     names_of,
     prepare_file,
     prepare_page,
@@ -120,8 +120,8 @@ def predict(
     --watch waits for files that are still being written, for an empty one up to a minute. An image
     that cannot be read or copied is tried again when the file has changed, and from time to time.
     Ctrl-C stops it once the lines of finished images are written; the same command resumes it. The
-    model and the options are kept beside the table, in _NAME.settings.txt, and a run with others is
-    refused.
+    folder, the model and the options are kept beside the table, in _NAME.settings.txt, and a run
+    with others is refused.
 
     \b
     Examples:
@@ -181,9 +181,10 @@ def predict(
     found = classifier.classify(files, coverage=coverage, max_error=max_error)
     found.images.warn()
     reduce_cache(cache, cache_size)
-    names = [str(files[position]) for position in found.images.positions]
+    positions = found.images.positions.tolist()
+    _say_what_is_unlike(quiet, found, [str(files[position]) for position in positions])
+    names = [names_below[position] for position in positions]
     columns = prediction_columns(found, classes)
-    _say_what_is_unlike(quiet, found, names)
     table = predictions_as_bytes(names, found.proba, classes, columns=columns)
     if output is not None:
         with replace_when_complete(output) as stream:
@@ -199,6 +200,7 @@ def predict(
             page,
             classifier,
             files,
+            names=names_below,
             max_error=max_error,
             predictions=found,
             true_labels=_true_labels(files, paths, classes),
@@ -297,12 +299,13 @@ def _watch(
 ) -> tuple[int, int]:
     """Classify the images of folders until Ctrl-C; return how many, and how many are unreadable."""
     from hypervlad.images import SkippedImage
-    from hypervlad.images.reading import relative_names
     from hypervlad.reports.watching import GrowingTable, watch_folders
 
     classifier.check_calibrated(coverage=coverage, max_error=max_error)
     classes = classifier.classes_.tolist()
-    root = os.path.commonpath([os.path.abspath(folder) for folder in folders])
+    folder = folder_of(folders)
+    if folder is None:
+        raise ValueError("--watch: the folders are on several drives; give each its own table.")
 
     def classify(files: list[Path]) -> Classification:
         return classifier.classify(files, coverage=coverage, max_error=max_error)
@@ -316,7 +319,7 @@ def _watch(
         rows: Sequence[int] = range(len(found.proba))
         if sorter is not None:
             failed = set(sorter.done.failed)
-            rows = sorter.add(files, relative_names(files, root), found)
+            rows = sorter.add(files, names_of(files, folders), found)
             for file, reason in sorter.done.failed.items():
                 if file not in failed:
                     echo(f"warning: {file} could not be copied: {reason}", err=True)
@@ -335,7 +338,14 @@ def _watch(
 
     lock = output.with_name(f".{output.name}.lock")
     with exclusive_lock(lock, output), _stop_on_signals() as stopped:
-        table = GrowingTable(output, classes, model=model, coverage=coverage, max_error=max_error)
+        table = GrowingTable(
+            output,
+            classes,
+            folder=folder,
+            model=model,
+            coverage=coverage,
+            max_error=max_error,
+        )
         if table.paths:
             say(quiet, f"{counted(len(table.paths), 'image')} already in {output}")
         say(quiet, f"watching {', '.join(folders)}; press Ctrl-C to stop")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypervlad.cli.files import prepare_file, prepare_model, say_ignored
+from hypervlad.cli.files import folder_of, prepare_file, prepare_model, say_ignored
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
 from hypervlad.cli.options import (
@@ -120,6 +120,7 @@ def start(
             classifier,
             files,
             output,
+            root=folder_of(paths),
             training=training,
             model_file=model,
             max_error=max_error,

@@ -16,6 +16,7 @@ from typing import Any
 from hypervlad.classifier import Classification
 from hypervlad.files import refuse_links, replace_when_complete
 from hypervlad.images import ImageReadError, SkippedImage, find_images
+from hypervlad.images.reading import relative_names
 from hypervlad.reports.predictions import (
     prediction_columns,
     prediction_header,
@@ -45,8 +46,8 @@ Stamp = tuple[int, int]  # size and time of a file
 class GrowingTable:
     r"""A table of predictions to which lines are added, also in a later run.
 
-    All lines are of one model and the same options, which are kept in `settings_file`. A complete
-    line is never removed.
+    All lines are of one folder, one model and the same options, which are kept in `settings_file`.
+    A complete line is never removed.
 
     Parameters
     ----------
@@ -54,6 +55,8 @@ class GrowingTable:
         Made with a header if it is missing or empty, also if it is removed in the meantime. If the
         last row is incomplete, because the last run was killed, it is removed.
     classes : sequence of n_classes labels
+    folder : Path
+        That its paths are relative to.
     model : str
         A digest of the model.
     coverage, max_error : float or None
@@ -83,7 +86,8 @@ class GrowingTable:
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = Path(folder, "predictions.csv")
-    ...     _ = GrowingTable(path, ["SEM", "TEM"], model="1f0a", coverage=None, max_error=None)
+    ...     options = {"model": "1f0a", "coverage": None, "max_error": None}
+    ...     _ = GrowingTable(path, ["SEM", "TEM"], folder=Path("new"), **options)
     ...     path.read_text()
     'path,label,confidence,unlike_training,novelty,p_SEM,p_TEM\n'
     """
@@ -93,19 +97,26 @@ class GrowingTable:
         path: Path,
         classes: Sequence[Any],
         *,
+        folder: Path,
         model: str,
         coverage: float | None,
         max_error: float | None,
     ) -> None:
         refuse_links(path)
         self.path, self.classes, self.n_added = path, list(classes), 0
+        self.folder = folder
         self._waiting, self._problem = b"", ""
         self._columns = prediction_header(
             classes, has_sets=coverage is not None, is_judged=max_error is not None
         )
         self._header = table_as_bytes(self._columns, [])
         kept = path.read_bytes() if path.exists() else b""
-        settings = {"model": model, "coverage": coverage, "max_error": max_error}
+        settings = {
+            "folder": ascii(absolute_name(folder)),  # a name may have a line break
+            "model": model,
+            "coverage": coverage,
+            "max_error": max_error,
+        }
         self._check_settings(settings, is_new=not kept)
         rows, end = self._read_rows(kept)
         if cut := kept[end:]:
@@ -114,7 +125,7 @@ class GrowingTable:
             warn_user(
                 f"{path}: the last line was incomplete and is removed: {text}",
             )
-        self.paths = {absolute_name(row[0]) for row in rows[1:] if row}
+        self.paths = {absolute_name(folder / row[0]) for row in rows[1:] if row}
         self._append(b"")
 
     def _check_settings(self, settings: dict[str, Any], *, is_new: bool) -> None:
@@ -126,15 +137,15 @@ class GrowingTable:
                 stream.write("\n".join([*lines.values(), ""]).encode())
         elif not file.exists():
             raise ValueError(
-                f"{self.path} exists, but not {file.name}, in which --watch keeps the model and "
-                "the options of a table; give another name."
+                f"{self.path} exists, but not {file.name}, in which --watch keeps the folder, the "
+                "model and the options of a table; give another name."
             )
         else:
             kept = file.read_text("utf-8", "replace").splitlines()
             if other := [name for name, line in lines.items() if line not in kept]:
                 raise ValueError(
                     f"{self.path} was made with another {' and '.join(other)} (see {file.name}); "
-                    "give another name, or the same model and options."
+                    "give another name, or the same folder, model and options."
                 )
 
     def _read_rows(self, table: bytes) -> tuple[list[list[str]], int]:
@@ -190,13 +201,13 @@ class GrowingTable:
         except ValueError:
             return False
 
-    def add(self, names: Sequence[str], found: Classification, rows: Sequence[int]) -> None:
+    def add(self, files: Sequence[Path], found: Classification, rows: Sequence[int]) -> None:
         """Add lines.
 
         Parameters
         ----------
-        names : sequence of n str
-            The paths of images.
+        files : sequence of n Path
+            The images.
         found : Classification
         rows : sequence of n int
             Their rows in `found`.
@@ -205,9 +216,10 @@ class GrowingTable:
             name: [values[row] for row in rows]
             for name, values in prediction_columns(found, self.classes).items()
         }
+        names = relative_names(files, self.folder)
         lines = predictions_as_bytes(names, found.proba[rows], self.classes, columns=columns)
         self._waiting += lines.removeprefix(self._header)
-        self.paths.update(map(absolute_name, names))
+        self.paths.update(map(absolute_name, files))
         self.n_added += len(rows)
         self.write()
 
@@ -342,8 +354,7 @@ def watch_folders(
                 continue
             files, positions = [image.file for image in batch], found.images.positions
             rows = range(len(positions)) if classified is None else classified(files, found)
-            names = [os.path.abspath(files[positions[row]]) for row in rows]
-            table.add(names, found, rows)
+            table.add([files[positions[row]] for row in rows], found, rows)
             reasons = {each.position: each for each in found.images.skipped}
             for position, image in enumerate(batch):
                 if absolute_name(image.file) in table.paths:

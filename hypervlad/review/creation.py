@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from hypervlad.classifier import SURE, Judgement, MicrographClassifier
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.images.errors import training_images_text
+from hypervlad.images.reading import relative_names
 from hypervlad.review.database import check_free, make_queue
 from hypervlad.review.ranking import informativeness, rank
 from hypervlad.review.records import Entry, QueueError, TrainingImage
@@ -48,6 +49,7 @@ def start_queue(
     images: Sequence[str | os.PathLike[str]],
     folder: str | os.PathLike[str],
     *,
+    root: str | os.PathLike[str] | None = None,
     training: str | os.PathLike[str] | None = None,
     model_file: str | os.PathLike[str] | None = None,
     max_error: float = 0.05,
@@ -63,6 +65,8 @@ def start_queue(
         Files, which must stay where they are.
     folder : path
         For the queue; created if it does not exist.
+    root : path, optional
+        Images are named by their paths relative to it; by default the common folder of all.
     training : path, optional
         The folder that the model was trained on, to show the nearest training images.
     model_file : path, optional
@@ -105,9 +109,10 @@ def start_queue(
     """
     check_free(Path(folder))
     model.check_calibrated(max_error=max_error)
-    found = {Path(os.path.realpath(image)): os.fspath(image) for image in reversed(list(images))}
-    names = list(reversed(found.values()))  # a file given twice is one image
-    paths = [Path(os.path.abspath(name)) for name in names]
+    found = {os.path.realpath(image): image for image in reversed(list(images))}
+    # A file given twice is one image.
+    paths = [Path(os.path.abspath(image)) for image in reversed(found.values())]
+    names = relative_names(paths, root)
     judged, positions = judge_images(
         model, paths, max_error=max_error, progress=progress, with_known=True
     )

@@ -10,9 +10,9 @@ from hypervlad.tables import table_as_bytes
 def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
     """Return the labels of a queue as CSV, and the number of images without a label.
 
-    Columns: ``path`` as it was given, ``label``, ``source`` ("person" or "model"), ``confidence``,
-    the probability of the model's answer (empty for a person's label), and ``file``, the absolute
-    path.
+    Columns: ``path``, the name of the image in the queue, ``label``, ``source`` ("person" or
+    "model"), ``confidence``, the probability of the model's answer (empty for a person's label),
+    and ``file``, the absolute path.
 
     Parameters
     ----------

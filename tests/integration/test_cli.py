@@ -53,7 +53,8 @@ def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
     rows = read_table(result.stdout)
     further = ["unlike_training", "novelty", "p_flat", "p_rings", "p_stripes"]
     assert list(rows[0]) == ["path", "label", "confidence", *further]
-    assert [row["path"] for row in rows] == [str(path) for path in sorted(folder.rglob("*.png"))]
+    files = sorted(folder.rglob("*.png"))
+    assert [row["path"] for row in rows] == [file.relative_to(folder).as_posix() for file in files]
     right = [row["label"] == Path(row["path"]).parent.name for row in rows]
     assert np.mean(right) > 0.8
     for row in rows:
@@ -201,7 +202,7 @@ def test_the_table_is_what_the_library_predicts(model, folder, tmp_path):
     assert result.stdout == ""
     rows = read_table(output.read_text(encoding="utf-8"))
     loaded = hypervlad.load(model)
-    expected = loaded.predict_proba([row["path"] for row in rows])
+    expected = loaded.predict_proba([folder / row["path"] for row in rows])
     found = [[float(row[f"p_{name}"]) for name in loaded.classes_] for row in rows]
     np.testing.assert_allclose(found, expected, atol=5e-7)  # six decimals
 

@@ -29,14 +29,25 @@ INTERVAL = 0.02
 
 
 def table_at(
-    path: Path, model: str = "1", coverage: float | None = None, max_error: float | None = None
+    path: Path,
+    folder: Path | None = None,
+    model: str = "1",
+    coverage: float | None = None,
+    max_error: float | None = None,
 ) -> GrowingTable:
-    return GrowingTable(path, CLASSES, model=model, coverage=coverage, max_error=max_error)
+    return GrowingTable(
+        path,
+        CLASSES,
+        folder=path.parent if folder is None else folder,
+        model=model,
+        coverage=coverage,
+        max_error=max_error,
+    )
 
 
 def add(table: GrowingTable, *names: str) -> None:
     proba = [[0.25, 0.75]] * len(names)
-    table.add(names, classification(proba), range(len(names)))
+    table.add([table.folder / name for name in names], classification(proba), range(len(names)))
 
 
 def rows_in(path: Path) -> list[list[str]]:
@@ -340,7 +351,7 @@ def test_the_table_is_that_of_one_run(tmp_path: Path) -> None:
     found = classification(proba, kinds=kinds)
     table = table_at(tmp_path / "t.csv", max_error=0.1)
     for k in range(3):
-        table.add([names[k]], found, [k])
+        table.add([tmp_path / names[k]], found, [k])
     whole = io.StringIO()
     columns = prediction_columns(found, CLASSES)
     write_predictions(whole, names, found.proba, CLASSES, columns=columns)
@@ -348,7 +359,7 @@ def test_the_table_is_that_of_one_run(tmp_path: Path) -> None:
     header = prediction_header(CLASSES, has_sets=False, is_judged=True)
     assert next(csv.reader(whole.getvalue().splitlines())) == header
     again = table_at(tmp_path / "t.csv", max_error=0.1)
-    assert again.paths == {os.path.abspath(name) for name in names}
+    assert again.paths == {str(tmp_path / name) for name in names}
 
 
 @pytest.mark.parametrize("n_lost", range(1, 60))
@@ -419,7 +430,9 @@ def test_a_table_that_was_cut_anywhere_is_continued(
     path = tmp_path_factory.mktemp("table") / "t.csv"
 
     def continued() -> GrowingTable:
-        return GrowingTable(path, classes, model="1", coverage=None, max_error=None)
+        return GrowingTable(
+            path, classes, folder=Path("new"), model="1", coverage=None, max_error=None
+        )
 
     add(continued(), *names)
     whole = path.read_bytes()
@@ -429,7 +442,7 @@ def test_a_table_that_was_cut_anywhere_is_continued(
         table = continued()
         _, *kept = rows_in(path)
         assert kept == rows[: len(kept)]
-        assert table.paths == {os.path.abspath(name) for name in names[: len(kept)]}
+        assert table.paths == {os.path.abspath(f"new/{name}") for name in names[: len(kept)]}
         assert len(kept) == len(rows) or n_left < len(whole) - 1, "only a line break is missing"
         add(table, *names[len(kept) :])
         assert path.read_bytes() == whole
@@ -467,7 +480,7 @@ def test_a_stray_quotation_mark_is_part_of_a_name(tmp_path: Path) -> None:
     add(table_at(path), *(f"{k}.png" for k in range(5)))
     path.write_bytes(path.read_bytes().replace(b"1.png", b'5" wafer.png'))
     table = table_at(path)
-    assert os.path.abspath('5" wafer.png') in table.paths
+    assert str(tmp_path / '5" wafer.png') in table.paths
     assert len(table.paths) == 5
 
 
@@ -498,7 +511,7 @@ def test_a_byte_order_mark_and_line_breaks_of_windows_are_read(tmp_path: Path) -
     path = tmp_path / "t.csv"
     add(table_at(path), "a.png")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert table_at(path).paths == {os.path.abspath("a.png")}
+    assert table_at(path).paths == {str(tmp_path / "a.png")}
 
 
 def test_a_table_that_was_removed_has_a_header_again(tmp_path: Path) -> None:
@@ -523,6 +536,7 @@ def test_another_table_is_not_continued(tmp_path: Path, text: str) -> None:
     ("other", "words"),
     [
         ({"model": "2"}, "another model"),
+        ({"folder": Path("elsewhere\nand more")}, "another folder"),
         ({"coverage": 0.9}, "another coverage"),
         ({"model": "2", "max_error": 0.05}, "another model and max_error"),
     ],

@@ -1,0 +1,105 @@
+"""Every table names images by the same rule, from whatever folder a command is run."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from PIL import Image
+from support.commands import TINY, run
+from support.surfaces import PATCH, blotted, surface
+
+from hypervlad.review import Queue
+from hypervlad.tables import read_table
+
+ALL = ["a/0.png", "a/1.png", "b/0.png"]
+# What is given, seen from the folder "work" beside "images", and the names of the images.
+GIVEN = [
+    (["../images"], ALL),
+    (["../images/a"], ["0.png", "1.png"]),
+    (["../images/a", "../images/b"], ALL),
+    (["../images/**/*.png"], ALL),
+    (["../images/*/0.png"], ["a/0.png", "b/0.png"]),
+    (["../images/a/1.png"], ["1.png"]),
+    (["../images/b", "../images/a/0.png", "../images/a/1.png"], ALL),
+    (["../images/a", "../images/b/*.png"], ALL),
+]
+# Each command, and the table that it writes.
+COMMANDS = {
+    "predict": ("predict m.hvlad {} -q -o out.csv", "out.csv"),
+    "review": ("review start m.hvlad {} -q -o out", ""),
+    "defects": ("defects score d.hvlad {} -q -o out", "out/scores.csv"),
+    "align": ("align {} -q --window 24 --no-figures -o out", "out/alignment.csv"),
+}
+
+
+@pytest.fixture(scope="module")
+def models(
+    tmp_path_factory: pytest.TempPathFactory, texture_images: tuple[list[np.ndarray], np.ndarray]
+) -> Path:
+    root = tmp_path_factory.mktemp("models")
+    for i, (image, label) in enumerate(zip(*texture_images, strict=True)):
+        save(root / "training" / str(label) / f"{i}.png", image)
+    for seed in range(6):
+        save(root / "good" / f"{seed}.png", surface(seed))
+    run("train", root / "training", "-o", root / "m.hvlad", *TINY)
+    network = ["--backbone", "tiny", "--weights", "random", "--patch", PATCH, "-q"]
+    run("defects", "fit", root / "good", "-o", root / "d.hvlad", *network)
+    return root
+
+
+def save(path: Path, pixels: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def work(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which commands are run."""
+    for seed, name in enumerate(ALL):
+        save(tmp_path / "images" / name, blotted(seed, (20, 20))[0])
+    folder = tmp_path / "work"
+    folder.mkdir()
+    for name in ("m.hvlad", "d.hvlad"):
+        (folder / name).write_bytes((models / name).read_bytes())
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def paths_in(table: str) -> list[str]:
+    header, *rows = read_table(table)
+    return sorted(row[header.index("path")] for row in rows)
+
+
+@pytest.mark.usefixtures("work")
+@pytest.mark.parametrize(("given", "expected"), GIVEN, ids=[" ".join(g) for g, _ in GIVEN])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_images_are_named_below_the_folder_given(
+    name: str, given: list[str], expected: list[str]
+) -> None:
+    command, table = COMMANDS[name]
+    run(*shlex.split(command.format(" ".join(map(shlex.quote, given)))))
+    if name == "review":  # whose table has the images that have labels
+        with contextlib.closing(Queue("out")) as queue:
+            assert sorted(image.name for image in queue.images()) == expected
+    else:
+        assert paths_in(table) == expected
+    if name == "defects":
+        assert paths_in("out/regions.csv")
+        assert set(paths_in("out/regions.csv")) <= set(expected)
+        assert all(Path("out", "maps", f"{name}.tif").is_file() for name in expected)
+
+
+def test_tables_of_labelled_folders_follow_the_rule(models: Path, work: Path) -> None:
+    folder = models / "training"
+    expected = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.png"))
+    run(*shlex.split(f"evaluate m.hvlad {shlex.quote(str(folder))} -q -o report"))
+    assert paths_in("report/predictions.csv") == expected
+    run(*shlex.split(f"extract {shlex.quote(str(folder))} -m m.hvlad -q -o f.parquet"))
+    assert sorted(pyarrow.parquet.read_table("f.parquet")["path"].to_pylist()) == expected
+    run(*shlex.split("suspects m.hvlad -o suspects.csv"))
+    assert set(paths_in("suspects.csv")) <= set(expected)
