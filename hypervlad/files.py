@@ -95,12 +95,28 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 @contextlib.contextmanager
-def new_folder(folder: Path) -> Iterator[None]:
-    """Create a folder if there is none; if the block fails, do not leave a new one behind empty."""
-    created = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
+def naming(path: str | os.PathLike[str], draft: Path | None = None) -> Iterator[None]:
+    """Let an error of the operating system name a file or folder if it names none, or a draft.
+
+    That of a full disk names none.
+    """
     try:
         yield
+    except OSError as error:
+        # One without a number says all in its message.
+        if error.errno is not None and error.filename in (None, str(draft)):
+            error.filename = os.fspath(path)
+        raise
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path, mode: int = 0o777) -> Iterator[None]:
+    """Create a folder if there is none; if the block fails, do not leave a new one behind empty."""
+    created = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(mode, parents=True, exist_ok=True)
+    try:
+        with naming(folder):
+            yield
     except BaseException:
         inside = [Path(parent) for parent, _, _ in os.walk(folder, topdown=False)]
         for each in [*inside, *created[1:]] if created else []:
@@ -125,7 +141,7 @@ def replace_when_complete(
     Parameters
     ----------
     path : path-like
-        Its folder must exist.
+        Its folder is created if there is none; if the block fails, it is not left behind empty.
     flush : bool, default=True
         If False, a power cut may leave a damaged file: for many small ones that can be recreated.
     draft_folder : path-like, optional
@@ -147,21 +163,18 @@ def replace_when_complete(
     target = Path(os.path.abspath(path))
     folder = target.parent if draft_folder is None else Path(draft_folder)
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
-    try:
-        # Not tempfile: its files are private, and a model on a shared disk should not be.
-        with open(temporary, "xb", opener=_open_without_links) as stream:
-            yield stream
-            stream.flush()
-            if flush:
-                os.fsync(stream.fileno())
-        move_into_place(temporary, target)
-    except OSError as error:
-        # A full disk has a number and no name; what has no number says all in its message.
-        if error.errno is not None and error.filename in (None, str(temporary)):
-            error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_folder(target.parent):
+        try:
+            with naming(path, temporary):
+                # Not tempfile: its files are private, and a model on a shared disk should not be.
+                with open(temporary, "xb", opener=_open_without_links) as stream:
+                    yield stream
+                    stream.flush()
+                    if flush:
+                        os.fsync(stream.fileno())
+                move_into_place(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def move_into_place(draft: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

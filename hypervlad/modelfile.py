@@ -201,10 +201,6 @@ def write_model(
     try:
         with replace_when_complete(path) as stream:
             stream.write(data)
-    except FileNotFoundError as error:
-        raise ModelFileNotFoundError(
-            f"{os.fspath(path)}: its folder does not exist; create it first."
-        ) from error
     except LinkError as error:
         raise ModelFileError(str(error)) from error
     except OSError as error:

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from hypervlad.cli.files import (
-    check_apart,
     prepare_file,
     prepare_model,
+    prepare_report,
     say_ignored,
 )
 from hypervlad.cli.messages import echo, fitting, hint_at_bad_files, plain_errors, say
@@ -121,11 +121,7 @@ def train(
 
     prepare_model(output, folder, groups)
     if report is not None:
-        from hypervlad.reports.evaluation import check_report_folder
-
-        check_apart(report, folder)
-        check_report_folder(report)
-        report.mkdir(parents=True, exist_ok=True)
+        prepare_report(report, folder)
     check_cache(cache, cache_size)
     reading = reading_options(
         image_page=image_page,
@@ -304,10 +300,8 @@ def evaluate(
     from hypervlad.images.files import composed
     from hypervlad.images.reading import relative_names
     from hypervlad.reports import report_on_model
-    from hypervlad.reports.evaluation import check_report_folder
 
-    check_apart(output, folder)
-    check_report_folder(output)
+    prepare_report(output, folder)
     check_cache(cache, cache_size)
     data = _labelled_by_people(folder, load_image_folder(folder, groups))
     say_ignored(quiet, [folder], groups, model)

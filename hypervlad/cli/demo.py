@@ -12,8 +12,8 @@ import typer
 
 from hypervlad.cli.classification import print_result
 from hypervlad.cli.files import (
-    check_apart,
     prepare_file,
+    prepare_report,
     say_ignored,
 )
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
@@ -34,6 +34,7 @@ from hypervlad.cli.options import (
     Unreadable,
     Weights,
 )
+from hypervlad.files import new_folder
 from hypervlad.terminal import ProgressBar
 from hypervlad.wording import counted
 
@@ -89,12 +90,9 @@ def demo(
     from hypervlad.datasets import load_image_folder
     from hypervlad.images.reading import relative_names
     from hypervlad.reports import report_on_model
-    from hypervlad.reports.evaluation import check_report_folder
     from hypervlad.splits import holdout_split
 
-    if folder is not None:
-        check_apart(output, folder)
-    check_report_folder(output)
+    prepare_report(output, folder)
     reading = reading_options(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )
@@ -164,7 +162,10 @@ def _synthetic_folder(output: Path, n_images: int, seed: int, quiet: bool) -> Pa
         return folder
     say(quiet, f"creating {n_images} synthetic TEM images")
     images, labels = make_tem_images(n_images, random_state=seed)
-    with tempfile.TemporaryDirectory(prefix=".images-", dir=output) as temporary:
+    with (
+        new_folder(output),
+        tempfile.TemporaryDirectory(prefix=".images-", dir=output) as temporary,
+    ):
         draft = Path(temporary) / "draft"
         for number, label in enumerate(ProgressBar(labels, desc="writing", disable=quiet or None)):
             (draft / label).mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypervlad.cli.files import check_file, prepare_file, say_ignored
+from hypervlad.cli.files import check_file, say_ignored
 from hypervlad.cli.messages import echo, plain_errors, say
 from hypervlad.cli.models import check_cache, load_encoder, reduce_cache
 from hypervlad.cli.options import (
@@ -166,7 +166,6 @@ def extract(
         verbose=not quiet,
     )
     if skipped is not None:
-        prepare_file(skipped)
         _write_skipped(skipped, done.skipped)
     reduce_cache(cache, cache_size)
     say(quiet, str(done))

@@ -18,7 +18,7 @@ from hypervlad.wording import counted, name_some, verb
 
 
 def check_file(path: Path) -> None:
-    """Raise if a file cannot be written; nothing is created."""
+    """Raise if a file cannot be written."""
     check_writable(path)
     existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
     if existing is None:
@@ -32,7 +32,7 @@ def check_file(path: Path) -> None:
 
 
 def prepare_file(path: Path, *inputs: str | Path | None) -> None:
-    """Raise if a file cannot be written or is an input of the command, and create its folder.
+    """Raise if a file cannot be written or is an input of the command.
 
     Parameters
     ----------
@@ -43,7 +43,6 @@ def prepare_file(path: Path, *inputs: str | Path | None) -> None:
     check_file(path)
     if path.exists() and any(_is_read(path, each) for each in inputs if each is not None):
         raise ValueError(f"{path} is read by this command; give the result another name.")
-    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 def prepare_model(path: Path, *inputs: str | Path | None) -> None:
@@ -86,6 +85,16 @@ def check_apart(output: Path, folder: Path) -> None:
         raise ValueError(
             f"{output} is inside the image folder {folder}; write the results to another folder."
         )
+
+
+def prepare_report(folder: Path, images: Path | None) -> None:
+    """Raise if a report cannot be written, replaces other files, or would lie among the images."""
+    from hypervlad.reports.evaluation import check_report_folder
+
+    if images is not None:
+        check_apart(folder, images)
+    check_file(folder / "index.html")
+    check_report_folder(folder)
 
 
 def check_sorted(folders: Iterable[Path], paths: Sequence[str]) -> None:

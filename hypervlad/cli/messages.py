@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import os
 import re
 import signal
 import sqlite3
@@ -81,7 +82,8 @@ def sentence_of(error: Exception, known: Collection[str] = ()) -> str:
 
     text = _PARAMETER.sub(as_option, " ".join(str(error).split()))
     if isinstance(error, OSError) and error.strerror and (error.filename or error.errno in _FULL):
-        remedy = "; make room on this disk, or give another folder" if error.errno in _FULL else ""
+        is_full = error.errno in _FULL and error.strerror == os.strerror(error.errno or 0)
+        remedy = "; make room on this disk, or give another folder" if is_full else ""
         return f"{error.filename or 'the results'}: {error.strerror}{remedy}"
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(text):
         return f"not enough memory ({text or 'no details'}); {_to_need_less_memory(known)}"

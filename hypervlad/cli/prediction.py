@@ -35,7 +35,7 @@ from hypervlad.cli.options import (
     TableToWrite,
     UnreadableLeftOut,
 )
-from hypervlad.files import exclusive_lock, file_digest, replace_when_complete
+from hypervlad.files import exclusive_lock, file_digest, new_folder, replace_when_complete
 from hypervlad.wording import counted, name_some, percent, verb
 
 if TYPE_CHECKING:
@@ -337,7 +337,7 @@ def _watch(
         echo(f"warning: {image.name}: {image.reason.removeprefix(f'{image.name}: ')}", err=True)
 
     lock = output.with_name(f".{output.name}.lock")
-    with exclusive_lock(lock, output), _stop_on_signals() as stopped:
+    with new_folder(output.parent), exclusive_lock(lock, output), _stop_on_signals() as stopped:
         table = GrowingTable(
             output,
             classes,

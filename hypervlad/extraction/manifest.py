@@ -312,7 +312,6 @@ class TaskFolder:
             return existing
         path = file_beside(output, "parts")
         _remove(path)
-        path.mkdir(parents=True)
         run = secrets.token_hex(16)
         with manifest_writer(path / _MANIFEST, run, settings):
             pass

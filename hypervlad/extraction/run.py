@@ -52,7 +52,13 @@ from hypervlad.extraction.table import (
     vectors_of,
     write_rows,
 )
-from hypervlad.files import HashingStream, exclusive_lock, file_digest, replace_when_complete
+from hypervlad.files import (
+    HashingStream,
+    exclusive_lock,
+    file_digest,
+    new_folder,
+    replace_when_complete,
+)
 from hypervlad.images import ImageReadError, SkippedImage
 from hypervlad.images.reading import read_in_order
 from hypervlad.terminal import ProgressBar
@@ -176,11 +182,10 @@ class Run:
     def to_file(self, source: Source, path: Path, resume: bool) -> Extraction:
         """Write vectors, and what is known of the images, to a file."""
         path = Path(os.path.abspath(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
         # Before the lock: a complete file may be in a folder that cannot be written.
         if resume and (complete := self.complete(source, path)) is not None:
             return complete
-        with exclusive_lock(file_beside(path, "lock"), path):
+        with new_folder(path.parent), exclusive_lock(file_beside(path, "lock"), path):
             return self._extract(source, path, resume)
 
     def _extract(self, source: Source, path: Path, resume: bool) -> Extraction:

@@ -195,8 +195,6 @@ def _write_figures(folder: Path, name: str, found: AlignmentResult) -> list[Path
     from PIL import Image
 
     paths = figure_files(folder, name)
-    for path in paths.values():
-        path.parent.mkdir(parents=True, exist_ok=True)
     with replace_when_complete(paths[OVERLAYS], flush=False) as stream:
         overlay = Image.fromarray(_overlay(found))
         overlay.save(stream, format="PNG", compress_level=_COMPRESSION_LEVEL)

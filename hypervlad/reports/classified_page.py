@@ -164,7 +164,6 @@ def write_classified_page(
         data=as_script(data),
         thumbnails=ProgressBar(jpegs, "page", len(doubtful), unit="image", disable=hidden),
     )
-    folder.mkdir(parents=True, exist_ok=True)
     with replace_when_complete(path) as stream:
         for piece in page:
             stream.write(piece.encode("utf-8"))

@@ -228,8 +228,10 @@ def write_findings(
                     _write_images(folder, name, found, micrograph)
                     written.add(name, found, micrograph)
         finally:
-            written.write_tables(folder)
-            warning = _write_findings_page(folder / PAGE, scorer, written)
+            # Not if the first image could not be written: the disk may be full.
+            if written.n_scored or len(written.left_out) == len(names):
+                written.write_tables(folder)
+                warning = _write_findings_page(folder / PAGE, scorer, written)
     if warning is not None:
         warn_user(warning)
     return written
@@ -275,7 +277,6 @@ def _write_images(folder: Path, name: str, found: Finding, micrograph: Micrograp
 def _write_png(path: Path, values: NDArray[np.uint8]) -> None:
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replace_when_complete(path) as stream:
         Image.fromarray(values).save(stream, format="PNG")
 
@@ -332,7 +333,6 @@ def _write_page(path: Path, template: str, scorer: Any, chart: ScoreChart, **val
         details={**model_facts(scorer), "versions": versions_text()},
         **values,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replace_when_complete(path) as stream:
         stream.write("".join(page).encode("utf-8"))
 

@@ -16,7 +16,7 @@ from hypervlad.classifier import LabelIssue, SureAnswers
 from hypervlad.constraints import Boolean, check_value
 from hypervlad.displays.figures import Display, save_png
 from hypervlad.displays.image_grid import ReadingOptions, image_names
-from hypervlad.files import move_into_place
+from hypervlad.files import move_into_place, new_folder
 from hypervlad.images.reading import relative_names
 from hypervlad.metrics import Evaluation
 from hypervlad.reports.evaluation_figures import FIGURES, EvaluationFigures
@@ -167,10 +167,12 @@ def write_report(
             "expected as many of each."
         )
     check_report_folder(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     suspect = [] if held_out is None else held_out.rows
     figures = EvaluationFigures(images, names, result, read_options, suspect)
-    with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as temporary:
+    with (
+        new_folder(folder),
+        tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as temporary,
+    ):
         draft = Path(temporary)
         drawn = {}
         hidden = None if progress else True  # None: hidden if stderr is no terminal

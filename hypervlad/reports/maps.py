@@ -44,7 +44,6 @@ def write_tiff(
         options |= {"imagej": True, "metadata": {} if pixel_size is None else {"unit": "nm"}}
     elif pixel_size is not None:
         options |= {"resolution": (1e7 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replace_when_complete(path, flush=flush) as stream:
         tifffile.imwrite(
             stream, values, compression="zlib", predictor=False, software="", **options

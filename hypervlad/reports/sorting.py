@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hypervlad.classifier import AMBIGUOUS, OUT_OF_DISTRIBUTION, Classification
-from hypervlad.files import move_to_new_name, refuse_link
+from hypervlad.files import move_to_new_name, new_folder, refuse_link
 from hypervlad.images.files import composed
 from hypervlad.reports.classified_page import kinds_of
 
@@ -185,24 +185,24 @@ def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path,
     is_new : bool
         Whether the file was copied: False if one with the same content was there.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.parent / f".{secrets.token_hex(8)}.tmp"
-    for path in numbered_names(target):
-        if os.path.lexists(path):
-            if path.is_file() and filecmp.cmp(file, path, shallow=False):
-                return path, False
-            continue
-        refuse_link(target.parent)
-        try:
-            shutil.copyfile(file, draft)  # without permissions: a draft that is read-only stays
-            times = os.stat(file)
-            os.utime(draft, ns=(times.st_atime_ns, times.st_mtime_ns))
-            move_to_new_name(draft, path)
-        except FileExistsError:  # made just now
-            continue
-        finally:
-            draft.unlink(missing_ok=True)
-        return path, True
+    with new_folder(target.parent):
+        draft = target.parent / f".{secrets.token_hex(8)}.tmp"
+        for path in numbered_names(target):
+            if os.path.lexists(path):
+                if path.is_file() and filecmp.cmp(file, path, shallow=False):
+                    return path, False
+                continue
+            refuse_link(target.parent)
+            try:
+                shutil.copyfile(file, draft)  # without permissions: a draft that is read-only stays
+                times = os.stat(file)
+                os.utime(draft, ns=(times.st_atime_ns, times.st_mtime_ns))
+                move_to_new_name(draft, path)
+            except FileExistsError:  # made just now
+                continue
+            finally:
+                draft.unlink(missing_ok=True)
+            return path, True
     raise AssertionError("numbers do not end")
 
 

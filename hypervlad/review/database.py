@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hypervlad.files import move_to_new_name, refuse_links
+from hypervlad.files import move_to_new_name, new_folder, refuse_links
 from hypervlad.review.records import Entry, LabelledImage, QueueError, TrainingImage, UnknownError
 
 VERSION = 3
@@ -111,28 +111,28 @@ def check_free(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _created(folder: Path) -> Iterator[sqlite3.Connection]:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = folder / f".{secrets.token_hex(8)}.tmp"
-    try:
-        with open(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb"):
-            pass  # readable by the owner only: it holds the secret of the link
-        connection = sqlite3.connect(temporary, isolation_level=None)
+    with new_folder(folder, 0o700):
+        temporary = folder / f".{secrets.token_hex(8)}.tmp"
         try:
-            connection.executescript(_TABLES)
-            connection.execute(f"PRAGMA application_id = {APPLICATION}")
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-            with transaction(connection):
-                yield connection
+            with open(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb"):
+                pass  # readable by the owner only: it holds the secret of the link
+            connection = sqlite3.connect(temporary, isolation_level=None)
+            try:
+                connection.executescript(_TABLES)
+                connection.execute(f"PRAGMA application_id = {APPLICATION}")
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+                with transaction(connection):
+                    yield connection
+            finally:
+                connection.close()
+            check_free(folder)
+            try:
+                move_to_new_name(temporary, folder / FILE)
+            except FileExistsError:
+                check_free(folder)  # names the queue that was made meanwhile
+                raise
         finally:
-            connection.close()
-        check_free(folder)
-        try:
-            move_to_new_name(temporary, folder / FILE)
-        except FileExistsError:
-            check_free(folder)  # names the queue that was made meanwhile
-            raise
-    finally:
-        temporary.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def connect(folder: Path) -> sqlite3.Connection:

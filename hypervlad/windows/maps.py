@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from hypervlad.backbones import TappedNetwork
+from hypervlad.files import naming
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import ImageReadError
 from hypervlad.lazy_torch import torch
@@ -101,7 +102,8 @@ class TiledNetwork:
         maps = self.stored_maps(key) if is_kept else self._computed(image, name)
         if keep and not is_kept:
             layers = (layer.cpu().numpy() for layer in maps.maps)
-            np.savez(path, *layers, size=maps.size, border=maps.border)
+            with naming(path):
+                np.savez(path, *layers, size=maps.size, border=maps.border)
         elif is_kept and not keep:
             path.unlink()
         return maps

@@ -14,7 +14,6 @@ from hypothesis.extra import numpy as hnp
 from hypervlad import modelfile
 from hypervlad.modelfile import (
     ModelFileError,
-    ModelFileNotFoundError,
     loader_of,
     read_model,
     register_kind,
@@ -244,9 +243,9 @@ def test_a_folder_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_writing_into_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(ModelFileNotFoundError, match="folder does not exist"):
-        write_model(tmp_path / "no" / "m.hvlad", "test", {}, {})
+def test_a_folder_that_is_not_there_is_created(tmp_path):
+    write_model(tmp_path / "new" / "models" / "m.hvlad", "test", {"k": 1}, {})
+    assert read_model(tmp_path / "new" / "models" / "m.hvlad").header == {"k": 1}
 
 
 def test_another_kind_than_expected_is_refused(model):
