@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 MINUTES ?= 1
 
-.PHONY: demo check test test-processors docs gallery test-networks explore campaign lint wheel test-lowest clean
+.PHONY: demo check test test-processors docs gallery test-networks test-long explore campaign lint wheel test-lowest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hypervlad demo $(if $(DATA),"$(DATA)") $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)") -o "$(OUT)"
@@ -48,6 +48,10 @@ gallery: $(VENV)/.test-installed
 # Twelve networks of timm in all that hypervlad does; not part of CI.
 test-networks: $(VENV)/.test-installed
 	$(PYTEST) -m large_networks tests/networks $(ARGS)
+
+# What takes half a minute or more and changes rarely: ray, the comparison of two states; not part of CI.
+test-long: $(VENV)/.test-installed
+	$(PYTEST) -m long tests/processes benchmarks/tests $(ARGS)
 
 # New random examples for the tests that take any. Add each failure to its test as an @example.
 explore: $(VENV)/.test-installed

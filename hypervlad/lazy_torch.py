@@ -24,23 +24,22 @@ else:
 
     torch = _LazyTorch()
 
-_lock = threading.Lock()  # the default type of numbers belongs to the process
+_lock = threading.Lock()  # some settings belong to the process
 _n_running = 0
-_dtype_outside: Any = None
+_outside: tuple[Any, ...] = ()
 
 
 @contextlib.contextmanager
 def usual_torch() -> Iterator[None]:
     """Compute with torch's usual settings, whatever others have set in this process.
 
-    These are new tensors of type float32 on the CPU, no mixed precision, and no inference mode, in
+    These are new tensors of type float32 on the CPU, whole precision, and no inference mode, in
     which nothing can be trained. Can decorate a function. Afterwards, the settings are as before.
     """
-    global _n_running, _dtype_outside
+    global _n_running, _outside
     with _lock:
         if not _n_running:
-            _dtype_outside = torch.get_default_dtype()
-            _set_dtype(torch.float32)
+            _outside = _set_for_process(torch.float32, "highest")
         _n_running += 1
     try:
         with contextlib.ExitStack() as stack:
@@ -56,9 +55,18 @@ def usual_torch() -> Iterator[None]:
         with _lock:
             _n_running -= 1
             if not _n_running:
-                _set_dtype(_dtype_outside)
+                _set_for_process(*_outside)
 
 
-def _set_dtype(dtype: torch.dtype) -> None:
-    if torch.get_default_dtype() != dtype:
+def _set_for_process(dtype: torch.dtype, precision: str | None) -> tuple[torch.dtype, str | None]:
+    """Set the type of new tensors and the precision of products; return those before."""
+    before = torch.get_default_dtype()
+    if before != dtype:
         torch.set_default_dtype(dtype)
+    try:
+        precision_before = torch.get_float32_matmul_precision()
+        if precision not in (None, precision_before):
+            torch.set_float32_matmul_precision(precision)
+    except RuntimeError:  # somebody sets it by processor, which torch does not let us read here
+        precision_before = None
+    return before, precision_before

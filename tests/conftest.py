@@ -36,7 +36,7 @@ settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("reproducible")
 
 _SLOW = 1.0  # seconds
-_LARGE = "large_networks"
+_LEFT_OUT = ("large_networks", "long")  # unless -m names them
 _PEAKS = pytest.StashKey[dict[str, int]]()  # bytes, by worker
 
 
@@ -54,10 +54,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.nodeid.startswith(UNIT) and item.get_closest_marker("slow") is None:
             item.add_marker("quick")
-    if _LARGE not in config.option.markexpr:
-        large = [item for item in items if item.get_closest_marker(_LARGE)]
-        config.hook.pytest_deselected(items=large)
-        items[:] = [item for item in items if item not in large]
+    names = [name for name in _LEFT_OUT if name not in config.option.markexpr]
+    left_out = [item for item in items if any(map(item.get_closest_marker, names))]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -97,6 +97,7 @@ def small_plan(root: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow  # two processes, and three more for the extraction
+@pytest.mark.long
 def test_a_state_agrees_with_itself(tmp_path: Path) -> None:
     checkout, plan = BENCHMARKS.parent, small_plan(tmp_path)
     comparison = compare.Comparison(checkout, checkout, plan, SIZES, tmp_path, threads=1)

@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -172,9 +173,10 @@ def load_groups(
 def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
     """Return the lines of a CSV file that are not blank, with their numbers.
 
-    The separator is a comma, a semicolon or a tab. The text is UTF-8, or UTF-16 or UTF-32, as
-    spreadsheets save "Unicode text". File names that are not UTF-8 are read with their bytes, as
-    the package writes them, unless the first line is not plain text either.
+    The separator is a comma, a semicolon or a tab, which a first line such as ``sep=;`` may name.
+    The text is UTF-8, or UTF-16 or UTF-32, as spreadsheets save "Unicode text". File names that are
+    not UTF-8 are read with their bytes, as the package writes them, unless the first line is not
+    plain text either.
 
     Parameters
     ----------
@@ -198,7 +200,11 @@ def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
     first = next((line for line in text.splitlines() if line.strip()), "")
     if not first.isascii():
         check_text(path, 1, text)
-    delimiter = max(",;\t", key=first.count)
+    if named := re.fullmatch(r"sep=([,;\t])[,;\t]*", first.strip(" ")):  # for Excel
+        delimiter = named[1]
+        text = text.replace(first, "", 1)  # an empty line, so that numbers of lines stay
+    else:
+        delimiter = max(",;\t", key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         lines = [

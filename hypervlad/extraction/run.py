@@ -206,8 +206,7 @@ class Run:
                 raise
             raise OSError(
                 error.errno,
-                "the disk is full; what is finished is kept: free some space and run again with "
-                "resume",
+                "the disk is full; what is finished is kept: free some space and resume",
                 str(folder.path),
             ) from error
         folder.remove()

@@ -144,6 +144,8 @@ def _find_one(path: object, include: Sequence[str], exclude: Sequence[str]) -> l
             search.warn()
         found = (Path(file) for search in searches for file in search.files)
         files = _without_links_first(filter(_is_image_name, found))
+    elif os.path.islink(text):
+        raise ImageReadError(f"{text}: a link to {os.readlink(text)}, which is not there")
     else:
         raise ImageReadError(f"{text}: no such file or folder; check the path for typing errors")
     if not files:

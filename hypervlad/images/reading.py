@@ -616,6 +616,10 @@ def _open_file(path: Path, name: str) -> BinaryIO:
     except ImageReadError:
         raise
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise ImageReadError(
+                f"{name}: a link to {os.readlink(path)}, which is not there"
+            ) from None
         raise ImageReadError(
             f"{name}: no such file{_looked_in(path)}; check the path for typing errors"
         ) from error

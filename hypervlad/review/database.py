@@ -123,6 +123,11 @@ def _created(folder: Path) -> Iterator[sqlite3.Connection]:
                 connection.execute(f"PRAGMA user_version = {VERSION}")
                 with transaction(connection):
                     yield connection
+            except sqlite3.OperationalError as error:
+                raise QueueError(
+                    f"{folder}: the queue could not be written ({error}); make room on this disk, "
+                    "or give another folder"
+                ) from error
             finally:
                 connection.close()
             check_free(folder)

@@ -31,15 +31,21 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork"),
 ]
 
-# Imports once what all blocks import, which takes seconds. It reads, line by line, steps with their
-# folders. Each step then has a process of its own: a block is the main module in it, as if it had
-# been started with ``python -c``. What it prints goes to a file.
+# Imports once what all blocks import, which takes seconds. It reads, line by line, steps with
+# their folders. Each step then has a process of its own: a block is the main module in it, as if
+# it had been started with ``python -c``. What it prints goes to a file. A codebook that a step
+# has learnt is read from a folder by all that would learn the same: most of a small fit is
+# K-means.
 FORKING = """
 import glob, json, os, shlex, subprocess, sys, types
+import joblib
 import hypervlad
 from hypervlad.cli import main as command_line
+from hypervlad.encoder import codebook_fit
 for name in hypervlad.__all__:
     getattr(hypervlad, name)
+codebooks = joblib.Memory(sys.argv[1], verbose=0)
+codebook_fit.learn_codebook = codebooks.cache(codebook_fit.learn_codebook, ignore=["verbose"])
 
 def run(language, block):
     if language == "python":
@@ -107,10 +113,11 @@ def post(link: str, action: str, **body: object) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def forking() -> Iterator[subprocess.Popen[str]]:
+def forking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
     """A process that runs steps."""
+    codebooks = tmp_path_factory.mktemp("codebooks")
     with subprocess.Popen(
-        [sys.executable, *STRICT, "-c", FORKING],
+        [sys.executable, *STRICT, "-c", FORKING, str(codebooks)],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -27,7 +27,7 @@ COMMANDS = [
     (20, "suspects m.hvlad -o new/s.csv", "new/s.csv"),
     (100, "check images --write-groups new/groups.csv", "new/groups.csv"),
     (100, "extract images -m m.hvlad -q -o new/f.parquet", "manifest.parquet"),
-    (100, "review start m.hvlad images -q -o new", "the queue's database"),
+    (100, "review start m.hvlad images -q -o new", "new: the queue could not be written"),
     (100, "defects score d.hvlad images/flat -q -o new", "new/maps/0.png.tif"),
     (100, "align images/rings -q --window 12 -o new", "new/maps/1.png.orientation.tif"),
     (1000, shlex.join(["train", "images", "-o", "new/n.hvlad", *TINY]), "new/n.hvlad"),

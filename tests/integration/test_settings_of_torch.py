@@ -106,9 +106,20 @@ def default_device(device: str) -> Iterator[None]:
         torch.set_default_device(None)
 
 
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    torch.set_float32_matmul_precision(name)
+    try:
+        yield
+        assert torch.get_float32_matmul_precision() == name
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 SETTINGS: dict[str, Callable[[], Any]] = {
     "double": lambda: default_dtype(torch.float64),
     "half": lambda: default_dtype(torch.bfloat16),
+    "precision of products": lambda: precision("medium"),
     "device": lambda: default_device("meta"),
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "no gradients": torch.no_grad,

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).with_name("on_a_cluster.py")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["loky", "dask", "ray"])
+@pytest.mark.parametrize("kind", ["loky", "dask", pytest.param("ray", marks=pytest.mark.long)])
 def test_other_processes_give_the_same_and_may_die(kind: str, tmp_path: Path) -> None:
     if kind != "loky":
         pytest.importorskip(kind)

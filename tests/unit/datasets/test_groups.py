@@ -211,10 +211,11 @@ def test_a_path_on_another_drive_is_written_as_it_is_read(monkeypatch):
     ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "BE with a mark"],
 )
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_tables_as_spreadsheets_save_them(tmp_path, encoding, separator):
-    """Among them "Unicode text" of Excel: UTF-16 with tabs."""
+@pytest.mark.parametrize("named", ["", "sep=,\r\n", "sep=,,,\r\n"])
+def test_tables_as_spreadsheets_save_them(tmp_path, encoding, separator, named):
+    """Among them "Unicode text" of Excel: UTF-16 with tabs, and its line that names a separator."""
     lines = ["path,group", "F\u00e4den/1.png,Probe \u03b1", "b/2.png,\u8bd5\u6837"]
-    text = "\r\n".join(lines).replace(",", separator)
+    text = (named + "\r\n".join(lines)).replace(",", separator)
     marked = encoding == "BE with a mark"
     content = ("\ufeff" + text).encode("utf-16-be") if marked else text.encode(encoding)
     (tmp_path / "groups.csv").write_bytes(content)
@@ -223,6 +224,7 @@ def test_tables_as_spreadsheets_save_them(tmp_path, encoding, separator):
         ("F\u00e4den/1.png", "Probe \u03b1"),
         ("b/2.png", "\u8bd5\u6837"),
     ]
+    assert [row.line for row in rows] == ([3, 4] if named else [2, 3])
 
 
 @pytest.mark.parametrize(

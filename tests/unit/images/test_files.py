@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from hypervlad import read_image
 from hypervlad.images import (
     IMAGE_SUFFIXES,
     ImageReadError,
@@ -108,6 +109,14 @@ def test_a_loop_of_links_ends(folder):
     with pytest.warns(UserWarning, match=f"1 {REPEATED}: sub/loop$"):
         found = find_images(f"{folder}/**/*.*")
     assert sorted(found) == sorted(folder / name for name in ALL)
+
+
+@LINKS
+def test_a_link_to_nothing_says_where_it_leads(tmp_path):
+    (tmp_path / "a.png").symlink_to(tmp_path / "unmounted" / "a.png")
+    for read in (find_images, read_image):
+        with pytest.raises(ImageReadError, match=r"a\.png: a link to .*unmounted/a\.png, which"):
+            read(tmp_path / "a.png")
 
 
 @LINKS
