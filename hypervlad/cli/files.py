@@ -239,7 +239,7 @@ def masks_of(
     used = {mask.resolve() for mask in found if mask is not None}
     unused = [
         file.as_posix()
-        for file in map(Path, list_files(folder))
+        for file in map(Path, sorted(list_files(folder)))
         if file.suffix.lower() in IMAGE_SUFFIXES and file.resolve() not in used
     ]
     if unused:

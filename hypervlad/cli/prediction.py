@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from hypervlad.cli.options import (
     UnreadableLeftOut,
 )
 from hypervlad.files import exclusive_lock, file_digest, new_folder, replace_when_complete
+from hypervlad.terminal import can_print
 from hypervlad.wording import counted, name_some, percent, verb
 
 if TYPE_CHECKING:
@@ -142,6 +144,8 @@ def predict(
     for name, share in (("--coverage", coverage), ("--max-error", max_error)):
         if share is not None:
             check_share(name, share)
+    if (output or page or sort_into) is None and not can_print(sys.stdout):
+        raise ValueError("standard output is closed; write the table to a file: --output CSV")
     prepare_page(page, output, model, *paths)
     if output is not None:
         prepare_file(output, model, *paths)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +108,11 @@ def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
 def check_classes(layout: FolderLayout) -> None:
     """Raise `ImageFolderError` unless there are images of two classes."""
     root = layout.root
+    for link, name in _links_to_classes(layout):
+        raise ImageFolderError(
+            f"{root}: the class {link} is a link into the folder of the class {name}, so the same "
+            "images would be in two classes. Decide which class is right, and remove the link."
+        )
     if not layout.files:
         if layout.loose:
             raise ImageFolderError(
@@ -132,6 +137,20 @@ def check_classes(layout: FolderLayout) -> None:
             f"{root}: images of one class only ({classes[0]!r}); expected at least two sub-folders "
             "with images. If this is a single class of your data, give the folder above it."
         )
+
+
+def _links_to_classes(layout: FolderLayout) -> Iterator[tuple[str, str]]:
+    """Yield the class folders that are links into another class folder, and that one's name."""
+    if layout.table is not None or not layout.empty_classes:
+        return
+    folders = [path for path in sorted(layout.root.iterdir()) if path.is_dir()]
+    of_others = [path for path in folders if composed(path.name) not in layout.empty_classes]
+    for link in folders:
+        if composed(link.name) in layout.empty_classes:
+            target = Path(os.path.realpath(link))
+            for other in of_others:
+                if Path(os.path.realpath(other)) in (target, *target.parents):
+                    yield link.name, other.name
 
 
 def names_in_several_forms(layout: FolderLayout) -> list[str]:

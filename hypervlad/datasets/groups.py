@@ -323,9 +323,11 @@ def _check_unmatched(
     """Raise for images without a group; warn of lines without an image."""
     n = len(unused)
     idle = f"{n} of its paths {verb(n, 'fits', 'fit')} no image in {root}: {name_some(unused)}"
-    idle += encoding_hint(unused)
+    remedy = "Delete these lines, or check folder and spelling"
+    if not all(map(is_utf8, unused)):
+        remedy = f"Some are not UTF-8 text{_SAVE_AS_UTF8}"
     if missing:
-        problems = [f"{idle}. Delete these lines, or check folder and spelling"] if unused else []
+        problems = [f"{idle}. {remedy}"] if unused else []
         problems.append(
             f"{counted(len(missing), 'image')} {verb(len(missing), 'has', 'have')} no line: "
             f"{name_some(missing)}. Add a line path,group for each, also for files that cannot be "

@@ -68,8 +68,8 @@ def find_images(
     Parameters
     ----------
     paths : path, or iterable of paths
-        Each is a file (with any name), a folder (searched recursively) or a glob pattern, in which
-        ``**`` matches sub-folders.
+        Each is a file (with any name), a folder (searched recursively) or a glob pattern of files
+        and folders, in which ``**`` matches sub-folders.
     include, exclude : str or sequence of str
         Glob patterns such as ``"*.tif"`` or ``"2024/*"``. In a folder, only files that match one of
         `include` (if given) and none of `exclude` are found. A pattern with a slash is compared
@@ -175,12 +175,14 @@ def _searches_of(pattern: str) -> list[_Search]:
 
     matches = map(Path, glob.glob(pattern, recursive=True))
     search, named = _Search(), {part.lower() for part in parts}
+    folders = list[str]()
     for match in matches:
-        names = {part.lower() for part in match.parts[:-1]}
-        if not match.is_dir():
-            is_left_out = (names - named) & SYSTEM_FOLDERS
-            (search.of_system if is_left_out else search.files).append(str(match))
-    return [search]
+        is_folder = match.is_dir()
+        names = {part.lower() for part in (match.parts if is_folder else match.parts[:-1])}
+        is_left_out = (names - named) & SYSTEM_FOLDERS
+        found = search.of_system if is_left_out else folders if is_folder else search.files
+        found.append(str(match))
+    return [search, *map(_Search.of, sorted(folders))]
 
 
 def _without_links_first(files: Iterable[Path]) -> list[Path]:
@@ -279,7 +281,8 @@ class _Search:
     root : str
         The folder.
     pattern : tuple of str
-        Parts of a pattern from ``**`` on, which files below the folder match; if empty, all do.
+        Parts of a pattern from ``**`` on, which files below the folder match, or folders that
+        contain them; if empty, all do.
     files : list of str
         In no hidden folder and no folder of the system.
     of_system : list of str
@@ -323,7 +326,11 @@ class _Search:
         if not self.pattern:
             return files
         parts = ((file, Path(file).relative_to(self.root).parts) for file in files)
-        return [file for file, below in parts if _parts_match(below, self.pattern)]
+        return [
+            file
+            for file, below in parts
+            if any(_parts_match(below[: k + 1], self.pattern) for k in range(len(below)))
+        ]
 
     def warn(self) -> None:
         """Warn of folders and links that are left out."""

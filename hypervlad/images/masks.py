@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections import defaultdict
@@ -22,6 +23,7 @@ from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, percent
 
 _MAX_GREY = 0.1  # largest share of a mask's pixels that may be grey edges
+_OF_MASKS = re.compile("mask|label|truth|annotation|gt$", re.IGNORECASE)  # names of folders
 _MARK = re.compile("[-_.](mask|gt|label|groundtruth|ground_truth)$", re.IGNORECASE)
 
 
@@ -152,11 +154,18 @@ def find_masks(
                 by_name[name].append(file)
     paths = [Path(os.path.abspath(image)) for image in images]
     n_above = 1 if root is None else len(Path(os.path.abspath(root)).parts)
-    found = [_mask_of(path, by_name, n_above) for path in paths]
+    named = [_mask_of(path, by_name, n_above) for path in paths]
+    is_foreign = functools.cache(_is_of_another_kind)
+    found = [
+        None if mask is None or is_foreign(path.parent, mask.parent) else mask
+        for path, mask in zip(paths, named, strict=True)
+    ]
     if not any(found):
+        others = " (those of their names are of images in another folder)" if any(named) else ""
         raise ImageReadError(
-            f"{folder}: none of the {counted(len(found), 'image')} has a mask here; a mask is "
-            f"named like its image, such as {paths[0].stem}.png, in the same sub-folder or in none"
+            f"{folder}: none of the {counted(len(found), 'image')} has a mask here{others}; a mask "
+            f"is named like its image, such as {paths[0].stem}.png, in the same sub-folder or in "
+            "none"
         )
     return _once(paths, found)
 
@@ -172,6 +181,19 @@ def _mask_of(image: Path, by_name: Mapping[str, list[Path]], n_above: int) -> Pa
     if len(masks) > 1:
         raise ImageReadError(f"{image}: two masks, {masks[0]} and {masks[1]}; keep one")
     return masks[0] if masks else None
+
+
+def _is_of_another_kind(of_image: Path, of_mask: Path) -> bool:
+    """Return whether the masks of a folder are of other images, in a folder of its name.
+
+    In benchmarks, images of each kind have the same numbers: ``ground_truth/crack/000_mask.png``
+    is not the mask of ``test/pit/000.png``, nor of ``test/good/000.png``, beside ``test/crack``.
+    """
+    is_of_it = composed(of_image.name) == composed(of_mask.name)
+    beside = of_mask.parent.resolve() == of_image.parent.resolve()
+    if is_of_it or beside or _OF_MASKS.search(of_mask.name):
+        return False
+    return (of_image.parent / of_mask.name).is_dir() or (of_mask.parent / of_image.name).is_dir()
 
 
 def _once(images: Sequence[Path], masks: Sequence[Path | None]) -> list[Path | None]:

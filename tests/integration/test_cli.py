@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +206,14 @@ def test_the_table_is_what_the_library_predicts(model, folder, tmp_path):
     expected = loaded.predict_proba([folder / row["path"] for row in rows])
     found = [[float(row[f"p_{name}"]) for name in loaded.classes_] for row in rows]
     np.testing.assert_allclose(found, expected, atol=5e-7)  # six decimals
+
+
+def test_a_table_for_a_closed_output_needs_a_file(model, folder, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "stdout", None)
+    with pytest.raises(SystemExit) as caught:
+        app(["predict", str(model), str(folder), "-q"])
+    assert caught.value.code == 2
+    assert "standard output is closed; write the table to a file" in capfd.readouterr().err
 
 
 def test_paths_may_be_files_folders_and_patterns_mixed(model, folder):

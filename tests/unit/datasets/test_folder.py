@@ -105,3 +105,28 @@ def test_empty_class_and_loose_images_are_warned_about(tmp_path):
     with pytest.warns(ImageFolderWarning, match=r"1 image beside .* \(stray\.png\)"):
         data = load_image_folder(tmp_path)
     assert len(data.images) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+@pytest.mark.parametrize("inside", ["", "deep"])
+def test_one_folder_is_of_one_class(tmp_path, inside):
+    """Links to the folder of another class, or into it, would give its images two labels."""
+    touch(tmp_path, "set/a/1.png", "set/b/deep/1.png")
+    (tmp_path / "set" / "c").symlink_to(Path("b") / inside)
+    with (
+        pytest.warns(UserWarning, match="1 linked folder left out"),
+        pytest.raises(ImageFolderError, match="the class c is a link into the folder of the class"),
+    ):
+        load_image_folder(tmp_path / "set")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_two_classes_may_not_be_links_to_one_folder(tmp_path):
+    touch(tmp_path, "set/a/1.png", "store/1.png")
+    for name in ("wire", "nanowire"):
+        (tmp_path / "set" / name).symlink_to(tmp_path / "store")
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(ImageFolderError, match=r"class wire is a link into .* the class nanowire"),
+    ):
+        load_image_folder(tmp_path / "set")

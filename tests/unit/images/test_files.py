@@ -92,6 +92,25 @@ def test_suffixes_are_lower_case_and_dotted():
     )
 
 
+@pytest.mark.parametrize("pattern", ["s*", "[s]ub", "./s*/", "**/sub", "**/s*b"])
+def test_folders_that_a_pattern_matches_are_searched(folder, pattern, monkeypatch):
+    """As if the shell had put their names in its place."""
+    monkeypatch.chdir(folder)
+    found = find_images(pattern)
+    assert found
+    assert sorted(path.resolve() for path in found) == sorted(
+        path.resolve() for path in find_images("sub")
+    )
+
+
+def test_folders_of_the_system_that_a_pattern_matches_are_left_out(tmp_path):
+    for name in ("@eaDir/a.png", "b/@eaDir/a.png", "b/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_images(f"{tmp_path}/*") == [tmp_path / "b" / "b.png"]
+    assert ignored_files([f"{tmp_path}/*"]) == {"in folders of the system": 2}
+
+
 LINKS = pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
 REPEATED = "linked folders? left out, to find no image twice and none above this folder"
 

@@ -188,6 +188,21 @@ def test_a_mask_in_the_folder_of_one_kind_is_of_that_kind(tmp_path):
     ] * 3
 
 
+@pytest.mark.parametrize("kind", ["good", "pit"])
+def test_masks_of_another_kind_are_refused(tmp_path, kind):
+    images = [f"test/{name}/000.png" for name in ("good", "crack", "pit")]
+    touch(tmp_path, *images, "ground_truth/crack/000_mask.png", "ground_truth/pit/000_mask.png")
+    with pytest.raises(ImageReadError, match="those of their names are of images in another fold"):
+        find_masks([tmp_path / "test" / kind / "000.png"], tmp_path / "ground_truth" / "crack")
+
+
+@pytest.mark.parametrize("folder", ["set/defects", "set/masks", "other/masks", "other/new"])
+def test_folders_of_masks_may_have_any_name(tmp_path, folder):
+    touch(tmp_path, "set/new/000.png", "set/masks/000.png", f"{folder}/000.png")
+    found = find_masks([tmp_path / "set" / "new" / "000.png"], tmp_path / folder)
+    assert found == [tmp_path / folder / "000.png"]
+
+
 def test_an_image_may_be_named_like_a_mask(tmp_path):
     touch(tmp_path, "masks/a_gt.png", "masks/b_label.png")
     images = [Path("images/a.png"), Path("images/a_gt.png"), Path("images/b.png")]
