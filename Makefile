@@ -49,7 +49,7 @@ gallery: $(VENV)/.test-installed
 test-networks: $(VENV)/.test-installed
 	$(PYTEST) -m large_networks tests/networks $(ARGS)
 
-# What takes half a minute or more and changes rarely: ray, the comparison of two states; not part of CI.
+# What takes long and changes rarely: ray, the comparison of two states, whole benchmarks; not part of CI.
 test-long: $(VENV)/.test-installed
 	$(PYTEST) -m long tests/processes benchmarks/tests $(ARGS)
 

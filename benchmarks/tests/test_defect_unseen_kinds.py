@@ -175,6 +175,7 @@ def test_runs_are_kept_and_shown(
     assert f"{gain['value']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})" in text
 
 
+@pytest.mark.long
 def test_another_network_is_one_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

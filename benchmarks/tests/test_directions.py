@@ -11,6 +11,7 @@ from benchmarks.speed.first_minutes import write_folder
 from benchmarks.uncertainty import directions
 
 
+@pytest.mark.long
 def test_directions_that_are_not_cut_are_the_same_either_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,13 @@
 from pathlib import Path
 
+import pytest
+
 from benchmarks.common.results import load_result
 from benchmarks.speed import fitting
 from benchmarks.speed.tables import fitting_table
 
 
+@pytest.mark.long
 def test_a_small_fit(tmp_path: Path) -> None:
     out = tmp_path / "fitting.json"
     fitting.main(["--sizes", "24", "--image-size", "64", "--out", str(out)])
@@ -15,6 +18,7 @@ def test_a_small_fit(tmp_path: Path) -> None:
     assert row["peak_mb"] > 100
 
 
+@pytest.mark.long
 def test_kept_images_are_used_again(tmp_path: Path) -> None:
     images, out = tmp_path / "images", tmp_path / "fitting.json"
     arguments = ["--sizes", "24", "--image-size", "64", "--out", str(out), "--images", str(images)]

@@ -494,6 +494,7 @@ def test_rows_of_the_same_images_stand_beside_each_other(folder: Path, tmp_path:
     assert put("a", 48, "two", 0.5) == [("a", 0.4), ("a", 0.5)]
 
 
+@pytest.mark.long
 def test_a_piece_in_a_separate_process_is_kept_and_its_failure_reported(tmp_path: Path) -> None:
     path = tmp_path / "piece.json"
     luo2021.run_apart(luo2021.load_or_run, path, {"a": 1}, dict)

@@ -8,6 +8,7 @@ from benchmarks.review import load as review_load
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_no_acknowledged_label_is_lost_and_none_counts_twice() -> None:
     found = review_load.run(6.0, seed=1, pause=1.5, n_images=1000)
     assert found["errors"] == []

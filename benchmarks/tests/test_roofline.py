@@ -27,6 +27,7 @@ def test_work_of_vlad_on_the_only_layers_own_grid() -> None:
     assert operations == 2 * (4 * 5) * of_position
 
 
+@pytest.mark.long
 def test_rows_and_table(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     pytest.importorskip("numba")

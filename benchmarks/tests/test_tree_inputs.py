@@ -66,6 +66,7 @@ def test_scores_of_held_out_rows_do_not_depend_on_their_labels() -> None:
     assert np.abs(new_before - new_after).max() > 0.1
 
 
+@pytest.mark.long
 def test_the_whole_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trees, "default_encoder", small_encoder)
     for name, value in (("N_TEM", 60), ("N_TEM_TESTED", 20), ("N_CODEBOOK", 10), ("N_CLASSES", 4)):

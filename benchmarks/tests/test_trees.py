@@ -74,6 +74,7 @@ def test_the_cells_of_a_row() -> None:
     assert trees.row_texts(row | {"rounds": [0, 0, 0]})[-2:] == ["0 of 3", "–"]
 
 
+@pytest.mark.long
 def test_the_whole_comparison(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trees, "default_encoder", small_encoder)
     for name, value in (("N_TEM", 60), ("N_TEM_TESTED", 20), ("N_CODEBOOK", 10), ("N_CLASSES", 4)):

@@ -38,12 +38,14 @@ pytestmark = [
 # K-means.
 FORKING = """
 import glob, json, os, shlex, subprocess, sys, types
-import joblib
+import jinja2, joblib, matplotlib.pyplot, PIL.Image, skimage.filters, tifffile, typer.main
 import hypervlad
-from hypervlad.cli import main as command_line
+import hypervlad.displays
+from hypervlad.cli import app, main as command_line
 from hypervlad.encoder import codebook_fit
 for name in hypervlad.__all__:
     getattr(hypervlad, name)
+typer.main.get_command(app)
 codebooks = joblib.Memory(sys.argv[1], verbose=0)
 codebook_fit.learn_codebook = codebooks.cache(codebook_fit.learn_codebook, ignore=["verbose"])
 
