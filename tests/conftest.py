@@ -57,7 +57,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     names = [name for name in _LEFT_OUT if name not in config.option.markexpr]
     left_out = [item for item in items if any(map(item.get_closest_marker, names))]
     config.hook.pytest_deselected(items=left_out)
-    items[:] = [item for item in items if item not in left_out]
+    left = [item for item in items if item not in left_out]
+    # Networks first: they need the most memory, and processes grow.
+    items[:] = sorted(left, key=lambda item: not item.nodeid.startswith("tests/networks/"))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -199,7 +199,12 @@ def test_one_state_dict_gives_the_vectors_of_torchvision(tmp_path: Path) -> None
     images, _ = make_tem_images(4, size=(90, 130), random_state=0)
     own, other = (
         HypercolumnVLAD(
-            name, weights=tmp_path / "resnet50.pth", n_codewords=4, pooled=True, random_state=0
+            name,
+            weights=tmp_path / "resnet50.pth",
+            n_codewords=4,
+            n_samples=400,
+            pooled=True,
+            random_state=0,
         ).fit_transform(images)
         for name in ("resnet50", "timm/resnet50.tv_in1k")
     )
