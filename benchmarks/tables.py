@@ -14,19 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.accuracy.codewords import codewords_table
 from benchmarks.accuracy.curve import curve_section
 from benchmarks.accuracy.rare import rare_section
 from benchmarks.accuracy.tables import (
     DEFAULT,
     LAYOUT,
     accuracy_section,
-    border_table,
-    variants_table,
 )
 from benchmarks.accuracy.tables import front_table as front_accuracy
-from benchmarks.accuracy.tree_inputs import tree_inputs_table
-from benchmarks.accuracy.trees import trees_table
 from benchmarks.alignment import tables as alignment
 from benchmarks.common.results import BENCHMARKS, RESULTS, load_result, measured_line
 from benchmarks.common.tables import NOT_YET, table, times, with_tables
@@ -36,15 +31,10 @@ from benchmarks.networks.accuracy import networks_table
 from benchmarks.networks.agreement import agreement_table
 from benchmarks.networks.cost import cost_table as cost_table_of_networks
 from benchmarks.networks.defects import networks_defects_table
-from benchmarks.networks.positions import positions_table
 from benchmarks.papers import carrillo2020
 from benchmarks.papers.luo2021.tables import experiment_table, stages_table
 from benchmarks.papers.modarres2017.tables import comparison
-from benchmarks.review.tables import labelling_table, load_table
 from benchmarks.speed import tables as speed
-from benchmarks.uncertainty.directions import directions_table
-from benchmarks.uncertainty.intervals import intervals_table
-from benchmarks.uncertainty.lone import lone_section
 from benchmarks.uncertainty.sure import sure_table
 from benchmarks.uncertainty.tables import front_sentence, novelty_section, uncertainty_table
 
@@ -173,47 +163,29 @@ def pages() -> dict[Path, dict[str, str]]:
             "in-short": of_one(encoding, lambda f: speed.front_sentence(f["rows"]), labelled=False),
             "speed": of_one(encoding, lambda facts: speed.speed_table(facts["rows"])),
             "fast": of_one(encoding, lambda facts: speed.fast_table(facts["rows"])),
-            "runtimes": of_one("speed/runtimes.json", speed.runtimes_table),
-            "roofline": of_one("speed/roofline.json", speed.roofline_table),
             "memory": of_one(encoding, lambda facts: speed.memory_table(facts["rows"])),
             "first-minutes": of_one("speed/first_minutes.json", speed.first_minutes_table),
             "large-images": of_one("speed/large_images.json", speed.large_images_table),
             "fitting": of_one("speed/fitting.json", speed.fitting_table),
-            "reading": of_one("speed/reading.json", speed.stages_table, labelled=False),
-            "hidden": of_one("speed/reading.json", speed.hidden_table),
-            "reduced": of_one("speed/reduced.json", speed.reduced_table),
             "scale": of_one("speed/extraction_cpu.json", speed.scale_section),
         },
         BENCHMARKS / "accuracy" / "README.md": {
             "compare": front_accuracy(accuracy[0]) if accuracy else NOT_YET,
             "accuracy": accuracy_tables(accuracy),
             "curve": of_one("accuracy/curve.json", curve_section),
-            "codewords": of_one("accuracy/codewords.json", codewords_table),
             "rare": of_one("accuracy/rare.json", rare_section),
-            "trees": of_one("accuracy/trees.json", trees_table),
-            "tree-inputs": of_one("accuracy/tree_inputs.json", tree_inputs_table),
-            "variants": of_one("accuracy/variants_mobilenet_v2.json", variants_table),
-            "border": of_one("accuracy/border_mobilenet_v2.json", border_table),
         },
         BENCHMARKS / "uncertainty" / "README.md": {
             "sets": of_one("uncertainty/uncertainty.json", front_sentence, labelled=False),
             "uncertainty": of_one("uncertainty/uncertainty.json", uncertainty_table),
             "sure": of_one("uncertainty/sure.json", sure_table),
-            "intervals": of_one("uncertainty/intervals.json", intervals_table),
-            "lone": of_one("uncertainty/lone.json", lone_section),
-            "directions": of_one("uncertainty/directions.json", directions_table),
             "novelty": of_one("uncertainty/novelty.json", novelty_section),
-        },
-        BENCHMARKS / "review" / "README.md": {
-            "labelling": of_one("review/labelling.json", labelling_table),
-            "load": of_one("review/load.json", load_table),
         },
         BENCHMARKS / "defects" / "README.md": {
             "found": of_all("defects/defects_*.json", defects.front_table, labelled=False),
             "defects": of_all("defects/defects_*.json", defects.defects_section),
             "kinds": of_all("defects/kinds_*.json", defects.kinds_section),
             "unseen": of_all("defects/unseen_*.json", defects.unseen_section),
-            "factors": of_all("defects/factors_*.json", defects.factors_section),
             "map-speed": of_one("defects/speed.json", defects.speed_table),
         },
         BENCHMARKS / "networks" / "README.md": {
@@ -221,7 +193,6 @@ def pages() -> dict[Path, dict[str, str]]:
             "networks-defects": of_all("networks/variants_*.json", networks_defects_table),
             "networks-agreement": of_one("networks/agreement.json", agreement_table),
             "networks-cost": of_one("networks/cost.json", cost_table_of_networks),
-            "networks-positions": of_one("networks/positions.json", positions_table),
         },
         BENCHMARKS / "copies" / "README.md": {
             "copies": of_all("copies/found_*.json", found_table),

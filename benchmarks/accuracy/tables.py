@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.common.tables import table, with_interval
+from benchmarks.common.tables import table
 
 LAYOUT = 3  # of the stored results
 DEFAULT = "hypervlad, default"
@@ -239,41 +239,3 @@ def _best(values: Sequence[float], choose: Any) -> str:
 def _bold(value: float, best: str) -> str:
     text = f"{value:.3f}"
     return f"**{text}**" if text == best else text
-
-
-def border_table(facts: dict[str, Any]) -> str:
-    """Return the table of variants with 95 % intervals of the differences."""
-    return variants_table(facts, intervals=True)
-
-
-def variants_table(facts: dict[str, Any], *, intervals: bool = False) -> str:
-    """Return accuracy and log-loss of all variants, and their differences from the default."""
-    columns: dict[str, dict[str, Any]] = {}
-    for row in facts["rows"]:
-        columns.setdefault(row["data"], {})[row["variant"]] = row
-    columns["mean"] = {row["variant"]: row for row in facts["means"]}
-    lines = [
-        f"**{facts['backbone']}** ({facts['repeats']} x grouped folds, first seed {facts['seed']})",
-        "",
-        f"| variant | {' | '.join(columns)} |",
-        "|---" * (1 + len(columns)) + "|",
-    ]
-    for variant in columns["mean"]:
-        cells = [
-            _variant_cell(rows[variant], variant == facts["default"], intervals)
-            for rows in columns.values()
-        ]
-        lines.append(f"| {variant} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _variant_cell(row: dict[str, Any], is_default: bool, intervals: bool) -> str:
-    texts = []
-    # Gains above zero are better: the sign of a loss is turned back.
-    for kind, sign in (("accuracy", 1), ("log_loss", -1)):
-        against = row[f"{kind}_against"]["default"]
-        gain, error = sign * against["gain"], against["error"]
-        ends = (gain - 1.96 * error, gain + 1.96 * error)
-        shown = with_interval(gain, ends, "+.3f") if intervals else f"{gain:+.3f} ± {error:.3f}"
-        texts.append(f"{row[kind]:.3f}" if is_default else f"{row[kind]:.3f} ({shown})")
-    return "; ".join(texts)

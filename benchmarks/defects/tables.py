@@ -299,57 +299,6 @@ def _share(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:.3f}"
 
 
-def factors_section(results: Sequence[dict[str, Any]]) -> str:
-    """Return, for each surface, a table of variants of the label-free design, and choices."""
-    return "\n\n".join(_factors_of_a_surface(result) for result in results)
-
-
-def _factors_of_a_surface(result: dict[str, Any]) -> str:
-    rows = result["rows"]
-    kinds = list(rows[0]["image_auroc"])
-    heads = ("mean", "difference", "worst", "highest control")
-    lines = []
-    for row in rows:
-        cells = [_share(_mean(row["image_auroc"][kind])) for kind in kinds]
-        control = {kind: _mean(values) for kind, values in row["control"].items()}
-        highest = max(control, key=lambda kind: np.nan_to_num(control[kind], nan=-1))
-        mean, worst = map(_share, mean_and_worst(row["image_auroc"]))
-        gain = "–" if row is rows[0] else f"{row['difference']['value']:+.3f}{_mark_of_gain(row)}"
-        cells += [mean, gain, worst, f"{_share(control[highest])} ({highest})"]
-        lines.append([row["factor"], row["variant"], *cells])
-    return "\n\n".join(
-        [
-            f"**{result['surface'].replace('_', ' ')}** ({result['n_train']} images to learn from, "
-            f"{result['n_test']} defect-free ones to test, {result['n_splits']} splits; image "
-            f"AUROC). {_effects(rows)}",
-            table(["factor", "variant", *kinds, *heads], lines),
-            f"Chosen without looking at a kind:\n\n{_choices_table(result['choices'])}",
-        ]
-    )
-
-
-def _effects(rows: list[dict[str, Any]]) -> str:
-    """Say which variants have a clearly higher mean than the first row, and count the others."""
-    marks = [_mark_of_gain(row) for row in rows[1:]]
-    higher = [
-        (row["difference"]["value"], f"{row['factor']}, {row['variant']}")
-        for row, mark in zip(rows[1:], marks, strict=True)
-        if mark == " ▲"
-    ]
-    named = "; ".join(f"{name} ({gain:+.3f})" for gain, name in sorted(higher, reverse=True))
-    return (
-        f"Variants with a clearly higher mean than the present design: {named or 'none'}; with no "
-        f"clear difference: {marks.count('')}; with a clearly lower one: {marks.count(' ▼')}."
-    )
-
-
-def _mark_of_gain(row: dict[str, Any]) -> str:
-    """Mark a variant that is better or worse than the first, if the interval excludes 0."""
-    if row["difference"]["low"] > 0:
-        return " ▲"
-    return " ▼" if row["difference"]["high"] < 0 else ""
-
-
 def unseen_section(results: Sequence[dict[str, Any]]) -> str:
     """Return, for each surface, tables of kinds that masks showed, and of those that none did."""
     return "\n\n".join(

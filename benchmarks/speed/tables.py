@@ -94,47 +94,6 @@ def front_sentence(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def runtimes_table(facts: Facts) -> str:
-    """Return times relative to torch alone in each state, differences of maps and first calls."""
-    heads = ["network", "runtime", "quiet", "busy", "maps differ by", "first call"]
-    cells = []
-    for row in facts["rows"]:
-        for method in row["first"]:
-            first = next(iter(row["first"]))
-            states = [times(row[state], method, first) for state in ("quiet", "busy")]
-            if method == first:
-                states = [f"{median(row[state][method]):.1f} ms" for state in ("quiet", "busy")]
-            differs = "–" if method == first else f"{row['difference'][method]:.0e}"
-            cells.append(
-                [row["network"], method, *states, differs, f"{row['first'][method]:.1f} s"]
-            )
-    return table(heads, cells)
-
-
-def roofline_table(facts: Facts) -> str:
-    """Return an image's work, the time that the machine's limits allow, and the share reached."""
-    heads = ["mobilenet_v2", "image", "must move", "at most", "operations", "at most", "bound"]
-    cells = []
-    for row in facts["rows"]:
-        limits = row["limits"]
-        moving, computing = (row[kind] / limits[kind] for kind in ("bytes", "operations"))
-        bound, of = max((moving, "memory"), (computing, "arithmetic"))
-        cells.append(
-            [
-                row["what"],
-                f"{row['size']} px",
-                f"{row['bytes'] / 1e6:.1f} MB",
-                f"{limits['bytes'] / 1e9:.0f} GB/s",
-                f"{row['operations'] / 1e6:,.0f} million",
-                f"{limits['operations'] / 1e9:.0f} billion/s",
-                f"{1e3 * bound:.2f} ms ({of})",
-                f"{1e3 * row['seconds']:.2f} ms",
-                f"{bound / row['seconds']:.0%}",
-            ]
-        )
-    return table([*heads, "measured", "share reached"], cells)
-
-
 def first_minutes_table(facts: Facts) -> str:
     """Return the times of whole processes, also relative to the imports of the same round."""
     seconds, processor = facts["seconds"], facts["processor"]
@@ -192,62 +151,6 @@ def fitting_table(facts: Facts) -> str:
         f"adds {1000 * memory.slope:.0f} kB to the peak of memory."
     )
     return f"{table(heads, cells)}\n\n{grown}"
-
-
-def stages_table(facts: Facts) -> str:
-    """Return the time of each stage of reading one image, for each format."""
-    steps = ["decode", "digest", "percentiles", "scale", "blank", "resize", "all"]
-    return table(
-        ["format", *steps],
-        [
-            [name, *(_milliseconds(of_one[step]) if step in of_one else "–" for step in steps)]
-            for name, of_one in facts["stages"].items()
-        ],
-    )
-
-
-def hidden_table(facts: Facts) -> str:
-    """Return the times of reading, encoding and extraction, and what limits the last one."""
-    seconds, processor = facts["seconds"], facts["processor"]
-    rows = [[n, _milliseconds(seconds[n]), _milliseconds(processor[n])] for n in seconds]
-    rounds = list(zip(*(seconds[n] for n in ("reading", "encoding", "extraction")), strict=True))
-    busy = zip(processor["reading"], processor["encoding"], strict=True)
-    bounds = [
-        max(reading, encoding, sum(both) / facts["cores"])
-        for (reading, encoding, _), both in zip(rounds, busy, strict=True)
-    ]
-    slower = [extraction / max(others) for *others, extraction in rounds]
-    bound = [bound / max(others) for bound, (*others, _) in zip(bounds, rounds, strict=True)]
-    both = zip(processor["extraction"], processor["reading"], processor["encoding"], strict=True)
-    work = [extraction / (reading + encoding) for extraction, reading, encoding in both]
-    reached = [extraction / bound for (*_, extraction), bound in zip(rounds, bounds, strict=True)]
-    return (
-        f"{table(['per image', 'time', 'of the processor'], rows)}\n\n"
-        f"Extraction takes {median(slower):.2f} x the slower of reading alone and encoding alone. "
-        f"{facts['cores']} cores that do both cannot take less than {median(bound):.2f} x; "
-        f"extraction takes {median(reached):.2f} x this bound, and {median(work):.2f} x the "
-        "processor's time of the two together."
-    )
-
-
-def reduced_table(facts: Facts) -> str:
-    """Return the scores and the time of reading, without and with reduced copies."""
-    rows, heads = facts["rows"], ["format", "read", "accuracy", "log-loss", "reading, per image"]
-    lines = [
-        [
-            row["format"],
-            "reduced" if row["reduced"] else "whole",
-            f"{row['accuracy']:.3f}",
-            f"{row['log_loss']:.3f}",
-            _milliseconds(row["seconds"]),
-        ]
-        for row in rows
-    ]
-    return table(heads, lines)
-
-
-def _milliseconds(seconds: list[float]) -> str:
-    return f"{1000 * median(seconds):.1f} ms"
 
 
 def scale_section(facts: Facts) -> str:

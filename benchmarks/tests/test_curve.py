@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 from skimage.io import imsave
 
-from benchmarks.accuracy import codewords, curve, rare
+from benchmarks.accuracy import curve, rare
 from benchmarks.accuracy.features import Taps
 from benchmarks.common.folds import DataSet
-from benchmarks.common.scores import mean_of_sets
 from benchmarks.common.synthetic import tem_set
-from benchmarks.common.tables import with_interval
 from hypervlad import HypercolumnVLAD
 
 
@@ -152,40 +150,3 @@ def test_synthetic_images_are_written_once(tmp_path: Path) -> None:
     second = tem_set(tmp_path, 8)
     assert [Path(path).stat().st_mtime_ns for path in second.paths] == stamps
     assert (len(first.paths), len(first.classes), first.digest) == (8, 4, second.digest)
-
-
-@pytest.mark.filterwarnings("ignore:Classes with only one or two")
-def test_numbers_of_codewords_are_compared_on_the_same_draws(
-    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(codewords, "default_encoder", small_encoder)
-    monkeypatch.setattr(codewords, "SIZES", (2, 9, 10))
-    monkeypatch.setattr(codewords, "N_CODEWORDS", (2, 3))
-    monkeypatch.setattr(codewords, "DEFAULT", 3)
-    arguments = argparse.Namespace(
-        backbone="tiny", weights="random", threads=1, checkpoints=tmp_path, draws=2
-    )
-    rows = codewords.measure(data, arguments)
-    assert [(row["size"], row["draw"]) for row in rows] == [(2, 0), (2, 1), (9, 0), (9, 1)]
-    assert all(0 <= row[k] <= 1 for row in rows for k in ("2", "3"))
-    lines = codewords.codewords_table({"rows": {"textures": rows}}).splitlines()
-    assert [line.split(" | ")[1] for line in lines[2:]] == ["2", "3", "2", "3"]
-    default = [np.mean([row["3"] for row in rows if row["size"] == size]) for size in (2, 9)]
-    shown = [f"{value:.3f}" for value in [*default, np.mean(default)]]
-    assert lines[-1] == f"| textures | 3 | {shown[0]} | {shown[1]} | – | {shown[2]} |"
-    gains = np.array([row["2"] - row["3"] for row in rows if row["size"] == 2])
-    cell = with_interval(*mean_of_sets([gains]), "+.3f")
-    assert f"({cell})" in lines[2]
-
-
-def test_vectors_encoded_together_are_the_encoders_own(data: DataSet) -> None:
-    encoders = {
-        k: small_encoder(n_codewords=k, codebook="both", turns=2, random_state=0).fit(
-            list(data.paths[:6])
-        )
-        for k in (2, 3)
-    }
-    arguments = argparse.Namespace(backbone="tiny", weights="random")
-    found = codewords.encoded_together(data.paths[::5], encoders, arguments)
-    for k, encoder in encoders.items():
-        np.testing.assert_allclose(found[k], encoder.transform(list(data.paths[::5])), atol=1e-5)

@@ -10,41 +10,7 @@ import pytest
 from benchmarks.accuracy.tables import DEFAULT
 from benchmarks.common.folds import DataSet
 from benchmarks.networks import accuracy as networks_accuracy
-from benchmarks.networks import agreement, cost, defects, positions
-
-
-def test_the_share_of_variance_that_position_explains() -> None:
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal((40, 6, 6, 5))
-    assert positions.position_share(noise) < 0.02
-    place = rng.standard_normal((6, 6, 5))
-    assert positions.position_share(noise + place) == pytest.approx(0.5, abs=0.15)
-    assert positions.position_share(np.repeat(place[None], 4, axis=0)) == pytest.approx(1)
-
-
-def test_distances_are_relative_to_those_of_other_rows() -> None:
-    rows = np.eye(3)
-    assert positions.moved(rows, rows) == 0
-    assert positions.moved(rows, rows[[1, 2, 0]]) == pytest.approx(1)
-
-
-def test_textures_are_stationary_and_differ() -> None:
-    made = positions.textures(3, 64)
-    assert all(image.shape == (64, 64) and 0.1 < image.mean() < 0.9 for image in made)
-    assert not np.allclose(made[0], made[1])
-
-
-def test_positions_of_a_small_network(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(positions, "N_IMAGES", 4)
-    monkeypatch.setattr(positions, "SIDE", 64)
-    monkeypatch.setattr(positions, "TURNS", (1, 4))
-    positions.main(["--networks", "timm/test_vit=random", "--out", str(tmp_path / "p.json")])
-    (line,) = capsys.readouterr().out.splitlines()
-    turned = line.split("|")[5].split("/")
-    assert float(turned[0]) > 1
-    assert float(turned[1]) == 0  # four turns contain that of 180 degrees
+from benchmarks.networks import agreement, cost, defects
 
 
 def test_agreement_of_a_small_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

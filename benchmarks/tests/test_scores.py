@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
 from scipy import stats
-from sklearn.dummy import DummyClassifier
 from sklearn.metrics import balanced_accuracy_score, log_loss
 
 from benchmarks.common.folds import DataSet
 from benchmarks.common.scores import Gain, GroupDraws, OutOfFold, mean_of_sets, mean_rows, set_rows
-from benchmarks.review import labelling
-from benchmarks.uncertainty import lone, sure
 from benchmarks.uncertainty import scores as doubt_scores
-from hypervlad import BoostedSoftmaxClassifier
-from hypervlad.classifier.calibration import cross_predict_calibration
+from benchmarks.uncertainty import sure
 from hypervlad.conformal import Calibration
 
 RNG = np.random.default_rng(0)
@@ -233,59 +226,3 @@ def test_the_interval_of_splits_that_share_images_is_wider() -> None:
     assert mean == pytest.approx(0.3)
     assert low < plain[0] < plain[1] < high
     assert high - mean == pytest.approx((plain[1] - 0.3) * np.sqrt(1 + 4 / 3))
-
-
-def test_labels_needed_are_counted_from_where_the_curve_stays_up() -> None:
-    found = [
-        {"full": [0.8, 0], "pool": 100, "labels": [10, 20, 30, 40], "way": [[a, 1] for a in curve]}
-        for curve in ([0.5, 0.8, 0.7, 0.8], [0.5, 0.9, 0.7, 0.8])
-    ]
-    assert labelling.needed(found, "way") == pytest.approx(0.4), "not 0.2, where chance had it"
-    assert labelling.needed(found, "way", below=0.2) == pytest.approx(0.2)
-    short = [each | {"way": [[0.5, 1], [0.6, 1], [0.6, 1], [0.6, 1]]} for each in found]
-    assert labelling.needed(short, "way") is None
-
-
-def test_the_scores_of_labelling_are_accuracy_and_the_mean_recall() -> None:
-    pool = labelling.Pool.__new__(labelling.Pool)
-    pool.X_test, pool.y_test = np.zeros((6, 1)), np.array(list("aaaabb"))
-    model = DummyClassifier(strategy="constant", constant="a").fit(pool.X_test, pool.y_test)
-    assert pool.scores(model) == pytest.approx([4 / 6, 0.5])
-
-
-def test_one_training_image_of_a_class_and_few_of_the_others(tmp_path: Path) -> None:
-    folder = tmp_path / "tem"
-    for number, label in enumerate(["a"] * 6 + ["b"] * 30 + ["c"] * 3):
-        (folder / label).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.full((8, 8), number, np.uint8)).save(folder / label / f"{number}.png")
-    data = DataSet.load(folder)
-    train, new = lone.split(data, "a", 0)
-    assert not set(data.groups[train]) & set(data.groups[new])
-    assert dict(zip(*np.unique(data.y[train], return_counts=True), strict=True)) == {
-        "a": 1,
-        "b": lone.N_TRAINING,
-        "c": 2,
-    }
-    assert dict(zip(*np.unique(data.y[new], return_counts=True), strict=True)) == {
-        "a": 5,
-        "b": lone.N_NEW,
-        "c": 1,
-    }
-
-
-@pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
-def test_a_class_of_one_training_image_is_answered_with_doubt() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.array(["a"] + ["b"] * 20 + ["c"] * 20)
-    X = rng.normal(size=(41, 6)) + 9 * np.eye(6)[np.searchsorted(["a", "b", "c"], labels)]
-    X[0] = X[1]  # so that all of the class are taken for another
-    learner = BoostedSoftmaxClassifier(n_estimators=0, random_state=0).fit(X, labels)
-    held_out = cross_predict_calibration(learner, X, labels, np.arange(41), {}, 0)
-    assert held_out is not None
-    found = lone.answers(learner, held_out, X[1:21], np.repeat("a", 20))
-    assert found["sure and wrong without"].mean() > 0.5
-    assert not found["sure"].any()
-    assert not found["sure and wrong"].any()
-    assert found["covered"].all()
-    assert found["covered without"].mean() < 0.5
-    assert (found["size"] >= found["size without"]).all()

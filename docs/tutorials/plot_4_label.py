@@ -205,4 +205,4 @@ plt.show()
 #
 # How much the order of the queue saves depends on the images. On images of steel defects it needed
 # a quarter of the labels that random order needs; on figures from papers, where many images cannot
-# be classified even with all labels, no order was clearly better (:doc:`/benchmarks/review`).
+# be classified even with all labels, no order was clearly better (:doc:`/explanation/decisions`).
