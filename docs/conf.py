@@ -167,7 +167,7 @@ def _copy_benchmarks(app: Sphinx) -> None:
     for folder in [BENCHMARKS, *topics]:
         text = (folder / "README.md").read_text(encoding="utf-8")
         text = re.sub(r"\]\((?:\.\./)*(?:benchmarks/)?(\w+)/README\.md", r"](\1.md", text)
-        text = text.replace("](../../docs/benchmarks/", "](").replace("](../../docs/", "](../")
+        text = re.sub(r"\]\((?:\.\./)+docs/", "](../", text).replace("](../benchmarks/", "](")
         text = text.replace("](../README.md", "](index.md")
         name = "index" if folder == BENCHMARKS else folder.name
         if name == "index":

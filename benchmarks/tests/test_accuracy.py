@@ -326,7 +326,7 @@ def test_the_default_network_comes_first_and_what_is_missing_is_said(
     _, facts = finished
     page = tables.pages()[tables.BENCHMARKS / "accuracy" / "README.md"]
     assert page["accuracy"].count("not measured yet") == 2
-    assert page["variants"] == "Not measured yet."
+    assert page["curve"] == "Not measured yet."
     for name in ("mobilenet_v2", "vgg16"):
         text = json.dumps(facts | {"backbone": name})
         (results / "accuracy" / f"accuracy_{name}.json").write_text(text, encoding="utf-8")
