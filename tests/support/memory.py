@@ -7,9 +7,15 @@ import ctypes
 import gc
 import sys
 
+import psutil
+
+_MUCH = 1.3e9  # bytes: about what a process has once it has imported all tests
+
 
 def return_memory() -> None:
-    """Free networks in cycles, and what malloc keeps."""
+    """Free networks in cycles, and what malloc keeps, if this process has much memory."""
+    if psutil.Process().memory_info().rss < _MUCH:
+        return
     gc.collect()
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
