@@ -455,11 +455,16 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     @usual_torch()
     def _log_odds(self, network: torch.nn.Module, patches: FloatArray) -> NDArray[np.float64]:
-        """Return the log-odds of the second class for patches (n, C, p, p)."""
+        """Return the log-odds of the second class for patches (n, C, p, p).
+
+        All batches have one size, as the last digits of a network's output depend on it.
+        """
         device = check_device(self.device)
-        n_batch = self.architecture_.batch_size
-        batches = (part.to(device) for part in torch.from_numpy(patches).split(n_batch))
-        return outputs_of(network, batches)[:, 0].numpy()
+        n, n_batch = len(patches), self.architecture_.batch_size
+        whole = torch.zeros(-(-n // n_batch) * n_batch, *patches.shape[1:])
+        whole[:n] = torch.from_numpy(patches)
+        batches = (part.to(device) for part in whole.split(n_batch))
+        return outputs_of(network, batches)[:n, 0].numpy()
 
     @usual_torch()
     def _fitted_network(self) -> torch.nn.Sequential:
