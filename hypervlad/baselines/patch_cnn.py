@@ -460,11 +460,12 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         All batches have one size, as the last digits of a network's output depend on it.
         """
         device = check_device(self.device)
-        n, n_batch = len(patches), self.architecture_.batch_size
-        whole = torch.zeros(-(-n // n_batch) * n_batch, *patches.shape[1:])
-        whole[:n] = torch.from_numpy(patches)
-        batches = (part.to(device) for part in whole.split(n_batch))
-        return outputs_of(network, batches)[:n, 0].numpy()
+        n_batch = self.architecture_.batch_size
+        batches = (
+            torch.nn.functional.pad(part, (0, 0) * 3 + (0, n_batch - len(part))).to(device)
+            for part in torch.from_numpy(patches).split(n_batch)
+        )
+        return outputs_of(network, batches)[: len(patches), 0].numpy()
 
     @usual_torch()
     def _fitted_network(self) -> torch.nn.Sequential:
