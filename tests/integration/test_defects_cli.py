@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from support.commands import save
 from support.surfaces import PATCH, blotted, surface
 from typer.testing import CliRunner, Result
 
@@ -30,11 +31,6 @@ def run(*arguments: object, code: int = 0) -> Result:
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
     return result
-
-
-def save(path: Path, image: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.round(255 * image).astype(np.uint8)).save(path)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from support.commands import TINY, run
+from support.commands import TINY, run, save
 from support.surfaces import PATCH, surface
 
 resource = pytest.importorskip("resource", reason="Windows has no limits for the size of files")
@@ -49,11 +48,6 @@ def work(
         run("train", "images", "-o", "m.hvlad", *TINY)
         run("defects", "fit", "good", "-o", "d.hvlad", *SCORER)
         yield root
-
-
-def save(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(path)
 
 
 @contextlib.contextmanager

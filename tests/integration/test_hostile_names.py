@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from support.commands import TINY, run
+from support.commands import TINY, run, save
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import make_nanowire_images
@@ -79,11 +78,6 @@ def work(
     check_table(Path("groups.csv"))
     yield root
     os.chdir(before)
-
-
-def save(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(path)
 
 
 # A command, its exit code, the tables and the pages that it writes.

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet
 import pytest
-from PIL import Image
-from support.commands import TINY, run
+from support.commands import TINY, run, save
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad.review import Queue
@@ -50,11 +49,6 @@ def models(
     network = ["--backbone", "tiny", "--weights", "random", "--patch", PATCH, "-q"]
     run("defects", "fit", root / "good", "-o", root / "d.hvlad", *network)
     return root
-
-
-def save(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(path)
 
 
 @pytest.fixture

@@ -39,7 +39,11 @@ def refused(*arguments: object) -> str:
 def write_folder(root: Path, images: list[np.ndarray], labels: np.ndarray) -> Path:
     """Write images into sub-folders named like their labels."""
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
-        (root / label).mkdir(parents=True, exist_ok=True)
-        grey = np.round(255 * image).astype("uint8")
-        Image.fromarray(grey).save(root / label / f"{number:02d}.png")
+        save(root / label / f"{number:02d}.png", image)
     return root
+
+
+def save(path: Path, image: np.ndarray) -> None:
+    """Write an image with values in [0, 1], with 8 bits, and create its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.round(255 * image).astype(np.uint8)).save(path)
