@@ -1,15 +1,11 @@
-"""The codebook: what is learnt from a pool of hypercolumns, as plain arrays.
-
-Each layer is centred, scaled and, if asked, projected on its principal components; K-means then
-finds the codewords, either in the stacked space of all layers or in each layer's own.
-"""
+"""The codebook: projections and codewords learnt from a pool of hypercolumns, as plain arrays."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
@@ -21,19 +17,51 @@ from hypervlad.base import Array
 from hypervlad.terminal import ProgressBar
 from hypervlad.wording import counted
 
-# Rows that a step of minibatch K-means waits for: scikit-learn's own default. An image of the usual
-# 5,000 pixels is one step.
-_MIN_ROWS_PER_STEP = 1024
+_MIN_ROWS_PER_STEP = 1024  # of minibatch K-means: scikit-learn's own default
 _MAX_VALUE = 1e20  # of a codebook in a file
 # Of K-means. Another 70 steps lower the distances by less than another seed changes them.
 _MAX_ITER = 30
 
 
+class Sampling(NamedTuple):
+    """How a codebook is learnt.
+
+    Attributes
+    ----------
+    n_samples : int
+        Hypercolumns in the pool.
+    n_components : int or None
+        Principal components kept of each layer; None keeps every channel.
+    is_scaled : bool
+        Whether each layer is divided by its total standard deviation.
+    is_minibatch : bool
+        Whether the pool gives only the initial codewords, for minibatch K-means over all images.
+    """
+
+    n_samples: int = 20_000
+    n_components: int | None = 32
+    is_scaled: bool = True
+    is_minibatch: bool = False
+
+    @classmethod
+    def of(cls, sampling: int | str) -> Sampling:
+        """Return the meaning of the encoder's parameter."""
+        return SAMPLINGS[sampling] if isinstance(sampling, str) else cls(sampling)
+
+
+#: Of windows of images, and of papers: see :class:`hypervlad.HypercolumnVLAD`.
+SAMPLINGS = {
+    "windows": Sampling(n_components=16),
+    "luo2021": Sampling(50_000, n_components=None, is_scaled=False, is_minibatch=True),
+    "anyloc": Sampling(n_components=None, is_scaled=False),
+}
+
+
 class LayerProjection(NamedTuple):
     """The affine step of one layer: ``(x - mean) @ components.T``, or ``(x - mean) * scale``.
 
-    ``mean`` and ``std`` of each channel over the pool have shape (C_l,); the standard deviation of
-    a constant channel is 1. ``components`` is (d_l, C_l) with the scale already in it, or None.
+    ``mean`` and ``std`` (1 for constant channels) over the pool have shape (C_l,). ``components``
+    is (d_l, C_l) with the scale already in it, or None.
     """
 
     mean: np.ndarray
@@ -85,7 +113,7 @@ class Codebook:
         return each if self.joint is None else (slice(None), *each)
 
     def with_codewords(self, codewords: Sequence[np.ndarray]) -> Codebook:
-        """Return the same kind of codebook with other codewords."""
+        """Return a codebook of the same shapes with other codewords."""
         if self.joint is None:
             return replace(self, per_layer=tuple(codewords))
         return replace(self, joint=codewords[0], per_layer=tuple(codewords[1:]))
@@ -95,7 +123,7 @@ class Codebook:
         return _spaces(self.projections, layers[: len(self.projections)], self.spans)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return everything as named arrays, for a file."""
+        """Return all as named arrays, for a file."""
         arrays = {f"codewords.{i}": each for i, each in enumerate(self.per_layer)}
         if self.joint is not None:
             arrays["codewords.joint"] = self.joint
@@ -142,20 +170,13 @@ class Codebook:
         self,
         n_layers: int,
         n_codewords: int,
-        kind: Literal["joint", "per_layer", "both"],
-        layer_components: int | None,
+        blocks: Sequence[str],
+        n_components: int | None,
         n_only_pooled: int = 0,
     ) -> None:
         """Raise a ValueError unless a codebook from a file is one of these parameters.
 
-        Parameters
-        ----------
-        n_layers : int
-            With codewords.
-        n_only_pooled : int, default=0
-            Layers without them.
-        n_codewords, kind, layer_components
-            As given to `learn_codebook`.
+        They are those of `learn_codebook`; ``n_layers`` have codewords.
         """
         widths = []
         for mean, std, scale, components in self.projections:
@@ -168,13 +189,13 @@ class Codebook:
                 not n_channels
                 or len(std) != n_channels
                 or not 0 < scale <= _MAX_VALUE
-                or (components is None) != (layer_components is None)
+                or (components is None) != (n_components is None)
                 or (shape is not None and (shape[1] != n_channels or not shape[0]))
-                or (shape is not None and shape[0] > (layer_components or 0))
+                or (shape is not None and shape[0] > (n_components or 0))
             ):
                 raise ValueError(
                     f"a projection of {n_channels} channels with components of shape {shape} and "
-                    f"scale {scale} does not fit layer_components={layer_components}"
+                    f"scale {scale} does not fit {n_components or 'no'} components"
                 )
             widths.append(n_channels if components is None else len(components))
         for mean, std, _, _ in self.only_pooled:
@@ -185,8 +206,8 @@ class Codebook:
             raise ValueError(
                 f"{len(self.only_pooled)} layers without codewords; expected {n_only_pooled}"
             )
-        joint = [] if kind == "per_layer" else [(n_codewords, sum(widths))]
-        each = [] if kind == "joint" else [(n_codewords, width) for width in widths]
+        joint = [(n_codewords, sum(widths))] if "joint" in blocks else []
+        each = [(n_codewords, width) for width in widths] if "per_layer" in blocks else []
         shapes = [_MATRIX.checked(words, "codewords").shape for words in self.codewords]
         has_joint = self.joint is not None
         if len(widths) != n_layers or shapes != joint + each or has_joint != bool(joint):
@@ -225,11 +246,7 @@ def _spaces(
 class HypercolumnPool:
     """A bounded, order-independent sample of hypercolumns from a stream of images.
 
-    Parameters
-    ----------
-    capacity : int
-        Maximum number of hypercolumns. Images that would overfill the pool are kept or
-        dropped by their digest, so that neither order nor neighbours matter.
+    Images that would overfill the capacity are kept or dropped by their digest.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -275,9 +292,9 @@ def learn_codebook(
     layers: Sequence[np.ndarray],
     n_codewords: int,
     *,
-    kind: Literal["joint", "per_layer", "both"] = "joint",
-    layer_components: int | None = 32,
-    scale_layers: bool = True,
+    blocks: Sequence[str] = ("joint",),
+    n_components: int | None = 32,
+    is_scaled: bool = True,
     start_only: bool = False,
     n_only_pooled: int = 0,
     random_state: int = 0,
@@ -290,26 +307,15 @@ def learn_codebook(
     layers : sequence of ndarray of shape (n, C_l)
         Hypercolumns at the same n positions, one block per layer.
     n_codewords : int
-        K, of the joint codebook or of each layer's.
-    kind : {"joint", "per_layer", "both"}, default="joint"
-    layer_components : int or None, default=32
-        Principal components to keep per layer (fewer where a layer or the pool has fewer), or None
-        for all channels.
-    scale_layers : bool, default=True
-        Divide each layer by its total standard deviation (the root of the sum of its channels'
-        variances), so that no layer dominates the distances of a joint codebook.
-    start_only : bool, default=False
+    blocks : sequence of str
+        With "joint" for codewords over all layers stacked, with "per_layer" for each layer's own.
+    n_components, is_scaled
+        As in `Sampling`.
+    start_only : bool
         Return the initial codewords of K-means (k-means++), which :class:`StreamedCodewords`
         refines.
-    n_only_pooled : int, default=0
+    n_only_pooled : int
         How many of the layers, the last ones, get no codewords.
-    random_state : int, default=0
-    verbose : bool, default=False
-        Show progress bars.
-
-    Returns
-    -------
-    Codebook
 
     Raises
     ------
@@ -321,15 +327,15 @@ def learn_codebook(
     hidden = None if verbose else True
     n_layers = len(layers) - n_only_pooled
     layers, only_pooled = layers[:n_layers], layers[n_layers:]
-    whole = [] if kind == "per_layer" else [slice(None)]
-    each = [] if kind == "joint" else [slice(i, i + 1) for i in range(len(layers))]
+    whole = [slice(None)] if "joint" in blocks else []
+    each = [slice(i, i + 1) for i in range(len(layers))] if "per_layer" in blocks else []
     learn = _start if start_only else _kmeans
     # One thread for matrix products. They are small, except for one in each layer's components, and
     # on a busy machine two threads spent ten times as long waiting for each other. K-means has
     # threads of its own.
     with threadpool_limits(1, user_api="blas"):
         projections = tuple(
-            _learn_projection(layer, layer_components, scale_layers, random_state)
+            _learn_projection(layer, n_components, is_scaled, random_state)
             for layer in ProgressBar(layers, desc="components", unit="layer", disable=hidden)
         )
         codewords = [
@@ -348,11 +354,10 @@ def learn_codebook(
 
 
 def _check_enough(n_samples: int, n_codewords: int) -> None:
-    """Raise ValueError if there are fewer hypercolumns than codewords."""
     if n_samples < n_codewords:
         raise ValueError(
             f"{n_codewords} codewords cannot be learnt from {counted(n_samples, 'hypercolumn')}: "
-            "give more or larger images, sample more of them (n_samples=), or ask for fewer "
+            "give more or larger images, sample more of them (sampling=), or ask for fewer "
             "codewords (n_codewords=)"
         )
 
@@ -409,19 +414,13 @@ class StreamedCodewords:
     """Minibatch K-means over a stream of samples: every sample is used, few are in memory.
 
     Each image is one step of scikit-learn's :class:`~sklearn.cluster.MiniBatchKMeans`; images of
-    few samples wait until there are enough of them. The result depends on the order of images, so
-    give them in an order that is unrelated to their source, such as that of their digests.
+    few samples wait until there are enough of them. The order of images matters.
 
     Parameters
     ----------
     start : Codebook
         Projections, which are kept, and initial codewords.
     random_state : int
-
-    References
-    ----------
-    .. [1] D. Sculley, "Web-scale k-means clustering", WWW
-       2010.
     """
 
     def __init__(self, start: Codebook, random_state: int) -> None:
@@ -450,13 +449,7 @@ class StreamedCodewords:
             learner.partial_fit(space)
 
     def codebook(self) -> Codebook:
-        """Return the refined codebook.
-
-        Raises
-        ------
-        ValueError
-            If there were fewer samples than codewords.
-        """
+        """Return the refined codebook; a ValueError if samples are fewer than codewords."""
         _check_enough(self.n_samples + self._n_waiting, len(self._start.codewords[0]))
         if self._waiting:
             self._step()

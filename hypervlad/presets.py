@@ -29,8 +29,6 @@ def luo2021(
     backbone: str = "vgg16",
     weights: str | os.PathLike[str] = "pretrained",
     n_codewords: int = 100,
-    kmeans: Literal["minibatch", "lloyd"] = "minibatch",
-    scale_layers: bool = False,
     n_estimators: int = 100,
     memory: str | os.PathLike[str] | joblib.Memory | None = None,
     device: str = "auto",
@@ -50,7 +48,7 @@ def luo2021(
 
     The defaults are the settings of the paper; every keyword that you change is a deviation from
     it. Other parameters can be set on the result, for instance
-    ``luo2021().set_params(encoder__normalize=("power", "l2"))``.
+    ``luo2021().set_params(encoder__sampling=50_000)``.
 
     Parameters
     ----------
@@ -67,10 +65,6 @@ def luo2021(
     weights : {"pretrained", "micronet", "image-micronet", "random"} or path
         As in :class:`HypercolumnVLAD`.
     n_codewords : int, default=100
-    kmeans : {"minibatch", "lloyd"}, default="minibatch"
-        "lloyd" is ordinary K-means on a sample of 50,000 hypercolumns.
-    scale_layers : bool, default=False
-        Without scaling, the first three layers dominate the codebook.
     n_estimators : int, default=100
         Boosting rounds, each with one tree per class (one tree for two classes); all are kept.
     memory, device, random_state, verbose
@@ -114,23 +108,17 @@ def luo2021(
     --------
     >>> from hypervlad.presets import luo2021
     >>> model = luo2021(grid="image", random_state=0)
-    >>> model.encoder.n_codewords, model.encoder.kmeans, model.boosting.n_estimators
-    (100, 'minibatch', 100)
+    >>> model.encoder.n_codewords, model.encoder.sampling, model.boosting.n_estimators
+    (100, 'luo2021', 100)
     """
     encoder = HypercolumnVLAD(
         backbone,
         weights=weights,
         taps=_VGG16_TAPS if backbone == "vgg16" else None,
         image_size=224,
-        aspect="square",
         grid=grid,
         n_codewords=n_codewords,
-        codebook="joint",
-        layer_components=None,
-        scale_layers=scale_layers,
-        n_samples=50_000,
-        kmeans=kmeans,
-        normalize=("intra", "l2"),
+        sampling="luo2021",
         memory=memory,
         device=device,
         n_jobs=n_jobs,
@@ -379,8 +367,7 @@ def anyloc(
         taps=(f"{blocks[number]}{suffix}",),
         image_size=image_size,
         n_codewords=n_codewords,
-        layer_components=None,
-        scale_layers=False,
+        sampling="anyloc",
         memory=memory,
         device=device,
         n_jobs=n_jobs,
@@ -449,8 +436,7 @@ def anomalydino(
         weights=weights,
         taps=get_backbone(backbone).taps[-1:],
         image_size=None,
-        n_codewords=1,
-        layer_components=1,
+        n_codewords=1,  # nothing uses it
         device=device,
         n_jobs=n_jobs,
     )

@@ -1,7 +1,8 @@
-"""VLAD, dense and without ever materialising a hypercolumn.
+"""Hypercolumns of feature maps, and their VLAD without ever computing a hypercolumn.
 
-Every position p of a grid has a hypercolumn x_p = concat_l (U_l F_l)_p, where F_l is a layer's map
-and U_l its bilinear enlargement. With codewords c_k = concat_l c_kl, VLAD (Jegou et al. 2010,
+The hypercolumn of a position p of a grid is x_p = concat_l (U_l F_l)_p, where F_l is a layer's map
+and U_l its bilinear enlargement (Hariharan et al. 2015, "Hypercolumns for object segmentation and
+fine-grained localization", CVPR). With codewords c_k = concat_l c_kl, VLAD (Jegou et al. 2010,
 "Aggregating local descriptors into a compact image representation", CVPR) is
 
     a(p) = argmin_k ||x_p - c_k||^2          V_k = sum_{p: a(p) = k} (x_p - c_k)
@@ -14,38 +15,147 @@ Since U_l is linear, both sides move to the layer's own resolution:
   weights of U_l are scattered back onto the layer's own cells, then one small matrix product.
 
 Scores are kept for a few images and codewords at a time, never for a whole batch.
-All functions are pure; maps are (B, h_l, w_l, d_l), channels last.
+All functions are pure; maps are channels last, (B, h_l, w_l, d_l).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import NamedTuple
 
-from hypervlad.hypercolumns import axis_interpolation, enlarge
+import numpy as np
+
+from hypervlad.backbones import TappedNetwork
 from hypervlad.lazy_torch import torch
 
 # 32 MB of scores at once; larger blocks are fresh pages from the system each time.
 _VALUES_IN_FLIGHT = 1 << 23
 _MIN_CODEWORDS = 16  # fewer at once would leave the processor's vector units half empty
 
-Normalization = Literal["intra", "power", "l2"]
-NORMALIZATIONS: tuple[Normalization, ...] = ("intra", "power", "l2")
+
+# --- feature maps and hypercolumns ----------------------------------------------------------------
 
 
-def assign(hypercolumns: torch.Tensor, codewords: torch.Tensor) -> torch.Tensor:
-    """Return the nearest codeword of each hypercolumn.
+def turned(images: torch.Tensor, turn: int) -> torch.Tensor:
+    """Turn images (..., H, W) by ``turn % 4`` right angles, from 4 on mirrored first."""
+    images = images.flip(-1) if turn >= 4 else images
+    # rot90 copies even where there is nothing to turn.
+    return images.rot90(turn % 4, (-2, -1)) if turn % 4 else images
+
+
+def turned_back(maps: torch.Tensor, turn: int) -> torch.Tensor:
+    """Undo :func:`turned`; the image's two axes come last."""
+    maps = maps.rot90(-(turn % 4), (-2, -1))
+    return maps.flip(-1) if turn >= 4 else maps
+
+
+def feature_maps(network: TappedNetwork, batch: torch.Tensor) -> list[torch.Tensor]:
+    """Run a network on prepared images (B, C, H, W), on any device; return its taps' maps."""
+    return [tap.permute(0, 2, 3, 1) for tap in network(batch.to(network.device))]
+
+
+class AxisInterpolation(NamedTuple):
+    """Bilinear enlargement along one axis: out[i] = (1 - weight) in[low] + weight in[high]."""
+
+    low: torch.Tensor
+    high: torch.Tensor
+    weight: torch.Tensor
+
+
+def axis_interpolation(
+    n_in: int, n_out: int, device: torch.device | str = "cpu"
+) -> AxisInterpolation:
+    """Return the weights that enlarge an axis of ``n_in`` cells to ``n_out``.
+
+    They are those of ``torch.nn.functional.interpolate(align_corners=False)``.
+    """
+    position = (torch.arange(n_out, dtype=torch.float64) + 0.5) * (n_in / n_out) - 0.5
+    position = position.clamp(min=0)
+    low = position.floor().long().clamp(max=n_in - 1)
+    high = (low + 1).clamp(max=n_in - 1)
+    weight = (position - low).float()
+    return AxisInterpolation(low.to(device), high.to(device), weight.to(device))
+
+
+def resample_preserving_sum(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resample maps (..., h, w) to (..., height, width), so that sums are preserved.
+
+    Each cell's value is distributed by the adjoint of bilinear interpolation.
+    """
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    rows, cols = (
+        _shares(n_in, n_out, maps) for n_in, n_out in zip(maps.shape[-2:], size, strict=True)
+    )
+    return rows @ maps @ cols.T
+
+
+def _shares(n_in: int, n_out: int, like: torch.Tensor) -> torch.Tensor:
+    """Return the share of each input cell in each output cell: (n_out, n_in), columns sum to 1."""
+    n_few, n_many = sorted((n_in, n_out))
+    axis = axis_interpolation(n_few, n_many, like.device)
+    weights = like.new_zeros(n_many, n_few)
+    places = torch.arange(n_many, device=like.device)
+    for cell, weight in ((axis.low, 1 - axis.weight), (axis.high, axis.weight)):
+        weights.index_put_((places, cell), weight.to(like.dtype), accumulate=True)
+    weights = weights if n_out == n_many else weights.T
+    return weights / weights.sum(0)
+
+
+def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Enlarge maps (B, h, w, C) bilinearly to (B, height, width, C)."""
+    if tuple(maps.shape[1:3]) == size:
+        return maps
+    channels_first = maps.permute(0, 3, 1, 2)
+    enlarged = torch.nn.functional.interpolate(
+        channels_first, size, mode="bilinear", align_corners=False
+    )
+    return enlarged.permute(0, 2, 3, 1)
+
+
+def dense_hypercolumns(maps: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+    """Stack all maps (B, h_l, w_l, C_l) on a grid: (B, height, width, sum of C_l)."""
+    return torch.cat([enlarge(layer, size) for layer in maps], dim=-1)
+
+
+def hypercolumns_at(
+    maps: Sequence[torch.Tensor], points: np.ndarray, size: tuple[int, int]
+) -> list[torch.Tensor]:
+    """Read the hypercolumns of one image at chosen pixels of a grid.
 
     Parameters
     ----------
-    hypercolumns : Tensor of shape (n, D)
-    codewords : Tensor of shape (K, D)
+    maps : sequence of Tensor of shape (h_l, w_l, C_l)
+    points : ndarray of int, shape (n,)
+        Flat indices into the grid, row by row.
+    size : tuple of int
+        Height and width of the grid.
 
     Returns
     -------
-    Tensor of int64, shape (n,)
+    list of Tensor of shape (n, C_l)
     """
+    blocks = []
+    for layer in maps:
+        index = torch.from_numpy(np.asarray(points, dtype=np.int64)).to(layer.device)
+        rows = axis_interpolation(layer.shape[0], size[0], layer.device)
+        cols = axis_interpolation(layer.shape[1], size[1], layer.device)
+        y, x = index // size[1], index % size[1]
+        across = cols.weight[x, None]
+        top = torch.lerp(layer[rows.low[y], cols.low[x]], layer[rows.low[y], cols.high[x]], across)
+        bottom = torch.lerp(
+            layer[rows.high[y], cols.low[x]], layer[rows.high[y], cols.high[x]], across
+        )
+        blocks.append(torch.lerp(top, bottom, rows.weight[y, None]))
+    return blocks
+
+
+# --- VLAD -----------------------------------------------------------------------------------------
+
+
+def assign(hypercolumns: torch.Tensor, codewords: torch.Tensor) -> torch.Tensor:
+    """Return the nearest codeword, of (K, D), of each hypercolumn, of (n, D): int64, (n,)."""
     bias = -0.5 * codewords.square().sum(1)
     return torch.addmm(bias, hypercolumns, codewords.T).max(1).indices
 
@@ -53,18 +163,7 @@ def assign(hypercolumns: torch.Tensor, codewords: torch.Tensor) -> torch.Tensor:
 def residual_sums(
     hypercolumns: torch.Tensor, assignments: torch.Tensor, codewords: torch.Tensor
 ) -> torch.Tensor:
-    """Sum hypercolumn minus codeword over the hypercolumns of each codeword.
-
-    Parameters
-    ----------
-    hypercolumns : Tensor of shape (n, D)
-    assignments : Tensor of int64, shape (n,)
-    codewords : Tensor of shape (K, D)
-
-    Returns
-    -------
-    Tensor of shape (K, D)
-    """
+    """Sum hypercolumn (n, D) minus codeword (K, D) over the assignments (n,): (K, D)."""
     sums = torch.zeros_like(codewords).index_add_(0, assignments, hypercolumns)
     counts = torch.bincount(assignments, minlength=len(codewords))
     return sums - counts[:, None] * codewords
@@ -95,18 +194,9 @@ def dense_assign(
 def dense_residual_sums(
     maps: Sequence[torch.Tensor], codewords: torch.Tensor, size: tuple[int, int]
 ) -> torch.Tensor:
-    """Sum the residuals of every position of a grid: un-normalised VLAD.
+    """Sum the residuals of every position of a grid: un-normalised VLAD (B, K, sum of d_l).
 
-    Parameters
-    ----------
-    maps : sequence of Tensor of shape (B, h_l, w_l, d_l)
-    codewords : Tensor of shape (K, sum of d_l)
-    size : tuple of int
-        Height and width of the grid; no layer may be larger.
-
-    Returns
-    -------
-    Tensor of shape (B, K, sum of d_l)
+    The parameters are those of :func:`dense_assign`.
     """
     return sums_of_assigned(maps, dense_assign(maps, codewords, size), codewords)
 
@@ -114,18 +204,7 @@ def dense_residual_sums(
 def sums_of_assigned(
     maps: Sequence[torch.Tensor], assignments: torch.Tensor, codewords: torch.Tensor
 ) -> torch.Tensor:
-    """Sum the residuals of positions whose codewords are known.
-
-    Parameters
-    ----------
-    maps : sequence of Tensor of shape (B, h_l, w_l, d_l)
-    assignments : Tensor of int64, shape (B, height, width)
-    codewords : Tensor of shape (K, sum of d_l)
-
-    Returns
-    -------
-    Tensor of shape (B, K, sum of d_l)
-    """
+    """Do the same as :func:`dense_residual_sums` with known codewords (B, height, width)."""
     n_images, n_codewords = len(assignments), len(codewords)
     first = torch.arange(n_images, device=assignments.device) * n_codewords
     assigned = assignments + first[:, None, None]
@@ -148,9 +227,8 @@ def projected_residuals(
 ) -> torch.Tensor:
     """Project every position's residual on a direction of its codeword.
 
-    e(p) = <u_a(p), x_p - c_a(p)>, so that the sum of e is that of <u_k, V_k> over the codewords. By
-    linearity <F_l - c_kl, u_kl> is computed on the layer's own cells and only read where a(p)
-    points to: four cells per position, whatever K and the number of channels.
+    e(p) = <u_a(p), x_p - c_a(p)>, so that the sum of e is that of <u_k, V_k> over the codewords.
+    <F_l - c_kl, u_kl> is computed on the layer's own cells, and four of them are read per position.
 
     Parameters
     ----------
@@ -158,7 +236,6 @@ def projected_residuals(
         One image's maps.
     assignments : Tensor of int64, shape (height, width)
     codewords : Tensor of shape (K, D)
-        D is the sum of d_l.
     directions : Tensor of shape (M, K, D)
 
     Returns
@@ -180,41 +257,15 @@ def projected_residuals(
     return total
 
 
-def normalize(sums: Sequence[torch.Tensor], steps: Sequence[Normalization]) -> torch.Tensor:
-    """Normalise the VLAD of one or more codebooks and join them into one vector per image.
+def normalize(sums: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Normalise the VLAD (B, K_i, D_i) of codebooks and join them to vectors (B, sum of K_i D_i).
 
-    Parameters
-    ----------
-    sums : sequence of Tensor of shape (B, K_i, D_i)
-        Residual sums, one tensor per codebook.
-    steps : sequence of {"intra", "power", "l2"}
-        Applied in this order. "intra": each codeword's block to unit length (Arandjelovic and
-        Zisserman 2013, "All about VLAD", CVPR); "power": signed square root of each value; "l2":
-        the whole vector to unit length. What is zero stays zero.
-
-    Returns
-    -------
-    Tensor of shape (B, sum of K_i D_i)
+    Each codeword's block is divided by its length (Arandjelovic and Zisserman 2013, "All about
+    VLAD", CVPR), then the whole vector by its own. What is zero stays zero.
     """
-    lengths = [block[0].numel() for block in sums]
-    for step in steps:
-        if step == "intra":
-            sums = [torch.nn.functional.normalize(block, dim=2) for block in sums]
-        elif step == "power":
-            sums = [block.sign() * block.abs().sqrt() for block in sums]
-        elif step == "l2":
-            whole = torch.nn.functional.normalize(_joined(sums), dim=1)
-            parts = whole.split(lengths, 1)
-            sums = [part.view_as(b) for part, b in zip(parts, sums, strict=True)]
-        else:
-            raise ValueError(f"unknown normalisation {step!r}: there are {NORMALIZATIONS}")
-    return _joined(sums)
-
-
-def _joined(sums: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return one vector per image; of a single codebook no copy is made."""
-    flat = [block.flatten(1) for block in sums]
-    return flat[0] if len(flat) == 1 else torch.cat(flat, 1)
+    flat = [torch.nn.functional.normalize(block, dim=2).flatten(1) for block in sums]
+    joined = flat[0] if len(flat) == 1 else torch.cat(flat, 1)  # of one, without a copy
+    return torch.nn.functional.normalize(joined, dim=1)
 
 
 def _codeword_blocks(
@@ -270,9 +321,8 @@ def _scores(
 def _mark(scores: torch.Tensor, first: int, bits: int) -> torch.Tensor:
     """Write each codeword's number into the last bits of its float32 scores, in place.
 
-    The maximum of marked scores then carries its codeword, and it is vectorised where torch's
-    argmax is not: six times faster. Of the mantissa's 23 bits ``bits`` are lost, so two codewords
-    whose scores agree to 2**(bits - 23) (8e-6 for 64 codewords) may change places.
+    The maximum of marked scores then carries its codeword: six times faster than torch's argmax.
+    Two codewords whose scores agree to 2**(bits - 23) (8e-6 for 64) may change places.
     """
     n_groups, n_each = scores.shape[1], scores.shape[-1]
     last = first + n_groups * n_each
@@ -299,7 +349,7 @@ def _n_groups(n_images: int, n_codewords: int) -> int:
 
 
 def _feature_sums(layer: torch.Tensor, assigned: torch.Tensor, n_codewords: int) -> torch.Tensor:
-    """Sum a layer's enlarged features over the positions of each codeword: (B, K, d_l).
+    """Sum a layer's enlarged features over each codeword's positions: (B, K, d_l).
 
     ``assigned`` (B, H, W) holds image * K + codeword.
     """

@@ -1,9 +1,8 @@
-"""Dense VLAD in one pass over an image, without a map of scores: `hypervlad.vlad`, fused.
+"""Dense VLAD in one pass over an image, without a map of scores: `hypervlad.vlad`, by numba.
 
 The grid is cut into strips of columns. Of each layer, the scores and features of two rows of cells
 at a time are enlarged across the strip; each row of the grid lies between two such rows. At each
-position the nearest codeword is found, and the features are added to its sum. Compiled by numba,
-which needs no compiler on the user's machine and keeps what it compiled on disk.
+position the nearest codeword is found, and the features are added to its sum.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from typing import Any
 import numpy as np
 from numba import njit, uint64
 
-from hypervlad.hypercolumns import axis_interpolation
 from hypervlad.lazy_torch import torch
+from hypervlad.vlad import axis_interpolation
 
 # Columns of the grid at a time: few enough for what is kept of them to stay in the processor's
 # cache. Independent of threads and batches, so that the sums of an image are, too.
@@ -88,7 +87,7 @@ if hasattr(os, "register_at_fork"):  # a child has no threads
 def _score_table(codewords: torch.Tensor) -> np.ndarray:
     """Return minus half the squared lengths of K codewords, then the codewords (d, K), flat.
 
-    Rows of zeros make d a multiple of the channels that are read at a time.
+    Rows of zeros make d a multiple of ``_STEP``.
     """
     lengths = -0.5 * codewords.square().sum(1)[None]
     more = codewords.new_zeros(-codewords.shape[1] % _STEP, len(codewords))
@@ -205,9 +204,8 @@ def _scores_of_row(
 ) -> None:
     """Write the scores (n_cells, n) of cells (n_cells, d), and up to three rows of padding.
 
-    Four cells and four channels at a time: each codeword's value is read once for four cells, and
-    each score once for four channels. Beyond the last cell and the last channel, these are
-    repeated; the table has zeros there.
+    Four cells and four channels at a time, so that less is read. Beyond the last cell and the last
+    channel, these are repeated; the table has zeros there.
     """
     one, two, three = _U(1), _U(2), _U(3)
     last_cell, last = n_cells - one, d - one

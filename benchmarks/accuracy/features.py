@@ -16,8 +16,8 @@ from hypervlad.backbones import build_network, get_backbone
 from hypervlad.encoder import ImageLoader
 from hypervlad.encoder.encoding import random_pixels
 from hypervlad.encoder.loading import Batch
-from hypervlad.hypercolumns import feature_maps, hypercolumns_at
 from hypervlad.images import read_micrographs
+from hypervlad.vlad import feature_maps, hypercolumns_at
 
 IMAGE_SIZE = 224
 BATCH_SIZE = 8
@@ -93,7 +93,6 @@ class Taps:
         """Yield batches; all images are squares of one size, so that their order is kept."""
         loader = ImageLoader(
             image_size=IMAGE_SIZE,
-            aspect="square",
             preprocessing=self._preprocessing,
             batch_size=BATCH_SIZE,
         )

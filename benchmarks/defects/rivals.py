@@ -23,7 +23,8 @@ from sklearn.random_projection import SparseRandomProjection
 from torch.nn import functional
 
 from hypervlad.backbones import build_network, get_backbone
-from hypervlad.hypercolumns import feature_maps, prepare
+from hypervlad.encoder.loading import prepare
+from hypervlad.vlad import feature_maps
 
 SIDE = 224  # pixels: images are resized to such squares
 SIGMA = 4.0  # pixels of these squares: the blur of the maps

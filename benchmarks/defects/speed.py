@@ -29,7 +29,8 @@ from benchmarks.common.sources import origin
 from benchmarks.speed.encoding import unfolded
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
 from hypervlad.backbones import build_network, get_backbone
-from hypervlad.hypercolumns import feature_maps, prepare
+from hypervlad.encoder.loading import prepare
+from hypervlad.vlad import feature_maps
 from hypervlad.windows import patch_positions, patches_at
 
 CODE = ("defects/speed", "speed/encoding")

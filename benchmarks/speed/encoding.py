@@ -44,17 +44,16 @@ from benchmarks.speed.tables import fast_table, memory_table, speed_table
 from hypervlad import HypercolumnVLAD, vlad
 from hypervlad.backbones import TappedNetwork
 from hypervlad.encoder.encoding import TorchCodebook
-from hypervlad.hypercolumns import dense_hypercolumns, feature_maps
+from hypervlad.vlad import dense_hypercolumns, feature_maps
 
 METHODS = ("network", "folded", "finest", "image", "naive", "sampled", "classifier")
 FAST = "fast "  # before the names of methods that run with OpenVINO and numba
 FAST_METHODS = tuple(f"{FAST}{method}" for method in ("folded", "finest", "image", "classifier"))
 CODEBOOKS: dict[str, dict[str, Any]] = {
     "joint, K 64": {},  # the default of HypercolumnVLAD; the encoder of the classifier differs
-    "per layer, K 64": {"codebook": "per_layer"},
+    "per layer, K 64": {"blocks": "per_layer"},
 }
-PAPER: dict[str, Any] = {"codebook": "joint", "n_codewords": 100, "layer_components": None}
-PAPER |= {"scale_layers": False, "grid": 5000}
+PAPER: dict[str, Any] = {"n_codewords": 100, "sampling": "anyloc", "grid": 5000}
 DEFAULT = next(iter(CODEBOOKS))
 MAX_NAIVE_BYTES = 5e9
 
@@ -63,10 +62,10 @@ def fit_encoders(folder: Path, backbone: str, size: int, codebook: str, device: 
     """Fit the encoders and save them, for the processes that measure peaks."""
     images, _ = hypervlad.make_tem_images(4, size=size, random_state=0)
     common = {"weights": "random", "image_size": size, "device": device, "random_state": 0}
-    common |= {"backbone": backbone, "n_samples": 4000}
+    common |= {"backbone": backbone, "sampling": 4000}
     encoders = {
         "ours": HypercolumnVLAD(**common, **CODEBOOKS[codebook]),
-        "paper": HypercolumnVLAD(**common, **PAPER),
+        "paper": HypercolumnVLAD(**common | PAPER),
         "classifier": hypervlad.default_encoder(**common),
     }
     for name, encoder in encoders.items():
@@ -126,9 +125,11 @@ class Bench:
     def __init__(self, folder: Path, size: int, batch: int, device: str) -> None:
         self.images, _ = hypervlad.make_tem_images(batch, size=size, random_state=0)
         self.encoder, self.paper, self.classifier = (
-            hypervlad.load(folder / f"{name}.hvlad").set_params(batch_size=batch, device=device)
+            hypervlad.load(folder / f"{name}.hvlad").set_params(device=device)
             for name in ("ours", "paper", "classifier")
         )
+        for encoder in (self.encoder, self.paper, self.classifier):
+            encoder._batch_size = batch
         self.network = self.encoder.network()
         self.plain = unfolded(self.network)
         loader = self.encoder.loader()
@@ -173,7 +174,7 @@ class Bench:
         """Everything after the network: projection, assignment, sums, normalisation."""
         projected = self.words.project(maps)
         sums = self.words.dense_sums(projected, grid, self.batch.tensors.shape[2:])
-        vlad.normalize(sums, ("intra", "l2"))
+        vlad.normalize(sums)
 
     def naive_bytes(self) -> float:
         """Size of one image's explicit hypercolumns and of their stacked copy."""

@@ -73,7 +73,7 @@ def finished(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 def small_default(**parameters: Any) -> MicrographClassifier:
-    encoder = default_encoder(image_size=32, n_codewords=4, layer_components=4, n_samples=600)
+    encoder = default_encoder(image_size=32, n_codewords=4, sampling=600)
     return MicrographClassifier(encoder, **parameters)
 
 

@@ -76,7 +76,7 @@ def small_plan(root: Path) -> dict[str, Any]:
     n_good = sum(not mask.any() for mask in masks)
     wires = write(root / "wires", make_nanowire_images(3, size=128, random_state=0)[0])
     return {
-        "encoder": {"weights": "random", "n_samples": 2000},
+        "encoder": {"weights": "random", "sampling": 2000},
         "image_options": {"image_size": 64, "n_codewords": 8},
         "root": str(root),
         "train": files[:16],

@@ -35,7 +35,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 
 def small_encoder(**parameters: Any) -> HypercolumnVLAD:
-    usual = {"weights": "random", "image_size": 32, "n_codewords": 3, "pooled": "unit"}
+    usual = {
+        "weights": "random",
+        "image_size": 32,
+        "n_codewords": 3,
+        "blocks": ("joint", "pooled_unit"),
+    }
     return HypercolumnVLAD(**{**usual, **parameters, "backbone": "tiny"})
 
 

@@ -31,8 +31,9 @@ from benchmarks.papers.luo2021.stages import (
     Clock,
 )
 from hypervlad.backbones import Preprocessing, build_network
-from hypervlad.hypercolumns import feature_maps, prepare
+from hypervlad.encoder.loading import prepare
 from hypervlad.images import read_image
+from hypervlad.vlad import feature_maps
 
 CLASSES = ("cluster", "fiber", "matrix", "matrix-surface")
 TINY = ["encoder__backbone=tiny", "encoder__weights=random", "encoder__image_size=24"]

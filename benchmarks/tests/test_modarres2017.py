@@ -39,7 +39,7 @@ def small_preset(*given: Any, **parameters: Any) -> TransferClassifier:
 
 
 def small_encoder(**parameters: Any) -> Any:
-    return default_encoder(**parameters, image_size=32, n_codewords=4, n_samples=600)
+    return default_encoder(**parameters, image_size=32, n_codewords=4, sampling=600)
 
 
 @pytest.fixture

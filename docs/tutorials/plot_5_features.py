@@ -55,9 +55,8 @@ for kind, images in archive.items():
 # encoders cannot be compared, so save the encoder: the file of features is tied to it. If you have
 # a trained classifier, you can pass the model wherever this page passes the encoder.
 paths = [Path(path) for path in find_images([folder / "archive"])]
-encoder = hypervlad.HypercolumnVLAD(
-    image_size=size, n_codewords=16, batch_size=8, random_state=0
-).fit(paths[::5])
+encoder = hypervlad.HypercolumnVLAD(image_size=size, n_codewords=16, random_state=0)
+encoder.fit(paths[::5])
 encoder.save(folder / "encoder.hvlad")
 print(f"{encoder.n_features_out_:,} features per image")
 

@@ -10,7 +10,7 @@ regions of the specimen.
 
 # %%
 # The codebooks are learned from 40 synthetic TEM images, without their labels. With
-# ``codebook="per_layer"``, K-means finds 24 codewords in each of the five layers that are tapped.
+# ``blocks="per_layer"``, K-means finds 24 codewords in each of the five layers that are tapped.
 
 import matplotlib.pyplot as plt
 
@@ -18,7 +18,7 @@ from hypervlad import HypercolumnVLAD, make_tem_images
 from hypervlad.displays import CodewordMapDisplay
 
 images, labels = make_tem_images(40, random_state=3)
-encoder = HypercolumnVLAD(n_codewords=24, codebook="per_layer", random_state=0).fit(images)
+encoder = HypercolumnVLAD(n_codewords=24, blocks="per_layer", random_state=0).fit(images)
 
 # %%
 # Each column is a layer, named as in the network. Within a column, equal colours are the same

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from hypervlad.hypercolumns import turned
+from hypervlad.vlad import turned
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class MicrographAugmentation:
         return images
 
     def turns(self, n: int, generator: torch.Generator) -> torch.Tensor:
-        """Return n turns as :func:`hypervlad.hypercolumns.turned` numbers them, 0 to 7."""
+        """Return n turns as :func:`hypervlad.vlad.turned` numbers them, 0 to 7."""
         mirrored, upside_down, quarters = torch.rand(3, n, generator=generator)
         turns = torch.zeros(n, dtype=torch.long)
         if self.flips:  # mirrored top to bottom: left to right, then half a turn

@@ -29,7 +29,7 @@ from hypervlad.baselines.training import (
     evaluate,
     trained_tensors,
 )
-from hypervlad.hypercolumns import normalised
+from hypervlad.encoder.loading import normalised
 
 Trainable = Literal["head", "last", "all"]
 

@@ -615,7 +615,6 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     ) -> ImageLoader:
         return ImageLoader(
             image_size=image_size,
-            aspect="square",
             read_options=read_options,
             preprocessing=preprocessing,
             device=check_device(self.device),

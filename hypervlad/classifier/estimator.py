@@ -95,8 +95,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     Parameters
     ----------
     encoder : HypercolumnVLAD, optional
-        If not given, a :class:`HypercolumnVLAD` with ``codebook="both"``, ``turns=2`` (the network
-        runs on each image twice) and ``pooled="unit"``.
+        If not given, :func:`default_encoder`: all blocks, and ``turns=2``, so that the network runs
+        on each image twice.
     boosting : BoostedSoftmaxClassifier or other classifier, optional
         The learner; by default, ``BoostedSoftmaxClassifier(prior="sqrt")``. Its ``class_weight``
         and ``prior`` are for rare classes. Any scikit-learn classifier with ``predict_proba`` can
@@ -885,4 +885,5 @@ def default_encoder(**parameters: Any) -> HypercolumnVLAD:
     >>> default_encoder(image_size=448).turns
     2
     """
-    return HypercolumnVLAD(**{"codebook": "both", "turns": 2, "pooled": "unit", **parameters})
+    blocks = ("joint", "per_layer", "pooled_unit")
+    return HypercolumnVLAD(**{"blocks": blocks, "turns": 2, **parameters})

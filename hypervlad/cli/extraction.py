@@ -73,14 +73,6 @@ def extract(
     jobs: Annotated[
         int, typer.Option(metavar="N", help="Number of processes; -1 for one per core.")
     ] = 1,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Images per batch, in each process; a stopped run loses at most this many. By "
-            "default it depends on their size and the device.",
-        ),
-    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Resume an earlier run that was stopped, if there is one."),
@@ -139,8 +131,6 @@ def extract(
         raise ValueError("--jobs 0: give a number of processes, or -1 for one per core.")
     say_ignored(quiet, [folder], model, output, skipped)
     encoder = load_encoder(model, weights, device=device, cache=cache)
-    if batch_size is not None:
-        encoder.set_params(batch_size=batch_size)
     patterns = {"include": tuple(include or ()), "exclude": tuple(exclude or ())}
     if dry_run:
         plan = plan_extraction(

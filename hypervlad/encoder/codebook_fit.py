@@ -9,17 +9,23 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hypervlad.backbones import TappedNetwork, class_tokens
-from hypervlad.codebook import Codebook, HypercolumnPool, StreamedCodewords, learn_codebook
+from hypervlad.codebook import (
+    Codebook,
+    HypercolumnPool,
+    Sampling,
+    StreamedCodewords,
+    learn_codebook,
+)
 from hypervlad.encoder.encoding import ResultCache, maps_fingerprint, random_pixels
 from hypervlad.encoder.loading import ImageInfo, ImageLoader, LoadedImage, ReadReport
 from hypervlad.encoder.network_source import NetworkSource
 from hypervlad.encoder.parallel import absolute_path, in_order, map_tasks, uses_workers
 from hypervlad.encoder.parameters import EncoderParams
-from hypervlad.hypercolumns import feature_maps, hypercolumns_at
 from hypervlad.images import SkippedImage
 from hypervlad.images.reading import read_in_order
+from hypervlad.vlad import feature_maps, hypercolumns_at
 
-MAX_SAMPLES_PER_IMAGE = 5000
+MAX_SAMPLES_PER_IMAGE = 5000  # random pixels
 MAX_SAMPLED_IMAGES = 1000  # 20 hypercolumns of each fill the default pool; more only cost time
 _MAX_SAMPLES_PER_TASK = 3200  # about 20 MB of a thousand channels
 _WAVE = 4  # tasks per worker
@@ -27,23 +33,20 @@ _WAVE = 4  # tasks per worker
 
 @dataclass(frozen=True, eq=False)
 class CodebookFit:
-    """What a codebook depends on, except the images.
-
-    Attributes
-    ----------
-    params : EncoderParams
-    loader : ImageLoader
-    network : TappedNetwork
-    source : NetworkSource
-        Of the network, for other processes.
-    seed : int
-    """
+    """What a codebook depends on, except the images; the source is for other processes."""
 
     params: EncoderParams
     loader: ImageLoader
     network: TappedNetwork
     source: NetworkSource
     seed: int
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.params.codebook_sampling
+
+    def new_pool(self) -> HypercolumnPool:
+        return HypercolumnPool(self.sampling.n_samples)
 
     def sampling_plan(self, n_images: int) -> tuple[int, list[float]]:
         """Return how many hypercolumns to sample per image, and from what shares of the images.
@@ -52,17 +55,16 @@ class CodebookFit:
         fewer hypercolumns than codewords.
         """
         n_used = min(n_images, MAX_SAMPLED_IMAGES)
-        n_each = min(MAX_SAMPLES_PER_IMAGE, -(-self.params.n_samples // n_used))
+        n_each = min(MAX_SAMPLES_PER_IMAGE, -(-self.sampling.n_samples // n_used))
         return n_each, sorted({n_used / n_images, 1.0})
 
     def from_pool(self, pool: HypercolumnPool, *, start_only: bool = False) -> Codebook:
-        """Return the codebook of a pool of hypercolumns, with the encoder's parameters."""
         return learn_codebook(
             pool.layers(),
             self.params.n_codewords,
-            kind=self.params.codebook,
-            layer_components=self.params.layer_components,
-            scale_layers=self.params.scale_layers,
+            blocks=self.params.blocks,
+            n_components=self.sampling.n_components,
+            is_scaled=self.sampling.is_scaled,
             start_only=start_only,
             n_only_pooled=len(class_tokens(self.network.taps, self.params.backbone)),
             random_state=self.seed,
@@ -76,10 +78,9 @@ FitCodebook: TypeAlias = Callable[[list[Any], CodebookFit], tuple[Codebook, int]
 
 def fit_sampled_codebook(images: list[Any], fit: CodebookFit) -> tuple[Codebook, int]:
     """Return the codebook of these images, and how many could be read."""
-    streamed = fit.params.kmeans == "minibatch"
     pool, position_of, n_images = _filled_pool(images, fit)
-    codebook = fit.from_pool(pool, start_only=streamed)
-    if streamed:
+    codebook = fit.from_pool(pool, start_only=fit.sampling.is_minibatch)
+    if fit.sampling.is_minibatch:
         # One of each different image, in an order that does not depend on that of the list.
         distinct = [images[position_of[key]] for key in sorted(position_of)]
         codebook = _refined(codebook, distinct, fit)
@@ -87,22 +88,16 @@ def fit_sampled_codebook(images: list[Any], fit: CodebookFit) -> tuple[Codebook,
 
 
 def is_chosen(key: str, share: float) -> bool:
-    """Return whether an image is in a random share of all, by its key alone.
-
-    The choice does not depend on the order of images.
-    """
+    """Return whether an image is in a random share of all, by its key alone."""
     return int(key[:8], 16) < share * 2**32
 
 
 def _filled_pool(
     images: list[Any], fit: CodebookFit
 ) -> tuple[HypercolumnPool, dict[str, int], int]:
-    """Sample hypercolumns; return the pool, a position of each distinct image, how many were read.
-
-    Images outside the first share are read again only where it leaves too few hypercolumns.
-    """
+    """Return sampled hypercolumns, a position of each distinct image, how many were read."""
     n_each, shares = fit.sampling_plan(len(images))
-    pool, position_of, n_images = HypercolumnPool(fit.params.n_samples), dict[str, int](), 0
+    pool, position_of, n_images = fit.new_pool(), dict[str, int](), 0
     report = ReadReport(len(images))
     for position, sample in _sampled(images, "codebook", fit, _Plan(n_each, shares[0]), report):
         n_images += 1
@@ -118,7 +113,6 @@ def _filled_pool(
 
 
 def _refined(start: Codebook, images: list[Any], fit: CodebookFit) -> Codebook:
-    """Refine codewords on a sample of every image, in the order given."""
     grid = fit.params.grid
     n_each = MAX_SAMPLES_PER_IMAGE if isinstance(grid, str) else grid
     codewords = StreamedCodewords(start, fit.seed)
@@ -143,7 +137,7 @@ class _Plan:
 
 @dataclass(frozen=True, eq=False)
 class _Sample:
-    """An image's sample: a block (n, C_l) per layer; none if the image was not chosen."""
+    """An image's blocks (n, C_l), one per layer; none if the image was not chosen."""
 
     info: ImageInfo
     key: str
@@ -153,7 +147,6 @@ class _Sample:
 def _sampled(
     images: list[Any], desc: str, fit: CodebookFit, plan: _Plan, report: ReadReport
 ) -> Iterator[tuple[int, _Sample]]:
-    """Sample images in their order, with their positions."""
     task = _SamplingTask(fit.params, fit.loader, fit.source, fit.seed, plan)
     if uses_workers():
         outcomes = _in_workers(task, images)
@@ -164,7 +157,7 @@ def _sampled(
 
 @dataclass(frozen=True, eq=False)
 class _SamplingTask:
-    """How images are sampled, in any process."""
+    """How images are sampled, here or in a worker."""
 
     params: EncoderParams
     loader: ImageLoader
@@ -175,10 +168,9 @@ class _SamplingTask:
     def outcomes(
         self, images: list[Any], network: TappedNetwork, n_threads: int = 0, start: int = 0
     ) -> Generator[_Sample | SkippedImage, None, None]:
-        """Sample images one by one.
+        """Sample images, each as its own batch.
 
-        The last digits of a network's output depend on the other images in the batch, and K-means
-        magnifies them. So each image is its own batch.
+        K-means magnifies the last digits of a network's output, which depend on the batch.
         """
         n_each = self.plan.n_each
         cache = ResultCache(
@@ -211,7 +203,6 @@ class _SamplingTask:
 def _blocks_at_random_pixels(
     image: LoadedImage, network: TappedNetwork, n_each: int, seed: int
 ) -> list[np.ndarray]:
-    """Return some of an image's hypercolumns, a block (n, C_l) per layer."""
     assert image.tensor is not None
     height, width = image.tensor.shape[1:]
     points = random_pixels(seed, image.key, height * width, n_each)
@@ -232,7 +223,6 @@ def _in_workers(
 
 
 def _sample(task: _SamplingTask, chunk: tuple[list[Any], int]) -> list[_Sample | SkippedImage]:
-    """Sample some images in a worker."""
     images, start = chunk
     network = task.source.built_once(task.loader.device)
     return list(task.outcomes(images, network, start=start))

@@ -1,4 +1,4 @@
-"""From batches of prepared images to their vectors, and from a list of images to all of them."""
+"""From a batch of prepared images to their vectors, and from a list of images to all of them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from hypervlad.cache import Cache, Memory, cache_key
 from hypervlad.codebook import Codebook, LayerProjection
 from hypervlad.encoder.loading import Batch, ImageInfo, ImageLoader, LoadedImage, ReadReport
 from hypervlad.encoder.parameters import EncoderParams
-from hypervlad.hypercolumns import feature_maps, hypercolumns_at, turned
 from hypervlad.images import SkippedImage
 from hypervlad.images.reading import image_name
 from hypervlad.lazy_torch import torch, usual_torch
 from hypervlad.modelfile import ModelFileError
 from hypervlad.user_warnings import warn_user
+from hypervlad.vlad import feature_maps, hypercolumns_at, turned
 from hypervlad.wording import counted, name_some, reason_of, verb
 
 # Part of every key: increase it when the vectors or samples of an image change.
-ENCODING_VERSION = 2
+ENCODING_VERSION = 3
 
 
 class ResultCache:
@@ -37,10 +37,9 @@ class ResultCache:
     fingerprint : mapping
         Everything that a result depends on except the image, JSON-able.
     run : str, optional
-        Name of an extraction that may be interrupted and resumed: results kept under a name are
-        not found under the same name. The last digits of a network's output depend on the other
-        images in the batch, so an image whose batch was interrupted must not be found when the
-        batch is computed again.
+        Name of an extraction. Results kept under a name are not found under the same name: their
+        last digits depend on the other images in the batch, which is computed again as a whole if
+        it was interrupted.
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class ResultCache:
         self._run = run
 
     def find(self, key: str) -> Any:
-        """Return an image's result, or None."""
         if self._cache is None:
             return None
         kept = self._cache.find(self._key(key))
@@ -62,7 +60,6 @@ class ResultCache:
         return None if of_this_run else result
 
     def keep(self, key: str, result: Any) -> None:
-        """Keep an image's result."""
         if self._cache is not None:
             self._cache.keep(self._key(key), (self._run, result))
 
@@ -72,12 +69,10 @@ class ResultCache:
 
 def maps_fingerprint(params: EncoderParams, preprocessing: Preprocessing) -> dict[str, Any]:
     """Return what feature maps depend on, except the image and the weights."""
-    # Each image's own pixel size is in its key: see hypervlad.encoder.loading.image_key.
-    scale = {} if params.pixel_size is None else {"pixel_size": params.pixel_size}
-    return scale | {
+    return {
         "version": ENCODING_VERSION,
         "network": architecture(get_backbone(params.backbone)),
-        "size": [params.image_size, params.aspect],
+        "size": [params.image_size, params.pixel_size],
         "preprocessing": preprocessing.to_dict(),
     }
 
@@ -134,7 +129,6 @@ class EncodedImages:
         Returns
         -------
         ndarray of shape (n_images, ...)
-            Of the values' type; the values themselves if no image was skipped.
         """
         found = self.vectors if values is None else np.asarray(values)
         if not self.skipped:
@@ -160,10 +154,6 @@ class EncodedImages:
         ------
         ImageReadError
             If no image could be read.
-
-        Warns
-        -----
-        SkippedImagesWarning, UnknownPixelSizeWarning, UserWarning
         """
         self.report.warn()
         for warning in self._blank_warnings:
@@ -193,13 +183,7 @@ class NotFiniteError(ValueError):
 
 
 def check_finite(values: np.ndarray, images: Sequence[Any]) -> np.ndarray:
-    """Return the rows (n, ...) computed from n images.
-
-    Raises
-    ------
-    NotFiniteError
-        If some are not finite; the message names the first image.
-    """
+    """Return rows (n, ...) computed from n images; a NotFiniteError if some are not finite."""
     invalid = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
     if len(invalid):
         raise NotFiniteError(
@@ -221,18 +205,12 @@ def encode_images(
 
     Parameters
     ----------
-    images : list of n paths and arrays
+    images : list of paths and arrays
     loader : ImageLoader
     compute : callable
         From a batch to its vectors (B, n_features).
     n_features : int
     cache : ResultCache, optional
-        Where vectors are looked up and kept.
-
-    Raises
-    ------
-    ImageReadError
-        At the first image that cannot be read, unless the loader's ``on_error`` is "skip".
     """
     find = None if cache is None else cache.find
     report = ReadReport(len(images))
@@ -248,16 +226,9 @@ def encode_loaded(
     n_features: int,
     cache: ResultCache | None = None,
 ) -> EncodedImages:
-    """Compute the vectors of images that were loaded, as `encode_images` does.
+    """Compute the vectors of loaded images, with their positions, as `encode_images` does.
 
-    Parameters
-    ----------
-    loaded : iterable of (int, LoadedImage)
-        With positions, in their order.
-    report : ReadReport
-        Complete when the last image was loaded.
-    loader, compute, n_features, cache
-        As in `encode_images`.
+    The report is complete when the last image was loaded.
     """
     vectors = np.empty((report.n_images, n_features), dtype=np.float32)
     info: dict[int, ImageInfo] = {}
@@ -296,32 +267,17 @@ def encode_loaded(
 
 @dataclass(frozen=True)
 class BatchEncoder:
-    """How batches become vectors.
-
-    Attributes
-    ----------
-    network : TappedNetwork
-    codebook : TorchCodebook
-    grid, turns, pooled
-        As in :class:`hypervlad.HypercolumnVLAD`.
-    normalize : sequence of str
-        Steps of normalisation.
-    seed : int
-        Chooses pixels where ``grid`` is a number.
-    """
+    """How batches become vectors; the seed chooses pixels where ``grid`` is a number."""
 
     network: TappedNetwork
     codebook: TorchCodebook
-    grid: str | int
-    turns: int
-    pooled: bool | str
-    normalize: Sequence[vlad.Normalization]
+    params: EncoderParams
     seed: int
 
     @usual_torch()
     def __call__(self, batch: Batch) -> np.ndarray:
         """Return the vectors of a batch, (B, n_features)."""
-        copies = (turned(batch.tensors, turn) for turn in range(self.turns))
+        copies = (turned(batch.tensors, turn) for turn in range(self.params.turns))
         return self.of_maps(
             ((feature_maps(self.network, images), images.shape[2:]) for images in copies),
             batch.keys,
@@ -332,40 +288,34 @@ class BatchEncoder:
         copies: Iterable[tuple[list[torch.Tensor], Sequence[int]]],
         keys: Sequence[str],
     ) -> np.ndarray:
-        """Return the vectors of images from the feature maps of their turned copies.
-
-        Parameters
-        ----------
-        copies : iterable of (list of Tensor, sequence of int)
-            Of each copy in turn, its feature maps (B, h_l, w_l, C_l) and its height and width.
-        keys : sequence of B str
-        """
+        """Return the vectors of B images from the feature maps and the size of each turned copy."""
         statistics = (self._statistics(raw, size, keys) for raw, size in copies)
         sums, means = next(statistics)
         for more_sums, more_means in statistics:
             sums = [total + more for total, more in zip(sums, more_sums, strict=True)]
             means = means + more_means
-        parts = [vlad.normalize(part, self.normalize) for part in self.codebook.by_kind(sums)]
-        pooled = finish_pooled(means / self.turns, self.pooled)
+        parts = [vlad.normalize(part) for part in self.codebook.by_kind(sums)]
+        pooled = finish_pooled(means / self.params.turns, self.params)
         return torch.cat([*parts, pooled], dim=1).cpu().numpy()
 
     def _statistics(
         self, raw: list[torch.Tensor], image_size: Sequence[int], keys: Sequence[str]
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return the residual sums and the pooled features of one copy."""
-        size = (image_size[0], image_size[1])
-        means = self.codebook.pooled(raw) if self.pooled else raw[0].new_zeros(len(keys), 0)
+        size, grid = (image_size[0], image_size[1]), self.params.grid
+        is_pooled = self.params.is_pooled
+        means = self.codebook.pooled(raw) if is_pooled else raw[0].new_zeros(len(keys), 0)
         maps = self.codebook.project(raw)
-        if isinstance(self.grid, str):
-            return self.codebook.dense_sums(maps, self.grid, size), means
+        if isinstance(grid, str):
+            return self.codebook.dense_sums(maps, grid, size), means
         n_pixels = size[0] * size[1]
-        points = [random_pixels(self.seed, key, n_pixels, self.grid) for key in keys]
+        points = [random_pixels(self.seed, key, n_pixels, grid) for key in keys]
         return self.codebook.sampled_sums(maps, points, size), means
 
 
-def finish_pooled(means: torch.Tensor, pooled: bool | str) -> torch.Tensor:
-    """Return averages (n, channels) as the parameter `pooled` wants them."""
-    if pooled != "unit":
+def finish_pooled(means: torch.Tensor, params: EncoderParams) -> torch.Tensor:
+    """Return averages (n, channels), divided by their length for the block "pooled_unit"."""
+    if not params.has_unit_averages:
         return means
     lengths: torch.Tensor = torch.linalg.vector_norm(means, dim=1, keepdim=True)
     return means / lengths.clamp_min(1e-12)
@@ -383,12 +333,7 @@ def random_pixels(seed: int, key: str, n_pixels: int, n_wanted: int) -> np.ndarr
 class TorchCodebook:
     """The arrays of a :class:`Codebook` as tensors on a device.
 
-    Parameters
-    ----------
-    codebook : Codebook
-    device : torch.device
-    fused : bool, default=False
-        Whether numba sums the residuals, about twice as fast.
+    ``fused`` says whether numba sums the residuals, about twice as fast.
     """
 
     def __init__(self, codebook: Codebook, device: torch.device, fused: bool = False) -> None:
@@ -398,18 +343,14 @@ class TorchCodebook:
         self.layers = [_Projection(projection, device) for projection in every]
 
     def project(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Apply each layer's affine step at the layer's own resolution: (B, h_l, w_l, d_l).
-
-        Layers without codewords, the last ones, are left out.
-        """
+        """Apply each layer's affine step: (B, h_l, w_l, d_l) of the layers with codewords."""
         pairs = list(zip(self.layers, maps, strict=True))
         return [project(layer) for project, layer in pairs[: len(self._codebook.projections)]]
 
     def pooled(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Average each channel of maps (B, h_l, w_l, C_l) over the image: (B, sum of C_l).
+        """Average each channel, standardised, over the image: (B, sum of C_l).
 
-        Relative to the channel's mean over pixels, in units of its standard deviation, and divided
-        by the root of the number of channels, so that the vector is about as long as one of VLAD.
+        Divided by the root of the number of channels, to be about as long as a vector of VLAD.
         """
         parts = [layer.average(m) for layer, m in zip(self.layers, maps, strict=True)]
         means = torch.cat(parts, dim=1)
@@ -418,7 +359,6 @@ class TorchCodebook:
     def grid_size(
         self, maps: Sequence[torch.Tensor], grid: str, image_size: Sequence[int]
     ) -> tuple[int, int]:
-        """Return height and width of the grid "finest" or "image"."""
         if grid == "image":
             return int(image_size[0]), int(image_size[1])
         return max(layer.shape[1] for layer in maps), max(layer.shape[2] for layer in maps)
@@ -426,7 +366,7 @@ class TorchCodebook:
     def dense_sums(
         self, maps: list[torch.Tensor], grid: str, image_size: Sequence[int]
     ) -> list[torch.Tensor]:
-        """Return the residual sums (B, K, D) of every codebook over a whole grid."""
+        """Return the residual sums (B, K, D) of every codebook over a grid."""
         dense_residual_sums = _fused_sums() if self._fused else vlad.dense_residual_sums
         sums = []
         for part, words in self.blocks(maps):
@@ -504,7 +444,6 @@ class _Projection:
         return self.standardised(layer.mean(dim=(1, 2)))
 
     def standardised(self, layer: torch.Tensor) -> torch.Tensor:
-        """Standardise each channel at every cell, as `average` does."""
         self._check_channels(layer)
         return (layer - self.mean) / self.std
 
@@ -517,7 +456,6 @@ class _Projection:
         return flat.view(*layer.shape[:-1], -1)
 
     def _check_channels(self, layer: torch.Tensor) -> None:
-        """Raise a ModelFileError unless a layer has the channels of the codebook from a file."""
         if layer.shape[-1] != len(self.mean):
             raise ModelFileError(
                 f"the codebook is for a layer of {len(self.mean)} channels, but that of the "

@@ -16,7 +16,6 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad import vlad
 from hypervlad.backbones import (
     Preprocessing,
     TappedNetwork,
@@ -49,130 +48,90 @@ from hypervlad.encoder.network_source import (
     portable_weights,
 )
 from hypervlad.encoder.parallel import absolute_path
-from hypervlad.encoder.parameters import CONSTRAINTS, EncoderParams
-from hypervlad.encoder.runtime import (
+from hypervlad.encoder.parameters import (
+    CONSTRAINTS,
+    Block,
+    EncoderParams,
     Runtime,
-    automatic_runtime,
+    check_blocks,
     check_installed,
-    has_much_to_do,
 )
-from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import check_image_list
 from hypervlad.images.options import check_read_options
 from hypervlad.lazy_torch import usual_torch
+from hypervlad.vlad import feature_maps
 from hypervlad.workload import announced
 
 _BACKBONE = "backbone."  # before the names of the network's tensors in a model file
-_RUN_PARAMETERS = ("batch_size", "n_jobs", "on_error", "runtime")  # may change after `fit`
+_RUN_PARAMETERS = ("n_jobs", "on_error", "runtime")  # may change after `fit`
 
 
 class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
     """Encode micrographs as VLAD over the hypercolumns of a pretrained network.
 
-    A convolutional network gives every position of an image a hypercolumn, a K-means codebook
-    assigns each hypercolumn to a codeword, and the residuals to the codewords, summed over the
-    image, are its vector. The network passes over each image once; the dense sums cost a fraction
-    of that.
+    The features of several layers at each position of an image are assigned to the codewords of a
+    K-means codebook; the residuals, summed over the image, are its vector. The network passes over
+    each image once.
 
     Parameters
     ----------
     backbone : str, default="mobilenet_v2"
-        A network by name: see :func:`hypervlad.backbones.backbone_names`. Any network of timm is
-        ``"timm/NAME"``, such as ``"timm/vit_small_patch14_dinov2.lvd142m"``, with
-        ``pip install "hypervlad[timm]"``.
+        A network of :func:`hypervlad.backbones.backbone_names`, or of timm as ``"timm/NAME"``
+        (``pip install "hypervlad[timm]"``).
     weights : {"pretrained", "micronet", "image-micronet", "random"} or path, default="pretrained"
-        "pretrained" was published with the network, "micronet" was trained on micrographs,
-        "image-micronet" on ImageNet and then on micrographs: see
-        :func:`hypervlad.backbones.find_weights`. A path names a .safetensors or .pth state dict
-        with the keys of torchvision or timm, possibly after ``module.`` or ``encoder.``, or a
-        folder with a file ``model.safetensors`` or ``pytorch_model.bin``; the head may be missing,
-        and float16 is accepted. "random" is always the same random network.
+        See :func:`hypervlad.backbones.find_weights`. A path names a state dict (.safetensors, .pth)
+        with the keys of torchvision or timm, or a folder with ``model.safetensors`` or
+        ``pytorch_model.bin``. "random" is always the same random network.
     taps : sequence of str or int, optional
         Layers that make the hypercolumn: see :func:`hypervlad.backbones.tap_names`. By default one
-        for each resolution of the network, or four over the depth of a transformer, and with
-        ``pooled`` its last class token, BLOCK.class: such taps come last and have no codewords.
-        Blocks of networks of timm may be given by number.
+        for each resolution, or four over the depth of a transformer and, if channels are pooled,
+        its last class token.
     image_size : int or None, default=224
-        Side in pixels, at most 2048, of the square that images are resized to; with
-        ``aspect="own"`` the square root of the area. None: images keep their own size; memory then
-        grows with the largest.
-    aspect : {"square", "own"}, default="square"
-        Stretch images to a square, or keep their proportions.
+        Side in pixels, at most 2048, of the square that images are stretched to. None: images keep
+        their own size; memory then grows with the largest.
     pixel_size : float or None, default=None
-        Nanometres per pixel that images are resampled to, so that a tube of 20 nm is equally wide
-        in all of them; ``image_size`` and ``aspect`` then apply only to images of unknown pixel
-        size, such as arrays, and one warning names these. None: they apply to all images. A value
-        near the coarsest of the files is a good choice: enlarging brings no detail back. An image
-        that would have a side below the network's minimum (32 for most) or more than 2048 x 2048
-        pixels counts as unreadable.
+        Nanometres per pixel that images are resampled to; ``image_size`` then applies only to
+        images of unknown pixel size, and one warning names these. An image that would have a side
+        below the network's minimum or more than 2048 x 2048 pixels counts as unreadable.
     grid : {"finest", "image", "own"} or int, default="finest"
         Where hypercolumns are taken: at each position of the finest tap, at each pixel of the
-        resized image, at each layer's own positions (``codebook="per_layer"`` only), or at this
-        many random pixels, at most 262,144. With ``codebook="both"`` a name applies to the joint
-        codebook, a number to all.
+        resized image, at each layer's own positions (``blocks="per_layer"`` only), or at this many
+        random pixels, at most 262,144. Beside a joint codebook, the layers' own codewords are
+        assigned at each layer's own positions, unless this is a number.
     turns : {1, 2, 4, 8}, default=1
         Copies of an image, turned by right angles (for 8, mirrored too), whose residuals are
-        summed before normalisation: 4 makes vectors invariant to rotation by right angles, 8 also
-        to mirroring; 2 brings most of the gain. Each copy costs a pass of the network.
+        summed before normalisation. Each copy costs a pass of the network.
     n_codewords : int, default=64
-        K, of a joint codebook or of each layer's.
-    codebook : {"joint", "per_layer", "both"}, default="joint"
-        One codebook over the stacked layers, or one for each layer. With "both", the vectors are
-        normalised separately and concatenated; with a named ``grid``, the layers' own codewords are
-        then assigned at each layer's own positions, which costs little; with a number, all
-        codewords are assigned at the same random pixels.
-    layer_components : int or None, default=32
-        Principal components kept of each layer; None keeps every channel.
-    scale_layers : bool, default=True
-        Divide each layer by its total standard deviation. Otherwise a few layers dominate a joint
-        codebook: the first three of VGG-16, the last one of MobileNetV2.
-    kmeans : {"lloyd", "minibatch"}, default="lloyd"
-        "lloyd" learns the codewords from ``n_samples`` hypercolumns at once. "minibatch" starts
-        from those and reads the images once more, in the order of their digests, for minibatch
-        K-means over 5,000 random pixels of every one (or the ``grid`` if it is a number): no
-        image is left out, and memory stays bounded.
-    normalize : sequence of {"intra", "power", "l2"} or None, default=("intra", "l2")
-        Steps, in this order. "intra": each codeword's block to unit length; "power": signed square
-        root of each value; "l2": the whole vector to unit length. None leaves the sums unchanged.
-    pooled : bool or "unit", default=False
-        Append every channel's average over the image, standardised by its mean and standard
-        deviation over pixels. It keeps what VLAD over a few cells loses of the deepest layer.
-        "unit": the averages of an image are divided by their length. Whole images are then
-        classified better from few examples; windows with and without defects, which also differ in
-        that length, are not.
-    n_samples : int, default=20_000
-        Hypercolumns that the codebook is learnt from, of about a thousand images at most. Memory
-        is about twice 4 bytes x channels x this (for the default network 0.25 GB). With
-        ``kmeans="minibatch"``, they give the means, the components and the initial codewords.
+        Of the joint codebook, or of each layer's.
+    blocks : sequence of str, or str, default=("joint",)
+        What a vector consists of. "joint": VLAD of one codebook over the stacked layers;
+        "per_layer": of a codebook for each layer; "pooled": each channel's average over the image,
+        standardised; or "pooled_unit": the same, divided by its length.
+    sampling : int or {"windows", "luo2021", "anyloc"}, default=20_000
+        Hypercolumns that the codebook is learnt from, of about a thousand images at most, by
+        K-means in at most 32 principal components of each layer, which is scaled to unit variance.
+        "windows": 16 components; "anyloc": all channels, unscaled; "luo2021": the same, then
+        minibatch K-means over 5,000 pixels of every image (or ``grid`` if it is a number).
     read_options : dict or ReadOptions, optional
         How files become pixels: see :class:`hypervlad.images.ReadOptions`.
     memory : None, str or joblib.Memory, default=None
-        A private, trusted folder (it holds pickles) that caches image vectors and the samples that
-        a codebook is learnt from; a file is not read again if its path, size and
-        modification time are known.
-    batch_size : int or "auto", default="auto"
-        Images per batch; "auto" depends on their size and the device. It changes only the last
-        digits of the vectors.
+        A private, trusted folder (it holds pickles) that caches vectors and samples; files whose
+        path, size and modification time are known are not read again.
     device : str, default="auto"
         "auto" is "cuda" if there is a GPU, else "cpu".
     runtime : {"auto", "torch", "openvino"}, default="auto"
-        What runs the network, and sums the residuals, on a CPU. "torch": torch alone. "openvino"
-        (``pip install "hypervlad[openvino]"``) runs the network about twice as fast for most
-        networks, after a second or two in which it is converted; numba, if installed
-        (``pip install "hypervlad[fast]"``), sums the residuals. Both change only the last digits
-        of the vectors. Where OpenVINO cannot convert a network, torch runs it, with a warning.
-        "auto" chooses them if they are installed and the call has much to do (8 megapixels: 170
-        images at 224 pixels, or half as many with ``turns=2``), OpenVINO only if it was faster for
-        networks of this kind. Earlier calls do not matter.
+        What runs the network on a CPU. "openvino" (``pip install "hypervlad[openvino]"``) takes a
+        second or two to convert it; numba, if installed, then sums the residuals. Only the last
+        digits of vectors depend on it. "auto" chooses them where they are installed and faster, for
+        calls of more than 8 megapixels (170 images at 224 pixels).
     n_jobs : int or None, default=None
         Threads that read images ahead of the network; None is two.
     random_state : int, RandomState or None, default=None
-        Seeds K-means and the choice of pixels. The choice of pixels of an image depends only on the
-        seed and the image's digest (with ``pixel_size``, also on its pixel size), not on the other
-        images.
+        Seeds K-means and the choice of pixels, which for an image depends only on the seed and the
+        image.
     on_error : {"raise", "skip"}, default="raise"
         With "skip", unreadable images are left out of ``fit`` and become rows of NaN in
-        ``transform``; one warning lists them. See also :meth:`encode`.
+        ``transform``; one warning lists them.
     verbose : bool, default=False
         Show progress bars.
 
@@ -182,8 +141,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Projections and codewords, plain arrays.
     fitted_params_ : EncoderParams
         The parameters that decide a vector, as they were in ``fit``. If set later, they take
-        effect at the next ``fit``; `weights`, which must be the same ones, `memory`, `batch_size`,
-        `device`, `runtime`, `n_jobs`, `on_error` and `verbose` take effect at once.
+        effect at the next ``fit``; `weights`, `memory`, `device`, `runtime`, `n_jobs`, `on_error`
+        and `verbose` take effect at once.
     taps_ : tuple of str
     preprocessing_ : Preprocessing
     weights_digest_ : str
@@ -216,8 +175,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         "seed_": Value(int, Integer(0, 2**32 - 1)),
         "n_images_": Value(int, Integer()),
     }
-    # What belongs to this machine and this run, not to the model.
-    _unsaved_parameters = ImageEstimator._unsaved_parameters | {"batch_size", "runtime"}
+    _unsaved_parameters = ImageEstimator._unsaved_parameters | {"runtime"}
+    _batch_size: int | None = None  # tests set it
 
     codebook_: Codebook
     fitted_params_: EncoderParams
@@ -234,21 +193,14 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         weights: str | os.PathLike[str] = "pretrained",
         taps: Sequence[str | int] | None = None,
         image_size: int | None = 224,
-        aspect: Literal["square", "own"] = "square",
         pixel_size: float | None = None,
         grid: Literal["finest", "image", "own"] | int = "finest",
         turns: Literal[1, 2, 4, 8] = 1,
         n_codewords: int = 64,
-        codebook: Literal["joint", "per_layer", "both"] = "joint",
-        layer_components: int | None = 32,
-        scale_layers: bool = True,
-        kmeans: Literal["lloyd", "minibatch"] = "lloyd",
-        normalize: Sequence[vlad.Normalization] | None = ("intra", "l2"),
-        pooled: bool | Literal["unit"] = False,
-        n_samples: int = 20_000,
+        blocks: Block | Sequence[Block] = ("joint",),
+        sampling: int | Literal["windows", "luo2021", "anyloc"] = 20_000,
         read_options: Mapping[str, Any] | None = None,
         memory: str | os.PathLike[str] | joblib.Memory | None = None,
-        batch_size: int | Literal["auto"] = "auto",
         device: str = "auto",
         runtime: Literal["auto", "torch", "openvino"] = "auto",
         n_jobs: int | None = None,
@@ -260,21 +212,14 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         self.weights = weights
         self.taps = taps
         self.image_size = image_size
-        self.aspect = aspect
         self.pixel_size = pixel_size
         self.grid = grid
         self.turns = turns
         self.n_codewords = n_codewords
-        self.codebook = codebook
-        self.layer_components = layer_components
-        self.scale_layers = scale_layers
-        self.kmeans = kmeans
-        self.normalize = normalize
-        self.pooled = pooled
-        self.n_samples = n_samples
+        self.blocks = blocks
+        self.sampling = sampling
         self.read_options = read_options
         self.memory = memory
-        self.batch_size = batch_size
         self.device = device
         self.runtime = runtime
         self.n_jobs = n_jobs
@@ -283,10 +228,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         self.verbose = verbose
 
     def fit(self, images: Sequence[Any], y: object = None) -> HypercolumnVLAD:
-        """Learn the codebook.
-
-        Within ``joblib.parallel_config``, with several jobs or a cluster, its workers read the
-        images and send back samples of hypercolumns.
+        """Learn the codebook, in the workers of ``joblib.parallel_config`` if there are several.
 
         Parameters
         ----------
@@ -304,11 +246,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             Unusable parameters, or too few hypercolumns for the codebook.
         ImageReadError
             If an image cannot be read or resampled to ``pixel_size``; the message names it.
-
-        Warns
-        -----
-        UnknownPixelSizeWarning
-            With ``pixel_size``, once, if the pixel size of some images is not known.
         """
         return self.fit_checked(check_image_list(images))
 
@@ -316,30 +253,20 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     def fit_checked(
         self, images: list[Any], fit_codebook: FitCodebook = fit_sampled_codebook
     ) -> HypercolumnVLAD:
-        """Do the same as :meth:`fit`, for estimators that have an encoder.
-
-        Parameters
-        ----------
-        images : list
-            From ``hypervlad.images.check_image_list``.
-        fit_codebook : callable, optional
-            From images and a CodebookFit to a codebook and the number of images read.
-
-        Returns
-        -------
-        self
-        """
+        """Do the same as :meth:`fit` for a list from `check_image_list`."""
         self.check_parameters()
         params = EncoderParams.of(self.get_params(deep=False))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         backbone = get_backbone(self.backbone)
         taps = self.taps
         if taps is None:
-            taps = backbone.taps + (backbone.class_tokens[-1:] if self.pooled else ())
+            taps = backbone.taps + (backbone.class_tokens[-1:] if params.is_pooled else ())
         network = build_network(self.backbone, self.weights, taps, check_device(self.device))
         tokens = class_tokens(network.taps, self.backbone)
-        if tokens and not self.pooled:
-            raise ValueError(f"{tokens[0]!r} can only be pooled: set pooled=True, or leave it out")
+        if tokens and not params.is_pooled:
+            raise ValueError(
+                f"{tokens[0]!r} can only be pooled: add 'pooled' to blocks, or leave it out"
+            )
         if len(tokens) == len(network.taps):
             raise ValueError(f"{tokens[0]!r} has no map: give at least one other tap")
         loader = self._loader(params, backbone.preprocessing)
@@ -371,8 +298,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Returns
         -------
         hypervlad.encoder.EncodedImages
-            Vectors of the images that could be read, and their positions, digests, shapes and pixel
-            sizes; the skipped images with the reasons.
 
         Raises
         ------
@@ -408,19 +333,13 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Returns
         -------
         ndarray of shape (n, n_features), float32
-            The blocks of :attr:`feature_blocks`: for a joint codebook K blocks of D values; for one
-            codebook per layer, those of the first layer, then those of the second, and so on; the
-            pooled channels. The row of a skipped image is NaN.
+            The blocks of :attr:`feature_blocks`, codeword by codeword, layer by layer. The row of a
+            skipped image is NaN.
 
         Raises
         ------
         ImageReadError
             As :meth:`encode`; also if no image can be read.
-
-        Warns
-        -----
-        SkippedImagesWarning, UnknownPixelSizeWarning
-            Once each, with the images skipped and those whose pixel size is not known.
         """
         encoded = self.encode(images)
         encoded.warn()
@@ -437,10 +356,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Returns
         -------
         ndarray of int, shape (n_codebooks, H, W)
-            One map for ``codebook="joint"``, one per layer for "per_layer", and for "both" the
-            joint one before those of the layers. All are on the finest tap's positions, or on the
-            resized image's pixels for ``grid="image"``, also where ``transform`` assigns a
-            layer's codewords at the layer's own positions or at random pixels.
+            One map for the joint codebook, then one per layer, on the finest tap's positions, or
+            on the resized image's pixels for ``grid="image"``.
 
         Raises
         ------
@@ -463,7 +380,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             blocks["joint"] = self.codebook_.joint.size
         if self.codebook_.per_layer:
             blocks["per_layer"] = sum(words.size for words in self.codebook_.per_layer)
-        if self.fitted_params_.pooled:
+        if self.fitted_params_.is_pooled:
             blocks["pooled"] = self.codebook_.n_pooled
         return blocks
 
@@ -485,8 +402,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             "taps": list(self.taps_),
             "grid": params.grid if isinstance(params.grid, str) else [params.grid, self.seed_],
             "turns": params.turns,
-            "pooled": params.pooled,
-            "normalize": list(params.normalize),
+            "blocks": list(params.blocks),
         }
 
     @usual_torch()
@@ -506,8 +422,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Returns
         -------
         ImageEvidence
-            On the positions of the finest tap, or on the resized image's pixels where ``grid`` is
-            "image" or a number.
 
         Raises
         ------
@@ -540,20 +454,21 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         minimum, most = backbone.preprocessing.minimum_size, backbone.maximum_size
         sides: Alternatives = [Integer(minimum, most or MAX_SIDE)]
         check_value("image_size", self.image_size, sides if most else [*sides, None])
-        if most and (self.aspect == "own" or self.pixel_size is not None):
+        if most and self.pixel_size is not None:
             raise ValueError(
                 f"{self.backbone!r} takes images of at most {most} x {most} pixels: leave out "
-                'pixel_size, and set aspect="square", or choose another network'
+                "pixel_size, or choose another network"
             )
+        check_blocks(self.blocks)
         if self.pixel_size is not None and check_read_options(self.read_options).reduced:
             raise ValueError(
                 "reduced=True decodes images for a fixed image_size, but pixel_size resamples them "
                 "to a common scale; leave one of the two out"
             )
-        if self.grid == "own" and self.codebook != "per_layer":
+        if self.grid == "own" and "joint" in self.blocks:
             raise ValueError(
                 'grid="own" assigns each layer at its own resolution, which only '
-                'codebook="per_layer" can do; a joint codebook needs one grid for all layers: '
+                'blocks="per_layer" can do; a joint codebook needs one grid for all layers: '
                 '"finest", "image" or a number of random pixels'
             )
         check_installed(self.runtime)
@@ -561,7 +476,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             check_device(self.device)
 
     def _parameters_to_save(self) -> dict[str, Any]:
-        """Return the parameters used in ``fit``, not those set since, and ``on_error``."""
+        # Those used in `fit`, not those set since.
         given = super()._parameters_to_save()
         given |= {"weights": portable_weights(self.weights), "taps": list(self.taps_)}
         return given | {k: to_json(v) for k, v in vars(self.fitted_params_).items()}
@@ -579,13 +494,12 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         self.codebook_.check(
             len(self.taps_) - n_class_tokens,
             params.n_codewords,
-            params.codebook,
-            params.layer_components,
+            params.blocks,
+            params.codebook_sampling.n_components,
             n_class_tokens,
         )
 
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
-        """Return the fitted encoder as a JSON-able header and named arrays."""
         if include_backbone:
             check_may_be_included(self.fitted_params_.backbone, self.weights)
         header, arrays = super().to_state(include_backbone=include_backbone)
@@ -596,7 +510,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Undo :meth:`to_state`."""
         weights, rest = Arrays(), Arrays()
         for name, array in arrays.items():
             kind = weights if name.startswith(_BACKBONE) else rest
@@ -619,29 +532,18 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         params, network = self.fitted_params_, self.network()
         fused = (
             network.device.type == "cpu"
-            and (self.runtime == "openvino" or has_much_to_do(params))
+            and (self.runtime == "openvino" or params.has_much_to_do())
             and self.runtime != "torch"
             and find_spec("numba") is not None
         )
-        return BatchEncoder(
-            network,
-            TorchCodebook(self.codebook_, network.device, fused),
-            params.grid,
-            params.turns,
-            params.pooled,
-            params.normalize,
-            self.seed_,
-        )
+        codebook = TorchCodebook(self.codebook_, network.device, fused)
+        return BatchEncoder(network, codebook, params, self.seed_)
 
     def network(self) -> TappedNetwork:
         """Return the network on ``device``, built when first needed.
 
-        What runs it depends on ``runtime`` and on how many images are `announced`.
-
-        Raises
-        ------
-        WeightsNotFoundError
-            If its weights are not found here, or are not those of ``fit``.
+        What runs it depends on ``runtime`` and on how many images are `announced`. A
+        WeightsNotFoundError if its weights are not found, or are not those of ``fit``.
         """
         device = check_device(self.device)
         network: TappedNetwork | None = getattr(self, "_tapped_network", None)
@@ -650,7 +552,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         return network.run_by(self._runtime(self.fitted_params_))
 
     def _runtime(self, params: EncoderParams) -> Runtime:
-        return automatic_runtime(params) if self.runtime == "auto" else self.runtime
+        return params.automatic_runtime() if self.runtime == "auto" else self.runtime
 
     def network_source(self) -> NetworkSource:
         """Return what another process needs to build the same network."""
@@ -659,13 +561,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         return NetworkSource(backbone, weights, self.taps_, self.weights_digest_)
 
     def portable_copy(self, memory: Memory = None) -> HypercolumnVLAD:
-        """Return a fitted copy for other processes: with absolute paths; it shares the network.
-
-        Parameters
-        ----------
-        memory : None, str or joblib.Memory, default=None
-            In place of the encoder's own, if given.
-        """
+        """Return a fitted copy for other processes, with absolute paths; it shares the network."""
         own = copy.copy(self)
         if (network := getattr(self, "_tapped_network", None)) is not None:
             own._tapped_network = network
@@ -683,13 +579,12 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     ) -> ImageLoader:
         return ImageLoader(
             image_size=params.image_size,
-            aspect=params.aspect,
             preprocessing=preprocessing,
             pixel_size=params.pixel_size,
             read_options=params.read_options,
             memory=absolute_memory(self.memory),
             verify=verify,
-            batch_size=self.batch_size,
+            batch_size=self._batch_size,
             device=check_device(self.device),
             n_jobs=self.n_jobs,
             on_error=self.on_error,

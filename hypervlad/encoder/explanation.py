@@ -6,9 +6,8 @@ element, so
 
     <w, v> = sum_p e(p),     e(p) = <u_a(p), x_p - c_a(p)>,     u_k = w_k g_k
 
-and a pooled channel is a mean over its layer's cells. Nothing here is an approximation: the
-evidence of all positions adds up to the linear function, for every kind of codebook, grid,
-normalisation and number of turned copies.
+and a pooled channel is a mean over its layer's cells. The evidence of all positions adds up to the
+linear function exactly, for all blocks, grids and numbers of turned copies.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ import numpy as np
 from hypervlad import vlad
 from hypervlad.encoder.encoding import BatchEncoder, finish_pooled, random_pixels
 from hypervlad.encoder.loading import Batch
-from hypervlad.hypercolumns import (
+from hypervlad.lazy_torch import torch
+from hypervlad.vlad import (
     feature_maps,
     hypercolumns_at,
     resample_preserving_sum,
     turned,
     turned_back,
 )
-from hypervlad.lazy_torch import torch
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +86,7 @@ def image_evidence(
         On the positions of the finest tap, or on the resized image's pixels where ``grid`` is
         "image" or a number.
     """
-    copies = [_Copy(encode, batch, turn) for turn in range(encode.turns)]
+    copies = [_Copy(encode, batch, turn) for turn in range(encode.params.turns)]
     size = copies[0].size
     sums = _added([copy.sums() for copy in copies])
     vector, factor = _normalised(encode, sums)
@@ -101,9 +100,9 @@ def image_evidence(
             [copy.evidence(number, block, size, wanted) for copy in copies]
         )
         by_place |= {(name, word): maps for word, maps in zip(wanted, each, strict=True)}
-    if encode.pooled:
+    if encode.params.is_pooled:
         means = _added([[copy.pooled()] for copy in copies])[0] / len(copies)
-        pooled = finish_pooled(means, encode.pooled)[0]
+        pooled = finish_pooled(means, encode.params)[0]
         of_channels = directions[:, len(factor) :] * _factors(pooled, means[0]) / len(copies)
         blocks["pooled"] = _added([[c.pooled_evidence(of_channels, size)] for c in copies])[0]
         vector = torch.cat([vector, pooled])
@@ -127,16 +126,16 @@ class _Copy:
         self._turn, self._codebook = turn, encode.codebook
         self.raw = feature_maps(encode.network, images)
         self.maps = encode.codebook.project(self.raw)
-        named = encode.grid if encode.grid in ("finest", "own") else "image"
+        named = encode.params.grid if encode.params.grid in ("finest", "own") else "image"
         self.size = encode.codebook.grid_size(self.maps, str(named), image_size)
         self._assigned: list[_Assigned] = []
         for part, words in encode.codebook.blocks(self.maps):
-            if isinstance(encode.grid, str):
-                size = encode.codebook.size_of(part, self.maps, encode.grid, image_size)
+            if isinstance(encode.params.grid, str):
+                size = encode.codebook.size_of(part, self.maps, encode.params.grid, image_size)
                 self._assigned.append(_OnGrid(part, words, size))
             else:
                 n_pixels = image_size[0] * image_size[1]
-                points = random_pixels(encode.seed, batch.keys[0], n_pixels, encode.grid)
+                points = random_pixels(encode.seed, batch.keys[0], n_pixels, encode.params.grid)
                 self._assigned.append(_AtPixels(part, words, points, image_size))
 
     def sums(self) -> list[torch.Tensor]:
@@ -150,9 +149,9 @@ class _Copy:
         size: tuple[int, int],
         wanted: Sequence[int],
     ) -> list[torch.Tensor]:
-        """Return one codebook's evidence by position and by codeword: (M, *size), (M, K).
+        """Return one codebook's evidence by upright position and by codeword: (M, *size), (M, K).
 
-        Then that of each wanted codeword by position. Positions are those of the upright image.
+        Then that of each wanted codeword by position.
         """
         assigned = self._assigned[number]
         values = assigned.evidence(directions)
@@ -200,8 +199,7 @@ class _Assigned(Protocol):
 class _OnGrid:
     """Codewords at every position of a grid.
 
-    They are assigned in single precision, as in `transform`, so that they are the same ones; sums
-    are in double precision.
+    Assigned in single precision, as in `transform`; sums are in double precision.
     """
 
     def __init__(
@@ -257,7 +255,7 @@ def _normalised(
     """Return the VLAD of all codebooks, flat, and the factor of each element."""
     raw = torch.cat([block.flatten() for block in sums])
     kinds = encode.codebook.by_kind(list(sums))
-    normal = torch.cat([vlad.normalize(kind, encode.normalize)[0] for kind in kinds])
+    normal = torch.cat([vlad.normalize(kind)[0] for kind in kinds])
     return normal, _factors(normal, raw)
 
 

@@ -1,17 +1,20 @@
-"""From a list of images to batches for a network: reading, common scale, resizing, batching."""
+"""From a list of images to batches for a network: reading, resizing, normalising, batching."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import hashlib
+import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
+import numpy as np
+from scipy.sparse import csr_array
+
 from hypervlad.backbones import Preprocessing
 from hypervlad.cache import Cache, Memory, PathIndex
-from hypervlad.hypercolumns import input_size, prepare
 from hypervlad.images import (
     ImageReadError,
     Micrograph,
@@ -81,9 +84,9 @@ class LoadedImage:
     ----------
     info : ImageInfo
     key : str
-        Digest by which the encoder identifies the image: see `image_key`.
+        From `image_key`.
     cached : object
-        What was computed from it before; None if nothing was found.
+        What was computed from it before, or None.
     tensor : Tensor of shape (C, H, W), float32, or None
         The network's input; None if a result was found.
     """
@@ -103,7 +106,6 @@ class Batch:
     positions : list of int
         In the list that the user gave.
     keys : list of str
-        See :class:`LoadedImage`.
     tensors : Tensor of shape (B, C, H, W), float32
     """
 
@@ -120,11 +122,8 @@ class ReadReport:
     ----------
     n_images : int
     skipped : list of SkippedImage
-        Images that could not be read.
-    unscaled : list of str
-        Names of the images that were read, but not resampled, as their pixel size is unknown.
-    blank : list of str
-        Names of the images of which all pixels are equal; `warn` leaves them to callers.
+    unscaled, blank : list of str
+        As in `EncodedImages`; `warn` leaves blank images to callers.
     """
 
     n_images: int
@@ -133,17 +132,7 @@ class ReadReport:
     blank: list[str] = field(default_factory=list)
 
     def warn(self) -> None:
-        """Warn of skipped images and of unknown pixel sizes, once each.
-
-        Raises
-        ------
-        ImageReadError
-            If no image could be read.
-
-        Warns
-        -----
-        SkippedImagesWarning, UnknownPixelSizeWarning
-        """
+        """Warn of skipped images and of unknown pixel sizes; raise if no image could be read."""
         check_any_read(self.skipped, self.n_images)
         for warning in self.warnings:
             warn_user(warning)
@@ -160,15 +149,7 @@ class ReadReport:
 
 
 def warn_of_blank_training_images(blank: Sequence[str], n_images: int) -> None:
-    """Warn of training images of which all pixels are equal.
-
-    Parameters
-    ----------
-    blank : sequence of str
-        Their names.
-    n_images : int
-        Of all training images.
-    """
+    """Warn of training images of these names, of which all pixels are equal."""
     if blank:
         warn_user(
             f"{len(blank)} of {counted(n_images, 'training image')} "
@@ -192,24 +173,24 @@ class ImageLoader:
 
     Attributes
     ----------
-    image_size, aspect, pixel_size, memory, batch_size, n_jobs, on_error, verbose
+    image_size, pixel_size, memory, n_jobs, on_error, verbose
         As in :class:`hypervlad.HypercolumnVLAD`.
     read_options : ReadOptions
     preprocessing : Preprocessing
     verify : bool
         Read files although the index of ``memory`` knows them.
+    batch_size : int, optional
+        Images per batch; by default it depends on their size and the device.
     device : torch.device
-        Decides the automatic batch size.
     """
 
     image_size: int | None
-    aspect: Literal["square", "own"]
     preprocessing: Preprocessing
     pixel_size: float | None = None
     read_options: ReadOptions = field(default_factory=ReadOptions)
     memory: Memory = None
     verify: bool = False
-    batch_size: int | Literal["auto"] = "auto"
+    batch_size: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     n_jobs: int | None = None
     on_error: Literal["raise", "skip"] = "raise"
@@ -220,19 +201,8 @@ class ImageLoader:
     def load(self, image: Any, name: str, find: Find | None = None) -> LoadedImage:
         """Read an image and prepare it for the network, unless a cached result is found.
 
-        Parameters
-        ----------
-        image : path or array
-        name : str
-            Its name in errors.
-        find : callable, optional
-            Looks up a result by the image's key. With ``memory``, a file that has not changed
-            since it was last read is not opened if a result is found.
-
-        Raises
-        ------
-        ImageReadError
-            If it cannot be read or resampled to the common scale.
+        With ``memory``, a file that has not changed since it was last read is not opened then. An
+        image that cannot be read or resampled is an ImageReadError.
         """
         entry = None if self._index is None else self._index.entry(image)
         if entry is not None and entry.facts is not None:
@@ -256,13 +226,7 @@ class ImageLoader:
             return False
 
     def prepare(self, micrograph: Micrograph, name: str) -> LoadedImage:
-        """Resize an image that was read, and normalise it for the network.
-
-        Raises
-        ------
-        ImageReadError
-            If ``pixel_size`` makes the image too small or too large.
-        """
+        """Resize an image that was read, and normalise it for the network."""
         info = _info_of(micrograph)
         size = self.input_size(info, name)
         tensor = prepare(micrograph.pixels, size, self.preprocessing)
@@ -271,27 +235,21 @@ class ImageLoader:
     def input_size(self, info: ImageInfo, name: str) -> tuple[int, int]:
         """Return the network's input size (height, width) for an image, in pixels.
 
-        Raises
-        ------
-        ImageReadError
-            If ``pixel_size`` makes the image too small or too large.
+        An ImageReadError if ``pixel_size`` makes it too small or too large.
         """
         minimum = self.preprocessing.minimum_size
         size = size_at_scale(info.shape, info.pixel_size, self.pixel_size, minimum, name)
-        return size or input_size(info.shape, self.image_size, self.aspect, minimum)
+        if size is not None:
+            return size
+        if self.image_size is not None:
+            return self.image_size, self.image_size
+        return max(minimum, info.shape[0]), max(minimum, info.shape[1])
 
     def key(self, info: ImageInfo) -> str:
-        """Return the digest by which the encoder identifies an image: see `image_key`."""
         return image_key(info.digest, info.pixel_size, self.pixel_size)
 
     def load_batch(self, image: Any) -> Batch:
-        """Read one image as a batch.
-
-        Raises
-        ------
-        ImageReadError
-            If it cannot be read or resampled to the common scale.
-        """
+        """Read one image as a batch."""
         (batch,) = self.batches([(0, self.load(image, image_name(image)))])
         return batch
 
@@ -309,16 +267,16 @@ class ImageLoader:
             return None
         reading = {"options": asdict(self.read_options), "version": READING_VERSION}
         if self._needed_size is not None and self.read_options.reduced:
-            reading["size"] = [self.image_size, self.aspect, self.preprocessing.minimum_size]
+            reading["size"] = self.image_size
         return PathIndex(Cache(self.memory), reading, verify=self.verify)
 
     @property
     def _needed_size(self) -> NeededSize | None:
         """From the size of an image to the network's; None where images are not resized to one."""
-        if not self._is_one_size:
+        side = self.image_size
+        if side is None or self.pixel_size is not None:
             return None
-        minimum = self.preprocessing.minimum_size
-        return lambda shape: input_size(shape, self.image_size, self.aspect, minimum)
+        return lambda shape: (side, side)
 
     # --- many images ----------------------------------------------------------------------------
 
@@ -342,16 +300,9 @@ class ImageLoader:
         desc : str
             Label of the progress bar.
         load : callable
-            Called with an image and its name, in any thread: :meth:`load`, or something around it.
+            Called with an image and its name, in any thread.
         report : ReadReport, optional
-            Filled with skipped images, those of unknown pixel size and blank ones. Without one, the
-            user is warned of the first two after the last image.
-
-        Raises
-        ------
-        ImageReadError
-            At the first image that cannot be read, unless ``on_error="skip"``; then, without a
-            report, after the last if none could.
+            Filled. Without one, the user is warned after the last image.
         """
         # With two batches readers are never idle, but so many images of their own size are large.
         n_ahead = 2 * self.n_per_batch if self._is_one_size else 0
@@ -365,15 +316,7 @@ class ImageLoader:
         desc: str,
         report: ReadReport | None = None,
     ) -> Iterator[tuple[int, Loaded]]:
-        """Do the same as :meth:`stream` for images that were loaded elsewhere.
-
-        Parameters
-        ----------
-        outcomes : generator
-            For each image in its order, a loaded image or a SkippedImage.
-        images, desc, report
-            As in :meth:`stream`.
-        """
+        """Do the same as :meth:`stream` for images that were loaded elsewhere, in their order."""
         hidden = None if self.verbose else True
         loaded = self._loaded(outcomes, images, report)
         return iter(ProgressBar(loaded, desc=desc, total=len(images), unit="image", disable=hidden))
@@ -404,8 +347,8 @@ class ImageLoader:
 
     @property
     def n_per_batch(self) -> int:
-        """Images per batch; with ``batch_size="auto"`` and images of many sizes, a typical one."""
-        if self.batch_size != "auto":
+        """Images per batch; of many sizes, a typical one."""
+        if self.batch_size is not None:
             return self.batch_size
         return _n_fitting(self._batch_pixels, (self.image_size or _USUAL_SIZE) ** 2)
 
@@ -413,11 +356,8 @@ class ImageLoader:
         """Cut a stream by position; within a cut, gather images of equal size.
 
         Images with a cached result are left out. The cuts depend on positions and on the image's
-        own size alone, so leaving images out moves no other image into another cut.
-
-        However many sizes there are, few images wait: one that came d positions ago still waits
-        only if more than d of its size make a batch, so that with an automatic batch size all of
-        them have at most 1/2 + 1/3 + ... + 1/256, five times the pixels of a batch.
+        own size alone, so leaving images out moves no other image into another cut. However many
+        sizes there are, the images that wait have at most five times the pixels of a batch.
         """
         waiting: _Waiting = {}
         for position, image in images:
@@ -433,7 +373,7 @@ class ImageLoader:
         complete: _Waiting = {}
         for size in list(waiting):
             n_images = self.n_per_batch
-            if self.batch_size == "auto" and not self._is_one_size:
+            if self.batch_size is None and not self._is_one_size:
                 n_images = _n_fitting(self._batch_pixels, size[0] * size[1])
             if waiting[size][0][0] // n_images != position // n_images:
                 complete[size] = waiting.pop(size)
@@ -471,28 +411,84 @@ def _info_of(micrograph: Micrograph) -> ImageInfo:
     )
 
 
+# --- the input of a network -----------------------------------------------------------------------
+
+
+def prepare(
+    pixels: np.ndarray, size: tuple[int, int], preprocessing: Preprocessing
+) -> torch.Tensor:
+    """Resize an image (H, W) or (H, W, 3) and normalise it for a network: (C, height, width)."""
+    # Without torch, whose threads wait actively after each small step and hold up other work.
+    image = pixels if pixels.ndim == 3 else pixels[:, :, None]
+    if image.shape[:2] != size:
+        image = _resized(image, size, preprocessing.interpolation)
+    n_channels = len(preprocessing.mean)
+    if image.shape[2] != n_channels:
+        image = image.mean(axis=2, keepdims=True)
+    mean, std = (
+        np.array(each, np.float32)[:, None, None]
+        for each in (preprocessing.mean, preprocessing.std)
+    )
+    tensor = np.subtract(np.moveaxis(image, 2, 0), mean, order="C")
+    return torch.from_numpy(np.divide(tensor, std, out=tensor))
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
+    """Resize an image (H, W, C) to (height, width, C), antialiased, as Pillow and torch do."""
+    for n_out in size:
+        if len(image) != n_out:
+            rows = axis_weights(len(image), n_out, mode) @ image.reshape(len(image), -1)
+            image = rows.reshape(n_out, *image.shape[1:])
+        image = np.ascontiguousarray(image.swapaxes(0, 1))
+    # Bicubic interpolation overshoots at edges.
+    return image.clip(0, 1) if mode == "bicubic" else image
+
+
+@functools.lru_cache(32)
+def axis_weights(n_in: int, n_out: int, mode: str) -> csr_array:
+    """Return the weights that resize an axis: a sparse array (n_out, n_in), rows sum to 1.
+
+    A triangle, or for "bicubic" Keys' cubic with -0.5, widened by ``n_in / n_out`` if above 1.
+    """
+    scale = n_in / n_out
+    width = max(scale, 1.0)
+    reach = width if mode == "bilinear" else 2 * width
+    centre = ((np.arange(n_out) + 0.5) * scale)[:, None]
+    columns = np.floor(centre - reach).astype(int) + np.arange(math.ceil(2 * reach) + 2)
+    distance = np.abs(columns + 0.5 - centre) / width
+    weights = _triangle(distance) if mode == "bilinear" else _cubic(distance)
+    weights[(columns < 0) | (columns >= n_in)] = 0.0
+    weights /= weights.sum(axis=1, keepdims=True)
+    row, column = np.nonzero(weights)
+    entries = weights[row, column].astype(np.float32), (row, columns[row, column])
+    return csr_array(entries, shape=(n_out, n_in))
+
+
+def _triangle(x: np.ndarray) -> np.ndarray:
+    weights: np.ndarray = np.maximum(1 - x, 0)
+    return weights
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def normalised(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Normalise images (..., C, H, W) in [0, 1] for a network, channel by channel."""
+    mean = torch.tensor(preprocessing.mean, device=images.device)[:, None, None]
+    std = torch.tensor(preprocessing.std, device=images.device)[:, None, None]
+    return (images - mean) / std
+
+
 # --- the common scale -----------------------------------------------------------------------------
 
 
 def resampled_size(
     shape: tuple[int, ...], own_pixel_size: float, pixel_size: float
 ) -> tuple[int, int]:
-    """Return the size of an image at another scale.
+    """Return height and width of an image at another scale; pixel sizes are in nanometres.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the image, (H, W) or (H, W, 3), pixels.
-    own_pixel_size, pixel_size : float
-        Of the image, and the requested one, nanometres per pixel.
-
-    Returns
-    -------
-    tuple of int
-        Height and width, pixels.
-
-    Examples
-    --------
     >>> resampled_size((600, 1200), own_pixel_size=0.5, pixel_size=2.0)
     (150, 300)
     """
@@ -508,25 +504,9 @@ def size_at_scale(
     minimum: int,
     name: str = "image",
 ) -> tuple[int, int] | None:
-    """Return the size at which an image has this pixel size; None if that cannot be known.
+    """Return the size at which an image has this pixel size; None if one of the two is None.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Of the image, (H, W) or (H, W, 3), pixels.
-    own_pixel_size : float or None
-        Of the image, nanometres per pixel; None if not known.
-    pixel_size : float or None
-        Requested, nanometres per pixel; None for no common scale.
-    minimum : int
-        The shortest side that the network accepts, pixels.
-    name : str, default="image"
-        What to call the image in an error.
-
-    Raises
-    ------
-    ImageReadError
-        If a side would be below ``minimum``, or height x width above ``MAX_PIXELS``.
+    An ImageReadError if a side would be below ``minimum``, or height x width above ``MAX_PIXELS``.
     """
     if pixel_size is None or own_pixel_size is None:
         return None
@@ -548,11 +528,9 @@ def size_at_scale(
 
 
 def image_key(digest: str, own_pixel_size: float | None, pixel_size: float | None) -> str:
-    """Return an image's digest; it covers the pixel size if the image will be resampled.
+    """Return the digest by which the encoder identifies an image, for its cache and its seeds.
 
-    Images of equal pixels but different pixel sizes are then distinct: for the cache, the
-    codebook's pool and the choice of pixels. Without a common scale, or a pixel size, it is the
-    digest of the pixels.
+    It covers the pixel size if the image will be resampled; else it is that of the pixels.
     """
     if pixel_size is None or own_pixel_size is None:
         return digest

@@ -31,17 +31,7 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True, eq=False)
 class NetworkSource:
-    """What another process needs to build the same network.
-
-    Attributes
-    ----------
-    backbone : Backbone
-    weights : str, path or mapping of arrays
-    taps : tuple of str
-    digest : str
-        Of the weights.
-    runtime : {"torch", "openvino"}, default="torch"
-    """
+    """What another process needs to build the same network: its weights must have the digest."""
 
     backbone: Backbone
     weights: str | os.PathLike[str] | Mapping[str, np.ndarray]
@@ -52,12 +42,8 @@ class NetworkSource:
     def build(self, device: torch.device) -> TappedNetwork:
         """Build the network with the weights stored here, or with those found on this machine.
 
-        Raises
-        ------
-        WeightsNotFoundError
-            If there are none, or they are not those of the digest.
-        ModelFileError
-            If the network has no such taps, or the model's own tensors do not fit it or are others.
+        A WeightsNotFoundError or, for a model's own tensors and taps, a ModelFileError if they do
+        not fit.
         """
         ensure_registered(self.backbone)
         weights: Any = self.weights

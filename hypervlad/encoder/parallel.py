@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import secrets
 import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -18,8 +20,8 @@ from joblib.parallel import get_active_backend
 
 from hypervlad.lazy_torch import torch
 from hypervlad.user_warnings import warn_user
-from hypervlad.worker_processes import end_with
 
+_POLL_SECONDS = 0.2
 _MAX_DEATHS = 3  # of workers during the same task, before the call fails
 _REDUCTION = 8  # how many times fewer tasks run together after each death
 _MAX_SHARED = 4  # a worker of a cluster may serve several callers
@@ -28,11 +30,9 @@ T = TypeVar("T")
 
 
 def uses_workers(n_jobs: int | None = None) -> bool:
-    """Return whether tasks run in other processes.
+    """Return whether tasks run in other processes: for several jobs, and on a cluster.
 
-    They do for more than one job, as a parameter or by ``joblib.parallel_config``, and with every
-    backend of a cluster. They do not for one job with joblib's own backends, nor for threads,
-    because a network already uses all cores.
+    Not for threads, because a network already uses all cores.
     """
     backend, _ = get_active_backend()
     if getattr(backend, "uses_threads", False) or type(backend).__name__ == "SequentialBackend":
@@ -41,10 +41,7 @@ def uses_workers(n_jobs: int | None = None) -> bool:
 
 
 def absolute_path(path: Any) -> Any:
-    """Return the absolute path of an existing file; anything else unchanged.
-
-    Other processes may have another working folder.
-    """
+    """Return the absolute path of an existing file, for other processes; else the same object."""
     if isinstance(path, str | os.PathLike) and os.path.exists(path):
         return os.path.abspath(path)
     return path
@@ -59,7 +56,7 @@ def map_tasks(
     wave: int = 32,
     named: Callable[[int], str] = "task {}".format,
 ) -> Iterator[tuple[int, T]]:
-    """Run tasks in joblib's workers.
+    """Run tasks in joblib's workers, which joblib alone neither bounds in memory nor restarts.
 
     Parameters
     ----------
@@ -72,26 +69,20 @@ def map_tasks(
     n_jobs : int, optional
         As in :class:`joblib.Parallel`.
     wave : int, default=32
-        At most this many tasks per worker are running, or done and not yet yielded. joblib bounds
-        the first only; between waves a worker may wait for the last task of another one.
+        At most this many tasks per worker are running, or done and not yet yielded.
     named : callable, optional
         From the number of a task to its name in errors.
 
     Yields
     ------
-    number : int
-        Of the task, in their order, counted from 0.
-    result : object
-        Of the function, in any order.
+    number, result
+        Of each task, counted from 0, in any order. Warnings of processes of this machine are
+        repeated.
 
     Raises
     ------
     RuntimeError
-        If three workers died during the same task. Finished results have been yielded.
-
-    Warns
-    -----
-    What the tasks warn of in processes of this machine. Workers of a cluster print their own.
+        If three workers died during the same task.
     """
     stream, pending, deaths = enumerate(tasks), dict[int, Any](), Counter[int]()
     n_workers, threads = joblib.effective_n_jobs(n_jobs), _threads_per_worker(n_jobs)
@@ -127,12 +118,11 @@ def map_tasks(
 
 
 def _report_deaths(fatal: list[str], error: Exception) -> None:
-    """Warn that a worker died; raise if there are tasks during which too many died."""
     if fatal:
         raise RuntimeError(
             f"{_MAX_DEATHS} worker processes were killed during these, most often because memory "
-            f"ran out: {'; '.join(fatal)}. Use fewer jobs or a smaller batch_size, or leave them "
-            "out. Finished results are kept"
+            f"ran out: {'; '.join(fatal)}. Use fewer jobs, or leave them out. Finished results are "
+            "kept"
         ) from error
     warn_user(
         "a worker process was killed; unfinished tasks are run again",
@@ -162,7 +152,7 @@ def _is_local(backend: Any) -> bool:
 
 
 def in_order(results: Iterable[tuple[int, T]]) -> Iterator[T]:
-    """Yield numbered results in the order of their numbers; those that come early wait."""
+    """Yield numbered results in the order of their numbers."""
     early: dict[int, T] = {}
     following = 0
     for number, result in results:
@@ -204,20 +194,31 @@ def _run_task(
     return number, result, [warning.message for warning in raised]  # type: ignore[misc]
 
 
+@functools.cache
+def end_with(caller: int) -> None:
+    """End this worker within a second after the process that has started it, however that ends.
+
+    Workers of a killed caller would wait for minutes, each with a network in memory; on Windows,
+    where a process does not notice, they do. (PR_SET_PDEATHSIG would end them with the thread.)
+    """
+
+    def watch() -> None:
+        while os.getppid() == caller:
+            time.sleep(_POLL_SECONDS)
+        os._exit(1)
+
+    if os.name == "posix":
+        threading.Thread(target=watch, daemon=True, name="end with caller").start()
+
+
 # --- what tasks share -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """What all tasks of one call need: sent to a worker once, not with each task.
+    """What all tasks of one call need; the content is None for workers that have it already.
 
-    A cluster keeps messages for a while, so a model that travels with each would fill its memory.
-
-    Attributes
-    ----------
-    key : str
-    content : object or None
-        None when sent to workers that should have it already.
+    A cluster keeps messages for a while: a model that travels with each would fill its memory.
     """
 
     key: str
@@ -225,18 +226,13 @@ class Shared:
 
     @classmethod
     def of(cls, content: Any) -> Shared:
-        """Give content a new key."""
         return cls(secrets.token_hex(16), content)
 
     def key_only(self) -> Shared:
-        """Return the key alone."""
         return replace(self, content=None)
 
     def get(self) -> Any:
-        """Return the content, and keep it in this process; None if only the key is known.
-
-        A second call returns the same object as the first one.
-        """
+        """Return the content, always the same object, and keep it; None if it is not known here."""
         with _lock:
             content = _kept.pop(self.key, self.content)
             if content is not None:

@@ -127,7 +127,7 @@ class UnknownPixelSizeWarning(UserWarning):
         more = len(names) - cls.N_SHOWN
         return cls(
             f"{len(names)} of {counted(n_images, 'image')} without a known pixel size could not be "
-            "resampled to pixel_size, and resized by image_size and aspect instead: "
+            "resampled to pixel_size, and resized to image_size instead: "
             f"{shown}{f', … and {more} more' if more > 0 else ''}. Use the microscope's original "
             "files, or set the scale (for example in ImageJ) and save the images as TIFF, or "
             "do not set pixel_size.",

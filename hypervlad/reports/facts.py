@@ -166,11 +166,11 @@ def versions_text() -> str:
 def _encoder_facts(encoder: Any) -> dict[str, str]:
     n_taps = len(encoder.codebook_.projections)
     each = len(encoder.codebook_.codewords[0])
-    described = {
+    of_blocks = {
         "joint": f"{each}, common to all taps",
         "per_layer": f"{each} for each of {n_taps} taps",
-        "both": f"{each}, common to all taps, and {each} for each of {n_taps} taps",
-    }[encoder.fitted_params_.codebook]
+    }
+    described = [text for name, text in of_blocks.items() if name in encoder.feature_blocks]
     embedded = getattr(encoder, "backbone_state_", None)
     digest = f"SHA-256 {encoder.weights_digest_[:12]}…"
     tag = get_backbone(encoder.fitted_params_.backbone).tag
@@ -184,8 +184,7 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
         "taps": ", ".join(encoder.taps_),
         "image size": _size_text(encoder.fitted_params_),
         "how files are read": _reading_text(encoder.fitted_params_.read_options),
-        "codewords": described,
-        "normalisation": ", ".join(encoder.fitted_params_.normalize) or "none",
+        "codewords": ", and ".join(described),
         "features of an image": _features_text(encoder),
         "seed of the codebook": f"{encoder.seed_}",
     }
@@ -259,12 +258,8 @@ def learner_text(learner: Any) -> str:
 
 def _size_text(params: Any) -> str:
     side = params.image_size
-    if side is None:
-        size = "the image's own"
-    elif params.aspect == "square":
-        size = f"{side} x {side} pixels, stretched to a square"
-    else:
-        size = f"about {side} x {side} pixels, proportions kept"
+    own = "the image's own"
+    size = own if side is None else f"{side} x {side} pixels, stretched to a square"
     if params.pixel_size is None:
         return size
     return f"{params.pixel_size:g} nm per pixel; if the pixel size is unknown: {size}"

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.codebook import Codebook, HypercolumnPool
+from hypervlad.codebook import Codebook
 from hypervlad.encoder import ImageInfo, ImageLoader
 from hypervlad.encoder.codebook_fit import CodebookFit, is_chosen
 from hypervlad.encoder.encoding import random_pixels
 from hypervlad.encoder.loading import ReadReport
-from hypervlad.hypercolumns import hypercolumns_at
 from hypervlad.images import ImageReadError
 from hypervlad.lazy_torch import torch
 from hypervlad.splits import joined_groups
+from hypervlad.vlad import hypercolumns_at
 from hypervlad.windows.maps import TiledNetwork
 
 #: The label of a window that is not trained on: neither clearly of one class nor of another.
@@ -162,7 +162,7 @@ def fit_tiled_codebook(
     network = TiledNetwork(fit.network, tile_size, folder)
     reader = WindowReader(fit.loader, min_side, convert)
     n_each, shares = fit.sampling_plan(len(images))
-    pool = HypercolumnPool(fit.params.n_samples)
+    pool = fit.new_pool()
 
     def sample(image: PreparedImage) -> None:
         maps = network.padded_maps(image.tensor, image.name, image.key, keep=True)

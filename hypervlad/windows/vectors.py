@@ -1,17 +1,13 @@
 """Vectors of windows from an image's feature maps: mean hypercolumns and residual sums.
 
-The whole image passes through the network once; no window is cut out of it. Let U_l enlarge layer
-l bilinearly to the image's pixels. The mean hypercolumn of a window w is then linear in the map,
+Let U_l enlarge layer l bilinearly to the image's pixels. The mean hypercolumn of a window w is
+linear in the map,
 
     mean_w x = concat_l sum_q m_l(w, q) F_l,q      m_l(w, q) = mean of U_l over the pixels of w
 
 and m_l is a product of one small matrix for the rows and one for the columns. Residual sums are
-computed for each codeword over the positions of a grid whose centres lie in the window. Both are
-yielded for a few rows of windows at a time, so that the vectors of a large image are never in
-memory all at once.
-
-`window_means` and `window_residual_sums` are pure functions of the upper and left edges of windows
-and their side, in pixels; `WindowVectors` applies them with a fitted encoder.
+over the positions of a grid whose centres lie in the window. Both are yielded for a few rows of
+windows at a time, so that the vectors of a large image are never in memory all at once.
 """
 
 from __future__ import annotations
@@ -27,8 +23,8 @@ from hypervlad import vlad
 from hypervlad.backbones import class_tokens, get_backbone
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import TorchCodebook, finish_pooled
-from hypervlad.hypercolumns import axis_interpolation, dense_hypercolumns
 from hypervlad.lazy_torch import torch
+from hypervlad.vlad import axis_interpolation, dense_hypercolumns
 from hypervlad.windows.grid import WindowGrid
 from hypervlad.windows.maps import PaddedMaps, TiledNetwork
 
@@ -38,16 +34,7 @@ _ROWS_AT_ONCE = 16  # of windows: bounds the memory without many small steps
 class WindowVectors:
     """Vectors of windows, all from one pass of an image through a fitted encoder's network.
 
-    Parameters
-    ----------
-    encoder : HypercolumnVLAD
-        Fitted.
-    tile_size, folder
-        As in `TiledNetwork`.
-
-    Attributes
-    ----------
-    network : TiledNetwork
+    The other parameters are those of `TiledNetwork`.
     """
 
     def __init__(
@@ -91,10 +78,7 @@ class WindowVectors:
         return map(list, zip(*of_codebooks, strict=True))
 
     def vectors(self, maps: PaddedMaps, grid: WindowGrid) -> Iterator[NDArray[np.float32]]:
-        """Yield the vectors (n, n_features) of a few rows of windows at a time.
-
-        They are made as the encoder makes those of images.
-        """
+        """Yield the vectors (n, n_features) of a few rows of windows at a time."""
         steps = zip(self.residual_sums(maps, grid), self.means(maps, grid), strict=True)
         for sums, means in steps:
             yield self.join([of_codebook.flatten(0, 1) for of_codebook in sums], means)
@@ -104,15 +88,14 @@ class WindowVectors:
     ) -> Iterator[NDArray[np.float32]]:
         """Yield the vectors times weights (n_features, M), (n, M), of a few rows of windows.
 
-        The mean hypercolumn of a window times weights is the mean of such products of cells, which
-        are fewer numbers.
+        Cells are multiplied before the means are taken, because they are fewer.
         """
-        if self._params.pooled == "unit":  # divided by lengths, so not linear
+        if self._params.has_unit_averages:  # divided by lengths, so not linear
             yield from (vectors @ weights for vectors in self.vectors(maps, grid))
             return
         matrix = torch.from_numpy(weights).to(maps.maps[0].device)
         of_layers = []
-        if self._params.pooled:
+        if self._params.is_pooled:
             channels = [layer.shape[-1] for layer in maps.maps]
             of_means = (matrix[-sum(channels) :] / np.sqrt(sum(channels))).split(channels)
             of_layers = [
@@ -127,28 +110,25 @@ class WindowVectors:
                 found += next(means).view(len(found), len(of_layers), -1).sum(1)
             first = 0
             for kind in self._codebook.by_kind([each.flatten(0, 1) for each in sums]):
-                block = vlad.normalize(kind, self._params.normalize)
+                block = vlad.normalize(kind)
                 found.addmm_(block, matrix[first : first + block.shape[1]])
                 first += block.shape[1]
             yield found.cpu().numpy()
 
     def join(self, sums: list[torch.Tensor], means: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Join the residual sums (n, K, D) of each codebook and the means (n, C) to vectors.
-
-        They are normalised as the encoder does it. Means are left out if the encoder pools none.
-        """
+        """Join the residual sums (n, K, D) of each codebook and the means (n, C) to vectors."""
         kinds = self._codebook.by_kind(sums)
-        blocks = [vlad.normalize(kind, self._params.normalize).cpu().numpy() for kind in kinds]
-        if self._params.pooled:
+        blocks = [vlad.normalize(kind).cpu().numpy() for kind in kinds]
+        if self._params.is_pooled:
             scaled = torch.from_numpy(means / np.sqrt(means.shape[1]))
-            blocks.append(finish_pooled(scaled, self._params.pooled).numpy())
+            blocks.append(finish_pooled(scaled, self._params).numpy())
         return np.hstack(blocks)
 
 
 def window_encoder(**parameters: Any) -> HypercolumnVLAD:
     """Return an encoder for windows of images at their own size, with the given parameters changed.
 
-    Two taps, those before the network's last: earlier ones respond to grey values, later ones to
+    The two taps before the network's last: earlier ones respond to grey values, later ones to
     whole objects.
     """
     taps = get_backbone(parameters.get("backbone", "mobilenet_v2")).taps
@@ -156,17 +136,14 @@ def window_encoder(**parameters: Any) -> HypercolumnVLAD:
         "taps": taps[-3:-1] or taps,
         "image_size": None,
         "n_codewords": 16,
-        "layer_components": 16,
-        "pooled": True,
+        "blocks": ("joint", "pooled"),
+        "sampling": "windows",
     }
     return HypercolumnVLAD(**usual | parameters)
 
 
 def check_window_encoder(encoder: HypercolumnVLAD, purpose: str) -> None:
-    """Raise a ValueError unless an encoder can encode windows.
-
-    ``purpose`` says in messages what is done at an image's own size.
-    """
+    """Raise a ValueError that names the purpose unless an encoder can encode windows."""
     if encoder.image_size is not None:
         raise ValueError(
             f"the encoder resizes images to {encoder.image_size} pixels, but {purpose} at "
@@ -177,10 +154,8 @@ def check_window_encoder(encoder: HypercolumnVLAD, purpose: str) -> None:
             f"{encoder.backbone!r} takes images of at most {most} x {most} pixels, but {purpose} "
             "in images of any size: choose another network"
         )
-    if encoder.kmeans != "lloyd":
-        raise ValueError(
-            f"the encoder's kmeans must be 'lloyd' for windows, not {encoder.kmeans!r}"
-        )
+    if encoder.sampling == "luo2021":
+        raise ValueError("the encoder's sampling must not be 'luo2021' for windows")
     if encoder.taps is not None and (tokens := class_tokens(encoder.taps, encoder.backbone)):
         raise ValueError(f"{tokens[0]!r} is of a whole image, not of its windows: leave it out")
     if encoder.turns != 1:

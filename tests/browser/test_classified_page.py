@@ -35,7 +35,7 @@ EVIL = "</script><script>document.title='broken'</script><!-- & \"'.png"
 def model() -> MicrographClassifier:
     images, labels = make_tem_images(192, size=64, random_state=0)
     encoder = HypercolumnVLAD(
-        "tiny", weights="random", image_size=32, n_codewords=4, pooled=True, random_state=0
+        "tiny", weights="random", image_size=32, n_codewords=4, random_state=0
     )
     return MicrographClassifier(encoder, random_state=0).fit(images, labels)
 

@@ -167,7 +167,8 @@ def parts(seed: int, folder: Path) -> Iterator[Case]:
     register_tiny()
     rng = np.random.default_rng(seed)
     pixels, _ = _two_classes(folder / "images", rng)
-    encoder = make_tiny_encoder().set_params(batch_size=2).fit(pixels)
+    encoder = make_tiny_encoder().fit(pixels)
+    encoder._batch_size = 2
     extract = partial(extract_features, folder / "images", encoder, resume=True)
     (folder / "done").mkdir()
     extract(out=folder / "done" / "f.parquet")

@@ -253,7 +253,8 @@ def _encoder_and_images(seed: int, folder: Path) -> tuple[HypercolumnVLAD, Path]
         path = images / "ab"[number % 2] / f"{number:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(each).save(path)
-    encoder = make_tiny_encoder().set_params(batch_size=4)
+    encoder = make_tiny_encoder()
+    encoder._batch_size = 4
     return encoder.fit(list((pixels / 255).astype(np.float32))), images
 
 

@@ -115,7 +115,8 @@ class Extraction(Scenario):
     def __init__(self, folder: Path, rng: np.random.Generator) -> None:
         super().__init__(folder, rng)
         self.files = [write_image(folder / "images" / f"{i:03d}.png", rng) for i in range(120)]
-        self.encoder = make_tiny_encoder().set_params(batch_size=4).fit(self.files[:12])
+        self.encoder = make_tiny_encoder().fit(self.files[:12])
+        self.encoder._batch_size = 4
         self.encoder.transform(self.files[:1])
 
     def work(self, place: Path) -> None:

@@ -165,7 +165,7 @@ def sound_models() -> dict[str, ModelFile]:
         "tiny", weights="random", image_size=16, Cs=1.0, device="cpu", random_state=0
     )
     aligned = ["aligned", "not aligned"] * 3
-    both = clone(encoder).set_params(codebook="both", pooled=True)
+    both = clone(encoder).set_params(blocks=("joint", "per_layer", "pooled"))
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")
         fitted: dict[str, tuple[Estimator, bool]] = {

@@ -81,13 +81,12 @@ class Row(NamedTuple):
 
 
 # One image per batch: some checks ask for more digits than batches of two sizes share.
-SMALL: dict[str, Any] = {"weights": "random", "n_codewords": 2, "layer_components": 2}
+SMALL: dict[str, Any] = {"weights": "random", "n_codewords": 2}
 LEVELS = {"scaling": "dtype"}  # grey levels as they are: images may differ in nothing else
 WINDOWS = HypercolumnVLAD("tiny", taps=["1"], image_size=None, **SMALL)
 WHOLE: dict[str, Any] = {
     "image_size": 8,
-    "n_samples": 200,
-    "batch_size": 1,
+    "sampling": 200,
     "read_options": LEVELS,
 } | SMALL
 TRANSFER: dict[str, Any] = {
@@ -114,7 +113,7 @@ MANY_IMAGES = {
 }
 
 TABLE = [
-    Row("encoder", VLADOnRows("tiny", normalize=None, **WHOLE)),
+    Row("encoder", VLADOnRows("tiny", **WHOLE)),
     Row("boosting", BoostedSoftmaxClassifier(n_jobs=1), {}, FEW),
     Row(
         "boosting without linear part",
@@ -125,7 +124,7 @@ TABLE = [
     Row(
         "classifier",
         ClassifierOnRows(
-            HypercolumnVLAD("tiny", taps=["3"], codebook="joint", pooled=True, **WHOLE),
+            HypercolumnVLAD("tiny", taps=["3"], blocks=("joint", "pooled"), **WHOLE),
             boosting=BoostedSoftmaxClassifier(n_estimators=3, Cs=1.0),
         ),
         {

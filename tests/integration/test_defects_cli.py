@@ -300,7 +300,7 @@ def test_groups_and_tiles_reach_the_scorer(
 
 def test_a_fresh_process_knows_the_file(folder: Path, tmp_path: Path) -> None:
     """That process has not imported the module of the model's class."""
-    encoder = default_patch_encoder(weights="random", n_codewords=2, layer_components=2)
+    encoder = default_patch_encoder(weights="random", n_codewords=2)
     good = [np.asarray(Image.open(file)) for file in sorted((folder / "good").iterdir())]
     PatchDefectScorer(encoder, patch=PATCH, n_codewords=2).fit(good).save(tmp_path / "m.hvlad")
     command = [sys.executable, "-m", "hypervlad", "info", str(tmp_path / "m.hvlad")]

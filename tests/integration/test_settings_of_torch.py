@@ -24,9 +24,7 @@ from hypervlad.backbones import build_network, tap_names
 from hypervlad.baselines import PatchCNNClassifier, TransferClassifier
 from hypervlad.lazy_torch import usual_torch
 
-WINDOWS = HypercolumnVLAD(
-    "tiny", weights="random", taps=["1"], image_size=None, n_codewords=2, layer_components=2
-)
+WINDOWS = HypercolumnVLAD("tiny", weights="random", taps=["1"], image_size=None, n_codewords=2)
 
 
 def classifier(images: list[Any], labels: Any, folder: Path) -> list[Any]:

@@ -97,7 +97,7 @@ def test_a_model_file_contains_the_original_weights(tmp_path: Path) -> None:
         taps=["layer1"],
         image_size=32,
         n_codewords=2,
-        n_samples=100,
+        sampling=100,
         random_state=0,
     ).fit(images)
     encoder.save(tmp_path / "m.hvlad", include_backbone=True)

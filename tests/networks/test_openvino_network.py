@@ -9,17 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import hypervlad.encoder.runtime
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-import hypervlad.encoder.runtime
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
 from hypervlad.backbones import build_network, register_backbone
 from hypervlad.backbones.openvino_network import OpenVINONetwork
-from hypervlad.hypercolumns import feature_maps
+from hypervlad.vlad import feature_maps
 from hypervlad.workload import announced
 
 openvino = pytest.importorskip("openvino")
@@ -258,7 +258,7 @@ def test_vectors_and_labels_do_not_depend_on_the_runtime(
         ("vgg16", {}, "torch"),
         ("tiny", {}, "torch"),
         ("timm/test_vit", {}, "openvino"),
-        ("timm/test_vit", {"aspect": "own"}, "torch"),
+        ("timm/test_vit", {"pixel_size": 2.0}, "torch"),
         ("timm/test_vit", {"image_size": None}, "torch"),
         ("timm/test_vit", {"runtime": "torch"}, "torch"),
         ("tiny", {"runtime": "openvino"}, "openvino"),

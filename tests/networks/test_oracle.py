@@ -15,4 +15,4 @@ FAMILIES += ["mobilenet_v2", "resnet18", "resnet50", "vgg16"]
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_family_agrees_with_the_oracle(name: str, codebook: str) -> None:
     images, _ = make_tem_images(4, size=(90, 130), random_state=0)
-    check_against_oracle(images, name, codebook, weights="random", image_size=96, n_codewords=16)
+    check_against_oracle(images, name, codebook, weights="random", n_codewords=16)

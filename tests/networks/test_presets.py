@@ -26,7 +26,6 @@ PAPER = {
     "encoder__aspect": "square",
     "encoder__grid": 5000,
     "encoder__n_codewords": 100,
-    "encoder__kmeans": "minibatch",
     "encoder__codebook": "joint",
     "encoder__layer_components": None,
     "encoder__scale_layers": False,
@@ -54,8 +53,6 @@ HISTOGRAMS = {
         ({"booster": "sklearn"}, {}),
         ({"grid": "image"}, HISTOGRAMS | {"encoder__grid": "image"}),
         ({"n_codewords": 64}, HISTOGRAMS | {"encoder__n_codewords": 64}),
-        ({"kmeans": "lloyd"}, HISTOGRAMS | {"encoder__kmeans": "lloyd"}),
-        ({"scale_layers": True}, HISTOGRAMS | {"encoder__scale_layers": True}),
         ({"n_estimators": 7}, HISTOGRAMS | {"boosting__n_estimators": 7}),
         ({"weights": "vgg16.pth"}, HISTOGRAMS | {"encoder__weights": "vgg16.pth"}),
         (
@@ -117,7 +114,6 @@ def test_147200_features_normalised_within_codewords_then_as_a_whole() -> None:
     rng = np.random.default_rng(0)
     images = [rng.random((60, 60)).astype(np.float32) ** (i + 1) for i in range(4)]
     model = luo2021(weights="random", grid=60, n_estimators=1, random_state=0)
-    model.set_params(encoder__n_samples=300)
     with pytest.warns(UserWarning, match="one or two different samples"):
         model.fit(images, ["a", "a", "b", "b"])
     widths = [len(p.mean) for p in model.encoder_.codebook_.projections]
@@ -140,7 +136,7 @@ def tiny(booster: Any) -> MicrographClassifier:
     model = luo2021(
         backbone="tiny", weights="random", grid=50, n_codewords=4, booster=booster, random_state=0
     )
-    return model.set_params(encoder__image_size=16, encoder__n_samples=400)
+    return model.set_params(encoder__image_size=16)
 
 
 def test_all_trees_of_xgboost_are_kept_saved_and_loaded(
@@ -157,7 +153,7 @@ def test_all_trees_of_xgboost_are_kept_saved_and_loaded(
     loaded = hypervlad.load(tmp_path / "paper.hvlad")
     np.testing.assert_array_equal(loaded.predict_proba(images), model.predict_proba(images))
     expected, found = model.get_params(), loaded.get_params()
-    for name in ("boosting__n_iter_no_change", "encoder__kmeans", "encoder__grid"):
+    for name in ("boosting__n_iter_no_change", "encoder__sampling", "encoder__grid"):
         assert found[name] == expected[name]
 
 

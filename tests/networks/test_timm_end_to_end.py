@@ -53,7 +53,12 @@ def images() -> list[np.ndarray]:
 def classifier(name: str, images: list[np.ndarray]) -> MicrographClassifier:
     _, labels = make_tem_images(16, size=64, random_state=0)
     encoder = HypercolumnVLAD(
-        f"timm/{name}", weights="random", image_size=64, n_codewords=4, pooled=True, random_state=0
+        f"timm/{name}",
+        weights="random",
+        image_size=64,
+        n_codewords=4,
+        blocks=("joint", "pooled"),
+        random_state=0,
     )
     return MicrographClassifier(encoder, calibration_size=0, random_state=0).fit(images, labels)
 
@@ -66,9 +71,7 @@ def test_maps_are_those_of_timm(name: str, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("codebook", ["joint", "per_layer"])
 def test_dense_vectors_agree_with_the_oracle(name: str, codebook: str) -> None:
     images, _ = make_tem_images(4, size=(90, 130), random_state=0)
-    check_against_oracle(
-        images, f"timm/{name}", codebook, weights="random", image_size=96, n_codewords=16
-    )
+    check_against_oracle(images, f"timm/{name}", codebook, weights="random", n_codewords=16)
 
 
 def test_images_have_different_vectors_and_are_explained(

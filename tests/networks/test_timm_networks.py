@@ -113,11 +113,12 @@ def test_values_of_attention_and_cells_of_unit_length(name: str) -> None:
     torch.testing.assert_close(unit_values, values / values.norm(dim=1, keepdim=True))
 
 
-@pytest.mark.parametrize("codebook", ["joint", "both"])
-def test_class_tokens_are_pooled_and_have_no_codewords(codebook: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("codebooks", [["joint"], ["joint", "per_layer"]])
+def test_class_tokens_are_pooled_and_have_no_codewords(codebooks: Any, tmp_path: Path) -> None:
     images, _ = make_tem_images(6, size=48, random_state=0)
-    given = {"weights": "random", "image_size": 48, "n_codewords": 3, "codebook": codebook}
-    encoder = HypercolumnVLAD("timm/test_vit", pooled=True, random_state=0, **given).fit(images)
+    given = {"weights": "random", "image_size": 48, "n_codewords": 3}
+    blocks = [*codebooks, "pooled"]
+    encoder = HypercolumnVLAD("timm/test_vit", blocks=blocks, random_state=0, **given).fit(images)
     assert encoder.taps_ == (*get_backbone("timm/test_vit").taps, "blocks.5.class")
     network = build_network("timm/test_vit", "random").module.network
     batch = torch.cat([encoder.loader().load_batch(image).tensors for image in images])
@@ -144,10 +145,10 @@ def test_class_tokens_are_pooled_and_have_no_codewords(codebook: Any, tmp_path: 
 def test_class_tokens_are_refused_where_they_mean_nothing() -> None:
     images = [np.zeros((32, 32), dtype=np.float32)]
     encoder = HypercolumnVLAD("timm/test_vit", weights="random", taps=["blocks.1.class"])
-    with pytest.raises(ValueError, match=r"'blocks.1.class' can only be pooled: set pooled=True"):
+    with pytest.raises(ValueError, match=r"'blocks.1.class' can only be pooled: add 'pooled'"):
         encoder.fit(images)
     with pytest.raises(ValueError, match=r"'blocks.1.class' has no map: give at least one other"):
-        encoder.set_params(pooled=True).fit(images)
+        encoder.set_params(blocks=("joint", "pooled")).fit(images)
     with pytest.raises(ValueError, match="is of a whole image, not of its windows"):
         PatchDefectScorer(encoder.set_params(image_size=None)).fit(images)
     assert get_backbone("timm/test_vit").class_tokens[-1] == "blocks.5.class"
@@ -202,8 +203,8 @@ def test_one_state_dict_gives_the_vectors_of_torchvision(tmp_path: Path) -> None
             name,
             weights=tmp_path / "resnet50.pth",
             n_codewords=4,
-            n_samples=400,
-            pooled=True,
+            sampling=400,
+            blocks=("joint", "pooled"),
             random_state=0,
         ).fit_transform(images)
         for name in ("resnet50", "timm/resnet50.tv_in1k")
@@ -477,7 +478,7 @@ def test_a_network_for_images_of_one_size_is_refused_for_others() -> None:
     for size in (None, 256):
         with pytest.raises(ValueError, match=r"image_size must be .*224"):
             clone(encoder).set_params(image_size=size).fit(images)
-    for other in ({"aspect": "own"}, {"pixel_size": 1.0}):
+    for other in ({"pixel_size": 1.0},):
         with pytest.raises(ValueError, match="at most 224 x 224 pixels: leave out"):
             clone(encoder).set_params(**other).fit(images)
     windows = clone(encoder).set_params(image_size=None)

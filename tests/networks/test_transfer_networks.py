@@ -14,7 +14,7 @@ from hypervlad.backbones import build_network, get_backbone
 from hypervlad.baselines import TransferClassifier
 from hypervlad.baselines.finetuning import imagenet_size
 from hypervlad.baselines.training import Trainer
-from hypervlad.hypercolumns import prepare
+from hypervlad.encoder.loading import prepare
 
 Images = tuple[list[np.ndarray], np.ndarray]
 

@@ -45,7 +45,7 @@ def probabilities(
 ) -> np.ndarray:
     """Train on two thirds of the files; return the probabilities of all, in their order."""
     encoder = HypercolumnVLAD(
-        weights="random", image_size=64, n_codewords=4, n_samples=2000, memory=memory
+        weights="random", image_size=64, n_codewords=4, sampling=2000, memory=memory
     )
     model = MicrographClassifier(encoder.set_params(**parameters), random_state=0)
     train = [file for number, file in enumerate(files) if number % 9 < 6]
@@ -94,8 +94,11 @@ def test_jobs(where: str, files: list[Path], expected: np.ndarray) -> None:
 
 @pytest.mark.slow  # a model each
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_batches(batch_size: int, files: list[Path], expected: np.ndarray) -> None:
-    found = probabilities(files, batch_size=batch_size)
+def test_batches(
+    batch_size: int, files: list[Path], expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(HypercolumnVLAD, "_batch_size", batch_size)
+    found = probabilities(files)
     np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
 
 
@@ -108,7 +111,7 @@ def test_order(files: list[Path], expected: np.ndarray) -> None:
 @pytest.mark.slow  # two models
 def test_cold_and_warm_cache(files: list[Path], expected: np.ndarray, tmp_path: Path) -> None:
     for _ in range(2):
-        found = probabilities(files, memory=tmp_path / "cache", batch_size=5)
+        found = probabilities(files, memory=tmp_path / "cache")
         np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
 
 

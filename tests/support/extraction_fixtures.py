@@ -19,7 +19,8 @@ def encoder(tiny_encoder: HypercolumnVLAD) -> HypercolumnVLAD:
     """Fitted; four images per batch."""
     rng = np.random.default_rng(1)
     images = list(rng.random((8, 20, 24)).astype(np.float32))
-    return tiny_encoder.set_params(batch_size=4).fit(images)
+    tiny_encoder._batch_size = 4
+    return tiny_encoder.fit(images)
 
 
 @pytest.fixture

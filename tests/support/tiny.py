@@ -30,7 +30,6 @@ def make_tiny_encoder() -> HypercolumnVLAD:
         weights="random",
         image_size=16,
         n_codewords=4,
-        layer_components=4,
-        n_samples=400,
+        sampling=400,
         random_state=0,
     )

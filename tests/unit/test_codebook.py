@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from hypervlad.codebook import Codebook, HypercolumnPool, learn_codebook
 
+BOTH = ["joint", "per_layer"]
+
 
 @pytest.fixture
 def layers() -> list[np.ndarray]:
@@ -21,7 +23,7 @@ def layers() -> list[np.ndarray]:
 
 
 def test_layers_are_centred_and_scaled_to_unit_total_variance(layers: list[np.ndarray]) -> None:
-    codebook = learn_codebook(layers, 4, kind="joint", layer_components=None)
+    codebook = learn_codebook(layers, 4, blocks=["joint"], n_components=None)
     for projection, layer in zip(codebook.projections, layers, strict=True):
         projected = projection.apply(layer)
         np.testing.assert_allclose(projected.mean(0), 0, atol=1e-4)
@@ -29,7 +31,7 @@ def test_layers_are_centred_and_scaled_to_unit_total_variance(layers: list[np.nd
 
 
 def test_components_are_the_covariances_eigenvectors(layers: list[np.ndarray]) -> None:
-    codebook = learn_codebook(layers, 4, layer_components=2)
+    codebook = learn_codebook(layers, 4, n_components=2)
     values, vectors = np.linalg.eigh(np.cov(layers[0].T.astype(float), ddof=0))
     components = codebook.projections[0].components
     assert components is not None
@@ -38,18 +40,18 @@ def test_components_are_the_covariances_eigenvectors(layers: list[np.ndarray]) -
 
 
 def test_unscaled_layers_are_only_centred(layers: list[np.ndarray]) -> None:
-    codebook = learn_codebook(layers, 4, layer_components=None, scale_layers=False)
+    codebook = learn_codebook(layers, 4, n_components=None, is_scaled=False)
     np.testing.assert_allclose(
         codebook.projections[1].apply(layers[1]), layers[1] - layers[1].mean(0), atol=1e-4
     )
 
 
 def test_kinds_of_codebook(layers: list[np.ndarray]) -> None:
-    joint = learn_codebook(layers, 5, kind="joint")
+    joint = learn_codebook(layers, 5, blocks=["joint"])
     assert [words.shape for words in joint.codewords] == [(5, 9)]
-    per_layer = learn_codebook(layers, 5, kind="per_layer", layer_components=4)
+    per_layer = learn_codebook(layers, 5, blocks=["per_layer"], n_components=4)
     assert [words.shape for words in per_layer.codewords] == [(5, 4), (5, 3)]
-    both = learn_codebook(layers, 5, kind="both")
+    both = learn_codebook(layers, 5, blocks=BOTH)
     np.testing.assert_array_equal(both.joint, joint.joint)
     assert [words.shape for words in both.per_layer] == [(5, 6), (5, 3)]
     assert both.spans == (slice(None), slice(0, 1), slice(1, 2))
@@ -64,10 +66,8 @@ def test_codewords_are_cluster_means(layers: list[np.ndarray]) -> None:
 
 
 def test_arrays_round_trip(layers: list[np.ndarray]) -> None:
-    for kind in ("joint", "per_layer", "both"):
-        codebook = learn_codebook(
-            layers, 4, kind=kind, layer_components=None if kind == "joint" else 2
-        )
+    for blocks, n_components in ((["joint"], None), (["per_layer"], 2), (BOTH, 2)):
+        codebook = learn_codebook(layers, 4, blocks=blocks, n_components=n_components)
         back = Codebook.from_arrays(codebook.to_arrays())
         assert back.to_arrays().keys() == codebook.to_arrays().keys()
         for name, array in codebook.to_arrays().items():
@@ -89,7 +89,7 @@ def test_last_digits_do_not_change_the_codewords() -> None:
     stirred = [(x * (1 + 1e-7 * rng.standard_normal(x.shape))).astype("f4") for x in layers]
     for start_only in (False, True):
         words, others = (
-            learn_codebook(x, 48, kind="both", start_only=start_only).codewords
+            learn_codebook(x, 48, blocks=BOTH, start_only=start_only).codewords
             for x in (layers, stirred)
         )
         for a, b in zip(words, others, strict=True):

@@ -45,9 +45,7 @@ def test_estimators_may_be_verbose_without_streams(
     tiny_encoder.set_params(verbose=True)
     model = MicrographClassifier(tiny_encoder, random_state=0, verbose=2).fit(images, labels)
     assert len(model.predict(images)) == len(images)
-    windows = HypercolumnVLAD(
-        "tiny", weights="random", taps=["1"], image_size=None, n_codewords=2, layer_components=2
-    )
+    windows = HypercolumnVLAD("tiny", weights="random", taps=["1"], image_size=None, n_codewords=2)
     scorer = PatchDefectScorer(windows, patch=4, n_codewords=2, random_state=0, verbose=True)
     assert np.isfinite(scorer.fit(images[:8]).score_samples(images[:2])).all()
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from hypervlad import vlad
+from hypervlad.backbones import build_network
 
 
 def bilinear(layer: np.ndarray, y: int, x: int, size: tuple[int, int]) -> np.ndarray:
@@ -37,20 +39,6 @@ def naive_vlad(
             assignments[y, x] = np.argmin(distances)
             sums[assignments[y, x]] += column - codewords[assignments[y, x]]
     return assignments, sums
-
-
-def naive_normalize(sums: np.ndarray, steps: tuple[str, ...]) -> np.ndarray:
-    sums = sums.copy()
-    for step in steps:
-        if step == "intra":
-            for k in range(len(sums)):
-                length = np.sqrt((sums[k] ** 2).sum())
-                sums[k] = sums[k] / length if length > 0 else sums[k]
-        elif step == "power":
-            sums = np.sign(sums) * np.sqrt(np.abs(sums))
-        elif step == "l2":
-            sums = sums / max(np.sqrt((sums**2).sum()), 1e-12)
-    return sums.ravel()
 
 
 @st.composite
@@ -161,37 +149,18 @@ def test_points_on_the_whole_grid_are_the_dense_sums() -> None:
     torch.testing.assert_close(sums, vlad.dense_residual_sums(maps, words, (6, 5))[0])
 
 
-@given(
-    seed=st.integers(0, 999),
-    steps=st.lists(st.sampled_from(vlad.NORMALIZATIONS), max_size=4).map(tuple),
-)
-def test_normalisation_is_the_naive_one_in_the_stated_order(
-    seed: int, steps: tuple[vlad.Normalization, ...]
-) -> None:
-    sums = np.random.default_rng(seed).standard_normal((4, 3))
-    sums[1] = 0
-    ours = vlad.normalize([torch.from_numpy(sums)[None]], steps)[0].numpy()
-    np.testing.assert_allclose(ours, naive_normalize(sums, steps), atol=1e-12)
+def test_each_codeword_then_all_codebooks_together_are_normalised() -> None:
+    rng = np.random.default_rng(0)
+    sums = [rng.standard_normal((2, 3, 4)), 5 * rng.standard_normal((2, 2, 6))]
+    sums[0][:, 1] = 0
+    ours = vlad.normalize([torch.from_numpy(each) for each in sums]).numpy()
+    for image in range(2):
+        rows = [row / max(np.linalg.norm(row), 1e-12) for each in sums for row in each[image]]
+        joined = np.concatenate(rows)
+        np.testing.assert_allclose(ours[image], joined / np.linalg.norm(joined), atol=1e-12)
 
 
-def test_l2_spans_all_codebooks_and_intra_one_codeword() -> None:
-    blocks = [torch.ones(2, 3, 4), 5 * torch.ones(2, 2, 6)]
-    vectors = vlad.normalize(blocks, ("intra", "l2"))
-    assert vectors.shape == (2, 24)
-    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(2))
-    torch.testing.assert_close(vectors[0, :4].norm(), vectors[0, 12:18].norm())
-
-
-def test_order_of_steps_changes_the_result() -> None:
-    sums = [torch.tensor([[[1.0, 4.0], [9.0, -1.0]]])]
-    assert not torch.allclose(
-        vlad.normalize(sums, ("power", "intra")), vlad.normalize(sums, ("intra", "power"))
-    )
-
-
-def test_unknown_normalisation_and_unfitting_codewords_are_errors() -> None:
-    with pytest.raises(ValueError, match="unknown normalisation 'l1'"):
-        vlad.normalize([torch.ones(1, 1, 1)], ["l1"])  # type: ignore[list-item]
+def test_unfitting_codewords_are_errors() -> None:
     with pytest.raises(ValueError, match="7 dimensions do not fit maps of 3"):
         vlad.dense_assign([torch.ones(1, 2, 2, 3)], torch.ones(2, 7), (2, 2))
 
@@ -213,3 +182,46 @@ def test_a_codeword_of_one_position_is_exact() -> None:
     words = torch.tensor([[0.0, 0.0], [2.0, -1.0]])
     sums = vlad.dense_residual_sums(maps, words, (4, 4))
     torch.testing.assert_close(sums[0, 1], torch.tensor([1.0, 0.0]))
+
+
+# --- hypercolumns ---------------------------------------------------------------------------------
+
+
+sizes = st.integers(1, 9)
+
+
+@given(n_in=st.integers(1, 20), factor=st.integers(1, 5), extra=st.integers(0, 3))
+def test_axis_interpolation_is_torchs(n_in: int, factor: int, extra: int) -> None:
+    n_out = n_in * factor + extra
+    signal = torch.rand(n_in, generator=torch.Generator().manual_seed(n_in))
+    low, high, weight = vlad.axis_interpolation(n_in, n_out)
+    ours = torch.lerp(signal[low], signal[high], weight)
+    theirs = functional.interpolate(signal[None, None], n_out, mode="linear")[0, 0]
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+@settings(deadline=None)
+@given(
+    height=st.integers(1, 9), width=st.integers(1, 9), up=st.integers(1, 4), seed=st.integers(0, 99)
+)
+def test_points_agree_with_the_dense_form(height: int, width: int, up: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    size = (height * up + 1, width * up)
+    maps = [torch.rand(1, height, width, 3, generator=generator)]
+    maps.append(torch.rand(1, size[0], size[1], 2, generator=generator))
+    points = np.random.default_rng(seed).integers(0, size[0] * size[1], 10)
+    blocks = vlad.hypercolumns_at([layer[0] for layer in maps], points, size)
+    dense = vlad.dense_hypercolumns(maps, size).reshape(-1, 5)
+    torch.testing.assert_close(torch.cat(blocks, 1), dense[points], atol=1e-6, rtol=0)
+
+
+def test_enlarging_keeps_constants_and_leaves_equal_sizes_alone() -> None:
+    maps = torch.full((1, 3, 4, 2), 7.0)
+    torch.testing.assert_close(vlad.enlarge(maps, (9, 5)), torch.full((1, 9, 5, 2), 7.0))
+    assert vlad.enlarge(maps, (3, 4)) is maps
+
+
+def test_feature_maps_are_channels_last_and_as_deep_as_the_taps() -> None:
+    network = build_network("tiny", "random")
+    maps = vlad.feature_maps(network, torch.rand(2, 3, 12, 20))
+    assert [tuple(layer.shape) for layer in maps] == [(2, 12, 20, 6), (2, 6, 10, 8), (2, 3, 5, 10)]

@@ -202,9 +202,7 @@ def pooled_vectors(job: Job) -> dict[str, Any]:
     use_threads(job.threads)
     forward = _forward_of(job)
     size = int(job.changed.get("encoder__image_size", 224))
-    loader = ImageLoader(
-        image_size=size, aspect="square", preprocessing=Preprocessing(), batch_size=_BATCH
-    )
+    loader = ImageLoader(image_size=size, preprocessing=Preprocessing(), batch_size=_BATCH)
     clock = Clock()
     with clock.stage(NETWORK), torch.no_grad():
         read = clock.timed_reading(read_micrographs)
@@ -276,7 +274,7 @@ def full_vgg16(path: str) -> Any:
 def _forward_of(job: Job) -> Callable[[Any], Any]:
     from hypervlad.backbones import build_network
     from hypervlad.backbones.network import check_device
-    from hypervlad.hypercolumns import feature_maps
+    from hypervlad.vlad import feature_maps
 
     device = check_device("auto")
     if job.method == "fc2":

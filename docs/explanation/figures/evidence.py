@@ -7,7 +7,7 @@ from hypervlad import MicrographClassifier, default_encoder, make_tem_images
 from hypervlad.displays.evidence import overlay, smooth
 
 images, labels = make_tem_images(32, random_state=1)
-encoder = default_encoder(n_codewords=16, n_samples=3000)
+encoder = default_encoder(n_codewords=16, sampling=3000)
 model = MicrographClassifier(encoder, calibration_size=0, random_state=0)
 model.fit(images[:24], labels[:24])
 found = model.explain(images[26])

@@ -7,24 +7,19 @@ from hypervlad import HypercolumnVLAD, make_tem_images
 
 images, _ = make_tem_images(12, random_state=3)
 shares = {}
-for scale_layers in (False, True):
-    encoder = HypercolumnVLAD(
-        n_codewords=32,
-        layer_components=None,
-        scale_layers=scale_layers,
-        n_samples=2000,
-        random_state=0,
-    ).fit(images)
-    widths = [len(layer.mean) for layer in encoder.codebook_.projections]
+for sampling in ("anyloc", 2000):
+    encoder = HypercolumnVLAD(n_codewords=32, sampling=sampling, random_state=0).fit(images)
+    layers = encoder.codebook_.projections
+    widths = [len(each.mean if each.components is None else each.components) for each in layers]
     variance = np.split(encoder.codebook_.joint.var(axis=0), np.cumsum(widths)[:-1])
     totals = np.array([each.sum() for each in variance])
-    shares[scale_layers] = totals / totals.sum()
+    shares[sampling] = totals / totals.sum()
 
 figure, ax = plt.subplots(figsize=(8, 2.6), layout="constrained")
 colours = plt.cm.viridis(np.linspace(0.1, 0.9, len(encoder.taps_)))
 starts = np.zeros(2)
 for number, tap in enumerate(encoder.taps_):
-    values = np.array([shares[False][number], shares[True][number]])
+    values = np.array([shares["anyloc"][number], shares[2000][number]])
     ax.barh(
         ["not scaled", "scaled (default)"], values, left=starts, color=colours[number], label=tap
     )

@@ -10,7 +10,7 @@ from hypervlad.metrics import Evaluation, wilson_interval
 
 images, labels = make_tem_images(280, size=96, random_state=0)
 train, new = slice(0, 120), slice(120, None)
-encoder = default_encoder(image_size=96, n_codewords=16, n_samples=3000, turns=1)
+encoder = default_encoder(image_size=96, n_codewords=16, sampling=3000, turns=1)
 model = MicrographClassifier(encoder, random_state=0).fit(images[train], labels[train])
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # for a small accepted error, no answer is sure

@@ -4,10 +4,11 @@ import matplotlib.pyplot as plt
 import torch
 
 from hypervlad import HypercolumnVLAD, make_tem_images
-from hypervlad.hypercolumns import dense_hypercolumns, enlarge, feature_maps, prepare
+from hypervlad.encoder.loading import prepare
+from hypervlad.vlad import dense_hypercolumns, enlarge, feature_maps
 
 images, labels = make_tem_images(12, random_state=3)
-encoder = HypercolumnVLAD(n_codewords=16, n_samples=3000, random_state=0).fit(images)
+encoder = HypercolumnVLAD(n_codewords=16, sampling=3000, random_state=0).fit(images)
 image = images[list(labels).index("matrix-surface")]
 
 with torch.no_grad():

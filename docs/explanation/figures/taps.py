@@ -6,13 +6,14 @@ import torch
 from matplotlib.patches import Rectangle
 
 from hypervlad import HypercolumnVLAD, make_tem_images
-from hypervlad.hypercolumns import feature_maps, prepare
+from hypervlad.encoder.loading import prepare
+from hypervlad.vlad import feature_maps
 
 RECEPTIVE_FIELDS = (7, 19, 59, 267, 491)  # pixels
 COLOURS = ("#c81d25", "#b35900", "#1e7b1e", "black", "black")
 
 images, labels = make_tem_images(12, random_state=3)
-encoder = HypercolumnVLAD(n_codewords=8, n_samples=3000, random_state=0).fit(images)
+encoder = HypercolumnVLAD(n_codewords=8, sampling=3000, random_state=0).fit(images)
 image = images[list(labels).index("matrix-surface")]
 
 with torch.no_grad():

@@ -6,11 +6,11 @@ import torch
 
 from hypervlad import HypercolumnVLAD, make_tem_images
 from hypervlad.displays.colours import codeword_colours
-from hypervlad.hypercolumns import feature_maps, prepare
-from hypervlad.vlad import dense_residual_sums, normalize
+from hypervlad.encoder.loading import prepare
+from hypervlad.vlad import dense_residual_sums, feature_maps, normalize
 
 images, labels = make_tem_images(12, random_state=3)
-encoder = HypercolumnVLAD(n_codewords=16, n_samples=3000, random_state=0).fit(images)
+encoder = HypercolumnVLAD(n_codewords=16, sampling=3000, random_state=0).fit(images)
 image = images[list(labels).index("matrix-surface")]
 codebook = encoder.codebook_
 
@@ -19,7 +19,7 @@ with torch.no_grad():
     maps = encoder.torch_codebook().project(feature_maps(encoder.network(), pixels))
     codewords = torch.tensor(codebook.joint)
     sums = dense_residual_sums(maps, codewords, (112, 112))
-    vector = normalize([sums], ("intra", "l2"))
+    vector = normalize([sums])
 assert np.allclose(vector[0].numpy(), encoder.transform([image])[0], atol=1e-4)
 
 widths = [layer.shape[-1] for layer in maps]

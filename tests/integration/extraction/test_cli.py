@@ -118,10 +118,6 @@ def test_a_stopped_run_is_resumed(
         (["{folder}", "--cache", "c", "--cache-size", "big"], "is not a size; write it like"),
         (["{folder}", "--include", "*.tif"], "no image matches"),
         (["{folder}", "--jobs", "0"], "--jobs 0"),
-        (
-            ["{folder}", "--batch-size", "0"],
-            "batch_size must be 'auto' or a whole number",
-        ),
         (["{folder}", "-o", "{folder}"], "is a folder"),
         (["{folder}", "-m", "missing.hvlad"], "missing.hvlad"),
     ],

@@ -76,8 +76,9 @@ def main(folder: Path, seed: int, cached: bool) -> None:
     (folder / FILES / "100.png").write_bytes(b"no image")
     (folder / FILES / "007.png").write_bytes(files[200].read_bytes())  # the same pixels far apart
     encoder = HypercolumnVLAD(
-        "small", weights="random", image_size=16, n_codewords=3, batch_size=BATCH, random_state=0
+        "small", weights="random", image_size=16, n_codewords=3, random_state=0
     ).fit(files[:20])
+    encoder._batch_size = BATCH
     encoder.transform(files[:1])
     warnings.simplefilter("ignore")
     memory = {name: folder / f"cache {name}" if cached else None for name in ("a", "b")}

@@ -67,7 +67,7 @@ def halves(seed: int, angle: float) -> tuple[Image, NDArray[np.float32]]:
 
 def small_model(**options: Any) -> AlignmentClassifier:
     encoder = default_alignment_encoder(
-        backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4, layer_components=4
+        backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4
     )
     learner = BoostedSoftmaxClassifier(n_estimators=5, Cs=10.0)
     usual = {"encoder": encoder, "window": WINDOW, "boosting": learner, "random_state": 0}

@@ -30,7 +30,7 @@ from hypervlad.baselines.finetuning import TransferNetwork, imagenet_size
 from hypervlad.baselines.softmax_head import SoftmaxHead, fit_head
 from hypervlad.baselines.training import Schedule, SoftmaxCrossEntropy
 from hypervlad.displays import TrainingCurvesDisplay
-from hypervlad.hypercolumns import prepare
+from hypervlad.encoder.loading import prepare
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.metrics import expected_calibration_error
 from hypervlad.reports import model_facts

@@ -127,8 +127,9 @@ def test_each_part_of_the_vectors_gets_a_linear_model(
     model: MicrographClassifier, texture_images: Images
 ) -> None:
     images, labels = texture_images
-    model.set_params(encoder__codebook="both", encoder__pooled=True).fit(images, labels)
-    assert list(model.encoder_.feature_blocks) == ["joint", "per_layer", "pooled"]
+    blocks = ("joint", "per_layer", "pooled")
+    model.set_params(encoder__blocks=blocks).fit(images, labels)
+    assert tuple(model.encoder_.feature_blocks) == blocks
     assert model.boosting_.C_ is not None
     assert len(model.boosting_.C_) == len(model.boosting_.block_weights_) == 3
     margins = model.encoder_.transform(images) @ model.boosting_.linear_coef_
@@ -141,22 +142,22 @@ def test_each_part_of_the_vectors_gets_a_linear_model(
 def test_default_encoder() -> None:
     encoder = default_encoder(n_codewords=8)
     changed = encoder.get_params().items() - HypercolumnVLAD().get_params().items()
-    assert dict(changed) == {"codebook": "both", "turns": 2, "pooled": "unit", "n_codewords": 8}
+    blocks = ("joint", "per_layer", "pooled_unit")
+    assert dict(changed) == {"blocks": blocks, "turns": 2, "n_codewords": 8}
 
 
 @pytest.mark.slow  # several models are fitted
 @pytest.mark.parametrize("include_backbone", [False, True])
-@pytest.mark.parametrize("codebook", ["joint", "per_layer", "both"])
+@pytest.mark.parametrize("blocks", [["joint"], ["per_layer"], ["joint", "per_layer", "pooled"]])
 def test_saved_and_loaded_predicts_bit_identically(
     include_backbone: bool,
-    codebook: str,
+    blocks: list[str],
     model: MicrographClassifier,
     texture_images: Images,
     tmp_path: Path,
 ) -> None:
     images, labels = texture_images
-    parts = {"encoder__codebook": codebook, "encoder__pooled": True, "encoder__turns": 2}
-    model.set_params(**parts).fit(images, labels)
+    model.set_params(encoder__blocks=blocks, encoder__turns=2).fit(images, labels)
     path = tmp_path / "m.hvlad"
     model.save(path, include_backbone=include_backbone)
     loaded = hypervlad.load(path)

@@ -22,18 +22,19 @@ from hypervlad import (
     MicrographClassifier,
 )
 from hypervlad.classifier import Explanation
-from hypervlad.hypercolumns import feature_maps, resample_preserving_sum, turned, turned_back
+from hypervlad.vlad import feature_maps, resample_preserving_sum, turned, turned_back
 
 Images = tuple[list[np.ndarray], np.ndarray]
 
 SIZE = 16
+JOINT, PER_LAYER = ("joint",), ("per_layer",)
+BOTH = JOINT + PER_LAYER
 FAST: dict[str, Any] = {"n_estimators": 0, "Cs": 1.0, "n_splits": 2}
 TINY: dict[str, Any] = {
     "weights": "random",
     "image_size": SIZE,
     "n_codewords": 4,
-    "layer_components": 4,
-    "n_samples": 400,
+    "sampling": 400,
     "random_state": 0,
 }
 
@@ -93,19 +94,17 @@ def check_sum(found: Explanation, model: MicrographClassifier, image: Any) -> No
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_the_evidence_adds_up_to_the_margins(data: st.DataObject) -> None:
-    codebook = data.draw(st.sampled_from(["joint", "per_layer", "both"]), "codebook")
+    codebooks = data.draw(st.sampled_from([JOINT, PER_LAYER, BOTH]), "codebooks")
     grids: list[Any] = ["finest", "image", 50]
-    grids += ["own"] if codebook == "per_layer" else []
-    steps = st.lists(st.sampled_from(["intra", "power", "l2"]), max_size=3, unique=True)
+    grids += ["own"] if codebooks == PER_LAYER else []
+    pooled = data.draw(st.sampled_from([(), ("pooled",), ("pooled_unit",)]), "pooled")
     model = fitted(
         n_classes=data.draw(st.sampled_from([2, 3]), "n_classes"),
-        codebook=codebook,
+        blocks=codebooks + pooled,
         grid=data.draw(st.sampled_from(grids), "grid"),
         turns=data.draw(st.sampled_from([1, 2, 8]), "turns"),
-        pooled=data.draw(st.sampled_from([True, False, "unit"]), "pooled"),
-        normalize=data.draw(steps, "normalize"),
-        aspect=data.draw(st.sampled_from(["square", "own"]), "aspect"),
-        layer_components=data.draw(st.sampled_from([None, 4]), "layer_components"),
+        image_size=data.draw(st.sampled_from([SIZE, None]), "image_size"),
+        sampling=data.draw(st.sampled_from(["anyloc", 400]), "sampling"),
     )
     image = textures(3)[0][data.draw(st.integers(0, 17), "image")]
     found = model.explain(image)
@@ -134,7 +133,7 @@ def test_trees_have_a_share_but_no_place(n_classes: int) -> None:
 @pytest.mark.parametrize("turns", [1, 2])
 def test_trees_see_the_row_that_transform_gives(grid: Any, turns: int) -> None:
     kept = {"n_estimators": 3, "Cs": 1.0, "n_splits": 2, "n_iter_no_change": None}
-    model = fitted(learner=kept, grid=grid, turns=turns, codebook="both", pooled="unit")
+    model = fitted(learner=kept, grid=grid, turns=turns, blocks=(*BOTH, "pooled_unit"))
     learner = model.boosting_
     for image in textures(3)[0][:4]:
         row = model.encoder_.transform([image])
@@ -151,7 +150,7 @@ def test_a_split_as_fine_as_rounding_is_decided_as_in_prediction(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Trees that split at single precision's last bit must get the same one."""
-    model = fitted(codebook="both", pooled=True)
+    model = fitted(blocks=(*BOTH, "pooled"))
     image = textures(3)[0][0]
     row = model.encoder_.transform([image])
 
@@ -220,7 +219,7 @@ def network_maps(encoder: HypercolumnVLAD, image: np.ndarray) -> list[np.ndarray
 
 def test_every_place_against_loops() -> None:
     images, _ = textures(3)
-    encoder = HypercolumnVLAD("tiny", **TINY, codebook="both", pooled="unit", aspect="own")
+    encoder = HypercolumnVLAD("tiny", **TINY | {"image_size": None}, blocks=(*BOTH, "pooled_unit"))
     encoder.fit(images)
     image = images[4]
     rng = np.random.default_rng(1)
@@ -289,7 +288,7 @@ def spread_by_loops(cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 @pytest.mark.parametrize(("grid", "turns"), [("own", 1), ("finest", 8), (50, 2)])
 def test_the_maps_of_all_codewords_add_up_to_the_map_of_their_part(grid: Any, turns: int) -> None:
-    model = fitted(codebook="per_layer", grid=grid, turns=turns)
+    model = fitted(blocks="per_layer", grid=grid, turns=turns)
     taps = [f"per_layer.{tap}" for tap in model.encoder_.taps_]
     every = [(tap, word) for tap in reversed(taps) for word in range(4)]
     found = model.explain(textures(3)[0][2], words=every)
@@ -305,12 +304,12 @@ def test_the_maps_of_all_codewords_add_up_to_the_map_of_their_part(grid: Any, tu
 
 
 @pytest.mark.slow  # maps of every image of the set
-@pytest.mark.parametrize("codebook", ["joint", "per_layer"])
+@pytest.mark.parametrize("codebooks", [("joint",), ("per_layer",)])
 @pytest.mark.parametrize("turns", [1, 2])
-def test_evidence_lies_where_the_texture_is(codebook: str, turns: int) -> None:
+def test_evidence_lies_where_the_texture_is(codebooks: Any, turns: int) -> None:
     images, labels = textures(3, shape=(48, 48))
     encoder = HypercolumnVLAD(
-        "tiny", **{**TINY, "image_size": 48, "codebook": codebook, "turns": turns, "pooled": True}
+        "tiny", **TINY | {"image_size": 48, "turns": turns, "blocks": (*codebooks, "pooled")}
     )
     model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
     place = {name: list(labels).index(name) for name in model.classes_}
@@ -325,7 +324,7 @@ def test_evidence_lies_where_the_texture_is(codebook: str, turns: int) -> None:
 
 @pytest.mark.parametrize("turn", range(1, 8))
 def test_a_turned_image_has_turned_evidence(turn: int) -> None:
-    model = fitted(codebook="both", turns=8, pooled=True)
+    model = fitted(blocks=(*BOTH, "pooled"), turns=8)
     image = textures(3)[0][1]
     maps = torch.from_numpy(model.explain(image).maps)
     image_turned = turned(torch.from_numpy(image), turn).contiguous().numpy()

@@ -24,11 +24,11 @@ def test_vectors_that_are_not_finite_are_reported() -> None:
         check_finite(rows, ["a.png", "b.png"])
 
 
-@pytest.mark.parametrize("pooled", [False, True])
+@pytest.mark.parametrize("blocks", ["joint", ("joint", "pooled")])
 def test_a_codebook_of_other_channels_is_reported(
-    tiny_encoder: HypercolumnVLAD, texture_images: Any, pooled: bool
+    tiny_encoder: HypercolumnVLAD, texture_images: Any, blocks: Any
 ) -> None:
-    header, arrays = tiny_encoder.set_params(pooled=pooled).fit(texture_images[0]).to_state()
+    header, arrays = tiny_encoder.set_params(blocks=blocks).fit(texture_images[0]).to_state()
     narrow = {
         name: arrays[name][..., :3] if ".0." in name and array.ndim and len(array) > 1 else array
         for name, array in arrays.items()
@@ -43,8 +43,9 @@ def test_a_codebook_of_other_channels_is_reported(
     [
         ({"image_size": 3000}, "image_size must be a whole number"),
         ({"n_codewords": 5}, "codewords of shapes"),
-        ({"codebook": "both"}, "codewords of shapes"),
-        ({"layer_components": None}, "does not fit layer_components=None"),
+        ({"blocks": ["joint", "per_layer"]}, "codewords of shapes"),
+        ({"sampling": "anyloc"}, "does not fit no components"),
+        ({"sampling": "paper"}, "sampling must be"),
         ({"grid": 10**9}, "grid must be"),
     ],
 )

@@ -24,7 +24,7 @@ def bad() -> list[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
 @pytest.fixture
 def scorer(tiny_backbone: None) -> PatchDefectScorer:
     encoder = default_patch_encoder(
-        backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4, layer_components=4
+        backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4
     )
     learner = BoostedSoftmaxClassifier(n_estimators=5, Cs=10.0)
     return PatchDefectScorer(encoder, patch=PATCH, n_codewords=16, boosting=learner, random_state=0)

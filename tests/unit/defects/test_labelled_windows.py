@@ -38,8 +38,7 @@ def test_windows_of_an_image_score_as_their_vectors_do(n_estimators: int) -> Non
         taps=["1", "4"],
         image_size=None,
         n_codewords=4,
-        layer_components=3,
-        pooled=True,
+        blocks=("joint", "pooled"),
         random_state=0,
     ).fit([image])
     own = WindowVectors(encoder, 4096)

@@ -32,11 +32,9 @@ def model(texture_images):
         weights="random",
         image_size=16,
         n_codewords=4,
-        codebook="both",
+        blocks=("joint", "per_layer", "pooled"),
         turns=2,
-        pooled=True,
-        layer_components=4,
-        n_samples=400,
+        sampling=400,
         random_state=0,
     )
     boosting = BoostedSoftmaxClassifier(n_estimators=0, Cs=10.0)

@@ -193,7 +193,7 @@ def test_a_second_sample_reads_only_what_the_first_left_out(
     monkeypatch.setattr(codebook_fit, "MAX_SAMPLED_IMAGES", 12)
     chosen = read_micrograph(images[3]).digest
     monkeypatch.setattr(codebook_fit, "is_chosen", lambda key, share: share == 1 or key == chosen)
-    tiny_encoder.set_params(n_samples=12 * 17, n_codewords=20).fit(images)
+    tiny_encoder.set_params(sampling=12 * 17, n_codewords=20).fit(images)
     assert sum(passes) == 4, "each distinct image once"
     assert len(reads) == 24 + 3
 
@@ -202,7 +202,7 @@ def test_minibatch_kmeans_reads_every_image_once_more(
     tiny_encoder: HypercolumnVLAD, texture_images: Images, reads: list[str], passes: list[int]
 ) -> None:
     """Its first codewords come from a sample of some images, the final ones from all images."""
-    tiny_encoder.set_params(kmeans="minibatch").fit(texture_images[0])
+    tiny_encoder.set_params(sampling="luo2021").fit(texture_images[0])
     assert set(Counter(reads).values()) == {2}
     assert sum(passes) == 2 * 24
 

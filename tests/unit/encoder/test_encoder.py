@@ -32,6 +32,9 @@ from hypervlad.modelfile import write_model
 
 Images = tuple[list[np.ndarray], np.ndarray]
 
+JOINT, PER_LAYER = ("joint",), ("per_layer",)
+BOTH = JOINT + PER_LAYER
+
 
 def test_output_is_float32_of_the_promised_width(
     tiny_encoder: HypercolumnVLAD, texture_images: Images
@@ -39,10 +42,10 @@ def test_output_is_float32_of_the_promised_width(
     images, _ = texture_images
     vectors = tiny_encoder.fit(images).transform(images)
     assert vectors.dtype == np.float32
-    assert vectors.shape == (24, 3 * 4 * 4)
+    assert vectors.shape == (24, 4 * (6 + 8 + 10))
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     names = tiny_encoder.get_feature_names_out()
-    assert len(names) == 48
+    assert len(names) == 96
     assert names[0] == "hypercolumnvlad0"
 
 
@@ -53,16 +56,16 @@ def test_set_output_gives_a_frame(tiny_encoder: HypercolumnVLAD, texture_images:
 
 
 @pytest.mark.parametrize(
-    ("codebook", "grid"),
+    ("codebooks", "grid"),
     [
-        *itertools.product(["joint", "per_layer", "both"], ["finest", "image", 30]),
-        ("per_layer", "own"),  # others have no own grid: refused in another test
+        *itertools.product([JOINT, PER_LAYER, BOTH], ["finest", "image", 30]),
+        (PER_LAYER, "own"),  # others have no own grid: refused in another test
     ],
 )
-@pytest.mark.parametrize("components", [None, 3])
+@pytest.mark.parametrize("sampling", ["anyloc", 300])
 @pytest.mark.parametrize("turns", [1, 2, 8])
 def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
-    codebook: str, grid: str | int, components: int | None, turns: int, texture_images: Images
+    codebooks: Any, grid: Any, sampling: Any, turns: Any, texture_images: Images
 ) -> None:
     images, _ = texture_images
     encoder = HypercolumnVLAD(
@@ -70,29 +73,25 @@ def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
         weights="random",
         image_size=16,
         n_codewords=3,
-        layer_components=components,
-        codebook=codebook,  # type: ignore[arg-type]
-        grid=grid,  # type: ignore[arg-type]
-        turns=turns,  # type: ignore[arg-type]
-        normalize=None,
-        pooled=True,
-        n_samples=300,
+        blocks=(*codebooks, "pooled"),
+        grid=grid,
+        turns=turns,
+        sampling=sampling,
         random_state=3,
     ).fit(images[:6])
     ours = encoder.transform(images[:1])[0]
-    np.testing.assert_allclose(ours, _explicit(encoder, images[0]), atol=2e-3)
+    np.testing.assert_allclose(ours, _explicit(encoder, images[0]), atol=1e-4)
 
 
 def test_averages_of_unit_length(texture_images: tuple[list[np.ndarray], np.ndarray]) -> None:
     images, _ = texture_images
     options = {"weights": "random", "image_size": 16, "n_codewords": 3, "random_state": 0}
     plain, unit = [
-        HypercolumnVLAD("tiny", **options, pooled=pooled).fit(images[:6]).transform(images[:3])
-        for pooled in (True, "unit")
+        HypercolumnVLAD("tiny", **options, blocks=("joint", pooled)).fit(images[:6])
+        for pooled in ("pooled", "pooled_unit")
     ]
-    n_pooled = (
-        HypercolumnVLAD("tiny", **options, pooled=True).fit(images[:6]).feature_blocks["pooled"]
-    )
+    n_pooled = unit.feature_blocks["pooled"]
+    plain, unit = plain.transform(images[:3]), unit.transform(images[:3])
     np.testing.assert_array_equal(unit[:, :-n_pooled], plain[:, :-n_pooled])
     averages = plain[:, -n_pooled:]
     lengths = np.linalg.norm(averages, axis=1, keepdims=True)
@@ -107,29 +106,38 @@ def _explicit(encoder: HypercolumnVLAD, image: np.ndarray) -> np.ndarray:
     points = slice(None)
     if not isinstance(encoder.grid, str):
         points = random_pixels(encoder.seed_, batch.keys[0], 256, encoder.grid)
-    total = 0.0
+    sums, means = [0.0] * len(encoder.codebook_.codewords), 0.0
     for turn in range(encoder.turns):
         copy = upright[..., ::-1] if turn >= 4 else upright
         copy = np.ascontiguousarray(np.rot90(copy, turn % 4, axes=(2, 3)))
         with torch.no_grad():
             maps = encoder.network()(torch.from_numpy(copy))
         raw = [layer[0].permute(1, 2, 0).double().numpy() for layer in maps]
-        total = total + np.concatenate(
-            [_explicit_sums(encoder, raw, points), _averages(encoder, raw)]
-        )
-    n_pooled = encoder.feature_blocks["pooled"]
-    total[-n_pooled:] /= encoder.turns * n_pooled**0.5
-    return total
+        more = _explicit_sums(encoder, raw, points)
+        sums = [one + other for one, other in zip(sums, more, strict=True)]
+        means = means + _averages(encoder, raw)
+    n_joint = "joint" in encoder.blocks
+    kinds = [_normalised(kind) for kind in (sums[:n_joint], sums[n_joint:]) if kind]
+    return np.concatenate([*kinds, means / (encoder.turns * len(means) ** 0.5)])
 
 
-def _explicit_sums(encoder: HypercolumnVLAD, raw: list[np.ndarray], points: Any) -> np.ndarray:
+def _normalised(sums: list[Any]) -> np.ndarray:
+    """Each codeword's block has unit length, and then all of one kind together."""
+    blocks = [each / np.linalg.norm(each, axis=1, keepdims=True).clip(1e-12) for each in sums]
+    joined = np.concatenate([block.ravel() for block in blocks])
+    return joined / np.linalg.norm(joined)
+
+
+def _explicit_sums(
+    encoder: HypercolumnVLAD, raw: list[np.ndarray], points: Any
+) -> list[np.ndarray]:
     layers = [p.apply(layer) for p, layer in zip(encoder.codebook_.projections, raw, strict=True)]
     books = encoder.codebook_.codewords
-    parts = {"joint": [layers], "per_layer": [[layer] for layer in layers]}
-    parts["both"] = parts["joint"] + parts["per_layer"]
+    parts = [layers] if "joint" in encoder.blocks else []
+    parts += [[layer] for layer in layers] if "per_layer" in encoder.blocks else []
     sums = []
-    for part, words in zip(parts[encoder.codebook], books, strict=True):
-        own = encoder.grid == "own" or (encoder.codebook == "both" and len(part) == 1)
+    for part, words in zip(parts, books, strict=True):
+        own = encoder.grid == "own" or ("joint" in encoder.blocks and len(part) == 1)
         is_dense = isinstance(encoder.grid, str)
         size = part[0].shape[:2] if own and is_dense else (16, 16)
         columns = np.concatenate([_upsampled(layer, size) for layer in part], axis=1)[points]
@@ -137,8 +145,8 @@ def _explicit_sums(encoder: HypercolumnVLAD, raw: list[np.ndarray], points: Any)
         for column in columns:
             nearest = ((column - words.astype(float)) ** 2).sum(1).argmin()
             residuals[nearest] += column - words[nearest]
-        sums.append(residuals.ravel())
-    return np.concatenate(sums)
+        sums.append(residuals)
+    return sums
 
 
 def _averages(encoder: HypercolumnVLAD, raw: list[np.ndarray]) -> np.ndarray:
@@ -149,26 +157,23 @@ def _averages(encoder: HypercolumnVLAD, raw: list[np.ndarray]) -> np.ndarray:
 # Eight turned copies of an image are encoded, each with eight turns.
 @pytest.mark.slow
 @pytest.mark.parametrize("turns", [1, 2, 4, 8])
-@given(turn=st.integers(0, 7), aspect=st.sampled_from(["square", "own"]))
+@given(turn=st.integers(0, 7), image_size=st.sampled_from([16, None]))
 @settings(max_examples=16, deadline=None)
 def test_four_turns_are_invariant_to_rotation_and_eight_to_mirroring(
-    turns: Any, turn: int, aspect: Any
+    turns: Any, turn: int, image_size: Any
 ) -> None:
     rng = np.random.default_rng(0)
-    image = rng.random((24, 16) if aspect == "own" else (16, 16), dtype=np.float32)
+    image = rng.random((16, 16) if image_size else (24, 16), dtype=np.float32)
     image[:6, :5] = 0  # a corner that tells sides and hands apart
     turned = np.rot90(image[:, ::-1] if turn >= 4 else image, turn % 4)
-    size = 20 if aspect == "own" else 16
     encoder = HypercolumnVLAD(
         "tiny",
         weights="random",
-        image_size=size,
-        aspect=aspect,
+        image_size=image_size,
         turns=turns,
-        codebook="both",
-        pooled=True,
+        blocks=(*BOTH, "pooled"),
         n_codewords=3,
-        n_samples=300,
+        sampling=300,
         random_state=0,
     ).fit([rng.random((16, 16), dtype=np.float32)])
     vectors = encoder.transform([image, turned])
@@ -217,17 +222,18 @@ def test_order_neighbours_and_batches_do_not_matter(
     order = np.random.default_rng(1).permutation(len(images))
     tiny_encoder.set_params(grid=grid)
     expected = clone(tiny_encoder).fit(images).transform(images)
-    shuffled = clone(tiny_encoder).set_params(batch_size=5)
+    shuffled = clone(tiny_encoder)
+    shuffled._batch_size = 5
     again = shuffled.fit([images[i] for i in order]).transform([images[i] for i in order])
     np.testing.assert_allclose(again, expected[order], atol=1e-5)
     alone = shuffled.transform([images[3]])
     np.testing.assert_allclose(alone[0], expected[3], atol=1e-5)
 
 
-def test_mixed_sizes_and_own_aspect(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
+def test_mixed_sizes(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> None:
     images, _ = texture_images
     mixed = [*images[:4], images[4][:, :12], np.repeat(images[5][..., None], 3, 2), images[6].T]
-    encoder = tiny_encoder.set_params(aspect="own").fit(mixed)
+    encoder = tiny_encoder.set_params(image_size=None).fit(mixed)
     vectors = encoder.transform(mixed)
     assert np.isfinite(vectors).all()
     for i in (4, 6):
@@ -242,7 +248,7 @@ def test_codeword_maps_hold_codewords(
     maps = tiny_encoder.fit(images).codeword_maps(images[0])
     assert maps.shape == (1, 16, 16)
     assert set(np.unique(maps)) <= set(range(4))
-    per_layer = clone(tiny_encoder).set_params(codebook="per_layer").fit(images)
+    per_layer = clone(tiny_encoder).set_params(blocks="per_layer").fit(images)
     assert per_layer.codeword_maps(images[0]).shape == (3, 16, 16)
 
 
@@ -344,10 +350,11 @@ def test_the_cache_key_holds_pixels_and_everything_that_decides_a_vector(
     monkeypatch.setattr(TappedNetwork, "_forward", counted)
     np.testing.assert_array_equal(tiny_encoder.transform(images[:10]), vectors)
     assert passes == []
-    tiny_encoder.set_params(batch_size=3)
+    tiny_encoder._batch_size = 3
     tiny_encoder.transform([*images[:10], images[10], images[0].copy()])
     assert sum(passes) == 1
-    tiny_encoder.fitted_params_ = replace(tiny_encoder.fitted_params_, normalize=("l2",))
+    tiny_encoder.fitted_params_ = replace(tiny_encoder.fitted_params_, grid="image")
+    tiny_encoder.codebook_ = replace(tiny_encoder.codebook_, joint=-tiny_encoder.codebook_.joint)
     assert not np.array_equal(tiny_encoder.transform(images[:10]), vectors)
     assert sum(passes) == 11
 
@@ -377,15 +384,15 @@ def test_the_cache_folder_is_private(
             {"image_size": 3},
             "image_size must be a whole number of at least 4 and at most 2048 or None, not 3",
         ),
-        ({"layer_components": 0}, "layer_components must be"),
-        ({"n_samples": -1}, "n_samples must be"),
-        ({"n_samples": 3}, "4 codewords cannot be learnt from"),
-        ({"batch_size": "big"}, "batch_size must be"),
-        ({"aspect": "wide"}, "aspect must be one of 'square', 'own', not 'wide'"),
+        ({"sampling": -1}, "sampling must be"),
+        ({"sampling": "paper"}, "sampling must be .*'windows', 'luo2021', 'anyloc', not 'paper'"),
+        ({"sampling": 3}, "4 codewords cannot be learnt from"),
         ({"on_error": "ignore"}, "on_error must be one of 'raise', 'skip'"),
-        ({"kmeans": "elkan"}, "kmeans must be one of 'lloyd', 'minibatch', not 'elkan'"),
-        ({"kmeans": "minibatch", "n_samples": 3}, "4 codewords cannot be learnt from"),
-        ({"codebook": "all"}, "codebook must be one of 'joint', 'per_layer', 'both', not"),
+        ({"blocks": "all"}, "blocks must be one of 'joint', 'per_layer' or a sequence .*'all'"),
+        ({"blocks": []}, "blocks must be"),
+        ({"blocks": ["pooled"]}, "blocks must contain 'joint' or 'per_layer', and each once"),
+        ({"blocks": ["joint", "joint"]}, "blocks must contain .* each once"),
+        ({"blocks": ["joint", "pooled", "pooled_unit"]}, "leave one of the two out"),
         ({"turns": 3}, "turns must be one of 1, 2, 4, 8, not 3"),
         ({"turns": True}, "turns must be one of 1, 2, 4, 8, not True"),
         ({"turns": 2.0}, r"turns must be one of 1, 2, 4, 8, not 2\.0"),
@@ -393,15 +400,10 @@ def test_the_cache_folder_is_private(
         ({"turns": "2"}, "turns must be one of 1, 2, 4, 8, not '2'"),
         ({"turns": None}, "turns must be one of 1, 2, 4, 8, not None"),
         ({"turns": [2]}, r"turns must be one of 1, 2, 4, 8, not \[2\]"),
-        ({"pooled": "yes"}, "pooled must be True or False or 'unit', not 'yes'"),
-        ({"grid": "own", "codebook": "both"}, "a joint codebook needs one grid"),
+        ({"grid": "own", "blocks": BOTH}, "a joint codebook needs one grid"),
         ({"grid": "coarse"}, "grid must be one of"),
         ({"grid": 0}, "grid must be .* or a number of random pixels"),
-        ({"grid": "own", "codebook": "joint"}, "a joint codebook needs one grid"),
-        (
-            {"normalize": ("l1",)},
-            "normalize must be .*a sequence of at most 8 steps .*not .'l1'",
-        ),
+        ({"grid": "own", "blocks": "joint"}, "a joint codebook needs one grid"),
         ({"read_options": 3}, "read_options must be None or a dict such as"),
         ({"read_options": {"scaling": "log"}}, "scaling"),
         ({"device": "abacus"}, 'device must be "auto", "cpu" or "cuda"'),
@@ -496,7 +498,7 @@ def test_a_callers_inference_mode_changes_nothing(
     tiny_encoder: HypercolumnVLAD, texture_images: Images
 ) -> None:
     images, _ = texture_images
-    tiny_encoder.set_params(codebook="both", pooled=True, turns=2)
+    tiny_encoder.set_params(blocks=(*BOTH, "pooled"), turns=2)
     expected = clone(tiny_encoder).fit_transform(images)
     with torch.inference_mode():
         np.testing.assert_array_equal(tiny_encoder.fit_transform(images), expected)
@@ -550,7 +552,8 @@ def test_the_next_batches_are_read_while_one_is_computed_and_no_more(
                 in_next_batch.set()
             return texture_images[0][0]
 
-    encoder = tiny_encoder.fit(texture_images[0]).set_params(batch_size=4)
+    encoder = tiny_encoder.fit(texture_images[0])
+    encoder._batch_size = 4
     original = TappedNetwork._forward
 
     def patient(self: TappedNetwork, batch: torch.Tensor) -> Any:
@@ -588,7 +591,7 @@ def test_the_codebook_samples_a_bounded_number_of_images(
     for name, array in first.codebook_.to_arrays().items():
         np.testing.assert_allclose(again.codebook_.to_arrays()[name], array, atol=1e-5)
     copies = clone(tiny_encoder).fit([images[0]] * 30)
-    assert copies.transform(images[:1]).shape == (1, 48)
+    assert copies.transform(images[:1]).shape == (1, 96)
 
 
 def test_a_file_cannot_bring_a_cache_folder(
@@ -604,7 +607,7 @@ def test_a_file_cannot_bring_a_cache_folder(
             HypercolumnVLAD.from_state({**header, "parameters": without}, arrays)
 
 
-@pytest.mark.parametrize("name", ["turns", "pooled", "kmeans", "on_error"])
+@pytest.mark.parametrize("name", ["turns", "blocks", "sampling", "on_error"])
 def test_a_file_that_lacks_a_parameter_is_an_error(
     name: str, tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
 ) -> None:
@@ -620,23 +623,17 @@ def test_a_file_that_lacks_a_parameter_is_an_error(
 CHANGED: dict[str, Any] = {
     "backbone": "resnet18",
     "image_size": 24,
-    "aspect": "own",
     "pixel_size": 2.0,
     "grid": 30,
     "turns": 4,
     "n_codewords": 7,
-    "codebook": "both",
-    "layer_components": None,
-    "scale_layers": False,
-    "kmeans": "minibatch",
-    "normalize": None,
-    "pooled": True,
-    "n_samples": 200,
+    "blocks": ("joint", "per_layer", "pooled"),
+    "sampling": "luo2021",
     "read_options": {"scaling": "minmax"},
 }
 
 
-# Each of fifteen parameters is changed, and all images are encoded again.
+# Each of these parameters is changed, and all images are encoded again.
 @pytest.mark.slow
 def test_parameters_set_after_fit_change_no_vector(
     tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
@@ -654,7 +651,7 @@ def test_parameters_set_after_fit_change_no_vector(
         np.testing.assert_array_equal(changed.codeword_maps(images[0]), words, err_msg=name)
         assert changed.feature_blocks == parts
         assert changed.to_state()[0] == before
-    tiny_encoder.set_params(**CHANGED, batch_size=5, n_jobs=2, on_error="skip")
+    tiny_encoder.set_params(**CHANGED, n_jobs=2, on_error="skip")
     np.testing.assert_array_equal(tiny_encoder.transform(images), vectors)  # from the cache
     tiny_encoder.save(tmp_path / "e.hvlad")
     loaded = hypervlad.load(tmp_path / "e.hvlad")
@@ -668,7 +665,7 @@ def test_parameters_set_after_fit_change_no_vector(
 
 def test_no_parameter_is_forgotten() -> None:
     """One that EncoderParams lacks belongs to the run, or is a separate fitted attribute."""
-    of_the_run = {"memory", "batch_size", "device", "runtime", "n_jobs", "on_error", "verbose"}
+    of_the_run = {"memory", "device", "runtime", "n_jobs", "on_error", "verbose"}
     recipe = {field.name for field in fields(EncoderParams)}
     rest = set(HypercolumnVLAD().get_params()) - recipe - of_the_run
     assert rest == {"weights", "taps", "random_state"}

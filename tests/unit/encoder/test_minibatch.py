@@ -1,4 +1,4 @@
-"""Minibatch K-means over every image: order, batches, bounds, copies."""
+"""Minibatch K-means over every image: order, bounds, copies."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ Images = tuple[list[np.ndarray], np.ndarray]
 
 @pytest.fixture
 def encoder(tiny_encoder: HypercolumnVLAD) -> HypercolumnVLAD:
-    # The start sees all pixels: how many it takes of an image would depend on the number of images.
-    return tiny_encoder.set_params(kmeans="minibatch", n_samples=10_000)
+    return tiny_encoder.set_params(sampling="luo2021")
 
 
 def learnt(encoder: HypercolumnVLAD, images: list[Any], **change: Any) -> dict[str, np.ndarray]:
@@ -87,7 +86,7 @@ def test_too_few_samples_are_an_error() -> None:
 
 def test_the_start_is_of_the_samples_and_repeatable() -> None:
     layer = np.random.default_rng(0).standard_normal((50, 3)).astype(np.float32)
-    options: dict[str, Any] = {"layer_components": None, "scale_layers": False}
+    options: dict[str, Any] = {"n_components": None, "is_scaled": False}
     start = learn_codebook([layer], 5, start_only=True, **options)
     (words,) = start.codewords
     projected = start.projections[0].apply(layer)
@@ -99,30 +98,20 @@ def test_the_start_is_of_the_samples_and_repeatable() -> None:
 # --- in the encoder ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("codebook", ["joint", "per_layer"])
+@pytest.mark.parametrize("blocks", ["joint", "per_layer"])
 @pytest.mark.parametrize("grid", ["finest", 100])
-def test_order_batches_and_copies_do_not_matter(
-    codebook: str, grid: Any, encoder: HypercolumnVLAD, texture_images: Images
+def test_order_and_copies_do_not_matter(
+    blocks: str, grid: Any, encoder: HypercolumnVLAD, texture_images: Images
 ) -> None:
     images, _ = texture_images
-    encoder.set_params(codebook=codebook, grid=grid)
-    expected = learnt(encoder, images, batch_size=4)
-    assert_close(learnt(encoder, images, batch_size=4), expected)
+    encoder.set_params(blocks=blocks, grid=grid)
+    expected = learnt(encoder, images)
     order = np.random.default_rng(1).permutation(len(images))
-    assert_close(learnt(encoder, [images[i] for i in order], batch_size=7), expected)
-    assert_close(learnt(encoder, [*images, images[3], images[5]], batch_size=1), expected)
+    assert_close(learnt(encoder, [images[i] for i in order]), expected)
+    assert_close(learnt(encoder, [*images, images[3], images[5]]), expected)
     other = learnt(encoder, images, random_state=1)
-    name = "codewords.joint" if codebook == "joint" else "codewords.0"
+    name = "codewords.joint" if blocks == "joint" else "codewords.0"
     assert np.abs(other[name] - expected[name]).max() > 1e-3
-
-
-def test_batches_of_several_sizes_do_not_matter(
-    encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hypervlad.codebook._MIN_ROWS_PER_STEP", 100)
-    mixed = [image if i % 2 else image[:, :12] for i, image in enumerate(texture_images[0])]
-    encoder.set_params(aspect="own")
-    assert_close(learnt(encoder, mixed, batch_size=8), learnt(encoder, mixed, batch_size=1))
 
 
 @pytest.mark.parametrize(("grid", "n_each"), [(37, 37), ("image", 100), ("finest", 100)])
@@ -153,15 +142,23 @@ def test_every_image_is_used_once_in_the_order_of_digests(
 def test_images_beyond_the_pool_change_the_codewords(
     encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Few images are sampled at first; but one codeword is the mean of all: residuals vanish."""
+    """Few images are sampled at first; but one codeword is the mean of the channels of all."""
     images, _ = texture_images
     monkeypatch.setattr(codebook_fit, "MAX_SAMPLED_IMAGES", 4)
-    encoder.set_params(n_codewords=1, grid="image", normalize=None, n_samples=1000)
-    residuals = encoder.fit(images).transform(images)
-    scale = np.abs(residuals).max()
-    assert np.abs(residuals.mean(axis=0)).max() < 1e-4 * scale
-    ordinary = clone(encoder).set_params(kmeans="lloyd").fit(images).transform(images)
-    assert np.abs(ordinary.mean(axis=0)).max() > 1e-2 * scale
+    encoder.set_params(n_codewords=1, grid="finest")
+    means = np.mean([mean_of(encoder, [image])[0] for image in images], axis=0)
+    start, residual = mean_of(encoder, images)
+    assert np.abs(residual).max() < 1e-4
+    codeword = learnt(encoder, images)["codewords.joint"][0]
+    np.testing.assert_allclose(start + codeword, means, atol=1e-4)
+    assert np.abs(codeword).max() > 1e-2
+
+
+def mean_of(encoder: HypercolumnVLAD, images: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of the channels over a sample, and the only codeword relative to it."""
+    found = learnt(encoder, images, sampling="anyloc")
+    means = [found[name] for name in sorted(found) if name.endswith(".mean")]
+    return np.concatenate(means), found["codewords.joint"][0]
 
 
 def test_fit_warns_once_of_skipped_images(
@@ -185,5 +182,5 @@ def test_it_is_saved_and_loaded(
     vectors = encoder.fit_transform(texture_images[0])
     encoder.save(tmp_path / "words.hvlad")
     loaded = hypervlad.load(tmp_path / "words.hvlad")
-    assert loaded.kmeans == "minibatch"
+    assert loaded.sampling == "luo2021"
     np.testing.assert_array_equal(loaded.transform(texture_images[0]), vectors)

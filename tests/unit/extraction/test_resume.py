@@ -191,10 +191,10 @@ def test_tasks_of_another_model_or_batch_size_are_an_error_and_stay(
     for changed in (other, HypercolumnVLAD(**encoder.get_params()).fit(images)):
         with pytest.raises(FeatureFileError, match=r"_f\.parquet\.parts: left by an extraction w"):
             extract_features(folder, changed, out=out, resume=True)
-    encoder.set_params(batch_size=5)
+    encoder._batch_size = 5
     with pytest.raises(FeatureFileError, match="or batches of another size"):
         extract_features(folder, encoder, out=out, resume=True)
-    encoder.set_params(batch_size=4)
+    encoder._batch_size = 4
     assert extract_features(folder, encoder, out=out, resume=True).n_kept == 12
     assert out.read_bytes() == expected
     interrupted(monkeypatch, encoder, folder, out, 3)

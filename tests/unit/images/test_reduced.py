@@ -148,7 +148,6 @@ def test_information_bars_are_not_looked_for_in_reduced_copies():
     [
         ({"image_size": 32}, (50, 75)),
         ({"image_size": 150}, (200, 300)),
-        ({"image_size": 150, "aspect": "own"}, (200, 300)),
         ({"image_size": None}, (400, 600)),
         ({"image_size": 32, "pixel_size": 1.0}, (400, 600)),
     ],
@@ -157,7 +156,7 @@ def test_the_loader_knows_what_the_network_needs(tmp_path, sizes, shape):
     path = tmp_path / "a.jpg"
     Image.fromarray(smooth(400, 600)).save(path)
     memory = str(tmp_path / "cache")
-    options = {"aspect": "square", "preprocessing": Preprocessing(), "read_options": REDUCED}
+    options = {"preprocessing": Preprocessing(), "read_options": REDUCED}
     ImageLoader(**options | {"image_size": 100, "memory": memory}).load(path, "a")
 
     loader = ImageLoader(**options | sizes | {"memory": memory})

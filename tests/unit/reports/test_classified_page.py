@@ -41,7 +41,7 @@ def digest(text: str) -> str:
 def fitted(texture_images: Any) -> MicrographClassifier:
     images, labels = texture_images
     encoder = HypercolumnVLAD(
-        "tiny", weights="random", image_size=16, n_codewords=4, n_samples=400, random_state=0
+        "tiny", weights="random", image_size=16, n_codewords=4, sampling=400, random_state=0
     )
     return MicrographClassifier(encoder, random_state=0).fit(images, labels)
 

@@ -20,7 +20,7 @@ def test_facts_of_a_classifier(fitted):
     assert facts["trained on"] == "24 images"
     assert facts["codewords"] == "4, common to all taps"
     assert facts["image size"] == "16 x 16 pixels, stretched to a square"
-    assert facts["features of an image"] == "48 joint"
+    assert facts["features of an image"] == "96 joint"
     assert facts["how files are read"].startswith("by default")
     assert "logistic regression" in facts["classifier"]
     assert facts["images of the classes"] == "flat 8, rings 8, stripes 8 (in 24 groups)"
@@ -50,12 +50,8 @@ def test_facts_of_rare_classes(tiny_encoder, texture_images):
 
 def test_facts_follow_the_parameters(fitted):
     boosting = BoostedSoftmaxClassifier(init=None, random_state=0)
-    facts = model_facts(
-        fitted(boosting, codebook="joint", aspect="own", normalize=None, read_options={"page": 0})
-    )
+    facts = model_facts(fitted(boosting, blocks="joint", read_options={"page": 0}))
     assert facts["codewords"] == "4, common to all taps"
-    assert facts["image size"] == "about 16 x 16 pixels, proportions kept"
-    assert facts["normalisation"] == "none"
     assert facts["classifier"].endswith("rounds of boosted trees")
     assert "logistic" not in facts["classifier"]
 

@@ -28,7 +28,6 @@ SMALL: dict[str, Any] = {
     "weights": "random",
     "taps": ["1", "4"],
     "n_codewords": 4,
-    "layer_components": 4,
 }
 LEARNER = BoostedSoftmaxClassifier(n_estimators=2, Cs=1.0)
 
@@ -121,7 +120,7 @@ def test_a_network_of_one_channel() -> None:
         ["0"],
         Preprocessing((0.5,), (0.5,), minimum_size=4),
     )
-    parameters = SMALL | {"backbone": "one channel", "taps": ["0"], "layer_components": 2}
+    parameters = SMALL | {"backbone": "one channel", "taps": ["0"]}
     scorer = PatchDefectScorer(window_encoder(**parameters), patch=PATCH, random_state=0)
     image = surface(0)
     assert scorer.fit([surface(seed) for seed in range(3)]).score_map(image).shape == image.shape

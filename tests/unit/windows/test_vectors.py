@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hypervlad import HypercolumnVLAD, default_patch_encoder, vlad
 from hypervlad.backbones import build_network
-from hypervlad.hypercolumns import dense_hypercolumns
+from hypervlad.vlad import dense_hypercolumns
 from hypervlad.windows import WindowGrid
 from hypervlad.windows.maps import TiledNetwork
 from hypervlad.windows.vectors import WindowVectors, window_means, window_residual_sums
@@ -86,7 +86,7 @@ def test_the_whole_image_as_one_window_has_the_image_s_vlad() -> None:
 
 def fitted(image: NDArray[np.float32], **parameters: object) -> HypercolumnVLAD:
     encoder = default_patch_encoder(
-        backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4, layer_components=3
+        backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4
     )
     return encoder.set_params(**parameters, random_state=0).fit([image])
 
@@ -96,9 +96,11 @@ def image() -> NDArray[np.float32]:
     return np.random.default_rng(0).random((140, 183), dtype=np.float32)
 
 
-@pytest.mark.parametrize("codebook", ["joint", "per_layer", "both"])
-def test_tiles_have_the_vectors_of_the_whole(image: NDArray[np.float32], codebook: str) -> None:
-    encoder = fitted(image, codebook=codebook)
+@pytest.mark.parametrize("codebooks", [["joint"], ["per_layer"], ["joint", "per_layer"]])
+def test_tiles_have_the_vectors_of_the_whole(
+    image: NDArray[np.float32], codebooks: list[str]
+) -> None:
+    encoder = fitted(image, blocks=[*codebooks, "pooled"])
     prepared = encoder.loader().load_batch(image).tensors[0]
     windows = WindowGrid.cover(image.shape, side=15, stride=7)
     whole, tiled = WindowVectors(encoder, 4096), WindowVectors(encoder, 64)
@@ -153,12 +155,12 @@ def test_a_window_is_encoded_as_an_image_of_its_positions(image: NDArray[np.floa
         np.testing.assert_allclose(vectors[i, j], expected, atol=5e-3)
 
 
-@pytest.mark.parametrize("codebook", ["joint", "both"])
-@pytest.mark.parametrize("pooled", [False, True, "unit"])
+@pytest.mark.parametrize("codebooks", [["joint"], ["joint", "per_layer"]])
+@pytest.mark.parametrize("pooled", [[], ["pooled"], ["pooled_unit"]])
 def test_products_are_those_of_the_vectors(
-    image: NDArray[np.float32], codebook: str, pooled: bool | str
+    image: NDArray[np.float32], codebooks: list[str], pooled: list[str]
 ) -> None:
-    encoder = fitted(image, codebook=codebook, pooled=pooled)
+    encoder = fitted(image, blocks=codebooks + pooled)
     own = WindowVectors(encoder, 4096)
     maps = own.network.padded_maps(encoder.loader().load_batch(image).tensors[0], "image")
     windows = WindowGrid.cover(image.shape, side=15, stride=4)

@@ -1,4 +1,4 @@
-"""Resizing, bilinear enlargement and hypercolumns against torch and against naive loops."""
+"""Resizing and normalising for a network, against torch and naive loops."""
 
 from __future__ import annotations
 
@@ -8,59 +8,12 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.nn import functional
 
-from hypervlad.backbones import Preprocessing, build_network
-from hypervlad.hypercolumns import (
-    axis_interpolation,
-    axis_weights,
-    dense_hypercolumns,
-    enlarge,
-    feature_maps,
-    hypercolumns_at,
-    input_size,
-    prepare,
-)
+from hypervlad.backbones import Preprocessing
+from hypervlad.encoder.loading import axis_weights, prepare
 
 PLAIN = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-sizes = st.integers(1, 9)
-
-
-@given(n_in=st.integers(1, 20), factor=st.integers(1, 5), extra=st.integers(0, 3))
-def test_axis_interpolation_is_torchs(n_in: int, factor: int, extra: int) -> None:
-    n_out = n_in * factor + extra
-    signal = torch.rand(n_in, generator=torch.Generator().manual_seed(n_in))
-    low, high, weight = axis_interpolation(n_in, n_out)
-    ours = torch.lerp(signal[low], signal[high], weight)
-    theirs = functional.interpolate(signal[None, None], n_out, mode="linear")[0, 0]
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
-
-
-@settings(deadline=None)
-@given(height=sizes, width=sizes, up=st.integers(1, 4), seed=st.integers(0, 99))
-def test_points_agree_with_the_dense_form(height: int, width: int, up: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    size = (height * up + 1, width * up)
-    maps = [torch.rand(1, height, width, 3, generator=generator)]
-    maps.append(torch.rand(1, size[0], size[1], 2, generator=generator))
-    points = np.random.default_rng(seed).integers(0, size[0] * size[1], 10)
-    blocks = hypercolumns_at([layer[0] for layer in maps], points, size)
-    dense = dense_hypercolumns(maps, size).reshape(-1, 5)
-    torch.testing.assert_close(torch.cat(blocks, 1), dense[points], atol=1e-6, rtol=0)
-
-
-def test_enlarging_keeps_constants_and_leaves_equal_sizes_alone() -> None:
-    maps = torch.full((1, 3, 4, 2), 7.0)
-    torch.testing.assert_close(enlarge(maps, (9, 5)), torch.full((1, 9, 5, 2), 7.0))
-    assert enlarge(maps, (3, 4)) is maps
-
-
-def test_input_size_keeps_the_area_or_the_square() -> None:
-    assert input_size((100, 400), 64) == (64, 64)
-    assert input_size((100, 400), 64, "own") == (32, 128)
-    assert input_size((10, 4000), 64, "own", minimum=32)[0] == 32
 
 
 def test_grey_and_repeated_grey_are_the_same_input() -> None:
@@ -121,9 +74,3 @@ def test_downsizing_is_antialiased() -> None:
     small = prepare(checkerboard, (8, 8), PLAIN)
     assert small.std() < 0.02
     assert small.mean().item() == pytest.approx(0.5, abs=1e-3)
-
-
-def test_feature_maps_are_channels_last_and_as_deep_as_the_taps() -> None:
-    network = build_network("tiny", "random")
-    maps = feature_maps(network, torch.rand(2, 3, 12, 20))
-    assert [tuple(layer.shape) for layer in maps] == [(2, 12, 20, 6), (2, 6, 10, 8), (2, 3, 5, 10)]
