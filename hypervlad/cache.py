@@ -1,7 +1,6 @@
-"""A cache on disk, in a ``joblib.Memory``: values by digest, and an index of files.
+"""A cache on disk: values by digest in a ``joblib.Memory``, which itself knows no digests of files.
 
-A cache folder holds pickles, so it is private (created with mode 0700) and must be trusted: point
-``memory=`` only at a folder that you alone can write to.
+A cache folder holds pickles, so it is private (created with mode 0700) and must be trusted.
 """
 
 from __future__ import annotations
@@ -25,18 +24,11 @@ Memory: TypeAlias = str | os.PathLike[str] | joblib.Memory | None
 
 
 def absolute_memory(memory: Memory) -> Memory:
-    """Return a memory with an absolute path, for processes that work in another folder."""
     return os.path.abspath(memory) if isinstance(memory, str | os.PathLike) else memory
 
 
 class Cache:
-    """Values by key, in a ``joblib.Memory``.
-
-    Parameters
-    ----------
-    memory : None, str, path-like or joblib.Memory
-        Where values are kept; with None, nothing is.
-    """
+    """Values by key, in a ``joblib.Memory``; with None, nothing is kept."""
 
     def __init__(self, memory: Memory) -> None:
         if isinstance(memory, str | os.PathLike):
@@ -69,13 +61,7 @@ def _value(key: str, value: Any) -> Any:
 class PathIndex:
     """Facts about files by path, size and modification time, so that they need not be read.
 
-    Parameters
-    ----------
-    cache : Cache
-    reading : mapping
-        How files are read: JSON-able options, and the version of the code that reads.
-    verify : bool, default=False
-        Ignore all entries; wrong ones are replaced.
+    ``reading`` says how files are read, JSON-able. ``verify`` ignores and replaces all entries.
     """
 
     def __init__(self, cache: Cache, reading: Mapping[str, Any], *, verify: bool = False) -> None:
@@ -120,30 +106,14 @@ class IndexEntry:
 
 @dataclass(frozen=True)
 class CacheUsage:
-    """The size of a cache folder.
-
-    Attributes
-    ----------
-    n_entries : int
-    n_bytes : int
-    """
+    """The size of a cache folder."""
 
     n_entries: int
     n_bytes: int
 
 
 class CacheFolder:
-    """A cache folder, of ``memory=`` or ``--cache``: its size, and how to reduce it.
-
-    Parameters
-    ----------
-    folder : path-like
-
-    Raises
-    ------
-    ValueError
-        If there is no such folder, or it holds no cache of hypervlad.
-    """
+    """A cache folder, of ``memory=`` or ``--cache``: its size, and how to reduce it."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         folder = Path(folder)
@@ -157,7 +127,6 @@ class CacheFolder:
         self._memory = joblib.Memory(locations[0], verbose=0)
 
     def usage(self) -> CacheUsage:
-        """Count entries and bytes."""
         items = self._items()
         return CacheUsage(len(items), sum(item.size for item in items))
 
@@ -173,7 +142,6 @@ class CacheFolder:
         return self.usage()
 
     def clear(self) -> None:
-        """Remove everything."""
         self.reduce(0)
 
     def _items(self) -> list[Any]:
@@ -185,15 +153,8 @@ _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
 def parse_size(text: str) -> int:
-    """Return a size such as ``"20 GB"`` in bytes.
+    """Return a size in bytes.
 
-    Raises
-    ------
-    ValueError
-        If it is not a size.
-
-    Examples
-    --------
     >>> parse_size("1.5GB")
     1500000000
     """
@@ -205,14 +166,7 @@ def parse_size(text: str) -> int:
 
 
 def cache_key(facts: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of JSON-able facts, whatever their order.
-
-    Parameters
-    ----------
-    facts : mapping
-        Everything that a result depends on: strings, numbers, lists, None. Digests stand for
-        images, weights and codebooks; torch objects have no stable hash.
-    """
+    """Return the SHA-256 of JSON-able facts, whatever their order."""
     text = json.dumps(facts, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -24,24 +24,12 @@ _MAX_ITER = 30
 
 
 class Sampling(NamedTuple):
-    """How a codebook is learnt.
+    """How a codebook is learnt."""
 
-    Attributes
-    ----------
-    n_samples : int
-        Hypercolumns in the pool.
-    n_components : int or None
-        Principal components kept of each layer; None keeps every channel.
-    is_scaled : bool
-        Whether each layer is divided by its total standard deviation.
-    is_minibatch : bool
-        Whether the pool gives only the initial codewords, for minibatch K-means over all images.
-    """
-
-    n_samples: int = 20_000
-    n_components: int | None = 32
-    is_scaled: bool = True
-    is_minibatch: bool = False
+    n_samples: int = 20_000  # hypercolumns in the pool
+    n_components: int | None = 32  # principal components of each layer; None keeps all channels
+    is_scaled: bool = True  # each layer is divided by its total standard deviation
+    is_minibatch: bool = False  # the pool gives initial codewords, all images the final ones
 
     @classmethod
     def of(cls, sampling: int | str) -> Sampling:
@@ -58,16 +46,12 @@ SAMPLINGS = {
 
 
 class LayerProjection(NamedTuple):
-    """The affine step of one layer: ``(x - mean) @ components.T``, or ``(x - mean) * scale``.
+    """The affine step of one layer: ``(x - mean) @ components.T``, or ``(x - mean) * scale``."""
 
-    ``mean`` and ``std`` (1 for constant channels) over the pool have shape (C_l,). ``components``
-    is (d_l, C_l) with the scale already in it, or None.
-    """
-
-    mean: np.ndarray
-    std: np.ndarray
+    mean: np.ndarray  # over the pool, (C_l,)
+    std: np.ndarray  # (C_l,), 1 for constant channels
     scale: float
-    components: np.ndarray | None
+    components: np.ndarray | None  # (d_l, C_l), with the scale already in it
 
     def apply(self, features: np.ndarray) -> np.ndarray:
         """Project features (n, C_l) to (n, d_l)."""
@@ -77,24 +61,12 @@ class LayerProjection(NamedTuple):
 
 @dataclass(frozen=True)
 class Codebook:
-    """Projections and codewords.
+    """Projections and codewords."""
 
-    Attributes
-    ----------
-    projections : tuple of LayerProjection
-        One per layer that has codewords.
-    joint : ndarray of shape (K, sum of d_l), float32, or None
-        The codewords over all layers stacked.
-    per_layer : tuple of ndarray of shape (K, d_l), float32
-        The codewords of each layer alone; empty if there are none.
-    only_pooled : tuple of LayerProjection
-        Of the layers after those, class tokens, which have no codewords.
-    """
-
-    projections: tuple[LayerProjection, ...]
-    joint: np.ndarray | None = None
-    per_layer: tuple[np.ndarray, ...] = ()
-    only_pooled: tuple[LayerProjection, ...] = ()
+    projections: tuple[LayerProjection, ...]  # of the layers with codewords
+    joint: np.ndarray | None = None  # (K, sum of d_l), float32
+    per_layer: tuple[np.ndarray, ...] = ()  # (K, d_l) each, float32
+    only_pooled: tuple[LayerProjection, ...] = ()  # of class tokens, the last layers
 
     @property
     def n_pooled(self) -> int:
@@ -312,15 +284,9 @@ def learn_codebook(
     n_components, is_scaled
         As in `Sampling`.
     start_only : bool
-        Return the initial codewords of K-means (k-means++), which :class:`StreamedCodewords`
-        refines.
+        Return the initial codewords of K-means, for :class:`StreamedCodewords`.
     n_only_pooled : int
         How many of the layers, the last ones, get no codewords.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer hypercolumns than codewords.
     """
     n_samples = len(layers[0])
     _check_enough(n_samples, n_codewords)
@@ -379,10 +345,7 @@ def _learn_projection(
 
 
 def _moments(layer: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
-    """Return each channel's mean and standard deviation (1 if constant), the total, and residuals.
-
-    The residuals are the layer's features less their means.
-    """
+    """Return channels' means and deviations (1 if constant), the total deviation, and residuals."""
     mean = layer.mean(axis=0, dtype=np.float64).astype(np.float32)
     centred = layer - mean
     variances = np.einsum("ij,ij->j", centred, centred, dtype=np.float64) / len(layer)
@@ -411,16 +374,10 @@ def _start(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarr
 
 
 class StreamedCodewords:
-    """Minibatch K-means over a stream of samples: every sample is used, few are in memory.
+    """Minibatch K-means over a stream of samples, from a codebook whose projections are kept.
 
     Each image is one step of scikit-learn's :class:`~sklearn.cluster.MiniBatchKMeans`; images of
     few samples wait until there are enough of them. The order of images matters.
-
-    Parameters
-    ----------
-    start : Codebook
-        Projections, which are kept, and initial codewords.
-    random_state : int
     """
 
     def __init__(self, start: Codebook, random_state: int) -> None:

@@ -1,7 +1,4 @@
-"""torch, imported when something of it is first used, and its settings while the package computes.
-
-Its import takes seconds, and a model is loaded and described without it.
-"""
+"""torch, which takes seconds to import, when it is first used, and its settings in computations."""
 
 from __future__ import annotations
 
@@ -33,8 +30,8 @@ _outside: tuple[Any, ...] = ()
 def usual_torch() -> Iterator[None]:
     """Compute with torch's usual settings, whatever others have set in this process.
 
-    These are new tensors of type float32 on the CPU, whole precision, and no inference mode, in
-    which nothing can be trained. Can decorate a function. Afterwards, the settings are as before.
+    New tensors are float32 on the CPU, precision is whole, and there is no inference mode. Can
+    decorate a function.
     """
     global _n_running, _outside
     with _lock:

@@ -1,8 +1,4 @@
-"""How many images the current call of the package has to do with.
-
-Some choices pay only for many images. They depend on the outermost call alone, not on what was done
-before it, so that a call gives the same digits in each process.
-"""
+"""How many images the current call of the package has to do with, for choices that pay for many."""
 
 from __future__ import annotations
 
@@ -19,8 +15,6 @@ def announced(n_images: int) -> Iterator[None]:
 
     Not for generators, whose callers would be in the block, too.
 
-    Examples
-    --------
     >>> with announced(1000), announced(1):
     ...     n_announced()
     1000

@@ -1,13 +1,6 @@
 """Named networks with their taps, preprocessing and weights."""
 
-from hypervlad.backbones.network import (
-    Reach,
-    TappedNetwork,
-    architecture,
-    build_network,
-    reach_of,
-    tap_names,
-)
+from hypervlad.backbones.network import architecture, build_network, tap_names
 from hypervlad.backbones.registry import (
     Backbone,
     Preprocessing,
@@ -17,6 +10,7 @@ from hypervlad.backbones.registry import (
     get_backbone,
     register_backbone,
 )
+from hypervlad.backbones.tapped_network import Reach, TappedNetwork, reach_of
 from hypervlad.backbones.weights import WeightsNotFoundError, find_weights
 
 __all__ = [

@@ -1,8 +1,4 @@
-"""MobileNetV2, the default network, without torchvision.
-
-torchvision takes longer to import than torch itself. Layers and their names are those of its
-``mobilenet_v2``, so both take the same weights; tests compare them.
-"""
+"""MobileNetV2, the default network, without torchvision, which imports more slowly than torch."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ _N_FIRST, _N_LAST, _N_CLASSES = 32, 1280, 1000
 
 
 class MobileNetV2(nn.Module):
-    """The network, with random weights.
+    """The network, with random weights; layers have the names of torchvision's.
 
     References
     ----------

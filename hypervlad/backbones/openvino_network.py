@@ -36,8 +36,7 @@ class OpenVINONetwork:
     network_for : callable
         From the height and width of images to the network for them.
     any_size : bool
-        Whether what is computed can be recorded at one size of images for all sizes; otherwise each
-        size is converted by itself, and the last eight are kept.
+        Whether one recording serves all sizes of images; otherwise the last eight are kept.
     """
 
     def __init__(self, network_for: Callable[[int, int], Network], any_size: bool) -> None:
@@ -136,8 +135,7 @@ class OpenVINONetwork:
 class _Module(torch.nn.Module):
     """A network as a module, as tracing wants it.
 
-    It owns the weights: those of a plain function would be recorded as constants, which torch keeps
-    for as long as the process lives.
+    Weights that it did not own would be recorded as constants, which torch keeps until the end.
     """
 
     def __init__(self, network: Network) -> None:

@@ -35,16 +35,14 @@ class Preprocessing:
     Parameters
     ----------
     mean, std : tuple of float
-        The mean is subtracted from each channel, which is then divided by the standard deviation.
-        Their length is the number of channels of the network's input: grey images are repeated, and
-        colour images are averaged if there is one channel.
+        Of each channel of the network's input. Grey images are repeated, and colour images are
+        averaged if there is one channel.
     minimum_size : int
         Shortest image side, in pixels, for which the deepest layer has at least one position.
     interpolation : {"bilinear", "bicubic"}
         How images are resized, antialiased.
     version : int
-        Increased when the arithmetic changes, so that old caches and models are not mixed with new
-        ones.
+        Increased when the arithmetic changes.
     """
 
     mean: tuple[float, ...] = IMAGENET_MEAN
@@ -54,14 +52,13 @@ class Preprocessing:
     version: int = 2
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot prepare an image."""
         for name, allowed in _PREPROCESSING.items():
             check_value(name, getattr(self, name), [allowed])
         if len(self.mean) != len(self.std):
             raise ValueError(f"{len(self.mean)} means and {len(self.std)} standard deviations")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as values that JSON can store."""
+        """Return the fields as JSON knows them."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
 
@@ -86,7 +83,7 @@ class Backbone:
     maximum_size : int or None
         Longest image side, in pixels, of a network that was built for images of one size.
     is_faster_in_openvino : bool
-        Whether OpenVINO was clearly faster than torch on a CPU, or on networks like it.
+        Whether OpenVINO was clearly faster than torch on a CPU, or for networks like it.
     """
 
     name: str
@@ -102,7 +99,6 @@ class Backbone:
 
     @property
     def is_of_timm(self) -> bool:
-        """Whether it is a network of timm."""
         return self.name.startswith(TIMM)
 
 
@@ -122,8 +118,7 @@ def register_backbone(
     name : str
         The value of ``backbone=``. Registering a name again replaces it.
     builder : callable
-        Takes nothing and returns an untrained ``torch.nn.Module`` that maps a float32 batch
-        (B, C, H, W) through layers with 4-D outputs. Weights are loaded into it afterwards.
+        Takes nothing and returns an untrained ``torch.nn.Module`` for float32 batches (B, C, H, W).
     taps : iterable of str
         Layers of the hypercolumn by default, by their names in ``module.named_modules()``.
     preprocessing : Preprocessing, optional
@@ -226,7 +221,6 @@ def _meant_of_timm(name: str) -> list[str]:
 
 @cache
 def _timm_backbone(name: str) -> Backbone:
-    """Return a network of timm with the preprocessing of its published weights."""
     import timm.data  # it takes longer to import than torch
 
     from hypervlad.backbones.timm_networks import TimmNetwork, check_name

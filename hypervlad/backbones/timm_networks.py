@@ -28,23 +28,14 @@ _ANY_SIZE: tuple[dict[str, Any], ...] = (
 class TimmNetwork(nn.Module):
     """A network of timm whose feature maps pass through layers that do nothing, the taps.
 
-    Hooks on these layers see the maps (B, C, h, w), whatever the network computes with: tokens, or
-    channels last. Prefix tokens (class, registers) are left out. A forward pass ends at the last
-    tap that has a hook.
-
-    Besides BLOCK, there are the taps BLOCK.unit, where the channels of each cell are divided by
-    their length, and in transformers BLOCK.value and BLOCK.value.unit, the values of the block's
-    attention, and BLOCK.class, the class token as a map of one cell.
-
-    Parameters
-    ----------
-    name : str
-        As in ``timm.create_model``; the weights are random.
+    Hooks on these layers see the maps (B, C, h, w), whatever the network computes with, without
+    prefix tokens. A forward pass ends at the last tap that has a hook. The taps of a block are
+    those of :func:`hypervlad.backbones.tap_names`; a class token is a map of one cell.
 
     Attributes
     ----------
     network : torch.nn.Module
-        timm's own module.
+        timm's own module, with random weights.
     config : dict
         What timm knows of the weights: mean, standard deviation, size of the input, licence.
     taps : dict of str to int
@@ -83,23 +74,17 @@ class TimmNetwork(nn.Module):
         ]
 
     def tap_names(self) -> list[str]:
-        """Return the names of all taps, block by block."""
         return [tap + facet for tap in self.taps for facet in self._facets(tap)]
 
     def class_tokens(self) -> list[str]:
-        """Return the names of those taps that are class tokens."""
         return [tap for tap in self.tap_names() if tap.endswith(_CLASS_TOKEN)]
 
     def forward(self, images: torch.Tensor) -> None:
         """Run the network on images (B, C, H, W), and each map through its tap.
 
-        Networks that need sides that are multiples of their patch or window get them: images are
-        mirrored at the lower and right edge, and cells that see nothing else are cut off.
-
-        Raises
-        ------
-        ValueError
-            If the network takes images of one size only, and these are larger.
+        Where sides must be multiples of a patch or window, images are mirrored at the lower and
+        right edge, and cells that see nothing else are cut off. Images that are too large for a
+        network of one size are a ValueError.
         """
         wanted = [
             number
@@ -134,7 +119,7 @@ class TimmNetwork(nn.Module):
                 tap(seen[:, :, : size[0], : size[1]])
 
     def resampled_for(self, height: int, width: int) -> TimmNetwork:
-        """Return a copy whose position embeddings are those for images of one size.
+        """Return a copy with the position embeddings for images of one size.
 
         timm resamples them in each pass, in a way that other runtimes do differently.
         """
@@ -258,7 +243,6 @@ class TimmNetwork(nn.Module):
 
 
 def _create(name: str) -> nn.Module:
-    """Build a network without its head, for images of any size if it can take them."""
     for arguments in _ANY_SIZE:
         try:
             return timm.create_model(name, num_classes=0, **arguments)
@@ -268,7 +252,6 @@ def _create(name: str) -> nn.Module:
 
 
 def _mirrored(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Enlarge images to a size by mirroring them, again and again, at the lower and right edge."""
     for axis, n in ((2, height), (3, width)):
         if n > (n_own := images.shape[axis]):
             rows = torch.arange(n, device=images.device) % (2 * n_own)
@@ -293,10 +276,7 @@ def check_name(name: str) -> None:
 
 
 def translated(network: TimmNetwork, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Translate a state dict that its authors published to the names and shapes of timm.
-
-    Position embeddings of another grid are interpolated.
-    """
+    """Translate a state dict that its authors published to the names and shapes of timm."""
     module = sys.modules[type(network.network).__module__]
     convert: Any = getattr(module, "checkpoint_filter_fn", dict)
     try:

@@ -1,10 +1,4 @@
-"""Weights of networks: finding or downloading them, reading files, and loading them.
-
-``weights="pretrained"`` looks in this package, which contains those of the default network, and in
-the cache of torch's hub or, for networks of timm, of huggingface_hub, and then downloads;
-``"micronet"`` and ``"image-micronet"`` are those of MicroNet, from NASA's server. A path given by
-the user is used instead of all of them.
-"""
+"""Weights of networks: finding or downloading them, reading files, and loading them."""
 
 from __future__ import annotations
 
@@ -64,6 +58,9 @@ class WeightsNotFoundError(ValueError):
 def find_weights(name: str, weights: str = "pretrained", *, download: bool = True) -> Path:
     """Return the file of a backbone's published weights, downloading it as a last resort.
 
+    It is looked for in this package, which contains the default network's, and in the cache of
+    torch's hub or, for networks of timm, of huggingface_hub.
+
     Parameters
     ----------
     name : str
@@ -120,19 +117,9 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
 
 
 def published_weights(name: str, weights: str = "pretrained") -> tuple[str, float | None]:
-    """Return where weights of a network are published, and their size in MB if it is known.
+    """Return where weights are published, and their size in MB if it is known.
 
-    Parameters
-    ----------
-    name : str
-        Of a network of torchvision, or for MicroNet "timm/tf_efficientnet_b0".
-    weights : str
-        As in `find_weights`.
-
-    Raises
-    ------
-    WeightsNotFoundError
-        If a network was not trained for MicroNet; the message names those that were.
+    Of torchvision and MicroNet; a WeightsNotFoundError if a network was not trained for the latter.
     """
     if weights in MICRONET:
         # The tag of a name of timm is that of other weights.
@@ -154,16 +141,8 @@ def published_weights(name: str, weights: str = "pretrained") -> tuple[str, floa
 
 
 def licence_of(name: str, weights: str | os.PathLike[str]) -> str:
-    """Return the licence of weights, as their publisher names it.
+    """Return the licence of a backbone's weights, as their publisher names it.
 
-    Parameters
-    ----------
-    name : str
-        The backbone.
-    weights : {"pretrained", "micronet", "image-micronet", "random"} or path
-
-    Examples
-    --------
     >>> licence_of("mobilenet_v2", "pretrained")
     'bsd-3-clause'
     """
@@ -176,13 +155,7 @@ def licence_of(name: str, weights: str | os.PathLike[str]) -> str:
 
 
 def check_may_be_included(name: str, weights: str | os.PathLike[str]) -> None:
-    """Raise a ValueError if a licence's text would have to go with a model that contains weights.
-
-    Parameters
-    ----------
-    name, weights
-        As in `licence_of`.
-    """
+    """Raise a ValueError if a licence's text must go with a model that contains the weights."""
     licence = get_backbone(name).licence
     if weights == "random" or weights in MICRONET or licence is None or licence in _FREE:
         return
@@ -194,7 +167,6 @@ def check_may_be_included(name: str, weights: str | os.PathLike[str]) -> None:
 
 
 def _find_on_hub(name: str, download: bool) -> Path:
-    """Return the weights of a network of timm, from the cache of huggingface_hub or its server."""
     import huggingface_hub
     import timm
 
@@ -286,18 +258,9 @@ def _from_url(url: str, target: Path) -> None:
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Read a ``.safetensors`` or ``.pth`` state dict without running any code in it.
+    """Read a state dict from a file, or from a folder as timm writes it, without running any code.
 
-    Parameters
-    ----------
-    path : path-like
-        Of the file, or of a folder with a file ``model.safetensors`` or ``pytorch_model.bin``, as
-        timm writes and downloads them.
-
-    Raises
-    ------
-    WeightsNotFoundError
-        If the file is missing, is not a state dict, or would need code to load.
+    A WeightsNotFoundError if the file is missing, is not a state dict, or would need code to load.
     """
     if not os.fspath(path):
         raise WeightsNotFoundError("the path of the weights is empty")
@@ -353,10 +316,7 @@ def load_into(
 ) -> None:
     """Load a state dict into a network without a head; float16 becomes float32.
 
-    Raises
-    ------
-    WeightsNotFoundError
-        If layers are missing, unknown or of another shape; the message names some of them.
+    A WeightsNotFoundError names layers that are missing, unknown or of another shape.
     """
     # A network of timm is a part of the one that has the taps.
     prefix = _PART if backbone.is_of_timm else ""
@@ -446,10 +406,7 @@ _FIRST_BLOCK = _BLOCK | {"_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2
 def _timm_keys(
     state: Mapping[str, torch.Tensor], expected: Iterable[str]
 ) -> dict[str, torch.Tensor]:
-    """Translate the names of layers of EfficientNet-PyTorch to those of timm.
-
-    The former numbers all blocks, the latter stages and the blocks of each.
-    """
+    """Translate the names of layers of EfficientNet-PyTorch, which numbers blocks, to timm's."""
     blocks = list(dict.fromkeys(".".join(k.split(".")[:3]) for k in expected if "blocks." in k))
     found = {}
     for key, value in state.items():

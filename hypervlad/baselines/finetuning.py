@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from hypervlad._version import __version__
 from hypervlad.backbones import Backbone
-from hypervlad.backbones.network import run_up_to
+from hypervlad.backbones.tapped_network import run_up_to
 from hypervlad.baselines.augmentation import MicrographAugmentation
 from hypervlad.baselines.checkpoints import Checkpoint
 from hypervlad.baselines.softmax_head import FittedHead, SoftmaxHead

@@ -411,8 +411,7 @@ class TorchCodebook:
         image_size: Sequence[int],
     ) -> tuple[int, int]:
         """Return the grid of a codebook; a layer's, beside a joint one, uses the layer's own."""
-        beside_joint = self._codebook.joint is not None and len(part) < len(maps)
-        if grid == "own" or beside_joint:
+        if self._codebook.joint is not None and len(part) < len(maps):
             return part[0].shape[1], part[0].shape[2]
         return self.grid_size(maps, grid, image_size)
 

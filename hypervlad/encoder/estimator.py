@@ -93,11 +93,10 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Nanometres per pixel that images are resampled to; ``image_size`` then applies only to
         images of unknown pixel size, and one warning names these. An image that would have a side
         below the network's minimum or more than 2048 x 2048 pixels counts as unreadable.
-    grid : {"finest", "image", "own"} or int, default="finest"
+    grid : {"finest", "image"} or int, default="finest"
         Where hypercolumns are taken: at each position of the finest tap, at each pixel of the
-        resized image, at each layer's own positions (``blocks="per_layer"`` only), or at this many
-        random pixels, at most 262,144. Beside a joint codebook, the layers' own codewords are
-        assigned at each layer's own positions, unless this is a number.
+        resized image, or at this many random pixels, at most 262,144. Beside a joint codebook, the
+        layers' own codewords are assigned at each layer's own positions, unless this is a number.
     turns : {1, 2, 4, 8}, default=1
         Copies of an image, turned by right angles (for 8, mirrored too), whose residuals are
         summed before normalisation. Each copy costs a pass of the network.
@@ -194,7 +193,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         taps: Sequence[str | int] | None = None,
         image_size: int | None = 224,
         pixel_size: float | None = None,
-        grid: Literal["finest", "image", "own"] | int = "finest",
+        grid: Literal["finest", "image"] | int = "finest",
         turns: Literal[1, 2, 4, 8] = 1,
         n_codewords: int = 64,
         blocks: Block | Sequence[Block] = ("joint",),
@@ -464,12 +463,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             raise ValueError(
                 "reduced=True decodes images for a fixed image_size, but pixel_size resamples them "
                 "to a common scale; leave one of the two out"
-            )
-        if self.grid == "own" and "joint" in self.blocks:
-            raise ValueError(
-                'grid="own" assigns each layer at its own resolution, which only '
-                'blocks="per_layer" can do; a joint codebook needs one grid for all layers: '
-                '"finest", "image" or a number of random pixels'
             )
         check_installed(self.runtime)
         if self.device != "auto":  # which is a device everywhere, and checking it imports torch

@@ -34,30 +34,14 @@ from hypervlad.vlad import (
 
 @dataclass(frozen=True, eq=False)
 class ImageEvidence:
-    """An image's vector, and where in the image linear functions of it come from.
+    """An image's vector, and where in the image M linear functions of it come from."""
 
-    Attributes
-    ----------
-    vector : ndarray of shape (n_features,), float64
-        As `HypercolumnVLAD.transform` gives it, but summed in double precision.
-    row : ndarray of shape (n_features,), float32
-        Exactly as `HypercolumnVLAD.transform` gives it.
-    blocks : dict of str to ndarray of shape (M, H, W), float64
-        Evidence for each of M functions by position: "joint", "per_layer.TAP", "pooled".
-    words : dict of str to ndarray of shape (M, K), float64
-        The same by codeword, for the blocks that have codewords.
-    codeword_maps : ndarray of int, shape (n_codebooks, H, W)
-        The nearest codeword at each position of the upright image, in the order of ``words``.
-    word_maps : dict of (str, int) to ndarray of shape (M, H, W), float64
-        The share of ``blocks`` of each requested codeword.
-    """
-
-    vector: np.ndarray
-    row: np.ndarray
-    blocks: dict[str, np.ndarray]
-    words: dict[str, np.ndarray]
-    codeword_maps: np.ndarray
-    word_maps: dict[tuple[str, int], np.ndarray]
+    vector: np.ndarray  # as `transform` gives it, but summed in double precision
+    row: np.ndarray  # exactly as `transform` gives it
+    blocks: dict[str, np.ndarray]  # "joint", "per_layer.TAP", "pooled": evidence (M, H, W)
+    words: dict[str, np.ndarray]  # the same by codeword, (M, K), where there are codewords
+    codeword_maps: np.ndarray  # (n_codebooks, H, W), of the upright image
+    word_maps: dict[tuple[str, int], np.ndarray]  # the share of ``blocks`` of a codeword
 
 
 def image_evidence(
@@ -67,24 +51,11 @@ def image_evidence(
     weights: np.ndarray,
     words: Sequence[tuple[str, int]] = (),
 ) -> ImageEvidence:
-    """Decompose M linear functions of an image's vector into contributions of positions.
+    """Decompose M linear functions of an image's vector, of weights (n_features, M), by position.
 
-    Parameters
-    ----------
-    batch : Batch
-        One image.
-    encode : BatchEncoder
-    names : sequence of str
-        Of the codebooks, in their order.
-    weights : ndarray of shape (n_features, M)
-    words : sequence of (str, int)
-        Codewords to map one by one: codebook and number.
-
-    Returns
-    -------
-    ImageEvidence
-        On the positions of the finest tap, or on the resized image's pixels where ``grid`` is
-        "image" or a number.
+    ``names`` are those of the codebooks; codewords to map one by one are codebook and number. Maps
+    are on the positions of the finest tap, or on the resized image's pixels where ``grid`` is
+    "image" or a number.
     """
     copies = [_Copy(encode, batch, turn) for turn in range(encode.params.turns)]
     size = copies[0].size
@@ -126,8 +97,8 @@ class _Copy:
         self._turn, self._codebook = turn, encode.codebook
         self.raw = feature_maps(encode.network, images)
         self.maps = encode.codebook.project(self.raw)
-        named = encode.params.grid if encode.params.grid in ("finest", "own") else "image"
-        self.size = encode.codebook.grid_size(self.maps, str(named), image_size)
+        named = "finest" if encode.params.grid == "finest" else "image"
+        self.size = encode.codebook.grid_size(self.maps, named, image_size)
         self._assigned: list[_Assigned] = []
         for part, words in encode.codebook.blocks(self.maps):
             if isinstance(encode.params.grid, str):

@@ -78,53 +78,26 @@ class ImageInfo:
 
 @dataclass(frozen=True, eq=False)
 class LoadedImage:
-    """An image that was read, or whose result was found in the cache.
-
-    Attributes
-    ----------
-    info : ImageInfo
-    key : str
-        From `image_key`.
-    cached : object
-        What was computed from it before, or None.
-    tensor : Tensor of shape (C, H, W), float32, or None
-        The network's input; None if a result was found.
-    """
+    """An image that was read, or whose result was found in the cache."""
 
     info: ImageInfo
-    key: str
-    cached: Any = None
-    tensor: torch.Tensor | None = None
+    key: str  # of `image_key`
+    cached: Any = None  # what was computed from it before
+    tensor: torch.Tensor | None = None  # (C, H, W), if nothing was found
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one size, ready for the network.
+    """Images of one size, ready for the network."""
 
-    Attributes
-    ----------
-    positions : list of int
-        In the list that the user gave.
-    keys : list of str
-    tensors : Tensor of shape (B, C, H, W), float32
-    """
-
-    positions: list[int]
+    positions: list[int]  # in the list that the user gave
     keys: list[str]
-    tensors: torch.Tensor
+    tensors: torch.Tensor  # (B, C, H, W), float32
 
 
 @dataclass
 class ReadReport:
-    """What the user should know about a list of images after it was read.
-
-    Attributes
-    ----------
-    n_images : int
-    skipped : list of SkippedImage
-    unscaled, blank : list of str
-        As in `EncodedImages`; `warn` leaves blank images to callers.
-    """
+    """What the user should know about a list of images after it was read: see `EncodedImages`."""
 
     n_images: int
     skipped: list[SkippedImage] = field(default_factory=list)
@@ -171,17 +144,7 @@ Loaded = TypeVar("Loaded", bound=_HasInfo)
 class ImageLoader:
     """How images are read, resized, normalised and collected into batches.
 
-    Attributes
-    ----------
-    image_size, pixel_size, memory, n_jobs, on_error, verbose
-        As in :class:`hypervlad.HypercolumnVLAD`.
-    read_options : ReadOptions
-    preprocessing : Preprocessing
-    verify : bool
-        Read files although the index of ``memory`` knows them.
-    batch_size : int, optional
-        Images per batch; by default it depends on their size and the device.
-    device : torch.device
+    Most attributes are those of :class:`hypervlad.HypercolumnVLAD`.
     """
 
     image_size: int | None
@@ -189,8 +152,8 @@ class ImageLoader:
     pixel_size: float | None = None
     read_options: ReadOptions = field(default_factory=ReadOptions)
     memory: Memory = None
-    verify: bool = False
-    batch_size: int | None = None
+    verify: bool = False  # read files although the index of ``memory`` knows them
+    batch_size: int | None = None  # by default it depends on the size of images and the device
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     n_jobs: int | None = None
     on_error: Literal["raise", "skip"] = "raise"
@@ -294,15 +257,8 @@ class ImageLoader:
     ) -> Iterator[tuple[int, Loaded]]:
         """Load images in their order, with their positions; ``n_jobs`` threads read ahead.
 
-        Parameters
-        ----------
-        images : list of paths and arrays
-        desc : str
-            Label of the progress bar.
-        load : callable
-            Called with an image and its name, in any thread.
-        report : ReadReport, optional
-            Filled. Without one, the user is warned after the last image.
+        ``load`` is called with an image and its name, in any thread; ``desc`` labels the progress
+        bar. Without a report to fill, the user is warned after the last image.
         """
         # With two batches readers are never idle, but so many images of their own size are large.
         n_ahead = 2 * self.n_per_batch if self._is_one_size else 0

@@ -34,7 +34,7 @@ CONSTRAINTS: dict[str, Alternatives] = {
     "weights": [InstanceOf((str, os.PathLike), '"pretrained", "micronet", "random" or a path')],
     "pixel_size": [None, Number(above=0, meaning="nanometres per pixel, a number")],
     "grid": [
-        OneOf("finest", "image", "own"),
+        OneOf("finest", "image"),
         Integer(at_most=2**18, meaning="a number of random pixels"),
     ],
     "turns": [OneOf(1, 2, 4, 8)],
@@ -69,7 +69,7 @@ class EncoderParams:
     backbone: str
     image_size: int | None
     pixel_size: float | None
-    grid: Literal["finest", "image", "own"] | int
+    grid: Literal["finest", "image"] | int
     turns: int
     n_codewords: int
     blocks: tuple[Block, ...]

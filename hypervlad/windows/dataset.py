@@ -33,27 +33,13 @@ Convert = Callable[[Any, str], NDArray[np.float32]]
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
-    """An image, read and prepared for the network.
-
-    Attributes
-    ----------
-    info : ImageInfo
-    key : str
-        The digest by which the encoder knows the image.
-    name : str
-        For error messages.
-    tensor : Tensor of shape (C, h, w)
-        Input of the network; of another size than the image only if the encoder has a
-        ``pixel_size``.
-    converted : ndarray, or None
-        What the reader's ``convert`` returned.
-    """
+    """An image, read and prepared for the network."""
 
     info: ImageInfo
-    key: str
-    name: str
-    tensor: torch.Tensor
-    converted: NDArray[np.float32] | None = None
+    key: str  # the digest by which the encoder knows the image
+    name: str  # for error messages
+    tensor: torch.Tensor  # (C, h, w); of the image's size unless the encoder has a pixel_size
+    converted: NDArray[np.float32] | None = None  # what the reader's ``convert`` returned
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -69,14 +55,8 @@ class PreparedImage:
 class WindowReader:
     """Reads images for windows: at their own size, or at the encoder's ``pixel_size``.
 
-    Parameters
-    ----------
-    loader : ImageLoader
-        How the encoder reads images.
-    min_side : int
-        Images smaller than that, in pixels, are refused.
-    convert : callable, optional
-        Makes an array of an image and its name, which is then prepared in place of the image.
+    Images smaller than ``min_side`` are refused. ``convert`` makes an array of an image and its
+    name, which is then prepared in place of the image.
     """
 
     def __init__(self, loader: ImageLoader, min_side: int, convert: Convert | None = None) -> None:
@@ -92,32 +72,11 @@ class WindowReader:
     def stream(
         self, images: list[Any], desc: str, report: ReadReport | None = None
     ) -> Iterator[tuple[int, PreparedImage]]:
-        """Read images one after the other, with their positions.
-
-        Parameters
-        ----------
-        images : list of paths and arrays
-        desc : str
-            Label of the progress bar.
-        report : ReadReport, optional
-            As in :meth:`hypervlad.encoder.ImageLoader.stream`.
-
-        Raises
-        ------
-        ImageReadError
-            At one that cannot be read, or is too small; with ``on_error="skip"`` such images are
-            left out.
-        """
+        """Read images as :meth:`hypervlad.encoder.ImageLoader.stream` does, with positions."""
         return self._loader.stream(images, desc, self.read, report)
 
     def read(self, image: Any, name: str) -> PreparedImage:
-        """Read one image; ``name`` is for error messages.
-
-        Raises
-        ------
-        ImageReadError
-            If it cannot be read, or is too small.
-        """
+        """Read one image; an ImageReadError if that fails, or it is too small."""
         converted = None if self._convert is None else self._convert(image, name)
         loaded = self._loader.load(image if converted is None else converted, name)
         assert loaded.tensor is not None  # nothing is looked up in a cache
@@ -144,20 +103,7 @@ def fit_tiled_codebook(
 ) -> tuple[Codebook, int]:
     """Learn a codebook from images at their own size, with border and in tiles.
 
-    Parameters
-    ----------
-    images : list of paths and arrays
-    fit : CodebookFit
-    tile_size, folder
-        As in `TiledNetwork`.
-    min_side, convert
-        As in `WindowReader`.
-
-    Returns
-    -------
-    codebook : Codebook
-    n_images : int
-        Images read.
+    The parameters are those of `TiledNetwork` and `WindowReader`; returns also the images read.
     """
     network = TiledNetwork(fit.network, tile_size, folder)
     reader = WindowReader(fit.loader, min_side, convert)
@@ -192,57 +138,30 @@ def fit_tiled_codebook(
 
 @dataclass(frozen=True, eq=False)
 class ImageWindows:
-    """The windows of an image with their labels.
-
-    Attributes
-    ----------
-    position : int
-        Of the image in the list.
-    key : str
-        The digest by which the encoder knows the image.
-    blocks : iterator of ndarray of shape (n, n_features)
-        Vectors of a few windows at a time; read once.
-    labels : ndarray of str
-        Of all windows; `UNKNOWN` for those that are not trained on.
-    """
+    """The windows of an image in a list, with its digest."""
 
     position: int
     key: str
-    blocks: Iterator[NDArray[np.float32]]
-    labels: NDArray[np.str_]
+    blocks: Iterator[NDArray[np.float32]]  # (n, n_features): vectors of a few windows at a time
+    labels: NDArray[np.str_]  # of all windows; `UNKNOWN` for those that are not trained on
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingWindows:
-    """Labelled windows of many images.
+    """Labelled windows of many images, (n,) each."""
 
-    Attributes
-    ----------
-    X : ndarray of shape (n, n_features)
-    labels : ndarray of str, shape (n,)
-    weights : ndarray of float, shape (n,)
-        How many windows of its image and class each represents.
-    image_index : ndarray of int, shape (n,)
-        Position of the image that each is from.
-    keys : dict from int to str
-        Digests of the images by position, in the order of the digests.
-    thinned : frozenset of int
-        Positions of images of which windows with known labels were left out.
-    """
-
-    X: NDArray[np.float32]
+    X: NDArray[np.float32]  # (n, n_features)
     labels: NDArray[np.str_]
-    weights: NDArray[np.float64]
-    image_index: NDArray[np.intp]
-    keys: dict[int, str]
-    thinned: frozenset[int]
+    weights: NDArray[np.float64]  # how many windows of its image and class each represents
+    image_index: NDArray[np.intp]  # position of the image that each is from
+    keys: dict[int, str]  # digests of the images by position, in the order of the digests
+    thinned: frozenset[int]  # positions of images of which labelled windows were left out
 
     @classmethod
     def sample(cls, images: Iterable[ImageWindows], n_images: int, seed: int) -> TrainingWindows:
-        """Sample windows of each image, up to the same number of each class.
+        """Sample windows of each image, up to the same number of each class, in order of digests.
 
-        What is sampled depends on the seed and the image alone, and the windows come in the order
-        of the images' digests.
+        What is sampled of an image depends on the seed and the image alone.
         """
         n_most = max_windows_per_class(n_images)
         found, thinned = [], set()
@@ -264,14 +183,13 @@ class TrainingWindows:
         )
 
     def groups_of(self, groups: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return the group of each window, from those of the images; copies share a group."""
+        """Return the group of each window; copies of an image share one."""
         positions = np.array(list(self.keys))
         joined = np.zeros(len(groups), dtype=np.intp)
         joined[positions] = joined_groups(groups[positions], list(self.keys.values()))
         return joined[self.image_index]
 
     def of_images(self, positions: NDArray[np.intp]) -> TrainingWindows:
-        """Return the windows of some images."""
         rows = np.isin(self.image_index, positions)
         return replace(
             self,
@@ -290,7 +208,6 @@ def max_windows_per_class(n_images: int) -> int:
 def _sampled(
     labels: NDArray[np.str_], n_most: int, key: str, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return the windows sampled, and how many windows each represents."""
     chosen, weights = [], []
     for label in np.unique(labels[labels != UNKNOWN]):
         rows = np.flatnonzero(labels == label)

@@ -17,15 +17,7 @@ _EDGES = ("drop", "shift", "pad")
 
 @dataclass(frozen=True, eq=False)
 class WindowGrid:
-    """Square windows over an image: every row of the grid with every column.
-
-    Attributes
-    ----------
-    rows, columns : ndarray of int, shape (R,) and (S,)
-        Upper and left edges, pixels.
-    side : int
-        Side of a window, pixels.
-    """
+    """Square windows over an image: every upper edge (R,) with every left one (S,), pixels."""
 
     rows: IntArray
     columns: IntArray
@@ -33,25 +25,12 @@ class WindowGrid:
 
     @classmethod
     def cover(cls, shape: tuple[int, int], side: int, stride: int) -> WindowGrid:
-        """Cover an image with windows; all lie inside it, and the last ones end at its edges.
-
-        Parameters
-        ----------
-        shape : (int, int)
-            Height and width, pixels.
-        side, stride : int
-            Pixels.
-
-        Raises
-        ------
-        ValueError
-            If the image is smaller than a window.
-        """
+        """Cover an image (height, width) with windows, the last ones of which end at its edges."""
         return cls(*_patch_edges(shape, side, stride, "shift"), side)
 
     @classmethod
     def of_cells(cls, shape: tuple[int, ...], stride: int) -> WindowGrid:
-        """Return the windows that the cells (R, S) of a network's map are, a stride wide."""
+        """Return the windows that the cells (R, S) of a network's map are."""
         rows, columns = (np.arange(n) * stride for n in shape)
         return cls(rows, columns, stride)
 
@@ -73,22 +52,10 @@ class WindowGrid:
     def to_map(
         self, scores: NDArray[np.floating], shape: tuple[int, int], size: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """Interpolate scores (R, S) to a map: a window's own at its central pixel.
+        """Interpolate scores (R, S) to a map of a shape: a window's own at its central pixel.
 
-        Bilinear between centres, constant beyond the outermost. Of the four central pixels of an
-        even side it is the upper left one.
-
-        Parameters
-        ----------
-        scores : array of shape (R, S)
-        shape : (int, int)
-            Height and width of the map, pixels.
-        size : (int, int)
-            Height and width of the image that the windows cover, if it was resized.
-
-        Returns
-        -------
-        ndarray of float32, of the given shape
+        Bilinear between centres, constant beyond the outermost. ``size`` is that of the image that
+        the windows cover, if it was resized.
         """
         half = (self.side - 1) // 2
         across = _enlarged(scores.T, self.columns + half, shape[1], size[1])
@@ -226,26 +193,8 @@ def map_from_patches(
 
 
 def patch_means(values: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDArray[np.float64]:
-    """Return the mean of a map over the pixels of each patch that lie inside the map.
+    """Return the mean (n_patches,) of a map over the pixels of each patch inside the map.
 
-    Parameters
-    ----------
-    values : array of shape (H, W)
-        A map of scores, or a mask, whose means are the defective share of each patch.
-    positions : array of int, shape (n_patches, 2)
-    patch : int, default=29
-
-    Returns
-    -------
-    means : ndarray of float64, shape (n_patches,)
-
-    Raises
-    ------
-    ValueError
-        If the map is not two-dimensional or not finite, or a corner lies outside it.
-
-    Examples
-    --------
     >>> from hypervlad.windows import patch_means
     >>> patch_means([[True, False, False]] * 2, [[0, 0], [0, 1]], patch=2).tolist()
     [0.5, 0.0]
@@ -281,7 +230,6 @@ def _patch_edges(
 
 
 def _corners(rows: IntArray, columns: IntArray) -> IntArray:
-    """Return every upper edge with every left one, (n_patches, 2), row by row."""
     return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
 
 

@@ -22,16 +22,9 @@ _OVERLAP = 0.25  # of the side of a tile whose cells depend on all of it
 
 @dataclass(frozen=True, eq=False)
 class PaddedMaps:
-    """Feature maps of an image with a mirrored border.
+    """Feature maps (h_l, w_l, C_l) of an image and its mirrored border.
 
-    Attributes
-    ----------
-    maps : list of Tensor of shape (h_l, w_l, C_l)
-        Of image and border.
-    size : (int, int)
-        Height and width of image and border, pixels.
-    border : int
-        Pixels above and to the left of the image.
+    ``size`` is height and width of both together, ``border`` what is above and left, in pixels.
     """
 
     maps: list[torch.Tensor]
@@ -43,10 +36,8 @@ class TiledNetwork:
     """A network that computes feature maps of images of any size.
 
     Images larger than a tile are cut into tiles that overlap by the network's receptive field, so
-    that the maps are the same as those of the whole image. Where cells depend on the whole image,
-    as in transformers, tiles overlap by a quarter at least, and are blended: along an overlap of n
-    cells the weight of a tile falls from 1 to 0 in equal steps, so that the maps of two tiles that
-    differ by d change by at most d / (n + 1) from cell to cell, besides their own changes.
+    that the maps are those of the whole image. Where cells depend on the whole image, as in
+    transformers, tiles overlap by a quarter at least, and are blended linearly.
 
     Parameters
     ----------
@@ -75,25 +66,10 @@ class TiledNetwork:
     def padded_maps(
         self, image: torch.Tensor, name: str, key: str | None = None, *, keep: bool = False
     ) -> PaddedMaps:
-        """Return the feature maps of a prepared image.
+        """Return the feature maps of a prepared image (C, H, W).
 
-        Parameters
-        ----------
-        image : Tensor of shape (C, H, W)
-        name : str
-            For error messages.
-        key : str, optional
-            The image's digest. Maps kept under it are not computed again.
-        keep : bool
-            Whether the folder keeps the maps after this call.
-
-        Raises
-        ------
-        ImageReadError
-            If the image is larger than a tile, and the network's maps cannot be put together from
-            tiles, as its cells do not form a regular grid.
-        ValueError
-            If the tiles are too small for the network.
+        Maps that the folder keeps under the key are not computed again; ``keep`` says whether it
+        keeps them after this call.
         """
         if self._folder is None or key is None:
             return self._computed(image, name)
@@ -109,7 +85,6 @@ class TiledNetwork:
         return maps
 
     def stored_maps(self, key: str) -> PaddedMaps:
-        """Return maps that the folder keeps."""
         with np.load(self._path(key)) as stored:
             names = [name for name in stored.files if name.startswith("arr_")]
             layers = [torch.from_numpy(stored[name]).to(self._network.device) for name in names]

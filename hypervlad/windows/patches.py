@@ -92,9 +92,8 @@ def cut_patches(
 ) -> PatchSet:
     """Cut images into patches and label each by its mask.
 
-    A patch is anomalous if at least `min_fraction` of its pixels are defective, normal if none is.
-    In between it is *mixed*. Trained on as normal, mixed patches would teach that small defects are
-    normal.
+    A patch is anomalous if at least `min_fraction` of its pixels are defective, normal if none is,
+    and mixed in between.
 
     Parameters
     ----------
@@ -182,9 +181,8 @@ def split_patches(
     validation_size, test_size : float, default=0.2
         Shares of all patches, 0 for none; approximate, since groups stay whole.
     by : {"group", "patch"}, default="group"
-        "patch" splits single patches at random, as Carrillo Pérez (2020) did: neighbours, which may
-        overlap, lie on both sides, and the test measures memory. Use it only to reproduce that;
-        each patch is then its own group.
+        "patch" splits single patches at random, only to reproduce Carrillo Pérez (2020):
+        neighbours lie on both sides, and the test measures memory.
     random_state : int, RandomState or None, default=None
 
     Returns
@@ -244,7 +242,6 @@ def _cut(
     stride: int | None,
     edges: Edges,
 ) -> tuple[NDArray[np.float32], IntArray, NDArray[np.float64]]:
-    """Patches of one image, their corners, and the defective share of each."""
     try:
         positions = patch_positions((len(truth), truth.shape[1]), patch, stride, edges=edges)
     except ValueError as error:

@@ -180,15 +180,12 @@ def window_means(
     rows, columns : array of int, shape (R,) and (S,)
         Upper and left edges, pixels; every row with every column is a window.
     side : int
-        Side of a window, pixels.
+        Of a window, pixels.
 
     Yields
     ------
     Tensor of shape (n, S, sum of C_l)
-        For n of ``rows``, in their order.
 
-    Examples
-    --------
     >>> import torch
     >>> from hypervlad.windows.vectors import window_means
     >>> ramp = torch.arange(4.0).view(1, 4, 1)
@@ -228,7 +225,6 @@ def window_residual_sums(
     hypercolumns : Tensor of shape (height, width, D)
         On a grid over the image.
     assignments : Tensor of int64, shape (height, width)
-        Each position's codeword.
     codewords : Tensor of shape (K, D)
     size, rows, columns, side
         As in :func:`window_means`. A position belongs to the windows that contain its centre.
@@ -236,7 +232,6 @@ def window_residual_sums(
     Yields
     ------
     Tensor of shape (n, S, K, D)
-        For n of ``rows``, in their order: un-normalised VLAD of their windows.
     """
     height, width = assignments.shape
     residuals = hypercolumns - codewords[assignments]

@@ -20,9 +20,10 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier
 MAX_FILES = 22
 
 # These files run as well, but neither an image nor a label passes through them: they hold
-# parameters and their checks, names of networks, whether there is a cache or a worker, what runs
-# the network, progress bars, and torch.
+# parameters and their checks, names and modules of networks, whether there is a cache or a worker,
+# progress bars, and torch.
 DECLARATIONS = {
+    "backbones/network.py",
     "backbones/registry.py",
     "base.py",
     "cache.py",

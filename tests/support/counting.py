@@ -36,6 +36,6 @@ def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             counts.append(len(batch))
         return original(self, batch)
 
-    monkeypatch.setattr("hypervlad.backbones.network._is_shift_equivariant", lambda *_: True)
+    monkeypatch.setattr("hypervlad.backbones.tapped_network._is_shift_equivariant", lambda *_: True)
     monkeypatch.setattr(TappedNetwork, "__call__", counted)
     return counts

@@ -95,13 +95,11 @@ def check_sum(found: Explanation, model: MicrographClassifier, image: Any) -> No
 @given(data=st.data())
 def test_the_evidence_adds_up_to_the_margins(data: st.DataObject) -> None:
     codebooks = data.draw(st.sampled_from([JOINT, PER_LAYER, BOTH]), "codebooks")
-    grids: list[Any] = ["finest", "image", 50]
-    grids += ["own"] if codebooks == PER_LAYER else []
     pooled = data.draw(st.sampled_from([(), ("pooled",), ("pooled_unit",)]), "pooled")
     model = fitted(
         n_classes=data.draw(st.sampled_from([2, 3]), "n_classes"),
         blocks=codebooks + pooled,
-        grid=data.draw(st.sampled_from(grids), "grid"),
+        grid=data.draw(st.sampled_from(["finest", "image", 50]), "grid"),
         turns=data.draw(st.sampled_from([1, 2, 8]), "turns"),
         image_size=data.draw(st.sampled_from([SIZE, None]), "image_size"),
         sampling=data.draw(st.sampled_from(["anyloc", 400]), "sampling"),
@@ -112,7 +110,7 @@ def test_the_evidence_adds_up_to_the_margins(data: st.DataObject) -> None:
     parts = {name.split(".")[0] for name in found.blocks}
     assert parts == set(model.encoder_.feature_blocks)
     assert found.codeword_maps.shape == (len(found.words), *found.maps.shape[1:])
-    if model.encoder_.grid in ("finest", "image", "own"):
+    if model.encoder_.grid in ("finest", "image"):
         np.testing.assert_array_equal(found.codeword_maps, model.encoder_.codeword_maps(image))
 
 
@@ -286,7 +284,7 @@ def spread_by_loops(cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return result
 
 
-@pytest.mark.parametrize(("grid", "turns"), [("own", 1), ("finest", 8), (50, 2)])
+@pytest.mark.parametrize(("grid", "turns"), [("image", 1), ("finest", 8), (50, 2)])
 def test_the_maps_of_all_codewords_add_up_to_the_map_of_their_part(grid: Any, turns: int) -> None:
     model = fitted(blocks="per_layer", grid=grid, turns=turns)
     taps = [f"per_layer.{tap}" for tap in model.encoder_.taps_]

@@ -554,7 +554,7 @@ def test_large_images_go_through_the_network_in_tiles(
         return original(self, batch)
 
     monkeypatch.setattr(TappedNetwork, "__call__", spy)
-    monkeypatch.setattr("hypervlad.backbones.network._is_shift_equivariant", lambda *_: True)
+    monkeypatch.setattr("hypervlad.backbones.tapped_network._is_shift_equivariant", lambda *_: True)
     large = [surface(seed, (150, 400)) for seed in range(3)]
     whole = clone(scorer).fit(large)
     expected = whole.score_map(large[0])

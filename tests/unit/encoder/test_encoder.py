@@ -55,13 +55,8 @@ def test_set_output_gives_a_frame(tiny_encoder: HypercolumnVLAD, texture_images:
     assert list(frame.columns) == list(tiny_encoder.get_feature_names_out())
 
 
-@pytest.mark.parametrize(
-    ("codebooks", "grid"),
-    [
-        *itertools.product([JOINT, PER_LAYER, BOTH], ["finest", "image", 30]),
-        (PER_LAYER, "own"),  # others have no own grid: refused in another test
-    ],
-)
+@pytest.mark.parametrize("codebooks", [JOINT, PER_LAYER, BOTH])
+@pytest.mark.parametrize("grid", ["finest", "image", 30])
 @pytest.mark.parametrize("sampling", ["anyloc", 300])
 @pytest.mark.parametrize("turns", [1, 2, 8])
 def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
@@ -137,7 +132,7 @@ def _explicit_sums(
     parts += [[layer] for layer in layers] if "per_layer" in encoder.blocks else []
     sums = []
     for part, words in zip(parts, books, strict=True):
-        own = encoder.grid == "own" or ("joint" in encoder.blocks and len(part) == 1)
+        own = "joint" in encoder.blocks and len(part) == 1
         is_dense = isinstance(encoder.grid, str)
         size = part[0].shape[:2] if own and is_dense else (16, 16)
         columns = np.concatenate([_upsampled(layer, size) for layer in part], axis=1)[points]
@@ -400,10 +395,8 @@ def test_the_cache_folder_is_private(
         ({"turns": "2"}, "turns must be one of 1, 2, 4, 8, not '2'"),
         ({"turns": None}, "turns must be one of 1, 2, 4, 8, not None"),
         ({"turns": [2]}, r"turns must be one of 1, 2, 4, 8, not \[2\]"),
-        ({"grid": "own", "blocks": BOTH}, "a joint codebook needs one grid"),
         ({"grid": "coarse"}, "grid must be one of"),
         ({"grid": 0}, "grid must be .* or a number of random pixels"),
-        ({"grid": "own", "blocks": "joint"}, "a joint codebook needs one grid"),
         ({"read_options": 3}, "read_options must be None or a dict such as"),
         ({"read_options": {"scaling": "log"}}, "scaling"),
         ({"device": "abacus"}, 'device must be "auto", "cpu" or "cuda"'),

@@ -100,7 +100,7 @@ def test_the_receptive_field_is_measured_once_if_images_are_cut_into_tiles(
         measured.append(n_channels)
         return reach_of(network, n_channels)
 
-    monkeypatch.setattr("hypervlad.backbones.network.reach_of", counted)
+    monkeypatch.setattr("hypervlad.backbones.tapped_network.reach_of", counted)
     images = [np.tile(image, (1, 2)) if is_cut else image for image in stripes()]
     model = AlignmentClassifier(
         default_alignment_encoder(**SMALL),
