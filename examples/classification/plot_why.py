@@ -43,5 +43,5 @@ plt.show()
 # %%
 # Networks pad images with zeros, so borders and corners may have evidence of their own. If the
 # evidence lies on the support film or the information bar, the model has learned something other
-# than the specimen: vary it among the training images, or remove it. All options of the figure are
-# described in :class:`~hypervlad.displays.EvidenceDisplay`.
+# than the specimen: vary it among the training images, or remove it. The figure is described in
+# :class:`~hypervlad.displays.EvidenceDisplay`.

@@ -40,7 +40,7 @@ print(f"median error: {np.rad2deg(np.median(error)):.1f}°")
 print(f"errors above 20°: {np.mean(error > np.deg2rad(20)):.0%} of the pixels")
 
 # %%
-OrientationDisplay.from_result(result, name="synthetic nanowires").plot()
+OrientationDisplay(result, name="synthetic nanowires").plot()
 plt.suptitle("Directions of the wires, regions of parallel wires, and rose of directions")
 plt.show()
 

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from hypervlad.classifier import Classification, MicrographClassifier
     from hypervlad.reports.sorting import ImageSorter
 
-_MAX_PICTURES = 10_000  # the default of write_classified_page: about 40 MB
-
 
 @plain_errors
 def predict(
@@ -75,15 +73,6 @@ def predict(
             "sub-folders that are all named after classes, these are shown as true labels.",
         ),
     ] = None,
-    page_pictures: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Number of images, the least certain ones, with a picture on the page; about 4 kB "
-            "each.",
-        ),
-    ] = _MAX_PICTURES,
     sort_into: Annotated[
         Path | None,
         typer.Option(
@@ -209,7 +198,6 @@ def predict(
             predictions=found,
             true_labels=_true_labels(files, paths, classes),
             title=f"Images classified by {model.name}",
-            max_thumbnails=page_pictures,
             progress=not quiet,
         )
         echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")

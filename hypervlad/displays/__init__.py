@@ -1,11 +1,7 @@
 """Figures in the manner of scikit-learn's displays.
 
-A display is created by ``XDisplay.from_predictions(...)`` or ``from_estimator``, which plot at
-once, or by its constructor and `plot`. Without `ax` it makes a pyplot figure; with `ax` it does not
-use pyplot.
-
-The public names are listed in ``__init__.pyi`` and imported on first use: directions of fibres are
-shown without torch.
+``XDisplay.from_predictions(...)`` and ``from_estimator`` plot at once; the constructor does not.
+Without `ax`, `plot` makes a pyplot figure; with `ax` it does not use pyplot.
 """
 
 import lazy_loader

@@ -1,17 +1,12 @@
+from .base import save_png
 from .codeword_map import CodewordMapDisplay
 from .codeword_patches import CodewordPatchesDisplay
-from .colours import codeword_colours, direction_colours
-from .confusion import ConfusionDisplay
 from .contact_sheet import ContactSheetDisplay
-from .defect_map import DefectMapDisplay
+from .defects import DefectMapDisplay, PatchConfusionDisplay
+from .evaluation import ConfusionDisplay, ReliabilityDisplay, SelectiveAccuracyDisplay
 from .evidence import EvidenceDisplay
-from .figures import save_png
+from .networks import PatchNetworkDisplay, TrainingCurvesDisplay
 from .orientation import OrientationDisplay
-from .patch_confusion import PatchConfusionDisplay
-from .patch_network import PatchNetworkDisplay
-from .reliability import ReliabilityDisplay
-from .selective_accuracy import SelectiveAccuracyDisplay
-from .training_curves import TrainingCurvesDisplay
 
 __all__ = [
     "CodewordMapDisplay",
@@ -26,7 +21,5 @@ __all__ = [
     "ReliabilityDisplay",
     "SelectiveAccuracyDisplay",
     "TrainingCurvesDisplay",
-    "codeword_colours",
-    "direction_colours",
     "save_png",
 ]

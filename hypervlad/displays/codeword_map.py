@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.displays.colours import codeword_colours
-from hypervlad.displays.image_grid import (
+from hypervlad.displays.base import (
     Grid,
     GridDisplay,
     Line,
-    ReadingOptions,
     Tile,
     columns_for_maps,
     names_or_default,
     thumbnail,
 )
+from hypervlad.displays.colours import codeword_colours
+from hypervlad.images import ReadOptions
 from hypervlad.wording import counted
 
 if TYPE_CHECKING:
@@ -26,21 +26,19 @@ if TYPE_CHECKING:
 
 
 class CodewordMapDisplay(GridDisplay):
-    """Images beside the maps of their codewords.
-
-    Usually created by `from_estimator`.
+    """Images beside the maps of their codewords. Usually created by `from_estimator`.
 
     Parameters
     ----------
     images : sequence of path or ndarray of shape (H, W) or (H, W, 3)
     maps : sequence of int ndarray of shape (n_codebooks, h, w)
         The codeword at each position of the grid; -1 where there is none.
-    colours : sequence of n_codebooks arrays of shape (n_codewords, 3), optional
-        By default `codeword_colours` of the number of codewords.
+    colours : sequence of n_codebooks arrays of shape (n_codewords, 3)
+        RGB in [0, 1].
     names : sequence of str, optional
         Names of the images; by default those of their files.
     codebook_names : sequence of n_codebooks str, optional
-    read_options : ReadOptions or mapping of its fields, optional
+    read_options : ReadOptions, optional
         How to read the images.
 
     Attributes
@@ -52,8 +50,8 @@ class CodewordMapDisplay(GridDisplay):
     --------
     >>> import numpy as np
     >>> from hypervlad.displays import CodewordMapDisplay
-    >>> image, codewords = np.zeros((64, 64)), np.arange(64).reshape(1, 8, 8) % 4
-    >>> display = CodewordMapDisplay([image], [codewords], names=["a.png"]).plot()
+    >>> image, codewords = np.zeros((64, 64)), np.arange(64).reshape(1, 8, 8) % 3
+    >>> display = CodewordMapDisplay([image], [codewords], [np.eye(3)], names=["a.png"]).plot()
     >>> display.figure_ is display.ax_.figure
     True
     """
@@ -62,15 +60,15 @@ class CodewordMapDisplay(GridDisplay):
         self,
         images: Sequence[Any],
         maps: Sequence[NDArray[np.integer[Any]]],
+        colours: Sequence[NDArray[np.float64]],
         *,
-        colours: Sequence[NDArray[np.float64]] | None = None,
         names: Sequence[str] | None = None,
         codebook_names: Sequence[str] | None = None,
-        read_options: ReadingOptions = None,
+        read_options: ReadOptions | None = None,
     ) -> None:
         self.images = images
         self.maps = [_check_map(each) for each in maps]
-        if len(images) != len(maps) or len({len(each) for each in self.maps}) > 1:
+        if len(images) != len(maps) or {len(each) for each in self.maps} - {len(colours)}:
             raise ValueError(
                 f"expected one map for each of {counted(len(images), 'image')}, all of the same "
                 f"number of codebooks; got maps of shapes {[each.shape for each in self.maps]}."
@@ -87,7 +85,7 @@ class CodewordMapDisplay(GridDisplay):
         images: Sequence[Any],
         *,
         names: Sequence[str] | None = None,
-        read_options: ReadingOptions = None,
+        read_options: ReadOptions | None = None,
         ax: Axes | None = None,
     ) -> CodewordMapDisplay:
         """Assign every position of the images to its nearest codeword, and plot.
@@ -96,8 +94,8 @@ class CodewordMapDisplay(GridDisplay):
         ----------
         encoder : fitted HypercolumnVLAD or MicrographClassifier
         images : sequence of path or ndarray of shape (H, W) or (H, W, 3)
-        names : sequence of str, optional
-        read_options : ReadOptions or mapping of its fields, optional
+        names, read_options
+            As for the class.
         ax : matplotlib Axes, optional
 
         Returns
@@ -105,24 +103,21 @@ class CodewordMapDisplay(GridDisplay):
         CodewordMapDisplay
         """
         encoder = getattr(encoder, "encoder_", encoder)
-        maps = [np.asarray(encoder.codeword_maps(image)) for image in images]
-        colours, codebook_names = _codebooks(encoder, maps)
-        display = cls(
+        centres = encoder.codebook_.codewords
+        return cls(
             images,
-            maps,
-            colours=colours,
+            [np.asarray(encoder.codeword_maps(image)) for image in images],
+            [codeword_colours(each) for each in centres],
             names=names,
-            codebook_names=codebook_names,
+            codebook_names=_codebook_names(encoder),
             read_options=read_options,
-        )
-        return display.plot(ax=ax)
+        ).plot(ax=ax)
 
     @property
     def grid(self) -> Grid:
         """The extent of the grid: each image and its maps."""
-        n_maps = len(self.maps[0]) if self.maps else 1
-        n_tiles = sum(1 + len(planes) for planes in self.maps)
-        return Grid(n_tiles, columns_for_maps(len(self.images), n_maps), n_lines=1)
+        n_images, n_maps = len(self.images), len(self.colours)
+        return Grid(n_images * (1 + n_maps), columns_for_maps(n_images, n_maps), n_lines=1)
 
     def _tiles(self) -> Iterator[Tile]:
         for image, name, planes in zip(self.images, self.names, self.maps, strict=True):
@@ -131,18 +126,9 @@ class CodewordMapDisplay(GridDisplay):
             # The grid may be square: it covers the whole image all the same.
             aspect = pixels.shape[1] / pixels.shape[0]
             for number, plane in enumerate(planes):
-                painted = self._paint(number, plane)
+                # Places without a codeword (-1) get the last row.
+                painted = np.vstack([self.colours[number], [[1.0, 1.0, 1.0]]])[plane]
                 yield Tile(painted, [Line(self._title(number))], aspect, crisp=True)
-
-    def _paint(self, number: int, plane: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-        if self.colours is None:
-            colours = codeword_colours(max(int(planes.max()) for planes in self.maps) + 1)
-        else:
-            colours = np.asarray(self.colours[number])
-        # Places without a codeword (-1) get the last row.
-        table = np.vstack([colours, [[1.0, 1.0, 1.0]]])
-        painted: NDArray[np.float64] = table[plane]
-        return painted
 
     def _title(self, number: int) -> str:
         if self.codebook_names is None:
@@ -152,8 +138,6 @@ class CodewordMapDisplay(GridDisplay):
 
 def _check_map(codewords: NDArray[Any]) -> NDArray[np.integer[Any]]:
     planes = np.asarray(codewords)
-    if planes.ndim == 2:
-        planes = planes[None]
     if planes.ndim != 3 or not np.issubdtype(planes.dtype, np.integer):
         raise ValueError(
             "a codeword map is an array of integers of shape (n_codebooks, h, w); got "
@@ -162,18 +146,10 @@ def _check_map(codewords: NDArray[Any]) -> NDArray[np.integer[Any]]:
     return planes
 
 
-def _codebooks(
-    encoder: Any, maps: Sequence[NDArray[Any]]
-) -> tuple[list[NDArray[np.float64]] | None, list[str] | None]:
-    """Return the colours and names of a fitted encoder's codebooks; None where it has none."""
-    n_codebooks = len(maps[0]) if maps else 0
-    codebook = getattr(encoder, "codebook_", None)
-    centres = getattr(codebook, "codewords", None)
-    colours = None
-    if centres is not None and len(centres) == n_codebooks:
-        colours = [codeword_colours(each) for each in centres]
-    names = [str(tap) for tap in getattr(encoder, "taps_", ())]
-    names = names[: len(names) - len(getattr(codebook, "only_pooled", ()))]
-    if len(names) == n_codebooks - 1:
-        names = ["all taps", *names]
-    return colours, names if len(names) == n_codebooks > 1 else None
+def _codebook_names(encoder: Any) -> list[str] | None:
+    """Return the names of a fitted encoder's codebooks; None if there is only one."""
+    book = encoder.codebook_
+    if len(book.codewords) == 1:
+        return None
+    layers = [str(tap) for tap in encoder.taps_[: len(book.per_layer)]]
+    return layers if book.joint is None else ["all taps", *layers]

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from hypervlad.displays.base import BLANK, Grid, GridDisplay, Tile, literal, shorten, thumbnail
 from hypervlad.displays.colours import DARK, FOR, GREY
 from hypervlad.displays.evidence import signed
-from hypervlad.displays.image_grid import (
-    BLANK,
-    Grid,
-    GridDisplay,
-    Tile,
-    literal,
-    read_keywords,
-    shorten,
-    thumbnail,
-)
 from hypervlad.images import Micrograph, check_image_list, read_micrograph
-from hypervlad.terminal import ProgressBar
 from hypervlad.wording import counted
 
 if TYPE_CHECKING:
@@ -31,6 +21,9 @@ if TYPE_CHECKING:
 
     from hypervlad.classifier import Explanation
 
+N_IMAGES = 60  # that are explained, of all classes together
+_N_CODEWORDS, _N_PATCHES = 3, 6  # at most, of each class and of each codeword
+_PATCH_SHARE = 0.2  # side of a patch, over its image's shorter side
 _PATCH_SCALE = 0.6  # of a tile of the other displays
 _TEXT, _TITLE = 1.5, 0.25  # to the left and above, in tiles
 _TINT = 0.5
@@ -40,6 +33,9 @@ _MIN_EVIDENCE = 0.1
 # Share of an image's height and width, at each end: padding makes codewords of the border itself.
 _BORDER = 0.05
 _MAX_TRIED = 4  # times as many codewords as are shown, in case the first stand for the border
+
+Codeword = tuple[str, int]  # codebook, a key of `Explanation.words`, and number in it
+Box = tuple[int, int, int, int]  # top, bottom, left and right in an image, pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +59,7 @@ class Patch:
     pixels: NDArray[np.floating[Any]]
     mask: NDArray[np.bool_]
     image: int
-    box: tuple[int, int, int, int]
+    box: Box
     pixel_size: float | None = None
 
 
@@ -96,50 +92,25 @@ class CodewordFinder:
 
     Codewords with evidence at the border of the images only are passed over, and collected in
     ``at_border``.
-
-    Parameters
-    ----------
-    model : fitted MicrographClassifier
-    images : sequence of path or ndarray
-    patch_share : float
-        Side of a patch as a share of the image's shorter side.
-    tick : callable
-        Called once after each image is explained for the first time.
     """
 
-    def __init__(
-        self, model: Any, images: Sequence[Any], patch_share: float, tick: Callable[[], Any]
-    ) -> None:
+    def __init__(self, model: Any, images: Sequence[Any]) -> None:
         self._model, self._images = model, images
-        self._read_options = read_keywords(model.encoder_.fitted_params_.read_options)
-        self._patch_share, self._tick = patch_share, tick
-        self.at_border: set[tuple[str, int]] = set()
+        self._read_options = asdict(model.encoder_.fitted_params_.read_options)
+        self.at_border: set[Codeword] = set()
 
-    def codewords_of(
-        self, label: Any, members: Sequence[int], n_codewords: int, n_patches: int
-    ) -> list[ClassCodeword]:
-        """Return the codewords with the most evidence for a class over some of its images.
-
-        Parameters
-        ----------
-        label : label of the class
-        members : sequence of int
-            Positions of the images.
-        n_codewords, n_patches : int
-            Maximum numbers.
-        """
+    def codewords_of(self, label: Any, members: Sequence[int]) -> list[ClassCodeword]:
+        """Return the codewords with the most evidence for a class over its images `members`."""
         evidence = self._evidence_by_codeword(label, members)
         mean = {codeword: float(values.mean()) for codeword, values in evidence.items()}
         ranked = sorted((each for each in mean if mean[each] > 0), key=lambda each: -mean[each])
-        ranked = ranked[: _MAX_TRIED * n_codewords]
+        ranked = ranked[: _MAX_TRIED * _N_CODEWORDS]
         shown: list[ClassCodeword] = []
-        while ranked and len(shown) < n_codewords:
-            n_tried = n_codewords - len(shown)
+        while ranked and len(shown) < _N_CODEWORDS:
+            n_tried = _N_CODEWORDS - len(shown)
             tried, ranked = ranked[:n_tried], ranked[n_tried:]
-            strongest = {each: _strongest(evidence[each], n_patches) for each in tried}
-            for codeword, patches in self._best_patches(
-                label, members, strongest, n_patches
-            ).items():
+            strongest = {each: _strongest(evidence[each]) for each in tried}
+            for codeword, patches in self._best_patches(label, members, strongest).items():
                 if patches:
                     shown.append(ClassCodeword(label, *codeword, mean[codeword], patches))
                 else:
@@ -148,49 +119,44 @@ class CodewordFinder:
 
     def _evidence_by_codeword(
         self, label: Any, members: Sequence[int]
-    ) -> dict[tuple[str, int], NDArray[np.float64]]:
-        """Return the evidence of each codeword, codebook and number, in each image."""
-        rows: dict[tuple[str, int], list[float]] = {}
+    ) -> dict[Codeword, NDArray[np.float64]]:
+        """Return the evidence of each codeword in each image."""
+        rows: dict[Codeword, list[float]] = {}
         for member in members:
             explanation = self._model.explain(self._images[member])
             index = explanation.index_of(label)
             for codebook, values in explanation.words.items():
                 for k, value in enumerate(values[index]):
                     rows.setdefault((codebook, k), []).append(value)
-            self._tick()
         return {codeword: np.array(values) for codeword, values in rows.items()}
 
     def _best_patches(
-        self,
-        label: Any,
-        members: Sequence[int],
-        strongest: Mapping[tuple[str, int], Sequence[int]],
-        n_patches: int,
-    ) -> dict[tuple[str, int], list[Patch]]:
+        self, label: Any, members: Sequence[int], strongest: Mapping[Codeword, Sequence[int]]
+    ) -> dict[Codeword, list[Patch]]:
         """Cut patches of codewords out of the images, by row, where each is strongest."""
-        found: dict[tuple[str, int], dict[int, list[Patch]]] = {each: {} for each in strongest}
+        found: dict[Codeword, dict[int, list[Patch]]] = {each: {} for each in strongest}
         for row in sorted({row for rows in strongest.values() for row in rows}):
             wanted = [codeword for codeword, rows in strongest.items() if row in rows]
-            for codeword, own in self._patches(label, members[row], wanted, n_patches).items():
+            for codeword, own in self._patches(label, members[row], wanted).items():
                 found[codeword][row] = own
         return {
-            codeword: _best_of_each_first([found[codeword][row] for row in rows])[:n_patches]
+            codeword: _best_of_each_first([found[codeword][row] for row in rows])[:_N_PATCHES]
             for codeword, rows in strongest.items()
         }
 
     def _patches(
-        self, label: Any, member: int, wanted: list[tuple[str, int]], n_patches: int
-    ) -> dict[tuple[str, int], list[Patch]]:
+        self, label: Any, member: int, wanted: list[Codeword]
+    ) -> dict[Codeword, list[Patch]]:
         """Cut the strongest places of some codewords out of one image."""
         explanation: Explanation = self._model.explain(self._images[member], words=wanted)
         micrograph = read_micrograph(self._images[member], **self._read_options)
         shape = (micrograph.pixels.shape[0], micrograph.pixels.shape[1])
-        side = max(1, round(self._patch_share * min(shape)))
+        side = max(1, round(_PATCH_SHARE * min(shape)))
         found = {}
         for codeword, maps in explanation.word_maps.items():
             evidence = maps[explanation.index_of(label)]
             inner = without_border(evidence)
-            boxes = strongest_boxes(inner, shape, side, n_patches)
+            boxes = strongest_boxes(inner, shape, side, _N_PATCHES)
             mask = evidence > _MIN_EVIDENCE * inner.max()
             found[codeword] = [_cut(micrograph, mask, member, box) for box in boxes]
         return found
@@ -201,14 +167,9 @@ class CodewordPatchesDisplay(GridDisplay):
 
     Red positions are where the codeword is evidence for the class, in the image or in one of its
     turned copies. The number beside a row is the codeword's mean contribution to the margin of the
-    class in its images. Channel averages (``pooled``) have no codewords, so their evidence is not
-    shown here.
-
-    Networks respond to the border of an image as to a pattern, and some codewords stand for it. No
-    patch is chosen for evidence within 5 % of the image's height and width from the border.
-    Codewords without other evidence are not shown; the title says how many there are.
-
-    Usually created by `from_estimator`.
+    class in its images. Codewords with evidence only within 5 % of the image's height and width
+    from the border are not shown; the title says how many there are. Usually created by
+    `from_estimator`.
 
     Parameters
     ----------
@@ -228,11 +189,9 @@ class CodewordPatchesDisplay(GridDisplay):
     >>> images, labels = make_tem_images(16, size=32, random_state=0)
     >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4)
     >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
-    >>> display = CodewordPatchesDisplay.from_estimator(
-    ...     model, images, labels, labels=["fiber"], n_codewords=1, n_patches=2, n_images=4
-    ... )
-    >>> [each.label for each in display.codewords]
-    ['fiber']
+    >>> display = CodewordPatchesDisplay.from_estimator(model, images, labels)
+    >>> sorted({str(each.label) for each in display.codewords})
+    ['cluster', 'fiber', 'matrix', 'matrix-surface']
     """
 
     def __init__(self, codewords: Sequence[ClassCodeword], title: str = "") -> None:
@@ -241,24 +200,14 @@ class CodewordPatchesDisplay(GridDisplay):
 
     @classmethod
     def from_estimator(
-        cls,
-        model: Any,
-        images: Sequence[Any],
-        y: Sequence[Any],
-        *,
-        labels: Sequence[Any] | None = None,
-        n_codewords: int = 3,
-        n_patches: int = 6,
-        n_images: int = 60,
-        patch_share: float = 0.2,
-        verbose: bool = False,
-        ax: Axes | None = None,
+        cls, model: Any, images: Sequence[Any], y: Sequence[Any], *, ax: Axes | None = None
     ) -> CodewordPatchesDisplay:
-        """Find the codewords with the most evidence for each class, and plot them.
+        """Find the three codewords with the most evidence for each class, and plot them.
 
-        Some images of each class are explained (see `MicrographClassifier.explain`), one at a
-        time. The codewords with the most evidence for the class, on average over these images, are
-        shown where it is strongest: first one patch of each image, then more that do not overlap.
+        At most 60 images, evenly spaced in the list of each class, are explained (see
+        `MicrographClassifier.explain`), one at a time. The codewords with the most evidence for
+        the class, on average over these images, are shown where it is strongest: first one patch
+        of each image, then more that do not overlap, six in all.
 
         Parameters
         ----------
@@ -266,19 +215,6 @@ class CodewordPatchesDisplay(GridDisplay):
         images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
             Preferably the training images.
         y : sequence of n labels
-        labels : sequence of labels, optional
-            Classes to show; by default all classes of the model.
-        n_codewords : int, default=3
-            Maximum number of codewords for each class; those without evidence for it are omitted.
-        n_patches : int, default=6
-            Maximum number of patches for each codeword.
-        n_images : int, default=60
-            Number of images to explain, of all classes together (but at least one of each), evenly
-            spaced in the list of each class. The title shows their number.
-        patch_share : float, default=0.2
-            Side of a patch as a share of its image's shorter side.
-        verbose : bool, default=False
-            Show a progress bar.
         ax : matplotlib Axes, optional
 
         Returns
@@ -288,20 +224,16 @@ class CodewordPatchesDisplay(GridDisplay):
         Raises
         ------
         ValueError
-            If lengths differ, a number is out of range, a class has no image, or the model has no
+            If lengths differ, a class has no image, an image cannot be read, or the model has no
             linear part (see `MicrographClassifier.explain`).
-        ImageReadError
-            An image that cannot be read.
         """
         images = check_image_list(images)
-        _check_numbers(n_codewords, n_patches, n_images, patch_share)
-        chosen = chosen_images(images, y, model.classes_ if labels is None else labels, n_images)
+        chosen = chosen_images(images, y, model.classes_, N_IMAGES)
         n_used = sum(len(members) for _, members in chosen)
         codewords: list[ClassCodeword] = []
-        with ProgressBar(desc="codewords", unit="image", total=n_used, disable=not verbose) as bar:
-            finder = CodewordFinder(model, images, patch_share, bar.update)
-            for label, members in chosen:
-                codewords += finder.codewords_of(label, members, n_codewords, n_patches)
+        finder = CodewordFinder(model, images)
+        for label, members in chosen:
+            codewords += finder.codewords_of(label, members)
         of = counted(len(images), "image")
         of = of if n_used == len(images) else f"{n_used} of {of}"
         title = f"Patches{_width_text(codewords)} from {of}; red: evidence for the class"
@@ -354,19 +286,7 @@ class CodewordPatchesDisplay(GridDisplay):
 def chosen_images(
     images: Sequence[Any], y: Sequence[Any], labels: Sequence[Any], n_images: int
 ) -> list[tuple[Any, list[int]]]:
-    """Choose images of each class at even intervals of its list.
-
-    Parameters
-    ----------
-    images : sequence of n images
-    y : sequence of n labels
-    labels : sequence of labels
-    n_images : int
-        Maximum number, of all classes together, but at least one of each.
-
-    Returns
-    -------
-    list of (label, list of int)
+    """Choose images of each class at even intervals of its list, at least one of each.
 
     Examples
     --------
@@ -378,7 +298,7 @@ def chosen_images(
         raise ValueError(
             f"got {counted(len(images), 'image')} but {counted(len(truth), 'label')} (y)."
         )
-    n_each = max(1, n_images // max(1, len(labels)))
+    n_each = max(1, n_images // len(labels))
     chosen = []
     for label in labels:
         members = np.flatnonzero(truth == label)
@@ -389,18 +309,6 @@ def chosen_images(
         places = np.linspace(0, len(members) - 1, min(n_each, len(members))).round().astype(int)
         chosen.append((label, members[places].tolist()))
     return chosen
-
-
-def _check_numbers(n_codewords: int, n_patches: int, n_images: int, patch_share: float) -> None:
-    for name, value in (
-        ("n_codewords", n_codewords),
-        ("n_patches", n_patches),
-        ("n_images", n_images),
-    ):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value!r}.")
-    if not 0 < patch_share <= 1:
-        raise ValueError(f"patch_share must be above 0 and at most 1, not {patch_share!r}.")
 
 
 def _name(codeword: ClassCodeword) -> str:
@@ -435,13 +343,7 @@ def _range(values: Sequence[float]) -> str:
 
 
 def without_border(evidence: NDArray[Any]) -> NDArray[Any]:
-    """Return evidence by position without that at the border of the image.
-
-    All is zero if there is little else, for a codeword that stands for the border itself.
-
-    Parameters
-    ----------
-    evidence : ndarray of shape (h, w)
+    """Return evidence by position without that at the border; all zero if there is little else.
 
     Examples
     --------
@@ -462,8 +364,8 @@ def without_border(evidence: NDArray[Any]) -> NDArray[Any]:
 
 def strongest_boxes(
     evidence: NDArray[Any], shape: tuple[int, int], side: int, n_boxes: int
-) -> list[tuple[int, int, int, int]]:
-    """Find squares that do not overlap around the strongest evidence in an image.
+) -> list[Box]:
+    """Find squares that do not overlap around the strongest positive evidence in an image.
 
     Parameters
     ----------
@@ -474,12 +376,7 @@ def strongest_boxes(
     side : int
         Of the squares, in pixels; at most that of the image.
     n_boxes : int
-        Maximum number; only around positive evidence.
-
-    Returns
-    -------
-    list of tuple of int
-        Top, bottom, left, right, the strongest first.
+        Maximum number.
 
     Examples
     --------
@@ -495,7 +392,7 @@ def strongest_boxes(
     centres = [
         (np.arange(n) + 0.5) * length / n for length, n in zip(shape, evidence.shape, strict=True)
     ]
-    boxes: list[tuple[int, int, int, int]] = []
+    boxes: list[Box] = []
     while len(boxes) < n_boxes and near.max() > 0:
         row, column = np.unravel_index(near.argmax(), near.shape)
         top, left = (
@@ -514,8 +411,8 @@ def strongest_boxes(
     return boxes
 
 
-def _strongest(evidence: NDArray[np.float64], n_patches: int) -> list[int]:
-    rows = np.argsort(-evidence, kind="stable")[:n_patches]
+def _strongest(evidence: NDArray[np.float64]) -> list[int]:
+    rows = np.argsort(-evidence, kind="stable")[:_N_PATCHES]
     return [int(row) for row in rows if evidence[row] > 0]
 
 
@@ -525,9 +422,7 @@ def _best_of_each_first(patches: Sequence[Sequence[Patch]]) -> list[Patch]:
     return [each[turn] for turn in range(rounds) for each in patches if turn < len(each)]
 
 
-def _cut(
-    micrograph: Micrograph, mask: NDArray[np.bool_], member: int, box: tuple[int, int, int, int]
-) -> Patch:
+def _cut(micrograph: Micrograph, mask: NDArray[np.bool_], member: int, box: Box) -> Patch:
     top, bottom, left, right = box
     step = max(1, (bottom - top) // _MAX_PATCH_PIXELS)
     pixels = micrograph.pixels[top:bottom, left:right]

@@ -27,8 +27,6 @@ MISSED: Colour = TRUE  # true, but not found
 DEFECT_FREE: Colour = (0.50, 0.50, 0.50)
 
 _N_COLOURS = 360  # of directions
-# A tilted circle of hues in OKLab: from red to green, which many people cannot tell apart, the
-# lightness rises too.
 _LIGHTNESS, _TILT, _CHROMA = 0.70, 0.14, 0.16
 _LMS_OF_LAB = np.array(
     [
@@ -49,38 +47,25 @@ _OPACITY = 0.9  # of a colour where the coherence is 1
 _SHADOW, _LIGHT = 0.3, 0.8  # brightness of a colour on black pixels, and what white adds to it
 
 
-def codeword_colours(codewords: int | ArrayLike) -> NDArray[np.float64]:
+def codeword_colours(codewords: ArrayLike) -> NDArray[np.float64]:
     """Assign a colour to each codeword; similar codewords get similar colours.
 
     The first three principal components of the codewords determine a CIELAB colour: the angle in
     the plane of the first two its hue, the third its lightness, the distance from the centre of
-    that plane its chroma. All are replaced by their ranks, so that the whole range is used however
-    the codewords are distributed.
+    that plane its chroma. All are replaced by their ranks, which uses the whole range.
 
     Parameters
     ----------
-    codewords : int or array-like of shape (n_codewords, n_features)
-        The codewords, or their number; then hues follow the golden angle, so that neighbouring
-        numbers get different hues.
+    codewords : array-like of shape (n_codewords, n_features)
 
     Returns
     -------
     ndarray of shape (n_codewords, 3)
         RGB in [0, 1].
-
-    Examples
-    --------
-    >>> codeword_colours(3).shape
-    (3, 3)
     """
     from skimage.color import lab2rgb
 
-    if isinstance(codewords, int | np.integer):
-        numbers = np.arange(int(codewords))
-        turn = (numbers * 0.6180339887) % 1
-        light, chroma = (numbers * 0.7548776662) % 1, (numbers * 0.5698402910) % 1
-    else:
-        turn, light, chroma = _layout(np.asarray(codewords, dtype=np.float64))
+    turn, light, chroma = _layout(np.asarray(codewords, dtype=np.float64))
     lightness, radius = 38 + 47 * light, 28 + 32 * chroma
     angle = 2 * np.pi * turn
     lab = np.stack([lightness, radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
@@ -89,35 +74,13 @@ def codeword_colours(codewords: int | ArrayLike) -> NDArray[np.float64]:
 
 
 def direction_colours(angles: ArrayLike) -> Colours:
-    """Return a colour for each direction.
+    """Return sRGB in [0, 1], shape (..., 3), for each direction in radians, with period pi.
 
-    The map is cyclic: theta and theta + pi have the same colour. Red stands for 0, ochre for 45,
-    cyan for 90 and blue for 135 degrees; the lightness rises from red to cyan, so that the four
-    can also be told apart by people who confuse red and green. It is a tilted circle in OKLab [1]_.
-
-    Parameters
-    ----------
-    angles : array-like of float, any shape
-        Radians, finite.
-
-    Returns
-    -------
-    ndarray of float32, shape (..., 3)
-        sRGB in [0, 1].
-
-    References
-    ----------
-    .. [1] B. Ottosson, "A perceptual color space for image
-       processing", 2020.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from hypervlad.displays import direction_colours
-    >>> red, cyan, red_too = direction_colours([0, np.pi / 2, np.pi])
-    >>> red.round(1).tolist() == red_too.round(1).tolist(), bool(cyan.sum() > red.sum())
-    (True, True)
+    Red stands for 0, ochre for 45, cyan for 90 and blue for 135 degrees, on a tilted circle in
+    OKLab: the lightness rises from red to cyan, so that people who confuse red and green can tell
+    the four apart.
     """
+    # B. Ottosson, "A perceptual color space for image processing", 2020.
     turn = np.asarray(angles, dtype=np.float32) * np.float32(_N_COLOURS / np.pi)
     found: Colours = _table()[np.rint(turn).astype(np.intp) % _N_COLOURS]
     return found
@@ -151,16 +114,7 @@ def tint_by_direction(grey: NDArray[Any], angles: ArrayLike, strength: ArrayLike
 
 
 def stretch_contrast(grey: NDArray[Any]) -> NDArray[np.float32]:
-    """Stretch the grey values of an image to [0, 1]; half a per cent at either end is clipped.
-
-    Parameters
-    ----------
-    grey : ndarray of shape (H, W)
-
-    Returns
-    -------
-    ndarray of float32, shape (H, W)
-    """
+    """Stretch grey values (H, W) to [0, 1]; half a per cent at either end is clipped."""
     low, high = np.percentile(grey, _PERCENTILES)
     span = high - low if high > low else 1.0
     stretched: NDArray[np.float32] = np.clip((grey - low) / span, 0, 1).astype(np.float32)

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.displays.colours import GREY, RIGHT, WRONG
-from hypervlad.displays.image_grid import (
+from hypervlad.displays.base import (
     Grid,
     GridDisplay,
     Line,
-    ReadingOptions,
     Tile,
     names_or_default,
     shorten,
     thumbnail,
 )
+from hypervlad.displays.colours import GREY, RIGHT, WRONG
+from hypervlad.images import ReadOptions
 from hypervlad.wording import counted
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ _LABEL_LETTERS = 14  # leaves room for the confidence beside a long name
 class ContactSheetDisplay(GridDisplay):
     """Images in rows, each with a caption.
 
-    Usually created by `from_predictions`.
-
     Parameters
     ----------
     images : sequence of path or ndarray of shape (H, W) or (H, W, 3)
@@ -40,7 +38,7 @@ class ContactSheetDisplay(GridDisplay):
     colours : sequence of str, optional
         A matplotlib colour for each image's second line, which is then bold.
     n_columns : int, default=6
-    read_options : ReadOptions or mapping of its fields, optional
+    read_options : ReadOptions, optional
         How to read the images.
 
     Attributes
@@ -62,7 +60,7 @@ class ContactSheetDisplay(GridDisplay):
         *,
         colours: Sequence[str] | None = None,
         n_columns: int = 6,
-        read_options: ReadingOptions = None,
+        read_options: ReadOptions | None = None,
     ) -> None:
         if len(images) != len(captions):
             raise ValueError(
@@ -83,12 +81,11 @@ class ContactSheetDisplay(GridDisplay):
         proba: ArrayLike,
         *,
         classes: Sequence[Any],
-        y_true: Sequence[Any] | None = None,
+        y_true: Sequence[Any],
         select: Literal["least_certain", "mistakes", "all"] = "least_certain",
         n_images: int = 18,
-        n_columns: int = 6,
         names: Sequence[str] | None = None,
-        read_options: ReadingOptions = None,
+        read_options: ReadOptions | None = None,
         ax: Axes | None = None,
     ) -> ContactSheetDisplay:
         """Select images by their predicted probabilities, and plot them.
@@ -99,17 +96,15 @@ class ContactSheetDisplay(GridDisplay):
         proba : array-like of shape (n, n_classes)
         classes : sequence of n_classes labels
             In the order of the columns of `proba`.
-        y_true : sequence of n labels, optional
-            The true labels.
+        y_true : sequence of n labels
         select : {"least_certain", "mistakes", "all"}
             The images with the lowest confidence (highest probability of any class), lowest first;
             or the wrong predictions, most confident first; or the first of the list.
         n_images : int
             Maximum number of images.
-        n_columns : int
         names : sequence of n str, optional
             Names of the images; by default those of their files.
-        read_options : ReadOptions or mapping of its fields, optional
+        read_options : ReadOptions, optional
         ax : matplotlib Axes, optional
 
         Returns
@@ -119,34 +114,28 @@ class ContactSheetDisplay(GridDisplay):
         Raises
         ------
         ValueError
-            If the lengths differ, or ``select`` is "mistakes" without ``y_true``.
+            If the lengths differ, or ``select`` is unknown.
         """
         table = np.asarray(proba, dtype=float)
         _check_lengths(images, table, classes, y_true)
         names = names_or_default(images, names)
-        chosen = _choose(table, classes, y_true, select)[:n_images]
-        predicted = table.argmax(axis=1)
-        captions, colours = [], []
-        for index in chosen:
-            label = str(classes[predicted[index]])
-            confidence = f"{100 * table[index].max():.0f} %"
-            lines = [names[index], f"{shorten(label, _LABEL_LETTERS)}, {confidence}"]
-            colour = "#333333"
-            if y_true is not None:
-                right = label == str(y_true[index])
-                colour = RIGHT if right else WRONG
-                lines[1] = ("✓ " if right else "✗ ") + lines[1]
-                lines.append(f"true: {y_true[index]}")
-            captions.append(lines)
-            colours.append(colour)
-        display = cls(
-            [images[index] for index in chosen],
-            captions,
-            colours=colours,
-            n_columns=n_columns,
+        predicted = [str(classes[code]) for code in table.argmax(axis=1)]
+        is_right = np.array([a == str(b) for a, b in zip(predicted, y_true, strict=True)], bool)
+        chosen = _choose(table.max(axis=1, initial=0), is_right, select)[:n_images]
+        return cls(
+            [images[i] for i in chosen],
+            [
+                [
+                    names[i],
+                    f"{'✓' if is_right[i] else '✗'} {shorten(predicted[i], _LABEL_LETTERS)}, "
+                    f"{100 * table[i].max():.0f} %",
+                    f"true: {y_true[i]}",
+                ]
+                for i in chosen
+            ],
+            colours=[RIGHT if is_right[i] else WRONG for i in chosen],
             read_options=read_options,
-        )
-        return display.plot(ax=ax)
+        ).plot(ax=ax)
 
     @property
     def grid(self) -> Grid:
@@ -166,7 +155,7 @@ class ContactSheetDisplay(GridDisplay):
 
 
 def _check_lengths(
-    images: Sequence[Any], proba: NDArray[Any], classes: Sequence[Any], y_true: Sequence[Any] | None
+    images: Sequence[Any], proba: NDArray[Any], classes: Sequence[Any], y_true: Sequence[Any]
 ) -> None:
     if proba.shape != (len(images), len(classes)):
         raise ValueError(
@@ -174,25 +163,20 @@ def _check_lengths(
             f"one column for each of {counted(len(classes), 'class')}; got an array of shape "
             f"{proba.shape}."
         )
-    if y_true is not None and len(y_true) != len(images):
+    if len(y_true) != len(images):
         raise ValueError(
             f"got {counted(len(images), 'image')} but {counted(len(y_true), 'true label')}."
         )
 
 
 def _choose(
-    proba: NDArray[Any], classes: Sequence[Any], y_true: Sequence[Any] | None, select: str
+    confidence: NDArray[np.float64], is_right: NDArray[np.bool_], select: str
 ) -> NDArray[np.intp]:
-    confidence = proba.max(axis=1, initial=0)
     if select == "all":
-        return np.arange(len(proba))
+        return np.arange(len(confidence))
     if select == "least_certain":
         return np.argsort(confidence, kind="stable")
     if select != "mistakes":
         raise ValueError(f'select={select!r}; expected "least_certain", "mistakes" or "all".')
-    if y_true is None:
-        raise ValueError('select="mistakes" needs y_true, the true labels.')
-    predicted = proba.argmax(axis=1)
-    wrong = [i for i in range(len(proba)) if str(classes[predicted[i]]) != str(y_true[i])]
-    order = np.argsort(-confidence[wrong], kind="stable")
-    return np.asarray(wrong, dtype=np.intp)[order]
+    wrong = np.flatnonzero(~is_right)
+    return wrong[np.argsort(-confidence[wrong], kind="stable")]

@@ -9,15 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.displays.colours import (
-    DARK,
-    GREY,
-    Colours,
-    direction_colours,
-    tint_by_direction,
-)
-from hypervlad.displays.figures import write
-from hypervlad.displays.image_grid import thumbnail
+from hypervlad.displays.base import thumbnail, write
+from hypervlad.displays.colours import DARK, GREY, Colours, direction_colours, tint_by_direction
 from hypervlad.fibres import AlignedFraction
 
 if TYPE_CHECKING:
@@ -48,19 +41,9 @@ _UNITS = (("mm", 1e6), ("µm", 1e3), ("nm", 1.0), ("pm", 1e-3))
 def shrink_directions(
     orientation: NDArray[Any], coherence: NDArray[Any], side: int
 ) -> tuple[FloatMap, FloatMap]:
-    """Shrink maps of directions by averaging them as axes, weighted by their coherence.
+    """Shrink maps of directions, in radians, by averaging axes weighted by their coherence.
 
-    Parameters
-    ----------
-    orientation, coherence : ndarray of shape (H, W)
-        Radians, and 0 to 1.
-    side : int
-        As for `thumbnail`.
-
-    Returns
-    -------
-    orientation, coherence : ndarray of float32, shape (h, w)
-        Blocks of differing directions are less coherent.
+    Blocks of differing directions are less coherent. `side` is as for `thumbnail`.
 
     Examples
     --------
@@ -80,15 +63,7 @@ def shrink_directions(
 def tinted_regions(grey: NDArray[np.floating], aligned: AlignedFraction) -> Colours:
     """Tint regions in the colours of their mean directions, and darken the background.
 
-    Parameters
-    ----------
-    grey : ndarray of shape (h, w)
-        The image, in [0, 1], at its full size or shrunk.
-    aligned : AlignedFraction
-
-    Returns
-    -------
-    ndarray of float32, shape (h, w, 3)
+    `grey` is the image in [0, 1], at its full size or shrunk.
     """
     ends = (aligned.rows, aligned.columns)
     which = np.ix_(*(_windows_at(edges, n) for edges, n in zip(ends, grey.shape, strict=True)))
@@ -100,14 +75,9 @@ def tinted_regions(grey: NDArray[np.floating], aligned: AlignedFraction) -> Colo
 
 
 def outlines(aligned: AlignedFraction) -> list[Segment]:
-    """Return the outlines of the regions, as sides of windows.
+    """Return the outlines of the regions as sides of windows, in pixels from the upper left corner.
 
     Regions of one window have no outline, because many of them would hide the image.
-
-    Returns
-    -------
-    list of ((x, y), (x, y))
-        In pixels, from the upper left corner of the image.
     """
     joined = np.array([False, *(region.n_windows > 1 for region in aligned.regions)])
     own = _labels_of_windows(aligned)
@@ -121,13 +91,7 @@ def outlines(aligned: AlignedFraction) -> list[Segment]:
 
 
 def mean_bars(aligned: AlignedFraction) -> Iterator[Segment]:
-    """Yield a bar along the mean direction of each region, centred in its widest part.
-
-    Yields
-    ------
-    (x, y), (x, y)
-        In pixels, from the upper left corner of the image.
-    """
+    """Yield a bar in pixels along the mean direction of each region, centred in its widest part."""
     from scipy.ndimage import distance_transform_edt
 
     labels = _labels_of_windows(aligned)
@@ -142,17 +106,9 @@ def mean_bars(aligned: AlignedFraction) -> Iterator[Segment]:
 
 
 def draw_regions(ax: Axes, aligned: AlignedFraction, left: float, top: float, scale: float) -> None:
-    """Draw outlines and bars over an image.
+    """Draw outlines and bars over an image whose pixels have the size `scale`, in inches.
 
-    Parameters
-    ----------
-    ax : matplotlib Axes
-        Its y axis points down.
-    aligned : AlignedFraction
-    left, top : float
-        The image's upper left corner.
-    scale : float
-        Size of a pixel of the image in units of `ax`, which are inches.
+    Here and below, the unit of `ax` is an inch, and its y axis points down.
     """
     window = scale * min(aligned.window_sides)
     sides, bars = (
@@ -211,24 +167,10 @@ def _windows_at(edges: NDArray[np.intp], n: int) -> NDArray[np.intp]:
 def rose_weights(angles: ArrayLike, weights: ArrayLike, n_bins: int = 24) -> NDArray[np.float64]:
     """Return the histogram of directions over half a turn, as shares of the weight.
 
-    Parameters
-    ----------
-    angles : array-like of float
-        Radians.
-    weights : array-like of float
-        At least 0.
-    n_bins : int, default=24
-        The first is centred on 0.
-
-    Returns
-    -------
-    ndarray of shape (n_bins,)
-        With sum 1; all 0 if there is no weight.
+    Angles are in radians, and the first bin is centred on 0. All shares are 0 without weight.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from hypervlad.displays.directions import rose_weights
     >>> rose_weights([0.0, 3.1, np.pi / 2], [1, 1, 2], n_bins=4)
     array([0.5, 0. , 0.5, 0. ])
     """
@@ -242,19 +184,8 @@ def draw_rose(
 ) -> None:
     """Draw a rose whose petals have areas proportional to their shares, and its mean axis.
 
-    Each direction is drawn twice, half a turn apart, because an axis has two ends.
-
-    Parameters
-    ----------
-    ax : matplotlib Axes
-        Its y axis points down.
-    centre : (float, float)
-    radius : float
-        Of the longest petal.
-    shares : ndarray of shape (n_bins,)
-        As `rose_weights` returns them.
-    mean : float or None
-        Radians; None for no line.
+    Each direction is drawn twice, half a turn apart, because an axis has two ends. The longest
+    petal has the `radius`; `shares` are those of `rose_weights`.
     """
     from matplotlib.patches import Circle, Wedge
 
@@ -275,20 +206,11 @@ def draw_rose(
             ax.add_patch(petal)
     if mean is not None:
         _draw_axis(ax, centre, radius, mean, color=DARK, lw=1.4, ls=(0, (4, 2)), zorder=3)
-    draw_degrees(ax, centre, radius, (0, 45, 90, 135))
+    _draw_degrees(ax, centre, radius, (0, 45, 90, 135))
 
 
 def draw_wheel(ax: Axes, centre: Point, radius: float) -> None:
-    """Draw the colours of directions as half a disc; the coherence rises from centre to rim.
-
-    Parameters
-    ----------
-    ax : matplotlib Axes
-        Its y axis points down.
-    centre : (float, float)
-        Centre of the disc: the middle of the lower edge of the half.
-    radius : float
-    """
+    """Draw the colours of directions as half a disc; the coherence rises from centre to rim."""
     (x, y), side = centre, _WHEEL_PIXELS
     up, across = np.mgrid[1 : 0 : side * 1j, -1 : 1 : 2 * side * 1j]
     distance = np.hypot(up, across)
@@ -298,11 +220,10 @@ def draw_wheel(ax: Axes, centre: Point, radius: float) -> None:
     edge = np.clip((1 - distance) * side, 0, 1)[..., None]
     extent = (x - radius, x + radius, y, y - radius)
     ax.imshow(np.concatenate([colours, edge], axis=-1), extent=extent, zorder=2)
-    draw_degrees(ax, centre, radius, (0, 45, 90, 135, 180))
+    _draw_degrees(ax, centre, radius, (0, 45, 90, 135, 180))
 
 
-def draw_degrees(ax: Axes, centre: Point, radius: float, degrees: tuple[int, ...]) -> None:
-    """Label directions around a circle, in degrees."""
+def _draw_degrees(ax: Axes, centre: Point, radius: float, degrees: tuple[int, ...]) -> None:
     (x, y), gap = centre, 1.07 * radius
     for each in degrees:
         across, up = np.cos(np.deg2rad(each)), np.sin(np.deg2rad(each))
@@ -354,16 +275,7 @@ def length_text(nm: float) -> str:
 def draw_scale_bar(ax: Axes, right: float, bottom: float, width: float, nm: float) -> None:
     """Draw a scale bar, with its length above, into the lower right corner of an image.
 
-    Parameters
-    ----------
-    ax : matplotlib Axes
-        Its y axis points down.
-    right, bottom : float
-        The corner of the image.
-    width : float
-        Width of the image, in units of `ax`, which are inches.
-    nm : float
-        Width of the image in the specimen, nanometres.
+    The image is `width` inches wide in the figure, and `nm` nanometres in the specimen.
     """
     from matplotlib.patches import Rectangle
 

@@ -9,20 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from hypervlad.displays.colours import AGAINST, FOR, GREY, RIGHT, WRONG
-from hypervlad.displays.image_grid import (
+from hypervlad.displays.base import (
     Grid,
     GridDisplay,
     Line,
-    ReadingOptions,
     Tile,
     columns_for_maps,
-    draw_legend,
     names_or_default,
     shorten,
     thumbnail,
 )
-from hypervlad.images import check_image_list
+from hypervlad.displays.colours import AGAINST, FOR, GREY, RIGHT, WRONG
+from hypervlad.images import ReadOptions, check_image_list
 from hypervlad.wording import counted, percent
 
 if TYPE_CHECKING:
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
 
     from hypervlad.classifier import Explanation
 
+_SMOOTHING = 0.02  # sigma, over the longer side of a map
 _ROBUST_PERCENTILE = 99
 _MAX_OPACITY = 0.85
 _DARKEST = 0.3  # grey that stands for black beneath colours, which would not show on black
@@ -39,19 +38,14 @@ _MAX_LETTERS = 22  # of the captions' bold font, across one tile
 class EvidenceDisplay(GridDisplay):
     """Images beside maps of the evidence for the predicted class.
 
-    Red positions are evidence for the class, blue ones against it; grey ones hardly matter. The map
-    is smoothed and laid over the image. Colours are saturated at the 99th percentile of an image's
-    evidence, so they compare positions and classes within an image, not between images. The numbers
-    beneath a map are log-odds: "positions" is the sum over the image, "bias" the bias of the class,
-    and "trees" the contribution of boosted trees, which has no position. Their sum is the margin of
-    the class.
+    Red positions are evidence for the class, blue ones against it; grey ones hardly matter. Colours
+    are saturated at the 99th percentile of an image's evidence, so they compare positions and
+    classes within an image, not between images. The numbers beneath a map are log-odds: "positions"
+    is the sum over the image, "bias" the bias of the class, and "trees" the contribution of boosted
+    trees, which has no position. Their sum is the margin of the class.
 
-    Intra-normalisation weights rare codewords as much as frequent ones: small spots of strong
-    colour are rare codewords. Networks pad images with zeros, so corners and borders may have
-    codewords and strong evidence of their own; that is what the model uses, not an error of the
-    figure.
-
-    Usually created by `from_estimator`.
+    Small spots of strong colour are rare codewords: intra-normalisation weights them as much as
+    frequent ones.
 
     Parameters
     ----------
@@ -66,10 +60,7 @@ class EvidenceDisplay(GridDisplay):
         The true labels.
     names : sequence of n str, optional
         Names of the images; by default those of their files.
-    smoothing : float, default=0.02
-        Standard deviation of the Gaussian filter, as a share of the map's longer side; 0 for no
-        smoothing.
-    read_options : ReadOptions or mapping of its fields, optional
+    read_options : ReadOptions, optional
         How to read the images.
 
     Attributes
@@ -100,8 +91,7 @@ class EvidenceDisplay(GridDisplay):
         runner_up: bool = False,
         y_true: Sequence[Any] | None = None,
         names: Sequence[str] | None = None,
-        smoothing: float = 0.02,
-        read_options: ReadingOptions = None,
+        read_options: ReadOptions | None = None,
     ) -> None:
         if len(images) != len(explanations):
             raise ValueError(
@@ -112,12 +102,9 @@ class EvidenceDisplay(GridDisplay):
             raise ValueError(
                 f"got {counted(len(images), 'image')} but {counted(len(y_true), 'true label')}."
             )
-        if not smoothing >= 0:
-            raise ValueError(f"smoothing must be a number of at least 0, not {smoothing!r}.")
         self.images = images
         self.explanations = explanations
         self.y_true = y_true
-        self.smoothing = smoothing
         self.names = names_or_default(images, names)
         self.read_options = read_options
         self.shown = [_classes_shown(found, labels, runner_up) for found in explanations]
@@ -128,21 +115,18 @@ class EvidenceDisplay(GridDisplay):
         model: Any,
         images: Sequence[Any],
         *,
-        labels: Sequence[Any] | None = None,
-        runner_up: bool = False,
         y_true: Sequence[Any] | None = None,
         names: Sequence[str] | None = None,
-        smoothing: float = 0.02,
         ax: Axes | None = None,
     ) -> EvidenceDisplay:
-        """Explain the predictions of a model, and plot.
+        """Explain the predictions of a model, and plot the evidence for the predicted classes.
 
         Parameters
         ----------
         model : fitted MicrographClassifier
             Images are shown as the model reads them.
         images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
-        labels, runner_up, y_true, names, smoothing
+        y_true, names
             As for the class.
         ax : matplotlib Axes, optional
 
@@ -152,24 +136,18 @@ class EvidenceDisplay(GridDisplay):
 
         Raises
         ------
-        ImageReadError
-            An image that cannot be read, or something that is not a list of images.
         ValueError
-            If the model has no linear part (see `MicrographClassifier.explain`), or does not know
-            one of the labels.
+            If an image cannot be read, or the model has no linear part (see
+            `MicrographClassifier.explain`).
         """
         images = check_image_list(images)
-        display = cls(
+        return cls(
             images,
             [model.explain(image) for image in images],
-            labels=labels,
-            runner_up=runner_up,
             y_true=y_true,
             names=names,
-            smoothing=smoothing,
             read_options=model.encoder_.fitted_params_.read_options,
-        )
-        return display.plot(ax=ax)
+        ).plot(ax=ax)
 
     @property
     def grid(self) -> Grid:
@@ -182,13 +160,13 @@ class EvidenceDisplay(GridDisplay):
     def _draw(self) -> None:
         super()._draw()
         scale = overlay(np.full((1, 129), 0.7), np.linspace(-1, 1, 129)[None])
-        draw_legend(self.ax_, [], ("against", scale, "for the class"))
+        self._draw_legend([], ("against", scale, "for the class"))
 
     def _tiles(self) -> Iterator[Tile]:
         for row, (image, found) in enumerate(zip(self.images, self.explanations, strict=True)):
             pixels = thumbnail(self._read(image))
             yield Tile(pixels, self._image_caption(row))
-            maps = smooth(found.maps[self.shown[row]], self.smoothing)
+            maps = smooth(found.maps[self.shown[row]])
             limit = float(np.percentile(np.abs(maps), _ROBUST_PERCENTILE)) or 1.0
             for index, evidence in zip(self.shown[row], maps, strict=True):
                 yield Tile(overlay(pixels, evidence / limit), _map_caption(found, index))
@@ -227,9 +205,9 @@ def overlay(pixels: NDArray[Any], evidence: NDArray[Any]) -> NDArray[np.float64]
     return blended
 
 
-def smooth(maps: NDArray[Any], smoothing: float) -> NDArray[np.float64]:
-    """Smooth maps (n, H, W) by a Gaussian whose sigma is this share of their longer side."""
-    sigma = smoothing * max(maps.shape[1:])
+def smooth(maps: NDArray[Any]) -> NDArray[np.float64]:
+    """Smooth maps (n, H, W) by a Gaussian whose sigma is 2 % of their longer side."""
+    sigma = _SMOOTHING * max(maps.shape[1:])
     result: NDArray[np.float64] = gaussian_filter(
         maps.astype(np.float64), (0, sigma, sigma), mode="nearest"
     )
@@ -239,10 +217,10 @@ def smooth(maps: NDArray[Any], smoothing: float) -> NDArray[np.float64]:
 def _classes_shown(found: Explanation, labels: Sequence[Any] | None, runner_up: bool) -> list[int]:
     if isinstance(labels, str):
         raise ValueError(f"labels: expected a list of classes; wrap one in a list: [{labels!r}].")
+    if labels is not None:
+        return [found.index_of(label) for label in labels]
     by_probability: list[int] = np.argsort(-found.probabilities, kind="stable").tolist()
-    if labels is None:
-        return by_probability[: 2 if runner_up else 1]
-    return [found.index_of(label) for label in labels]
+    return by_probability[: 2 if runner_up else 1]
 
 
 def _map_caption(found: Explanation, index: int) -> list[Line]:

@@ -1,4 +1,4 @@
-"""Text that shrinks with axes that are smaller than a display asks for."""
+"""Text that shrinks with small axes; its own module, because it imports matplotlib."""
 
 from __future__ import annotations
 

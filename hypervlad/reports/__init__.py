@@ -1,7 +1,4 @@
-"""Results as files: HTML pages, tables (CSV), maps (TIFF), and facts about models.
-
-The public names are listed in ``__init__.pyi`` and imported on first use.
-"""
+"""Results as files: HTML pages, tables (CSV), maps (TIFF), and facts about models."""
 
 import lazy_loader
 

@@ -1,12 +1,11 @@
 from .alignment import write_alignment
 from .classified_page import write_classified_page
 from .defects import write_defect_report, write_findings
-from .evaluation import report_on_held_out, report_on_model, write_report
-from .facts import library_versions, model_facts
-from .predictions import predictions_as_bytes, write_predictions
+from .evaluation import report_on_held_out, report_on_model
+from .facts import model_facts
+from .predictions import predictions_as_bytes
 
 __all__ = [
-    "library_versions",
     "model_facts",
     "predictions_as_bytes",
     "report_on_held_out",
@@ -15,6 +14,4 @@ __all__ = [
     "write_classified_page",
     "write_defect_report",
     "write_findings",
-    "write_predictions",
-    "write_report",
 ]

@@ -6,7 +6,7 @@ import csv
 import math
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.displays.base import save_png
 from hypervlad.displays.colours import stretch_contrast, tint_by_direction
-from hypervlad.displays.figures import save_png
 from hypervlad.displays.orientation import OrientationDisplay
 from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
 from hypervlad.files import new_folder, replace_when_complete
-from hypervlad.images.files import composed
-from hypervlad.reports.maps import write_tiff
+from hypervlad.reports.files import folded, is_below, write_png, write_tiff
 from hypervlad.tables import read_table, write_table
 from hypervlad.terminal import ProgressBar
 from hypervlad.user_warnings import warn_user
@@ -33,37 +32,7 @@ SECONDS_BETWEEN_TABLES = 20.0  # the most that a power failure can cost
 _BAND = 128  # rows that are coloured at a time
 _COMPRESSION_LEVEL = 1  # of 9: noise does not get smaller at higher levels
 _MAP_KINDS = ("orientation", "coherence", "regions")
-_IMAGE_COLUMNS = (
-    "path",
-    "fraction",
-    "fibre_fraction",
-    "expected_fraction",
-    "mean_direction_deg",
-    "order_parameter",
-    "spread_deg",
-    "n_regions",
-    "largest_region_px2",
-    "largest_region_um2",
-    "fibre_share",
-    "method",
-    "window_px",
-    "window_nm",
-    "window_width_px",
-    "window_height_px",
-    "tolerance_deg",
-    "sigma_px",
-    "sigma_nm",
-    "pixel_size_nm",
-)
-_INTERVAL_COLUMNS = (
-    "mean_direction_low_deg",
-    "mean_direction_high_deg",
-    "order_parameter_low",
-    "order_parameter_high",
-    "spread_low_deg",
-    "spread_high_deg",
-)
-REGION_COLUMNS = (
+_REGION_COLUMNS = (
     "path",
     "region",
     "area_px2",
@@ -93,15 +62,9 @@ def write_alignment(
     """Measure directions and alignment in images and write them; no file is left incomplete.
 
     - ``alignment.csv``: one line per image; ``regions.csv``: one line per region. Column names end
-      in their units: ``_deg``, ``_px``, and ``_nm``, ``_um2``, which are empty if the pixel size is
-      unknown. ``window_px`` is the requested side, ``window_width_px`` and ``window_height_px``
-      the mean sides of the windows that fit into the image. ``fraction`` is a share of the area,
-      ``fibre_fraction`` of the pixels with a visible direction (``fibre_share`` of the image: they
-      include a margin around fibres), ``expected_fraction`` the mean of a model's
-      probabilities. Directions are axes from 0 to 180 degrees: an interval may begin at 175 and end
-      at 5; if any direction is possible, it is 0 to 180. Direction, order and spread of an image
-      include the noise of its pixels; those of a region come from its windows, corrected for noise.
-      A model does not use ``tolerance_deg``, which only joins regions.
+      in their units, and ``hypervlad align --help`` explains them; lengths in nm and areas in um2
+      are empty if the pixel size is unknown. Direction, order and spread of an image include the
+      noise of its pixels; those of a region come from its windows, corrected for noise.
     - ``maps/NAME.orientation.tif`` (radians, 0 to pi, counter-clockwise from the +x axis) and
       ``maps/NAME.coherence.tif`` (0 to 1, 0 in the background): 32-bit floats.
     - ``maps/NAME.regions.tif``: the number of the region at each pixel, 0 outside: 16-bit
@@ -192,13 +155,9 @@ def _as_integers(labels: NDArray[np.int32]) -> NDArray[Any]:
 
 
 def _write_figures(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
-    from PIL import Image
-
     paths = figure_files(folder, name)
-    with replace_when_complete(paths[OVERLAYS], flush=False) as stream:
-        overlay = Image.fromarray(_overlay(found))
-        overlay.save(stream, format="PNG", compress_level=_COMPRESSION_LEVEL)
-    display = OrientationDisplay.from_result(found, name=name)
+    write_png(paths[OVERLAYS], _overlay(found), flush=False, level=_COMPRESSION_LEVEL)
+    display = OrientationDisplay(found, name=name)
     with replace_when_complete(paths[FIGURES], flush=False) as stream:
         save_png(lambda ax: display.plot(ax=ax), stream)
     return list(paths.values())
@@ -232,18 +191,7 @@ class AlignmentFolder:
     However its block ends, the tables are written and list every image whose files are complete.
     Until the block ends without an error, that includes images of an earlier run that this run has
     not reached; then their files and lines are removed. Only images in an earlier table are ever
-    removed.
-
-    Parameters
-    ----------
-    folder : Path
-        Made if it is missing.
-    recipe : AlignmentRecipe
-
-    Raises
-    ------
-    ValueError
-        If the folder contains a table with the same name that is not of an earlier run.
+    removed. A table with the same name that is not of an earlier run is a ValueError.
     """
 
     def __init__(self, folder: Path, recipe: AlignmentRecipe) -> None:
@@ -273,11 +221,8 @@ class AlignmentFolder:
 
     def add(self, name: str, found: AlignmentResult, files: Collection[Path]) -> None:
         """Add an image whose files are all written."""
-        self._images[name] = dict(
-            zip(image_columns(self.recipe), image_row(name, found, self.recipe), strict=True)
-        )
-        rows = region_rows(name, found)
-        self._regions += [dict(zip(REGION_COLUMNS, row, strict=True)) for row in rows]
+        self._images[name] = _image_row(name, found, self.recipe)
+        self._regions += _region_rows(name, found)
         if self._earlier.pop(name, None) is not None:
             self._remove(path for path in self._files_of(name) if path not in files)
         if time.monotonic() - self._written >= SECONDS_BETWEEN_TABLES:
@@ -286,14 +231,15 @@ class AlignmentFolder:
     def _write_tables(self) -> None:
         kept = [row for row in self._earlier_regions if row["path"] in self._earlier]
         rows = [*self._images.values(), *self._earlier.values()]
-        _write_rows(self.folder / IMAGES_TABLE, image_columns(self.recipe), rows)
-        _write_rows(self.folder / REGIONS_TABLE, REGION_COLUMNS, [*self._regions, *kept])
+        _write_rows(self.folder / IMAGES_TABLE, (), rows)
+        _write_rows(self.folder / REGIONS_TABLE, _REGION_COLUMNS, [*self._regions, *kept])
         self._written = time.monotonic()
 
     def _remove_all(self, names: Sequence[str]) -> None:
         # On a file system that does not distinguish A and a, the files are those of this run.
-        own = {_folded(name) for name in self._images}
-        gone = [name for name in names if _is_below(name) and _folded(name) not in own]
+        own = {folded(name) for name in self._images}
+        # The names are from a table, which may have been edited.
+        gone = [name for name in names if is_below(name) and folded(name) not in own]
         self._remove(path for name in gone for path in self._files_of(name))
         if gone:
             images = (
@@ -341,17 +287,7 @@ def _foreign(path: Path) -> ValueError:
     )
 
 
-def _is_below(name: str) -> bool:
-    """Whether a name from a table, which may have been edited, stays within the folder."""
-    path = Path(name)
-    return not (path.is_absolute() or path.drive or ".." in path.parts)
-
-
-def _folded(name: str) -> str:
-    return composed(name).casefold()
-
-
-def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
+def _write_rows(path: Path, columns: Iterable[str], rows: Sequence[Row]) -> None:
     header = dict.fromkeys([*columns, *(column for row in rows for column in row)])
     lines = [[_cell(row.get(column)) for column in header] for row in rows]
     write_table(path, list(header), lines)
@@ -364,73 +300,69 @@ def _cell(value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def image_columns(recipe: AlignmentRecipe) -> tuple[str, ...]:
-    """Return the column names of `image_row`: with intervals if there is a bootstrap."""
-    return _IMAGE_COLUMNS + (_INTERVAL_COLUMNS if recipe.n_bootstrap else ())
-
-
-def image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> list[Any]:
+def _image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> Row:
     """Return the values of an image; None, NaN or infinity if there is no value."""
-    aligned, size = found.aligned, found.orientation.pixel_size
+    aligned, statistics = found.aligned, found.statistics
+    size, sigma = found.orientation.pixel_size, found.orientation.sigma
     largest = aligned.regions[0].area if aligned.regions else 0
-    return [
-        name,
-        aligned.fraction,
-        aligned.fibre_fraction,
-        aligned.expected_fraction,
-        *_statistics(found.statistics),
-        len(aligned.regions),
-        largest,
-        _in_um2(largest, size),
-        found.fibre_share,
-        recipe.method_name,
-        aligned.window,
-        _in_nm(aligned.window, size),
-        *aligned.window_sides,
-        float(np.rad2deg(aligned.tolerance)),
-        found.orientation.sigma,
-        _in_nm(found.orientation.sigma, size),
-        size,
-        *(_intervals(found.statistics) if recipe.n_bootstrap else ()),
-    ]
+    width, height = aligned.window_sides
+    row = {
+        "path": name,
+        "fraction": aligned.fraction,
+        "fibre_fraction": aligned.fibre_fraction,
+        "expected_fraction": aligned.expected_fraction,
+        "mean_direction_deg": None if statistics is None else _degrees(statistics.mean),
+        "order_parameter": None if statistics is None else statistics.order,
+        "spread_deg": None if statistics is None else float(np.rad2deg(statistics.spread)),
+        "n_regions": len(aligned.regions),
+        "largest_region_px2": largest,
+        "largest_region_um2": _in_um2(largest, size),
+        "fibre_share": found.fibre_share,
+        "method": recipe.method_name,
+        "window_px": aligned.window,
+        "window_nm": _in_nm(aligned.window, size),
+        "window_width_px": width,
+        "window_height_px": height,
+        "tolerance_deg": float(np.rad2deg(aligned.tolerance)),
+        "sigma_px": sigma,
+        "sigma_nm": _in_nm(sigma, size),
+        "pixel_size_nm": size,
+    }
+    return row | (_intervals(statistics) if recipe.n_bootstrap else {})
 
 
-def region_rows(name: str, found: AlignmentResult) -> list[list[Any]]:
+def _region_rows(name: str, found: AlignmentResult) -> list[Row]:
     """Return the values of each region of an image, the largest first."""
-    size = found.orientation.pixel_size
-    rows = []
+    size, rows = found.orientation.pixel_size, list[Row]()
     for region in found.aligned.regions:
         top, left, bottom, right = region.box
         areas = region.area, region.fibre_area
-        rows.append(
-            [
-                name,
-                region.label,
-                *(value for area in areas for value in (area, _in_um2(area, size))),
-                _degrees(region.mean_angle),
-                region.order,
-                *(left, top, right - left, bottom - top),
-            ]
-        )
+        row = [
+            name,
+            region.label,
+            *(value for area in areas for value in (area, _in_um2(area, size))),
+            _degrees(region.mean_angle),
+            region.order,
+            *(left, top, right - left, bottom - top),
+        ]
+        rows.append(dict(zip(_REGION_COLUMNS, row, strict=True)))
     return rows
 
 
-def _statistics(found: AxialStatistics | None) -> list[float | None]:
-    if found is None:
-        return [None] * 3
-    return [_degrees(found.mean), found.order, float(np.rad2deg(found.spread))]
-
-
-def _intervals(found: AxialStatistics | None) -> list[float | None]:
-    if found is None or found.mean_interval is None:
-        return [None] * 6
-    assert found.order_interval is not None  # there are all three intervals or none
-    assert found.spread_interval is not None
-    mean, order, spread = found.mean_interval, found.order_interval, found.spread_interval
-    is_any = mean.high - mean.low > np.pi - 1e-6
-    directions = [0.0, 180.0] if is_any else [_degrees(mean.low), _degrees(mean.high)]
-    spreads = [float(np.rad2deg(each)) for each in (spread.low, spread.high)]
-    return [*directions, order.low, order.high, *spreads]
+def _intervals(found: AxialStatistics | None) -> dict[str, float | None]:
+    values: list[float | None] = [None] * 6
+    if found is not None and found.mean_interval is not None:
+        assert found.order_interval is not None  # there are all three intervals or none
+        assert found.spread_interval is not None
+        mean, order, spread = found.mean_interval, found.order_interval, found.spread_interval
+        # Directions are axes from 0 to 180 degrees: an interval may begin at 175 and end at 5.
+        is_any = mean.high - mean.low > np.pi - 1e-6
+        directions = [0.0, 180.0] if is_any else [_degrees(mean.low), _degrees(mean.high)]
+        spreads = [float(np.rad2deg(each)) for each in (spread.low, spread.high)]
+        values = [*directions, order.low, order.high, *spreads]
+    names = ("mean_direction_{}_deg", "order_parameter_{}", "spread_{}_deg")
+    columns = [name.format(end) for name in names for end in ("low", "high")]
+    return dict(zip(columns, values, strict=True))
 
 
 def _degrees(angle: float) -> float:

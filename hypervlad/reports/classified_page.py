@@ -6,7 +6,8 @@ import base64
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,26 +16,23 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from hypervlad.classifier import (
-    AMBIGUOUS,
-    OUT_OF_DISTRIBUTION,
-    SURE,
-    Classification,
-    TrainingImages,
-)
-from hypervlad.displays.image_grid import ReadingOptions, image_names, read_keywords
-from hypervlad.files import replace_when_complete
-from hypervlad.images import SkippedImage, read_image
+from hypervlad.classifier import AMBIGUOUS, OUT_OF_DISTRIBUTION, SURE, Classification
+from hypervlad.displays.base import image_names
+from hypervlad.images import ReadOptions, SkippedImage, read_image
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_in_order
-from hypervlad.reports.facts import model_facts, versions_text
-from hypervlad.reports.html import asset, render, share_of, thousands
-from hypervlad.reports.predictions import possible_classes, prediction_notes
+from hypervlad.reports.facts import page_facts
+from hypervlad.reports.html import share_of, thousands, write_page
+from hypervlad.reports.predictions import (
+    LIKE_TRAINING,
+    kinds_of,
+    possible_classes,
+    prediction_notes,
+)
 from hypervlad.terminal import ProgressBar
 from hypervlad.wording import counted, percent, printable
 
-MAX_THUMBNAILS = 10_000
-LIKE_TRAINING = "like_training"  # where no judgement was requested
+_MAX_THUMBNAILS = 10_000  # about 4 kB each
 _SIDE = 160  # pixels, of a thumbnail's longer side
 _QUALITY = 72
 _N_AHEAD = 2  # images decoded at a time: each may take a gigabyte
@@ -58,14 +56,13 @@ def write_classified_page(
     predictions: Classification | None = None,
     true_labels: Sequence[Any] | None = None,
     title: str = "Classified images",
-    max_thumbnails: int = MAX_THUMBNAILS,
     progress: bool = False,
 ) -> Path:
     """Classify images and write a page on which they can be sorted, filtered and inspected.
 
-    The page is one file and needs no network, no server and no other file; a click on an image
-    leads to the original as long as page and images are not moved. Without scripts it is a table.
-    An older page is replaced only once the new one is complete.
+    The page is one file and needs no network and no server; a click on an image leads to the
+    original as long as page and images are not moved. The 10,000 most doubtful images have a
+    thumbnail. An older page is replaced only once the new one is complete.
 
     Parameters
     ----------
@@ -85,9 +82,6 @@ def write_classified_page(
     true_labels : sequence of n labels, optional
         None where it is unknown. They are shown, and wrong predictions can be filtered.
     title : str
-    max_thumbnails : int, default=10000
-        Number of images, the most doubtful ones, with a thumbnail; each takes about 4 kB. Of the
-        others, only the predictions are shown.
     progress : bool, default=False
         Show a bar on stderr.
 
@@ -99,9 +93,8 @@ def write_classified_page(
     Raises
     ------
     ValueError
-        If the lengths differ, or `max_error` is given and nothing was held out in ``fit``.
-    ImageReadError
-        If no image could be read, or one could not and the encoder does not skip.
+        If the lengths differ, `max_error` is given and nothing was held out in ``fit``, no image
+        could be read, or one could not and the encoder does not skip.
 
     Examples
     --------
@@ -117,16 +110,12 @@ def write_classified_page(
     """
     path = Path(path)
     names = image_names(images, full=True) if names is None else list(names)
-    if len(names) != len(images):
-        raise ValueError(
-            f"got {counted(len(images), 'image')} and {counted(len(names), 'name')}; expected as "
-            "many."
-        )
-    if true_labels is not None and len(true_labels) != len(images):
-        raise ValueError(
-            f"got {counted(len(images), 'image')} and {counted(len(true_labels), 'true label')}; "
-            "expected as many."
-        )
+    for values, what in ((names, "name"), (true_labels, "true label")):
+        if values is not None and len(values) != len(images):
+            raise ValueError(
+                f"got {counted(len(images), 'image')} and {counted(len(values), what)}; expected "
+                "as many."
+            )
     found = predictions
     if found is None:
         found = model.classify(images, max_error=max_error)
@@ -136,15 +125,15 @@ def write_classified_page(
     links = [link_to(image, folder) for image in read]
     called = [names[position] for position in found.images.positions]
     truth = None if true_labels is None else [true_labels[p] for p in found.images.positions]
-    data = page_data(list(model.classes_), model.training_, found, called, links, truth)
-    doubtful = most_doubtful(found, max_thumbnails).tolist()
-    jpegs = thumbnails(read, doubtful, _SIDE, model.encoder_.fitted_params_.read_options)
+    data = page_data(model, found, called, links, truth)
+    doubtful = most_doubtful(found, _MAX_THUMBNAILS).tolist()
+    jpegs = thumbnails(read, doubtful, model.encoder_.fitted_params_.read_options)
     hidden = None if progress else True  # None: hidden if stderr is no terminal
-    page = render(
+    write_page(
+        path,
         "classified.html",
+        "classified",
         title=title,
-        style=asset("page.css", "classified.css"),
-        script=asset("common.js", "classified.js"),
         n_read=len(read),
         n_pictured=len(doubtful),
         notes=[printable(note) for note in prediction_notes(found, called)],
@@ -160,31 +149,25 @@ def write_classified_page(
             (names[each.position], each.reason.removeprefix(f"{each.name}: "))
             for each in found.images.skipped
         ],
-        details={**model_facts(model), "versions": versions_text()},
+        details=page_facts(model),
         data=as_script(data),
         thumbnails=ProgressBar(jpegs, "page", len(doubtful), unit="image", disable=hidden),
     )
-    with replace_when_complete(path) as stream:
-        for piece in page:
-            stream.write(piece.encode("utf-8"))
     return path
 
 
 def page_data(
-    classes: Sequence[Any],
-    training: TrainingImages,
+    model: Any,
     found: Classification,
     names: Sequence[str],
     links: Sequence[str],
-    truth: Sequence[Any] | None = None,
+    truth: Sequence[Any] | None,
 ) -> dict[str, Any]:
     """Collect the data of the page's script: plain values, image by image.
 
     Parameters
     ----------
-    classes : sequence of n_classes labels
-    training : TrainingImages
-        Of the model.
+    model : fitted MicrographClassifier
     found : Classification
         Of m images that could be read.
     names, links : sequence of m str
@@ -197,12 +180,13 @@ def page_data(
     dict
         ``classes``, ``names``, ``links``, ``predicted`` (positions among the classes) and
         ``proba`` (rows, to six digits), ``novelty``, ``nearest`` (rows of ``training``, the names
-        and labels of these images), ``kinds`` (without a judgement, whether like the training
-        images); if requested, ``possible`` and ``reasons``, and ``truth`` (labels or None).
+        and labels of these images), ``kinds``; if requested, ``possible`` and ``reasons``, and
+        ``truth`` (labels or None).
     """
     rows, places = np.unique(found.nearest, return_inverse=True)
+    training = model.training_
     data: dict[str, Any] = {
-        "classes": [printable(label) for label in classes],
+        "classes": [printable(label) for label in model.classes_],
         "names": [printable(name) for name in names],
         "links": list(links),
         "predicted": found.proba.argmax(axis=1).tolist(),
@@ -221,14 +205,6 @@ def page_data(
     if found.judgement is not None:
         data["reasons"] = [printable(reason) for reason in found.judgement.reasons]
     return data
-
-
-def kinds_of(found: Classification) -> list[str]:
-    """Return the kind of each prediction; without a judgement, whether like the training images."""
-    if found.judgement is not None:
-        kinds: list[str] = found.judgement.kind.tolist()
-        return kinds
-    return [OUT_OF_DISTRIBUTION if unlike else LIKE_TRAINING for unlike in found.unlike_training]
 
 
 def as_script(data: Any) -> Markup:
@@ -274,38 +250,21 @@ def most_doubtful(found: Classification, n: int) -> NDArray[np.intp]:
 
 
 def thumbnails(
-    images: Sequence[Any],
-    chosen: Iterable[int],
-    side: int,
-    read_options: ReadingOptions,
+    images: Sequence[Any], chosen: Sequence[int], read_options: ReadOptions
 ) -> Iterator[tuple[int, str]]:
-    """Make thumbnails of some images, in order, with few of them in memory at a time.
+    """Yield the position of each chosen image and its thumbnail, a JPEG in base 64.
 
-    Parameters
-    ----------
-    images : sequence of path or ndarray of shape (H, W) or (H, W, 3)
-    chosen : iterable of int
-        Their positions.
-    side : int
-        Maximum number of pixels of the longer side.
-    read_options : ReadOptions or mapping of its fields, or None
-
-    Yields
-    ------
-    position : int
-    jpeg : str
-        In base 64; empty if the image cannot be read any more.
+    Few of them are in memory at a time. The text is empty if an image cannot be read any more.
     """
-    keywords = read_keywords(read_options)
+    keywords = asdict(read_options)
 
     def made(image: Any, _name: str) -> str:
         pixels = read_image(image, **keywords)
-        return base64.b64encode(encode_jpeg(pixels, side, _QUALITY)).decode("ascii")
+        return base64.b64encode(encode_jpeg(pixels, _SIDE, _QUALITY)).decode("ascii")
 
-    positions = list(chosen)
-    pairs = ((position, images[position]) for position in positions)
+    pairs = ((position, images[position]) for position in chosen)
     outcomes = read_in_order(pairs, made, _N_AHEAD)
-    for position, outcome in zip(positions, outcomes, strict=True):
+    for position, outcome in zip(chosen, outcomes, strict=True):
         yield position, "" if isinstance(outcome, SkippedImage) else outcome
 
 

@@ -9,28 +9,26 @@ import math
 import os
 import reprlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.defects import Finding
+from hypervlad.displays.base import Display, save_png, thumbnail
 from hypervlad.displays.colours import FOUND, as_rgb
-from hypervlad.displays.defect_map import DefectMapDisplay, outline
-from hypervlad.displays.figures import Display, save_png
-from hypervlad.displays.image_grid import read_keywords, thumbnail
-from hypervlad.displays.patch_confusion import PatchConfusionDisplay
-from hypervlad.files import new_folder, replace_when_complete
+from hypervlad.displays.defects import DefectMapDisplay, PatchConfusionDisplay, outline
+from hypervlad.files import new_folder
 from hypervlad.images import ImageReadError, Micrograph, read_micrograph
 from hypervlad.images.files import encode_jpeg
 from hypervlad.metrics import DefectEvaluation
 from hypervlad.metrics.defects import ImageResult
 from hypervlad.reports.classified_page import as_script
-from hypervlad.reports.facts import model_facts, versions_text
-from hypervlad.reports.html import CSS_PIXELS_PER_INCH, asset, decimal, render
-from hypervlad.reports.maps import write_tiff
+from hypervlad.reports.facts import page_facts
+from hypervlad.reports.files import is_below, write_png, write_tiff
+from hypervlad.reports.html import PageFigure, decimal, write_page
 from hypervlad.reports.scores import (
     Outcome,
     ScoreChart,
@@ -151,17 +149,13 @@ def write_findings(
     - ``masks/NAME.png``: 255 at the defective pixels, which are those that reach the threshold in
       images called anomalous, and 0 elsewhere.
     - ``overlays/NAME.png``: the image, with outlines around its defective regions.
-    - ``scores.csv``: path, score (of the image: it combines the highest scores), highest
-      (of a pixel), threshold, called ("anomalous" if the score reaches the threshold, or
-      "normal"), area_fraction (share of the image that is defective), area_um2, n_regions; one
-      line per image.
-    - ``regions.csv``: path, x, y, width, height (the box), area, diameter (of a circle of the same
-      area), all in pixels, score (the highest), and in micrometres width_um, height_um, area_um2
-      and diameter_um; one line per region, the worst of an image first.
+    - ``scores.csv``: one line per image; ``regions.csv``: one line per region, the worst of an
+      image first. ``hypervlad defects score --help`` explains the columns; those in micrometres are
+      empty if the pixel size is unknown.
     - ``report.html``: a page with the scores, on which the threshold can be moved.
 
-    Columns in micrometres are empty if the pixel size is unknown. No file is left incomplete.
-    Tables and page list the images whose files are complete, also if the run is interrupted.
+    No file is left incomplete. Tables and page list the images whose files are complete, also if
+    the run is interrupted.
 
     Parameters
     ----------
@@ -204,14 +198,14 @@ def write_findings(
     ...     sorted(path.name for path in pathlib.Path(folder).iterdir())
     ['maps', 'masks', 'overlays', 'regions.csv', 'report.html', 'scores.csv']
     """
-    outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+    outside = [name for name in names if not is_below(name)]
     if outside or len(set(names)) < len(names):
         raise ValueError(
             "names must be different relative paths without '..'; got "
             f"{reprlib.repr(outside or names)}"
         )
     folder, written = Path(out_dir), WrittenFindings()
-    options = read_keywords(scorer.encoder_.fitted_params_.read_options)
+    options = asdict(scorer.encoder_.fitted_params_.read_options)
     hidden = None if progress else True
     pairs = zip(images, names, strict=True)
     bar = ProgressBar(pairs, total=len(names), unit="image", disable=hidden)
@@ -270,15 +264,8 @@ def _write_images(folder: Path, name: str, found: Finding, micrograph: Micrograp
     overlay = as_rgb(micrograph.pixels)
     overlay[outline(found.mask)] = FOUND
     write_tiff(folder / _MAPS / f"{name}.tif", found.map, micrograph.pixel_size)
-    _write_png(folder / _MASKS / f"{name}.png", 255 * found.mask.astype(np.uint8))
-    _write_png(folder / _OVERLAYS / f"{name}.png", np.round(255 * overlay).astype(np.uint8))
-
-
-def _write_png(path: Path, values: NDArray[np.uint8]) -> None:
-    from PIL import Image
-
-    with replace_when_complete(path) as stream:
-        Image.fromarray(values).save(stream, format="PNG")
+    write_png(folder / _MASKS / f"{name}.png", 255 * found.mask.astype(np.uint8))
+    write_png(folder / _OVERLAYS / f"{name}.png", np.round(255 * overlay).astype(np.uint8))
 
 
 def _thumbnail(pixels: NDArray[Any], mask: NDArray[np.bool_]) -> str:
@@ -324,17 +311,15 @@ def _by_score(rows: Iterable[ScoredRow]) -> list[ScoredRow]:
 
 
 def _write_page(path: Path, template: str, scorer: Any, chart: ScoreChart, **values: Any) -> None:
-    page = render(
+    write_page(
+        path,
         template,
-        style=asset("page.css", "threshold.css"),
-        script=asset("common.js", "threshold.js"),
+        "threshold",
         chart=chart,
         data=as_script(chart.data()),
-        details={**model_facts(scorer), "versions": versions_text()},
+        details=page_facts(scorer),
         **values,
     )
-    with replace_when_complete(path) as stream:
-        stream.write("".join(page).encode("utf-8"))
 
 
 def write_defect_report(
@@ -345,7 +330,7 @@ def write_defect_report(
 ) -> Path:
     """Write a page on the evaluation of a scorer, on which the threshold can be moved.
 
-    It needs no network and no other files, and can be read without scripts.
+    It needs no network and no other files.
 
     Parameters
     ----------
@@ -377,14 +362,8 @@ def write_defect_report(
         "names": [each.name for each in worst],
         "read_options": scorer.encoder_.fitted_params_.read_options,
     }
-    maps = DefectMapDisplay(
-        shown,
-        [each.scores for each in worst],
-        threshold=result.threshold,
-        found=found,
-        masks=masks,
-        **common,
-    )
+    scores = [each.scores for each in worst]
+    maps = DefectMapDisplay(shown, scores, found, result.threshold, masks=masks, **common)
     patches = PatchConfusionDisplay(shown, found, masks, patch=result.patch, **common)
     _write_page(
         path,
@@ -437,17 +416,8 @@ def _evaluated_row(image: ImageResult) -> ScoredRow:
     )
 
 
-class EmbeddedFigure(NamedTuple):
-    """A figure as data URI, with its size in CSS pixels."""
-
-    source: str
-    width: int
-    height: int
-
-
-def _embedded(display: Display) -> EmbeddedFigure:
+def _embedded(display: Display) -> PageFigure:
     stream = io.BytesIO()
     size = save_png(display.plot, stream)
     source = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
-    width, height = (round(side * CSS_PIXELS_PER_INCH) for side in size)
-    return EmbeddedFigure(source, width, height)
+    return PageFigure.of(source, size, display)

@@ -5,23 +5,20 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from hypervlad.classifier import LabelIssue, SureAnswers
-from hypervlad.constraints import Boolean, check_value
-from hypervlad.displays.figures import Display, save_png
-from hypervlad.displays.image_grid import ReadingOptions, image_names
+from hypervlad.classifier import SureAnswers
+from hypervlad.displays.base import Display, save_png
 from hypervlad.files import move_into_place, new_folder
 from hypervlad.images.reading import relative_names
 from hypervlad.metrics import Evaluation
-from hypervlad.reports.evaluation_figures import FIGURES, EvaluationFigures
-from hypervlad.reports.facts import model_facts, versions_text
-from hypervlad.reports.html import CSS_PIXELS_PER_INCH, asset, decimal, render, share_of
+from hypervlad.reports.evaluated_images import FIGURES, EvaluatedImages, HeldOutFindings
+from hypervlad.reports.facts import page_facts
+from hypervlad.reports.html import PageFigure, decimal, share_of, write_page
 from hypervlad.reports.predictions import predictions_as_bytes
 from hypervlad.reports.summary import (
     ACCEPTED_ERRORS,
@@ -41,45 +38,18 @@ if TYPE_CHECKING:
 
 _FILES = (*(f"{name}.png" for name in FIGURES), "predictions.csv", "index.html")
 _EXPERT_SHARES = (0, 0.1, 0.2, 0.3, 0.5)  # of the images
-
-
-@dataclass(frozen=True)
-class HeldOutFindings:
-    """What a report on held-out training images shows in addition.
-
-    Attributes
-    ----------
-    sure : list of SureAnswers
-        For several accepted errors; empty if a class has images of a single group.
-    issues : list of LabelIssue or None
-        Labels that are probably wrong, the most probable first; None if cleanlab is not installed.
-    rows : list of int
-        Of these images among those of the report.
-    """
-
-    sure: list[SureAnswers]
-    issues: list[LabelIssue] | None
-    rows: list[int]
+_TITLE = "How well the model classifies"
 
 
 def write_report(
     out_dir: str | os.PathLike[str],
+    evaluated: EvaluatedImages,
     *,
-    images: Sequence[Any],
-    y_true: Sequence[Any],
-    proba: ArrayLike,
-    classes: Sequence[Any],
-    in_training: bool = False,
-    title: str = "How well the model classifies",
+    title: str = _TITLE,
     how_measured: str = "",
-    groups: Sequence[Any] | None = None,
-    names: Sequence[str] | None = None,
-    encoder: Any = None,
-    model: Any = None,
+    in_training: bool = False,
     details: Mapping[str, Any] | None = None,
     files: Mapping[str, str] | None = None,
-    read_options: ReadingOptions = None,
-    held_out: HeldOutFindings | None = None,
     notes: Sequence[str] = (),
     remarks: Sequence[str] = (),
     progress: bool = False,
@@ -87,42 +57,22 @@ def write_report(
     """Write a folder with ``index.html``, its figures and ``predictions.csv``.
 
     The page needs no network and no scripts. Files of an earlier report in the folder are replaced,
-    ``index.html`` last, and only once all are complete; no other file in the folder is changed, and
-    other files of these names are an error.
+    ``index.html`` last, and only once all are complete; other files of these names are an error.
 
     Parameters
     ----------
     out_dir : path-like
         Made if it is missing.
-    images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
-        Images that the model was not trained on.
-    y_true : sequence of n labels
-        A label that is not among `classes` counts as a mistake, and the page reports it.
-    proba : array-like of shape (n, n_classes)
-        Predicted probabilities of `images`.
-    classes : sequence of n_classes labels
-        In the order of the columns of `proba`.
-    in_training : bool, default=False
-        The model was trained on these images, so that the page draws no conclusions.
+    evaluated : EvaluatedImages
     title : str
     how_measured : str
         A sentence or two on the origin of these images: what was held out, and how.
-    groups : sequence of n hashables, optional
-        See `accuracy_interval`.
-    names : sequence of n str, optional
-        Names of the images; by default their paths, or ``image 3``.
-    encoder : fitted HypercolumnVLAD, optional
-        For the codeword maps; without it they are omitted.
-    model : fitted MicrographClassifier, optional
-        For the evidence maps; without it, or if it has no linear part, they are omitted.
+    in_training : bool, default=False
+        The model was trained on these images, so that the page draws no conclusions.
     details : mapping, optional
         Facts about the model for a table at the end of the page.
     files : mapping of str to str, optional
         Further files of the folder to link to, with their descriptions.
-    read_options : ReadOptions or mapping of its fields, optional
-        How to read the images for the figures.
-    held_out : HeldOutFindings, optional
-        If `images` are training images that were held out: see `report_on_held_out`.
     notes : sequence of str
         Sentences to show as warnings, such as those of `noted_warnings`.
     remarks : sequence of str
@@ -134,41 +84,9 @@ def write_report(
     -------
     Path
         ``index.html``.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ, there are no images, or the folder has files of the report's names
-        that are of no report.
-    OSError
-        If the folder cannot be written.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from hypervlad import make_tem_images
-    >>> from hypervlad.reports import write_report
-    >>> images, labels = make_tem_images(4, size=64, random_state=0)
-    >>> classes = sorted(set(labels))
-    >>> proba = [[0.7 if label == each else 0.1 for each in classes] for label in labels]
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     page = write_report(folder, images=images, y_true=labels, proba=proba, classes=classes)
-    ...     sorted(file.name for file in page.parent.glob("*.[ch]*"))
-    ['index.html', 'predictions.csv']
     """
-    check_value("in_training", in_training, [Boolean()])
-    folder = Path(out_dir)
-    result = Evaluation(y_true, np.asarray(proba), classes, groups)
-    names = image_names(images, full=True) if names is None else list(names)
-    if not len(images) == len(names) == len(result.true):
-        raise ValueError(
-            f"got {counted(len(images), 'image')}, {counted(len(names), 'name')} and "
-            f"{counted(len(result.true), 'true label')}; "
-            "expected as many of each."
-        )
+    folder, result, held_out = Path(out_dir), evaluated.result, evaluated.held_out
     check_report_folder(folder)
-    suspect = [] if held_out is None else held_out.rows
-    figures = EvaluationFigures(images, names, result, read_options, suspect)
     with (
         new_folder(folder),
         tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as temporary,
@@ -177,18 +95,18 @@ def write_report(
         drawn = {}
         hidden = None if progress else True  # None: hidden if stderr is no terminal
         for name in ProgressBar(FIGURES, desc="report", unit="figure", disable=hidden):
-            draw = figures.drawing(name, model, encoder)
+            draw = evaluated.drawing(name)
             drawn[name] = None if draw is None else _saved(draw, draft / f"{name}.png")
-        (draft / "predictions.csv").write_bytes(_table(names, result))
-        page = render(
+        (draft / "predictions.csv").write_bytes(_table(evaluated))
+        write_page(
+            draft / "index.html",
             "evaluation.html",
             title=title,
-            style=asset("page.css"),
             result=result,
             n_images=len(result.true),
             n_correct=int(result.correct.sum()),
             n_unknown=sum(name in result.unknown for name in result.true),
-            n_groups=0 if groups is None else len({str(group) for group in groups}),
+            n_groups=0 if result.groups is None else len({str(group) for group in result.groups}),
             in_training=in_training,
             mean_confidence=float(result.confidence.mean()),
             class_rows=class_rows(result),
@@ -202,7 +120,6 @@ def write_report(
             details=details or {},
             files=files or {},
         )
-        (draft / "index.html").write_text("".join(page), encoding="utf-8", newline="\n")
         _move_in(draft, folder)
     return folder / "index.html"
 
@@ -215,25 +132,39 @@ def report_on_model(
     *,
     groups: Sequence[Any] | None = None,
     names: Sequence[str] | None = None,
+    title: str = _TITLE,
+    how_measured: str = "",
     details: Mapping[str, Any] | None = None,
-    **options: Any,
+    files: Mapping[str, str] | None = None,
+    progress: bool = False,
 ) -> tuple[Path, Evaluation, list[str]]:
-    """Classify images and write the report; images that cannot be read are left out.
+    """Classify images and write a folder with ``index.html``, its figures and a table.
 
-    Images with the same pixels as a training image are left out too, unless all are such images.
+    Images that cannot be read are left out, and those with the same pixels as a training image,
+    unless all are such images. The page needs no network and no scripts. Files of an earlier report
+    in the folder are replaced once all are complete; other files of these names are an error.
 
     Parameters
     ----------
     out_dir : path-like
+        Made if it is missing.
     model : fitted MicrographClassifier
     images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
     y_true : sequence of n labels
-    groups, names : sequence of n, optional
-        As for `write_report`.
+        A label that is not among the classes counts as a mistake, and the page reports it.
+    groups : sequence of n hashables, optional
+        See `accuracy_interval`.
+    names : sequence of n str, optional
+        Names of the images; by default their paths, or ``image 3``.
+    title : str
+    how_measured : str
+        A sentence or two on the origin of these images: what was held out, and how.
     details : mapping, optional
         Facts in addition to those of `model_facts`.
-    **options
-        Further arguments of `write_report`.
+    files : mapping of str to str, optional
+        Further files of the folder to link to, with their descriptions.
+    progress : bool, default=False
+        Show a bar on stderr.
 
     Returns
     -------
@@ -245,6 +176,12 @@ def report_on_model(
         A summary: how many images are training images, and how many are unlike them, if any;
         accuracies with intervals, unless all are training images; the recalls of the classes;
         warnings.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, no image can be read, or the folder has files of the report's names
+        that are of no report.
 
     Examples
     --------
@@ -277,22 +214,23 @@ def report_on_model(
     if unlike.any() and not known.all():
         remarks.append(unlike_text(result, unlike))
     chosen = positions[tested].tolist()
+    evaluated = EvaluatedImages(
+        [images[i] for i in chosen],
+        result,
+        None if names is None else [names[i] for i in chosen],
+        model,
+    )
     index = write_report(
         out_dir,
+        evaluated,
+        title=title,
+        how_measured=how_measured,
         in_training=bool(known.all()),
+        details=page_facts(model, details),
+        files=files,
         notes=[*found.images.messages, *found.differences],
         remarks=remarks,
-        images=[images[i] for i in chosen],
-        y_true=result.y_true,
-        proba=result.proba,
-        classes=result.classes,
-        groups=result.groups,
-        names=None if names is None else [names[i] for i in chosen],
-        encoder=model.encoder_,
-        model=model,
-        details={**model_facts(model), **(details or {}), "versions": versions_text()},
-        read_options=model.encoder_.fitted_params_.read_options,
-        **options,
+        progress=progress,
     )
     for difference in found.differences:
         warn_user(difference)
@@ -306,13 +244,14 @@ def report_on_held_out(
     *,
     groups: Sequence[Any] | None = None,
     names: Sequence[str] | None = None,
-    details: Mapping[str, Any] | None = None,
-    **options: Any,
+    title: str = _TITLE,
+    notes: Sequence[str] = (),
+    progress: bool = False,
 ) -> tuple[Path, Evaluation]:
     """Write the report on training images that were held out when a model was fitted.
 
     No image is classified again: the predictions are those of `held_out_evaluation`, by learners
-    that were fitted without the group of each image.
+    that were fitted without the group of each image. The folder is as of `report_on_model`.
 
     Parameters
     ----------
@@ -322,12 +261,10 @@ def report_on_held_out(
         Those given to ``fit``, in the same order.
     groups : sequence of n hashables, optional
         Those given to ``fit``, for their names in the table; otherwise they have numbers.
-    names : sequence of n str, optional
-        As for `write_report`.
-    details : mapping, optional
-        Facts in addition to those of `model_facts`.
-    **options
-        Further arguments of `write_report`.
+    names, title, progress
+        As for `report_on_model`.
+    notes : sequence of str
+        Sentences to show as warnings.
 
     Returns
     -------
@@ -355,37 +292,42 @@ def report_on_held_out(
     """
     result = model.held_out_evaluation()
     _check_training_images(model, images)
-    positions = model.training_.positions[model.held_out_.rows].tolist()
-    row_of = {position: row for row, position in enumerate(positions)}
-    of_images = result.groups
     if groups is not None:
         names_of = _names_of_groups(model.training_, groups, len(images))
-        of_images = None if of_images is None else [names_of[code] for code in of_images]
+        if result.groups is not None:
+            result = replace(result, groups=[names_of[code] for code in result.groups])
+    positions = model.training_.positions[model.held_out_.rows].tolist()
+    evaluated = EvaluatedImages(
+        [images[i] for i in positions],
+        result,
+        None if names is None else [names[i] for i in positions],
+        model,
+        _held_out_findings(model, positions),
+    )
+    index = write_report(
+        out_dir,
+        evaluated,
+        title=title,
+        how_measured=_how_held_out(model, result),
+        details=page_facts(model),
+        notes=notes,
+        progress=progress,
+    )
+    return index, result
+
+
+def _held_out_findings(model: Any, positions: Sequence[int]) -> HeldOutFindings:
+    row_of = {position: row for row, position in enumerate(positions)}
     try:
         issues = model.label_issues()
     except ImportError:
         issues = None
     errors = () if len(model.held_out_.lone) else ACCEPTED_ERRORS
-    findings = HeldOutFindings(
+    return HeldOutFindings(
         [model.held_out_.sure_answers(error) for error in errors],
         issues,
         [row_of[issue.position] for issue in issues or []],
     )
-    index = write_report(
-        out_dir,
-        images=[images[i] for i in positions],
-        y_true=result.y_true,
-        proba=result.proba,
-        classes=result.classes,
-        groups=of_images,
-        names=None if names is None else [names[i] for i in positions],
-        encoder=model.encoder_,
-        details={**model_facts(model), **(details or {}), "versions": versions_text()},
-        read_options=model.encoder_.fitted_params_.read_options,
-        held_out=findings,
-        **{"how_measured": _how_held_out(model, result), **options},
-    )
-    return index, result
 
 
 def _names_of_groups(training: Any, groups: Sequence[Any], n_images: int) -> dict[int, Any]:
@@ -443,12 +385,7 @@ def _how_held_out(model: Any, result: Evaluation) -> str:
 
 
 def class_rows(result: Evaluation) -> list[tuple[Any, ...]]:
-    """Return the scores of each class and their means, formatted.
-
-    Returns
-    -------
-    list of (label, precision, recall, F1, number of images)
-    """
+    """Return label, precision, recall, F1 and number of images of each class, and their means."""
     rows: list[tuple[Any, ...]] = [
         (
             score.label if score.known else f"{score.label} (unknown to the model)",
@@ -471,9 +408,7 @@ def class_rows(result: Evaluation) -> list[tuple[Any, ...]]:
 def selective_rows(result: Evaluation) -> list[tuple[Any, ...]]:
     """Return the effect of leaving the least confident predictions to an expert, formatted.
 
-    Returns
-    -------
-    list of (images for the expert, for the model, share of these correct, share of mistakes found)
+    Each row: images for the expert, for the model, share of these correct, share of mistakes found.
     """
     curve, n_wrong = result.selective_curve, len(result.true) - int(result.correct.sum())
     places = np.searchsorted(curve.coverage, 1 - np.array(_EXPERT_SHARES) - 1e-9)
@@ -487,17 +422,9 @@ def selective_rows(result: Evaluation) -> list[tuple[Any, ...]]:
 
 
 def sure_rows(counts: Sequence[SureAnswers], n_images: int) -> list[tuple[Any, ...]]:
-    """Return how many of the held-out images have a sure answer, formatted.
+    """Return how many of n held-out images have a sure answer, formatted.
 
-    Parameters
-    ----------
-    counts : sequence of SureAnswers
-    n_images : int
-        Number of held-out images.
-
-    Returns
-    -------
-    list of (accepted error, threshold, images with a sure answer, wrong ones among them)
+    Each row: accepted error, threshold, images with a sure answer, wrong ones among them.
     """
     return [
         (
@@ -510,34 +437,25 @@ def sure_rows(counts: Sequence[SureAnswers], n_images: int) -> list[tuple[Any, .
     ]
 
 
-class SavedFigure(NamedTuple):
-    """A figure in the folder of the report, with its size in CSS pixels."""
-
-    source: str
-    width: int
-    height: int
-    display: Display
-
-
-def _saved(draw: Callable[[Axes], Display], path: Path) -> SavedFigure:
+def _saved(draw: Callable[[Axes], Display], path: Path) -> PageFigure:
     displays: list[Display] = []
 
     def drawn(ax: Axes) -> Display:
         displays.append(draw(ax))
         return displays[0]
 
-    width, height = (round(side * CSS_PIXELS_PER_INCH) for side in save_png(drawn, path))
-    return SavedFigure(path.name, width, height, displays[0])
+    return PageFigure.of(path.name, save_png(drawn, path), displays[0])
 
 
-def _table(names: Sequence[str], result: Evaluation) -> bytes:
+def _table(evaluated: EvaluatedImages) -> bytes:
+    result = evaluated.result
     columns: dict[str, Sequence[Any]] = {
         "true_label": result.true,
         "correct": [int(correct) for correct in result.correct],
     }
     if result.groups is not None:
         columns["group"] = list(result.groups)
-    return predictions_as_bytes(names, result.proba, result.classes, columns=columns)
+    return predictions_as_bytes(evaluated.names, result.proba, result.classes, columns=columns)
 
 
 def check_report_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -28,7 +29,6 @@ def model_facts(model: Any) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        In reading order.
 
     Examples
     --------
@@ -60,6 +60,16 @@ def model_facts(model: Any) -> dict[str, str]:
     return facts
 
 
+def page_facts(model: Any, further: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return `model_facts`, further ones, and the versions of the installed libraries."""
+    versions = []
+    for name in ("hypervlad", "numpy", "scikit-learn", "torch", "torchvision", "xgboost"):
+        # hypervlad itself is not installed where it is run from its source folder.
+        with contextlib.suppress(PackageNotFoundError):
+            versions.append(f"{name} {version(name)}")
+    return {**model_facts(model), **(further or {}), "versions": ", ".join(versions)}
+
+
 def _patch_cnn_facts(model: Any) -> dict[str, str]:
     channels = "grey" if model.n_channels_ == 1 else f"{model.n_channels_} channels"
     return {
@@ -89,12 +99,8 @@ def _fine_tuned_text(history: Any, trained: str) -> str:
     if history is None:
         return "no"
     if history.best_epoch < 0:
-        return f"no: {_epochs(len(history))} did not improve it"
-    return f"{trained}, for {history.best_epoch + 1} of {_epochs(len(history))}"
-
-
-def _epochs(number: int) -> str:
-    return f"{number} epoch" if number == 1 else f"{number} epochs"
+        return f"no: {counted(len(history), 'epoch')} did not improve it"
+    return f"{trained}, for {history.best_epoch + 1} of {counted(len(history), 'epoch')}"
 
 
 def _scorer_facts(scorer: Any) -> dict[str, str]:
@@ -138,29 +144,6 @@ def _alignment_facts(model: Any) -> dict[str, str]:
         f"{percent(model.aligned_share_)} aligned",
         "classifier": learner_text(model.boosting_),
     }
-
-
-def library_versions() -> dict[str, str]:
-    """Return the versions of hypervlad and of the libraries that it uses, if installed.
-
-    Examples
-    --------
-    >>> from hypervlad.reports import library_versions
-    >>> "numpy" in library_versions()
-    True
-    """
-    found = {}
-    for name in ("hypervlad", "numpy", "scikit-learn", "torch", "torchvision", "xgboost"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # for example hypervlad itself, run from its source folder
-            continue
-    return found
-
-
-def versions_text() -> str:
-    """Return the library versions as one line."""
-    return ", ".join(f"{name} {number}" for name, number in library_versions().items())
 
 
 def _encoder_facts(encoder: Any) -> dict[str, str]:

@@ -10,29 +10,59 @@ import base64
 import functools
 import hashlib
 import math
-from collections.abc import Iterator
-from typing import Any
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from hypervlad._version import __version__
+from hypervlad.files import replace_when_complete
 from hypervlad.wording import counted, percent, printable
 
-CSS_PIXELS_PER_INCH = 96
+if TYPE_CHECKING:
+    from hypervlad.displays.base import Display
+
+_CSS_PIXELS_PER_INCH = 96
 
 
-def render(template: str, **values: Any) -> Iterator[str]:
-    """Yield a page piece by piece.
+def write_page(
+    path: str | os.PathLike[str], template: str, script: str | None = None, **values: Any
+) -> None:
+    """Write a page piece by piece; it is complete or not there.
 
     Parameters
     ----------
+    path : path-like
     template : str
         Name of a file in ``templates/``.
+    script : str, optional
+        Name of the style sheet and script beyond those of all pages, without their suffixes.
     **values
         Variables of the template. Iterators are consumed as the page is written.
     """
-    yield from _environment().get_template(template).generate(version=__version__, **values)
+    if script is not None:
+        values["script"] = asset("common.js", f"{script}.js")
+    style = asset("page.css", *([] if script is None else [f"{script}.css"]))
+    page = _environment().get_template(template)
+    with replace_when_complete(path) as stream:
+        for piece in page.generate(version=__version__, style=style, **values):
+            stream.write(piece.encode("utf-8"))
+
+
+class PageFigure(NamedTuple):
+    """A figure of a page: its address, its size in CSS pixels, and what it shows."""
+
+    source: str
+    width: int
+    height: int
+    display: Display
+
+    @classmethod
+    def of(cls, source: str, inches: tuple[float, float], display: Display) -> PageFigure:
+        """Make a figure of this size in inches."""
+        width, height = (round(side * _CSS_PIXELS_PER_INCH) for side in inches)
+        return cls(source, width, height, display)
 
 
 def asset(*names: str) -> Markup:

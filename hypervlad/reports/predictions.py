@@ -1,21 +1,30 @@
-"""The table of predictions, one row per image, as CSV."""
+"""The table of predictions, one row per image, as CSV, and what is said of predictions."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.classifier import Classification
+from hypervlad.classifier import OUT_OF_DISTRIBUTION, Classification
 from hypervlad.images.errors import training_images_text, unlike_training_text
-from hypervlad.tables import table_as_bytes, table_as_text
+from hypervlad.tables import table_as_bytes
 from hypervlad.wording import name_some
 
+LIKE_TRAINING = "like_training"  # where no judgement was requested
 _DECIMALS = 6  # of probabilities
+
+
+def kinds_of(found: Classification) -> list[str]:
+    """Return the kind of each prediction; without a judgement, whether like the training images."""
+    if found.judgement is not None:
+        kinds: list[str] = found.judgement.kind.tolist()
+        return kinds
+    return [OUT_OF_DISTRIBUTION if unlike else LIKE_TRAINING for unlike in found.unlike_training]
 
 
 def prediction_remarks(found: Classification, names: Sequence[str]) -> list[str]:
@@ -26,11 +35,6 @@ def prediction_remarks(found: Classification, names: Sequence[str]) -> list[str]
     found : Classification
         Of n images that could be read.
     names : sequence of n str
-
-    Returns
-    -------
-    list of str
-        Sentences, at most two.
     """
     sentences, n_images = [], len(found.proba)
     n_unlike = int(found.unlike_training.sum())
@@ -48,13 +52,7 @@ def prediction_remarks(found: Classification, names: Sequence[str]) -> list[str]
 
 
 def prediction_notes(found: Classification, names: Sequence[str]) -> list[str]:
-    """Return all that ``predict`` says of images that could be read: warnings and remarks.
-
-    Parameters
-    ----------
-    found, names
-        As for `prediction_remarks`.
-    """
+    """Return all that ``predict`` says of images that could be read: warnings and remarks."""
     warned = replace(found.images, skipped=()).messages
     return [*warned, *found.differences, *prediction_remarks(found, names)]
 
@@ -62,18 +60,9 @@ def prediction_notes(found: Classification, names: Sequence[str]) -> list[str]:
 def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[str, list[Any]]:
     """Return the columns of the table beside the label and its probabilities.
 
-    Parameters
-    ----------
-    found : Classification
-        Of n images that could be read.
-    classes : sequence of n_classes labels
-
-    Returns
-    -------
-    dict of str to list of n values
-        "unlike_training", "yes" or "no", and "novelty", how unlike (see `Classification`); if
-        requested, "possible", the classes of each prediction set, separated by "|" (a backslash
-        precedes that sign, and a backslash, in a name), and "kind" and "reason" of each judgement.
+    "unlike_training", "yes" or "no", and "novelty"; if requested, "possible", the classes of each
+    prediction set, separated by "|" (a backslash precedes that sign, and a backslash, in a name),
+    and "kind" and "reason" of each judgement.
     """
     columns: dict[str, list[Any]] = {
         "unlike_training": ["yes" if unlike else "no" for unlike in found.unlike_training],
@@ -108,22 +97,20 @@ def possible_classes(sets: NDArray[np.bool_], classes: Sequence[Any]) -> list[li
     return [names[row].tolist() for row in sets]
 
 
-def write_predictions(
-    stream: IO[str],
+def predictions_as_bytes(
     names: Sequence[str],
     proba: ArrayLike,
     classes: Sequence[Any],
     *,
     columns: Mapping[str, Sequence[Any]] | None = None,
-) -> None:
-    """Write ``path, label, confidence``, any further columns, and a ``p_CLASS`` for each class.
+) -> bytes:
+    """Return ``path, label, confidence``, any further columns, and a ``p_CLASS`` for each class.
 
-    Text that a spreadsheet would take for a formula begins with an apostrophe.
+    The table is CSV in UTF-8; file names that are not valid text, which Linux allows, keep their
+    bytes. Text that a spreadsheet would take for a formula begins with an apostrophe.
 
     Parameters
     ----------
-    stream : text stream
-        Opened with ``newline=""``.
     names : sequence of n str
         The path, or another name, of each image.
     proba : array-like of shape (n, n_classes)
@@ -133,41 +120,10 @@ def write_predictions(
 
     Examples
     --------
-    >>> import sys
-    >>> write_predictions(sys.stdout, ["a.png"], [[0.25, 0.75]], ["SEM", "TEM"])
-    path,label,confidence,p_SEM,p_TEM
-    a.png,TEM,0.75,0.25,0.75
-    """
-    stream.write(table_as_text(*_table(names, proba, classes, columns)))
-
-
-def predictions_as_bytes(
-    names: Sequence[str],
-    proba: ArrayLike,
-    classes: Sequence[Any],
-    *,
-    columns: Mapping[str, Sequence[Any]] | None = None,
-) -> bytes:
-    """Return what `write_predictions` writes, in UTF-8.
-
-    File names that are not valid text, which Linux allows, keep their bytes.
-
-    Examples
-    --------
     >>> from hypervlad.reports import predictions_as_bytes
     >>> predictions_as_bytes(["a.png"], [[0.25, 0.75]], ["SEM", "TEM"]).splitlines()[1]
     b'a.png,TEM,0.75,0.25,0.75'
     """
-    return table_as_bytes(*_table(names, proba, classes, columns))
-
-
-def _table(
-    names: Sequence[str],
-    proba: ArrayLike,
-    classes: Sequence[Any],
-    columns: Mapping[str, Sequence[Any]] | None,
-) -> tuple[list[str], list[list[Any]]]:
-    """Return header and rows."""
     table, columns = np.asarray(proba, dtype=np.float64), columns or {}
     header = ["path", "label", "confidence", *columns, *(f"p_{name}" for name in classes)]
     rows = []
@@ -175,4 +131,4 @@ def _table(
         label, shown = classes[table[index].argmax()], table[index].round(_DECIMALS)
         further = (values[index] for values in columns.values())
         rows.append([name, label, shown.max(), *further, *shown])
-    return header, rows
+    return table_as_bytes(header, rows)

@@ -28,12 +28,8 @@ class Outcome(NamedTuple):
 class ScoreGroup:
     """Images whose scores are shown in one histogram.
 
-    Attributes
-    ----------
-    name : str
-    scores : ndarray of shape (n,)
-    above, below : Outcome
-        Of images whose score reaches the threshold, and of the others.
+    ``above`` and ``below`` are the outcomes of images whose score reaches the threshold, and of the
+    others.
     """
 
     name: str
@@ -54,16 +50,8 @@ class ScoreGroup:
 class ScoredRow(NamedTuple):
     """An image in a table whose third column, what it is called, follows the threshold.
 
-    Attributes
-    ----------
-    name : str
-    score : float
-    is_called : bool
-        Whether the score reaches the threshold of the results.
-    above, below : str
-        What the image is called if its score reaches the threshold, and if not.
-    cells : sequence of str
-        Of the other columns.
+    ``is_called`` is whether the score reaches the threshold of the results, ``above`` and ``below``
+    what the image is called if its score reaches the threshold, and if not.
     """
 
     name: str
@@ -156,16 +144,6 @@ class ScoreChart:
 
 def threshold_warning(scores: ArrayLike, threshold: float) -> str | None:
     """Return a warning if scores are in two groups and the threshold does not separate them.
-
-    Parameters
-    ----------
-    scores : array-like of shape (n,)
-    threshold : float
-        Scores that reach it are called anomalous.
-
-    Returns
-    -------
-    str or None
 
     Examples
     --------

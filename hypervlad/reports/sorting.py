@@ -17,8 +17,8 @@ from typing import Any
 
 from hypervlad.classifier import AMBIGUOUS, OUT_OF_DISTRIBUTION, Classification
 from hypervlad.files import move_to_new_name, new_folder, refuse_link
-from hypervlad.images.files import composed
-from hypervlad.reports.classified_page import kinds_of
+from hypervlad.reports.files import folded, is_below
+from hypervlad.reports.predictions import kinds_of
 
 UNSURE, UNLIKE_TRAINING = "unsure", "unlike_training"
 _MAX_NAME = 255  # bytes, of most file systems
@@ -61,12 +61,7 @@ class ImageSorter:
     Where a file of that name exists, it is kept: if it has the same content it is the copy, and
     otherwise the copy gets a number, ``name-2.tif``. So a second run changes nothing.
 
-    Parameters
-    ----------
-    folder : path
-        Made if it is missing.
-    classes : sequence of n_classes labels
-        Their folders are named as `folder_names` returns.
+    The folders of classes are named as `folder_names` returns.
 
     Examples
     --------
@@ -86,21 +81,10 @@ class ImageSorter:
         return [self.folder / name for name in (*self.folder_of.values(), UNSURE, UNLIKE_TRAINING)]
 
     def add(self, files: Sequence[Path], names: Sequence[str], found: Classification) -> list[int]:
-        """Copy images, and count them in ``done``.
+        """Copy images that could be read, and count them in ``done``.
 
-        Parameters
-        ----------
-        files : sequence of n Path
-            As they were classified; those that could not be read are not copied.
-        names : sequence of n str
-            Their relative paths, with forward slashes.
-        found : Classification
-
-        Returns
-        -------
-        list of int
-            The rows of `found` whose images were copied, or had been. A failure does not stop the
-            others: it is in ``done.failed``.
+        `names` are their relative paths. Returns the rows of `found` whose images were copied, or
+        had been. A failure does not stop the others: it is in ``done.failed``.
         """
         labels = list(self.folder_of)
         special = {AMBIGUOUS: UNSURE, OUT_OF_DISTRIBUTION: UNLIKE_TRAINING}
@@ -120,9 +104,7 @@ class ImageSorter:
         return copied
 
     def _copy(self, file: Path, chosen: str, name: str) -> None:
-        below = Path(name)
-        if below.is_absolute() or below.drive or ".." in below.parts:
-            below = Path(below.name)
+        below = Path(name) if is_below(name) else Path(Path(name).name)
         target = self.folder / chosen / below
         copy, is_new = copy_to_free_name(file, target)
         self.done.counts[chosen] += 1
@@ -156,8 +138,8 @@ def folder_names(classes: Sequence[str]) -> list[str]:
             name = f"%{ord(name[0]):02X}{name[1:]}"
         name = name.encode()[:_MAX_BYTES].decode(errors="ignore").rstrip(". ")
         numbered = (name if k == 1 else f"{name}-{k}" for k in itertools.count(1))
-        free = next(each for each in numbered if _folded(each) not in taken)
-        taken.add(_folded(free))
+        free = next(each for each in numbered if folded(each) not in taken)
+        taken.add(folded(free))
         names.append(free)
     return names
 
@@ -166,24 +148,10 @@ def _escaped(found: re.Match[str]) -> str:
     return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass"))
 
 
-def _folded(name: str) -> str:
-    return composed(name).casefold()
-
-
 def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path, bool]:
-    """Copy a file, with its times, to a name that no other file has.
+    """Copy a file, with its times, to the name `target`, with a number if another file has it.
 
-    Parameters
-    ----------
-    file : path
-    target : Path
-        The name if it is free; otherwise a number is added to it.
-
-    Returns
-    -------
-    copy : Path
-    is_new : bool
-        Whether the file was copied: False if one with the same content was there.
+    Returns the name, and whether the file was copied: False if one with the same content was there.
     """
     with new_folder(target.parent):
         draft = target.parent / f".{secrets.token_hex(8)}.tmp"
@@ -207,9 +175,7 @@ def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path,
 
 
 def numbered_names(path: Path) -> Iterator[Path]:
-    """Yield a path, and then the same with 2, 3 and so on at the end of the name.
-
-    The name is cut where file systems would not allow it with the number.
+    """Yield a path, and then the same with 2, 3 and so on at the end of the name, cut if too long.
 
     Examples
     --------

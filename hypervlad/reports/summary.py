@@ -49,20 +49,7 @@ def noted_warnings() -> Iterator[list[str]]:
 
 
 def evaluation_lines(result: Evaluation, *, forecast: bool = True) -> list[str]:
-    """Describe the accuracy of a model on images with known classes.
-
-    Parameters
-    ----------
-    result : Evaluation
-    forecast : bool, default=True
-        With intervals, within which the accuracy on other images is expected.
-
-    Returns
-    -------
-    list of str
-        Accuracy and balanced accuracy; the recalls of the classes; warnings; which classes were not
-        tested.
-    """
+    """Describe the accuracy on images with known classes; a forecast has intervals."""
     lines = [*_accuracies(result, forecast), _recalls(result), *warning_lines(result)]
     if result.untested:
         lines.append(tested_text(result))
@@ -72,14 +59,7 @@ def evaluation_lines(result: Evaluation, *, forecast: bool = True) -> list[str]:
 
 
 def leakage_text(result: Evaluation, n_known: int) -> str:
-    """Say how many of the images that were given are training images, and what follows.
-
-    Parameters
-    ----------
-    result : Evaluation
-        Of all these images.
-    n_known : int
-    """
+    """Say how many of the images of a result are training images, and what follows."""
     n_images = len(result.true)
     known = training_images_text(n_known, n_images)
     if n_known == n_images:
@@ -91,13 +71,7 @@ def leakage_text(result: Evaluation, n_known: int) -> str:
 
 
 def unlike_text(result: Evaluation, unlike_training: NDArray[np.bool_]) -> str:
-    """Say how many of n images are unlike the training images, and the accuracy on the others.
-
-    Parameters
-    ----------
-    result : Evaluation
-    unlike_training : ndarray of bool, shape (n,)
-    """
+    """Say how many images are unlike the training images, and the accuracy on the others."""
     text = unlike_training_text(int(unlike_training.sum()), len(result.true))
     text += " (about 5 % of usual images are, and more with few training groups)"
     familiar = result.subset(~unlike_training)
@@ -123,19 +97,7 @@ def warning_lines(result: Evaluation) -> list[str]:
 
 
 def held_out_lines(model: Any) -> list[str]:
-    """Describe how well a fitted `MicrographClassifier` classifies held-out training images.
-
-    Parameters
-    ----------
-    model : fitted MicrographClassifier
-
-    Returns
-    -------
-    list of str
-        What was held out, accuracies with intervals, recalls, warnings and what to do, the most
-        frequent confusions, whether the probabilities can be trusted, how many answers are sure,
-        and whether boosted trees helped. One line and the last if nothing was held out.
-    """
+    """Describe how well a fitted `MicrographClassifier` classifies held-out training images."""
     learner = f"classifier: {learner_text(model.boosting_)}"
     if model.held_out_ is None:
         why = (
@@ -145,6 +107,7 @@ def held_out_lines(model: Any) -> list[str]:
         )
         return [f"accuracy: unknown, because no image was held out ({why})", learner]
     result = model.held_out_evaluation()
+    shares = expected_shares_text(model, result)
     return [
         held_out_text(model, result),
         *_accuracies(result),
@@ -153,7 +116,7 @@ def held_out_lines(model: Any) -> list[str]:
         *_advice(result),
         *_confusions(result),
         *_without_groups(model.training_),
-        f"confidence: {_calibration_text(result)}{_shares_remark(model, result)}",
+        f"confidence: {_calibration_text(result)}" + (f" (it is for {shares})" if shares else ""),
         f"sure answers: {_sure_text(model)}",
         learner,
     ]
@@ -295,26 +258,11 @@ def _calibration_text(result: Evaluation) -> str:
     )
 
 
-def _shares_remark(model: Any, result: Evaluation) -> str:
-    """Say for which class shares the probabilities are, if not for those of the images."""
-    shares = expected_shares_text(model, result)
-    return f" (it is for {shares})" if shares else ""
-
-
 def expected_shares_text(model: Any, result: Evaluation) -> str:
     """Describe the expected class shares of a model, if held-out images have clearly others.
 
-    Parameters
-    ----------
-    model : fitted MicrographClassifier
-    result : Evaluation
-        Of its held-out images.
-
-    Returns
-    -------
-    str
-        Empty if the model expects the shares of the training images, or classes have about as many
-        images.
+    Empty if the model expects the shares of the training images, or classes have about as many
+    images.
     """
     prior = getattr(model.boosting_, "prior", "training")
     counts = Counter(result.true).values()

@@ -26,7 +26,7 @@ from hypervlad.reports.sorting import numbered_names
 from hypervlad.tables import original_cell, table_as_bytes
 from hypervlad.user_warnings import warn_user
 
-INTERVAL = 1.0  # seconds between two polls of the folders
+_INTERVAL = 1.0  # seconds between two polls of the folders, at least
 _N_SETTLED = 3  # intervals for which a file must not change before it is read
 _EMPTY = 60.0  # seconds for which an empty file counts as still being written
 _RETRY = 60.0  # seconds after which a failure is tried again, and each time twice as many
@@ -46,21 +46,11 @@ Stamp = tuple[int, int]  # size and time of a file
 class GrowingTable:
     r"""A table of predictions to which lines are added, also in a later run.
 
-    All lines are of one folder, one model and the same options, which are kept in `settings_file`.
-    A complete line is never removed.
-
-    Parameters
-    ----------
-    path : Path
-        Made with a header if it is missing or empty, also if it is removed in the meantime. If the
-        last row is incomplete, because the last run was killed, it is removed.
-    classes : sequence of n_classes labels
-    folder : Path
-        That its paths are relative to.
-    model : str
-        A digest of the model.
-    coverage, max_error : float or None
-        As of `MicrographClassifier.classify`.
+    All lines are of one folder, one model (a digest) and the same options, which are kept in
+    `settings_file`; other settings, and lines that are not of this table, are a ValueError. A
+    complete line is never removed. If the last row is incomplete, because the last run was killed,
+    it is removed with a warning. A table that is missing, empty, or removed in the meantime gets a
+    header.
 
     Attributes
     ----------
@@ -68,18 +58,6 @@ class GrowingTable:
         All images in the table, as `absolute_name` returns.
     n_added : int
         Number of lines that this run added.
-
-    Raises
-    ------
-    ValueError
-        If the table has no settings or others, or a line that is not one of it.
-    OSError
-        If it is a link, or cannot be written.
-
-    Warns
-    -----
-    UserWarning
-        If a line is removed, and when lines cannot be written for now.
 
     Examples
     --------
@@ -122,9 +100,7 @@ class GrowingTable:
         if cut := kept[end:]:
             os.truncate(path, end)
             text = cut.decode("utf-8", "replace")
-            warn_user(
-                f"{path}: the last line was incomplete and is removed: {text}",
-            )
+            warn_user(f"{path}: the last line was incomplete and is removed: {text}")
         self.paths = {absolute_name(folder / row[0]) for row in rows[1:] if row}
         self._append(b"")
 
@@ -151,10 +127,7 @@ class GrowingTable:
     def _read_rows(self, table: bytes) -> tuple[list[list[str]], int]:
         """Return the cells of complete rows, and the number of bytes that these take.
 
-        Raises
-        ------
-        ValueError
-            If what follows is anything else than a row that was cut off.
+        What follows may only be a row that was cut off.
         """
         lines = io.BytesIO(table).readlines()
         texts = (
@@ -202,16 +175,7 @@ class GrowingTable:
             return False
 
     def add(self, files: Sequence[Path], found: Classification, rows: Sequence[int]) -> None:
-        """Add lines.
-
-        Parameters
-        ----------
-        files : sequence of n Path
-            The images.
-        found : Classification
-        rows : sequence of n int
-            Their rows in `found`.
-        """
+        """Add lines of images, whose predictions are these rows of `found`."""
         columns = {
             name: [values[row] for row in rows]
             for name, values in prediction_columns(found, self.classes).items()
@@ -306,33 +270,31 @@ def watch_folders(
     table: GrowingTable,
     stopped: Callable[[], bool],
     *,
-    interval: float = INTERVAL,
-    classified: Callable[[list[Path], Classification], Sequence[int]] | None = None,
-    unreadable: Callable[[SkippedImage], Any] | None = None,
+    classified: Callable[[list[Path], Classification], Sequence[int]],
+    unreadable: Callable[[SkippedImage], Any],
 ) -> list[SkippedImage]:
     """Classify each image of folders once, also those that appear later, until ``stopped()``.
 
-    The folders are polled, which also works on network drives. A file is read when its size and
-    time have not changed for three intervals, an empty one after a minute: it may still be written.
-    What fails is tried again when the file has changed, and after a minute, later ones longer: a
-    drive may have failed. Images in the table are not classified again.
+    The folders are polled, which also works on network drives; one that is missing for a while is
+    empty. A file is read when its size and time have not changed for three intervals, an empty one
+    after a minute: it may still be written. What fails is tried again when the file has changed,
+    and after a minute, later ones longer: a drive may have failed. Images in the table are not
+    classified again.
 
     Parameters
     ----------
     classify : callable
         Returns the `Classification` of some files, with ``on_error="skip"``.
     folders : sequence of path
-        With their sub-folders. One that is missing for a while, such as a network drive, is empty.
+        With their sub-folders.
     table : GrowingTable
     stopped : callable
         Whether to stop; images that are being classified are finished and written before.
-    interval : float, default=1
-        Seconds between two polls, at least; more if a poll takes long.
-    classified : callable, optional
+    classified : callable
         Called with files and their `Classification` before lines are added to the table, so that a
         run that is interrupted in between does the work again. Returns the rows whose lines to add;
         the others have failed.
-    unreadable : callable, optional
+    unreadable : callable
         Called once for each image that cannot be read, unless it changes.
 
     Returns
@@ -343,7 +305,7 @@ def watch_folders(
     new: dict[str, _NewImage] = {}
     while True:
         started = time.monotonic()
-        new = _new_images(folders, table.paths, new, interval)
+        new = _new_images(folders, table.paths, new)
         duration = time.monotonic() - started
         ready = [image for image in new.values() if image.is_there and image.due <= started]
         for start in range(0, len(ready), _MAX_BATCH):
@@ -353,7 +315,7 @@ def watch_folders(
             if found is None:
                 continue
             files, positions = [image.file for image in batch], found.images.positions
-            rows = range(len(positions)) if classified is None else classified(files, found)
+            rows = classified(files, found)
             table.add([files[positions[row]] for row in rows], found, rows)
             reasons = {each.position: each for each in found.images.skipped}
             for position, image in enumerate(batch):
@@ -361,11 +323,11 @@ def watch_folders(
                     del new[absolute_name(image.file)]
                     continue
                 reason = reasons.get(position)
-                if reason is not None and image.skipped is None and unreadable is not None:
+                if reason is not None and image.skipped is None:
                     unreadable(reason)
                 image.postpone(reason)
         table.write()
-        if _wait(max(interval, _IDLE * duration), stopped):
+        if _wait(max(_INTERVAL, _IDLE * duration), stopped):
             return [image.skipped for image in new.values() if image.is_there and image.skipped]
 
 
@@ -373,7 +335,6 @@ def _new_images(
     folders: Sequence[str | os.PathLike[str]],
     known: Collection[str],
     before: dict[str, _NewImage],
-    interval: float,
 ) -> dict[str, _NewImage]:
     """Return the images of folders that are not known, by absolute path."""
     now = time.monotonic()
@@ -387,7 +348,7 @@ def _new_images(
             name = absolute_name(file)
             stamp = None if name in known else _stamp_of(file)
             if stamp is not None:
-                wait = _N_SETTLED * interval if stamp[0] else _EMPTY
+                wait = _N_SETTLED * _INTERVAL if stamp[0] else _EMPTY
                 new = _NewImage(file, stamp, now + wait)
                 last = before.get(name, new)
                 found[name] = replace(last, is_there=True) if last.stamp == stamp else new

@@ -34,7 +34,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     masks = [image < 1 for image in images[:3]] + [None] * 3
     names = ["a", "b", "c", "d", "e", "f"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(defects, "model_facts", lambda scorer: {"kind of model": EVIL})
+        patch.setattr(defects, "page_facts", lambda scorer: {"kind of model": EVIL})
         write_findings(folder, Darkness(), images, names)
         evaluation = evaluate_defects(Darkness(), images, masks, [EVIL, *names[1:]])
         path = folder / "evaluation.html"

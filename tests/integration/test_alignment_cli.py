@@ -22,7 +22,7 @@ from hypervlad.cli.files import check_folders
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction, local_orientation
 from hypervlad.images import ReadOptions
 from hypervlad.reports import alignment as alignment_files
-from hypervlad.reports.maps import write_tiff
+from hypervlad.reports.files import write_tiff
 
 PIXEL_SIZE = 4.0
 

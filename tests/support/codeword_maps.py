@@ -4,12 +4,16 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from hypervlad.codebook import Codebook
+from hypervlad.images import ReadOptions
+
 
 class TwoCodebooks:
     """An encoder with two codebooks, of three and of four codewords."""
 
-    codebook_ = SimpleNamespace(codewords=(np.eye(3), np.arange(8.0).reshape(4, 2)))
+    codebook_ = Codebook((), per_layer=(np.eye(3), np.arange(8.0).reshape(4, 2)))
     taps_ = ("layer1", "layer2")
+    fitted_params_ = SimpleNamespace(read_options=ReadOptions())
 
     def codeword_maps(self, image):
         return np.stack([np.full((4, 4), 2), np.arange(16).reshape(4, 4) % 4])

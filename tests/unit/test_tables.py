@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from hypervlad.datasets.groups import read_group_rows
 from hypervlad.datasets.report import FolderReport
-from hypervlad.reports import predictions_as_bytes, write_predictions
+from hypervlad.reports import predictions_as_bytes
 from hypervlad.tables import (
     escaped_cell,
     original_cell,
@@ -156,12 +156,10 @@ def test_groups_come_back(text: str, tmp_path: Path) -> None:
 
 
 def test_predictions_are_plain_text() -> None:
-    arguments = (["=a.png"], [[0.25, 0.75]], ["-SEM", "@TEM"])
-    table = predictions_as_bytes(*arguments, columns={"reason": ["+why"]})
+    table = predictions_as_bytes(
+        ["=a.png"], [[0.25, 0.75]], ["-SEM", "@TEM"], columns={"reason": ["+why"]}
+    )
     assert cells(table)[1] == ["'=a.png", "'@TEM", "0.75", "'+why", "0.25", "0.75"]
-    stream = io.StringIO(newline="")
-    write_predictions(stream, *arguments, columns={"reason": ["+why"]})
-    assert stream.getvalue().encode() == table
 
 
 def test_probabilities_have_six_decimals_and_labels_all_digits() -> None:

@@ -20,7 +20,7 @@ grid = figure.add_gridspec(2, 3, height_ratios=[1.2, 1])
 axes = [figure.add_subplot(grid[0, column]) for column in range(3)]
 axes[0].imshow(images[26], cmap="gray")
 axes[0].set_title("image")
-maps = smooth(found.maps[[first, second]], 0.02)
+maps = smooth(found.maps[[first, second]])
 limit = np.percentile(abs(maps), 99)
 for ax, label, evidence in zip(axes[1:], (first, second), maps, strict=True):
     ax.imshow(overlay(images[26], evidence / limit))

@@ -478,16 +478,11 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was() -> None:
 
 
 def test_training_curves_show_what_is_remembered(fitted: PatchCNNClassifier) -> None:
-    for kind in ("loss", "accuracy"):
-        display = TrainingCurvesDisplay.from_estimator(fitted, of=kind)
-        learnt, held_out = display.ax_.lines[:2]
-        np.testing.assert_array_equal(learnt.get_ydata(), getattr(fitted.curves_, kind))
-        np.testing.assert_array_equal(
-            held_out.get_ydata(), getattr(fitted.curves_, f"validation_{kind}")
-        )
-        assert f"epoch {fitted.curves_.best_epoch + 1}," in display.ax_.get_title()
-    with pytest.raises(ValueError, match="of must be"):
-        TrainingCurvesDisplay.from_estimator(fitted, of="joy")
+    display = TrainingCurvesDisplay.from_estimator(fitted)
+    learnt, held_out = display.ax_.lines[:2]
+    np.testing.assert_array_equal(learnt.get_ydata(), fitted.curves_.loss)
+    np.testing.assert_array_equal(held_out.get_ydata(), fitted.curves_.validation_loss)
+    assert f"epoch {fitted.curves_.best_epoch + 1}," in display.ax_.get_title()
 
 
 def test_filters_and_activations_are_shown(fitted: PatchCNNClassifier, tmp_path: Path) -> None:

@@ -732,7 +732,7 @@ def test_scikit_learns_splits_take_lists_of_images(texture_images: Images) -> No
 
 def test_learning_curves_are_shown(texture_images: Images) -> None:
     model = small(mode="finetune").fit(*texture_images)
-    display = TrainingCurvesDisplay.from_estimator(model, of="accuracy")
-    np.testing.assert_array_equal(display.ax_.lines[0].get_ydata(), model.history_.accuracy)
+    display = TrainingCurvesDisplay.from_estimator(model)
+    np.testing.assert_array_equal(display.ax_.lines[0].get_ydata(), model.history_.loss)
     with pytest.raises(ValueError, match=r"was not trained \(mode='features'"):
         TrainingCurvesDisplay.from_estimator(small().fit(*texture_images))

@@ -1,10 +1,11 @@
-"""Codeword maps and the colours of codewords."""
+"""Codeword maps."""
 
 import numpy as np
 import pytest
 from support.codeword_maps import TwoCodebooks
 
-from hypervlad.displays import CodewordMapDisplay, codeword_colours
+from hypervlad.displays import CodewordMapDisplay
+from hypervlad.displays.colours import codeword_colours
 
 IMAGES = [np.full((8, 8 + 2 * i), i / 6, dtype="float32") for i in range(2)]
 
@@ -25,7 +26,7 @@ def test_codeword_maps_come_beside_each_image():
 
 def test_a_map_covers_its_image_whatever_its_grid():
     wide = np.zeros((10, 40), dtype="float32")
-    display = CodewordMapDisplay([wide], [np.zeros((1, 4, 4), dtype=int)]).plot()
+    display = CodewordMapDisplay([wide], [np.zeros((1, 4, 4), dtype=int)], [np.eye(3)]).plot()
     shapes = [
         (abs(x1 - x0), abs(y1 - y0))
         for x0, x1, y0, y1 in (image.get_extent() for image in display.ax_.images)
@@ -35,8 +36,8 @@ def test_a_map_covers_its_image_whatever_its_grid():
 
 
 def test_places_without_a_codeword_are_white():
-    words = np.array([[0, -1], [-1, 1]])
-    display = CodewordMapDisplay([np.zeros((2, 2))], [words]).plot()
+    words = np.array([[[0, -1], [-1, 1]]])
+    display = CodewordMapDisplay([np.zeros((2, 2))], [words], [np.eye(3)]).plot()
     painted = display.ax_.images[1].get_array()
     np.testing.assert_array_equal(painted[0, 1], [1, 1, 1])
     assert not np.allclose(painted[0, 0], painted[1, 1])
@@ -45,33 +46,12 @@ def test_places_without_a_codeword_are_white():
 @pytest.mark.parametrize(
     "maps",
     [
-        [np.zeros((4, 4))],
-        [np.zeros(4, dtype=int)],
-        [np.zeros((4, 4), dtype=int)] * 2,
+        [np.zeros((1, 4, 4))],
+        [np.zeros((4, 4), dtype=int)],
+        [np.zeros((1, 4, 4), dtype=int)] * 2,
+        [np.zeros((2, 4, 4), dtype=int)],
     ],
 )
 def test_malformed_maps_are_refused(maps):
     with pytest.raises(ValueError, match="map"):
-        CodewordMapDisplay([np.zeros((4, 4))], maps)
-
-
-@pytest.mark.parametrize(
-    "codewords", [1, 2, 16, 256, np.random.default_rng(0).normal(size=(256, 9))]
-)
-def test_codewords_get_different_colours(codewords):
-    colours = codeword_colours(codewords)
-    n_codewords = codewords if isinstance(codewords, int) else len(codewords)
-    assert colours.shape == (n_codewords, 3)
-    assert colours.min() >= 0
-    assert colours.max() <= 1
-    assert len(np.unique(colours.round(4), axis=0)) == n_codewords
-
-
-def test_similar_codewords_get_similar_colours():
-    rng = np.random.default_rng(0)
-    clusters = rng.normal(size=(8, 5)) * 10
-    words = np.repeat(clusters, 4, axis=0) + rng.normal(size=(32, 5)) * 0.01
-    colours = codeword_colours(words).reshape(8, 4, 3)
-    within = np.ptp(colours, axis=1).mean()
-    across = np.ptp(colours.mean(axis=1), axis=0).mean()
-    assert within < across / 2
+        CodewordMapDisplay([np.zeros((4, 4))], maps, [np.eye(3)])

@@ -15,8 +15,9 @@ from hypervlad.displays import (
     SelectiveAccuracyDisplay,
     save_png,
 )
+from hypervlad.displays.base import literal, shorten, thumbnail
 from hypervlad.displays.colours import RIGHT, WRONG
-from hypervlad.displays.image_grid import literal, shorten, thumbnail
+from hypervlad.images import ReadOptions
 from hypervlad.metrics import Evaluation
 
 CLASSES = ["fibre", "matrix"]
@@ -55,28 +56,21 @@ def test_captions_say_the_prediction_and_whether_it_was_right():
     assert texts(sheet)[1] == "✓ fibre, 55 %"
 
 
-def test_captions_without_the_truth():
-    sheet = ContactSheetDisplay.from_predictions(IMAGES, PROBA, classes=CLASSES, n_images=1)
-    assert sheet.captions == [["image 1", "fibre, 55 %"]]
-
-
 def test_files_are_read_with_the_given_options(tmp_path):
     Image.fromarray(np.full((6, 6), 128, dtype="uint8")).save(tmp_path / "a.png")
-    sheet = ContactSheetDisplay(
-        [tmp_path / "a.png"], [["a"]], read_options={"scaling": (0, 128)}
-    ).plot()
+    options = ReadOptions(scaling=(0, 128))
+    sheet = ContactSheetDisplay([tmp_path / "a.png"], [["a"]], read_options=options).plot()
     assert sheet.ax_.images[0].get_array().max() == 1.0
 
 
 def test_a_contact_sheet_of_nothing_is_empty():
-    sheet = ContactSheetDisplay.from_predictions([], np.empty((0, 2)), classes=CLASSES)
+    sheet = ContactSheetDisplay.from_predictions([], np.empty((0, 2)), classes=CLASSES, y_true=[])
     assert sheet.captions == []
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"select": "mistakes"}, "needs y_true"),
         ({"select": "best"}, "expected .least_certain."),
         ({"y_true": ["fibre"]}, "6 images but 1 true label"),
         ({"classes": ["one"]}, r"1 class; got an array of shape \(6, 2\)"),
@@ -84,7 +78,9 @@ def test_a_contact_sheet_of_nothing_is_empty():
 )
 def test_a_contact_sheet_refuses_what_does_not_fit(options, message):
     with pytest.raises(ValueError, match=message):
-        ContactSheetDisplay.from_predictions(IMAGES, PROBA, **{"classes": CLASSES, **options})
+        ContactSheetDisplay.from_predictions(
+            IMAGES, PROBA, **{"classes": CLASSES, "y_true": TRUE, **options}
+        )
 
 
 def test_captions_must_match_images():
@@ -137,12 +133,6 @@ def test_captions_shrink_with_small_axes_and_do_not_overlap():
     assert {text.get_fontsize() for text in sheet.ax_.texts} == {12}, "the size of a user"
 
 
-def test_the_calibration_error_is_that_of_the_evaluation():
-    display = ReliabilityDisplay.from_predictions(TRUE, PROBA, classes=CLASSES)
-    assert display.calibration_error == Evaluation(TRUE, PROBA, CLASSES).calibration_error
-    assert display.calibration_error > 0
-
-
 def test_a_confusion_matrix_writes_counts_and_long_names():
     labels = ["a class with a name that is far too long", "fibre", "$x^2$"]
     display = ConfusionDisplay.from_predictions(
@@ -164,7 +154,9 @@ def test_many_classes_go_without_numbers():
 
 
 DISPLAYS = {
-    "sheet": lambda **o: ContactSheetDisplay.from_predictions(IMAGES, PROBA, classes=CLASSES, **o),
+    "sheet": lambda **o: ContactSheetDisplay.from_predictions(
+        IMAGES, PROBA, classes=CLASSES, y_true=TRUE, **o
+    ),
     "words": lambda **o: CodewordMapDisplay.from_estimator(TwoCodebooks(), IMAGES, **o),
     "reliability": lambda **o: ReliabilityDisplay.from_predictions(
         TRUE, PROBA, classes=CLASSES, **o
@@ -191,16 +183,18 @@ def test_a_display_draws_into_the_given_axes(make):
 @pytest.mark.parametrize("make", DISPLAYS.values(), ids=DISPLAYS)
 def test_a_png_has_the_size_that_the_display_asks_for(make):
     stream = io.BytesIO()
-    width, height = save_png(lambda ax: make(ax=ax), stream, dpi=50)
+    width, height = save_png(lambda ax: make(ax=ax), stream)
     with Image.open(stream) as picture:
-        assert picture.size == (int(width * 50), int(height * 50))
+        assert picture.size == (int(width * 144), int(height * 144))
         assert np.ptp(np.asarray(picture)) > 100
     assert plt.get_fignums() == []
 
 
 def test_names_that_look_like_formulas_or_cannot_be_drawn_do_no_harm():
     names = ["$\\frac{1", "тест\u4e2d", "bad\udcff", "line\nbreak", "$" * 3, "_hidden"]
-    sheet = ContactSheetDisplay.from_predictions(IMAGES, PROBA, classes=["$a_", "b$"], names=names)
+    sheet = ContactSheetDisplay.from_predictions(
+        IMAGES, PROBA, classes=["$a_", "b$"], y_true=TRUE, names=names
+    )
     assert save_png(lambda ax: sheet.plot(ax=ax), io.BytesIO())[0] > 0
 
 

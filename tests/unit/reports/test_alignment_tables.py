@@ -19,5 +19,6 @@ def test_intervals_of_directions_are_between_0_and_180_degrees(
     interval = Interval(*np.deg2rad([low, high]))
     others = Interval(0.2, 0.4)
     found = _intervals(AxialStatistics(0.1, 0.3, 0.3, interval, others, others))
-    assert found[:2] == pytest.approx(expected)
-    assert found[2:4] == [0.2, 0.4]
+    values = list(found.values())
+    assert values[:2] == pytest.approx(expected)
+    assert values[2:4] == [0.2, 0.4]

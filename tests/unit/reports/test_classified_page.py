@@ -24,9 +24,9 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier
 from hypervlad.classifier import Classification
 from hypervlad.encoder import EncodedImages
 from hypervlad.encoder.loading import ImageInfo
-from hypervlad.images import ImageReadError, SkippedImage, SkippedImagesWarning
+from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, SkippedImagesWarning
 from hypervlad.images.files import encode_jpeg
-from hypervlad.reports import write_classified_page
+from hypervlad.reports import classified_page, write_classified_page
 from hypervlad.reports.classified_page import as_script, link_to, most_doubtful, thumbnails
 from hypervlad.reports.predictions import prediction_remarks
 
@@ -254,18 +254,16 @@ def test_without_scripts_there_is_a_table(
 
 
 def test_only_the_most_doubtful_have_pictures_beyond_the_bound(
-    model: MicrographClassifier, files: list[Path], tmp_path: Path
+    model: MicrographClassifier, files: list[Path], tmp_path: Path, monkeypatch: Any
 ) -> None:
     found = made_up(len(files))
-    page = Page(
-        write_classified_page(
-            tmp_path / "page.html", model, files, predictions=found, max_thumbnails=4
-        )
-    )
+    monkeypatch.setattr(classified_page, "_MAX_THUMBNAILS", 4)
+    page = Page(write_classified_page(tmp_path / "page.html", model, files, predictions=found))
     least = np.argsort(found.proba.max(axis=1))[:4]
     assert sorted(page.thumbnails) == sorted(least)
     assert len(page.data["names"]) == 9
     assert "only the 4 most doubtful of the 9 images are shown here" in page.words
+    monkeypatch.setattr(classified_page, "_MAX_THUMBNAILS", 9)
     all_of_them = write_classified_page(tmp_path / "all.html", model, files, predictions=found)
     assert "most doubtful" not in Page(all_of_them).words
 
@@ -309,7 +307,7 @@ def test_images_are_read_for_pictures_few_at_a_time() -> None:
             return super().__getitem__(position)
 
     images = Counting([np.zeros((8, 8))] * 100)
-    made = thumbnails(images, range(100), 4, {})
+    made = thumbnails(images, range(100), ReadOptions())
     assert next(made)[0] == 0
     assert images.drawn < 10
     made.close()

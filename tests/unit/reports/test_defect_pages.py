@@ -26,7 +26,7 @@ EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>.png"
 
 @pytest.fixture(autouse=True)
 def no_facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(defects, "model_facts", lambda scorer: {"kind of model": "Darkness"})
+    monkeypatch.setattr(defects, "page_facts", lambda scorer: {"kind of model": "Darkness"})
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

@@ -11,15 +11,20 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.base import clone
+from support.codeword_maps import TwoCodebooks
 
 from hypervlad import MicrographClassifier
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.classifier import SureAnswers
 from hypervlad.metrics import Evaluation
 from hypervlad.reports import evaluation as report_module
-from hypervlad.reports import report_on_held_out, report_on_model, write_report
-from hypervlad.reports.evaluation import selective_rows, sure_rows
-from hypervlad.reports.evaluation_figures import EvaluationFigures, one_of_each_class
+from hypervlad.reports import report_on_held_out, report_on_model
+from hypervlad.reports.evaluated_images import (
+    EvaluatedImages,
+    HeldOutFindings,
+    one_of_each_class,
+)
+from hypervlad.reports.evaluation import selective_rows, sure_rows, write_report
 
 VOID = {"meta", "img", "br", "link", "hr"}
 
@@ -69,11 +74,14 @@ def unsaved_figures(monkeypatch):
     monkeypatch.setattr(report_module, "save_png", touch)
 
 
-class Encoder:
-    codebook_ = SimpleNamespace(codewords=(np.eye(4),))
+MODEL = SimpleNamespace(encoder_=TwoCodebooks())
 
-    def codeword_maps(self, image):
-        return np.arange(16).reshape(1, 4, 4) % 4
+
+def report(
+    folder, *, images, y_true, proba, classes, groups=None, names=None, model=None, **options
+):
+    result = Evaluation(y_true, np.asarray(proba), classes, groups)
+    return write_report(folder, EvaluatedImages(images, result, names, model), **options)
 
 
 def example(n=40, seed=0):
@@ -91,12 +99,12 @@ def example(n=40, seed=0):
 
 
 def test_a_report_is_a_page_with_its_pictures_and_its_table(tmp_path):
-    index = write_report(
+    index = report(
         tmp_path / "deep" / "report",
         **example(),
         title="Nanotubes",
         how_measured="A fifth of the images was held out.",
-        encoder=Encoder(),
+        model=MODEL,
         details={"backbone": "mobilenet_v2"},
         files={"model.hvlad": "the trained model."},
     )
@@ -128,7 +136,7 @@ def test_a_report_is_a_page_with_its_pictures_and_its_table(tmp_path):
 def test_the_headline_has_the_figures(tmp_path):
     content = example()
     result = Evaluation(content["y_true"], content["proba"], content["classes"])
-    page = Page(write_report(tmp_path, **content))
+    page = Page(report(tmp_path, **content))
     right = int(result.correct.sum())
     assert 0 < right < 40
     assert f"classified {right} of 40 images correctly: {100 * right / 40:.1f} %" in page.words
@@ -141,7 +149,7 @@ def test_the_table_of_predictions_is_complete_and_exact(tmp_path):
     content = example(n=7)
     groups = list("aabbccd")
     names = [f"scan {i}, left.tif" for i in range(7)]
-    write_report(tmp_path, **content, groups=groups, names=names)
+    report(tmp_path, **content, groups=groups, names=names)
     with open(tmp_path / "predictions.csv", encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert list(rows[0]) == [
@@ -161,7 +169,7 @@ def test_names_cannot_break_the_page(tmp_path):
     content["classes"] = [evil, "b\x00\x1b[31m", "c\udcff"]
     content["y_true"] = [content["classes"][i % 3] for i in range(12)]
     names = [f"{evil}{i}\udcff.png" for i in range(12)]
-    page = Page(write_report(tmp_path, **content, names=names, title=evil, details={evil: evil}))
+    page = Page(report(tmp_path, **content, names=names, title=evil, details={evil: evil}))
     assert evil in page.words
     assert "\x1b" not in page.words
     table = (tmp_path / "predictions.csv").read_bytes()
@@ -170,11 +178,11 @@ def test_names_cannot_break_the_page(tmp_path):
 
 @pytest.mark.usefixtures("unsaved_figures")
 def test_a_report_without_mistakes_says_so_and_removes_the_old_figure(tmp_path):
-    write_report(tmp_path, **example())
+    report(tmp_path, **example())
     assert (tmp_path / "mistakes.png").exists()
     content = example()
     content["y_true"] = [content["classes"][k] for k in content["proba"].argmax(axis=1)]
-    page = Page(write_report(tmp_path, **content))
+    page = Page(report(tmp_path, **content))
     assert not (tmp_path / "mistakes.png").exists()
     assert "The model made none on these images." in page.words
     assert "There are no mistakes." in page.words
@@ -184,7 +192,7 @@ def test_a_report_without_mistakes_says_so_and_removes_the_old_figure(tmp_path):
 def test_labels_that_the_model_does_not_know_are_explained(tmp_path):
     content = example()
     content["y_true"][:5] = ["ghost"] * 5
-    page = Page(write_report(tmp_path, **content))
+    page = Page(report(tmp_path, **content))
     assert (
         "Of these images, 5 have a label that the model was not trained on (“ghost”)" in page.words
     )
@@ -193,22 +201,20 @@ def test_labels_that_the_model_does_not_know_are_explained(tmp_path):
 
 @pytest.mark.usefixtures("unsaved_figures")
 def test_groups_are_explained(tmp_path):
-    page = Page(write_report(tmp_path, **example(), groups=[i // 4 for i in range(40)]))
+    page = Page(report(tmp_path, **example(), groups=[i // 4 for i in range(40)]))
     assert "The images tested come from 10 groups" in page.words
 
 
 def test_a_single_image_makes_a_report(tmp_path):
     content = example(n=1)
-    assert (
-        "of 1 image correctly" in Page(write_report(tmp_path, **content, encoder=Encoder())).words
-    )
+    assert "of 1 image correctly" in Page(report(tmp_path, **content, model=MODEL)).words
 
 
 @pytest.mark.usefixtures("unsaved_figures")
 def test_only_files_of_a_report_are_replaced(tmp_path):
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    before = write_report(tmp_path, **example(n=6)).read_bytes()
-    assert write_report(tmp_path, **example(n=7)).read_bytes() != before
+    before = report(tmp_path, **example(n=6)).read_bytes()
+    assert report(tmp_path, **example(n=7)).read_bytes() != before
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
@@ -216,14 +222,14 @@ def test_only_files_of_a_report_are_replaced(tmp_path):
 def test_files_that_are_of_no_report_are_kept(tmp_path, name):
     (tmp_path / name).write_text("mine", encoding="utf-8")
     with pytest.raises(ValueError, match=f"would replace {name}, which is of no earlier report"):
-        write_report(tmp_path, **example(n=6))
+        report(tmp_path, **example(n=6))
     assert {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()} == {name: "mine"}
 
 
 @pytest.mark.usefixtures("unsaved_figures")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("the disk is full")])
 def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch, error):
-    write_report(tmp_path, **example(n=6))
+    report(tmp_path, **example(n=6))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def interrupted(*_args, **_options):
@@ -231,7 +237,7 @@ def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch, error):
 
     monkeypatch.setattr(report_module, "predictions_as_bytes", interrupted)
     with pytest.raises((KeyboardInterrupt, OSError)):
-        write_report(tmp_path, **example(n=9))
+        report(tmp_path, **example(n=9))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
@@ -246,14 +252,14 @@ def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch, error):
 )
 def test_lengths_that_differ_are_refused_before_anything_is_made(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
-        write_report(tmp_path / "report", **{**example(n=6), **change})
+        report(tmp_path / "report", **{**example(n=6), **change})
     assert not (tmp_path / "report").exists()
 
 
 def test_a_file_in_the_place_of_the_folder_is_an_os_error(tmp_path):
     (tmp_path / "report").touch()
     with pytest.raises(OSError, match="report"):
-        write_report(tmp_path / "report", **example(n=6))
+        report(tmp_path / "report", **example(n=6))
 
 
 def test_maps_show_different_classes_first():
@@ -272,7 +278,7 @@ def test_maps_show_different_classes_first():
 def test_a_report_can_be_read_by_others(tmp_path):
     (tmp_path / "plain").touch()
     expected = (tmp_path / "plain").stat().st_mode
-    index = write_report(tmp_path / "report", **example(n=6))
+    index = report(tmp_path / "report", **example(n=6))
     assert {path.stat().st_mode for path in index.parent.iterdir()} == {expected}
 
 
@@ -280,9 +286,9 @@ def test_a_report_can_be_read_by_others(tmp_path):
 def test_a_model_no_better_than_guessing_is_reported(tmp_path):
     content = example(n=12)
     content["proba"] = np.roll(content["proba"], 1, axis=1)
-    assert "not clearly better than always" in Page(write_report(tmp_path / "a", **content)).words
+    assert "not clearly better than always" in Page(report(tmp_path / "a", **content)).words
     content["y_true"] = [*content["y_true"][:-1], "elsewhere"]
-    words = Page(write_report(tmp_path / "c", **content)).words
+    words = Page(report(tmp_path / "c", **content)).words
     assert "not clearly better than always" not in words, "it cannot predict this label"
     right = sum(
         content["classes"][row.argmax()] == label
@@ -292,7 +298,7 @@ def test_a_model_no_better_than_guessing_is_reported(tmp_path):
     good = example(n=40)
     codes = [list(good["classes"]).index(label) for label in good["y_true"]]
     good["proba"] = np.eye(len(good["classes"]))[codes]
-    assert "not clearly better than always" not in Page(write_report(tmp_path / "b", **good)).words
+    assert "not clearly better than always" not in Page(report(tmp_path / "b", **good)).words
 
 
 @pytest.mark.usefixtures("unsaved_figures")
@@ -303,9 +309,7 @@ def test_doubtful_images_are_left_to_an_expert(tmp_path):
     assert rows[0] == (0, 4, "50.0 %", "0.0 %")
     assert rows[-1] == (2, 2, "100.0 %", "100.0 %")
     images = [np.eye(8)] * 4
-    index = write_report(
-        tmp_path, images=images, y_true=y, proba=proba, classes=["fibre", "matrix"]
-    )
+    index = report(tmp_path, images=images, y_true=y, proba=proba, classes=["fibre", "matrix"])
     assert "2 100.0 % 100.0 %" in Page(index).words
 
 
@@ -313,16 +317,16 @@ def test_doubtful_images_are_left_to_an_expert(tmp_path):
 def test_the_balanced_accuracy_stands_beside_the_accuracy(tmp_path):
     content = example()
     result = Evaluation(content["y_true"], content["proba"], content["classes"])
-    words = Page(write_report(tmp_path / "a", **content)).words
+    words = Page(report(tmp_path / "a", **content)).words
     low, high = result.balanced_interval
     card = f"{100 * result.balanced_accuracy:.1f} % balanced accuracy; 95 % interval "
     assert f"{card}{100 * low:.0f} to {100 * high:.0f} %" in words
     assert "With other images of the same kind, expect between" in words
-    words = Page(write_report(tmp_path / "b", **content, in_training=True)).words
+    words = Page(report(tmp_path / "b", **content, in_training=True)).words
     assert "but it was trained on all of them, so this is no forecast for new images." in words
     assert "expect between" not in words
     assert "nothing follows for new ones" in words
-    words = Page(write_report(tmp_path / "c", **content, remarks=["1 of 40 is odd"])).words
+    words = Page(report(tmp_path / "c", **content, remarks=["1 of 40 is odd"])).words
     assert "1 of 40 is odd." in words
 
 
@@ -331,11 +335,11 @@ def test_classes_that_are_not_recognised_or_not_tested_are_named(tmp_path):
     content = example(n=6)
     content["y_true"] = ["fibre", "matrix"] * 3
     content["proba"] = np.tile([0.8, 0.1, 0.1], (6, 1))
-    words = Page(write_report(tmp_path / "a", **content)).words
+    words = Page(report(tmp_path / "a", **content)).words
     assert "Warning: matrix is never predicted: matrix is not recognised in any of its 3" in words
     assert "Not tested: there is no image of “cluster”" in words
     assert "2 of 3 classes tested" in words
-    assert "Warning" not in Page(write_report(tmp_path / "b", **example())).words
+    assert "Warning" not in Page(report(tmp_path / "b", **example())).words
 
 
 # --- held-out training images -------------------------------------------------------------------
@@ -395,11 +399,6 @@ def test_held_out_images_have_the_names_of_their_groups(trained, tmp_path):
         report_on_held_out(tmp_path, model, images, groups=["one"] * 25)
 
 
-def test_whether_images_are_training_images_is_one_answer(tmp_path):
-    with pytest.raises(ValueError, match="in_training must be True or False"):
-        write_report(tmp_path, **example(), in_training=np.zeros(40, bool))
-
-
 @pytest.mark.usefixtures("unsaved_figures")
 def test_probably_wrong_labels_are_shown_if_they_can_be_found(trained, tmp_path, monkeypatch):
     pytest.importorskip("cleanlab", reason="cleanlab is not installed")
@@ -428,8 +427,9 @@ def test_the_sheet_of_wrong_labels_has_the_right_images(trained):
     positions = model.training_.positions[model.held_out_.rows]
     names = [f"{i}.png" for i in positions]
     rows = [5, 2]
-    figures = EvaluationFigures([images[i] for i in positions], names, result, None, rows)
-    sheet = figures.drawing("label_issues", None, None)(Figure().add_subplot())
+    held_out = HeldOutFindings([], None, rows)
+    shown = EvaluatedImages([images[i] for i in positions], result, names, held_out=held_out)
+    sheet = shown.drawing("label_issues")(Figure().add_subplot())
     assert [lines[0] for lines in sheet.captions] == [names[5], names[2]]
     assert [lines[2] for lines in sheet.captions] == [f"true: {result.true[i]}" for i in rows]
 

@@ -2,7 +2,8 @@ import pytest
 
 from hypervlad import MicrographClassifier
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.reports import library_versions, model_facts
+from hypervlad.reports import model_facts
+from hypervlad.reports.facts import page_facts
 
 
 @pytest.fixture
@@ -70,6 +71,7 @@ def test_reading_options_are_those_of_the_fit(tiny_encoder, texture_images):
     assert model_facts(encoder.fit(images))["how files are read"] == "page=0, scaling='minmax'"
 
 
-def test_versions_of_what_is_installed():
-    versions = library_versions()
-    assert set(versions) >= {"numpy", "torch", "scikit-learn"}
+def test_pages_have_further_facts_and_the_versions_of_libraries(tiny_encoder, texture_images):
+    facts = page_facts(tiny_encoder.fit(texture_images[0]), {"seed": 3})
+    assert (facts["network"], facts["seed"]) == ("tiny", 3)
+    assert {"numpy", "torch", "scikit-learn"} <= set(facts["versions"].replace(",", "").split())

@@ -21,11 +21,20 @@ from support.classifications import classification
 from hypervlad.classifier import Classification
 from hypervlad.files import LinkError
 from hypervlad.images import SkippedImage
-from hypervlad.reports.predictions import prediction_columns, prediction_header, write_predictions
+from hypervlad.reports.predictions import (
+    prediction_columns,
+    prediction_header,
+    predictions_as_bytes,
+)
 from hypervlad.reports.watching import GrowingTable, settings_file, watch_folders
 
 CLASSES = ["fibre", "tube"]
 INTERVAL = 0.02
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hypervlad.reports.watching._INTERVAL", INTERVAL)
 
 
 def table_at(
@@ -91,7 +100,6 @@ class Watch:
             [self.folder],
             self.table,
             self.stop.is_set,
-            interval=INTERVAL,
             classified=self.classified,
             unreadable=lambda image: self.bad.append(Path(image.name).name),
         )
@@ -247,16 +255,17 @@ def test_an_image_without_a_line_is_tried_again(
     assert one.bad == []
 
 
-def test_a_file_settles_before_it_is_read(tmp_path: Path) -> None:
+def test_a_file_settles_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hypervlad.reports.watching._INTERVAL", 10 * INTERVAL)
     new = tmp_path / "new"
     new.mkdir()
     (new / "f1.png").write_text("1")
     one = Watch(new, tmp_path / "table.csv")
     started = time.monotonic()
-    watch_folders(
-        one.classify, [new], one.table, lambda: bool(one.table.paths), interval=10 * INTERVAL
-    )
+    one.thread.start()
+    until(lambda: one.table.paths)
     assert time.monotonic() - started >= 30 * INTERVAL
+    stop(one)
 
 
 def test_a_folder_that_is_away_for_a_while(watch: Callable[[], Watch], tmp_path: Path) -> None:
@@ -352,12 +361,11 @@ def test_the_table_is_that_of_one_run(tmp_path: Path) -> None:
     table = table_at(tmp_path / "t.csv", max_error=0.1)
     for k in range(3):
         table.add([tmp_path / names[k]], found, [k])
-    whole = io.StringIO()
     columns = prediction_columns(found, CLASSES)
-    write_predictions(whole, names, found.proba, CLASSES, columns=columns)
-    assert (tmp_path / "t.csv").read_text(encoding="utf-8") == whole.getvalue()
+    whole = predictions_as_bytes(names, found.proba, CLASSES, columns=columns)
+    assert (tmp_path / "t.csv").read_bytes() == whole
     header = prediction_header(CLASSES, has_sets=False, is_judged=True)
-    assert next(csv.reader(whole.getvalue().splitlines())) == header
+    assert rows_in(tmp_path / "t.csv")[0] == header
     again = table_at(tmp_path / "t.csv", max_error=0.1)
     assert again.paths == {str(tmp_path / name) for name in names}
 

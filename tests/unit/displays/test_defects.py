@@ -7,14 +7,18 @@ from matplotlib.figure import Figure
 
 from hypervlad.displays import DefectMapDisplay, PatchConfusionDisplay
 from hypervlad.displays.colours import DEFECT_FREE, FALSE_ALARM, FOUND, HIT, MISSED, TRUE
-from hypervlad.displays.defect_map import outline
-from hypervlad.displays.patch_confusion import enlarge_patches
+from hypervlad.displays.defects import outline
 
 IMAGE = np.full((60, 90), 0.5)
 SCORES = np.zeros((60, 90))
 SCORES[10:30, 10:40] = 1.0
 MASK = np.zeros((60, 90), dtype=bool)
 MASK[10:30, 20:50] = True
+
+
+def maps_of(images, maps, threshold=0.5, **options):
+    found = [np.asarray(scores) >= threshold for scores in maps]
+    return DefectMapDisplay(images, maps, found, threshold, **options)
 
 
 def texts(display):
@@ -26,8 +30,8 @@ def has(image, colour):
 
 
 def test_outlines_and_captions_are_those_of_the_map():
-    display = DefectMapDisplay(
-        [IMAGE, IMAGE], [SCORES, 0 * SCORES], threshold=0.5, masks=[MASK, None], names=["a", "b"]
+    display = maps_of(
+        [IMAGE, IMAGE], [SCORES, 0 * SCORES], masks=[MASK, None], names=["a", "b"]
     ).plot()
     assert texts(display)[:8] == [
         *("a", "true: 11.1 % defective", "", "found: 11.1 % (+0.0)"),
@@ -42,15 +46,9 @@ def test_outlines_and_captions_are_those_of_the_map():
     assert np.asarray(bar.get_array()).shape == (1, 129, 3)
 
 
-def test_without_threshold_and_masks_nothing_is_outlined():
-    display = DefectMapDisplay([IMAGE], [SCORES]).plot()
-    assert texts(display) == ["image 0", "", "", "", "0", " 1"]
-    assert not has(display.ax_.images[0], FOUND)
-
-
 def test_landscape_images_stand_close_together():
-    square = DefectMapDisplay([np.zeros((60, 60))] * 3, [np.zeros((60, 60))] * 3)
-    strips = DefectMapDisplay([np.zeros((20, 60))] * 3, [np.zeros((20, 60))] * 3).plot()
+    square = maps_of([np.zeros((60, 60))] * 3, [np.zeros((60, 60))] * 3)
+    strips = maps_of([np.zeros((20, 60))] * 3, [np.zeros((20, 60))] * 3).plot()
     assert strips.figure_size[0] == square.figure_size[0]
     assert strips.figure_size[1] < 0.7 * square.figure_size[1]
     tops, bottoms = ([each.get_extent()[k] for each in strips.ax_.images] for k in (3, 2))
@@ -60,11 +58,10 @@ def test_landscape_images_stand_close_together():
 
 
 def test_flat_maps_have_a_scale_too():
-    flat = DefectMapDisplay.from_predictions([IMAGE], [np.full((60, 90), 3.0)], threshold=7.0)
+    flat = maps_of([IMAGE], [np.full((60, 90), 3.0)], threshold=7.0).plot()
     assert texts(flat)[4:] == ["3", " 7", " score ≥ 7"]
-    assert "nan" not in "".join(texts(DefectMapDisplay([IMAGE], [0 * SCORES]).plot()))
-    below_zero = DefectMapDisplay.from_predictions([IMAGE], [np.full((60, 90), -3.0)])
-    assert texts(below_zero)[4:] == ["−3", " −2"], "a minus, not a hyphen, as in the captions"
+    below_zero = maps_of([IMAGE], [np.full((60, 90), -3.0)], threshold=-3.0).plot()
+    assert texts(below_zero)[4:6] == ["−3", " −2"], "a minus, not a hyphen, as in the captions"
 
 
 def test_patches_are_coloured_by_their_outcome():
@@ -85,26 +82,20 @@ def test_patches_are_coloured_by_their_outcome():
     assert texts(display)[3:] == [" hit", " false alarm", " missed", " defect-free"]
 
 
-def test_dropped_edges_keep_their_own_colour():
-    shown = PatchConfusionDisplay([IMAGE], [0 * SCORES], [MASK], patch=40, edges="drop").plot()
-    picture = np.asarray(shown.ax_.images[0].get_array())
-    assert (picture[45, 5] == 0.5).all()
-    assert (picture[5, 5] != 0.5).any()
-    assert "nothing defective" not in texts(shown)
-    nothing = PatchConfusionDisplay.from_predictions([IMAGE], [0 * SCORES], [None])
-    assert "nothing defective" in texts(nothing)
+def test_without_defects_there_is_no_f1():
+    assert "nothing defective" in texts(PatchConfusionDisplay([IMAGE], [0 * SCORES], [None]).plot())
 
 
 def test_it_draws_into_axes_without_pyplot():
     figure = Figure()
-    display = DefectMapDisplay([IMAGE], [SCORES]).plot(ax=figure.add_subplot())
+    display = maps_of([IMAGE], [SCORES]).plot(ax=figure.add_subplot())
     assert display.figure_ is figure
     assert not plt.get_fignums()
 
 
 def test_large_images_are_shrunk_and_colour_ones_shown():
     colour = np.random.default_rng(0).random((500, 700, 3))
-    display = DefectMapDisplay([colour], [np.zeros((500, 700))], masks=[np.eye(500, 700)]).plot()
+    display = maps_of([colour], [np.zeros((500, 700))], masks=[np.eye(500, 700)]).plot()
     assert np.asarray(display.ax_.images[0].get_array()).shape == (166, 233, 3)
 
 
@@ -133,7 +124,7 @@ def test_an_outline_lies_inside_or_outside_but_at_the_images_edges():
 
 
 def test_a_perfect_map_hides_no_mask():
-    display = DefectMapDisplay([IMAGE], [MASK.astype(float)], threshold=0.5, masks=[MASK]).plot()
+    display = maps_of([IMAGE], [MASK.astype(float)], masks=[MASK]).plot()
     for picture in display.ax_.images[:2]:
         assert has(picture, TRUE)
         assert has(picture, FOUND)
@@ -142,34 +133,27 @@ def test_a_perfect_map_hides_no_mask():
 def test_small_defects_in_large_images_are_visible():
     image, mask = np.full((1000, 1000), 0.5), np.zeros((1000, 1000), dtype=bool)
     mask[501:504, 301:304] = True
-    display = DefectMapDisplay([image], [mask.astype(float)], threshold=0.5, masks=[mask]).plot()
+    display = maps_of([image], [mask.astype(float)], masks=[mask]).plot()
     assert has(display.ax_.images[0], TRUE)
     assert has(display.ax_.images[1], FOUND)
-
-
-def test_patches_are_enlarged_to_the_image():
-    patches = np.array([[True, False], [False, True]])
-    assert enlarge_patches(patches, 3, (5, 4)).astype(int).tolist() == [
-        *[[1, 1, 1, 0]] * 3,
-        *[[0, 0, 0, 1]] * 2,
-    ]
 
 
 @pytest.mark.parametrize(
     ("display", "message"),
     [
-        (lambda: DefectMapDisplay([IMAGE], []), "one map for each of 1 image; got 0"),
-        (lambda: DefectMapDisplay([IMAGE], [SCORES], masks=[]), "one mask for each of 1"),
-        (lambda: DefectMapDisplay([IMAGE], [np.full((60, 90), np.nan)]), "image 0: .*NaN"),
-        (lambda: DefectMapDisplay([IMAGE], [np.zeros((2, 2, 2))]), r"got shape \(2, 2, 2\)"),
-        (lambda: DefectMapDisplay([IMAGE], [SCORES.T]).plot(), "60 x 90 pixels, but a map of 90"),
-        (lambda: DefectMapDisplay([IMAGE], [SCORES], masks=[MASK.T]).plot(), "a mask of 90 x 60"),
+        (lambda: DefectMapDisplay([IMAGE], [], [MASK], 1), "one map for each of 1 image; got 0"),
+        (lambda: DefectMapDisplay([IMAGE], [SCORES], [], 1), "one region found for each of 1"),
+        (lambda: maps_of([IMAGE], [SCORES], masks=[]), "one mask for each of 1"),
+        (lambda: maps_of([IMAGE], [np.full((60, 90), np.nan)]), "image 0: .*NaN"),
+        (lambda: maps_of([IMAGE], [np.zeros((2, 2, 2))]), r"got shape \(2, 2, 2\)"),
+        (lambda: maps_of([IMAGE], [SCORES.T]).plot(), "60 x 90 pixels, but a map of 90"),
+        (lambda: maps_of([IMAGE], [SCORES], masks=[MASK.T]).plot(), "a mask of 90 x 60"),
         (lambda: PatchConfusionDisplay([IMAGE], [SCORES], [MASK.T]), "a mask of 90 x 60"),
         (
             lambda: PatchConfusionDisplay([IMAGE], [SCORES, SCORES], [MASK]),
             "predicted map for each",
         ),
-        (lambda: DefectMapDisplay([IMAGE], [SCORES], names=[]), "one name for each of 1"),
+        (lambda: maps_of([IMAGE], [SCORES], names=[]), "one name for each of 1"),
         (lambda: PatchConfusionDisplay([IMAGE], [MASK.T], [MASK.T]).plot(), "but a map of 90 x 60"),
     ],
 )

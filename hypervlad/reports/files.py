@@ -1,4 +1,4 @@
-"""Maps as TIFF."""
+"""Files of results: maps as TIFF, masks as PNG, and names of files below a folder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.files import replace_when_complete
+from hypervlad.images.files import composed
 
 
 def write_tiff(
@@ -19,7 +20,7 @@ def write_tiff(
     flush: bool = True,
     level: int | None = None,
 ) -> None:
-    """Write a map as compressed TIFF, in a folder that is made if it is missing.
+    """Write a map as compressed TIFF.
 
     ImageJ reads the pixel size, which is in nanometres, except that of maps of uint32: it has no
     32-bit integers.
@@ -48,3 +49,22 @@ def write_tiff(
         tifffile.imwrite(
             stream, values, compression="zlib", predictor=False, software="", **options
         )
+
+
+def write_png(path: Path, values: NDArray[np.uint8], *, flush: bool = True, level: int = 6) -> None:
+    """Write an image as PNG; `flush` and `level` are as for `write_tiff`."""
+    from PIL import Image
+
+    with replace_when_complete(path, flush=flush) as stream:
+        Image.fromarray(values).save(stream, format="PNG", compress_level=level)
+
+
+def is_below(name: str) -> bool:
+    """Return whether a name stays within the folder that it is relative to."""
+    path = Path(name)
+    return not (path.is_absolute() or path.drive or ".." in path.parts)
+
+
+def folded(name: str) -> str:
+    """Return a name as file systems compare it that do not distinguish A and a."""
+    return composed(name).casefold()
