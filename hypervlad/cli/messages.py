@@ -34,7 +34,6 @@ _LESS_MEMORY = {
     "jobs": "--jobs 1",
     "batch_size": "a smaller --batch-size",
     "tile_size": "a smaller --tile-size",
-    "reduced": "--reduced",
     "image_size": "a smaller --image-size",
 }
 

@@ -58,7 +58,6 @@ from hypervlad.encoder.runtime import (
 )
 from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import check_image_list
-from hypervlad.images.options import check_read_options
 from hypervlad.lazy_torch import usual_torch
 from hypervlad.workload import announced
 
@@ -544,11 +543,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             raise ValueError(
                 f"{self.backbone!r} takes images of at most {most} x {most} pixels: leave out "
                 'pixel_size, and set aspect="square", or choose another network'
-            )
-        if self.pixel_size is not None and check_read_options(self.read_options).reduced:
-            raise ValueError(
-                "reduced=True decodes images for a fixed image_size, but pixel_size resamples them "
-                "to a common scale; leave one of the two out"
             )
         if self.grid == "own" and self.codebook != "per_layer":
             raise ValueError(

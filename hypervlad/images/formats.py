@@ -26,7 +26,7 @@ from PIL import Image, ImageFile
 
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.metadata import Sides, square_pixel_size
-from hypervlad.images.options import MAX_PIXELS, NeededSize
+from hypervlad.images.options import MAX_PIXELS
 from hypervlad.images.pixels import check_size
 
 N_HEAD = 512  # bytes by which the format is recognised: the MRC mark is at byte 208
@@ -174,13 +174,7 @@ _PLUGINS = {
 RASTER_KINDS = frozenset(_PLUGINS)
 
 
-def decode_raster(
-    file: BinaryIO,
-    kind: str,
-    name: str,
-    max_pixels: int | None,
-    needed: NeededSize | None = None,
-) -> DecodedImage:
+def decode_raster(file: BinaryIO, kind: str, name: str, max_pixels: int | None) -> DecodedImage:
     """Decode the first frame of an open PNG, JPEG, BMP, GIF, WebP, JPEG 2000 or PGM/PPM file.
 
     Parameters
@@ -192,8 +186,6 @@ def decode_raster(
         Name of the image in errors.
     max_pixels : int or None
         Compared with the header before decoding.
-    needed : callable, optional
-        A JPEG is decoded at the smallest scale of 1, 1/2, 1/4 and 1/8 that is at least as large.
 
     Returns
     -------
@@ -205,17 +197,11 @@ def decode_raster(
     open_plugin = getattr(importlib.import_module(f"PIL.{module}"), plugin)
     with strict_decoding(), open_plugin(file) as image:
         mode, n_channels = image.mode, len(image.getbands())
-        size = image.height, image.width
-        check_size(*size, name, max_pixels, n_channels, _value_bytes(image))
-        if kind == "JPEG" and needed is not None:
-            image.draft(None, needed(size)[::-1])
+        check_size(image.height, image.width, name, max_pixels, n_channels, _value_bytes(image))
         is_deep = _is_changed_by_pillow(image, file, name, max_pixels)
         n_frames = getattr(image, "n_frames", 1)
         pixels = _deep_pixels(file, kind) if is_deep else image_pixels(image)
-    metadata: dict[str, Any] = {"format": kind, "mode": mode, "n_pages": n_frames}
-    if pixels.shape[:2] != size:
-        metadata["reduced_from"] = list(size)
-    return DecodedImage(pixels, metadata=metadata)
+    return DecodedImage(pixels, metadata={"format": kind, "mode": mode, "n_pages": n_frames})
 
 
 def _value_bytes(image: ImageFile.ImageFile) -> int:

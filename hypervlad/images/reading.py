@@ -39,7 +39,7 @@ from hypervlad.images.formats import (
     image_pixels,
 )
 from hypervlad.images.microscopy import MICROSCOPY_KINDS, decode_microscopy
-from hypervlad.images.options import NeededSize, ReadOptions, make_options
+from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.images.pixels import (
     as_pixels,
     pixel_digest,
@@ -78,8 +78,7 @@ class Micrograph:
         Values that JSON can store: ``"format"``, ``"dtype"`` as stored, ``"banner_rows"`` removed,
         ``"page"`` and ``"n_pages"`` of formats with pages, the instrument's metadata (``"fei"``,
         ``"zeiss"``, ``"imagej"``, ``"gatan"``), and ``"pixel_sides_nm"`` (width, height) of pixels
-        that are not square; ``"reduced_from"``, the height and width of an image of which a smaller
-        copy was decoded.
+        that are not square.
     source : str or None
         The path as given; None for an array.
     """
@@ -105,7 +104,7 @@ def read_image(source: Any, **options: Any) -> NDArray[np.float32]:
         JPEG declares is not applied.
     **options
         The fields of `ReadOptions`: `page`, `channel`, `scaling`, `percentiles`, `banner`,
-        `max_pixels`. (`reduced` has no effect here.)
+        `max_pixels`.
 
     Returns
     -------
@@ -407,9 +406,7 @@ def check_any_read(skipped: list[SkippedImage], n_images: int) -> None:
         raise ImageReadError(f"none of the images could be read:\n{list_reasons(skipped)}")
 
 
-def read_named(
-    source: Any, options: ReadOptions, name: str, needed: NeededSize | None = None
-) -> Micrograph:
+def read_named(source: Any, options: ReadOptions, name: str) -> Micrograph:
     """Read one image like `read_micrograph`.
 
     Parameters
@@ -418,10 +415,8 @@ def read_named(
         As for `read_micrograph`.
     name : str
         That errors use.
-    needed : callable, optional
-        From the size of an image to the one that suffices with ``options.reduced``.
     """
-    return _read(source, options, name, with_digest=True, needed=needed)
+    return _read(source, options, name, with_digest=True)
 
 
 def read_stored(path: Any, name: str) -> NDArray[Any]:
@@ -470,21 +465,9 @@ def _list_of_array(images: Any) -> list[Any]:
     return list(array)
 
 
-def _read(
-    source: Any,
-    options: ReadOptions,
-    name: str,
-    with_digest: bool,
-    needed: NeededSize | None = None,
-) -> Micrograph:
+def _read(source: Any, options: ReadOptions, name: str, with_digest: bool) -> Micrograph:
     is_path = isinstance(source, (str, os.PathLike))
-    if not options.reduced:
-        needed = None
-    decoded = (
-        _decode_path(source, options, name, needed)
-        if is_path
-        else _decode_array(source, options, name)
-    )
+    decoded = (_decode_path if is_path else _decode_array)(source, options, name)
     if options.page is None and decoded.metadata.get("n_pages", 1) > 1:
         _warn_of_pages(name, decoded.metadata["format"])
     if options.channel is not None:
@@ -546,9 +529,7 @@ def _decode_array(source: Any, options: ReadOptions, name: str) -> DecodedImage:
     return DecodedImage(source, metadata={"format": "array"})
 
 
-def _decode_path(
-    source: Any, options: ReadOptions, name: str, needed: NeededSize | None = None
-) -> DecodedImage:
+def _decode_path(source: Any, options: ReadOptions, name: str) -> DecodedImage:
     path = _as_path(source, name)
     with _open_file(path, name) as file:
         head = file.read(N_HEAD)
@@ -559,7 +540,7 @@ def _decode_path(
         if kind is None:
             raise ImageReadError(f"{name}: {describe_non_image(head)}")
         try:
-            return _decode_file(file, path, kind, options, name, needed)
+            return _decode_file(file, path, kind, options, name)
         except ImageReadError:
             raise
         except MemoryError as error:
@@ -575,20 +556,15 @@ def _decode_path(
 
 
 def _decode_file(
-    file: BinaryIO,
-    path: Path,
-    kind: str,
-    options: ReadOptions,
-    name: str,
-    needed: NeededSize | None,
+    file: BinaryIO, path: Path, kind: str, options: ReadOptions, name: str
 ) -> DecodedImage:
     if kind == "TIFF":
-        return decode_tiff(file, options, name, needed)
+        return decode_tiff(file, options, name)
     page = options.page or 0
     if kind in MICROSCOPY_KINDS:
         return decode_microscopy(path, kind, page, name, options.max_pixels)
     check_single_page(page, name, kind)
-    return decode_raster(file, kind, name, options.max_pixels, needed)
+    return decode_raster(file, kind, name, options.max_pixels)
 
 
 def _as_path(source: Any, name: str) -> Path:
