@@ -493,17 +493,6 @@ def test_one_channel_is_read_alike_in_training_and_prediction(
     assert second.score(coloured[:2], labels[:2]) == model.score(images[:2], labels[:2])
 
 
-def test_pixels_outside_a_mask_do_not_matter(model: AlignmentClassifier) -> None:
-    image, _ = halves(5, 0.7)
-    where = np.ones(image.shape, dtype=bool)
-    where[:16] = False
-    spoilt = np.where(where, image, np.nan)
-    bright = np.where(where, image, 1e6)
-    found = [aligned_fraction(each, model, WINDOW, mask=where) for each in (spoilt, bright)]
-    np.testing.assert_array_equal(found[0].proba, found[1].proba)
-    assert found[0].background[0].all()
-
-
 def test_maps_of_whole_frames_with_unknown_pixels_fit_images_without_banner() -> None:
     image, truth = halves(5, 0.7)
     whole = np.vstack([truth, np.full((6, 80), np.nan)])
