@@ -48,33 +48,10 @@ _ENCODED = (_JPEG, _JPEG2000, _PNG)
 def decode_tiff(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage:
     """Decode one page of an open TIFF or BigTIFF file, with the pixel size of the instrument.
 
-    Samples are returned as stored, at any bit depth and in any byte order, without regard to the
-    orientation tag, which is part of the metadata. Of these, palettes are applied, CMYK and YCbCr
-    become RGB, fewer than 8 bits are stretched to 8, and where white is zero, values are inverted:
-    integers within their bits, floats in [0, 1] as 1 - value, other floats as -value.
-
-    The resolution tags of a plain TIFF are dots per inch on paper and are not used as a pixel size.
-
-    Parameters
-    ----------
-    file : binary file
-    options : ReadOptions
-        `page` is read: of stacks that one directory describes, its images come before those of
-        further directories. With a `channel`, all samples are returned for it to be selected. The
-        page's header is compared with `max_pixels` before decoding.
-    name : str
-        Name of the image in errors.
-
-    Returns
-    -------
-    decoded : DecodedImage
-        Grey or RGB, or all samples (H, W, S) with a `channel`.
-
-    Raises
-    ------
-    ImageReadError
-        Also if the page has samples that are neither grey, colours nor declared alpha, or is a
-        volume.
+    Samples are returned as stored, without regard to the orientation tag. Palettes are applied,
+    CMYK and YCbCr become RGB, fewer than 8 bits are stretched to 8, and where white is zero, values
+    are inverted. Of stacks that one directory describes, images come before those of further
+    directories. With a `channel`, all samples (H, W, S) are returned for it to be selected.
     """
     import tifffile  # not above: importing it takes longer than reading an image
 
@@ -89,7 +66,7 @@ def decode_tiff(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage
         n_pages = n_frames + n_directories - 1
         if page >= n_pages:
             raise ImageReadError(
-                f"{name}: page {page} was requested, but the file has {_count_pages(n_pages)}; "
+                f"{name}: page {page} was requested, but the file has {counted(n_pages, 'page')}; "
                 "pages are counted from 0"
             )
         directory = max(0, page - n_frames + 1)
@@ -118,9 +95,9 @@ def decode_tiff(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage
 def _n_frames(tiff: TiffFile) -> int:
     """Return how many images the first directory describes, one after the other in the file.
 
-    One directory describes the stacks of over 4 GB of ImageJ, those of MetaMorph, and those of
-    tifffile with ``truncate=True``. Other programs may keep the description of a stack in a file
-    that holds one image of it, so frames count only if the file is long enough for all of them.
+    ImageJ (over 4 GB), MetaMorph, and tifffile with ``truncate=True`` write such stacks. Other
+    programs may keep the description of a stack in a file that holds one image of it, so frames
+    count only if the file is long enough for all of them.
     """
     page = tiff.pages.first
     if not page.is_contiguous or page.nbytes < 1:
@@ -150,10 +127,6 @@ def _shaped_size(description: str) -> int:
     except (ValueError, TypeError, KeyError):
         return 1
     return _product(shape) if isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS else 1
-
-
-def _count_pages(n_pages: int) -> str:
-    return counted(n_pages, "page")
 
 
 def _check_layout(page: TiffPage, name: str) -> None:
@@ -242,10 +215,7 @@ def _check_complete(page: TiffPage, file: BinaryIO, file_size: int, name: str) -
 
 
 def _streams_fit(page: TiffPage, file: BinaryIO) -> bool:
-    """Return whether encoded strips and tiles are as large as the page says, and JPEGs have an end.
-
-    The end-of-image mark may be followed by padding.
-    """
+    """Return whether encoded strips and tiles have the size of the page, and JPEGs an end."""
     height, width = page.chunks[page.axes.index("Y")], page.chunks[page.axes.index("X")]
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         file.seek(offset)
@@ -255,6 +225,7 @@ def _streams_fit(page: TiffPage, file: BinaryIO) -> bool:
             return False
         if size.n_channels > page.samplesperpixel:
             return False
+        # The end-of-image mark may be followed by padding.
         if page.compression == _JPEG and b"\xff\xd9" not in stream[-16:]:
             return False
     return True

@@ -413,7 +413,7 @@ def test_a_banner_is_cut_off_once(
     assert encoder is not None
     encoder.set_params(read_options={"banner": "remove"})
     model = small_model(encoder=encoder).fit(*labelled)
-    monkeypatch.setattr("hypervlad.images.reading.find_banner", lambda pixels: 6)
+    monkeypatch.setattr("hypervlad.images.micrograph.find_banner", lambda pixels: 6)
     image, _ = halves(2, 0.4)
     found = model.aligned_fraction(image)
     assert found.rows[-1] == 58

@@ -336,7 +336,7 @@ def test_out_of_memory(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr("hypervlad.images.reading.decode_raster", refuse)
+    monkeypatch.setattr("hypervlad.images.micrograph.decode_raster", refuse)
     with pytest.raises(ImageReadError, match="not enough memory to decode it; crop"):
         read_image(encoded(tmp_path / "a.png"))
 
