@@ -18,12 +18,7 @@ from hypervlad.fibres import (
     axial_difference,
     local_orientation,
 )
-from hypervlad.fibres.alignment import (
-    DEFAULT_MIN_FIBRE,
-    DEFAULT_TOLERANCE,
-    WindowSums,
-    classify_windows,
-)
+from hypervlad.fibres.alignment import DEFAULT_TOLERANCE, WindowSums, classify_windows
 from hypervlad.fibres.tiles import TileGrid
 
 Method: TypeAlias = Callable[[np.ndarray, int], AlignedFraction]
@@ -71,7 +66,7 @@ def by_fibriltool(image: np.ndarray, window: int) -> AlignedFraction:
     # Gradients run across fibrils, at the opposite doubled angle.
     axes = tiles.sums(-((x + 1j * y) ** 2))
     sums = WindowSums(axes, tiles.sums(kept), tiles.sums(mask_of(image)))
-    return classify_windows(sums, tiles, window, DEFAULT_TOLERANCE, DEFAULT_MIN_FIBRE)
+    return classify_windows(sums, tiles, window, DEFAULT_TOLERANCE)
 
 
 class Learned:

@@ -47,7 +47,6 @@ from hypervlad.cli.options import (
     PixelSize,
     Prior,
     Quiet,
-    Reduced,
     RemoveBanner,
     Scaling,
     Seed,
@@ -77,7 +76,6 @@ def train(
     channel: Channel = None,
     scaling: Scaling = None,
     remove_banner: RemoveBanner = False,
-    reduced: Reduced = False,
     n_codewords: NCodewords = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -124,11 +122,7 @@ def train(
         prepare_report(report, folder)
     check_cache(cache, cache_size)
     reading = reading_options(
-        image_page=image_page,
-        channel=channel,
-        scaling=scaling,
-        remove_banner=remove_banner,
-        reduced=reduced,
+        image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )
     data = load_image_folder(folder, groups)
     n_own = int(data.by_model.sum())

@@ -33,7 +33,6 @@ _OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory:|out of mem
 _LESS_MEMORY = {
     "jobs": "--jobs 1",
     "tile_size": "a smaller --tile-size",
-    "reduced": "--reduced",
     "image_size": "a smaller --image-size",
 }
 

@@ -20,7 +20,6 @@ def reading_options(
     channel: int | None,
     scaling: str | None = None,
     remove_banner: bool,
-    reduced: bool = False,
 ) -> dict[str, Any]:
     """Return the fields of `ReadOptions` that were given as options of a command.
 
@@ -36,8 +35,6 @@ def reading_options(
         given["scaling"] = _scaling(scaling)
     if remove_banner:
         given["banner"] = "remove"
-    if reduced:
-        given["reduced"] = True
     given = {name: value for name, value in given.items() if value is not None}
     ReadOptions(**given)
     return given

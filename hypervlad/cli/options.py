@@ -127,15 +127,6 @@ Scaling = Annotated[
 RemoveBanner = Annotated[
     bool, typer.Option("--remove-banner", help="Cut off the instrument's information bar.")
 ]
-Reduced = Annotated[
-    bool,
-    typer.Option(
-        "--reduced",
-        help="Decode JPEGs and pyramid TIFFs at the smallest scale that suffices for --image-size: "
-        "a few milliseconds faster per image, with slightly different pixels. Stored in the model. "
-        "Not with --pixel-size or --remove-banner.",
-    ),
-]
 NCodewords = Annotated[
     int | None,
     typer.Option(metavar="K", help="Number of codewords in the codebook; by default 64."),

@@ -57,7 +57,6 @@ from hypervlad.encoder.parameters import (
     check_installed,
 )
 from hypervlad.images import check_image_list
-from hypervlad.images.options import check_read_options
 from hypervlad.lazy_torch import usual_torch
 from hypervlad.vlad import feature_maps
 from hypervlad.workload import announced
@@ -459,11 +458,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
                 "pixel_size, or choose another network"
             )
         check_blocks(self.blocks)
-        if self.pixel_size is not None and check_read_options(self.read_options).reduced:
-            raise ValueError(
-                "reduced=True decodes images for a fixed image_size, but pixel_size resamples them "
-                "to a common scale; leave one of the two out"
-            )
         check_installed(self.runtime)
         if self.device != "auto":  # which is a device everywhere, and checking it imports torch
             check_device(self.device)

@@ -23,10 +23,9 @@ from hypervlad.images import (
     SkippedImagesWarning,
     UnknownPixelSizeWarning,
 )
-from hypervlad.images.options import NeededSize
+from hypervlad.images.micrograph import READING_VERSION
 from hypervlad.images.pixels import is_blank
 from hypervlad.images.reading import (
-    READING_VERSION,
     check_any_read,
     image_name,
     n_reader_threads,
@@ -172,7 +171,7 @@ class ImageLoader:
             found = self._look_up(ImageInfo(*entry.facts), name, find)
             if found is not None:
                 return found
-        micrograph = read_named(image, self.read_options, name, self._needed_size)
+        micrograph = read_named(image, self.read_options, name)
         info = _info_of(micrograph)
         if entry is not None:
             entry.keep(astuple(info))
@@ -229,17 +228,7 @@ class ImageLoader:
         if self.memory is None:
             return None
         reading = {"options": asdict(self.read_options), "version": READING_VERSION}
-        if self._needed_size is not None and self.read_options.reduced:
-            reading["size"] = self.image_size
         return PathIndex(Cache(self.memory), reading, verify=self.verify)
-
-    @property
-    def _needed_size(self) -> NeededSize | None:
-        """From the size of an image to the network's; None where images are not resized to one."""
-        side = self.image_size
-        if side is None or self.pixel_size is not None:
-            return None
-        return lambda shape: (side, side)
 
     # --- many images ----------------------------------------------------------------------------
 

@@ -6,16 +6,12 @@ from hypervlad.fibres.alignment import (
     aligned_fraction,
     aligned_fraction_of_map,
     background_windows,
-    orientation_and_alignment,
 )
 from hypervlad.fibres.axial import (
     AxialStatistics,
     Interval,
     axial_difference,
-    axial_mean,
-    axial_spread,
     axial_statistics,
-    order_parameter,
 )
 from hypervlad.fibres.image_alignment import AlignmentRecipe, AlignmentResult
 from hypervlad.fibres.orientation import LocalOrientation, local_orientation
@@ -33,11 +29,7 @@ __all__ = [
     "aligned_fraction",
     "aligned_fraction_of_map",
     "axial_difference",
-    "axial_mean",
-    "axial_spread",
     "axial_statistics",
     "background_windows",
     "local_orientation",
-    "order_parameter",
-    "orientation_and_alignment",
 ]

@@ -11,35 +11,27 @@ from scipy.ndimage import uniform_filter1d
 
 from hypervlad.constraints import HasMethods, OneOf, check_value
 from hypervlad.fibres.axial import AxialStatistics, direction_of, order_of, spread_of
-from hypervlad.fibres.background import DEFAULT_FLOOR, NO_ENERGY, GradientField
-from hypervlad.fibres.gradients import DEFAULT_GRADIENT_SIGMA, bin_axes, direction_histograms
+from hypervlad.fibres.background import NO_ENERGY, GradientField
+from hypervlad.fibres.gradients import bin_axes, direction_histograms
 from hypervlad.fibres.orientation import (
     METHODS,
     LocalOrientation,
     OrientationMethod,
     orientation_of,
 )
-from hypervlad.fibres.preparation import (
-    ANGLE,
-    NANOMETRES,
-    SHARE,
-    WINDOW,
-    FloatMap,
-    check_window,
-    filled_outside,
-)
+from hypervlad.fibres.preparation import ANGLE, WINDOW, FloatMap, check_window
 from hypervlad.fibres.regions import AlignedRegion, label_windows, regions_of
 from hypervlad.fibres.tiles import TileGrid
 
 DEFAULT_WINDOW = 32
 DEFAULT_TOLERANCE = float(np.deg2rad(20))
-DEFAULT_MIN_FIBRE = 0.1
 DEFAULT_SIGMA = 1.75
 #: What `method` may be: a name, or a model.
 METHOD = (
     OneOf(*METHODS),
     HasMethods(("aligned_proba",), "a model with a method aligned_proba(image, rows, columns)"),
 )
+_MIN_FIBRE = 0.1  # share of fibre below which a window is background
 _N_BINS = 36
 _N_BASELINE_BINS = 9  # a quarter of all directions: wide enough for noise to average out
 _MIN_BASELINE = 0.1  # of the mean of the histogram
@@ -55,13 +47,13 @@ class AlignedFraction:
         Area of the aligned windows over that of all windows that are not background; NaN if all
         are background.
     fibre_fraction : float
-        The same for the fibre pixels in the windows instead of all their pixels. For an image,
-        those are the pixels at which directions can be measured: wires, and about two sigma beside
-        them. They are not a segmentation (see `LocalOrientation.mask`).
+        The same for the fibre pixels in the windows instead of all their pixels. Those of an image
+        are where directions can be measured: they are not a segmentation (see
+        `LocalOrientation.mask`).
     labels : ndarray of int32, shape (H, W)
         Number of the region at each pixel; 0 where it is not aligned.
     regions : tuple of AlignedRegion
-        The largest first; region k has the label k + 1.
+        The largest first.
     aligned, background : ndarray of bool, shape (n_rows, n_columns)
         For each window.
     angle : ndarray of float64, shape (n_rows, n_columns)
@@ -80,14 +72,11 @@ class AlignedFraction:
     tolerance : float
         Radians.
     statistics : AxialStatistics or None
-        Mean direction, order parameter and spread over all windows that are not background, from
-        the sums that windows are classified by, so that they are corrected for noise; None if all
-        windows are background. `LocalOrientation.statistics` uses the directions of pixels as
-        measured, noise included, and has intervals.
+        Mean direction, order parameter and spread over all windows that are not background,
+        corrected for noise; None if all windows are background.
     expected_fraction : float or None
-        Sum of area times probability over the windows that are not background, divided by their
-        total area: the mean of the fraction if a model's probabilities are right. It is less biased
-        than counting windows above one half where many are uncertain. None without a model, or if
+        Mean of a model's probabilities over the windows that are not background, by area. It is
+        less biased than `fraction` where many windows are uncertain. None without a model, or if
         all windows are background.
     """
 
@@ -162,42 +151,25 @@ def aligned_fraction(
     tolerance: float = DEFAULT_TOLERANCE,
     *,
     sigma: float = DEFAULT_SIGMA,
-    gradient_sigma: float = DEFAULT_GRADIENT_SIGMA,
-    floor: float = DEFAULT_FLOOR,
-    min_fibre: float = DEFAULT_MIN_FIBRE,
-    mask: ArrayLike | None = None,
     name: str | None = None,
 ) -> AlignedFraction:
     """Measure the coherently aligned fraction of an image, and its regions.
 
     The image is divided into windows, side by side. A window is aligned if the axial circular
     standard deviation of its directions, sqrt(-2 ln R) / 2, is below the tolerance. It is
-    background if hardly any of it is fibre, or if it holds no more energy than noise may give a
-    window by chance. Aligned windows that share a side and whose mean directions differ by at most
-    the tolerance belong to one region.
-
-    "structure_tensor": R is the length of the sum of w exp(2 i theta) over the window, divided by
-    the sum of w. The weight w is the difference q of the tensor's eigenvalues times the square root
-    of the coherence: each direction has the weight of the energy that supports it, and a little
-    less where wires end or cross, as those places have much energy but no direction. Noise turns
-    directions at random, which averages out in the sum of vectors but not in the sum of their
-    lengths. Therefore q is replaced by sqrt(q^2 - v), which is unbiased for large q, where v is the
-    variance of q due to noise.
-
-    "lgo": R is that of the histogram of the gradients' directions in the window, each weighted by
-    its squared length (see `local_orientation`), above a baseline, as in Directionality, which fits
-    a Gaussian on a baseline. The baseline is the contribution of noise, plus the lowest mean of
-    nine neighbouring bins of 36 above that, and at least a tenth of the mean: the ends, crossings
-    and shadows of wires have gradients in all directions.
-
-    A model: windows whose probability of being aligned is above one half are aligned. Background,
-    mean directions and regions are from the structure tensor.
+    background if less than a tenth of it is fibre, or if it holds no more energy than noise may
+    give it. Aligned windows that share a side and whose mean directions differ by at most the
+    tolerance belong to one region.
 
     Parameters
     ----------
     image : array-like of shape (H, W)
         Grey; of any gain, offset and sign of the contrast.
     method : {"structure_tensor", "lgo"} or AlignmentModel, default="structure_tensor"
+        What R is computed from: the structure tensor, corrected for noise, or the histogram of
+        gradients' directions (see `local_orientation`), above a baseline of noise. By a model,
+        windows whose probability is above one half are aligned; background, directions and regions
+        are then from the structure tensor.
     window : int, default=32
         Side of a window in pixels. If the image is not a multiple of it, windows are a little
         larger or smaller, so that they cover all of the image.
@@ -205,36 +177,12 @@ def aligned_fraction(
         Radians; the default is 20 degrees.
     sigma : float, default=1.75
         Length over which gradients are averaged, in pixels; for "lgo" only to find the background.
-    gradient_sigma : float, default=1.0
-        Of the Gaussian that smooths the image before gradients are taken, in pixels.
-    floor : float, default=0.05
-        Defines the background, as in `local_orientation`.
-    min_fibre : float, default=0.1
-        Windows with a smaller share of fibre are background.
-    mask : array-like of bool, shape (H, W), optional
-        Pixels to analyse; all by default. The others are background, as in `local_orientation`.
-
     name : str, optional
         Name of the image, with which errors about it begin.
 
     Returns
     -------
     AlignedFraction
-
-    Notes
-    -----
-    Tested on synthetic wires (`make_nanowire_images`), 7 pixels wide, that cover half of an image
-    of 384 to 512 pixels a side: by either method the fraction differs from the true one by 0.03 on
-    average, without noise and with noise of half the contrast (standard deviation); the means of
-    five images, from not at all to fully aligned, differ by up to 0.04. Other images have larger
-    errors, 0.05 on average. The fraction is too low where wires are 15 pixels wide or cover a fifth
-    of the image; by the structure tensor it is too high where they cover four fifths; and it is too
-    low by 0.06, by "lgo" by 0.08, in images with the same noise that are also blurred by 2.5
-    pixels.
-
-    White noise is background, and its fraction is NaN. Blurred noise, as in an enlarged image, is
-    not distinguished from fibres in random directions: its windows count, and are not aligned,
-    except for about one in a hundred if the blur is two pixels or more.
 
     Raises
     ------
@@ -253,86 +201,38 @@ def aligned_fraction(
     >>> found.fraction, [round(float(np.rad2deg(r.mean_angle))) for r in found.regions]
     (1.0, [90, 0])
     """
-    _check_rule(window, tolerance, min_fibre)
+    _check_rule(window, tolerance)
     check_value("method", method, METHOD)
-    field = GradientField.of_image(
-        image, sigma, gradient_sigma=gradient_sigma, floor=floor, mask=mask, name=name
-    )
-    return _aligned_fraction(field, image, method, window, tolerance, min_fibre, name)
+    field = GradientField.of_image(image, sigma, name)
+    return _aligned_fraction(field, image, method, window, tolerance, name)
 
 
 def orientation_and_alignment(
     image: ArrayLike,
-    method: AlignmentMethod = "structure_tensor",
-    window: int = DEFAULT_WINDOW,
-    tolerance: float = DEFAULT_TOLERANCE,
-    *,
-    sigma: float = DEFAULT_SIGMA,
-    pixel_size: float | None = None,
+    method: AlignmentMethod,
+    window: int,
+    tolerance: float,
+    sigma: float,
+    pixel_size: float | None,
 ) -> tuple[LocalOrientation, AlignedFraction]:
-    """Measure directions and aligned fraction of an image together, in less time.
-
-    Parameters
-    ----------
-    image : array-like of shape (H, W)
-    method : {"structure_tensor", "lgo"} or AlignmentModel, default="structure_tensor"
-        With a model, the directions of pixels are from the structure tensor.
-    window, tolerance, sigma
-        As in `aligned_fraction`; `sigma` is in pixels.
-    pixel_size : float, optional
-        nm per pixel, for `LocalOrientation.pixel_size`.
-
-    Returns
-    -------
-    orientation : LocalOrientation
-    alignment : AlignedFraction
-
-    Raises
-    ------
-    ValueError
-        As `local_orientation` and `aligned_fraction`.
-
-    Examples
-    --------
-    >>> from hypervlad import make_nanowire_images
-    >>> from hypervlad.fibres import orientation_and_alignment
-    >>> (image,), _ = make_nanowire_images(1, aligned=1.0, size=128, random_state=0)
-    >>> orientation, alignment = orientation_and_alignment(image, window=32)
-    >>> orientation.orientation.shape, alignment.fraction > 0.7
-    ((128, 128), True)
-    """
-    _check_rule(window, tolerance, DEFAULT_MIN_FIBRE)
-    check_value("method", method, METHOD)
-    check_value("pixel_size", pixel_size, [NANOMETRES, None])
+    """Measure directions and aligned fraction of an image together, in less time."""
+    _check_rule(window, tolerance)
     field = GradientField.of_image(image, sigma)
     orientation = orientation_of(
         field, "lgo" if method == "lgo" else "structure_tensor", pixel_size
     )
-    return orientation, _aligned_fraction(
-        field, image, method, window, tolerance, DEFAULT_MIN_FIBRE
-    )
+    return orientation, _aligned_fraction(field, image, method, window, tolerance)
 
 
-def background_windows(
-    image: ArrayLike,
-    window: int = DEFAULT_WINDOW,
-    *,
-    sigma: float = DEFAULT_SIGMA,
-    gradient_sigma: float = DEFAULT_GRADIENT_SIGMA,
-    floor: float = DEFAULT_FLOOR,
-    min_fibre: float = DEFAULT_MIN_FIBRE,
-    mask: ArrayLike | None = None,
-) -> NDArray[np.bool_]:
+def background_windows(image: ArrayLike, window: int = DEFAULT_WINDOW) -> NDArray[np.bool_]:
     """Find the windows of an image in which hardly anything is fibre.
 
-    They are the background of `aligned_fraction`, found without the structure tensor, from the
-    energy of gradients alone. `aligned_fraction` has one further kind of background: windows in
-    which no fibre pixel has a direction beyond noise, which needs a window of a few pixels.
+    They are the background of `aligned_fraction`, found from the energy of gradients alone.
 
     Parameters
     ----------
     image : array-like of shape (H, W)
-    window, sigma, gradient_sigma, floor, min_fibre, mask
+    window : int, default=32
         As in `aligned_fraction`.
 
     Returns
@@ -353,12 +253,10 @@ def background_windows(
     array([[False, False,  True],
            [False, False,  True]])
     """
-    _check_rule(window, DEFAULT_TOLERANCE, min_fibre)
-    field = GradientField.of_image(
-        image, sigma, gradient_sigma=gradient_sigma, floor=floor, mask=mask
-    )
+    _check_rule(window, DEFAULT_TOLERANCE)
+    field = GradientField.of_image(image, DEFAULT_SIGMA)
     grid = TileGrid.over(field.shape, check_window(window, field.shape))
-    return np.asarray(field.fibre_pixels(grid) < min_fibre * grid.areas)
+    return np.asarray(field.fibre_pixels(grid) < _MIN_FIBRE * grid.areas)
 
 
 def aligned_fraction_of_map(
@@ -366,8 +264,6 @@ def aligned_fraction_of_map(
     weights: ArrayLike | None = None,
     window: int = DEFAULT_WINDOW,
     tolerance: float = DEFAULT_TOLERANCE,
-    *,
-    min_fibre: float = DEFAULT_MIN_FIBRE,
 ) -> AlignedFraction:
     """Return the coherently aligned fraction of a map of directions, such as a true one.
 
@@ -377,7 +273,7 @@ def aligned_fraction_of_map(
         Radians, counter-clockwise from the +x axis of the displayed image; NaN in the background.
     weights : array-like of shape (H, W), optional
         Of the directions, at least 0; equal by default.
-    window, tolerance, min_fibre
+    window, tolerance
         As in `aligned_fraction`.
 
     Returns
@@ -404,32 +300,22 @@ def aligned_fraction_of_map(
         raise ValueError(f"expected a map of directions of shape (H, W); got shape {theta.shape}.")
     if np.isinf(theta).any():
         raise ValueError("directions are radians, or NaN in the background; got infinity.")
-    _check_rule(window, tolerance, min_fibre)
+    _check_rule(window, tolerance)
     grid = TileGrid.over(theta.shape, check_window(window, theta.shape))
     mask = np.isfinite(theta)
     weight = np.where(mask, _checked_weights(weights, theta.shape), 0)
     axes = weight * np.exp(2j * np.where(mask, theta, 0))
     sums = WindowSums(grid.sums(axes), grid.sums(weight), grid.sums(mask))
-    return classify_windows(sums, grid, window, tolerance, min_fibre)
+    return classify_windows(sums, grid, window, tolerance)
 
 
 @dataclass(frozen=True, eq=False)
 class WindowSums:
-    """Sums over each window, which `classify_windows` needs.
+    """Sums over each window, which `classify_windows` needs; shape (n_rows, n_columns)."""
 
-    Attributes
-    ----------
-    axes : ndarray of complex128, shape (n_rows, n_columns)
-        Sum of w exp(2 i theta).
-    weights : ndarray of float64, shape (n_rows, n_columns)
-        Sum of w.
-    fibre : ndarray of float64, shape (n_rows, n_columns)
-        Number of fibre pixels.
-    """
-
-    axes: NDArray[np.complex128]
-    weights: NDArray[np.float64]
-    fibre: NDArray[np.float64]
+    axes: NDArray[np.complex128]  # of w exp(2 i theta)
+    weights: NDArray[np.float64]  # of w
+    fibre: NDArray[np.float64]  # number of fibre pixels
 
 
 def classify_windows(
@@ -437,21 +323,10 @@ def classify_windows(
     grid: TileGrid,
     window: int,
     tolerance: float,
-    min_fibre: float,
     proba: NDArray[np.float64] | None = None,
 ) -> AlignedFraction:
-    """Classify windows as aligned, not aligned or background, by spread or by probability.
-
-    Parameters
-    ----------
-    sums : WindowSums
-    grid : TileGrid
-    window : int
-    tolerance, min_fibre : float
-    proba : ndarray of shape (n_rows, n_columns), optional
-        By a model: windows above one half are aligned, whatever their spread.
-    """
-    background = (sums.fibre < min_fibre * grid.areas) | (sums.weights <= 0)
+    """Classify windows as aligned, not aligned or background, by spread or by probability."""
+    background = (sums.fibre < _MIN_FIBRE * grid.areas) | (sums.weights <= 0)
     resultant = np.where(background, 0, sums.axes) / np.where(background, 1, sums.weights)
     spread, angle = spread_of(resultant), direction_of(resultant)
     aligned = (spread < tolerance if proba is None else proba > 0.5) & ~background
@@ -478,10 +353,9 @@ def classify_windows(
     )
 
 
-def _check_rule(window: Any, tolerance: Any, min_fibre: Any) -> None:
+def _check_rule(window: Any, tolerance: Any) -> None:
     check_value("window", window, [WINDOW])
     check_value("tolerance", tolerance, [ANGLE])
-    check_value("min_fibre", min_fibre, [SHARE])
 
 
 def _aligned_fraction(
@@ -490,19 +364,17 @@ def _aligned_fraction(
     method: AlignmentMethod,
     window: int,
     tolerance: float,
-    min_fibre: float,
     name: str | None = None,
 ) -> AlignedFraction:
     grid = TileGrid.over(field.shape, check_window(window, field.shape, name))
     sums = _histogram_sums(field, grid) if method == "lgo" else _tensor_sums(field, grid)
-    proba = None
-    if not isinstance(method, str):
-        analysed = image if field.where is None else filled_outside(image, field.where)
-        proba = _proba_of(method, analysed, grid)
-    return classify_windows(sums, grid, window, tolerance, min_fibre, proba)
+    proba = None if isinstance(method, str) else _proba_of(method, image, grid)
+    return classify_windows(sums, grid, window, tolerance, proba)
 
 
 def _tensor_sums(field: GradientField, grid: TileGrid) -> WindowSums:
+    # Each direction has the weight of the energy that supports it, and less where wires end or
+    # cross, as those places have much energy but no direction.
     cosine, sine = field.axes
     energy = np.maximum(field.energy, 0)
     lengths = _lengths(field, energy)
@@ -513,7 +385,11 @@ def _tensor_sums(field: GradientField, grid: TileGrid) -> WindowSums:
 
 
 def _lengths(field: GradientField, energy: FloatMap) -> FloatMap:
-    """Return the differences of the tensor's eigenvalues, less the contribution of noise."""
+    """Return the differences q of the tensor's eigenvalues, less the contribution of noise.
+
+    Noise turns directions at random, which averages out in a sum of vectors but not in the sum of
+    their lengths. sqrt(q^2 - v), with the variance v of q due to noise, is unbiased for large q.
+    """
     cosine, sine = field.axes
     noise = field.noise
     squares = cosine**2
@@ -525,24 +401,20 @@ def _lengths(field: GradientField, energy: FloatMap) -> FloatMap:
 
 
 def _root_coherence(lengths: FloatMap, energy: FloatMap) -> FloatMap:
-    """Return the square root of the coherence, which is less where wires end or cross."""
     coherence = lengths / np.maximum(energy, np.float32(NO_ENERGY))
     np.minimum(coherence, 1, out=coherence)
     return np.asarray(np.sqrt(coherence, out=coherence))
 
 
 def _histogram_sums(field: GradientField, grid: TileGrid) -> WindowSums:
-    down, right, areas = field.down, field.right, grid.areas
-    if field.where is not None:
-        down, right, areas = down * field.where, right * field.where, grid.sums(field.where)
-    table = direction_histograms(down, right, grid, _N_BINS)
+    table = direction_histograms(field.down, field.right, grid, _N_BINS)
     axes = table @ bin_axes(_N_BINS)
-    above = table.sum(axis=-1) - _N_BINS * _baseline(table, field.noise.energy * areas)
+    above = table.sum(axis=-1) - _N_BINS * _baseline(table, field.noise.energy * grid.areas)
     return WindowSums(axes, np.maximum(above, np.abs(axes)), field.fibre_pixels(grid))
 
 
 def _baseline(table: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the baseline of each histogram."""
+    """Return the contribution of noise, and of wires' ends, crossings and shadows to all bins."""
     of_noise = noise / _N_BINS
     lowest = uniform_filter1d(table, _N_BASELINE_BINS, axis=-1, mode="wrap").min(axis=-1)
     least = _MIN_BASELINE * np.maximum(table.mean(axis=-1) - of_noise, 0)

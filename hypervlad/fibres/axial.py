@@ -1,15 +1,8 @@
 """Statistics of axes: directions without a sign, so that theta and theta + pi are the same.
 
-Angles of axes are doubled, which maps them to the full circle, and halved again at the end
-(Mardia and Jupp 2000, "Directional Statistics", section 9.4). With weights w, let
-
-    Z = sum w exp(2 i theta) / sum w.
-
-The mean direction is arg(Z) / 2. |Z| is the resultant length R of the doubled angles, and also the
-order parameter S of a two-dimensional nematic, the mean of cos 2 (theta - mean): 1 if all axes are
-parallel, 0 if no direction is preferred. The spread is half the circular standard deviation of the
-doubled angles, sqrt(-2 ln R) / 2, in radians. For a narrow normal distribution of axes it is the
-standard deviation.
+With weights w, let Z = sum w exp(2 i theta) / sum w (Mardia and Jupp 2000, "Directional
+Statistics", section 9.4). ``scipy.stats.circmean`` and ``circstd`` take no weights, and no sums
+that are corrected for noise.
 """
 
 from __future__ import annotations
@@ -20,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.constraints import Integer, Number, check_value
+from hypervlad.constraints import Integer, check_value
 
 FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]
 _ROUNDING = 1e-12
+_TAIL = (1 - 0.95) / 2
 
 
 @dataclass(frozen=True)
@@ -34,8 +28,7 @@ class Interval:
     Attributes
     ----------
     low, high : float
-        For a direction, `low` may be below 0 and `high` above pi, so that `low` is never above
-        `high`.
+        Of a direction, `low` may be below 0 and `high` above pi, so that `low` <= `high`.
     """
 
     low: float
@@ -49,14 +42,13 @@ class AxialStatistics:
     Attributes
     ----------
     mean : float
-        Mean direction, radians in [0, pi); 0 if there is none.
+        arg(Z) / 2, radians in [0, pi); 0 if no direction is preferred.
     order : float
-        Order parameter S, 0 to 1.
+        |Z|, the order parameter S of a two-dimensional nematic, 0 to 1.
     spread : float
-        Axial circular standard deviation, radians; infinite where S is 0.
+        Axial circular standard deviation, sqrt(-2 ln S) / 2, radians; infinite where S is 0.
     mean_interval, order_interval, spread_interval : Interval or None
-        From the bootstrap, if it was requested. If hardly any direction is preferred, the interval
-        of the mean spans up to half a turn.
+        95 % intervals from the bootstrap, if it was requested.
     """
 
     mean: float
@@ -73,7 +65,6 @@ def axial_statistics(
     *,
     groups: ArrayLike | None = None,
     n_bootstrap: int = 0,
-    confidence: float = 0.95,
     random_state: int | np.random.Generator | None = None,
 ) -> AxialStatistics:
     """Return mean direction, order parameter and spread of axes.
@@ -83,17 +74,14 @@ def axial_statistics(
     angles : array-like of float
         Radians; any shape.
     weights : array-like of float, optional
-        At least 0, of the same shape; equal by default. The angle may be NaN where its weight is
-        0.
+        At least 0, of the same shape; equal by default. An angle of weight 0 may be NaN.
     groups : array-like, optional
-        Of the same shape: axes of one group, such as the pixels of one window, are resampled
-        together by the bootstrap. Neighbouring pixels are strongly correlated, and intervals from
-        resampling them one by one would be far too narrow. The bootstrap therefore requires groups;
-        for independent axes they are ``range(n)``.
+        Of the same shape. Axes of one group, such as the pixels of one window, are resampled
+        together, as they are correlated. Required by the bootstrap; ``range(n)`` for independent
+        axes.
     n_bootstrap : int, default=0
-        Number of resamples of the groups, with replacement; none by default.
-    confidence : float, default=0.95
-        Of the percentile intervals (Efron and Tibshirani 1993, chapter 13).
+        Number of resamples of the groups, for percentile intervals (Efron and Tibshirani 1993,
+        chapter 13).
     random_state : int, Generator or None
         Seed of the bootstrap.
 
@@ -127,96 +115,16 @@ def axial_statistics(
     )
     if not n_bootstrap:
         return found
-    check_value("confidence", confidence, [Number(above=0, below=1, meaning="a share")])
-    tail = (1 - float(confidence)) / 2
     drawn = _resampled(sums, totals, n_bootstrap, np.random.default_rng(random_state))
     away = 0.5 * np.angle(drawn * np.conj(resultant))  # -pi / 2 to pi / 2 about the mean
     return AxialStatistics(
         found.mean,
         found.order,
         found.spread,
-        _interval(found.mean + away, tail),
-        _interval(order_of(drawn), tail),
-        _interval(spread_of(drawn), tail),
+        _interval(found.mean + away),
+        _interval(order_of(drawn)),
+        _interval(spread_of(drawn)),
     )
-
-
-def axial_mean(angles: ArrayLike, weights: ArrayLike | None = None) -> float:
-    """Return the mean direction of axes.
-
-    Parameters
-    ----------
-    angles : array-like of float
-        Radians.
-    weights : array-like of float, optional
-
-    Returns
-    -------
-    float
-        Radians in [0, pi).
-
-    Raises
-    ------
-    ValueError
-        If there is no weight.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from hypervlad.fibres import axial_mean
-    >>> float(np.rad2deg(axial_mean(np.deg2rad([179, 2, 5]))).round(6))
-    2.0
-    """
-    return axial_statistics(angles, weights).mean
-
-
-def order_parameter(angles: ArrayLike, weights: ArrayLike | None = None) -> float:
-    """Return the two-dimensional nematic order parameter S of axes, 0 to 1.
-
-    Parameters
-    ----------
-    angles : array-like of float
-        Radians.
-    weights : array-like of float, optional
-
-    Raises
-    ------
-    ValueError
-        If there is no weight.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from hypervlad.fibres import order_parameter
-    >>> round(order_parameter([0.3, 0.3 + np.pi]), 6), order_parameter([0, np.pi / 2])
-    (1.0, 0.0)
-    """
-    return axial_statistics(angles, weights).order
-
-
-def axial_spread(angles: ArrayLike, weights: ArrayLike | None = None) -> float:
-    """Return the axial circular standard deviation, radians; infinite where S is 0.
-
-    Parameters
-    ----------
-    angles : array-like of float
-        Radians.
-    weights : array-like of float, optional
-
-    Raises
-    ------
-    ValueError
-        If there is no weight.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from hypervlad.fibres import axial_spread
-    >>> axes = np.random.default_rng(0).normal(3.0, 0.2, 100_000)
-    >>> round(axial_spread(axes), 2)
-    0.2
-    """
-    return axial_statistics(angles, weights).spread
 
 
 def axial_difference(one: Any, other: Any) -> Any:
@@ -318,7 +226,6 @@ def _group_sums(
 def _resampled(
     sums: ComplexArray, totals: FloatArray, n_sets: int, rng: np.random.Generator
 ) -> ComplexArray:
-    """Return Z of each resample of the groups, drawn with replacement."""
     n = len(totals)
     drawn = np.empty(n_sets, dtype=np.complex128)
     for number in range(n_sets):
@@ -327,7 +234,7 @@ def _resampled(
     return drawn
 
 
-def _interval(values: FloatArray, tail: float) -> Interval:
+def _interval(values: FloatArray) -> Interval:
     # Infinite spreads cannot be interpolated between.
-    low, high = np.quantile(values, [tail, 1 - tail], method="closest_observation")
+    low, high = np.quantile(values, [_TAIL, 1 - _TAIL], method="closest_observation")
     return Interval(float(low), float(high))

@@ -13,66 +13,37 @@ from hypervlad.fibres.axial import wrapped
 from hypervlad.fibres.tiles import TileGrid
 
 FloatMap = NDArray[np.float32]
-DEFAULT_GRADIENT_SIGMA = 1.0
+_GRADIENT_SIGMA = 1.0  # of the Gaussian that smooths the image before gradients are taken, pixels
 _CROSS_WEIGHTS = (9.0, 32.0, 9.0)
 _TRUNCATE = 3.0  # of a Gaussian, in units of sigma
 _N_BINS = 24
-_CELL = 1.31  # side of a cell over sigma: cells weighted 1, 2, 1 then act as a Gaussian of sigma
+_CELL = 1.31  # side of a cell over sigma
 _PEAK_REACH = 2  # bins on either side of a peak that belong to it
 _N_STRIP_ROWS = 8  # rows of cells whose histograms stay in the processor's cache
 
 
-def image_gradients(contrast: FloatMap, gradient_sigma: float) -> tuple[FloatMap, FloatMap]:
+def image_gradients(contrast: FloatMap) -> tuple[FloatMap, FloatMap]:
     """Return the derivatives of a smoothed image, downwards and to the right.
 
     Central differences, averaged with their neighbours by the weights 9, 32, 9. These resemble
     Scharr's 3, 10, 3 (Jähne, Scharr, Körkel 1999, "Principles of filter design") but are optimised
     for stripes with a period of four pixels or more: directions err by at most 0.12 degrees, with
-    Scharr's weights by 0.31. Differences of slices are several times faster than a correlation.
-
-    Parameters
-    ----------
-    contrast : ndarray of shape (H, W)
-    gradient_sigma : float
-        Of the Gaussian that smooths the image first, pixels.
+    Scharr's weights by 0.31, with Sobel's by 3. Differences of slices are several times faster than
+    a correlation.
     """
-    image = np.pad(gaussian_smooth(contrast, gradient_sigma), 1, mode="edge")
+    image = np.pad(gaussian_smooth(contrast, _GRADIENT_SIGMA), 1, mode="edge")
     return _derivative(image), _derivative(image.T).T
 
 
 def tensor_energy(down: FloatMap, right: FloatMap, sigma: float) -> FloatMap:
-    """Return the sum of the structure tensor's eigenvalues.
-
-    This is the squared length of the gradients, averaged by a Gaussian.
-
-    Parameters
-    ----------
-    down, right : ndarray of shape (H, W)
-        As `image_gradients` returns them.
-    sigma : float
-        Of the Gaussian, pixels.
-    """
+    """Return the sum of the structure tensor's eigenvalues: the averaged squared gradient."""
     return gaussian_smooth(down * down + right * right, sigma)
 
 
 def tensor_axes(down: FloatMap, right: FloatMap, sigma: float) -> tuple[FloatMap, FloatMap]:
-    """Return the direction of the structure tensor, as cosine and sine of twice its angle.
+    """Return cosine and sine of twice the structure tensor's angle, times its eigenvalues' gap.
 
-    The tensor is that of scikit-image's `structure_tensor` except for the gradients. The Sobel
-    gradients used there err by 3 degrees on stripes with a period of four pixels, and by one
-    degree at seven. Border pixels are repeated outwards, so that borders are no edges themselves.
-
-    Parameters
-    ----------
-    down, right : ndarray of shape (H, W)
-        As `image_gradients` returns them.
-    sigma : float
-        Of the Gaussian, pixels.
-
-    Returns
-    -------
-    cosine, sine : ndarray of float32, shape (H, W)
-        Of twice the direction along the fibre (y up), times the difference of the eigenvalues.
+    The tensor is that of scikit-image's `structure_tensor` except for the gradients.
     """
     # The doubled angle of gradients, y up, has the cosine right^2 - down^2 and the sine
     # -2 right down. Fibres run across gradients, which reverses both signs.
@@ -97,9 +68,9 @@ def gaussian_taps(sigma: float) -> NDArray[np.float64]:
     return np.asarray(weights / weights.sum())
 
 
-def derivative_taps(gradient_sigma: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def derivative_taps() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the impulse responses of `image_gradients`, along the derivative and across it."""
-    averaging = gaussian_taps(gradient_sigma)
+    averaging = gaussian_taps(_GRADIENT_SIGMA)
     along = np.convolve(averaging, [0.5, 0, -0.5])
     return along, np.convolve(averaging, np.asarray(_CROSS_WEIGHTS) / sum(_CROSS_WEIGHTS))
 
@@ -114,10 +85,7 @@ def _derivative(padded: FloatMap) -> FloatMap:
 
 
 def _average_rows(image: FloatMap, weights: FloatMap) -> FloatMap:
-    """Average each row with those above and below it.
-
-    Slices are several times faster here than scipy's filters, which are slow along columns.
-    """
+    # Slices are several times faster here than scipy's filters, which are slow along columns.
     n_rows, reach = len(image), len(weights) - 1
     padded = np.pad(image, ((reach, reach), (0, 0)), mode="edge")
     mean: FloatMap = padded[reach : reach + n_rows] * weights[0]
@@ -134,12 +102,8 @@ def histogram_peaks(
 ) -> tuple[FloatMap, FloatMap, FloatMap]:
     """Return the direction of the highest peak, the order and the energy around each pixel.
 
-    Parameters
-    ----------
-    down, right : ndarray of shape (H, W)
-        The gradients.
-    sigma : float
-        Pixels.
+    A window is a cell of about 1.3 sigma with its eight neighbours, weighted 1, 2, 1 in each
+    direction, which makes it as wide as a Gaussian of sigma.
     """
     side = min(max(2, round(_CELL * sigma)), *down.shape)
     grid = TileGrid.over(down.shape, side)
@@ -153,19 +117,9 @@ def direction_histograms(
 ) -> NDArray[np.float64]:
     """Return a histogram of the directions across the gradients of each window.
 
-    Parameters
-    ----------
-    down, right : ndarray of shape (H, W)
-        The gradients.
-    grid : TileGrid
-    n_bins : int
-        The centre of bin k is at k pi / n_bins.
-
-    Returns
-    -------
-    ndarray of shape (n_rows, n_columns, n_bins)
-        Sums of squared lengths. Each is shared between the two nearest bins, so that the mean
-        direction of a peak is finer than a bin.
+    Sums of squared lengths, shape (n_rows, n_columns, n_bins); the centre of bin k is at
+    k pi / n_bins. Each length is shared between the two nearest bins, so that the mean direction of
+    a peak is finer than a bin.
     """
     # Across (right, -down), y up, is (down, right).
     place = np.arctan2(right, down)

@@ -1,4 +1,4 @@
-"""Directions and alignment of one image file: parameters, and the result."""
+"""`AlignmentRecipe`: directions and alignment of image files, with units of length."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class AlignmentResult:
 
 @dataclass(frozen=True)
 class AlignmentRecipe:
-    """Parameters for the directions and the alignment of images, and how to find them.
+    """Parameters with which the directions and the alignment of images are found.
 
     Parameters
     ----------
     method : {"structure_tensor", "lgo"} or AlignmentModel, default="structure_tensor"
-        As for `hypervlad.fibres.aligned_fraction`; the directions of pixels come from the
-        structure tensor unless it is "lgo".
+        As for `aligned_fraction`; the directions of pixels come from the structure tensor unless it
+        is "lgo".
     window, sigma : int, float or str
         In pixels, or with a unit, such as "500nm", which needs a known pixel size.
     tolerance : float, default=0.349
@@ -72,12 +72,11 @@ class AlignmentRecipe:
     pixel_size : float, optional
         nm per pixel, for images whose file does not contain it.
     banner : {"keep", "remove"}, default="keep"
-        What to do with an instrument's information bar below the image.
+        Whether an instrument's information bar below the image is kept or cut off.
     channel : int, optional
         Channel of the image to analyse, counted from 0; the mean of colours if not given.
     page : int, optional
-        Page, section or frame of a file that has several, counted from 0; by default the first,
-        with a warning.
+        Page of a file that has several, counted from 0; by default the first, with a warning.
 
     Raises
     ------
@@ -128,12 +127,12 @@ class AlignmentRecipe:
         ------
         ValueError
             If it cannot be read, is flat or smaller than the window, or if lengths have a unit and
-            its pixel size is unknown. The message begins with the image's path.
+            its pixel size is unknown.
 
         Warns
         -----
         UserWarning
-            If the pixels are not square according to the file: then its pixel size is ignored.
+            If the pixels are not square: then the pixel size is ignored.
         """
         read = read_micrograph(image, banner=self.banner, channel=self.channel, page=self.page)
         pixels = read.pixels if read.pixels.ndim == 2 else read.pixels.mean(axis=2)
@@ -158,7 +157,7 @@ class AlignmentRecipe:
         window = self._window_of(pixels.shape, pixel_size)
         sigma = length_in_pixels(self.sigma, pixel_size)
         orientation, aligned = orientation_and_alignment(
-            pixels, self.method, window, self.tolerance, sigma=sigma, pixel_size=pixel_size
+            pixels, self.method, window, self.tolerance, sigma, pixel_size
         )
         return AlignmentResult(pixels, orientation, aligned, self._statistics_of(orientation))
 

@@ -1,4 +1,4 @@
-"""Images, masks and parameters, checked and normalised."""
+"""Checked images and parameters, and images scaled to a common contrast."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from hypervlad.constraints import Integer, Number, check_value
 from hypervlad.images.errors import ImageReadError
@@ -15,35 +14,18 @@ from hypervlad.images.pixels import as_pixels
 
 FloatMap = NDArray[np.float32]
 BoolMap = NDArray[np.bool_]
-SHARE = Number(at_least=0, at_most=1, meaning="a share")
-PIXELS = Number(above=0, meaning="a number of pixels")
 NANOMETRES = Number(above=0, meaning="a number of nm")
 ANGLE = Number(above=0, at_most=np.pi / 2, meaning="an angle in radians (of degrees np.deg2rad)")
+_PIXELS = Number(above=0, meaning="a number of pixels")
 WINDOW = Integer(at_least=2, meaning="a whole number of pixels")
 _MAX_SAMPLE = 2**18
 
 
-def normalised_contrast(
-    image: Any, where: BoolMap | None = None, name: str | None = None
-) -> FloatMap:
+def normalised_contrast(image: Any, name: str | None = None) -> FloatMap:
     """Return a grey image scaled so that gain and offset no longer matter.
 
     All pixels but the lowest and highest thousandth span 0 to 1. Values beyond -1 and 2 are
-    clipped, so that hot pixels do not compress the others.
-
-    Parameters
-    ----------
-    image : array-like of shape (H, W)
-    where : ndarray of bool, shape (H, W), optional
-        Pixels to analyse; all by default. Each other pixel, whatever its value, is replaced by
-        the nearest of them.
-    name : str, optional
-        Name of the image, with which errors begin.
-
-    Raises
-    ------
-    ImageReadError
-        If it is not one grey image of finite values that differ.
+    clipped, so that hot pixels do not compress the others. Errors begin with `name`.
     """
     at = _prefix(name)
     if isinstance(image, str | os.PathLike):
@@ -51,9 +33,7 @@ def normalised_contrast(
             f"expected an array of pixels, got the path {os.fspath(image)!r}: read it first, with "
             "hypervlad.read_image(path)."
         )
-    pixels = as_pixels(
-        image if where is None else filled_outside(image, where), name or "the image"
-    )
+    pixels = as_pixels(image, name or "the image")
     if pixels.ndim != 2:
         raise ImageReadError(
             f"{at}the image has colours, shape {pixels.shape}; directions need one brightness per "
@@ -74,57 +54,27 @@ def normalised_contrast(
     # largest numbers does not overflow.
     kind = np.float64 if pixels.dtype.itemsize > 2 else np.float32
     halved: NDArray[Any] = pixels * kind(0.5)
-    low, high = _robust_range(subsample(halved, where), low / 2, high / 2)
+    low, high = _robust_range(subsample(halved), low / 2, high / 2)
     halved -= kind(low)
     halved /= kind(high - low)
     return np.clip(halved, -1, 2, out=halved).astype(np.float32, copy=False)
 
 
-def subsample(values: NDArray[Any], where: BoolMap | None = None) -> NDArray[Any]:
+def subsample(values: NDArray[Any]) -> NDArray[Any]:
     """Return about a quarter of a million values on an even grid; all if there are fewer."""
     step = max(1, int(np.sqrt(values.size / _MAX_SAMPLE)))
-    few = values[::step, ::step]
-    return few.ravel() if where is None else few[where[::step, ::step]]
+    return values[::step, ::step].ravel()
 
 
-def filled_outside(image: Any, where: BoolMap) -> NDArray[Any]:
-    """Return an image in which each pixel outside of a mask is the nearest pixel inside."""
-    nearest = distance_transform_edt(~where, return_distances=False, return_indices=True)
-    return np.asarray(np.asarray(image)[tuple(nearest)])
-
-
-def check_mask(mask: Any, shape: tuple[int, ...]) -> BoolMap | None:
-    """Return the pixels to analyse, an array of bool of the image's shape; None for all."""
-    if mask is None:
-        return None
-    where = np.asarray(mask)
-    if where.dtype != bool or where.shape != shape:
-        raise ValueError(
-            f"mask: expected an array of bool of the image's shape {shape}, True where the image "
-            f"is analysed; got {where.dtype} of shape {where.shape}."
-        )
-    if not where.any():
-        raise ValueError("mask: False everywhere, so that no pixel is left to analyse.")
-    return where
-
-
-def check_sigma(
-    sigma: Any, pixel_size: float | None, shape: tuple[int, ...], name: str | None = None
-) -> float:
-    """Return a scale in pixels, from pixels or nm; at most half of the image's shorter side."""
-    check_value("sigma", sigma, [PIXELS if pixel_size is None else NANOMETRES])
-    scale = float(sigma) / (pixel_size or 1)
-    if 2 * scale > min(shape):
-        advice = (
-            "sigma is in pixels unless a pixel size is given"
-            if pixel_size is None
-            else f"with pixel_size={pixel_size:g} nm, sigma is in nm"
-        )
+def check_sigma(sigma: Any, shape: tuple[int, ...], name: str | None = None) -> float:
+    """Return a scale in pixels, at most half of the image's shorter side."""
+    check_value("sigma", sigma, [_PIXELS])
+    if 2 * sigma > min(shape):
         raise ImageReadError(
-            f"{_prefix(name)}sigma={sigma!r}: {scale:g} pixels are more than half of the image of "
-            f"{shape[0]} x {shape[1]}; {advice}: give about a third of a fibre's width."
+            f"{_prefix(name)}sigma={sigma!r}: {sigma:g} pixels are more than half of the image of "
+            f"{shape[0]} x {shape[1]}; sigma is in pixels: give about a third of a fibre's width."
         )
-    return scale
+    return float(sigma)
 
 
 def check_window(window: Any, shape: tuple[int, ...], name: str | None = None) -> int:
@@ -143,12 +93,7 @@ def _prefix(name: str | None) -> str:
 
 
 def _robust_range(values: NDArray[Any], least: float, most: float) -> tuple[float, float]:
-    """Return the range of all values but a thousandth at either end.
-
-    `least` and `most` are returned if nearly all values are equal.
-    """
-    if not values.size:
-        return least, most
+    """Return the range of all but the extreme thousandths; the whole one if those are equal."""
     rank = int(values.size / 1000)
     ordered = np.partition(values, (rank, values.size - 1 - rank))
     low, high = float(ordered[rank]), float(ordered[values.size - 1 - rank])

@@ -22,19 +22,17 @@ class AlignedRegion:
     Attributes
     ----------
     label : int
-        Its number in the label map, from 1; the largest region is 1.
+        Its number in the label map; the largest region is 1.
     area : int
         In pixels.
     n_windows : int
     fibre_area : int
-        Number of its fibre pixels. In an image, these are the pixels at which directions can be
-        measured, with about two sigma beside the wires; they are not a segmentation.
+        Number of its fibre pixels; see `AlignedFraction.fibre_fraction`.
     mean_angle : float
-        Mean direction in radians, at least 0 and below pi, counter-clockwise from the horizontal
-        (``np.rad2deg`` gives degrees); with the weights of the windows' directions.
+        Mean direction, radians in [0, pi), counter-clockwise from the horizontal.
     order : float
-        Order parameter S over the whole region, 0 to 1. It is below that of the windows if the
-        direction changes from one end of the region to the other.
+        Order parameter S over the whole region, 0 to 1: below that of the windows if the direction
+        changes from one end of the region to the other.
     box : (int, int, int, int)
         First row, first column, last row + 1, last column + 1.
     """
@@ -51,23 +49,10 @@ class AlignedRegion:
 def label_windows(
     aligned: NDArray[np.bool_], angle: NDArray[np.float64], tolerance: float
 ) -> NDArray[np.intp]:
-    """Number the regions of aligned windows.
+    """Number the regions of aligned windows from 1, in order of their first windows.
 
     Windows that share a side belong to one region if they are aligned and their directions differ
     by at most the tolerance. A region may thus turn slowly through any angle.
-
-    Parameters
-    ----------
-    aligned : ndarray of bool, shape (n_rows, n_columns)
-    angle : ndarray of float, shape (n_rows, n_columns)
-        Radians.
-    tolerance : float
-        Radians.
-
-    Returns
-    -------
-    ndarray of int, shape (n_rows, n_columns)
-        0 where a window is not aligned, else from 1 in the order of the regions' first windows.
     """
     number = np.arange(aligned.size).reshape(aligned.shape)
     pairs = []
@@ -96,14 +81,8 @@ def regions_of(
 ) -> tuple[NDArray[np.intp], tuple[AlignedRegion, ...]]:
     """Return labels in order of area, the largest first, and the regions.
 
-    Parameters
-    ----------
-    labels : ndarray of int, shape (n_rows, n_columns)
-    sums, totals : ndarray of shape (n_rows, n_columns)
-        Of w exp(2 i theta) and of w over each window.
-    fibre : ndarray of shape (n_rows, n_columns)
-        Number of fibre pixels in each window.
-    grid : TileGrid
+    `sums` and `totals` are those of w exp(2 i theta) and of w over each window, `fibre` its number
+    of fibre pixels.
     """
     n = int(labels.max(initial=0))
     own = labels.ravel()

@@ -16,14 +16,8 @@ IntArray = NDArray[np.intp]
 class TileGrid:
     """Windows that cover each pixel of an image once.
 
-    The number of windows is chosen so that their sides come closest to the requested one. Sides
-    differ by at most one pixel and lie between three quarters and one and a half of the requested
-    side; they equal it where the image is a multiple of it.
-
-    Attributes
-    ----------
-    rows, columns : ndarray of int, shape (n_rows + 1,) and (n_columns + 1,)
-        Edges: window (i, j) is ``image[rows[i]:rows[i + 1], columns[j]:columns[j + 1]]``.
+    Window (i, j) is ``image[rows[i]:rows[i + 1], columns[j]:columns[j + 1]]``. Sides differ by at
+    most one pixel and come as close to the requested one as their number allows.
     """
 
     rows: IntArray

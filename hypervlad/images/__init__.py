@@ -1,7 +1,4 @@
-"""Reading micrographs of any format: images, masks, pixel sizes and digests.
-
-Errors are `ImageReadError`. Options are a `ReadOptions`, which saved models contain.
-"""
+"""Reading micrographs of any format: images, masks, pixel sizes and digests."""
 
 from hypervlad.images.banner import find_banner
 from hypervlad.images.errors import (
@@ -14,10 +11,10 @@ from hypervlad.images.errors import (
 )
 from hypervlad.images.files import IMAGE_SUFFIXES, find_images
 from hypervlad.images.masks import find_masks, read_mask
+from hypervlad.images.micrograph import Micrograph
 from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.images.reading import (
-    Micrograph,
     check_image_list,
     read_image,
     read_micrograph,

@@ -1,9 +1,4 @@
-"""Detection of the instrument's information bar (banner) below an image by its appearance.
-
-A banner is a band at the bottom edge: one flat grey level over the full width, with text of strong
-contrast on it, and a straight upper edge. All of these are required together, because cutting off a
-part of a real image is worse than leaving a banner: uncertain bands are kept.
-"""
+"""Detection of the instrument's information bar (banner) below an image by its appearance."""
 
 from __future__ import annotations
 
@@ -35,6 +30,9 @@ _N_ABOVE = 4
 def find_banner(pixels: NDArray[Any]) -> int:
     """Return the height in rows of the information bar at the bottom of an image; 0 if none.
 
+    A bar is a band of one flat grey level over the full width, with text of strong contrast and a
+    straight upper edge. Uncertain bands, such as a dark lower edge, are kept.
+
     Parameters
     ----------
     pixels : ndarray of shape (H, W) or (H, W, 3)
@@ -43,13 +41,6 @@ def find_banner(pixels: NDArray[Any]) -> int:
     Returns
     -------
     n_rows : int
-
-    Notes
-    -----
-    The detection is cautious: a scale bar inside the image, a dark lower edge or a caption without
-    a straight upper edge is not a banner. A black banner below an image that is mostly black at its
-    lower edge is not found either. In 1,077 published micrographs and surface images that were
-    inspected by eye, seven bands were found, all of them banners.
 
     Examples
     --------

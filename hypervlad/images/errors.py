@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -11,9 +12,13 @@ from hypervlad.wording import counted, name_some, verb
 class ImageReadError(ValueError):
     """An image or a list of images that cannot be read as requested.
 
-    The message starts with the file (or with ``image 3 of the list``), says what was found and what
-    was expected, and ends with what to do.
+    The message starts with the file (or with ``image 3 of the list``), and ends with what to do.
     """
+
+
+def broken_link(path: str | os.PathLike[str], name: str) -> ImageReadError:
+    """Return the error for a link whose target does not exist."""
+    return ImageReadError(f"{name}: a link to {os.readlink(path)}, which is not there")
 
 
 class SkippedImage(NamedTuple):
@@ -91,7 +96,6 @@ class SkippedImagesWarning(UserWarning):
 
     @classmethod
     def about(cls, skipped: Sequence[SkippedImage], n_images: int) -> SkippedImagesWarning:
-        """Return the warning for `skipped` out of `n_images` images."""
         head = f"{len(skipped)} of {counted(n_images, 'image')} could not be read and were skipped:"
         return cls(f"{head}\n{list_reasons(skipped)}", skipped)
 
@@ -99,9 +103,8 @@ class SkippedImagesWarning(UserWarning):
 class PartlyReadWarning(UserWarning):
     """Files of several pages, sections or frames in a folder, of which only the first was read.
 
-    Each folder has one message, and another for GIF, PNG and WebP, of which only the first frame
-    can be read; Python's default filter shows each once in each process. An explicit ``page`` in
-    the reading options, 0 too, chooses a page and ends the warning.
+    Python's default filter shows it once for each folder. An explicit ``page`` in the reading
+    options, 0 too, chooses a page and ends the warning.
     """
 
 
@@ -122,7 +125,6 @@ class UnknownPixelSizeWarning(UserWarning):
 
     @classmethod
     def about(cls, names: Sequence[str], n_images: int) -> UnknownPixelSizeWarning:
-        """Return the warning for the images `names` out of `n_images`."""
         shown = ", ".join(names[: cls.N_SHOWN])
         more = len(names) - cls.N_SHOWN
         return cls(
@@ -140,7 +142,6 @@ class TrainingImagesWarning(UserWarning):
 
     @classmethod
     def about(cls, n_known: int, n_images: int) -> TrainingImagesWarning:
-        """Return the warning for `n_known` of `n_images` images."""
         known = training_images_text(n_known, n_images)
         return cls(f"{known}, so the result is too good for new images")
 

@@ -1,4 +1,4 @@
-"""Image files and lists of images: finding, checking, and encoding small JPEGs."""
+"""Finding image files by paths, folders and patterns; names of files; small JPEGs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hypervlad.images.errors import ImageReadError
+from hypervlad.images.errors import ImageReadError, broken_link
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some
 
@@ -71,19 +71,18 @@ def find_images(
         Each is a file (with any name), a folder (searched recursively) or a glob pattern of files
         and folders, in which ``**`` matches sub-folders.
     include, exclude : str or sequence of str
-        Glob patterns such as ``"*.tif"`` or ``"2024/*"``. In a folder, only files that match one of
-        `include` (if given) and none of `exclude` are found. A pattern with a slash is compared
-        with the path relative to the folder, and its ``*`` also matches sub-folders; a pattern
-        without is compared with the file name. Case is ignored.
+        Glob patterns: in a folder, only files that match one of `include` (if given) and none of
+        `exclude` are found. A pattern with a slash, such as ``"2024/*"``, is compared with the path
+        relative to the folder, and its ``*`` also matches sub-folders; others, such as ``"*.tif"``,
+        are compared with the file name. Case is ignored.
 
     Returns
     -------
     files : list of Path
         Sorted, without duplicates. In folders and by patterns only files with a suffix of
         ``hypervlad.images.IMAGE_SUFFIXES`` are found, without masks (``*_mask.*``), hidden files
-        and folders, and folders of the system such as ``@eaDir`` or ``lost+found``. Links to
-        folders are followed. A folder that can be reached in several ways is searched once, where
-        possible not through a link.
+        and folders, and folders of the system such as ``@eaDir``. Links to folders are followed; a
+        folder that can be reached in several ways is searched once.
 
     Raises
     ------
@@ -93,8 +92,8 @@ def find_images(
     Warns
     -----
     UserWarning
-        If sub-folders cannot be read, which leaves out their images. If links are left out, because
-        they lead to a folder that is searched anyway or contains this one, or to nothing.
+        If sub-folders cannot be read, or links are left out, because they lead to a folder that is
+        searched anyway or contains this one, or to nothing.
 
     Examples
     --------
@@ -145,7 +144,7 @@ def _find_one(path: object, include: Sequence[str], exclude: Sequence[str]) -> l
         found = (Path(file) for search in searches for file in search.files)
         files = _without_links_first(filter(_is_image_name, found))
     elif os.path.islink(text):
-        raise ImageReadError(f"{text}: a link to {os.readlink(text)}, which is not there")
+        raise broken_link(text, text)
     else:
         raise ImageReadError(f"{text}: no such file or folder; check the path for typing errors")
     if not files:
@@ -157,10 +156,7 @@ def _find_one(path: object, include: Sequence[str], exclude: Sequence[str]) -> l
 
 
 def list_matches(pattern: str) -> list[str]:
-    """Return the files that match a glob pattern, as `find_images` searches them, unsorted.
-
-    Raises no warning of what is left out.
-    """
+    """Return the files that match a glob pattern, unsorted; warn of nothing that is left out."""
     return [file for search in _searches_of(pattern) for file in search.files]
 
 
@@ -200,18 +196,9 @@ def ignored_files(
 ) -> Counter[str]:
     """Count the files in folders, and of patterns, that `find_images` does not find, by kind.
 
-    Parameters
-    ----------
-    paths : iterable of paths
-        As for `find_images`; a file that is given by its name is not ignored.
-    used : iterable of paths
-        Files that are no images and not ignored, such as a table of groups.
-
-    Returns
-    -------
-    Counter
-        Numbers of files by suffix in lower case, ``"without a suffix"``, ``"masks"``, ``"hidden"``
-        or ``"in folders of the system"``. What is in other hidden folders is not counted.
+    Kinds are suffixes in lower case, ``"without a suffix"``, ``"masks"``, ``"hidden"`` and ``"in
+    folders of the system"``; what is in other hidden folders is not counted. `used` are files that
+    are no images and not ignored, such as a table of groups.
 
     Examples
     --------
@@ -260,13 +247,7 @@ def is_left_out(name: str) -> bool:
 
 
 def list_files(folder: str | os.PathLike[str]) -> list[str]:
-    """Return all files of a folder and its sub-folders, as `find_images` searches them.
-
-    Warns
-    -----
-    UserWarning
-        As `find_images`.
-    """
+    """Return all files of a folder and its sub-folders, searched as by `find_images`."""
     search = _Search.of(os.fspath(folder))
     search.warn()
     return search.files
@@ -274,33 +255,21 @@ def list_files(folder: str | os.PathLike[str]) -> list[str]:
 
 @dataclass
 class _Search:
-    """What a folder and its sub-folders contain.
-
-    Attributes
-    ----------
-    root : str
-        The folder.
-    pattern : tuple of str
-        Parts of a pattern from ``**`` on, which files below the folder match, or folders that
-        contain them; if empty, all do.
-    files : list of str
-        In no hidden folder and no folder of the system.
-    of_system : list of str
-        Folders of the system, and files in them.
-    denied : list of OSError
-        Of folders that cannot be read.
-    repeated : list of str
-        Links to folders that were searched before, or that contain this one.
-    broken : list of str
-        Links to nothing, other than those named like an image, which fails when it is read.
-    """
+    """What a folder and its sub-folders contain."""
 
     root: str = "."
+    # Parts of a pattern from "**" on, which files below the folder match, or folders that contain
+    # them; if empty, all do.
     pattern: tuple[str, ...] = ()
+    # In no hidden folder and no folder of the system.
     files: list[str] = field(default_factory=list)
+    # Folders of the system, and files in them.
     of_system: list[str] = field(default_factory=list)
+    # Of folders that cannot be read.
     denied: list[OSError] = field(default_factory=list)
+    # Links to folders that were searched before, or that contain this one.
     repeated: list[str] = field(default_factory=list)
+    # Links to nothing, other than those named like an image, which fails when it is read.
     broken: list[str] = field(default_factory=list)
 
     @classmethod
@@ -439,10 +408,7 @@ def composed(name: str) -> str:
 
 
 def find_as_named(folder: str | os.PathLike[str], path: str) -> Path | None:
-    """Return the file or folder that a relative path means, in whichever Unicode form it is stored.
-
-    None if there is none.
-    """
+    """Return the file or folder of a relative path, in either Unicode form; None without one."""
     found = os.fspath(folder)
     for part in PurePosixPath(path).parts:
         forms = dict.fromkeys((part, composed(part), unicodedata.normalize("NFD", part)))
@@ -459,25 +425,9 @@ def path_parts(path: str) -> tuple[str, ...]:
 
 
 def encode_jpeg(pixels: NDArray[np.floating[Any]], side: int, quality: int) -> bytes:
-    """Encode an image as JPEG.
+    """Encode an image in [0, 1] as JPEG, at most `side` pixels long.
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (H, W) or (H, W, 3)
-        In [0, 1].
-    side : int
-        Largest length of the longer side, in pixels; a smaller image is not resized.
-    quality : int
-        From 1 to 95. Below 90, files are kept small at the cost of colour resolution and time.
-
-    Returns
-    -------
-    bytes
-
-    Examples
-    --------
-    >>> encode_jpeg(np.zeros((600, 1000)), side=100, quality=72)[:2]
-    b'\\xff\\xd8'
+    A quality below 90 keeps files small at the cost of colour resolution and time.
     """
     image = Image.fromarray(np.round(255.0 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8))
     if max(image.size) > side:

@@ -1,11 +1,4 @@
-"""File formats: recognition by the first bytes, and the decoder of PNG, JPEG and similar formats.
-
-These are decoded by Pillow, and by imagecodecs where Pillow would keep 8 of 16 bits. Pillow's
-plugins are called by name instead of through ``Image.open``: an untrusted file can reach only the
-formats listed here, and a size limit set per call replaces the process-wide
-``Image.MAX_IMAGE_PIXELS`` and its warning. Only frames that exceed the screen of a GIF and, from
-Pillow 13 on, WebP are still subject to it, as Pillow checks them when it opens a file.
-"""
+"""File formats: recognition by the first bytes, and the decoder of PNG, JPEG and the like."""
 
 from __future__ import annotations
 
@@ -26,7 +19,7 @@ from PIL import Image, ImageFile
 
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.metadata import Sides, square_pixel_size
-from hypervlad.images.options import MAX_PIXELS, NeededSize
+from hypervlad.images.options import MAX_PIXELS
 from hypervlad.images.pixels import check_size
 
 N_HEAD = 512  # bytes by which the format is recognised: the MRC mark is at byte 208
@@ -63,20 +56,9 @@ _NOT_IMAGES: tuple[tuple[bytes, str], ...] = (
 
 
 def file_kind(head: bytes, suffix: str = "") -> str | None:
-    """Return the kind of image file that starts with `head`; None if it cannot be read.
+    """Return the kind of image file that starts with these `N_HEAD` bytes; None if it is none.
 
-    Parameters
-    ----------
-    head : bytes
-        The first `N_HEAD` bytes of the file, or the whole file.
-    suffix : str
-        The file's suffix in lower case. It is used only where the content is ambiguous (MRC files
-        from before 2000 have no mark).
-
-    Returns
-    -------
-    kind : str or None
-        "PNG", "JPEG", "GIF", "BMP", "WEBP", "JPEG2000", "PNM", "TIFF", "DM", "MRC" or "SER".
+    The suffix, in lower case, matters only for MRC files from before 2000, which have no mark.
 
     Examples
     --------
@@ -118,25 +100,12 @@ def describe_non_image(head: bytes) -> str:
 
 @dataclass
 class DecodedImage:
-    """A decoded image before scaling.
-
-    Attributes
-    ----------
-    pixels : ndarray
-        Values as stored.
-    pixel_size : float or None
-        Nanometres per pixel.
-    scan_rows : int or None
-        Height of the scanned image without the banner, by the metadata; None if unknown.
-    metadata : dict
-        Values that JSON can store. ``"pixel_sides_nm"`` is the width and height of pixels that are
-        not square.
-    """
+    """A decoded image before scaling."""
 
     pixels: NDArray[Any]
-    pixel_size: float | None = None
-    scan_rows: int | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    pixel_size: float | None = None  # nm
+    scan_rows: int | None = None  # height without the banner, by the metadata
+    metadata: dict[str, Any] = field(default_factory=dict)  # as in `Micrograph`
 
     def set_pixel_sides(self, sides: Sides) -> None:
         """Set the pixel size from the width and height of a pixel in the file, nm."""
@@ -162,6 +131,9 @@ def json_value(value: Any) -> Any:
     return str(value)
 
 
+# Called by name instead of through ``Image.open``: an untrusted file can reach only these formats,
+# and a size limit set per call replaces the process-wide ``Image.MAX_IMAGE_PIXELS``. (Only frames
+# that exceed the screen of a GIF and, from Pillow 13 on, WebP are still subject to it.)
 _PLUGINS = {
     "PNG": ("PngImagePlugin", "PngImageFile"),
     "JPEG": ("JpegImagePlugin", "JpegImageFile"),
@@ -174,48 +146,21 @@ _PLUGINS = {
 RASTER_KINDS = frozenset(_PLUGINS)
 
 
-def decode_raster(
-    file: BinaryIO,
-    kind: str,
-    name: str,
-    max_pixels: int | None,
-    needed: NeededSize | None = None,
-) -> DecodedImage:
-    """Decode the first frame of an open PNG, JPEG, BMP, GIF, WebP, JPEG 2000 or PGM/PPM file.
+def decode_raster(file: BinaryIO, kind: str, name: str, max_pixels: int | None) -> DecodedImage:
+    """Decode the first frame of an open file of one of `RASTER_KINDS`, as stored.
 
-    Parameters
-    ----------
-    file : binary file
-    kind : str
-        One of `RASTER_KINDS`.
-    name : str
-        Name of the image in errors.
-    max_pixels : int or None
-        Compared with the header before decoding.
-    needed : callable, optional
-        A JPEG is decoded at the smallest scale of 1, 1/2, 1/4 and 1/8 that is at least as large.
-
-    Returns
-    -------
-    decoded : DecodedImage
-        Bool, uint8, uint16, int32 or float32. The EXIF orientation of cameras is not applied:
-        pixels are returned as stored.
+    By Pillow, and by imagecodecs where Pillow would keep 8 of 16 bits. The size in the header is
+    compared with `max_pixels` before decoding.
     """
     module, plugin = _PLUGINS[kind]
     open_plugin = getattr(importlib.import_module(f"PIL.{module}"), plugin)
     with strict_decoding(), open_plugin(file) as image:
         mode, n_channels = image.mode, len(image.getbands())
-        size = image.height, image.width
-        check_size(*size, name, max_pixels, n_channels, _value_bytes(image))
-        if kind == "JPEG" and needed is not None:
-            image.draft(None, needed(size)[::-1])
+        check_size(image.height, image.width, name, max_pixels, n_channels, _value_bytes(image))
         is_deep = _is_changed_by_pillow(image, file, name, max_pixels)
         n_frames = getattr(image, "n_frames", 1)
         pixels = _deep_pixels(file, kind) if is_deep else image_pixels(image)
-    metadata: dict[str, Any] = {"format": kind, "mode": mode, "n_pages": n_frames}
-    if pixels.shape[:2] != size:
-        metadata["reduced_from"] = list(size)
-    return DecodedImage(pixels, metadata=metadata)
+    return DecodedImage(pixels, metadata={"format": kind, "mode": mode, "n_pages": n_frames})
 
 
 def _value_bytes(image: ImageFile.ImageFile) -> int:
@@ -230,23 +175,14 @@ _MODE_BYTES = {"I": 4, "F": 4, "I;16": 2, "I;16B": 2}
 def _is_changed_by_pillow(
     image: ImageFile.ImageFile, file: BinaryIO, name: str, max_pixels: int | None
 ) -> bool:
-    """Return whether Pillow would cut the image's values to 8 bits, or stretch them to 16.
-
-    What Pillow has parsed decides where it parses all of the header. Of JPEG 2000 it reads a box
-    around the image, which may contradict the image itself.
-
-    Raises
-    ------
-    ImageReadError
-        For a PPM file that neither Pillow nor imagecodecs reads correctly, or in good time; and
-        for a JPEG 2000 image that has no size or exceeds the limit.
-    """
+    """Return whether Pillow would cut the image's values to 8 bits; refuse what it misreads."""
     if image.format == "PNG":
         return image.mode not in _MODE_BYTES and _value_bytes(image) > 1
     if image.format == "PPM":
         _check_pnm(image, file, name)
     if image.format != "JPEG2000":
         return False
+    # Pillow reads a box around the image, which may contradict the image itself.
     size = encoded_size(file)
     if size is None:
         raise ImageReadError(
@@ -300,10 +236,7 @@ class EncodedSize(NamedTuple):
 def encoded_size(file: BinaryIO) -> EncodedSize | None:
     """Return the size in the header of a PNG, JPEG or JPEG 2000 image; None if there is none.
 
-    Parameters
-    ----------
-    file : binary file
-        Its position is kept.
+    The position in the file is kept.
 
     Examples
     --------

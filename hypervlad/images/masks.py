@@ -17,8 +17,9 @@ from hypervlad.images.banner import MAX_SHARE
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, list_files
 from hypervlad.images.formats import is_partly_transparent
+from hypervlad.images.micrograph import read_stored
 from hypervlad.images.options import ReadOptions, make_options
-from hypervlad.images.reading import image_name, read_stored
+from hypervlad.images.reading import image_name
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, percent
 
@@ -35,14 +36,14 @@ def read_mask(
     Parameters
     ----------
     source : path or array
-        An image file of two colours, black (defect-free) and one other, usually white (defective).
-        Grey edges from resizing or JPEG are thresholded at half of the brightest value. Or an array
-        (H, W) of True and False, or of 0 and one positive number.
+        An image file of two colours, black (defect-free) and one other (defective); grey edges are
+        thresholded at half of the brightest value. Or an array (H, W) of True and False, or of 0
+        and one positive number.
     shape : (int, int), optional
         Height and width of the mask's image.
     banner_rows : int or None, default=0
-        Rows that were cut off below the image. They are also cut off a mask of the whole frame.
-        With None, additional rows of the mask are cut off, if a banner can be that high.
+        Rows that were cut off below the image: a mask of the whole frame loses them, too. With
+        None, additional rows of the mask are cut off, if a banner can be that high.
 
     Returns
     -------
@@ -86,10 +87,7 @@ def read_mask(
 def warn_if_inverted(shares: Sequence[float]) -> None:
     """Warn if most images with defects have more defective than defect-free area.
 
-    Parameters
-    ----------
-    shares : sequence of float
-        Defective share of the area of each image with defects.
+    `shares` are the defective shares of the area of each image with defects.
     """
     if len(shares) and float(np.median(shares)) > 0.5:
         warn_user(
@@ -116,10 +114,9 @@ def find_masks(
     ----------
     images : sequence of n paths
     folder : path
-        Folder of masks, each named like its image (with or without its suffix, as in
-        ``NAME.tif.png``), or ``NAME_mask``, ``NAME_gt`` or ``NAME_label``, with any suffix of an
-        image file. A mask may be in ``folder`` itself or in sub-folders named like the innermost
-        ones of its image: ``ground_truth/crack/000_mask.png`` is the mask of
+        Folder of masks, each named like its image (``NAME.png``, ``NAME.tif.png``), or
+        ``NAME_mask``, ``NAME_gt`` or ``NAME_label``, in the folder itself or in sub-folders named
+        like the innermost ones of its image: ``ground_truth/crack/000_mask.png`` is the mask of
         ``test/crack/000.png``.
     root : path, optional
         Folder that contains the images: names of folders above it are not compared.
@@ -186,8 +183,8 @@ def _mask_of(image: Path, by_name: Mapping[str, list[Path]], n_above: int) -> Pa
 def _is_of_another_kind(of_image: Path, of_mask: Path) -> bool:
     """Return whether the masks of a folder are of other images, in a folder of its name.
 
-    In benchmarks, images of each kind have the same numbers: ``ground_truth/crack/000_mask.png``
-    is not the mask of ``test/pit/000.png``, nor of ``test/good/000.png``, beside ``test/crack``.
+    ``ground_truth/crack/000_mask.png`` is not the mask of ``test/pit/000.png``, beside
+    ``test/crack``.
     """
     is_of_it = composed(of_image.name) == composed(of_mask.name)
     beside = of_mask.parent.resolve() == of_image.parent.resolve()
@@ -197,11 +194,7 @@ def _is_of_another_kind(of_image: Path, of_mask: Path) -> bool:
 
 
 def _once(images: Sequence[Path], masks: Sequence[Path | None]) -> list[Path | None]:
-    """Give each mask to one image: of several, to that of its own name or in a folder of its name.
-
-    As in benchmarks: ``ground_truth/crack/000_mask.png`` is the mask of ``test/crack/000.png`` and
-    not of ``test/good/000.png``, also if the folder given is ``ground_truth/crack``.
-    """
+    """Give each mask to one image: of several, to that of its name or in a folder of its name."""
     owners: dict[Path, list[int]] = defaultdict(list)
     for number, mask in enumerate(masks):
         if mask is not None:
@@ -223,23 +216,9 @@ def _once(images: Sequence[Path], masks: Sequence[Path | None]) -> list[Path | N
 
 
 def as_mask(mask: Any, name: str) -> NDArray[np.bool_]:
-    """Return an array as a mask, which may share memory with it.
+    """Return an array (H, W) of True and False, or 0 and one positive number, as a mask of bool.
 
-    Parameters
-    ----------
-    mask : array-like of shape (H, W)
-        True and False, or 0 and one positive number.
-    name : str
-        Name of the mask in errors.
-
-    Returns
-    -------
-    mask : ndarray of bool, shape (H, W)
-
-    Raises
-    ------
-    ValueError
-        If it is not two-dimensional, is empty, or has values other than 0 and one positive number.
+    It may share memory with the array.
     """
     array = np.asarray(mask)
     if array.ndim != 2 or not array.size:

@@ -1,7 +1,4 @@
-"""Pixel size and scanned height from the metadata of microscopes; lengths with units.
-
-Pure functions of parsed metadata. All lengths are in nanometres.
-"""
+"""Pixel size, in nm, and scanned height from the metadata of microscopes; lengths with units."""
 
 from __future__ import annotations
 
@@ -34,14 +31,7 @@ _NM_PER_UNIT = {
 
 
 def length_in_nm(value: Any, unit: Any) -> float | None:
-    """Return a length in nanometres; None if the number or the unit is invalid.
-
-    Parameters
-    ----------
-    value : number or str
-    unit : str
-        In any usual spelling: "nm", "µm", "um", "micron", "Å", ImageJ's escaped ``\\u00B5m``;
-        reciprocal and unknown units give None.
+    """Return a length in nanometres; None if the number or the unit, in any spelling, is invalid.
 
     Examples
     --------
@@ -70,10 +60,7 @@ def _unit_key(unit: str) -> str:
 def square_pixel_size(sides: Sides) -> float | None:
     """Return the size of a square pixel; None if its sides differ by more than 1 %.
 
-    Parameters
-    ----------
-    sides : (float or None, float or None)
-        Width and height, nm. If one of them is unknown, the pixel is assumed to be square.
+    If one of the sides is unknown, the pixel is assumed to be square.
 
     Examples
     --------
@@ -95,20 +82,8 @@ def fei_pixel_sides(fei: Mapping[str, Any]) -> Sides:
 def fei_scan_rows(fei: Mapping[str, Any], n_rows: int) -> int | None:
     """Return how many rows of an FEI/Thermo TIFF of `n_rows` rows belong to the image.
 
-    By ResolutionY, DatabarHeight, or field of view over pixel height, whichever comes first.
-    Impossible values (no rows, or more than the file has) are ignored.
-
-    Parameters
-    ----------
-    fei : mapping of str to mapping
-        Sections of tag 34682 (or 34680).
-    n_rows : int
-        Height of the stored image.
-
-    Returns
-    -------
-    rows : int or None
-        None if the metadata do not contain it.
+    By ResolutionY, DatabarHeight, or field of view over pixel height, whichever comes first; None
+    if the metadata do not contain any.
     """
     bar = _as_float(_fei_value(fei, "DatabarHeight"))
     field = _as_float(_fei_value(fei, "VerFieldsize"))
@@ -198,27 +173,12 @@ _PIXELS = ("", "px", "pixel", "pixels")
 
 
 def length_in_pixels(length: str | float, pixel_size: float | None = None) -> float:
-    """Return a length in pixels.
+    """Return a length in pixels, from a number of pixels or a number with a unit.
 
-    Parameters
-    ----------
-    length : str or float
-        A number of pixels, or a number with a unit: "32", "32 px", "500nm", "0.5 µm".
-    pixel_size : float, optional
-        nm per pixel, needed for lengths with a unit.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If it is not a length above 0, or has a unit while the pixel size is unknown.
+    Raises ValueError if it is not a length above 0, or has a unit while the pixel size is unknown.
 
     Examples
     --------
-    >>> from hypervlad.images.metadata import length_in_pixels
     >>> length_in_pixels("32"), length_in_pixels("0.5 um", pixel_size=2.5)
     (32.0, 200.0)
     """
@@ -236,16 +196,10 @@ def length_in_pixels(length: str | float, pixel_size: float | None = None) -> fl
 
 
 def parse_length(length: str | float) -> tuple[float, str]:
-    """Split a length into number and unit, which is "" for pixels.
-
-    Raises
-    ------
-    ValueError
-        If it is not a length above 0, or its unit is unknown.
+    """Split a length into number and unit, which is "" for pixels; ValueError if it is not one.
 
     Examples
     --------
-    >>> from hypervlad.images.metadata import parse_length
     >>> parse_length("500nm")
     (500.0, 'nm')
     """

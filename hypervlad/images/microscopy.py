@@ -1,8 +1,4 @@
-"""DM3, DM4, MRC and SER files: one image of a file, with its pixel size.
-
-DM files are parsed by ncempy and MRC files by mrcfile, of the ``formats`` extra. What a header
-claims is compared with the limits before any pixel is read.
-"""
+"""DM3, DM4, MRC and SER files: one image of a file, with its pixel size."""
 
 from __future__ import annotations
 
@@ -50,30 +46,10 @@ _DM_TYPES = {
 def decode_microscopy(
     path: Path, kind: str, page: int, name: str, max_pixels: int | None
 ) -> DecodedImage:
-    """Decode one image of a DM3, DM4, MRC or SER file, with its pixel size.
+    """Decode one image of a file of kind "DM", "MRC" or "SER", with its pixel size.
 
-    Parameters
-    ----------
-    path : Path
-        An existing, readable file.
-    kind : {"DM", "MRC", "SER"}
-    page : int
-        Section of an MRC volume, frame of a SER series, or image of a DM file; counted from 0. The
-        pages of a DM file are the slices of all its images in order, without a thumbnail.
-    name : str
-        Name of the image in errors.
-    max_pixels : int or None
-        Compared with the header before decoding.
-
-    Returns
-    -------
-    decoded : DecodedImage
-        MRC rows are in the order of the file, by that format's convention from the bottom up.
-
-    Raises
-    ------
-    ImageReadError
-        Also if the ``formats`` extra is not installed.
+    The pages of a DM file are the slices of all its images in order, without a thumbnail. MRC rows
+    are in the order of the file, by that format's convention from the bottom up.
     """
     decoders = {"DM": _decode_dm, "MRC": _decode_mrc, "SER": _decode_ser}
     return decoders[kind](path, page, name, max_pixels)

@@ -7,18 +7,15 @@ import difflib
 import math
 import numbers
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 from hypervlad.images.errors import ImageReadError
 
 SCALINGS = ("auto", "dtype", "percentile", "minmax")
 BANNERS = ("keep", "remove")
 MAX_PIXELS = 400_000_000
-
-#: From the height and width of an image to those that are needed of it.
-NeededSize: TypeAlias = Callable[[tuple[int, int]], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -28,13 +25,12 @@ class ReadOptions:
     Parameters
     ----------
     page : int or None, default None
-        Page of a multi-page TIFF, section of an MRC volume, or frame of a SER, DM3 or DM4 stack,
-        counted from 0. (Page 1 of JEOL's two-page TIFFs is a thumbnail or a copy.) Other formats
-        have page 0 only. None reads the first, with a `PartlyReadWarning` if there are more.
+        Page of a TIFF, section of an MRC volume, or frame of a SER, DM3 or DM4 stack, counted from
+        0. Other formats have page 0 only. None reads the first, with a `PartlyReadWarning` if there
+        are more.
     channel : int or None, default None
-        One channel of the image as grey, counted from 0: a sample as stored of a TIFF page, or a
-        channel of a colour image. None reads grey and RGB images; a TIFF page of other samples is
-        refused.
+        One channel of the image as grey, counted from 0. None reads grey and RGB images; a TIFF
+        page of other samples is refused.
     scaling : {"auto", "dtype", "percentile", "minmax"} or (low, high), default "auto"
         How pixel values are mapped to [0, 1]:
 
@@ -45,27 +41,18 @@ class ReadOptions:
         - ``"percentile"``: the two ``percentiles`` are mapped to 0 and 1, values beyond them
           clipped;
         - ``"minmax"``: the smallest and the largest value are mapped to 0 and 1;
-        - ``(low, high)``: these two values are mapped to 0 and 1, values beyond them clipped. Use
-          this for images from one detector whose absolute grey level is meaningful.
+        - ``(low, high)``: these two values are mapped to 0 and 1, values beyond them clipped.
 
-        All three channels of a colour image are scaled by the same limits, which keeps hues.
+        All channels of a colour image are scaled by the same limits.
     percentiles : (float, float), default (0.1, 99.9)
         Lower and upper percentile, 0 <= lower < upper <= 100.
     banner : {"keep", "remove"}, default "keep"
         ``"remove"`` cuts off the instrument's information bar below the image: as given by the
         file's metadata (FEI/Thermo), or else as found by `find_banner`.
     max_pixels : int or None, default 400,000,000
-        Largest image that is decoded, in grey pixels of up to 32 bits, as a protection against
-        damaged or malicious files: an RGB pixel counts as three of them, a 64-bit value as two.
-        Stored values and result thus take 4 bytes x ``max_pixels`` each at most. None for no limit.
-        A loaded model has the limit given to :func:`hypervlad.load`, not the one of its training.
-    reduced : bool, default False
-        Where images are resized to a fixed size (`image_size`) for a network, decode JPEGs at 1/2,
-        1/4 or 1/8 of their size, or pyramid TIFFs at one of their levels: the smallest that is
-        still at least as large. It saves a few milliseconds per image of 1,024 pixels and changes
-        pixels a little; an image's digest, shape and pixel size are then those of what was decoded.
-        Not with ``banner="remove"`` or an encoder's `pixel_size`; without effect on other files,
-        and where images keep their own size.
+        Largest image that is decoded, in grey pixels of up to 32 bits: an RGB pixel counts as three
+        of them, a 64-bit value as two. None for no limit. A loaded model has the limit given to
+        :func:`hypervlad.load`, not the one of its training.
 
     Raises
     ------
@@ -85,7 +72,6 @@ class ReadOptions:
     percentiles: tuple[float, float] = (0.1, 99.9)
     banner: str = "keep"
     max_pixels: int | None = MAX_PIXELS
-    reduced: bool = False
 
     def __post_init__(self) -> None:
         # Normalised here, so that options that were stored as JSON (tuples as lists) compare equal.
@@ -98,13 +84,6 @@ class ReadOptions:
         is_text = isinstance(self.banner, str)
         if not (is_text and self.banner in BANNERS):
             raise ImageReadError(f"banner={self.banner!r}: expected one of {_quoted(BANNERS)}")
-        if not isinstance(self.reduced, bool):
-            raise ImageReadError(f"reduced={_shown(self.reduced)}: expected True or False")
-        if self.reduced and self.banner == "remove":
-            raise ImageReadError(
-                "reduced=True decodes smaller copies, in which information bars are not found: "
-                'leave it out, or keep the bars with banner="keep"'
-            )
 
 
 def make_options(options: dict[str, Any]) -> ReadOptions:

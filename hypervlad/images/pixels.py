@@ -21,28 +21,10 @@ _LAYOUT = "expected an array of shape (height, width), (height, width, 3) or (he
 
 
 def as_pixels(array: Any, name: str, max_pixels: int | None = None) -> NDArray[Any]:
-    """Convert an array of pixels to (H, W) or (H, W, 3) without changing its values.
+    """Convert an array to pixels (H, W) or (H, W, 3) without changing finite values.
 
-    Parameters
-    ----------
-    array : array-like with ``__array__``
-        Bool, integer or float, of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); a fourth
-        channel is treated as alpha and dropped.
-    name : str
-        Name of the image in errors.
-    max_pixels : int, optional
-        As in `ReadOptions`.
-
-    Returns
-    -------
-    pixels : ndarray of shape (H, W) or (H, W, 3)
-        May share memory with `array`; native byte order; long doubles become float64.
-
-    Raises
-    ------
-    ImageReadError
-        If the array is empty, has another shape or type, contains NaN or infinity, or is larger
-        than `max_pixels`.
+    A fourth channel is treated as alpha and dropped. The result may share memory with the array, is
+    in native byte order, and float64 for long doubles.
     """
     pixels = _to_numpy(array, name)
     _check_type(pixels, name)
@@ -65,18 +47,6 @@ def check_size(
     """Raise `ImageReadError` if an image has no pixels, or takes more memory than is allowed.
 
     Decoders call it with the numbers of the file's header, before they decode.
-
-    Parameters
-    ----------
-    height, width : int
-    name : str
-        Name of the image in errors.
-    max_pixels : int or None
-        As in `ReadOptions`: in grey pixels of 32 bits.
-    n_channels : int, default=1
-        Values per pixel that are decoded.
-    n_bytes : int, default=1
-        Bytes per value.
     """
     if height < 1 or width < 1:
         raise ImageReadError(
@@ -96,25 +66,7 @@ def check_size(
 
 
 def select_channel(array: Any, channel: int, name: str) -> NDArray[Any]:
-    """Return one channel of an array of pixels as grey.
-
-    Parameters
-    ----------
-    array : array-like of shape (H, W) or (H, W, C)
-    channel : int
-        Counted from 0.
-    name : str
-        Name of the image in errors.
-
-    Returns
-    -------
-    grey : ndarray of shape (H, W)
-
-    Raises
-    ------
-    ImageReadError
-        If there is no such channel.
-    """
+    """Return one channel of an array (H, W) or (H, W, C) as grey."""
     pixels = _to_numpy(array, name)
     if pixels.ndim not in (2, 3):
         return pixels  # its shape is an error anyway
@@ -214,24 +166,10 @@ Rule = tuple[str, float, float]
 
 
 def scaling_rule(pixels: NDArray[Any], options: ReadOptions, name: str = "image") -> Rule:
-    """Return the rule by which `options` scale these pixels: its name and two numbers.
+    """Return the rule by which `options` scale these pixels, for their digest.
 
-    Options that give the same pixels give the same rule (for example, the percentiles have no
-    effect on an 8-bit image under ``"auto"``). Therefore the image's digest includes the rule, not
-    the options.
-
-    Parameters
-    ----------
-    pixels : ndarray of shape (H, W) or (H, W, 3)
-    options : ReadOptions
-    name : str
-        Name of the image in errors.
-
-    Returns
-    -------
-    rule : {"limits", "percentile", "minmax"}
-    first, second : float
-        The limits, for ``"limits"``; the percentiles, for ``"percentile"``; else 0 and 0.
+    ``("limits", low, high)``, ``("percentile", lower, upper)`` or ``("minmax", 0, 0)``: options
+    that give the same pixels give the same rule.
     """
     scaling = options.scaling
     if isinstance(scaling, tuple):
@@ -253,19 +191,9 @@ def scaling_rule(pixels: NDArray[Any], options: ReadOptions, name: str = "image"
 
 
 def scale_pixels(pixels: NDArray[Any], rule: Rule) -> NDArray[np.float32]:
-    """Scale pixels to [0, 1] by `rule`.
+    """Scale pixels to [0, 1] by a rule of `scaling_rule`, as a new array.
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (H, W) or (H, W, 3), bool, integer or float, finite
-    rule : tuple
-        As `scaling_rule` returns it.
-
-    Returns
-    -------
-    scaled : ndarray of float32, same shape
-        A new array, C-contiguous, in [0, 1]. An image of one value gives zeros, except under fixed
-        limits.
+    An image of one value gives zeros, except under fixed limits.
     """
     name, low, high = rule
     if name == "percentile":
@@ -306,19 +234,8 @@ def percentile_limits(
     Equal to ``numpy.percentile``, but exact for integers of any width, and several times faster for
     large images and percentiles near 0 and 100: a sample tells which few values have to be sorted.
 
-    Parameters
-    ----------
-    pixels : ndarray, not empty
-    percentiles : (float, float)
-        0 to 100.
-
-    Returns
-    -------
-    low, high : float
-
     Examples
     --------
-    >>> import numpy as np
     >>> percentile_limits(np.arange(101, dtype=np.uint16), (10, 90))
     (10.0, 90.0)
     """

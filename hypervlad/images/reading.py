@@ -5,90 +5,31 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-import re
-import stat
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.images.banner import find_banner
 from hypervlad.images.errors import (
     ImageReadError,
-    PartlyReadWarning,
     SkippedImage,
     SkippedImagesWarning,
     list_reasons,
 )
 from hypervlad.images.files import parts_below
-from hypervlad.images.formats import (
-    N_HEAD,
-    RASTER_KINDS,
-    DecodedImage,
-    check_single_page,
-    decode_raster,
-    describe_non_image,
-    file_kind,
-    image_pixels,
-)
-from hypervlad.images.microscopy import MICROSCOPY_KINDS, decode_microscopy
-from hypervlad.images.options import NeededSize, ReadOptions, make_options
-from hypervlad.images.pixels import (
-    as_pixels,
-    pixel_digest,
-    scale_pixels,
-    scaling_rule,
-    select_channel,
-)
-from hypervlad.images.tiff import decode_tiff
+from hypervlad.images.micrograph import Micrograph, read_one
+from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.user_warnings import warn_user
 
-# Part of the key under which facts of a file are cached: increase it when pixels of a file change,
-# or the facts that are cached.
-READING_VERSION = 6
 _N_AHEAD = 2  # images that each thread reads ahead, which bounds the memory
 _N_READERS = 2  # with large TIFFs a third faster than one thread, with small images as fast
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class Micrograph:
-    """One image as read.
-
-    Attributes
-    ----------
-    pixels : ndarray of float32, shape (H, W) or (H, W, 3)
-        In [0, 1]; a new array, not a view of the source.
-    pixel_size : float or None
-        Nanometres per pixel, if the file contains it and pixels are square within 1 %.
-    digest : str
-        SHA-256, in hexadecimal, of the decoded pixels (shape, type and values of the page, without
-        a removed banner) and of the rule that scaled them. It does not depend on the file name or
-        on the lossless format. Options that change `pixels` change it; options without effect
-        (percentiles for an 8-bit image) do not. An 8-bit image and its float copy differ.
-    metadata : dict
-        Values that JSON can store: ``"format"``, ``"dtype"`` as stored, ``"banner_rows"`` removed,
-        ``"page"`` and ``"n_pages"`` of formats with pages, the instrument's metadata (``"fei"``,
-        ``"zeiss"``, ``"imagej"``, ``"gatan"``), and ``"pixel_sides_nm"`` (width, height) of pixels
-        that are not square; ``"reduced_from"``, the height and width of an image of which a smaller
-        copy was decoded.
-    source : str or None
-        The path as given; None for an array.
-    """
-
-    pixels: NDArray[np.float32]
-    pixel_size: float | None
-    digest: str
-    metadata: dict[str, Any] = field(default_factory=dict)
-    source: str | None = None
 
 
 def read_image(source: Any, **options: Any) -> NDArray[np.float32]:
@@ -98,14 +39,12 @@ def read_image(source: Any, **options: Any) -> NDArray[np.float32]:
     ----------
     source : path or array
         A PNG, JPEG, BMP, GIF, WebP, JPEG 2000, PGM/PPM, TIFF or SER file; DM3, DM4 and MRC with
-        ``pip install "hypervlad[formats]"``. The format is recognised by the content, not by the
-        name. Or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, integers or floats, or
-        an object that converts to one. Alpha is dropped, palettes are applied, and CMYK is
-        converted to RGB. Pixels are returned as stored: the orientation that a TIFF or a camera's
-        JPEG declares is not applied.
+        ``pip install "hypervlad[formats]"``. The format is recognised by the content. Or an array
+        (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, integers or floats, or an object that
+        converts to one. Alpha is dropped, palettes are applied, CMYK becomes RGB, and a declared
+        orientation is not applied.
     **options
-        The fields of `ReadOptions`: `page`, `channel`, `scaling`, `percentiles`, `banner`,
-        `max_pixels`. (`reduced` has no effect here.)
+        The fields of `ReadOptions`.
 
     Returns
     -------
@@ -124,7 +63,7 @@ def read_image(source: Any, **options: Any) -> NDArray[np.float32]:
     array([[0. , 0.2],
            [0.4, 1. ]], dtype=float32)
     """
-    return _read(source, make_options(options), image_name(source), with_digest=False).pixels
+    return read_one(source, make_options(options), image_name(source), with_digest=False).pixels
 
 
 def read_micrograph(source: Any, **options: Any) -> Micrograph:
@@ -149,11 +88,15 @@ def read_micrograph(source: Any, **options: Any) -> Micrograph:
     Examples
     --------
     >>> import numpy as np
-    >>> micrograph = read_micrograph(np.zeros((4, 6), dtype=np.uint16))
-    >>> micrograph.pixels.shape, micrograph.metadata["dtype"], micrograph.pixel_size
-    ((4, 6), 'uint16', None)
+    >>> read_micrograph(np.zeros((4, 6), dtype=np.uint16))
+    Micrograph(source=None, shape=(4, 6), dtype=float32, pixel_size=None)
     """
-    return _read(source, make_options(options), image_name(source), with_digest=True)
+    return read_named(source, make_options(options), image_name(source))
+
+
+def read_named(source: Any, options: ReadOptions, name: str) -> Micrograph:
+    """Read one image like `read_micrograph`; errors use the name."""
+    return read_one(source, options, name, with_digest=True)
 
 
 def read_micrographs(
@@ -250,26 +193,51 @@ def check_image_list(images: Any) -> list[Any]:
         raise ImageReadError(
             f"{shown!s}: expected a list of images, got one path; wrap it in a list: [{shown!r}]"
         )
-    if isinstance(images, (list, tuple)):
-        listed = list(images)
-    elif hasattr(images, "__array__") and not hasattr(images, "iloc"):
-        listed = _list_of_array(images)
-    elif _is_frame(images):
+    is_series = hasattr(images, "iloc")
+    if is_series and getattr(images, "ndim", 1) != 1:
         raise ImageReadError(
             "image list: expected a list of images, got a table; give its column of paths"
         )
-    elif isinstance(images, Sequence) or hasattr(images, "iloc"):
-        if isinstance(images, (bytes, bytearray, memoryview)):
-            raise _not_a_list(images)
+    is_bytes = isinstance(images, (bytes, bytearray, memoryview))
+    if hasattr(images, "__array__") and not is_series:
+        listed = _list_of_array(images)
+    elif (is_series or isinstance(images, Sequence)) and not is_bytes:
         listed = list(images)
     else:
-        raise _not_a_list(images)
+        raise ImageReadError(
+            f"image list: expected a list of paths or arrays, got {type(images).__name__}; "
+            "wrap one image in a list, turn a generator into list(...)"
+        )
     if not listed:
         raise ImageReadError(
             "image list: the list is empty; give at least one image (does the folder contain any? "
             "hypervlad.images.find_images(folder) lists them)"
         )
     return listed
+
+
+def _list_of_array(images: Any) -> list[Any]:
+    array = np.asarray(images)
+    if array.dtype.kind in "OUST" or array.dtype.names:
+        if array.ndim == 1:
+            found: list[Any] = array.tolist()
+            return found
+        raise ImageReadError(
+            f"image list: an array of {array.dtype} with shape {array.shape}; expected a flat "
+            "list of paths; use its ravel().tolist()"
+        )
+    if array.ndim in (0, 1):
+        raise ImageReadError(
+            f"image list: an array of numbers with shape {array.shape} contains no images; "
+            "expected a list of paths or of (height, width) arrays"
+        )
+    is_one_colour_image = array.ndim == 3 and array.shape[2] in (1, 3, 4) and array.shape[0] != 0
+    if array.ndim == 2 or is_one_colour_image:
+        raise ImageReadError(
+            f"image list: expected a list of images, got one image of shape {array.shape}; "
+            "wrap it in a list: [image]"
+        )
+    return list(array)
 
 
 def image_name(source: Any, index: int | None = None) -> str:
@@ -281,14 +249,9 @@ def image_name(source: Any, index: int | None = None) -> str:
 
 
 def relative_names(images: Sequence[Any], root: str | os.PathLike[str] | None = None) -> list[str]:
-    """Name files by their paths relative to a folder, with forward slashes.
+    """Name files by their paths relative to a folder, with forward slashes; arrays are "".
 
-    Parameters
-    ----------
-    images : sequence of paths and arrays
-        Arrays have the name "".
-    root : path, optional
-        By default the common folder of all files. It need not contain them.
+    The folder need not contain them; by default it is the common folder of all files.
 
     Examples
     --------
@@ -317,24 +280,18 @@ def read_in_order(
     n_threads: int = 0,
     n_ahead: int = 0,
 ) -> Generator[T | SkippedImage, None, None]:
-    """Read each image of a list or stream in order, in threads ahead of the caller.
+    """Yield what `read` returns for each image, or a SkippedImage if it raised `ImageReadError`.
 
     Parameters
     ----------
     images : iterable of (int, path or array)
-        Images and their positions, which name arrays in errors. The iterable is consumed as needed,
-        in the caller's thread.
+        Positions name arrays in errors. Consumed as needed, in the caller's thread.
     read : callable
         Called with an image and its name in errors, in any thread.
     n_threads : int, default=0
         Threads that read ahead, two images each; 0 to read each image when it is requested.
     n_ahead : int, default=0
         Smallest number of images to read ahead.
-
-    Yields
-    ------
-    outcome : the result of ``read``, or SkippedImage
-        SkippedImage if ``read`` raised `ImageReadError`.
     """
 
     def outcome(position: int, image: Any) -> T | SkippedImage:
@@ -367,15 +324,7 @@ def raise_or_skip(
 ) -> Iterator[tuple[int, T]]:
     """Yield the images that were read with their positions; skip the others, or raise an error.
 
-    Raises
-    ------
-    ImageReadError
-        At the first image that could not be read; with ``skip``, after the last if none was read.
-
-    Warns
-    -----
-    SkippedImagesWarning
-        Once, after the last image, with all skipped images.
+    With `skip`, `warn_skipped` is called after the last image.
     """
     skipped: list[SkippedImage] = []
     with contextlib.closing(outcomes):  # stops the threads if the caller stops early
@@ -405,234 +354,3 @@ def check_any_read(skipped: list[SkippedImage], n_images: int) -> None:
     """Raise an error with all reasons if every image was skipped."""
     if skipped and len(skipped) == n_images:
         raise ImageReadError(f"none of the images could be read:\n{list_reasons(skipped)}")
-
-
-def read_named(
-    source: Any, options: ReadOptions, name: str, needed: NeededSize | None = None
-) -> Micrograph:
-    """Read one image like `read_micrograph`.
-
-    Parameters
-    ----------
-    source, options
-        As for `read_micrograph`.
-    name : str
-        That errors use.
-    needed : callable, optional
-        From the size of an image to the one that suffices with ``options.reduced``.
-    """
-    return _read(source, options, name, with_digest=True, needed=needed)
-
-
-def read_stored(path: Any, name: str) -> NDArray[Any]:
-    """Read the values of a file without scaling, (H, W) or (H, W, 3).
-
-    Raises
-    ------
-    ImageReadError
-    """
-    options = ReadOptions()
-    return as_pixels(_decode_path(path, options, name).pixels, name, options.max_pixels)
-
-
-def _is_frame(images: Any) -> bool:
-    return hasattr(images, "iloc") and getattr(images, "ndim", 1) != 1
-
-
-def _not_a_list(images: Any) -> ImageReadError:
-    return ImageReadError(
-        f"image list: expected a list of paths or arrays, got {type(images).__name__}; "
-        "wrap one image in a list, turn a generator into list(...)"
-    )
-
-
-def _list_of_array(images: Any) -> list[Any]:
-    array = np.asarray(images)
-    if array.dtype.kind in "OUST" or array.dtype.names:
-        if array.ndim == 1:
-            found: list[Any] = array.tolist()
-            return found
-        raise ImageReadError(
-            f"image list: an array of {array.dtype} with shape {array.shape}; expected a flat "
-            "list of paths; use its ravel().tolist()"
-        )
-    if array.ndim in (0, 1):
-        raise ImageReadError(
-            f"image list: an array of numbers with shape {array.shape} contains no images; "
-            "expected a list of paths or of (height, width) arrays"
-        )
-    is_one_colour_image = array.ndim == 3 and array.shape[2] in (1, 3, 4) and array.shape[0] != 0
-    if array.ndim == 2 or is_one_colour_image:
-        raise ImageReadError(
-            f"image list: expected a list of images, got one image of shape {array.shape}; "
-            "wrap it in a list: [image]"
-        )
-    return list(array)
-
-
-def _read(
-    source: Any,
-    options: ReadOptions,
-    name: str,
-    with_digest: bool,
-    needed: NeededSize | None = None,
-) -> Micrograph:
-    is_path = isinstance(source, (str, os.PathLike))
-    if not options.reduced:
-        needed = None
-    decoded = (
-        _decode_path(source, options, name, needed)
-        if is_path
-        else _decode_array(source, options, name)
-    )
-    if options.page is None and decoded.metadata.get("n_pages", 1) > 1:
-        _warn_of_pages(name, decoded.metadata["format"])
-    if options.channel is not None:
-        decoded.pixels = select_channel(decoded.pixels, options.channel, name)
-    pixels = as_pixels(decoded.pixels, name, options.max_pixels)
-    stored_type = str(pixels.dtype)
-    n_banner = _banner_rows(pixels, decoded.scan_rows) if options.banner == "remove" else 0
-    # The banner is removed first, as its white text would change the percentiles.
-    pixels = pixels[: pixels.shape[0] - n_banner]
-    rule = scaling_rule(pixels, options, name)
-    return Micrograph(
-        pixels=scale_pixels(pixels, rule),
-        pixel_size=decoded.pixel_size,
-        digest=pixel_digest(pixels, rule) if with_digest else "",
-        metadata={**decoded.metadata, "dtype": stored_type, "banner_rows": n_banner},
-        source=name if is_path else None,
-    )
-
-
-def _warn_of_pages(name: str, kind: str) -> None:
-    # The same text, from this line, in whatever thread, for all files of a folder: Python shows it
-    # once, whichever lines of the user's code read them.
-    others = (
-        f"export others of a {kind} file as images of their own"
-        if kind in RASTER_KINDS
-        else "1 reads the second"
-    )
-    warnings.warn(
-        f"{os.path.dirname(name) or os.curdir}: files of several pages, sections or frames, of "
-        f"which only the first is read ('hypervlad check' lists them); --image-page 0, where a "
-        f'model is trained, confirms the first (in Python, read_options={{"page": 0}}); {others}',
-        PartlyReadWarning,
-        stacklevel=1,
-    )
-
-
-def _banner_rows(pixels: NDArray[Any], scan_rows: int | None) -> int:
-    return find_banner(pixels) if scan_rows is None else pixels.shape[0] - scan_rows
-
-
-def _decode_array(source: Any, options: ReadOptions, name: str) -> DecodedImage:
-    # Looked up on the type: on a Pillow image the attribute would decode it.
-    if not any(hasattr(type(source), hook) for hook in ("__array__", "__array_interface__")):
-        raise ImageReadError(
-            f"{name}: expected a path or an array, got {type(source).__name__}; "
-            "read_image takes one image, read_micrographs a list; nested lists go through "
-            "np.asarray"
-        )
-    if options.page:
-        raise ImageReadError(
-            f"{name}: page {options.page} was requested, but an array has one page: "
-            "pass stack[page]"
-        )
-    if hasattr(source, "getbands"):  # a Pillow image, whose palette np.asarray would lose
-        try:
-            source = image_pixels(source)
-        except Exception as error:  # it is decoded here, which can raise anything
-            raise ImageReadError(f"{name}: this Pillow image does not decode ({error})") from error
-    return DecodedImage(source, metadata={"format": "array"})
-
-
-def _decode_path(
-    source: Any, options: ReadOptions, name: str, needed: NeededSize | None = None
-) -> DecodedImage:
-    path = _as_path(source, name)
-    with _open_file(path, name) as file:
-        head = file.read(N_HEAD)
-        file.seek(0)
-        if not head:
-            raise ImageReadError(f"{name}: the file is empty (0 bytes); copy or export it again")
-        kind = file_kind(head, path.suffix.lower())
-        if kind is None:
-            raise ImageReadError(f"{name}: {describe_non_image(head)}")
-        try:
-            return _decode_file(file, path, kind, options, name, needed)
-        except ImageReadError:
-            raise
-        except MemoryError as error:
-            raise ImageReadError(
-                f"{name}: not enough memory to decode it; crop or bin the image, or use a larger "
-                "machine"
-            ) from error
-        except Exception as error:  # decoders raise anything for damaged files
-            raise ImageReadError(
-                f"{name}: damaged or truncated {kind} file ({type(error).__name__}: {error}); "
-                "copy or export it again"
-            ) from error
-
-
-def _decode_file(
-    file: BinaryIO,
-    path: Path,
-    kind: str,
-    options: ReadOptions,
-    name: str,
-    needed: NeededSize | None,
-) -> DecodedImage:
-    if kind == "TIFF":
-        return decode_tiff(file, options, name, needed)
-    page = options.page or 0
-    if kind in MICROSCOPY_KINDS:
-        return decode_microscopy(path, kind, page, name, options.max_pixels)
-    check_single_page(page, name, kind)
-    return decode_raster(file, kind, name, options.max_pixels, needed)
-
-
-def _as_path(source: Any, name: str) -> Path:
-    text = os.fspath(source)
-    if not isinstance(text, str):
-        raise ImageReadError(f"{name}: a path of bytes; decode it first with os.fsdecode")
-    if not text.strip():
-        raise ImageReadError(f"{name}: an empty path; give the path of an image file")
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
-        raise ImageReadError(f"{name}: a web address, not a file; download it first")
-    return Path(text)
-
-
-def _open_file(path: Path, name: str) -> BinaryIO:
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise ImageReadError(
-                f"{name}: a folder, not an image file; hypervlad.images.find_images(folder) lists "
-                "the images in it"
-            )
-        if not stat.S_ISREG(mode):
-            raise ImageReadError(f"{name}: not a regular file (a device or a pipe); give a file")
-        return path.open("rb")
-    except ImageReadError:
-        raise
-    except FileNotFoundError as error:
-        if path.is_symlink():
-            raise ImageReadError(
-                f"{name}: a link to {os.readlink(path)}, which is not there"
-            ) from None
-        raise ImageReadError(
-            f"{name}: no such file{_looked_in(path)}; check the path for typing errors"
-        ) from error
-    except PermissionError as error:
-        raise ImageReadError(
-            f"{name}: permission denied; ask its owner for read access, or close the program that "
-            "has it open"
-        ) from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        reason = getattr(error, "strerror", None) or error
-        raise ImageReadError(f"{name}: cannot be opened ({reason}); check the path") from error
-
-
-def _looked_in(path: Path) -> str:
-    """Return the working directory for a relative path: the usual reason why it is not found."""
-    return "" if path.is_absolute() else f" (looked in {Path.cwd()})"

@@ -6,7 +6,6 @@ import io
 import logging
 import math
 from collections.abc import Iterable
-from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from hypervlad.images import metadata as meta
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.formats import DecodedImage, apply_palette, encoded_size, json_value
-from hypervlad.images.options import NeededSize, ReadOptions
+from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import check_size
 from hypervlad.strict_json import parse_json
 from hypervlad.wording import counted
@@ -31,7 +30,6 @@ _ZEISS_TAG = 34118
 _RESOLUTION_TAGS = (282, 283)
 _ORIENTATION_TAG = 274
 _MAX_DIMENSIONS = 16
-_REDUCED, _MAX_LEVELS = 1, 32  # NewSubfileType; levels of a pyramid that are looked at
 _STK_PLANES_TAG = 33629  # as many values as planes
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
@@ -47,40 +45,13 @@ _COMPRESSIONS = frozenset(
 _ENCODED = (_JPEG, _JPEG2000, _PNG)
 
 
-def decode_tiff(
-    file: BinaryIO, options: ReadOptions, name: str, needed: NeededSize | None = None
-) -> DecodedImage:
+def decode_tiff(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage:
     """Decode one page of an open TIFF or BigTIFF file, with the pixel size of the instrument.
 
-    Samples are returned as stored, at any bit depth and in any byte order, without regard to the
-    orientation tag, which is part of the metadata. Of these, palettes are applied, CMYK and YCbCr
-    become RGB, fewer than 8 bits are stretched to 8, and where white is zero, values are inverted:
-    integers within their bits, floats in [0, 1] as 1 - value, other floats as -value.
-
-    The resolution tags of a plain TIFF are dots per inch on paper and are not used as a pixel size.
-
-    Parameters
-    ----------
-    file : binary file
-    options : ReadOptions
-        `page` is read: of stacks that one directory describes, its images come before those of
-        further directories. With a `channel`, all samples are returned for it to be selected. The
-        page's header is compared with `max_pixels` before decoding.
-    name : str
-        Name of the image in errors.
-    needed : callable, optional
-        The smallest level of a pyramid is decoded that is at least as large.
-
-    Returns
-    -------
-    decoded : DecodedImage
-        Grey or RGB, or all samples (H, W, S) with a `channel`.
-
-    Raises
-    ------
-    ImageReadError
-        Also if the page has samples that are neither grey, colours nor declared alpha, or is a
-        volume.
+    Samples are returned as stored, without regard to the orientation tag. Palettes are applied,
+    CMYK and YCbCr become RGB, fewer than 8 bits are stretched to 8, and where white is zero, values
+    are inverted. Of stacks that one directory describes, images come before those of further
+    directories. With a `channel`, all samples (H, W, S) are returned for it to be selected.
     """
     import tifffile  # not above: importing it takes longer than reading an image
 
@@ -95,7 +66,7 @@ def decode_tiff(
         n_pages = n_frames + n_directories - 1
         if page >= n_pages:
             raise ImageReadError(
-                f"{name}: page {page} was requested, but the file has {_count_pages(n_pages)}; "
+                f"{name}: page {page} was requested, but the file has {counted(n_pages, 'page')}; "
                 "pages are counted from 0"
             )
         directory = max(0, page - n_frames + 1)
@@ -106,10 +77,6 @@ def decode_tiff(
                 offset + page * tiff_page.nbytes for offset in tiff_page.dataoffsets
             )
         _check_layout(tiff_page, name)
-        whole = tiff_page
-        if needed is not None and n_frames == 1:
-            tiff_page = _smallest_level(whole, islice(tiff.pages, directory + 1, None), needed)
-            _check_layout(tiff_page, name)
         if options.channel is None:
             _check_samples(tiff_page, name)
         _check_memory(tiff_page, name, options.max_pixels)
@@ -121,57 +88,16 @@ def decode_tiff(
             _interpret(pixels, tiff_page, options.channel is None),
             metadata={"format": "TIFF", "page": page, "n_pages": n_pages},
         )
-        _add_instrument(decoded, tiff, whole)
-        if tiff_page is not whole:
-            _set_reduced(decoded, whole, tiff_page)
+        _add_instrument(decoded, tiff, tiff_page)
     return decoded
-
-
-def _smallest_level(page: TiffPage, following: Iterable[Any], needed: NeededSize) -> TiffPage:
-    """Return the smallest copy of a page that is large enough; the page itself if there is none.
-
-    Copies are in directories below that of the page, or in the next ones, marked as reduced.
-    """
-    height, width = needed((page.imagelength, page.imagewidth))
-    candidates = [*islice(page.pages or (), _MAX_LEVELS), *islice(following, _MAX_LEVELS)]
-    levels = [
-        level
-        for level in takewhile(lambda each: each.subfiletype & _REDUCED, candidates)
-        if _is_copy(level, page) and level.imagelength >= height and level.imagewidth >= width
-    ]
-    smallest: TiffPage = min(
-        [page, *levels], key=lambda level: level.imagelength * level.imagewidth
-    )
-    return smallest
-
-
-def _is_copy(level: TiffPage, page: TiffPage) -> bool:
-    """Return whether a reduced page has samples and proportions of another, up to a pixel."""
-    own, other = (
-        (each.photometric, each.bitspersample, each.sampleformat, each.samplesperpixel)
-        for each in (level, page)
-    )
-    rows = page.imagelength * level.imagewidth / page.imagewidth
-    return own == other and abs(level.imagelength - rows) <= 1
-
-
-def _set_reduced(decoded: DecodedImage, page: TiffPage, level: TiffPage) -> None:
-    """Say that a level of a pyramid was decoded, and give it its own pixel size."""
-    decoded.metadata["reduced_from"] = [page.imagelength, page.imagewidth]
-    across, down = page.imagewidth / level.imagewidth, page.imagelength / level.imagelength
-    if decoded.pixel_size is not None:
-        decoded.pixel_size *= math.sqrt(across * down)
-    if "pixel_sides_nm" in decoded.metadata:
-        width, height = decoded.metadata["pixel_sides_nm"]
-        decoded.metadata["pixel_sides_nm"] = [width * across, height * down]
 
 
 def _n_frames(tiff: TiffFile) -> int:
     """Return how many images the first directory describes, one after the other in the file.
 
-    One directory describes the stacks of over 4 GB of ImageJ, those of MetaMorph, and those of
-    tifffile with ``truncate=True``. Other programs may keep the description of a stack in a file
-    that holds one image of it, so frames count only if the file is long enough for all of them.
+    ImageJ (over 4 GB), MetaMorph, and tifffile with ``truncate=True`` write such stacks. Other
+    programs may keep the description of a stack in a file that holds one image of it, so frames
+    count only if the file is long enough for all of them.
     """
     page = tiff.pages.first
     if not page.is_contiguous or page.nbytes < 1:
@@ -201,10 +127,6 @@ def _shaped_size(description: str) -> int:
     except (ValueError, TypeError, KeyError):
         return 1
     return _product(shape) if isinstance(shape, list) and len(shape) <= _MAX_DIMENSIONS else 1
-
-
-def _count_pages(n_pages: int) -> str:
-    return counted(n_pages, "page")
 
 
 def _check_layout(page: TiffPage, name: str) -> None:
@@ -293,10 +215,7 @@ def _check_complete(page: TiffPage, file: BinaryIO, file_size: int, name: str) -
 
 
 def _streams_fit(page: TiffPage, file: BinaryIO) -> bool:
-    """Return whether encoded strips and tiles are as large as the page says, and JPEGs have an end.
-
-    The end-of-image mark may be followed by padding.
-    """
+    """Return whether encoded strips and tiles have the size of the page, and JPEGs an end."""
     height, width = page.chunks[page.axes.index("Y")], page.chunks[page.axes.index("X")]
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         file.seek(offset)
@@ -306,6 +225,7 @@ def _streams_fit(page: TiffPage, file: BinaryIO) -> bool:
             return False
         if size.n_channels > page.samplesperpixel:
             return False
+        # The end-of-image mark may be followed by padding.
         if page.compression == _JPEG and b"\xff\xd9" not in stream[-16:]:
             return False
     return True

@@ -7,10 +7,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter, median_filter
-from sklearn.utils import check_random_state
 
 from hypervlad.images.pixels import as_pixels
-from hypervlad.synthetic.random_shapes import random_blob, smooth_noise
+from hypervlad.synthetic.drawing import draw_seed, log_uniform, random_blob, smooth_noise
 
 FloatMap = NDArray[np.float32]
 Generator = np.random.Generator
@@ -33,20 +32,18 @@ def add_defect(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Add one defect to an image of any texture, and return the defect's mask with it.
 
-    Place, size, shape and strength are random; the strength ranges from subtle to strong. Lengths
-    are proportional to the image's shorter side, changes of brightness to its contrast (the
-    standard deviation of its pixels, or 0.04 if that is larger).
+    Place, size, shape and strength, from subtle to strong, are random. Lengths are proportional to
+    the image's shorter side, changes of brightness to the standard deviation of its pixels.
 
     Parameters
     ----------
     image : array-like of shape (H, W) or (H, W, 3), float in [0, 1]
         Each side at least 64 pixels. It is not modified. Channels of a colour image change alike.
     kind : {"scratch", "stain", "band", "blur", "gradient", "pits"}
-        "scratch": a thin, slightly curved line, brighter or darker, 1 to 3 pixels wide if the
-        shorter side has 348; "stain": a blob with a soft edge, brighter or darker by 12 to 30 %;
-        "band": a horizontal or vertical stripe of another brightness, from scanning or charging;
-        "blur": a blob that is out of focus; "gradient": contamination, brightness that changes
-        smoothly and unevenly towards one side; "pits": one to three small dark pits.
+        "scratch": a thin, slightly curved line; "stain": a blob with a soft edge; "band": a
+        horizontal or vertical stripe of another brightness, from scanning or charging; "blur": a
+        blob that is out of focus; "gradient": contamination, brightness that changes towards one
+        side; "pits": one to three small dark pits.
     random_state : int, RandomState or None, default=None
         Seed.
 
@@ -54,14 +51,13 @@ def add_defect(
     -------
     changed : array of the shape of `image`, float32 in [0, 1]
     mask : array of shape (H, W), bool
-        True where the defect is visible; never empty. Soft edges belong to the mask where the
-        defect has at least 30 % of its strength.
+        True where the defect is visible, with at least 30 % of its strength; never empty.
 
     Raises
     ------
     ValueError
-        If `kind` is unknown, if the image is too small or not in [0, 1], or if the defect is
-        visible nowhere in it: a blurred area in an image of one brightness, pits in a black image.
+        If `kind` is unknown, the image is too small or not in [0, 1], or the defect would be
+        visible nowhere in it, such as pits in a black image.
 
     Examples
     --------
@@ -74,8 +70,7 @@ def add_defect(
     if kind not in IMAGE_DEFECTS:
         raise ValueError(f"kind={kind!r}: expected one of {', '.join(IMAGE_DEFECTS)}.")
     before = _check_image(image)
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(draw_seed(random_state))
     deviation = float(before.std())
     contrast = max(deviation, _MIN_CONTRAST)
     visible = max(_VISIBLE * deviation, _MIN_CHANGE)
@@ -123,7 +118,7 @@ Maker = Callable[[Generator, FloatMap, float], Change]
 
 def _add_scratch(rng: Generator, image: FloatMap, contrast: float) -> Change:
     shape, unit = image.shape[:2], _unit(image)
-    length = _between(rng, 40, 300) * unit
+    length = log_uniform(rng, 40, 300) * unit
     width = max(rng.uniform(1, 3) * unit, 1.0)
     along, beside = _axes(rng, shape)
     beside = beside - rng.uniform(-0.2, 0.2) * along**2 / length
@@ -131,13 +126,13 @@ def _add_scratch(rng: Generator, image: FloatMap, contrast: float) -> Change:
     ends = np.clip((length / 2 - np.abs(along)) / (0.15 * length), 0, 1)
     depth = np.clip(1 + 0.2 * smooth_noise(rng, shape, max(12 * unit, 3), octaves=2), 0.4, 1)
     line = np.clip((width + 1) / 2 - np.abs(beside), 0, 1) * ends * depth
-    amplitude = _sign(rng) * _between(rng, 0.7, 2.5) * contrast
+    amplitude = _sign(rng) * log_uniform(rng, 0.7, 2.5) * contrast
     return image + amplitude * _per_channel(line, image), line
 
 
 def _add_stain(rng: Generator, image: FloatMap, contrast: float) -> Change:
     shape, unit = image.shape[:2], _unit(image)
-    blob = random_blob(rng, shape, _between(rng, 15, 60) * unit)
+    blob = random_blob(rng, shape, log_uniform(rng, 15, 60) * unit)
     stain = _softened(blob, rng.uniform(1, 4) * unit)
     stain = stain * np.clip(1 + 0.15 * smooth_noise(rng, shape, 20 * unit, octaves=3), 0.5, 1.5)
     amplitude = _sign(rng) * rng.uniform(0.12, 0.3)
@@ -149,21 +144,21 @@ def _add_stain(rng: Generator, image: FloatMap, contrast: float) -> Change:
 def _add_band(rng: Generator, image: FloatMap, contrast: float) -> Change:
     axis = int(rng.integers(2))
     extent = image.shape[axis]
-    width = max(_between(rng, 0.015, 0.12) * min(image.shape[:2]), 2.0)
+    width = max(log_uniform(rng, 0.015, 0.12) * min(image.shape[:2]), 2.0)
     at = np.arange(extent) - rng.uniform(width / 2, extent - width / 2)
     softness = rng.uniform(1, max(0.4 * width, 1.5))
     profile = np.clip((width / 2 - np.abs(at)) / softness + 0.5, 0, 1)
     # Charge builds up and decays from line to line.
     profile = profile * np.clip(1 + 0.12 * rng.standard_normal(extent), 0.5, 1.5)
     band = np.broadcast_to(profile[:, None] if axis == 0 else profile, image.shape[:2])
-    amplitude = _sign(rng) * _between(rng, 0.4, 1.3) * contrast
+    amplitude = _sign(rng) * log_uniform(rng, 0.4, 1.3) * contrast
     return image + amplitude * _per_channel(band, image), band
 
 
 def _add_blur(rng: Generator, image: FloatMap, contrast: float) -> Change:
     unit = _unit(image)
-    area = _softened(random_blob(rng, image.shape[:2], _between(rng, 25, 80) * unit), 3 * unit)
-    sigma = _between(rng, 1.5, 5.0) * max(unit, 0.7)
+    area = _softened(random_blob(rng, image.shape[:2], log_uniform(rng, 25, 80) * unit), 3 * unit)
+    sigma = log_uniform(rng, 1.5, 5.0) * max(unit, 0.7)
     blurred = gaussian_filter(image, sigma, axes=(0, 1))
     # The noise of the detector stays sharp, but not all of the finest detail is noise.
     blurred += 0.5 * (image - median_filter(image, 3, axes=(0, 1)))
@@ -178,7 +173,7 @@ def _add_gradient(rng: Generator, image: FloatMap, contrast: float) -> Change:
     rise = rows * np.sin(angle) + columns * np.cos(angle) + rng.uniform(-0.3, 0.2)
     rise = np.clip(rise + 0.2 * smooth_noise(rng, shape, min(shape) / 3, octaves=2), 0, None)
     rise = rise / max(float(rise.max()), 1e-6)
-    amplitude = _sign(rng) * _between(rng, 0.8, 2.0) * contrast
+    amplitude = _sign(rng) * log_uniform(rng, 0.8, 2.0) * contrast
     return image + amplitude * _per_channel(rise, image), rise
 
 
@@ -188,7 +183,7 @@ def _add_pits(rng: Generator, image: FloatMap, contrast: float) -> Change:
     for _ in range(rng.integers(1, 4)):
         pit = _softened(random_blob(rng, shape, 1 + rng.uniform(3, 8) * unit), 0.7)
         strength = np.maximum(strength, pit)
-        remaining = remaining * (1 - _between(rng, 0.3, 0.8) * pit)
+        remaining = remaining * (1 - float(log_uniform(rng, 0.3, 0.8)) * pit)
     return image * _per_channel(remaining, image), strength
 
 
@@ -206,11 +201,6 @@ def _unit(image: FloatMap) -> float:
     """Return a 348th of the image's shorter side, as in `make_nanofibre_images`."""
     side: int = min(image.shape[:2])
     return side / 348
-
-
-def _between(rng: Generator, low: float, high: float) -> float:
-    """Draw a number whose logarithm is uniform: small ones as often as large ones."""
-    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 
 def _sign(rng: Generator) -> float:

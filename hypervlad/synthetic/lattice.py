@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
-from sklearn.utils import check_random_state
 
-from hypervlad.synthetic.parameters import check_count, check_size
-from hypervlad.synthetic.random_shapes import smooth_noise
+from hypervlad.synthetic.drawing import (
+    check_count,
+    check_size,
+    draw_seed,
+    log_uniform,
+    smooth_noise,
+)
 from hypervlad.synthetic.tem_specimens import splat
 
 FloatMap = NDArray[np.float32]
@@ -25,28 +29,14 @@ _ANGLES = (90.0, 120.0, None)
 
 @dataclass(frozen=True)
 class Crystal:
-    """What all images of a sample have in common.
+    """What all images of a sample have in common."""
 
-    Attributes
-    ----------
-    vectors : array of shape (2, 2)
-        Lattice vectors, one per row, each (row, column) in pixels.
-    basis : array of shape (n_columns, 2)
-        Positions of the atomic columns of a unit cell, in lattice vectors.
-    brightness : array of shape (n_columns,)
-        Integrated intensity of each column of a unit cell.
-    width : float
-        Standard deviation of a column's image without further blur, in pixels.
-    vacancies, dopants : float
-        Share of columns that are darker, or brighter, than others of their kind.
-    """
-
-    vectors: NDArray[np.floating]
-    basis: NDArray[np.floating]
-    brightness: NDArray[np.floating]
-    width: float
-    vacancies: float
-    dopants: float
+    vectors: NDArray[np.floating]  # one lattice vector per row, (row, column) in pixels
+    basis: NDArray[np.floating]  # atomic columns of a unit cell, in lattice vectors
+    brightness: NDArray[np.floating]  # integrated intensity of each of these columns
+    width: float  # standard deviation of a column's image without further blur, in pixels
+    vacancies: float  # share of columns that are darker than others of their kind
+    dopants: float  # share of brighter ones
 
 
 def make_lattice_images(
@@ -60,9 +50,7 @@ def make_lattice_images(
 
     Each sample is a crystal with random lattice vectors, orientation, basis of one to three atomic
     columns, and density of defects. Its images show different places: they share the lattice, but
-    not the vacancies, the dopants, the offset, the thickness, the drift and vibration of the scan,
-    focus, noise and contrast. So no two images are copies, although images of a sample look alike
-    and correlate wherever one is shifted by whole lattice vectors.
+    no two are copies.
 
     Parameters
     ----------
@@ -97,7 +85,7 @@ def make_lattice_images(
     n = check_count(n)
     per_sample = check_count(images_per_sample, "images_per_sample")
     shape = check_size(size, SMALLEST_SIZE)
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    seed = draw_seed(random_state)
     samples = np.arange(n, dtype=np.intp) // per_sample
     crystals = [
         draw_crystal(np.random.default_rng([_SAMPLES, seed, sample]))
@@ -114,7 +102,7 @@ def draw_crystal(rng: np.random.Generator) -> Crystal:
     """Draw the properties of a crystal and its orientation."""
     angle = _ANGLES[int(rng.integers(len(_ANGLES)))]
     between = np.deg2rad(rng.uniform(65, 115) if angle is None else angle)
-    first = float(np.exp(rng.uniform(np.log(8.0), np.log(20.0))))
+    first = float(log_uniform(rng, 8.0, 20.0))
     second = first * (rng.uniform(0.85, 1.2) if angle is None else 1.0)
     heading = rng.uniform(0, 2 * np.pi)
     directions = np.array([heading, heading + between])
@@ -138,18 +126,7 @@ def draw_columns(
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Place the atomic columns of a random part of a crystal, with its defects.
 
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    crystal : Crystal
-    shape : (int, int)
-
-    Returns
-    -------
-    positions : array of shape (n, 2)
-        (row, column) in pixels; all columns within the frame, and some beyond it.
-    brightness : array of shape (n,)
-        Integrated intensities.
+    Returns (row, column) in pixels, of some columns beyond the frame too, and brightness.
     """
     reach = np.hypot(*shape) / 2
     # Distance of the lattice's lines: no cell within the reach has a larger index.
@@ -199,7 +176,7 @@ def _scanned(rng: np.random.Generator, signal: FloatMap, shape: tuple[int, int])
 
 def _detected(rng: np.random.Generator, signal: FloatMap) -> FloatMap:
     """Apply shot noise and read-out noise, then the gain and offset of the operator."""
-    dose = np.exp(rng.uniform(np.log(20), np.log(600)))
+    dose = log_uniform(rng, 20, 600)
     signal = np.maximum(signal, 0)
     counts = rng.poisson(signal * dose).astype(np.float32) / np.float32(dose)
     counts += np.float32(rng.uniform(0, 0.05)) * rng.standard_normal(counts.shape, np.float32)

@@ -8,12 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
-from sklearn.utils import check_random_state
 
-from hypervlad.synthetic.optics import block_means, scan_surface
-from hypervlad.synthetic.parameters import check_count, check_size
-from hypervlad.synthetic.random_shapes import random_blob, smooth_noise, worm_like_chains
-from hypervlad.synthetic.surface import Strands, Surface, edge_yield
+from hypervlad.synthetic.drawing import (
+    check_count,
+    check_size,
+    draw_seed,
+    log_uniform,
+    random_blob,
+    rows_and_columns,
+    smooth_noise,
+    worm_like_chains,
+)
+from hypervlad.synthetic.sem import Strands, Surface, block_means, edge_yield, scan_surface
 
 SMALLEST_SIZE = 64
 #: The default kinds of defects: see `make_nanofibre_images`.
@@ -32,10 +38,9 @@ def make_nanofibre_images(
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]]]:
     """Make synthetic SEM images of nanofibre mats, some with defects, and the defects' masks.
 
-    Each image shows a different mat: overlapping worm-like fibres of random thickness, density,
-    alignment and curl, on a dark or grey collector, with shadows between them. Focus and noise are
-    random. Gain and offset follow the whole image, as an instrument's automatic contrast does, so
-    a large bright defect makes the rest slightly darker.
+    Each image shows a different mat of overlapping fibres of random thickness, density, alignment
+    and curl. Focus and noise are random. Gain and offset follow the whole image, as an instrument's
+    automatic contrast does.
 
     Parameters
     ----------
@@ -46,9 +51,8 @@ def make_nanofibre_images(
     defects : sequence of str, default=NANOFIBRE_DEFECTS
         Kinds to draw from. "bead": a spindle-shaped swelling of a fibre; "clump": a lump of fused
         fibres; "film": a web of polymer between fibres; "hole": an area without fibres; "particle":
-        a foreign particle on top. "missing", an area in which a half to three quarters of the
-        fibres are missing, is drawn only if it is named: ``defects="missing"``, or
-        ``defects=(*NANOFIBRE_DEFECTS, "missing")`` for all kinds.
+        a foreign particle on top; and, only if it is named, "missing": an area in which a half to
+        three quarters of the fibres are missing.
     size : int or (int, int), default=(348, 512)
         Height and width in pixels, each at least 64. The shorter side always covers the same
         length of the mat.
@@ -59,9 +63,8 @@ def make_nanofibre_images(
     -------
     images : list of n arrays of shape (H, W), float32 in [0, 1]
     masks : list of n arrays of shape (H, W), bool
-        True where a defect is visible: not where a fibre covers it, nor where the rim of a hole
-        hides it. A completely hidden defect appears in neither image nor mask. Where fibres are
-        missing, the mask contains what they would cover, and the few fibres that remain between.
+        True where a defect is visible. A completely hidden defect appears in neither image nor
+        mask. Where fibres are missing, the mask contains what they would cover.
 
     Raises
     ------
@@ -78,7 +81,7 @@ def make_nanofibre_images(
     kinds = _check_kinds(defects, defective)
     n = check_count(n)
     height, width = check_size(size, SMALLEST_SIZE)
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    seed = draw_seed(random_state)
     flawed = _which_are_defective(n, defective, seed)
     made = [
         _make_image(np.random.default_rng([1, seed, i]), kinds if flawed[i] else (), height, width)
@@ -126,41 +129,25 @@ _REFINEMENT = 6  # painted points per drawn point: fibres bend slowly
 
 @dataclass(frozen=True)
 class Mat:
-    """The properties of a mat.
+    """The properties of a mat."""
 
-    Attributes
-    ----------
-    radius : float
-        Mean radius of the fibres, in pixels.
-    coverage : float
-        Total area of the fibres over the area of the image.
-    alignment : float
-        Alignment of the fibres: 0 random, 1 parallel.
-    direction : float
-        Mean direction, radians.
-    curl : float
-        How much fibres bend over the width of the image: 0 straight.
-    collector : float
-        Brightness below the mat.
-    """
-
-    radius: float
-    coverage: float
-    alignment: float
-    direction: float
-    curl: float
-    collector: float
+    radius: float  # mean radius of the fibres, in pixels
+    coverage: float  # total area of the fibres over the area of the image
+    alignment: float  # of the fibres: 0 random, 1 parallel
+    direction: float  # mean, radians
+    curl: float  # how much fibres bend over the width of the image: 0 straight
+    collector: float  # brightness below the mat
 
 
 def draw_mat(rng: np.random.Generator, unit: float) -> Mat:
     """Draw the properties of a mat; ``unit`` is a 348th of the image's shorter side."""
-    radius = float(np.exp(rng.uniform(np.log(1.3), np.log(9.0)))) * unit
+    radius = float(log_uniform(rng, 1.3, 9.0)) * unit
     return Mat(
         radius=radius,
         coverage=float(rng.uniform(1.2, 3.2)),
         alignment=float(rng.choice([0.0, rng.uniform(0, 0.8)])),
         direction=float(rng.uniform(0, np.pi)),
-        curl=float(np.exp(rng.uniform(np.log(0.02), np.log(0.8)))),
+        curl=float(log_uniform(rng, 0.02, 0.8)),
         collector=float(
             rng.choice([rng.uniform(0.02, 0.1), rng.uniform(0.1, 0.3)], p=[0.75, 0.25])
         ),
@@ -195,7 +182,7 @@ def make_surface(
         surface.defect |= hole & (surface.height < 0.35)
     if missing.any():
         absent = replace(strands, radius=np.where(missing, strands.radius, 0))
-        surface.defect |= _sparser(surface, absent, 3 * mat.radius + 4 * unit)
+        surface.defect |= missing_area(surface, absent, 3 * mat.radius + 4 * unit)
     for kind in defects:
         if kind in _PAINTED:
             _PAINTED[kind](rng, surface, mat, unit)
@@ -297,7 +284,7 @@ def _inside(strands: Strands, region: BoolMap) -> BoolMap:
     return inside
 
 
-def _sparser(surface: Surface, missing: Strands, reach: float) -> BoolMap:
+def missing_area(surface: Surface, missing: Strands, reach: float) -> BoolMap:
     """Return where missing fibres would be the uppermost ones, and gaps narrower than 2 reach."""
     complete = Surface(surface.height.shape, surface.yield_, surface.pixel)
     complete.paint_strands(missing)
@@ -338,8 +325,7 @@ def _particle(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float)
     shape = surface.height.shape
     size = _extent(rng, mat, unit, 6, 24)
     centre = rng.uniform(0.06, 0.94, 2) * np.asarray(shape)
-    rows = np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre[0])
-    columns = np.arange(shape[1], dtype=np.float32)[None, :] - np.float32(centre[1])
+    rows, columns = rows_and_columns(shape, centre)
     angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(5, 9))))
     reach = size * rng.uniform(0.6, 1.1, len(angles))
     # Distance to each side of a polygon; the nearest side is the facet of a point.
@@ -361,5 +347,4 @@ _PAINTED = {"film": _film, "clump": _clump, "particle": _particle}
 
 def _extent(rng: np.random.Generator, mat: Mat, unit: float, low: float, high: float) -> float:
     """Draw the radius of a defect in pixels: usually small, but not finer than the fibres."""
-    drawn = np.exp(rng.uniform(np.log(low), np.log(high))) * unit
-    return float(max(drawn, 2.5 * mat.radius))
+    return float(max(log_uniform(rng, low, high) * unit, 2.5 * mat.radius))

@@ -8,16 +8,20 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
 
 from hypervlad.fibres import AlignedFraction, aligned_fraction_of_map
 from hypervlad.fibres.alignment import DEFAULT_TOLERANCE, DEFAULT_WINDOW
 from hypervlad.fibres.axial import direction_of
 from hypervlad.fibres.tiles import TileGrid
-from hypervlad.synthetic.optics import block_means, scan_wires
-from hypervlad.synthetic.parameters import check_count, check_size
-from hypervlad.synthetic.random_shapes import smooth_noise, worm_like_chains
-from hypervlad.synthetic.surface import Strands, Surface
+from hypervlad.synthetic.drawing import (
+    check_count,
+    check_size,
+    draw_seed,
+    log_uniform,
+    smooth_noise,
+    worm_like_chains,
+)
+from hypervlad.synthetic.sem import Strands, Surface, block_means, scan_wires
 
 FloatMap = NDArray[np.float32]
 BoolMap = NDArray[np.bool_]
@@ -92,13 +96,10 @@ class NanowireTruth:
     ) -> AlignedFraction:
         """Return the aligned fraction of the true directions, by the rule of `aligned_fraction`.
 
-        All wire pixels have the same weight.
-
         Parameters
         ----------
-        window : int, default=32
-        tolerance : float, default=0.349
-            Radians; the default is 20 degrees.
+        window, tolerance
+            As in `aligned_fraction`.
 
         Returns
         -------
@@ -113,9 +114,8 @@ class NanowireTruth:
 
         Parameters
         ----------
-        window : int, default=32
-        tolerance : float, default=0.349
-            Radians; the default is 20 degrees.
+        window, tolerance
+            As in `aligned_fraction`.
 
         Returns
         -------
@@ -138,41 +138,37 @@ def make_nanowire_images(
     tilt: Drawn = 0.0,
     overlap: Drawn = 0.6,
     size: int | tuple[int, int] = (384, 512),
-    random_state: int | np.random.Generator | np.random.RandomState | None = None,
+    random_state: int | np.random.RandomState | None = None,
 ) -> tuple[list[NDArray[np.float32]], list[NanowireTruth]]:
     """Make synthetic SEM images of nanowires on a substrate, and the direction of each wire.
 
     Domains of parallel wires, each with a different direction, lie among randomly oriented wires.
-    Wires have bright edges and shadow each other.
-
-    Except for `n`, `size` and `random_state`, each parameter is one number for all images, or a
-    pair of bounds of a value drawn for each image.
+    A pair as a parameter gives the bounds of a value drawn for each image.
 
     Parameters
     ----------
     n : int
         Number of images, at least 1.
     aligned : float or pair, default=(0, 1)
-        Share of the area with parallel wires. The aligned fraction by a given rule differs slightly
-        from it: see `NanowireTruth.aligned_fraction`.
+        Share of the area with parallel wires, from which `NanowireTruth.aligned_fraction` differs
+        slightly.
     density : float or pair, default=(0.4, 0.8)
         Share of the area that wires cover, at most 0.95; less where no more wires fit.
     width : float or pair, default=(5, 10)
         Mean diameter of the wires in pixels, at least 2.
     snr : float or pair, default=(4, 20)
         Contrast over the standard deviation of the noise, at least 0.1; infinite for no noise. The
-        contrast is that of the blurred image: the mean brightness of wire pixels minus that of the
-        others.
+        contrast is the mean brightness of wire pixels minus that of the others, after blurring.
     blur : float or pair, default=(0.5, 1.2)
         Standard deviation of the beam's profile in pixels.
     tilt : float or pair, default=0
-        Tilt of the specimen about the x axis, radians, at most 1.4: vertical lengths are
-        foreshortened, and directions change accordingly.
+        Tilt of the specimen about the x axis, radians, at most 1.4, which foreshortens vertical
+        lengths.
     overlap : float or pair, default=0.6
         Share of a wire's area that may overlap others: 0 side by side, 1 unrestricted.
     size : int or (int, int), default=(384, 512)
         Height and width in pixels, each at least 64.
-    random_state : int, Generator, RandomState or None, default=None
+    random_state : int, RandomState or None, default=None
         Seed. With the same integer, image ``i`` is the same whatever ``n`` is.
 
     Returns
@@ -204,7 +200,7 @@ def make_nanowire_images(
         "overlap": overlap,
     }
     bounds = {name: _check_drawn(name, value) for name, value in asked.items()}
-    seed = _drawn_seed(random_state)
+    seed = draw_seed(random_state)
     made = [
         _make_image(np.random.default_rng([2, seed, i]), bounds, height, width_) for i in range(n)
     ]
@@ -250,7 +246,7 @@ def make_alignment_examples(
     ((96, 96), (96, 96))
     """
     n = check_count(n)
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    seed = draw_seed(random_state)
     made = [_make(np.random.default_rng([3, seed, i]), size) for i in range(n)]
     return [image for image, _ in made], [truth for _, truth in made]
 
@@ -259,16 +255,10 @@ def _make(
     rng: np.random.Generator, size: int | tuple[int, int]
 ) -> tuple[NDArray[np.float32], NanowireTruth]:
     noisy = rng.random() >= _NO_NOISE
-    snr = float(np.exp(rng.uniform(*np.log(_SNR)))) if noisy else np.inf
+    snr = float(log_uniform(rng, *_SNR)) if noisy else np.inf
     own = int(rng.integers(2**31 - 1))
     (image,), (truth,) = make_nanowire_images(1, **_RANGES, snr=snr, size=size, random_state=own)
     return image, truth
-
-
-def _drawn_seed(random_state: int | np.random.Generator | np.random.RandomState | None) -> int:
-    if isinstance(random_state, np.random.Generator):
-        return int(random_state.integers(2**31 - 1))
-    return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def _make_image(
@@ -328,21 +318,7 @@ def _check_drawn(name: str, value: Any) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Deposit:
-    """How wires are deposited.
-
-    Attributes
-    ----------
-    aligned : float
-        Share of the area where wires are parallel.
-    density : float
-        Share of the area that wires cover.
-    width : float
-        Mean diameter, in points of the surface.
-    tilt : float
-        Tilt of the specimen about the x axis, radians.
-    overlap : float
-        Share of a wire's area that may overlap others.
-    """
+    """How wires are deposited: parameters of `make_nanowire_images`, the width in points."""
 
     aligned: float
     density: float
@@ -353,45 +329,17 @@ class Deposit:
 
 @dataclass(frozen=True)
 class _Domains:
-    """The domains of parallel wires, and their directions.
+    """The domains of parallel wires."""
 
-    Attributes
-    ----------
-    relief : ndarray of shape (H, W)
-        Above 0 in the domains, below 0 between them, in units of the size of a domain.
-    distance : ndarray of shape (n_domains, H, W)
-        Distance from the centre of each domain, over the size of a domain.
-    directions : ndarray of shape (n_domains,)
-        Radians.
-    """
-
-    relief: FloatMap
-    distance: FloatMap
-    directions: NDArray[np.float64]
-
-    @property
-    def nearest(self) -> NDArray[np.intp]:
-        return np.asarray(self.distance.argmin(axis=0))
+    relief: FloatMap  # (H, W): above 0 in the domains, in units of the size of a domain
+    distance: FloatMap  # (n_domains, H, W): from the centre of each, in the same unit
+    directions: NDArray[np.float64]  # (n_domains,), radians
 
 
 def lay_wires(
     rng: np.random.Generator, shape: tuple[int, int], deposit: Deposit
 ) -> tuple[Surface, BoolMap]:
-    """Lay wires on a substrate.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    shape : (int, int)
-        Points of the surface, down and across.
-    deposit : Deposit
-
-    Returns
-    -------
-    surface : Surface
-    domains : ndarray of bool, shape (H, W)
-        Where wires are parallel.
-    """
+    """Lay wires on a substrate; return the surface, and where wires are parallel."""
     domains = _draw_domains(rng, shape, deposit.aligned)
     parallel = domains.relief > 0
     substrate = 0.16 * (1 + 0.06 * smooth_noise(rng, shape, 0.1 * min(shape), octaves=3))

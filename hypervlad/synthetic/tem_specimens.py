@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from hypervlad.synthetic.random_shapes import smooth_noise
+from hypervlad.synthetic.drawing import log_uniform, rows_and_columns, smooth_noise
 
 FloatMap = NDArray[np.float32]
 
@@ -19,25 +19,12 @@ _MIN_SAMPLES_ACROSS = 9
 
 @dataclass(frozen=True)
 class Walls:
-    """The inside of a tube.
+    """The inside of a tube."""
 
-    Attributes
-    ----------
-    inner_ratio : float
-        Inner radius over outer radius; 0 for a solid fibre.
-    n_shells : int
-        Number of visible groups of graphene layers in the wall (dark lines along the tube).
-    septum_spacing : float
-        Distance of the cup-shaped cross walls of a bamboo-like nanofibre, in outer radii; 0 for
-        none.
-    roughness : float
-        Relative variation of the radius along the tube.
-    """
-
-    inner_ratio: float
-    n_shells: int = 0
-    septum_spacing: float = 0.0
-    roughness: float = 0.03
+    inner_ratio: float  # inner radius over outer radius
+    n_shells: int = 0  # visible groups of graphene layers in the wall
+    septum_spacing: float = 0.0  # distance of the cross walls of bamboo, in outer radii; 0 for none
+    roughness: float = 0.03  # relative variation of the radius along the tube
 
 
 def tube_thickness(
@@ -49,20 +36,8 @@ def tube_thickness(
 ) -> FloatMap:
     """Project hollow cylinders along curved centre lines onto the image plane.
 
-    Parameters
-    ----------
-    shape : (int, int)
-    chains : array of shape (n_tubes, n_points, 2)
-        Centre lines, (row, column) in pixels.
-    radius : array of shape (n_tubes,)
-        Outer radii, in pixels.
-    walls : Walls
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    array of shape ``shape``, float32
-        Path length through the walls in units of the mean outer radius; crossing tubes add up.
+    Chains are (row, column) of shape (n_tubes, n_points, 2). The result is the path length through
+    the walls in units of the mean outer radius; crossing tubes add up.
     """
     radius = np.asarray(radius, dtype=np.float32)
     tangents = np.gradient(chains, axis=1)
@@ -93,13 +68,7 @@ def particle_thickness(
 ) -> FloatMap:
     """Project ellipsoids (catalyst particles, dirt), in units of each particle's own radius.
 
-    Parameters
-    ----------
-    shape : (int, int)
-    centres : array of shape (n, 2)
-    radii, elongation, angles : arrays of shape (n,)
-        Short half axis in pixels, ratio of the half axes (>= 1), direction of the long axis in
-        radians.
+    Radii are short half axes in pixels, angles the directions of the long axes in radians.
     """
     out = np.zeros(shape, np.float32)
     for (row, col), radius, stretch, angle in zip(centres, radii, elongation, angles, strict=True):
@@ -172,17 +141,9 @@ def splat(
     cols: NDArray[np.float32],
     weight: NDArray[np.float32],
 ) -> FloatMap:
-    """Add weights to an empty image, each distributed over its four neighbouring pixels.
+    """Add weights over 0 to an empty image, each distributed over its four neighbouring pixels.
 
-    Parameters
-    ----------
-    shape : (int, int)
-    rows, cols, weight : arrays of any one shape
-        Positions in pixels, those outside the frame are left out, and weights over 0.
-
-    Returns
-    -------
-    array of shape ``shape``, float32
+    Positions outside the frame are left out.
     """
     height, width = shape
     inside = (rows >= 0) & (rows < height - 1) & (cols >= 0) & (cols < width - 1) & (weight > 0)
@@ -206,8 +167,8 @@ def shard(
 ) -> FloatMap:
     """Return the thickness of one broken, faceted polymer particle: 0 outside, at most about 1.
 
-    The particle is the space under several inclined planes, so its thickness has ridges and
-    wedge-shaped edges. Noise that displaces the coordinates roughens its outline.
+    The particle is the space under several inclined planes. Noise that displaces the coordinates
+    roughens its outline.
     """
     rows, cols = _warped_grid(
         rng, shape, centre, amount=radius * rng.uniform(0.03, 0.12), cell=radius * 0.5
@@ -259,8 +220,7 @@ def _warped_grid(
 ) -> tuple[FloatMap, FloatMap]:
     """Return coordinates relative to ``centre``, displaced by smooth noise of ``amount`` pixels."""
     cell = max(cell, 3.0)
-    rows = np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre[0])
-    cols = np.arange(shape[1], dtype=np.float32)[None, :] - np.float32(centre[1])
+    rows, cols = rows_and_columns(shape, centre)
     warp = np.float32(amount)
     return (
         rows + warp * smooth_noise(rng, shape, cell, octaves=3),
@@ -280,18 +240,10 @@ def _textured(rng: np.random.Generator, height: FloatMap, radius: float) -> Floa
 
 @dataclass(frozen=True)
 class Support:
-    """Thickness maps of the support.
+    """Thickness maps of the support."""
 
-    Attributes
-    ----------
-    film : array of shape (H, W)
-        Carbon film: 1 where it is intact, 0 in a hole, up to about 2.5 on a thick rim or strand.
-    bar : array of shape (H, W) or None
-        Grid bar: 0 beside it, 1 where it is opaque.
-    """
-
-    film: FloatMap
-    bar: FloatMap | None
+    film: FloatMap  # carbon: 1 where it is intact, 0 in a hole, more on a thick rim or strand
+    bar: FloatMap | None  # grid bar: 0 beside it, 1 where it is opaque
 
 
 def make_support(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> Support:
@@ -316,14 +268,13 @@ def _holey(
 ) -> FloatMap:
     """Return a film with rounded holes; many close holes leave the strands of a lacey film."""
     warp = unit * rng.uniform(2, 9)
-    rows = np.arange(shape[0], dtype=np.float32)[:, None]
-    cols = np.arange(shape[1], dtype=np.float32)[None, :]
+    rows, cols = rows_and_columns(shape, (0, 0))
     rows = rows + np.float32(warp) * smooth_noise(rng, shape, 45 * unit)
     cols = cols + np.float32(warp) * smooth_noise(rng, shape, 45 * unit)
     centres = _spread_points(rng, shape, n_holes)
     to_edge = np.full(shape, 1e6, np.float32)
     for row, col in centres:
-        radius = unit * np.exp(rng.uniform(*np.log(radii)))
+        radius = unit * log_uniform(rng, *radii)
         distance = np.sqrt((rows - np.float32(row)) ** 2 + (cols - np.float32(col)) ** 2)
         np.minimum(to_edge, distance - np.float32(radius), out=to_edge)
     sharpness = np.float32(unit * rng.uniform(0.5, 1.5))
@@ -349,8 +300,7 @@ def _spread_points(
 def _grid_bar(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> FloatMap:
     """Return an opaque edge or rounded corner that extends into the frame."""
     angle = rng.uniform(0, 2 * np.pi)
-    rows = np.arange(shape[0], dtype=np.float32)[:, None] - shape[0] / 2
-    cols = np.arange(shape[1], dtype=np.float32)[None, :] - shape[1] / 2
+    rows, cols = rows_and_columns(shape, (shape[0] / 2, shape[1] / 2))
     along = rows * np.float32(np.sin(angle)) + cols * np.float32(np.cos(angle))
     beside = rows * np.float32(np.cos(angle)) - cols * np.float32(np.sin(angle))
     if rng.random() < 0.4:

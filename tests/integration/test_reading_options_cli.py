@@ -55,9 +55,9 @@ def test_a_classifier_stores_how_images_were_read(stacks: Path, tmp_path: Path) 
 
 def test_only_given_options_are_stored(stacks: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.hvlad"
-    run("train", stacks, "-o", path, *TINY, "--image-page", "1", "--reduced")
+    run("train", stacks, "-o", path, *TINY, "--image-page", "1")
     stored = hypervlad.load(path).encoder_.fitted_params_.read_options
-    assert stored == ReadOptions(page=1, reduced=True)
+    assert stored == ReadOptions(page=1)
 
 
 def test_the_demo_and_the_check_read_alike(stacks: Path, tmp_path: Path) -> None:

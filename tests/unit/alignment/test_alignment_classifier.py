@@ -413,7 +413,7 @@ def test_a_banner_is_cut_off_once(
     assert encoder is not None
     encoder.set_params(read_options={"banner": "remove"})
     model = small_model(encoder=encoder).fit(*labelled)
-    monkeypatch.setattr("hypervlad.images.reading.find_banner", lambda pixels: 6)
+    monkeypatch.setattr("hypervlad.images.micrograph.find_banner", lambda pixels: 6)
     image, _ = halves(2, 0.4)
     found = model.aligned_fraction(image)
     assert found.rows[-1] == 58
@@ -491,17 +491,6 @@ def test_one_channel_is_read_alike_in_training_and_prediction(
     for each in (coloured[0], images[0]):
         np.testing.assert_array_equal(second.aligned_proba(each, *tiles), expected.proba)
     assert second.score(coloured[:2], labels[:2]) == model.score(images[:2], labels[:2])
-
-
-def test_pixels_outside_a_mask_do_not_matter(model: AlignmentClassifier) -> None:
-    image, _ = halves(5, 0.7)
-    where = np.ones(image.shape, dtype=bool)
-    where[:16] = False
-    spoilt = np.where(where, image, np.nan)
-    bright = np.where(where, image, 1e6)
-    found = [aligned_fraction(each, model, WINDOW, mask=where) for each in (spoilt, bright)]
-    np.testing.assert_array_equal(found[0].proba, found[1].proba)
-    assert found[0].background[0].all()
 
 
 def test_maps_of_whole_frames_with_unknown_pixels_fit_images_without_banner() -> None:

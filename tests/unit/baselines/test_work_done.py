@@ -34,13 +34,13 @@ def files(texture_images: Images, tmp_path: Path) -> Files:
 def n_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[Any]:
     """How often each file was read."""
     counts: Counter[Any] = Counter()
-    original = reading._read
+    original = reading.read_one
 
     def counting(source: Any, *options: Any, **more: Any) -> Any:
         counts[source] += 1
         return original(source, *options, **more)
 
-    monkeypatch.setattr(reading, "_read", counting)
+    monkeypatch.setattr(reading, "read_one", counting)
     return counts
 
 

@@ -54,16 +54,15 @@ def test_the_help_states_the_librarys_own_defaults():
 
 # How images are read. A model stores it, so commands that are given a model need no option, unless
 # the model is one of several methods, as in align.
-READING = {"--image-page", "--channel", "--scaling", "--remove-banner", "--reduced"}
-FULL_SIZE = READING - {"--reduced"}  # where images are not resized
+READING = {"--image-page", "--channel", "--scaling", "--remove-banner"}
 READING_OF = {
     "train": READING,
-    "demo": FULL_SIZE,
-    "check": FULL_SIZE,
-    "defects fit": FULL_SIZE,
+    "demo": READING,
+    "check": READING,
+    "defects fit": READING,
     # Directions do not depend on gain and offset, so all contrasts are scaled alike.
-    "align": FULL_SIZE - {"--scaling"},
-    "align-train": FULL_SIZE - {"--scaling"},
+    "align": READING - {"--scaling"},
+    "align-train": READING - {"--scaling"},
     **dict.fromkeys(("predict", "explain", "evaluate", "extract"), frozenset()),
     **dict.fromkeys(("defects score", "defects evaluate"), frozenset()),
     **dict.fromkeys(("review start", "review retrain"), frozenset()),

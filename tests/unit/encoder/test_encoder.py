@@ -403,7 +403,6 @@ def test_the_cache_folder_is_private(
         ({"backbone": "vgg7"}, "unknown backbone 'vgg7'"),
         ({"taps": ["77"]}, "has no layer '77'"),
         ({"read_options": {"banners": "remove"}}, "did you mean 'banner'"),
-        ({"read_options": {"reduced": True}, "pixel_size": 2.0}, "leave one of the two out"),
         ({"device": "meta"}, 'device must be "auto", "cpu" or "cuda"'),
         ({"n_jobs": 0}, "n_jobs"),
     ],

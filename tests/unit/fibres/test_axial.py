@@ -11,13 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hypervlad.fibres import (
-    axial_difference,
-    axial_mean,
-    axial_spread,
-    axial_statistics,
-    order_parameter,
-)
+from hypervlad.fibres import axial_difference, axial_statistics
 from hypervlad.fibres.axial import wrapped
 
 ANGLES = arrays(np.float64, st.integers(1, 30), elements=st.floats(-10, 10))
@@ -96,9 +90,9 @@ def test_angles_just_below_zero_do_not_become_pi(kind):
 
 
 def test_the_spread_of_a_narrow_normal_distribution_is_its_deviation():
-    axes = np.random.default_rng(0).normal(0.0, 0.1, 200_000)
-    assert axial_spread(axes) == pytest.approx(0.1, rel=0.01)
-    assert order_parameter(axes) == pytest.approx(np.exp(-2 * 0.1**2), rel=1e-3)
+    found = axial_statistics(np.random.default_rng(0).normal(0.0, 0.1, 200_000))
+    assert found.spread == pytest.approx(0.1, rel=0.01)
+    assert found.order == pytest.approx(np.exp(-2 * 0.1**2), rel=1e-3)
 
 
 def test_equal_axes_have_a_spread_of_exactly_zero():
@@ -111,12 +105,11 @@ def test_no_direction_has_no_finite_spread():
 
 
 def test_the_mean_may_cross_zero_degrees():
-    assert axial_difference(axial_mean(np.deg2rad([179, 1])), 0) < 1e-12
-    assert axial_difference(axial_mean([0.01, np.pi - 0.01]), 0) < 1e-12
+    assert axial_difference(axial_statistics(np.deg2rad([179, 1])).mean, 0) < 1e-12
 
 
 def test_nan_may_have_a_weight_of_zero():
-    assert axial_mean([0.5, np.nan], [1, 0]) == pytest.approx(0.5)
+    assert axial_statistics([0.5, np.nan], [1, 0]).mean == pytest.approx(0.5)
 
 
 # --- bootstrap ----------------------------------------------------------------------------------
@@ -134,12 +127,10 @@ def test_intervals_have_the_nominal_coverage():
     held = []
     for _ in range(150):
         angles, groups = clustered(rng, 30, 5)
-        found = axial_statistics(
-            angles, groups=groups, n_bootstrap=200, confidence=0.9, random_state=rng
-        )
+        found = axial_statistics(angles, groups=groups, n_bootstrap=200, random_state=rng)
         low, high = found.mean_interval.low, found.mean_interval.high
         held.append((0.02 - low) % np.pi <= high - low)
-    assert 0.8 <= np.mean(held) <= 0.97
+    assert 0.88 <= np.mean(held) <= 0.99
 
 
 def test_more_pixels_per_window_give_no_narrower_intervals():
@@ -155,12 +146,6 @@ def test_more_pixels_per_window_give_no_narrower_intervals():
         )
         widths.append(found.order_interval.high - found.order_interval.low)
     assert widths[1] == pytest.approx(widths[0], rel=1e-6)
-
-
-def test_the_same_seed_draws_the_same():
-    angles, groups = clustered(np.random.default_rng(2), 10, 3)
-    options = {"groups": groups, "n_bootstrap": 50, "random_state": 3}
-    assert axial_statistics(angles, **options) == axial_statistics(angles, **options)
 
 
 def test_no_interval_unless_requested():
@@ -182,11 +167,6 @@ def test_no_interval_unless_requested():
         (([0.1, 0.2],), {"n_bootstrap": 5}, "resamples groups"),
         (([0.1, 0.2],), {"n_bootstrap": 5, "groups": [0]}, "a group for each of 2 axes"),
         (([0.1, 0.2],), {"n_bootstrap": 5, "groups": [0, 0]}, "at least two"),
-        (
-            ([0.1, 0.2],),
-            {"n_bootstrap": 5, "groups": [0, 1], "confidence": 1.0},
-            "confidence must be a share above 0 and below 1",
-        ),
     ],
 )
 def test_invalid_axes_are_rejected(arguments, options, message):

@@ -232,7 +232,6 @@ ARRAYS = {
     "percentiles equal": (GREY, {"percentiles": (50, 50)}, "percentiles=(50, 50): expected two"),
     "percentiles of text": (GREY, {"percentiles": ("1", "99")}, "expected two numbers"),
     "banner": (GREY, {"banner": True}, "banner=True: expected one of 'keep', 'remove'"),
-    "reduced": (GREY, {"reduced": 8}, "reduced=8: expected True or False"),
     "max_pixels zero": (GREY, {"max_pixels": 0}, "max_pixels=0: expected a positive number"),
     "max_pixels text": (GREY, {"max_pixels": "1e9"}, "or None for no limit"),
 }
@@ -337,7 +336,7 @@ def test_out_of_memory(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr("hypervlad.images.reading.decode_raster", refuse)
+    monkeypatch.setattr("hypervlad.images.micrograph.decode_raster", refuse)
     with pytest.raises(ImageReadError, match="not enough memory to decode it; crop"):
         read_image(encoded(tmp_path / "a.png"))
 

@@ -405,8 +405,22 @@ def test_metadata_is_json(tmp_path):
     assert json.loads(json.dumps(micrograph.metadata)) == micrograph.metadata
 
 
-@pytest.mark.parametrize("other", [{"banner": "remove"}, {"reduced": True}])
-def test_options_survive_json(other):
-    options = ReadOptions(page=2, scaling=(0, 4095), percentiles=[1, 99], **other)
+def test_a_micrograph_is_shown_on_one_line_without_metadata(tmp_path):
+    fei = "[User]\nUser=operator\n[Scan]\nPixelWidth=2e-9\nPixelHeight=2e-9\n" + "x=1\n" * 500
+    tifffile.imwrite(tmp_path / "a.tif", GREY16, extratags=[(34682, "s", 0, fei, True)])
+    micrograph = read_micrograph(tmp_path / "a.tif")
+
+    assert micrograph.metadata["fei"]["User"]["User"] == "operator"
+    assert repr(micrograph) == (
+        f"Micrograph(source={str(tmp_path / 'a.tif')!r}, shape={GREY16.shape}, dtype=float32, "
+        "pixel_size=2.0)"
+    )
+    assert repr(read_micrograph(np.zeros((4, 6, 3)))) == (
+        "Micrograph(source=None, shape=(4, 6, 3), dtype=float32, pixel_size=None)"
+    )
+
+
+def test_options_survive_json():
+    options = ReadOptions(page=2, scaling=(0, 4095), percentiles=[1, 99], banner="remove")
 
     assert ReadOptions(**json.loads(json.dumps(asdict(options)))) == options

@@ -6,31 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from scipy import fft
 
 from hypervlad.datasets import make_lattice_images
 from hypervlad.synthetic.lattice import Crystal, draw_columns, draw_crystal
-
-
-def test_images_and_samples_are_what_they_say():
-    images, samples = make_lattice_images(7, images_per_sample=3, size=(70, 101), random_state=0)
-    assert samples.tolist() == [0, 0, 0, 1, 1, 1, 2]
-    assert len(images) == 7
-    for image in images:
-        assert (image.shape, image.dtype) == ((70, 101), np.float32)
-        assert 0 <= image.min() < image.max() <= 1
-        assert image.std() > 0.02
-        assert image.flags.c_contiguous
-
-
-def test_same_seed_same_images_whatever_their_number():
-    few, _ = make_lattice_images(3, images_per_sample=2, size=64, random_state=3)
-    many, _ = make_lattice_images(6, images_per_sample=2, size=64, random_state=3)
-    others, _ = make_lattice_images(3, images_per_sample=2, size=64, random_state=4)
-    for one, same, other in zip(few, many, others, strict=False):
-        assert_array_equal(one, same)
-        assert not np.array_equal(one, other)
 
 
 def spectrum(image):
@@ -98,14 +78,8 @@ def test_defects_are_as_frequent_as_the_crystal_says():
     assert_allclose((brightness > 1.2).mean(), 0.2, atol=0.01)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"n": 0}, "n=0: expected the number of images"),
-        ({"n": 2, "images_per_sample": 0}, "images_per_sample=0: expected the number of images"),
-        ({"n": 2, "size": 63}, "size=63: expected an integer"),
-    ],
-)
-def test_wrong_parameters(wrong, message):
-    with pytest.raises(ValueError, match=message):
-        make_lattice_images(**wrong)
+def test_samples_are_numbered_and_the_last_may_be_smaller():
+    _, samples = make_lattice_images(7, images_per_sample=3, size=64, random_state=0)
+    assert samples.tolist() == [0, 0, 0, 1, 1, 1, 2]
+    with pytest.raises(ValueError, match="images_per_sample=0: expected the number of images"):
+        make_lattice_images(2, images_per_sample=0)

@@ -7,19 +7,8 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from hypervlad.datasets import NANOFIBRE_DEFECTS, make_nanofibre_images
-from hypervlad.synthetic.nanofibre import Mat, _sparser, make_surface
-from hypervlad.synthetic.surface import SUBSTRATE, Strands, Surface
-
-
-def test_images_and_masks_are_what_they_say():
-    images, masks = make_nanofibre_images(6, size=(70, 101), random_state=0)
-    assert len(images) == len(masks) == 6
-    for image, mask in zip(images, masks, strict=True):
-        assert (image.shape, image.dtype) == ((70, 101), np.float32)
-        assert (mask.shape, mask.dtype) == ((70, 101), bool)
-        assert 0 <= image.min() < image.max() <= 1
-        assert image.std() > 0.02
-        assert image.flags.c_contiguous
+from hypervlad.synthetic.nanofibre import Mat, make_surface, missing_area
+from hypervlad.synthetic.sem import SUBSTRATE, Strands, Surface
 
 
 @pytest.mark.slow  # draws 120 mats
@@ -29,16 +18,6 @@ def test_share_of_defective_images(share):
     # A defect can be hidden altogether, so the share is reached from below.
     assert sum(mask.any() for mask in masks) <= np.ceil(8 * share)
     assert sum(mask.any() for mask in masks) >= np.floor(8 * share) - 1
-
-
-def test_same_seed_same_images_whatever_their_number():
-    few, few_masks = make_nanofibre_images(2, size=64, random_state=3)
-    many, many_masks = make_nanofibre_images(4, size=64, random_state=3)
-    others, _ = make_nanofibre_images(2, size=64, random_state=4)
-    for i in range(2):
-        assert_array_equal(few[i], many[i])
-        assert_array_equal(few_masks[i], many_masks[i])
-        assert not np.array_equal(few[i], others[i])
 
 
 @pytest.mark.slow  # draws forty mats
@@ -97,9 +76,9 @@ def test_missing_fibres_are_drawn_only_if_they_are_named():
 def test_missing_fibres_that_others_would_cover_have_no_mask():
     surface = painted(flat_strand(0.8, defect=False))
     hidden = flat_strand(0.2, defect=False)
-    assert not _sparser(surface, hidden, reach=5).any()
+    assert not missing_area(surface, hidden, reach=5).any()
     bare = painted()
-    assert _sparser(bare, hidden, reach=5)[17:24].all()
+    assert missing_area(bare, hidden, reach=5)[17:24].all()
 
 
 def flat_strand(height, defect):
@@ -144,13 +123,9 @@ def test_the_upper_fibre_is_visible_in_any_order(order):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n": 0}, "n=0: expected the number of images"),
-        ({"n": True}, "n=True"),
         ({"defects": ["scratch"]}, "expected some of bead, clump, film, hole, particle, missing"),
         ({"defects": []}, "for images without any, defective=0"),
         ({"defective": 1.5}, "expected a share of the images"),
-        ({"size": 63}, "at least 64 each"),
-        ({"size": (64, 64, 3)}, "expected an integer or"),
     ],
 )
 def test_bad_parameters_are_reported(options, message):

@@ -1,10 +1,55 @@
-"""Smooth random fields, blobs and worm-like chains: the shapes of films, particles and fibres."""
+"""What the makers of images share: checked parameters, seeds, random numbers and shapes."""
 
 from __future__ import annotations
+
+import numbers
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
+from sklearn.utils import check_random_state
+
+FloatMap = NDArray[np.float32]
+
+
+def check_count(n: Any, name: str = "n") -> int:
+    """Return a number of images, at least 1; ``name`` is the parameter's."""
+    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
+        raise ValueError(f"{name}={n!r}: expected the number of images, an integer of at least 1.")
+    return int(n)
+
+
+def check_size(size: Any, smallest: int) -> tuple[int, int]:
+    """Return height and width, given as a pair or as one number."""
+    extents = (size, size) if isinstance(size, numbers.Integral) else size
+    if (
+        isinstance(size, bool)
+        or not isinstance(extents, tuple | list)
+        or len(extents) != 2
+        or not all(isinstance(e, numbers.Integral) and int(e) >= smallest for e in extents)
+    ):
+        raise ValueError(
+            f"size={size!r}: expected an integer or (height, width) in pixels, at least {smallest} "
+            "each."
+        )
+    return int(extents[0]), int(extents[1])
+
+
+def draw_seed(random_state: int | np.random.RandomState | None) -> int:
+    """Return the seed from which the random numbers of all images are derived."""
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def log_uniform(rng: np.random.Generator, low: float, high: float) -> Any:
+    """Draw a number whose logarithm is uniform: small ones as often as large ones."""
+    return np.exp(rng.uniform(np.log(low), np.log(high)))
+
+
+def rows_and_columns(shape: tuple[int, int], centre: Any) -> tuple[FloatMap, FloatMap]:
+    """Return the coordinates of pixels relative to a centre, (H, 1) and (1, W)."""
+    rows = np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre[0])
+    return rows, np.arange(shape[1], dtype=np.float32)[None, :] - np.float32(centre[1])
 
 
 def smooth_noise(
@@ -13,22 +58,11 @@ def smooth_noise(
     cell: float,
     *,
     octaves: int = 1,
-    persistence: float = 0.5,
 ) -> NDArray[np.float32]:
     """Return a random field of mean 0, standard deviation 1, and features of about ``cell`` pixels.
 
-    Each further octave halves the features. Value noise on a coarse grid, interpolated, is several
-    times cheaper than filtered white noise.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    shape : (int, int)
-    cell : float
-        Grid spacing of the first octave, in pixels.
-    octaves : int
-    persistence : float
-        Amplitude of each octave relative to the previous one.
+    Each further octave halves the features and their amplitude. Value noise on a coarse grid,
+    interpolated, is several times cheaper than filtered white noise.
     """
     out = np.zeros(shape, np.float32)
     amplitude = 1.0
@@ -37,7 +71,7 @@ def smooth_noise(
         values = rng.standard_normal(nodes, dtype=np.float32)
         offset = rng.uniform(0, 1, 2)
         out += amplitude * _interpolate(values, shape, cell, offset)
-        amplitude *= persistence
+        amplitude *= 0.5
         cell = max(2.0, cell / 2)
     out -= out.mean()
     return out / max(float(out.std()), 1e-6)
@@ -65,23 +99,10 @@ def _spline_matrix(n_nodes: int, n_pixels: int, cell: float, offset: float) -> N
 def random_blob(
     rng: np.random.Generator, shape: tuple[int, int], radius: float
 ) -> NDArray[np.bool_]:
-    """Return a rounded, irregular region of about this radius, centred inside the image.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    shape : (int, int)
-    radius : float
-        In pixels.
-
-    Returns
-    -------
-    array of the given shape, bool
-    """
+    """Return a rounded, irregular region of about this radius, centred inside the image."""
     centre = rng.uniform(0.06, 0.94, 2) * np.asarray(shape)
     stretch, angle = np.exp(rng.uniform(0, 0.5)), rng.uniform(0, np.pi)
-    rows = np.arange(shape[0], dtype=np.float32)[:, None] - np.float32(centre[0])
-    columns = np.arange(shape[1], dtype=np.float32)[None, :] - np.float32(centre[1])
+    rows, columns = rows_and_columns(shape, centre)
     along = (rows * np.sin(angle) + columns * np.cos(angle)) / stretch
     beside = (rows * np.cos(angle) - columns * np.sin(angle)) * stretch
     uneven = 0.22 * smooth_noise(rng, shape, max(radius * 0.9, 3.0), octaves=2)
@@ -102,25 +123,23 @@ def worm_like_chains(
     """Draw smooth random curves whose direction diffuses along their length.
 
     The direction of a worm-like chain performs a random walk with variance ``step / persistence``
-    per step. It is the standard model of a semi-flexible filament, and suits nanotubes on a film.
+    per step. It is the standard model of a semi-flexible filament.
 
     Parameters
     ----------
     rng : numpy.random.Generator
     anchors : array of shape (n, 2)
-        A point (row, column) on each chain, in pixels.
+        A point (row, column) on each chain; this and all lengths in pixels.
     headings : array of shape (n,)
         Direction of each chain at its anchor, radians.
     length : array of shape (n,)
-        Contour lengths in pixels. All chains have as many points as the longest needs, so shorter
-        ones are sampled more finely.
+        Contour lengths; shorter chains are sampled more finely.
     persistence : float
-        Persistence length in pixels: the larger, the straighter.
+        The larger, the straighter.
     step : float
-        Distance of neighbouring points on the longest chain, in pixels.
+        Distance of neighbouring points on the longest chain.
     stiffness : float
-        Length in pixels below which a chain does not bend, of the order of the tube's radius: no
-        bend is tighter than the tube is wide.
+        Length below which a chain does not bend.
     anchor_at : float or array of shape (n,)
         Where along the chain the anchor lies: 0 is its start, 1 its end.
 

@@ -1,0 +1,67 @@
+"""What all makers of images have in common: types, ranges, seeds, checked parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from hypervlad.datasets import (
+    make_alignment_examples,
+    make_lattice_images,
+    make_nanofibre_images,
+    make_nanowire_images,
+    make_tem_images,
+)
+
+MAKERS = [
+    make_tem_images,
+    make_lattice_images,
+    make_nanofibre_images,
+    make_nanowire_images,
+    make_alignment_examples,
+]
+pytestmark = pytest.mark.parametrize("make", MAKERS)
+
+
+def values(truth):
+    """A label, a mask or a map as an array."""
+    return getattr(truth, "orientation", truth)
+
+
+def test_images_are_what_they_say(make):
+    images, truths = make(3, size=(70, 101), random_state=0)
+    assert len(images) == len(truths) == 3
+    for image, truth in zip(images, truths, strict=True):
+        assert (image.shape, image.dtype) == ((70, 101), np.float32)
+        assert 0 <= image.min() < image.max() <= 1
+        assert image.std() > 0.02
+        assert image.flags.c_contiguous
+        assert np.shape(values(truth)) in ((), (70, 101))
+
+
+def test_same_seed_same_images_whatever_their_number(make):
+    (one,), (truth,) = make(1, size=64, random_state=3)
+    (same, _), (same_truth, _) = make(2, size=64, random_state=np.random.RandomState(3))
+    (other,), _ = make(1, size=64, random_state=4)
+    assert_array_equal(one, same)
+    assert_array_equal(values(truth), values(same_truth))
+    assert not np.array_equal(one, other)
+
+
+def test_without_a_seed_images_differ(make):
+    (one,), _ = make(1, size=64)
+    (other,), _ = make(1, size=64)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("n", [0, -3, 2.5, True, "12"])
+def test_bad_numbers_are_reported(make, n):
+    with pytest.raises(ValueError, match=f"n={n!r}: expected the number of images"):
+        make(n)
+
+
+@pytest.mark.parametrize("size", [31, (64, 16), (64, 64, 3), "224", 64.0, True, None])
+def test_bad_sizes_are_reported(make, size):
+    with pytest.raises(ValueError, match=r"size=.*: expected an integer or .* at least \d\d each"):
+        make(1, size=size)
