@@ -74,12 +74,10 @@ class PathIndex:
     cache : Cache
     reading : mapping
         How files are read: JSON-able options, and the version of the code that reads.
-    verify : bool, default=False
-        Ignore all entries; wrong ones are replaced.
     """
 
-    def __init__(self, cache: Cache, reading: Mapping[str, Any], *, verify: bool = False) -> None:
-        self.cache, self.reading, self.verify = cache, dict(reading), verify
+    def __init__(self, cache: Cache, reading: Mapping[str, Any]) -> None:
+        self.cache, self.reading = cache, dict(reading)
 
     def entry(self, path: Any) -> IndexEntry | None:
         """Return the entry of a file as it is now; None if this is no path to a file."""
@@ -109,12 +107,11 @@ class IndexEntry:
 
     def __init__(self, index: PathIndex, path: Any, stamp: str) -> None:
         self._index, self._path, self._stamp = index, path, stamp
-        self._kept = index.cache.find(stamp)
-        self.facts = None if index.verify else self._kept
+        self.facts = index.cache.find(stamp)
 
     def keep(self, facts: Any) -> None:
         """Keep the facts that reading the file has found, unless the file has changed meanwhile."""
-        if facts != self._kept and self._index.stamp(self._path) == self._stamp:
+        if facts != self.facts and self._index.stamp(self._path) == self._stamp:
             self._index.cache.replace(self._stamp, facts)
 
 

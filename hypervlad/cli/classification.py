@@ -22,13 +22,11 @@ from hypervlad.cli.models import (
     load_classifier,
     new_classifier,
     reading_options,
-    reduce_cache,
     rule_or_numbers,
 )
 from hypervlad.cli.options import (
     Backbone,
     Cache,
-    CacheSize,
     CalibrationSize,
     Channel,
     ClassWeight,
@@ -87,7 +85,6 @@ def train(
     prior: Prior = None,
     calibration_size: CalibrationSize = None,
     cache: Cache = None,
-    cache_size: CacheSize = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -122,7 +119,7 @@ def train(
     prepare_model(output, folder, groups)
     if report is not None:
         prepare_report(report, folder)
-    check_cache(cache, cache_size)
+    check_cache(cache)
     reading = reading_options(
         image_page=image_page,
         channel=channel,
@@ -172,7 +169,6 @@ def train(
     with fitting(), noted_warnings() as notes:
         model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)
-    reduce_cache(cache, cache_size)
     for line in [*held_out_lines(model), *(training_details(model) if verbose else [])]:
         echo(line)
     if report is not None and model.held_out_ is not None:
@@ -283,7 +279,6 @@ def evaluate(
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
     cache: Cache = None,
-    cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
     """Test a model on labelled images and write a report.
@@ -302,7 +297,7 @@ def evaluate(
     from hypervlad.reports import report_on_model
 
     prepare_report(output, folder)
-    check_cache(cache, cache_size)
+    check_cache(cache)
     data = _labelled_by_people(folder, load_image_folder(folder, groups))
     say_ignored(quiet, [folder], groups, model)
     classifier = load_classifier(
@@ -332,7 +327,6 @@ def evaluate(
             how_measured=how_measured,
             progress=not quiet,
         )
-    reduce_cache(cache, cache_size)
     print_result(lines, index)
 
 

@@ -32,7 +32,6 @@ _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _OUT_OF_MEMORY = re.compile("can't allocate memory|not enough memory:|out of memory", re.IGNORECASE)
 _LESS_MEMORY = {
     "jobs": "--jobs 1",
-    "batch_size": "a smaller --batch-size",
     "tile_size": "a smaller --tile-size",
     "reduced": "--reduced",
     "image_size": "a smaller --image-size",

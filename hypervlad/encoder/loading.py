@@ -196,8 +196,6 @@ class ImageLoader:
         As in :class:`hypervlad.HypercolumnVLAD`.
     read_options : ReadOptions
     preprocessing : Preprocessing
-    verify : bool
-        Read files although the index of ``memory`` knows them.
     device : torch.device
         Decides the automatic batch size.
     """
@@ -208,7 +206,6 @@ class ImageLoader:
     pixel_size: float | None = None
     read_options: ReadOptions = field(default_factory=ReadOptions)
     memory: Memory = None
-    verify: bool = False
     batch_size: int | Literal["auto"] = "auto"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     n_jobs: int | None = None
@@ -310,7 +307,7 @@ class ImageLoader:
         reading = {"options": asdict(self.read_options), "version": READING_VERSION}
         if self._needed_size is not None and self.read_options.reduced:
             reading["size"] = [self.image_size, self.aspect, self.preprocessing.minimum_size]
-        return PathIndex(Cache(self.memory), reading, verify=self.verify)
+        return PathIndex(Cache(self.memory), reading)
 
     @property
     def _needed_size(self) -> NeededSize | None:
