@@ -392,9 +392,9 @@ def check(
     echo(str(report))
     if write_groups is not None:
         report.write_groups(write_groups)
-        suggested = report.suggested_groups()
-        n_groups = counted(len({group for _, group in suggested}), "group")
-        n_sets = len(report.exact_copies + report.near_copies) - len(report.sets_left_apart())
+        suggested = report.suggested_groups
+        n_groups = counted(len(set(suggested.values())), "group")
+        n_sets = len(report.exact_copies + report.near_copies) - len(report.sets_left_apart)
         echo(
             f"\ngroups: {write_groups} ({n_groups} of {counted(len(suggested), 'file')}; "
             f"{counted(n_sets, 'set')} of copies, each in one group)"
