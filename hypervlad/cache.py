@@ -61,11 +61,11 @@ def _value(key: str, value: Any) -> Any:
 class PathIndex:
     """Facts about files by path, size and modification time, so that they need not be read.
 
-    ``reading`` says how files are read, JSON-able. ``verify`` ignores and replaces all entries.
+    ``reading`` says how files are read, JSON-able.
     """
 
-    def __init__(self, cache: Cache, reading: Mapping[str, Any], *, verify: bool = False) -> None:
-        self.cache, self.reading, self.verify = cache, dict(reading), verify
+    def __init__(self, cache: Cache, reading: Mapping[str, Any]) -> None:
+        self.cache, self.reading = cache, dict(reading)
 
     def entry(self, path: Any) -> IndexEntry | None:
         """Return the entry of a file as it is now; None if this is no path to a file."""
@@ -95,12 +95,11 @@ class IndexEntry:
 
     def __init__(self, index: PathIndex, path: Any, stamp: str) -> None:
         self._index, self._path, self._stamp = index, path, stamp
-        self._kept = index.cache.find(stamp)
-        self.facts = None if index.verify else self._kept
+        self.facts = index.cache.find(stamp)
 
     def keep(self, facts: Any) -> None:
         """Keep the facts that reading the file has found, unless the file has changed meanwhile."""
-        if facts != self._kept and self._index.stamp(self._path) == self._stamp:
+        if facts != self.facts and self._index.stamp(self._path) == self._stamp:
             self._index.cache.replace(self._stamp, facts)
 
 

@@ -1,12 +1,8 @@
-"""Writing files: complete or not at all, never through a symbolic link, one process at a time.
+"""Writing files: complete or not at all, never through a symbolic link, one process at a time."""
 
-Whatever hypervlad writes, a model, a table, a page, the parts of an extraction, goes through
-`replace_when_complete`. Where other people can write to a folder, a file in it may be replaced by a
-link to one of ours, which a program that follows links would overwrite. So links are refused, those
-to an output that a user has named too: the message says what the link points to. Folders on the way
-to a file may be links. Hard links are refused for files that are written in place, which are locks
-and databases; all others are replaced.
-"""
+# All that is written goes through `replace_when_complete`. In a folder that others can write to, a
+# file may be replaced by a link to one of ours, so links are refused. Folders on the way to a file
+# may be links. Hard links are refused only for locks and databases, which are written in place.
 
 from __future__ import annotations
 
@@ -37,12 +33,7 @@ class LinkError(FileExistsError):
 
 
 def refuse_link(path: str | os.PathLike[str]) -> None:
-    """Raise if a path is a symbolic link or a junction of Windows, whatever it points to.
-
-    Raises
-    ------
-    LinkError
-    """
+    """Raise a LinkError if a path is a symbolic link or a junction of Windows."""
     status = _status(path)
     if status is not None and (
         stat.S_ISLNK(status.st_mode) or getattr(status, "st_reparse_tag", 0) == _JUNCTION
@@ -54,12 +45,7 @@ def refuse_link(path: str | os.PathLike[str]) -> None:
 
 
 def refuse_links(path: str | os.PathLike[str]) -> None:
-    """Raise if a file that is written in place is a link, or has a second name (a hard link).
-
-    Raises
-    ------
-    LinkError
-    """
+    """Raise a LinkError if a file that is written in place is a link, or has a hard link."""
     refuse_link(path)
     status = _status(path)
     if status is not None and stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
@@ -81,12 +67,7 @@ def _second_name(path: str | os.PathLike[str]) -> str:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise if a file cannot be put under this name: it is a link, a folder or a device.
-
-    Raises
-    ------
-    OSError
-    """
+    """Raise an OSError if a file cannot have this name: it is a link, a folder or a device."""
     refuse_link(path)
     if os.path.isdir(path):
         raise IsADirectoryError(f"{os.fspath(path)} is a folder; give the name of a file.")
@@ -96,10 +77,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike[str], draft: Path | None = None) -> Iterator[None]:
-    """Let an error of the operating system name a file or folder if it names none, or a draft.
-
-    That of a full disk names none.
-    """
+    """Let an OSError that names no file, as that of a full disk, or a draft, name this one."""
     try:
         yield
     except OSError as error:
@@ -134,30 +112,21 @@ def replace_when_complete(
 ) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name only when it is complete.
 
-    The bytes go to a temporary file, which is flushed to the disk and then moved over `path`. If
-    that is interrupted, by Ctrl-C for example, the temporary file is removed and `path` stays as it
-    was.
+    The bytes go to a temporary file, which is moved over `path` at the end, and removed if anything
+    fails. The folder of `path` is created if there is none, and not left behind empty.
 
     Parameters
     ----------
     path : path-like
-        Its folder is created if there is none; if the block fails, it is not left behind empty.
     flush : bool, default=True
         If False, a power cut may leave a damaged file: for many small ones that can be recreated.
     draft_folder : path-like, optional
         Where the temporary file is, on the same disk; by default beside `path`.
 
-    Yields
-    ------
-    binary stream
-
     Raises
     ------
-    LinkError
-        If `path` is a symbolic link.
     OSError
-        If it is a folder or a device, or cannot be written, for instance on a full disk; it has the
-        name of the file.
+        If `path` is a link, a folder or a device, or cannot be written; it names the file.
     """
     check_writable(path)
     target = Path(os.path.abspath(path))
@@ -178,26 +147,18 @@ def replace_when_complete(
 
 
 def move_into_place(draft: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Move a complete file over another one on the same disk.
-
-    Raises
-    ------
-    LinkError
-        If `path` is a symbolic link.
-    OSError
-    """
+    """Move a complete file over another one on the same disk, if that is no link."""
     check_writable(path)
     os.replace(draft, path)
 
 
 def move_to_new_name(draft: Path, path: Path) -> None:
-    """Move a complete file to a name that no other file has, on the same disk.
+    """Move a complete file to a new name on the same disk.
 
     Raises
     ------
     FileExistsError
         If there is a file of that name, even if it was made just now.
-    OSError
     """
     try:
         os.link(draft, path)
@@ -231,7 +192,6 @@ class HashingStream(io.RawIOBase):
         return self._stream.tell()
 
     def hexdigest(self) -> str:
-        """Return the SHA-256 of what has been written, 64 hexadecimal digits."""
         return self._sha256.hexdigest()
 
 
@@ -256,9 +216,9 @@ class LockedError(RuntimeError):
 def exclusive_lock(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> Iterator[None]:
     """Hold a lock file, which names this process, until the context ends.
 
-    The lock belongs to the operating system, which releases it when the process ends in any way: a
-    file that a killed process left behind locks nothing, even if it is another user's. Where the
-    file system has no locks, as some network drives, nothing is locked.
+    The lock belongs to the operating system: a file that a killed process left behind locks
+    nothing, even if it is another user's. Where the file system has no locks, as some network
+    drives, nothing is locked.
 
     Parameters
     ----------
@@ -271,10 +231,8 @@ def exclusive_lock(path: str | os.PathLike[str], output: str | os.PathLike[str])
     ------
     LockedError
         If another process, or another thread of this one, holds the lock.
-    LinkError
-        If `path` is a symbolic link, or has a second name.
     OSError
-        If it is not an ordinary file, or cannot be created or read.
+        If the lock file is a link or no ordinary file, or cannot be created or read.
     """
     refuse_links(path)
     lock_file, is_ours = _locked(Path(path), output)

@@ -6,8 +6,6 @@ import json
 import math
 from typing import Any
 
-__all__ = ["parse_json"]
-
 _MAX_NESTING = 32
 _MAX_VALUES = 2**20
 _MAX_DIGITS = 20  # of a whole number; those of 64 bits have at most 19 and a sign
@@ -15,25 +13,15 @@ _MAX_QUOTED = 500  # characters of a key in a message
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON from an untrusted source.
-
-    Parameters
-    ----------
-    text : str or bytes
-        Bytes are UTF-8.
-
-    Returns
-    -------
-    object
-        All numbers are finite, and all texts can be written as UTF-8, with the error handler
-        "surrogateescape" for names of files.
+    """Parse JSON, as text or UTF-8, from an untrusted source.
 
     Raises
     ------
     ValueError
         For what is no text, text that is not JSON, keys that occur twice, numbers that are too
-        large for 64 bits or not finite, text with lone surrogates, more than a million values, and
-        lists and objects nested more than 32 deep.
+        large for 64 bits or not finite, text that cannot be written as UTF-8 (bytes of file names,
+        as "surrogateescape" has them, can), more than a million values, and lists and objects
+        nested more than 32 deep.
 
     Examples
     --------

@@ -1,15 +1,9 @@
-"""Tables as CSV, which spreadsheets show as they are: no text is run as a formula.
+"""Tables as CSV, which spreadsheets show as they are: no text is run as a formula."""
 
-A spreadsheet takes a cell that begins with ``=``, ``+``, ``-``, ``@``, their full-width forms, a
-tab or a line break for a formula, which can send data to a server or, after a click, start a
-program; file names and labels come from other people. So an apostrophe is written before such a
-sign, as OWASP's page *CSV Injection* recommends. Where lists are separated by semicolons or tabs,
-cells begin at these: the apostrophe is also written where such a sign follows a comma, a semicolon,
-a tab, a line break or a double quote within a text. (Quotes around the text would not help: at
-another separator, ``0.5,"x;=1"`` has a cell ``=1``.) Where apostrophes precede the sign, one more
-is written, so that removing one restores all text. Numbers stay as they are, and so does text that
-is a number, except at the beginning of a line.
-"""
+# An apostrophe precedes each sign that begins a formula, as OWASP's page "CSV Injection" advises,
+# also where another separator would begin a cell (quotes do not help: at semicolons, 0.5,"x;=1" has
+# a cell =1). Where apostrophes precede the sign already, one more is written, so that removing one
+# restores all text.
 
 from __future__ import annotations
 
@@ -34,13 +28,8 @@ _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 def escaped_cell(value: Any, *, is_first: bool = False) -> str:
     """Return the text of a cell, with apostrophes where a spreadsheet would run it.
 
-    Parameters
-    ----------
-    value : object
-        None is an empty cell.
-    is_first : bool, default=False
-        The cell begins a line: text that is a negative number is escaped too, because the rest of
-        the line belongs to its cell where commas do not separate.
+    Numbers stay, and so does text that is a number. But in a cell that is the first of its line,
+    such text is escaped: where commas do not separate, the rest of the line belongs to that cell.
 
     Examples
     --------
@@ -67,13 +56,7 @@ def original_cell(text: str) -> str:
 
 
 def table_as_text(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-    r"""Return a table as CSV.
-
-    Parameters
-    ----------
-    header : sequence of n_columns names
-    rows : iterable of sequences of n_columns values
-        None is an empty cell.
+    r"""Return a table as CSV; None is an empty cell.
 
     Examples
     --------
@@ -104,13 +87,7 @@ def write_table(
 
 
 def read_table(path: str | os.PathLike[str]) -> list[list[str]]:
-    """Return the lines of a table that `write_table` wrote, the header first.
-
-    Raises
-    ------
-    csv.Error
-        If it is not CSV.
-    """
+    """Return the lines of a table that `write_table` wrote, the header first."""
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
         return [[original_cell(cell) for cell in row] for row in csv.reader(stream, strict=True)]
 

@@ -1,7 +1,4 @@
-"""Progress bars and lines on stderr, and nothing where there is none.
-
-Programs without a terminal, such as pythonw or a service, have no stderr, or a closed one.
-"""
+"""Progress bars and lines on stderr, which services and pythonw do not have, or closed."""
 
 from __future__ import annotations
 

@@ -9,14 +9,7 @@ _CALLERS = ("sklearn", "joblib", "contextlib")  # what calls estimators for the 
 
 
 def warn_user(message: Warning | str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line that called hypervlad, directly or through scikit-learn.
-
-    Parameters
-    ----------
-    message : Warning or str
-    category : type, default=UserWarning
-        Of a text.
-    """
+    """Warn at the line that called hypervlad, directly or through scikit-learn."""
     frame, packages = sys._getframe(1), list[str]()
     while True:
         packages.append(str(frame.f_globals.get("__name__")).partition(".")[0])

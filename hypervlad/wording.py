@@ -15,13 +15,7 @@ _NOT_SHOWN = re.compile(
 
 
 def counted(n: int, what: str) -> str:
-    """Return a number of things in words.
-
-    Parameters
-    ----------
-    n : int
-    what : str
-        The thing in the singular, which must have a regular plural.
+    """Return a number of things, of a noun in the singular with a regular plural.
 
     Examples
     --------
@@ -63,8 +57,7 @@ def name_some(names: Sequence[str]) -> str:
 def percent(share: float) -> str:
     """Return a share in per cent; a dash for NaN.
 
-    Less than everything is never 100 %, and more than nothing never 0 %. Pages round alike
-    (``percent`` in ``common.js``).
+    Less than everything is never 100 %, and more than nothing never 0 %, as in ``common.js``.
 
     Examples
     --------
@@ -87,9 +80,6 @@ def reason_of(error: Exception) -> str:
 
 def printable(value: object) -> str:
     r"""Return a text with escapes for characters that hide or change what is around them.
-
-    The name of a file may hold sequences that change a terminal's title, colours or earlier lines,
-    or the order of the letters on a page.
 
     Examples
     --------

@@ -74,7 +74,7 @@ def extract_once(arguments: argparse.Namespace) -> dict[str, Any]:
 
     began = time.perf_counter()
     torch.set_num_threads(2 if arguments.way == "1 job" else 1)
-    encoder = hypervlad.load(arguments.model)
+    encoder = hypervlad.load(arguments.model).set_params(memory=arguments.memory)
     files = sorted(arguments.images.rglob("*.png"))[: arguments.n]
     kept: list[tuple[float, int]] = []
     original = TaskFolder.keep
@@ -91,7 +91,6 @@ def extract_once(arguments: argparse.Namespace) -> dict[str, Any]:
             encoder,
             out=arguments.out / "features.parquet",
             root=arguments.images,
-            memory=arguments.memory,
         )
         ended = time.perf_counter()
         workers = [_peak(child.pid) for child in psutil.Process().children(recursive=True)]
@@ -196,19 +195,14 @@ def against_the_bare_loop(options: argparse.Namespace, model: Path) -> dict[str,
 def of_large_images(options: argparse.Namespace, model: Path) -> dict[str, list[float]]:
     """Return the seconds for a folder of 1,024 px images, cold and from the cache."""
     folder = write_images(options.out / "large", N_LARGE, 1024)
-    encoder = hypervlad.load(model)
+    encoder = hypervlad.load(model).set_params(memory=options.out / "large cache")
     encoder.network()
     seconds: dict[str, list[float]] = {"cold": [], "cached": []}
     for _ in range(ROUNDS):
         shutil.rmtree(options.out / "large cache", ignore_errors=True)
         for name in seconds:
             began = time.perf_counter()
-            hypervlad.extract_features(
-                folder,
-                encoder,
-                out=options.out / "large.parquet",
-                memory=options.out / "large cache",
-            )
+            hypervlad.extract_features(folder, encoder, out=options.out / "large.parquet")
             seconds[name].append(time.perf_counter() - began)
     return seconds
 

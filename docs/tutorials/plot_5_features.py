@@ -64,11 +64,8 @@ print(f"{encoder.n_features_out_:,} features per image")
 # 3. Ask what a run would do
 # --------------------------
 # The plan computes nothing, and says how large the file will be.
-options = {
-    "out": folder / "features.parquet",
-    "root": folder / "archive",
-    "memory": str(folder / "cache"),
-}
+encoder.set_params(memory=str(folder / "cache"))
+options = {"out": folder / "features.parquet", "root": folder / "archive"}
 print(hypervlad.plan_extraction(paths, encoder, **options))
 
 # %%

@@ -22,13 +22,11 @@ from hypervlad.cli.models import (
     load_classifier,
     new_classifier,
     reading_options,
-    reduce_cache,
     rule_or_numbers,
 )
 from hypervlad.cli.options import (
     Backbone,
     Cache,
-    CacheSize,
     CalibrationSize,
     Channel,
     ClassWeight,
@@ -85,7 +83,6 @@ def train(
     prior: Prior = None,
     calibration_size: CalibrationSize = None,
     cache: Cache = None,
-    cache_size: CacheSize = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -120,7 +117,7 @@ def train(
     prepare_model(output, folder, groups)
     if report is not None:
         prepare_report(report, folder)
-    check_cache(cache, cache_size)
+    check_cache(cache)
     reading = reading_options(
         image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
     )
@@ -166,7 +163,6 @@ def train(
     with fitting(), noted_warnings() as notes:
         model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)
-    reduce_cache(cache, cache_size)
     for line in [*held_out_lines(model), *(training_details(model) if verbose else [])]:
         echo(line)
     if report is not None and model.held_out_ is not None:
@@ -277,7 +273,6 @@ def evaluate(
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
     cache: Cache = None,
-    cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
     """Test a model on labelled images and write a report.
@@ -296,7 +291,7 @@ def evaluate(
     from hypervlad.reports import report_on_model
 
     prepare_report(output, folder)
-    check_cache(cache, cache_size)
+    check_cache(cache)
     data = _labelled_by_people(folder, load_image_folder(folder, groups))
     say_ignored(quiet, [folder], groups, model)
     classifier = load_classifier(
@@ -326,7 +321,6 @@ def evaluate(
             how_measured=how_measured,
             progress=not quiet,
         )
-    reduce_cache(cache, cache_size)
     print_result(lines, index)
 
 
@@ -392,9 +386,9 @@ def check(
     echo(str(report))
     if write_groups is not None:
         report.write_groups(write_groups)
-        suggested = report.suggested_groups()
-        n_groups = counted(len({group for _, group in suggested}), "group")
-        n_sets = len(report.exact_copies + report.near_copies) - len(report.sets_left_apart())
+        suggested = report.suggested_groups
+        n_groups = counted(len(set(suggested.values())), "group")
+        n_sets = len(report.exact_copies + report.near_copies) - len(report.sets_left_apart)
         echo(
             f"\ngroups: {write_groups} ({n_groups} of {counted(len(suggested), 'file')}; "
             f"{counted(n_sets, 'set')} of copies, each in one group)"

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hypervlad.cli.files import check_file, say_ignored
 from hypervlad.cli.messages import echo, plain_errors, say
-from hypervlad.cli.models import check_cache, load_encoder, reduce_cache
+from hypervlad.cli.models import check_cache, load_encoder
 from hypervlad.cli.options import (
     Cache,
-    CacheSize,
     Device,
     ModelWeights,
     OnError,
@@ -69,21 +68,12 @@ def extract(
         typer.Option(metavar="PATTERN", help="Leave out files that match; may be repeated."),
     ] = None,
     cache: Cache = None,
-    cache_size: CacheSize = None,
     jobs: Annotated[
         int, typer.Option(metavar="N", help="Number of processes; -1 for one per core.")
     ] = 1,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Resume an earlier run that was stopped, if there is one."),
-    ] = False,
-    verify: Annotated[
-        bool,
-        typer.Option(
-            "--verify",
-            help="Read all files. By default, a file is not read again if its path, size and "
-            "modification time are unchanged.",
-        ),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would be done.")
@@ -117,7 +107,7 @@ def extract(
     from hypervlad.extraction import extract_features, plan_extraction
     from hypervlad.images import ImageReadError
 
-    check_cache(cache, cache_size)
+    check_cache(cache)
     for file in (output, skipped):
         if file is not None:
             check_file(file)
@@ -131,33 +121,19 @@ def extract(
         raise ValueError("--jobs 0: give a number of processes, or -1 for one per core.")
     say_ignored(quiet, [folder], model, output, skipped)
     encoder = load_encoder(model, weights, device=device, cache=cache)
-    patterns = {"include": tuple(include or ()), "exclude": tuple(exclude or ())}
+    arguments: dict[str, Any] = {
+        "out": output,
+        "root": root,
+        "include": tuple(include or ()),
+        "exclude": tuple(exclude or ()),
+        "resume": resume,
+    }
     if dry_run:
-        plan = plan_extraction(
-            folder,
-            encoder,
-            out=output,
-            root=root,
-            **patterns,
-            resume=resume,
-            verify=verify,
-        )
-        echo(str(plan))
+        echo(str(plan_extraction(folder, encoder, **arguments)))
         return
-    done = extract_features(
-        folder,
-        encoder,
-        out=output,
-        root=root,
-        **patterns,
-        n_jobs=jobs,
-        resume=resume,
-        verify=verify,
-        verbose=not quiet,
-    )
+    done = extract_features(folder, encoder, **arguments, n_jobs=jobs, verbose=not quiet)
     if skipped is not None:
         _write_skipped(skipped, done.skipped)
-    reduce_cache(cache, cache_size)
     say(quiet, str(done))
     echo(f"features: {output}")
     if done.skipped and on_error is OnError.RAISE:

@@ -155,24 +155,10 @@ def absolute_weights(weights: str | None) -> str | None:
     return portable_weights(weights)
 
 
-def check_cache(cache: Path | None, size: str | None) -> None:
-    """Raise if ``--cache`` or ``--cache-size`` is unusable, before hours of work."""
-    from hypervlad.cache import parse_size
-
+def check_cache(cache: Path | None) -> None:
+    """Raise if ``--cache`` is unusable, before hours of work."""
     if cache is not None and cache.exists() and not cache.is_dir():
         raise ValueError(f"--cache {cache} is a file; give a folder, which is created if needed.")
-    if size is not None:
-        parse_size(size)
-        if cache is None:
-            raise ValueError("--cache-size needs --cache, the folder whose size it limits.")
-
-
-def reduce_cache(cache: Path | None, size: str | None) -> None:
-    """Reduce a cache to ``--cache-size``."""
-    from hypervlad.cache import CacheFolder, parse_size
-
-    if cache is not None and size is not None and cache.is_dir() and any(cache.iterdir()):
-        CacheFolder(cache).reduce(parse_size(size))
 
 
 def _memory(cache: Path | None) -> str | None:

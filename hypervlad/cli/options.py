@@ -169,14 +169,6 @@ Cache = Annotated[
         "images are renamed. It contains pickles: nobody else should be able to write to it.",
     ),
 ]
-CacheSize = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SIZE",
-        help="Reduce the cache to this size at the end, such as 20GB; the least recently used "
-        "entries are removed first.",
-    ),
-]
 MaxError = Annotated[
     float | None,
     typer.Option(

@@ -22,10 +22,9 @@ from hypervlad.cli.files import (
     say_ignored,
 )
 from hypervlad.cli.messages import echo, plain_errors, say
-from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
+from hypervlad.cli.models import check_cache, load_classifier
 from hypervlad.cli.options import (
     Cache,
-    CacheSize,
     Device,
     Images,
     MaxError,
@@ -54,7 +53,6 @@ def predict(
     device: Device = "auto",
     on_error: UnreadableLeftOut = OnError.RAISE,
     cache: Cache = None,
-    cache_size: CacheSize = None,
     coverage: Annotated[
         float | None,
         typer.Option(
@@ -145,7 +143,7 @@ def predict(
             )
     if sort_into is not None:
         check_folders(sort_into, paths)
-    check_cache(cache, cache_size)
+    check_cache(cache)
     say_ignored(quiet, paths, model, output, page)
     if watch:
         if output is None or page is not None or not all(Path(path).is_dir() for path in paths):
@@ -160,7 +158,6 @@ def predict(
         n_images, n_bad = _watch(
             classifier, file_digest(model), paths, output, coverage, max_error, sorter, quiet
         )
-        reduce_cache(cache, cache_size)
         _raise_of_failures(n_bad, n_images, sorter, on_error)
         return
     files = find_images(paths)
@@ -173,7 +170,6 @@ def predict(
     sorter = _sorter_into(sort_into, classes, paths)
     found = classifier.classify(files, coverage=coverage, max_error=max_error)
     found.images.warn()
-    reduce_cache(cache, cache_size)
     positions = found.images.positions.tolist()
     _say_what_is_unlike(quiet, found, [str(files[position]) for position in positions])
     names = [names_below[position] for position in positions]

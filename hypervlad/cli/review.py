@@ -14,10 +14,9 @@ import typer
 
 from hypervlad.cli.files import folder_of, prepare_file, prepare_model, say_ignored
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
-from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
+from hypervlad.cli.models import check_cache, load_classifier
 from hypervlad.cli.options import (
     Cache,
-    CacheSize,
     Device,
     Groups,
     Images,
@@ -86,7 +85,6 @@ def start(
     device: Device = "auto",
     on_error: UnreadableLeftOut = OnError.RAISE,
     cache: Cache = None,
-    cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
     """Label the images that a model is sure of, and queue the others for manual labelling.
@@ -107,7 +105,7 @@ def start(
 
     check_free(output)
     check_share("--max-error", max_error)
-    check_cache(cache, cache_size)
+    check_cache(cache)
     if training is not None and not training.is_dir():
         raise ValueError(f"--training {training}: no such folder")
     files = find_images(paths)
@@ -126,7 +124,6 @@ def start(
             max_error=max_error,
             progress=bar.update,
         )
-    reduce_cache(cache, cache_size)
     say(quiet, f"labelled by the model: {counted(started.n_sure, 'image')}")
     say(quiet, f"to be labelled by hand: {counted(started.n_doubtful, 'image')}")
     echo(f"queue: {output}")
@@ -265,7 +262,6 @@ def retrain(
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
     cache: Cache = None,
-    cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
     """Retrain the model with the manual labels, and compare it with the old one.
@@ -293,7 +289,7 @@ def retrain(
     from hypervlad.review import Queue
     from hypervlad.review.retraining import compare, gather, refit, remaining, requeue
 
-    check_cache(cache, cache_size)
+    check_cache(cache)
     opened = Queue(queue)
     try:
         prepare_model(output, training, groups)
@@ -334,7 +330,6 @@ def retrain(
         _print_queue(left, keep_queue)
     finally:
         opened.close()
-    reduce_cache(cache, cache_size)
     echo(f"model: {output}")
 
 

@@ -1,8 +1,8 @@
 """Labelled folders of images and their checks; folders of patches; synthetic images and defects."""
 
 from hypervlad.datasets.check import check_image_folder, compare_image_folders
+from hypervlad.datasets.folder import load_image_folder
 from hypervlad.datasets.groups import ImageFolderError, ImageFolderWarning
-from hypervlad.datasets.loading import load_image_folder
 from hypervlad.datasets.patch_folder import load_patch_folder, write_patch_folder
 from hypervlad.datasets.report import BadFile, CopySet, FolderComparison, FolderReport
 from hypervlad.synthetic import (

@@ -20,37 +20,18 @@ from hypervlad.datasets.copies import (
     group_copies,
     make_thumbnail,
 )
-from hypervlad.datasets.folder import (
-    FolderLayout,
-    alike_classes,
-    check_classes,
-    names_in_several_forms,
-)
+from hypervlad.datasets.folder import FolderLayout, scan_images
 from hypervlad.datasets.groups import ImageFolderError
-from hypervlad.datasets.loading import scan_images
-from hypervlad.datasets.report import (
-    BadFile,
-    CopySet,
-    FolderComparison,
-    FolderReport,
-    count_sorted,
-)
+from hypervlad.datasets.problems import ClassValues, list_notes, list_problems
+from hypervlad.datasets.report import BadFile, CopySet, FolderComparison, FolderReport
 from hypervlad.images import ImageReadError, Micrograph, ReadOptions, find_banner, read_micrographs
 from hypervlad.images.pixels import is_blank
 from hypervlad.terminal import ProgressBar
-from hypervlad.wording import counted, name_some, verb
-
-# A class must have images on both sides of a split, and a few to learn from.
-_MIN_IMAGES = 5
-_MAX_IMBALANCE = 20
-_GROUPS_WRITER = "--write-groups (in Python, write_groups)"
-
-ClassValues = dict[str, dict[str, set[str]]]
 
 
 @dataclass(frozen=True)
 class _ImageFacts:
-    """What is kept of one image. Its pixels are not."""
+    """What is kept of one image, without its pixels."""
 
     file: str
     label: str
@@ -76,10 +57,8 @@ def check_image_folder(
 ) -> FolderReport:
     """Check a folder for problems that would spoil training or inflate its scores.
 
-    Every image is opened. The report lists files that cannot be read; exact and near copies, first
-    those in several classes, then those in several groups, which a split could separate; blank
-    images; files of several pages; classes that are too small for a test set; image sizes and
-    pixel types that reveal the class; and groups that do not match the images.
+    Every image is opened. Among the problems are unreadable files, copies, blank images, classes
+    that are too small for a test set, and image sizes that reveal the class.
 
     Parameters
     ----------
@@ -88,7 +67,7 @@ def check_image_folder(
     groups : path, optional
         CSV file of groups, as for `load_image_folder`.
     near_copies : bool, default=True
-        Whether to look for near copies, the slowest part.
+        Look for near copies, the slowest part.
     min_similarity : float, default=0.8
         Lowest similarity of near copies, over 0 and at most 1.
     options : ReadOptions, optional
@@ -129,6 +108,8 @@ def check_image_folder(
     options = options or ReadOptions()
     facts, bad_files = _read_all(layout, options, group_of, n_jobs, verbose)
     exact, near = _find_copies(facts, near_copies, min_similarity, verbose)
+    suggested, apart = _join_copies(facts, exact + near)
+    suggested |= {bad.path: (group_of or {}).get(bad.path, bad.path) for bad in bad_files}
     counts = Counter(fact.label for fact in facts)
     report = FolderReport(
         root=str(layout.table or layout.root),
@@ -136,23 +117,20 @@ def check_image_folder(
         class_counts={
             name: counts[name] for name in sorted({*layout.labels, *layout.empty_classes})
         },
-        group_counts=None if group_of is None else count_sorted([f.group or "" for f in facts]),
+        group_counts=None if group_of is None else _count_sorted([f.group or "" for f in facts]),
         bad_files=bad_files,
         exact_copies=exact,
         near_copies=near,
         blank_files=[f.file for f in facts if f.blank],
         banner_files=[f.file for f in facts if f.has_banner],
         page_counts={f.file: f.n_pages for f in facts if f.n_pages > 1},
-        image_sizes=count_sorted([f.size for f in facts]),
-        image_kinds=count_sorted([f.kind for f in facts]),
-        _files=[f.file for f in facts],
-        _labels=[f.label for f in facts],
-        _groups=None if group_of is None else [f.group or "" for f in facts],
-        _bad_groups=[(bad.path, (group_of or {}).get(bad.path, bad.path)) for bad in bad_files],
+        image_sizes=_count_sorted([f.size for f in facts]),
+        image_kinds=_count_sorted([f.kind for f in facts]),
+        suggested_groups=dict(sorted(suggested.items())),
+        sets_left_apart=apart,
     )
-    by_class = _values_by_class(facts)
-    report.problems = _list_problems(report, layout, group_error, by_class)
-    report.notes = _list_notes(report, options.page or 0)
+    report.problems = list_problems(report, layout, group_error, _values_by_class(facts))
+    report.notes = list_notes(report, options.page or 0)
     return report
 
 
@@ -372,9 +350,39 @@ def _worst_first(sets: list[CopySet]) -> list[CopySet]:
     return sorted(sets, key=lambda s: (not s.crosses_classes, not s.crosses_groups, s.files))
 
 
-def _values_by_class(facts: list[_ImageFacts]) -> dict[str, dict[str, set[str]]]:
-    """Return the values of each property of the files that occur in each class."""
-    out: dict[str, dict[str, set[str]]] = {
+def _join_copies(
+    facts: list[_ImageFacts], sets: list[CopySet]
+) -> tuple[dict[str, str], list[CopySet]]:
+    """Return groups that separate no copies, by file, and the sets that were not joined."""
+    files = [fact.file for fact in facts]
+    named = [fact.group or fact.file for fact in facts]
+    groups = np.unique(named, return_inverse=True)[1].astype(np.intp)
+    labels = np.array([fact.label for fact in facts])
+    position = {file: i for i, file in enumerate(files)}
+    apart = []
+    # The surest copies first: they are joined if not all can be.
+    for copies in sorted(sets, key=lambda s: -s.similarity):
+        old = np.unique(groups[[position[file] for file in copies.files]])
+        joined = np.where(np.isin(groups, old), old[0], groups)
+        if any(
+            np.ptp(joined[labels == name]) == 0 < np.ptp(groups[labels == name])
+            for name in np.unique(labels[np.isin(groups, old)])
+        ):
+            apart.append(copies)
+        else:
+            groups = joined
+    names: dict[int, str] = {}  # a joined group is named like that of its first file
+    order = sorted(range(len(files)), key=files.__getitem__)
+    return {files[i]: names.setdefault(int(groups[i]), named[i]) for i in order}, apart
+
+
+def _count_sorted(values: list[str]) -> dict[str, int]:
+    """Count values, the most frequent first, ties by name."""
+    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _values_by_class(facts: list[_ImageFacts]) -> ClassValues:
+    out: ClassValues = {
         "size in pixels": defaultdict(set),
         "kind of pixels": defaultdict(set),
         "group": defaultdict(set),
@@ -385,212 +393,3 @@ def _values_by_class(facts: list[_ImageFacts]) -> dict[str, dict[str, set[str]]]
         if fact.group is not None:
             out["group"][fact.label].add(fact.group)
     return out
-
-
-def _list_problems(
-    report: FolderReport, layout: FolderLayout, group_error: str | None, by_class: ClassValues
-) -> list[str]:
-    """Describe what must be dealt with, the most serious first."""
-    problems = []
-    try:
-        check_classes(layout)
-    except ImageFolderError as error:
-        problems.append(str(error))
-    if group_error:
-        problems.append(f"The groups cannot be used: {group_error}")
-    if report.bad_files:
-        problems.append(
-            f"{counted(len(report.bad_files), 'file')} cannot be read: "
-            f"{name_some([bad.path for bad in report.bad_files])}. Replace or delete "
-            f"{verb(len(report.bad_files), 'it', 'them')}."
-        )
-    problems += _about_copies(report)
-    problems += _about_classes(report, layout)
-    problems += _about_groups(report, by_class)
-    problems += _about_giveaways(by_class)
-    if report.blank_files:
-        problems.append(
-            f"{_files(len(report.blank_files))} blank, all pixels equal: "
-            f"{name_some(report.blank_files)}. Delete "
-            f"{verb(len(report.blank_files), 'it', 'them')}."
-        )
-    if layout.files and layout.loose:
-        problems.append(
-            f"{_files(len(layout.loose))} beside the class folders, and so without a class: "
-            f"{name_some([file.name for file in layout.loose])}. Move or delete "
-            f"{verb(len(layout.loose), 'it', 'them')}."
-        )
-    return problems
-
-
-def _list_notes(report: FolderReport, page: int) -> list[str]:
-    """Describe what is unusual but may be right."""
-    notes = []
-    counts = [count for count in report.class_counts.values() if count]
-    if counts and max(counts) > _MAX_IMBALANCE * min(counts):
-        notes.append(
-            f"The largest class has {counted(max(counts), 'image')}, the smallest {min(counts)}; "
-            "judge by scores of each class, not by accuracy alone."
-        )
-    if report.page_counts:
-        n_files = len(report.page_counts)
-        subject = f"{counted(n_files, 'file')} {verb(n_files, 'has', 'have')}"
-        notes.append(
-            f"{subject} several pages, sections or frames, of which only page {page} is read, "
-            "counted from 0. Split them, or choose a page with --image-page (in Python, "
-            "read_options), which is not possible for GIF, PNG and WebP."
-        )
-    n_banners = len(report.banner_files)
-    if n_banners:
-        notes.append(
-            f"{counted(n_banners, 'image')} {verb(n_banners, 'has', 'have')} an information bar at "
-            f"the bottom: {name_some(report.banner_files)}. Cut it off with --remove-banner (in "
-            "Python, read_options), or a model may learn from the bar instead of the specimen."
-        )
-    if len(report.image_kinds) > 1:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in report.image_kinds.items())
-        notes.append(f"Kinds of pixels are mixed: {kinds}.")
-    if report.group_counts is None:
-        notes.append(
-            "No groups are given, so each image counts as a sample of its own. If several images "
-            "show one sample or micrograph, give a file of groups, or scores will be too good."
-        )
-    else:
-        harmless = [s for s in report.exact_copies + report.near_copies if len(s.groups) == 1]
-        if harmless:
-            notes.append(
-                f"{_sets(len(harmless))} of copies within one group; splits that take "
-                "the groups keep them together."
-            )
-    return notes
-
-
-def _about_copies(report: FolderReport) -> list[str]:
-    sentences = []
-    apart = report.sets_left_apart()
-    kinds = {"exact": report.exact_copies, "near": report.near_copies}
-    joined = {kind: [s for s in sets if s not in apart] for kind, sets in kinds.items()}
-    # Of exact copies in several classes, all but one must go, whatever the groups.
-    contradicting = {"exact": report.exact_copies, "near": joined["near"]}
-    for kind, sets in contradicting.items():
-        contradictions = [s for s in sets if s.crosses_classes]
-        remedy = (
-            "Decide which class is right and delete the others."
-            if kind == "exact"
-            else "Look at them: if a class is wrong, correct it; if both are right, keep them in "
-            f"one group, as {_GROUPS_WRITER} does."
-        )
-        if contradictions:
-            sentences.append(
-                f"{_sets(len(contradictions))} of {kind} copies in several classes: "
-                f"{_example(contradictions)}. {remedy}"
-            )
-    for kind, sets in joined.items():
-        separated = [s for s in sets if s.crosses_groups]
-        if separated:
-            sentences.append(
-                f"{_sets(len(separated))} of {kind} copies in several groups: "
-                f"{_example(separated)}. Give them one group, as {_GROUPS_WRITER} does, or "
-                "scores will be too good."
-            )
-    for kind, sets in joined.items():
-        loose = [s for s in sets if not s.groups and not s.crosses_classes]
-        if loose:
-            sentences.append(
-                f"{_sets(len(loose))} of {kind} copies within a class: {_example(loose)}. "
-                "A random split puts copies on both sides: delete them, or give a file of groups, "
-                f"which {_GROUPS_WRITER} writes."
-            )
-    if apart:
-        sentences.append(
-            f"{_sets(len(apart))} of copies from which a class has nothing else: "
-            f"{_example(apart)}. In one group, none of its images could be held out, so "
-            f"{_GROUPS_WRITER} leaves them apart, and scores will be too good. Look at them: "
-            "delete all but one if they are copies, and add images of other samples."
-        )
-    return sentences
-
-
-def _about_classes(report: FolderReport, layout: FolderLayout) -> list[str]:
-    sentences = []
-    if layout.files and layout.empty_classes:
-        sentences.append(
-            f"Without any image: the {_classes(layout.empty_classes)}. "
-            "Fill or delete these folders."
-        )
-    alike = alike_classes(layout.labels)
-    if alike:
-        sentences.append(
-            f"The {_classes(alike)} differ only in upper and lower case. They are separate classes "
-            "to a model: spell them alike if they are one."
-        )
-    same = names_in_several_forms(layout)
-    if same:
-        sentences.append(
-            f"Stored in several Unicode forms: {name_some(same)}. macOS writes accents in another "
-            "way than other systems. Such folders are one class; give these names one form."
-        )
-    small = [
-        f"{name} ({count})"
-        for name, count in report.class_counts.items()
-        if count < _MIN_IMAGES and name not in layout.empty_classes
-    ]
-    if small:
-        sentences.append(
-            f"Fewer than {_MIN_IMAGES} images in the {_classes(small)}: too few to "
-            "learn from and to be tested on. Add images, or join classes."
-        )
-    return sentences
-
-
-def _about_groups(report: FolderReport, by_class: ClassValues) -> list[str]:
-    single = sorted(c for c, groups in by_class["group"].items() if len(groups) == 1)
-    if not single:
-        return []
-    return [
-        f"All images of the {_classes(single)} are of one group: such a class cannot be "
-        "both in training and in test. Add images of another sample."
-    ]
-
-
-def _about_giveaways(by_class: ClassValues) -> list[str]:
-    """Describe properties of the files, not of the specimens, that reveal a class."""
-    sentences = []
-    for name in ("kind of pixels", "size in pixels"):
-        values = by_class[name]
-        if len(set().union(*values.values())) < 2:
-            continue
-        revealed = [
-            c
-            for c in sorted(values)
-            if not values[c] & set().union(*(values[other] for other in values if other != c))
-        ]
-        # A class whose images all differ in size is not revealed by their sizes.
-        revealed = [c for c in revealed if len(values[c]) == 1 and c]
-        if revealed:
-            shown = ", ".join(f"{c} ({next(iter(values[c]))})" for c in revealed[:5])
-            sentences.append(
-                f"The {name} gives the class away: only {shown} "
-                f"{verb(len(revealed), 'has', 'have')} it. A model may "
-                "learn the microscope or the export settings instead of the specimen; export all "
-                "images alike."
-            )
-    return sentences
-
-
-def _example(sets: list[CopySet]) -> str:
-    files = sets[0].files
-    shown = " = ".join(files[:3]) + (" = …" if len(files) > 3 else "")
-    return shown if len(sets) == 1 else f"for example {shown}"
-
-
-def _classes(names: list[str]) -> str:
-    return f"{verb(len(names), 'class', 'classes')} {name_some(names)}"
-
-
-def _files(n: int) -> str:
-    return f"{counted(n, 'file')} {verb(n, 'is', 'are')}"
-
-
-def _sets(n: int) -> str:
-    return counted(n, "set")

@@ -1,5 +1,8 @@
 """Near copies among many images: candidates from keypoints, confirmed in the pixels."""
 
+# Keypoints and registration are ours: SIFT or ORB of scikit-image with RANSAC found half of the
+# copies among lattices in several times the time (docs/explanation/decisions.md).
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -43,15 +46,11 @@ def find_near_copies(
 ) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
     """Find pairs of images that show the same part of the same specimen.
 
-    Candidates are pairs in which keypoints agree on a transformation. A pair is registered (see
-    `registration.register`) and counts as near copies if two conditions hold. The images are
-    similar: the correlation coefficient of the overlap is high, or the median one of its 4 x 4
-    tiles, so that a banner or a scale bar on one of the two does not hide a copy. And no other
-    shift is nearly as good, as it is for two images of one crystal lattice.
-
-    A pair below 0.9 is dropped if other copies of the two images contradict it: where the
-    transformations say that they overlap too, at least half of them must be similar. So single
-    doubtful pairs do not chain sets of copies together.
+    Candidates are pairs in which keypoints agree on a transformation. A pair is registered, and
+    counts if the overlap is similar (so is the median of its 4 x 4 tiles if a banner covers some),
+    and no other shift is nearly as good, as it is for two images of one crystal lattice. A pair
+    below 0.9 is dropped if other copies of the two images contradict it, so that single doubtful
+    pairs do not chain sets of copies together.
 
     Parameters
     ----------
@@ -71,18 +70,6 @@ def find_near_copies(
     similarity : array of shape (n_pairs,), float32
     overlap : array of shape (n_pairs,), float32
         Which part of one of the two images, whichever has less else, the other one shows too.
-
-    Notes
-    -----
-    Found: crops to about two thirds of each side, shifts by up to 40 % of the frame, mirrored and
-    turned copies (by multiples of 90 degrees), changes of brightness, contrast and gamma,
-    recompression, other sizes of the whole image, also stretched in one direction by up to 10 %,
-    and frames of one level, such as black or white, of up to a fifth of each side. Not found:
-    copies turned by other angles, crops to less than half of each side, and copies of an image that
-    has six or more closer ones, such as frames of a series (the chain of its neighbours usually
-    connects them). Images of little but one simple shape, such as a round particle each, may be
-    taken for copies. The benchmark ``benchmarks/copies`` has figures for each, and for the time,
-    which grows with n squared.
     """
     finder = _Finder(thumbnails, min_similarity)
     points = [find_keypoints(thumbnail) for thumbnail in thumbnails]
@@ -99,8 +86,6 @@ def find_near_copies(
 
 
 class _Finder:
-    """Confirmed pairs of thumbnails, by their numbers."""
-
     def __init__(self, thumbnails: Sequence[Thumbnail], min_similarity: float) -> None:
         self.thumbnails = thumbnails
         self.min_similarity = min_similarity
@@ -177,18 +162,8 @@ def group_copies(pairs: NDArray[np.intp], n_images: int) -> list[list[int]]:
 def make_thumbnail(pixels: NDArray[np.float32]) -> Thumbnail:
     """Resize an image to the area of 160 x 160 and remove local brightness and contrast.
 
-    Frames of one level, and bars with a caption, are cut off first. The result is the same for two
-    exposures, two file qualities or two sizes of one image, but for noise.
-
-    Parameters
-    ----------
-    pixels : array of shape (H, W) or (H, W, 3)
-
-    Returns
-    -------
-    array of shape (h, w), int8
-        With the proportions of the image, up to 8 : 1, and so sides of 57 to 453. Local mean 0 and
-        local standard deviation about 24; all 0 for a blank image.
+    Frames of one level, and bars with a caption, are cut off first. The result has the proportions
+    of the image, up to 8 : 1, a local mean of 0 and a local standard deviation of about 24.
     """
     grey = _without_frame(pixels if pixels.ndim == 2 else pixels.mean(axis=2))
     stretch = float(np.clip(np.sqrt(grey.shape[1] / grey.shape[0]), *_STRETCH))

@@ -1,4 +1,4 @@
-"""Groups of images from a CSV file, and the errors of labelled folders."""
+"""CSV files of groups and labels: how they are read, and which image a line means."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ HEADERS = {
 REVIEW_HEADER = ("path", "label", "source", "confidence", "file")
 #: The source of labels that a model gave; of others it is ``person``.
 MODEL_SOURCE = "model"
-
 
 _SAVE_AS_UTF8 = "; in a spreadsheet, save as 'CSV UTF-8'"
 _MARKS = {  # UTF-32's first, which begins like UTF-16's
@@ -67,15 +66,7 @@ class GroupRow:
 def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
     """Read a file of two columns, path and group.
 
-    Comma, semicolon or tab between them; a header line is optional, and with one (``path`` and
-    ``group``) the columns may be in any order among others. Empty lines are skipped. Apostrophes
-    that `FolderReport.write_groups` puts before text like a formula are removed.
-
-    Raises
-    ------
-    ImageFolderError
-        If the file is missing, is not text, is empty, has a line without a path or a group, or is
-        another kind of table, such as labels.
+    With a header line, which is optional, the columns may be in any order among others.
     """
     path = Path(csv_path).expanduser()
     lines = read_cells(path, "path, group")
@@ -106,26 +97,12 @@ def match_groups(
     A row matches an image if its path is the end of the image's full path, or if it ends in the
     image's path under ``root`` (a file of groups from another machine). Only whole names match:
     ``1.png`` does not match ``11.png``. Backslashes count as slashes, and Unicode forms of one
-    name are the same, unless there is an image of each.
-
-    Parameters
-    ----------
-    files : sequence of Path
-        Images under ``root``.
-    root : Path
-    rows : sequence of GroupRow
-    csv_path : path
-        Its name appears in errors.
+    name are the same, unless there is an image of each. Rows that match no image are ignored with
+    a warning.
 
     Returns
     -------
     array of shape (n_files,), str
-
-    Raises
-    ------
-    ImageFolderError
-        If a row matches several images, or an image has no row, or rows of different groups. Rows
-        that match no image are ignored with a warning.
     """
     by_name: dict[str, list[int]] = defaultdict(list)
     for i, file in enumerate(files):
@@ -176,18 +153,7 @@ def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
     The separator is a comma, a semicolon or a tab, which a first line such as ``sep=;`` may name.
     The text is UTF-8, or UTF-16 or UTF-32, as spreadsheets save "Unicode text". File names that are
     not UTF-8 are read with their bytes, as the package writes them, unless the first line is not
-    plain text either.
-
-    Parameters
-    ----------
-    path : Path
-    columns : str
-        The names of the columns that are expected, for errors.
-
-    Raises
-    ------
-    ImageFolderError
-        If it is no file, no Unicode text, or no CSV, or a line has more cells than the first.
+    plain text either. The expected columns are named in errors.
     """
     if path.is_dir():
         raise ImageFolderError(f"{path}: a folder; expected a CSV file with columns {columns}.")

@@ -67,11 +67,10 @@ class Keypoints:
     Attributes
     ----------
     centre : array of shape (2,)
-        Centre of the thumbnail (row, column) in pixels.
+        Of the thumbnail (row, column) in pixels.
     positions : array of shape (n, 2)
         In pixels of the thumbnail.
     n_coarse : int
-        How many were found on the coarse level.
     symmetries : array of shape (2, n)
         The two symmetries of the square that make a patch most like a fixed pattern: numbers of
         turns and reflections.
@@ -88,15 +87,7 @@ class Keypoints:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A pair of images in which keypoints agree on a transformation.
-
-    Attributes
-    ----------
-    first, second : int
-        Their numbers, ``first < second``.
-    transformation : Transformation
-        From the first thumbnail to the second, to within a few pixels.
-    """
+    """A pair of images in which keypoints agree on a transformation to within a few pixels."""
 
     first: int
     second: int
@@ -109,16 +100,7 @@ def find_keypoints(thumbnail: NDArray[np.int8]) -> Keypoints:
     A descriptor is the neighbourhood of a keypoint, moved by the turn or reflection that makes it
     most like a fixed pattern without symmetry. So the same place has the same descriptor in a
     mirrored or turned image. Where two turns or reflections are nearly as good, noise decides:
-    each keypoint is described after both.
-
-    Parameters
-    ----------
-    thumbnail : array of shape (H, W), int8
-
-    Returns
-    -------
-    Keypoints
-        At most 36 for each of two levels; none for a blank thumbnail.
+    each keypoint is described after both. There are at most 36 on each of two levels.
     """
     found = [_keypoints_of_level(thumbnail.astype(np.float32), scale) for scale in _LEVELS]
     return Keypoints(
@@ -169,25 +151,10 @@ def candidate_pairs(
 ) -> Iterator[list[Candidate]]:
     """Yield for each image the pairs with other images that may be its copies.
 
-    The descriptors of an image's keypoints are compared with the coarse ones of all images. Each
-    of the five most similar images, if similar enough, gets a vote for the turn or reflection and
-    the shift that brings the two places together. At least two keypoints must agree.
-
-    Parameters
-    ----------
-    keypoints : sequence of n Keypoints
-    folders : sequence of n int, optional
-        Only images of different folders are compared.
-
-    Yields
-    ------
-    list of Candidate
-        At most six, those with most votes first. A pair may come up for both of its images.
-
-    Notes
-    -----
-    Memory is about 60 kB per image. Time grows with the square of the number of images, but only in
-    products of matrices.
+    The descriptors of an image's keypoints are compared with the coarse ones of all images (those
+    of other folders, if given). Each of the five most similar images, if similar enough, gets a
+    vote for the turn or reflection and the shift that brings the two places together. There are at
+    most six candidates, those with most votes first; a pair may come up for both of its images.
     """
     table = _Table(keypoints, range(len(keypoints)) if folders is None else folders)
     for i in range(len(keypoints)):
@@ -213,7 +180,6 @@ class _Table:
         self.cosines = np.empty((4 * _N_KEYPOINTS, _N_KEYPOINTS * n), np.float32)
 
     def candidates(self, i: int) -> list[Candidate]:
-        """Return the candidates of one image."""
         points = self.keypoints[i]
         queries = points.descriptors.reshape(-1, len(_GRID))
         n_images = len(self.keypoints)

@@ -1,4 +1,4 @@
-"""Folders of patches: train, validation and test, each with anomalous and normal patches."""
+"""Folders of patches: train, validation and test, each with a folder per class."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _GROUPS = "groups.csv"
 def write_patch_folder(parts: Mapping[str, PatchSet], dir: str | os.PathLike[str]) -> None:
     """Write patches as image files, ``part/class/image-number_row_column.png``.
 
-    Patches of 8-bit images become PNG, others TIFF of 32-bit floats: `read_image` restores the same
-    pixels from both. ``groups.csv`` beside the parts says which patches belong together.
+    Patches of 8-bit images become PNG, others TIFF of 32-bit floats. ``groups.csv`` says which
+    patches belong together.
 
     Parameters
     ----------
@@ -71,10 +71,9 @@ def write_patch_folder(parts: Mapping[str, PatchSet], dir: str | os.PathLike[str
 
 
 def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
-    """List the patches of a folder that has sub-folders train, validation and test.
+    """List the patches of a folder with the parts train, validation and test.
 
-    No image is opened. In each part, a sub-folder is a class, usually "anomalous" and "normal". A
-    part may hold only one class.
+    No image is opened. In each part, a sub-folder is a class, usually "anomalous" and "normal".
 
     Parameters
     ----------
@@ -91,8 +90,8 @@ def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
     Raises
     ------
     ImageFolderError
-        If the folder or its part "train" is missing, a part holds no images or images outside of
-        classes, ``groups.csv`` does not match, or a group has patches in two parts.
+        If there is no part "train", a part holds no images or images outside of classes,
+        ``groups.csv`` does not match, or a group has patches in two parts.
 
     Examples
     --------

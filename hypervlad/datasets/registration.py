@@ -35,14 +35,7 @@ _RIVAL_DISTANCE = 12
 
 @dataclass(frozen=True)
 class Transformation:
-    """An affine transformation of points (row, column), from one thumbnail to another.
-
-    Attributes
-    ----------
-    matrix : array of shape (2, 2)
-    offset : array of shape (2,)
-        A point p goes to ``matrix @ p + offset``.
-    """
+    """An affine transformation of points p (row, column) to ``matrix @ p + offset``."""
 
     matrix: NDArray[np.floating]
     offset: NDArray[np.floating]
@@ -95,26 +88,13 @@ class Registration:
 
 
 def register(first: FloatMap, second: FloatMap, start: Transformation) -> Registration | None:
-    """Register two thumbnails, starting from an estimate.
+    """Register two thumbnails, starting from an estimate; None if they do not agree near it.
 
-    Phase-true cross-correlation of the thumbnails at half size corrects the estimate by up to 24
-    pixels. Then the shifts of 4 x 4 tiles of the overlap are fitted by an affine transformation,
-    first at half size, then twice at full size. If another shift gives a correlation of the whole
-    overlap that is nearly as good, as in a lattice, the fit starts again from the shift with the
-    highest phase correlation, and then from the better shift.
-
-    Parameters
-    ----------
-    first, second : arrays of shape (H, W), float32
-        Thumbnails as from `make_thumbnail`: local mean 0.
-    start : Transformation
-        From the first to the second.
-
-    Returns
-    -------
-    Registration or None
-        The most distinct one; None if the thumbnails do not agree anywhere near, or overlap in less
-        than a tenth of the first.
+    Cross-correlation of the thumbnails at half size corrects the estimate by up to 24 pixels. Then
+    the shifts of 4 x 4 tiles of the overlap are fitted by an affine transformation, first at half
+    size, then twice at full size. If another shift is nearly as good, as in a lattice, the fit
+    starts again from the shift with the highest phase correlation, and then from the better shift.
+    The most distinct result is returned.
     """
     halves = _halved(first), _halved(second)
     found = _aligned(*halves, start.halved())
@@ -282,18 +262,7 @@ def _centred(tiles: FloatMap, known: BoolMap) -> FloatMap:
 
 
 def tile_correlations(first: FloatMap, moved: FloatMap, inside: BoolMap) -> FloatMap:
-    """Return the correlation coefficients of those of 4 x 4 tiles that overlap enough.
-
-    Parameters
-    ----------
-    first, moved : arrays of shape (H, W)
-    inside : array of shape (H, W), bool
-        Where both are known. The tiles divide the rectangle around it.
-
-    Returns
-    -------
-    array of shape (at most 16,), float32
-    """
+    """Return the correlation coefficients of those of 4 x 4 tiles that overlap enough."""
     tiles = _tiles(first, moved, inside)
     if tiles is None:
         return np.empty(0, np.float32)
@@ -307,19 +276,10 @@ def tile_correlations(first: FloatMap, moved: FloatMap, inside: BoolMap) -> Floa
 
 
 def phase_shift(first: FloatMap, moved: FloatMap) -> NDArray[np.float64]:
-    """Return the shift with the highest phase correlation.
+    """Return by how many rows and columns the second image should be moved further.
 
     All frequencies count alike, so that the few of a lattice do not hide what distinguishes one
     place from another: defects and noise.
-
-    Parameters
-    ----------
-    first, moved : arrays of shape (H, W)
-
-    Returns
-    -------
-    array of shape (2,)
-        Rows and columns by which ``moved`` has to be moved further.
     """
     size = [fft.next_fast_len(2 * extent, real=True) for extent in first.shape]
     taper = np.sqrt(np.outer(*(np.hanning(extent + 2)[1:-1] for extent in first.shape)))
@@ -336,23 +296,10 @@ def phase_shift(first: FloatMap, moved: FloatMap) -> NDArray[np.float64]:
 def best_other_shift(
     first: FloatMap, moved: FloatMap, inside: BoolMap
 ) -> tuple[float, float, NDArray[np.float64]]:
-    """Compare the correlation of the overlap with the best one at any other shift.
+    """Return the correlation of the overlap, the best one at any other shift, and that shift.
 
     Shifts of up to 12 pixels are the same place, and the overlap must be at least half as large.
     All shifts are computed at once from Fourier transforms [1]_.
-
-    Parameters
-    ----------
-    first, moved : arrays of shape (H, W)
-    inside : array of shape (H, W), bool
-        Where ``moved`` is known.
-
-    Returns
-    -------
-    here, elsewhere : float
-        Correlation coefficients; ``elsewhere`` is at least 0.
-    shift : array of shape (2,)
-        Rows and columns by which ``moved`` would have to be moved further.
 
     References
     ----------

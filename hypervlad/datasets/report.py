@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hypervlad.tables import write_table
 from hypervlad.wording import counted, percent
@@ -47,12 +43,10 @@ class CopySet:
     groups : tuple of str
         The groups of these files, sorted; empty where no groups were given.
     similarity : float
-        1 for exact copies (the same pixels). For near copies: the lowest similarity of a member to
-        its nearest copy.
+        Lowest similarity of a member to its nearest copy; 1 for exact copies (the same pixels).
     overlap : float
-        The median over pairs of near copies of the part that the two have in common, of the one
-        with less else: 1 for a crop and the whole image, 0.5 for windows that are half a window
-        apart; 1 for exact copies.
+        Median over pairs of what the two have in common, as a part of the image with less else: 1
+        for a crop and the whole image, 0.5 for windows that are half a window apart.
     """
 
     files: tuple[str, ...]
@@ -88,8 +82,7 @@ class FolderReport:
         Readable images of each group; None if no (usable) groups were given.
     bad_files : list of BadFile
     exact_copies, near_copies : list of CopySet
-        Sets of files with the same pixels; sets that near copies join (with the exact copies of
-        their members). Those across classes come first, then those across groups.
+        Those across classes come first, then those across groups.
     blank_files : list of str
         Images without any contrast.
     banner_files : list of str
@@ -100,6 +93,12 @@ class FolderReport:
         Images of each size, ``"height x width"`` in pixels, the most frequent first.
     image_kinds : dict of str to int
         Images of each kind of pixels, such as ``"uint8 grey"``, the most frequent first.
+    suggested_groups : dict of str to str
+        The group of each file, also of unreadable ones, under which no split separates copies:
+        each set of copies is joined with the groups of its files, and every other image keeps its
+        group, or has its own.
+    sets_left_apart : list of CopySet
+        Not joined, because nothing of a class could then be held out.
     problems : list of str
         What should be dealt with before training, the most serious first.
     notes : list of str
@@ -118,88 +117,19 @@ class FolderReport:
     page_counts: dict[str, int] = field(default_factory=dict)
     image_sizes: dict[str, int] = field(default_factory=dict)
     image_kinds: dict[str, int] = field(default_factory=dict)
+    suggested_groups: dict[str, str] = field(default_factory=dict)
+    sets_left_apart: list[CopySet] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    _files: list[str] = field(default_factory=list, repr=False)
-    _labels: list[str] = field(default_factory=list, repr=False)
-    _groups: list[str] | None = field(default=None, repr=False)
-    _bad_groups: list[tuple[str, str]] = field(default_factory=list, repr=False)
 
     @property
     def ok(self) -> bool:
         """Whether there are no problems."""
         return not self.problems
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all attributes as plain values for ``json.dump``."""
-        plain = {
-            f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)
-            if not f.name.startswith("_")
-        }
-        plain["bad_files"] = [dataclasses.asdict(bad) for bad in self.bad_files]
-        for name in ("exact_copies", "near_copies"):
-            plain[name] = [
-                {
-                    **dataclasses.asdict(copies),
-                    "crosses_classes": copies.crosses_classes,
-                    "crosses_groups": copies.crosses_groups,
-                }
-                for copies in getattr(self, name)
-            ]
-        return {"ok": self.ok, **plain}
-
-    def suggested_groups(self) -> list[tuple[str, str]]:
-        """Return groups under which no split separates copies.
-
-        Each set of copies becomes a group, joined with the groups of its files. Every other image
-        keeps its group, or gets its own. A set that would leave a class with a single group is not
-        joined, since nothing of the class could then be held out (see `sets_left_apart`).
-
-        Returns
-        -------
-        list of (path, group)
-            One pair for each file, sorted by path. Unreadable files keep their group too, so that
-            training that skips them accepts the groups.
-        """
-        codes, _ = self._join_copies()
-        group_of = dict(zip(self._files, self._groups or self._files, strict=True))
-        code_of = dict(zip(self._files, codes.tolist(), strict=True))
-        names: dict[int, str] = {}  # a joined group is named like that of its first file
-        groups = [
-            (file, names.setdefault(code_of[file], group_of[file])) for file in sorted(self._files)
-        ]
-        return sorted([*groups, *self._bad_groups])
-
-    def sets_left_apart(self) -> list[CopySet]:
-        """Return the sets of copies that `suggested_groups` does not join.
-
-        They contain all images of a class, or images of all its groups.
-        """
-        return self._join_copies()[1]
-
-    def _join_copies(self) -> tuple[NDArray[np.intp], list[CopySet]]:
-        """Number the suggested groups of the files; list the sets that were not joined."""
-        groups = np.unique(self._groups or self._files, return_inverse=True)[1].astype(np.intp)
-        labels = np.array(self._labels)
-        position = {file: i for i, file in enumerate(self._files)}
-        apart = []
-        # The surest copies first: they are joined if not all can be.
-        for copies in sorted(self.exact_copies + self.near_copies, key=lambda s: -s.similarity):
-            old = np.unique(groups[[position[file] for file in copies.files]])
-            joined = np.where(np.isin(groups, old), old[0], groups)
-            if any(
-                np.ptp(joined[labels == name]) == 0 < np.ptp(groups[labels == name])
-                for name in np.unique(labels[np.isin(groups, old)])
-            ):
-                apart.append(copies)
-            else:
-                groups = joined
-        return groups, apart
-
     def write_groups(self, path: str | os.PathLike[str]) -> None:
         """Write `suggested_groups` as a CSV file for `load_image_folder`."""
-        write_table(path, ["path", "group"], self.suggested_groups())
+        write_table(path, ["path", "group"], self.suggested_groups.items())
 
     def __str__(self) -> str:
         classes = counted(len(self.class_counts), "class")
@@ -274,12 +204,6 @@ def _remarks(sets: list[CopySet], with_groups: bool) -> str:
 
 def _slashed(names: set[str]) -> str:
     return " / ".join(sorted(names)[:_N_SHOWN])
-
-
-def count_sorted(values: list[str]) -> dict[str, int]:
-    """Count values, the most frequent first, ties by name."""
-    counts = Counter(values)
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 @dataclass(frozen=True, repr=False)

@@ -26,7 +26,7 @@ from hypervlad.backbones import (
 from hypervlad.backbones.network import check_device, check_tensors
 from hypervlad.backbones.weights import check_may_be_included
 from hypervlad.base import Arrays, Field, ImageEstimator, Record, Value, Values, to_json
-from hypervlad.cache import Memory, absolute_memory, arrays_digest
+from hypervlad.cache import absolute_memory, arrays_digest
 from hypervlad.codebook import Codebook, CodebookField
 from hypervlad.constraints import Alternatives, Integer, check_parameters, check_value
 from hypervlad.encoder.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
@@ -509,9 +509,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
 
     # --- the stages, for estimators that have an encoder ---------------------------------------
 
-    def loader(self, *, verify: bool = False) -> ImageLoader:
-        """Return what reads images; with ``verify``, also files that `memory` knows."""
-        return self._loader(self.fitted_params_, self.preprocessing_, verify)
+    def loader(self) -> ImageLoader:
+        """Return what reads images."""
+        return self._loader(self.fitted_params_, self.preprocessing_)
 
     @usual_torch()
     def batch_encoder(self) -> BatchEncoder:
@@ -547,12 +547,12 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         backbone = get_backbone(self.fitted_params_.backbone)
         return NetworkSource(backbone, weights, self.taps_, self.weights_digest_)
 
-    def portable_copy(self, memory: Memory = None) -> HypercolumnVLAD:
+    def portable_copy(self) -> HypercolumnVLAD:
         """Return a fitted copy for other processes, with absolute paths; it shares the network."""
         own = copy.copy(self)
         if (network := getattr(self, "_tapped_network", None)) is not None:
             own._tapped_network = network
-        own.memory = absolute_memory(self.memory if memory is None else memory)
+        own.memory = absolute_memory(self.memory)
         own.weights = absolute_path(self.weights)
         return own
 
@@ -561,16 +561,13 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         """Return the codebook on ``device``."""
         return TorchCodebook(self.codebook_, check_device(self.device))
 
-    def _loader(
-        self, params: EncoderParams, preprocessing: Preprocessing, verify: bool = False
-    ) -> ImageLoader:
+    def _loader(self, params: EncoderParams, preprocessing: Preprocessing) -> ImageLoader:
         return ImageLoader(
             image_size=params.image_size,
             preprocessing=preprocessing,
             pixel_size=params.pixel_size,
             read_options=params.read_options,
             memory=absolute_memory(self.memory),
-            verify=verify,
             batch_size=self._batch_size,
             device=check_device(self.device),
             n_jobs=self.n_jobs,

@@ -151,7 +151,6 @@ class ImageLoader:
     pixel_size: float | None = None
     read_options: ReadOptions = field(default_factory=ReadOptions)
     memory: Memory = None
-    verify: bool = False  # read files although the index of ``memory`` knows them
     batch_size: int | None = None  # by default it depends on the size of images and the device
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     n_jobs: int | None = None
@@ -228,7 +227,7 @@ class ImageLoader:
         if self.memory is None:
             return None
         reading = {"options": asdict(self.read_options), "version": READING_VERSION}
-        return PathIndex(Cache(self.memory), reading, verify=self.verify)
+        return PathIndex(Cache(self.memory), reading)
 
     # --- many images ----------------------------------------------------------------------------
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
-
-import numpy as np
+from typing import Any
 
 from hypervlad.backbones.weights import PUBLISHED
-from hypervlad.cache import Memory
 from hypervlad.extraction.manifest import TaskFolder, finished_manifest
 from hypervlad.extraction.run import Extraction, Run
 from hypervlad.extraction.sources import open_source
@@ -19,69 +16,24 @@ from hypervlad.extraction.table import FeatureFileError, is_parquet, open_table
 from hypervlad.files import check_writable
 from hypervlad.wording import counted
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-
-@overload
 def extract_features(
     images: Any,
     encoder: Any,
     *,
     out: str | os.PathLike[str],
     root: str | os.PathLike[str] | None = None,
-    labels: Iterable[str | None] | None = None,
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
-    memory: Memory = None,
     n_jobs: int | None = None,
     resume: bool = False,
-    verify: bool = False,
     verbose: bool = False,
-) -> Extraction: ...
-
-
-@overload
-def extract_features(
-    images: Any,
-    encoder: Any,
-    *,
-    out: None = None,
-    root: str | os.PathLike[str] | None = None,
-    labels: Iterable[str | None] | None = None,
-    include: str | Sequence[str] = (),
-    exclude: str | Sequence[str] = (),
-    memory: Memory = None,
-    n_jobs: int | None = None,
-    resume: bool = False,
-    verify: bool = False,
-    verbose: bool = False,
-) -> tuple[np.ndarray, pd.DataFrame]: ...
-
-
-def extract_features(
-    images: Any,
-    encoder: Any,
-    *,
-    out: str | os.PathLike[str] | None = None,
-    root: str | os.PathLike[str] | None = None,
-    labels: Iterable[str | None] | None = None,
-    include: str | Sequence[str] = (),
-    exclude: str | Sequence[str] = (),
-    memory: Memory = None,
-    n_jobs: int | None = None,
-    resume: bool = False,
-    verify: bool = False,
-    verbose: bool = False,
-) -> Extraction | tuple[np.ndarray, pd.DataFrame]:
+) -> Extraction:
     """Encode the images of a folder, a list or a stream, and write their vectors to one file.
 
-    Finished batches are kept in a folder beside the file, ``_OUT.parts``. After an interruption at
-    any moment, the same call with ``resume=True`` continues after them, and the file is identical
-    byte for byte, given the same threads and the same cache: the last digits of a network's output
-    depend on both, and on the other images in a batch. An image that cannot be read costs only its
-    own row. Until the end, the disk must hold the vectors twice; ``_OUT.images`` then records the
-    files that they were computed from, with modification times.
+    Finished batches are kept beside the file, in ``_OUT.parts``, until all are merged; at that
+    moment the disk holds the vectors twice. ``_OUT.images`` then records the files that they were
+    computed from. An image that cannot be read costs only its own row.
 
     Parameters
     ----------
@@ -89,43 +41,29 @@ def extract_features(
         A folder is searched as by :func:`hypervlad.images.find_images`; the label of an image is
         the first folder below it. A generator is consumed as needed.
     encoder : HypercolumnVLAD or MicrographClassifier
-        Fitted.
-    out : path, optional
-        Parquet file to write, ``NAME.parquet``. If not given, the vectors are returned and nothing
-        is written.
+        Fitted. With its ``memory``, files are not even opened if the cache knows their path, size
+        and modification time.
+    out : path
+        Parquet file to write, ``NAME.parquet``.
     root : path, optional
-        Folder that the paths in the table are relative to; for a folder, by default
-        the folder itself. The table holds no absolute paths.
-    labels : iterable of n str or None, optional
-        For a list or stream.
+        Folder that the paths in the table are relative to; for a folder, by default the folder
+        itself. The table holds no absolute paths.
     include, exclude : str or sequence of str
         For a folder: see :func:`hypervlad.images.find_images`.
-    memory : None, str or joblib.Memory, default=None
-        Private, trusted folder that caches vectors, whatever their files are called; the encoder's
-        own by default. Files are not even opened if it knows their path, size and modification
-        time.
     n_jobs : int, optional
         Processes, which share the cores; -1 for as many as there are. Within
-        ``joblib.parallel_config`` the work goes to its backend, a dask or ray cluster too, whose
-        machines must find images, weights and memory under the same paths.
+        ``joblib.parallel_config`` the work goes to its backend, a dask or ray cluster too.
     resume : bool, default=False
-        Continue an interrupted call; if there is none, start. A complete file that the same encoder
-        made from the same images is kept: files are compared by path, size and modification time,
-        arrays are read. The file itself is compared with its SHA-256, and made again if it is
-        damaged. Images that could not be read are tried again. A complete stream starts again,
-        because it cannot be examined without consuming it.
-    verify : bool, default=False
-        Read all files, even those in the memory's index. With ``resume``, all that were
-        finished before are read too, one after the other.
+        Continue an interrupted call; if there is none, start. A complete file is kept if the same
+        encoder made it from the same images (files are compared by path, size and modification
+        time) and it is not damaged. Images that could not be read are tried again.
     verbose : bool, default=False
-        Show progress: images done, rate, time left.
+        Show progress.
 
     Returns
     -------
     Extraction
         What was done; :func:`load_features` reads the vectors.
-    X, frame : ndarray of shape (n_readable, n_features), float32, and DataFrame
-        Instead, if ``out`` is not given; see :func:`load_features`.
 
     Raises
     ------
@@ -135,12 +73,10 @@ def extract_features(
         A ValueError: ``out`` is a folder, has another suffix, or is a file that no extraction has
         written; or the extraction to be resumed had another model or batches of another size.
     OSError
-        If the disk is full; what was finished is kept. Or if ``out``, or a file or folder of the
-        unfinished extraction, is a symbolic link.
+        If the disk is full (what was finished is kept), or ``out`` is a symbolic link.
     RuntimeError
-        If another process is extracting to the same file, which is named with its machine. Or if
-        worker processes are killed repeatedly during the same images, which are named. (A dask
-        cluster has its own error for that, ``KilledWorker``.)
+        If another process is extracting to the same file, or worker processes are killed
+        repeatedly during the same images.
 
     Warns
     -----
@@ -151,21 +87,20 @@ def extract_features(
 
     Examples
     --------
-    >>> from hypervlad import HypercolumnVLAD, extract_features, make_tem_images
-    >>> images, labels = make_tem_images(8, size=64, random_state=0)
-    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
-    >>> X, frame = extract_features(images, encoder.fit(images), labels=labels)
-    >>> X.shape, frame["height"].tolist()
-    ((8, 544), [64, 64, 64, 64, 64, 64, 64, 64])
+    >>> import tempfile
+    >>> from hypervlad import HypercolumnVLAD, extract_features, load_features, make_tem_images
+    >>> images, _ = make_tem_images(8, size=64, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4).fit(images)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     done = extract_features(images, encoder, out=f"{folder}/features.parquet")
+    ...     X, frame = load_features(done.path)
+    >>> done.n_images, X.shape, frame["height"].tolist()
+    (8, (8, 544), [64, 64, 64, 64, 64, 64, 64, 64])
     """
-    run = Run.of(encoder, memory, verify, n_jobs, verbose)
-    if out is None:
-        if resume:
-            raise ValueError("resume continues a file; give out=")
-        return run.in_memory(open_source(images, root, labels, include, exclude))
     path = Path(out)
+    run = Run.of(encoder, n_jobs, verbose)
     _check_target(path)
-    return run.to_file(open_source(images, root, labels, include, exclude), path, resume)
+    return run.to_file(open_source(images, root, include, exclude), path, resume)
 
 
 @dataclass(frozen=True)
@@ -209,16 +144,14 @@ def plan_extraction(
     root: str | os.PathLike[str] | None = None,
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
-    memory: Memory = None,
     resume: bool = False,
-    verify: bool = False,
 ) -> Plan:
     """Return what :func:`hypervlad.extract_features` would do; nothing is computed or written.
 
     Parameters
     ----------
     images : path of a folder, or list of paths and arrays
-    encoder, out, root, include, exclude, memory, resume, verify
+    encoder, out, root, include, exclude, resume
         As in :func:`hypervlad.extract_features`.
 
     Returns
@@ -240,8 +173,8 @@ def plan_extraction(
     8
     """
     _check_target(Path(out))
-    run, path = Run.of(encoder, memory, verify), Path(os.path.abspath(out))
-    source = open_source(images, root, None, include, exclude)
+    run, path = Run.of(encoder), Path(os.path.abspath(out))
+    source = open_source(images, root, include, exclude)
     if source.n_images is None:
         raise ValueError("a stream cannot be examined without consuming it; give a list")
     if isinstance(run.encoder.memory, str) and not os.path.isdir(run.encoder.memory):
@@ -251,10 +184,10 @@ def plan_extraction(
         return Plan(source.n_images, source.n_images, 0, n_bytes)
     folder = TaskFolder.existing(path, run.settings) if resume else None
     job = run.job("" if folder is None else folder.run)
-    is_cached, changes = job.is_cached(), job.change_detector()
+    is_cached, digest_now = job.is_cached(), job.digest_now()
     n_kept = n_found = 0
     for task in source.tasks(run.task_size):
-        if folder is not None and folder.has(task, changes):
+        if folder is not None and folder.has(task, digest_now):
             n_kept += len(task.items)
         else:
             n_found += sum(is_cached(image) for _, image in task.numbered())
@@ -265,15 +198,7 @@ def plan_extraction(
 
 
 def _check_target(path: Path) -> None:
-    """Check that a file of features may be written here.
-
-    Raises
-    ------
-    FeatureFileError
-        If it is a folder, has another suffix, or is a file that no extraction has written.
-    LinkError
-        If it is a symbolic link.
-    """
+    """Raise unless a file of features may be written here."""
     if path.is_dir():
         raise FeatureFileError(f"{path} is a folder; give the name of a file to write")
     if path.suffix.lower() not in (".parquet", ".pq"):

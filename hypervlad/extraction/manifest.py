@@ -1,9 +1,4 @@
-"""The state of an extraction: the images that it has read, and its finished tasks.
-
-While an extraction is under way, a folder beside the output holds its finished tasks, each a file,
-and a manifest without images. When it is complete, the manifest with all images is beside the
-output, so that a later call with ``resume`` can tell whether anything has changed.
-"""
+"""The state of an extraction: the images that it has read, and its finished tasks."""
 
 from __future__ import annotations
 
@@ -16,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -55,21 +50,15 @@ _OF_IMAGES = ("height", "width", "channels", "pixel_size")  # columns that are i
 _MANIFEST = "manifest.parquet"
 _OUTPUT_DIGEST = b"hypervlad.output_sha256"
 
+#: Reads an image; returns its digest, or None if it cannot be read.
+DigestNow: TypeAlias = Callable[[Any], str | None]
+
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """One image as it was when it was read.
+    """One image as it was when it was read: either its digest, or why it could not be read.
 
-    Attributes
-    ----------
-    path, label : str or None
-        As in the table of features.
-    digest : str or None
-        None if the image could not be read.
-    name, reason : str or None
-        The name of such an image in errors, and why it could not be read.
-    size, time : int or None
-        Of a file, before it was read: bytes, and modification time (ns).
+    ``size`` (bytes) and ``time`` (ns) are those of a file before it was read.
     """
 
     path: str | None
@@ -82,7 +71,6 @@ class SourceRecord:
 
     @classmethod
     def of(cls, item: Item, read: str | SkippedImage, stamp: Stamp) -> SourceRecord:
-        """Return the record of an image: its digest if it could be read."""
         if isinstance(read, SkippedImage):
             name, reason = escape_bytes(read.name), escape_bytes(read.reason)
             return cls(item.path, item.label, None, name, reason, *stamp)
@@ -90,13 +78,7 @@ class SourceRecord:
 
     @classmethod
     def checked(cls, *values: Any) -> SourceRecord:
-        """Return the record with these values, which another program may have written.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If they are not those of a record.
-        """
+        """Return the record with these values; raise if another program has written others."""
         record = cls(*values)
         texts, numbers = values[:5], values[5:]
         if not all(each is None or type(each) is str for each in texts) or not all(
@@ -124,40 +106,28 @@ def skipped_images(records: Iterable[SourceRecord], start: int) -> list[SkippedI
     ]
 
 
-@dataclass(frozen=True)
-class ChangeDetector:
-    """Compares images with the records of an earlier run.
+def unchanged(items: list[Item], records: list[SourceRecord], digest_now: DigestNow) -> bool:
+    """Return whether these are the recorded images, and none has changed.
 
-    Attributes
-    ----------
-    digest_now : callable
-        Reads an image; returns its digest, or None if it cannot be read.
-    verify : bool
-        Read all files, even if size and time have not changed.
+    Files are compared by size and time. Arrays are read again, and so are files that could not be
+    read: the reason may have been the network drive, not the file.
     """
 
-    digest_now: Callable[[Any], str | None]
-    verify: bool
-
-    def unchanged(self, items: list[Item], records: list[SourceRecord]) -> bool:
-        """Return whether these are the recorded images, and none has changed.
-
-        Files are compared by size and time. Arrays are read again, and so are files that could not
-        be read: the reason may have been the network drive, not the file.
-        """
-        return len(items) == len(records) and all(map(self._is_same, items, records))
-
-    def _is_same(self, item: Item, record: SourceRecord) -> bool:
+    def is_same(item: Item, record: SourceRecord) -> bool:
         planned = (item.path, item.label, *item.stamp())
         if planned != (record.path, record.label, record.size, record.time):
             return False
-        known = item.path is not None and record.digest is not None and not self.verify
-        return known or self.digest_now(item.image) == record.digest
+        is_known = item.path is not None and record.digest is not None
+        return is_known or digest_now(item.image) == record.digest
+
+    return len(items) == len(records) and all(map(is_same, items, records))
 
 
 @dataclass(frozen=True)
 class Manifest:
     """A file that identifies an extraction and lists the images that it has read.
+
+    It is in the folder of unfinished tasks, without images, and then beside the complete output.
 
     Attributes
     ----------
@@ -177,13 +147,7 @@ class Manifest:
 
     @classmethod
     def open(cls, path: Path) -> Manifest | None:
-        """Read a manifest without its records; None if there is none, or not a valid one.
-
-        Raises
-        ------
-        LinkError
-            If it is a symbolic link.
-        """
+        """Read a manifest without its records; None if there is none, or not a valid one."""
         refuse_link(path)
         try:
             metadata = pq.read_metadata(path)
@@ -232,19 +196,16 @@ class ManifestWriter:
         self._waiting: list[SourceRecord] = []
 
     def append(self, records: list[SourceRecord]) -> None:
-        """Add the records of images."""
         self._waiting.extend(records)
         if len(self._waiting) >= _ROWS_PER_WRITE:
             self.flush()
 
     def flush(self) -> None:
-        """Write the records that wait."""
         rows = [vars(each) for each in self._waiting]
         self._parquet.write_table(pa.Table.from_pylist(rows, self._schema))
         self._waiting.clear()
 
     def set_output_digest(self, digest: str) -> None:
-        """Note the SHA-256 of the complete file of features."""
         self._parquet.add_key_value_metadata({_OUTPUT_DIGEST.decode(): digest})
 
 
@@ -272,15 +233,9 @@ class TaskFolder:
     """The folder beside the output that holds finished tasks until all are merged.
 
     Each is one file: its SHA-256, the length of a text, the text (JSON: the records, and the rows
-    without vectors), and the vectors as they are in memory. Writing and reading Parquet would take
-    longer than everything else that is done with a vector from the cache. Whatever was not written
-    or examined by this run is not merged.
-
-    Attributes
-    ----------
-    path : Path
-    run : str
-        See `Manifest`.
+    without vectors), and the vectors as they are in memory. Parquet would take longer than
+    everything else that is done with a vector from the cache. What this run has not written or
+    examined is not merged.
     """
 
     def __init__(self, path: Path, run: str, settings: dict[str, Any]) -> None:
@@ -290,22 +245,7 @@ class TaskFolder:
 
     @classmethod
     def open(cls, output: Path, settings: dict[str, Any], *, resume: bool) -> TaskFolder:
-        """Return the folder of an output: with ``resume`` the existing one, else a new one.
-
-        Parameters
-        ----------
-        output : Path
-        settings : dict
-            See `Manifest`.
-        resume : bool
-
-        Raises
-        ------
-        FileExistsError
-            If there is a folder of that name that hypervlad did not make, or a symbolic link.
-        FeatureFileError
-            If the extraction to be resumed had other settings.
-        """
+        """Return the folder of an output: with ``resume`` the existing one, else a new one."""
         if resume and (existing := cls.existing(output, settings)) is not None:
             for draft in existing.path.glob(".*.tmp"):  # of an output that was being merged
                 draft.unlink()
@@ -325,8 +265,6 @@ class TaskFolder:
         ------
         FeatureFileError
             If that extraction had other settings.
-        LinkError
-            If the folder or its manifest is a symbolic link.
         """
         path = file_beside(output, "parts")
         refuse_link(path)
@@ -381,7 +319,7 @@ class TaskFolder:
                 stream.write(piece)
             self._examined[task.number] = (stream.tell(), digest.digest())
 
-    def has(self, task: Task, changes: ChangeDetector) -> bool:
+    def has(self, task: Task, digest_now: DigestNow) -> bool:
         """Return whether a task is finished, and none of its images has changed."""
         n_images = len(task.items)
         named = sum(len(item.path or "") + len(item.label or "") for item in task.items)
@@ -396,36 +334,21 @@ class TaskFolder:
             raise
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
             return False
-        if not changes.unchanged(task.items, finished.records):
+        if not unchanged(task.items, finished.records, digest_now):
             return False
         self._examined[task.number] = (len(content), content[:_DIGEST_BYTES])
         return True
 
     def read(self, number: int) -> FinishedTask:
-        """Return a task that this run has finished or found.
-
-        Raises
-        ------
-        OSError
-            If it has changed since then.
-        """
+        """Return a task that this run has finished or found; raise if it has changed since."""
         size, digest = self._examined[number]
         return self._parsed(self._content(number, size, digest))
 
     def remove(self) -> None:
-        """Remove the folder."""
         _remove(self.path)
 
     def _content(self, number: int, most: int, expected: bytes | None = None) -> bytes:
-        """Read a finished task of at most this many bytes, and of this SHA-256 if it is known.
-
-        Raises
-        ------
-        OSError
-            If it is missing, damaged, longer or another one.
-        LinkError
-            If it, or its folder, is a symbolic link.
-        """
+        """Read a finished task of at most this many bytes, and of this SHA-256 if it is known."""
         path = self._path(number)
         for each in (path.parent, path):
             refuse_link(each)
@@ -437,13 +360,7 @@ class TaskFolder:
         return content
 
     def _parsed(self, content: bytes) -> FinishedTask:
-        """Return the task that a file holds, checked: who forged it could compute its digest.
-
-        Raises
-        ------
-        ValueError, KeyError, TypeError, pyarrow.ArrowException
-            If it is not laid out as a task of this extraction.
-        """
+        """Return the task that a file holds, checked: who forged it could compute its digest."""
         end = _HEAD_BYTES + int.from_bytes(content[_DIGEST_BYTES:_HEAD_BYTES], "little")
         if end > len(content):
             raise ValueError("its text ends after the file does")
@@ -469,12 +386,7 @@ class TaskFolder:
 def _checked_image(
     height: Any, width: Any, channels: Any, pixel_size: Any
 ) -> tuple[int, int, int, float | None]:
-    """Return what a row holds of an image.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Return what a row holds of an image; raise if no image is like that."""
     sides = height, width, channels
     if not all(type(each) is int and 0 < each < 2**31 for each in sides) or (
         pixel_size is not None and (type(pixel_size) is not float or pixel_size <= 0)
@@ -484,13 +396,7 @@ def _checked_image(
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder of tasks, its manifest last: if interrupted, it is still recognised.
-
-    Raises
-    ------
-    FileExistsError
-        If hypervlad did not make it, or it is a symbolic link.
-    """
+    """Remove a folder of tasks, its manifest last: if interrupted, it is still recognised."""
     refuse_link(folder)
     if not folder.exists():
         return

@@ -1,10 +1,9 @@
-"""What it takes to decode a Parquet file, from the headers of its pages.
+"""What it takes to decode a Parquet file, from the headers of its pages."""
 
-A few bytes can become gigabytes: by compression, by a dictionary, by prefixes that values share.
-How much they become is in the header of each page, which need not agree with the summary at the end
-of the file. So we write plain values only, and read all headers before anything is decoded. The
-summary is read here too: Arrow's own objects for it end the process where it is damaged.
-"""
+# A few bytes can become gigabytes: by compression, by a dictionary, by prefixes that values share.
+# How many is in the header of each page, which need not agree with the summary at the end of the
+# file. So we write plain values only, and read all headers before anything is decoded. The summary
+# is read here too: Arrow's own objects for it end the process where it is damaged.
 
 from __future__ import annotations
 
@@ -89,10 +88,7 @@ def _decoded_size(
 
 
 def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
-    """Return the fields of a struct by number, and where it ends.
-
-    The encoding is Apache Thrift's compact protocol, as far as it is needed.
-    """
+    """Return the fields of a struct of Thrift's compact protocol by number, and where it ends."""
     fields, number = dict[int, Any](), 0
     while head := data[at]:
         at, kind = at + 1, head & 15

@@ -6,27 +6,25 @@ import contextlib
 import errno
 import itertools
 import os
-import secrets
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
 
 from hypervlad.backbones import Backbone, ensure_registered, get_backbone
-from hypervlad.cache import Memory
 from hypervlad.encoder import EncodedImages, HypercolumnVLAD, LoadedImage
 from hypervlad.encoder.encoding import ResultCache, encode_loaded
 from hypervlad.encoder.loading import Batch, ReadReport
 from hypervlad.encoder.parallel import map_tasks, uses_workers
 from hypervlad.extraction.manifest import (
-    ChangeDetector,
+    DigestNow,
     FinishedTask,
     Manifest,
     SourceRecord,
@@ -34,6 +32,7 @@ from hypervlad.extraction.manifest import (
     finished_manifest,
     manifest_writer,
     skipped_images,
+    unchanged,
 )
 from hypervlad.extraction.sources import Source, Stamp, Task
 from hypervlad.extraction.table import (
@@ -43,13 +42,11 @@ from hypervlad.extraction.table import (
     encoder_digest,
     file_beside,
     fitted_encoder,
-    frame_of,
     open_table,
     rows_of,
     schema_of,
     table_facts,
     table_of,
-    vectors_of,
     write_rows,
 )
 from hypervlad.files import (
@@ -66,9 +63,6 @@ from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
 from hypervlad.workload import announced
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 _MANY = 10**6  # images that a stream may have
 _DISK_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
@@ -80,7 +74,6 @@ class Extraction:
     Attributes
     ----------
     path : Path
-        The file of features.
     n_images : int
         Rows in it.
     n_kept : int
@@ -113,37 +106,20 @@ class Extraction:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """How an extraction is done.
-
-    Attributes
-    ----------
-    encoder : HypercolumnVLAD
-    digest : str
-        Of all that its vectors depend on, except the images.
-    verify, n_jobs, verbose
-        As in :func:`hypervlad.extract_features`.
-    """
+    """How an extraction is done; the digest is of all that vectors depend on, except the images."""
 
     encoder: HypercolumnVLAD
     digest: str
-    verify: bool
     n_jobs: int | None
     verbose: bool
 
     @classmethod
-    def of(
-        cls,
-        model: Any,
-        memory: Memory,
-        verify: bool,
-        n_jobs: int | None = None,
-        verbose: bool = False,
-    ) -> Run:
+    def of(cls, model: Any, n_jobs: int | None = None, verbose: bool = False) -> Run:
         if n_jobs == 0:
             raise ValueError("n_jobs must be a number of processes, or -1 for one per core; got 0")
-        encoder = fitted_encoder(model).portable_copy(memory)
+        encoder = fitted_encoder(model).portable_copy()
         encoder.check_run_parameters()
-        return cls(encoder, encoder_digest(encoder), verify, n_jobs, verbose)
+        return cls(encoder, encoder_digest(encoder), n_jobs, verbose)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -160,24 +136,9 @@ class Run:
         return self.encoder.loader().n_per_batch
 
     def job(self, run: str, n_images: int | None = None) -> Job:
-        """Return what every process needs."""
         backbone = get_backbone(self.encoder.fitted_params_.backbone)
         n_images = _MANY if n_images is None else n_images
-        return Job(self.encoder, backbone, run, self.verify, n_images)
-
-    def in_memory(self, source: Source) -> tuple[np.ndarray, pd.DataFrame]:
-        """Return vectors and frame."""
-        job = self.job(secrets.token_hex(16), source.n_images)
-        tables, report = dict[int, pa.Table](), ReadReport(0)
-        with self._bar(source) as bar:
-            for task, finished in job.finished(source.tasks(self.task_size), self.n_jobs):
-                tables[task.number] = finished.table
-                self._note(finished, task.start, report)
-                bar.update(len(task.items))
-        _check_any_read(report)
-        _warn(report)
-        table = pa.concat_tables(tables[number] for number in sorted(tables))
-        return vectors_of(table), frame_of(table)
+        return Job(self.encoder, backbone, run, n_images)
 
     def to_file(self, source: Source, path: Path, resume: bool) -> Extraction:
         """Write vectors, and what is known of the images, to a file."""
@@ -210,7 +171,7 @@ class Run:
                 str(folder.path),
             ) from error
         folder.remove()
-        _warn(report)
+        report.warn()
         return Extraction(
             path,
             report.n_images - len(report.skipped),
@@ -223,15 +184,12 @@ class Run:
     def complete(self, source: Source, path: Path) -> Extraction | None:
         """Return what a complete file holds, if these images would give the same vectors again.
 
+        A file that has changed since it was written is not kept, with a warning.
+
         Raises
         ------
         FeatureFileError
             If another model made it.
-
-        Warns
-        -----
-        UserWarning
-            If the file has changed since it was written, so that it cannot be kept.
         """
         if TaskFolder.is_unfinished(path):
             return None
@@ -257,23 +215,23 @@ class Run:
         report = ReadReport(len(records), skipped)
         if n_rows != report.n_images - len(skipped):
             return None
-        if not self.job("").change_detector().unchanged(source.listed(), records):
+        if not unchanged(source.listed(), records, self.job("").digest_now()):
             return None
         if file_digest(path) != manifest.output_digest:
             warn_user(
                 f"{path}: damaged or changed since it was written; its images are encoded again",
             )
             return None
-        _warn(report)
+        report.warn()
         return Extraction(path, n_rows, n_rows, 0, tuple(skipped), 0.0)
 
     def _unfinished(
         self, source: Source, folder: TaskFolder, progress: _Progress, bar: ProgressBar
     ) -> Iterator[Task]:
-        changes = self.job(folder.run).change_detector()
+        digest_now = self.job(folder.run).digest_now()
         for task in source.tasks(self.task_size):
             progress.n_tasks += 1
-            if not folder.has(task, changes):
+            if not folder.has(task, digest_now):
                 yield task
                 continue
             progress.n_kept += len(task.items)
@@ -292,7 +250,7 @@ class Run:
                 nonlocal n_cached
                 for number in range(progress.n_tasks):
                     finished = folder.read(number)
-                    self._note(finished, report.n_images, report)
+                    self._note(finished, report)
                     writer.append(finished.records)
                     n_cached += finished.n_cached
                     yield finished.table
@@ -306,10 +264,10 @@ class Run:
             writer.set_output_digest(hashing.hexdigest())
         return report, n_cached
 
-    def _note(self, finished: FinishedTask, start: int, report: ReadReport) -> None:
-        """Add a finished task to the report."""
+    def _note(self, finished: FinishedTask, report: ReadReport) -> None:
+        """Add the next finished task to the report."""
+        report.skipped += skipped_images(finished.records, report.n_images)
         report.n_images += len(finished.records)
-        report.skipped += skipped_images(finished.records, start)
         if self.encoder.fitted_params_.pixel_size is not None:
             columns = finished.table["path"].to_pylist(), finished.table["pixel_size"].to_pylist()
             named = zip(*columns, strict=True)
@@ -340,11 +298,6 @@ def _check_any_read(report: ReadReport) -> None:
         report.warn()
 
 
-def _warn(report: ReadReport) -> None:
-    report.skipped.sort()  # tasks of workers finish in any order
-    report.warn()
-
-
 # --- in any process -------------------------------------------------------------------------------
 
 
@@ -360,8 +313,6 @@ class Job:
         Of the encoder: it may not be registered in other processes.
     run : str
         See `ResultCache`.
-    verify : bool
-        Read files even if they are in the cache's index.
     n_images : int
         In all tasks: it decides what runs the network, in every process.
     """
@@ -369,7 +320,6 @@ class Job:
     encoder: HypercolumnVLAD
     backbone: Backbone
     run: str
-    verify: bool
     n_images: int
 
     def finished(
@@ -383,8 +333,8 @@ class Job:
         worker = _Worker(self)
         return lambda image: worker.loader.is_cached(image, worker.cache.find)
 
-    def change_detector(self) -> ChangeDetector:
-        """Return how images are compared with those of an earlier run."""
+    def digest_now(self) -> DigestNow:
+        """Return what reads an image and returns its digest, or None if it cannot be read."""
         loader = replace(_Worker(self).loader, memory=None)
 
         def digest(image: Any) -> str | None:
@@ -393,7 +343,7 @@ class Job:
             except ImageReadError:
                 return None
 
-        return ChangeDetector(digest, self.verify)
+        return digest
 
     def _here(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, FinishedTask]]:
         worker, tasks = _Worker(self), iter(tasks)
@@ -452,7 +402,7 @@ class _Worker:
     def __init__(self, job: Job) -> None:
         ensure_registered(job.backbone)
         self._encoder = encoder = job.encoder
-        self.loader = encoder.loader(verify=job.verify)
+        self.loader = encoder.loader()
         fingerprint = {} if encoder.memory is None else encoder.fingerprint()
         self.cache = ResultCache(encoder.memory, fingerprint, job.run)
         self._n_images = job.n_images

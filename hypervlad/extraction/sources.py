@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 from hypervlad.encoder.parallel import absolute_path
 from hypervlad.images import ImageReadError, check_image_list, find_images
 from hypervlad.images.files import composed
-from hypervlad.wording import counted
 
 #: Size in bytes and modification time (ns) of a file; None for an array or a missing file.
 Stamp: TypeAlias = tuple[int | None, int | None]
@@ -20,22 +19,13 @@ Stamp: TypeAlias = tuple[int | None, int | None]
 
 @dataclass(frozen=True)
 class Item:
-    """One image of a source.
-
-    Attributes
-    ----------
-    image : path or array
-    path : str or None
-        Its name in the table: relative, with forward slashes; None for an array.
-    label : str or None
-    """
+    """One image; its path in the table is relative, with forward slashes; None for an array."""
 
     image: Any
     path: str | None
     label: str | None
 
     def stamp(self) -> Stamp:
-        """Return the file's size and modification time, as they are now."""
         if self.path is None:
             return None, None
         try:
@@ -54,7 +44,6 @@ class Task:
     items: list[Item]
 
     def numbered(self) -> Iterator[tuple[int, Any]]:
-        """Yield positions and images."""
         return ((position, item.image) for position, item in enumerate(self.items, self.start))
 
     def with_absolute_paths(self) -> Task:
@@ -64,14 +53,7 @@ class Task:
 
 @dataclass
 class Source:
-    """Images in their order.
-
-    Attributes
-    ----------
-    items : iterable of Item
-    n_images : int or None
-        None for a stream, whose length is unknown.
-    """
+    """Images in their order; how many there are is None for a stream."""
 
     items: Iterable[Item]
     n_images: int | None
@@ -93,8 +75,7 @@ class Source:
 
 def open_source(
     images: Any,
-    root: str | os.PathLike[str] | None,
-    labels: Iterable[str | None] | None,
+    root: str | os.PathLike[str] | None = None,
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
 ) -> Source:
@@ -105,63 +86,37 @@ def open_source(
     ImageReadError
         If there are none.
     ValueError
-        If a path lies outside ``root``, or there are not as many labels as images.
+        If a path lies outside ``root``.
     """
+    base = None if root is None else Path(root)
     if isinstance(images, str | os.PathLike) and os.path.isdir(images):
-        return _of_folder(Path(images), root, labels, include, exclude)
+        return _of_folder(Path(images), base, include, exclude)
     if isinstance(images, str | os.PathLike) and not os.path.exists(images):
         raise ImageReadError(
             f"{os.fspath(images)}: no such folder; check the path for typing errors"
         )
     if include or exclude:
         raise ValueError("include and exclude select files of a folder; give a folder")
-    streamed = isinstance(images, Iterable) and not isinstance(images, Sized)
-    listed = images if streamed else check_image_list(images)
-    n_images = None if streamed else len(listed)
-    if labels is not None and n_images is not None:
-        labels = list(labels)
-        if len(labels) != n_images:
-            raise ValueError(
-                f"there are {counted(n_images, 'image')} and {counted(len(labels), 'label')}"
-            )
-    base = None if root is None else Path(root)
-    items = _items(listed, base, labels)
-    return Source(items if streamed else list(items), n_images)  # errors in a list come at once
+    if isinstance(images, Iterable) and not isinstance(images, Sized):
+        return Source((_item(image, base) for image in images), None)
+    items = [_item(image, base) for image in check_image_list(images)]
+    return Source(items, len(items))
 
 
 def _of_folder(
-    folder: Path,
-    root: str | os.PathLike[str] | None,
-    labels: Iterable[str | None] | None,
-    include: str | Sequence[str],
-    exclude: str | Sequence[str],
+    folder: Path, root: Path | None, include: str | Sequence[str], exclude: str | Sequence[str]
 ) -> Source:
     """Return a folder's images; the label of each is the first folder below that it is in."""
-    if labels is not None:
-        raise ValueError("the labels of a folder's images are its sub-folders; give a list of both")
-    base = folder if root is None else Path(root)
-    files = find_images(folder, include=include, exclude=exclude)
-    inside = [file.relative_to(folder).parts for file in files]
-    named = [composed(parts[0]) if len(parts) > 1 else None for parts in inside]
-    return Source(_items(files, base, named), len(files))
+    items = []
+    for file in find_images(folder, include=include, exclude=exclude):
+        first, *more = file.relative_to(folder).parts
+        items.append(_item(file, root or folder, composed(first) if more else None))
+    return Source(items, len(items))
 
 
-def _items(
-    images: Iterable[Any], root: Path | None, labels: Iterable[str | None] | None
-) -> Iterator[Item]:
-    named = itertools.repeat(None) if labels is None else iter(labels)
-    for image in images:
-        try:
-            label = next(named)
-        except StopIteration:
-            raise ValueError("the labels ended before the images did") from None
-        is_path = isinstance(image, str | os.PathLike)
-        path = _relative(Path(image), root) if is_path else None
-        yield Item(image, path, None if label is None else str(label))
-
-
-def _relative(path: Path, root: Path | None) -> str:
-    return escape_bytes(_below(path, root))
+def _item(image: Any, root: Path | None, label: str | None = None) -> Item:
+    is_path = isinstance(image, str | os.PathLike)
+    return Item(image, escape_bytes(_below(Path(image), root)) if is_path else None, label)
 
 
 def escape_bytes(text: str) -> str:

@@ -47,10 +47,7 @@ class FeatureFileError(ValueError):
 
 
 def file_beside(output: Path, ending: str) -> Path:
-    """Return the path of a file or folder that belongs to a file of features.
-
-    Readers that take a folder of Parquet files as one table ignore names that begin with "_".
-    """
+    """Return the path of a file that belongs to one of features; pandas ignores the "_" names."""
     return output.with_name(f"_{output.name}.{ending}")
 
 
@@ -102,11 +99,6 @@ def vectors_of(table: pa.Table) -> np.ndarray:
     return flat.reshape(-1, n_features)
 
 
-def frame_of(table: pa.Table) -> pd.DataFrame:
-    """Return all columns except the vectors."""
-    return table.drop_columns([VECTOR]).to_pandas()
-
-
 def write_rows(
     stream: BinaryIO | HashingStream, tables: Iterable[pa.Table], schema: pa.Schema
 ) -> None:
@@ -150,13 +142,7 @@ def described(schema: pa.Schema, facts: dict[str, Any]) -> pa.Schema:
 
 
 def description(schema: pa.Schema, path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the facts in a file's metadata.
-
-    Raises
-    ------
-    FeatureFileError
-        If there are none, or they are of a later version.
-    """
+    """Return the facts in a file's metadata; raise if there are none, or of a later version."""
     entry = (schema.metadata or {}).get(_ENTRY)
     if entry is None:
         raise FeatureFileError(
@@ -181,13 +167,7 @@ def content_digest(file: pq.ParquetFile) -> str:
 
 
 def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
-    """Open a file of features.
-
-    Raises
-    ------
-    FeatureFileError
-        If there is none, or it is damaged or something else.
-    """
+    """Open a file of features; raise if there is none, or it is damaged or something else."""
     if os.path.isdir(path):
         raise FeatureFileError(
             f"{os.fspath(path)}: a folder; give one file of features (pyarrow.dataset reads all of "
@@ -251,13 +231,7 @@ def table_facts(encoder: HypercolumnVLAD, digest: str) -> dict[str, Any]:
 
 
 def fitted_encoder(model: Any) -> HypercolumnVLAD:
-    """Return the encoder of a fitted model.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is neither a HypercolumnVLAD nor a model that has one.
-    """
+    """Return the encoder of a fitted model; raise if it has none."""
     if isinstance(model, str | os.PathLike):
         name = os.fspath(model)
         raise TypeError(f"encoder must be a fitted model, not a path; give load({name!r})")
@@ -294,18 +268,17 @@ def load_features(
     encoder : HypercolumnVLAD or MicrographClassifier, optional
         Fitted; if given, the file must have been made with it.
     mmap : bool, optional
-        Map the vectors from the disk instead of reading them; an uncompressed copy,
-        ``_PATH.<digest>.npy``, is then written beside the file once and reused. By default, if
-        they would take more than a quarter of the machine's memory.
+        Map the vectors from the disk, from an uncompressed copy that is written beside the file
+        once. By default, if they would take more than a quarter of the machine's memory.
 
     Returns
     -------
     X : ndarray of shape (n, n_features), float32
         A read-only ``memmap`` if mapped.
     frame : DataFrame of n rows
-        ``path`` (relative; missing for an array), ``label`` (may be missing), ``digest`` (SHA-256
-        of the pixels: see :class:`hypervlad.Micrograph`), ``height``, ``width``,
-        ``channels``, ``pixel_size`` (nm, NaN if not known).
+        ``path`` (relative; missing for an array), ``label`` (may be missing), ``digest`` (of the
+        pixels: see :class:`hypervlad.Micrograph`), ``height``, ``width``, ``channels``,
+        ``pixel_size`` (nm, NaN if not known).
 
     Raises
     ------
@@ -316,10 +289,10 @@ def load_features(
     --------
     >>> import tempfile
     >>> from hypervlad import HypercolumnVLAD, extract_features, load_features, make_tem_images
-    >>> images, labels = make_tem_images(8, size=64, random_state=0)
+    >>> images, _ = make_tem_images(8, size=64, random_state=0)
     >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4).fit(images)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     done = extract_features(images, encoder, labels=labels, out=f"{folder}/f.parquet")
+    ...     done = extract_features(images, encoder, out=f"{folder}/f.parquet")
     ...     X, frame = load_features(f"{folder}/f.parquet", encoder=encoder)
     >>> X.shape, len(frame)
     ((8, 544), 8)

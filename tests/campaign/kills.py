@@ -120,9 +120,9 @@ class Extraction(Scenario):
         self.encoder.transform(self.files[:1])
 
     def work(self, place: Path) -> None:
-        memory = place / "cache"
+        encoder = self.encoder.set_params(memory=place / "cache")
         out = place / "features.parquet"
-        extract_features(self.folder / "images", self.encoder, out=out, memory=memory, resume=True)
+        extract_features(self.folder / "images", encoder, out=out, resume=True)
 
     def check_killed(self, place: Path) -> None:
         self._check_result(place / "features.parquet", may_be_missing=True)

@@ -19,6 +19,7 @@ from hypervlad import (
     MicrographClassifier,
     PatchDefectScorer,
     extract_features,
+    load_features,
 )
 from hypervlad.backbones import build_network, tap_names
 from hypervlad.baselines import PatchCNNClassifier, TransferClassifier
@@ -75,7 +76,8 @@ def patches(images: list[Any], labels: Any, folder: Path) -> list[Any]:
 
 def features(images: list[Any], labels: Any, folder: Path) -> list[Any]:
     encoder = make_tiny_encoder().fit(images)
-    vectors, _ = extract_features(images, encoder)
+    done = extract_features(images, encoder, out=folder / "features.parquet")
+    vectors, _ = load_features(done.path)
     network = build_network("tiny", "random")
     assert tap_names("tiny")
     reach = network.reach()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from support.feature_folders import write_folder
 
-from hypervlad import HypercolumnVLAD
+from hypervlad import HypercolumnVLAD, extract_features, load_features
 from hypervlad.encoder import loading
 from hypervlad.encoder.encoding import BatchEncoder
 
@@ -55,3 +57,10 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(loading, "read_named", noted)
     return names
+
+
+def extracted(images: Any, encoder: Any, **options: Any) -> tuple[np.ndarray, pd.DataFrame]:
+    """Extract features to a file in a temporary folder; return its vectors and table."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = extract_features(images, encoder, out=Path(folder, "f.parquet"), **options)
+        return load_features(done.path, mmap=False)

@@ -146,7 +146,7 @@ def test_a_table_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", [text for text in FORMULAS if text == text.strip()])
 def test_groups_come_back(text: str, tmp_path: Path) -> None:
-    report = FolderReport("images", _files=[text, "b.png"], _groups=["-g", "'=g"])
+    report = FolderReport("images", suggested_groups={text: "-g", "b.png": "'=g"})
     report.write_groups(tmp_path / "groups.csv")
     rows = read_group_rows(tmp_path / "groups.csv")
     assert sorted((row.path, row.group) for row in rows) == sorted([(text, "-g"), ("b.png", "'=g")])

@@ -1,6 +1,6 @@
 """Extract a folder in child processes that are killed at random moments; print the outcome.
 
-Arguments: a folder to work in, a seed, and 1 to keep a cache. The last line of output is JSON.
+Arguments: a folder to work in, and a seed. The last line of output is JSON.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def killed_after(seconds: float, work: Any) -> bool:
     return os.WIFSIGNALED(status)
 
 
-def main(folder: Path, seed: int, cached: bool) -> None:
+def main(folder: Path, seed: int) -> None:
     # tqdm's own lock is shared with forked children, one of which may die while it holds the lock.
     tqdm.set_lock(threading.RLock())
     faulthandler.dump_traceback_later(120, exit=True)  # in case anything waits forever
@@ -81,21 +81,16 @@ def main(folder: Path, seed: int, cached: bool) -> None:
     encoder._batch_size = BATCH
     encoder.transform(files[:1])
     warnings.simplefilter("ignore")
-    memory = {name: folder / f"cache {name}" if cached else None for name in ("a", "b")}
+    encoder.set_params(memory=folder / "cache a")
     began = time.monotonic()
-    extract_features(folder / FILES, encoder, out=folder / "whole.parquet", memory=memory["a"])
+    extract_features(folder / FILES, encoder, out=folder / "whole.parquet")
     took = time.monotonic() - began
     log = folder / "computed.txt"
     log_what_is_computed(log)
+    encoder.set_params(memory=folder / "cache b")
 
     def go_on() -> None:
-        extract_features(
-            folder / FILES,
-            encoder,
-            out=folder / "killed.parquet",
-            memory=memory["b"],
-            resume=True,
-        )
+        extract_features(folder / FILES, encoder, out=folder / "killed.parquet", resume=True)
 
     kills = 0
     while kills < LEAST_KILLS:
@@ -111,4 +106,4 @@ def main(folder: Path, seed: int, cached: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "1")
+    main(Path(sys.argv[1]), int(sys.argv[2]))

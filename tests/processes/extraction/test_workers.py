@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.extraction_fixtures import extracted
 
-from hypervlad import HypercolumnVLAD, extract_features
+from hypervlad import HypercolumnVLAD
 from hypervlad.backbones import get_backbone
 from hypervlad.extraction import run as run_module
 from hypervlad.extraction.run import Job
@@ -21,8 +22,8 @@ def test_a_network_registered_here_works_there(
 ) -> None:
     """Relative paths, too, and a cache that both find."""
     monkeypatch.chdir(tmp_path)
-    X, frame = extract_features("images", encoder, memory="cache", n_jobs=2)
-    again, _ = extract_features("images", encoder.set_params(memory="cache"))
+    X, frame = extracted("images", encoder.set_params(memory="cache"), n_jobs=2)
+    again, _ = extracted("images", encoder.set_params(memory="cache"))
     np.testing.assert_array_equal(X, again)
     np.testing.assert_allclose(
         X, encoder.set_params(memory=None).transform([folder / p for p in frame["path"]]), atol=1e-5
@@ -33,11 +34,11 @@ def test_a_network_registered_here_works_there(
 def test_a_reused_worker_uses_the_new_job(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, read: list[str]
 ) -> None:
-    encoder.set_params(memory=tmp_path / "cache")
-    (task,) = open_source(folder / "a", folder, None).tasks(8)
+    (task,) = open_source(folder / "a", folder).tasks(8)
     backbone = get_backbone("tiny")
-    for run, verify, n_read in (("1", False, 8), ("2", False, 8), ("2", True, 16)):
-        run_module._run_task(Job(encoder, backbone, run, verify, n_images=1), task)
+    for run, memory, n_read in (("1", "cache", 8), ("2", "cache", 8), ("2", "another", 16)):
+        own = encoder.set_params(memory=tmp_path / memory).portable_copy()
+        run_module._run_task(Job(own, backbone, run, n_images=1), task)
         assert len(read) == n_read
 
 
@@ -52,8 +53,8 @@ def test_threads_of_one_worker_build_one_network(
         return original(self)
 
     monkeypatch.setattr(HypercolumnVLAD, "batch_encoder", counted)
-    job = Job(encoder, get_backbone("tiny"), "threads", verify=False, n_images=1)
-    tasks = list(open_source(folder, None, None).tasks(2))
+    job = Job(encoder, get_backbone("tiny"), "threads", n_images=1)
+    tasks = list(open_source(folder).tasks(2))
     threads = [threading.Thread(target=run_module._run_task, args=(job, t)) for t in tasks]
     for thread in threads:
         thread.start()

@@ -25,25 +25,26 @@ def tem_images():
     return tem_images_once()
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_planted_copies_are_found_and_nothing_else(tem_images, change):
-    planted = range(0, 30, 3)
+@pytest.mark.parametrize("first", [0, 7, 19])
+def test_planted_copies_are_found_and_nothing_else(tem_images, first):
     thumbnails = [make_thumbnail(image) for image in tem_images]
-    for i in planted:
-        original, copy = CHANGES[change](tem_images[i])
+    planted = {}
+    for k, (name, change) in enumerate(CHANGES.items()):
+        i = (first + k) % 30
+        original, copy = change(tem_images[i])
         thumbnails[i] = make_thumbnail(original)
         thumbnails.append(make_thumbnail(np.ascontiguousarray(copy)))
+        planted[i, 30 + k] = name
     pairs, similarity, _ = find_near_copies(thumbnails)
-    expected = {(i, 30 + k) for k, i in enumerate(planted)}
     found = {(int(i), int(j)) for i, j in pairs}
-    assert found - expected == set()
+    assert found <= set(planted)
     # Several changes at once may hide a picture that is little more than noise.
-    assert len(found & expected) >= len(expected) - (change == SEVERAL)
+    assert {planted[pair] for pair in set(planted) - found} <= {SEVERAL}
     assert (similarity >= 0.8).all()
     assert (similarity <= 1.001).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     top=st.integers(-8, 8),
     left=st.integers(-8, 8),
@@ -64,7 +65,7 @@ def test_any_small_shift_and_contrast(top, left, gain, offset, which):
     assert reverse == pytest.approx(similarity, abs=0.05)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     down=st.integers(-64, 64),
     right=st.integers(-64, 64),
@@ -124,8 +125,8 @@ def test_what_is_no_frame_stays(tem_images):
         assert copies._without_frame(image).shape == image.shape
 
 
-def test_same_frame_or_caption_makes_no_copies(tem_images):
-    for change in (with_caption, lambda image: framed(image, 0.1, 0)):
+def test_same_frame_caption_or_banner_makes_no_copies(tem_images):
+    for change in (with_banner, with_caption, lambda image: framed(image, 0.1, 0)):
         thumbnails = [make_thumbnail(change(image)) for image in tem_images]
         assert len(find_near_copies(thumbnails)[0]) == 0
 
@@ -136,11 +137,6 @@ def test_overlap_is_a_part_of_the_image_with_less_else():
     pairs, _, overlap = find_near_copies([make_thumbnail(view) for view in views])
     assert pairs.tolist() == [[0, 1], [0, 2], [1, 2]]
     assert overlap == pytest.approx([0.5, 1, 2 / 3], abs=0.04)
-
-
-def test_same_banner_makes_no_copies(tem_images):
-    thumbnails = [make_thumbnail(with_banner(image)) for image in tem_images]
-    assert len(find_near_copies(thumbnails)[0]) == 0
 
 
 def test_more_copies_of_one_image_than_neighbours_stay_one_set(tem_images):

@@ -18,7 +18,7 @@ from hypervlad.datasets import (
     compare_image_folders,
     load_image_folder,
 )
-from hypervlad.datasets.label_table import scan_table
+from hypervlad.datasets.folder import scan_table
 from hypervlad.tables import table_as_bytes
 
 

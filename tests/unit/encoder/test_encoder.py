@@ -526,6 +526,7 @@ def test_the_next_batches_are_read_while_one_is_computed_and_no_more(
     how: str,
     tiny_encoder: HypercolumnVLAD,
     texture_images: Images,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: set[int] = set()
@@ -558,7 +559,7 @@ def test_the_next_batches_are_read_while_one_is_computed_and_no_more(
     if how == "transform":
         encoder.transform(images)
     else:
-        hypervlad.extract_features(images, encoder)
+        hypervlad.extract_features(images, encoder, out=tmp_path / "f.parquet")
     assert len(most_ahead) == 10
     assert max(most_ahead) <= 2 * 4 + 1
 

@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 from support.feature_folders import write_image
 
-import hypervlad
 from hypervlad import HypercolumnVLAD, extract_features, load_features
 from hypervlad.backbones import get_backbone
 from hypervlad.extraction import FeatureFileError, manifest, plan_extraction, run
@@ -62,18 +60,19 @@ def test_after_an_interruption_only_the_rest_is_computed(
     expected: bytes,
     computed: list[str],
 ) -> None:
-    out, memory = tmp_path / "f.parquet", tmp_path / "cache" if cached else None
+    out = tmp_path / "f.parquet"
+    encoder.set_params(memory=tmp_path / "cache" if cached else None)
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, n_tasks)
         if n_tasks < 5:
             with pytest.raises(StopError):
-                extract_features(folder, encoder, out=out, memory=memory)
+                extract_features(folder, encoder, out=out)
             assert not out.exists()
         else:
-            extract_features(folder, encoder, out=out, memory=memory)
+            extract_features(folder, encoder, out=out)
     computed.clear()
-    plan = plan_extraction(folder, encoder, out=out, memory=memory, resume=True)
-    done = extract_features(folder, encoder, out=out, memory=memory, resume=True)
+    plan = plan_extraction(folder, encoder, out=out, resume=True)
+    done = extract_features(folder, encoder, out=out, resume=True)
     kept = min(20, BATCH * n_tasks)
     assert out.read_bytes() == expected
     assert done.n_kept == kept
@@ -246,52 +245,6 @@ def test_a_stream_of_arrays_is_resumed_too(
     assert out.read_bytes() == (tmp_path / "expected.parquet").read_bytes()
 
 
-def test_verify_reads_the_images_of_a_complete_file(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
-) -> None:
-    """A changed file with the same size and time: only its pixels differ."""
-    out, changed = tmp_path / "f.parquet", folder / "a" / "0.bmp"
-    pixels = np.random.default_rng(3).integers(0, 256, (18, 22), dtype=np.uint8)
-    Image.fromarray(pixels).save(changed)
-    extract_features(folder, encoder, out=out)
-    status = changed.stat()
-    Image.fromarray(pixels[::-1]).save(changed)
-    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
-    computed.clear()
-    assert extract_features(folder, encoder, out=out, resume=True).n_kept == 21
-    assert plan_extraction(folder, encoder, out=out, resume=True, verify=True).n_kept == 0
-    assert extract_features(folder, encoder, out=out, resume=True, verify=True).n_kept == 0
-    assert len(computed) == 21
-    assert extract_features(folder, encoder, out=out, resume=True, verify=True).n_kept == 21
-    _, frame = load_features(out)
-    digest = hypervlad.read_micrograph(changed).digest
-    assert frame.set_index("path").loc["a/0.bmp", "digest"] == digest
-
-
-def test_verify_reads_the_images_of_finished_tasks(
-    encoder: HypercolumnVLAD,
-    folder: Path,
-    tmp_path: Path,
-    computed: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    out, changed = tmp_path / "f.parquet", folder / "a" / "5.bmp"  # in the second batch of four
-    (folder / "a" / "5.png").rename(tmp_path / "5.png")
-    pixels = np.random.default_rng(3).integers(0, 256, (18, 22), dtype=np.uint8)
-    Image.fromarray(pixels).save(changed)
-    interrupted(monkeypatch, encoder, folder, out, 3)
-    status = changed.stat()
-    Image.fromarray(pixels[::-1]).save(changed)
-    os.utime(changed, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert plan_extraction(folder, encoder, out=out, resume=True).n_kept == 12
-    computed.clear()
-    done = extract_features(folder, encoder, out=out, resume=True, verify=True)
-    assert (done.n_kept, len(computed)) == (8, 12)
-    _, frame = load_features(out)
-    digest = hypervlad.read_micrograph(changed).digest
-    assert frame.set_index("path").loc["a/5.bmp", "digest"] == digest
-
-
 def test_foreign_files_are_not_removed(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
@@ -406,8 +359,8 @@ def test_a_run_that_was_replaced_damages_nothing(
 ) -> None:
     settings = {"encoder": "1", "n_features": encoder.n_features_out_, "task_size": 4}
     first = TaskFolder.open(tmp_path / "g", settings, resume=False)
-    task = next(open_source(folder, None, None).tasks(4))
-    job = Job(encoder, get_backbone("tiny"), first.run, verify=False, n_images=1)
+    task = next(open_source(folder).tasks(4))
+    job = Job(encoder, get_backbone("tiny"), first.run, n_images=1)
     ((_, finished),) = job.finished([task], None)
     first.keep(task, finished)
     second = TaskFolder.open(tmp_path / "g", settings, resume=False)
@@ -419,7 +372,7 @@ def test_a_run_that_was_replaced_damages_nothing(
     third = TaskFolder.open(tmp_path / "g", settings, resume=False)
     path.parent.mkdir()
     shutil.copyfile(tmp_path / "kept", path)
-    assert not third.has(task, job.change_detector())
+    assert not third.has(task, job.digest_now())
 
 
 def test_a_file_swapped_for_an_older_one_is_noticed(
