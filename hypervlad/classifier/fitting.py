@@ -194,11 +194,7 @@ def fit_parts(
             weight = fit_params.get("sample_weight")
             # Images of weight 0 are left out, of the directions as well.
             is_shared = weight is None or np.all(np.asarray(weight) > 0)
-            fit_params["blocks"] = (
-                FeatureBlocks(vectors, widths, learner.max_linear_directions)
-                if is_shared
-                else widths
-            )
+            fit_params["blocks"] = FeatureBlocks(vectors, widths) if is_shared else widths
             learner.fit(vectors, labels[: len(train)], **fit_params)
             targets = labels
         else:  # it may depend on the order of its rows

@@ -9,7 +9,7 @@ from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD, MicrographClass
 
 @pytest.fixture
 def fast_learner() -> BoostedSoftmaxClassifier:
-    return BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0, n_splits=2)
+    return BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from hypervlad.hypercolumns import feature_maps, resample_preserving_sum, turned
 Images = tuple[list[np.ndarray], np.ndarray]
 
 SIZE = 16
-FAST: dict[str, Any] = {"n_estimators": 0, "Cs": 1.0, "n_splits": 2}
+FAST: dict[str, Any] = {"n_estimators": 0, "Cs": 1.0}
 TINY: dict[str, Any] = {
     "weights": "random",
     "image_size": SIZE,
@@ -119,7 +119,7 @@ def test_the_evidence_adds_up_to_the_margins(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 def test_trees_have_a_share_but_no_place(n_classes: int) -> None:
-    kept = {"n_estimators": 3, "Cs": 1.0, "n_splits": 2, "n_iter_no_change": None}
+    kept = {"n_estimators": 3, "Cs": 1.0, "n_iter_no_change": None}
     model = fitted(n_classes, kept)
     assert model.boosting_.n_estimators_ == 3
     image = textures(n_classes)[0][0]
@@ -133,7 +133,7 @@ def test_trees_have_a_share_but_no_place(n_classes: int) -> None:
 @pytest.mark.parametrize("grid", ["finest", "image", 50])
 @pytest.mark.parametrize("turns", [1, 2])
 def test_trees_see_the_row_that_transform_gives(grid: Any, turns: int) -> None:
-    kept = {"n_estimators": 3, "Cs": 1.0, "n_splits": 2, "n_iter_no_change": None}
+    kept = {"n_estimators": 3, "Cs": 1.0, "n_iter_no_change": None}
     model = fitted(learner=kept, grid=grid, turns=turns, codebook="both", pooled="unit")
     learner = model.boosting_
     for image in textures(3)[0][:4]:
