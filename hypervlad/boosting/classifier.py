@@ -172,12 +172,14 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     ----------
     .. [1] J. H. Friedman, "Greedy function approximation: a gradient boosting machine", Annals of
        Statistics 29, 2001.
-    .. [2] T. Chen and C. Guestrin, "XGBoost: a scalable tree boosting system", KDD 2016.
+    .. [2] T. Chen and C. Guestrin, "XGBoost: a scalable tree boosting
+       system", KDD 2016.
     .. [3] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
        networks", ICML 2017 (temperature).
     .. [4] M. Saerens, P. Latinne and C. Decaestecker, "Adjusting the outputs of a classifier to new
        a priori probabilities: a simple procedure", Neural Computation 14, 2002 (prior).
-    .. [5] D. H. Wolpert, "Stacked generalization", Neural Networks 5, 1992 (cross-fitting).
+    .. [5] D. H. Wolpert, "Stacked generalization", Neural Networks 5, 1992
+       (cross-fitting).
 
     Examples
     --------
