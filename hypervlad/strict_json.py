@@ -6,8 +6,6 @@ import json
 import math
 from typing import Any
 
-__all__ = ["parse_json"]
-
 _MAX_NESTING = 32
 _MAX_VALUES = 2**20
 _MAX_DIGITS = 20  # of a whole number; those of 64 bits have at most 19 and a sign
@@ -15,25 +13,11 @@ _MAX_QUOTED = 500  # characters of a key in a message
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON from an untrusted source.
+    """Parse JSON, a string or UTF-8, from an untrusted source; a ValueError if it could do harm.
 
-    Parameters
-    ----------
-    text : str or bytes
-        Bytes are UTF-8.
-
-    Returns
-    -------
-    object
-        All numbers are finite, and all texts can be written as UTF-8, with the error handler
-        "surrogateescape" for names of files.
-
-    Raises
-    ------
-    ValueError
-        For what is no text, text that is not JSON, keys that occur twice, numbers that are too
-        large for 64 bits or not finite, text with lone surrogates, more than a million values, and
-        lists and objects nested more than 32 deep.
+    All numbers of the result are finite and fit 64 bits, no key occurs twice, there are at most a
+    million values, nested at most 32 deep, and all texts can be written as UTF-8 with the error
+    handler "surrogateescape", for names of files.
 
     Examples
     --------

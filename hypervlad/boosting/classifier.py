@@ -78,7 +78,7 @@ def check_by_label(name: str, values: Any) -> None:
 
 
 class _NamesField:
-    def pack(self, value: NDArray[Any], *, include_backbone: bool) -> tuple[Any, Arrays]:
+    def pack(self, value: NDArray[Any]) -> tuple[Any, Arrays]:
         return [str(name) for name in value], {}
 
     def unpack(self, packed: Any, arrays: Arrays) -> NDArray[Any]:

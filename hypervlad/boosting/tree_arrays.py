@@ -240,7 +240,7 @@ class TreeArrays:
 class BoosterField:
     """How a model file stores trees: see `hypervlad.base.Field`."""
 
-    def pack(self, value: xgboost.Booster, *, include_backbone: bool) -> tuple[Any, Arrays]:
+    def pack(self, value: xgboost.Booster) -> tuple[Any, Arrays]:
         arrays = dict(vars(TreeArrays.from_booster(value)))
         return {name: arrays.pop(name) for name in ("n_classes", "n_features")}, arrays
 

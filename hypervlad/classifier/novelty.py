@@ -240,12 +240,12 @@ class TrainingImages:
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return header and arrays."""
-        labels, _ = Labels(distinct=False).pack(self.labels, include_backbone=False)
+        labels, _ = Labels(distinct=False).pack(self.labels)
         header = {
             "names": self.names,
             "labels": labels,
             "n_features": self.n_features,
-            "limits": [_LIMIT.pack(limit, include_backbone=False)[0] for limit in self.limits],
+            "limits": [_LIMIT.pack(limit)[0] for limit in self.limits],
         }
         return header, {name: getattr(self, name) for name in _ARRAYS}
 

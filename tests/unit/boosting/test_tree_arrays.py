@@ -185,4 +185,4 @@ def train(**options):
 )
 def test_boosters_that_arrays_cannot_represent_are_refused(options):
     with pytest.raises(ModelFileError, match="these trees cannot be saved"):
-        BoosterField().pack(train(**options), include_backbone=False)
+        BoosterField().pack(train(**options))
