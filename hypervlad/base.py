@@ -1,8 +1,8 @@
 """What all estimators share: checked parameters, seeded parts, and a state without pickle.
 
-An estimator declares three dictionaries: the constraints of its parameters, the fitted attributes
-that its model file holds, and which parameters are themselves estimators. Checks, seeding, ``save``
-and ``load`` follow from them.
+An estimator declares the constraints of its parameters, the fitted attributes that its model file
+holds, and which parameters are themselves estimators. Checks, seeding, ``save`` and ``load``
+follow.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _UNFIT = (
 class Field(Protocol):
     """How one fitted attribute is stored: partly as JSON, partly as named arrays."""
 
-    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+    def pack(self, value: Any) -> tuple[Any, Arrays]:
         """Return JSON and arrays."""
 
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
@@ -65,20 +65,15 @@ class Stateful(Protocol):
 class Value:
     """A number, a boolean or a string.
 
-    Parameters
-    ----------
-    kind : {int, float, bool, str}
-    allowed : Constraint, optional
-        What a loaded value must satisfy; by default anything but numbers that are not finite.
-    may_be_infinite : bool, default=False
-        Whether a float may be infinite.
+    A loaded value must satisfy `allowed`, if given. A float may be infinite only if
+    `may_be_infinite`.
     """
 
     kind: type
     allowed: Constraint | None = None
     may_be_infinite: bool = False
 
-    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+    def pack(self, value: Any) -> tuple[Any, Arrays]:
         value = self.kind(value)
         if self.kind is not float or np.isfinite(value):
             return value, {}
@@ -100,18 +95,13 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Values:
-    """A tuple of numbers or strings of one kind.
-
-    Parameters
-    ----------
-    kind : {int, float, bool, str}
-    """
+    """A tuple of numbers or strings of one kind."""
 
     kind: type
 
-    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+    def pack(self, value: Any) -> tuple[Any, Arrays]:
         item = Value(self.kind)
-        return [item.pack(each, include_backbone=False)[0] for each in value], {}
+        return [item.pack(each)[0] for each in value], {}
 
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
         if not isinstance(packed, list):
@@ -123,15 +113,12 @@ class Values:
 class Labels:
     """An array of at least two class labels: strings, numbers or booleans.
 
-    Parameters
-    ----------
-    distinct : bool, default=True
-        Whether they are sorted and each occurs once, as those of a classifier.
+    Sorted and distinct, as those of a classifier, unless `distinct` is False.
     """
 
     distinct: bool = True
 
-    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+    def pack(self, value: Any) -> tuple[Any, Arrays]:
         values = value.tolist()
         if value.dtype.kind not in _LABEL_KINDS:
             raise ModelFileError(
@@ -170,16 +157,10 @@ class Labels:
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array of finite numbers.
+    """An array of finite numbers, of exactly this type and number of dimensions, within bounds.
 
-    Parameters
-    ----------
-    dtype : str
-        The exact type that is stored and expected, such as "float64".
-    ndim : int
-    at_least, at_most : float, default=-1e30 and 1e30
-        The range of loaded values. With the default one, products with features in single precision
-        stay finite in double precision.
+    With the default bounds, products with features in single precision stay finite in double
+    precision.
     """
 
     dtype: str
@@ -187,7 +168,7 @@ class Array:
     at_least: float = -1e30
     at_most: float = 1e30
 
-    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+    def pack(self, value: Any) -> tuple[Any, Arrays]:
         return {"shape": list(value.shape)}, {"": np.asarray(value, dtype=self.dtype)}
 
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
@@ -217,7 +198,7 @@ class Array:
 class ArrayDict:
     """Arrays by name, such as the tensors of a network."""
 
-    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+    def pack(self, value: Any) -> tuple[Any, Arrays]:
         return {name: list(array.shape) for name, array in value.items()}, dict(value)
 
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
@@ -231,17 +212,11 @@ class ArrayDict:
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """A dataclass of plain values.
-
-    Parameters
-    ----------
-    kind : dataclass type
-        Fields hold what JSON knows; tuples come back as tuples.
-    """
+    """A dataclass of values that JSON knows; tuples come back as tuples."""
 
     kind: type
 
-    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+    def pack(self, value: Any) -> tuple[Any, Arrays]:
         return {name: to_json(each) for name, each in dataclasses.asdict(value).items()}, {}
 
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
@@ -254,18 +229,14 @@ class Record:
 
 
 class Part:
-    """A part with its own state: an estimator, or anything with ``to_state``.
-
-    Parameters
-    ----------
-    *kinds : type
-        The classes that the part may have.
+    """A part with its own state, of one of several classes: an estimator, or anything with
+    ``to_state``.
     """
 
     def __init__(self, *kinds: type[Stateful]) -> None:
         self.kinds = {kind.__name__: kind for kind in kinds}
 
-    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+    def pack(self, value: Any, *, include_backbone: bool = False) -> tuple[Any, Arrays]:
         kind = type(value).__name__
         if kind not in self.kinds:
             raise ModelFileError(
@@ -284,23 +255,15 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Maybe:
-    """An attribute that may be None.
-
-    Parameters
-    ----------
-    field : Field
-        How it is stored otherwise.
-    may_be_missing : bool, default=False
-        Whether a fitted estimator may lack the attribute altogether.
-    """
+    """An attribute that may be None, or that a fitted estimator may lack if it `may_be_missing`."""
 
     field: Field
     may_be_missing: bool = False
 
-    def pack(self, value: Any, *, include_backbone: bool) -> tuple[Any, Arrays]:
+    def pack(self, value: Any) -> tuple[Any, Arrays]:
         if value is None:
             return None, {}
-        return self.field.pack(value, include_backbone=include_backbone)
+        return self.field.pack(value)
 
     def unpack(self, packed: Any, arrays: Arrays) -> Any:
         return None if packed is None else self.field.unpack(packed, arrays)
@@ -309,15 +272,15 @@ class Maybe:
 class Estimator(BaseEstimator):
     """An estimator with declared parameter constraints and a declared state.
 
-    Subclasses set the class attributes; what they cannot express (rules across parameters, checks
-    across fitted attributes) goes into overrides of `check_parameters` and `_check_state`.
+    What the class attributes cannot express (rules across parameters, checks across fitted
+    attributes) goes into overrides of `check_parameters` and `_check_state`.
 
     Attributes
     ----------
     _parameter_constraints : dict of str to list of Constraint or None
         For every parameter: see :func:`hypervlad.constraints.check_value`.
     _kind : str
-        Of its model file; registered in :mod:`hypervlad.models`.
+        Of its model file; listed in :mod:`hypervlad.models`.
     _fitted_state : dict of str to Field
         The fitted attributes that a model file holds.
     _part_parameters : dict of str to str
@@ -374,23 +337,22 @@ class Estimator(BaseEstimator):
         for name, field in self._fitted_state.items():
             if _may_be_missing(field) and not hasattr(self, name):
                 continue
-            fitted[name], own = field.pack(getattr(self, name), include_backbone=include_backbone)
+            value = getattr(self, name)
+            if isinstance(field, Part):
+                fitted[name], own = field.pack(value, include_backbone=include_backbone)
+            else:
+                fitted[name], own = field.pack(value)
             arrays |= {_joined(name, key): array for key, array in own.items()}
         return {"parameters": self._parameters_to_save(), "fitted": fitted}, arrays
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Return the fitted model that :meth:`to_state` stored.
+        """Return the model that :meth:`to_state` stored; a ModelFileError if parts do not fit.
 
         Parameters
         ----------
         header : dict
         arrays : dict of str to ndarray
-
-        Raises
-        ------
-        ModelFileError
-            If something is missing or superfluous, or parts do not fit together.
         """
         name = "parameters"
         try:
@@ -423,17 +385,15 @@ class Estimator(BaseEstimator):
         """Raise a ValueError where loaded attributes do not fit together."""
 
     def _parameters_to_save(self) -> dict[str, Any]:
-        """Return the parameters that a model file holds, as JSON knows them."""
         left_out = self._unsaved_parameters | set(self._part_parameters)
         parameters = self.get_params(deep=False).items()
         return {name: to_json(value) for name, value in parameters if name not in left_out}
 
     @classmethod
     def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
-        """Return parameters from a model file.
+        """Return parameters from a model file, only those that `_parameters_to_save` writes.
 
-        Only those that `_parameters_to_save` writes are accepted: a ``memory`` from a file, for
-        example, would be a folder of pickles to open.
+        A ``memory`` from a file, for example, would be a folder of pickles to open.
         """
         left_out = cls._unsaved_parameters | set(cls._part_parameters)
         expected = set(cls._get_param_names()) - left_out
@@ -463,12 +423,6 @@ def seeded_clone(part: BaseEstimator, seed: int | None, *, verbose: bool | int =
         For each parameter ``random_state`` that is None, at any depth.
     verbose : bool or int, default=False
         Unless 0: the verbosity of a part of this package.
-
-    Examples
-    --------
-    >>> from sklearn.linear_model import LogisticRegression
-    >>> seeded_clone(LogisticRegression(), 7).random_state
-    7
     """
     part = clone(part)
     for name, value in part.get_params().items():
@@ -482,9 +436,9 @@ def seeded_clone(part: BaseEstimator, seed: int | None, *, verbose: bool | int =
 def to_json(value: Any) -> Any:
     """Return a parameter as JSON knows it; `from_json` undoes it.
 
-    Dictionaries become pairs, because JSON turns keys into strings. Tuples, lists and arrays all
-    come back as tuples, numbers of NumPy as Python's, paths as absolute paths, and a random
-    generator as None: it has moved on, and there is nothing to repeat.
+    Dictionaries become pairs, because JSON turns keys into strings. Tuples, lists and arrays come
+    back as tuples, numbers of NumPy as Python's, paths as absolute paths, and a random generator as
+    None.
     """
     if isinstance(value, np.random.RandomState):
         return None

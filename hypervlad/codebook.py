@@ -197,7 +197,7 @@ _DEVIATIONS = Array("float32", 1, 1 / _MAX_VALUE, _MAX_VALUE)
 class CodebookField:
     """How a model file stores a codebook: see `hypervlad.base.Field`."""
 
-    def pack(self, value: Codebook, *, include_backbone: bool) -> tuple[Any, dict[str, np.ndarray]]:
+    def pack(self, value: Codebook) -> tuple[Any, dict[str, np.ndarray]]:
         return {}, value.to_arrays()
 
     def unpack(self, packed: Any, arrays: dict[str, np.ndarray]) -> Codebook:

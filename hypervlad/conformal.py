@@ -1,9 +1,7 @@
 """Prediction sets with a requested coverage, and confidence thresholds for a maximum error.
 
-Both are based on held-out predictions: images of known class, predicted by a model that was fitted
-without them. Images of one group (a micrograph, a sample, a paper) are alike, so all groups have
+Both are based on predictions of images by models that were fitted without them; all groups have
 equal weights, each divided among its images.
-`prediction_sets` and `confidence_for_error` say what is guaranteed, and when.
 """
 
 from __future__ import annotations
@@ -17,14 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binom
 
+from hypervlad.splits import group_weights
+
 __all__ = [
     "Calibration",
     "check_share",
     "confidence_for_error",
-    "group_weights",
     "groups_for_error",
     "prediction_sets",
-    "weighted_limit",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -94,57 +92,24 @@ class Calibration:
 
     @property
     def weights(self) -> FloatArray:
-        """Of each image, as ``group_weights`` gives them."""
+        """Of each image: 1 / (groups + 1), divided among the images of its group."""
         return group_weights(self.groups)
-
-
-def group_weights(groups: ArrayLike) -> NDArray[np.float64]:
-    """Return the weight of each image: 1 / (groups + 1), divided among the images of its group.
-
-    Parameters
-    ----------
-    groups : array-like of shape (n,)
-    """
-    _, own, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    return np.asarray(1 / ((len(counts) + 1) * counts[own]))
-
-
-def weighted_limit(values: ArrayLike, groups: ArrayLike, share: float) -> float:
-    """Return a limit that values of new groups rarely exceed.
-
-    Parameters
-    ----------
-    values : array-like of float, shape (n,)
-    groups : array-like of shape (n,)
-    share : float
-        Share of the values of a group exchangeable with these that may exceed the limit.
-
-    Returns
-    -------
-    float
-        One of the values: the lowest with this guarantee, or the highest if there are too few
-        groups for any.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from hypervlad.conformal import weighted_limit
-    >>> weighted_limit(np.arange(99), np.arange(99), 0.1)
-    89.0
-    """
-    weights = group_weights(groups)
-    order = np.argsort(-np.asarray(values, dtype=np.float64), kind="stable")
-    ordered = np.asarray(values, dtype=np.float64)[order]
-    before = np.append(0, np.cumsum(weights[order]))[np.searchsorted(-ordered, -ordered, "left")]
-    new = 1 / (len(np.unique(groups)) + 1)
-    fine = np.flatnonzero(before + new <= share + 1e-12)
-    return float(ordered[fine[-1]] if len(fine) else ordered[0])
 
 
 def prediction_sets(
     proba: ArrayLike, calibration: Calibration, coverage: float = 0.9
 ) -> NDArray[np.bool_]:
     """Return the prediction sets of new images.
+
+    Let S = 1 - p(true class) be the misfit of each held-out image, and w its weight, so that the
+    weights of G groups sum to G / (G + 1). A class y belongs to the set of a new image x if ::
+
+        sum of w over the images with S >= 1 - p_y(x)  +  1 / (G + 1)  >  1 - coverage
+
+    If one model predicted all images, and the new image is of a group exchangeable with theirs,
+    this holds for the true class with at least the requested coverage [1]_. With models of folds, a
+    new image is compared with each held-out image by the same model (CV+ [2]_, in groups [3]_); the
+    coverage is then usually attained, and 2 coverage - 1, less a term for the folds, is guaranteed.
 
     Parameters
     ----------
@@ -158,29 +123,12 @@ def prediction_sets(
     -------
     ndarray of bool, shape (n, n_classes)
         A set is empty if no class fits well enough. With fewer than coverage / (1 - coverage)
-        groups, which cannot exclude any class, every set has all classes.
+        groups, every set has all classes.
 
     Raises
     ------
     ValueError
         If the coverage is not between 0 and 1.
-
-    Notes
-    -----
-    *Split*: one model, and images held out from it. Let S = 1 - p(true class) be the misfit of each
-    of them, and w its weight, so that the weights of G groups sum to G / (G + 1). A class y belongs
-    to the set of a new image x if ::
-
-        sum of w over the images with S >= 1 - p_y(x)  +  1 / (G + 1)  >  1 - coverage,
-
-    which holds for the true class with at least the requested coverage, if the new image is of a
-    group exchangeable with those [1]_.
-
-    *Cross*: every image is predicted by a model fitted on the other folds, and the new image is
-    compared with it by the same model (CV+ [2]_, in groups [3]_). All images are used for training.
-    The requested coverage is usually attained; the guarantee for n exchangeable groups in K folds
-    is 2 coverage - 1, less the smaller of 2 (1 - 1 / K) / (n / K + 1) and (1 - K / n) / (K + 1):
-    for 0.9 with five folds, 0.65 to 0.8.
 
     References
     ----------
@@ -241,22 +189,14 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
     """Return the lowest confidence from which, with 90 % certainty, few answers are wrong.
 
     Learn then Test [1]_, with the binomial test: let a threshold accept the answers for n groups, k
-    of them wrong, where an image counts as 1 / (images of its group). The hypothesis that more than
-    the share ``max_error`` of such answers is wrong is rejected if ::
+    of them wrong, where an image counts as 1 / (images of its group). It passes if ::
 
-        P(at most k of n are wrong | each is wrong with probability max_error) <= 0.1,
+        P(at most k of n are wrong | each is wrong with probability max_error) <= 0.1
 
     with k rounded up and n rounded down. Thresholds are tested from high to low, and the last one
-    before the first failure is returned; the order is fixed by the confidences alone, so that the
-    0.1 need not be divided among them. The first one is 1 - ``max_error``, or lower if fewer groups
-    than `groups_for_error` would be accepted.
-
-    For held-out predictions of the model itself (``calibration_size=``) and new groups exchangeable
-    with these, of one image each, it is guaranteed that the share of wrong answers among those
-    accepted is at most ``max_error`` in at least 90 % of all calibrations. For larger groups, whose
-    mean varies less than single answers do, and for predictions by folds, if the confidence of a
-    new answer is the mean over their models, it is usually attained: see
-    ``benchmarks/uncertainty``.
+    before the first failure is returned. The first one is 1 - ``max_error``, or lower if fewer
+    groups than `groups_for_error` would be accepted. The order is fixed by the confidences alone,
+    so that the 0.1 need not be divided among the thresholds.
 
     Parameters
     ----------
@@ -305,13 +245,7 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
 
 
 def check_share(name: str, value: Any) -> float:
-    """Return a value between 0 and 1, both excluded, as a float.
-
-    Raises
-    ------
-    ValueError
-        If it is another one; the message says how a share given in per cent is written.
-    """
+    """Return a value between 0 and 1, both excluded, as a float; a ValueError for another."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if is_number and 0 < float(value) < 1:
         return float(value)

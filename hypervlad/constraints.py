@@ -12,14 +12,10 @@ import numpy as np
 
 
 class Constraint(Protocol):
-    """A set of allowed values; ``str(constraint)`` completes "must be ...".
-
-    The constraints below are all that estimators of this package need. Another one is any object
-    with these two methods.
-    """
+    """A set of allowed values; ``str(constraint)`` completes "must be ..."."""
 
     def accepts(self, value: Any) -> bool:
-        """Return whether the value is allowed."""
+        pass
 
     def __str__(self) -> str: ...
 
@@ -41,15 +37,7 @@ def is_number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Integer:
-    """Whole numbers within bounds, both included.
-
-    Parameters
-    ----------
-    at_least : int or None, default=1
-    at_most : int or None, default=None
-    meaning : str, default="a whole number"
-        What the number is, for the message.
-    """
+    """Whole numbers within bounds, both included; `meaning` is what a message calls them."""
 
     at_least: int | None = 1
     at_most: int | None = None
@@ -69,14 +57,9 @@ class Integer:
 
 @dataclass(frozen=True)
 class Number:
-    """Finite real numbers within bounds.
+    """Finite real numbers within bounds; ``above`` and ``below`` exclude the bound.
 
-    Parameters
-    ----------
-    above, at_least, below, at_most : float or None, default=None
-        ``above`` and ``below`` exclude the bound, the others include it.
-    meaning : str, default="a number"
-        What the number is, with its unit, for the message.
+    `meaning` says in a message what the number is, with its unit.
     """
 
     above: float | None = None
@@ -105,12 +88,7 @@ class Number:
 
 
 class OneOf:
-    """A few values: strings or whole numbers.
-
-    Parameters
-    ----------
-    *values : str or int
-    """
+    """A few values: strings or whole numbers."""
 
     def __init__(self, *values: str | int) -> None:
         self.values = values
@@ -136,14 +114,7 @@ class Boolean:
 
 @dataclass(frozen=True)
 class InstanceOf:
-    """Objects of some types.
-
-    Parameters
-    ----------
-    types : type or tuple of types
-    meaning : str
-        What they are, for the message: "a HypercolumnVLAD".
-    """
+    """Objects of some types; `meaning` says what they are: "a HypercolumnVLAD"."""
 
     types: type | tuple[type, ...]
     meaning: str
@@ -157,14 +128,7 @@ class InstanceOf:
 
 @dataclass(frozen=True)
 class HasMethods:
-    """Objects that have some methods.
-
-    Parameters
-    ----------
-    names : tuple of str
-    meaning : str
-        What they are, for the message: "a classifier with predict_proba".
-    """
+    """Objects that have some methods; `meaning` says what they are."""
 
     names: tuple[str, ...]
     meaning: str
@@ -180,17 +144,9 @@ class HasMethods:
 
 @dataclass(frozen=True)
 class ListOf:
-    """Tuples, lists and one-dimensional arrays whose items all satisfy one constraint.
+    """Tuples, lists and one-dimensional arrays of `at_least` to `at_most` items of one constraint.
 
-    Parameters
-    ----------
-    item : Constraint
-    meaning : str
-        What the list is, for the message: "a sequence of layer names".
-    at_least : int, default=1
-        Minimum number of items.
-    at_most : int or None, default=None
-        Maximum number of items, named in ``meaning``.
+    `meaning` says in a message what the list is: "a sequence of layer names".
     """
 
     item: Constraint
@@ -228,20 +184,7 @@ VERBOSE = (Boolean(), Integer(at_least=0))
 
 
 def check_value(name: str, value: Any, alternatives: Alternatives) -> None:
-    """Raise unless a value satisfies one of several constraints.
-
-    Parameters
-    ----------
-    name : str
-        What the message calls the value: its parameter.
-    value : object
-    alternatives : sequence of Constraint or None
-        None among them allows the value None.
-
-    Raises
-    ------
-    ValueError
-        The message says what was expected and what was given.
+    """Raise a ValueError unless a value satisfies one of several constraints; None allows None.
 
     Examples
     --------
@@ -263,20 +206,7 @@ def check_value(name: str, value: Any, alternatives: Alternatives) -> None:
 def check_parameters(
     parameters: Mapping[str, Any], constraints: Mapping[str, Alternatives]
 ) -> None:
-    """Raise unless all parameters satisfy their constraints.
-
-    Parameters
-    ----------
-    parameters : mapping
-        Values by name.
-    constraints : mapping
-        Alternatives by name, as for `check_value`; parameters without constraints are not checked.
-
-    Raises
-    ------
-    ValueError
-        The message names the first parameter that is not allowed.
-    """
+    """Raise a ValueError that names the first parameter that violates its constraints."""
     for name, alternatives in constraints.items():
         check_value(name, parameters[name], alternatives)
 

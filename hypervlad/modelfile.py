@@ -2,21 +2,15 @@
 
 A model file is a `safetensors <https://github.com/huggingface/safetensors>`_ file whose single
 metadata entry, ``hypervlad``, is JSON: the SHA-256 first, then the format's version, the *kind* of
-the model, the version of the library that wrote it, and a header for that kind. There is no pickle
-in it, and nothing in it is ever executed.
+the model, the version of the library that wrote it, and a header for that kind.
 
 The digest covers every byte of the file but its own 64 characters, and it is checked before
-anything is parsed. It finds *damage* (a broken download, a failing disk, a truncated copy), not
-*forgery*: whoever can change the file can recompute its digest.
-
-This module knows no estimator. Whoever defines one registers its kind (`register_kind`); whoever
-loads a file asks which class belongs to it (`loader_of`).
+anything is parsed. It finds *damage*, not *forgery*: whoever can change the file can recompute it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import re
@@ -34,16 +28,6 @@ from numpy.typing import NDArray
 from hypervlad._version import __version__
 from hypervlad.files import LinkError, replace_when_complete
 from hypervlad.strict_json import parse_json
-
-__all__ = [
-    "ModelFile",
-    "ModelFileError",
-    "ModelFileNotFoundError",
-    "loader_of",
-    "read_model",
-    "register_kind",
-    "write_model",
-]
 
 FORMAT_VERSION = 1
 
@@ -73,8 +57,6 @@ _FOREIGN = (
     (b"\x93NUMPY", "a NumPy array file"),
     (b"\x80", "a Python pickle, which hypervlad never opens because a pickle can run any code"),
 )
-
-_loaders: dict[str, str] = {}
 
 
 class ModelFileError(ValueError):
@@ -107,68 +89,13 @@ class ModelFile:
     library_version: str = __version__
 
 
-def register_kind(kind: str, loader: str) -> None:
-    """Say which class a kind of model file belongs to.
-
-    Parameters
-    ----------
-    kind : str
-        The kind, as given to `write_model`.
-    loader : str
-        ``"module:Class"``; imported only when a file of this kind is loaded.
-
-    Raises
-    ------
-    ValueError
-        If `loader` is not of that form, or the kind already belongs to another class.
-    """
-    module, _, name = loader.partition(":")
-    if not (kind and module and name.isidentifier()):
-        raise ValueError(
-            f"register_kind got kind {kind!r} and loader {loader!r}; expected a name and "
-            '"module:Class".'
-        )
-    if _loaders.setdefault(kind, loader) != loader:
-        raise ValueError(
-            f"the kind {kind!r} already belongs to {_loaders[kind]}; choose another name."
-        )
-
-
-def loader_of(kind: str, *, path: str | os.PathLike[str] | None = None) -> type[Any]:
-    """Return the class that a kind of model file belongs to.
-
-    Only registered kinds are imported, so a file cannot choose the code that opens it.
-
-    Parameters
-    ----------
-    kind : str
-    path : path-like, optional
-        The file in question, for the message.
-
-    Raises
-    ------
-    ModelFileError
-        If no class is registered for `kind`.
-    """
-    if kind not in _loaders:
-        known = ", ".join(sorted(_loaders)) or "none"
-        name = "the file" if path is None else f"{os.fspath(path)}"
-        raise ModelFileError(
-            f"{name} holds a model of kind {kind!r}, which hypervlad {__version__} does not know "
-            f"(known: {known}); update hypervlad, or first import the module that defines it."
-        )
-    module, _, name = _loaders[kind].partition(":")
-    found: type[Any] = getattr(importlib.import_module(module), name)
-    return found
-
-
 def write_model(
     path: str | os.PathLike[str],
     kind: str,
     header: Mapping[str, Any],
     arrays: Mapping[str, NDArray[Any]],
 ) -> None:
-    """Write a model file, completely or not at all.
+    """Write a model file, completely or not at all, or raise a ModelFileError.
 
     The same content gives the same bytes, whatever the order of the keys.
 
@@ -177,16 +104,11 @@ def write_model(
     path : path-like
         An existing file is replaced, a symbolic link refused; its folder must exist.
     kind : str
-        Which estimator this is; see `register_kind`.
+        Which estimator this is; see `hypervlad.models.KINDS`.
     header : mapping
-        JSON values with string keys. Not-a-number and infinity are refused, as JSON has neither.
+        JSON values with string keys, without numbers that are not finite.
     arrays : mapping of str to ndarray
         Floats of 16 to 64 bits, integers of 8 to 64 bits, or booleans, of any shape.
-
-    Raises
-    ------
-    ModelFileError
-        If the content cannot be stored, or the file cannot be written.
 
     Examples
     --------
@@ -213,21 +135,8 @@ def write_model(
 def read_model(path: str | os.PathLike[str], *, kind: str | None = None) -> ModelFile:
     """Read a model file, after checking that it is whole.
 
-    Parameters
-    ----------
-    path : path-like
-    kind : str, optional
-        The kind that the caller can use; any by default.
-
-    Returns
-    -------
-    ModelFile
-
-    Raises
-    ------
-    ModelFileError
-        If the file is missing, damaged, truncated, of another kind, from a newer version, or no
-        model file at all.
+    A ModelFileError if it is missing, damaged, truncated, of another kind than the given one, from
+    a newer version, or no model file at all.
     """
     name = os.fspath(path)
     data = _read_bytes(Path(path), name)

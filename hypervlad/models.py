@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from dataclasses import replace
 from typing import Any
 
+from hypervlad._version import __version__
 from hypervlad.images.options import MAX_PIXELS, ReadOptions, check_read_options
-from hypervlad.modelfile import ModelFileError, loader_of, read_model, register_kind
+from hypervlad.modelfile import ModelFileError, read_model
 
-# By name, without importing the modules: loading an encoder must not import xgboost.
-register_kind("hypercolumn_vlad", "hypervlad.encoder:HypercolumnVLAD")
-register_kind("boosted_softmax_classifier", "hypervlad.boosting:BoostedSoftmaxClassifier")
-register_kind("micrograph_classifier", "hypervlad.classifier:MicrographClassifier")
-register_kind("patch_defect_scorer", "hypervlad.defects:PatchDefectScorer")
-register_kind("alignment_classifier", "hypervlad.alignment:AlignmentClassifier")
-register_kind("patch_cnn_classifier", "hypervlad.baselines:PatchCNNClassifier")
-register_kind("transfer_classifier", "hypervlad.baselines:TransferClassifier")
+#: Where the class of each kind of model file is: loading an encoder must not import xgboost.
+KINDS = {
+    "hypercolumn_vlad": ("hypervlad.encoder", "HypercolumnVLAD"),
+    "boosted_softmax_classifier": ("hypervlad.boosting", "BoostedSoftmaxClassifier"),
+    "micrograph_classifier": ("hypervlad.classifier", "MicrographClassifier"),
+    "patch_defect_scorer": ("hypervlad.defects", "PatchDefectScorer"),
+    "alignment_classifier": ("hypervlad.alignment", "AlignmentClassifier"),
+    "patch_cnn_classifier": ("hypervlad.baselines", "PatchCNNClassifier"),
+    "transfer_classifier": ("hypervlad.baselines", "TransferClassifier"),
+}
 
 
 def load(
@@ -65,7 +69,13 @@ def load(
     """
     ReadOptions(max_pixels=max_pixels)
     content = read_model(path)
-    loader = loader_of(content.kind, path=path)
+    if content.kind not in KINDS:
+        raise ModelFileError(
+            f"{os.fspath(path)} holds a model of kind {content.kind!r}, which hypervlad "
+            f"{__version__} does not know (known: {', '.join(sorted(KINDS))}); update hypervlad."
+        )
+    module, name = KINDS[content.kind]
+    loader = getattr(importlib.import_module(module), name)
     try:
         model = loader.from_state(content.header, content.arrays)
         for part in (model, getattr(model, "encoder_", None), getattr(model, "encoder", None)):

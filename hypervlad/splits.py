@@ -1,11 +1,7 @@
 """Splits that keep groups whole: a hold-out and cross-validation folds, stratified by class.
 
-Crops of one micrograph, frames of one grid square and figures of one paper look alike. If some of
-them are in the training part and others in the test part, the test measures memory. Every split
-here moves whole groups, and `joined_groups` puts copies of an image into one group.
-
-A class that is missing from the training part cannot be learnt. So each class keeps at least one
-group in the training part, and a class with a single group is never tested.
+Each class keeps at least one group in the training part, and a class with a single group is never
+tested. `joined_groups` puts copies of an image into one group.
 """
 
 from __future__ import annotations
@@ -24,8 +20,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 
 from hypervlad.wording import counted
-
-__all__ = ["check_column", "group_folds", "holdout_split", "joined_groups", "linked_groups"]
 
 IntArray = NDArray[np.intp]
 
@@ -54,16 +48,16 @@ def holdout_split(
     groups : array-like of shape (n_samples,), default=None
         Group of each row; rows of one group stay together. None makes each row its own group.
     test_size : float, default=0.2
-        Share of the rows in the test part, strictly between 0 and 1. It is approximate if groups
-        are large.
+        Share of the rows in the test part, strictly between 0 and 1; approximate if groups are
+        large.
     random_state : int, RandomState or None, default=None
         Seed of the order in which groups are visited.
 
     Returns
     -------
     train_idx, test_idx : ndarray of int
-        Sorted row numbers, disjoint, together every row. `train_idx` holds every class;
-        `test_idx` is empty if no group can be spared.
+        Sorted row numbers, disjoint, together every row. `train_idx` holds every class; `test_idx`
+        is empty if no group can be spared.
 
     Raises
     ------
@@ -107,18 +101,15 @@ def group_folds(
 ) -> list[tuple[IntArray, IntArray]]:
     """Split rows into cross-validation folds, stratified by class, with whole groups only.
 
-    The folds come from scikit-learn's ``StratifiedGroupKFold``, with three changes for small
-    classes. The number of folds is reduced to the number of groups of the rarest class (not below
-    three, and counting classes of two groups or more). A class that lies in one fold only gets one
-    of its groups moved to another fold. Groups without which a class could not be learnt are never
-    tested.
+    The folds are those of scikit-learn's ``StratifiedGroupKFold``, with three changes for small
+    classes. There are no more folds than groups of the rarest class (not below three, and counting
+    classes of two groups or more). A class that lies in one fold only gets one of its groups moved
+    to another fold. Groups without which a class could not be learnt are never tested.
 
     Parameters
     ----------
-    y : array-like of shape (n_samples,)
-        Class labels, of any hashable kind. Their names do not matter, only which rows share one.
-    groups : array-like of shape (n_samples,), default=None
-        Group of each row; rows of one group stay together. None makes each row its own group.
+    y, groups
+        As in `holdout_split`.
     n_splits : int, default=5
         Number of folds, at least 2.
     random_state : int, RandomState or None, default=None
@@ -127,16 +118,14 @@ def group_folds(
     Returns
     -------
     folds : list of (train_idx, test_idx)
-        Sorted row numbers. In each fold the two parts are disjoint and make up every row, and
-        every class is in `train_idx`. Each row is tested at most once; rows of groups that are
-        needed for training are in no `test_idx`. At most `n_splits` folds; an empty list if no
-        group can be spared.
+        Sorted row numbers, in each fold disjoint and together every row; `train_idx` holds every
+        class. Each row is tested at most once. At most `n_splits` folds; none if no group can be
+        spared.
 
     Raises
     ------
     ValueError
-        If `y` is empty or not one-dimensional, a label or group is missing (None, NaN), the lengths
-        differ, or `n_splits` is not an integer of at least 2.
+        As `holdout_split`, or if `n_splits` is not an integer of at least 2.
 
     See Also
     --------
@@ -163,24 +152,10 @@ def group_folds(
 
 
 def joined_groups(groups: ArrayLike | None, copies: ArrayLike) -> IntArray:
-    """Number the groups of rows after joining groups that contain copies of the same image.
+    """Number the groups of rows, from 0, after joining groups with copies of the same image.
 
-    Parameters
-    ----------
-    groups : array-like of shape (n,) or None
-        Group of each row. None: only copies share a group.
-    copies : array-like of shape (n,)
-        Rows with equal values are copies, for example digests of the images.
-
-    Returns
-    -------
-    codes : ndarray of int, shape (n,)
-        Numbers from 0, in the order of first appearance.
-
-    Raises
-    ------
-    ValueError
-        If a value is missing or the lengths differ.
+    Rows with equal values of `copies`, such as digests, are copies. Without `groups`, only copies
+    share a group. ValueError if a value is missing or the lengths differ.
 
     Examples
     --------
@@ -199,37 +174,24 @@ def joined_groups(groups: ArrayLike | None, copies: ArrayLike) -> IntArray:
 
 
 def order_by_digest(digests: ArrayLike, labels: ArrayLike) -> NDArray[np.intp]:
-    """Return the rows in the order of the images' digests; copies in the order of their labels.
-
-    Parameters
-    ----------
-    digests : array-like of shape (n,)
-    labels : ndarray of shape (n,)
-
-    Returns
-    -------
-    ndarray of int, shape (n,)
-    """
+    """Return the rows in the order of the images' digests; copies in the order of their labels."""
     return np.lexsort((np.unique(labels, return_inverse=True)[1], np.asarray(digests)))
 
 
 def linked_groups(pairs: IntArray, n: int) -> IntArray:
-    """Number the connected sets of rows, where each pair of rows is a link.
+    """Number the connected sets of n rows, where each pair of `pairs`, (n_pairs, 2), is a link.
 
-    Parameters
-    ----------
-    pairs : ndarray of int, shape (n_pairs, 2)
-        Row numbers below `n`.
-    n : int
-
-    Returns
-    -------
-    codes : ndarray of int, shape (n,)
-        Numbers from 0, in the order of first appearance; a row without a link is a set of its own.
+    From 0, in the order of first appearance; a row without a link is a set of its own.
     """
     links = np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])
     graph = coo_array(links, shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.intp)
+
+
+def group_weights(groups: ArrayLike) -> NDArray[np.float64]:
+    """Return the weight of each row: 1 / (groups + 1), divided among the rows of its group."""
+    _, own, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    return np.asarray(1 / ((len(counts) + 1) * counts[own]))
 
 
 _KINDS = {"labels": "biufUO", "weights": "biufO"}
@@ -239,23 +201,11 @@ _EXPECTED = {"labels": "strings, integers, floats or booleans", "weights": "real
 def check_column(
     what: str, values: Any, role: Literal["labels", "groups", "weights"] = "groups"
 ) -> None:
-    """Raise an error unless labels, groups or weights are a sequence of values of usable types.
+    """Raise a ValueError unless labels, groups or weights are a sequence of values of usable types.
 
-    Parameters
-    ----------
-    what : str
-        What the message calls them: the parameter.
-    values : object
-        A list, a tuple, an array, or a column of a table. Its length is not checked.
-    role : {"labels", "groups", "weights"}, default="groups"
-        Labels are strings, numbers or booleans, as a model file holds them; weights are real
-        numbers in one dimension; groups are of any type.
-
-    Raises
-    ------
-    ValueError
-        For a string, a set, a dictionary, a generator or a single value, and for values of other
-        types, such as bytes and dates.
+    A list, a tuple, an array or a column of a table; its length is not checked. Labels are strings,
+    numbers or booleans, as a model file holds them; weights are real numbers in one dimension;
+    groups are of any type.
 
     Examples
     --------
@@ -292,7 +242,6 @@ def check_column(
 
 
 def _is_unusable(value: Any) -> bool:
-    """Return whether a value is of a type that neither labels nor weights can have."""
     if isinstance(value, np.generic):
         return value.dtype.kind not in "biufU"
     return isinstance(value, bytes | complex | datetime.date | datetime.timedelta)

@@ -13,15 +13,11 @@ _MAX_QUOTED = 500  # characters of a key in a message
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON, as text or UTF-8, from an untrusted source.
+    """Parse JSON, a string or UTF-8, from an untrusted source; a ValueError if it could do harm.
 
-    Raises
-    ------
-    ValueError
-        For what is no text, text that is not JSON, keys that occur twice, numbers that are too
-        large for 64 bits or not finite, text that cannot be written as UTF-8 (bytes of file names,
-        as "surrogateescape" has them, can), more than a million values, and lists and objects
-        nested more than 32 deep.
+    All numbers of the result are finite and fit 64 bits, no key occurs twice, there are at most a
+    million values, nested at most 32 deep, and all texts can be written as UTF-8 with the error
+    handler "surrogateescape", for names of files.
 
     Examples
     --------

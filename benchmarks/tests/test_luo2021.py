@@ -325,8 +325,8 @@ def test_a_folder_of_other_classes_is_refused(folder: Path) -> None:
             "luo2021-sklearn cannot use --set: The 'max_depth' parameter",
         ),
         (
-            ["--classes", "4", "--preset", "luo2021", "--set", "boosting__subsample=3"],
-            "luo2021 cannot use --set: subsample must be",
+            ["--classes", "4", "--preset", "luo2021", "--set", "boosting__learning_rate=3"],
+            "luo2021 cannot use --set: learning_rate must be",
         ),
         (
             ["--classes", "4", "--preset", "luo2021", "--set", "encoder__grid=own"],

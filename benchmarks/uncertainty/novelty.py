@@ -26,7 +26,7 @@ from benchmarks.common.sources import origin
 from benchmarks.uncertainty.novelty_methods import METHODS, Vectors
 from benchmarks.uncertainty.outside import outside_images
 from hypervlad import BoostedSoftmaxClassifier, default_encoder
-from hypervlad.classifier.calibration import cross_predict_calibration
+from hypervlad.classifier.fitting import cross_predict_calibration
 from hypervlad.classifier.novelty import empty_images, empty_vectors
 
 SEED = 2000

@@ -11,8 +11,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 from sklearn.metrics import pairwise_distances
 
-from hypervlad.classifier.novelty import TrainingImages, project_vectors
-from hypervlad.conformal import weighted_limit
+from hypervlad.classifier.novelty import TrainingImages, project_vectors, weighted_limit
 from hypervlad.splits import group_folds
 
 SHARE = 0.05  # of images like the training images, above the limit

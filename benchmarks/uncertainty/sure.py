@@ -25,13 +25,14 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.common.results import RESULTS, save_result
 from benchmarks.common.sources import origin
 from benchmarks.common.tables import table, with_interval
-from hypervlad.classifier.calibration import (
+from hypervlad.classifier.fitting import (
     calibration_split,
     cross_predict_calibration,
     predict_calibration,
 )
-from hypervlad.conformal import CERTAINTY, Calibration, group_weights
+from hypervlad.conformal import CERTAINTY, Calibration
 from hypervlad.metrics import wilson_interval
+from hypervlad.splits import group_weights
 
 N_FEATURES = 8
 N_NEW = 2000  # groups

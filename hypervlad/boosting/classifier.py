@@ -60,6 +60,7 @@ from hypervlad.wording import counted
 
 _MAX_SEED = np.iinfo(np.int32).max
 _MAX_THREADS = 1024
+_MAX_TREE_FEATURES = 64  # wider X only through its margins
 _MAX_FLOAT32 = np.finfo(np.float32).max
 
 
@@ -77,9 +78,7 @@ def check_by_label(name: str, values: Any) -> None:
 
 
 class _NamesField:
-    """How column names are stored: an array of strings."""
-
-    def pack(self, value: NDArray[Any], *, include_backbone: bool) -> tuple[Any, Arrays]:
+    def pack(self, value: NDArray[Any]) -> tuple[Any, Arrays]:
         return [str(name) for name in value], {}
 
     def unpack(self, packed: Any, arrays: Arrays) -> NDArray[Any]:
@@ -89,35 +88,22 @@ class _NamesField:
 class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     """Softmax classifier: linear margins, plus boosted trees if held-out rows show that they help.
 
-    With few samples and many features, as VLAD vectors have, boosted trees alone are less accurate
-    than logistic regression. Here a regularised multinomial logistic regression gives the margins
-    that gradient-boosted trees (xgboost) start from, and trees are kept only if they reduce the log
-    loss in cross-validation:
-
-    1. Logistic regressions are fitted in stratified folds that keep groups whole, over a grid of
-       `Cs`. The C with the lowest log loss on the folds' test rows is chosen, after a temperature
-       has been fitted to the same margins. If X consists of several feature `blocks`, each has its
-       own regression, and the mean of their margins has another temperature.
-    2. The trees start from these cross-fitted margins: the margin of each row that was held out
-       comes from a model fitted without the row's group. Their features are the same margins,
-       block by block; for narrow X, its columns too. Early stopping observes the log loss of the
-       test rows of the same folds.
+    1. Multinomial logistic regressions are fitted in stratified folds that keep groups whole. The
+       C with the lowest log loss on the test rows is chosen, after a temperature is fitted to the
+       same margins. If X consists of several feature `blocks`, each has its own regression, and
+       the mean of their margins has another temperature.
+    2. Gradient-boosted trees (xgboost) start from these cross-fitted margins. Their features are
+       the margins, block by block; if X has at most 64 columns, its columns too. Early stopping
+       observes the log loss of the test rows of the same folds.
     3. If the best round reduces the log loss by less than two standard errors (over groups), no
        tree is kept. Otherwise the trees are trained again on all rows, with the same number of
        rounds.
-
-    The margin of a new row is that of a logistic regression on all rows plus that of the trees.
-
-    Trees help where few columns interact. On VLAD vectors of 2,000 and 4,000 synthetic images they
-    reduced the log loss by 6 and 9 %. With 1,000 images or fewer, and on sets of real images, they
-    were seldom kept and changed next to nothing.
 
     Parameters
     ----------
     init : {"linear"} or None, default="linear"
         What boosting starts from. None: the log shares of the classes, as in ordinary boosting on
-        all columns of X; the rounds that early stopping on one hold-out finds best are then always
-        kept, at least one.
+        all columns of X; at least one round is then kept, and early stopping uses one hold-out.
     n_estimators : int, default=300
         Maximum number of boosting rounds (one tree per class in each; one tree for two classes).
         0: no trees.
@@ -125,53 +111,25 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         Shrinkage of each tree, in (0, 1].
     max_depth : int, default=3
         Depth of each tree, from 1 to 64.
-    max_bin : int, default=64
-        Maximum number of candidate thresholds per feature, at least 2. On wide data the time grows
-        with it.
-    max_tree_features : int, default=64
-        With ``init="linear"``, the trees also split on the columns of X if it has no more than
-        this, for interactions of columns. Of wider X, they see the linear margins only.
-    min_child_weight, reg_lambda : float, default=1.0
-        xgboost's minimum sum of hessians in a leaf and its L2 penalty on leaf values; not negative.
-    subsample, colsample_bytree : float, default=1.0
-        Shares of rows and columns sampled for each tree, in (0, 1].
-    validation_fraction : float, default=0.2
-        Share of rows in the hold-out of early stopping, in (0, 1). Only with ``init=None``.
     n_iter_no_change : int or None, default=10
         Boosting stops after this many rounds without a lower log loss of the held-out rows. None:
-        nothing is held out from the trees, and all `n_estimators` rounds are trained on all rows
-        and kept, also with ``init="linear"``.
+        nothing is held out from the trees, and all `n_estimators` rounds are kept.
     Cs : float or sequence of float, default=(0.1, 1.0, 10.0, 100.0, 1000.0)
         Inverse strengths of the L2 penalty to try. The features are first centred and divided by
-        one number, so that the mean squared length of a row is 1 for any number of features in any
-        unit; columns are NOT standardised one by one.
-    max_linear_directions : int or None, default=1024
-        If a block has more than twice as many rows and columns, the logistic regression uses only
-        this many principal directions of the rows. This approximation is good for VLAD vectors,
-        whose variance is concentrated; features with evenly spread variance lose accuracy. Such
-        blocks are computed in the precision of X. None: all directions, in double precision, at a
-        cost that grows with the cube of the rows.
-    n_splits : int, default=5
-        Number of folds of the cross-fitting and of the early stopping of its trees; fewer if the
-        rarest class has fewer groups.
+        one number, so that the mean squared length of a row is 1; columns are NOT standardised.
     class_weight : None, "balanced" or dict, default=None
         Weight of each class: equal, inverse to its (weighted) frequency, or by label; classes
-        missing in a dict have weight 1. Weights multiply those of the samples, so a class of weight
-        2 counts as one with twice as many samples.
+        missing in a dict have weight 1. Weights multiply those of the samples.
     prior : {"training", "sqrt", "uniform"} or dict, default="training"
-        The class shares expected in use. "training": those of the (weighted) training samples;
-        "uniform": equal ones; "sqrt": proportional to the square roots of those in training, a
-        compromise between them, and the choice of :class:`MicrographClassifier`. A dict has a share
-        for every label; the shares need not add up to 1. C, temperatures and rounds are chosen by
-        the log loss at the expected shares, and probabilities hold where these are the shares: on
-        data with the training shares, those of the other rules are over- or underconfident.
+        The class shares expected in use: those of the (weighted) training samples, proportional to
+        their square roots, equal, or a share for every label, which need not add up to 1 [4]_.
+        Probabilities hold where these are the shares.
     n_jobs : int or None, default=None
-        Threads of xgboost, as in scikit-learn: None is one (or the number of a joblib context), -1
-        all cores. A few thousand rows gain little from more than one thread, and lose much on a
-        busy machine. The linear part uses one, but all for matrix products that take seconds and,
-        from about a thousand rows, for its folds.
+        Threads of xgboost, as in scikit-learn. A few thousand rows gain little from more than one.
+        The linear part uses all cores for large products and, from about a thousand rows, for its
+        folds.
     random_state : int, RandomState or None, default=None
-        Seed of the folds, the hold-out and the trees.
+        Seed of the folds and the hold-out.
     verbose : bool or int, default=False
         True or 1: show progress on stderr. 2: also print a summary of the fit.
 
@@ -182,15 +140,12 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     n_features_in_ : int
     feature_names_in_ : ndarray of str, shape (n_features,)
         Column names, if X had any.
-    C_ : tuple of float or None
-        Chosen inverse penalty of each block; None with ``init=None``.
-    block_weights_ : tuple of float or None
-        Factor of the margins of each block's logistic regression. With one block it is one over
-        the temperature: below 1, the margins were overconfident.
+    C_, block_weights_ : tuple of float or None
+        Chosen inverse penalty of each block, and the factor of its margins; of one block, one over
+        the temperature. None with ``init=None``.
     linear_coef_ : ndarray of shape (n_features, n_margins) or None
-        The linear margins of a row ``x`` are ``x @ linear_coef_ + linear_intercept_``, including
-        the weights of the blocks; one margin for two classes, else one per class. None with
-        ``init=None``.
+        The linear margins of a row ``x`` are ``x @ linear_coef_ + linear_intercept_``: one for two
+        classes, else one per class. None with ``init=None``.
     linear_intercept_ : ndarray of shape (n_margins,)
     n_estimators_ : int
         Number of boosting rounds kept.
@@ -204,33 +159,14 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
 
     Notes
     -----
-    *Copies.* Rows that are equal in features, label and group are one row with the sum of their
-    weights, and without `groups` equal feature vectors form a group. So weights and repetitions
-    give the same model, the order of rows does not matter, and a copy is never held out from its
-    original. This classifier is not suited to features with few distinct values, where equal
-    vectors are independent observations. Only ratios of weights matter, up to 1e12.
+    Rows that are equal in features, label and group are one row with the sum of their weights, and
+    without `groups` equal feature vectors form a group. So a copy is never held out from its
+    original, and the order of rows does not matter. A class of one group is used for training but
+    never held out; a warning names classes of one or two groups.
 
-    *Small classes.* A class of one group is used for training but never held out, so the trees
-    start from margins of models that were fitted to its rows. Trees trained without these rows
-    would learn that the class does not occur. A warning names classes of one or two groups.
-
-    *Rare classes.* A regularised regression underrates classes with few samples, and the shares in
-    a folder of training images are seldom those in use. With ``prior="sqrt"``, rare classes are
-    found more often at almost no cost to the others. To minimise the average error over classes,
-    use "uniform". The shift of the log shares is that of M. Saerens, P. Latinne and C. Decaestecker
-    (2002), for shares that are assumed, not estimated.
-
-    *Units.* VLAD and pooled CNN features have one scale. If columns have different units, put a
-    ``StandardScaler`` before this classifier.
-
-    *Cost.* If columns outnumber rows, X is rotated into the space of its rows, which changes
-    nothing for an L2 penalty, so the linear part costs little even if X is wide; for many rows see
-    `max_linear_directions`. The time of the trees grows with rows x columns x classes: on margins
-    they take seconds, on all columns of VLAD vectors minutes.
-
-    *Leakage.* The margins of the rows that trees are trained on come from models that were fitted
-    on the test rows of early stopping, and those of new rows from models of all rows. So
-    `tree_gain_` can differ from the gain on new rows by more than its standard error.
+    VLAD and pooled CNN features have one scale. If columns have different units, put a
+    ``StandardScaler`` before this classifier. Of more than 2,048 rows and columns, the regression
+    uses the 1,024 principal directions only; features with evenly spread variance lose accuracy.
 
     References
     ----------
@@ -261,17 +197,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         "n_estimators": [Integer(0)],
         "learning_rate": [Number(above=0, at_most=1)],
         "max_depth": [Integer(1, MAX_DEPTH)],
-        "max_bin": [Integer(2)],
-        "max_tree_features": [Integer(0)],
-        "min_child_weight": [Number(at_least=0)],
-        "reg_lambda": [Number(at_least=0)],
-        "subsample": [Number(above=0, at_most=1)],
-        "colsample_bytree": [Number(above=0, at_most=1)],
-        "validation_fraction": [Number(above=0, below=1)],
         "n_iter_no_change": [Integer(1), None],
         "Cs": CS,
-        "max_linear_directions": [Integer(1), None],
-        "n_splits": [Integer(2)],
         "class_weight": CLASS_WEIGHT,
         "prior": [
             OneOf("sqrt", "training", "uniform"),
@@ -315,17 +242,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         n_estimators: int = 300,
         learning_rate: float = 0.1,
         max_depth: int = 3,
-        max_bin: int = 64,
-        max_tree_features: int = 64,
-        min_child_weight: float = 1.0,
-        reg_lambda: float = 1.0,
-        subsample: float = 1.0,
-        colsample_bytree: float = 1.0,
-        validation_fraction: float = 0.2,
         n_iter_no_change: int | None = 10,
         Cs: float | Sequence[float] = (0.1, 1.0, 10.0, 100.0, 1000.0),
-        max_linear_directions: int | None = 1024,
-        n_splits: int = 5,
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
         prior: Literal["training", "sqrt", "uniform"] | Mapping[Any, float] = "training",
         n_jobs: int | None = None,
@@ -336,17 +254,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         self.n_estimators = n_estimators
         self.learning_rate = learning_rate
         self.max_depth = max_depth
-        self.max_bin = max_bin
-        self.max_tree_features = max_tree_features
-        self.min_child_weight = min_child_weight
-        self.reg_lambda = reg_lambda
-        self.subsample = subsample
-        self.colsample_bytree = colsample_bytree
-        self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.Cs = Cs
-        self.max_linear_directions = max_linear_directions
-        self.n_splits = n_splits
         self.class_weight = class_weight
         self.prior = prior
         self.n_jobs = n_jobs
@@ -375,10 +284,9 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         groups : array-like of shape (n_samples,), default=None
             Rows of one group (a specimen, a micrograph, a paper) never straddle an inner split.
         blocks : sequence of int or FeatureBlocks, default=None
-            Numbers of columns of the feature blocks that X consists of, side by side. Each block
-            has a logistic regression with its own C and temperature, and their margins are
-            averaged; trees see the margins of each. None: X is one block. `FeatureBlocks` of X
-            save a decomposition of X in each fit. No effect with ``init=None``.
+            Numbers of columns of the feature blocks that X consists of, side by side; None: one
+            block. `FeatureBlocks` of X save a decomposition of X in each fit. No effect with
+            ``init=None``.
 
         Returns
         -------
@@ -387,9 +295,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         Raises
         ------
         ValueError
-            For a parameter out of range, for X, y, weights, groups or blocks that do not fit
-            together, for weights or shares that differ by a factor above 1e12, or if there is only
-            one class.
+            If a parameter is out of range, if X, y, weights, groups and blocks do not fit together,
+            if weights or shares differ by a factor above 1e12, or if there is only one class.
         """
         self.check_parameters()
         if y is not None:
@@ -408,24 +315,17 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         self.classes_, rows = training_rows(features, labels, weight, groups, self.class_weight)
         warn_of_small_classes(rows, self.classes_)
         rng = check_random_state(self.random_state)
-        fold_seed, holdout_seed, tree_seed = rng.randint(_MAX_SEED, size=3).tolist()
+        fold_seed, holdout_seed = rng.randint(_MAX_SEED, size=2).tolist()
         ratio = prior_ratio(self.prior, self.classes_, rows)
         with blas_threads(rows):
             if self.init is None:
-                size = self.validation_fraction
-                splits = [
-                    holdout_split(
-                        rows.codes, rows.groups, test_size=size, random_state=holdout_seed
-                    )
-                ]
+                splits = [holdout_split(rows.codes, rows.groups, random_state=holdout_seed)]
                 inputs, margins = rows, self._fit_shares(rows.reweighted(ratio))
             else:
-                splits = group_folds(
-                    rows.codes, rows.groups, n_splits=self.n_splits, random_state=fold_seed
-                )
+                splits = group_folds(rows.codes, rows.groups, random_state=fold_seed)
                 spaces = None if shared is None else shared.spaces(rows.at)
                 inputs, margins = self._fit_linear(rows, splits, widths, spaces, ratio)
-            self._fit_trees(inputs.reweighted(ratio), margins, splits, tree_seed)
+            self._fit_trees(inputs.reweighted(ratio), margins, splits)
         if self.verbose > 1:
             print_line(self._summary(len(rows)))
         return self
@@ -442,7 +342,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         margins : ndarray of shape (n_samples,) or (n_samples, n_classes)
             For two classes, the log odds of ``classes_[1]``; else one score per class, whose
             softmax is `predict_proba`. Margins within 1e-6 of a row's largest (for two classes, of
-            0) are equal to it, so that the last digits of a machine do not break ties.
+            0) are equal to it.
         """
         margins = self._margins(X)
         return margins[:, 0] if margins.shape[1] == 1 else margins
@@ -476,7 +376,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         return labels
 
     def tree_margins(self, X: NDArray[np.floating]) -> FloatArray:
-        """Return what the trees add to the margins; 0 if there are none.
+        """Return what the trees add to the margins, (n_samples, n_margins); 0 if there are none.
 
         Parameters
         ----------
@@ -486,7 +386,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         Returns
         -------
         margins : ndarray of shape (n_samples, n_margins)
-            One margin for two classes, else one per class.
         """
         check_is_fitted(self)
         n_columns = n_margins(len(self.classes_))
@@ -500,7 +399,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         return tree_margins(self.booster_, X, n_columns)
 
     def _n_threads(self) -> int:
-        """Return the number of threads for xgboost."""
         n_threads: int = joblib.effective_n_jobs(self.n_jobs)
         return n_threads
 
@@ -527,28 +425,18 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             np.atleast_1d(self.Cs).tolist(),
             widths,
             ratio=ratio,
-            max_directions=self.max_linear_directions,
             spaces=spaces,
             verbose=bool(self.verbose),
         )
         self.C_, self.block_weights_, self.block_widths_ = linear.Cs, linear.weights, tuple(widths)
         self.linear_coef_, self.linear_intercept_ = linear.coef, linear.intercept
-        is_narrow = self.n_features_in_ <= self.max_tree_features
+        is_narrow = self.n_features_in_ <= _MAX_TREE_FEATURES
         inputs = np.hstack([linear.by_block, rows.X]) if is_narrow else linear.by_block
         return rows.with_features(inputs), linear.cross_fitted
 
-    def _fit_trees(self, rows: TrainingRows, margins: FloatArray, splits: Folds, seed: int) -> None:
+    def _fit_trees(self, rows: TrainingRows, margins: FloatArray, splits: Folds) -> None:
         parameters = xgboost_parameters(
-            len(self.classes_),
-            nthread=self._n_threads(),
-            seed=seed,
-            learning_rate=self.learning_rate,
-            max_depth=self.max_depth,
-            max_bin=self.max_bin,
-            min_child_weight=self.min_child_weight,
-            reg_lambda=self.reg_lambda,
-            subsample=self.subsample,
-            colsample_bytree=self.colsample_bytree,
+            len(self.classes_), self._n_threads(), self.learning_rate, self.max_depth
         )
         self.booster_, search = fit_trees(
             rows,
@@ -580,16 +468,11 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         check_by_label("prior", self.prior)
 
     def check_labels(self, labels: ArrayLike) -> None:
-        """Check that `class_weight` and `prior` fit the labels of samples, before they are encoded.
+        """Raise a ValueError unless `class_weight` and `prior` fit the labels of samples.
 
         Parameters
         ----------
         labels : array-like of shape (n_samples,)
-
-        Raises
-        ------
-        ValueError
-            If one of them names other labels, or has weights or shares too far apart.
         """
         classes, codes = np.unique(np.asarray(labels), return_inverse=True)
         class_weights(self.class_weight, classes, codes, np.ones(len(codes)))
@@ -631,7 +514,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
                 )
 
     def _summary(self, n_rows: int) -> str:
-        """Return one line with the values chosen and the gain of trees on held-out rows."""
         parts = [f"fitted on {counted(n_rows, 'distinct row')} of {len(self.classes_)} classes"]
         if self.C_ is not None and self.block_weights_ is not None:
             strengths = ", ".join(f"{C:g}" for C in self.C_)
@@ -650,7 +532,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
 
 
 def _checked_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> FloatArray:
-    """Return the weights of the rows of X, ones if None; ValueError if one is negative."""
     if sample_weight is not None and not isinstance(sample_weight, numbers.Number):
         check_column("sample_weight", sample_weight, "weights")
     weight: FloatArray = _check_sample_weight(sample_weight, X, dtype=np.float64)
@@ -660,7 +541,6 @@ def _checked_weight(sample_weight: ArrayLike | None, X: NDArray[Any]) -> FloatAr
 
 
 def _checked_blocks(blocks: Sequence[int] | FeatureBlocks | None, n_features: int) -> list[int]:
-    """Return the numbers of columns of the blocks; ValueError unless they cover X."""
     blocks = blocks.widths if isinstance(blocks, FeatureBlocks) else blocks
     widths = [n_features] if blocks is None else list(blocks)
     whole = all(is_integer(width) and width > 0 for width in widths)

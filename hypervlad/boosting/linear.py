@@ -29,6 +29,9 @@ from hypervlad.terminal import ProgressBar
 
 Folds = Sequence[tuple[IntArray, IntArray]]
 
+#: Of a block with more than twice as many rows and columns, only so many principal directions are
+#: used. The variance of VLAD vectors is concentrated.
+MAX_DIRECTIONS = 1024
 _TINY = np.finfo(np.float64).tiny
 # Directions below 1e-6 of the largest singular value are rounding errors of the Gram matrix.
 _NEGLIGIBLE_EIGENVALUE = 1e-12
@@ -68,17 +71,7 @@ class RowSpace:
         return replace(self, Z=Z, scale=self.scale * scale, offset=offset)
 
     def in_columns(self, coef: FloatArray, intercept: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return coefficients (p, k) and intercepts (k,) for X from those for Z, (q, k) and (k,).
-
-        Examples
-        --------
-        >>> X = np.random.default_rng(0).normal(size=(4, 9))
-        >>> space = row_space(X)
-        >>> coef, intercept = np.ones((len(space.Z.T), 1)), np.array([2.0])
-        >>> own_coef, own_intercept = space.in_columns(coef, intercept)
-        >>> np.allclose(X @ own_coef + own_intercept, space.Z @ coef + intercept)
-        True
-        """
+        """Return coefficients (p, k) and intercepts (k,) for X, given those for Z."""
         found = coef
         for factor in reversed(self.factors):
             found = factor @ found
@@ -92,8 +85,8 @@ def row_space(
     """Centre and scale `rows` of X, (n, p); if columns outnumber rows, rotate into the row space.
 
     The Gram matrix costs n^2 p once, far less than a singular value decomposition of X. If X has
-    more than twice `max_directions` rows and columns, only that many principal directions are kept:
-    an approximation that saves time. So many rows are kept in the precision that X has.
+    more than twice `max_directions` rows and columns, only that many principal directions are kept.
+    So many rows are kept in the precision that X has, fewer in double precision.
     """
     n_rows = len(X) if rows is None else len(rows)
     is_large = max_directions is not None and n_rows > 2 * max_directions
@@ -150,10 +143,9 @@ def _root_mean_square_length(rows: NDArray[np.floating]) -> float:
 class LinearMargins:
     """A fitted linear model of one feature block.
 
-    ``X @ coef + intercept`` is the margin of new rows. `cross_fitted`, shape (m, n_margins), is
-    the margin of the training rows. Both are already divided by `temperature`. `held_out` marks
-    the rows that were in the test part of a fold, whose margins come from a model fitted without
-    their groups; the margins of the others are those of the fit itself.
+    ``X @ coef + intercept`` is the margin of new rows. `cross_fitted`, (m, n_margins), is the
+    margin of the training rows; of those `held_out` in a fold, by a model fitted without their
+    groups. Both are already divided by `temperature`.
     """
 
     coef: FloatArray
@@ -177,13 +169,9 @@ def fit_linear_margins(
     """Choose C and the temperature by the log loss of the folds' test rows, then refit on all rows.
 
     The loss is that of rows with the expected class shares: `ratio`, one number per class, times
-    those of the rows. The margins returned are those of the shares of the training rows.
-
-    The features are centred and divided by one number, the root mean square length of the centred
-    rows, so that a C means the same for any X. Columns keep their relative size. Without folds, C
-    is the middle of `Cs`, the temperature is 1 and the margins are those of the fit itself.
-
-    The row space of X is computed unless it is given.
+    those of the rows. The margins returned are those of the shares of the training rows. Without
+    folds, C is the middle of `Cs`, the temperature is 1 and the margins are those of the fit
+    itself.
     """
     grid = sorted(float(C) for C in Cs)
     space = row_space(rows.X) if space is None else space
@@ -272,16 +260,12 @@ def _one_thread() -> AbstractContextManager[object]:
 
 @functools.cache
 def _thread_pools() -> ThreadpoolController:
-    """Return the thread pools of this process. To find them takes longer than a small fit."""
+    """Return the thread pools of this process, which take longer to find than a small fit takes."""
     return ThreadpoolController()
 
 
 def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
-    """Use one thread for matrix products and eigenvectors, unless the Gram matrix takes seconds.
-
-    On a busy machine, two threads that wait for each other took ten times as long for a hundred
-    rows.
-    """
+    """Use one thread for matrix products and eigenvectors, unless the Gram matrix takes seconds."""
     n_products = len(rows) ** 2 * rows.source.shape[1]
     limits = 1 if n_products < _MAX_PRODUCTS_OF_ONE_THREAD else None
     limited: AbstractContextManager[object] = _thread_pools().limit(limits=limits, user_api="blas")
@@ -291,29 +275,23 @@ def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
 class FeatureBlocks:
     """The feature blocks of X, with row spaces that fits to subsets of the rows share.
 
-    A learner that is fitted again without each fold then decomposes X once. The directions are
-    those of all rows, those of the fold included, as the codebook is that of all images; neither
-    depends on labels. Where directions are cut (`max_directions`), they describe the rows of the
-    fold a little better than new ones.
+    A learner that is fitted again without each fold then decomposes X once, in directions of all
+    rows, those of the fold included; they do not depend on labels.
 
     Parameters
     ----------
     X : ndarray of shape (n, p)
     widths : sequence of int
         Numbers of columns of the blocks, side by side in X.
-    max_directions : int or None
-        See `row_space`.
     """
 
-    def __init__(
-        self, X: NDArray[np.floating], widths: Sequence[int], max_directions: int | None
-    ) -> None:
+    def __init__(self, X: NDArray[np.floating], widths: Sequence[int]) -> None:
         self.widths = list(widths)
         self._rows = np.arange(len(X))
 
         @functools.cache
         def row_spaces() -> list[RowSpace]:
-            return [row_space(X[:, c], max_directions) for c in block_columns(self.widths)]
+            return [row_space(X[:, c], MAX_DIRECTIONS) for c in block_columns(self.widths)]
 
         self._row_spaces = row_spaces
 
@@ -335,10 +313,9 @@ class FeatureBlocks:
 class BlockMargins:
     """The linear models of all feature blocks as one model of the whole vector.
 
-    ``X @ coef + intercept`` is the margin of new rows. `cross_fitted` is the margin of the training
-    rows, as in `LinearMargins`; `by_block` is what each block adds to it, as `block_margins`
-    returns it for new rows. `Cs` and `weights` have one value per block; a weight is the factor of
-    the block's margins, temperatures included.
+    As `LinearMargins`; `by_block` is what each block adds to the cross-fitted margins, see
+    `block_margins`. `Cs` and `weights` have one value per block; a weight is the factor of the
+    block's margins, temperatures included.
     """
 
     coef: FloatArray
@@ -357,18 +334,15 @@ def fit_blocks(
     widths: Sequence[int],
     *,
     ratio: FloatArray,
-    max_directions: int | None = None,
     spaces: Sequence[RowSpace | None] | None = None,
     verbose: bool = False,
 ) -> BlockMargins:
     """Fit a linear model to each feature block and average the margins, see `block_shares`.
 
-    The margins are those of the expected class shares: `ratio` times those of the rows.
-
-    `widths` are the numbers of columns of the blocks, side by side in X, and `spaces` their row
-    spaces, if known. Each block has its own C and temperature. The mean of the cross-fitted margins
-    has another temperature: errors of different blocks partly cancel, so their mean can be more
-    confident.
+    The margins are those of the expected class shares: `ratio` times those of the rows. `widths`
+    are the numbers of columns of the blocks, side by side in X, and `spaces` their row spaces, if
+    known. The mean of the cross-fitted margins has another temperature: errors of different blocks
+    partly cancel, so their mean can be more confident.
     """
     offset = margin_offset(ratio)
     blocks = [
@@ -378,7 +352,7 @@ def fit_blocks(
             folds,
             Cs,
             ratio=ratio,
-            space=row_space(rows.source[:, columns], max_directions, rows.at)
+            space=row_space(rows.source[:, columns], MAX_DIRECTIONS, rows.at)
             if space is None
             else space,
             verbose=verbose,
@@ -419,9 +393,8 @@ def block_margins(X: NDArray[np.floating], coef: FloatArray, widths: Sequence[in
 def block_shares(widths: Sequence[int], groups_per_class: float) -> FloatArray:
     """Return the share of each block in the mean of their margins, equal for blocks of one width.
 
-    A regression on many columns needs more samples: with few, narrow blocks count more, with many,
-    all count alike. The number of columns at which a block counts half, for each group of a class,
-    was chosen on learning curves of six sets of images, from 1 to 50 images per class.
+    A regression on many columns needs more samples: with few, narrow blocks count more. The
+    constant was chosen on learning curves of six sets of images, from 1 to 50 images per class.
     """
     counts = 1.0 / (1.0 + np.asarray(widths) / (_COLUMNS_PER_GROUP * groups_per_class))
     return np.asarray(counts / counts.sum())

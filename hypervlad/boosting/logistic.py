@@ -1,8 +1,8 @@
 """Margins, their probabilities, losses and temperature, and regression with an L2 penalty.
 
-The regression is for the many small fits of cross-validation. Objective, steps and tolerances are
-those of scikit-learn's ``LogisticRegression``, whose checks of its arguments take longer than a fit
-to a few dozen rows; the limit is 1000 iterations.
+The regression is for the many small fits of cross-validation: objective, steps and tolerances are
+those of scikit-learn's ``LogisticRegression``, whose checks take longer than a fit to a few dozen
+rows.
 """
 
 from __future__ import annotations
@@ -49,15 +49,10 @@ def probabilities(margins: FloatArray) -> FloatArray:
 
 
 def with_exact_ties(margins: FloatArray) -> FloatArray:
-    """Return margins in which those less than 1e-6 below a row's largest are equal to it.
+    """Return margins, (n,), (n, 1) or (n, n_classes), in which almost equal ones are equal.
 
-    So the first class wins such a tie on every processor and in every batch, in `decided_classes`
-    and in the probabilities.
-
-    Parameters
-    ----------
-    margins : ndarray of shape (n,), (n, 1) or (n, n_classes)
-        The only margin of two classes is compared with 0.
+    Those less than 1e-6 below a row's largest (of two classes: from 0) become equal to it, so the
+    first class wins such a tie on every processor and in every batch.
 
     Examples
     --------
@@ -71,13 +66,7 @@ def with_exact_ties(margins: FloatArray) -> FloatArray:
 
 
 def decided_classes(margins: NDArray[np.floating]) -> IntArray:
-    """Return the class (n,) of the largest margin in each row, the first of equal ones.
-
-    Parameters
-    ----------
-    margins : ndarray of shape (n,), (n, 1) or (n, n_classes)
-        As from `decision_function`; one margin is that of the second of two classes.
-    """
+    """Return the class (n,) of the largest of a row's margins, the first of equal ones."""
     if margins.ndim == 1 or margins.shape[1] == 1:
         return (margins.ravel() > 0).astype(np.intp)
     return np.asarray(margins.argmax(axis=1))
@@ -104,10 +93,8 @@ def fit_temperature(
 ) -> tuple[float, float]:
     """Return the most likely temperature to divide margins by, and the resulting mean log loss.
 
-    `offset`, see `margin_offset`, is added to the divided margins.
-    For temperatures below 1, a half-normal prior on the logarithm limits the confidence that a few
-    well separated rows can give. See Guo et al., "On calibration of modern neural networks", ICML
-    2017.
+    `offset`, see `margin_offset`, is added to the divided margins. See Guo et al., "On calibration
+    of modern neural networks", ICML 2017.
     """
 
     def penalised(log_temperature: float) -> float:
@@ -127,7 +114,6 @@ class LogisticModel:
     intercept: FloatArray
 
     def margins(self, X: NDArray[np.floating]) -> FloatArray:
-        """Return the margins of rows X (n, q), shape (n, k)."""
         return X @ self.coef.T.astype(X.dtype) + self.intercept
 
 
@@ -141,31 +127,9 @@ def fit_logistic(
 ) -> LogisticModel:
     """Minimise the weighted sum of the log losses plus the squared coefficients over 2 C.
 
-    Intercepts have no penalty. Two classes have one margin, the log odds of the second; more have
-    one each.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, q)
-        Its products are computed in its own precision, all else in double precision.
-    codes : ndarray of int, shape (n,)
-        Number of each row's class; each class has rows.
-    weight : ndarray of shape (n,)
-        Weight of each row, positive.
-    n_classes : int
-    C : float
-        Inverse penalty.
-    start : LogisticModel, optional
-        Where to begin, such as the solution for another C; zeros by default.
-
-    Returns
-    -------
-    LogisticModel
-
-    Warns
-    -----
-    ConvergenceWarning
-        If the steps end before the gradient is small.
+    Intercepts have no penalty. Products of X, (n, q), are computed in its own precision. Each class
+    has rows, and weights are positive. `start` is the solution for another C; zeros by default. A
+    ConvergenceWarning if the steps end before the gradient is small.
 
     Examples
     --------

@@ -88,10 +88,7 @@ def training_rows(
 
 
 def scaled_to_one(values: FloatArray, name: str) -> FloatArray:
-    """Scale values, which are not negative, to at most 1, so that no sum of them overflows.
-
-    ValueError if the positive ones differ by a factor above 1e12.
-    """
+    """Scale weights or shares to at most 1, so that no sum overflows; ValueError if far apart."""
     smallest, largest = values[values > 0].min(), values.max()
     if smallest < largest / _MAX_RATIO:
         raise ValueError(
@@ -189,8 +186,8 @@ def distinct_rows(
 
     The order looks random, but does not depend on that of the rows given, nor on their last digits:
     the folds depend on it, and the batch size of a network changes the last digits. The weights
-    returned have mean 1, so that no penalty or prior depends on their unit. Without `groups`, equal
-    feature vectors form a group, whatever their labels.
+    returned have mean 1. Without `groups`, equal feature vectors form a group, whatever their
+    labels.
     """
     if groups is None:
         group_codes = np.zeros(len(codes), dtype=np.intp)
@@ -223,8 +220,7 @@ def distinct_rows(
 def _row_digests(X: NDArray[np.floating], rows: IntArray) -> tuple[NDArray[np.bytes_], FloatArray]:
     """Return digests of rows of X, and their places along a random direction.
 
-    Equal rows have equal digests and places. Those that differ in the last digits have unrelated
-    digests, but places so close that few other rows, if any, lie between them.
+    Rows that differ in the last digits have unrelated digests, but almost equal places.
     """
     direction = np.random.default_rng(0).standard_normal(X.shape[1])
     digests: list[str] = []

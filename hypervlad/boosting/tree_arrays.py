@@ -1,15 +1,14 @@
 """Trees as plain arrays: checked completely, and turned into a booster of xgboost and back.
 
 xgboost's parser trusts what it reads: a child outside its tree ends the process. So a model file
-holds no bytes for that parser but arrays, and it only reads what `TreeArrays.to_booster` writes
-after `TreeArrays.check`.
+holds arrays, and the parser only reads the JSON that `TreeArrays.to_booster` writes of those that
+`TreeArrays.check` accepted.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,22 +18,15 @@ from numpy.typing import NDArray
 from hypervlad.base import Arrays, Value
 from hypervlad.boosting.logistic import n_margins
 from hypervlad.boosting.trees import link
-from hypervlad.boosting.ubjson import (
-    array_bytes,
-    array_head,
-    decode,
-    encode,
-    integers,
-    key,
-    list_head,
-)
 from hypervlad.modelfile import ModelFileError
 
 #: Most splits on the way to a leaf: some functions of xgboost descend a tree by recursion.
 MAX_DEPTH = 64
 #: Most columns; it counts them in 32 bits.
 MAX_FEATURES = 2**24
-_MAX_TREES = 2**16  # a tree of one leaf takes 33 bytes in the file, but a hundred times more in use
+# A node takes 33 bytes in the file, but thirty times more while xgboost reads it, and a tree more.
+_MAX_TREES = 2**16
+_MAX_NODES = 2**22
 # Sums of the leaves of all rounds stay far from the largest number of single precision.
 _MAX_MARGIN = 1e30
 _NO_PARENT = 2**31 - 1
@@ -59,8 +51,7 @@ _DTYPES = {name: np.dtype(dtype) for name, (_, dtype) in _NODES.items()} | {
 class TreeArrays:
     """The nodes of all trees, tree by tree, and each tree's from its root on.
 
-    The first tree is that of the first round and the first class, the next that of the second
-    class; for two classes there is one tree in each round.
+    The trees of a round follow one another, one for each class, or one for two classes.
 
     Attributes
     ----------
@@ -102,22 +93,27 @@ class TreeArrays:
             If the arrays cannot represent it: categorical splits, leaves with several values,
             another kind of booster, several trees per class and round.
         """
-        raw = bytes(booster.save_raw("ubj"))
+        import pyarrow as pa  # only to save trees
+
         try:
-            learner = decode(raw)["learner"]
+            # As text: Python's numbers would round the decimal digits twice.
+            learner = json.loads(booster.save_raw("json"), parse_float=str)["learner"]
             parameters = learner["learner_model_param"]
             trees = learner["gradient_booster"]["model"]["trees"]
+            nodes = {
+                name: pa.array([value for tree in trees for value in tree[theirs]])
+                .cast(pa.from_numpy_dtype(_DTYPES[name]))
+                .to_numpy()
+                for name, (theirs, _) in _NODES.items()
+            }
             arrays = cls(
                 int(parameters["num_class"]) or 2,
                 int(parameters["num_feature"]),
                 np.array([len(tree["left_children"]) for tree in trees], dtype=np.int32),
-                **{
-                    name: np.concatenate([tree[theirs] for tree in trees], dtype=dtype)
-                    for name, (theirs, dtype) in _NODES.items()
-                },
+                **nodes,
             )
             arrays.check()
-            is_same = bytes(arrays.to_booster().save_raw("ubj")) == raw
+            is_same = arrays.to_booster().save_raw("ubj") == booster.save_raw("ubj")
         except (LookupError, TypeError, ValueError) as error:
             raise ModelFileError(f"these trees cannot be saved: {error!r}") from error
         if not is_same:
@@ -144,7 +140,10 @@ class TreeArrays:
             raise ValueError(
                 f"{n_trees} trees; expected {n_outputs} in each round and at most {_MAX_TREES}"
             )
-        if (self.n_nodes < 1).any() or lengths != {self.n_nodes.sum(dtype=np.int64)}:
+        n_nodes = int(self.n_nodes.sum(dtype=np.int64))
+        if n_nodes > _MAX_NODES:
+            raise ValueError(f"{n_nodes} nodes; expected at most {_MAX_NODES} in all trees")
+        if (self.n_nodes < 1).any() or lengths != {n_nodes}:
             raise ValueError("the arrays of the trees' nodes differ in length")
         for name in _FLOATS:
             if not np.isfinite(getattr(self, name)).all():
@@ -200,46 +199,33 @@ class TreeArrays:
 
         It adds exactly as much to margins as the booster that the arrays were made of.
         """
-        document = decode(_without_trees(self.n_classes, self.n_features))
+        empty = xgboost.Booster(link(self.n_classes) | {"num_feature": self.n_features})
+        document = json.loads(empty.save_raw("json"))
         model = document["learner"]["gradient_booster"]["model"]
         n_trees, n_outputs = len(self.n_nodes), n_margins(self.n_classes)
-        n_rounds = n_trees // n_outputs
         model["gbtree_model_param"]["num_trees"] = str(n_trees)
-        model["iteration_indptr"] = integers(np.arange(n_rounds + 1) * n_outputs)
-        model["tree_info"] = integers(np.arange(n_trees) % n_outputs)
-        model["trees"] = self._encoded_trees()
-        return xgboost.Booster({"verbosity": 0}, model_file=bytearray(encode(document)))
+        model["iteration_indptr"] = list(range(0, n_trees + 1, n_outputs))
+        model["tree_info"] = [number % n_outputs for number in range(n_trees)]
+        model["trees"] = self._trees_of_xgboost()
+        data = json.dumps(document).encode()
+        return xgboost.Booster({"verbosity": 0}, model_file=bytearray(data))
 
-    def _encoded_trees(self) -> bytes:
-        """Return the list of trees as xgboost stores it, in UBJSON.
-
-        Written by hand, because thousands of small arrays would take longer than xgboost itself.
-        """
-        nodes = {theirs: getattr(self, name) for name, (theirs, _) in _NODES.items()}
-        nodes |= {"parents": self._parents(), "split_type": np.zeros_like(self.default_left)}
-        columns = [
-            (key(name) + array_head(each.dtype), array_bytes(each), each.itemsize)
-            for name, each in nodes.items()
-        ]
-        fixed = {
-            "categories": np.empty(0, dtype=np.int32),
-            "categories_nodes": np.empty(0, dtype=np.int32),
-            "categories_segments": np.empty(0, dtype=np.int64),
-            "categories_sizes": np.empty(0, dtype=np.int64),
-        }
-        options = {"num_deleted": "0", "num_feature": str(self.n_features), "size_leaf_vector": "1"}
-        middle = encode(fixed)[1:-1] + key("tree_param") + encode(options)[:-1] + key("num_nodes")
-        middle, end = middle + b"S", b"}" + key("id") + b"L"
-        parts: list[bytes] = [list_head(len(self.n_nodes))]
-        start = 0
+    def _trees_of_xgboost(self) -> list[dict[str, Any]]:
+        """Return the trees in the layout of xgboost's JSON."""
+        nodes = {theirs: getattr(self, name).tolist() for name, (theirs, _) in _NODES.items()}
+        nodes |= {"parents": self._parents().tolist(), "split_type": [0] * len(self.left)}
+        categories = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
+        parameters = {"num_deleted": "0", "num_feature": str(self.n_features)}
+        trees, start = [], 0
         for number, n in enumerate(self.n_nodes.tolist()):
-            stop, length = start + n, n.to_bytes(8, "big")
-            parts.append(b"{")
-            for head, values, size in columns:
-                parts += head, length, values[start * size : stop * size]
-            parts += middle, key(str(n)), end, number.to_bytes(8, "big"), b"}"
-            start = stop
-        return b"".join(parts)
+            tree: dict[str, Any] = {
+                name: values[start : start + n] for name, values in nodes.items()
+            }
+            tree |= {name: [] for name in categories}
+            tree["tree_param"] = {**parameters, "num_nodes": str(n), "size_leaf_vector": "1"}
+            trees.append(tree | {"id": number})
+            start += n
+        return trees
 
     def _parents(self) -> NDArray[np.int32]:
         """Return the parent of each node, counted in its tree."""
@@ -251,16 +237,10 @@ class TreeArrays:
         return parents
 
 
-@lru_cache(maxsize=16)
-def _without_trees(n_classes: int, n_features: int) -> bytes:
-    """Return a booster without trees, in the layout of the xgboost that is installed."""
-    return bytes(xgboost.Booster(link(n_classes) | {"num_feature": n_features}).save_raw("ubj"))
-
-
 class BoosterField:
     """How a model file stores trees: see `hypervlad.base.Field`."""
 
-    def pack(self, value: xgboost.Booster, *, include_backbone: bool) -> tuple[Any, Arrays]:
+    def pack(self, value: xgboost.Booster) -> tuple[Any, Arrays]:
         arrays = dict(vars(TreeArrays.from_booster(value)))
         return {name: arrays.pop(name) for name in ("n_classes", "n_features")}, arrays
 

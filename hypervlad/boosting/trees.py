@@ -17,6 +17,7 @@ from hypervlad.boosting.rows import TrainingRows
 # The best of many rounds looks better on held-out rows than it is. On real images, a threshold of
 # one standard error kept trees that lowered the accuracy; two did not.
 _GAIN_IN_STANDARD_ERRORS = 2.0
+_MAX_BIN = 64  # thresholds per feature: on wide data the time grows with them
 _CHUNK = 256  # rows given to xgboost at a time: 0.15 GB of 147,200 columns
 # Values in which bins are searched: 2 GB at most, for 456 rows of 147,200 columns or 65,536 rows of
 # 1,024 columns.
@@ -47,10 +48,9 @@ def fit_trees(
 
     Returns the trees, None if there are none, and the search, None if nothing was held out.
 
-    With `may_be_none`, trees are kept only if their gain on the test rows is more than noise; if
-    there are none, no trees are kept. Without `may_be_none`, at least one round is kept, and
-    `max_rounds` if there are no test rows. Without `patience` no test row is predicted and
-    `max_rounds` are kept.
+    With `may_be_none`, trees are kept only if their gain on the test rows is more than noise.
+    Without it, at least one round is kept, and `max_rounds` if there are no test rows. Without
+    `patience` no test row is predicted and `max_rounds` are kept.
     """
     search = None
     n_rounds = 0 if may_be_none and patience is not None else max_rounds
@@ -67,10 +67,17 @@ def fit_trees(
     return xgboost.train(parameters, matrix, n_rounds, verbose_eval=False), search
 
 
-def xgboost_parameters(n_classes: int, *, nthread: int, seed: int, **tree: Any) -> dict[str, Any]:
+def xgboost_parameters(
+    n_classes: int, n_threads: int, learning_rate: float, max_depth: int
+) -> dict[str, Any]:
     """Return the parameters of ``xgboost.train``."""
-    common = {"tree_method": "hist", "seed": seed, "nthread": nthread}
-    return {**common, **link(n_classes), **tree}
+    return link(n_classes) | {
+        "tree_method": "hist",
+        "max_bin": _MAX_BIN,
+        "nthread": n_threads,
+        "learning_rate": learning_rate,
+        "max_depth": max_depth,
+    }
 
 
 def training_matrix(
@@ -78,10 +85,10 @@ def training_matrix(
 ) -> xgboost.QuantileDMatrix:
     """Return a matrix of rows to train on, of which xgboost keeps only the bins.
 
-    It needs one byte per value (a DMatrix needs eight), but thirty while it searches the bins. For
-    wide vectors, the bins are searched in a sample of the rows.
+    It needs one byte per value (a DMatrix needs eight), but thirty while it searches the bins: of
+    wide vectors, in a sample of the rows.
     """
-    options = {"max_bin": parameters["max_bin"], "nthread": parameters["nthread"]}
+    options = {name: parameters[name] for name in ("max_bin", "nthread")}
     n_binned = max(_MIN_BINNED_ROWS, _MAX_BINNED_VALUES // rows.source.shape[1])
     if len(rows) <= n_binned:
         return xgboost.QuantileDMatrix(_RowChunks(rows, base_margin), **options)
@@ -130,8 +137,7 @@ def search_rounds(
 ) -> RoundSearch:
     """Boost on the training rows of each split, all in step, and observe the pooled log loss.
 
-    Each row is tested at most once. The search ends after `patience` rounds without a lower
-    weighted log loss of all test rows.
+    Each row is tested at most once. The search ends after `patience` rounds without a lower loss.
     """
     models = [_Split.of(rows, base_margin, split, parameters) for split in splits]
     tested = np.concatenate([test for _, test in splits])

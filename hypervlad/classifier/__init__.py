@@ -9,10 +9,10 @@ from hypervlad.classifier.assessment import (
     Judgement,
     LabelIssue,
 )
-from hypervlad.classifier.calibration import HeldOut, SureAnswers
 from hypervlad.classifier.estimator import MicrographClassifier, default_encoder
 from hypervlad.classifier.explanation import Explanation
 from hypervlad.classifier.fitting import NeverPredictedWarning
+from hypervlad.classifier.held_out import HeldOut, SureAnswers
 from hypervlad.classifier.novelty import ImageFormats, TrainingImages
 from hypervlad.images import TrainingImagesWarning
 

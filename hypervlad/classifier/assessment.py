@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score
 
 from hypervlad.classifier.fitting import of_length
-from hypervlad.classifier.novelty import N_NEAREST, TrainingImages
+from hypervlad.classifier.novelty import TrainingImages
 from hypervlad.encoder import EncodedImages
 from hypervlad.wording import percent
 
@@ -48,8 +48,7 @@ class Judgement:
         Projected vectors of the images, as ``model.training_.points``.
     confidence : ndarray of float, shape (n,)
         The probability of the most probable class, by learners that were fitted without some of the
-        training images (with ``calibration_size=``, by the model's own): only these can be compared
-        with held-out predictions.
+        training images (with ``calibration_size=``, by the model's own).
     threshold : float
         Answers with at least this confidence are sure; infinite if none is.
     """
@@ -75,6 +74,28 @@ class Judgement:
         found[self.kind == UNREADABLE] = None
         return found
 
+    def among_skipped(self, positions: NDArray[np.intp], n: int) -> Judgement:
+        """Return the judgement of `n` images, of which those at other positions were skipped."""
+        if len(positions) == n:
+            return self
+
+        def spread(values: NDArray[Any], fill: Any) -> NDArray[Any]:
+            rows = np.full((n, *values.shape[1:]), fill, dtype=values.dtype)
+            rows[positions] = values
+            return rows
+
+        return Judgement(
+            self.classes,
+            spread(self.proba, np.nan),
+            spread(self.kind, UNREADABLE),
+            spread(np.array(self.reasons, dtype=object), "it could not be read").tolist(),
+            spread(self.novelty, np.nan),
+            spread(self.nearest, -1),
+            spread(self.projected, np.nan),
+            spread(self.confidence, np.nan),
+            self.threshold,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Classification:
@@ -87,9 +108,8 @@ class Classification:
     proba : ndarray of shape (n_read, n_classes)
     novelty : ndarray of float, shape (n_read,)
         Distance from the training images, divided by the limit: above 1, the probabilities mean
-        little.
-        Of images like the training images, about 5 % exceed the limit, and more if they are of
-        few groups: up to 2 / (groups + 1), so one sixth for 11 groups. See :class:`TrainingImages`.
+        little. About 5 % of images like the training images exceed the limit, and with few groups
+        more, up to 2 / (groups + 1). See :class:`TrainingImages`.
     nearest : ndarray of int, shape (n_read, k)
         Rows of ``model.training_``, nearest first.
     in_training : ndarray of bool, shape (n_read,)
@@ -150,33 +170,19 @@ def judgement_of(
     ----------
     classes : ndarray of shape (n_classes,)
     proba : ndarray of shape (n, n_classes)
-        Rows of skipped images are NaN.
     confidence : ndarray of shape (n,)
-        As `HeldOut.confidence` returns it; NaN for skipped images.
+        As `HeldOut.confidence` returns it.
     points : ndarray of float32, shape (n, d)
-        Projected vectors; rows of skipped images are NaN.
+        Projected vectors.
     training : TrainingImages
     threshold : float
         Answers with at least this confidence are sure.
     is_blank : ndarray of bool, shape (n,), optional
         Images of which all pixels are equal, which is then the reason; by default none.
-
-    Returns
-    -------
-    Judgement
     """
-    read = ~np.isnan(proba[:, 0])
-    novelty = np.full(len(proba), np.nan)
-    nearest = np.full((len(proba), min(N_NEAREST, len(training))), -1)
-    if read.any():
-        nearest[read], novelty[read] = training.nearest(points[read])
-    kind = np.where(
-        read,
-        np.where(
-            novelty > 1, OUT_OF_DISTRIBUTION, np.where(confidence >= threshold, SURE, AMBIGUOUS)
-        ),
-        UNREADABLE,
-    )
+    nearest, novelty = training.nearest(points)
+    kind = np.where(confidence >= threshold, SURE, AMBIGUOUS)
+    kind = np.where(novelty > 1, OUT_OF_DISTRIBUTION, kind)
     neighbours = training.labels[nearest]
     blank = np.zeros(len(proba), bool) if is_blank is None else is_blank
     reasons = [
@@ -199,8 +205,6 @@ def _reason(
     novelty: float,
     neighbours: NDArray[Any],
 ) -> str:
-    if kind == UNREADABLE:
-        return "it could not be read"
     if kind == OUT_OF_DISTRIBUTION:
         if novelty >= _FAR:
             return f"unlike all training images: more than {_FAR} times the limit"
@@ -214,19 +218,14 @@ def _reason(
         return most
     if np.isinf(threshold):
         return f"{most}, but with this model no answer is sure"
-    between = f"between {_most_probable_in_words(classes, proba)}"
-    held_out = f"models trained without some images have a confidence of {percent(confidence)}"
-    return f"{between}; {held_out}, and sure answers have {percent(threshold)} or more"
-
-
-def _most_probable_in_words(classes: NDArray[Any], proba: NDArray[np.float64]) -> str:
-    """Name the two or three most probable classes."""
     order = np.argsort(-proba, kind="stable")
     n_named = int(np.searchsorted(np.cumsum(proba[order]), _NAMED_PROBABILITY)) + 1
-    named = [
+    *first, last = [
         f"{classes[k]} ({percent(proba[k])})" for k in order[: max(2, min(n_named, _MAX_NAMED))]
     ]
-    return f"{', '.join(named[:-1])} and {named[-1]}"
+    between = f"between {', '.join(first)} and {last}"
+    held_out = f"models trained without some images have a confidence of {percent(confidence)}"
+    return f"{between}; {held_out}, and sure answers have {percent(threshold)} or more"
 
 
 def _joined_images(chunks: Sequence[EncodedImages]) -> EncodedImages:
@@ -251,17 +250,12 @@ def _joined_images(chunks: Sequence[EncodedImages]) -> EncodedImages:
 
 
 def _joined_judgements(chunks: Sequence[Judgement]) -> Judgement:
-    return Judgement(
-        classes=chunks[0].classes,
-        proba=np.concatenate([chunk.proba for chunk in chunks]),
-        kind=np.concatenate([chunk.kind for chunk in chunks]),
-        reasons=[reason for chunk in chunks for reason in chunk.reasons],
-        novelty=np.concatenate([chunk.novelty for chunk in chunks]),
-        nearest=np.concatenate([chunk.nearest for chunk in chunks]),
-        projected=np.concatenate([chunk.projected for chunk in chunks]),
-        confidence=np.concatenate([chunk.confidence for chunk in chunks]),
-        threshold=chunks[0].threshold,
-    )
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(chunk, name) for chunk in chunks])
+        for name in ("proba", "kind", "novelty", "nearest", "projected", "confidence")
+    }
+    reasons = [reason for chunk in chunks for reason in chunk.reasons]
+    return replace(chunks[0], reasons=reasons, **joined)
 
 
 def most_probable(proba: NDArray[np.floating], classes: NDArray[Any]) -> NDArray[Any]:

@@ -19,22 +19,22 @@ from hypervlad.encoder.explanation import ImageEvidence
 class Explanation:
     """Where in an image the evidence for each class lies.
 
-    The margin of a class is a sum: ``baseline`` (a class bias), the evidence of every position,
-    and the margin of boosted trees, if there are any. ::
+    The margin of a class is a sum: ``baseline`` (a class bias), the evidence of every position, and
+    the margin of boosted trees, if there are any. ::
 
         margins == baseline + maps.sum(axis=(1, 2)) + trees
 
-    A softmax is invariant to constants added to all classes, so all of these are centred: their
-    mean over the classes is 0. Positive evidence is for a class and against the mean of all.
+    All of these are centred: their mean over the classes is 0. Positive evidence is for a class and
+    against the mean of all.
 
     Attributes
     ----------
     classes : ndarray of shape (n_classes,)
     blocks : mapping of str to ndarray of shape (n_classes, H, W), float32
-        Evidence by position, for each feature block: "joint", "per_layer.TAP" for the
-        codewords of each tapped layer, "pooled". At the positions of the finest tap, or the pixels
-        of the resized image if the encoder's ``grid`` is "image" or a number. Maps of turned copies
-        are turned back.
+        Evidence by position, for each feature block: "joint", "per_layer.TAP" for the codewords of
+        each tapped layer, "pooled". At the positions of the finest tap, or the pixels of the
+        resized image if the encoder's ``grid`` is "image" or a number. Maps of turned copies are
+        turned back.
     words : mapping of str to ndarray of shape (n_classes, K)
         Evidence by codeword, for each block that has codewords.
     codeword_maps : ndarray of int, shape (n_codebooks, H, W)
@@ -80,13 +80,7 @@ class Explanation:
         return self.classes[self.probabilities.argmax()]
 
     def index_of(self, label: Any) -> int:
-        """Return the index of a class in ``classes``.
-
-        Raises
-        ------
-        ValueError
-            If the model has no such class.
-        """
+        """Return the index of a class in ``classes``; a ValueError if there is no such class."""
         places = np.flatnonzero(self.classes == label)
         if not len(places):
             raise ValueError(
@@ -105,16 +99,7 @@ class Explanation:
 def explanation_of(
     learner: BoostedSoftmaxClassifier, evidence: ImageEvidence, training: TrainingImages
 ) -> Explanation:
-    """Decompose the margins of an image.
-
-    Parameters
-    ----------
-    learner : BoostedSoftmaxClassifier
-        Fitted, with a linear part.
-    evidence : ImageEvidence
-        Of the image, with the weights that `centred_weights` returns.
-    training : TrainingImages
-    """
+    """Decompose the margins of an image, by its evidence with the `centred_weights`."""
     _, novelty = training.nearest(project_vectors(evidence.row[None]))
     # The trees get the vector as computed in training: they may split at the last digit.
     trees = _centred(learner.tree_margins(evidence.row[None])[0])

@@ -6,26 +6,22 @@ import contextlib
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.metrics import pairwise_distances_chunked
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, has_fit_parameter
 
 from hypervlad.boosting import BoostedSoftmaxClassifier
 from hypervlad.boosting.linear import FeatureBlocks
-from hypervlad.classifier.calibration import (
-    HeldOut,
-    calibration_split,
-    cross_predict_calibration,
-    fit_to_rows,
-    groups_with_copies,
-    predict_calibration,
-)
+from hypervlad.classifier.held_out import HeldOut
 from hypervlad.classifier.novelty import (
+    DISTANCES_MB,
     ImageFormats,
     TrainingImages,
     empty_vectors,
@@ -36,10 +32,20 @@ from hypervlad.encoder.loading import ImageInfo, warn_of_blank_training_images
 from hypervlad.images import ImageDigests, read_micrographs
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import relative_names
-from hypervlad.metrics import Evaluation
-from hypervlad.splits import check_column, first_appearance_codes, order_by_digest
+from hypervlad.splits import (
+    check_column,
+    first_appearance_codes,
+    group_folds,
+    joined_groups,
+    linked_groups,
+    order_by_digest,
+)
+from hypervlad.terminal import ProgressBar
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some, verb
+
+_N_FOLDS = 5
+_COPY_TOLERANCE = 1e-4  # of a vector's length: the last digits depend on the batch
 
 
 class NeverPredictedWarning(UserWarning):
@@ -50,14 +56,7 @@ class NeverPredictedWarning(UserWarning):
 class LabelledImages:
     """Images to train on, with checked labels, groups and weights.
 
-    Attributes
-    ----------
-    images : list of n paths and arrays
-    labels : ndarray of shape (n,)
-    positions : ndarray of int, shape (n,)
-        Of the images in the list given.
-    given : dict of str to ndarray of shape (n,)
-        "groups" and "sample_weight", if given.
+    `positions` are those in the list given, and `given` has "groups" and "sample_weight", if any.
     """
 
     images: list[Any]
@@ -67,13 +66,7 @@ class LabelledImages:
 
     @classmethod
     def of(cls, images: list[Any], y: Any, groups: Any, sample_weight: Any) -> LabelledImages:
-        """Check what ``fit`` is given; leave out images of weight 0.
-
-        Raises
-        ------
-        ValueError
-            For lengths that differ, missing values, unusable weights, or fewer than two classes.
-        """
+        """Check what ``fit`` is given, or raise a ValueError; leave out images of weight 0."""
         labels = checked_labels(y, len(images))
         values = {"groups": groups, "sample_weight": sample_weight}
         for name, own in values.items():
@@ -100,20 +93,7 @@ class LabelledImages:
 
 
 class FittedParts(NamedTuple):
-    """What a fit leaves besides the fitted encoder and learner.
-
-    Attributes
-    ----------
-    classes : ndarray of shape (n_classes,)
-    held_out : HeldOut or None
-    training : TrainingImages
-    formats : ImageFormats
-        Of the same images.
-    n_images : int
-        Number of images that the learner was fitted on.
-    seconds : dict of str to float
-        By stage.
-    """
+    """What a fit leaves besides the fitted encoder and learner: see `MicrographClassifier`."""
 
     classes: NDArray[Any]
     held_out: HeldOut | None
@@ -132,23 +112,9 @@ def fit_parts(
     *,
     verbose: bool = False,
 ) -> FittedParts:
-    """Fit encoder and learner to labelled images, and predict images that are held out.
+    """Fit encoder and learner, in place, to labelled images, and predict images that are held out.
 
-    Parameters
-    ----------
-    encoder, learner
-        Unfitted; they are fitted in place.
-    data : LabelledImages
-    calibration_size : float or None
-        See `MicrographClassifier`.
-    seed : int or None
-        Of the split or the folds.
-    verbose : bool, default=False
-        Show progress bars where stderr is a terminal.
-
-    Returns
-    -------
-    FittedParts
+    `seed` is that of the split or the folds; `verbose` shows progress bars.
     """
     if isinstance(learner, BoostedSoftmaxClassifier):
         learner.check_labels(data.labels)  # before images are encoded
@@ -191,14 +157,7 @@ def fit_parts(
     with _timed(seconds, "learner"):
         if isinstance(learner, BoostedSoftmaxClassifier):
             widths = list(encoder.feature_blocks.values())
-            weight = fit_params.get("sample_weight")
-            # Images of weight 0 are left out, of the directions as well.
-            is_shared = weight is None or np.all(np.asarray(weight) > 0)
-            fit_params["blocks"] = (
-                FeatureBlocks(vectors, widths, learner.max_linear_directions)
-                if is_shared
-                else widths
-            )
+            fit_params["blocks"] = FeatureBlocks(vectors, widths)
             learner.fit(vectors, labels[: len(train)], **fit_params)
             targets = labels
         else:  # it may depend on the order of its rows
@@ -246,6 +205,102 @@ def _digests(images: list[Any], encoder: HypercolumnVLAD) -> list[str]:
     return digests
 
 
+def _encode_calibration(
+    encoder: HypercolumnVLAD,
+    data: LabelledImages,
+    rows: NDArray[np.intp],
+    trained_labels: NDArray[Any],
+) -> tuple[NDArray[np.float32], NDArray[np.intp], list[ImageInfo]]:
+    """Return vectors, rows and facts of the calibration images that can be read.
+
+    Those of a class without any readable training image are left out.
+    """
+    if not len(rows):
+        return np.empty((0, encoder.n_features_out_), dtype=np.float32), rows, []
+    encoded = encoder.encode_checked([data.images[i] for i in rows])
+    encoded.report.warn()
+    rows = rows[encoded.positions]
+    usable = np.flatnonzero(np.isin(data.labels[rows], trained_labels))
+    return encoded.vectors[usable], rows[usable], [encoded.info[i] for i in usable]
+
+
+def _warn_of_contradictions(
+    digests: Sequence[str], labels: NDArray[Any], names: Sequence[str]
+) -> None:
+    """Warn of training images of equal pixels and different labels."""
+    rows_of = defaultdict(list)
+    for row, digest in enumerate(digests):
+        rows_of[digest].append(row)
+    listed = [
+        " = ".join(f"{names[row]} ({labels[row]})" for row in rows)
+        for rows in rows_of.values()
+        if len(set(labels[rows].tolist())) > 1
+    ]
+    if listed:
+        warn_user(
+            f"training images of equal pixels have different labels: {name_some(listed)}. "
+            "Keep each image in one class only",
+        )
+
+
+def warn_of_never_predicted(held_out: HeldOut, classes: NDArray[Any]) -> None:
+    """Warn of classes that are predicted for no held-out image, and say what to do."""
+    codes = np.setdiff1d(held_out.codes, held_out.proba.argmax(axis=1))
+    if len(codes):
+        warn_user(
+            f"{verb(len(codes), 'a class is', 'classes are')} never predicted for the "
+            f"{counted(len(held_out), 'image')} held out in training: "
+            f"{name_some([str(name) for name in classes[codes]])}. "
+            "More images of such a class help most; a BoostedSoftmaxClassifier (boosting=) with "
+            'prior="uniform" or class_weight="balanced" finds more images of rare classes',
+            NeverPredictedWarning,
+        )
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note how long a stage takes."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
+
+
+# --- learners -------------------------------------------------------------------------------------
+
+
+def fit_to_rows(
+    learner: Any,
+    vectors: NDArray[np.floating],
+    labels: NDArray[Any],
+    fit_params: Mapping[str, Any],
+    rows: NDArray[np.intp],
+) -> Any:
+    """Fit a learner to some rows, in the order given, and return it.
+
+    `fit_params` are further arguments of ``fit``: arrays and feature blocks have one value per row.
+    """
+    own = {
+        name: values[rows] if isinstance(values, np.ndarray | FeatureBlocks) else values
+        for name, values in fit_params.items()
+    }
+    return learner.fit(vectors[rows], labels[rows], **own)
+
+
+def _fit_silently(
+    learner: Any,
+    vectors: NDArray[np.floating],
+    labels: NDArray[Any],
+    fit_params: Mapping[str, Any],
+    rows: NDArray[np.intp],
+) -> Any:
+    """Fit without messages and warnings: the fit on all images has given them already."""
+    if "verbose" in learner.get_params():
+        learner.set_params(verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return fit_to_rows(learner, vectors, labels, fit_params, rows)
+
+
 def _fit_other_learner(
     learner: Any,
     vectors: NDArray[np.float32],
@@ -284,75 +339,10 @@ def _encode_class_weights(learner: Any, classes: NDArray[Any]) -> None:
             learner.set_params(**{name: {names.index(k): weight for k, weight in value.items()}})
 
 
-def _encode_calibration(
-    encoder: HypercolumnVLAD,
-    data: LabelledImages,
-    rows: NDArray[np.intp],
-    trained_labels: NDArray[Any],
-) -> tuple[NDArray[np.float32], NDArray[np.intp], list[ImageInfo]]:
-    """Return vectors, rows and facts of the calibration images that can be read.
-
-    Those of a class without any readable training image are left out.
-    """
-    if not len(rows):
-        return np.empty((0, encoder.n_features_out_), dtype=np.float32), rows, []
-    encoded = encoder.encode_checked([data.images[i] for i in rows])
-    encoded.report.warn()
-    rows = rows[encoded.positions]
-    usable = np.flatnonzero(np.isin(data.labels[rows], trained_labels))
-    return encoded.vectors[usable], rows[usable], [encoded.info[i] for i in usable]
-
-
-def _warn_of_contradictions(
-    digests: Sequence[str], labels: NDArray[Any], names: Sequence[str]
-) -> None:
-    """Warn of training images of equal pixels and different labels."""
-    listed = [
-        " = ".join(f"{names[row]} ({labels[row]})" for row in rows)
-        for rows in contradictions(digests, labels)
-    ]
-    if listed:
-        warn_user(
-            f"training images of equal pixels have different labels: {name_some(listed)}. "
-            "Keep each image in one class only",
-        )
-
-
-def warn_of_never_predicted(held_out: Evaluation) -> None:
-    """Warn of classes that are predicted for no held-out image, and say what to do.
-
-    Parameters
-    ----------
-    held_out : Evaluation
-        Of the held-out predictions.
-
-    Warns
-    -----
-    NeverPredictedWarning
-    """
-    names = held_out.never_predicted
-    if names:
-        warn_user(
-            f"{verb(len(names), 'a class is', 'classes are')} never predicted for the "
-            f"{counted(len(held_out.true), 'image')} held out in training: {name_some(names)}. "
-            "More images of such a class help most; a BoostedSoftmaxClassifier (boosting=) with "
-            'prior="uniform" or class_weight="balanced" finds more images of rare classes',
-            NeverPredictedWarning,
-        )
-
-
 def _accepted_by(learner: Any, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return those of "groups" and "sample_weight" that the learner's ``fit`` takes.
 
-    Raises
-    ------
-    ValueError
-        If weights are given and the learner takes none.
-
-    Warns
-    -----
-    UserWarning
-        If groups are given and the learner takes none.
+    Weights that it does not take are an error, groups a warning.
     """
     accepted = {name: own for name, own in given.items() if has_fit_parameter(learner, name)}
     kind = type(learner).__name__
@@ -369,35 +359,140 @@ def _accepted_by(learner: Any, given: Mapping[str, NDArray[Any]]) -> dict[str, N
     return accepted
 
 
-def contradictions(digests: Sequence[str], labels: NDArray[Any]) -> list[list[int]]:
-    """Return sets of images of equal pixels and different labels, as row numbers.
+# --- held-out predictions -------------------------------------------------------------------------
 
-    Parameters
-    ----------
-    digests : sequence of n str
-        Of the pixels.
-    labels : ndarray of shape (n,)
 
-    Examples
-    --------
-    >>> contradictions(["ab", "cd", "ab", "cd"], np.array(["x", "y", "z", "y"]))
-    [[0, 2]]
+def calibration_split(
+    labels: NDArray[Any],
+    groups: NDArray[np.intp],
+    share: float | None,
+    seed: int | None,
+    read_digests: Callable[[], Sequence[str]] | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Split rows into training and calibration rows; no calibration rows unless `share` is above 0.
+
+    This share of the groups is sampled at random, without regard to class or size, so that they
+    represent the groups to come. Only a class without any training group gets one group back.
+
+    `read_digests` returns the digests of the images, in whose order the groups are numbered:
+    neither the order of the images nor their names change the split. Copies stay together, and
+    images without a digest, which cannot be read, are not held out.
     """
-    rows_of = defaultdict(list)
-    for row, digest in enumerate(digests):
-        rows_of[digest].append(row)
-    return [rows for rows in rows_of.values() if len(set(labels[rows].tolist())) > 1]
+    rows = np.arange(len(labels))
+    if not share:
+        return rows, rows[:0]
+    digests = rows if read_digests is None else np.array(read_digests())
+    by_digest = order_by_digest(digests, labels)
+    by_digest = by_digest[digests[by_digest] != ""]
+    if not len(by_digest):
+        return rows, rows[:0]
+    own = joined_groups(groups[by_digest], digests[by_digest])
+    order = np.random.default_rng(seed).permutation(own.max() + 1)
+    chosen = list(order[: max(1, round(share * len(order)))])
+    for label in dict.fromkeys(labels[by_digest].tolist()):
+        of_label = own[labels[by_digest] == label]
+        if np.isin(of_label, chosen).all():
+            chosen.remove(next(group for group in chosen if group in of_label))
+    calibration = np.sort(by_digest[np.isin(own, chosen)])
+    return np.setdiff1d(rows, calibration), calibration
 
 
-@contextlib.contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Note how long a stage takes."""
-    start = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - start
+def groups_with_copies(points: NDArray[np.floating], groups: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Number the groups of images, (n,), after joining groups with copies of the same image.
+
+    The vectors of copies, rows of `points`, (n, d), are equal up to rounding.
+    """
+    mean_square = np.mean(np.sum(np.square(points, dtype=np.float64), axis=1))
+    tolerance = _COPY_TOLERANCE * float(np.sqrt(mean_square))
+    _, first_of_group, own = np.unique(groups, return_index=True, return_inverse=True)
+    distances = pairwise_distances_chunked(points, working_memory=DISTANCES_MB)
+    # A link to the first copy is enough to connect all copies.
+    first_copy = np.concatenate([(block <= tolerance).argmax(axis=1) for block in distances])
+    rows = np.arange(len(groups))
+    links = [np.column_stack([rows, first]) for first in (first_of_group[own], first_copy)]
+    return linked_groups(np.concatenate(links), len(groups))
 
 
-# --- checks before any image is encoded ---------------------------------------------------------
+def cross_predict_calibration(
+    learner: Any,
+    vectors: NDArray[np.floating],
+    labels: NDArray[Any],
+    groups: NDArray[np.intp],
+    fit_params: Mapping[str, Any],
+    seed: int | None,
+    *,
+    digests: Sequence[str] | None = None,
+    verbose: bool = False,
+) -> HeldOut | None:
+    """Fit a copy of a fitted learner without each fold of groups, and predict that fold with it.
+
+    Folds are drawn in the order of the images' `digests`, so that neither the order of the images
+    nor names change them. None if no group can be held out.
+    """
+    by_digest = np.arange(len(labels)) if digests is None else order_by_digest(digests, labels)
+    folds = [
+        (by_digest[train], by_digest[test])
+        for train, test in group_folds(
+            labels[by_digest], groups[by_digest], n_splits=_N_FOLDS, random_state=seed
+        )
+    ]
+    if not folds:
+        return None
+    learners, proba, models = [], [], []
+    shown = ProgressBar(
+        folds, desc="held-out folds", unit="fold", disable=None if verbose else True
+    )
+    for number, (train, test) in enumerate(shown):
+        learners.append(_fit_silently(clone(learner), vectors, labels, fit_params, train))
+        proba.append(learners[-1].predict_proba(vectors[test]))
+        models.append(np.full(len(test), number))
+    rows = np.concatenate([test for _, test in folds])
+    codes = np.searchsorted(learner.classes_, labels[rows])
+    return HeldOut(
+        learners,
+        np.concatenate(proba),
+        codes,
+        groups[rows],
+        np.concatenate(models),
+        rows,
+        lone=np.setdiff1d(np.arange(len(learner.classes_)), codes),
+    )
+
+
+def predict_calibration(
+    learner: Any,
+    vectors: NDArray[np.floating],
+    labels: NDArray[Any],
+    groups: NDArray[np.intp],
+) -> HeldOut | None:
+    """Predict the images of a calibration split with the learner that was fitted without them.
+
+    `vectors`, (m, n_features), are those of the calibration split, which come last among the labels
+    and groups of all images. Copies of training images are left out; None if no image is left.
+    """
+    n_train = len(groups) - len(vectors)
+    own = groups[n_train:]
+    usable = np.isin(labels[n_train:], learner.classes_) & ~np.isin(own, groups[:n_train])
+    if not usable.any():
+        return None
+    rows = n_train + np.flatnonzero(usable)
+    codes = np.searchsorted(learner.classes_, labels[rows])
+    proba = learner.predict_proba(vectors[usable])
+    # A class may also have no image here by chance: the split as a whole represents new groups.
+    n_groups = [len(np.unique(groups[labels == label])) for label in learner.classes_]
+    return HeldOut(
+        [learner],
+        proba,
+        codes,
+        own[usable],
+        np.zeros_like(rows),
+        rows,
+        lone=np.flatnonzero(np.array(n_groups) == 1),
+        is_split=True,
+    )
+
+
+# --- checks before any image is encoded -----------------------------------------------------------
 
 
 def checked_labels(y: Any, n_images: int) -> np.ndarray:

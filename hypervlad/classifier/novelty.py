@@ -1,21 +1,17 @@
 """The training images that a model remembers, and how unlike them new images are.
 
-An image is unlike the training images for one of two reasons, each with its own limit.
-
 *Distance*: the mean distance to the three nearest training images of a class, divided by the
-distance that is usual within this class; of all classes, the least. Classes differ in how varied
-they are, so one limit on plain distances would miss images near a uniform class.
+distance that is usual within this class; of all classes, the least.
 
 *Emptiness*: the distance to the nearest training image, divided by the distance to the nearest of a
-few images without content: constant ones and noise. In many dimensions such images are near the
-centre of varied training images, nearer than these are to each other, and so they have small
-distances. The comparison with a background is that of J. Ren et al. 2021, "A simple fix to
-Mahalanobis distance for improving near-OOD detection".
+few images without content: constant ones and noise. In many dimensions these are near the centre of
+varied training images, nearer than such images are to each other. The comparison with a background
+is that of J. Ren et al. 2021, "A simple fix to Mahalanobis distance for improving near-OOD
+detection".
 
-Both limits are calibrated on the training images: each is compared with images of other groups
-only, and few of them exceed a limit. Images of a class that has no other group do not count: they
-would be compared with other classes, and a limit that they do not exceed would let these pass. Nor
-do outliers: among few images, a single frame of noise would set a limit that nothing exceeds.
+Both have a limit, calibrated on the training images: each is compared with images of other groups
+only. Images of a class that has no other group do not count, nor do outliers: among few images, a
+single frame of noise would set a limit that nothing exceeds.
 """
 
 from __future__ import annotations
@@ -26,17 +22,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.fft import dct
 from sklearn.metrics import pairwise_distances_chunked
 
 from hypervlad.base import Array, Labels, Value, Values
-from hypervlad.conformal import weighted_limit
 from hypervlad.constraints import Integer
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import encode_images
 from hypervlad.encoder.loading import ImageInfo
 from hypervlad.images import ImageDigests, ReadOptions, TrainingImagesWarning
+from hypervlad.splits import group_weights
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, verb
 
@@ -163,17 +159,7 @@ class TrainingImages:
         return np.concatenate(rows), np.concatenate(novelty)
 
     def contains(self, digests: Sequence[str]) -> NDArray[np.bool_]:
-        """Return which images have the pixels of a training image.
-
-        Parameters
-        ----------
-        digests : sequence of m str
-            Of their pixels, in hexadecimal: see :class:`hypervlad.Micrograph`.
-
-        Returns
-        -------
-        ndarray of bool, shape (m,)
-        """
+        """Return which images, given as digests, have the pixels of a training image."""
         return self._digests.contains(digests)
 
     @property
@@ -186,17 +172,7 @@ class TrainingImages:
         return ImageDigests(self.digests)
 
     def warn_of_known(self, digests: Sequence[str]) -> None:
-        """Warn of images to be tested that have the pixels of training images.
-
-        Parameters
-        ----------
-        digests : sequence of m str
-            As for `contains`.
-
-        Warns
-        -----
-        TrainingImagesWarning
-        """
+        """Warn of images, given as digests, that have the pixels of training images."""
         n_known = int(self.contains(digests).sum())
         if n_known:
             warn_user(TrainingImagesWarning.about(n_known, len(digests)))
@@ -264,12 +240,12 @@ class TrainingImages:
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return header and arrays."""
-        labels, _ = Labels(distinct=False).pack(self.labels, include_backbone=False)
+        labels, _ = Labels(distinct=False).pack(self.labels)
         header = {
             "names": self.names,
             "labels": labels,
             "n_features": self.n_features,
-            "limits": [_LIMIT.pack(limit, include_backbone=False)[0] for limit in self.limits],
+            "limits": [_LIMIT.pack(limit)[0] for limit in self.limits],
         }
         return header, {name: getattr(self, name) for name in _ARRAYS}
 
@@ -345,7 +321,7 @@ class ImageFormats:
         with_types : bool
             Compare types of pixels, which do not matter if each image is scaled by its own values.
         with_sizes : bool
-            Compare sizes, which say nothing of images that are resampled to a common scale.
+            Compare sizes, which do not matter if images are resampled to a common scale.
 
         Returns
         -------
@@ -425,12 +401,6 @@ def project_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     coefficients (N. Ailon and B. Chazelle, "The fast Johnson-Lindenstrauss transform and
     approximate nearest neighbors", SIAM Journal on Computing 39, 2009). The random numbers are
     those of NumPy's RandomState, which never change.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> project_vectors(np.ones((2, 5000))).shape
-    (2, 1024)
     """
     n_features = vectors.shape[1]
     if n_features <= _N_DIRECTIONS:
@@ -487,12 +457,34 @@ def _noise(rng: np.random.RandomState, exponent: float) -> NDArray[np.float64]:
     return np.asarray(noise / noise.std())
 
 
+def weighted_limit(values: ArrayLike, groups: ArrayLike, share: float) -> float:
+    """Return the lowest of n values that at most a share of the values of new groups exceed.
+
+    That is guaranteed for groups exchangeable with these; the highest value if there are too few
+    groups for any guarantee.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.classifier.novelty import weighted_limit
+    >>> weighted_limit(np.arange(99), np.arange(99), 0.1)
+    89.0
+    """
+    weights = group_weights(groups)
+    order = np.argsort(-np.asarray(values, dtype=np.float64), kind="stable")
+    ordered = np.asarray(values, dtype=np.float64)[order]
+    before = np.append(0, np.cumsum(weights[order]))[np.searchsorted(-ordered, -ordered, "left")]
+    new = 1 / (len(np.unique(groups)) + 1)
+    fine = np.flatnonzero(before + new <= share + 1e-12)
+    return float(ordered[fine[-1]] if len(fine) else ordered[0])
+
+
 def _limit(scores: NDArray[np.float64], groups: NDArray[np.intp], share: float) -> float:
     """Return the limit that a share of the scores exceeds, without regard to outliers.
 
-    Their logarithms are farther above the upper quartile than twice the distance of the quartiles
-    (J. W. Tukey, "Exploratory data analysis", 1977, has 1.5 and, for far outliers, 3). They are at
-    most one in twenty, or a single one: more are a class of their own.
+    Outliers are farther above the upper quartile of the logarithms than twice the distance of the
+    quartiles (J. W. Tukey, "Exploratory data analysis", 1977). They are at most one in twenty, or a
+    single one: more are a class of their own.
     """
     logarithms = np.log(np.clip(scores, np.finfo(np.float64).tiny, np.finfo(np.float64).max))
     low, high = np.quantile(logarithms, [0.25, 0.75])

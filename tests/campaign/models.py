@@ -151,7 +151,7 @@ def sound_models() -> dict[str, ModelFile]:
     images, labels = make_tem_images(24, size=32, random_state=0)
     good = [surface(seed) for seed in range(6)]
     flawed = [blotted(100 + i, (12 + 3 * i, 20)) for i in range(4)]
-    learner = BoostedSoftmaxClassifier(n_estimators=3, Cs=1.0, n_splits=2, random_state=0)
+    learner = BoostedSoftmaxClassifier(n_estimators=3, Cs=1.0, random_state=0)
     trees = clone(learner).set_params(init=None, n_iter_no_change=None)
     encoder = make_tiny_encoder()
     own_size = clone(encoder).set_params(image_size=None)

@@ -11,9 +11,8 @@ import sys
 import pytest
 from support.paths import ROOT
 
-import hypervlad.models  # noqa: F401 - which registers the kinds of model files
-from hypervlad import modelfile
 from hypervlad.images import IMAGE_SUFFIXES
+from hypervlad.models import KINDS
 
 PAGES = ROOT / "docs" / "reference"
 GAP = "…"  # what a message quotes: a name, a number, a reason
@@ -76,11 +75,7 @@ def test_all_kinds_of_model_files_are_in_the_table() -> None:
         for cells in rows(section)
         if cells[0].startswith("`")
     }
-    own = {
-        kind: loader.partition(":")[2]
-        for kind, loader in modelfile._loaders.items()
-        if loader.startswith("hypervlad.")
-    }
+    own = {kind: name for kind, (_, name) in KINDS.items()}
     assert {kind: name.rpartition(".")[2] for kind, name in named.items()} == own
 
 

@@ -222,3 +222,9 @@ def test_the_file_does_not_decide_what_the_machine_does(
     assert hypervlad.load(path).n_jobs is None
     with pytest.raises(ModelFileError, match=r"unknown parameters \['n_jobs'\]"):
         hypervlad.load(forged(trees, path, parameter("n_jobs", 1024)))
+
+
+def test_a_file_cannot_choose_the_code_that_opens_it(tmp_path: Path) -> None:
+    write_model(tmp_path / "m.hvlad", "os:system", {}, {})
+    with pytest.raises(ModelFileError, match=r"m\.hvlad holds .*'os:system'.*known: alignment_cl"):
+        hypervlad.load(tmp_path / "m.hvlad")

@@ -40,7 +40,7 @@ def images(texture_images: Any, tmp_path: Path) -> list[Any]:
 
 @pytest.fixture
 def model(texture_images: Any) -> MicrographClassifier:
-    learner = BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0, n_splits=2)
+    learner = BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0)
     encoder = make_tiny_encoder().set_params(on_error="skip")
     return MicrographClassifier(encoder, boosting=learner, random_state=0).fit(*texture_images)
 

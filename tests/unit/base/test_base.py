@@ -252,7 +252,7 @@ def test_arrays_out_of_range_are_refused(value: float) -> None:
 def test_a_number_that_could_not_be_loaded_is_not_saved() -> None:
     for field in (Value(float), Value(float, may_be_infinite=True)):
         with pytest.raises(ModelFileError, match="the value nan cannot be saved"):
-            field.pack(np.nan, include_backbone=False)
+            field.pack(np.nan)
 
 
 def test_a_message_quotes_little_of_the_file() -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 import warnings
 
 import joblib
 import numpy as np
 import pytest
 import sklearn
-from sklearn.base import clone
 from sklearn.datasets import make_blobs, make_circles
 from sklearn.decomposition import PCA
 from sklearn.metrics import log_loss
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
+from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
 
 from hypervlad.boosting import BoostedSoftmaxClassifier, trees
@@ -80,13 +77,12 @@ class TestTrees:
         assert after < 0.8 * before
         assert model.tree_gain_ == pytest.approx(before - after, abs=3 * model.tree_gain_error_)
 
-    @pytest.mark.parametrize(("most", "n_inputs"), [(0, 3), (5, 3), (6, 3 + 6), (100, 3 + 6)])
-    def test_columns_of_narrow_features_are_split_on(self, most, n_inputs):
-        X, y = blobs(n_features=6)
-        options = {"n_iter_no_change": None, "n_estimators": 2, "max_tree_features": most}
-        model = fitted(X, y, **options)
-        assert model.booster_.num_features() == n_inputs
-        assert fitted(X, y, init=None, **options).booster_.num_features() == 6
+    @pytest.mark.parametrize(("n_features", "n_inputs"), [(6, 3 + 6), (64, 3 + 64), (65, 3)])
+    def test_columns_of_narrow_features_are_split_on(self, n_features, n_inputs):
+        X, y = blobs(n_features=n_features)
+        options = {"n_iter_no_change": None, "n_estimators": 2}
+        assert fitted(X, y, **options).booster_.num_features() == n_inputs
+        assert fitted(X, y, init=None, **options).booster_.num_features() == n_features
 
     @pytest.mark.slow  # boosts many rounds
     def test_they_go_where_they_are_noise(self):
@@ -95,7 +91,7 @@ class TestTrees:
         for seed in range(8):
             X = rng.normal(size=(80, 30))
             y = rng.integers(0, 3, 80)
-            model = fitted(X, y, n_splits=3)
+            model = fitted(X, y)
             kept += model.n_estimators_ > 0
             assert (model.booster_ is None) == (model.n_estimators_ == 0), seed
         assert kept <= 1
@@ -107,11 +103,6 @@ class TestTrees:
         assert model.linear_coef_ is None
         assert model.C_ is None
         assert model.block_weights_ is None
-
-    def test_plain_boosting_learns(self):
-        X, y = three_rings()
-        X_new, y_new = three_rings(seed=1)
-        assert fitted(X, y, init=None).score(X_new, y_new) > 0.9
 
     def test_no_more_rounds_than_allowed(self):
         X, y = rings()
@@ -134,7 +125,7 @@ class TestTrees:
         monkeypatch.setattr(trees, "search_rounds", refused)
         rng = np.random.default_rng(0)
         X, y = rng.normal(size=(60, 4)), rng.integers(0, n_classes, 60)
-        options = {"init": init, "n_iter_no_change": None, "n_splits": 3}
+        options = {"init": init, "n_iter_no_change": None}
         model = fitted(X, y, n_estimators=23, **options)
         assert model.n_estimators_ == model.booster_.num_boosted_rounds() == 23
         assert len(model.booster_.get_dump()) == 23 * (1 if n_classes == 2 else 3)
@@ -145,9 +136,9 @@ class TestTrees:
         X, y = blobs(n=60, spread=0.1)
         X[0] += 50
         y[0] = (y[0] + 1) % 3
-        options = {"n_iter_no_change": None, "min_child_weight": 0.0}
-        model = fitted(X, y, init=None, n_estimators=60, **options)
-        assert model.score(X, y) == 1
+        weight = np.where(np.arange(60) == 0, 30, 1)  # enough for a leaf of its own
+        model = BoostedSoftmaxClassifier(init=None, n_estimators=60, n_iter_no_change=None)
+        assert model.fit(X, y, weight).score(X, y) == 1
 
     def test_without_rounds_plain_boosting_is_the_prior(self):
         X, y = blobs(n=60)
@@ -292,7 +283,7 @@ def overlapping(seed=0, n=600):
 class TestPrior:
     def test_probabilities_are_those_of_the_expected_shares(self):
         """The posterior of two normal classes is known for any shares."""
-        X, y = overlapping(n=4000)
+        X, y = overlapping(n=2000)
         points = np.linspace(-1, 2, 7)[:, None]
         ratio = np.exp(points[:, 0] - 0.5)  # of the densities
         rare = {"training": 0.2, "sqrt": 1 / 3, "uniform": 0.5}
@@ -348,8 +339,8 @@ class TestWeights:
     def test_integer_weights_are_copies(self):
         X, y = three_rings(300)
         weight = np.random.default_rng(0).integers(0, 4, len(y))
-        weighted = BoostedSoftmaxClassifier(random_state=0, n_jobs=1).fit(X, y, weight)
-        repeated = fitted(X.repeat(weight, axis=0), y.repeat(weight))
+        weighted = BoostedSoftmaxClassifier(n_estimators=20, random_state=0).fit(X, y, weight)
+        repeated = fitted(X.repeat(weight, axis=0), y.repeat(weight), n_estimators=20)
         assert weighted.n_estimators_ == repeated.n_estimators_ > 0
         np.testing.assert_array_equal(weighted.predict_proba(X), repeated.predict_proba(X))
 
@@ -357,8 +348,10 @@ class TestWeights:
         X, y = three_rings(300)
         groups = np.arange(300) // 3
         order = np.random.default_rng(0).permutation(300)
-        straight = fitted(X, y, groups=groups).decision_function(X)
-        shuffled = fitted(X[order], y[order], groups=groups[order]).decision_function(X)
+        straight, shuffled = [
+            fitted(X[rows], y[rows], groups=groups[rows], n_estimators=20).decision_function(X)
+            for rows in (slice(None), order)
+        ]
         np.testing.assert_array_equal(straight, shuffled)
 
     def test_last_digits_do_not_matter(self):
@@ -424,15 +417,6 @@ class TestWeights:
 
 
 class TestScikitLearnManners:
-    def test_clone_copy_and_pickle(self):
-        X, y = three_rings(200)
-        model = fitted(X, y)
-        assert clone(model).get_params() == model.get_params()
-        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            np.testing.assert_array_equal(twin.predict_proba(X), model.predict_proba(X))
-        refitted = clone(model).set_params(max_depth=2).fit(X, y)
-        assert refitted.max_depth == 2
-
     @pytest.mark.slow  # a search of several models
     def test_grid_search_in_a_pipeline_with_groups(self):
         X, y = blobs(n=120)
@@ -463,31 +447,23 @@ class TestScikitLearnManners:
         assert all(len(passed) == n for n, passed in seen)
         assert search.score(X, y) > 0.8
 
-    def test_cross_validate_with_log_loss(self):
-        X, y = blobs(spread=1.0)
-        scores = cross_validate(
-            BoostedSoftmaxClassifier(random_state=0, n_jobs=1),
-            X,
-            y,
-            cv=3,
-            scoring=("neg_log_loss", "accuracy"),
-        )
-        assert scores["test_accuracy"].mean() > 0.9
-        assert scores["test_neg_log_loss"].mean() > -0.3
-
     def test_same_seed_same_result_and_other_seed_another(self):
         X, y = three_rings(200)
-        options = {"subsample": 0.5, "n_jobs": 1}
-        first = BoostedSoftmaxClassifier(random_state=1, **options).fit(X, y).predict_proba(X)
-        again = BoostedSoftmaxClassifier(random_state=1, **options).fit(X, y).predict_proba(X)
-        other = BoostedSoftmaxClassifier(random_state=2, **options).fit(X, y).predict_proba(X)
+        first, again, other = [
+            BoostedSoftmaxClassifier(n_estimators=20, random_state=s).fit(X, y).predict_proba(X)
+            for s in (1, 1, 2)
+        ]
         np.testing.assert_array_equal(first, again)
         assert np.abs(first - other).max() > 1e-3
 
     def test_threads_do_not_change_the_result(self):
         X, y = three_rings(200)
-        one = fitted(X, y).predict_proba(X)
-        two = BoostedSoftmaxClassifier(random_state=0, n_jobs=2).fit(X, y).predict_proba(X)
+        one, two = [
+            BoostedSoftmaxClassifier(n_estimators=20, random_state=0, n_jobs=n_jobs)
+            .fit(X, y)
+            .predict_proba(X)
+            for n_jobs in (1, 2)
+        ]
         np.testing.assert_allclose(one, two, atol=1e-5)
 
     @pytest.mark.parametrize(("n_jobs", "expected"), [(None, 1), (1, 1), (3, 3)])
@@ -538,14 +514,6 @@ class TestScikitLearnManners:
         assert fitted(X, y)._summary(60).count("0 rounds of trees (more would not") == 1
         assert fitted(X, y, n_estimators=0)._summary(60).endswith("; 0 rounds of trees")
 
-    def test_feature_names_are_checked(self):
-        pandas = pytest.importorskip("pandas")
-        X, y = blobs()
-        model = fitted(pandas.DataFrame(X).rename(columns=str), y)
-        assert model.n_features_in_ == 6
-        with pytest.warns(UserWarning, match="feature names"):
-            model.predict(X)
-
 
 class TestRefusals:
     @pytest.mark.parametrize(
@@ -555,18 +523,10 @@ class TestRefusals:
             ({"n_estimators": -1}, "n_estimators must be a whole number of at least 0"),
             ({"n_estimators": 2.5}, "n_estimators must be a whole number"),
             ({"max_depth": 0}, "max_depth must be a whole number of at least 1"),
-            ({"max_bin": 1}, "max_bin must be a whole number of at least 2"),
-            ({"max_tree_features": -1}, "max_tree_features must be a whole number of at least 0"),
             ({"n_iter_no_change": True}, "n_iter_no_change must be a whole number"),
             ({"n_iter_no_change": 0}, "n_iter_no_change must be a whole number of at least 1"),
-            ({"n_splits": 1}, "n_splits must be a whole number of at least 2"),
             ({"learning_rate": 0}, "learning_rate must be a number above 0 and at most 1, not 0"),
             ({"learning_rate": "fast"}, "learning_rate must be a number"),
-            ({"subsample": 1.5}, "subsample must be a number"),
-            ({"colsample_bytree": float("nan")}, "colsample_bytree must be a number"),
-            ({"min_child_weight": -1}, "min_child_weight must be a number of at least 0"),
-            ({"reg_lambda": float("inf")}, "reg_lambda must be a number"),
-            ({"validation_fraction": 1}, "validation_fraction must be a number"),
             ({"Cs": ()}, "Cs must be a number above 0 or a sequence of numbers"),
             ({"Cs": [1, -1]}, "Cs must be a number above 0"),
             ({"Cs": "auto"}, "Cs must be a number above 0"),
@@ -614,21 +574,11 @@ class TestRefusals:
 
     def test_margins_beyond_float32(self):
         X, y = blobs()
-        model = fitted(X, y, n_iter_no_change=None, n_estimators=2, max_tree_features=0)
+        model = fitted(X, y, n_iter_no_change=None, n_estimators=2)
         model.linear_coef_ *= 1e6
         largest = np.full((1, 6), np.finfo(np.float32).max)
         assert np.abs(largest @ model.linear_coef_).max() > largest[0, 0]
         assert np.isfinite(model.predict_proba(largest)).all()
-
-    def test_wrong_width(self):
-        X, y = blobs()
-        with pytest.raises(ValueError, match="6 features"):
-            fitted(X, y).predict(X[:, :4])
-
-    def test_continuous_target(self):
-        X, _ = blobs()
-        with pytest.raises(ValueError, match="continuous"):
-            fitted(X, np.linspace(0, 1, len(X)))
 
 
 @pytest.mark.slow

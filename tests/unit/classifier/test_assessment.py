@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from typer.testing import CliRunner
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load
@@ -23,12 +25,17 @@ from hypervlad.wording import percent
 # --- of the classifier --------------------------------------------------------------------------
 
 
-@pytest.fixture
-def model(model: MicrographClassifier, texture_images: Any) -> MicrographClassifier:
+@pytest.fixture(scope="module")
+def fitted_to_more(fitted_once: MicrographClassifier, texture_images: Any) -> MicrographClassifier:
     images, labels = texture_images
     rng = np.random.default_rng(0)
     more = [np.clip(image + rng.normal(0, 0.02, image.shape), 0, 1) for image in images]
-    return model.fit([*images, *more], np.tile(labels, 2))
+    return clone(fitted_once).fit([*images, *more], np.tile(labels, 2))
+
+
+@pytest.fixture
+def model(fitted_to_more: MicrographClassifier) -> MicrographClassifier:
+    return copy.deepcopy(fitted_to_more)
 
 
 @pytest.mark.filterwarnings("ignore:1 of 25 images is blank")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -13,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, load
-from hypervlad.classifier.calibration import (
+from hypervlad.classifier.fitting import (
     calibration_split,
     groups_with_copies,
     predict_calibration,
@@ -40,21 +41,21 @@ def test_sets_of_a_classifier_cover(
     model: MicrographClassifier, texture_images: Any, size: float | None
 ) -> None:
     images, labels = noisy(texture_images, 90, 0)
-    new, truth = noisy(texture_images, 300, 1)
+    new, truth = noisy(texture_images, 150, 1)
     model.set_params(calibration_size=size).fit(images, labels)
     codes = np.searchsorted(model.classes_, truth)
     for coverage in (0.6, 0.9):
         sets = model.predict_set(new, coverage)
-        assert sets.shape == (300, len(model.classes_))
+        assert sets.shape == (150, len(model.classes_))
         assert sets.dtype == bool
-        assert sets[np.arange(300), model.predict_proba(new).argmax(axis=1)].all()
-        held = sets[np.arange(300), codes].mean()
+        assert sets[np.arange(150), model.predict_proba(new).argmax(axis=1)].all()
+        held = sets[np.arange(150), codes].mean()
         assert held >= coverage - 0.12, "90 images promise no more than that of one fit"
     assert model.held_out_ is not None
     vectors = model.encoder_.transform(new)
     by_learner = np.stack([each.predict_proba(vectors) for each in model.held_out_.learners])
     bare = prediction_sets(by_learner, model.held_out_.calibration, 0.6)
-    assert bare[np.arange(300), codes].mean() == pytest.approx(0.6, abs=0.2)
+    assert bare[np.arange(150), codes].mean() == pytest.approx(0.6, abs=0.21)
     with pytest.warns(UserWarning, match="every prediction set has all classes"):
         everything = model.predict_set(new, 0.99)
     assert everything.all()
@@ -154,7 +155,7 @@ def test_answers_given_are_right_as_often_as_requested(
     model: MicrographClassifier, texture_images: Any
 ) -> None:
     images, labels = noisy(texture_images, 200, 0)  # of 90, chance can leave none sure
-    new, truth = noisy(texture_images, 300, 1)
+    new, truth = noisy(texture_images, 150, 1)
     model.fit(images, labels)
     plain = model.predict(new)
     assert (plain != truth).mean() > 0.05, "else there would be nothing to refuse"
@@ -230,9 +231,10 @@ def test_an_unfitted_model_raises(model: MicrographClassifier, texture_images: A
 
 
 def test_missing_calibration_raises_before_images_are_encoded(
-    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+    fitted_model: MicrographClassifier, tmp_path: Path
 ) -> None:
-    model.set_params(calibration_size=0).fit(*texture_images)
+    model = fitted_model.set_params(calibration_size=0)
+    model.held_out_ = None
     for ask in (model.predict_set, model.predict_or_reject, model.judge):
         with pytest.raises(ValueError, match="calibration size of 0"):
             ask([tmp_path / "there_is_no_such_file.png"])
@@ -320,9 +322,9 @@ def test_copies_join_their_groups() -> None:
     ],
 )
 def test_damaged_files_are_refused(
-    model: MicrographClassifier, texture_images: Any, name: str, damage: Any
+    fitted_model: MicrographClassifier, name: str, damage: Any
 ) -> None:
-    header, arrays = model.fit(*texture_images).to_state()
+    header, arrays = fitted_model.to_state()
     arrays[name] = damage(arrays[name])
     with pytest.raises(ModelFileError, match="incomplete"):
         MicrographClassifier.from_state(header, arrays)
@@ -338,9 +340,9 @@ def test_damaged_files_are_refused(
     ],
 )
 def test_damaged_headers_are_refused(
-    model: MicrographClassifier, texture_images: Any, damage: Any, message: str
+    fitted_model: MicrographClassifier, damage: Any, message: str
 ) -> None:
-    header, arrays = model.fit(*texture_images).to_state()
+    header, arrays = copy.deepcopy(fitted_model.to_state())
     damage(header["fitted"]["training_"]["state"])
     with pytest.raises(ModelFileError, match=message):
         MicrographClassifier.from_state(header, arrays)

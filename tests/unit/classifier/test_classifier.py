@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ from hypervlad import (
 )
 from hypervlad.classifier import NeverPredictedWarning, TrainingImagesWarning, default_encoder
 from hypervlad.images import SkippedImagesWarning
-from hypervlad.metrics import Evaluation
 
 Images = tuple[list[np.ndarray], np.ndarray]
 
@@ -147,11 +145,13 @@ def test_default_encoder() -> None:
 
 
 @pytest.mark.slow  # several models are fitted
-@pytest.mark.parametrize("include_backbone", [False, True])
-@pytest.mark.parametrize("blocks", [["joint"], ["per_layer"], ["joint", "per_layer", "pooled"]])
+@pytest.mark.parametrize(
+    ("blocks", "include_backbone"),
+    [(["joint"], True), (["joint", "per_layer", "pooled"], False)],
+)
 def test_saved_and_loaded_predicts_bit_identically(
-    include_backbone: bool,
     blocks: list[str],
+    include_backbone: bool,
     model: MicrographClassifier,
     texture_images: Images,
     tmp_path: Path,
@@ -173,22 +173,11 @@ def test_saved_and_loaded_predicts_bit_identically(
     np.testing.assert_array_equal(again.predict_proba(images), model.predict_proba(images))
 
 
-def test_pickle_works_and_carries_no_network(
-    model: MicrographClassifier, texture_images: Images
-) -> None:
-    images, labels = texture_images
-    model.fit(images, labels)
-    back = pickle.loads(pickle.dumps(model))
-    np.testing.assert_array_equal(back.predict_proba(images), model.predict_proba(images))
-    assert not hasattr(clone(model), "encoder_")
-
-
-@pytest.mark.parametrize("label_type", [int, bool, str])
 def test_labels_keep_their_type(
-    label_type: Any, model: MicrographClassifier, texture_images: Images, tmp_path: Path
+    model: MicrographClassifier, texture_images: Images, tmp_path: Path
 ) -> None:
     images, labels = texture_images
-    y = (labels == "flat").astype(int).astype(label_type)
+    y = labels == "flat"
     model.fit(images, y).save(tmp_path / "m.hvlad")
     assert hypervlad.load(tmp_path / "m.hvlad").predict(images[:2]).dtype == y.dtype
 
@@ -202,22 +191,14 @@ def test_the_default_learner_expects_shares_between_those_of_training_and_equal_
     assert BoostedSoftmaxClassifier().prior == "training"
 
 
-def test_same_seed_same_model(model: MicrographClassifier, texture_images: Images) -> None:
-    images, labels = texture_images
-    first, second = (clone(model).fit(images, labels).predict_proba(images) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-
-
 @pytest.mark.slow  # a search of several models
 def test_scikit_learns_searches_take_lists_of_images(
     model: MicrographClassifier, texture_images: Images
 ) -> None:
     images, labels = texture_images
     assert cross_val_score(model, images, labels, cv=2).mean() > 0.9
-    model.set_params(boosting=BoostedSoftmaxClassifier())
-    search = GridSearchCV(
-        model, {"encoder__n_codewords": [2, 4], "boosting__Cs": [1.0, 10.0]}, cv=2
-    )
+    model.set_params(boosting=BoostedSoftmaxClassifier(), calibration_size=0)
+    search = GridSearchCV(model, {"encoder__n_codewords": [2], "boosting__Cs": [1.0, 10.0]}, cv=2)
     assert search.fit(images, labels).best_score_ > 0.9
 
 
@@ -315,14 +296,6 @@ def test_score_leaves_skipped_images_out(
         assert model.score([tmp_path / "bad.tif", *images], ["flat", *labels]) == expected
 
 
-def test_parameters_of_numpy_can_be_saved(
-    model: MicrographClassifier, texture_images: Images, tmp_path: Path
-) -> None:
-    model.set_params(encoder__turns=np.int64(2), encoder__n_codewords=np.int32(4))
-    model.fit(*texture_images).save(tmp_path / "m.hvlad")
-    assert hypervlad.load(tmp_path / "m.hvlad").encoder.turns == 2
-
-
 def test_bare_strings_and_unfitted_models_are_reported(model: MicrographClassifier) -> None:
     with pytest.raises(ImageReadError, match="wrap it in a list"):
         model.fit("a.png", ["a"])
@@ -333,9 +306,9 @@ def test_bare_strings_and_unfitted_models_are_reported(model: MicrographClassifi
 
 
 def test_a_learner_that_does_not_fit_the_encoder_is_reported(
-    model: MicrographClassifier, texture_images: Images
+    fitted_model: MicrographClassifier,
 ) -> None:
-    header, arrays = model.fit(*texture_images).to_state()
+    header, arrays = fitted_model.to_state()
     learner = header["fitted"]["boosting_"]["state"]["fitted"]
     learner["n_features_in_"], learner["linear_coef_"]["shape"] = 96, [96, 3]
     learner["block_widths_"] = [96]
@@ -344,10 +317,8 @@ def test_a_learner_that_does_not_fit_the_encoder_is_reported(
         MicrographClassifier.from_state(header, arrays)
 
 
-def test_a_state_with_a_part_missing_is_reported(
-    model: MicrographClassifier, texture_images: Images
-) -> None:
-    header, arrays = model.fit(*texture_images).to_state()
+def test_a_state_with_a_part_missing_is_reported(fitted_model: MicrographClassifier) -> None:
+    header, arrays = fitted_model.to_state()
     for missing in ("n_images_", "encoder_", "boosting_", "classes_"):
         fitted = {name: own for name, own in header["fitted"].items() if name != missing}
         with pytest.raises(ModelFileError, match="incomplete"):
@@ -360,7 +331,6 @@ def test_a_state_with_a_part_missing_is_reported(
 @pytest.mark.parametrize(
     "learner",
     [
-        GradientBoostingClassifier(n_estimators=5),
         RandomForestClassifier(n_estimators=5),
         make_pipeline(PCA(4), LogisticRegression(C=100)),
     ],
@@ -417,14 +387,6 @@ def test_a_class_that_is_never_predicted_is_named(
     assert ": 7. More images of such a class" in message
     assert warned[0].filename == __file__
     model.set_params(calibration_size=0).fit(images, [str(label) for label in odd])  # no warning
-
-
-def test_the_evaluation_decides_which_classes_are_never_predicted(
-    model: MicrographClassifier, texture_images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Evaluation, "never_predicted", property(lambda _: ["flat", "rings"]))
-    with pytest.warns(NeverPredictedWarning, match="the 24 images held out in .*: flat, rings. M"):
-        model.fit(*texture_images)
 
 
 @pytest.mark.parametrize("size", [None, 0.25])
@@ -502,8 +464,7 @@ class _NumbersOnly(LogisticRegression):
         return super().fit(X, y, sample_weight)
 
 
-@pytest.mark.parametrize("calibration_size", [None, 0.3, 0])
-@pytest.mark.parametrize("kind", [str, int, bool])
+@pytest.mark.parametrize(("kind", "calibration_size"), [(str, None), (int, 0.3), (bool, 0)])
 def test_a_learner_may_want_numbers_for_the_classes(
     model: MicrographClassifier, texture_images: Images, kind: type, calibration_size: float | None
 ) -> None:
@@ -583,7 +544,7 @@ def test_other_learners_are_given_images_in_one_order(
 
 
 @pytest.mark.parametrize("calibration_size", [None, 0.4])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_neither_order_nor_names_change_what_is_held_out(
     model: MicrographClassifier,
     texture_images: Images,

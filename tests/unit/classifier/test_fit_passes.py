@@ -9,7 +9,7 @@ import pytest
 from support.counting import CountingImage, count_passes
 
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier
-from hypervlad.classifier import estimator
+from hypervlad.classifier import answers
 from hypervlad.classifier.novelty import empty_images
 
 N_EMPTY = len(empty_images())  # images without content, which pass for their vectors
@@ -86,10 +86,10 @@ def test_calibration_images_pass_once_and_all_are_read_once_for_the_split(
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, True, "a"])
 def test_a_chunk_is_one_image_or_more(
-    model: MicrographClassifier, texture_images: Any, size: Any
+    fitted_model: MicrographClassifier, texture_images: Any, size: Any
 ) -> None:
     with pytest.raises(ValueError, match="chunk_size must be a whole number of at least 1"):
-        model.fit(*texture_images).classify(texture_images[0], chunk_size=size)
+        fitted_model.classify(texture_images[0], chunk_size=size)
 
 
 def test_all_answers_need_one_pass(
@@ -111,13 +111,14 @@ def test_the_list_of_images_is_checked_once(
     model: MicrographClassifier, texture_images: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked: list[int] = []
-    check = estimator.check_image_list
+    check = answers.check_image_list
 
     def counted(images: Any) -> list[Any]:
         checked.append(len(images))
         return check(images)
 
     monkeypatch.setattr("hypervlad.classifier.estimator.check_image_list", counted)
+    monkeypatch.setattr("hypervlad.classifier.answers.check_image_list", counted)
     monkeypatch.setattr("hypervlad.encoder.estimator.check_image_list", counted)
     model.fit(*texture_images)
     assert checked == [24]

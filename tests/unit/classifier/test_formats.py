@@ -49,7 +49,7 @@ def test_a_model_remembers_the_formats_and_compares_new_images(
 ):
     images, labels = texture_images
     grey = [np.round(255 * image).astype(np.uint8) for image in images]
-    learner = BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0, n_splits=2)
+    learner = BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0)
     model = MicrographClassifier(tiny_encoder, boosting=learner, calibration_size=0)
     model.fit(grey, labels).save(tmp_path / "m.hvlad")
     model = load(tmp_path / "m.hvlad")

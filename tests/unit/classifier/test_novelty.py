@@ -19,8 +19,8 @@ from hypervlad.classifier.novelty import (
     empty_images,
     empty_vectors,
     project_vectors,
+    weighted_limit,
 )
-from hypervlad.conformal import weighted_limit
 from hypervlad.images import ImageDigests, read_micrograph
 
 
@@ -271,9 +271,9 @@ def test_equal_images_of_different_labels_are_listed(
     ],
 )
 def test_a_damaged_record_is_refused(
-    model: MicrographClassifier, texture_images: Any, change: dict[str, np.ndarray], message: str
+    fitted_model: MicrographClassifier, change: dict[str, np.ndarray], message: str
 ) -> None:
-    header, arrays = model.fit(*texture_images).to_state()
+    header, arrays = fitted_model.to_state()
     damaged = arrays | {f"training_.{name}": value for name, value in change.items()}
     with pytest.raises(ValueError, match=message):
         MicrographClassifier.from_state(header, damaged)
@@ -298,12 +298,11 @@ def test_a_class_of_one_group_does_not_raise_the_limit() -> None:
 
 @pytest.mark.parametrize("contrast", [0.02, 0.05, 0.1, 0.3])
 def test_noise_of_any_contrast_is_unlike_textures(
-    model: MicrographClassifier, texture_images: Any, contrast: float
+    fitted_model: MicrographClassifier, contrast: float
 ) -> None:
-    model.fit(*texture_images)
     rng = np.random.default_rng(5)
     noise = [np.clip(g + contrast * rng.normal(size=(80, 80)), 0, 1) for g in (0.3, 0.5, 0.7)]
-    assert model.classify(noise).unlike_training.all()
+    assert fitted_model.classify(noise).unlike_training.all()
 
 
 def test_a_class_of_empty_fields_is_content(

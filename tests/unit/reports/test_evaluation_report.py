@@ -349,7 +349,7 @@ def test_classes_that_are_not_recognised_or_not_tested_are_named(tmp_path):
 def trained(tiny_encoder, texture_images):
     images, labels = texture_images
     wrong = [*labels[:-1], "flat" if labels[-1] != "flat" else "rings"]
-    learner = BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0, n_splits=2)
+    learner = BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0)
     model = MicrographClassifier(tiny_encoder, boosting=learner, random_state=0)
     return model.fit(images, wrong), images
 

@@ -278,7 +278,7 @@ def test_the_classifier_is_named_with_its_trees(changes, words):
 
 def test_details_name_each_block_its_penalty_and_the_seconds(tiny_encoder, texture_images):
     encoder = tiny_encoder.set_params(blocks=("joint", "per_layer", "pooled"))
-    learner = BoostedSoftmaxClassifier(n_estimators=1, Cs=(0.5, 5.0), n_splits=2)
+    learner = BoostedSoftmaxClassifier(n_estimators=1, Cs=(0.5, 5.0))
     model = MicrographClassifier(encoder, boosting=learner, random_state=0).fit(*texture_images)
     models, trees, folds, seconds = training_details(model)
     for name, C in zip(model.encoder_.feature_blocks, model.boosting_.C_, strict=True):

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
-from sklearn.metrics import pairwise_distances_chunked
 
 from hypervlad.base import Array, Arrays, Value
 from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.boosting.linear import FeatureBlocks
-from hypervlad.classifier.novelty import DISTANCES_MB
 from hypervlad.conformal import (
     CERTAINTY,
     Calibration,
@@ -26,14 +21,18 @@ from hypervlad.conformal import (
     prediction_sets,
 )
 from hypervlad.metrics import Evaluation
-from hypervlad.splits import group_folds, joined_groups, linked_groups, order_by_digest
-from hypervlad.terminal import ProgressBar
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, name_some
 
-_N_FOLDS = 5
 _MIN_CONFIDENCE = 0.5  # of a sure answer: one that is more probably wrong than right is not sure
-_COPY_TOLERANCE = 1e-4  # of a vector's length: the last digits depend on the batch
+_ARRAYS = {
+    "proba": Array("float64", 2, at_least=0, at_most=1),
+    "codes": Array("int64", 1),
+    "groups": Array("int64", 1),
+    "models": Array("int64", 1),
+    "rows": Array("int64", 1),
+    "lone": Array("int64", 1),
+}
 
 
 class SureAnswers(NamedTuple):
@@ -91,13 +90,7 @@ class HeldOut:
         return len(self.codes)
 
     def evaluation(self, classes: NDArray[Any]) -> Evaluation:
-        """Compare the predictions with the true classes; see `Evaluation`.
-
-        Parameters
-        ----------
-        classes : ndarray of shape (n_classes,)
-            In the order of the columns of `proba`.
-        """
+        """Compare the predictions with the true classes, given the model's classes."""
         has_groups = len(np.unique(self.groups)) < len(self)
         truth = [classes[code] for code in self.codes]
         groups = self.groups.tolist() if has_groups else None
@@ -167,9 +160,10 @@ class HeldOut:
         novelty: NDArray[np.floating],
         coverage: float,
     ) -> NDArray[np.bool_]:
-        """Return prediction sets of new images.
+        """Return prediction sets of new images, (n, n_classes).
 
-        The most probable class is always in the set, and so are those that are `lone`.
+        The most probable class is always in the set, and so are those that are `lone`. The set of
+        an image unlike the training images (`novelty` above 1) has all classes.
 
         Parameters
         ----------
@@ -178,12 +172,7 @@ class HeldOut:
         proba : ndarray of shape (n, n_classes)
             By the model's own learner.
         novelty : ndarray of shape (n,)
-            Above 1, an image is unlike the training images, and its set has all classes.
         coverage : float
-
-        Returns
-        -------
-        ndarray of bool, shape (n, n_classes)
         """
         sets = prediction_sets(by_learner, self.calibration, coverage)
         sets[np.arange(len(sets)), proba.argmax(axis=1)] = True
@@ -197,16 +186,12 @@ class HeldOut:
         Parameters
         ----------
         max_error : float, default=0.05
-            Accepted share of wrong answers among the sure ones.
+            Accepted share of wrong answers among the sure ones; a ValueError if not between 0 and
+            1.
 
         Returns
         -------
         SureAnswers
-
-        Raises
-        ------
-        ValueError
-            If it is not between 0 and 1.
 
         Examples
         --------
@@ -231,7 +216,11 @@ class HeldOut:
     def confidence(
         self, by_learner: NDArray[np.floating], proba: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Return the confidence of the model's answers for new images.
+        """Return the confidence of the model's answers for new images, (n,).
+
+        It is the probability of the most probable class, by the learners of the folds in the mean:
+        the model's own was fitted on more images, so its probabilities cannot be compared with the
+        held-out ones.
 
         Parameters
         ----------
@@ -239,13 +228,6 @@ class HeldOut:
             As `by_learner` returns it.
         proba : ndarray of shape (n, n_classes)
             By the model's own learner.
-
-        Returns
-        -------
-        ndarray of float, shape (n,)
-            The probability of the most probable class, by the learners of the folds in the mean:
-            the model's own was fitted on more images, so its probabilities cannot be compared with
-            the held-out ones.
         """
         answers = by_learner[:, np.arange(len(proba)), proba.argmax(axis=1)]
         return np.asarray(answers.mean(axis=0))
@@ -253,17 +235,13 @@ class HeldOut:
     def by_learner(
         self, vectors: NDArray[np.floating], proba: NDArray[np.floating]
     ) -> NDArray[np.floating]:
-        """Return the probabilities of new images by each learner.
+        """Return the probabilities of new images by each learner, (n_learners, n, n_classes).
 
         Parameters
         ----------
         vectors : ndarray of shape (n, n_features)
         proba : ndarray of shape (n, n_classes)
             By the model's own learner.
-
-        Returns
-        -------
-        ndarray of shape (n_learners, n, n_classes)
         """
         if self.is_split or not len(vectors):  # by the model's own; or a learner may refuse none
             return np.stack([proba] * len(self.learners))
@@ -319,240 +297,3 @@ class HeldOut:
             np.array_equal(learner.classes_, classes) for learner in self.learners
         ):
             raise ValueError("the held-out predictions have learners of other classes")
-
-
-_ARRAYS = {
-    "proba": Array("float64", 2, at_least=0, at_most=1),
-    "codes": Array("int64", 1),
-    "groups": Array("int64", 1),
-    "models": Array("int64", 1),
-    "rows": Array("int64", 1),
-    "lone": Array("int64", 1),
-}
-
-
-def calibration_split(
-    labels: NDArray[Any],
-    groups: NDArray[np.intp],
-    share: float | None,
-    seed: int | None,
-    read_digests: Callable[[], Sequence[str]] | None = None,
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Split rows into training and calibration rows; no calibration rows unless `share` is above 0.
-
-    Groups are sampled at random, without regard to class or size, so that they represent the groups
-    to come. Only a class without any training group gets one group back.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (n,)
-    groups : ndarray of int, shape (n,)
-    share : float or None
-        Of the groups.
-    seed : int or None
-    read_digests : callable, optional
-        Returns the digests of the images, in whose order the groups are numbered: neither the
-        order of the images nor their names change the split. Copies stay together, and images
-        without a digest, which cannot be read, are not held out. Not called without a split.
-
-    Returns
-    -------
-    train, calibration : ndarray of int
-        Sorted row numbers.
-    """
-    rows = np.arange(len(labels))
-    if not share:
-        return rows, rows[:0]
-    digests = rows if read_digests is None else np.array(read_digests())
-    by_digest = order_by_digest(digests, labels)
-    by_digest = by_digest[digests[by_digest] != ""]
-    if not len(by_digest):
-        return rows, rows[:0]
-    own = joined_groups(groups[by_digest], digests[by_digest])
-    order = np.random.default_rng(seed).permutation(own.max() + 1)
-    chosen = list(order[: max(1, round(share * len(order)))])
-    for label in dict.fromkeys(labels[by_digest].tolist()):
-        of_label = own[labels[by_digest] == label]
-        if np.isin(of_label, chosen).all():
-            chosen.remove(next(group for group in chosen if group in of_label))
-    calibration = np.sort(by_digest[np.isin(own, chosen)])
-    return np.setdiff1d(rows, calibration), calibration
-
-
-def groups_with_copies(points: NDArray[np.floating], groups: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Number the groups of images after joining groups that contain copies of the same image.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n, d)
-        Vectors of the images; those of copies are equal up to rounding.
-    groups : ndarray of int, shape (n,)
-
-    Returns
-    -------
-    ndarray of int, shape (n,)
-    """
-    mean_square = np.mean(np.sum(np.square(points, dtype=np.float64), axis=1))
-    tolerance = _COPY_TOLERANCE * float(np.sqrt(mean_square))
-    _, first_of_group, own = np.unique(groups, return_index=True, return_inverse=True)
-    distances = pairwise_distances_chunked(points, working_memory=DISTANCES_MB)
-    # A link to the first copy is enough to connect all copies.
-    first_copy = np.concatenate([(block <= tolerance).argmax(axis=1) for block in distances])
-    rows = np.arange(len(groups))
-    links = [np.column_stack([rows, first]) for first in (first_of_group[own], first_copy)]
-    return linked_groups(np.concatenate(links), len(groups))
-
-
-def cross_predict_calibration(
-    learner: Any,
-    vectors: NDArray[np.floating],
-    labels: NDArray[Any],
-    groups: NDArray[np.intp],
-    fit_params: Mapping[str, Any],
-    seed: int | None,
-    *,
-    digests: Sequence[str] | None = None,
-    verbose: bool = False,
-) -> HeldOut | None:
-    """Fit a copy of a learner without each fold of groups, and predict that fold with it.
-
-    Parameters
-    ----------
-    learner : fitted classifier
-        Its classes are those of all copies.
-    vectors : ndarray of shape (n, n_features)
-    labels : ndarray of shape (n,)
-    groups : ndarray of int, shape (n,)
-    fit_params : mapping
-        Further arguments of ``fit``: arrays and feature blocks have one value per row, all else is
-        passed on.
-    seed : int or None
-        Of the folds.
-    digests : sequence of n str, optional
-        Of the images. Folds are drawn in their order, so that neither the order of the images nor
-        names of files, labels and groups change them.
-    verbose : bool, default=False
-        Show a progress bar where stderr is a terminal.
-
-    Returns
-    -------
-    HeldOut or None
-        None if no group can be held out.
-    """
-    by_digest = np.arange(len(labels)) if digests is None else order_by_digest(digests, labels)
-    folds = [
-        (by_digest[train], by_digest[test])
-        for train, test in group_folds(
-            labels[by_digest], groups[by_digest], n_splits=_N_FOLDS, random_state=seed
-        )
-    ]
-    if not folds:
-        return None
-    learners, proba, models = [], [], []
-    shown = ProgressBar(
-        folds, desc="held-out folds", unit="fold", disable=None if verbose else True
-    )
-    for number, (train, test) in enumerate(shown):
-        learners.append(_fit_silently(clone(learner), vectors, labels, fit_params, train))
-        proba.append(learners[-1].predict_proba(vectors[test]))
-        models.append(np.full(len(test), number))
-    rows = np.concatenate([test for _, test in folds])
-    codes = np.searchsorted(learner.classes_, labels[rows])
-    return HeldOut(
-        learners,
-        np.concatenate(proba),
-        codes,
-        groups[rows],
-        np.concatenate(models),
-        rows,
-        lone=np.setdiff1d(np.arange(len(learner.classes_)), codes),
-    )
-
-
-def predict_calibration(
-    learner: Any,
-    vectors: NDArray[np.floating],
-    labels: NDArray[Any],
-    groups: NDArray[np.intp],
-) -> HeldOut | None:
-    """Predict the images of a calibration split with the learner that was fitted without them.
-
-    Parameters
-    ----------
-    learner : fitted classifier
-    vectors : ndarray of shape (m, n_features)
-        Of the images of the calibration split.
-    labels : ndarray of shape (n,)
-    groups : ndarray of int, shape (n,)
-        Of all images: those of the calibration split come last.
-
-    Returns
-    -------
-    HeldOut or None
-        Without copies of training images; None if no image is left.
-    """
-    n_train = len(groups) - len(vectors)
-    own = groups[n_train:]
-    usable = np.isin(labels[n_train:], learner.classes_) & ~np.isin(own, groups[:n_train])
-    if not usable.any():
-        return None
-    rows = n_train + np.flatnonzero(usable)
-    codes = np.searchsorted(learner.classes_, labels[rows])
-    proba = learner.predict_proba(vectors[usable])
-    # A class may also have no image here by chance: the split as a whole represents new groups.
-    n_groups = [len(np.unique(groups[labels == label])) for label in learner.classes_]
-    return HeldOut(
-        [learner],
-        proba,
-        codes,
-        own[usable],
-        np.zeros_like(rows),
-        rows,
-        lone=np.flatnonzero(np.array(n_groups) == 1),
-        is_split=True,
-    )
-
-
-def fit_to_rows(
-    learner: Any,
-    vectors: NDArray[np.floating],
-    labels: NDArray[Any],
-    fit_params: Mapping[str, Any],
-    rows: NDArray[np.intp],
-) -> Any:
-    """Fit a learner to some rows, in the order given.
-
-    Parameters
-    ----------
-    learner : classifier
-    vectors : ndarray of shape (n, n_features)
-    labels : ndarray of shape (n,)
-    fit_params : mapping
-        As in `cross_predict_calibration`.
-    rows : ndarray of int
-
-    Returns
-    -------
-    classifier
-        The same, fitted.
-    """
-    own = {
-        name: values[rows] if isinstance(values, np.ndarray | FeatureBlocks) else values
-        for name, values in fit_params.items()
-    }
-    return learner.fit(vectors[rows], labels[rows], **own)
-
-
-def _fit_silently(
-    learner: Any,
-    vectors: NDArray[np.floating],
-    labels: NDArray[Any],
-    fit_params: Mapping[str, Any],
-    rows: NDArray[np.intp],
-) -> Any:
-    """Fit without messages and warnings: the fit on all images has given them already."""
-    if "verbose" in learner.get_params():
-        learner.set_params(verbose=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return fit_to_rows(learner, vectors, labels, fit_params, rows)
