@@ -198,21 +198,13 @@ def carrillo2020(
     Examples
     --------
     >>> from hypervlad.presets import carrillo2020
-    >>> carrillo2020(random_state=0).filters
-    (16, 32, 64)
+    >>> carrillo2020(random_state=0).batch_size
+    1000
     """
     return PatchCNNClassifier(
-        filters=(16, 32, 64),
-        kernel_sizes=(5, 5, 3),
-        n_dense=64,
-        dropout=0.6,
-        learning_rate=1e-3,
         batch_size=batch_size,
         max_epochs=max_epochs,
         patience=patience,
-        shear=0.2,
-        zoom=0.2,
-        horizontal_flip=True,
         rescale_maps=rescale_maps,
         device=device,
         random_state=random_state,

@@ -14,9 +14,14 @@ from numpy.typing import NDArray
 
 from hypervlad.baselines.training import Samples
 from hypervlad.encoder.loading import ImageLoader
+from hypervlad.splits import holdout_split
+from hypervlad.user_warnings import warn_user
+from hypervlad.wording import counted
 
 _MAX_IN_MEMORY = 2 * 1024**3  # bytes; more than this goes to a temporary file
 _EVALUATION_BATCH = 32
+_VALIDATION_FRACTION = 0.2
+_MIN_GROUPS = 5  # held out; with fewer, their loss says little
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +64,7 @@ class TrainingImages:
 
 
 def load_training_images(images: list[Any], loader: ImageLoader) -> TrainingImages:
-    """Read and prepare images, except for the normalisation, which follows the augmentation.
-
-    Parameters
-    ----------
-    images : list of paths and arrays
-    loader : ImageLoader
-        With an ``image_size``, square.
+    """Read and prepare square images, except for the normalisation, which follows augmentation.
 
     Raises
     ------
@@ -91,6 +90,30 @@ def load_training_images(images: list[Any], loader: ImageLoader) -> TrainingImag
         digests += batch.keys
     order = np.array(sorted(range(len(digests)), key=lambda row: (digests[row], positions[row])))
     return TrainingImages(pixels, order, np.array(positions)[order], [digests[i] for i in order])
+
+
+def hold_out(
+    codes: NDArray[np.intp], groups: NDArray[np.intp], seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows for fine-tuning, and those that decide when it stops.
+
+    Warns if the latter are of few groups.
+    """
+    rows, held_out = holdout_split(codes, groups, test_size=_VALIDATION_FRACTION, random_state=seed)
+    if not len(held_out):
+        raise ValueError(
+            "no group of images can be held out to decide when to stop, because each class has "
+            'only one group; add images, or use mode="features"'
+        )
+    n_groups = len(np.unique(groups[held_out]))
+    if n_groups < _MIN_GROUPS:
+        warn_user(
+            f"fine-tuning is validated on {counted(len(held_out), 'image')} of "
+            f"{counted(n_groups, 'group')} only, so "
+            "the epoch at which it stops and the calibration of the probabilities are largely "
+            'a matter of chance. Add images of more specimens, or use mode="features"',
+        )
+    return rows, held_out
 
 
 def _allocate(n: int, n_channels: int, side: int) -> NDArray[np.float32]:
