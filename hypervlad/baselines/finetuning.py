@@ -191,16 +191,7 @@ class TransferNetwork(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class FineTuned:
-    """The result of a fine-tuning.
-
-    Attributes
-    ----------
-    head : SoftmaxHead
-        With the temperature at which the validation images were evaluated.
-    tensors : dict of ndarray
-        Those tensors of the trunk that were trained, by the trunk's own names.
-    curves : FineTuningCurves
-    """
+    """The head with its temperature, the trained tensors of the trunk by name, and the curves."""
 
     head: SoftmaxHead
     tensors: dict[str, NDArray[np.float32]]

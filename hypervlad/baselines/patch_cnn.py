@@ -306,7 +306,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         stride: int | None = None,
         edges: Literal["drop", "shift", "pad"] = "pad",
     ) -> NDArray[np.float32]:
-        """Return for each pixel of an image the log-odds that its patch is defective.
+        """Return for each pixel (H, W) of an image the log-odds that its patch is defective.
 
         The defective class is "anomalous", else the class that is not "normal", else 1 of 0 and 1.
 
@@ -319,16 +319,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         edges : {"drop", "shift", "pad"}, default="pad"
             The remainder at the right and lower edges, as in
             :func:`hypervlad.windows.patch_positions`. Pixels that are dropped are NaN.
-
-        Returns
-        -------
-        ndarray of float32, shape (H, W)
-
-        Raises
-        ------
-        ImageReadError, ValueError
-            An image that cannot be read, or is smaller than a patch and not padded; it is unknown
-            which class is the defective one.
         """
         check_is_fitted(self)
         sign = 1 if _defective_class(self.classes_) else -1

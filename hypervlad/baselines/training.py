@@ -27,26 +27,15 @@ Array = TypeVar("Array")
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate, batches and epochs of a training.
-
-    Attributes
-    ----------
-    learning_rate : float
-    batch_size, max_epochs : int
-    patience : int
-        Epochs without a lower validation loss after which the training stops.
-    warm_up : int, default=0
-        Steps over which all rates rise linearly from 0: Adam's first steps are of full length.
-    even_batches : bool, default=False
-        Whether batches are nearly equal, rather than full ones and a remainder: a step of Adam is
-        as long for one sample as for a whole batch.
-    """
+    """Learning rate, batches and epochs of a training."""
 
     learning_rate: float
     batch_size: int
     max_epochs: int
-    patience: int
+    patience: int  # epochs without a lower validation loss after which the training stops
+    # Steps over which all rates rise linearly from 0: Adam's first steps are of full length.
     warm_up: int = 0
+    # Nearly equal batches, without a small remainder: Adam's step is as long for one sample.
     even_batches: bool = False
 
     def batches(self, order: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -63,26 +52,13 @@ class Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images and their targets, moved to a network's device batch by batch.
+    """Images and their targets, moved to a network's device batch by batch."""
 
-    Attributes
-    ----------
-    pixels : ndarray of float32, shape (m, C, h, w)
-        Of these samples and of others.
-    rows : ndarray of int, shape (n,)
-        Where in ``pixels`` each sample is.
-    targets : ndarray of shape (n,)
-        Class numbers; 0.0 and 1.0 for a network with one output.
-    device : torch.device
-    evaluation_batch : int
-        Images per batch when the network does not learn, which bounds the memory.
-    """
-
-    pixels: NDArray[np.float32]
-    rows: NDArray[np.intp]
-    targets: NDArray[Any]
+    pixels: NDArray[np.float32]  # (m, C, h, w), of these samples and of others
+    rows: NDArray[np.intp]  # where in the pixels each sample is
+    targets: NDArray[Any]  # class numbers; 0.0 and 1.0 for a network with one output
     device: torch.device
-    evaluation_batch: int
+    evaluation_batch: int  # images per batch when the network does not learn
 
     def __len__(self) -> int:
         return len(self.rows)

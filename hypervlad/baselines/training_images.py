@@ -26,22 +26,11 @@ _MIN_GROUPS = 5  # held out; with fewer, their loss says little
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """Prepared images, sorted by digest so that the order of the list has no effect.
+    """Prepared images, sorted by digest so that the order of the list has no effect."""
 
-    Attributes
-    ----------
-    pixels : ndarray of float32, shape (m, 1 or C, s, s)
-        In [0, 1], neither augmented nor normalised, in any order; one channel if all are grey.
-    rows : ndarray of int, shape (n,)
-        Where in ``pixels`` each image is.
-    positions : ndarray of int, shape (n,)
-        Position of each image in the user's list; images that were skipped are missing.
-    digests : list of n str
-    """
-
-    pixels: NDArray[np.float32]
-    rows: NDArray[np.intp]
-    positions: NDArray[np.intp]
+    pixels: NDArray[np.float32]  # (m, 1 or C, s, s) in [0, 1], in any order
+    rows: NDArray[np.intp]  # where in the pixels each image is
+    positions: NDArray[np.intp]  # in the user's list; skipped images are missing
     digests: list[str]
 
     def __len__(self) -> int:
