@@ -38,16 +38,9 @@ def luo2021(
 ) -> MicrographClassifier:
     """Return the classifier of Luo, Holm and Wang 2021, unfitted.
 
-    Images are stretched to 224 x 224 pixels. VGG-16 (ImageNet) gives hypercolumns of 1,472
-    channels: conv1_2, 2_2, 3_3, 4_3 and 5_3 after their ReLU, enlarged to the size of the image,
-    neither scaled nor reduced. Minibatch K-means finds 100 codewords in 5,000 random pixels (10 %)
-    of every training image. VLAD sums the residuals of 5,000 random pixels per image: 100 x 1,472 =
-    147,200 features. Each codeword's block and then the whole vector are divided by their L2 norms.
-    Gradient boosting of 100 trees per class (learning rate 0.1, depth 3) with a softmax classifies
-    the vectors.
-
-    The defaults are the settings of the paper; every keyword that you change is a deviation from
-    it. Other parameters can be set on the result, for instance
+    Hypercolumns of VGG-16, VLAD with 100 codewords and gradient boosting; see the page on the
+    published systems. The defaults are the settings of the paper; every keyword that you change is
+    a deviation from it. Other parameters can be set on the result, for instance
     ``luo2021().set_params(encoder__sampling=50_000)``.
 
     Parameters
@@ -84,19 +77,13 @@ def luo2021(
 
     Notes
     -----
-    *The paper's results.* 5,323 TEM images of carbon nanotubes and nanofibres, split at random
-    80 : 20: accuracy 90.9 % on 4 classes and 84.5 % on 8. The images are not public.
+    The paper does not say how K-means is initialised and what a minibatch is. Here it starts with
+    k-means++ on a sample of about a thousand images, and each image is one minibatch. xgboost
+    chooses thresholds among 64 bins per feature, and its leaves are regularised
+    (``boosting__min_child_weight``, ``boosting__reg_lambda``).
 
-    *Known differences.* The paper does not say how K-means is initialised and what a minibatch is.
-    Here it starts with k-means++ on a sample of about a thousand images, and each image is one
-    minibatch, in an order that does not depend on the order of the files. Hypercolumns are centred,
-    which shifts them and their codewords alike. xgboost chooses thresholds among 64 bins per
-    feature, determined on about 450 of the images, where scikit-learn tries every value. Leaves are
-    regularised as in xgboost by default (``boosting__min_child_weight``, ``boosting__reg_lambda``),
-    and equal images count as one with more weight.
-
-    *Memory.* The vectors of n images take 0.6 MB x n. In training, xgboost needs about 2 GB more
-    for 400 images and 3.5 GB for 4,259, and several times that with ``boosting__max_bin=256``.
+    The vectors of n images take 0.6 MB x n. In training, xgboost needs about 2 GB more for 400
+    images and 3.5 GB for 4,259, and several times that with ``boosting__max_bin=256``.
     scikit-learn's booster needs little memory, but many hours.
 
     References
@@ -148,9 +135,8 @@ def carrillo2020(
     Patches of 29 x 29 pixels go through three unpadded convolutions (16 and 32 filters of 5 x 5, 64
     filters of 3 x 3), each with ReLU and 2 x 2 max pooling, a dense layer of 64, dropout of 0.6 and
     a sigmoid: 35,969 parameters for grey images, 36,769 for colour. Adam minimises the binary
-    cross-entropy in batches of 1,000 for up to 200 epochs. Grey values are divided by 255, and
-    patches are sheared by up to 0.2 degrees, zoomed by up to 0.2 and mirrored. The weights with the
-    lowest validation loss are kept.
+    cross-entropy. Patches are sheared by up to 0.2 degrees, zoomed by up to 0.2 and mirrored. The
+    weights with the lowest validation loss are kept.
 
     Parameters
     ----------
@@ -169,14 +155,9 @@ def carrillo2020(
 
     Notes
     -----
-    *The report's results.* Trained on 4,807 anomalous and 5,307 normal patches, validated on 18 and
-    tested on 18: accuracy 94.4 %, then 100 %. The map of a whole image looked poor and was not
-    compared with a ground truth.
-
-    *Its other mistakes* concern how patches were cut and split, and can be repeated, too:
-    overlapping patches of one image were in both training and test set
-    (``split_patches(..., by="patch")``), and patches with a few defective pixels were labelled
-    normal (``cut_patches(..., mixed="keep")``). The defaults of both functions avoid this.
+    The report's other mistakes can be repeated, too: ``split_patches(..., by="patch")`` puts
+    overlapping patches of one image in both training and test set, and
+    ``cut_patches(..., mixed="keep")`` labels patches with a few defective pixels as normal.
 
     References
     ----------
@@ -186,21 +167,13 @@ def carrillo2020(
     Examples
     --------
     >>> from hypervlad.presets import carrillo2020
-    >>> carrillo2020(random_state=0).filters
-    (16, 32, 64)
+    >>> carrillo2020(random_state=0).batch_size
+    1000
     """
     return PatchCNNClassifier(
-        filters=(16, 32, 64),
-        kernel_sizes=(5, 5, 3),
-        n_dense=64,
-        dropout=0.6,
-        learning_rate=1e-3,
         batch_size=batch_size,
         max_epochs=max_epochs,
         patience=patience,
-        shear=0.2,
-        zoom=0.2,
-        horizontal_flip=True,
         rescale_maps=rescale_maps,
         device=device,
         random_state=random_state,
@@ -226,8 +199,7 @@ def modarres2017(
 
     Inception-v3 with ImageNet's weights, on images of 299 x 299 pixels. Either the whole network
     is retrained with a new softmax layer ("finetune"), or its 2,048 averaged features are left
-    unchanged and only the softmax layer is trained ("features"). The paper reports similar results
-    for both.
+    unchanged and only the softmax layer is trained ("features").
 
     Parameters
     ----------
@@ -250,22 +222,11 @@ def modarres2017(
 
     Notes
     -----
-    *The paper's results.* About 20,000 SEM images in 10 categories (biological, fibres, films, MEMS
-    devices, nanowires, particles, patterned surfaces, porous sponges, powder, tips), which were
-    published as the NFFA-EUROPE SEM data set: "around 90 %" of test images correct, fewer where an
-    image lies between two categories; such images have no category with a high score.
-
-    *Choices of this preset* where the exact settings of the paper are unknown: optimiser, rates,
-    batches, augmentation, regularisation and split are the defaults of :class:`TransferClassifier`,
-    and can be changed with ``set_params``. It splits by group where groups are given; the paper
-    does not mention several images of one sample.
-
-    *Known differences.* The network's weights are those of torchvision, not of TensorFlow. There is
-    no auxiliary classifier. Batch normalisation keeps ImageNet's running statistics. The softmax
-    layer starts as a logistic regression on the features, not at random; in "features" it is that
-    regression, with a penalty chosen by inner folds. Probabilities have a temperature fitted on
-    held-out images. Information bars are not removed (``read_options={"banner": "remove"}`` removes
-    them).
+    Optimiser, rates, batches, augmentation, regularisation and split of the paper are unknown;
+    those of :class:`TransferClassifier` are used. The weights are torchvision's, there is no
+    auxiliary classifier, batch normalisation keeps ImageNet's running statistics, and the softmax
+    layer starts as a logistic regression on the features. Information bars are not removed
+    (``read_options={"banner": "remove"}`` removes them).
 
     References
     ----------
@@ -336,10 +297,9 @@ def anyloc(
 
     Notes
     -----
-    *Differences.* AnyLoc retrieves places, without a classifier; here the vectors are classified as
-    those of the default are. Its K-means compares by cosine; here distances between tokens and
-    codewords are Euclidean, which is the same but for the lengths of codewords. Its largest network
-    is ViT-g; ``"timm/vit_giant_patch14_dinov2.lvd142m"`` is the same.
+    AnyLoc retrieves places, without a classifier, and its K-means compares by cosine; here
+    distances are Euclidean, which is the same but for the lengths of codewords. Its largest network
+    is ViT-g, here ``"timm/vit_giant_patch14_dinov2.lvd142m"``.
 
     References
     ----------
@@ -415,7 +375,7 @@ def anomalydino(
 
     Notes
     -----
-    *Differences.* Images keep their own size (the paper resizes the shorter side to 448 or 672
+    Differences: images keep their own size (the paper resizes the shorter side to 448 or 672
     pixels), nothing masks the background of objects, copies are turned by right angles only, and
     tokens are those before the network's last normalisation layer.
 

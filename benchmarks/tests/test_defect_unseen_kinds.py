@@ -127,7 +127,7 @@ def test_differences_are_those_of_the_kinds_left_out_and_of_the_others() -> None
 @pytest.fixture
 def tiny_scorer() -> PatchDefectScorer:
     encoder = default_patch_encoder(backbone="tiny", weights="random", n_codewords=4)
-    return PatchDefectScorer(encoder, n_codewords=8, stride=8, random_state=0)
+    return PatchDefectScorer(encoder, n_codewords=8, random_state=0)
 
 
 @pytest.mark.parametrize("n_masked", [0, 4])

@@ -62,12 +62,10 @@ _MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse
 class AlignmentClassifier(ImageEstimator):
     """Classify windows of an image as aligned or not, trained on examples.
 
-    The four right-angle turns of an image pass through the network. The residual sums to the
-    codewords, and the mean hypercolumn, of each window are combined over the turns to features that
-    do not change if the image is turned: their mean, and the difference between one axis and the
-    other (see ``hypervlad.alignment.vectors``). A boosted softmax turns these vectors into the
-    probability that a window is aligned. It classifies windows; for whole images :meth:`predict`
-    returns the aligned fraction.
+    Each window is described by features of its four right-angle turns that do not change if the
+    image is turned (see ``hypervlad.alignment.vectors``); a boosted softmax turns them into the
+    probability that the window is aligned. For whole images, :meth:`predict` returns the aligned
+    fraction.
 
     It can be the model of :func:`hypervlad.fibres.aligned_fraction`. That function, and the method
     :meth:`aligned_fraction`, cut an image into windows, find windows without fibres and the
@@ -81,14 +79,11 @@ class AlignmentClassifier(ImageEstimator):
         read in grey, scaled to [0, 1], before its ``scaling`` is applied.
     window : int, default=32
         Side in pixels of the windows trained on. Whether a window is aligned depends on its size:
-        bent fibres are parallel in small windows only. The model warns if it is used with windows
-        1.5 times larger or smaller.
+        the model warns if it is used with windows 1.5 times larger or smaller.
     boosting : BoostedSoftmaxClassifier, optional
-        The learner. Its default ``prior="training"`` fits labelled windows: their shares are those
-        of their images, and the aligned fraction is a share.
+        The learner, by default with ``prior="training"``, because the aligned fraction is a share.
     tile_size : int, default=2048
-        Side in pixels of the largest square that passes through the network at once, besides its
-        border.
+        As in :class:`PatchDefectScorer`.
     random_state : int, RandomState or None, default=None
         Seed of everything that is random in ``fit``.
     verbose : bool, default=False
@@ -173,11 +168,9 @@ class AlignmentClassifier(ImageEstimator):
     ) -> AlignmentClassifier:
         """Learn to distinguish aligned windows from others.
 
-        Images are cut into windows side by side. Windows without fibres are left out. Each image is
-        read twice, for the codebook and for its windows, and passes through the network once in
-        each of the four turns. Feature maps of the images that the codebook is learnt from are kept
-        in a temporary folder meanwhile, in about as much space as these images need in single
-        precision; the environment variable TMPDIR moves it.
+        Images are cut into windows side by side; windows without fibres are left out.
+        Meanwhile a temporary folder takes about as much space as the images of the codebook need in
+        single precision; the environment variable TMPDIR moves it.
 
         Parameters
         ----------
@@ -248,27 +241,16 @@ class AlignmentClassifier(ImageEstimator):
     def aligned_proba(
         self, image: Any, rows: NDArray[np.intp], columns: NDArray[np.intp]
     ) -> NDArray[np.float64]:
-        """Return the probability that each window is aligned.
+        """Return the probability (n_rows, n_columns) that each window is aligned.
+
+        Warns if the windows are much larger or smaller than those trained on.
 
         Parameters
         ----------
         image : path or array
         rows, columns : array of int, shape (n_rows + 1,) and (n_columns + 1,)
-            Edges of windows side by side over the whole image, in pixels.
-
-        Returns
-        -------
-        ndarray of shape (n_rows, n_columns)
-
-        Raises
-        ------
-        ValueError
-            If the windows do not cover the image.
-
-        Warns
-        -----
-        UserWarning
-            If they are much larger or smaller than those trained on.
+            Edges of windows side by side over the whole image, in pixels; anything else is a
+            ValueError.
         """
         check_is_fitted(self)
         tiles = TileGrid(np.asarray(rows), np.asarray(columns))
@@ -286,32 +268,14 @@ class AlignmentClassifier(ImageEstimator):
         image : path or array
         **options
             Of :func:`hypervlad.fibres.aligned_fraction`, other than ``method``.
-
-        Returns
-        -------
-        AlignedFraction
-
-        Raises
-        ------
-        ImageReadError
-            If the image cannot be read, is flat, or is smaller than a window.
-        ValueError
-            If an option is unusable.
         """
         check_is_fitted(self)
         return self._fraction(image, image_name(image), **options)
 
     def predict(self, images: Sequence[Any]) -> NDArray[np.float64]:
-        """Return the aligned fraction of each image, by area.
+        """Return the aligned fraction (n,) of each image, by area.
 
-        Parameters
-        ----------
-        images : sequence of n images
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            NaN for an image without fibres, or one that was skipped.
+        NaN for an image without fibres, or one that was skipped.
         """
         check_is_fitted(self)
         images = check_image_list(images)
@@ -330,18 +294,7 @@ class AlignmentClassifier(ImageEstimator):
 
     @usual_torch()
     def score(self, images: Sequence[Any], y: Sequence[Any]) -> float:
-        """Return the accuracy over the windows that have fibres and a known label.
-
-        Parameters
-        ----------
-        images, y
-            As in :meth:`fit`.
-
-        Raises
-        ------
-        ValueError
-            If no window has a known label.
-        """
+        """Return the accuracy over the windows that have fibres and a known label."""
         check_is_fitted(self)
         images = check_image_list(images)
         options = self.encoder_.fitted_params_.read_options
@@ -383,10 +336,7 @@ class AlignmentClassifier(ImageEstimator):
             raise ValueError(f"the learner has no class {ALIGNED!r}")
 
     def _convert_of(self, image: Any) -> Convert:
-        """Return how to read an image that has windows already.
-
-        No banner is cut off an array, and no channel is selected of a grey one.
-        """
+        """Return a reader that cuts no banner off an array and selects no channel of a grey one."""
         options = self.encoder_.fitted_params_.read_options
         if not isinstance(image, str | os.PathLike):
             channel = None if np.ndim(image) == 2 else options.channel
@@ -443,8 +393,7 @@ def _check_covered(image: PreparedImage, tiles: TileGrid) -> None:
 def default_alignment_encoder(**parameters: Any) -> HypercolumnVLAD:
     """Return the default encoder of `AlignmentClassifier`, with the given parameters changed.
 
-    It is that of `PatchDefectScorer`, with grey values scaled between percentiles, so that gain
-    and offset do not matter.
+    That of `PatchDefectScorer`, with grey values scaled between percentiles.
 
     Examples
     --------

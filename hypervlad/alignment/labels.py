@@ -26,28 +26,14 @@ _MIN_KNOWN = 0.5  # share of a window
 
 @dataclass(frozen=True, eq=False)
 class AlignmentLabels:
-    """Labels of the windows of training images.
-
-    Attributes
-    ----------
-    y : list
-        For each image, one label for all of it, or a map.
-    options : ReadOptions
-        How images are read.
-    """
+    """For each training image a label or a map, from which its windows are labelled."""
 
     y: list[Any]
     options: ReadOptions
 
     @classmethod
     def check(cls, images: list[Any], y: Any, options: ReadOptions) -> AlignmentLabels:
-        """Check the user's labels and maps.
-
-        Raises
-        ------
-        ValueError
-            If there is no y, or not one value for each image, or one that is neither label nor map.
-        """
+        """Check the user's labels and maps."""
         if y is None:
             raise ValueError(
                 "this classifier requires y to be passed, but the target y is None: give for each "
@@ -88,13 +74,7 @@ class AlignmentLabels:
 
 
 def read_grey(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
-    """Read an image in grey, scaled to [0, 1] without clipping; colours are averaged.
-
-    Raises
-    ------
-    ImageReadError
-        If it cannot be read, or is flat.
-    """
+    """Read an image in grey, scaled to [0, 1] without clipping; colours are averaged."""
     pixels = read_named(image, replace(options, scaling="minmax"), name).pixels
     grey: NDArray[np.float32] = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
     if not grey.min() < grey.max():
@@ -103,7 +83,6 @@ def read_grey(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32
 
 
 def check_both_classes(labels: NDArray[np.str_]) -> None:
-    """Raise a ValueError unless there are windows of both classes."""
     for name in (ALIGNED, NOT_ALIGNED):
         if name not in labels:
             raise ValueError(

@@ -1,16 +1,4 @@
-"""Window vectors that do not change if the image is turned by right angles.
-
-The four right-angle turns of the image pass through the network, and each window is encoded in all
-of them. Let v_t be the residual sums (or the mean hypercolumn) of a window in turn t. The
-classifier gets
-
-    m = (v_0 + v_1 + v_2 + v_3) / 4          c = |(v_0 + v_2) - (v_1 + v_3)| / 4
-
-The mean m describes the texture of the window in any orientation. The contrast c is the difference
-between one axis and the other: large where the window has one direction, and small where fibres
-cross or point in all directions, which the mean alone cannot distinguish. A further turn of the
-image permutes the v_t cyclically: m and c stay the same, to the last bit.
-"""
+"""Window vectors that do not change if the image is turned by right angles."""
 
 from __future__ import annotations
 
@@ -28,14 +16,16 @@ from hypervlad.windows.vectors import WindowVectors
 
 
 class TurnInvariantVectors:
-    """Vectors of windows from four passes of an image through the network.
+    """Vectors of windows from the four right-angle turns of an image, encoded by a fitted encoder.
 
-    Parameters
-    ----------
-    encoder : HypercolumnVLAD
-        Fitted.
-    tile_size, folder
-        As in `hypervlad.windows.maps.TiledNetwork`.
+    Let v_t be the residual sums (or the mean hypercolumn) of a window in turn t. The classifier
+    gets
+
+        m = (v_0 + v_1 + v_2 + v_3) / 4          c = |(v_0 + v_2) - (v_1 + v_3)| / 4
+
+    The mean m describes the texture in any orientation. The contrast c between one axis and the
+    other is large where the window has one direction, and small where fibres cross or point in all
+    directions. A further turn permutes the v_t cyclically: m and c stay the same, to the last bit.
     """
 
     def __init__(
@@ -78,36 +68,15 @@ class TurnInvariantVectors:
 
 
 def mean_and_contrast(even: torch.Tensor, odd: torch.Tensor) -> torch.Tensor:
-    """Join the mean over two pairs of turns and their difference along the last axis.
-
-    Parameters
-    ----------
-    even, odd : Tensor of shape (..., D)
-        v_0 + v_2 and v_1 + v_3.
-
-    Returns
-    -------
-    Tensor of shape (..., 2 D)
-        The same if the two are swapped.
-    """
+    """Return m and c, (..., 2 D), from v_0 + v_2 and v_1 + v_3, (..., D)."""
     return torch.cat([even + odd, (even - odd).abs()], dim=-1) / 4
 
 
 def turned_grid(tiles: TileGrid, turn: int) -> WindowGrid:
     """Return windows of one size, centred in the tiles of an image, in a turn of the image.
 
-    Parameters
-    ----------
-    tiles : TileGrid
-        On the image as it is.
-    turn : int
-        Right angles counter-clockwise, as for `numpy.rot90`.
-
-    Returns
-    -------
-    WindowGrid
-        The side is the mean side of the tiles; if these differ in size, a window is up to a pixel
-        off the centre of its tile.
+    Turns are right angles as for `numpy.rot90`. The side is the mean side of the tiles; if these
+    differ in size, a window is up to a pixel off the centre of its tile.
     """
     rows, columns = tiles.rows, tiles.columns
     for _ in range(turn):

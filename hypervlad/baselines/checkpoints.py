@@ -23,27 +23,14 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file of an unfinished training, and everything that the training depends on.
-
-    Attributes
-    ----------
-    path : Path
-    settings : mapping
-        JSON-able. A checkpoint with other settings belongs to another training.
-    """
+    """The file of an unfinished training, and the JSON-able settings that it depends on."""
 
     path: Path
     settings: Mapping[str, Any]
 
     @classmethod
     def at(cls, location: str | os.PathLike[str], settings: Mapping[str, Any]) -> Checkpoint:
-        """Return the checkpoint in a file, or the one for these settings in a folder.
-
-        Raises
-        ------
-        CheckpointError
-            If the folder does not exist.
-        """
+        """Return the checkpoint in a file, or the one for these settings in a folder."""
         check_location(location)
         path = Path(location)
         if path.is_dir():
@@ -60,10 +47,7 @@ class Checkpoint:
     def read(self) -> ModelFile | None:
         """Return what the file holds; None if there is no file.
 
-        Raises
-        ------
-        CheckpointError
-            If the file is damaged, is not a checkpoint, or has other settings.
+        A `CheckpointError` says if it is damaged, is not a checkpoint, or has other settings.
         """
         if not self.path.exists():
             return None

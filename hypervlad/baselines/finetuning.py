@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,9 +16,8 @@ from torch import nn
 from torch.nn import functional
 
 from hypervlad._version import __version__
-from hypervlad.backbones import Backbone
+from hypervlad.backbones import Backbone, TappedNetwork
 from hypervlad.backbones.tapped_network import run_up_to
-from hypervlad.baselines.augmentation import MicrographAugmentation
 from hypervlad.baselines.checkpoints import Checkpoint
 from hypervlad.baselines.softmax_head import FittedHead, SoftmaxHead
 from hypervlad.baselines.training import (
@@ -30,6 +30,7 @@ from hypervlad.baselines.training import (
     trained_tensors,
 )
 from hypervlad.encoder.loading import normalised
+from hypervlad.vlad import turned
 
 Trainable = Literal["head", "last", "all"]
 
@@ -38,6 +39,14 @@ _TRAINED_AT = {"inception_v3": 299}  # pixels
 _USUALLY_TRAINED_AT = 224
 # torchvision's DenseNets apply their last ReLU outside of all layers.
 _RELU_AFTER = ("densenet121", "densenet201")
+_DROPOUT = 0.2  # of the averaged features
+_HEAD_LEARNING_RATE = 1e-3
+# Of augmentation. A micrograph has no upper side, so that mirror images and quarter turns are as
+# valid as the image itself.
+_ROTATION = 10.0  # degrees, in either direction
+_CROP = 0.7  # smallest share of the area that is shown
+_BRIGHTNESS = 0.1  # largest shift of all grey values, where white is 1
+_CONTRAST = 0.2  # largest fraction by which they move away from their mean, or towards it
 
 
 def imagenet_size(backbone: Backbone) -> int:
@@ -53,6 +62,15 @@ def average_maps(maps: torch.Tensor, backbone: Backbone) -> torch.Tensor:
     return maps.mean(dim=(2, 3))
 
 
+@torch.inference_mode()
+def averaged_features(
+    network: TappedNetwork, backbone: Backbone, images: torch.Tensor
+) -> NDArray[np.float32]:
+    """Return the features (B, C) of normalised images (B, C, s, s): the last maps, averaged."""
+    (maps,) = network(images.to(network.device))
+    return np.asarray(average_maps(maps, backbone).cpu().numpy())
+
+
 def normalised_images(images: torch.Tensor, backbone: Backbone) -> torch.Tensor:
     """Normalise images (B, 1 or C, s, s) in [0, 1] for a backbone of C input channels."""
     n_channels = len(backbone.preprocessing.mean)
@@ -63,9 +81,8 @@ class TransferNetwork(nn.Module):
     """A backbone with a softmax head on its averaged last maps, ready to be fine-tuned.
 
     The backbone stays in evaluation mode: batch normalisation keeps the running statistics of
-    ImageNet (its scale and shift are trained with their layer), and there is no stochastic depth.
-    Statistics of a few augmented micrographs would be worse, and this way an image's answer does
-    not depend on its batch. Dropout acts on the averaged features only.
+    ImageNet, so that an image's answer does not depend on its batch, and there is no stochastic
+    depth. Dropout acts on the averaged features only.
 
     Parameters
     ----------
@@ -74,17 +91,16 @@ class TransferNetwork(nn.Module):
     backbone : Backbone
     head : SoftmaxHead
         The initial head. Its mean and scale stay, its temperature is left out.
-    dropout : float
     mixed : bool
-        Whether to run the trunk in bfloat16 during training, where that is safe (on a GPU only).
+        Whether to run the trunk in bfloat16 during training.
     """
 
     def __init__(
-        self, trunk: nn.Module, backbone: Backbone, head: SoftmaxHead, dropout: float, mixed: bool
+        self, trunk: nn.Module, backbone: Backbone, head: SoftmaxHead, mixed: bool
     ) -> None:
         super().__init__()
         self.trunk, self.backbone, self.mixed = trunk.eval(), backbone, mixed
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(_DROPOUT)
         self.head = nn.Linear(*head.coef.shape)
         self.mean: torch.Tensor
         self.scale: torch.Tensor
@@ -115,8 +131,7 @@ class TransferNetwork(nn.Module):
     def unfreeze(self, trainable: Trainable) -> None:
         """Make the head trainable, and none, the last layers or all of the trunk.
 
-        The last layers are those after the backbone's last tap but one; of a backbone with one
-        tap, all. Layers after the last tap are never trained, because they are never run.
+        The last layers are those after the last tap but one; of a backbone with one tap, all.
         """
         self.requires_grad_(False)
         self.head.requires_grad_(True)
@@ -135,7 +150,7 @@ class TransferNetwork(nn.Module):
         return SoftmaxHead(mean, scale, coef, intercept)
 
     def trained_trunk_tensors(self) -> dict[str, NDArray[np.float32]]:
-        """Return copies of the tensors of the trunk that are trained, by the trunk's own names."""
+        """Return copies of the trained tensors of the trunk, by the trunk's own names."""
         return {
             name.removeprefix(_TRUNK): value.cpu().contiguous().numpy().copy()
             for name, value in trained_tensors(self).items()
@@ -144,7 +159,10 @@ class TransferNetwork(nn.Module):
 
     @torch.no_grad()
     def _layers_after(self, tap: str | None) -> list[nn.Module]:
-        """Return the trunk's layers that start after a tap is done, in their order of execution."""
+        """Return the trunk's layers that start after a tap is done, in their order of execution.
+
+        Layers after the last tap are never run, and so never trained.
+        """
         started: list[nn.Module] = []
         layers = [m for m in self.trunk.modules() if any(True for _ in m.parameters(recurse=False))]
         handles = [
@@ -172,46 +190,9 @@ class TransferNetwork(nn.Module):
         return started
 
 
-@dataclass(frozen=True)
-class FineTuning:
-    """How a network is fine-tuned: as the parameters of `TransferClassifier` of the same names.
-
-    Attributes
-    ----------
-    augmentation : MicrographAugmentation
-    schedule : Schedule
-        Its learning rate is that of the trunk.
-    """
-
-    trainable: Trainable
-    augmentation: MicrographAugmentation
-    schedule: Schedule
-    head_learning_rate: float
-    dropout: float
-    mixed_precision: bool
-
-    def decisive_settings(self) -> dict[str, Any]:
-        """Return what decides the result of each epoch; the number of epochs may always grow."""
-        return {
-            name: value
-            for settings in (self, self.augmentation, self.schedule)
-            for name, value in vars(settings).items()
-            if name not in ("augmentation", "schedule", "max_epochs", "mixed_precision")
-        }
-
-
 @dataclass(frozen=True, eq=False)
 class FineTuned:
-    """The result of a fine-tuning.
-
-    Attributes
-    ----------
-    head : SoftmaxHead
-        With the temperature at which the validation images were evaluated.
-    tensors : dict of ndarray
-        Those tensors of the trunk that were trained, by the trunk's own names.
-    curves : FineTuningCurves
-    """
+    """The head with its temperature, the trained tensors of the trunk by name, and the curves."""
 
     head: SoftmaxHead
     tensors: dict[str, NDArray[np.float32]]
@@ -224,10 +205,10 @@ def fine_tune(
     start: FittedHead,
     training: Samples,
     validation: Samples,
-    options: FineTuning,
+    trainable: Trainable,
+    schedule: Schedule,
     *,
     n_validation_groups: int,
-    class_weights: NDArray[np.float64],
     seeds: tuple[int, int],
     checkpoint: str | os.PathLike[str] | None = None,
     settings: Mapping[str, Any],
@@ -243,15 +224,16 @@ def fine_tune(
     start : FittedHead
         The initial head; its coefficients keep their L2 penalty.
     training, validation : Samples
-    options : FineTuning
+    trainable : {"head", "last", "all"}
+    schedule : Schedule
+        Its learning rate is that of the trunk.
     n_validation_groups : int
-    class_weights : ndarray of shape (n_classes,)
     seeds : pair of int
         Of the order and augmentation of images, and of dropout.
     checkpoint : path, optional
         File or folder where the training is saved after each epoch, and resumed from.
     settings : mapping
-        What the training depends on besides ``options`` and ``seeds``.
+        What else the training depends on.
 
     Raises
     ------
@@ -259,28 +241,29 @@ def fine_tune(
         If the loss is no longer finite; a `CheckpointError` if the checkpoint is unusable.
     """
     device = next(trunk.parameters()).device
-    mixed = options.mixed_precision and _has_bfloat16(device)
-    objective = SoftmaxCrossEntropy(
-        torch.from_numpy(class_weights), start.head.temperature, n_validation_groups
-    )
+    mixed = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    objective = SoftmaxCrossEntropy(start.head.temperature, n_validation_groups)
     curves = FineTuningCurves(n_validation=len(validation), n_validation_groups=n_validation_groups)
+    schedule_settings = vars(schedule).copy()
+    del schedule_settings["max_epochs"]  # it may always grow
     settings = {
         **settings,
-        **options.decisive_settings(),
+        **schedule_settings,
+        "trainable": trainable,
         "seeds": list(seeds),
         "mixed": mixed,
         "hypervlad": __version__,
     }
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        network = TransferNetwork(trunk, backbone, start.head, options.dropout, mixed).to(device)
-        network.unfreeze(options.trainable)
+        network = TransferNetwork(trunk, backbone, start.head, mixed).to(device)
+        network.unfreeze(trainable)
         torch.manual_seed(seeds[1])
         trainer = Trainer(
             network,
             objective,
-            _optimiser(network, options, start.penalty),
-            options.augmentation,
-            options.schedule,
+            _optimiser(network, schedule.learning_rate, start.penalty),
+            augment_micrographs,
+            schedule,
             seeds[0],
             curves=curves,
             checkpoint=None if checkpoint is None else Checkpoint.at(checkpoint, settings),
@@ -292,19 +275,66 @@ def fine_tune(
     return FineTuned(head, network.trained_trunk_tensors(), trainer.curves)
 
 
-def _has_bfloat16(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-
-
 def _optimiser(
-    network: TransferNetwork, options: FineTuning, penalty: float
+    network: TransferNetwork, learning_rate: float, penalty: float
 ) -> torch.optim.Optimizer:
     """Return Adam with one rate for the head and one for the trunk; the head keeps its penalty."""
     trunk = [p for p in network.trunk.parameters() if p.requires_grad]
-    rate = options.head_learning_rate
     groups: list[dict[str, Any]] = [
-        {"params": [network.head.weight], "lr": rate, "weight_decay": penalty},
-        {"params": [network.head.bias], "lr": rate},
+        {"params": [network.head.weight], "lr": _HEAD_LEARNING_RATE, "weight_decay": penalty},
+        {"params": [network.head.bias], "lr": _HEAD_LEARNING_RATE},
     ]
-    groups += [{"params": trunk, "lr": options.schedule.learning_rate}] if trunk else []
+    groups += [{"params": trunk, "lr": learning_rate}] if trunk else []
     return torch.optim.Adam(groups)
+
+
+def augment_micrographs(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Turn, crop and change the grey values of each image (n, C, s, s) in [0, 1] at random.
+
+    The generator is on the CPU, so that all devices give the same changes.
+    """
+    images = turn_randomly(images, generator)
+    return change_greys_randomly(crop_randomly(images, generator), generator)
+
+
+def turn_randomly(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Mirror images in both directions and turn them by quarter turns, exactly."""
+    mirrored, upside_down, quarters = torch.rand(3, len(images), generator=generator)
+    # As `turned` numbers them; mirrored top to bottom: left to right, then half a turn.
+    mirrors = 4 * (mirrored < 0.5) + 2 * (upside_down < 0.5)
+    turns = mirrors // 4 * 4 + (mirrors + (4 * quarters).long()) % 4
+    changed = torch.empty_like(images)
+    for turn in turns.unique().tolist():
+        rows = (turns == turn).nonzero()[:, 0].to(images.device)
+        changed[rows] = turned(images[rows], turn)
+    return changed
+
+
+def crop_randomly(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Rotate images and enlarge a part of each; they are mirrored beyond their edges."""
+    maps = random_affine_maps(len(images), generator).to(images.device)
+    grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
+    return functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    ).clamp(0, 1)  # rounding
+
+
+def random_affine_maps(n: int, generator: torch.Generator) -> torch.Tensor:
+    """Return n maps (2, 3) from coordinates (x, y), -1 to 1, in the new image to the old's."""
+    angle, fraction, across, down = torch.rand(4, n, generator=generator)
+    angle = math.radians(_ROTATION) * (2 * angle - 1)
+    side = torch.sqrt(_CROP + (1 - _CROP) * fraction)
+    cos, sin = side * torch.cos(angle), side * torch.sin(angle)
+    shift = (1 - side) * (2 * torch.stack([across, down]) - 1)
+    return torch.stack([cos, -sin, shift[0], sin, cos, shift[1]], dim=1).reshape(n, 2, 3)
+
+
+def change_greys_randomly(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Change brightness and contrast."""
+    shift, factor = 2 * torch.rand(2, len(images), 1, 1, 1, generator=generator) - 1
+    shift, factor = _BRIGHTNESS * shift, 1 + _CONTRAST * factor
+    mean = images.mean(dim=(1, 2, 3), keepdim=True)
+    changed: torch.Tensor = (
+        (images - mean) * factor.to(images.device) + mean + shift.to(images.device)
+    )
+    return changed.clamp(0, 1)

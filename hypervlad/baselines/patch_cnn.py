@@ -15,15 +15,16 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from hypervlad.backbones.network import check_device
 from hypervlad.base import ArrayDict, Field, ImageEstimator, Labels, Record, Value
-from hypervlad.baselines.augmentation import PatchAugmentation
 from hypervlad.baselines.patch_network import (
-    PatchArchitecture,
-    activations,
+    MAX_PATCH,
+    MIN_PATCH,
+    augment_patches,
     build_patch_network,
-    n_parameters,
+    evaluation_batch,
 )
 from hypervlad.baselines.training import (
     BinaryCrossEntropy,
@@ -41,8 +42,8 @@ from hypervlad.constraints import (
     Boolean,
     InstanceOf,
     Integer,
-    ListOf,
     Number,
+    OneOf,
     RandomState,
 )
 from hypervlad.encoder.encoding import check_finite
@@ -56,25 +57,18 @@ from hypervlad.windows import ANOMALOUS, NORMAL, map_from_patches, patch_positio
 FloatArray = NDArray[np.float32]
 
 _KERAS_EPSILON = 1e-7  # of Adam; torch's default is a tenth of it
+_VALIDATION_FRACTION = 0.2
 
 
 class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     """Classify patches of two kinds with a small convolutional network, trained from scratch.
 
-    The baseline of Carrillo Pérez (2020) for SEM images of nanofibres: three unpadded convolutions
-    with ReLU and 2 x 2 max pooling, a dense layer, dropout and a sigmoid. Adam trains it on patches
-    that are sheared, zoomed and mirrored at random, until the loss on patches of other groups no
-    longer falls. Maps of whole images are computed patch by patch.
-    :func:`hypervlad.presets.carrillo2020` returns it with the settings of that report.
+    The network of Carrillo Pérez (2020) for SEM images of nanofibres; see
+    :func:`hypervlad.presets.carrillo2020`. Patches have at least 28 x 28 pixels. Training stops by
+    the loss on patches of held-out groups. Maps of whole images are computed patch by patch.
 
     Parameters
     ----------
-    filters, kernel_sizes : sequence of int, default=(16, 32, 64) and (5, 5, 3)
-        Number of filters of each convolution, and their sides in pixels.
-    n_dense : int, default=64
-        Width of the dense layer.
-    dropout : float, default=0.6
-        Fraction of the dense layer's outputs that are dropped in training, from 0 to below 1.
     learning_rate : float, default=0.001
         Of Adam.
     batch_size : int, default=1000
@@ -84,21 +78,11 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     patience : int, default=50
         Epochs without a lower validation loss after which training stops. The best weights are
         kept.
-    shear : float, default=0.2
-        Largest shear, in degrees, as in Keras. The default is hardly visible.
-    zoom : float, default=0.2
-        Largest fraction by which a patch is enlarged or reduced, below 1.
-    horizontal_flip : bool, default=True
-        Whether patches are mirrored from left to right, at random.
-    validation_fraction : float, default=0.2
-        Fraction of the patches, in whole groups, that decide when to stop; see ``validation`` in
-        `fit`.
     rescale_maps : bool, default=True
         False repeats a mistake of the report: the network gets whole images with grey values from 0
         to 255, although the training patches were divided by 255.
     read_options : mapping or ReadOptions, optional
-        Grey values are scaled by the image's data type or by (low, high), not by the range that a
-        patch happens to have.
+        Grey values are scaled by data type or by (low, high), not by the range of each patch.
     device : {"auto", "cpu", "cuda"}, default="auto"
         "auto" is "cuda" if there is a GPU, else "cpu".
     random_state : int, RandomState or None, default=None
@@ -117,12 +101,8 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         1 for grey; 3 if any training patch was in colour (grey ones get three equal channels).
     weights_ : dict of ndarray
         Weights of the best epoch, by torch's names.
-    architecture_ : PatchArchitecture
-        The arguments that the network was built with.
     curves_ : Curves
         Loss and accuracy of each epoch, for training and validation patches.
-    n_parameters_ : int
-        Number of trainable parameters.
 
     References
     ----------
@@ -145,18 +125,10 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     _kind = "patch_cnn_classifier"
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
-        "filters": [ListOf(Integer(), "a tuple with one number for each convolution")],
-        "kernel_sizes": [ListOf(Integer(), "a tuple with one number for each convolution")],
-        "n_dense": [Integer()],
-        "dropout": [Number(at_least=0, below=1)],
         "learning_rate": [Number(above=0)],
         "batch_size": [Integer()],
         "max_epochs": [Integer()],
         "patience": [Integer()],
-        "shear": [Number(at_least=0, meaning="a number of degrees")],
-        "zoom": [Number(at_least=0, below=1)],
-        "horizontal_flip": [Boolean()],
-        "validation_fraction": [Number(above=0, below=1)],
         "rescale_maps": [Boolean()],
         "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
         "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
@@ -165,55 +137,35 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "classes_": Labels(),
-        "architecture_": Record(PatchArchitecture),
         "weights_": ArrayDict(),
         "curves_": Record(Curves),
-        "patch_": Value(int, Integer()),
-        "n_channels_": Value(int, Integer()),
-        "n_parameters_": Value(int, Integer()),
+        "patch_": Value(int, Integer(MIN_PATCH, MAX_PATCH)),
+        "n_channels_": Value(int, OneOf(1, 3)),
     }
 
     classes_: NDArray[Any]
     patch_: int
     n_channels_: int
     weights_: dict[str, NDArray[np.float32]]
-    architecture_: PatchArchitecture
     curves_: Curves
-    n_parameters_: int
 
     def __init__(
         self,
         *,
-        filters: Sequence[int] = (16, 32, 64),
-        kernel_sizes: Sequence[int] = (5, 5, 3),
-        n_dense: int = 64,
-        dropout: float = 0.6,
         learning_rate: float = 1e-3,
         batch_size: int = 1000,
         max_epochs: int = 200,
         patience: int = 50,
-        shear: float = 0.2,
-        zoom: float = 0.2,
-        horizontal_flip: bool = True,
-        validation_fraction: float = 0.2,
         rescale_maps: bool = True,
         read_options: Mapping[str, Any] | ReadOptions | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ) -> None:
-        self.filters = filters
-        self.kernel_sizes = kernel_sizes
-        self.n_dense = n_dense
-        self.dropout = dropout
         self.learning_rate = learning_rate
         self.batch_size = batch_size
         self.max_epochs = max_epochs
         self.patience = patience
-        self.shear = shear
-        self.zoom = zoom
-        self.horizontal_flip = horizontal_flip
-        self.validation_fraction = validation_fraction
         self.rescale_maps = rescale_maps
         self.read_options = read_options
         self.device = device
@@ -250,10 +202,9 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            If a parameter is invalid, the labels are not of two classes, or no group can be held
-            out.
+            A parameter or the labels are invalid, or no group can be held out.
         ImageReadError
-            If a patch cannot be read or has another size; the message names it.
+            A patch that cannot be read or has another size; named.
         """
         self.check_parameters()
         if validation is not None and groups is not None:
@@ -271,21 +222,14 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         by_digest = order_by_digest(digests, labels)
         seed, init_seed = check_random_state(self.random_state).randint(2**31 - 1, size=2).tolist()
         device = check_device(self.device)
-        architecture = PatchArchitecture(
-            pixels.shape[1],
-            pixels.shape[2],
-            tuple(self.filters),
-            tuple(self.kernel_sizes),
-            self.n_dense,
-            self.dropout,
-        )
+        n_channels, patch = pixels.shape[1:3]
 
         def samples(
             pixels: FloatArray, labels: NDArray[Any], rows: NDArray[np.intp] | None = None
         ) -> Samples:
             rows = np.arange(len(labels)) if rows is None else rows
             targets = (labels[rows] == classes[1]).astype(np.float32)
-            return Samples(pixels, rows, targets, device, architecture.batch_size)
+            return Samples(pixels, rows, targets, device, evaluation_batch(patch))
 
         if validation is None:
             rows, held_out_rows = self._split(by_digest, digests, labels, groups, seed)
@@ -296,26 +240,30 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
             others = checked_labels(validation[1], len(images))
             _check_known(others, classes)
             training = samples(pixels, labels, by_digest)
-            read = _read_patches(images, options, pixels.shape[2], pixels.shape[1])
+            read = _read_patches(images, options, patch, n_channels)
             held_out = samples(read, others)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(init_seed)
-            network = build_patch_network(**vars(architecture)).to(device)
+            network = build_patch_network(n_channels, patch).to(device)
             trainer = Trainer(
                 network,
                 BinaryCrossEntropy(),
                 torch.optim.Adam(network.parameters(), lr=self.learning_rate, eps=_KERAS_EPSILON),
-                PatchAugmentation(self.shear, self.zoom, self.horizontal_flip),
+                augment_patches,
                 Schedule(self.learning_rate, self.batch_size, self.max_epochs, self.patience),
                 seed,
             )
             curves = trainer.fit(training, held_out, verbose=self.verbose)
         # All at the end: a fit that fails leaves the model unchanged.
-        self.classes_, self.curves_, self.architecture_ = classes, curves, architecture
-        self.n_channels_, self.patch_ = architecture.n_channels, architecture.patch
+        self.classes_, self.curves_ = classes, curves
+        self.n_channels_, self.patch_ = n_channels, patch
         self.weights_ = {k: v.cpu().numpy() for k, v in network.state_dict().items()}
-        self.n_parameters_ = n_parameters(network)
         return self
+
+    @property
+    def n_parameters_(self) -> int:
+        """Number of trainable parameters."""
+        return sum(each.size for each in self.weights_.values())
 
     def decision_function(self, X: Sequence[Any]) -> NDArray[np.float64]:
         """Return the log-odds (n,) of ``classes_[1]``, without dropout."""
@@ -338,11 +286,16 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         return _read_patches(check_image_list(X), options, self.patch_, self.n_channels_)
 
     @usual_torch()
+    @torch.inference_mode()
     def activations(self, patch: Any) -> list[NDArray[np.float32]]:
         """Return each convolution's activations (filters, h, w), after ReLU, for a patch."""
-        pixels = torch.from_numpy(self.as_network_input([patch])[0])
-        found = activations(self._fitted_network(), pixels)
-        return [each.cpu().numpy() for each in found]
+        network, found = self._fitted_network(), []
+        signal = torch.from_numpy(self.as_network_input([patch])).to(check_device(self.device))
+        for layer in network:
+            signal = layer(signal)
+            if isinstance(layer, nn.ReLU) and signal.ndim == 4:
+                found.append(signal[0].cpu().numpy())
+        return found
 
     # --- maps of whole images ------------------------------------------------------------------
 
@@ -353,7 +306,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         stride: int | None = None,
         edges: Literal["drop", "shift", "pad"] = "pad",
     ) -> NDArray[np.float32]:
-        """Return for each pixel of an image the log-odds that its patch is defective.
+        """Return for each pixel (H, W) of an image the log-odds that its patch is defective.
 
         The defective class is "anomalous", else the class that is not "normal", else 1 of 0 and 1.
 
@@ -364,18 +317,8 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
             Pixels from one patch to the next; by default, patches lie side by side. Where patches
             overlap, a pixel gets their mean.
         edges : {"drop", "shift", "pad"}, default="pad"
-            How to treat the remainder at the right and lower edges, as in
+            The remainder at the right and lower edges, as in
             :func:`hypervlad.windows.patch_positions`. Pixels that are dropped are NaN.
-
-        Returns
-        -------
-        ndarray of float32, shape (H, W)
-
-        Raises
-        ------
-        ImageReadError, ValueError
-            If the image cannot be read, or is smaller than a patch and is not padded; if it is
-            unknown which class is the defective one.
         """
         check_is_fitted(self)
         sign = 1 if _defective_class(self.classes_) else -1
@@ -386,7 +329,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         positions = patch_positions((height, width), self.patch_, stride, edges=edges)
         network = self._fitted_network()
         factor = np.float32(1 if self.rescale_maps else 255)
-        n_batch = self.architecture_.batch_size
+        n_batch = evaluation_batch(self.patch_)
         values = [
             self._log_odds(
                 network, np.moveaxis(patches_at(pixels, some, self.patch_), -1, 1) * factor
@@ -414,19 +357,9 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     def check_parameters(self) -> None:
         super().check_parameters()
-        if len(self.filters) != len(self.kernel_sizes):
-            raise ValueError(
-                "filters and kernel_sizes must have one number for each convolution, not "
-                f"{len(self.filters)} and {len(self.kernel_sizes)}"
-            )
         _patch_options(self.read_options)
 
     def _check_state(self) -> None:
-        if (self.architecture_.n_channels, self.architecture_.patch) != (
-            self.n_channels_,
-            self.patch_,
-        ):
-            raise ValueError("the architecture is for patches of another shape")
         if any(array.dtype != np.float32 for array in self.weights_.values()):
             raise ValueError("the network's weights are not all of type float32")
         if len(self.classes_) != 2:
@@ -441,10 +374,10 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         groups: ArrayLike | None,
         seed: int,
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Hold out patches that decide when to stop; both parts are in the order given."""
+        """Return the rows for training and those that decide when to stop, in the order given."""
         joined = joined_groups(check_groups(groups, len(labels))[order], digests[order])
         rows, held_out = holdout_split(
-            labels[order], joined, test_size=self.validation_fraction, random_state=seed
+            labels[order], joined, test_size=_VALIDATION_FRACTION, random_state=seed
         )
         if not len(held_out):
             raise ValueError(
@@ -454,23 +387,23 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         return order[rows], order[held_out]
 
     @usual_torch()
-    def _log_odds(self, network: torch.nn.Module, patches: FloatArray) -> NDArray[np.float64]:
+    def _log_odds(self, network: nn.Module, patches: FloatArray) -> NDArray[np.float64]:
         """Return the log-odds of the second class for patches (n, C, p, p).
 
         All batches have one size, as the last digits of a network's output depend on it.
         """
         device = check_device(self.device)
-        n_batch = self.architecture_.batch_size
+        n_batch = evaluation_batch(self.patch_)
         batches = (
-            torch.nn.functional.pad(part, (0, 0) * 3 + (0, n_batch - len(part))).to(device)
+            nn.functional.pad(part, (0, 0) * 3 + (0, n_batch - len(part))).to(device)
             for part in torch.from_numpy(patches).split(n_batch)
         )
         return outputs_of(network, batches)[: len(patches), 0].numpy()
 
     @usual_torch()
-    def _fitted_network(self) -> torch.nn.Sequential:
+    def _fitted_network(self) -> nn.Sequential:
         with torch.device("meta"):  # its initial weights are replaced
-            network = build_patch_network(**vars(self.architecture_))
+            network = build_patch_network(self.n_channels_, self.patch_)
         state = {k: torch.from_numpy(v) for k, v in self.weights_.items()}
         network.load_state_dict(state, assign=True)
         return network.to(check_device(self.device)).eval()
@@ -482,13 +415,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
 
 def _two_classes(labels: NDArray[Any]) -> NDArray[Any]:
-    """Return the two sorted classes.
-
-    Raises
-    ------
-    ValueError
-        If the labels are of one class, or of more than two.
-    """
     check_classification_targets(labels)
     classes = np.unique(labels)
     if len(classes) != 2:
@@ -510,13 +436,7 @@ def _check_known(labels: NDArray[Any], classes: NDArray[Any]) -> None:
 
 
 def _defective_class(classes: NDArray[Any]) -> int:
-    """Return which of the two classes is the defective one: "anomalous", not "normal", or 1.
-
-    Raises
-    ------
-    ValueError
-        If neither is known to be.
-    """
+    """Return which of the two classes is the defective one: "anomalous", not "normal", or 1."""
     names: list[Any] = classes.tolist()
     if ANOMALOUS in names:
         return names.index(ANOMALOUS)
@@ -531,13 +451,7 @@ def _defective_class(classes: NDArray[Any]) -> int:
 
 
 def _patch_options(read_options: Any) -> ReadOptions:
-    """Return how patches and whole images are read: scaled by data type, not by their own greys.
-
-    Raises
-    ------
-    ValueError
-        If the scaling would depend on the image's content.
-    """
+    """Return how patches and whole images are read: scaled by data type, not by their own greys."""
     options = check_read_options(read_options)
     if options.scaling in ("percentile", "minmax"):
         raise ValueError(
@@ -553,25 +467,9 @@ def _read_patches(
     patch: int | None = None,
     n_channels: int | None = None,
 ) -> FloatArray:
-    """Read square patches of one size, in [0, 1].
+    """Read square patches of one size as (n, n_channels, patch, patch), in [0, 1].
 
-    Parameters
-    ----------
-    images : list of n paths and arrays
-    options : ReadOptions
-    patch : int, optional
-        Side in pixels; that of the first patch by default.
-    n_channels : int, optional
-        1 or 3; by default 3 if any is in colour.
-
-    Returns
-    -------
-    ndarray of float32, shape (n, n_channels, patch, patch)
-
-    Raises
-    ------
-    ImageReadError
-        If one cannot be read, or has another size.
+    By default, the size is that of the first, and there are 3 channels if any is in colour.
     """
     read = []
     for i, micrograph in read_micrographs(images, options=options):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,14 +18,13 @@ from hypervlad.splits import group_folds
 
 FloatArray = NDArray[np.float64]
 _FOLDS = 5
+_CS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # inverse strengths of the L2 penalty
 _SMALLEST = 1e-30  # scale and temperature in a file
 
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxHead:
-    """Softmax regression on standardised features, with a temperature.
-
-    Standardised features have length 1 on average.
+    """Softmax regression on standardised features, of length 1 on average, with a temperature.
 
     Attributes
     ----------
@@ -56,13 +55,7 @@ class SoftmaxHead:
     def from_state(
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> SoftmaxHead:
-        """Undo `to_state`.
-
-        Raises
-        ------
-        ValueError
-            If the arrays do not fit together or have invalid values.
-        """
+        """Undo `to_state`; ValueError for arrays that cannot be a head."""
         found: dict[str, Any] = {
             name: _ARRAYS[name].checked(array, name) for name, array in arrays.items()
         }
@@ -104,43 +97,29 @@ def fit_head(
     features: NDArray[np.floating],
     codes: NDArray[np.intp],
     groups: NDArray[np.intp],
-    class_weights: FloatArray,
-    *,
-    Cs: float | Sequence[float],
+    n_classes: int,
     seed: int,
 ) -> FittedHead:
     """Fit a head by logistic regression.
 
     C and the temperature are those with the lowest log-loss on the test rows of grouped inner
-    folds. If no group can be held out, C is the middle one of ``Cs`` and the temperature is 1.
+    folds. If no group can be held out, C is the middle one and the temperature is 1. Features are
+    centred and divided by one number, so that a C means the same for any network. Dividing each
+    channel by its own standard deviation would amplify channels that hardly ever respond.
 
     Parameters
     ----------
     features : ndarray of shape (n, p)
         In an order that does not depend on the order of the user's list.
     codes, groups : ndarray of int, shape (n,)
-    class_weights : ndarray of shape (n_classes,)
-        Weight of a row of each class.
-    Cs : float or sequence of float
-        Inverse strengths of the L2 penalty to choose from. Features are centred and divided by one
-        number, so that rows have length 1 on average and a C means the same for any network.
-        Dividing each channel by its own standard deviation would amplify channels that hardly ever
-        respond.
+    n_classes : int
     seed : int
         For the folds.
-
-    Returns
-    -------
-    FittedHead
     """
-    n_classes = len(class_weights)
-    weight = class_weights[codes]
     exact = features.astype(np.float64)
-    rows = TrainingRows(exact, np.arange(len(codes)), codes, weight / weight.mean(), groups)
+    rows = TrainingRows(exact, np.arange(len(codes)), codes, np.ones(len(codes)), groups)
     folds = group_folds(codes, groups, n_splits=_FOLDS, random_state=seed)
-    found = fit_linear_margins(
-        rows, n_classes, folds, np.atleast_1d(Cs).tolist(), ratio=np.ones(n_classes)
-    )
+    found = fit_linear_margins(rows, n_classes, folds, list(_CS), ratio=np.ones(n_classes))
     mean = exact.mean(axis=0)
     scale = float(np.sqrt(((exact - mean) ** 2).sum(axis=1).mean())) or 1.0
     coef, intercept = found.coef * found.temperature, found.intercept * found.temperature

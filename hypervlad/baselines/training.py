@@ -27,27 +27,15 @@ Array = TypeVar("Array")
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate, batches and epochs of a training.
-
-    Attributes
-    ----------
-    learning_rate : float
-    batch_size, max_epochs : int
-    patience : int
-        Epochs without a lower validation loss after which the training stops.
-    warm_up : int, default=0
-        Steps over which all rates rise linearly from 0. Adam's first steps are of full length
-        although it has no estimate yet of how large gradients usually are.
-    even_batches : bool, default=False
-        Whether an epoch is cut into nearly equal batches, rather than full ones and a remainder: a
-        step of Adam is as long for one sample as for a whole batch.
-    """
+    """Learning rate, batches and epochs of a training."""
 
     learning_rate: float
     batch_size: int
     max_epochs: int
-    patience: int
+    patience: int  # epochs without a lower validation loss after which the training stops
+    # Steps over which all rates rise linearly from 0: Adam's first steps are of full length.
     warm_up: int = 0
+    # Nearly equal batches, without a small remainder: Adam's step is as long for one sample.
     even_batches: bool = False
 
     def batches(self, order: torch.Tensor) -> Sequence[torch.Tensor]:
@@ -64,26 +52,13 @@ class Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images and their targets, moved to a network's device batch by batch.
+    """Images and their targets, moved to a network's device batch by batch."""
 
-    Attributes
-    ----------
-    pixels : ndarray of float32, shape (m, C, h, w)
-        Of these samples and of others.
-    rows : ndarray of int, shape (n,)
-        Where in ``pixels`` each sample is.
-    targets : ndarray of shape (n,)
-        Class numbers; 0.0 and 1.0 for a network with one output.
-    device : torch.device
-    evaluation_batch : int
-        Images per batch when the network does not learn, which bounds the memory.
-    """
-
-    pixels: NDArray[np.float32]
-    rows: NDArray[np.intp]
-    targets: NDArray[Any]
+    pixels: NDArray[np.float32]  # (m, C, h, w), of these samples and of others
+    rows: NDArray[np.intp]  # where in the pixels each sample is
+    targets: NDArray[Any]  # class numbers; 0.0 and 1.0 for a network with one output
     device: torch.device
-    evaluation_batch: int
+    evaluation_batch: int  # images per batch when the network does not learn
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -105,19 +80,13 @@ class Samples:
 
 
 class Objective(Protocol):
-    """The loss that a training minimises, and the loss that decides when it stops."""
+    """The mean loss of a training, that of held-out samples, and which answers (n,) are correct."""
 
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss."""
-        ...
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor: ...
 
-    def validation_loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
-        """Return the mean loss of held-out samples, which decides when to stop."""
-        ...
+    def validation_loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> float: ...
 
-    def is_correct(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return for each sample (n,) whether the network's answer is correct."""
-        ...
+    def is_correct(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor: ...
 
 
 class BinaryCrossEntropy:
@@ -137,27 +106,22 @@ class BinaryCrossEntropy:
 class SoftmaxCrossEntropy:
     """Cross-entropy of one margin per class, (n, n_classes); targets are class numbers.
 
-    The validation loss is that of the probabilities which the model would give if training ended
-    here, at the temperature of `temperature_for`. The scale of the margins therefore does not
-    count.
+    The validation loss is that of the probabilities at the temperature of `temperature_for`, so
+    that the scale of the margins does not count.
 
     Attributes
     ----------
-    class_weights : Tensor of shape (n_classes,), float64
-        Weight of a sample of each class.
     temperature : float
         That of the initial head, cross-fitted on the training samples.
     n_groups : int
         Number of groups among the held-out samples.
     """
 
-    class_weights: torch.Tensor
     temperature: float = 1.0
     n_groups: int = 1
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        losses = functional.cross_entropy(outputs, targets, reduction="none")
-        return (losses * self.class_weights.to(losses)[targets]).mean()
+        return functional.cross_entropy(outputs, targets, reduction="none").mean()
 
     def validation_loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
         if not torch.isfinite(outputs).all():
@@ -165,10 +129,9 @@ class SoftmaxCrossEntropy:
         return float(self.loss(outputs / self.temperature_for(outputs, targets), targets))
 
     def temperature_for(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
-        """Return the temperature for finite margins of held-out samples.
+        """Return the most probable temperature for finite margins of held-out samples.
 
-        It is the most probable one, where each held-out group counts as one observation and the
-        prior is log-normal around the initial temperature.
+        Each group counts as one observation; the prior is log-normal around the initial one.
         """
         centre = math.log(self.temperature)
 
@@ -191,9 +154,8 @@ class Curves:
     """Loss (cross-entropy) and accuracy of each epoch.
 
     ``loss`` and ``accuracy`` are means over the epoch's training batches, with augmentation and
-    dropout; the others are those of the unchanged validation samples after the epoch. A network
-    with a temperature learns without it; its ``validation_loss`` is that of the probabilities at
-    the temperature which it would have if training ended there.
+    dropout; the others are those of the unchanged validation samples after the epoch, at the
+    temperature that the network would have if training ended there.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -202,7 +164,7 @@ class Curves:
     validation_accuracy: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Turn sequences from a file into lists; refuse those that cannot be curves."""
+        """Refuse sequences from a file that cannot be curves."""
         names = ("loss", "accuracy", "validation_loss", "validation_accuracy")
         curves = [list(getattr(self, name)) for name in names]
         if len({len(curve) for curve in curves}) > 1:
@@ -303,15 +265,11 @@ class Trainer:
     def fit(self, training: Samples, validation: Samples, *, verbose: bool = False) -> Curves:
         """Train to the end, and leave the network with the weights of its best epoch.
 
-        The end is after ``max_epochs``, or when the validation loss has not fallen for
-        ``patience`` epochs.
-
         Raises
         ------
         ValueError
-            If the loss is no longer finite.
-        CheckpointError
-            If the checkpoint is damaged or belongs to another training.
+            If the loss is no longer finite; a `CheckpointError` if the checkpoint is damaged or
+            belongs to another training.
         """
         self._resume()
         if isinstance(self.curves, FineTuningCurves) and not len(self.curves):
@@ -330,7 +288,6 @@ class Trainer:
         return self.curves
 
     def _has_converged(self) -> bool:
-        """Whether the validation loss has not fallen for ``patience`` epochs."""
         since = len(self.curves) - 1 - self.curves.best_epoch if len(self.curves) else 0
         return since >= self.schedule.patience
 
@@ -395,7 +352,6 @@ class Trainer:
         self.checkpoint.write(dataclasses.asdict(self.curves), tensors)
 
     def _resume(self) -> None:
-        """Continue where the checkpoint's training stopped, if there is a checkpoint."""
         content = None if self.checkpoint is None else self.checkpoint.read()
         if self.checkpoint is None or content is None:
             return

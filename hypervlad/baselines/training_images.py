@@ -14,29 +14,23 @@ from numpy.typing import NDArray
 
 from hypervlad.baselines.training import Samples
 from hypervlad.encoder.loading import ImageLoader
+from hypervlad.splits import holdout_split
+from hypervlad.user_warnings import warn_user
+from hypervlad.wording import counted
 
 _MAX_IN_MEMORY = 2 * 1024**3  # bytes; more than this goes to a temporary file
 _EVALUATION_BATCH = 32
+_VALIDATION_FRACTION = 0.2
+_MIN_GROUPS = 5  # held out; with fewer, their loss says little
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingImages:
-    """Prepared images, sorted by digest so that the order of the list has no effect.
+    """Prepared images, sorted by digest so that the order of the list has no effect."""
 
-    Attributes
-    ----------
-    pixels : ndarray of float32, shape (m, 1 or C, s, s)
-        In [0, 1], neither augmented nor normalised, in any order; one channel if all are grey.
-    rows : ndarray of int, shape (n,)
-        Where in ``pixels`` each image is.
-    positions : ndarray of int, shape (n,)
-        Position of each image in the user's list; images that were skipped are missing.
-    digests : list of n str
-    """
-
-    pixels: NDArray[np.float32]
-    rows: NDArray[np.intp]
-    positions: NDArray[np.intp]
+    pixels: NDArray[np.float32]  # (m, 1 or C, s, s) in [0, 1], in any order
+    rows: NDArray[np.intp]  # where in the pixels each image is
+    positions: NDArray[np.intp]  # in the user's list; skipped images are missing
     digests: list[str]
 
     def __len__(self) -> int:
@@ -59,13 +53,7 @@ class TrainingImages:
 
 
 def load_training_images(images: list[Any], loader: ImageLoader) -> TrainingImages:
-    """Read and prepare images, except for the normalisation, which follows the augmentation.
-
-    Parameters
-    ----------
-    images : list of paths and arrays
-    loader : ImageLoader
-        With an ``image_size``, square.
+    """Read and prepare square images, except for the normalisation, which follows augmentation.
 
     Raises
     ------
@@ -91,6 +79,30 @@ def load_training_images(images: list[Any], loader: ImageLoader) -> TrainingImag
         digests += batch.keys
     order = np.array(sorted(range(len(digests)), key=lambda row: (digests[row], positions[row])))
     return TrainingImages(pixels, order, np.array(positions)[order], [digests[i] for i in order])
+
+
+def hold_out(
+    codes: NDArray[np.intp], groups: NDArray[np.intp], seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows for fine-tuning, and those that decide when it stops.
+
+    Warns if the latter are of few groups.
+    """
+    rows, held_out = holdout_split(codes, groups, test_size=_VALIDATION_FRACTION, random_state=seed)
+    if not len(held_out):
+        raise ValueError(
+            "no group of images can be held out to decide when to stop, because each class has "
+            'only one group; add images, or use mode="features"'
+        )
+    n_groups = len(np.unique(groups[held_out]))
+    if n_groups < _MIN_GROUPS:
+        warn_user(
+            f"fine-tuning is validated on {counted(len(held_out), 'image')} of "
+            f"{counted(n_groups, 'group')} only, so "
+            "the epoch at which it stops and the calibration of the probabilities are largely "
+            'a matter of chance. Add images of more specimens, or use mode="features"',
+        )
+    return rows, held_out
 
 
 def _allocate(n: int, n_channels: int, side: int) -> NDArray[np.float32]:

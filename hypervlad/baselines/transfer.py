@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -31,27 +30,22 @@ from hypervlad.base import (
     Value,
     to_json,
 )
-from hypervlad.baselines.augmentation import MicrographAugmentation
 from hypervlad.baselines.checkpoints import check_location
 from hypervlad.baselines.finetuning import (
     FineTuned,
-    FineTuning,
-    average_maps,
+    averaged_features,
     fine_tune,
     imagenet_size,
     normalised_images,
 )
-from hypervlad.baselines.softmax_head import FittedHead, SoftmaxHead, fit_head
+from hypervlad.baselines.softmax_head import SoftmaxHead, fit_head
 from hypervlad.baselines.training import FineTuningCurves, Schedule
-from hypervlad.baselines.training_images import load_training_images
-from hypervlad.boosting.classifier import CLASS_WEIGHT, CS, check_by_label
-from hypervlad.boosting.rows import class_weights
+from hypervlad.baselines.training_images import hold_out, load_training_images
 from hypervlad.classifier.assessment import accuracy_of_read, most_probable
 from hypervlad.classifier.fitting import check_classes, checked_labels, of_length
 from hypervlad.constraints import (
     VERBOSE,
     Alternatives,
-    Boolean,
     InstanceOf,
     Integer,
     Number,
@@ -72,11 +66,8 @@ from hypervlad.encoder.network_source import (
 from hypervlad.images import ReadOptions, check_image_list
 from hypervlad.images.options import check_read_options
 from hypervlad.lazy_torch import usual_torch
-from hypervlad.splits import check_column, holdout_split, joined_groups
-from hypervlad.user_warnings import warn_user
-from hypervlad.wording import counted
+from hypervlad.splits import check_column, joined_groups
 
-_MIN_GROUPS = 5  # held out; with fewer, their loss says little
 _WARM_UP = 10  # steps
 
 
@@ -86,9 +77,8 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     The baseline of Modarres et al. (2017) for SEM images. The maps of the network's last tap are
     averaged over the image, and softmax regression separates the classes by these features. With
     ``mode="finetune"``, this is only the start: the head and the last layers, or all, are then
-    trained on images that are rotated, cropped and changed in brightness at random, until the loss
-    on images of held-out groups no longer falls. :func:`hypervlad.presets.modarres2017` returns it
-    with the settings of that paper.
+    trained on images that are mirrored, rotated, cropped and changed in brightness and contrast at
+    random, until the loss on images of held-out groups no longer falls.
 
     Parameters
     ----------
@@ -100,24 +90,14 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         "features" leaves the network unchanged and takes seconds for hundreds of images. "finetune"
         takes minutes to hours, and pays off with thousands of images.
     trainable : {"head", "last", "all"}, default="last"
-        What is fine-tuned: the head only (with augmentation), also the layers after the backbone's
-        last default tap but one (those of the lowest resolution; all layers of a backbone with one
-        tap), or all layers.
+        What is fine-tuned: the head only, also the layers after the backbone's last default tap but
+        one (all of a backbone with one tap), or all layers.
     image_size : int or "auto", default="auto"
         Side, in pixels, of the square that images are stretched to. "auto": the size on which the
         network was trained, 299 for inception_v3 and 224 for all others, or the smallest size that
         the network accepts if that is larger.
-    Cs : float or sequence of float, default=(0.1, 1.0, 10.0, 100.0, 1000.0)
-        Inverse strengths of the regression's L2 penalty. Grouped inner folds choose the one with
-        the lowest log-loss.
-    class_weight : None, "balanced" or dict, default=None
-        Weight of an image of each class; "balanced" gives all classes the same total weight.
-    learning_rate, head_learning_rate : float, default=3e-6 and 1e-3
-        Of Adam, for the network's layers and for its head. Each step changes a weight by about this
-        much, whatever its gradient; over the first ten steps the rates rise to these values. The
-        head keeps the regression's penalty.
-    dropout : float, default=0.2
-        Fraction of the averaged features that are dropped in training, below 1.
+    learning_rate : float, default=3e-6
+        Of Adam, for the network's layers; that of the head is 1e-3.
     batch_size : int, default=32
         Images per training step.
     max_epochs : int, default=30
@@ -126,33 +106,17 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         Epochs without a lower validation loss after which training stops. The best weights are
         kept. If no epoch is better than the start, the model is that of "features", with a head
         fitted on all images.
-    validation_fraction : float, default=0.2
-        Fraction of the images, in whole groups, that are held out from fine-tuning: they decide
-        when to stop, and calibrate the probabilities.
-    flips, right_angles : bool, default=True
-        Whether to mirror images in both directions, and to rotate them by quarter turns, at random.
-    rotation : float, default=10.0
-        Largest angle of a free rotation in either direction, degrees. Images are mirrored beyond
-        their edges.
-    crop : float, default=0.7
-        Smallest fraction of an image's area that is shown, enlarged; 1 always shows all of it.
-    brightness, contrast : float, default=0.1 and 0.2
-        Largest shift of all grey values (white is 1), and the largest fraction by which they move
-        away from their mean or towards it.
-    mixed_precision : bool, default=True
-        Train in bfloat16 on a GPU that supports it. Never on the CPU.
     checkpoint : path, optional
         File or folder where a training is saved after each epoch. The same ``fit`` then resumes
-        after the last finished epoch, however it was interrupted, and gives the same model. In a
-        folder each training (its images, labels, groups and parameters) has its own file, so that
-        cross-validation can use one folder; a file of another training is refused. ``max_epochs``
-        may be raised for a training that was saved.
+        after the last finished epoch, and gives the same model. In a folder each training (its
+        images, labels, groups and parameters) has its own file; a file of another training is
+        refused. ``max_epochs`` may be raised for a training that was saved.
     read_options : mapping or ReadOptions, optional
         As in :class:`HypercolumnVLAD`; a saved model reads images as in ``fit``.
     on_error : {"raise", "skip"}, default="raise"
         Whether an unreadable image is an error, or is left out with a warning.
     device : {"auto", "cpu", "cuda"}, default="auto"
-        "auto" is "cuda" if there is a GPU, else "cpu".
+        "auto" is "cuda" if there is a GPU, else "cpu". A GPU trains in bfloat16 if it supports it.
     n_jobs : int or None, default=None
         Threads that read images.
     random_state : int, RandomState or None, default=None
@@ -168,7 +132,8 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     head_ : SoftmaxHead
         The softmax regression, with its temperature.
     C_ : float
-        Of the regression that is the head, or that fine-tuning started from.
+        Inverse strength of the L2 penalty, chosen by grouped inner folds, of the regression that is
+        the head, or that fine-tuning started from.
     history_ : FineTuningCurves or None
         Loss and accuracy of each epoch of fine-tuning, for training and validation images; None for
         "features".
@@ -184,23 +149,19 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
 
     Notes
     -----
-    *Leaks.* Held-out images decide only when to stop, C and the temperature; copies of an image
-    are never on both sides of a split. These are still choices: evaluate the model on other images.
+    A fifth of the images, in whole groups, is held out from fine-tuning: they decide when to stop,
+    and calibrate the probabilities. Copies of an image are never on both sides of a split. Evaluate
+    the model on other images.
 
-    *Batch normalisation* keeps its running statistics everywhere, even where its scale and shift
-    are trained; dropout within the network and stochastic depth are off.
+    Margins are divided by a temperature (Guo et al. 2017): in "features" that with the lowest
+    log-loss on held-out images of the inner folds; in "finetune" the validation images move it from
+    there, the less the fewer their groups.
 
-    *Temperature.* Margins are divided by the number that minimises the log-loss of held-out images
-    (Guo et al. 2017): in "features" those of the inner folds; in "finetune" the validation images,
-    whose few groups move it only so far from that of the inner folds.
-    :func:`hypervlad.metrics.expected_calibration_error` measures the remaining error.
+    ``fit`` keeps all prepared images, 0.2 MB each (grey, 224 pixels; three times that in colour),
+    in a temporary file above 2 GB.
 
-    *Memory.* ``fit`` keeps all prepared images, 0.2 MB each (grey, 224 pixels; three times that in
-    colour), in a temporary file above 2 GB.
-
-    *A saved model* contains the head and the layers that were fine-tuned. The others are loaded
-    from ``weights`` and checked by their digest; with ``include_backbone=True`` they are in the
-    file too. With ``trainable="all"`` the file contains all layers.
+    A saved model contains the head and the layers that were fine-tuned. The others are loaded from
+    ``weights`` and checked by their digest, unless it was saved with ``include_backbone=True``.
 
     References
     ----------
@@ -229,22 +190,10 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         "mode": [OneOf("features", "finetune")],
         "trainable": [OneOf("head", "last", "all")],
         "image_size": [OneOf("auto"), Integer(1, MAX_SIDE)],
-        "Cs": CS,
-        "class_weight": CLASS_WEIGHT,
         "learning_rate": [Number(above=0)],
-        "head_learning_rate": [Number(above=0)],
-        "dropout": [Number(at_least=0, below=1)],
         "batch_size": [Integer()],
         "max_epochs": [Integer()],
         "patience": [Integer()],
-        "validation_fraction": [Number(above=0, below=1)],
-        "flips": [Boolean()],
-        "right_angles": [Boolean()],
-        "rotation": [Number(at_least=0, at_most=180, meaning="a number of degrees")],
-        "crop": [Number(above=0, at_most=1)],
-        "brightness": [Number(at_least=0, at_most=1)],
-        "contrast": [Number(at_least=0, at_most=1)],
-        "mixed_precision": [Boolean()],
         "checkpoint": [
             InstanceOf((str, os.PathLike), "a file or a folder to save the training in"),
             None,
@@ -295,22 +244,10 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         mode: Literal["features", "finetune"] = "features",
         trainable: Literal["head", "last", "all"] = "last",
         image_size: int | Literal["auto"] = "auto",
-        Cs: float | Sequence[float] = (0.1, 1.0, 10.0, 100.0, 1000.0),
-        class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
         learning_rate: float = 3e-6,
-        head_learning_rate: float = 1e-3,
-        dropout: float = 0.2,
         batch_size: int = 32,
         max_epochs: int = 30,
         patience: int = 5,
-        validation_fraction: float = 0.2,
-        flips: bool = True,
-        right_angles: bool = True,
-        rotation: float = 10.0,
-        crop: float = 0.7,
-        brightness: float = 0.1,
-        contrast: float = 0.2,
-        mixed_precision: bool = True,
         checkpoint: str | os.PathLike[str] | None = None,
         read_options: Mapping[str, Any] | ReadOptions | None = None,
         on_error: Literal["raise", "skip"] = "raise",
@@ -324,22 +261,10 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         self.mode = mode
         self.trainable = trainable
         self.image_size = image_size
-        self.Cs = Cs
-        self.class_weight = class_weight
         self.learning_rate = learning_rate
-        self.head_learning_rate = head_learning_rate
-        self.dropout = dropout
         self.batch_size = batch_size
         self.max_epochs = max_epochs
         self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.flips = flips
-        self.right_angles = right_angles
-        self.rotation = rotation
-        self.crop = crop
-        self.brightness = brightness
-        self.contrast = contrast
-        self.mixed_precision = mixed_precision
         self.checkpoint = checkpoint
         self.read_options = read_options
         self.on_error = on_error
@@ -370,10 +295,10 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            If a parameter is invalid, lengths differ, there are fewer than two classes, no group
-            can be held out for fine-tuning, or the checkpoint belongs to another training.
+            Unusable parameters or labels, no group that can be held out for fine-tuning, or a
+            checkpoint of another training.
         ImageReadError
-            If an image cannot be read; the message names it.
+            An image that cannot be read; named.
         """
         self.check_parameters()
         backbone, device = get_backbone(self.backbone), check_device(self.device)
@@ -394,28 +319,40 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         classes, codes = np.unique(labels, return_inverse=True)
         joined = joined_groups(known, data.digests)
         features = [
-            _averaged_features(network, backbone, normalised_images(part, backbone))
+            averaged_features(network, backbone, normalised_images(part, backbone))
             for part in data.samples(codes, device).image_batches()
         ]
         X = check_finite(np.concatenate(features), [images[i] for i in data.positions])
         tuned: FineTuned | None = None
         if self.mode == "finetune":
-            rows, held_out = self._hold_out(codes, joined, seeds[1])
-            start, weights = self._fit_head(X[rows], codes[rows], joined[rows], classes, seeds[0])
+            rows, held_out = hold_out(codes, joined, seeds[1])
+            start = fit_head(X[rows], codes[rows], joined[rows], len(classes), seeds[0])
             tuned = fine_tune(
                 network.original,
                 backbone,
                 start,
                 data.samples(codes, device, rows),
                 data.samples(codes, device, held_out),
-                self._fine_tuning(),
+                self.trainable,
+                Schedule(
+                    to_json(self.learning_rate),
+                    to_json(self.batch_size),
+                    to_json(self.max_epochs),
+                    to_json(self.patience),
+                    warm_up=_WARM_UP,
+                    even_batches=True,
+                ),
                 n_validation_groups=len(np.unique(joined[held_out])),
-                class_weights=weights,
                 seeds=(seeds[2], seeds[3]),
                 checkpoint=self.checkpoint,
-                settings=self._decisive_settings(
-                    data.digest(labels, known), backbone, network.digest, image_size, weights
-                ),
+                settings={
+                    "data": data.digest(labels, known),
+                    "network": architecture(backbone),
+                    "taps": list(backbone.taps),
+                    "preprocessing": backbone.preprocessing.to_dict(),
+                    "weights": network.digest,
+                    "image_size": image_size,
+                },
                 verbose=self.verbose,
             )
         fitted, tensors = network, {}
@@ -425,7 +362,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
                 state = network.original.state_dict()
                 fitted = build_network(backbone.name, state, backbone.taps[-1:], device)
         else:
-            final, _ = self._fit_head(X, codes, joined, classes, seeds[0])
+            final = fit_head(X, codes, joined, len(classes), seeds[0])
             head, C = final.head, final.C
         # All at the end: a fit that fails leaves the model unchanged.
         self.classes_, self.n_images_ = classes, len(data)
@@ -447,31 +384,11 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         return margins if margins.shape[1] > 2 else margins[:, 1] - margins[:, 0]
 
     def predict_proba(self, images: Sequence[Any]) -> NDArray[np.float64]:
-        """Return class probabilities.
-
-        Parameters
-        ----------
-        images : sequence of n images
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes)
-            In the order of ``classes_``. The row of a skipped image is NaN.
-        """
+        """Return the probabilities (n, n_classes) of ``classes_``; NaN for a skipped image."""
         return np.asarray(softmax(self._margins(images), axis=1))
 
     def predict(self, images: Sequence[Any]) -> NDArray[Any]:
-        """Return the most probable class of each image.
-
-        Parameters
-        ----------
-        images : sequence of n images
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Labels. If ``on_error="skip"`` skipped an image, an object array with None in its place.
-        """
+        """Return the most probable class (n,) of each image; None for a skipped image."""
         return most_probable(self.predict_proba(images), self.classes_)
 
     def score(
@@ -480,28 +397,11 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         y: Sequence[Any],
         sample_weight: Sequence[float] | None = None,
     ) -> float:
-        """Return the accuracy; images that ``on_error="skip"`` skipped do not count.
-
-        Parameters
-        ----------
-        images : sequence of n images
-        y : sequence of n labels
-        sample_weight : sequence of n floats, optional
-        """
+        """Return the accuracy; images that ``on_error="skip"`` skipped do not count."""
         return accuracy_of_read(self.predict(images), y, self.classes_, sample_weight)
 
     def pooled_features(self, images: Sequence[Any]) -> NDArray[np.float32]:
-        """Return the head's input: the last maps of the (fine-tuned) network, averaged.
-
-        Parameters
-        ----------
-        images : sequence of n images
-
-        Returns
-        -------
-        ndarray of float32, shape (n, n_features)
-            The row of a skipped image is NaN.
-        """
+        """Return the head's input (n, n_features): the averaged last maps of the network."""
         return self._encode(images).with_missing()
 
     # --- files ---------------------------------------------------------------------------------
@@ -549,7 +449,6 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
 
     def check_parameters(self) -> None:
         super().check_parameters()
-        check_by_label("class_weight", self.class_weight)
         check_read_options(self.read_options)
         if self.checkpoint is not None:
             check_location(self.checkpoint)
@@ -561,52 +460,12 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
                 )
 
     def _size_for(self, backbone: Backbone) -> int:
-        """Return the side, in pixels, of prepared images for a backbone."""
         minimum = backbone.preprocessing.minimum_size
         most = backbone.maximum_size or MAX_SIDE
         check_value("image_size", self.image_size, [Integer(minimum, most), OneOf("auto")])
         if isinstance(self.image_size, str):
             return max(imagenet_size(backbone), minimum)
         return int(self.image_size)
-
-    def _fine_tuning(self) -> FineTuning:
-        names = [field.name for field in dataclasses.fields(MicrographAugmentation)]
-        return FineTuning(
-            trainable=self.trainable,
-            augmentation=MicrographAugmentation(**{n: to_json(getattr(self, n)) for n in names}),
-            schedule=Schedule(
-                to_json(self.learning_rate),
-                to_json(self.batch_size),
-                to_json(self.max_epochs),
-                to_json(self.patience),
-                warm_up=_WARM_UP,
-                even_batches=True,
-            ),
-            head_learning_rate=float(self.head_learning_rate),
-            dropout=float(self.dropout),
-            mixed_precision=bool(self.mixed_precision),
-        )
-
-    def _decisive_settings(
-        self,
-        data_digest: str,
-        backbone: Backbone,
-        weights_digest: str,
-        image_size: int,
-        weights: NDArray[np.float64],
-    ) -> dict[str, Any]:
-        """Return what the training depends on, besides the options of fine-tuning and the seeds."""
-        return {
-            "data": data_digest,
-            "network": architecture(backbone),
-            "taps": list(backbone.taps),
-            "preprocessing": backbone.preprocessing.to_dict(),
-            "weights": weights_digest,
-            "image_size": image_size,
-            "Cs": np.atleast_1d(self.Cs).tolist(),
-            "class_weight": weights.tolist(),
-            "validation_fraction": float(self.validation_fraction),
-        }
 
     # --- fit and predict, step by step ---------------------------------------------------------
 
@@ -623,51 +482,14 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
             verbose=self.verbose,
         )
 
-    def _fit_head(
-        self,
-        features: NDArray[np.float32],
-        codes: NDArray[np.intp],
-        groups: NDArray[np.intp],
-        classes: NDArray[Any],
-        seed: int,
-    ) -> tuple[FittedHead, NDArray[np.float64]]:
-        """Return a head for these features, and the weights of the classes, with mean 1."""
-        weights = class_weights(self.class_weight, classes, codes, np.ones(len(codes)))
-        fitted = fit_head(features, codes, groups, weights, Cs=self.Cs, seed=seed)
-        return fitted, weights / weights[codes].mean()
-
-    def _hold_out(
-        self, codes: NDArray[np.intp], groups: NDArray[np.intp], seed: int
-    ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return the rows for fine-tuning, and those that decide when it stops."""
-        rows, held_out = holdout_split(
-            codes, groups, test_size=self.validation_fraction, random_state=seed
-        )
-        if not len(held_out):
-            raise ValueError(
-                "no group of images can be held out to decide when to stop, because each class has "
-                'only one group; add images, or use mode="features"'
-            )
-        n_groups = len(np.unique(groups[held_out]))
-        if n_groups < _MIN_GROUPS:
-            warn_user(
-                f"fine-tuning is validated on {counted(len(held_out), 'image')} of "
-                f"{counted(n_groups, 'group')} only, so "
-                "the epoch at which it stops and the calibration of the probabilities are largely "
-                "a matter of chance. Add images of more specimens, increase validation_fraction, "
-                'or use mode="features"',
-            )
-        return rows, held_out
-
     @usual_torch()
     def _encode(self, images: Sequence[Any]) -> EncodedImages:
-        """Return the averaged features of images, with a warning of those that were skipped."""
         check_is_fitted(self)
         images = check_image_list(images)
         network, backbone = self._network(), get_backbone(self.backbone_)
 
         def compute(batch: Batch) -> NDArray[np.float32]:
-            features = _averaged_features(network, backbone, batch.tensors)
+            features = averaged_features(network, backbone, batch.tensors)
             return check_finite(features, [images[position] for position in batch.positions])
 
         loader = self._loader(self.image_size_, self.read_options_, self.preprocessing_)
@@ -689,13 +511,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         return network
 
     def _built(self, device: torch.device) -> TappedNetwork:
-        """Build the network as it was at the end of ``fit``.
-
-        Raises
-        ------
-        WeightsNotFoundError
-            If the weights of the other layers are not found.
-        """
+        """Build the network as it was at the end of ``fit``."""
         backbone = get_backbone(self.backbone_)
         state = {name: torch.from_numpy(value) for name, value in self.network_state_.items()}
         if not self.whole_network_:
@@ -710,12 +526,3 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         attributes: dict[str, Any] = dict(super().__getstate__())
         attributes.pop("_tapped_network", None)
         return attributes
-
-
-@torch.inference_mode()
-def _averaged_features(
-    network: TappedNetwork, backbone: Backbone, images: torch.Tensor
-) -> NDArray[np.float32]:
-    """Return the features (B, C) of normalised images (B, C, s, s): the last maps, averaged."""
-    (maps,) = network(images.to(network.device))
-    return np.asarray(average_maps(maps, backbone).cpu().numpy())

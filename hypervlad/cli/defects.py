@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,13 +88,6 @@ def fit(
             "smaller are refused, also without masks.",
         ),
     ] = 29,
-    stride: Annotated[
-        int | None,
-        typer.Option(
-            metavar="PIXELS",
-            help="With --masks, distance between windows; by default a quarter of --patch.",
-        ),
-    ] = None,
     aligned: Annotated[
         bool,
         typer.Option(
@@ -102,31 +96,16 @@ def fit(
             "the same position in other images. Not with --masks.",
         ),
     ] = False,
-    fpr: Annotated[
-        float | None,
+    rule: Annotated[
+        str,
         typer.Option(
-            help="Fraction of defect-free images that may be called anomalous; by default 0.05."
+            metavar="RULE",
+            help="Rule of the threshold. fpr=RATE: fraction of defect-free images that may be "
+            "called anomalous. patch-fpr=RATE, for maps and areas: fraction of defect-free "
+            "positions that may be called defective, for example 0.01. f1: the best F1 score on "
+            "the masks.",
         ),
-    ] = None,
-    patch_fpr: Annotated[
-        float | None,
-        typer.Option(
-            help="Instead of --fpr, for maps and areas: fraction of defect-free positions that "
-            "may be called defective. For example 0.01.",
-        ),
-    ] = None,
-    best_f1: Annotated[
-        bool,
-        typer.Option(
-            "--best-f1", help="Instead of --fpr: the threshold with the best F1 score on the masks."
-        ),
-    ] = False,
-    min_fraction: Annotated[
-        float,
-        typer.Option(
-            help="Fraction of a window that must be marked in the mask to count as defective."
-        ),
-    ] = 0.1,
+    ] = "fpr=0.05",
     groups: Groups = None,
     image_page: ImagePage = None,
     channel: Channel = None,
@@ -149,16 +128,13 @@ def fit(
     \b
     Examples:
       hypervlad defects fit good/ -o mat.hvlad
-      hypervlad defects fit images/ --masks masks/ --best-f1 -o mat.hvlad
+      hypervlad defects fit images/ --masks masks/ --rule f1 -o mat.hvlad
     """
     from hypervlad.backbones.weights import check_may_be_included
     from hypervlad.defects import PatchDefectScorer, default_patch_encoder
     from hypervlad.images import find_images
 
-    if best_f1 + (patch_fpr is not None) + (fpr is not None) > 1:
-        raise ValueError("--fpr, --patch-fpr and --best-f1 exclude each other: give only one")
-    rule: Any = "f1" if best_f1 else "fpr" if patch_fpr is None else "patch_fpr"
-    rate = next((each for each in (fpr, patch_fpr) if each is not None), 0.05)
+    parameters = _parameters_of(rule)
     prepare_model(output, *paths, masks, groups)
     files = find_images(paths)
     say_ignored(quiet, paths, groups, output)
@@ -182,13 +158,10 @@ def fit(
     scorer = PatchDefectScorer(
         encoder,
         patch=patch,
-        stride=stride,
         aligned=aligned,
-        threshold=rule,
-        fpr=rate,
-        min_fraction=min_fraction,
         random_state=seed,
         verbose=not quiet,
+        **parameters,
     )
     _set_tile_size(scorer, tile_size)
     if truth is None and groups is None:
@@ -199,6 +172,17 @@ def fit(
     scorer.save(output, include_backbone=include_backbone)
     echo(f"model: {output}")
     _echo_held_out(scorer, names_of(files, paths), truth is not None)
+
+
+def _parameters_of(rule: str) -> dict[str, Any]:
+    """Return the parameters of a scorer with this rule of the threshold."""
+    if rule == "f1":
+        return {"threshold": "f1"}
+    name, _, rate = rule.partition("=")
+    if name in ("fpr", "patch-fpr"):
+        with contextlib.suppress(ValueError):
+            return {"threshold": name.replace("-", "_"), "fpr": float(rate)}
+    raise ValueError(f"--rule {rule}: expected fpr=RATE, such as fpr=0.05, patch-fpr=RATE or f1")
 
 
 def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool) -> None:

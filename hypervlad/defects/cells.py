@@ -1,4 +1,4 @@
-"""Cells of images, as a label-free scorer describes them: at several sizes, from fine to coarse."""
+"""Cells of images at several sizes, as a label-free scorer describes them."""
 
 from __future__ import annotations
 
@@ -19,21 +19,11 @@ Cells = NDArray[np.float32]
 
 
 class Description(NamedTuple):
-    """A way to describe the cells of an image.
+    """A way to describe the cells of an image."""
 
-    Attributes
-    ----------
-    side : int or None
-        Of the square that the image is resized to, pixels; None for its own size.
-    window : int
-        Cells along the side of the window around each cell whose mean is taken.
-    relative : bool
-        Whether the mean over the image is subtracted, and its standard deviation divided out.
-    """
-
-    side: int | None
-    window: int
-    relative: bool
+    side: int | None  # of the square that the image is resized to, pixels; None for its own size
+    window: int  # side, in cells, of the window around each cell whose mean is taken
+    relative: bool  # the image's mean is subtracted, and its standard deviation divided out
 
 
 DESCRIPTIONS = (
@@ -52,12 +42,7 @@ _ROUNDING = 1e-3  # of the mean value: smaller standard deviations are rounding 
 class CellMaps:
     """Cells of images, at their own size or reduced, from one pass through the network each.
 
-    Parameters
-    ----------
-    encoder : HypercolumnVLAD
-        Fitted.
-    tile_size, folder
-        As in `TiledNetwork`.
+    The encoder is fitted; ``tile_size`` and ``folder`` are those of `TiledNetwork`.
     """
 
     def __init__(
@@ -76,20 +61,9 @@ class CellMaps:
     def cells(
         self, image: PreparedImage, side: int | None, *, keep: bool = True
     ) -> tuple[Cells, int]:
-        """Return the cells of an image, or of a square of ``side`` pixels made of it.
+        """Return the cells (R, S, D) of an image, or of a square of ``side`` pixels; the stride.
 
-        Parameters
-        ----------
-        image : PreparedImage
-        side : int or None
-        keep : bool, default=True
-            Whether the folder, if there is one, keeps their maps.
-
-        Returns
-        -------
-        cells : ndarray of shape (R, S, D)
-        stride : int
-            Side of a cell, pixels.
+        ``keep``: whether the folder, if there is one, keeps their maps.
         """
         if side is None:
             tensor, key, network = image.tensor, image.key, self._own_size
@@ -102,7 +76,7 @@ class CellMaps:
         return cells_of(maps, (tensor.shape[1], tensor.shape[2]))
 
     def kept_cells(self, key: str, size: tuple[int, int], side: int | None) -> Cells:
-        """Return the cells of an image that the folder keeps, by its digest and size in pixels."""
+        """Return the cells of an image that the folder keeps, by its digest and size."""
         if side is None:
             return cells_of(self._own_size.stored_maps(key), size)[0]
         return cells_of(self._reduced.stored_maps(f"{key}-{side}"), (side, side))[0]
@@ -139,12 +113,8 @@ def _stride(n_pixels: int, n_cells: int) -> int:
 def describe(cells: Cells, window: int, relative: bool) -> Cells:
     """Return a description (n, D) of the cells (R, S, D) of an image, row by row.
 
-    Parameters
-    ----------
-    cells : ndarray of float32, shape (R, S, D)
-    window, relative
-        See `Description`. Windows repeat the cells at the image's edges. To the standard deviation
-        of each channel, 30 % of their mean is added: channels that hardly vary hold noise.
+    Windows repeat the cells at the image's edges. To the standard deviation of each channel, 30 %
+    of their mean is added: channels that hardly vary hold noise.
     """
     n_channels = cells.shape[-1]
     found = window_means(cells, window)
@@ -158,8 +128,7 @@ def describe(cells: Cells, window: int, relative: bool) -> Cells:
 def mean_and_deviation(cells: Cells) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return what `describe` subtracts from cells (R, S, D) and divides by, (D,) each.
 
-    Several times faster, but its last digits differ, and K-means' initial codewords depend on
-    them.
+    Several times faster, but its last digits differ; K-means' initial codewords depend on them.
     """
     flat = torch.from_numpy(cells).flatten(0, 1)
     mean = flat.mean(0)
@@ -196,7 +165,6 @@ def edge_distances(shape: tuple[int, ...]) -> NDArray[np.intp]:
 
 
 def resized(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Resize a map, bilinear and antialiased."""
     if values.shape == shape:
         return values
     planes = torch.from_numpy(values)[None, None]

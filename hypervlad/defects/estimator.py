@@ -29,15 +29,17 @@ from hypervlad.constraints import (
 )
 from hypervlad.defects.cells import CellMaps
 from hypervlad.defects.findings import Finding
-from hypervlad.defects.labelled_windows import LabelledWindows
-from hypervlad.defects.labels import DefectLabels, check_both_classes
+from hypervlad.defects.labelled_windows import (
+    DefectLabels,
+    LabelledWindows,
+    fit_labelled_windows,
+    window_stride,
+)
 from hypervlad.defects.normal_images import NormalImages, NormalImagesFit
 from hypervlad.defects.reference_cells import ReferenceCells, ReferenceCellsFit
 from hypervlad.defects.thresholds import (
     HeldOutScores,
-    WindowModel,
     WindowScores,
-    held_out_scores,
     image_score,
     models_without,
     threshold_at_patch_rate,
@@ -57,12 +59,9 @@ from hypervlad.splits import check_groups
 from hypervlad.user_warnings import warn_user
 from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid, patches_at
 from hypervlad.windows.dataset import (
-    ImageWindows,
     PreparedImage,
-    TrainingWindows,
     WindowReader,
     fit_tiled_codebook,
-    max_windows_per_class,
 )
 from hypervlad.windows.vectors import WindowVectors, check_window_encoder, window_encoder
 from hypervlad.workload import announced
@@ -70,7 +69,6 @@ from hypervlad.workload import announced
 _PIXELS = Integer(at_most=2**16, meaning="a whole number of pixels")
 _MAX_HELD_OUT = 1000  # images; more would need memory without a better threshold
 _MAX_STRETCH = 1.1  # between the widest and the narrowest of aligned images
-_STEPS_PER_PATCH = 4  # overlap of windows if no stride is given
 
 
 def _has_labels(scorer: PatchDefectScorer) -> bool:
@@ -82,18 +80,13 @@ class PatchDefectScorer(ImageEstimator):
 
     - *Trained on defect-free images alone*, it compares the cells of the network's grid, about 8
       pixels wide, with codewords of defect-free ones: single cells and windows of 3 x 3 in the
-      image at its own size, and cells of the image resized to squares of 224 and 112 pixels, so
-      that thin cracks, small pits and large faint stains can all be found. The windows and the
-      cells at 224 pixels are relative to the rest of their image. A score is the weighted mean of
-      these four distances, each relative to what held-out defect-free images have at the same
-      distance from the edge: 0 is usual, and a tenth of the positions reaches 1 in each of them.
-      The score of an image is a geometric mean over the four, and over the 0.1, 1 and 10 % of
-      positions that are highest in each. ``n_references`` replaces this by the method of
-      AnomalyDINO.
-    - *Trained on labels*, it lays windows of ``patch`` pixels, ``stride`` pixels apart, over the
-      feature maps of the image at its own size. A score is the log-odds that a window is not
-      normal, by a boosted softmax on its vector: VLAD of its hypercolumns, and their mean. The
-      score of an image is the mean over the 1 % of its windows that score highest.
+      image at its own size, and cells of the image resized to squares of 224 and 112 pixels. Scores
+      are relative to those of held-out defect-free images at the same distance from the edge: 0 is
+      usual. The score of an image combines its highest cells in a geometric mean.
+    - *Trained on labels*, it lays windows of ``patch`` pixels, a quarter of that apart, over the
+      image at its own size. A score is the log-odds that a window is not normal, by a boosted
+      softmax on its vector: VLAD of its hypercolumns, and their mean. The score of an image is the
+      mean over the 1 % of its windows that score highest.
 
     **A higher score is always more defective**: the opposite of scikit-learn's outlier detectors.
     An image is called anomalous if, and only if, its score reaches ``threshold_``; its defects are
@@ -106,19 +99,16 @@ class PatchDefectScorer(ImageEstimator):
         keep images at their own size (``image_size=None``).
     patch : int, default=29
         Side in pixels of the windows where there are labels, about the size of a typical defect,
-        and of the patches of `score_patches`. Smaller images are refused.
-    stride : int, optional
-        Pixels from one window to the next; a quarter of ``patch`` if not given.
+        and of the patches of `score_patches`. Smaller images are refused. Windows are anomalous if
+        at least a tenth of their pixels is defective; those with a smaller share are not used.
     threshold : {"fpr", "patch_fpr", "f1"}, default="fpr"
         How ``threshold_`` is chosen, always on images that the scoring model was not trained on,
         group by group. "fpr", to classify images: on average at most the share ``fpr`` of new
         defect-free images is called anomalous, if they are like those trained on (conformal
-        prediction with cross-validation; it errs on the safe side where images are few). This takes
-        at least 1 / fpr - 1 images, 19 for 0.05, from as many groups; with fewer, the threshold is
-        a rough guess, with a warning. "patch_fpr", to locate defects: at most the share ``fpr`` of
-        all defect-free positions is called defective. Maps and areas are more complete (0.01 is a
-        good start), but many defect-free images are called anomalous. "f1": windows are called
-        defective with the best F1; needs masks or labels.
+        prediction with cross-validation). This takes at least 1 / fpr - 1 images, from as many
+        groups; with fewer, the threshold is a rough guess, with a warning. "patch_fpr", to locate
+        defects: at most the share ``fpr`` of all defect-free positions is called defective. "f1":
+        windows are called defective with the best F1; needs masks or labels.
     fpr : float, default=0.05
         Share of defect-free images, or of their positions, that may be called anomalous, between 0
         and 1. Trained on patches and ``y``, it is the share of defect-free patches; for whole
@@ -126,25 +116,19 @@ class PatchDefectScorer(ImageEstimator):
     n_codewords : int, default=128
         Codewords of defect-free cells, where there are no labels.
     n_references : int or None, default=None
-        Without labels, compare each cell with all cells of this many defect-free images, chosen at
-        random, in four turns, instead of with codewords: see :func:`hypervlad.presets.anomalydino`.
-        Time and the model file grow with it; of more than 100,000 cells, a random sample is kept.
+        Without labels, compare each cell with all cells of this many defect-free images in four
+        turns, instead of with codewords: see :func:`hypervlad.presets.anomalydino`. Of more than
+        100,000 cells, a random sample is kept.
     aligned : bool, default=False
         Whether all images show the same part in the same position. Scores are then relative to the
         same position in the other images. Only without labels.
-    min_fraction : float, default=0.1
-        Share of a window's pixels that must be defective in a mask for the window to be anomalous;
-        windows with a smaller share are not trained on.
     boosting : BoostedSoftmaxClassifier, optional
         The learner, where there are labels. With its default ``prior="training"``, probabilities
         are for the share of anomalous windows in the labelled images.
     tile_size : int, default=2048
         Side in pixels of the largest square that passes through the network at once, besides its
-        border. Larger images are cut into tiles that overlap by the network's receptive field, so
-        that the map is the same; where a network sees all of its input, as transformers do, tiles
-        overlap by a quarter and are blended, and tiles near the size of its training (224, or 518
-        for DINOv2) are faster. Scores then depend on the size of the tiles: keep that of ``fit``,
-        for which ``threshold_`` was chosen.
+        border. Larger images are cut into tiles; of networks that see all of their input, as
+        transformers do, scores depend on the size of the tiles: keep that of ``fit``.
     random_state : int, RandomState or None, default=None
         Seed of everything that is random in ``fit``.
     verbose : bool, default=False
@@ -160,7 +144,7 @@ class PatchDefectScorer(ImageEstimator):
     held_out_ : HeldOutScores
         Scores of defect-free training images by models trained without them: how many a threshold
         would call anomalous falsely, and which.
-    patch_, stride_ : int
+    patch_ : int
     n_images_ : int
         Images trained on.
     training_ : ImageDigests
@@ -182,13 +166,11 @@ class PatchDefectScorer(ImageEstimator):
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
         "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
         "patch": [_PIXELS],
-        "stride": [_PIXELS, None],
         "threshold": [OneOf("fpr", "patch_fpr", "f1")],
         "fpr": [Number(above=0, below=1, meaning="a share of images or windows")],
         "n_codewords": [Integer()],
         "n_references": [Integer(), None],
         "aligned": [Boolean()],
-        "min_fraction": [Number(above=0, at_most=1, meaning="a share of a window's pixels")],
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
         "tile_size": [Integer(64, 2**16)],
         "random_state": [RandomState(), None],
@@ -200,7 +182,6 @@ class PatchDefectScorer(ImageEstimator):
         "threshold_": Value(float),
         "held_out_": Part(HeldOutScores),
         "patch_": Value(int, _PIXELS),
-        "stride_": Value(int, _PIXELS),
         "n_images_": Value(int, Integer()),
         "training_": Part(ImageDigests),
     }
@@ -211,7 +192,6 @@ class PatchDefectScorer(ImageEstimator):
     threshold_: float
     held_out_: HeldOutScores
     patch_: int
-    stride_: int
     n_images_: int
     training_: ImageDigests
 
@@ -220,13 +200,11 @@ class PatchDefectScorer(ImageEstimator):
         encoder: HypercolumnVLAD | None = None,
         *,
         patch: int = 29,
-        stride: int | None = None,
         threshold: Literal["fpr", "patch_fpr", "f1"] = "fpr",
         fpr: float = 0.05,
         n_codewords: int = 128,
         n_references: int | None = None,
         aligned: bool = False,
-        min_fraction: float = 0.1,
         boosting: BoostedSoftmaxClassifier | None = None,
         tile_size: int = 2048,
         random_state: int | np.random.RandomState | None = None,
@@ -234,13 +212,11 @@ class PatchDefectScorer(ImageEstimator):
     ) -> None:
         self.encoder = encoder
         self.patch = patch
-        self.stride = stride
         self.threshold = threshold
         self.fpr = fpr
         self.n_codewords = n_codewords
         self.n_references = n_references
         self.aligned = aligned
-        self.min_fraction = min_fraction
         self.boosting = boosting
         self.tile_size = tile_size
         self.random_state = random_state
@@ -257,17 +233,15 @@ class PatchDefectScorer(ImageEstimator):
     ) -> PatchDefectScorer:
         """Learn what defect-free images look like, or, given labels, what defects do.
 
-        Each image is read twice, for the codebook and for its windows, and passes through the
-        network once, and once more as a square of 224 and of 112 pixels where there are no labels.
-        Feature maps that are needed again are kept in a temporary folder meanwhile, in about as
-        much space as the images need in single precision; the environment variable TMPDIR moves it.
+        Meanwhile a temporary folder takes about as much space as the images need in single
+        precision; the environment variable TMPDIR moves it.
 
         Parameters
         ----------
         images : sequence of n images
             Paths and/or arrays (H, W) or (H, W, 3). Without ``y`` and ``masks`` all are assumed to
-            be defect-free. Defects in a few of them hardly change what is usual, but raise
-            ``threshold_``: look at the images that ``held_out_`` scores highest.
+            be defect-free. Defects in a few of them raise ``threshold_``: look at the images that
+            ``held_out_`` scores highest.
         y : sequence of n str, optional
             ``images`` are then patches of ``patch`` x ``patch`` pixels, and these their classes:
             "normal", and "anomalous" or several kinds of defects.
@@ -295,7 +269,7 @@ class PatchDefectScorer(ImageEstimator):
         own = default_patch_encoder() if self.encoder is None else self.encoder
         encoder = seeded_clone(own, seed, verbose=self.verbose)
         rows = mask_banner_rows(check_read_options(encoder.read_options))
-        labels = DefectLabels.check(len(images), y, masks, self.min_fraction, rows)
+        labels = DefectLabels.check(len(images), y, masks, rows)
         if self.threshold == "f1" and not labels.is_known:
             raise ValueError(
                 'threshold="f1" needs masks or labels; for defect-free images choose "fpr"'
@@ -310,24 +284,32 @@ class PatchDefectScorer(ImageEstimator):
                 "n_references compares with defect-free images, at all places; it cannot be used "
                 f"with {'labels' if labels.is_known else 'aligned=True'}"
             )
-        patch, stride = self.patch, self._stride()
         with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
             fit_codebook = partial(
-                fit_tiled_codebook, tile_size=self.tile_size, min_side=patch, folder=folder
+                fit_tiled_codebook, tile_size=self.tile_size, min_side=self.patch, folder=folder
             )
             encoder.fit_checked(images, fit_codebook)
-            given = (encoder, images, group_codes, seed, folder)
             model: NormalImages | ReferenceCells | LabelledWindows
             if labels.is_known:
-                model, held_out, keys = self._fit_labelled(labels, *given)
+                learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
+                model, held_out, keys = fit_labelled_windows(
+                    encoder,
+                    seeded_clone(learner, seed, verbose=self.verbose),
+                    images,
+                    labels,
+                    group_codes,
+                    patch=self.patch,
+                    tile_size=self.tile_size,
+                    folder=folder,
+                    seed=seed,
+                )
             else:
-                model, held_out, keys = self._fit_normal(*given)
+                model, held_out, keys = self._fit_normal(encoder, images, group_codes, seed, folder)
             summary = HeldOutScores.of(held_out)
             threshold = self._choose_threshold(held_out, summary)
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.model_, self.threshold_ = encoder, model, _checked_threshold(threshold)
-        self.held_out_ = summary
-        self.patch_, self.stride_ = patch, stride
+        self.held_out_, self.patch_ = summary, int(self.patch)
         self.n_images_, self.training_ = encoder.n_images_, ImageDigests.of(sorted(keys))
         return self
 
@@ -340,44 +322,16 @@ class PatchDefectScorer(ImageEstimator):
     # --- maps of one image ---------------------------------------------------------------------
 
     def score_map(self, image: Any) -> NDArray[np.float32]:
-        """Score every pixel of an image.
-
-        Parameters
-        ----------
-        image : path or array
-
-        Returns
-        -------
-        ndarray of float32, shape (H, W)
-            In the image's own pixels: the score of each cell or window at its centre, bilinear
-            between.
-
-        Raises
-        ------
-        ImageReadError
-            If it cannot be read, or is smaller than a patch.
-        """
+        """Score every pixel (H, W) of an image: cells or windows at their centres, or between."""
         return self.find(image).map
 
     def predict_map(self, image: Any) -> NDArray[np.bool_]:
-        """Return which pixels are defective.
-
-        Those whose score reaches ``threshold_``, if the score of the image does; otherwise none.
-        """
+        """Return which pixels (H, W) of an image are defective."""
         return self.find(image).mask
 
     @usual_torch()
     def find(self, image: Any) -> Finding:
-        """Return an image's map with its defective regions, at ``threshold_``.
-
-        Parameters
-        ----------
-        image : path or array
-
-        Returns
-        -------
-        Finding
-        """
+        """Return an image's map with its defective regions, at ``threshold_``."""
         check_is_fitted(self)
         prepared = self._read(image, self.patch_)
         scores, grid, score = self._scores(prepared)
@@ -387,7 +341,7 @@ class PatchDefectScorer(ImageEstimator):
 
     @available_if(_has_labels)
     def probability_map(self, image: Any) -> NDArray[np.float32]:
-        """Return the probability that the window around each pixel is defective.
+        """Return the probability (H, W) that the window around each pixel is defective.
 
         Only for scorers trained on labels, and for images in which defects are as frequent as in
         those trained on.
@@ -433,17 +387,7 @@ class PatchDefectScorer(ImageEstimator):
 
     @usual_torch()
     def score_samples(self, images: Sequence[Any]) -> NDArray[np.float64]:
-        """Return the score of each image.
-
-        Parameters
-        ----------
-        images : sequence of n images
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            Higher is more defective. NaN for an image that was skipped.
-        """
+        """Return the score (n,) of each image: higher is more defective; NaN for a skipped one."""
         check_is_fitted(self)
         images = check_image_list(images)
         scores = np.full(len(images), np.nan)
@@ -455,19 +399,17 @@ class PatchDefectScorer(ImageEstimator):
     def predict(self, images: Sequence[Any]) -> NDArray[np.object_]:
         """Return "anomalous" for images whose score reaches ``threshold_``, else "normal".
 
-        Parameters
-        ----------
-        images : sequence of n images
-
-        Returns
-        -------
-        ndarray of str, shape (n,)
-            None for an image that was skipped.
+        None for an image that was skipped.
         """
         scores = self.score_samples(images)
         called = np.where(scores >= self.threshold_, ANOMALOUS, NORMAL).astype(object)
         called[np.isnan(scores)] = None
         return called
+
+    @property
+    def stride_(self) -> int:
+        """Pixels from one window to the next, where there were labels."""
+        return window_stride(self.patch_)
 
     @property
     def boosting_(self) -> BoostedSoftmaxClassifier:
@@ -493,9 +435,6 @@ class PatchDefectScorer(ImageEstimator):
             raise ValueError(
                 f"the model takes {self.model_.n_features} features where the windows have {width}"
             )
-
-    def _stride(self) -> int:
-        return self.stride or max(1, self.patch // _STEPS_PER_PATCH)
 
     def _fit_normal(
         self,
@@ -541,59 +480,6 @@ class PatchDefectScorer(ImageEstimator):
         }
         return model, held_out, keys.values()
 
-    def _fit_labelled(
-        self,
-        labels: DefectLabels,
-        encoder: HypercolumnVLAD,
-        images: list[Any],
-        groups: NDArray[Any],
-        seed: int,
-        folder: str,
-    ) -> tuple[LabelledWindows, dict[int, WindowScores], Collection[str]]:
-        """Return a model of labelled windows, held-out scores by position, and all digests."""
-        vectors = WindowVectors(encoder, self.tile_size, folder)
-        reader = WindowReader(encoder.loader(), self.patch)
-        n_most = max_windows_per_class(len(images))
-        thinned = dict[int, tuple[Any, ...]]()
-
-        def read() -> Iterator[ImageWindows]:
-            for position, image in reader.stream(images, "windows"):
-                grid = WindowGrid.cover(image.size, self.patch, self._stride())
-                known = labels.of_windows(position, image, grid)
-                is_thinned = grid.size > n_most
-                maps = vectors.network.padded_maps(
-                    image.tensor, image.name, image.key, keep=is_thinned
-                )
-                if is_thinned:  # the threshold needs the scores of all its windows
-                    names, codes = np.unique(known, return_inverse=True)
-                    thinned[position] = image.key, grid, names, codes.astype(np.uint8)
-                yield ImageWindows(position, image.key, vectors.vectors(maps, grid), known)
-
-        def all_scores(model: WindowModel, position: int) -> WindowScores:
-            key, grid, names, codes = thinned[position]
-            maps = vectors.network.stored_maps(key)
-            blocks = [model.scores(block) for block in vectors.vectors(maps, grid)]
-            return WindowScores.of(np.concatenate(blocks), names[codes])
-
-        def learn(windows: TrainingWindows) -> LabelledWindows:
-            learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
-            learner = seeded_clone(learner, seed, verbose=self.verbose)
-            learner.fit(
-                windows.X,
-                windows.labels,
-                sample_weight=windows.weights,
-                groups=windows.groups_of(groups),
-                blocks=list(encoder.feature_blocks.values()),
-            )
-            return LabelledWindows(learner)
-
-        windows = TrainingWindows.sample(read(), len(images), seed)
-        check_both_classes(windows)
-        labels.warn_if_inverted()
-        model = learn(windows)
-        held_out = dict(held_out_scores(model, windows, all_scores, learn, groups, seed))
-        return model, held_out, windows.keys.values()
-
     def _choose_threshold(self, held_out: dict[int, WindowScores], summary: HeldOutScores) -> float:
         if self.threshold == "f1":
             return threshold_of_best_f1(held_out.values())
@@ -614,7 +500,6 @@ class PatchDefectScorer(ImageEstimator):
     def _window_scores(
         self, model: LabelledWindows, image: PreparedImage, grid: WindowGrid
     ) -> NDArray[np.floating]:
-        """Return the scores (R, S) of windows."""
         vectors = WindowVectors(self.encoder_, self.tile_size)
         maps = vectors.network.padded_maps(image.tensor, image.name)
         scores = model.scores_in(vectors, maps, grid)
@@ -633,7 +518,6 @@ class PatchDefectScorer(ImageEstimator):
 
 
 def _warn_of_shapes(sizes: list[tuple[int, int]]) -> None:
-    """Warn if images (height, width) that should show the same part differ in proportions."""
     narrow, wide = (rule(sizes, key=lambda size: size[1] / size[0]) for rule in (min, max))
     if wide[1] * narrow[0] > _MAX_STRETCH * narrow[1] * wide[0]:
         first, second = (f"{height} x {width}" for height, width in (narrow, wide))
@@ -644,7 +528,6 @@ def _warn_of_shapes(sizes: list[tuple[int, int]]) -> None:
 
 
 def _checked_threshold(value: float) -> float:
-    """Return a finite number in single precision, as scores are."""
     check_value("threshold", value, [Number(meaning="a finite number")])
     return float(np.float32(value))
 

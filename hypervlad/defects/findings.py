@@ -17,10 +17,8 @@ class Region:
 
     Attributes
     ----------
-    row, column : int
-        Upper left corner of its box, pixels.
-    height, width : int
-        Of its box, pixels.
+    row, column, height, width : int
+        Upper left corner and size of its box, pixels.
     area : int
         Pixels.
     score : float
@@ -57,8 +55,7 @@ class Finding:
     mask : ndarray of bool, shape (H, W)
         The defective pixels.
     in_training : bool
-        Whether the scorer was trained on an image with the same pixels: its score is then too good
-        for a new image.
+        Whether the scorer was trained on an image with the same pixels.
     """
 
     map: NDArray[np.float32]

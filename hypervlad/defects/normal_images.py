@@ -1,21 +1,4 @@
-"""``NormalImages``: what defect-free images look like, at three sizes, cell by cell.
-
-A cell is a position of the network's own grid, about 8 pixels wide. Defect-free cells are whitened
-and described by a codebook; the distance of a cell from its nearest codeword says how unusual it
-is. An image is described four times, from fine to coarse: by its cells and by windows of 3 x 3
-cells at its own size, in which thin and small defects stand out, and by its cells when resized to
-squares of 224 and 112 pixels, for faint and large ones. The windows of 3 x 3 and the cells at 224
-pixels are relative to their own image (its mean is subtracted, its standard deviation divided out):
-a defect stands out from the rest of its image even where the image as a whole is brighter or
-rougher than others.
-
-Distances are larger near an image's edges, where the network sees mirrored pixels or zeros, and
-differ between the descriptions. Each is therefore expressed relative to what held-out defect-free
-images have at the same distance from the edge: 0 is usual, and one cell in ten reaches 1. The score
-of a place is their weighted mean; a description in which defect-free images differ much from each
-other has a small weight. The score of an image is a weighted geometric mean: see
-`NormalImages.combined`.
-"""
+"""``NormalImages``: what defect-free images look like, at three sizes, cell by cell."""
 
 from __future__ import annotations
 
@@ -70,7 +53,9 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class NormalCells:
-    """A codebook of defect-free cells, or of windows of them, at one size of the images.
+    """A codebook of whitened defect-free cells, or of windows of them, at one size of the images.
+
+    The distance of a cell from its nearest codeword says how unusual it is.
 
     Attributes
     ----------
@@ -157,11 +142,17 @@ class NormalCells:
 class NormalImages:
     """What defect-free images look like: a `NormalCells` for each description.
 
+    Thin and small defects stand out at the images' own size, faint and large ones at 224 and 112
+    pixels. Distances differ between descriptions, and are larger near an image's edges, where the
+    network sees mirrored pixels or zeros. Each is therefore expressed relative to what held-out
+    defect-free images have at the same distance from the edge: 0 is usual, and one cell in ten
+    reaches 1.
+
     Attributes
     ----------
     parts : tuple of NormalCells
     weights : ndarray of float32, shape (n_parts,)
-        Above 0; their sum is 1.
+        Above 0, sum 1; smaller where defect-free images differ more from each other.
     levels : ndarray of float32, shape (n_parts,)
         The usual values of `log_of_highest`.
     scale : float
@@ -175,7 +166,6 @@ class NormalImages:
 
     @property
     def n_features(self) -> int:
-        """Length of a cell's vector."""
         return len(self.parts[0].mean)
 
     def scores(
@@ -194,11 +184,8 @@ class NormalImages:
         """Return the scores of places, on the grid of the first part, and that of the image.
 
         The score of a place is the weighted mean of standardised distances. That of the image is
-        made of means over the 0.1, 1 and 10 % of a part's distances that are highest: a small share
-        finds small defects, a large one those that are faint but extended. It is the geometric mean
-        of the three, relative to what is usual, and the weighted geometric mean over parts; it is
-        multiplied by the scale, so that in usual images it equals the mean over the 1 % of places
-        that score highest.
+        the weighted geometric mean over parts of `log_of_highest`, relative to what is usual,
+        times the scale: in usual images, the mean over the 1 % of places that score highest.
         """
         pairs = zip(self.parts, distances, strict=True)
         scores = [part.standardised(own) for part, own in pairs]
@@ -209,7 +196,6 @@ class NormalImages:
         return places.astype(np.float32), score
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return header and arrays."""
         arrays = {
             f"{i}.{name}": getattr(part, name)
             for i, part in enumerate(self.parts)
@@ -223,13 +209,7 @@ class NormalImages:
     def from_state(
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> NormalImages:
-        """Undo `to_state`.
-
-        Raises
-        ------
-        ValueError
-            If the arrays do not fit together.
-        """
+        """Undo `to_state`; ValueError if the arrays do not fit together."""
         expected = [list(each) for each in DESCRIPTIONS]
         if header["parts"] != expected:
             raise ValueError(
@@ -269,18 +249,9 @@ class NormalImages:
 
 
 class NormalImagesFit:
-    """Learns from the cells of defect-free images, and scores each image by the others.
+    """Learns from the cells of at most ``n_images`` images, and scores each image by the others.
 
-    Parameters
-    ----------
-    maps : CellMaps
-        With a folder.
-    n_images : int
-        That will be added, at most.
-    n_codewords : int
-    aligned : bool
-        Whether all images show the same part at the same place.
-    seed : int
+    The maps have a folder.
     """
 
     def __init__(
@@ -321,15 +292,8 @@ class NormalImagesFit:
     ) -> tuple[NormalImages, dict[int, tuple[NDArray[np.float32], float]]]:
         """Return the model, and the scores of each image and its places by models that lack it.
 
-        What is usual is also learnt without the image. Otherwise the images would score lower than
-        new ones.
-
-        Parameters
-        ----------
-        parts : list of NormalCells
-            Learnt from all images.
-        of_image : dict from int to list of NormalCells
-            Learnt without the image at this position.
+        ``parts`` are learnt from all images, ``of_image`` without the image at each position. What
+        is usual is also learnt without the image: otherwise images would score lower than new ones.
         """
         distances = {at: distances_of(own, self._kept_cells(at)) for at, own in of_image.items()}
 
@@ -376,10 +340,10 @@ def distances_of(
 
 
 def log_of_highest(values: NDArray[np.floating], shares: Sequence[float] = _TOP_SHARES) -> float:
-    """Return the logarithm of the geometric mean of some means: over the highest 0.1, 1 and 10 %.
+    """Return the logarithm of the geometric mean of the means over the highest 0.1, 1 and 10 %.
 
-    Means below 1 count as 1. Otherwise one part in which an image is more usual than others would
-    hide what the other parts find.
+    A small share finds small defects, a large one those that are faint but extended. Means below 1
+    count as 1: a part in which an image is very usual must not hide what other parts find.
 
     Examples
     --------

@@ -1,10 +1,4 @@
-"""``ReferenceCells``: the cells of a few defect-free images, all of them, in four turns.
-
-The score of a cell is its cosine distance from the nearest of them, and that of an image the mean
-over the 1 % of its cells that score highest: the method of AnomalyDINO (S. Damm, M. Laszkiewicz,
-J. Lederer and A. Fischer, "AnomalyDINO: boosting patch-based few-shot anomaly detection with
-DINOv2", WACV 2025, arXiv 2405.14529).
-"""
+"""``ReferenceCells``: all cells of a few defect-free images in four turns, as in AnomalyDINO."""
 
 from __future__ import annotations
 
@@ -32,19 +26,18 @@ _CELLS = Array("float32", 2, -1.001, 1.001)
 
 @dataclass(frozen=True, eq=False)
 class ReferenceCells:
-    """Defect-free cells with which those of an image are compared.
+    """Defect-free cells (n, D) of unit length, with which those of an image are compared.
 
-    Attributes
-    ----------
-    cells : ndarray of float32, shape (n, D)
-        Of unit length.
+    The score of a cell is its cosine distance from the nearest of them, that of an image the mean
+    over the 1 % of its cells that score highest: the method of AnomalyDINO (S. Damm, M.
+    Laszkiewicz, J. Lederer and A. Fischer, "AnomalyDINO: boosting patch-based few-shot anomaly
+    detection with DINOv2", WACV 2025, arXiv 2405.14529).
     """
 
     cells: NDArray[np.float32]
 
     @property
     def n_features(self) -> int:
-        """Length of a cell's vector."""
         n_features: int = self.cells.shape[1]
         return n_features
 
@@ -64,20 +57,13 @@ class ReferenceCells:
         return np.asarray(squares / 2, dtype=np.float32).reshape(cells.shape[:2])
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return header and arrays."""
         return {}, {"cells": self.cells}
 
     @classmethod
     def from_state(
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> ReferenceCells:
-        """Undo `to_state`.
-
-        Raises
-        ------
-        ValueError
-            If there are no cells, or they are not of unit length.
-        """
+        """Undo `to_state`; ValueError if there are no cells, or they are not of unit length."""
         cells = _CELLS.checked(arrays["cells"], "cells")
         lengths = np.linalg.norm(cells, axis=1)
         if not cells.size or not ((np.abs(lengths - 1) < 1e-3) | (lengths == 0)).all():
@@ -88,15 +74,7 @@ class ReferenceCells:
 class ReferenceCellsFit:
     """Chooses the defect-free images to compare with, and scores each image by others.
 
-    Parameters
-    ----------
-    maps : CellMaps
-        With a folder.
-    read : callable
-        From the position of an image to the image, which is read again if its cells are chosen.
-    n_references : int
-        Images to compare with, at most. Of large ones, a random sample of cells is kept.
-    seed : int
+    The maps have a folder; ``read`` reads an image again, by its position, if its cells are chosen.
     """
 
     def __init__(
@@ -127,7 +105,7 @@ class ReferenceCellsFit:
     def finish(
         self, model: ReferenceCells, of_image: Mapping[int, ReferenceCells]
     ) -> tuple[ReferenceCells, dict[int, tuple[NDArray[np.float32], float]]]:
-        """Return the model, and the scores of each image and its cells by models that lack it."""
+        """Return the model, and the scores of each image and its cells by models without it."""
         scored = {}
         for at, own in of_image.items():
             cells = self._maps.kept_cells(self.keys[at], self.sizes[at], None)
@@ -155,6 +133,6 @@ class ReferenceCellsFit:
 
 
 def of_unit_length(cells: Cells) -> Cells:
-    """Return cells (R, S, D) as rows (R S, D) of unit length; those that are zero stay so."""
+    """Return cells (R, S, D) as rows (R S, D) of unit length, or zero."""
     flat: Cells = normalize(cells.reshape(-1, cells.shape[-1]))
     return flat

@@ -34,25 +34,14 @@ class WindowModel(Protocol):
 
 
 def image_score(places: NDArray[np.floating]) -> float:
-    """Return the mean over the 1 % of an image's places that score highest.
-
-    The maximum alone varies by chance, and more so in larger images.
-    """
+    """Return the mean over the highest 1 % of an image's places: the maximum varies by chance."""
     n_highest = max(1, round(_TOP_FRACTION * places.size))
     return float(np.partition(places, places.size - n_highest, axis=None)[-n_highest:].mean())
 
 
 @dataclass(frozen=True, eq=False)
 class WindowScores:
-    """Scores of the places of one image whose labels are known.
-
-    Attributes
-    ----------
-    scores : ndarray of float32, shape (n,)
-    is_defective : ndarray of bool, shape (n,)
-    image : float
-        The score of the image.
-    """
+    """Scores (n,) of the places of one image whose labels are known, and of the image."""
 
     scores: NDArray[np.float32]
     is_defective: NDArray[np.bool_]
@@ -67,16 +56,11 @@ class WindowScores:
 
     @property
     def normal(self) -> NDArray[np.float32]:
-        """Scores of the defect-free places."""
         return self.scores[~self.is_defective]
 
     @property
     def capped(self) -> NDArray[np.float32]:
-        """Scores, but none above the score of the image.
-
-        A place is called defective if its image is, and its own score reaches the threshold: in
-        other words, if the lower of the two does.
-        """
+        """Scores, but none above that of the image: a place is defective only if its image is."""
         return np.minimum(self.scores, np.float32(self.image))
 
     @property
@@ -96,8 +80,7 @@ class HeldOutScores:
     images : ndarray of int64, shape (n_images,)
         Their positions in the list of training images.
     place_quantiles : ndarray of float32, shape (2001,)
-        Quantiles, evenly spaced, of the scores of all defect-free places; none counts as more than
-        its image, because only places of anomalous images are called defective.
+        Quantiles, evenly spaced, of the scores of all defect-free places, none above its image's.
     """
 
     scores: NDArray[np.float32]
@@ -129,7 +112,6 @@ class HeldOutScores:
         return float(np.mean(self.place_quantiles >= np.float32(threshold)))
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return header and arrays."""
         return {}, dict(vars(self))
 
     @classmethod
@@ -153,7 +135,7 @@ _HELD_OUT = {
 
 
 def n_images_needed(rate: float) -> int:
-    """Return how many defect-free images a threshold at this rate needs, so as not to be a guess.
+    """Return how many defect-free images a threshold at this rate needs.
 
     Examples
     --------
@@ -166,16 +148,9 @@ def n_images_needed(rate: float) -> int:
 def threshold_at_rate(scores: NDArray[np.floating], rate: float) -> float:
     """Return a score that at most this share of new defect-free images reaches, on average.
 
-    Of n held-out images and a new one, each is equally likely to have the k-th highest score. So
-    the share of new images above the k-th highest of n is k / (n + 1) on average, whatever the
+    The share of new images above the k-th highest of n is k / (n + 1) on average, whatever the
     distribution (split conformal prediction). If there are too few images for the rate, the score
-    is extrapolated from their median and median absolute deviation as if they followed Gumbel's
-    distribution: a rough guess.
-
-    Warns
-    -----
-    UserWarning
-        If the score is extrapolated.
+    is extrapolated, with a warning, as if scores followed Gumbel's distribution.
     """
     if len(scores) >= n_images_needed(rate):
         n_above = math.floor(rate * (len(scores) + 1) + _ROUNDING)
@@ -192,7 +167,7 @@ def threshold_at_rate(scores: NDArray[np.floating], rate: float) -> float:
 
 
 def threshold_at_patch_rate(images: Iterable[WindowScores], rate: float) -> float:
-    """Return a score from which on at most this share of all normal places is called defective."""
+    """Return a score that at most this share of all normal places reaches."""
     scores = np.concatenate([image.capped[~image.is_defective] for image in images])
     return float(np.nextafter(np.quantile(scores, 1 - rate, method="higher"), np.float32(np.inf)))
 
@@ -222,6 +197,8 @@ def models_without(
 ) -> dict[int, Model]:
     """Fit a model for each fold of images, on the images of other groups.
 
+    Return, by position, the model that was trained without each image that is in a test fold.
+
     Parameters
     ----------
     keys : dict from int to str
@@ -232,11 +209,6 @@ def models_without(
     seed : int
     fit : callable
         From positions to a model.
-
-    Returns
-    -------
-    dict from int to model
-        For each position that is in a test fold, the model that was trained without it.
     """
     positions = np.array(list(keys))
     own = joined_groups(groups[positions], list(keys.values()))
@@ -250,7 +222,6 @@ def models_without(
 
 
 def warn_of_known_images(n_known: int, n_images: int) -> None:
-    """Warn that scores of images are held out that the model was trained on."""
     warn_user(
         f"{n_known} of {counted(n_images, 'image')} cannot be held out, because there are "
         "too few images, or groups of images (with defects, or without), so the threshold is "
@@ -267,10 +238,10 @@ def held_out_scores(
     groups: NDArray[Any],
     seed: int,
 ) -> Iterator[tuple[int, WindowScores]]:
-    """Score all windows of each image with a model trained on other groups of images.
+    """Yield positions and scores of all windows of each image, by models of other groups.
 
     Images that are in no test fold are left out, unless windows of one class would be missing
-    without them: then ``model``, which was trained on them, scores them.
+    without them: then ``model``, which was trained on them, scores them, with a warning.
 
     Parameters
     ----------
@@ -284,17 +255,6 @@ def held_out_scores(
         From windows to a model.
     groups : ndarray of shape (n_images,)
     seed : int
-
-    Yields
-    ------
-    int
-        Position of an image.
-    WindowScores
-
-    Warns
-    -----
-    UserWarning
-        If images are scored by a model that was trained on them.
     """
     defective = set(windows.image_index[windows.labels != NORMAL].tolist())
     model_of = models_without(

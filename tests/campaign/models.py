@@ -157,12 +157,10 @@ def sound_models() -> dict[str, ModelFile]:
     own_size = clone(encoder).set_params(image_size=None)
     scorer = PatchDefectScorer(own_size, patch=PATCH, n_codewords=8, boosting=trees, random_state=0)
     masks = [*[None] * 6, *(mask for _, mask in flawed)]
-    patches, kinds = rng.random((40, 16, 16)).astype(np.float32), [ANOMALOUS, NORMAL] * 20
-    network = PatchCNNClassifier(
-        filters=(3,), kernel_sizes=(3,), n_dense=4, max_epochs=1, device="cpu", random_state=0
-    )
+    patches, kinds = rng.random((40, 28, 28)).astype(np.float32), [ANOMALOUS, NORMAL] * 20
+    network = PatchCNNClassifier(max_epochs=1, device="cpu", random_state=0)
     transfer = TransferClassifier(
-        "tiny", weights="random", image_size=16, Cs=1.0, device="cpu", random_state=0
+        "tiny", weights="random", image_size=16, device="cpu", random_state=0
     )
     aligned = ["aligned", "not aligned"] * 3
     both = clone(encoder).set_params(blocks=("joint", "per_layer", "pooled"))
@@ -218,8 +216,8 @@ def forge(model: ModelFile, rng: np.random.Generator) -> bytes:
     }
     arrays = {name: array.copy() for name, array in model.arrays.items()}
     if rng.random() < 0.3:
-        if "architecture_" in model.header["fitted"] and rng.random() < 0.7:
-            _change_architecture(entry["header"]["fitted"], arrays, rng)
+        if "n_channels_" in model.header["fitted"] and rng.random() < 0.7:
+            _change_patch(entry["header"]["fitted"], arrays, rng)
         elif rng.random() < 0.7:
             _change_length(entry, arrays, rng)
         else:
@@ -300,7 +298,7 @@ def _change_length(entry: dict[str, Any], arrays: Arrays, rng: np.random.Generat
 
 
 def _change_number_everywhere(entry: dict[str, Any], rng: np.random.Generator) -> None:
-    """Change all numbers of one name, such as ``patch_`` and the ``patch`` of its network."""
+    """Change all numbers of one name, such as ``patch_`` and ``patch``."""
     places = [(owner, key) for owner, key in _places(entry) if type(owner[key]) is int]
     _, chosen = places[rng.integers(len(places))]
     value = _NUMBERS[rng.integers(len(_NUMBERS))]
@@ -309,28 +307,21 @@ def _change_number_everywhere(entry: dict[str, Any], rng: np.random.Generator) -
             owner[key] = value
 
 
-def _change_architecture(fitted: dict[str, Any], arrays: Arrays, rng: np.random.Generator) -> None:
-    """Make a patch network of another shape, with small weights that fit it."""
-    n = int(rng.integers(1, 16))
-    changed: dict[str, Any] = {
-        "n_channels": int(rng.choice([1, 1, 2, 3, 2000])),
-        "patch": int(rng.choice([16, 100, 300, 1000, 2048, 3000, 16384])),
-        "filters": rng.integers(1, 20, n).tolist(),
-        "kernel_sizes": rng.choice([1, 1, 3], n).tolist(),
-        "n_dense": int(rng.choice([1, 4, 64])),
-    }
+def _change_patch(fitted: dict[str, Any], arrays: Arrays, rng: np.random.Generator) -> None:
+    """Make a patch network for patches of another size, with small weights that fit it."""
+    n_channels = int(rng.choice([1, 1, 2, 3, 2000]))
+    patch = int(rng.choice([16, 28, 60, 100, 300, 2048, 16384]))
     with torch.device("meta"):
         try:
-            network = build_patch_network(**changed)
-        except ValueError:  # too many kernels for the patch
+            network = build_patch_network(n_channels, patch)
+        except ValueError:  # too small or too large
             return
     state = network.state_dict()
     if sum(tensor.numel() for tensor in state.values()) > _MAX_WEIGHTS:
         return
     for name in [name for name in arrays if name.startswith("weights_.")]:
         del arrays[name]
-    fitted["architecture_"] |= changed
-    fitted["n_channels_"], fitted["patch_"] = changed["n_channels"], changed["patch"]
+    fitted["n_channels_"], fitted["patch_"] = n_channels, patch
     fitted["weights_"] = {name: list(tensor.shape) for name, tensor in state.items()}
     for name, tensor in state.items():
         arrays[f"weights_.{name}"] = rng.normal(0, 0.1, tensor.shape).astype(np.float32)

@@ -42,7 +42,7 @@ class TransferOnRows(OnRows, TransferClassifier):
 class PatchCNNOnRows(OnRows, PatchCNNClassifier):
     def as_image(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return a patch that the row fills again and again."""
-        return np.resize(0.5 + np.arctan(row) / np.pi, (12, 12))
+        return np.resize(0.5 + np.arctan(row) / np.pi, (28, 28))
 
 
 class DefectScorerOnRows(OnRows, PatchDefectScorer):
@@ -142,20 +142,11 @@ TABLE = [
     ),
     Row(
         "patch CNN",
-        PatchCNNOnRows(
-            filters=(4,),
-            kernel_sizes=(3,),
-            n_dense=8,
-            dropout=0.0,
-            learning_rate=0.01,
-            max_epochs=12,
-            batch_size=8,
-            random_state=0,
-        ),
+        PatchCNNOnRows(learning_rate=0.003, max_epochs=12, batch_size=8, random_state=0),
     ),
     Row(
         "defect scorer",
-        DefectScorerOnRows(WINDOWS, patch=1, stride=1, n_codewords=2, random_state=0),
+        DefectScorerOnRows(WINDOWS, patch=1, n_codewords=2, random_state=0),
     ),
     Row(
         "alignment",
@@ -169,6 +160,14 @@ TABLE = [
         FEW,
     ),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_batches() -> Iterator[None]:
+    """Batches of patches are padded to one size, which would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hypervlad.baselines.patch_network._MAX_BATCH", 16)
+        yield
 
 
 def checks() -> Iterator[Any]:

@@ -57,7 +57,7 @@ def model(folder: Path) -> Path:
 def test_a_threshold_that_looks_like_the_highest_score_is_above_it(
     folder: Path, tmp_path: Path
 ) -> None:
-    rate = ["--fpr", "0.2"]  # of eight images, none may reach it
+    rate = ["--rule", "fpr=0.2"]  # of eight images, none may reach it
     out = run("defects", "fit", folder / "good", "-o", tmp_path / "m.hvlad", *rate, *TINY)
     _, threshold, highest, _ = out.stdout.splitlines()
     shown = re.fullmatch(
@@ -155,7 +155,7 @@ def test_training_images_are_reported(model: Path, folder: Path, tmp_path: Path)
 
 
 def test_learning_from_masks(folder: Path, tmp_path: Path) -> None:
-    masked = ["--masks", folder / "masks", "--best-f1"]
+    masked = ["--masks", folder / "masks", "--rule", "f1"]
     run("defects", "fit", folder / "new", "-o", tmp_path / "m.hvlad", *masked, *TINY)
     scorer = load(tmp_path / "m.hvlad")
     assert scorer.threshold == "f1"
@@ -163,15 +163,14 @@ def test_learning_from_masks(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_rate_of_windows(folder: Path, tmp_path: Path) -> None:
-    rate = ["--patch-fpr", "0.01"]
+    rate = ["--rule", "patch-fpr=0.01"]
     model = tmp_path / "m.hvlad"
     run("defects", "fit", folder / "good", "-o", model, *rate, *TINY)
     assert (load(model).threshold, load(model).fpr) == ("patch_fpr", 0.01)
     assert "at most 1.0 % of defect-free places are called defective" in run("info", model).output
-    for other in (["--best-f1"], ["--fpr", "0.1"]):
-        both = ["defects", "fit", folder / "good", "-o", model, *rate, *other]
-        stderr = run(*both, code=2).stderr
-        assert "give only one" in stderr
+    for rule in ("best", "fpr", "fpr=low", "f1=0.1"):
+        stderr = run("defects", "fit", folder / "good", "-o", model, "--rule", rule, code=2).stderr
+        assert f"--rule {rule}: expected fpr=RATE" in stderr
         assert "bug in hypervlad" not in stderr
 
 
@@ -207,7 +206,7 @@ def test_what_does_not_fit_is_refused(model: Path, folder: Path, tmp_path: Path)
         "defects", "score", model, folder / "new", "-o", folder / "new" / "out"
     )
     assert "needs masks or labels" in refusal(
-        "defects", "fit", folder / "good", "--best-f1", "-o", tmp_path / "m.hvlad", *TINY
+        "defects", "fit", folder / "good", "--rule", "f1", "-o", tmp_path / "m.hvlad", *TINY
     )
     assert "but this command needs" in refusal("predict", model, folder / "new")
     (tmp_path / "broken").mkdir()
@@ -281,7 +280,7 @@ def test_groups_and_tiles_reach_the_scorer(
     given_to_fit = {}
 
     def spy(self: PatchDefectScorer, images: list[Path], **given: object) -> None:
-        given_to_fit.update(given, tile_size=self.tile_size, min_fraction=self.min_fraction)
+        given_to_fit.update(given, tile_size=self.tile_size)
         raise ValueError("far enough")
 
     monkeypatch.setattr(PatchDefectScorer, "fit", spy)
@@ -290,10 +289,10 @@ def test_groups_and_tiles_reach_the_scorer(
     rows = [f"{name},{'ab'[i % 2]}" for i, name in enumerate(names)]
     table.write_text("\n".join(["path,group", *rows]), encoding="utf-8")
     command = ["defects", "fit", folder / "good", "-o", tmp_path / "m.hvlad", *TINY]
-    command += ["--groups", table, "--tile-size", "256", "--min-fraction", "0.3"]
+    command += ["--groups", table, "--tile-size", "256"]
     assert "far enough" in run(*command, code=2).output
     assert list(given_to_fit["groups"]) == ["a", "b"] * 4
-    assert (given_to_fit["tile_size"], given_to_fit["min_fraction"]) == (256, 0.3)
+    assert given_to_fit["tile_size"] == 256
     command[2:3] = sorted((folder / "good").iterdir())
     assert "give only that folder" in run(*command, code=2).output
 

@@ -39,10 +39,10 @@ def classifier(images: list[Any], labels: Any, folder: Path) -> list[Any]:
 
 
 def scorer(images: list[Any], labels: Any, folder: Path) -> list[Any]:
-    model = PatchDefectScorer(WINDOWS, patch=4, stride=2, n_codewords=2, random_state=0)
+    model = PatchDefectScorer(WINDOWS, patch=4, n_codewords=2, random_state=0)
     model.fit(images[:8])
     masks = [np.arange(24)[None, :] < 6 + np.zeros((20, 1)) for _ in range(8)]
-    labelled = PatchDefectScorer(WINDOWS, patch=4, stride=2, random_state=0)
+    labelled = PatchDefectScorer(WINDOWS, patch=4, random_state=0)
     labelled.fit(images[:8], masks=masks)
     maps = [each.score_map(images[9]) for each in (model, labelled)]
     return [model.score_samples(images), labelled.score_samples(images), *maps]
@@ -66,12 +66,10 @@ def transfer(images: list[Any], labels: Any, folder: Path) -> list[Any]:
 
 
 def patches(images: list[Any], labels: Any, folder: Path) -> list[Any]:
-    model = PatchCNNClassifier(
-        filters=(2,), kernel_sizes=(3,), n_dense=4, max_epochs=2, random_state=0
-    )
-    cut = [image[:12, :12] for image in images]
+    model = PatchCNNClassifier(max_epochs=2, random_state=0)
+    cut = [np.tile(image, (2, 2))[:28, :28] for image in images]
     model.fit(cut, [label == "flat" for label in labels])
-    return [model.predict_proba(cut), *model.activations(cut[0]), model.score_map(images[0])]
+    return [model.predict_proba(cut), *model.activations(cut[0]), model.score_map(cut[0])]
 
 
 def features(images: list[Any], labels: Any, folder: Path) -> list[Any]:

@@ -110,7 +110,6 @@ def test_the_training_of_a_batch_normed_network_resumes(
         "trainable": "all",
         "image_size": 32,
         "batch_size": 6,
-        "dropout": 0.3,
         "max_epochs": 2,
         "random_state": 0,
     }

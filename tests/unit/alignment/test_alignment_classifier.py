@@ -118,8 +118,7 @@ def test_it_is_a_model_for_the_aligned_fraction(model: AlignmentClassifier) -> N
     np.testing.assert_array_equal(own.aligned, (own.proba > 0.5) & ~own.background)
 
 
-@pytest.mark.parametrize("size", [(64, 80), (100, 137), (70, 90)])
-@pytest.mark.parametrize("turn", [1, 2, 3])
+@pytest.mark.parametrize(("turn", "size"), [(1, (64, 80)), (2, (100, 137)), (3, (70, 90))])
 def test_a_right_angle_changes_nothing(
     model: AlignmentClassifier, turn: int, size: tuple[int, int]
 ) -> None:
@@ -255,7 +254,7 @@ def test_the_background_is_not_trained_on() -> None:
 def test_maps_may_be_files(
     tiny_backbone: None, tmp_path: Path, labelled: tuple[list[Image], list[str]]
 ) -> None:
-    images, maps = zip(*(halves(i, float(angle)) for i, angle in enumerate(ANGLES)), strict=True)
+    images, maps = zip(*(halves(i, 0.7 * i) for i in range(4)), strict=True)
     paths = []
     for i, each in enumerate(maps):
         paths.append(tmp_path / f"{i}.png")
@@ -374,7 +373,7 @@ def test_unusable_input_is_named(
 
 
 @pytest.mark.slow  # a fit for each size
-@pytest.mark.parametrize("size", [(178, 357), (45, 346), (32, 47)])
+@pytest.mark.parametrize("size", [(45, 178), (32, 47)])
 def test_images_of_any_size(model: AlignmentClassifier, size: tuple[int, int]) -> None:
     model = clone(model).set_params(window=32)
     images = [stripes(0, 0.3, size), checks(0, size), stripes(1, 1.3, size), checks(1, size)]
@@ -412,7 +411,7 @@ def test_a_banner_is_cut_off_once(
     encoder = small_model().encoder
     assert encoder is not None
     encoder.set_params(read_options={"banner": "remove"})
-    model = small_model(encoder=encoder).fit(*labelled)
+    model = small_model(encoder=encoder).fit(*(each[4:12] for each in labelled))
     monkeypatch.setattr("hypervlad.images.micrograph.find_banner", lambda pixels: 6)
     image, _ = halves(2, 0.4)
     found = model.aligned_fraction(image)
@@ -433,37 +432,28 @@ def test_the_learner_gets_groups_weights_and_parts(
     monkeypatch.setattr(BoostedSoftmaxClassifier, "fit", spy)
     images, labels = labelled
     twice = [*images, images[0]]  # a copy, said to be of another group
-    model = small_model().fit(twice, [*labels, labels[0]], groups=[*range(16), 99])
+    model = small_model().fit(twice, [*labels, labels[0]], groups=[*(np.arange(16) // 2), 99])
     assert sum(given["blocks"]) == given["X"].shape[1]
     assert given["blocks"] == [2 * each for each in model.encoder_.feature_blocks.values()]
-    assert len(np.unique(given["groups"])) == 16
+    assert len(np.unique(given["groups"])) == 8
     rows = {tuple(row) for row in given["X"].tolist()}
     assert len(rows) < len(given["X"])
     assert (given["sample_weight"] == 1).all()
-    small_model().fit(images, labels, groups=np.arange(16) // 2)
-    assert len(np.unique(given["groups"])) == 8
-
-
-@pytest.mark.slow  # two fits
-def test_another_seed_is_another_codebook(labelled: tuple[list[Image], list[str]]) -> None:
-    one, other = (small_model(random_state=seed).fit(*labelled) for seed in (0, 1))
-    probe, _ = halves(3, 0.3)
-    assert (one.aligned_fraction(probe).proba != other.aligned_fraction(probe).proba).any()
 
 
 def test_unreadable_images_are_skipped_where_that_is_requested(
     labelled: tuple[list[Image], list[str]],
 ) -> None:
-    images, labels = labelled
+    images, labels = (each[4:12] for each in labelled)
     flat = np.zeros((64, 80))
-    with pytest.raises(ImageReadError, match=r"image 16 .*flat"):
+    with pytest.raises(ImageReadError, match=r"image 8 .*flat"):
         small_model().fit([*images, flat], [*labels, True])
     lenient = small_model()
     assert lenient.encoder is not None
     lenient.encoder.set_params(on_error="skip")
     with pytest.warns(SkippedImagesWarning, match="flat"):
         lenient.fit([*images, flat], [*labels, True])
-    assert lenient.n_images_ == 16
+    assert lenient.n_images_ == 8
     with pytest.warns(SkippedImagesWarning, match="flat"):
         fractions = lenient.predict([images[0], flat])
     assert np.isnan(fractions).tolist() == [False, True]

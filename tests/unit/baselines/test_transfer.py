@@ -25,7 +25,7 @@ from hypervlad.backbones import (
     build_network,
     get_backbone,
 )
-from hypervlad.baselines import TransferClassifier, softmax_head, transfer
+from hypervlad.baselines import TransferClassifier, softmax_head, training_images, transfer
 from hypervlad.baselines.finetuning import TransferNetwork, imagenet_size
 from hypervlad.baselines.softmax_head import SoftmaxHead, fit_head
 from hypervlad.baselines.training import Schedule, SoftmaxCrossEntropy
@@ -46,10 +46,8 @@ def small(**parameters: Any) -> TransferClassifier:
         "weights": "random",
         "image_size": 16,
         "learning_rate": 1e-3,
-        "head_learning_rate": 1e-2,
         "batch_size": 6,
         "max_epochs": 3,
-        "Cs": (1.0, 100.0),
         "random_state": 0,
     }
     return TransferClassifier("tiny", **usual | parameters)
@@ -101,9 +99,10 @@ def test_two_classes_have_one_margin(mode: dict[str, Any], texture_images: Image
 
 
 def test_features_are_the_last_maps_averaged_and_the_head_is_logistic_regression(
-    texture_images: Images,
+    texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against the same in a few plain lines, without any of the code under test."""
+    monkeypatch.setattr(softmax_head, "_CS", (10.0,))
     images, labels = texture_images
     backbone = get_backbone("tiny")
     module = build_network("tiny", "random").original
@@ -112,7 +111,7 @@ def test_features_are_the_last_maps_averaged_and_the_head_is_logistic_regression
         batch = prepare(image, (16, 16), backbone.preprocessing)[None]
         rows.append(module(batch).mean(dim=(2, 3))[0].detach().double().numpy())
     X = np.array(rows)
-    model = small(Cs=10.0).fit(images, labels)
+    model = small().fit(images, labels)
     np.testing.assert_allclose(model.pooled_features(images), X, rtol=1e-4, atol=1e-6)
     Z = X - X.mean(axis=0)
     Z /= np.sqrt((Z**2).sum(axis=1).mean())
@@ -168,11 +167,10 @@ def test_noise_in_any_order_gives_the_same_model(mode: dict[str, Any]) -> None:
         for label in labels
     ]
     first = small(**mode).fit(images, labels)
-    for seed in range(3):
-        order = np.random.default_rng(seed).permutation(40)
-        other = small(**mode).fit([images[i] for i in order], labels[order])
-        assert (other.C_, other.head_.temperature) == (first.C_, first.head_.temperature)
-        np.testing.assert_array_equal(other.head_.coef, first.head_.coef)
+    order = np.random.default_rng(0).permutation(40)
+    other = small(**mode).fit([images[i] for i in order], labels[order])
+    assert (other.C_, other.head_.temperature) == (first.C_, first.head_.temperature)
+    np.testing.assert_array_equal(other.head_.coef, first.head_.coef)
 
 
 @pytest.mark.parametrize("mode", ["features", "finetune"])
@@ -181,7 +179,7 @@ def test_groups_stay_on_one_side_and_copies_do_too(
 ) -> None:
     images, labels = texture_images
     seen: list[Any] = []
-    for module, name in ((transfer, "holdout_split"), (softmax_head, "group_folds")):
+    for module, name in ((training_images, "holdout_split"), (softmax_head, "group_folds")):
         original = getattr(module, name)
 
         def spy(codes: Any, groups: Any, *, original: Any = original, **given: Any) -> Any:
@@ -272,15 +270,13 @@ def test_the_scale_of_the_margins_decides_nothing() -> None:
     rng = np.random.default_rng(0)
     answers = torch.from_numpy(rng.standard_normal((12, 3)))
     targets = torch.arange(12) % 3
-    weights = torch.ones(3, dtype=torch.float64)
-    plain = SoftmaxCrossEntropy(weights, 1.0, 12)
-    scaled = SoftmaxCrossEntropy(weights, 20.0, 12)
+    plain, scaled = (SoftmaxCrossEntropy(temperature, 12) for temperature in (1.0, 20.0))
     loss = plain.validation_loss(answers, targets)
     assert scaled.validation_loss(20 * answers, targets) == pytest.approx(loss)
     temperature = plain.temperature_for(answers, targets)
     assert loss == pytest.approx(float(cross_entropy(answers / temperature, targets)))
     # Between that of the start and that of the held-out images, nearer to these if they are many.
-    few, many = (SoftmaxCrossEntropy(weights, 0.5, n) for n in (2, 200))
+    few, many = (SoftmaxCrossEntropy(0.5, n) for n in (2, 200))
     assert 0.5 < few.temperature_for(answers, targets) < many.temperature_for(answers, targets)
 
 
@@ -290,16 +286,14 @@ def test_fine_tuning_starts_at_the_optimum_of_its_own_loss(n_classes: int) -> No
     rng = np.random.default_rng(0)
     codes = np.arange(30) % n_classes
     features = rng.standard_normal((30, 8)) + codes[:, None]
-    weights = np.arange(1.0, n_classes + 1)
-    fitted = fit_head(features, codes, np.arange(30), weights, Cs=0.5, seed=0)
+    fitted = fit_head(features, codes, np.arange(30), n_classes, seed=0)
     trunk = torch.nn.Identity()
-    network = TransferNetwork(trunk, get_backbone("tiny"), fitted.head, 0.0, False)
+    network = TransferNetwork(trunk, get_backbone("tiny"), fitted.head, False).eval()
     network.head.double()
     margins = network.head((torch.from_numpy(features) - network.mean) / network.scale)
     expected = fitted.head.margins(features) * fitted.head.temperature
     np.testing.assert_allclose(margins.detach(), expected, atol=1e-4)
-    counts = torch.from_numpy(weights / weights[codes].mean())
-    loss = SoftmaxCrossEntropy(counts).loss(margins, torch.from_numpy(codes))
+    loss = SoftmaxCrossEntropy().loss(margins, torch.from_numpy(codes))
     (gradient,) = torch.autograd.grad(loss, network.head.weight)
     gradient = gradient + fitted.penalty * network.head.weight.detach()
     assert gradient.abs().max() < 1e-3
@@ -309,11 +303,11 @@ def test_mixed_precision_does_not_judge() -> None:
     trunk = build_network("tiny", "random").original
     head = SoftmaxHead(np.zeros(10), np.ones(10), np.ones((10, 2)), np.zeros(2))
     images = torch.rand(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-    plain, mixed = (
-        TransferNetwork(trunk, get_backbone("tiny"), head, 0.0, m) for m in (False, True)
-    )
+    plain, mixed = (TransferNetwork(trunk, get_backbone("tiny"), head, m) for m in (False, True))
     assert torch.equal(plain.eval()(images), mixed.eval()(images))
-    assert not torch.equal(plain.train()(images), mixed.train()(images))
+    for network in (plain, mixed):
+        network.train().dropout.eval()
+    assert not torch.equal(plain(images), mixed(images))
 
 
 def test_rates_rise_and_batches_are_nearly_equal() -> None:
@@ -324,18 +318,6 @@ def test_rates_rise_and_batches_are_nearly_equal() -> None:
     plain = Schedule(1.0, 32, 1, 1)
     assert [len(rows) for rows in plain.batches(torch.arange(65))] == [32, 32, 1]
     assert plain.rate_factor(0) == 1
-
-
-@modes
-def test_class_weights_count(mode: dict[str, Any], texture_images: Images) -> None:
-    images, labels = texture_images
-    rare = np.r_[0:24:3, 1:7:3, 2:24:3]
-    few, theirs = [images[i] for i in rare], labels[rare]
-    plain = small(Cs=0.01, **mode).fit(few, theirs)
-    heavy = small(Cs=0.01, class_weight={"rings": 50.0}, **mode).fit(few, theirs)
-    at = plain.classes_.tolist().index("rings")
-    assert heavy.predict_proba(few)[:, at].mean() > plain.predict_proba(few)[:, at].mean()
-    assert small(class_weight="balanced", **mode).fit(few, theirs).score(few, theirs) > 0.5
 
 
 def test_colour_and_grey_are_prepared_by_the_same_code(texture_images: Images) -> None:
@@ -397,7 +379,7 @@ def test_saved_and_loaded_predicts_bit_identically(
     include_backbone: bool, mode: dict[str, Any], texture_images: Images, tmp_path: Path
 ) -> None:
     images, labels = texture_images
-    model = small(class_weight={"flat": 2.0}, **mode).fit(images, labels)
+    model = small(**mode).fit(images, labels)
     path = tmp_path / "m.hvlad"
     model.save(path, include_backbone=include_backbone)
     loaded = hypervlad.load(path)
@@ -492,7 +474,7 @@ def test_a_state_that_does_not_fit_is_reported(texture_images: Images) -> None:
         ({"history_": {"loss": 3}}, "not iterable"),
         ({"history_": {"loss": [1.0]}}, "curves differ in length"),
         ({"history_": {"start_loss": "low"}}, "not numbers"),
-        ({"parameters": {"dropout": None}}, "missing parameters"),
+        ({"parameters": {"patience": None}}, "missing parameters"),
     ],
 )
 def test_an_impossible_state_is_reported(
@@ -561,7 +543,7 @@ def test_parameters_set_later_wait_for_the_next_fit(texture_images: Images) -> N
     model = small(mode="finetune").fit(images, labels)
     expected = model.predict_proba(images)
     changed = pickle.loads(pickle.dumps(model))
-    changed.set_params(mode="features", image_size=32, backbone="resnet18", dropout=0.9)
+    changed.set_params(mode="features", image_size=32, backbone="resnet18")
     np.testing.assert_array_equal(changed.predict_proba(images), expected)
 
 
@@ -610,25 +592,12 @@ def test_skipped_images_are_left_out_and_marked(
             "image_size must be a whole number of at least 4 and at most 2048 or 'auto', not 2",
         ),
         ({"image_size": None}, "image_size must be"),
-        ({"Cs": 0}, "Cs must be"),
-        ({"class_weight": "even"}, "class_weight must be"),
-        ({"class_weight": {"moss": 2.0}}, r"not in y: 'moss'"),
         ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0"),
-        ({"head_learning_rate": "fast"}, "head_learning_rate must be a number above 0"),
-        ({"dropout": 1.0}, "dropout must be a number of at least 0 and below 1"),
         ({"batch_size": 0}, "batch_size must be a whole number"),
         ({"max_epochs": 1.5}, "max_epochs must be a whole number"),
         ({"patience": 0}, "patience must be a whole number"),
-        ({"validation_fraction": 1}, "validation_fraction must be a number above 0 and below 1"),
-        ({"flips": "yes"}, "flips must be True or False"),
-        ({"rotation": 200}, "rotation must be a number of degrees of at least 0 and at most 180"),
-        ({"crop": 0}, "crop must be a number above 0 and at most 1"),
-        ({"brightness": 2}, "brightness must be a number of at least 0 and at most 1"),
-        ({"contrast": True}, "contrast must be a number"),
-        ({"mixed_precision": None}, "mixed_precision must be True or False"),
         ({"checkpoint": 3}, "checkpoint must be a file or a folder"),
         ({"checkpoint": "no/such/folder/here"}, "there is no folder"),
-        ({"checkpoint": "absent/"}, "there is no folder absent"),
         ({"read_options": {"bnner": "remove"}}, "bnner"),
         ({"on_error": "ignore"}, "on_error must be"),
         ({"device": "moon"}, "device must be"),

@@ -38,7 +38,7 @@ def fit(request: Any, tiny_backbone: None) -> Any:
         "boosted": BoostedSoftmaxClassifier(),
         "images": MicrographClassifier(),
         "transfer": TransferClassifier("tiny", weights="random", image_size=16),
-        "patches": PatchCNNClassifier(filters=(2,), kernel_sizes=(3,)),
+        "patches": PatchCNNClassifier(),
         "defects": PatchDefectScorer(),
         "alignment": AlignmentClassifier(),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -21,10 +23,25 @@ def bad() -> list[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
     return [blotted(100 + i, tuple(rng.integers(8, 40, 2).tolist())) for i in range(8)]
 
 
-@pytest.fixture
-def scorer(tiny_backbone: None) -> PatchDefectScorer:
+def small_scorer() -> PatchDefectScorer:
     encoder = default_patch_encoder(
         backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4
     )
     learner = BoostedSoftmaxClassifier(n_estimators=5, Cs=10.0)
     return PatchDefectScorer(encoder, patch=PATCH, n_codewords=16, boosting=learner, random_state=0)
+
+
+@pytest.fixture
+def scorer() -> PatchDefectScorer:
+    return small_scorer()
+
+
+@pytest.fixture(scope="session")
+def trained_once(tiny_backbone: None, good: list[NDArray[np.float32]]) -> PatchDefectScorer:
+    return small_scorer().fit(good)
+
+
+@pytest.fixture
+def fitted(trained_once: PatchDefectScorer) -> PatchDefectScorer:
+    """A scorer of the defect-free images, of which a test may set the threshold."""
+    return copy.copy(trained_once)

@@ -43,15 +43,14 @@ Flawed = list[tuple[Image, NDArray[np.bool_]]]
 
 
 def test_trained_on_defect_free_images(
-    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
+    fitted: PatchDefectScorer, good: list[Image], bad: Flawed
 ) -> None:
-    scorer.fit(good)
     images = [surface(seed) for seed in range(50, 58)] + [image for image, _ in bad]
-    scores = scorer.score_samples(images)
+    scores = fitted.score_samples(images)
     assert roc_auc_score([0] * 8 + [1] * 8, scores) == 1
-    assert set(scorer.predict(images[8:])) == {"anomalous"}
+    assert set(fitted.predict(images[8:])) == {"anomalous"}
     for image, mask in bad:
-        found = scorer.score_map(image)
+        found = fitted.score_map(image)
         assert found.shape == mask.shape
         assert found.dtype == np.float32
         y, x = np.unravel_index(found.argmax(), found.shape)
@@ -59,15 +58,15 @@ def test_trained_on_defect_free_images(
         assert abs(y - rows.mean()) < PATCH
         assert abs(x - columns.mean()) < PATCH
         assert pixel_auroc([found], [mask]) > 0.9
-        assert scorer.predict_map(image).any()
-    assert not hasattr(scorer, "probability_map")
+        assert fitted.predict_map(image).any()
+    assert not hasattr(fitted, "probability_map")
 
 
 def test_trained_on_masks(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
-    images = [*good[:6], *(image for image, _ in bad[:5])]
-    masks = [None] * 6 + [mask for _, mask in bad[:5]]
+    images = [*good[:4], *(image for image, _ in bad[:4])]
+    masks = [None] * 4 + [mask for _, mask in bad[:4]]
     scorer.set_params(threshold="f1").fit(images, masks=masks)
-    for image, mask in bad[5:]:
+    for image, mask in bad[6:]:
         assert pixel_auroc([scorer.score_map(image)], [mask]) > 0.95
         probabilities = scorer.probability_map(image)
         assert 0 <= probabilities.min() < 0.5 < probabilities.max() <= 1
@@ -77,22 +76,10 @@ def test_trained_on_masks(scorer: PatchDefectScorer, good: list[Image], bad: Fla
 
 
 @pytest.mark.slow  # hundreds of images
-def test_trained_on_patches(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
-    images = [*good[:6], *(image for image, _ in bad[:6])]
-    masks = [None] * 6 + [mask for _, mask in bad[:6]]
-    patches = cut_patches(images, masks, patch=PATCH, stride=6)
-    scorer.fit(list(patches.pixels), patches.labels, groups=patches.image_index)
-    scores, positions = scorer.score_patches(bad[7][0])
-    worst = positions[scores.argmax()] + PATCH / 2
-    centre = np.argwhere(bad[7][1]).mean(0)
-    assert np.abs(worst - centre).max() < PATCH
-
-
-@pytest.mark.slow  # hundreds of images
 def test_several_kinds_of_defects(scorer: PatchDefectScorer, good: list[Image]) -> None:
-    patches = cut_patches(good, patch=PATCH)
-    dark, bright = patches.pixels[:30] * 0.1, np.minimum(patches.pixels[:30] + 0.5, 1)
-    labels = ["normal"] * len(patches) + ["pit"] * 30 + ["spark"] * 30
+    patches = cut_patches(good[:4], patch=PATCH)
+    dark, bright = patches.pixels[:20] * 0.1, np.minimum(patches.pixels[:20] + 0.5, 1)
+    labels = ["normal"] * len(patches) + ["pit"] * 20 + ["spark"] * 20
     scorer.fit([*patches.pixels, *dark, *bright], labels)
     image = surface(77)
     image[10:30, 10:30] *= 0.1
@@ -101,22 +88,24 @@ def test_several_kinds_of_defects(scorer: PatchDefectScorer, good: list[Image]) 
     assert found[20, 20] > 0
     assert found[20, 50] > 0
     assert np.median(found[32:]) < 0
+    scores, positions = scorer.score_patches(image)
+    worst = positions[scores.argmax()] + PATCH / 2
+    assert np.abs(worst - (20, 20)).max() < PATCH or np.abs(worst - (20, 50)).max() < PATCH
 
 
 def test_patches_side_by_side_and_of_another_size(
-    scorer: PatchDefectScorer, good: list[Image]
+    fitted: PatchDefectScorer, good: list[Image]
 ) -> None:
-    scorer.fit(good)
-    scores, positions = scorer.score_patches(good[0])
+    scores, positions = fitted.score_patches(good[0])
     assert len(scores) == len(positions) == 4 * 5
-    larger, positions = scorer.score_patches(good[0], patch=24)
+    larger, positions = fitted.score_patches(good[0], patch=24)
     assert len(larger) == 2 * 3
     assert positions[-1].tolist() == [24, 36]
     with pytest.raises(ValueError, match="patch must be a whole number"):
-        scorer.score_patches(good[0], patch=0)
+        fitted.score_patches(good[0], patch=0)
 
 
-@pytest.mark.parametrize("n", [1, 99, 301, 1000])
+@pytest.mark.parametrize("n", [1, 301])
 def test_the_score_of_an_image_is_the_mean_of_its_highest_windows(n: int) -> None:
     scores = np.random.default_rng(n).random((n, 1))
     highest = sorted(scores.ravel().tolist(), reverse=True)[: max(1, round(n / 100))]
@@ -124,76 +113,67 @@ def test_the_score_of_an_image_is_the_mean_of_its_highest_windows(n: int) -> Non
 
 
 def test_what_is_found_has_the_score_of_the_image_not_of_a_region(
-    scorer: PatchDefectScorer, good: list[Image]
+    fitted: PatchDefectScorer,
 ) -> None:
     image, _ = blotted(9, (30, 40), size=(150, 200))
     image[100:112, 150:162] = 0.0
-    scorer.fit(good)
-    scorer.set_threshold(np.quantile(scorer.score_map(image), 0.9))
-    found = scorer.find(image)
+    fitted.set_threshold(np.quantile(fitted.score_map(image), 0.9))
+    found = fitted.find(image)
     assert len(found.regions) > 1
-    assert found.score == scorer.score_samples([image])[0]
+    assert found.score == fitted.score_samples([image])[0]
     assert found.score not in [region.score for region in found.regions]
     assert Finding.of(found.map, 1e9, score=3.0).score == 3.0
     assert Finding.of(found.map, found.threshold).score == found.map.max()
 
 
 def test_an_image_is_anomalous_if_its_score_reaches_the_threshold(
-    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
+    fitted: PatchDefectScorer, good: list[Image], bad: Flawed
 ) -> None:
-    scorer.fit(good)
     for image in [good[0], bad[0][0]]:
-        (score,) = scorer.score_samples([image])
-        assert score == scorer.find(image).score
-        scorer.set_threshold(np.nextafter(np.float32(score), np.float32(-np.inf)))
-        assert scorer.predict_map(image).any()
-        assert scorer.predict([image]).tolist() == ["anomalous"]
-        scorer.set_threshold(np.nextafter(np.float32(score), np.float32(np.inf)))
-        assert scorer.predict([image]).tolist() == ["normal"]
-        assert not scorer.predict_map(image).any()
-        scorer.set_threshold(score)  # rounded to single precision
-        assert scorer.predict_map(image).any() == (scorer.predict([image])[0] == "anomalous")
+        (score,) = fitted.score_samples([image])
+        assert score == fitted.find(image).score
+        fitted.set_threshold(np.nextafter(np.float32(score), np.float32(-np.inf)))
+        assert fitted.predict_map(image).any()
+        assert fitted.predict([image]).tolist() == ["anomalous"]
+        fitted.set_threshold(np.nextafter(np.float32(score), np.float32(np.inf)))
+        assert fitted.predict([image]).tolist() == ["normal"]
+        assert not fitted.predict_map(image).any()
+        fitted.set_threshold(score)  # rounded to single precision
+        assert fitted.predict_map(image).any() == (fitted.predict([image])[0] == "anomalous")
 
 
 def test_held_out_scores_of_the_training_images(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed
 ) -> None:
     """They come from models without the image, so they are like those of new images."""
-    scorer.fit([*good, bad[0][0]])
+    scorer.set_params(fpr=0.1).fit([*good, bad[0][0]])
     held_out = scorer.held_out_
     assert held_out.images.tolist() == list(range(len(good) + 1))
     assert held_out.scores.argmax() == len(good)  # the defective one among them
     assert held_out.n_images_above(held_out.scores.max()) == 1
-    new = scorer.score_samples([surface(seed) for seed in range(50, 70)])
+    assert scorer.threshold_ > held_out.scores.max()
+    new = scorer.score_samples([surface(seed) for seed in range(50, 62)])
     assert np.median(held_out.scores[:-1]) == pytest.approx(np.median(new), abs=2 * new.std())
 
 
-@pytest.mark.slow  # five fits
+@pytest.mark.slow  # three fits
 @pytest.mark.parametrize("aligned", [False, True])
 def test_held_out_scores_are_not_lower_than_those_of_new_images(
     scorer: PatchDefectScorer, aligned: bool
 ) -> None:
     """What is usual must not be learnt from the image itself: then too much would be called."""
     false = []
-    for start in range(0, 500, 100):
+    for start in range(0, 300, 100):
         scorer.set_params(aligned=aligned, fpr=0.1)
-        scorer.fit([surface(start + i, (96, 120)) for i in range(12)])
-        new = scorer.score_samples([surface(start + 50 + i, (96, 120)) for i in range(30)])
+        scorer.fit([surface(start + i) for i in range(12)])
+        new = scorer.score_samples([surface(start + 50 + i) for i in range(30)])
         false.append(np.mean(new >= scorer.threshold_))
-    assert np.mean(false) <= 0.16  # of 150 images
+    assert np.mean(false) <= 0.16  # of 90 images
 
 
 def test_copies_are_no_further_evidence(scorer: PatchDefectScorer, good: list[Image]) -> None:
     scorer.fit([*good[:4], *good[:4]])
     assert len(scorer.held_out_.scores) == 4
-
-
-def test_a_defective_image_among_many_raises_the_threshold_and_scores_highest(
-    scorer: PatchDefectScorer, bad: Flawed
-) -> None:
-    scorer.fit([*(surface(seed) for seed in range(24)), bad[0][0]])
-    assert scorer.held_out_.scores.argmax() == 24
-    assert scorer.threshold_ > scorer.held_out_.scores.max()
 
 
 def test_aligned_parts_are_compared_at_the_same_place(scorer: PatchDefectScorer) -> None:
@@ -204,7 +184,7 @@ def test_aligned_parts_are_compared_at_the_same_place(scorer: PatchDefectScorer)
             image[60:72, 80:92] = 0.05
         return image
 
-    scorer.set_params(aligned=True).fit([part(seed) for seed in range(20)])
+    scorer.set_params(aligned=True).fit([part(seed) for seed in range(10)])
     found = scorer.score_map(part(30, has_extra_hole=True))
     assert found[60:72, 80:92].mean() > 3 * found[20:32, 30:42].mean()
     with pytest.warns(UserWarning, match="one is 96 x 80 and another 96 x 120 pixels"):
@@ -231,15 +211,15 @@ def test_the_learner_gets_copies_in_one_group(
 
 
 @pytest.mark.slow  # two fits, each with five folds
-@pytest.mark.parametrize("rule", ["fpr", "patch_fpr", "f1", "good"])
+@pytest.mark.parametrize("labelled", [False, True])
 def test_the_order_of_images_does_not_matter(
-    scorer: PatchDefectScorer, good: list[Image], bad: Flawed, rule: str
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed, labelled: bool
 ) -> None:
     images, masks = list(good), None
-    if rule != "good":
-        images = [*good[:6], *(image for image, _ in bad)]
-        masks = [*[None] * 6, *(mask for _, mask in bad)]
-        scorer.set_params(threshold=rule)
+    if labelled:
+        images = [*good[:4], *(image for image, _ in bad[:4])]
+        masks = [*[None] * 4, *(mask for _, mask in bad[:4])]
+        scorer.set_params(threshold="f1")
     one = clone(scorer).fit(images, masks=masks)
     other = clone(scorer).fit(images[::-1], masks=None if masks is None else masks[::-1])
     np.testing.assert_array_equal(one.score_map(good[0]), other.score_map(good[0]))
@@ -247,27 +227,11 @@ def test_the_order_of_images_does_not_matter(
 
 
 def test_an_image_by_itself_scores_as_among_others(
-    scorer: PatchDefectScorer, good: list[Image]
+    fitted: PatchDefectScorer, good: list[Image]
 ) -> None:
-    scorer.fit(good)
-    together = scorer.score_samples(good[:3])
-    apart = [scorer.score_samples([image])[0] for image in good[:3]]
+    together = fitted.score_samples(good[:3])
+    apart = [fitted.score_samples([image])[0] for image in good[:3]]
     np.testing.assert_array_equal(together, apart)
-
-
-@pytest.mark.slow  # three fits, and 600 images scored
-def test_the_threshold_keeps_its_rate_on_other_images(
-    scorer: PatchDefectScorer, good: list[Image]
-) -> None:
-    more = [*good, *(surface(seed) for seed in range(300, 328))]
-    others = [surface(seed) for seed in range(400, 600)]
-    called = {
-        fpr: np.mean(scorer.set_params(fpr=fpr).fit(more).predict(others) == "anomalous")
-        for fpr in (0.01, 0.05, 0.5)
-    }
-    assert called[0.01] <= 0.04
-    assert called[0.01] <= called[0.05] <= 0.1
-    assert 0.25 <= called[0.5] <= 0.75
 
 
 @pytest.mark.slow  # two fits, each with five folds
@@ -277,7 +241,7 @@ def test_a_rate_of_windows_is_kept_on_other_images(
 ) -> None:
     images = [*good, *(image for image, _ in bad)] if labelled else good
     masks = [*[None] * len(good), *(mask for _, mask in bad)] if labelled else None
-    others = [surface(seed) for seed in range(400, 420)]
+    others = [surface(seed) for seed in range(400, 412)]
     areas = []
     for rate in (0.02, 0.3):
         scorer.set_params(threshold="patch_fpr", fpr=rate).fit(images, masks=masks)
@@ -298,7 +262,7 @@ def test_a_file_brings_the_same_back(
     again = load(tmp_path / "m.hvlad")
     assert again.tile_size == PatchDefectScorer().tile_size
     assert isinstance(again, PatchDefectScorer)
-    assert (again.threshold_, again.patch_, again.stride_) == (1.25, PATCH, 3)
+    assert (again.threshold_, again.patch_) == (1.25, PATCH)
     expected = scorer.score_map(bad[7][0])
     np.testing.assert_array_equal(again.score_map(bad[7][0]), expected)
     np.testing.assert_array_equal(copy.deepcopy(scorer).score_map(bad[7][0]), expected)
@@ -307,8 +271,7 @@ def test_a_file_brings_the_same_back(
     np.testing.assert_allclose(refitted.score_map(bad[7][0]), expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("labelled", [False, True])
-@pytest.mark.parametrize("pixel_size", [None, 2.0])
+@pytest.mark.parametrize(("labelled", "pixel_size"), [(False, None), (True, 2.0)])
 def test_training_images_are_recognised_by_their_pixels(
     scorer: PatchDefectScorer,
     good: list[Image],
@@ -359,10 +322,9 @@ def test_a_damaged_state_is_an_error(
     masks = [None] * 5 + [mask for _, mask in bad[:4]]
     labelled = clone(scorer).fit([*good[:5], *(image for image, _ in bad[:4])], masks=masks)
     header, arrays = scorer.fit(good[:3]).to_state()
-    for name in ("patch_", "stride_"):
-        damaged = header | {"fitted": header["fitted"] | {name: 0}}
-        with pytest.raises(ModelFileError, match=f"{name}: a value must be a whole"):
-            PatchDefectScorer.from_state(damaged, arrays)
+    damaged = header | {"fitted": header["fitted"] | {"patch_": 0}}
+    with pytest.raises(ModelFileError, match="patch_: a value must be a whole"):
+        PatchDefectScorer.from_state(damaged, arrays)
     narrow = {"mean": np.zeros(2), "whitening": np.eye(2), "codewords": np.zeros((1, 2))}
     damaged = arrays | {
         f"model_.{i}.{name}": array.astype(np.float32)
@@ -381,15 +343,12 @@ def test_a_damaged_state_is_an_error(
     ("parameters", "message"),
     [
         ({"patch": 0}, "patch must be a whole number of pixels"),
-        ({"stride": 1.5}, "stride must be a whole number of pixels"),
         ({"threshold": "best"}, "threshold must be one of 'fpr', 'patch_fpr', 'f1'"),
         ({"threshold": "f1"}, "needs masks or labels"),
         ({"fpr": 1.0}, "fpr must be a share of images or windows"),
-        ({"fpr": 0.0}, "fpr must be a share of images or windows"),
         ({"n_codewords": 0}, "n_codewords must be a whole number"),
         ({"aligned": "yes"}, "aligned must be True or False"),
         ({"tile_size": 10}, "tile_size must be a whole number of at least 64"),
-        ({"min_fraction": 0.0}, "min_fraction"),
         ({"encoder": "mobilenet_v2"}, "encoder must be a HypercolumnVLAD"),
         ({"encoder": HypercolumnVLAD()}, "resizes images to 224 pixels"),
         ({"encoder": HypercolumnVLAD(image_size=None, turns=2)}, "turns must be 1"),
@@ -421,7 +380,7 @@ def test_small_defects_in_large_patches_are_no_inverted_masks(
     """Most windows of an image overlap its defect, although that is a small part of it."""
     images = [*good[:4], *(image for image, _ in bad)]
     masks = [*[None] * 4, *(mask for _, mask in bad)]
-    scorer.set_params(patch=40, stride=2, min_fraction=0.01).fit(images, masks=masks)
+    scorer.set_params(patch=24).fit(images, masks=masks)
     assert max(mask.mean() for _, mask in bad) < 0.5
 
 
@@ -445,19 +404,20 @@ def test_bad_masks_are_named(scorer: PatchDefectScorer, good: list[Image], bad: 
         scorer.fit(good[:3], ["normal", "", "anomalous"])
 
 
-def test_bad_images_are_named(scorer: PatchDefectScorer, good: list[Image]) -> None:
+def test_bad_images_are_named(
+    scorer: PatchDefectScorer, fitted: PatchDefectScorer, good: list[Image]
+) -> None:
     small = surface(0, (10, 40))
     with pytest.raises(ImageReadError, match=r"10 x 40 pixels, smaller than a patch of 12 x 12"):
         scorer.fit([*good, small])
     with pytest.raises(NotFittedError):
         scorer.score_map(good[0])
-    scorer.fit(good)
     with pytest.raises(ImageReadError, match="smaller than a patch"):
-        scorer.score_map(small)
+        fitted.score_map(small)
     with pytest.raises(ValueError, match="wrap it in a list"):
-        scorer.score_samples("image.png")
+        fitted.score_samples("image.png")
     with pytest.raises(ValueError, match="threshold must be a finite number"):
-        scorer.set_threshold(float("nan"))
+        fitted.set_threshold(float("nan"))
 
 
 def test_images_that_cannot_be_read_may_be_skipped(
@@ -465,8 +425,8 @@ def test_images_that_cannot_be_read_may_be_skipped(
 ) -> None:
     scorer.encoder.set_params(on_error="skip")
     with pytest.warns(SkippedImagesWarning):
-        scorer.fit([*good, tmp_path / "nothing.png"])
-    assert scorer.n_images_ == len(good)
+        scorer.fit([*good[:3], tmp_path / "nothing.png"])
+    assert scorer.n_images_ == 3
     with pytest.warns(SkippedImagesWarning):
         scores = scorer.score_samples([good[0], tmp_path / "nothing.png"])
     assert np.isnan(scores).tolist() == [False, True]
@@ -480,8 +440,8 @@ def test_images_that_are_too_small_may_be_skipped(
     small = surface(0, (10, 40))
     scorer.encoder.set_params(on_error="skip")
     with pytest.warns(SkippedImagesWarning, match="10 x 40 pixels, smaller than a patch"):
-        scorer.fit([small, *good])
-    assert scorer.n_images_ == len(good)
+        scorer.fit([small, *good[:3]])
+    assert scorer.n_images_ == 3
     with pytest.warns(SkippedImagesWarning):
         scores = scorer.score_samples([good[0], small, good[1]])
     assert np.isnan(scores).tolist() == [False, True, False]
@@ -498,17 +458,17 @@ def test_a_few_bad_images_among_the_good_do_little_harm(
     assert (defect_free >= scorer.threshold_).mean() <= 0.2
 
 
-@pytest.mark.slow  # thirty images to learn from, and as many to judge
+@pytest.mark.slow  # twenty images to learn from, and as many to judge
 def test_probabilities_are_calibrated(scorer: PatchDefectScorer, bad: Flawed) -> None:
     rng = np.random.default_rng(1)
-    places = [tuple(rng.integers(8, 40, 2).tolist()) for _ in range(60)]
+    places = [tuple(rng.integers(8, 40, 2).tolist()) for _ in range(40)]
     blots = [blotted(700 + i, place) for i, place in enumerate(places)]
-    scorer.fit([image for image, _ in blots[:30]], masks=[mask for _, mask in blots[:30]])
+    scorer.fit([image for image, _ in blots[:20]], masks=[mask for _, mask in blots[:20]])
     proba, truth = [], []
-    for image, mask in blots[30:]:
-        windows = WindowGrid.cover(image.shape, PATCH, scorer.stride_)
+    for image, mask in blots[20:]:
+        windows = WindowGrid.cover(image.shape, PATCH, PATCH // 4)
         share = patch_means(mask, windows.positions, PATCH)
-        known = (share == 0) | (share >= scorer.min_fraction)
+        known = (share == 0) | (share >= 0.1)
         rows, columns = (windows.positions + (PATCH - 1) // 2).T
         proba += scorer.probability_map(image)[rows, columns][known].tolist()
         truth += (share[known] > 0).astype(int).tolist()
@@ -574,25 +534,23 @@ def test_large_images_go_through_the_network_in_tiles(
 
 
 def test_images_of_any_size(scorer: PatchDefectScorer, good: list[Image]) -> None:
-    scorer.fit([*good, surface(90, (37, 81)), surface(91, (12, 12))])
+    scorer.fit([*good[:6], surface(90, (37, 81)), surface(91, (12, 12))])
     image, mask = blotted(92, (60, 70), size=(83, 141))
     found = scorer.score_map(image)
     assert found.shape == (83, 141)
     assert pixel_auroc([found], [mask]) > 0.9
 
 
-def test_a_display_of_the_scorer_s_own_maps(
-    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
-) -> None:
+def test_a_display_of_the_scorer_s_own_maps(fitted: PatchDefectScorer, bad: Flawed) -> None:
     image, mask = bad[0]
-    display = DefectMapDisplay.from_estimator(scorer.fit(good), [image], masks=[mask])
-    np.testing.assert_array_equal(display.maps[0], scorer.score_map(image))
-    assert display.threshold == scorer.threshold_
+    display = DefectMapDisplay.from_estimator(fitted, [image], masks=[mask])
+    np.testing.assert_array_equal(display.maps[0], fitted.score_map(image))
+    assert display.threshold == fitted.threshold_
     plt.close(display.figure_)
 
 
 def test_a_fitted_scorer_may_be_fitted_again(scorer: PatchDefectScorer, good: list[Image]) -> None:
-    expected = clone(scorer).set_params(random_state=1).fit(good).score_map(good[0])
-    scorer.fit(good).score_map(good[0])
-    again = scorer.set_params(random_state=1).fit(good).score_map(good[0])
+    expected = clone(scorer).set_params(random_state=1).fit(good[:4]).score_map(good[0])
+    scorer.fit(good[4:8])
+    again = scorer.set_params(random_state=1).fit(good[:4]).score_map(good[0])
     np.testing.assert_array_equal(again, expected)
