@@ -110,8 +110,6 @@ class ConfusionDisplay(Display):
 class ReliabilityDisplay(Display):
     """Share of correct predictions against their confidence, in bins of equal width.
 
-    Usually created by `from_predictions`.
-
     Parameters
     ----------
     bins : ReliabilityBins
@@ -197,8 +195,6 @@ class ReliabilityDisplay(Display):
 
 class SelectiveAccuracyDisplay(Display):
     """Accuracy of the most confident predictions against the share of images that they cover.
-
-    Usually created by `from_predictions`.
 
     Parameters
     ----------

@@ -145,7 +145,8 @@ def write_findings(
     - ``report.html``: a page with the scores, on which the threshold can be moved.
 
     No file is left incomplete. Tables and page list the images whose files are complete, also if
-    the run is interrupted.
+    the run is interrupted. A warning says if the scores are in two groups and the threshold does
+    not separate them.
 
     Parameters
     ----------
@@ -168,11 +169,6 @@ def write_findings(
     ------
     ValueError
         For names outside the folder, or two that are the same.
-
-    Warns
-    -----
-    UserWarning
-        If the scores are in two groups and the threshold does not separate them.
 
     Examples
     --------
