@@ -182,7 +182,7 @@ class DefectMapDisplay(GridDisplay):
         ]
 
     def _tiles(self) -> Iterator[Tile]:
-        paint, rows = self._painter, mask_banner_rows(self.read_options or {})
+        paint, rows = self._painter, mask_banner_rows(self.read_options or ReadOptions())
         for image, name, scores, found, mask in zip(
             self.images, self.names, self.maps, self.found, self.masks, strict=True
         ):
@@ -281,7 +281,7 @@ class PatchConfusionDisplay(GridDisplay):
         self.predicted = [
             read_mask(each) for each in one_each("predicted map", predicted, n_images)
         ]
-        rows = mask_banner_rows(read_options or {})
+        rows = mask_banner_rows(read_options or ReadOptions())
         self.truths = [
             np.zeros(found.shape, dtype=bool)
             if mask is None
