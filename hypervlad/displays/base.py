@@ -55,17 +55,12 @@ class Display(ABC):
         """Draw into `ax_`."""
 
     def plot(self, ax: Axes | None = None) -> Self:
-        """Draw the display.
+        """Draw the display, and return it.
 
         Parameters
         ----------
         ax : matplotlib Axes, optional
             By default those of a new pyplot figure. With `ax`, pyplot is not used.
-
-        Returns
-        -------
-        Display
-            Itself.
         """
         if ax is None:
             import matplotlib.pyplot as plt
@@ -133,17 +128,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Tile:
-    """An image with its caption.
+    """An image, grey or colour in [0, 1], with its caption.
 
-    Attributes
-    ----------
-    pixels : ndarray of shape (H, W) or (H, W, 3)
-        Grey or colour, in [0, 1].
-    caption : sequence of Line
-    aspect : float, optional
-        Width over height as shown; that of `pixels` by default.
-    crisp : bool
-        Show the pixels as squares, without interpolation.
+    ``aspect`` is width over height as shown, by default that of the pixels. ``crisp`` pixels are
+    shown as squares, without interpolation.
     """
 
     pixels: NDArray[np.floating[Any]]
@@ -200,7 +188,6 @@ class GridDisplay(Display):
 
     @property
     def figure_size(self) -> tuple[float, float]:
-        """Width and height in inches that suit the number of tiles."""
         width, height = self.grid.size
         return width, height + _LEGEND_INCHES * self._has_legend
 
@@ -253,11 +240,7 @@ class GridDisplay(Display):
     ) -> None:
         """Add a legend beneath the tiles: a colour bar with labels at both ends, then colours.
 
-        Parameters
-        ----------
-        entries : sequence of (str, Colour)
-        scale : (str, ndarray of shape (1, n, 3), str), optional
-            The lower label, the colours and the upper label.
+        `scale` is the lower label, the colours, shape (1, n, 3), and the upper label.
         """
         ax, inch = self.ax_, 1 / _TILE_INCHES
         left, bottom = ax.get_xlim()[0], ax.get_ylim()[0]
@@ -293,13 +276,7 @@ def columns_for_maps(n_images: int, n_maps: int) -> int:
 
 
 def common_tile_height(shapes: Iterable[tuple[int, ...]]) -> float:
-    """Return the height of tiles for images of these shapes, over their width: at most 1.
-
-    Examples
-    --------
-    >>> common_tile_height([(60, 90), (50, 100)]), common_tile_height([(60, 90), (200, 100)])
-    (0.6666666666666666, 1.0)
-    """
+    """Return the height of tiles for images of these shapes, over their width: at most 1."""
     return max((_drawn_size(shape[1] / max(1, shape[0]))[1] for shape in shapes), default=1.0)
 
 
@@ -315,18 +292,8 @@ def thumbnail(
 ) -> NDArray[np.floating[Any]]:
     """Shrink an image (H, W) or (H, W, 3) by averaging blocks of a whole number of pixels.
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (H, W) or (H, W, 3)
-    side : int
-        The longest side becomes at least this and less than twice this, or stays if it is smaller.
-    reduce : callable
-        Reduces a block along ``axis``: `numpy.mean`, or `numpy.max` so that nothing small vanishes.
-
-    Examples
-    --------
-    >>> thumbnail(np.ones((1000, 600)), side=250).shape
-    (250, 150)
+    The longest side becomes at least `side` and less than twice this, or stays if it is smaller.
+    `reduce` reduces blocks along ``axis``; with `numpy.max`, nothing small vanishes.
     """
     factor = max(1, min(max(pixels.shape[:2]) // side, *pixels.shape[:2]))
     height, width = (length // factor for length in pixels.shape[:2])
@@ -337,13 +304,7 @@ def thumbnail(
 
 
 def shorten(text: str, length: int = _MAX_LETTERS) -> str:
-    """Shorten a name by leaving out its middle, where file names differ least.
-
-    Examples
-    --------
-    >>> shorten("a_very_long_file_name_0017.tif", 15)
-    'a_very_…017.tif'
-    """
+    """Shorten a name by leaving out its middle, where file names differ least."""
     if len(text) <= length:
         return text
     tail = length // 2
@@ -358,13 +319,7 @@ def literal(text: str) -> str:
 
 
 def image_names(images: Sequence[Any], *, full: bool = False) -> list[str]:
-    """Name each image: its file or, with `full`, its path as given; an array by its number.
-
-    Examples
-    --------
-    >>> image_names(["scans/a.tif", np.eye(3)])
-    ['a.tif', 'image 1']
-    """
+    """Name each image: its file or, with `full`, its path as given; an array by its number."""
     names = []
     for index, image in enumerate(images):
         if isinstance(image, str | os.PathLike):

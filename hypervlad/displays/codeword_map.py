@@ -41,11 +41,6 @@ class CodewordMapDisplay(GridDisplay):
     read_options : ReadOptions, optional
         How to read the images.
 
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
-
     Examples
     --------
     >>> import numpy as np
@@ -97,10 +92,6 @@ class CodewordMapDisplay(GridDisplay):
         names, read_options
             As for the class.
         ax : matplotlib Axes, optional
-
-        Returns
-        -------
-        CodewordMapDisplay
         """
         encoder = getattr(encoder, "encoder_", encoder)
         centres = encoder.codebook_.codewords
@@ -115,7 +106,6 @@ class CodewordMapDisplay(GridDisplay):
 
     @property
     def grid(self) -> Grid:
-        """The extent of the grid: each image and its maps."""
         n_images, n_maps = len(self.images), len(self.colours)
         return Grid(n_images * (1 + n_maps), columns_for_maps(n_images, n_maps), n_lines=1)
 

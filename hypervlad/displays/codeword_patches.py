@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from hypervlad.displays.base import BLANK, Grid, GridDisplay, Tile, literal, shorten, thumbnail
+from hypervlad.displays.base import (
+    BLANK,
+    Grid,
+    GridDisplay,
+    Tile,
+    literal,
+    one_each,
+    shorten,
+    thumbnail,
+)
 from hypervlad.displays.colours import DARK, FOR, GREY
 from hypervlad.displays.evidence import signed
 from hypervlad.images import Micrograph, check_image_list, read_micrograph
@@ -42,18 +51,9 @@ Box = tuple[int, int, int, int]  # top, bottom, left and right in an image, pixe
 class Patch:
     """A patch of an image around strong evidence of a codeword.
 
-    Attributes
-    ----------
-    pixels : ndarray of shape (h, w)
-        Grey, in [0, 1]; large patches are shrunk by averaging.
-    mask : ndarray of bool, shape (h, w)
-        Where the codeword is evidence for the class.
-    image : int
-        Position of the image in the list.
-    box : tuple of int
-        Top, bottom, left and right in the image, pixels.
-    pixel_size : float or None
-        Of the image, nanometres per pixel.
+    ``pixels`` are grey, in [0, 1], shrunk by averaging if the patch is large; ``mask`` is where the
+    codeword is evidence for the class. ``image`` is the position of the image in the list, and
+    ``pixel_size`` is in nanometres.
     """
 
     pixels: NDArray[np.floating[Any]]
@@ -65,19 +65,10 @@ class Patch:
 
 @dataclass(frozen=True, eq=False)
 class ClassCodeword:
-    """A codeword with evidence for a class.
+    """A codeword with evidence for a class: its mean contribution to the margin in its images.
 
-    Attributes
-    ----------
-    label : label of the class
-    codebook : str
-        A key of `Explanation.words`.
-    number : int
-        Of the codeword in its codebook.
-    evidence : float
-        Its mean contribution to the class's margin in images of the class.
-    patches : sequence of Patch
-        The strongest first.
+    ``codebook`` is a key of `Explanation.words`, ``number`` that of the codeword in it. The
+    strongest patches are first.
     """
 
     label: Any
@@ -177,11 +168,6 @@ class CodewordPatchesDisplay(GridDisplay):
         Those of a class follow each other.
     title : str, optional
 
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
-
     Examples
     --------
     >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
@@ -217,10 +203,6 @@ class CodewordPatchesDisplay(GridDisplay):
         y : sequence of n labels
         ax : matplotlib Axes, optional
 
-        Returns
-        -------
-        CodewordPatchesDisplay
-
         Raises
         ------
         ValueError
@@ -244,13 +226,11 @@ class CodewordPatchesDisplay(GridDisplay):
 
     @property
     def grid(self) -> Grid:
-        """The extent of the grid: a row for each codeword."""
         n_columns = max((len(codeword.patches) for codeword in self.codewords), default=1)
         return Grid(n_columns * len(self.codewords), n_columns)
 
     @property
     def figure_size(self) -> tuple[float, float]:
-        """Width and height in inches that suit the number of codewords and patches."""
         (width, height), tile = self.grid.size, Grid(1, 1).size[0]
         return (width + _TEXT * tile) * _PATCH_SCALE, (height + _TITLE * tile) * _PATCH_SCALE
 
@@ -286,18 +266,8 @@ class CodewordPatchesDisplay(GridDisplay):
 def chosen_images(
     images: Sequence[Any], y: Sequence[Any], labels: Sequence[Any], n_images: int
 ) -> list[tuple[Any, list[int]]]:
-    """Choose images of each class at even intervals of its list, at least one of each.
-
-    Examples
-    --------
-    >>> chosen_images(range(6), list("aaaabb"), ["a", "b"], n_images=4)
-    [('a', [0, 3]), ('b', [4, 5])]
-    """
-    truth = np.asarray(y)
-    if len(truth) != len(images):
-        raise ValueError(
-            f"got {counted(len(images), 'image')} but {counted(len(truth), 'label')} (y)."
-        )
+    """Choose images of each class at even intervals of its list, at least one of each."""
+    truth = np.asarray(one_each("label", y, len(images)))
     n_each = max(1, n_images // len(labels))
     chosen = []
     for label in labels:
@@ -343,15 +313,7 @@ def _range(values: Sequence[float]) -> str:
 
 
 def without_border(evidence: NDArray[Any]) -> NDArray[Any]:
-    """Return evidence by position without that at the border; all zero if there is little else.
-
-    Examples
-    --------
-    >>> evidence = np.zeros((40, 40))
-    >>> evidence[0], evidence[20, 20] = 5, 1
-    >>> np.argwhere(without_border(evidence)).tolist()
-    [[20, 20]]
-    """
+    """Return evidence by position without that at the border; all zero if there is little else."""
     inner = np.zeros_like(evidence)
     rows, columns = (
         slice(n_border, n - n_border)
@@ -367,23 +329,7 @@ def strongest_boxes(
 ) -> list[Box]:
     """Find squares that do not overlap around the strongest positive evidence in an image.
 
-    Parameters
-    ----------
-    evidence : ndarray of shape (h, w)
-        Covers the whole image.
-    shape : tuple of int
-        Height and width of the image, pixels.
-    side : int
-        Of the squares, in pixels; at most that of the image.
-    n_boxes : int
-        Maximum number.
-
-    Examples
-    --------
-    >>> evidence = np.zeros((4, 4))
-    >>> evidence[1, 2] = 1
-    >>> strongest_boxes(evidence, (40, 80), side=10, n_boxes=3)
-    [(10, 20, 45, 55)]
+    `evidence` covers the whole image, which has this shape; the squares have this side, in pixels.
     """
     # Smoothed, so that much evidence nearby counts more than a single strong place.
     sigma = [side / length * n / 6 for length, n in zip(shape, evidence.shape, strict=True)]

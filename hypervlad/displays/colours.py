@@ -48,20 +48,11 @@ _SHADOW, _LIGHT = 0.3, 0.8  # brightness of a colour on black pixels, and what w
 
 
 def codeword_colours(codewords: ArrayLike) -> NDArray[np.float64]:
-    """Assign a colour to each codeword; similar codewords get similar colours.
+    """Assign a colour in RGB to each codeword (n, n_features); similar ones get similar colours.
 
     The first three principal components of the codewords determine a CIELAB colour: the angle in
     the plane of the first two its hue, the third its lightness, the distance from the centre of
     that plane its chroma. All are replaced by their ranks, which uses the whole range.
-
-    Parameters
-    ----------
-    codewords : array-like of shape (n_codewords, n_features)
-
-    Returns
-    -------
-    ndarray of shape (n_codewords, 3)
-        RGB in [0, 1].
     """
     from skimage.color import lab2rgb
 
@@ -89,19 +80,8 @@ def direction_colours(angles: ArrayLike) -> Colours:
 def tint_by_direction(grey: NDArray[Any], angles: ArrayLike, strength: ArrayLike) -> Colours:
     """Tint grey pixels in the colours of directions; their brightness stays visible.
 
-    Parameters
-    ----------
-    grey : ndarray of shape (H, W)
-        In [0, 1].
-    angles : array-like of shape (H, W)
-        Radians.
-    strength : array-like of shape (H, W)
-        The coherence, from 0 (grey) to 1 (coloured).
-
-    Returns
-    -------
-    ndarray of float32, shape (H, W, 3)
-        In [0, 1].
+    All are of shape (H, W): grey in [0, 1], angles in radians, and the strength from 0 (grey) to 1
+    (coloured).
     """
     base = np.asarray(grey, dtype=np.float32)[..., None]
     share = np.float32(_OPACITY) * np.asarray(strength, dtype=np.float32)[..., None]

@@ -14,12 +14,13 @@ from hypervlad.displays.base import (
     Line,
     Tile,
     names_or_default,
+    one_each,
     shorten,
     thumbnail,
 )
 from hypervlad.displays.colours import GREY, RIGHT, WRONG
 from hypervlad.images import ReadOptions
-from hypervlad.wording import counted
+from hypervlad.metrics import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,11 +42,6 @@ class ContactSheetDisplay(GridDisplay):
     read_options : ReadOptions, optional
         How to read the images.
 
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
-
     Examples
     --------
     >>> sheet = ContactSheetDisplay([np.eye(8), np.ones((8, 4))], [["a.png"], ["b.png"]])
@@ -62,14 +58,8 @@ class ContactSheetDisplay(GridDisplay):
         n_columns: int = 6,
         read_options: ReadOptions | None = None,
     ) -> None:
-        if len(images) != len(captions):
-            raise ValueError(
-                "a contact sheet needs one caption for each image; got "
-                f"{counted(len(images), 'image')} and "
-                f"{len(captions)} captions."
-            )
         self.images = images
-        self.captions = captions
+        self.captions = one_each("caption", captions, len(images))
         self.colours = colours
         self.n_columns = n_columns
         self.read_options = read_options
@@ -107,28 +97,23 @@ class ContactSheetDisplay(GridDisplay):
         read_options : ReadOptions, optional
         ax : matplotlib Axes, optional
 
-        Returns
-        -------
-        ContactSheetDisplay
-
         Raises
         ------
         ValueError
             If the lengths differ, or ``select`` is unknown.
         """
-        table = np.asarray(proba, dtype=float)
-        _check_lengths(images, table, classes, y_true)
+        y_true = one_each("true label", y_true, len(images))
         names = names_or_default(images, names)
-        predicted = [str(classes[code]) for code in table.argmax(axis=1)]
-        is_right = np.array([a == str(b) for a, b in zip(predicted, y_true, strict=True)], bool)
-        chosen = _choose(table.max(axis=1, initial=0), is_right, select)[:n_images]
+        result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
+        predicted, is_right = result.predicted, result.correct
+        chosen = _choose(result, select)[:n_images]
         return cls(
             [images[i] for i in chosen],
             [
                 [
                     names[i],
                     f"{'✓' if is_right[i] else '✗'} {shorten(predicted[i], _LABEL_LETTERS)}, "
-                    f"{100 * table[i].max():.0f} %",
+                    f"{100 * result.confidence[i]:.0f} %",
                     f"true: {y_true[i]}",
                 ]
                 for i in chosen
@@ -139,7 +124,6 @@ class ContactSheetDisplay(GridDisplay):
 
     @property
     def grid(self) -> Grid:
-        """The extent of the grid."""
         n_lines = max((len(lines) for lines in self.captions), default=0)
         return Grid(len(self.images), self.n_columns, n_lines)
 
@@ -154,29 +138,12 @@ class ContactSheetDisplay(GridDisplay):
         return lines
 
 
-def _check_lengths(
-    images: Sequence[Any], proba: NDArray[Any], classes: Sequence[Any], y_true: Sequence[Any]
-) -> None:
-    if proba.shape != (len(images), len(classes)):
-        raise ValueError(
-            f"expected one row of probabilities for each of {counted(len(images), 'image')} and "
-            f"one column for each of {counted(len(classes), 'class')}; got an array of shape "
-            f"{proba.shape}."
-        )
-    if len(y_true) != len(images):
-        raise ValueError(
-            f"got {counted(len(images), 'image')} but {counted(len(y_true), 'true label')}."
-        )
-
-
-def _choose(
-    confidence: NDArray[np.float64], is_right: NDArray[np.bool_], select: str
-) -> NDArray[np.intp]:
+def _choose(result: Evaluation, select: str) -> NDArray[np.intp]:
     if select == "all":
-        return np.arange(len(confidence))
+        return np.arange(len(result.true))
     if select == "least_certain":
-        return np.argsort(confidence, kind="stable")
+        return np.argsort(result.confidence, kind="stable")
     if select != "mistakes":
         raise ValueError(f'select={select!r}; expected "least_certain", "mistakes" or "all".')
-    wrong = np.flatnonzero(~is_right)
-    return wrong[np.argsort(-confidence[wrong], kind="stable")]
+    wrong = np.flatnonzero(~result.correct)
+    return wrong[np.argsort(-result.confidence[wrong], kind="stable")]

@@ -35,7 +35,6 @@ from hypervlad.images import ReadOptions, check_image_list, read_mask
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.metrics import PatchConfusion, area_fraction_error, patch_confusion
 from hypervlad.metrics.patches import defective_patches
-from hypervlad.wording import counted
 from hypervlad.workload import announced
 
 if TYPE_CHECKING:
@@ -70,11 +69,6 @@ class DefectMapDisplay(GridDisplay):
     read_options : ReadOptions, optional
         How to read the images.
 
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
-
     Raises
     ------
     ValueError
@@ -107,17 +101,13 @@ class DefectMapDisplay(GridDisplay):
         read_options: ReadOptions | None = None,
     ) -> None:
         self.images = check_image_list(images)
+        maps = one_each("map", maps, len(self.images))
         self.maps = [np.asarray(scores, dtype=np.float64) for scores in maps]
         self.found = one_each("region found", found, len(self.images))
         self.threshold = threshold
         self.masks = one_each("mask", masks, len(self.images))
         self.names = names_or_default(self.images, names)
         self.read_options = read_options
-        if len(self.maps) != len(self.images):
-            raise ValueError(
-                f"expected one map for each of {counted(len(self.images), 'image')}; got "
-                f"{len(self.maps)}."
-            )
         for name, scores in zip(self.names, self.maps, strict=True):
             if scores.ndim != 2 or not np.isfinite(scores).all():
                 problem = f"shape {scores.shape}" if scores.ndim != 2 else "NaN or infinity in it"
@@ -144,10 +134,6 @@ class DefectMapDisplay(GridDisplay):
         masks, names
             As for the class.
         ax : matplotlib Axes, optional
-
-        Returns
-        -------
-        DefectMapDisplay
         """
         images = check_image_list(images)
         with announced(len(images)):
@@ -164,7 +150,6 @@ class DefectMapDisplay(GridDisplay):
 
     @property
     def grid(self) -> Grid:
-        """The extent of the grid: each image and its map."""
         n_images = len(self.images)
         height = common_tile_height(scores.shape for scores in self.maps)
         return Grid(2 * n_images, columns_for_maps(n_images, 1), n_lines=2, tile_height=height)
@@ -197,7 +182,7 @@ class DefectMapDisplay(GridDisplay):
         ]
 
     def _tiles(self) -> Iterator[Tile]:
-        paint, rows = self._painter, mask_banner_rows(self.read_options or {})
+        paint, rows = self._painter, mask_banner_rows(self.read_options or ReadOptions())
         for image, name, scores, found, mask in zip(
             self.images, self.names, self.maps, self.found, self.masks, strict=True
         ):
@@ -261,8 +246,6 @@ class PatchConfusionDisplay(GridDisplay):
     ----------
     confusions : list of PatchConfusion
         One for each image.
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
 
     Raises
     ------
@@ -298,7 +281,7 @@ class PatchConfusionDisplay(GridDisplay):
         self.predicted = [
             read_mask(each) for each in one_each("predicted map", predicted, n_images)
         ]
-        rows = mask_banner_rows(read_options or {})
+        rows = mask_banner_rows(read_options or ReadOptions())
         self.truths = [
             np.zeros(found.shape, dtype=bool)
             if mask is None
@@ -315,13 +298,11 @@ class PatchConfusionDisplay(GridDisplay):
 
     @property
     def grid(self) -> Grid:
-        """The extent of the grid."""
         height = common_tile_height(found.shape for found in self.predicted)
         return Grid(len(self.images), 3, n_lines=3, tile_height=height)
 
     @property
     def figure_size(self) -> tuple[float, float]:
-        """Width and height in inches that suit the number of images."""
         width, height = super().figure_size
         return max(width, _MIN_WIDTH), height
 

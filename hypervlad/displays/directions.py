@@ -44,16 +44,6 @@ def shrink_directions(
     """Shrink maps of directions, in radians, by averaging axes weighted by their coherence.
 
     Blocks of differing directions are less coherent. `side` is as for `thumbnail`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> across = np.array([[0.1, 3.1], [0.0, np.pi / 2]])
-    >>> angles, lengths = shrink_directions(across.repeat(2, axis=0), np.ones((4, 2)), side=2)
-    >>> angles.shape
-    (2, 1)
-    >>> (lengths.ravel() > 0.9).tolist()
-    [True, False]
     """
     doubled = np.multiply(orientation, 2, dtype=np.float32)
     across, up = (thumbnail(coherence * part(doubled), side) for part in (np.cos, np.sin))
@@ -168,11 +158,6 @@ def rose_weights(angles: ArrayLike, weights: ArrayLike, n_bins: int = 24) -> NDA
     """Return the histogram of directions over half a turn, as shares of the weight.
 
     Angles are in radians, and the first bin is centred on 0. All shares are 0 without weight.
-
-    Examples
-    --------
-    >>> rose_weights([0.0, 3.1, np.pi / 2], [1, 1, 2], n_bins=4)
-    array([0.5, 0. , 0.5, 0. ])
     """
     bins = np.rint(np.ravel(angles) * (n_bins / np.pi)).astype(np.intp) % n_bins
     sums = np.bincount(bins, np.ravel(weights), n_bins)
@@ -245,13 +230,7 @@ def _draw_axis(ax: Axes, centre: Point, radius: float, angle: float, **style: An
 
 
 def round_length(limit: float) -> float:
-    """Return the largest of 1, 2 and 5 times a power of ten that is at most `limit`.
-
-    Examples
-    --------
-    >>> round_length(340.0), round_length(0.07)
-    (200.0, 0.05)
-    """
+    """Return the largest of 1, 2 and 5 times a power of ten that is at most `limit`."""
     power = math.floor(math.log10(limit))
     # Divided rather than multiplied below 1, so that 0.05 is not 0.05000000000000001.
     scale = 10.0 ** abs(power)
@@ -260,13 +239,7 @@ def round_length(limit: float) -> float:
 
 
 def length_text(nm: float) -> str:
-    """Format a length with three digits, in a suitable unit.
-
-    Examples
-    --------
-    >>> length_text(500.0), length_text(1237.0)
-    ('500 nm', '1.24 µm')
-    """
+    """Format a length with three digits, in a suitable unit."""
     name, size = next((unit for unit in _UNITS if nm >= unit[1]), _UNITS[-1])
     number = float(f"{nm / size:.3g}")
     return f"{number:g} {name}"

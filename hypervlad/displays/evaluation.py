@@ -33,11 +33,6 @@ class ConfusionDisplay(Display):
     matrix : int ndarray of shape (n_labels, n_labels)
     labels : sequence of n_labels labels
 
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
-
     Examples
     --------
     >>> from hypervlad.displays import ConfusionDisplay
@@ -67,10 +62,6 @@ class ConfusionDisplay(Display):
         labels : sequence of labels, optional
             The order of the classes; by default all labels that occur, sorted.
         ax : matplotlib Axes, optional
-
-        Returns
-        -------
-        ConfusionDisplay
         """
         true, predicted = ([str(label) for label in y] for y in (y_true, y_pred))
         names = sorted({*true, *predicted}) if labels is None else [str(label) for label in labels]
@@ -78,7 +69,6 @@ class ConfusionDisplay(Display):
 
     @property
     def figure_size(self) -> tuple[float, float]:
-        """Width and height in inches that suit the number of classes and their names."""
         side = min(max(0.55 * len(self.labels), 2.4), 12)
         names = 0.075 * max((len(shorten(label, 22)) for label in self.labels), default=0)
         return side + names + 0.8, side + names + 0.6
@@ -120,16 +110,9 @@ class ConfusionDisplay(Display):
 class ReliabilityDisplay(Display):
     """Share of correct predictions against their confidence, in bins of equal width.
 
-    Usually created by `from_predictions`.
-
     Parameters
     ----------
     bins : ReliabilityBins
-
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
 
     Examples
     --------
@@ -165,18 +148,11 @@ class ReliabilityDisplay(Display):
         classes : sequence of n_classes labels
         n_bins : int
         ax : matplotlib Axes, optional
-
-        Returns
-        -------
-        ReliabilityDisplay
         """
         result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
         return cls(result.reliability_bins(n_bins)).plot(ax=ax)
 
-    @property
-    def figure_size(self) -> tuple[float, float]:
-        """Width and height in inches."""
-        return 5.2, 4.4
+    figure_size = 5.2, 4.4
 
     def _draw(self) -> None:
         means, shares, counts = self.bins
@@ -220,19 +196,12 @@ class ReliabilityDisplay(Display):
 class SelectiveAccuracyDisplay(Display):
     """Accuracy of the most confident predictions against the share of images that they cover.
 
-    Usually created by `from_predictions`.
-
     Parameters
     ----------
     coverage, accuracy : array-like of shape (m,)
         As from `hypervlad.metrics.selective_accuracy_curve`.
     area : float
         As from `hypervlad.metrics.selective_accuracy_area`.
-
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
 
     Examples
     --------
@@ -265,19 +234,12 @@ class SelectiveAccuracyDisplay(Display):
         ----------
         y_true, proba, classes, ax
             As for :meth:`ReliabilityDisplay.from_predictions`.
-
-        Returns
-        -------
-        SelectiveAccuracyDisplay
         """
         result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
         curve = result.selective_curve
         return cls(curve.coverage, curve.accuracy, result.selective_area).plot(ax=ax)
 
-    @property
-    def figure_size(self) -> tuple[float, float]:
-        """Width and height in inches."""
-        return 5.2, 3.6
+    figure_size = 5.2, 3.6
 
     def _draw(self) -> None:
         from matplotlib.ticker import MaxNLocator

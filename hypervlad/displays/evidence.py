@@ -16,12 +16,13 @@ from hypervlad.displays.base import (
     Tile,
     columns_for_maps,
     names_or_default,
+    one_each,
     shorten,
     thumbnail,
 )
 from hypervlad.displays.colours import AGAINST, FOR, GREY, RIGHT, WRONG
 from hypervlad.images import ReadOptions, check_image_list
-from hypervlad.wording import counted, percent
+from hypervlad.wording import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,11 +64,6 @@ class EvidenceDisplay(GridDisplay):
     read_options : ReadOptions, optional
         How to read the images.
 
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
-
     Examples
     --------
     >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
@@ -93,18 +89,9 @@ class EvidenceDisplay(GridDisplay):
         names: Sequence[str] | None = None,
         read_options: ReadOptions | None = None,
     ) -> None:
-        if len(images) != len(explanations):
-            raise ValueError(
-                f"expected one explanation for each of {counted(len(images), 'image')}; got "
-                f"{len(explanations)}."
-            )
-        if y_true is not None and len(y_true) != len(images):
-            raise ValueError(
-                f"got {counted(len(images), 'image')} but {counted(len(y_true), 'true label')}."
-            )
         self.images = images
-        self.explanations = explanations
-        self.y_true = y_true
+        self.explanations = one_each("explanation", explanations, len(images))
+        self.y_true = one_each("true label", y_true, len(images))
         self.names = names_or_default(images, names)
         self.read_options = read_options
         self.shown = [_classes_shown(found, labels, runner_up) for found in explanations]
@@ -130,10 +117,6 @@ class EvidenceDisplay(GridDisplay):
             As for the class.
         ax : matplotlib Axes, optional
 
-        Returns
-        -------
-        EvidenceDisplay
-
         Raises
         ------
         ValueError
@@ -151,7 +134,6 @@ class EvidenceDisplay(GridDisplay):
 
     @property
     def grid(self) -> Grid:
-        """The extent of the grid: each image and its maps."""
         n_maps = max((len(classes) for classes in self.shown), default=1)
         n_tiles = sum(1 + len(classes) for classes in self.shown)
         n_lines = 3 if any(found.trees.any() for found in self.explanations) else 2
@@ -172,26 +154,18 @@ class EvidenceDisplay(GridDisplay):
                 yield Tile(overlay(pixels, evidence / limit), _map_caption(found, index))
 
     def _image_caption(self, row: int) -> list[Line]:
-        if self.y_true is None:
+        label = self.y_true[row]
+        if label is None:
             return [Line(self.names[row])]
-        right = str(self.y_true[row]) == str(self.explanations[row].label)
-        truth = f"{'✓' if right else '✗'} true: {self.y_true[row]}"
+        right = str(label) == str(self.explanations[row].label)
+        truth = f"{'✓' if right else '✗'} true: {label}"
         return [Line(self.names[row]), Line(truth, RIGHT if right else WRONG)]
 
 
 def overlay(pixels: NDArray[Any], evidence: NDArray[Any]) -> NDArray[np.float64]:
-    """Lay evidence over an image: red for, blue against, more opaque where it is stronger.
+    """Lay evidence over an image in [0, 1]: red for, blue against, opaque where it is strong.
 
-    Parameters
-    ----------
-    pixels : ndarray of shape (H, W) or (H, W, 3), in [0, 1]
-    evidence : ndarray of shape (h, w)
-        Clipped to [-1, 1] and enlarged to the size of the image bilinearly.
-
-    Returns
-    -------
-    ndarray of shape (H, W, 3)
-        RGB in [0, 1].
+    Evidence is clipped to [-1, 1] and enlarged to the size of the image bilinearly.
     """
     from skimage.transform import resize
 
@@ -234,12 +208,6 @@ def _map_caption(found: Explanation, index: int) -> list[Line]:
 
 
 def signed(value: float, decimals: int = 1) -> str:
-    """Format a number with its sign.
-
-    Examples
-    --------
-    >>> signed(-1.26), signed(-0.01)
-    ('−1.3', '+0.0')
-    """
-    rounded = round(float(value), decimals) + 0.0  # no negative zero
+    """Format a number with its sign; never a negative zero."""
+    rounded = round(float(value), decimals) + 0.0
     return f"{rounded:+.{decimals}f}".replace("-", "−")

@@ -10,14 +10,8 @@ from matplotlib.text import Text
 class FittedText(Text):
     """Text that keeps its proportion to what is drawn around it, but is never enlarged.
 
-    Parameters
-    ----------
-    x, y : float
-    text : str
-    inches : float
-        Length of one unit of the axes if the display has the size that it asks for.
-    **style
-        Properties of the text; ``fontsize`` is that at this size.
+    ``fontsize`` is that in a display of the size that it asks for, where a unit of the axes has so
+    many `inches`.
     """
 
     def __init__(self, x: float, y: float, text: str, *, inches: float, **style: Any) -> None:
@@ -26,17 +20,14 @@ class FittedText(Text):
         self._points = float(self.get_fontsize())
 
     def set_fontsize(self, fontsize: Any) -> None:
-        """Set the size that the text has if the display has the size that it asks for."""
         super().set_fontsize(fontsize)
         self._points = float(self.get_fontsize())
 
     def draw(self, renderer: Any) -> None:
-        """Draw the text in the size that suits the axes."""
         self._fit()
         super().draw(renderer)
 
     def get_window_extent(self, *arguments: Any, **options: Any) -> Any:
-        """Return the box of the text, in pixels."""
         self._fit()
         return super().get_window_extent(*arguments, **options)
 

@@ -33,11 +33,6 @@ class TrainingCurvesDisplay(Display):
     start : float, optional
         The loss of the validation samples before the first epoch, for a pretrained network.
 
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
-
     Examples
     --------
     >>> from hypervlad.displays import TrainingCurvesDisplay
@@ -67,10 +62,6 @@ class TrainingCurvesDisplay(Display):
         model : PatchCNNClassifier or TransferClassifier
         ax : matplotlib Axes, optional
 
-        Returns
-        -------
-        TrainingCurvesDisplay
-
         Raises
         ------
         ValueError
@@ -86,10 +77,7 @@ class TrainingCurvesDisplay(Display):
         start = getattr(curves, "start_loss", None)
         return cls(curves.loss, curves.validation_loss, curves.best_epoch, start).plot(ax=ax)
 
-    @property
-    def figure_size(self) -> tuple[float, float]:
-        """Width and height in inches."""
-        return 5.6, 3.6
+    figure_size = 5.6, 3.6
 
     def _draw(self) -> None:
         epochs = range(1, len(self.training) + 1)
@@ -133,11 +121,6 @@ class PatchNetworkDisplay(GridDisplay):
     caption : str, optional
         Written beneath the patch.
 
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
-
     Examples
     --------
     >>> import numpy as np
@@ -174,10 +157,6 @@ class PatchNetworkDisplay(GridDisplay):
             Of the size of the training patches.
         ax : matplotlib Axes, optional
 
-        Returns
-        -------
-        PatchNetworkDisplay
-
         Raises
         ------
         ImageReadError
@@ -195,7 +174,6 @@ class PatchNetworkDisplay(GridDisplay):
 
     @property
     def grid(self) -> Grid:
-        """The extent of the grid: filters above, activations below."""
         n_columns = 1 + len(self.filters)
         return Grid(2 * n_columns, n_columns, n_lines=2)
 

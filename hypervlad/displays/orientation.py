@@ -59,11 +59,6 @@ class OrientationDisplay(Display):
     name : str, optional
         Name of the image.
 
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
-
     Examples
     --------
     >>> from hypervlad import make_nanowire_images
@@ -94,10 +89,6 @@ class OrientationDisplay(Display):
             Parameters of `hypervlad.fibres.AlignmentRecipe`. The pixel size of a file takes
             precedence over `pixel_size`.
 
-        Returns
-        -------
-        OrientationDisplay
-
         Raises
         ------
         ValueError
@@ -107,7 +98,6 @@ class OrientationDisplay(Display):
 
     @property
     def figure_size(self) -> tuple[float, float]:
-        """Width and height in inches that suit the image."""
         (width, height), key = self._cell_size, self._key_size
         if self._is_wide:
             return width + 2 * _MARGIN, 2 * (height + _GAP) + key[1] + 2 * _MARGIN

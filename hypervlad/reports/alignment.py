@@ -73,7 +73,8 @@ def write_alignment(
     - ``figures/NAME.png``: an `OrientationDisplay`.
 
     The tables list the images whose files are complete, also if the run is interrupted. Results of
-    an earlier run in this folder are removed once those of this run are complete.
+    an earlier run in this folder are removed once those of this run are complete, with a warning
+    for images that this run does not have.
 
     Parameters
     ----------
@@ -98,11 +99,6 @@ def write_alignment(
     ------
     ValueError
         If the folder contains a table with one of these names that is not of an earlier run.
-
-    Warns
-    -----
-    UserWarning
-        If results of an earlier run are removed because this run has none of these images.
 
     Examples
     --------
@@ -137,7 +133,7 @@ def write_alignment(
 
 
 def _write_maps(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
-    paths, directions = map_files(folder, name), found.orientation
+    paths, directions = _map_files(folder, name), found.orientation
     for kind, values in (
         ("orientation", directions.orientation),
         ("coherence", directions.coherence),
@@ -155,7 +151,7 @@ def _as_integers(labels: NDArray[np.int32]) -> NDArray[Any]:
 
 
 def _write_figures(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
-    paths = figure_files(folder, name)
+    paths = _figure_files(folder, name)
     write_png(paths[OVERLAYS], _overlay(found), flush=False, level=_COMPRESSION_LEVEL)
     display = OrientationDisplay(found, name=name)
     with replace_when_complete(paths[FIGURES], flush=False) as stream:
@@ -175,13 +171,11 @@ def _overlay(found: AlignmentResult) -> NDArray[np.uint8]:
     return overlay
 
 
-def map_files(folder: Path, name: str) -> dict[str, Path]:
-    """Return the paths of the maps of an image by kind."""
+def _map_files(folder: Path, name: str) -> dict[str, Path]:
     return {kind: folder / MAPS / f"{name}.{kind}.tif" for kind in _MAP_KINDS}
 
 
-def figure_files(folder: Path, name: str) -> dict[str, Path]:
-    """Return the paths of the overlay and the figure of an image by kind."""
+def _figure_files(folder: Path, name: str) -> dict[str, Path]:
     return {kind: folder / kind / f"{name}.png" for kind in (OVERLAYS, FIGURES)}
 
 
@@ -242,17 +236,15 @@ class AlignmentFolder:
         gone = [name for name in names if is_below(name) and folded(name) not in own]
         self._remove(path for name in gone for path in self._files_of(name))
         if gone:
-            images = (
-                gone[0] if len(gone) == 1 else f"{counted(len(gone), 'image')}, such as {gone[0]}"
-            )
+            many = f"{counted(len(gone), 'image')}, such as " if len(gone) > 1 else ""
             warn_user(
-                f"{self.folder}: removed the results of an earlier run for {images}: this run has "
-                "none.",
+                f"{self.folder}: removed the results of an earlier run for {many}{gone[0]}: this "
+                "run has none."
             )
 
     def _files_of(self, name: str) -> Iterator[Path]:
-        yield from map_files(self.folder, name).values()
-        yield from figure_files(self.folder, name).values()
+        yield from _map_files(self.folder, name).values()
+        yield from _figure_files(self.folder, name).values()
 
     def _remove(self, paths: Iterator[Path]) -> None:
         for path in paths:

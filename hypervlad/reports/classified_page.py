@@ -17,7 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from hypervlad.classifier import AMBIGUOUS, OUT_OF_DISTRIBUTION, SURE, Classification
-from hypervlad.displays.base import image_names
+from hypervlad.displays.base import image_names, one_each
 from hypervlad.images import ReadOptions, SkippedImage, read_image
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_in_order
@@ -30,7 +30,7 @@ from hypervlad.reports.predictions import (
     prediction_notes,
 )
 from hypervlad.terminal import ProgressBar
-from hypervlad.wording import counted, percent, printable
+from hypervlad.wording import percent, printable
 
 _MAX_THUMBNAILS = 10_000  # about 4 kB each
 _SIDE = 160  # pixels, of a thumbnail's longer side
@@ -109,13 +109,10 @@ def write_classified_page(
     'classified.html'
     """
     path = Path(path)
-    names = image_names(images, full=True) if names is None else list(names)
-    for values, what in ((names, "name"), (true_labels, "true label")):
-        if values is not None and len(values) != len(images):
-            raise ValueError(
-                f"got {counted(len(images), 'image')} and {counted(len(values), what)}; expected "
-                "as many."
-            )
+    own = image_names(images, full=True)
+    names = own if names is None else one_each("name", names, len(images))
+    if true_labels is not None:
+        true_labels = one_each("true label", true_labels, len(images))
     found = predictions
     if found is None:
         found = model.classify(images, max_error=max_error)
@@ -165,23 +162,9 @@ def page_data(
 ) -> dict[str, Any]:
     """Collect the data of the page's script: plain values, image by image.
 
-    Parameters
-    ----------
-    model : fitted MicrographClassifier
-    found : Classification
-        Of m images that could be read.
-    names, links : sequence of m str
-        Names of the images, and their addresses for a browser ("" if there is none).
-    truth : sequence of m labels or None, optional
-        The true labels of the images, None where one is unknown.
-
-    Returns
-    -------
-    dict
-        ``classes``, ``names``, ``links``, ``predicted`` (positions among the classes) and
-        ``proba`` (rows, to six digits), ``novelty``, ``nearest`` (rows of ``training``, the names
-        and labels of these images), ``kinds``; if requested, ``possible`` and ``reasons``, and
-        ``truth`` (labels or None).
+    `names`, `links` (addresses for a browser, "" if there is none) and `truth` (None where it is
+    unknown) are of the images that could be read. ``predicted`` are positions among the classes,
+    ``nearest`` rows of ``training``.
     """
     rows, places = np.unique(found.nearest, return_inverse=True)
     training = model.training_
@@ -208,13 +191,7 @@ def page_data(
 
 
 def as_script(data: Any) -> Markup:
-    """Write plain values as JSON in which an HTML parser finds no tag.
-
-    Examples
-    --------
-    >>> print(as_script(["</script>"]))
-    ["\\u003c/script>"]
-    """
+    """Write plain values as JSON in which an HTML parser finds no tag."""
     plain = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(plain.replace("<", "\\u003c"))
 
@@ -223,11 +200,6 @@ def link_to(image: Any, folder: str | os.PathLike[str]) -> str:
     """Return the address of an image's file relative to a folder; "" for an array.
 
     Names that are not valid text, which Linux allows, keep their bytes.
-
-    Examples
-    --------
-    >>> link_to("/data/new/50% <a>.png", "/data/out")
-    '../new/50%25%20%3Ca%3E.png'
     """
     if not isinstance(image, str | os.PathLike):
         return ""

@@ -76,15 +76,8 @@ _FALSE_ALARMS, _OTHERS = Outcome("false alarms", "found"), Outcome("others", "pl
 
 @dataclass
 class WrittenFindings:
-    """The images whose findings were written, and those left out.
-
-    Attributes
-    ----------
-    images : list of ScoredRow
-    left_out : list of str
-        The reason for each image left out.
-    n_in_training : int
-        Images that the scorer was trained on.
+    """The images whose findings were written, the reasons for those left out, and how many of the
+    images the scorer was trained on.
     """
 
     images: list[ScoredRow] = field(default_factory=list)
@@ -96,12 +89,10 @@ class WrittenFindings:
 
     @property
     def n_scored(self) -> int:
-        """Number of images scored."""
         return len(self.images)
 
     @property
     def n_anomalous(self) -> int:
-        """Number of images called anomalous."""
         return sum(image.is_called for image in self.images)
 
     @property
@@ -125,7 +116,6 @@ class WrittenFindings:
             heapq.heappop(self._thumbnails)
 
     def write_tables(self, folder: Path) -> None:
-        """Write the tables of images and of regions."""
         write_table(folder / SCORES, _SCORE_COLUMNS, self._score_rows)
         write_table(folder / REGIONS, _REGION_COLUMNS, self._region_rows)
 
@@ -155,7 +145,8 @@ def write_findings(
     - ``report.html``: a page with the scores, on which the threshold can be moved.
 
     No file is left incomplete. Tables and page list the images whose files are complete, also if
-    the run is interrupted.
+    the run is interrupted. A warning says if the scores are in two groups and the threshold does
+    not separate them.
 
     Parameters
     ----------
@@ -178,11 +169,6 @@ def write_findings(
     ------
     ValueError
         For names outside the folder, or two that are the same.
-
-    Warns
-    -----
-    UserWarning
-        If the scores are in two groups and the threshold does not separate them.
 
     Examples
     --------

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hypervlad.classifier import LabelIssue, SureAnswers
-from hypervlad.displays.base import Display, image_names
+from hypervlad.displays.base import Display, image_names, one_each
 from hypervlad.displays.codeword_map import CodewordMapDisplay
 from hypervlad.displays.contact_sheet import ContactSheetDisplay
 from hypervlad.displays.evaluation import (
@@ -19,7 +19,6 @@ from hypervlad.displays.evaluation import (
 )
 from hypervlad.displays.evidence import EvidenceDisplay
 from hypervlad.metrics import Evaluation
-from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,14 +44,9 @@ _N_MAPPED = 4
 class HeldOutFindings:
     """What a report on held-out training images shows in addition.
 
-    Attributes
-    ----------
-    sure : list of SureAnswers
-        For several accepted errors; empty if a class has images of a single group.
-    issues : list of LabelIssue or None
-        Labels that are probably wrong, the most probable first; None if cleanlab is not installed.
-    rows : list of int
-        Of these images among those of the report.
+    ``sure`` is for several accepted errors, and empty if a class has images of a single group.
+    ``issues`` are labels that are probably wrong, None if cleanlab is not installed, and ``rows``
+    those of their images.
     """
 
     sure: list[SureAnswers]
@@ -63,22 +57,10 @@ class HeldOutFindings:
 class EvaluatedImages:
     """Images and their predictions, and the figures that show them.
 
-    Parameters
-    ----------
-    images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
-    result : Evaluation
-        Of these n images.
-    names : sequence of n str, optional
-        By default their paths, or ``image 3``. Figures show only the part after the last slash.
-    model : fitted MicrographClassifier, optional
-        For the maps of codewords and, if it has a linear part, of evidence.
-    held_out : HeldOutFindings, optional
-        If these are training images that were held out: `model` has not predicted them.
-
-    Raises
-    ------
-    ValueError
-        If the lengths differ.
+    Names are by default paths, or ``image 3``; figures show only the part after the last slash.
+    Without `model`, a fitted MicrographClassifier, there are no maps of codewords, and without its
+    linear part none of evidence. With `held_out`, these are training images that `model` has not
+    predicted itself.
     """
 
     def __init__(
@@ -90,13 +72,9 @@ class EvaluatedImages:
         held_out: HeldOutFindings | None = None,
     ) -> None:
         self.images, self.result, self.model, self.held_out = images, result, model, held_out
-        self.names = image_names(images, full=True) if names is None else list(names)
-        if not len(images) == len(self.names) == len(result.true):
-            raise ValueError(
-                f"got {counted(len(images), 'image')}, {counted(len(self.names), 'name')} and "
-                f"{counted(len(result.true), 'true label')}; "
-                "expected as many of each."
-            )
+        own = image_names(images, full=True)
+        self.names = own if names is None else one_each("name", names, len(images))
+        one_each("true label", result.true, len(images))
         self._files = [name.replace("\\", "/").rsplit("/", 1)[-1] for name in self.names]
         encoder = getattr(model, "encoder_", None)
         self._read_options = None if encoder is None else encoder.fitted_params_.read_options

@@ -56,34 +56,10 @@ def write_report(
 ) -> Path:
     """Write a folder with ``index.html``, its figures and ``predictions.csv``.
 
-    The page needs no network and no scripts. Files of an earlier report in the folder are replaced,
-    ``index.html`` last, and only once all are complete; other files of these names are an error.
-
-    Parameters
-    ----------
-    out_dir : path-like
-        Made if it is missing.
-    evaluated : EvaluatedImages
-    title : str
-    how_measured : str
-        A sentence or two on the origin of these images: what was held out, and how.
-    in_training : bool, default=False
-        The model was trained on these images, so that the page draws no conclusions.
-    details : mapping, optional
-        Facts about the model for a table at the end of the page.
-    files : mapping of str to str, optional
-        Further files of the folder to link to, with their descriptions.
-    notes : sequence of str
-        Sentences to show as warnings, such as those of `noted_warnings`.
-    remarks : sequence of str
-        Further sentences on the images.
-    progress : bool
-        Show a progress bar where stderr is a terminal.
-
-    Returns
-    -------
-    Path
-        ``index.html``.
+    Files of an earlier report are replaced, ``index.html`` last, and only once all are complete. If
+    the model was trained on these images (`in_training`), the page draws no conclusions. `details`
+    are facts about the model, `files` further files of the folder with their descriptions, `notes`
+    warnings, and `remarks` further sentences.
     """
     folder, result, held_out = Path(out_dir), evaluated.result, evaluated.held_out
     check_report_folder(folder)

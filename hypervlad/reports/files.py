@@ -22,19 +22,9 @@ def write_tiff(
 ) -> None:
     """Write a map as compressed TIFF.
 
-    ImageJ reads the pixel size, which is in nanometres, except that of maps of uint32: it has no
-    32-bit integers.
-
-    Parameters
-    ----------
-    path : Path
-    values : ndarray of shape (H, W)
-    pixel_size : float or None
-        Nanometres per pixel, if known.
-    flush : bool, default=True
-        Wait until the file is on the disk.
-    level : int, optional
-        Of the compression, from 1 (fast) to 9 (small).
+    ImageJ reads the pixel size, in nanometres, except that of maps of uint32: it has no 32-bit
+    integers. With `flush`, the file is on the disk at the end; `level` of the compression is from 1
+    (fast) to 9 (small).
     """
     import tifffile
 

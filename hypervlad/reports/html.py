@@ -31,15 +31,9 @@ def write_page(
 ) -> None:
     """Write a page piece by piece; it is complete or not there.
 
-    Parameters
-    ----------
-    path : path-like
-    template : str
-        Name of a file in ``templates/``.
-    script : str, optional
-        Name of the style sheet and script beyond those of all pages, without their suffixes.
-    **values
-        Variables of the template. Iterators are consumed as the page is written.
+    `template` is the name of a file in ``templates/``, `script` that of the style sheet and script
+    beyond those of all pages, without suffix, and `values` are the template's variables. Iterators
+    are consumed as the page is written.
     """
     if script is not None:
         values["script"] = asset("common.js", f"{script}.js")
@@ -66,7 +60,7 @@ class PageFigure(NamedTuple):
 
 
 def asset(*names: str) -> Markup:
-    """Return files of ``templates/`` one after the other, to be written into a page unescaped."""
+    """Return files of ``templates/`` one after the other, unescaped."""
     environment = _environment()
     assert environment.loader is not None
     return Markup("\n".join(environment.loader.get_source(environment, each)[0] for each in names))
@@ -88,13 +82,7 @@ def thousands(n: int) -> str:
 
 
 def share_of(count: int, total: int) -> str:
-    """Format a number of things as a part of all of them.
-
-    Examples
-    --------
-    >>> share_of(3, 40)
-    '3 of 40 (7.5 %)'
-    """
+    """Format a number of things as a part of all of them: "3 of 40 (7.5 %)"."""
     return f"{count} of {total} ({percent(count / total)})"
 
 

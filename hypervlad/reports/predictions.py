@@ -28,14 +28,7 @@ def kinds_of(found: Classification) -> list[str]:
 
 
 def prediction_remarks(found: Classification, names: Sequence[str]) -> list[str]:
-    """Say how many images are unlike the training images, and which are training images.
-
-    Parameters
-    ----------
-    found : Classification
-        Of n images that could be read.
-    names : sequence of n str
-    """
+    """Say how many images are unlike the training images, and which are training images."""
     sentences, n_images = [], len(found.proba)
     n_unlike = int(found.unlike_training.sum())
     n_blank = int((found.unlike_training & found.images.is_blank).sum())

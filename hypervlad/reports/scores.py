@@ -39,7 +39,6 @@ class ScoreGroup:
 
     @classmethod
     def of(cls, name: str, scores: ArrayLike, above: Outcome, below: Outcome) -> ScoreGroup:
-        """Make a group of any sequence of scores."""
         return cls(name, np.asarray(scores, dtype=np.float64), above, below)
 
     def n_above(self, threshold: float) -> int:
@@ -74,20 +73,10 @@ class Bar(NamedTuple):
 class ScoreChart:
     """Histograms of groups of images, one below the other, on a common axis.
 
-    Parameters
-    ----------
-    groups : sequence of ScoreGroup
-        Those without images are left out.
-    threshold : float
-        The one of the results, where the slider starts.
-
-    Attributes
-    ----------
-    threshold_text : str
-        With as few digits as call the same images anomalous, but at least four.
-    low, high, step : float
-        Limits and step of the slider. All scores are between the limits, and the threshold unless
-        it is far from all scores.
+    Groups without images are left out. The slider starts at the threshold of the results; all
+    scores are between its limits, ``low`` and ``high``, and so is the threshold unless it is far
+    from all scores. ``threshold_text`` has as few digits as call the same images anomalous, but at
+    least four.
     """
 
     bar_pixels = 48  # height of the tallest bar of a group
@@ -143,15 +132,7 @@ class ScoreChart:
 
 
 def threshold_warning(scores: ArrayLike, threshold: float) -> str | None:
-    """Return a warning if scores are in two groups and the threshold does not separate them.
-
-    Examples
-    --------
-    >>> scores = [1.0, 1.2, 1.3, 1.5, 9.0, 9.5, 10.0, 10.4]
-    >>> print(threshold_warning(scores, threshold=9.8))  # doctest: +NORMALIZE_WHITESPACE
-    the scores of these images form two groups, up to 1.5 and from 9, but the threshold, 9.8, does
-    not separate them; if the second group has the defects, --threshold 5.2 does
-    """
+    """Return a warning if scores are in two groups and the threshold does not separate them."""
     found = gap_between_modes(scores)
     if found is None or found[0] < threshold <= found[1]:
         return None

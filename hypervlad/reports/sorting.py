@@ -32,18 +32,10 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|\Z)", re.IGNORECASE)
 class SortedImages:
     """Where images were copied to.
 
-    Attributes
-    ----------
-    counts : Counter
-        Number of images in each folder, by its name.
-    n_present : int
-        How many of these were in their folder before, with the same content.
-    renamed : list of Path
-        Copies with a number in their name, because another image has the name.
-    elsewhere : list of Path
-        Copies of these images in other folders, from a run with another model or other options.
-    failed : dict of Path to str
-        Images that could not be copied when last tried, and why.
+    ``counts`` are the images in each folder; ``n_present`` of them were there before, with the same
+    content. ``renamed`` copies have a number in their name, because another image has the name, and
+    those ``elsewhere`` are in other folders, from a run with another model or other options.
+    ``failed`` says why an image could not be copied when last tried.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -124,11 +116,6 @@ def folder_names(classes: Sequence[str]) -> list[str]:
     Characters that are not allowed are written as in web addresses, ``%2F``; long names are cut.
     Names that differ in case only, and those of the folders `UNSURE` and `UNLIKE_TRAINING`, get a
     number.
-
-    Examples
-    --------
-    >>> folder_names(["SEM", "sem", "a/b", "aux", "unsure", ""])
-    ['SEM', 'sem-2', 'a%2Fb', '%61ux', 'unsure-2', 'empty']
     """
     taken = {UNSURE, UNLIKE_TRAINING}
     names = []
@@ -175,14 +162,7 @@ def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path,
 
 
 def numbered_names(path: Path) -> Iterator[Path]:
-    """Yield a path, and then the same with 2, 3 and so on at the end of the name, cut if too long.
-
-    Examples
-    --------
-    >>> names = numbered_names(Path("a.tif"))
-    >>> next(names).name, next(names).name
-    ('a.tif', 'a-2.tif')
-    """
+    """Yield a path, then the same with 2, 3 and so on at the end of the name, cut if too long."""
     yield path
     for number in itertools.count(2):
         end = f"-{number}{path.suffix}"

@@ -25,17 +25,7 @@ _MAX_ALIKE = 1.5  # largest class over the smallest, where shares are about equa
 
 @contextlib.contextmanager
 def noted_warnings() -> Iterator[list[str]]:
-    """Give the warnings of a block as sentences for a report; they are shown all the same.
-
-    Examples
-    --------
-    >>> import warnings
-    >>> with warnings.catch_warnings(record=True), noted_warnings() as notes:
-    ...     warnings.simplefilter("always")
-    ...     warnings.warn("1 of 3 images is blank")
-    >>> notes
-    ['1 of 3 images is blank']
-    """
+    """Give the warnings of a block as sentences for a report; they are shown all the same."""
     notes: list[str] = []
     with warnings.catch_warnings():
         show_outside = warnings.showwarning

@@ -281,26 +281,10 @@ def watch_folders(
     and after a minute, later ones longer: a drive may have failed. Images in the table are not
     classified again.
 
-    Parameters
-    ----------
-    classify : callable
-        Returns the `Classification` of some files, with ``on_error="skip"``.
-    folders : sequence of path
-        With their sub-folders.
-    table : GrowingTable
-    stopped : callable
-        Whether to stop; images that are being classified are finished and written before.
-    classified : callable
-        Called with files and their `Classification` before lines are added to the table, so that a
-        run that is interrupted in between does the work again. Returns the rows whose lines to add;
-        the others have failed.
-    unreadable : callable
-        Called once for each image that cannot be read, unless it changes.
-
-    Returns
-    -------
-    list of SkippedImage
-        Images that could not be read as they were last, without those that are not there any more.
+    `classify` skips what cannot be read. `classified` is called before lines are added to the
+    table, so that a run that is interrupted in between does the work again; it returns the rows
+    whose lines to add, and the others have failed. `unreadable` is called once for each image that
+    cannot be read, unless it changes. Returns the images that could not be read as they were last.
     """
     new: dict[str, _NewImage] = {}
     while True:

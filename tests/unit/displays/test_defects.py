@@ -1,9 +1,7 @@
 """Defect maps beside images, and patches coloured by whether they are classified correctly."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
 from hypervlad.displays import DefectMapDisplay, PatchConfusionDisplay
 from hypervlad.displays.colours import DEFECT_FREE, FALSE_ALARM, FOUND, HIT, MISSED, TRUE
@@ -84,13 +82,6 @@ def test_patches_are_coloured_by_their_outcome():
 
 def test_without_defects_there_is_no_f1():
     assert "nothing defective" in texts(PatchConfusionDisplay([IMAGE], [0 * SCORES], [None]).plot())
-
-
-def test_it_draws_into_axes_without_pyplot():
-    figure = Figure()
-    display = maps_of([IMAGE], [SCORES]).plot(ax=figure.add_subplot())
-    assert display.figure_ is figure
-    assert not plt.get_fignums()
 
 
 def test_large_images_are_shrunk_and_colour_ones_shown():

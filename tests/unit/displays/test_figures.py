@@ -11,6 +11,7 @@ from hypervlad.displays import (
     CodewordMapDisplay,
     ConfusionDisplay,
     ContactSheetDisplay,
+    OrientationDisplay,
     ReliabilityDisplay,
     SelectiveAccuracyDisplay,
     save_png,
@@ -63,17 +64,12 @@ def test_files_are_read_with_the_given_options(tmp_path):
     assert sheet.ax_.images[0].get_array().max() == 1.0
 
 
-def test_a_contact_sheet_of_nothing_is_empty():
-    sheet = ContactSheetDisplay.from_predictions([], np.empty((0, 2)), classes=CLASSES, y_true=[])
-    assert sheet.captions == []
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"select": "best"}, "expected .least_certain."),
-        ({"y_true": ["fibre"]}, "6 images but 1 true label"),
-        ({"classes": ["one"]}, r"1 class; got an array of shape \(6, 2\)"),
+        ({"y_true": ["fibre"]}, "one true label for each of 6 images; got 1"),
+        ({"classes": ["one"]}, r"shape \(6, 1\); got \(6, 2\)"),
     ],
 )
 def test_a_contact_sheet_refuses_what_does_not_fit(options, message):
@@ -84,7 +80,7 @@ def test_a_contact_sheet_refuses_what_does_not_fit(options, message):
 
 
 def test_captions_must_match_images():
-    with pytest.raises(ValueError, match="6 images and 1 captions"):
+    with pytest.raises(ValueError, match="one caption for each of 6 images; got 1"):
         ContactSheetDisplay(IMAGES, [["one"]])
 
 
@@ -165,6 +161,7 @@ DISPLAYS = {
         TRUE, PROBA, classes=CLASSES, **o
     ),
     "confusion": lambda **o: ConfusionDisplay.from_predictions(TRUE, TRUE, **o),
+    "directions": lambda **o: OrientationDisplay.from_image(np.eye(64), **o),
 }
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, Wedge
-from PIL import Image
 
-from hypervlad.displays import OrientationDisplay, save_png
+from hypervlad.displays import OrientationDisplay
 from hypervlad.displays.colours import direction_colours
 from hypervlad.displays.directions import (
     length_text,
@@ -194,19 +191,6 @@ def test_no_text_overlaps_another_or_leaves_the_figure(
         assert box.x1 <= display.figure_.bbox.x1
         assert box.y1 <= display.figure_.bbox.y1
         assert not any(box.overlaps(other) for other in boxes[:i])
-
-
-def test_it_draws_into_the_given_axes_and_has_the_size_that_it_asks_for() -> None:
-    figure = Figure()
-    display = OrientationDisplay.from_image(HALVES, ax=figure.add_subplot())
-    assert display.figure_ is figure
-    assert plt.get_fignums() == []
-    stream = io.BytesIO()
-    width, height = save_png(lambda ax: display.plot(ax=ax), stream)
-    with Image.open(stream) as picture:
-        assert picture.size == (int(width * 144), int(height * 144))
-    assert display.plot() is display
-    assert len(plt.get_fignums()) == 1
 
 
 def test_round_lengths() -> None:

@@ -174,7 +174,7 @@ def test_true_labels_are_shown_and_counted(
     plain = Page(write_classified_page(tmp_path / "plain.html", model, images[:6]))
     assert "truth" not in plain.data
     assert "rue label" not in plain.words
-    with pytest.raises(ValueError, match="got 6 images and 1 true label; expected as many"):
+    with pytest.raises(ValueError, match="one true label for each of 6 images; got 1"):
         write_classified_page(tmp_path / "p.html", model, images[:6], true_labels=["flat"])
 
 
@@ -405,7 +405,7 @@ def test_an_interrupted_page_leaves_the_old_one(
 
 
 def test_lengths_that_differ_are_refused(model: MicrographClassifier, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="got 1 image and 2 names"):
+    with pytest.raises(ValueError, match="one name for each of 1 image; got 2"):
         write_classified_page(tmp_path / "page.html", model, [np.eye(8)], names=["a", "b"])
 
 

@@ -163,6 +163,7 @@ def test_the_table_of_predictions_is_complete_and_exact(tmp_path):
     np.testing.assert_allclose(found, content["proba"], atol=5e-7)  # six decimals
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 def test_names_cannot_break_the_page(tmp_path):
     content = example(n=12)
     evil = '<script>alert("1")</script>&amp;'
@@ -244,8 +245,8 @@ def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch, error):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"names": ["one"]}, "1 name"),
-        ({"images": []}, "got 0 images"),
+        ({"names": ["one"]}, "one name for each of 6 images; got 1"),
+        ({"images": []}, "one true label for each of 0 images; got 6"),
         ({"y_true": ["fibre"]}, "shape"),
         ({"groups": [1]}, "but 1 group"),
     ],
@@ -434,6 +435,18 @@ def test_the_sheet_of_wrong_labels_has_the_right_images(trained):
     assert [lines[2] for lines in sheet.captions] == [f"true: {result.true[i]}" for i in rows]
 
 
+def test_evidence_is_of_the_linear_part_of_the_model_itself(trained):
+    model, images = trained
+    evaluation = model.held_out_evaluation()
+    for given, held_out, is_shown in (
+        (model, None, True),
+        (model, HeldOutFindings([], None, []), False),
+        (SimpleNamespace(encoder_=model.encoder_, boosting_=None), None, False),
+    ):
+        shown = EvaluatedImages(images, evaluation, model=given, held_out=held_out)
+        assert (shown.drawing("evidence") is not None) == is_shown
+
+
 def test_other_images_than_those_of_the_training_are_refused(trained, tmp_path, tiny_encoder):
     model, images = trained
     with pytest.raises(ValueError, match="needs the images given to fit"):
@@ -489,6 +502,7 @@ def test_a_report_repeats_what_the_terminal_warned_of(trained, tmp_path, monkeyp
     for remark in lines[:2]:
         assert f"{remark}." in words
     assert "95 % interval" in lines[2]
+    assert "Why the model decided so" in words
     found = dataclasses.replace(model.classify(images), novelty=np.full(24, 2.0))
     monkeypatch.setattr(model, "classify", lambda _: found)
     _, _, lines = report_on_model(tmp_path / "known", model, images, model.training_.labels)
