@@ -413,7 +413,6 @@ def test_the_preset_is_the_papers() -> None:
     ("parameters", "message"),
     [
         ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0"),
-        ({"patience": 0}, "patience must be a whole number of at least 1"),
         ({"device": "moon"}, "device must be"),
         ({"read_options": {"bnner": "remove"}}, "bnner"),
         ({"read_options": {"scaling": "minmax"}}, "would scale each patch by its own greys"),

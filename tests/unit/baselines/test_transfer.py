@@ -88,7 +88,7 @@ def test_it_learns_and_its_probabilities_are_probabilities(
     assert expected_calibration_error(codes, proba) < 0.25
 
 
-@modes
+@pytest.mark.parametrize("mode", MODES[1:3])
 def test_two_classes_have_one_margin(mode: dict[str, Any], texture_images: Images) -> None:
     images, labels = texture_images
     model = small(**mode).fit(images, labels == "flat")
@@ -158,7 +158,7 @@ def test_only_trainable_layers_change(
     assert (frozen.head_.coef != model.head_.coef).any()
 
 
-@modes
+@pytest.mark.parametrize("mode", MODES[::3])
 def test_noise_in_any_order_gives_the_same_model(mode: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 2
@@ -373,10 +373,12 @@ def test_image_size_is_at_least_what_the_network_accepts() -> None:
 # --- files -------------------------------------------------------------------------------------
 
 
-@modes
-@pytest.mark.parametrize("include_backbone", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "include_backbone"),
+    [(MODES[0], False), (MODES[1], False), (MODES[2], False), (MODES[2], True), (MODES[3], False)],
+)
 def test_saved_and_loaded_predicts_bit_identically(
-    include_backbone: bool, mode: dict[str, Any], texture_images: Images, tmp_path: Path
+    mode: dict[str, Any], include_backbone: bool, texture_images: Images, tmp_path: Path
 ) -> None:
     images, labels = texture_images
     model = small(**mode).fit(images, labels)
@@ -519,23 +521,14 @@ def test_a_fit_needs_the_weights_file_once(
     np.testing.assert_array_equal(model.predict_proba(images), expected)
 
 
-@modes
-def test_pickle_works_and_carries_no_network(mode: dict[str, Any], texture_images: Images) -> None:
+def test_pickle_works_and_carries_no_network(texture_images: Images) -> None:
     images, labels = texture_images
-    model = small(**mode).fit(images, labels)
+    model = small(mode="finetune", trainable="all").fit(images, labels)
     back = pickle.loads(pickle.dumps(model))
     assert not any(isinstance(v, torch.nn.Module) for v in vars(back).values())
     assert "_tapped_network" not in vars(back)
     np.testing.assert_array_equal(back.predict_proba(images), model.predict_proba(images))
     assert not hasattr(clone(model), "head_")
-
-
-@pytest.mark.parametrize("label_type", [int, bool, str])
-def test_labels_keep_their_type(label_type: Any, texture_images: Images, tmp_path: Path) -> None:
-    images, labels = texture_images
-    y = (labels == "flat").astype(int).astype(label_type)
-    small().fit(images, y).save(tmp_path / "m.hvlad")
-    assert hypervlad.load(tmp_path / "m.hvlad").predict(images[:2]).dtype == y.dtype
 
 
 def test_parameters_set_later_wait_for_the_next_fit(texture_images: Images) -> None:
@@ -586,20 +579,14 @@ def test_skipped_images_are_left_out_and_marked(
         ({"backbone": "resnt18"}, "Did you mean 'resnet18'"),
         ({"weights": "nowhere.pth"}, "no such weights file"),
         ({"mode": "fine"}, "mode must be one of 'features', 'finetune', not 'fine'"),
-        ({"trainable": 2}, "trainable must be one of 'head', 'last', 'all'"),
         (
             {"image_size": 2},
             "image_size must be a whole number of at least 4 and at most 2048 or 'auto', not 2",
         ),
-        ({"image_size": None}, "image_size must be"),
         ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0"),
-        ({"batch_size": 0}, "batch_size must be a whole number"),
-        ({"max_epochs": 1.5}, "max_epochs must be a whole number"),
-        ({"patience": 0}, "patience must be a whole number"),
         ({"checkpoint": 3}, "checkpoint must be a file or a folder"),
         ({"checkpoint": "no/such/folder/here"}, "there is no folder"),
         ({"read_options": {"bnner": "remove"}}, "bnner"),
-        ({"on_error": "ignore"}, "on_error must be"),
         ({"device": "moon"}, "device must be"),
     ],
 )
@@ -624,9 +611,7 @@ def test_parameters_that_cannot_be(
         ({"images": "a.png"}, "wrap it in a list"),
     ],
 )
-@pytest.mark.parametrize("mode", ["features", "finetune"])
 def test_bad_input_is_reported_before_images_are_read(
-    mode: Any,
     change: dict[str, Any],
     message: str,
     texture_images: Images,
@@ -639,7 +624,7 @@ def test_bad_input_is_reported_before_images_are_read(
     images, labels = texture_images
     given = {"images": images, "y": labels} | change
     with pytest.raises(ValueError, match=message):
-        small(mode=mode).fit(**given)
+        small(mode="finetune").fit(**given)
 
 
 def test_what_cannot_be_held_out_is_reported(texture_images: Images) -> None:
@@ -649,24 +634,12 @@ def test_what_cannot_be_held_out_is_reported(texture_images: Images) -> None:
     assert small().fit(images, labels, groups=labels).head_.temperature == 1
 
 
-@modes
-def test_features_that_are_not_finite_are_reported(
-    mode: dict[str, Any], texture_images: Images, tmp_path: Path
-) -> None:
+def test_features_that_are_not_finite_are_reported(texture_images: Images, tmp_path: Path) -> None:
     state = build_network("tiny", "random").original.state_dict()
     huge = {name: torch.full_like(value, 1e30) for name, value in state.items()}
     torch.save(huge, tmp_path / "m.pth")
     with pytest.raises(ValueError, match="not finite for 24 images"):
-        small(weights=tmp_path / "m.pth", **mode).fit(*texture_images)
-
-
-def test_lengths_of_scores_are_checked(texture_images: Images) -> None:
-    images, labels = texture_images
-    model = small().fit(images, labels)
-    with pytest.raises(ValueError, match="23 labels for 24 images"):
-        model.score(images, labels[:-1])
-    with pytest.raises(ValueError, match="2 weights for 24 images"):
-        model.score(images, labels, sample_weight=[1.0, 2.0])
+        small(weights=tmp_path / "m.pth").fit(*texture_images)
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="there is no posix_fallocate here")

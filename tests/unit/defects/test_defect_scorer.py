@@ -234,20 +234,18 @@ def test_an_image_by_itself_scores_as_among_others(
     np.testing.assert_array_equal(together, apart)
 
 
-@pytest.mark.slow  # two fits, each with five folds
-@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.slow  # a fit with five folds
+@pytest.mark.parametrize(("labelled", "rate"), [(False, 0.02), (False, 0.3), (True, 0.3)])
 def test_a_rate_of_windows_is_kept_on_other_images(
-    scorer: PatchDefectScorer, good: list[Image], bad: Flawed, labelled: bool
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed, labelled: bool, rate: float
 ) -> None:
     images = [*good, *(image for image, _ in bad)] if labelled else good
     masks = [*[None] * len(good), *(mask for _, mask in bad)] if labelled else None
     others = [surface(seed) for seed in range(400, 412)]
-    areas = []
-    for rate in (0.02, 0.3):
-        scorer.set_params(threshold="patch_fpr", fpr=rate).fit(images, masks=masks)
-        areas.append(np.mean([scorer.predict_map(image).mean() for image in others]))
-    assert 0.002 <= areas[0] <= 0.05  # from so few cells it errs on the safe side
-    assert 0.2 <= areas[1] <= 0.4
+    scorer.set_params(threshold="patch_fpr", fpr=rate).fit(images, masks=masks)
+    area = np.mean([scorer.predict_map(image).mean() for image in others])
+    # From so few cells, a small rate errs on the safe side.
+    assert 0.1 * rate <= area <= 2.5 * rate if rate < 0.1 else 0.2 <= area <= 0.4
 
 
 @pytest.mark.slow  # a fit with five folds
