@@ -8,6 +8,7 @@ from functools import partial
 from typing import TypeAlias
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from hypervlad.synthetic.drawing import log_uniform, worm_like_chains
@@ -21,7 +22,6 @@ from hypervlad.synthetic.tem_specimens import (
 )
 
 FloatMap = NDArray[np.float32]
-Generator = np.random.Generator
 #: Of random numbers, the shape of the frame, centre and radius of a particle: its thickness.
 Builder: TypeAlias = Callable[[Generator, tuple[int, int], tuple[float, float], float], FloatMap]
 
