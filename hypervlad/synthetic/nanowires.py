@@ -11,7 +11,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from hypervlad.fibres import AlignedFraction, aligned_fraction_of_map
-from hypervlad.fibres.alignment import DEFAULT_TOLERANCE, DEFAULT_WINDOW
+from hypervlad.fibres.alignment import DEFAULT_WINDOW
 from hypervlad.fibres.axial import direction_of
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.synthetic.drawing import (
@@ -92,38 +92,32 @@ class NanowireTruth:
         """Where there is a wire."""
         return np.isfinite(self.orientation)
 
-    def aligned_fraction(
-        self, window: int = DEFAULT_WINDOW, tolerance: float = DEFAULT_TOLERANCE
-    ) -> AlignedFraction:
+    def aligned_fraction(self, window: int = DEFAULT_WINDOW) -> AlignedFraction:
         """Return the aligned fraction of the true directions, by the rule of `aligned_fraction`.
 
         Parameters
         ----------
-        window, tolerance
-            As in `aligned_fraction`.
+        window : int, default=32
 
         Returns
         -------
         AlignedFraction
         """
-        return aligned_fraction_of_map(self.orientation, window=window, tolerance=tolerance)
+        return aligned_fraction_of_map(self.orientation, window=window)
 
-    def aligned_map(
-        self, window: int = DEFAULT_WINDOW, tolerance: float = DEFAULT_TOLERANCE
-    ) -> NDArray[np.float32]:
+    def aligned_map(self, window: int = DEFAULT_WINDOW) -> NDArray[np.float32]:
         """Return a map of aligned windows, to train an `AlignmentClassifier`.
 
         Parameters
         ----------
-        window, tolerance
-            As in `aligned_fraction`.
+        window : int, default=32
 
         Returns
         -------
         ndarray of float32, shape (H, W)
             1 in aligned windows, 0 in others, NaN in windows of the background.
         """
-        found = self.aligned_fraction(window, tolerance)
+        found = self.aligned_fraction(window)
         values = np.where(found.background, np.nan, found.aligned).astype(np.float32)
         return TileGrid(found.rows, found.columns).expand(values)
 
