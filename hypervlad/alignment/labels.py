@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.classifier.fitting import of_length
-from hypervlad.fibres import background_windows
+from hypervlad.fibres.alignment import background_windows
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, read_mask
 from hypervlad.images.masks import mask_banner_rows

@@ -5,7 +5,6 @@ from hypervlad.fibres.alignment import (
     AlignmentModel,
     aligned_fraction,
     aligned_fraction_of_map,
-    background_windows,
 )
 from hypervlad.fibres.axial import (
     AxialStatistics,
@@ -30,6 +29,5 @@ __all__ = [
     "aligned_fraction_of_map",
     "axial_difference",
     "axial_statistics",
-    "background_windows",
     "local_orientation",
 ]

@@ -224,35 +224,8 @@ def orientation_and_alignment(
     return orientation, _aligned_fraction(field, image, method, window, tolerance)
 
 
-def background_windows(image: ArrayLike, window: int = DEFAULT_WINDOW) -> NDArray[np.bool_]:
-    """Find the windows of an image in which hardly anything is fibre.
-
-    They are the background of `aligned_fraction`, found from the energy of gradients alone.
-
-    Parameters
-    ----------
-    image : array-like of shape (H, W)
-    window : int, default=32
-        As in `aligned_fraction`.
-
-    Returns
-    -------
-    background : ndarray of bool, shape (n_rows, n_columns)
-
-    Raises
-    ------
-    ValueError
-        As `aligned_fraction`.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from hypervlad.fibres import background_windows
-    >>> image = np.sin(0.6 * np.arange(96)) * np.ones((64, 1)) * (np.arange(96) < 48)
-    >>> background_windows(image)
-    array([[False, False,  True],
-           [False, False,  True]])
-    """
+def background_windows(image: ArrayLike, window: int) -> NDArray[np.bool_]:
+    """Return the background of `aligned_fraction`, from the energy of gradients alone."""
     _check_rule(window, DEFAULT_TOLERANCE)
     field = GradientField.of_image(image, DEFAULT_SIGMA)
     grid = TileGrid.over(field.shape, check_window(window, field.shape))
@@ -327,15 +300,17 @@ def classify_windows(
 ) -> AlignedFraction:
     """Classify windows as aligned, not aligned or background, by spread or by probability."""
     background = (sums.fibre < _MIN_FIBRE * grid.areas) | (sums.weights <= 0)
+    counted = ~background
+    is_empty = not counted.any()
     resultant = np.where(background, 0, sums.axes) / np.where(background, 1, sums.weights)
     spread, angle = spread_of(resultant), direction_of(resultant)
-    aligned = (spread < tolerance if proba is None else proba > 0.5) & ~background
+    aligned = (spread < tolerance if proba is None else proba > 0.5) & counted
     labels, regions = regions_of(
         label_windows(aligned, angle, tolerance), sums.axes, sums.weights, sums.fibre, grid
     )
     return AlignedFraction(
-        fraction=_share(grid.areas, aligned, background),
-        fibre_fraction=_share(sums.fibre, aligned, background),
+        fraction=_mean(aligned, grid.areas, counted),
+        fibre_fraction=_mean(aligned, sums.fibre, counted),
         labels=grid.expand(labels.astype(np.int32)),
         regions=regions,
         aligned=aligned,
@@ -348,8 +323,10 @@ def classify_windows(
         columns=grid.columns,
         window=int(window),
         tolerance=float(tolerance),
-        statistics=_statistics(sums, ~background),
-        expected_fraction=None if proba is None else _expected(grid.areas, proba, ~background),
+        statistics=None
+        if is_empty
+        else AxialStatistics.of(sums.axes[counted].sum() / sums.weights[counted].sum()),
+        expected_fraction=None if proba is None or is_empty else _mean(proba, grid.areas, counted),
     )
 
 
@@ -431,27 +408,10 @@ def _proba_of(model: AlignmentModel, image: ArrayLike, grid: TileGrid) -> NDArra
     return proba
 
 
-def _statistics(sums: WindowSums, counted: NDArray[np.bool_]) -> AxialStatistics | None:
-    if not counted.any():
-        return None
-    resultant = complex(sums.axes[counted].sum() / sums.weights[counted].sum())
-    return AxialStatistics(
-        float(direction_of(resultant)), float(order_of(resultant)), float(spread_of(resultant))
-    )
-
-
-def _expected(
-    areas: NDArray[np.float64], proba: NDArray[np.float64], counted: NDArray[np.bool_]
-) -> float | None:
-    whole = float(areas[counted].sum())
-    return float((areas * proba)[counted].sum()) / whole if whole else None
-
-
-def _share(
-    amounts: NDArray[np.float64], aligned: NDArray[np.bool_], background: NDArray[np.bool_]
-) -> float:
-    whole = float(amounts[~background].sum())
-    return float(amounts[aligned].sum()) / whole if whole else float("nan")
+def _mean(values: NDArray[Any], amounts: NDArray[np.float64], counted: NDArray[np.bool_]) -> float:
+    """Return the mean over the windows that count, weighted by amounts; NaN without any."""
+    whole = float(amounts[counted].sum())
+    return float((amounts * values)[counted].sum()) / whole if whole else float("nan")
 
 
 def _checked_weights(weights: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float64]:

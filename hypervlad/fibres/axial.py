@@ -7,7 +7,7 @@ that are corrected for noise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,13 @@ class AxialStatistics:
     mean_interval: Interval | None = None
     order_interval: Interval | None = None
     spread_interval: Interval | None = None
+
+    @classmethod
+    def of(cls, resultant: Any) -> AxialStatistics:
+        """Return the statistics for Z, without intervals."""
+        return cls(
+            float(direction_of(resultant)), float(order_of(resultant)), float(spread_of(resultant))
+        )
 
 
 def axial_statistics(
@@ -110,20 +117,16 @@ def axial_statistics(
     theta, weight = _checked(angles, weights)
     sums, totals = _group_sums(theta, weight, groups, n_bootstrap)
     resultant = complex(sums.sum() / totals.sum())
-    found = AxialStatistics(
-        float(direction_of(resultant)), float(order_of(resultant)), float(spread_of(resultant))
-    )
+    found = AxialStatistics.of(resultant)
     if not n_bootstrap:
         return found
     drawn = _resampled(sums, totals, n_bootstrap, np.random.default_rng(random_state))
     away = 0.5 * np.angle(drawn * np.conj(resultant))  # -pi / 2 to pi / 2 about the mean
-    return AxialStatistics(
-        found.mean,
-        found.order,
-        found.spread,
-        _interval(found.mean + away),
-        _interval(order_of(drawn)),
-        _interval(spread_of(drawn)),
+    return replace(
+        found,
+        mean_interval=_interval(found.mean + away),
+        order_interval=_interval(order_of(drawn)),
+        spread_interval=_interval(spread_of(drawn)),
     )
 
 

@@ -12,7 +12,7 @@ from hypervlad.constraints import OneOf, check_value
 from hypervlad.fibres.axial import AxialStatistics, axial_statistics, wrapped
 from hypervlad.fibres.background import NO_ENERGY, GradientField, fibre_mask
 from hypervlad.fibres.gradients import histogram_peaks
-from hypervlad.fibres.preparation import FloatMap, check_window
+from hypervlad.fibres.preparation import FloatMap
 from hypervlad.fibres.tiles import TileGrid
 
 OrientationMethod: TypeAlias = Literal["structure_tensor", "lgo"]
@@ -55,11 +55,7 @@ class LocalOrientation:
     method: str
 
     def statistics(
-        self,
-        window: int | None = None,
-        *,
-        n_bootstrap: int = 0,
-        random_state: int | np.random.Generator | None = None,
+        self, *, n_bootstrap: int = 0, random_state: int | np.random.Generator | None = None
     ) -> AxialStatistics:
         """Return mean direction, order parameter and spread over the image, energy-weighted.
 
@@ -68,13 +64,10 @@ class LocalOrientation:
 
         Parameters
         ----------
-        window : int, optional
-            Side, in pixels, of the windows that the bootstrap resamples: as long as the wires, and
-            several of them. By default a quarter of the shorter side of the image, but at least a
-            third of it or 96, whichever is less.
         n_bootstrap : int, default=0
-            Number of resamples of windows for 95 % intervals, which are a little too narrow; there
-            are none if all fibres are in one window.
+            Number of resamples for 95 % intervals, which are a little too narrow. Resampled are
+            windows of a quarter of the shorter side of the image, but at least a third of it or 96
+            pixels, whichever is less; there are no intervals if all fibres are in one of them.
         random_state : int, Generator or None
             Seed of the bootstrap.
 
@@ -98,7 +91,7 @@ class LocalOrientation:
         """
         if not self.mask.any():
             raise ValueError("the image is all background: it has no mean direction.")
-        groups = self._windows(window) if n_bootstrap else None
+        groups = self._windows() if n_bootstrap else None
         is_one_group = groups is not None and len(np.unique(groups)) < 2
         return axial_statistics(
             self.orientation[self.mask],
@@ -108,10 +101,9 @@ class LocalOrientation:
             random_state=random_state,
         )
 
-    def _windows(self, window: int | None) -> NDArray[np.intp]:
+    def _windows(self) -> NDArray[np.intp]:
         shorter = min(self.mask.shape)
-        default = max(shorter // 4, min(_MIN_BOOTSTRAP_WINDOW, shorter // 3), 2)
-        side = default if window is None else check_window(window, self.mask.shape)
+        side = max(shorter // 4, min(_MIN_BOOTSTRAP_WINDOW, shorter // 3), 2)
         grid = TileGrid.over(self.mask.shape, side)
         numbers = grid.expand(np.arange(grid.size).reshape(grid.shape))
         return np.asarray(numbers[self.mask])

@@ -147,24 +147,12 @@ class TrainingImagesWarning(UserWarning):
 
 
 def training_images_text(n_known: int, n_images: int) -> str:
-    """Say how many images are training images.
-
-    Examples
-    --------
-    >>> training_images_text(1, 24)
-    '1 of 24 images is a training image (the same pixels)'
-    """
+    """Say how many images are training images."""
     are = verb(n_known, "is a training image", "are training images")
     return f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)"
 
 
 def unlike_training_text(n_unlike: int, n_images: int) -> str:
-    """Say how many images are unlike the training images.
-
-    Examples
-    --------
-    >>> unlike_training_text(2, 24)
-    '2 of 24 images are unlike all training images'
-    """
+    """Say how many images are unlike the training images."""
     are = verb(n_unlike, "is", "are")
     return f"{n_unlike} of {counted(n_images, 'image')} {are} unlike all training images"

@@ -199,15 +199,6 @@ def ignored_files(
     Kinds are suffixes in lower case, ``"without a suffix"``, ``"masks"``, ``"hidden"`` and ``"in
     folders of the system"``; what is in other hidden folders is not counted. `used` are files that
     are no images and not ignored, such as a table of groups.
-
-    Examples
-    --------
-    >>> import tempfile, pathlib
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for name in ("a.png", "a_mask.png", "b.TXT", "b.txt", "README", ".DS_Store"):
-    ...         pathlib.Path(folder, name).touch()
-    ...     sorted(ignored_files([folder]).items())
-    [('.txt', 2), ('hidden', 1), ('masks', 1), ('without a suffix', 1)]
     """
     real_folder = functools.cache(os.path.realpath)
 
@@ -398,11 +389,6 @@ def composed(name: str) -> str:
     """Return a name in the form in which names are compared: composed Unicode (NFC).
 
     macOS writes letters with accents as two characters, other systems as one.
-
-    Examples
-    --------
-    >>> composed("Fa\u0308den") == "F\u00e4den"
-    True
     """
     return unicodedata.normalize("NFC", name)
 

@@ -59,11 +59,6 @@ def file_kind(head: bytes, suffix: str = "") -> str | None:
     """Return the kind of image file that starts with these `N_HEAD` bytes; None if it is none.
 
     The suffix, in lower case, matters only for MRC files from before 2000, which have no mark.
-
-    Examples
-    --------
-    >>> file_kind(b"GIF89a...")
-    'GIF'
     """
     for magic, kind in _MAGIC:
         if head.startswith(magic):
@@ -237,12 +232,6 @@ def encoded_size(file: BinaryIO) -> EncodedSize | None:
     """Return the size in the header of a PNG, JPEG or JPEG 2000 image; None if there is none.
 
     The position in the file is kept.
-
-    Examples
-    --------
-    >>> import io
-    >>> encoded_size(io.BytesIO(b"\\xff\\xd8" + b"\\xff\\xc0" + bytes([0, 11, 8, 0, 2, 0, 5, 1])))
-    EncodedSize(height=2, width=5, n_channels=1, n_bits=8)
     """
     position = file.tell()
     try:

@@ -31,15 +31,7 @@ _NM_PER_UNIT = {
 
 
 def length_in_nm(value: Any, unit: Any) -> float | None:
-    """Return a length in nanometres; None if the number or the unit, in any spelling, is invalid.
-
-    Examples
-    --------
-    >>> length_in_nm(2.5, "µm")
-    2500.0
-    >>> length_in_nm(0.1, "1/nm") is None
-    True
-    """
+    """Return a length in nanometres; None for an invalid number or an unknown unit."""
     try:
         number = float(value)
         factor = _NM_PER_UNIT[_unit_key(str(unit))]
@@ -61,11 +53,6 @@ def square_pixel_size(sides: Sides) -> float | None:
     """Return the size of a square pixel; None if its sides differ by more than 1 %.
 
     If one of the sides is unknown, the pixel is assumed to be square.
-
-    Examples
-    --------
-    >>> square_pixel_size((2.5, None)), square_pixel_size((2.5, 5.0))
-    (2.5, None)
     """
     across, down = sides
     if across is None or down is None:
@@ -176,11 +163,6 @@ def length_in_pixels(length: str | float, pixel_size: float | None = None) -> fl
     """Return a length in pixels, from a number of pixels or a number with a unit.
 
     Raises ValueError if it is not a length above 0, or has a unit while the pixel size is unknown.
-
-    Examples
-    --------
-    >>> length_in_pixels("32"), length_in_pixels("0.5 um", pixel_size=2.5)
-    (32.0, 200.0)
     """
     number, unit = parse_length(length)
     if unit in _PIXELS:
@@ -196,13 +178,7 @@ def length_in_pixels(length: str | float, pixel_size: float | None = None) -> fl
 
 
 def parse_length(length: str | float) -> tuple[float, str]:
-    """Split a length into number and unit, which is "" for pixels; ValueError if it is not one.
-
-    Examples
-    --------
-    >>> parse_length("500nm")
-    (500.0, 'nm')
-    """
+    """Split a length into number and unit, which is "" for pixels; ValueError if it is not one."""
     found = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)\s*(\D*?)\s*", str(length))
     number, unit = (float(found[1]), found[2]) if found else (0.0, "")
     if not 0 < number < math.inf or (unit not in _PIXELS and length_in_nm(1, unit) is None):

@@ -233,11 +233,6 @@ def percentile_limits(
 
     Equal to ``numpy.percentile``, but exact for integers of any width, and several times faster for
     large images and percentiles near 0 and 100: a sample tells which few values have to be sorted.
-
-    Examples
-    --------
-    >>> percentile_limits(np.arange(101, dtype=np.uint16), (10, 90))
-    (10.0, 90.0)
     """
     values = pixels.ravel()
     if values.dtype == bool:
@@ -318,18 +313,9 @@ def _affine(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.float32
 
 
 def is_blank(pixels: NDArray[Any]) -> bool:
-    """Return whether all pixels of an image are equal.
-
-    Examples
-    --------
-    >>> is_blank(np.full((8, 8), 0.5)), is_blank(np.eye(8))
-    (True, False)
-    """
+    """Return whether all pixels of an image are equal."""
     # Most images differ in their first row: the others need no comparison.
     return bool((pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all())
-
-
-# --- digests ------------------------------------------------------------------------------------
 
 
 def pixel_digest(pixels: NDArray[Any], rule: Rule) -> str:
@@ -343,21 +329,9 @@ def pixel_digest(pixels: NDArray[Any], rule: Rule) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ImageDigests:
-    """Digests of many images, by which a model recognises those that it was trained on.
+    """Digests of many images, by which a model recognises those that it was trained on."""
 
-    Attributes
-    ----------
-    digests : ndarray of uint8, shape (n, 32)
-        SHA-256 of their pixels: see :class:`hypervlad.Micrograph`.
-
-    Examples
-    --------
-    >>> known = ImageDigests.of(["00" * 32, "ab" * 32])
-    >>> known.contains(["ab" * 32, "cd" * 32]).tolist()
-    [True, False]
-    """
-
-    digests: NDArray[np.uint8]
+    digests: NDArray[np.uint8]  # SHA-256 of their pixels, (n, 32)
 
     def __post_init__(self) -> None:
         array = self.digests

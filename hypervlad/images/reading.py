@@ -160,29 +160,7 @@ def read_micrographs(
 
 
 def check_image_list(images: Any) -> list[Any]:
-    """Return `images` as a list, or raise an `ImageReadError` that says how to pass them.
-
-    Parameters
-    ----------
-    images : sequence of images
-        List, tuple, array or series of paths and arrays, in any mix; or one array of n images of
-        the same size, (n, H, W) or (n, H, W, 3).
-
-    Returns
-    -------
-    images : list
-        Of paths and arrays; the images themselves are not checked.
-
-    Examples
-    --------
-    >>> check_image_list(("a.png", "b.png"))
-    ['a.png', 'b.png']
-    >>> check_image_list("a.png")
-    Traceback (most recent call last):
-    ...
-    hypervlad.images.errors.ImageReadError: a.png: expected a list of images, got one path; wrap it
-    in a list: ['a.png']
-    """
+    """Return `images` as a list, or raise an `ImageReadError` that says how to pass them."""
     if isinstance(images, (str, os.PathLike)):
         shown = os.fspath(images)
         if os.path.isdir(shown) or glob.has_magic(str(shown)):

@@ -6,6 +6,7 @@ import numbers
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 from sklearn.utils import check_random_state
@@ -41,7 +42,7 @@ def draw_seed(random_state: int | np.random.RandomState | None) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def log_uniform(rng: np.random.Generator, low: float, high: float) -> Any:
+def log_uniform(rng: Generator, low: float, high: float) -> Any:
     """Draw a number whose logarithm is uniform: small ones as often as large ones."""
     return np.exp(rng.uniform(np.log(low), np.log(high)))
 
@@ -53,11 +54,7 @@ def rows_and_columns(shape: tuple[int, int], centre: Any) -> tuple[FloatMap, Flo
 
 
 def smooth_noise(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    cell: float,
-    *,
-    octaves: int = 1,
+    rng: Generator, shape: tuple[int, int], cell: float, *, octaves: int = 1
 ) -> NDArray[np.float32]:
     """Return a random field of mean 0, standard deviation 1, and features of about ``cell`` pixels.
 
@@ -78,10 +75,7 @@ def smooth_noise(
 
 
 def _interpolate(
-    values: NDArray[np.float32],
-    shape: tuple[int, int],
-    cell: float,
-    offset: NDArray[np.floating],
+    values: NDArray[np.float32], shape: tuple[int, int], cell: float, offset: NDArray[np.floating]
 ) -> NDArray[np.float32]:
     """Upsample a grid with separable cubic B-spline weights (two small matrix products)."""
     down = _spline_matrix(values.shape[0], shape[0], cell, float(offset[0]))
@@ -96,9 +90,7 @@ def _spline_matrix(n_nodes: int, n_pixels: int, cell: float, offset: float) -> N
     return np.where(distance < 1, near, far).astype(np.float32)
 
 
-def random_blob(
-    rng: np.random.Generator, shape: tuple[int, int], radius: float
-) -> NDArray[np.bool_]:
+def random_blob(rng: Generator, shape: tuple[int, int], radius: float) -> NDArray[np.bool_]:
     """Return a rounded, irregular region of about this radius, centred inside the image."""
     centre = rng.uniform(0.06, 0.94, 2) * np.asarray(shape)
     stretch, angle = np.exp(rng.uniform(0, 0.5)), rng.uniform(0, np.pi)
@@ -110,7 +102,7 @@ def random_blob(
 
 
 def worm_like_chains(
-    rng: np.random.Generator,
+    rng: Generator,
     *,
     anchors: NDArray[np.floating],
     headings: NDArray[np.floating],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter, median_filter
 
@@ -12,7 +13,6 @@ from hypervlad.images.pixels import as_pixels
 from hypervlad.synthetic.drawing import draw_seed, log_uniform, random_blob, smooth_noise
 
 FloatMap = NDArray[np.float32]
-Generator = np.random.Generator
 
 SMALLEST_SIZE = 64
 #: The kinds of defects: see `add_defect`.
@@ -25,10 +25,7 @@ _TRIES = 50
 
 
 def add_defect(
-    image: ArrayLike,
-    kind: str,
-    *,
-    random_state: int | np.random.RandomState | None = None,
+    image: ArrayLike, kind: str, *, random_state: int | np.random.RandomState | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Add one defect to an image of any texture, and return the defect's mask with it.
 

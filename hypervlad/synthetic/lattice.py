@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
 
@@ -98,7 +99,7 @@ def make_lattice_images(
     return images, samples
 
 
-def draw_crystal(rng: np.random.Generator) -> Crystal:
+def draw_crystal(rng: Generator) -> Crystal:
     """Draw the properties of a crystal and its orientation."""
     angle = _ANGLES[int(rng.integers(len(_ANGLES)))]
     between = np.deg2rad(rng.uniform(65, 115) if angle is None else angle)
@@ -122,7 +123,7 @@ def draw_crystal(rng: np.random.Generator) -> Crystal:
 
 
 def draw_columns(
-    rng: np.random.Generator, crystal: Crystal, shape: tuple[int, int]
+    rng: Generator, crystal: Crystal, shape: tuple[int, int]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Place the atomic columns of a random part of a crystal, with its defects.
 
@@ -146,9 +147,7 @@ def draw_columns(
     return positions, brightness
 
 
-def _make_image(
-    rng: np.random.Generator, crystal: Crystal, shape: tuple[int, int]
-) -> NDArray[np.float32]:
+def _make_image(rng: Generator, crystal: Crystal, shape: tuple[int, int]) -> NDArray[np.float32]:
     padded = (shape[0] + 2 * _MARGIN, shape[1] + 2 * _MARGIN)
     positions, brightness = draw_columns(rng, crystal, padded)
     rows, across = positions.T.astype(np.float32)
@@ -161,7 +160,7 @@ def _make_image(
     return _detected(rng, scanned)
 
 
-def _scanned(rng: np.random.Generator, signal: FloatMap, shape: tuple[int, int]) -> FloatMap:
+def _scanned(rng: Generator, signal: FloatMap, shape: tuple[int, int]) -> FloatMap:
     """Scan line by line while the specimen drifts and the beam vibrates."""
     height, width = shape
     lines = np.arange(height)
@@ -174,7 +173,7 @@ def _scanned(rng: np.random.Generator, signal: FloatMap, shape: tuple[int, int])
     return np.asarray(map_coordinates(signal, [rows, columns], order=3), dtype=np.float32)
 
 
-def _detected(rng: np.random.Generator, signal: FloatMap) -> FloatMap:
+def _detected(rng: Generator, signal: FloatMap) -> FloatMap:
     """Apply shot noise and read-out noise, then the gain and offset of the operator."""
     dose = log_uniform(rng, 20, 600)
     signal = np.maximum(signal, 0)

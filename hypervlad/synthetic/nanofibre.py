@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
@@ -91,7 +92,7 @@ def make_nanofibre_images(
 
 
 def _make_image(
-    rng: np.random.Generator, kinds: tuple[str, ...], height: int, width: int
+    rng: Generator, kinds: tuple[str, ...], height: int, width: int
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     unit = _SAMPLING * min(height, width) / 348
     mat = draw_mat(rng, unit)
@@ -139,7 +140,7 @@ class Mat:
     collector: float  # brightness below the mat
 
 
-def draw_mat(rng: np.random.Generator, unit: float) -> Mat:
+def draw_mat(rng: Generator, unit: float) -> Mat:
     """Draw the properties of a mat; ``unit`` is a 348th of the image's shorter side."""
     radius = float(log_uniform(rng, 1.3, 9.0)) * unit
     return Mat(
@@ -155,11 +156,7 @@ def draw_mat(rng: np.random.Generator, unit: float) -> Mat:
 
 
 def make_surface(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    mat: Mat,
-    defects: tuple[str, ...],
-    unit: float,
+    rng: Generator, shape: tuple[int, int], mat: Mat, defects: tuple[str, ...], unit: float
 ) -> Surface:
     """Make a mat of fibres with one defect for each given kind."""
     substrate = mat.collector * (1 + 0.12 * smooth_noise(rng, shape, 24 * unit, octaves=4))
@@ -189,7 +186,7 @@ def make_surface(
     return surface
 
 
-def _strands(rng: np.random.Generator, shape: tuple[int, int], mat: Mat) -> Strands:
+def _strands(rng: Generator, shape: tuple[int, int], mat: Mat) -> Strands:
     diagonal = float(np.hypot(*shape))
     n = max(6, int(mat.coverage * shape[0] * shape[1] / (2 * mat.radius * 0.75 * diagonal)))
     spread = (1 - mat.alignment) * np.pi / 2
@@ -228,12 +225,7 @@ def _refined(chains: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _with_beads(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    mat: Mat,
-    strands: Strands,
-    n_beads: int,
-    unit: float,
+    rng: Generator, shape: tuple[int, int], mat: Mat, strands: Strands, n_beads: int, unit: float
 ) -> Strands:
     """Swell fibres to spindles, raised to the top so that they are visible."""
     radius, height, defect = strands.radius.copy(), strands.height.copy(), strands.defect.copy()
@@ -261,7 +253,7 @@ def _without(strands: Strands, holes: list[BoolMap]) -> Strands:
 
 
 def _missing_points(
-    rng: np.random.Generator, shape: tuple[int, int], strands: Strands, extent: float
+    rng: Generator, shape: tuple[int, int], strands: Strands, extent: float
 ) -> BoolMap:
     """Return the points of a half to three quarters of the fibres through a random area."""
     area = random_blob(rng, shape, extent)
@@ -295,7 +287,7 @@ def missing_area(surface: Surface, missing: Strands, reach: float) -> BoolMap:
     return np.asarray(distance_transform_edt(near) > reach)
 
 
-def _film(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float) -> None:
+def _film(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
     """Add a web of solvent-rich polymer between fibres, below the uppermost ones."""
     inside = random_blob(rng, surface.height.shape, _extent(rng, mat, unit, 25, 70))
     # A meniscus: the film rises at fibres.
@@ -306,7 +298,7 @@ def _film(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float) -> 
     surface.paint_region(inside, height, rng.uniform(0.55, 0.95) * (1 + texture))
 
 
-def _clump(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float) -> None:
+def _clump(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
     """Add a lump of fused fibres: a dome with random wrinkles."""
     shape = surface.height.shape
     size = _extent(rng, mat, unit, 14, 42)
@@ -320,7 +312,7 @@ def _clump(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float) ->
     surface.paint_region(inside, height, light.astype(np.float32))
 
 
-def _particle(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float) -> None:
+def _particle(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
     """Add a splinter or dust grain on top, with flat facets; it charges, and so is brighter."""
     shape = surface.height.shape
     size = _extent(rng, mat, unit, 6, 24)
@@ -345,6 +337,6 @@ def _particle(rng: np.random.Generator, surface: Surface, mat: Mat, unit: float)
 _PAINTED = {"film": _film, "clump": _clump, "particle": _particle}
 
 
-def _extent(rng: np.random.Generator, mat: Mat, unit: float, low: float, high: float) -> float:
+def _extent(rng: Generator, mat: Mat, unit: float, low: float, high: float) -> float:
     """Draw the radius of a defect in pixels: usually small, but not finer than the fibres."""
     return float(max(log_uniform(rng, low, high) * unit, 2.5 * mat.radius))

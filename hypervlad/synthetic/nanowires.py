@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from hypervlad.fibres import AlignedFraction, aligned_fraction_of_map
-from hypervlad.fibres.alignment import DEFAULT_TOLERANCE, DEFAULT_WINDOW
+from hypervlad.fibres.alignment import DEFAULT_WINDOW
 from hypervlad.fibres.axial import direction_of
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.synthetic.drawing import (
@@ -91,38 +92,32 @@ class NanowireTruth:
         """Where there is a wire."""
         return np.isfinite(self.orientation)
 
-    def aligned_fraction(
-        self, window: int = DEFAULT_WINDOW, tolerance: float = DEFAULT_TOLERANCE
-    ) -> AlignedFraction:
+    def aligned_fraction(self, window: int = DEFAULT_WINDOW) -> AlignedFraction:
         """Return the aligned fraction of the true directions, by the rule of `aligned_fraction`.
 
         Parameters
         ----------
-        window, tolerance
-            As in `aligned_fraction`.
+        window : int, default=32
 
         Returns
         -------
         AlignedFraction
         """
-        return aligned_fraction_of_map(self.orientation, window=window, tolerance=tolerance)
+        return aligned_fraction_of_map(self.orientation, window=window)
 
-    def aligned_map(
-        self, window: int = DEFAULT_WINDOW, tolerance: float = DEFAULT_TOLERANCE
-    ) -> NDArray[np.float32]:
+    def aligned_map(self, window: int = DEFAULT_WINDOW) -> NDArray[np.float32]:
         """Return a map of aligned windows, to train an `AlignmentClassifier`.
 
         Parameters
         ----------
-        window, tolerance
-            As in `aligned_fraction`.
+        window : int, default=32
 
         Returns
         -------
         ndarray of float32, shape (H, W)
             1 in aligned windows, 0 in others, NaN in windows of the background.
         """
-        found = self.aligned_fraction(window, tolerance)
+        found = self.aligned_fraction(window)
         values = np.where(found.background, np.nan, found.aligned).astype(np.float32)
         return TileGrid(found.rows, found.columns).expand(values)
 
@@ -251,9 +246,7 @@ def make_alignment_examples(
     return [image for image, _ in made], [truth for _, truth in made]
 
 
-def _make(
-    rng: np.random.Generator, size: int | tuple[int, int]
-) -> tuple[NDArray[np.float32], NanowireTruth]:
+def _make(rng: Generator, size: int | tuple[int, int]) -> tuple[NDArray[np.float32], NanowireTruth]:
     noisy = rng.random() >= _NO_NOISE
     snr = float(log_uniform(rng, *_SNR)) if noisy else np.inf
     own = int(rng.integers(2**31 - 1))
@@ -262,7 +255,7 @@ def _make(
 
 
 def _make_image(
-    rng: np.random.Generator, bounds: dict[str, tuple[float, float]], height: int, width: int
+    rng: Generator, bounds: dict[str, tuple[float, float]], height: int, width: int
 ) -> tuple[NDArray[np.float32], NanowireTruth]:
     drawn = {
         name: low if low == high else float(rng.uniform(low, high))
@@ -336,9 +329,7 @@ class _Domains:
     directions: NDArray[np.float64]  # (n_domains,), radians
 
 
-def lay_wires(
-    rng: np.random.Generator, shape: tuple[int, int], deposit: Deposit
-) -> tuple[Surface, BoolMap]:
+def lay_wires(rng: Generator, shape: tuple[int, int], deposit: Deposit) -> tuple[Surface, BoolMap]:
     """Lay wires on a substrate; return the surface, and where wires are parallel."""
     domains = _draw_domains(rng, shape, deposit.aligned)
     parallel = domains.relief > 0
@@ -356,7 +347,7 @@ def lay_wires(
     return surface, parallel
 
 
-def _draw_domains(rng: np.random.Generator, shape: tuple[int, int], aligned: float) -> _Domains:
+def _draw_domains(rng: Generator, shape: tuple[int, int], aligned: float) -> _Domains:
     size = _DOMAIN * min(shape)
     relief = smooth_noise(rng, shape, size)
     level = np.quantile(relief, 1 - aligned) if 0 < aligned < 1 else np.inf * (0.5 - aligned)
@@ -372,7 +363,7 @@ def _draw_domains(rng: np.random.Generator, shape: tuple[int, int], aligned: flo
 
 
 def _fill(
-    rng: np.random.Generator,
+    rng: Generator,
     deposit: Deposit,
     domains: _Domains,
     zone: BoolMap,
@@ -406,11 +397,7 @@ def _fill(
 
 
 def _draw_line(
-    rng: np.random.Generator,
-    deposit: Deposit,
-    domains: _Domains,
-    anchor: NDArray[np.intp],
-    aligned: bool,
+    rng: Generator, deposit: Deposit, domains: _Domains, anchor: NDArray[np.intp], aligned: bool
 ) -> FloatMap:
     """Return a centre line whose middle is the anchor, with points one step apart."""
     if aligned:
@@ -434,11 +421,7 @@ def _draw_line(
 
 
 def _within(
-    rng: np.random.Generator,
-    domains: _Domains,
-    anchor: NDArray[np.intp],
-    line: FloatMap,
-    aligned: bool,
+    rng: Generator, domains: _Domains, anchor: NDArray[np.intp], line: FloatMap, aligned: bool
 ) -> FloatMap:
     """Cut a line near the edge of its zone."""
     shape = domains.relief.shape
@@ -470,7 +453,7 @@ def _body(
     return row[inside], column[inside]
 
 
-def _as_strands(rng: np.random.Generator, line: FloatMap, radius: float, height: float) -> Strands:
+def _as_strands(rng: Generator, line: FloatMap, radius: float, height: float) -> Strands:
     """Return a wire with rounded ends."""
     n = len(line)
     step = float(np.linalg.norm(np.diff(line[:2], axis=0)))

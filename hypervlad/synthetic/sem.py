@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.signal import lfilter
@@ -124,9 +125,7 @@ def edge_yield(up: FloatMap) -> FloatMap:
     return np.asarray(0.55 + 0.45 / np.maximum(up, 0.35), dtype=np.float32)
 
 
-def scan_surface(
-    surface: Surface, rng: np.random.Generator, sampling: int, unit: float
-) -> FloatMap:
+def scan_surface(surface: Surface, rng: Generator, sampling: int, unit: float) -> FloatMap:
     """Scan a mat: shadows, focus, charging, gain and noise.
 
     `sampling` is the number of points of the surface per pixel, in each direction, `unit` that per
@@ -137,7 +136,7 @@ def scan_surface(
     return _detected(signal, rng)
 
 
-def _focused(surface: Surface, rng: np.random.Generator, unit: float) -> FloatMap:
+def _focused(surface: Surface, rng: Generator, unit: float) -> FloatMap:
     """Shade the depth of the mat, and blur what lies out of focus."""
     level = np.maximum(surface.height, -0.35)
     # Fewer electrons reach the detector from a pit: it depends on the height of its surroundings.
@@ -153,7 +152,7 @@ def _focused(surface: Surface, rng: np.random.Generator, unit: float) -> FloatMa
     return np.asarray(signal + gaussian_filter(away, blur) * (soft - signal))
 
 
-def _charged(signal: FloatMap, rng: np.random.Generator, unit: float) -> FloatMap:
+def _charged(signal: FloatMap, rng: Generator, unit: float) -> FloatMap:
     """Add the charging of bright spots to half of the images: a halo, and a dark trail."""
     if rng.random() < 0.5:
         return signal
@@ -167,7 +166,7 @@ def _charged(signal: FloatMap, rng: np.random.Generator, unit: float) -> FloatMa
     )
 
 
-def _detected(signal: FloatMap, rng: np.random.Generator) -> FloatMap:
+def _detected(signal: FloatMap, rng: Generator) -> FloatMap:
     """Apply the operator's gain and offset, shot noise, and small differences between lines."""
     low, high = np.quantile(signal, [0.02, 0.98])
     level, contrast = rng.uniform(0.02, 0.16), rng.uniform(0.4, 0.85)
@@ -184,13 +183,7 @@ def _detected(signal: FloatMap, rng: np.random.Generator) -> FloatMap:
 
 
 def scan_wires(
-    surface: Surface,
-    rng: np.random.Generator,
-    *,
-    sampling: int,
-    width: float,
-    blur: float,
-    snr: float,
+    surface: Surface, rng: Generator, *, sampling: int, width: float, blur: float, snr: float
 ) -> FloatMap:
     """Scan nanowires with known sharpness and noise: see `make_nanowire_images`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy import fft
 from scipy.ndimage import gaussian_filter
@@ -99,9 +100,7 @@ def make_tem_images(
     return images, labels
 
 
-def _make_image(
-    label: str, rng: np.random.Generator, height: int, width: int
-) -> NDArray[np.float32]:
+def _make_image(label: str, rng: Generator, height: int, width: int) -> NDArray[np.float32]:
     if label in TEM_CLASSES:
         members = [fine for fine, coarse in TEM_FINE_CLASSES.items() if coarse == label]
         label = members[int(rng.integers(len(members)))]
@@ -130,9 +129,7 @@ def _class_names(n_classes: int) -> tuple[str, ...]:
     raise ValueError(f"n_classes={n_classes!r}: there are synthetic images of 4 or of 8 classes.")
 
 
-def record_image(
-    specimen: Specimen, rng: np.random.Generator, margin: int, unit: float
-) -> FloatMap:
+def record_image(specimen: Specimen, rng: Generator, margin: int, unit: float) -> FloatMap:
     """Image a specimen, crop the margin, and record the image with a camera.
 
     Brightness and contrast are independent of the specimen, so that neither reveals it.
@@ -144,7 +141,7 @@ def record_image(
     return _camera(_set_brightness(intensity, open_area, rng), rng)
 
 
-def _propagate(specimen: Specimen, rng: np.random.Generator, unit: float) -> FloatMap:
+def _propagate(specimen: Specimen, rng: Generator, unit: float) -> FloatMap:
     """Return the intensity in the image plane: the exit wave after defocus, envelope, aperture.
 
     The whole wave is propagated, not its weak-phase approximation, so that Fresnel fringes at edges
@@ -163,9 +160,7 @@ def _propagate(specimen: Specimen, rng: np.random.Generator, unit: float) -> Flo
     return image.real**2 + image.imag**2
 
 
-def _transfer(
-    shape: tuple[int, int], rng: np.random.Generator, unit: float
-) -> NDArray[np.complex64]:
+def _transfer(shape: tuple[int, int], rng: Generator, unit: float) -> NDArray[np.complex64]:
     """Return the wave transfer function on the FFT grid (frequencies in cycles per pixel)."""
     ky = fft.fftfreq(shape[0]).astype(np.float32)[:, None]
     kx = fft.fftfreq(shape[1]).astype(np.float32)[None, :]
@@ -185,7 +180,7 @@ def _transfer(
     return transfer
 
 
-def _illumination(rng: np.random.Generator, shape: tuple[int, int]) -> FloatMap:
+def _illumination(rng: Generator, shape: tuple[int, int]) -> FloatMap:
     """Return the beam intensity: a gradient over the field, and the profile of an off-axis beam."""
     rows = np.linspace(-0.5, 0.5, shape[0], dtype=np.float32)[:, None]
     cols = np.linspace(-0.5, 0.5, shape[1], dtype=np.float32)[None, :]
@@ -198,7 +193,7 @@ def _illumination(rng: np.random.Generator, shape: tuple[int, int]) -> FloatMap:
 
 
 def _set_brightness(
-    intensity: FloatMap, area: NDArray[np.bool_] | None, rng: np.random.Generator
+    intensity: FloatMap, area: NDArray[np.bool_] | None, rng: Generator
 ) -> FloatMap:
     """Set a random mean and standard deviation, measured beside the grid bar if there is one."""
     level, contrast = rng.uniform(0.36, 0.64), log_uniform(rng, 0.1, 0.2)
@@ -209,7 +204,7 @@ def _set_brightness(
     return (level + gain * (intensity - mean)).astype(np.float32)
 
 
-def _camera(image: FloatMap, rng: np.random.Generator) -> FloatMap:
+def _camera(image: FloatMap, rng: Generator) -> FloatMap:
     """Add shot noise, read-out noise, and the blur of the detector."""
     dose = log_uniform(rng, 300, 3000)
     noise = rng.standard_normal(image.shape, dtype=np.float32)

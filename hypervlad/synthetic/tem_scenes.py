@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from hypervlad.synthetic.drawing import log_uniform, worm_like_chains
@@ -19,7 +22,8 @@ from hypervlad.synthetic.tem_specimens import (
 )
 
 FloatMap = NDArray[np.float32]
-Generator = np.random.Generator
+#: Of random numbers, the shape of the frame, centre and radius of a particle: its thickness.
+Builder: TypeAlias = Callable[[Generator, tuple[int, int], tuple[float, float], float], FloatMap]
 
 
 @dataclass(frozen=True)
@@ -131,26 +135,14 @@ def _cluster_tangle(stage: Stage) -> None:
     )
 
 
-def _matrix_shard(stage: Stage) -> None:
-    _lay_matrix(stage, shard, size=(60, 135))
-    _embed(stage, int(stage.rng.integers(0, 6)))
-
-
-def _matrix_agglomerate(stage: Stage) -> None:
-    _lay_matrix(stage, blobs, size=(55, 115))
-    _embed(stage, int(stage.rng.integers(0, 5)))
-
-
-def _surface_few(stage: Stage) -> None:
-    _surface(stage, n_tubes=(1, 4), bamboo=0.3)
-
-
-def _surface_many(stage: Stage) -> None:
-    _surface(stage, n_tubes=(7, 22), bamboo=0.15)
+def _matrix(stage: Stage, builder: Builder, size: tuple[float, float], n_inside: int) -> None:
+    _lay_matrix(stage, builder, size)
+    _embed(stage, int(stage.rng.integers(0, n_inside)))
 
 
 def _surface(stage: Stage, n_tubes: tuple[int, int], bamboo: float) -> None:
-    centre, radius = _lay_matrix(stage, shard if stage.rng.random() < 0.5 else blobs, size=(42, 88))
+    builder = shard if stage.rng.random() < 0.5 else blobs
+    centre, radius = _lay_matrix(stage, builder, (42, 88))
     _embed(stage, int(stage.rng.integers(0, 5)))
     _protrude(stage, centre, radius, int(stage.rng.integers(*n_tubes)), bamboo)
 
@@ -160,10 +152,10 @@ SCENES: dict[str, Callable[[Stage], None]] = {
     "fiber-bamboo": _fiber_bamboo,
     "cluster-bundle": _cluster_bundle,
     "cluster-tangle": _cluster_tangle,
-    "matrix-shard": _matrix_shard,
-    "matrix-agglomerate": _matrix_agglomerate,
-    "matrix-surface-few": _surface_few,
-    "matrix-surface-many": _surface_many,
+    "matrix-shard": partial(_matrix, builder=shard, size=(60, 135), n_inside=6),
+    "matrix-agglomerate": partial(_matrix, builder=blobs, size=(55, 115), n_inside=5),
+    "matrix-surface-few": partial(_surface, n_tubes=(1, 4), bamboo=0.3),
+    "matrix-surface-many": partial(_surface, n_tubes=(7, 22), bamboo=0.15),
 }
 
 
@@ -217,9 +209,7 @@ def _lay_tubes(
 
 
 def _lay_matrix(
-    stage: Stage,
-    builder: Callable[[Generator, tuple[int, int], tuple[float, float], float], FloatMap],
-    size: tuple[float, float],
+    stage: Stage, builder: Builder, size: tuple[float, float]
 ) -> tuple[tuple[float, float], float]:
     centre = _pair(stage.near_centre(0.13))
     radius = stage.log_uniform(*size)

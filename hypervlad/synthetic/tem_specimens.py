@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
@@ -32,7 +33,7 @@ def tube_thickness(
     chains: NDArray[np.float32],
     radius: NDArray[np.floating],
     walls: Walls,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> FloatMap:
     """Project hollow cylinders along curved centre lines onto the image plane.
 
@@ -90,7 +91,7 @@ def _radius_along(
     spacing: NDArray[np.float32],
     radius: NDArray[np.float32],
     roughness: float,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> FloatMap:
     """Return the outer radius at each point: slow random variation, rounded at both ends."""
     wobble = rng.standard_normal(shape, dtype=np.float32)
@@ -111,7 +112,7 @@ def _chord(
     arc: NDArray[np.float32],
     radius: NDArray[np.float32],
     walls: Walls,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> FloatMap:
     """Return the path length through the wall, shape (n_tubes, n_points, n_across), in pixels."""
     inside = np.abs(across) < walls.inner_ratio
@@ -163,7 +164,7 @@ def splat(
 
 
 def shard(
-    rng: np.random.Generator, shape: tuple[int, int], centre: tuple[float, float], radius: float
+    rng: Generator, shape: tuple[int, int], centre: tuple[float, float], radius: float
 ) -> FloatMap:
     """Return the thickness of one broken, faceted polymer particle: 0 outside, at most about 1.
 
@@ -185,7 +186,7 @@ def shard(
 
 
 def blobs(
-    rng: np.random.Generator, shape: tuple[int, int], centre: tuple[float, float], radius: float
+    rng: Generator, shape: tuple[int, int], centre: tuple[float, float], radius: float
 ) -> FloatMap:
     """Return the thickness of an agglomerate of rounded particles: 0 outside, at most about 1.
 
@@ -212,11 +213,7 @@ def blobs(
 
 
 def _warped_grid(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    centre: tuple[float, float],
-    amount: float,
-    cell: float,
+    rng: Generator, shape: tuple[int, int], centre: tuple[float, float], amount: float, cell: float
 ) -> tuple[FloatMap, FloatMap]:
     """Return coordinates relative to ``centre``, displaced by smooth noise of ``amount`` pixels."""
     cell = max(cell, 3.0)
@@ -228,7 +225,7 @@ def _warped_grid(
     )
 
 
-def _textured(rng: np.random.Generator, height: FloatMap, radius: float) -> FloatMap:
+def _textured(rng: Generator, height: FloatMap, radius: float) -> FloatMap:
     """Make the density uneven, sometimes with pores."""
     texture = smooth_noise(rng, height.shape, max(4.0, radius * rng.uniform(0.1, 0.4)), octaves=3)
     height = height * np.maximum(0.2, 1 + np.float32(rng.uniform(0.04, 0.16)) * texture)
@@ -246,7 +243,7 @@ class Support:
     bar: FloatMap | None  # grid bar: 0 beside it, 1 where it is opaque
 
 
-def make_support(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> Support:
+def make_support(rng: Generator, shape: tuple[int, int], unit: float) -> Support:
     """Draw a continuous (in half of the images), holey or lacey film, rarely with a grid bar."""
     draw = rng.random()
     if draw < 0.5:
@@ -260,11 +257,7 @@ def make_support(rng: np.random.Generator, shape: tuple[int, int], unit: float) 
 
 
 def _holey(
-    rng: np.random.Generator,
-    shape: tuple[int, int],
-    unit: float,
-    n_holes: int,
-    radii: tuple[float, float],
+    rng: Generator, shape: tuple[int, int], unit: float, n_holes: int, radii: tuple[float, float]
 ) -> FloatMap:
     """Return a film with rounded holes; many close holes leave the strands of a lacey film."""
     warp = unit * rng.uniform(2, 9)
@@ -284,9 +277,7 @@ def _holey(
     return film
 
 
-def _spread_points(
-    rng: np.random.Generator, shape: tuple[int, int], n: int
-) -> list[NDArray[np.floating]]:
+def _spread_points(rng: Generator, shape: tuple[int, int], n: int) -> list[NDArray[np.floating]]:
     """Draw points far from each other: each is the best of a few candidates."""
     extent = np.asarray(shape, float)
     points = [rng.uniform(0, 1, 2) * extent]
@@ -297,7 +288,7 @@ def _spread_points(
     return points
 
 
-def _grid_bar(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> FloatMap:
+def _grid_bar(rng: Generator, shape: tuple[int, int], unit: float) -> FloatMap:
     """Return an opaque edge or rounded corner that extends into the frame."""
     angle = rng.uniform(0, 2 * np.pi)
     rows, cols = rows_and_columns(shape, (shape[0] / 2, shape[1] / 2))

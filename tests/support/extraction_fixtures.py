@@ -51,9 +51,9 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = loading.read_named
 
-    def noted(image: Any, options: Any, name: str, needed: Any) -> Any:
+    def noted(image: Any, options: Any, name: str) -> Any:
         names.append(name)
-        return original(image, options, name, needed)
+        return original(image, options, name)
 
     monkeypatch.setattr(loading, "read_named", noted)
     return names

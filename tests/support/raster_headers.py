@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 
 def jp2_boxes(content: bytes) -> list[tuple[bytes, bytes]]:
@@ -31,3 +32,15 @@ def siz_bytes(height: int, width: int, depths: list[int]) -> bytes:
     channels = b"".join(bytes([depth - 1, 1, 1]) for depth in depths)
     numbers = (38 + len(channels), 0, width, height, 0, 0, width, height, 0, 0, len(depths))
     return b"\xff\x4f\xff\x51" + struct.pack(">HH8IH", *numbers) + channels
+
+
+def png_bytes(height: int, width: int, bits: int, colour: int, rows: bytes = b"") -> bytes:
+    """A PNG whose header has any numbers; each of the rows begins with its filter."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)

@@ -132,9 +132,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names = list[str]()
     original = loading.read_named
 
-    def counted(image: Any, options: Any, name: str, needed: Any) -> Any:
+    def counted(image: Any, options: Any, name: str) -> Any:
         names.append(name)
-        return original(image, options, name, needed)
+        return original(image, options, name)
 
     monkeypatch.setattr(loading, "read_named", counted)
     return names

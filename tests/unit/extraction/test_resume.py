@@ -412,10 +412,10 @@ def test_a_network_drive_away_for_a_moment_costs_no_row(
 
     out, original = tmp_path / "f.parquet", loading.read_named
 
-    def away(image: Any, options: Any, name: str, needed: Any) -> Any:
+    def away(image: Any, options: Any, name: str) -> Any:
         if name.endswith(("2.png", "w.png")):
             raise ImageReadError(f"{name}: input/output error")
-        return original(image, options, name, needed)
+        return original(image, options, name)
 
     with monkeypatch.context() as patch:
         patch.setattr(loading, "read_named", away)

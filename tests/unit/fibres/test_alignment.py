@@ -19,9 +19,9 @@ from hypervlad.fibres import (
     aligned_fraction_of_map,
     axial_difference,
     axial_statistics,
-    background_windows,
     local_orientation,
 )
+from hypervlad.fibres.alignment import background_windows
 from hypervlad.images import ImageReadError
 
 METHODS = ["structure_tensor", "lgo"]

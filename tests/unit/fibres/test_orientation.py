@@ -48,29 +48,23 @@ def test_stripes_of_any_period_have_their_direction(method, angle, period):
     assert np.rad2deg(error) < (0.2 if method == "structure_tensor" else 0.3)
 
 
-def mirrored(directions):
-    return np.pi - directions[:, ::-1]
+MOVES = {
+    np.fliplr: lambda directions: np.pi - directions[:, ::-1],
+    np.transpose: lambda directions: np.pi / 2 - directions.T,
+    np.rot90: lambda directions: np.rot90(directions) + np.pi / 2,
+}
 
 
-def transposed(directions):
-    return np.pi / 2 - directions.T
-
-
-@settings(max_examples=10, deadline=None)
-@given(
-    st.sampled_from(METHODS),
-    st.sampled_from([(np.fliplr, mirrored), (np.transpose, transposed)]),
-    st.integers(0, 10**6),
-)
-def test_a_mirrored_image_has_mirrored_directions(method, kind, seed):
-    turn, turned = kind
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(METHODS), st.sampled_from(list(MOVES)), st.integers(0, 10**6))
+def test_mirrored_and_turned_images_have_such_directions(method, turn, seed):
     rng = np.random.default_rng(seed)
     image = gaussian_filter(rng.standard_normal((60, 80)), (1, 3)) + 0.02 * rng.random((60, 80))
     before, after = (local_orientation(each, 2.0, method=method) for each in (image, turn(image)))
     mask = turn(before.mask)
     assert (mask == after.mask).mean() > 0.98
     both = mask & after.mask
-    apart = axial_difference(after.orientation[both], turned(before.orientation)[both])
+    apart = axial_difference(after.orientation[both], MOVES[turn](before.orientation)[both])
     assert np.quantile(apart, 0.98) < 0.02
 
 
@@ -116,21 +110,6 @@ def test_gain_offset_and_sign_of_the_contrast_do_not_matter(method, gain, offset
     apart = axial_difference(before.orientation[both], after.orientation[both])
     assert np.quantile(apart, 0.99) < 1e-3
     assert_allclose(after.energy[both], before.energy[both], rtol=1e-2, atol=1e-6)
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("turns", [1, 2, 3])
-def test_a_turned_image_has_turned_directions(method, turns):
-    image = scene()
-    before, after = (
-        local_orientation(each, 2.0, method=method) for each in (image, np.rot90(image, turns))
-    )
-    mask = np.rot90(before.mask, turns)
-    assert (mask == after.mask).mean() > 0.995
-    expected = np.rot90(before.orientation, turns) + turns * np.pi / 2
-    both = mask & after.mask
-    apart = axial_difference(after.orientation[both], expected[both])
-    assert np.quantile(apart, 0.98) < 0.01
 
 
 @functools.cache
@@ -230,48 +209,22 @@ def test_small_images_have_statistics():
     assert found.statistics().mean == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize(("side", "window"), [(45, 15), (240, 80), (480, 120)])
-def test_default_windows_of_the_bootstrap(side, window):
-    rng = np.random.default_rng(0)
-    found = local_orientation(gaussian_filter(rng.standard_normal((side, side)), (1, 3)), 2.0)
-    options = {"n_bootstrap": 50, "random_state": 0}
-    assert found.statistics(**options) == found.statistics(window, **options)
-
-
 def test_one_window_of_fibre_has_no_interval():
-    found = local_orientation(stripes(0.5, (40, 40)), 2.0).statistics(40, n_bootstrap=20)
+    whole = local_orientation(stripes(0.5, (40, 40)), 2.0)
+    corner = np.zeros_like(whole.mask)
+    corner[:9, :9] = True
+    found = replace(whole, mask=corner).statistics(n_bootstrap=20)
     assert found.order > 0.9
     assert (found.mean_interval, found.order_interval, found.spread_interval) == (None, None, None)
 
 
 def test_impossible_statistics_are_rejected():
     found = local_orientation(stripes(0.5), 2.0)
-    with pytest.raises(ValueError, match="larger than the image"):
-        found.statistics(window=97, n_bootstrap=10)
     with pytest.raises(ValueError, match="all background"):
         replace(found, mask=np.zeros_like(found.mask)).statistics()
 
 
 # --- bad input ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        (np.zeros((20, 20)), "is flat"),
-        (np.full((20, 20), 7, np.uint8), "is flat"),
-        (np.where(np.eye(20) > 0, np.nan, 1.0), "NaN"),
-        (np.random.default_rng(0).random((20, 20, 3)), "has colours"),
-        (np.zeros((0, 5)), "no pixels"),
-        (np.eye(2), "needs 3 x 3"),
-        (np.zeros(20), "dimensions"),
-        (np.array([["a"]]), "text"),
-    ],
-)
-def test_invalid_images_are_rejected(image, message):
-    for method in METHODS:
-        with pytest.raises(ValueError, match=message):
-            local_orientation(image, 2.0, method=method)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import itertools
 import struct
-import zlib
 
 import imagecodecs
 import imageio.v3 as imageio
@@ -21,6 +20,7 @@ import pytest
 import tifffile
 from PIL import Image
 from support.microscopy_files import DM, ser_bytes
+from support.raster_headers import png_bytes
 
 from hypervlad.images import read_micrograph
 from hypervlad.images.micrograph import read_stored
@@ -246,7 +246,8 @@ def test_png_of_imagecodecs_and_imageio(tmp_path, dtype, samples, by_row):
     pixels = values(dtype, samples=samples)
     path = tmp_path / "a.png"
     if by_row or samples == 2:
-        path.write_bytes(png_bytes(pixels))
+        colour = {0: 0, 2: 4, 3: 2, 4: 6}[samples]
+        path.write_bytes(png_bytes(*SHAPE, 8 * pixels.itemsize, colour, rows_of_png(pixels)))
     elif dtype == "u2":
         path.write_bytes(imagecodecs.png_encode(pixels))
     else:
@@ -256,19 +257,8 @@ def test_png_of_imagecodecs_and_imageio(tmp_path, dtype, samples, by_row):
     assert_same(read_stored(path, "a"), colours)
 
 
-def png_bytes(pixels):
-    """A PNG, written row by row."""
-
-    def chunk(kind, data):
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    height, width, n_samples = (*pixels.shape, 1)[:3]
-    colour = {1: 0, 2: 4, 3: 2, 4: 6}[n_samples]
-    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, colour, 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(row.dtype.newbyteorder(">")).tobytes() for row in pixels)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+def rows_of_png(pixels):
+    return b"".join(b"\0" + row.astype(row.dtype.newbyteorder(">")).tobytes() for row in pixels)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2"])

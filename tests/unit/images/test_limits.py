@@ -8,7 +8,6 @@ import sys
 import time
 import tracemalloc
 import warnings
-import zlib
 
 import imagecodecs
 import ncempy.io  # noqa: F401 - starts a process on import, which a unit test must not do
@@ -17,7 +16,7 @@ import pytest
 import tifffile
 from PIL import Image
 from support.microscopy_files import DM, mrc_bytes, ser_bytes
-from support.raster_headers import jp2_boxes, jp2_bytes, siz_bytes
+from support.raster_headers import jp2_boxes, jp2_bytes, png_bytes, siz_bytes
 
 from hypervlad.datasets import check_image_folder
 from hypervlad.images import ImageReadError, PartlyReadWarning, read_image, read_micrograph
@@ -26,17 +25,6 @@ from hypervlad.images.micrograph import read_stored
 GREY = np.random.default_rng(0).integers(0, 256, (24, 32), dtype=np.uint8)
 GREY16 = np.random.default_rng(1).integers(0, 65536, (24, 32), dtype=np.uint16)
 MANY = np.random.default_rng(2).integers(0, 256, (24, 32, 7), dtype=np.uint8)
-
-
-def png_bytes(height, width, bits, colour, rows=b""):
-    def chunk(kind, data):
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        chunk(*each) for each in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    )
 
 
 def tiff_bytes(height, width, *, bits=8, n_samples=1, depth=1, tile=None, strip=b"x" * 40):

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from hypervlad.images import ImageReadError, pixels, read_image, read_micrograph
+from hypervlad.images import pixels, read_image, read_micrograph
 from hypervlad.images.pixels import percentile_limits
 
 SHAPES = st.one_of(
@@ -39,6 +39,7 @@ def finite_arrays(dtypes=DTYPES, shapes=SHAPES):
     return dtypes.flatmap(arrays)
 
 
+@settings(max_examples=60)
 @given(image=finite_arrays(), scaling=SCALINGS)
 def test_output_is_always_float32_in_the_unit_interval(image, scaling):
     if scaling == "dtype" and image.dtype.kind == "f" and (image.min() < 0 or image.max() > 1):
@@ -57,6 +58,7 @@ def test_output_is_always_float32_in_the_unit_interval(image, scaling):
     )))  # fmt: skip
 
 
+@settings(max_examples=60)
 @given(image=finite_arrays(), scaling=SCALINGS.filter(lambda s: s != "dtype"))
 def test_scaling_keeps_the_order_of_values(image, scaling):
     before = np.asarray(image[..., :3] if image.ndim == 3 else image, dtype=np.float64).ravel()
@@ -66,6 +68,7 @@ def test_scaling_keeps_the_order_of_values(image, scaling):
     assert (np.diff(after[order]) >= 0).all()
 
 
+@settings(max_examples=20)
 @given(
     image=hnp.arrays(
         np.float64,
@@ -283,8 +286,3 @@ def test_digest_depends_on_shape_type_and_every_pixel():
     sources = [image, image.reshape(6, 4), one_changed, image.astype(np.uint16), image[:, :5]]
 
     assert len({read_micrograph(source).digest for source in sources}) == len(sources)
-
-
-def test_float_scaled_by_type_must_be_in_the_unit_interval():
-    with pytest.raises(ImageReadError, match="values run from -1 to 0"):
-        read_image(np.array([[-1.0, 0.0]]), scaling="dtype")

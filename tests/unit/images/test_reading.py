@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,29 +24,6 @@ ALPHA = np.random.default_rng(3).integers(0, 256, (37, 53, 1), dtype=np.uint8)
 def save(image, path: Path, **kwargs) -> Path:
     Image.fromarray(image).save(path, **kwargs)
     return path
-
-
-@pytest.mark.parametrize(
-    "suffix", ["png", "bmp", "gif", "tif", "pgm", "webp"], ids=lambda suffix: suffix
-)
-def test_lossless_8_bit_grey(tmp_path, suffix):
-    kwargs = {"lossless": True} if suffix == "webp" else {}
-    path = save(GREY, tmp_path / f"a.{suffix}", **kwargs)
-
-    image = read_image(path)
-
-    expected = (GREY / 255).astype(np.float32)
-    if suffix == "webp":  # has no grey
-        expected = np.repeat(expected[:, :, None], 3, axis=2)
-    assert image.dtype == np.float32
-    assert_array_equal(image, expected)
-
-
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm"])
-def test_lossless_8_bit_colour(tmp_path, suffix):
-    path = save(RGB, tmp_path / f"a.{suffix}")
-
-    assert_array_equal(read_image(path), (RGB / 255).astype(np.float32))
 
 
 def test_jpeg_grey_and_colour(tmp_path):
@@ -81,22 +57,6 @@ def test_gif_gives_its_first_frame(tmp_path):
     assert_array_equal(
         read_image(tmp_path / "a.gif", page=0), np.full((8, 9), np.float32(10 / 255))
     )
-
-
-def test_16_bit_png_equals_16_bit_tiff_and_array(tmp_path):
-    save(GREY16, tmp_path / "a.png")
-    tifffile.imwrite(tmp_path / "a.tif", GREY16)
-    tifffile.imwrite(tmp_path / "big_endian.tif", GREY16, byteorder=">")
-
-    one, *others = (
-        read_micrograph(source)
-        for source in (GREY16, *(tmp_path / n for n in ("a.png", "a.tif", "big_endian.tif")))
-    )
-
-    assert one.metadata["dtype"] == "uint16"
-    for other in others:
-        assert_array_equal(other.pixels, one.pixels)
-        assert other.digest == one.digest
 
 
 def test_alpha_is_dropped_not_blended(tmp_path):
@@ -151,120 +111,11 @@ def test_one_bit(tmp_path, suffix):
     assert_array_equal(read_image(mask), mask.astype(np.float32))
 
 
-@pytest.mark.parametrize(
-    "dtype",
-    ["uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32", "float64"],
-)
-def test_tiff_of_every_type_equals_the_array(tmp_path, dtype):
-    values = (GREY16.astype(np.float64) / 65535 * 100).astype(dtype)
-    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack")
-
-    from_file, from_array = read_micrograph(tmp_path / "a.tif"), read_micrograph(values)
-
-    assert_array_equal(from_file.pixels, from_array.pixels)
-    assert from_file.digest == from_array.digest
-    assert from_file.pixels.min() >= 0
-    assert from_file.pixels.max() <= 1
-
-
-@pytest.mark.parametrize(
-    "layout",
-    [
-        {"compression": "zlib"},
-        {"compression": "zlib", "predictor": True},
-        {"tile": (16, 16)},
-        {"rowsperstrip": 5},
-        {"bigtiff": True},
-    ],
-    ids=str,
-)
-def test_tiff_layouts(tmp_path, layout):
-    tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", **layout)
-
-    assert_array_equal(read_image(tmp_path / "a.tif"), (RGB / 255).astype(np.float32))
-
-
-def test_tiff_with_separate_colour_planes(tmp_path):
-    planes = np.ascontiguousarray(np.moveaxis(RGB, -1, 0))
-    tifffile.imwrite(tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate")
-
-    assert read_micrograph(tmp_path / "a.tif").digest == read_micrograph(RGB).digest
-
-
-@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate"])
-@pytest.mark.parametrize("image", [GREY, GREY16, RGB], ids=["grey", "grey16", "rgb"])
-def test_tiff_compressions(tmp_path, compression, image):
-    save(image, tmp_path / "a.tif", compression=compression)
-
-    assert read_micrograph(tmp_path / "a.tif").digest == read_micrograph(image).digest
-
-
-def test_tiff_with_jpeg_inside(tmp_path):
-    smooth = np.linspace(0, 255, 64 * 48).reshape(64, 48).astype(np.uint8)
-    save(np.dstack([smooth] * 3), tmp_path / "a.tif", compression="jpeg", quality=95)
-
-    assert_allclose(read_image(tmp_path / "a.tif")[:, :, 0], smooth / 255, atol=0.04)
-
-
-def test_tiff_where_white_is_zero(tmp_path):
-    for name, image in (("8", GREY), ("16", GREY16)):
-        tifffile.imwrite(tmp_path / f"{name}.tif", image, photometric="miniswhite")
-        top = np.iinfo(image.dtype).max
-        assert (
-            read_micrograph(tmp_path / f"{name}.tif").digest == read_micrograph(top - image).digest
-        )
-
-
-def test_one_bit_tiff_where_white_is_zero(tmp_path):
-    mask = GREY > 127
-    tifffile.imwrite(tmp_path / "a.tif", mask, photometric="miniswhite")
-
-    assert_array_equal(read_image(tmp_path / "a.tif"), (~mask).astype(np.float32))
-
-
-@pytest.mark.parametrize(
-    ("image", "expected"),
-    [
-        (GREY.astype(np.int8), ~GREY.astype(np.int8)),
-        (GREY16.astype(np.int16), ~GREY16.astype(np.int16)),
-        (np.float32(GREY / 255), 1 - np.float32(GREY / 255)),
-        (GREY.astype(np.float32), -GREY.astype(np.float32)),
-    ],
-    ids=["int8", "int16", "unit floats", "other floats"],
-)
-def test_white_is_zero_in_signed_and_float_tiffs(tmp_path, image, expected):
+def test_white_is_zero_in_a_tiff_of_floats_in_the_unit_interval(tmp_path):
+    image = np.float32(GREY / 255)
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="miniswhite")
 
-    assert read_micrograph(tmp_path / "a.tif").digest == read_micrograph(expected).digest
-
-
-def test_four_bit_tiff_spans_black_to_white(tmp_path):
-    tags = [
-        (256, 4),
-        (257, 2),
-        (258, 4),
-        (259, 1),
-        (262, 1),
-        (273, 8),
-        (277, 1),
-        (278, 2),
-        (279, 4),
-    ]
-    directory = struct.pack("<H", len(tags))
-    directory += b"".join(struct.pack("<HHIHH", code, 3, 1, value, 0) for code, value in tags)
-    strip = bytes([0x01, 0x23, 0x45, 0xEF])
-    content = b"II*\0" + struct.pack("<I", 12) + strip + directory + bytes(4)
-    (tmp_path / "a.tif").write_bytes(content)
-
-    levels = np.array([[0, 1, 2, 3], [4, 5, 14, 15]]) / 15
-    assert_allclose(read_image(tmp_path / "a.tif"), levels, atol=1e-6)
-
-
-def test_tiff_cmyk(tmp_path):
-    cmyk = np.asarray(Image.fromarray(RGB).convert("CMYK"))
-    tifffile.imwrite(tmp_path / "a.tif", cmyk, photometric="separated")
-
-    assert_allclose(read_image(tmp_path / "a.tif"), RGB / 255, atol=0.01)
+    assert read_micrograph(tmp_path / "a.tif").digest == read_micrograph(1 - image).digest
 
 
 def test_tiff_pages_count_from_zero(tmp_path):
