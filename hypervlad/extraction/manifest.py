@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,83 +17,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hypervlad.extraction.pages import check_pages
-from hypervlad.extraction.sources import Item, Stamp, Task, escape_bytes
-from hypervlad.extraction.table import (
-    VECTOR,
-    FeatureFileError,
-    described,
-    description,
-    file_beside,
-    table_of,
-    vectors_of,
-)
+from hypervlad.extraction.sources import Item, SourceRecord, Task
+from hypervlad.extraction.table import FeatureFileError, described, description, file_beside
 from hypervlad.files import LinkError, refuse_link, replace_when_complete
 from hypervlad.images import SkippedImage
 from hypervlad.strict_json import parse_json
 
 _SCHEMA = pa.schema(
     [
-        *(pa.field(name, pa.string()) for name in ("path", "label", "digest", "name", "reason")),
-        *(pa.field(name, pa.int64()) for name in ("size", "time")),
+        ("path", pa.string()),
+        ("label", pa.string()),
+        ("digest", pa.string()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("channels", pa.int8()),
+        ("pixel_size", pa.float64()),
+        ("name", pa.string()),
+        ("reason", pa.string()),
+        ("size", pa.int64()),
+        ("time", pa.int64()),
     ]
 )
-_ROWS_PER_WRITE = 10_000
 _TASKS_PER_FOLDER = 1000
 _RUN = re.compile("[0-9a-f]{32}")
-_DIGEST = re.compile("[0-9a-f]{64}")
 _DIGEST_BYTES, _LENGTH_BYTES = 32, 8  # of a SHA-256, and of the length of the text after it
 _ALIGNMENT = 8
 _HEAD_BYTES = _DIGEST_BYTES + _LENGTH_BYTES
 _TEXT_BYTES = 2**13  # of an image, besides its path and label
-_OF_IMAGES = ("height", "width", "channels", "pixel_size")  # columns that are in no record
 _MANIFEST = "manifest.parquet"
-_OUTPUT_DIGEST = b"hypervlad.output_sha256"
 
 #: Reads an image; returns its digest, or None if it cannot be read.
 DigestNow: TypeAlias = Callable[[Any], str | None]
-
-
-@dataclass(frozen=True)
-class SourceRecord:
-    """One image as it was when it was read: either its digest, or why it could not be read.
-
-    ``size`` (bytes) and ``time`` (ns) are those of a file before it was read.
-    """
-
-    path: str | None
-    label: str | None
-    digest: str | None
-    name: str | None
-    reason: str | None
-    size: int | None
-    time: int | None
-
-    @classmethod
-    def of(cls, item: Item, read: str | SkippedImage, stamp: Stamp) -> SourceRecord:
-        if isinstance(read, SkippedImage):
-            name, reason = escape_bytes(read.name), escape_bytes(read.reason)
-            return cls(item.path, item.label, None, name, reason, *stamp)
-        return cls(item.path, item.label, read, None, None, *stamp)
-
-    @classmethod
-    def checked(cls, *values: Any) -> SourceRecord:
-        """Return the record with these values; raise if another program has written others."""
-        record = cls(*values)
-        texts, numbers = values[:5], values[5:]
-        if not all(each is None or type(each) is str for each in texts) or not all(
-            each is None or (type(each) is int and -(2**63) <= each < 2**63) for each in numbers
-        ):
-            raise TypeError("a value of another type")
-        for each in texts:
-            (each or "").encode()  # raises for what no table can hold
-        if record.digest is None:
-            sound = record.name is not None and record.reason is not None
-        else:
-            is_digest = _DIGEST.fullmatch(record.digest) is not None
-            sound = is_digest and record.name is record.reason is None
-        if not sound:
-            raise ValueError("neither the digest of an image nor the reason why there is none")
-        return record
 
 
 def skipped_images(records: Iterable[SourceRecord], start: int) -> list[SkippedImage]:
@@ -150,12 +103,10 @@ class Manifest:
         """Read a manifest without its records; None if there is none, or not a valid one."""
         refuse_link(path)
         try:
-            metadata = pq.read_metadata(path)
-            facts = description(metadata.schema.to_arrow_schema(), path)
-            output_digest = metadata.metadata.get(_OUTPUT_DIGEST, b"").decode() or None
+            facts = description(pq.read_schema(path), path)
             if _RUN.fullmatch(facts["run"]) is None:
                 return None
-            return cls(path, facts["run"], facts["settings"], output_digest)
+            return cls(path, facts["run"], facts["settings"], facts["output"])
         except (pa.ArrowException, OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -175,38 +126,25 @@ class Manifest:
             return None
 
 
-@contextlib.contextmanager
-def manifest_writer(path: Path, run: str, settings: dict[str, Any]) -> Iterator[ManifestWriter]:
-    """Write a manifest, which appears when the context ends without an error."""
-    schema = described(_SCHEMA, {"run": run, "settings": settings})
-    with (
-        replace_when_complete(path) as stream,
-        pq.ParquetWriter(stream, schema, compression="zstd", use_dictionary=False) as parquet,
-    ):
-        writer = ManifestWriter(parquet, schema)
-        yield writer
-        writer.flush()
+def write_manifest(
+    path: Path,
+    run: str,
+    settings: dict[str, Any],
+    records: Iterable[pa.Table] = (),
+    output_digest: str | None = None,
+) -> None:
+    """Write a manifest, with the records of all tasks if the output is complete."""
+    facts = {"run": run, "settings": settings, "output": output_digest}
+    table = pa.concat_tables([_SCHEMA.empty_table(), *records])
+    with replace_when_complete(path) as stream:
+        pq.write_table(
+            table.cast(described(_SCHEMA, facts)), stream, compression="zstd", use_dictionary=False
+        )
 
 
-class ManifestWriter:
-    """Appends to a manifest that is being written."""
-
-    def __init__(self, parquet: pq.ParquetWriter, schema: pa.Schema) -> None:
-        self._parquet, self._schema = parquet, schema
-        self._waiting: list[SourceRecord] = []
-
-    def append(self, records: list[SourceRecord]) -> None:
-        self._waiting.extend(records)
-        if len(self._waiting) >= _ROWS_PER_WRITE:
-            self.flush()
-
-    def flush(self) -> None:
-        rows = [vars(each) for each in self._waiting]
-        self._parquet.write_table(pa.Table.from_pylist(rows, self._schema))
-        self._waiting.clear()
-
-    def set_output_digest(self, digest: str) -> None:
-        self._parquet.add_key_value_metadata({_OUTPUT_DIGEST.decode(): digest})
+def as_table(records: list[SourceRecord]) -> pa.Table:
+    """Return the records of a task as a part of a manifest."""
+    return pa.Table.from_pylist([vars(record) for record in records], _SCHEMA)
 
 
 def finished_manifest(output: Path) -> Path:
@@ -220,22 +158,21 @@ def finished_manifest(output: Path) -> Path:
 # --- finished tasks -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FinishedTask:
-    """The rows of a finished task, its images, and the number of vectors found in the cache."""
+    """The images of a task, the vectors of those that were read, and how many the cache had."""
 
-    table: pa.Table
     records: list[SourceRecord]
+    vectors: np.ndarray
     n_cached: int
 
 
 class TaskFolder:
     """The folder beside the output that holds finished tasks until all are merged.
 
-    Each is one file: its SHA-256, the length of a text, the text (JSON: the records, and the rows
-    without vectors), and the vectors as they are in memory. Parquet would take longer than
-    everything else that is done with a vector from the cache. What this run has not written or
-    examined is not merged.
+    Each is one file: its SHA-256, the length of a text, the text (JSON), and the vectors as they
+    are in memory. Parquet would take longer than everything else that is done with a vector from
+    the cache. What this run has not written or examined is not merged.
     """
 
     def __init__(self, path: Path, run: str, settings: dict[str, Any]) -> None:
@@ -253,8 +190,7 @@ class TaskFolder:
         path = file_beside(output, "parts")
         _remove(path)
         run = secrets.token_hex(16)
-        with manifest_writer(path / _MANIFEST, run, settings):
-            pass
+        write_manifest(path / _MANIFEST, run, settings)
         return cls(path, run, settings)
 
     @classmethod
@@ -296,16 +232,14 @@ class TaskFolder:
             raise FeatureFileError(
                 f"{self.path}: another extraction to the same file has begun; this one stops"
             )
-        rows = finished.table.drop_columns([VECTOR]).to_pydict()
         facts = {
             "run": self.run,
             "n_cached": finished.n_cached,
             "records": [list(vars(record).values()) for record in finished.records],
-            "images": list(zip(*(rows[name] for name in _OF_IMAGES), strict=True)),
         }
         text = json.dumps(facts, separators=(",", ":"), allow_nan=False).encode()
         text += b" " * (-len(text) % _ALIGNMENT)  # so that the vectors need not be copied
-        vectors = vectors_of(finished.table).astype("<f4", copy=False)
+        vectors = finished.vectors.astype("<f4", copy=False)
         pieces = (len(text).to_bytes(_LENGTH_BYTES, "little"), text, vectors.data)
         digest = hashlib.sha256()
         for piece in pieces:
@@ -369,30 +303,14 @@ class TaskFolder:
             raise ValueError("of an earlier extraction, which was still running")
         records = [SourceRecord.checked(*values) for values in facts["records"]]
         flat = np.require(np.frombuffer(content, "<f4", offset=end), np.float32, "A")
-        read = [(each.path, each.label, each.digest) for each in records if each.digest is not None]
-        rows = [
-            (path, label, digest, *_checked_image(*image))
-            for (path, label, digest), image in zip(read, facts["images"], strict=True)
-        ]
-        vectors = flat.reshape(len(rows), self._n_features)
-        if type(facts["n_cached"]) is not int or not 0 <= facts["n_cached"] <= len(rows):
+        n_read = sum(record.digest is not None for record in records)
+        vectors = flat.reshape(n_read, self._n_features)
+        if type(facts["n_cached"]) is not int or not 0 <= facts["n_cached"] <= n_read:
             raise ValueError("another number of vectors from the cache than there are")
-        return FinishedTask(table_of(rows, vectors), records, facts["n_cached"])
+        return FinishedTask(records, vectors, facts["n_cached"])
 
     def _path(self, number: int) -> Path:
         return self.path / f"{number // _TASKS_PER_FOLDER:06d}" / f"{number:09d}.task"
-
-
-def _checked_image(
-    height: Any, width: Any, channels: Any, pixel_size: Any
-) -> tuple[int, int, int, float | None]:
-    """Return what a row holds of an image; raise if no image is like that."""
-    sides = height, width, channels
-    if not all(type(each) is int and 0 < each < 2**31 for each in sides) or (
-        pixel_size is not None and (type(pixel_size) is not float or pixel_size <= 0)
-    ):
-        raise ValueError("an image of another shape or pixel size than images have")
-    return height, width, channels, pixel_size
 
 
 def _remove(folder: Path) -> None:

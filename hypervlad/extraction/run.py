@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from hypervlad.backbones import Backbone, ensure_registered, get_backbone
-from hypervlad.encoder import EncodedImages, HypercolumnVLAD, LoadedImage
+from hypervlad.encoder import HypercolumnVLAD, LoadedImage
 from hypervlad.encoder.encoding import ResultCache, encode_loaded
 from hypervlad.encoder.loading import Batch, ReadReport
 from hypervlad.encoder.parallel import map_tasks, uses_workers
@@ -27,14 +27,14 @@ from hypervlad.extraction.manifest import (
     DigestNow,
     FinishedTask,
     Manifest,
-    SourceRecord,
     TaskFolder,
+    as_table,
     finished_manifest,
-    manifest_writer,
     skipped_images,
     unchanged,
+    write_manifest,
 )
-from hypervlad.extraction.sources import Source, Stamp, Task
+from hypervlad.extraction.sources import Source, SourceRecord, Stamp, Task
 from hypervlad.extraction.table import (
     FeatureFileError,
     described,
@@ -43,7 +43,6 @@ from hypervlad.extraction.table import (
     file_beside,
     fitted_encoder,
     open_table,
-    rows_of,
     schema_of,
     table_facts,
     table_of,
@@ -242,26 +241,27 @@ class Run:
     def _merge(self, folder: TaskFolder, progress: _Progress, path: Path) -> tuple[ReadReport, int]:
         """Write all finished tasks to one file; return the report, and how many were cached."""
         report, n_cached = ReadReport(0), 0
-        manifest = finished_manifest(path)
-        manifest.unlink(missing_ok=True)
-        with manifest_writer(manifest, folder.run, self.settings) as writer:
+        records: list[pa.Table] = []
+        finished_manifest(path).unlink(missing_ok=True)
 
-            def tables() -> Iterator[pa.Table]:
-                nonlocal n_cached
-                for number in range(progress.n_tasks):
-                    finished = folder.read(number)
-                    self._note(finished, report)
-                    writer.append(finished.records)
-                    n_cached += finished.n_cached
-                    yield finished.table
+        def tables() -> Iterator[pa.Table]:
+            nonlocal n_cached
+            for number in range(progress.n_tasks):
+                finished = folder.read(number)
+                self._note(finished, report)
+                records.append(as_table(finished.records))
+                n_cached += finished.n_cached
+                yield table_of(finished.records, finished.vectors)
 
-            schema = schema_of(self.encoder.n_features_out_)
-            schema = described(schema, table_facts(self.encoder, self.digest))
-            with replace_when_complete(path, draft_folder=folder.path) as stream:
-                hashing = HashingStream(stream)
-                write_rows(hashing, tables(), schema)
-                _check_any_read(report)
-            writer.set_output_digest(hashing.hexdigest())
+        schema = schema_of(self.encoder.n_features_out_)
+        schema = described(schema, table_facts(self.encoder, self.digest))
+        with replace_when_complete(path, draft_folder=folder.path) as stream:
+            hashing = HashingStream(stream)
+            write_rows(hashing, tables(), schema)
+            _check_any_read(report)
+        write_manifest(
+            finished_manifest(path), folder.run, self.settings, records, hashing.hexdigest()
+        )
         return report, n_cached
 
     def _note(self, finished: FinishedTask, report: ReadReport) -> None:
@@ -269,9 +269,11 @@ class Run:
         report.skipped += skipped_images(finished.records, report.n_images)
         report.n_images += len(finished.records)
         if self.encoder.fitted_params_.pixel_size is not None:
-            columns = finished.table["path"].to_pylist(), finished.table["pixel_size"].to_pylist()
-            named = zip(*columns, strict=True)
-            report.unscaled += [path or "array" for path, own_size in named if own_size is None]
+            report.unscaled += [
+                record.path or "array"
+                for record in finished.records
+                if record.digest is not None and record.pixel_size is None
+            ]
 
     def _bar(self, source: Source) -> ProgressBar:
         return ProgressBar(
@@ -353,9 +355,9 @@ class Job:
             if not worker.loader.is_cached(task.items[0].image, worker.cache.find):
                 tasks = itertools.chain([task], tasks)
                 break
-            yield task, _finished(task, worker.encode(task, worker.load(task)))
+            yield task, worker.encode(task, worker.load(task))
         for task, loaded in worker.load_ahead(tasks):
-            yield task, _finished(task, worker.encode(task, loaded))
+            yield task, worker.encode(task, loaded)
 
     def _in_workers(
         self, tasks: Iterable[Task], n_jobs: int | None
@@ -370,9 +372,8 @@ class Job:
         def name(number: int) -> str:
             return ", ".join(item.path or "array" for item in running[number].items)
 
-        for number, encoded in map_tasks(_run_task, self, noted(), n_jobs, named=name):
-            task = running.pop(number)
-            yield task, _finished(task, encoded)
+        for number, finished in map_tasks(_run_task, self, noted(), n_jobs, named=name):
+            yield running.pop(number), finished
 
 
 @dataclass(frozen=True, eq=False)
@@ -381,19 +382,6 @@ class _Loaded:
 
     images: list[LoadedImage | SkippedImage]
     stamps: list[Stamp]
-
-
-@dataclass(frozen=True, eq=False)
-class _EncodedTask:
-    """What a worker returns: arrays and records, because a pickled table changes its schema."""
-
-    encoded: EncodedImages
-    records: list[SourceRecord]
-
-
-def _finished(task: Task, result: _EncodedTask) -> FinishedTask:
-    table = table_of(rows_of(task.items, result.encoded), result.encoded.vectors)
-    return FinishedTask(table, result.records, result.encoded.n_cached)
 
 
 class _Worker:
@@ -435,7 +423,7 @@ class _Worker:
                 loaded = [first, *itertools.islice(outcomes, n_more)]
                 yield task, _Loaded(loaded, [stamps.popleft() for _ in loaded])
 
-    def encode(self, task: Task, loaded: _Loaded) -> _EncodedTask:
+    def encode(self, task: Task, loaded: _Loaded) -> FinishedTask:
         """Encode the images of a task."""
         images = loaded.images
         skipped = [image for image in images if isinstance(image, SkippedImage)]
@@ -447,13 +435,8 @@ class _Worker:
             self._encoder.n_features_out_,
             self.cache,
         )
-        records = [
-            SourceRecord.of(
-                item, image if isinstance(image, SkippedImage) else image.info.digest, stamp
-            )
-            for item, image, stamp in zip(task.items, images, loaded.stamps, strict=True)
-        ]
-        return _EncodedTask(encoded, records)
+        records = list(map(SourceRecord.of, task.items, images, loaded.stamps))
+        return FinishedTask(records, encoded.vectors, encoded.n_cached)
 
     def _load(self, image: Any, name: str) -> LoadedImage:
         return self.loader.load(image, name, self.cache.find)
@@ -471,7 +454,7 @@ _workers: WeakKeyDictionary[Job, _Worker] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
-def _run_task(job: Job, task: Task) -> _EncodedTask:
+def _run_task(job: Job, task: Task) -> FinishedTask:
     """Do a task in a worker, with the network that it has built before."""
     with _lock:
         worker = _workers.get(job)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from hypervlad.encoder import LoadedImage
 from hypervlad.encoder.parallel import absolute_path
-from hypervlad.images import ImageReadError, check_image_list, find_images
+from hypervlad.images import ImageReadError, SkippedImage, check_image_list, find_images
 from hypervlad.images.files import composed
+
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 #: Size in bytes and modification time (ns) of a file; None for an array or a missing file.
 Stamp: TypeAlias = tuple[int | None, int | None]
@@ -33,6 +37,71 @@ class Item:
         except (OSError, ValueError):
             return None, None
         return status.st_size, status.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class SourceRecord:
+    """One image as it was when it was read, or why it could not be read.
+
+    Up to ``pixel_size``, the fields are columns of the table of features. ``name`` is that in
+    errors; ``size`` (bytes) and ``time`` (ns) are those of a file before it was read.
+    """
+
+    path: str | None
+    label: str | None
+    digest: str | None
+    height: int | None
+    width: int | None
+    channels: int | None
+    pixel_size: float | None
+    name: str | None
+    reason: str | None
+    size: int | None
+    time: int | None
+
+    @classmethod
+    def of(cls, item: Item, image: LoadedImage | SkippedImage, stamp: Stamp) -> SourceRecord:
+        path, label = item.path, item.label
+        if isinstance(image, SkippedImage):
+            name, reason = escape_bytes(image.name), escape_bytes(image.reason)
+            return cls(path, label, None, None, None, None, None, name, reason, *stamp)
+        info = image.info
+        height, width = info.shape[:2]
+        channels = 1 if len(info.shape) == 2 else info.shape[2]
+        image_facts = info.digest, height, width, channels, info.pixel_size
+        return cls(path, label, *image_facts, None, None, *stamp)
+
+    @classmethod
+    def checked(cls, *values: Any) -> SourceRecord:
+        """Return the record with these values; raise if another program has written others."""
+        record = cls(*values)
+        for each in (record.path, record.label, record.digest, record.name, record.reason):
+            if each is not None:
+                str.encode(each)  # raises for what is no text, or none that a table can hold
+        for number, most in (
+            (record.height, 2**31),
+            (record.width, 2**31),
+            (record.channels, 2**7),
+            (record.size, 2**63),
+            (record.time, 2**63),
+        ):
+            if number is not None and not (type(number) is int and -most <= number < most):
+                raise ValueError(f"{number!r} is no such number")
+        if record.digest is None:
+            is_sound = record.name is not None and record.reason is not None
+        else:
+            sides = record.height, record.width, record.channels
+            pixel_size = 1.0 if record.pixel_size is None else record.pixel_size
+            is_sound = (
+                _DIGEST.fullmatch(record.digest) is not None
+                and record.name is record.reason is None
+                and all(side is not None and side > 0 for side in sides)
+                and type(pixel_size) is float
+                and pixel_size > 0
+            )
+        if not is_sound:
+            raise ValueError("neither an image nor the reason why there is none")
+        return record
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.cache import cache_key
-from hypervlad.encoder import EncodedImages, HypercolumnVLAD
+from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.extraction.pages import check_pages
-from hypervlad.extraction.sources import Item
+from hypervlad.extraction.sources import SourceRecord
 from hypervlad.files import HashingStream, refuse_link, replace_when_complete
 from hypervlad.strict_json import parse_json
 
@@ -36,10 +36,6 @@ _MAX_MEMORY_SHARE = 0.25  # that vectors may take before they are mapped
 _DIGEST = re.compile(b"[0-9a-f]{64}")
 _DIGITS = 12  # of the digest in a copy's name
 _USUAL_MEMORY = 16 * 2**30  # where the system does not say how much there is
-
-
-#: Path, label, digest, height, width, channels and pixel size: see `load_features`.
-Row: TypeAlias = tuple[str | None, str | None, str, int, int, int, float | None]
 
 
 class FeatureFileError(ValueError):
@@ -68,24 +64,15 @@ def schema_of(n_features: int) -> pa.Schema:
     )
 
 
-def rows_of(items: list[Item], encoded: EncodedImages) -> list[Row]:
-    """Return all columns except the vectors, a row for each image that could be read."""
-    rows = [(items[i], info) for i, info in zip(encoded.positions, encoded.info, strict=True)]
-    return [
-        (
-            *(item.path, item.label, info.digest),
-            *(info.shape[0], info.shape[1], 1 if len(info.shape) == 2 else info.shape[2]),
-            info.pixel_size,
-        )
-        for item, info in rows
-    ]
-
-
-def table_of(rows: Sequence[Row], vectors: np.ndarray) -> pa.Table:
-    """Return the table of rows and of their vectors, (n, n_features) float32."""
+def table_of(records: Sequence[SourceRecord], vectors: np.ndarray) -> pa.Table:
+    """Return the table of the images that could be read and their vectors, (n, n_features)."""
     schema = schema_of(vectors.shape[1])
-    columns = zip(*rows, strict=True) if rows else [()] * (len(schema) - 1)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=False)]
+    read = [record for record in records if record.digest is not None]
+    arrays = [
+        pa.array([getattr(record, field.name) for record in read], field.type)
+        for field in schema
+        if field.name != VECTOR
+    ]
     flat = pa.array(np.ascontiguousarray(vectors).ravel())
     vector = pa.FixedSizeListArray.from_arrays(flat, type=schema.field(VECTOR).type)
     return pa.Table.from_arrays([*arrays, vector], schema=schema)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,11 @@ from support.feature_folders import write_folder
 from hypervlad import HypercolumnVLAD, extract_features, load_features
 from hypervlad.encoder import loading
 from hypervlad.encoder.encoding import BatchEncoder
+from hypervlad.extraction.manifest import TaskFolder
+
+
+class StopError(Exception):
+    """Raised to interrupt."""
 
 
 @pytest.fixture
@@ -64,3 +71,25 @@ def extracted(images: Any, encoder: Any, **options: Any) -> tuple[np.ndarray, pd
     with tempfile.TemporaryDirectory() as folder:
         done = extract_features(images, encoder, out=Path(folder, "f.parquet"), **options)
         return load_features(done.path, mmap=False)
+
+
+@contextlib.contextmanager
+def stopping_after(n_tasks: int, error: type[BaseException] = StopError) -> Iterator[None]:
+    """Let extractions keep this many tasks, and raise an error at the next one."""
+    original, left = TaskFolder.keep, [n_tasks]
+
+    def keep(self: TaskFolder, *arguments: Any) -> None:
+        if not left[0]:
+            raise error
+        left[0] -= 1
+        original(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TaskFolder, "keep", keep)
+        yield
+
+
+def interrupt(encoder: Any, images: Any, out: Path, n_tasks: int) -> None:
+    """Begin an extraction, and stop it after this many tasks."""
+    with stopping_after(n_tasks), pytest.raises(StopError):
+        extract_features(images, encoder, out=out)

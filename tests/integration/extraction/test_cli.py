@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import Result
+from support.extraction_fixtures import stopping_after
 from typer.testing import CliRunner
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load, load_features
 from hypervlad.cache import CacheFolder
 from hypervlad.cli import app
 from hypervlad.encoder.loading import ImageLoader
-from hypervlad.extraction.manifest import TaskFolder
 
 
 def run(*arguments: Any, code: int = 0) -> Result:
@@ -84,18 +84,9 @@ def test_a_stopped_run_is_resumed(
     out = tmp_path / "f.parquet"
     monkeypatch.setattr(ImageLoader, "n_per_batch", 4)
     run("extract", folder, "-m", model, "-o", tmp_path / "whole.parquet")
-    with monkeypatch.context() as patch:
-        original, left = TaskFolder.keep, [2]
-
-        def keep(self: TaskFolder, *arguments: Any) -> None:
-            if not left[0]:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            original(self, *arguments)
-
-        patch.setattr(TaskFolder, "keep", keep)
+    with stopping_after(2, KeyboardInterrupt):
         result = run("extract", folder, "-m", model, "-o", out, code=130)
-        assert "extract continues with --resume" in result.stderr
+    assert "extract continues with --resume" in result.stderr
     again = ("extract", folder, "-m", model, "-o", out, "--resume")
     assert "20 images: 8 finished before" in run(*again, "--dry-run").stdout
     assert "8 images had been finished before" in run(*again).stderr

@@ -234,18 +234,6 @@ def test_imbalance_is_a_note(tmp_path):
     assert "The largest class has 105 images, the smallest 5" in report.notes[0]
 
 
-@pytest.mark.parametrize(
-    ("names", "problem"),
-    [(["1.png", "2.png"], "lie directly in this folder"), (["a/1.png"], "one class only")],
-)
-def test_folders_that_are_not_a_labelled_set(tmp_path, tem, names, problem):
-    for name, image in zip(names, tem, strict=False):
-        save(image, tmp_path / name)
-    report = check_image_folder(tmp_path)
-    assert problem in report.problems[0]
-    assert report.n_images == len(names)
-
-
 def test_loose_images_are_checked_for_copies(tmp_path, tem):
     for name in ("1.png", "2.png"):
         save(tem[0], tmp_path / name)
@@ -288,13 +276,6 @@ def test_suggested_groups_separate_no_copies(clean, tem):
     assert name["a/02.png"] == name["a/02 copy.png"]
     assert len(set(name.values())) == len(name) - 3
     assert not list(clean.glob("*.part"))
-
-
-def test_suggested_groups_without_groups_given(clean, tem):
-    save(tem[0][2:, 3:], clean / "b" / "shifted.png")
-    groups = check_image_folder(clean).suggested_groups
-    assert groups["a/00.png"] == groups["b/shifted.png"]
-    assert len(set(groups.values())) == 12
 
 
 def test_no_class_is_left_with_a_single_group(tmp_path, tem):

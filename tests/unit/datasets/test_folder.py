@@ -54,14 +54,6 @@ def test_groups_follow_the_images(tmp_path):
     assert isinstance(data.groups, np.ndarray)
 
 
-def test_groups_that_do_not_fit(tmp_path):
-    touch(tmp_path, "a/1.png", "b/1.png")
-    csv = tmp_path / "groups.csv"
-    csv.write_text("path,group\na/1.png,x\n", encoding="utf-8")
-    with pytest.raises(ImageFolderError, match=r"1 image has no line: b/1\.png"):
-        load_image_folder(tmp_path, groups=csv)
-
-
 @pytest.mark.parametrize(
     ("files", "message"),
     [

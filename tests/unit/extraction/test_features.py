@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,7 +22,6 @@ import hypervlad
 from hypervlad import HypercolumnVLAD, MicrographClassifier, extract_features, load_features
 from hypervlad.encoder import encoding
 from hypervlad.extraction import FeatureFileError, plan_extraction
-from hypervlad.extraction.table import description
 from hypervlad.images import ImageReadError, SkippedImagesWarning, UnknownPixelSizeWarning
 
 
@@ -191,23 +189,11 @@ def test_a_stream_is_consumed_as_needed(encoder: HypercolumnVLAD) -> None:
     assert max(alive) <= 5 * 4  # a few batches
 
 
-def test_include_takes_names_and_paths(encoder: HypercolumnVLAD, folder: Path) -> None:
-    _, frame = extracted(folder, encoder, include=["a/*", "w.png"], exclude=["*/7.png"])
-    assert frame["path"].tolist() == [f"a/{i}.png" for i in range(7)] + ["w.png"]
-    with pytest.raises(ImageReadError, match=r"no image matches include=\['\*\.tif'\]"):
-        extracted(folder, encoder, include=["*.tif"])
-
-
 def test_a_list_with_a_root(encoder: HypercolumnVLAD, folder: Path) -> None:
     files = [folder / "b" / "1.png", folder / "w.png"]
     _, frame = extracted(files, encoder, root=folder)
     assert frame["path"].tolist() == ["b/1.png", "w.png"]
     assert frame["label"].isna().all()
-
-
-def test_a_folder_below_a_root(encoder: HypercolumnVLAD, folder: Path) -> None:
-    _, frame = extracted(folder / "a", encoder, root=folder)
-    assert frame["path"].tolist() == [f"a/{i}.png" for i in range(8)]
 
 
 @pytest.mark.parametrize(
@@ -257,11 +243,6 @@ def test_an_invalid_encoder_is_an_error(encoder: HypercolumnVLAD, folder: Path) 
     fitted = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
     with pytest.raises(ValueError, match="must be a fitted HypercolumnVLAD or MicrographClassifi"):
         extracted(folder, fitted)
-
-
-def test_a_folder_as_output_is_an_error(encoder: HypercolumnVLAD, folder: Path) -> None:
-    with pytest.raises(FeatureFileError, match="is a folder; give the name of a file"):
-        extract_features(folder, encoder, out=folder)
 
 
 # --- reading back -----------------------------------------------------------------------------
@@ -430,11 +411,6 @@ def test_a_path_for_a_model_and_zero_jobs_are_errors(
         extracted(folder, encoder, n_jobs=0)
 
 
-def test_a_single_pattern_may_be_a_string(encoder: HypercolumnVLAD, folder: Path) -> None:
-    _, frame = extracted(folder, encoder, include="A/*", exclude="*3.PNG")
-    assert frame["path"].tolist() == [f"a/{i}.png" for i in (0, 1, 2, 4, 5, 6, 7)]
-
-
 def _noise(n: int) -> np.ndarray:
     return np.random.default_rng(5).random((n, 20, 24)).astype(np.float32)
 
@@ -543,12 +519,6 @@ def test_a_plan_counts_what_is_done_and_does_nothing(
     assert not list(tmp_path.glob("*.parts"))
     with pytest.raises(ValueError, match="without consuming it"):
         plan_extraction(iter([]), encoder, out=out)
-
-
-def test_an_infinite_version_is_reported() -> None:
-    schema = pa.schema([], metadata={b"hypervlad": b'{"format": 1e999}'})
-    with pytest.raises(FeatureFileError, match=r"f\.parquet: damaged"):
-        description(schema, "f.parquet")
 
 
 def test_numba_sums_residuals_of_many_images_that_torch_runs(

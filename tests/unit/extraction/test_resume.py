@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.extraction_fixtures import StopError, interrupt
 from support.feature_folders import write_image
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
@@ -25,23 +26,6 @@ from hypervlad.images import SkippedImagesWarning
 BATCH = 4
 
 
-class StopError(Exception):
-    """Raised to interrupt."""
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, n_tasks: int) -> None:
-    """Let this many tasks be kept, and stop at the next one."""
-    original, left = TaskFolder.keep, [n_tasks]
-
-    def keep(self: TaskFolder, *arguments: object) -> None:
-        if not left[0]:
-            raise StopError
-        left[0] -= 1
-        original(self, *arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(TaskFolder, "keep", keep)
-
-
 @pytest.fixture
 def expected(encoder: HypercolumnVLAD, folder: Path, tmp_path: Path) -> bytes:
     """The file of an uninterrupted run."""
@@ -49,8 +33,7 @@ def expected(encoder: HypercolumnVLAD, folder: Path, tmp_path: Path) -> bytes:
     return (tmp_path / "expected.parquet").read_bytes()
 
 
-@pytest.mark.parametrize("n_tasks", range(6))
-@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize(("n_tasks", "cached"), [(0, False), (2, False), (3, True), (5, True)])
 def test_after_an_interruption_only_the_rest_is_computed(
     n_tasks: int,
     cached: bool,
@@ -62,14 +45,11 @@ def test_after_an_interruption_only_the_rest_is_computed(
 ) -> None:
     out = tmp_path / "f.parquet"
     encoder.set_params(memory=tmp_path / "cache" if cached else None)
-    with pytest.MonkeyPatch.context() as patch:
-        stop_at(patch, n_tasks)
-        if n_tasks < 5:
-            with pytest.raises(StopError):
-                extract_features(folder, encoder, out=out)
-            assert not out.exists()
-        else:
-            extract_features(folder, encoder, out=out)
+    if n_tasks < 5:
+        interrupt(encoder, folder, out, n_tasks)
+        assert not out.exists()
+    else:
+        extract_features(folder, encoder, out=out)
     computed.clear()
     plan = plan_extraction(folder, encoder, out=out, resume=True)
     done = extract_features(folder, encoder, out=out, resume=True)
@@ -87,25 +67,12 @@ def test_without_resume_an_interrupted_run_starts_again(
     tmp_path: Path,
     expected: bytes,
     computed: list[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    with monkeypatch.context() as patch:
-        stop_at(patch, 3)
-        with pytest.raises(StopError):
-            extract_features(folder, encoder, out=tmp_path / "f.parquet")
+    interrupt(encoder, folder, tmp_path / "f.parquet", 3)
     computed.clear()
     extract_features(folder, encoder, out=tmp_path / "f.parquet")
     assert len(computed) == 20
     assert (tmp_path / "f.parquet").read_bytes() == expected
-
-
-def interrupted(
-    monkeypatch: pytest.MonkeyPatch, encoder: HypercolumnVLAD, folder: Path, out: Path, n: int
-) -> None:
-    with monkeypatch.context() as patch:
-        stop_at(patch, n)
-        with pytest.raises(StopError):
-            extract_features(folder, encoder, out=out)
 
 
 def test_a_changed_file_costs_its_own_task(
@@ -113,10 +80,9 @@ def test_a_changed_file_costs_its_own_task(
     folder: Path,
     tmp_path: Path,
     computed: list[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "f.parquet"
-    interrupted(monkeypatch, encoder, folder, out, 3)
+    interrupt(encoder, folder, out, 3)
     write_image(folder / "a" / "5.png", np.random.default_rng(99))
     computed.clear()
     extract_features(folder, encoder, out=out, resume=True)
@@ -126,27 +92,12 @@ def test_a_changed_file_costs_its_own_task(
     np.testing.assert_array_equal(X, encoder.transform(files))
 
 
-def test_a_repaired_file_gets_its_row(
-    encoder: HypercolumnVLAD,
-    folder: Path,
-    tmp_path: Path,
-    expected: bytes,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    out, good = tmp_path / "f.parquet", (folder / "a" / "5.png").read_bytes()
-    (folder / "a" / "5.png").write_bytes(b"no image")
-    interrupted(monkeypatch, encoder, folder, out, 3)
-    (folder / "a" / "5.png").write_bytes(good)
-    extract_features(folder, encoder, out=out, resume=True)
-    assert out.read_bytes() == expected
-
-
 def test_the_run_that_completes_warns_of_all_skipped_images(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "f.parquet"
     (folder / "a" / "5.png").write_bytes(b"no image")
-    interrupted(monkeypatch, encoder, folder, out, 3)
+    interrupt(encoder, folder, out, 3)
     with pytest.warns(SkippedImagesWarning, match="1 of 20"):
         done = extract_features(folder, encoder, out=out, resume=True)
     assert [image.position for image in done.skipped] == [5]
@@ -160,10 +111,9 @@ def test_a_damaged_task_file_is_computed_again(
     tmp_path: Path,
     expected: bytes,
     computed: list[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "f.parquet"
-    interrupted(monkeypatch, encoder, folder, out, 3)
+    interrupt(encoder, folder, out, 3)
     part = sorted(tmp_path.rglob("_f.parquet.parts/*/*.task"))[1]
     content = bytearray(part.read_bytes())
     if damage == "flip":
@@ -181,11 +131,10 @@ def test_tasks_of_another_model_or_batch_size_are_an_error_and_stay(
     tmp_path: Path,
     expected: bytes,
     computed: list[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "f.parquet"
     images = list(np.random.default_rng(7).random((8, 20, 24)).astype(np.float32))
-    interrupted(monkeypatch, encoder, folder, out, 3)
+    interrupt(encoder, folder, out, 3)
     other = HypercolumnVLAD(**encoder.get_params()).fit(images)
     for changed in (other, HypercolumnVLAD(**encoder.get_params()).fit(images)):
         with pytest.raises(FeatureFileError, match=r"_f\.parquet\.parts: left by an extraction w"):
@@ -196,7 +145,7 @@ def test_tasks_of_another_model_or_batch_size_are_an_error_and_stay(
     encoder._batch_size = 4
     assert extract_features(folder, encoder, out=out, resume=True).n_kept == 12
     assert out.read_bytes() == expected
-    interrupted(monkeypatch, encoder, folder, out, 3)
+    interrupt(encoder, folder, out, 3)
     computed.clear()
     assert extract_features(folder, other, out=out).n_kept == 0
     assert len(computed) == 20
@@ -227,15 +176,11 @@ def test_a_stream_of_arrays_is_resumed_too(
     encoder: HypercolumnVLAD,
     tmp_path: Path,
     computed: list[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "f.parquet"
     images = list(np.random.default_rng(0).random((18, 20, 24)).astype(np.float32))
     extract_features(iter(images), encoder, out=tmp_path / "expected.parquet")
-    with monkeypatch.context() as patch:
-        stop_at(patch, 2)
-        with pytest.raises(StopError):
-            extract_features(iter(images), encoder, out=out)
+    interrupt(encoder, iter(images), out, 2)
     images[1] = images[1][::-1]
     computed.clear()
     extract_features(iter(images), encoder, out=out, resume=True)
@@ -309,7 +254,7 @@ def test_an_interrupted_removal_can_be_continued(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "f.parquet"
-    interrupted(monkeypatch, encoder, folder, out, 3)
+    interrupt(encoder, folder, out, 3)
     (tmp_path / "_f.parquet.parts" / "whole.parquet").write_bytes(b"half a merge")
     with monkeypatch.context() as patch:
         removed: list[object] = []
@@ -420,7 +365,7 @@ def test_a_network_drive_away_for_a_moment_costs_no_row(
     with monkeypatch.context() as patch:
         patch.setattr(loading, "read_named", away)
         if stopped:
-            interrupted(monkeypatch, encoder, folder, out, 4)
+            interrupt(encoder, folder, out, 4)
         else:
             with pytest.warns(SkippedImagesWarning, match="3 of 20"):
                 extract_features(folder, encoder, out=out, resume=True)
