@@ -18,8 +18,6 @@ N_PCA_POOL = 20_000  # hypercolumns from which the projection is learnt
 class LayerPCA:
     """Divide each layer by its total standard deviation, then reduce all layers by PCA.
 
-    Without the division, the layers with large activations would dominate.
-
     Parameters
     ----------
     widths : sequence of int
@@ -42,18 +40,17 @@ class LayerPCA:
         return self.transform(samples)
 
     def transform(self, samples: np.ndarray) -> np.ndarray:
-        """Project samples (n, m, sum of C_l) image by image, to save memory."""
+        """Project samples (n, m, sum of C_l)."""
         matrix = (self.pca_.components_ * self.scale_).T.astype(np.float32)
         offset = (self.pca_.mean_ @ self.pca_.components_.T).astype(np.float32)
         return np.stack([image.astype(np.float32) @ matrix - offset for image in samples])
 
 
 class WordHistograms:
-    """Square-rooted histograms of K-means codewords (Hellinger kernel): a bag of visual words.
+    """Square-rooted histograms of K-means codewords: a bag of visual words.
 
     Csurka et al. 2004, "Visual categorization with bags of keypoints", ECCV workshop; square root:
-    Arandjelović and Zisserman 2012, "Three things everyone should know to improve object
-    retrieval", CVPR.
+    Arandjelović and Zisserman 2012, CVPR.
     """
 
     def __init__(self, seed: int = 0, n_codewords: int = 256) -> None:
@@ -77,11 +74,7 @@ class WordHistograms:
 
 
 class FisherVectors:
-    """Improved Fisher vectors: power and L2 normalised gradients of a Gaussian mixture.
-
-    Perronnin, Sánchez and Mensink 2010, "Improving the Fisher kernel for large-scale image
-    classification", ECCV.
-    """
+    """Improved Fisher vectors (Perronnin, Sánchez and Mensink 2010, ECCV)."""
 
     def __init__(self, seed: int = 0, n_modes: int = 16) -> None:
         self.seed, self.n_modes = seed, n_modes
@@ -90,7 +83,6 @@ class FisherVectors:
         """Learn the mixture from local features (n, m, d)."""
         arguments = {"covariance_type": "diag", "random_state": self.seed, "max_iter": 50}
         with warnings.catch_warnings():
-            # Fifty steps are enough: the last digits do not matter.
             warnings.simplefilter("ignore", ConvergenceWarning)
             pool = sample_features(local, N_POOL, self.seed).astype(np.float64)
             self.gmm_ = learn_gmm(pool, n_modes=self.n_modes, gm_args=arguments)

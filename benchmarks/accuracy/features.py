@@ -1,12 +1,8 @@
-"""Features that need no training: pooled taps, sampled hypercolumns, texture.
-
-Each function takes paths and returns one row per image.
-"""
+"""Features that need no training: pooled taps, sampled hypercolumns, texture."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,14 +25,7 @@ GLCM_PROPERTIES = ("contrast", "dissimilarity", "homogeneity", "energy", "correl
 
 
 class Taps:
-    """Maps of a network for whole images, in the shapes that the baselines need.
-
-    Parameters
-    ----------
-    backbone : str
-    weights : str
-        As in :class:`hypervlad.HypercolumnVLAD`.
-    """
+    """Maps of a network for whole images, in the shapes that the baselines need."""
 
     def __init__(self, backbone: str, weights: str) -> None:
         self.network = build_network(backbone, weights)
@@ -53,28 +42,8 @@ class Taps:
         ]
         return np.concatenate(means)
 
-    @property
-    def has_class_token(self) -> bool:
-        """Whether the network is a transformer of timm with a class token."""
-        return getattr(getattr(self.network.module, "network", None), "cls_token", None) is not None
-
-    def tokens(self, paths: list[str]) -> np.ndarray:
-        """Return the class token and the mean of the others, after the last block: (n, 2 C)."""
-        network: Any = self.network.module
-        rows = []
-        for batch in self._batches(paths):
-            with torch.no_grad():
-                tokens = network.network.forward_features(batch.tensors)
-            others = tokens[:, network.network.num_prefix_tokens :]
-            rows.append(torch.cat([tokens[:, 0], others.mean(dim=1)], dim=1).cpu().numpy())
-        return np.concatenate(rows)
-
     def sampled(self, paths: list[str], n_each: int) -> np.ndarray:
-        """Return the hypercolumns of random pixels, shape (n, n_each, sum of C_l), float16.
-
-        The pixels of an image are sampled with its digest as the seed. In half precision, because
-        the samples of a few hundred images still fill a gigabyte.
-        """
+        """Return the hypercolumns of random pixels, shape (n, n_each, sum of C_l), float16."""
         samples = np.empty((len(paths), n_each, sum(self.widths)), dtype=np.float16)
         size = (IMAGE_SIZE, IMAGE_SIZE)
         for batch, maps in self._maps(paths):
@@ -85,27 +54,22 @@ class Taps:
         return samples
 
     def _maps(self, paths: list[str]) -> Iterator[tuple[Batch, list[torch.Tensor]]]:
-        """Yield batches with their maps."""
-        for batch in self._batches(paths):
-            yield batch, feature_maps(self.network, batch.tensors)
-
-    def _batches(self, paths: list[str]) -> Iterator[Batch]:
-        """Yield batches; all images are squares of one size, so that their order is kept."""
+        """Yield batches with their maps; all images are squares, so that their order is kept."""
         loader = ImageLoader(
             image_size=IMAGE_SIZE,
             aspect="square",
             preprocessing=self._preprocessing,
             batch_size=BATCH_SIZE,
         )
-        yield from loader.batches(enumerate(loader.load(path, path) for path in paths))
+        for batch in loader.batches(enumerate(loader.load(path, path) for path in paths)):
+            yield batch, feature_maps(self.network, batch.tensors)
 
 
 def texture(paths: list[str]) -> np.ndarray:
     """Return classical texture at the images' own resolution, shape (n, 102).
 
-    Histograms of uniform local binary patterns on three rings (Ojala et al. 2002), and Haralick's
-    properties of grey-level co-occurrence (1973), mean and range over four directions, at four
-    distances.
+    Uniform local binary patterns on three rings (Ojala et al. 2002), and Haralick's properties of
+    co-occurrence (1973), mean and range over four directions, at four distances.
     """
     rows = []
     for _, micrograph in read_micrographs(paths):

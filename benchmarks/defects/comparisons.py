@@ -1,10 +1,9 @@
-"""Comparisons of methods over kinds of defects: intervals, and choices that leave a kind out."""
+"""Comparisons of methods over kinds of defects, with intervals that resample specimens."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -33,25 +32,19 @@ class SplitScores:
 
 
 def image_auroc(scores: np.ndarray, kinds: np.ndarray, kind: str) -> float:
-    """Return the AUROC of the images of a kind against the defect-free ones; NaN are left out."""
-    rows = np.isin(kinds, (FREE, kind)) & ~np.isnan(scores)
-    if not (kinds[rows] == kind).any():
-        return float("nan")
+    """Return the AUROC of the images of a kind against the defect-free ones."""
+    rows = np.isin(kinds, (FREE, kind))
     return float(roc_auc_score(kinds[rows] == kind, scores[rows]))
 
 
 class Resampling:
-    """Splits, and images within each kind, resampled with replacement: the same for all methods.
-
-    A specimen, with all its images, is drawn equally often in all splits.
+    """Splits, and specimens within each kind, resampled: the same for all methods.
 
     Parameters
     ----------
     kinds, specimens : ndarray of n
         Of all images of the surface: see `Surface`.
     splits : sequence of SplitScores
-    n_draws : int
-    seed : int
 
     Attributes
     ----------
@@ -103,10 +96,7 @@ def differences(
 ) -> dict[str, dict[str, float]]:
     """Return image AUROC of ours minus the rival's, by kind and as their ``mean``.
 
-    Returns
-    -------
-    dict
-        ``value``, and ``low`` and ``high``, the ends of the 95 % interval.
+    Each with its ``value``, and ``low`` and ``high``, the ends of the 95 % interval.
     """
     kinds = [kind for kind in dict.fromkeys(splits[0].kinds.tolist()) if kind != FREE]
     values = {
@@ -120,101 +110,10 @@ def differences(
         for kind in kinds
     }
     drawn = {kind: resampling.aurocs(ours, kind) - resampling.aurocs(rival, kind) for kind in kinds}
-    return _intervals(values, drawn)
-
-
-def differences_of_unseen_kinds(
-    runs: Mapping[str, Sequence[SplitScores]],
-    ours: str,
-    rival: str,
-    resamplings: Mapping[str, Resampling],
-) -> dict[str, dict[str, dict[str, float]]]:
-    """Return image AUROC of ours minus the rival's, on kinds that no mask showed and on others.
-
-    Parameters
-    ----------
-    runs : dict of sequence of SplitScores
-        By the kind that no mask showed: a split for each seed.
-    ours, rival : str
-    resamplings : dict of Resampling
-        Of these splits, all with one seed, so that their draws are the same.
-
-    Returns
-    -------
-    dict
-        ``unseen``: by the kind that no mask showed, on this kind; ``seen``: by the same, the mean
-        on all other kinds. Each also as their ``mean``, and with its interval: see `differences`.
-    """
-    found = {}
-    for name in ("unseen", "seen"):
-        values, drawn = {}, {}
-        for left_out, splits in runs.items():
-            kinds = [
-                kind
-                for kind in np.unique(splits[0].kinds).tolist()
-                if kind != FREE and (kind == left_out) == (name == "unseen")
-            ]
-            values[left_out] = np.mean(
-                [
-                    image_auroc(split.scores[ours], split.kinds, kind)
-                    - image_auroc(split.scores[rival], split.kinds, kind)
-                    for split in splits
-                    for kind in kinds
-                ]
-            )
-            own = resamplings[left_out]
-            drawn[left_out] = np.mean(
-                [own.aurocs(ours, kind) - own.aurocs(rival, kind) for kind in kinds], axis=0
-            )
-        found[name] = _intervals(values, drawn)
-    return found
-
-
-def _intervals(
-    values: Mapping[str, Any], drawn: Mapping[str, np.ndarray]
-) -> dict[str, dict[str, float]]:
-    """Return values, and their ``mean``, with the 95 % intervals of what was drawn."""
-    values = {**values, "mean": np.mean(list(values.values()))}
-    drawn = {**drawn, "mean": np.mean(list(drawn.values()), axis=0)}
+    values["mean"] = np.mean(list(values.values()))
+    drawn["mean"] = np.mean(list(drawn.values()), axis=0)
     found = {}
     for name, value in values.items():
         low, high = np.percentile(drawn[name], [2.5, 97.5])
         found[name] = {"value": float(value), "low": float(low), "high": float(high)}
     return found
-
-
-def choices_without_a_kind(
-    scores: Mapping[str, Mapping[str, float]],
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Choose a method without looking at one kind of defect, and score it on that kind.
-
-    Parameters
-    ----------
-    scores : dict of dict of float
-        By method and kind; higher is better.
-
-    Returns
-    -------
-    dict
-        By the kind that is left out and the rule, "mean" or "worst" over the other kinds:
-        ``chosen``, the method, and ``score``, its score on the kind that was left out. Of equal
-        methods the first is chosen.
-
-    Examples
-    --------
-    >>> scores = {"a": {"scratch": 0.9, "stain": 0.5}, "b": {"scratch": 0.6, "stain": 0.7}}
-    >>> choices_without_a_kind(scores)["stain"]["mean"]
-    {'chosen': 'a', 'score': 0.5}
-    """
-    rules = {"mean": np.mean, "worst": np.min}
-    choices: dict[str, dict[str, dict[str, Any]]] = {}
-    for left_out in next(iter(scores.values())):
-        choices[left_out] = {}
-        for name, rule in rules.items():
-            others = {
-                method: rule([score for kind, score in own.items() if kind != left_out])
-                for method, own in scores.items()
-            }
-            chosen = max(others, key=lambda method: others[method])
-            choices[left_out][name] = {"chosen": chosen, "score": scores[chosen][left_out]}
-    return choices

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from benchmarks.common.folds import TEST_SHARE
+from benchmarks.common.data import TEST_SHARE
 from hypervlad.metrics import (
     expected_calibration_error,
     selective_accuracy_area,
     selective_accuracy_curve,
 )
-from hypervlad.review.ranking import informativeness, rank
 
 MAX_ERRORS = (0.05, 0.1, 0.2)
 KEPT = 0.7
-REVIEWED = 0.3
 
 Split = dict[str, Any]
 
 
 def summary(answers: Sequence[Split], changed: Sequence[Split]) -> dict[str, Any]:
-    """Return the scores of a data set.
-
-    Parameters
-    ----------
-    answers, changed : sequence of dicts
-        The answers to each split, with the groups of the tested images; those of some splits with
-        changed labels.
-    """
+    """Return the scores of a data set, from the answers to each split and to changed labels."""
     of_each = [
         {
             "accuracy": float((each["proba"].argmax(1) == each["truth"]).mean()),
@@ -50,18 +41,15 @@ def summary(answers: Sequence[Split], changed: Sequence[Split]) -> dict[str, Any
         name: mean_and_interval([each[name] for each in of_each]) for name in of_each[0]
     }
     return found | {
-        "errors_caught": {name: errors_caught(answers, way) for name, way in ORDERS.items()},
-        "n_tested": float(np.mean([len(each["truth"]) for each in answers])),
         "sure": {f"{share:g}": refusals(answers, f"kind_{share:g}") for share in MAX_ERRORS},
         "changed": scores_of_changed(changed),
     }
 
 
 def mean_and_interval(values: Sequence[float]) -> list[float]:
-    """Return the mean over splits and its 95 % interval, for splits that share images.
+    """Return the mean over splits that share images, and its 95 % interval.
 
-    Student's t with the variance of C. Nadeau and Y. Bengio, "Inference for the generalization
-    error", Machine Learning 52, 2003.
+    Student's t with the variance of Nadeau and Bengio, Machine Learning 52, 2003.
     """
     n, mean = len(values), float(np.mean(values))
     variance = float(np.var(values, ddof=1)) * (1 / n + TEST_SHARE / (1 - TEST_SHARE))
@@ -84,41 +72,6 @@ def selective_accuracy(split: Split) -> float:
     """Return the accuracy on the most confident part; ties are not divided."""
     curve = selective_accuracy_curve(split["truth"], split["proba"])
     return float(curve.accuracy[np.searchsorted(curve.coverage, KEPT)])
-
-
-def errors_caught(splits: Sequence[Split], order_of: Callable[[Split], np.ndarray]) -> float:
-    """Return the share of all wrong answers that are among the reviewed images."""
-    n_wrong = n_caught = 0
-    for split in splits:
-        wrong = split["proba"].argmax(1) != split["truth"]
-        n_wrong += int(wrong.sum())
-        n_caught += int(wrong[order_of(split)[: round(REVIEWED * len(wrong))]].sum())
-    return n_caught / max(1, n_wrong)
-
-
-def by_queue(split: Split) -> np.ndarray:
-    """Order images as a review queue of all of them."""
-    return rank(informativeness(split["proba"], split["novelty"]), split["points"])
-
-
-def by_weights(split: Split) -> np.ndarray:
-    """Sample images with the scores of the queue as weights; see `labelling.weighted`."""
-    noise = np.exp(np.random.default_rng(0).gumbel(size=len(split["proba"])))
-    return rank(informativeness(split["proba"], split["novelty"]) * noise, split["points"])
-
-
-def by_margin(split: Split) -> np.ndarray:
-    """Order images by the lead of the most probable class, the smallest first."""
-    ordered = np.sort(split["proba"], axis=1)
-    return np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")
-
-
-def wrong_first(split: Split) -> np.ndarray:
-    """Order images so that no other order catches more errors."""
-    return np.argsort(split["proba"].argmax(1) == split["truth"], kind="stable")
-
-
-ORDERS = {"queue": by_queue, "weighted": by_weights, "margin": by_margin, "best": wrong_first}
 
 
 def refusals(splits: Sequence[Split], kind: str) -> dict[str, float]:

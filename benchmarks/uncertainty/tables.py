@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from benchmarks.common.results import Facts
 from benchmarks.common.scores import mean_of_sets
 from benchmarks.common.tables import table, with_interval
 
@@ -23,16 +22,13 @@ _ROWS = {
 }
 
 
-def uncertainty_table(stored: dict[str, Any]) -> str:
+def uncertainty_table(stored: Facts) -> str:
     """Return means over splits with their 95 % intervals, a column for each set."""
     sets = stored["sets"]
     lines = [f"| {stored['splits']} splits | {' | '.join(sets)} |", f"|---|{'---|' * len(sets)}"]
     for title, name in _ROWS.items():
         cells = [_with_interval(found[name]) for found in sets.values()]
         lines.append(f"| {title.strip()} | {' | '.join(cells)} |")
-    cells = [_caught(found["errors_caught"]) for found in sets.values()]
-    title = "of all errors, among the first 30 %: queue; weighted; smallest margin; at best"
-    lines.append(f"| {title} | {' | '.join(cells)} |")
     for share in next(iter(sets.values()))["sure"]:
         cells = [_sure(found["sure"][share]) for found in sets.values()]
         lines.append(
@@ -45,7 +41,7 @@ def uncertainty_table(stored: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def front_sentence(stored: dict[str, Any]) -> str:
+def front_sentence(stored: Facts) -> str:
     """Return coverage, set sizes and selective accuracy as a sentence."""
     sets = stored["sets"].values()
 
@@ -73,10 +69,6 @@ def _with_interval(values: list[float]) -> str:
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _caught(found: dict[str, float]) -> str:
-    return "; ".join(f"{found[name]:.0%}" for name in ("queue", "weighted", "margin", "best"))
-
-
 def _sure(found: dict[str, float]) -> str:
     if not found["share"]:
         return "none"
@@ -87,10 +79,10 @@ def _changed(found: dict[str, float]) -> str:
     return f"{found['recall']:.0%}; {found['precision']:.0%}"
 
 
-Rows = list[dict[str, Any]]
+Rows = list[Facts]
 
 
-def novelty_section(stored: dict[str, Any]) -> str:
+def novelty_section(stored: Facts) -> str:
     """Return the tables of the methods, of their differences, and of images of no class."""
     cells = stored["cells"]
     return (
