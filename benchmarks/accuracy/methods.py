@@ -16,8 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from benchmarks.accuracy.encodings import FisherVectors, LayerPCA, WordHistograms
-from benchmarks.accuracy.features import Taps, texture
+from benchmarks.accuracy.features import FisherVectors, LayerPCA, Taps, WordHistograms, texture
 from benchmarks.accuracy.tables import DEFAULT
 from benchmarks.common.checkpoints import load_or_run
 from benchmarks.common.data import Fold

@@ -23,8 +23,8 @@ import numpy as np
 from benchmarks.common.checkpoints import load_or_run
 from benchmarks.common.program import add_network, new_parser, parse
 from benchmarks.common.results import RESULTS, origin, save_result
-from benchmarks.defects.comparisons import Resampling, SplitScores, differences, image_auroc
 from benchmarks.defects.methods import OURS, Method, Ours, PaDiM, PatchCore, SquareNetwork
+from benchmarks.defects.scores import Resampling, SplitScores, differences, image_auroc
 from benchmarks.defects.surfaces import FREE, Surface, mats_by_kind, read_surface, split_surface
 from benchmarks.defects.tables import kinds_section, mean_and_worst
 from hypervlad.metrics import PixelTally, wilson_interval

@@ -35,7 +35,7 @@ def front_table(results: Sequence[Facts]) -> str:
     named = [{row["method"]: row for row in result["rows"]} for result in results]
     methods = list(dict.fromkeys(method for rows in named for method in rows))
     heads = [result["surface"].replace("_", " ") for result in results]
-    lines = [f"| image / pixel AUROC | {' | '.join(heads)} |", f"|{'---|' * (len(heads) + 1)}"]
+    lines = []
     for method in methods:
         cells = [
             " / ".join(
@@ -45,26 +45,27 @@ def front_table(results: Sequence[Facts]) -> str:
             else "–"
             for rows in named
         ]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([method, *cells])
+    return table(["image / pixel AUROC", *heads], lines)
 
 
 def _table(result: Facts) -> str:
     rows = result["rows"]
     n_splits = len(rows[0]["image_auroc"])
-    lines = [
+    head = (
         f"**{result['surface']}** ({result['n_images']} images, {result['n_defective']} with "
-        f"defects; {n_splits} splits)",
-        "",
-        f"| method | {' | '.join(_COLUMNS.values())} | time | kept |",
-        f"|{'---|' * (len(_COLUMNS) + 3)}",
+        f"defects; {n_splits} splits)"
+    )
+    lines = [
+        [
+            row["method"],
+            *(mean_and_deviation(row.get(name)) for name in _COLUMNS),
+            f"{np.mean(row['ms']):.1f} ms",
+            _size(float(np.mean(row["bytes"]))),
+        ]
+        for row in rows
     ]
-    for row in rows:
-        cells = [row["method"], *(mean_and_deviation(row.get(name)) for name in _COLUMNS)]
-        cells.append(f"{np.mean(row['ms']):.1f} ms")
-        cells.append(_size(float(np.mean(row["bytes"]))))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return f"{head}\n\n{table(['method', *_COLUMNS.values(), 'time', 'kept'], lines)}"
 
 
 def _size(n_bytes: float) -> str:
@@ -76,34 +77,28 @@ def speed_table(result: Facts) -> str:
     seconds = {name: np.array(values) for name, values in result["seconds"].items()}
     alone, folded = seconds["network alone"], seconds["the same, folded"]
     height, width = result["size"]
+    patches = {
+        f"{name.removeprefix('patches ')}, {n:,} {where}": n * each
+        for name, each in seconds.items()
+        if name.startswith("patches")
+        for where, n in result["patches"].items()
+    }
+    heads = [f"map, windows every {result['stride']} px", "time", "relative to the network alone"]
     lines = [
-        f"The network alone over {width} x {height} pixels: {1000 * np.median(alone):.0f} ms, "
-        f"{1000 * np.median(folded):.0f} ms with its batch normalisations folded.",
-        "",
-        f"| map, windows every {result['stride']} px | time | relative to the network alone "
-        "| to the same, folded | "
-        + " | ".join(
-            f"{name.removeprefix('patches ')}, {n:,} {where}"
-            for name in seconds
-            if name.startswith("patches")
-            for where, n in result["patches"].items()
-        )
-        + " |",
-        f"|{'---|' * 8}",
-    ]
-    for name, own in seconds.items():
-        if not name.startswith("map, "):
-            continue
-        cells = [name.removeprefix("map, "), f"{1000 * np.median(own):.0f} ms"]
-        cells += [f"{np.median(own / network):.2f} x" for network in (alone, folded)]
-        cells += [
-            f"{np.median(n * seconds[patches] / own):.0f} x as fast"
-            for patches in seconds
-            if patches.startswith("patches")
-            for n in result["patches"].values()
+        [
+            name.removeprefix("map, "),
+            f"{1000 * np.median(own):.0f} ms",
+            *(f"{np.median(own / network):.2f} x" for network in (alone, folded)),
+            *(f"{np.median(each / own):.0f} x as fast" for each in patches.values()),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for name, own in seconds.items()
+        if name.startswith("map, ")
+    ]
+    return (
+        f"The network alone over {width} x {height} pixels: {1000 * np.median(alone):.0f} ms, "
+        f"{1000 * np.median(folded):.0f} ms with its batch normalisations folded.\n\n"
+        + table([*heads, "to the same, folded", *patches], lines)
+    )
 
 
 def mean_and_worst(by_kind: Mapping[str, Sequence[float]]) -> tuple[float, float]:

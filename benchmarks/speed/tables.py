@@ -13,12 +13,10 @@ REFERENCE = "import torch, torchvision"  # what times of whole processes are com
 
 def speed_table(rows: list[Facts]) -> str:
     """Return times relative to the network, as medians over rounds of the ratio in a round."""
-    lines = [
-        "| network | image | codebook | network alone | the same, folded | ours, finest grid "
-        "| ours, every pixel | naive dense | 5,000 pixels | classifier's encoder "
-        "| VLAD part: naive / ours, finest | naive / ours, every pixel |",
-        f"|{'---|' * 12}",
-    ]
+    heads = ["network", "image", "codebook", "network alone", "the same, folded"]
+    heads += ["ours, finest grid", "ours, every pixel", "naive dense", "5,000 pixels"]
+    heads += ["classifier's encoder", "VLAD part: naive / ours, finest"]
+    lines = []
     for row in rows:
         ms = row["ms"]
         cells = [row["backbone"], f"{row['size']} px", row["codebook"]]
@@ -26,8 +24,8 @@ def speed_table(rows: list[Facts]) -> str:
         cells += [times(ms, m, "network") for m in ("folded", "finest", "image")]
         cells += [times(ms, m, "network") for m in ("naive", "sampled", "classifier")]
         cells += [times(ms, "VLAD part, naive", f"VLAD part, {g}") for g in ("finest", "image")]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return table([*heads, "naive / ours, every pixel"], lines)
 
 
 def fast_table(rows: list[Facts]) -> str:
@@ -191,11 +189,9 @@ def cost_table(facts: Facts) -> str:
     best = max(_row(facts, most, way, "cold")["steady"] for way in _setups(facts))
     cached = _row(facts, most, "1 job", "cached")["steady"]
     cores = facts["machine"]["cores"]
-    lines = [
-        "| images | one machine like this one, cold | machines for one day | machines for one week "
-        "| again, from the cache | file of features | cache | batches |",
-        f"|{'---|' * 8}",
-    ]
+    heads = ["images", "one machine like this one, cold", "machines for one day"]
+    heads += ["machines for one week", "again, from the cache", "file of features", "cache"]
+    lines = []
     for n in (100_000, 1_000_000, 100_000_000):
         hours = n / best / 3600
         cells = [
@@ -208,13 +204,13 @@ def cost_table(facts: Facts) -> str:
             _bytes(n * facts["cache_bytes"]),
             f"{math.ceil(n / facts['task_size']):,}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(cells)
     note = (
         f"At {best:.0f} images per second on {cores} CPU cores, {facts['features']:,} features "
         f"({facts['bytes'] / 1000:.1f} kB) and {facts['cache_bytes'] / 1000:.1f} kB of cache per "
         "image."
     )
-    return "\n".join([note, "", *lines])
+    return f"{note}\n\n{table([*heads, 'batches'], lines)}"
 
 
 def _hours(hours: float) -> str:
@@ -243,7 +239,7 @@ def _slope(points: list[tuple[float, float]]) -> float:
 
 def _table(facts: Facts) -> str:
     head = ["way", "state", *(f"{n:,} images" for n in _sizes(facts)), "steady", "start-up", "peak"]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = []
     most = max(_sizes(facts))
     for way in _setups(facts):
         for state in ("cold", "cached"):
@@ -254,8 +250,8 @@ def _table(facts: Facts) -> str:
             peaks = f"{row['peak_mb']:.0f} MB"
             if row["peak_workers_mb"]:
                 peaks += f" + {row['peak_workers_mb']:.0f} MB per worker"
-            lines.append(f"| {' | '.join([*cells, peaks])} |")
-    return "\n".join(lines)
+            lines.append([*cells, peaks])
+    return table(head, lines)
 
 
 def _peak(facts: Facts, n: int, way: str, state: str) -> float:
