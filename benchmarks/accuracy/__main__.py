@@ -116,6 +116,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name in options.methods:
         if name in missing:
             print(f"left out: {name}: {missing[name]}", flush=True)
+    if not chosen:
+        raise SystemExit("none of the methods can run")
     out = options.out or RESULTS / "accuracy" / f"accuracy_{options.backbone}.json"
     by_set = {name: Predictions() for name in data_sets}
     if out.exists():

@@ -66,7 +66,7 @@ def read_predictions(
     expected |= {"seed": SEED, "images": own}
     for key, value in expected.items():
         if found[key] != value:
-            sys.exit(f"{path}: results of another {key}, {found[key]}, not {value}; give --out")
+            sys.exit(f"{path} is not of the same {key}: {found[key]}, not {value}; give --out")
     by_set: dict[str, Predictions] = {name: Predictions() for name in facts["sets"]}
     with np.load(path.with_suffix(".npz"), allow_pickle=False) as arrays:
         for row in facts["rows"]:

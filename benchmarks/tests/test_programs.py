@@ -125,7 +125,7 @@ def test_accuracy_and_networks(
     found = networks_accuracy.compare([tmp_path / "own.json"], sets)
     assert "| tiny | " in networks_accuracy.networks_table(found)
     others = ["--folder", textures(tmp_path / "textures", seed=1), *TINY]
-    with pytest.raises(SystemExit, match="results of another images"):
+    with pytest.raises(SystemExit, match="is not of the same images"):
         run(accuracy, "own.json", *others, "--methods", "texture")
 
 
