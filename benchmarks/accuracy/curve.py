@@ -1,10 +1,9 @@
 """How many images are needed? Learning curves of the default and of simple methods.
 
-From each class of a set, 1 to 50 images are learnt from, of as many groups as possible, and images
-of other groups are tested, ten times. All of the default, its codebook included, is learnt from
-these few images. Sizes that leave fewer than ten test images for a class are left out.
+From each class, 1 to 50 images are learnt from, of as many groups as possible, and images of other
+groups are tested, ten times. Sizes that leave fewer than ten test images for a class are left out.
 
-    python -m benchmarks.accuracy --curve --data ../shared/data
+    python -m benchmarks.accuracy.curve --data ../shared/data
 """
 
 from __future__ import annotations
@@ -13,23 +12,21 @@ import argparse
 import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from benchmarks.accuracy.features import Taps
+from benchmarks.accuracy.tables import DEFAULT
 from benchmarks.common.checkpoints import load_or_run
-from benchmarks.common.folds import DATA_SETS, DataSet
+from benchmarks.common.data import DATA_SETS, DataSet, tem_set
 from benchmarks.common.logistic import TunedLogisticRegression
-from benchmarks.common.results import BENCHMARKS, RESULTS, save_result
-from benchmarks.common.sources import origin
-from benchmarks.common.synthetic import tem_set
+from benchmarks.common.program import add_network, new_parser, parse
+from benchmarks.common.results import BENCHMARKS, RESULTS, origin, save_result
 from benchmarks.common.tables import table
 from hypervlad import MicrographClassifier, default_encoder
 
@@ -37,17 +34,8 @@ SETS = (*DATA_SETS, "magnetic_tile/images")
 SIZES = (1, 2, 3, 5, 10, 20, 50)
 N_DRAWS = 10
 N_TESTED = (10, 12)  # images of each class: at least, at most
-N_TEM = 300
 N_BOOTSTRAP = 2000
 SEED = 3000
-CODE = (
-    "accuracy/curve",
-    "accuracy/features",
-    "common/folds",
-    "common/logistic",
-    "common/synthetic",
-)
-DEFAULT = "hypervlad, default"
 LOGISTIC = "pooled taps + tuned logistic regression"
 MEANS = "pooled taps + nearest class mean"
 NEIGHBOURS = "pooled taps + k nearest neighbours"
@@ -57,8 +45,7 @@ METHODS = (DEFAULT, LOGISTIC, MEANS, NEIGHBOURS)
 def draw(data: DataSet, size: int, seed: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Return rows to learn from, `size` of each class, and rows of other groups to test.
 
-    None if too few images are left to test. Images to learn from come from as many groups as there
-    are: the second of a group is only taken when each group of the class has one.
+    None if too few images are left to test.
     """
     rng = np.random.default_rng([SEED, size, seed])
     for _ in range(200):
@@ -71,6 +58,7 @@ def draw(data: DataSet, size: int, seed: int) -> tuple[np.ndarray, np.ndarray] |
 
 
 def _spread(data: DataSet, label: Any, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Choose images of a class; the second of a group only when each group has one."""
     rows = rng.permutation(np.flatnonzero(data.y == label))
     seen: dict[Any, int] = {}
     turns = []
@@ -113,12 +101,12 @@ def accuracies(
     }
 
 
-def measure(data: DataSet, taps: Taps, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+def measure(data: DataSet, taps: Taps, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the accuracies of all draws on one set: ``size``, ``draw`` and one per method."""
     pooled, _ = data.features("pooled", taps.pooled)
 
     def model() -> MicrographClassifier:
-        encoder = default_encoder(backbone=arguments.backbone, weights=arguments.weights)
+        encoder = default_encoder(backbone=options.backbone, weights=options.weights)
         return MicrographClassifier(encoder, calibration_size=0)
 
     rows: list[dict[str, Any]] = []
@@ -126,8 +114,8 @@ def measure(data: DataSet, taps: Taps, arguments: argparse.Namespace) -> list[di
         of_size = []
         for seed in range(N_DRAWS):
             settings = {"data": data.digest, "size": size, "draw": seed, "seed": SEED}
-            settings |= {"weights": taps.network.digest} | origin(arguments.threads, *CODE)
-            path = arguments.checkpoints / data.name.replace("/", "_") / f"{size}_{seed}.json"
+            settings |= {"weights": taps.network.digest}
+            path = options.checkpoints / data.name.replace("/", "_") / f"{size}_{seed}.json"
             run = functools.partial(accuracies, data, pooled, size, seed, model)
             found = load_or_run(path, settings, run)
             if DEFAULT not in found:
@@ -159,10 +147,9 @@ def _curve(cells: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def leads(by_set: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """Return the mean lead of the default over the whole curve, with one interval for each rival.
+    """Return the mean lead of the default over the whole curve on each rival, with its interval.
 
-    The lead is averaged over draws, sets and sizes. Draws are resampled within each set and size,
-    the same for both methods: the interval is for other draws from these sets, not for other sets.
+    Draws are resampled within each set and size, the same for both methods.
     """
     rng = np.random.default_rng(SEED)
     found = []
@@ -236,23 +223,27 @@ def draw_figure(facts: Mapping[str, Any], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Measure all sets, and store results and figure."""
-    torch.set_num_threads(arguments.threads)
-    taps = Taps(arguments.backbone, arguments.weights)
-    sets = [DataSet.load(folder) for folder in arguments.folder]
-    if arguments.data is not None:
-        named = [(name, DataSet.load(arguments.data / name)) for name in arguments.sets]
-        sets = [*(replace(data, name=name) for name, data in named), *sets]
-        sets.append(tem_set(arguments.checkpoints / "images", N_TEM))
+def main(argv: Sequence[str] | None = None) -> None:
+    out = RESULTS / "accuracy" / "curve.json"
+    parser = new_parser(__doc__, out, checkpoints="accuracy", threads=2)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--sets", nargs="+", default=SETS)
+    parser.add_argument("--tem", type=int, default=300, help="synthetic TEM images; 0: none")
+    add_network(parser)
+    options = parse(parser, argv)
+    taps = Taps(options.backbone, options.weights)
+    sets = [DataSet.load(options.data / name, name=name) for name in options.sets]
+    if options.tem:
+        sets.append(tem_set(options.checkpoints / "images", options.tem))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about classes of one or two groups
-        by_set = {data.name: measure(data, taps, arguments) for data in sets}
-    facts = {"rows": by_set, "leads": leads(by_set), "backbone": arguments.backbone}
-    out = arguments.out or RESULTS / "accuracy" / "curve.json"
-    save_result(out, facts | {"origin": origin(arguments.threads, *CODE)})
-    figure = (
-        out.with_suffix(".png") if arguments.out else BENCHMARKS.parent / "docs/learning_curve.png"
-    )
-    draw_figure(facts, figure)
+        by_set = {data.name: measure(data, taps, options) for data in sets}
+    facts = {"rows": by_set, "leads": leads(by_set), "backbone": options.backbone}
+    save_result(options.out, facts | {"origin": origin()})
+    page = BENCHMARKS.parent / "docs" / "learning_curve.png"
+    draw_figure(facts, page if options.out == out else options.out.with_suffix(".png"))
     print(curve_section(facts))
+
+
+if __name__ == "__main__":
+    main()

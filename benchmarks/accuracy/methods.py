@@ -1,8 +1,7 @@
 """The methods that are compared: each is trained on a fold and predicts probabilities.
 
-Features that need no training (a network's pooled taps, texture) are computed once per data set;
-their seconds per image still count in fit and in prediction. Everything else, scaling and
-projections included, is learnt on the training part alone.
+Features that need no training are computed once per data set; their seconds count in fit and in
+prediction. Everything else, scaling and projections included, is learnt on the training part.
 """
 
 from __future__ import annotations
@@ -16,41 +15,30 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from sklearn.neighbors import KNeighborsClassifier
 
-from benchmarks.accuracy.encodings import FisherVectors, LayerPCA, WordHistograms
-from benchmarks.accuracy.features import Taps, texture
-from benchmarks.accuracy.tables import DEFAULT, LUO2021
+from benchmarks.accuracy.features import FisherVectors, LayerPCA, Taps, WordHistograms, texture
+from benchmarks.accuracy.tables import DEFAULT
 from benchmarks.common.checkpoints import load_or_run
-from benchmarks.common.folds import Fold
+from benchmarks.common.data import Fold
 from benchmarks.common.logistic import TunedLogisticRegression
-from benchmarks.common.sources import code_digest, machine, versions
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, default_encoder
 from hypervlad.backbones import WeightsNotFoundError, find_weights
-from hypervlad.presets import anyloc, luo2021
+from hypervlad.presets import luo2021
 
 N_SAMPLED = 1000  # hypercolumns per image
-# The files on which a result depends: a change makes its checkpoints void.
-CODE = (
-    "accuracy/methods",
-    "accuracy/features",
-    "accuracy/encodings",
-    "common/logistic",
-    "common/folds",
+LUO2021 = {"luo2021": {}, "luo2021_image": {"grid": "image"}}
+NAMES = (
+    *("default", "default_logistic", "default_temperature", "pooled_last", "pooled_all"),
+    *("words", "fisher", "texture", *LUO2021),
 )
-
 Result = dict[str, Any]
 
 
 class Method(Protocol):
-    """A method: `title` names it in tables, `settings` contains all that its results depend on."""
+    """A method: `title` names it in tables, `settings` contains what its results depend on."""
 
     title: str
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Besides what `run` adds for every method: code, libraries, machine."""
-        ...
+    settings: dict[str, Any]
 
     def __call__(self, fold: Fold) -> Result:
         """Return ``proba`` (n_test, n_classes), ``fit_seconds``, ``predict_seconds``."""
@@ -58,11 +46,8 @@ class Method(Protocol):
 
 def run(method: Method, fold: Fold, folder: Path) -> Result:
     """Return a method's result on a fold, from its checkpoint if there is one."""
-    name = "".join(c if c.isalnum() else "_" for c in method.title)
-    path = folder / fold.data.name / name / f"repeat{fold.repeat}_fold{fold.number}.json"
-    settings = fold.settings | method.settings | {"title": method.title, "versions": versions()}
-    settings |= {"code": code_digest(*CODE), "machine": machine(torch.get_num_threads())}
-    return load_or_run(path, settings, lambda: method(fold))
+    settings = fold.settings | method.settings | {"title": method.title}
+    return load_or_run(fold.checkpoint(folder, method.title), settings, lambda: method(fold))
 
 
 def measure(model: Any, fold: Fold, train: Any, test: Any, image_seconds: float = 0.0) -> Result:
@@ -103,31 +88,24 @@ class Default:
 
     title = DEFAULT
 
-    def __init__(self, backbone: str, weights: str, weights_digest: str) -> None:
-        self.backbone, self.weights, self.weights_digest = backbone, weights, weights_digest
-
-    def model(self, seed: int) -> MicrographClassifier:
-        """Return the default with this network; everything else is left to the package."""
-        model = MicrographClassifier(calibration_size=0, random_state=seed)
-        encoder = default_encoder() if model.encoder is None else model.encoder
-        encoder.set_params(backbone=self.backbone, weights=self.weights)
-        return model.set_params(encoder=encoder, boosting=RecordingSoftmax(prior="sqrt"))
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        parameters = self.model(0).get_params()
-        del parameters["encoder__weights"]  # a path; the digest says what it holds
-        plain = {k: repr(v) for k, v in parameters.items() if not hasattr(v, "get_params")}
-        return {"parameters": plain, "weights": self.weights_digest}
+    def __init__(self, backbone: str, weights: str, digest: str) -> None:
+        self.network = {"backbone": backbone, "weights": weights}
+        self.settings = {"backbone": backbone, "weights": digest}
 
     def __call__(self, fold: Fold) -> Result:
-        model = self.model(fold.seed)
+        softmax = RecordingSoftmax(prior="sqrt")
+        model = MicrographClassifier(
+            default_encoder(**self.network),
+            boosting=softmax,
+            calibration_size=0,
+            random_state=fold.seed,
+        )
         result = measure(model, fold, fold.train_paths, fold.test_paths)
-        softmax = model.boosting_
+        fitted = model.boosting_
         return result | {
-            "train_vectors": softmax.learnt_from_,
-            "test_vectors": softmax.asked_about_,
-            "softmax_seconds": softmax.seconds_,
+            "train_vectors": fitted.learnt_from_,
+            "test_vectors": fitted.asked_about_,
+            "softmax_seconds": fitted.seconds_,
         }
 
 
@@ -137,11 +115,7 @@ class LinearOnDefault:
     def __init__(self, default: Default, folder: Path, temperature: bool) -> None:
         self.default, self.folder, self.temperature = default, folder, temperature
         kind = "temperature-scaled logistic regression" if temperature else "logistic regression"
-        self.title = f"default vectors + {kind}"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {"default": self.default.settings, "temperature": self.temperature}
+        self.title, self.settings = f"default vectors + {kind}", default.settings
 
     def __call__(self, fold: Fold) -> Result:
         given = run(self.default, fold, self.folder)
@@ -160,10 +134,7 @@ class Pooled:
     def __init__(self, taps: Taps, last_only: bool) -> None:
         self.taps, self.last_only = taps, last_only
         self.title = f"{'last layer' if last_only else 'all taps'} pooled + logistic regression"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return _of_taps(self.taps, last_only=self.last_only)
+        self.settings = {"weights": taps.network.digest}
 
     def __call__(self, fold: Fold) -> Result:
         vectors, seconds = fold.data.features("pooled", self.taps.pooled)
@@ -173,60 +144,6 @@ class Pooled:
         return measure(model, fold, vectors[fold.train], vectors[fold.test], seconds)
 
 
-class Tokens:
-    """Class token and mean token of a transformer, then a plain classifier."""
-
-    def __init__(self, taps: Taps, neighbours: bool) -> None:
-        self.taps, self.neighbours = taps, neighbours
-        kind = "nearest neighbours" if neighbours else "logistic regression"
-        self.title = f"class and mean token + {kind}"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return _of_taps(self.taps, neighbours=self.neighbours)
-
-    def __call__(self, fold: Fold) -> Result:
-        vectors, seconds = fold.data.features("tokens", self.taps.tokens)
-        model = (
-            SmoothedNeighbours()
-            if self.neighbours
-            else TunedLogisticRegression(random_state=fold.seed)
-        )
-        return measure(model, fold, vectors[fold.train], vectors[fold.test], seconds)
-
-
-class SmoothedNeighbours(KNeighborsClassifier):
-    """The classes of the 10 nearest training images by cosine, and one vote spread over all."""
-
-    def __init__(self) -> None:
-        super().__init__(n_neighbors=10, metric="cosine")
-
-    def fit(self, X: np.ndarray, y: np.ndarray, groups: object = None) -> SmoothedNeighbours:
-        self.n_neighbors = min(10, len(X))
-        return super().fit(X, y)
-
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        votes = self.n_neighbors * super().predict_proba(X) + 1 / len(self.classes_)
-        return np.asarray(votes / votes.sum(axis=1, keepdims=True))
-
-
-class AnyLoc:
-    """`hypervlad.presets.anyloc` on a transformer of timm."""
-
-    def __init__(self, taps: Taps, backbone: str, weights: str) -> None:
-        self.taps, self.backbone, self.weights = taps, backbone, weights
-        self.title = "AnyLoc"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return _of_taps(self.taps)
-
-    def __call__(self, fold: Fold) -> Result:
-        model = anyloc(self.backbone, weights=self.weights, random_state=fold.seed)
-        model.set_params(calibration_size=0)
-        return measure(model, fold, fold.train_paths, fold.test_paths)
-
-
 class OnHypercolumns:
     """Sampled hypercolumns, reduced and encoded, then logistic regression."""
 
@@ -234,11 +151,7 @@ class OnHypercolumns:
         self, taps: Taps, title: str, encoder: Callable[[int], FisherVectors | WordHistograms]
     ) -> None:
         self.taps, self.title, self.encoder = taps, f"{title} + logistic regression", encoder
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        encoder = {name: repr(value) for name, value in vars(self.encoder(0)).items()}
-        return _of_taps(self.taps, n_sampled=N_SAMPLED, encoder=encoder)
+        self.settings = {"weights": taps.network.digest}
 
     def __call__(self, fold: Fold) -> Result:
         samples, seconds = fold.data.features(
@@ -273,10 +186,7 @@ class Texture:
     """Local binary patterns and co-occurrence, then xgboost stopped early by whole groups."""
 
     title = "LBP and GLCM + xgboost"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {}
+    settings: dict[str, Any] = {}  # noqa: RUF012
 
     def __call__(self, fold: Fold) -> Result:
         vectors, seconds = fold.data.features("texture", texture)
@@ -285,27 +195,20 @@ class Texture:
         return measure(model, fold, vectors[fold.train], vectors[fold.test], seconds)
 
 
-def _of_taps(taps: Taps, **others: Any) -> dict[str, Any]:
-    return {**others, "taps": list(taps.network.taps), "weights": taps.network.digest}
-
-
 class Luo2021:
     """The paper's system, always on VGG-16."""
 
-    def __init__(self, title: str, weights: str, **parameters: Any) -> None:
-        self.title, self.weights, self.parameters = title, weights, parameters
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        return {
-            "parameters": {name: repr(value) for name, value in self.parameters.items()},
-            "weights": hashlib.sha256(Path(self.weights).read_bytes()).hexdigest(),
-        }
+    def __init__(self, name: str, weights: str) -> None:
+        self.title = "luo2021" if name == "luo2021" else "luo2021, every pixel"
+        self.weights, self.parameters = weights, LUO2021[name]
+        self.settings = {"weights": hashlib.sha256(Path(weights).read_bytes()).hexdigest()}
 
     def __call__(self, fold: Fold) -> Result:
-        n_jobs = torch.get_num_threads()
         model = luo2021(
-            weights=self.weights, random_state=fold.seed, n_jobs=n_jobs, **self.parameters
+            weights=self.weights,
+            random_state=fold.seed,
+            n_jobs=torch.get_num_threads(),
+            **self.parameters,
         )
         return measure(model, fold, fold.train_paths, fold.test_paths)
 
@@ -326,16 +229,8 @@ def all_methods(
         "fisher": OnHypercolumns(taps, "Fisher vectors", FisherVectors),
         "texture": Texture(),
     }
-    if taps.has_class_token:
-        methods["tokens_logistic"] = Tokens(taps, neighbours=False)
-        methods["tokens_neighbours"] = Tokens(taps, neighbours=True)
-        methods["anyloc"] = AnyLoc(taps, backbone, weights)
-    if vgg16 is None and backbone == "vgg16" and weights != "imagenet":
-        vgg16 = weights
     try:
         vgg16 = vgg16 or str(find_weights("vgg16", download=False))
     except WeightsNotFoundError as error:
-        return methods, dict.fromkeys(("luo2021", "luo2021_image"), str(error))
-    methods["luo2021"] = Luo2021(LUO2021[0], vgg16)
-    methods["luo2021_image"] = Luo2021(LUO2021[1], vgg16, grid="image")
-    return methods, {}
+        return methods, dict.fromkeys(LUO2021, str(error))
+    return methods | {name: Luo2021(name, vgg16) for name in LUO2021}, {}

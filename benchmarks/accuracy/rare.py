@@ -1,15 +1,13 @@
 """Which classes are found when one is rare? Class weights and expected shares of the learner.
 
-Sets of images as they are, and with each class in turn thinned to a tenth of its groups (at least
-five). Grouped cross-validation of learners on the same vectors, of the default encoder; codebooks
-are learnt once per set, without labels, so that scores can be compared with each other only.
+Sets as they are, and with each class in turn thinned to a tenth of its groups (at least five).
+Codebooks are learnt once per set, without labels: compare the scores with each other only.
 
     python -m benchmarks.accuracy.rare --data ../shared/data
 """
 
 from __future__ import annotations
 
-import argparse
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -17,19 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from benchmarks.common.checkpoints import load_or_run
-from benchmarks.common.folds import DATA_SETS, DataSet, folds_of
-from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
-from benchmarks.common.sources import origin
-from benchmarks.common.synthetic import tem_set
+from benchmarks.common.data import DATA_SETS, DataSet, folds_of, tem_set
+from benchmarks.common.program import new_parser, parse
+from benchmarks.common.results import RESULTS, origin, save_result
 from benchmarks.common.tables import table
 from hypervlad import BoostedSoftmaxClassifier, default_encoder
 
 SETS = (*DATA_SETS, "magnetic_tile/images")
 SEED = 2000
-CODE = ("accuracy/rare", "common/folds", "common/synthetic")
 THINNED = 0.1
 MIN_GROUPS = 5
 N_DRAWS = 1000
@@ -109,7 +104,7 @@ def drawn_scores(data: DataSet, proba: np.ndarray) -> np.ndarray:
     _, group_of_row = np.unique(data.groups, return_inverse=True)
     n_groups = group_of_row.max() + 1
     rng = np.random.default_rng(SEED)
-    codes = np.searchsorted(data.classes, data.y)
+    codes = data.codes
     draws = []
     for _ in range(N_DRAWS):
         times = np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups)
@@ -133,7 +128,7 @@ def rows_of(data: DataSet, found: Mapping[str, np.ndarray]) -> list[dict[str, An
             values, draws = [], []
             for key, part in versions:
                 proba = found[f"{key} {learner}"]
-                values.append(scores(np.searchsorted(part.classes, part.y), proba))
+                values.append(scores(part.codes, proba))
                 draws.append(drawn_scores(part, proba))
             drawn[learner] = np.mean(draws, axis=0)
             rows.append({"set": name, "learner": learner, "values": np.mean(values, 0).tolist()})
@@ -165,20 +160,6 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def best_elsewhere(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return, for each set, the learner with the highest mean of both scores on other sets."""
-    origin_of = {row["set"]: row["set"].split(",")[0] for row in rows}
-    chosen = {}
-    for left_out in dict.fromkeys(origin_of.values()):
-        others = [row for row in rows if origin_of[row["set"]] != left_out]
-        means = {
-            learner: np.mean([row["values"][2] for row in others if row["learner"] == learner])
-            for learner in LEARNERS
-        }
-        chosen[left_out] = max(means, key=lambda learner: means[learner])
-    return chosen
-
-
 def rare_section(facts: Mapping[str, Any]) -> str:
     """Return the tables of a stored result."""
     lines = [
@@ -194,48 +175,39 @@ def rare_section(facts: Mapping[str, Any]) -> str:
             against = f" ({gain:+.3f} [{low:+.3f}, {high:+.3f}])"
             cells.append(f"{value:.3f}{against if gain or low or high else ''}")
         means.append(cells)
-    chosen = ", ".join(f"{name}: {learner}" for name, learner in facts["best_elsewhere"].items())
     return "\n\n".join(
         [
             table(["set", "learner", *SCORES], lines),
             "Means over the rows above, and the gain on the training shares [95 % interval, groups "
             "resampled within each set]:",
             table(["learner", *SCORES], means),
-            f"The highest mean of accuracy and balanced accuracy on the other sets, by the set "
-            f"that is left out: {chosen}.",
         ]
     )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of labelled folders")
+    out = RESULTS / "accuracy" / "rare.json"
+    parser = new_parser(__doc__, out, checkpoints="rare", threads=2)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--tem", type=int, default=400, help="synthetic TEM images; 0: none")
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "rare")
-    parser.add_argument("--out", type=Path, default=RESULTS / "accuracy" / "rare.json")
-    arguments = parser.parse_args(argv)
-    torch.set_num_threads(arguments.threads)
-    code = origin(arguments.threads, *CODE)
-    sets = [replace(DataSet.load(arguments.data / name), name=name) for name in arguments.sets]
-    if arguments.tem:
-        sets.append(tem_set(arguments.checkpoints / "images", arguments.tem))
+    options = parse(parser, argv)
+    sets = [DataSet.load(options.data / name, name=name) for name in options.sets]
+    if options.tem:
+        sets.append(tem_set(options.checkpoints / "images", options.tem))
     rows: list[dict[str, Any]] = []
     for data in sets:
-        settings = {"data": data.digest, "repeats": arguments.repeats, "learners": repr(LEARNERS)}
-        path = arguments.checkpoints / f"{data.name.replace('/', '_')}.json"
+        settings = {"data": data.digest, "repeats": options.repeats}
+        path = options.checkpoints / f"{data.name.replace('/', '_')}.json"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about classes of one or two groups
-            found = load_or_run(path, settings | code, lambda d=data: measure(d, arguments.repeats))
+            found = load_or_run(path, settings, lambda d=data: measure(d, options.repeats))
         rows += rows_of(data, found)
-        for row in rows[-len(LEARNERS) :]:
-            print(row["set"], row["learner"], np.round(row["values"], 3), flush=True)
-    facts = {"means": summary(rows), "best_elsewhere": best_elsewhere(rows), "origin": code}
     shown = [{k: v for k, v in row.items() if k != "gain_draws"} for row in rows]
-    save_result(arguments.out, facts | {"rows": shown})
-    print(rare_section(facts | {"rows": shown}))
+    facts = {"rows": shown, "means": summary(rows), "origin": origin()}
+    save_result(options.out, facts)
+    print(rare_section(facts))
 
 
 if __name__ == "__main__":

@@ -1,32 +1,30 @@
-"""Tables of the accuracy benchmarks, made from the stored results."""
+"""Tables of the accuracy benchmark, made from the stored results."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.common.results import Facts, measured_line
 from benchmarks.common.tables import table
 
-LAYOUT = 3  # of the stored results
 DEFAULT = "hypervlad, default"
-LUO2021 = ("luo2021", "luo2021, every pixel")
-Facts = dict[str, Any]
+
+
+def accuracy_tables(stored: Sequence[Facts]) -> str:
+    """Return the tables of every network, each with the state of the code that it is of."""
+    return "\n\n".join(f"{accuracy_section(facts)}\n\n{measured_line(facts)}" for facts in stored)
 
 
 def accuracy_section(facts: Facts) -> str:
     """Return all tables of one network."""
     folds = ", ".join(f"{name} {s['folds']}" for name, s in facts["sets"].items())
+    repeats = max(row["repeats"] for row in facts["rows"])
     return "\n\n".join(
         [
-            f"**{facts['backbone']}** ({_repeats(facts)} x grouped folds: {folds}; "
-            f"first seed {facts['seed']}){_fewer_repeats(facts)}{_origins(facts)}{_missing(facts)}",
+            f"**{facts['backbone']}** ({repeats} x grouped folds: {folds}; first seed "
+            f"{facts['seed']}){_origins(facts)}",
             score_table(facts),
-            "\n".join(f"- {line}" for line in verdicts(facts)),
-            *_paragraph(
-                "What the default gains on logistic regression on its own vectors (± one paired "
-                "standard error, groups resampled; more than two standard errors: *):",
-                claims(facts["rows"]),
-            ),
             "Means over the data sets, and each method's difference from the default (± one "
             "paired standard error, groups resampled within each set):",
             mean_table(facts),
@@ -122,61 +120,6 @@ def front_table(facts: Facts) -> str:
     return table([f"accuracy / balanced / log-loss, {facts['backbone']}", *columns], lines)
 
 
-def verdicts(facts: Facts) -> list[str]:
-    """Compare the default with the best method of each data set, and report its calibration."""
-    lines = []
-    for row in facts["rows"]:
-        if row["method"] != DEFAULT:
-            continue
-        parts = [
-            _standing(row["accuracy_against"]["best"], "accuracy"),
-            _standing(row["log_loss_against"]["best"], "log-loss"),
-        ]
-        calibration = row["calibration"]
-        low, high = calibration["range"]
-        side = "not above" if calibration["inside"] else "above"
-        parts.append(
-            f"calibration error {calibration['error']:.3f}, {side} the range of perfect "
-            f"calibration [{low:.3f}, {high:.3f}]"
-        )
-        lines.append(f"{row['data']}: the default's {'; '.join(parts)}.")
-    return lines
-
-
-def claims(rows: Sequence[Facts]) -> list[str]:
-    """Return what the default gains over logistic regression on its own vectors."""
-    names = {
-        "default vectors + logistic regression": "plain",
-        "default vectors + temperature-scaled logistic regression": "temperature-scaled",
-    }
-    return [
-        f"{row['data']}, {names[row['method']]}: "
-        f"{_gain(row['accuracy_against']['default'], 'accuracy')}; "
-        f"{_gain(row['log_loss_against']['default'], 'log-loss')}."
-        for row in rows
-        if row["method"] in names and "default" in row["accuracy_against"]
-    ]
-
-
-def _gain(against: Facts, kind: str) -> str:
-    """Return what the default gains: what the row's method loses against it."""
-    gain, error = 0.0 - against["gain"], against["error"]
-    more = abs(gain) > 2 * error + 1e-12
-    return f"{kind} {gain:+.3f} ± {error:.3f}{' *' if more else ''}"
-
-
-def _paragraph(head: str, lines: Sequence[str]) -> list[str]:
-    return [head, "\n".join(f"- {line}" for line in lines)] if lines else []
-
-
-def _standing(against: Facts, kind: str) -> str:
-    if against["method"] == DEFAULT:
-        return f"{kind} is the best"
-    gap = f"{-against['gain']:.3f} ± {against['error']:.3f} behind {against['method']}"
-    inside = "within" if against["within_two_errors"] else "more than"
-    return f"{kind} is {gap}, {inside} two paired standard errors"
-
-
 def _score_cell(row: Facts, best_accuracy: str, best_loss: str) -> str:
     low, high = row["accuracy_interval"]
     accuracy = _bold(row["accuracy"], best_accuracy)
@@ -198,21 +141,6 @@ def _change(row: Facts, kind: str, sign: int) -> str:
     if against is None or row["method"] == DEFAULT:
         return "–"
     return f"{sign * against['gain']:+.3f} ± {against['error']:.3f}"
-
-
-def _missing(facts: Facts) -> str:
-    missing = [title for title in LUO2021 if title not in _methods(facts)]
-    return f". Not measured yet: {'; '.join(missing)}" if missing else ""
-
-
-def _repeats(facts: Facts) -> int:
-    return max(row["repeats"] for row in facts["rows"])
-
-
-def _fewer_repeats(facts: Facts) -> str:
-    """Return which methods were repeated less often than the others."""
-    few = {r["method"]: r["repeats"] for r in facts["rows"] if r["repeats"] < _repeats(facts)}
-    return f". Of {'; '.join(f'{m}: {n} x' for m, n in few.items())}" if few else ""
 
 
 def _origins(facts: Facts) -> str:

@@ -1,8 +1,8 @@
-"""Figures of the aligned fraction: measured against true, and errors by noise."""
+"""Figure of the aligned fraction: differences of measured and true ones, by method and noise."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
 
-from benchmarks.alignment.scores import DEFAULT_WINDOW, Answers, agreement
-from benchmarks.alignment.tables import TITLES
+from benchmarks.alignment.tables import DEFAULT_WINDOW, TITLES, Answers, agreement
 
-# Okabe and Ito's colours, distinguishable with any colour vision, and one marker each.
-_STYLES = {
-    "structure_tensor": ("#0072B2", "o"),
-    "lgo": ("#D55E00", "s"),
-    "learned": ("#000000", "D"),
-    "orientationj": ("#009E73", "^"),
-    "orientationj_wide": ("#56B4E9", "v"),
-    "fibriltool": ("#CC79A7", "X"),
-}
 _DPI, _PANELS_PER_ROW, _COLOURS = 130, 3, 128
 _MAX_YELLOW = 0.92  # of viridis: higher values are too pale on white
 
 
-def write_figures(folder: Path, result: Mapping[str, Any]) -> None:
-    """Write both figures into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    answers = Answers.of(result, "grid")
-    save(agreement_figure(answers), folder / "alignment_agreement.png")
-    save(noise_figure(answers), folder / "alignment_by_noise.png")
-
-
-def agreement_figure(answers: Answers, window: int = DEFAULT_WINDOW) -> Figure:
+def agreement_figure(answers: Answers) -> Figure:
     """Draw differences over means of measured and true fractions, one panel per method."""
     names, levels = list(answers.fraction), answers.orders("snr")[::-1]
     n_rows = -(-len(names) // _PANELS_PER_ROW)
@@ -47,7 +29,7 @@ def agreement_figure(answers: Answers, window: int = DEFAULT_WINDOW) -> Figure:
     colours = dict(
         zip(levels, colormaps["viridis"](np.linspace(0, _MAX_YELLOW, len(levels))), strict=True)
     )
-    chosen = answers.where(window=window)
+    chosen = answers.where(window=DEFAULT_WINDOW)
     snr = answers.levels("snr")[chosen]
     for ax, name in zip(grid.flat, names, strict=False):
         errors = answers.errors(name)[chosen]
@@ -93,27 +75,6 @@ def _draw_agreement(
     ax.set_ylim(-1.3, 1.05)
     ax.tick_params(labelsize=8)
     ax.spines[["top", "right"]].set_visible(False)
-
-
-def noise_figure(answers: Answers) -> Figure:
-    """Draw the mean absolute error of each method by signal-to-noise ratio, all windows."""
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    ax = figure.subplots()
-    levels = answers.orders("snr")
-    for name in answers.fraction:
-        errors = [answers.errors(name)[answers.where(snr=level)] for level in levels]
-        colour, mark = _STYLES[name]
-        mae = [agreement(each).mae for each in errors]
-        ax.plot(mae, color=colour, marker=mark, markersize=5, linewidth=1.3, label=TITLES[name])
-    ax.set_xticks(range(len(levels)), ["none" if x is None else f"SNR {x:g}" for x in levels])
-    ax.set_xlabel("noise", fontsize=10)
-    ax.set_ylabel("mean absolute error", fontsize=10)
-    ax.set_ylim(bottom=0)
-    ax.tick_params(labelsize=9)
-    ax.grid(axis="y", color="0.9")
-    ax.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", fontsize=8, frameon=False)
-    return figure
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -1,4 +1,11 @@
-"""Methods that measure the aligned fraction, and the part of their answers that is stored."""
+"""Methods that measure the aligned fraction, and the part of their answers that is stored.
+
+Two programs that measure alignment today are computed from their published formulas. OrientationJ,
+the structure tensor under a Gaussian window: Püspöki, Storath, Sage and Unser 2016, Advances in
+Anatomy, Embryology and Cell Biology 219; coherency after Rezakhaniha et al. 2012, Biomechanics and
+Modeling in Mechanobiology 11. FibrilTool, the nematic tensor of unit gradients over a region:
+Boudaoud et al. 2014, Nature Protocols 9.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+from scipy.ndimage import gaussian_filter, shift, spline_filter1d
 
-from benchmarks.alignment.published import orientationj, unit_gradients
 from benchmarks.alignment.scenes import training_images
+from hypervlad import AlignmentClassifier
 from hypervlad.datasets import NanowireTruth
 from hypervlad.fibres import (
     AlignedFraction,
@@ -30,6 +38,10 @@ LEARNED = "learned"
 #: Scales of the direction maps in pixels: the default, and a third of the mean width of a wire.
 ORIENTATION_SIGMAS = (SIGMA, 2.5)
 LARGE_ERROR = float(np.deg2rad(10))
+#: Added to the energy in OrientationJ's coherency, in squared grey levels of an 8-bit image.
+EPSILON = 0.001
+#: FibrilTool ignores gradients shorter than this, in grey levels of an 8-bit image.
+MIN_GRADIENT = 2.0
 
 
 def all_methods(n_training: int) -> dict[str, Method]:
@@ -54,9 +66,9 @@ def by_lgo(image: np.ndarray, window: int) -> AlignedFraction:
 
 def by_orientationj(image: np.ndarray, window: int, *, sigma: float) -> AlignedFraction:
     """Apply the rule to OrientationJ's directions, weighted by coherency as in its distribution."""
-    found = orientationj(as_8_bit(image), sigma)
-    orientation = np.where(mask_of(image), found.orientation, np.nan)
-    return aligned_fraction_of_map(orientation, found.coherency, window)
+    orientation, coherency = orientationj(as_8_bit(image), sigma)
+    known = np.where(mask_of(image), orientation, np.nan)
+    return aligned_fraction_of_map(known, coherency, window)
 
 
 def by_fibriltool(image: np.ndarray, window: int) -> AlignedFraction:
@@ -70,13 +82,7 @@ def by_fibriltool(image: np.ndarray, window: int) -> AlignedFraction:
 
 
 class Learned:
-    """A classifier of windows, trained for each window size when it is first used.
-
-    Parameters
-    ----------
-    n_training : int
-        Training images, none of which is in a set.
-    """
+    """A classifier of windows, trained for each window size when it is first used."""
 
     def __init__(self, n_training: int) -> None:
         self.n_training = n_training
@@ -87,8 +93,6 @@ class Learned:
 
     def model(self, window: int) -> Any:
         if window not in self._models:
-            from hypervlad.alignment import AlignmentClassifier
-
             images, truths = self._examples
             maps = [truth.aligned_map(window) for truth in truths]
             model = AlignmentClassifier(window=window, random_state=0)
@@ -98,6 +102,57 @@ class Learned:
     @functools.cached_property
     def _examples(self) -> tuple[list[np.ndarray], list[NanowireTruth]]:
         return training_images(self.n_training)
+
+
+def orientationj(image: np.ndarray, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return OrientationJ's orientation in radians and coherency, each of shape (H, W).
+
+    With J the products of cubic-spline gradients under a Gaussian window, y up: orientation
+    atan2(-2 J_xy, J_yy - J_xx) / 2, coherency sqrt((J_yy - J_xx)^2 + 4 J_xy^2) / (J_xx + J_yy +
+    epsilon).
+
+    Examples
+    --------
+    >>> stripes = 100 * np.sin(0.5 * np.arange(40))[:, None] * np.ones(40)
+    >>> orientation, coherency = orientationj(stripes, sigma=2)
+    >>> bool(abs(orientation).max() < 1e-6), round(float(coherency[20, 20]), 3)
+    (True, 1.0)
+    """
+    # The derivative of a cubic B-spline at its knots is (c[k + 1] - c[k - 1]) / 2.
+    down, right = (
+        _central(spline_filter1d(image, 3, axis=axis, mode="mirror"), axis) for axis in (0, 1)
+    )
+    xx, yy, xy = (
+        gaussian_filter(product, sigma, mode="mirror")
+        for product in (right * right, down * down, -right * down)
+    )
+    orientation = 0.5 * np.arctan2(-2 * xy, yy - xx)
+    return orientation, np.hypot(yy - xx, 2 * xy) / (xx + yy + EPSILON)
+
+
+def _central(values: np.ndarray, axis: int) -> np.ndarray:
+    along = np.moveaxis(np.pad(values, 1, mode="reflect"), axis, 0)
+    steps = (along[2:] - along[:-2])[:, 1:-1] / 2
+    return np.moveaxis(steps, 0, axis)
+
+
+def unit_gradients(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return FibrilTool's unit vectors along the gradients (x right, y up), and where they count.
+
+    Short gradients are ignored: there x and y are zero.
+    """
+    down, right = (_half_pixel_step(image, axis) for axis in (0, 1))
+    length = np.hypot(down, right)
+    kept = length >= MIN_GRADIENT
+    scale = np.where(kept, 1 / np.where(kept, length, 1), 0)
+    return right * scale, -down * scale, kept
+
+
+def _half_pixel_step(pixels: np.ndarray, axis: int) -> np.ndarray:
+    """Return the difference of the image shifted half a pixel forward and backward."""
+    half = np.eye(2)[axis] / 2
+    ahead, behind = (shift(pixels, sign * half, order=3, mode="nearest") for sign in (-1, 1))
+    return np.asarray(ahead - behind)
 
 
 def mask_of(image: np.ndarray) -> np.ndarray:
@@ -114,14 +169,10 @@ def as_8_bit(image: np.ndarray) -> np.ndarray:
 def answers(
     method: Method, image: np.ndarray, truth: NanowireTruth, windows: Sequence[int]
 ) -> dict[str, Any]:
-    """Return the answers of a method for an image, and how many windows it classifies correctly.
+    """Return the answers of a method for an image by window size; None where there is none.
 
-    Returns
-    -------
-    dict
-        By window size: the fraction (None if all is background), the share of correctly classified
-        windows among those that are truly not background (None without any), and the share of all
-        windows classified as background.
+    The fraction, the share of correctly classified windows among those that are truly not
+    background, and the share of windows classified as background.
     """
     kept: dict[str, Any] = {"fraction": {}, "right": {}, "background": {}}
     for window in windows:
@@ -147,7 +198,7 @@ def orientation_errors(image: np.ndarray, truth: NanowireTruth) -> dict[str, Any
         by_method = {
             "structure_tensor": found.orientation,
             "lgo": local_orientation(image, sigma, method="lgo").orientation,
-            "orientationj": orientationj(grey, sigma).orientation,
+            "orientationj": orientationj(grey, sigma)[0],
         }
         errors[f"{sigma:g}"] = {
             name: _errors(along, truth, found.mask) for name, along in by_method.items()

@@ -50,15 +50,7 @@ _TRAINING = len(SETS) + 1
 
 @dataclass(frozen=True)
 class Scene:
-    """The specification of one image of a set.
-
-    Attributes
-    ----------
-    set : str
-    condition : dict
-        Level of each factor.
-    seed : int
-    """
+    """The specification of one image of a set: the level of each factor, and the seed."""
 
     set: str
     condition: dict[str, Any]
@@ -76,7 +68,7 @@ class Scene:
 
 
 def scenes() -> Iterator[Scene]:
-    """Yield all images of all sets; each has its own seed."""
+    """Yield all images of all sets, each with its own seed."""
     for number, (name, levels) in enumerate(SETS.items()):
         for index, chosen in enumerate(itertools.product(*levels.values())):
             yield Scene(name, dict(zip(levels, chosen, strict=True)), seed_of(number, index))

@@ -2,19 +2,16 @@
 
     python -m benchmarks.alignment.speed
 
-One synthetic image of nanowires, 2048 x 1536 pixels; the methods take turns in every round. The
-learned one runs in torch alone and, "fast", with OpenVINO if it is installed.
+One synthetic image of nanowires, 2048 x 1536 pixels. The learned method runs in torch alone and,
+"fast", with OpenVINO if it is installed.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,13 +19,12 @@ from skimage.feature import structure_tensor, structure_tensor_eigenvalues
 
 from benchmarks.alignment.methods import LEARNED, SIGMA, Learned, all_methods
 from benchmarks.alignment.tables import TITLES, speed_table
-from benchmarks.common.results import RESULTS, save_result
-from benchmarks.common.sources import origin
+from benchmarks.common.program import in_turns, new_parser, parse, timed
+from benchmarks.common.results import RESULTS, origin, save_result
 from hypervlad import AlignmentClassifier
 from hypervlad.datasets import make_nanowire_images
 from hypervlad.fibres import aligned_fraction, local_orientation
 
-CODE = ("alignment/speed", "alignment/methods", "alignment/published")
 TILE, TILES = (384, 512), (4, 4)
 WINDOW = 32
 BASELINE = "scikit-image's structure_tensor"
@@ -40,7 +36,7 @@ def large_image() -> np.ndarray:
     return np.tile(tile, TILES)
 
 
-def timed(image: np.ndarray, names: Sequence[str], n_training: int) -> dict[str, Callable[[], Any]]:
+def ways(image: np.ndarray, names: Sequence[str], n_training: int) -> dict[str, Callable[[], Any]]:
     """Return the timed functions by name."""
     methods = {name: method for name, method in all_methods(n_training).items() if name in names}
     fractions = {TITLES[name]: partial(method, image, WINDOW) for name, method in methods.items()}
@@ -70,37 +66,18 @@ def by_runtime(model: AlignmentClassifier, image: np.ndarray) -> dict[str, Calla
     return runs
 
 
-def measure(runs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Return seconds by name, one value per round, after a warm-up round."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        run()
-    for _ in range(rounds):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            run()
-            seconds[name].append(round(time.perf_counter() - began, 5))
-    return seconds
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    known = list(all_methods(0))
-    parser.add_argument("--methods", nargs="+", choices=known, default=known, metavar="NAME")
+    parser = new_parser(__doc__, RESULTS / "alignment" / "speed.json", threads=1)
+    parser.add_argument("--methods", nargs="+", choices=TITLES, default=list(TITLES))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--training", type=int, default=12, help="number of training images")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=RESULTS / "alignment" / "speed.json")
-    arguments = parser.parse_args(argv)
-    import torch  # after hypervlad, which lets waiting threads sleep
-
-    torch.set_num_threads(arguments.threads)
+    options = parse(parser, argv)
     image = large_image()
-    seconds = measure(timed(image, arguments.methods, arguments.training), arguments.rounds)
+    functions = ways(image, options.methods, options.training)
+    seconds = in_turns({name: timed(run) for name, run in functions.items()}, options.rounds)
     result = {"size": list(image.shape), "baseline": BASELINE, "seconds": seconds}
-    result |= {"window": WINDOW, "origin": origin(arguments.threads, *CODE)}
+    save_result(options.out, result | {"window": WINDOW, "origin": origin()})
     print(speed_table(result))
-    save_result(arguments.out, result)
 
 
 if __name__ == "__main__":

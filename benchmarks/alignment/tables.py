@@ -1,26 +1,24 @@
-"""Tables of the alignment benchmarks, made from the stored results."""
+"""Agreement of measured fractions with true ones, and its tables.
+
+Limits of agreement: bias and 1.96 standard deviations of the differences on either side (Bland and
+Altman 1986, Lancet 327). Windows of several sizes on one image form a group: intervals resample
+images.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from benchmarks.alignment.scores import (
-    DEFAULT_WINDOW,
-    FACTORS,
-    HALVES,
-    HARD_SNR,
-    Answers,
-    agreement,
-    gain,
-    within,
-)
+from benchmarks.common.results import Facts
+from benchmarks.common.scores import GroupDraws
 from benchmarks.common.tables import table
 
-LEARNED, REFERENCE = "learned", "lgo"
-CLEAN_LIMIT, NOISY_LIMIT = 0.03, 0.08
+DEFAULT_WINDOW = 32
+_LIMIT = 1.96  # standard deviations that hold 95 % of a normal distribution
 TITLES = {
     "structure_tensor": "structure tensor",
     "lgo": "lgo",
@@ -29,7 +27,7 @@ TITLES = {
     "orientationj_wide": "OrientationJ, 3.5 px",
     "fibriltool": "FibrilTool",
 }
-_FACTOR_TITLES = {
+FACTORS = {
     "density": "density",
     "snr": "SNR",
     "blur": "blur, px",
@@ -38,14 +36,109 @@ _FACTOR_TITLES = {
 }
 
 
-def alignment_section(result: Mapping[str, Any]) -> str:
+@dataclass(frozen=True)
+class Agreement:
+    """Mean difference (measured minus true), mean absolute one, 95 % limits, and the largest."""
+
+    bias: float
+    mae: float
+    low: float
+    high: float
+    worst: float
+
+
+def agreement(errors: np.ndarray) -> Agreement:
+    """Summarise differences.
+
+    Examples
+    --------
+    >>> found = agreement(np.array([0.1, -0.3, 0.2]))
+    >>> round(found.bias, 6), round(found.mae, 6), found.worst
+    (0.0, 0.2, -0.3)
+    """
+    bias = float(errors.mean())
+    reach = _LIMIT * float(errors.std(ddof=1)) if errors.size > 1 else 0.0
+    worst = float(errors.flat[np.abs(errors).argmax()])
+    return Agreement(bias, float(np.abs(errors).mean()), bias - reach, bias + reach, worst)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The truth about the images of a set, and the answers of each method.
+
+    Attributes
+    ----------
+    scenes : list of dict
+        Levels of the factors, image by image.
+    windows : list of int
+    truth : ndarray of shape (n_images, n_windows)
+    fraction, right, background : dict of ndarray of shape (n_images, n_windows)
+        By method; see `benchmarks.alignment.methods.answers`. A fraction is 0 where a method finds
+        only background.
+    """
+
+    scenes: list[dict[str, Any]]
+    windows: list[int]
+    truth: np.ndarray
+    fraction: dict[str, np.ndarray]
+    right: dict[str, np.ndarray]
+    background: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, result: Mapping[str, Any], name: str) -> Answers:
+        """Return the images of one set of a stored result."""
+        chosen = [i for i, scene in enumerate(result["scenes"]) if scene["set"] == name]
+
+        def table(by_window: Mapping[str, list[float | None]]) -> np.ndarray:
+            columns = [by_window[str(window)] for window in result["windows"]]
+            return np.array(columns, dtype=float).T[chosen]
+
+        methods = result["methods"]
+        return cls(
+            [result["scenes"][i] for i in chosen],
+            result["windows"],
+            table(result["truth"]),
+            {name: np.nan_to_num(table(each["fraction"])) for name, each in methods.items()},
+            {name: table(each["right"]) for name, each in methods.items()},
+            {name: table(each["background"]) for name, each in methods.items()},
+        )
+
+    def errors(self, method: str) -> np.ndarray:
+        """Return measured minus true fractions, shape (n_images, n_windows)."""
+        return self.fraction[method] - self.truth
+
+    def levels(self, factor: str) -> np.ndarray:
+        """Return the level of a factor for each image and window, as an array of objects."""
+        if factor == "window":
+            return np.array([self.windows] * len(self.scenes), dtype=object)
+        column = np.array([scene[factor] for scene in self.scenes], dtype=object)
+        return np.repeat(column[:, None], len(self.windows), axis=1)
+
+    def where(self, **levels: Any) -> np.ndarray:
+        """Return a mask of the images and windows with these levels."""
+        chosen = np.ones(self.truth.shape, dtype=bool)
+        for factor, level in levels.items():
+            chosen &= np.equal(self.levels(factor), level).astype(bool)
+        return chosen
+
+    def orders(self, factor: str) -> list[Any]:
+        """Return the levels of a factor."""
+        return list(dict.fromkeys(self.levels(factor).ravel().tolist()))
+
+    def mae_interval(self, method: str) -> list[float]:
+        """Return the 95 % interval of the mean absolute error, images resampled."""
+        images = np.nonzero(np.ones(self.truth.shape))[0]
+        return GroupDraws(images, "alignment").interval(np.abs(self.errors(method)).ravel())
+
+
+def alignment_section(result: Facts) -> str:
     """Return the agreement of methods with the truth over the grid, and level by level."""
     answers = Answers.of(result, "grid")
     head = (
         f"{len(answers.scenes)} images, each in windows of "
-        f"{', '.join(map(str, answers.windows))} px.{_missing(answers)}"
+        f"{', '.join(map(str, answers.windows))} px."
     )
-    parts = [head, overall_table(answers), factor_table(answers), best_table(answers)]
+    parts = [head, overall_table(answers), factor_table(answers)]
     return "\n\n".join([*parts, background_sentence(answers)])
 
 
@@ -75,26 +168,11 @@ def overall_table(answers: Answers) -> str:
 def factor_table(answers: Answers) -> str:
     """Return mean absolute error and bias of each method at every level of every factor."""
     rows = []
-    for factor in FACTORS:
+    for factor, title in FACTORS.items():
         for level in answers.orders(factor):
             chosen = answers.where(**{factor: level})
-            rows.append([f"{_FACTOR_TITLES[factor]} {_level(level)}", *_cells(answers, chosen)])
+            rows.append([f"{title} {_level(level)}", *_cells(answers, chosen)])
     return table(["mean absolute error (bias)", *_titles(answers)], rows)
-
-
-def best_table(answers: Answers) -> str:
-    """Return the method with the smallest error for each signal-to-noise ratio and blur."""
-    blurs = answers.orders("blur")
-    rows = []
-    for snr in answers.orders("snr"):
-        cells = []
-        for blur in blurs:
-            chosen = answers.where(snr=snr, blur=blur)
-            mae = {name: agreement(answers.errors(name)[chosen]).mae for name in answers.fraction}
-            best = min(mae, key=lambda name: mae[name])
-            cells.append(f"{TITLES[best]} {mae[best]:.3f}")
-        rows.append([f"SNR {_level(snr)}", *cells])
-    return table(["smallest error", *(f"blur {blur:g} px" for blur in blurs)], rows)
 
 
 def background_sentence(answers: Answers) -> str:
@@ -107,49 +185,13 @@ def background_sentence(answers: Answers) -> str:
     return f"Windows classified as background, SNR {levels}: {'; '.join(parts)}."
 
 
-def hard_section(result: Mapping[str, Any]) -> str:
-    """Return the errors on the hard half of the grid, by both definitions of it."""
-    answers = Answers.of(result, "grid")
-    lines = []
-    rows = []
-    for title, choose in HALVES.items():
-        chosen = choose(answers)
-        rows.append([f"{title} ({_images(chosen)})", *_cells(answers, chosen)])
-        lines.append(f"- On images with a {title}: {_compared(answers, chosen)}")
-    heads = [f"mean absolute error (bias), windows of {DEFAULT_WINDOW} px", *_titles(answers)]
-    return "\n".join([table(heads, rows), "", *lines])
-
-
-def clean_section(result: Mapping[str, Any]) -> str:
+def clean_section(result: Facts) -> str:
     """Return the errors on clean images, on crossing or tilted wires, and on noise alone."""
-    parts = [limit_table(result), direction_table(result), extras_table(result)]
-    return "\n\n".join([*parts, noise_sentence(result)])
+    parts = [direction_table(result), extras_table(result), noise_sentence(result)]
+    return "\n\n".join(parts)
 
 
-def limit_table(result: Mapping[str, Any]) -> str:
-    """Return the shares of images whose error is within a limit."""
-    clean, grid = Answers.of(result, "clean"), Answers.of(result, "grid")
-    window = DEFAULT_WINDOW
-    cases = {f"clean, overlap {o:g}": (clean, {"overlap": o}) for o in clean.orders("overlap")}
-    cases |= {
-        f"SNR {HARD_SNR}, blur {blur:g} px": (grid, {"snr": HARD_SNR, "blur": blur})
-        for blur in grid.orders("blur")
-    }
-    rows = []
-    for title, (answers, levels) in cases.items():
-        chosen = answers.where(window=window, **levels)
-        limit = CLEAN_LIMIT if answers is clean else NOISY_LIMIT
-        shares = [within(answers, name, chosen, limit) for name in answers.fraction]
-        cells = [
-            f"{100 * share:.0f} %, {agreement(answers.errors(name)[chosen]).mae:.3f}"
-            for name, share in zip(answers.fraction, shares, strict=True)
-        ]
-        rows.append([f"{title} ({_images(chosen)}): within {limit:g}", *cells])
-    heads = [f"share of images, mean absolute error; windows of {window} px", *_titles(clean)]
-    return table(heads, rows)
-
-
-def direction_table(result: Mapping[str, Any]) -> str:
+def direction_table(result: Facts) -> str:
     """Return the errors of directions on the pixels of wires, for clean images."""
     scenes = [scene for scene in result["scenes"] if scene["set"] == "clean"]
     errors = result["orientation"]["errors"]
@@ -176,7 +218,7 @@ def direction_table(result: Mapping[str, Any]) -> str:
     return table(heads, rows)
 
 
-def extras_table(result: Mapping[str, Any]) -> str:
+def extras_table(result: Facts) -> str:
     """Return the errors where wires cross freely and where the specimen is tilted."""
     answers = Answers.of(result, "extras")
     rows = []
@@ -188,7 +230,7 @@ def extras_table(result: Mapping[str, Any]) -> str:
     return table(["mean absolute error (bias)", *_titles(answers)], rows)
 
 
-def noise_sentence(result: Mapping[str, Any]) -> str:
+def noise_sentence(result: Facts) -> str:
     """Return the answers for images of noise alone."""
     answers = Answers.of(result, "noise")
     parts = []
@@ -203,7 +245,7 @@ def noise_sentence(result: Mapping[str, Any]) -> str:
     )
 
 
-def speed_table(result: Mapping[str, Any]) -> str:
+def speed_table(result: Facts) -> str:
     """Return times relative to scikit-image's structure tensor, as medians over rounds."""
     seconds = {name: np.array(values) for name, values in result["seconds"].items()}
     baseline = seconds[result["baseline"]]
@@ -223,16 +265,6 @@ def speed_table(result: Mapping[str, Any]) -> str:
     return table(heads, rows)
 
 
-def _compared(answers: Answers, chosen: np.ndarray) -> str:
-    if LEARNED not in answers.fraction:
-        return f"{LEARNED} not measured yet."
-    apart, (low, high) = gain(answers, chosen, LEARNED, REFERENCE)
-    return (
-        f"the mean absolute error of {TITLES[LEARNED]} minus that of {TITLES[REFERENCE]} is "
-        f"{apart:+.3f} (95 % {low:+.3f} to {high:+.3f}, the same images resampled for both)."
-    )
-
-
 def _cells(answers: Answers, chosen: np.ndarray) -> list[str]:
     found = [agreement(answers.errors(name)[chosen]) for name in answers.fraction]
     return [f"{each.mae:.3f} ({each.bias:+.3f})" for each in found]
@@ -240,11 +272,6 @@ def _cells(answers: Answers, chosen: np.ndarray) -> list[str]:
 
 def _titles(answers: Answers) -> list[str]:
     return [TITLES[name] for name in answers.fraction]
-
-
-def _missing(answers: Answers) -> str:
-    missing = [title for name, title in TITLES.items() if name not in answers.fraction]
-    return f" Not measured yet: {', '.join(missing)}." if missing else ""
 
 
 def _images(chosen: np.ndarray) -> str:

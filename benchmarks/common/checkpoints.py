@@ -1,9 +1,4 @@
-"""Checkpoints of long runs: an interrupted run resumes where it stopped.
-
-A checkpoint belongs to its settings. They must contain everything that could change the result
-(data, method, seed, versions). Other settings give another file, so that no checkpoint is reused
-wrongly or lost.
-"""
+"""Checkpoints of long runs: an interrupted run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -17,10 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
-
-def settings_digest(settings: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of JSON-able settings; the order of the keys does not matter."""
-    return hashlib.sha256(_as_json(settings).encode()).hexdigest()
+from benchmarks.common.results import origin
 
 
 def load_or_run(
@@ -31,49 +23,38 @@ def load_or_run(
     Parameters
     ----------
     path : Path
-        ``folder/name.json`` is written as ``folder/name-<digest>.json``.
+        ``folder/name.json`` is written as ``folder/name-<digest>.json``, with its arrays beside it.
     settings : mapping
-        JSON-able.
+        JSON-able; all on which the result depends besides code, libraries and machine.
     function : callable
-        Returns a mapping of JSON-able values and numpy arrays; the arrays go to an .npz beside
-        the JSON file. Arrays of objects are refused: they would need a pickle.
-
-    Returns
-    -------
-    dict
-        The result and the key ``reused``: whether it came from a checkpoint.
+        Returns a mapping of JSON-able values and arrays.
     """
-    digest = settings_digest(settings)
+    settings = {**settings, "origin": origin()}
+    digest = _digest(settings)
     path = path.with_name(f"{path.stem}-{digest[:12]}.json")
     kept = _read(path, digest)
     if kept is not None:
-        return {**kept, "reused": True}
+        return kept
     result = dict(function())
     arrays = {name: value for name, value in result.items() if isinstance(value, np.ndarray)}
     for name, value in arrays.items():
         if value.dtype.hasobject:
             raise TypeError(f"{name} is an array of objects, which only a pickle could hold")
     plain = {name: value for name, value in result.items() if name not in arrays}
-    content = {
-        "digest": digest,
-        "settings": dict(settings),
-        "arrays": sorted(arrays),
-        "result": plain,
-    }
+    content = {"digest": digest, "settings": settings, "arrays": sorted(arrays), "result": plain}
     text = _as_json(content, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     if arrays:
         _replace(path.with_suffix(".npz"), lambda file: np.savez(file, **arrays))
     # Last, because its presence means that the checkpoint is complete.
     _replace(path, lambda file: file.write(text.encode("utf-8")))
-    return {**json.loads(text)["result"], **arrays, "reused": False}
+    return {**json.loads(text)["result"], **arrays}
 
 
 def _read(path: Path, digest: str) -> dict[str, Any] | None:
-    """Return a complete checkpoint of these settings, or None."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        if content["digest"] != digest or settings_digest(content["settings"]) != digest:
+        if content["digest"] != digest or _digest(content["settings"]) != digest:
             return None
         result: dict[str, Any] = content["result"]
         if content["arrays"]:
@@ -96,6 +77,10 @@ def _replace(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _digest(settings: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_as_json(settings).encode()).hexdigest()
 
 
 def _as_json(content: Mapping[str, Any], indent: int | None = None) -> str:

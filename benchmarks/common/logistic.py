@@ -1,7 +1,4 @@
-"""Logistic regression as a careful user would tune it: C by grouped cross-validation.
-
-It uses scikit-learn alone, not the linear part of this library, with which it is compared.
-"""
+"""Logistic regression of scikit-learn as a careful user tunes it: C by grouped cross-validation."""
 
 from __future__ import annotations
 
@@ -21,10 +18,9 @@ from hypervlad.splits import group_folds
 
 
 class UnitLength(TransformerMixin, BaseEstimator):
-    """Centre, then divide by one number, so that the mean squared length of a row is 1.
+    """Centre, then divide by one number: the mean squared length of a row is 1.
 
-    For vectors whose columns share a scale (VLAD, Fisher vectors, histograms): dividing each
-    column by its own standard deviation would inflate the rare ones.
+    For vectors whose columns share a scale: their own deviations would inflate rare ones.
     """
 
     def fit(self, X: np.ndarray, y: object = None) -> UnitLength:
@@ -37,10 +33,9 @@ class UnitLength(TransformerMixin, BaseEstimator):
 
 
 class RowSpace(TransformerMixin, BaseEstimator):
-    """Rotate into the space of the training rows, where columns outnumber them.
+    """Rotate into the space of the training rows, where the best coefficients lie.
 
-    An L2 penalty is invariant under rotation, and the best coefficients lie in that space: the
-    model is the same, with hundreds of columns instead of tens of thousands.
+    An L2 penalty is invariant under rotation: the model is the same, with fewer columns.
     """
 
     def fit(self, X: np.ndarray, y: object = None) -> RowSpace:
@@ -70,10 +65,8 @@ class TunedLogisticRegression(ClassifierMixin, BaseEstimator):
     scaling : sequence of {"columns", "length"}
         Each is tried with each C; the lowest log-loss of the pooled out-of-fold rows wins.
     temperature : bool, default=False
-        Divide the margins by the number, at least 1, that lowers the log-loss of the out-of-fold
-        rows most (Guo et al., "On calibration of modern neural networks", ICML 2017), chosen for
-        each C. Below 1, on separable folds, it would make the model as confident as the bound
-        allows.
+        For each C, divide the margins by the number, at least 1, that lowers the log-loss of the
+        out-of-fold rows most (Guo et al., "On calibration of modern neural networks", ICML 2017).
     n_splits : int, default=5
     random_state : int
     """
@@ -93,11 +86,8 @@ class TunedLogisticRegression(ClassifierMixin, BaseEstimator):
     def fit(
         self, X: np.ndarray, y: np.ndarray, groups: np.ndarray | None = None
     ) -> TunedLogisticRegression:
-        """Choose the settings, then fit on all rows.
-
-        GridSearchCV does not work here: scikit-learn's log-loss fails on a fold that lacks a
-        class, which happens with few groups.
-        """
+        """Choose the settings, then fit on all rows."""
+        # Not by GridSearchCV: scikit-learn's log-loss fails on a fold that lacks a class.
         X = np.asarray(X, dtype=np.float64)
         self.classes_, codes = np.unique(y, return_inverse=True)
         folds = group_folds(y, groups, n_splits=self.n_splits, random_state=self.random_state)
@@ -112,7 +102,6 @@ class TunedLogisticRegression(ClassifierMixin, BaseEstimator):
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return probabilities, shape (n, n_classes), in the order of ``classes_``."""
         return np.exp(log_softmax(self._logs(self.model_, X) / self.temperature_, axis=1))
 
     def predict(self, X: np.ndarray) -> np.ndarray:
@@ -121,7 +110,7 @@ class TunedLogisticRegression(ClassifierMixin, BaseEstimator):
     def _best_choice(
         self, X: np.ndarray, codes: np.ndarray, folds: list, scaling: str
     ) -> tuple[float, str, float, float]:
-        """Return the lowest log-loss and the settings that gave it."""
+        """Return the lowest log-loss, and its scaling, C and temperature."""
         if not folds:
             return np.inf, scaling, float(np.median(CS[scaling])), 1.0
         tested = np.concatenate([test for _, test in folds])
@@ -144,7 +133,7 @@ class TunedLogisticRegression(ClassifierMixin, BaseEstimator):
 
     @staticmethod
     def _logs(model: Pipeline | LogisticRegression, X: np.ndarray) -> np.ndarray:
-        """Return margins up to a constant per row, one column per class even for two."""
+        """Return margins, one column per class even for two."""
         margins = model.decision_function(X)
         return np.stack([-margins / 2, margins / 2], 1) if margins.ndim == 1 else margins
 

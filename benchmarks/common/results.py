@@ -1,31 +1,40 @@
-"""Stored results: where they lie, how they are written, and which state of the code they are of."""
+"""Stored results, and the state of code, libraries and machine that they are of."""
 
 from __future__ import annotations
 
+import ast
 import datetime
+import functools
+import hashlib
+import importlib.metadata
 import json
 import os
+import platform
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+import hypervlad
+
+Facts = dict[str, Any]
 BENCHMARKS = Path(__file__).resolve().parents[1]
 RESULTS = BENCHMARKS / "results"
 CHECKPOINTS = BENCHMARKS / ".checkpoints"
+PACKAGE = Path(hypervlad.__file__).resolve().parent
+LIBRARIES = ("numpy", "scikit-image", "scikit-learn", "torch", "xgboost")
 
 
-def load_result(path: Path) -> dict[str, Any]:
+def load_result(path: Path) -> Facts:
     """Return a stored result."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content: Facts = json.loads(path.read_text(encoding="utf-8"))
     return content
 
 
 def save_result(path: Path, facts: Mapping[str, Any], **json_options: Any) -> None:
-    """Write a result as JSON, with the state of the code that produced it.
-
-    Where each row names its own state, the result as a whole does not.
-    """
+    """Write a result as JSON, with the state of the code unless each row names its own."""
     of_rows = any("measured" in row for row in facts.get("rows", ()))
     content = facts if of_rows else {"measured": measured_now(), **facts}
     text = json.dumps(content, **({"indent": 1} | json_options))
@@ -33,6 +42,36 @@ def save_result(path: Path, facts: Mapping[str, Any], **json_options: Any) -> No
     unfinished = path.with_name(f".{path.name}.part")
     unfinished.write_text(text + "\n", encoding="utf-8", newline="\n")
     os.replace(unfinished, path)
+
+
+def origin() -> Facts:
+    """Return the code, libraries and machine of a result measured now."""
+    machine = {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    versions = {"hypervlad": hypervlad.__version__} | found | {"python": platform.python_version()}
+    return {"code": code_digest(), "versions": versions, "machine": machine}
+
+
+@functools.cache
+def code_digest() -> str:
+    """Return the SHA-256 of the code of package and benchmarks, without comments and docstrings."""
+    files = [*PACKAGE.rglob("*.py"), *BENCHMARKS.rglob("*.py")]
+    digest = hashlib.sha256()
+    for file in sorted(path for path in files if path.parent.name != "tests"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            first = body[0] if isinstance(body, list) and body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                del node.body[0]
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()
 
 
 def measured_now() -> dict[str, str]:
@@ -82,8 +121,8 @@ def _states(result: Mapping[str, Any]) -> Iterable[tuple[tuple[str, str], Mappin
     rows = [row for row in result.get("rows", []) if "measured" in row]
     for row in rows:
         name = row.get("label", row.get("method"))
-        where = row.get("data", result.get("data", result.get("surface", "")))
+        where = row.get("data", result.get("data", ""))
         size = f", {row['n_images']:,} images" if "n_images" in row else ""
         yield (str(name), f"{where}{size}"), row["measured"]
     if not rows:
-        yield (str(result.get("surface", result.get("search", ""))), ""), result["measured"]
+        yield (str(result.get("surface", "")), ""), result["measured"]

@@ -1,8 +1,4 @@
-"""Scores of out-of-fold probabilities, with uncertainties that respect groups.
-
-Images of one group are similar, so groups, not images, are resampled. Repeats of the
-cross-validation add no data: the score of an image is averaged over them first.
-"""
+"""Scores of out-of-fold probabilities, with intervals that resample groups, not images."""
 
 from __future__ import annotations
 
@@ -14,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from benchmarks.common.folds import DataSet
+from benchmarks.common.data import DataSet
 from hypervlad.metrics import calibration_error_range, expected_calibration_error
 
 N_DRAWS = 2000
@@ -42,8 +38,7 @@ class OutOfFold:
     def of(cls, data: DataSet, proba: np.ndarray) -> OutOfFold:
         """Leave out the images that are never tested, whose probabilities are NaN."""
         tested = ~np.isnan(proba[:, :, 0]).any(axis=0)
-        codes = np.searchsorted(data.classes, data.y)
-        return cls(codes[tested], data.groups[tested], proba[:, tested])
+        return cls(data.codes[tested], data.groups[tested], proba[:, tested])
 
     @property
     def right(self) -> np.ndarray:
@@ -58,15 +53,13 @@ class OutOfFold:
 
     @property
     def balanced_accuracy(self) -> float:
-        """Mean over the classes of the accuracy within the class."""
         counts = np.bincount(self.codes)
         return float((np.bincount(self.codes, self.right)[counts > 0] / counts[counts > 0]).mean())
 
     def calibration(self) -> dict[str, Any]:
         """Return the calibration error, and the range that perfect calibration would show.
 
-        Both are means over the repeats: pooling the repeats would count each image several
-        times and make the range too narrow. An error below the range is not a fault.
+        Means over the repeats: pooled ones would count each image several times.
         """
         errors = [expected_calibration_error(self.codes, p, n_bins=N_BINS) for p in self.proba]
         ranges = [calibration_error_range(p, n_bins=N_BINS, random_state=SEED) for p in self.proba]
@@ -84,62 +77,42 @@ class GroupDraws:
     name : str
         Of the data set. Sets with equally many groups must not share their samples: the variance
         of a mean over sets would not be the sum of their variances.
-    n_draws : int
     """
 
-    def __init__(self, groups: np.ndarray, name: str = "", n_draws: int = N_DRAWS) -> None:
+    def __init__(self, groups: np.ndarray, name: str = "") -> None:
         _, self._group_of_row = np.unique(groups, return_inverse=True)
         self._sizes = np.bincount(self._group_of_row)
         n_groups = len(self._sizes)
-        drawn = np.random.default_rng(self.seed(name)).integers(n_groups, size=(n_draws, n_groups))
+        rng = np.random.default_rng([SEED, zlib.crc32(name.encode())])
+        drawn = rng.integers(n_groups, size=(N_DRAWS, n_groups))
         self.times = np.stack([np.bincount(row, minlength=n_groups) for row in drawn])
-
-    @staticmethod
-    def seed(name: str) -> list[int]:
-        """Return the seed of a data set's samples."""
-        return [SEED, zlib.crc32(name.encode())]
-
-    def sums(self, values: np.ndarray) -> np.ndarray:
-        """Return the sum over the rows of the sampled groups, shape (n_draws,)."""
-        return np.asarray(self.times @ np.bincount(self._group_of_row, values))
 
     def means(self, values: np.ndarray) -> np.ndarray:
         """Return the mean over the rows of the sampled groups, shape (n_draws,)."""
-        return np.asarray(self.sums(values) / (self.times @ self._sizes))
+        sums = self.times @ np.bincount(self._group_of_row, values)
+        return np.asarray(sums / (self.times @ self._sizes))
 
     def interval(self, values: np.ndarray) -> list[float]:
         """Return the 95 % interval of the mean."""
         return [float(x) for x in np.percentile(self.means(values), [2.5, 97.5])]
 
 
-@dataclass(frozen=True)
-class Gain:
-    """A difference of means with its paired standard error; above zero is better."""
+def gain(values: Sequence[np.ndarray], draws: Sequence[GroupDraws]) -> dict[str, Any]:
+    """Return the mean over data sets of row-wise differences, with its paired standard error.
 
-    value: float
-    error: float
-
-    @classmethod
-    def of(cls, values: list[np.ndarray], draws: list[GroupDraws]) -> Gain:
-        """Average row-wise differences over data sets; groups are resampled within each set."""
-        drawn = np.mean([d.means(v) for v, d in zip(values, draws, strict=True)], axis=0)
-        return cls(float(np.mean([v.mean() for v in values])), float(drawn.std(ddof=1)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return gain, standard error and whether it is no worse than two standard errors."""
-        return {
-            "gain": self.value,
-            "error": self.error,
-            # Rounding must not turn a tie into a loss.
-            "within_two_errors": bool(self.value >= -2 * self.error - 1e-12),
-        }
+    Above zero is better; ``within_two_errors``: no worse than two standard errors.
+    """
+    drawn = np.mean([d.means(v) for v, d in zip(values, draws, strict=True)], axis=0)
+    value, error = float(np.mean([v.mean() for v in values])), float(drawn.std(ddof=1))
+    # Rounding must not turn a tie into a loss.
+    return {"gain": value, "error": error, "within_two_errors": value >= -2 * error - 1e-12}
 
 
 def mean_of_sets(values: Sequence[np.ndarray]) -> tuple[float, tuple[float, float]]:
     """Return the mean over data sets of their means, each counting alike, and its 95 % interval.
 
-    The values of a set, two or more, are a sample of their own; the interval is Student's, with
-    Welch and Satterthwaite's degrees of freedom.
+    The values of a set are a sample of their own; Student's interval with Welch and
+    Satterthwaite's degrees of freedom.
 
     Examples
     --------
@@ -166,7 +139,7 @@ def set_rows(
         for name in rows:
             against = {"best": best, "default": default}
             rows[name][f"{kind}_against"] = {
-                role: {"method": other} | Gain.of([gains[name] - gains[other]], [draws]).to_dict()
+                role: {"method": other} | gain([gains[name] - gains[other]], [draws])
                 for role, other in against.items()
                 if other in gains
             }
@@ -193,7 +166,7 @@ def mean_rows(
         for kind in best:
             row[f"{kind}_against"] = {
                 role: {"method": other}
-                | Gain.of([g[kind][name] - g[kind][other] for g in gains], draws).to_dict()
+                | gain([g[kind][name] - g[kind][other] for g in gains], draws)
                 for role, other in {"best": best[kind], "default": default}.items()
                 if other in rows
             }

@@ -5,8 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-NOT_YET = "Not measured yet."
-
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table with a line of headings.
@@ -34,13 +32,6 @@ def with_interval(value: float, interval: Sequence[float], spec: str = ".3f") ->
     return f"{value:{spec}} [{low:{spec}}, {high:{spec}}]"
 
 
-def median(values: Sequence[float]) -> float:
-    """Return the median."""
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return (ordered[middle] + ordered[-middle - 1]) / 2
-
-
 def times(values: Mapping[str, Sequence[float]], numerator: str, denominator: str) -> str:
     """Return the median over rounds of the ratio within a round, or a dash if there is none.
 
@@ -52,7 +43,7 @@ def times(values: Mapping[str, Sequence[float]], numerator: str, denominator: st
     if numerator not in values:
         return "–"
     pairs = zip(values[numerator], values[denominator], strict=True)
-    return f"{median([a / b for a, b in pairs]):.2f} x"
+    return f"{statistics.median([a / b for a, b in pairs]):.2f} x"
 
 
 def mean_and_deviation(values: Sequence[float] | None) -> str:

@@ -1,12 +1,10 @@
 """One side of the comparison: runs the package of one checkout in a separate process.
 
-It reads one command per line from standard input, as JSON, and answers each with one line. The
-script is started by its path, with the checkout on ``PYTHONPATH``, and imports nothing else of the
-benchmarks.
+It reads one command per line, as JSON, and answers each with one line. The script is started by its
+path, with the checkout on ``PYTHONPATH``, and imports nothing else of the benchmarks.
 
-Attributes and model files differ between states of the code. The first half of this file takes
-fitted models apart into plain arrays, which have the same names in all states, and puts them
-together: a state that renames an attribute needs a change there, nowhere else.
+The first half takes fitted models apart into plain arrays, which have the same names in all states
+of the code, and puts them together: a state that renames an attribute needs a change there only.
 """
 
 from __future__ import annotations
@@ -106,13 +104,7 @@ def window_model_of(arrays: Arrays, like: Any) -> Any:
 
 
 def arrays_of(kind: str, model: Any) -> Arrays:
-    """Return everything that a fitted estimator needs to answer, as plain arrays.
-
-    Parameters
-    ----------
-    kind : {"classifier", "scorer", "masked scorer", "alignment"}
-    model : fitted estimator
-    """
+    """Return everything that a fitted estimator needs to answer, as plain arrays."""
     arrays = _under("codebook.", codebook_arrays(model.encoder_.codebook_))
     if "scorer" in kind:
         arrays |= _under("windows.", window_model_arrays(model.model_))
@@ -149,13 +141,7 @@ def _below(prefix: str, arrays: Arrays) -> Arrays:
 
 
 class Side:
-    """The estimators of one checkout, fitted on the images of a plan.
-
-    Parameters
-    ----------
-    plan : dict
-        Paths and labels; see `benchmarks.compare.__main__.make_plan`.
-    """
+    """The estimators of one checkout, fitted on the images of a plan."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self.plan = plan

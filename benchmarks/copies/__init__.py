@@ -1,1 +1,0 @@
-"""Are near copies found, and nothing else?"""

@@ -9,22 +9,25 @@ on. The folder is then checked as a user would, with `check_image_folder`.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from benchmarks.common.results import RESULTS, save_result
+from benchmarks.common.data import save_grey
+from benchmarks.common.program import new_parser, parse
+from benchmarks.common.results import RESULTS, Facts, origin, save_result
+from benchmarks.common.tables import table, with_interval
 from benchmarks.copies.changes import CHANGES
 from hypervlad import check_image_folder, load_image_folder, read_image
 from hypervlad.datasets import make_lattice_images, make_nanofibre_images, make_tem_images
+from hypervlad.metrics import wilson_interval
 
 SEED = 4200
 MIN_SIDE = 64  # pixels of an image that is copied
@@ -62,15 +65,15 @@ def with_copies(images: list[np.ndarray], origins: list[str], seed: int) -> Fold
     rng = np.random.default_rng(seed)
     folder = Folder({}, {}, {})
     changes = itertools.cycle(CHANGES)
-    for i, (image, origin) in enumerate(zip(images, origins, strict=True)):
+    for i, (image, source) in enumerate(zip(images, origins, strict=True)):
         name = f"{i:04d}.png"
         if i % 2 == 0 and min(image.shape) >= MIN_SIDE:
             change = next(changes)
             copied = f"{i:04d}_copy.png"
             image, folder.images[copied] = CHANGES[change](image, rng)
-            folder.origin[copied] = origin
+            folder.origin[copied] = source
             folder.planted[name, copied] = change
-        folder.images[name], folder.origin[name] = image, origin
+        folder.images[name], folder.origin[name] = image, source
     return folder
 
 
@@ -80,15 +83,14 @@ def real_images(data: Path, name: str) -> tuple[list[np.ndarray], list[str]]:
     found = load_image_folder(data / name, groups=table if table.exists() else None)
     origins = found.target if found.groups is None else found.groups
     images = [np.atleast_3d(read_image(path)).mean(axis=2) for path in found.images]
-    return images, [str(origin) for origin in origins]
+    return images, list(map(str, origins))
 
 
 def measure(folder: Folder) -> dict[str, Any]:
     """Check a folder, and count which pairs of files came into one set."""
     with tempfile.TemporaryDirectory() as root:
         for name, image in folder.images.items():
-            pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
-            Image.fromarray(pixels).save(Path(root, name))
+            save_grey(Path(root, name), image)
         started = time.process_time()
         report = check_image_folder(root)
         seconds = time.process_time() - started
@@ -118,20 +120,68 @@ def measure_cost(name: str, n_images: int) -> dict[str, Any]:
     return {"data": name, "n_images": n_images, "seconds": row["seconds"]}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def found_table(result: Facts) -> str:
+    """Return recall and precision of each set with Wilson's intervals."""
+    rows = []
+    for name, found in result["sets"].items():
+        hits, planted = sum(found["found"].values()), sum(found["planted"].values())
+        correct = hits + found["other"]
+        rows.append(
+            [
+                name,
+                f"{found['n_images']}",
+                f"{hits} of {planted}",
+                share_of(hits, planted),
+                f"{found['wrong']:,}",
+                share_of(correct, correct + found["wrong"]),
+                f"{found['other']}",
+                f"{found['largest_set']}",
+            ]
+        )
+    heads = ["set", "images", "copies found", "recall", "wrong pairs", "precision"]
+    return table([*heads, "other pairs", "largest set"], rows)
+
+
+def share_of(n: int, total: int) -> str:
+    """Return a share with its 95 % interval, or a dash if there is nothing to share.
+
+    Examples
+    --------
+    >>> share_of(46, 48), share_of(0, 0)
+    ('0.958 [0.860, 0.988]', '–')
+    """
+    return with_interval(n / total, wilson_interval(n / total, total)) if total else "–"
+
+
+def changes_table(result: Facts) -> str:
+    """Return the recall of each change over all sets with its interval."""
+    sets = list(result["sets"].values())
+    rows = []
+    for change in sets[0]["found"]:
+        hits = sum(found["found"][change] for found in sets)
+        planted = sum(found["planted"].get(change, 0) for found in sets)
+        rows.append([change, f"{hits} of {planted}: {share_of(hits, planted)}"])
+    return table(["change", "found"], rows)
+
+
+def cost_table(result: Facts) -> str:
+    """Return the seconds that a check takes."""
+    rows = [
+        [cost["data"], f"{cost['n_images']:,}", f"{cost['seconds']:.0f} s"]
+        for cost in result["costs"]
+    ]
+    return table(["set", "images", "processor time"], rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = new_parser(__doc__, RESULTS / "copies")
     parser.add_argument("--data", type=Path, help="folder of the real sets")
     parser.add_argument("--cost", action="store_true", help="time the search instead")
-    parser.add_argument("--search", default="keypoints", help="name of this state of the search")
-    options = parser.parse_args()
-    facts = {"search": options.search}
+    options = parse(parser, argv)
     if options.cost:
-        rows = []
-        for name, n_images in COSTS:
-            rows.append(measure_cost(name, n_images))
-            print(rows[-1], flush=True)
-            path = RESULTS / "copies" / f"cost_{options.search}.json"
-            save_result(path, facts | {"costs": rows})
+        result: Facts = {"costs": [measure_cost(*each) for each in COSTS], "origin": origin()}
+        save_result(options.out / "cost.json", result)
+        print(cost_table(result))
         return
     sets = {}
     for name in (*SYNTHETIC, *(REAL if options.data else ())):
@@ -142,7 +192,9 @@ def main() -> None:
             images, origins = real_images(options.data, name)
         sets[name] = measure(with_copies(images, origins, SEED))
         print(name, sets[name], flush=True)
-    save_result(RESULTS / "copies" / f"found_{options.search}.json", facts | {"sets": sets})
+    result = {"sets": sets, "origin": origin()}
+    save_result(options.out / "found.json", result)
+    print(found_table(result), changes_table(result), sep="\n\n")
 
 
 if __name__ == "__main__":

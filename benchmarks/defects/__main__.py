@@ -1,4 +1,4 @@
-"""Are defects found? Compared with PaDiM, PatchCore and texture, by image, pixel and patch.
+"""Are defects found? Compared with PaDiM, PatchCore and a small network, by image, pixel and patch.
 
     python -m benchmarks.defects --data ../shared/data/magnetic_tile
 
@@ -10,27 +10,22 @@ nanofibre mats are made.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.common.checkpoints import load_or_run
-from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
-from benchmarks.common.sources import origin
-from benchmarks.defects.methods import all_methods
+from benchmarks.common.program import add_network, new_parser, parse, timed
+from benchmarks.common.results import RESULTS, origin, save_result
+from benchmarks.defects.methods import Method, all_methods
 from benchmarks.defects.scores import best_patch_f1, patch_f1
 from benchmarks.defects.surfaces import FREE, Surface, mixed_mats, read_surface
-from hypervlad.metrics import (
-    per_region_overlap,
-    pixel_auroc,
-    pixel_average_precision,
-)
+from benchmarks.defects.tables import defects_section
+from hypervlad.metrics import per_region_overlap, pixel_auroc, pixel_average_precision
 
-CODE = ("defects/__main__", "defects/methods", "defects/rivals", "defects/scores")
 N_SYNTHETIC, SHARE_DEFECTIVE = 100, 0.4
 
 
@@ -49,7 +44,9 @@ def halves(surface: Surface, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return chosen, np.flatnonzero(~np.isin(specimens, specimens[chosen]))
 
 
-def measure(make: Any, surface: Surface, seed: int, with_masks: bool) -> dict[str, Any]:
+def measure(
+    make: Callable[[], Method], surface: Surface, seed: int, with_masks: bool
+) -> dict[str, float]:
     """Fit a method on one half and test it on the other."""
     train, test = halves(surface, seed)
     learnt = train if with_masks else train[~surface.defective[train]]
@@ -58,17 +55,16 @@ def measure(make: Any, surface: Surface, seed: int, with_masks: bool) -> dict[st
         [surface.images[i] for i in learnt],
         [surface.masks[i] for i in learnt] if with_masks else None,
     )
-    scored = [method.score(surface.images[i]) for i in test]
-    maps, masks = [each.map for each in scored], [surface.masks[i] for i in test]
+    scored: list[tuple[np.ndarray, float]] = []
+    seconds = [timed(lambda i=i: scored.append(method.score(surface.images[i])))() for i in test]
+    maps, masks = [each for each, _ in scored], [surface.masks[i] for i in test]
     found = {
-        "image_auroc": roc_auc_score(surface.defective[test], [each.score for each in scored]),
+        "image_auroc": roc_auc_score(surface.defective[test], [score for _, score in scored]),
         "pixel_auroc": pixel_auroc(maps, masks),
         "pixel_average_precision": pixel_average_precision(maps, masks),
         "pro": per_region_overlap(maps, masks),
         "best_patch_f1": best_patch_f1(maps, masks),
-        "network_ms": 1000 * float(np.median([each.network_seconds for each in scored])),
-        "other_ms": 1000 * float(np.median([each.other_seconds for each in scored])),
-        "search_ms": 1000 * float(np.median([each.search_seconds for each in scored])),
+        "ms": 1000 * np.median(seconds),
         "bytes": method.n_bytes(),
     }
     if hasattr(method, "threshold"):
@@ -76,60 +72,36 @@ def measure(make: Any, surface: Surface, seed: int, with_masks: bool) -> dict[st
     return {name: float(value) for name, value in found.items()}
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data", type=Path, help="folder of images and masks; by default, synthetic images"
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = new_parser(__doc__, RESULTS / "defects", checkpoints="defects", threads=2)
+    parser.add_argument("--data", type=Path, help="folder of images and masks; by default, mats")
     parser.add_argument("--good", default=FREE, help="class of the defect-free images")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", help="titles; all by default")
-    parser.add_argument("--backbone", default="mobilenet_v2")
-    parser.add_argument("--weights", default="imagenet")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "defects")
-    parser.add_argument("--out", type=Path, default=RESULTS / "defects")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    arguments = parse(argv)
-    import torch  # after hypervlad, which lets waiting threads sleep
-
-    torch.set_num_threads(arguments.threads)
-    given = arguments.data
+    titles = list(all_methods("", "", 0))
+    parser.add_argument("--methods", nargs="+", choices=titles, default=titles, metavar="TITLE")
+    add_network(parser)
+    options = parse(parser, argv)
     surface = (
-        mixed_mats(N_SYNTHETIC, SHARE_DEFECTIVE)
-        if given is None
-        else read_surface(given, arguments.good)
+        read_surface(options.data, options.good)
+        if options.data
+        else mixed_mats(N_SYNTHETIC, SHARE_DEFECTIVE)
     )
-    digest = surface.digest
-    code_origin = origin(arguments.threads, *CODE)
-    titles = arguments.methods or list(all_methods("", "", 0))
+    network = {"backbone": options.backbone, "weights": options.weights}
     rows = []
-    for title in titles:
+    for title in options.methods:
         runs = []
-        for seed in range(arguments.repeats):
-            make = all_methods(arguments.backbone, arguments.weights, seed)[title]
-            settings = {"surface": surface.name, "digest": digest, "title": title, "seed": seed}
-            settings |= {"backbone": arguments.backbone, "weights": arguments.weights} | code_origin
-            path = arguments.checkpoints / f"{surface.name}-{seed}.json"
-            with_masks = title.endswith("masks")
-            runs.append(
-                load_or_run(
-                    path,
-                    settings,
-                    lambda make=make, seed=seed, masks=with_masks: measure(
-                        make, surface, seed, masks
-                    ),
-                )
-            )
+        for seed in range(options.repeats):
+            make = all_methods(**network, seed=seed)[title]
+            settings = {"digest": surface.digest, "title": title, "seed": seed} | network
+            path = options.checkpoints / f"{surface.name}-{seed}.json"
+            run = partial(measure, make, surface, seed, title.endswith("masks"))
+            runs.append(load_or_run(path, settings, run))
         rows.append({"method": title} | {k: [run[k] for run in runs] for k in runs[0]})
-        scores = ", ".join(f"{k} {np.mean(rows[-1][k]):.3f}" for k in runs[0] if k != "reused")
-        print(f"{surface.name}: {title}: {scores}", flush=True)
+        print(f"{surface.name}: {title}: {np.mean(rows[-1]['image_auroc']):.3f}", flush=True)
     result = {"surface": surface.name, "n_images": len(surface.images), "rows": rows}
-    result |= {"n_defective": int(surface.defective.sum()), "origin": code_origin}
-    save_result(arguments.out / f"defects_{surface.name.replace(' ', '_')}.json", result)
+    result |= {"n_defective": int(surface.defective.sum()), "origin": origin()}
+    save_result(options.out / f"defects_{surface.name.replace(' ', '_')}.json", result)
+    print(defects_section([result]))
 
 
 if __name__ == "__main__":

@@ -1,67 +1,62 @@
-"""Methods for defect maps: ours and common alternatives, on features of the same network.
-
-Each is trained on defect-free images (or with masks). It returns a score map of the size of the
-image, a score of the image, the seconds of the network and of the rest, and its size in bytes.
-"""
+"""Methods for defect maps: ours, and common alternatives on features of the same network."""
 
 from __future__ import annotations
 
-import contextlib
-import pickle
+import hashlib
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from skimage.feature import local_binary_pattern
-from sklearn.ensemble import IsolationForest
+import torch
+from scipy.ndimage import gaussian_filter
+from skimage.transform import resize
+from sklearn.neighbors import NearestNeighbors
+from sklearn.random_projection import SparseRandomProjection
+from torch.nn import functional
 
-from benchmarks.defects.rivals import Method, PaDiM, PatchCore, Scored, SquareNetwork
 from benchmarks.defects.scores import PATCH
 from hypervlad import PatchDefectScorer, default_patch_encoder
-from hypervlad.defects.labelled_windows import LabelledWindows
-from hypervlad.defects.normal_images import NormalCells, NormalImages
-from hypervlad.defects.reference_cells import ReferenceCells
+from hypervlad.backbones import build_network, get_backbone
 from hypervlad.defects.thresholds import WindowScores, image_score, threshold_of_best_f1
+from hypervlad.encoder.loading import prepare
 from hypervlad.presets import carrillo2020
 from hypervlad.splits import holdout_split
-from hypervlad.windows import (
-    ANOMALOUS,
-    NORMAL,
-    PatchSet,
-    WindowGrid,
-    cut_patches,
-    patch_means,
-    patch_positions,
-)
+from hypervlad.vlad import feature_maps
+from hypervlad.windows import ANOMALOUS, NORMAL, PatchSet, cut_patches
 
-_LBP_POINTS, _LBP_RADIUS = 8, 1
+SIDE = 224  # pixels: rivals resize images to such squares
+SIGMA = 4.0  # pixels of these squares: the blur of their maps
+OURS = "hypervlad"
 
 
-@dataclass
+class Method(Protocol):
+    """A method for defect maps. One that calls images defective also has a ``threshold``."""
+
+    def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None: ...
+
+    def score(self, image: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return a map of the size of the image, and the score of the image."""
+
+    def n_bytes(self) -> int:
+        """Return the size of what was learnt."""
+
+
 class Ours:
-    """`PatchDefectScorer` with some parameters, trained without labels or with masks."""
+    """`PatchDefectScorer`, trained without labels or with masks."""
 
-    parameters: dict[str, Any]
-    scorer: Any = None
+    def __init__(self, backbone: str, weights: str, **parameters: Any) -> None:
+        encoder = default_patch_encoder(backbone=backbone, weights=weights)
+        self.scorer = PatchDefectScorer(encoder, **parameters)
 
     def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
-        self.scorer = PatchDefectScorer(**self.parameters).fit(images, masks=masks)
+        self.scorer.fit(images, masks=masks)
 
-    def score(self, image: np.ndarray) -> Scored:
-        network, model = self.scorer.encoder_.network(), self.scorer.model_
-        search: tuple[type, str] = (LabelledWindows, "scores")
-        if not isinstance(model, LabelledWindows):
-            own = NormalCells if isinstance(model, NormalImages) else ReferenceCells
-            search = (own, "distances")
-        with timed(network, "_forward") as passes, timed(*search) as searches:
-            began = time.perf_counter()
-            found = self.scorer.find(image)
-            whole = time.perf_counter() - began
-        return Scored(found.map, found.score, sum(passes), whole - sum(passes), sum(searches))
+    def score(self, image: np.ndarray) -> tuple[np.ndarray, float]:
+        found = self.scorer.find(image)
+        return found.map, found.score
 
     @property
     def threshold(self) -> float:
@@ -79,62 +74,140 @@ def size_of_file(model: Any) -> int:
         return path.stat().st_size
 
 
-@contextlib.contextmanager
-def timed(owner: Any, name: str) -> Iterator[list[float]]:
-    """Record the seconds of each call of a method of an object or class."""
-    original, seconds, is_own = getattr(owner, name), list[float](), name in vars(owner)
+class SquareNetwork:
+    """Feature maps (1, C, h, w) of three taps for images resized to squares.
 
-    def watched(*arguments: Any) -> Any:
-        began = time.perf_counter()
-        result = original(*arguments)
-        seconds.append(time.perf_counter() - began)
-        return result
+    With ``keep``, maps are kept (half a megabyte per image), for methods and splits that share it.
+    """
 
-    setattr(owner, name, watched)
-    try:
-        yield seconds
-    finally:
-        setattr(owner, name, original) if is_own else delattr(owner, name)
+    def __init__(self, backbone: str, weights: str, keep: bool = False) -> None:
+        chosen = get_backbone(backbone)
+        self._network = build_network(backbone, weights, chosen.taps[1:4])
+        self._preprocessing = chosen.preprocessing
+        self._kept: dict[bytes, list[torch.Tensor]] | None = {} if keep else None
+
+    def maps(self, image: np.ndarray) -> list[torch.Tensor]:
+        if self._kept is None:
+            return self._compute(image)
+        key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+        if key not in self._kept:
+            self._kept[key] = self._compute(image)
+        return self._kept[key]
+
+    def _compute(self, image: np.ndarray) -> list[torch.Tensor]:
+        batch = prepare(np.asarray(image, np.float32), (SIDE, SIDE), self._preprocessing)[None]
+        return [each.permute(0, 3, 1, 2) for each in feature_maps(self._network, batch)]
 
 
 @dataclass
-class Texture:
-    """Histograms of local binary patterns and of grey values in windows, an isolation forest."""
+class _OnSquares:
+    """A method that scores the cells of the second tap's grid, from the second and third taps.
 
+    Maps are averaged over ``around`` x ``around`` cells, then resized to that grid.
+    """
+
+    network: SquareNetwork = field(repr=False)
     seed: int
-    forest: Any = field(default=None, repr=False)
-    stride: int = PATCH // 4
-    max_windows: int = 20_000
+    around: int = 1
+
+    def features(self, image: np.ndarray) -> np.ndarray:
+        """Return the features (h, w, D) of an image's cells."""
+        maps = self.network.maps(image)
+        size = (maps[1].shape[2], maps[1].shape[3])
+        layers = [
+            functional.avg_pool2d(each, self.around, 1, self.around // 2) for each in maps[1:]
+        ]
+        same = [functional.interpolate(each, size, mode="bilinear") for each in layers]
+        return torch.cat(same, 1)[0].permute(1, 2, 0).numpy()
+
+    def score(self, image: np.ndarray) -> tuple[np.ndarray, float]:
+        features = self.features(image)
+        cells = self.distances(features)
+        square = gaussian_filter(resize(cells, (SIDE, SIDE), order=1), SIGMA)
+        return resize(square, image.shape[:2], order=1), self.image_score(features, cells)
+
+    def distances(self, features: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def image_score(self, features: np.ndarray, cells: np.ndarray) -> float:
+        return float(cells.max())
+
+
+@dataclass
+class PaDiM(_OnSquares):
+    """A Gaussian for each cell of the square (Defard et al. 2021), on all channels."""
+
+    mean: Any = field(default=None, repr=False)
+    inverse: Any = field(default=None, repr=False)
 
     def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
-        rows = np.concatenate([self._windows(image) for image in images])
-        rng = np.random.default_rng(self.seed)
-        rows = rows[rng.permutation(len(rows))[: self.max_windows]]
-        self.forest = IsolationForest(n_estimators=200, random_state=self.seed).fit(rows)
+        stack = np.stack([self.features(image) for image in images]).astype(np.float64)
+        n, height, width, n_features = stack.shape
+        cells = stack.reshape(n, -1, n_features)
+        self.mean = cells.mean(0).astype(np.float32)
+        self.inverse = np.empty((height * width, n_features, n_features), np.float32)
+        for i in range(height * width):
+            covariance = np.cov(cells[:, i].T) + 0.01 * np.eye(n_features)
+            self.inverse[i] = np.linalg.inv(covariance)
 
-    def score(self, image: np.ndarray) -> Scored:
-        began = time.perf_counter()
-        rows = self._windows(image)
-        windows = WindowGrid.cover(image.shape[:2], PATCH, self.stride)
-        searched = time.perf_counter()
-        scores = -self.forest.score_samples(rows)
-        search_seconds = time.perf_counter() - searched
-        scores = scores.reshape(len(windows.rows), len(windows.columns))
-        found = windows.to_map(scores, image.shape[:2], image.shape[:2])
-        whole = time.perf_counter() - began
-        return Scored(found, float(found.max()), 0.0, whole, search_seconds)
-
-    def _windows(self, image: np.ndarray) -> np.ndarray:
-        grey = image if image.ndim == 2 else image.mean(-1)
-        eight = np.round(255 * grey).astype(np.uint8)
-        patterns = local_binary_pattern(eight, _LBP_POINTS, _LBP_RADIUS, "uniform")
-        positions = patch_positions(grey.shape, PATCH, self.stride, edges="shift")
-        layers = [patterns == value for value in range(_LBP_POINTS + 2)]
-        layers += [(eight // 32) == value for value in range(8)]
-        return np.stack([patch_means(layer, positions, PATCH) for layer in layers], 1)
+    def distances(self, features: np.ndarray) -> np.ndarray:
+        offsets = features.reshape(len(self.mean), -1) - self.mean
+        squares = np.einsum("ni,nij,nj->n", offsets, self.inverse, offsets, optimize=True)
+        return np.sqrt(np.maximum(squares, 0)).reshape(features.shape[:2])
 
     def n_bytes(self) -> int:
-        return len(pickle.dumps(self.forest))
+        return int(self.inverse.nbytes + self.mean.nbytes)
+
+
+@dataclass
+class PatchCore(_OnSquares):
+    """The nearest of a tenth of the defect-free cells, chosen greedily (Roth et al. 2022)."""
+
+    around: int = 3
+    share: float = 0.1
+    memory: Any = field(default=None, repr=False)
+    search: Any = field(default=None, repr=False)
+
+    def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
+        grids = [self.features(image) for image in images]
+        cells = np.concatenate([grid.reshape(-1, grid.shape[-1]) for grid in grids])
+        chosen = _greedy(cells, int(self.share * len(cells)), self.seed)
+        self.memory = cells[chosen].astype(np.float32)
+        self.search = NearestNeighbors(n_neighbors=1, algorithm="brute").fit(self.memory)
+
+    def distances(self, features: np.ndarray) -> np.ndarray:
+        flat = features.reshape(-1, features.shape[-1])
+        return self.search.kneighbors(flat, 1)[0].reshape(features.shape[:2])
+
+    def image_score(self, features: np.ndarray, cells: np.ndarray) -> float:
+        """Weight the farthest cell by the isolation of its nearest neighbour."""
+        row, column = np.unravel_index(cells.argmax(), cells.shape)
+        cell = features[row, column]
+        nearest = self.search.kneighbors(cell[None], 1)[1][0, 0]
+        around = self.search.kneighbors(self.memory[nearest][None], 9)[1][0]
+        distances = np.linalg.norm(self.memory[around] - cell, axis=1)
+        shares = np.exp(distances - distances.max())
+        own = np.exp(cells.max() - distances.max())
+        return float((1 - own / shares.sum()) * cells.max())
+
+    def n_bytes(self) -> int:
+        return int(self.memory.nbytes)
+
+
+def _greedy(cells: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Choose cells one by one, each the farthest from those chosen before (PatchCore's coreset)."""
+    n_components = min(cells.shape[1], 64)
+    small = SparseRandomProjection(n_components, random_state=seed).fit_transform(cells)
+    small = np.asarray(small, np.float32)
+    lengths = np.square(small).sum(1)
+    chosen = np.empty(n, np.intp)
+    nearest = np.full(len(small), np.inf, np.float32)
+    at = int(np.random.default_rng(seed).integers(len(small)))
+    for i in range(n):
+        chosen[i] = at
+        np.minimum(nearest, lengths + lengths[at] - 2 * (small @ small[at]), out=nearest)
+        at = int(nearest.argmax())
+    return chosen
 
 
 @dataclass
@@ -149,6 +222,7 @@ class SmallCNN:
     model: Any = None
     threshold: float = 0.0
     max_patches: int = 5_000  # per class, about as many as in the report
+    max_epochs: int = 200
     stride: int = PATCH // 4
 
     def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
@@ -166,16 +240,18 @@ class SmallCNN:
             for rows in (train_rows, held_out_rows)
         ]
         train, stop = (self._balanced(side) for side in sides)
-        batch_size = max(32, len(train) // 10)
-        self.model = carrillo2020(batch_size=batch_size, random_state=self.seed)
+        self.model = carrillo2020(
+            batch_size=max(32, len(train) // 10),
+            max_epochs=self.max_epochs,
+            random_state=self.seed,
+        )
         self.model.fit(train.pixels, train.labels, validation=(stop.pixels, stop.labels))
         margins = -self.model.decision_function(sides[1].pixels)  # of "normal", the second class
         self.threshold = threshold_of_best_f1([WindowScores.of(margins, sides[1].labels)])
 
-    def score(self, image: np.ndarray) -> Scored:
-        began = time.perf_counter()
+    def score(self, image: np.ndarray) -> tuple[np.ndarray, float]:
         found = self.model.score_map(image, stride=self.stride, edges="shift")
-        return Scored(found, image_score(found), time.perf_counter() - began, 0.0, 0.0)
+        return found, image_score(found)
 
     def n_bytes(self) -> int:
         return size_of_file(self.model)
@@ -190,17 +266,14 @@ class SmallCNN:
 
 
 def all_methods(backbone: str, weights: str, seed: int) -> dict[str, Callable[[], Method]]:
-    """Return a function that makes each method, by title."""
-
-    def ours(**rule: Any) -> Ours:
-        encoder = default_patch_encoder(backbone=backbone, weights=weights)
-        return Ours({"encoder": encoder, "random_state": seed} | rule)
-
+    """Return a function that makes each method, by title; "masks" if it is trained on masks."""
+    network = (backbone, weights)
     return {
-        "hypervlad, good images": lambda: ours(threshold="patch_fpr", fpr=0.01),
-        "hypervlad, masks": lambda: ours(threshold="f1"),
-        "PaDiM": lambda: PaDiM(SquareNetwork(backbone, weights), seed),
-        "PatchCore": lambda: PatchCore(SquareNetwork(backbone, weights), seed),
-        "LBP + isolation forest": lambda: Texture(seed),
+        f"{OURS}, good images": lambda: Ours(
+            *network, random_state=seed, threshold="patch_fpr", fpr=0.01
+        ),
+        f"{OURS}, masks": lambda: Ours(*network, random_state=seed, threshold="f1"),
+        "PaDiM": lambda: PaDiM(SquareNetwork(*network), seed),
+        "PatchCore": lambda: PatchCore(SquareNetwork(*network), seed),
         "Carrillo CNN, masks": lambda: SmallCNN(seed),
     }

@@ -1,23 +1,19 @@
-"""Scores of methods for defect maps: by patches, and by kinds of defects."""
+"""Scores of defect maps by patch, and comparisons of methods over kinds of defects."""
 
 from __future__ import annotations
 
-import copy
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt
+from sklearn.metrics import roc_auc_score
 
-from benchmarks.defects.rivals import Method
-from benchmarks.defects.surfaces import FREE, Surface
-from hypervlad.metrics import PixelTally, patch_confusion
-from hypervlad.metrics.patches import PatchConfusion
+from benchmarks.defects.surfaces import FREE
+from hypervlad.metrics import PatchConfusion, patch_confusion
 
 PATCH = 29  # pixels
-_N_THRESHOLDS = 60  # among which the best F1 of a method's own scores is searched
-_SURROUNDINGS = 24  # pixels around a defect that the control leaves out
-_HIGHEST = 0.01  # share of the remaining pixels whose mean is the control's score
-_MIN_REMAINING = 0.1  # share of an image without which the control says nothing
+_N_THRESHOLDS = 60  # among which the best F1 is searched
+N_DRAWS = 2000
 
 
 def patch_f1(maps: list[np.ndarray], masks: list[np.ndarray], threshold: float) -> float:
@@ -34,58 +30,107 @@ def best_patch_f1(maps: list[np.ndarray], masks: list[np.ndarray]) -> float:
     return max(patch_f1(maps, masks, t) for t in np.unique(np.quantile(values, shares)))
 
 
-def control_score(score_map: np.ndarray, mask: np.ndarray) -> float:
-    """Score an image without its defects: what is left tells how much else gives it away.
+@dataclass(frozen=True)
+class SplitScores:
+    """The test images of a split, and their scores by some methods.
 
-    The mean of the highest 1 % of the pixels farther than 24 px from a defect, the same for every
-    method; NaN where less than a tenth of the pixels remain.
+    Attributes
+    ----------
+    kinds : ndarray of n str
+    specimens : ndarray of n int
+        As in `Surface`: images of one specimen are resampled together.
+    scores : dict of ndarray of n float
+        By method.
     """
-    values = score_map[distance_transform_edt(~mask) > _SURROUNDINGS] if mask.any() else score_map
-    if values.size < _MIN_REMAINING * score_map.size:
-        return float("nan")
-    n_highest = max(1, round(_HIGHEST * values.size))
-    return float(np.partition(values, -n_highest, axis=None)[-n_highest:].mean())
+
+    kinds: np.ndarray
+    specimens: np.ndarray
+    scores: Mapping[str, np.ndarray]
 
 
-def scores_by_kind(
-    method: Method, surface: Surface, train: np.ndarray, test: np.ndarray
-) -> dict[str, Any]:
-    """Fit a method and score test images, one map in memory at a time.
+def image_auroc(scores: np.ndarray, kinds: np.ndarray, kind: str) -> float:
+    """Return the AUROC of the images of a kind against the defect-free ones."""
+    rows = np.isin(kinds, (FREE, kind))
+    return float(roc_auc_score(kinds[rows] == kind, scores[rows]))
 
-    Returns
-    -------
-    dict
-        For each test image, in the order of ``test``: ``scores`` and ``control``. By kind of
-        defect, over its images and the defect-free ones: ``pixel_auroc`` and ``pro``. Of the
-        method: ``threshold`` (None if it has none), the medians of its times in milliseconds, and
-        its ``bytes``.
+
+class Resampling:
+    """Splits, and specimens within each kind, resampled: the same for all methods.
+
+    Parameters
+    ----------
+    kinds, specimens : ndarray of n
+        Of all images of the surface: see `Surface`.
+    splits : sequence of SplitScores
+
+    Attributes
+    ----------
+    times : ndarray of shape (n_draws, n)
+        How often the first image of each specimen is drawn, and the others with it; 0 for them.
+    times_of_split : ndarray of shape (n_draws, n_splits)
     """
-    method.fit([surface.images[i] for i in train], None)
-    per_image = {name: np.full(len(test), np.nan) for name in ("scores", "control")}
-    seconds = []
 
-    def score_kind(kind: str, tally: PixelTally) -> PixelTally:
-        for at in np.flatnonzero(surface.kinds[test] == kind):
-            image, mask = surface.images[test[at]], surface.masks[test[at]]
-            scored = method.score(image)
-            tally.add(scored.map, mask)
-            per_image["scores"][at] = scored.score
-            per_image["control"][at] = control_score(scored.map, mask)
-            seconds.append((scored.network_seconds, scored.other_seconds, scored.search_seconds))
-        return tally
+    def __init__(
+        self,
+        kinds: np.ndarray,
+        specimens: np.ndarray,
+        splits: Sequence[SplitScores],
+        n_draws: int = N_DRAWS,
+        seed: int = 0,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        self._splits = splits
+        self.times = np.zeros((n_draws, len(kinds)))
+        is_first = specimens == np.arange(len(specimens))
+        for kind in np.unique(kinds[is_first]):
+            members = np.flatnonzero(is_first & (kinds == kind))
+            self.times[:, members] = _draw(rng, len(members), n_draws)
+        self.times_of_split = _draw(rng, len(splits), n_draws)
 
-    defect_free = score_kind(FREE, PixelTally())
-    tested = [kind for kind in surface.kinds_of_defects() if kind in surface.kinds[test]]
-    tallies = ((kind, score_kind(kind, copy.deepcopy(defect_free))) for kind in tested)
-    pixels = {kind: (tally.auroc(), tally.per_region_overlap()) for kind, tally in tallies}
-    network, other, search = 1000 * np.median(seconds, axis=0)
-    threshold = getattr(method, "threshold", None)
-    return per_image | {
-        "pixel_auroc": {kind: auroc for kind, (auroc, _) in pixels.items()},
-        "pro": {kind: pro for kind, (_, pro) in pixels.items()},
-        "threshold": None if threshold is None else float(threshold),
-        "network_ms": float(network),
-        "other_ms": float(other),
-        "search_ms": float(search),
-        "bytes": method.n_bytes(),
+    def aurocs(self, method: str, kind: str) -> np.ndarray:
+        """Return the image AUROC of a kind, averaged over the splits, in each draw."""
+        drawn = np.stack([self._aurocs(split, method, kind) for split in self._splits], 1)
+        return (drawn * self.times_of_split).sum(1) / self.times_of_split.sum(1)
+
+    def _aurocs(self, split: SplitScores, method: str, kind: str) -> np.ndarray:
+        good, bad = split.kinds == FREE, split.kinds == kind
+        scores = split.scores[method]
+        wins = np.sign(scores[bad][:, None] - scores[good]) / 2 + 0.5  # ties count half
+        of_good, of_bad = (self.times[:, split.specimens[rows]] for rows in (good, bad))
+        n_pairs = of_bad.sum(1) * of_good.sum(1)
+        n_won = ((of_bad @ wins) * of_good).sum(1)
+        # A draw without images of a kind says nothing: the same score for all methods.
+        return np.divide(n_won, n_pairs, out=np.full(len(n_pairs), 0.5), where=n_pairs > 0)
+
+
+def _draw(rng: np.random.Generator, n: int, n_draws: int) -> np.ndarray:
+    """Return how often each of n is drawn when n are drawn with replacement."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=n_draws)
+
+
+def differences(
+    splits: Sequence[SplitScores], ours: str, rival: str, resampling: Resampling
+) -> dict[str, dict[str, float]]:
+    """Return image AUROC of ours minus the rival's, by kind and as their ``mean``.
+
+    Each with its ``value``, and ``low`` and ``high``, the ends of the 95 % interval.
+    """
+    kinds = [kind for kind in dict.fromkeys(splits[0].kinds.tolist()) if kind != FREE]
+    values = {
+        kind: np.mean(
+            [
+                image_auroc(split.scores[ours], split.kinds, kind)
+                - image_auroc(split.scores[rival], split.kinds, kind)
+                for split in splits
+            ]
+        )
+        for kind in kinds
     }
+    drawn = {kind: resampling.aurocs(ours, kind) - resampling.aurocs(rival, kind) for kind in kinds}
+    values["mean"] = np.mean(list(values.values()))
+    drawn["mean"] = np.mean(list(drawn.values()), axis=0)
+    found = {}
+    for name, value in values.items():
+        low, high = np.percentile(drawn[name], [2.5, 97.5])
+        found[name] = {"value": float(value), "low": float(low), "high": float(high)}
+    return found

@@ -2,11 +2,8 @@
 
     python -m benchmarks.defects.speed
 
-One synthetic SEM image of 1024 x 696 pixels. In turns, in every round: the network alone over the
-image, with its batch normalisations and with these folded; `score_map`, trained on defect-free
-images and with masks, in torch alone and, "fast", with OpenVINO if it is installed; the network
-over single 29 px patches, enlarged to 224 px or at their own size, in batches of 32. Patches are
-timed on a few batches and extrapolated.
+One synthetic SEM image of 1024 x 696 pixels. `score_map` runs in torch alone and, "fast", with
+OpenVINO if it is installed. Patches are timed on a few batches and extrapolated.
 """
 
 from __future__ import annotations
@@ -14,18 +11,17 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
-import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from benchmarks.common.results import RESULTS, save_result
-from benchmarks.common.sources import origin
+from benchmarks.common.program import in_turns, new_parser, parse, timed
+from benchmarks.common.results import RESULTS, origin, save_result
+from benchmarks.defects.tables import speed_table
 from benchmarks.speed.encoding import unfolded
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
 from hypervlad.backbones import build_network, get_backbone
@@ -33,7 +29,6 @@ from hypervlad.encoder.loading import prepare
 from hypervlad.vlad import feature_maps
 from hypervlad.windows import patch_positions, patches_at
 
-CODE = ("defects/speed", "speed/encoding")
 SIZE, FIT_SIZE = (696, 1024), (174, 256)
 PATCH, SIDE, BATCH = 29, 224, 32
 #: What runs the network, by what is added to the names of rows.
@@ -41,7 +36,7 @@ RUNTIMES = {"": "torch"} | ({", fast": "openvino"} if find_spec("openvino") else
 
 
 def fit_scorers(weights: str, n_images: int) -> dict[str, PatchDefectScorer]:
-    """Fit both kinds of scorers on a few mats: their accuracy does not matter here."""
+    """Fit both kinds of scorers on a few mats."""
     images, masks = make_nanofibre_images(n_images, defective=0.5, size=FIT_SIZE, random_state=1)
     good = [image for image, mask in zip(images, masks, strict=True) if not mask.any()]
 
@@ -86,21 +81,14 @@ def ways(
     }
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(options: argparse.Namespace) -> dict[str, Any]:
     (image,), _ = make_nanofibre_images(1, defective=1, size=SIZE, random_state=0)
-    scorers = fit_scorers(arguments.weights, arguments.images)
-    timed = ways(image, scorers, arguments.weights, arguments.batches)
-    seconds: dict[str, list[float]] = {name: [] for name in timed}
-    for run in timed.values():
-        run()
-    for _ in range(arguments.rounds):
-        for name, run in timed.items():
-            began = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - began)
+    scorers = fit_scorers(options.weights, options.images)
+    functions = ways(image, scorers, options.weights, options.batches)
+    seconds = in_turns({name: timed(run) for name, run in functions.items()}, options.rounds)
+    n_timed = min(options.batches * BATCH, len(patch_positions(SIZE, PATCH)))
     for name in seconds:
         if name.startswith("patches"):
-            n_timed = min(arguments.batches * BATCH, len(patch_positions(SIZE, PATCH)))
             seconds[name] = [each / n_timed for each in seconds[name]]
     stride = scorers["masks"].stride_
     counts = {"side by side": len(patch_positions(SIZE, PATCH, edges="shift"))}
@@ -109,19 +97,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__, RESULTS / "defects" / "speed.json", threads=2)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batches", type=int, default=4)
     parser.add_argument("--images", type=int, default=16)
     parser.add_argument("--weights", default="pretrained")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=RESULTS / "defects" / "speed.json")
-    arguments = parser.parse_args(argv)
-    torch.set_num_threads(arguments.threads)
-    result = measure(arguments) | {"origin": origin(arguments.threads, *CODE)}
-    for name, values in result["seconds"].items():
-        print(f"{name}: {1000 * np.median(values):.1f} ms", flush=True)
-    save_result(arguments.out, result)
+    options = parse(parser, argv)
+    result = measure(options) | {"origin": origin()}
+    save_result(options.out, result)
+    print(speed_table(result))
 
 
 if __name__ == "__main__":

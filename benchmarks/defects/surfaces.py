@@ -1,15 +1,14 @@
-"""Images of a surface with the kinds and masks of their defects, and splits that keep kinds apart.
+"""Images of a surface with the kinds and masks of their defects, and their splits.
 
-Made defects are added to defect-free images. Such an image belongs to the one it was made of: it
-is tested only where that one is tested. Images of one specimen are either learnt from or tested,
-and are resampled together.
+An image with a made defect is tested only where the one that it was made of is tested. Images of
+one specimen are either learnt from or tested, and are resampled together.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -78,23 +77,18 @@ class Surface:
         """Return each kind of defect once, in the order of the images."""
         return list(dict.fromkeys(self.kinds[self.defective].tolist()))
 
-    def with_made_defects(self, groups: Mapping[str, Sequence[str]] | None = None) -> Surface:
-        """Add made defects to each defect-free image: of each kind, or of one kind of each group.
-
-        The kinds of a group take turns, and the images have the name of the group as their kind.
-        """
+    def with_made_defects(self) -> Surface:
+        """Add a made defect of each kind to each defect-free image."""
         free = np.flatnonzero(~self.defective)
-        groups = groups or {kind: (kind,) for kind in IMAGE_DEFECTS}
         images, masks = list(self.images), list(self.masks)
-        for group in groups.values():
-            for turn, i in enumerate(free.tolist()):
-                number = IMAGE_DEFECTS.index(group[turn % len(group)])
+        for number, kind in enumerate(IMAGE_DEFECTS):
+            for i in free.tolist():
                 seed = len(IMAGE_DEFECTS) * i + number
-                image, mask = add_defect(self.images[i], IMAGE_DEFECTS[number], random_state=seed)
+                image, mask = add_defect(self.images[i], kind, random_state=seed)
                 images.append(image)
                 masks.append(mask)
-        kinds = np.concatenate([self.kinds, np.repeat(list(groups), len(free))])
-        sources = np.concatenate([self.sources, np.tile(free, len(groups))])
+        kinds = np.concatenate([self.kinds, np.repeat(IMAGE_DEFECTS, len(free))])
+        sources = np.concatenate([self.sources, np.tile(free, len(IMAGE_DEFECTS))])
         return Surface(self.name, images, masks, kinds, sources, self.specimens[sources])
 
 
@@ -134,9 +128,7 @@ def read_surface(folder: Path, good: str = FREE, groups: Path | None = None) -> 
 def specimens_of(names: Sequence[str]) -> np.ndarray:
     """Return, for each file, the first one that shows the same specimen.
 
-    A magnetic tile was photographed up to six times, at other exposures, and its images have
-    numbers close to each other: they are called exp<exposure>_num_<number>. Other images are on
-    their own.
+    Images of one magnetic tile have numbers close to each other: exp<exposure>_num_<number>.
     """
     found = (re.fullmatch(r"exp\d_num_(\d+)", name) for name in names)
     numbers = {i: int(match[1]) for i, match in enumerate(found) if match}

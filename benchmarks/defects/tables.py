@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from benchmarks.common.results import Facts
 from benchmarks.common.tables import mean_and_deviation, table
 from hypervlad.datasets import IMAGE_DEFECTS
 
@@ -22,21 +22,20 @@ _BY_KIND = {
     "image_auroc": "Image AUROC",
     "pixel_auroc": "Pixel AUROC",
     "pro": "PRO",
-    "control": "Control: image AUROC without the defects and their surroundings",
 }
 
 
-def defects_section(results: Sequence[dict[str, Any]]) -> str:
+def defects_section(results: Sequence[Facts]) -> str:
     """Return one table per surface: mean and standard deviation over the splits."""
     return "\n\n".join(_table(result) for result in results)
 
 
-def front_table(results: Sequence[dict[str, Any]]) -> str:
+def front_table(results: Sequence[Facts]) -> str:
     """Return image and pixel AUROC, methods x surfaces."""
     named = [{row["method"]: row for row in result["rows"]} for result in results]
     methods = list(dict.fromkeys(method for rows in named for method in rows))
     heads = [result["surface"].replace("_", " ") for result in results]
-    lines = [f"| image / pixel AUROC | {' | '.join(heads)} |", f"|{'---|' * (len(heads) + 1)}"]
+    lines = []
     for method in methods:
         cells = [
             " / ".join(
@@ -46,70 +45,63 @@ def front_table(results: Sequence[dict[str, Any]]) -> str:
             else "–"
             for rows in named
         ]
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([method, *cells])
+    return table(["image / pixel AUROC", *heads], lines)
 
 
-def _table(result: dict[str, Any]) -> str:
+def _table(result: Facts) -> str:
     rows = result["rows"]
     n_splits = len(rows[0]["image_auroc"])
-    lines = [
+    head = (
         f"**{result['surface']}** ({result['n_images']} images, {result['n_defective']} with "
-        f"defects; {n_splits} splits)",
-        "",
-        f"| method | {' | '.join(_COLUMNS.values())} | network | the rest | of it, search | kept |",
-        f"|{'---|' * (len(_COLUMNS) + 5)}",
-    ]
-    for row in rows:
-        cells = [row["method"], *(mean_and_deviation(row.get(name)) for name in _COLUMNS)]
-        cells += [
-            f"{np.mean(row[name]):.1f} ms" for name in ("network_ms", "other_ms", "search_ms")
+        f"defects; {n_splits} splits)"
+    )
+    lines = [
+        [
+            row["method"],
+            *(mean_and_deviation(row.get(name)) for name in _COLUMNS),
+            f"{np.mean(row['ms']):.1f} ms",
+            _size(float(np.mean(row["bytes"]))),
         ]
-        cells.append(_size(float(np.mean(row["bytes"]))))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for row in rows
+    ]
+    return f"{head}\n\n{table(['method', *_COLUMNS.values(), 'time', 'kept'], lines)}"
 
 
 def _size(n_bytes: float) -> str:
     return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:.0f} kB"
 
 
-def speed_table(result: dict[str, Any]) -> str:
+def speed_table(result: Facts) -> str:
     """Return the times of maps relative to the network and to passes over patches."""
     seconds = {name: np.array(values) for name, values in result["seconds"].items()}
     alone, folded = seconds["network alone"], seconds["the same, folded"]
     height, width = result["size"]
+    patches = {
+        f"{name.removeprefix('patches ')}, {n:,} {where}": n * each
+        for name, each in seconds.items()
+        if name.startswith("patches")
+        for where, n in result["patches"].items()
+    }
+    heads = [f"map, windows every {result['stride']} px", "time", "relative to the network alone"]
     lines = [
-        f"The network alone over {width} x {height} pixels: {1000 * np.median(alone):.0f} ms, "
-        f"{1000 * np.median(folded):.0f} ms with its batch normalisations folded.",
-        "",
-        f"| map, windows every {result['stride']} px | time | relative to the network alone "
-        "| to the same, folded | "
-        + " | ".join(
-            f"{name.removeprefix('patches ')}, {n:,} {where}"
-            for name in seconds
-            if name.startswith("patches")
-            for where, n in result["patches"].items()
-        )
-        + " |",
-        f"|{'---|' * 8}",
-    ]
-    for name, own in seconds.items():
-        if not name.startswith("map, "):
-            continue
-        cells = [name.removeprefix("map, "), f"{1000 * np.median(own):.0f} ms"]
-        cells += [f"{np.median(own / network):.2f} x" for network in (alone, folded)]
-        cells += [
-            f"{np.median(n * seconds[patches] / own):.0f} x as fast"
-            for patches in seconds
-            if patches.startswith("patches")
-            for n in result["patches"].values()
+        [
+            name.removeprefix("map, "),
+            f"{1000 * np.median(own):.0f} ms",
+            *(f"{np.median(own / network):.2f} x" for network in (alone, folded)),
+            *(f"{np.median(each / own):.0f} x as fast" for each in patches.values()),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for name, own in seconds.items()
+        if name.startswith("map, ")
+    ]
+    return (
+        f"The network alone over {width} x {height} pixels: {1000 * np.median(alone):.0f} ms, "
+        f"{1000 * np.median(folded):.0f} ms with its batch normalisations folded.\n\n"
+        + table([*heads, "to the same, folded", *patches], lines)
+    )
 
 
-def mean_and_worst(by_kind: Mapping[str, Sequence[float | None]]) -> tuple[float, float]:
+def mean_and_worst(by_kind: Mapping[str, Sequence[float]]) -> tuple[float, float]:
     """Return the mean and the lowest of the kinds' means over splits.
 
     Examples
@@ -117,22 +109,19 @@ def mean_and_worst(by_kind: Mapping[str, Sequence[float | None]]) -> tuple[float
     >>> mean_and_worst({"scratch": [0.75, 1.0], "stain": [0.5, 0.75]})
     (0.75, 0.625)
     """
-    means = [each for each in map(_mean, by_kind.values()) if not np.isnan(each)]
+    means = [_mean(values) for values in by_kind.values()]
     return float(np.mean(means)), float(np.min(means))
 
 
-def kinds_section(results: Sequence[dict[str, Any]]) -> str:
-    """Return a table of all surfaces, and for each one those of methods x kinds of defects.
-
-    Of surfaces without defects of their own, only image AUROC is shown.
-    """
+def kinds_section(results: Sequence[Facts]) -> str:
+    """Return a table of all surfaces, and for each one those of methods x kinds of defects."""
     parts = [_surfaces_table(results)] if len(results) > 1 else []
     return "\n\n".join([*parts, *map(_kinds_of_a_surface, results)])
 
 
-def _surfaces_table(results: Sequence[dict[str, Any]]) -> str:
+def _surfaces_table(results: Sequence[Facts]) -> str:
     """Return the mean image AUROC by surface, and how much lower than ours it is on average."""
-    of_surface = [{row["method"]: row for row in _rows_of_most_images(each)} for each in results]
+    of_surface = [{row["method"]: row for row in rows_of_most_images(each)} for each in results]
     lines = []
     for method in dict.fromkeys(method for rows in of_surface for method in rows):
         rows = [rows.get(method) for rows in of_surface]
@@ -168,13 +157,13 @@ def mean_of_independent(differences: Sequence[Mapping[str, float]]) -> dict[str,
     return {"value": value, "low": value - half, "high": value + half}
 
 
-def _rows_of_most_images(result: dict[str, Any]) -> list[dict[str, Any]]:
+def rows_of_most_images(result: Facts) -> list[Facts]:
     most = max(row["n_train"] for row in result["rows"])
     return [row for row in result["rows"] if row["n_train"] == most]
 
 
-def _kinds_of_a_surface(result: dict[str, Any]) -> str:
-    rows = _rows_of_most_images(result)
+def _kinds_of_a_surface(result: Facts) -> str:
+    rows = rows_of_most_images(result)
     most = rows[0]["n_train"]
     has_own = not set(rows[0]["image_auroc"]) <= set(IMAGE_DEFECTS)
     parts = [
@@ -192,15 +181,13 @@ def _kinds_of_a_surface(result: dict[str, Any]) -> str:
     called = [row for row in rows if "called" in row]
     if called:
         parts.append(f"Share of images called defective:\n\n{_called_table(called)}")
-    parts += [f"{_alarm_sentence(alarms)}" for alarms in result.get("false_alarms", [])]
+    parts.append(_alarm_sentence(result["false_alarms"]))
     if most != min(row["n_train"] for row in result["rows"]):
         parts.append(f"Fewer images to learn from, image AUROC:\n\n{_sizes_table(result['rows'])}")
-    parts.append(f"Chosen without looking at a kind:\n\n{_choices_table(result['choices'])}")
-    parts.append(f"Cost:\n\n{_costs_table(rows)}")
     return "\n\n".join(parts)
 
 
-def _shortfalls(rows: list[dict[str, Any]]) -> str:
+def _shortfalls(rows: list[Facts]) -> str:
     """Say where the first method is worse than the best of the others, the worst first."""
     ours, *rivals = rows
     gaps = []
@@ -216,7 +203,7 @@ def _shortfalls(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _kinds_table(rows: list[dict[str, Any]], name: str) -> str:
+def _kinds_table(rows: list[Facts], name: str) -> str:
     kinds = list(rows[0][name])
     lines = []
     for row in rows:
@@ -238,7 +225,7 @@ def _mark(difference: dict[str, float]) -> str:
     return " ▼" if difference["low"] > 0 else ""
 
 
-def _called_table(rows: list[dict[str, Any]]) -> str:
+def _called_table(rows: list[Facts]) -> str:
     lines = []
     for row in rows:
         *found, false = (_mean(values) for values in row["called"].values())
@@ -248,7 +235,7 @@ def _called_table(rows: list[dict[str, Any]]) -> str:
     return table(["method", *kinds, "mean", "worst", "defect-free (false alarms)"], lines)
 
 
-def _alarm_sentence(alarms: dict[str, Any]) -> str:
+def _alarm_sentence(alarms: Facts) -> str:
     return (
         f"False alarms requested: {alarms['fpr']:.0%}; observed: {alarms['share']:.1%} (95 % "
         f"interval {alarms['low']:.1%} to {alarms['high']:.1%}) of {alarms['n_specimens']} unused "
@@ -256,7 +243,7 @@ def _alarm_sentence(alarms: dict[str, Any]) -> str:
     )
 
 
-def _sizes_table(rows: list[dict[str, Any]]) -> str:
+def _sizes_table(rows: list[Facts]) -> str:
     sizes = sorted({row["n_train"] for row in rows})
     methods = dict.fromkeys(row["method"] for row in rows)
     scores = {(row["method"], row["n_train"]): mean_and_worst(row["image_auroc"]) for row in rows}
@@ -268,90 +255,12 @@ def _sizes_table(rows: list[dict[str, Any]]) -> str:
     return table(["method", *heads], lines)
 
 
-def _choices_table(choices: dict[str, Any]) -> str:
-    rules = {"mean": "best mean of the others", "worst": "best worst of the others"}
-    heads = [head for title in rules.values() for head in (title, "its image AUROC")]
-    lines = [
-        [
-            kind,
-            *(cell for rule in rules for cell in (own[rule]["chosen"], _share(own[rule]["score"]))),
-        ]
-        for kind, own in choices.items()
-    ]
-    return table(["kind left out", *heads], lines)
-
-
-def _costs_table(rows: list[dict[str, Any]]) -> str:
-    lines = []
-    for row in rows:
-        times = [f"{row[name]:.1f} ms" for name in ("network_ms", "other_ms", "search_ms")]
-        lines.append([row["method"], *times, _size(row["bytes"])])
-    return table(["method", "network", "the rest", "of it, search", "kept"], lines)
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    """Return the mean over the splits that have a value; NaN if none has."""
-    known = [each for each in values if each is not None]
-    return float(np.mean(known)) if known else float("nan")
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
 
 
 def _share(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.3f}"
-
-
-def unseen_section(results: Sequence[dict[str, Any]]) -> str:
-    """Return, for each surface, tables of kinds that masks showed, and of those that none did."""
-    return "\n\n".join(
-        _unseen_of_a_surface(result["surface"], name, measured)
-        for result in results
-        for name, measured in result["measured_kinds"].items()
-    )
-
-
-def _unseen_of_a_surface(surface: str, name: str, measured: dict[str, Any]) -> str:
-    rows = measured["rows"]
-    parts = [
-        f"**{surface.replace('_', ' ')}**, {name} kinds ({measured['n_train']} defect-free images "
-        f"and masks of {measured['n_masked']} images of each other kind to learn from, "
-        f"{measured['n_test']} defect-free images to test, {measured['n_splits']} splits)."
-    ]
-    for which, title in (("unseen", "Kinds without masks"), ("seen", "Kinds with masks")):
-        parts.append(f"{title}, image AUROC:\n\n{_unseen_table(rows, 'image_auroc', which)}")
-        with_maps = [row for row in rows if "pixel_auroc" in row]
-        parts.append(f"{title}, pixel AUROC:\n\n{_unseen_table(with_maps, 'pixel_auroc', which)}")
-    parts.append(f"Differences of the mean image AUROC:\n\n{_differences_table(rows)}")
-    return "\n\n".join(parts)
-
-
-def _unseen_table(rows: list[dict[str, Any]], name: str, which: str) -> str:
-    kinds = list(rows[0][name][which])
-    lines = []
-    for row in rows:
-        scores = row[name][which]
-        cells = [_share(_mean(scores[kind])) for kind in kinds]
-        lines.append([row["method"], *cells, *map(_share, mean_and_worst(scores))])
-    return table(["method", *kinds, "mean", "worst"], lines)
-
-
-def _differences_table(rows: list[dict[str, Any]]) -> str:
-    """Return the differences from each scorer alone, with their intervals."""
-    rivals = list(dict.fromkeys(rival for row in rows for rival in row["differences"]))
-    columns = [(which, rival) for which in ("unseen", "seen") for rival in rivals]
-    lines = [
-        [
-            row["method"],
-            *(
-                _with_interval(row["differences"][rival][which]["mean"])
-                if rival in row["differences"]
-                else "–"
-                for which, rival in columns
-            ),
-        ]
-        for row in rows
-    ]
-    kinds = {"unseen": "kinds without masks", "seen": "kinds with masks"}
-    heads = [f"{kinds[which]}, minus {rival}" for which, rival in columns]
-    return table(["method", *heads], lines)
+    return f"{value:.3f}"
 
 
 def _with_interval(difference: dict[str, float]) -> str:

@@ -9,15 +9,14 @@ Each file is a result of `benchmarks.accuracy`; the first to compare with is the
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy.__main__ import read_results
-from benchmarks.accuracy.predictions import Predictions
+from benchmarks.accuracy.predictions import Predictions, read_predictions
 from benchmarks.accuracy.tables import DEFAULT
-from benchmarks.common.folds import DATA_SETS, DataSet
+from benchmarks.common.data import DATA_SETS, DataSet
+from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, load_result, save_result
 from benchmarks.common.scores import GroupDraws, OutOfFold, mean_rows, set_rows
 from benchmarks.common.tables import table
@@ -28,7 +27,7 @@ OWN = "mobilenet_v2"
 def compare(files: Sequence[Path], data_sets: dict[str, DataSet]) -> dict[str, Any]:
     """Return the scores of each network on each data set, and their means over the sets."""
     by_network: dict[str, dict[str, Predictions]] = {
-        str(load_result(file)["backbone"]): read_results(file, data_sets) for file in files
+        str(load_result(file)["backbone"]): read_predictions(file, data_sets) for file in files
     }
     results, draws, rows = [], [], []
     for name, data in data_sets.items():
@@ -39,9 +38,7 @@ def compare(files: Sequence[Path], data_sets: dict[str, DataSet]) -> dict[str, A
         results.append(found)
         draws.append(GroupDraws(next(iter(found.values())).groups, name))
         for network, row in set_rows(found, OWN, draws[-1]).items():
-            facts = by_network[network][name].facts[DEFAULT]
-            seconds = {key: facts[key] for key in ("fit_seconds", "predict_seconds")}
-            rows.append({"data": name, "network": network} | row | seconds)
+            rows.append({"data": name, "network": network} | row)
     means = mean_rows(results, OWN, draws)
     return {"rows": rows, "means": [{"network": name} | row for name, row in means.items()]}
 
@@ -67,15 +64,13 @@ def networks_table(facts: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__, RESULTS / "networks" / "accuracy.json")
     parser.add_argument("results", nargs="+", type=Path, help="JSON files of other networks")
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--out", type=Path, default=RESULTS / "networks" / "accuracy.json")
-    arguments = parser.parse_args(argv)
-    files = [RESULTS / "accuracy" / f"accuracy_{OWN}.json", *arguments.results]
-    data_sets = {name: DataSet.load(arguments.data / name) for name in DATA_SETS}
-    result = compare(files, data_sets)
-    save_result(arguments.out, result)
+    options = parse(parser, argv)
+    files = [RESULTS / "accuracy" / f"accuracy_{OWN}.json", *options.results]
+    result = compare(files, {name: DataSet.load(options.data / name) for name in DATA_SETS})
+    save_result(options.out, result)
     print(networks_table(result))
 
 

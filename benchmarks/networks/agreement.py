@@ -2,18 +2,15 @@
 
     python -m benchmarks.networks.agreement
 
-With random weights, and the functions of the tests.
+With random weights, by the functions of the tests.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
-
+from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, save_result
 from benchmarks.common.tables import table
 from hypervlad import make_tem_images
@@ -51,15 +48,13 @@ def agreement_table(facts: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = new_parser(__doc__, RESULTS / "networks" / "agreement.json", threads=1)
     parser.add_argument("--networks", nargs="+", default=list(LARGE), help="of timm")
     parser.add_argument("--image-size", type=int, default=224, help="for vectors")
-    parser.add_argument("--out", type=Path, default=RESULTS / "networks" / "agreement.json")
-    arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    rows = [measure(network, arguments.image_size) for network in arguments.networks]
-    facts = {"rows": rows, "image_size": arguments.image_size}
-    save_result(arguments.out, facts)
+    options = parse(parser, argv)
+    rows = [measure(network, options.image_size) for network in options.networks]
+    facts = {"rows": rows, "image_size": options.image_size}
+    save_result(options.out, facts)
     print(agreement_table(facts))
 
 

@@ -3,36 +3,33 @@
     python -m benchmarks.papers.carrillo2020
 
 On synthetic SEM images of nanofibre mats, with as many 29 px patches as in the report. *Leaking*,
-as in the report: overlapping patches are distributed one by one over training, validation and test,
-and count as normal even with a few defective pixels. *Honest*: split by image, without mixed
-patches. Then whole images, tile by tile: training images and new ones; divided by 255 and, as in
-the report, not divided.
+as in the report: overlapping patches are distributed one by one, and count as normal even with a
+few defective pixels. *Honest*: split by image, without mixed patches. Then whole images, divided by
+255 and, as in the report, not divided.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.common.checkpoints import load_or_run
-from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
-from benchmarks.common.sources import origin
-from benchmarks.common.tables import mean_and_deviation
+from benchmarks.common.program import new_parser, parse
+from benchmarks.common.results import RESULTS, Facts, origin, save_result
+from benchmarks.common.tables import mean_and_deviation, table
 from benchmarks.defects.scores import best_patch_f1
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
 from hypervlad.metrics import PatchConfusion, patch_confusion
 from hypervlad.presets import carrillo2020
 from hypervlad.windows import ANOMALOUS, NORMAL, PatchSet, cut_patches
 
-CODE = ("papers/carrillo2020", "defects/scores")
 PATCH, STRIDE = 29, 14
 N_TRAIN = {ANOMALOUS: 4807, NORMAL: 5307}
 N_FEW = 9  # per class, for validation and test as in the report
@@ -168,31 +165,34 @@ def confusion(predict_map: Any, images: list[np.ndarray], masks: list[np.ndarray
     return {name: None if np.isnan(value) else value for name, value in scores.items()}
 
 
-def result_table(result: dict[str, Any]) -> str:
+def result_table(result: Facts) -> str:
     """Return patch accuracy and whole-image scores of each system."""
     height, width = result["size"]
     n_repeats = len(next(iter(result["runs"].values())))
+    columns = {
+        "18 patches": ("few",),
+        "1,000 patches": ("many",),
+        "1,000 of other images": ("elsewhere",),
+        "training images: F1": ("learnt", "f1"),
+        "new images: precision": ("new", "precision"),
+        "recall": ("new", "recall"),
+        "F1": ("new", "f1"),
+        "best F1": ("best_f1",),
+        "not divided by 255: F1": ("undivided", "f1"),
+    }
     lines = [
-        f"{result['images']} images of {width} x {height} pixels to cut patches from, "
-        f"{result['new']} new ones; {n_repeats} repeat{'s' * (n_repeats != 1)}",
-        "",
-        "| system | trained on | 18 patches | 1,000 patches | 1,000 of other images "
-        "| training images: F1 | new images: precision | recall | F1 | best F1 "
-        "| not divided by 255: F1 |",
-        f"|{'---|' * 11}",
-    ]
-    for name, runs in result["runs"].items():
-        cells = [name, _learnt(runs[0])]
-        cells += [mean_and_deviation(_present(runs, kind)) for kind in ("few", "many", "elsewhere")]
-        cells.append(mean_and_deviation(_present(runs, "learnt", "f1")))
-        cells += [
-            mean_and_deviation(_present(runs, "new", kind))
-            for kind in ("precision", "recall", "f1")
+        [
+            name,
+            _learnt(runs[0]),
+            *(mean_and_deviation(_present(runs, *keys)) for keys in columns.values()),
         ]
-        cells.append(mean_and_deviation(_present(runs, "best_f1")))
-        cells.append(mean_and_deviation(_present(runs, "undivided", "f1")))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for name, runs in result["runs"].items()
+    ]
+    head = (
+        f"{result['images']} images of {width} x {height} pixels to cut patches from, "
+        f"{result['new']} new ones; {n_repeats} repeat{'s' * (n_repeats != 1)}"
+    )
+    return f"{head}\n\n{table(['system', 'trained on', *columns], lines)}"
 
 
 def _learnt(run: dict[str, Any]) -> str:
@@ -211,59 +211,41 @@ def _present(runs: Sequence[dict[str, Any]], *keys: str) -> list[float] | None:
     return None if any(value is None for value in values) else values
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--images", type=int, default=60, help="number of images from which patches are cut"
-    )
+def main(argv: Sequence[str] | None = None) -> None:
+    out = RESULTS / "papers" / "carrillo2020.json"
+    parser = new_parser(__doc__, out, checkpoints="carrillo2020", threads=2)
+    parser.add_argument("--images", type=int, default=60, help="to cut patches from")
     parser.add_argument("--new", type=int, default=20, help="number of new images")
     parser.add_argument("--size", type=int, nargs=2, default=(696, 1024))
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--max-epochs", type=int, default=200)
-    parser.add_argument("--weights", default="imagenet", help="weights of our network")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "carrillo2020")
-    parser.add_argument("--out", type=Path, default=RESULTS / "papers" / "carrillo2020.json")
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    arguments = parse(argv)
-    import torch  # after hypervlad, which lets waiting threads sleep
-
-    torch.set_num_threads(arguments.threads)
-    code_origin = origin(arguments.threads, *CODE)
-    size = (arguments.size[0], arguments.size[1])
+    parser.add_argument("--weights", default="pretrained", help="weights of our network")
+    options = parse(parser, argv)
+    size = (options.size[0], options.size[1])
     runs: dict[str, list[Any]] = {}
-    for seed in range(arguments.repeats):
-        mats = make_mats(arguments.images, arguments.new, size, seed)
+    for seed in range(options.repeats):
+        mats = make_mats(options.images, options.new, size, seed)
         digest = hashlib.sha256(np.concatenate([np.ravel(i) for i in mats.images])).hexdigest()
         learnt, honest = split_images(mats, seed)[0], honest_parts(mats, seed)
-        elsewhere, n_epochs = honest["many"], arguments.max_epochs
-        given = (elsewhere, learnt, seed, n_epochs)
-        ours = (learnt, arguments.weights, seed)
+        given = (honest["many"], learnt, seed, options.max_epochs)
+        ours = (mats, learnt, options.weights, seed)
+        leaking = leaking_parts(mats, seed)
         systems = {
-            "CNN, leaking": lambda m=mats, g=given, s=seed: measure_cnn(m, leaking_parts(m, s), *g),
-            "CNN, honest": lambda m=mats, p=honest, g=given: measure_cnn(m, p, *g),
-            "hypervlad, masks": lambda m=mats, o=ours: measure_ours(m, *o, with_masks=True),
-            "hypervlad, good images": lambda m=mats, o=ours: measure_ours(m, *o, with_masks=False),
+            "CNN, leaking": partial(measure_cnn, mats, leaking, *given),
+            "CNN, honest": partial(measure_cnn, mats, honest, *given),
+            "hypervlad, masks": partial(measure_ours, *ours, with_masks=True),
+            "hypervlad, good images": partial(measure_ours, *ours, with_masks=False),
         }
         for name, measure in systems.items():
-            settings = {
-                "name": name,
-                "seed": seed,
-                "size": list(size),
-                "weights": arguments.weights,
-                "digest": digest,
-            }
-            settings |= {"images": arguments.images, "new": arguments.new}
-            settings |= {"max_epochs": arguments.max_epochs} | code_origin
-            found = load_or_run(arguments.checkpoints / f"{seed}.json", settings, measure)
+            settings = {"name": name, "seed": seed, "weights": options.weights, "digest": digest}
+            settings |= {"new": options.new, "max_epochs": options.max_epochs}
+            found = load_or_run(options.checkpoints / f"{seed}.json", settings, measure)
             runs.setdefault(name, []).append(found)
             print(f"{seed}: {name}: {found}", flush=True)
-    result = {"images": arguments.images, "new": arguments.new, "size": list(size)}
-    result |= {"runs": runs, "origin": code_origin}
-    save_result(arguments.out, result)
+    result = {"images": options.images, "new": options.new, "size": list(size)}
+    result |= {"runs": runs, "origin": origin()}
+    save_result(options.out, result)
+    print(result_table(result))
 
 
 if __name__ == "__main__":

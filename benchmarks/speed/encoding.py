@@ -1,45 +1,38 @@
 """What does dense VLAD cost, compared with the network itself?
 
-In one run and on the same images: the forward pass of the network alone, as torchvision builds it
-(in a process of its own, because importing this package changes how torch's threads wait) and with
-its batch normalisations folded, as in this package; the whole encoding (resizing, network, VLAD) on
-the grid of the finest tap and on every pixel; the naive dense form, which upsamples every
-channel and assigns every pixel; the recipe of Luo, Holm and Wang 2021, 5,000 random pixels with all
-channels; and the encoder of the classifier: two turned copies, codebooks of both kinds, pooled
-channels. What this package does is measured in torch alone, and, on a CPU, with OpenVINO and numba,
-too. Times are medians over rounds in which the methods take turns, so that a noisy machine is
-noisy for all. Each peak of memory is measured in a separate process.
+On the same images: the network alone, as torchvision builds it, in a process of its own, because
+importing this package changes how torch's threads wait; with its batch normalisations folded; the
+whole encoding on the grid of the finest tap and on every pixel; the naive dense form, which
+upsamples every channel and assigns every pixel; the recipe of Luo, Holm and Wang 2021; and the
+encoder of the classifier. What this package does is measured in torch alone and, on a CPU, with
+OpenVINO and numba.
 
     python -m benchmarks.speed.encoding                      # CPU, two threads
-    python -m benchmarks.speed.encoding --device cuda        # best batch size, images per second
+    python -m benchmarks.speed.encoding --device cuda        # best batch size
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
-
-import hypervlad  # before torch, as users should: its threads then sleep while they wait
-
-# isort: split
 import torch
 
-from benchmarks.common.results import BENCHMARKS, RESULTS, measured_now, save_result
+import hypervlad
+from benchmarks.common.program import in_fresh_process, in_turns, new_parser, parse, timed
+from benchmarks.common.results import BENCHMARKS, RESULTS, measured_now, origin, save_result
 from benchmarks.speed.tables import fast_table, memory_table, speed_table
 from hypervlad import HypercolumnVLAD, vlad
 from hypervlad.backbones import TappedNetwork
@@ -78,20 +71,15 @@ def unfolded(network: TappedNetwork) -> TappedNetwork:
 
 
 class PlainNetwork:
-    """The network alone in a process in which torch waits as it does without this package.
-
-    Parameters are those of `Bench`, and the number of threads.
-    """
+    """The network alone in a process in which torch waits as it does without this package."""
 
     def __init__(self, folder: Path, size: int, batch: int, threads: int) -> None:
         code = "import sys, torch; from benchmarks.speed.encoding import serve_network; "
         code += "serve_network(sys.argv[1], *map(int, sys.argv[2:]))"
-        command = [sys.executable, "-c", code, str(folder), *map(str, (size, batch, threads))]
-        environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
         self._process = subprocess.Popen(
-            command,
+            [sys.executable, "-c", code, str(folder), *map(str, (size, batch, threads))],
             cwd=BENCHMARKS.parent,
-            env=environment,
+            env={k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -114,9 +102,9 @@ class PlainNetwork:
 def serve_network(folder: str, size: int, batch: int, threads: int) -> None:
     """Run the network alone for each line of the input, and print the seconds."""
     torch.set_num_threads(threads)
-    bench = Bench(Path(folder), size, batch, "cpu")
+    run = timed(partial(Bench(Path(folder), size, batch, "cpu").run, "network"))
     for _ in sys.stdin:
-        print(clock(lambda: bench.run("network"), bench.network.device), flush=True)
+        print(run(), flush=True)
 
 
 class Bench:
@@ -182,15 +170,6 @@ class Bench:
         return 2 * 4 * float(np.prod(self.batch.tensors.shape[2:])) * n_channels
 
 
-def clock(function: Callable[[], object], device: torch.device) -> float:
-    """Return the seconds of one call, including the GPU's queue."""
-    started = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - started
-
-
 def timings(
     bench: Bench, n_rounds: int, network: Callable[[], float] | None = None
 ) -> dict[str, list[float]]:
@@ -198,59 +177,37 @@ def timings(
 
     ``network`` returns the seconds of the network alone, measured elsewhere.
     """
-    device = bench.network.device
-    methods = METHODS + (FAST_METHODS if device.type == "cpu" else ())
+    methods = METHODS + (FAST_METHODS if bench.network.device.type == "cpu" else ())
     with torch.no_grad():
         maps = feature_maps(bench.network, bench.batch.tensors)
-    calls: dict[str, Callable[[], object]] = {m: (lambda m=m: bench.run(m)) for m in methods}
-    calls["VLAD part, finest"] = lambda: bench.vlad_part(maps, "finest")
-    calls["VLAD part, image"] = lambda: bench.vlad_part(maps, "image")
-    calls["VLAD part, naive"] = lambda: bench.naive(maps)
+    calls: dict[str, Callable[[], float]] = {m: timed(partial(bench.run, m)) for m in methods}
+    for grid in ("finest", "image"):
+        calls[f"VLAD part, {grid}"] = timed(partial(bench.vlad_part, maps, grid))
+    calls["VLAD part, naive"] = timed(partial(bench.naive, maps))
     if bench.naive_bytes() > MAX_NAIVE_BYTES:
         del calls["naive"], calls["VLAD part, naive"]
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(n_rounds + 1):
-        for name, call in calls.items():
-            took = network() if network and name == "network" else clock(call, device)
-            if turn:  # the first round warms up
-                seconds[name].append(took)
-    n_images = len(bench.images)
-    return {name: [1e3 * t / n_images for t in times] for name, times in seconds.items()}
+    if network:
+        calls["network"] = network
+    seconds = in_turns(calls, n_rounds)
+    return {name: [1e3 * t / len(bench.images) for t in each] for name, each in seconds.items()}
 
 
-def peak_memory(folder: Path, size: int, method: str, device: str, threads: int) -> float | None:
+def peak_memory(folder: Path, size: int, method: str, device: str, threads: int) -> float:
     """Return the MB that one method needs beyond what was in use, in a separate process."""
-    facts = {"folder": str(folder), "size": size, "method": method}
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.speed.encoding",
-        "--threads",
-        str(threads),
-        "--device",
-        device,
-    ]
-    command += ["--peak", json.dumps(facts)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd=BENCHMARKS.parent
-    )
-    if done.returncode:
-        print(
-            f"  peak of {method} failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr
-        )
-        return None
-    return float(done.stdout.strip().splitlines()[-1])
+    found: float = in_fresh_process(measure_peak, str(folder), size, method, device, threads)
+    return found
 
 
-def measure_peak(folder: str, size: int, method: str, device: str) -> float:
+def measure_peak(folder: str, size: int, method: str, device: str, threads: int) -> float:
     """Run one method on one image in this process and return its peak of memory in MB."""
+    torch.set_num_threads(threads)
     bench = Bench(Path(folder), size, 1, device)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         bench.run(method)
         return (torch.cuda.max_memory_allocated() - before) / 1e6
-    return _peak_resident(lambda: bench.run(method))
+    return _peak_resident(partial(bench.run, method))
 
 
 def _peak_resident(function: Callable[[], object]) -> float:
@@ -278,31 +235,28 @@ def best_batch(folder: Path, size: int, device: str) -> int:
         return max(1, 8 * 224**2 // size**2)
     best = (float("inf"), 1)
     for batch in (8, 32, 128):
-        bench = Bench(folder, size, batch, device)
-        bench.run("network")
-        took = min(clock(lambda b=bench: b.run("network"), bench.network.device) for _ in range(5))
-        best = min(best, (took / batch, batch))
+        run = timed(partial(Bench(folder, size, batch, device).run, "network"))
+        run()
+        best = min(best, (min(run() for _ in range(5)) / batch, batch))
     return best[1]
 
 
-def measure(
-    backbone: str, size: int, codebook: str, arguments: argparse.Namespace
-) -> dict[str, Any]:
+def measure(backbone: str, size: int, codebook: str, options: argparse.Namespace) -> dict[str, Any]:
     """Return one row of the table."""
-    device = arguments.device
+    device = options.device
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         fit_encoders(folder, backbone, size, codebook, device)
         batch = best_batch(folder, size, device)
-        n_rounds = max(3, round(arguments.rounds * (224 / size)))
+        n_rounds = max(3, round(options.rounds * (224 / size)))
         bench = Bench(folder, size, batch, device)
         if device == "cpu":
-            with PlainNetwork(folder, size, batch, arguments.threads) as plain:
+            with PlainNetwork(folder, size, batch, options.threads) as plain:
                 ms = timings(bench, n_rounds, plain.seconds)
         else:
             ms = timings(bench, n_rounds)
         peaks = {
-            method: peak_memory(folder, size, method, device, arguments.threads)
+            method: peak_memory(folder, size, method, device, options.threads)
             for method in (*METHODS, *FAST_METHODS)
             if method in ms
         }
@@ -311,36 +265,23 @@ def measure(
     return facts | {"ms": ms, "peak_mb": peaks}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = new_parser(__doc__, threads=2)
     parser.add_argument("--backbones", nargs="+", default=["mobilenet_v2", "vgg16"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[224, 448, 1024])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--out", type=Path, default=None)
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    if arguments.peak:
-        print(measure_peak(**json.loads(arguments.peak), device=arguments.device))
-        return
+    parser.add_argument("--out", type=Path)
+    options = parse(parser, argv)
     rows: list[dict[str, Any]] = []
-    facts = {
-        "rows": rows,
-        "device": arguments.device,
-        "threads": arguments.threads,
-        "versions": {name: version(name) for name in ("hypervlad", "torch", "openvino", "numba")},
-        "machine": f"{platform.machine()}, {psutil.cpu_count()} cores",
-    }
-    out = arguments.out or RESULTS / "speed" / f"encoding_{arguments.device}.json"
-    for backbone in arguments.backbones:
-        for size in arguments.sizes:
+    facts = {"rows": rows, "device": options.device, "origin": origin()}
+    out = options.out or RESULTS / "speed" / f"encoding_{options.device}.json"
+    for backbone in options.backbones:
+        for size in options.sizes:
             # For larger images both kinds of codebook cost the same: one is enough.
-            for codebook in list(CODEBOOKS) if size == min(arguments.sizes) else [DEFAULT]:
-                rows.append(measure(backbone, size, codebook, arguments))
+            for codebook in list(CODEBOOKS) if size == min(options.sizes) else [DEFAULT]:
+                rows.append(measure(backbone, size, codebook, options))
                 save_result(out, facts)  # a long run that is stopped keeps what it measured
-                print(speed_table(rows[-1:]).splitlines()[-1], flush=True)
     print(speed_table(rows), fast_table(rows), memory_table(rows), sep="\n\n")
 
 

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-import statistics
-from typing import Any
+from statistics import linear_regression, median
 
-from benchmarks.common.tables import median, table, times
+from benchmarks.common.results import Facts
+from benchmarks.common.tables import table, times
 
-Facts = dict[str, Any]
 REFERENCE = "import torch, torchvision"  # what times of whole processes are compared with
 
 
-def speed_table(rows: list[dict[str, Any]]) -> str:
+def speed_table(rows: list[Facts]) -> str:
     """Return times relative to the network, as medians over rounds of the ratio in a round."""
-    lines = [
-        "| network | image | codebook | network alone | the same, folded | ours, finest grid "
-        "| ours, every pixel | naive dense | 5,000 pixels | classifier's encoder "
-        "| VLAD part: naive / ours, finest | naive / ours, every pixel |",
-        f"|{'---|' * 12}",
-    ]
+    heads = ["network", "image", "codebook", "network alone", "the same, folded"]
+    heads += ["ours, finest grid", "ours, every pixel", "naive dense", "5,000 pixels"]
+    heads += ["classifier's encoder", "VLAD part: naive / ours, finest"]
+    lines = []
     for row in rows:
         ms = row["ms"]
         cells = [row["backbone"], f"{row['size']} px", row["codebook"]]
@@ -27,11 +24,11 @@ def speed_table(rows: list[dict[str, Any]]) -> str:
         cells += [times(ms, m, "network") for m in ("folded", "finest", "image")]
         cells += [times(ms, m, "network") for m in ("naive", "sampled", "classifier")]
         cells += [times(ms, "VLAD part, naive", f"VLAD part, {g}") for g in ("finest", "image")]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return table([*heads, "naive / ours, every pixel"], lines)
 
 
-def fast_table(rows: list[dict[str, Any]]) -> str:
+def fast_table(rows: list[Facts]) -> str:
     """Return times with OpenVINO and numba beside those in torch alone, relative to the network."""
     heads = ["network", "image", "codebook", "network, folded", "finest grid", "every pixel"]
     lines = []
@@ -46,14 +43,14 @@ def fast_table(rows: list[dict[str, Any]]) -> str:
     return table([*heads, "classifier's encoder"], lines)
 
 
-def memory_table(rows: list[dict[str, Any]]) -> str:
+def memory_table(rows: list[Facts]) -> str:
     """Return peaks of memory for one image: in torch alone, then with OpenVINO and numba."""
     methods = {"network": "network alone", "folded": "the same, folded"}
     methods |= {"finest": "ours, finest grid", "image": "ours, every pixel"}
     methods |= {"naive": "naive dense", "sampled": "5,000 pixels"}
     methods["classifier"] = "classifier's encoder"
 
-    def peaks(row: dict[str, Any], method: str) -> str:
+    def peaks(row: Facts, method: str) -> str:
         both = [row["peak_mb"].get(each) for each in (method, f"fast {method}")]
         return " → ".join(f"{peak:.0f} MB" for peak in both if peak is not None) or "–"
 
@@ -71,26 +68,17 @@ def memory_table(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def front_sentence(rows: list[dict[str, Any]]) -> str:
+def front_sentence(rows: list[Facts]) -> str:
     """Return the first row of the speeds as a sentence."""
     row, ms = rows[0], rows[0]["ms"]
-    classifier = ""
-    if "classifier" in ms:
-        classifier = (
-            f"; the encoder of the classifier, with two passes per image, takes "
-            f"{times(ms, 'classifier', 'network')}"
-        )
-    fast = ""
-    if "fast finest" in ms:
-        fast = (
-            f" (with OpenVINO and numba {times(ms, 'fast finest', 'network')} and "
-            f"{times(ms, 'fast classifier', 'network')})"
-        )
     return (
         f"On two CPU threads, encoding a {row['size']} px image with `HypercolumnVLAD()` takes "
         f"{times(ms, 'finest', 'network')} the time of one pass of the network "
-        f"({row['backbone']}){classifier}{fast}. The naive method, which upsamples every channel "
-        f"to every pixel, takes {times(ms, 'naive', 'network')}."
+        f"({row['backbone']}); the encoder of the classifier, with two passes per image, takes "
+        f"{times(ms, 'classifier', 'network')} (with OpenVINO and numba "
+        f"{times(ms, 'fast finest', 'network')} and {times(ms, 'fast classifier', 'network')}). "
+        "The naive method, which upsamples every channel to every pixel, takes "
+        f"{times(ms, 'naive', 'network')}."
     )
 
 
@@ -143,9 +131,7 @@ def fitting_table(facts: Facts) -> str:
     if len(rows) < 2:
         return table(heads, cells)
     power = _slope([(row["n"], row["seconds"]) for row in rows])
-    memory = statistics.linear_regression(
-        *zip(*((r["n"], r["peak_mb"]) for r in rows), strict=True)
-    )
+    memory = linear_regression(*zip(*((r["n"], r["peak_mb"]) for r in rows), strict=True))
     grown = (
         f"The time of a fit grows with the power {power:.2f} of the number of images; each image "
         f"adds {1000 * memory.slope:.0f} kB to the peak of memory."
@@ -160,8 +146,8 @@ def scale_section(facts: Facts) -> str:
 
 def verdicts(facts: Facts) -> list[str]:
     """Return whether time grows linearly and memory stays constant, and the costs."""
-    bare = {name: statistics.median(values) for name, values in facts["bare"].items()}
-    large = {name: statistics.median(values) for name, values in facts["large"].items()}
+    bare = {name: median(values) for name, values in facts["bare"].items()}
+    large = {name: median(values) for name, values in facts["large"].items()}
     small, most = min(_sizes(facts)), max(_sizes(facts))
     lines = []
     for way in _setups(facts):
@@ -203,11 +189,9 @@ def cost_table(facts: Facts) -> str:
     best = max(_row(facts, most, way, "cold")["steady"] for way in _setups(facts))
     cached = _row(facts, most, "1 job", "cached")["steady"]
     cores = facts["machine"]["cores"]
-    lines = [
-        "| images | one machine like this one, cold | machines for one day | machines for one week "
-        "| again, from the cache | file of features | cache | batches |",
-        f"|{'---|' * 8}",
-    ]
+    heads = ["images", "one machine like this one, cold", "machines for one day"]
+    heads += ["machines for one week", "again, from the cache", "file of features", "cache"]
+    lines = []
     for n in (100_000, 1_000_000, 100_000_000):
         hours = n / best / 3600
         cells = [
@@ -220,13 +204,13 @@ def cost_table(facts: Facts) -> str:
             _bytes(n * facts["cache_bytes"]),
             f"{math.ceil(n / facts['task_size']):,}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(cells)
     note = (
         f"At {best:.0f} images per second on {cores} CPU cores, {facts['features']:,} features "
         f"({facts['bytes'] / 1000:.1f} kB) and {facts['cache_bytes'] / 1000:.1f} kB of cache per "
         "image."
     )
-    return "\n".join([note, "", *lines])
+    return f"{note}\n\n{table([*heads, 'batches'], lines)}"
 
 
 def _hours(hours: float) -> str:
@@ -250,12 +234,12 @@ def exponent(facts: Facts, way: str, state: str) -> float:
 def _slope(points: list[tuple[float, float]]) -> float:
     """Return the slope of log(y) over log(x) by least squares."""
     logs = [(math.log(x), math.log(y)) for x, y in points]
-    return statistics.linear_regression(*zip(*logs, strict=True)).slope
+    return linear_regression(*zip(*logs, strict=True)).slope
 
 
 def _table(facts: Facts) -> str:
     head = ["way", "state", *(f"{n:,} images" for n in _sizes(facts)), "steady", "start-up", "peak"]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = []
     most = max(_sizes(facts))
     for way in _setups(facts):
         for state in ("cold", "cached"):
@@ -266,8 +250,8 @@ def _table(facts: Facts) -> str:
             peaks = f"{row['peak_mb']:.0f} MB"
             if row["peak_workers_mb"]:
                 peaks += f" + {row['peak_workers_mb']:.0f} MB per worker"
-            lines.append(f"| {' | '.join([*cells, peaks])} |")
-    return "\n".join(lines)
+            lines.append([*cells, peaks])
+    return table(head, lines)
 
 
 def _peak(facts: Facts, n: int, way: str, state: str) -> float:
@@ -276,7 +260,7 @@ def _peak(facts: Facts, n: int, way: str, state: str) -> float:
     return peak
 
 
-def _row(facts: Facts, n: int, way: str, state: str) -> dict[str, Any]:
+def _row(facts: Facts, n: int, way: str, state: str) -> Facts:
     (row,) = [r for r in facts["rows"] if (r["n"], r["way"], r["state"]) == (n, way, state)]
     return row
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from benchmarks.common.data import save_grey
 from benchmarks.common.results import BENCHMARKS
 from benchmarks.compare import __main__ as compare
 from hypervlad import make_nanofibre_images, make_nanowire_images, make_tem_images
@@ -16,52 +16,25 @@ from hypervlad import make_nanofibre_images, make_nanowire_images, make_tem_imag
 SIZES = compare.Sizes(per_class=6, surfaces=4, fibres=2, rounds=1, batch_sizes=(3,))
 
 
-def test_equal_arrays_differ_by_nothing() -> None:
-    one = {"a": np.array([1.0, np.nan]), "b": np.zeros(2)}
-    assert compare.difference(one, {name: array.copy() for name, array in one.items()}) == 0
-
-
-def test_differences_are_relative_to_the_largest_value() -> None:
-    one, other = {"a": np.array([200.0, 1.0])}, {"a": np.array([200.0, 1.5])}
-    assert compare.difference(one, other) == pytest.approx(0.5 / 200)
-    assert compare.difference({"a": np.array([0.2])}, {"a": np.array([0.1])}) == pytest.approx(0.1)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [{"b": np.zeros(2)}, {"a": np.zeros(3)}, {"a": np.array([0.0, np.nan])}],
-)
-def test_arrays_that_do_not_match_are_infinitely_different(other: dict[str, np.ndarray]) -> None:
-    assert compare.difference({"a": np.zeros(2)}, other) == float("inf")
-
-
-def test_refitted_models_may_differ_as_much_as_the_old_ones() -> None:
+def test_what_counts_as_equal_and_no_slower() -> None:
+    one, other = {"a": np.array([200.0, np.nan])}, {"a": np.array([199.0, np.nan])}
+    assert compare.difference(one, one) == 0
+    assert compare.difference(one, other) == pytest.approx(1 / 200)  # of the largest value
+    for unlike in ({"b": np.zeros(2)}, {"a": np.zeros(3)}, {"a": np.zeros(2)}):
+        assert compare.difference(one, unlike) == float("inf")
     old = [{"a": np.array([value])} for value in (0.1, 0.2)]
     assert compare.refit_check("scorer", old, {"a": np.array([0.19])}).holds
     assert not compare.refit_check("scorer", old, {"a": np.array([0.25])}).holds
-    assert compare.refit_check("scorer", old[:1], {"a": np.array([0.1 + 1e-6])}).holds
-
-
-def test_times_are_compared_round_by_round() -> None:
     noisy = {"old": [1.0, 10.0, 2.0], "new": [1.02, 9.0, 2.04]}
-    assert compare.ratio_check("encoding", noisy).holds
     assert compare.ratio_check("encoding", noisy).found.startswith("1.02 x (0.90 to 1.02)")
-    assert not compare.ratio_check("fit scorer", noisy).holds  # must be faster
     assert not compare.ratio_check("encoding", {"old": [1.0], "new": [1.2]}).holds
-
-
-def test_files_are_chosen_far_apart() -> None:
-    files = [Path(str(i)) for i in range(10)]
-    assert [path.name for path in compare._spread_out(files, 4)] == ["0", "3", "6", "9"]
-    assert compare._spread_out(files[:2], 4) == files[:2]
 
 
 def write(folder: Path, images: list[np.ndarray]) -> list[str]:
     """Write images as files."""
-    folder.mkdir()
     paths = [folder / f"{i:02d}.png" for i in range(len(images))]
     for path, image in zip(paths, images, strict=True):
-        Image.fromarray(np.round(255 * image.astype(float)).astype(np.uint8)).save(path)
+        save_grey(path, image)
     return [str(path) for path in paths]
 
 

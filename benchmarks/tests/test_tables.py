@@ -13,7 +13,7 @@ from benchmarks.common.tables import with_tables
 
 PROGRAMS = [
     "accuracy",
-    "accuracy.changes",
+    "accuracy.curve",
     "accuracy.rare",
     "alignment",
     "alignment.speed",
@@ -21,7 +21,9 @@ PROGRAMS = [
     "defects",
     "defects.kinds",
     "defects.speed",
-    "defects.unseen_kinds",
+    "networks.accuracy",
+    "networks.agreement",
+    "networks.cost",
     "papers.carrillo2020",
     "papers.luo2021",
     "papers.modarres2017",

@@ -1,43 +1,48 @@
 """Are prediction sets, refusals and suspect labels reliable? Measured on real images.
 
-Repeated splits by group: a quarter of the groups, held out at random, is new to the model, codebook
-included. A checkpoint keeps the answers of each split, so that an interrupted run resumes and
-scores can be computed again.
+Repeated splits: a quarter of the groups, held out at random, is new to the model.
 
-    python -m benchmarks.uncertainty --data ../shared/data
-    python -m benchmarks.uncertainty --data ../shared/data --splits 20 --checkpoints DIR
+    python -m benchmarks.uncertainty --data ../shared/data --splits 10
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
-import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from benchmarks.common.checkpoints import load_or_run
-from benchmarks.common.folds import DATA_SETS, DataSet, random_splits
-from benchmarks.common.results import CHECKPOINTS, RESULTS, save_result
-from benchmarks.common.sources import origin
-from benchmarks.uncertainty.scores import MAX_ERRORS, summary
+from benchmarks.common.data import DATA_SETS, TEST_SHARE, DataSet, random_splits
+from benchmarks.common.program import add_network, new_parser, parse
+from benchmarks.common.results import RESULTS, origin, save_result
+from benchmarks.uncertainty.tables import uncertainty_table
 from hypervlad import MicrographClassifier, default_encoder
+from hypervlad.metrics import (
+    expected_calibration_error,
+    selective_accuracy_area,
+    selective_accuracy_curve,
+)
 
 SEED = 2000
 COVERAGE = 0.9
 CALIBRATION_SIZE = 0.3
 CHANGED = 0.1  # share of training labels that are changed, to be found
-CODE = ("uncertainty/__main__", "common/folds")
+MAX_ERRORS = (0.05, 0.1, 0.2)
+KEPT = 0.7
+
+Split = dict[str, Any]
 
 
 def answers(
     data: DataSet, train: np.ndarray, test: np.ndarray, seed: int, network: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the answers about new images: probabilities, both kinds of sets, novelty."""
+    """Return the answers about new images: probabilities, both kinds of sets, what is sure."""
     encoder = default_encoder(random_state=seed, **network)
     model = MicrographClassifier(encoder, random_state=seed)
     model.fit(list(data.paths[train]), data.y[train], groups=data.groups[train])
@@ -53,10 +58,8 @@ def answers(
     )
     with_held_out.fit(list(data.paths[train]), data.y[train], groups=data.groups[train])
     return {
-        "truth": np.searchsorted(data.classes, data.y[test]),
+        "truth": data.codes[test],
         "proba": first.proba,
-        "novelty": first.novelty,
-        "points": first.projected,
         "cross": sets,
         "split": with_held_out.predict_set(list(data.paths[test]), COVERAGE),
         **{f"kind_{share:g}": found.kind for share, found in judged.items()},
@@ -68,7 +71,7 @@ def found_of_changed(
 ) -> dict[str, Any]:
     """Change some labels and search for them."""
     rng = np.random.default_rng(seed)
-    codes = np.searchsorted(data.classes, data.y[train])
+    codes = data.codes[train]
     changed = rng.random(len(train)) < CHANGED
     moved = rng.integers(1, len(data.classes), len(train))
     labels = data.classes[np.where(changed, (codes + moved) % len(data.classes), codes)]
@@ -80,60 +83,110 @@ def found_of_changed(
     return {"changed": changed, "suspect": suspect}
 
 
-def measure(data: DataSet, arguments: argparse.Namespace) -> dict[str, Any]:
+def summary(answers: Sequence[Split], changed: Sequence[Split]) -> dict[str, Any]:
+    """Return the scores of a data set, from the answers to each split and to changed labels."""
+    of_each = [
+        {
+            "accuracy": float((each["proba"].argmax(1) == each["truth"]).mean()),
+            "calibration_error": expected_calibration_error(each["truth"], each["proba"]),
+            "selective_accuracy": selective_accuracy(each),
+            "selective_area": selective_accuracy_area(each["truth"], each["proba"]),
+            **{
+                f"{way}_{name}": value
+                for way in ("cross", "split")
+                for name, value in sets(each, way).items()
+            },
+        }
+        for each in answers
+    ]
+    found: dict[str, Any] = {
+        name: mean_and_interval([each[name] for each in of_each]) for name in of_each[0]
+    }
+    return found | {
+        "sure": {f"{share:g}": refusals(answers, f"kind_{share:g}") for share in MAX_ERRORS},
+        "changed": scores_of_changed(changed),
+    }
+
+
+def mean_and_interval(values: Sequence[float]) -> list[float]:
+    """Return the mean over splits that share images, and its 95 % interval.
+
+    Student's t with the variance of Nadeau and Bengio, Machine Learning 52, 2003.
+    """
+    n, mean = len(values), float(np.mean(values))
+    variance = float(np.var(values, ddof=1)) * (1 / n + TEST_SHARE / (1 - TEST_SHARE))
+    half = float(stats.t.ppf(0.975, n - 1)) * variance**0.5
+    return [mean, mean - half, mean + half]
+
+
+def sets(split: Split, way: str) -> dict[str, float]:
+    """Return coverage by group and by image, and the mean size, of sets of classes."""
+    held = split[way][np.arange(len(split["truth"])), split["truth"]]
+    by_group = [held[split["groups"] == group].mean() for group in np.unique(split["groups"])]
+    return {
+        "coverage": float(np.mean(by_group)),
+        "coverage_of_images": float(held.mean()),
+        "size": float(split[way].sum(1).mean()),
+    }
+
+
+def selective_accuracy(split: Split) -> float:
+    """Return the accuracy on the most confident part; ties are not divided."""
+    curve = selective_accuracy_curve(split["truth"], split["proba"])
+    return float(curve.accuracy[np.searchsorted(curve.coverage, KEPT)])
+
+
+def refusals(splits: Sequence[Split], kind: str) -> dict[str, float]:
+    """Return the share of sure answers, and the share of wrong ones among them."""
+    is_sure = np.concatenate([each[kind] == "sure" for each in splits])
+    wrong = np.concatenate([each["proba"].argmax(1) != each["truth"] for each in splits])
+    error = float(wrong[is_sure].mean()) if is_sure.any() else float("nan")
+    return {"share": float(is_sure.mean()), "error": error if is_sure.any() else -1.0}
+
+
+def scores_of_changed(splits: Sequence[Split]) -> dict[str, float]:
+    """Return how well changed labels are found."""
+    changed = np.concatenate([each["changed"] for each in splits])
+    suspect = np.concatenate([each["suspect"] for each in splits])
+    return {
+        "recall": float(suspect[changed].mean()),
+        "precision": float(changed[suspect].mean()) if suspect.any() else 0.0,
+        "suspect": float(suspect.mean()),
+    }
+
+
+def measure(data: DataSet, options: argparse.Namespace) -> dict[str, Any]:
     """Return the scores of a data set over all splits."""
     found: dict[str, list[dict[str, Any]]] = {"answers": [], "changed": []}
-    code_origin = origin(arguments.threads, *CODE)
-    network = {"backbone": arguments.backbone, "weights": arguments.weights}
-    for number, (train, test) in enumerate(random_splits(data, arguments.splits, SEED)):
+    network = {"backbone": options.backbone, "weights": options.weights}
+    for number, (train, test) in enumerate(random_splits(data, options.splits, SEED)):
         seed = SEED + number
-        settings = {"data": data.digest, "split": number, "seed": SEED, "origin": code_origin}
-        settings |= network
+        settings = {"data": data.digest, "split": number, "seed": SEED} | network
         asked = {"answers": functools.partial(answers, data, train, test, seed, network)}
-        if number < arguments.few:
+        if number < options.few:
             asked["changed"] = functools.partial(found_of_changed, data, train, seed, network)
         for what, run in asked.items():
-            path = arguments.checkpoints / f"{data.name}-{number}-{what}.json"
+            path = options.checkpoints / f"{data.name}-{number}-{what}.json"
             answer = load_or_run(path, {**settings, "what": what}, run)
             found[what].append({**answer, "groups": data.groups[test]})
-        print(f"{data.name}: split {number + 1} of {arguments.splits}", flush=True)
+        print(f"{data.name}: split {number + 1} of {options.splits}", flush=True)
     return summary(**found)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+def main(argv: Sequence[str] | None = None) -> None:
+    out = RESULTS / "uncertainty" / "uncertainty.json"
+    parser = new_parser(__doc__, out, checkpoints="uncertainty", threads=1)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--sets", nargs="+", default=list(DATA_SETS))
-    parser.add_argument("--splits", type=int, default=20)
-    parser.add_argument(
-        "--few",
-        type=int,
-        default=6,
-        help="number of splits with changed labels",
-    )
-    parser.add_argument("--backbone", default="mobilenet_v2")
-    parser.add_argument("--weights", default="pretrained", help="as in HypercolumnVLAD")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--checkpoints", type=Path, default=CHECKPOINTS / "uncertainty")
-    parser.add_argument("--out", type=Path, default=RESULTS / "uncertainty" / "uncertainty.json")
-    arguments = parser.parse_args()
-    import torch  # after hypervlad, which lets waiting threads sleep
-
-    torch.set_num_threads(arguments.threads)
-    result: dict[str, Any] = {
-        "backbone": arguments.backbone,
-        "splits": arguments.splits,
-        "few": arguments.few,
-        "coverage": COVERAGE,
-        "calibration_size": CALIBRATION_SIZE,
-        "changed": CHANGED,
-        "origin": origin(arguments.threads, *CODE),
-        "sets": {},
-    }
-    for name in arguments.sets:
-        result["sets"][name] = measure(DataSet.load(arguments.data / name), arguments)
-        print(json.dumps(result["sets"][name], indent=1), flush=True)
-    save_result(arguments.out, result)
+    parser.add_argument("--splits", type=int, default=10)
+    parser.add_argument("--few", type=int, default=6, help="splits with changed labels")
+    add_network(parser)
+    options = parse(parser, argv)
+    sets = {name: measure(DataSet.load(options.data / name), options) for name in options.sets}
+    facts = {"splits": options.splits, "few": options.few, "sets": sets, "origin": origin()}
+    facts |= {"coverage": COVERAGE, "changed": CHANGED, "backbone": options.backbone}
+    save_result(options.out, facts)
+    print(uncertainty_table(facts))
 
 
 if __name__ == "__main__":

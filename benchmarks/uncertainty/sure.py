@@ -3,36 +3,30 @@
     python -m benchmarks.uncertainty.sure
 
 Vectors of a class scatter around its mean, those of a group around a mean of its own. A logistic
-regression is cross-fitted on some groups as `MicrographClassifier` does, and the answers for many
-new groups, of one image or of as many as the training groups, are compared with the classes. The
-rule of the library is shown beside others: the same with a third of the groups held out, the same
-with the confidence of the model fitted on all groups in place of the mean of the folds' models, and
-an estimate, the lowest threshold with at most this share of wrong held-out answers.
+regression is calibrated on some groups as `MicrographClassifier` does, by folds and with a third of
+the groups held out, and its answers for many new groups are compared with the classes.
 """
 
 from __future__ import annotations
 
-import argparse
-import functools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.common.results import RESULTS, save_result
-from benchmarks.common.sources import origin
+from benchmarks.common.program import new_parser, parse
+from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table, with_interval
 from hypervlad.classifier.fitting import (
     calibration_split,
     cross_predict_calibration,
     predict_calibration,
 )
-from hypervlad.conformal import CERTAINTY, Calibration
+from hypervlad.conformal import CERTAINTY
 from hypervlad.metrics import wilson_interval
-from hypervlad.splits import group_weights
 
 N_FEATURES = 8
 N_NEW = 2000  # groups
@@ -45,9 +39,8 @@ class Scene:
 
     Attributes
     ----------
-    n_groups, n_images : int
-        To learn from, and images of each group.
-    n_classes : int
+    n_groups, n_images, n_classes : int
+        Groups to learn from, images of each, and classes.
     apart : float
         Standard deviation of the means of classes; that of images in a group is 1.
     of_group : float
@@ -90,20 +83,9 @@ SCENES = (
 )
 
 
-def estimated_confidence(calibration: Calibration, max_error: float) -> float:
-    """Return the lowest threshold above which the share of wrong held-out answers is small."""
-    order = np.argsort(-calibration.confidence, kind="stable")
-    weights = group_weights(calibration.groups)[order]
-    wrong = np.cumsum(weights * ~calibration.correct[order]) / np.cumsum(weights)
-    fine = np.flatnonzero(wrong <= max_error)
-    return float(calibration.confidence[order][fine[-1]]) if len(fine) else float("inf")
-
-
 RULES = {
     "tested": "the library's, by folds",
     "held out": "the library's, with a third of the groups held out (calibration_size=1/3)",
-    "own confidence": "by folds, but with the confidence of the model fitted on all groups",
-    "estimated": "by folds, the lowest threshold with few wrong held-out answers",
 }
 
 
@@ -126,12 +108,6 @@ def one_draw(scene: Scene, seed: int) -> dict[str, Any]:
     sides = {
         "tested": (folds.threshold, folds.confidence(by_folds, proba), proba),
         "held out": (split.threshold, split.confidence(by_part, of_part), of_part),
-        "own confidence": (folds.threshold, proba.max(axis=1), proba),
-        "estimated": (
-            functools.partial(estimated_confidence, folds.calibration),
-            proba.max(axis=1),
-            proba,
-        ),
     }
     found: dict[str, Any] = {
         "accuracy": float((learner.classes_[proba.argmax(axis=1)] == truth).mean())
@@ -162,7 +138,7 @@ def measure(scene: Scene, n_draws: int) -> dict[str, Any]:
     return row
 
 
-def sure_table(result: dict[str, Any]) -> str:
+def sure_table(result: Facts) -> str:
     """Return two tables: scenes x requested errors for the library's rule, and a row per rule."""
     rows, n_draws = result["rows"], result["n_draws"]
     by_scene = []
@@ -200,14 +176,13 @@ def _broken(own: dict[str, float], n_draws: int) -> str:
     return with_interval(own["broken"], wilson_interval(own["broken"], n_draws), ".1%")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = new_parser(__doc__, RESULTS / "uncertainty" / "sure.json")
     parser.add_argument("--draws", type=int, default=200)
-    parser.add_argument("--out", type=Path, default=RESULTS / "uncertainty" / "sure.json")
-    arguments = parser.parse_args()
-    rows = [measure(scene, arguments.draws) for scene in SCENES]
-    result = {"n_draws": arguments.draws, "rows": rows, "origin": origin(1, "uncertainty/sure")}
-    save_result(arguments.out, result)
+    options = parse(parser, argv)
+    rows = [measure(scene, options.draws) for scene in SCENES]
+    result = {"n_draws": options.draws, "rows": rows, "origin": origin()}
+    save_result(options.out, result)
     print(sure_table(result))
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from benchmarks.common.results import Facts
 from benchmarks.common.scores import mean_of_sets
 from benchmarks.common.tables import table, with_interval
 
@@ -23,29 +22,23 @@ _ROWS = {
 }
 
 
-def uncertainty_table(stored: dict[str, Any]) -> str:
+def uncertainty_table(stored: Facts) -> str:
     """Return means over splits with their 95 % intervals, a column for each set."""
-    sets = stored["sets"]
-    lines = [f"| {stored['splits']} splits | {' | '.join(sets)} |", f"|---|{'---|' * len(sets)}"]
-    for title, name in _ROWS.items():
-        cells = [_with_interval(found[name]) for found in sets.values()]
-        lines.append(f"| {title.strip()} | {' | '.join(cells)} |")
-    cells = [_caught(found["errors_caught"]) for found in sets.values()]
-    title = "of all errors, among the first 30 %: queue; weighted; smallest margin; at best"
-    lines.append(f"| {title} | {' | '.join(cells)} |")
-    for share in next(iter(sets.values()))["sure"]:
-        cells = [_sure(found["sure"][share]) for found in sets.values()]
-        lines.append(
-            f"| sure answers, at most {float(share):.0%} wrong requested | {' | '.join(cells)} |"
-        )
-    few = f"({stored['few']} splits)"
-    cells = [_changed(found["changed"]) for found in sets.values()]
-    title = f"{stored['changed']:.0%} of labels changed: found; changed among suspects {few}"
-    lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    sets = list(stored["sets"].values())
+    rows = [
+        [title.strip(), *(_with_interval(found[name]) for found in sets)]
+        for title, name in _ROWS.items()
+    ]
+    for share in sets[0]["sure"]:
+        title = f"sure answers, at most {float(share):.0%} wrong requested"
+        rows.append([title, *(_sure(found["sure"][share]) for found in sets)])
+    title = f"{stored['changed']:.0%} of labels changed: found; changed among suspects"
+    title += f" ({stored['few']} splits)"
+    rows.append([title, *(_changed(found["changed"]) for found in sets)])
+    return table([f"{stored['splits']} splits", *stored["sets"]], rows)
 
 
-def front_sentence(stored: dict[str, Any]) -> str:
+def front_sentence(stored: Facts) -> str:
     """Return coverage, set sizes and selective accuracy as a sentence."""
     sets = stored["sets"].values()
 
@@ -73,10 +66,6 @@ def _with_interval(values: list[float]) -> str:
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def _caught(found: dict[str, float]) -> str:
-    return "; ".join(f"{found[name]:.0%}" for name in ("queue", "weighted", "margin", "best"))
-
-
 def _sure(found: dict[str, float]) -> str:
     if not found["share"]:
         return "none"
@@ -87,10 +76,10 @@ def _changed(found: dict[str, float]) -> str:
     return f"{found['recall']:.0%}; {found['precision']:.0%}"
 
 
-Rows = list[dict[str, Any]]
+Rows = list[Facts]
 
 
-def novelty_section(stored: dict[str, Any]) -> str:
+def novelty_section(stored: Facts) -> str:
     """Return the tables of the methods, of their differences, and of images of no class."""
     cells = stored["cells"]
     return (
@@ -112,22 +101,24 @@ def methods_table(cells: Rows) -> str:
         "most false alarms",
         "images of no class reported",
     ]
-    lines = [f"| {' | '.join(header)} |", f"|---|{'---|' * (len(header) - 1)}"]
+    rows = []
     for method in dict.fromkeys(cell["method"] for cell in cells):
         own = [cell for cell in cells if cell["method"] == method]
         by_set = [_means([cell for cell in own if cell["set"] == name]) for name in sets]
         worst = min(own, key=lambda cell: float(cell["auroc"]))
         alarms = max(cell["known_reported"] for cell in own)
         outside = _mean([_outside([c for c in own if c["set"] == name]) for name in sets])
-        shown = [
-            *(_found(*means) for means in by_set),
-            _found(*(_mean([means[k] for means in by_set]) for k in range(3))),
-            f"{worst['auroc']:.3f} ({worst['left_out']})",
-            f"{alarms:.0%}",
-            f"{outside:.0%}",
-        ]
-        lines.append(f"| {method} | {' | '.join(shown)} |")
-    return "\n".join(lines)
+        rows.append(
+            [
+                method,
+                *(_found(*means) for means in by_set),
+                _found(*(_mean([means[k] for means in by_set]) for k in range(3))),
+                f"{worst['auroc']:.3f} ({worst['left_out']})",
+                f"{alarms:.0%}",
+                f"{outside:.0%}",
+            ]
+        )
+    return table(header, rows)
 
 
 def gains_table(cells: Rows, method: str = "hypervlad") -> str:
@@ -155,12 +146,9 @@ def outside_table(cells: Rows, method: str = "hypervlad", other: str = "nearest 
     """Return the shares reported of images of no class, by kind and set, of two methods."""
     sets = list(dict.fromkeys(cell["set"] for cell in cells))
     kinds = list(dict.fromkeys(kind for cell in cells for kind in cell["outside_reported"]))
-    lines = [
-        f"| reported by {method}; by {other} | {' | '.join(f'model of {s}' for s in sets)} |",
-        f"|---|{'---|' * len(sets)}",
-    ]
+    rows = []
     for kind in kinds:
-        shown = []
+        shown = [kind]
         for name in sets:
             values = [
                 [
@@ -172,8 +160,9 @@ def outside_table(cells: Rows, method: str = "hypervlad", other: str = "nearest 
                 for each in (method, other)
             ]
             shown.append("; ".join(f"{_mean(v):.0%}" for v in values) if values[0] else "–")
-        lines.append(f"| {kind} | {' | '.join(shown)} |")
-    return "\n".join(lines)
+        rows.append(shown)
+    heads = [f"reported by {method}; by {other}", *(f"model of {name}" for name in sets)]
+    return table(heads, rows)
 
 
 def _means(cells: Rows) -> list[float]:

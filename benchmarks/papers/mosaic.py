@@ -1,11 +1,10 @@
-"""The figures of the paper: a confusion matrix, and thumbnails at their places in a t-SNE plot."""
+"""The figures of the 2021 paper: a confusion matrix, and thumbnails at their places in a t-SNE."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 from scipy.optimize import linear_sum_assignment
+from skimage.transform import resize
+from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
 from hypervlad.displays import ConfusionDisplay, save_png
@@ -21,79 +22,45 @@ from hypervlad.images import read_image
 
 # Okabe and Ito's colours, distinguishable with any colour vision.
 COLOURS = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-    "#56B4E9",
-    "#F0E442",
-    "#5B3A8E",
+    *("#0072B2", "#E69F00", "#009E73", "#D55E00"),
+    *("#CC79A7", "#56B4E9", "#F0E442", "#5B3A8E"),
 )
 _GAP, _DPI = 1, 150
 _CELLS_PER_IMAGE = 1.5  # free cells separate the clusters
+_N_GREYS = 40  # besides the colours: fewer make a smaller file
 
 
-def write_confusion(path: Path, matrix: np.ndarray, classes: np.ndarray, title: str) -> None:
+def write_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str]) -> None:
     """Draw counts of predicted classes for each true class."""
-
-    def draw(ax: Any) -> ConfusionDisplay:
-        display = ConfusionDisplay(matrix, classes.tolist()).plot(ax=ax)
-        width = display.figure_size[0]
-        lines = [part for line in title.split("\n") for part in wrap(line, int(13 * width))]
-        ax.figure.suptitle("\n".join(lines), fontsize=9, ha="left", x=0.02)
-        return display
-
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_png(draw, path)
+    save_png(lambda ax: ConfusionDisplay(matrix, list(classes)).plot(ax=ax), path)
 
 
 def write_mosaic(
-    path: Path,
-    images: Sequence[Any],
-    labels: np.ndarray,
-    coordinates: np.ndarray,
-    title: str,
-    *,
-    side: int = 1800,
-    n_greys: int | None = None,
+    path: Path, images: Sequence[Any], labels: np.ndarray, vectors: np.ndarray, title: str
 ) -> None:
-    """Place thumbnails by t-SNE of their vectors, on a grid without overlaps.
-
-    Parameters
-    ----------
-    path : Path
-    images : sequence of n path or ndarray (H, W) or (H, W, 3)
-    labels : ndarray of n labels
-        The colours of the frames.
-    coordinates : ndarray of shape (n, d)
-        Leading principal components of the vectors.
-    title : str
-    side : int
-        Approximate width of the figure in pixels.
-    n_greys : int, optional
-        Grey levels, at most 248, besides the colours of the classes; fewer make a smaller file.
-    """
+    """Place thumbnails by t-SNE of their vectors, on a grid without overlaps."""
     classes = np.unique(labels)
     colours = {name: COLOURS[k % len(COLOURS)] for k, name in enumerate(classes)}
-    places, shape = snap_to_grid(_embed(coordinates))
-    cell = max(16, side // shape[1])
+    places, shape = snap_to_grid(_embed(vectors))
+    cell = max(16, 1000 // shape[1])
     canvas = np.full((shape[0] * cell, shape[1] * cell, 3), 255, np.uint8)
     for image, label, (row, column) in zip(images, labels, places, strict=True):
         tile = _framed(read_image(image), cell - _GAP, colours[label])
         top, left = row * cell, column * cell
         canvas[top : top + len(tile), left : left + len(tile)] = tile
     _write(path, canvas, title, colours, labels)
-    if n_greys is not None:
-        _shrink(path, np.linspace(0, 255, n_greys).round().astype(int), list(colours.values()))
+    greys = np.linspace(0, 255, _N_GREYS).round().astype(int)
+    palette = Image.new("P", (1, 1))
+    entries = [_rgb(colour) for colour in colours.values()] + [(g, g, g) for g in greys.tolist()]
+    palette.putpalette([value for entry in entries for value in entry])
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
+    small.save(path, optimize=True)
 
 
 def snap_to_grid(points: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
-    """Assign each point to its own cell, with the smallest total squared distance.
-
-    Parameters
-    ----------
-    points : ndarray of shape (n, 2)
+    """Assign each point (n, 2) to its own cell, with the smallest total squared distance.
 
     Returns
     -------
@@ -120,17 +87,16 @@ def snap_to_grid(points: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     return places, (int(n_rows), int(n_columns))
 
 
-def _embed(coordinates: np.ndarray) -> np.ndarray:
-    perplexity = min(30.0, (len(coordinates) - 1) / 3)
+def _embed(vectors: np.ndarray) -> np.ndarray:
+    pca = PCA(min(50, len(vectors) - 1), svd_solver="randomized", random_state=0)
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
     tsne = TSNE(perplexity=perplexity, init="pca", learning_rate="auto", random_state=0)
-    embedded: np.ndarray = tsne.fit_transform(coordinates)
+    embedded: np.ndarray = tsne.fit_transform(pca.fit_transform(vectors))
     return embedded
 
 
 def _framed(pixels: np.ndarray, side: int, colour: str) -> np.ndarray:
     """Return a square thumbnail with a frame, (side, side, 3) uint8."""
-    from skimage.transform import resize
-
     grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
     frame = max(2, side // 20)
     inner = side - 2 * frame
@@ -139,16 +105,6 @@ def _framed(pixels: np.ndarray, side: int, colour: str) -> np.ndarray:
     tile[:] = _rgb(colour)
     tile[frame:-frame, frame:-frame] = np.round(255 * small)[..., None]
     return tile
-
-
-def _shrink(path: Path, greys: np.ndarray, colours: Sequence[str]) -> None:
-    """Rewrite an image with these colours only, one byte per pixel."""
-    palette = Image.new("P", (1, 1))
-    entries = [_rgb(colour) for colour in colours] + [(grey, grey, grey) for grey in greys.tolist()]
-    palette.putpalette([value for entry in entries for value in entry])
-    with Image.open(path) as picture:
-        small = picture.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE)
-    small.save(path, optimize=True)
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

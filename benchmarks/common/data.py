@@ -1,18 +1,19 @@
-"""Labelled folders, and the folds and splits that all methods share."""
+"""Labelled folders, real and synthetic, and the folds and splits that all methods share."""
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from sklearn.model_selection import GroupShuffleSplit
 
-import hypervlad
+from hypervlad import load_image_folder, make_tem_images
 from hypervlad.splits import group_folds
 
 DATA_SETS = ("micrographs", "neu_steel", "nanofibre")  # the real sets that most benchmarks use
@@ -42,29 +43,34 @@ class DataSet:
     _features: dict[str, tuple[np.ndarray, float]] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def load(cls, folder: Path) -> DataSet:
-        """Read a folder with one sub-folder per class, and its ``groups.csv`` if there is one."""
+    def load(cls, folder: Path, groups: Path | None = None, name: str | None = None) -> DataSet:
+        """Read a folder with one sub-folder per class, by default with its ``groups.csv``."""
         folder = folder.resolve()
-        table = folder / "groups.csv"
-        data = hypervlad.load_image_folder(folder, table if table.exists() else None)
-        n = len(data.images)
-        groups = np.arange(n).astype(str) if data.groups is None else np.asarray(data.groups)
-        y = np.asarray(data.target)
-        digest = content_digest(Path(data.root), data.images, y, groups)
-        return cls(folder.name, np.array(data.images), y, groups, digest)
+        table = groups or folder / "groups.csv"
+        data = load_image_folder(folder, table if table.exists() else None)
+        each = np.arange(len(data.images)).astype(str)
+        of_image = each if data.groups is None else np.asarray(data.groups)
+        digest = hashlib.sha256()
+        for path, label, group in zip(data.images, data.target, of_image, strict=True):
+            own = Path(path).relative_to(data.root).as_posix()
+            digest.update(f"{own}|{label}|{group}|".encode())
+            digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
+        paths, y = np.array(data.images), np.asarray(data.target)
+        return cls(name or folder.name, paths, y, of_image, digest.hexdigest())
 
     @property
     def classes(self) -> np.ndarray:
         return np.unique(self.y)
 
+    @property
+    def codes(self) -> np.ndarray:
+        """The classes as numbers."""
+        return np.searchsorted(self.classes, self.y)
+
     def features(
         self, name: str, compute: Callable[[list[str]], np.ndarray]
     ) -> tuple[np.ndarray, float]:
-        """Return one row per image and the seconds per image, computed at the first call.
-
-        For features that need no training: folds and repeats share them, but each counts their
-        time.
-        """
+        """Return one row per image and the seconds per image, computed at the first call."""
         if name not in self._features:
             started = time.perf_counter()
             values = compute(list(self.paths))
@@ -74,18 +80,6 @@ class DataSet:
     def forget_features(self) -> None:
         """Free the memory of the computed features."""
         self._features.clear()
-
-
-def content_digest(
-    root: Path, paths: Sequence[str], labels: np.ndarray, groups: np.ndarray | None
-) -> str:
-    """Return a SHA-256 that changes with the files' names and bytes, labels and groups."""
-    digest = hashlib.sha256()
-    for row, path in enumerate(paths):
-        name = Path(path).relative_to(root).as_posix()
-        digest.update(f"{name}|{labels[row]}|{'' if groups is None else groups[row]}|".encode())
-        digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -123,13 +117,14 @@ class Fold:
         rows = hashlib.sha256(self.test.astype(np.int64).tobytes())
         return {"data": self.data.digest, "test": rows.hexdigest(), "seed": self.seed}
 
+    def checkpoint(self, folder: Path, title: str) -> Path:
+        """Return the place of a method's result."""
+        name = "".join(c if c.isalnum() else "_" for c in title)
+        return folder / self.data.name / name / f"repeat{self.repeat}_fold{self.number}.json"
+
 
 def number_of_folds(y: np.ndarray, groups: np.ndarray) -> int:
-    """Return min(5, groups of the rarest class).
-
-    A class of a single group cannot be tested at all (`group_folds` keeps it in training); it does
-    not count here.
-    """
+    """Return min(5, groups of the rarest class), classes of one group left out."""
     per_class = [len(np.unique(groups[y == label])) for label in np.unique(y)]
     divisible = [n for n in per_class if n > 1]
     if not divisible:
@@ -150,10 +145,7 @@ def folds_of(data: DataSet, repeats: int, seed: int, max_folds: int = MAX_FOLDS)
 
 
 def random_splits(data: DataSet, n_splits: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Hold out a quarter of the groups at random, as often as requested.
-
-    A split that leaves a class without training images is drawn again.
-    """
+    """Hold out a quarter of the groups at random, each class keeping some training images."""
     found: list[tuple[np.ndarray, np.ndarray]] = []
     splitter = GroupShuffleSplit(100 * n_splits, test_size=TEST_SHARE, random_state=seed)
     for train, test in splitter.split(data.paths, data.y, data.groups):
@@ -162,3 +154,35 @@ def random_splits(data: DataSet, n_splits: int, seed: int) -> list[tuple[np.ndar
         if len(found) == n_splits:
             return found
     raise SystemExit(f"{data.name}: a class has too few groups to be split")
+
+
+def save_grey(path: Path, image: np.ndarray) -> None:
+    """Write an image of [0, 1] with 8 bits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)).save(path)
+
+
+def write_tem_folder(
+    folder: Path, n: int, *, size: int = 224, n_classes: int = 4, seed: int = 0, block: int = 1000
+) -> Path:
+    """Write synthetic TEM images into a sub-folder per class, unless they are there.
+
+    Of ``block`` images at a time; the seed of a block is ``seed`` and the number of its first.
+    """
+    complete = folder.with_name(f"{folder.name}.complete")
+    if complete.exists():
+        return folder
+    for first in range(0, n, block):
+        images, labels = make_tem_images(
+            min(block, n - first), size=size, n_classes=n_classes, random_state=seed + first
+        )
+        for number, (image, label) in enumerate(zip(images, labels, strict=True), first):
+            save_grey(folder / str(label) / f"{number:05d}.png", image)
+    complete.touch()
+    return folder
+
+
+def tem_set(folder: Path, n: int, seed: int = 7) -> DataSet:
+    """Return synthetic TEM images of four classes, written below a folder."""
+    written = write_tem_folder(folder / f"synthetic_TEM_4_{n}_{seed}", n, seed=seed)
+    return DataSet.load(written, name="synthetic TEM of 4 classes")

@@ -1,0 +1,411 @@
+"""Each program once, on tiny data and a tiny network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from benchmarks.accuracy import __main__ as accuracy
+from benchmarks.accuracy import curve, methods, rare
+from benchmarks.accuracy.features import WordHistograms
+from benchmarks.alignment import __main__ as alignment
+from benchmarks.alignment import methods as alignment_methods
+from benchmarks.alignment import scenes
+from benchmarks.alignment import speed as alignment_speed
+from benchmarks.alignment.tables import alignment_section, clean_section
+from benchmarks.common.data import DataSet, save_grey
+from benchmarks.common.results import Facts, load_result
+from benchmarks.copies import __main__ as copies
+from benchmarks.defects import __main__ as defects
+from benchmarks.defects import kinds, surfaces
+from benchmarks.defects import methods as defects_methods
+from benchmarks.defects import speed as defects_speed
+from benchmarks.defects.scores import Resampling, SplitScores, differences
+from benchmarks.networks import accuracy as networks_accuracy
+from benchmarks.networks import agreement, cost
+from benchmarks.papers import carrillo2020, luo2021, modarres2017, mosaic
+from benchmarks.speed import encoding, extraction, first_minutes, fitting, large_images
+from benchmarks.uncertainty import __main__ as uncertainty
+from benchmarks.uncertainty import novelty, sure
+from hypervlad import HypercolumnVLAD, MicrographClassifier, make_nanofibre_images
+from hypervlad.encoder import ImageLoader
+from hypervlad.fibres import axial_difference
+
+N_GROUPS = 14  # of each class, with two images each
+TINY = ["--backbone", "tiny", "--weights", "random", "--threads", "1"]
+Run = Callable[..., Facts]
+
+
+def textures(root: Path, seed: int = 0) -> Path:
+    """Write two textures with two images per group."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:32, :40] / 4.0
+    lines = ["path,group"]
+    for name, pattern in {"stripes": np.sin(2 * x), "rings": np.cos(3 * np.hypot(x, y))}.items():
+        for i in range(2 * N_GROUPS):
+            image = 0.5 + 0.3 * pattern + 0.06 * rng.standard_normal(x.shape)
+            save_grey(root / name / f"{i:02d}.png", image)
+            lines.append(f"{name}/{i:02d}.png,{name}-{i // 2}")
+    (root / "groups.csv").write_text("\n".join(lines), encoding="utf-8")
+    return root
+
+
+def plates(root: Path) -> Path:
+    """Write noise; some images have a dark square, and a mask of it."""
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        image, mask = 0.6 + 0.02 * rng.standard_normal((64, 72)), np.zeros((64, 72))
+        kind = "square" if i % 2 else "free"
+        if i % 2:
+            mask[20:44, 20:44] = 1
+            image[20:44, 20:44] *= 0.2
+            save_grey(root / "masks" / kind / f"{i}.png", mask)
+        save_grey(root / "images" / kind / f"{i}.png", image)
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    textures(root / "textures")
+    plates(root / "plates")
+    return root
+
+
+@pytest.fixture
+def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a program and return what it stored; its tables must be printed."""
+
+    def function(program: Any, name: str, *arguments: Any) -> Facts:
+        out = tmp_path / name
+        folder = out.suffix == ""
+        kept = ["--checkpoints", tmp_path / "kept"] if hasattr(program, "load_or_run") else []
+        program.main([str(each) for each in [*arguments, "--out", out, *kept]])
+        assert "|---|" in capsys.readouterr().out
+        (path,) = out.glob("*.json") if folder else [out]
+        return load_result(path)
+
+    return function
+
+
+def small_encoder(**parameters: Any) -> HypercolumnVLAD:
+    usual = {"image_size": 32, "n_codewords": 3, "blocks": ("joint", "pooled_unit")}
+    return HypercolumnVLAD(**{**usual, **parameters, "backbone": "tiny", "weights": "random"})
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (methods, curve, rare, uncertainty, novelty, modarres2017):
+        monkeypatch.setattr(module, "default_encoder", small_encoder)
+    monkeypatch.setattr("benchmarks.accuracy.features.IMAGE_SIZE", 32)
+    monkeypatch.setattr(methods, "N_SAMPLED", 60)
+    monkeypatch.setattr(WordHistograms.__init__, "__defaults__", (0, 8))
+
+
+few = pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
+
+
+def test_accuracy_and_networks(
+    data: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ["--folder", data / "textures", *TINY]
+    short = [name for name in methods.NAMES if not name.startswith("luo2021")]
+    facts = run(accuracy, "own.json", *own, "--methods", *short)
+    assert len(facts["rows"]) == len(facts["means"]) == len(short)
+    assert all(row["accuracy"] > 0.9 for row in facts["rows"])
+    added = run(accuracy, "own.json", *own, "--methods", "texture", "--repeats", "2")
+    assert [row["repeats"] for row in added["rows"]] == [1] * (len(short) - 1) + [2]
+    assert added["rows"][0] == facts["rows"][0]
+    sets = {"textures": DataSet.load(data / "textures")}
+    monkeypatch.setattr(networks_accuracy, "OWN", "tiny")
+    found = networks_accuracy.compare([tmp_path / "own.json"], sets)
+    assert "| tiny | " in networks_accuracy.networks_table(found)
+    others = ["--folder", textures(tmp_path / "textures", seed=1), *TINY]
+    with pytest.raises(SystemExit, match="is not of the same images"):
+        run(accuracy, "own.json", *others, "--methods", "texture")
+
+
+def test_the_default_is_measured_as_users_get_it(data: Path) -> None:
+    fold = accuracy.folds_of(DataSet.load(data / "textures"), repeats=1, seed=3)[0]
+    measured = methods.Default("tiny", "random", "digest")(fold)
+    model = MicrographClassifier(small_encoder(), random_state=3)
+    model.fit(fold.train_paths, fold.y, groups=fold.groups)
+    np.testing.assert_array_equal(measured["proba"], model.predict_proba(fold.test_paths))
+    assert len(measured["train_vectors"]) == len(fold.train)
+
+
+@few
+def test_curve_and_rare(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curve, "SIZES", (1, 9, 10))
+    monkeypatch.setattr(curve, "N_DRAWS", 2)
+    monkeypatch.setattr(rare, "N_DRAWS", 20)
+    own = ["--data", data, "--sets", "textures", "--tem", "0"]
+    rows = run(curve, "curve.json", *own, *TINY)["rows"]["textures"]
+    # No group is left to test where ten images of each class are learnt from.
+    assert [(row["size"], row["draw"]) for row in rows] == [(1, 0), (1, 1), (9, 0), (9, 1)]
+    train, test = curve.draw(DataSet.load(data / "textures"), 9, 0)
+    groups = DataSet.load(data / "textures").groups
+    assert not set(groups[train]) & set(groups[test])
+    means = run(rare, "rare.json", *own, "--threads", "1")["means"]
+    assert means[0]["gain"] == [0.0] * 5
+
+
+@few
+@pytest.mark.filterwarnings("ignore:with a coverage of 0.9, every prediction set:UserWarning")
+@pytest.mark.filterwarnings("ignore:5 of 27 images are blank:UserWarning")
+def test_uncertainty(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ["--data", data, "--sets", "textures"]
+    facts = run(uncertainty, "sets.json", *own, "--splits", "2", "--few", "1", *TINY)
+    assert facts["sets"]["textures"]["cross_coverage"][0] > 0.8
+    monkeypatch.setattr(novelty, "N_EACH", 2)
+    cells = run(novelty, "novelty.json", *own, "--others", "plates/images")["cells"]
+    assert len(cells) == 2 * len(novelty.METHODS)
+    assert {"white noise", "photographs", "plates"} <= set(cells[0]["outside_reported"])
+    monkeypatch.setattr(sure, "SCENES", (sure.Scene(60, 1, 3, apart=3),))
+    (scene,) = run(sure, "sure.json", "--draws", "3")["rows"]
+    assert scene["tested 0.2"]["sure"] > 0.5
+
+
+def test_defects(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = defects_methods.carrillo2020
+    quick = {"max_epochs": 25}
+    monkeypatch.setattr(
+        defects_methods, "carrillo2020", lambda **given: whole(**{**given, **quick})
+    )
+    own = ["--data", data / "plates", *TINY]
+    facts = run(defects, "found", *own, "--repeats", "1")
+    assert (facts["n_images"], facts["n_defective"]) == (24, 12)
+    assert all(row["image_auroc"][0] > 0.8 for row in facts["rows"]), facts["rows"]
+    monkeypatch.setattr(surfaces, "IMAGE_DEFECTS", ("scratch", "pits"))
+    few_images = ["--train", "3", "6", "--test", "5", "--splits", "1", "--false-alarm-splits", "1"]
+    rows = run(kinds, "kinds", *own, *few_images)["rows"]
+    assert [(row["method"], row["n_train"]) for row in rows[:3]] == [
+        ("hypervlad", 6), ("PatchCore", 6), ("PaDiM", 6)
+    ]  # fmt: skip
+    assert list(rows[0]["image_auroc"]) == ["square", "scratch", "pits"]
+
+
+def test_splits_keep_specimens_and_made_defects_together() -> None:
+    rng = np.random.default_rng(0)
+    examples = [("free", rng.random((64, 72)), np.zeros((64, 72), bool)) for _ in range(12)]
+    specimens = np.array([0, 1, 2, 2, 4, 4, 6, 7, 8, 8, 10, 11])
+    surface = surfaces.Surface.of("noise", examples, specimens).with_made_defects()
+    train, test = surfaces.split_surface(surface, 4, 5, seed=0)
+    assert not set(surface.specimens[train]) & set(surface.specimens[test])
+    assert (surface.kinds[test] == "free").sum() == (surface.kinds[test] == "pits").sum() == 5
+    with pytest.raises(SystemExit, match="8 images to learn from and 5 to test, but only 12"):
+        surfaces.split_surface(surface, 8, 5, seed=0)
+    names = ["exp1_num_32128", "exp2_num_32153", "exp1_num_9", "exp3_num_32240", "other"]
+    assert surfaces.specimens_of(names).tolist() == [0, 0, 2, 0, 4]
+
+
+def test_intervals_over_kinds_cover_the_true_difference() -> None:
+    """Both methods are equally good, so that 95 % of the intervals should contain 0."""
+    labels = np.repeat(["free", "dent"], [60, 30])
+    contained = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        signal = (labels == "dent") + rng.standard_normal(90)
+        scores = {name: signal + rng.standard_normal(90) for name in "ab"}
+        splits = [SplitScores(labels, np.arange(90), scores)]
+        found = differences(splits, "a", "b", Resampling(labels, np.arange(90), splits))["mean"]
+        contained.append(found["low"] <= 0 <= found["high"])
+    assert np.mean(contained) > 0.85
+
+
+def test_alignment(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scenes, "SIZE", (96, 96))
+    few_scenes = {
+        name: {factor: levels[-1:] for factor, levels in factors.items()}
+        for name, factors in scenes.SETS.items()
+    }
+    monkeypatch.setattr(scenes, "SETS", few_scenes)
+    classical = [name for name in alignment.TITLES if name != "learned"]
+    own = ["--methods", *classical, "--figure", tmp_path / "drawn.png", "--threads", "1"]
+    result = run(alignment, "alignment.json", *own)
+    assert list(result["methods"]) == classical
+    assert "| SNR 1 | " in alignment_section(result)
+    assert "On 1 image of noise alone" in clean_section(result)
+    assert (tmp_path / "drawn.png").stat().st_size > 5_000
+    monkeypatch.setattr(alignment_speed, "TILE", (64, 96))
+    own = ["--rounds", "1", "--threads", "1", "--methods", "lgo"]
+    assert "aligned fraction, lgo" in run(alignment_speed, "speed.json", *own)["seconds"]
+
+
+@pytest.mark.parametrize("degrees", [0, 25, 160])
+def test_published_formulas_find_the_direction_of_stripes(degrees: int) -> None:
+    angle = np.deg2rad(degrees)
+    y, x = np.mgrid[:96, :96]
+    image = 100 * np.sin(0.8 * (x * np.sin(angle) + y * np.cos(angle)))
+    orientation, coherency = alignment_methods.orientationj(image, 2.0)
+    inside = (slice(12, -12), slice(12, -12))
+    assert np.rad2deg(axial_difference(orientation[inside], angle)).max() < 1.5
+    assert coherency[inside].min() > 0.95
+    found = alignment_methods.by_fibriltool(image, 32)
+    assert found.aligned.all()
+    assert np.rad2deg(axial_difference(found.angle, angle)).max() < 1.5
+
+
+def test_copies(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = make_nanofibre_images(4, size=96, random_state=0)[0]
+    monkeypatch.setattr(copies, "SYNTHETIC", {"mats": lambda: images})
+    monkeypatch.setattr(copies, "COSTS", (("tubes in TEM", 3),))
+    found = run(copies, "found")["sets"]["mats"]
+    assert sum(found["planted"].values()) == sum(found["found"].values()) == 2
+    assert (found["wrong"], found["other"], found["largest_set"]) == (0, 0, 2)
+    assert run(copies, "cost", "--cost")["costs"][0]["n_images"] == 3
+    for change in copies.CHANGES.values():
+        first, second = change(images[0], np.random.default_rng(0))
+        assert first.shape != second.shape or np.abs(first - second).max() > 0.01
+
+
+def test_agreement_of_a_small_network(run: Run) -> None:
+    (row,) = run(agreement, "agreement.json", "--networks", "test_vit", "--image-size", "96")[
+        "rows"
+    ]
+    assert max(*row["maps"].values(), *row["vectors"].values()) < 1e-5
+
+
+def test_speed_of_encoding_and_networks(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+
+    class Plain:
+        """A process that does not know the tiny network."""
+
+        seconds = staticmethod(lambda: 0.1)
+
+        def __init__(self, *_: Any) -> None: ...
+
+        __enter__ = lambda self: self  # noqa: E731
+        __exit__ = lambda *_: None  # noqa: E731
+
+    monkeypatch.setattr(encoding, "PlainNetwork", Plain)
+    for module in (encoding, cost):
+        monkeypatch.setattr(module, "peak_memory", lambda *_: 1.0)
+    monkeypatch.setattr(cost, "DEFAULT", "tiny")
+    few_rounds = ["--sizes", "64", "--rounds", "1", "--threads", "1"]
+    rows = run(encoding, "encoding.json", "--backbones", "tiny", *few_rounds)["rows"]
+    assert [row["codebook"] for row in rows] == list(encoding.CODEBOOKS)
+    assert len(rows[0]["ms"]["fast finest"]) == 4
+    (row,) = run(cost, "cost.json", "--networks", "tiny", *few_rounds)["rows"]
+    assert len(row["ms"]["finest"]) == 1
+
+
+def test_speed_of_defect_maps(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(defects_speed, "SIZE", (64, 96))
+    monkeypatch.setattr(defects_speed, "FIT_SIZE", (64, 64))
+    own = ["--rounds", "1", "--batches", "1", "--images", "12", "--weights", "random"]
+    result = run(defects_speed, "speed.json", *own, "--threads", "1")
+    assert result["patches"] == {"side by side": 12, "at the map's stride": 66}
+
+
+def test_first_minutes(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = first_minutes.commands
+    quick = {key: ["-c", "pass"] for key in [first_minutes.REFERENCE, "predict"]}
+
+    def without_models(folder: Path, weights: str) -> dict[str, list[str]]:
+        assert Path(named(folder, weights)["classify an image"][4]).is_file()
+        return quick
+
+    monkeypatch.setattr(first_minutes, "commands", without_models)
+    facts = run(first_minutes, "first.json", "--rounds", "1")
+    assert set(facts["seconds"]) == set(facts["processor"]) == set(quick)
+    with pytest.raises(SystemExit, match="no such luck"):
+        first_minutes.run(["-c", "raise ValueError('no such luck')"])
+
+
+def test_a_command_on_a_large_image_is_measured(tmp_path: Path) -> None:
+    large_images.write_image(tmp_path / "image.png", 300)
+    found = large_images.run_measured(["align", "image.png", "-o", "aligned"], tmp_path)
+    assert 50 < found["peak_mb"] < 5000
+    with pytest.raises(SystemExit, match="exit code 2"):
+        large_images.run_measured(["align", "missing.png", "-o", "aligned"], tmp_path)
+
+
+@pytest.mark.long
+def test_speeds_of_whole_processes(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (row,) = run(fitting, "fitting.json", "--sizes", "24", "--image-size", "64")["rows"]
+    assert 0 < sum(row["stages"].values()) < row["seconds"]
+    monkeypatch.setattr(extraction, "SETUPS", ("1 job",))
+    monkeypatch.setattr(extraction, "ROUNDS", 1)
+    monkeypatch.setattr(extraction, "N_BARE", 8)
+    monkeypatch.setattr(extraction, "N_LARGE", 4)
+    facts = run(extraction, "scale.json", "--folder", tmp_path / "files", "--sizes", "24", "40")
+    assert [row["n_found"] for row in facts["rows"]] == [0, 24, 0, 40]
+    rows = run(large_images, "large.json", "--sizes", "64")["rows"]
+    assert [row["what"] for row in rows] == list(large_images.COMMANDS)
+    encoding.fit_encoders(tmp_path, "mobilenet_v2", 64, encoding.DEFAULT, "cpu")
+    assert encoding.peak_memory(tmp_path, 64, "naive", "cpu", 1) > 1
+    with encoding.PlainNetwork(tmp_path, 64, 2, 1) as plain:
+        assert plain.seconds() > 0
+
+
+def test_luo2021(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    for k, name in enumerate("abcd"):
+        for i in range(15):
+            grey = rng.normal(0.2 + 0.15 * k, 0.05, (24, 24))
+            save_grey(tmp_path / "squares" / name / f"{i}.png", grey)
+    whole = luo2021.build
+
+    def build(method: str, *given: Any) -> Any:
+        if method in luo2021.BASELINES:
+            return whole(method, *given)
+        return MicrographClassifier(small_encoder(), random_state=0)
+
+    monkeypatch.setattr(luo2021, "build", build)
+    monkeypatch.setattr(
+        luo2021, "ImageLoader", lambda **given: ImageLoader(**{**given, "image_size": 32})
+    )
+    own = ["--data", tmp_path / "squares", "--seeds", "0", "1", "--figures", tmp_path / "drawn"]
+    facts = run(luo2021, "papers", *own, "--weights", "random", "--threads", "1")
+    assert [row["method"] for row in facts["rows"]] == ["luo2021", "default", "pooled-conv5_3"]
+    assert all(row["accuracy"] > 0.5 and row["n_train"] == 48 for row in facts["rows"])
+    assert (tmp_path / "drawn" / "luo2021_mosaic.png").exists()
+    places, _ = mosaic.snap_to_grid(rng.normal(size=(150, 2)))
+    assert len({tuple(place) for place in places.tolist()}) == 150  # none covers another
+
+
+@few
+@pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
+def test_modarres2017(
+    data: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = modarres2017.modarres2017
+
+    def small_preset(*given: Any, **parameters: Any) -> Any:
+        return preset(*given, **parameters).set_params(image_size=32, batch_size=4)
+
+    monkeypatch.setattr(modarres2017, "modarres2017", small_preset)
+    own = ["--data", data / "textures", "--weights", "mobilenet_v2=random", "--max-epochs", "1"]
+    own += ["--folds", "2", "--threads", "1"]
+    facts = run(modarres2017, "papers", *own)
+    assert len(facts["rows"]) == 3
+    assert np.sum(facts["rows"][0]["confusion"]) == pytest.approx(4 * N_GROUPS)
+    assert len(run(modarres2017, "papers", *own, "--kinds", "features")["rows"]) == 3
+    assert not list((tmp_path / "kept").rglob("training-*"))
+    made = DataSet.load(modarres2017.synthetic_folder(tmp_path, 2, 64))
+    assert np.unique(made.y, return_counts=True)[1].tolist() == [2] * 10
+
+
+def test_carrillo2020(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"N_FEW": 2, "N_MANY": 5, "N_GOOD": 6, "N_TRAIN": {"anomalous": 20, "normal": 25}}
+    for name, value in sizes.items():
+        monkeypatch.setattr(carrillo2020, name, value)
+    own = ["--images", "20", "--new", "3", "--size", "96", "128", "--max-epochs", "2"]
+    result = run(carrillo2020, "out.json", *own, "--weights", "random", "--threads", "1")
+    leaking, honest, masks, good = (runs[0] for runs in result["runs"].values())
+    assert leaking["n_train"] == honest["n_train"] == {"anomalous": 20, "normal": 25}
+    assert "many" not in masks
+    assert "learnt" not in good
+    mats = carrillo2020.make_mats(20, 1, (96, 128), 0)
+    parts = carrillo2020.honest_parts(mats, 0)
+    assert not set(parts["train"].image_index) & set(parts["many"].image_index)
+    parts = carrillo2020.leaking_parts(mats, 0)
+    assert set(parts["train"].image_index) & set(parts["many"].image_index)
