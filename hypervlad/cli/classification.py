@@ -11,30 +11,20 @@ from typing import Annotated, Any
 import typer
 
 from hypervlad.cli.files import (
-    prepare_file,
-    prepare_model,
-    prepare_report,
+    check_file,
+    check_model,
+    check_report,
+    labelled_images,
     say_ignored,
+    write_or_print,
 )
 from hypervlad.cli.messages import echo, fitting, hint_at_bad_files, plain_errors, say
-from hypervlad.cli.models import (
-    check_cache,
-    load_classifier,
-    new_classifier,
-    reading_options,
-    reduce_cache,
-    rule_or_numbers,
-)
+from hypervlad.cli.models import check_cache, load_classifier, new_classifier
 from hypervlad.cli.options import (
     Backbone,
     Cache,
-    CacheSize,
-    CalibrationSize,
-    Channel,
-    ClassWeight,
     Device,
     Groups,
-    ImagePage,
     Images,
     ImageSize,
     IncludeBackbone,
@@ -42,20 +32,17 @@ from hypervlad.cli.options import (
     ModelPath,
     ModelToWrite,
     ModelWeights,
-    NCodewords,
     OnError,
     PixelSize,
     Prior,
     Quiet,
-    Reduced,
-    RemoveBanner,
-    Scaling,
+    Reading,
     Seed,
     TableToWrite,
     TestGroups,
     Unreadable,
-    Verbose,
     Weights,
+    with_reading,
 )
 from hypervlad.files import replace_when_complete
 from hypervlad.terminal import ProgressBar, is_terminal
@@ -65,29 +52,23 @@ _MAX_EXPLAINED = 24
 
 
 @plain_errors
+@with_reading("image_page", "channel", "scaling", "remove_banner", "reduced")
 def train(
     folder: Labelled,
     output: ModelToWrite,
+    *,
     groups: Groups = None,
     backbone: Backbone = None,
     weights: Weights = None,
     image_size: ImageSize = None,
     pixel_size: PixelSize = None,
-    image_page: ImagePage = None,
-    channel: Channel = None,
-    scaling: Scaling = None,
-    remove_banner: RemoveBanner = False,
-    reduced: Reduced = False,
-    n_codewords: NCodewords = None,
+    reading: Reading,
     seed: Seed = 0,
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
     include_backbone: IncludeBackbone = False,
-    class_weight: ClassWeight = None,
     prior: Prior = None,
-    calibration_size: CalibrationSize = None,
     cache: Cache = None,
-    cache_size: CacheSize = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -96,7 +77,6 @@ def train(
             "and probably wrong labels, and a table of the predictions.",
         ),
     ] = None,
-    verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a model on labelled images.
@@ -115,22 +95,15 @@ def train(
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
     from hypervlad.backbones.weights import check_may_be_included
-    from hypervlad.datasets import load_image_folder
     from hypervlad.images.reading import relative_names
-    from hypervlad.reports.summary import held_out_lines, noted_warnings, training_details
+    from hypervlad.reports.summary import held_out_lines, noted_warnings
 
-    prepare_model(output, folder, groups)
+    check_model(output, folder, groups)
     if report is not None:
-        prepare_report(report, folder)
-    check_cache(cache, cache_size)
-    reading = reading_options(
-        image_page=image_page,
-        channel=channel,
-        scaling=scaling,
-        remove_banner=remove_banner,
-        reduced=reduced,
-    )
-    data = load_image_folder(folder, groups)
+        check_report(report, folder)
+    check_cache(cache)
+    shares = _shares(prior)
+    data = labelled_images(folder, groups, quiet, output)
     n_own = int(data.by_model.sum())
     if n_own:
         echo(
@@ -139,41 +112,31 @@ def train(
             "review export --source person' writes the others",
             err=True,
         )
-    learner = {
-        "class_weight": rule_or_numbers("--class-weight", class_weight),
-        "prior": rule_or_numbers("--prior", prior),
-    }
-    say_ignored(quiet, [folder], groups, output)
     model = new_classifier(
         seed,
         quiet,
-        learner=learner,
+        prior=shares,
         backbone=backbone,
         weights=weights,
         image_size=image_size,
         pixel_size=pixel_size,
         read_options=reading or None,
-        n_codewords=n_codewords,
         device=device,
         on_error=on_error.value,
         memory=cache,
-    ).set_params(calibration_size=calibration_size)
-    of_groups = (
-        "" if data.groups is None else f", {counted(len(set(data.groups.tolist())), 'group')}"
     )
-    n_classes = len(data.target_names)
-    say(
-        quiet,
-        f"training on {counted(len(data.images), 'image')} of "
-        f"{counted(n_classes, 'class')}{of_groups}",
-    )
+    n_classes = counted(len(data.target_names), "class")
+    material = [f"{counted(len(data.images), 'image')} of {n_classes}"]
+    if data.groups is not None:
+        material.append(counted(len(set(data.groups.tolist())), "group"))
+    say(quiet, f"training on {', '.join(material)}")
     if include_backbone:
+        assert model.encoder is not None
         check_may_be_included(model.encoder.backbone, model.encoder.weights)
     with fitting(), noted_warnings() as notes:
         model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)
-    reduce_cache(cache, cache_size)
-    for line in [*held_out_lines(model), *(training_details(model) if verbose else [])]:
+    for line in held_out_lines(model):
         echo(line)
     if report is not None and model.held_out_ is not None:
         from hypervlad.reports import report_on_held_out
@@ -235,7 +198,7 @@ def explain(
 
     if output.suffix.lower() != ".png":
         raise ValueError(f"{output}: the picture is a PNG file; give a name that ends in .png.")
-    prepare_file(output, model, *paths)
+    check_file(output, model, *paths)
     given = [file for path in paths for file in find_images(path)]
     files = list({os.path.abspath(file): file for file in given}.values())
     say_ignored(quiet, paths, model)
@@ -244,7 +207,7 @@ def explain(
             f"{counted(len(files), 'image')} are too many for one picture; give at most "
             f"{_MAX_EXPLAINED}."
         )
-    classifier = load_classifier(model, weights, device=device, on_error="raise", quiet=quiet)
+    classifier = load_classifier(model, weights, device=device, quiet=quiet)
     labels = None if classes is None else _labels_named(classifier.classes_, classes)
     hidden = True if quiet else None
     found, bad = {}, []
@@ -283,7 +246,6 @@ def evaluate(
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
     cache: Cache = None,
-    cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
     """Test a model on labelled images and write a report.
@@ -296,15 +258,13 @@ def evaluate(
       hypervlad evaluate model.hvlad test.csv -o report/
       hypervlad evaluate model.hvlad test_images/ -o report/ --groups groups.csv
     """
-    from hypervlad.datasets import load_image_folder
     from hypervlad.images.files import composed
     from hypervlad.images.reading import relative_names
     from hypervlad.reports import report_on_model
 
-    prepare_report(output, folder)
-    check_cache(cache, cache_size)
-    data = _labelled_by_people(folder, load_image_folder(folder, groups))
-    say_ignored(quiet, [folder], groups, model)
+    check_report(output, folder)
+    check_cache(cache)
+    data = _labelled_by_people(folder, labelled_images(folder, groups, quiet, model))
     classifier = load_classifier(
         model, weights, device=device, on_error=on_error.value, quiet=quiet, cache=cache
     )
@@ -332,11 +292,11 @@ def evaluate(
             how_measured=how_measured,
             progress=not quiet,
         )
-    reduce_cache(cache, cache_size)
     print_result(lines, index)
 
 
 @plain_errors
+@with_reading("image_page", "channel", "scaling", "remove_banner")
 def check(
     folder: Labelled,
     other: Annotated[
@@ -346,15 +306,13 @@ def check(
             help="A second folder or table: then only copies across both are reported.",
         ),
     ] = None,
+    *,
     groups: Groups = None,
     write_groups: Annotated[
         Path | None,
         typer.Option(metavar="CSV", help="Write a table of groups that keep all copies together."),
     ] = None,
-    image_page: ImagePage = None,
-    channel: Channel = None,
-    scaling: Scaling = None,
-    remove_banner: RemoveBanner = False,
+    reading: Reading,
     quiet: Quiet = False,
 ) -> None:
     """Check labelled images before training.
@@ -374,11 +332,7 @@ def check(
     from hypervlad.datasets import check_image_folder, compare_image_folders
     from hypervlad.images import ReadOptions
 
-    options = ReadOptions(
-        **reading_options(
-            image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
-        )
-    )
+    options = ReadOptions(**reading)
     with_bars = not quiet and is_terminal(sys.stderr)
     if other is not None:
         if groups is not None or write_groups is not None:
@@ -392,7 +346,7 @@ def check(
             raise typer.Exit(1)
         return
     if write_groups is not None:
-        prepare_file(write_groups, folder, groups)
+        check_file(write_groups, folder, groups)
     say_ignored(quiet, [folder], groups, write_groups)
     report = check_image_folder(folder, groups, options=options, verbose=with_bars)
     echo(str(report))
@@ -458,17 +412,12 @@ def suspects(
     from hypervlad.tables import table_as_bytes
 
     if output is not None:
-        prepare_file(output, model)
-    classifier = load_classifier(model, None, device="auto", on_error="raise", quiet=True)
+        check_file(output, model)
+    classifier = load_classifier(model, None)
     header = ("path", "label", "likely", "p_label", "p_likely")
     found = classifier.label_issues()
     rows = [(i.name, i.label, i.likely, round(i.p_label, 4), round(i.p_likely, 4)) for i in found]
-    table = table_as_bytes(header, rows)
-    if output is None:
-        echo(table, nl=False)
-    else:
-        with replace_when_complete(output) as stream:
-            stream.write(table)
+    write_or_print(table_as_bytes(header, rows), output)
     assert classifier.held_out_ is not None  # label_issues raises otherwise
     n_held_out, n_training = len(classifier.held_out_), len(classifier.training_)
     others = n_training - n_held_out
@@ -480,6 +429,26 @@ def suspects(
     echo(f"{found_of} {suspect}{left_out}", err=output is None)
     if output is not None:
         echo(f"table: {output}")
+
+
+def _shares(values: Sequence[str] | None) -> str | dict[str, float] | None:
+    """Return a rule for class shares, such as "uniform", or the shares given as CLASS=NUMBER."""
+    if not values:
+        return None
+    if len(values) == 1 and "=" not in values[0]:
+        return values[0]
+    shares: dict[str, float] = {}
+    for value in values:
+        name, _, number = value.rpartition("=")
+        try:
+            shares[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise ValueError(f"--prior takes one rule, or CLASS=NUMBER, not {value!r}")
+    if len(shares) < len(values):
+        raise ValueError(f"--prior names a class twice: {', '.join(values)}")
+    return shares
 
 
 def _labelled_by_people(table: Path, data: Mapping[str, Any]) -> Any:

@@ -11,28 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.classification import print_result
-from hypervlad.cli.files import (
-    prepare_file,
-    prepare_report,
-    say_ignored,
-)
+from hypervlad.cli.files import check_file, check_report, labelled_images
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
-from hypervlad.cli.models import load_classifier, new_classifier, reading_options
+from hypervlad.cli.models import load_classifier, new_classifier
 from hypervlad.cli.options import (
     Backbone,
-    Channel,
     Device,
     Groups,
-    ImagePage,
     ImageSize,
-    NCodewords,
     OnError,
     Quiet,
-    RemoveBanner,
-    Scaling,
+    Reading,
     Seed,
     Unreadable,
     Weights,
+    with_reading,
 )
 from hypervlad.files import new_folder
 from hypervlad.terminal import ProgressBar
@@ -47,6 +40,7 @@ _N_COMPARED = 16
 
 
 @plain_errors
+@with_reading("image_page", "channel", "scaling", "remove_banner")
 def demo(
     folder: Annotated[
         Path | None,
@@ -59,15 +53,12 @@ def demo(
         Path,
         typer.Option("--output", "-o", metavar="DIR", help="Folder for the model and the report."),
     ] = Path("demo-report"),
+    *,
     groups: Groups = None,
     backbone: Backbone = None,
     weights: Weights = None,
     image_size: ImageSize = None,
-    image_page: ImagePage = None,
-    channel: Channel = None,
-    scaling: Scaling = None,
-    remove_banner: RemoveBanner = False,
-    n_codewords: NCodewords = None,
+    reading: Reading,
     seed: Seed = 0,
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
@@ -87,22 +78,17 @@ def demo(
       hypervlad demo images/ -o demo-report
       hypervlad demo images/ --groups groups.csv --seed 1
     """
-    from hypervlad.datasets import load_image_folder
     from hypervlad.images.reading import relative_names
     from hypervlad.reports import report_on_model
     from hypervlad.splits import holdout_split
 
-    prepare_report(output, folder)
-    reading = reading_options(
-        image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
-    )
+    check_report(output, folder)
     model_path = output / "model.hvlad"
-    prepare_file(model_path)
+    check_file(model_path)
     subject = "synthetic TEM images" if folder is None else folder.resolve().name
     if folder is None:
         folder = _synthetic_folder(output, n_images, seed, quiet)
-    data = load_image_folder(folder, groups)
-    say_ignored(quiet, [folder], groups)
+    data = labelled_images(folder, groups, quiet)
     train_rows, test_rows = holdout_split(
         data.target, data.groups, test_size=_TEST_SIZE, random_state=seed
     )
@@ -118,7 +104,6 @@ def demo(
         weights=weights,
         image_size=image_size,
         read_options=reading or None,
-        n_codewords=n_codewords,
         device=device,
         on_error=on_error.value,
     )

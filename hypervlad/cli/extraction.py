@@ -10,10 +10,9 @@ import typer
 
 from hypervlad.cli.files import check_file, say_ignored
 from hypervlad.cli.messages import echo, plain_errors, say
-from hypervlad.cli.models import check_cache, load_encoder, reduce_cache
+from hypervlad.cli.models import check_cache, load_encoder
 from hypervlad.cli.options import (
     Cache,
-    CacheSize,
     Device,
     ModelWeights,
     OnError,
@@ -69,7 +68,6 @@ def extract(
         typer.Option(metavar="PATTERN", help="Leave out files that match; may be repeated."),
     ] = None,
     cache: Cache = None,
-    cache_size: CacheSize = None,
     jobs: Annotated[
         int, typer.Option(metavar="N", help="Number of processes; -1 for one per core.")
     ] = 1,
@@ -125,7 +123,7 @@ def extract(
     from hypervlad.extraction import extract_features, plan_extraction
     from hypervlad.images import ImageReadError
 
-    check_cache(cache, cache_size)
+    check_cache(cache)
     for file in (output, skipped):
         if file is not None:
             check_file(file)
@@ -167,7 +165,6 @@ def extract(
     )
     if skipped is not None:
         _write_skipped(skipped, done.skipped)
-    reduce_cache(cache, cache_size)
     say(quiet, str(done))
     echo(f"features: {output}")
     if done.skipped and on_error is OnError.RAISE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,19 +14,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.files import (
+    check_file,
     check_folders,
+    check_page,
     check_sorted,
     folder_of,
+    images_in,
     names_of,
-    prepare_file,
-    prepare_page,
     say_ignored,
+    write_or_print,
 )
 from hypervlad.cli.messages import echo, plain_errors, say
-from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
+from hypervlad.cli.models import check_cache, load_classifier
 from hypervlad.cli.options import (
     Cache,
-    CacheSize,
     Device,
     Images,
     MaxError,
@@ -36,15 +38,13 @@ from hypervlad.cli.options import (
     TableToWrite,
     UnreadableLeftOut,
 )
-from hypervlad.files import exclusive_lock, file_digest, new_folder, replace_when_complete
+from hypervlad.files import exclusive_lock, file_digest, new_folder
 from hypervlad.terminal import can_print
 from hypervlad.wording import counted, name_some, percent, verb
 
 if TYPE_CHECKING:
     from hypervlad.classifier import Classification, MicrographClassifier
     from hypervlad.reports.sorting import ImageSorter
-
-_MAX_PICTURES = 10_000  # the default of write_classified_page: about 40 MB
 
 
 @plain_errors
@@ -56,7 +56,6 @@ def predict(
     device: Device = "auto",
     on_error: UnreadableLeftOut = OnError.RAISE,
     cache: Cache = None,
-    cache_size: CacheSize = None,
     coverage: Annotated[
         float | None,
         typer.Option(
@@ -71,19 +70,11 @@ def predict(
         typer.Option(
             metavar="HTML",
             help="Page to write, on which images can be sorted, filtered and viewed in any "
-            "browser. It is one file. The table is then not printed. If the images are in "
-            "sub-folders that are all named after classes, these are shown as true labels.",
+            "browser. It is one file, with pictures of up to 10,000 images, the least certain "
+            "ones. The table is then not printed. If the images are in sub-folders that are all "
+            "named after classes, these are shown as true labels.",
         ),
     ] = None,
-    page_pictures: Annotated[
-        int,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Number of images, the least certain ones, with a picture on the page; about 4 kB "
-            "each.",
-        ),
-    ] = _MAX_PICTURES,
     sort_into: Annotated[
         Path | None,
         typer.Option(
@@ -136,9 +127,9 @@ def predict(
       hypervlad predict model.hvlad microscope/ --watch -o predictions.csv
     """
     from hypervlad.conformal import check_share
-    from hypervlad.images import find_images
     from hypervlad.reports import predictions_as_bytes, write_classified_page
-    from hypervlad.reports.predictions import prediction_columns
+    from hypervlad.reports.predictions import prediction_columns, prediction_remarks
+    from hypervlad.reports.sorting import ImageSorter
     from hypervlad.reports.watching import settings_file
 
     for name, share in (("--coverage", coverage), ("--max-error", max_error)):
@@ -146,9 +137,9 @@ def predict(
             check_share(name, share)
     if (output or page or sort_into) is None and not can_print(sys.stdout):
         raise ValueError("standard output is closed; write the table to a file: --output CSV")
-    prepare_page(page, output, model, *paths)
+    check_page(page, output, model, *paths)
     if output is not None:
-        prepare_file(output, model, *paths)
+        check_file(output, model, *paths)
         if not watch and output.exists() and settings_file(output).exists():
             raise ValueError(
                 f"{output} was made with --watch, and its lines would be lost; give another name, "
@@ -156,46 +147,46 @@ def predict(
             )
     if sort_into is not None:
         check_folders(sort_into, paths)
-    check_cache(cache, cache_size)
-    say_ignored(quiet, paths, model, output, page)
-    if watch:
-        if output is None or page is not None or not all(Path(path).is_dir() for path in paths):
-            raise ValueError(
-                "--watch takes folders and a table: --output CSV, without --page, which is written "
-                "once; give these, or leave out --watch."
-            )
-        classifier = load_classifier(
-            model, weights, device=device, on_error="skip", quiet=True, cache=cache
+    check_cache(cache)
+    is_watchable = output is not None and page is None and all(map(os.path.isdir, paths))
+    if watch and not is_watchable:
+        raise ValueError(
+            "--watch takes folders and a table: --output CSV, without --page, which is written "
+            "once; give these, or leave out --watch."
         )
-        sorter = _sorter_into(sort_into, classifier.classes_.tolist(), paths)
+    if watch:
+        say_ignored(quiet, paths, model, output)
+    files = [] if watch else images_in(paths, quiet, model, output, page)
+    # One unreadable file among thousands must not stop the others: it is reported at the end.
+    classifier = load_classifier(
+        model, weights, device=device, on_error="skip", quiet=quiet or watch, cache=cache
+    )
+    classes = classifier.classes_.tolist()
+    sorter = None
+    if sort_into is not None:
+        sorter = ImageSorter(sort_into, classes)
+        check_sorted(sorter.folders, paths)
+    if watch:
+        assert output is not None
         n_images, n_bad = _watch(
             classifier, file_digest(model), paths, output, coverage, max_error, sorter, quiet
         )
-        reduce_cache(cache, cache_size)
         _raise_of_failures(n_bad, n_images, sorter, on_error)
         return
-    files = find_images(paths)
     names_below = names_of(files, paths)
-    # One unreadable file among thousands must not stop the others: it is reported at the end.
-    classifier = load_classifier(
-        model, weights, device=device, on_error="skip", quiet=quiet, cache=cache
-    )
-    classes = list(classifier.classes_)
-    sorter = _sorter_into(sort_into, classes, paths)
     found = classifier.classify(files, coverage=coverage, max_error=max_error)
     found.images.warn()
-    reduce_cache(cache, cache_size)
+    for difference in found.differences:
+        echo(f"warning: {difference}", err=True)
     positions = found.images.positions.tolist()
-    _say_what_is_unlike(quiet, found, [str(files[position]) for position in positions])
+    for remark in prediction_remarks(found, [str(files[position]) for position in positions]):
+        say(quiet, remark)
     names = [names_below[position] for position in positions]
-    columns = prediction_columns(found, classes)
-    table = predictions_as_bytes(names, found.proba, classes, columns=columns)
+    if output is not None or (page is None and sorter is None):
+        columns = prediction_columns(found, classes)
+        write_or_print(predictions_as_bytes(names, found.proba, classes, columns=columns), output)
     if output is not None:
-        with replace_when_complete(output) as stream:
-            stream.write(table)
         say(quiet, f"predictions of {counted(len(names), 'image')}: {output}")
-    elif page is None and sort_into is None:
-        echo(table, nl=False)
     if sorter is not None:
         sorter.add(files, names_below, found)
         _echo_sorted(sorter)
@@ -207,9 +198,8 @@ def predict(
             names=names_below,
             max_error=max_error,
             predictions=found,
-            true_labels=_true_labels(files, paths, classes),
+            true_labels=_true_labels(names_below, classes),
             title=f"Images classified by {model.name}",
-            max_thumbnails=page_pictures,
             progress=not quiet,
         )
         echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
@@ -232,37 +222,11 @@ def _raise_of_failures(
         )
 
 
-def _true_labels(
-    files: Sequence[Path], paths: Sequence[str], classes: Sequence[Any]
-) -> list[str] | None:
+def _true_labels(names: Sequence[str], classes: Sequence[Any]) -> list[str] | None:
     """Return the first folder of each image; None unless all of these are named after classes."""
-    folders = [name.split("/")[0] if "/" in name else None for name in names_of(files, paths)]
     known = {str(label) for label in classes}
-    labels = [folder for folder in folders if folder in known]
-    return labels if len(labels) == len(files) else None
-
-
-def _say_what_is_unlike(quiet: bool, found: Classification, names: Sequence[str]) -> None:
-    """Report images that differ from the training images, and those that are training images."""
-    from hypervlad.reports.predictions import prediction_remarks
-
-    for difference in found.differences:
-        echo(f"warning: {difference}", err=True)
-    for remark in prediction_remarks(found, names):
-        say(quiet, remark)
-
-
-def _sorter_into(
-    folder: Path | None, classes: Sequence[Any], paths: Sequence[str]
-) -> ImageSorter | None:
-    """Return what copies images into folders of their classes, which must not be read as well."""
-    from hypervlad.reports.sorting import ImageSorter
-
-    if folder is None:
-        return None
-    sorter = ImageSorter(folder, classes)
-    check_sorted(sorter.folders, paths)
-    return sorter
+    labels = [name.split("/")[0] for name in names if "/" in name]
+    return labels if len(labels) == len(names) and set(labels) <= known else None
 
 
 def _echo_sorted(sorter: ImageSorter) -> None:
@@ -371,15 +335,12 @@ def _watch(
 def new_differences(differences: Sequence[str], said: set[str]) -> list[str]:
     """Return the differences of kinds that were not said before, and remember these.
 
-    Images arrive a few at a time, so numbers and sizes differ; the kind is what follows of them.
+    Images arrive a few at a time, so numbers and sizes differ; the kind is the text after them.
     """
-    new = [difference for difference in differences if _kind_of(difference) not in said]
-    said.update(map(_kind_of, new))
+    kinds = {difference: difference.rpartition(": ")[2] for difference in differences}
+    new = [difference for difference, kind in kinds.items() if kind not in said]
+    said.update(kinds.values())
     return new
-
-
-def _kind_of(difference: str) -> str:
-    return difference.rpartition(": ")[2]
 
 
 @contextlib.contextmanager

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypervlad.cli.files import folder_of, prepare_file, prepare_model, say_ignored
+from hypervlad.cli.files import check_file, check_model, folder_of, images_in, labelled_images
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
-from hypervlad.cli.models import check_cache, load_classifier, reduce_cache
+from hypervlad.cli.models import check_cache, load_classifier
 from hypervlad.cli.options import (
     Cache,
-    CacheSize,
     Device,
     Groups,
     Images,
@@ -86,7 +85,6 @@ def start(
     device: Device = "auto",
     on_error: UnreadableLeftOut = OnError.RAISE,
     cache: Cache = None,
-    cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
     """Label the images that a model is sure of, and queue the others for manual labelling.
@@ -101,20 +99,17 @@ def start(
     """
 
     from hypervlad.conformal import check_share
-    from hypervlad.images import ImageReadError, find_images
+    from hypervlad.images import ImageReadError
     from hypervlad.review import start_queue
     from hypervlad.review.database import check_free
 
     check_free(output)
     check_share("--max-error", max_error)
-    check_cache(cache, cache_size)
+    check_cache(cache)
     if training is not None and not training.is_dir():
         raise ValueError(f"--training {training}: no such folder")
-    files = find_images(paths)
-    say_ignored(quiet, paths, model)
-    classifier = load_classifier(
-        model, weights, device=device, on_error="skip", quiet=True, cache=cache
-    )
+    files = images_in(paths, quiet, model)
+    classifier = load_classifier(model, weights, device=device, on_error="skip", cache=cache)
     with ProgressBar(total=len(files), unit="image", disable=True if quiet else None) as bar:
         started = start_queue(
             classifier,
@@ -126,7 +121,6 @@ def start(
             max_error=max_error,
             progress=bar.update,
         )
-    reduce_cache(cache, cache_size)
     say(quiet, f"labelled by the model: {counted(started.n_sure, 'image')}")
     say(quiet, f"to be labelled by hand: {counted(started.n_doubtful, 'image')}")
     echo(f"queue: {output}")
@@ -223,7 +217,7 @@ def export(
 
     opened = Queue(queue)
     try:
-        prepare_file(output, queue / FILE)
+        check_file(output, queue / FILE)
         table, n_open = export_labels(opened, source.value)
     finally:
         opened.close()
@@ -250,13 +244,6 @@ def retrain(
         typer.Option(metavar="MODEL", help="Model to retrain; by default that of the queue."),
     ] = None,
     groups: Groups = None,
-    model_labels: Annotated[
-        bool,
-        typer.Option(
-            "--model-labels",
-            help="Also train on the model's own sure answers, not only on manual labels.",
-        ),
-    ] = False,
     keep_queue: Annotated[
         bool,
         typer.Option("--keep-queue", help="Keep the old model's answers in the queue."),
@@ -265,17 +252,15 @@ def retrain(
     device: Device = "auto",
     on_error: Unreadable = OnError.RAISE,
     cache: Cache = None,
-    cache_size: CacheSize = None,
     quiet: Quiet = False,
 ) -> None:
     """Retrain the model with the manual labels, and compare it with the old one.
 
-    It first reports how well held-out training images are classified, as train does, unless
-    --model-labels counts the old model's answers as true. Then it compares the two models on the
-    manually labelled images: the old model's answers when they were queued, and those of the new
-    model with these images and their groups held out. These images were queued because the old
-    model was uncertain about them, so accuracies on other images are higher, and the comparison
-    favours the new model.
+    It first reports how well held-out training images are classified, as train does. Then it
+    compares the two models on the manually labelled images: the old model's answers when they were
+    queued, and those of the new model with these images and their groups held out. These images
+    were queued because the old model was uncertain about them, so accuracies on other images are
+    higher, and the comparison favours the new model.
 
     The table of groups has a row for each training image, and for images of the queue that belong
     together or to training images. Every other image is its own group; frames of one sample among
@@ -287,16 +272,14 @@ def retrain(
       hypervlad review retrain queue/ --training images/ -o better.hvlad
       hypervlad review retrain queue/ --training images/ --groups groups.csv -o better.hvlad
     """
-
-    from hypervlad.datasets import load_image_folder
     from hypervlad.reports.summary import held_out_lines
     from hypervlad.review import Queue
     from hypervlad.review.retraining import compare, gather, refit, remaining, requeue
 
-    check_cache(cache, cache_size)
+    check_cache(cache)
     opened = Queue(queue)
     try:
-        prepare_model(output, training, groups)
+        check_model(output, training, groups)
         old = load_classifier(
             model or _model_of(opened),
             weights,
@@ -307,9 +290,8 @@ def retrain(
         )
         old.check_calibrated(max_error=float(opened.fact("max_error", "0.05") or 0.05))
         old.encoder = old.encoder_  # options of the command line also apply to the next fit
-        data = load_image_folder(training, None)
-        say_ignored(quiet, [training], groups)
-        material = gather(opened, data, groups=groups, model=old, with_model_labels=model_labels)
+        data = labelled_images(training, None, quiet, groups)
+        material = gather(opened, data, groups=groups, model=old)
         say(
             quiet,
             f"training on {counted(len(material.images), 'image')}, "
@@ -318,9 +300,7 @@ def retrain(
         with fitting():
             new = refit(old, material)
         new.save(output, include_backbone=hasattr(old.encoder_, "backbone_state_"))
-        if model_labels:
-            echo("accuracy: not reported, because the old model's own answers would count as true")
-        for line in [] if model_labels else held_out_lines(new):
+        for line in held_out_lines(new):
             echo(line)
         _print_accuracy(compare(new, old.classes_.tolist(), material))
         if new.held_out_ is None:
@@ -334,7 +314,6 @@ def retrain(
         _print_queue(left, keep_queue)
     finally:
         opened.close()
-    reduce_cache(cache, cache_size)
     echo(f"model: {output}")
 
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from hypervlad.cli import app
 
-TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]
+TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16"]
 
 try:
     RUNNER = CliRunner(mix_stderr=False)
