@@ -1,14 +1,11 @@
-"""The server of the page: for this computer only, behind a link with a secret.
+"""The server of the page: for this computer only, behind a link with a secret."""
 
-The link contains a secret. In addition, pages of other sites in the same browser must not be able
-to use the server (CSRF), nor to impersonate it by a name that resolves to 127.0.0.1
-(DNS rebinding), as OWASP's *Cross-Site Request Forgery Prevention Cheat Sheet* describes. So the
-``Host`` of a request must be a name of the server and its ``Origin`` must equal the ``Host``, and
-requests that change anything are JSON, which a foreign form cannot send.
-
-Other programs on this computer can connect without the secret. So a request must be complete within
-a few seconds, and of the connections that wait, the oldest is closed if there are too many.
-"""
+# Pages of other sites in the same browser must not be able to use the server (CSRF), nor to
+# impersonate it by a name that resolves to 127.0.0.1 (DNS rebinding), as OWASP's "Cross-Site
+# Request Forgery Prevention Cheat Sheet" describes. So the Host of a request must be a name of the
+# server, its Origin must equal the Host, and what changes anything is JSON, which a foreign form
+# cannot send. Other programs on this computer can connect without the secret: so a request must be
+# complete within a few seconds, and of too many connections that wait, the oldest is closed.
 
 from __future__ import annotations
 
@@ -17,6 +14,8 @@ import hmac
 import re
 import socket
 import sqlite3
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,10 +28,10 @@ from waitress.channel import HTTPChannel
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
-from hypervlad.images import ImageReadError
+from hypervlad.images import ImageReadError, ReadOptions, read_image
+from hypervlad.images.files import encode_jpeg
 from hypervlad.reports.html import asset
 from hypervlad.review.labels import Labels
-from hypervlad.review.previews import SCREEN, THUMBNAIL, WHOLE, BusyError, Previews
 from hypervlad.review.records import Answer, QueueError, UnknownError
 from hypervlad.review.store import Queue
 from hypervlad.strict_json import parse_json
@@ -53,23 +52,33 @@ _N_THREADS = 8
 _MAX_SECONDS = 5  # for a request to arrive, and between two requests of a connection
 _MAX_WAITING = 50  # connections without a complete request
 _MAX_HEADER_BYTES = 16_384
+MAX_BYTES = 4096  # of the body of a request
+_NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")
+
+SCREEN = 1024  # pixels, of the longer side
+THUMBNAIL = 192
+WHOLE = 8192  # browsers cannot show larger images reliably
+_QUALITY = 92
+_CACHE_BYTES = 64 * 2**20
+_MAX_DECODING = 2  # images decoded at a time: each may need a gigabyte
+_MAX_PREVIEWS_WAITING = 2  # more may not wait; the other threads of the server are for clicks
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
 
 
 def make_app(queue: Queue, token: str, port: int) -> Flask:
-    """Return the application that serves a queue under ``/token/``.
-
-    Parameters
-    ----------
-    queue : Queue
-    token : str
-        The secret of the link.
-    port : int
-        Requests must have it in their ``Host``.
-
-    Returns
-    -------
-    Flask
-    """
+    """Return the application that serves a queue on a port, under ``/token/``."""
     app = Flask(__name__, static_folder=None, template_folder="page")
     app.json = _PrintableJSON(app)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
@@ -91,19 +100,8 @@ def serve(
 ) -> None:
     """Serve a queue until Ctrl-C.
 
-    Parameters
-    ----------
-    queue : Queue
-    port : int, optional
-        By default the port that the queue used before, so that open windows continue, or a free
-        port if that one is in use.
-    ready : callable
-        Called with the link when the server listens.
-
-    Raises
-    ------
-    OSError
-        If the port is in use.
+    The default port is that which the queue used before, so that open windows continue, or a free
+    port if that one is in use. `ready` is called with the link when the server listens.
     """
     listening = _listen(queue, port)
     try:
@@ -336,22 +334,66 @@ def _error_message(error: Exception) -> tuple[int, str]:
     return status, message
 
 
-# --- which requests are accepted ----------------------------------------------------------------
+# --- previews -----------------------------------------------------------------------------------
 
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-MAX_BYTES = 4096  # of the body of a request
-_NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")
+
+_Key = tuple[Path, int, ReadOptions]
+
+
+class BusyError(Exception):
+    """Too many previews are being made; the browser requests this one again a moment later."""
+
+
+class Previews:
+    """Micrographs as 8-bit JPEG for the browser; the latest ones are cached."""
+
+    def __init__(self) -> None:
+        self._cached: OrderedDict[_Key, bytes] = OrderedDict()
+        self._bytes = 0
+        self._guard = threading.Lock()
+        self._slots = threading.BoundedSemaphore(_MAX_DECODING + _MAX_PREVIEWS_WAITING)
+        self._decoding = threading.BoundedSemaphore(_MAX_DECODING)
+
+    def get(self, path: Path, side: int, options: ReadOptions) -> bytes:
+        """Return a micrograph as JPEG, its longer side at most `side` pixels.
+
+        `options` are those of the model, so that people judge the pixels that it has judged. Raises
+        `BusyError` if too many other requests are waiting.
+        """
+        key = (path, side, options)
+        found = self._found(key)
+        if found is not None:
+            return found
+        if not self._slots.acquire(blocking=False):
+            raise BusyError("other previews are being made; try again")
+        try:
+            with self._decoding:
+                return self._found(key) or self._cache(key, jpeg(*key))
+        finally:
+            self._slots.release()
+
+    def _found(self, key: _Key) -> bytes | None:
+        with self._guard:
+            if key in self._cached:
+                self._cached.move_to_end(key)
+            return self._cached.get(key)
+
+    def _cache(self, key: _Key, picture: bytes) -> bytes:
+        with self._guard:
+            if key not in self._cached:
+                self._cached[key] = picture
+                self._bytes += len(picture)
+            while self._bytes > _CACHE_BYTES and len(self._cached) > 1:
+                self._bytes -= len(self._cached.popitem(last=False)[1])
+        return picture
+
+
+def jpeg(path: Path, side: int, options: ReadOptions) -> bytes:
+    """Return a micrograph as JPEG, its longer side at most `side` pixels."""
+    return encode_jpeg(read_image(path, **asdict(options)), side, _QUALITY)
+
+
+# --- which requests are accepted ----------------------------------------------------------------
 
 
 class RefusedError(Exception):
@@ -364,14 +406,7 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True)
 class Guard:
-    """Checks requests: raises `RefusedError` unless they come from the page of this server.
-
-    Parameters
-    ----------
-    token : str
-        The first part of every path.
-    port : int
-    """
+    """Raises `RefusedError` unless a request comes from the page of this server."""
 
     token: str
     port: int
@@ -412,13 +447,7 @@ def _opens_page(request: Request) -> bool:
 
 
 def body_of(request: Request, fields: Mapping[str, type]) -> dict[str, Any]:
-    """Return a request's JSON object, checked field by field.
-
-    Raises
-    ------
-    RefusedError
-        If it is not a JSON object with exactly these fields, each of its type.
-    """
+    """Return a request's JSON object, which must have exactly these fields, each of its type."""
     try:
         content = parse_json(request.get_data(cache=False))
     except ValueError:

@@ -13,11 +13,18 @@ from pathlib import Path
 
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import make_options
-from hypervlad.review.database import connect, read_queue, reporting_damage, transaction
-from hypervlad.review.events import ClickResult, earlier_result, log_event
+from hypervlad.review.database import (
+    connect,
+    earlier_result,
+    log_event,
+    read_queue,
+    reporting_damage,
+    transaction,
+)
 from hypervlad.review.records import (
     Answer,
     Category,
+    ClickResult,
     Item,
     LabelledImage,
     Neighbour,
@@ -41,16 +48,14 @@ class Queue:
 
     Any number of threads and processes of one machine may use a folder at once. A window (client)
     leases images for a limited time, so that no two windows show the same one. The first label of
-    an image counts; a later one from another window is kept in the log of events, and the answer
-    says so.
+    an image counts.
 
     Parameters
     ----------
     folder : path
         Created by `hypervlad.review.start_queue`.
     lease : float, default=12
-        Seconds that an image stays with a window that sends nothing. The page learns them with
-        every answer, and sends something three times as often.
+        Seconds that an image stays with a window that sends nothing.
     clock : callable, default=time.time
         Seconds; the same in all processes.
 
@@ -109,13 +114,7 @@ class Queue:
         return default if row is None else str(row["value"])
 
     def read_options(self) -> ReadOptions:
-        """Return how the model of the queue reads images.
-
-        Raises
-        ------
-        QueueError
-            If what the queue holds of it is damaged.
-        """
+        """Return how the model of the queue reads images."""
         with reporting_damage("the reading of images"):
             return make_options(parse_json(self.fact("reading", "{}") or "{}"))
 
@@ -146,13 +145,7 @@ class Queue:
         return read_queue(self.connection)
 
     def add_category(self, name: str) -> Category:
-        """Return the category of a name, and add it if it is new (case is ignored).
-
-        Raises
-        ------
-        QueueError
-            If the name is empty, too long or has characters that cannot be printed.
-        """
+        """Return the category of a name, and add it if it is new (case is ignored)."""
         checked = checked_name(name)
         connection = self.connection
         with transaction(connection):
@@ -186,23 +179,12 @@ class Queue:
         item, category : int
         want : int, default=0
             Number of images to lease in all afterwards.
-
-        Returns
-        -------
-        Answer
-
-        Raises
-        ------
-        UnknownError
-            If there is no such image or category.
         """
-
         _row_of(self.connection, "categories", category)
         return self._click(client, click, item, category, want)
 
     def skip(self, client: str, click: str, item: int, want: int = 0) -> Answer:
         """Skip an image; see `label`."""
-
         return self._click(client, click, item, None, want)
 
     def undo(self, client: str, click: str, want: int = 0) -> Answer:
@@ -231,24 +213,13 @@ class Queue:
             )
 
     def path_of(self, item: int) -> Path:
-        """Return the file of an image of the queue.
-
-        Raises
-        ------
-        UnknownError
-        """
+        """Return the file of an image of the queue."""
         row = _row_of(self.connection, "items", item)
         with reporting_damage(f"image {item}"):
             return Path(os.fsdecode(row["path"]))
 
     def path_of_training(self, row: int) -> Path:
-        """Return the file of a training image.
-
-        Raises
-        ------
-        UnknownError
-            If there is no such image, or its file is not known.
-        """
+        """Return the file of a training image."""
         found = _row_of(self.connection, "training", row, key="row")["path"]
         if found is None:
             raise UnknownError(f"the file of training image {row} is not known")
@@ -375,17 +346,7 @@ class Queue:
 
 
 def checked_name(name: str) -> str:
-    """Return a category's name with single spaces between its words.
-
-    Raises
-    ------
-    QueueError
-
-    Examples
-    --------
-    >>> checked_name("  carbon   onion ")
-    'carbon onion'
-    """
+    """Return a category's name with single spaces between its words."""
     words = " ".join(unicodedata.normalize("NFC", name).split())
     if not words:
         raise QueueError("the name of the category is empty")

@@ -21,8 +21,7 @@ from support.review_queues import write_picture
 
 from hypervlad.images import ReadOptions
 from hypervlad.review import Queue
-from hypervlad.review.previews import SCREEN, Previews, jpeg
-from hypervlad.review.server import HEADERS, MAX_BYTES, make_app
+from hypervlad.review.server import HEADERS, MAX_BYTES, SCREEN, Previews, jpeg, make_app
 
 TOKEN, PORT = "a-secret-of-the-link", 8765
 HOST = f"127.0.0.1:{PORT}"
@@ -238,7 +237,7 @@ def test_pictures_being_made_leave_threads_for_clicks(
         assert go_on.wait(30)
         return b"picture"
 
-    monkeypatch.setattr("hypervlad.review.previews.jpeg", slow)
+    monkeypatch.setattr("hypervlad.review.server.jpeg", slow)
     app = make_app(pictured, TOKEN, PORT)
 
     def status(item: int) -> int:
