@@ -371,6 +371,11 @@ def reporting_damage(what: str) -> Iterator[None]:
         ) from error
 
 
+def shown_name(name: bytes) -> str:
+    """Return a file's name as text; bytes that are no text become question marks."""
+    return os.fsdecode(name).encode("utf-8", "replace").decode("utf-8")
+
+
 def _entry_values(entry: Entry, category_ids: dict[str, int]) -> tuple[object, ...]:
     scores = [(category_ids[name], share) for name, share in entry.scores[:_MAX_SCORES]]
     return (
@@ -411,6 +416,8 @@ def _add_categories(connection: sqlite3.Connection, classes: Sequence[str]) -> d
 
 # --- the log of clicks --------------------------------------------------------------------------
 
+NOTHING_TO_UNDO = ClickResult("nothing", "there is nothing to undo in this window", None)
+
 
 def log_event(
     connection: sqlite3.Connection,
@@ -444,6 +451,17 @@ def log_event(
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid
+
+
+def last_click(connection: sqlite3.Connection, client: str, *kinds: str) -> sqlite3.Row | None:
+    """Return a window's last click of some kinds that took effect and is not undone."""
+    wanted = ", ".join("?" * len(kinds))
+    row: sqlite3.Row | None = connection.execute(
+        f"SELECT number, item FROM events WHERE client = ? AND what IN ({wanted}) "
+        "AND outcome = 'kept' AND undone_by IS NULL ORDER BY number DESC LIMIT 1",
+        [client, *kinds],
+    ).fetchone()
+    return row
 
 
 def earlier_result(connection: sqlite3.Connection, click: str) -> ClickResult | None:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Mapping
 
-from hypervlad.review.database import earlier_result, log_event, reporting_damage, transaction
+from hypervlad.review.database import (
+    NOTHING_TO_UNDO,
+    earlier_result,
+    last_click,
+    log_event,
+    reporting_damage,
+    shown_name,
+    transaction,
+)
 from hypervlad.review.records import (
     ClickResult,
     Correction,
@@ -174,15 +181,10 @@ class Labels:
 
     def _undo_last(self, client: str, click: str) -> ClickResult:
         connection, now = self.queue.connection, self.queue.now()
-        last = connection.execute(
-            "SELECT number, item FROM events WHERE client = ? AND what = 'correct' "
-            "AND outcome = 'kept' AND undone_by IS NULL ORDER BY number DESC LIMIT 1",
-            [client],
-        ).fetchone()
+        last = last_click(connection, client, "correct")
         if last is None:
-            result = ClickResult("nothing", "there is nothing to undo in this window", None)
-            log_event(connection, now, client, click, "undo", result)
-            return result
+            log_event(connection, now, client, click, "undo", NOTHING_TO_UNDO)
+            return NOTHING_TO_UNDO
         before = connection.execute(
             "SELECT corrected.*, items.event = corrected.event AS fresh FROM corrected "
             "JOIN items ON items.id = corrected.item WHERE corrected.event = ?",
@@ -227,7 +229,7 @@ def _given_label(row: sqlite3.Row) -> GivenLabel:
     with reporting_damage(f"image {row['id']}"):
         return GivenLabel(
             id=row["id"],
-            name=os.fsdecode(row["name"]).encode("utf-8", "replace").decode("utf-8"),
+            name=shown_name(row["name"]),
             category=int(row["label"]),
             predicted=int(row["predicted"]),
             confidence=float(row["confidence"]),

@@ -32,7 +32,7 @@ from hypervlad.images import ImageReadError, ReadOptions, read_image
 from hypervlad.images.files import encode_jpeg
 from hypervlad.reports.html import asset
 from hypervlad.review.labels import Labels
-from hypervlad.review.records import Answer, QueueError, UnknownError
+from hypervlad.review.records import QueueError, UnknownError
 from hypervlad.review.store import Queue
 from hypervlad.strict_json import parse_json
 from hypervlad.wording import printable
@@ -75,6 +75,21 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+
+
+class BusyError(Exception):
+    """Too many previews are being made; the browser requests this one again a moment later."""
+
+
+class RefusedError(Exception):
+    """A request is refused; `status` is the HTTP status of the answer."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+_STATUS = {UnknownError: 404, ImageReadError: 422, QueueError: 400, BusyError: 503}
 
 
 def make_app(queue: Queue, token: str, port: int) -> Flask:
@@ -197,20 +212,14 @@ def _add_files(app: Flask) -> None:
 
 
 def _add_previews(app: Flask, queue: Queue, previews: Previews) -> None:
+    sides = {"image": SCREEN, "small": THUMBNAIL, "whole": WHOLE}
+
     def picture(path: Path, side: int) -> Response:
         return Response(previews.get(path, side, queue.read_options()), mimetype="image/jpeg")
 
-    @app.get("/<token>/image/<number:item>")
-    def image(token: str, item: int) -> Response:
-        return picture(queue.path_of(item), SCREEN)
-
-    @app.get("/<token>/small/<number:item>")
-    def small(token: str, item: int) -> Response:
-        return picture(queue.path_of(item), THUMBNAIL)
-
-    @app.get("/<token>/whole/<number:item>")
-    def whole(token: str, item: int) -> Response:
-        return picture(queue.path_of(item), WHOLE)
+    @app.get("/<token>/<any(image, small, whole):size>/<number:item>")
+    def image(token: str, size: str, item: int) -> Response:
+        return picture(queue.path_of(item), sides[size])
 
     @app.get("/<token>/training/<number:row>")
     def training(token: str, row: int) -> Response:
@@ -233,32 +242,20 @@ def _printable(value: Any) -> Any:
 
 
 def _add_clicks(app: Flask, queue: Queue) -> None:
-    def answered(answer: Answer) -> Response:
+    click = {"client": str, "click": str, "want": int}
+    fields_of = {
+        "next": {"client": str, "want": int},
+        "label": click | {"item": int, "category": int},
+        "skip": click | {"item": int},
+        "undo": click,
+        "again": click,
+    }
+
+    @app.post("/<token>/<any(next, label, skip, undo, again):action>")
+    def clicked(token: str, action: str) -> Response:
+        answer = getattr(queue, action)(**body_of(request, fields_of[action]))
         categories = [asdict(category) for category in queue.categories()]
-        facts = {"categories": categories, "lease": queue.lease}
-        return jsonify(asdict(answer) | facts)
-
-    @app.post("/<token>/next")
-    def next_items(token: str) -> Response:
-        return answered(queue.next(**body_of(request, {"client": str, "want": int})))
-
-    @app.post("/<token>/label")
-    def label(token: str) -> Response:
-        fields = {"client": str, "click": str, "item": int, "category": int, "want": int}
-        return answered(queue.label(**body_of(request, fields)))
-
-    @app.post("/<token>/skip")
-    def skip(token: str) -> Response:
-        fields = {"client": str, "click": str, "item": int, "want": int}
-        return answered(queue.skip(**body_of(request, fields)))
-
-    @app.post("/<token>/undo")
-    def undo(token: str) -> Response:
-        return answered(queue.undo(**body_of(request, {"client": str, "click": str, "want": int})))
-
-    @app.post("/<token>/again")
-    def again(token: str) -> Response:
-        return answered(queue.again(**body_of(request, {"client": str, "click": str, "want": int})))
+        return jsonify(asdict(answer) | {"categories": categories, "lease": queue.lease})
 
     @app.post("/<token>/category")
     def category(token: str) -> Response:
@@ -314,34 +311,23 @@ def _error_response(error: Exception) -> tuple[Response, int]:
 
 
 def _error_message(error: Exception) -> tuple[int, str]:
-    status, message = 500, "the server failed; nothing was changed"
     if isinstance(error, RefusedError):
-        status, message = error.status, str(error)
-    elif isinstance(error, UnknownError):
-        status, message = 404, str(error)
-    elif isinstance(error, ImageReadError):
-        status, message = 422, str(error)
-    elif isinstance(error, QueueError):
-        status, message = 400, str(error)
-    elif isinstance(error, BusyError):
-        status, message = 503, str(error)
-    elif isinstance(error, sqlite3.Error):
-        status, message = 503, f"not saved: the queue's file cannot be written now ({error})"
-    elif isinstance(error, HTTPException):
-        status, message = error.code or 500, error.description or error.name
-    else:
-        current_app.logger.error("review serve: %s %s", request.method, error, exc_info=error)
-    return status, message
+        return error.status, str(error)
+    for kind, status in _STATUS.items():
+        if isinstance(error, kind):
+            return status, str(error)
+    if isinstance(error, sqlite3.Error):
+        return 503, f"not saved: the queue's file cannot be written now ({error})"
+    if isinstance(error, HTTPException):
+        return error.code or 500, error.description or error.name
+    current_app.logger.error("review serve: %s %s", request.method, error, exc_info=error)
+    return 500, "the server failed; nothing was changed"
 
 
 # --- previews -----------------------------------------------------------------------------------
 
 
 _Key = tuple[Path, int, ReadOptions]
-
-
-class BusyError(Exception):
-    """Too many previews are being made; the browser requests this one again a moment later."""
 
 
 class Previews:
@@ -394,14 +380,6 @@ def jpeg(path: Path, side: int, options: ReadOptions) -> bytes:
 
 
 # --- which requests are accepted ----------------------------------------------------------------
-
-
-class RefusedError(Exception):
-    """A request is refused; `status` is the HTTP status of the answer."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,14 @@ from pathlib import Path
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import make_options
 from hypervlad.review.database import (
+    NOTHING_TO_UNDO,
     connect,
     earlier_result,
+    last_click,
     log_event,
     read_queue,
     reporting_damage,
+    shown_name,
     transaction,
 )
 from hypervlad.review.records import (
@@ -271,15 +274,10 @@ class Queue:
     def _undo_last(self, client: str, click: str) -> ClickResult:
         """Undo a window's last click that took effect, if its image has not changed since."""
         connection = self.connection
-        last = connection.execute(
-            "SELECT number, item FROM events WHERE client = ? AND what IN ('label', 'skip') "
-            "AND outcome = 'kept' AND undone_by IS NULL ORDER BY number DESC LIMIT 1",
-            [client],
-        ).fetchone()
+        last = last_click(connection, client, "label", "skip")
         if last is None:
-            result = ClickResult("nothing", "there is nothing to undo in this window", None)
-            log_event(self.connection, self.now(), client, click, "undo", result)
-            return result
+            log_event(connection, self.now(), client, click, "undo", NOTHING_TO_UNDO)
+            return NOTHING_TO_UNDO
         if _row_of(connection, "items", last["item"])["event"] == last["number"]:
             result = ClickResult("kept", "", last["item"])
         else:
@@ -339,9 +337,14 @@ class Queue:
                 for row in self.connection.execute("SELECT * FROM training WHERE row = ?", [number])
             ]
             scores = [(int(number), float(share)) for number, share in parse_json(row["scores"])]
-            name = os.fsdecode(row["name"]).encode("utf-8", "replace").decode("utf-8")
             return Item(
-                row["id"], name, row["kind"], row["reason"], row["novelty"], scores, nearest
+                id=row["id"],
+                name=shown_name(row["name"]),
+                kind=row["kind"],
+                reason=row["reason"],
+                novelty=row["novelty"],
+                scores=scores,
+                nearest=nearest,
             )
 
 
