@@ -10,19 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
+from support.commands import run
 
 from hypervlad import AlignmentClassifier, load, make_nanowire_images
-from hypervlad.cli import app
 from hypervlad.datasets import make_alignment_examples
 
 SMALL = ("--backbone", "tiny", "--weights", "random", "--window", 24, "--quiet")
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from support.review_queues import Served
 
 import hypervlad
 from hypervlad.backbones import build_network
-from hypervlad.classifier import Judgement, NeverPredictedWarning, TrainingImages
+from hypervlad.classifier import Judgement, TrainingImages
 from hypervlad.datasets import load_image_folder
 from hypervlad.review import Labels, Queue, QueueError, start_queue
 from hypervlad.review.creation import entries_of, judge_images, training_images
@@ -218,6 +218,8 @@ def test_start_refuses_invalid_requests_before_it_writes(
 ) -> None:
     words = run("start", place.model, place.new, "-o", started, code=2).stderr
     assert "holds a queue already" in words
+    with pytest.raises(QueueError, match="holds a queue already"):
+        start_queue(hypervlad.load(place.model), [place.new / "000.png"], started)
     words = run("start", place.model, place.new, "-o", tmp_path / "q", "--max-error", 2, code=2)
     assert "--max-error" in words.stderr
     words = run(
@@ -412,23 +414,19 @@ def test_from_the_first_image_to_the_new_model(
     queue.close()
 
 
-def test_the_queue_is_unchanged_on_request(
+def test_training_images_of_a_table_and_a_queue_that_stays_unchanged(
     started: Path, place: SimpleNamespace, tmp_path: Path
 ) -> None:
     queue = Queue(started)
     first = next(image for image in queue.images() if image.doubtful)
     queue.label("window-1", "click-1", first.item, 1)
     before = queue.images()
-    options = ["-q", "--keep-queue"]
-    reported = run(
-        "retrain", started, "--training", place.images, "-o", tmp_path / "m.hvlad", *options
-    ).stdout
-    assert "the queue is unchanged" in reported
-    table = place.images.parent / "training.csv"
+    table = tmp_path / "training.csv"
     data = load_image_folder(place.images)
     write_table(table, ["path", "label"], zip(data.images, data.target, strict=True))
-    run("retrain", started, "--training", table, "-o", tmp_path / "t.hvlad", *options)
-    assert (tmp_path / "t.hvlad").read_bytes() == (tmp_path / "m.hvlad").read_bytes()
+    options = ["--training", table, "-o", tmp_path / "m.hvlad", "-q", "--keep-queue"]
+    assert "the queue is unchanged" in run("retrain", started, *options).stdout
+    assert len(hypervlad.load(tmp_path / "m.hvlad").training_) == len(data.images) + 1
     assert queue.images() == before
     assert queue.fact("model") == str(place.model)
     queue.close()
@@ -479,11 +477,6 @@ def test_corrected_sure_answers_are_learnt_but_not_compared(
     assert material.labels[-4:].tolist() == ["onion"] * 4
     assert material.by_person.sum() == 4
     assert set(material.predicted) == {None}
-    with pytest.warns(NeverPredictedWarning, match="onion"):  # they are of the other classes
-        new = refit(model, material)
-    found = compare(new, model.classes_.tolist(), material)
-    assert (found.n_labelled, found.n_compared) == (0, 0)
-    assert found.new_categories == ["onion"]
     queue.close()
     arguments = ["retrain", folder, "--training", place.images, "-o", tmp_path / "new.hvlad", "-q"]
     done = run(*arguments)
@@ -494,6 +487,9 @@ def test_corrected_sure_answers_are_learnt_but_not_compared(
     assert any(line.startswith("warning: onion is never predicted: ") for line in lines)
     assert any(line.startswith("to have onion predicted: more images of this") for line in lines)
     assert "boosting=" not in done.output
+    found = compare(hypervlad.load(tmp_path / "new.hvlad"), model.classes_.tolist(), material)
+    assert (found.n_labelled, found.n_compared) == (0, 0)
+    assert found.new_categories == ["onion"]
     queue = Queue(folder)
     assert [image.label for image in queue.images() if image.item in chosen] == ["onion"] * 4
     queue.close()
@@ -556,8 +552,7 @@ def test_groups_last_from_one_retraining_to_the_next(
 ) -> None:
     data = load_image_folder(place.images)
     groups = np.arange(len(data.images)) // 2
-    old = hypervlad.load(place.model).fit(data.images, data.target, groups=groups)
-    model = old
+    model = old = hypervlad.load(place.model).fit(data.images, data.target, groups=groups)
     run("start", place.model, place.new, "-o", tmp_path / "q", "-q", "--max-error", "0.001")
     queue = Queue(tmp_path / "q")
     for number in range(2):  # the second model's names begin farther up: with the queue's images
@@ -567,8 +562,9 @@ def test_groups_last_from_one_retraining_to_the_next(
         assert material.groups is not None
         of_training = material.groups[: len(data.images)]
         assert len(set(of_training.tolist())) == len(set(groups.tolist()))
-        model = refit(old, material)
-        assert len(set(model.training_.groups.tolist())) == len(set(groups.tolist())) + number + 1
+        if number == 0:
+            model = refit(old, material)
+            assert len(set(model.training_.groups.tolist())) == len(set(groups.tolist())) + 1
     queue.close()
 
 
@@ -621,18 +617,3 @@ def test_the_path_of_a_missing_model_is_reported(place: SimpleNamespace, tmp_pat
         "retrain", tmp_path / "q", "--training", place.images, "-o", tmp_path / "m", code=2
     ).stderr
     assert "give its file with --model" in words
-
-
-@pytest.mark.parametrize("command", ["start", "serve", "export", "retrain"])
-def test_every_command_has_help_with_an_example(command: str) -> None:
-    text = run(command, "--help").stdout
-    examples = re.findall(rf"^ +hypervlad review {command}\b(.*)$", text, re.MULTILINE)
-    assert examples
-    for line in examples:
-        for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", line):
-            assert option in text
-
-
-def test_the_library_refuses_as_the_shell_does(place: SimpleNamespace, started: Path) -> None:
-    with pytest.raises(QueueError, match="holds a queue already"):
-        start_queue(hypervlad.load(place.model), [place.new / "000.png"], started)
