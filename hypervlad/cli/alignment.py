@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hypervlad.cli import options as option
 from hypervlad.cli.files import (
     check_folders,
     check_model,
@@ -24,23 +25,6 @@ from hypervlad.cli.messages import (
     say,
 )
 from hypervlad.cli.models import given_options, load_model
-from hypervlad.cli.options import (
-    Backbone,
-    Device,
-    Groups,
-    Images,
-    IncludeBackbone,
-    ModelToWrite,
-    ModelWeights,
-    OnError,
-    Quiet,
-    Reading,
-    Seed,
-    Unreadable,
-    UnreadableLeftOut,
-    Weights,
-    with_reading,
-)
 from hypervlad.wording import counted, percent
 
 _SYNTHETIC_SIZE = (384, 512)
@@ -48,9 +32,9 @@ _TRAIN_PER_TEST = 4  # one more synthetic image for every four, to test the mode
 
 
 @plain_errors
-@with_reading("image_page", "channel", "remove_banner")
+@option.with_reading("image_page", "channel", "remove_banner")
 def align(
-    paths: Images,
+    paths: option.Images,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
     ],
@@ -96,15 +80,15 @@ def align(
             help="Nanometres per pixel, for images whose files do not contain the pixel size.",
         ),
     ] = None,
-    reading: Reading,
+    reading: option.Reading,
     no_figures: Annotated[
         bool,
         typer.Option("--no-figures", help="Write only tables and maps, which is faster."),
     ] = False,
-    weights: ModelWeights = None,
-    device: Device = "auto",
-    on_error: UnreadableLeftOut = OnError.RAISE,
-    quiet: Quiet = False,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    quiet: option.Quiet = False,
 ) -> None:
     """Measure the directions of fibres, wires or tubes, and the aligned fraction of each image.
 
@@ -197,9 +181,9 @@ def _reading_of(method: Any) -> dict[str, Any]:
 
 
 @plain_errors
-@with_reading("image_page", "channel", "remove_banner")
+@option.with_reading("image_page", "channel", "remove_banner")
 def align_train(
-    output: ModelToWrite,
+    output: option.ModelToWrite,
     paths: Annotated[
         list[str] | None,
         typer.Argument(
@@ -223,18 +207,18 @@ def align_train(
             "example 60.",
         ),
     ] = 0,
-    reading: Reading,
+    reading: option.Reading,
     window: Annotated[
         int, typer.Option(metavar="PIXELS", help="Side of the windows that are classified.")
     ] = 32,
-    groups: Groups = None,
-    backbone: Backbone = None,
-    weights: Weights = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    on_error: Unreadable = OnError.RAISE,
-    include_backbone: IncludeBackbone = False,
-    quiet: Quiet = False,
+    groups: option.Groups = None,
+    backbone: option.Backbone = None,
+    weights: option.Weights = None,
+    seed: option.Seed = 0,
+    device: option.Device = "auto",
+    on_error: option.Unreadable = option.OnError.RAISE,
+    include_backbone: option.IncludeBackbone = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Train a model of aligned windows, for align --method MODEL.
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hypervlad.cli import options as option
 from hypervlad.cli.files import (
     check_file,
     check_model,
@@ -20,30 +21,6 @@ from hypervlad.cli.files import (
 )
 from hypervlad.cli.messages import echo, fitting, hint_at_bad_files, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier, new_classifier
-from hypervlad.cli.options import (
-    Backbone,
-    Cache,
-    Device,
-    Groups,
-    Images,
-    ImageSize,
-    IncludeBackbone,
-    Labelled,
-    ModelPath,
-    ModelToWrite,
-    ModelWeights,
-    OnError,
-    PixelSize,
-    Prior,
-    Quiet,
-    Reading,
-    Seed,
-    TableToWrite,
-    TestGroups,
-    Unreadable,
-    Weights,
-    with_reading,
-)
 from hypervlad.files import replace_when_complete
 from hypervlad.terminal import ProgressBar, is_terminal
 from hypervlad.wording import counted, name_some, verb
@@ -52,23 +29,23 @@ _MAX_EXPLAINED = 24
 
 
 @plain_errors
-@with_reading("image_page", "channel", "scaling", "remove_banner", "reduced")
+@option.with_reading("image_page", "channel", "scaling", "remove_banner", "reduced")
 def train(
-    folder: Labelled,
-    output: ModelToWrite,
+    folder: option.Labelled,
+    output: option.ModelToWrite,
     *,
-    groups: Groups = None,
-    backbone: Backbone = None,
-    weights: Weights = None,
-    image_size: ImageSize = None,
-    pixel_size: PixelSize = None,
-    reading: Reading,
-    seed: Seed = 0,
-    device: Device = "auto",
-    on_error: Unreadable = OnError.RAISE,
-    include_backbone: IncludeBackbone = False,
-    prior: Prior = None,
-    cache: Cache = None,
+    groups: option.Groups = None,
+    backbone: option.Backbone = None,
+    weights: option.Weights = None,
+    image_size: option.ImageSize = None,
+    pixel_size: option.PixelSize = None,
+    reading: option.Reading,
+    seed: option.Seed = 0,
+    device: option.Device = "auto",
+    on_error: option.Unreadable = option.OnError.RAISE,
+    include_backbone: option.IncludeBackbone = False,
+    prior: option.Prior = None,
+    cache: option.Cache = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -77,7 +54,7 @@ def train(
             "and probably wrong labels, and a table of the predictions.",
         ),
     ] = None,
-    quiet: Quiet = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Train a model on labelled images.
 
@@ -159,8 +136,8 @@ def train(
 
 @plain_errors
 def explain(
-    model: ModelPath,
-    paths: Images,
+    model: option.ModelPath,
+    paths: option.Images,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="PNG", help="Picture to write.")
     ],
@@ -173,9 +150,9 @@ def explain(
             "probable classes.",
         ),
     ] = None,
-    weights: ModelWeights = None,
-    device: Device = "auto",
-    quiet: Quiet = False,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    quiet: option.Quiet = False,
 ) -> None:
     """Show which regions of images are evidence for a class (red) or against it (blue).
 
@@ -236,17 +213,17 @@ def explain(
 
 @plain_errors
 def evaluate(
-    model: ModelPath,
-    folder: Labelled,
+    model: option.ModelPath,
+    folder: option.Labelled,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the report.")
     ],
-    groups: TestGroups = None,
-    weights: ModelWeights = None,
-    device: Device = "auto",
-    on_error: Unreadable = OnError.RAISE,
-    cache: Cache = None,
-    quiet: Quiet = False,
+    groups: option.TestGroups = None,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.Unreadable = option.OnError.RAISE,
+    cache: option.Cache = None,
+    quiet: option.Quiet = False,
 ) -> None:
     """Test a model on labelled images and write a report.
 
@@ -296,9 +273,9 @@ def evaluate(
 
 
 @plain_errors
-@with_reading("image_page", "channel", "scaling", "remove_banner")
+@option.with_reading("image_page", "channel", "scaling", "remove_banner")
 def check(
-    folder: Labelled,
+    folder: option.Labelled,
     other: Annotated[
         Path | None,
         typer.Argument(
@@ -307,13 +284,13 @@ def check(
         ),
     ] = None,
     *,
-    groups: Groups = None,
+    groups: option.Groups = None,
     write_groups: Annotated[
         Path | None,
         typer.Option(metavar="CSV", help="Write a table of groups that keep all copies together."),
     ] = None,
-    reading: Reading,
-    quiet: Quiet = False,
+    reading: option.Reading,
+    quiet: option.Quiet = False,
 ) -> None:
     """Check labelled images before training.
 
@@ -395,8 +372,8 @@ def info(
 
 @plain_errors
 def suspects(
-    model: ModelPath,
-    output: TableToWrite = None,
+    model: option.ModelPath,
+    output: option.TableToWrite = None,
 ) -> None:
     """List training images whose label is probably wrong, the most suspect first.
 

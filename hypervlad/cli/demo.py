@@ -10,23 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hypervlad.cli import options as option
 from hypervlad.cli.classification import print_result
 from hypervlad.cli.files import check_file, check_report, labelled_images
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
 from hypervlad.cli.models import load_classifier, new_classifier
-from hypervlad.cli.options import (
-    Backbone,
-    Device,
-    Groups,
-    ImageSize,
-    OnError,
-    Quiet,
-    Reading,
-    Seed,
-    Unreadable,
-    Weights,
-    with_reading,
-)
 from hypervlad.files import new_folder
 from hypervlad.terminal import ProgressBar
 from hypervlad.wording import counted
@@ -40,7 +28,7 @@ _N_COMPARED = 16
 
 
 @plain_errors
-@with_reading("image_page", "channel", "scaling", "remove_banner")
+@option.with_reading("image_page", "channel", "scaling", "remove_banner")
 def demo(
     folder: Annotated[
         Path | None,
@@ -54,18 +42,18 @@ def demo(
         typer.Option("--output", "-o", metavar="DIR", help="Folder for the model and the report."),
     ] = Path("demo-report"),
     *,
-    groups: Groups = None,
-    backbone: Backbone = None,
-    weights: Weights = None,
-    image_size: ImageSize = None,
-    reading: Reading,
-    seed: Seed = 0,
-    device: Device = "auto",
-    on_error: Unreadable = OnError.RAISE,
+    groups: option.Groups = None,
+    backbone: option.Backbone = None,
+    weights: option.Weights = None,
+    image_size: option.ImageSize = None,
+    reading: option.Reading,
+    seed: option.Seed = 0,
+    device: option.Device = "auto",
+    on_error: option.Unreadable = option.OnError.RAISE,
     n_images: Annotated[
         int, typer.Option(metavar="N", help="Number of synthetic images.")
     ] = N_DEMO_IMAGES,
-    quiet: Quiet = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Run all steps once, from images to a report.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hypervlad.cli import options as option
 from hypervlad.cli.files import (
     check_file,
     check_folders,
@@ -26,18 +27,6 @@ from hypervlad.cli.files import (
 )
 from hypervlad.cli.messages import echo, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier
-from hypervlad.cli.options import (
-    Cache,
-    Device,
-    Images,
-    MaxError,
-    ModelPath,
-    ModelWeights,
-    OnError,
-    Quiet,
-    TableToWrite,
-    UnreadableLeftOut,
-)
 from hypervlad.files import exclusive_lock, file_digest, new_folder
 from hypervlad.terminal import can_print
 from hypervlad.wording import counted, name_some, percent, verb
@@ -49,13 +38,13 @@ if TYPE_CHECKING:
 
 @plain_errors
 def predict(
-    model: ModelPath,
-    paths: Images,
-    output: TableToWrite = None,
-    weights: ModelWeights = None,
-    device: Device = "auto",
-    on_error: UnreadableLeftOut = OnError.RAISE,
-    cache: Cache = None,
+    model: option.ModelPath,
+    paths: option.Images,
+    output: option.TableToWrite = None,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    cache: option.Cache = None,
     coverage: Annotated[
         float | None,
         typer.Option(
@@ -64,7 +53,7 @@ def predict(
             "class in this fraction of new groups. For example 0.9, which takes 9 training groups.",
         ),
     ] = None,
-    max_error: MaxError = None,
+    max_error: option.MaxError = None,
     page: Annotated[
         Path | None,
         typer.Option(
@@ -92,7 +81,7 @@ def predict(
             "their lines to the table. If the table exists, its images are not classified again.",
         ),
     ] = False,
-    quiet: Quiet = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Classify images, with probabilities.
 
@@ -207,7 +196,7 @@ def predict(
 
 
 def _raise_of_failures(
-    n_bad: int, n_images: int, sorter: ImageSorter | None, on_error: OnError
+    n_bad: int, n_images: int, sorter: ImageSorter | None, on_error: option.OnError
 ) -> None:
     """Raise if images could not be copied, or could not be read and may not be skipped."""
     from hypervlad.images import ImageReadError
@@ -215,7 +204,7 @@ def _raise_of_failures(
     if sorter is not None and sorter.done.failed:
         n_failed = counted(len(sorter.done.failed), "image")
         raise OSError(f"{n_failed} could not be copied (listed in the warning).")
-    if n_bad and on_error is OnError.RAISE:
+    if n_bad and on_error is option.OnError.RAISE:
         raise ImageReadError(
             f"{n_bad} of {counted(n_images, 'image')} could not be read (listed in the warning); "
             "the others are classified. Remove or repair them, or accept this with --on-error skip."

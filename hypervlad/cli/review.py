@@ -12,22 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hypervlad.cli import options as option
 from hypervlad.cli.files import check_file, check_model, folder_of, images_in, labelled_images
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier
-from hypervlad.cli.options import (
-    Cache,
-    Device,
-    Groups,
-    Images,
-    ModelPath,
-    ModelToWrite,
-    ModelWeights,
-    OnError,
-    Quiet,
-    Unreadable,
-    UnreadableLeftOut,
-)
 from hypervlad.terminal import ProgressBar, can_print, is_terminal
 from hypervlad.wording import counted, percent
 
@@ -61,8 +49,8 @@ _MIN_COMPARED = 6  # images: with fewer, no difference is significant
 @review.command()
 @plain_errors
 def start(
-    model: ModelPath,
-    paths: Images,
+    model: option.ModelPath,
+    paths: option.Images,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the queue.")
     ],
@@ -81,11 +69,11 @@ def start(
             "more are wrong."
         ),
     ] = 0.05,
-    weights: ModelWeights = None,
-    device: Device = "auto",
-    on_error: UnreadableLeftOut = OnError.RAISE,
-    cache: Cache = None,
-    quiet: Quiet = False,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    cache: option.Cache = None,
+    quiet: option.Quiet = False,
 ) -> None:
     """Label the images that a model is sure of, and queue the others for manual labelling.
 
@@ -126,7 +114,7 @@ def start(
     echo(f"queue: {output}")
     if started.n_doubtful:
         say(quiet, f"next: hypervlad review serve {output}")
-    if started.n_unreadable and on_error is OnError.RAISE:
+    if started.n_unreadable and on_error is option.OnError.RAISE:
         raise ImageReadError(
             f"{started.n_unreadable} of {counted(len(files), 'image')} could not be read (listed "
             "in the warning); the others are in the queue. Accept this with --on-error skip."
@@ -149,7 +137,7 @@ def serve(
         bool | None,
         typer.Option("--open/--no-open", help="Open a browser; by default only in a terminal."),
     ] = None,
-    quiet: Quiet = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Serve the labelling page, to this computer only, until Ctrl-C.
 
@@ -198,7 +186,7 @@ def export(
     source: Annotated[
         LabelSource, typer.Option(help="Whose labels to write: those of people, or the model's.")
     ] = LabelSource.ALL,
-    quiet: Quiet = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Write the labels to a table: path, label, source, confidence, file.
 
@@ -238,21 +226,21 @@ def retrain(
             metavar="IMAGES", help="The training images: a folder or a table, as for train."
         ),
     ],
-    output: ModelToWrite,
+    output: option.ModelToWrite,
     model: Annotated[
         Path | None,
         typer.Option(metavar="MODEL", help="Model to retrain; by default that of the queue."),
     ] = None,
-    groups: Groups = None,
+    groups: option.Groups = None,
     keep_queue: Annotated[
         bool,
         typer.Option("--keep-queue", help="Keep the old model's answers in the queue."),
     ] = False,
-    weights: ModelWeights = None,
-    device: Device = "auto",
-    on_error: Unreadable = OnError.RAISE,
-    cache: Cache = None,
-    quiet: Quiet = False,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.Unreadable = option.OnError.RAISE,
+    cache: option.Cache = None,
+    quiet: option.Quiet = False,
 ) -> None:
     """Retrain the model with the manual labels, and compare it with the old one.
 
