@@ -17,7 +17,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +81,6 @@ class BusyError(Exception):
     """Too many previews are being made; the browser requests this one again a moment later."""
 
 
-class RefusedError(Exception):
-    """A request is refused; `status` is the HTTP status of the answer."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
 _STATUS = {UnknownError: 404, ImageReadError: 422, QueueError: 400, BusyError: 503}
 
 
@@ -99,8 +91,7 @@ def make_app(queue: Queue, token: str, port: int) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
     app.url_map.merge_slashes = False
     app.url_map.converters["number"] = _NumberConverter
-    guard = Guard(token, port)
-    app.before_request(lambda: guard.check(request))
+    app.before_request(lambda: _check(request, token, port))
     app.after_request(_with_headers)
     app.register_error_handler(Exception, _error_response)
     _add_files(app)
@@ -253,17 +244,17 @@ def _add_clicks(app: Flask, queue: Queue) -> None:
 
     @app.post("/<token>/<any(next, label, skip, undo, again):action>")
     def clicked(token: str, action: str) -> Response:
-        answer = getattr(queue, action)(**body_of(request, fields_of[action]))
+        answer = getattr(queue, action)(**_body(fields_of[action]))
         categories = [asdict(category) for category in queue.categories()]
         return jsonify(asdict(answer) | {"categories": categories, "lease": queue.lease})
 
     @app.post("/<token>/category")
     def category(token: str) -> Response:
-        return jsonify(asdict(queue.add_category(**body_of(request, {"name": str}))))
+        return jsonify(asdict(queue.add_category(**_body({"name": str}))))
 
     @app.post("/<token>/release")
     def release(token: str) -> Response:
-        queue.release(**body_of(request, {"client": str}))
+        queue.release(**_body({"client": str}))
         return jsonify({})
 
 
@@ -271,19 +262,19 @@ def _add_labels(app: Flask, labels: Labels) -> None:
     @app.post("/<token>/labels")
     def labels_shown(token: str) -> Response:
         fields = {"category": int, "source": str, "order": str, "start": int, "n": int}
-        found = labels.page(**body_of(request, fields))
+        found = labels.page(**_body(fields))
         categories = [asdict(category) for category in labels.queue.categories()]
         return jsonify(asdict(found) | {"categories": categories})
 
     @app.post("/<token>/correct")
     def correct(token: str) -> Response:
         fields = {"client": str, "click": str, "items": list, "category": int}
-        body = body_of(request, fields)
+        body = _body(fields)
         return jsonify(asdict(labels.correct(**body | {"items": _items_of(body["items"])})))
 
     @app.post("/<token>/restore")
     def restore(token: str) -> Response:
-        return jsonify(asdict(labels.undo(**body_of(request, {"client": str, "click": str}))))
+        return jsonify(asdict(labels.undo(**_body({"client": str, "click": str}))))
 
 
 def _items_of(pairs: list[Any]) -> dict[int, int | None]:
@@ -291,7 +282,7 @@ def _items_of(pairs: list[Any]) -> dict[int, int | None]:
     for pair in pairs:
         kinds = tuple(map(type, pair)) if isinstance(pair, list) else ()
         if kinds not in ((int, int), (int, type(None))):
-            raise RefusedError(400, "expected items to be pairs of an image and its last event")
+            abort(400, "expected items to be pairs of an image and its last event")
     return dict(pairs)
 
 
@@ -311,8 +302,6 @@ def _error_response(error: Exception) -> tuple[Response, int]:
 
 
 def _error_message(error: Exception) -> tuple[int, str]:
-    if isinstance(error, RefusedError):
-        return error.status, str(error)
     for kind, status in _STATUS.items():
         if isinstance(error, kind):
             return status, str(error)
@@ -382,35 +371,26 @@ def jpeg(path: Path, side: int, options: ReadOptions) -> bytes:
 # --- which requests are accepted ----------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Guard:
-    """Raises `RefusedError` unless a request comes from the page of this server."""
-
-    token: str
-    port: int
-
-    def check(self, request: Request) -> None:
-        """Check everything but the body."""
-        own = ["127.0.0.1", "localhost"]
-        if self.port != 80:  # browsers leave out the default port
-            own = [f"{name}:{self.port}" for name in own]
-        if request.host not in own:
-            raise RefusedError(403, "this server answers to 127.0.0.1 and localhost only")
-        given = request.path.lstrip("/").partition("/")[0]
-        if not hmac.compare_digest(given.encode("utf-8", "replace"), self.token.encode()):
-            raise RefusedError(404, "no such page: use the link that 'review serve' printed")
-        if not (_from_our_page(request) or _opens_page(request)):
-            raise RefusedError(403, "requests from other pages are refused")
-        if request.method == "POST":
-            self._check_post(request)
-
-    def _check_post(self, request: Request) -> None:
-        if request.headers.get("Origin") != f"http://{request.host}":
-            raise RefusedError(403, "requests from other pages are refused")
-        if request.mimetype != "application/json":
-            raise RefusedError(415, "expected JSON")
-        if (request.content_length or 0) > MAX_BYTES:
-            raise RefusedError(413, f"a request has at most {MAX_BYTES} bytes")
+def _check(request: Request, token: str, port: int) -> None:
+    """Refuse a request, whatever its body, unless it comes from the page of this server."""
+    own = ["127.0.0.1", "localhost"]
+    if port != 80:  # browsers leave out the default port
+        own = [f"{name}:{port}" for name in own]
+    if request.host not in own:
+        abort(403, "this server answers to 127.0.0.1 and localhost only")
+    given = request.path.lstrip("/").partition("/")[0]
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
+        abort(404, "no such page: use the link that 'review serve' printed")
+    if not (_from_our_page(request) or _opens_page(request)):
+        abort(403, "requests from other pages are refused")
+    if request.method != "POST":
+        return
+    if request.headers.get("Origin") != f"http://{request.host}":
+        abort(403, "requests from other pages are refused")
+    if request.mimetype != "application/json":
+        abort(415, "expected JSON")
+    if (request.content_length or 0) > MAX_BYTES:
+        abort(413, f"a request has at most {MAX_BYTES} bytes")
 
 
 def _from_our_page(request: Request) -> bool:
@@ -424,17 +404,17 @@ def _opens_page(request: Request) -> bool:
     return request.method == "GET" and asked == ("navigate", "document")
 
 
-def body_of(request: Request, fields: Mapping[str, type]) -> dict[str, Any]:
+def _body(fields: Mapping[str, type]) -> dict[str, Any]:
     """Return a request's JSON object, which must have exactly these fields, each of its type."""
     try:
         content = parse_json(request.get_data(cache=False))
     except ValueError:
         content = None
     if not isinstance(content, dict) or set(content) != set(fields):
-        raise RefusedError(400, f"expected a JSON object with {', '.join(fields)}")
+        abort(400, f"expected a JSON object with {', '.join(fields)}")
     for name, kind in fields.items():
         if type(content[name]) is not kind:  # True is not a number here
-            raise RefusedError(400, f"expected {name} to be {kind.__name__}")
+            abort(400, f"expected {name} to be {kind.__name__}")
         if name in ("client", "click") and not _NAME.fullmatch(content[name]):
-            raise RefusedError(400, f"expected {name} to be 8 to 64 letters and digits")
+            abort(400, f"expected {name} to be 8 to 64 letters and digits")
     return content
