@@ -38,6 +38,9 @@ def test_from_masks_to_a_model_that_align_uses(folder: Path, tmp_path: Path) -> 
     model, found = tmp_path / "new" / "alignment.hvlad", tmp_path / "found"
     result = run("align-train", folder / "images", "--masks", folder / "masks", "-o", model, *SMALL)
     assert "images have one; those without are left out" in result.output
+    talkative, loud = tmp_path / "loud.hvlad", SMALL[:-1]
+    run("align-train", folder / "images", "--masks", folder / "masks", "-o", talkative, *loud)
+    assert talkative.read_bytes() == model.read_bytes()
     assert "windows of 3 images" in result.output
     run("align", folder / "images", "--method", model, "-o", found, "--quiet")
     with open(found / "alignment.csv", encoding="utf-8", newline="") as stream:
