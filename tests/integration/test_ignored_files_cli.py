@@ -6,8 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-import typer
-from support.commands import RUNNER, TINY, run
+from support.commands import RUNNER, TINY, all_commands, run
 
 from hypervlad.cli import app
 from hypervlad.review import Queue
@@ -64,10 +63,7 @@ OTHERS = {"info", "suspects", "cache", "review serve", "review export"}  # no fo
 
 
 def test_the_list_of_commands_is_complete() -> None:
-    found = set()
-    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
-        found |= {f"{name} {k}" for k in getattr(command, "commands", ())} or {name}
-    assert found == set(COMMANDS) | OTHERS
+    assert set(all_commands()) == set(COMMANDS) | OTHERS
 
 
 @pytest.mark.parametrize("command", COMMANDS)

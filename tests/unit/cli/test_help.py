@@ -3,23 +3,11 @@
 import re
 
 import pytest
-import typer
-from support.commands import run
+from support.commands import all_commands, run
 
 import hypervlad
 from hypervlad import HypercolumnVLAD
-from hypervlad.cli import app
 from hypervlad.cli.options import OnError
-
-
-def all_commands():
-    """Return every command, those of groups too, by name."""
-    found = {}
-    for name, command in typer.main.get_command(app).commands.items():
-        inner = getattr(command, "commands", None)
-        found |= {name: command} if inner is None else {f"{name} {k}": c for k, c in inner.items()}
-    return found
-
 
 COMMANDS = all_commands()
 
