@@ -86,24 +86,15 @@ def predict(
     """Classify images, with probabilities.
 
     The table has the columns path, label, confidence, unlike_training, novelty, and p_CLASS for
-    every class. In unlike_training, yes marks an image that is unlike all training images: its
-    novelty is above 1, and its probabilities mean little, however high they are. About 5 % of usual
-    images are marked too, and more if the model was trained on fewer than 40 groups. Before
-    p_CLASS, --coverage adds the column possible (classes, separated by |; all of them for an image
-    unlike the training images) and --max-error adds kind (sure, ambiguous: not confident enough to
-    be sure, out_of_distribution: unlike all training images) and reason. Unreadable images are left
-    out of the table and listed at the end; the exit code is then 2, or 0 with --on-error skip.
+    every class. An image whose novelty is above 1 is unlike all training images, and its
+    probabilities mean little; about 5 % of usual images are marked so too, and more if the model
+    was trained on fewer than 40 groups. --coverage adds the column possible (classes, separated by
+    |), --max-error adds kind (sure, ambiguous, out_of_distribution) and reason. Unreadable images
+    are left out and listed at the end; the exit code is then 2, or 0 with --on-error skip.
 
-    --sort-into copies images and never replaces a file. The copies keep the sub-folders of the
-    images. If another file has the name already, the copy is called NAME-2; if the same file is
-    already there, nothing is copied. Characters that the name of a folder cannot have are replaced,
-    such as / by %2F. If an image cannot be copied, the exit code is 2.
-
-    --watch waits for files that are still being written, for an empty one up to a minute. An image
-    that cannot be read or copied is tried again when the file has changed, and from time to time.
-    Ctrl-C stops it once the lines of finished images are written; the same command resumes it. The
-    folder, the model and the options are kept beside the table, in _NAME.settings.txt, and a run
-    with others is refused.
+    --sort-into never replaces a file: if another one has the name already, the copy is called
+    NAME-2. If an image cannot be copied, the exit code is 2. --watch waits for files that are still
+    being written; after Ctrl-C, the same command resumes it.
 
     \b
     Examples:

@@ -245,15 +245,14 @@ def retrain(
     """Retrain the model with the manual labels, and compare it with the old one.
 
     It first reports how well held-out training images are classified, as train does. Then it
-    compares the two models on the manually labelled images: the old model's answers when they were
-    queued, and those of the new model with these images and their groups held out. These images
-    were queued because the old model was uncertain about them, so accuracies on other images are
-    higher, and the comparison favours the new model.
+    compares the two models on the manually labelled images, for the new model by held-out answers.
+    These images were queued because the old model was uncertain about them, which favours the new
+    model.
 
     The table of groups has a row for each training image, and for images of the queue that belong
-    together or to training images. Every other image is its own group; frames of one sample among
-    these also favour the new model. Without a table, training images keep the groups that the old
-    model was trained with. The new model's answers replace the old ones in the queue.
+    together or to training images. Every other image is its own group. Without a table, training
+    images keep the groups that the old model was trained with. The new model's answers replace the
+    old ones in the queue.
 
     \b
     Examples:
