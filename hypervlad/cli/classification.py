@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from hypervlad.cli.files import (
     check_model,
     check_report,
     labelled_images,
+    rows_of,
     say_ignored,
     write_or_print,
 )
@@ -428,11 +429,9 @@ def _shares(values: Sequence[str] | None) -> str | dict[str, float] | None:
     return shares
 
 
-def _labelled_by_people(table: Path, data: Mapping[str, Any]) -> Any:
-    """Return what `load_image_folder` found, without the images whose label is a model's own."""
-    from sklearn.utils import Bunch
-
-    by_model = data["by_model"]
+def _labelled_by_people(table: Path, data: Any) -> Any:
+    """Return what `labelled_images` found, without the images whose label is a model's own."""
+    by_model = data.by_model
     n_own, n_labels = int(by_model.sum()), counted(len(by_model), "label")
     if not n_own:
         return data
@@ -446,14 +445,7 @@ def _labelled_by_people(table: Path, data: Mapping[str, Any]) -> Any:
         f"{verb(n_own, 'it', 'them')} (source model) and would agree with itself",
         err=True,
     )
-    rows = [row for row, own in enumerate(by_model) if not own]
-    return Bunch(
-        images=[data["images"][row] for row in rows],
-        target=data["target"][rows],
-        groups=None if data["groups"] is None else data["groups"][rows],
-        target_names=sorted(set(data["target"][rows])),
-        root=data["root"],
-    )
+    return rows_of(data, [row for row, own in enumerate(by_model) if not own])
 
 
 def _warn_of_unlike(files: Sequence[Path], unlike: Iterable[bool]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ import typer
 
 from hypervlad.cli import options as option
 from hypervlad.cli.classification import print_result
-from hypervlad.cli.files import check_file, check_report, labelled_images
+from hypervlad.cli.files import check_file, check_report, labelled_images, rows_of
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
 from hypervlad.cli.models import load_classifier, new_classifier
 from hypervlad.files import new_folder
@@ -96,23 +95,22 @@ def demo(
         on_error=on_error.value,
     )
     say(quiet, f"training on {len(train_rows)} of {counted(len(data.images), 'image')}")
-    images, labels, groups_of = _rows_of(data, train_rows)
+    training, held_out = rows_of(data, train_rows), rows_of(data, test_rows)
     with fitting():
-        model.fit(images, labels, groups=groups_of)
+        model.fit(training.images, training.target, groups=training.groups)
     model.save(model_path)
     loaded = load_classifier(
         model_path, weights, device=device, on_error=on_error.value, quiet=quiet
     )
-    held_out, labels, groups_of = _rows_of(data, test_rows)
-    _compare(model, loaded, held_out[:_N_COMPARED], model_path)
+    _compare(model, loaded, held_out.images[:_N_COMPARED], model_path)
     say(quiet, f"classifying the {len(test_rows)} held-out images")
     index, _, lines = report_on_model(
         output,
         loaded,
-        held_out,
-        labels,
-        groups=groups_of,
-        names=relative_names(held_out, data.root),
+        held_out.images,
+        held_out.target,
+        groups=held_out.groups,
+        names=relative_names(held_out.images, data.root),
         title=f"How well the model classifies {subject}",
         how_measured=_how_held_out(len(train_rows), len(test_rows), data.groups),
         details={"seed": seed},
@@ -165,14 +163,6 @@ def _compare(
     tolerance = 0.0 if model.encoder_.network().device.type == "cpu" else 1e-5
     if not np.allclose(predict(model), predict(loaded), rtol=0, atol=tolerance, equal_nan=True):
         raise RuntimeError(f"{path}: the loaded model does not predict like the saved one.")
-
-
-def _rows_of(data: Any, rows: Iterable[int]) -> tuple[Any, ...]:
-    """Return the images, labels and groups (None without groups) of some rows."""
-    return tuple(
-        None if values is None else [values[row] for row in rows]
-        for values in (data.images, data.target, data.groups)
-    )
 
 
 def _how_held_out(n_train: int, n_test: int, groups: Any) -> str:

@@ -170,6 +170,19 @@ def labelled_images(
     return data
 
 
+def rows_of(data: Any, rows: Any) -> Any:
+    """Return some of the images that `labelled_images` found, as it does."""
+    from sklearn.utils import Bunch
+
+    return Bunch(
+        images=[data.images[row] for row in rows],
+        target=data.target[rows],
+        groups=None if data.groups is None else data.groups[rows],
+        target_names=sorted(set(data.target[rows])),
+        root=data.root,
+    )
+
+
 def say_ignored(quiet: bool, paths: Iterable[str | Path | None], *used: str | Path | None) -> None:
     """Report how many files of folders are no images, by kind; `used` are none of these."""
     from hypervlad.images.files import ignored_files
