@@ -37,7 +37,6 @@ from hypervlad.review.records import (
 )
 from hypervlad.strict_json import parse_json
 
-LEASE = 12.0  # seconds that an image stays with a window that sends nothing
 _MAX_NAME_LENGTH = 80
 _MAX_CATEGORIES = 500
 _MAX_LEASED = 32
@@ -57,10 +56,6 @@ class Queue:
     ----------
     folder : path
         Created by `hypervlad.review.start_queue`.
-    lease : float, default=12
-        Seconds that an image stays with a window that sends nothing.
-    clock : callable, default=time.time
-        Seconds; the same in all processes.
 
     Raises
     ------
@@ -82,14 +77,11 @@ class Queue:
     ['a.png']
     """
 
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        lease: float = LEASE,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.folder, self.lease, self.now = Path(folder), lease, clock
+    lease = 12.0  # seconds that an image stays with a window that sends nothing
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.now: Callable[[], float] = time.time
         self._own = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._guard = threading.Lock()

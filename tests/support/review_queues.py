@@ -14,7 +14,7 @@ from PIL import Image
 
 from hypervlad.review.database import make_queue
 from hypervlad.review.records import Entry, TrainingImage
-from hypervlad.review.store import LEASE, Queue
+from hypervlad.review.store import Queue
 
 CLASSES = ["fibre", "matrix", "particle"]
 
@@ -73,14 +73,14 @@ def write_queue(folder: Path, n: int = 6, sure: int = 2, *, pictures: bool = Fal
 class Served:
     """``review serve`` of a folder, until it is stopped."""
 
-    def __init__(self, folder: Path, lease: float = LEASE) -> None:
+    def __init__(self, folder: Path, lease: float = Queue.lease) -> None:
         self.folder, self.lease = folder, lease
         self.start()
 
     def start(self) -> None:
         code = (
             "from hypervlad.review import Queue\n"
-            f"Queue.__init__.__kwdefaults__['lease'] = {self.lease}\n"
+            f"Queue.lease = {self.lease}\n"
             "from hypervlad.cli import main\nmain()"
         )
         command = [sys.executable, "-c", code, "review", "serve", str(self.folder), "--no-open"]
@@ -114,7 +114,8 @@ def make(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def queue(make: Callable[..., Path], clock: Clock) -> Iterator[Queue]:
-    opened = Queue(make(), clock=clock)
+    opened = Queue(make())
+    opened.now = clock
     yield opened
     opened.close()
 

@@ -61,10 +61,9 @@ def test_leases_expire_unless_the_window_renews_them(queue: Queue, clock: Clock)
 
 
 def test_the_images_of_a_killed_browser_are_free_within_20_seconds(
-    make: Callable[..., Path], clock: Clock
+    queue: Queue, clock: Clock
 ) -> None:
     """With the lease that the server gives, and a window that asks every three seconds."""
-    queue = Queue(make(), clock=clock)
     shown(queue, "a", 6)
     start, found = clock.now, []
     while not found:
@@ -72,7 +71,6 @@ def test_the_images_of_a_killed_browser_are_free_within_20_seconds(
         found = shown(queue, "b", 6)
     assert clock.now - start < 20
     assert found == [1, 2, 3, 4, 5, 6]
-    queue.close()
 
 
 def test_a_window_that_closes_gives_its_images_back(queue: Queue) -> None:
