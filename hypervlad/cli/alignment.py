@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from hypervlad.cli import options as option
 from hypervlad.cli.files import (
     check_folders,
+    check_model,
     groups_of,
+    images_in,
     masks_of,
     names_of,
-    prepare_model,
-    say_ignored,
 )
 from hypervlad.cli.messages import (
     echo,
@@ -23,25 +24,7 @@ from hypervlad.cli.messages import (
     report_left_out,
     say,
 )
-from hypervlad.cli.models import absolute_weights, load_model, reading_options
-from hypervlad.cli.options import (
-    Backbone,
-    Channel,
-    Device,
-    Groups,
-    ImagePage,
-    Images,
-    IncludeBackbone,
-    ModelToWrite,
-    ModelWeights,
-    OnError,
-    Quiet,
-    RemoveBanner,
-    Seed,
-    Unreadable,
-    UnreadableLeftOut,
-    Weights,
-)
+from hypervlad.cli.models import given_options, load_model
 from hypervlad.wording import counted, percent
 
 _SYNTHETIC_SIZE = (384, 512)
@@ -49,11 +32,13 @@ _TRAIN_PER_TEST = 4  # one more synthetic image for every four, to test the mode
 
 
 @plain_errors
+@option.with_reading("image_page", "channel", "remove_banner")
 def align(
-    paths: Images,
+    paths: option.Images,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
     ],
+    *,
     method: Annotated[
         str,
         typer.Option(
@@ -79,13 +64,6 @@ def align(
             help="A window is aligned if the spread of its directions is below this.",
         ),
     ] = 20.0,
-    sigma: Annotated[
-        str,
-        typer.Option(
-            metavar="LENGTH",
-            help="Length over which directions are averaged, in pixels or with a unit.",
-        ),
-    ] = "1.75",
     bootstrap: Annotated[
         int,
         typer.Option(
@@ -102,18 +80,15 @@ def align(
             help="Nanometres per pixel, for images whose files do not contain the pixel size.",
         ),
     ] = None,
-    image_page: ImagePage = None,
-    channel: Channel = None,
-    remove_banner: RemoveBanner = False,
+    reading: option.Reading,
     no_figures: Annotated[
         bool,
         typer.Option("--no-figures", help="Write only tables and maps, which is faster."),
     ] = False,
-    weights: ModelWeights = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    on_error: UnreadableLeftOut = OnError.RAISE,
-    quiet: Quiet = False,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    quiet: option.Quiet = False,
 ) -> None:
     """Measure the directions of fibres, wires or tubes, and the aligned fraction of each image.
 
@@ -149,28 +124,22 @@ def align(
     """
     from hypervlad.fibres import AlignmentRecipe
     from hypervlad.fibres.alignment import DEFAULT_WINDOW
-    from hypervlad.images import find_images
     from hypervlad.reports import write_alignment
 
     check_folders(output, paths)
     if not 0 < tolerance <= 90:
         raise ValueError(f"--tolerance {tolerance:g}: expected degrees above 0, at most 90")
     chosen = _method(method, weights, device)
-    reading = _reading_of(chosen) | reading_options(
-        image_page=image_page, channel=channel, remove_banner=remove_banner
-    )
     recipe = AlignmentRecipe(
         method=chosen,
         window=getattr(chosen, "window_", DEFAULT_WINDOW) if window is None else window,
         tolerance=math.radians(tolerance),
-        sigma=sigma,
         n_bootstrap=bootstrap,
-        random_state=seed,
+        random_state=0,
         pixel_size=pixel_size,
-        **reading,
+        **_reading_of(chosen) | reading,
     )
-    files = find_images(paths)
-    say_ignored(quiet, paths, method)
+    files = images_in(paths, quiet, method)
     bad = write_alignment(
         output,
         recipe,
@@ -212,14 +181,16 @@ def _reading_of(method: Any) -> dict[str, Any]:
 
 
 @plain_errors
+@option.with_reading("image_page", "channel", "remove_banner")
 def align_train(
-    output: ModelToWrite,
+    output: option.ModelToWrite,
     paths: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="PATHS", help="Images, folders (with their sub-folders) or patterns."
         ),
     ] = None,
+    *,
     masks: Annotated[
         Path | None,
         typer.Option(
@@ -236,20 +207,18 @@ def align_train(
             "example 60.",
         ),
     ] = 0,
-    image_page: ImagePage = None,
-    channel: Channel = None,
-    remove_banner: RemoveBanner = False,
+    reading: option.Reading,
     window: Annotated[
         int, typer.Option(metavar="PIXELS", help="Side of the windows that are classified.")
     ] = 32,
-    groups: Groups = None,
-    backbone: Backbone = None,
-    weights: Weights = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    on_error: Unreadable = OnError.RAISE,
-    include_backbone: IncludeBackbone = False,
-    quiet: Quiet = False,
+    groups: option.Groups = None,
+    backbone: option.Backbone = None,
+    weights: option.Weights = None,
+    seed: option.Seed = 0,
+    device: option.Device = "auto",
+    on_error: option.Unreadable = option.OnError.RAISE,
+    include_backbone: option.IncludeBackbone = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Train a model of aligned windows, for align --method MODEL.
 
@@ -271,13 +240,10 @@ def align_train(
     if synthetic and not 2 <= window <= min(_SYNTHETIC_SIZE):
         height, width = _SYNTHETIC_SIZE
         raise ValueError(f"--window {window}: synthetic images have {height} x {width} pixels")
-    prepare_model(output, *(paths or ()), masks, groups)
-    images, y, codes = _labelled(paths or [], masks, groups)
-    say_ignored(quiet, paths or [], groups, output)
-    reading = reading_options(image_page=image_page, channel=channel, remove_banner=remove_banner)
-    given = {"backbone": backbone, "weights": absolute_weights(weights)}
+    check_model(output, *(paths or ()), masks, groups)
+    images, y, codes = _labelled(paths or [], masks, groups, quiet, output)
     encoder = default_alignment_encoder(
-        **{name: value for name, value in given.items() if value is not None},
+        **given_options({"backbone": backbone, "weights": weights}),
         device=device,
         on_error=on_error.value,
         read_options=dict(default_alignment_encoder().read_options or {}) | reading,
@@ -313,18 +279,16 @@ def align_train(
 
 
 def _labelled(
-    paths: list[str], masks: Path | None, groups: Path | None
+    paths: list[str], masks: Path | None, groups: Path | None, quiet: bool, output: Path
 ) -> tuple[list[Path], list[Path], list[str]]:
     """Return images that have a mask, their masks, and their groups."""
-    from hypervlad.images import find_images
-
     if not paths:
         if masks is not None or groups is not None:
             raise ValueError("--masks and --groups refer to images: give these, too")
         return [], [], []
     if masks is None:
         raise ValueError("training images need --masks, white where fibres are aligned")
-    files = find_images(paths)
+    files = images_in(paths, quiet, groups, output)
     found = masks_of(files, masks, False, "are left out")
     codes = [str(file) for file in files] if groups is None else groups_of(files, groups, paths)
     pairs = [each for each in zip(files, found, codes, strict=True) if each[1] is not None]

@@ -4,56 +4,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from hypervlad.cli import options as option
 from hypervlad.cli.files import (
-    prepare_file,
-    prepare_model,
-    prepare_report,
+    check_file,
+    check_model,
+    check_report,
+    labelled_images,
+    rows_of,
     say_ignored,
+    write_or_print,
 )
 from hypervlad.cli.messages import echo, fitting, hint_at_bad_files, plain_errors, say
-from hypervlad.cli.models import (
-    check_cache,
-    load_classifier,
-    new_classifier,
-    reading_options,
-    rule_or_numbers,
-)
-from hypervlad.cli.options import (
-    Backbone,
-    Cache,
-    CalibrationSize,
-    Channel,
-    ClassWeight,
-    Device,
-    Groups,
-    ImagePage,
-    Images,
-    ImageSize,
-    IncludeBackbone,
-    Labelled,
-    ModelPath,
-    ModelToWrite,
-    ModelWeights,
-    NCodewords,
-    OnError,
-    PixelSize,
-    Prior,
-    Quiet,
-    RemoveBanner,
-    Scaling,
-    Seed,
-    TableToWrite,
-    TestGroups,
-    Unreadable,
-    Verbose,
-    Weights,
-)
+from hypervlad.cli.models import check_cache, load_classifier, new_classifier
 from hypervlad.files import replace_when_complete
 from hypervlad.terminal import ProgressBar, is_terminal
 from hypervlad.wording import counted, name_some, verb
@@ -62,27 +30,23 @@ _MAX_EXPLAINED = 24
 
 
 @plain_errors
+@option.with_reading("image_page", "channel", "scaling", "remove_banner")
 def train(
-    folder: Labelled,
-    output: ModelToWrite,
-    groups: Groups = None,
-    backbone: Backbone = None,
-    weights: Weights = None,
-    image_size: ImageSize = None,
-    pixel_size: PixelSize = None,
-    image_page: ImagePage = None,
-    channel: Channel = None,
-    scaling: Scaling = None,
-    remove_banner: RemoveBanner = False,
-    n_codewords: NCodewords = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    on_error: Unreadable = OnError.RAISE,
-    include_backbone: IncludeBackbone = False,
-    class_weight: ClassWeight = None,
-    prior: Prior = None,
-    calibration_size: CalibrationSize = None,
-    cache: Cache = None,
+    folder: option.Labelled,
+    output: option.ModelToWrite,
+    *,
+    groups: option.Groups = None,
+    backbone: option.Backbone = None,
+    weights: option.Weights = None,
+    image_size: option.ImageSize = None,
+    pixel_size: option.PixelSize = None,
+    reading: option.Reading,
+    seed: option.Seed = 0,
+    device: option.Device = "auto",
+    on_error: option.Unreadable = option.OnError.RAISE,
+    include_backbone: option.IncludeBackbone = False,
+    prior: option.Prior = None,
+    cache: option.Cache = None,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -91,8 +55,7 @@ def train(
             "and probably wrong labels, and a table of the predictions.",
         ),
     ] = None,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Train a model on labelled images.
 
@@ -110,18 +73,15 @@ def train(
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
     from hypervlad.backbones.weights import check_may_be_included
-    from hypervlad.datasets import load_image_folder
     from hypervlad.images.reading import relative_names
-    from hypervlad.reports.summary import held_out_lines, noted_warnings, training_details
+    from hypervlad.reports.summary import held_out_lines, noted_warnings
 
-    prepare_model(output, folder, groups)
+    check_model(output, folder, groups)
     if report is not None:
-        prepare_report(report, folder)
+        check_report(report, folder)
     check_cache(cache)
-    reading = reading_options(
-        image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
-    )
-    data = load_image_folder(folder, groups)
+    shares = _shares(prior)
+    data = labelled_images(folder, groups, quiet, output)
     n_own = int(data.by_model.sum())
     if n_own:
         echo(
@@ -130,40 +90,31 @@ def train(
             "review export --source person' writes the others",
             err=True,
         )
-    learner = {
-        "class_weight": rule_or_numbers("--class-weight", class_weight),
-        "prior": rule_or_numbers("--prior", prior),
-    }
-    say_ignored(quiet, [folder], groups, output)
     model = new_classifier(
         seed,
         quiet,
-        learner=learner,
+        prior=shares,
         backbone=backbone,
         weights=weights,
         image_size=image_size,
         pixel_size=pixel_size,
         read_options=reading or None,
-        n_codewords=n_codewords,
         device=device,
         on_error=on_error.value,
         memory=cache,
-    ).set_params(calibration_size=calibration_size)
-    of_groups = (
-        "" if data.groups is None else f", {counted(len(set(data.groups.tolist())), 'group')}"
     )
-    n_classes = len(data.target_names)
-    say(
-        quiet,
-        f"training on {counted(len(data.images), 'image')} of "
-        f"{counted(n_classes, 'class')}{of_groups}",
-    )
+    n_classes = counted(len(data.target_names), "class")
+    material = [f"{counted(len(data.images), 'image')} of {n_classes}"]
+    if data.groups is not None:
+        material.append(counted(len(set(data.groups.tolist())), "group"))
+    say(quiet, f"training on {', '.join(material)}")
     if include_backbone:
+        assert model.encoder is not None
         check_may_be_included(model.encoder.backbone, model.encoder.weights)
     with fitting(), noted_warnings() as notes:
         model.fit(data.images, data.target, groups=data.groups)
     model.save(output, include_backbone=include_backbone)
-    for line in [*held_out_lines(model), *(training_details(model) if verbose else [])]:
+    for line in held_out_lines(model):
         echo(line)
     if report is not None and model.held_out_ is not None:
         from hypervlad.reports import report_on_held_out
@@ -186,8 +137,8 @@ def train(
 
 @plain_errors
 def explain(
-    model: ModelPath,
-    paths: Images,
+    model: option.ModelPath,
+    paths: option.Images,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="PNG", help="Picture to write.")
     ],
@@ -200,9 +151,9 @@ def explain(
             "probable classes.",
         ),
     ] = None,
-    weights: ModelWeights = None,
-    device: Device = "auto",
-    quiet: Quiet = False,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    quiet: option.Quiet = False,
 ) -> None:
     """Show which regions of images are evidence for a class (red) or against it (blue).
 
@@ -225,7 +176,7 @@ def explain(
 
     if output.suffix.lower() != ".png":
         raise ValueError(f"{output}: the picture is a PNG file; give a name that ends in .png.")
-    prepare_file(output, model, *paths)
+    check_file(output, model, *paths)
     given = [file for path in paths for file in find_images(path)]
     files = list({os.path.abspath(file): file for file in given}.values())
     say_ignored(quiet, paths, model)
@@ -234,7 +185,7 @@ def explain(
             f"{counted(len(files), 'image')} are too many for one picture; give at most "
             f"{_MAX_EXPLAINED}."
         )
-    classifier = load_classifier(model, weights, device=device, on_error="raise", quiet=quiet)
+    classifier = load_classifier(model, weights, device=device, quiet=quiet)
     labels = None if classes is None else _labels_named(classifier.classes_, classes)
     hidden = True if quiet else None
     found, bad = {}, []
@@ -263,17 +214,17 @@ def explain(
 
 @plain_errors
 def evaluate(
-    model: ModelPath,
-    folder: Labelled,
+    model: option.ModelPath,
+    folder: option.Labelled,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the report.")
     ],
-    groups: TestGroups = None,
-    weights: ModelWeights = None,
-    device: Device = "auto",
-    on_error: Unreadable = OnError.RAISE,
-    cache: Cache = None,
-    quiet: Quiet = False,
+    groups: option.TestGroups = None,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.Unreadable = option.OnError.RAISE,
+    cache: option.Cache = None,
+    quiet: option.Quiet = False,
 ) -> None:
     """Test a model on labelled images and write a report.
 
@@ -285,15 +236,13 @@ def evaluate(
       hypervlad evaluate model.hvlad test.csv -o report/
       hypervlad evaluate model.hvlad test_images/ -o report/ --groups groups.csv
     """
-    from hypervlad.datasets import load_image_folder
     from hypervlad.images.files import composed
     from hypervlad.images.reading import relative_names
     from hypervlad.reports import report_on_model
 
-    prepare_report(output, folder)
+    check_report(output, folder)
     check_cache(cache)
-    data = _labelled_by_people(folder, load_image_folder(folder, groups))
-    say_ignored(quiet, [folder], groups, model)
+    data = _labelled_by_people(folder, labelled_images(folder, groups, quiet, model))
     classifier = load_classifier(
         model, weights, device=device, on_error=on_error.value, quiet=quiet, cache=cache
     )
@@ -325,8 +274,9 @@ def evaluate(
 
 
 @plain_errors
+@option.with_reading("image_page", "channel", "scaling", "remove_banner")
 def check(
-    folder: Labelled,
+    folder: option.Labelled,
     other: Annotated[
         Path | None,
         typer.Argument(
@@ -334,16 +284,14 @@ def check(
             help="A second folder or table: then only copies across both are reported.",
         ),
     ] = None,
-    groups: Groups = None,
+    *,
+    groups: option.Groups = None,
     write_groups: Annotated[
         Path | None,
         typer.Option(metavar="CSV", help="Write a table of groups that keep all copies together."),
     ] = None,
-    image_page: ImagePage = None,
-    channel: Channel = None,
-    scaling: Scaling = None,
-    remove_banner: RemoveBanner = False,
-    quiet: Quiet = False,
+    reading: option.Reading,
+    quiet: option.Quiet = False,
 ) -> None:
     """Check labelled images before training.
 
@@ -362,11 +310,7 @@ def check(
     from hypervlad.datasets import check_image_folder, compare_image_folders
     from hypervlad.images import ReadOptions
 
-    options = ReadOptions(
-        **reading_options(
-            image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
-        )
-    )
+    options = ReadOptions(**reading)
     with_bars = not quiet and is_terminal(sys.stderr)
     if other is not None:
         if groups is not None or write_groups is not None:
@@ -380,7 +324,7 @@ def check(
             raise typer.Exit(1)
         return
     if write_groups is not None:
-        prepare_file(write_groups, folder, groups)
+        check_file(write_groups, folder, groups)
     say_ignored(quiet, [folder], groups, write_groups)
     report = check_image_folder(folder, groups, options=options, verbose=with_bars)
     echo(str(report))
@@ -429,8 +373,8 @@ def info(
 
 @plain_errors
 def suspects(
-    model: ModelPath,
-    output: TableToWrite = None,
+    model: option.ModelPath,
+    output: option.TableToWrite = None,
 ) -> None:
     """List training images whose label is probably wrong, the most suspect first.
 
@@ -446,17 +390,12 @@ def suspects(
     from hypervlad.tables import table_as_bytes
 
     if output is not None:
-        prepare_file(output, model)
-    classifier = load_classifier(model, None, device="auto", on_error="raise", quiet=True)
+        check_file(output, model)
+    classifier = load_classifier(model, None)
     header = ("path", "label", "likely", "p_label", "p_likely")
     found = classifier.label_issues()
     rows = [(i.name, i.label, i.likely, round(i.p_label, 4), round(i.p_likely, 4)) for i in found]
-    table = table_as_bytes(header, rows)
-    if output is None:
-        echo(table, nl=False)
-    else:
-        with replace_when_complete(output) as stream:
-            stream.write(table)
+    write_or_print(table_as_bytes(header, rows), output)
     assert classifier.held_out_ is not None  # label_issues raises otherwise
     n_held_out, n_training = len(classifier.held_out_), len(classifier.training_)
     others = n_training - n_held_out
@@ -470,11 +409,29 @@ def suspects(
         echo(f"table: {output}")
 
 
-def _labelled_by_people(table: Path, data: Mapping[str, Any]) -> Any:
-    """Return what `load_image_folder` found, without the images whose label is a model's own."""
-    from sklearn.utils import Bunch
+def _shares(values: Sequence[str] | None) -> str | dict[str, float] | None:
+    """Return a rule for class shares, such as "uniform", or the shares given as CLASS=NUMBER."""
+    if not values:
+        return None
+    if len(values) == 1 and "=" not in values[0]:
+        return values[0]
+    shares: dict[str, float] = {}
+    for value in values:
+        name, _, number = value.rpartition("=")
+        try:
+            shares[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise ValueError(f"--prior takes one rule, or CLASS=NUMBER, not {value!r}")
+    if len(shares) < len(values):
+        raise ValueError(f"--prior names a class twice: {', '.join(values)}")
+    return shares
 
-    by_model = data["by_model"]
+
+def _labelled_by_people(table: Path, data: Any) -> Any:
+    """Return what `labelled_images` found, without the images whose label is a model's own."""
+    by_model = data.by_model
     n_own, n_labels = int(by_model.sum()), counted(len(by_model), "label")
     if not n_own:
         return data
@@ -488,14 +445,7 @@ def _labelled_by_people(table: Path, data: Mapping[str, Any]) -> Any:
         f"{verb(n_own, 'it', 'them')} (source model) and would agree with itself",
         err=True,
     )
-    rows = [row for row, own in enumerate(by_model) if not own]
-    return Bunch(
-        images=[data["images"][row] for row in rows],
-        target=data["target"][rows],
-        groups=None if data["groups"] is None else data["groups"][rows],
-        target_names=sorted(set(data["target"][rows])),
-        root=data["root"],
-    )
+    return rows_of(data, [row for row, own in enumerate(by_model) if not own])
 
 
 def _warn_of_unlike(files: Sequence[Path], unlike: Iterable[bool]) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hypervlad.cli.files import (
+    check_file,
     check_folders,
+    check_model,
     groups_of,
     masks_of,
     names_of,
-    prepare_file,
-    prepare_model,
     say_ignored,
 )
 from hypervlad.cli.messages import (
@@ -25,25 +25,23 @@ from hypervlad.cli.messages import (
     report_left_out,
     say,
 )
-from hypervlad.cli.models import absolute_weights, load_model, reading_options
+from hypervlad.cli.models import given_options, load_model
 from hypervlad.cli.options import (
     Backbone,
-    Channel,
     Device,
     Groups,
-    ImagePage,
     Images,
     IncludeBackbone,
     ModelToWrite,
     ModelWeights,
     OnError,
     Quiet,
-    RemoveBanner,
-    Scaling,
+    Reading,
     Seed,
     Unreadable,
     UnreadableLeftOut,
     Weights,
+    with_reading,
 )
 from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted, percent, verb
@@ -76,9 +74,11 @@ _MAX_NAMED = 5  # training images that `fit` names
 
 @defects.command()
 @plain_errors
+@with_reading("image_page", "channel", "scaling", "remove_banner")
 def fit(
     paths: Images,
     output: ModelToWrite,
+    *,
     masks: Annotated[Path | None, _MASKS] = None,
     patch: Annotated[
         int,
@@ -107,10 +107,7 @@ def fit(
         ),
     ] = "fpr=0.05",
     groups: Groups = None,
-    image_page: ImagePage = None,
-    channel: Channel = None,
-    scaling: Scaling = None,
-    remove_banner: RemoveBanner = False,
+    reading: Reading,
     tile_size: TileSize = None,
     backbone: Backbone = None,
     weights: Weights = None,
@@ -135,21 +132,14 @@ def fit(
     from hypervlad.images import find_images
 
     parameters = _parameters_of(rule)
-    prepare_model(output, *paths, masks, groups)
+    check_model(output, *paths, masks, groups)
     files = find_images(paths)
     say_ignored(quiet, paths, groups, output)
     truth = None if masks is None else masks_of(files, masks, quiet)
     codes = None if groups is None else groups_of(files, groups, paths)
-    reading = reading_options(
-        image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
-    )
-    given = {
-        "backbone": backbone,
-        "weights": absolute_weights(weights),
-        "read_options": reading or None,
-    }
+    given = {"backbone": backbone, "weights": weights, "read_options": reading or None}
     encoder = default_patch_encoder(
-        **{name: value for name, value in given.items() if value is not None},
+        **given_options(given),
         device=device,
         on_error=on_error.value,
     )
@@ -329,7 +319,7 @@ def evaluate(
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{output}: the report is one page; give a name that ends in .html.")
-    prepare_file(output, model, *paths)
+    check_file(output, model, *paths)
     files = find_images(paths)
     say_ignored(quiet, paths, model, output)
     truth = masks_of(files, masks, quiet)

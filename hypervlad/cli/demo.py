@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hypervlad.cli import options as option
 from hypervlad.cli.classification import print_result
-from hypervlad.cli.files import (
-    prepare_file,
-    prepare_report,
-    say_ignored,
-)
+from hypervlad.cli.files import check_file, check_report, labelled_images, rows_of
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
-from hypervlad.cli.models import load_classifier, new_classifier, reading_options
-from hypervlad.cli.options import (
-    Backbone,
-    Channel,
-    Device,
-    Groups,
-    ImagePage,
-    ImageSize,
-    NCodewords,
-    OnError,
-    Quiet,
-    RemoveBanner,
-    Scaling,
-    Seed,
-    Unreadable,
-    Weights,
-)
+from hypervlad.cli.models import load_classifier, new_classifier
 from hypervlad.files import new_folder
 from hypervlad.terminal import ProgressBar
 from hypervlad.wording import counted
@@ -47,6 +27,7 @@ _N_COMPARED = 16
 
 
 @plain_errors
+@option.with_reading("image_page", "channel", "scaling", "remove_banner")
 def demo(
     folder: Annotated[
         Path | None,
@@ -59,22 +40,19 @@ def demo(
         Path,
         typer.Option("--output", "-o", metavar="DIR", help="Folder for the model and the report."),
     ] = Path("demo-report"),
-    groups: Groups = None,
-    backbone: Backbone = None,
-    weights: Weights = None,
-    image_size: ImageSize = None,
-    image_page: ImagePage = None,
-    channel: Channel = None,
-    scaling: Scaling = None,
-    remove_banner: RemoveBanner = False,
-    n_codewords: NCodewords = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    on_error: Unreadable = OnError.RAISE,
+    *,
+    groups: option.Groups = None,
+    backbone: option.Backbone = None,
+    weights: option.Weights = None,
+    image_size: option.ImageSize = None,
+    reading: option.Reading,
+    seed: option.Seed = 0,
+    device: option.Device = "auto",
+    on_error: option.Unreadable = option.OnError.RAISE,
     n_images: Annotated[
         int, typer.Option(metavar="N", help="Number of synthetic images.")
     ] = N_DEMO_IMAGES,
-    quiet: Quiet = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Run all steps once, from images to a report.
 
@@ -87,22 +65,17 @@ def demo(
       hypervlad demo images/ -o demo-report
       hypervlad demo images/ --groups groups.csv --seed 1
     """
-    from hypervlad.datasets import load_image_folder
     from hypervlad.images.reading import relative_names
     from hypervlad.reports import report_on_model
     from hypervlad.splits import holdout_split
 
-    prepare_report(output, folder)
-    reading = reading_options(
-        image_page=image_page, channel=channel, scaling=scaling, remove_banner=remove_banner
-    )
+    check_report(output, folder)
     model_path = output / "model.hvlad"
-    prepare_file(model_path)
+    check_file(model_path)
     subject = "synthetic TEM images" if folder is None else folder.resolve().name
     if folder is None:
         folder = _synthetic_folder(output, n_images, seed, quiet)
-    data = load_image_folder(folder, groups)
-    say_ignored(quiet, [folder], groups)
+    data = labelled_images(folder, groups, quiet)
     train_rows, test_rows = holdout_split(
         data.target, data.groups, test_size=_TEST_SIZE, random_state=seed
     )
@@ -118,28 +91,26 @@ def demo(
         weights=weights,
         image_size=image_size,
         read_options=reading or None,
-        n_codewords=n_codewords,
         device=device,
         on_error=on_error.value,
     )
     say(quiet, f"training on {len(train_rows)} of {counted(len(data.images), 'image')}")
-    images, labels, groups_of = _rows_of(data, train_rows)
+    training, held_out = rows_of(data, train_rows), rows_of(data, test_rows)
     with fitting():
-        model.fit(images, labels, groups=groups_of)
+        model.fit(training.images, training.target, groups=training.groups)
     model.save(model_path)
     loaded = load_classifier(
         model_path, weights, device=device, on_error=on_error.value, quiet=quiet
     )
-    held_out, labels, groups_of = _rows_of(data, test_rows)
-    _compare(model, loaded, held_out[:_N_COMPARED], model_path)
+    _compare(model, loaded, held_out.images[:_N_COMPARED], model_path)
     say(quiet, f"classifying the {len(test_rows)} held-out images")
     index, _, lines = report_on_model(
         output,
         loaded,
-        held_out,
-        labels,
-        groups=groups_of,
-        names=relative_names(held_out, data.root),
+        held_out.images,
+        held_out.target,
+        groups=held_out.groups,
+        names=relative_names(held_out.images, data.root),
         title=f"How well the model classifies {subject}",
         how_measured=_how_held_out(len(train_rows), len(test_rows), data.groups),
         details={"seed": seed},
@@ -192,14 +163,6 @@ def _compare(
     tolerance = 0.0 if model.encoder_.network().device.type == "cpu" else 1e-5
     if not np.allclose(predict(model), predict(loaded), rtol=0, atol=tolerance, equal_nan=True):
         raise RuntimeError(f"{path}: the loaded model does not predict like the saved one.")
-
-
-def _rows_of(data: Any, rows: Iterable[int]) -> tuple[Any, ...]:
-    """Return the images, labels and groups (None without groups) of some rows."""
-    return tuple(
-        None if values is None else [values[row] for row in rows]
-        for values in (data.images, data.target, data.groups)
-    )
 
 
 def _how_held_out(n_train: int, n_test: int, groups: Any) -> str:

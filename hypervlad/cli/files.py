@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from hypervlad.cli.messages import echo, say
-from hypervlad.files import check_writable
+from hypervlad.files import check_writable, replace_when_complete
 from hypervlad.wording import counted, name_some, verb
 
 # --- outputs ----------------------------------------------------------------------------------
 
 
-def check_file(path: Path) -> None:
-    """Raise if a file cannot be written."""
+def check_file(path: Path, *inputs: str | Path | None) -> None:
+    """Raise if a file cannot be written, or is an input of the command.
+
+    Inputs are paths and patterns; of a folder, only images count.
+    """
     check_writable(path)
     existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
     if existing is None:
@@ -29,27 +32,15 @@ def check_file(path: Path) -> None:
         raise ValueError(f"{path}: {existing} is a file, not a folder; choose another location.")
     if not os.access(existing, os.W_OK):
         raise ValueError(f"{existing}: no permission to write here; choose another folder.")
-
-
-def prepare_file(path: Path, *inputs: str | Path | None) -> None:
-    """Raise if a file cannot be written or is an input of the command.
-
-    Parameters
-    ----------
-    path : Path
-    *inputs : path, pattern or None
-        What the command reads. Of a folder, only images count.
-    """
-    check_file(path)
     if path.exists() and any(_is_read(path, each) for each in inputs if each is not None):
         raise ValueError(f"{path} is read by this command; give the result another name.")
 
 
-def prepare_model(path: Path, *inputs: str | Path | None) -> None:
+def check_model(path: Path, *inputs: str | Path | None) -> None:
     """Do the same for a model, which replaces nothing but another model."""
     from hypervlad.modelfile import read_model
 
-    prepare_file(path, *inputs)
+    check_file(path, *inputs)
     if path.is_file():
         try:
             read_model(path)
@@ -68,15 +59,15 @@ def _is_read(path: Path, given: str | Path) -> bool:
     return any(os.path.samefile(path, file) for file in filter(os.path.exists, files))
 
 
-def prepare_page(page: Path | None, table: Path | None, *inputs: str | Path | None) -> None:
-    """Raise if a page cannot be written beside a table; see `prepare_file`."""
+def check_page(page: Path | None, table: Path | None, *inputs: str | Path | None) -> None:
+    """Raise if a page cannot be written beside a table."""
     if page is None:
         return
     if page.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--page {page}: the name must end in .html for browsers to open it.")
     if table is not None and page.resolve() == table.resolve():
         raise ValueError(f"{page}: page and table cannot be the same file; give two names.")
-    prepare_file(page, *inputs)
+    check_file(page, *inputs)
 
 
 def check_apart(output: Path, folder: Path) -> None:
@@ -87,7 +78,7 @@ def check_apart(output: Path, folder: Path) -> None:
         )
 
 
-def prepare_report(folder: Path, images: Path | None) -> None:
+def check_report(folder: Path, images: Path | None) -> None:
     """Raise if a report cannot be written, replaces other files, or would lie among the images."""
     from hypervlad.reports.evaluation import check_report_folder
 
@@ -95,6 +86,15 @@ def prepare_report(folder: Path, images: Path | None) -> None:
         check_apart(folder, images)
     check_file(folder / "index.html")
     check_report_folder(folder)
+
+
+def write_or_print(table: bytes, output: Path | None) -> None:
+    """Write a table to a file, or print it if there is none."""
+    if output is None:
+        echo(table, nl=False)
+        return
+    with replace_when_complete(output) as stream:
+        stream.write(table)
 
 
 def check_sorted(folders: Iterable[Path], paths: Sequence[str]) -> None:
@@ -151,17 +151,40 @@ def _matches_inside(pattern: str, folder: Path) -> bool:
 # --- images, their names, groups and masks ----------------------------------------------------
 
 
-def say_ignored(quiet: bool, paths: Iterable[str | Path | None], *used: str | Path | None) -> None:
-    """Report how many files of folders are no images, by kind, and so are ignored.
+def images_in(paths: Sequence[str], quiet: bool, *used: str | Path | None) -> list[Path]:
+    """Return the images of files, folders and patterns; see `say_ignored`."""
+    from hypervlad.images import find_images
 
-    Parameters
-    ----------
-    quiet : bool
-    paths : iterable of paths, or of None
-        The folders and patterns of a command.
-    *used : path or None
-        Other files that the command reads.
-    """
+    say_ignored(quiet, paths, *used)
+    return find_images(paths)
+
+
+def labelled_images(
+    folder: Path, groups: Path | None, quiet: bool, *used: str | Path | None
+) -> Any:
+    """Return the images, labels and groups of a folder or table; see `say_ignored`."""
+    from hypervlad.datasets import load_image_folder
+
+    data = load_image_folder(folder, groups)
+    say_ignored(quiet, [folder], groups, *used)
+    return data
+
+
+def rows_of(data: Any, rows: Any) -> Any:
+    """Return some of the images that `labelled_images` found, as it does."""
+    from sklearn.utils import Bunch
+
+    return Bunch(
+        images=[data.images[row] for row in rows],
+        target=data.target[rows],
+        groups=None if data.groups is None else data.groups[rows],
+        target_names=sorted(set(data.target[rows])),
+        root=data.root,
+    )
+
+
+def say_ignored(quiet: bool, paths: Iterable[str | Path | None], *used: str | Path | None) -> None:
+    """Report how many files of folders are no images, by kind; `used` are none of these."""
     from hypervlad.images.files import ignored_files
 
     given = [path for path in paths if path is not None]

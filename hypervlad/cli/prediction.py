@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -12,30 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hypervlad.cli import options as option
 from hypervlad.cli.files import (
+    check_file,
     check_folders,
+    check_page,
     check_sorted,
     folder_of,
+    images_in,
     names_of,
-    prepare_file,
-    prepare_page,
     say_ignored,
+    write_or_print,
 )
 from hypervlad.cli.messages import echo, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier
-from hypervlad.cli.options import (
-    Cache,
-    Device,
-    Images,
-    MaxError,
-    ModelPath,
-    ModelWeights,
-    OnError,
-    Quiet,
-    TableToWrite,
-    UnreadableLeftOut,
-)
-from hypervlad.files import exclusive_lock, file_digest, new_folder, replace_when_complete
+from hypervlad.files import exclusive_lock, file_digest, new_folder
 from hypervlad.terminal import can_print
 from hypervlad.wording import counted, name_some, percent, verb
 
@@ -46,13 +38,13 @@ if TYPE_CHECKING:
 
 @plain_errors
 def predict(
-    model: ModelPath,
-    paths: Images,
-    output: TableToWrite = None,
-    weights: ModelWeights = None,
-    device: Device = "auto",
-    on_error: UnreadableLeftOut = OnError.RAISE,
-    cache: Cache = None,
+    model: option.ModelPath,
+    paths: option.Images,
+    output: option.TableToWrite = None,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    cache: option.Cache = None,
     coverage: Annotated[
         float | None,
         typer.Option(
@@ -61,14 +53,15 @@ def predict(
             "class in this fraction of new groups. For example 0.9, which takes 9 training groups.",
         ),
     ] = None,
-    max_error: MaxError = None,
+    max_error: option.MaxError = None,
     page: Annotated[
         Path | None,
         typer.Option(
             metavar="HTML",
             help="Page to write, on which images can be sorted, filtered and viewed in any "
-            "browser. It is one file. The table is then not printed. If the images are in "
-            "sub-folders that are all named after classes, these are shown as true labels.",
+            "browser. It is one file, with pictures of up to 10,000 images, the least certain "
+            "ones. The table is then not printed. If the images are in sub-folders that are all "
+            "named after classes, these are shown as true labels.",
         ),
     ] = None,
     sort_into: Annotated[
@@ -88,29 +81,20 @@ def predict(
             "their lines to the table. If the table exists, its images are not classified again.",
         ),
     ] = False,
-    quiet: Quiet = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Classify images, with probabilities.
 
     The table has the columns path, label, confidence, unlike_training, novelty, and p_CLASS for
-    every class. In unlike_training, yes marks an image that is unlike all training images: its
-    novelty is above 1, and its probabilities mean little, however high they are. About 5 % of usual
-    images are marked too, and more if the model was trained on fewer than 40 groups. Before
-    p_CLASS, --coverage adds the column possible (classes, separated by |; all of them for an image
-    unlike the training images) and --max-error adds kind (sure, ambiguous: not confident enough to
-    be sure, out_of_distribution: unlike all training images) and reason. Unreadable images are left
-    out of the table and listed at the end; the exit code is then 2, or 0 with --on-error skip.
+    every class. An image whose novelty is above 1 is unlike all training images, and its
+    probabilities mean little; about 5 % of usual images are marked so too, and more if the model
+    was trained on fewer than 40 groups. --coverage adds the column possible (classes, separated by
+    |), --max-error adds kind (sure, ambiguous, out_of_distribution) and reason. Unreadable images
+    are left out and listed at the end; the exit code is then 2, or 0 with --on-error skip.
 
-    --sort-into copies images and never replaces a file. The copies keep the sub-folders of the
-    images. If another file has the name already, the copy is called NAME-2; if the same file is
-    already there, nothing is copied. Characters that the name of a folder cannot have are replaced,
-    such as / by %2F. If an image cannot be copied, the exit code is 2.
-
-    --watch waits for files that are still being written, for an empty one up to a minute. An image
-    that cannot be read or copied is tried again when the file has changed, and from time to time.
-    Ctrl-C stops it once the lines of finished images are written; the same command resumes it. The
-    folder, the model and the options are kept beside the table, in _NAME.settings.txt, and a run
-    with others is refused.
+    --sort-into never replaces a file: if another one has the name already, the copy is called
+    NAME-2. If an image cannot be copied, the exit code is 2. --watch waits for files that are still
+    being written; after Ctrl-C, the same command resumes it.
 
     \b
     Examples:
@@ -123,9 +107,9 @@ def predict(
       hypervlad predict model.hvlad microscope/ --watch -o predictions.csv
     """
     from hypervlad.conformal import check_share
-    from hypervlad.images import find_images
     from hypervlad.reports import predictions_as_bytes, write_classified_page
-    from hypervlad.reports.predictions import prediction_columns
+    from hypervlad.reports.predictions import prediction_columns, prediction_remarks
+    from hypervlad.reports.sorting import ImageSorter
     from hypervlad.reports.watching import settings_file
 
     for name, share in (("--coverage", coverage), ("--max-error", max_error)):
@@ -133,9 +117,9 @@ def predict(
             check_share(name, share)
     if (output or page or sort_into) is None and not can_print(sys.stdout):
         raise ValueError("standard output is closed; write the table to a file: --output CSV")
-    prepare_page(page, output, model, *paths)
+    check_page(page, output, model, *paths)
     if output is not None:
-        prepare_file(output, model, *paths)
+        check_file(output, model, *paths)
         if not watch and output.exists() and settings_file(output).exists():
             raise ValueError(
                 f"{output} was made with --watch, and its lines would be lost; give another name, "
@@ -144,43 +128,45 @@ def predict(
     if sort_into is not None:
         check_folders(sort_into, paths)
     check_cache(cache)
-    say_ignored(quiet, paths, model, output, page)
-    if watch:
-        if output is None or page is not None or not all(Path(path).is_dir() for path in paths):
-            raise ValueError(
-                "--watch takes folders and a table: --output CSV, without --page, which is written "
-                "once; give these, or leave out --watch."
-            )
-        classifier = load_classifier(
-            model, weights, device=device, on_error="skip", quiet=True, cache=cache
+    is_watchable = output is not None and page is None and all(map(os.path.isdir, paths))
+    if watch and not is_watchable:
+        raise ValueError(
+            "--watch takes folders and a table: --output CSV, without --page, which is written "
+            "once; give these, or leave out --watch."
         )
-        sorter = _sorter_into(sort_into, classifier.classes_.tolist(), paths)
+    if watch:
+        say_ignored(quiet, paths, model, output)
+    files = [] if watch else images_in(paths, quiet, model, output, page)
+    # One unreadable file among thousands must not stop the others: it is reported at the end.
+    classifier = load_classifier(
+        model, weights, device=device, on_error="skip", quiet=quiet or watch, cache=cache
+    )
+    classes = classifier.classes_.tolist()
+    sorter = None
+    if sort_into is not None:
+        sorter = ImageSorter(sort_into, classes)
+        check_sorted(sorter.folders, paths)
+    if watch:
+        assert output is not None
         n_images, n_bad = _watch(
             classifier, file_digest(model), paths, output, coverage, max_error, sorter, quiet
         )
         _raise_of_failures(n_bad, n_images, sorter, on_error)
         return
-    files = find_images(paths)
     names_below = names_of(files, paths)
-    # One unreadable file among thousands must not stop the others: it is reported at the end.
-    classifier = load_classifier(
-        model, weights, device=device, on_error="skip", quiet=quiet, cache=cache
-    )
-    classes = list(classifier.classes_)
-    sorter = _sorter_into(sort_into, classes, paths)
     found = classifier.classify(files, coverage=coverage, max_error=max_error)
     found.images.warn()
+    for difference in found.differences:
+        echo(f"warning: {difference}", err=True)
     positions = found.images.positions.tolist()
-    _say_what_is_unlike(quiet, found, [str(files[position]) for position in positions])
+    for remark in prediction_remarks(found, [str(files[position]) for position in positions]):
+        say(quiet, remark)
     names = [names_below[position] for position in positions]
-    columns = prediction_columns(found, classes)
-    table = predictions_as_bytes(names, found.proba, classes, columns=columns)
+    if output is not None or (page is None and sorter is None):
+        columns = prediction_columns(found, classes)
+        write_or_print(predictions_as_bytes(names, found.proba, classes, columns=columns), output)
     if output is not None:
-        with replace_when_complete(output) as stream:
-            stream.write(table)
         say(quiet, f"predictions of {counted(len(names), 'image')}: {output}")
-    elif page is None and sort_into is None:
-        echo(table, nl=False)
     if sorter is not None:
         sorter.add(files, names_below, found)
         _echo_sorted(sorter)
@@ -192,7 +178,7 @@ def predict(
             names=names_below,
             max_error=max_error,
             predictions=found,
-            true_labels=_true_labels(files, paths, classes),
+            true_labels=_true_labels(names_below, classes),
             title=f"Images classified by {model.name}",
             progress=not quiet,
         )
@@ -201,7 +187,7 @@ def predict(
 
 
 def _raise_of_failures(
-    n_bad: int, n_images: int, sorter: ImageSorter | None, on_error: OnError
+    n_bad: int, n_images: int, sorter: ImageSorter | None, on_error: option.OnError
 ) -> None:
     """Raise if images could not be copied, or could not be read and may not be skipped."""
     from hypervlad.images import ImageReadError
@@ -209,44 +195,18 @@ def _raise_of_failures(
     if sorter is not None and sorter.done.failed:
         n_failed = counted(len(sorter.done.failed), "image")
         raise OSError(f"{n_failed} could not be copied (listed in the warning).")
-    if n_bad and on_error is OnError.RAISE:
+    if n_bad and on_error is option.OnError.RAISE:
         raise ImageReadError(
             f"{n_bad} of {counted(n_images, 'image')} could not be read (listed in the warning); "
             "the others are classified. Remove or repair them, or accept this with --on-error skip."
         )
 
 
-def _true_labels(
-    files: Sequence[Path], paths: Sequence[str], classes: Sequence[Any]
-) -> list[str] | None:
+def _true_labels(names: Sequence[str], classes: Sequence[Any]) -> list[str] | None:
     """Return the first folder of each image; None unless all of these are named after classes."""
-    folders = [name.split("/")[0] if "/" in name else None for name in names_of(files, paths)]
     known = {str(label) for label in classes}
-    labels = [folder for folder in folders if folder in known]
-    return labels if len(labels) == len(files) else None
-
-
-def _say_what_is_unlike(quiet: bool, found: Classification, names: Sequence[str]) -> None:
-    """Report images that differ from the training images, and those that are training images."""
-    from hypervlad.reports.predictions import prediction_remarks
-
-    for difference in found.differences:
-        echo(f"warning: {difference}", err=True)
-    for remark in prediction_remarks(found, names):
-        say(quiet, remark)
-
-
-def _sorter_into(
-    folder: Path | None, classes: Sequence[Any], paths: Sequence[str]
-) -> ImageSorter | None:
-    """Return what copies images into folders of their classes, which must not be read as well."""
-    from hypervlad.reports.sorting import ImageSorter
-
-    if folder is None:
-        return None
-    sorter = ImageSorter(folder, classes)
-    check_sorted(sorter.folders, paths)
-    return sorter
+    labels = [name.split("/")[0] for name in names if "/" in name]
+    return labels if len(labels) == len(names) and set(labels) <= known else None
 
 
 def _echo_sorted(sorter: ImageSorter) -> None:
@@ -355,15 +315,12 @@ def _watch(
 def new_differences(differences: Sequence[str], said: set[str]) -> list[str]:
     """Return the differences of kinds that were not said before, and remember these.
 
-    Images arrive a few at a time, so numbers and sizes differ; the kind is what follows of them.
+    Images arrive a few at a time, so numbers and sizes differ; the kind is the text after them.
     """
-    new = [difference for difference in differences if _kind_of(difference) not in said]
-    said.update(map(_kind_of, new))
+    kinds = {difference: difference.rpartition(": ")[2] for difference in differences}
+    new = [difference for difference, kind in kinds.items() if kind not in said]
+    said.update(kinds.values())
     return new
-
-
-def _kind_of(difference: str) -> str:
-    return difference.rpartition(": ")[2]
 
 
 @contextlib.contextmanager

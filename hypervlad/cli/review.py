@@ -12,22 +12,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hypervlad.cli.files import folder_of, prepare_file, prepare_model, say_ignored
+from hypervlad.cli import options as option
+from hypervlad.cli.files import check_file, check_model, folder_of, images_in, labelled_images
 from hypervlad.cli.messages import echo, fitting, plain_errors, say
 from hypervlad.cli.models import check_cache, load_classifier
-from hypervlad.cli.options import (
-    Cache,
-    Device,
-    Groups,
-    Images,
-    ModelPath,
-    ModelToWrite,
-    ModelWeights,
-    OnError,
-    Quiet,
-    Unreadable,
-    UnreadableLeftOut,
-)
 from hypervlad.terminal import ProgressBar, can_print, is_terminal
 from hypervlad.wording import counted, percent
 
@@ -61,8 +49,8 @@ _MIN_COMPARED = 6  # images: with fewer, no difference is significant
 @review.command()
 @plain_errors
 def start(
-    model: ModelPath,
-    paths: Images,
+    model: option.ModelPath,
+    paths: option.Images,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the queue.")
     ],
@@ -81,11 +69,11 @@ def start(
             "more are wrong."
         ),
     ] = 0.05,
-    weights: ModelWeights = None,
-    device: Device = "auto",
-    on_error: UnreadableLeftOut = OnError.RAISE,
-    cache: Cache = None,
-    quiet: Quiet = False,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    cache: option.Cache = None,
+    quiet: option.Quiet = False,
 ) -> None:
     """Label the images that a model is sure of, and queue the others for manual labelling.
 
@@ -99,7 +87,7 @@ def start(
     """
 
     from hypervlad.conformal import check_share
-    from hypervlad.images import ImageReadError, find_images
+    from hypervlad.images import ImageReadError
     from hypervlad.review import start_queue
     from hypervlad.review.database import check_free
 
@@ -108,11 +96,8 @@ def start(
     check_cache(cache)
     if training is not None and not training.is_dir():
         raise ValueError(f"--training {training}: no such folder")
-    files = find_images(paths)
-    say_ignored(quiet, paths, model)
-    classifier = load_classifier(
-        model, weights, device=device, on_error="skip", quiet=True, cache=cache
-    )
+    files = images_in(paths, quiet, model)
+    classifier = load_classifier(model, weights, device=device, on_error="skip", cache=cache)
     with ProgressBar(total=len(files), unit="image", disable=True if quiet else None) as bar:
         started = start_queue(
             classifier,
@@ -129,7 +114,7 @@ def start(
     echo(f"queue: {output}")
     if started.n_doubtful:
         say(quiet, f"next: hypervlad review serve {output}")
-    if started.n_unreadable and on_error is OnError.RAISE:
+    if started.n_unreadable and on_error is option.OnError.RAISE:
         raise ImageReadError(
             f"{started.n_unreadable} of {counted(len(files), 'image')} could not be read (listed "
             "in the warning); the others are in the queue. Accept this with --on-error skip."
@@ -152,7 +137,7 @@ def serve(
         bool | None,
         typer.Option("--open/--no-open", help="Open a browser; by default only in a terminal."),
     ] = None,
-    quiet: Quiet = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Serve the labelling page, to this computer only, until Ctrl-C.
 
@@ -201,7 +186,7 @@ def export(
     source: Annotated[
         LabelSource, typer.Option(help="Whose labels to write: those of people, or the model's.")
     ] = LabelSource.ALL,
-    quiet: Quiet = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Write the labels to a table: path, label, source, confidence, file.
 
@@ -220,7 +205,7 @@ def export(
 
     opened = Queue(queue)
     try:
-        prepare_file(output, queue / FILE)
+        check_file(output, queue / FILE)
         table, n_open = export_labels(opened, source.value)
     finally:
         opened.close()
@@ -241,50 +226,39 @@ def retrain(
             metavar="IMAGES", help="The training images: a folder or a table, as for train."
         ),
     ],
-    output: ModelToWrite,
+    output: option.ModelToWrite,
     model: Annotated[
         Path | None,
         typer.Option(metavar="MODEL", help="Model to retrain; by default that of the queue."),
     ] = None,
-    groups: Groups = None,
-    model_labels: Annotated[
-        bool,
-        typer.Option(
-            "--model-labels",
-            help="Also train on the model's own sure answers, not only on manual labels.",
-        ),
-    ] = False,
+    groups: option.Groups = None,
     keep_queue: Annotated[
         bool,
         typer.Option("--keep-queue", help="Keep the old model's answers in the queue."),
     ] = False,
-    weights: ModelWeights = None,
-    device: Device = "auto",
-    on_error: Unreadable = OnError.RAISE,
-    cache: Cache = None,
-    quiet: Quiet = False,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.Unreadable = option.OnError.RAISE,
+    cache: option.Cache = None,
+    quiet: option.Quiet = False,
 ) -> None:
     """Retrain the model with the manual labels, and compare it with the old one.
 
-    It first reports how well held-out training images are classified, as train does, unless
-    --model-labels counts the old model's answers as true. Then it compares the two models on the
-    manually labelled images: the old model's answers when they were queued, and those of the new
-    model with these images and their groups held out. These images were queued because the old
-    model was uncertain about them, so accuracies on other images are higher, and the comparison
-    favours the new model.
+    It first reports how well held-out training images are classified, as train does. Then it
+    compares the two models on the manually labelled images, for the new model by held-out answers.
+    These images were queued because the old model was uncertain about them, which favours the new
+    model.
 
     The table of groups has a row for each training image, and for images of the queue that belong
-    together or to training images. Every other image is its own group; frames of one sample among
-    these also favour the new model. Without a table, training images keep the groups that the old
-    model was trained with. The new model's answers replace the old ones in the queue.
+    together or to training images. Every other image is its own group. Without a table, training
+    images keep the groups that the old model was trained with. The new model's answers replace the
+    old ones in the queue.
 
     \b
     Examples:
       hypervlad review retrain queue/ --training images/ -o better.hvlad
       hypervlad review retrain queue/ --training images/ --groups groups.csv -o better.hvlad
     """
-
-    from hypervlad.datasets import load_image_folder
     from hypervlad.reports.summary import held_out_lines
     from hypervlad.review import Queue
     from hypervlad.review.retraining import compare, gather, refit, remaining, requeue
@@ -292,7 +266,7 @@ def retrain(
     check_cache(cache)
     opened = Queue(queue)
     try:
-        prepare_model(output, training, groups)
+        check_model(output, training, groups)
         old = load_classifier(
             model or _model_of(opened),
             weights,
@@ -303,9 +277,8 @@ def retrain(
         )
         old.check_calibrated(max_error=float(opened.fact("max_error", "0.05") or 0.05))
         old.encoder = old.encoder_  # options of the command line also apply to the next fit
-        data = load_image_folder(training, None)
-        say_ignored(quiet, [training], groups)
-        material = gather(opened, data, groups=groups, model=old, with_model_labels=model_labels)
+        data = labelled_images(training, None, quiet, groups)
+        material = gather(opened, data, groups=groups, model=old)
         say(
             quiet,
             f"training on {counted(len(material.images), 'image')}, "
@@ -314,9 +287,7 @@ def retrain(
         with fitting():
             new = refit(old, material)
         new.save(output, include_backbone=hasattr(old.encoder_, "backbone_state_"))
-        if model_labels:
-            echo("accuracy: not reported, because the old model's own answers would count as true")
-        for line in [] if model_labels else held_out_lines(new):
+        for line in held_out_lines(new):
             echo(line)
         _print_accuracy(compare(new, old.classes_.tolist(), material))
         if new.held_out_ is None:

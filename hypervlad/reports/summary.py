@@ -127,7 +127,7 @@ def _advice(result: Evaluation) -> list[str]:
     return [
         f"to have {name_some(result.never_predicted)} predicted: more images of "
         f"{verb(len(result.never_predicted), 'this class', 'these classes')} help most; 'hypervlad "
-        "train' with --prior uniform or --class-weight balanced finds more images of rare classes"
+        "train' with --prior uniform finds more images of rare classes"
     ]
 
 
@@ -150,44 +150,6 @@ def held_out_text(model: Any, result: Evaluation) -> str:
     if result.untested:
         text += f"; {tested_text(result)}, where this takes a second group"
     return text
-
-
-def training_details(model: Any) -> list[str]:
-    """Describe what ``fit`` of a `MicrographClassifier` chose, and how long its stages took.
-
-    Parameters
-    ----------
-    model : fitted MicrographClassifier
-
-    Returns
-    -------
-    list of str
-    """
-    lines, learner = [], model.boosting_
-    if getattr(learner, "C_", None) is not None:
-        blocks = zip(
-            model.encoder_.feature_blocks.items(), learner.C_, learner.block_weights_, strict=True
-        )
-        chosen = [
-            f"{name} ({n:,} features) C {C:g}, weight {weight:.2f}"
-            for (name, n), C, weight in blocks
-        ]
-        lines.append(f"linear models: {'; '.join(chosen)}")
-    if getattr(learner, "tree_gain_", None) is not None:
-        error = learner.tree_gain_error_
-        known = f"{error:.4f}" if np.isfinite(error) else "unknown"
-        lines.append(
-            f"reduction of the log loss by boosted trees: {learner.tree_gain_:.4f} per held-out "
-            f"image (standard error {known})"
-        )
-    if model.held_out_ is not None and not model.held_out_.is_split:
-        sizes = np.bincount(model.held_out_.models)
-        lines.append(f"images in the folds: {', '.join(map(str, sizes))}")
-    seconds = getattr(model, "fit_seconds_", {})
-    if seconds:
-        stages = ", ".join(f"{name} {value:.1f}" for name, value in seconds.items())
-        lines.append(f"seconds: {stages}")
-    return lines
 
 
 def _accuracies(result: Evaluation, forecast: bool = True) -> list[str]:

@@ -1,6 +1,5 @@
 from .creation import NewQueue, start_queue
-from .export import export_labels
-from .labels import Labels
+from .labels import Labels, export_labels
 from .ranking import informativeness, rank
 from .records import QueueError
 from .store import Queue

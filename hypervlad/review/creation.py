@@ -36,7 +36,7 @@ class NewQueue:
     n_doubtful : int
         To be labelled by a person.
     n_unreadable : int
-        Left out: they cannot be read.
+        Left out.
     """
 
     n_sure: int
@@ -153,35 +153,10 @@ def judge_images(
     chunk_size: int = _CHUNK_SIZE,
     with_known: bool = False,
 ) -> tuple[Judgement, NDArray[np.intp]]:
-    """Judge images with limited memory.
+    """Judge images with limited memory; return the judgement and the positions of those read.
 
-    Parameters
-    ----------
-    model : MicrographClassifier
-        Fitted; unreadable images are left out if its encoder has ``on_error="skip"``.
-    images : sequence of n Path
-    max_error : float, default=0.05
-        Accepted share of wrong answers among the sure ones.
-    progress : callable, optional
-        Called after each chunk with its number of images.
-    chunk_size : int, default=256
-        Images whose vectors are in memory at a time.
-    with_known : bool, default=False
-        Also warn of images that the model was trained on.
-
-    Returns
-    -------
-    judgement : Judgement
-        Of the images that could be read.
-    positions : ndarray of int, shape (n_read,)
-        Of these images.
-
-    Warns
-    -----
-    SkippedImagesWarning
-        Once, of all images that could not be read.
-    UserWarning
-        Of files that differ from those of all training images, and of training images if requested.
+    One warning names all unreadable images (with ``on_error="skip"`` in the encoder), others the
+    files that differ from those of all training images and, `with_known`, the training images.
     """
     if not images:
         empty = np.empty((0, model.training_.n_features), dtype=np.float32)
@@ -207,21 +182,7 @@ def judge_images(
 def entries_of(
     model: MicrographClassifier, judged: Judgement, names: Sequence[str], paths: Sequence[Path]
 ) -> list[Entry]:
-    """Order judged images for labelling, the most informative first; sure ones have no place.
-
-    Parameters
-    ----------
-    model : MicrographClassifier
-    judged : Judgement
-        Of n images.
-    names : sequence of n str
-    paths : sequence of n Path
-
-    Returns
-    -------
-    list of n Entry
-        In the order of the images.
-    """
+    """Order judged images for labelling, the most informative first; sure ones have no place."""
     classes = [str(label) for label in model.classes_]
     doubtful = np.flatnonzero(judged.kind != SURE)
     worth = informativeness(judged.proba[doubtful], judged.novelty[doubtful])

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from hypervlad.files import move_to_new_name, new_folder, refuse_links
-from hypervlad.review.records import Entry, LabelledImage, QueueError, TrainingImage, UnknownError
+from hypervlad.review.records import (
+    ClickResult,
+    Entry,
+    LabelledImage,
+    QueueError,
+    TrainingImage,
+    UnknownError,
+)
 
 VERSION = 3
 APPLICATION = 0x48564C51  # "HVLQ", in the file's header
@@ -77,27 +84,8 @@ CREATE TABLE corrected (
 """
 
 
-def create(folder: Path) -> contextlib.AbstractContextManager[sqlite3.Connection]:
-    """Create the database of a queue, complete with the writes of the block, or not at all.
-
-    Raises
-    ------
-    QueueError
-        If there is a queue already, whose labels would be lost.
-    """
-    check_free(folder)
-    return _created(folder)
-
-
 def check_free(folder: Path) -> None:
-    """Raise if a folder has a queue, or files of one: before images are encoded.
-
-    Raises
-    ------
-    QueueError
-    LinkError
-        If one of the files is a symbolic link, or has a second name.
-    """
+    """Raise if a folder has a queue, or files of one, whose labels would be lost."""
     if folder.exists() and not folder.is_dir():
         raise QueueError(f"{folder}: a file; give a folder, which is created if it does not exist")
     for name in _FILES:
@@ -111,6 +99,8 @@ def check_free(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _created(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Create the database of a queue, complete with the writes of the block, or not at all."""
+    check_free(folder)
     with new_folder(folder, 0o700):
         temporary = folder / f".{secrets.token_hex(8)}.tmp"
         try:
@@ -145,13 +135,6 @@ def connect(folder: Path) -> sqlite3.Connection:
 
     It uses a write-ahead log, flushed to the disk at every commit. Readers never wait for a writer,
     and several processes of one machine may use a queue (not over a network share).
-
-    Raises
-    ------
-    QueueError
-        If there is no queue, or it is damaged or of another version.
-    LinkError
-        If one of its files is a symbolic link, or has a second name.
     """
     path = folder / FILE
     for draft in folder.glob(".*.tmp"):  # a second name, if making the queue was interrupted
@@ -298,13 +281,8 @@ def make_queue(
         The rows that `Entry.nearest` refers to.
     facts : dict of str to str
         Further facts, such as the path of the model.
-
-    Raises
-    ------
-    QueueError
-        If the folder has a queue already.
     """
-    with create(Path(folder)) as connection:
+    with _created(Path(folder)) as connection:
         connection.executemany("INSERT INTO facts VALUES (?, ?)", list(facts.items()))
         _write_training(connection, training)
         category_ids = _add_categories(connection, classes)
@@ -333,16 +311,7 @@ def update_queue(
 
     Labels and the log stay. An image that a person has labelled keeps its previous prediction: a
     model trained on that label would only repeat it. An image that a person skipped stays doubtful,
-    even if the new model is sure.
-
-    Parameters
-    ----------
-    connection : sqlite3.Connection
-        Of the queue.
-    classes, training, facts
-        As for `make_queue`.
-    entries : iterable of Entry
-        Images that are not in the queue are ignored.
+    even if the new model is sure. The other arguments are those of `make_queue`.
     """
     with transaction(connection):
         connection.executemany(
@@ -363,13 +332,7 @@ def update_queue(
 
 
 def read_queue(connection: sqlite3.Connection) -> list[LabelledImage]:
-    """Return all images of a queue in order, with the model's prediction and a person's label.
-
-    Raises
-    ------
-    QueueError
-        If a prediction is damaged.
-    """
+    """Return all images of a queue in order, with the model's prediction and a person's label."""
     rows = connection.execute(
         "SELECT items.*, c.name AS label FROM items LEFT JOIN categories c ON c.id = category "
         "ORDER BY items.id"
@@ -408,6 +371,11 @@ def reporting_damage(what: str) -> Iterator[None]:
         ) from error
 
 
+def shown_name(name: bytes) -> str:
+    """Return a file's name as text; bytes that are no text become question marks."""
+    return os.fsdecode(name).encode("utf-8", "replace").decode("utf-8")
+
+
 def _entry_values(entry: Entry, category_ids: dict[str, int]) -> tuple[object, ...]:
     scores = [(category_ids[name], share) for name, share in entry.scores[:_MAX_SCORES]]
     return (
@@ -444,3 +412,61 @@ def _add_categories(connection: sqlite3.Connection, classes: Sequence[str]) -> d
         [(name, name.casefold()) for name in classes],
     )
     return {row[1]: row[0] for row in connection.execute("SELECT id, name FROM categories")}
+
+
+# --- the log of clicks --------------------------------------------------------------------------
+
+NOTHING_TO_UNDO = ClickResult("nothing", "there is nothing to undo in this window", None)
+
+
+def log_event(
+    connection: sqlite3.Connection,
+    time: float,
+    client: str,
+    click: str,
+    what: str,
+    result: ClickResult,
+    category: int | None = None,
+) -> int:
+    """Log a click, in the transaction that its effect is part of; return the number of the event.
+
+    Parameters
+    ----------
+    connection : sqlite3.Connection
+    time : float
+        Seconds since 1970.
+    client : str
+        The window.
+    click : str
+        Unique name of the click, chosen by the window.
+    what : {"label", "skip", "undo", "again", "correct"}
+    result : ClickResult
+    category : int, optional
+    """
+    outcome, message, item = result
+    cursor = connection.execute(
+        "INSERT INTO events (click, client, time, what, item, category, outcome, message) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [click, client, time, what, item, category, outcome, message],
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def last_click(connection: sqlite3.Connection, client: str, *kinds: str) -> sqlite3.Row | None:
+    """Return a window's last click of some kinds that took effect and is not undone."""
+    wanted = ", ".join("?" * len(kinds))
+    row: sqlite3.Row | None = connection.execute(
+        f"SELECT number, item FROM events WHERE client = ? AND what IN ({wanted}) "
+        "AND outcome = 'kept' AND undone_by IS NULL ORDER BY number DESC LIMIT 1",
+        [client, *kinds],
+    ).fetchone()
+    return row
+
+
+def earlier_result(connection: sqlite3.Connection, click: str) -> ClickResult | None:
+    """Return the result of a click that is sent again, because its answer was lost."""
+    row = connection.execute(
+        "SELECT outcome, message, item FROM events WHERE click = ?", [click]
+    ).fetchone()
+    return None if row is None else ClickResult(row["outcome"], row["message"], row["item"])

@@ -1,14 +1,21 @@
-"""``Labels``: the labels of a queue, by the model and by people, for browsing and correcting."""
+"""The labels of a queue, by the model and by people: browsed, corrected, exported as a table."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections.abc import Mapping
 
-from hypervlad.review.database import reporting_damage, transaction
-from hypervlad.review.events import ClickResult, earlier_result, log_event
+from hypervlad.review.database import (
+    NOTHING_TO_UNDO,
+    earlier_result,
+    last_click,
+    log_event,
+    reporting_damage,
+    shown_name,
+    transaction,
+)
 from hypervlad.review.records import (
+    ClickResult,
     Correction,
     GivenLabel,
     LabelPage,
@@ -16,6 +23,7 @@ from hypervlad.review.records import (
     UnknownError,
 )
 from hypervlad.review.store import Queue
+from hypervlad.tables import table_as_bytes
 from hypervlad.wording import counted
 
 MAX_LABELS = 120  # on a page, and corrected at a time
@@ -39,8 +47,7 @@ _LABEL = "COALESCE(items.category, items.predicted)"
 class Labels:
     """The labels of a queue: those that the model was sure of, and those that people gave.
 
-    A correction is the label of a person. Like any click it is logged with the window and the
-    time, and is on disk when it is answered; the window that made it can undo it.
+    A correction is the label of a person; the window that made it can undo it.
 
     Parameters
     ----------
@@ -90,15 +97,6 @@ class Labels:
             Number of images to leave out, in this order.
         n : int, default=120
             Maximum number of images.
-
-        Returns
-        -------
-        LabelPage
-
-        Raises
-        ------
-        QueueError
-            If the source or the order is none of these, or what is stored of an image is damaged.
         """
         for value, known in ((source, _SOURCES), (order, _ORDERS)):
             if value not in known:
@@ -135,17 +133,6 @@ class Labels:
             image that has changed since stays as it is.
         category : int
             The label. That of the model confirms it.
-
-        Returns
-        -------
-        Correction
-
-        Raises
-        ------
-        UnknownError
-            If there is no such image or category.
-        QueueError
-            If there are no images, or too many.
         """
         if not 1 <= len(items) <= MAX_LABELS:
             raise QueueError(
@@ -184,17 +171,7 @@ class Labels:
         return Correction(result.outcome, result.message)
 
     def undo(self, client: str, click: str) -> Correction:
-        """Undo a window's last correction; images that have changed since stay as they are.
-
-        Parameters
-        ----------
-        client, click : str
-            As for `correct`.
-
-        Returns
-        -------
-        Correction
-        """
+        """Undo a window's last correction; images that have changed since stay as they are."""
         connection = self.queue.connection
         with transaction(connection):
             result = earlier_result(connection, click)
@@ -204,15 +181,10 @@ class Labels:
 
     def _undo_last(self, client: str, click: str) -> ClickResult:
         connection, now = self.queue.connection, self.queue.now()
-        last = connection.execute(
-            "SELECT number, item FROM events WHERE client = ? AND what = 'correct' "
-            "AND outcome = 'kept' AND undone_by IS NULL ORDER BY number DESC LIMIT 1",
-            [client],
-        ).fetchone()
+        last = last_click(connection, client, "correct")
         if last is None:
-            result = ClickResult("nothing", "there is nothing to undo in this window", None)
-            log_event(connection, now, client, click, "undo", result)
-            return result
+            log_event(connection, now, client, click, "undo", NOTHING_TO_UNDO)
+            return NOTHING_TO_UNDO
         before = connection.execute(
             "SELECT corrected.*, items.event = corrected.event AS fresh FROM corrected "
             "JOIN items ON items.id = corrected.item WHERE corrected.event = ?",
@@ -257,7 +229,7 @@ def _given_label(row: sqlite3.Row) -> GivenLabel:
     with reporting_damage(f"image {row['id']}"):
         return GivenLabel(
             id=row["id"],
-            name=os.fsdecode(row["name"]).encode("utf-8", "replace").decode("utf-8"),
+            name=shown_name(row["name"]),
             category=int(row["label"]),
             predicted=int(row["predicted"]),
             confidence=float(row["confidence"]),
@@ -265,3 +237,53 @@ def _given_label(row: sqlite3.Row) -> GivenLabel:
             event=row["event"],
             time=row["time"],
         )
+
+
+def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
+    """Return the labels of a queue as CSV, and the number of images without a label.
+
+    Columns: ``path``, the name of the image in the queue, ``label``, ``source`` ("person" or
+    "model"), ``confidence``, the probability of the model's answer (empty for a person's label),
+    and ``file``, the absolute path.
+
+    Parameters
+    ----------
+    queue : Queue
+    source : {"all", "person", "model"}
+        Whose labels to write.
+
+    Returns
+    -------
+    table : bytes
+        UTF-8; file names that are not valid text keep their bytes.
+    n_open : int
+        Doubtful images without a label, which have no line.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.review import Queue, export_labels
+    >>> from hypervlad.review.database import make_queue
+    >>> from hypervlad.review.records import Entry
+    >>> entry = Entry("a.png", pathlib.Path("/a.png"), None, "sure", [("tube", 0.9)], "", 0.2, [])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     make_queue(f"{folder}/queue", ["fibre", "tube"], [entry], [], {})
+    ...     queue = Queue(f"{folder}/queue")
+    ...     table, n_open = export_labels(queue)
+    ...     queue.close()
+    >>> table.splitlines()[0], n_open
+    (b'path,label,source,confidence,file', 0)
+    """
+    # Not above: it imports pandas, which the server of the page does not need.
+    from hypervlad.datasets.groups import MODEL_SOURCE, REVIEW_HEADER
+
+    images = queue.images()
+    rows = [
+        (image.name, image.predicted, MODEL_SOURCE, round(image.confidence, 6), str(image.path))
+        if image.label is None
+        else (image.name, image.label, "person", "", str(image.path))
+        for image in images
+        if image.label is not None or not image.doubtful
+    ]
+    chosen = [row for row in rows if source in ("all", row[2])]
+    return table_as_bytes(REVIEW_HEADER, chosen), len(images) - len(rows)

@@ -1,10 +1,4 @@
-"""The order of the queue: which images a person should label first.
-
-A label is informative if the model is unsure between classes or has no similar training images,
-and less informative if a similar image is labelled before: a hundred frames of one unusual place
-are one question (Settles, *Active Learning Literature Survey*, 2009, sections 3.1 and 3.4; the
-greedy choice is that of maximal marginal relevance, Carbonell and Goldstein, SIGIR 1998).
-"""
+"""The order of the queue: which images a person should label first."""
 
 from __future__ import annotations
 
@@ -18,9 +12,10 @@ _MIN_VALUE_SHARE = 1e-3
 def informativeness(proba: ArrayLike, novelty: ArrayLike) -> NDArray[np.float64]:
     """Return how informative the label of each image is, before others are labelled.
 
-    ``1 - margin * (1 - surprise)``: either reason is enough. The margin is the difference between
-    the two largest probabilities. The surprise is 0 for an image at the usual distance from the
-    training images, 1/2 at twice and 0.9 at ten times this distance.
+    ``1 - margin * (1 - surprise)`` (Settles, *Active Learning Literature Survey*, 2009, section
+    3.1). The margin is the difference between the two largest probabilities. The surprise is 0 for
+    an image at the usual distance from the training images, 1/2 at twice and 0.9 at ten times this
+    distance.
 
     Parameters
     ----------
@@ -63,14 +58,16 @@ def rank(worth: ArrayLike, projected: ArrayLike) -> NDArray[np.intp]:
     """Order images so that each adds the most information to those before it.
 
     Greedy: the next image is the one with the largest ``worth * (1 - s ** 2)``, where ``s`` is its
-    largest cosine similarity, after centring, to an image chosen before (0 if negative).
+    largest cosine similarity, after centring, to an image chosen before (0 if negative). This is
+    maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998). Time grows with n² d: 10,000
+    images of 128 features take seconds.
 
     Parameters
     ----------
     worth : array-like of shape (n,)
         Not negative, as from `informativeness`.
     projected : array-like of shape (n, d)
-        Vectors that images are compared by; a copy in float32 is made.
+        Vectors that images are compared by.
 
     Returns
     -------
@@ -81,10 +78,6 @@ def rank(worth: ArrayLike, projected: ArrayLike) -> NDArray[np.intp]:
     ------
     ValueError
         If the shapes do not match, or a value is negative or not finite.
-
-    Notes
-    -----
-    Time grows with n² d: 10,000 images of 128 features take seconds. Memory is that of one copy.
 
     Examples
     --------

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+# "kept": the click took effect; "late": another window was first, and the click is in the log
+# only; "nothing": there was nothing to do, or to undo.
 Outcome = Literal["kept", "late", "nothing"]
 
 
@@ -24,7 +26,7 @@ class Entry:
     Attributes
     ----------
     name : str
-        The path as given, for tables and for the page.
+        For tables and for the page.
     path : Path
         Absolute path.
     place : int or None
@@ -60,23 +62,9 @@ class TrainingImage:
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image of a queue with its labels so far.
+    """An image of a queue with the last model's prediction and a person's label, if any.
 
-    Attributes
-    ----------
-    item : int
-    name : str
-    path : Path
-    predicted : str
-        Category predicted by the last model, before a person labelled the image.
-    confidence : float
-        Of the prediction.
-    doubtful : bool
-        Whether the image is, or was, in the queue.
-    label : str or None
-        Of a person.
-    skipped : bool
-        Whether a person has skipped it.
+    `doubtful` is whether the image is, or was, in the queue.
     """
 
     item: int
@@ -91,23 +79,9 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class GivenLabel:
-    """The label of an image, by the model or by a person, as the page of labels shows it.
+    """The label of an image as the page of labels shows it; `category` is the label.
 
-    Attributes
-    ----------
-    id : int
-    name : str
-    category : int
-        The label: that of a person if there is one, otherwise the model's.
-    predicted : int
-        Category predicted by the model.
-    confidence : float
-        Of the prediction.
-    by : {"model", "person"}
-    event : int or None
-        The last event of the image; None if there was none.
-    time : float or None
-        Of that event, in seconds since 1970.
+    `event` is the last event of the image and `time` its time in seconds since 1970, if any.
     """
 
     id: int
@@ -122,16 +96,7 @@ class GivenLabel:
 
 @dataclass(frozen=True)
 class LabelPage:
-    """Some of the labelled images of a queue.
-
-    Attributes
-    ----------
-    labels : list of GivenLabel
-    total : int
-        Number of images with the requested label and source.
-    counts : list of (int, int)
-        Categories with their numbers of images from the requested source.
-    """
+    """Some labelled images of a queue, their total number, and the number of each category."""
 
     labels: list[GivenLabel]
     total: int
@@ -140,15 +105,7 @@ class LabelPage:
 
 @dataclass(frozen=True)
 class Correction:
-    """The result of changing labels, or of undoing that.
-
-    Attributes
-    ----------
-    outcome : {"kept", "late", "nothing"}
-        "kept": at least one label was changed.
-    message : str
-        What was changed, and what was not.
-    """
+    """The result of changing labels: "kept" if at least one was changed, and what was changed."""
 
     outcome: Outcome
     message: str
@@ -175,19 +132,7 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Item:
-    """An image of the queue, with all that the page shows of it.
-
-    Attributes
-    ----------
-    id : int
-    name : str
-    kind : str
-    reason : str
-    novelty : float
-    scores : list of (int, float)
-        Categories by their ids, most probable first.
-    nearest : list of Neighbour
-    """
+    """An image of the queue, with all that the page shows of it; `scores` has category ids."""
 
     id: int
     name: str
@@ -202,17 +147,8 @@ class Item:
 class Progress:
     """Numbers of images in each state.
 
-    Attributes
-    ----------
-    labelled : int
-        By people.
-    skipped : int
-    waiting : int
-        In the queue, without a label yet.
-    elsewhere : int
-        Of these, those leased by other windows.
-    by_model : int
-        Not in the queue: labelled by the model.
+    `elsewhere` counts those of the waiting ones that other windows have leased, and `by_model`
+    those that are not in the queue.
     """
 
     labelled: int
@@ -222,23 +158,17 @@ class Progress:
     by_model: int
 
 
+class ClickResult(NamedTuple):
+    """The outcome of a click, in words unless it took effect, and the image that was clicked."""
+
+    outcome: Outcome
+    message: str
+    item: int | None
+
+
 @dataclass(frozen=True)
 class Answer:
-    """The result of a click, and the images to label next.
-
-    Attributes
-    ----------
-    outcome : {"kept", "late", "nothing"}
-        "kept": it took effect; "late": another window was first, and the click is in the log only;
-        "nothing": there was nothing to do, or to undo.
-    message : str
-        The same in words; empty if the click took effect.
-    item : int or None
-        The image of the click.
-    items : list of Item
-        All images that this window has leased now, most informative first.
-    progress : Progress
-    """
+    """The result of a click, and all images that the window has leased now, in order."""
 
     outcome: Outcome
     message: str

@@ -1,10 +1,4 @@
-"""A new model from training images and people's labels, and its comparison with the previous one.
-
-The comparison uses images that people labelled. These are the doubtful ones, so its figures do not
-hold for easy images. The new model's predictions are held out: they come from copies of its
-learner, each fitted without a fold of groups. Only the codebook, which does not use the classes,
-was fitted on all images.
-"""
+"""A new model from training images and people's labels, and its comparison with the old one."""
 
 from __future__ import annotations
 
@@ -36,17 +30,11 @@ from hypervlad.user_warnings import warn_user
 
 @dataclass(frozen=True)
 class Material:
-    """The images to train a new model on; those that people labelled come last.
+    """The n images to train a new model on; those that people labelled come last.
 
-    Attributes
-    ----------
-    images : list of n str
-    labels : ndarray of shape (n,)
-    groups : ndarray of shape (n,), or None
-    by_person : ndarray of bool, shape (n,)
-    predicted : list of n str or None
-        The prediction in the queue for an uncertain image that a person labelled. None for other
-        images, also for sure ones that a person corrected: the old model was wrong on all of these.
+    `predicted` has the prediction in the queue for uncertain images that a person labelled, and
+    None for other images, also for sure ones that were corrected: the old model was wrong on all
+    of these.
     """
 
     images: list[str]
@@ -66,14 +54,11 @@ class Comparison:
         Images that people labelled, without sure ones that they corrected.
     n_compared : int
         Those that could be held out: the others were needed to train their category.
-    before, after : float
-        Accuracies on these; NaN if there are none. Before: of the predictions in the queue.
-    balanced_before, balanced_after : float
-        Balanced accuracies: means over the categories of these images.
+    before, after, balanced_before, balanced_after : float
+        (Balanced) accuracies on these; NaN if there are none. Before: of the predictions in the
+        queue.
     p_value : float
-        Probability of a difference at least as large by chance: the exact sign test of the images
-        that only one of the models classifies correctly (McNemar's test), as if these were
-        independent; 1 if there are none.
+        Of McNemar's exact test, as if the images were independent; 1 if the models agree.
     new_categories : list of str
         Those that the old model did not have; it was always wrong on their images.
     """
@@ -103,9 +88,8 @@ def gather(
     *,
     groups: str | Path | None = None,
     model: MicrographClassifier | None = None,
-    with_model_labels: bool = False,
 ) -> Material:
-    """Collect the images to train on.
+    """Collect the training images and those that people labelled.
 
     Parameters
     ----------
@@ -117,44 +101,32 @@ def gather(
         the queue that share a group; each other image is its own group.
     model : MicrographClassifier, optional
         The previous model. Without a table, training images keep the groups of its ``fit``.
-    with_model_labels : bool, default=False
-        Train also on the sure answers of the model. It is then partly trained on its own output.
-
-    Returns
-    -------
-    Material
-
-    Raises
-    ------
-    QueueError
-        If no image has been labelled by a person yet.
-    ImageFolderError
-        If the groups do not fit.
     """
-    known = queue.images()
-    by_people = [image for image in known if image.label is not None]
+    by_people = [image for image in queue.images() if image.label is not None]
     if not by_people:
         raise QueueError(
             f"{queue.folder}: no image is labelled by a person yet; label some with "
             "'hypervlad review serve'"
         )
-    sure = [image for image in known if image.label is None and not image.doubtful]
-    added = [*(sure if with_model_labels else []), *by_people]
-    in_queue = {image.path.resolve() for image in added}
+    added = [image.path for image in by_people]
+    in_queue = {path.resolve() for path in added}
     kept = [i for i, image in enumerate(data.images) if Path(image).resolve() not in in_queue]
     of_training = [data.images[i] for i in kept]
     names = None
     if groups is not None:
-        names = groups_from_table(of_training, data.root, [image.path for image in added], groups)
+        names = groups_from_table(of_training, data.root, added, groups)
     elif model is not None:
-        names = groups_of_model(model.training_, data.images, kept, [image.path for image in added])
-    labels = [*(str(data.target[i]) for i in kept), *(_label(image) for image in added)]
-    by_person = np.zeros(len(labels), dtype=bool)
-    by_person[len(labels) - len(by_people) :] = True
-    predicted: list[str | None] = [None] * (len(labels) - len(by_people))
+        names = groups_of_model(model.training_, data.images, kept, added)
+    labels = [*(str(data.target[i]) for i in kept), *(image.label for image in by_people)]
+    predicted: list[str | None] = [None] * len(kept)
     predicted += [image.predicted if image.doubtful else None for image in by_people]
-    images = [*of_training, *(str(image.path) for image in added)]
-    return Material(images, np.array(labels), names, by_person, predicted)
+    return Material(
+        images=[*of_training, *map(str, added)],
+        labels=np.array(labels),
+        groups=names,
+        by_person=np.arange(len(labels)) >= len(kept),
+        predicted=predicted,
+    )
 
 
 def refit(model: MicrographClassifier, material: Material) -> MicrographClassifier:
@@ -178,19 +150,9 @@ def refit(model: MicrographClassifier, material: Material) -> MicrographClassifi
 def compare(
     model: MicrographClassifier, old_classes: Sequence[Any], material: Material
 ) -> Comparison:
-    """Compare the predictions in the queue with held-out predictions of the new model.
+    """Compare the predictions in the queue with held-out predictions of a model of the material.
 
-    Parameters
-    ----------
-    model : MicrographClassifier
-        Fitted on the material.
-    old_classes : sequence of labels
-        Those of the previous model.
-    material : Material
-
-    Returns
-    -------
-    Comparison
+    Only the codebook, which does not use the classes, was fitted on the held-out images too.
     """
     answers = held_out_labels(model, material)
     asked = np.array([label is not None for label in material.predicted])
@@ -221,16 +183,7 @@ def _mean_recall(right: NDArray[np.bool_], truth: NDArray[Any]) -> float:
 def held_out_labels(model: MicrographClassifier, material: Material) -> list[str | None]:
     """Return the held-out predictions from ``fit`` of the images that people labelled.
 
-    Parameters
-    ----------
-    model : MicrographClassifier
-        Fitted on the material.
-    material : Material
-
-    Returns
-    -------
-    list of n str or None
-        None for images that were never held out, could not be read, or were not labelled by people.
+    None for images that were never held out, could not be read, or were not labelled by people.
     """
     answers: list[str | None] = [None] * len(material.images)
     if model.held_out_ is None:
@@ -254,22 +207,8 @@ def requeue(
 ) -> DoubtfulCounts:
     """Judge the images without a person's label by a new model, and update the queue.
 
-    Parameters
-    ----------
-    queue : Queue
-    model : MicrographClassifier
-        Fitted, with ``on_error="skip"`` in its encoder.
-    material : Material
-        The training images.
-    model_file : path
-    write : bool, default=True
-        If False, the images are only counted.
-    progress : callable, optional
-        Called after each chunk of images with their number.
-
-    Returns
-    -------
-    DoubtfulCounts
+    The encoder of the model needs ``on_error="skip"``. Without `write`, the images are only
+    counted. `progress` is called after each chunk of images with their number.
     """
     images = remaining(queue)
     max_error = float(queue.fact("max_error", "0.05") or 0.05)
@@ -317,13 +256,6 @@ def _with_files(model: MicrographClassifier, material: Material) -> list[Trainin
     ]
 
 
-def _label(image: LabelledImage) -> str:
-    return image.predicted if image.label is None else image.label
-
-
-# --- groups -------------------------------------------------------------------------------------
-
-
 def groups_from_table(
     training: Sequence[str],
     root: str | os.PathLike[str],
@@ -332,25 +264,8 @@ def groups_from_table(
 ) -> NDArray[np.str_]:
     """Return the groups of training images, then those of images from a queue, from a table.
 
-    Parameters
-    ----------
-    training : sequence of n paths under `root`
-        Each needs a line in the table.
-    root : path
-    added : sequence of m Path
-        Absolute paths of the images from a queue. An image with a line whose path is the end of its
-        own path has that group; each other image is its own group.
-    table : path
-        CSV file with the columns path and group.
-
-    Returns
-    -------
-    ndarray of str, shape (n + m,)
-
-    Raises
-    ------
-    ImageFolderError
-        If a training image has no line, or a line fits several of them.
+    Each training image, a path under `root`, needs a line. An image from a queue with a line whose
+    path is the end of its own path has that group; each other image is its own group.
     """
     rows = read_group_rows(table)
     found = [_longest_end(path, rows) for path in added]
@@ -381,14 +296,13 @@ def groups_of_model(
     Parameters
     ----------
     known : TrainingImages
-        Those of the model.
+        Those of the model. An image that is none of them is its own group.
     training : sequence of paths
         All images of the folder; those of the model are recognised by their names.
     kept : sequence of n int
         Positions of the images whose groups are returned.
     added : sequence of m Path
-        Each its own group unless it is a training image too. A training image that the model does
-        not have is its own group as well.
+        The images from a queue.
     """
     of_file = {
         Path(image).resolve(): f"group {code} of the model"

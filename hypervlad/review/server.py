@@ -1,14 +1,11 @@
-"""The server of the page: for this computer only, behind a link with a secret.
+"""The server of the page: for this computer only, behind a link with a secret."""
 
-The link contains a secret. In addition, pages of other sites in the same browser must not be able
-to use the server (CSRF), nor to impersonate it by a name that resolves to 127.0.0.1
-(DNS rebinding), as OWASP's *Cross-Site Request Forgery Prevention Cheat Sheet* describes. So the
-``Host`` of a request must be a name of the server and its ``Origin`` must equal the ``Host``, and
-requests that change anything are JSON, which a foreign form cannot send.
-
-Other programs on this computer can connect without the secret. So a request must be complete within
-a few seconds, and of the connections that wait, the oldest is closed if there are too many.
-"""
+# Pages of other sites in the same browser must not be able to use the server (CSRF), nor to
+# impersonate it by a name that resolves to 127.0.0.1 (DNS rebinding), as OWASP's "Cross-Site
+# Request Forgery Prevention Cheat Sheet" describes. So the Host of a request must be a name of the
+# server, its Origin must equal the Host, and what changes anything is JSON, which a foreign form
+# cannot send. Other programs on this computer can connect without the secret: so a request must be
+# complete within a few seconds, and of too many connections that wait, the oldest is closed.
 
 from __future__ import annotations
 
@@ -17,8 +14,10 @@ import hmac
 import re
 import socket
 import sqlite3
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,11 @@ from waitress.channel import HTTPChannel
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
-from hypervlad.images import ImageReadError
+from hypervlad.images import ImageReadError, ReadOptions, read_image
+from hypervlad.images.files import encode_jpeg
 from hypervlad.reports.html import asset
 from hypervlad.review.labels import Labels
-from hypervlad.review.previews import SCREEN, THUMBNAIL, WHOLE, BusyError, Previews
-from hypervlad.review.records import Answer, QueueError, UnknownError
+from hypervlad.review.records import QueueError, UnknownError
 from hypervlad.review.store import Queue
 from hypervlad.strict_json import parse_json
 from hypervlad.wording import printable
@@ -53,30 +52,46 @@ _N_THREADS = 8
 _MAX_SECONDS = 5  # for a request to arrive, and between two requests of a connection
 _MAX_WAITING = 50  # connections without a complete request
 _MAX_HEADER_BYTES = 16_384
+MAX_BYTES = 4096  # of the body of a request
+_NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")
+
+SCREEN = 1024  # pixels, of the longer side
+THUMBNAIL = 192
+WHOLE = 8192  # browsers cannot show larger images reliably
+_QUALITY = 92
+_CACHE_BYTES = 64 * 2**20
+_MAX_DECODING = 2  # images decoded at a time: each may need a gigabyte
+_MAX_PREVIEWS_WAITING = 2  # more may not wait; the other threads of the server are for clicks
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class BusyError(Exception):
+    """Too many previews are being made; the browser requests this one again a moment later."""
+
+
+_STATUS = {UnknownError: 404, ImageReadError: 422, QueueError: 400, BusyError: 503}
 
 
 def make_app(queue: Queue, token: str, port: int) -> Flask:
-    """Return the application that serves a queue under ``/token/``.
-
-    Parameters
-    ----------
-    queue : Queue
-    token : str
-        The secret of the link.
-    port : int
-        Requests must have it in their ``Host``.
-
-    Returns
-    -------
-    Flask
-    """
+    """Return the application that serves a queue on a port, under ``/token/``."""
     app = Flask(__name__, static_folder=None, template_folder="page")
     app.json = _PrintableJSON(app)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
     app.url_map.merge_slashes = False
     app.url_map.converters["number"] = _NumberConverter
-    guard = Guard(token, port)
-    app.before_request(lambda: guard.check(request))
+    app.before_request(lambda: _check(request, token, port))
     app.after_request(_with_headers)
     app.register_error_handler(Exception, _error_response)
     _add_files(app)
@@ -91,19 +106,8 @@ def serve(
 ) -> None:
     """Serve a queue until Ctrl-C.
 
-    Parameters
-    ----------
-    queue : Queue
-    port : int, optional
-        By default the port that the queue used before, so that open windows continue, or a free
-        port if that one is in use.
-    ready : callable
-        Called with the link when the server listens.
-
-    Raises
-    ------
-    OSError
-        If the port is in use.
+    The default port is that which the queue used before, so that open windows continue, or a free
+    port if that one is in use. `ready` is called with the link when the server listens.
     """
     listening = _listen(queue, port)
     try:
@@ -199,20 +203,14 @@ def _add_files(app: Flask) -> None:
 
 
 def _add_previews(app: Flask, queue: Queue, previews: Previews) -> None:
+    sides = {"image": SCREEN, "small": THUMBNAIL, "whole": WHOLE}
+
     def picture(path: Path, side: int) -> Response:
         return Response(previews.get(path, side, queue.read_options()), mimetype="image/jpeg")
 
-    @app.get("/<token>/image/<number:item>")
-    def image(token: str, item: int) -> Response:
-        return picture(queue.path_of(item), SCREEN)
-
-    @app.get("/<token>/small/<number:item>")
-    def small(token: str, item: int) -> Response:
-        return picture(queue.path_of(item), THUMBNAIL)
-
-    @app.get("/<token>/whole/<number:item>")
-    def whole(token: str, item: int) -> Response:
-        return picture(queue.path_of(item), WHOLE)
+    @app.get("/<token>/<any(image, small, whole):size>/<number:item>")
+    def image(token: str, size: str, item: int) -> Response:
+        return picture(queue.path_of(item), sides[size])
 
     @app.get("/<token>/training/<number:row>")
     def training(token: str, row: int) -> Response:
@@ -235,40 +233,28 @@ def _printable(value: Any) -> Any:
 
 
 def _add_clicks(app: Flask, queue: Queue) -> None:
-    def answered(answer: Answer) -> Response:
+    click = {"client": str, "click": str, "want": int}
+    fields_of = {
+        "next": {"client": str, "want": int},
+        "label": click | {"item": int, "category": int},
+        "skip": click | {"item": int},
+        "undo": click,
+        "again": click,
+    }
+
+    @app.post("/<token>/<any(next, label, skip, undo, again):action>")
+    def clicked(token: str, action: str) -> Response:
+        answer = getattr(queue, action)(**_body(fields_of[action]))
         categories = [asdict(category) for category in queue.categories()]
-        facts = {"categories": categories, "lease": queue.lease}
-        return jsonify(asdict(answer) | facts)
-
-    @app.post("/<token>/next")
-    def next_items(token: str) -> Response:
-        return answered(queue.next(**body_of(request, {"client": str, "want": int})))
-
-    @app.post("/<token>/label")
-    def label(token: str) -> Response:
-        fields = {"client": str, "click": str, "item": int, "category": int, "want": int}
-        return answered(queue.label(**body_of(request, fields)))
-
-    @app.post("/<token>/skip")
-    def skip(token: str) -> Response:
-        fields = {"client": str, "click": str, "item": int, "want": int}
-        return answered(queue.skip(**body_of(request, fields)))
-
-    @app.post("/<token>/undo")
-    def undo(token: str) -> Response:
-        return answered(queue.undo(**body_of(request, {"client": str, "click": str, "want": int})))
-
-    @app.post("/<token>/again")
-    def again(token: str) -> Response:
-        return answered(queue.again(**body_of(request, {"client": str, "click": str, "want": int})))
+        return jsonify(asdict(answer) | {"categories": categories, "lease": queue.lease})
 
     @app.post("/<token>/category")
     def category(token: str) -> Response:
-        return jsonify(asdict(queue.add_category(**body_of(request, {"name": str}))))
+        return jsonify(asdict(queue.add_category(**_body({"name": str}))))
 
     @app.post("/<token>/release")
     def release(token: str) -> Response:
-        queue.release(**body_of(request, {"client": str}))
+        queue.release(**_body({"client": str}))
         return jsonify({})
 
 
@@ -276,19 +262,19 @@ def _add_labels(app: Flask, labels: Labels) -> None:
     @app.post("/<token>/labels")
     def labels_shown(token: str) -> Response:
         fields = {"category": int, "source": str, "order": str, "start": int, "n": int}
-        found = labels.page(**body_of(request, fields))
+        found = labels.page(**_body(fields))
         categories = [asdict(category) for category in labels.queue.categories()]
         return jsonify(asdict(found) | {"categories": categories})
 
     @app.post("/<token>/correct")
     def correct(token: str) -> Response:
         fields = {"client": str, "click": str, "items": list, "category": int}
-        body = body_of(request, fields)
+        body = _body(fields)
         return jsonify(asdict(labels.correct(**body | {"items": _items_of(body["items"])})))
 
     @app.post("/<token>/restore")
     def restore(token: str) -> Response:
-        return jsonify(asdict(labels.undo(**body_of(request, {"client": str, "click": str}))))
+        return jsonify(asdict(labels.undo(**_body({"client": str, "click": str}))))
 
 
 def _items_of(pairs: list[Any]) -> dict[int, int | None]:
@@ -296,7 +282,7 @@ def _items_of(pairs: list[Any]) -> dict[int, int | None]:
     for pair in pairs:
         kinds = tuple(map(type, pair)) if isinstance(pair, list) else ()
         if kinds not in ((int, int), (int, type(None))):
-            raise RefusedError(400, "expected items to be pairs of an image and its last event")
+            abort(400, "expected items to be pairs of an image and its last event")
     return dict(pairs)
 
 
@@ -316,88 +302,95 @@ def _error_response(error: Exception) -> tuple[Response, int]:
 
 
 def _error_message(error: Exception) -> tuple[int, str]:
-    status, message = 500, "the server failed; nothing was changed"
-    if isinstance(error, RefusedError):
-        status, message = error.status, str(error)
-    elif isinstance(error, UnknownError):
-        status, message = 404, str(error)
-    elif isinstance(error, ImageReadError):
-        status, message = 422, str(error)
-    elif isinstance(error, QueueError):
-        status, message = 400, str(error)
-    elif isinstance(error, BusyError):
-        status, message = 503, str(error)
-    elif isinstance(error, sqlite3.Error):
-        status, message = 503, f"not saved: the queue's file cannot be written now ({error})"
-    elif isinstance(error, HTTPException):
-        status, message = error.code or 500, error.description or error.name
-    else:
-        current_app.logger.error("review serve: %s %s", request.method, error, exc_info=error)
-    return status, message
+    for kind, status in _STATUS.items():
+        if isinstance(error, kind):
+            return status, str(error)
+    if isinstance(error, sqlite3.Error):
+        return 503, f"not saved: the queue's file cannot be written now ({error})"
+    if isinstance(error, HTTPException):
+        return error.code or 500, error.description or error.name
+    current_app.logger.error("review serve: %s %s", request.method, error, exc_info=error)
+    return 500, "the server failed; nothing was changed"
+
+
+# --- previews -----------------------------------------------------------------------------------
+
+
+_Key = tuple[Path, int, ReadOptions]
+
+
+class Previews:
+    """Micrographs as 8-bit JPEG for the browser; the latest ones are cached."""
+
+    def __init__(self) -> None:
+        self._cached: OrderedDict[_Key, bytes] = OrderedDict()
+        self._bytes = 0
+        self._guard = threading.Lock()
+        self._slots = threading.BoundedSemaphore(_MAX_DECODING + _MAX_PREVIEWS_WAITING)
+        self._decoding = threading.BoundedSemaphore(_MAX_DECODING)
+
+    def get(self, path: Path, side: int, options: ReadOptions) -> bytes:
+        """Return a micrograph as JPEG, its longer side at most `side` pixels.
+
+        `options` are those of the model, so that people judge the pixels that it has judged. Raises
+        `BusyError` if too many other requests are waiting.
+        """
+        key = (path, side, options)
+        found = self._found(key)
+        if found is not None:
+            return found
+        if not self._slots.acquire(blocking=False):
+            raise BusyError("other previews are being made; try again")
+        try:
+            with self._decoding:
+                return self._found(key) or self._cache(key, jpeg(*key))
+        finally:
+            self._slots.release()
+
+    def _found(self, key: _Key) -> bytes | None:
+        with self._guard:
+            if key in self._cached:
+                self._cached.move_to_end(key)
+            return self._cached.get(key)
+
+    def _cache(self, key: _Key, picture: bytes) -> bytes:
+        with self._guard:
+            if key not in self._cached:
+                self._cached[key] = picture
+                self._bytes += len(picture)
+            while self._bytes > _CACHE_BYTES and len(self._cached) > 1:
+                self._bytes -= len(self._cached.popitem(last=False)[1])
+        return picture
+
+
+def jpeg(path: Path, side: int, options: ReadOptions) -> bytes:
+    """Return a micrograph as JPEG, its longer side at most `side` pixels."""
+    return encode_jpeg(read_image(path, **asdict(options)), side, _QUALITY)
 
 
 # --- which requests are accepted ----------------------------------------------------------------
 
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
-MAX_BYTES = 4096  # of the body of a request
-_NAME = re.compile(r"[A-Za-z0-9_-]{8,64}")
 
-
-class RefusedError(Exception):
-    """A request is refused; `status` is the HTTP status of the answer."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-@dataclass(frozen=True)
-class Guard:
-    """Checks requests: raises `RefusedError` unless they come from the page of this server.
-
-    Parameters
-    ----------
-    token : str
-        The first part of every path.
-    port : int
-    """
-
-    token: str
-    port: int
-
-    def check(self, request: Request) -> None:
-        """Check everything but the body."""
-        own = ["127.0.0.1", "localhost"]
-        if self.port != 80:  # browsers leave out the default port
-            own = [f"{name}:{self.port}" for name in own]
-        if request.host not in own:
-            raise RefusedError(403, "this server answers to 127.0.0.1 and localhost only")
-        given = request.path.lstrip("/").partition("/")[0]
-        if not hmac.compare_digest(given.encode("utf-8", "replace"), self.token.encode()):
-            raise RefusedError(404, "no such page: use the link that 'review serve' printed")
-        if not (_from_our_page(request) or _opens_page(request)):
-            raise RefusedError(403, "requests from other pages are refused")
-        if request.method == "POST":
-            self._check_post(request)
-
-    def _check_post(self, request: Request) -> None:
-        if request.headers.get("Origin") != f"http://{request.host}":
-            raise RefusedError(403, "requests from other pages are refused")
-        if request.mimetype != "application/json":
-            raise RefusedError(415, "expected JSON")
-        if (request.content_length or 0) > MAX_BYTES:
-            raise RefusedError(413, f"a request has at most {MAX_BYTES} bytes")
+def _check(request: Request, token: str, port: int) -> None:
+    """Refuse a request, whatever its body, unless it comes from the page of this server."""
+    own = ["127.0.0.1", "localhost"]
+    if port != 80:  # browsers leave out the default port
+        own = [f"{name}:{port}" for name in own]
+    if request.host not in own:
+        abort(403, "this server answers to 127.0.0.1 and localhost only")
+    given = request.path.lstrip("/").partition("/")[0]
+    if not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode()):
+        abort(404, "no such page: use the link that 'review serve' printed")
+    if not (_from_our_page(request) or _opens_page(request)):
+        abort(403, "requests from other pages are refused")
+    if request.method != "POST":
+        return
+    if request.headers.get("Origin") != f"http://{request.host}":
+        abort(403, "requests from other pages are refused")
+    if request.mimetype != "application/json":
+        abort(415, "expected JSON")
+    if (request.content_length or 0) > MAX_BYTES:
+        abort(413, f"a request has at most {MAX_BYTES} bytes")
 
 
 def _from_our_page(request: Request) -> bool:
@@ -411,23 +404,17 @@ def _opens_page(request: Request) -> bool:
     return request.method == "GET" and asked == ("navigate", "document")
 
 
-def body_of(request: Request, fields: Mapping[str, type]) -> dict[str, Any]:
-    """Return a request's JSON object, checked field by field.
-
-    Raises
-    ------
-    RefusedError
-        If it is not a JSON object with exactly these fields, each of its type.
-    """
+def _body(fields: Mapping[str, type]) -> dict[str, Any]:
+    """Return a request's JSON object, which must have exactly these fields, each of its type."""
     try:
         content = parse_json(request.get_data(cache=False))
     except ValueError:
         content = None
     if not isinstance(content, dict) or set(content) != set(fields):
-        raise RefusedError(400, f"expected a JSON object with {', '.join(fields)}")
+        abort(400, f"expected a JSON object with {', '.join(fields)}")
     for name, kind in fields.items():
         if type(content[name]) is not kind:  # True is not a number here
-            raise RefusedError(400, f"expected {name} to be {kind.__name__}")
+            abort(400, f"expected {name} to be {kind.__name__}")
         if name in ("client", "click") and not _NAME.fullmatch(content[name]):
-            raise RefusedError(400, f"expected {name} to be 8 to 64 letters and digits")
+            abort(400, f"expected {name} to be 8 to 64 letters and digits")
     return content

@@ -13,11 +13,21 @@ from pathlib import Path
 
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import make_options
-from hypervlad.review.database import connect, read_queue, reporting_damage, transaction
-from hypervlad.review.events import ClickResult, earlier_result, log_event
+from hypervlad.review.database import (
+    NOTHING_TO_UNDO,
+    connect,
+    earlier_result,
+    last_click,
+    log_event,
+    read_queue,
+    reporting_damage,
+    shown_name,
+    transaction,
+)
 from hypervlad.review.records import (
     Answer,
     Category,
+    ClickResult,
     Item,
     LabelledImage,
     Neighbour,
@@ -27,7 +37,6 @@ from hypervlad.review.records import (
 )
 from hypervlad.strict_json import parse_json
 
-LEASE = 12.0  # seconds that an image stays with a window that sends nothing
 _MAX_NAME_LENGTH = 80
 _MAX_CATEGORIES = 500
 _MAX_LEASED = 32
@@ -41,18 +50,12 @@ class Queue:
 
     Any number of threads and processes of one machine may use a folder at once. A window (client)
     leases images for a limited time, so that no two windows show the same one. The first label of
-    an image counts; a later one from another window is kept in the log of events, and the answer
-    says so.
+    an image counts.
 
     Parameters
     ----------
     folder : path
         Created by `hypervlad.review.start_queue`.
-    lease : float, default=12
-        Seconds that an image stays with a window that sends nothing. The page learns them with
-        every answer, and sends something three times as often.
-    clock : callable, default=time.time
-        Seconds; the same in all processes.
 
     Raises
     ------
@@ -74,14 +77,11 @@ class Queue:
     ['a.png']
     """
 
-    def __init__(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        lease: float = LEASE,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self.folder, self.lease, self.now = Path(folder), lease, clock
+    lease = 12.0  # seconds that an image stays with a window that sends nothing
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.now: Callable[[], float] = time.time
         self._own = threading.local()
         self._opened: list[sqlite3.Connection] = []
         self._guard = threading.Lock()
@@ -109,13 +109,7 @@ class Queue:
         return default if row is None else str(row["value"])
 
     def read_options(self) -> ReadOptions:
-        """Return how the model of the queue reads images.
-
-        Raises
-        ------
-        QueueError
-            If what the queue holds of it is damaged.
-        """
+        """Return how the model of the queue reads images."""
         with reporting_damage("the reading of images"):
             return make_options(parse_json(self.fact("reading", "{}") or "{}"))
 
@@ -146,13 +140,7 @@ class Queue:
         return read_queue(self.connection)
 
     def add_category(self, name: str) -> Category:
-        """Return the category of a name, and add it if it is new (case is ignored).
-
-        Raises
-        ------
-        QueueError
-            If the name is empty, too long or has characters that cannot be printed.
-        """
+        """Return the category of a name, and add it if it is new (case is ignored)."""
         checked = checked_name(name)
         connection = self.connection
         with transaction(connection):
@@ -186,23 +174,12 @@ class Queue:
         item, category : int
         want : int, default=0
             Number of images to lease in all afterwards.
-
-        Returns
-        -------
-        Answer
-
-        Raises
-        ------
-        UnknownError
-            If there is no such image or category.
         """
-
         _row_of(self.connection, "categories", category)
         return self._click(client, click, item, category, want)
 
     def skip(self, client: str, click: str, item: int, want: int = 0) -> Answer:
         """Skip an image; see `label`."""
-
         return self._click(client, click, item, None, want)
 
     def undo(self, client: str, click: str, want: int = 0) -> Answer:
@@ -231,24 +208,13 @@ class Queue:
             )
 
     def path_of(self, item: int) -> Path:
-        """Return the file of an image of the queue.
-
-        Raises
-        ------
-        UnknownError
-        """
+        """Return the file of an image of the queue."""
         row = _row_of(self.connection, "items", item)
         with reporting_damage(f"image {item}"):
             return Path(os.fsdecode(row["path"]))
 
     def path_of_training(self, row: int) -> Path:
-        """Return the file of a training image.
-
-        Raises
-        ------
-        UnknownError
-            If there is no such image, or its file is not known.
-        """
+        """Return the file of a training image."""
         found = _row_of(self.connection, "training", row, key="row")["path"]
         if found is None:
             raise UnknownError(f"the file of training image {row} is not known")
@@ -300,15 +266,10 @@ class Queue:
     def _undo_last(self, client: str, click: str) -> ClickResult:
         """Undo a window's last click that took effect, if its image has not changed since."""
         connection = self.connection
-        last = connection.execute(
-            "SELECT number, item FROM events WHERE client = ? AND what IN ('label', 'skip') "
-            "AND outcome = 'kept' AND undone_by IS NULL ORDER BY number DESC LIMIT 1",
-            [client],
-        ).fetchone()
+        last = last_click(connection, client, "label", "skip")
         if last is None:
-            result = ClickResult("nothing", "there is nothing to undo in this window", None)
-            log_event(self.connection, self.now(), client, click, "undo", result)
-            return result
+            log_event(connection, self.now(), client, click, "undo", NOTHING_TO_UNDO)
+            return NOTHING_TO_UNDO
         if _row_of(connection, "items", last["item"])["event"] == last["number"]:
             result = ClickResult("kept", "", last["item"])
         else:
@@ -368,24 +329,19 @@ class Queue:
                 for row in self.connection.execute("SELECT * FROM training WHERE row = ?", [number])
             ]
             scores = [(int(number), float(share)) for number, share in parse_json(row["scores"])]
-            name = os.fsdecode(row["name"]).encode("utf-8", "replace").decode("utf-8")
             return Item(
-                row["id"], name, row["kind"], row["reason"], row["novelty"], scores, nearest
+                id=row["id"],
+                name=shown_name(row["name"]),
+                kind=row["kind"],
+                reason=row["reason"],
+                novelty=row["novelty"],
+                scores=scores,
+                nearest=nearest,
             )
 
 
 def checked_name(name: str) -> str:
-    """Return a category's name with single spaces between its words.
-
-    Raises
-    ------
-    QueueError
-
-    Examples
-    --------
-    >>> checked_name("  carbon   onion ")
-    'carbon onion'
-    """
+    """Return a category's name with single spaces between its words."""
     words = " ".join(unicodedata.normalize("NFC", name).split())
     if not words:
         raise QueueError("the name of the category is empty")

@@ -5,8 +5,9 @@ Set ``HYPERVLAD_SCREENSHOTS`` to a folder, to get screenshots of the page there.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ EVIL = "</script><script>document.title='broken'</script><!-- & \"'.png"
 
 @pytest.fixture(scope="module")
 def model() -> MicrographClassifier:
-    images, labels = make_tem_images(192, size=64, random_state=0)
+    images, labels = make_tem_images(96, size=64, random_state=0)
     encoder = HypercolumnVLAD(
         "tiny", weights="random", image_size=32, n_codewords=4, random_state=0
     )
@@ -52,7 +53,7 @@ class Sheet:
         judged: bool = True,
         truth: list[str | None] | None = None,
     ) -> None:
-        self.browser = browser
+        self.browser, self.path = browser, path
         rng = np.random.default_rng(1)
         images, _ = make_tem_images(48, size=160, random_state=0)
         vectors = model.encoder_.transform([image[::2, ::2] for image in images])
@@ -83,7 +84,11 @@ class Sheet:
                 None,
             ),
         )
-        browser.get(path.as_uri())
+        self.opened()
+
+    def opened(self) -> Sheet:
+        self.browser.get(self.path.as_uri())
+        return self
 
     def find(self, selector: str) -> Any:
         return self.browser.find_element(By.CSS_SELECTOR, selector)
@@ -132,24 +137,37 @@ class Sheet:
             self.browser.save_screenshot(str(Path(folder, f"{name}.png")))
 
 
+@pytest.fixture(scope="module")
+def pages(
+    browser: Any, model: MicrographClassifier, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], Sheet]:
+    """Open a page of so many images, which is made once."""
+
+    @functools.cache
+    def made(n: int) -> Sheet:
+        return Sheet(browser, model, tmp_path_factory.mktemp("pages") / f"{n}.html", n)
+
+    return made
+
+
+@pytest.fixture
+def few(pages: Callable[[int], Sheet]) -> Iterator[Sheet]:
+    yield pages(12).opened()
+    assert not pages(12).browser.get_log("browser"), "the page's own errors"
+
+
+@pytest.fixture
+def many(pages: Callable[[int], Sheet]) -> Iterator[Sheet]:
+    yield pages(500).opened()
+    assert not pages(500).browser.get_log("browser"), "the page's own errors"
+
+
 def test_shares_are_rounded_as_in_tables_and_messages(few: Sheet) -> None:
     """Less than everything is never 100 %; two doubles between which both round alike."""
     shares = [0, 1e-9, 0.0009, 0.001, 0.0025, 0.1225, 1 / 3, 0.5, 0.9949, 0.996, 0.999, 0.99996, 1]
     shares += np.random.default_rng(0).random(200).tolist()
     found = few.browser.execute_script("return arguments[0].map(percent)", shares)
     assert found == [percent(share) for share in shares]
-
-
-@pytest.fixture
-def few(browser: Any, model: MicrographClassifier, tmp_path: Path) -> Iterator[Sheet]:
-    yield Sheet(browser, model, tmp_path / "page.html", 12)
-    assert not browser.get_log("browser"), "the page's own errors, and what its policy forbids"
-
-
-@pytest.fixture
-def many(browser: Any, model: MicrographClassifier, tmp_path: Path) -> Iterator[Sheet]:
-    yield Sheet(browser, model, tmp_path / "page.html", 500)
-    assert not browser.get_log("browser"), "the page's own errors, and what its policy forbids"
 
 
 def in_order(key: Any) -> list[int]:

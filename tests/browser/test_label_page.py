@@ -5,6 +5,7 @@ Set ``HYPERVLAD_SCREENSHOTS`` to a folder, to get screenshots of the page there.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,18 @@ pytestmark = pytest.mark.slow
 class LabelPage(Page):
     """A window of the browser that shows the page of labels."""
 
+    folder: Path
+    link: str
+
     def opened(self) -> bool:
         return bool(self.names) or not self.hidden("none")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels that people have given, by the names of files."""
+        with contextlib.closing(Queue(self.folder)) as queue:
+            images = queue.images()
+        return {image.path.name: image.label for image in images if image.label is not None}
 
     @property
     def tiles(self) -> list[Any]:
@@ -74,11 +85,21 @@ class LabelPage(Page):
 
 
 @pytest.fixture
-def open_labels(browser: Any) -> Iterator[Callable[[Served], LabelPage]]:
+def open_labels(
+    browser: Any, make: Callable[..., Path], served: Callable[..., Served]
+) -> Iterator[Callable[..., LabelPage]]:
+    """Serve a queue of doubtful and of sure images, changed before, and open its labels."""
     windows: list[LabelPage] = []
 
-    def opened(server: Served) -> LabelPage:
-        windows.append(LabelPage(browser, server.link + "labels.html"))
+    def opened(
+        doubtful: int, sure: int, change: Callable[[Queue], Any] = lambda queue: None
+    ) -> LabelPage:
+        folder = make(doubtful, sure, pictures=True)
+        with contextlib.closing(Queue(folder)) as queue:
+            change(queue)
+        link = served(folder).link
+        windows.append(LabelPage(browser, link + "labels.html"))
+        windows[-1].folder, windows[-1].link = folder, link
         windows[-1].until(windows[-1].ready)
         return windows[-1]
 
@@ -90,41 +111,28 @@ def open_labels(browser: Any) -> Iterator[Callable[[Served], LabelPage]]:
         assert not wrong, "the page's own errors, and what its policy forbids"
 
 
-def labels(folder: Path) -> dict[str, str | None]:
-    queue = Queue(folder)
-    found = {image.name.split("/")[-1]: image.label for image in queue.images()}
-    queue.close()
-    return {name: label for name, label in found.items() if label is not None}
-
-
 def test_one_image_is_corrected_with_the_keyboard_alone_and_restored(
-    make: Callable[..., Path],
-    served: Callable[[Path], Served],
-    open_labels: Callable[[Served], LabelPage],
+    open_labels: Callable[..., LabelPage],
 ) -> None:
-    folder = make(2, 6, pictures=True)
-    page = open_labels(served(folder))
+    page = open_labels(2, 6)
     assert page.names == [f"00{i}.png" for i in range(2, 8)]
     assert page.text("place") == "1–6 of 6 images"
     page.keys("2")
     page.until(lambda: "choose images first" in page.text("status"))
     page.keys(Keys.ARROW_DOWN, Keys.ARROW_RIGHT, "2")
     page.until(lambda: page.text("status") == "saved: 1 image labelled “matrix”")
-    assert labels(folder) == {"003.png": "matrix"}
+    assert page.labels == {"003.png": "matrix"}
     page.until(lambda: page.names == ["002.png", "004.png", "005.png", "006.png", "007.png"])
     page.keys("u")
     page.until(lambda: page.text("status") == "saved: 1 image labelled as before")
-    assert labels(folder) == {}
+    assert page.labels == {}
     assert len(page.names) == 6
 
 
 def test_many_images_are_chosen_and_corrected_at_once(
-    make: Callable[..., Path],
-    served: Callable[[Path], Served],
-    open_labels: Callable[[Served], LabelPage],
+    open_labels: Callable[..., LabelPage],
 ) -> None:
-    folder = make(1, 8, pictures=True)
-    page = open_labels(served(folder))
+    page = open_labels(1, 8)
     page.tiles[0].click()
     ActionChains(page.browser).key_down(Keys.SHIFT).click(page.tiles[3]).key_up(
         Keys.SHIFT
@@ -135,7 +143,7 @@ def test_many_images_are_chosen_and_corrected_at_once(
     page.picture("labels_chosen")
     page.find("[data-category='3']", By.CSS_SELECTOR).click()
     page.until(lambda: page.text("status") == "saved: 3 images labelled “particle”")
-    assert set(labels(folder).items()) == {
+    assert set(page.labels.items()) == {
         (name, "particle") for name in ("001.png", "003.png", "004.png")
     }
     page.until(lambda: page.chosen == [] and len(page.names) == 5)
@@ -149,15 +157,13 @@ def test_many_images_are_chosen_and_corrected_at_once(
     page.until(lambda: len(page.names) == 5)
     page.keys("u")
     page.until(lambda: len(page.names) == 8)
-    assert labels(folder) == {}
+    assert page.labels == {}
 
 
 def test_a_range_is_chosen_with_shift_and_given_up_with_escape(
-    make: Callable[..., Path],
-    served: Callable[[Path], Served],
-    open_labels: Callable[[Served], LabelPage],
+    open_labels: Callable[..., LabelPage],
 ) -> None:
-    page = open_labels(served(make(1, 5, pictures=True)))
+    page = open_labels(1, 5)
     page.keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     ActionChains(page.browser).key_down(Keys.SHIFT).send_keys(
         Keys.ARROW_RIGHT, Keys.ARROW_RIGHT
@@ -170,19 +176,13 @@ def test_a_range_is_chosen_with_shift_and_given_up_with_escape(
 
 
 def test_images_are_filtered_by_label_and_sorted(
-    make: Callable[..., Path],
-    served: Callable[[Path], Served],
-    open_labels: Callable[[Served], LabelPage],
+    open_labels: Callable[..., LabelPage],
 ) -> None:
-    folder = make(2, 6, pictures=True)
-    queue = Queue(folder)
-    for item in range(3, 9):
-        queue.connection.execute(
-            "UPDATE items SET confidence = ? WHERE id = ?", [1 - 0.05 * item, item]
-        )
-    queue.label("window-1", "click-1", 1, 2)
-    queue.close()
-    page = open_labels(served(folder))
+    def change(queue: Queue) -> None:
+        queue.connection.execute("UPDATE items SET confidence = 1 - 0.05 * id WHERE id > 2")
+        queue.label("window-1", "click-1", 1, 2)
+
+    page = open_labels(2, 6, change)
     assert page.names == [f"00{i}.png" for i in range(7, 1, -1)]
     page.select("order", "most sure first")
     page.until(lambda: page.names == [f"00{i}.png" for i in range(2, 8)])
@@ -200,12 +200,9 @@ def test_images_are_filtered_by_label_and_sorted(
 
 
 def test_an_enlarged_image_is_corrected_and_the_next_one_comes(
-    make: Callable[..., Path],
-    served: Callable[[Path], Served],
-    open_labels: Callable[[Served], LabelPage],
+    open_labels: Callable[..., LabelPage],
 ) -> None:
-    folder = make(1, 4, pictures=True)
-    page = open_labels(served(folder))
+    page = open_labels(1, 4)
     page.keys(Keys.ARROW_RIGHT, Keys.ENTER)
     page.until(lambda: page.text("view-name") == "new/001.png")
     page.keys(Keys.ARROW_RIGHT)
@@ -215,42 +212,36 @@ def test_an_enlarged_image_is_corrected_and_the_next_one_comes(
     page.picture("labels_enlarged")
     page.keys("2")
     page.until(lambda: page.text("view-name") == "new/003.png")
-    assert labels(folder) == {"002.png": "matrix"}
+    assert page.labels == {"002.png": "matrix"}
     page.keys("u")
     page.until(lambda: page.text("view-name") == "new/002.png")
     page.keys(Keys.ESCAPE)
     page.until(lambda: page.hidden("view"))
-    assert labels(folder) == {}
+    assert page.labels == {}
 
 
 def test_what_another_window_has_changed_is_not_overwritten(
-    make: Callable[..., Path],
-    served: Callable[[Path], Served],
-    open_labels: Callable[[Served], LabelPage],
+    open_labels: Callable[..., LabelPage],
 ) -> None:
-    folder = make(1, 3, pictures=True)
-    page = open_labels(served(folder))
+    page = open_labels(1, 3)
     page.keys("a")
-    queue = Queue(folder)
+    queue = Queue(page.folder)
     Labels(queue).correct("another-1", "click-1", {2: None}, 1)
     queue.close()
     page.keys("3")
     page.until(lambda: "1 image changed in another window" in page.text("status"))
-    assert labels(folder) == {"001.png": "fibre", "002.png": "particle", "003.png": "particle"}
+    assert page.labels == {"001.png": "fibre", "002.png": "particle", "003.png": "particle"}
 
 
 def test_focus_and_enlarged_view_stay_with_their_image(
-    make: Callable[..., Path],
-    served: Callable[[Path], Served],
-    open_labels: Callable[[Served], LabelPage],
+    open_labels: Callable[..., LabelPage],
 ) -> None:
     """Where another window has removed an image before it, and then the image itself."""
-    folder = make(1, 5, pictures=True)
-    page = open_labels(served(folder))
+    page = open_labels(1, 5)
     reload = "document.dispatchEvent(new Event('visibilitychange'))"
 
     def corrected_elsewhere(item: int) -> None:
-        queue = Queue(folder)
+        queue = Queue(page.folder)
         Labels(queue).correct("another-1", f"click-00{item}", {item: None}, 1)
         queue.close()
         page.browser.execute_script(reload)
@@ -271,12 +262,9 @@ def test_focus_and_enlarged_view_stay_with_their_image(
 
 
 def test_pages_are_turned_and_a_reloaded_page_can_undo(
-    make: Callable[..., Path],
-    served: Callable[[Path], Served],
-    open_labels: Callable[[Served], LabelPage],
+    open_labels: Callable[..., LabelPage],
 ) -> None:
-    folder = make(1, 70, pictures=True)
-    page = open_labels(served(folder))
+    page = open_labels(1, 70)
     assert page.text("place") == "1–60 of 70 images"
     page.keys(".")
     page.until(lambda: page.text("place") == "61–70 of 70 images")
@@ -287,22 +275,18 @@ def test_pages_are_turned_and_a_reloaded_page_can_undo(
     page.until(lambda: len(page.names) == 60)
     page.keys("u")
     page.until(lambda: page.text("place") == "1–60 of 70 images")
-    assert labels(folder) == {}
+    assert page.labels == {}
 
 
 @pytest.mark.parametrize("width", [1400, 400])
 def test_nothing_is_wider_than_the_window(
-    make: Callable[..., Path],
-    served: Callable[[Path], Served],
-    open_labels: Callable[[Served], LabelPage],
-    width: int,
+    open_labels: Callable[..., LabelPage], width: int
 ) -> None:
-    server = served(make(2, 12, pictures=True))
-    page = open_labels(server)
+    page = open_labels(2, 12)
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     for address in ("labels.html", ""):
-        page.browser.get(server.link + address)
+        page.browser.get(page.link + address)
         wide = "return document.documentElement.scrollWidth"
         page.until(lambda: page.browser.execute_script("return categories.length"))
         assert page.browser.execute_script(wide) <= width

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import inspect
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +14,9 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from typer.testing import CliRunner, Result
+from support import commands
 
 from hypervlad import make_nanowire_images, read_image, read_micrograph
-from hypervlad.cli import app
 from hypervlad.cli.alignment import align
 from hypervlad.cli.files import check_folders
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction, local_orientation
@@ -27,10 +27,7 @@ from hypervlad.reports.files import write_tiff
 PIXEL_SIZE = 4.0
 
 
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, ["align", *(str(argument) for argument in arguments)])
-    assert result.exit_code == code, result.output
-    return result
+run = partial(commands.run, "align")
 
 
 def table(path: Path, key: str = "path") -> dict[str, dict[str, str]]:
@@ -140,7 +137,7 @@ def test_regions_have_lines_of_their_own(found: Path) -> None:
 
 
 def test_a_window_with_a_unit_needs_a_pixel_size(folder: Path, tmp_path: Path) -> None:
-    asked = ["--window", "96nm", "--sigma", "7nm", "--tolerance", 15, "--method", "lgo", "--quiet"]
+    asked = ["--window", "96nm", "--tolerance", 15, "--method", "lgo", "--quiet"]
     result = run(folder, "-o", tmp_path / "out", *asked, code=2)
     assert "1 of 2 images left out" in result.output
     assert "two/a.tif: 96nm cannot be converted to pixels" in result.output.replace("\\", "/")
@@ -417,7 +414,6 @@ def test_the_commands_defaults_are_the_librarys_own() -> None:
     command, recipe = inspect.signature(align).parameters, AlignmentRecipe()
     assert command["method"].default == recipe.method
     assert command["window"].default is None  # the recipe's, or a model's
-    assert command["sigma"].default == str(recipe.sigma)
     assert math.radians(command["tolerance"].default) == pytest.approx(recipe.tolerance)
     of_fraction = inspect.signature(aligned_fraction).parameters
     for name in ("method", "window", "sigma", "tolerance"):

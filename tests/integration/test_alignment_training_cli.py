@@ -10,19 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
+from support.commands import run
 
 from hypervlad import AlignmentClassifier, load, make_nanowire_images
-from hypervlad.cli import app
 from hypervlad.datasets import make_alignment_examples
 
 SMALL = ("--backbone", "tiny", "--weights", "random", "--window", 24, "--quiet")
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +38,9 @@ def test_from_masks_to_a_model_that_align_uses(folder: Path, tmp_path: Path) -> 
     model, found = tmp_path / "new" / "alignment.hvlad", tmp_path / "found"
     result = run("align-train", folder / "images", "--masks", folder / "masks", "-o", model, *SMALL)
     assert "images have one; those without are left out" in result.output
+    talkative, loud = tmp_path / "loud.hvlad", SMALL[:-1]
+    run("align-train", folder / "images", "--masks", folder / "masks", "-o", talkative, *loud)
+    assert talkative.read_bytes() == model.read_bytes()
     assert "windows of 3 images" in result.output
     run("align", folder / "images", "--method", model, "-o", found, "--quiet")
     with open(found / "alignment.csv", encoding="utf-8", newline="") as stream:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from support.commands import TINY, run, save
-from support.surfaces import PATCH, surface
+from support.commands import TINY, run
+from support.surfaces import PATCH
 
 resource = pytest.importorskip("resource", reason="Windows has no limits for the size of files")
 
@@ -19,7 +19,7 @@ SCORER = ["--backbone", "tiny", "--weights", "random", "--patch", str(PATCH), "-
 COMMANDS = [
     (100, "predict m.hvlad images -q -o new/deep/p.csv", "new/deep/p.csv"),
     (100, "predict m.hvlad images -q --page new/p.html", "new/p.html"),
-    (100, "predict m.hvlad images -q --sort-into new", "images/flat/0.png (File too large)"),
+    (100, "predict m.hvlad images -q --sort-into new", "images/flat/00.png (File too large)"),
     (100, "predict m.hvlad images -q --watch -o new/p.csv", "new/_p.csv.settings.txt"),
     (100, "explain m.hvlad images -q -o new/why.png", "new/why.png"),
     (100, "evaluate m.hvlad images -q -o new", "new"),
@@ -27,26 +27,28 @@ COMMANDS = [
     (100, "check images --write-groups new/groups.csv", "new/groups.csv"),
     (100, "extract images -m m.hvlad -q -o new/f.parquet", "manifest.parquet"),
     (100, "review start m.hvlad images -q -o new", "new: the queue could not be written"),
-    (100, "defects score d.hvlad images/flat -q -o new", "new/maps/0.png.tif"),
-    (100, "align images/rings -q --window 12 -o new", "new/maps/1.png.orientation.tif"),
+    (100, "defects score d.hvlad images/flat -q -o new", "new/maps/00.png.tif"),
+    (100, "align images/rings -q --window 12 -o new", "new/maps/01.png.orientation.tif"),
     (1000, shlex.join(["train", "images", "-o", "new/n.hvlad", *TINY]), "new/n.hvlad"),
     (1000, shlex.join(["defects", "fit", "good", "-o", "new/e.hvlad", *SCORER]), "hypervlad-"),
-    (20, "demo -o new -q", "new"),
+    (20, "demo -o new -q --n-images 24", "new"),
 ]
 
 
 @pytest.fixture(scope="module")
 def work(
-    tmp_path_factory: pytest.TempPathFactory, texture_images: tuple[list[np.ndarray], np.ndarray]
+    tmp_path_factory: pytest.TempPathFactory,
+    folder: Path,
+    model: Path,
+    surfaces: Path,
+    scorer: Path,
 ) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("full")
+    shutil.copytree(folder, root / "images")
+    shutil.copytree(surfaces, root / "good")
+    shutil.copy(model, root / "m.hvlad")
+    shutil.copy(scorer, root / "d.hvlad")
     with contextlib.chdir(root):
-        for i, (image, label) in enumerate(zip(*texture_images, strict=True)):
-            save(root / "images" / str(label) / f"{i}.png", image)
-        for seed in range(6):
-            save(root / "good" / f"{seed}.png", surface(seed))
-        run("train", "images", "-o", "m.hvlad", *TINY)
-        run("defects", "fit", "good", "-o", "d.hvlad", *SCORER)
         yield root
 
 

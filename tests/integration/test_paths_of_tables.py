@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
 from pathlib import Path
 
-import numpy as np
 import pyarrow.parquet
 import pytest
-from support.commands import TINY, run, save
-from support.surfaces import PATCH, blotted, surface
+from support.commands import run, save
+from support.surfaces import blotted
 
+from hypervlad.cli.files import names_of
+from hypervlad.images import find_images
 from hypervlad.review import Queue
 from hypervlad.tables import read_table
 
@@ -36,32 +38,15 @@ COMMANDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def models(
-    tmp_path_factory: pytest.TempPathFactory, texture_images: tuple[list[np.ndarray], np.ndarray]
-) -> Path:
-    root = tmp_path_factory.mktemp("models")
-    for i, (image, label) in enumerate(zip(*texture_images, strict=True)):
-        save(root / "training" / str(label) / f"{i}.png", image)
-    for seed in range(6):
-        save(root / "good" / f"{seed}.png", surface(seed))
-    run("train", root / "training", "-o", root / "m.hvlad", *TINY)
-    network = ["--backbone", "tiny", "--weights", "random", "--patch", PATCH, "-q"]
-    run("defects", "fit", root / "good", "-o", root / "d.hvlad", *network)
-    return root
-
-
 @pytest.fixture
-def work(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which commands are run."""
+def work(model: Path, scorer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder in which commands are run, with models, beside a folder of images."""
     for seed, name in enumerate(ALL):
         save(tmp_path / "images" / name, blotted(seed, (20, 20))[0])
-    folder = tmp_path / "work"
-    folder.mkdir()
-    for name in ("m.hvlad", "d.hvlad"):
-        (folder / name).write_bytes((models / name).read_bytes())
-    monkeypatch.chdir(folder)
-    return folder
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    shutil.copy(model, "m.hvlad")
+    shutil.copy(scorer, "d.hvlad")
 
 
 def paths_in(table: str) -> list[str]:
@@ -71,25 +56,28 @@ def paths_in(table: str) -> list[str]:
 
 @pytest.mark.usefixtures("work")
 @pytest.mark.parametrize(("given", "expected"), GIVEN, ids=[" ".join(g) for g, _ in GIVEN])
+def test_images_are_named_below_the_folder_given(given: list[str], expected: list[str]) -> None:
+    assert sorted(names_of(find_images(given), given)) == expected
+
+
+@pytest.mark.usefixtures("work")
 @pytest.mark.parametrize("name", COMMANDS)
-def test_images_are_named_below_the_folder_given(
-    name: str, given: list[str], expected: list[str]
-) -> None:
+def test_every_command_names_images_so(name: str) -> None:
     command, table = COMMANDS[name]
-    run(*shlex.split(command.format(" ".join(map(shlex.quote, given)))))
+    run(*shlex.split(command.format("../images/a '../images/b/*.png'")))
     if name == "review":  # whose table has the images that have labels
         with contextlib.closing(Queue("out")) as queue:
-            assert sorted(image.name for image in queue.images()) == expected
+            assert sorted(image.name for image in queue.images()) == ALL
     else:
-        assert paths_in(table) == expected
+        assert paths_in(table) == ALL
     if name == "defects":
         assert paths_in("out/regions.csv")
-        assert set(paths_in("out/regions.csv")) <= set(expected)
-        assert all(Path("out", "maps", f"{name}.tif").is_file() for name in expected)
+        assert set(paths_in("out/regions.csv")) <= set(ALL)
+        assert all(Path("out", "maps", f"{name}.tif").is_file() for name in ALL)
 
 
-def test_tables_of_labelled_folders_follow_the_rule(models: Path, work: Path) -> None:
-    folder = models / "training"
+@pytest.mark.usefixtures("work")
+def test_tables_of_labelled_folders_follow_the_rule(folder: Path) -> None:
     expected = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.png"))
     run(*shlex.split(f"evaluate m.hvlad {shlex.quote(str(folder))} -q -o report"))
     assert paths_in("report/predictions.csv") == expected

@@ -8,6 +8,7 @@ import re
 import urllib.request
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,13 +16,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import save_file
+from support import commands
+from support.commands import TINY
 from support.review_queues import Served
-from typer.testing import CliRunner
 
 import hypervlad
 from hypervlad.backbones import build_network
-from hypervlad.classifier import Judgement, NeverPredictedWarning, TrainingImages
-from hypervlad.cli import app
+from hypervlad.classifier import Judgement, TrainingImages
 from hypervlad.datasets import load_image_folder
 from hypervlad.review import Labels, Queue, QueueError, start_queue
 from hypervlad.review.creation import entries_of, judge_images, training_images
@@ -36,18 +37,7 @@ from hypervlad.review.retraining import (
 )
 from hypervlad.tables import write_table
 
-TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]
-try:
-    RUNNER = CliRunner(mix_stderr=False)
-except TypeError:  # newer ones always keep the two streams apart
-    RUNNER = CliRunner()
-
-
-def run(*arguments: object, code: int = 0):
-    result = RUNNER.invoke(app, ["review", *map(str, arguments)])
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return result
+run = partial(commands.run, "review")
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -86,10 +76,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     images, labels = textures(30, 1)
     for i, image in enumerate(images):
         Image.fromarray(image).save(root / "new" / f"{i:03d}.png")
-    result = RUNNER.invoke(
-        app, ["train", str(root / "images"), "-o", str(root / "model.hvlad"), *TINY, "-q"]
-    )
-    assert result.exit_code == 0, result.output
+    commands.run("train", root / "images", "-o", root / "model.hvlad", *TINY, "-q")
     truth = {f"{i:03d}.png": label for i, label in enumerate(labels)}
     return SimpleNamespace(
         root=root, images=root / "images", new=root / "new", model=root / "model.hvlad", truth=truth
@@ -231,6 +218,8 @@ def test_start_refuses_invalid_requests_before_it_writes(
 ) -> None:
     words = run("start", place.model, place.new, "-o", started, code=2).stderr
     assert "holds a queue already" in words
+    with pytest.raises(QueueError, match="holds a queue already"):
+        start_queue(hypervlad.load(place.model), [place.new / "000.png"], started)
     words = run("start", place.model, place.new, "-o", tmp_path / "q", "--max-error", 2, code=2)
     assert "--max-error" in words.stderr
     words = run(
@@ -319,16 +308,13 @@ def test_an_image_given_twice_is_queued_once(place: SimpleNamespace, tmp_path: P
 def test_a_model_that_held_nothing_out_is_refused_before_images_are_read(
     place: SimpleNamespace, tmp_path: Path
 ) -> None:
-    model = tmp_path / "m.hvlad"
-    done = RUNNER.invoke(
-        app,
-        ["train", str(place.images), "-o", str(model), *TINY, "-q", "--calibration-size", "0"],
-    )
-    assert done.exit_code == 0, done.output
-    words = run("start", model, tmp_path / "m.hvlad", "-o", tmp_path / "q", code=2).stderr
+    model = hypervlad.load(place.model).set_params(calibration_size=0)
+    data = load_image_folder(place.images)
+    model.fit(data.images, data.target).save(tmp_path / "m.hvlad")
+    words = run("start", tmp_path / "m.hvlad", tmp_path / "m.hvlad", "-o", tmp_path / "q", code=2)
+    assert words.stderr
     with pytest.raises(ValueError, match="calibration size of 0"):
-        start_queue(hypervlad.load(model), [tmp_path / "none.png"], tmp_path / "q")
-    assert words
+        start_queue(model, [tmp_path / "none.png"], tmp_path / "q")
 
 
 def test_a_model_that_carries_its_network_learns_again_with_it(
@@ -343,10 +329,7 @@ def test_a_model_that_carries_its_network_learns_again_with_it(
     save_file(weights, tmp_path / "weights.safetensors")
     model = tmp_path / "m.hvlad"
     options = ["--weights", str(tmp_path / "weights.safetensors"), "--include-backbone", "-q"]
-    done = RUNNER.invoke(
-        app, ["train", str(place.images), "-o", str(model), *TINY[:2], *TINY[4:], *options]
-    )
-    assert done.exit_code == 0, done.output
+    commands.run("train", place.images, "-o", model, *TINY, *options)
     (tmp_path / "weights.safetensors").unlink()
     new = tmp_path / "new.hvlad"
     run(
@@ -431,25 +414,19 @@ def test_from_the_first_image_to_the_new_model(
     queue.close()
 
 
-def test_the_queue_is_unchanged_on_request(
+def test_training_images_of_a_table_and_a_queue_that_stays_unchanged(
     started: Path, place: SimpleNamespace, tmp_path: Path
 ) -> None:
     queue = Queue(started)
     first = next(image for image in queue.images() if image.doubtful)
     queue.label("window-1", "click-1", first.item, 1)
     before = queue.images()
-    options = ["-q", "--keep-queue", "--model-labels"]
-    reported = run(
-        "retrain", started, "--training", place.images, "-o", tmp_path / "m.hvlad", *options
-    ).stdout
-    assert "the queue is unchanged" in reported
-    assert "accuracy: not reported, because the old model's own answers" in reported
-    assert "sure answers:" not in reported
-    table = place.images.parent / "training.csv"
+    table = tmp_path / "training.csv"
     data = load_image_folder(place.images)
     write_table(table, ["path", "label"], zip(data.images, data.target, strict=True))
-    run("retrain", started, "--training", table, "-o", tmp_path / "t.hvlad", *options)
-    assert (tmp_path / "t.hvlad").read_bytes() == (tmp_path / "m.hvlad").read_bytes()
+    options = ["--training", table, "-o", tmp_path / "m.hvlad", "-q", "--keep-queue"]
+    assert "the queue is unchanged" in run("retrain", started, *options).stdout
+    assert len(hypervlad.load(tmp_path / "m.hvlad").training_) == len(data.images) + 1
     assert queue.images() == before
     assert queue.fact("model") == str(place.model)
     queue.close()
@@ -491,7 +468,7 @@ def test_corrected_sure_answers_are_learnt_but_not_compared(
     folder = tmp_path / "q"
     start_queue(model, sorted(place.new.iterdir()), folder, max_error=0.4, model_file=place.model)
     queue = Queue(folder)
-    sure = Labels(queue).page(order="most_sure").labels
+    sure = Labels(queue).page(order="name").labels
     assert len(sure) >= 4
     chosen = {label.id: label.event for label in sure[:4]}
     category = queue.add_category("onion").id
@@ -500,11 +477,6 @@ def test_corrected_sure_answers_are_learnt_but_not_compared(
     assert material.labels[-4:].tolist() == ["onion"] * 4
     assert material.by_person.sum() == 4
     assert set(material.predicted) == {None}
-    with pytest.warns(NeverPredictedWarning, match="onion"):  # they are of the other classes
-        new = refit(model, material)
-    found = compare(new, model.classes_.tolist(), material)
-    assert (found.n_labelled, found.n_compared) == (0, 0)
-    assert found.new_categories == ["onion"]
     queue.close()
     arguments = ["retrain", folder, "--training", place.images, "-o", tmp_path / "new.hvlad", "-q"]
     done = run(*arguments)
@@ -515,6 +487,9 @@ def test_corrected_sure_answers_are_learnt_but_not_compared(
     assert any(line.startswith("warning: onion is never predicted: ") for line in lines)
     assert any(line.startswith("to have onion predicted: more images of this") for line in lines)
     assert "boosting=" not in done.output
+    found = compare(hypervlad.load(tmp_path / "new.hvlad"), model.classes_.tolist(), material)
+    assert (found.n_labelled, found.n_compared) == (0, 0)
+    assert found.new_categories == ["onion"]
     queue = Queue(folder)
     assert [image.label for image in queue.images() if image.item in chosen] == ["onion"] * 4
     queue.close()
@@ -577,8 +552,7 @@ def test_groups_last_from_one_retraining_to_the_next(
 ) -> None:
     data = load_image_folder(place.images)
     groups = np.arange(len(data.images)) // 2
-    old = hypervlad.load(place.model).fit(data.images, data.target, groups=groups)
-    model = old
+    model = old = hypervlad.load(place.model).fit(data.images, data.target, groups=groups)
     run("start", place.model, place.new, "-o", tmp_path / "q", "-q", "--max-error", "0.001")
     queue = Queue(tmp_path / "q")
     for number in range(2):  # the second model's names begin farther up: with the queue's images
@@ -588,8 +562,9 @@ def test_groups_last_from_one_retraining_to_the_next(
         assert material.groups is not None
         of_training = material.groups[: len(data.images)]
         assert len(set(of_training.tolist())) == len(set(groups.tolist()))
-        model = refit(old, material)
-        assert len(set(model.training_.groups.tolist())) == len(set(groups.tolist())) + number + 1
+        if number == 0:
+            model = refit(old, material)
+            assert len(set(model.training_.groups.tolist())) == len(set(groups.tolist())) + 1
     queue.close()
 
 
@@ -642,18 +617,3 @@ def test_the_path_of_a_missing_model_is_reported(place: SimpleNamespace, tmp_pat
         "retrain", tmp_path / "q", "--training", place.images, "-o", tmp_path / "m", code=2
     ).stderr
     assert "give its file with --model" in words
-
-
-@pytest.mark.parametrize("command", ["start", "serve", "export", "retrain"])
-def test_every_command_has_help_with_an_example(command: str) -> None:
-    text = run(command, "--help").stdout
-    examples = re.findall(rf"^ +hypervlad review {command}\b(.*)$", text, re.MULTILINE)
-    assert examples
-    for line in examples:
-        for option in re.findall(r"(?<!\S)--?[a-z][a-z-]*", line):
-            assert option in text
-
-
-def test_the_library_refuses_as_the_shell_does(place: SimpleNamespace, started: Path) -> None:
-    with pytest.raises(QueueError, match="holds a queue already"):
-        start_queue(hypervlad.load(place.model), [place.new / "000.png"], started)

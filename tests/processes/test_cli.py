@@ -87,8 +87,7 @@ def test_python_dash_m_runs_the_same(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
-@pytest.mark.parametrize("command", ["train", "predict"])
-def test_ctrl_c_leaves_the_old_file_and_no_other(command, folder, model, tmp_path):
+def test_ctrl_c_leaves_the_old_file_and_no_other(folder, model, tmp_path):
     """Interrupted in the middle of writing, which is as late as it can be."""
     body = """
         import os, time
@@ -100,11 +99,7 @@ def test_ctrl_c_leaves_the_old_file_and_no_other(command, folder, model, tmp_pat
     output = tmp_path / "out" / "result"
     output.parent.mkdir()
     shutil.copy(model, output)
-    arguments = {
-        "train": ["train", folder, "-o", output, *TINY, "-q"],
-        "predict": ["predict", model, folder, "-o", output, "-q"],
-    }[command]
-    with start(tmp_path, body, *arguments) as process:
+    with start(tmp_path, body, "train", folder, "-o", output, *TINY, "-q") as process:
         assert process.stdout.readline() == "writing\n"
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=60)
@@ -116,8 +111,7 @@ def test_ctrl_c_leaves_the_old_file_and_no_other(command, folder, model, tmp_pat
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGINT to another process on Windows")
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_watch_ends_with_all_lines_and_goes_on(how, folder, model, tmp_path):
+def test_a_watch_ends_with_all_lines_and_goes_on(folder, model, tmp_path):
     new, output = tmp_path / "new", tmp_path / "predictions.csv"
     new.mkdir()
     images = sorted(folder.rglob("*.png"))
@@ -144,7 +138,7 @@ def test_a_watch_ends_with_all_lines_and_goes_on(how, folder, model, tmp_path):
             until(lambda: "a.png" in names())
             shutil.copy(images[number + 1], new / expected[-1])
             until(lambda expected=expected: expected[-1] in names())
-            process.send_signal(how)
+            process.send_signal([signal.SIGINT, signal.SIGTERM][number])
             stdout, stderr = process.communicate(timeout=60)
         assert process.returncode == [0, 2][number], stderr
         assert names() == expected, "each once, and none again"

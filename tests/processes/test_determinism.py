@@ -93,18 +93,16 @@ def test_jobs(where: str, files: list[Path], expected: np.ndarray) -> None:
 
 
 @pytest.mark.slow  # a model each
-@pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_batches(
-    batch_size: int, files: list[Path], expected: np.ndarray, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("batch_size", "reverse"), [(1, False), (16, True)])
+def test_batches_and_order(
+    batch_size: int,
+    reverse: bool,
+    files: list[Path],
+    expected: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(HypercolumnVLAD, "_batch_size", batch_size)
-    found = probabilities(files)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
-
-
-@pytest.mark.slow  # a model
-def test_order(files: list[Path], expected: np.ndarray) -> None:
-    found = probabilities(files, reverse=True)
+    found = probabilities(files, reverse=reverse)
     np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from hypervlad.cli import app
 
-TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]
+TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16"]
 
 try:
     RUNNER = CliRunner(mix_stderr=False)
@@ -34,6 +35,15 @@ def refused(*arguments: object) -> str:
     (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert result.stdout == ""
     return line
+
+
+def all_commands() -> dict[str, Any]:
+    """Return every command, those of groups too, by name."""
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found |= {name: command} if inner is None else {f"{name} {k}": c for k, c in inner.items()}
+    return found
 
 
 def write_folder(root: Path, images: list[np.ndarray], labels: np.ndarray) -> Path:

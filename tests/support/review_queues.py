@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,17 +55,37 @@ def write_picture(path: Path, seed: int, size: tuple[int, int] = (300, 400)) -> 
     Image.fromarray(np.clip(128 + 70 * wave + noise, 0, 255).astype(np.uint8)).save(path)
 
 
+def write_queue(folder: Path, n: int = 6, sure: int = 2, *, pictures: bool = False) -> Path:
+    """Write a queue of n doubtful and some sure images, with or without the files of images."""
+    entries = [entry(folder, i, i) for i in range(n)]
+    entries += [entry(folder, i, None) for i in range(n, n + sure)]
+    training = [
+        TrainingImage(f"{label}/{i}.png", label, folder / "training" / f"{i}.png")
+        for i, label in enumerate(CLASSES)
+    ]
+    if pictures:
+        for i, image in enumerate([*entries, *training]):
+            write_picture(image.path, i)
+    make_queue(folder / "queue", CLASSES, entries, training, {"max_error": "0.05"})
+    return folder / "queue"
+
+
 class Served:
     """``review serve`` of a folder, until it is stopped."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, lease: float = Queue.lease) -> None:
+        self.folder, self.lease = folder, lease
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "hypervlad", "review", "serve", str(self.folder)]
+        code = (
+            "from hypervlad.review import Queue\n"
+            f"Queue.lease = {self.lease}\n"
+            "from hypervlad.cli import main\nmain()"
+        )
+        command = [sys.executable, "-c", code, "review", "serve", str(self.folder), "--no-open"]
         self.running = subprocess.Popen(
-            [*command, "--no-open"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         assert self.running.stdout is not None
         line = self.running.stdout.readline()
@@ -87,27 +108,14 @@ def clock() -> Clock:
 
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Path]:
-    """Make a queue of so many doubtful images, and so many sure ones, with or without files."""
-
-    def made(n: int = 6, sure: int = 2, *, pictures: bool = False, name: str = "queue") -> Path:
-        entries = [entry(tmp_path, i, i) for i in range(n)]
-        entries += [entry(tmp_path, i, None) for i in range(n, n + sure)]
-        training = [
-            TrainingImage(f"{label}/{i}.png", label, tmp_path / "training" / f"{i}.png")
-            for i, label in enumerate(CLASSES)
-        ]
-        if pictures:
-            for i, image in enumerate([*entries, *training]):
-                write_picture(image.path, i)
-        make_queue(tmp_path / name, CLASSES, entries, training, {"max_error": "0.05"})
-        return tmp_path / name
-
-    return made
+    """Make a queue in a new folder; see `write_queue`."""
+    return partial(write_queue, tmp_path)
 
 
 @pytest.fixture
 def queue(make: Callable[..., Path], clock: Clock) -> Iterator[Queue]:
-    opened = Queue(make(), clock=clock)
+    opened = Queue(make())
+    opened.now = clock
     yield opened
     opened.close()
 
@@ -116,8 +124,8 @@ def queue(make: Callable[..., Path], clock: Clock) -> Iterator[Queue]:
 def served() -> Iterator[Callable[[Path], Served]]:
     running = []
 
-    def start(folder: Path) -> Served:
-        running.append(Served(folder))
+    def start(folder: Path, **options: float) -> Served:
+        running.append(Served(folder, **options))
         return running[-1]
 
     yield start

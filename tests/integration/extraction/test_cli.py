@@ -143,7 +143,7 @@ def test_training_and_predicting_with_a_cache(
     rng = np.random.default_rng(0)
     for i in range(24):
         write_image(tmp_path / "data" / "ab"[i % 2] / f"{i}.png", rng)
-    tiny = ["--backbone", "tiny", "--weights", "random", "--image-size", "16", "--n-codewords", "4"]
+    tiny = ["--backbone", "tiny", "--weights", "random", "--image-size", "16"]
     plain, cached, cache = tmp_path / "plain.hvlad", tmp_path / "cached.hvlad", tmp_path / "cache"
     run("train", tmp_path / "data", "-o", plain, *tiny, "-q")
     for _ in range(2):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hypervlad.cli.files import check_sorted, prepare_file, prepare_model
+from hypervlad.cli.files import check_file, check_model, check_sorted
 
 
 @pytest.fixture
@@ -22,21 +22,21 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("given", ["images/a.png", "images/*.png", "images", "./images/../images"])
 def test_an_image_that_is_read_is_not_replaced(images: Path, given: str) -> None:
     with pytest.raises(ValueError, match="is read by this command; give the result another name"):
-        prepare_file(images / "a.png", None, given)
+        check_file(images / "a.png", None, given)
     assert (images / "a.png").read_text() == "a.png"
 
 
 def test_what_is_not_read_may_be_replaced(images: Path) -> None:
-    prepare_file(images / "labels.csv", images)  # an earlier table beside the images
-    prepare_file(images / "new.png", images)
+    check_file(images / "labels.csv", images)  # an earlier table beside the images
+    check_file(images / "new.png", images)
     with pytest.raises(ValueError, match="is read by this command"):
-        prepare_file(images / "labels.csv", images / "labels.csv")
+        check_file(images / "labels.csv", images / "labels.csv")
 
 
 def test_a_model_replaces_models_only(images: Path) -> None:
     with pytest.raises(ValueError, match="exists and is not a model"):
-        prepare_model(images / "labels.csv")
-    prepare_model(images / "model.hvlad")
+        check_model(images / "labels.csv")
+    check_model(images / "model.hvlad")
 
 
 @pytest.mark.parametrize("read", ["sorted/fibre", "sorted/fibre/new", "sorted", "fibre"])

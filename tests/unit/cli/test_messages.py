@@ -6,15 +6,12 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
-from support.commands import run
+from support.commands import all_commands, run
 
-from hypervlad.cli import app, main
+from hypervlad.cli import main
 from hypervlad.cli.messages import echo, plain_errors, sentence_of
 from hypervlad.images import SkippedImage, SkippedImagesWarning
 
@@ -89,22 +86,14 @@ def test_parameters_in_errors_are_options() -> None:
     assert sentence_of(error) == str(error)  # of a command that has no such options
 
 
-def _commands(app: Any, *names: str) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield all commands with their names."""
-    for name, command in getattr(app, "commands", {}).items():
-        yield from _commands(command, *names, name)
-    if not getattr(app, "commands", {}):
-        yield names, app
-
-
-COMMANDS = dict(_commands(typer.main.get_command(app)))
+COMMANDS = all_commands()
 ADVICE = (
     "use weights=micronet, image_size=512, tile_size=512 or pixel_size=2.5, or another "
     "computer with more memory"
 )
 
 
-@pytest.mark.parametrize("names", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize(
     "error",
     [
@@ -116,10 +105,8 @@ ADVICE = (
         ValueError(ADVICE),
     ],
 )
-def test_errors_advise_options_that_the_command_has(
-    names: tuple[str, ...], error: Exception
-) -> None:
-    command = COMMANDS[names]
+def test_errors_advise_options_that_the_command_has(name: str, error: Exception) -> None:
+    command = COMMANDS[name]
     parameters = {each.name: each for each in command.params}
     sentence = sentence_of(error, set(parameters))
     known = {option for each in command.params for option in each.opts}
@@ -127,6 +114,6 @@ def test_errors_advise_options_that_the_command_has(
     if not isinstance(error, ValueError):
         assert "not enough memory" in sentence
         assert "reduced size" in sentence
-    for name in ("jobs", "batch_size", "tile_size", "image_size"):
-        if name in parameters and not isinstance(error, ValueError):
-            assert f"--{name.replace('_', '-')}" in sentence
+    for option in ("jobs", "batch_size", "tile_size", "image_size"):
+        if option in parameters and not isinstance(error, ValueError):
+            assert f"--{option.replace('_', '-')}" in sentence

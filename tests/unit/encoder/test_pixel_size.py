@@ -512,7 +512,7 @@ def test_the_command_trains_at_a_scale(
     for i, (image, label) in enumerate(zip(*texture_images, strict=True)):
         (folder / label).mkdir(parents=True, exist_ok=True)
         write_tiff(folder / label / f"{i}.tif", image, 1.0 if i else None)
-    common = [str(folder), "-q", "--backbone", "tiny", "--weights", "random", "--n-codewords", "4"]
+    common = [str(folder), "-q", "--backbone", "tiny", "--weights", "random"]
     model = tmp_path / "m.hvlad"
     command = ["train", "-o", str(model), "--image-size", "16", *common, "--pixel-size"]
     result = CliRunner().invoke(app, [*command, "1.5"])

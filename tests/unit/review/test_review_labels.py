@@ -27,7 +27,8 @@ def labels(tmp_path: Path, clock: Clock) -> Iterator[Labels]:
         scores = [(CLASSES[i % 3], share), (CLASSES[(i + 1) % 3], 1 - share)]
         entries.append(entry(tmp_path, N_DOUBTFUL + i, None, scores=scores))
     make_queue(tmp_path / "queue", CLASSES, entries, [], {})
-    opened = Queue(tmp_path / "queue", clock=clock)
+    opened = Queue(tmp_path / "queue")
+    opened.now = clock
     yield Labels(opened)
     opened.close()
 

@@ -17,12 +17,11 @@ import pytest
 import tifffile
 from flask.testing import FlaskClient
 from PIL import Image
-from support.review_queues import write_picture
+from support.review_queues import write_picture, write_queue
 
 from hypervlad.images import ReadOptions
 from hypervlad.review import Queue
-from hypervlad.review.previews import SCREEN, Previews, jpeg
-from hypervlad.review.server import HEADERS, MAX_BYTES, make_app
+from hypervlad.review.server import HEADERS, MAX_BYTES, SCREEN, Previews, jpeg, make_app
 
 TOKEN, PORT = "a-secret-of-the-link", 8765
 HOST = f"127.0.0.1:{PORT}"
@@ -40,6 +39,20 @@ def pictured(make: Callable[..., Path]) -> Iterator[Queue]:
 @pytest.fixture
 def client(pictured: Queue) -> FlaskClient:
     return make_app(pictured, TOKEN, PORT).test_client()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
+    opened = Queue(write_queue(tmp_path_factory.mktemp("shared"), pictures=True))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def refusing(shared: Queue) -> Iterator[FlaskClient]:
+    """A client of a queue that tests share, because none of them may change it."""
+    yield make_app(shared, TOKEN, PORT).test_client()
+    assert shared.progress().labelled == 0
 
 
 def get(client: FlaskClient, path: str = "", *, token: str = TOKEN, host: str = HOST, **headers):
@@ -72,8 +85,8 @@ def sentence(answer) -> str:
     "name",
     ["", "labels.html", "common.js", "shared.js", "page.js", "labels.js", "page.css", "icon.svg"],
 )
-def test_files_of_the_page_are_served_with_strict_headers(client: FlaskClient, name: str) -> None:
-    answer = get(client, name)
+def test_files_of_the_page_are_served_with_strict_headers(refusing: FlaskClient, name: str) -> None:
+    answer = get(refusing, name)
     assert answer.status_code == 200
     assert {key: answer.headers[key] for key in HEADERS} == HEADERS
     assert "Set-Cookie" not in answer.headers
@@ -81,8 +94,8 @@ def test_files_of_the_page_are_served_with_strict_headers(client: FlaskClient, n
 
 
 @pytest.mark.parametrize("name", ["", "labels.html"])
-def test_the_page_has_nothing_that_its_policy_forbids(client: FlaskClient, name: str) -> None:
-    page = get(client, name).get_data(as_text=True)
+def test_the_page_has_nothing_that_its_policy_forbids(refusing: FlaskClient, name: str) -> None:
+    page = get(refusing, name).get_data(as_text=True)
     assert "style=" not in page
     assert " on" not in page.replace(" only", "").split("<body>")[0]
     assert "<script>" not in page
@@ -161,18 +174,17 @@ def test_labels_are_listed_corrected_and_restored(client: FlaskClient, pictured:
     ],
 )
 def test_corrections_of_another_kind_are_refused(
-    client: FlaskClient, pictured: Queue, changes: dict[str, object]
+    refusing: FlaskClient, changes: dict[str, object]
 ) -> None:
-    assert post(client, "correct", CORRECTION | changes).status_code == 400
-    assert pictured.progress().labelled == 0
+    assert post(refusing, "correct", CORRECTION | changes).status_code == 400
 
 
-def test_unknown_labels_are_refused(client: FlaskClient) -> None:
-    assert post(client, "correct", CORRECTION | {"items": [[99, None]]}).status_code == 404
-    assert post(client, "correct", CORRECTION | {"category": 99}).status_code == 404
+def test_unknown_labels_are_refused(refusing: FlaskClient) -> None:
+    assert post(refusing, "correct", CORRECTION | {"items": [[99, None]]}).status_code == 404
+    assert post(refusing, "correct", CORRECTION | {"category": 99}).status_code == 404
     for changes in ({"order": "secret"}, {"source": "secret"}):
-        assert post(client, "labels", WANTED | changes).status_code == 400
-    assert get(client, "small/99").status_code == 404
+        assert post(refusing, "labels", WANTED | changes).status_code == 400
+    assert get(refusing, "small/99").status_code == 404
 
 
 def test_images_are_jpeg_and_fit_the_screen(
@@ -238,7 +250,7 @@ def test_pictures_being_made_leave_threads_for_clicks(
         assert go_on.wait(30)
         return b"picture"
 
-    monkeypatch.setattr("hypervlad.review.previews.jpeg", slow)
+    monkeypatch.setattr("hypervlad.review.server.jpeg", slow)
     app = make_app(pictured, TOKEN, PORT)
 
     def status(item: int) -> int:
@@ -271,35 +283,35 @@ def test_an_image_that_cannot_be_shown_is_reported_and_can_be_skipped(
     assert post(client, "skip", skip).get_json()["outcome"] == "kept"
 
 
-def test_a_link_may_be_followed_from_another_page(client: FlaskClient) -> None:
+def test_a_link_may_be_followed_from_another_page(refusing: FlaskClient) -> None:
     came = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
-    assert get(client, **came, **{"Sec-Fetch-Dest": "document"}).status_code == 200
-    assert get(client, **came, **{"Sec-Fetch-Dest": "iframe"}).status_code == 403
+    assert get(refusing, **came, **{"Sec-Fetch-Dest": "document"}).status_code == 200
+    assert get(refusing, **came, **{"Sec-Fetch-Dest": "iframe"}).status_code == 403
 
 
 # --- refusals ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], TOKEN + "x", "ü", "%2e%2e", "static"])
-@pytest.mark.parametrize("path", ["", "image/1", "page.js"])
-def test_without_the_token_there_is_nothing(client: FlaskClient, token: str, path: str) -> None:
-    answer = get(client, path, token=token)
-    assert answer.status_code == 404
-    assert TOKEN not in answer.get_data(as_text=True)
-    assert post(client, "label", label(), token=token).status_code == 404
-    assert client.get("/", headers={"Host": HOST}).status_code == 404
-    assert client.get(f"/x/../{TOKEN}/", headers={"Host": HOST}).status_code == 404
+def test_without_the_token_there_is_nothing(refusing: FlaskClient, token: str) -> None:
+    for path in ("", "image/1", "page.js"):
+        answer = get(refusing, path, token=token)
+        assert answer.status_code == 404
+        assert TOKEN not in answer.get_data(as_text=True)
+    assert post(refusing, "label", label(), token=token).status_code == 404
+    for path in ("/", f"/x/../{TOKEN}/"):
+        assert refusing.get(path, headers={"Host": HOST}).status_code == 404
 
 
 @pytest.mark.parametrize(
     "host",
     ["evil.example", f"evil.example:{PORT}", "127.0.0.1", f"127.0.0.1:{PORT + 1}", "[::1]:1"],
 )
-def test_a_foreign_host_is_refused(client: FlaskClient, host: str) -> None:
+def test_a_foreign_host_is_refused(refusing: FlaskClient, host: str) -> None:
     """A foreign name that resolves to 127.0.0.1 is refused (DNS rebinding)."""
-    assert get(client, host=host).status_code == 403
+    assert get(refusing, host=host).status_code == 403
     headers = {"Host": host, "Origin": f"http://{host}"}
-    assert post(client, "label", label(), headers=headers).status_code == 403
+    assert post(refusing, "label", label(), headers=headers).status_code == 403
 
 
 def test_localhost_is_a_name_of_ours(client: FlaskClient) -> None:
@@ -322,20 +334,17 @@ def test_localhost_is_a_name_of_ours(client: FlaskClient) -> None:
         {"Sec-Fetch-Site": "none-of-these"},
     ],
 )
-def test_a_foreign_page_is_refused(
-    client: FlaskClient, pictured: Queue, headers: dict[str, str | None]
-) -> None:
-    answer = post(client, "label", label(), headers=headers)
+def test_a_foreign_page_is_refused(refusing: FlaskClient, headers: dict[str, str | None]) -> None:
+    answer = post(refusing, "label", label(), headers=headers)
     assert answer.status_code == 403
     assert "other pages" in sentence(answer)
-    assert pictured.progress().labelled == 0
 
 
 @pytest.mark.parametrize(
     "kind", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "json"]
 )
-def test_only_json_is_taken(client: FlaskClient, kind: str | None) -> None:
-    answer = post(client, "label", label(), headers={"Content-Type": kind})
+def test_only_json_is_taken(refusing: FlaskClient, kind: str | None) -> None:
+    answer = post(refusing, "label", label(), headers={"Content-Type": kind})
     assert answer.status_code == 415
 
 
@@ -343,8 +352,8 @@ def test_only_json_is_taken(client: FlaskClient, kind: str | None) -> None:
     "body",
     [b"", b"{", b"[]", b"null", b"1", b"\xff\xfe", b'"text"', b"{}", b'{"client": "window-1"}'],
 )
-def test_malformed_json_is_refused(client: FlaskClient, body: bytes) -> None:
-    answer = post(client, "label", body)
+def test_malformed_json_is_refused(refusing: FlaskClient, body: bytes) -> None:
+    answer = post(refusing, "label", body)
     assert answer.status_code == 400
     assert "JSON object" in sentence(answer)
 
@@ -366,10 +375,9 @@ def test_malformed_json_is_refused(client: FlaskClient, body: bytes) -> None:
     ],
 )
 def test_fields_of_another_kind_are_refused(
-    client: FlaskClient, pictured: Queue, changes: dict[str, object]
+    refusing: FlaskClient, changes: dict[str, object]
 ) -> None:
-    assert post(client, "label", label(**changes)).status_code == 400
-    assert pictured.progress().labelled == 0
+    assert post(refusing, "label", label(**changes)).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -386,9 +394,9 @@ def test_fields_of_another_kind_are_refused(
     ],
 )
 def test_bodies_that_exhaust_a_parser_are_refused(
-    client: FlaskClient, body: bytes, caplog: pytest.LogCaptureFixture
+    refusing: FlaskClient, body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = post(client, "next", body)
+    answer = post(refusing, "next", body)
     assert answer.status_code == 400
     assert "expected" in sentence(answer)
     assert not caplog.records
@@ -399,32 +407,31 @@ def test_brackets_in_a_name_are_no_nesting(client: FlaskClient) -> None:
     assert made.get_json()["name"] == 'tube {open} [x"y\\]'
 
 
-def test_a_category_that_is_no_text_is_refused(client: FlaskClient) -> None:
-    assert post(client, "category", b'{"name": "\\ud800"}').status_code == 400
+def test_a_category_that_is_no_text_is_refused(refusing: FlaskClient) -> None:
+    assert post(refusing, "category", b'{"name": "\\ud800"}').status_code == 400
 
 
-@pytest.mark.parametrize("digits", [16, 30, 5000])
 @pytest.mark.parametrize("kind", ["image", "small", "whole", "training"])
 def test_a_number_of_too_many_digits_is_no_page(
-    client: FlaskClient, kind: str, digits: int, caplog: pytest.LogCaptureFixture
+    refusing: FlaskClient, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert get(client, f"{kind}/{'9' * digits}").status_code == 404
+    for digits in (16, 30, 5000):
+        assert get(refusing, f"{kind}/{'9' * digits}").status_code == 404
     assert not caplog.records
 
 
-def test_a_large_body_is_refused(client: FlaskClient) -> None:
-    assert post(client, "category", {"name": "x" * MAX_BYTES}).status_code == 413
+def test_a_large_body_is_refused(refusing: FlaskClient) -> None:
+    assert post(refusing, "category", {"name": "x" * MAX_BYTES}).status_code == 413
 
 
-def test_unknown_images_and_categories_are_refused(client: FlaskClient, pictured: Queue) -> None:
+def test_unknown_images_and_categories_are_refused(refusing: FlaskClient) -> None:
     for changes in ({"item": 99}, {"item": -1}, {"item": 2**62}, {"category": 99}):
-        answer = post(client, "label", label(**changes))
+        answer = post(refusing, "label", label(**changes))
         assert answer.status_code == 404
         assert "the queue has no" in sentence(answer)
     for path in ("image/99", "whole/99", "training/99", f"image/{2**80}"):
-        assert get(client, path).status_code == 404
-    assert post(client, "category", {"name": " "}).status_code == 400
-    assert pictured.progress().labelled == 0
+        assert get(refusing, path).status_code == 404
+    assert post(refusing, "category", {"name": " "}).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -450,35 +457,24 @@ def test_unknown_images_and_categories_are_refused(client: FlaskClient, pictured
         "base.html",
     ],
 )
-def test_no_path_leads_to_another_file(client: FlaskClient, path: str) -> None:
-    answer = get(client, path)
+def test_no_path_leads_to_another_file(refusing: FlaskClient, path: str) -> None:
+    answer = get(refusing, path)
     assert answer.status_code == 404
     assert b"root:" not in answer.data
     assert b"SQLite" not in answer.data
 
 
-@pytest.mark.parametrize(
-    "action",
-    [
-        "next",
-        "label",
-        "skip",
-        "undo",
-        "again",
-        "category",
-        "release",
-        "labels",
-        "correct",
-        "restore",
-    ],
-)
-def test_clicks_are_posts_and_files_are_not(client: FlaskClient, action: str) -> None:
-    assert get(client, action).status_code in (404, 405)
+ACTIONS = "next label skip undo again category release labels correct restore"
+
+
+@pytest.mark.parametrize("action", ACTIONS.split())
+def test_clicks_are_posts_and_files_are_not(refusing: FlaskClient, action: str) -> None:
+    assert get(refusing, action).status_code in (404, 405)
     for method in ("PUT", "DELETE", "PATCH"):
-        answer = client.open(f"/{TOKEN}/{action}", method=method, headers={"Host": HOST})
+        answer = refusing.open(f"/{TOKEN}/{action}", method=method, headers={"Host": HOST})
         assert answer.status_code == 405
     for path in ("", "image/1", "page.js"):
-        assert post(client, path, {}).status_code == 405
+        assert post(refusing, path, {}).status_code == 405
 
 
 def test_an_error_reveals_no_secrets(
@@ -533,9 +529,9 @@ def test_the_pages_files_are_part_of_the_package() -> None:
     ],
 )
 def test_numbers_beyond_those_of_the_database_are_unknown(
-    client: FlaskClient, action: str, body: object
+    refusing: FlaskClient, action: str, body: object
 ) -> None:
-    answer = post(client, action, body)
+    answer = post(refusing, action, body)
     assert answer.status_code == 404
     assert "the queue has n" in sentence(answer)
 

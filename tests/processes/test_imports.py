@@ -1,4 +1,4 @@
-"""What imports do not load."""
+"""What imports do not load, and what drawing does not change."""
 
 from __future__ import annotations
 
@@ -37,3 +37,15 @@ def test_a_model_file_is_read_without_torchvision(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(tmp_path / "encoder.hvlad")]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "False"
+
+
+def test_drawing_leaves_the_backend_of_matplotlib_alone():
+    code = (
+        "import io, sys, numpy as np, matplotlib\n"
+        "before = dict.__getitem__(matplotlib.rcParams, 'backend')\n"
+        "from hypervlad.displays import ContactSheetDisplay, save_png\n"
+        "sheet = ContactSheetDisplay([np.eye(4)], [['a']])\n"
+        "save_png(lambda ax: sheet.plot(ax=ax), io.BytesIO())\n"
+        "assert dict.__getitem__(matplotlib.rcParams, 'backend') is before\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
