@@ -111,6 +111,7 @@ def test_147200_features_normalised_within_codewords_then_as_a_whole() -> None:
     rng = np.random.default_rng(0)
     images = [rng.random((60, 60)).astype(np.float32) ** (i + 1) for i in range(4)]
     model = luo2021(weights="random", grid=60, n_estimators=1, random_state=0)
+    model.set_params(encoder__image_size=64)
     with pytest.warns(UserWarning, match="one or two different samples"):
         model.fit(images, ["a", "a", "b", "b"])
     widths = [len(p.mean) for p in model.encoder_.codebook_.projections]

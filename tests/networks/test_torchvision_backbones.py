@@ -93,20 +93,22 @@ def test_a_mistyped_tap_gets_a_suggestion() -> None:
         build_network("vgg16", "random", ["feature.3"])
 
 
-@pytest.mark.parametrize("weights", ["micronet", "image-micronet"])
 @pytest.mark.parametrize(
-    ("name", "prefix", "inside"),
+    ("name", "weights", "prefix", "inside"),
     [
-        *(("resnet18", prefix, "") for prefix in ("module.", "encoder.", "module.encoder.")),
-        *((name, "features.module.", "features.") for name in ("densenet121", "vgg16_bn")),
-        ("mobilenet_v2", "module.", ""),
+        ("resnet18", "micronet", "module.", ""),
+        ("resnet18", "image-micronet", "encoder.", ""),
+        ("resnet18", "micronet", "module.encoder.", ""),
+        ("densenet121", "image-micronet", "features.module.", "features."),
+        ("vgg16_bn", "micronet", "features.module.", "features."),
+        ("mobilenet_v2", "image-micronet", "module.", ""),
     ],
 )
 def test_files_of_micronet_fit_as_they_are_published(
     name: str,
+    weights: str,
     prefix: str,
     inside: str,
-    weights: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -321,7 +321,7 @@ def test_row_groups_do_not_follow_batches(
 
     from hypervlad.extraction import table
 
-    monkeypatch.setattr(table, "_ROW_GROUP_BYTES", 7 * (4 * 48 + 200))
+    monkeypatch.setattr(table, "_ROW_GROUP_BYTES", 7 * (4 * 96 + 200))
     extract_features(folder, encoder, out=tmp_path / "f.parquet")
     with pq.ParquetFile(tmp_path / "f.parquet") as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
