@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import hypervlad.encoder.runtime
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 
+import hypervlad.encoder.parameters
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
 from hypervlad.backbones import build_network, register_backbone
 from hypervlad.backbones.openvino_network import OpenVINONetwork
@@ -258,7 +258,6 @@ def test_vectors_and_labels_do_not_depend_on_the_runtime(
         ("vgg16", {}, "torch"),
         ("tiny", {}, "torch"),
         ("timm/test_vit", {}, "openvino"),
-        ("timm/test_vit", {"pixel_size": 2.0}, "torch"),
         ("timm/test_vit", {"image_size": None}, "torch"),
         ("timm/test_vit", {"runtime": "torch"}, "torch"),
         ("tiny", {"runtime": "openvino"}, "openvino"),
@@ -294,8 +293,8 @@ def test_a_call_inside_another_does_not_announce_fewer_images(
 _NEW_PROCESS = """
 import sys
 import numpy as np
-import hypervlad, hypervlad.encoder.runtime
-hypervlad.encoder.runtime._MIN_PIXELS = int(sys.argv[1])
+import hypervlad, hypervlad.encoder.parameters
+hypervlad.encoder.parameters._MIN_PIXELS = int(sys.argv[1])
 folder = sys.argv[2]
 model = hypervlad.load(folder + "/model.hvlad")
 images = list(np.load(folder + "/images.npy"))
@@ -310,7 +309,7 @@ def test_answers_depend_on_the_call_alone(
 ) -> None:
     """Bit by bit: fitted, loaded, called again, one image at a time, and in a new process."""
     min_pixels = 5 * 64**2  # so that OpenVINO runs all eight images, and torch single ones
-    monkeypatch.setattr(hypervlad.encoder.runtime, "_MIN_PIXELS", min_pixels)
+    monkeypatch.setattr(hypervlad.encoder.parameters, "_MIN_PIXELS", min_pixels)
     _, labels = make_tem_images(8, size=64, random_state=0)
     encoder = HypercolumnVLAD(
         weights="random", taps=["features.1", "features.6"], image_size=64, n_codewords=4
@@ -348,7 +347,7 @@ def test_without_openvino_the_error_says_what_to_install(
     images: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = HypercolumnVLAD("tiny", weights="random", image_size=64, runtime="openvino")
-    monkeypatch.setattr(hypervlad.encoder.runtime, "find_spec", lambda name: None)
+    monkeypatch.setattr(hypervlad.encoder.parameters, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'pip install "hypervlad\[openvino\]"'):
         encoder.fit(images)
     encoder.set_params(runtime="auto").fit(images)

@@ -23,13 +23,10 @@ PAPER = {
     "encoder__weights": "pretrained",
     "encoder__taps": tuple(f"features.{i}" for i in (3, 8, 15, 22, 29)),
     "encoder__image_size": 224,
-    "encoder__aspect": "square",
     "encoder__grid": 5000,
+    "encoder__blocks": ("joint",),
+    "encoder__sampling": "luo2021",
     "encoder__n_codewords": 100,
-    "encoder__codebook": "joint",
-    "encoder__layer_components": None,
-    "encoder__scale_layers": False,
-    "encoder__normalize": ("intra", "l2"),
     "boosting__n_estimators": 100,
     "boosting__learning_rate": 0.1,
     "boosting__max_depth": 3,
@@ -114,6 +111,7 @@ def test_147200_features_normalised_within_codewords_then_as_a_whole() -> None:
     rng = np.random.default_rng(0)
     images = [rng.random((60, 60)).astype(np.float32) ** (i + 1) for i in range(4)]
     model = luo2021(weights="random", grid=60, n_estimators=1, random_state=0)
+    model.set_params(encoder__image_size=64)
     with pytest.warns(UserWarning, match="one or two different samples"):
         model.fit(images, ["a", "a", "b", "b"])
     widths = [len(p.mean) for p in model.encoder_.codebook_.projections]

@@ -24,14 +24,11 @@ TORCHVISIONS = [
     "alexnet",
     "convnext_tiny",
     "densenet121",
-    "densenet201",
     "efficientnet_b0",
     "inception_v3",
     "mobilenet_v2",
     "resnet18",
-    "resnet50",
     "vgg16",
-    "vgg19",
 ]
 
 

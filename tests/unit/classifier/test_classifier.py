@@ -310,10 +310,10 @@ def test_a_learner_that_does_not_fit_the_encoder_is_reported(
 ) -> None:
     header, arrays = fitted_model.to_state()
     learner = header["fitted"]["boosting_"]["state"]["fitted"]
-    learner["n_features_in_"], learner["linear_coef_"]["shape"] = 96, [96, 3]
-    learner["block_widths_"] = [96]
-    arrays["boosting_.linear_coef_"] = np.zeros((96, 3))
-    with pytest.raises(ModelFileError, match="the learner takes 96 features where the encoder"):
+    learner["n_features_in_"], learner["linear_coef_"]["shape"] = 48, [48, 3]
+    learner["block_widths_"] = [48]
+    arrays["boosting_.linear_coef_"] = np.zeros((48, 3))
+    with pytest.raises(ModelFileError, match="the learner takes 48 features where the encoder"):
         MicrographClassifier.from_state(header, arrays)
 
 

@@ -29,7 +29,6 @@ from hypervlad.encoder import ImageLoader, LoadedImage, codebook_fit, loading
 from hypervlad.encoder.loading import (
     CPU_BATCH_PIXELS,
     MAX_PIXELS,
-    image_key,
     resampled_size,
     size_at_scale,
 )
@@ -103,18 +102,6 @@ def test_a_resampled_image_covers_the_same_nanometres(
         assert abs(n_after * wanted - n_before * own) <= wanted * 0.5000001
 
 
-@given(lengths, lengths, scales, st.integers(-4, 4))
-def test_sizes_scale_exactly(height: int, width: int, own: float, power: int) -> None:
-    assert resampled_size((height, width), own, own) == (height, width)
-    enlarged = resampled_size((height, width), own, own / 2**4)
-    assert enlarged == (16 * height, 16 * width)
-    # In other units, or with other metadata, only the ratio counts.
-    factor = 2.0**power
-    assert resampled_size((height, width), own, 3.0) == resampled_size(
-        (height, width), own * factor, 3.0 * factor
-    )
-
-
 @settings(deadline=None)
 @given(
     lengths,
@@ -133,14 +120,10 @@ def test_a_size_is_within_the_bounds_or_an_error(
             size_at_scale((height, width), own, wanted, minimum=32, name="a.tif")
 
 
-def test_without_a_common_scale_or_a_pixel_size_there_is_no_size() -> None:
-    assert size_at_scale((9, 9), None, 1.0, 4) is None
-    assert size_at_scale((9, 9), 1.0, None, 4) is None
-
-
 def test_the_bounds_themselves_are_allowed() -> None:
     assert size_at_scale((2048, 2048), 1.0, 1.0, 32) == (2048, 2048)
     assert size_at_scale((64, 64), 1.0, 2.0, 32) == (32, 32)
+    assert size_at_scale((9, 9), None, 1.0, 4) is size_at_scale((9, 9), 1.0, None, 4) is None
 
 
 def test_each_image_is_resampled_to_its_own_size(
@@ -339,10 +322,6 @@ def test_without_a_common_scale_the_pixel_size_plays_no_part_in_the_cache(
     assert len(passes) == 1
 
 
-def test_keys_without_a_common_scale_do_not_hold_it() -> None:
-    assert image_key("ab", 1.0, None) == image_key("ab", None, 1.0) == "ab"
-
-
 # --- the codebook -----------------------------------------------------------------------------
 
 
@@ -360,22 +339,6 @@ def test_equal_pixels_of_two_scales_both_enter_the_codebook_and_copies_once(
     encoder.set_params(sampling=400).fit(twins)  # a hundred of each image
     clone(encoder).set_params(pixel_size=None).fit(twins)
     assert sizes == [300, 100]
-
-
-@pytest.mark.parametrize("grid", ["finest", 40])
-def test_order_and_batches_do_not_matter(
-    grid: Any, encoder: HypercolumnVLAD, tiffs: list[Path], twins: list[Path]
-) -> None:
-    images = [*tiffs, *twins]
-    order = np.random.default_rng(1).permutation(len(images))
-    encoder.set_params(grid=grid)
-    expected = clone(encoder).fit(images).transform(images)
-    again = clone(encoder).fit([images[i] for i in order])
-    again._batch_size = 3
-    np.testing.assert_allclose(
-        again.transform([images[i] for i in order]), expected[order], atol=1e-5
-    )
-    np.testing.assert_array_equal(expected[-1], expected[-4])
 
 
 # --- batches ----------------------------------------------------------------------------------

@@ -289,7 +289,7 @@ def test_row_groups_do_not_follow_batches(
 
     from hypervlad.extraction import table
 
-    monkeypatch.setattr(table, "_ROW_GROUP_BYTES", 7 * (4 * 48 + 200))
+    monkeypatch.setattr(table, "_ROW_GROUP_BYTES", 7 * (4 * 96 + 200))
     extract_features(folder, encoder, out=tmp_path / "f.parquet")
     with pq.ParquetFile(tmp_path / "f.parquet") as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
@@ -525,7 +525,7 @@ def test_numba_sums_residuals_of_many_images_that_torch_runs(
     folder: Path, encoder: HypercolumnVLAD, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("numba")
-    monkeypatch.setattr("hypervlad.encoder.runtime._MIN_PIXELS", 1)
+    monkeypatch.setattr("hypervlad.encoder.parameters._MIN_PIXELS", 1)
     fused = []
     codebook = encoding.TorchCodebook.__init__
 
