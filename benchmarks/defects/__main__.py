@@ -24,11 +24,7 @@ from benchmarks.common.sources import origin
 from benchmarks.defects.methods import all_methods
 from benchmarks.defects.scores import best_patch_f1, patch_f1
 from benchmarks.defects.surfaces import FREE, Surface, mixed_mats, read_surface
-from hypervlad.metrics import (
-    per_region_overlap,
-    pixel_auroc,
-    pixel_average_precision,
-)
+from hypervlad.metrics import PixelTally
 
 CODE = ("defects/__main__", "defects/methods", "defects/rivals", "defects/scores")
 N_SYNTHETIC, SHARE_DEFECTIVE = 100, 0.4
@@ -60,11 +56,14 @@ def measure(make: Any, surface: Surface, seed: int, with_masks: bool) -> dict[st
     )
     scored = [method.score(surface.images[i]) for i in test]
     maps, masks = [each.map for each in scored], [surface.masks[i] for i in test]
+    pixels = PixelTally()
+    for score_map, mask in zip(maps, masks, strict=True):
+        pixels.add(score_map, mask)
     found = {
         "image_auroc": roc_auc_score(surface.defective[test], [each.score for each in scored]),
-        "pixel_auroc": pixel_auroc(maps, masks),
-        "pixel_average_precision": pixel_average_precision(maps, masks),
-        "pro": per_region_overlap(maps, masks),
+        "pixel_auroc": pixels.auroc(),
+        "pixel_average_precision": pixels.average_precision(),
+        "pro": pixels.per_region_overlap(),
         "best_patch_f1": best_patch_f1(maps, masks),
         "network_ms": 1000 * float(np.median([each.network_seconds for each in scored])),
         "other_ms": 1000 * float(np.median([each.other_seconds for each in scored])),

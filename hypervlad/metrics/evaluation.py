@@ -193,10 +193,9 @@ class Evaluation:
         """Whether the mean confidence differs from the accuracy by more than chance (5 %).
 
         "unknown" if it does not, but the accuracy is not known to within ten percentage points
-        (half of its 95 % interval), so that a large difference could be due to chance too.
-
-        Student's test of the sums by group, because images of a group are right or wrong together.
-        Their variance is at least that of independent images with these confidences.
+        (half of its 95 % interval). Student's test of the sums by group, because images of a group
+        are right or wrong together; their variance is at least that of independent images with
+        these confidences.
         """
         excess = np.asarray(self.confidence, dtype=np.float64) - self.correct
         names = np.arange(len(excess)) if self.groups is None else [str(g) for g in self.groups]
