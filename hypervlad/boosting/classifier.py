@@ -285,8 +285,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             Rows of one group (a specimen, a micrograph, a paper) never straddle an inner split.
         blocks : sequence of int or FeatureBlocks, default=None
             Numbers of columns of the feature blocks that X consists of, side by side; None: one
-            block. `FeatureBlocks` of X save a decomposition of X in each fit. No effect with
-            ``init=None``.
+            block. No effect with ``init=None``.
 
         Returns
         -------
@@ -333,60 +332,25 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     def decision_function(self, X: ArrayLike) -> FloatArray:
         """Return the margins: those of the linear part plus those of the trees.
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        margins : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            For two classes, the log odds of ``classes_[1]``; else one score per class, whose
-            softmax is `predict_proba`. Margins within 1e-6 of a row's largest (for two classes, of
-            0) are equal to it.
+        For two classes (n_samples,), the log odds of ``classes_[1]``; else (n_samples, n_classes),
+        whose softmax is `predict_proba`. Those within 1e-6 of a row's largest (for two classes, of
+        0) are equal to it.
         """
         margins = self._margins(X)
         return margins[:, 0] if margins.shape[1] == 1 else margins
 
     def predict_proba(self, X: ArrayLike) -> FloatArray:
-        """Return the probability of each class, in the order of ``classes_``.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        proba : ndarray of shape (n_samples, n_classes)
-        """
+        """Return class probabilities, (n_samples, n_classes), in the order of ``classes_``."""
         return probabilities(self._margins(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the class of the largest margin, the first one of `classes_` in a tie.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-        """
+        """Return the class of the largest margin, (n_samples,); the first in a tie."""
         codes = decided_classes(self._margins(X))
         labels: NDArray[Any] = self.classes_[codes]
         return labels
 
     def tree_margins(self, X: NDArray[np.floating]) -> FloatArray:
-        """Return what the trees add to the margins, (n_samples, n_margins); 0 if there are none.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n_samples, n_features)
-            Finite features.
-
-        Returns
-        -------
-        margins : ndarray of shape (n_samples, n_margins)
-        """
+        """Return what the trees add to the margins, (n_samples, n_margins); 0 if there are none."""
         check_is_fitted(self)
         n_columns = n_margins(len(self.classes_))
         if self.booster_ is None:
@@ -403,7 +367,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         return n_threads
 
     def _fit_shares(self, rows: TrainingRows) -> FloatArray:
-        """Start boosting from the log shares of the classes; return the margins of the rows."""
         self.C_ = self.block_weights_ = self.block_widths_ = self.linear_coef_ = None
         shares = np.bincount(rows.codes, weights=rows.weight) / rows.weight.sum()
         self.linear_intercept_ = margin_offset(shares)
@@ -468,12 +431,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         check_by_label("prior", self.prior)
 
     def check_labels(self, labels: ArrayLike) -> None:
-        """Raise a ValueError unless `class_weight` and `prior` fit the labels of samples.
-
-        Parameters
-        ----------
-        labels : array-like of shape (n_samples,)
-        """
+        """Raise a ValueError unless `class_weight` and `prior` fit the labels of samples."""
         classes, codes = np.unique(np.asarray(labels), return_inverse=True)
         class_weights(self.class_weight, classes, codes, np.ones(len(codes)))
         expected_shares(self.prior, classes, np.ones(len(classes)))

@@ -34,12 +34,9 @@ class ClassScores:
     Attributes
     ----------
     label : str
-    precision : float
-        Share of the images predicted to be of the class that are.
-    recall : float
-        Share of the images of the class that are predicted to be.
-    f1 : float
-        Harmonic mean of precision and recall.
+    precision, recall, f1 : float
+        The share of the images predicted to be of the class that are, the share of the images of
+        the class that are predicted to be, and their harmonic mean.
     support : int
         Number of images of the class.
     known : bool

@@ -35,14 +35,7 @@ class SelectiveAccuracy(NamedTuple):
 
 
 class ReliabilityBins(NamedTuple):
-    """Predictions in bins of equal width over [0, 1] by confidence; see `reliability_bins`.
-
-    Attributes
-    ----------
-    confidence, accuracy : ndarray of shape (n_bins,)
-        Mean confidence and share of correct predictions of each bin; NaN where a bin is empty.
-    counts : ndarray of int, shape (n_bins,)
-    """
+    """Mean confidence and accuracy (NaN where empty) and counts of bins of equal width, (n_bins,)."""
 
     confidence: FloatArray
     accuracy: FloatArray
