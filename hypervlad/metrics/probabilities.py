@@ -35,7 +35,7 @@ class SelectiveAccuracy(NamedTuple):
 
 
 class ReliabilityBins(NamedTuple):
-    """Mean confidence and accuracy (NaN where empty) and counts of bins of equal width, (n_bins,)."""
+    """Mean confidence, accuracy (NaN where empty) and counts of bins of one width, (n_bins,)."""
 
     confidence: FloatArray
     accuracy: FloatArray
