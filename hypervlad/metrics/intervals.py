@@ -104,16 +104,10 @@ def balanced_accuracy_interval(
     correct : array-like of bool of shape (n,)
     y_true : sequence of n labels
     groups : sequence of n hashables, optional
-        As in `accuracy_interval`.
 
     Returns
     -------
     low, high : float
-
-    Raises
-    ------
-    ValueError
-        If there are no images, or the lengths differ.
 
     Examples
     --------
