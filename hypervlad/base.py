@@ -303,7 +303,7 @@ class Estimator(BaseEstimator):
         check_parameters(self.get_params(deep=False), self._parameter_constraints)
 
     def save(self, path: str | os.PathLike[str], *, include_backbone: bool = False) -> None:
-        """Write the fitted model to one file, without pickle.
+        """Write the fitted model to one file, without pickle, or raise a ModelFileError.
 
         Parameters
         ----------
@@ -311,27 +311,11 @@ class Estimator(BaseEstimator):
             By convention ``*.hvlad``. Read it back with :func:`hypervlad.load`.
         include_backbone : bool, default=False
             Store the network's weights in the file as well, for machines that lack them.
-
-        Raises
-        ------
-        ModelFileError
-            If the file cannot be written, or a part of the model would need pickle.
         """
         write_model(path, self._kind, *self.to_state(include_backbone=include_backbone))
 
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
-        """Return the fitted model as a JSON-able header and named arrays.
-
-        Parameters
-        ----------
-        include_backbone : bool, default=False
-            Include the network's weights, for estimators that have a network.
-
-        Returns
-        -------
-        header : dict
-        arrays : dict of str to ndarray
-        """
+        """Return the fitted model as JSON and arrays, on request with the network's weights."""
         check_is_fitted(self)
         fitted, arrays = dict[str, Any](), Arrays()
         for name, field in self._fitted_state.items():
@@ -347,13 +331,7 @@ class Estimator(BaseEstimator):
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Return the model that :meth:`to_state` stored; a ModelFileError if parts do not fit.
-
-        Parameters
-        ----------
-        header : dict
-        arrays : dict of str to ndarray
-        """
+        """Return the model that :meth:`to_state` stored; a ModelFileError if parts do not fit."""
         name = "parameters"
         try:
             model = cls(**cls._parameters_from(header["parameters"]))
@@ -414,15 +392,9 @@ class ImageEstimator(Estimator):
 
 
 def seeded_clone(part: BaseEstimator, seed: int | None, *, verbose: bool | int = False) -> Any:
-    """Return an unfitted copy of a part, seeded where it has no seed.
+    """Return an unfitted copy of a part, with the seed wherever a ``random_state`` is None.
 
-    Parameters
-    ----------
-    part : estimator
-    seed : int or None
-        For each parameter ``random_state`` that is None, at any depth.
-    verbose : bool or int, default=False
-        Unless 0: the verbosity of a part of this package.
+    Unless it is 0, a part of this package gets the verbosity.
     """
     part = clone(part)
     for name, value in part.get_params().items():

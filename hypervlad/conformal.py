@@ -38,15 +38,12 @@ class Calibration:
 
     Attributes
     ----------
-    misfit : ndarray of float, shape (n,)
-        1 - the probability of the true class.
-    confidence : ndarray of float, shape (n,)
-        The largest probability.
+    misfit, confidence : ndarray of float, shape (n,)
+        1 - the probability of the true class, and the largest probability.
     correct : ndarray of bool, shape (n,)
         Whether the most probable class is the true one.
-    groups : ndarray of int, shape (n,)
-    models : ndarray of int, shape (n,)
-        Index of the model that predicted each image.
+    groups, models : ndarray of int, shape (n,)
+        The group of each image, and the index of the model that predicted it.
     """
 
     misfit: FloatArray
@@ -63,16 +60,7 @@ class Calibration:
         groups: ArrayLike,
         models: ArrayLike,
     ) -> Calibration:
-        """Compare probabilities with the true classes.
-
-        Parameters
-        ----------
-        proba : array-like of shape (n, n_classes)
-            Of each image, by a model fitted without it.
-        codes : array-like of int, shape (n,)
-            Columns of the true classes.
-        groups, models : array-like of int, shape (n,)
-        """
+        """Compare probabilities, (n, n_classes), with the columns of the true classes, (n,)."""
         table, truth = np.asarray(proba, dtype=np.float64), np.asarray(codes, dtype=np.intp)
         return cls(
             1 - table[np.arange(len(table)), truth],
@@ -106,10 +94,10 @@ def prediction_sets(
 
         sum of w over the images with S >= 1 - p_y(x)  +  1 / (G + 1)  >  1 - coverage
 
-    If one model predicted all images, and the new image is of a group exchangeable with theirs,
-    this holds for the true class with at least the requested coverage [1]_. With models of folds, a
-    new image is compared with each held-out image by the same model (CV+ [2]_, in groups [3]_); the
-    coverage is then usually attained, and 2 coverage - 1, less a term for the folds, is guaranteed.
+    If one model predicted all images, this holds for the true class of an image of an exchangeable
+    group with at least the requested coverage [1]_. With models of folds, a new image is compared
+    with each held-out image by the same model (CV+ [2]_, in groups [3]_), and 2 coverage - 1, less
+    a term for the folds, is guaranteed.
 
     Parameters
     ----------
@@ -124,11 +112,6 @@ def prediction_sets(
     ndarray of bool, shape (n, n_classes)
         A set is empty if no class fits well enough. With fewer than coverage / (1 - coverage)
         groups, every set has all classes.
-
-    Raises
-    ------
-    ValueError
-        If the coverage is not between 0 and 1.
 
     References
     ----------
@@ -169,12 +152,7 @@ def _weight_above(values: FloatArray, weights: FloatArray, bounds: FloatArray) -
 
 
 def groups_for_error(max_error: float) -> int:
-    """Return how many groups without a wrong answer show that few answers are wrong.
-
-    Parameters
-    ----------
-    max_error : float
-        Share of the answers that may be wrong, between 0 and 1.
+    """Return how many groups without a wrong answer show that few answers, a share, are wrong.
 
     Examples
     --------
@@ -193,10 +171,8 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
 
         P(at most k of n are wrong | each is wrong with probability max_error) <= 0.1
 
-    with k rounded up and n rounded down. Thresholds are tested from high to low, and the last one
-    before the first failure is returned. The first one is 1 - ``max_error``, or lower if fewer
-    groups than `groups_for_error` would be accepted. The order is fixed by the confidences alone,
-    so that the 0.1 need not be divided among the thresholds.
+    with k rounded up and n rounded down. Thresholds are tested from 1 - ``max_error`` downwards, or
+    from a lower one if that accepts fewer groups than `groups_for_error`, until the first failure.
 
     Parameters
     ----------
@@ -207,8 +183,7 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
     Returns
     -------
     float
-        ``inf`` if the first test fails, or there are fewer than `groups_for_error` groups: no
-        answer is sure then.
+        ``inf`` if no answer is sure.
 
     References
     ----------

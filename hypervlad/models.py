@@ -31,6 +31,8 @@ def load(
 ) -> Any:
     """Load a model that ``save`` wrote, such as :meth:`MicrographClassifier.save`.
 
+    It predicts bit-identically to the one saved, given the same threads and batches.
+
     Parameters
     ----------
     path : path-like
@@ -44,10 +46,7 @@ def load(
     Returns
     -------
     estimator
-        Fitted; a :class:`MicrographClassifier`, a :class:`PatchDefectScorer`, an
-        :class:`AlignmentClassifier`, a :class:`HypercolumnVLAD`, a :class:`PatchCNNClassifier`, a
-        :class:`TransferClassifier` or a :class:`BoostedSoftmaxClassifier`.
-        It predicts bit-identically to the one saved, given the same threads and batches.
+        Fitted, of the class that was saved.
 
     Raises
     ------

@@ -46,12 +46,11 @@ def holdout_split(
     y : array-like of shape (n_samples,)
         Class labels, of any hashable kind. Their names do not matter, only which rows share one.
     groups : array-like of shape (n_samples,), default=None
-        Group of each row; rows of one group stay together. None makes each row its own group.
+        Rows of one group stay together. None makes each row its own group.
     test_size : float, default=0.2
         Share of the rows in the test part, strictly between 0 and 1; approximate if groups are
         large.
     random_state : int, RandomState or None, default=None
-        Seed of the order in which groups are visited.
 
     Returns
     -------
@@ -65,20 +64,14 @@ def holdout_split(
         If `y` is empty or not one-dimensional, a label or group is missing (None, NaN), the lengths
         differ, or `test_size` is out of range.
 
-    See Also
-    --------
-    group_folds : folds for cross-validation under the same rules.
-
     Examples
     --------
     >>> from hypervlad.splits import holdout_split
     >>> y = ["fibre"] * 6 + ["matrix"] * 6
     >>> paper = [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6]
     >>> train, test = holdout_split(y, paper, test_size=1 / 3, random_state=0)
-    >>> len(train), len(test)
-    (8, 4)
-    >>> {paper[i] for i in train} & {paper[i] for i in test}
-    set()
+    >>> len(train), len(test), {paper[i] for i in train} & {paper[i] for i in test}
+    (8, 4, set())
     """
     if isinstance(test_size, bool) or not 0.0 < float(test_size) < 1.0:
         raise ValueError(
@@ -108,12 +101,10 @@ def group_folds(
 
     Parameters
     ----------
-    y, groups
-        As in `holdout_split`.
+    y, groups, random_state
+        As in `holdout_split`, with its errors.
     n_splits : int, default=5
         Number of folds, at least 2.
-    random_state : int, RandomState or None, default=None
-        Seed of the shuffle.
 
     Returns
     -------
@@ -121,15 +112,6 @@ def group_folds(
         Sorted row numbers, in each fold disjoint and together every row; `train_idx` holds every
         class. Each row is tested at most once. At most `n_splits` folds; none if no group can be
         spared.
-
-    Raises
-    ------
-    ValueError
-        As `holdout_split`, or if `n_splits` is not an integer of at least 2.
-
-    See Also
-    --------
-    holdout_split : a single split.
 
     Examples
     --------
@@ -203,13 +185,11 @@ def check_column(
 ) -> None:
     """Raise a ValueError unless labels, groups or weights are a sequence of values of usable types.
 
-    A list, a tuple, an array or a column of a table; its length is not checked. Labels are strings,
-    numbers or booleans, as a model file holds them; weights are real numbers in one dimension;
-    groups are of any type.
+    Labels are strings, numbers or booleans, as a model file holds them; weights are real numbers in
+    one dimension; groups are of any type. The length is not checked.
 
     Examples
     --------
-    >>> check_column("y", ["fibre", "matrix"], "labels")
     >>> check_column("y", {"fibre", "matrix"}, "labels")
     Traceback (most recent call last):
         ...
@@ -392,9 +372,7 @@ def _sensible_n_splits(counts: IntArray, n_splits: int) -> int:
 def _keep_classes_trainable(fold_of_group: IntArray, counts: IntArray) -> None:
     """Change `fold_of_group` in place until each class has a group outside each fold.
 
-    Such an assignment may not exist (for example for three classes that share three groups
-    pairwise, in two folds). So first a group is moved to another fold; if no move works, the group
-    is never tested.
+    A group is moved to another fold; if no move works, it is never tested.
     """
     members_of_class = [np.flatnonzero(counts[:, klass]) for klass in range(counts.shape[1])]
 

@@ -14,7 +14,6 @@ from benchmarks.common.data import DataSet
 from hypervlad.metrics import calibration_error_range, expected_calibration_error
 
 N_DRAWS = 2000
-N_BINS = 10
 SEED = 0
 
 
@@ -61,8 +60,8 @@ class OutOfFold:
 
         Means over the repeats: pooled ones would count each image several times.
         """
-        errors = [expected_calibration_error(self.codes, p, n_bins=N_BINS) for p in self.proba]
-        ranges = [calibration_error_range(p, n_bins=N_BINS, random_state=SEED) for p in self.proba]
+        errors = [expected_calibration_error(self.codes, p) for p in self.proba]
+        ranges = [calibration_error_range(p, random_state=SEED) for p in self.proba]
         low, high = np.mean(ranges, axis=0)
         error = float(np.mean(errors))
         return {"error": error, "range": [float(low), float(high)], "inside": bool(error <= high)}

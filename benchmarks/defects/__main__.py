@@ -24,7 +24,7 @@ from benchmarks.defects.methods import Method, all_methods
 from benchmarks.defects.scores import best_patch_f1, patch_f1
 from benchmarks.defects.surfaces import FREE, Surface, mixed_mats, read_surface
 from benchmarks.defects.tables import defects_section
-from hypervlad.metrics import per_region_overlap, pixel_auroc, pixel_average_precision
+from hypervlad.metrics import PixelTally
 
 N_SYNTHETIC, SHARE_DEFECTIVE = 100, 0.4
 
@@ -58,11 +58,14 @@ def measure(
     scored: list[tuple[np.ndarray, float]] = []
     seconds = [timed(lambda i=i: scored.append(method.score(surface.images[i])))() for i in test]
     maps, masks = [each for each, _ in scored], [surface.masks[i] for i in test]
+    pixels = PixelTally()
+    for score_map, mask in zip(maps, masks, strict=True):
+        pixels.add(score_map, mask)
     found = {
         "image_auroc": roc_auc_score(surface.defective[test], [score for _, score in scored]),
-        "pixel_auroc": pixel_auroc(maps, masks),
-        "pixel_average_precision": pixel_average_precision(maps, masks),
-        "pro": per_region_overlap(maps, masks),
+        "pixel_auroc": pixels.auroc(),
+        "pixel_average_precision": pixels.average_precision(),
+        "pro": pixels.per_region_overlap(),
         "best_patch_f1": best_patch_f1(maps, masks),
         "ms": 1000 * np.median(seconds),
         "bytes": method.n_bytes(),

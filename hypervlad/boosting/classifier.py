@@ -88,16 +88,17 @@ class _NamesField:
 class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     """Softmax classifier: linear margins, plus boosted trees if held-out rows show that they help.
 
-    1. Multinomial logistic regressions are fitted in stratified folds that keep groups whole. The
-       C with the lowest log loss on the test rows is chosen, after a temperature is fitted to the
-       same margins. If X consists of several feature `blocks`, each has its own regression, and
-       the mean of their margins has another temperature.
+    1. Multinomial logistic regressions are fitted in stratified folds that keep groups whole. The C
+       with the lowest log loss on the test rows is chosen, after a temperature is fitted to the
+       same margins. If X consists of several feature `blocks`, each has its own regression, and the
+       mean of their margins has another temperature.
     2. Gradient-boosted trees (xgboost) start from these cross-fitted margins. Their features are
-       the margins, block by block; if X has at most 64 columns, its columns too. Early stopping
+    the
+       margins, block by block; if X has at most 64 columns, its columns too. Early stopping
        observes the log loss of the test rows of the same folds.
     3. If the best round reduces the log loss by less than two standard errors (over groups), no
-       tree is kept. Otherwise the trees are trained again on all rows, with the same number of
-       rounds.
+    tree is
+       kept. Otherwise the trees are trained again on all rows, with the same number of rounds.
 
     Parameters
     ----------
@@ -106,7 +107,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         all columns of X; at least one round is then kept, and early stopping uses one hold-out.
     n_estimators : int, default=300
         Maximum number of boosting rounds (one tree per class in each; one tree for two classes).
-        0: no trees.
     learning_rate : float, default=0.1
         Shrinkage of each tree, in (0, 1].
     max_depth : int, default=3
@@ -118,16 +118,13 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         Inverse strengths of the L2 penalty to try. The features are first centred and divided by
         one number, so that the mean squared length of a row is 1; columns are NOT standardised.
     class_weight : None, "balanced" or dict, default=None
-        Weight of each class: equal, inverse to its (weighted) frequency, or by label; classes
-        missing in a dict have weight 1. Weights multiply those of the samples.
+        Weight of each class: equal, inverse to its (weighted) frequency, or by label (1 if
+        missing). Weights multiply those of the samples.
     prior : {"training", "sqrt", "uniform"} or dict, default="training"
-        The class shares expected in use: those of the (weighted) training samples, proportional to
-        their square roots, equal, or a share for every label, which need not add up to 1 [4]_.
-        Probabilities hold where these are the shares.
+        The class shares expected in use, where probabilities hold: those of the (weighted) training
+        samples, proportional to their square roots, equal, or by label [4]_.
     n_jobs : int or None, default=None
         Threads of xgboost, as in scikit-learn. A few thousand rows gain little from more than one.
-        The linear part uses all cores for large products and, from about a thousand rows, for its
-        folds.
     random_state : int, RandomState or None, default=None
         Seed of the folds and the hold-out.
     verbose : bool or int, default=False
@@ -141,8 +138,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     feature_names_in_ : ndarray of str, shape (n_features,)
         Column names, if X had any.
     C_, block_weights_ : tuple of float or None
-        Chosen inverse penalty of each block, and the factor of its margins; of one block, one over
-        the temperature. None with ``init=None``.
+        Chosen inverse penalty of each block, and the factor of its margins; None with
+        ``init=None``.
     linear_coef_ : ndarray of shape (n_features, n_margins) or None
         The linear margins of a row ``x`` are ``x @ linear_coef_ + linear_intercept_``: one for two
         classes, else one per class. None with ``init=None``.
@@ -160,13 +157,12 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     Notes
     -----
     Rows that are equal in features, label and group are one row with the sum of their weights, and
-    without `groups` equal feature vectors form a group. So a copy is never held out from its
-    original, and the order of rows does not matter. A class of one group is used for training but
-    never held out; a warning names classes of one or two groups.
+    without `groups` equal feature vectors form a group: a copy is never held out from its original.
+    A class of one group is used for training but never held out.
 
-    VLAD and pooled CNN features have one scale. If columns have different units, put a
-    ``StandardScaler`` before this classifier. Of more than 2,048 rows and columns, the regression
-    uses the 1,024 principal directions only; features with evenly spread variance lose accuracy.
+    If columns have different units, put a ``StandardScaler`` before this classifier. Of more than
+    2,048 rows and columns, the regression uses the 1,024 principal directions only; features with
+    evenly spread variance lose accuracy.
 
     References
     ----------
@@ -178,8 +174,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
        networks", ICML 2017 (temperature).
     .. [4] M. Saerens, P. Latinne and C. Decaestecker, "Adjusting the outputs of a classifier to new
        a priori probabilities: a simple procedure", Neural Computation 14, 2002 (prior).
-    .. [5] D. H. Wolpert, "Stacked generalization", Neural Networks 5, 1992
-       (cross-fitting).
 
     Examples
     --------
@@ -285,8 +279,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             Rows of one group (a specimen, a micrograph, a paper) never straddle an inner split.
         blocks : sequence of int or FeatureBlocks, default=None
             Numbers of columns of the feature blocks that X consists of, side by side; None: one
-            block. `FeatureBlocks` of X save a decomposition of X in each fit. No effect with
-            ``init=None``.
+            block. No effect with ``init=None``.
 
         Returns
         -------
@@ -333,60 +326,25 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     def decision_function(self, X: ArrayLike) -> FloatArray:
         """Return the margins: those of the linear part plus those of the trees.
 
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        margins : ndarray of shape (n_samples,) or (n_samples, n_classes)
-            For two classes, the log odds of ``classes_[1]``; else one score per class, whose
-            softmax is `predict_proba`. Margins within 1e-6 of a row's largest (for two classes, of
-            0) are equal to it.
+        For two classes (n_samples,), the log odds of ``classes_[1]``; else (n_samples, n_classes),
+        whose softmax is `predict_proba`. Those within 1e-6 of a row's largest (for two classes, of
+        0) are equal to it.
         """
         margins = self._margins(X)
         return margins[:, 0] if margins.shape[1] == 1 else margins
 
     def predict_proba(self, X: ArrayLike) -> FloatArray:
-        """Return the probability of each class, in the order of ``classes_``.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        proba : ndarray of shape (n_samples, n_classes)
-        """
+        """Return class probabilities, (n_samples, n_classes), in the order of ``classes_``."""
         return probabilities(self._margins(X))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Return the class of the largest margin, the first one of `classes_` in a tie.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-        """
+        """Return the class of the largest margin, (n_samples,); the first in a tie."""
         codes = decided_classes(self._margins(X))
         labels: NDArray[Any] = self.classes_[codes]
         return labels
 
     def tree_margins(self, X: NDArray[np.floating]) -> FloatArray:
-        """Return what the trees add to the margins, (n_samples, n_margins); 0 if there are none.
-
-        Parameters
-        ----------
-        X : ndarray of shape (n_samples, n_features)
-            Finite features.
-
-        Returns
-        -------
-        margins : ndarray of shape (n_samples, n_margins)
-        """
+        """Return what the trees add to the margins, (n_samples, n_margins); 0 if there are none."""
         check_is_fitted(self)
         n_columns = n_margins(len(self.classes_))
         if self.booster_ is None:
@@ -403,7 +361,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         return n_threads
 
     def _fit_shares(self, rows: TrainingRows) -> FloatArray:
-        """Start boosting from the log shares of the classes; return the margins of the rows."""
         self.C_ = self.block_weights_ = self.block_widths_ = self.linear_coef_ = None
         shares = np.bincount(rows.codes, weights=rows.weight) / rows.weight.sum()
         self.linear_intercept_ = margin_offset(shares)
@@ -468,12 +425,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         check_by_label("prior", self.prior)
 
     def check_labels(self, labels: ArrayLike) -> None:
-        """Raise a ValueError unless `class_weight` and `prior` fit the labels of samples.
-
-        Parameters
-        ----------
-        labels : array-like of shape (n_samples,)
-        """
+        """Raise a ValueError unless `class_weight` and `prior` fit the labels of samples."""
         classes, codes = np.unique(np.asarray(labels), return_inverse=True)
         class_weights(self.class_weight, classes, codes, np.ones(len(codes)))
         expected_shares(self.prior, classes, np.ones(len(classes)))

@@ -273,16 +273,10 @@ def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
 
 
 class FeatureBlocks:
-    """The feature blocks of X, with row spaces that fits to subsets of the rows share.
+    """The feature blocks of X, (n, p), side by side, with row spaces that fits to some rows share.
 
     A learner that is fitted again without each fold then decomposes X once, in directions of all
     rows, those of the fold included; they do not depend on labels.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n, p)
-    widths : sequence of int
-        Numbers of columns of the blocks, side by side in X.
     """
 
     def __init__(self, X: NDArray[np.floating], widths: Sequence[int]) -> None:
@@ -296,7 +290,6 @@ class FeatureBlocks:
         self._row_spaces = row_spaces
 
     def __getitem__(self, rows: IntArray) -> FeatureBlocks:
-        """Return the blocks of some rows."""
         found = copy.copy(self)
         found._rows = self._rows[rows]
         return found
@@ -305,7 +298,6 @@ class FeatureBlocks:
         return len(self._rows)
 
     def spaces(self, rows: IntArray) -> list[RowSpace]:
-        """Return the row space of some rows in each block."""
         return [space.take(self._rows[rows]) for space in self._row_spaces()]
 
 

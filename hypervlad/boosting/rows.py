@@ -41,7 +41,6 @@ class TrainingRows:
         return self.source[self.at]
 
     def take(self, rows: IntArray) -> TrainingRows:
-        """Return only these rows."""
         return TrainingRows(
             self.source, self.at[rows], self.codes[rows], self.weight[rows], self.groups[rows]
         )
@@ -124,10 +123,7 @@ def class_weights(
     codes: IntArray,
     weight: FloatArray,
 ) -> FloatArray:
-    """Return the weight of each class; "balanced" makes the classes' summed weights equal.
-
-    ValueError if a mapping names other labels, or its weights differ by a factor above 1e12.
-    """
+    """Return the weight of each class; "balanced" makes the classes' summed weights equal."""
     if class_weight is None:
         return np.ones(len(classes))
     if isinstance(class_weight, str):
@@ -148,10 +144,7 @@ def class_weights(
 def expected_shares(
     prior: Mapping[Any, float] | str, classes: NDArray[Any], shares: FloatArray
 ) -> FloatArray:
-    """Return the class shares expected in use, given those of the training rows.
-
-    ValueError if a mapping does not name each class, or its shares differ by a factor above 1e12.
-    """
+    """Return the class shares expected in use, given those of the training rows."""
     if isinstance(prior, str):
         expected = shares ** {"training": 1.0, "sqrt": 0.5, "uniform": 0.0}[prior]
     else:
@@ -171,10 +164,7 @@ def expected_shares(
 def prior_ratio(
     prior: Mapping[Any, float] | str, classes: NDArray[Any], rows: TrainingRows
 ) -> FloatArray:
-    """Return the expected share of each class divided by its (weighted) share of the rows.
-
-    Weighted by these ratios, the rows still have a mean weight of 1.
-    """
+    """Return the expected share of each class divided by its (weighted) share of the rows."""
     shares = np.bincount(rows.codes, weights=rows.weight, minlength=len(classes)) / len(rows)
     return expected_shares(prior, classes, shares) / shares
 

@@ -53,6 +53,9 @@ class HeldOutAnswers:
     def predict_set(self, images: Sequence[Any], coverage: float = 0.9) -> np.ndarray:
         """Return for each image the classes that it may belong to, with a given coverage.
 
+        Every set contains the class of ``predict``, and classes of a single group, which cannot be
+        held out. The set of an image that is unlike all training images has all classes.
+
         Parameters
         ----------
         images : sequence of n images
@@ -64,9 +67,7 @@ class HeldOutAnswers:
         Returns
         -------
         ndarray of bool, shape (n, n_classes)
-            In the order of ``classes_``. Every set contains the class of :meth:`predict`, and
-            classes of a single group, which cannot be held out. The set of an image that is unlike
-            all training images has all classes. Sets of skipped images are empty.
+            In the order of ``classes_``. Sets of skipped images are empty.
 
         Raises
         ------
@@ -76,17 +77,7 @@ class HeldOutAnswers:
         Warns
         -----
         UserWarning
-            If there are so few groups that every set has all classes, or if no image of some class
-            can be held out.
-
-        Examples
-        --------
-        >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
-        >>> images, labels = make_tem_images(24, size=64, random_state=0)
-        >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
-        >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
-        >>> model.predict_set(images[:2]).shape
-        (2, 4)
+            If all sets have all classes, or a class that cannot be held out.
         """
         self.check_calibrated(coverage=coverage)
         self._fitted_held_out(_SETS).warn_of_sets(coverage)
@@ -129,9 +120,9 @@ class HeldOutAnswers:
     def judge(self, images: Sequence[Any], max_error: float = 0.05) -> Judgement:
         """Return for each image whether the answer is sure, and if not, the reason.
 
-        Answers with a low confidence are "ambiguous": at that confidence, held-out predictions do
-        not show that few are wrong. All are if all images of some class are of one group. Images
-        that are unlike all training images are "out_of_distribution".
+        Answers are "ambiguous" if held-out predictions of their confidence do not show that few are
+        wrong, and all are if all images of some class are of one group. Images that are unlike all
+        training images are "out_of_distribution".
 
         Parameters
         ----------
@@ -144,7 +135,6 @@ class HeldOutAnswers:
         Returns
         -------
         Judgement
-            Probabilities, kinds, reasons in words, and the nearest training images.
 
         Raises
         ------
@@ -154,25 +144,13 @@ class HeldOutAnswers:
         Warns
         -----
         UserWarning
-            If the held-out predictions cannot show that so few answers are wrong, so no answer is
-            sure.
+            If no answer is sure.
         """
         self.check_calibrated(max_error=max_error)
         return self._judge(images, max_error)
 
     def judge_vectors(self, vectors: NDArray[np.floating], max_error: float = 0.05) -> Judgement:
-        """Do the same as :meth:`judge` for vectors of images.
-
-        Parameters
-        ----------
-        vectors : ndarray of shape (n, n_features)
-            From ``encoder_.transform``; rows of skipped images are NaN.
-        max_error : float, default=0.05
-
-        Returns
-        -------
-        Judgement
-        """
+        """Do the same as :meth:`judge` for vectors as from ``encoder_.transform``."""
         threshold, held_out = self._threshold(max_error), self._fitted_held_out(_SURE_ANSWERS)
         read = np.flatnonzero(~np.isnan(vectors[:, 0]))
         readable = vectors if len(read) == len(vectors) else vectors[read]  # no copy if all
@@ -192,8 +170,7 @@ class HeldOutAnswers:
     ) -> Classification:
         """Return probabilities and novelty, and on request sets and a judgement, in one pass.
 
-        Each image is read and encoded once. Unreadable images give no warning: see
-        ``Classification.images`` and :meth:`hypervlad.encoder.EncodedImages.warn`.
+        Unreadable images give no warning: see :meth:`hypervlad.encoder.EncodedImages.warn`.
 
         Parameters
         ----------
@@ -214,20 +191,9 @@ class HeldOutAnswers:
         Raises
         ------
         ValueError
-            If coverage or max_error is not between 0 and 1, or nothing was held out in ``fit``.
+            As :meth:`predict_set` and :meth:`judge`.
         ImageReadError
             If an image cannot be read, unless the encoder's ``on_error`` is "skip".
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
-        >>> images, labels = make_tem_images(24, size=64, random_state=0)
-        >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
-        >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
-        >>> found = model.classify([images[0], np.zeros((64, 64))])
-        >>> found.proba.shape, found.unlike_training.tolist(), found.in_training.tolist()
-        ((2, 4), [False, True], [True, False])
         """
         check_is_fitted(self)
         check_value("chunk_size", chunk_size, [Integer(1), None])
@@ -256,13 +222,7 @@ class HeldOutAnswers:
     def check_calibrated(
         self, *, coverage: float | None = None, max_error: float | None = None
     ) -> None:
-        """Raise a ValueError unless sets or a judgement can be computed, before images are encoded.
-
-        Parameters
-        ----------
-        coverage, max_error : float, optional
-            As in :meth:`classify`; None is not checked.
-        """
+        """Raise a ValueError unless sets, or a judgement, can be computed."""
         for name, value, purpose in (
             ("coverage", coverage, _SETS),
             ("max_error", max_error, _SURE_ANSWERS),
@@ -272,34 +232,19 @@ class HeldOutAnswers:
                 self._fitted_held_out(purpose)
 
     def held_out_evaluation(self) -> Evaluation:
-        """Return how well held-out training images are classified, each without its group.
+        """Return the `Evaluation` of the held-out predictions, each without the image's group.
 
-        The figures estimate the accuracy on new groups like the training images. Learners of folds
-        have a fifth fewer groups than the final one, which makes them slightly worse.
-
-        Returns
-        -------
-        Evaluation
-            Of the predictions in ``held_out_``. Classes whose images could not be held out are its
-            `untested`.
-
-        Raises
-        ------
-        ValueError
-            If nothing was held out in ``fit``.
+        It estimates the accuracy on new groups like the training images; learners of folds have a
+        fifth fewer groups than the final one. ValueError if nothing was held out in ``fit``.
         """
         return self._fitted_held_out("its accuracy").evaluation(self.classes_)
 
     def label_issues(self) -> list[LabelIssue]:
-        """List training images whose label is probably wrong, most probable first.
+        """List training images whose label is probably wrong, as `LabelIssue`, most probable first.
 
         Held-out predictions are compared with the labels by confident learning (C. G. Northcutt, L.
         Jiang and I. L. Chuang, "Confident learning: estimating uncertainty in dataset labels", JAIR
         70, 2021), as computed by cleanlab.
-
-        Returns
-        -------
-        list of LabelIssue
 
         Raises
         ------

@@ -164,21 +164,11 @@ def judgement_of(
     threshold: float,
     is_blank: NDArray[np.bool_] | None = None,
 ) -> Judgement:
-    """Judge images by their probabilities and by their distances to the training images.
+    """Judge n images by their probabilities and by their distances to the training images.
 
-    Parameters
-    ----------
-    classes : ndarray of shape (n_classes,)
-    proba : ndarray of shape (n, n_classes)
-    confidence : ndarray of shape (n,)
-        As `HeldOut.confidence` returns it.
-    points : ndarray of float32, shape (n, d)
-        Projected vectors.
-    training : TrainingImages
-    threshold : float
-        Answers with at least this confidence are sure.
-    is_blank : ndarray of bool, shape (n,), optional
-        Images of which all pixels are equal, which is then the reason; by default none.
+    Answers with a confidence, see `HeldOut.confidence`, of at least the threshold are sure.
+    `points` are projected vectors. `is_blank` marks images of equal pixels, which is then the
+    reason.
     """
     nearest, novelty = training.nearest(points)
     kind = np.where(confidence >= threshold, SURE, AMBIGUOUS)
@@ -259,10 +249,7 @@ def _joined_judgements(chunks: Sequence[Judgement]) -> Judgement:
 
 
 def most_probable(proba: NDArray[np.floating], classes: NDArray[Any]) -> NDArray[Any]:
-    """Return the label of the highest probability in each row (n, n_classes).
-
-    If some rows are NaN, an object array with None in their place.
-    """
+    """Return the label of the highest probability in each row; None for rows of NaN."""
     skipped = np.isnan(proba[:, 0])
     labels: NDArray[Any] = classes[np.where(skipped[:, None], 0.0, proba).argmax(axis=1)]
     if skipped.any():
@@ -299,10 +286,8 @@ class LabelIssue:
         Of the image in the list given to ``fit``.
     name : str
         Of the image: its path relative to the common folder; "" for an array.
-    label : object
-        As given.
-    likely : object
-        The class that is more probable.
+    label, likely : object
+        As given, and the class that is more probable.
     p_label, p_likely : float
         Probabilities of the two.
     """
@@ -324,16 +309,8 @@ def label_issues(
 ) -> list[LabelIssue]:
     """Find wrong labels by confident learning; see `MicrographClassifier.label_issues`.
 
-    Parameters
-    ----------
-    proba : ndarray of shape (n, n_classes)
-        Held-out predictions.
-    codes : ndarray of int, shape (n,)
-        Columns of the labels.
-    rows : ndarray of int, shape (n,)
-        Of the images in `training`.
-    training : TrainingImages
-    classes : ndarray of shape (n_classes,)
+    `codes` are the columns of the labels of held-out predictions, and `rows` those of the images in
+    `training`.
     """
     try:
         from cleanlab.filter import find_label_issues

@@ -81,13 +81,12 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
     Parameters
     ----------
     encoder : HypercolumnVLAD, optional
-        If not given, :func:`default_encoder`: all blocks, and ``turns=2``, so that the network runs
-        on each image twice.
+        By default, as :func:`default_encoder` returns it.
     boosting : BoostedSoftmaxClassifier or other classifier, optional
         The learner; by default, ``BoostedSoftmaxClassifier(prior="sqrt")``. Any scikit-learn
         classifier with ``predict_proba`` can be used, but :meth:`save` cannot store another
-        learner. If it refuses the labels, as xgboost's does, it is given the classes as numbers
-        from 0, in the order of ``classes_``, also in a dictionary ``class_weight``.
+        learner. If it refuses the labels, as xgboost's does, it is given the numbers of the
+        classes.
     calibration_size : float, optional
         The held-out predictions behind :meth:`predict_set`, :meth:`predict_or_reject` and
         :meth:`judge`. None: the learner is fitted five more times, each time without a fold of
@@ -105,9 +104,7 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
     classes_ : ndarray of shape (n_classes,)
         Labels, in the order of the columns of probabilities.
     encoder_ : HypercolumnVLAD
-        Fitted: turns images into vectors.
     boosting_ : BoostedSoftmaxClassifier or other classifier
-        Fitted: turns vectors into probabilities.
     held_out_ : HeldOut or None
         Predictions of images by learners fitted without them; None if no group could be held out.
     training_ : TrainingImages
@@ -118,13 +115,7 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
     n_images_ : int
         Number of images that the learner was trained on.
     fit_seconds_ : dict of str to float
-        Seconds that ``fit`` took for the codebook, for encoding all images, for the learner, and
-        for the cross-fitted learners. Not saved.
-
-    Notes
-    -----
-    Crops of one micrograph and frames of one sample look alike: pass their groups to ``fit``, and
-    split by group for evaluation.
+        Seconds that each stage of ``fit`` took. Not saved.
 
     Examples
     --------
@@ -132,8 +123,15 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
     >>> images, labels = make_tem_images(24, size=64, random_state=0)
     >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
     >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
-    >>> model.predict_proba(images[:2]).shape
-    (2, 4)
+    >>> model.predict_proba(images[:2]).shape, model.predict_set(images[:2]).shape
+    ((2, 4), (2, 4))
+    >>> found = model.classify([images[0], np.zeros((64, 64))])
+    >>> found.unlike_training.tolist(), found.in_training.tolist()
+    ([False, True], [True, False])
+    >>> model.judge(images, max_error=0.75).nearest.shape  # a random network is often wrong
+    (24, 3)
+    >>> model.explain(images[0]).maps.shape
+    (4, 32, 32)
     """
 
     _kind = "micrograph_classifier"
@@ -220,10 +218,10 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         Warns
         -----
         UserWarning
-            If groups are given and the learner's ``fit`` takes none, if images are blank (all
-            pixels equal), or if images of equal pixels have different labels.
+            If the learner's ``fit`` takes no groups, if images are blank (all pixels equal), or if
+            images of equal pixels have different labels.
         NeverPredictedWarning
-            If a class is predicted for none of the held-out images; it is named.
+            If a class is predicted for none of the held-out images.
         """
         self.check_parameters()
         data = LabelledImages.of(check_image_list(images), y, groups, sample_weight)
@@ -248,44 +246,25 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
     def decision_function(self, images: Sequence[Any]) -> np.ndarray:
         """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two classes.
 
-        Only available if the learner has margins, as the default one does. Margins within 1e-6 of
-        the largest are equal to it.
+        Only if the learner has margins. Those within 1e-6 of the largest are equal to it.
         """
         encoded = self._encode(images)
         return encoded.with_missing(self._margins(encoded.vectors))
 
     def predict_proba(self, images: Sequence[Any]) -> np.ndarray:
-        """Return class probabilities, which mean little for an image unlike all training images.
+        """Return class probabilities (n, n_classes) in the order of ``classes_``; NaN for skipped
+        images.
 
-        Parameters
-        ----------
-        images : sequence of n images
-
-        Returns
-        -------
-        ndarray of shape (n, n_classes)
-            In the order of ``classes_``. The row of a skipped image is NaN.
-
-        See Also
-        --------
-        classify : also returns which images are unlike the training images.
+        They mean little for an image that is unlike all training images: see :meth:`classify`.
         """
         encoded = self._encode(images)
         return encoded.with_missing(self._proba(encoded.vectors))
 
     def predict(self, images: Sequence[Any]) -> np.ndarray:
-        """Return the class of each image.
+        """Return the class of the largest margin of each image, (n,), the first of equal ones.
 
-        Parameters
-        ----------
-        images : sequence of n images
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            The label of the largest margin, or, of a learner without margins, of the highest
-            probability; of equal ones, the first in ``classes_``. If images were skipped
-            (``on_error="skip"`` in the encoder), an object array with None in their place.
+        Of a learner without margins, that of the highest probability. If images were skipped
+        (``on_error="skip"`` in the encoder), an object array with None in their place.
         """
         return self._decided(self._encode(images))
 
@@ -297,20 +276,7 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
     ) -> float:
         """Return the accuracy, without images skipped by ``on_error="skip"``.
 
-        Parameters
-        ----------
-        images : sequence of n images
-        y : sequence of n labels
-        sample_weight : sequence of n floats, optional
-
-        Returns
-        -------
-        float
-
-        Warns
-        -----
-        TrainingImagesWarning
-            If the model was trained on images with the same pixels.
+        A TrainingImagesWarning if the model was trained on images with the same pixels.
         """
         encoded = self._encode(images)
         self.training_.warn_of_known([image.digest for image in encoded.info])
@@ -333,25 +299,15 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         Returns
         -------
         Explanation
-            Evidence for each class by position, by feature block and by codeword.
 
         Raises
         ------
         ValueError
-            If the learner has no linear part: another scikit-learn classifier, or a
-            BoostedSoftmaxClassifier with ``init=None``. If there is no such codeword.
+            If the learner has no linear part (another classifier, or ``init=None``), or if there is
+            no such codeword.
         ImageReadError
             For an image that cannot be read, whatever the encoder's ``on_error``, or a list of
             images.
-
-        Examples
-        --------
-        >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
-        >>> images, labels = make_tem_images(24, size=64, random_state=0)
-        >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
-        >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
-        >>> model.explain(images[0]).maps.shape
-        (4, 32, 32)
         """
         check_is_fitted(self)
         if isinstance(image, list | tuple):
@@ -365,13 +321,7 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         return explanation_of(self.boosting_, evidence, self.training_)
 
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
-        """Return the fitted model as a JSON-able header and named arrays.
-
-        Parameters
-        ----------
-        include_backbone : bool, default=False
-            Include the network's weights.
-        """
+        """Return JSON and arrays; a ModelFileError for a learner of another kind."""
         check_is_fitted(self)
         if not isinstance(self.boosting_, BoostedSoftmaxClassifier):
             raise ModelFileError(

@@ -36,16 +36,10 @@ _ARRAYS = {
 
 
 class SureAnswers(NamedTuple):
-    """How many of the held-out images have a sure answer.
+    """How many of the held-out images have a sure answer, and how many of these are wrong.
 
-    Attributes
-    ----------
-    max_error : float
-        Accepted share of wrong answers among the sure ones.
-    threshold : float
-        Answers with at least this confidence are sure; infinite if none is.
-    n_sure, n_wrong : int
-        Numbers of images with a sure answer, and with a wrong one among these.
+    With at most `max_error` of the sure answers wrong, those with a confidence of at least
+    `threshold` are sure; it is infinite if none is.
     """
 
     max_error: float
@@ -61,20 +55,14 @@ class HeldOut:
     Attributes
     ----------
     learners : list of classifiers
-        One per fold; the model's own learner if a calibration split was held out.
+        One per fold; the model's own learner if a calibration split was held out (`is_split`).
     proba : ndarray of float, shape (n, n_classes)
         Of each image, by a learner that was not fitted on its group.
-    codes : ndarray of int, shape (n,)
-        Columns of the true classes.
-    groups : ndarray of int, shape (n,)
-    models : ndarray of int, shape (n,)
-        Index of the learner that predicted each image.
-    rows : ndarray of int, shape (n,)
-        Row of each image in the model's training images.
+    codes, groups, models, rows : ndarray of int, shape (n,)
+        Of each image: the column of its class, its group, the index of the learner that predicted
+        it, and its row in the model's training images.
     lone : ndarray of int
         Columns of the classes of which no image can be held out, because all are of one group.
-    is_split : bool, default=False
-        Whether the only learner is the model's own (a calibration split, not folds).
     """
 
     learners: list[Any]
@@ -160,19 +148,11 @@ class HeldOut:
         novelty: NDArray[np.floating],
         coverage: float,
     ) -> NDArray[np.bool_]:
-        """Return prediction sets of new images, (n, n_classes).
+        """Return prediction sets of new images, (n, n_classes), given probabilities as for
+        `confidence`.
 
         The most probable class is always in the set, and so are those that are `lone`. The set of
         an image unlike the training images (`novelty` above 1) has all classes.
-
-        Parameters
-        ----------
-        by_learner : ndarray of shape (n_learners, n, n_classes)
-            As `by_learner` returns it.
-        proba : ndarray of shape (n, n_classes)
-            By the model's own learner.
-        novelty : ndarray of shape (n,)
-        coverage : float
         """
         sets = prediction_sets(by_learner, self.calibration, coverage)
         sets[np.arange(len(sets)), proba.argmax(axis=1)] = True
@@ -182,16 +162,6 @@ class HeldOut:
 
     def sure_answers(self, max_error: float = 0.05) -> SureAnswers:
         """Count the images that have a sure answer by the learner that was not fitted on them.
-
-        Parameters
-        ----------
-        max_error : float, default=0.05
-            Accepted share of wrong answers among the sure ones; a ValueError if not between 0 and
-            1.
-
-        Returns
-        -------
-        SureAnswers
 
         Examples
         --------
@@ -218,16 +188,9 @@ class HeldOut:
     ) -> NDArray[np.float64]:
         """Return the confidence of the model's answers for new images, (n,).
 
-        It is the probability of the most probable class, by the learners of the folds in the mean:
-        the model's own was fitted on more images, so its probabilities cannot be compared with the
-        held-out ones.
-
-        Parameters
-        ----------
-        by_learner : ndarray of shape (n_learners, n, n_classes)
-            As `by_learner` returns it.
-        proba : ndarray of shape (n, n_classes)
-            By the model's own learner.
+        It is the probability of the most probable class of `proba`, (n, n_classes), by the model,
+        but by the learners of the folds in the mean, see `by_learner`: the model's own was fitted
+        on more images, so its probabilities cannot be compared with the held-out ones.
         """
         answers = by_learner[:, np.arange(len(proba)), proba.argmax(axis=1)]
         return np.asarray(answers.mean(axis=0))
@@ -237,11 +200,7 @@ class HeldOut:
     ) -> NDArray[np.floating]:
         """Return the probabilities of new images by each learner, (n_learners, n, n_classes).
 
-        Parameters
-        ----------
-        vectors : ndarray of shape (n, n_features)
-        proba : ndarray of shape (n, n_classes)
-            By the model's own learner.
+        `proba` are those by the model's own learner, which a calibration split uses.
         """
         if self.is_split or not len(vectors):  # by the model's own; or a learner may refuse none
             return np.stack([proba] * len(self.learners))

@@ -59,9 +59,8 @@ class TrainingImages:
     names : list of n str
         Paths relative to the common folder of all, with forward slashes; "" for an array.
     labels : ndarray of shape (n,)
-    groups : ndarray of int, shape (n,)
-    positions : ndarray of int, shape (n,)
-        Of each in the list given to ``fit``.
+    groups, positions : ndarray of int, shape (n,)
+        The group of each image, and its position in the list given to ``fit``.
     digests : ndarray of uint8, shape (n, 32)
         SHA-256 of their pixels: see :class:`hypervlad.Micrograph`.
     points : ndarray of float32, shape (n, d)
@@ -73,8 +72,7 @@ class TrainingImages:
         nearest three of other groups.
     limits : ndarray of float, shape (2,)
         Of distance and emptiness. Of the training images, 2.5 % exceed each (none, if there are
-        fewer than 79 groups). Groups have equal weights. Classes of one group do not count, nor do
-        outliers, nor images without content for emptiness.
+        fewer than 79 groups). Groups have equal weights.
     n_features : int
         Of the vectors before projection.
     """
@@ -102,7 +100,6 @@ class TrainingImages:
         empty: NDArray[np.float32],
         n_features: int,
     ) -> TrainingImages:
-        """Return a record of images; see the attributes."""
         classes = np.unique(labels)
         record = cls(
             names,
@@ -136,20 +133,12 @@ class TrainingImages:
         return len(self.labels)
 
     def nearest(self, points: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Find the training images nearest to new ones.
+        """Return rows (m, k) and novelty (m,) of new images, as `project_vectors` returns them, (m,
+        d).
 
-        Parameters
-        ----------
-        points : ndarray of shape (m, d)
-            As `project_vectors` returns them.
-
-        Returns
-        -------
-        rows : ndarray of int, shape (m, k)
-            Of the nearest three, or all if there are fewer, nearest first.
-        novelty : ndarray of float, shape (m,)
-            Distance or emptiness, each divided by its limit, whichever is more: above 1, the image
-            is unlike the training images.
+        The rows are those of the nearest three training images, nearest first. Novelty is distance
+        or emptiness, each divided by its limit, whichever is more: above 1, the image is unlike the
+        training images.
         """
         rows, novelty = [np.empty((0, min(N_NEAREST, len(self))), np.intp)], [np.empty(0)]
         limits = np.maximum(self.limits, np.finfo(np.float64).tiny)
@@ -286,14 +275,9 @@ class TrainingImages:
 
 @dataclass(frozen=True)
 class ImageFormats:
-    """The types of pixels and the sizes of the training images.
+    """The types of pixels of the training images, and the shortest and longest side of any, pixels.
 
-    Attributes
-    ----------
-    dtypes : tuple of str
-        As stored in the files, such as "uint8"; of floating-point numbers, "float".
-    sides : tuple of int
-        The shortest and the longest side of any image, pixels.
+    Types are those stored in the files, such as "uint8"; of floating-point numbers, "float".
     """
 
     dtypes: tuple[str, ...]
@@ -313,21 +297,12 @@ class ImageFormats:
     def differences(
         self, images: Sequence[ImageInfo], *, with_types: bool, with_sizes: bool
     ) -> list[str]:
-        """Say what the files of new images tell about them, if it differs from all of these.
+        """Say in sentences what the files of new images tell, if it differs from all of these.
 
-        Parameters
-        ----------
-        images : sequence of n ImageInfo
-        with_types : bool
-            Compare types of pixels, which do not matter if each image is scaled by its own values.
-        with_sizes : bool
-            Compare sizes, which do not matter if images are resampled to a common scale.
-
-        Returns
-        -------
-        list of str
-            A sentence for images with pixels of another type, and one for those less than half as
-            large as the smallest training image, or more than twice as large as the largest.
+        One for pixels of another type, which do not matter if each image is scaled by its own
+        values, and one for images less than half as large as the smallest training image or more
+        than twice as large as the largest, which does not matter if images are resampled to a
+        common scale.
 
         Examples
         --------

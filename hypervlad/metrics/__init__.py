@@ -1,20 +1,13 @@
 """Scores of predicted probabilities, evaluations of classifiers, scores of defect maps."""
 
-from hypervlad.metrics.defects import DefectEvaluation, evaluate_defects
+from hypervlad.metrics.defects import DefectEvaluation, evaluate_defects, gap_between_modes
 from hypervlad.metrics.evaluation import ClassScores, Evaluation
 from hypervlad.metrics.intervals import (
     accuracy_interval,
     balanced_accuracy_interval,
     wilson_interval,
 )
-from hypervlad.metrics.maps import (
-    PixelTally,
-    area_fraction_error,
-    per_region_overlap,
-    pixel_auroc,
-    pixel_average_precision,
-)
-from hypervlad.metrics.modes import gap_between_modes
+from hypervlad.metrics.maps import PixelTally, area_fraction_error
 from hypervlad.metrics.patches import PatchConfusion, patch_confusion
 from hypervlad.metrics.probabilities import (
     ReliabilityBins,
@@ -42,9 +35,6 @@ __all__ = [
     "expected_calibration_error",
     "gap_between_modes",
     "patch_confusion",
-    "per_region_overlap",
-    "pixel_auroc",
-    "pixel_average_precision",
     "reliability_bins",
     "selective_accuracy_area",
     "selective_accuracy_curve",

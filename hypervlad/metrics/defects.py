@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_auc_score
 
 from hypervlad.images import ImageReadError, TrainingImagesWarning, read_mask
@@ -21,26 +21,16 @@ from hypervlad.user_warnings import warn_user
 from hypervlad.wording import counted
 from hypervlad.workload import announced
 
+_MIN_SIDE = 3  # scores on either side of the gap
+_MIN_DEVIATIONS_BELOW = 4.0
+_MIN_DEVIATIONS_ABOVE = 1.0  # the scores of defects vary more than those of defect-free images
+
 
 @dataclass(frozen=True)
 class ImageResult:
-    """Result of one image: its score, its predicted and its true defects.
+    """Result of one image: its score, and its predicted and true defective shares of pixels.
 
-    Attributes
-    ----------
-    position : int
-        Among the images given.
-    name : str
-    score : float
-    is_defective : bool
-        Whether its mask has any defective pixel.
-    is_called : bool
-        Whether its score reaches the threshold.
-    true_fraction, found_fraction : float
-        Share of pixels that are defective in the mask, and of those that were found to be.
-    confusion : PatchConfusion
-    in_training : bool
-        Whether the scorer was trained on the image.
+    `is_defective` is the truth, `is_called` the answer; `position` is that among the images given.
     """
 
     position: int
@@ -245,3 +235,47 @@ def evaluate_defects(
     if not result.images:
         raise ImageReadError(f"no image is left to evaluate: {reasons_in_line(result.left_out)}")
     return result
+
+
+def gap_between_modes(scores: ArrayLike) -> tuple[float, float] | None:
+    """Find the gap between two groups of scores that are clearly separated.
+
+    It is the widest distance between two consecutive scores, with at least three scores on either
+    side, wider than four standard deviations of those below and one of those above, and 2 + 20 / n
+    times as wide as all other distances. Such a gap is found in fewer than 1 % of samples of a
+    single normal, Gumbel or lognormal distribution.
+
+    Parameters
+    ----------
+    scores : array-like of shape (n,)
+        Finite.
+
+    Returns
+    -------
+    (float, float) or None
+        The scores at both ends of the gap; None if there is none.
+
+    Examples
+    --------
+    >>> from hypervlad.metrics import gap_between_modes
+    >>> gap_between_modes([1.0, 1.2, 1.3, 1.5, 9.0, 9.5, 10.0, 10.4])
+    (1.5, 9.0)
+    >>> gap_between_modes([1.0, 1.2, 1.3, 1.5, 1.6, 1.8, 1.9, 2.0]) is None
+    True
+    """
+    ordered = np.sort(np.asarray(scores, dtype=np.float64))
+    n = len(ordered)
+    if n < 2 * _MIN_SIDE:
+        return None
+    distances = np.diff(ordered)
+    n_below = int(distances.argmax()) + 1
+    below, above = ordered[:n_below], ordered[n_below:]
+    gap = distances[n_below - 1]
+    other = np.delete(distances, n_below - 1).max()
+    is_clear = (
+        min(len(below), len(above)) >= _MIN_SIDE
+        and gap > _MIN_DEVIATIONS_BELOW * below.std()
+        and gap > _MIN_DEVIATIONS_ABOVE * above.std()
+        and gap > (2 + 20 / n) * other
+    )
+    return (float(below[-1]), float(above[0])) if is_clear else None

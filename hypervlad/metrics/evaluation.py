@@ -34,12 +34,9 @@ class ClassScores:
     Attributes
     ----------
     label : str
-    precision : float
-        Share of the images predicted to be of the class that are.
-    recall : float
-        Share of the images of the class that are predicted to be.
-    f1 : float
-        Harmonic mean of precision and recall.
+    precision, recall, f1 : float
+        The share of the images predicted to be of the class that are, the share of the images of
+        the class that are predicted to be, and their harmonic mean.
     support : int
         Number of images of the class.
     known : bool
@@ -193,10 +190,9 @@ class Evaluation:
         """Whether the mean confidence differs from the accuracy by more than chance (5 %).
 
         "unknown" if it does not, but the accuracy is not known to within ten percentage points
-        (half of its 95 % interval), so that a large difference could be due to chance too.
-
-        Student's test of the sums by group, because images of a group are right or wrong together.
-        Their variance is at least that of independent images with these confidences.
+        (half of its 95 % interval). Student's test of the sums by group, because images of a group
+        are right or wrong together; their variance is at least that of independent images with
+        these confidences.
         """
         excess = np.asarray(self.confidence, dtype=np.float64) - self.correct
         names = np.arange(len(excess)) if self.groups is None else [str(g) for g in self.groups]

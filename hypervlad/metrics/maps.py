@@ -5,138 +5,20 @@ Higher scores are more defective, and a mask is True where there is a defect.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import label
-from sklearn.metrics import auc, average_precision_score, roc_auc_score
+from sklearn.metrics import auc
 
 from hypervlad.images.masks import as_mask
-from hypervlad.wording import counted
 
-Maps: TypeAlias = ArrayLike | Sequence[ArrayLike]
 Mask: TypeAlias = NDArray[np.bool_]
+_MAX_RATE = 0.3  # of false positives, up to which the overlap is integrated
 _TOUCHING = np.ones((3, 3), dtype=int)  # corners too
 _BIN_BITS = 21  # sign, eight of the exponent, twelve of the digits
 N_BINS = 1 << _BIN_BITS
-
-
-def pixel_auroc(score_maps: Maps, masks: Maps) -> float:
-    """Area under the ROC curve of pixels.
-
-    The probability that a random defective pixel of all images has a higher score than a random
-    defect-free pixel. Large defects weigh more than small ones: see `per_region_overlap`.
-
-    Parameters
-    ----------
-    score_maps : array of shape (H, W), or sequence of n such arrays
-        Scores, higher where more defective; sizes may differ between images.
-    masks : array of shape (H, W), or sequence of n such arrays
-        True (or 1, or 255) where there is a defect; of the same sizes.
-
-    Returns
-    -------
-    auroc : float
-        1 for a perfect map, 0.5 for a random one.
-
-    Raises
-    ------
-    ValueError
-        If shapes differ, a score is not finite, a mask is not a mask, or no pixel (or every pixel)
-        is defective.
-
-    Examples
-    --------
-    >>> from hypervlad.metrics import pixel_auroc
-    >>> pixel_auroc([[0.1, 0.9], [0.4, 0.3]], [[0, 1], [0, 1]])
-    0.75
-    """
-    scores, defective = _pixels(*_check_pairs(score_maps, masks))
-    return float(roc_auc_score(defective, scores))
-
-
-def pixel_average_precision(score_maps: Maps, masks: Maps) -> float:
-    """Average precision of pixels.
-
-    More informative than `pixel_auroc` if defects are rare: a random map scores the share of
-    defective pixels.
-
-    Parameters
-    ----------
-    score_maps, masks
-        As in `pixel_auroc`.
-
-    Returns
-    -------
-    average_precision : float
-        As :func:`sklearn.metrics.average_precision_score`, in (0, 1].
-
-    Raises
-    ------
-    ValueError
-        As `pixel_auroc`.
-
-    Examples
-    --------
-    >>> from hypervlad.metrics import pixel_average_precision
-    >>> pixel_average_precision([[0.1, 0.9], [0.2, 0.3]], [[0, 1], [0, 1]])
-    1.0
-    """
-    scores, defective = _pixels(*_check_pairs(score_maps, masks))
-    return float(average_precision_score(defective, scores))
-
-
-def per_region_overlap(score_maps: Maps, masks: Maps, *, max_fpr: float = 0.3) -> float:
-    """Area under the per-region overlap (AU-PRO), in which all regions have the same weight.
-
-    At a threshold, the overlap of a region is the share of its pixels whose score reaches the
-    threshold, and the false-positive rate is the share of the defect-free pixels of all images
-    whose score does. The mean overlap of all regions is integrated over the false-positive rate
-    from 0 to `max_fpr` by the trapezoidal rule, and divided by `max_fpr`. A region is a connected
-    component of a mask, with connections across corners.
-
-    Parameters
-    ----------
-    score_maps, masks
-        As in `pixel_auroc`.
-    max_fpr : float, default=0.3
-        In (0, 1].
-
-    Returns
-    -------
-    overlap : float
-        1 for a perfect map; ``max_fpr / 2`` for a random one.
-
-    Raises
-    ------
-    ValueError
-        As `pixel_auroc`, or if `max_fpr` is out of range.
-
-    References
-    ----------
-    .. [1] P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger and C. Steger, "The MVTec anomaly
-       detection dataset", International Journal of Computer Vision 129, 2021, section 5.
-
-    Examples
-    --------
-    >>> from hypervlad.metrics import per_region_overlap
-    >>> per_region_overlap([[0.9, 0.1, 0.2, 0.8]], [[1, 0, 0, 1]])
-    1.0
-    """
-    _check_rate(max_fpr)
-    maps, truths = _check_pairs(score_maps, masks)
-    scores, defective = _pixels(maps, truths)
-    gains = np.concatenate([_shares_of_regions(truth) for truth in truths])
-    gains /= gains.sum()  # the shares of all regions add up to 1
-    order = np.argsort(-scores, kind="stable")
-    scores, defect_free = scores[order], ~defective[order]
-    # Pixels of equal score share one threshold.
-    last_of_ties = np.append(scores[1:] != scores[:-1], True)
-    overlap = np.append(0.0, np.cumsum(gains[order])[last_of_ties])
-    rate = np.append(0.0, np.cumsum(defect_free)[last_of_ties] / defect_free.sum())
-    return _area_to(rate, overlap, max_fpr)
 
 
 class PixelTally:
@@ -166,14 +48,21 @@ class PixelTally:
         Parameters
         ----------
         score_map : array of shape (H, W)
+            Higher where more defective.
         mask : array of shape (H, W)
+            True (or 1, or 255) where there is a defect.
 
         Raises
         ------
         ValueError
             If shapes differ, a score is not finite or the mask is not a mask.
         """
-        scores, truth = _check_pair(score_map, mask, 0)
+        scores, truth = np.asarray(score_map), as_mask(mask, "mask")
+        if scores.dtype.kind != "f":
+            scores = scores.astype(np.float64)
+        if not np.isfinite(scores).all():
+            raise ValueError("the score map holds NaN or infinity.")
+        check_same_shape(scores, truth, "score map", "mask")
         bins, flat = score_bins(scores).ravel(), truth.ravel()
         self._defect_free += np.bincount(bins[~flat], minlength=N_BINS)
         if flat.any():
@@ -183,13 +72,17 @@ class PixelTally:
             self._n_regions += shares.sum()
 
     def auroc(self) -> float:
-        """As `pixel_auroc`; NaN unless there are pixels of both kinds."""
+        """The area under the ROC curve of pixels; NaN unless there are pixels of both kinds."""
         if not self._has_both():
             return float("nan")
         return float(auc(_reached(self._defect_free), _reached(self._defective)))
 
     def average_precision(self) -> float:
-        """As `pixel_average_precision`; NaN unless there are pixels of both kinds."""
+        """The average precision of pixels; NaN unless there are pixels of both kinds.
+
+        More informative than `auroc` if defects are rare: random maps score the share of defective
+        pixels.
+        """
         if not self._has_both():
             return float("nan")
         found = np.cumsum(self._defective[::-1])
@@ -197,19 +90,34 @@ class PixelTally:
         precision = found / np.maximum(called, 1)
         return float((self._defective[::-1] * precision).sum() / found[-1])
 
-    def per_region_overlap(self, *, max_fpr: float = 0.3) -> float:
-        """As `per_region_overlap`; NaN unless there are pixels of both kinds."""
-        _check_rate(max_fpr)
+    def per_region_overlap(self) -> float:
+        """The area under the per-region overlap (AU-PRO), in which all regions have one weight.
+
+        At a threshold, the overlap of a region is the share of its pixels whose score reaches the
+        threshold, and the false-positive rate that of the defect-free pixels. The mean overlap of
+        all regions is integrated over the false-positive rate from 0 to 0.3 and divided by 0.3
+        [1]_: 1 for perfect maps, 0.15 for random ones. A region is a connected component of a mask,
+        with connections across corners. NaN unless there are pixels of both kinds.
+
+        References
+        ----------
+        .. [1] P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger and C. Steger, "The MVTec anomaly
+           detection dataset", International Journal of Computer Vision 129, 2021, section 5.
+        """
         if not self._has_both():
             return float("nan")
         overlap = np.append(0.0, np.cumsum(self._shares[::-1]) / self._n_regions)
-        return _area_to(_reached(self._defect_free), overlap, max_fpr)
+        rate = _reached(self._defect_free)
+        inside = rate <= _MAX_RATE
+        rates = np.append(rate[inside], _MAX_RATE)
+        overlaps = np.append(overlap[inside], np.interp(_MAX_RATE, rate, overlap))
+        return float(auc(rates, overlaps) / _MAX_RATE)
 
     def best_f1(self) -> tuple[float, float]:
         """The highest F1 of pixels, and the highest threshold at which it is reached.
 
-        Both are optimistic, because the threshold is chosen on these images. Both are NaN unless
-        there are pixels of both kinds.
+        Both are optimistic, because the threshold is chosen on these images; NaN unless there are
+        pixels of both kinds.
         """
         if not self._has_both():
             return float("nan"), float("nan")
@@ -224,7 +132,7 @@ class PixelTally:
 
 
 def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
-    """Predicted minus true defective area, as a fraction of the image.
+    """Predicted minus true defective area, as a fraction of the image, between -1 and 1.
 
     Parameters
     ----------
@@ -232,11 +140,6 @@ def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
         True (or 1, or 255) where a defect is predicted.
     mask : array of shape (H, W)
         True (or 1, or 255) where there is a defect.
-
-    Returns
-    -------
-    error : float
-        Predicted minus true share of the pixels, between -1 and 1.
 
     Raises
     ------
@@ -255,29 +158,12 @@ def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
 
 
 def check_same_shape(first: NDArray[Any], second: NDArray[Any], name: str, other: str) -> None:
-    """Raise an error if two maps of an image differ in size.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Raise a ValueError if two maps of an image differ in size."""
     if first.shape != second.shape:
         raise ValueError(
             f"{name} and {other} are of the same image: expected equal shapes, got {first.shape} "
             f"and {second.shape}."
         )
-
-
-def _check_rate(max_fpr: float) -> None:
-    if not 0 < max_fpr <= 1:
-        raise ValueError(f"max_fpr must be in (0, 1]; got {max_fpr!r}.")
-
-
-def _area_to(rate: NDArray[np.float64], overlap: NDArray[np.float64], max_fpr: float) -> float:
-    inside = rate <= max_fpr
-    rates = np.append(rate[inside], max_fpr)
-    overlaps = np.append(overlap[inside], np.interp(max_fpr, rate, overlap))
-    return float(auc(rates, overlaps) / max_fpr)
 
 
 def score_bins(scores: NDArray[np.floating[Any]]) -> NDArray[np.uint32]:
@@ -299,54 +185,6 @@ def _lowest_of(number: int) -> float:
 def _reached(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the share of the pixels in each bin or above, the highest bin first, from 0 on."""
     return np.append(0.0, np.cumsum(counts[::-1]) / counts.sum())
-
-
-def _check_pairs(
-    score_maps: Maps, masks: Maps
-) -> tuple[list[NDArray[np.floating[Any]]], list[Mask]]:
-    maps, truths = _listed(score_maps), _listed(masks)
-    if len(maps) != len(truths) or not maps:
-        raise ValueError(
-            f"expected one mask for each score map and at least one; got "
-            f"{counted(len(maps), 'map')} and {counted(len(truths), 'mask')}."
-        )
-    pairs = [_check_pair(*pair, i) for i, pair in enumerate(zip(maps, truths, strict=True))]
-    return [scores for scores, _ in pairs], [truth for _, truth in pairs]
-
-
-def _check_pair(scores: Any, mask: Any, i: int) -> tuple[NDArray[np.floating[Any]], Mask]:
-    array = np.asarray(scores)
-    if array.dtype.kind != "f":
-        array = array.astype(np.float64)
-    if not np.isfinite(array).all():
-        raise ValueError(f"score map {i} holds NaN or infinity.")
-    truth = as_mask(mask, f"mask {i}")
-    check_same_shape(array, truth, f"score map {i}", "its mask")
-    return array, truth
-
-
-def _listed(maps: Any) -> list[Any]:
-    """Return maps as a list; a single map is a list of one."""
-    if not isinstance(maps, np.ndarray):
-        maps = list(maps)
-        is_single = bool(maps) and np.ndim(maps[0]) == 1
-        return [np.asarray(maps)] if is_single else maps
-    return [maps] if maps.ndim == 2 else list(maps)
-
-
-def _pixels(
-    maps: list[NDArray[np.floating[Any]]], truths: list[Mask]
-) -> tuple[NDArray[np.floating[Any]], Mask]:
-    """Return the scores of all pixels of all images, and which of them are defective."""
-    scores = np.concatenate([scores.ravel() for scores in maps])
-    defective = np.concatenate([truth.ravel() for truth in truths])
-    n_defective = int(defective.sum())
-    if n_defective in (0, len(defective)):
-        kind = "no pixel" if n_defective == 0 else "every pixel"
-        raise ValueError(
-            f"{kind} is defective in any mask: expected both kinds. Are these the right masks?"
-        )
-    return scores, defective
 
 
 def _shares_of_regions(truth: Mask) -> NDArray[np.float64]:

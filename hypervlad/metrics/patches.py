@@ -78,9 +78,7 @@ def patch_confusion(
     """Compare a defect map with a mask, patch by patch.
 
     The image is cut into squares from its upper left corner. A square is defective if at least
-    `min_fraction` of its pixels are; the rule is the same for the mask and the map, whether the map
-    marks whole squares or fine outlines. Carrillo Pérez (2020) specified this comparison for whole
-    images.
+    `min_fraction` of its pixels are, in the mask and in the map [1]_.
 
     Parameters
     ----------
@@ -136,17 +134,7 @@ def patch_confusion(
 def defective_patches(
     mask: NDArray[np.bool_], patch: int, *, min_fraction: float, edges: Literal["pad", "drop"]
 ) -> NDArray[np.bool_]:
-    """Return for each square of an image whether at least `min_fraction` of it is defective.
-
-    Returns
-    -------
-    array of bool, shape (n_rows, n_columns)
-
-    Raises
-    ------
-    ValueError
-        If a parameter is out of range or no square is left.
-    """
+    """Return for each square whether at least `min_fraction` of it is defective."""
     patch = check_side("patch", patch)
     check_min_fraction(min_fraction)
     _check_edges(edges)
@@ -171,24 +159,14 @@ def defective_patches(
 
 
 def check_side(name: str, value: Any) -> int:
-    """Return a number of pixels, at least 1.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Return a number of pixels; a ValueError unless it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a whole number of pixels, at least 1; got {value!r}.")
     return int(value)
 
 
 def check_min_fraction(value: float) -> None:
-    """Raise an error unless it is a share of a patch, above 0.
-
-    Raises
-    ------
-    ValueError
-    """
+    """Raise a ValueError unless it is a share of a patch, above 0."""
     if not 0 < value <= 1:
         raise ValueError(f"min_fraction must be in (0, 1]; got {value!r}.")
 

@@ -11,6 +11,9 @@ from sklearn.utils import check_random_state
 FloatArray = NDArray[np.float64]
 # Only for the rounding of float32 softmax outputs.
 _SUM_TOLERANCE = 1e-3
+_N_BINS = 10
+_N_SIMULATIONS = 1000
+_LEVEL = 0.95  # share of the simulations inside the range
 
 
 class SelectiveAccuracy(NamedTuple):
@@ -32,14 +35,7 @@ class SelectiveAccuracy(NamedTuple):
 
 
 class ReliabilityBins(NamedTuple):
-    """Predictions in bins of equal width over [0, 1] by confidence; see `reliability_bins`.
-
-    Attributes
-    ----------
-    confidence, accuracy : ndarray of shape (n_bins,)
-        Mean confidence and share of correct predictions of each bin; NaN where a bin is empty.
-    counts : ndarray of int, shape (n_bins,)
-    """
+    """Mean confidence, accuracy (NaN where empty) and counts of bins of one width, (n_bins,)."""
 
     confidence: FloatArray
     accuracy: FloatArray
@@ -54,11 +50,11 @@ class ReliabilityBins(NamedTuple):
 
 
 def reliability_bins(
-    confidence: ArrayLike, correct: ArrayLike, n_bins: int = 10
+    confidence: ArrayLike, correct: ArrayLike, n_bins: int = _N_BINS
 ) -> ReliabilityBins:
     """Average confidence and correctness over bins of equal width in confidence.
 
-    Bin m holds the confidences in ((m - 1) / M, m / M] [1]_.
+    Bin m of M holds the confidences in ((m - 1) / M, m / M] [1]_.
 
     Parameters
     ----------
@@ -72,11 +68,6 @@ def reliability_bins(
     Returns
     -------
     ReliabilityBins
-
-    Raises
-    ------
-    ValueError
-        If `n_bins` is not a whole number of at least 1.
 
     References
     ----------
@@ -94,17 +85,12 @@ def reliability_bins(
     return _averaged(_bins(values, n_bins), values, hits, n_bins)
 
 
-def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike, *, n_bins: int = 10) -> float:
-    """Mean distance between confidence and accuracy.
+def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike) -> float:
+    """Mean distance between confidence and accuracy, in ten bins of equal width, weighted by rows
+    [1]_.
 
-    The confidence of a row is its largest probability; its prediction is the class with that
-    probability. Rows are sorted into `n_bins` bins of equal width (see `reliability_bins`). The
-    error is the sum over bins of ::
-
-        (rows in bin / all rows) x |accuracy in bin - mean confidence in bin|
-
-    It is rarely zero for finite data, however good the probabilities: compare it with
-    `calibration_error_range`.
+    The confidence of a row is its largest probability. The error is rarely zero for finite data,
+    however good the probabilities: compare it with `calibration_error_range`.
 
     Parameters
     ----------
@@ -112,8 +98,6 @@ def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike, *, n_bins: i
         Class codes: the columns of `proba` (``np.searchsorted(model.classes_, y)``).
     proba : array-like of float, shape (n_samples, n_classes)
         Probabilities; each row sums to 1.
-    n_bins : int, default=10
-        Number of bins, at least 1.
 
     Returns
     -------
@@ -127,9 +111,7 @@ def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike, *, n_bins: i
 
     References
     ----------
-    .. [1] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
-       networks", ICML 2017, section 2.
-    .. [2] M. P. Naeini, G. F. Cooper and M. Hauskrecht, "Obtaining well calibrated probabilities
+    .. [1] M. P. Naeini, G. F. Cooper and M. Hauskrecht, "Obtaining well calibrated probabilities
        using Bayesian binning", AAAI 2015.
 
     Examples
@@ -141,34 +123,24 @@ def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike, *, n_bins: i
     >>> expected_calibration_error([0, 0, 1, 1], proba)
     0.25
     """
-    return reliability_bins(*_confidence_and_correct(y_true, proba), n_bins).calibration_error
+    return reliability_bins(*_confidence_and_correct(y_true, proba)).calibration_error
 
 
 def calibration_error_range(
     proba: ArrayLike,
     *,
-    n_bins: int = 10,
-    level: float = 0.95,
-    n_simulations: int = 1000,
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[float, float]:
-    """Range of calibration errors of a perfectly calibrated model with the same confidences.
+    """95 % range of calibration errors of a perfectly calibrated model with the same confidences.
 
-    Labels are simulated: the prediction of each row is correct with a probability equal to its
-    confidence. An `expected_calibration_error` above this range is evidence of miscalibration; one
-    inside it is not.
+    Labels are simulated 1,000 times: the prediction of each row is correct with a probability equal
+    to its confidence [1]_. An `expected_calibration_error` above this range is evidence of
+    miscalibration.
 
     Parameters
     ----------
     proba : array-like of float, shape (n_samples, n_classes)
         Probabilities; each row sums to 1.
-    n_bins : int, default=10
-        As in `expected_calibration_error`.
-    level : float, default=0.95
-        Share of the simulations inside the range, in (0, 1); the rest is split equally between
-        both ends.
-    n_simulations : int, default=1000
-        Number of simulated sets of labels, at least 1.
     random_state : int, RandomState or None, default=None
         Seed of the simulation.
 
@@ -179,7 +151,7 @@ def calibration_error_range(
     Raises
     ------
     ValueError
-        If `proba` does not hold probabilities or a parameter is out of range.
+        If `proba` does not hold probabilities.
 
     References
     ----------
@@ -193,44 +165,31 @@ def calibration_error_range(
     >>> 0 <= low < 0.02 < 0.06 < high < 0.12
     True
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level must be in (0, 1); got {level!r}.")
-    _check_count("n_simulations", n_simulations)
     confidence = _check_proba(proba).max(axis=1)
-    bins = _bins(confidence, n_bins)
+    bins = _bins(confidence, _N_BINS)
     rng = check_random_state(random_state)
-    errors = np.empty(n_simulations)
+    errors = np.empty(_N_SIMULATIONS)
     # One set of labels at a time: all sets at once may not fit in memory for a large folder.
-    for simulation in range(n_simulations):
+    for simulation in range(_N_SIMULATIONS):
         correct = rng.random_sample(len(confidence)) < confidence
-        simulated = _averaged(bins, confidence, correct.astype(np.float64), n_bins)
+        simulated = _averaged(bins, confidence, correct.astype(np.float64), _N_BINS)
         errors[simulation] = simulated.calibration_error
-    low, high = np.quantile(errors, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(errors, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return float(low), float(high)
 
 
 def selective_accuracy_curve(y_true: ArrayLike, proba: ArrayLike) -> SelectiveAccuracy:
-    """Accuracy on the most confident rows, at every coverage.
+    """Accuracy on the most confident rows, at every coverage [1]_.
 
     Parameters
     ----------
-    y_true : array-like of int, shape (n_samples,)
-        Class codes: the columns of `proba`.
-    proba : array-like of float, shape (n_samples, n_classes)
-        Probabilities; each row sums to 1.
+    y_true, proba
+        As in `expected_calibration_error`, with its errors.
 
     Returns
     -------
     curve : SelectiveAccuracy
-        Three arrays with one entry for each distinct confidence, from the highest down:
-        ``threshold``, the confidence; ``coverage``, the share of rows with at least that;
-        ``accuracy`` on those rows. Rows of equal confidence share one entry. The last entry has
-        coverage 1 and the accuracy on all rows.
-
-    Raises
-    ------
-    ValueError
-        If the shapes do not fit, a code is no column, or the rows of `proba` are not probabilities.
+        One entry for each distinct confidence, from the highest down; the last has coverage 1.
 
     References
     ----------
@@ -254,28 +213,20 @@ def selective_accuracy_curve(y_true: ArrayLike, proba: ArrayLike) -> SelectiveAc
 
 
 def selective_accuracy_area(y_true: ArrayLike, proba: ArrayLike) -> float:
-    """The area under the selective-accuracy curve: how well confidence ranks the predictions.
+    """The area under the selective-accuracy curve: how well confidence ranks the predictions [1]_.
 
     The mean, over k = 1 ... n, of the accuracy on the k most confident rows, averaged over all
-    orders of rows with equal confidence. At the same accuracy, it is larger if the wrong
-    predictions are less confident.
+    orders of rows with equal confidence. It equals 1 - AURC.
 
     Parameters
     ----------
-    y_true : array-like of int, shape (n_samples,)
-        Class codes: the columns of `proba`.
-    proba : array-like of float, shape (n_samples, n_classes)
-        Probabilities; each row sums to 1.
+    y_true, proba
+        As in `expected_calibration_error`, with its errors.
 
     Returns
     -------
     area : float
-        Between 0 and 1; it equals 1 - AURC, with AURC the area under the risk-coverage curve.
-
-    Raises
-    ------
-    ValueError
-        As in `selective_accuracy_curve`.
+        Between 0 and 1.
 
     References
     ----------
@@ -297,7 +248,8 @@ def selective_accuracy_area(y_true: ArrayLike, proba: ArrayLike) -> float:
 
 
 def _bins(confidence: FloatArray, n_bins: int) -> NDArray[np.intp]:
-    _check_count("n_bins", n_bins)
+    if isinstance(n_bins, bool) or int(n_bins) != n_bins or n_bins < 1:
+        raise ValueError(f"n_bins must be a whole number, at least 1; got {n_bins!r}.")
     # Right-closed bins, as published: a confidence of exactly 0.5 belongs to (0.4, 0.5].
     edges = np.arange(1, n_bins) / n_bins
     return np.searchsorted(edges, confidence, side="left")
@@ -346,8 +298,3 @@ def _check_proba(proba: ArrayLike) -> FloatArray:
     if not (table >= 0).all() or not (np.abs(table.sum(axis=1) - 1) <= _SUM_TOLERANCE).all():
         raise ValueError("Each row of proba must hold probabilities: not negative, with sum 1.")
     return table
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{name} must be a whole number, at least 1; got {value!r}.")

@@ -94,12 +94,6 @@ def test_arrays_that_are_not_contiguous_come_back(tmp_path):
     )
 
 
-def test_special_floats_survive_in_arrays(tmp_path):
-    values = np.array([np.nan, np.inf, -np.inf, -0.0], dtype="float32")
-    write_model(tmp_path / "m", "test", {}, {"a": values})
-    assert read_model(tmp_path / "m").arrays["a"].tobytes() == values.tobytes()
-
-
 def test_the_same_content_gives_the_same_bytes(tmp_path, model):
     other = tmp_path / "other.hvlad"
     header = {"depth": {"none": None, "rate": 0.1, "k": 128}, "classes": HEADER["classes"]}

@@ -84,7 +84,8 @@ class TestState:
         X, codes = blobs()
         model = fitted(X, names[codes], class_weight={names.tolist()[0]: 2.0})
         restored = self.round_trip(model)
-        assert restored.classes_.dtype == names.dtype
+        assert restored.classes_.dtype == restored.predict(X).dtype == names.dtype
+        assert (model.predict(X) == names[codes]).mean() > 0.8
         self.assert_same(model, restored, X)
 
     def test_inputs_of_the_trees_are_kept(self):

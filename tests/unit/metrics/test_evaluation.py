@@ -180,22 +180,6 @@ def test_unknown_labels_are_mistakes():
     assert result.calibration_error == pytest.approx(0.3)
 
 
-def test_a_class_without_images_has_no_recall():
-    result = Evaluation(["fibre", "fibre"], proba_of([0, 0]), CLASSES)
-    assert math.isnan(result.scores[1].recall)
-    assert result.scores[1].support == 0
-
-
-def test_the_baseline_is_the_most_common_class():
-    result = Evaluation(["matrix", "fibre", "matrix"], proba_of([0, 0, 0]), CLASSES)
-    assert result.baseline == ("matrix", pytest.approx(2 / 3))
-
-
-def test_labels_of_other_types_are_compared_as_text():
-    result = Evaluation(np.array([3, 5]), proba_of([0, 0], n_classes=2), np.array([3, 5]))
-    assert result.correct.tolist() == [True, False]
-
-
 @pytest.mark.parametrize(
     ("y", "shape", "groups", "message"),
     [
@@ -271,13 +255,6 @@ def test_intervals_of_nothing_and_of_other_lengths_are_refused(correct, y, group
         balanced_accuracy_interval(correct, y, groups)
     with pytest.raises(ValueError, match="got 1 label for 2 images"):
         balanced_accuracy_interval([1, 0], ["a"])
-
-
-def test_the_balanced_interval_of_one_class_is_that_of_its_recall():
-    correct = np.arange(30) % 4 > 0
-    assert balanced_accuracy_interval(correct, ["a"] * 30) == pytest.approx(
-        wilson_interval(float(correct.mean()), 30)
-    )
 
 
 @pytest.mark.parametrize("recalls", [(0.8, 0.6, 0.5), (0.95, 0.9, 0.9)])

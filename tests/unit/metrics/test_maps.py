@@ -8,19 +8,22 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hypervlad.metrics import (
     PatchConfusion,
     PixelTally,
     area_fraction_error,
     patch_confusion,
-    per_region_overlap,
-    pixel_auroc,
-    pixel_average_precision,
 )
 from hypervlad.metrics.maps import N_BINS, score_bins
 
-SCORES = [pixel_auroc, pixel_average_precision, per_region_overlap]
+
+def tally_of(maps, masks):
+    tally = PixelTally()
+    for scores, mask in zip(maps, masks, strict=True):
+        tally.add(scores, mask)
+    return tally
 
 
 def random_maps(seed, n_images=3, levels=6):
@@ -97,44 +100,36 @@ def naive_overlap(maps, masks, max_fpr):
     return area / max_fpr
 
 
-@given(st.integers(0, 10**6), st.integers(1, 4))
-@settings(max_examples=40, deadline=None)
-def test_pixel_scores_are_those_of_plain_loops(seed, n_images):
+@pytest.mark.slow  # a dozen tallies of two million bins
+@given(st.integers(0, 10**6), st.integers(1, 4), st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_scores_are_those_of_plain_loops(seed, n_images, is_negative):
     maps, masks = random_maps(seed, n_images)
-    assert pixel_auroc(maps, masks) == pytest.approx(naive_auroc(maps, masks))
-    expected = naive_average_precision(maps, masks)
-    assert pixel_average_precision(maps, masks) == pytest.approx(expected)
+    tally = tally_of([scores - 2 * is_negative for scores in maps], masks)
+    assert tally.auroc() == pytest.approx(naive_auroc(maps, masks))
+    assert tally.average_precision() == pytest.approx(naive_average_precision(maps, masks))
+    assert tally.per_region_overlap() == pytest.approx(naive_overlap(maps, masks, 0.3))
 
 
-@given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([0.05, 0.3, 1.0]))
-@settings(max_examples=60, deadline=None)
-def test_overlap_is_that_of_the_plain_loop(seed, n_images, max_fpr):
-    maps, masks = random_maps(seed, n_images)
-    expected = naive_overlap(maps, masks, max_fpr)
-    assert per_region_overlap(maps, masks, max_fpr=max_fpr) == pytest.approx(expected)
+def test_fine_scores_are_rounded_to_bins():
+    rng = np.random.default_rng(0)
+    masks = [rng.random((40, 40)) < 0.2 for _ in range(3)]
+    maps = [rng.normal(-1, 2, mask.shape).astype(np.float32) + mask for mask in masks]
+    scores, truth = np.ravel(maps), np.ravel(masks)
+    tally = tally_of(maps, masks)
+    assert tally.auroc() == pytest.approx(roc_auc_score(truth, scores), abs=1e-4)
+    expected = average_precision_score(truth, scores)
+    assert tally.average_precision() == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("score", SCORES)
-@given(seed=st.integers(0, 10**6))
-@settings(max_examples=20, deadline=None)
-def test_only_the_order_of_scores_counts(score, seed):
-    maps, masks = random_maps(seed)
-    assert score([np.exp(3 * m) for m in maps], masks) == pytest.approx(score(maps, masks))
-
-
-@pytest.mark.parametrize("score", SCORES)
-def test_a_perfect_map_has_one(score):
+def test_perfect_maps_and_maps_without_information():
     _, masks = random_maps(0)
-    assert score([mask.astype(np.float32) for mask in masks], masks) == pytest.approx(1.0)
-
-
-def test_a_map_without_known_pixels():
-    _, masks = random_maps(0)
-    flat = [np.zeros(mask.shape) for mask in masks]
+    perfect = tally_of([mask.astype(np.float32) for mask in masks], masks)
     share = np.concatenate([mask.ravel() for mask in masks]).mean()
-    assert pixel_auroc(flat, masks) == 0.5
-    assert pixel_average_precision(flat, masks) == pytest.approx(share)
-    assert per_region_overlap(flat, masks) == pytest.approx(0.15)
+    flat = tally_of([np.zeros(mask.shape) for mask in masks], masks)
+    for tally, expected in ((perfect, (1, 1, 1)), (flat, (0.5, share, 0.15))):
+        found = (tally.auroc(), tally.average_precision(), tally.per_region_overlap())
+        assert found == pytest.approx(expected)
 
 
 def test_a_small_region_counts_as_much_as_a_large_one():
@@ -142,52 +137,33 @@ def test_a_small_region_counts_as_much_as_a_large_one():
     mask[:10, :10] = mask[19, 19] = True
     large_only = np.zeros((20, 20))
     large_only[:10, :10] = 1.0
-    assert pixel_auroc(large_only, mask) > 0.99
+    tally = tally_of([large_only], [mask])
+    assert tally.auroc() > 0.99
     # One of two regions is found at once, the other with all else: 1/2, and half the mean rate.
-    assert per_region_overlap(large_only, mask) == pytest.approx(0.5 + 0.075)
+    assert tally.per_region_overlap() == pytest.approx(0.5 + 0.075)
 
 
-def test_one_map_may_come_alone_in_any_form():
-    scores, mask = np.array([[0.2, 0.9], [0.4, 0.1]]), np.array([[0, 1], [1, 0]])
-    for score in SCORES:
-        expected = score([scores], [mask])
-        assert score(scores, mask) == expected
-        assert score(scores.tolist(), (255 * mask).tolist()) == expected
-        assert score(scores[None], mask[None].astype(bool)) == expected
-
-
-ONES = np.ones((2, 2))
-
-
-@pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize(
-    ("maps", "masks", "message"),
+    ("scores", "mask", "message"),
     [
-        ([ONES], [ONES, ONES], "got 1 map and 2 masks"),
-        ([], [], "at least one; got 0 maps and 0 masks"),
-        ([ONES], [np.eye(3)], r"score map 0 and its mask .* got \(2, 2\) and \(3, 3\)"),
-        (
-            [ONES, ONES],
-            [np.eye(2), np.zeros((2, 2, 3))],
-            r"mask 1 must have shape \(H, W\)",
-        ),
-        ([np.full((2, 2), np.nan)], [np.eye(2)], "score map 0 holds NaN"),
-        ([ONES], [np.array([[0, 128], [255, 0]])], r"0, 128, 255 \(3 in all\).*mask > 127"),
-        ([ONES], [np.array([[0, -1], [0, 0]])], "one positive value"),
-        ([ONES], [np.array([["a", "b"], ["a", "b"]])], "got type <U1"),
-        ([ONES], [np.zeros((2, 2))], "no pixel is defective"),
-        ([ONES], [ONES], "every pixel is defective"),
+        (np.ones((3, 4)), np.zeros((3, 5), dtype=bool), r"score map and mask .* got \(3, 4\) and"),
+        (np.full((2, 2), np.nan), np.eye(2), "score map holds NaN or infinity"),
+        (np.ones((2, 2)), np.zeros((2, 2, 3)), r"mask must have shape \(H, W\)"),
+        (np.ones((2, 2)), np.array([[0, 128], [255, 0]]), r"0, 128, 255 \(3 in all\).*mask > 127"),
+        (np.ones((2, 2)), np.array([[0, -1], [0, 0]]), "one positive value"),
+        (np.ones((2, 2)), np.array([["a", "b"], ["a", "b"]]), "got type <U1"),
     ],
 )
-def test_bad_maps_are_refused(score, maps, masks, message):
+def test_bad_maps_are_refused(scores, mask, message):
     with pytest.raises(ValueError, match=message):
-        score(maps, masks)
+        PixelTally().add(scores, mask)
 
 
-@pytest.mark.parametrize("max_fpr", [0, -0.1, 1.5, float("nan")])
-def test_bad_rates_are_refused(max_fpr):
-    with pytest.raises(ValueError, match="max_fpr must be in"):
-        per_region_overlap(ONES, np.eye(2), max_fpr=max_fpr)
+@pytest.mark.parametrize("is_defective", [False, True])
+def test_pixels_of_one_kind_have_no_score(is_defective):
+    tally = tally_of([np.ones((2, 2))], [np.full((2, 2), is_defective)])
+    found = [tally.auroc(), tally.average_precision(), tally.per_region_overlap(), *tally.best_f1()]
+    assert np.isnan(found).all()
 
 
 def naive_confusion(seen, mask, patch, min_fraction, keep_edges):
@@ -273,42 +249,15 @@ def test_bad_options_are_refused(options, message):
         patch_confusion(mask.T, mask)
 
 
-@pytest.mark.slow  # thirty tallies of two million bins
-@given(st.integers(0, 1000), st.integers(1, 4), st.booleans())
-@settings(deadline=None, max_examples=30)
-def test_a_tally_is_the_whole(seed: int, n_images: int, is_coarse: bool) -> None:
-    """Of coarse scores exactly, of fine ones up to its bins."""
-    rng = np.random.default_rng(seed)
-    maps, masks = [], []
-    for _ in range(n_images):
-        mask = rng.random((9, 11)) < 0.2
-        scores = rng.normal(-1, 2, mask.shape) + mask
-        maps.append(np.round(scores) if is_coarse else scores.astype(np.float32))
-        masks.append(mask)
-    masks[0][0, :2] = [True, False]
-    tally = PixelTally()
-    for scores, mask in zip(maps, masks, strict=True):
-        tally.add(scores, mask)
-    pairs = (
-        (tally.auroc(), pixel_auroc(maps, masks)),
-        (tally.average_precision(), pixel_average_precision(maps, masks)),
-        (tally.per_region_overlap(), per_region_overlap(maps, masks)),
-        (tally.per_region_overlap(max_fpr=0.05), per_region_overlap(maps, masks, max_fpr=0.05)),
-    )
-    for found, expected in pairs:
-        assert found == pytest.approx(expected, abs=1e-9 if is_coarse else 2e-2)
-
-
-@pytest.mark.slow  # thirty tallies of two million bins
+@pytest.mark.slow  # a dozen tallies of two million bins
 @given(st.integers(0, 1000), st.booleans())
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=12)
 def test_the_best_f1_is_that_of_trying_every_threshold(seed: int, is_negative: bool) -> None:
     rng = np.random.default_rng(seed)
     mask = rng.random((9, 11)) < 0.3
     mask[0, :2] = [True, False]
     scores = np.round(rng.normal(0, 2, mask.shape) + 2 * mask) / 4 - (5 if is_negative else 0)
-    tally = PixelTally()
-    tally.add(scores, mask)
+    tally = tally_of([scores], [mask])
 
     def f1(threshold: float) -> float:
         called = scores >= threshold
@@ -326,12 +275,3 @@ def test_bins_keep_the_order_of_scores() -> None:
     assert bins[4] == bins[5]
     assert len(set(bins.tolist())) == len(values) - 1
     assert 0 <= bins.min() < bins.max() < N_BINS
-
-
-def test_a_tally_refuses_what_does_not_fit() -> None:
-    tally = PixelTally()
-    with pytest.raises(ValueError, match="equal shapes"):
-        tally.add(np.zeros((3, 4)), np.zeros((3, 5), dtype=bool))
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        tally.add(np.full((3, 4), np.nan), np.zeros((3, 4), dtype=bool))
-    assert np.isnan(tally.auroc())

@@ -19,12 +19,12 @@ UNIMODAL: dict[str, Draw] = {
 }
 
 
-@pytest.mark.parametrize("n", [10, 20, 50, 150, 500])
+@pytest.mark.parametrize("n", [10, 50, 500])
 @pytest.mark.parametrize("name", UNIMODAL)
 def test_one_group_has_rarely_a_gap(name: str, n: int) -> None:
     rng = np.random.default_rng(n)
-    found = [gap_between_modes(UNIMODAL[name](rng, n)) for _ in range(2000)]
-    assert np.mean([gap is not None for gap in found]) < 0.01
+    found = [gap_between_modes(UNIMODAL[name](rng, n)) for _ in range(500)]
+    assert np.mean([gap is not None for gap in found]) < 0.015
 
 
 @pytest.mark.parametrize("n", [20, 60, 200])
