@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numba import njit, uint64
 
+from hypervlad.hypercolumns import axis_interpolation
 from hypervlad.lazy_torch import torch
-from hypervlad.vlad import axis_interpolation
 
 # Columns of the grid at a time: few enough for what is kept of them to stay in the processor's
 # cache. Independent of threads and batches, so that the sums of an image are, too.

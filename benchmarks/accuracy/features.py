@@ -22,8 +22,8 @@ from hypervlad.backbones import build_network, get_backbone
 from hypervlad.encoder import ImageLoader
 from hypervlad.encoder.encoding import random_pixels
 from hypervlad.encoder.loading import Batch
+from hypervlad.hypercolumns import feature_maps, hypercolumns_at
 from hypervlad.images import read_micrographs
-from hypervlad.vlad import feature_maps, hypercolumns_at
 
 IMAGE_SIZE = 224
 BATCH_SIZE = 8

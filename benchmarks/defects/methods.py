@@ -22,9 +22,9 @@ from hypervlad import PatchDefectScorer, default_patch_encoder
 from hypervlad.backbones import build_network, get_backbone
 from hypervlad.defects.thresholds import WindowScores, image_score, threshold_of_best_f1
 from hypervlad.encoder.loading import prepare
+from hypervlad.hypercolumns import feature_maps
 from hypervlad.presets import carrillo2020
 from hypervlad.splits import holdout_split
-from hypervlad.vlad import feature_maps
 from hypervlad.windows import ANOMALOUS, NORMAL, PatchSet, cut_patches
 
 SIDE = 224  # pixels: rivals resize images to such squares

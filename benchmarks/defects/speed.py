@@ -26,7 +26,7 @@ from benchmarks.speed.encoding import unfolded
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
 from hypervlad.backbones import build_network, get_backbone
 from hypervlad.encoder.loading import prepare
-from hypervlad.vlad import feature_maps
+from hypervlad.hypercolumns import feature_maps
 from hypervlad.windows import patch_positions, patches_at
 
 SIZE, FIT_SIZE = (696, 1024), (174, 256)

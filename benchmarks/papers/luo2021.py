@@ -35,9 +35,9 @@ from hypervlad import MicrographClassifier
 from hypervlad.backbones import Preprocessing, build_network
 from hypervlad.backbones.weights import read_state_dict
 from hypervlad.encoder import ImageLoader
+from hypervlad.hypercolumns import feature_maps
 from hypervlad.metrics import accuracy_interval
 from hypervlad.presets import luo2021
-from hypervlad.vlad import feature_maps
 
 TEST_SIZE = 0.2
 CLASSIFIERS = ("luo2021", "luo2021-sklearn", "luo2021-image", "default")

@@ -37,7 +37,7 @@ from benchmarks.speed.tables import fast_table, memory_table, speed_table
 from hypervlad import HypercolumnVLAD, vlad
 from hypervlad.backbones import TappedNetwork
 from hypervlad.encoder.encoding import TorchCodebook
-from hypervlad.vlad import dense_hypercolumns, feature_maps
+from hypervlad.hypercolumns import dense_hypercolumns, feature_maps
 
 METHODS = ("network", "folded", "finest", "image", "naive", "sampled", "classifier")
 FAST = "fast "  # before the names of methods that run with OpenVINO and numba

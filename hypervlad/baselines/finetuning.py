@@ -30,7 +30,7 @@ from hypervlad.baselines.training import (
     trained_tensors,
 )
 from hypervlad.encoder.loading import normalised
-from hypervlad.vlad import turned
+from hypervlad.hypercolumns import turned
 
 Trainable = Literal["head", "last", "all"]
 

@@ -15,7 +15,7 @@ from hypervlad.base import Array
 from hypervlad.defects.cells import CellMaps, Cells
 from hypervlad.defects.thresholds import image_score
 from hypervlad.encoder.encoding import random_pixels
-from hypervlad.vlad import turned
+from hypervlad.hypercolumns import turned
 from hypervlad.windows import WindowGrid
 from hypervlad.windows.dataset import PreparedImage
 

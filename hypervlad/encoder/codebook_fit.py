@@ -21,9 +21,9 @@ from hypervlad.encoder.loading import ImageInfo, ImageLoader, LoadedImage, ReadR
 from hypervlad.encoder.network_source import NetworkSource
 from hypervlad.encoder.parallel import absolute_path, in_order, map_tasks, uses_workers
 from hypervlad.encoder.parameters import EncoderParams
+from hypervlad.hypercolumns import feature_maps, hypercolumns_at
 from hypervlad.images import SkippedImage
 from hypervlad.images.reading import read_in_order
-from hypervlad.vlad import feature_maps, hypercolumns_at
 
 MAX_SAMPLES_PER_IMAGE = 5000  # random pixels
 MAX_SAMPLED_IMAGES = 1000  # 20 hypercolumns of each fill the default pool; more only cost time

@@ -16,12 +16,12 @@ from hypervlad.cache import Cache, Memory, cache_key
 from hypervlad.codebook import Codebook, LayerProjection
 from hypervlad.encoder.loading import Batch, ImageInfo, ImageLoader, LoadedImage, ReadReport
 from hypervlad.encoder.parameters import EncoderParams
+from hypervlad.hypercolumns import feature_maps, hypercolumns_at, turned
 from hypervlad.images import SkippedImage
 from hypervlad.images.reading import image_name
 from hypervlad.lazy_torch import torch, usual_torch
 from hypervlad.modelfile import ModelFileError
 from hypervlad.user_warnings import warn_user
-from hypervlad.vlad import feature_maps, hypercolumns_at, turned
 from hypervlad.wording import counted, name_some, reason_of, verb
 
 # Part of every key: increase it when the vectors or samples of an image change.

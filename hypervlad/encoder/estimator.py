@@ -56,9 +56,9 @@ from hypervlad.encoder.parameters import (
     check_blocks,
     check_installed,
 )
+from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import check_image_list
 from hypervlad.lazy_torch import usual_torch
-from hypervlad.vlad import feature_maps
 from hypervlad.workload import announced
 
 _BACKBONE = "backbone."  # before the names of the network's tensors in a model file

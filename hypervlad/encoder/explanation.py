@@ -22,14 +22,14 @@ import numpy as np
 from hypervlad import vlad
 from hypervlad.encoder.encoding import BatchEncoder, finish_pooled, random_pixels
 from hypervlad.encoder.loading import Batch
-from hypervlad.lazy_torch import torch
-from hypervlad.vlad import (
+from hypervlad.hypercolumns import (
     feature_maps,
     hypercolumns_at,
     resample_preserving_sum,
     turned,
     turned_back,
 )
+from hypervlad.lazy_torch import torch
 
 
 @dataclass(frozen=True, eq=False)

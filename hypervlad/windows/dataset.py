@@ -15,10 +15,10 @@ from hypervlad.encoder import ImageInfo, ImageLoader
 from hypervlad.encoder.codebook_fit import CodebookFit, is_chosen
 from hypervlad.encoder.encoding import random_pixels
 from hypervlad.encoder.loading import ReadReport
+from hypervlad.hypercolumns import hypercolumns_at
 from hypervlad.images import ImageReadError
 from hypervlad.lazy_torch import torch
 from hypervlad.splits import joined_groups
-from hypervlad.vlad import hypercolumns_at
 from hypervlad.windows.maps import TiledNetwork
 
 #: The label of a window that is not trained on: neither clearly of one class nor of another.

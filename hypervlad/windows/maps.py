@@ -11,9 +11,9 @@ import numpy as np
 
 from hypervlad.backbones import TappedNetwork
 from hypervlad.files import naming
+from hypervlad.hypercolumns import feature_maps
 from hypervlad.images import ImageReadError
 from hypervlad.lazy_torch import torch
-from hypervlad.vlad import feature_maps
 
 # Pixels around an image, mirrored. Networks pad with zeros, which look like a dark frame.
 _BORDER = 32

@@ -23,8 +23,8 @@ from hypervlad import vlad
 from hypervlad.backbones import class_tokens, get_backbone
 from hypervlad.encoder import HypercolumnVLAD
 from hypervlad.encoder.encoding import TorchCodebook, finish_pooled
+from hypervlad.hypercolumns import axis_interpolation, dense_hypercolumns
 from hypervlad.lazy_torch import torch
-from hypervlad.vlad import axis_interpolation, dense_hypercolumns
 from hypervlad.windows.grid import WindowGrid
 from hypervlad.windows.maps import PaddedMaps, TiledNetwork
 

@@ -19,7 +19,7 @@ import hypervlad.encoder.parameters
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
 from hypervlad.backbones import build_network, register_backbone
 from hypervlad.backbones.openvino_network import OpenVINONetwork
-from hypervlad.vlad import feature_maps
+from hypervlad.hypercolumns import feature_maps
 from hypervlad.workload import announced
 
 openvino = pytest.importorskip("openvino")

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from hypervlad import vlad
+from hypervlad import hypercolumns, vlad
 from hypervlad.backbones import build_network
 
 
@@ -194,7 +194,7 @@ sizes = st.integers(1, 9)
 def test_axis_interpolation_is_torchs(n_in: int, factor: int, extra: int) -> None:
     n_out = n_in * factor + extra
     signal = torch.rand(n_in, generator=torch.Generator().manual_seed(n_in))
-    low, high, weight = vlad.axis_interpolation(n_in, n_out)
+    low, high, weight = hypercolumns.axis_interpolation(n_in, n_out)
     ours = torch.lerp(signal[low], signal[high], weight)
     theirs = functional.interpolate(signal[None, None], n_out, mode="linear")[0, 0]
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
@@ -210,18 +210,18 @@ def test_points_agree_with_the_dense_form(height: int, width: int, up: int, seed
     maps = [torch.rand(1, height, width, 3, generator=generator)]
     maps.append(torch.rand(1, size[0], size[1], 2, generator=generator))
     points = np.random.default_rng(seed).integers(0, size[0] * size[1], 10)
-    blocks = vlad.hypercolumns_at([layer[0] for layer in maps], points, size)
-    dense = vlad.dense_hypercolumns(maps, size).reshape(-1, 5)
+    blocks = hypercolumns.hypercolumns_at([layer[0] for layer in maps], points, size)
+    dense = hypercolumns.dense_hypercolumns(maps, size).reshape(-1, 5)
     torch.testing.assert_close(torch.cat(blocks, 1), dense[points], atol=1e-6, rtol=0)
 
 
 def test_enlarging_keeps_constants_and_leaves_equal_sizes_alone() -> None:
     maps = torch.full((1, 3, 4, 2), 7.0)
-    torch.testing.assert_close(vlad.enlarge(maps, (9, 5)), torch.full((1, 9, 5, 2), 7.0))
-    assert vlad.enlarge(maps, (3, 4)) is maps
+    torch.testing.assert_close(hypercolumns.enlarge(maps, (9, 5)), torch.full((1, 9, 5, 2), 7.0))
+    assert hypercolumns.enlarge(maps, (3, 4)) is maps
 
 
 def test_feature_maps_are_channels_last_and_as_deep_as_the_taps() -> None:
     network = build_network("tiny", "random")
-    maps = vlad.feature_maps(network, torch.rand(2, 3, 12, 20))
+    maps = hypercolumns.feature_maps(network, torch.rand(2, 3, 12, 20))
     assert [tuple(layer.shape) for layer in maps] == [(2, 12, 20, 6), (2, 6, 10, 8), (2, 3, 5, 10)]

@@ -22,7 +22,7 @@ from hypervlad import (
     MicrographClassifier,
 )
 from hypervlad.classifier import Explanation
-from hypervlad.vlad import feature_maps, resample_preserving_sum, turned, turned_back
+from hypervlad.hypercolumns import feature_maps, resample_preserving_sum, turned, turned_back
 
 Images = tuple[list[np.ndarray], np.ndarray]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from hypervlad import HypercolumnVLAD, default_patch_encoder, vlad
 from hypervlad.backbones import build_network
-from hypervlad.vlad import dense_hypercolumns
+from hypervlad.hypercolumns import dense_hypercolumns
 from hypervlad.windows import WindowGrid
 from hypervlad.windows.maps import TiledNetwork
 from hypervlad.windows.vectors import WindowVectors, window_means, window_residual_sums
