@@ -1,7 +1,19 @@
 """Classify electron micrographs: dense hypercolumns, VLAD and a boosted softmax.
 
-The public names are listed in ``__init__.pyi`` and imported on first use, so that
-``import hypervlad`` imports neither torch nor xgboost.
+What most people need is here; everything public is in one of seven packages, in the order in which
+an image passes through them:
+
+- ``images``: reading micrographs and masks
+- ``evaluation``: metrics, intervals, splits by group
+- ``features``: networks, hypercolumns, codebooks, VLAD, windows
+- ``fibres``: directions and the aligned fraction
+- ``models``: classifiers, defect scorers, presets of papers, loading a saved model
+- ``data``: labelled folders, synthetic images, features of whole folders
+- ``results``: figures, pages, tables
+
+``apps`` has the command line and the page for labels, ``common`` what all others use. Names are
+listed in ``__init__.pyi`` and imported on first use: ``import hypervlad`` imports neither torch nor
+xgboost.
 """
 
 import os

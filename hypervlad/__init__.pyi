@@ -1,22 +1,23 @@
-from . import fibres, presets
+from . import data, evaluation, features, fibres, images, models, results
 from ._version import __version__ as __version__
-from .alignment import AlignmentClassifier
-from .backbones import register_backbone
-from .boosting import BoostedSoftmaxClassifier
-from .classifier import MicrographClassifier, default_encoder
-from .datasets import check_image_folder, load_image_folder
-from .defects import PatchDefectScorer, default_patch_encoder
-from .encoder import HypercolumnVLAD
-from .extraction import extract_features, load_features, plan_extraction
-from .images import ImageReadError, Micrograph, read_image, read_micrograph
-from .modelfile import ModelFileError
-from .models import load
-from .synthetic import (
+from .common.modelfile import ModelFileError
+from .data.extraction import extract_features, load_features, plan_extraction
+from .data.folders import check_image_folder, load_image_folder
+from .data.synthetic import (
     make_lattice_images,
     make_nanofibre_images,
     make_nanowire_images,
     make_tem_images,
 )
+from .features.backbones import register_backbone
+from .features.encoder import HypercolumnVLAD
+from .images import ImageReadError, Micrograph, read_image, read_micrograph
+from .models import presets
+from .models.alignment import AlignmentClassifier
+from .models.boosting import BoostedSoftmaxClassifier
+from .models.classifier import MicrographClassifier, default_encoder
+from .models.defects import PatchDefectScorer, default_patch_encoder
+from .models.loading import load
 
 __all__ = [
     "AlignmentClassifier",
@@ -29,10 +30,14 @@ __all__ = [
     "PatchDefectScorer",
     "__version__",
     "check_image_folder",
+    "data",
     "default_encoder",
     "default_patch_encoder",
+    "evaluation",
     "extract_features",
+    "features",
     "fibres",
+    "images",
     "load",
     "load_features",
     "load_image_folder",
@@ -40,9 +45,11 @@ __all__ = [
     "make_nanofibre_images",
     "make_nanowire_images",
     "make_tem_images",
+    "models",
     "plan_extraction",
     "presets",
     "read_image",
     "read_micrograph",
     "register_backbone",
+    "results",
 ]

@@ -18,11 +18,11 @@ from sklearn.cluster import MiniBatchKMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 
-from hypervlad.backbones import build_network, get_backbone
-from hypervlad.encoder import ImageLoader
-from hypervlad.encoder.encoding import random_pixels
-from hypervlad.encoder.loading import Batch
-from hypervlad.hypercolumns import feature_maps, hypercolumns_at
+from hypervlad.features.backbones import build_network, get_backbone
+from hypervlad.features.encoder import ImageLoader
+from hypervlad.features.encoder.encoding import random_pixels
+from hypervlad.features.encoder.loading import Batch
+from hypervlad.features.hypercolumns import feature_maps, hypercolumns_at
 from hypervlad.images import read_micrographs
 
 IMAGE_SIZE = 224

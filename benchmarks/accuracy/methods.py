@@ -22,8 +22,8 @@ from benchmarks.common.checkpoints import load_or_run
 from benchmarks.common.data import Fold
 from benchmarks.common.logistic import TunedLogisticRegression
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, default_encoder
-from hypervlad.backbones import WeightsNotFoundError, find_weights
-from hypervlad.presets import luo2021
+from hypervlad.features import WeightsNotFoundError, find_weights
+from hypervlad.models.presets import luo2021
 
 N_SAMPLED = 1000  # hypercolumns per image
 LUO2021 = {"luo2021": {}, "luo2021_image": {"grid": "image"}}

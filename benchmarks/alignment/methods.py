@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter, shift, spline_filter1d
 
 from benchmarks.alignment.scenes import training_images
 from hypervlad import AlignmentClassifier
-from hypervlad.datasets import NanowireTruth
+from hypervlad.data import NanowireTruth
 from hypervlad.fibres import (
     AlignedFraction,
     aligned_fraction,

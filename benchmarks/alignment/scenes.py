@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hypervlad.datasets import NanowireTruth, make_alignment_examples, make_nanowire_images
+from hypervlad.data import NanowireTruth, make_alignment_examples, make_nanowire_images
 
 SIZE = (384, 512)
 WIDTH = (5.0, 10.0)

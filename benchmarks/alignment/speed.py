@@ -22,7 +22,7 @@ from benchmarks.alignment.tables import TITLES, speed_table
 from benchmarks.common.program import in_turns, new_parser, parse, timed
 from benchmarks.common.results import RESULTS, origin, save_result
 from hypervlad import AlignmentClassifier
-from hypervlad.datasets import make_nanowire_images
+from hypervlad.data import make_nanowire_images
 from hypervlad.fibres import aligned_fraction, local_orientation
 
 TILE, TILES = (384, 512), (4, 4)

@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.model_selection import GroupShuffleSplit
 
 from hypervlad import load_image_folder, make_tem_images
-from hypervlad.splits import group_folds
+from hypervlad.evaluation import group_folds
 
 DATA_SETS = ("micrographs", "neu_steel", "nanofibre")  # the real sets that most benchmarks use
 MAX_FOLDS = 5

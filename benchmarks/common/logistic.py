@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from hypervlad.splits import group_folds
+from hypervlad.evaluation import group_folds
 
 
 class UnitLength(TransformerMixin, BaseEstimator):

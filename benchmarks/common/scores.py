@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.common.data import DataSet
-from hypervlad.metrics import calibration_error_range, expected_calibration_error
+from hypervlad.evaluation import calibration_error_range, expected_calibration_error
 
 N_DRAWS = 2000
 SEED = 0

@@ -158,7 +158,7 @@ class Side:
             model = hypervlad.MicrographClassifier(encoder, random_state=seed)
             model.fit(plan["train"], plan["labels"], groups=plan["groups"])
         elif kind == "alignment":
-            from hypervlad.alignment import default_alignment_encoder
+            from hypervlad.models import default_alignment_encoder
 
             encoder = default_alignment_encoder(**options)
             model = hypervlad.AlignmentClassifier(encoder, random_state=seed)

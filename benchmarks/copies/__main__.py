@@ -26,8 +26,8 @@ from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table, with_interval
 from benchmarks.copies.changes import CHANGES
 from hypervlad import check_image_folder, load_image_folder, read_image
-from hypervlad.datasets import make_lattice_images, make_nanofibre_images, make_tem_images
-from hypervlad.metrics import wilson_interval
+from hypervlad.data import make_lattice_images, make_nanofibre_images, make_tem_images
+from hypervlad.evaluation import wilson_interval
 
 SEED = 4200
 MIN_SIDE = 64  # pixels of an image that is copied

@@ -24,7 +24,7 @@ from benchmarks.defects.methods import Method, all_methods
 from benchmarks.defects.scores import best_patch_f1, patch_f1
 from benchmarks.defects.surfaces import FREE, Surface, mixed_mats, read_surface
 from benchmarks.defects.tables import defects_section
-from hypervlad.metrics import PixelTally
+from hypervlad.evaluation import PixelTally
 
 N_SYNTHETIC, SHARE_DEFECTIVE = 100, 0.4
 

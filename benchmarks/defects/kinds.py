@@ -27,7 +27,7 @@ from benchmarks.defects.methods import OURS, Method, Ours, PaDiM, PatchCore, Squ
 from benchmarks.defects.scores import Resampling, SplitScores, differences, image_auroc
 from benchmarks.defects.surfaces import FREE, Surface, mats_by_kind, read_surface, split_surface
 from benchmarks.defects.tables import kinds_section, mean_and_worst
-from hypervlad.metrics import PixelTally, wilson_interval
+from hypervlad.evaluation import PixelTally, wilson_interval
 
 TRAIN_TILES, TRAIN_MATS = (5, 20, 40), (80,)
 N_MATS_OF_KIND = 40

@@ -19,13 +19,13 @@ from torch.nn import functional
 
 from benchmarks.defects.scores import PATCH
 from hypervlad import PatchDefectScorer, default_patch_encoder
-from hypervlad.backbones import build_network, get_backbone
-from hypervlad.defects.thresholds import WindowScores, image_score, threshold_of_best_f1
-from hypervlad.encoder.loading import prepare
-from hypervlad.hypercolumns import feature_maps
-from hypervlad.presets import carrillo2020
-from hypervlad.splits import holdout_split
-from hypervlad.windows import ANOMALOUS, NORMAL, PatchSet, cut_patches
+from hypervlad.evaluation import holdout_split
+from hypervlad.features.backbones import build_network, get_backbone
+from hypervlad.features.encoder.loading import prepare
+from hypervlad.features.hypercolumns import feature_maps
+from hypervlad.features.windows import ANOMALOUS, NORMAL, PatchSet, cut_patches
+from hypervlad.models.defects.thresholds import WindowScores, image_score, threshold_of_best_f1
+from hypervlad.models.presets import carrillo2020
 
 SIDE = 224  # pixels: rivals resize images to such squares
 SIGMA = 4.0  # pixels of these squares: the blur of their maps

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.defects.surfaces import FREE
-from hypervlad.metrics import PatchConfusion, patch_confusion
+from hypervlad.evaluation import PatchConfusion, patch_confusion
 
 PATCH = 29  # pixels
 _N_THRESHOLDS = 60  # among which the best F1 is searched

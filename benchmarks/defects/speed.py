@@ -24,10 +24,10 @@ from benchmarks.common.results import RESULTS, origin, save_result
 from benchmarks.defects.tables import speed_table
 from benchmarks.speed.encoding import unfolded
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
-from hypervlad.backbones import build_network, get_backbone
-from hypervlad.encoder.loading import prepare
-from hypervlad.hypercolumns import feature_maps
-from hypervlad.windows import patch_positions, patches_at
+from hypervlad.features import patch_positions, patches_at
+from hypervlad.features.backbones import build_network, get_backbone
+from hypervlad.features.encoder.loading import prepare
+from hypervlad.features.hypercolumns import feature_maps
 
 SIZE, FIT_SIZE = (696, 1024), (174, 256)
 PATCH, SIDE, BATCH = 29, 224, 32

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from hypervlad import make_nanofibre_images, read_image
-from hypervlad.datasets import IMAGE_DEFECTS, NANOFIBRE_DEFECTS, add_defect
-from hypervlad.datasets.groups import load_groups
+from hypervlad.data import IMAGE_DEFECTS, NANOFIBRE_DEFECTS, add_defect
+from hypervlad.data.folders.groups import load_groups
 from hypervlad.images import read_mask
 
 FREE = "free"  # the kind of a defect-free image

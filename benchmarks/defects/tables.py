@@ -8,7 +8,7 @@ import numpy as np
 
 from benchmarks.common.results import Facts
 from benchmarks.common.tables import mean_and_deviation, table
-from hypervlad.datasets import IMAGE_DEFECTS
+from hypervlad.data import IMAGE_DEFECTS
 
 _COLUMNS = {
     "image_auroc": "image AUROC",

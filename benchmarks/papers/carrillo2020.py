@@ -26,9 +26,9 @@ from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import mean_and_deviation, table
 from benchmarks.defects.scores import best_patch_f1
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
-from hypervlad.metrics import PatchConfusion, patch_confusion
-from hypervlad.presets import carrillo2020
-from hypervlad.windows import ANOMALOUS, NORMAL, PatchSet, cut_patches
+from hypervlad.evaluation import PatchConfusion, patch_confusion
+from hypervlad.features.windows import ANOMALOUS, NORMAL, PatchSet, cut_patches
+from hypervlad.models.presets import carrillo2020
 
 PATCH, STRIDE = 29, 14
 N_TRAIN = {ANOMALOUS: 4807, NORMAL: 5307}

@@ -32,12 +32,12 @@ from benchmarks.common.results import RESULTS, Facts, load_result, measured_now,
 from benchmarks.common.tables import table
 from benchmarks.papers.mosaic import write_confusion, write_mosaic
 from hypervlad import MicrographClassifier
-from hypervlad.backbones import Preprocessing, build_network
-from hypervlad.backbones.weights import read_state_dict
-from hypervlad.encoder import ImageLoader
-from hypervlad.hypercolumns import feature_maps
-from hypervlad.metrics import accuracy_interval
-from hypervlad.presets import luo2021
+from hypervlad.evaluation import accuracy_interval
+from hypervlad.features.backbones import Preprocessing, build_network
+from hypervlad.features.backbones.weights import read_state_dict
+from hypervlad.features.encoder import ImageLoader
+from hypervlad.features.hypercolumns import feature_maps
+from hypervlad.models.presets import luo2021
 
 TEST_SIZE = 0.2
 CLASSIFIERS = ("luo2021", "luo2021-sklearn", "luo2021-image", "default")

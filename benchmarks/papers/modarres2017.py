@@ -26,9 +26,9 @@ from benchmarks.common.results import RESULTS, Facts, load_result, measured_now,
 from benchmarks.common.scores import GroupDraws, OutOfFold
 from benchmarks.common.tables import table
 from hypervlad import MicrographClassifier, default_encoder, make_nanofibre_images
-from hypervlad.backbones import WeightsNotFoundError, build_network
-from hypervlad.metrics import expected_calibration_error
-from hypervlad.presets import modarres2017
+from hypervlad.evaluation import expected_calibration_error
+from hypervlad.features.backbones import WeightsNotFoundError, build_network
+from hypervlad.models.presets import modarres2017
 
 SEED = 1000  # the folds of `benchmarks.accuracy`
 MATS = {"mat-beaded": 1.0, "mat-plain": 0.0}  # share of mats with beads

@@ -17,8 +17,8 @@ from skimage.transform import resize
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from hypervlad.displays import ConfusionDisplay, save_png
 from hypervlad.images import read_image
+from hypervlad.results import ConfusionDisplay, save_png
 
 # Okabe and Ito's colours, distinguishable with any colour vision.
 COLOURS = (

@@ -34,10 +34,11 @@ import hypervlad
 from benchmarks.common.program import in_fresh_process, in_turns, new_parser, parse, timed
 from benchmarks.common.results import BENCHMARKS, RESULTS, measured_now, origin, save_result
 from benchmarks.speed.tables import fast_table, memory_table, speed_table
-from hypervlad import HypercolumnVLAD, vlad
-from hypervlad.backbones import TappedNetwork
-from hypervlad.encoder.encoding import TorchCodebook
-from hypervlad.hypercolumns import dense_hypercolumns, feature_maps
+from hypervlad import HypercolumnVLAD
+from hypervlad.features import vlad
+from hypervlad.features.backbones import TappedNetwork
+from hypervlad.features.encoder.encoding import TorchCodebook
+from hypervlad.features.hypercolumns import dense_hypercolumns, feature_maps
 
 METHODS = ("network", "folded", "finest", "image", "naive", "sampled", "classifier")
 FAST = "fast "  # before the names of methods that run with OpenVINO and numba

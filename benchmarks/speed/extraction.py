@@ -35,8 +35,8 @@ from benchmarks.common.program import (
 )
 from benchmarks.common.results import RESULTS, origin, save_result
 from benchmarks.speed.tables import scale_section
-from hypervlad.cache import CacheFolder
-from hypervlad.extraction.manifest import TaskFolder
+from hypervlad.data.extraction.manifest import TaskFolder
+from hypervlad.features.cache import CacheFolder
 
 SIZES = (500, 1000, 2000, 4000)
 SETUPS = ("1 job", "2 jobs", "dask")

@@ -32,7 +32,7 @@ from benchmarks.speed import encoding, extraction, first_minutes, fitting, large
 from benchmarks.uncertainty import __main__ as uncertainty
 from benchmarks.uncertainty import novelty, sure
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_nanofibre_images
-from hypervlad.encoder import ImageLoader
+from hypervlad.features.encoder import ImageLoader
 from hypervlad.fibres import axial_difference
 
 N_GROUPS = 14  # of each class, with two images each

@@ -23,7 +23,7 @@ from benchmarks.common.program import add_network, new_parser, parse
 from benchmarks.common.results import RESULTS, origin, save_result
 from benchmarks.uncertainty.tables import uncertainty_table
 from hypervlad import MicrographClassifier, default_encoder
-from hypervlad.metrics import (
+from hypervlad.evaluation import (
     expected_calibration_error,
     selective_accuracy_area,
     selective_accuracy_curve,

@@ -25,8 +25,7 @@ import numpy as np
 from PIL import Image
 
 import hypervlad
-from hypervlad.displays import ContactSheetDisplay
-from hypervlad.reports import write_classified_page
+from hypervlad.results import ContactSheetDisplay, write_classified_page
 
 temporary = tempfile.TemporaryDirectory()
 folder = Path(temporary.name)

@@ -26,8 +26,8 @@ import numpy as np
 from PIL import Image
 
 import hypervlad
-from hypervlad.datasets import IMAGE_DEFECTS, add_defect
-from hypervlad.displays import DefectMapDisplay
+from hypervlad.data import IMAGE_DEFECTS, add_defect
+from hypervlad.results import DefectMapDisplay
 
 temporary = tempfile.TemporaryDirectory()
 folder = Path(temporary.name)

@@ -26,8 +26,8 @@ import numpy as np
 from PIL import Image
 
 import hypervlad
-from hypervlad.displays import OrientationDisplay
 from hypervlad.fibres import AlignmentRecipe
+from hypervlad.results import OrientationDisplay
 
 temporary = tempfile.TemporaryDirectory()
 folder = Path(temporary.name)

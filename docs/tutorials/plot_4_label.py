@@ -24,7 +24,7 @@ from PIL import Image
 from sklearn.base import clone
 
 import hypervlad
-from hypervlad.review import Queue, export_labels, start_queue
+from hypervlad.apps.review import Queue, export_labels, start_queue
 
 temporary = tempfile.TemporaryDirectory()
 folder = Path(temporary.name)

@@ -15,7 +15,7 @@ regions of the specimen.
 import matplotlib.pyplot as plt
 
 from hypervlad import HypercolumnVLAD, make_tem_images
-from hypervlad.displays import CodewordMapDisplay
+from hypervlad.results import CodewordMapDisplay
 
 images, labels = make_tem_images(40, random_state=3)
 encoder = HypercolumnVLAD(n_codewords=24, blocks="per_layer", random_state=0).fit(images)

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from sklearn.neighbors import NearestNeighbors
 
 from hypervlad import HypercolumnVLAD, make_tem_images
-from hypervlad.displays import ContactSheetDisplay
+from hypervlad.results import ContactSheetDisplay
 
 images, labels = make_tem_images(200, size=128, random_state=0)
 vectors = HypercolumnVLAD(n_codewords=32, random_state=0).fit_transform(images)

@@ -13,7 +13,7 @@ where you would look yourself.
 import matplotlib.pyplot as plt
 
 from hypervlad import MicrographClassifier, make_tem_images
-from hypervlad.displays import EvidenceDisplay
+from hypervlad.results import EvidenceDisplay
 
 images, labels = make_tem_images(96, random_state=1)
 train, new = slice(0, 80), slice(80, None)
@@ -44,4 +44,4 @@ plt.show()
 # Networks pad images with zeros, so borders and corners may have evidence of their own. If the
 # evidence lies on the support film or the information bar, the model has learned something other
 # than the specimen: vary it among the training images, or remove it. The figure is described in
-# :class:`~hypervlad.displays.EvidenceDisplay`.
+# :class:`~hypervlad.results.EvidenceDisplay`.

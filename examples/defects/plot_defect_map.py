@@ -14,7 +14,7 @@ defects are found.
 import matplotlib.pyplot as plt
 
 from hypervlad import PatchDefectScorer, make_nanofibre_images
-from hypervlad.displays import DefectMapDisplay
+from hypervlad.results import DefectMapDisplay
 
 good, _ = make_nanofibre_images(25, defective=0, size=192, random_state=0)
 scorer = PatchDefectScorer(threshold="patch_fpr", fpr=0.01, random_state=0).fit(good)

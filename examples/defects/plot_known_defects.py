@@ -3,7 +3,7 @@ Which defects would my scorer find?
 ===================================
 
 If you have no defective images yet, add known defects to defect-free ones and see which are found.
-:func:`hypervlad.datasets.add_defect` makes six kinds, from subtle to strong, on any texture. In the
+:func:`hypervlad.data.add_defect` makes six kinds, from subtle to strong, on any texture. In the
 lower panel, each point is an image, and those that reach the threshold are orange: some kinds of
 defects are mostly missed.
 """
@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from hypervlad import PatchDefectScorer, make_lattice_images
-from hypervlad.datasets import IMAGE_DEFECTS, add_defect
+from hypervlad.data import IMAGE_DEFECTS, add_defect
 
 images, _ = make_lattice_images(50, images_per_sample=50, size=160, random_state=0)
 good, test = images[:25], images[25:]

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from hypervlad import MicrographClassifier, make_tem_images
-from hypervlad.displays import ContactSheetDisplay
+from hypervlad.results import ContactSheetDisplay
 
 images, labels = make_tem_images(120, size=128, random_state=2)
 classes = np.unique(labels)

@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from hypervlad import MicrographClassifier, default_encoder, make_tem_images
-from hypervlad.displays import ReliabilityDisplay
+from hypervlad.results import ReliabilityDisplay
 
 images, labels = make_tem_images(240, size=96, random_state=0)
 train, new = slice(0, 120), slice(120, None)

@@ -13,7 +13,7 @@ answers that the model calls sure if 20 or 30 % of them may be wrong.
 import matplotlib.pyplot as plt
 
 from hypervlad import MicrographClassifier, default_encoder, make_tem_images
-from hypervlad.displays import SelectiveAccuracyDisplay
+from hypervlad.results import SelectiveAccuracyDisplay
 
 images, labels = make_tem_images(240, n_classes=8, size=96, random_state=0)
 train, new = slice(0, 160), slice(160, None)

@@ -22,7 +22,7 @@ from hypervlad import (
     make_nanowire_images,
     make_tem_images,
 )
-from hypervlad.displays import ContactSheetDisplay
+from hypervlad.results import ContactSheetDisplay
 
 images, labels = make_tem_images(82, size=128, random_state=0)
 model = MicrographClassifier(calibration_size=0, random_state=0).fit(images[:80], labels[:80])

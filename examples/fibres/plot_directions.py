@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from hypervlad import make_nanowire_images
-from hypervlad.displays import OrientationDisplay
 from hypervlad.fibres import AlignmentRecipe, axial_difference
+from hypervlad.results import OrientationDisplay
 
 (image,), (truth,) = make_nanowire_images(1, aligned=0.6, random_state=3)
 result = AlignmentRecipe(pixel_size=4.0).find(image)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hypervlad import MicrographClassifier, default_encoder, make_tem_images
-from hypervlad.displays import EvidenceDisplay
+from hypervlad.results import EvidenceDisplay
 
 
 def with_bar(image):

@@ -17,7 +17,7 @@ from hypervlad import (
     make_nanowire_images,
     make_tem_images,
 )
-from hypervlad.datasets import NANOFIBRE_DEFECTS, TEM_CLASSES
+from hypervlad.data import NANOFIBRE_DEFECTS, TEM_CLASSES
 
 tem, labels = make_tem_images(24, size=192, random_state=5)
 tem = [tem[list(labels).index(name)] for name in TEM_CLASSES]

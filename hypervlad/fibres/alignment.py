@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import uniform_filter1d
 
-from hypervlad.constraints import HasMethods, OneOf, check_value
+from hypervlad.common.constraints import HasMethods, OneOf, check_value
 from hypervlad.fibres.axial import AxialStatistics, direction_of, order_of, spread_of
 from hypervlad.fibres.background import NO_ENERGY, GradientField
 from hypervlad.fibres.gradients import bin_axes, direction_histograms

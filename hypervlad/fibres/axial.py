@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.constraints import Integer, check_value
+from hypervlad.common.constraints import Integer, check_value
 
 FloatArray = NDArray[np.float64]
 ComplexArray = NDArray[np.complex128]

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.constraints import Integer, OneOf, check_value
+from hypervlad.common.constraints import Integer, OneOf, check_value
+from hypervlad.common.user_warnings import warn_user
 from hypervlad.fibres.alignment import (
     DEFAULT_SIGMA,
     DEFAULT_TOLERANCE,
@@ -23,7 +24,6 @@ from hypervlad.fibres.orientation import LocalOrientation
 from hypervlad.fibres.preparation import ANGLE, NANOMETRES, check_window
 from hypervlad.images import Micrograph, read_micrograph
 from hypervlad.images.metadata import length_in_pixels, parse_length
-from hypervlad.user_warnings import warn_user
 
 
 @dataclass(frozen=True, eq=False)

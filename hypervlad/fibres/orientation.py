@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.constraints import OneOf, check_value
+from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.fibres.axial import AxialStatistics, axial_statistics, wrapped
 from hypervlad.fibres.background import NO_ENERGY, GradientField, fibre_mask
 from hypervlad.fibres.gradients import histogram_peaks

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.constraints import Integer, Number, check_value
+from hypervlad.common.constraints import Integer, Number, check_value
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.pixels import as_pixels
 

@@ -9,21 +9,17 @@ from hypervlad.images.errors import (
     TrainingImagesWarning,
     UnknownPixelSizeWarning,
 )
-from hypervlad.images.files import IMAGE_SUFFIXES, find_images
+from hypervlad.images.files import find_images
 from hypervlad.images.masks import find_masks, read_mask
 from hypervlad.images.micrograph import Micrograph
 from hypervlad.images.options import ReadOptions
-from hypervlad.images.pixels import ImageDigests
 from hypervlad.images.reading import (
-    check_image_list,
     read_image,
     read_micrograph,
     read_micrographs,
 )
 
 __all__ = [
-    "IMAGE_SUFFIXES",
-    "ImageDigests",
     "ImageReadError",
     "Micrograph",
     "PartlyReadWarning",
@@ -32,7 +28,6 @@ __all__ = [
     "SkippedImagesWarning",
     "TrainingImagesWarning",
     "UnknownPixelSizeWarning",
-    "check_image_list",
     "find_banner",
     "find_images",
     "find_masks",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from hypervlad.wording import counted, name_some, verb
+from hypervlad.common.wording import counted, name_some, verb
 
 
 class ImageReadError(ValueError):

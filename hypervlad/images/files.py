@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import counted, name_some
 from hypervlad.images.errors import ImageReadError, broken_link
-from hypervlad.user_warnings import warn_user
-from hypervlad.wording import counted, name_some
 
 #: Suffixes, in lower case, of the files in a folder that are images. A file given by name may have
 #: any suffix.

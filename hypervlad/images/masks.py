@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import counted, percent
 from hypervlad.images.banner import MAX_SHARE
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, list_files
@@ -20,8 +22,6 @@ from hypervlad.images.formats import is_partly_transparent
 from hypervlad.images.micrograph import read_stored
 from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.images.reading import image_name
-from hypervlad.user_warnings import warn_user
-from hypervlad.wording import counted, percent
 
 _MAX_GREY = 0.1  # largest share of a mask's pixels that may be grey edges
 _OF_MASKS = re.compile("mask|label|truth|annotation|gt$", re.IGNORECASE)  # names of folders

@@ -13,11 +13,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.common.wording import counted
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.formats import DecodedImage, json_value, unpack_at
 from hypervlad.images.metadata import length_in_nm
 from hypervlad.images.pixels import check_size
-from hypervlad.wording import counted
 
 MICROSCOPY_KINDS = frozenset({"DM", "MRC", "SER"})
 

@@ -15,6 +15,7 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.common.user_warnings import warn_user
 from hypervlad.images.errors import (
     ImageReadError,
     SkippedImage,
@@ -24,7 +25,6 @@ from hypervlad.images.errors import (
 from hypervlad.images.files import parts_below
 from hypervlad.images.micrograph import Micrograph, read_one
 from hypervlad.images.options import ReadOptions, make_options
-from hypervlad.user_warnings import warn_user
 
 _N_AHEAD = 2  # images that each thread reads ahead, which bounds the memory
 _N_READERS = 2  # with large TIFFs a third faster than one thread, with small images as fast

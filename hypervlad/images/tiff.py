@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.common.strict_json import parse_json
+from hypervlad.common.wording import counted
 from hypervlad.images import metadata as meta
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.formats import DecodedImage, apply_palette, encoded_size, json_value
 from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import check_size
-from hypervlad.strict_json import parse_json
-from hypervlad.wording import counted
 
 if TYPE_CHECKING:
     from tifffile import TiffFile, TiffPage

@@ -16,12 +16,12 @@ import pytest
 from PIL import Image
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
-from hypervlad.classifier import Classification
-from hypervlad.encoder import EncodedImages
-from hypervlad.encoder.loading import ImageInfo
+from hypervlad.common.wording import percent
+from hypervlad.features.encoder import EncodedImages
+from hypervlad.features.encoder.loading import ImageInfo
 from hypervlad.images import SkippedImage
-from hypervlad.reports import write_classified_page
-from hypervlad.wording import percent
+from hypervlad.models.classifier import Classification
+from hypervlad.results.reports import write_classified_page
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.by import By

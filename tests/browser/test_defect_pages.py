@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from support.dark_spots import Darkness, spotted
 
-from hypervlad.metrics import evaluate_defects
-from hypervlad.reports import defects, write_defect_report, write_findings
+from hypervlad.evaluation import evaluate_defects
+from hypervlad.results.reports import defects, write_defect_report, write_findings
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.by import By

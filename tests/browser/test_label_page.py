@@ -14,7 +14,7 @@ import pytest
 from support.review_queues import Served
 from support.review_windows import Page
 
-from hypervlad.review import Labels, Queue
+from hypervlad.apps.review import Labels, Queue
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.action_chains import ActionChains

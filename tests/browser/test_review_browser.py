@@ -16,7 +16,7 @@ import pytest
 from support.review_queues import Served, write_picture
 from support.review_windows import Page
 
-from hypervlad.review import Queue
+from hypervlad.apps.review import Queue
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.by import By

@@ -13,7 +13,7 @@ from PIL import Image
 from support.commands import RUNNER, TINY, all_commands, run
 from support.tiny import register_tiny
 
-from hypervlad.cli import app
+from hypervlad.apps.cli import app
 from tests.campaign.case import Case
 
 _N_PER_SEED = 40

@@ -21,13 +21,13 @@ from support.tiny import make_tiny_encoder, register_tiny
 
 import hypervlad
 from hypervlad import extract_features, load_features
-from hypervlad.datasets import ImageFolderError
-from hypervlad.datasets.groups import read_group_rows
-from hypervlad.extraction import FeatureFileError
+from hypervlad.apps.review import Queue, QueueError
+from hypervlad.apps.review.database import make_queue
+from hypervlad.common.modelfile import ModelFileError
+from hypervlad.data.extraction import FeatureFileError
+from hypervlad.data.folders import ImageFolderError
+from hypervlad.data.folders.groups import read_group_rows
 from hypervlad.images import ImageReadError, read_micrograph
-from hypervlad.modelfile import ModelFileError
-from hypervlad.review import Queue, QueueError
-from hypervlad.review.database import make_queue
 from tests.campaign.case import Case
 from tests.campaign.kills import kill, start
 

@@ -24,10 +24,10 @@ from support.review_queues import CLASSES, entry
 from support.tiny import make_tiny_encoder, register_tiny
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
-from hypervlad.extraction import FeatureFileError
-from hypervlad.extraction.manifest import TaskFolder
-from hypervlad.review import Queue, QueueError
-from hypervlad.review.database import make_queue
+from hypervlad.apps.review import Queue, QueueError
+from hypervlad.apps.review.database import make_queue
+from hypervlad.data.extraction import FeatureFileError
+from hypervlad.data.extraction.manifest import TaskFolder
 from tests.campaign.case import Case
 from tests.campaign.damaged_files import damaged, use_features
 

@@ -34,10 +34,10 @@ from tqdm.auto import tqdm
 
 import hypervlad
 from hypervlad import extract_features
-from hypervlad.baselines import TransferClassifier
-from hypervlad.review import Queue
-from hypervlad.review.database import make_queue
-from hypervlad.review.server import serve
+from hypervlad.apps.review import Queue
+from hypervlad.apps.review.database import make_queue
+from hypervlad.apps.review.server import serve
+from hypervlad.models.baselines import TransferClassifier
 from tests.campaign.case import Case
 
 _N_MOMENTS = 4  # of each seed

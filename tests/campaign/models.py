@@ -29,14 +29,14 @@ from hypervlad import (
     PatchDefectScorer,
     make_tem_images,
 )
-from hypervlad.backbones import WeightsNotFoundError
-from hypervlad.base import Estimator
-from hypervlad.baselines import PatchCNNClassifier, TransferClassifier
-from hypervlad.baselines.patch_network import build_patch_network
-from hypervlad.encoder.encoding import NotFiniteError
+from hypervlad.common.base import Estimator
+from hypervlad.common.modelfile import ModelFile, ModelFileError, read_model
+from hypervlad.features.backbones import WeightsNotFoundError
+from hypervlad.features.encoder.encoding import NotFiniteError
+from hypervlad.features.windows import ANOMALOUS, NORMAL
 from hypervlad.images import ImageReadError
-from hypervlad.modelfile import ModelFile, ModelFileError, read_model
-from hypervlad.windows import ANOMALOUS, NORMAL
+from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.models.baselines.patch_network import build_patch_network
 from tests.campaign.case import Case
 
 _N_PER_SEED = 200

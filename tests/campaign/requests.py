@@ -12,9 +12,9 @@ import numpy as np
 from flask.testing import FlaskClient
 from support.review_queues import CLASSES, entry, write_picture
 
-from hypervlad.review import Queue
-from hypervlad.review.database import make_queue
-from hypervlad.review.server import make_app
+from hypervlad.apps.review import Queue
+from hypervlad.apps.review.database import make_queue
+from hypervlad.apps.review.server import make_app
 from tests.campaign.case import Case
 
 _N_PER_SEED = 300

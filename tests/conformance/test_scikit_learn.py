@@ -22,7 +22,7 @@ from hypervlad import (
     MicrographClassifier,
     PatchDefectScorer,
 )
-from hypervlad.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
 
 
 class OneByOne(HypercolumnVLAD):
@@ -169,7 +169,7 @@ TABLE = [
 def small_batches() -> Iterator[None]:
     """Batches of patches are padded to one size, which would take most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hypervlad.baselines.patch_network._MAX_BATCH", 16)
+        patch.setattr("hypervlad.models.baselines.patch_network._MAX_BATCH", 16)
         yield
 
 

@@ -24,7 +24,7 @@ import typer
 from support.documents import PAGES, blocks
 from support.paths import ROOT
 
-from hypervlad.cli import app
+from hypervlad.apps.cli import app
 
 pytestmark = [
     pytest.mark.real,
@@ -40,9 +40,9 @@ FORKING = """
 import glob, json, os, shlex, subprocess, sys, types
 import jinja2, joblib, matplotlib.pyplot, PIL.Image, skimage.filters, tifffile, typer.main
 import hypervlad
-import hypervlad.displays
-from hypervlad.cli import app, main as command_line
-from hypervlad.encoder import codebook_fit
+import hypervlad.results.displays
+from hypervlad.apps.cli import app, main as command_line
+from hypervlad.features.encoder import codebook_fit
 for name in hypervlad.__all__:
     getattr(hypervlad, name)
 typer.main.get_command(app)

@@ -23,17 +23,17 @@ MAX_FILES = 22
 # parameters and their checks, names and modules of networks, whether there is a cache or a worker,
 # progress bars, and torch.
 DECLARATIONS = {
-    "backbones/network.py",
-    "backbones/registry.py",
-    "base.py",
-    "cache.py",
-    "constraints.py",
-    "encoder/parallel.py",
-    "encoder/parameters.py",
+    "features/backbones/network.py",
+    "features/backbones/registry.py",
+    "common/base.py",
+    "features/cache.py",
+    "common/constraints.py",
+    "features/encoder/parallel.py",
+    "features/encoder/parameters.py",
     "images/options.py",
-    "lazy_torch.py",
-    "terminal.py",
-    "workload.py",
+    "features/lazy_torch.py",
+    "common/terminal.py",
+    "common/workload.py",
 }
 PACKAGE = ROOT / "hypervlad"
 
@@ -100,5 +100,5 @@ def test_files_are_found_in_other_threads() -> None:
         thread.join()
 
     assert not files_run(lambda: None)
-    assert files_run(in_a_thread) <= {"encoder/estimator.py", "base.py"}
-    assert files_run(HypercolumnVLAD) == {"encoder/estimator.py"}
+    assert files_run(in_a_thread) <= {"features/encoder/estimator.py", "common/base.py"}
+    assert files_run(HypercolumnVLAD) == {"features/encoder/estimator.py"}

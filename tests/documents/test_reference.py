@@ -11,8 +11,8 @@ import sys
 import pytest
 from support.paths import ROOT
 
-from hypervlad.images import IMAGE_SUFFIXES
-from hypervlad.models import KINDS
+from hypervlad.images.files import IMAGE_SUFFIXES
+from hypervlad.models.loading import KINDS
 
 PAGES = ROOT / "docs" / "reference"
 GAP = "…"  # what a message quotes: a name, a number, a reason
@@ -20,8 +20,8 @@ GAP = "…"  # what a message quotes: a name, a number, a reason
 # In a separate process, since tests register further networks in this one.
 NETWORKS = """
 import json
-from hypervlad.backbones import WeightsNotFoundError, backbone_names, get_backbone
-from hypervlad.backbones.weights import licence_of, published_weights
+from hypervlad.features.backbones import WeightsNotFoundError, backbone_names, get_backbone
+from hypervlad.features.backbones.weights import licence_of, published_weights
 
 def has_micronet(name):
     try:

@@ -17,12 +17,12 @@ from PIL import Image
 from support import commands
 
 from hypervlad import make_nanowire_images, read_image, read_micrograph
-from hypervlad.cli.alignment import align
-from hypervlad.cli.files import check_folders
+from hypervlad.apps.cli.alignment import align
+from hypervlad.apps.cli.files import check_folders
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction, local_orientation
 from hypervlad.images import ReadOptions
-from hypervlad.reports import alignment as alignment_files
-from hypervlad.reports.files import write_tiff
+from hypervlad.results.reports import alignment as alignment_files
+from hypervlad.results.reports.files import write_tiff
 
 PIXEL_SIZE = 4.0
 

@@ -15,9 +15,9 @@ from support.commands import RUNNER, TINY, refused, run, write_folder
 from support.surfaces import PATCH
 
 import hypervlad
-from hypervlad.cli import app
-from hypervlad.displays import EvidenceDisplay
-from hypervlad.tables import write_table
+from hypervlad.apps.cli import app
+from hypervlad.common.tables import write_table
+from hypervlad.results.displays import EvidenceDisplay
 
 
 def read_table(text):
@@ -290,7 +290,7 @@ def test_the_backbone_is_in_the_file_on_request(model, folder, tmp_path):
 def test_a_file_of_weights_is_stored_with_its_whole_path(folder, tmp_path, monkeypatch):
     import torch
 
-    from hypervlad.backbones import get_backbone
+    from hypervlad.features.backbones import get_backbone
 
     torch.manual_seed(0)
     torch.save(get_backbone("tiny").builder().state_dict(), tmp_path / "tiny.pth")

@@ -10,8 +10,8 @@ from sklearn.metrics import roc_auc_score
 from support.surfaces import blotted
 
 from hypervlad import PatchDefectScorer
-from hypervlad.datasets import make_nanofibre_images
-from hypervlad.windows import cut_patches
+from hypervlad.data.folders import make_nanofibre_images
+from hypervlad.features.windows import cut_patches
 
 
 @pytest.mark.slow

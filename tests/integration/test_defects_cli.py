@@ -18,11 +18,11 @@ from support.surfaces import PATCH, blotted, surface
 from typer.testing import CliRunner, Result
 
 from hypervlad import PatchDefectScorer, default_patch_encoder, load, read_micrograph
-from hypervlad.cli import app
-from hypervlad.defects import Finding
+from hypervlad.apps.cli import app
+from hypervlad.evaluation import DefectEvaluation
 from hypervlad.images import read_mask
-from hypervlad.metrics import DefectEvaluation
-from hypervlad.reports import model_facts
+from hypervlad.models.defects import Finding
+from hypervlad.results.reports import model_facts
 
 TINY = ["--backbone", "tiny", "--weights", "random", "--patch", str(PATCH), "--quiet"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from support.commands import RUNNER, TINY, all_commands, run
 
-from hypervlad.cli import app
-from hypervlad.review import Queue
+from hypervlad.apps.cli import app
+from hypervlad.apps.review import Queue
 
 LINE = "ignored 6 files: 3 .txt, 1 .xlsx, 1 hidden, 1 without a suffix"
 PART = ["--backbone", "tiny", "--weights", "random"]

@@ -12,10 +12,10 @@ import pytest
 from support.commands import run, save
 from support.surfaces import blotted
 
-from hypervlad.cli.files import names_of
+from hypervlad.apps.cli.files import names_of
+from hypervlad.apps.review import Queue
+from hypervlad.common.tables import read_table
 from hypervlad.images import find_images
-from hypervlad.review import Queue
-from hypervlad.tables import read_table
 
 ALL = ["a/0.png", "a/1.png", "b/0.png"]
 # What is given, seen from the folder "work" beside "images", and the names of the images.

@@ -11,8 +11,8 @@ import tifffile
 from support.commands import TINY, refused, run
 
 import hypervlad
+from hypervlad.data.synthetic import make_nanowire_images
 from hypervlad.images import PartlyReadWarning, ReadOptions
-from hypervlad.synthetic import make_nanowire_images
 
 GIVEN = ["--image-page", "1", "--channel", "2", "--scaling", "0:4095", "--remove-banner"]
 STORED = {"page": 1, "channel": 2, "scaling": (0, 4095), "banner": "remove"}

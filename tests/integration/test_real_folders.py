@@ -8,8 +8,8 @@ from PIL import Image
 from support.copies import CHANGES, jpeg
 from support.paths import DATA
 
-from hypervlad.datasets import check_image_folder, load_image_folder
-from hypervlad.datasets.copies import find_near_copies, make_thumbnail
+from hypervlad.data.folders import check_image_folder, load_image_folder
+from hypervlad.data.folders.copies import find_near_copies, make_thumbnail
 
 pytestmark = [
     pytest.mark.real,

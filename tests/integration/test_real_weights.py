@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hypervlad.backbones import find_weights, mobilenet_file
+from hypervlad.features.backbones import find_weights, mobilenet_file
 
 
 @pytest.mark.real

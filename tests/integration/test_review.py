@@ -21,12 +21,9 @@ from support.commands import TINY
 from support.review_queues import Served
 
 import hypervlad
-from hypervlad.backbones import build_network
-from hypervlad.classifier import Judgement, TrainingImages
-from hypervlad.datasets import load_image_folder
-from hypervlad.review import Labels, Queue, QueueError, start_queue
-from hypervlad.review.creation import entries_of, judge_images, training_images
-from hypervlad.review.retraining import (
+from hypervlad.apps.review import Labels, Queue, QueueError, start_queue
+from hypervlad.apps.review.creation import entries_of, judge_images, training_images
+from hypervlad.apps.review.retraining import (
     compare,
     gather,
     groups_from_table,
@@ -35,7 +32,10 @@ from hypervlad.review.retraining import (
     refit,
     requeue,
 )
-from hypervlad.tables import write_table
+from hypervlad.common.tables import write_table
+from hypervlad.data.folders import load_image_folder
+from hypervlad.features.backbones import build_network
+from hypervlad.models.classifier import Judgement, TrainingImages
 
 run = partial(commands.run, "review")
 

@@ -21,9 +21,9 @@ from hypervlad import (
     extract_features,
     load_features,
 )
-from hypervlad.backbones import build_network, tap_names
-from hypervlad.baselines import PatchCNNClassifier, TransferClassifier
-from hypervlad.lazy_torch import usual_torch
+from hypervlad.features.backbones import build_network, tap_names
+from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
 
 WINDOWS = HypercolumnVLAD("tiny", weights="random", taps=["1"], image_size=None, n_codewords=2)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import hypervlad
-from hypervlad.baselines import TransferClassifier
+from hypervlad.models.baselines import TransferClassifier
 
 Images = tuple[list[np.ndarray], np.ndarray]
 
@@ -22,7 +22,7 @@ pytestmark = [
 def keep_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether or not it is better than the start."""
     last = property(lambda curves: len(curves) - 1)
-    monkeypatch.setattr("hypervlad.baselines.training.FineTuningCurves.best_epoch", last)
+    monkeypatch.setattr("hypervlad.models.baselines.training.FineTuningCurves.best_epoch", last)
 
 
 def test_the_first_epoch_does_not_destroy_the_features(

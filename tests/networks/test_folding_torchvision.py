@@ -12,8 +12,8 @@ from support.norms import lively, n_norms
 
 import hypervlad
 from hypervlad import HypercolumnVLAD
-from hypervlad.backbones import build_network, get_backbone
-from hypervlad.backbones.network import find_conv_norm_pairs, fold_norms
+from hypervlad.features.backbones import build_network, get_backbone
+from hypervlad.features.backbones.network import find_conv_norm_pairs, fold_norms
 
 N_LEFT = {  # densely connected layers normalise before they convolve
     "alexnet": 0,

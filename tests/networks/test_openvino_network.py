@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-import hypervlad.encoder.parameters
+import hypervlad.features.encoder.parameters
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
-from hypervlad.backbones import build_network, register_backbone
-from hypervlad.backbones.openvino_network import OpenVINONetwork
-from hypervlad.hypercolumns import feature_maps
-from hypervlad.workload import announced
+from hypervlad.common.workload import announced
+from hypervlad.features.backbones import build_network, register_backbone
+from hypervlad.features.backbones.openvino_network import OpenVINONetwork
+from hypervlad.features.hypercolumns import feature_maps
 
 openvino = pytest.importorskip("openvino")
 
@@ -154,7 +154,7 @@ def test_a_network_that_fails_at_some_sizes_is_recorded_at_one_that_it_takes() -
     pytest.importorskip("timm")
     code = """
 import torch
-from hypervlad.backbones import build_network
+from hypervlad.features.backbones import build_network
 network = build_network("timm/levit_128s", "random")
 batch = torch.randn(1, 3, 160, 192)
 expected = network(batch)
@@ -293,8 +293,8 @@ def test_a_call_inside_another_does_not_announce_fewer_images(
 _NEW_PROCESS = """
 import sys
 import numpy as np
-import hypervlad, hypervlad.encoder.parameters
-hypervlad.encoder.parameters._MIN_PIXELS = int(sys.argv[1])
+import hypervlad, hypervlad.features.encoder.parameters
+hypervlad.features.encoder.parameters._MIN_PIXELS = int(sys.argv[1])
 folder = sys.argv[2]
 model = hypervlad.load(folder + "/model.hvlad")
 images = list(np.load(folder + "/images.npy"))
@@ -309,7 +309,7 @@ def test_answers_depend_on_the_call_alone(
 ) -> None:
     """Bit by bit: fitted, loaded, called again, one image at a time, and in a new process."""
     min_pixels = 5 * 64**2  # so that OpenVINO runs all eight images, and torch single ones
-    monkeypatch.setattr(hypervlad.encoder.parameters, "_MIN_PIXELS", min_pixels)
+    monkeypatch.setattr(hypervlad.features.encoder.parameters, "_MIN_PIXELS", min_pixels)
     _, labels = make_tem_images(8, size=64, random_state=0)
     encoder = HypercolumnVLAD(
         weights="random", taps=["features.1", "features.6"], image_size=64, n_codewords=4
@@ -347,7 +347,7 @@ def test_without_openvino_the_error_says_what_to_install(
     images: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = HypercolumnVLAD("tiny", weights="random", image_size=64, runtime="openvino")
-    monkeypatch.setattr(hypervlad.encoder.parameters, "find_spec", lambda name: None)
+    monkeypatch.setattr(hypervlad.features.encoder.parameters, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'pip install "hypervlad\[openvino\]"'):
         encoder.fit(images)
     encoder.set_params(runtime="auto").fit(images)
@@ -366,10 +366,12 @@ def test_torch_sums_the_residuals_where_numba_fails(
 ) -> None:
     encoder = HypercolumnVLAD("tiny", weights="random", image_size=64, n_codewords=2)
     expected = encoder.fit(images).transform(images)
-    fused = hypervlad.encoder.encoding._fused_sums
+    fused = hypervlad.features.encoder.encoding._fused_sums
     fused.cache_clear()
     monkeypatch.setitem(
-        sys.modules, "hypervlad.vlad_kernel", None if fault == "not importable" else _Damaged()
+        sys.modules,
+        "hypervlad.features.vlad_kernel",
+        None if fault == "not importable" else _Damaged(),
     )
     with pytest.warns(UserWarning, match="numba cannot be used, so torch sums the residuals"):
         found = encoder.set_params(runtime="openvino").transform(images)

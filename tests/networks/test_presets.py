@@ -13,8 +13,8 @@ from sklearn.ensemble import GradientBoostingClassifier
 
 import hypervlad
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, ModelFileError
-from hypervlad.baselines import TransferClassifier
-from hypervlad.presets import luo2021, modarres2017
+from hypervlad.models.baselines import TransferClassifier
+from hypervlad.models.presets import luo2021, modarres2017
 
 Images = tuple[list[np.ndarray], np.ndarray]
 

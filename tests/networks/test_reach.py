@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hypervlad.backbones import Reach, build_network, reach_of
+from hypervlad.features.backbones import Reach, build_network, reach_of
 
 
 @pytest.mark.parametrize(

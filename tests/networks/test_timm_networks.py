@@ -23,7 +23,8 @@ from hypervlad import (
     PatchDefectScorer,
     make_tem_images,
 )
-from hypervlad.backbones import (
+from hypervlad.common.modelfile import ModelFileError
+from hypervlad.features.backbones import (
     Reach,
     WeightsNotFoundError,
     build_network,
@@ -33,12 +34,11 @@ from hypervlad.backbones import (
     register_backbone,
     tap_names,
 )
-from hypervlad.backbones.weights import check_may_be_included, licence_of
-from hypervlad.baselines import TransferClassifier
-from hypervlad.modelfile import ModelFileError
-from hypervlad.presets import anyloc
-from hypervlad.reports.facts import model_facts
-from hypervlad.windows.maps import TiledNetwork
+from hypervlad.features.backbones.weights import check_may_be_included, licence_of
+from hypervlad.features.windows.maps import TiledNetwork
+from hypervlad.models.baselines import TransferClassifier
+from hypervlad.models.presets import anyloc
+from hypervlad.results.reports.facts import model_facts
 
 NAMES = [
     *("resnet50", "convnext_tiny", "convnextv2_nano", "efficientnet_b0", "mobilenetv3_large_100"),
@@ -215,7 +215,7 @@ def test_one_state_dict_gives_the_vectors_of_torchvision(tmp_path: Path) -> None
 @pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
 def test_transfer_learning(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     last = property(lambda curves: len(curves) - 1)
-    monkeypatch.setattr("hypervlad.baselines.training.FineTuningCurves.best_epoch", last)
+    monkeypatch.setattr("hypervlad.models.baselines.training.FineTuningCurves.best_epoch", last)
     images = [np.random.default_rng(n).random((40, 50), dtype=np.float32) for n in range(8)]
     model = TransferClassifier(
         f"timm/{name}", "random", image_size=64, batch_size=4, random_state=0

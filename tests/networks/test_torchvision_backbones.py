@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hypervlad.backbones import build_network, get_backbone, tap_names
-from hypervlad.backbones.weights import published_weights
+from hypervlad.features.backbones import build_network, get_backbone, tap_names
+from hypervlad.features.backbones.weights import published_weights
 
 FAMILIES = ["alexnet", "convnext_tiny", "densenet121", "densenet201", "efficientnet_b0"]
 FAMILIES += ["inception_v3", "mobilenet_v2", "resnet101", "resnet18", "resnet34", "resnet50"]

@@ -10,11 +10,11 @@ import torch
 from sklearn.base import clone
 
 import hypervlad
-from hypervlad.backbones import build_network, get_backbone
-from hypervlad.baselines import TransferClassifier
-from hypervlad.baselines.finetuning import imagenet_size
-from hypervlad.baselines.training import Trainer
-from hypervlad.encoder.loading import prepare
+from hypervlad.features.backbones import build_network, get_backbone
+from hypervlad.features.encoder.loading import prepare
+from hypervlad.models.baselines import TransferClassifier
+from hypervlad.models.baselines.finetuning import imagenet_size
+from hypervlad.models.baselines.training import Trainer
 
 Images = tuple[list[np.ndarray], np.ndarray]
 
@@ -35,7 +35,7 @@ TORCHVISIONS = [
 def keep_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether or not it is better than the start."""
     last = property(lambda curves: len(curves) - 1)
-    monkeypatch.setattr("hypervlad.baselines.training.FineTuningCurves.best_epoch", last)
+    monkeypatch.setattr("hypervlad.models.baselines.training.FineTuningCurves.best_epoch", last)
 
 
 @pytest.mark.parametrize("name", TORCHVISIONS)

@@ -45,7 +45,7 @@ def start(tmp_path, body, *arguments):
         + "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         + "from support.tiny import register_tiny\nregister_tiny()\n"
         + textwrap.dedent(body)
-        + "\nfrom hypervlad.cli import main\nmain()\n",
+        + "\nfrom hypervlad.apps.cli import main\nmain()\n",
         encoding="utf-8",
     )
     return subprocess.Popen(
@@ -60,7 +60,7 @@ def start(tmp_path, body, *arguments):
 
 def test_help_is_quick_and_imports_no_framework():
     code = (
-        "import sys\nfrom hypervlad.cli import main\n"
+        "import sys\nfrom hypervlad.apps.cli import main\n"
         "sys.argv = ['hypervlad', 'train', '--help']\n"
         "try:\n    main()\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
         "heavy = {'torch', 'xgboost', 'sklearn', 'matplotlib', 'skimage', 'scipy', 'pandas'}\n"

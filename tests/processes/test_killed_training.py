@@ -18,7 +18,7 @@ SCRIPT = """
     import numpy as np, torch
     sys.path.insert(0, {tests!r})
     from support.tiny import register_tiny
-    from hypervlad.baselines import TransferClassifier
+    from hypervlad.models.baselines import TransferClassifier
 
     torch.set_num_threads(1)
     register_tiny()

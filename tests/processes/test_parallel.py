@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypervlad.encoder.parallel import Shared, in_order, map_tasks, uses_workers
+from hypervlad.features.encoder.parallel import Shared, in_order, map_tasks, uses_workers
 from hypervlad.images.errors import PartlyReadWarning
 
 

@@ -16,7 +16,7 @@ from support.review_queues import Served
 
 
 def test_serving_imports_no_network_and_needs_no_model() -> None:
-    code = "import hypervlad.review.server, sys; print('torch' in sys.modules)"
+    code = "import hypervlad.apps.review.server, sys; print('torch' in sys.modules)"
     printed = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert printed.strip() == "False"
 

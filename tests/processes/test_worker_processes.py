@@ -14,7 +14,7 @@ from support.paths import ROOT
 # A caller with workers that hold their task for minutes: two at work, or two that still start.
 CALLER = """
 import time
-from hypervlad.encoder.parallel import map_tasks
+from hypervlad.features.encoder.parallel import map_tasks
 
 def work(_, number):
     print("working", flush=True)

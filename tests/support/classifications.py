@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hypervlad.classifier import Classification, Judgement
-from hypervlad.encoder import EncodedImages
-from hypervlad.encoder.loading import ImageInfo
+from hypervlad.features.encoder import EncodedImages
+from hypervlad.features.encoder.loading import ImageInfo
 from hypervlad.images import SkippedImage
+from hypervlad.models.classifier import Classification, Judgement
 
 
 def classification(

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from hypervlad.codebook import Codebook
+from hypervlad.features.codebook import Codebook
 from hypervlad.images import ReadOptions
 
 

@@ -10,7 +10,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from hypervlad.cli import app
+from hypervlad.apps.cli import app
 
 TINY = ["--backbone", "tiny", "--weights", "random", "--image-size", "16"]
 

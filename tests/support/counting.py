@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from hypervlad.backbones import TappedNetwork
+from hypervlad.features.backbones import TappedNetwork
 
 
 class CountingImage:
@@ -36,6 +36,8 @@ def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             counts.append(len(batch))
         return original(self, batch)
 
-    monkeypatch.setattr("hypervlad.backbones.tapped_network._is_shift_equivariant", lambda *_: True)
+    monkeypatch.setattr(
+        "hypervlad.features.backbones.tapped_network._is_shift_equivariant", lambda *_: True
+    )
     monkeypatch.setattr(TappedNetwork, "__call__", counted)
     return counts

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hypervlad.defects import Finding
 from hypervlad.images import ImageReadError, ReadOptions, read_image
+from hypervlad.models.defects import Finding
 
 HELD_OUT = (0.1, 0.2, 0.55)
 

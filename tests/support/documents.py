@@ -1,4 +1,4 @@
-"""The README, the documentation's pages, and their blocks of code."""
+"""The packages that users import from, the README and the pages, and their blocks of code."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from pathlib import Path
 
 from support.paths import ROOT
 
+import hypervlad
+
+PACKAGES = [
+    hypervlad,
+    hypervlad.images,
+    hypervlad.evaluation,
+    hypervlad.features,
+    hypervlad.fibres,
+    hypervlad.models,
+    hypervlad.data,
+    hypervlad.results,
+]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("[!_]*/*.md"))]
 

@@ -14,9 +14,9 @@ import pytest
 from support.feature_folders import write_folder
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
-from hypervlad.encoder import loading
-from hypervlad.encoder.encoding import BatchEncoder
-from hypervlad.extraction.manifest import TaskFolder
+from hypervlad.data.extraction.manifest import TaskFolder
+from hypervlad.features.encoder import loading
+from hypervlad.features.encoder.encoding import BatchEncoder
 
 
 class StopError(Exception):

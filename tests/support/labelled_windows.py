@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hypervlad.windows import ANOMALOUS, NORMAL
-from hypervlad.windows.dataset import UNKNOWN, ImageWindows
+from hypervlad.features.windows import ANOMALOUS, NORMAL
+from hypervlad.features.windows.dataset import UNKNOWN, ImageWindows
 
 
 def some_images(n: int, n_windows: int = 30) -> list[ImageWindows]:

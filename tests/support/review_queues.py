@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hypervlad.review.database import make_queue
-from hypervlad.review.records import Entry, TrainingImage
-from hypervlad.review.store import Queue
+from hypervlad.apps.review.database import make_queue
+from hypervlad.apps.review.records import Entry, TrainingImage
+from hypervlad.apps.review.store import Queue
 
 CLASSES = ["fibre", "matrix", "particle"]
 
@@ -79,9 +79,9 @@ class Served:
 
     def start(self) -> None:
         code = (
-            "from hypervlad.review import Queue\n"
+            "from hypervlad.apps.review import Queue\n"
             f"Queue.lease = {self.lease}\n"
-            "from hypervlad.cli import main\nmain()"
+            "from hypervlad.apps.cli import main\nmain()"
         )
         command = [sys.executable, "-c", code, "review", "serve", str(self.folder), "--no-open"]
         self.running = subprocess.Popen(

@@ -6,7 +6,7 @@ import numpy as np
 import timm
 import torch
 
-from hypervlad.backbones import build_network
+from hypervlad.features.backbones import build_network
 
 #: timm's networks for tests (a transformer, one with squeeze-and-excitation, a residual network)
 #: and large ones, with what the sides of their images must be multiples of, in pixels. Other images

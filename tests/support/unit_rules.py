@@ -38,7 +38,7 @@ def _check_event(event: str, arguments: tuple[Any, ...]) -> None:
         )
 
 
-_NETWORKS = ("torchvision.models", "hypervlad.backbones.mobilenet")
+_NETWORKS = ("torchvision.models", "hypervlad.features.backbones.mobilenet")
 _build_module = torch.nn.Module.__init__
 
 

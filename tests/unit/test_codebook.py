@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypervlad.codebook import Codebook, HypercolumnPool, learn_codebook
+from hypervlad.features.codebook import Codebook, HypercolumnPool, learn_codebook
 
 BOTH = ["joint", "per_layer"]
 

@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypervlad.classifier.novelty import weighted_limit
-from hypervlad.conformal import (
+from hypervlad.evaluation.conformal import (
     Calibration,
     check_share,
     confidence_for_error,
     groups_for_error,
     prediction_sets,
 )
+from hypervlad.models.classifier.novelty import weighted_limit
 
 N_CLASSES = 3
 

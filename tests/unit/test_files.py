@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from hypervlad import files
-from hypervlad.cli.messages import sentence_of
-from hypervlad.files import (
+from hypervlad.apps.cli.messages import sentence_of
+from hypervlad.common import files
+from hypervlad.common.files import (
     LinkError,
     LockedError,
     exclusive_lock,

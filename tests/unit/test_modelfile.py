@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hypervlad import modelfile
-from hypervlad.modelfile import ModelFileError, read_model, write_model
+from hypervlad.common import modelfile
+from hypervlad.common.modelfile import ModelFileError, read_model, write_model
 
 HEADER = {
     "classes": ["fibre", "Ångström", "\udcff"],

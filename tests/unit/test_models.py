@@ -12,11 +12,11 @@ import pytest
 
 import hypervlad
 from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD
-from hypervlad.base import Estimator
-from hypervlad.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.common.base import Estimator
+from hypervlad.common.modelfile import ModelFileError, read_model, write_model
 from hypervlad.images import ImageReadError
 from hypervlad.images.options import MAX_PIXELS
-from hypervlad.modelfile import ModelFileError, read_model, write_model
+from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
 
 Change = Callable[[dict[str, Any], dict[str, Any]], None]
 

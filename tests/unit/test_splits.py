@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypervlad.splits import (
+from hypervlad.evaluation.splits import (
     first_appearance_codes,
     group_folds,
     holdout_split,

@@ -1,6 +1,6 @@
 import pytest
 
-from hypervlad.strict_json import parse_json
+from hypervlad.common.strict_json import parse_json
 
 
 @pytest.mark.parametrize(

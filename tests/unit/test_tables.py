@@ -14,10 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hypervlad.datasets.groups import read_group_rows
-from hypervlad.datasets.report import FolderReport
-from hypervlad.reports import predictions_as_bytes
-from hypervlad.tables import (
+from hypervlad.common.tables import (
     escaped_cell,
     original_cell,
     read_table,
@@ -25,6 +22,9 @@ from hypervlad.tables import (
     table_as_text,
     write_table,
 )
+from hypervlad.data.folders.groups import read_group_rows
+from hypervlad.data.folders.report import FolderReport
+from hypervlad.results.reports import predictions_as_bytes
 
 FORMULAS = [
     "=1+1",

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, PatchDefectScorer
-from hypervlad.cli.messages import echo, say
-from hypervlad.terminal import ProgressBar, is_terminal, print_line
+from hypervlad.apps.cli.messages import echo, say
+from hypervlad.common.terminal import ProgressBar, is_terminal, print_line
 
 
 def closed() -> io.StringIO:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from hypervlad import hypercolumns, vlad
-from hypervlad.backbones import build_network
+from hypervlad.features import hypercolumns, vlad
+from hypervlad.features.backbones import build_network
 
 
 def bilinear(layer: np.ndarray, y: int, x: int, size: tuple[int, int]) -> np.ndarray:
@@ -79,7 +79,7 @@ def test_dense_sums_are_the_naive_ones(
 def test_sums_of_the_kernel_are_the_naive_ones(
     problem: tuple[list[np.ndarray], np.ndarray, tuple[int, int]],
 ) -> None:
-    kernel = pytest.importorskip("hypervlad.vlad_kernel")
+    kernel = pytest.importorskip("hypervlad.features.vlad_kernel")
     layers, codewords, size = problem
     _, sums = naive_vlad(layers, codewords, size)
     maps, words = [m.float() for m in as_tensors(layers)], torch.from_numpy(codewords).float()
@@ -93,7 +93,7 @@ def test_sums_of_the_kernel_are_the_naive_ones(
 def test_the_kernel_does_not_depend_on_threads_and_batches(
     threads: int, n_words: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kernel = pytest.importorskip("hypervlad.vlad_kernel")
+    kernel = pytest.importorskip("hypervlad.features.vlad_kernel")
     rng = np.random.default_rng(0)
     maps = [
         torch.from_numpy(rng.standard_normal((3, h, w, d), dtype=np.float32))

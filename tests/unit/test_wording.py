@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hypervlad
-from hypervlad.wording import counted, name_some, percent, printable
+from hypervlad.common.wording import counted, name_some, percent, printable
 
 SOURCES = sorted(Path(hypervlad.__file__).parent.rglob("*.py"))
 # What users count. A number in braces before one of these may be 1.

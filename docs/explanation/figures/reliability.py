@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from hypervlad import MicrographClassifier, default_encoder, make_tem_images
-from hypervlad.metrics import Evaluation, wilson_interval
+from hypervlad.evaluation import Evaluation, wilson_interval
 
 images, labels = make_tem_images(280, size=96, random_state=0)
 train, new = slice(0, 120), slice(120, None)

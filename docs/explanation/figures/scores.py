@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import torch
 
 from hypervlad import HypercolumnVLAD, make_tem_images
-from hypervlad.encoder.loading import prepare
-from hypervlad.hypercolumns import dense_hypercolumns, enlarge, feature_maps
+from hypervlad.features.encoder.loading import prepare
+from hypervlad.features.hypercolumns import dense_hypercolumns, enlarge, feature_maps
 
 images, labels = make_tem_images(12, random_state=3)
 encoder = HypercolumnVLAD(n_codewords=16, sampling=3000, random_state=0).fit(images)

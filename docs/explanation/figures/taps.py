@@ -6,8 +6,8 @@ import torch
 from matplotlib.patches import Rectangle
 
 from hypervlad import HypercolumnVLAD, make_tem_images
-from hypervlad.encoder.loading import prepare
-from hypervlad.hypercolumns import feature_maps
+from hypervlad.features.encoder.loading import prepare
+from hypervlad.features.hypercolumns import feature_maps
 
 RECEPTIVE_FIELDS = (7, 19, 59, 267, 491)  # pixels
 COLOURS = ("#c81d25", "#b35900", "#1e7b1e", "black", "black")

@@ -14,9 +14,9 @@ from support.extraction_fixtures import stopping_after
 from typer.testing import CliRunner
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load, load_features
-from hypervlad.cache import CacheFolder
-from hypervlad.cli import app
-from hypervlad.encoder.loading import ImageLoader
+from hypervlad.apps.cli import app
+from hypervlad.features.cache import CacheFolder
+from hypervlad.features.encoder.loading import ImageLoader
 
 
 def run(*arguments: Any, code: int = 0) -> Result:

@@ -24,8 +24,8 @@ from support.feature_folders import write_image
 from tqdm.auto import tqdm
 
 from hypervlad import HypercolumnVLAD, extract_features, register_backbone
-from hypervlad.backbones import Preprocessing
-from hypervlad.encoder.encoding import BatchEncoder
+from hypervlad.features.backbones import Preprocessing
+from hypervlad.features.encoder.encoding import BatchEncoder
 
 N_IMAGES, BATCH, LEAST_KILLS, FILES = 240, 4, 24, "images"
 

@@ -22,8 +22,8 @@ from hypervlad import HypercolumnVLAD
 BATCH = 4
 KILLING = Path(__file__).with_name("killed_at_random.py")
 SMALL_BATCHES = f"""
-from hypervlad.cli import main
-from hypervlad.encoder.loading import ImageLoader
+from hypervlad.apps.cli import main
+from hypervlad.features.encoder.loading import ImageLoader
 
 ImageLoader.n_per_batch = {BATCH}
 main()

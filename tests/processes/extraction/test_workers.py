@@ -10,10 +10,10 @@ import pytest
 from support.extraction_fixtures import extracted
 
 from hypervlad import HypercolumnVLAD
-from hypervlad.backbones import get_backbone
-from hypervlad.extraction import run as run_module
-from hypervlad.extraction.run import Job
-from hypervlad.extraction.sources import open_source
+from hypervlad.data.extraction import run as run_module
+from hypervlad.data.extraction.run import Job
+from hypervlad.data.extraction.sources import open_source
+from hypervlad.features.backbones import get_backbone
 
 
 @pytest.mark.slow

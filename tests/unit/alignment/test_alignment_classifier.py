@@ -25,15 +25,15 @@ from hypervlad import (
     ImageReadError,
     load,
 )
-from hypervlad.alignment import default_alignment_encoder
-from hypervlad.alignment.labels import AlignmentLabels, read_grey
-from hypervlad.alignment.vectors import TurnInvariantVectors, mean_and_contrast, turned_grid
-from hypervlad.encoder import ImageInfo
+from hypervlad.common.modelfile import ModelFileError
+from hypervlad.features.encoder import ImageInfo
+from hypervlad.features.windows.dataset import PreparedImage, WindowReader
 from hypervlad.fibres import AlignmentModel, aligned_fraction
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ReadOptions, SkippedImagesWarning
-from hypervlad.modelfile import ModelFileError
-from hypervlad.windows.dataset import PreparedImage, WindowReader
+from hypervlad.models.alignment import default_alignment_encoder
+from hypervlad.models.alignment.labels import AlignmentLabels, read_grey
+from hypervlad.models.alignment.vectors import TurnInvariantVectors, mean_and_contrast, turned_grid
 
 Image = NDArray[np.float32]
 WINDOW = 16

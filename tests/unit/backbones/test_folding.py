@@ -9,8 +9,8 @@ import torch
 from support.norms import lively, n_norms
 
 from hypervlad import register_backbone
-from hypervlad.backbones import Preprocessing, build_network
-from hypervlad.backbones.network import find_conv_norm_pairs, fold_norms
+from hypervlad.features.backbones import Preprocessing, build_network
+from hypervlad.features.backbones.network import find_conv_norm_pairs, fold_norms
 
 
 class Block(torch.nn.Module):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from hypervlad.backbones import (
+from hypervlad.features.backbones import (
     Backbone,
     Preprocessing,
     Reach,

@@ -12,7 +12,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hypervlad.backbones import WeightsNotFoundError, build_network, find_weights, mobilenet_file
+from hypervlad.features.backbones import (
+    WeightsNotFoundError,
+    build_network,
+    find_weights,
+    mobilenet_file,
+)
 
 
 @pytest.fixture

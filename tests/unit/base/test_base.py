@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from hypervlad.base import (
+from hypervlad.common.base import (
     Array,
     ArrayDict,
     Estimator,
@@ -31,8 +31,8 @@ from hypervlad.base import (
     seeded_clone,
     to_json,
 )
-from hypervlad.constraints import Boolean, Integer
-from hypervlad.modelfile import ModelFileError, read_model
+from hypervlad.common.constraints import Boolean, Integer
+from hypervlad.common.modelfile import ModelFileError, read_model
 
 
 @dataclass(frozen=True)

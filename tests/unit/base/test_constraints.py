@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hypervlad.constraints import (
+from hypervlad.common.constraints import (
     VERBOSE,
     Boolean,
     Constraint,

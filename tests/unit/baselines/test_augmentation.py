@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 
-from hypervlad.baselines import finetuning, patch_network
-from hypervlad.baselines.finetuning import (
+from hypervlad.models.baselines import finetuning, patch_network
+from hypervlad.models.baselines.finetuning import (
     augment_micrographs,
     change_greys_randomly,
     crop_randomly,
     turn_randomly,
 )
-from hypervlad.baselines.patch_network import augment_patches
+from hypervlad.models.baselines.patch_network import augment_patches
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from hypervlad import register_backbone
-from hypervlad.backbones import Preprocessing, get_backbone
-from hypervlad.baselines import TransferClassifier
-from hypervlad.baselines.checkpoints import CheckpointError
-from hypervlad.baselines.training import Trainer
-from hypervlad.modelfile import read_model, write_model
+from hypervlad.common.modelfile import read_model, write_model
+from hypervlad.features.backbones import Preprocessing, get_backbone
+from hypervlad.models.baselines import TransferClassifier
+from hypervlad.models.baselines.checkpoints import CheckpointError
+from hypervlad.models.baselines.training import Trainer
 
 Images = tuple[list[np.ndarray], np.ndarray]
 pytestmark = pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")

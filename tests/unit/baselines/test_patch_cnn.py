@@ -16,17 +16,17 @@ from sklearn.base import clone
 from torch.nn import functional
 
 import hypervlad
-from hypervlad.baselines import PatchCNNClassifier, patch_cnn, patch_network
-from hypervlad.baselines.patch_network import build_patch_network, evaluation_batch
-from hypervlad.baselines.training import BinaryCrossEntropy, Samples, Schedule, Trainer
-from hypervlad.datasets import load_patch_folder, make_nanofibre_images, write_patch_folder
-from hypervlad.displays import PatchNetworkDisplay, TrainingCurvesDisplay, save_png
-from hypervlad.encoder.encoding import NotFiniteError
+from hypervlad.common.modelfile import ModelFileError
+from hypervlad.data.folders import load_patch_folder, make_nanofibre_images, write_patch_folder
+from hypervlad.features.encoder.encoding import NotFiniteError
+from hypervlad.features.windows import cut_patches, patch_positions, split_patches
 from hypervlad.images import ImageReadError
-from hypervlad.modelfile import ModelFileError
-from hypervlad.presets import carrillo2020
-from hypervlad.reports import model_facts
-from hypervlad.windows import cut_patches, patch_positions, split_patches
+from hypervlad.models.baselines import PatchCNNClassifier, patch_cnn, patch_network
+from hypervlad.models.baselines.patch_network import build_patch_network, evaluation_batch
+from hypervlad.models.baselines.training import BinaryCrossEntropy, Samples, Schedule, Trainer
+from hypervlad.models.presets import carrillo2020
+from hypervlad.results.displays import PatchNetworkDisplay, TrainingCurvesDisplay, save_png
+from hypervlad.results.reports import model_facts
 
 SIDE = 28
 

@@ -19,21 +19,21 @@ from torch.nn.functional import cross_entropy
 
 import hypervlad
 from hypervlad import ImageReadError, ModelFileError
-from hypervlad.backbones import (
+from hypervlad.evaluation import expected_calibration_error
+from hypervlad.features.backbones import (
     Preprocessing,
     WeightsNotFoundError,
     build_network,
     get_backbone,
 )
-from hypervlad.baselines import TransferClassifier, softmax_head, training_images, transfer
-from hypervlad.baselines.finetuning import TransferNetwork, imagenet_size
-from hypervlad.baselines.softmax_head import SoftmaxHead, fit_head
-from hypervlad.baselines.training import Schedule, SoftmaxCrossEntropy
-from hypervlad.displays import TrainingCurvesDisplay
-from hypervlad.encoder.loading import prepare
+from hypervlad.features.encoder.loading import prepare
 from hypervlad.images import SkippedImagesWarning
-from hypervlad.metrics import expected_calibration_error
-from hypervlad.reports import model_facts
+from hypervlad.models.baselines import TransferClassifier, softmax_head, training_images, transfer
+from hypervlad.models.baselines.finetuning import TransferNetwork, imagenet_size
+from hypervlad.models.baselines.softmax_head import SoftmaxHead, fit_head
+from hypervlad.models.baselines.training import Schedule, SoftmaxCrossEntropy
+from hypervlad.results.displays import TrainingCurvesDisplay
+from hypervlad.results.reports import model_facts
 
 Images = tuple[list[np.ndarray], np.ndarray]
 
@@ -65,7 +65,7 @@ modes = pytest.mark.parametrize("mode", MODES, ids=lambda m: m.get("trainable", 
 def keep_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether or not it is better than the start."""
     last = property(lambda curves: len(curves) - 1)
-    monkeypatch.setattr("hypervlad.baselines.training.FineTuningCurves.best_epoch", last)
+    monkeypatch.setattr("hypervlad.models.baselines.training.FineTuningCurves.best_epoch", last)
 
 
 # --- learning ----------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def test_a_start_that_is_not_improved_on_is_the_model_of_features_of_all_images(
 ) -> None:
     images, labels = texture_images
     start = property(lambda curves: -1)
-    monkeypatch.setattr("hypervlad.baselines.training.FineTuningCurves.best_epoch", start)
+    monkeypatch.setattr("hypervlad.models.baselines.training.FineTuningCurves.best_epoch", start)
     model = small(mode="finetune", trainable="all", max_epochs=40, patience=4).fit(images, labels)
     assert len(model.history_) == 4
     assert model.network_state_ == {}
@@ -357,7 +357,7 @@ def test_many_images_lie_in_a_temporary_file(
 ) -> None:
     images, labels = texture_images
     expected = small(mode="finetune").fit(images, labels).predict_proba(images)
-    monkeypatch.setattr("hypervlad.baselines.training_images._MAX_IN_MEMORY", 0)
+    monkeypatch.setattr("hypervlad.models.baselines.training_images._MAX_IN_MEMORY", 0)
     found = small(mode="finetune").fit(images, labels).predict_proba(images)
     np.testing.assert_array_equal(found, expected)
 
@@ -620,7 +620,7 @@ def test_bad_input_is_reported_before_images_are_read(
     def too_early(*_: object, **__: object) -> None:
         raise AssertionError("a network was built before the input was checked")
 
-    monkeypatch.setattr("hypervlad.baselines.transfer.build_network", too_early)
+    monkeypatch.setattr("hypervlad.models.baselines.transfer.build_network", too_early)
     images, labels = texture_images
     given = {"images": images, "y": labels} | change
     with pytest.raises(ValueError, match=message):
@@ -647,8 +647,8 @@ def test_a_full_disk_is_reported(texture_images: Images, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hypervlad.baselines.training_images._MAX_IN_MEMORY", 0)
-    monkeypatch.setattr("hypervlad.baselines.training_images.os.posix_fallocate", full)
+    monkeypatch.setattr("hypervlad.models.baselines.training_images._MAX_IN_MEMORY", 0)
+    monkeypatch.setattr("hypervlad.models.baselines.training_images.os.posix_fallocate", full)
     with pytest.raises(OSError, match=r"prepared images need .* set TMPDIR"):
         small().fit(*texture_images)
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hypervlad.backbones import TappedNetwork
-from hypervlad.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.features.backbones import TappedNetwork
 from hypervlad.images import reading
+from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
 
 Images = tuple[list[np.ndarray], np.ndarray]
 Files = tuple[list[Path], np.ndarray]

@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
 
-from hypervlad.boosting import BoostedSoftmaxClassifier, trees
+from hypervlad.models.boosting import BoostedSoftmaxClassifier, trees
 
 SMALL = "ignore:Classes with only one or two:UserWarning"
 

@@ -12,8 +12,9 @@ import xgboost
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from hypervlad.boosting import BoostedSoftmaxClassifier, classifier, linear, trees
-from hypervlad.boosting.linear import (
+from hypervlad.evaluation.splits import group_folds
+from hypervlad.models.boosting import BoostedSoftmaxClassifier, classifier, linear, trees
+from hypervlad.models.boosting.linear import (
     FeatureBlocks,
     blas_threads,
     block_columns,
@@ -22,22 +23,21 @@ from hypervlad.boosting.linear import (
     fit_linear_margins,
     row_space,
 )
-from hypervlad.boosting.logistic import (
+from hypervlad.models.boosting.logistic import (
     fit_temperature,
     log_losses,
     margin_offset,
     n_margins,
     probabilities,
 )
-from hypervlad.boosting.rows import TrainingRows, distinct_rows
-from hypervlad.boosting.trees import (
+from hypervlad.models.boosting.rows import TrainingRows, distinct_rows
+from hypervlad.models.boosting.trees import (
     clustered_mean,
     search_rounds,
     training_matrix,
     tree_margins,
     xgboost_parameters,
 )
-from hypervlad.splits import group_folds
 
 
 def naive_probabilities(margins):

@@ -9,7 +9,7 @@ import pytest
 import sklearn
 from sklearn.datasets import make_blobs
 
-from hypervlad.boosting import BoostedSoftmaxClassifier
+from hypervlad.models.boosting import BoostedSoftmaxClassifier
 
 
 def blobs(n_classes=3):

@@ -11,8 +11,8 @@ from scipy.special import expit, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from hypervlad.boosting import BoostedSoftmaxClassifier, logistic
-from hypervlad.boosting.logistic import (
+from hypervlad.models.boosting import BoostedSoftmaxClassifier, logistic
+from hypervlad.models.boosting.logistic import (
     LogisticModel,
     decided_classes,
     fit_logistic,

@@ -10,9 +10,9 @@ import xgboost
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hypervlad.boosting.tree_arrays import MAX_DEPTH, BoosterField, TreeArrays
-from hypervlad.boosting.trees import tree_margins
-from hypervlad.modelfile import ModelFileError
+from hypervlad.common.modelfile import ModelFileError
+from hypervlad.models.boosting.tree_arrays import MAX_DEPTH, BoosterField, TreeArrays
+from hypervlad.models.boosting.trees import tree_margins
 
 NODES = ("left", "right", "column", "condition", "default_left", "weight", "gain", "hessian")
 

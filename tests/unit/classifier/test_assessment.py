@@ -14,13 +14,13 @@ from sklearn.base import clone
 from typer.testing import CliRunner
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load
-from hypervlad.classifier.assessment import judgement_of
-from hypervlad.classifier.novelty import project_vectors
-from hypervlad.cli import app
-from hypervlad.conformal import confidence_for_error
-from hypervlad.reports import model_facts
-from hypervlad.reports.predictions import possible_classes, prediction_columns
-from hypervlad.wording import percent
+from hypervlad.apps.cli import app
+from hypervlad.common.wording import percent
+from hypervlad.evaluation.conformal import confidence_for_error
+from hypervlad.models.classifier.assessment import judgement_of
+from hypervlad.models.classifier.novelty import project_vectors
+from hypervlad.results.reports import model_facts
+from hypervlad.results.reports.predictions import possible_classes, prediction_columns
 
 # --- of the classifier --------------------------------------------------------------------------
 

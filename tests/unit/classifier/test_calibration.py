@@ -14,13 +14,13 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, load
-from hypervlad.classifier.fitting import (
+from hypervlad.common.modelfile import ModelFileError
+from hypervlad.evaluation.conformal import prediction_sets
+from hypervlad.models.classifier.fitting import (
     calibration_split,
     groups_with_copies,
     predict_calibration,
 )
-from hypervlad.conformal import prediction_sets
-from hypervlad.modelfile import ModelFileError
 
 
 def noisy(
@@ -241,7 +241,7 @@ def test_missing_calibration_raises_before_images_are_encoded(
 
 
 @pytest.mark.parametrize("size", [None, 0.4])
-@pytest.mark.filterwarnings("ignore::hypervlad.classifier.NeverPredictedWarning")
+@pytest.mark.filterwarnings("ignore::hypervlad.models.NeverPredictedWarning")
 def test_copies_of_an_image_promise_no_more_than_one(
     model: MicrographClassifier, texture_images: Any, size: float | None
 ) -> None:
@@ -367,7 +367,8 @@ def test_a_class_without_readable_training_images_is_left_out(
     images, labels = texture_images
     # Unreadable images have no digest, and so would change the split.
     monkeypatch.setattr(
-        "hypervlad.classifier.fitting._digests", lambda images, _: [f"{i:02d}" for i in range(24)]
+        "hypervlad.models.classifier.fitting._digests",
+        lambda images, _: [f"{i:02d}" for i in range(24)],
     )
     last = sorted(set(labels))[-1]
     groups = np.arange(len(images))

@@ -28,8 +28,12 @@ from hypervlad import (
     MicrographClassifier,
     ModelFileError,
 )
-from hypervlad.classifier import NeverPredictedWarning, TrainingImagesWarning, default_encoder
 from hypervlad.images import SkippedImagesWarning
+from hypervlad.models.classifier import (
+    NeverPredictedWarning,
+    TrainingImagesWarning,
+    default_encoder,
+)
 
 Images = tuple[list[np.ndarray], np.ndarray]
 

@@ -21,8 +21,13 @@ from hypervlad import (
     ImageReadError,
     MicrographClassifier,
 )
-from hypervlad.classifier import Explanation
-from hypervlad.hypercolumns import feature_maps, resample_preserving_sum, turned, turned_back
+from hypervlad.features.hypercolumns import (
+    feature_maps,
+    resample_preserving_sum,
+    turned,
+    turned_back,
+)
+from hypervlad.models.classifier import Explanation
 
 Images = tuple[list[np.ndarray], np.ndarray]
 

@@ -9,8 +9,8 @@ import pytest
 from support.counting import CountingImage, count_passes
 
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier
-from hypervlad.classifier import answers
-from hypervlad.classifier.novelty import empty_images
+from hypervlad.models.classifier import answers
+from hypervlad.models.classifier.novelty import empty_images
 
 N_EMPTY = len(empty_images())  # images without content, which pass for their vectors
 
@@ -65,7 +65,7 @@ def test_images_outside_the_codebook_sample_pass_for_their_vectors_only(
     passes: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hypervlad.encoder.codebook_fit.MAX_SAMPLED_IMAGES", 12)
+    monkeypatch.setattr("hypervlad.features.encoder.codebook_fit.MAX_SAMPLED_IMAGES", 12)
     model.fit(images, texture_images[1])
     assert [image.n_reads for image in images] == [2] * 24
     assert 24 < sum(passes) - N_EMPTY < 2 * 24
@@ -117,9 +117,9 @@ def test_the_list_of_images_is_checked_once(
         checked.append(len(images))
         return check(images)
 
-    monkeypatch.setattr("hypervlad.classifier.estimator.check_image_list", counted)
-    monkeypatch.setattr("hypervlad.classifier.answers.check_image_list", counted)
-    monkeypatch.setattr("hypervlad.encoder.estimator.check_image_list", counted)
+    monkeypatch.setattr("hypervlad.models.classifier.estimator.check_image_list", counted)
+    monkeypatch.setattr("hypervlad.models.classifier.answers.check_image_list", counted)
+    monkeypatch.setattr("hypervlad.features.encoder.estimator.check_image_list", counted)
     model.fit(*texture_images)
     assert checked == [24]
     model.classify(texture_images[0])

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hypervlad import HypercolumnVLAD
-from hypervlad.encoder.encoding import NotFiniteError, check_finite
-from hypervlad.modelfile import ModelFileError
+from hypervlad.common.modelfile import ModelFileError
+from hypervlad.features.encoder.encoding import NotFiniteError, check_finite
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from hypervlad import MicrographClassifier, load
-from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier import ImageFormats
-from hypervlad.cli.prediction import new_differences
-from hypervlad.encoder.loading import ImageInfo
+from hypervlad.apps.cli.prediction import new_differences
+from hypervlad.features.encoder.loading import ImageInfo
+from hypervlad.models.boosting import BoostedSoftmaxClassifier
+from hypervlad.models.classifier import ImageFormats
 
 
 def info(dtype="uint8", height=100, width=200):

@@ -14,14 +14,15 @@ from scipy.spatial.distance import cdist
 from support.tiny import make_tiny_encoder
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load
-from hypervlad.classifier import TrainingImages, TrainingImagesWarning
-from hypervlad.classifier.novelty import (
+from hypervlad.images import read_micrograph
+from hypervlad.images.pixels import ImageDigests
+from hypervlad.models.classifier import TrainingImages, TrainingImagesWarning
+from hypervlad.models.classifier.novelty import (
     empty_images,
     empty_vectors,
     project_vectors,
     weighted_limit,
 )
-from hypervlad.images import ImageDigests, read_micrograph
 
 
 def record(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hypervlad.cli.files import check_file, check_model, check_sorted
+from hypervlad.apps.cli.files import check_file, check_model, check_sorted
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from support.commands import all_commands, run
 
 import hypervlad
 from hypervlad import HypercolumnVLAD
-from hypervlad.cli.options import OnError
+from hypervlad.apps.cli.options import OnError
 
 COMMANDS = all_commands()
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from support.commands import all_commands, run
 
-from hypervlad.cli import main
-from hypervlad.cli.messages import echo, plain_errors, sentence_of
+from hypervlad.apps.cli import main
+from hypervlad.apps.cli.messages import echo, plain_errors, sentence_of
 from hypervlad.images import SkippedImage, SkippedImagesWarning
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202egnp.\r"

@@ -25,17 +25,17 @@ from hypervlad import (
     PatchDefectScorer,
     load,
 )
-from hypervlad.backbones import TappedNetwork
-from hypervlad.defects import Finding
-from hypervlad.defects.thresholds import image_score
-from hypervlad.displays import DefectMapDisplay
-from hypervlad.images import SkippedImagesWarning, TrainingImagesWarning
-from hypervlad.metrics import (
+from hypervlad.evaluation import (
     evaluate_defects,
     expected_calibration_error,
     patch_confusion,
 )
-from hypervlad.windows import WindowGrid, cut_patches, patch_means
+from hypervlad.features.backbones import TappedNetwork
+from hypervlad.features.windows import WindowGrid, cut_patches, patch_means
+from hypervlad.images import SkippedImagesWarning, TrainingImagesWarning
+from hypervlad.models.defects import Finding
+from hypervlad.models.defects.thresholds import image_score
+from hypervlad.results.displays import DefectMapDisplay
 
 Image = NDArray[np.float32]
 Flawed = list[tuple[Image, NDArray[np.bool_]]]
@@ -511,7 +511,9 @@ def test_large_images_go_through_the_network_in_tiles(
         return original(self, batch)
 
     monkeypatch.setattr(TappedNetwork, "__call__", spy)
-    monkeypatch.setattr("hypervlad.backbones.tapped_network._is_shift_equivariant", lambda *_: True)
+    monkeypatch.setattr(
+        "hypervlad.features.backbones.tapped_network._is_shift_equivariant", lambda *_: True
+    )
     large = [surface(seed, (150, 400)) for seed in range(3)]
     whole = clone(scorer).fit(large)
     expected = whole.score_map(large[0])

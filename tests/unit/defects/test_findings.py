@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from hypervlad.defects import Finding
+from hypervlad.models.defects import Finding
 
 SCORES = np.zeros((20, 30), np.float32)
 SCORES[2:5, 3:7] = 4

@@ -10,12 +10,12 @@ import torch
 from support.surfaces import PATCH, blotted
 
 from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD
-from hypervlad.defects.labelled_windows import DefectLabels, LabelledWindows
-from hypervlad.encoder import ImageInfo
+from hypervlad.features.encoder import ImageInfo
+from hypervlad.features.windows import ANOMALOUS, NORMAL, WindowGrid
+from hypervlad.features.windows.dataset import UNKNOWN, PreparedImage
+from hypervlad.features.windows.vectors import WindowVectors
 from hypervlad.images import ImageReadError
-from hypervlad.windows import ANOMALOUS, NORMAL, WindowGrid
-from hypervlad.windows.dataset import UNKNOWN, PreparedImage
-from hypervlad.windows.vectors import WindowVectors
+from hypervlad.models.defects.labelled_windows import DefectLabels, LabelledWindows
 
 
 @pytest.mark.parametrize("names", [("normal", "scratch"), ("dent", "normal", "scratch")])

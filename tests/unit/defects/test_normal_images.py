@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hypervlad.defects.cells import (
+from hypervlad.features.windows.maps import PaddedMaps
+from hypervlad.models.defects.cells import (
     DESCRIPTIONS,
     Description,
     cells_of,
@@ -21,14 +22,13 @@ from hypervlad.defects.cells import (
     mean_and_deviation,
     resized,
 )
-from hypervlad.defects.normal_images import (
+from hypervlad.models.defects.normal_images import (
     NormalCells,
     NormalImages,
     NormalImagesFit,
     log_of_highest,
     weights_of,
 )
-from hypervlad.windows.maps import PaddedMaps
 
 
 def fitted(

@@ -12,10 +12,10 @@ from sklearn.base import clone
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import PatchDefectScorer, load
-from hypervlad.defects.cells import CellMaps
-from hypervlad.defects.reference_cells import ReferenceCells
-from hypervlad.presets import anomalydino
-from hypervlad.windows.dataset import WindowReader
+from hypervlad.features.windows.dataset import WindowReader
+from hypervlad.models.defects.cells import CellMaps
+from hypervlad.models.defects.reference_cells import ReferenceCells
+from hypervlad.models.presets import anomalydino
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_of_many_cells_a_sample_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = clone(scorer).fit(images).model_
-    monkeypatch.setattr("hypervlad.defects.reference_cells._MAX_CELLS", 240)
+    monkeypatch.setattr("hypervlad.models.defects.reference_cells._MAX_CELLS", 240)
     sample = clone(scorer).fit(images).model_
     assert len(sample.cells) == 240
     assert {row.tobytes() for row in sample.cells} <= {row.tobytes() for row in whole.cells}

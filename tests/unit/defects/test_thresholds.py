@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.labelled_windows import some_images
 
-from hypervlad.defects.thresholds import (
+from hypervlad.features.windows import ANOMALOUS, NORMAL
+from hypervlad.features.windows.dataset import UNKNOWN, TrainingWindows
+from hypervlad.models.defects.thresholds import (
     HeldOutScores,
     WindowModel,
     WindowScores,
@@ -21,8 +23,6 @@ from hypervlad.defects.thresholds import (
     threshold_at_rate,
     threshold_of_best_f1,
 )
-from hypervlad.windows import ANOMALOUS, NORMAL
-from hypervlad.windows.dataset import UNKNOWN, TrainingWindows
 
 
 @given(st.integers(1, 60), st.floats(0.01, 0.5), st.integers(0, 2**31))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from skimage.color import rgb2lab
 
-from hypervlad.displays.colours import (
+from hypervlad.results.displays.colours import (
     FALSE_ALARM,
     FOUND,
     HIT,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hypervlad.displays import DefectMapDisplay, PatchConfusionDisplay
-from hypervlad.displays.colours import DEFECT_FREE, FALSE_ALARM, FOUND, HIT, MISSED, TRUE
-from hypervlad.displays.defects import outline
+from hypervlad.results.displays import DefectMapDisplay, PatchConfusionDisplay
+from hypervlad.results.displays.colours import DEFECT_FREE, FALSE_ALARM, FOUND, HIT, MISSED, TRUE
+from hypervlad.results.displays.defects import outline
 
 IMAGE = np.full((60, 90), 0.5)
 SCORES = np.zeros((60, 90))

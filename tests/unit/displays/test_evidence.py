@@ -13,12 +13,16 @@ from hypervlad import (
     ImageReadError,
     MicrographClassifier,
 )
-from hypervlad.displays import CodewordPatchesDisplay, EvidenceDisplay, codeword_patches
-from hypervlad.displays.codeword_patches import CodewordFinder, chosen_images, strongest_boxes
-from hypervlad.displays.colours import AGAINST, FOR
-from hypervlad.displays.evidence import overlay, signed, smooth
+from hypervlad.common.wording import percent
 from hypervlad.images import ReadOptions
-from hypervlad.wording import percent
+from hypervlad.results.displays import CodewordPatchesDisplay, EvidenceDisplay, codeword_patches
+from hypervlad.results.displays.codeword_patches import (
+    CodewordFinder,
+    chosen_images,
+    strongest_boxes,
+)
+from hypervlad.results.displays.colours import AGAINST, FOR
+from hypervlad.results.displays.evidence import overlay, signed, smooth
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from support.codeword_maps import TwoCodebooks
 
-from hypervlad.displays import (
+from hypervlad.evaluation import Evaluation
+from hypervlad.images import ReadOptions
+from hypervlad.results.displays import (
     CodewordMapDisplay,
     ConfusionDisplay,
     ContactSheetDisplay,
@@ -16,10 +18,8 @@ from hypervlad.displays import (
     SelectiveAccuracyDisplay,
     save_png,
 )
-from hypervlad.displays.base import literal, shorten, thumbnail
-from hypervlad.displays.colours import RIGHT, WRONG
-from hypervlad.images import ReadOptions
-from hypervlad.metrics import Evaluation
+from hypervlad.results.displays.base import literal, shorten, thumbnail
+from hypervlad.results.displays.colours import RIGHT, WRONG
 
 CLASSES = ["fibre", "matrix"]
 IMAGES = [np.full((8, 8 + 2 * i), i / 6, dtype="float32") for i in range(6)]

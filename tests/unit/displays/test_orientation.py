@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle, Wedge
 
-from hypervlad.displays import OrientationDisplay
-from hypervlad.displays.colours import direction_colours
-from hypervlad.displays.directions import (
+from hypervlad.fibres import AlignmentRecipe, aligned_fraction
+from hypervlad.results.displays import OrientationDisplay
+from hypervlad.results.displays.colours import direction_colours
+from hypervlad.results.displays.directions import (
     length_text,
     mean_bars,
     outlines,
@@ -20,7 +21,6 @@ from hypervlad.displays.directions import (
     shrink_directions,
     tinted_regions,
 )
-from hypervlad.fibres import AlignmentRecipe, aligned_fraction
 
 ROWS, COLUMNS = np.indices((96, 128))
 # Upright on the left, at 30 degrees on the right.

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from hypervlad import HypercolumnVLAD, ImageReadError, read_micrograph
-from hypervlad.backbones import TappedNetwork
-from hypervlad.encoder import codebook_fit, estimator, loading
-from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning, check_image_list
+from hypervlad.features.backbones import TappedNetwork
+from hypervlad.features.encoder import codebook_fit, estimator, loading
+from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning
+from hypervlad.images.reading import check_image_list
 
 Images = tuple[list[np.ndarray], np.ndarray]
 

@@ -22,12 +22,12 @@ from sklearn.pipeline import make_pipeline
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError
-from hypervlad.backbones import TappedNetwork
-from hypervlad.encoder import codebook_fit
-from hypervlad.encoder.encoding import random_pixels
-from hypervlad.encoder.parameters import EncoderParams
+from hypervlad.common.modelfile import write_model
+from hypervlad.features.backbones import TappedNetwork
+from hypervlad.features.encoder import codebook_fit
+from hypervlad.features.encoder.encoding import random_pixels
+from hypervlad.features.encoder.parameters import EncoderParams
 from hypervlad.images import SkippedImagesWarning
-from hypervlad.modelfile import write_model
 
 Images = tuple[list[np.ndarray], np.ndarray]
 
@@ -281,7 +281,7 @@ def test_saved_and_loaded_encodes_bit_identically(
 
 
 def test_an_embedded_backbone_needs_no_weights_file(texture_images: Images, tmp_path: Path) -> None:
-    from hypervlad.backbones import build_network
+    from hypervlad.features.backbones import build_network
 
     images, _ = texture_images
     state = build_network("tiny", "random").module.state_dict()

@@ -10,8 +10,8 @@ from sklearn.base import clone
 from sklearn.cluster import MiniBatchKMeans
 
 from hypervlad import HypercolumnVLAD
-from hypervlad.codebook import Codebook, LayerProjection, StreamedCodewords, learn_codebook
-from hypervlad.encoder import codebook_fit
+from hypervlad.features.codebook import Codebook, LayerProjection, StreamedCodewords, learn_codebook
+from hypervlad.features.encoder import codebook_fit
 from hypervlad.images import SkippedImagesWarning
 
 Images = tuple[list[np.ndarray], np.ndarray]

@@ -21,19 +21,19 @@ from typer.testing import CliRunner
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, ImageReadError, Micrograph, ModelFileError
-from hypervlad.backbones import Preprocessing, TappedNetwork
-from hypervlad.cli import app
-from hypervlad.codebook import HypercolumnPool
-from hypervlad.displays import CodewordMapDisplay
-from hypervlad.encoder import ImageLoader, LoadedImage, codebook_fit, loading
-from hypervlad.encoder.loading import (
+from hypervlad.apps.cli import app
+from hypervlad.features.backbones import Preprocessing, TappedNetwork
+from hypervlad.features.codebook import HypercolumnPool
+from hypervlad.features.encoder import ImageLoader, LoadedImage, codebook_fit, loading
+from hypervlad.features.encoder.loading import (
     CPU_BATCH_PIXELS,
     MAX_PIXELS,
     resampled_size,
     size_at_scale,
 )
 from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning
-from hypervlad.reports import model_facts
+from hypervlad.results.displays import CodewordMapDisplay
+from hypervlad.results.reports import model_facts
 
 lengths = st.integers(1, 5000)
 scales = st.floats(1e-3, 1e3)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hypervlad.backbones import Preprocessing
-from hypervlad.encoder.loading import axis_weights, prepare
+from hypervlad.features.backbones import Preprocessing
+from hypervlad.features.encoder.loading import axis_weights, prepare
 
 PLAIN = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 

@@ -16,7 +16,7 @@ from support.extraction_fixtures import extracted
 from support.feature_folders import write_image
 
 from hypervlad import HypercolumnVLAD, extract_features
-from hypervlad.cache import CacheFolder, PathIndex, parse_size
+from hypervlad.features.cache import CacheFolder, PathIndex, parse_size
 
 
 def test_an_unchanged_folder_is_neither_read_nor_computed(
@@ -106,7 +106,7 @@ def test_a_new_version_of_reading_reads_again(
     read: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from hypervlad.encoder import loading
+    from hypervlad.features.encoder import loading
 
     extracted(folder, encoder.set_params(memory=tmp_path / "cache"))
     monkeypatch.setattr(loading, "READING_VERSION", 1000)
@@ -127,7 +127,7 @@ def test_a_changed_file_is_read(
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_indexed(tmp_path: Path) -> None:
-    from hypervlad.cache import Cache
+    from hypervlad.features.cache import Cache
 
     file = write_image(tmp_path / "a.png", np.random.default_rng(0))
     index = PathIndex(Cache(tmp_path / "cache"), {})
@@ -147,7 +147,7 @@ def test_a_file_that_changes_while_it_is_read_is_not_indexed(tmp_path: Path) -> 
 def test_the_codebook_reads_the_cache_too(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, read: list[str]
 ) -> None:
-    from hypervlad.backbones import TappedNetwork
+    from hypervlad.features.backbones import TappedNetwork
 
     files = sorted(folder.rglob("*.png"))
     encoder = clone(encoder).set_params(memory=tmp_path / "cache")
@@ -180,7 +180,7 @@ def test_images_not_chosen_for_the_codebook_are_not_even_opened_again(
     read: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from hypervlad.encoder import codebook_fit
+    from hypervlad.features.encoder import codebook_fit
 
     monkeypatch.setattr(codebook_fit, "MAX_SAMPLED_IMAGES", 8)
     files = sorted(folder.rglob("*.png"))
@@ -237,7 +237,7 @@ def test_networks_of_equal_weights_do_not_share(folder: Path, tmp_path: Path) ->
     import torch
 
     from hypervlad import register_backbone
-    from hypervlad.backbones import Preprocessing
+    from hypervlad.features.backbones import Preprocessing
 
     files, found = sorted(folder.rglob("*.png")), []
     for activation in (torch.nn.ReLU, torch.nn.Tanh):
@@ -266,7 +266,7 @@ def test_a_new_version_of_the_encoding_finds_nothing(
     computed: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from hypervlad.encoder import encoding
+    from hypervlad.features.encoder import encoding
 
     extracted(folder, encoder.set_params(memory=tmp_path / "cache"))
     monkeypatch.setattr(encoding, "ENCODING_VERSION", 1000)

@@ -20,8 +20,8 @@ from support.feature_folders import write_folder
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, MicrographClassifier, extract_features, load_features
-from hypervlad.encoder import encoding
-from hypervlad.extraction import FeatureFileError, plan_extraction
+from hypervlad.data.extraction import FeatureFileError, plan_extraction
+from hypervlad.features.encoder import encoding
 from hypervlad.images import ImageReadError, SkippedImagesWarning, UnknownPixelSizeWarning
 
 
@@ -274,7 +274,7 @@ def test_mapped_vectors_are_the_same_and_made_once(
 def test_vectors_larger_than_their_share_of_memory_are_mapped(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hypervlad.extraction import table
+    from hypervlad.data.extraction import table
 
     extract_features(folder, encoder, out=tmp_path / "f.parquet")
     assert not isinstance(load_features(tmp_path / "f.parquet")[0], np.memmap)
@@ -287,7 +287,7 @@ def test_row_groups_do_not_follow_batches(
 ) -> None:
     import pyarrow.parquet as pq
 
-    from hypervlad.extraction import table
+    from hypervlad.data.extraction import table
 
     monkeypatch.setattr(table, "_ROW_GROUP_BYTES", 7 * (4 * 96 + 200))
     extract_features(folder, encoder, out=tmp_path / "f.parquet")
@@ -341,7 +341,7 @@ def test_files_in_one_folder_are_one_table_to_other_readers(
     import pandas as pd
     import pyarrow.parquet as pq
 
-    from hypervlad.extraction.manifest import TaskFolder
+    from hypervlad.data.extraction.manifest import TaskFolder
 
     together = tmp_path / "features"
     for label in "ab":
@@ -456,7 +456,7 @@ def test_files_of_the_user_are_not_removed(
 def test_a_copy_that_cannot_be_written_is_not_reported_as_damage(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hypervlad.extraction import table
+    from hypervlad.data.extraction import table
 
     def refuse(path: Path) -> None:
         raise OSError(30, "Read-only file system")
@@ -525,7 +525,7 @@ def test_numba_sums_residuals_of_many_images_that_torch_runs(
     folder: Path, encoder: HypercolumnVLAD, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("numba")
-    monkeypatch.setattr("hypervlad.encoder.parameters._MIN_PIXELS", 1)
+    monkeypatch.setattr("hypervlad.features.encoder.parameters._MIN_PIXELS", 1)
     fused = []
     codebook = encoding.TorchCodebook.__init__
 

@@ -17,8 +17,8 @@ from support.extraction_fixtures import extracted, interrupt
 from support.forged_parts import read_part, write_part, write_with_digest
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
-from hypervlad.extraction import FeatureFileError, manifest, plan_extraction, run
-from hypervlad.files import LinkError, LockedError, exclusive_lock, file_digest
+from hypervlad.common.files import LinkError, LockedError, exclusive_lock, file_digest
+from hypervlad.data.extraction import FeatureFileError, manifest, plan_extraction, run
 from hypervlad.images import SkippedImagesWarning
 
 links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")

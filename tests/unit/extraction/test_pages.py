@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hypervlad.extraction import pages
-from hypervlad.extraction.pages import check_pages
+from hypervlad.data.extraction import pages
+from hypervlad.data.extraction.pages import check_pages
 
 N_ROWS, N_VALUES = 200, 7
 WIDTHS = {"path": 1, "size": 1, "vector": N_VALUES}

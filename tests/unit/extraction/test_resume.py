@@ -16,11 +16,11 @@ from support.extraction_fixtures import StopError, interrupt
 from support.feature_folders import write_image
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
-from hypervlad.backbones import get_backbone
-from hypervlad.extraction import FeatureFileError, manifest, plan_extraction, run
-from hypervlad.extraction.manifest import TaskFolder
-from hypervlad.extraction.run import Job
-from hypervlad.extraction.sources import open_source
+from hypervlad.data.extraction import FeatureFileError, manifest, plan_extraction, run
+from hypervlad.data.extraction.manifest import TaskFolder
+from hypervlad.data.extraction.run import Job
+from hypervlad.data.extraction.sources import open_source
+from hypervlad.features.backbones import get_backbone
 from hypervlad.images import SkippedImagesWarning
 
 BATCH = 4
@@ -352,7 +352,7 @@ def test_a_network_drive_away_for_a_moment_costs_no_row(
     expected: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from hypervlad.encoder import loading
+    from hypervlad.features.encoder import loading
     from hypervlad.images import ImageReadError
 
     out, original = tmp_path / "f.parquet", loading.read_named

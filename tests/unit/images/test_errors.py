@@ -13,14 +13,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from hypervlad.images import (
-    ImageReadError,
-    ReadOptions,
-    check_image_list,
-    find_images,
-    read_image,
-    read_micrographs,
-)
+from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image, read_micrographs
+from hypervlad.images.reading import check_image_list
 
 GREY = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
 

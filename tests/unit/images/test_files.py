@@ -19,13 +19,12 @@ from hypervlad.images import (
     SkippedImage,
     SkippedImagesWarning,
     UnknownPixelSizeWarning,
-    check_image_list,
     find_images,
     read_micrographs,
 )
 from hypervlad.images.errors import list_reasons
 from hypervlad.images.files import encode_jpeg, ignored_files
-from hypervlad.images.reading import relative_names
+from hypervlad.images.reading import check_image_list, relative_names
 
 GREY = np.random.default_rng(0).integers(0, 256, (10, 12), dtype=np.uint8)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hypervlad.fibres.axial import AxialStatistics, Interval
-from hypervlad.reports.alignment import _intervals
+from hypervlad.results.reports.alignment import _intervals
 
 
 @pytest.mark.parametrize(

@@ -21,14 +21,14 @@ from PIL import Image
 from support.pages import Page
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier
-from hypervlad.classifier import Classification
-from hypervlad.encoder import EncodedImages
-from hypervlad.encoder.loading import ImageInfo
+from hypervlad.features.encoder import EncodedImages
+from hypervlad.features.encoder.loading import ImageInfo
 from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, SkippedImagesWarning
 from hypervlad.images.files import encode_jpeg
-from hypervlad.reports import classified_page, write_classified_page
-from hypervlad.reports.classified_page import as_script, link_to, most_doubtful, thumbnails
-from hypervlad.reports.predictions import prediction_remarks
+from hypervlad.models.classifier import Classification
+from hypervlad.results.reports import classified_page, write_classified_page
+from hypervlad.results.reports.classified_page import as_script, link_to, most_doubtful, thumbnails
+from hypervlad.results.reports.predictions import prediction_remarks
 
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>"
 
@@ -397,7 +397,7 @@ def test_an_interrupted_page_leaves_the_old_one(
         yield 0, ""
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hypervlad.reports.classified_page.thumbnails", interrupted)
+    monkeypatch.setattr("hypervlad.results.reports.classified_page.thumbnails", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_classified_page(path, model, files[:3])
     assert path.read_bytes() == before

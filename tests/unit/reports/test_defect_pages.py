@@ -16,10 +16,10 @@ from PIL import Image
 from support.dark_spots import Darkness, spotted
 from support.pages import Page
 
-from hypervlad.defects import Finding
+from hypervlad.evaluation import DefectEvaluation, evaluate_defects
 from hypervlad.images import TrainingImagesWarning, read_image, read_mask
-from hypervlad.metrics import DefectEvaluation, evaluate_defects
-from hypervlad.reports import defects, write_defect_report, write_findings
+from hypervlad.models.defects import Finding
+from hypervlad.results.reports import defects, write_defect_report, write_findings
 
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>.png"
 

@@ -14,17 +14,17 @@ from sklearn.base import clone
 from support.codeword_maps import TwoCodebooks
 
 from hypervlad import MicrographClassifier
-from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.classifier import SureAnswers
-from hypervlad.metrics import Evaluation
-from hypervlad.reports import evaluation as report_module
-from hypervlad.reports import report_on_held_out, report_on_model
-from hypervlad.reports.evaluated_images import (
+from hypervlad.evaluation import Evaluation
+from hypervlad.models.boosting import BoostedSoftmaxClassifier
+from hypervlad.models.classifier import SureAnswers
+from hypervlad.results.reports import evaluation as report_module
+from hypervlad.results.reports import report_on_held_out, report_on_model
+from hypervlad.results.reports.evaluated_images import (
     EvaluatedImages,
     HeldOutFindings,
     one_of_each_class,
 )
-from hypervlad.reports.evaluation import selective_rows, sure_rows, write_report
+from hypervlad.results.reports.evaluation import selective_rows, sure_rows, write_report
 
 VOID = {"meta", "img", "br", "link", "hr"}
 

@@ -1,9 +1,9 @@
 import pytest
 
 from hypervlad import MicrographClassifier
-from hypervlad.boosting import BoostedSoftmaxClassifier
-from hypervlad.reports import model_facts
-from hypervlad.reports.facts import page_facts
+from hypervlad.models.boosting import BoostedSoftmaxClassifier
+from hypervlad.results.reports import model_facts
+from hypervlad.results.reports.facts import page_facts
 
 
 @pytest.fixture

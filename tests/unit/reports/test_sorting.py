@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from support.classifications import classification
 
-from hypervlad.reports.sorting import (
+from hypervlad.results.reports.sorting import (
     UNLIKE_TRAINING,
     UNSURE,
     ImageSorter,

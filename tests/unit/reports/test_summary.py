@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from hypervlad.classifier import HeldOut
-from hypervlad.metrics import Evaluation
-from hypervlad.reports.summary import (
+from hypervlad.evaluation import Evaluation
+from hypervlad.models.classifier import HeldOut
+from hypervlad.results.reports.summary import (
     evaluation_lines,
     held_out_lines,
     leakage_text,

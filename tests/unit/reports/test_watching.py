@@ -18,15 +18,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.classifications import classification
 
-from hypervlad.classifier import Classification
-from hypervlad.files import LinkError
+from hypervlad.common.files import LinkError
 from hypervlad.images import SkippedImage
-from hypervlad.reports.predictions import (
+from hypervlad.models.classifier import Classification
+from hypervlad.results.reports.predictions import (
     prediction_columns,
     prediction_header,
     predictions_as_bytes,
 )
-from hypervlad.reports.watching import GrowingTable, settings_file, watch_folders
+from hypervlad.results.reports.watching import GrowingTable, settings_file, watch_folders
 
 CLASSES = ["fibre", "tube"]
 INTERVAL = 0.02
@@ -34,7 +34,7 @@ INTERVAL = 0.02
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hypervlad.reports.watching._INTERVAL", INTERVAL)
+    monkeypatch.setattr("hypervlad.results.reports.watching._INTERVAL", INTERVAL)
 
 
 def table_at(
@@ -226,7 +226,7 @@ def test_an_unreadable_file_is_reported_and_read_when_it_changes(
 def test_an_unreadable_file_is_tried_again_and_reported_once(
     watch: Callable[[], Watch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hypervlad.reports.watching._RETRY", INTERVAL)
+    monkeypatch.setattr("hypervlad.results.reports.watching._RETRY", INTERVAL)
     new = tmp_path / "new"
     new.mkdir()
     (new / "f1.png").write_text("damaged")
@@ -240,7 +240,7 @@ def test_an_image_without_a_line_is_tried_again(
     watch: Callable[[], Watch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its copy failed, for example."""
-    monkeypatch.setattr("hypervlad.reports.watching._RETRY", INTERVAL)
+    monkeypatch.setattr("hypervlad.results.reports.watching._RETRY", INTERVAL)
     new = tmp_path / "new"
     new.mkdir()
     for name in ("f1.png", "t2.png"):
@@ -256,7 +256,7 @@ def test_an_image_without_a_line_is_tried_again(
 
 
 def test_a_file_settles_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hypervlad.reports.watching._INTERVAL", 10 * INTERVAL)
+    monkeypatch.setattr("hypervlad.results.reports.watching._INTERVAL", 10 * INTERVAL)
     new = tmp_path / "new"
     new.mkdir()
     (new / "f1.png").write_text("1")
@@ -314,7 +314,7 @@ def test_an_unreadable_file_that_is_removed_is_not_counted(
 def test_a_file_that_stays_empty_is_reported_once(
     watch: Callable[[], Watch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hypervlad.reports.watching._EMPTY", 20 * INTERVAL)
+    monkeypatch.setattr("hypervlad.results.reports.watching._EMPTY", 20 * INTERVAL)
     new = tmp_path / "new"
     new.mkdir()
     (new / "f1.png").touch()

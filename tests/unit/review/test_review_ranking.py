@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from hypervlad.review import informativeness, rank
+from hypervlad.apps.review import informativeness, rank
 
 
 def slow_rank(worth: np.ndarray, points: np.ndarray) -> list[int]:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypervlad import MicrographClassifier
-from hypervlad.review.retraining import Material, compare
+from hypervlad.apps.review.retraining import Material, compare
 
 
 @given(st.lists(st.sampled_from("ab"), min_size=1, max_size=9), st.data())

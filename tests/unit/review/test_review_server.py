@@ -19,9 +19,9 @@ from flask.testing import FlaskClient
 from PIL import Image
 from support.review_queues import write_picture, write_queue
 
+from hypervlad.apps.review import Queue
+from hypervlad.apps.review.server import HEADERS, MAX_BYTES, SCREEN, Previews, jpeg, make_app
 from hypervlad.images import ReadOptions
-from hypervlad.review import Queue
-from hypervlad.review.server import HEADERS, MAX_BYTES, SCREEN, Previews, jpeg, make_app
 
 TOKEN, PORT = "a-secret-of-the-link", 8765
 HOST = f"127.0.0.1:{PORT}"
@@ -250,7 +250,7 @@ def test_pictures_being_made_leave_threads_for_clicks(
         assert go_on.wait(30)
         return b"picture"
 
-    monkeypatch.setattr("hypervlad.review.server.jpeg", slow)
+    monkeypatch.setattr("hypervlad.apps.review.server.jpeg", slow)
     app = make_app(pictured, TOKEN, PORT)
 
     def status(item: int) -> int:
@@ -508,8 +508,8 @@ def test_a_queue_that_cannot_be_written_says_not_saved(
 def test_the_pages_files_are_part_of_the_package() -> None:
     """What `pyproject.toml` packages is what there is, and what the page asks for."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    patterns = config["tool"]["setuptools"]["package-data"]["hypervlad.review"]
-    there = importlib.resources.files("hypervlad.review")
+    patterns = config["tool"]["setuptools"]["package-data"]["hypervlad.apps.review"]
+    there = importlib.resources.files("hypervlad.apps.review")
     packaged = {file.name for pattern in patterns for file in Path(str(there)).glob(pattern)}
     assert packaged == {file.name for file in (there / "page").iterdir()} | {"__init__.pyi"}
     pages = {"base.html", "index.html", "labels.html", "shared.js", "page.js", "labels.js"}

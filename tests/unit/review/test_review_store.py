@@ -16,14 +16,14 @@ from types import SimpleNamespace
 import pytest
 from support.review_queues import CLASSES, Clock, entry
 
-from hypervlad.cli.messages import sentence_of
-from hypervlad.files import LinkError
+from hypervlad.apps.cli.messages import sentence_of
+from hypervlad.apps.review import Queue, QueueError, export_labels
+from hypervlad.apps.review.creation import model_facts
+from hypervlad.apps.review.database import FILE, connect, make_queue, update_queue
+from hypervlad.apps.review.records import TrainingImage, UnknownError
+from hypervlad.apps.review.store import checked_name
+from hypervlad.common.files import LinkError
 from hypervlad.images import ReadOptions
-from hypervlad.review import Queue, QueueError, export_labels
-from hypervlad.review.creation import model_facts
-from hypervlad.review.database import FILE, connect, make_queue, update_queue
-from hypervlad.review.records import TrainingImage, UnknownError
-from hypervlad.review.store import checked_name
 
 
 def shown(queue: Queue, client: str, want: int = 3) -> list[int]:
@@ -328,7 +328,7 @@ def test_a_file_held_by_another_process_is_still_a_queue(
     holder = sqlite3.connect(folder / FILE, isolation_level=None)
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
-    monkeypatch.setattr("hypervlad.review.database._TIMEOUT", 0.05)
+    monkeypatch.setattr("hypervlad.apps.review.database._TIMEOUT", 0.05)
     with pytest.raises(sqlite3.OperationalError, match="locked") as caught:
         Queue(folder)
     assert "is another program using it?" in sentence_of(caught.value)

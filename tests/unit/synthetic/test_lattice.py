@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import fft
 
-from hypervlad.datasets import make_lattice_images
-from hypervlad.synthetic.lattice import Crystal, draw_columns, draw_crystal
+from hypervlad.data.folders import make_lattice_images
+from hypervlad.data.synthetic.lattice import Crystal, draw_columns, draw_crystal
 
 
 def spectrum(image):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from hypervlad.datasets import NANOFIBRE_DEFECTS, make_nanofibre_images
-from hypervlad.synthetic.nanofibre import Mat, make_surface, missing_area
-from hypervlad.synthetic.sem import SUBSTRATE, Strands, Surface
+from hypervlad.data.folders import NANOFIBRE_DEFECTS, make_nanofibre_images
+from hypervlad.data.synthetic.nanofibre import Mat, make_surface, missing_area
+from hypervlad.data.synthetic.sem import SUBSTRATE, Strands, Surface
 
 
 @pytest.mark.slow  # draws 120 mats

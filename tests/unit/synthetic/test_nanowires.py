@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hypervlad.datasets import make_alignment_examples, make_nanowire_images
+from hypervlad.data.folders import make_alignment_examples, make_nanowire_images
+from hypervlad.data.synthetic.sem import Strands, Surface
 from hypervlad.fibres import axial_difference, axial_statistics
-from hypervlad.synthetic.sem import Strands, Surface
 
 
 def test_truths_are_what_they_say():

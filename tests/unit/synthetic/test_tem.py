@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypervlad.datasets import TEM_CLASSES, TEM_FINE_CLASSES, make_tem_images
-from hypervlad.synthetic.drawing import worm_like_chains
-from hypervlad.synthetic.tem import balanced_labels
-from hypervlad.synthetic.tem_scenes import SCENES, Stage
-from hypervlad.synthetic.tem_specimens import Walls, particle_thickness, tube_thickness
+from hypervlad.data.folders import TEM_CLASSES, TEM_FINE_CLASSES, make_tem_images
+from hypervlad.data.synthetic.drawing import worm_like_chains
+from hypervlad.data.synthetic.tem import balanced_labels
+from hypervlad.data.synthetic.tem_scenes import SCENES, Stage
+from hypervlad.data.synthetic.tem_specimens import Walls, particle_thickness, tube_thickness
 
 
 @pytest.mark.parametrize("size", [32, (32, 32), (40, 97), (150, 64), (np.int64(48), 33)])

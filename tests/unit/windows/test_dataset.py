@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from support.labelled_windows import some_images
 
-from hypervlad.windows import ANOMALOUS, NORMAL
-from hypervlad.windows.dataset import TrainingWindows
+from hypervlad.features.windows import ANOMALOUS, NORMAL
+from hypervlad.features.windows.dataset import TrainingWindows
 
 
 def test_few_windows_are_all_sampled_whatever_the_order_of_images() -> None:
@@ -40,8 +40,8 @@ def test_copies_of_an_image_share_a_group() -> None:
 
 
 def test_many_windows_are_thinned_and_weighted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hypervlad.windows.dataset._MIN_PER_IMAGE", 4)
-    monkeypatch.setattr("hypervlad.windows.dataset._MAX_WINDOWS", 4)
+    monkeypatch.setattr("hypervlad.features.windows.dataset._MIN_PER_IMAGE", 4)
+    monkeypatch.setattr("hypervlad.features.windows.dataset._MAX_WINDOWS", 4)
     windows = TrainingWindows.sample(iter(some_images(6)), 6, seed=0)
     assert windows.thinned == set(range(6))
     for image in some_images(6):

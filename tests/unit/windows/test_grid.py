@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypervlad.windows import WindowGrid
+from hypervlad.features.windows import WindowGrid
 
 
 @given(st.integers(10, 40), st.integers(10, 40), st.integers(1, 10), st.integers(1, 12))

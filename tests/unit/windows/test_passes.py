@@ -12,15 +12,15 @@ from support.counting import CountingImage, count_passes
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import AlignmentClassifier, BoostedSoftmaxClassifier, PatchDefectScorer
-from hypervlad.alignment import default_alignment_encoder
-from hypervlad.backbones import (
+from hypervlad.features.backbones import (
     Preprocessing,
     Reach,
     TappedNetwork,
     reach_of,
     register_backbone,
 )
-from hypervlad.windows.vectors import window_encoder
+from hypervlad.features.windows.vectors import window_encoder
+from hypervlad.models.alignment import default_alignment_encoder
 
 N_IMAGES = 6
 SMALL: dict[str, Any] = {
@@ -43,8 +43,8 @@ def test_fitting_the_defect_scorer(
     monkeypatch: pytest.MonkeyPatch, passes: list[int], is_labelled: bool, is_thinned: bool
 ) -> None:
     if is_thinned:  # then all windows are scored for the threshold, not only those trained on
-        monkeypatch.setattr("hypervlad.windows.dataset._MIN_PER_IMAGE", 20)
-        monkeypatch.setattr("hypervlad.windows.dataset._MAX_WINDOWS", 20)
+        monkeypatch.setattr("hypervlad.features.windows.dataset._MIN_PER_IMAGE", 20)
+        monkeypatch.setattr("hypervlad.features.windows.dataset._MAX_WINDOWS", 20)
     pairs = [blotted(seed, (20, 30)) for seed in range(N_IMAGES)]
     images = [
         CountingImage(image if is_labelled else surface(i)) for i, (image, _) in enumerate(pairs)
@@ -82,7 +82,7 @@ def test_fitting_the_alignment_classifier(passes: list[int]) -> None:
 def test_images_outside_the_sample_do_not_pass_for_the_codebook(
     monkeypatch: pytest.MonkeyPatch, passes: list[int]
 ) -> None:
-    monkeypatch.setattr("hypervlad.encoder.codebook_fit.MAX_SAMPLED_IMAGES", N_IMAGES // 2)
+    monkeypatch.setattr("hypervlad.features.encoder.codebook_fit.MAX_SAMPLED_IMAGES", N_IMAGES // 2)
     images = [CountingImage(surface(seed)) for seed in range(N_IMAGES)]
     scorer = PatchDefectScorer(window_encoder(**SMALL), patch=PATCH, n_codewords=4, random_state=0)
     scorer.fit(images)
@@ -100,7 +100,7 @@ def test_the_receptive_field_is_measured_once_if_images_are_cut_into_tiles(
         measured.append(n_channels)
         return reach_of(network, n_channels)
 
-    monkeypatch.setattr("hypervlad.backbones.tapped_network.reach_of", counted)
+    monkeypatch.setattr("hypervlad.features.backbones.tapped_network.reach_of", counted)
     images = [np.tile(image, (1, 2)) if is_cut else image for image in stripes()]
     model = AlignmentClassifier(
         default_alignment_encoder(**SMALL),

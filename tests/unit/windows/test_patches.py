@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from hypervlad.images import read_image
-from hypervlad.windows import (
+from hypervlad.features.windows import (
     cut_patches,
     map_from_patches,
     patch_means,
@@ -18,6 +17,7 @@ from hypervlad.windows import (
     patches_at,
     split_patches,
 )
+from hypervlad.images import read_image
 
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 EDGES = ("drop", "shift", "pad")

@@ -12,12 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hypervlad import HypercolumnVLAD, default_patch_encoder, vlad
-from hypervlad.backbones import build_network
-from hypervlad.hypercolumns import dense_hypercolumns
-from hypervlad.windows import WindowGrid
-from hypervlad.windows.maps import TiledNetwork
-from hypervlad.windows.vectors import WindowVectors, window_means, window_residual_sums
+from hypervlad import HypercolumnVLAD, default_patch_encoder
+from hypervlad.features import vlad
+from hypervlad.features.backbones import build_network
+from hypervlad.features.hypercolumns import dense_hypercolumns
+from hypervlad.features.windows import WindowGrid
+from hypervlad.features.windows.maps import TiledNetwork
+from hypervlad.features.windows.vectors import WindowVectors, window_means, window_residual_sums
 
 
 def some_maps(seed: int, *shapes: tuple[int, int, int]) -> list[torch.Tensor]:

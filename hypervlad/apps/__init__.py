@@ -1,0 +1,1 @@
+"""What people start: the command line (``cli``) and the page for labels (``review``)."""

@@ -1,0 +1,371 @@
+"""The commands ``defects fit``, ``defects score`` and ``defects evaluate``."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hypervlad.apps.cli.files import (
+    check_file,
+    check_folders,
+    check_model,
+    groups_of,
+    masks_of,
+    names_of,
+    say_ignored,
+)
+from hypervlad.apps.cli.messages import (
+    echo,
+    hint_at_bad_files,
+    plain_errors,
+    report_left_out,
+    say,
+)
+from hypervlad.apps.cli.models import given_options, load_model
+from hypervlad.apps.cli.options import (
+    Backbone,
+    Device,
+    Groups,
+    Images,
+    IncludeBackbone,
+    ModelToWrite,
+    ModelWeights,
+    OnError,
+    Quiet,
+    Reading,
+    Seed,
+    Unreadable,
+    UnreadableLeftOut,
+    Weights,
+    with_reading,
+)
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import counted, percent, verb
+
+if TYPE_CHECKING:
+    from hypervlad.models.defects import PatchDefectScorer
+
+defects = typer.Typer(
+    name="defects",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Find defects: train on defect-free images, score others, compare maps with masks.",
+)
+
+TileSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="Side of the tiles in which larger images go through the network, to save memory; by "
+        "default 2048.",
+    ),
+]
+_MASKS = typer.Option(
+    metavar="DIR",
+    help="Folder of masks (defects white on black), each named like its image. Images without a "
+    "mask count as defect-free.",
+)
+_MAX_NAMED = 5  # training images that `fit` names
+
+
+@defects.command()
+@plain_errors
+@with_reading("image_page", "channel", "scaling", "remove_banner")
+def fit(
+    paths: Images,
+    output: ModelToWrite,
+    *,
+    masks: Annotated[Path | None, _MASKS] = None,
+    patch: Annotated[
+        int,
+        typer.Option(
+            metavar="PIXELS",
+            help="With --masks, side of the windows, about as large as a defect. Images that are "
+            "smaller are refused, also without masks.",
+        ),
+    ] = 29,
+    aligned: Annotated[
+        bool,
+        typer.Option(
+            "--aligned",
+            help="All images show the same part in the same position: compare each position with "
+            "the same position in other images. Not with --masks.",
+        ),
+    ] = False,
+    rule: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE",
+            help="Rule of the threshold. fpr=RATE: fraction of defect-free images that may be "
+            "called anomalous. patch-fpr=RATE, for maps and areas: fraction of defect-free "
+            "positions that may be called defective, for example 0.01. f1: the best F1 score on "
+            "the masks.",
+        ),
+    ] = "fpr=0.05",
+    groups: Groups = None,
+    reading: Reading,
+    tile_size: TileSize = None,
+    backbone: Backbone = None,
+    weights: Weights = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    on_error: Unreadable = OnError.RAISE,
+    include_backbone: IncludeBackbone = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train on defect-free images, or on images with masks of their defects.
+
+    Without masks, use defect-free images only: defects in them raise the threshold. Look for
+    defects in the images with the highest scores, which are listed at the end.
+
+    \b
+    Examples:
+      hypervlad defects fit good/ -o mat.hvlad
+      hypervlad defects fit images/ --masks masks/ --rule f1 -o mat.hvlad
+    """
+    from hypervlad.features.backbones.weights import check_may_be_included
+    from hypervlad.images import find_images
+    from hypervlad.models.defects import PatchDefectScorer, default_patch_encoder
+
+    parameters = _parameters_of(rule)
+    check_model(output, *paths, masks, groups)
+    files = find_images(paths)
+    say_ignored(quiet, paths, groups, output)
+    truth = None if masks is None else masks_of(files, masks, quiet)
+    codes = None if groups is None else groups_of(files, groups, paths)
+    given = {"backbone": backbone, "weights": weights, "read_options": reading or None}
+    encoder = default_patch_encoder(
+        **given_options(given),
+        device=device,
+        on_error=on_error.value,
+    )
+    if include_backbone:
+        check_may_be_included(encoder.backbone, encoder.weights)
+    scorer = PatchDefectScorer(
+        encoder,
+        patch=patch,
+        aligned=aligned,
+        random_state=seed,
+        verbose=not quiet,
+        **parameters,
+    )
+    _set_tile_size(scorer, tile_size)
+    if truth is None and groups is None:
+        _warn_of_folders(files)
+    say(quiet, f"training on {counted(len(files), 'image')}")
+    with hint_at_bad_files():
+        scorer.fit(files, masks=truth, groups=codes)
+    scorer.save(output, include_backbone=include_backbone)
+    echo(f"model: {output}")
+    _echo_held_out(scorer, names_of(files, paths), truth is not None)
+
+
+def _parameters_of(rule: str) -> dict[str, Any]:
+    """Return the parameters of a scorer with this rule of the threshold."""
+    if rule == "f1":
+        return {"threshold": "f1"}
+    name, _, rate = rule.partition("=")
+    if name in ("fpr", "patch-fpr"):
+        with contextlib.suppress(ValueError):
+            return {"threshold": name.replace("-", "_"), "fpr": float(rate)}
+    raise ValueError(f"--rule {rule}: expected fpr=RATE, such as fpr=0.05, patch-fpr=RATE or f1")
+
+
+def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool) -> None:
+    """Print what the threshold would call defective falsely, in images held out in training."""
+    held_out, threshold = scorer.held_out_, scorer.threshold_
+    n_images, n_above = len(held_out.scores), held_out.n_images_above(threshold)
+    area = percent(held_out.share_of_places_above(threshold))
+    what = "defect-free parts of images" if with_masks else "images"
+    echo(
+        f"threshold: {threshold:.4g}; when held out from training, {n_above} of {n_images} {what} "
+        f"{verb(n_above, 'reaches', 'reach')} it ({percent(n_above / n_images)}), with {area} of "
+        "their area"
+    )
+    if not with_masks:
+        order = (-held_out.scores).argsort()
+        n_named = max(1, min(n_above, _MAX_NAMED))
+        shown = [_score_text(score, threshold) for score in held_out.scores[order].tolist()]
+        listed = [
+            f"{names[held_out.images[i]]} ({score})"
+            for i, score in zip(order[:n_named], shown, strict=False)
+        ]
+        following = [f"the next: {score}" for score in shown[n_named : n_named + 1]]
+        highest = ", ".join(listed + following)
+        echo(f"look for defects in the images with the highest scores: {highest}")
+        echo("if one has any, it may set the threshold: leave it out, and fit again")
+
+
+def _score_text(score: float, threshold: float) -> str:
+    """Return a score; rounded, one below the threshold may look like it."""
+    text = f"{score:.4g}"
+    is_alike = score < threshold and text == f"{threshold:.4g}"
+    return f"{text}, just below the threshold" if is_alike else text
+
+
+ScorerPath = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="File written by hypervlad defects fit.")
+]
+Threshold = Annotated[
+    float | None,
+    typer.Option(
+        help="Smallest score of a defect; by default that of the model. Scores are distances from "
+        "defect-free images, or, of a model trained with masks, log-odds of a defect."
+    ),
+]
+
+
+@defects.command()
+@plain_errors
+def score(
+    model: ScorerPath,
+    paths: Images,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
+    ],
+    threshold: Threshold = None,
+    tile_size: TileSize = None,
+    weights: ModelWeights = None,
+    device: Device = "auto",
+    on_error: UnreadableLeftOut = OnError.RAISE,
+    quiet: Quiet = False,
+) -> None:
+    """Score images: maps (TIFF), masks and overlays (PNG), tables (CSV) and a page (report.html).
+
+    An image is called anomalous if its score reaches the threshold, and its pixels that reach the
+    threshold are then defective. The score of a pixel is that of its surroundings, so regions are
+    larger than the visible defects, and those of small strong defects many times larger. Areas and
+    diameters show where to look; they are not measurements. A higher --threshold makes regions
+    smaller, and misses fainter defects. Images that cannot be read or are smaller than a patch are
+    left out; the exit code is then 2, or 0 with --on-error skip.
+
+    \b
+    Columns of scores.csv, one line per image:
+      path
+      score          of the image: it combines the highest scores of large and small
+                     parts of it, and can be above the highest of a pixel
+      highest        the highest score of a pixel
+      threshold      the smallest score of an anomalous image
+      called         "anomalous" or "normal"
+      area_fraction  of the image that is defective
+      area_um2       the same in square micrometres
+      n_regions      number of defective regions, the lines of regions.csv
+    \b
+    Columns of regions.csv: path; in pixels x, y (upper left corner), width and
+    height of the box, area, diameter (of a circle of that area); the region's
+    highest score; in micrometres width_um, height_um, area_um2, diameter_um.
+    Columns in micrometres are empty if the file does not contain the pixel size.
+    masks/NAME.png is 255 where the image is defective, otherwise 0.
+
+    \b
+    Example:
+      hypervlad defects score mat.hvlad new/ -o found/
+    """
+    from hypervlad.images import find_images
+    from hypervlad.images.errors import training_images_text
+    from hypervlad.results.reports import write_findings
+
+    check_folders(output, paths)
+    files = find_images(paths)
+    say_ignored(quiet, paths, model)
+    scorer = _load(model, weights, device, threshold)
+    _set_tile_size(scorer, tile_size)
+    written = write_findings(output, scorer, files, names_of(files, paths), progress=not quiet)
+    echo(
+        f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "
+        f"with {counted(written.n_regions, 'defective region')}; {len(written.left_out)} left out"
+    )
+    if written.n_in_training:
+        known = training_images_text(written.n_in_training, written.n_scored)
+        say(quiet, f"{known}, so their scores are too good for new images")
+    echo(f"report: {output / 'report.html'}")
+    report_left_out(written.left_out, len(files), on_error)
+
+
+@defects.command()
+@plain_errors
+def evaluate(
+    model: ScorerPath,
+    paths: Images,
+    masks: Annotated[Path, _MASKS],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Page to write.")],
+    threshold: Threshold = None,
+    tile_size: TileSize = None,
+    weights: ModelWeights = None,
+    device: Device = "auto",
+    on_error: UnreadableLeftOut = OnError.RAISE,
+    quiet: Quiet = False,
+) -> None:
+    """Compare maps with masks, by image, pixel and patch, on one page with pictures.
+
+    You can move the threshold on the page and see how many defective images it finds and how many
+    false alarms it raises.
+
+    The images should not be those that the model was trained on. Images that cannot be read, are
+    smaller than a patch or differ in size from their mask are left out; the exit code is then 2, or
+    0 with --on-error skip.
+
+    \b
+    Example:
+      hypervlad defects evaluate mat.hvlad others/ --masks masks/ -o report.html
+    """
+    from hypervlad.evaluation import evaluate_defects
+    from hypervlad.images import find_images
+    from hypervlad.results.reports import write_defect_report
+
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{output}: the report is one page; give a name that ends in .html.")
+    check_file(output, model, *paths)
+    files = find_images(paths)
+    say_ignored(quiet, paths, model, output)
+    truth = masks_of(files, masks, quiet)
+    scorer = _load(model, weights, device, threshold)
+    _set_tile_size(scorer, tile_size)
+    names = names_of(files, paths)
+    result = evaluate_defects(scorer, files, truth, names, progress=not quiet)
+    for name, value in result.scores().items():
+        echo(f"{name + ':':35}{'not defined' if math.isnan(value) else f'{value:.3f}'}")
+    best = result.best_threshold
+    on_these = "" if math.isnan(best) else f"; the best for the F1 of these pixels: {best:.4g}"
+    echo(f"threshold: {result.threshold:.4g}{on_these}")
+    n_called = sum(image.is_called for image in result.images)
+    n_left_out = len(result.left_out)
+    echo(
+        f"{counted(len(result.images), 'image')} compared: {n_called} called anomalous; "
+        f"{n_left_out} left out"
+    )
+    echo(f"report: {write_defect_report(output, scorer, files, result)}")
+    report_left_out(result.left_out, len(files), on_error)
+
+
+def _load(
+    path: Path, weights: str | None, device: str, threshold: float | None
+) -> PatchDefectScorer:
+    from hypervlad.models.defects import PatchDefectScorer
+
+    scorer: PatchDefectScorer = load_model(
+        path, weights, PatchDefectScorer, "hypervlad defects fit"
+    )
+    scorer.encoder_.set_params(device=device, on_error="raise")
+    return scorer if threshold is None else scorer.set_threshold(threshold)
+
+
+def _set_tile_size(scorer: PatchDefectScorer, tile_size: int | None) -> None:
+    if tile_size is not None:
+        scorer.set_params(tile_size=tile_size)
+
+
+def _warn_of_folders(files: list[Path]) -> None:
+    """Warn if the images may be a labelled data set instead of defect-free images."""
+    names = sorted({file.parent.name or str(file.parent) for file in files})
+    if len({file.parent for file in files}) > 1:
+        warn_user(
+            f"the images are in several folders ({', '.join(names[:5])}"
+            f"{', …' if len(names) > 5 else ''}): all are used as defect-free images. If some have "
+            "defects, give only the folder of the others, or --masks; if the folders are samples, "
+            "give --groups",
+        )

@@ -1,0 +1,185 @@
+"""The commands ``extract`` and ``cache``: feature vectors of whole folders, and their cache."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hypervlad.apps.cli.files import check_file, say_ignored
+from hypervlad.apps.cli.messages import echo, plain_errors, say
+from hypervlad.apps.cli.models import check_cache, load_encoder
+from hypervlad.apps.cli.options import (
+    Cache,
+    Device,
+    ModelWeights,
+    OnError,
+    Quiet,
+    UnreadableLeftOut,
+)
+from hypervlad.common.wording import counted
+
+if TYPE_CHECKING:
+    from hypervlad.images import SkippedImage
+
+
+@plain_errors
+def extract(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="Folder of images, with its sub-folders; masks (*_mask.*) and hidden files are "
+            "left out.",
+        ),
+    ],
+    model: Annotated[
+        Path,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="File of a classifier, or of an encoder.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="Parquet file to write, NAME.parquet."),
+    ],
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder that the paths in the table are relative to; by default DIR.",
+        ),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Only files that match, such as '*.tif' (compared with the name) or 'day1/*' "
+            "(compared with the path below DIR); case is ignored. May be repeated.",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Leave out files that match; may be repeated."),
+    ] = None,
+    cache: Cache = None,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", help="Number of processes; -1 for one per core.")
+    ] = 1,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Resume an earlier run that was stopped, if there is one."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be done.")
+    ] = False,
+    weights: ModelWeights = None,
+    device: Device = "auto",
+    on_error: UnreadableLeftOut = OnError.RAISE,
+    skipped: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="CSV file to write with all unreadable images and the reasons.",
+        ),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Write the feature vectors of a folder's images to a Parquet file.
+
+    One row per image: path below DIR (or --root), label (its first folder below DIR), digest,
+    height, width, channels, pixel_size (nm) and vector. Unreadable images have no row; they are
+    listed in a warning, and the exit code is then 2, or 0 with --on-error skip. Finished parts are
+    kept in _FILE.parts: if the command is stopped at any moment, repeat it with --resume.
+    _FILE.images records the files that the vectors were computed from.
+
+    \b
+    Examples:
+      hypervlad extract images/ -m model.hvlad -o features.parquet
+      hypervlad extract images/ -m model.hvlad -o features.parquet --jobs 4 --resume
+      hypervlad extract share/ -m model.hvlad -o features.parquet --cache cache/ --include "*.tif"
+    """
+    from hypervlad.data.extraction import extract_features, plan_extraction
+    from hypervlad.images import ImageReadError
+
+    check_cache(cache)
+    for file in (output, skipped):
+        if file is not None:
+            check_file(file)
+    if skipped is not None and skipped.resolve() in (output.resolve(), model.resolve()):
+        raise ValueError(
+            f"--skipped {skipped}: would overwrite the output or the model; give another name."
+        )
+    if not folder.is_dir() and folder.exists():
+        raise ValueError(f"{folder} is a file; give its folder, and its name with --include.")
+    if jobs == 0:
+        raise ValueError("--jobs 0: give a number of processes, or -1 for one per core.")
+    say_ignored(quiet, [folder], model, output, skipped)
+    encoder = load_encoder(model, weights, device=device, cache=cache)
+    arguments: dict[str, Any] = {
+        "out": output,
+        "root": root,
+        "include": tuple(include or ()),
+        "exclude": tuple(exclude or ()),
+        "resume": resume,
+    }
+    if dry_run:
+        echo(str(plan_extraction(folder, encoder, **arguments)))
+        return
+    done = extract_features(folder, encoder, **arguments, n_jobs=jobs, verbose=not quiet)
+    if skipped is not None:
+        _write_skipped(skipped, done.skipped)
+    say(quiet, str(done))
+    echo(f"features: {output}")
+    if done.skipped and on_error is OnError.RAISE:
+        raise ImageReadError(
+            f"{counted(len(done.skipped), 'image')} could not be read (listed in the warning); the "
+            "others are in the table. Remove or repair them, or accept this with --on-error skip."
+        )
+
+
+def _write_skipped(path: Path, skipped: Sequence[SkippedImage]) -> None:
+    from hypervlad.common.tables import write_table
+
+    write_table(path, ["image", "reason"], [(image.name, image.reason) for image in skipped])
+
+
+@plain_errors
+def cache(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder given to --cache or memory=.")
+    ],
+    limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Reduce it to this size, such as 20GB; the least recently used entries are "
+            "removed first.",
+        ),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
+) -> None:
+    """Print the size of a cache; reduce or clear it.
+
+    \b
+    Examples:
+      hypervlad cache cache/
+      hypervlad cache cache/ --limit 20GB
+      hypervlad cache cache/ --clear
+    """
+    from hypervlad.features.cache import CacheFolder, parse_size
+
+    if clear and limit is not None:
+        raise ValueError("--clear and --limit exclude each other: give only one.")
+    kept = CacheFolder(folder)
+    if clear:
+        kept.clear()
+    elif limit is not None:
+        kept.reduce(parse_size(limit))
+    usage = kept.usage()
+    echo(f"{folder}: {counted(usage.n_entries, 'entry')}, {usage.n_bytes / 1e6:.1f} MB")

@@ -1,0 +1,229 @@
+"""A new queue: sure answers of a model are its labels, doubtful images are ordered for a person."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.apps.review.database import check_free, make_queue
+from hypervlad.apps.review.ranking import informativeness, rank
+from hypervlad.apps.review.records import Entry, QueueError, TrainingImage
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import counted, name_some
+from hypervlad.images import SkippedImagesWarning
+from hypervlad.images.errors import training_images_text
+from hypervlad.images.reading import relative_names
+from hypervlad.models.classifier import SURE, Judgement, MicrographClassifier
+
+_CHUNK_SIZE = 256  # images whose vectors are in memory at a time
+
+
+@dataclass(frozen=True)
+class NewQueue:
+    """The numbers of images of a new queue.
+
+    Attributes
+    ----------
+    n_sure : int
+        Labelled by the model.
+    n_doubtful : int
+        To be labelled by a person.
+    n_unreadable : int
+        Left out.
+    """
+
+    n_sure: int
+    n_doubtful: int
+    n_unreadable: int
+
+
+def start_queue(
+    model: MicrographClassifier,
+    images: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    *,
+    root: str | os.PathLike[str] | None = None,
+    training: str | os.PathLike[str] | None = None,
+    model_file: str | os.PathLike[str] | None = None,
+    max_error: float = 0.05,
+    progress: Callable[[int], Any] | None = None,
+) -> NewQueue:
+    """Label the images that a model is sure of, and queue the others for a person.
+
+    Parameters
+    ----------
+    model : MicrographClassifier
+        Fitted; with ``on_error="skip"`` in its encoder, unreadable images are left out.
+    images : sequence of paths
+        Files, which must stay where they are.
+    folder : path
+        For the queue; created if it does not exist.
+    root : path, optional
+        Images are named by their paths relative to it; by default the common folder of all.
+    training : path, optional
+        The folder that the model was trained on, to show the nearest training images.
+    model_file : path, optional
+        The model's file, for `retrain`.
+    max_error : float, default=0.05
+        Accepted share of wrong answers among the sure ones.
+    progress : callable, optional
+        Called after each chunk of images with their number.
+
+    Returns
+    -------
+    NewQueue
+
+    Raises
+    ------
+    QueueError
+        If the folder has a queue already, or no image can be read.
+    ValueError
+        If nothing was held out when the model was fitted, so that no answer can be sure.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
+    >>> from hypervlad.apps.review import start_queue
+    >>> images, labels = make_tem_images(16, size=32, random_state=0)
+    >>> images = [np.uint8(255 * image) for image in images]
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4)
+    >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
+    >>> new, _ = make_tem_images(2, size=32, random_state=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     files = [pathlib.Path(folder, f"{name}.png") for name in "ab"]
+    ...     for image, file in zip(new, files):
+    ...         Image.fromarray(np.uint8(255 * image)).save(file)
+    ...     queue = start_queue(model, files, f"{folder}/queue", max_error=0.9)
+    >>> queue.n_sure + queue.n_doubtful
+    2
+    """
+    check_free(Path(folder))
+    model.check_calibrated(max_error=max_error)
+    found = {os.path.realpath(image): image for image in reversed(list(images))}
+    # A file given twice is one image.
+    paths = [Path(os.path.abspath(image)) for image in reversed(found.values())]
+    names = relative_names(paths, root)
+    judged, positions = judge_images(
+        model, paths, max_error=max_error, progress=progress, with_known=True
+    )
+    if not len(positions):
+        raise QueueError(
+            f"none of {counted(len(names), 'image')} could be read: there is nothing to queue"
+        )
+    read = positions.tolist()
+    entries = entries_of(model, judged, [names[i] for i in read], [paths[i] for i in read])
+    facts = {"max_error": repr(max_error)} | model_facts(model, model_file)
+    root = None if training is None else Path(training)
+    classes = [str(label) for label in model.classes_]
+    known = training_images(model, root)
+    if root is not None and all(image.path is None for image in known):
+        warn_user(
+            f"{root}: holds none of the {counted(len(known), 'image')} that the model was trained "
+            f"on (such as {known[0].name}), so the page cannot show them",
+        )
+    make_queue(Path(folder), classes, entries, known, facts)
+    n_doubtful = sum(entry.place is not None for entry in entries)
+    return NewQueue(len(entries) - n_doubtful, n_doubtful, len(names) - len(read))
+
+
+def model_facts(
+    model: MicrographClassifier, model_file: str | os.PathLike[str] | None
+) -> dict[str, str]:
+    """Return what a queue keeps of its model: how it reads images, and its file if known."""
+    reading = {"reading": json.dumps(asdict(model.encoder_.fitted_params_.read_options))}
+    return reading if model_file is None else reading | {"model": os.path.abspath(model_file)}
+
+
+def judge_images(
+    model: MicrographClassifier,
+    images: Sequence[Path],
+    *,
+    max_error: float = 0.05,
+    progress: Callable[[int], Any] | None = None,
+    chunk_size: int = _CHUNK_SIZE,
+    with_known: bool = False,
+) -> tuple[Judgement, NDArray[np.intp]]:
+    """Judge images with limited memory; return the judgement and the positions of those read.
+
+    One warning names all unreadable images (with ``on_error="skip"`` in the encoder), others the
+    files that differ from those of all training images and, `with_known`, the training images.
+    """
+    if not images:
+        empty = np.empty((0, model.training_.n_features), dtype=np.float32)
+        return model.judge_vectors(empty, max_error), np.empty(0, dtype=np.intp)
+    found = model.classify(
+        list(images), max_error=max_error, chunk_size=chunk_size, progress=progress
+    )
+    assert found.judgement is not None
+    if len(found.proba):
+        found.images.warn()
+        for difference in found.differences:
+            warn_user(difference)
+        known = [str(images[i]) for i in found.images.positions[found.in_training]]
+        if with_known and known:
+            text = training_images_text(len(known), len(found.proba))
+            warn_user(f"{text}, so the queue labels them again: {name_some(known)}")
+    else:  # an error of callers, if at all
+        skipped = found.images.skipped
+        warn_user(SkippedImagesWarning.about(skipped, len(images)))
+    return found.judgement, found.images.positions
+
+
+def entries_of(
+    model: MicrographClassifier, judged: Judgement, names: Sequence[str], paths: Sequence[Path]
+) -> list[Entry]:
+    """Order judged images for labelling, the most informative first; sure ones have no place."""
+    classes = [str(label) for label in model.classes_]
+    doubtful = np.flatnonzero(judged.kind != SURE)
+    worth = informativeness(judged.proba[doubtful], judged.novelty[doubtful])
+    order = doubtful[rank(worth, judged.projected[doubtful])]
+    places = {int(row): place for place, row in enumerate(order)}
+    best = np.argsort(-judged.proba, axis=1, kind="stable")
+    return [
+        Entry(
+            name=names[row],
+            path=paths[row],
+            place=places.get(row),
+            kind=str(judged.kind[row]),
+            scores=[(classes[k], float(judged.proba[row, k])) for k in best[row]],
+            reason=judged.reasons[row],
+            novelty=float(judged.novelty[row]),
+            nearest=judged.nearest[row].tolist(),
+        )
+        for row in range(len(names))
+    ]
+
+
+def training_images(model: MicrographClassifier, folder: Path | None) -> list[TrainingImage]:
+    """Return the training images of a model, each with its file if it lies in the folder.
+
+    A model file from elsewhere may name any path: only files inside the folder are ever shown.
+    """
+    known = model.training_
+    root = None if folder is None else folder.resolve()
+    return [
+        TrainingImage(name, str(label), _inside(root, name))
+        for name, label in zip(known.names, known.labels, strict=True)
+    ]
+
+
+def _inside(root: Path | None, name: str) -> Path | None:
+    """Return the file of a training image in a folder, which may be a subfolder of the original."""
+    if root is None or not name or "\0" in name:
+        return None
+    parts = name.split("/")
+    for start in range(max(1, len(parts) - 1)):  # at least with the folder of its class
+        path = root.joinpath(*parts[start:]).resolve()
+        if path.is_relative_to(root) and path.is_file():
+            return path
+    return None

@@ -1,0 +1,289 @@
+"""The labels of a queue, by the model and by people: browsed, corrected, exported as a table."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+
+from hypervlad.apps.review.database import (
+    NOTHING_TO_UNDO,
+    earlier_result,
+    last_click,
+    log_event,
+    reporting_damage,
+    shown_name,
+    transaction,
+)
+from hypervlad.apps.review.records import (
+    ClickResult,
+    Correction,
+    GivenLabel,
+    LabelPage,
+    QueueError,
+    UnknownError,
+)
+from hypervlad.apps.review.store import Queue
+from hypervlad.common.tables import table_as_bytes
+from hypervlad.common.wording import counted
+
+MAX_LABELS = 120  # on a page, and corrected at a time
+
+# Labelled: by a person, or by a model that is sure.
+_IS_LABELLED = "(items.state = 'labelled' OR items.state = 'open' AND items.place IS NULL)"
+_SOURCES = {
+    "model": "items.state = 'open' AND items.place IS NULL",
+    "person": "items.state = 'labelled'",
+    "all": _IS_LABELLED,
+}
+_ORDERS = {
+    "least_sure": "items.confidence, items.id",
+    "most_sure": "items.confidence DESC, items.id",
+    "name": "items.name, items.id",
+    "latest": "items.event IS NULL, items.event DESC, items.id",
+}
+_LABEL = "COALESCE(items.category, items.predicted)"
+
+
+class Labels:
+    """The labels of a queue: those that the model was sure of, and those that people gave.
+
+    A correction is the label of a person; the window that made it can undo it.
+
+    Parameters
+    ----------
+    queue : Queue
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.apps.review import Labels, Queue
+    >>> from hypervlad.apps.review.database import make_queue
+    >>> from hypervlad.apps.review.records import Entry
+    >>> entry = Entry("a.png", pathlib.Path("/a.png"), None, "sure", [("tube", 0.9)], "", 0.2, [])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     make_queue(f"{folder}/queue", ["fibre", "tube"], [entry], [], {})
+    ...     queue = Queue(f"{folder}/queue")
+    ...     labels = Labels(queue)
+    ...     (label,) = labels.page(source="model", order="least_sure").labels
+    ...     done = labels.correct("window-1", "click-1", {label.id: label.event}, category=1)
+    ...     queue.close()
+    >>> label.confidence, done.message
+    (0.9, '1 image labelled “fibre”')
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        self.queue = queue
+
+    def page(
+        self,
+        *,
+        category: int = 0,
+        source: str = "model",
+        order: str = "least_sure",
+        start: int = 0,
+        n: int = MAX_LABELS,
+    ) -> LabelPage:
+        """Return some of the labelled images.
+
+        Parameters
+        ----------
+        category : int, default=0
+            Only images with this label; 0: with any.
+        source : {"model", "person", "all"}
+            Who gave the label.
+        order : {"least_sure", "most_sure", "name", "latest"}
+            By the model's confidence, by name, or the images that people labelled last first.
+        start : int, default=0
+            Number of images to leave out, in this order.
+        n : int, default=120
+            Maximum number of images.
+        """
+        for value, known in ((source, _SOURCES), (order, _ORDERS)):
+            if value not in known:
+                raise QueueError(f"expected one of {', '.join(known)}; got {value!r}")
+        connection, of_source = self.queue.connection, _SOURCES[source]
+        counts = connection.execute(
+            f"SELECT {_LABEL}, COUNT(*) FROM items WHERE {of_source} GROUP BY 1 ORDER BY 1"
+        ).fetchall()
+        rows = connection.execute(
+            f"SELECT items.*, {_LABEL} AS label, events.time FROM items "
+            f"LEFT JOIN events ON events.number = items.event WHERE {of_source} "
+            f"AND ? IN (0, {_LABEL}) ORDER BY {_ORDERS[order]} LIMIT ? OFFSET ?",
+            [category, max(0, min(n, MAX_LABELS)), max(0, start)],
+        ).fetchall()
+        return LabelPage(
+            [_given_label(row) for row in rows],
+            sum(number for label, number in counts if category in (0, label)),
+            [(label, number) for label, number in counts],
+        )
+
+    def correct(
+        self, client: str, click: str, items: Mapping[int, int | None], category: int
+    ) -> Correction:
+        """Label images again; a click that is sent again has no further effect.
+
+        Parameters
+        ----------
+        client : str
+            The window.
+        click : str
+            Unique name of the click, chosen by the window.
+        items : mapping of int to int or None
+            The images, each with its last event (`GivenLabel.event`) as the window knows it. An
+            image that has changed since stays as it is.
+        category : int
+            The label. That of the model confirms it.
+        """
+        if not 1 <= len(items) <= MAX_LABELS:
+            raise QueueError(
+                f"label 1 to {counted(MAX_LABELS, 'image')} at a time; got {len(items)}"
+            )
+        connection = self.queue.connection
+        names = {each.id: each.name for each in self.queue.categories()}
+        if category not in names:
+            raise UnknownError(f"the queue has no category {category}")
+        with transaction(connection):
+            result = earlier_result(connection, click)
+            if result is None:
+                rows = self._rows_of(items)
+                fresh = [
+                    row for row in rows if row["event"] == items[row["id"]] and row["labelled"]
+                ]
+                result = _result_of(
+                    f"{counted(len(fresh), 'image')} labelled “{names[category]}”",
+                    len(fresh),
+                    len(rows) - len(fresh),
+                    rows[0]["id"] if len(rows) == 1 else None,
+                )
+                now = self.queue.now()
+                number = log_event(connection, now, client, click, "correct", result, category)
+                connection.executemany(
+                    "INSERT INTO corrected VALUES (?, ?, ?, ?, ?)",
+                    [
+                        (number, row["id"], row["state"], row["category"], row["event"])
+                        for row in fresh
+                    ],
+                )
+                connection.executemany(
+                    "UPDATE items SET state = 'labelled', category = ?, event = ? WHERE id = ?",
+                    [(category, number, row["id"]) for row in fresh],
+                )
+        return Correction(result.outcome, result.message)
+
+    def undo(self, client: str, click: str) -> Correction:
+        """Undo a window's last correction; images that have changed since stay as they are."""
+        connection = self.queue.connection
+        with transaction(connection):
+            result = earlier_result(connection, click)
+            if result is None:
+                result = self._undo_last(client, click)
+        return Correction(result.outcome, result.message)
+
+    def _undo_last(self, client: str, click: str) -> ClickResult:
+        connection, now = self.queue.connection, self.queue.now()
+        last = last_click(connection, client, "correct")
+        if last is None:
+            log_event(connection, now, client, click, "undo", NOTHING_TO_UNDO)
+            return NOTHING_TO_UNDO
+        before = connection.execute(
+            "SELECT corrected.*, items.event = corrected.event AS fresh FROM corrected "
+            "JOIN items ON items.id = corrected.item WHERE corrected.event = ?",
+            [last["number"]],
+        ).fetchall()
+        fresh = [row for row in before if row["fresh"]]
+        words = f"{counted(len(fresh), 'image')} labelled as before"
+        result = _result_of(words, len(fresh), len(before) - len(fresh), last["item"])
+        number = log_event(connection, now, client, click, "undo", result)
+        connection.execute(
+            "UPDATE events SET undone_by = ? WHERE number = ?", [number, last["number"]]
+        )
+        connection.executemany(
+            "UPDATE items SET state = ?, category = ?, event = ? WHERE id = ?",
+            [(row["state"], row["category"], row["previous"], row["item"]) for row in fresh],
+        )
+        return result
+
+    def _rows_of(self, items: Mapping[int, int | None]) -> list[sqlite3.Row]:
+        """Return the images, with ``labelled``: whether they still have a label."""
+        connection = self.queue.connection
+        rows = []
+        for item in items:
+            row = connection.execute(
+                f"SELECT items.*, {_IS_LABELLED} AS labelled FROM items WHERE id = ?",
+                [item],
+            ).fetchone()
+            if row is None:
+                raise UnknownError(f"the queue has no image {item}")
+            rows.append(row)
+        return rows
+
+
+def _result_of(words: str, n_changed: int, n_late: int, item: int | None) -> ClickResult:
+    late = f"{counted(n_late, 'image')} changed in another window: not labelled here"
+    if not n_changed:
+        return ClickResult("late", late, item)
+    return ClickResult("kept", f"{words}; {late}" if n_late else words, item)
+
+
+def _given_label(row: sqlite3.Row) -> GivenLabel:
+    with reporting_damage(f"image {row['id']}"):
+        return GivenLabel(
+            id=row["id"],
+            name=shown_name(row["name"]),
+            category=int(row["label"]),
+            predicted=int(row["predicted"]),
+            confidence=float(row["confidence"]),
+            by="person" if row["state"] == "labelled" else "model",
+            event=row["event"],
+            time=row["time"],
+        )
+
+
+def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
+    """Return the labels of a queue as CSV, and the number of images without a label.
+
+    Columns: ``path``, the name of the image in the queue, ``label``, ``source`` ("person" or
+    "model"), ``confidence``, the probability of the model's answer (empty for a person's label),
+    and ``file``, the absolute path.
+
+    Parameters
+    ----------
+    queue : Queue
+    source : {"all", "person", "model"}
+        Whose labels to write.
+
+    Returns
+    -------
+    table : bytes
+        UTF-8; file names that are not valid text keep their bytes.
+    n_open : int
+        Doubtful images without a label, which have no line.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.apps.review import Queue, export_labels
+    >>> from hypervlad.apps.review.database import make_queue
+    >>> from hypervlad.apps.review.records import Entry
+    >>> entry = Entry("a.png", pathlib.Path("/a.png"), None, "sure", [("tube", 0.9)], "", 0.2, [])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     make_queue(f"{folder}/queue", ["fibre", "tube"], [entry], [], {})
+    ...     queue = Queue(f"{folder}/queue")
+    ...     table, n_open = export_labels(queue)
+    ...     queue.close()
+    >>> table.splitlines()[0], n_open
+    (b'path,label,source,confidence,file', 0)
+    """
+    # Not above: it imports pandas, which the server of the page does not need.
+    from hypervlad.data.folders.groups import MODEL_SOURCE, REVIEW_HEADER
+
+    images = queue.images()
+    rows = [
+        (image.name, image.predicted, MODEL_SOURCE, round(image.confidence, 6), str(image.path))
+        if image.label is None
+        else (image.name, image.label, "person", "", str(image.path))
+        for image in images
+        if image.label is not None or not image.doubtful
+    ]
+    chosen = [row for row in rows if source in ("all", row[2])]
+    return table_as_bytes(REVIEW_HEADER, chosen), len(images) - len(rows)

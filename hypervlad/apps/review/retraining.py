@@ -1,0 +1,351 @@
+"""A new model from training images and people's labels, and its comparison with the old one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from scipy.stats import binomtest
+from sklearn.base import clone
+from sklearn.utils import Bunch
+
+from hypervlad.apps.review.creation import entries_of, judge_images, model_facts
+from hypervlad.apps.review.database import update_queue
+from hypervlad.apps.review.records import LabelledImage, QueueError, TrainingImage
+from hypervlad.apps.review.store import Queue
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.data.folders.groups import GroupRow, match_groups, read_group_rows
+from hypervlad.images.files import path_parts
+from hypervlad.images.reading import relative_names
+from hypervlad.models.classifier import MicrographClassifier, TrainingImages
+
+
+@dataclass(frozen=True)
+class Material:
+    """The n images to train a new model on; those that people labelled come last.
+
+    `predicted` has the prediction in the queue for uncertain images that a person labelled, and
+    None for other images, also for sure ones that were corrected: the old model was wrong on all
+    of these.
+    """
+
+    images: list[str]
+    labels: NDArray[Any]
+    groups: NDArray[Any] | None
+    by_person: NDArray[np.bool_]
+    predicted: list[str | None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The accuracies of two models on the same images, which people labelled.
+
+    Attributes
+    ----------
+    n_labelled : int
+        Images that people labelled, without sure ones that they corrected.
+    n_compared : int
+        Those that could be held out: the others were needed to train their category.
+    before, after, balanced_before, balanced_after : float
+        (Balanced) accuracies on these; NaN if there are none. Before: of the predictions in the
+        queue.
+    p_value : float
+        Of McNemar's exact test, as if the images were independent; 1 if the models agree.
+    new_categories : list of str
+        Those that the old model did not have; it was always wrong on their images.
+    """
+
+    n_labelled: int
+    n_compared: int
+    before: float
+    after: float
+    balanced_before: float
+    balanced_after: float
+    p_value: float
+    new_categories: list[str]
+
+
+@dataclass(frozen=True)
+class DoubtfulCounts:
+    """How many of the images without a person's label are doubtful, before and after."""
+
+    n_images: int
+    before: int
+    after: int
+
+
+def gather(
+    queue: Queue,
+    data: Bunch,
+    *,
+    groups: str | Path | None = None,
+    model: MicrographClassifier | None = None,
+) -> Material:
+    """Collect the training images and those that people labelled.
+
+    Parameters
+    ----------
+    queue : Queue
+    data : Bunch
+        Training images, as from `load_image_folder`.
+    groups : path, optional
+        Table with the columns path and group: one line for each training image, and for images of
+        the queue that share a group; each other image is its own group.
+    model : MicrographClassifier, optional
+        The previous model. Without a table, training images keep the groups of its ``fit``.
+    """
+    by_people = [image for image in queue.images() if image.label is not None]
+    if not by_people:
+        raise QueueError(
+            f"{queue.folder}: no image is labelled by a person yet; label some with "
+            "'hypervlad review serve'"
+        )
+    added = [image.path for image in by_people]
+    in_queue = {path.resolve() for path in added}
+    kept = [i for i, image in enumerate(data.images) if Path(image).resolve() not in in_queue]
+    of_training = [data.images[i] for i in kept]
+    names = None
+    if groups is not None:
+        names = groups_from_table(of_training, data.root, added, groups)
+    elif model is not None:
+        names = groups_of_model(model.training_, data.images, kept, added)
+    labels = [*(str(data.target[i]) for i in kept), *(image.label for image in by_people)]
+    predicted: list[str | None] = [None] * len(kept)
+    predicted += [image.predicted if image.doubtful else None for image in by_people]
+    return Material(
+        images=[*of_training, *map(str, added)],
+        labels=np.array(labels),
+        groups=names,
+        by_person=np.arange(len(labels)) >= len(kept),
+        predicted=predicted,
+    )
+
+
+def refit(model: MicrographClassifier, material: Material) -> MicrographClassifier:
+    """Fit a copy of a model, with the same parameters, on new material."""
+    new: MicrographClassifier = clone(model)
+    groups = None if material.groups is None else material.groups.tolist()
+    carried = getattr(model.encoder_, "backbone_state_", None)
+    if carried is None:
+        return new.fit(material.images, material.labels.tolist(), groups=groups)
+    with tempfile.TemporaryDirectory() as folder:  # the original file may not be on this computer
+        path = Path(folder) / "weights.safetensors"
+        save_file({name: np.ascontiguousarray(own) for name, own in carried.items()}, path)
+        new.set_params(encoder__weights=str(path))
+        new.fit(material.images, material.labels.tolist(), groups=groups)
+    new.set_params(encoder__weights=model.encoder_.weights)
+    new.encoder_.set_params(weights=model.encoder_.weights)
+    new.encoder_.backbone_state_ = carried
+    return new
+
+
+def compare(
+    model: MicrographClassifier, old_classes: Sequence[Any], material: Material
+) -> Comparison:
+    """Compare the predictions in the queue with held-out predictions of a model of the material.
+
+    Only the codebook, which does not use the classes, was fitted on the held-out images too.
+    """
+    answers = held_out_labels(model, material)
+    asked = np.array([label is not None for label in material.predicted])
+    tested = np.array([answer is not None for answer in answers]) & asked
+    truth = material.labels[tested]
+    before, after = (
+        np.array(labels, dtype=object)[tested] == truth for labels in (material.predicted, answers)
+    )
+    n_gained, n_changed = int(np.sum(after & ~before)), int(np.sum(after != before))
+    known = {str(label) for label in old_classes}
+    return Comparison(
+        n_labelled=int(asked.sum()),
+        n_compared=len(before),
+        before=float(before.mean()) if len(before) else float("nan"),
+        after=float(after.mean()) if len(after) else float("nan"),
+        balanced_before=_mean_recall(before, truth),
+        balanced_after=_mean_recall(after, truth),
+        p_value=float(binomtest(n_gained, n_changed).pvalue) if n_changed else 1.0,
+        new_categories=sorted(set(material.labels.tolist()) - known),
+    )
+
+
+def _mean_recall(right: NDArray[np.bool_], truth: NDArray[Any]) -> float:
+    recalls = [right[truth == label].mean() for label in np.unique(truth)]
+    return float(np.mean(recalls)) if recalls else float("nan")
+
+
+def held_out_labels(model: MicrographClassifier, material: Material) -> list[str | None]:
+    """Return the held-out predictions from ``fit`` of the images that people labelled.
+
+    None for images that were never held out, could not be read, or were not labelled by people.
+    """
+    answers: list[str | None] = [None] * len(material.images)
+    if model.held_out_ is None:
+        return answers
+    labels = model.classes_[model.held_out_.proba.argmax(axis=1)].tolist()
+    positions = model.training_.positions[model.held_out_.rows].tolist()
+    for position, label in zip(positions, labels, strict=True):
+        if material.by_person[position]:
+            answers[position] = str(label)
+    return answers
+
+
+def requeue(
+    queue: Queue,
+    model: MicrographClassifier,
+    material: Material,
+    model_file: str | Path,
+    *,
+    write: bool = True,
+    progress: Callable[[int], Any] | None = None,
+) -> DoubtfulCounts:
+    """Judge the images without a person's label by a new model, and update the queue.
+
+    The encoder of the model needs ``on_error="skip"``. Without `write`, the images are only
+    counted. `progress` is called after each chunk of images with their number.
+    """
+    images = remaining(queue)
+    max_error = float(queue.fact("max_error", "0.05") or 0.05)
+    paths = [image.path for image in images]
+    judged, positions = judge_images(model, paths, max_error=max_error, progress=progress)
+    read = [images[i] for i in positions]
+    entries = entries_of(
+        model, judged, [image.name for image in read], [image.path for image in read]
+    )
+    in_doubt = {entry.path for entry in entries if entry.place is not None}
+    unread = {image.path for image in images} - {image.path for image in read}
+    if write:
+        update_queue(
+            queue.connection,
+            [str(label) for label in model.classes_],
+            entries,
+            _with_files(model, material),
+            model_facts(model, model_file),
+        )
+    return DoubtfulCounts(
+        n_images=len(images),
+        before=sum(image.doubtful for image in images),
+        after=sum(
+            image.path in in_doubt
+            or image.skipped
+            or (image.doubtful and image.path in unread)  # as before
+            for image in images
+        ),
+    )
+
+
+def remaining(queue: Queue) -> list[LabelledImage]:
+    """Return the images of a queue that no person has labelled."""
+    return [image for image in queue.images() if image.label is None]
+
+
+def _with_files(model: MicrographClassifier, material: Material) -> list[TrainingImage]:
+    """Return the training images of a new model, with their files."""
+    known = model.training_
+    return [
+        TrainingImage(name, str(label), Path(material.images[position]).absolute())
+        for name, label, position in zip(
+            known.names, known.labels, known.positions.tolist(), strict=True
+        )
+    ]
+
+
+def groups_from_table(
+    training: Sequence[str],
+    root: str | os.PathLike[str],
+    added: Sequence[Path],
+    table: str | os.PathLike[str],
+) -> NDArray[np.str_]:
+    """Return the groups of training images, then those of images from a queue, from a table.
+
+    Each training image, a path under `root`, needs a line. An image from a queue with a line whose
+    path is the end of its own path has that group; each other image is its own group.
+    """
+    rows = read_group_rows(table)
+    found = [_longest_end(path, rows) for path in added]
+    of_added = {id(row) for row in found if row is not None}
+    ends = {path_parts(os.fspath(path))[-1] for path in training}
+    # Lines of images of the queue need no training image.
+    kept = [
+        row
+        for row in rows
+        if id(row) not in of_added or any(parts[-1] in ends for parts in row.ends)
+    ]
+    own = match_groups([Path(path) for path in training], Path(root), kept, table)
+    names = [
+        _own_group(path) if row is None else row.group
+        for path, row in zip(added, found, strict=True)
+    ]
+    return np.array([*own.tolist(), *names])
+
+
+def groups_of_model(
+    known: TrainingImages,
+    training: Sequence[str],
+    kept: Sequence[int],
+    added: Sequence[Path],
+) -> NDArray[np.str_]:
+    """Return groups as `groups_from_table`; training images keep those of the previous model.
+
+    Parameters
+    ----------
+    known : TrainingImages
+        Those of the model. An image that is none of them is its own group.
+    training : sequence of paths
+        All images of the folder; those of the model are recognised by their names.
+    kept : sequence of n int
+        Positions of the images whose groups are returned.
+    added : sequence of m Path
+        The images from a queue.
+    """
+    of_file = {
+        Path(image).resolve(): f"group {code} of the model"
+        for image, code in zip(training, _codes_of(known, training), strict=True)
+        if code is not None
+    }
+    is_grouped = len(np.unique(known.groups)) < len(known)
+    if is_grouped and 2 * len(of_file) < len(training):
+        warn_user(
+            f"the model was trained with groups, and of {len(training)} training images only "
+            f"{len(of_file)} are known to it by their paths; each of the others is its own group: "
+            "give a table of groups",
+        )
+    files = [*(Path(training[i]) for i in kept), *added]
+    return np.array([of_file.get(file.resolve(), _own_group(file)) for file in files])
+
+
+def _codes_of(known: TrainingImages, training: Sequence[str]) -> list[int | None]:
+    """Return the group of each image that a model has, found by equal ends of the paths."""
+    by_name: dict[str, list[tuple[tuple[str, ...], int]]] = defaultdict(list)
+    for name, code in zip(known.names, known.groups.tolist(), strict=True):
+        if name:
+            by_name[path_parts(name)[-1]].append((path_parts(name), code))
+    found: list[int | None] = []
+    for image, below in zip(training, relative_names(training), strict=True):
+        whole, short = path_parts(Path(image).absolute().as_posix()), path_parts(below)
+        fitting = [
+            code
+            for parts, code in by_name[whole[-1]]
+            if whole[-len(parts) :] == parts or parts[-len(short) :] == short
+        ]
+        found.append(fitting[0] if len(set(fitting)) == 1 else None)
+    return found
+
+
+def _own_group(path: Path) -> str:
+    return f"group of {path} alone"
+
+
+def _longest_end(path: Path, rows: Sequence[GroupRow]) -> GroupRow | None:
+    """Return the line whose path is the longest end of an image's path, if there is one."""
+    whole = path_parts(path.as_posix())
+    fitting = [
+        (len(parts), row) for row in rows for parts in row.ends if whole[-len(parts) :] == parts
+    ]
+    return max(fitting, key=lambda pair: pair[0], default=(0, None))[1]

@@ -1,0 +1,1 @@
+"""What all rooms use: base classes, model files, checks of parameters, files, messages."""

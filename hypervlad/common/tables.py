@@ -1,0 +1,97 @@
+"""Tables as CSV, which spreadsheets show as they are: no text is run as a formula."""
+
+# An apostrophe precedes each sign that begins a formula, as OWASP's page "CSV Injection" advises,
+# also where another separator would begin a cell (quotes do not help: at semicolons, 0.5,"x;=1" has
+# a cell =1). Where apostrophes precede the sign already, one more is written, so that removing one
+# restores all text.
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from hypervlad.common.files import replace_when_complete
+
+_SIGN = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
+# Text with commas is quoted, so that a cell begins after none of them.
+_CELL = r'(?:\A|(?<=[;\t\r\n"]))'
+_FORMULA = re.compile(f"{_CELL}(?='*{_SIGN})")
+_ESCAPED = re.compile(f"{_CELL}'(?='*{_SIGN})")
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+
+
+def escaped_cell(value: Any, *, is_first: bool = False) -> str:
+    """Return the text of a cell, with apostrophes where a spreadsheet would run it.
+
+    Numbers stay, and so does text that is a number. But in a cell that is the first of its line,
+    such text is escaped: where commas do not separate, the rest of the line belongs to that cell.
+
+    Examples
+    --------
+    >>> escaped_cell("=1+1"), escaped_cell("-0.5"), escaped_cell(-0.5), escaped_cell("'=1")
+    ("'=1+1", '-0.5', '-0.5', "''=1")
+    >>> escaped_cell("x;=1+1;.png")
+    "x;'=1+1;.png"
+    """
+    text = "" if value is None else str(value)
+    if isinstance(value, float | int | np.number) or (_NUMBER.fullmatch(text) and not is_first):
+        return text
+    return _FORMULA.sub("'", text)
+
+
+def original_cell(text: str) -> str:
+    """Return the text that `escaped_cell` was given.
+
+    Examples
+    --------
+    >>> original_cell("'=1+1"), original_cell("-0.5"), original_cell("'quoted'")
+    ('=1+1', '-0.5', "'quoted'")
+    """
+    return _ESCAPED.sub("", text)
+
+
+def table_as_text(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
+    r"""Return a table as CSV; None is an empty cell.
+
+    Examples
+    --------
+    >>> table_as_text(["path", "score"], [["a.png", 0.5], ["=b.png", -1.0]])
+    "path,score\na.png,0.5\n'=b.png,-1.0\n"
+    """
+    lines = [
+        ",".join(_quoted(escaped_cell(value, is_first=not i)) for i, value in enumerate(row))
+        for row in (header, *rows)
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def table_as_bytes(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Return a table as CSV, in UTF-8.
+
+    File names that are not valid text, which Linux allows, keep their bytes.
+    """
+    return table_as_text(header, rows).encode("utf-8", "surrogateescape")
+
+
+def write_table(
+    path: str | os.PathLike[str], header: Sequence[Any], rows: Iterable[Sequence[Any]]
+) -> None:
+    """Write a table as CSV; the file is complete or not there."""
+    with replace_when_complete(path) as stream:
+        stream.write(table_as_bytes(header, rows))
+
+
+def read_table(path: str | os.PathLike[str]) -> list[list[str]]:
+    """Return the lines of a table that `write_table` wrote, the header first."""
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        return [[original_cell(cell) for cell in row] for row in csv.reader(stream, strict=True)]
+
+
+def _quoted(text: str) -> str:
+    # The module csv of Python 3.11 does not quote carriage returns.
+    return '"' + text.replace('"', '""') + '"' if re.search(r'[,"\r\n]', text) else text

@@ -1,0 +1,385 @@
+"""The file of features: a Parquet table, its columns, how it is written and read."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from sklearn.utils.validation import check_is_fitted
+
+from hypervlad.common.files import HashingStream, refuse_link, replace_when_complete
+from hypervlad.common.strict_json import parse_json
+from hypervlad.data.extraction.pages import check_pages
+from hypervlad.data.extraction.sources import SourceRecord
+from hypervlad.features.cache import cache_key
+from hypervlad.features.encoder import HypercolumnVLAD
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT_VERSION = 1
+VECTOR = "vector"
+_ENTRY = b"hypervlad"
+_CONTENT = "hypervlad.content"
+_ROW_GROUP_BYTES = 16 * 2**20  # a few of them are in memory at a time
+_MAX_MEMORY_SHARE = 0.25  # that vectors may take before they are mapped
+_DIGEST = re.compile(b"[0-9a-f]{64}")
+_DIGITS = 12  # of the digest in a copy's name
+_USUAL_MEMORY = 16 * 2**30  # where the system does not say how much there is
+
+
+class FeatureFileError(ValueError):
+    """A file of features cannot be read or written; the message names it and what to do."""
+
+
+def file_beside(output: Path, ending: str) -> Path:
+    """Return the path of a file that belongs to one of features; pandas ignores the "_" names."""
+    return output.with_name(f"_{output.name}.{ending}")
+
+
+def schema_of(n_features: int) -> pa.Schema:
+    """Return the columns of a table of features."""
+    vector = pa.list_(pa.field("element", pa.float32(), nullable=False), n_features)
+    return pa.schema(
+        [
+            pa.field("path", pa.string()),
+            pa.field("label", pa.string()),
+            pa.field("digest", pa.string(), nullable=False),
+            pa.field("height", pa.int32(), nullable=False),
+            pa.field("width", pa.int32(), nullable=False),
+            pa.field("channels", pa.int8(), nullable=False),
+            pa.field("pixel_size", pa.float64()),
+            pa.field(VECTOR, vector, nullable=False),
+        ]
+    )
+
+
+def table_of(records: Sequence[SourceRecord], vectors: np.ndarray) -> pa.Table:
+    """Return the table of the images that could be read and their vectors, (n, n_features)."""
+    schema = schema_of(vectors.shape[1])
+    read = [record for record in records if record.digest is not None]
+    arrays = [
+        pa.array([getattr(record, field.name) for record in read], field.type)
+        for field in schema
+        if field.name != VECTOR
+    ]
+    flat = pa.array(np.ascontiguousarray(vectors).ravel())
+    vector = pa.FixedSizeListArray.from_arrays(flat, type=schema.field(VECTOR).type)
+    return pa.Table.from_arrays([*arrays, vector], schema=schema)
+
+
+def vectors_of(table: pa.Table) -> np.ndarray:
+    """Return the vectors of a table's rows, (n, n_features) float32."""
+    n_features = table.schema.field(VECTOR).type.list_size
+    chunks = [chunk.flatten().to_numpy() for chunk in table[VECTOR].chunks]
+    flat = np.concatenate(chunks) if chunks else np.empty(0, dtype=np.float32)
+    return flat.reshape(-1, n_features)
+
+
+def write_rows(
+    stream: BinaryIO | HashingStream, tables: Iterable[pa.Table], schema: pa.Schema
+) -> None:
+    """Write tables to one file, in row groups of equal length whatever the tables' lengths are."""
+    content = hashlib.sha256()
+    row_bytes = 4 * schema.field(VECTOR).type.list_size + 200
+    rows = max(1, _ROW_GROUP_BYTES // row_bytes)
+    small = [name for name in schema.names if name != VECTOR]
+    with pq.ParquetWriter(
+        stream,
+        schema,
+        compression={**dict.fromkeys(small, "zstd"), f"{VECTOR}.list.element": "none"},
+        use_dictionary=False,  # see `check_pages`
+        write_statistics=small,
+        write_page_checksum=True,
+    ) as writer:
+        for table in _cut(tables, rows):
+            content.update(repr(table["digest"].to_pylist()).encode())
+            content.update(vectors_of(table).data)
+            writer.write_table(table, row_group_size=rows)
+        writer.add_key_value_metadata({_CONTENT: content.hexdigest()})
+
+
+def _cut(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
+    waiting: list[pa.Table] = []
+    n_waiting = 0
+    for table in tables:
+        waiting.append(table)
+        n_waiting += table.num_rows
+        while n_waiting >= rows:
+            whole = pa.concat_tables(waiting)
+            yield whole.slice(0, rows)
+            waiting, n_waiting = [whole.slice(rows)], n_waiting - rows
+    if n_waiting:
+        yield pa.concat_tables(waiting)
+
+
+def described(schema: pa.Schema, facts: dict[str, Any]) -> pa.Schema:
+    """Return the schema with facts, as JSON, in its metadata."""
+    return schema.with_metadata({_ENTRY: json.dumps(facts, sort_keys=True).encode()})
+
+
+def description(schema: pa.Schema, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the facts in a file's metadata; raise if there are none, or of a later version."""
+    entry = (schema.metadata or {}).get(_ENTRY)
+    if entry is None:
+        raise FeatureFileError(
+            f"{os.fspath(path)}: a Parquet file, but not one that extract_features wrote"
+        )
+    try:
+        facts: dict[str, Any] = dict(parse_json(entry))
+        version = int(facts.get("format", 0))
+    except (ValueError, TypeError) as error:
+        raise FeatureFileError(f"{os.fspath(path)}: damaged ({error}); extract again") from error
+    if version > FORMAT_VERSION:
+        raise FeatureFileError(
+            f"{os.fspath(path)}: written by a later version of hypervlad; upgrade this one"
+        )
+    return facts
+
+
+def content_digest(file: pq.ParquetFile) -> str:
+    """Return the digest of a file's images and vectors, which was written with them."""
+    digest: bytes = file.metadata.metadata[_CONTENT.encode()]
+    return digest.decode()
+
+
+def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
+    """Open a file of features; raise if there is none, or it is damaged or something else."""
+    if os.path.isdir(path):
+        raise FeatureFileError(
+            f"{os.fspath(path)}: a folder; give one file of features (pyarrow.dataset reads all of "
+            "a folder)"
+        )
+    try:
+        file = pq.ParquetFile(path, page_checksum_verification=True)
+    except FileNotFoundError as error:
+        raise FeatureFileError(f"{os.fspath(path)}: no such file") from error
+    except (pa.ArrowException, OSError, ValueError) as error:  # UnicodeDecodeError, too
+        raise FeatureFileError(
+            f"{os.fspath(path)}: not a Parquet file, or a damaged one ({error}); extract again"
+        ) from error
+    try:
+        _check_layout(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_layout(file: pq.ParquetFile, path: str | os.PathLike[str]) -> None:
+    """Raise unless the columns are those of features, and as many as the file has bytes for."""
+    schema = file.schema_arrow
+    facts = description(schema, path)
+    if VECTOR not in schema.names:
+        raise FeatureFileError(
+            f"{os.fspath(path)}: holds no features; give the file beside it without '_' and ending"
+        )
+    column = schema.field(schema.names.index(VECTOR))
+    n_features = getattr(column.type, "list_size", 0)
+    # Vectors are not compressed, so that what the header claims can be compared with the size.
+    n_bytes = 4 * file.metadata.num_rows * n_features
+    groups = map(file.metadata.row_group, range(file.num_row_groups))
+    if (
+        not n_features
+        or not schema.remove_metadata().equals(schema_of(n_features))
+        or sum(group.num_rows for group in groups) != file.metadata.num_rows
+        or _DIGEST.fullmatch(file.metadata.metadata.get(_CONTENT.encode(), b"")) is None
+        or not isinstance(facts.get("encoder"), str)
+        or n_bytes > os.path.getsize(path)
+    ):
+        raise FeatureFileError(f"{os.fspath(path)}: damaged or changed; extract again")
+
+
+def is_parquet(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file is readable Parquet, of features or not."""
+    try:
+        pq.ParquetFile(path).close()
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+    return True
+
+
+def table_facts(encoder: HypercolumnVLAD, digest: str) -> dict[str, Any]:
+    """Return what a file of features holds about the encoder that made it."""
+    return {"format": FORMAT_VERSION, "encoder": digest, "parts": encoder.feature_blocks}
+
+
+# --- the encoder that made it ---------------------------------------------------------------------
+
+
+def fitted_encoder(model: Any) -> HypercolumnVLAD:
+    """Return the encoder of a fitted model; raise if it has none."""
+    if isinstance(model, str | os.PathLike):
+        name = os.fspath(model)
+        raise TypeError(f"encoder must be a fitted model, not a path; give load({name!r})")
+    found = model if isinstance(model, HypercolumnVLAD) else getattr(model, "encoder_", None)
+    if not isinstance(found, HypercolumnVLAD):
+        check_is_fitted(model)
+        raise ValueError(
+            "encoder must be a fitted HypercolumnVLAD or MicrographClassifier, not "
+            f"{type(model).__name__}"
+        )
+    check_is_fitted(found)
+    return found
+
+
+def encoder_digest(model: Any) -> str:
+    """Return a digest of all that a fitted encoder's vectors depend on, except the images."""
+    encoder = fitted_encoder(model)
+    reading = {"reading": asdict(encoder.fitted_params_.read_options)}
+    del reading["reading"]["max_pixels"]  # changes no pixel, and is not kept in a model's file
+    return cache_key(encoder.fingerprint() | reading)
+
+
+# --- reading it -----------------------------------------------------------------------------------
+
+
+def load_features(
+    path: str | os.PathLike[str], *, encoder: Any = None, mmap: bool | None = None
+) -> tuple[np.ndarray, pd.DataFrame]:
+    """Read a file that :func:`extract_features` wrote.
+
+    Parameters
+    ----------
+    path : path
+    encoder : HypercolumnVLAD or MicrographClassifier, optional
+        Fitted; if given, the file must have been made with it.
+    mmap : bool, optional
+        Map the vectors from the disk, from an uncompressed copy that is written beside the file
+        once. By default, if they would take more than a quarter of the machine's memory.
+
+    Returns
+    -------
+    X : ndarray of shape (n, n_features), float32
+        A read-only ``memmap`` if mapped.
+    frame : DataFrame of n rows
+        ``path`` (relative; missing for an array), ``label`` (may be missing), ``digest`` (of the
+        pixels: see :class:`hypervlad.Micrograph`), ``height``, ``width``, ``channels``,
+        ``pixel_size`` (nm, NaN if not known).
+
+    Raises
+    ------
+    FeatureFileError
+        A ValueError: no such file, a damaged or a foreign one, or one of another encoder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from hypervlad import HypercolumnVLAD, extract_features, load_features, make_tem_images
+    >>> images, _ = make_tem_images(8, size=64, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4).fit(images)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     done = extract_features(images, encoder, out=f"{folder}/f.parquet")
+    ...     X, frame = load_features(f"{folder}/f.parquet", encoder=encoder)
+    >>> X.shape, len(frame)
+    ((8, 544), 8)
+    """
+    path = Path(path)
+    with open_table(path) as file:
+        if encoder is not None:
+            _check_encoder(path, file, encoder)
+        if mmap is None:
+            mmap = _too_large(file)
+        vectors = _mapped(path, file) if mmap else _read(path, file)
+        rest = [name for name in file.schema_arrow.names if name != VECTOR]
+        with _reporting_damage(path):
+            check_pages(path, dict.fromkeys(rest, 1))
+            return vectors, file.read(columns=rest).to_pandas()
+
+
+@contextlib.contextmanager
+def _reporting_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise FeatureFileError(f"{path}: damaged ({error}); extract again") from error
+
+
+def _check_encoder(path: Path, file: pq.ParquetFile, encoder: Any) -> None:
+    made_with = description(file.schema_arrow, path)["encoder"]
+    if made_with != encoder_digest(encoder):
+        raise FeatureFileError(
+            f"{path}: these features are of another model (or of this one, retrained); extract "
+            "them again with this one"
+        )
+
+
+def _shape(file: pq.ParquetFile) -> tuple[int, int]:
+    return file.metadata.num_rows, file.schema_arrow.field(VECTOR).type.list_size
+
+
+def _blocks(path: Path, file: pq.ParquetFile) -> Iterator[np.ndarray]:
+    with _reporting_damage(path):
+        check_pages(path, {VECTOR: _shape(file)[1]})
+    for group in range(file.num_row_groups):
+        with _reporting_damage(path):
+            block = vectors_of(file.read_row_group(group, columns=[VECTOR]))
+            if len(block) != file.metadata.row_group(group).num_rows:
+                raise OSError("a group of rows has another length than its header says")
+        yield block
+
+
+def _read(path: Path, file: pq.ParquetFile) -> np.ndarray:
+    vectors = np.empty(_shape(file), dtype=np.float32)
+    row = 0
+    for block in _blocks(path, file):
+        vectors[row : row + len(block)] = block
+        row += len(block)
+    return vectors
+
+
+def _mapped(path: Path, file: pq.ParquetFile) -> np.ndarray:
+    copy = file_beside(path, f"{content_digest(file)[:_DIGITS]}.npy")
+    refuse_link(copy)
+    if not copy.exists():
+        _remove_older_copies(path)
+        try:
+            _write_copy(copy, path, file)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                "the uncompressed copy that mapping needs cannot be written; free some space, or "
+                "give mmap=False",
+                str(copy),
+            ) from error
+    with _reporting_damage(copy):
+        mapped = np.lib.format.open_memmap(copy, mode="r")
+        if mapped.shape != _shape(file) or mapped.dtype != np.float32:
+            raise OSError("it does not fit the file of features; remove it")
+    return mapped
+
+
+def _write_copy(copy: Path, path: Path, file: pq.ParquetFile) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": _shape(file)}
+    with replace_when_complete(copy) as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for block in _blocks(path, file):
+            stream.write(block.astype("<f4", copy=False).data)
+
+
+def _remove_older_copies(path: Path) -> None:
+    """Remove copies of what was in the file before; on Windows not while they are in use."""
+    name = re.compile(rf"_{re.escape(path.name)}\.[0-9a-f]{{{_DIGITS}}}\.npy")
+    for old in path.parent.iterdir():
+        if name.fullmatch(old.name):
+            with contextlib.suppress(OSError):
+                old.unlink()
+
+
+def _too_large(file: pq.ParquetFile) -> bool:
+    n_rows, n_features = _shape(file)
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows
+        memory = _USUAL_MEMORY
+    return 4 * n_rows * n_features > _MAX_MEMORY_SHARE * memory

@@ -1,0 +1,427 @@
+"""Labelled images, from a folder with one sub-folder per class or from a table."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import Bunch
+
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.data.folders.groups import (
+    MODEL_SOURCE,
+    ImageFolderError,
+    ImageFolderWarning,
+    check_text,
+    encoding_hint,
+    find_columns,
+    load_groups,
+    read_cells,
+)
+from hypervlad.images import ImageReadError, find_images
+from hypervlad.images.files import composed, find_as_named, is_left_out, parts_below
+
+_EXPECTED = "Expected path and label, and optionally group, in the first line"
+
+
+def load_image_folder(
+    source: str | os.PathLike[str], groups: str | os.PathLike[str] | None = None
+) -> Bunch:
+    """List labelled images: those of a folder, whose sub-folders are the classes, or of a table.
+
+    No image is opened: the result holds paths, which the estimators read when they need them.
+
+    Parameters
+    ----------
+    source : path
+        A folder with at least two sub-folders that hold images, see `hypervlad.images.find_images`.
+        Or a CSV file with the columns ``path`` (relative to the folder of the table) and ``label``,
+        and optionally ``group``, or a table that ``hypervlad review export`` wrote.
+    groups : path, optional
+        CSV file with the columns ``path`` and ``group``: images of one group (crops of one
+        micrograph, frames of one sample) must never be split between training and test. A path may
+        be the end of an image's path, such as ``class/name.tif``; each image needs one line.
+
+    Returns
+    -------
+    Bunch
+        ``images`` : list of n str, sorted by their paths relative to ``root``.
+        ``target`` : array of shape (n,), str, the class of each image.
+        ``groups`` : array of shape (n,), str, or None.
+        ``by_model`` : array of shape (n,), bool, whether a model gave the label, by the column
+        ``source`` of ``hypervlad review export``.
+        ``target_names`` : list of the classes, sorted.
+        ``root`` : str, the folder, or that of the table.
+
+    Raises
+    ------
+    ImageFolderError
+        A ValueError: there are images of fewer than two classes, groups do not match the images
+        one to one, or a table has a line that is incomplete, contradicts another one, or names an
+        image that does not exist.
+
+    Warns
+    -----
+    ImageFolderWarning
+        If folders, images or lines of a table are ignored, or names are ambiguous.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.data import load_image_folder
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     for name in ("fiber/1.png", "matrix/1.png", "matrix/1_mask.png"):
+    ...         file = pathlib.Path(root, name)
+    ...         file.parent.mkdir(exist_ok=True)
+    ...         file.touch()
+    ...     folder = load_image_folder(root)
+    ...     table = pathlib.Path(root, "labels.csv")
+    ...     _ = table.write_text("path,label,group\\nmatrix/1.png,b,2\\nfiber/1.png,a,1\\n")
+    ...     listed = load_image_folder(table)
+    >>> folder.target.tolist(), folder.groups
+    (['fiber', 'matrix'], None)
+    >>> listed.target.tolist(), listed.groups.tolist()
+    (['a', 'b'], ['1', '2'])
+    """
+    layout = scan_images(source)
+    check_classes(layout)
+    warn_of_oddities(layout)
+    return Bunch(
+        images=[str(file) for file in layout.files],
+        target=np.array(layout.labels),
+        groups=layout.load_groups(groups),
+        by_model=np.array(layout.by_model or [False] * len(layout.files)),
+        target_names=sorted(set(layout.labels)),
+        root=str(layout.root),
+    )
+
+
+def scan_images(source: str | os.PathLike[str]) -> FolderLayout:
+    """List the labelled images of a folder, or of a table if ``source`` is a file."""
+    is_path = isinstance(source, str | os.PathLike)
+    is_table = is_path and os.path.isfile(os.path.expanduser(source))
+    return scan_table(source) if is_table else scan_folder(source)
+
+
+@dataclass
+class FolderLayout:
+    """The labelled images of a folder, or of a table.
+
+    Attributes
+    ----------
+    root : Path
+        The folder, or that of the table.
+    files : list of Path
+        Images with a class, sorted by their path under ``root`` with forward slashes, so that the
+        order is the same on every system.
+    labels : list of str
+        The class of each, in composed Unicode.
+    loose : list of Path
+        Images directly in ``root``, which have no class.
+    empty_classes : list of str
+        Folders below ``root`` without an image.
+    table : Path or None
+    groups : list of str or None
+        The group of each image, if the table has groups.
+    by_model : list of bool or None
+        Whether a model gave the label of each image; None for a folder.
+    """
+
+    root: Path
+    files: list[Path]
+    labels: list[str]
+    loose: list[Path]
+    empty_classes: list[str]
+    table: Path | None = None
+    groups: list[str] | None = None
+    by_model: list[bool] | None = None
+
+    def relative(self, file: Path) -> str:
+        """Return a file's path under ``root``, with forward slashes."""
+        return "/".join(parts_below(file, self.root))
+
+    def load_groups(self, groups: str | os.PathLike[str] | None) -> NDArray[np.str_] | None:
+        """Return the group of each image, from a file of groups or from the table of labels."""
+        if self.groups is None:
+            return None if groups is None else load_groups(self.files, self.root, groups)
+        if groups is not None:
+            raise ImageFolderError(
+                f"{self.table}: has a column of groups, and so has {os.fspath(groups)}; give only "
+                "one of them."
+            )
+        return np.array(self.groups)
+
+
+def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
+    """List the images of a folder by class, without opening any."""
+    root = _existing_folder(directory)
+    try:
+        found = find_images(root)
+    except ImageReadError:
+        found = []
+    found.sort(key=lambda file: file.relative_to(root).as_posix())
+    parts = [file.relative_to(root).parts for file in found]
+    files = [file for file, part in zip(found, parts, strict=True) if len(part) > 1]
+    labels = [composed(part[0]) for part in parts if len(part) > 1]
+    folders = [p.name for p in root.iterdir() if os.path.isdir(p) and not is_left_out(p.name)]
+    class_folders = map(composed, folders)
+    return FolderLayout(
+        root=root,
+        files=files,
+        labels=labels,
+        loose=[file for file, part in zip(found, parts, strict=True) if len(part) == 1],
+        empty_classes=sorted(set(class_folders) - set(labels)),
+    )
+
+
+def check_classes(layout: FolderLayout) -> None:
+    """Raise `ImageFolderError` unless there are images of two classes."""
+    root = layout.root
+    for link, name in _links_to_classes(layout):
+        raise ImageFolderError(
+            f"{root}: the class {link} is a link into the folder of the class {name}, so the same "
+            "images would be in two classes. Decide which class is right, and remove the link."
+        )
+    if not layout.files:
+        if layout.loose:
+            raise ImageFolderError(
+                f"{root}: {counted(len(layout.loose), 'image')} "
+                f"{verb(len(layout.loose), 'lies', 'lie')} directly in this folder; expected one "
+                "sub-folder per class with the images inside. Move images into sub-folders named "
+                "after their classes."
+            )
+        where = f"its sub-folders {name_some(layout.empty_classes)}" if layout.empty_classes else ""
+        raise ImageFolderError(
+            f"{root}: no images in it{' or in ' + where if where else ''}; expected one sub-folder "
+            "per class with the images inside."
+        )
+    classes = sorted(set(layout.labels))
+    if len(classes) < 2 and layout.table is not None:
+        raise ImageFolderError(
+            f"{layout.table}: images of one class only ({classes[0]!r}); expected at least two "
+            "labels."
+        )
+    if len(classes) < 2:
+        raise ImageFolderError(
+            f"{root}: images of one class only ({classes[0]!r}); expected at least two sub-folders "
+            "with images. If this is a single class of your data, give the folder above it."
+        )
+
+
+def _links_to_classes(layout: FolderLayout) -> Iterator[tuple[str, str]]:
+    """Yield the class folders that are links into another class folder, and that one's name."""
+    if layout.table is not None or not layout.empty_classes:
+        return
+    folders = [path for path in sorted(layout.root.iterdir()) if path.is_dir()]
+    of_others = [path for path in folders if composed(path.name) not in layout.empty_classes]
+    for link in folders:
+        if composed(link.name) in layout.empty_classes:
+            target = Path(os.path.realpath(link))
+            for other in of_others:
+                if Path(os.path.realpath(other)) in (target, *target.parents):
+                    yield link.name, other.name
+
+
+def names_in_several_forms(layout: FolderLayout) -> list[str]:
+    """Return the paths of files and folders that exist in several Unicode forms, sorted."""
+    spellings = defaultdict(set)
+    for file in layout.files:
+        parts = parts_below(file, layout.root)
+        for n in range(1, len(parts) + 1):
+            spellings[composed("/".join(parts[:n]))].add("/".join(parts[:n]))
+    return sorted(name for name, stored in spellings.items() if len(stored) > 1)
+
+
+def alike_classes(labels: Iterable[str]) -> list[str]:
+    """Return the classes that differ from another one only in upper and lower case, sorted."""
+    spellings = defaultdict(list)
+    for name in sorted(set(labels)):
+        spellings[name.casefold()].append(name)
+    return [name for names in spellings.values() if len(names) > 1 for name in names]
+
+
+def _existing_folder(directory: str | os.PathLike[str]) -> Path:
+    if not isinstance(directory, (str, os.PathLike)):
+        raise ImageFolderError(
+            f"expected the path of a folder or a table of images, got {type(directory).__name__}."
+        )
+    if isinstance(directory, str) and not directory.strip():
+        raise ImageFolderError("'': an empty path; give the folder that holds the class folders.")
+    root = Path(directory).expanduser()
+    if not root.exists():
+        raise ImageFolderError(f"{root}: no such folder or table (looked in {Path.cwd()}).")
+    return root
+
+
+def warn_of_oddities(layout: FolderLayout) -> None:
+    """Warn of folders without images, images without a class, and classes of almost one name."""
+    alike = alike_classes(layout.labels)
+    if alike:
+        warn_user(
+            f"{layout.table or layout.root}: the classes {name_some(alike)} differ only in upper "
+            "and lower case, and are separate classes; spell them alike if they are one.",
+            ImageFolderWarning,
+        )
+    same = names_in_several_forms(layout)
+    if same:
+        warn_user(
+            f"{layout.table or layout.root}: stored in several Unicode forms: {name_some(same)}. "
+            "macOS writes accents in another way than other systems. Folders of one name are one "
+            "class; check whether their images are copies.",
+            ImageFolderWarning,
+        )
+    if layout.empty_classes:
+        warn_user(
+            f"{layout.root}: no images in "
+            f"{verb(len(layout.empty_classes), 'the sub-folder', 'these sub-folders')} "
+            f"{name_some(layout.empty_classes)}; "
+            "there will be no such class.",
+            ImageFolderWarning,
+        )
+    if layout.loose:
+        names = name_some([file.name for file in layout.loose])
+        warn_user(
+            f"{layout.root}: {counted(len(layout.loose), 'image')} beside the class folders left "
+            f"out ({names}); move each into the folder of its class.",
+            ImageFolderWarning,
+        )
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One line of a table, and the file that it means."""
+
+    line: int
+    path: str
+    label: str
+    group: str | None
+    by_model: bool
+    file: Path
+
+
+def scan_table(table: str | os.PathLike[str]) -> FolderLayout:
+    """List the images of a table; that they exist is checked, but none is opened."""
+    path = Path(table).expanduser()
+    rows = _distinct(path, _read_rows(path))
+    missing = [f"{row.path} (line {row.line})" for row in rows if not os.path.isfile(row.file)]
+    if missing:
+        raise ImageFolderError(
+            f"{path}: {len(missing)} of {counted(len(rows), 'image')} "
+            f"{verb(len(missing), 'does', 'do')} not exist: {name_some(missing)}"
+            f"{encoding_hint(missing)}. Paths are relative to the folder of the table, "
+            f"{path.absolute().parent}."
+        )
+    layout = FolderLayout(path.parent, [], [], [], [], table=path)
+    rows.sort(key=lambda row: layout.relative(row.file))
+    layout.files.extend(row.file for row in rows)
+    layout.labels.extend(row.label for row in rows)
+    layout.by_model = [row.by_model for row in rows]
+    if rows[0].group is not None:
+        layout.groups = [str(row.group) for row in rows]
+    return layout
+
+
+def _read_rows(table: Path) -> list[_Row]:
+    lines = read_cells(table, "path, label")
+    if not lines:
+        raise ImageFolderError(f"{table}: empty. {_EXPECTED}.")
+    (_, header), *lines = lines
+    columns = find_columns(header)
+    lacking = [name for name in ("path", "label") if name not in columns]
+    if lacking:
+        raise ImageFolderError(
+            f"{table}: no column is called {' or '.join(lacking)}; its columns are "
+            f"{', '.join(header)}. {_EXPECTED}."
+        )
+    if not lines:
+        raise ImageFolderError(f"{table}: a header and nothing below it. {_EXPECTED}.")
+    cells = {
+        name: [row[column] if column < len(row) else "" for _, row in lines]
+        for name, column in columns.items()
+    }
+    numbers = [number for number, _ in lines]
+    sources = cells.pop("source", [""] * len(numbers))
+    for name, values in cells.items():
+        _check_filled(table, name, numbers, values)
+    if "group" in columns and "group" not in header[columns["group"]].lower():
+        warn_user(
+            f"{table}: images with the same {header[columns['group']].strip()} are taken for one "
+            "group; call this column group to confirm it, or give it a name of another meaning.",
+            ImageFolderWarning,
+        )
+    groups = cells.get("group", [None] * len(numbers))
+    return [
+        _Row(
+            number,
+            path,
+            composed(label.strip()),
+            group and composed(group.strip()),
+            source.strip().lower() == MODEL_SOURCE,
+            _file_at(table.parent, path),
+        )
+        for number, path, label, group, source in zip(
+            numbers, cells["path"], cells["label"], groups, sources, strict=True
+        )
+    ]
+
+
+def _check_filled(table: Path, name: str, numbers: Sequence[int], values: Sequence[str]) -> None:
+    pairs = list(zip(numbers, values, strict=True))
+    lacking = [str(number) for number, value in pairs if not value.strip()]
+    if lacking:
+        raise ImageFolderError(
+            f"{table}: no {name} in {verb(len(lacking), 'line', 'lines')} {name_some(lacking)}. "
+            f"Give each line a {name}, or delete it."
+        )
+    if name != "path":
+        for number, value in pairs:
+            check_text(table, number, value)
+
+
+def _file_at(folder: Path, text: str) -> Path:
+    """Return the file that a path means.
+
+    As written, without spaces around it, with slashes, or in another Unicode form.
+    """
+    clean = text.strip().replace("\\", "/")
+    tried = [folder / each for each in (text, text.strip(), clean)]
+    found = next((file for file in tried if os.path.exists(file)), None)
+    return found or find_as_named(folder, clean) or tried[-1]
+
+
+def _distinct(table: Path, rows: Sequence[_Row]) -> list[_Row]:
+    """Return each image once; an image with two labels or groups is an error."""
+    first: dict[str, _Row] = {}
+    repeated, contradictions = [], []
+    for row in rows:
+        before = first.setdefault(os.path.normcase(os.path.abspath(row.file)), row)
+        if before is row:
+            continue
+        repeated.append(f"{row.path} (lines {before.line} and {row.line})")
+        for one, other in ((before.label, row.label), (before.group, row.group)):
+            if one != other:
+                contradictions.append(
+                    f"{row.path} is {one} (line {before.line}) and {other} (line {row.line})"
+                )
+    if contradictions:
+        raise ImageFolderError(
+            f"{table}: {name_some(contradictions)}. An image has one label and one group; delete "
+            "the wrong lines."
+        )
+    if repeated:
+        warn_user(
+            f"{table}: {counted(len(repeated), 'line')} that "
+            f"{verb(len(repeated), 'repeats', 'repeat')} an earlier one ignored: "
+            f"{name_some(repeated)}.",
+            ImageFolderWarning,
+        )
+    return list(first.values())

@@ -1,0 +1,304 @@
+"""CSV files of groups and labels: how they are read, and which image a line means."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.common.tables import original_cell
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.images.files import composed, parts_below, path_parts
+
+#: Names, in lower case, of the columns of tables of groups and of labels, the usual one first.
+HEADERS = {
+    "path": ("path", "file", "filename", "file_name", "image", "name"),
+    "label": ("label", "labels", "class", "category", "target"),
+    "group": ("group", "groups", "group_id", "sample", "specimen", "source"),
+}
+#: The header of the labels of a review. Its ``path`` is as it was given, and ``file`` complete.
+REVIEW_HEADER = ("path", "label", "source", "confidence", "file")
+#: The source of labels that a model gave; of others it is ``person``.
+MODEL_SOURCE = "model"
+
+_SAVE_AS_UTF8 = "; in a spreadsheet, save as 'CSV UTF-8'"
+_MARKS = {  # UTF-32's first, which begins like UTF-16's
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+class ImageFolderError(ValueError):
+    """A folder, or its file of groups, does not describe a labelled set of images."""
+
+
+class ImageFolderWarning(UserWarning):
+    """Part of a folder is ignored, although its owner may have meant to use it."""
+
+
+@dataclass(frozen=True)
+class GroupRow:
+    """One line of the file: a path, or the end of a path, and the group of that image."""
+
+    path: str
+    group: str
+    line: int
+
+    @property
+    def ends(self) -> list[tuple[str, ...]]:
+        """The parts of the path, as it is written and without spaces around it."""
+        found = map(path_parts, dict.fromkeys((self.path, self.path.strip())))
+        return [parts for parts in found if parts]
+
+
+def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
+    """Read a file of two columns, path and group.
+
+    With a header line, which is optional, the columns may be in any order among others.
+    """
+    path = Path(csv_path).expanduser()
+    lines = read_cells(path, "path, group")
+    if not lines:
+        raise ImageFolderError(f"{path}: empty; expected lines of two columns, path and group.")
+    path_column, group_column, has_header = _group_columns(lines[0][1], path)
+    rows = []
+    for number, cells in lines[has_header:]:
+        filled = max(path_column, group_column) < len(cells)
+        if not filled or not (cells[path_column].strip() and cells[group_column].strip()):
+            raise ImageFolderError(
+                f"{path}, line {number}: expected a path and a group, got {','.join(cells)!r}. "
+                "Columns are separated by a comma, a semicolon or a tab; a path that contains one "
+                "goes into double quotes."
+            )
+        check_text(path, number, cells[group_column])
+        rows.append(GroupRow(cells[path_column], composed(cells[group_column].strip()), number))
+    if not rows:
+        raise ImageFolderError(f"{path}: a header and nothing below it; expected path and group.")
+    return rows
+
+
+def match_groups(
+    files: Sequence[Path], root: Path, rows: Sequence[GroupRow], csv_path: str | os.PathLike[str]
+) -> NDArray[np.str_]:
+    """Give each image the group of the row with a matching path.
+
+    A row matches an image if its path is the end of the image's full path, or if it ends in the
+    image's path under ``root`` (a file of groups from another machine). Only whole names match:
+    ``1.png`` does not match ``11.png``. Backslashes count as slashes, and Unicode forms of one
+    name are the same, unless there is an image of each. Rows that match no image are ignored with
+    a warning.
+
+    Returns
+    -------
+    array of shape (n_files,), str
+    """
+    by_name: dict[str, list[int]] = defaultdict(list)
+    for i, file in enumerate(files):
+        by_name[composed(file.name)].append(i)
+    full = [path_parts(file.absolute().as_posix()) for file in files]
+    short = [path_parts("/".join(parts_below(file, root))) for file in files]
+    matched: dict[int, GroupRow] = {}
+    unused = []
+    for row in rows:
+        hits: list[int] = []
+        for parts in row.ends:
+            hits = hits or [
+                i
+                for i in by_name.get(parts[-1], [])
+                if _ends_with(full[i], parts) or _ends_with(parts, short[i])
+            ]
+            hits = [i for i in hits if short[i] == parts] or hits
+        if len(hits) > 1:
+            stored = row.path.strip().replace("\\", "/")
+            hits = [i for i in hits if files[i].as_posix().endswith(stored)] or hits
+        if not hits:
+            unused.append(f"{row.path} (line {row.line})")
+        elif len(hits) > 1:
+            _raise_ambiguous(csv_path, row, ["/".join(short[i]) for i in hits])
+        else:
+            _set_group(matched, hits[0], row, csv_path)
+    missing = ["/".join(short[i]) for i in range(len(files)) if i not in matched]
+    _check_unmatched(csv_path, root, unused, missing)
+    return np.array([matched[i].group for i in range(len(files))])
+
+
+def load_groups(
+    files: Sequence[Path], root: Path, groups: str | os.PathLike[str]
+) -> NDArray[np.str_]:
+    """Return the groups of images, from the path of a CSV file."""
+    if not isinstance(groups, (str, os.PathLike)):
+        raise ImageFolderError(
+            f"groups: expected the path of a CSV file with columns path and group, got "
+            f"{type(groups).__name__}. An array of groups goes to fit(images, y, groups=...) "
+            "as it is."
+        )
+    return match_groups(files, root, read_group_rows(groups), groups)
+
+
+def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
+    """Return the lines of a CSV file that are not blank, with their numbers.
+
+    The separator is a comma, a semicolon or a tab, which a first line such as ``sep=;`` may name.
+    The text is UTF-8, or UTF-16 or UTF-32, as spreadsheets save "Unicode text". File names that are
+    not UTF-8 are read with their bytes, as the package writes them, unless the first line is not
+    plain text either. The expected columns are named in errors.
+    """
+    if path.is_dir():
+        raise ImageFolderError(f"{path}: a folder; expected a CSV file with columns {columns}.")
+    if not path.exists():
+        raise ImageFolderError(
+            f"{path}: no such file; expected a CSV file with columns {columns} (looked in "
+            f"{Path.cwd()})."
+        )
+    text = _decoded(path.read_bytes(), path, columns)
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    if not first.isascii():
+        check_text(path, 1, text)
+    if named := re.fullmatch(r"sep=([,;\t])[,;\t]*", first.strip(" ")):  # for Excel
+        delimiter = named[1]
+        text = text.replace(first, "", 1)  # an empty line, so that numbers of lines stay
+    else:
+        delimiter = max(",;\t", key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        lines = [
+            (reader.line_num, list(map(original_cell, row)))
+            for row in reader
+            if any(cell.strip() for cell in row)
+        ]
+    except csv.Error as error:
+        raise ImageFolderError(f"{path}, line {reader.line_num}: {error}.") from error
+    for number, row in lines:
+        n_cells = len(lines[0][1])
+        if any(cell.strip() for cell in row[n_cells:]):
+            raise ImageFolderError(
+                f"{path}, line {number}: {counted(len(row), 'cell')}, but the first line has "
+                f"{n_cells}. Put a text that contains the separator {delimiter!r} in double "
+                "quotes; if two lines were joined, separate them."
+            )
+    return lines
+
+
+def _decoded(content: bytes, path: Path, columns: str) -> str:
+    """Return the text of a table; what is not UTF-8 in a file without a mark are surrogates."""
+    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise ImageFolderError(f"{path}: a workbook, not a text file{_SAVE_AS_UTF8}.")
+    if not content.startswith(tuple(_MARKS)):
+        # Text in UTF-16 without a mark: each second byte of what is ASCII is zero.
+        zeros = [content[start::2].count(0) for start in (0, 1)]
+        if len(content) % 2 == 0 and max(zeros) > len(content) / 8 and not min(zeros):
+            content = (codecs.BOM_UTF16_BE if zeros[0] else codecs.BOM_UTF16_LE) + content
+    encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding, "surrogateescape" if encoding == "utf-8" else "strict")
+    except UnicodeDecodeError as error:
+        raise ImageFolderError(
+            f"{path}: begins as {encoding.upper()}, but is damaged ({error.reason}){_SAVE_AS_UTF8}."
+        ) from error
+    if "\0" in text:
+        raise ImageFolderError(f"{path}: not a text file; expected a CSV with {columns}.")
+    return text.removeprefix("\ufeff")
+
+
+def check_text(table: Path, line: int, text: str) -> None:
+    """Raise an ImageFolderError unless a text, other than the name of a file, is UTF-8."""
+    if not is_utf8(text):
+        raise ImageFolderError(f"{table}, line {line}: not UTF-8 text{_SAVE_AS_UTF8}.")
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a text was UTF-8; other bytes are surrogates in it."""
+    return not any("\udc80" <= character <= "\udcff" for character in text)
+
+
+def encoding_hint(names: Sequence[str]) -> str:
+    """Return what may be wrong with names of files that do not exist, if they are not UTF-8."""
+    return "" if all(map(is_utf8, names)) else f" (some are not UTF-8 text{_SAVE_AS_UTF8})"
+
+
+def find_columns(header: Sequence[str]) -> dict[str, int]:
+    """Return the columns of path, label, group and source (of the label), if a header has them."""
+    names = [cell.strip().lower() for cell in header]
+    found = {}
+    for kind, known in HEADERS.items():
+        places = [i for i, name in enumerate(names) if name in known]
+        if places:
+            # Only the usual name precedes the others.
+            found[kind] = names.index(known[0]) if known[0] in names else places[0]
+    if "label" in found and "source" in names:
+        found["source"] = names.index("source")
+        if found.get("group") == found["source"]:
+            del found["group"]  # it is the source of the label
+    if set(REVIEW_HEADER) <= set(names):
+        found["path"] = names.index("file")
+    return found
+
+
+def _group_columns(first: Sequence[str], csv_path: Path) -> tuple[int, int, bool]:
+    """Return the columns of path and group, and whether the first line is a header."""
+    found = find_columns(first)
+    if "path" in found and "group" in found:
+        return found["path"], found["group"], True
+    if "path" in found and ("label" in found or sum(bool(cell.strip()) for cell in first) > 2):
+        raise ImageFolderError(
+            f"{csv_path}: no column is called group; its columns are {', '.join(first)}. Expected "
+            "path and group: what was cut from one micrograph, sample or paper has one group."
+        )
+    # Another word in the header's second column: no image is called "path".
+    return 0, 1, found.get("path") == 0 or found.get("group") == 1
+
+
+def _ends_with(parts: tuple[str, ...], end: tuple[str, ...]) -> bool:
+    return len(end) <= len(parts) and parts[len(parts) - len(end) :] == end
+
+
+def _set_group(
+    matched: dict[int, GroupRow], i: int, row: GroupRow, csv_path: str | os.PathLike[str]
+) -> None:
+    before = matched.setdefault(i, row)
+    if before.group != row.group:
+        raise ImageFolderError(
+            f"{csv_path}: {row.path} is in group {before.group!r} (line {before.line}) and in "
+            f"group {row.group!r} (line {row.line}); an image has one group. Delete one line."
+        )
+
+
+def _raise_ambiguous(csv_path: str | os.PathLike[str], row: GroupRow, hits: list[str]) -> None:
+    raise ImageFolderError(
+        f"{csv_path}, line {row.line}: {row.path} fits {counted(len(hits), 'image')} "
+        f"({name_some(hits)}); write more of the path, such as the class folder before the file's "
+        "name."
+    )
+
+
+def _check_unmatched(
+    csv_path: str | os.PathLike[str], root: Path, unused: list[str], missing: list[str]
+) -> None:
+    """Raise for images without a group; warn of lines without an image."""
+    n = len(unused)
+    idle = f"{n} of its paths {verb(n, 'fits', 'fit')} no image in {root}: {name_some(unused)}"
+    remedy = "Delete these lines, or check folder and spelling"
+    if not all(map(is_utf8, unused)):
+        remedy = f"Some are not UTF-8 text{_SAVE_AS_UTF8}"
+    if missing:
+        problems = [f"{idle}. {remedy}"] if unused else []
+        problems.append(
+            f"{counted(len(missing), 'image')} {verb(len(missing), 'has', 'have')} no line: "
+            f"{name_some(missing)}. Add a line path,group for each, also for files that cannot be "
+            "read; an image that belongs with no other gets a group of its own"
+        )
+        raise ImageFolderError(f"{csv_path}: {'; '.join(problems)}.")
+    if unused:
+        warn_user(f"{csv_path}: {idle}. These lines were ignored.", ImageFolderWarning)

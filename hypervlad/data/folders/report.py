@@ -1,0 +1,242 @@
+"""The report of a folder's check, as text, as plain values, and as a file of groups."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from hypervlad.common.tables import write_table
+from hypervlad.common.wording import counted, percent
+
+_N_SHOWN = 8
+# Sets of more files are counted, not listed. Overlapping windows chain hundreds together.
+_MAX_LISTED = 12
+
+
+@dataclass(frozen=True)
+class BadFile:
+    """A file that cannot be read, and the reason.
+
+    Attributes
+    ----------
+    path : str
+        As the report prints it.
+    reason : str
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CopySet:
+    """Images that are copies of each other.
+
+    Attributes
+    ----------
+    files : tuple of str
+        Paths under the folder, sorted.
+    classes : tuple of str
+        The classes of these files, sorted. More than one is a contradiction.
+    groups : tuple of str
+        The groups of these files, sorted; empty where no groups were given.
+    similarity : float
+        Lowest similarity of a member to its nearest copy; 1 for exact copies (the same pixels).
+    overlap : float
+        Median over pairs of what the two have in common, as a part of the image with less else: 1
+        for a crop and the whole image, 0.5 for windows that are half a window apart.
+    """
+
+    files: tuple[str, ...]
+    classes: tuple[str, ...]
+    groups: tuple[str, ...]
+    similarity: float
+    overlap: float = 1.0
+
+    @property
+    def crosses_classes(self) -> bool:
+        """Whether the files lie in several classes."""
+        return len(self.classes) > 1
+
+    @property
+    def crosses_groups(self) -> bool:
+        """Whether the files are in several groups, so that a split could separate them."""
+        return len(self.groups) > 1
+
+
+@dataclass(repr=False)
+class FolderReport:
+    """The result of `check_image_folder`; its text leaves out the names of large sets of copies.
+
+    Attributes
+    ----------
+    root : str
+        The folder or table.
+    n_images : int
+        Images that can be read.
+    class_counts : dict of str to int
+        Readable images of each class; classes without any are listed with 0.
+    group_counts : dict of str to int, or None
+        Readable images of each group; None if no (usable) groups were given.
+    bad_files : list of BadFile
+    exact_copies, near_copies : list of CopySet
+        Those across classes come first, then those across groups.
+    blank_files : list of str
+        Images without any contrast.
+    banner_files : list of str
+        Images with an information bar at the bottom: see :func:`hypervlad.images.find_banner`.
+    page_counts : dict of str to int
+        Pages, sections or frames of each file that has more than one.
+    image_sizes : dict of str to int
+        Images of each size, ``"height x width"`` in pixels, the most frequent first.
+    image_kinds : dict of str to int
+        Images of each kind of pixels, such as ``"uint8 grey"``, the most frequent first.
+    suggested_groups : dict of str to str
+        The group of each file, also of unreadable ones, under which no split separates copies:
+        each set of copies is joined with the groups of its files, and every other image keeps its
+        group, or has its own.
+    sets_left_apart : list of CopySet
+        Not joined, because nothing of a class could then be held out.
+    problems : list of str
+        What should be dealt with before training, the most serious first.
+    notes : list of str
+        What is unusual but may be right.
+    """
+
+    root: str
+    n_images: int = 0
+    class_counts: dict[str, int] = field(default_factory=dict)
+    group_counts: dict[str, int] | None = None
+    bad_files: list[BadFile] = field(default_factory=list)
+    exact_copies: list[CopySet] = field(default_factory=list)
+    near_copies: list[CopySet] = field(default_factory=list)
+    blank_files: list[str] = field(default_factory=list)
+    banner_files: list[str] = field(default_factory=list)
+    page_counts: dict[str, int] = field(default_factory=dict)
+    image_sizes: dict[str, int] = field(default_factory=dict)
+    image_kinds: dict[str, int] = field(default_factory=dict)
+    suggested_groups: dict[str, str] = field(default_factory=dict)
+    sets_left_apart: list[CopySet] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there are no problems."""
+        return not self.problems
+
+    def write_groups(self, path: str | os.PathLike[str]) -> None:
+        """Write `suggested_groups` as a CSV file for `load_image_folder`."""
+        write_table(path, ["path", "group"], self.suggested_groups.items())
+
+    def __str__(self) -> str:
+        classes = counted(len(self.class_counts), "class")
+        lines = [f"{self.root}: {counted(self.n_images, 'image')} in {classes}"]
+        lines += _counts("Classes", self.class_counts)
+        if self.group_counts is not None:
+            lines.append(f"Groups: {len(self.group_counts)}")
+        lines += _counts("Sizes (height x width)", self.image_sizes)
+        lines += _counts("Pixels", self.image_kinds)
+        lines += ["", "Problems:"] if self.problems else ["", "No problems found."]
+        lines += [f"  {i}. {problem}" for i, problem in enumerate(self.problems, 1)]
+        if self.notes:
+            lines += ["", "Notes:", *(f"  - {note}" for note in self.notes)]
+        lines += _section(
+            "Files that cannot be read", [f"  {bad.reason}" for bad in self.bad_files]
+        )
+        lines += _section("Exact copies", _describe(self.exact_copies))
+        lines += _section("Near copies", _describe(self.near_copies))
+        lines += _section("Blank images", [f"  {file}" for file in self.blank_files])
+        pages = [f"  {file}: {counted(count, 'page')}" for file, count in self.page_counts.items()]
+        lines += _section("Files of several pages", pages)
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def _counts(title: str, counts: dict[str, int]) -> list[str]:
+    if not counts:
+        return []
+    shown = [f"{name}: {count}" for name, count in list(counts.items())[:_N_SHOWN]]
+    if len(counts) > _N_SHOWN:
+        shown.append(f"{len(counts) - _N_SHOWN} more")
+    return [f"{title}: {', '.join(shown)}"]
+
+
+def _section(title: str, entries: list[str]) -> list[str]:
+    if not entries:
+        return []
+    return ["", f"{title}:", *entries]
+
+
+def _describe(sets: list[CopySet], separator: str = ", ", with_groups: bool = True) -> list[str]:
+    """Return a line for each set of copies, but only one for all sets of many files."""
+    listed = [copies for copies in sets if len(copies.files) <= _MAX_LISTED]
+    large = [copies for copies in sets if len(copies.files) > _MAX_LISTED]
+    lines = [
+        f"  {separator.join(copies.files)}{_remarks([copies], with_groups)}" for copies in listed
+    ]
+    if large:
+        n_files = sum(len(copies.files) for copies in large)
+        overlap = percent(float(np.median([copies.overlap for copies in large])))
+        lines.append(
+            f"  {counted(len(large), 'set')} of more than {_MAX_LISTED} files: "
+            f"{counted(n_files, 'file')}, median overlap {overlap}{_remarks(large, with_groups)}"
+        )
+    return lines
+
+
+def _remarks(sets: list[CopySet], with_groups: bool) -> str:
+    """Return, in brackets, the lowest similarity, and the classes and groups that sets join."""
+    similarity = min(copies.similarity for copies in sets)
+    remarks = [f"similarity {similarity:.2f}"] if similarity < 1 else []
+    # Unsorted images have no class.
+    classes = {name for s in sets if s.crosses_classes for name in s.classes if name}
+    if len(classes) > 1:
+        remarks.append(f"CLASSES {_slashed(classes)}")
+    groups = {name for s in sets if s.crosses_groups for name in s.groups}
+    if groups and with_groups:
+        remarks.append(f"groups {_slashed(groups)}")
+    return f"  [{'; '.join(remarks)}]" if remarks else ""
+
+
+def _slashed(names: set[str]) -> str:
+    return " / ".join(sorted(names)[:_N_SHOWN])
+
+
+@dataclass(frozen=True, repr=False)
+class FolderComparison:
+    """The copies across two folders; its text leaves out the names of large sets.
+
+    Attributes
+    ----------
+    n_images : tuple of two int
+        Images of each folder that can be read.
+    exact_copies, near_copies : list of CopySet
+        Sets with files of both folders. Their paths begin with the folder.
+    bad_files : list of BadFile
+    """
+
+    n_images: tuple[int, int]
+    exact_copies: list[CopySet]
+    near_copies: list[CopySet]
+    bad_files: list[BadFile]
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no copy, and every file can be read."""
+        return not (self.exact_copies or self.near_copies or self.bad_files)
+
+    def __str__(self) -> str:
+        lines = [f"{self.n_images[0]} and {counted(self.n_images[1], 'image')}"]
+        for kind, sets in (("exact", self.exact_copies), ("near", self.near_copies)):
+            lines.append(f"sets of {kind} copies across the folders: {len(sets)}")
+            lines += _describe(sets, " = ", with_groups=False)
+        if self.bad_files:
+            lines.append(f"files that cannot be read: {len(self.bad_files)}")
+            lines += [f"  {bad.reason}" for bad in self.bad_files]
+        return "\n".join(lines)
+
+    __repr__ = __str__

@@ -1,6 +1,0 @@
-"""Defects of surfaces, found by models of defect-free images or of labelled windows."""
-
-from hypervlad.defects.estimator import PatchDefectScorer, default_patch_encoder
-from hypervlad.defects.findings import Finding, Region
-
-__all__ = ["Finding", "PatchDefectScorer", "Region", "default_patch_encoder"]

@@ -1,0 +1,44 @@
+from .classification import ClassScores, Evaluation
+from .conformal import Calibration, confidence_for_error, groups_for_error, prediction_sets
+from .defects import DefectEvaluation, evaluate_defects, gap_between_modes
+from .intervals import accuracy_interval, balanced_accuracy_interval, wilson_interval
+from .maps import PixelTally, area_fraction_error
+from .patches import PatchConfusion, patch_confusion
+from .probabilities import (
+    ReliabilityBins,
+    SelectiveAccuracy,
+    calibration_error_range,
+    expected_calibration_error,
+    reliability_bins,
+    selective_accuracy_area,
+    selective_accuracy_curve,
+)
+from .splits import group_folds, holdout_split
+
+__all__ = [
+    "Calibration",
+    "ClassScores",
+    "DefectEvaluation",
+    "Evaluation",
+    "PatchConfusion",
+    "PixelTally",
+    "ReliabilityBins",
+    "SelectiveAccuracy",
+    "accuracy_interval",
+    "area_fraction_error",
+    "balanced_accuracy_interval",
+    "calibration_error_range",
+    "confidence_for_error",
+    "evaluate_defects",
+    "expected_calibration_error",
+    "gap_between_modes",
+    "group_folds",
+    "groups_for_error",
+    "holdout_split",
+    "patch_confusion",
+    "prediction_sets",
+    "reliability_bins",
+    "selective_accuracy_area",
+    "selective_accuracy_curve",
+    "wilson_interval",
+]

@@ -1,0 +1,255 @@
+"""Evaluation of a classifier: accuracies and their intervals, the baseline, scores by class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import t as student_t
+
+from hypervlad.common.wording import counted
+from hypervlad.evaluation.intervals import accuracy_interval, balanced_accuracy_interval
+from hypervlad.evaluation.probabilities import (
+    ReliabilityBins,
+    SelectiveAccuracy,
+    calibration_error_range,
+    expected_calibration_error,
+    reliability_bins,
+    selective_accuracy_area,
+    selective_accuracy_curve,
+)
+
+_MAX_UNCERTAINTY = 0.1  # of an accuracy that shows whether the confidence is right
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """Scores of one class; NaN where a score is not defined.
+
+    Attributes
+    ----------
+    label : str
+    precision, recall, f1 : float
+        The share of the images predicted to be of the class that are, the share of the images of
+        the class that are predicted to be, and their harmonic mean.
+    support : int
+        Number of images of the class.
+    known : bool
+        Whether the model was trained on the class.
+    """
+
+    label: str
+    precision: float
+    recall: float
+    f1: float
+    support: int
+    known: bool = True
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Predicted probabilities compared with the true labels.
+
+    Labels are compared as text. A true label that is not among `classes` is allowed and counts as
+    a mistake: the model cannot predict it.
+
+    Attributes
+    ----------
+    y_true : sequence of n labels
+    proba : ndarray of shape (n, n_classes)
+    classes : sequence of n_classes labels
+    groups : sequence of n hashables, optional
+        Images of one group (one sample, one micrograph) are not independent of each other.
+
+    Examples
+    --------
+    >>> result = Evaluation(["a", "b"], np.array([[0.9, 0.1], [0.6, 0.4]]), ["a", "b"])
+    >>> result.accuracy, result.baseline
+    (0.5, ('a', 0.5))
+    """
+
+    y_true: Sequence[Any]
+    proba: NDArray[np.floating[Any]]
+    classes: Sequence[Any]
+    groups: Sequence[Any] | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.y_true), len(self.classes))
+        if np.shape(self.proba) != shape:
+            raise ValueError(
+                f"got {shape[0]} true labels and {shape[1]} classes, so expected probabilities of "
+                f"shape {shape}; got {np.shape(self.proba)}."
+            )
+        if shape[0] == 0:
+            raise ValueError("there are no images to evaluate; give at least one.")
+        if self.groups is not None and len(self.groups) != shape[0]:
+            raise ValueError(
+                f"got {counted(shape[0], 'true label')} but {counted(len(self.groups), 'group')}."
+            )
+
+    def subset(self, chosen: NDArray[np.bool_]) -> Evaluation | None:
+        """Return the evaluation of some images, chosen by a mask (n,); None for no image."""
+        rows = np.flatnonzero(chosen).tolist()
+        if not rows:
+            return None
+        groups = None if self.groups is None else [self.groups[i] for i in rows]
+        truth = [self.y_true[i] for i in rows]
+        return Evaluation(truth, np.asarray(self.proba)[rows], self.classes, groups)
+
+    @cached_property
+    def true(self) -> list[str]:
+        """The true labels as text."""
+        return [str(label) for label in self.y_true]
+
+    @cached_property
+    def predicted(self) -> list[str]:
+        """The predicted labels as text."""
+        names = [str(label) for label in self.classes]
+        return [names[k] for k in np.asarray(self.proba).argmax(axis=1)]
+
+    @cached_property
+    def confidence(self) -> NDArray[np.floating[Any]]:
+        """The probability of the predicted class, shape (n,)."""
+        highest: NDArray[np.floating[Any]] = np.asarray(self.proba).max(axis=1)
+        return highest
+
+    @cached_property
+    def correct(self) -> NDArray[np.bool_]:
+        """Whether each prediction is right, shape (n,)."""
+        return np.array([a == b for a, b in zip(self.true, self.predicted, strict=True)])
+
+    @cached_property
+    def unknown(self) -> list[str]:
+        """True labels that the model was not trained on, sorted."""
+        return sorted(set(self.true) - {str(label) for label in self.classes})
+
+    @property
+    def never_predicted(self) -> list[str]:
+        """Classes of the model that have images here, and are predicted for none."""
+        expected, found = set(self.true), set(self.predicted)
+        return [name for name in map(str, self.classes) if name in expected - found]
+
+    @property
+    def untested(self) -> list[str]:
+        """Classes of the model that have no images here."""
+        expected = set(self.true)
+        return [name for name in map(str, self.classes) if name not in expected]
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The model's classes in its order, then the unknown labels."""
+        return [str(label) for label in self.classes] + self.unknown
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right predictions."""
+        return float(self.correct.mean())
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the accuracy; see `accuracy_interval`."""
+        return accuracy_interval(self.correct, self.groups)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """The mean recall of the classes that have images, including unknown ones."""
+        return float(np.mean([score.recall for score in self.scores if score.support]))
+
+    @property
+    def balanced_interval(self) -> tuple[float, float]:
+        """The 95 % interval of the balanced accuracy; see `balanced_accuracy_interval`."""
+        return balanced_accuracy_interval(self.correct, self.true, self.groups)
+
+    @property
+    def baseline(self) -> tuple[str, float]:
+        """The most common true class, and the accuracy of always naming it."""
+        (label, count), *_ = sorted(Counter(self.true).items(), key=lambda kv: (-kv[1], kv[0]))
+        return label, count / len(self.true)
+
+    def reliability_bins(self, n_bins: int = 10) -> ReliabilityBins:
+        """Accuracy and mean confidence by confidence; see :func:`reliability_bins`."""
+        return reliability_bins(self.confidence, self.correct, n_bins)
+
+    @property
+    def calibration_error(self) -> float:
+        """The expected calibration error; see `expected_calibration_error`."""
+        return expected_calibration_error(*self._codes_and_proba)
+
+    @property
+    def calibration_range(self) -> tuple[float, float]:
+        """Range of the calibration error of a perfect model; see `calibration_error_range`."""
+        return calibration_error_range(self.proba, random_state=0)
+
+    @property
+    def calibration(self) -> Literal["calibrated", "overconfident", "underconfident", "unknown"]:
+        """Whether the mean confidence differs from the accuracy by more than chance (5 %).
+
+        "unknown" if it does not, but the accuracy is not known to within ten percentage points
+        (half of its 95 % interval). Student's test of the sums by group, because images of a group
+        are right or wrong together; their variance is at least that of independent images with
+        these confidences.
+        """
+        excess = np.asarray(self.confidence, dtype=np.float64) - self.correct
+        names = np.arange(len(excess)) if self.groups is None else [str(g) for g in self.groups]
+        sums = np.bincount(np.unique(names, return_inverse=True)[1].ravel(), excess)
+        n_groups = len(sums)
+        of_groups = np.sum((sums - sums.mean()) ** 2) * n_groups / max(1, n_groups - 1)
+        independent = np.sum(self.confidence * (1 - self.confidence))
+        limit = student_t.ppf(0.975, max(1, n_groups - 1))
+        if abs(sums.sum()) <= limit * np.sqrt(max(of_groups, independent)):
+            low, high = self.interval
+            return "calibrated" if (high - low) / 2 <= _MAX_UNCERTAINTY else "unknown"
+        return "overconfident" if sums.sum() > 0 else "underconfident"
+
+    @property
+    def selective_curve(self) -> SelectiveAccuracy:
+        """Accuracy of the most confident predictions; see `selective_accuracy_curve`."""
+        return selective_accuracy_curve(*self._codes_and_proba)
+
+    @property
+    def selective_area(self) -> float:
+        """The area under the selective-accuracy curve; see `selective_accuracy_area`."""
+        return selective_accuracy_area(*self._codes_and_proba)
+
+    @cached_property
+    def _codes_and_proba(self) -> tuple[list[int], NDArray[np.floating[Any]]]:
+        """True labels as column numbers; unknown labels share a further column of probability 0."""
+        place = {str(label): code for code, label in enumerate(self.classes)}
+        codes = [place.get(label, len(place)) for label in self.true]
+        return codes, np.pad(np.asarray(self.proba), ((0, 0), (0, 1)))
+
+    @cached_property
+    def scores(self) -> list[ClassScores]:
+        """Scores of each label, in the order of `labels`."""
+        known = len(self.classes)
+        return [self._score(label, known=index < known) for index, label in enumerate(self.labels)]
+
+    @property
+    def confusions(self) -> list[tuple[str, str, int]]:
+        """(true, predicted, count) of every kind of mistake, most frequent first."""
+        pairs = Counter(
+            pair for pair in zip(self.true, self.predicted, strict=True) if pair[0] != pair[1]
+        )
+        return sorted(((*pair, n) for pair, n in pairs.items()), key=lambda item: (-item[2], item))
+
+    def _score(self, label: str, *, known: bool) -> ClassScores:
+        true = np.array([name == label for name in self.true])
+        predicted = np.array([name == label for name in self.predicted])
+        hits = int((true & predicted).sum())
+        return ClassScores(
+            label,
+            precision=_ratio(hits, int(predicted.sum())),
+            recall=_ratio(hits, int(true.sum())),
+            f1=_ratio(2 * hits, int(predicted.sum() + true.sum())),
+            support=int(true.sum()),
+            known=known,
+        )
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")

@@ -1,0 +1,10 @@
+"""From pixels to vectors: networks and their hypercolumns, codebooks, VLAD, windows.
+
+The path of an image: ``encoder.loading`` reads and resizes it, ``backbones.network`` gives maps of
+features, ``hypercolumns`` stacks them, ``codebook`` names their codewords, and ``vlad`` sums their
+residuals. :class:`HypercolumnVLAD` is all of this as a scikit-learn transformer.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

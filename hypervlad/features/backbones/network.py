@@ -1,0 +1,329 @@
+"""Building a network: its module, weights and taps, with batch normalisations folded."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import difflib
+import functools
+import hashlib
+import itertools
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from numbers import Integral
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.common.modelfile import ModelFileError
+from hypervlad.features.backbones.registry import Backbone, class_tokens, get_backbone
+from hypervlad.features.backbones.tapped_network import TappedNetwork
+from hypervlad.features.backbones.weights import (
+    PUBLISHED,
+    WeightsNotFoundError,
+    find_weights,
+    load_into,
+    read_state_dict,
+)
+from hypervlad.features.lazy_torch import torch, usual_torch
+
+
+@dataclass(frozen=True)
+class ConvNormPair:
+    """A convolution and the batch normalisation of its output.
+
+    ``same_output`` names the convolution and blocks that end in it.
+    """
+
+    conv: str
+    norm: str
+    same_output: tuple[str, ...]
+
+
+def find_conv_norm_pairs(module: torch.nn.Module, image: torch.Tensor) -> tuple[ConvNormPair, ...]:
+    """Find the convolutions whose output goes into a batch normalisation.
+
+    Other uses of that output are not detected: only for networks that have none.
+    """
+    layers = {name: layer for name, layer in module.named_modules() if name}
+    # Keeping the tensors keeps their ids unique.
+    outputs: dict[int, list[tuple[str, torch.Tensor]]] = {}
+    found, calls = dict[str, tuple[str, int]](), Counter[str]()
+
+    def record(name: str, layer: torch.nn.Module, inputs: Any, output: Any) -> None:
+        calls[name] += 1
+        before = outputs.get(id(inputs[0]), [("", output)])[0][0]
+        if type(layer) is torch.nn.BatchNorm2d and type(layers.get(before)) is torch.nn.Conv2d:
+            found[name] = before, id(inputs[0])
+        if isinstance(output, torch.Tensor):
+            outputs.setdefault(id(output), []).append((name, output))
+
+    handles = [
+        layer.register_forward_hook(lambda m, x, y, name=name: record(name, m, x, y))
+        for name, layer in layers.items()
+    ]
+    try:
+        module(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    pairs = [
+        ConvNormPair(conv, norm, tuple(name for name, _ in outputs[tensor]))
+        for norm, (conv, tensor) in found.items()
+        if calls[conv] == calls[norm] == 1
+    ]
+    return tuple(p for p in pairs if all(_contains(name, p.conv) for name in p.same_output))
+
+
+def fold_norms(module: torch.nn.Module, pairs: Iterable[ConvNormPair]) -> torch.nn.Module:
+    """Return a network with folded batch normalisations, which shares all other tensors."""
+    pairs = list(pairs)
+    if not pairs:
+        return module
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    folded = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    for pair in pairs:
+        first, second = (cast(Any, folded.get_submodule(n)) for n in (pair.conv, pair.norm))
+        fused = torch.nn.utils.fusion.fuse_conv_bn_eval(first, second)
+        _replace(folded, pair.conv, fused.requires_grad_(False))
+        _replace(folded, pair.norm, torch.nn.Identity())
+    return folded
+
+
+def _contains(block: str, layer: str) -> bool:
+    """Return whether a layer is the block or inside it; if not, it changes the output in place."""
+    return f"{layer}.".startswith(f"{block}.")
+
+
+def _replace(module: torch.nn.Module, name: str, layer: torch.nn.Module) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(module.get_submodule(parent), own, layer)
+
+
+_RANDOM_SEED = 0
+_IN_MODEL = "the weights inside the model file"
+# Random numbers of torch are shared by the process: one network is built at a time.
+_SEEDING = threading.Lock()
+_HEAD_NAMES = ("classifier", "fc", "AuxLogits")
+
+
+@usual_torch()
+def build_network(
+    name: str,
+    weights: str | os.PathLike[str] | Mapping[str, torch.Tensor] = "pretrained",
+    taps: Sequence[str | int] | None = None,
+    device: str | torch.device = "cpu",
+) -> TappedNetwork:
+    """Build a backbone with its weights and taps, in eval mode.
+
+    In networks of torchvision, batch normalisations are folded into the convolutions before them,
+    which changes the maps by rounding errors only. Weights may be a state dict; "random" always
+    gives the same network. Unknown names and unusable weights are a ValueError.
+    """
+    backbone = get_backbone(name)
+    with torch.inference_mode(False):
+        module = _module_without_weights(backbone, random=_is_random(weights))
+        if not _is_random(weights):
+            state, source = _state_dict(backbone, weights)
+            load_into(module, state, backbone, source)
+        taps = check_taps(module, backbone.taps if taps is None else taps, backbone)
+        taps = tuple(sorted(taps, key=class_tokens(taps, name).__contains__))
+        module = module.eval().requires_grad_(False)
+        digest = weights_digest(module)
+        # The channels-last layout is faster for convolutions on CPUs, and VLAD needs it.
+        module = module.to(device)
+        for tensor in module.parameters():
+            if tensor.ndim == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+        pairs = [
+            pair
+            for pair in _foldable_pairs(backbone, module)
+            if not set(pair.same_output) & set(taps)
+        ]
+        folded, any_size = fold_norms(module, pairs), backbone.torchvision_name is not None
+        return TappedNetwork(folded, taps, digest, original=module, any_size=any_size)
+
+
+def _foldable_pairs(backbone: Backbone, module: torch.nn.Module) -> tuple[ConvNormPair, ...]:
+    """Return the normalisations that can be folded: none in a network that a user registered.
+
+    Not on the meta device, where normalisation imports torch's compiler, which takes seconds.
+    """
+    if backbone.torchvision_name is None:
+        return ()
+    side = max(64, backbone.preprocessing.minimum_size)
+    device = next(module.parameters()).device
+    return find_conv_norm_pairs(module, torch.zeros(1, 3, side, side, device=device))
+
+
+@functools.cache
+def architecture(backbone: Backbone) -> str:
+    """Return a description that distinguishes networks that could have the same weights.
+
+    Of a network registered by a user, it covers layers, but not ``forward``.
+    """
+    if backbone.is_of_timm:
+        return f"{backbone.name} of timm {version('timm')}"
+    if backbone.torchvision_name is not None:
+        return backbone.name
+    layers = repr(_module_without_weights(backbone, random=True))
+    return f"{backbone.name} {hashlib.sha256(layers.encode()).hexdigest()}"
+
+
+def _is_random(weights: object) -> bool:
+    return isinstance(weights, str) and weights == "random"
+
+
+@usual_torch()
+def _module_without_weights(backbone: Backbone, random: bool) -> torch.nn.Module:
+    """Build the module without its head; on the meta device if weights will be assigned."""
+    on_meta = backbone.torchvision_name is not None and not random
+    device = torch.device("meta" if on_meta else "cpu")
+    with _SEEDING, torch.random.fork_rng(devices=[]), device:
+        torch.manual_seed(_RANDOM_SEED)
+        module = backbone.builder()
+    if not isinstance(module, torch.nn.Module):
+        raise ValueError(
+            f"the builder of backbone {backbone.name!r} returned {type(module).__name__}, "
+            "expected a torch.nn.Module"
+        )
+    if backbone.torchvision_name is not None:
+        for head in _HEAD_NAMES:
+            if hasattr(module, head):
+                setattr(module, head, torch.nn.Identity())
+    return module
+
+
+@usual_torch()
+def _shapes_of(backbone: Backbone) -> torch.nn.Module:
+    """Build a module for its shapes alone: on the meta device, if its builder can do that."""
+    if backbone.torchvision_name is not None:
+        return _module_without_weights(backbone, random=False)
+    if backbone.is_of_timm:  # of any size, and its name may be from a file
+        with contextlib.suppress(RuntimeError), torch.device("meta"):  # not in old versions
+            return backbone.builder()
+    return _module_without_weights(backbone, random=True)
+
+
+def _state_dict(
+    backbone: Backbone, weights: str | os.PathLike[str] | Mapping[str, torch.Tensor]
+) -> tuple[Mapping[str, torch.Tensor], str]:
+    if isinstance(weights, Mapping):
+        return weights, _IN_MODEL
+    path = find_weights(backbone.name, weights) if weights in PUBLISHED else weights
+    return read_state_dict(path), str(path)
+
+
+@functools.cache
+@usual_torch()
+def map_channels(backbone: Backbone, tap: str, image_size: int) -> int:
+    """Return the number of channels of a tap's maps of square images, without any weights."""
+    network = TappedNetwork(_shapes_of(backbone).eval(), [tap], digest="")
+    shape = (1, len(backbone.preprocessing.mean), image_size, image_size)
+    (maps,) = network(torch.zeros(shape, device=network.device))
+    return maps.shape[1]
+
+
+def check_tensors(
+    backbone: Backbone, tensors: Mapping[str, NDArray[Any]], *, are_all: bool = True
+) -> None:
+    """Raise a ModelFileError unless tensors from a model file are finite and fit a backbone."""
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise ModelFileError(f"values of the network's tensor {name!r} are not finite")
+    module = _shapes_of(backbone)
+    try:
+        given = {name: torch.from_numpy(array) for name, array in tensors.items()}
+        state = given if are_all else module.state_dict() | given
+        load_into(module, state, backbone, _IN_MODEL)
+    except (TypeError, WeightsNotFoundError) as error:
+        raise ModelFileError(str(error)) from error
+
+
+def tap_names(name: str) -> list[str]:
+    """Return the layers of a backbone that can be tapped, in the order of the network.
+
+    Parameters
+    ----------
+    name : str
+        A registered backbone, or "timm/" and the name of a network of timm. Of the latter, these
+        are the blocks after which it has feature maps; BLOCK.unit, where the channels of each cell
+        are divided by their length; and in transformers BLOCK.value and BLOCK.value.unit, the
+        values of the block's attention, and BLOCK.class, its class token, for pooled features.
+
+    Examples
+    --------
+    >>> from hypervlad.features import tap_names
+    >>> tap_names("mobilenet_v2")[:3]
+    ['features', 'features.0', 'features.0.0']
+    """
+    backbone = get_backbone(name)
+    return _layer_names(_shapes_of(backbone), backbone)
+
+
+def _layer_names(module: torch.nn.Module, backbone: Backbone) -> list[str]:
+    if backbone.is_of_timm:
+        return list(cast(Any, module).tap_names())
+    return [name for name, _ in module.named_modules() if name and name not in _HEAD_NAMES]
+
+
+def check_taps(
+    module: torch.nn.Module, taps: Sequence[str | int], backbone: Backbone
+) -> tuple[str, ...]:
+    """Return taps by their names, or raise an error that lists the valid ones."""
+    valid = _layer_names(module, backbone)
+    given: tuple[Any, ...] = (taps,) if isinstance(taps, (str, int)) else tuple(taps)
+    if backbone.is_of_timm:  # whose blocks have numbers, too
+        blocks = list(cast(Any, module).taps)
+        numbers = range(-len(blocks), len(blocks))
+        given = tuple(
+            blocks[t] if not isinstance(t, bool) and isinstance(t, Integral) and t in numbers else t
+            for t in given
+        )
+    if not given or len(set(given)) != len(given):
+        raise ValueError(f"taps must be one or more different layer names, not {taps!r}")
+    for tap in given:
+        if tap not in valid:
+            close = difflib.get_close_matches(str(tap), valid, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(
+                f"{backbone.name!r} has no layer {tap!r}.{hint} Its layers: "
+                f"{', '.join(_shallow(valid))} (hypervlad.features.tap_names({backbone.name!r}) "
+                f"lists all {len(valid)})"
+            )
+    return tuple(map(str, given))
+
+
+def _shallow(names: Sequence[str]) -> list[str]:
+    """Return the names of at most two parts; there may be 450 longer ones."""
+    return [name for name in names if name.count(".") <= 1]
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """Return the SHA-256 of a module's named tensors."""
+    digest = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        if not key.endswith("num_batches_tracked"):
+            digest.update(f"{key}:{tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_device(device: Any) -> torch.device:
+    """Return a torch device; "auto" is the GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}') from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}')
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f'device={device!r}: torch finds no GPU here; use device="auto" or "cpu"')
+    return torch.empty(0, device=chosen).device  # "cuda" becomes "cuda:0"

@@ -1,0 +1,318 @@
+"""The registry of networks: for each name a builder, default taps and a preprocessing."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from typing import Any, Literal
+
+from hypervlad.common.constraints import Constraint, Integer, ListOf, Number, OneOf, check_value
+from hypervlad.features.lazy_torch import torch
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+#: Before the names of networks of timm.
+TIMM = "timm/"
+
+
+_PREPROCESSING: Mapping[str, Constraint] = {
+    "mean": ListOf(Number(at_least=-1e6, at_most=1e6), "a number for each channel"),
+    "std": ListOf(Number(at_least=1e-6, at_most=1e6), "a number for each channel"),
+    "minimum_size": Integer(meaning="a whole number of pixels"),
+    "interpolation": OneOf("bilinear", "bicubic"),
+    "version": Integer(),
+}
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels in [0, 1] are prepared for a network.
+
+    Parameters
+    ----------
+    mean, std : tuple of float
+        Of each channel of the network's input. Grey images are repeated, and colour images are
+        averaged if there is one channel.
+    minimum_size : int
+        Shortest image side, in pixels, for which the deepest layer has at least one position.
+    interpolation : {"bilinear", "bicubic"}
+        How images are resized, antialiased.
+    version : int
+        Increased when the arithmetic changes.
+    """
+
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    minimum_size: int = 32
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    version: int = 2
+
+    def __post_init__(self) -> None:
+        for name, allowed in _PREPROCESSING.items():
+            check_value(name, getattr(self, name), [allowed])
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"{len(self.mean)} means and {len(self.std)} standard deviations")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON knows them."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network: see :func:`register_backbone`.
+
+    Attributes
+    ----------
+    name : str
+    builder : callable
+    taps : tuple of str
+    preprocessing : Preprocessing
+    torchvision_name : str or None
+        Of a network of torchvision.
+    licence : str or None
+        Of its published weights, if it is known.
+    class_tokens : tuple of str
+        Taps of a transformer that belong to no position of an image, and can only be pooled.
+    tag : str or None
+        Of timm's published weights: by default those that timm prefers.
+    maximum_size : int or None
+        Longest image side, in pixels, of a network that was built for images of one size.
+    is_faster_in_openvino : bool
+        Whether OpenVINO was clearly faster than torch on a CPU, or for networks like it.
+    """
+
+    name: str
+    builder: Callable[[], torch.nn.Module]
+    taps: tuple[str, ...]
+    preprocessing: Preprocessing
+    torchvision_name: str | None = None
+    licence: str | None = None
+    class_tokens: tuple[str, ...] = ()
+    tag: str | None = None
+    maximum_size: int | None = None
+    is_faster_in_openvino: bool = False
+
+    @property
+    def is_of_timm(self) -> bool:
+        return self.name.startswith(TIMM)
+
+
+_REGISTRY: dict[str, Backbone] = {}
+
+
+def register_backbone(
+    name: str,
+    builder: Callable[[], torch.nn.Module],
+    taps: Iterable[str],
+    preprocessing: Preprocessing | None = None,
+) -> None:
+    """Make a network of your own available by name.
+
+    Parameters
+    ----------
+    name : str
+        The value of ``backbone=``. Registering a name again replaces it.
+    builder : callable
+        Takes nothing and returns an untrained ``torch.nn.Module`` for float32 batches (B, C, H, W).
+    taps : iterable of str
+        Layers of the hypercolumn by default, by their names in ``module.named_modules()``.
+    preprocessing : Preprocessing, optional
+        That of ImageNet by default.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from hypervlad.features import register_backbone, get_backbone
+    >>> def two_layers():
+    ...     return torch.nn.Sequential(
+    ...         torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 16, 3, stride=2, padding=1)
+    ...     )
+    >>> register_backbone("two_layers", two_layers, taps=["0", "1"])
+    >>> get_backbone("two_layers").taps
+    ('0', '1')
+    """
+    is_text = isinstance(name, str)
+    if not is_text or not name:
+        raise ValueError(f"a backbone's name must be a non-empty string, not {name!r}")
+    if name.startswith(TIMM):
+        raise ValueError(f"{name!r}: names that begin with {TIMM} are those of networks of timm")
+    if not callable(builder):
+        raise ValueError(f"builder of {name!r} must be callable and return a module: {builder!r}")
+    taps = tuple([taps] if isinstance(taps, str) else taps)
+    if not taps:
+        raise ValueError(f"backbone {name!r} needs at least one tap (a layer's name)")
+    _REGISTRY[name] = Backbone(name, builder, taps, preprocessing or Preprocessing())
+
+
+def class_tokens(taps: Iterable[str | int], backbone: str) -> list[str]:
+    """Return those of a network's taps that are class tokens."""
+    known = get_backbone(backbone).class_tokens
+    return [str(tap) for tap in taps if tap in known]
+
+
+def ensure_registered(backbone: Backbone) -> None:
+    """Register a backbone that another process sent, unless its name is known already."""
+    if not backbone.is_of_timm:
+        _REGISTRY.setdefault(backbone.name, backbone)
+
+
+def backbone_names() -> list[str]:
+    """Return the valid values of ``backbone=``, in alphabetical order.
+
+    Examples
+    --------
+    >>> from hypervlad.features import backbone_names
+    >>> "mobilenet_v2" in backbone_names()
+    True
+    """
+    return sorted(_REGISTRY)
+
+
+def get_backbone(name: str) -> Backbone:
+    """Return the backbone of this name.
+
+    Parameters
+    ----------
+    name : str
+        A registered name, or "timm/" and that of a network of timm.
+
+    Raises
+    ------
+    ValueError
+        If there is none; the message lists near matches, or the registered ones.
+
+    Examples
+    --------
+    >>> from hypervlad.features import get_backbone
+    >>> get_backbone("resnet18").taps
+    ('relu', 'layer1', 'layer2', 'layer3', 'layer4')
+    """
+    is_text = isinstance(name, str)
+    if is_text and name in _REGISTRY:
+        return _REGISTRY[name]
+    if is_text and name.startswith(TIMM):
+        if name == TIMM:
+            raise ValueError(f"{TIMM} lacks the name of a network, such as {TIMM}resnet50")
+        if importlib.util.find_spec("timm") is None:
+            raise ValueError(f'the network {name!r} needs timm: pip install "hypervlad[timm]"')
+        return _timm_backbone(name)
+    close = _meant_of_timm(str(name)) or difflib.get_close_matches(str(name), _REGISTRY, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise ValueError(
+        f"unknown backbone {name!r}.{hint} Registered: {', '.join(backbone_names())}. "
+        "Those of timm are written timm/NAME; add your own with hypervlad.register_backbone."
+    )
+
+
+def _meant_of_timm(name: str) -> list[str]:
+    """Return the right form of a network of timm without the prefix, or with another one."""
+    if importlib.util.find_spec("timm") is None:
+        return []
+    import timm
+
+    own = re.sub("^(hf[-_]hub:)?(timm[:/])?", "", name, flags=re.IGNORECASE)
+    return [TIMM + own] if timm.is_model(own) else []
+
+
+@cache
+def _timm_backbone(name: str) -> Backbone:
+    import timm.data  # it takes longer to import than torch
+
+    from hypervlad.features.backbones.timm_networks import TimmNetwork, check_name
+
+    own = name.removeprefix(TIMM)
+    check_name(own)
+    try:
+        with torch.device("meta"):  # shapes alone: the network that a file names may be of any size
+            network = TimmNetwork(own)
+            minimum_size, maximum_size = network.smallest_side(), network.largest_side()
+    except RuntimeError:  # older versions of timm cannot
+        with torch.random.fork_rng(devices=[]):
+            network = TimmNetwork(own)
+            minimum_size, maximum_size = network.smallest_side(), network.largest_side()
+    found = timm.data.resolve_data_config({}, pretrained_cfg=network.config)
+    preprocessing = Preprocessing(
+        tuple(map(float, found["mean"])),
+        tuple(map(float, found["std"])),
+        minimum_size=minimum_size,
+        interpolation="bilinear" if found["interpolation"] == "bilinear" else "bicubic",
+    )
+    taps = tuple(network.default_taps())
+    licence = network.config.get("license") or "unknown"
+    return Backbone(
+        name,
+        partial(TimmNetwork, own),
+        taps,
+        preprocessing,
+        licence=licence,
+        class_tokens=tuple(network.class_tokens()),
+        tag=network.config.get("tag") or None,
+        maximum_size=maximum_size,
+        is_faster_in_openvino=True,
+    )
+
+
+def _torchvision_model(name: str, **arguments: Any) -> torch.nn.Module:
+    if name == "mobilenet_v2":
+        from hypervlad.features.backbones.mobilenet import MobileNetV2
+
+        return MobileNetV2()
+    import torchvision  # it takes longer to import than torch
+
+    module: torch.nn.Module = torchvision.models.get_model(name, weights=None, **arguments)
+    return module
+
+
+def _register_torchvision(
+    name: str, taps: str, preprocessing: Preprocessing | None = None, **arguments: Any
+) -> None:
+    # A partial function can be pickled for other processes.
+    builder = partial(_torchvision_model, name, **arguments)
+    _REGISTRY[name] = Backbone(
+        name,
+        builder,
+        tuple(taps.split()),
+        preprocessing or Preprocessing(),
+        torchvision_name=name,
+        licence="bsd-3-clause",
+        is_faster_in_openvino=name not in _AS_FAST_IN_TORCH,
+    )
+
+
+# Few, large convolutions of 3 x 3, at which libraries are equally good.
+_AS_FAST_IN_TORCH = ("alexnet", "resnet18", "resnet34", "vgg16", "vgg16_bn", "vgg19")
+
+# Default taps: one per resolution, at the end of its block.
+_register_torchvision("mobilenet_v2", "features.1 features.3 features.6 features.13 features.18")
+_register_torchvision("vgg16", "features.3 features.8 features.15 features.22 features.29")
+_register_torchvision("vgg16_bn", "features.5 features.12 features.22 features.32 features.42")
+_register_torchvision("vgg19", "features.3 features.8 features.17 features.26 features.35")
+_register_torchvision(
+    "alexnet",
+    "features.1 features.4 features.7 features.9 features.11",
+    Preprocessing(minimum_size=63),
+)
+for _name in ("resnet18", "resnet34", "resnet50", "resnet101"):
+    _register_torchvision(_name, "relu layer1 layer2 layer3 layer4")
+_DENSENET_TAPS = (
+    "features.relu0 features.denseblock1 features.denseblock2 features.denseblock3 features.norm5"
+)
+_register_torchvision("densenet121", _DENSENET_TAPS)
+_register_torchvision("densenet201", _DENSENET_TAPS)
+# torchvision's network rescales ImageNet-normalised pixels to [-1, 1] (transform_input). Scaling
+# to that range directly is the same arithmetic with one step fewer. It was trained at 299 px.
+_register_torchvision(
+    "inception_v3",
+    "Conv2d_2b_3x3 Conv2d_4a_3x3 Mixed_5d Mixed_6e Mixed_7c",
+    Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), minimum_size=75),
+    transform_input=False,
+    aux_logits=False,
+    init_weights=False,
+)
+_register_torchvision("convnext_tiny", "features.1 features.3 features.5 features.7")
+_register_torchvision("efficientnet_b0", "features.1 features.2 features.3 features.5 features.8")

@@ -1,0 +1,285 @@
+"""Networks of timm (``pip install "hypervlad[timm]"``) whose maps can be tapped."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+import sys
+from collections.abc import Mapping
+from typing import Any, cast
+
+import timm.layers
+import timm.models.eva
+import torch
+from torch import nn
+
+_N_DEFAULT_TAPS = 4  # of a network whose maps all have one resolution
+_ATTENTION = (timm.layers.Attention, timm.models.eva.EvaAttention)
+_CLASS_TOKEN = ".class"  # after a block's name
+_MAX_NAMES = 5  # of networks that an error lists
+#: Arguments with which networks take images of any size; a network knows at most one row.
+_ANY_SIZE: tuple[dict[str, Any], ...] = (
+    {"dynamic_img_size": True, "dynamic_img_pad": True},
+    {"strict_img_size": False},
+)
+
+
+class TimmNetwork(nn.Module):
+    """A network of timm whose feature maps pass through layers that do nothing, the taps.
+
+    Hooks on these layers see the maps (B, C, h, w), whatever the network computes with, without
+    prefix tokens. A forward pass ends at the last tap that has a hook. The taps of a block are
+    those of :func:`hypervlad.features.tap_names`; a class token is a map of one cell.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        timm's own module, with random weights.
+    config : dict
+        What timm knows of the weights: mean, standard deviation, size of the input, licence.
+    taps : dict of str to int
+        Names of the network's blocks, and the stride of their maps in pixels.
+    """
+
+    network: Any
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.network = _create(name)
+        self.config: dict[str, Any] = self.network.pretrained_cfg
+        self._size: tuple[int, int] = tuple(self.config["input_size"][1:])
+        self._takes_any_size = not self.config.get("fixed_input_size", False)
+        # By the size of images: a multiple of this suits the network.
+        self._units: dict[tuple[int, int], tuple[int, int]] = {}
+        infos = getattr(self.network, "feature_info", None)
+        if not infos or not hasattr(self.network, "forward_intermediates"):
+            raise ValueError(
+                f"the network {name!r} has no feature maps in timm {timm.__version__} "
+                "(forward_intermediates); choose another one"
+            )
+        options = inspect.signature(cast(Any, self.network).forward_intermediates).parameters
+        self._has_class_token = (
+            getattr(self.network, "cls_token", None) is not None
+            and "return_prefix_tokens" in options
+        )
+        self.taps: dict[str, int] = {}
+        for info in getattr(infos, "info", infos):
+            block = str(info["module"] or "block")
+            # Some networks have several maps of one name.
+            same = sum(tap.partition("@")[0] == block for tap in self.taps)
+            self.taps[f"{block}@{same}" if same else block] = int(info["reduction"])
+        self._identities = [
+            {facet: self._add_tap(tap + facet) for facet in self._facets(tap)} for tap in self.taps
+        ]
+
+    def tap_names(self) -> list[str]:
+        return [tap + facet for tap in self.taps for facet in self._facets(tap)]
+
+    def class_tokens(self) -> list[str]:
+        return [tap for tap in self.tap_names() if tap.endswith(_CLASS_TOKEN)]
+
+    def forward(self, images: torch.Tensor) -> None:
+        """Run the network on images (B, C, H, W), and each map through its tap.
+
+        Where sides must be multiples of a patch or window, images are mirrored at the lower and
+        right edge, and cells that see nothing else are cut off. Images that are too large for a
+        network of one size are a ValueError.
+        """
+        wanted = [
+            number
+            for number, facets in enumerate(self._identities)
+            if any(tap._forward_hooks for tap in facets.values())
+        ]
+        values: dict[int, torch.Tensor] = {}
+        handles = [
+            layer.register_forward_hook(lambda _m, _i, out, n=n: values.update({n: out}))
+            for n in wanted
+            if (layer := self._value_layer(list(self.taps)[n])) is not None
+        ]
+        try:
+            found = self._maps(images, wanted)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for number, (maps, class_token, size) in zip(wanted, found, strict=True):
+            for facet, tap in self._identities[number].items():
+                if not tap._forward_hooks:
+                    continue
+                if facet == _CLASS_TOKEN:
+                    tap(class_token)
+                    continue
+                seen = maps
+                if ".value" in facet:
+                    n_cells, n_channels = maps.shape[2] * maps.shape[3], maps.shape[1]
+                    tokens = values[number][:, -n_cells:, -n_channels:]
+                    seen = tokens.transpose(1, 2).reshape(maps.shape)
+                if ".unit" in facet:
+                    seen = nn.functional.normalize(seen, dim=1)
+                tap(seen[:, :, : size[0], : size[1]])
+
+    def resampled_for(self, height: int, width: int) -> TimmNetwork:
+        """Return a copy with the position embeddings for images of one size.
+
+        timm resamples them in each pass, in a way that other runtimes do differently.
+        """
+        own = copy.deepcopy(self)
+        has_embeddings = getattr(own.network, "pos_embed", None) is not None
+        if has_embeddings and hasattr(own.network, "set_input_size"):
+            unit = max(self.taps.values())
+            sides = [-(-n // unit) * unit for n in (height, width)]
+            own.network.set_input_size(img_size=tuple(sides))
+        return own
+
+    def default_taps(self) -> list[str]:
+        """Return the last tap of each resolution, or four over the depth if there is only one."""
+        taps = list({stride: tap for tap, stride in self.taps.items()}.values())
+        if len(taps) > 1:
+            return taps
+        every = list(self.taps)
+        n_taps = min(_N_DEFAULT_TAPS, len(every))
+        return [every[(n + 1) * len(every) // n_taps - 1] for n in range(n_taps)]
+
+    @torch.no_grad()
+    def smallest_side(self) -> int:
+        """Return the side in pixels of the smallest square with at least one cell in each map."""
+        n_channels = self.config["input_size"][0]
+        side = max(self.taps.values())
+        while side < min(self._size):
+            try:
+                self.eval()._maps(torch.zeros(1, n_channels, side, side), [len(self.taps) - 1])
+            except (RuntimeError, ValueError):
+                side *= 2
+            else:
+                return side
+        return min(self._size)
+
+    @torch.no_grad()
+    def largest_side(self) -> int | None:
+        """Return the side in pixels of the largest square, or None if there is no limit."""
+        n_channels, side = self.config["input_size"][0], 2 * max(self._size)
+        try:
+            self.eval()._maps(torch.zeros(1, n_channels, side, side), [len(self.taps) - 1])
+        except ValueError:
+            return min(self._size)
+        return None
+
+    def _maps(
+        self, images: torch.Tensor, wanted: list[int]
+    ) -> list[tuple[torch.Tensor, torch.Tensor | None, tuple[int, int]]]:
+        """Return blocks' maps, class tokens, and how many rows and columns see the image."""
+        prefix = {"return_prefix_tokens": True} if self._has_class_token else {}
+        height, width = (int(n) for n in images.shape[2:])
+        as_it_is = self._takes_any_size or (height, width) == self._size
+        units = [(1, 1)] if as_it_is else []
+        units += [(max(self.taps.values()),) * 2, self._size]
+        if (height, width) in self._units:  # torch crashes if it fails while it is recorded
+            units = [self._units[height, width]]
+        errors: list[Exception] = []
+        for unit in units:
+            sides = [-(-n // m) * m for n, m in zip((height, width), unit, strict=True)]
+            try:
+                found: list[Any] = self.network.forward_intermediates(
+                    _mirrored(images, *sides),
+                    indices=wanted,
+                    stop_early=True,
+                    intermediates_only=True,
+                    **prefix,
+                )
+            except (AssertionError, IndexError, RuntimeError) as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
+                errors.append(error)
+                continue
+            self._units[height, width] = unit
+            pairs = found if self._has_class_token else [(maps, None) for maps in found]
+            return [
+                (
+                    maps,
+                    None if tokens is None else tokens[:, 0, :, None, None],
+                    (
+                        -(-height * maps.shape[2] // sides[0]),
+                        -(-width * maps.shape[3] // sides[1]),
+                    ),
+                )
+                for maps, tokens in pairs
+            ]
+        if height <= self._size[0] and width <= self._size[1]:
+            raise errors[0]  # not because of the size
+        raise ValueError(
+            f"this network takes images of at most {self._size[0]} x {self._size[1]} pixels, not "
+            f"of {height} x {width}"
+        ) from errors[0]
+
+    def _facets(self, block: str) -> list[str]:
+        """Return what follows a block's name in the names of its taps."""
+        values = [] if self._value_layer(block) is None else [".value", ".value.unit"]
+        return ["", ".unit", *values, *([_CLASS_TOKEN] if self._has_class_token else [])]
+
+    def _value_layer(self, block: str) -> nn.Module | None:
+        """Return the layer whose output (B, n, ...) ends in the values of a block's attention."""
+        try:
+            attention = self.network.get_submodule(f"{block}.attn")
+        except AttributeError:
+            return None
+        # With a q_bias, the layer itself is not called.
+        if getattr(attention, "q_bias", None) is not None:
+            return None
+        if not isinstance(attention, _ATTENTION):  # others may have windows, or another order
+            return None
+        layers = (getattr(attention, name, None) for name in ("qkv", "v_proj"))
+        return next((layer for layer in layers if isinstance(layer, nn.Linear)), None)
+
+    def _add_tap(self, name: str) -> nn.Module:
+        """Add a layer under a name with dots."""
+        *path, last = name.split(".")
+        parent: nn.Module = self
+        for part in path:
+            if part not in dict(parent.named_children()):
+                parent.add_module(part, nn.Module())
+            parent = parent.get_submodule(part)
+        parent.add_module(last, nn.Identity())
+        return parent.get_submodule(last)
+
+
+def _create(name: str) -> nn.Module:
+    for arguments in _ANY_SIZE:
+        try:
+            return timm.create_model(name, num_classes=0, **arguments)
+        except TypeError:  # an argument that this network does not know
+            continue
+    return timm.create_model(name, num_classes=0)
+
+
+def _mirrored(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    for axis, n in ((2, height), (3, width)):
+        if n > (n_own := images.shape[axis]):
+            rows = torch.arange(n, device=images.device) % (2 * n_own)
+            rows = torch.minimum(rows, 2 * n_own - 1 - rows)
+            images = images.index_select(axis, rows)
+    return images
+
+
+def check_name(name: str) -> None:
+    """Raise a ValueError that lists near matches if timm has no network, or tag, of a name."""
+    known = [*timm.list_models(), *timm.list_models(include_tags=True)]
+    if name in known:
+        return
+    close = difflib.get_close_matches(name, known, n=_MAX_NAMES)
+    architecture, _, tag = name.partition(".")
+    if tag and architecture in known:
+        close = timm.list_models(f"{architecture}.*", include_tags=True)
+    hint = f"; near are {', '.join(f'timm/{each}' for each in close)}" if close else ""
+    raise ValueError(
+        f"timm {timm.__version__} has no network {name!r}{hint} (timm.list_models() lists all)"
+    )
+
+
+def translated(network: TimmNetwork, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Translate a state dict that its authors published to the names and shapes of timm."""
+    module = sys.modules[type(network.network).__module__]
+    convert: Any = getattr(module, "checkpoint_filter_fn", dict)
+    try:
+        return dict(convert(dict(state), network.network))
+    except Exception:  # whatever it does not expect in a file of another network
+        return dict(state)

@@ -1,0 +1,427 @@
+"""Weights of networks: finding or downloading them, reading files, and loading them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import urllib.parse
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import SafetensorError
+
+from hypervlad.common.files import file_digest
+from hypervlad.common.terminal import print_line
+from hypervlad.common.wording import reason_of
+from hypervlad.features.backbones import mobilenet_file
+from hypervlad.features.backbones.registry import TIMM, Backbone, get_backbone
+from hypervlad.features.lazy_torch import torch
+
+_MOBILENET_URL = f"https://download.pytorch.org/models/{mobilenet_file.NAME}"
+_MOBILENET_SIZE_MB = 13.555
+_IN_FOLDER = ("model.safetensors", "pytorch_model.bin")
+_WRAPPERS = ("state_dict", "model_state_dict", "model")  # around the tensors of a checkpoint
+_TORCH_FILES = (b"PK", b"\x80")  # how they begin: as archives, or before torch 1.6 as pickles
+_HUB_SECONDS = 10  # to wait for the server's first answer
+_HEADS = ("classifier.", "fc.", "AuxLogits.", "head.", "head_dist.")
+_PART = "network."
+# What training in parallel and segmentation networks write before the names of layers.
+_PREFIXES = {"module.": "", "encoder.": "", "features.module.": "features."}
+#: Weights of networks trained on 110,000 micrographs, from random weights or from ImageNet's:
+#: J. Stuckner et al., "Microstructure segmentation with deep learning encoders pre-trained on a
+#: large microscopy dataset", npj Comput. Mater. 8, 2022. With the words in the names of files.
+MICRONET = {"micronet": "microscopynet", "image-micronet": "imagenet-microscopynet"}
+#: What `find_weights` finds; "imagenet" is another name of "pretrained".
+PUBLISHED = ("pretrained", "imagenet", *MICRONET)
+# Licences that allow copies; `hypervlad info` names them.
+_FREE = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0")
+_MICRONET_URL = "https://nasa-public-data.s3.amazonaws.com/microscopy_segmentation_models/"
+# Networks here, and their names in the names of files.
+_MICRONET_NETWORKS = {
+    "densenet121": "densenet121",
+    "mobilenet_v2": "mobilenet_v2",
+    "resnet18": "resnet18",
+    "resnet34": "resnet34",
+    "resnet50": "resnet50",
+    "resnet101": "resnet101",
+    "timm/tf_efficientnet_b0": "efficientnet-b0",
+    "vgg16_bn": "vgg16_bn",
+}
+
+
+class WeightsNotFoundError(ValueError):
+    """Pretrained weights are not available; the message says what to do."""
+
+
+def find_weights(name: str, weights: str = "pretrained", *, download: bool = True) -> Path:
+    """Return the file of a backbone's published weights, downloading it as a last resort.
+
+    It is looked for in this package, which contains the default network's, and in the cache of
+    torch's hub or, for networks of timm, of huggingface_hub.
+
+    Parameters
+    ----------
+    name : str
+        One of torchvision's networks in :func:`hypervlad.features.backbone_names`, or "timm/" and
+        the name of a network of timm.
+    weights : {"pretrained", "imagenet", "micronet", "image-micronet"}, default="pretrained"
+        "pretrained": those of torchvision, trained on ImageNet, or those that a name of timm ends
+        with; "imagenet" is another name for the same. "micronet" was trained on micrographs,
+        "image-micronet" on ImageNet and then on micrographs.
+    download : bool, default=True
+        Whether a file that is not on this machine may be downloaded.
+
+    Returns
+    -------
+    pathlib.Path
+        A state dict. If there are digits in the name of its file, its SHA-256 starts with them.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If no file is found; the message says how to get it onto this machine.
+
+    Examples
+    --------
+    >>> from hypervlad.features import WeightsNotFoundError, find_weights
+    >>> try:
+    ...     find_weights("mobilenet_v2", "micrographs")
+    ... except WeightsNotFoundError as error:
+    ...     print(error)
+    unknown weights 'micrographs'; those of other tags are 'pretrained', 'imagenet', 'micronet',
+    'image-micronet'
+    """
+    if weights not in PUBLISHED:
+        known = ", ".join(map(repr, PUBLISHED))
+        raise WeightsNotFoundError(f"unknown weights {weights!r}; those of other tags are {known}")
+    backbone = get_backbone(name)
+    if backbone.is_of_timm and weights not in MICRONET:
+        return _find_on_hub(name, download)
+    if backbone.torchvision_name is None and not backbone.is_of_timm:
+        raise WeightsNotFoundError(
+            f"backbone {name!r} was registered by you and has no published weights: "
+            'give a file, weights="path/to/state_dict.pth" (or .safetensors), or weights="random"'
+        )
+    url, size_mb = published_weights(backbone.torchvision_name or name, weights)
+    filename = url.rsplit("/", 1)[-1]
+    cached = _hub_folder() / filename
+    packaged = mobilenet_file.PATH.with_name(filename)
+    for path in (packaged, cached):
+        if path.is_file() and _is_intact(path):
+            return path
+    if not download:
+        raise WeightsNotFoundError(_advice(name, url, cached, ["downloads not allowed"]))
+    return _download(name, url, size_mb, cached)
+
+
+def published_weights(name: str, weights: str = "pretrained") -> tuple[str, float | None]:
+    """Return where weights are published, and their size in MB if it is known.
+
+    Of torchvision and MicroNet; a WeightsNotFoundError if a network was not trained for the latter.
+    """
+    if weights in MICRONET:
+        # The tag of a name of timm is that of other weights.
+        encoder = _MICRONET_NETWORKS.get(name.partition(".")[0])
+        if encoder is None:
+            raise WeightsNotFoundError(
+                f"{name!r} has no weights {weights!r}; these networks have: "
+                f"{', '.join(_MICRONET_NETWORKS)}"
+            )
+        version = "1.1" if (name, weights) == ("resnet50", "micronet") else "1.0"
+        file = f"{encoder}_pretrained_{MICRONET[weights]}_v{version}.pth.tar"
+        return f"{_MICRONET_URL}{file}", None
+    if name == "mobilenet_v2":
+        return _MOBILENET_URL, _MOBILENET_SIZE_MB
+    import torchvision  # it takes longer to import than torch
+
+    entry = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    return entry.url, entry.meta.get("_file_size")
+
+
+def licence_of(name: str, weights: str | os.PathLike[str]) -> str:
+    """Return the licence of a backbone's weights, as their publisher names it.
+
+    >>> licence_of("mobilenet_v2", "pretrained")
+    'bsd-3-clause'
+    """
+    if weights == "random":
+        return "none needed, random weights"
+    if weights in MICRONET:
+        return "mit"
+    licence = get_backbone(name).licence or "unknown"
+    return licence if weights in PUBLISHED else f"{licence}, if the file is the published one"
+
+
+def check_may_be_included(name: str, weights: str | os.PathLike[str]) -> None:
+    """Raise a ValueError if a licence's text must go with a model that contains the weights."""
+    licence = get_backbone(name).licence
+    if weights == "random" or weights in MICRONET or licence is None or licence in _FREE:
+        return
+    raise ValueError(
+        f"the licence of the weights of {name} ({licence}) may forbid copies without its text, so "
+        "they are not put into a model file: save without include_backbone (--include-backbone), "
+        "and pass their file on beside it, with its licence"
+    )
+
+
+def _find_on_hub(name: str, download: bool) -> Path:
+    import huggingface_hub
+    import timm
+
+    config = timm.get_pretrained_cfg(name.removeprefix(TIMM))
+    if config is not None and config.url and not config.hf_hub_id:
+        address = str(config.url)
+        path = _hub_folder() / address.rsplit("/", 1)[-1]
+        if not path.is_file() and not download:
+            raise WeightsNotFoundError(_advice(name, address, path, ["downloads not allowed"]))
+        return path if path.is_file() else _download(name, address, None, path)
+    if config is None or not config.hf_hub_id:
+        architecture = name.removeprefix(TIMM).partition(".")[0]
+        tags = timm.list_pretrained(f"{architecture}.*")
+        others = f"those of other tags are {', '.join(tags)}; " if tags else ""
+        raise WeightsNotFoundError(
+            f"timm publishes no weights of {name}; {others}give a file, "
+            'weights="path/to/file.safetensors" (or .pth), or weights="random"'
+        )
+    repository, _, commit = config.hf_hub_id.partition("@")
+    file, revision = config.hf_hub_filename or _IN_FOLDER[0], commit or None
+    cached = huggingface_hub.try_to_load_from_cache(repository, file, revision=revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    url = huggingface_hub.hf_hub_url(repository, file, revision=revision)
+    reason = "downloads not allowed"
+    host = urllib.parse.urlsplit(url).netloc
+    if download:
+        print_line(f"looking for {name} weights at {host}")
+        try:
+            size = huggingface_hub.get_hf_file_metadata(url, timeout=_HUB_SECONDS).size
+            how_large = "" if size is None else f"{size / 1e6:.0f} MB, "
+            print_line(f"downloading {name} weights, {how_large}from {host}")
+            return Path(huggingface_hub.hf_hub_download(repository, file, revision=revision))
+        except Exception as error:  # of the client for HTTP, which depends on its version
+            reason = reason_of(error)
+    folder = f"models--{repository.replace('/', '--')}"
+    raise WeightsNotFoundError(
+        f"the published weights of {name} are not on this machine and could not be downloaded "
+        f"({reason}). Download {url} on another machine and give the path of the file, "
+        f'weights="path/to/{file}", or copy the folder {folder} of the cache of huggingface_hub on '
+        f"a machine that has it to {huggingface_hub.constants.HF_HUB_CACHE}"
+    )
+
+
+def _hub_folder() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def _is_intact(path: Path) -> bool:
+    """Compare a file's SHA-256 with the digits in torchvision's file name."""
+    prefix = re.search(r"-([0-9a-f]{8})\.", path.name)
+    return prefix is None or file_digest(path).startswith(prefix.group(1))
+
+
+def _download(name: str, url: str, size_mb: float | None, target: Path) -> Path:
+    reasons = []
+    target.parent.mkdir(parents=True, exist_ok=True)
+    host = urllib.parse.urlsplit(url).netloc
+    sources: list[tuple[str, float | None, Callable[[], object]]] = [
+        (host, size_mb, lambda: _from_url(url, target))
+    ]
+    if target.name == mobilenet_file.NAME:
+        sources.append(("the package index", size_mb, lambda: mobilenet_file.fetch(target)))
+    for source, size, fetch in sources:
+        how_large = "" if size is None else f"{size:.0f} MB, "
+        print_line(f"downloading {name} weights, {how_large}from {source}")
+        try:
+            fetch()
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            reasons.append(f"{source}: {str(error).strip() or type(error).__name__}")
+        else:
+            return target
+    raise WeightsNotFoundError(_advice(name, url, target, reasons))
+
+
+def _advice(name: str, url: str, target: Path, reasons: list[str]) -> str:
+    return (
+        f"the published weights of {name} are not on this machine and could not be downloaded "
+        f"({'; '.join(reasons)}). Download {url} on another machine and put it into "
+        f'{target.parent}, or give the path of the file: weights="path/to/{target.name}"'
+    )
+
+
+def _from_url(url: str, target: Path) -> None:
+    prefix = re.search(r"-([0-9a-f]{8})\.", target.name)
+    torch.hub.download_url_to_file(
+        url, str(target), hash_prefix=prefix.group(1) if prefix else None
+    )
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Read a state dict from a file, or from a folder as timm writes it, without running any code.
+
+    A WeightsNotFoundError if the file is missing, is not a state dict, or would need code to load.
+    """
+    if not os.fspath(path):
+        raise WeightsNotFoundError("the path of the weights is empty")
+    path = Path(path)
+    if os.path.isdir(path):
+        files = [path / name for name in _IN_FOLDER if (path / name).is_file()]
+        if not files:
+            raise WeightsNotFoundError(
+                f"{path}: no weights in this folder; expected a file {' or '.join(_IN_FOLDER)}"
+            )
+        path = files[0]
+    if not os.path.isfile(path):  # False for a name that is too long, too
+        raise WeightsNotFoundError(
+            f"{path}: no such weights file. Expected a .safetensors or .pth state dict with the "
+            f"keys of torchvision or timm, a folder with {' or '.join(_IN_FOLDER)}, or one of "
+            f"{', '.join((*PUBLISHED, 'random'))}; if the file of a saved model has moved, say "
+            "where it is now: weights=FILE"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file  # imports torch
+
+            return load_file(path)
+        with open(path, "rb") as file:
+            if not file.read(2).startswith(_TORCH_FILES):
+                raise WeightsNotFoundError(
+                    f"{path}: not a file of weights; expected .safetensors, or what torch.save "
+                    "writes (.pth)"
+                )
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsNotFoundError:
+        raise
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError) as error:
+        raise WeightsNotFoundError(f"{path}: not a readable state dict ({error})") from error
+    except Exception as error:  # pickle.UnpicklingError and whatever a hostile pickle raises
+        raise WeightsNotFoundError(
+            f"{path}: refused, as it contains more than tensors ({type(error).__name__}). Save a "
+            "plain state dict: torch.save(net.state_dict(), path)"
+        ) from error
+    for name in _WRAPPERS:
+        if isinstance(state, Mapping) and isinstance(state.get(name), Mapping):
+            state = state[name]
+    if not isinstance(state, Mapping) or not all(torch.is_tensor(v) for v in state.values()):
+        raise WeightsNotFoundError(
+            f"{path}: expected a mapping of layer names to tensors, possibly under one of the "
+            f"names {', '.join(_WRAPPERS)}"
+        )
+    return dict(state)
+
+
+def load_into(
+    network: torch.nn.Module, state: Mapping[str, torch.Tensor], backbone: Backbone, source: str
+) -> None:
+    """Load a state dict into a network without a head; float16 becomes float32.
+
+    A WeightsNotFoundError names layers that are missing, unknown or of another shape.
+    """
+    # A network of timm is a part of the one that has the taps.
+    prefix = _PART if backbone.is_of_timm else ""
+    expected = {key.removeprefix(prefix): value for key, value in network.state_dict().items()}
+    counters = {key for key in expected if key.endswith("num_batches_tracked")}
+    if prefix and all(key.startswith(prefix) for key in state):  # from a model file
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    state = {_modern_key(key): value for key, value in state.items()}
+    stem = next((key for key in state if key.endswith(_STEM)), None)
+    if stem is not None and backbone.is_of_timm:
+        before = stem.removesuffix(_STEM)
+        state = {key.removeprefix(before): value for key, value in state.items()}
+        state = _timm_keys(state, expected)
+    state = _without_prefixes(state, set(expected) - counters)
+    heads: tuple[str, ...] = _HEADS
+    if backbone.is_of_timm:
+        classifiers = cast(Any, network).config.get("classifier") or ()
+        given = [classifiers] if isinstance(classifiers, str) else classifiers
+        heads += tuple(f"{name}." for name in given)
+    state = {
+        key: value for key, value in state.items() if key in expected or not key.startswith(heads)
+    }
+    problems = _problems(state, expected, counters)
+    if problems and backbone.is_of_timm:
+        from hypervlad.features.backbones.timm_networks import translated
+
+        converted = translated(cast(Any, network), state)
+        if not _problems(converted, expected, counters):
+            state, problems = converted, ""
+    if problems:
+        raise WeightsNotFoundError(
+            f"{source}: these are not weights of {backbone.name!r}: {problems}. Expected keys such "
+            f"as {next(iter(expected))!r}"
+        )
+    kept = {
+        key: state[key].to(expected[key].dtype)
+        for key in expected
+        if key in state and key not in counters
+    }
+    for key, tensor in kept.items():
+        if not tensor.is_meta and not tensor.isfinite().all():
+            raise WeightsNotFoundError(f"{source}: values of the tensor {key!r} are not finite")
+    kept |= {key: torch.zeros((), dtype=torch.long) for key in counters}
+    network.load_state_dict({prefix + key: value for key, value in kept.items()}, assign=True)
+
+
+def _problems(
+    state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], counters: set[str]
+) -> str:
+    """Say which tensors are missing, unknown or of another shape; nothing if none is."""
+    missing = sorted(set(expected) - set(state) - counters)
+    unknown = sorted(set(state) - set(expected))
+    wrong = sorted(
+        key for key in set(expected) & set(state) if expected[key].shape != state[key].shape
+    )
+    parts = [("missing", missing), ("unknown", unknown), ("of another shape", wrong)]
+    return "; ".join(f"{len(keys)} {what} (such as {keys[0]!r})" for what, keys in parts if keys)
+
+
+def _without_prefixes(state: dict[str, torch.Tensor], needed: set[str]) -> dict[str, torch.Tensor]:
+    """Remove prefixes from the names of layers if a network then has all that it needs."""
+    for prefix, other in _PREFIXES.items():
+        if needed <= set(state):
+            break
+        shorter = {
+            other + key.removeprefix(prefix) if key.startswith(prefix) else key: value
+            for key, value in state.items()
+        }
+        if len(shorter) == len(state) and shorter.keys() != state.keys():
+            found = _without_prefixes(shorter, needed)
+            if needed <= set(found):
+                return found
+    return state
+
+
+# Layers of EfficientNet-PyTorch, and of timm: of the network, of its blocks, and of those blocks
+# that do not expand the channels.
+_STEM = "_conv_stem.weight"
+_NETWORK = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+_NETWORK |= {"_fc": "classifier"}
+_BLOCK = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+_BLOCK |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+_BLOCK |= {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
+_FIRST_BLOCK = _BLOCK | {"_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+
+
+def _timm_keys(
+    state: Mapping[str, torch.Tensor], expected: Iterable[str]
+) -> dict[str, torch.Tensor]:
+    """Translate the names of layers of EfficientNet-PyTorch, which numbers blocks, to timm's."""
+    blocks = list(dict.fromkeys(".".join(k.split(".")[:3]) for k in expected if "blocks." in k))
+    found = {}
+    for key, value in state.items():
+        layer, _, tensor = key.rpartition(".")
+        number = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", layer)
+        if number is None:
+            layer = _NETWORK.get(layer, layer)
+        elif int(number[1]) < len(blocks):
+            expands = f"_blocks.{number[1]}._expand_conv.weight" in state
+            names = _BLOCK if expands else _FIRST_BLOCK
+            layer = f"{blocks[int(number[1])]}.{names.get(number[2], number[2])}"
+        found[f"{layer}.{tensor}"] = value
+    return found
+
+
+def _modern_key(key: str) -> str:
+    """Translate the sub-layer names of the first DenseNet files (norm.1 -> norm1)."""
+    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", key)

@@ -1,0 +1,416 @@
+"""The codebook: projections and codewords learnt from a pool of hypercolumns, as plain arrays."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.cluster import KMeans, MiniBatchKMeans, kmeans_plusplus
+from sklearn.decomposition import PCA
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from hypervlad.common.base import Array
+from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.wording import counted
+
+_MIN_ROWS_PER_STEP = 1024  # of minibatch K-means: scikit-learn's own default
+_MAX_VALUE = 1e20  # of a codebook in a file
+# Of K-means. Another 70 steps lower the distances by less than another seed changes them.
+_MAX_ITER = 30
+
+
+class Sampling(NamedTuple):
+    """How a codebook is learnt."""
+
+    n_samples: int = 20_000  # hypercolumns in the pool
+    n_components: int | None = 32  # principal components of each layer; None keeps all channels
+    is_scaled: bool = True  # each layer is divided by its total standard deviation
+    is_minibatch: bool = False  # the pool gives initial codewords, all images the final ones
+
+    @classmethod
+    def of(cls, sampling: int | str) -> Sampling:
+        """Return the meaning of the encoder's parameter."""
+        return SAMPLINGS[sampling] if isinstance(sampling, str) else cls(sampling)
+
+
+#: Of windows of images, and of papers: see :class:`hypervlad.HypercolumnVLAD`.
+SAMPLINGS = {
+    "windows": Sampling(n_components=16),
+    "luo2021": Sampling(50_000, n_components=None, is_scaled=False, is_minibatch=True),
+    "anyloc": Sampling(n_components=None, is_scaled=False),
+}
+
+
+class LayerProjection(NamedTuple):
+    """The affine step of one layer: ``(x - mean) @ components.T``, or ``(x - mean) * scale``."""
+
+    mean: np.ndarray  # over the pool, (C_l,)
+    std: np.ndarray  # (C_l,), 1 for constant channels
+    scale: float
+    components: np.ndarray | None  # (d_l, C_l), with the scale already in it
+
+    def apply(self, features: np.ndarray) -> np.ndarray:
+        """Project features (n, C_l) to (n, d_l)."""
+        centred: np.ndarray = features - self.mean
+        return centred * self.scale if self.components is None else centred @ self.components.T
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """Projections and codewords."""
+
+    projections: tuple[LayerProjection, ...]  # of the layers with codewords
+    joint: np.ndarray | None = None  # (K, sum of d_l), float32
+    per_layer: tuple[np.ndarray, ...] = ()  # (K, d_l) each, float32
+    only_pooled: tuple[LayerProjection, ...] = ()  # of class tokens, the last layers
+
+    @property
+    def n_pooled(self) -> int:
+        """The channels of all layers."""
+        return sum(len(layer.mean) for layer in (*self.projections, *self.only_pooled))
+
+    @property
+    def codewords(self) -> tuple[np.ndarray, ...]:
+        """All codewords: the joint ones, if any, then each layer's."""
+        return self.per_layer if self.joint is None else (self.joint, *self.per_layer)
+
+    @property
+    def spans(self) -> tuple[slice, ...]:
+        """The layers that each array of codewords covers."""
+        each = tuple(slice(i, i + 1) for i in range(len(self.per_layer)))
+        return each if self.joint is None else (slice(None), *each)
+
+    def with_codewords(self, codewords: Sequence[np.ndarray]) -> Codebook:
+        """Return a codebook of the same shapes with other codewords."""
+        if self.joint is None:
+            return replace(self, per_layer=tuple(codewords))
+        return replace(self, joint=codewords[0], per_layer=tuple(codewords[1:]))
+
+    def project(self, layers: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Project features, (n, C_l) per layer, into the space of each array of codewords."""
+        return _spaces(self.projections, layers[: len(self.projections)], self.spans)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return all as named arrays, for a file."""
+        arrays = {f"codewords.{i}": each for i, each in enumerate(self.per_layer)}
+        if self.joint is not None:
+            arrays["codewords.joint"] = self.joint
+        for i, (mean, std, scale, components) in enumerate(self.projections):
+            arrays[f"projection.{i}.mean"] = mean
+            arrays[f"projection.{i}.std"] = std
+            arrays[f"projection.{i}.scale"] = np.float64(scale).reshape(1)
+            if components is not None:
+                arrays[f"projection.{i}.components"] = components
+        for i, layer in enumerate(self.only_pooled):
+            arrays |= {f"only_pooled.{i}.mean": layer.mean, f"only_pooled.{i}.std": layer.std}
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Codebook:
+        """Undo :meth:`to_arrays`."""
+        n_only_pooled, n_layers = (
+            sum(name.startswith(kind) and name.endswith(".mean") for name in arrays)
+            for kind in ("only_pooled.", "projection.")
+        )
+        projections = tuple(
+            LayerProjection(
+                arrays[f"projection.{i}.mean"],
+                arrays[f"projection.{i}.std"],
+                float(arrays[f"projection.{i}.scale"][0]),
+                arrays.get(f"projection.{i}.components"),
+            )
+            for i in range(n_layers)
+        )
+        joint = arrays.get("codewords.joint")
+        n_books = sum(name.startswith("codewords.") for name in arrays) - (joint is not None)
+        if joint is None and not n_books:
+            raise KeyError("codewords")
+        per_layer = tuple(arrays[f"codewords.{i}"] for i in range(n_books))
+        only_pooled = (
+            LayerProjection(
+                arrays[f"only_pooled.{i}.mean"], arrays[f"only_pooled.{i}.std"], 1.0, None
+            )
+            for i in range(n_only_pooled)
+        )
+        return cls(projections, joint, per_layer, tuple(only_pooled))
+
+    def check(
+        self,
+        n_layers: int,
+        n_codewords: int,
+        blocks: Sequence[str],
+        n_components: int | None,
+        n_only_pooled: int = 0,
+    ) -> None:
+        """Raise a ValueError unless a codebook from a file is one of these parameters.
+
+        They are those of `learn_codebook`; ``n_layers`` have codewords.
+        """
+        widths = []
+        for mean, std, scale, components in self.projections:
+            _VECTOR.checked(mean, "mean")
+            _DEVIATIONS.checked(std, "std")
+            if components is not None:
+                _MATRIX.checked(components, "components")
+            n_channels, shape = len(mean), None if components is None else components.shape
+            if (
+                not n_channels
+                or len(std) != n_channels
+                or not 0 < scale <= _MAX_VALUE
+                or (components is None) != (n_components is None)
+                or (shape is not None and (shape[1] != n_channels or not shape[0]))
+                or (shape is not None and shape[0] > (n_components or 0))
+            ):
+                raise ValueError(
+                    f"a projection of {n_channels} channels with components of shape {shape} and "
+                    f"scale {scale} does not fit {n_components or 'no'} components"
+                )
+            widths.append(n_channels if components is None else len(components))
+        for mean, std, _, _ in self.only_pooled:
+            n_channels = len(_VECTOR.checked(mean, "mean"))
+            if not n_channels or len(_DEVIATIONS.checked(std, "std")) != n_channels:
+                raise ValueError(f"{n_channels} means of a layer and {len(std)} deviations")
+        if len(self.only_pooled) != n_only_pooled:
+            raise ValueError(
+                f"{len(self.only_pooled)} layers without codewords; expected {n_only_pooled}"
+            )
+        joint = [(n_codewords, sum(widths))] if "joint" in blocks else []
+        each = [(n_codewords, width) for width in widths] if "per_layer" in blocks else []
+        shapes = [_MATRIX.checked(words, "codewords").shape for words in self.codewords]
+        has_joint = self.joint is not None
+        if len(widths) != n_layers or shapes != joint + each or has_joint != bool(joint):
+            raise ValueError(
+                f"codewords of shapes {shapes} for {len(widths)} layers; expected {joint + each} "
+                f"for {n_layers}"
+            )
+
+
+_VECTOR = Array("float32", 1, -_MAX_VALUE, _MAX_VALUE)
+_MATRIX = Array("float32", 2, -_MAX_VALUE, _MAX_VALUE)
+_DEVIATIONS = Array("float32", 1, 1 / _MAX_VALUE, _MAX_VALUE)
+
+
+class CodebookField:
+    """How a model file stores a codebook: see `hypervlad.common.base.Field`."""
+
+    def pack(self, value: Codebook) -> tuple[Any, dict[str, np.ndarray]]:
+        return {}, value.to_arrays()
+
+    def unpack(self, packed: Any, arrays: dict[str, np.ndarray]) -> Codebook:
+        codebook = Codebook.from_arrays(arrays)
+        if unknown := arrays.keys() - codebook.to_arrays().keys():
+            raise ValueError(f"unknown arrays of the codebook: {sorted(unknown)}")
+        return codebook
+
+
+def _spaces(
+    projections: Sequence[LayerProjection], layers: Sequence[np.ndarray], spans: Sequence[slice]
+) -> list[np.ndarray]:
+    """Project features, (n, C_l) per layer, and stack the layers of each span."""
+    projected = [p.apply(layer) for p, layer in zip(projections, layers, strict=True)]
+    return [np.concatenate(projected[span], axis=1) for span in spans]
+
+
+class HypercolumnPool:
+    """A bounded, order-independent sample of hypercolumns from a stream of images.
+
+    Images that would overfill the capacity are kept or dropped by their digest.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._blocks: dict[str, list[np.ndarray]] = {}
+        self._n_rows = 0
+
+    def add(self, digest: str, blocks: list[np.ndarray]) -> None:
+        """Add one image's sample: a block (n, C_l) per layer. An image already there is ignored."""
+        if digest in self._blocks:
+            return
+        self._blocks[digest] = blocks
+        self._n_rows += len(blocks[0])
+        if self._n_rows > 2 * self.capacity:
+            self._thin()
+
+    def _thin(self) -> None:
+        """Drop the images of the highest digests until the pool fits, keeping at least one."""
+        for digest in sorted(self._blocks, reverse=True)[:-1]:
+            n_rows = len(self._blocks[digest][0])
+            if self._n_rows - n_rows < self.capacity:
+                break
+            del self._blocks[digest]
+            self._n_rows -= n_rows
+
+    def layers(self) -> list[np.ndarray]:
+        """Empty the pool: one float32 array (n, C_l) per layer, images in the order of digests."""
+        self._thin()
+        in_order = [self._blocks[digest] for digest in sorted(self._blocks)]
+        self._blocks, self._n_rows = {}, 0
+        layers: list[np.ndarray] = []
+        while in_order and in_order[0]:
+            # Layer by layer from the last, so that pool and result are never both whole.
+            blocks_of_layer = [blocks.pop() for blocks in in_order]
+            layers.append(np.concatenate(blocks_of_layer).astype("f4", copy=False))
+        return layers[::-1]
+
+    def __len__(self) -> int:
+        return self._n_rows
+
+
+def learn_codebook(
+    layers: Sequence[np.ndarray],
+    n_codewords: int,
+    *,
+    blocks: Sequence[str] = ("joint",),
+    n_components: int | None = 32,
+    is_scaled: bool = True,
+    start_only: bool = False,
+    n_only_pooled: int = 0,
+    random_state: int = 0,
+    verbose: bool = False,
+) -> Codebook:
+    """Learn projections and codewords from a pool of hypercolumns.
+
+    Parameters
+    ----------
+    layers : sequence of ndarray of shape (n, C_l)
+        Hypercolumns at the same n positions, one block per layer.
+    n_codewords : int
+    blocks : sequence of str
+        With "joint" for codewords over all layers stacked, with "per_layer" for each layer's own.
+    n_components, is_scaled
+        As in `Sampling`.
+    start_only : bool
+        Return the initial codewords of K-means, for :class:`StreamedCodewords`.
+    n_only_pooled : int
+        How many of the layers, the last ones, get no codewords.
+    """
+    n_samples = len(layers[0])
+    _check_enough(n_samples, n_codewords)
+    hidden = None if verbose else True
+    n_layers = len(layers) - n_only_pooled
+    layers, only_pooled = layers[:n_layers], layers[n_layers:]
+    whole = [slice(None)] if "joint" in blocks else []
+    each = [slice(i, i + 1) for i in range(len(layers))] if "per_layer" in blocks else []
+    learn = _start if start_only else _kmeans
+    # One thread for matrix products. They are small, except for one in each layer's components, and
+    # on a busy machine two threads spent ten times as long waiting for each other. K-means has
+    # threads of its own.
+    with threadpool_limits(1, user_api="blas"):
+        projections = tuple(
+            _learn_projection(layer, n_components, is_scaled, random_state)
+            for layer in ProgressBar(layers, desc="components", unit="layer", disable=hidden)
+        )
+        codewords = [
+            learn(space, n_codewords, random_state)
+            for space in ProgressBar(
+                _spaces(projections, layers, [*whole, *each]),
+                desc="codewords",
+                unit="codebook",
+                disable=hidden,
+            )
+        ]
+    joint = codewords.pop(0) if whole else None
+    moments = (_moments(layer)[:2] for layer in only_pooled)
+    averages = tuple(LayerProjection(*each, 1.0, None) for each in moments)
+    return Codebook(projections, joint, tuple(codewords), averages)
+
+
+def _check_enough(n_samples: int, n_codewords: int) -> None:
+    if n_samples < n_codewords:
+        raise ValueError(
+            f"{n_codewords} codewords cannot be learnt from {counted(n_samples, 'hypercolumn')}: "
+            "give more or larger images, sample more of them (sampling=), or ask for fewer "
+            "codewords (n_codewords=)"
+        )
+
+
+def _learn_projection(
+    layer: np.ndarray, n_components: int | None, scale_layer: bool, random_state: int
+) -> LayerProjection:
+    mean, std, total_std, centred = _moments(layer)
+    scale = 1.0 / total_std if scale_layer and total_std > 0 else 1.0
+    if n_components is None:
+        return LayerProjection(mean, std, scale, None)
+    n_components = min(n_components, *layer.shape)
+    pca = PCA(n_components, svd_solver="covariance_eigh", random_state=random_state)
+    with np.errstate(invalid="ignore"):  # a constant layer has no variance to explain
+        components = pca.fit(centred).components_
+    # In C order, as after loading from a file: BLAS treats other orders differently.
+    scaled = np.ascontiguousarray(components * scale, np.float32)
+    return LayerProjection(mean, std, scale, scaled)
+
+
+def _moments(layer: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+    """Return channels' means and deviations (1 if constant), the total deviation, and residuals."""
+    mean = layer.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centred = layer - mean
+    variances = np.einsum("ij,ij->j", centred, centred, dtype=np.float64) / len(layer)
+    std = np.sqrt(np.where(variances > 0, variances, 1.0)).astype(np.float32)
+    return mean, std, float(np.sqrt(variances.sum())), centred
+
+
+# In double precision: K-means magnifies rounding errors. In single, another last digit, as
+# between machines or numbers of threads, gave entirely different codewords.
+
+
+def _kmeans(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
+    kmeans = KMeans(n_codewords, n_init=1, max_iter=_MAX_ITER, random_state=random_state)
+    with warnings.catch_warnings():
+        # Flat images have fewer distinct hypercolumns than codewords; repeated ones are fine.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        kmeans.fit(samples.astype(np.float64))
+    return np.ascontiguousarray(kmeans.cluster_centers_, np.float32)
+
+
+def _start(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarray:
+    codewords, _ = kmeans_plusplus(
+        samples.astype(np.float64), n_codewords, random_state=random_state
+    )
+    return np.ascontiguousarray(codewords, np.float32)
+
+
+class StreamedCodewords:
+    """Minibatch K-means over a stream of samples, from a codebook whose projections are kept.
+
+    Each image is one step of scikit-learn's :class:`~sklearn.cluster.MiniBatchKMeans`; images of
+    few samples wait until there are enough of them. The order of images matters.
+    """
+
+    def __init__(self, start: Codebook, random_state: int) -> None:
+        self._start = start
+        self._waiting: list[list[np.ndarray]] = []
+        self._n_waiting = 0
+        self._learners = [
+            MiniBatchKMeans(len(each), init=each, n_init=1, random_state=random_state)
+            for each in start.codewords
+        ]
+        self.n_samples = 0
+
+    def add(self, digest: str, blocks: list[np.ndarray]) -> None:
+        """Add one image's sample: a block (n, C_l) per layer."""
+        self._waiting.append(blocks)
+        self._n_waiting += len(blocks[0])
+        if self._n_waiting >= max(_MIN_ROWS_PER_STEP, len(self._start.codewords[0])):
+            self._step()
+
+    def _step(self) -> None:
+        layers = [np.concatenate(blocks) for blocks in zip(*self._waiting, strict=True)]
+        self.n_samples += self._n_waiting
+        self._waiting, self._n_waiting = [], 0
+        spaces = self._start.project(layers)
+        for learner, space in zip(self._learners, spaces, strict=True):
+            learner.partial_fit(space)
+
+    def codebook(self) -> Codebook:
+        """Return the refined codebook; a ValueError if samples are fewer than codewords."""
+        _check_enough(self.n_samples + self._n_waiting, len(self._start.codewords[0]))
+        if self._waiting:
+            self._step()
+        codewords = [
+            np.ascontiguousarray(learner.cluster_centers_, np.float32) for learner in self._learners
+        ]
+        return self._start.with_codewords(codewords)

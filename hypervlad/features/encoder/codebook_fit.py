@@ -1,0 +1,228 @@
+"""From images to a codebook: which images and pixels it is learnt from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from hypervlad.features.backbones import TappedNetwork, class_tokens
+from hypervlad.features.codebook import (
+    Codebook,
+    HypercolumnPool,
+    Sampling,
+    StreamedCodewords,
+    learn_codebook,
+)
+from hypervlad.features.encoder.encoding import ResultCache, maps_fingerprint, random_pixels
+from hypervlad.features.encoder.loading import ImageInfo, ImageLoader, LoadedImage, ReadReport
+from hypervlad.features.encoder.network_source import NetworkSource
+from hypervlad.features.encoder.parallel import absolute_path, in_order, map_tasks, uses_workers
+from hypervlad.features.encoder.parameters import EncoderParams
+from hypervlad.features.hypercolumns import feature_maps, hypercolumns_at
+from hypervlad.images import SkippedImage
+from hypervlad.images.reading import read_in_order
+
+MAX_SAMPLES_PER_IMAGE = 5000  # random pixels
+MAX_SAMPLED_IMAGES = 1000  # 20 hypercolumns of each fill the default pool; more only cost time
+_MAX_SAMPLES_PER_TASK = 3200  # about 20 MB of a thousand channels
+_WAVE = 4  # tasks per worker
+
+
+@dataclass(frozen=True, eq=False)
+class CodebookFit:
+    """What a codebook depends on, except the images; the source is for other processes."""
+
+    params: EncoderParams
+    loader: ImageLoader
+    network: TappedNetwork
+    source: NetworkSource
+    seed: int
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.params.codebook_sampling
+
+    def new_pool(self) -> HypercolumnPool:
+        return HypercolumnPool(self.sampling.n_samples)
+
+    def sampling_plan(self, n_images: int) -> tuple[int, list[float]]:
+        """Return how many hypercolumns to sample per image, and from what shares of the images.
+
+        The second share, all images, is for lists with so many copies that the first share leaves
+        fewer hypercolumns than codewords.
+        """
+        n_used = min(n_images, MAX_SAMPLED_IMAGES)
+        n_each = min(MAX_SAMPLES_PER_IMAGE, -(-self.sampling.n_samples // n_used))
+        return n_each, sorted({n_used / n_images, 1.0})
+
+    def from_pool(self, pool: HypercolumnPool, *, start_only: bool = False) -> Codebook:
+        return learn_codebook(
+            pool.layers(),
+            self.params.n_codewords,
+            blocks=self.params.blocks,
+            n_components=self.sampling.n_components,
+            is_scaled=self.sampling.is_scaled,
+            start_only=start_only,
+            n_only_pooled=len(class_tokens(self.network.taps, self.params.backbone)),
+            random_state=self.seed,
+            verbose=self.loader.verbose,
+        )
+
+
+#: From images to a codebook and the number of images read, as `fit_sampled_codebook` does it.
+FitCodebook: TypeAlias = Callable[[list[Any], CodebookFit], tuple[Codebook, int]]
+
+
+def fit_sampled_codebook(images: list[Any], fit: CodebookFit) -> tuple[Codebook, int]:
+    """Return the codebook of these images, and how many could be read."""
+    pool, position_of, n_images = _filled_pool(images, fit)
+    codebook = fit.from_pool(pool, start_only=fit.sampling.is_minibatch)
+    if fit.sampling.is_minibatch:
+        # One of each different image, in an order that does not depend on that of the list.
+        distinct = [images[position_of[key]] for key in sorted(position_of)]
+        codebook = _refined(codebook, distinct, fit)
+    return codebook, n_images
+
+
+def is_chosen(key: str, share: float) -> bool:
+    """Return whether an image is in a random share of all, by its key alone."""
+    return int(key[:8], 16) < share * 2**32
+
+
+def _filled_pool(
+    images: list[Any], fit: CodebookFit
+) -> tuple[HypercolumnPool, dict[str, int], int]:
+    """Return sampled hypercolumns, a position of each distinct image, how many were read."""
+    n_each, shares = fit.sampling_plan(len(images))
+    pool, position_of, n_images = fit.new_pool(), dict[str, int](), 0
+    report = ReadReport(len(images))
+    for position, sample in _sampled(images, "codebook", fit, _Plan(n_each, shares[0]), report):
+        n_images += 1
+        position_of.setdefault(sample.key, position)
+        if sample.blocks:
+            pool.add(sample.key, sample.blocks)
+    report.warn()
+    if len(pool) < fit.params.n_codewords and len(shares) > 1:
+        rest = [images[at] for key, at in position_of.items() if not is_chosen(key, shares[0])]
+        for _, sample in _sampled(rest, "codebook", fit, _Plan(n_each, 1.0), ReadReport(len(rest))):
+            pool.add(sample.key, sample.blocks)
+    return pool, position_of, n_images
+
+
+def _refined(start: Codebook, images: list[Any], fit: CodebookFit) -> Codebook:
+    grid = fit.params.grid
+    n_each = MAX_SAMPLES_PER_IMAGE if isinstance(grid, str) else grid
+    codewords = StreamedCodewords(start, fit.seed)
+    # Not cached: all samples of all images may be a thousand times what a pool holds.
+    plan = _Plan(n_each, share=1.0, cached=False)
+    for _, sample in _sampled(images, "codewords", fit, plan, ReadReport(len(images))):
+        codewords.add(sample.key, sample.blocks)
+    return codewords.codebook()
+
+
+# --- samples of images, taken here or in joblib's workers -----------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Hypercolumns per image, share of the images, and whether ``memory`` keeps the samples."""
+
+    n_each: int
+    share: float
+    cached: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """An image's blocks (n, C_l), one per layer; none if the image was not chosen."""
+
+    info: ImageInfo
+    key: str
+    blocks: list[np.ndarray]
+
+
+def _sampled(
+    images: list[Any], desc: str, fit: CodebookFit, plan: _Plan, report: ReadReport
+) -> Iterator[tuple[int, _Sample]]:
+    task = _SamplingTask(fit.params, fit.loader, fit.source, fit.seed, plan)
+    if uses_workers():
+        outcomes = _in_workers(task, images)
+    else:
+        outcomes = task.outcomes(images, fit.network, fit.loader.n_threads)
+    return fit.loader.stream_outcomes(outcomes, images, desc, report)
+
+
+@dataclass(frozen=True, eq=False)
+class _SamplingTask:
+    """How images are sampled, here or in a worker."""
+
+    params: EncoderParams
+    loader: ImageLoader
+    source: NetworkSource
+    seed: int
+    plan: _Plan
+
+    def outcomes(
+        self, images: list[Any], network: TappedNetwork, n_threads: int = 0, start: int = 0
+    ) -> Generator[_Sample | SkippedImage, None, None]:
+        """Sample images, each as its own batch.
+
+        K-means magnifies the last digits of a network's output, which depend on the batch.
+        """
+        n_each = self.plan.n_each
+        cache = ResultCache(
+            self.loader.memory if self.plan.cached else None,
+            maps_fingerprint(self.params, self.loader.preprocessing)
+            | {
+                "weights": network.digest,
+                "taps": list(network.taps),
+                "sample": [n_each, self.seed],
+            },
+        )
+
+        def find(key: str) -> list[np.ndarray] | None:
+            return cache.find(key) if is_chosen(key, self.plan.share) else []
+
+        def load(image: Any, name: str) -> LoadedImage:
+            return self.loader.load(image, name, find)
+
+        for image in read_in_order(enumerate(images, start), load, n_threads):
+            if isinstance(image, SkippedImage):
+                yield image
+            elif image.tensor is None:
+                yield _Sample(image.info, image.key, image.cached)
+            else:
+                blocks = _blocks_at_random_pixels(image, network, n_each, self.seed)
+                cache.keep(image.key, blocks)
+                yield _Sample(image.info, image.key, blocks)
+
+
+def _blocks_at_random_pixels(
+    image: LoadedImage, network: TappedNetwork, n_each: int, seed: int
+) -> list[np.ndarray]:
+    assert image.tensor is not None
+    height, width = image.tensor.shape[1:]
+    points = random_pixels(seed, image.key, height * width, n_each)
+    maps = [layer[0] for layer in feature_maps(network, image.tensor[None])]
+    return [block.cpu().numpy() for block in hypercolumns_at(maps, points, (height, width))]
+
+
+def _in_workers(
+    task: _SamplingTask, images: list[Any]
+) -> Generator[_Sample | SkippedImage, None, None]:
+    n = max(1, min(64, _MAX_SAMPLES_PER_TASK // task.plan.n_each))
+    chunks = (
+        ([absolute_path(image) for image in images[start : start + n]], start)
+        for start in range(0, len(images), n)
+    )
+    for outcomes in in_order(map_tasks(_sample, task, chunks, wave=_WAVE)):
+        yield from outcomes
+
+
+def _sample(task: _SamplingTask, chunk: tuple[list[Any], int]) -> list[_Sample | SkippedImage]:
+    images, start = chunk
+    network = task.source.built_once(task.loader.device)
+    return list(task.outcomes(images, network, start=start))

@@ -1,0 +1,469 @@
+"""From a batch of prepared images to their vectors, and from a list of images to all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from hypervlad.common.modelfile import ModelFileError
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import counted, name_some, reason_of, verb
+from hypervlad.features import vlad
+from hypervlad.features.backbones import Preprocessing, TappedNetwork, architecture, get_backbone
+from hypervlad.features.cache import Cache, Memory, cache_key
+from hypervlad.features.codebook import Codebook, LayerProjection
+from hypervlad.features.encoder.loading import (
+    Batch,
+    ImageInfo,
+    ImageLoader,
+    LoadedImage,
+    ReadReport,
+)
+from hypervlad.features.encoder.parameters import EncoderParams
+from hypervlad.features.hypercolumns import feature_maps, hypercolumns_at, turned
+from hypervlad.features.lazy_torch import torch, usual_torch
+from hypervlad.images import SkippedImage
+from hypervlad.images.reading import image_name
+
+# Part of every key: increase it when the vectors or samples of an image change.
+ENCODING_VERSION = 3
+
+
+class ResultCache:
+    """Results of one computation by image, in a ``memory``; without one, nothing is kept.
+
+    Parameters
+    ----------
+    memory : None, str, path-like or joblib.Memory
+    fingerprint : mapping
+        Everything that a result depends on except the image, JSON-able.
+    run : str, optional
+        Name of an extraction. Results kept under a name are not found under the same name: their
+        last digits depend on the other images in the batch, which is computed again as a whole if
+        it was interrupted.
+    """
+
+    def __init__(
+        self, memory: Memory, fingerprint: Mapping[str, Any], run: str | None = None
+    ) -> None:
+        self._cache = None if memory is None else Cache(memory)
+        self._fingerprint = dict(fingerprint)
+        self._run = run
+
+    def find(self, key: str) -> Any:
+        if self._cache is None:
+            return None
+        kept = self._cache.find(self._key(key))
+        if kept is None:
+            return None
+        run, result = kept
+        of_this_run = run is not None and run == self._run
+        return None if of_this_run else result
+
+    def keep(self, key: str, result: Any) -> None:
+        if self._cache is not None:
+            self._cache.keep(self._key(key), (self._run, result))
+
+    def _key(self, key: str) -> str:
+        return cache_key({**self._fingerprint, "image": key})
+
+
+def maps_fingerprint(params: EncoderParams, preprocessing: Preprocessing) -> dict[str, Any]:
+    """Return what feature maps depend on, except the image and the weights."""
+    return {
+        "version": ENCODING_VERSION,
+        "network": architecture(get_backbone(params.backbone)),
+        "size": [params.image_size, params.pixel_size],
+        "preprocessing": preprocessing.to_dict(),
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImages:
+    """The vectors of a list of images, and which images were read or skipped.
+
+    Attributes
+    ----------
+    vectors : ndarray of shape (n_read, n_features), float32
+        Of the images that could be read, in the order of the list.
+    positions : ndarray of int, shape (n_read,)
+        Of these images in the list.
+    info : tuple of n_read ImageInfo
+        Digest, shape, pixel size and whether it is blank, of each.
+    skipped : tuple of SkippedImage
+        Images that could not be read: position, name and reason.
+    unscaled : tuple of str
+        Names of the images that were read, but not resampled, as their pixel size is unknown.
+    n_images : int
+        In the list.
+    n_cached : int
+        Vectors that were found in ``memory`` instead of computed.
+    blank : tuple of str
+        Names of the images of which all pixels are equal.
+    """
+
+    vectors: np.ndarray
+    positions: np.ndarray
+    info: tuple[ImageInfo, ...]
+    skipped: tuple[SkippedImage, ...]
+    unscaled: tuple[str, ...]
+    n_images: int
+    n_cached: int
+    blank: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        n_read, width = self.vectors.shape
+        return (
+            f"EncodedImages({n_read} of {counted(self.n_images, 'image')} read, {width} features)"
+        )
+
+    def with_missing(self, values: Any = None, fill: Any = np.nan) -> np.ndarray:
+        """Return one row for each image of the list.
+
+        Parameters
+        ----------
+        values : array-like of shape (n_read, ...), optional
+            Of the images that could be read; by default ``vectors``.
+        fill : scalar, default=NaN
+            Value in the rows of skipped images.
+
+        Returns
+        -------
+        ndarray of shape (n_images, ...)
+        """
+        found = self.vectors if values is None else np.asarray(values)
+        if not self.skipped:
+            return found
+        rows = np.full((self.n_images, *found.shape[1:]), fill, dtype=found.dtype)
+        rows[self.positions] = found
+        return rows
+
+    @property
+    def is_blank(self) -> np.ndarray:
+        """Whether all pixels of each image that was read are equal, (n_read,)."""
+        return np.array([image.is_blank for image in self.info], dtype=bool)
+
+    @property
+    def report(self) -> ReadReport:
+        """Which images were skipped, or not resampled."""
+        return ReadReport(self.n_images, list(self.skipped), list(self.unscaled))
+
+    def warn(self) -> None:
+        """Warn of skipped images, of unknown pixel sizes and of blank images, once each.
+
+        Raises
+        ------
+        ImageReadError
+            If no image could be read.
+        """
+        self.report.warn()
+        for warning in self._blank_warnings:
+            warn_user(warning)
+
+    @property
+    def messages(self) -> list[str]:
+        """The texts of the warnings of `warn`."""
+        return [str(warning) for warning in [*self.report.warnings, *self._blank_warnings]]
+
+    @property
+    def _blank_warnings(self) -> list[Warning]:
+        n_blank = len(self.blank)
+        if not n_blank:
+            return []
+        return [
+            UserWarning(
+                f"{n_blank} of {counted(self.n_images, 'image')} {verb(n_blank, 'is', 'are')} "
+                f"blank, all pixels equal: {name_some(self.blank)}. What is computed from such "
+                "images means nothing"
+            )
+        ]
+
+
+class NotFiniteError(ValueError):
+    """Numbers computed from an image are not finite: the weights or the model are damaged."""
+
+
+def check_finite(values: np.ndarray, images: Sequence[Any]) -> np.ndarray:
+    """Return rows (n, ...) computed from n images; a NotFiniteError if some are not finite."""
+    invalid = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    if len(invalid):
+        raise NotFiniteError(
+            f"the network's outputs are not finite for {counted(len(invalid), 'image')}, starting "
+            f"with {image_name(images[invalid[0]])}: are its weights damaged, or those of another "
+            "network, or is the model file not from hypervlad?"
+        )
+    return values
+
+
+def encode_images(
+    images: list[Any],
+    loader: ImageLoader,
+    compute: Callable[[Batch], np.ndarray],
+    n_features: int,
+    cache: ResultCache | None = None,
+) -> EncodedImages:
+    """Read images and compute a vector of each, batch by batch; no warnings are given.
+
+    Parameters
+    ----------
+    images : list of paths and arrays
+    loader : ImageLoader
+    compute : callable
+        From a batch to its vectors (B, n_features).
+    n_features : int
+    cache : ResultCache, optional
+    """
+    find = None if cache is None else cache.find
+    report = ReadReport(len(images))
+    stream = loader.stream(images, "encoding", lambda i, name: loader.load(i, name, find), report)
+    return encode_loaded(stream, report, loader, compute, n_features, cache)
+
+
+def encode_loaded(
+    loaded: Iterable[tuple[int, LoadedImage]],
+    report: ReadReport,
+    loader: ImageLoader,
+    compute: Callable[[Batch], np.ndarray],
+    n_features: int,
+    cache: ResultCache | None = None,
+) -> EncodedImages:
+    """Compute the vectors of loaded images, with their positions, as `encode_images` does.
+
+    The report is complete when the last image was loaded.
+    """
+    vectors = np.empty((report.n_images, n_features), dtype=np.float32)
+    info: dict[int, ImageInfo] = {}
+    n_cached = 0
+
+    def not_cached() -> Iterator[tuple[int, LoadedImage]]:
+        nonlocal n_cached
+        for position, image in loaded:
+            info[position] = image.info
+            if image.tensor is None:
+                vectors[position] = image.cached
+                n_cached += 1
+            else:
+                yield position, image
+
+    for batch in loader.batches(not_cached()):
+        vectors[batch.positions] = compute(batch)
+        if cache is not None:
+            for position, key in zip(batch.positions, batch.keys, strict=True):
+                cache.keep(key, vectors[position].copy())
+    positions = np.fromiter(info, dtype=np.intp)
+    return EncodedImages(
+        vectors if len(positions) == len(vectors) else vectors[positions],
+        positions,
+        tuple(info.values()),
+        tuple(report.skipped),
+        tuple(report.unscaled),
+        report.n_images,
+        n_cached,
+        tuple(report.blank),
+    )
+
+
+# --- the vectors of a batch -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class BatchEncoder:
+    """How batches become vectors; the seed chooses pixels where ``grid`` is a number."""
+
+    network: TappedNetwork
+    codebook: TorchCodebook
+    params: EncoderParams
+    seed: int
+
+    @usual_torch()
+    def __call__(self, batch: Batch) -> np.ndarray:
+        """Return the vectors of a batch, (B, n_features)."""
+        copies = (turned(batch.tensors, turn) for turn in range(self.params.turns))
+        return self.of_maps(
+            ((feature_maps(self.network, images), images.shape[2:]) for images in copies),
+            batch.keys,
+        )
+
+    def of_maps(
+        self,
+        copies: Iterable[tuple[list[torch.Tensor], Sequence[int]]],
+        keys: Sequence[str],
+    ) -> np.ndarray:
+        """Return the vectors of B images from the feature maps and the size of each turned copy."""
+        statistics = (self._statistics(raw, size, keys) for raw, size in copies)
+        sums, means = next(statistics)
+        for more_sums, more_means in statistics:
+            sums = [total + more for total, more in zip(sums, more_sums, strict=True)]
+            means = means + more_means
+        parts = [vlad.normalize(part) for part in self.codebook.by_kind(sums)]
+        pooled = finish_pooled(means / self.params.turns, self.params)
+        return torch.cat([*parts, pooled], dim=1).cpu().numpy()
+
+    def _statistics(
+        self, raw: list[torch.Tensor], image_size: Sequence[int], keys: Sequence[str]
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Return the residual sums and the pooled features of one copy."""
+        size, grid = (image_size[0], image_size[1]), self.params.grid
+        is_pooled = self.params.is_pooled
+        means = self.codebook.pooled(raw) if is_pooled else raw[0].new_zeros(len(keys), 0)
+        maps = self.codebook.project(raw)
+        if isinstance(grid, str):
+            return self.codebook.dense_sums(maps, grid, size), means
+        n_pixels = size[0] * size[1]
+        points = [random_pixels(self.seed, key, n_pixels, grid) for key in keys]
+        return self.codebook.sampled_sums(maps, points, size), means
+
+
+def finish_pooled(means: torch.Tensor, params: EncoderParams) -> torch.Tensor:
+    """Return averages (n, channels), divided by their length for the block "pooled_unit"."""
+    if not params.has_unit_averages:
+        return means
+    lengths: torch.Tensor = torch.linalg.vector_norm(means, dim=1, keepdim=True)
+    return means / lengths.clamp_min(1e-12)
+
+
+def random_pixels(seed: int, key: str, n_pixels: int, n_wanted: int) -> np.ndarray:
+    """Choose pixels by seed and image alone."""
+    generator = np.random.default_rng([seed, int(key[:16], 16)])
+    return generator.choice(n_pixels, min(n_wanted, n_pixels), replace=False, shuffle=False)
+
+
+# --- the codebook on a device ---------------------------------------------------------------------
+
+
+class TorchCodebook:
+    """The arrays of a :class:`Codebook` as tensors on a device.
+
+    ``fused`` says whether numba sums the residuals, about twice as fast.
+    """
+
+    def __init__(self, codebook: Codebook, device: torch.device, fused: bool = False) -> None:
+        self._codebook, self._fused = codebook, fused
+        self.codewords = [torch.tensor(words, device=device) for words in codebook.codewords]
+        every = (*codebook.projections, *codebook.only_pooled)
+        self.layers = [_Projection(projection, device) for projection in every]
+
+    def project(self, maps: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Apply each layer's affine step: (B, h_l, w_l, d_l) of the layers with codewords."""
+        pairs = list(zip(self.layers, maps, strict=True))
+        return [project(layer) for project, layer in pairs[: len(self._codebook.projections)]]
+
+    def pooled(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Average each channel, standardised, over the image: (B, sum of C_l).
+
+        Divided by the root of the number of channels, to be about as long as a vector of VLAD.
+        """
+        parts = [layer.average(m) for layer, m in zip(self.layers, maps, strict=True)]
+        means = torch.cat(parts, dim=1)
+        return means / math.sqrt(means.shape[1])
+
+    def grid_size(
+        self, maps: Sequence[torch.Tensor], grid: str, image_size: Sequence[int]
+    ) -> tuple[int, int]:
+        if grid == "image":
+            return int(image_size[0]), int(image_size[1])
+        return max(layer.shape[1] for layer in maps), max(layer.shape[2] for layer in maps)
+
+    def dense_sums(
+        self, maps: list[torch.Tensor], grid: str, image_size: Sequence[int]
+    ) -> list[torch.Tensor]:
+        """Return the residual sums (B, K, D) of every codebook over a grid."""
+        dense_residual_sums = _fused_sums() if self._fused else vlad.dense_residual_sums
+        sums = []
+        for part, words in self.blocks(maps):
+            size = self.size_of(part, maps, grid, image_size)
+            sums.append(dense_residual_sums(part, words, size))
+        return sums
+
+    def by_kind(self, sums: list[torch.Tensor]) -> list[list[torch.Tensor]]:
+        """Separate the sums of the joint codebook from those of the layers' codebooks."""
+        n_joint = 0 if self._codebook.joint is None else 1
+        return [part for part in (sums[:n_joint], sums[n_joint:]) if part]
+
+    def sampled_sums(
+        self, maps: list[torch.Tensor], points: Sequence[np.ndarray], size: tuple[int, int]
+    ) -> list[torch.Tensor]:
+        """Return the residual sums (B, K, D) of every codebook over chosen pixels."""
+        sums = []
+        for part, words in self.blocks(maps):
+            rows = []
+            for i, chosen in enumerate(points):
+                blocks = hypercolumns_at([layer[i] for layer in part], chosen, size)
+                columns = torch.cat(blocks, dim=1)
+                rows.append(vlad.residual_sums(columns, vlad.assign(columns, words), words))
+            sums.append(torch.stack(rows))
+        return sums
+
+    def assign(self, maps: list[torch.Tensor], size: tuple[int, int]) -> np.ndarray:
+        """Return the codewords at every position of a grid: (n_codebooks, B, H, W)."""
+        parts = [vlad.dense_assign(part, words, size) for part, words in self.blocks(maps)]
+        return torch.stack(parts).cpu().numpy()
+
+    def blocks(self, maps: list[torch.Tensor]) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
+        """Pair each codebook with the layers that it covers."""
+        spans = self._codebook.spans
+        return [(maps[span], words) for span, words in zip(spans, self.codewords, strict=True)]
+
+    def size_of(
+        self,
+        part: list[torch.Tensor],
+        maps: list[torch.Tensor],
+        grid: str,
+        image_size: Sequence[int],
+    ) -> tuple[int, int]:
+        """Return the grid of a codebook; a layer's, beside a joint one, uses the layer's own."""
+        if self._codebook.joint is not None and len(part) < len(maps):
+            return part[0].shape[1], part[0].shape[2]
+        return self.grid_size(maps, grid, image_size)
+
+
+@cache
+def _fused_sums() -> Callable[..., torch.Tensor]:
+    """Return numba's form of `vlad.dense_residual_sums`, or torch's if it fails."""
+    cell = torch.zeros(1, 1, 1, 1)
+    try:
+        from hypervlad.features.vlad_kernel import dense_residual_sums
+
+        dense_residual_sums([cell], cell[0, 0], (1, 1))
+    except Exception as error:  # a version of NumPy that numba does not know, a damaged cache, ...
+        warn_user(f"numba cannot be used, so torch sums the residuals ({reason_of(error)})")
+        return vlad.dense_residual_sums
+    return dense_residual_sums
+
+
+class _Projection:
+    """One layer's affine step on tensors."""
+
+    def __init__(self, projection: LayerProjection, device: torch.device) -> None:
+        mean, std, self.scale, components = projection
+        self.mean, self.std = (torch.tensor(values, device=device) for values in (mean, std))
+        self.matrix = None if components is None else torch.tensor(components, device=device).T
+        self.offset = None if self.matrix is None else -(self.mean @ self.matrix)
+
+    def average(self, layer: torch.Tensor) -> torch.Tensor:
+        return self.standardised(layer.mean(dim=(1, 2)))
+
+    def standardised(self, layer: torch.Tensor) -> torch.Tensor:
+        self._check_channels(layer)
+        return (layer - self.mean) / self.std
+
+    def __call__(self, layer: torch.Tensor) -> torch.Tensor:
+        self._check_channels(layer)
+        if self.matrix is None:
+            return (layer - self.mean) * self.scale
+        assert self.offset is not None
+        flat = torch.addmm(self.offset, layer.reshape(-1, layer.shape[-1]), self.matrix)
+        return flat.view(*layer.shape[:-1], -1)
+
+    def _check_channels(self, layer: torch.Tensor) -> None:
+        if layer.shape[-1] != len(self.mean):
+            raise ModelFileError(
+                f"the codebook is for a layer of {len(self.mean)} channels, but that of the "
+                f"network has {layer.shape[-1]}: the model was not written by hypervlad; train it "
+                "again"
+            )

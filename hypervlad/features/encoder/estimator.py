@@ -1,0 +1,589 @@
+"""``HypercolumnVLAD``, the scikit-learn transformer from images to vectors."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any, ClassVar, Literal, Self
+
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from hypervlad.common.base import Arrays, Field, ImageEstimator, Record, Value, Values, to_json
+from hypervlad.common.constraints import Alternatives, Integer, check_parameters, check_value
+from hypervlad.common.workload import announced
+from hypervlad.features.backbones import (
+    Preprocessing,
+    TappedNetwork,
+    build_network,
+    class_tokens,
+    get_backbone,
+)
+from hypervlad.features.backbones.network import check_device, check_tensors
+from hypervlad.features.backbones.weights import check_may_be_included
+from hypervlad.features.cache import absolute_memory, arrays_digest
+from hypervlad.features.codebook import Codebook, CodebookField
+from hypervlad.features.encoder.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
+from hypervlad.features.encoder.encoding import (
+    BatchEncoder,
+    EncodedImages,
+    ResultCache,
+    TorchCodebook,
+    check_finite,
+    encode_images,
+    maps_fingerprint,
+)
+from hypervlad.features.encoder.explanation import ImageEvidence, check_codewords, image_evidence
+from hypervlad.features.encoder.loading import MAX_SIDE, Batch, ImageLoader
+from hypervlad.features.encoder.network_source import (
+    NetworkSource,
+    check_prepared,
+    check_registered,
+    portable_weights,
+)
+from hypervlad.features.encoder.parallel import absolute_path
+from hypervlad.features.encoder.parameters import (
+    CONSTRAINTS,
+    Block,
+    EncoderParams,
+    Runtime,
+    check_blocks,
+    check_installed,
+)
+from hypervlad.features.hypercolumns import feature_maps
+from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.images.reading import check_image_list
+
+_BACKBONE = "backbone."  # before the names of the network's tensors in a model file
+_RUN_PARAMETERS = ("n_jobs", "on_error", "runtime")  # may change after `fit`
+
+
+class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
+    """Encode micrographs as VLAD over the hypercolumns of a pretrained network.
+
+    The features of several layers at each position of an image are assigned to the codewords of a
+    K-means codebook; the residuals, summed over the image, are its vector. The network passes over
+    each image once.
+
+    Parameters
+    ----------
+    backbone : str, default="mobilenet_v2"
+        A network of :func:`hypervlad.features.backbone_names`, or of timm as ``"timm/NAME"``
+        (``pip install "hypervlad[timm]"``).
+    weights : {"pretrained", "micronet", "image-micronet", "random"} or path, default="pretrained"
+        See :func:`hypervlad.features.find_weights`. A path names a state dict (.safetensors, .pth)
+        with the keys of torchvision or timm, or a folder with ``model.safetensors`` or
+        ``pytorch_model.bin``. "random" is always the same random network.
+    taps : sequence of str or int, optional
+        Layers that make the hypercolumn: see :func:`hypervlad.features.tap_names`. By default one
+        for each resolution, or four over the depth of a transformer and, if channels are pooled,
+        its last class token.
+    image_size : int or None, default=224
+        Side in pixels, at most 2048, of the square that images are stretched to. None: images keep
+        their own size; memory then grows with the largest.
+    pixel_size : float or None, default=None
+        Nanometres per pixel that images are resampled to; ``image_size`` then applies only to
+        images of unknown pixel size, and one warning names these. An image that would have a side
+        below the network's minimum or more than 2048 x 2048 pixels counts as unreadable.
+    grid : {"finest", "image"} or int, default="finest"
+        Where hypercolumns are taken: at each position of the finest tap, at each pixel of the
+        resized image, or at this many random pixels, at most 262,144. Beside a joint codebook, the
+        layers' own codewords are assigned at each layer's own positions, unless this is a number.
+    turns : {1, 2, 4, 8}, default=1
+        Copies of an image, turned by right angles (for 8, mirrored too), whose residuals are
+        summed before normalisation. Each copy costs a pass of the network.
+    n_codewords : int, default=64
+        Of the joint codebook, or of each layer's.
+    blocks : sequence of str, or str, default=("joint",)
+        What a vector consists of. "joint": VLAD of one codebook over the stacked layers;
+        "per_layer": of a codebook for each layer; "pooled": each channel's average over the image,
+        standardised; or "pooled_unit": the same, divided by its length.
+    sampling : int or {"windows", "luo2021", "anyloc"}, default=20_000
+        Hypercolumns that the codebook is learnt from, of about a thousand images at most, by
+        K-means in at most 32 principal components of each layer, which is scaled to unit variance.
+        "windows": 16 components; "anyloc": all channels, unscaled; "luo2021": the same, then
+        minibatch K-means over 5,000 pixels of every image (or ``grid`` if it is a number).
+    read_options : dict or ReadOptions, optional
+        How files become pixels: see :class:`hypervlad.images.ReadOptions`.
+    memory : None, str or joblib.Memory, default=None
+        A private, trusted folder (it holds pickles) that caches vectors and samples; files whose
+        path, size and modification time are known are not read again.
+    device : str, default="auto"
+        "auto" is "cuda" if there is a GPU, else "cpu".
+    runtime : {"auto", "torch", "openvino"}, default="auto"
+        What runs the network on a CPU. "openvino" (``pip install "hypervlad[openvino]"``) takes a
+        second or two to convert it; numba, if installed, then sums the residuals. Only the last
+        digits of vectors depend on it. "auto" chooses them where they are installed and faster, for
+        calls of more than 8 megapixels (170 images at 224 pixels).
+    n_jobs : int or None, default=None
+        Threads that read images ahead of the network; None is two.
+    random_state : int, RandomState or None, default=None
+        Seeds K-means and the choice of pixels, which for an image depends only on the seed and the
+        image.
+    on_error : {"raise", "skip"}, default="raise"
+        With "skip", unreadable images are left out of ``fit`` and become rows of NaN in
+        ``transform``; one warning lists them.
+    verbose : bool, default=False
+        Show progress bars.
+
+    Attributes
+    ----------
+    codebook_ : Codebook
+        Projections and codewords, plain arrays.
+    fitted_params_ : EncoderParams
+        The parameters that decide a vector, as they were in ``fit``. If set later, they take
+        effect at the next ``fit``; `weights`, `memory`, `device`, `runtime`, `n_jobs`, `on_error`
+        and `verbose` take effect at once.
+    taps_ : tuple of str
+    preprocessing_ : Preprocessing
+    weights_digest_ : str
+        SHA-256 of the network's tensors.
+    seed_ : int
+    n_images_ : int
+        Images that the codebook was learnt from.
+
+    References
+    ----------
+    .. [1] Q. Luo, E. A. Holm and C. Wang, "A transfer learning approach for improved classification
+       of carbon nanomaterials from TEM images", Nanoscale Advances 3, 206, 2021.
+
+    Examples
+    --------
+    >>> from hypervlad import HypercolumnVLAD, make_tem_images
+    >>> images, labels = make_tem_images(8, size=64, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
+    >>> encoder.fit_transform(images).shape
+    (8, 544)
+    """
+
+    _kind = "hypercolumn_vlad"
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = CONSTRAINTS
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "codebook_": CodebookField(),
+        "taps_": Values(str),
+        "preprocessing_": Record(Preprocessing),
+        "weights_digest_": Value(str),
+        "seed_": Value(int, Integer(0, 2**32 - 1)),
+        "n_images_": Value(int, Integer()),
+    }
+    _unsaved_parameters = ImageEstimator._unsaved_parameters | {"runtime"}
+    _batch_size: int | None = None  # tests set it
+
+    codebook_: Codebook
+    fitted_params_: EncoderParams
+    taps_: tuple[str, ...]
+    preprocessing_: Preprocessing
+    weights_digest_: str
+    seed_: int
+    n_images_: int
+
+    def __init__(
+        self,
+        backbone: str = "mobilenet_v2",
+        *,
+        weights: str | os.PathLike[str] = "pretrained",
+        taps: Sequence[str | int] | None = None,
+        image_size: int | None = 224,
+        pixel_size: float | None = None,
+        grid: Literal["finest", "image"] | int = "finest",
+        turns: Literal[1, 2, 4, 8] = 1,
+        n_codewords: int = 64,
+        blocks: Block | Sequence[Block] = ("joint",),
+        sampling: int | Literal["windows", "luo2021", "anyloc"] = 20_000,
+        read_options: Mapping[str, Any] | None = None,
+        memory: str | os.PathLike[str] | joblib.Memory | None = None,
+        device: str = "auto",
+        runtime: Literal["auto", "torch", "openvino"] = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.taps = taps
+        self.image_size = image_size
+        self.pixel_size = pixel_size
+        self.grid = grid
+        self.turns = turns
+        self.n_codewords = n_codewords
+        self.blocks = blocks
+        self.sampling = sampling
+        self.read_options = read_options
+        self.memory = memory
+        self.device = device
+        self.runtime = runtime
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.on_error = on_error
+        self.verbose = verbose
+
+    def fit(self, images: Sequence[Any], y: object = None) -> HypercolumnVLAD:
+        """Learn the codebook, in the workers of ``joblib.parallel_config`` if there are several.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
+        y : ignored
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Unusable parameters, or too few hypercolumns for the codebook.
+        ImageReadError
+            If an image cannot be read or resampled to ``pixel_size``; the message names it.
+        """
+        return self.fit_checked(check_image_list(images))
+
+    @usual_torch()
+    def fit_checked(
+        self, images: list[Any], fit_codebook: FitCodebook = fit_sampled_codebook
+    ) -> HypercolumnVLAD:
+        """Do the same as :meth:`fit` for a list from `check_image_list`."""
+        self.check_parameters()
+        params = EncoderParams.of(self.get_params(deep=False))
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        backbone = get_backbone(self.backbone)
+        taps = self.taps
+        if taps is None:
+            taps = backbone.taps + (backbone.class_tokens[-1:] if params.is_pooled else ())
+        network = build_network(self.backbone, self.weights, taps, check_device(self.device))
+        tokens = class_tokens(network.taps, self.backbone)
+        if tokens and not params.is_pooled:
+            raise ValueError(
+                f"{tokens[0]!r} can only be pooled: add 'pooled' to blocks, or leave it out"
+            )
+        if len(tokens) == len(network.taps):
+            raise ValueError(f"{tokens[0]!r} has no map: give at least one other tap")
+        loader = self._loader(params, backbone.preprocessing)
+        with announced(len(images)):
+            runtime = self._runtime(params)
+        source = NetworkSource(
+            backbone, absolute_path(self.weights), network.taps, network.digest, runtime
+        )
+        fit = CodebookFit(params, loader, network.run_by(runtime), source, seed)
+        codebook, n_images = fit_codebook(images, fit)
+        # All at the end: a fit that fails leaves the model as it was.
+        self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
+        self._tapped_network = network
+        self.codebook_, self.seed_, self.n_images_ = codebook, seed, n_images
+        self.taps_, self.weights_digest_ = network.taps, network.digest
+        self.preprocessing_, self.fitted_params_ = backbone.preprocessing, params
+        return self
+
+    def encode(self, images: Sequence[Any]) -> EncodedImages:
+        """Encode images; return their vectors, and which images were read or skipped.
+
+        No warnings are given: see :meth:`hypervlad.features.EncodedImages.warn`.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        hypervlad.features.EncodedImages
+
+        Raises
+        ------
+        ImageReadError
+            If an image cannot be read or resampled to ``pixel_size``; never with
+            ``on_error="skip"``, even if no image can be read.
+        """
+        check_is_fitted(self)
+        return self.encode_checked(check_image_list(images))
+
+    @usual_torch()
+    def encode_checked(self, images: list[Any]) -> EncodedImages:
+        """Do the same as :meth:`encode` for a list from `check_image_list`."""
+        self.check_run_parameters()
+        cache = ResultCache(self.memory, {} if self.memory is None else self.fingerprint())
+        encoder = functools.cache(self.batch_encoder)  # no network where everything is cached
+
+        def compute(batch: Batch) -> np.ndarray:
+            vectors = encoder()(batch)
+            return check_finite(vectors, [images[position] for position in batch.positions])
+
+        with announced(len(images)):
+            return encode_images(images, self.loader(), compute, self.n_features_out_, cache)
+
+    def transform(self, images: Sequence[Any]) -> np.ndarray:
+        """Encode images.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n, n_features), float32
+            The blocks of :attr:`feature_blocks`, codeword by codeword, layer by layer. The row of a
+            skipped image is NaN.
+
+        Raises
+        ------
+        ImageReadError
+            As :meth:`encode`; also if no image can be read.
+        """
+        encoded = self.encode(images)
+        encoded.warn()
+        return encoded.with_missing()
+
+    @usual_torch()
+    def codeword_maps(self, image: Any) -> np.ndarray:
+        """Return the codeword at every position of an image.
+
+        Parameters
+        ----------
+        image : path or array
+
+        Returns
+        -------
+        ndarray of int, shape (n_codebooks, H, W)
+            One map for the joint codebook, then one per layer, on the finest tap's positions, or
+            on the resized image's pixels for ``grid="image"``.
+
+        Raises
+        ------
+        ImageReadError
+            As in :meth:`fit`, whatever ``on_error`` says.
+        """
+        check_is_fitted(self)
+        images = self.loader().load_batch(image).tensors
+        codebook = self.torch_codebook()
+        maps = codebook.project(feature_maps(self.network(), images))
+        grid = "finest" if self.fitted_params_.grid != "image" else "image"
+        return codebook.assign(maps, codebook.grid_size(maps, grid, images.shape[2:]))[:, 0]
+
+    @property
+    def feature_blocks(self) -> dict[str, int]:
+        """The blocks that a vector is made of, in their order, and how many features each has."""
+        check_is_fitted(self)
+        blocks = {}
+        if self.codebook_.joint is not None:
+            blocks["joint"] = self.codebook_.joint.size
+        if self.codebook_.per_layer:
+            blocks["per_layer"] = sum(words.size for words in self.codebook_.per_layer)
+        if self.fitted_params_.is_pooled:
+            blocks["pooled"] = self.codebook_.n_pooled
+        return blocks
+
+    @property
+    def n_features_out_(self) -> int:
+        """Length of a vector."""
+        return sum(self.feature_blocks.values())
+
+    @property
+    def _n_features_out(self) -> int:  # scikit-learn's name, for get_feature_names_out
+        return self.n_features_out_
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return all that a vector depends on, except the image, batches and threads."""
+        params = self.fitted_params_
+        return maps_fingerprint(params, self.preprocessing_) | {
+            "codebook": arrays_digest(self.codebook_.to_arrays()),
+            "weights": self.weights_digest_,
+            "taps": list(self.taps_),
+            "grid": params.grid if isinstance(params.grid, str) else [params.grid, self.seed_],
+            "turns": params.turns,
+            "blocks": list(params.blocks),
+        }
+
+    @usual_torch()
+    def explain_vector(
+        self, image: Any, weights: np.ndarray, codewords: Sequence[tuple[str, int]] = ()
+    ) -> ImageEvidence:
+        """Decompose linear functions of an image's vector into contributions of its positions.
+
+        Parameters
+        ----------
+        image : path or array
+        weights : ndarray of shape (n_features, M)
+            Of M linear functions.
+        codewords : sequence of (str, int)
+            Codewords to map one by one: codebook, "joint" or "per_layer.TAP", and number.
+
+        Returns
+        -------
+        ImageEvidence
+
+        Raises
+        ------
+        ValueError
+            If there is no such codeword.
+        ImageReadError
+            As in :meth:`fit`, whatever ``on_error`` says.
+        """
+        check_is_fitted(self)
+        names = [] if self.codebook_.joint is None else ["joint"]
+        if self.codebook_.per_layer:
+            taps = self.taps_[: len(self.codebook_.projections)]
+            names += [f"per_layer.{tap}" for tap in taps]
+        check_codewords(codewords, dict(zip(names, self.codebook_.codewords, strict=True)))
+        batch = self.loader().load_batch(image)
+        return image_evidence(batch, self.batch_encoder(), names, weights, codewords)
+
+    # --- parameters and files -------------------------------------------------------------------
+
+    def check_run_parameters(self) -> None:
+        """Raise a ValueError if a parameter that may change after ``fit`` is unusable."""
+        run = {name: getattr(self, name) for name in _RUN_PARAMETERS}
+        check_parameters(run, {name: CONSTRAINTS[name] for name in run})
+        check_device(self.device)
+        check_installed(self.runtime)
+
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        backbone = get_backbone(self.backbone)
+        minimum, most = backbone.preprocessing.minimum_size, backbone.maximum_size
+        sides: Alternatives = [Integer(minimum, most or MAX_SIDE)]
+        check_value("image_size", self.image_size, sides if most else [*sides, None])
+        if most and self.pixel_size is not None:
+            raise ValueError(
+                f"{self.backbone!r} takes images of at most {most} x {most} pixels: leave out "
+                "pixel_size, or choose another network"
+            )
+        check_blocks(self.blocks)
+        check_installed(self.runtime)
+        if self.device != "auto":  # which is a device everywhere, and checking it imports torch
+            check_device(self.device)
+
+    def _parameters_to_save(self) -> dict[str, Any]:
+        # Those used in `fit`, not those set since.
+        given = super()._parameters_to_save()
+        given |= {"weights": portable_weights(self.weights), "taps": list(self.taps_)}
+        return given | {k: to_json(v) for k, v in vars(self.fitted_params_).items()}
+
+    @classmethod
+    def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
+        parameters = super()._parameters_from(packed)
+        check_registered(parameters["backbone"])
+        return parameters
+
+    def _check_state(self) -> None:
+        params = self.fitted_params_ = EncoderParams.of(self.get_params(deep=False))
+        check_prepared(self.preprocessing_, params.backbone)
+        n_class_tokens = len(class_tokens(self.taps_, params.backbone))
+        self.codebook_.check(
+            len(self.taps_) - n_class_tokens,
+            params.n_codewords,
+            params.blocks,
+            params.codebook_sampling.n_components,
+            n_class_tokens,
+        )
+
+    def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
+        if include_backbone:
+            check_may_be_included(self.fitted_params_.backbone, self.weights)
+        header, arrays = super().to_state(include_backbone=include_backbone)
+        if include_backbone:
+            tensors = self.network().original.state_dict()
+            arrays |= {_BACKBONE + k: v.cpu().contiguous().numpy() for k, v in tensors.items()}
+        return header, arrays
+
+    @classmethod
+    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+        weights, rest = Arrays(), Arrays()
+        for name, array in arrays.items():
+            kind = weights if name.startswith(_BACKBONE) else rest
+            kind[name.removeprefix(_BACKBONE)] = array
+        encoder = super().from_state(header, rest)
+        if weights:
+            check_tensors(get_backbone(encoder.backbone), weights)
+            encoder.backbone_state_ = weights
+        return encoder
+
+    # --- the stages, for estimators that have an encoder ---------------------------------------
+
+    def loader(self) -> ImageLoader:
+        """Return what reads images."""
+        return self._loader(self.fitted_params_, self.preprocessing_)
+
+    @usual_torch()
+    def batch_encoder(self) -> BatchEncoder:
+        """Return what encodes batches."""
+        params, network = self.fitted_params_, self.network()
+        fused = (
+            network.device.type == "cpu"
+            and (self.runtime == "openvino" or params.has_much_to_do())
+            and self.runtime != "torch"
+            and find_spec("numba") is not None
+        )
+        codebook = TorchCodebook(self.codebook_, network.device, fused)
+        return BatchEncoder(network, codebook, params, self.seed_)
+
+    def network(self) -> TappedNetwork:
+        """Return the network on ``device``, built when first needed.
+
+        What runs it depends on ``runtime`` and on how many images are `announced`. A
+        WeightsNotFoundError if its weights are not found, or are not those of ``fit``.
+        """
+        device = check_device(self.device)
+        network: TappedNetwork | None = getattr(self, "_tapped_network", None)
+        if network is None or network.device != device:
+            network = self._tapped_network = self.network_source().build(device)
+        return network.run_by(self._runtime(self.fitted_params_))
+
+    def _runtime(self, params: EncoderParams) -> Runtime:
+        return params.automatic_runtime() if self.runtime == "auto" else self.runtime
+
+    def network_source(self) -> NetworkSource:
+        """Return what another process needs to build the same network."""
+        weights = getattr(self, "backbone_state_", None) or self.weights
+        backbone = get_backbone(self.fitted_params_.backbone)
+        return NetworkSource(backbone, weights, self.taps_, self.weights_digest_)
+
+    def portable_copy(self) -> HypercolumnVLAD:
+        """Return a fitted copy for other processes, with absolute paths; it shares the network."""
+        own = copy.copy(self)
+        if (network := getattr(self, "_tapped_network", None)) is not None:
+            own._tapped_network = network
+        own.memory = absolute_memory(self.memory)
+        own.weights = absolute_path(self.weights)
+        return own
+
+    @usual_torch()
+    def torch_codebook(self) -> TorchCodebook:
+        """Return the codebook on ``device``."""
+        return TorchCodebook(self.codebook_, check_device(self.device))
+
+    def _loader(self, params: EncoderParams, preprocessing: Preprocessing) -> ImageLoader:
+        return ImageLoader(
+            image_size=params.image_size,
+            preprocessing=preprocessing,
+            pixel_size=params.pixel_size,
+            read_options=params.read_options,
+            memory=absolute_memory(self.memory),
+            batch_size=self._batch_size,
+            device=check_device(self.device),
+            n_jobs=self.n_jobs,
+            on_error=self.on_error,
+            verbose=self.verbose,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        attributes: dict[str, Any] = dict(super().__getstate__())
+        attributes.pop("_tapped_network", None)
+        return attributes
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "codebook_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float32"]
+        return tags

@@ -1,0 +1,263 @@
+"""What each position of an image adds to a linear function of the image's vector.
+
+A vector's blocks are sums over positions, up to factors that are the same for the whole image. VLAD
+is v = g V elementwise, with residual sums V and the factor g by which normalisation scaled each
+element, so
+
+    <w, v> = sum_p e(p),     e(p) = <u_a(p), x_p - c_a(p)>,     u_k = w_k g_k
+
+and a pooled channel is a mean over its layer's cells. The evidence of all positions adds up to the
+linear function exactly, for all blocks, grids and numbers of turned copies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from hypervlad.features import vlad
+from hypervlad.features.encoder.encoding import BatchEncoder, finish_pooled, random_pixels
+from hypervlad.features.encoder.loading import Batch
+from hypervlad.features.hypercolumns import (
+    feature_maps,
+    hypercolumns_at,
+    resample_preserving_sum,
+    turned,
+    turned_back,
+)
+from hypervlad.features.lazy_torch import torch
+
+
+@dataclass(frozen=True, eq=False)
+class ImageEvidence:
+    """An image's vector, and where in the image M linear functions of it come from."""
+
+    vector: np.ndarray  # as `transform` gives it, but summed in double precision
+    row: np.ndarray  # exactly as `transform` gives it
+    blocks: dict[str, np.ndarray]  # "joint", "per_layer.TAP", "pooled": evidence (M, H, W)
+    words: dict[str, np.ndarray]  # the same by codeword, (M, K), where there are codewords
+    codeword_maps: np.ndarray  # (n_codebooks, H, W), of the upright image
+    word_maps: dict[tuple[str, int], np.ndarray]  # the share of ``blocks`` of a codeword
+
+
+def image_evidence(
+    batch: Batch,
+    encode: BatchEncoder,
+    names: Sequence[str],
+    weights: np.ndarray,
+    words: Sequence[tuple[str, int]] = (),
+) -> ImageEvidence:
+    """Decompose M linear functions of an image's vector, of weights (n_features, M), by position.
+
+    ``names`` are those of the codebooks; codewords to map one by one are codebook and number. Maps
+    are on the positions of the finest tap, or on the resized image's pixels where ``grid`` is
+    "image" or a number.
+    """
+    copies = [_Copy(encode, batch, turn) for turn in range(encode.params.turns)]
+    size = copies[0].size
+    sums = _added([copy.sums() for copy in copies])
+    vector, factor = _normalised(encode, sums)
+    directions = torch.from_numpy(np.ascontiguousarray(weights.T, np.float64)).to(vector.device)
+    blocks, by_word = {}, {}
+    by_place: dict[tuple[str, int], torch.Tensor] = {}
+    for number, block in enumerate(_blocks(directions[:, : len(factor)] * factor, sums)):
+        name = names[number]
+        wanted = [word for part, word in words if part == name]
+        blocks[name], by_word[name], *each = _added(
+            [copy.evidence(number, block, size, wanted) for copy in copies]
+        )
+        by_place |= {(name, word): maps for word, maps in zip(wanted, each, strict=True)}
+    if encode.params.is_pooled:
+        means = _added([[copy.pooled()] for copy in copies])[0] / len(copies)
+        pooled = finish_pooled(means, encode.params)[0]
+        of_channels = directions[:, len(factor) :] * _factors(pooled, means[0]) / len(copies)
+        blocks["pooled"] = _added([[c.pooled_evidence(of_channels, size)] for c in copies])[0]
+        vector = torch.cat([vector, pooled])
+    maps = ((copy.raw, copy.image_size) for copy in copies)
+    return ImageEvidence(
+        vector.cpu().numpy(),
+        encode.of_maps(maps, batch.keys)[0],
+        {name: values.cpu().numpy() for name, values in blocks.items()},
+        {name: values.cpu().numpy() for name, values in by_word.items()},
+        encode.codebook.assign(copies[0].maps, size)[:, 0],
+        {word: values.cpu().numpy() for word, values in by_place.items()},
+    )
+
+
+class _Copy:
+    """One turned copy of the image: its maps, and the assignments of each codebook."""
+
+    def __init__(self, encode: BatchEncoder, batch: Batch, turn: int) -> None:
+        images = turned(batch.tensors, turn)
+        self.image_size = image_size = (images.shape[2], images.shape[3])
+        self._turn, self._codebook = turn, encode.codebook
+        self.raw = feature_maps(encode.network, images)
+        self.maps = encode.codebook.project(self.raw)
+        named = "finest" if encode.params.grid == "finest" else "image"
+        self.size = encode.codebook.grid_size(self.maps, named, image_size)
+        self._assigned: list[_Assigned] = []
+        for part, words in encode.codebook.blocks(self.maps):
+            if isinstance(encode.params.grid, str):
+                size = encode.codebook.size_of(part, self.maps, encode.params.grid, image_size)
+                self._assigned.append(_OnGrid(part, words, size))
+            else:
+                n_pixels = image_size[0] * image_size[1]
+                points = random_pixels(encode.seed, batch.keys[0], n_pixels, encode.params.grid)
+                self._assigned.append(_AtPixels(part, words, points, image_size))
+
+    def sums(self) -> list[torch.Tensor]:
+        """Return the residual sums (1, K, D) of each codebook."""
+        return [assigned.sums() for assigned in self._assigned]
+
+    def evidence(
+        self,
+        number: int,
+        directions: torch.Tensor,
+        size: tuple[int, int],
+        wanted: Sequence[int],
+    ) -> list[torch.Tensor]:
+        """Return one codebook's evidence by upright position and by codeword: (M, *size), (M, K).
+
+        Then that of each wanted codeword by position.
+        """
+        assigned = self._assigned[number]
+        values = assigned.evidence(directions)
+        by_word = values.new_zeros(directions.shape[:2])
+        near = assigned.words.flatten()
+        by_word.index_add_(1, near, values)
+        of_each = [values * (near == word) for word in wanted]
+        by_place, *each = (
+            self._upright(assigned.as_map(some), size) for some in (values, *of_each)
+        )
+        return [by_place, by_word, *each]
+
+    def pooled(self) -> torch.Tensor:
+        """Return the averaged channels (1, channels)."""
+        return self._codebook.pooled([layer.double() for layer in self.raw])
+
+    def pooled_evidence(self, directions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Return the evidence of the averaged channels from directions (M, channels)."""
+        total = directions.new_zeros(len(directions), *size)
+        raw = [layer.double() for layer in self.raw]
+        n_channels = [layer.shape[-1] for layer in raw]
+        blocks = (directions / math.sqrt(sum(n_channels))).split(n_channels, 1)
+        for project, layer, block in zip(self._codebook.layers, raw, blocks, strict=True):
+            height, width = layer.shape[1:3]
+            by_cell = project.standardised(layer[0]) @ block.T / (height * width)
+            total += self._upright(by_cell.permute(2, 0, 1), size)
+        return total
+
+    def _upright(self, maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return resample_preserving_sum(turned_back(maps, self._turn), size)
+
+
+class _Assigned(Protocol):
+    """The codewords of some positions of one image; ``evidence`` is (M, n positions)."""
+
+    words: torch.Tensor
+
+    def sums(self) -> torch.Tensor: ...
+
+    def evidence(self, directions: torch.Tensor) -> torch.Tensor: ...
+
+    def as_map(self, values: torch.Tensor) -> torch.Tensor: ...
+
+
+class _OnGrid:
+    """Codewords at every position of a grid.
+
+    Assigned in single precision, as in `transform`; sums are in double precision.
+    """
+
+    def __init__(
+        self, maps: list[torch.Tensor], codewords: torch.Tensor, size: tuple[int, int]
+    ) -> None:
+        self.words = vlad.dense_assign(maps, codewords, size)
+        self._maps, self._codewords = maps, codewords.double()
+
+    def sums(self) -> torch.Tensor:
+        maps = [layer.double() for layer in self._maps]
+        return vlad.sums_of_assigned(maps, self.words, self._codewords)
+
+    def evidence(self, directions: torch.Tensor) -> torch.Tensor:
+        maps = [layer[0].double() for layer in self._maps]
+        found = vlad.projected_residuals(maps, self.words[0], self._codewords, directions)
+        return found.flatten(1)
+
+    def as_map(self, values: torch.Tensor) -> torch.Tensor:
+        return values.view(len(values), *self.words.shape[1:])
+
+
+class _AtPixels:
+    """Codewords at chosen pixels of an image."""
+
+    def __init__(
+        self,
+        maps: list[torch.Tensor],
+        codewords: torch.Tensor,
+        points: np.ndarray,
+        size: tuple[int, int],
+    ) -> None:
+        columns = torch.cat(hypercolumns_at([layer[0] for layer in maps], points, size), dim=1)
+        self.words = vlad.assign(columns, codewords)
+        self._columns, self._codewords = columns.double(), codewords.double()
+        self._points, self._size = torch.from_numpy(points).to(columns.device), size
+
+    def sums(self) -> torch.Tensor:
+        return vlad.residual_sums(self._columns, self.words, self._codewords)[None]
+
+    def evidence(self, directions: torch.Tensor) -> torch.Tensor:
+        residuals = self._columns - self._codewords[self.words]
+        return torch.stack([(residuals * each[self.words]).sum(1) for each in directions])
+
+    def as_map(self, values: torch.Tensor) -> torch.Tensor:
+        maps = values.new_zeros(len(values), self._size[0] * self._size[1])
+        maps[:, self._points] = values  # no pixel is chosen twice
+        return maps.view(len(values), *self._size)
+
+
+def _normalised(
+    encode: BatchEncoder, sums: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the VLAD of all codebooks, flat, and the factor of each element."""
+    raw = torch.cat([block.flatten() for block in sums])
+    kinds = encode.codebook.by_kind(list(sums))
+    normal = torch.cat([vlad.normalize(kind)[0] for kind in kinds])
+    return normal, _factors(normal, raw)
+
+
+def _factors(normal: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
+    """Return what normalisation multiplied each element by; 0 for those that are 0."""
+    return torch.where(raw != 0, normal / torch.where(raw != 0, raw, 1.0), 0.0)
+
+
+def _blocks(flat: torch.Tensor, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Cut rows (M, n) into a block (M, K, D) for each codebook's sums (1, K, D)."""
+    parts = flat.split([block.numel() for block in like], 1)
+    return [part.unflatten(1, block.shape[1:]) for part, block in zip(parts, like, strict=True)]
+
+
+def _added(rows: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
+    """Sum over all turned copies, item by item."""
+    return [torch.stack(list(items)).sum(0) for items in zip(*rows, strict=True)]
+
+
+def check_codewords(words: object, codewords: Mapping[str, np.ndarray]) -> None:
+    """Raise a ValueError unless each pair names a codebook and the number of a codeword."""
+    if isinstance(words, str) or not isinstance(words, Sequence | np.ndarray):
+        raise ValueError(f"words must be a list of (block, number), not {words!r}")
+    for word in words:
+        if not isinstance(word, Sequence) or isinstance(word, str) or len(word) != 2:
+            raise ValueError(
+                f"words: {word!r} is not a pair of block and number; expected a list of pairs, "
+                f"as [({next(iter(codewords))!r}, 0)]"
+            )
+        name, number = word
+        whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        if name not in codewords or not whole or not 0 <= number < len(codewords[name]):
+            there = ", ".join(f"{each!r} (0 to {len(codewords[each]) - 1})" for each in codewords)
+            raise ValueError(f"words: there is no {(name, number)}; there are {there}")

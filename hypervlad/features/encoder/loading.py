@@ -1,0 +1,481 @@
+"""From a list of images to batches for a network: reading, resizing, normalising, batching."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.features.backbones import Preprocessing
+from hypervlad.features.cache import Cache, Memory, PathIndex
+from hypervlad.features.lazy_torch import torch
+from hypervlad.images import (
+    ImageReadError,
+    Micrograph,
+    ReadOptions,
+    SkippedImage,
+    SkippedImagesWarning,
+    UnknownPixelSizeWarning,
+)
+from hypervlad.images.micrograph import READING_VERSION
+from hypervlad.images.pixels import is_blank
+from hypervlad.images.reading import (
+    check_any_read,
+    image_name,
+    n_reader_threads,
+    read_in_order,
+    read_named,
+)
+
+# Measured on a CPU, an image of this size takes 1 GB on mobilenet_v2 and 2.4 GB on VGG-16: what a
+# laptop can give.
+MAX_SIDE = 2048
+MAX_PIXELS = MAX_SIDE**2
+
+CPU_BATCH_PIXELS, GPU_BATCH_PIXELS = 8 * 224**2, 64 * 224**2
+_MAX_PER_BATCH = 256
+_USUAL_SIZE = 224  # pixels; decides the batch size where images keep their own size
+
+#: Called with an image's key; returns what was computed from it before, or None.
+Find: TypeAlias = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """An image without its pixels.
+
+    Attributes
+    ----------
+    digest : str
+        Of its pixels: see :class:`hypervlad.Micrograph`.
+    shape : tuple of int
+        (H, W) or (H, W, 3), pixels.
+    pixel_size : float or None
+        Nanometres per pixel.
+    is_blank : bool
+        Whether all pixels are equal.
+    dtype : str
+        Of the pixels as stored, such as "uint8".
+    """
+
+    digest: str
+    shape: tuple[int, ...]
+    pixel_size: float | None
+    is_blank: bool = False
+    dtype: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedImage:
+    """An image that was read, or whose result was found in the cache."""
+
+    info: ImageInfo
+    key: str  # of `image_key`
+    cached: Any = None  # what was computed from it before
+    tensor: torch.Tensor | None = None  # (C, H, W), if nothing was found
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one size, ready for the network."""
+
+    positions: list[int]  # in the list that the user gave
+    keys: list[str]
+    tensors: torch.Tensor  # (B, C, H, W), float32
+
+
+@dataclass
+class ReadReport:
+    """What the user should know about a list of images after it was read: see `EncodedImages`."""
+
+    n_images: int
+    skipped: list[SkippedImage] = field(default_factory=list)
+    unscaled: list[str] = field(default_factory=list)
+    blank: list[str] = field(default_factory=list)
+
+    def warn(self) -> None:
+        """Warn of skipped images and of unknown pixel sizes; raise if no image could be read."""
+        check_any_read(self.skipped, self.n_images)
+        for warning in self.warnings:
+            warn_user(warning)
+
+    @property
+    def warnings(self) -> list[Warning]:
+        """What `warn` warns of."""
+        found: list[Warning] = []
+        if self.skipped:
+            found.append(SkippedImagesWarning.about(self.skipped, self.n_images))
+        if self.unscaled:
+            found.append(UnknownPixelSizeWarning.about(self.unscaled, self.n_images))
+        return found
+
+
+def warn_of_blank_training_images(blank: Sequence[str], n_images: int) -> None:
+    """Warn of training images of these names, of which all pixels are equal."""
+    if blank:
+        warn_user(
+            f"{len(blank)} of {counted(n_images, 'training image')} "
+            f"{verb(len(blank), 'is', 'are')} blank, all pixels equal: {name_some(blank)}. Leave "
+            f"{verb(len(blank), 'it', 'them')} out: what a model learns from such images means "
+            "nothing",
+        )
+
+
+class _HasInfo(Protocol):
+    @property
+    def info(self) -> ImageInfo: ...
+
+
+Loaded = TypeVar("Loaded", bound=_HasInfo)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ImageLoader:
+    """How images are read, resized, normalised and collected into batches.
+
+    Most attributes are those of :class:`hypervlad.HypercolumnVLAD`.
+    """
+
+    image_size: int | None
+    preprocessing: Preprocessing
+    pixel_size: float | None = None
+    read_options: ReadOptions = field(default_factory=ReadOptions)
+    memory: Memory = None
+    batch_size: int | None = None  # by default it depends on the size of images and the device
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    n_jobs: int | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    verbose: bool = False
+
+    # --- one image ------------------------------------------------------------------------------
+
+    def load(self, image: Any, name: str, find: Find | None = None) -> LoadedImage:
+        """Read an image and prepare it for the network, unless a cached result is found.
+
+        With ``memory``, a file that has not changed since it was last read is not opened then. An
+        image that cannot be read or resampled is an ImageReadError.
+        """
+        entry = None if self._index is None else self._index.entry(image)
+        if entry is not None and entry.facts is not None:
+            found = self._look_up(ImageInfo(*entry.facts), name, find)
+            if found is not None:
+                return found
+        micrograph = read_named(image, self.read_options, name)
+        info = _info_of(micrograph)
+        if entry is not None:
+            entry.keep(astuple(info))
+        return self._look_up(info, name, find) or self.prepare(micrograph, name)
+
+    def is_cached(self, image: Any, find: Find) -> bool:
+        """Return whether a result can be found without reading the image."""
+        entry = None if self._index is None else self._index.entry(image)
+        if entry is None or entry.facts is None:
+            return False
+        try:
+            return self._look_up(ImageInfo(*entry.facts), "image", find) is not None
+        except ImageReadError:
+            return False
+
+    def prepare(self, micrograph: Micrograph, name: str) -> LoadedImage:
+        """Resize an image that was read, and normalise it for the network."""
+        info = _info_of(micrograph)
+        size = self.input_size(info, name)
+        tensor = prepare(micrograph.pixels, size, self.preprocessing)
+        return LoadedImage(info, self.key(info), tensor=tensor)
+
+    def input_size(self, info: ImageInfo, name: str) -> tuple[int, int]:
+        """Return the network's input size (height, width) for an image, in pixels.
+
+        An ImageReadError if ``pixel_size`` makes it too small or too large.
+        """
+        minimum = self.preprocessing.minimum_size
+        size = size_at_scale(info.shape, info.pixel_size, self.pixel_size, minimum, name)
+        if size is not None:
+            return size
+        if self.image_size is not None:
+            return self.image_size, self.image_size
+        return max(minimum, info.shape[0]), max(minimum, info.shape[1])
+
+    def key(self, info: ImageInfo) -> str:
+        return image_key(info.digest, info.pixel_size, self.pixel_size)
+
+    def load_batch(self, image: Any) -> Batch:
+        """Read one image as a batch."""
+        (batch,) = self.batches([(0, self.load(image, image_name(image)))])
+        return batch
+
+    def _look_up(self, info: ImageInfo, name: str, find: Find | None) -> LoadedImage | None:
+        self.input_size(info, name)  # an image that cannot be scaled is an error, cached or not
+        if find is None:
+            return None
+        key = self.key(info)
+        cached = find(key)
+        return None if cached is None else LoadedImage(info, key, cached)
+
+    @functools.cached_property
+    def _index(self) -> PathIndex | None:
+        if self.memory is None:
+            return None
+        reading = {"options": asdict(self.read_options), "version": READING_VERSION}
+        return PathIndex(Cache(self.memory), reading)
+
+    # --- many images ----------------------------------------------------------------------------
+
+    @property
+    def n_threads(self) -> int:
+        """How many threads read ahead."""
+        return n_reader_threads(self.n_jobs)
+
+    def stream(
+        self,
+        images: list[Any],
+        desc: str,
+        load: Callable[[Any, str], Loaded],
+        report: ReadReport | None = None,
+    ) -> Iterator[tuple[int, Loaded]]:
+        """Load images in their order, with their positions; ``n_jobs`` threads read ahead.
+
+        ``load`` is called with an image and its name, in any thread; ``desc`` labels the progress
+        bar. Without a report to fill, the user is warned after the last image.
+        """
+        # With two batches readers are never idle, but so many images of their own size are large.
+        n_ahead = 2 * self.n_per_batch if self._is_one_size else 0
+        outcomes = read_in_order(enumerate(images), load, self.n_threads, n_ahead)
+        return self.stream_outcomes(outcomes, images, desc, report)
+
+    def stream_outcomes(
+        self,
+        outcomes: Generator[Loaded | SkippedImage, None, None],
+        images: list[Any],
+        desc: str,
+        report: ReadReport | None = None,
+    ) -> Iterator[tuple[int, Loaded]]:
+        """Do the same as :meth:`stream` for images that were loaded elsewhere, in their order."""
+        hidden = None if self.verbose else True
+        loaded = self._loaded(outcomes, images, report)
+        return iter(ProgressBar(loaded, desc=desc, total=len(images), unit="image", disable=hidden))
+
+    def _loaded(
+        self,
+        outcomes: Generator[Loaded | SkippedImage, None, None],
+        images: list[Any],
+        report: ReadReport | None,
+    ) -> Iterator[tuple[int, Loaded]]:
+        notes = ReadReport(len(images)) if report is None else report
+        with contextlib.closing(outcomes):  # stops the readers if the caller stops early
+            for position, outcome in enumerate(outcomes):
+                if not isinstance(outcome, SkippedImage):
+                    if self.pixel_size is not None and outcome.info.pixel_size is None:
+                        notes.unscaled.append(image_name(images[position], position))
+                    if outcome.info.is_blank:
+                        notes.blank.append(image_name(images[position], position))
+                    yield position, outcome
+                elif self.on_error == "skip":
+                    notes.skipped.append(outcome)
+                else:
+                    raise ImageReadError(outcome.reason)
+        if report is None:
+            notes.warn()
+
+    # --- batches --------------------------------------------------------------------------------
+
+    @property
+    def n_per_batch(self) -> int:
+        """Images per batch; of many sizes, a typical one."""
+        if self.batch_size is not None:
+            return self.batch_size
+        return _n_fitting(self._batch_pixels, (self.image_size or _USUAL_SIZE) ** 2)
+
+    def batches(self, images: Iterable[tuple[int, LoadedImage]]) -> Iterator[Batch]:
+        """Cut a stream by position; within a cut, gather images of equal size.
+
+        Images with a cached result are left out. The cuts depend on positions and on the image's
+        own size alone, so leaving images out moves no other image into another cut. However many
+        sizes there are, the images that wait have at most five times the pixels of a batch.
+        """
+        waiting: _Waiting = {}
+        for position, image in images:
+            if image.tensor is None:
+                continue
+            yield from _batches_of(self._complete(waiting, position))
+            height, width = image.tensor.shape[1:]
+            waiting.setdefault((height, width), []).append((position, image))
+        yield from _batches_of(waiting)
+
+    def _complete(self, waiting: _Waiting, position: int) -> _Waiting:
+        """Remove and return the images whose cut ends before this position."""
+        complete: _Waiting = {}
+        for size in list(waiting):
+            n_images = self.n_per_batch
+            if self.batch_size is None and not self._is_one_size:
+                n_images = _n_fitting(self._batch_pixels, size[0] * size[1])
+            if waiting[size][0][0] // n_images != position // n_images:
+                complete[size] = waiting.pop(size)
+        return complete
+
+    @property
+    def _is_one_size(self) -> bool:
+        """Whether images have about the same number of pixels when they enter the network."""
+        return self.image_size is not None and self.pixel_size is None
+
+    @property
+    def _batch_pixels(self) -> int:
+        return CPU_BATCH_PIXELS if self.device.type == "cpu" else GPU_BATCH_PIXELS
+
+
+# Position and image, by size.
+_Waiting: TypeAlias = dict[tuple[int, int], list[tuple[int, LoadedImage]]]
+
+
+def _batches_of(cut: _Waiting) -> Iterator[Batch]:
+    for members in cut.values():
+        positions, images = zip(*members, strict=True)
+        tensors = [image.tensor for image in images if image.tensor is not None]
+        yield Batch(list(positions), [image.key for image in images], torch.stack(tensors))
+
+
+def _n_fitting(batch_pixels: int, n_pixels: int) -> int:
+    return max(1, min(_MAX_PER_BATCH, batch_pixels // n_pixels))
+
+
+def _info_of(micrograph: Micrograph) -> ImageInfo:
+    pixels, stored = micrograph.pixels, micrograph.metadata.get("dtype", "")
+    return ImageInfo(
+        micrograph.digest, pixels.shape, micrograph.pixel_size, is_blank(pixels), stored
+    )
+
+
+# --- the input of a network -----------------------------------------------------------------------
+
+
+def prepare(
+    pixels: np.ndarray, size: tuple[int, int], preprocessing: Preprocessing
+) -> torch.Tensor:
+    """Resize an image (H, W) or (H, W, 3) and normalise it for a network: (C, height, width)."""
+    # Without torch, whose threads wait actively after each small step and hold up other work.
+    image = pixels if pixels.ndim == 3 else pixels[:, :, None]
+    if image.shape[:2] != size:
+        image = _resized(image, size, preprocessing.interpolation)
+    n_channels = len(preprocessing.mean)
+    if image.shape[2] != n_channels:
+        image = image.mean(axis=2, keepdims=True)
+    mean, std = (
+        np.array(each, np.float32)[:, None, None]
+        for each in (preprocessing.mean, preprocessing.std)
+    )
+    tensor = np.subtract(np.moveaxis(image, 2, 0), mean, order="C")
+    return torch.from_numpy(np.divide(tensor, std, out=tensor))
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
+    """Resize an image (H, W, C) to (height, width, C), antialiased, as Pillow and torch do."""
+    for n_out in size:
+        if len(image) != n_out:
+            rows = axis_weights(len(image), n_out, mode) @ image.reshape(len(image), -1)
+            image = rows.reshape(n_out, *image.shape[1:])
+        image = np.ascontiguousarray(image.swapaxes(0, 1))
+    # Bicubic interpolation overshoots at edges.
+    return image.clip(0, 1) if mode == "bicubic" else image
+
+
+@functools.lru_cache(32)
+def axis_weights(n_in: int, n_out: int, mode: str) -> csr_array:
+    """Return the weights that resize an axis: a sparse array (n_out, n_in), rows sum to 1.
+
+    A triangle, or for "bicubic" Keys' cubic with -0.5, widened by ``n_in / n_out`` if above 1.
+    """
+    scale = n_in / n_out
+    width = max(scale, 1.0)
+    reach = width if mode == "bilinear" else 2 * width
+    centre = ((np.arange(n_out) + 0.5) * scale)[:, None]
+    columns = np.floor(centre - reach).astype(int) + np.arange(math.ceil(2 * reach) + 2)
+    distance = np.abs(columns + 0.5 - centre) / width
+    weights = _triangle(distance) if mode == "bilinear" else _cubic(distance)
+    weights[(columns < 0) | (columns >= n_in)] = 0.0
+    weights /= weights.sum(axis=1, keepdims=True)
+    row, column = np.nonzero(weights)
+    entries = weights[row, column].astype(np.float32), (row, columns[row, column])
+    return csr_array(entries, shape=(n_out, n_in))
+
+
+def _triangle(x: np.ndarray) -> np.ndarray:
+    weights: np.ndarray = np.maximum(1 - x, 0)
+    return weights
+
+
+def _cubic(x: np.ndarray) -> np.ndarray:
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def normalised(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Normalise images (..., C, H, W) in [0, 1] for a network, channel by channel."""
+    mean = torch.tensor(preprocessing.mean, device=images.device)[:, None, None]
+    std = torch.tensor(preprocessing.std, device=images.device)[:, None, None]
+    return (images - mean) / std
+
+
+# --- the common scale -----------------------------------------------------------------------------
+
+
+def resampled_size(
+    shape: tuple[int, ...], own_pixel_size: float, pixel_size: float
+) -> tuple[int, int]:
+    """Return height and width of an image at another scale; pixel sizes are in nanometres.
+
+    >>> resampled_size((600, 1200), own_pixel_size=0.5, pixel_size=2.0)
+    (150, 300)
+    """
+    # Absurd metadata may lead to infinity, which has no whole number.
+    height, width = (round(min(n * own_pixel_size / pixel_size, 1e12)) for n in shape[:2])
+    return height, width
+
+
+def size_at_scale(
+    shape: tuple[int, ...],
+    own_pixel_size: float | None,
+    pixel_size: float | None,
+    minimum: int,
+    name: str = "image",
+) -> tuple[int, int] | None:
+    """Return the size at which an image has this pixel size; None if one of the two is None.
+
+    An ImageReadError if a side would be below ``minimum``, or height x width above ``MAX_PIXELS``.
+    """
+    if pixel_size is None or own_pixel_size is None:
+        return None
+    size = resampled_size(shape, own_pixel_size, pixel_size)
+    if min(size) >= minimum and size[0] * size[1] <= MAX_PIXELS:
+        return size
+    if size[0] * size[1] > MAX_PIXELS:
+        limit = f"more than the limit of {MAX_PIXELS:,} pixels"
+        remedy = "a larger pixel_size"
+    else:
+        limit = f"less than the {minimum} pixels per side that the network needs"
+        remedy = "a smaller pixel_size"
+    height, width = shape[:2]
+    raise ImageReadError(
+        f"{name}: its {height} x {width} pixels of {own_pixel_size:.4g} nm would become "
+        f"{size[0]:,} x {size[1]:,} at pixel_size={pixel_size:g} nm, {limit}; use {remedy}, "
+        "correct the pixel size in the file if it is wrong, or leave the image out"
+    )
+
+
+def image_key(digest: str, own_pixel_size: float | None, pixel_size: float | None) -> str:
+    """Return the digest by which the encoder identifies an image, for its cache and its seeds.
+
+    It covers the pixel size if the image will be resampled; else it is that of the pixels.
+    """
+    if pixel_size is None or own_pixel_size is None:
+        return digest
+    return hashlib.sha256(f"{digest} {float(own_pixel_size)!r} nm".encode("ascii")).hexdigest()

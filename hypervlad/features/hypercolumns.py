@@ -1,0 +1,130 @@
+"""Hypercolumns: a network's maps of an image, enlarged to one grid and stacked.
+
+The hypercolumn of a position p of a grid is x_p = concat_l (U_l F_l)_p, where F_l is a layer's map
+and U_l its bilinear enlargement (Hariharan et al. 2015, "Hypercolumns for object segmentation and
+fine-grained localization", CVPR). Functions are pure; maps are channels last, (B, h_l, w_l, d_l).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from hypervlad.features.backbones import TappedNetwork
+from hypervlad.features.lazy_torch import torch
+
+
+def turned(images: torch.Tensor, turn: int) -> torch.Tensor:
+    """Turn images (..., H, W) by ``turn % 4`` right angles, from 4 on mirrored first."""
+    images = images.flip(-1) if turn >= 4 else images
+    # rot90 copies even where there is nothing to turn.
+    return images.rot90(turn % 4, (-2, -1)) if turn % 4 else images
+
+
+def turned_back(maps: torch.Tensor, turn: int) -> torch.Tensor:
+    """Undo :func:`turned`; the image's two axes come last."""
+    maps = maps.rot90(-(turn % 4), (-2, -1))
+    return maps.flip(-1) if turn >= 4 else maps
+
+
+def feature_maps(network: TappedNetwork, batch: torch.Tensor) -> list[torch.Tensor]:
+    """Run a network on prepared images (B, C, H, W), on any device; return its taps' maps."""
+    return [tap.permute(0, 2, 3, 1) for tap in network(batch.to(network.device))]
+
+
+class AxisInterpolation(NamedTuple):
+    """Bilinear enlargement along one axis: out[i] = (1 - weight) in[low] + weight in[high]."""
+
+    low: torch.Tensor
+    high: torch.Tensor
+    weight: torch.Tensor
+
+
+def axis_interpolation(
+    n_in: int, n_out: int, device: torch.device | str = "cpu"
+) -> AxisInterpolation:
+    """Return the weights that enlarge an axis of ``n_in`` cells to ``n_out``.
+
+    They are those of ``torch.nn.functional.interpolate(align_corners=False)``.
+    """
+    position = (torch.arange(n_out, dtype=torch.float64) + 0.5) * (n_in / n_out) - 0.5
+    position = position.clamp(min=0)
+    low = position.floor().long().clamp(max=n_in - 1)
+    high = (low + 1).clamp(max=n_in - 1)
+    weight = (position - low).float()
+    return AxisInterpolation(low.to(device), high.to(device), weight.to(device))
+
+
+def resample_preserving_sum(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resample maps (..., h, w) to (..., height, width), so that sums are preserved.
+
+    Each cell's value is distributed by the adjoint of bilinear interpolation.
+    """
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    rows, cols = (
+        _shares(n_in, n_out, maps) for n_in, n_out in zip(maps.shape[-2:], size, strict=True)
+    )
+    return rows @ maps @ cols.T
+
+
+def _shares(n_in: int, n_out: int, like: torch.Tensor) -> torch.Tensor:
+    """Return the share of each input cell in each output cell: (n_out, n_in), columns sum to 1."""
+    n_few, n_many = sorted((n_in, n_out))
+    axis = axis_interpolation(n_few, n_many, like.device)
+    weights = like.new_zeros(n_many, n_few)
+    places = torch.arange(n_many, device=like.device)
+    for cell, weight in ((axis.low, 1 - axis.weight), (axis.high, axis.weight)):
+        weights.index_put_((places, cell), weight.to(like.dtype), accumulate=True)
+    weights = weights if n_out == n_many else weights.T
+    return weights / weights.sum(0)
+
+
+def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Enlarge maps (B, h, w, C) bilinearly to (B, height, width, C)."""
+    if tuple(maps.shape[1:3]) == size:
+        return maps
+    channels_first = maps.permute(0, 3, 1, 2)
+    enlarged = torch.nn.functional.interpolate(
+        channels_first, size, mode="bilinear", align_corners=False
+    )
+    return enlarged.permute(0, 2, 3, 1)
+
+
+def dense_hypercolumns(maps: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+    """Stack all maps (B, h_l, w_l, C_l) on a grid: (B, height, width, sum of C_l)."""
+    return torch.cat([enlarge(layer, size) for layer in maps], dim=-1)
+
+
+def hypercolumns_at(
+    maps: Sequence[torch.Tensor], points: np.ndarray, size: tuple[int, int]
+) -> list[torch.Tensor]:
+    """Read the hypercolumns of one image at chosen pixels of a grid.
+
+    Parameters
+    ----------
+    maps : sequence of Tensor of shape (h_l, w_l, C_l)
+    points : ndarray of int, shape (n,)
+        Flat indices into the grid, row by row.
+    size : tuple of int
+        Height and width of the grid.
+
+    Returns
+    -------
+    list of Tensor of shape (n, C_l)
+    """
+    blocks = []
+    for layer in maps:
+        index = torch.from_numpy(np.asarray(points, dtype=np.int64)).to(layer.device)
+        rows = axis_interpolation(layer.shape[0], size[0], layer.device)
+        cols = axis_interpolation(layer.shape[1], size[1], layer.device)
+        y, x = index // size[1], index % size[1]
+        across = cols.weight[x, None]
+        top = torch.lerp(layer[rows.low[y], cols.low[x]], layer[rows.low[y], cols.high[x]], across)
+        bottom = torch.lerp(
+            layer[rows.high[y], cols.low[x]], layer[rows.high[y], cols.high[x]], across
+        )
+        blocks.append(torch.lerp(top, bottom, rows.weight[y, None]))
+    return blocks

@@ -1,0 +1,303 @@
+"""Positions of windows and patches in an image, and maps of one value per window."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hypervlad.evaluation.patches import check_side
+
+IntArray: TypeAlias = NDArray[np.intp]
+Edges: TypeAlias = Literal["drop", "shift", "pad"]
+_EDGES = ("drop", "shift", "pad")
+
+
+@dataclass(frozen=True, eq=False)
+class WindowGrid:
+    """Square windows over an image: every upper edge (R,) with every left one (S,), pixels."""
+
+    rows: IntArray
+    columns: IntArray
+    side: int
+
+    @classmethod
+    def cover(cls, shape: tuple[int, int], side: int, stride: int) -> WindowGrid:
+        """Cover an image (height, width) with windows, the last ones of which end at its edges."""
+        return cls(*_patch_edges(shape, side, stride, "shift"), side)
+
+    @classmethod
+    def of_cells(cls, shape: tuple[int, ...], stride: int) -> WindowGrid:
+        """Return the windows that the cells (R, S) of a network's map are."""
+        rows, columns = (np.arange(n) * stride for n in shape)
+        return cls(rows, columns, stride)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of windows down and across: (R, S)."""
+        return len(self.rows), len(self.columns)
+
+    @property
+    def size(self) -> int:
+        """Number of windows."""
+        return len(self.rows) * len(self.columns)
+
+    @property
+    def positions(self) -> IntArray:
+        """Upper left corners (R S, 2), row by row."""
+        return _corners(self.rows, self.columns)
+
+    def to_map(
+        self, scores: NDArray[np.floating], shape: tuple[int, int], size: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """Interpolate scores (R, S) to a map of a shape: a window's own at its central pixel.
+
+        Bilinear between centres, constant beyond the outermost. ``size`` is that of the image that
+        the windows cover, if it was resized.
+        """
+        half = (self.side - 1) // 2
+        across = _enlarged(scores.T, self.columns + half, shape[1], size[1])
+        # Whole rows of the map last, because they are most of the numbers.
+        return _enlarged(across.T, self.rows + half, shape[0], size[0])
+
+
+def patch_positions(
+    shape: tuple[int, int], patch: int = 29, stride: int | None = None, *, edges: Edges = "drop"
+) -> IntArray:
+    """Return the upper left corners of the patches of an image, row by row.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Height and width of the image in pixels.
+    patch : int, default=29
+        Side of a patch in pixels.
+    stride : int, optional
+        Step from one patch to the next; by default `patch`, side by side.
+    edges : {"drop", "shift", "pad"}, default="drop"
+        How to treat the pixels left over at the right and lower edge. "drop": they belong to no
+        patch. "shift": a last patch ends at the edge and overlaps the one before. "pad": a last
+        patch extends beyond the edge; :func:`patches_at` fills it by reflection.
+
+    Returns
+    -------
+    positions : ndarray of int, shape (n_patches, 2)
+        Row and column.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or the image is smaller than the patch and `edges` is not
+        "pad".
+
+    Examples
+    --------
+    >>> from hypervlad.features import patch_positions
+    >>> patch_positions((29, 70), edges="drop").tolist()
+    [[0, 0], [0, 29]]
+    >>> patch_positions((29, 70), edges="shift").tolist()
+    [[0, 0], [0, 29], [0, 41]]
+    """
+    return _corners(*_patch_edges(shape, patch, stride, edges))
+
+
+def patches_at(image: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDArray[Any]:
+    """Cut patches out of an image, reflected where they extend beyond its right or lower edge.
+
+    Parameters
+    ----------
+    image : array of shape (H, W) or (H, W, 3)
+    positions : array of int, shape (n_patches, 2)
+        Upper left corners, from `patch_positions`.
+    patch : int, default=29
+
+    Returns
+    -------
+    patches : ndarray of shape (n_patches, patch, patch) or (n_patches, patch, patch, 3)
+        A copy, with the dtype of the image.
+
+    Raises
+    ------
+    ValueError
+        If a corner lies outside the image.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.features import patches_at
+    >>> patches_at(np.arange(6).reshape(2, 3), [[0, 1]], patch=2).tolist()
+    [[[1, 2], [4, 5]]]
+    """
+    pixels = np.asarray(image)
+    corners = _check_positions(positions, pixels.shape[:2])
+    patch = check_side("patch", patch)
+    beyond = [
+        max(0, int(corners[:, axis].max(initial=0)) + patch - pixels.shape[axis]) for axis in (0, 1)
+    ]
+    widths = [(0, beyond[0]), (0, beyond[1]), *[(0, 0)] * (pixels.ndim - 2)]
+    padded = np.pad(pixels, widths, mode="symmetric")
+    views = np.lib.stride_tricks.sliding_window_view(padded, (patch, patch), axis=(0, 1))
+    # The view puts the window's own axes last; colours come after them.
+    cut = views[corners[:, 0], corners[:, 1]]
+    return np.moveaxis(cut, 1, -1).copy() if pixels.ndim == 3 else cut.copy()
+
+
+def map_from_patches(
+    values: ArrayLike,
+    positions: ArrayLike,
+    shape: tuple[int, int],
+    patch: int = 29,
+    *,
+    fill: float = np.nan,
+) -> NDArray[np.float32]:
+    """Fill each patch with its value; where patches overlap, with their mean.
+
+    Parameters
+    ----------
+    values : array of float, shape (n_patches,)
+    positions : array of int, shape (n_patches, 2)
+    shape : (int, int)
+        Height and width of the map; parts of patches beyond it are left out.
+    patch : int, default=29
+    fill : float, default=NaN
+        The value of pixels that no patch covers.
+
+    Returns
+    -------
+    painted : ndarray of float32, shape (H, W)
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite value for each position, or a corner lies outside the map.
+
+    Examples
+    --------
+    >>> from hypervlad.features import map_from_patches
+    >>> map_from_patches([1.0, 3.0], [[0, 0], [0, 1]], (2, 3), patch=2).tolist()
+    [[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]
+    """
+    numbers = _finite(values, "values")
+    corners = _check_positions(positions, shape)
+    patch = check_side("patch", patch)
+    if numbers.shape != (len(corners),):
+        raise ValueError(
+            f"expected one value for each of {len(corners)} positions; got shape {numbers.shape}."
+        )
+    sums, counts = (
+        _painted(each, corners, shape, patch) for each in (numbers, np.ones(len(corners)))
+    )
+    return np.where(counts > 0, sums / np.maximum(counts, 1), fill).astype(np.float32)
+
+
+def patch_means(values: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDArray[np.float64]:
+    """Return the mean (n_patches,) of a map over the pixels of each patch inside the map.
+
+    >>> from hypervlad.features.windows import patch_means
+    >>> patch_means([[True, False, False]] * 2, [[0, 0], [0, 1]], patch=2).tolist()
+    [0.5, 0.0]
+    """
+    array = _finite(values, "the map")
+    if array.ndim != 2:
+        raise ValueError(f"expected a map of shape (H, W); got shape {array.shape}.")
+    corners = _check_positions(positions, array.shape)
+    patch = check_side("patch", patch)
+    table = np.zeros((array.shape[0] + 1, array.shape[1] + 1))
+    np.cumsum(np.cumsum(array, axis=0), axis=1, out=table[1:, 1:])
+    top, left = corners.T
+    bottom, right = (np.minimum(corners + patch, array.shape)).T
+    totals = table[bottom, right] - table[top, right] - table[bottom, left] + table[top, left]
+    return np.asarray(totals / ((bottom - top) * (right - left)))
+
+
+def _patch_edges(
+    shape: tuple[int, int], patch: int, stride: int | None, edges: Edges
+) -> tuple[IntArray, IntArray]:
+    """Return the upper and the left edges of the patches of an image, as in `patch_positions`."""
+    patch = check_side("patch", patch)
+    stride = patch if stride is None else check_side("stride", stride)
+    if edges not in _EDGES:
+        raise ValueError(f"edges must be one of {', '.join(map(repr, _EDGES))}; got {edges!r}.")
+    height, width = shape[:2]
+    if min(height, width) < patch and edges != "pad":
+        raise ValueError(
+            f"an image of {height} x {width} pixels is smaller than a patch of {patch} x {patch}: "
+            "choose a smaller patch, or edges='pad'."
+        )
+    return _starts(height, patch, stride, edges), _starts(width, patch, stride, edges)
+
+
+def _corners(rows: IntArray, columns: IntArray) -> IntArray:
+    return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def _enlarged(
+    values: NDArray[np.floating], centres: IntArray, n_pixels: int, extent: int
+) -> NDArray[np.float32]:
+    """Interpolate rows (n, m) at centres to each pixel of an axis, (n_pixels, m)."""
+    rows = np.ascontiguousarray(values, dtype=np.float32)
+    pixels = (np.arange(n_pixels) + 0.5) * (extent / n_pixels) - 0.5
+    place = np.interp(pixels, centres, np.arange(len(centres)))
+    low = np.floor(place).astype(np.intp)
+    found: NDArray[np.float32] = rows[low]
+    rise = rows[np.minimum(low + 1, len(rows) - 1)]
+    rise -= found
+    rise *= (place - low).astype(np.float32)[:, None]
+    found += rise
+    return found
+
+
+def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:
+    """Return values as floats; a single NaN would spread through the cumulative sums."""
+    array = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{what} must be finite; got NaN or infinity (see fill=).")
+    return array
+
+
+def _starts(extent: int, patch: int, stride: int, edges: Edges) -> IntArray:
+    starts = np.arange(0, max(extent - patch, 0) + 1, stride)
+    covered = int(starts[-1]) + patch
+    if edges == "drop" or covered >= extent:
+        return starts
+    last = extent - patch if edges == "shift" else int(starts[-1]) + stride
+    # With gaps between patches, the next one may start beyond the edge.
+    return np.append(starts, last) if last < extent else starts
+
+
+def _check_positions(positions: ArrayLike, shape: tuple[int, ...]) -> IntArray:
+    corners = np.asarray(positions)
+    if corners.size == 0:
+        return np.empty((0, 2), dtype=np.intp)
+    if corners.ndim != 2 or corners.shape[1] != 2 or corners.dtype.kind not in "iu":
+        raise ValueError(
+            f"positions are whole numbers of shape (n_patches, 2), row and column; got "
+            f"{corners.dtype} of shape {corners.shape}."
+        )
+    outside = (corners < 0) | (corners >= np.asarray(shape[:2]))
+    if outside.any():
+        first = corners[outside.any(axis=1)][0].tolist()
+        raise ValueError(
+            f"position {first} lies outside an image of {shape[0]} x {shape[1]} pixels."
+        )
+    return corners.astype(np.intp)
+
+
+def _painted(
+    values: NDArray[np.float64], corners: IntArray, shape: tuple[int, int], patch: int
+) -> NDArray[np.float64]:
+    """Sum the values of the patches that cover each pixel: mark the corners, then accumulate."""
+    height, width = shape[:2]
+    marks = np.zeros((height + 1, width + 1))
+    top, left = corners.T
+    bottom, right = np.minimum(top + patch, height), np.minimum(left + patch, width)
+    for rows, columns, sign in (
+        (top, left, 1),
+        (bottom, right, 1),
+        (top, right, -1),
+        (bottom, left, -1),
+    ):
+        np.add.at(marks, (rows, columns), sign * values)
+    return np.asarray(marks.cumsum(axis=0).cumsum(axis=1)[:height, :width])

@@ -1,0 +1,42 @@
+from . import presets
+from .alignment import AlignmentClassifier, default_alignment_encoder
+from .baselines import PatchCNNClassifier, TransferClassifier
+from .boosting import BoostedSoftmaxClassifier
+from .classifier import (
+    Classification,
+    Explanation,
+    HeldOut,
+    Judgement,
+    LabelIssue,
+    MicrographClassifier,
+    NeverPredictedWarning,
+    SureAnswers,
+    TrainingImages,
+    default_encoder,
+)
+from .defects import Finding, PatchDefectScorer, Region, default_patch_encoder
+from .loading import load
+
+__all__ = [
+    "AlignmentClassifier",
+    "BoostedSoftmaxClassifier",
+    "Classification",
+    "Explanation",
+    "Finding",
+    "HeldOut",
+    "Judgement",
+    "LabelIssue",
+    "MicrographClassifier",
+    "NeverPredictedWarning",
+    "PatchCNNClassifier",
+    "PatchDefectScorer",
+    "Region",
+    "SureAnswers",
+    "TrainingImages",
+    "TransferClassifier",
+    "default_alignment_encoder",
+    "default_encoder",
+    "default_patch_encoder",
+    "load",
+    "presets",
+]

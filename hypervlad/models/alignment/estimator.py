@@ -1,0 +1,403 @@
+"""``AlignmentClassifier``: a classifier of windows with aligned fibres."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from hypervlad.common.base import Field, ImageEstimator, Part, Value, seeded_clone
+from hypervlad.common.constraints import (
+    VERBOSE,
+    Alternatives,
+    InstanceOf,
+    Integer,
+    Number,
+    RandomState,
+    check_value,
+)
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.workload import announced
+from hypervlad.evaluation.splits import check_groups
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.encoder.encoding import check_finite
+from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.features.windows.dataset import (
+    UNKNOWN,
+    Convert,
+    ImageWindows,
+    PreparedImage,
+    TrainingWindows,
+    WindowReader,
+    fit_tiled_codebook,
+)
+from hypervlad.features.windows.vectors import check_window_encoder, window_encoder
+from hypervlad.fibres import AlignedFraction, aligned_fraction
+from hypervlad.fibres.alignment import DEFAULT_WINDOW
+from hypervlad.fibres.tiles import TileGrid
+from hypervlad.images import ImageReadError, ReadOptions, SkippedImage
+from hypervlad.images.options import check_read_options
+from hypervlad.images.reading import check_image_list, image_name, warn_skipped
+from hypervlad.models.alignment.labels import (
+    ALIGNED,
+    AlignmentLabels,
+    check_both_classes,
+    read_grey,
+)
+from hypervlad.models.alignment.vectors import TurnInvariantVectors
+from hypervlad.models.boosting import BoostedSoftmaxClassifier
+
+_WINDOW = Integer(2, 2**16)
+_MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse
+
+
+class AlignmentClassifier(ImageEstimator):
+    """Classify windows of an image as aligned or not, trained on examples.
+
+    Each window is described by features of its four right-angle turns that do not change if the
+    image is turned (see ``vectors.py``); a boosted softmax turns them into the probability that the
+    window is aligned. For whole images, :meth:`predict` returns the aligned fraction.
+
+    It can be the model of :func:`hypervlad.fibres.aligned_fraction`. That function, and the method
+    :meth:`aligned_fraction`, cut an image into windows, find windows without fibres and the
+    directions by the structure tensor, and use the model to decide which windows are aligned.
+
+    Parameters
+    ----------
+    encoder : HypercolumnVLAD, optional
+        Network, taps, codebook and reading options; `default_alignment_encoder` if not given. It
+        must keep images at their own size (``image_size=None``, ``pixel_size=None``). Images are
+        read in grey, scaled to [0, 1], before its ``scaling`` is applied.
+    window : int, default=32
+        Side in pixels of the windows trained on. Whether a window is aligned depends on its size:
+        the model warns if it is used with windows 1.5 times larger or smaller.
+    boosting : BoostedSoftmaxClassifier, optional
+        The learner, by default with ``prior="training"``, because the aligned fraction is a share.
+    tile_size : int, default=2048
+        As in :class:`PatchDefectScorer`.
+    random_state : int, RandomState or None, default=None
+        Seed of everything that is random in ``fit``.
+    verbose : bool, default=False
+        Show progress bars.
+
+    Attributes
+    ----------
+    encoder_ : HypercolumnVLAD
+    boosting_ : BoostedSoftmaxClassifier
+        Classifies window vectors; its classes are "aligned" and "not aligned".
+    window_ : int
+    n_images_, n_windows_ : int
+        Numbers of images and windows that the model was trained on.
+    aligned_share_ : float
+        Share of these windows that are aligned.
+
+    References
+    ----------
+    .. [1] M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural
+       network for nanoscience scanning electron microscope image recognition", Scientific Reports
+       7, 13282, 2017: a network trained to find the volume fraction of aligned nanowires.
+
+    Examples
+    --------
+    >>> from hypervlad import AlignmentClassifier, make_nanowire_images
+    >>> from hypervlad.models import default_alignment_encoder
+    >>> images, truths = make_nanowire_images(4, aligned=0.5, size=128, random_state=0)
+    >>> maps = [truth.aligned_map(window=32) for truth in truths]
+    >>> encoder = default_alignment_encoder(weights="random")
+    >>> model = AlignmentClassifier(encoder, random_state=0).fit(images, maps)
+    >>> found = model.aligned_fraction(images[0])
+    >>> found.proba.shape
+    (4, 4)
+    """
+
+    _kind = "alignment_classifier"
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
+        "window": [_WINDOW],
+        "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
+        "tile_size": [Integer(64, 2**16)],
+        "random_state": [RandomState(), None],
+        "verbose": VERBOSE,
+    }
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "encoder_": Part(HypercolumnVLAD),
+        "boosting_": Part(BoostedSoftmaxClassifier),
+        "window_": Value(int, _WINDOW),
+        "n_images_": Value(int, Integer()),
+        "n_windows_": Value(int, Integer()),
+        "aligned_share_": Value(float, Number(at_least=0, at_most=1)),
+    }
+    _part_parameters: ClassVar[Mapping[str, str]] = {"encoder": "encoder_", "boosting": "boosting_"}
+
+    encoder_: HypercolumnVLAD
+    boosting_: BoostedSoftmaxClassifier
+    window_: int
+    n_images_: int
+    n_windows_: int
+    aligned_share_: float
+
+    def __init__(
+        self,
+        encoder: HypercolumnVLAD | None = None,
+        *,
+        window: int = DEFAULT_WINDOW,
+        boosting: BoostedSoftmaxClassifier | None = None,
+        tile_size: int = 2048,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.encoder = encoder
+        self.window = window
+        self.boosting = boosting
+        self.tile_size = tile_size
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @usual_torch()
+    def fit(
+        self, images: Sequence[Any], y: Sequence[Any], *, groups: ArrayLike | None = None
+    ) -> AlignmentClassifier:
+        """Learn to distinguish aligned windows from others.
+
+        Images are cut into windows side by side; windows without fibres are left out.
+        Meanwhile a temporary folder takes about as much space as the images of the codebook need in
+        single precision; the environment variable TMPDIR moves it.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            Paths and/or arrays (H, W) or (H, W, 3), at least as large as a window.
+        y : sequence of n labels or maps
+            A label of the whole image: "aligned" or 1, "not aligned" or 0. Or a map of where it is
+            aligned: an image file in black and white, or an array (H, W) of 0 and 1, with NaN where
+            nothing is known. A window is aligned if at least half of its known pixels are.
+        groups : sequence of n group names, optional
+            Sample of each image: the learner's settings are chosen on other samples than
+            those its weights are fitted to. Each image is its own group if not given.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Unusable parameters, lengths that differ, or windows of one class only.
+        ImageReadError
+            An image or map that cannot be read, does not fit, or is smaller than a window; named.
+        """
+        self.check_parameters()
+        images = check_image_list(images)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        own = default_alignment_encoder() if self.encoder is None else self.encoder
+        encoder = seeded_clone(own, seed, verbose=self.verbose)
+        options = check_read_options(encoder.read_options)
+        labels, convert = AlignmentLabels.check(images, y, options), _grey_reader(options)
+        codes = check_groups(groups, len(images))
+        with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
+            fit_codebook = partial(
+                fit_tiled_codebook,
+                tile_size=self.tile_size,
+                min_side=self.window,
+                folder=folder,
+                convert=convert,
+            )
+            encoder.fit_checked(images, fit_codebook)
+            vectors = TurnInvariantVectors(encoder, self.tile_size, folder)
+            reader = WindowReader(encoder.loader(), self.window, convert)
+
+            def read() -> Iterator[ImageWindows]:
+                for position, image in reader.stream(images, "windows"):
+                    known = labels.of_windows(position, image, self.window)
+                    blocks = iter([vectors(image, TileGrid.over(image.shape, self.window))])
+                    yield ImageWindows(position, image.key, blocks, known)
+
+            windows = TrainingWindows.sample(read(), len(images), seed)
+        check_both_classes(windows.labels)
+        learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
+        learner = seeded_clone(learner, seed, verbose=self.verbose).fit(
+            windows.X,
+            windows.labels,
+            sample_weight=windows.weights,
+            groups=windows.groups_of(codes),
+            blocks=[2 * width for width in encoder.feature_blocks.values()],
+        )
+        # All at the end: a fit that fails leaves the model as it was.
+        self.encoder_, self.boosting_, self.window_ = encoder, learner, int(self.window)
+        self.n_images_, self.n_windows_ = len(windows.keys), len(windows.labels)
+        is_aligned = windows.labels == ALIGNED
+        self.aligned_share_ = float(np.average(is_aligned, weights=windows.weights))
+        return self
+
+    def aligned_proba(
+        self, image: Any, rows: NDArray[np.intp], columns: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        """Return the probability (n_rows, n_columns) that each window is aligned.
+
+        Warns if the windows are much larger or smaller than those trained on.
+
+        Parameters
+        ----------
+        image : path or array
+        rows, columns : array of int, shape (n_rows + 1,) and (n_columns + 1,)
+            Edges of windows side by side over the whole image, in pixels; anything else is a
+            ValueError.
+        """
+        check_is_fitted(self)
+        tiles = TileGrid(np.asarray(rows), np.asarray(columns))
+        reader = WindowReader(self.encoder_.loader(), 1, self._convert_of(image))
+        prepared = reader.read(image, image_name(image))
+        _check_covered(prepared, tiles)
+        self._warn_of_size(tiles)
+        return self._proba(prepared, tiles)
+
+    def aligned_fraction(self, image: Any, **options: Any) -> AlignedFraction:
+        """Return which parts of an image are aligned, in windows of the size trained on.
+
+        Parameters
+        ----------
+        image : path or array
+        **options
+            Of :func:`hypervlad.fibres.aligned_fraction`, other than ``method``.
+        """
+        check_is_fitted(self)
+        return self._fraction(image, image_name(image), **options)
+
+    def predict(self, images: Sequence[Any]) -> NDArray[np.float64]:
+        """Return the aligned fraction (n,) of each image, by area.
+
+        NaN for an image without fibres, or one that was skipped.
+        """
+        check_is_fitted(self)
+        images = check_image_list(images)
+        fractions, skipped = np.full(len(images), np.nan), []
+        with announced(len(images)):
+            for position, image in enumerate(images):
+                name = image_name(image, position)
+                try:
+                    fractions[position] = self._fraction(image, name).fraction
+                except ImageReadError as error:
+                    if self.encoder_.on_error == "raise":
+                        raise
+                    skipped.append(SkippedImage(position, name, str(error)))
+        warn_skipped(skipped, len(images))
+        return fractions
+
+    @usual_torch()
+    def score(self, images: Sequence[Any], y: Sequence[Any]) -> float:
+        """Return the accuracy over the windows that have fibres and a known label."""
+        check_is_fitted(self)
+        images = check_image_list(images)
+        options = self.encoder_.fitted_params_.read_options
+        labels = AlignmentLabels.check(images, y, options)
+        reader = WindowReader(self.encoder_.loader(), self.window_, _grey_reader(options))
+        correct = []
+        with announced(len(images)):
+            for position, image in reader.stream(images, "windows"):
+                known = labels.of_windows(position, image, self.window_)
+                proba = self._proba(image, TileGrid.over(image.shape, self.window_))
+                correct.append(((proba.ravel() > 0.5) == (known == ALIGNED))[known != UNKNOWN])
+        of_windows = np.concatenate(correct)
+        if not len(of_windows):
+            raise ValueError("no window has a known label (y) and fibres, so none can be judged")
+        return float(of_windows.mean())
+
+    # --- the stages ----------------------------------------------------------------------------
+
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        if self.boosting is not None:
+            self.boosting.check_parameters()
+        if self.encoder is None:
+            return
+        check_window_encoder(self.encoder, "alignment is judged")
+        if self.encoder.pixel_size is not None:
+            raise ValueError(
+                f"the encoder brings images to {self.encoder.pixel_size} nm per pixel, but windows "
+                "are in the image's own pixels: give HypercolumnVLAD(pixel_size=None, ...)"
+            )
+
+    def _check_state(self) -> None:
+        n_features, width = self.boosting_.n_features_in_, 2 * self.encoder_.n_features_out_
+        if n_features != width:
+            raise ValueError(
+                f"the learner takes {n_features} features where the windows have {width}"
+            )
+        if ALIGNED not in self.boosting_.classes_.tolist():
+            raise ValueError(f"the learner has no class {ALIGNED!r}")
+
+    def _convert_of(self, image: Any) -> Convert:
+        """Return a reader that cuts no banner off an array and selects no channel of a grey one."""
+        options = self.encoder_.fitted_params_.read_options
+        if not isinstance(image, str | os.PathLike):
+            channel = None if np.ndim(image) == 2 else options.channel
+            options = replace(options, banner="keep", page=0, channel=channel)
+        return _grey_reader(options)
+
+    @usual_torch()
+    def _proba(self, image: PreparedImage, tiles: TileGrid) -> NDArray[np.float64]:
+        check_value("tile_size", self.tile_size, self._parameter_constraints["tile_size"])
+        vectors = TurnInvariantVectors(self.encoder_, self.tile_size)(image, tiles)
+        check_finite(vectors[None], [image.name])
+        column = self.boosting_.classes_.tolist().index(ALIGNED)
+        proba = self.boosting_.predict_proba(vectors)[:, column]
+        return np.asarray(proba.reshape(tiles.shape), dtype=np.float64)
+
+    def _fraction(self, image: Any, name: str, **options: Any) -> AlignedFraction:
+        grey = read_grey(image, self.encoder_.fitted_params_.read_options, name)
+        defaults: dict[str, Any] = {"window": self.window_, "name": name}
+        return aligned_fraction(grey, self, **defaults | options)
+
+    def _warn_of_size(self, tiles: TileGrid) -> None:
+        side = round(float(np.sqrt(tiles.areas.mean())))
+        if not self.window_ / _MAX_SIZE_RATIO < side < self.window_ * _MAX_SIZE_RATIO:
+            warn_user(
+                f"the model was trained on windows of {self.window_} pixels and is applied to "
+                f"windows of {side}: whether fibres are aligned depends on the size; use "
+                f"window={self.window_}, or train a model for {side}",
+            )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "boosting_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+
+def _grey_reader(options: ReadOptions) -> Convert:
+    """Return the function that reads an image as `aligned_fraction` gets it."""
+    return lambda image, name: read_grey(image, options, name)
+
+
+def _check_covered(image: PreparedImage, tiles: TileGrid) -> None:
+    for edges, extent in ((tiles.rows, image.size[0]), (tiles.columns, image.size[1])):
+        rises = edges.ndim == 1 and len(edges) > 1 and bool((np.diff(edges) > 0).all())
+        if not rises or edges[0] != 0 or edges[-1] != extent:
+            raise ValueError(
+                f"{image.name}: the edges of windows must rise from 0 to the end of the image, "
+                f"{image.size[0]} x {image.size[1]} pixels as it is read; got {edges.tolist()}"
+            )
+
+
+def default_alignment_encoder(**parameters: Any) -> HypercolumnVLAD:
+    """Return the default encoder of `AlignmentClassifier`, with the given parameters changed.
+
+    That of `PatchDefectScorer`, with grey values scaled between percentiles.
+
+    Examples
+    --------
+    >>> default_alignment_encoder().taps
+    ('features.6', 'features.13')
+    """
+    reading = {"scaling": "percentile", "percentiles": (0.5, 99.5)}
+    return window_encoder(**{"read_options": reading} | parameters)

@@ -1,0 +1,420 @@
+"""Training of a network epoch by epoch: schedule, objectives, early stopping, learning curves."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from torch import nn
+from torch.nn import functional
+
+from hypervlad.common.terminal import ProgressBar
+from hypervlad.models.baselines.checkpoints import Checkpoint, CheckpointError
+
+_LOG_TEMPERATURE_STD = 0.5  # of the prior around the initial temperature; see `temperature_for`
+_NETWORK, _BEST, _OPTIMISER, _RANDOM = "network.", "best.", "optimiser.", "random."
+
+Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+Array = TypeVar("Array")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate, batches and epochs of a training."""
+
+    learning_rate: float
+    batch_size: int
+    max_epochs: int
+    patience: int  # epochs without a lower validation loss after which the training stops
+    # Steps over which all rates rise linearly from 0: Adam's first steps are of full length.
+    warm_up: int = 0
+    # Nearly equal batches, without a small remainder: Adam's step is as long for one sample.
+    even_batches: bool = False
+
+    def batches(self, order: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Cut an epoch's samples into batches."""
+        if self.even_batches:
+            return order.tensor_split(math.ceil(len(order) / self.batch_size))
+        batches: Sequence[torch.Tensor] = order.split(self.batch_size)
+        return batches
+
+    def rate_factor(self, step: int) -> float:
+        """Return the factor of all rates in a step, counted from 0 over all epochs."""
+        return min(1.0, (step + 1) / self.warm_up) if self.warm_up else 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Images and their targets, moved to a network's device batch by batch."""
+
+    pixels: NDArray[np.float32]  # (m, C, h, w), of these samples and of others
+    rows: NDArray[np.intp]  # where in the pixels each sample is
+    targets: NDArray[Any]  # class numbers; 0.0 and 1.0 for a network with one output
+    device: torch.device
+    evaluation_batch: int  # images per batch when the network does not learn
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the images and targets of some samples."""
+        chosen = numbers.numpy()
+        targets = torch.from_numpy(self.targets[chosen])
+        return self._images(chosen), targets.to(self.device)
+
+    def image_batches(self) -> Iterator[torch.Tensor]:
+        """Yield all images, in their order."""
+        for start in range(0, len(self), self.evaluation_batch):
+            yield self._images(slice(start, start + self.evaluation_batch))
+
+    def _images(self, chosen: NDArray[np.intp] | slice) -> torch.Tensor:
+        pixels = torch.from_numpy(np.ascontiguousarray(self.pixels[self.rows[chosen]]))
+        return pixels.to(self.device)
+
+
+class Objective(Protocol):
+    """The mean loss of a training, that of held-out samples, and which answers (n,) are correct."""
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor: ...
+
+    def validation_loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> float: ...
+
+    def is_correct(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor: ...
+
+
+class BinaryCrossEntropy:
+    """Cross-entropy of one log-odds per sample, (n, 1); targets are 0.0 and 1.0."""
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return functional.binary_cross_entropy_with_logits(outputs[:, 0], targets)
+
+    def validation_loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        return float(self.loss(outputs, targets))
+
+    def is_correct(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (outputs[:, 0] > 0) == (targets > 0)
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxCrossEntropy:
+    """Cross-entropy of one margin per class, (n, n_classes); targets are class numbers.
+
+    The validation loss is that of the probabilities at the temperature of `temperature_for`, so
+    that the scale of the margins does not count.
+
+    Attributes
+    ----------
+    temperature : float
+        That of the initial head, cross-fitted on the training samples.
+    n_groups : int
+        Number of groups among the held-out samples.
+    """
+
+    temperature: float = 1.0
+    n_groups: int = 1
+
+    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(outputs, targets, reduction="none").mean()
+
+    def validation_loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        if not torch.isfinite(outputs).all():
+            return math.nan
+        return float(self.loss(outputs / self.temperature_for(outputs, targets), targets))
+
+    def temperature_for(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        """Return the most probable temperature for finite margins of held-out samples.
+
+        Each group counts as one observation; the prior is log-normal around the initial one.
+        """
+        centre = math.log(self.temperature)
+
+        def penalised_loss(log_temperature: float) -> float:
+            loss = float(self.loss(outputs / math.exp(log_temperature), targets))
+            deviation = (log_temperature - centre) / _LOG_TEMPERATURE_STD
+            return self.n_groups * loss + 0.5 * deviation**2
+
+        # So few groups never move it by more than four standard deviations.
+        reach = 4 * _LOG_TEMPERATURE_STD
+        bounds = (centre - reach, centre + reach)
+        return math.exp(minimize_scalar(penalised_loss, bounds=bounds, method="bounded").x)
+
+    def is_correct(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return outputs.argmax(dim=1) == targets
+
+
+@dataclass
+class Curves:
+    """Loss (cross-entropy) and accuracy of each epoch.
+
+    ``loss`` and ``accuracy`` are means over the epoch's training batches, with augmentation and
+    dropout; the others are those of the unchanged validation samples after the epoch, at the
+    temperature that the network would have if training ended there.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    accuracy: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Refuse sequences from a file that cannot be curves."""
+        names = ("loss", "accuracy", "validation_loss", "validation_accuracy")
+        curves = [list(getattr(self, name)) for name in names]
+        if len({len(curve) for curve in curves}) > 1:
+            raise ValueError("the training curves differ in length")
+        if not all(isinstance(value, int | float) for curve in curves for value in curve):
+            raise TypeError("the training curves contain values that are not numbers")
+        for name, curve in zip(names, curves, strict=True):
+            setattr(self, name, curve)
+
+    def __len__(self) -> int:
+        return len(self.validation_loss)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the lowest validation loss, counted from 0."""
+        return int(np.argmin(self.validation_loss))
+
+
+@dataclass
+class FineTuningCurves(Curves):
+    """Curves of a network that is fine-tuned: the untrained start counts as well.
+
+    Attributes
+    ----------
+    start_loss, start_accuracy : float
+        Of the validation samples, before the first epoch.
+    n_validation, n_validation_groups : int
+        Number of validation samples, and of their groups.
+    """
+
+    start_loss: float = math.inf
+    start_accuracy: float = 0.0
+    n_validation: int = 0
+    n_validation_groups: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a start from a file that cannot be one."""
+        super().__post_init__()
+        if not all(
+            isinstance(each, int | float) for each in (self.start_loss, self.start_accuracy)
+        ):
+            raise TypeError("the loss and accuracy of the start are not numbers")
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the lowest validation loss, counted from 0; -1 if the start was better."""
+        return int(np.argmin([self.start_loss, *self.validation_loss])) - 1
+
+
+class Trainer:
+    """Trains a network epoch by epoch, and can resume after any epoch.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Parameters that require gradients are trained; nothing else may change.
+    objective : Objective
+    optimiser : torch.optim.Optimizer
+        Of the network's parameters.
+    augmentation : callable
+        Changes a batch of images, at random numbers from a generator.
+    schedule : Schedule
+    seed : int
+        For the order of the samples and their augmentation. Dropout uses torch's global generator.
+    curves : Curves, optional
+        Empty; with `FineTuningCurves` the network is also evaluated before the first epoch.
+    checkpoint : Checkpoint, optional
+        Read before the first epoch, written after each.
+
+    Attributes
+    ----------
+    curves : Curves
+    best : dict of Tensor
+        The trained parameters after the best epoch.
+    generator : torch.Generator
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        objective: Objective,
+        optimiser: torch.optim.Optimizer,
+        augmentation: Augmentation,
+        schedule: Schedule,
+        seed: int,
+        *,
+        curves: Curves | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.network, self.objective, self.optimiser = network, objective, optimiser
+        self.augmentation, self.schedule, self.checkpoint = augmentation, schedule, checkpoint
+        self.generator = torch.Generator().manual_seed(seed)
+        self.curves = Curves() if curves is None else curves
+        self.best: dict[str, torch.Tensor] = {}
+        self._rates = [group["lr"] for group in optimiser.param_groups]
+
+    @torch.enable_grad()
+    def fit(self, training: Samples, validation: Samples, *, verbose: bool = False) -> Curves:
+        """Train to the end, and leave the network with the weights of its best epoch.
+
+        Raises
+        ------
+        ValueError
+            If the loss is no longer finite; a `CheckpointError` if the checkpoint is damaged or
+            belongs to another training.
+        """
+        self._resume()
+        if isinstance(self.curves, FineTuningCurves) and not len(self.curves):
+            self.curves.start_loss, self.curves.start_accuracy = self._evaluate(validation)
+            self._keep_best()
+        epochs = range(len(self.curves), self.schedule.max_epochs)
+        for _ in (bar := ProgressBar(epochs, unit="epoch", disable=not verbose)):
+            if self._has_converged():
+                break
+            self._run_epoch(training, validation)
+            self._save_checkpoint()
+            curves = self.curves
+            losses = {"loss": curves.loss[-1], "validation": curves.validation_loss[-1]}
+            bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()})
+        self.network.load_state_dict(self.best, strict=False)
+        return self.curves
+
+    def _has_converged(self) -> bool:
+        since = len(self.curves) - 1 - self.curves.best_epoch if len(self.curves) else 0
+        return since >= self.schedule.patience
+
+    def _run_epoch(self, training: Samples, validation: Samples) -> None:
+        loss, accuracy = self._learn(training)
+        self.curves.loss.append(loss)
+        self.curves.accuracy.append(accuracy)
+        loss, accuracy = self._evaluate(validation)
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the network's loss is {loss} after {len(self.curves) + 1} epochs at "
+                f"learning_rate={self.schedule.learning_rate}; use a smaller one"
+            )
+        self.curves.validation_loss.append(loss)
+        self.curves.validation_accuracy.append(accuracy)
+        if self.curves.best_epoch == len(self.curves) - 1:
+            self._keep_best()
+
+    def _keep_best(self) -> None:
+        self.best = {name: value.clone() for name, value in trained_tensors(self.network).items()}
+
+    def _learn(self, training: Samples) -> tuple[float, float]:
+        """Run once over all samples in random order; return mean loss and accuracy on the way."""
+        self.network.train()
+        total = n_correct = 0.0
+        order = torch.randperm(len(training), generator=self.generator)
+        batches = self.schedule.batches(order)
+        for step, numbers in enumerate(batches, start=len(batches) * len(self.curves)):
+            self._set_rates(self.schedule.rate_factor(step))
+            images, targets = training.batch(numbers)
+            outputs = self.network(self.augmentation(images, self.generator))
+            loss = self.objective.loss(outputs, targets)
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+            total += float(loss.detach()) * len(numbers)
+            n_correct += float(self.objective.is_correct(outputs, targets).sum())
+        return total / len(training), n_correct / len(training)
+
+    def _set_rates(self, factor: float) -> None:
+        for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
+            group["lr"] = factor * rate
+
+    def _evaluate(self, samples: Samples) -> tuple[float, float]:
+        outputs, targets = evaluate(self.network, samples)
+        loss = self.objective.validation_loss(outputs, targets)
+        return loss, float(self.objective.is_correct(outputs, targets).double().mean())
+
+    # --- checkpoints ---------------------------------------------------------------------------
+
+    def _save_checkpoint(self) -> None:
+        if self.checkpoint is None:
+            return
+        tensors = {_NETWORK + name: value for name, value in trained_tensors(self.network).items()}
+        tensors |= {_BEST + name: value for name, value in self.best.items()}
+        for number, values in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"{_OPTIMISER}{number}.{k}": torch.as_tensor(v) for k, v in values.items()}
+        states = {"augmentation": self.generator.get_state(), "torch": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self._device)
+        tensors |= {_RANDOM + name: state for name, state in states.items()}
+        self.checkpoint.write(dataclasses.asdict(self.curves), tensors)
+
+    def _resume(self) -> None:
+        content = None if self.checkpoint is None else self.checkpoint.read()
+        if self.checkpoint is None or content is None:
+            return
+        curves = type(self.curves)(**content.header["curves"])
+        if len(curves) > self.schedule.max_epochs:
+            raise CheckpointError(
+                f"{self.checkpoint.path}: {len(curves)} epochs are already done, more than "
+                f"max_epochs={self.schedule.max_epochs}; delete the file to start again"
+            )
+        if not self._fits(content.arrays):
+            raise CheckpointError(
+                f"{self.checkpoint.path}: its tensors are not those that this network trains; "
+                "delete the file to start again"
+            )
+        tensors = {name: torch.from_numpy(array) for name, array in content.arrays.items()}
+        self.curves = curves
+        self.best = {k: v.to(self._device) for k, v in _under(_BEST, tensors).items()}
+        self.network.load_state_dict(_under(_NETWORK, tensors), strict=False)
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in _under(_OPTIMISER, tensors).items():
+            number, _, key = name.partition(".")
+            state.setdefault(int(number), {})[key] = value
+        self.optimiser.load_state_dict(self.optimiser.state_dict() | {"state": state})
+        states = _under(_RANDOM, tensors)
+        self.generator.set_state(states["augmentation"])
+        torch.set_rng_state(states["torch"])
+        if self._device.type == "cuda" and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"], self._device)
+
+    def _fits(self, arrays: Mapping[str, NDArray[Any]]) -> bool:
+        """Whether these are the arrays of this network and optimiser, all of them and no others."""
+        shapes = {name: tuple(v.shape) for name, v in trained_tensors(self.network).items()}
+        for prefix in (_NETWORK, _BEST):
+            if {name: v.shape for name, v in _under(prefix, arrays).items()} != shapes:
+                return False
+        n_trained = sum(len(group["params"]) for group in self.optimiser.param_groups)
+        numbers = {name.partition(".")[0] for name in _under(_OPTIMISER, arrays)}
+        return numbers == {str(number) for number in range(n_trained)}
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network.parameters()).device
+
+
+def _under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def trained_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters of a network that are trained, by name and detached."""
+    parameters = network.named_parameters()
+    return {name: value.detach() for name, value in parameters if value.requires_grad}
+
+
+@torch.inference_mode()
+def outputs_of(network: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return a network's outputs for batches of images, in evaluation mode, as float64."""
+    network.eval()
+    return torch.cat([network(images).double().cpu() for images in batches])
+
+
+def evaluate(network: nn.Module, samples: Samples) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a network's outputs for all samples, and the targets; floats are float64."""
+    targets = torch.from_numpy(samples.targets)
+    outputs = outputs_of(network, samples.image_batches())
+    return outputs, targets.double() if targets.is_floating_point() else targets

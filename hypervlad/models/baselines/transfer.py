@@ -1,0 +1,540 @@
+"""``TransferClassifier``: an ImageNet network on micrographs, frozen or fine-tuned."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.base import ClassifierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from hypervlad.common.base import (
+    ArrayDict,
+    Arrays,
+    Field,
+    ImageEstimator,
+    Labels,
+    Maybe,
+    Part,
+    Record,
+    Value,
+    to_json,
+)
+from hypervlad.common.constraints import (
+    VERBOSE,
+    Alternatives,
+    InstanceOf,
+    Integer,
+    Number,
+    OneOf,
+    RandomState,
+    check_value,
+    is_integer,
+)
+from hypervlad.evaluation.splits import check_column, joined_groups
+from hypervlad.features.backbones import (
+    Backbone,
+    Preprocessing,
+    TappedNetwork,
+    build_network,
+    get_backbone,
+)
+from hypervlad.features.backbones.network import (
+    architecture,
+    check_device,
+    check_tensors,
+    map_channels,
+)
+from hypervlad.features.backbones.weights import check_may_be_included
+from hypervlad.features.encoder import EncodedImages, ImageLoader
+from hypervlad.features.encoder.encoding import check_finite, encode_images
+from hypervlad.features.encoder.loading import MAX_SIDE, Batch
+from hypervlad.features.encoder.network_source import (
+    NetworkSource,
+    check_prepared,
+    check_registered,
+    portable_weights,
+)
+from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.images import ReadOptions
+from hypervlad.images.options import check_read_options
+from hypervlad.images.reading import check_image_list
+from hypervlad.models.baselines.checkpoints import check_location
+from hypervlad.models.baselines.finetuning import (
+    FineTuned,
+    averaged_features,
+    fine_tune,
+    imagenet_size,
+    normalised_images,
+)
+from hypervlad.models.baselines.softmax_head import SoftmaxHead, fit_head
+from hypervlad.models.baselines.training import FineTuningCurves, Schedule
+from hypervlad.models.baselines.training_images import hold_out, load_training_images
+from hypervlad.models.classifier.assessment import accuracy_of_read, most_probable
+from hypervlad.models.classifier.fitting import check_classes, checked_labels, of_length
+
+_WARM_UP = 10  # steps
+
+
+class TransferClassifier(ClassifierMixin, ImageEstimator):
+    """Classify micrographs by the features of an ImageNet network, frozen or fine-tuned.
+
+    The baseline of Modarres et al. (2017) for SEM images. The maps of the network's last tap are
+    averaged over the image, and softmax regression separates the classes by these features. With
+    ``mode="finetune"``, this is only the start: the head and the last layers, or all, are then
+    trained on images that are mirrored, rotated, cropped and changed in brightness and contrast at
+    random, until the loss on images of held-out groups no longer falls.
+
+    Parameters
+    ----------
+    backbone : str, default="mobilenet_v2"
+        Any registered network.
+    weights : {"pretrained", "micronet", "image-micronet", "random"} or path
+        As in :class:`HypercolumnVLAD`.
+    mode : {"features", "finetune"}, default="features"
+        "features" leaves the network unchanged and takes seconds for hundreds of images. "finetune"
+        takes minutes to hours, and pays off with thousands of images.
+    trainable : {"head", "last", "all"}, default="last"
+        What is fine-tuned: the head only, also the layers after the backbone's last default tap but
+        one (all of a backbone with one tap), or all layers.
+    image_size : int or "auto", default="auto"
+        Side, in pixels, of the square that images are stretched to. "auto": the size on which the
+        network was trained, 299 for inception_v3 and 224 for all others, or the smallest size that
+        the network accepts if that is larger.
+    learning_rate : float, default=3e-6
+        Of Adam, for the network's layers; that of the head is 1e-3.
+    batch_size : int, default=32
+        Images per training step.
+    max_epochs : int, default=30
+        Maximum number of passes over the training images.
+    patience : int, default=5
+        Epochs without a lower validation loss after which training stops. The best weights are
+        kept. If no epoch is better than the start, the model is that of "features", with a head
+        fitted on all images.
+    checkpoint : path, optional
+        File or folder where a training is saved after each epoch. The same ``fit`` then resumes
+        after the last finished epoch, and gives the same model. In a folder each training (its
+        images, labels, groups and parameters) has its own file; a file of another training is
+        refused. ``max_epochs`` may be raised for a training that was saved.
+    read_options : mapping or ReadOptions, optional
+        As in :class:`HypercolumnVLAD`; a saved model reads images as in ``fit``.
+    on_error : {"raise", "skip"}, default="raise"
+        Whether an unreadable image is an error, or is left out with a warning.
+    device : {"auto", "cpu", "cuda"}, default="auto"
+        "auto" is "cuda" if there is a GPU, else "cpu". A GPU trains in bfloat16 if it supports it.
+    n_jobs : int or None, default=None
+        Threads that read images.
+    random_state : int, RandomState or None, default=None
+        Seed of the folds, the order and augmentation of images, and dropout. On the CPU, results
+        are bit-identical for the same number of threads, whatever the order of the images.
+    verbose : bool, default=False
+        Show progress bars.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted labels.
+    head_ : SoftmaxHead
+        The softmax regression, with its temperature.
+    C_ : float
+        Inverse strength of the L2 penalty, chosen by grouped inner folds, of the regression that is
+        the head, or that fine-tuning started from.
+    history_ : FineTuningCurves or None
+        Loss and accuracy of each epoch of fine-tuning, for training and validation images; None for
+        "features".
+    backbone_, trainable_, image_size_, read_options_
+        The parameters that were used in ``fit``: changing one later has no effect before the next.
+    weights_digest_ : str
+        SHA-256 of the network's weights before fine-tuning.
+    network_state_ : dict of ndarray
+        The network's tensors that were fine-tuned; of a model loaded from a file that contains the
+        whole network, all of them.
+    n_images_ : int
+        Number of images in ``fit`` that could be read, including those held out.
+
+    Notes
+    -----
+    A fifth of the images, in whole groups, is held out from fine-tuning: they decide when to stop,
+    and calibrate the probabilities. Copies of an image are never on both sides of a split. Evaluate
+    the model on other images.
+
+    Margins are divided by a temperature (Guo et al. 2017): in "features" that with the lowest
+    log-loss on held-out images of the inner folds; in "finetune" the validation images move it from
+    there, the less the fewer their groups.
+
+    ``fit`` keeps all prepared images, 0.2 MB each (grey, 224 pixels; three times that in colour),
+    in a temporary file above 2 GB.
+
+    A saved model contains the head and the layers that were fine-tuned. The others are loaded from
+    ``weights`` and checked by their digest, unless it was saved with ``include_backbone=True``.
+
+    References
+    ----------
+    .. [1] M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural
+       network for nanoscience scanning electron microscope image recognition", Scientific Reports
+       7, 13282, 2017.
+    .. [2] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
+       networks", ICML 2017.
+
+    Examples
+    --------
+    >>> from hypervlad import make_tem_images
+    >>> from hypervlad.models import TransferClassifier
+    >>> images, labels = make_tem_images(32, size=64, random_state=0)
+    >>> model = TransferClassifier(weights="random", image_size=32, random_state=0)
+    >>> model.fit(images, labels).predict_proba(images[:2]).shape
+    (2, 4)
+    >>> model.set_params(mode="finetune", max_epochs=2).fit(images, labels).history_.best_epoch < 2
+    True
+    """
+
+    _kind = "transfer_classifier"
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "backbone": [InstanceOf(str, "the name of a backbone")],
+        "weights": [InstanceOf((str, os.PathLike), '"pretrained", "micronet", "random" or a path')],
+        "mode": [OneOf("features", "finetune")],
+        "trainable": [OneOf("head", "last", "all")],
+        "image_size": [OneOf("auto"), Integer(1, MAX_SIDE)],
+        "learning_rate": [Number(above=0)],
+        "batch_size": [Integer()],
+        "max_epochs": [Integer()],
+        "patience": [Integer()],
+        "checkpoint": [
+            InstanceOf((str, os.PathLike), "a file or a folder to save the training in"),
+            None,
+        ],
+        "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
+        "on_error": [OneOf("raise", "skip")],
+        "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
+        "n_jobs": [Integer(at_least=None), None],
+        "random_state": [RandomState(), None],
+        "verbose": VERBOSE,
+    }
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "classes_": Labels(),
+        "head_": Part(SoftmaxHead),
+        "C_": Value(float, Number(above=0)),
+        "history_": Maybe(Record(FineTuningCurves)),
+        "backbone_": Value(str),
+        "trainable_": Value(str),
+        "image_size_": Value(int, Integer(1, MAX_SIDE)),
+        "read_options_": Record(ReadOptions),
+        "preprocessing_": Record(Preprocessing),
+        "weights_digest_": Value(str),
+        "network_state_": ArrayDict(),
+        "whole_network_": Value(bool),
+        "n_images_": Value(int, Integer()),
+    }
+    _unsaved_parameters = ImageEstimator._unsaved_parameters | {"checkpoint"}
+
+    classes_: NDArray[Any]
+    head_: SoftmaxHead
+    C_: float
+    history_: FineTuningCurves | None
+    backbone_: str
+    trainable_: Literal["head", "last", "all"]
+    image_size_: int
+    read_options_: ReadOptions
+    preprocessing_: Preprocessing
+    weights_digest_: str
+    network_state_: dict[str, NDArray[Any]]
+    whole_network_: bool
+    n_images_: int
+
+    def __init__(
+        self,
+        backbone: str = "mobilenet_v2",
+        weights: str | os.PathLike[str] = "pretrained",
+        *,
+        mode: Literal["features", "finetune"] = "features",
+        trainable: Literal["head", "last", "all"] = "last",
+        image_size: int | Literal["auto"] = "auto",
+        learning_rate: float = 3e-6,
+        batch_size: int = 32,
+        max_epochs: int = 30,
+        patience: int = 5,
+        checkpoint: str | os.PathLike[str] | None = None,
+        read_options: Mapping[str, Any] | ReadOptions | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        device: str = "auto",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.mode = mode
+        self.trainable = trainable
+        self.image_size = image_size
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.checkpoint = checkpoint
+        self.read_options = read_options
+        self.on_error = on_error
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @usual_torch()
+    def fit(
+        self, images: Sequence[Any], y: Sequence[Any], *, groups: Sequence[Any] | None = None
+    ) -> TransferClassifier:
+        """Train on labelled images.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
+        y : sequence of n labels
+        groups : sequence of n group names, optional
+            Micrograph, sample or paper of each image: inner folds and validation images are whole
+            groups.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Unusable parameters or labels, no group that can be held out for fine-tuning, or a
+            checkpoint of another training.
+        ImageReadError
+            An image that cannot be read; named.
+        """
+        self.check_parameters()
+        backbone, device = get_backbone(self.backbone), check_device(self.device)
+        image_size, read_options = self._size_for(backbone), check_read_options(self.read_options)
+        images = check_image_list(images)
+        labels = checked_labels(y, len(images))
+        if groups is not None:
+            check_column("groups", groups)
+        known = None if groups is None else of_length("groups values", groups, len(images))
+        check_classes(labels, known)
+        seeds = check_random_state(self.random_state).randint(2**31 - 1, size=4).tolist()
+        network = build_network(backbone.name, self.weights, backbone.taps[-1:], device)
+        loader = self._loader(image_size, read_options, backbone.preprocessing)
+        data = load_training_images(images, loader)
+        labels, known = labels[data.positions], None if known is None else known[data.positions]
+        if len(data) < len(images):
+            check_classes(labels, known)
+        classes, codes = np.unique(labels, return_inverse=True)
+        joined = joined_groups(known, data.digests)
+        features = [
+            averaged_features(network, backbone, normalised_images(part, backbone))
+            for part in data.samples(codes, device).image_batches()
+        ]
+        X = check_finite(np.concatenate(features), [images[i] for i in data.positions])
+        tuned: FineTuned | None = None
+        if self.mode == "finetune":
+            rows, held_out = hold_out(codes, joined, seeds[1])
+            start = fit_head(X[rows], codes[rows], joined[rows], len(classes), seeds[0])
+            tuned = fine_tune(
+                network.original,
+                backbone,
+                start,
+                data.samples(codes, device, rows),
+                data.samples(codes, device, held_out),
+                self.trainable,
+                Schedule(
+                    to_json(self.learning_rate),
+                    to_json(self.batch_size),
+                    to_json(self.max_epochs),
+                    to_json(self.patience),
+                    warm_up=_WARM_UP,
+                    even_batches=True,
+                ),
+                n_validation_groups=len(np.unique(joined[held_out])),
+                seeds=(seeds[2], seeds[3]),
+                checkpoint=self.checkpoint,
+                settings={
+                    "data": data.digest(labels, known),
+                    "network": architecture(backbone),
+                    "taps": list(backbone.taps),
+                    "preprocessing": backbone.preprocessing.to_dict(),
+                    "weights": network.digest,
+                    "image_size": image_size,
+                },
+                verbose=self.verbose,
+            )
+        fitted, tensors = network, {}
+        if tuned is not None and tuned.curves.best_epoch >= 0:
+            head, C, tensors = tuned.head, start.C, tuned.tensors
+            if tensors:
+                state = network.original.state_dict()
+                fitted = build_network(backbone.name, state, backbone.taps[-1:], device)
+        else:
+            final = fit_head(X, codes, joined, len(classes), seeds[0])
+            head, C = final.head, final.C
+        # All at the end: a fit that fails leaves the model unchanged.
+        self.classes_, self.n_images_ = classes, len(data)
+        self.head_, self.C_ = head, C
+        self.history_ = None if tuned is None else tuned.curves
+        self.backbone_, self.trainable_ = backbone.name, self.trainable
+        self.image_size_, self.read_options_ = image_size, read_options
+        self.preprocessing_, self.weights_digest_ = backbone.preprocessing, network.digest
+        self.network_state_, self.whole_network_ = tensors, False
+        self._tapped_network = fitted
+        return self
+
+    def decision_function(self, images: Sequence[Any]) -> NDArray[np.float64]:
+        """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two classes.
+
+        They are divided by the temperature. The row of a skipped image is NaN.
+        """
+        margins = self._margins(images)
+        return margins if margins.shape[1] > 2 else margins[:, 1] - margins[:, 0]
+
+    def predict_proba(self, images: Sequence[Any]) -> NDArray[np.float64]:
+        """Return the probabilities (n, n_classes) of ``classes_``; NaN for a skipped image."""
+        return np.asarray(softmax(self._margins(images), axis=1))
+
+    def predict(self, images: Sequence[Any]) -> NDArray[Any]:
+        """Return the most probable class (n,) of each image; None for a skipped image."""
+        return most_probable(self.predict_proba(images), self.classes_)
+
+    def score(
+        self,
+        images: Sequence[Any],
+        y: Sequence[Any],
+        sample_weight: Sequence[float] | None = None,
+    ) -> float:
+        """Return the accuracy; images that ``on_error="skip"`` skipped do not count."""
+        return accuracy_of_read(self.predict(images), y, self.classes_, sample_weight)
+
+    def pooled_features(self, images: Sequence[Any]) -> NDArray[np.float32]:
+        """Return the head's input (n, n_features): the averaged last maps of the network."""
+        return self._encode(images).with_missing()
+
+    # --- files ---------------------------------------------------------------------------------
+
+    def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
+        """Return the fitted classifier as a JSON-able header and named arrays."""
+        check_is_fitted(self)
+        if not (include_backbone or (self.trainable_ == "all" and self.network_state_)):
+            return super().to_state()
+        if include_backbone:
+            check_may_be_included(self.backbone_, self.weights)
+        saved = copy.copy(self)
+        state = self._network().original.state_dict()
+        saved.network_state_ = {k: v.cpu().contiguous().numpy() for k, v in state.items()}
+        saved.whole_network_ = True
+        return super(TransferClassifier, saved).to_state()
+
+    def _parameters_to_save(self) -> dict[str, Any]:
+        return super()._parameters_to_save() | {"weights": portable_weights(self.weights)}
+
+    def _check_state(self) -> None:
+        check_registered(self.backbone_)
+        check_value("trainable_", self.trainable_, self._parameter_constraints["trainable"])
+        check_prepared(self.preprocessing_, self.backbone_)
+        backbone = get_backbone(self.backbone_)
+        smallest = backbone.preprocessing.minimum_size
+        check_value("image_size_", self.image_size_, [Integer(smallest, MAX_SIDE)])
+        n_channels = map_channels(backbone, backbone.taps[-1], self.image_size_)
+        if len(self.head_.mean) != n_channels:
+            raise ValueError(
+                f"a head of {len(self.head_.mean)} features for a network of {n_channels} channels"
+            )
+        if self.network_state_ or self.whole_network_:
+            check_tensors(backbone, self.network_state_, are_all=self.whole_network_)
+        n_classes = len(self.classes_)
+        if self.head_.coef.shape[1] != n_classes:
+            raise ValueError(f"a head of {self.head_.coef.shape[1]} classes for {n_classes} labels")
+        tuned = self.history_ is not None and self.history_.best_epoch >= 0
+        if self.network_state_ and not (tuned or self.whole_network_):
+            raise ValueError("tensors of a network that was not fine-tuned")
+        if tuned and not self.network_state_ and self.trainable_ != "head":
+            raise ValueError("the tensors of the fine-tuned network are missing")
+
+    # --- parameters ----------------------------------------------------------------------------
+
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        check_read_options(self.read_options)
+        if self.checkpoint is not None:
+            check_location(self.checkpoint)
+            if not is_integer(self.random_state):
+                raise ValueError(
+                    "a checkpoint needs an integer random_state, not "
+                    f"{self.random_state!r}: a training with other random numbers in each run "
+                    "cannot be resumed"
+                )
+
+    def _size_for(self, backbone: Backbone) -> int:
+        minimum = backbone.preprocessing.minimum_size
+        most = backbone.maximum_size or MAX_SIDE
+        check_value("image_size", self.image_size, [Integer(minimum, most), OneOf("auto")])
+        if isinstance(self.image_size, str):
+            return max(imagenet_size(backbone), minimum)
+        return int(self.image_size)
+
+    # --- fit and predict, step by step ---------------------------------------------------------
+
+    def _loader(
+        self, image_size: int, read_options: ReadOptions, preprocessing: Preprocessing
+    ) -> ImageLoader:
+        return ImageLoader(
+            image_size=image_size,
+            read_options=read_options,
+            preprocessing=preprocessing,
+            device=check_device(self.device),
+            n_jobs=self.n_jobs,
+            on_error=self.on_error,
+            verbose=self.verbose,
+        )
+
+    @usual_torch()
+    def _encode(self, images: Sequence[Any]) -> EncodedImages:
+        check_is_fitted(self)
+        images = check_image_list(images)
+        network, backbone = self._network(), get_backbone(self.backbone_)
+
+        def compute(batch: Batch) -> NDArray[np.float32]:
+            features = averaged_features(network, backbone, batch.tensors)
+            return check_finite(features, [images[position] for position in batch.positions])
+
+        loader = self._loader(self.image_size_, self.read_options_, self.preprocessing_)
+        encoded = encode_images(images, loader, compute, len(self.head_.mean))
+        encoded.warn()
+        return encoded
+
+    def _margins(self, images: Sequence[Any]) -> NDArray[np.float64]:
+        encoded = self._encode(images)
+        return encoded.with_missing(self.head_.margins(encoded.vectors))
+
+    # --- the network, built when needed and never copied ---------------------------------------
+
+    def _network(self) -> TappedNetwork:
+        device = check_device(self.device)
+        network: TappedNetwork | None = getattr(self, "_tapped_network", None)
+        if network is None or network.device != device:
+            network = self._tapped_network = self._built(device)
+        return network
+
+    def _built(self, device: torch.device) -> TappedNetwork:
+        """Build the network as it was at the end of ``fit``."""
+        backbone = get_backbone(self.backbone_)
+        state = {name: torch.from_numpy(value) for name, value in self.network_state_.items()}
+        if not self.whole_network_:
+            source = NetworkSource(backbone, self.weights, backbone.taps[-1:], self.weights_digest_)
+            network = source.build(device)
+            if not state:
+                return network
+            state = network.original.state_dict() | state
+        return build_network(backbone.name, state, backbone.taps[-1:], device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        attributes: dict[str, Any] = dict(super().__getstate__())
+        attributes.pop("_tapped_network", None)
+        return attributes

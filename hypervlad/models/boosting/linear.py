@@ -1,0 +1,398 @@
+"""The linear models: coordinates of rows, cross-fitted margins, and one model per feature block."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import joblib
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+from sklearn.utils.extmath import randomized_svd
+from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+from hypervlad.common.terminal import ProgressBar
+from hypervlad.models.boosting.logistic import (
+    FloatArray,
+    IntArray,
+    LogisticModel,
+    fit_logistic,
+    fit_temperature,
+    margin_offset,
+    n_margins,
+)
+from hypervlad.models.boosting.rows import TrainingRows
+
+Folds = Sequence[tuple[IntArray, IntArray]]
+
+#: Of a block with more than twice as many rows and columns, only so many principal directions are
+#: used. The variance of VLAD vectors is concentrated.
+MAX_DIRECTIONS = 1024
+_TINY = np.finfo(np.float64).tiny
+# Directions below 1e-6 of the largest singular value are rounding errors of the Gram matrix.
+_NEGLIGIBLE_EIGENVALUE = 1e-12
+# Of a Gram matrix this large, the leading eigenvectors take as long as a randomised decomposition:
+# four seconds for 1,024 directions of 8,704 columns.
+_MAX_GRAM_SIDE = 5000
+# At 60 to 600, the curves of the default were the same within their errors.
+_COLUMNS_PER_GROUP = 400
+_MAX_PRODUCTS_OF_ONE_THREAD = 1e10  # half a second
+_MAX_VALUES_OF_ONE_THREAD = 2**18  # coordinates: a regression takes a tenth of a second
+
+
+# --- coordinates of rows --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RowSpace:
+    """Coordinates `Z`, (n, q), of rows X, (n, p), in which a regression costs least.
+
+    Z is (X - centre) / scale times the product of `factors`, less `offset`.
+    """
+
+    Z: NDArray[np.floating]
+    centre: FloatArray
+    scale: float
+    factors: tuple[NDArray[np.floating], ...] = ()
+    offset: FloatArray | float = 0.0
+
+    def take(self, rows: IntArray) -> RowSpace:
+        """Return some rows, centred and scaled by themselves, in the directions of all."""
+        Z = self.Z[rows]
+        centre = Z.mean(axis=0, dtype=np.float64).astype(Z.dtype)
+        Z -= centre
+        scale = _root_mean_square_length(Z)
+        Z /= Z.dtype.type(scale)
+        offset = (self.offset + centre.astype(np.float64)) / scale
+        return replace(self, Z=Z, scale=self.scale * scale, offset=offset)
+
+    def in_columns(self, coef: FloatArray, intercept: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return coefficients (p, k) and intercepts (k,) for X, given those for Z."""
+        found = coef
+        for factor in reversed(self.factors):
+            found = factor @ found
+        found = found / self.scale
+        return found, intercept - self.offset * np.ones(len(coef)) @ coef - self.centre @ found
+
+
+def row_space(
+    X: NDArray[np.floating], max_directions: int | None = None, rows: IntArray | None = None
+) -> RowSpace:
+    """Centre and scale `rows` of X, (n, p); if columns outnumber rows, rotate into the row space.
+
+    The Gram matrix costs n^2 p once, far less than a singular value decomposition of X. If X has
+    more than twice `max_directions` rows and columns, only that many principal directions are kept.
+    So many rows are kept in the precision that X has, fewer in double precision.
+    """
+    n_rows = len(X) if rows is None else len(rows)
+    is_large = max_directions is not None and n_rows > 2 * max_directions
+    own = X if rows is None else X[rows]  # a copy, which may be changed
+    scaled = own.astype(X.dtype if is_large else np.float64, copy=rows is None)
+    del own
+    # In the precision of the rows: what is subtracted is then what the intercepts contain.
+    centre = scaled.mean(axis=0, dtype=np.float64).astype(scaled.dtype)
+    scaled -= centre
+    scale = _root_mean_square_length(scaled)
+    scaled /= scaled.dtype.type(scale)
+    if max_directions is not None and min(scaled.shape) > 2 * max_directions:
+        directions = _principal_directions(scaled, max_directions)
+        return RowSpace(scaled @ directions, centre, scale, (directions,))
+    if scaled.shape[1] <= n_rows:
+        return RowSpace(scaled, centre, scale)
+    eigenvalues, vectors = np.linalg.eigh(scaled @ scaled.T)
+    kept = eigenvalues >= _NEGLIGIBLE_EIGENVALUE * eigenvalues[-1]
+    # Equal rows leave one direction of length zero: keep it without dividing by zero.
+    lengths = np.sqrt(np.maximum(eigenvalues[kept], _TINY))
+    vectors = vectors[:, kept]
+    return RowSpace(vectors * lengths, centre, scale, (scaled.T, vectors / lengths))
+
+
+def _principal_directions(X: NDArray[np.floating], n: int) -> NDArray[np.floating]:
+    """Return the leading right singular vectors of X, (p, n or fewer)."""
+    side = min(X.shape)
+    if side <= _MAX_GRAM_SIDE:
+        is_wide = X.shape[1] > side
+        gram = X @ X.T if is_wide else X.T @ X
+        vectors: NDArray[np.floating]
+        eigenvalues, vectors = scipy.linalg.eigh(gram, subset_by_index=(side - n, side - 1))
+        # Eigenvalues have errors of a few eps of the largest: below that, directions are noise.
+        if eigenvalues[0] > 100 * np.finfo(X.dtype).eps * eigenvalues[-1]:
+            return X.T @ (vectors / np.sqrt(eigenvalues)) if is_wide else vectors
+    _, lengths, directions = randomized_svd(X, n, n_iter=3, random_state=0)
+    kept = lengths**2 >= _NEGLIGIBLE_EIGENVALUE * lengths[0] ** 2
+    return np.asarray(directions[kept].T)
+
+
+def _root_mean_square_length(rows: NDArray[np.floating]) -> float:
+    # Not by a sum of squares, which is 0 for tiny features.
+    norm = float(scipy.linalg.norm(rows.ravel("K"), check_finite=False))
+    if np.isinf(norm):  # in single precision
+        largest = np.abs(rows).max()
+        norm = float(largest) * _root_mean_square_length(rows / largest) * len(rows) ** 0.5
+    return norm / len(rows) ** 0.5 or 1.0
+
+
+# --- the models -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LinearMargins:
+    """A fitted linear model of one feature block.
+
+    ``X @ coef + intercept`` is the margin of new rows. `cross_fitted`, (m, n_margins), is the
+    margin of the training rows; of those `held_out` in a fold, by a model fitted without their
+    groups. Both are already divided by `temperature`.
+    """
+
+    coef: FloatArray
+    intercept: FloatArray
+    C: float
+    temperature: float
+    cross_fitted: FloatArray
+    held_out: NDArray[np.bool_]
+
+
+def fit_linear_margins(
+    rows: TrainingRows,
+    n_classes: int,
+    folds: Folds,
+    Cs: Sequence[float],
+    *,
+    ratio: FloatArray,
+    space: RowSpace | None = None,
+    verbose: bool = False,
+) -> LinearMargins:
+    """Choose C and the temperature by the log loss of the folds' test rows, then refit on all rows.
+
+    The loss is that of rows with the expected class shares: `ratio`, one number per class, times
+    those of the rows. The margins returned are those of the shares of the training rows. Without
+    folds, C is the middle of `Cs`, the temperature is 1 and the margins are those of the fit
+    itself.
+    """
+    grid = sorted(float(C) for C in Cs)
+    space = row_space(rows.X) if space is None else space
+    Z = space.Z
+    held_out = np.zeros(len(rows), dtype=bool)
+    for _, test in folds:
+        held_out[test] = True
+    C, temperature = grid[len(grid) // 2], 1.0
+    if held_out.any():
+        margins = _fold_margins(Z, rows, n_classes, folds, grid, verbose=verbose)
+        codes, weight = rows.codes[held_out], rows.reweighted(ratio).weight[held_out]
+        offset = margin_offset(ratio)
+        fits = [fit_temperature(m[held_out], codes, weight, offset) for m in margins]
+        best = int(np.argmin([loss for _, loss in fits]))
+        C, temperature = grid[best], fits[best][0]
+    with _one_thread():
+        model = _fit(Z, rows, np.arange(len(rows)), n_classes, C)
+    cross_fitted = model.margins(Z)
+    if held_out.any():
+        cross_fitted[held_out] = margins[best][held_out]
+    coef, intercept = space.in_columns(model.coef.T, model.intercept)
+    return LinearMargins(
+        coef=coef / temperature,
+        intercept=intercept / temperature,
+        C=C,
+        temperature=temperature,
+        cross_fitted=cross_fitted / temperature,
+        held_out=held_out,
+    )
+
+
+def _fold_margins(
+    Z: NDArray[np.floating],
+    rows: TrainingRows,
+    n_classes: int,
+    folds: Folds,
+    grid: list[float],
+    *,
+    verbose: bool,
+) -> FloatArray:
+    """Return margins of the folds' test rows for each C, (n_Cs, m, n_margins); 0 if untested."""
+
+    def of_fold(train: IntArray, test: IntArray) -> list[FloatArray]:
+        # From strong to weak regularisation, each solution is a good start for the next. The model
+        # of all rows has no such start; with one, or with smaller tolerances for large C, held-out
+        # losses were higher on two of four sets and training took longer.
+        model, found = None, []
+        for C in grid:
+            model = _fit(Z, rows, train, n_classes, C, model)
+            found.append(model.margins(Z[test]))
+        return found
+
+    margins = np.zeros((len(grid), len(rows), n_margins(n_classes)))
+    n_jobs = 1 if Z.size < _MAX_VALUES_OF_ONE_THREAD else -1
+    # Also within a user's joblib context of processes, to which the rows would be sent.
+    parallel = joblib.Parallel(n_jobs, require="sharedmem", return_as="generator")
+    with _one_thread():
+        found = parallel(joblib.delayed(of_fold)(*fold) for fold in folds)
+        shown = ProgressBar(
+            found, "linear margins", len(folds), unit="fold", disable=not verbose or None
+        )
+        for (_, test), of_test in zip(folds, shown, strict=True):
+            margins[:, test] = of_test
+    return margins
+
+
+def _fit(
+    Z: NDArray[np.floating],
+    rows: TrainingRows,
+    train: IntArray,
+    n_classes: int,
+    C: float,
+    start: LogisticModel | None = None,
+) -> LogisticModel:
+    return fit_logistic(Z[train], rows.codes[train], rows.weight[train], n_classes, C, start)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Use one thread for matrix products: those of an L-BFGS step are too small to share.
+
+    On a busy machine two threads that wait for each other took thirty times as long.
+    """
+    limited: AbstractContextManager[object] = _thread_pools().limit(limits=1, user_api="blas")
+    return limited
+
+
+@functools.cache
+def _thread_pools() -> ThreadpoolController:
+    """Return the thread pools of this process, which take longer to find than a small fit takes."""
+    return ThreadpoolController()
+
+
+def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
+    """Use one thread for matrix products and eigenvectors, unless the Gram matrix takes seconds."""
+    n_products = len(rows) ** 2 * rows.source.shape[1]
+    limits = 1 if n_products < _MAX_PRODUCTS_OF_ONE_THREAD else None
+    limited: AbstractContextManager[object] = _thread_pools().limit(limits=limits, user_api="blas")
+    return limited
+
+
+class FeatureBlocks:
+    """The feature blocks of X, (n, p), side by side, with row spaces that fits to some rows share.
+
+    A learner that is fitted again without each fold then decomposes X once, in directions of all
+    rows, those of the fold included; they do not depend on labels.
+    """
+
+    def __init__(self, X: NDArray[np.floating], widths: Sequence[int]) -> None:
+        self.widths = list(widths)
+        self._rows = np.arange(len(X))
+
+        @functools.cache
+        def row_spaces() -> list[RowSpace]:
+            return [row_space(X[:, c], MAX_DIRECTIONS) for c in block_columns(self.widths)]
+
+        self._row_spaces = row_spaces
+
+    def __getitem__(self, rows: IntArray) -> FeatureBlocks:
+        found = copy.copy(self)
+        found._rows = self._rows[rows]
+        return found
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def spaces(self, rows: IntArray) -> list[RowSpace]:
+        return [space.take(self._rows[rows]) for space in self._row_spaces()]
+
+
+@dataclass(frozen=True)
+class BlockMargins:
+    """The linear models of all feature blocks as one model of the whole vector.
+
+    As `LinearMargins`; `by_block` is what each block adds to the cross-fitted margins, see
+    `block_margins`. `Cs` and `weights` have one value per block; a weight is the factor of the
+    block's margins, temperatures included.
+    """
+
+    coef: FloatArray
+    intercept: FloatArray
+    Cs: tuple[float, ...]
+    weights: tuple[float, ...]
+    cross_fitted: FloatArray
+    by_block: FloatArray
+
+
+def fit_blocks(
+    rows: TrainingRows,
+    n_classes: int,
+    folds: Folds,
+    Cs: Sequence[float],
+    widths: Sequence[int],
+    *,
+    ratio: FloatArray,
+    spaces: Sequence[RowSpace | None] | None = None,
+    verbose: bool = False,
+) -> BlockMargins:
+    """Fit a linear model to each feature block and average the margins, see `block_shares`.
+
+    The margins are those of the expected class shares: `ratio` times those of the rows. `widths`
+    are the numbers of columns of the blocks, side by side in X, and `spaces` their row spaces, if
+    known. The mean of the cross-fitted margins has another temperature: errors of different blocks
+    partly cancel, so their mean can be more confident.
+    """
+    offset = margin_offset(ratio)
+    blocks = [
+        fit_linear_margins(
+            rows,
+            n_classes,
+            folds,
+            Cs,
+            ratio=ratio,
+            space=row_space(rows.source[:, columns], MAX_DIRECTIONS, rows.at)
+            if space is None
+            else space,
+            verbose=verbose,
+        )
+        for columns, space in zip(
+            block_columns(widths), spaces or [None] * len(widths), strict=True
+        )
+    ]
+    shares = block_shares(widths, float(np.mean(rows.groups_of_class())))
+    mean = np.tensordot(shares, [block.cross_fitted for block in blocks], 1)
+    held_out, temperature = blocks[0].held_out, 1.0
+    if len(blocks) > 1 and held_out.any():
+        weight = rows.reweighted(ratio).weight[held_out]
+        temperature, _ = fit_temperature(mean[held_out], rows.codes[held_out], weight, offset)
+    factors = shares / temperature
+    return BlockMargins(
+        coef=np.concatenate([f * block.coef for f, block in zip(factors, blocks, strict=True)]),
+        intercept=factors @ [block.intercept for block in blocks] + offset,
+        Cs=tuple(block.C for block in blocks),
+        weights=tuple(
+            float(f / block.temperature) for f, block in zip(factors, blocks, strict=True)
+        ),
+        cross_fitted=mean / temperature + offset,
+        by_block=np.hstack(
+            [
+                f * (block.cross_fitted - block.intercept)
+                for f, block in zip(factors, blocks, strict=True)
+            ]
+        ),
+    )
+
+
+def block_margins(X: NDArray[np.floating], coef: FloatArray, widths: Sequence[int]) -> FloatArray:
+    """Return what each block of X, (n, p), adds to the margins: (n, n_blocks * n_margins)."""
+    return np.hstack([X[:, columns] @ coef[columns] for columns in block_columns(widths)])
+
+
+def block_shares(widths: Sequence[int], groups_per_class: float) -> FloatArray:
+    """Return the share of each block in the mean of their margins, equal for blocks of one width.
+
+    A regression on many columns needs more samples: with few, narrow blocks count more. The
+    constant was chosen on learning curves of six sets of images, from 1 to 50 images per class.
+    """
+    counts = 1.0 / (1.0 + np.asarray(widths) / (_COLUMNS_PER_GROUP * groups_per_class))
+    return np.asarray(counts / counts.sum())
+
+
+def block_columns(widths: Sequence[int]) -> list[slice]:
+    """Return the columns of each block."""
+    ends = np.cumsum(widths).tolist()
+    return [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]

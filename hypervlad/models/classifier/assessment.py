@@ -1,0 +1,344 @@
+"""How far the answers of a model can be trusted: sure answers, novelty, wrong labels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import accuracy_score
+
+from hypervlad.common.wording import percent
+from hypervlad.features.encoder import EncodedImages
+from hypervlad.models.classifier.fitting import of_length
+from hypervlad.models.classifier.novelty import TrainingImages
+
+SURE, AMBIGUOUS, OUT_OF_DISTRIBUTION = "sure", "ambiguous", "out_of_distribution"
+UNREADABLE = "unreadable"
+
+_NAMED_PROBABILITY = 0.9  # classes are named in a reason until they add up to this
+_MAX_NAMED = 3
+_FAR = 10  # times the limit: the nearest training images mean nothing then
+
+
+# --- the answers ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """The predictions for images, and which of them can be trusted.
+
+    Attributes
+    ----------
+    classes : ndarray of shape (n_classes,)
+    proba : ndarray of float, shape (n, n_classes)
+    kind : ndarray of str, shape (n,)
+        "sure"; "ambiguous": between classes, or no answer of this model can be sure;
+        "out_of_distribution": unlike all training images, whatever the probabilities; or
+        "unreadable" for a skipped image, whose numbers are NaN.
+    reasons : list of n str
+    novelty : ndarray of float, shape (n,)
+        How unlike the training images: see :class:`Classification`.
+    nearest : ndarray of int, shape (n, k)
+        Rows of ``model.training_``, nearest first; -1 for a skipped image.
+    projected : ndarray of float32, shape (n, d)
+        Projected vectors of the images, as ``model.training_.points``.
+    confidence : ndarray of float, shape (n,)
+        The probability of the most probable class, by learners that were fitted without some of the
+        training images (with ``calibration_size=``, by the model's own).
+    threshold : float
+        Answers with at least this confidence are sure; infinite if none is.
+    """
+
+    classes: NDArray[Any]
+    proba: NDArray[np.float64]
+    kind: NDArray[np.str_]
+    reasons: list[str]
+    novelty: NDArray[np.float64]
+    nearest: NDArray[np.intp]
+    projected: NDArray[np.float32]
+    confidence: NDArray[np.float64]
+    threshold: float
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    @property
+    def labels(self) -> NDArray[Any]:
+        """The most probable class of each image (object array); None for a skipped image."""
+        codes = np.nan_to_num(self.proba).argmax(axis=1)
+        found: NDArray[Any] = self.classes[codes].astype(object)
+        found[self.kind == UNREADABLE] = None
+        return found
+
+    def among_skipped(self, positions: NDArray[np.intp], n: int) -> Judgement:
+        """Return the judgement of `n` images, of which those at other positions were skipped."""
+        if len(positions) == n:
+            return self
+
+        def spread(values: NDArray[Any], fill: Any) -> NDArray[Any]:
+            rows = np.full((n, *values.shape[1:]), fill, dtype=values.dtype)
+            rows[positions] = values
+            return rows
+
+        return Judgement(
+            self.classes,
+            spread(self.proba, np.nan),
+            spread(self.kind, UNREADABLE),
+            spread(np.array(self.reasons, dtype=object), "it could not be read").tolist(),
+            spread(self.novelty, np.nan),
+            spread(self.nearest, -1),
+            spread(self.projected, np.nan),
+            spread(self.confidence, np.nan),
+            self.threshold,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """The predictions for a list of images, with the images that could not be read.
+
+    Attributes
+    ----------
+    images : EncodedImages
+        Which images were read and which were skipped; without vectors, (n_read, 0).
+    proba : ndarray of shape (n_read, n_classes)
+    novelty : ndarray of float, shape (n_read,)
+        Distance from the training images, divided by the limit: above 1, the probabilities mean
+        little. About 5 % of images like the training images exceed the limit, and with few groups
+        more, up to 2 / (groups + 1). See :class:`TrainingImages`.
+    nearest : ndarray of int, shape (n_read, k)
+        Rows of ``model.training_``, nearest first.
+    in_training : ndarray of bool, shape (n_read,)
+        Whether an image with the same pixels was given to ``fit``, also for calibration.
+    judgement : Judgement or None
+        Of the images that were read; None if it was not requested.
+    sets : ndarray of bool, shape (n_read, n_classes), or None
+        Prediction sets of the images that were read; None if they were not requested.
+    differences : tuple of str
+        Sentences on files that differ from those of all training images, in the type of their
+        pixels or by far in size.
+    """
+
+    images: EncodedImages
+    proba: NDArray[np.float64]
+    novelty: NDArray[np.float64]
+    nearest: NDArray[np.intp]
+    in_training: NDArray[np.bool_]
+    judgement: Judgement | None
+    sets: NDArray[np.bool_] | None
+    differences: tuple[str, ...] = ()
+
+    @property
+    def unlike_training(self) -> NDArray[np.bool_]:
+        """Whether each image is unlike all training images, (n_read,)."""
+        return np.asarray(self.novelty > 1)
+
+    @classmethod
+    def joined(cls, chunks: Sequence[Classification]) -> Classification:
+        """Join the classifications of consecutive chunks of a list."""
+        if len(chunks) == 1:
+            return chunks[0]
+        judgements = [chunk.judgement for chunk in chunks if chunk.judgement is not None]
+        sets = [chunk.sets for chunk in chunks if chunk.sets is not None]
+        return cls(
+            _joined_images([chunk.images for chunk in chunks]),
+            np.concatenate([chunk.proba for chunk in chunks]),
+            np.concatenate([chunk.novelty for chunk in chunks]),
+            np.concatenate([chunk.nearest for chunk in chunks]),
+            np.concatenate([chunk.in_training for chunk in chunks]),
+            _joined_judgements(judgements) if judgements else None,
+            np.concatenate(sets) if sets else None,
+        )
+
+
+def judgement_of(
+    classes: NDArray[Any],
+    proba: NDArray[np.float64],
+    confidence: NDArray[np.float64],
+    points: NDArray[np.float32],
+    training: TrainingImages,
+    threshold: float,
+    is_blank: NDArray[np.bool_] | None = None,
+) -> Judgement:
+    """Judge n images by their probabilities and by their distances to the training images.
+
+    Answers with a confidence, see `HeldOut.confidence`, of at least the threshold are sure.
+    `points` are projected vectors. `is_blank` marks images of equal pixels, which is then the
+    reason.
+    """
+    nearest, novelty = training.nearest(points)
+    kind = np.where(confidence >= threshold, SURE, AMBIGUOUS)
+    kind = np.where(novelty > 1, OUT_OF_DISTRIBUTION, kind)
+    neighbours = training.labels[nearest]
+    blank = np.zeros(len(proba), bool) if is_blank is None else is_blank
+    reasons = [
+        "blank, all pixels equal"
+        if blank[i] and kind[i] == OUT_OF_DISTRIBUTION
+        else _reason(
+            kind[i], classes, proba[i], confidence[i], threshold, novelty[i], neighbours[i]
+        )
+        for i in range(len(proba))
+    ]
+    return Judgement(classes, proba, kind, reasons, novelty, nearest, points, confidence, threshold)
+
+
+def _reason(
+    kind: str,
+    classes: NDArray[Any],
+    proba: NDArray[np.float64],
+    confidence: float,
+    threshold: float,
+    novelty: float,
+    neighbours: NDArray[Any],
+) -> str:
+    if kind == OUT_OF_DISTRIBUTION:
+        if novelty >= _FAR:
+            return f"unlike all training images: more than {_FAR} times the limit"
+        names = " and ".join(dict.fromkeys(str(label) for label in neighbours))
+        return (
+            f"unlike all training images: {novelty:.2f} times the limit for images like them (the "
+            f"nearest: {names})"
+        )
+    most = f"{classes[proba.argmax()]} with {percent(proba.max())}"
+    if kind == SURE:
+        return most
+    if np.isinf(threshold):
+        return f"{most}, but with this model no answer is sure"
+    order = np.argsort(-proba, kind="stable")
+    n_named = int(np.searchsorted(np.cumsum(proba[order]), _NAMED_PROBABILITY)) + 1
+    *first, last = [
+        f"{classes[k]} ({percent(proba[k])})" for k in order[: max(2, min(n_named, _MAX_NAMED))]
+    ]
+    between = f"between {', '.join(first)} and {last}"
+    held_out = f"models trained without some images have a confidence of {percent(confidence)}"
+    return f"{between}; {held_out}, and sure answers have {percent(threshold)} or more"
+
+
+def _joined_images(chunks: Sequence[EncodedImages]) -> EncodedImages:
+    starts = np.cumsum([0, *(chunk.n_images for chunk in chunks)])
+    skipped = [
+        image._replace(position=int(start) + image.position)
+        for start, chunk in zip(starts[:-1], chunks, strict=True)
+        for image in chunk.skipped
+    ]
+    return EncodedImages(
+        vectors=np.concatenate([chunk.vectors for chunk in chunks]),
+        positions=np.concatenate(
+            [start + chunk.positions for start, chunk in zip(starts[:-1], chunks, strict=True)]
+        ),
+        info=tuple(info for chunk in chunks for info in chunk.info),
+        skipped=tuple(skipped),
+        unscaled=tuple(name for chunk in chunks for name in chunk.unscaled),
+        n_images=int(starts[-1]),
+        n_cached=sum(chunk.n_cached for chunk in chunks),
+        blank=tuple(name for chunk in chunks for name in chunk.blank),
+    )
+
+
+def _joined_judgements(chunks: Sequence[Judgement]) -> Judgement:
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(chunk, name) for chunk in chunks])
+        for name in ("proba", "kind", "novelty", "nearest", "projected", "confidence")
+    }
+    reasons = [reason for chunk in chunks for reason in chunk.reasons]
+    return replace(chunks[0], reasons=reasons, **joined)
+
+
+def most_probable(proba: NDArray[np.floating], classes: NDArray[Any]) -> NDArray[Any]:
+    """Return the label of the highest probability in each row; None for rows of NaN."""
+    skipped = np.isnan(proba[:, 0])
+    labels: NDArray[Any] = classes[np.where(skipped[:, None], 0.0, proba).argmax(axis=1)]
+    if skipped.any():
+        labels = labels.astype(object)
+        labels[skipped] = None
+    return labels
+
+
+def accuracy_of_read(
+    predicted: NDArray[Any],
+    truth: Sequence[Any],
+    classes: NDArray[Any],
+    sample_weight: Sequence[float] | None = None,
+) -> float:
+    """Return the accuracy of labels as `most_probable` gives them; None does not count."""
+    n = len(predicted)
+    of_length("labels", truth, n)
+    read = np.array([label is not None for label in predicted])
+    weights = None if sample_weight is None else of_length("weights", sample_weight, n)[read]
+    expected, found = np.asarray(truth)[read], predicted[read].astype(classes.dtype)
+    return float(accuracy_score(expected, found, sample_weight=weights))
+
+
+# --- labels that are probably wrong -------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LabelIssue:
+    """A label that differs from the prediction of a model fitted without the image.
+
+    Attributes
+    ----------
+    position : int
+        Of the image in the list given to ``fit``.
+    name : str
+        Of the image: its path relative to the common folder; "" for an array.
+    label, likely : object
+        As given, and the class that is more probable.
+    p_label, p_likely : float
+        Probabilities of the two.
+    """
+
+    position: int
+    name: str
+    label: Any
+    likely: Any
+    p_label: float
+    p_likely: float
+
+
+def label_issues(
+    proba: NDArray[np.float64],
+    codes: NDArray[np.intp],
+    rows: NDArray[np.intp],
+    training: TrainingImages,
+    classes: NDArray[Any],
+) -> list[LabelIssue]:
+    """Find wrong labels by confident learning; see `MicrographClassifier.label_issues`.
+
+    `codes` are the columns of the labels of held-out predictions, and `rows` those of the images in
+    `training`.
+    """
+    try:
+        from cleanlab.filter import find_label_issues
+    except ImportError as error:
+        raise ImportError(
+            'finding label issues needs cleanlab: pip install "hypervlad[review]"'
+        ) from error
+    with warnings.catch_warnings():  # of classes that were never held out
+        warnings.simplefilter("ignore", UserWarning)
+        ranked = find_label_issues(
+            codes,
+            proba,
+            filter_by="confident_learning",
+            return_indices_ranked_by="self_confidence",
+            n_jobs=1,
+        )
+    found, names = [], classes.tolist()
+    for i in np.asarray(ranked, dtype=np.intp).tolist():
+        row, likely = int(rows[i]), int(proba[i].argmax())
+        if likely != codes[i]:
+            found.append(
+                LabelIssue(
+                    int(training.positions[row]),
+                    training.names[row],
+                    names[codes[i]],
+                    names[likely],
+                    float(proba[i, codes[i]]),
+                    float(proba[i, likely]),
+                )
+            )
+    return found

@@ -1,0 +1,547 @@
+"""The fit of a `MicrographClassifier`: checks, codebook, vectors, learner, held-out predictions."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.base import clone
+from sklearn.metrics import pairwise_distances_chunked
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d, has_fit_parameter
+
+from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.evaluation.splits import (
+    check_column,
+    first_appearance_codes,
+    group_folds,
+    joined_groups,
+    linked_groups,
+    order_by_digest,
+)
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.encoder.loading import ImageInfo, warn_of_blank_training_images
+from hypervlad.images import read_micrographs
+from hypervlad.images.options import check_read_options
+from hypervlad.images.pixels import ImageDigests
+from hypervlad.images.reading import relative_names
+from hypervlad.models.boosting import BoostedSoftmaxClassifier
+from hypervlad.models.boosting.linear import FeatureBlocks
+from hypervlad.models.classifier.held_out import HeldOut
+from hypervlad.models.classifier.novelty import (
+    DISTANCES_MB,
+    ImageFormats,
+    TrainingImages,
+    empty_vectors,
+    project_vectors,
+)
+
+_N_FOLDS = 5
+_COPY_TOLERANCE = 1e-4  # of a vector's length: the last digits depend on the batch
+
+
+class NeverPredictedWarning(UserWarning):
+    """A classifier predicts a class for none of its held-out training images."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images to train on, with checked labels, groups and weights.
+
+    `positions` are those in the list given, and `given` has "groups" and "sample_weight", if any.
+    """
+
+    images: list[Any]
+    labels: NDArray[Any]
+    positions: NDArray[np.intp]
+    given: dict[str, NDArray[Any]]
+
+    @classmethod
+    def of(cls, images: list[Any], y: Any, groups: Any, sample_weight: Any) -> LabelledImages:
+        """Check what ``fit`` is given, or raise a ValueError; leave out images of weight 0."""
+        labels = checked_labels(y, len(images))
+        values = {"groups": groups, "sample_weight": sample_weight}
+        for name, own in values.items():
+            if own is not None:
+                check_column(name, own, "weights" if name == "sample_weight" else "groups")
+        given = {
+            name: of_length(f"{name} values", own, len(images))
+            for name, own in values.items()
+            if own is not None
+        }
+        positions = np.arange(len(images))
+        if "sample_weight" in given:
+            positions = np.flatnonzero(checked_weights(given["sample_weight"]))
+            images, labels = [images[i] for i in positions], labels[positions]
+            given = {name: own[positions] for name, own in given.items()}
+        check_classes(labels, given.get("groups"))
+        return cls(images, labels, positions, given)
+
+    def group_codes(self) -> NDArray[np.intp]:
+        """Return the group of each image as a number; its own if no groups are given."""
+        if "groups" not in self.given:
+            return np.arange(len(self.images))
+        return first_appearance_codes(self.given["groups"].tolist(), "groups")
+
+
+class FittedParts(NamedTuple):
+    """What a fit leaves besides the fitted encoder and learner: see `MicrographClassifier`."""
+
+    classes: NDArray[Any]
+    held_out: HeldOut | None
+    training: TrainingImages
+    formats: ImageFormats
+    n_images: int
+    seconds: dict[str, float]
+
+
+def fit_parts(
+    encoder: HypercolumnVLAD,
+    learner: Any,
+    data: LabelledImages,
+    calibration_size: float | None,
+    seed: int | None,
+    *,
+    verbose: bool = False,
+) -> FittedParts:
+    """Fit encoder and learner, in place, to labelled images, and predict images that are held out.
+
+    `seed` is that of the split or the folds; `verbose` shows progress bars.
+    """
+    if isinstance(learner, BoostedSoftmaxClassifier):
+        learner.check_labels(data.labels)  # before images are encoded
+    accepted, codes = _accepted_by(learner, data.given), data.group_codes()
+    train, calibration = calibration_split(
+        data.labels,
+        codes,
+        calibration_size,
+        seed,
+        lambda: _digests(data.images, encoder),
+    )
+    train_images = [data.images[i] for i in train]
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "codebook"):
+        encoder.fit_checked(train_images)  # warns of skipped images
+    with _timed(seconds, "encoding"):
+        encoded = encoder.encode_checked(train_images)
+        if len(encoded.positions) < encoder.n_images_:
+            encoded.report.warn()  # of images that could be read before, but not again
+        vectors, train = encoded.vectors, train[encoded.positions]
+        held, calibration, held_info = _encode_calibration(
+            encoder, data, calibration, data.labels[train]
+        )
+    rows = np.concatenate([train, calibration])
+    labels = data.labels[rows]
+    points = np.concatenate([project_vectors(vectors), project_vectors(held)])
+    info = [*encoded.info, *held_info]
+    digests = [image.digest for image in info]
+    names = relative_names([data.images[i] for i in rows])
+    shown = [name or f"image {i}" for name, i in zip(names, data.positions[rows], strict=True)]
+    blank = [name for name, image in zip(shown, info, strict=True) if image.is_blank]
+    warn_of_blank_training_images(blank, len(info))
+    _warn_of_contradictions(digests, labels, shown)
+    groups = groups_with_copies(points, codes[rows])
+    classes = np.unique(labels[: len(train)])
+    fit_params: dict[str, Any] = {name: values[train] for name, values in accepted.items()}
+    has_groups = "groups" in fit_params or len(np.unique(groups)) < len(groups)
+    if has_groups and has_fit_parameter(learner, "groups"):
+        fit_params["groups"] = groups[: len(train)]
+    with _timed(seconds, "learner"):
+        if isinstance(learner, BoostedSoftmaxClassifier):
+            widths = list(encoder.feature_blocks.values())
+            fit_params["blocks"] = FeatureBlocks(vectors, widths)
+            learner.fit(vectors, labels[: len(train)], **fit_params)
+            targets = labels
+        else:  # it may depend on the order of its rows
+            by_digest = order_by_digest(digests[: len(train)], labels[: len(train)])
+            targets = _fit_other_learner(learner, vectors, labels, classes, fit_params, by_digest)
+    held_out = None
+    if calibration_size is None:
+        with _timed(seconds, "cross-fitted learners"):
+            held_out = cross_predict_calibration(
+                learner,
+                vectors,
+                targets,
+                groups,
+                fit_params,
+                seed,
+                digests=digests,
+                verbose=verbose,
+            )
+    elif len(calibration):
+        held_out = predict_calibration(learner, held, targets, groups)
+    training = TrainingImages.of(
+        names,
+        labels,
+        groups,
+        data.positions[rows],
+        ImageDigests.of(digests).digests,
+        points,
+        project_vectors(empty_vectors(encoder)),
+        vectors.shape[1],
+    )
+    formats = ImageFormats.of(info)
+    return FittedParts(classes, held_out, training, formats, len(train), seconds)
+
+
+def _digests(images: list[Any], encoder: HypercolumnVLAD) -> list[str]:
+    """Return the digests of images, empty for those that cannot be read and are skipped later."""
+    digests = [""] * len(images)
+    options = check_read_options(encoder.read_options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the encoder warns of the same
+        for position, image in read_micrographs(
+            images, options=options, on_error=encoder.on_error, n_jobs=encoder.n_jobs
+        ):
+            digests[position] = image.digest
+    return digests
+
+
+def _encode_calibration(
+    encoder: HypercolumnVLAD,
+    data: LabelledImages,
+    rows: NDArray[np.intp],
+    trained_labels: NDArray[Any],
+) -> tuple[NDArray[np.float32], NDArray[np.intp], list[ImageInfo]]:
+    """Return vectors, rows and facts of the calibration images that can be read.
+
+    Those of a class without any readable training image are left out.
+    """
+    if not len(rows):
+        return np.empty((0, encoder.n_features_out_), dtype=np.float32), rows, []
+    encoded = encoder.encode_checked([data.images[i] for i in rows])
+    encoded.report.warn()
+    rows = rows[encoded.positions]
+    usable = np.flatnonzero(np.isin(data.labels[rows], trained_labels))
+    return encoded.vectors[usable], rows[usable], [encoded.info[i] for i in usable]
+
+
+def _warn_of_contradictions(
+    digests: Sequence[str], labels: NDArray[Any], names: Sequence[str]
+) -> None:
+    """Warn of training images of equal pixels and different labels."""
+    rows_of = defaultdict(list)
+    for row, digest in enumerate(digests):
+        rows_of[digest].append(row)
+    listed = [
+        " = ".join(f"{names[row]} ({labels[row]})" for row in rows)
+        for rows in rows_of.values()
+        if len(set(labels[rows].tolist())) > 1
+    ]
+    if listed:
+        warn_user(
+            f"training images of equal pixels have different labels: {name_some(listed)}. "
+            "Keep each image in one class only",
+        )
+
+
+def warn_of_never_predicted(held_out: HeldOut, classes: NDArray[Any]) -> None:
+    """Warn of classes that are predicted for no held-out image, and say what to do."""
+    codes = np.setdiff1d(held_out.codes, held_out.proba.argmax(axis=1))
+    if len(codes):
+        warn_user(
+            f"{verb(len(codes), 'a class is', 'classes are')} never predicted for the "
+            f"{counted(len(held_out), 'image')} held out in training: "
+            f"{name_some([str(name) for name in classes[codes]])}. "
+            "More images of such a class help most; a BoostedSoftmaxClassifier (boosting=) with "
+            'prior="uniform" or class_weight="balanced" finds more images of rare classes',
+            NeverPredictedWarning,
+        )
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note how long a stage takes."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
+
+
+# --- learners -------------------------------------------------------------------------------------
+
+
+def fit_to_rows(
+    learner: Any,
+    vectors: NDArray[np.floating],
+    labels: NDArray[Any],
+    fit_params: Mapping[str, Any],
+    rows: NDArray[np.intp],
+) -> Any:
+    """Fit a learner to some rows, in the order given, and return it.
+
+    `fit_params` are further arguments of ``fit``: arrays and feature blocks have one value per row.
+    """
+    own = {
+        name: values[rows] if isinstance(values, np.ndarray | FeatureBlocks) else values
+        for name, values in fit_params.items()
+    }
+    return learner.fit(vectors[rows], labels[rows], **own)
+
+
+def _fit_silently(
+    learner: Any,
+    vectors: NDArray[np.floating],
+    labels: NDArray[Any],
+    fit_params: Mapping[str, Any],
+    rows: NDArray[np.intp],
+) -> Any:
+    """Fit without messages and warnings: the fit on all images has given them already."""
+    if "verbose" in learner.get_params():
+        learner.set_params(verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return fit_to_rows(learner, vectors, labels, fit_params, rows)
+
+
+def _fit_other_learner(
+    learner: Any,
+    vectors: NDArray[np.float32],
+    labels: NDArray[Any],
+    classes: NDArray[Any],
+    fit_params: Mapping[str, Any],
+    rows: NDArray[np.intp],
+) -> NDArray[Any]:
+    """Fit a learner that is not ours to some rows, and return the labels of all as it takes them.
+
+    These are the labels themselves, which its parameters may mention, or, if it refuses them, the
+    numbers of the classes.
+    """
+    try:
+        fit_to_rows(learner, vectors, labels, fit_params, rows)
+    except Exception:
+        numbers = np.searchsorted(classes, labels)
+        if numbers.tolist() == labels.tolist():
+            raise
+        _encode_class_weights(learner, classes)
+        fit_to_rows(learner, vectors, numbers, fit_params, rows)
+        return numbers
+    return labels
+
+
+def _encode_class_weights(learner: Any, classes: NDArray[Any]) -> None:
+    """Name classes by their numbers in dictionaries of class weights, as the labels are."""
+    names = classes.tolist()
+    for name, value in learner.get_params().items():
+        if name.rpartition("__")[2] == "class_weight" and isinstance(value, Mapping):
+            unknown = [label for label in value if label not in names]
+            if unknown:
+                raise ValueError(
+                    f"{name} has a weight for {unknown[0]!r}, which is none of the classes {names}"
+                )
+            learner.set_params(**{name: {names.index(k): weight for k, weight in value.items()}})
+
+
+def _accepted_by(learner: Any, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return those of "groups" and "sample_weight" that the learner's ``fit`` takes.
+
+    Weights that it does not take are an error, groups a warning.
+    """
+    accepted = {name: own for name, own in given.items() if has_fit_parameter(learner, name)}
+    kind = type(learner).__name__
+    if "sample_weight" in given and "sample_weight" not in accepted:
+        raise ValueError(
+            f"sample_weight is given, but the learner, {kind}, takes none: leave it out or "
+            "use boosting= with a learner whose fit takes it"
+        )
+    if "groups" in given and "groups" not in accepted:
+        warn_user(
+            f"the learner, a {kind}, takes no groups: its own inner splits, if it has any, do "
+            "not keep groups together, so parameters chosen by them are optimistic",
+        )
+    return accepted
+
+
+# --- held-out predictions -------------------------------------------------------------------------
+
+
+def calibration_split(
+    labels: NDArray[Any],
+    groups: NDArray[np.intp],
+    share: float | None,
+    seed: int | None,
+    read_digests: Callable[[], Sequence[str]] | None = None,
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Split rows into training and calibration rows; no calibration rows unless `share` is above 0.
+
+    This share of the groups is sampled at random, without regard to class or size, so that they
+    represent the groups to come. Only a class without any training group gets one group back.
+
+    `read_digests` returns the digests of the images, in whose order the groups are numbered:
+    neither the order of the images nor their names change the split. Copies stay together, and
+    images without a digest, which cannot be read, are not held out.
+    """
+    rows = np.arange(len(labels))
+    if not share:
+        return rows, rows[:0]
+    digests = rows if read_digests is None else np.array(read_digests())
+    by_digest = order_by_digest(digests, labels)
+    by_digest = by_digest[digests[by_digest] != ""]
+    if not len(by_digest):
+        return rows, rows[:0]
+    own = joined_groups(groups[by_digest], digests[by_digest])
+    order = np.random.default_rng(seed).permutation(own.max() + 1)
+    chosen = list(order[: max(1, round(share * len(order)))])
+    for label in dict.fromkeys(labels[by_digest].tolist()):
+        of_label = own[labels[by_digest] == label]
+        if np.isin(of_label, chosen).all():
+            chosen.remove(next(group for group in chosen if group in of_label))
+    calibration = np.sort(by_digest[np.isin(own, chosen)])
+    return np.setdiff1d(rows, calibration), calibration
+
+
+def groups_with_copies(points: NDArray[np.floating], groups: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Number the groups of images, (n,), after joining groups with copies of the same image.
+
+    The vectors of copies, rows of `points`, (n, d), are equal up to rounding.
+    """
+    mean_square = np.mean(np.sum(np.square(points, dtype=np.float64), axis=1))
+    tolerance = _COPY_TOLERANCE * float(np.sqrt(mean_square))
+    _, first_of_group, own = np.unique(groups, return_index=True, return_inverse=True)
+    distances = pairwise_distances_chunked(points, working_memory=DISTANCES_MB)
+    # A link to the first copy is enough to connect all copies.
+    first_copy = np.concatenate([(block <= tolerance).argmax(axis=1) for block in distances])
+    rows = np.arange(len(groups))
+    links = [np.column_stack([rows, first]) for first in (first_of_group[own], first_copy)]
+    return linked_groups(np.concatenate(links), len(groups))
+
+
+def cross_predict_calibration(
+    learner: Any,
+    vectors: NDArray[np.floating],
+    labels: NDArray[Any],
+    groups: NDArray[np.intp],
+    fit_params: Mapping[str, Any],
+    seed: int | None,
+    *,
+    digests: Sequence[str] | None = None,
+    verbose: bool = False,
+) -> HeldOut | None:
+    """Fit a copy of a fitted learner without each fold of groups, and predict that fold with it.
+
+    Folds are drawn in the order of the images' `digests`, so that neither the order of the images
+    nor names change them. None if no group can be held out.
+    """
+    by_digest = np.arange(len(labels)) if digests is None else order_by_digest(digests, labels)
+    folds = [
+        (by_digest[train], by_digest[test])
+        for train, test in group_folds(
+            labels[by_digest], groups[by_digest], n_splits=_N_FOLDS, random_state=seed
+        )
+    ]
+    if not folds:
+        return None
+    learners, proba, models = [], [], []
+    shown = ProgressBar(
+        folds, desc="held-out folds", unit="fold", disable=None if verbose else True
+    )
+    for number, (train, test) in enumerate(shown):
+        learners.append(_fit_silently(clone(learner), vectors, labels, fit_params, train))
+        proba.append(learners[-1].predict_proba(vectors[test]))
+        models.append(np.full(len(test), number))
+    rows = np.concatenate([test for _, test in folds])
+    codes = np.searchsorted(learner.classes_, labels[rows])
+    return HeldOut(
+        learners,
+        np.concatenate(proba),
+        codes,
+        groups[rows],
+        np.concatenate(models),
+        rows,
+        lone=np.setdiff1d(np.arange(len(learner.classes_)), codes),
+    )
+
+
+def predict_calibration(
+    learner: Any,
+    vectors: NDArray[np.floating],
+    labels: NDArray[Any],
+    groups: NDArray[np.intp],
+) -> HeldOut | None:
+    """Predict the images of a calibration split with the learner that was fitted without them.
+
+    `vectors`, (m, n_features), are those of the calibration split, which come last among the labels
+    and groups of all images. Copies of training images are left out; None if no image is left.
+    """
+    n_train = len(groups) - len(vectors)
+    own = groups[n_train:]
+    usable = np.isin(labels[n_train:], learner.classes_) & ~np.isin(own, groups[:n_train])
+    if not usable.any():
+        return None
+    rows = n_train + np.flatnonzero(usable)
+    codes = np.searchsorted(learner.classes_, labels[rows])
+    proba = learner.predict_proba(vectors[usable])
+    # A class may also have no image here by chance: the split as a whole represents new groups.
+    n_groups = [len(np.unique(groups[labels == label])) for label in learner.classes_]
+    return HeldOut(
+        [learner],
+        proba,
+        codes,
+        own[usable],
+        np.zeros_like(rows),
+        rows,
+        lone=np.flatnonzero(np.array(n_groups) == 1),
+        is_split=True,
+    )
+
+
+# --- checks before any image is encoded -----------------------------------------------------------
+
+
+def checked_labels(y: Any, n_images: int) -> np.ndarray:
+    """Return n labels as an array; ValueError if one is missing."""
+    if y is None:
+        raise ValueError(
+            "this classifier requires y to be passed, but the target y is None: give a label for "
+            "each image"
+        )
+    check_column("y", y, "labels")
+    labels = column_or_1d(of_length("labels (y)", y, n_images), warn=True)
+    first_appearance_codes(labels.tolist(), "y")  # raises for missing labels
+    # No label is missing, so the array need not be of objects any more.
+    return np.array(labels.tolist()) if isinstance(y, list | tuple) else labels
+
+
+def check_classes(labels: np.ndarray, groups: np.ndarray | None) -> None:
+    """Raise a ValueError unless there are two classes or more, and no group is missing."""
+    check_classification_targets(labels)
+    classes = np.unique(labels)
+    if len(classes) < 2:
+        raise ValueError(
+            f"the labels (y) have one class only, {classes.tolist()[:1]}: two or more are needed"
+        )
+    if groups is not None:
+        first_appearance_codes(groups.tolist(), "groups")
+
+
+def checked_weights(weights: Any) -> np.ndarray:
+    """Return weights as floats; ValueError unless finite, not negative and not all zero."""
+    values = np.asarray(weights, dtype=np.float64)
+    wrong = ~(np.isfinite(values) & (values >= 0))
+    if wrong.any():
+        raise ValueError(
+            f"sample_weight must be finite and not negative; image {wrong.argmax()} has "
+            f"{values[wrong.argmax()]}"
+        )
+    if not values.any():
+        raise ValueError("sample_weight: all weights are zero, so there is no image to train on")
+    return values
+
+
+def of_length(what: str, values: Any, n_images: int) -> np.ndarray:
+    """Return values as an array; ValueError unless there is one for each image."""
+    # As an array of objects: in a list of strings with a missing one, NumPy would make NaN "nan".
+    found = np.array(values, dtype=object) if isinstance(values, list) else np.asarray(values)
+    if len(found) != n_images:
+        raise ValueError(
+            f"{len(found)} {what} for {counted(n_images, 'image')}: give one for each image"
+        )
+    return found

@@ -1,0 +1,503 @@
+"""The training images that a model remembers, and how unlike them new images are.
+
+*Distance*: the mean distance to the three nearest training images of a class, divided by the
+distance that is usual within this class; of all classes, the least.
+
+*Emptiness*: the distance to the nearest training image, divided by the distance to the nearest of a
+few images without content: constant ones and noise. In many dimensions these are near the centre of
+varied training images, nearer than such images are to each other. The comparison with a background
+is that of J. Ren et al. 2021, "A simple fix to Mahalanobis distance for improving near-OOD
+detection".
+
+Both have a limit, calibrated on the training images: each is compared with images of other groups
+only. Images of a class that has no other group do not count, nor do outliers: among few images, a
+single frame of noise would set a limit that nothing exceeds.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.fft import dct
+from sklearn.metrics import pairwise_distances_chunked
+
+from hypervlad.common.base import Array, Labels, Value, Values
+from hypervlad.common.constraints import Integer
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import counted, verb
+from hypervlad.evaluation.splits import group_weights
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.encoder.encoding import encode_images
+from hypervlad.features.encoder.loading import ImageInfo
+from hypervlad.images import ReadOptions, TrainingImagesWarning
+from hypervlad.images.pixels import ImageDigests
+
+DISTANCES_MB = 64  # of pairwise distances in memory at a time
+N_NEAREST = 3
+UNUSUAL_SHARE = 0.05  # of images like the training images, by both limits together
+_N_DIRECTIONS = 1024
+_MAX_POINT = 1e15  # in a file; squares of distances stay finite in single precision
+_MIN_DISTANCE = 1e-9
+_BLANK = 0.1  # of a class's usual distance from images without content: what is nearer is one
+_NEAREST_TO_EMPTY = 0.01  # of all: no image counts as nearer, so that ratios stay readable
+_FENCE = 2  # distances of the quartiles: what is farther above them is an outlier
+_MAX_OUTLIERS = 0.05  # of the images
+_EMPTY_SIZE = 256  # pixels per side
+_WHITE_NOISE = ((0.5, 0.02), (0.25, 0.05), (0.75, 0.05), (0.5, 0.1), (0.25, 0.2), (0.5, 0.3))
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImages:
+    """The labelled images given to ``fit``, those that could be read.
+
+    Attributes
+    ----------
+    names : list of n str
+        Paths relative to the common folder of all, with forward slashes; "" for an array.
+    labels : ndarray of shape (n,)
+    groups, positions : ndarray of int, shape (n,)
+        The group of each image, and its position in the list given to ``fit``.
+    digests : ndarray of uint8, shape (n, 32)
+        SHA-256 of their pixels: see :class:`hypervlad.Micrograph`.
+    points : ndarray of float32, shape (n, d)
+        Their vectors, as `project_vectors` returns them.
+    empty : ndarray of float32, shape (m, d)
+        Projected vectors of images without content.
+    usual : ndarray of float, shape (n_classes,)
+        Of each class, in the order of the sorted labels, the median distance of its images to the
+        nearest three of other groups.
+    limits : ndarray of float, shape (2,)
+        Of distance and emptiness. Of the training images, 2.5 % exceed each (none, if there are
+        fewer than 79 groups). Groups have equal weights.
+    n_features : int
+        Of the vectors before projection.
+    """
+
+    names: list[str]
+    labels: NDArray[Any]
+    groups: NDArray[np.intp]
+    positions: NDArray[np.intp]
+    digests: NDArray[np.uint8]
+    points: NDArray[np.float32]
+    empty: NDArray[np.float32]
+    usual: NDArray[np.float64]
+    limits: NDArray[np.float64]
+    n_features: int
+
+    @classmethod
+    def of(
+        cls,
+        names: list[str],
+        labels: NDArray[Any],
+        groups: NDArray[np.intp],
+        positions: NDArray[np.intp],
+        digests: NDArray[np.uint8],
+        points: NDArray[np.float32],
+        empty: NDArray[np.float32],
+        n_features: int,
+    ) -> TrainingImages:
+        classes = np.unique(labels)
+        record = cls(
+            names,
+            labels,
+            groups,
+            positions,
+            digests,
+            points,
+            empty,
+            np.ones(len(classes)),
+            np.ones(2),
+            n_features,
+        )
+        own = np.searchsorted(classes, labels)
+        found = list(record._distances(points, groups))
+        within = np.concatenate([each.by_class for each in found])[np.arange(len(own)), own]
+        record = replace(record, usual=_usual(within, own, len(classes)))
+        scores = np.concatenate([record._scores(each) for each in found])
+        share = UNUSUAL_SHARE / 2 if len(empty) else UNUSUAL_SHARE
+        compared = np.isfinite(within)  # with other groups of their class
+        if not compared.any():
+            compared[:] = True
+        not_empty = compared & ~record._is_empty
+        limits = [
+            _limit(scores[rows, kind], groups[rows], share)
+            for kind, rows in enumerate((compared, not_empty))
+        ]
+        return replace(record, limits=np.array(limits))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def nearest(self, points: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+        """Return rows (m, k) and novelty (m,) of new images, as `project_vectors` returns them, (m,
+        d).
+
+        The rows are those of the nearest three training images, nearest first. Novelty is distance
+        or emptiness, each divided by its limit, whichever is more: above 1, the image is unlike the
+        training images.
+        """
+        rows, novelty = [np.empty((0, min(N_NEAREST, len(self))), np.intp)], [np.empty(0)]
+        limits = np.maximum(self.limits, np.finfo(np.float64).tiny)
+        for found in self._distances(points):
+            rows.append(found.rows)
+            novelty.append((self._scores(found) / limits).max(axis=1))
+        return np.concatenate(rows), np.concatenate(novelty)
+
+    def contains(self, digests: Sequence[str]) -> NDArray[np.bool_]:
+        """Return which images, given as digests, have the pixels of a training image."""
+        return self._digests.contains(digests)
+
+    @property
+    def n_copies(self) -> int:
+        """Number of images whose pixels are those of an earlier one."""
+        return self._digests.n_copies
+
+    @functools.cached_property
+    def _digests(self) -> ImageDigests:
+        return ImageDigests(self.digests)
+
+    def warn_of_known(self, digests: Sequence[str]) -> None:
+        """Warn of images, given as digests, that have the pixels of training images."""
+        n_known = int(self.contains(digests).sum())
+        if n_known:
+            warn_user(TrainingImagesWarning.about(n_known, len(digests)))
+
+    def _distances(
+        self, points: NDArray[np.float32], groups: NDArray[np.intp] | None = None
+    ) -> Iterator[_Distances]:
+        """Yield the distances of blocks of points.
+
+        If `groups` are given, the points are those of the training images, and images of the same
+        group are left out. A distance is infinite if there is no other image.
+        """
+        codes = np.unique(self.labels, return_inverse=True)[1]
+        columns_of_class = np.split(np.argsort(codes), np.cumsum(np.bincount(codes))[:-1])
+        start = 0
+        if not len(points):
+            return
+        for block in pairwise_distances_chunked(points, self.points, working_memory=DISTANCES_MB):
+            stop = start + len(block)
+            distances = np.asarray(block, dtype=np.float64)
+            if groups is not None:
+                distances[groups[start:stop, None] == groups[None]] = np.inf
+            rows, _ = _smallest(distances)
+            to_nearest = np.where(self._is_empty, np.inf, distances).min(axis=1)
+            by_class = [
+                _mean_of_finite(_smallest(distances[:, own])[1]) for own in columns_of_class
+            ]
+            yield _Distances(
+                rows, to_nearest, np.stack(by_class, axis=1), self._to_empty(points[start:stop])
+            )
+            start = stop
+
+    @functools.cached_property
+    def _is_empty(self) -> NDArray[np.bool_]:
+        """Which training images, such as a frame that was missed, have no content themselves.
+
+        They are compared with their own class: one of empty fields consists of such images.
+        """
+        codes = np.unique(self.labels, return_inverse=True)[1]
+        usual = [np.median(self._own_to_empty[codes == code]) for code in range(len(self.usual))]
+        return self._own_to_empty < _BLANK * np.array(usual)[codes]
+
+    @functools.cached_property
+    def _own_to_empty(self) -> NDArray[np.float64]:
+        return self._to_empty(self.points)
+
+    @functools.cached_property
+    def _least_to_empty(self) -> float:
+        return max(_NEAREST_TO_EMPTY * float(np.median(self._own_to_empty)), _MIN_DISTANCE)
+
+    def _to_empty(self, points: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return distances to the nearest image without content; infinite if there is none."""
+        if not len(self.empty):
+            return np.full(len(points), np.inf)
+        blocks = pairwise_distances_chunked(points, self.empty, working_memory=DISTANCES_MB)
+        return np.concatenate([block.min(axis=1) for block in blocks]).astype(np.float64)
+
+    def _scores(self, found: _Distances) -> NDArray[np.float64]:
+        """Return distance and emptiness, shape (m, 2)."""
+        distance = (found.by_class / self.usual).min(axis=1)
+        emptiness = np.zeros(len(distance))
+        if len(self.empty):
+            emptiness = found.to_nearest / np.maximum(found.to_empty, self._least_to_empty)
+        return np.stack([distance, emptiness], axis=1)
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return header and arrays."""
+        labels, _ = Labels(distinct=False).pack(self.labels)
+        header = {
+            "names": self.names,
+            "labels": labels,
+            "n_features": self.n_features,
+            "limits": [_LIMIT.pack(limit)[0] for limit in self.limits],
+        }
+        return header, {name: getattr(self, name) for name in _ARRAYS}
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> TrainingImages:
+        """Undo `to_state`; ValueError if the arrays do not fit together."""
+        found = {name: field.checked(arrays[name], name) for name, field in _ARRAYS.items()}
+        training = cls(
+            names=list(Values(str).unpack(header["names"], {})),
+            labels=Labels(distinct=False).unpack(header["labels"], {}),
+            limits=np.array([_LIMIT.unpack(limit, {}) for limit in header["limits"]]),
+            n_features=Value(int, Integer(1)).unpack(header["n_features"], {}),
+            **found,
+        )
+        lengths = {len(found[name]) for name in ("groups", "positions", "digests", "points")}
+        if lengths | {len(training)} != {len(training.names)}:
+            raise ValueError("the record of the training images is damaged")
+        if training.limits.shape != (2,) or not (training.limits >= 0).all():
+            raise ValueError("the record of the training images is damaged: its limits")
+        if len(training.usual) != len(np.unique(training.labels)):
+            raise ValueError("the record of the training images is damaged: usual distances")
+        ImageDigests(training.digests)  # raises a ValueError unless they can be digests
+        return training
+
+    def check(self, n_features: int) -> None:
+        """Raise a ValueError unless the points are projections of vectors of so many features."""
+        if self.n_features != n_features:
+            raise ValueError(
+                f"the training images have {self.n_features} features where the encoder gives "
+                f"{n_features}"
+            )
+        width = min(n_features, _N_DIRECTIONS)
+        if not self.points.shape[1] == self.empty.shape[1] == width:
+            raise ValueError("the record of the training images is damaged: its points")
+
+
+@dataclass(frozen=True)
+class ImageFormats:
+    """The types of pixels of the training images, and the shortest and longest side of any, pixels.
+
+    Types are those stored in the files, such as "uint8"; of floating-point numbers, "float".
+    """
+
+    dtypes: tuple[str, ...]
+    sides: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        shortest, longest = self.sides
+        if not 0 < shortest <= longest or not all(isinstance(each, str) for each in self.dtypes):
+            raise ValueError("the record of the training images is damaged: their formats")
+
+    @classmethod
+    def of(cls, images: Sequence[ImageInfo]) -> ImageFormats:
+        """Return those of some images, at least one."""
+        sides = [side for image in images for side in image.shape[:2]]
+        return cls(tuple(sorted(set(map(_kind_of_pixels, images)))), (min(sides), max(sides)))
+
+    def differences(
+        self, images: Sequence[ImageInfo], *, with_types: bool, with_sizes: bool
+    ) -> list[str]:
+        """Say in sentences what the files of new images tell, if it differs from all of these.
+
+        One for pixels of another type, which do not matter if each image is scaled by its own
+        values, and one for images less than half as large as the smallest training image or more
+        than twice as large as the largest, which does not matter if images are resampled to a
+        common scale.
+
+        Examples
+        --------
+        >>> from hypervlad.models.classifier import ImageFormats
+        >>> from hypervlad.features.encoder.loading import ImageInfo
+        >>> old, new = (ImageInfo("", (256, 256), None, dtype=name) for name in ("uint8", "uint16"))
+        >>> formats = ImageFormats.of([old])
+        >>> (sentence,) = formats.differences([old, new], with_types=True, with_sizes=True)
+        >>> sentence.split(":")[0]
+        '1 of 2 images has pixels of another type (uint16) than all training images (uint8)'
+        """
+        sentences, n_images = [], counted(len(images), "image")
+        others = [kind for kind in map(_kind_of_pixels, images) if kind not in self.dtypes]
+        if others and with_types:
+            sentences.append(
+                f"{len(others)} of {n_images} {verb(len(others), 'has', 'have')} pixels of another "
+                f"type ({', '.join(sorted(set(others)))}) than all training images "
+                f"({', '.join(self.dtypes)}): their brightness may differ once it is scaled"
+            )
+        shortest, longest = self.sides
+        sizes = [image.shape for image in images if with_sizes and self._is_far(image)]
+        if sizes:
+            height, width = sizes[0][:2]
+            known = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
+            sentences.append(
+                f"{len(sizes)} of {n_images} {verb(len(sizes), 'is', 'are')} of another size, such "
+                f"as {height} x {width} pixels, than all training images (sides of {known} "
+                "pixels): details may have another size for the network"
+            )
+        return sentences
+
+    def _is_far(self, image: ImageInfo) -> bool:
+        shortest, longest = self.sides
+        height, width = image.shape[:2]
+        return max(height, width) < shortest / 2 or min(height, width) > 2 * longest
+
+
+def _kind_of_pixels(image: ImageInfo) -> str:
+    return "float" if image.dtype.startswith("float") else image.dtype
+
+
+@dataclass(frozen=True, eq=False)
+class _Distances:
+    """Of m images: rows of the nearest training images (m, k), and distances.
+
+    To the nearest image (m,), the mean of those to the nearest three of each class (m, n_classes),
+    and to the nearest image without content (m,).
+    """
+
+    rows: NDArray[np.intp]
+    to_nearest: NDArray[np.float64]
+    by_class: NDArray[np.float64]
+    to_empty: NDArray[np.float64]
+
+
+_LIMIT = Value(float, may_be_infinite=True)
+_ARRAYS = {
+    "groups": Array("int64", 1),
+    "positions": Array("int64", 1, at_least=0),
+    "digests": Array("uint8", 2),
+    "points": Array("float32", 2, -_MAX_POINT, _MAX_POINT),
+    "empty": Array("float32", 2, -_MAX_POINT, _MAX_POINT),
+    "usual": Array("float64", 1, at_least=_MIN_DISTANCE),
+}
+
+
+def project_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Project vectors (n, p) onto 1,024 fixed random directions; (n, p) if p is less.
+
+    Distances change by about 2 %. Random signs, a cosine transform, and a random choice of its
+    coefficients (N. Ailon and B. Chazelle, "The fast Johnson-Lindenstrauss transform and
+    approximate nearest neighbors", SIAM Journal on Computing 39, 2009). The random numbers are
+    those of NumPy's RandomState, which never change.
+    """
+    n_features = vectors.shape[1]
+    if n_features <= _N_DIRECTIONS:
+        return vectors.astype(np.float32)
+    rng = np.random.RandomState(0)
+    signs = np.where(rng.randint(0, 2, n_features) == 0, -1, 1).astype(np.float32)
+    chosen = rng.permutation(n_features)[:_N_DIRECTIONS]
+    scale = np.sqrt(n_features / _N_DIRECTIONS)
+    projected = np.empty((len(vectors), _N_DIRECTIONS), dtype=np.float32)
+    for row, vector in enumerate(vectors):  # one by one: a transform of all would double the memory
+        projected[row] = scale * dct(signs * vector, norm="ortho")[chosen]
+    return projected
+
+
+@functools.cache
+def empty_images() -> tuple[NDArray[np.float32], ...]:
+    """Return images without content, shape (256, 256): constant ones and noise.
+
+    White noise of several greys and contrasts, faint and clipped; and noise with spectra from there
+    to that of clouds.
+    """
+    constant = [np.full((_EMPTY_SIZE, _EMPTY_SIZE), grey) for grey in (0, 0.25, 0.5, 0.75, 1)]
+    rng = np.random.RandomState(0)
+    white = [grey + contrast * _noise(rng, 0) for grey, contrast in _WHITE_NOISE]
+    coloured = [
+        0.5 + contrast * _noise(rng, exponent)
+        for exponent in (0.5, 1, 1.5, 2)
+        for contrast in (0.08, 0.2)
+    ]
+    images = (*constant, *white, *coloured)
+    return tuple(np.clip(image, 0, 1).astype(np.float32) for image in images)
+
+
+def empty_vectors(encoder: HypercolumnVLAD) -> NDArray[np.float32]:
+    """Return the vectors (m, n_features) of images without content."""
+    # They are pixels in [0, 1] already, whatever the options for the user's files.
+    own = replace(
+        encoder.loader(), read_options=ReadOptions(), pixel_size=None, memory=None, verbose=False
+    )
+    encoded = encode_images(
+        list(empty_images()), own, encoder.batch_encoder(), encoder.n_features_out_
+    )
+    return encoded.vectors
+
+
+def _noise(rng: np.random.RandomState, exponent: float) -> NDArray[np.float64]:
+    """Return noise of variance 1, its amplitudes falling with a power of the frequency."""
+    frequency = np.hypot(
+        np.fft.fftfreq(_EMPTY_SIZE)[:, None], np.fft.rfftfreq(_EMPTY_SIZE)[None, :]
+    )
+    frequency[0, 0] = np.inf
+    spectrum = np.fft.rfft2(rng.normal(size=(_EMPTY_SIZE, _EMPTY_SIZE))) / frequency**exponent
+    noise = np.fft.irfft2(spectrum, s=(_EMPTY_SIZE, _EMPTY_SIZE))
+    return np.asarray(noise / noise.std())
+
+
+def weighted_limit(values: ArrayLike, groups: ArrayLike, share: float) -> float:
+    """Return the lowest of n values that at most a share of the values of new groups exceed.
+
+    That is guaranteed for groups exchangeable with these; the highest value if there are too few
+    groups for any guarantee.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.models.classifier.novelty import weighted_limit
+    >>> weighted_limit(np.arange(99), np.arange(99), 0.1)
+    89.0
+    """
+    weights = group_weights(groups)
+    order = np.argsort(-np.asarray(values, dtype=np.float64), kind="stable")
+    ordered = np.asarray(values, dtype=np.float64)[order]
+    before = np.append(0, np.cumsum(weights[order]))[np.searchsorted(-ordered, -ordered, "left")]
+    new = 1 / (len(np.unique(groups)) + 1)
+    fine = np.flatnonzero(before + new <= share + 1e-12)
+    return float(ordered[fine[-1]] if len(fine) else ordered[0])
+
+
+def _limit(scores: NDArray[np.float64], groups: NDArray[np.intp], share: float) -> float:
+    """Return the limit that a share of the scores exceeds, without regard to outliers.
+
+    Outliers are farther above the upper quartile of the logarithms than twice the distance of the
+    quartiles (J. W. Tukey, "Exploratory data analysis", 1977). They are at most one in twenty, or a
+    single one: more are a class of their own.
+    """
+    logarithms = np.log(np.clip(scores, np.finfo(np.float64).tiny, np.finfo(np.float64).max))
+    low, high = np.quantile(logarithms, [0.25, 0.75])
+    usual = logarithms <= high + _FENCE * (high - low)
+    if np.count_nonzero(~usual) > max(1, _MAX_OUTLIERS * len(scores)):
+        usual[:] = True
+    return weighted_limit(scores[usual], groups[usual], share)
+
+
+def _usual(
+    distances: NDArray[np.float64], own: NDArray[np.intp], n_classes: int
+) -> NDArray[np.float64]:
+    """Return the median distance of each class; the median of all for a class of one group."""
+    finite = np.isfinite(distances)
+    overall = float(np.median(distances[finite])) if finite.any() else 1.0
+    usual = [
+        float(np.median(distances[finite & (own == code)]))
+        if (finite & (own == code)).any()
+        else overall
+        for code in range(n_classes)
+    ]
+    limited: NDArray[np.float64] = np.maximum(np.array(usual), _MIN_DISTANCE)
+    return limited
+
+
+def _smallest(
+    distances: NDArray[np.float64],
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return columns and values of the smallest three of each row, smallest first."""
+    k = min(N_NEAREST, distances.shape[1])
+    columns = np.argpartition(distances, k - 1, axis=1)[:, :k]
+    near = np.take_along_axis(distances, columns, axis=1)
+    order = np.argsort(near, axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(near, order, axis=1)
+
+
+def _mean_of_finite(near: NDArray[np.float64]) -> NDArray[np.float64]:
+    finite = np.isfinite(near)
+    sums = np.where(finite, near, 0).sum(axis=1)
+    return np.where(finite.any(axis=1), sums / np.maximum(finite.sum(axis=1), 1), np.inf)

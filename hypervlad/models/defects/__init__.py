@@ -1,0 +1,6 @@
+"""Defects of surfaces, found by models of defect-free images or of labelled windows."""
+
+from hypervlad.models.defects.estimator import PatchDefectScorer, default_patch_encoder
+from hypervlad.models.defects.findings import Finding, Region
+
+__all__ = ["Finding", "PatchDefectScorer", "Region", "default_patch_encoder"]

@@ -1,0 +1,172 @@
+"""Cells of images at several sizes, as a label-free scorer describes them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.lazy_torch import torch
+from hypervlad.features.windows.dataset import PreparedImage
+from hypervlad.features.windows.maps import PaddedMaps, TiledNetwork
+
+Cells = NDArray[np.float32]
+
+
+class Description(NamedTuple):
+    """A way to describe the cells of an image."""
+
+    side: int | None  # of the square that the image is resized to, pixels; None for its own size
+    window: int  # side, in cells, of the window around each cell whose mean is taken
+    relative: bool  # the image's mean is subtracted, and its standard deviation divided out
+
+
+DESCRIPTIONS = (
+    Description(None, 1, relative=False),
+    Description(None, 3, relative=True),
+    Description(224, 1, relative=True),  # the size of the images that networks were trained on
+    Description(112, 1, relative=False),
+)
+SIDES = tuple(dict.fromkeys(each.side for each in DESCRIPTIONS))
+MAX_EDGE_DISTANCE = 4  # cells; from there on an edge has no influence
+_CELL = 8  # pixels, at least, if a tap is that fine
+_DEVIATION_RIDGE = 0.3  # of the mean standard deviation of channels, added to that of each
+_ROUNDING = 1e-3  # of the mean value: smaller standard deviations are rounding errors
+
+
+class CellMaps:
+    """Cells of images, at their own size or reduced, from one pass through the network each.
+
+    The encoder is fitted; ``tile_size`` and ``folder`` are those of `TiledNetwork`.
+    """
+
+    def __init__(
+        self,
+        encoder: HypercolumnVLAD,
+        tile_size: int,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        network = encoder.network()
+        self._own_size = TiledNetwork(network, tile_size, folder)
+        # In one piece, and without mirrored surroundings, as networks are trained.
+        whole = max(tile_size, *filter(None, SIDES))
+        self._reduced = TiledNetwork(network, whole, folder, border=0)
+        self._is_kept = folder is not None
+
+    def cells(
+        self, image: PreparedImage, side: int | None, *, keep: bool = True
+    ) -> tuple[Cells, int]:
+        """Return the cells (R, S, D) of an image, or of a square of ``side`` pixels; the stride.
+
+        ``keep``: whether the folder, if there is one, keeps their maps.
+        """
+        if side is None:
+            tensor, key, network = image.tensor, image.key, self._own_size
+        else:
+            tensor = torch.nn.functional.interpolate(
+                image.tensor[None], (side, side), mode="bilinear", antialias=True
+            )[0]
+            key, network = f"{image.key}-{side}", self._reduced
+        maps = network.padded_maps(tensor, image.name, key, keep=keep and self._is_kept)
+        return cells_of(maps, (tensor.shape[1], tensor.shape[2]))
+
+    def kept_cells(self, key: str, size: tuple[int, int], side: int | None) -> Cells:
+        """Return the cells of an image that the folder keeps, by its digest and size."""
+        if side is None:
+            return cells_of(self._own_size.stored_maps(key), size)[0]
+        return cells_of(self._reduced.stored_maps(f"{key}-{side}"), (side, side))[0]
+
+
+def cells_of(maps: PaddedMaps, size: tuple[int, int]) -> tuple[Cells, int]:
+    """Bring all layers to one grid, without the border: (R, S, sum of C_l), and its stride.
+
+    The grid is that of the finest layer whose cells are at least 8 pixels wide, or else of the
+    coarsest. Finer layers are averaged over its cells, coarser ones interpolated.
+    """
+    strides = [_stride(maps.size[0], layer.shape[0]) for layer in maps.maps]
+    stride = min((s for s in strides if s >= _CELL), default=max(strides))
+    grid = (maps.size[0] // stride, maps.size[1] // stride)
+    first = maps.border // stride
+    rows, columns = (slice(first, first - -extent // stride) for extent in size)
+    layers = []
+    for layer in maps.maps:
+        planes = layer.permute(2, 0, 1)[None]
+        if layer.shape[0] > grid[0]:
+            planes = torch.nn.functional.adaptive_avg_pool2d(planes, grid)
+        elif tuple(layer.shape[:2]) != grid:
+            planes = torch.nn.functional.interpolate(planes, grid, mode="bilinear")
+        layers.append(planes[0, :, rows, columns].permute(1, 2, 0))
+    return torch.cat(layers, dim=-1).contiguous().cpu().numpy(), stride
+
+
+def _stride(n_pixels: int, n_cells: int) -> int:
+    """Return a layer's stride; the nearest power of two if the network does not pad its input."""
+    exact, rest = divmod(n_pixels, n_cells)
+    return 2 ** round(math.log2(n_pixels / n_cells)) if rest else exact
+
+
+def describe(cells: Cells, window: int, relative: bool) -> Cells:
+    """Return a description (n, D) of the cells (R, S, D) of an image, row by row.
+
+    Windows repeat the cells at the image's edges. To the standard deviation of each channel, 30 %
+    of their mean is added: channels that hardly vary hold noise.
+    """
+    n_channels = cells.shape[-1]
+    found = window_means(cells, window)
+    if relative:
+        flat = torch.from_numpy(cells.reshape(-1, n_channels))
+        deviation, mean = (each.numpy() for each in torch.std_mean(flat, dim=0, correction=0))
+        found = (found - mean) / _with_ridge(deviation, mean)
+    return found.reshape(-1, n_channels)
+
+
+def mean_and_deviation(cells: Cells) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return what `describe` subtracts from cells (R, S, D) and divides by, (D,) each.
+
+    Several times faster, but its last digits differ; K-means' initial codewords depend on them.
+    """
+    flat = torch.from_numpy(cells).flatten(0, 1)
+    mean = flat.mean(0)
+    centred = flat - mean
+    mean += centred.mean(0)  # what the first sum lost by rounding
+    deviation = centred.square_().mean(0).sqrt_()
+    return mean.numpy(), _with_ridge(deviation.numpy(), mean.numpy())
+
+
+def _with_ridge(deviation: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    least = _ROUNDING * float(np.abs(mean).mean())
+    typical = max(float(deviation.mean()), least) or 1.0  # 0 if all cells are 0
+    return deviation + np.float32(_DEVIATION_RIDGE * typical)
+
+
+def window_means(cells: Cells, window: int) -> Cells:
+    """Return the mean over the window around each cell (R, S, D); edges are repeated."""
+    if window == 1:
+        return cells
+    (n_rows, n_columns), reach = cells.shape[:2], window // 2
+    rows, columns = (torch.arange(-reach, n + reach).clamp(0, n - 1) for n in (n_rows, n_columns))
+    padded = torch.from_numpy(cells)[rows][:, columns]
+    sums = torch.zeros(cells.shape)
+    for y, x in itertools.product(range(window), repeat=2):  # avg_pool2d takes six times longer
+        sums += padded[y : y + n_rows, x : x + n_columns]
+    means: Cells = sums.div_(window**2).numpy()
+    return means
+
+
+def edge_distances(shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """Return the distance of each cell (R, S) from the nearest edge, in cells; at most 4."""
+    down, across = (np.minimum(np.arange(n), np.arange(n)[::-1]) for n in shape)
+    return np.minimum(np.minimum(down[:, None], across), MAX_EDGE_DISTANCE)
+
+
+def resized(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    if values.shape == shape:
+        return values
+    planes = torch.from_numpy(values)[None, None]
+    found = torch.nn.functional.interpolate(planes, tuple(shape), mode="bilinear", antialias=True)
+    return np.asarray(found[0, 0].numpy())

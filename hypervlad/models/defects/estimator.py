@@ -1,0 +1,546 @@
+"""``PatchDefectScorer``: a model of windows, trained on defect-free or on labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
+from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from hypervlad.common.base import Field, ImageEstimator, Part, Value, seeded_clone
+from hypervlad.common.constraints import (
+    VERBOSE,
+    Alternatives,
+    Boolean,
+    InstanceOf,
+    Integer,
+    Number,
+    OneOf,
+    RandomState,
+    check_value,
+)
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.workload import announced
+from hypervlad.evaluation.splits import check_groups
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.features.encoder.encoding import check_finite
+from hypervlad.features.encoder.loading import warn_of_blank_training_images
+from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.features.windows import ANOMALOUS, NORMAL, WindowGrid, patches_at
+from hypervlad.features.windows.dataset import (
+    PreparedImage,
+    WindowReader,
+    fit_tiled_codebook,
+)
+from hypervlad.features.windows.vectors import WindowVectors, check_window_encoder, window_encoder
+from hypervlad.images.masks import mask_banner_rows
+from hypervlad.images.options import check_read_options
+from hypervlad.images.pixels import ImageDigests
+from hypervlad.images.reading import check_image_list, image_name
+from hypervlad.models.boosting import BoostedSoftmaxClassifier
+from hypervlad.models.defects.cells import CellMaps
+from hypervlad.models.defects.findings import Finding
+from hypervlad.models.defects.labelled_windows import (
+    DefectLabels,
+    LabelledWindows,
+    fit_labelled_windows,
+    window_stride,
+)
+from hypervlad.models.defects.normal_images import NormalImages, NormalImagesFit
+from hypervlad.models.defects.reference_cells import ReferenceCells, ReferenceCellsFit
+from hypervlad.models.defects.thresholds import (
+    HeldOutScores,
+    WindowScores,
+    image_score,
+    models_without,
+    threshold_at_patch_rate,
+    threshold_at_rate,
+    threshold_of_best_f1,
+    warn_of_known_images,
+)
+
+_PIXELS = Integer(at_most=2**16, meaning="a whole number of pixels")
+_MAX_HELD_OUT = 1000  # images; more would need memory without a better threshold
+_MAX_STRETCH = 1.1  # between the widest and the narrowest of aligned images
+
+
+def _has_labels(scorer: PatchDefectScorer) -> bool:
+    return isinstance(getattr(scorer, "model_", None), LabelledWindows)
+
+
+class PatchDefectScorer(ImageEstimator):
+    """Score every position of an image for defects, trained on defect-free or labelled images.
+
+    - *Trained on defect-free images alone*, it compares the cells of the network's grid, about 8
+      pixels wide, with codewords of defect-free ones: single cells and windows of 3 x 3 in the
+      image at its own size, and cells of the image resized to squares of 224 and 112 pixels. Scores
+      are relative to those of held-out defect-free images at the same distance from the edge: 0 is
+      usual. The score of an image combines its highest cells in a geometric mean.
+    - *Trained on labels*, it lays windows of ``patch`` pixels, a quarter of that apart, over the
+      image at its own size. A score is the log-odds that a window is not normal, by a boosted
+      softmax on its vector: VLAD of its hypercolumns, and their mean. The score of an image is the
+      mean over the 1 % of its windows that score highest.
+
+    **A higher score is always more defective**: the opposite of scikit-learn's outlier detectors.
+    An image is called anomalous if, and only if, its score reaches ``threshold_``; its defects are
+    then the pixels that reach it, or the highest one if none does.
+
+    Parameters
+    ----------
+    encoder : HypercolumnVLAD, optional
+        Network, taps, codebook and reading options; `default_patch_encoder` if not given. It must
+        keep images at their own size (``image_size=None``).
+    patch : int, default=29
+        Side in pixels of the windows where there are labels, about the size of a typical defect,
+        and of the patches of `score_patches`. Smaller images are refused. Windows are anomalous if
+        at least a tenth of their pixels is defective; those with a smaller share are not used.
+    threshold : {"fpr", "patch_fpr", "f1"}, default="fpr"
+        How ``threshold_`` is chosen, always on images that the scoring model was not trained on,
+        group by group. "fpr", to classify images: on average at most the share ``fpr`` of new
+        defect-free images is called anomalous, if they are like those trained on (conformal
+        prediction with cross-validation). This takes at least 1 / fpr - 1 images, from as many
+        groups; with fewer, the threshold is a rough guess, with a warning. "patch_fpr", to locate
+        defects: at most the share ``fpr`` of all defect-free positions is called defective. "f1":
+        windows are called defective with the best F1; needs masks or labels.
+    fpr : float, default=0.05
+        Share of defect-free images, or of their positions, that may be called anomalous, between 0
+        and 1. Trained on patches and ``y``, it is the share of defect-free patches; for whole
+        images, which hold many, use `set_threshold`.
+    n_codewords : int, default=128
+        Codewords of defect-free cells, where there are no labels.
+    n_references : int or None, default=None
+        Without labels, compare each cell with all cells of this many defect-free images in four
+        turns, instead of with codewords: see :func:`hypervlad.models.presets.anomalydino`. Of more
+        than 100,000 cells, a random sample is kept.
+    aligned : bool, default=False
+        Whether all images show the same part in the same position. Scores are then relative to the
+        same position in the other images. Only without labels.
+    boosting : BoostedSoftmaxClassifier, optional
+        The learner, where there are labels. With its default ``prior="training"``, probabilities
+        are for the share of anomalous windows in the labelled images.
+    tile_size : int, default=2048
+        Side in pixels of the largest square that passes through the network at once, besides its
+        border. Larger images are cut into tiles; of networks that see all of their input, as
+        transformers do, scores depend on the size of the tiles: keep that of ``fit``.
+    random_state : int, RandomState or None, default=None
+        Seed of everything that is random in ``fit``.
+    verbose : bool, default=False
+        Show progress bars.
+
+    Attributes
+    ----------
+    encoder_ : HypercolumnVLAD
+    model_ : NormalImages, ReferenceCells or LabelledWindows
+        Scores cells or windows.
+    threshold_ : float
+        Images that reach it are called anomalous; see :meth:`set_threshold`.
+    held_out_ : HeldOutScores
+        Scores of defect-free training images by models trained without them: how many a threshold
+        would call anomalous falsely, and which.
+    patch_ : int
+    n_images_ : int
+        Images trained on.
+    training_ : ImageDigests
+        The digests by which their pixels are recognised: see ``Finding.in_training``.
+
+    Examples
+    --------
+    >>> from hypervlad import PatchDefectScorer
+    >>> from hypervlad.data import make_nanofibre_images
+    >>> from hypervlad.models import default_patch_encoder
+    >>> good, _ = make_nanofibre_images(6, defective=0.0, size=96, random_state=0)
+    >>> encoder = default_patch_encoder(weights="random")
+    >>> scorer = PatchDefectScorer(encoder, fpr=0.2, random_state=0).fit(good)
+    >>> scorer.score_map(good[0]).shape
+    (96, 96)
+    """
+
+    _kind = "patch_defect_scorer"
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
+        "patch": [_PIXELS],
+        "threshold": [OneOf("fpr", "patch_fpr", "f1")],
+        "fpr": [Number(above=0, below=1, meaning="a share of images or windows")],
+        "n_codewords": [Integer()],
+        "n_references": [Integer(), None],
+        "aligned": [Boolean()],
+        "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
+        "tile_size": [Integer(64, 2**16)],
+        "random_state": [RandomState(), None],
+        "verbose": VERBOSE,
+    }
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "encoder_": Part(HypercolumnVLAD),
+        "model_": Part(NormalImages, ReferenceCells, LabelledWindows),
+        "threshold_": Value(float),
+        "held_out_": Part(HeldOutScores),
+        "patch_": Value(int, _PIXELS),
+        "n_images_": Value(int, Integer()),
+        "training_": Part(ImageDigests),
+    }
+    _part_parameters: ClassVar[Mapping[str, str]] = {"encoder": "encoder_", "boosting": "boosting_"}
+
+    encoder_: HypercolumnVLAD
+    model_: NormalImages | ReferenceCells | LabelledWindows
+    threshold_: float
+    held_out_: HeldOutScores
+    patch_: int
+    n_images_: int
+    training_: ImageDigests
+
+    def __init__(
+        self,
+        encoder: HypercolumnVLAD | None = None,
+        *,
+        patch: int = 29,
+        threshold: Literal["fpr", "patch_fpr", "f1"] = "fpr",
+        fpr: float = 0.05,
+        n_codewords: int = 128,
+        n_references: int | None = None,
+        aligned: bool = False,
+        boosting: BoostedSoftmaxClassifier | None = None,
+        tile_size: int = 2048,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.encoder = encoder
+        self.patch = patch
+        self.threshold = threshold
+        self.fpr = fpr
+        self.n_codewords = n_codewords
+        self.n_references = n_references
+        self.aligned = aligned
+        self.boosting = boosting
+        self.tile_size = tile_size
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @usual_torch()
+    def fit(
+        self,
+        images: Sequence[Any],
+        y: Sequence[str] | None = None,
+        *,
+        masks: Sequence[Any] | None = None,
+        groups: ArrayLike | None = None,
+    ) -> PatchDefectScorer:
+        """Learn what defect-free images look like, or, given labels, what defects do.
+
+        Meanwhile a temporary folder takes about as much space as the images need in single
+        precision; the environment variable TMPDIR moves it.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            Paths and/or arrays (H, W) or (H, W, 3). Without ``y`` and ``masks`` all are assumed to
+            be defect-free. Defects in a few of them raise ``threshold_``: look at the images that
+            ``held_out_`` scores highest.
+        y : sequence of n str, optional
+            ``images`` are then patches of ``patch`` x ``patch`` pixels, and these their classes:
+            "normal", and "anomalous" or several kinds of defects.
+        masks : sequence of n paths, arrays or None, optional
+            Where the defects of each image are, in a form that :func:`hypervlad.images.read_mask`
+            accepts; None for a defect-free image.
+        groups : sequence of n group names, optional
+            Sample of each image: the threshold is chosen on other samples than the scores.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Unusable parameters, lengths that differ, or nothing to learn: no defect in any mask, or
+            no window without one.
+        ImageReadError
+            An image or mask that cannot be read, does not fit, or is smaller than a patch; named.
+        """
+        self.check_parameters()
+        images = check_image_list(images)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        own = default_patch_encoder() if self.encoder is None else self.encoder
+        encoder = seeded_clone(own, seed, verbose=self.verbose)
+        rows = mask_banner_rows(check_read_options(encoder.read_options))
+        labels = DefectLabels.check(len(images), y, masks, rows)
+        if self.threshold == "f1" and not labels.is_known:
+            raise ValueError(
+                'threshold="f1" needs masks or labels; for defect-free images choose "fpr"'
+            )
+        group_codes = check_groups(groups, len(images))
+        if labels.is_known and self.aligned:
+            raise ValueError(
+                "aligned=True compares places of defect-free images; it cannot be used with labels"
+            )
+        if self.n_references is not None and (labels.is_known or self.aligned):
+            raise ValueError(
+                "n_references compares with defect-free images, at all places; it cannot be used "
+                f"with {'labels' if labels.is_known else 'aligned=True'}"
+            )
+        with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
+            fit_codebook = partial(
+                fit_tiled_codebook, tile_size=self.tile_size, min_side=self.patch, folder=folder
+            )
+            encoder.fit_checked(images, fit_codebook)
+            model: NormalImages | ReferenceCells | LabelledWindows
+            if labels.is_known:
+                learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
+                model, held_out, keys = fit_labelled_windows(
+                    encoder,
+                    seeded_clone(learner, seed, verbose=self.verbose),
+                    images,
+                    labels,
+                    group_codes,
+                    patch=self.patch,
+                    tile_size=self.tile_size,
+                    folder=folder,
+                    seed=seed,
+                )
+            else:
+                model, held_out, keys = self._fit_normal(encoder, images, group_codes, seed, folder)
+            summary = HeldOutScores.of(held_out)
+            threshold = self._choose_threshold(held_out, summary)
+        # All at the end: a fit that fails leaves the model as it was.
+        self.encoder_, self.model_, self.threshold_ = encoder, model, _checked_threshold(threshold)
+        self.held_out_, self.patch_ = summary, int(self.patch)
+        self.n_images_, self.training_ = encoder.n_images_, ImageDigests.of(sorted(keys))
+        return self
+
+    def set_threshold(self, threshold: float) -> PatchDefectScorer:
+        """Set the lowest score that is called defective; nothing is refitted."""
+        check_is_fitted(self)
+        self.threshold_ = _checked_threshold(threshold)
+        return self
+
+    # --- maps of one image ---------------------------------------------------------------------
+
+    def score_map(self, image: Any) -> NDArray[np.float32]:
+        """Score every pixel (H, W) of an image: cells or windows at their centres, or between."""
+        return self.find(image).map
+
+    def predict_map(self, image: Any) -> NDArray[np.bool_]:
+        """Return which pixels (H, W) of an image are defective."""
+        return self.find(image).mask
+
+    @usual_torch()
+    def find(self, image: Any) -> Finding:
+        """Return an image's map with its defective regions, at ``threshold_``."""
+        check_is_fitted(self)
+        prepared = self._read(image, self.patch_)
+        scores, grid, score = self._scores(prepared)
+        score_map = grid.to_map(scores, prepared.shape, prepared.size)
+        (known,) = self.training_.contains([prepared.key]).tolist()
+        return Finding.of(score_map, self.threshold_, score, in_training=known)
+
+    @available_if(_has_labels)
+    def probability_map(self, image: Any) -> NDArray[np.float32]:
+        """Return the probability (H, W) that the window around each pixel is defective.
+
+        Only for scorers trained on labels, and for images in which defects are as frequent as in
+        those trained on.
+        """
+        return np.asarray(expit(self.score_map(image)), dtype=np.float32)
+
+    @usual_torch()
+    def score_patches(
+        self, image: Any, patch: int | None = None
+    ) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
+        """Score patches side by side.
+
+        Trained on labels, a patch is scored like a window; otherwise by its highest pixel.
+
+        Parameters
+        ----------
+        image : path or array
+        patch : int, optional
+            Side of a patch in pixels, at the encoder's ``pixel_size`` if it has one; by default
+            that of the windows.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_patches,)
+        positions : ndarray of int, shape (n_patches, 2)
+            Upper left corners in the image's own pixels, row by row. The last row and column end at
+            the image's edge and may overlap those before.
+        """
+        check_is_fitted(self)
+        check_value("patch", patch, [_PIXELS, None])
+        side = self.patch_ if patch is None else int(patch)
+        prepared = self._read(image, side)
+        grid = WindowGrid.cover(prepared.size, side, side)
+        scale = np.divide(prepared.shape, prepared.size)
+        corners = np.round(grid.positions * scale).astype(np.intp)
+        if isinstance(self.model_, LabelledWindows):
+            return self._window_scores(self.model_, prepared, grid).ravel(), corners
+        scores, cells, _ = self._scores(prepared)
+        pixels = cells.to_map(scores, prepared.size, prepared.size)
+        return patches_at(pixels, grid.positions, side).max(axis=(1, 2)), corners
+
+    # --- many images ---------------------------------------------------------------------------
+
+    @usual_torch()
+    def score_samples(self, images: Sequence[Any]) -> NDArray[np.float64]:
+        """Return the score (n,) of each image: higher is more defective; NaN for a skipped one."""
+        check_is_fitted(self)
+        images = check_image_list(images)
+        scores = np.full(len(images), np.nan)
+        with announced(len(images)):
+            for position, image in self._stream(images):
+                scores[position] = self._scores(image)[2]
+        return scores
+
+    def predict(self, images: Sequence[Any]) -> NDArray[np.object_]:
+        """Return "anomalous" for images whose score reaches ``threshold_``, else "normal".
+
+        None for an image that was skipped.
+        """
+        scores = self.score_samples(images)
+        called = np.where(scores >= self.threshold_, ANOMALOUS, NORMAL).astype(object)
+        called[np.isnan(scores)] = None
+        return called
+
+    @property
+    def stride_(self) -> int:
+        """Pixels from one window to the next, where there were labels."""
+        return window_stride(self.patch_)
+
+    @property
+    def boosting_(self) -> BoostedSoftmaxClassifier:
+        """The fitted learner, where there were labels."""
+        if not isinstance(self.model_, LabelledWindows):
+            raise AttributeError("the scorer was trained without labels, so it has no learner")
+        return self.model_.learner
+
+    # --- the stages ----------------------------------------------------------------------------
+
+    def check_parameters(self) -> None:
+        super().check_parameters()
+        if self.boosting is not None:
+            self.boosting.check_parameters()
+        if self.encoder is not None:
+            check_window_encoder(self.encoder, "defects are looked for")
+
+    def _check_state(self) -> None:
+        width = self.encoder_.n_features_out_
+        if not isinstance(self.model_, LabelledWindows):
+            width = sum(len(layer.mean) for layer in self.encoder_.codebook_.projections)
+        if self.model_.n_features != width:
+            raise ValueError(
+                f"the model takes {self.model_.n_features} features where the windows have {width}"
+            )
+
+    def _fit_normal(
+        self,
+        encoder: HypercolumnVLAD,
+        images: list[Any],
+        groups: NDArray[Any],
+        seed: int,
+        folder: str,
+    ) -> tuple[NormalImages | ReferenceCells, dict[int, WindowScores], Collection[str]]:
+        """Return a model of defect-free images, held-out scores by position, and all digests."""
+        maps = CellMaps(encoder, self.tile_size, folder)
+        reader = WindowReader(encoder.loader(), self.patch)
+
+        def read(position: int) -> PreparedImage:
+            return reader.read(images[position], image_name(images[position]))
+
+        fit: Any
+        if self.n_references is None:
+            fit = NormalImagesFit(maps, len(images), self.n_codewords, self.aligned, seed)
+        else:
+            fit = ReferenceCellsFit(maps, read, self.n_references, seed)
+        blank = []
+        for position, image in reader.stream(images, "cells"):
+            fit.add(position, image)
+            if image.info.is_blank:
+                blank.append(image.name)
+        warn_of_blank_training_images(blank, len(fit.keys))
+        if self.aligned:
+            _warn_of_shapes(list(fit.sizes.values()))
+        keys = dict(sorted(fit.keys.items(), key=lambda item: (item[1], item[0])))
+        parts = fit.parts(keys)
+        of_image = models_without(keys, set(), groups, seed, fit.parts)
+        if not of_image:
+            warn_of_known_images(len(keys), len(keys))
+            of_image = dict.fromkeys(keys, parts)
+        # In the order of digests, and each of several copies once: they are no further evidence.
+        first = {key: at for at, key in reversed(keys.items())}
+        chosen = sorted(first.values() & of_image.keys(), key=lambda at: keys[at])[:_MAX_HELD_OUT]
+        model, scores = fit.finish(parts, {at: of_image[at] for at in chosen})
+        held_out = {
+            at: WindowScores(places.ravel(), np.zeros(places.size, dtype=bool), score)
+            for at, (places, score) in scores.items()
+        }
+        return model, held_out, keys.values()
+
+    def _choose_threshold(self, held_out: dict[int, WindowScores], summary: HeldOutScores) -> float:
+        if self.threshold == "f1":
+            return threshold_of_best_f1(held_out.values())
+        if self.threshold == "patch_fpr":
+            return threshold_at_patch_rate(held_out.values(), float(self.fpr))
+        return threshold_at_rate(summary.scores.astype(np.float64), float(self.fpr))
+
+    def _scores(self, image: PreparedImage) -> tuple[NDArray[np.floating], WindowGrid, float]:
+        """Return the scores (R, S) of cells or windows, their grid, and the score of the image."""
+        if isinstance(self.model_, LabelledWindows):
+            grid = WindowGrid.cover(image.size, self.patch_, self.stride_)
+            scores = self._window_scores(self.model_, image, grid)
+            return scores, grid, image_score(scores)
+        places, grid, score = self.model_.scores(CellMaps(self.encoder_, self.tile_size), image)
+        check_finite(np.append(places, score)[None], [image.name])
+        return places, grid, score
+
+    def _window_scores(
+        self, model: LabelledWindows, image: PreparedImage, grid: WindowGrid
+    ) -> NDArray[np.floating]:
+        vectors = WindowVectors(self.encoder_, self.tile_size)
+        maps = vectors.network.padded_maps(image.tensor, image.name)
+        scores = model.scores_in(vectors, maps, grid)
+        check_finite(scores[None], [image.name])
+        return scores.reshape(grid.shape)
+
+    def _read(self, image: Any, min_side: int) -> PreparedImage:
+        (image,) = check_image_list([image])
+        return WindowReader(self.encoder_.loader(), min_side).read(image, image_name(image))
+
+    def _stream(self, images: list[Any]) -> Iterator[tuple[int, PreparedImage]]:
+        return WindowReader(self.encoder_.loader(), self.patch_).stream(images, "scoring")
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "model_")
+
+
+def _warn_of_shapes(sizes: list[tuple[int, int]]) -> None:
+    narrow, wide = (rule(sizes, key=lambda size: size[1] / size[0]) for rule in (min, max))
+    if wide[1] * narrow[0] > _MAX_STRETCH * narrow[1] * wide[0]:
+        first, second = (f"{height} x {width}" for height, width in (narrow, wide))
+        warn_user(
+            f"aligned=True is for images of the same part in the same position, but one is {first} "
+            f"and another {second} pixels; fit without it, or crop the images alike",
+        )
+
+
+def _checked_threshold(value: float) -> float:
+    check_value("threshold", value, [Number(meaning="a finite number")])
+    return float(np.float32(value))
+
+
+def default_patch_encoder(**parameters: Any) -> HypercolumnVLAD:
+    """Return the default encoder of `PatchDefectScorer`, with the given parameters changed.
+
+    Two taps from the middle of the network, as is usual for defects: earlier ones respond to grey
+    values, later ones to whole objects.
+
+    Examples
+    --------
+    >>> default_patch_encoder().taps
+    ('features.6', 'features.13')
+    """
+    return window_encoder(**parameters)

@@ -1,0 +1,409 @@
+"""``NormalImages``: what defect-free images look like, at three sizes, cell by cell."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.cluster import KMeans
+
+from hypervlad.common.base import Array
+from hypervlad.features.encoder.encoding import random_pixels
+from hypervlad.features.lazy_torch import torch
+from hypervlad.features.windows import WindowGrid
+from hypervlad.features.windows.dataset import PreparedImage
+from hypervlad.models.defects.cells import (
+    DESCRIPTIONS,
+    MAX_EDGE_DISTANCE,
+    SIDES,
+    CellMaps,
+    Cells,
+    Description,
+    describe,
+    edge_distances,
+    mean_and_deviation,
+    resized,
+    window_means,
+)
+from hypervlad.models.defects.thresholds import image_score
+
+_RIDGE = 0.01  # of the mean variance, added to all directions
+_TRIM_FRACTION, _TRIM_ROUNDS = 0.01, 2  # the least likely cells: some images may have defects
+_MIN_PER_CODEWORD, _MAX_PER_CODEWORD = 4, 100
+_MAX_CELLS, _MIN_PER_IMAGE = 50_000, 20  # sampled from all images together, and from each
+_N_PLACES = MAX_EDGE_DISTANCE + 1
+_TOP_SHARES = (0.001, 0.01, 0.1)  # of an image's cells
+_MIN_MEAN = 1.0  # of their distances, which a tenth of defect-free cells reach: less is no evidence
+_MIN_IMAGES = 10  # from which the spread of their scores is known well enough
+_HIGH_QUANTILE = 0.9  # the quantile of distances that is 1 after standardisation
+_MAX_PROFILE_IMAGES = 200  # held out, from which usual distances are learnt
+_BLOCK = 2**11  # cells whose distances are computed at once, in the processor's cache
+_ALIGNED_SHAPE = (28, 28)  # of the maps of usual distances of aligned images
+
+_MIN_SCALE = 1e-3  # if even the highest cells of all images are more usual than the median
+_MAX_VALUE = 1e7  # in a file; squares of sums of products stay finite in single precision
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class NormalCells:
+    """A codebook of whitened defect-free cells, or of windows of them, at one size of the images.
+
+    The distance of a cell from its nearest codeword says how unusual it is.
+
+    Attributes
+    ----------
+    description : Description
+    mean : ndarray of float32, shape (D,)
+    whitening : ndarray of float32, shape (D, D)
+        To a space in which defect-free cells vary equally in all directions.
+    codewords : ndarray of float32, shape (K, D)
+        In the whitened space.
+    usual, spread : ndarray of float32, shape (B,), or (R, S) for aligned images
+        By the distance from the edge in cells, or by place: the median of held-out defect-free
+        cells, and how far their 90 % quantile lies above it.
+    """
+
+    description: Description
+    mean: NDArray[np.float32]
+    whitening: NDArray[np.float32]
+    codewords: NDArray[np.float32]
+    usual: NDArray[np.float32] = field(default_factory=lambda: np.zeros(_N_PLACES, np.float32))
+    spread: NDArray[np.float32] = field(default_factory=lambda: np.ones(_N_PLACES, np.float32))
+
+    @classmethod
+    def fit(cls, description: Description, rows: Cells, n_codewords: int, seed: int) -> NormalCells:
+        """Learn from described cells (n, D); usual distances are still missing."""
+        kept, mean, whitening = whitened(rows)
+        codewords = codewords_of((kept, mean, whitening), n_codewords, seed)
+        found = (array.astype(np.float32) for array in (mean, whitening, codewords))
+        return cls(description, *found)
+
+    def distances(self, cells: Cells) -> NDArray[np.float32]:
+        """Return the distance (R, S) of each cell (R, S, D) of an image from its codeword."""
+        centre, whitening, offset = self.mean, self.whitening, np.zeros_like(self.mean)
+        if self.description.relative:  # a matrix is divided faster than all cells
+            centre, deviation = mean_and_deviation(cells)
+            offset, whitening = -self.mean @ whitening, whitening / deviation[:, None]
+        middle, start, matrix, codewords = map(
+            torch.from_numpy, (centre, offset, whitening, self.codewords)
+        )
+        halves = 0.5 * codewords.square().sum(1)
+        flat = torch.from_numpy(window_means(cells, self.description.window)).flatten(0, 1)
+        found = []
+        for block in flat.split(_BLOCK):
+            white = torch.addmm(start, block - middle, matrix)
+            nearest = torch.addmm(halves, white, codewords.T, alpha=-1).amin(1)
+            found.append(white.square_().sum(1).add_(nearest, alpha=2))
+        distances: NDArray[np.float32] = torch.cat(found).clamp_(min=0).sqrt_().numpy()
+        return distances.reshape(cells.shape[:2])
+
+    def standardised(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return distances (R, S) relative to the usual ones at the same place."""
+        if self.usual.ndim == 2:
+            usual, spread = (resized(a, distances.shape) for a in (self.usual, self.spread))
+        else:
+            place = edge_distances(distances.shape)
+            usual, spread = self.usual[place], self.spread[place]
+        return np.asarray((distances - usual) / spread)
+
+    def standardised_by(
+        self, held_out: Sequence[NDArray[np.float32]], aligned: bool
+    ) -> NormalCells:
+        """Learn the usual distances from those (R, S) of held-out images."""
+        if aligned:
+            stack = np.stack([resized(each, _ALIGNED_SHAPE) for each in held_out])
+            around = np.pad(stack, [(0, 0), (1, 1), (1, 1)], mode="edge")
+            views = np.lib.stride_tricks.sliding_window_view(around, (3, 3), axis=(1, 2))
+            groups = views.transpose(1, 2, 0, 3, 4).reshape(*_ALIGNED_SHAPE, -1)
+            usual, high = np.quantile(groups, [0.5, _HIGH_QUANTILE], axis=-1)
+        else:
+            values = np.concatenate([each.ravel() for each in held_out])
+            places = np.concatenate([edge_distances(each.shape).ravel() for each in held_out])
+            found = np.full((2, _N_PLACES), np.nan)
+            for place in np.flatnonzero(np.bincount(places)):
+                found[:, place] = np.quantile(values[places == place], [0.5, _HIGH_QUANTILE])
+            # Images that are too small have no place far from an edge: the next nearer one counts.
+            last = np.flatnonzero(np.isfinite(found[0]))[-1]
+            usual, high = np.where(np.isfinite(found), found, found[:, [last]])
+        spread = high - usual
+        typical = float(np.median(spread)) or 1.0  # 0 for images without any variation
+        spread = np.maximum(spread, 0.1 * typical)
+        return replace(self, usual=usual.astype(np.float32), spread=spread.astype(np.float32))
+
+
+@dataclass(frozen=True, eq=False)
+class NormalImages:
+    """What defect-free images look like: a `NormalCells` for each description.
+
+    Thin and small defects stand out at the images' own size, faint and large ones at 224 and 112
+    pixels. Distances differ between descriptions, and are larger near an image's edges, where the
+    network sees mirrored pixels or zeros. Each is therefore expressed relative to what held-out
+    defect-free images have at the same distance from the edge: 0 is usual, and one cell in ten
+    reaches 1.
+
+    Attributes
+    ----------
+    parts : tuple of NormalCells
+    weights : ndarray of float32, shape (n_parts,)
+        Above 0, sum 1; smaller where defect-free images differ more from each other.
+    levels : ndarray of float32, shape (n_parts,)
+        The usual values of `log_of_highest`.
+    scale : float
+        The usual score of an image.
+    """
+
+    parts: tuple[NormalCells, ...]
+    weights: NDArray[np.float32]
+    levels: NDArray[np.float32]
+    scale: float = 1.0
+
+    @property
+    def n_features(self) -> int:
+        return len(self.parts[0].mean)
+
+    def scores(
+        self, maps: CellMaps, image: PreparedImage
+    ) -> tuple[NDArray[np.float32], WindowGrid, float]:
+        """Return the scores (R, S) of an image's places, where they lie, and the image's score."""
+        found = {side: maps.cells(image, side) for side in SIDES}
+        stride = found[None][1]
+        distances = distances_of(self.parts, {side: cells for side, (cells, _) in found.items()})
+        places, score = self.combined(distances)
+        return places, WindowGrid.of_cells(distances[0].shape, stride), score
+
+    def combined(
+        self, distances: Sequence[NDArray[np.float32]]
+    ) -> tuple[NDArray[np.float32], float]:
+        """Return the scores of places, on the grid of the first part, and that of the image.
+
+        The score of a place is the weighted mean of standardised distances. That of the image is
+        the weighted geometric mean over parts of `log_of_highest`, relative to what is usual,
+        times the scale: in usual images, the mean over the 1 % of places that score highest.
+        """
+        pairs = zip(self.parts, distances, strict=True)
+        scores = [part.standardised(own) for part, own in pairs]
+        logarithms = np.array([log_of_highest(own) for own in scores])
+        shape = scores[0].shape
+        places = np.tensordot(self.weights, [resized(own, shape) for own in scores], axes=1)
+        score = self.scale * math.exp(np.dot(self.weights, logarithms - self.levels))
+        return places.astype(np.float32), score
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        arrays = {
+            f"{i}.{name}": getattr(part, name)
+            for i, part in enumerate(self.parts)
+            for name in (*_ARRAYS, *_PROFILES)
+        }
+        arrays |= {"weights": self.weights, "levels": self.levels}
+        descriptions = [list(part.description) for part in self.parts]
+        return {"parts": descriptions, "scale": self.scale}, arrays
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> NormalImages:
+        """Undo `to_state`; ValueError if the arrays do not fit together."""
+        expected = [list(each) for each in DESCRIPTIONS]
+        if header["parts"] != expected:
+            raise ValueError(
+                f"the descriptions are {reprlib.repr(header['parts'])}; expected {expected}"
+            )
+        parts = []
+        for i, description in enumerate(DESCRIPTIONS):
+            own = {
+                name: each.checked(arrays[f"{i}.{name}"], name) for name, each in _ARRAYS.items()
+            }
+            n_channels = len(own["mean"])
+            profile = Array("float32", 2 if arrays[f"{i}.usual"].ndim == 2 else 1, 0, _MAX_VALUE)
+            own |= {name: profile.checked(arrays[f"{i}.{name}"], name) for name in _PROFILES}
+            places = {_ALIGNED_SHAPE, (_N_PLACES,)}
+            fits = n_channels > 0 and own["whitening"].shape == (n_channels, n_channels)
+            fits = fits and len(own["codewords"]) > 0 and own["codewords"].shape[1] == n_channels
+            fits = fits and len(arrays["0.mean"]) == n_channels
+            fits = fits and own["usual"].shape == own["spread"].shape
+            fits = fits and own["usual"].shape in places and float(own["spread"].min()) > 0
+            if not fits:
+                shapes = {name: array.shape for name, array in own.items()}
+                raise ValueError(f"the arrays of the model of normal images do not fit: {shapes}")
+            parts.append(NormalCells(description, **own))
+        weights = Array("float32", 1, 0, 1).checked(arrays["weights"], "weights")
+        levels = Array("float32", 1, 0, _MAX_VALUE).checked(arrays["levels"], "levels")
+        fits = weights.shape == levels.shape == (len(parts),)
+        fits = fits and bool(weights.all()) and abs(float(weights.sum()) - 1) < 1e-3
+        if not fits or len({part.usual.shape for part in parts}) > 1:
+            profiles = [part.usual.shape for part in parts]
+            raise ValueError(
+                f"the parts do not fit: weights {weights}, levels {levels}, profiles {profiles}"
+            )
+        scale = header["scale"]
+        if not isinstance(scale, float) or not 0 < scale < _MAX_VALUE:
+            raise ValueError(f"the scale of the scores is {scale!r}; expected a number above 0")
+        return cls(tuple(parts), weights, levels, scale)
+
+
+class NormalImagesFit:
+    """Learns from the cells of at most ``n_images`` images, and scores each image by the others.
+
+    The maps have a folder.
+    """
+
+    def __init__(
+        self, maps: CellMaps, n_images: int, n_codewords: int, aligned: bool, seed: int
+    ) -> None:
+        self.sizes: dict[int, tuple[int, int]] = {}
+        self.keys: dict[int, str] = {}
+        self._maps = maps
+        self._n_each = max(_MIN_PER_IMAGE, _MAX_CELLS // n_images)
+        self._n_codewords, self._aligned, self._seed = n_codewords, aligned, seed
+        self._rows: dict[int, list[Cells]] = {}
+
+    def add(self, position: int, image: PreparedImage) -> None:
+        """Sample the cells of an image; which ones depends on the seed and the image alone."""
+        self.keys[position], self.sizes[position] = image.key, image.size
+        samples = []
+        of_side = {side: self._maps.cells(image, side)[0] for side in SIDES}
+        for side, window, relative in DESCRIPTIONS:
+            flat = describe(of_side[side], window, relative)
+            samples.append(flat[random_pixels(self._seed, image.key, len(flat), self._n_each)])
+        self._rows[position] = samples
+
+    def parts(self, positions: Iterable[int]) -> list[NormalCells]:
+        """Learn from some images; usual distances are still missing."""
+        ordered = sorted(positions, key=lambda at: (self.keys[at], at))
+        return [
+            NormalCells.fit(
+                description,
+                np.concatenate([self._rows[at][i] for at in ordered]),
+                self._n_codewords,
+                self._seed,
+            )
+            for i, description in enumerate(DESCRIPTIONS)
+        ]
+
+    def finish(
+        self, parts: list[NormalCells], of_image: Mapping[int, list[NormalCells]]
+    ) -> tuple[NormalImages, dict[int, tuple[NDArray[np.float32], float]]]:
+        """Return the model, and the scores of each image and its places by models that lack it.
+
+        ``parts`` are learnt from all images, ``of_image`` without the image at each position. What
+        is usual is also learnt without the image: otherwise images would score lower than new ones.
+        """
+        distances = {at: distances_of(own, self._kept_cells(at)) for at, own in of_image.items()}
+
+        def model(without: Any = None) -> NormalImages:
+            """Standardise by the images that other models score: an image hides its own defects."""
+            known = [at for at, own in of_image.items() if own is not without] or list(of_image)
+            of_part = zip(*(distances[at] for at in known[:_MAX_PROFILE_IMAGES]), strict=True)
+            standardised, logarithms = [], []
+            for part, own in zip(parts, of_part, strict=True):
+                standardised.append(part.standardised_by(own, self._aligned))
+                logarithms.append([log_of_highest(standardised[-1].standardised(d)) for d in own])
+            low, levels, high = np.quantile(logarithms, [0.25, 0.5, 0.75], axis=1)
+            spreads = high - low if len(logarithms[0]) >= _MIN_IMAGES else np.ones(len(parts))
+            weights = weights_of(spreads)
+            return NormalImages(tuple(standardised), weights, levels.astype(np.float32))
+
+        folds = {id(own): own for own in of_image.values()}
+        of_fold = {key: model(own) for key, own in folds.items()}
+        scored = {at: of_fold[id(of_image[at])].combined(own) for at, own in distances.items()}
+        ratios = [image_score(places) / score for places, score in scored.values()]
+        scale = max(float(np.median(ratios)), _MIN_SCALE)
+        return replace(model(), scale=scale), {
+            at: (places, scale * score) for at, (places, score) in scored.items()
+        }
+
+    def _kept_cells(self, position: int) -> dict[int | None, Cells]:
+        key, size = self.keys[position], self.sizes[position]
+        return {side: self._maps.kept_cells(key, size, side) for side in SIDES}
+
+
+_ARRAYS = {
+    "mean": Array("float32", 1, -_MAX_VALUE, _MAX_VALUE),
+    "whitening": Array("float32", 2, -_MAX_VALUE, _MAX_VALUE),
+    "codewords": Array("float32", 2, -_MAX_VALUE, _MAX_VALUE),
+}
+_PROFILES = ("usual", "spread")
+
+
+def distances_of(
+    parts: Sequence[NormalCells], of_side: Mapping[int | None, Cells]
+) -> list[NDArray[np.float32]]:
+    """Return the distances (R, S) of an image's cells by each part, from the cells at each size."""
+    return [part.distances(of_side[part.description.side]) for part in parts]
+
+
+def log_of_highest(values: NDArray[np.floating], shares: Sequence[float] = _TOP_SHARES) -> float:
+    """Return the logarithm of the geometric mean of the means over the highest 0.1, 1 and 10 %.
+
+    A small share finds small defects, a large one those that are faint but extended. Means below 1
+    count as 1: a part in which an image is very usual must not hide what other parts find.
+
+    Examples
+    --------
+    >>> values = np.array([1.0] * 900 + [2.0] * 90 + [4.0] * 9 + [8.0], dtype=np.float32)
+    >>> means = [8.0, (8 + 9 * 4) / 10, (8 + 9 * 4 + 90 * 2) / 100]
+    >>> bool(np.isclose(np.exp(log_of_highest(values)), np.prod(means) ** (1 / 3)))
+    True
+    """
+    ordered = np.sort(values, axis=None)
+    means = [ordered[-max(1, round(share * ordered.size)) :].mean() for share in shares]
+    return float(np.log(np.maximum(means, _MIN_MEAN)).mean())
+
+
+def weights_of(spreads: FloatArray) -> NDArray[np.float32]:
+    """Return weights (n,), inversely proportional to spreads (n,); their sum is 1.
+
+    A third of the mean spread is added, as variances are, so that no part counts alone by chance.
+    """
+    typical = float(spreads.mean()) or 1.0  # 0 for copies of one image
+    weights: FloatArray = 1 / np.hypot(spreads, typical / 3)
+    weights /= weights.sum()
+    return weights.astype(np.float32)
+
+
+def whitened(
+    rows: Cells, n_rounds: int = _TRIM_ROUNDS
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the cells (n, D) that are kept, their mean, and the matrix that whitens them.
+
+    The covariance is estimated robustly: in each round, the 1 % with the largest Mahalanobis
+    distance are left out.
+    """
+    cells: FloatArray = np.asarray(rows, dtype=np.float64)
+    kept = cells
+    for _ in range(n_rounds):
+        mean, whitening = _whitening(kept)
+        distances = np.square((cells - mean) @ whitening).sum(axis=1)
+        kept = cells[distances <= np.quantile(distances, 1 - _TRIM_FRACTION)]
+    return kept, *_whitening(kept)
+
+
+def codewords_of(
+    space: tuple[FloatArray, FloatArray, FloatArray], n_codewords: int, seed: int
+) -> FloatArray:
+    """Return at most so many K-means codewords (K, d) of cells with their mean and whitening."""
+    cells, mean, whitening = space
+    n_codewords = max(1, min(n_codewords, len(cells) // _MIN_PER_CODEWORD))
+    every = -(-len(cells) // (_MAX_PER_CODEWORD * n_codewords))  # more would only take longer
+    white = (cells[::every] - mean) @ whitening
+    distinct = np.unique(white, axis=0)
+    n_codewords = min(n_codewords, len(distinct))
+    start = np.random.default_rng(seed).choice(distinct, n_codewords, replace=False)
+    kmeans = KMeans(n_codewords, init=start, n_init=1, max_iter=20).fit(white)
+    return np.asarray(kmeans.cluster_centers_)
+
+
+def _whitening(cells: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return the mean, and the matrix that makes cells vary equally in all directions."""
+    mean = cells.mean(axis=0)
+    centred = cells - mean
+    variances, directions = np.linalg.eigh(centred.T @ centred / max(1, len(cells) - 1))
+    usual = variances.mean() or 1.0
+    return mean, directions / np.sqrt(np.maximum(variances, 0) + _RIDGE * usual)

@@ -1,0 +1,290 @@
+"""Scores of held-out images, and the thresholds from which on a score counts as defective."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import gumbel_r, median_abs_deviation
+
+from hypervlad.common.base import Array
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import counted
+from hypervlad.evaluation.splits import group_folds, joined_groups
+from hypervlad.features.windows import NORMAL
+from hypervlad.features.windows.dataset import UNKNOWN, TrainingWindows
+
+_GUMBEL_DEVIATION = 0.767049251325708  # median absolute deviation of the standard distribution
+_TOP_FRACTION = 0.01  # of an image's places
+_N_FOLDS = 5
+_ROUNDING = 1e-9  # of rates such as 0.05, times a number of images
+_N_QUANTILES = 2001
+
+Model = TypeVar("Model")
+
+
+class WindowModel(Protocol):
+    """A model of windows; a higher score is more defective."""
+
+    def scores(self, windows: NDArray[np.float32]) -> NDArray[np.floating]: ...
+
+
+def image_score(places: NDArray[np.floating]) -> float:
+    """Return the mean over the highest 1 % of an image's places: the maximum varies by chance."""
+    n_highest = max(1, round(_TOP_FRACTION * places.size))
+    return float(np.partition(places, places.size - n_highest, axis=None)[-n_highest:].mean())
+
+
+@dataclass(frozen=True, eq=False)
+class WindowScores:
+    """Scores (n,) of the places of one image whose labels are known, and of the image."""
+
+    scores: NDArray[np.float32]
+    is_defective: NDArray[np.bool_]
+    image: float
+
+    @classmethod
+    def of(cls, scores: NDArray[np.floating], labels: NDArray[np.str_]) -> WindowScores:
+        """Leave out windows without a label."""
+        known = labels != UNKNOWN
+        own = scores[known].astype(np.float32)
+        return cls(own, labels[known] != NORMAL, image_score(own))
+
+    @property
+    def normal(self) -> NDArray[np.float32]:
+        return self.scores[~self.is_defective]
+
+    @property
+    def capped(self) -> NDArray[np.float32]:
+        """Scores, but none above that of the image: a place is defective only if its image is."""
+        return np.minimum(self.scores, np.float32(self.image))
+
+    @property
+    def image_without_defects(self) -> float:
+        """The score that the image would have without its defective places."""
+        return image_score(self.normal) if self.is_defective.any() else self.image
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutScores:
+    """Scores of defect-free training images, by models that were trained without them.
+
+    Attributes
+    ----------
+    scores : ndarray of float32, shape (n_images,)
+        Of the images, or of their defect-free places.
+    images : ndarray of int64, shape (n_images,)
+        Their positions in the list of training images.
+    place_quantiles : ndarray of float32, shape (2001,)
+        Quantiles, evenly spaced, of the scores of all defect-free places, none above its image's.
+    """
+
+    scores: NDArray[np.float32]
+    images: NDArray[np.int64]
+    place_quantiles: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, images: Mapping[int, WindowScores]) -> HeldOutScores:
+        """Summarise images by position, of which at least one has a defect-free place."""
+        places = np.concatenate([own.capped[~own.is_defective] for own in images.values()])
+        quantiles = np.quantile(places, np.linspace(0, 1, _N_QUANTILES))
+        scores = {
+            at: own.image_without_defects
+            for at, own in sorted(images.items())
+            if not own.is_defective.all()
+        }
+        return cls(
+            np.array(list(scores.values()), np.float32),
+            np.array(list(scores), np.int64),
+            quantiles.astype(np.float32),
+        )
+
+    def n_images_above(self, threshold: float) -> int:
+        """Return how many images a threshold calls anomalous, falsely."""
+        return int((self.scores >= np.float32(threshold)).sum())
+
+    def share_of_places_above(self, threshold: float) -> float:
+        """Return the share of all places that a threshold calls defective, falsely."""
+        return float(np.mean(self.place_quantiles >= np.float32(threshold)))
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        return {}, dict(vars(self))
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> HeldOutScores:
+        """Undo `to_state`; ValueError for arrays that cannot be scores."""
+        own = {name: field.checked(arrays[name], name) for name, field in _HELD_OUT.items()}
+        held_out, shapes = cls(**own), {name: array.shape for name, array in own.items()}
+        n = len(held_out.scores)
+        if not n or len(held_out.images) != n or len(held_out.place_quantiles) != _N_QUANTILES:
+            raise ValueError(f"the held-out scores do not fit: {shapes}")
+        return held_out
+
+
+_HELD_OUT = {
+    "scores": Array("float32", 1),
+    "images": Array("int64", 1, 0),
+    "place_quantiles": Array("float32", 1),
+}
+
+
+def n_images_needed(rate: float) -> int:
+    """Return how many defect-free images a threshold at this rate needs.
+
+    Examples
+    --------
+    >>> n_images_needed(0.05)
+    19
+    """
+    return max(1, math.ceil(1 / rate - 1 - _ROUNDING))
+
+
+def threshold_at_rate(scores: NDArray[np.floating], rate: float) -> float:
+    """Return a score that at most this share of new defect-free images reaches, on average.
+
+    The share of new images above the k-th highest of n is k / (n + 1) on average, whatever the
+    distribution (split conformal prediction). If there are too few images for the rate, the score
+    is extrapolated, with a warning, as if scores followed Gumbel's distribution.
+    """
+    if len(scores) >= n_images_needed(rate):
+        n_above = math.floor(rate * (len(scores) + 1) + _ROUNDING)
+        estimate = np.sort(scores)[len(scores) - n_above]
+    else:
+        warn_user(
+            f"the threshold is extrapolated: a rate of {rate:g} needs at least "
+            f"{n_images_needed(rate)} defect-free images, got {len(scores)}; it may be "
+            "far too low or too high. Give more images, choose a larger fpr, or set_threshold",
+        )
+        above = (gumbel_r.isf(rate) - gumbel_r.median()) / _GUMBEL_DEVIATION
+        estimate = np.median(scores) + above * median_abs_deviation(scores)
+    return float(np.nextafter(np.float32(estimate), np.float32(np.inf)))
+
+
+def threshold_at_patch_rate(images: Iterable[WindowScores], rate: float) -> float:
+    """Return a score that at most this share of all normal places reaches."""
+    scores = np.concatenate([image.capped[~image.is_defective] for image in images])
+    return float(np.nextafter(np.quantile(scores, 1 - rate, method="higher"), np.float32(np.inf)))
+
+
+def threshold_of_best_f1(images: Iterable[WindowScores]) -> float:
+    """Return the score from which on calling windows defective has the best F1."""
+    listed = list(images)
+    scores = np.concatenate([image.capped for image in listed])
+    defective = np.concatenate([image.is_defective for image in listed])
+    order = np.argsort(-scores, kind="stable")
+    scores, hits = scores[order], np.cumsum(defective[order])
+    called = np.arange(1, len(scores) + 1)
+    f1 = 2 * hits / (called + defective.sum())
+    is_last = np.append(scores[1:] < scores[:-1], True)  # equal scores go together
+    best = int(np.argmax(np.where(is_last, f1, -1)))
+    following = scores[best + 1] if best + 1 < len(scores) else scores[best] - 1
+    between = (scores[best] + following) / np.float32(2)
+    return float(between if between > following else scores[best])
+
+
+def models_without(
+    keys: Mapping[int, str],
+    defective: set[int],
+    groups: NDArray[Any],
+    seed: int,
+    fit: Callable[[NDArray[np.intp]], Model],
+) -> dict[int, Model]:
+    """Fit a model for each fold of images, on the images of other groups.
+
+    Return, by position, the model that was trained without each image that is in a test fold.
+
+    Parameters
+    ----------
+    keys : dict from int to str
+        Digests of the images by position, in the order of the digests; copies stay together.
+    defective : set of int
+        Positions of images with defects: folds have about equal shares of them.
+    groups : ndarray of shape (n_images,)
+    seed : int
+    fit : callable
+        From positions to a model.
+    """
+    positions = np.array(list(keys))
+    own = joined_groups(groups[positions], list(keys.values()))
+    if len(np.unique(own)) < 2:
+        return {}
+    has_defects = [at in defective for at in positions.tolist()]
+    model_of: dict[int, Model] = {}
+    for train, test in group_folds(has_defects, own, n_splits=_N_FOLDS, random_state=seed):
+        model_of |= dict.fromkeys(positions[test].tolist(), fit(positions[train]))
+    return model_of
+
+
+def warn_of_known_images(n_known: int, n_images: int) -> None:
+    warn_user(
+        f"{n_known} of {counted(n_images, 'image')} cannot be held out, because there are "
+        "too few images, or groups of images (with defects, or without), so the threshold is "
+        "chosen on images that the model was trained on; too much will be called defective. "
+        "Give more images, of more groups, or set_threshold",
+    )
+
+
+def held_out_scores(
+    model: WindowModel,
+    windows: TrainingWindows,
+    all_scores: Callable[[WindowModel, int], WindowScores],
+    fit: Callable[[TrainingWindows], WindowModel],
+    groups: NDArray[Any],
+    seed: int,
+) -> Iterator[tuple[int, WindowScores]]:
+    """Yield positions and scores of all windows of each image, by models of other groups.
+
+    Images that are in no test fold are left out, unless windows of one class would be missing
+    without them: then ``model``, which was trained on them, scores them, with a warning.
+
+    Parameters
+    ----------
+    model : WindowModel
+        Trained on all of ``windows``.
+    windows : TrainingWindows
+    all_scores : callable
+        From a model and the position of an image that is in ``windows.thinned`` to the scores of
+        all of its windows.
+    fit : callable
+        From windows to a model.
+    groups : ndarray of shape (n_images,)
+    seed : int
+    """
+    defective = set(windows.image_index[windows.labels != NORMAL].tolist())
+    model_of = models_without(
+        windows.keys, defective, groups, seed, lambda train: fit(windows.of_images(train))
+    )
+    if not _has_all_classes(windows, list(model_of)):
+        never_tested = [at for at in windows.keys if at not in model_of]
+        warn_of_known_images(len(never_tested), len(windows.keys))
+        model_of |= dict.fromkeys(never_tested, model)
+    yield from _scores_of_samples(windows, model_of)
+    for at in windows.thinned & model_of.keys():
+        yield at, all_scores(model_of[at], at)
+
+
+def _scores_of_samples(
+    windows: TrainingWindows, model_of: Mapping[int, WindowModel]
+) -> Iterator[tuple[int, WindowScores]]:
+    """Score the images whose windows were all sampled, all those of one model at once."""
+    for model in dict.fromkeys(model_of.values()):
+        own = [at for at, its in model_of.items() if its is model and at not in windows.thinned]
+        rows = np.flatnonzero(np.isin(windows.image_index, own))
+        if len(rows):
+            scores, images = model.scores(windows.X[rows]), windows.image_index[rows]
+            for at in own:
+                labels = windows.labels[rows[images == at]]
+                yield at, WindowScores.of(scores[images == at], labels)
+
+
+def _has_all_classes(windows: TrainingWindows, positions: list[int]) -> bool:
+    """Return whether some images have normal and defective windows, if all images have them."""
+    is_normal = windows.labels == NORMAL
+    inside = np.isin(windows.image_index, positions)
+    return bool(set(is_normal[inside].tolist()) == set(is_normal.tolist()))

@@ -1,0 +1,105 @@
+"""Any saved model, by its path: the kind in the file's header says which class it belongs to."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import replace
+from typing import Any
+
+from hypervlad._version import __version__
+from hypervlad.common.modelfile import ModelFileError, read_model
+from hypervlad.images.options import MAX_PIXELS, ReadOptions, check_read_options
+
+#: Where the class of each kind of model file is: loading an encoder must not import xgboost.
+KINDS = {
+    "hypercolumn_vlad": ("hypervlad.features.encoder", "HypercolumnVLAD"),
+    "boosted_softmax_classifier": ("hypervlad.models.boosting", "BoostedSoftmaxClassifier"),
+    "micrograph_classifier": ("hypervlad.models.classifier", "MicrographClassifier"),
+    "patch_defect_scorer": ("hypervlad.models.defects", "PatchDefectScorer"),
+    "alignment_classifier": ("hypervlad.models.alignment", "AlignmentClassifier"),
+    "patch_cnn_classifier": ("hypervlad.models.baselines", "PatchCNNClassifier"),
+    "transfer_classifier": ("hypervlad.models.baselines", "TransferClassifier"),
+}
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    max_pixels: int | None = MAX_PIXELS,
+) -> Any:
+    """Load a model that ``save`` wrote, such as :meth:`MicrographClassifier.save`.
+
+    It predicts bit-identically to the one saved, given the same threads and batches.
+
+    Parameters
+    ----------
+    path : path-like
+    weights : path-like, optional
+        Where the network's weights are on this machine, if the model was trained with a file of
+        weights that lay elsewhere. Their digest must be the one in the model.
+    max_pixels : int or None, default 400,000,000
+        Largest image that the model reads, as in :class:`hypervlad.images.ReadOptions`. The file
+        does not decide this.
+
+    Returns
+    -------
+    estimator
+        Fitted, of the class that was saved.
+
+    Raises
+    ------
+    ValueError
+        If ``max_pixels`` is not a positive number.
+    ModelFileError
+        If the file is missing, damaged, truncated, newer than this library or not a model.
+
+    Examples
+    --------
+    >>> import tempfile, hypervlad
+    >>> images, labels = hypervlad.make_tem_images(8, size=64, random_state=0)
+    >>> encoder = hypervlad.HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     encoder.fit(images).save(f"{folder}/encoder.hvlad")
+    ...     loaded = hypervlad.load(f"{folder}/encoder.hvlad")
+    >>> type(loaded).__name__, loaded.codebook_.codewords[0].shape[0]
+    ('HypercolumnVLAD', 4)
+    """
+    ReadOptions(max_pixels=max_pixels)
+    content = read_model(path)
+    if content.kind not in KINDS:
+        raise ModelFileError(
+            f"{os.fspath(path)} holds a model of kind {content.kind!r}, which hypervlad "
+            f"{__version__} does not know (known: {', '.join(sorted(KINDS))}); update hypervlad."
+        )
+    module, name = KINDS[content.kind]
+    loader = getattr(importlib.import_module(module), name)
+    try:
+        model = loader.from_state(content.header, content.arrays)
+        for part in (model, getattr(model, "encoder_", None), getattr(model, "encoder", None)):
+            _limit_images(part, max_pixels)
+    except ValueError as error:
+        raise ModelFileError(f"{os.fspath(path)}: {error}") from error
+    if weights is not None:
+        encoder = getattr(model, "encoder_", model)
+        if not hasattr(encoder, "weights"):
+            raise ModelFileError(
+                f"{os.fspath(path)} holds a {type(model).__name__}, which has all its weights in "
+                "the file; leave weights out"
+            )
+        encoder.weights = weights
+    return model
+
+
+def _limit_images(part: Any, max_pixels: int | None) -> None:
+    """Set the size of the largest image that an estimator reads, if it reads images itself."""
+    if not hasattr(part, "read_options"):
+        return
+    if check_read_options(part.read_options).max_pixels != max_pixels:
+        part.read_options = replace(check_read_options(part.read_options), max_pixels=max_pixels)
+    if hasattr(part, "fitted_params_"):
+        options = replace(part.fitted_params_.read_options, max_pixels=max_pixels)
+        part.fitted_params_ = replace(part.fitted_params_, read_options=options)
+    if hasattr(part, "read_options_"):
+        part.read_options_ = replace(part.read_options_, max_pixels=max_pixels)

@@ -1,0 +1,432 @@
+"""Models with the settings of published papers; every deviation is a keyword."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import joblib
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.ensemble import GradientBoostingClassifier
+
+from hypervlad.features.backbones import get_backbone, tap_names
+from hypervlad.features.encoder import HypercolumnVLAD
+from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.models.boosting import BoostedSoftmaxClassifier
+from hypervlad.models.classifier import MicrographClassifier
+from hypervlad.models.defects import PatchDefectScorer
+
+_VGG16_TAPS = ("features.3", "features.8", "features.15", "features.22", "features.29")
+_BOOSTERS = ("xgboost", "sklearn")
+_FACETS = ("token", "value")
+
+
+def luo2021(
+    *,
+    grid: int | Literal["image", "finest"] = 5000,
+    booster: Literal["xgboost", "sklearn"] = "xgboost",
+    backbone: str = "vgg16",
+    weights: str | os.PathLike[str] = "pretrained",
+    n_codewords: int = 100,
+    n_estimators: int = 100,
+    memory: str | os.PathLike[str] | joblib.Memory | None = None,
+    device: str = "auto",
+    n_jobs: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
+) -> MicrographClassifier:
+    """Return the classifier of Luo, Holm and Wang 2021, unfitted.
+
+    Hypercolumns of VGG-16, VLAD with 100 codewords and gradient boosting; see the page on the
+    published systems. The defaults are the settings of the paper; every keyword that you change is
+    a deviation from it. Other parameters can be set on the result, for instance
+    ``luo2021().set_params(encoder__sampling=50_000)``.
+
+    Parameters
+    ----------
+    grid : int, "image" or "finest", default=5000
+        Number of random pixels per image, for the codebook and for encoding. "image" encodes every
+        pixel, "finest" every position of the finest tap (the same for VGG-16); the codebook is
+        still learnt from 5,000 random pixels per image.
+    booster : {"xgboost", "sklearn"}, default="xgboost"
+        "sklearn" is the :class:`~sklearn.ensemble.GradientBoostingClassifier` of the paper. Its
+        exact search is slow for 147,200 features, and it cannot be saved without pickle. "xgboost"
+        grows such trees from histograms, in :class:`BoostedSoftmaxClassifier`.
+    backbone : str, default="vgg16"
+        Another network gets its own default taps.
+    weights : {"pretrained", "micronet", "image-micronet", "random"} or path
+        As in :class:`HypercolumnVLAD`.
+    n_codewords : int, default=100
+    n_estimators : int, default=100
+        Boosting rounds, each with one tree per class (one tree for two classes); all are kept.
+    memory, device, random_state, verbose
+        As in :class:`HypercolumnVLAD`.
+    n_jobs : int or None, default=None
+        Threads that read images, and threads of xgboost.
+
+    Returns
+    -------
+    MicrographClassifier
+        Its ``encoder`` and ``boosting`` can be inspected and changed.
+
+    Raises
+    ------
+    ValueError
+        If ``booster`` is unknown. Other parameters are checked in ``fit``.
+
+    Notes
+    -----
+    The paper does not say how K-means is initialised and what a minibatch is. Here it starts with
+    k-means++ on a sample of about a thousand images, and each image is one minibatch. xgboost
+    chooses thresholds among 64 bins per feature, and its leaves are regularised
+    (``boosting__min_child_weight``, ``boosting__reg_lambda``).
+
+    The vectors of n images take 0.6 MB x n. In training, xgboost needs about 2 GB more for 400
+    images and 3.5 GB for 4,259, and several times that with ``boosting__max_bin=256``.
+    scikit-learn's booster needs little memory, but many hours.
+
+    References
+    ----------
+    .. [1] Q. Luo, E. A. Holm and C. Wang, "A transfer learning approach for improved classification
+       of carbon nanomaterials from TEM images", Nanoscale Advances 3, 206, 2021.
+
+    Examples
+    --------
+    >>> from hypervlad.models.presets import luo2021
+    >>> model = luo2021(grid="image", random_state=0)
+    >>> model.encoder.n_codewords, model.encoder.sampling, model.boosting.n_estimators
+    (100, 'luo2021', 100)
+    """
+    encoder = HypercolumnVLAD(
+        backbone,
+        weights=weights,
+        taps=_VGG16_TAPS if backbone == "vgg16" else None,
+        image_size=224,
+        grid=grid,
+        n_codewords=n_codewords,
+        sampling="luo2021",
+        memory=memory,
+        device=device,
+        n_jobs=n_jobs,
+        verbose=verbose,
+    )
+    return MicrographClassifier(
+        encoder,
+        boosting=_gradient_boosting(booster, n_estimators, n_jobs, verbose),
+        calibration_size=0,  # the paper does not calibrate, and training takes long
+        random_state=random_state,
+        verbose=verbose,
+    )
+
+
+def carrillo2020(
+    *,
+    max_epochs: int = 200,
+    patience: int = 50,
+    batch_size: int = 1000,
+    rescale_maps: bool = True,
+    device: str = "auto",
+    random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
+) -> PatchCNNClassifier:
+    """Return the patch classifier of Carrillo Pérez 2020, unfitted.
+
+    Patches of 29 x 29 pixels go through three unpadded convolutions (16 and 32 filters of 5 x 5, 64
+    filters of 3 x 3), each with ReLU and 2 x 2 max pooling, a dense layer of 64, dropout of 0.6 and
+    a sigmoid: 35,969 parameters for grey images, 36,769 for colour. Adam minimises the binary
+    cross-entropy. Patches are sheared by up to 0.2 degrees, zoomed by up to 0.2 and mirrored. The
+    weights with the lowest validation loss are kept.
+
+    Parameters
+    ----------
+    max_epochs : int, default=200
+    patience : int, default=50
+        100 in some of the report's runs.
+    batch_size : int, default=1000
+    rescale_maps : bool, default=True
+        False repeats a mistake of the report: whole images are not divided by 255.
+    device, random_state, verbose
+        As in :class:`PatchCNNClassifier`.
+
+    Returns
+    -------
+    PatchCNNClassifier
+
+    Notes
+    -----
+    The report's other mistakes can be repeated, too: ``split_patches(..., by="patch")`` puts
+    overlapping patches of one image in both training and test set, and
+    ``cut_patches(..., mixed="keep")`` labels patches with a few defective pixels as normal.
+
+    References
+    ----------
+    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous
+       materials", 2020.
+
+    Examples
+    --------
+    >>> from hypervlad.models.presets import carrillo2020
+    >>> carrillo2020(random_state=0).batch_size
+    1000
+    """
+    return PatchCNNClassifier(
+        batch_size=batch_size,
+        max_epochs=max_epochs,
+        patience=patience,
+        rescale_maps=rescale_maps,
+        device=device,
+        random_state=random_state,
+        verbose=verbose,
+    )
+
+
+def modarres2017(
+    mode: Literal["finetune", "features"] = "finetune",
+    *,
+    backbone: str = "inception_v3",
+    weights: str | os.PathLike[str] = "pretrained",
+    trainable: Literal["head", "last", "all"] = "all",
+    max_epochs: int = 30,
+    patience: int = 5,
+    checkpoint: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    n_jobs: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
+) -> TransferClassifier:
+    """Return the classifier of Modarres et al. 2017, unfitted: Inception-v3 on SEM images.
+
+    Inception-v3 with ImageNet's weights, on images of 299 x 299 pixels. Either the whole network
+    is retrained with a new softmax layer ("finetune"), or its 2,048 averaged features are left
+    unchanged and only the softmax layer is trained ("features").
+
+    Parameters
+    ----------
+    mode : {"finetune", "features"}, default="finetune"
+    backbone : str, default="inception_v3"
+        The paper compared Inception-v3 with ResNets (here "resnet18" and "resnet50") and with
+        Inception-v4 (not available here).
+    weights : {"pretrained", "micronet", "image-micronet", "random"} or path
+        As in :class:`HypercolumnVLAD`.
+    trainable : {"all", "last", "head"}, default="all"
+        What is retrained.
+    max_epochs, patience : int, default=30 and 5
+        Held-out images decide when to stop.
+    checkpoint, device, n_jobs, random_state, verbose
+        As in :class:`TransferClassifier`.
+
+    Returns
+    -------
+    TransferClassifier
+
+    Notes
+    -----
+    Optimiser, rates, batches, augmentation, regularisation and split of the paper are unknown;
+    those of :class:`TransferClassifier` are used. The weights are torchvision's, there is no
+    auxiliary classifier, batch normalisation keeps ImageNet's running statistics, and the softmax
+    layer starts as a logistic regression on the features. Information bars are not removed
+    (``read_options={"banner": "remove"}`` removes them).
+
+    References
+    ----------
+    .. [1] M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural
+       network for nanoscience scanning electron microscope image recognition", Scientific Reports
+       7, 13282, 2017.
+
+    Examples
+    --------
+    >>> from hypervlad.models.presets import modarres2017
+    >>> model = modarres2017("features", random_state=0)
+    >>> model.backbone, model.mode
+    ('inception_v3', 'features')
+    """
+    return TransferClassifier(
+        backbone,
+        weights,
+        mode=mode,
+        trainable=trainable,
+        max_epochs=max_epochs,
+        patience=patience,
+        checkpoint=checkpoint,
+        device=device,
+        n_jobs=n_jobs,
+        random_state=random_state,
+        verbose=verbose,
+    )
+
+
+def anyloc(
+    backbone: str = "timm/vit_small_patch14_dinov2.lvd142m",
+    *,
+    block: int | None = None,
+    facet: Literal["token", "value"] = "token",
+    weights: str | os.PathLike[str] = "pretrained",
+    image_size: int = 224,
+    n_codewords: int = 32,
+    memory: str | os.PathLike[str] | joblib.Memory | None = None,
+    device: str = "auto",
+    n_jobs: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
+) -> MicrographClassifier:
+    """Return a classifier with the encoding of AnyLoc (Keetha et al. 2023), unfitted.
+
+    The tokens of one late block of a transformer, each divided by its length, are assigned to 32
+    codewords, one each; the residuals are summed by codeword, each codeword's block and then the
+    whole vector are divided by their L2 norms.
+
+    Parameters
+    ----------
+    backbone : str
+        A network of timm (``pip install "hypervlad[timm]"``).
+    block : int, optional
+        Number of the block; by default that at three quarters of the depth (AnyLoc: 31 of 40).
+    facet : {"token", "value"}, default="token"
+        The output of the block, or the values of its attention, with which AnyLoc was best.
+    weights : {"pretrained", "random"} or path
+        As in :class:`HypercolumnVLAD`.
+    image_size : int, default=224
+    n_codewords : int, default=32
+    memory, device, n_jobs, random_state, verbose
+        As in :class:`MicrographClassifier` and :class:`HypercolumnVLAD`.
+
+    Returns
+    -------
+    MicrographClassifier
+
+    Notes
+    -----
+    AnyLoc retrieves places, without a classifier, and its K-means compares by cosine; here
+    distances are Euclidean, which is the same but for the lengths of codewords. Its largest network
+    is ViT-g, here ``"timm/vit_giant_patch14_dinov2.lvd142m"``.
+
+    References
+    ----------
+    .. [1] N. Keetha, A. Mishra, J. Karhade, K. M. Jatavallabhula, S. Scherer, M. Krishna and S.
+       Garg, "AnyLoc: towards universal visual place recognition", IEEE Robotics and Automation
+       Letters 9, 1286, 2024 (arXiv 2308.00688).
+
+    Examples
+    --------
+    >>> from hypervlad.models.presets import anyloc
+    >>> anyloc("timm/test_vit", weights="random", facet="value").encoder.taps
+    ('blocks.4.value.unit',)
+    """
+    if facet not in _FACETS:
+        raise ValueError(f"facet must be one of {', '.join(map(repr, _FACETS))}: {facet!r}")
+    suffix = ".value.unit" if facet == "value" else ".unit"
+    names = tap_names(backbone)
+    blocks = [name for name in names if f"{name}.unit" in names and not name.endswith(".value")]
+    number = 3 * len(blocks) // 4 if block is None else block
+    if not blocks or not -len(blocks) <= number < len(blocks):
+        raise ValueError(f"{backbone!r} has {len(blocks)} blocks, so that there is no {number}")
+    encoder = HypercolumnVLAD(
+        backbone,
+        weights=weights,
+        taps=(f"{blocks[number]}{suffix}",),
+        image_size=image_size,
+        n_codewords=n_codewords,
+        sampling="anyloc",
+        memory=memory,
+        device=device,
+        n_jobs=n_jobs,
+        verbose=verbose,
+    )
+    return MicrographClassifier(encoder, random_state=random_state, verbose=verbose)
+
+
+def anomalydino(
+    backbone: str = "timm/vit_small_patch14_dinov2.lvd142m",
+    *,
+    n_references: int = 16,
+    weights: str | os.PathLike[str] = "pretrained",
+    fpr: float = 0.05,
+    tile_size: int = 518,
+    device: str = "auto",
+    n_jobs: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    verbose: bool = False,
+) -> PatchDefectScorer:
+    """Return a label-free scorer like AnomalyDINO (Damm et al. 2025), unfitted.
+
+    The tokens of a transformer's last block, each divided by its length, are compared with those of
+    a few defect-free images and of their copies turned by right angles. The score of a cell is its
+    cosine distance from the nearest token, and that of an image the mean over the 1 % of its cells
+    that score highest.
+
+    Parameters
+    ----------
+    backbone : str
+        A network of timm (``pip install "hypervlad[timm]"``), or another one.
+    n_references : int, default=16
+        Defect-free images to compare with, chosen at random among those given to ``fit``; the paper
+        has 1, 2, 4, 8 and 16. All images that are given determine the threshold.
+    weights : {"pretrained", "random"} or path
+        As in :class:`HypercolumnVLAD`.
+    fpr, tile_size, random_state, verbose
+        As in :class:`PatchDefectScorer`. Tiles have the size of DINOv2's training by default.
+    device, n_jobs
+        As in :class:`HypercolumnVLAD`.
+
+    Returns
+    -------
+    PatchDefectScorer
+
+    Notes
+    -----
+    Differences: images keep their own size (the paper resizes the shorter side to 448 or 672
+    pixels), nothing masks the background of objects, copies are turned by right angles only, and
+    tokens are those before the network's last normalisation layer.
+
+    References
+    ----------
+    .. [1] S. Damm, M. Laszkiewicz, J. Lederer and A. Fischer, "AnomalyDINO: boosting patch-based
+       few-shot anomaly detection with DINOv2", WACV 2025 (arXiv 2405.14529).
+
+    Examples
+    --------
+    >>> from hypervlad.models.presets import anomalydino
+    >>> scorer = anomalydino("timm/test_vit", weights="random", n_references=4)
+    >>> scorer.n_references, scorer.encoder.taps
+    (4, ('blocks.5',))
+    """
+    encoder = HypercolumnVLAD(
+        backbone,
+        weights=weights,
+        taps=get_backbone(backbone).taps[-1:],
+        image_size=None,
+        n_codewords=1,  # nothing uses it
+        device=device,
+        n_jobs=n_jobs,
+    )
+    return PatchDefectScorer(
+        encoder,
+        n_references=n_references,
+        fpr=fpr,
+        tile_size=tile_size,
+        random_state=random_state,
+        verbose=verbose,
+    )
+
+
+def _gradient_boosting(
+    booster: str, n_estimators: int, n_jobs: int | None, verbose: bool
+) -> BaseEstimator:
+    """Return a booster of trees of depth 3 at rate 0.1, on all features, without early stopping."""
+    if booster not in _BOOSTERS:
+        raise ValueError(f"booster must be one of {', '.join(map(repr, _BOOSTERS))}: {booster!r}")
+    if booster == "sklearn":
+        return GradientBoostingClassifier(n_estimators=n_estimators, learning_rate=0.1, max_depth=3)
+    # Unlike scikit-learn's trees, those of xgboost have a penalty and a smallest hessian of 1: they
+    # divide gains by hessians, and without these prefer leaves of a few certain rows (1 to 2 points
+    # less accurate).
+    return BoostedSoftmaxClassifier(
+        init=None,
+        n_estimators=n_estimators,
+        learning_rate=0.1,
+        max_depth=3,
+        n_iter_no_change=None,
+        n_jobs=n_jobs,
+        verbose=verbose,
+    )

@@ -1,0 +1,370 @@
+"""Directions and alignment of many images as files: maps, overlays, figures and tables."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.common.files import new_folder, replace_when_complete
+from hypervlad.common.tables import read_table, write_table
+from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import counted
+from hypervlad.common.workload import announced
+from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
+from hypervlad.results.displays.base import save_png
+from hypervlad.results.displays.colours import stretch_contrast, tint_by_direction
+from hypervlad.results.displays.orientation import OrientationDisplay
+from hypervlad.results.reports.files import folded, is_below, write_png, write_tiff
+
+MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"
+IMAGES_TABLE, REGIONS_TABLE = "alignment.csv", "regions.csv"
+SECONDS_BETWEEN_TABLES = 20.0  # the most that a power failure can cost
+_BAND = 128  # rows that are coloured at a time
+_COMPRESSION_LEVEL = 1  # of 9: noise does not get smaller at higher levels
+_MAP_KINDS = ("orientation", "coherence", "regions")
+_REGION_COLUMNS = (
+    "path",
+    "region",
+    "area_px2",
+    "area_um2",
+    "fibre_area_px2",
+    "fibre_area_um2",
+    "mean_direction_deg",
+    "order_parameter",
+    "x_px",
+    "y_px",
+    "width_px",
+    "height_px",
+)
+
+Row = Mapping[str, Any]
+
+
+def write_alignment(
+    out_dir: str | os.PathLike[str],
+    recipe: AlignmentRecipe,
+    images: Sequence[Any],
+    names: Sequence[str],
+    *,
+    figures: bool = True,
+    progress: bool = False,
+) -> list[str]:
+    """Measure directions and alignment in images and write them; no file is left incomplete.
+
+    - ``alignment.csv``: one line per image; ``regions.csv``: one line per region. Column names end
+      in their units, and ``hypervlad align --help`` explains them; lengths in nm and areas in um2
+      are empty if the pixel size is unknown. Direction, order and spread of an image include the
+      noise of its pixels; those of a region come from its windows, corrected for noise.
+    - ``maps/NAME.orientation.tif`` (radians, 0 to pi, counter-clockwise from the +x axis) and
+      ``maps/NAME.coherence.tif`` (0 to 1, 0 in the background): 32-bit floats.
+    - ``maps/NAME.regions.tif``: the number of the region at each pixel, 0 outside: 16-bit
+      integers. Maps contain the pixel size in ImageJ's format.
+    - ``overlays/NAME.png``: the image at full size, coloured by direction.
+    - ``figures/NAME.png``: an `OrientationDisplay`.
+
+    The tables list the images whose files are complete, also if the run is interrupted. Results of
+    an earlier run in this folder are removed once those of this run are complete, with a warning
+    for images that this run does not have.
+
+    Parameters
+    ----------
+    out_dir : path
+        Made if it is missing.
+    recipe : AlignmentRecipe
+    images : sequence of n paths or arrays
+    names : sequence of n str
+        Names of the images, each unique: relative paths, with forward slashes.
+    figures : bool, default=True
+        Whether to write overlays and figures, which take most of the time.
+    progress : bool, default=False
+        Show a bar on stderr.
+
+    Returns
+    -------
+    list of str
+        The reason for each image left out: it cannot be read, is flat or smaller than the window,
+        or has no pixel size although a length needs one. If none is left, no table is written.
+
+    Raises
+    ------
+    ValueError
+        If the folder contains a table with one of these names that is not of an earlier run.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from hypervlad import make_nanowire_images
+    >>> from hypervlad.fibres import AlignmentRecipe
+    >>> from hypervlad.results import write_alignment
+    >>> images, _ = make_nanowire_images(1, size=96, random_state=0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_alignment(folder, AlignmentRecipe(window=24), images, ["a"])
+    ...     sorted(file.name for file in pathlib.Path(folder, "maps").iterdir())
+    []
+    ['a.coherence.tif', 'a.orientation.tif', 'a.regions.tif']
+    """
+    left_out = list[str]()
+    pairs = zip(images, names, strict=True)
+    folder = Path(out_dir)
+    with new_folder(folder), AlignmentFolder(folder, recipe) as results, announced(len(names)):
+        for image, name in ProgressBar(
+            pairs, total=len(names), unit="image", disable=not progress or None
+        ):
+            try:
+                found = recipe.find(image)
+            except ValueError as error:
+                left_out.append(str(error))
+                continue
+            files = _write_maps(results.folder, name, found)
+            if figures:
+                files += _write_figures(results.folder, name, found)
+            results.add(name, found, files)
+    return left_out
+
+
+def _write_maps(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
+    paths, directions = _map_files(folder, name), found.orientation
+    for kind, values in (
+        ("orientation", directions.orientation),
+        ("coherence", directions.coherence),
+        ("regions", _as_integers(found.aligned.labels)),
+    ):
+        write_tiff(
+            paths[kind], values, directions.pixel_size, flush=False, level=_COMPRESSION_LEVEL
+        )
+    return list(paths.values())
+
+
+def _as_integers(labels: NDArray[np.int32]) -> NDArray[Any]:
+    # ImageJ has no 32-bit integers.
+    return labels.astype(np.uint16 if labels.max(initial=0) < 2**16 else np.uint32)
+
+
+def _write_figures(folder: Path, name: str, found: AlignmentResult) -> list[Path]:
+    paths = _figure_files(folder, name)
+    write_png(paths[OVERLAYS], _overlay(found), flush=False, level=_COMPRESSION_LEVEL)
+    display = OrientationDisplay(found, name=name)
+    with replace_when_complete(paths[FIGURES], flush=False) as stream:
+        save_png(lambda ax: display.plot(ax=ax), stream)
+    return list(paths.values())
+
+
+def _overlay(found: AlignmentResult) -> NDArray[np.uint8]:
+    """Colour an image by direction, band by band, which takes little memory."""
+    grey, directions = stretch_contrast(found.pixels), found.orientation
+    overlay = np.empty((*grey.shape, 3), np.uint8)
+    for top in range(0, len(grey), _BAND):
+        rows = slice(top, top + _BAND)
+        angles, coherence = directions.orientation[rows], directions.coherence[rows]
+        band = tint_by_direction(grey[rows], angles, coherence)
+        overlay[rows] = np.rint(255 * band)
+    return overlay
+
+
+def _map_files(folder: Path, name: str) -> dict[str, Path]:
+    return {kind: folder / MAPS / f"{name}.{kind}.tif" for kind in _MAP_KINDS}
+
+
+def _figure_files(folder: Path, name: str) -> dict[str, Path]:
+    return {kind: folder / kind / f"{name}.png" for kind in (OVERLAYS, FIGURES)}
+
+
+class AlignmentFolder:
+    """The folder of results of many images, a context manager to which they are added one by one.
+
+    However its block ends, the tables are written and list every image whose files are complete.
+    Until the block ends without an error, that includes images of an earlier run that this run has
+    not reached; then their files and lines are removed. Only images in an earlier table are ever
+    removed. A table with the same name that is not of an earlier run is a ValueError.
+    """
+
+    def __init__(self, folder: Path, recipe: AlignmentRecipe) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.recipe = folder, recipe
+        self._earlier = {row["path"]: row for row in _rows_of(folder / IMAGES_TABLE)}
+        self._earlier_regions = list(_rows_of(folder / REGIONS_TABLE))
+        if self._earlier_regions and not self._earlier:
+            raise _foreign(folder / REGIONS_TABLE)
+        self._images: dict[str, Row] = {}
+        self._regions: list[Row] = []
+        self._written = time.monotonic()
+
+    def __enter__(self) -> AlignmentFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: object, _trace: TracebackType | None
+    ) -> None:
+        if not self._images:
+            return
+        stale = [] if kind else [name for name in self._earlier if name not in self._images]
+        for name in stale:
+            del self._earlier[name]
+        self._write_tables()
+        self._remove_all(stale)
+
+    def add(self, name: str, found: AlignmentResult, files: Collection[Path]) -> None:
+        """Add an image whose files are all written."""
+        self._images[name] = _image_row(name, found, self.recipe)
+        self._regions += _region_rows(name, found)
+        if self._earlier.pop(name, None) is not None:
+            self._remove(path for path in self._files_of(name) if path not in files)
+        if time.monotonic() - self._written >= SECONDS_BETWEEN_TABLES:
+            self._write_tables()
+
+    def _write_tables(self) -> None:
+        kept = [row for row in self._earlier_regions if row["path"] in self._earlier]
+        rows = [*self._images.values(), *self._earlier.values()]
+        _write_rows(self.folder / IMAGES_TABLE, (), rows)
+        _write_rows(self.folder / REGIONS_TABLE, _REGION_COLUMNS, [*self._regions, *kept])
+        self._written = time.monotonic()
+
+    def _remove_all(self, names: Sequence[str]) -> None:
+        # On a file system that does not distinguish A and a, the files are those of this run.
+        own = {folded(name) for name in self._images}
+        # The names are from a table, which may have been edited.
+        gone = [name for name in names if is_below(name) and folded(name) not in own]
+        self._remove(path for name in gone for path in self._files_of(name))
+        if gone:
+            many = f"{counted(len(gone), 'image')}, such as " if len(gone) > 1 else ""
+            warn_user(
+                f"{self.folder}: removed the results of an earlier run for {many}{gone[0]}: this "
+                "run has none."
+            )
+
+    def _files_of(self, name: str) -> Iterator[Path]:
+        yield from _map_files(self.folder, name).values()
+        yield from _figure_files(self.folder, name).values()
+
+    def _remove(self, paths: Iterator[Path]) -> None:
+        for path in paths:
+            if path.is_file():
+                path.unlink()
+                self._remove_empty(path.parent)
+
+    def _remove_empty(self, folder: Path) -> None:
+        while folder != self.folder and not any(folder.iterdir()):
+            folder.rmdir()
+            folder = folder.parent
+
+
+def _rows_of(path: Path) -> Iterator[dict[str, str]]:
+    """Yield the lines of the table of an earlier run."""
+    if not path.is_file():
+        return
+    try:
+        header, *lines = read_table(path) or [[]]
+    except csv.Error as error:
+        raise _foreign(path) from error
+    for cells in filter(None, lines):
+        row = dict.fromkeys(header, "") | dict(zip(header, cells, strict=False))
+        if not row.get("path") or len(cells) > len(header):
+            raise _foreign(path)
+        yield row
+
+
+def _foreign(path: Path) -> ValueError:
+    return ValueError(
+        f"{path} is not a table of an earlier run, and would be overwritten; choose another folder."
+    )
+
+
+def _write_rows(path: Path, columns: Iterable[str], rows: Sequence[Row]) -> None:
+    header = dict.fromkeys([*columns, *(column for row in rows for column in row)])
+    lines = [[_cell(row.get(column)) for column in header] for row in rows]
+    write_table(path, list(header), lines)
+
+
+def _cell(value: Any) -> Any:
+    """Format a value: empty if unknown, six digits, which exceed the precision of all values."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def _image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> Row:
+    """Return the values of an image; None, NaN or infinity if there is no value."""
+    aligned, statistics = found.aligned, found.statistics
+    size, sigma = found.orientation.pixel_size, found.orientation.sigma
+    largest = aligned.regions[0].area if aligned.regions else 0
+    width, height = aligned.window_sides
+    row = {
+        "path": name,
+        "fraction": aligned.fraction,
+        "fibre_fraction": aligned.fibre_fraction,
+        "expected_fraction": aligned.expected_fraction,
+        "mean_direction_deg": None if statistics is None else _degrees(statistics.mean),
+        "order_parameter": None if statistics is None else statistics.order,
+        "spread_deg": None if statistics is None else float(np.rad2deg(statistics.spread)),
+        "n_regions": len(aligned.regions),
+        "largest_region_px2": largest,
+        "largest_region_um2": _in_um2(largest, size),
+        "fibre_share": found.fibre_share,
+        "method": recipe.method_name,
+        "window_px": aligned.window,
+        "window_nm": _in_nm(aligned.window, size),
+        "window_width_px": width,
+        "window_height_px": height,
+        "tolerance_deg": float(np.rad2deg(aligned.tolerance)),
+        "sigma_px": sigma,
+        "sigma_nm": _in_nm(sigma, size),
+        "pixel_size_nm": size,
+    }
+    return row | (_intervals(statistics) if recipe.n_bootstrap else {})
+
+
+def _region_rows(name: str, found: AlignmentResult) -> list[Row]:
+    """Return the values of each region of an image, the largest first."""
+    size, rows = found.orientation.pixel_size, list[Row]()
+    for region in found.aligned.regions:
+        top, left, bottom, right = region.box
+        areas = region.area, region.fibre_area
+        row = [
+            name,
+            region.label,
+            *(value for area in areas for value in (area, _in_um2(area, size))),
+            _degrees(region.mean_angle),
+            region.order,
+            *(left, top, right - left, bottom - top),
+        ]
+        rows.append(dict(zip(_REGION_COLUMNS, row, strict=True)))
+    return rows
+
+
+def _intervals(found: AxialStatistics | None) -> dict[str, float | None]:
+    values: list[float | None] = [None] * 6
+    if found is not None and found.mean_interval is not None:
+        assert found.order_interval is not None  # there are all three intervals or none
+        assert found.spread_interval is not None
+        mean, order, spread = found.mean_interval, found.order_interval, found.spread_interval
+        # Directions are axes from 0 to 180 degrees: an interval may begin at 175 and end at 5.
+        is_any = mean.high - mean.low > np.pi - 1e-6
+        directions = [0.0, 180.0] if is_any else [_degrees(mean.low), _degrees(mean.high)]
+        spreads = [float(np.rad2deg(each)) for each in (spread.low, spread.high)]
+        values = [*directions, order.low, order.high, *spreads]
+    names = ("mean_direction_{}_deg", "order_parameter_{}", "spread_{}_deg")
+    columns = [name.format(end) for name in names for end in ("low", "high")]
+    return dict(zip(columns, values, strict=True))
+
+
+def _degrees(angle: float) -> float:
+    """Return an axis in degrees, below 180 also when rounded to six digits."""
+    return float(np.round(np.rad2deg(angle), 3)) % 180
+
+
+def _in_nm(pixels: float, pixel_size: float | None) -> float | None:
+    return None if pixel_size is None else pixels * pixel_size
+
+
+def _in_um2(pixels: float, pixel_size: float | None) -> float | None:
+    return None if pixel_size is None else pixels * pixel_size**2 / 1e6

@@ -1,0 +1,255 @@
+"""Facts about a trained model as text, for ``hypervlad info`` and the tables of reports."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from hypervlad.common.wording import counted, name_some, percent
+from hypervlad.evaluation import Evaluation
+from hypervlad.features.backbones import get_backbone
+from hypervlad.features.backbones.weights import licence_of
+from hypervlad.images import ReadOptions
+from hypervlad.models.defects.thresholds import n_images_needed
+
+
+def model_facts(model: Any) -> dict[str, str]:
+    """Describe a fitted `MicrographClassifier`, `PatchDefectScorer`, `HypercolumnVLAD` or similar.
+
+    Parameters
+    ----------
+    model : fitted estimator
+
+    Returns
+    -------
+    dict of str to str
+
+    Examples
+    --------
+    >>> from hypervlad import HypercolumnVLAD, make_tem_images
+    >>> from hypervlad.results import model_facts
+    >>> images, _ = make_tem_images(8, size=64, random_state=0)
+    >>> encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4)
+    >>> model_facts(encoder.fit(images))["kind of model"]
+    'HypercolumnVLAD'
+    """
+    facts = {"kind of model": type(model).__name__}
+    if hasattr(model, "classes_"):
+        names = [str(name) for name in model.classes_]
+        facts["classes"] = f"{len(names)}: {', '.join(names)}"
+    if hasattr(model, "curves_"):
+        return facts | _patch_cnn_facts(model)
+    if hasattr(model, "classes_"):
+        facts["trained on"] = counted(model.n_images_, "image")
+    if hasattr(model, "head_"):
+        return facts | _transfer_facts(model)
+    encoder = getattr(model, "encoder_", model)
+    if hasattr(model, "threshold_"):
+        facts |= _scorer_facts(model)
+    if hasattr(model, "aligned_share_"):
+        facts |= _alignment_facts(model)
+    facts |= _encoder_facts(encoder)
+    if hasattr(model, "classes_"):
+        facts |= _classifier_facts(model)
+    return facts
+
+
+def page_facts(model: Any, further: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return `model_facts`, further ones, and the versions of the installed libraries."""
+    versions = []
+    for name in ("hypervlad", "numpy", "scikit-learn", "torch", "torchvision", "xgboost"):
+        # hypervlad itself is not installed where it is run from its source folder.
+        with contextlib.suppress(PackageNotFoundError):
+            versions.append(f"{name} {version(name)}")
+    return {**model_facts(model), **(further or {}), "versions": ", ".join(versions)}
+
+
+def _patch_cnn_facts(model: Any) -> dict[str, str]:
+    channels = "grey" if model.n_channels_ == 1 else f"{model.n_channels_} channels"
+    return {
+        "patches": f"{model.patch_} x {model.patch_} pixels, {channels}",
+        "network": f"{model.n_parameters_:,} parameters",
+        "trained for": f"{len(model.curves_.loss)} epochs",
+    }
+
+
+def _transfer_facts(model: Any) -> dict[str, str]:
+    side = model.image_size_
+    trained = {"head": "its head", "last": "its head and last layers", "all": "all of its layers"}
+    digest = f"SHA-256 {model.weights_digest_[:12]}…"
+    facts = {
+        "network": model.backbone_,
+        "network's weights": f"{model.weights} ({digest}), "
+        + ("in the file" if model.whole_network_ else "not in the file"),
+        "licence of the weights": licence_of(model.backbone_, model.weights),
+        "fine-tuned": _fine_tuned_text(model.history_, trained[model.trainable_]),
+        "image size": f"{side} x {side} pixels, stretched to a square",
+        "how files are read": _reading_text(model.read_options_),
+    }
+    return facts | {"classifier": f"softmax regression on {len(model.head_.mean):,} features"}
+
+
+def _fine_tuned_text(history: Any, trained: str) -> str:
+    if history is None:
+        return "no"
+    if history.best_epoch < 0:
+        return f"no: {counted(len(history), 'epoch')} did not improve it"
+    return f"{trained}, for {history.best_epoch + 1} of {counted(len(history), 'epoch')}"
+
+
+def _scorer_facts(scorer: Any) -> dict[str, str]:
+    learner = getattr(scorer.model_, "learner", None)
+    references = getattr(scorer.model_, "cells", None)
+    if references is not None:
+        source = {"trained with": f"defect-free images: {len(references)} cells of them"}
+    elif learner is None:
+        n_codewords = ", ".join(f"{len(part.codewords)}" for part in scorer.model_.parts)
+        source = {"trained with": f"defect-free images: codebooks of {n_codewords} codewords"}
+    else:
+        kinds = ", ".join(str(name) for name in learner.classes_)
+        source = {
+            "trained with": f"labelled windows ({kinds}): {learner_text(learner)}",
+            "windows": f"{scorer.patch_} x {scorer.patch_} pixels, {scorer.stride_} apart",
+        }
+    rule = {
+        "fpr": f"at most {percent(scorer.fpr)} of defect-free images reach it",
+        "patch_fpr": f"at most {percent(scorer.fpr)} of defect-free places are called defective",
+        "f1": "the best F1",
+    }
+    held_out = scorer.held_out_
+    n_above = held_out.n_images_above(scorer.threshold_)
+    chosen = rule[scorer.threshold]
+    if scorer.threshold == "fpr" and len(held_out.scores) < n_images_needed(scorer.fpr):
+        chosen += ", extrapolated from too few images"
+    return {
+        "trained on": counted(scorer.n_images_, "image"),
+        **source,
+        "threshold": f"{scorer.threshold_:.4g} (rule in training: {chosen})",
+        "when held out from training": f"{n_above} of {counted(len(held_out.scores), 'image')} "
+        "reach it",
+    }
+
+
+def _alignment_facts(model: Any) -> dict[str, str]:
+    return {
+        "trained on": counted(model.n_images_, "image"),
+        "windows": f"{model.window_} x {model.window_} pixels, in four turns of the image",
+        "trained with": f"{counted(model.n_windows_, 'window')}, "
+        f"{percent(model.aligned_share_)} aligned",
+        "classifier": learner_text(model.boosting_),
+    }
+
+
+def _encoder_facts(encoder: Any) -> dict[str, str]:
+    n_taps = len(encoder.codebook_.projections)
+    each = len(encoder.codebook_.codewords[0])
+    of_blocks = {
+        "joint": f"{each}, common to all taps",
+        "per_layer": f"{each} for each of {n_taps} taps",
+    }
+    described = [text for name, text in of_blocks.items() if name in encoder.feature_blocks]
+    embedded = getattr(encoder, "backbone_state_", None)
+    digest = f"SHA-256 {encoder.weights_digest_[:12]}…"
+    tag = get_backbone(encoder.fitted_params_.backbone).tag
+    if tag is not None and encoder.weights in ("pretrained", "imagenet"):
+        digest = f"{tag}, {digest}"
+    return {
+        "network": str(encoder.fitted_params_.backbone),
+        "network's weights": f"{encoder.weights} ({digest}), "
+        + ("not in the file" if embedded is None else "in the file"),
+        "licence of the weights": licence_of(encoder.fitted_params_.backbone, encoder.weights),
+        "taps": ", ".join(encoder.taps_),
+        "image size": _size_text(encoder.fitted_params_),
+        "how files are read": _reading_text(encoder.fitted_params_.read_options),
+        "codewords": ", and ".join(described),
+        "features of an image": _features_text(encoder),
+        "seed of the codebook": f"{encoder.seed_}",
+    }
+
+
+def _classifier_facts(model: Any) -> dict[str, str]:
+    images = Counter(str(label) for label in model.training_.labels)
+    n_groups = len(np.unique(model.training_.groups))
+    facts = {
+        "images of the classes": ", ".join(f"{name} {images[str(name)]}" for name in model.classes_)
+        + f" (in {counted(n_groups, 'group')})",
+        "classifier": learner_text(model.boosting_),
+    }
+    if hasattr(model.boosting_, "prior"):
+        shares, weights = shares_text(model.boosting_.prior), model.boosting_.class_weight
+        facts["probabilities are for"] = shares + (
+            "" if weights is None else f"; class weights in training: {_numbers_text(weights)}"
+        )
+    if model.held_out_ is not None:
+        result = model.held_out_evaluation()
+        tested = f" ({tested_text(result)})" if result.untested else ""
+        facts["accuracy when held out"] = (
+            f"{percent(result.accuracy)} of {counted(len(result.true), 'image')}{tested}"
+        )
+        facts["balanced accuracy when held out"] = percent(result.balanced_accuracy)
+    return facts
+
+
+def tested_text(result: Evaluation) -> str:
+    """Say how many classes of the model were tested, and name the others."""
+    n_classes, untested = len(result.classes), result.untested
+    tested = f"{n_classes - len(untested)} of {counted(n_classes, 'class')} tested"
+    return f"{tested}, none of {name_some(untested)}" if untested else tested
+
+
+def shares_text(prior: Mapping[Any, float] | str) -> str:
+    """Describe the class shares that a `BoostedSoftmaxClassifier` expects among new images."""
+    if not isinstance(prior, str):
+        return f"the class shares {_numbers_text(prior)}"
+    return {
+        "sqrt": "class shares halfway between those of the training images and equal ones",
+        "training": "the class shares of the training images",
+        "uniform": "equal class shares",
+    }[prior]
+
+
+def _numbers_text(values: Mapping[Any, float] | str) -> str:
+    if isinstance(values, str):
+        return values
+    return ", ".join(f"{name} {value:g}" for name, value in values.items())
+
+
+def _features_text(encoder: Any) -> str:
+    parts = " + ".join(f"{n:,} {name}" for name, n in encoder.feature_blocks.items())
+    turns = encoder.fitted_params_.turns
+    return parts if turns == 1 else f"{parts}, over {turns} turned copies"
+
+
+def learner_text(learner: Any) -> str:
+    """Describe a fitted learner: whether boosted trees helped, and how many rounds of them."""
+    if not hasattr(learner, "block_weights_"):  # not a BoostedSoftmaxClassifier
+        return type(learner).__name__
+    rounds = f"{counted(learner.n_estimators_, 'round')} of boosted trees"
+    if learner.linear_coef_ is None:
+        return rounds
+    if learner.n_estimators_:
+        return f"logistic regression, then {rounds}"
+    was_tried = learner.tree_gain_ is not None
+    return "logistic regression" + ("; boosted trees did not help" if was_tried else "")
+
+
+def _size_text(params: Any) -> str:
+    side = params.image_size
+    own = "the image's own"
+    size = own if side is None else f"{side} x {side} pixels, stretched to a square"
+    if params.pixel_size is None:
+        return size
+    return f"{params.pixel_size:g} nm per pixel; if the pixel size is unknown: {size}"
+
+
+def _reading_text(options: ReadOptions) -> str:
+    defaults = asdict(ReadOptions())
+    values = asdict(options).items()
+    changed = [f"{name}={value!r}" for name, value in values if value != defaults[name]]
+    return ", ".join(changed) if changed else "by default (8-bit by 255, others by percentiles)"

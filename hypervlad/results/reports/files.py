@@ -1,0 +1,60 @@
+"""Files of results: maps as TIFF, masks as PNG, and names of files below a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.common.files import replace_when_complete
+from hypervlad.images.files import composed
+
+
+def write_tiff(
+    path: Path,
+    values: NDArray[Any],
+    pixel_size: float | None,
+    *,
+    flush: bool = True,
+    level: int | None = None,
+) -> None:
+    """Write a map as compressed TIFF.
+
+    ImageJ reads the pixel size, in nanometres, except that of maps of uint32: it has no 32-bit
+    integers. With `flush`, the file is on the disk at the end; `level` of the compression is from 1
+    (fast) to 9 (small).
+    """
+    import tifffile
+
+    options: dict[str, Any] = {} if level is None else {"compressionargs": {"level": level}}
+    if pixel_size is not None:
+        options["resolution"] = (1 / pixel_size, 1 / pixel_size)  # pixels per nm
+    if values.dtype != np.uint32:
+        options |= {"imagej": True, "metadata": {} if pixel_size is None else {"unit": "nm"}}
+    elif pixel_size is not None:
+        options |= {"resolution": (1e7 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
+    with replace_when_complete(path, flush=flush) as stream:
+        tifffile.imwrite(
+            stream, values, compression="zlib", predictor=False, software="", **options
+        )
+
+
+def write_png(path: Path, values: NDArray[np.uint8], *, flush: bool = True, level: int = 6) -> None:
+    """Write an image as PNG; `flush` and `level` are as for `write_tiff`."""
+    from PIL import Image
+
+    with replace_when_complete(path, flush=flush) as stream:
+        Image.fromarray(values).save(stream, format="PNG", compress_level=level)
+
+
+def is_below(name: str) -> bool:
+    """Return whether a name stays within the folder that it is relative to."""
+    path = Path(name)
+    return not (path.is_absolute() or path.drive or ".." in path.parts)
+
+
+def folded(name: str) -> str:
+    """Return a name as file systems compare it that do not distinguish A and a."""
+    return composed(name).casefold()

@@ -1,0 +1,320 @@
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, norm, t
+from sklearn.metrics import balanced_accuracy_score, precision_recall_fscore_support
+
+from hypervlad.evaluation import (
+    Evaluation,
+    accuracy_interval,
+    balanced_accuracy_interval,
+    reliability_bins,
+    wilson_interval,
+)
+
+CLASSES = ["fibre", "matrix", "cluster"]
+
+
+def proba_of(codes, confidence=0.8, n_classes=3):
+    rest = (1 - confidence) / (n_classes - 1)
+    table = np.full((len(codes), n_classes), rest)
+    table[np.arange(len(codes)), codes] = confidence
+    return table
+
+
+def random_result(seed, n=200, **options):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(3, size=n)
+    proba = rng.dirichlet([0.7] * 3, size=n)
+    return Evaluation([CLASSES[k] for k in y], proba, CLASSES, **options), y
+
+
+@pytest.mark.parametrize("right", [0, 1, 7, 19, 20])
+def test_the_interval_without_groups_is_wilsons(right):
+    expected = binomtest(right, 20).proportion_ci(method="wilson")
+    found = accuracy_interval([1] * right + [0] * (20 - right))
+    assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_identical_images_in_a_group_count_once():
+    correct = np.repeat(np.arange(40) % 4 != 0, 25)
+    single = accuracy_interval(correct[::25])
+    grouped = accuracy_interval(correct, np.repeat(np.arange(40), 25))
+    naive = accuracy_interval(correct)
+    assert grouped == pytest.approx(single, abs=0.03)
+    assert naive[1] - naive[0] < (grouped[1] - grouped[0]) / 3
+
+
+def test_groups_of_one_image_are_no_groups():
+    correct = np.arange(30) % 3 > 0
+    assert accuracy_interval(correct, list("abcdefghijklmnopqrstuvwxyzABCD")) == accuracy_interval(
+        correct
+    )
+
+
+def test_images_without_a_mistake_are_worth_the_number_of_groups():
+    perfect = accuracy_interval(np.ones(100), np.repeat(np.arange(20), 5))
+    assert perfect == wilson_interval(1.0, 20)
+    assert accuracy_interval(np.arange(40) % 2, ["one"] * 40) == wilson_interval(0.5, 1)
+
+
+@given(images=st.lists(st.tuples(st.booleans(), st.integers(0, 9)), min_size=2, max_size=60))
+def test_an_interval_contains_the_share_and_is_certain_of_nothing_that_failed(images):
+    correct, groups = (list(each) for each in zip(*images, strict=True))
+    low, high = accuracy_interval(correct, groups)
+    share = np.mean(correct)
+    assert 0 <= low <= share <= high <= 1
+    assert high < 1 or share == 1
+    assert low > 0 or share == 0
+    everything = accuracy_interval(correct)
+    assert high - low >= everything[1] - everything[0] - 1e-12, "groups teach no more than images"
+
+
+def slow_interval(correct, groups, weights):
+    """Loops over groups; the formula of the docstring and its sources."""
+    n = len(correct)
+    total = sum(weights)
+    p = sum(w * c for w, c in zip(weights, correct, strict=True)) / total
+    members = {g: [i for i in range(n) if groups[i] == g] for g in sorted(set(groups))}
+    sizes = {g: sum(weights[i] for i in rows) / total for g, rows in members.items()}
+    n_equal = 1 / sum((w / total) ** 2 for w in weights)
+    if len(members) == 1:
+        return wilson_interval(p, 1)
+    variance = 0.0
+    for g, rows in members.items():
+        residual = sum(weights[i] / total * (correct[i] - p) for i in rows)
+        variance += residual**2 / (1 if len(members) == n else 1 - sizes[g])
+    worth = min(n_equal, p * (1 - p) / variance) if 0 < p < 1 and variance else n_equal
+    if len(members) == n:
+        return wilson_interval(p, max(1, worth))
+    alike = 1 / sum(size**2 for size in sizes.values())
+    with_mistake = sum(not all(correct[i] for i in rows) for rows in members.values())
+    with_correct = sum(any(correct[i] for i in rows) for rows in members.values())
+
+    def of_few(number):
+        return (norm.ppf(0.975) / t.ppf(0.975, number - 1)) ** 2 if number > 1 else 0
+
+    by_mixed = worth * of_few(min(with_mistake, with_correct, alike))
+    by_groups = min(worth * of_few(alike), alike)
+    return wilson_interval(p, max(1, by_mixed, by_groups))
+
+
+@given(images=st.lists(st.tuples(st.booleans(), st.integers(0, 6)), min_size=2, max_size=40))
+def test_the_interval_of_groups_is_that_of_the_formula(images):
+    correct, groups = (list(each) for each in zip(*images, strict=True))
+    assert accuracy_interval(correct, groups) == pytest.approx(
+        slow_interval(correct, groups, [1] * len(correct)), abs=1e-9
+    )
+
+
+def test_one_mistake_says_nothing_of_how_alike_the_images_of_groups_are():
+    groups = np.repeat(np.arange(20), 50)
+    correct = np.ones(1000)
+    correct[0] = 0
+    assert accuracy_interval(correct, groups) == pytest.approx(wilson_interval(0.999, 20))
+    correct[::50] = 0  # one in each group: independent, as far as 20 groups can tell
+    assert accuracy_interval(correct, groups)[0] > wilson_interval(0.98, 500)[0]
+
+
+def test_equal_shares_in_all_groups_do_not_depend_on_rounding():
+    halves, thirds = np.tile([0, 1], 60), np.tile([0, 1, 1], 40)
+    for correct in (halves, thirds):
+        low, high = accuracy_interval(correct, np.repeat(np.arange(20), 6))
+        naive = wilson_interval(correct.mean(), 120)
+        assert 1 < (high - low) / (naive[1] - naive[0]) < 1.1
+
+
+@pytest.mark.parametrize("correlation", [0.1, 0.5])
+def test_most_intervals_of_groups_contain_the_true_accuracy(correlation):
+    accuracy, rng, n_covered = 0.9, np.random.default_rng(0), 0
+    scale = (1 - correlation) / correlation
+    for _ in range(300):
+        codes = np.repeat(np.arange(30), 1 + rng.poisson(3, 30))
+        of_groups = rng.beta(accuracy * scale, (1 - accuracy) * scale, 30)
+        low, high = accuracy_interval(rng.random(len(codes)) < of_groups[codes], codes)
+        n_covered += low <= accuracy <= high
+    assert n_covered > 0.9 * 300
+
+
+def test_scores_are_scikit_learns():
+    result, y = random_result(1)
+    said = result.proba.argmax(axis=1)
+    expected = np.transpose(precision_recall_fscore_support(y, said, labels=range(3)))
+    found = [(s.precision, s.recall, s.f1, s.support) for s in result.scores]
+    np.testing.assert_allclose(found, expected)
+    assert result.accuracy == np.mean(y == said)
+
+
+def test_the_calibration_error_is_above_its_range_by_chance():
+    result, _ = random_result(2)
+    low, high = result.calibration_range
+    assert 0 <= low < high < result.calibration_error
+    assert result.reliability_bins().calibration_error == result.calibration_error
+
+
+def test_reliability_bins_by_hand():
+    confidence = np.array([0.5, 0.55, 0.6, 1.0])
+    mean, share, counts = reliability_bins(confidence, np.array([1, 0, 1, 1]), n_bins=5)
+    np.testing.assert_array_equal(counts, [0, 0, 3, 0, 1])
+    np.testing.assert_allclose(mean[[2, 4]], [0.55, 1.0])
+    np.testing.assert_allclose(share[[2, 4]], [2 / 3, 1.0])
+    assert np.isnan(mean[0])
+
+
+def test_unknown_labels_are_mistakes():
+    y = ["fibre", "ghost", "ghost", "matrix"]
+    result = Evaluation(y, proba_of([0, 0, 1, 1]), CLASSES)
+    assert result.unknown == ["ghost"]
+    assert result.labels == [*CLASSES, "ghost"]
+    assert result.accuracy == 0.5
+    assert result.confusions == [("ghost", "fibre", 1), ("ghost", "matrix", 1)]
+    ghost = result.scores[-1]
+    assert not ghost.known
+    assert ghost.recall == 0
+    assert math.isnan(ghost.precision)
+    # Two of four right at a confidence of 0.8.
+    assert result.calibration_error == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+    ("y", "shape", "groups", "message"),
+    [
+        (["fibre"], (2, 3), None, r"shape \(1, 3\); got \(2, 3\)"),
+        (["fibre"], (1, 2), None, r"shape \(1, 3\); got \(1, 2\)"),
+        ([], (0, 3), None, "no images"),
+        (["fibre"], (1, 3), ["a", "b"], "1 true label but 2 groups"),
+    ],
+)
+def test_lengths_that_do_not_fit_are_refused(y, shape, groups, message):
+    with pytest.raises(ValueError, match=message):
+        Evaluation(y, np.full(shape, 1 / 3), CLASSES, groups)
+
+
+# --- balanced accuracy --------------------------------------------------------------------------
+
+
+@settings(max_examples=15)
+@given(
+    codes=st.lists(st.integers(0, 2), min_size=1, max_size=30),
+    seed=st.integers(0, 2**16),
+)
+def test_balanced_accuracy_is_scikit_learns(codes, seed):
+    proba = np.random.default_rng(seed).dirichlet([1] * 3, size=len(codes))
+    result = Evaluation([CLASSES[k] for k in codes], proba, CLASSES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of classes that are only predicted
+        expected = balanced_accuracy_score(codes, proba.argmax(axis=1))
+    assert result.balanced_accuracy == pytest.approx(expected)
+    low, high = result.balanced_interval
+    assert 0 <= low <= expected <= high <= 1
+
+
+def test_an_unknown_class_counts_with_a_recall_of_zero():
+    result = Evaluation(["fibre", "fibre", "ghost"], proba_of([0, 0, 1]), CLASSES)
+    assert result.balanced_accuracy == 0.5
+
+
+@given(
+    images=st.lists(
+        st.tuples(st.booleans(), st.integers(0, 2), st.integers(0, 6)), min_size=2, max_size=40
+    )
+)
+def test_the_balanced_interval_is_that_of_images_with_weights(images):
+    correct, y, groups = (list(each) for each in zip(*images, strict=True))
+    weights = [1 / y.count(label) for label in y]
+    low, high = balanced_accuracy_interval(correct, y, groups)
+    assert (low, high) == pytest.approx(slow_interval(correct, groups, weights), abs=1e-7)
+    recalls = [
+        np.mean([c for c, own in zip(correct, y, strict=True) if own == label]) for label in set(y)
+    ]
+    assert low - 1e-12 <= np.mean(recalls) <= high + 1e-12
+    single = balanced_accuracy_interval(correct, y)
+    assert single == pytest.approx(slow_interval(correct, list(range(len(y))), weights), abs=1e-7)
+
+
+def test_the_balanced_interval_of_equally_large_classes_is_that_of_the_accuracy():
+    rng = np.random.default_rng(0)
+    correct, groups, y = rng.random(60) < 0.8, rng.integers(9, size=60), np.arange(60) % 3
+    for of_images in (None, groups.tolist()):
+        found = balanced_accuracy_interval(correct, y.tolist(), of_images)
+        assert found == pytest.approx(accuracy_interval(correct, of_images))
+
+
+@pytest.mark.parametrize(
+    ("correct", "y", "groups", "message"),
+    [([], [], None, "at least one image"), ([1, 0], "ab", [1], "got 2 images and 1 group$")],
+)
+def test_intervals_of_nothing_and_of_other_lengths_are_refused(correct, y, groups, message):
+    with pytest.raises(ValueError, match=message):
+        accuracy_interval(correct, groups)
+    with pytest.raises(ValueError, match=message):
+        balanced_accuracy_interval(correct, y, groups)
+    with pytest.raises(ValueError, match="got 1 label for 2 images"):
+        balanced_accuracy_interval([1, 0], ["a"])
+
+
+@pytest.mark.parametrize("recalls", [(0.8, 0.6, 0.5), (0.95, 0.9, 0.9)])
+def test_the_balanced_interval_contains_the_truth_about_as_often_as_promised(recalls):
+    """Also with classes of a few images, most of which are right."""
+    rng, y = np.random.default_rng(0), np.repeat(np.arange(3), [60, 8, 4])
+    found = 0
+    for _ in range(400):
+        low, high = balanced_accuracy_interval(rng.random(72) < np.array(recalls)[y], y.tolist())
+        found += low <= np.mean(recalls) <= high
+    assert found / 400 >= 0.93
+
+
+def test_the_balanced_interval_allows_for_groups_with_an_image_of_each_class():
+    """They have the correlation of all classes, which a class without a mistake does not show."""
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(300):
+        groups, y = np.repeat(np.arange(10), 20).tolist(), np.tile(np.arange(20), 10).tolist()
+        right = rng.random(200) < np.repeat(rng.beta(0.9, 0.1, 10), 20)
+        low, high = balanced_accuracy_interval(right, y, groups)
+        found += low <= 0.9 <= high
+    assert found / 300 >= 0.93
+
+
+def test_classes_that_are_never_predicted_and_not_tested_are_named():
+    result = Evaluation(["fibre", "matrix", "ghost"], proba_of([0, 0, 0]), CLASSES)
+    assert result.never_predicted == ["matrix"]
+    assert result.untested == ["cluster"]
+
+
+def test_probabilities_are_called_calibrated_or_too_high_or_too_low():
+    rng = np.random.default_rng(5)
+    confident = rng.uniform(0.5, 1, size=600)
+    right = rng.random(600) < confident
+    proba = np.column_stack([confident, 1 - confident])
+    truth = np.where(right, "a", "b").tolist()
+    assert Evaluation(truth, proba, ["a", "b"]).calibration == "calibrated"
+    always = Evaluation(["a"] * 600, proba, ["a", "b"])
+    assert always.calibration == "underconfident"
+    wrong = Evaluation(["a", "b"] * 300, proba, ["a", "b"])
+    assert wrong.calibration == "overconfident"
+    few = Evaluation(["a"], np.array([[0.4, 0.6]]), ["a", "b"])
+    assert few.calibration == "unknown", "one mistake shows nothing"
+    right = Evaluation(["a"] * 9, np.tile([0.98, 0.02], (9, 1)), ["a", "b"])
+    assert right.calibration == "unknown", "the accuracy may be 70 %"
+    wrong = Evaluation(["b"] * 9, right.proba, ["a", "b"])
+    assert wrong.calibration == "overconfident", "nine images are enough for this difference"
+
+
+def test_images_of_a_group_that_are_wrong_together_are_no_proof():
+    """Of calibrated models, about one in twenty is called too confident or too cautious."""
+    rng = np.random.default_rng(6)
+    called, naive, differs = 0, 0, ("overconfident", "underconfident")
+    for _ in range(300):
+        confident = np.repeat(rng.uniform(0.5, 1, size=30), 6)
+        right = np.repeat(rng.random(30), 6) < confident  # a group is right or wrong as a whole
+        proba = np.column_stack([confident, 1 - confident])
+        truth = np.where(right, "a", "b").tolist()
+        groups = np.repeat(np.arange(30), 6).tolist()
+        called += Evaluation(truth, proba, ["a", "b"], groups).calibration in differs
+        naive += Evaluation(truth, proba, ["a", "b"]).calibration in differs
+    assert called / 300 < 0.1
+    assert naive / 300 > 0.3

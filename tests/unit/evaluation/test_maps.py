@@ -1,0 +1,277 @@
+"""Scores of defect maps against plain loops."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from hypervlad.evaluation import (
+    PatchConfusion,
+    PixelTally,
+    area_fraction_error,
+    patch_confusion,
+)
+from hypervlad.evaluation.maps import N_BINS, score_bins
+
+
+def tally_of(maps, masks):
+    tally = PixelTally()
+    for scores, mask in zip(maps, masks, strict=True):
+        tally.add(scores, mask)
+    return tally
+
+
+def random_maps(seed, n_images=3, levels=6):
+    """Scores with many ties, and masks of which at least one pixel is and one is not defective."""
+    rng = np.random.default_rng(seed)
+    shapes = [tuple(rng.integers(2, 8, 2)) for _ in range(n_images)]
+    maps = [rng.integers(0, levels, shape) / levels for shape in shapes]
+    masks = [rng.random(shape) < 0.3 for shape in shapes]
+    masks[0].flat[:2] = True, False
+    return maps, masks
+
+
+def all_pixels(maps, masks):
+    scores = [float(s) for scores in maps for s in scores.ravel()]
+    return scores, [bool(d) for mask in masks for d in mask.ravel()]
+
+
+def naive_auroc(maps, masks):
+    scores, defective = all_pixels(maps, masks)
+    bad = [s for s, d in zip(scores, defective, strict=True) if d]
+    good = [s for s, d in zip(scores, defective, strict=True) if not d]
+    wins = sum((b > g) + 0.5 * (b == g) for b in bad for g in good)
+    return wins / len(bad) / len(good)
+
+
+def naive_average_precision(maps, masks):
+    scores, defective = all_pixels(maps, masks)
+    total, last_recall = 0.0, 0.0
+    for threshold in sorted(set(scores), reverse=True):
+        found = [d for s, d in zip(scores, defective, strict=True) if s >= threshold]
+        recall = sum(found) / sum(defective)
+        total += (recall - last_recall) * sum(found) / len(found)
+        last_recall = recall
+    return total
+
+
+def regions_of(mask):
+    """Connected regions by flooding, corners included: lists of (row, column)."""
+    left = {(int(r), int(c)) for r, c in np.argwhere(mask)}
+    while left:
+        region, front = [], [left.pop()]
+        while front:
+            row, column = front.pop()
+            region.append((row, column))
+            for near in itertools.product(
+                (row - 1, row, row + 1), (column - 1, column, column + 1)
+            ):
+                if near in left:
+                    left.remove(near)
+                    front.append(near)
+        yield region
+
+
+def naive_overlap(maps, masks, max_fpr):
+    points = [(0.0, 0.0)]
+    scores, defective = all_pixels(maps, masks)
+    n_sound = len(defective) - sum(defective)
+    for threshold in sorted(set(scores), reverse=True):
+        shares = [
+            np.mean([scores[place] >= threshold for place in region])
+            for scores, mask in zip(maps, masks, strict=True)
+            for region in regions_of(mask)
+        ]
+        false = sum(s >= threshold and not d for s, d in zip(scores, defective, strict=True))
+        points.append((false / n_sound, float(np.mean(shares))))
+    area = 0.0
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        if x0 >= max_fpr:
+            break
+        if x1 > max_fpr:
+            y1 = y0 + (y1 - y0) * (max_fpr - x0) / (x1 - x0)
+            x1 = max_fpr
+        area += (x1 - x0) * (y0 + y1) / 2
+    return area / max_fpr
+
+
+@pytest.mark.slow  # a dozen tallies of two million bins
+@given(st.integers(0, 10**6), st.integers(1, 4), st.booleans())
+@settings(max_examples=12, deadline=None)
+def test_scores_are_those_of_plain_loops(seed, n_images, is_negative):
+    maps, masks = random_maps(seed, n_images)
+    tally = tally_of([scores - 2 * is_negative for scores in maps], masks)
+    assert tally.auroc() == pytest.approx(naive_auroc(maps, masks))
+    assert tally.average_precision() == pytest.approx(naive_average_precision(maps, masks))
+    assert tally.per_region_overlap() == pytest.approx(naive_overlap(maps, masks, 0.3))
+
+
+def test_fine_scores_are_rounded_to_bins():
+    rng = np.random.default_rng(0)
+    masks = [rng.random((40, 40)) < 0.2 for _ in range(3)]
+    maps = [rng.normal(-1, 2, mask.shape).astype(np.float32) + mask for mask in masks]
+    scores, truth = np.ravel(maps), np.ravel(masks)
+    tally = tally_of(maps, masks)
+    assert tally.auroc() == pytest.approx(roc_auc_score(truth, scores), abs=1e-4)
+    expected = average_precision_score(truth, scores)
+    assert tally.average_precision() == pytest.approx(expected, abs=1e-3)
+
+
+def test_perfect_maps_and_maps_without_information():
+    _, masks = random_maps(0)
+    perfect = tally_of([mask.astype(np.float32) for mask in masks], masks)
+    share = np.concatenate([mask.ravel() for mask in masks]).mean()
+    flat = tally_of([np.zeros(mask.shape) for mask in masks], masks)
+    for tally, expected in ((perfect, (1, 1, 1)), (flat, (0.5, share, 0.15))):
+        found = (tally.auroc(), tally.average_precision(), tally.per_region_overlap())
+        assert found == pytest.approx(expected)
+
+
+def test_a_small_region_counts_as_much_as_a_large_one():
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[:10, :10] = mask[19, 19] = True
+    large_only = np.zeros((20, 20))
+    large_only[:10, :10] = 1.0
+    tally = tally_of([large_only], [mask])
+    assert tally.auroc() > 0.99
+    # One of two regions is found at once, the other with all else: 1/2, and half the mean rate.
+    assert tally.per_region_overlap() == pytest.approx(0.5 + 0.075)
+
+
+@pytest.mark.parametrize(
+    ("scores", "mask", "message"),
+    [
+        (np.ones((3, 4)), np.zeros((3, 5), dtype=bool), r"score map and mask .* got \(3, 4\) and"),
+        (np.full((2, 2), np.nan), np.eye(2), "score map holds NaN or infinity"),
+        (np.ones((2, 2)), np.zeros((2, 2, 3)), r"mask must have shape \(H, W\)"),
+        (np.ones((2, 2)), np.array([[0, 128], [255, 0]]), r"0, 128, 255 \(3 in all\).*mask > 127"),
+        (np.ones((2, 2)), np.array([[0, -1], [0, 0]]), "one positive value"),
+        (np.ones((2, 2)), np.array([["a", "b"], ["a", "b"]]), "got type <U1"),
+    ],
+)
+def test_bad_maps_are_refused(scores, mask, message):
+    with pytest.raises(ValueError, match=message):
+        PixelTally().add(scores, mask)
+
+
+@pytest.mark.parametrize("is_defective", [False, True])
+def test_pixels_of_one_kind_have_no_score(is_defective):
+    tally = tally_of([np.ones((2, 2))], [np.full((2, 2), is_defective)])
+    found = [tally.auroc(), tally.average_precision(), tally.per_region_overlap(), *tally.best_f1()]
+    assert np.isnan(found).all()
+
+
+def naive_confusion(seen, mask, patch, min_fraction, keep_edges):
+    counts = [0, 0, 0, 0]
+    height, width = mask.shape
+    for top in range(0, height, patch):
+        for left in range(0, width, patch):
+            if not keep_edges and (top + patch > height or left + patch > width):
+                continue
+            places = [
+                (row, column)
+                for row in range(top, min(height, top + patch))
+                for column in range(left, min(width, left + patch))
+            ]
+            called = sum(seen[place] for place in places) / len(places) >= min_fraction
+            true = sum(mask[place] for place in places) / len(places) >= min_fraction
+            counts[2 * (not called) + (not true)] += 1
+    return PatchConfusion(*counts)
+
+
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 9),
+    st.sampled_from([0.1, 0.25, 0.5, 1.0]),
+    st.sampled_from(["pad", "drop"]),
+)
+@settings(max_examples=80, deadline=None)
+def test_confusion_is_that_of_the_plain_loop(seed, patch, min_fraction, edges):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(patch, 25, 2))
+    seen, mask = rng.random((2, *shape)) < rng.random()
+    got = patch_confusion(seen, mask, patch, min_fraction=min_fraction, edges=edges)
+    assert got == naive_confusion(seen, mask, patch, min_fraction, edges == "pad")
+
+
+def test_rates_of_a_confusion():
+    confusion = PatchConfusion(6, 2, 3, 9)
+    assert confusion.n_patches == 20
+    assert confusion.precision == 0.75
+    assert confusion.recall == pytest.approx(2 / 3)
+    assert confusion.f1 == pytest.approx(2 * 0.75 * (2 / 3) / (0.75 + 2 / 3))
+    assert confusion.accuracy == 0.75
+    nothing = PatchConfusion(0, 0, 0, 5)
+    assert np.isnan([nothing.precision, nothing.recall, nothing.f1]).all()
+    assert nothing.accuracy == 1.0
+    assert PatchConfusion.total([confusion, nothing]) == PatchConfusion(6, 2, 3, 14)
+    assert np.isnan(PatchConfusion.total([]).accuracy)
+
+
+def test_a_fraction_is_reached_by_whole_pixels():
+    mask = np.zeros((10, 10), dtype=bool)
+    mask[0] = True  # a tenth of them, though 0.1 x 100 is not exactly 10 in binary
+    assert patch_confusion(mask, mask, 10, min_fraction=0.1).true_positives == 1
+    assert patch_confusion(mask, mask, 10, min_fraction=0.11).true_negatives == 1
+    # However small the fraction, a patch without a defective pixel is defect-free.
+    nothing = np.zeros((10, 10), dtype=bool)
+    assert patch_confusion(nothing, nothing, 10, min_fraction=1e-12).true_negatives == 1
+
+
+def test_area_fraction_error_has_a_sign():
+    mask = np.zeros((4, 5), dtype=bool)
+    mask[0] = True
+    assert area_fraction_error(mask, np.zeros((4, 5), dtype=np.uint8)) == 0.25
+    assert area_fraction_error(np.zeros((4, 5)), 255 * mask.astype(np.uint8)) == -0.25
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patch": 0}, "patch must be a whole number"),
+        ({"patch": 2.5}, "patch must be a whole number"),
+        ({"min_fraction": 0}, "min_fraction must be in"),
+        ({"min_fraction": 1.1}, "min_fraction must be in"),
+        ({"edges": "shift"}, "edges must be 'pad' or 'drop'; got 'shift'"),
+        ({"patch": 5, "edges": "drop"}, "4 x 9 pixels holds no whole patch of 5 x 5"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    mask = np.zeros((4, 9), dtype=bool)
+    with pytest.raises(ValueError, match=message):
+        patch_confusion(mask, mask, **options)
+    with pytest.raises(ValueError, match=r"predicted and mask .* got"):
+        patch_confusion(mask.T, mask)
+
+
+@pytest.mark.slow  # a dozen tallies of two million bins
+@given(st.integers(0, 1000), st.booleans())
+@settings(deadline=None, max_examples=12)
+def test_the_best_f1_is_that_of_trying_every_threshold(seed: int, is_negative: bool) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((9, 11)) < 0.3
+    mask[0, :2] = [True, False]
+    scores = np.round(rng.normal(0, 2, mask.shape) + 2 * mask) / 4 - (5 if is_negative else 0)
+    tally = tally_of([scores], [mask])
+
+    def f1(threshold: float) -> float:
+        called = scores >= threshold
+        return 2 * (called & mask).sum() / (called.sum() + mask.sum())
+
+    best, threshold = tally.best_f1()
+    assert best == pytest.approx(max(f1(each) for each in np.unique(scores)))
+    assert f1(threshold) == pytest.approx(best)
+
+
+def test_bins_keep_the_order_of_scores() -> None:
+    values = np.array([-3e38, -7.5, -1.0, -1e-30, -0.0, 0.0, 1e-30, 0.3, 0.3005, 1.0, 7.5, 3e38])
+    bins = score_bins(values.astype(np.float32)).astype(int)
+    assert (np.diff(bins) >= 0).all()
+    assert bins[4] == bins[5]
+    assert len(set(bins.tolist())) == len(values) - 1
+    assert 0 <= bins.min() < bins.max() < N_BINS

@@ -1,0 +1,165 @@
+"""Calibration and selective accuracy against plain loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypervlad.evaluation import (
+    calibration_error_range,
+    expected_calibration_error,
+    reliability_bins,
+    selective_accuracy_area,
+    selective_accuracy_curve,
+)
+
+
+def naive_calibration_error(y_true, proba, n_bins):
+    n = len(y_true)
+    total = 0.0
+    for m in range(1, n_bins + 1):
+        low, high = (m - 1) / n_bins, m / n_bins
+        members = [i for i in range(n) if low < max(proba[i]) <= high]
+        if not members:
+            continue
+        hits = [int(np.argmax(proba[i])) == y_true[i] for i in members]
+        confidences = [max(proba[i]) for i in members]
+        gap = abs(sum(hits) / len(members) - sum(confidences) / len(members))
+        total += len(members) / n * gap
+    return total
+
+
+def random_predictions(seed, n=200, n_classes=4, sharpness=2.0):
+    rng = np.random.default_rng(seed)
+    scores = np.exp(sharpness * rng.normal(size=(n, n_classes)))
+    proba = scores / scores.sum(axis=1, keepdims=True)
+    return rng.integers(0, n_classes, n), proba
+
+
+@given(st.integers(0, 10**6), st.integers(1, 60), st.integers(1, 15))
+@settings(max_examples=50)
+def test_calibration_error_is_that_of_the_naive_loop(seed, n, n_bins):
+    y, proba = random_predictions(seed, n=n)
+    expected = naive_calibration_error(y, proba, n_bins)
+    bins = reliability_bins(proba.max(axis=1), proba.argmax(axis=1) == y, n_bins)
+    assert bins.calibration_error == pytest.approx(expected, abs=1e-12)
+    if n_bins == 10:
+        assert expected_calibration_error(y, proba) == bins.calibration_error
+
+
+def test_confidence_on_an_edge_belongs_to_the_lower_bin():
+    # 0.5 in (0.4, 0.5] alone: gap 0.5; 0.55 in (0.5, 0.6] alone: gap 0.55. In one bin: 0.025.
+    proba = [[0.5, 0.5], [0.45, 0.55]]
+    assert expected_calibration_error([0, 0], proba) == pytest.approx((0.5 + 0.55) / 2)
+    assert naive_calibration_error([0, 0], proba, 10) == pytest.approx((0.5 + 0.55) / 2)
+
+
+def test_certain_and_right_has_no_error_certain_and_wrong_all():
+    assert expected_calibration_error([0, 1], np.eye(2)) == 0.0
+    assert expected_calibration_error([1, 0], np.eye(2)) == 1.0
+
+
+@pytest.mark.slow  # a simulation
+def test_range_holds_for_calibrated_labels_and_not_for_overconfident_ones():
+    _, proba = random_predictions(0, n=400)
+    low, high = calibration_error_range(proba, random_state=0)
+    rng = np.random.default_rng(1)
+    inside = []
+    for _ in range(200):
+        y = np.array([rng.choice(4, p=p) for p in proba])
+        inside.append(low <= expected_calibration_error(y, proba) <= high)
+    assert 0.88 <= np.mean(inside) <= 1.0
+    sharper = proba**3 / (proba**3).sum(axis=1, keepdims=True)
+    y = np.array([rng.choice(4, p=p) for p in proba])
+    assert (
+        expected_calibration_error(y, sharper) > calibration_error_range(sharper, random_state=0)[1]
+    )
+
+
+def test_range_is_that_of_naive_simulation():
+    proba = np.array([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7]])
+    rng = np.random.RandomState(3)
+    errors = []
+    for _ in range(1000):
+        right = rng.random_sample(3) < proba.max(axis=1)
+        y = np.where(right, proba.argmax(axis=1), proba.argmin(axis=1))
+        errors.append(naive_calibration_error(y, proba, 10))
+    expected = np.quantile(errors, [0.025, 0.975])
+    got = calibration_error_range(proba, random_state=3)
+    np.testing.assert_allclose(got, expected)
+
+
+def test_range_narrows_with_the_number_of_rows():
+    few = calibration_error_range([[0.7, 0.3]] * 20, random_state=0)
+    many = calibration_error_range([[0.7, 0.3]] * 2000, random_state=0)
+    assert many[1] - many[0] < (few[1] - few[0]) / 5
+
+
+@given(st.integers(0, 10**6), st.integers(1, 40))
+@settings(max_examples=50)
+def test_selective_accuracy_is_that_of_the_naive_loop(seed, n):
+    y, proba = random_predictions(seed, n=n)
+    proba = np.round(proba, 1)  # ties
+    proba[:, 0] += 1 - proba.sum(axis=1)
+    proba = np.abs(proba) / np.abs(proba).sum(axis=1, keepdims=True)
+    curve = selective_accuracy_curve(y, proba)
+    confidences = sorted({max(p) for p in proba}, reverse=True)
+    assert curve.threshold.tolist() == confidences
+    for at, threshold in enumerate(confidences):
+        kept = [i for i in range(n) if max(proba[i]) >= threshold]
+        right = [i for i in kept if np.argmax(proba[i]) == y[i]]
+        assert curve.coverage[at] == pytest.approx(len(kept) / n)
+        assert curve.accuracy[at] == pytest.approx(len(right) / len(kept))
+    assert curve.coverage[-1] == 1.0
+
+
+GOOD = [[0.4, 0.6], [0.7, 0.3]]
+
+
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 12))
+def test_the_area_is_the_mean_over_all_orders_of_equal_confidence(seed, n):
+    rng = np.random.default_rng(seed)
+    proba = np.round(rng.dirichlet([1, 1, 1], n), 1)
+    proba[:, 0] += 1 - proba.sum(axis=1)
+    proba = np.abs(proba) / np.abs(proba).sum(axis=1, keepdims=True)
+    y = rng.integers(0, 3, n)
+    confidence, right = proba.max(axis=1), proba.argmax(axis=1) == y
+    expected = 0.0  # of each k: all that is surer, and a fair part of those that are as sure
+    for k in range(1, n + 1):
+        last = np.sort(confidence)[::-1][k - 1]
+        surer, tied = confidence > last, confidence == last
+        share = (k - surer.sum()) / tied.sum()
+        expected += (right[surer].sum() + share * right[tied].sum()) / k / n
+    assert selective_accuracy_area(y, proba) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "score", [expected_calibration_error, selective_accuracy_area, selective_accuracy_curve]
+)
+@pytest.mark.parametrize(
+    ("y_true", "proba", "message"),
+    [
+        ([0], GOOD, r"expected shape \(2,\), got \(1,\)"),
+        ([[0], [1]], GOOD, r"got \(2, 1\)"),
+        ([0, 2], GOOD, "codes from 0 to 2, but proba has columns 0 to 1"),
+        ([-1, 0], GOOD, "codes from -1 to 0"),
+        (["a", "b"], GOOD, "searchsorted"),
+        ([0.0, 1.0], GOOD, "not labels; got type float64"),
+        ([0, 1], [0.4, 0.6], r"got shape \(2,\)"),
+        ([], np.zeros((0, 2)), "not empty"),
+        ([0, 1], [[0.4, 0.4], [0.5, 0.5]], "with sum 1"),
+        ([0, 1], [[-0.1, 1.1], [0.5, 0.5]], "not negative"),
+        ([0, 1], [[np.nan, 0.5], [0.5, 0.5]], "must hold probabilities"),
+    ],
+)
+def test_bad_predictions_are_refused(score, y_true, proba, message):
+    with pytest.raises(ValueError, match=message):
+        score(y_true, proba)
+
+
+@pytest.mark.parametrize("n_bins", [0, 2.5, True])
+def test_bad_numbers_of_bins_are_refused(n_bins):
+    with pytest.raises(ValueError, match="n_bins must be a whole number"):
+        reliability_bins([0.5], [1], n_bins)

@@ -1,0 +1,124 @@
+"""Labelled folders: what is an image, what is its class, and what is refused."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hypervlad.data.folders import ImageFolderError, ImageFolderWarning, load_image_folder
+
+
+def touch(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def relative(data, root):
+    return [Path(image).relative_to(root).as_posix() for image in data.images]
+
+
+def test_classes_are_the_first_level_and_order_is_that_of_paths(tmp_path):
+    touch(
+        tmp_path,
+        *("b/2.png", "b/10.TIF", "a/deep/er/1.jpg", "a/1.dm3", "C/1.png"),
+        *("a/1_mask.png", "a/.hidden.png", "a/.cache/1.png", "a/notes.txt", ".git/1.png"),
+        "groups.csv",
+    )
+    data = load_image_folder(tmp_path)
+    expected = ["C/1.png", "a/1.dm3", "a/deep/er/1.jpg", "b/10.TIF", "b/2.png"]
+    assert relative(data, tmp_path) == expected
+    assert data.target.tolist() == ["C", "a", "a", "b", "b"]
+    assert data.target_names == ["C", "a", "b"]
+    assert data.groups is None
+    assert data.root == str(tmp_path)
+    assert all(isinstance(image, str) for image in data.images)
+
+
+def test_text_path_and_relative_path(tmp_path, monkeypatch):
+    touch(tmp_path, "set/a/1.png", "set/b/1.png")
+    monkeypatch.chdir(tmp_path)
+    data = load_image_folder("set")
+    assert data.images == [os.path.join("set", "a", "1.png"), os.path.join("set", "b", "1.png")]
+    dotted = load_image_folder(os.path.join(".", "set", "..", "set"))
+    assert dotted.target.tolist() == ["a", "b"]
+
+
+def test_groups_follow_the_images(tmp_path):
+    touch(tmp_path, "a/1.png", "a/2.png", "b/1.png")
+    csv = tmp_path / "groups.csv"
+    csv.write_text("path,group\nb/1.png,z\na/2.png,y\na/1.png,x\n", encoding="utf-8")
+    data = load_image_folder(tmp_path, groups=csv)
+    assert data.groups.tolist() == ["x", "y", "z"]
+    assert isinstance(data.groups, np.ndarray)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["1.png", "2.png"], "2 images lie directly in this folder.*sub-folders named"),
+        (["a/1.png"], "images of one class only \\('a'\\)"),
+        (["a/1.txt", "b/2.csv"], "no images in it or in its sub-folders a, b"),
+        (["notes.txt"], "no images in it; expected one sub-folder per class"),
+        (["a/1_mask.png", "b/.1.png"], "no images in it or in its sub-folders a, b"),
+    ],
+)
+def test_folders_without_two_classes(tmp_path, files, message):
+    touch(tmp_path, *files)
+    with pytest.raises(ImageFolderError, match=message) as caught:
+        load_image_folder(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path))
+
+
+def test_paths_that_are_no_folder(tmp_path):
+    touch(tmp_path, "a/1.png")
+    with pytest.raises(ImageFolderError, match="nowhere: no such folder"):
+        load_image_folder(tmp_path / "nowhere")
+    with pytest.raises(ImageFolderError, match=r"1\.png: empty\. Expected path and label"):
+        load_image_folder(tmp_path / "a" / "1.png")
+    with pytest.raises(ImageFolderError, match="an empty path"):
+        load_image_folder(" ")
+    with pytest.raises(ImageFolderError, match="got list"):
+        load_image_folder([str(tmp_path)])
+    with pytest.raises(ImageFolderError, match="got NoneType"):
+        load_image_folder(None)
+
+
+def test_empty_class_and_loose_images_are_warned_about(tmp_path):
+    touch(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "c").mkdir()
+    with pytest.warns(ImageFolderWarning, match=r"no images in the sub-folder c;") as caught:
+        data = load_image_folder(tmp_path)
+    assert caught[0].filename == __file__
+    assert data.target_names == ["a", "b"]
+    (tmp_path / "c").rmdir()
+    touch(tmp_path, "stray.png")
+    with pytest.warns(ImageFolderWarning, match=r"1 image beside .* \(stray\.png\)"):
+        data = load_image_folder(tmp_path)
+    assert len(data.images) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+@pytest.mark.parametrize("inside", ["", "deep"])
+def test_one_folder_is_of_one_class(tmp_path, inside):
+    """Links to the folder of another class, or into it, would give its images two labels."""
+    touch(tmp_path, "set/a/1.png", "set/b/deep/1.png")
+    (tmp_path / "set" / "c").symlink_to(Path("b") / inside)
+    with (
+        pytest.warns(UserWarning, match="1 linked folder left out"),
+        pytest.raises(ImageFolderError, match="the class c is a link into the folder of the class"),
+    ):
+        load_image_folder(tmp_path / "set")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
+def test_two_classes_may_not_be_links_to_one_folder(tmp_path):
+    touch(tmp_path, "set/a/1.png", "store/1.png")
+    for name in ("wire", "nanowire"):
+        (tmp_path / "set" / name).symlink_to(tmp_path / "store")
+    with (
+        pytest.warns(UserWarning, match="left out"),
+        pytest.raises(ImageFolderError, match=r"class wire is a link into .* the class nanowire"),
+    ):
+        load_image_folder(tmp_path / "set")

@@ -1,0 +1,140 @@
+"""Patches written to a folder come back as they were, with what they belong to."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from hypervlad.data.folders import ImageFolderError, load_patch_folder, write_patch_folder
+from hypervlad.features.windows import cut_patches, split_patches
+from hypervlad.images import read_image
+
+
+def parts_of(dtype=np.uint8, colours=(), n=5):
+    rng = np.random.default_rng(0)
+    top = np.iinfo(dtype).max
+    images = [(top * rng.random((20, 30, *colours))).astype(dtype) for _ in range(n)]
+    masks = [np.zeros((20, 30), dtype=bool) for _ in range(n)]
+    for mask in masks:
+        mask[:10, :10] = True
+    return split_patches(cut_patches(images, masks, patch=10), random_state=0)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "colours", "suffix"),
+    [
+        (np.uint8, (), "png"),
+        (np.uint8, (3,), "png"),
+        (np.uint16, (), "tif"),
+        (np.uint16, (3,), "tif"),
+    ],
+)
+def test_patches_come_back_as_they_were(tmp_path, dtype, colours, suffix):
+    parts = parts_of(dtype, colours)
+    write_patch_folder(parts, tmp_path / "new")
+    found = load_patch_folder(tmp_path / "new")
+    assert list(found) == ["train", "validation", "test"]
+    for name, data in found.items():
+        expected = {
+            (label, group, pixels.tobytes())
+            for label, group, pixels in zip(
+                parts[name].labels, parts[name].groups.astype(str), parts[name].pixels, strict=True
+            )
+        }
+        got = {
+            (label, group, read_image(path).tobytes())
+            for label, group, path in zip(data.target, data.groups, data.images, strict=True)
+        }
+        assert got == expected
+        assert all(path.endswith(suffix) for path in data.images)
+
+
+def test_a_folder_without_groups_or_with_one_class(tmp_path):
+    write_patch_folder(parts_of(), tmp_path)
+    (tmp_path / "groups.csv").unlink()
+    for file in (tmp_path / "test" / "anomalous").iterdir():
+        file.unlink()
+    found = load_patch_folder(tmp_path)
+    assert found["train"].groups is None
+    assert set(found["test"].target) == {"normal"}
+
+
+def test_images_of_one_name_do_not_overwrite_each_other(tmp_path):
+    rng = np.random.default_rng(0)
+    files = [tmp_path / folder / "mat.png" for folder in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+        Image.fromarray(rng.integers(0, 256, (10, 10), dtype=np.uint8)).save(file)
+    write_patch_folder({"train": cut_patches(files, patch=10)}, tmp_path / "out")
+    assert len(load_patch_folder(tmp_path / "out")["train"].images) == 2
+
+
+def test_a_full_folder_and_unknown_parts_are_refused(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(ImageFolderError, match="a new or an empty folder"):
+        write_patch_folder(parts_of(), tmp_path)
+    with pytest.raises(ImageFolderError, match=r"the parts train, validation, test.* got dev"):
+        write_patch_folder({"dev": parts_of()["train"]}, tmp_path / "new")
+    with pytest.raises(ImageFolderError, match="got none"):
+        write_patch_folder({}, tmp_path / "new")
+
+
+def test_folders_of_another_kind_are_reported(tmp_path):
+    with pytest.raises(ImageFolderError, match="no such folder"):
+        load_patch_folder(tmp_path / "gone")
+    with pytest.raises(ImageFolderError, match="no sub-folder 'train'"):
+        load_patch_folder(tmp_path)
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ImageFolderError, match="train: no images"):
+        load_patch_folder(tmp_path)
+    Image.fromarray(np.zeros((5, 5), np.uint8)).save(tmp_path / "train" / "loose.png")
+    with pytest.raises(ImageFolderError, match="1 image outside of them"):
+        load_patch_folder(tmp_path)
+
+
+def test_a_group_on_two_sides_is_refused(tmp_path):
+    write_patch_folder(parts_of(), tmp_path)
+    with (tmp_path / "groups.csv").open(newline="") as stream:
+        rows = list(csv.reader(stream))
+    for row in rows[1:]:
+        row[1] = "mat 7" if row[1] == rows[1][1] or row[0].startswith("test") else row[1]
+    with (tmp_path / "groups.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(rows)
+    with pytest.raises(ImageFolderError, match="group 'mat 7' lie in train and in test"):
+        load_patch_folder(tmp_path)
+
+
+def test_a_leaking_split_is_read_again(tmp_path):
+    patches = cut_patches([np.random.default_rng(0).random((40, 40)) for _ in range(3)], patch=10)
+    write_patch_folder(split_patches(patches, by="patch", random_state=0), tmp_path)
+    assert sum(len(part.images) for part in load_patch_folder(tmp_path).values()) == 48
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            write_patch_folder(parts_of(), tmp_path / "new")
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_systems_refuse_are_changed(tmp_path):
+    source = tmp_path / ".a mat: 1?.png"
+    Image.fromarray(np.zeros((10, 10), np.uint8)).save(source)
+    write_patch_folder({"train": cut_patches([source], patch=10)}, tmp_path / "out")
+    [file] = load_patch_folder(tmp_path / "out")["train"].images
+    assert file.endswith("a mat_ 1_-0_0_0.png")
+
+
+def test_arrays_of_floats_are_kept_exactly(tmp_path):
+    image = np.random.default_rng(0).random((10, 10)).astype(np.float32)
+    write_patch_folder({"train": cut_patches([image], patch=10)}, tmp_path)
+    [file] = load_patch_folder(tmp_path)["train"].images
+    assert_array_equal(read_image(file), image)
