@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.utils.validation import check_memory
 
 # Where joblib keeps the values of the function `_value` of this module.
-_VALUES = Path("hypervlad", "cache", "_value")
+_VALUES = Path(*__name__.split("."), "_value")
 Memory: TypeAlias = str | os.PathLike[str] | joblib.Memory | None
 
 

@@ -126,7 +126,7 @@ TABLE = [
     Row(
         "classifier",
         ClassifierOnRows(
-            HypercolumnVLAD("tiny", taps=["3"], blocks=("joint", "pooled"), **WHOLE),
+            OneByOne("tiny", taps=["3"], blocks=("joint", "pooled"), **WHOLE),
             boosting=BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0),
             calibration_size=0,
         ),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import secrets
 import threading
-import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -19,9 +17,9 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
 from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.worker_processes import end_with
 from hypervlad.features.lazy_torch import torch
 
-_POLL_SECONDS = 0.2
 _MAX_DEATHS = 3  # of workers during the same task, before the call fails
 _REDUCTION = 8  # how many times fewer tasks run together after each death
 _MAX_SHARED = 4  # a worker of a cluster may serve several callers
@@ -192,23 +190,6 @@ def _run_task(
     with warnings.catch_warnings(record=True) as raised:
         result = function(common, task)
     return number, result, [warning.message for warning in raised]  # type: ignore[misc]
-
-
-@functools.cache
-def end_with(caller: int) -> None:
-    """End this worker within a second after the process that has started it, however that ends.
-
-    Workers of a killed caller would wait for minutes, each with a network in memory; on Windows,
-    where a process does not notice, they do. (PR_SET_PDEATHSIG would end them with the thread.)
-    """
-
-    def watch() -> None:
-        while os.getppid() == caller:
-            time.sleep(_POLL_SECONDS)
-        os._exit(1)
-
-    if os.name == "posix":
-        threading.Thread(target=watch, daemon=True, name="end with caller").start()
 
 
 # --- what tasks share -----------------------------------------------------------------------------

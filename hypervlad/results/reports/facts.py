@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hypervlad.common.wording import counted, name_some, percent
+from hypervlad.common.wording import counted, name_some, percent, verb
 from hypervlad.evaluation import Evaluation
 from hypervlad.features.backbones import get_backbone
 from hypervlad.features.backbones.weights import licence_of
@@ -98,9 +98,10 @@ def _transfer_facts(model: Any) -> dict[str, str]:
 def _fine_tuned_text(history: Any, trained: str) -> str:
     if history is None:
         return "no"
+    epochs = f"{len(history)} {verb(len(history), 'epoch', 'epochs')}"
     if history.best_epoch < 0:
-        return f"no: {counted(len(history), 'epoch')} did not improve it"
-    return f"{trained}, for {history.best_epoch + 1} of {counted(len(history), 'epoch')}"
+        return f"no: {epochs} did not improve it"
+    return f"{trained}, for {history.best_epoch + 1} of {epochs}"
 
 
 def _scorer_facts(scorer: Any) -> dict[str, str]:
