@@ -44,7 +44,7 @@ class AxialStatistics:
     mean : float
         arg(Z) / 2, radians in [0, pi); 0 if no direction is preferred.
     order : float
-        |Z|, the order parameter S of a two-dimensional nematic, 0 to 1.
+        The absolute value of Z, the order parameter S of a two-dimensional nematic, 0 to 1.
     spread : float
         Axial circular standard deviation, sqrt(-2 ln S) / 2, radians; infinite where S is 0.
     mean_interval, order_interval, spread_interval : Interval or None

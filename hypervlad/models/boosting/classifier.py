@@ -98,12 +98,10 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
        same margins. If X consists of several feature `blocks`, each has its own regression, and the
        mean of their margins has another temperature.
     2. Gradient-boosted trees (xgboost) start from these cross-fitted margins. Their features are
-    the
-       margins, block by block; if X has at most 64 columns, its columns too. Early stopping
+       the margins, block by block; if X has at most 64 columns, its columns too. Early stopping
        observes the log loss of the test rows of the same folds.
     3. If the best round reduces the log loss by less than two standard errors (over groups), no
-    tree is
-       kept. Otherwise the trees are trained again on all rows, with the same number of rounds.
+       tree is kept. Otherwise the trees are trained again on all rows, with as many rounds.
 
     Parameters
     ----------

@@ -38,8 +38,8 @@ _ARRAYS = {
 class SureAnswers(NamedTuple):
     """How many of the held-out images have a sure answer, and how many of these are wrong.
 
-    With at most `max_error` of the sure answers wrong, those with a confidence of at least
-    `threshold` are sure; it is infinite if none is.
+    With at most ``max_error`` of the sure answers wrong, those with a confidence of at least
+    ``threshold`` are sure; it is infinite if none is.
     """
 
     max_error: float
@@ -55,7 +55,7 @@ class HeldOut:
     Attributes
     ----------
     learners : list of classifiers
-        One per fold; the model's own learner if a calibration split was held out (`is_split`).
+        One per fold; the model's own learner if a calibration split was held out (``is_split``).
     proba : ndarray of float, shape (n, n_classes)
         Of each image, by a learner that was not fitted on its group.
     codes, groups, models, rows : ndarray of int, shape (n,)
