@@ -48,7 +48,6 @@ class Cache:
         self._stored(key, value)
 
     def replace(self, key: str, value: Any) -> None:
-        """Keep a value in place of any other of this key."""
         self._stored.call(key, value)
 
 
@@ -59,10 +58,7 @@ def _value(key: str, value: Any) -> Any:
 
 
 class PathIndex:
-    """Facts about files by path, size and modification time, so that they need not be read.
-
-    ``reading`` says how files are read, JSON-able.
-    """
+    """Facts about files by path, size and modification time; ``reading``: how files are read."""
 
     def __init__(self, cache: Cache, reading: Mapping[str, Any]) -> None:
         self.cache, self.reading = cache, dict(reading)
@@ -73,7 +69,6 @@ class PathIndex:
         return None if stamp is None else IndexEntry(self, path, stamp)
 
     def stamp(self, path: Any) -> str | None:
-        """Return the key of a file as it is now; None if this is no path to a file."""
         if not isinstance(path, str | os.PathLike):
             return None
         try:
@@ -98,15 +93,13 @@ class IndexEntry:
         self.facts = index.cache.find(stamp)
 
     def keep(self, facts: Any) -> None:
-        """Keep the facts that reading the file has found, unless the file has changed meanwhile."""
+        """Keep what reading the file has found, unless it has changed meanwhile."""
         if facts != self.facts and self._index.stamp(self._path) == self._stamp:
             self._index.cache.replace(self._stamp, facts)
 
 
 @dataclass(frozen=True)
 class CacheUsage:
-    """The size of a cache folder."""
-
     n_entries: int
     n_bytes: int
 

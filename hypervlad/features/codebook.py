@@ -24,8 +24,6 @@ _MAX_ITER = 30
 
 
 class Sampling(NamedTuple):
-    """How a codebook is learnt."""
-
     n_samples: int = 20_000  # hypercolumns in the pool
     n_components: int | None = 32  # principal components of each layer; None keeps all channels
     is_scaled: bool = True  # each layer is divided by its total standard deviation
@@ -70,7 +68,6 @@ class Codebook:
 
     @property
     def n_pooled(self) -> int:
-        """The channels of all layers."""
         return sum(len(layer.mean) for layer in (*self.projections, *self.only_pooled))
 
     @property
@@ -85,7 +82,6 @@ class Codebook:
         return each if self.joint is None else (slice(None), *each)
 
     def with_codewords(self, codewords: Sequence[np.ndarray]) -> Codebook:
-        """Return a codebook of the same shapes with other codewords."""
         if self.joint is None:
             return replace(self, per_layer=tuple(codewords))
         return replace(self, joint=codewords[0], per_layer=tuple(codewords[1:]))
@@ -95,7 +91,6 @@ class Codebook:
         return _spaces(self.projections, layers[: len(self.projections)], self.spans)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """Return all as named arrays, for a file."""
         arrays = {f"codewords.{i}": each for i, each in enumerate(self.per_layer)}
         if self.joint is not None:
             arrays["codewords.joint"] = self.joint
@@ -111,7 +106,6 @@ class Codebook:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Codebook:
-        """Undo :meth:`to_arrays`."""
         n_only_pooled, n_layers = (
             sum(name.startswith(kind) and name.endswith(".mean") for name in arrays)
             for kind in ("only_pooled.", "projection.")
@@ -146,10 +140,7 @@ class Codebook:
         n_components: int | None,
         n_only_pooled: int = 0,
     ) -> None:
-        """Raise a ValueError unless a codebook from a file is one of these parameters.
-
-        They are those of `learn_codebook`; ``n_layers`` have codewords.
-        """
+        """Raise a ValueError unless a codebook from a file is one of `learn_codebook`'s."""
         widths = []
         for mean, std, scale, components in self.projections:
             _VECTOR.checked(mean, "mean")
@@ -216,10 +207,7 @@ def _spaces(
 
 
 class HypercolumnPool:
-    """A bounded, order-independent sample of hypercolumns from a stream of images.
-
-    Images that would overfill the capacity are kept or dropped by their digest.
-    """
+    """A bounded, order-independent sample of hypercolumns: images stay or go by their digest."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -272,21 +260,10 @@ def learn_codebook(
     random_state: int = 0,
     verbose: bool = False,
 ) -> Codebook:
-    """Learn projections and codewords from a pool of hypercolumns.
+    """Learn projections and codewords from hypercolumns, a block (n, C_l) per layer.
 
-    Parameters
-    ----------
-    layers : sequence of ndarray of shape (n, C_l)
-        Hypercolumns at the same n positions, one block per layer.
-    n_codewords : int
-    blocks : sequence of str
-        With "joint" for codewords over all layers stacked, with "per_layer" for each layer's own.
-    n_components, is_scaled
-        As in `Sampling`.
-    start_only : bool
-        Return the initial codewords of K-means, for :class:`StreamedCodewords`.
-    n_only_pooled : int
-        How many of the layers, the last ones, get no codewords.
+    With ``start_only``, codewords are those with which K-means starts. The last ``n_only_pooled``
+    layers get none. Other parameters are those of `Sampling` and :class:`HypercolumnVLAD`.
     """
     n_samples = len(layers[0])
     _check_enough(n_samples, n_codewords)
@@ -345,7 +322,7 @@ def _learn_projection(
 
 
 def _moments(layer: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
-    """Return channels' means and deviations (1 if constant), the total deviation, and residuals."""
+    """Return channels' means and deviations (1 if constant), total deviation, and residuals."""
     mean = layer.mean(axis=0, dtype=np.float64).astype(np.float32)
     centred = layer - mean
     variances = np.einsum("ij,ij->j", centred, centred, dtype=np.float64) / len(layer)
@@ -376,8 +353,8 @@ def _start(samples: np.ndarray, n_codewords: int, random_state: int) -> np.ndarr
 class StreamedCodewords:
     """Minibatch K-means over a stream of samples, from a codebook whose projections are kept.
 
-    Each image is one step of scikit-learn's :class:`~sklearn.cluster.MiniBatchKMeans`; images of
-    few samples wait until there are enough of them. The order of images matters.
+    Each image is a step of scikit-learn's :class:`~sklearn.cluster.MiniBatchKMeans`; images of few
+    samples wait for each other. The order of images matters.
     """
 
     def __init__(self, start: Codebook, random_state: int) -> None:
@@ -391,7 +368,6 @@ class StreamedCodewords:
         self.n_samples = 0
 
     def add(self, digest: str, blocks: list[np.ndarray]) -> None:
-        """Add one image's sample: a block (n, C_l) per layer."""
         self._waiting.append(blocks)
         self._n_waiting += len(blocks[0])
         if self._n_waiting >= max(_MIN_ROWS_PER_STEP, len(self._start.codewords[0])):

@@ -45,10 +45,7 @@ class AxisInterpolation(NamedTuple):
 def axis_interpolation(
     n_in: int, n_out: int, device: torch.device | str = "cpu"
 ) -> AxisInterpolation:
-    """Return the weights that enlarge an axis of ``n_in`` cells to ``n_out``.
-
-    They are those of ``torch.nn.functional.interpolate(align_corners=False)``.
-    """
+    """Return the weights of ``torch.nn.functional.interpolate(align_corners=False)``."""
     position = (torch.arange(n_out, dtype=torch.float64) + 0.5) * (n_in / n_out) - 0.5
     position = position.clamp(min=0)
     low = position.floor().long().clamp(max=n_in - 1)
@@ -58,10 +55,7 @@ def axis_interpolation(
 
 
 def resample_preserving_sum(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resample maps (..., h, w) to (..., height, width), so that sums are preserved.
-
-    Each cell's value is distributed by the adjoint of bilinear interpolation.
-    """
+    """Resample maps (..., h, w) by the adjoint of bilinear interpolation, which preserves sums."""
     if tuple(maps.shape[-2:]) == size:
         return maps
     rows, cols = (
@@ -101,19 +95,9 @@ def dense_hypercolumns(maps: Sequence[torch.Tensor], size: tuple[int, int]) -> t
 def hypercolumns_at(
     maps: Sequence[torch.Tensor], points: np.ndarray, size: tuple[int, int]
 ) -> list[torch.Tensor]:
-    """Read the hypercolumns of one image at chosen pixels of a grid.
+    """Read the hypercolumns of one image at chosen pixels, flat indices into a grid of this size.
 
-    Parameters
-    ----------
-    maps : sequence of Tensor of shape (h_l, w_l, C_l)
-    points : ndarray of int, shape (n,)
-        Flat indices into the grid, row by row.
-    size : tuple of int
-        Height and width of the grid.
-
-    Returns
-    -------
-    list of Tensor of shape (n, C_l)
+    From maps (h_l, w_l, C_l), return tensors (n, C_l).
     """
     blocks = []
     for layer in maps:

@@ -30,8 +30,7 @@ _outside: tuple[Any, ...] = ()
 def usual_torch() -> Iterator[None]:
     """Compute with torch's usual settings, whatever others have set in this process.
 
-    New tensors are float32 on the CPU, precision is whole, and there is no inference mode. Can
-    decorate a function.
+    New tensors are float32 on the CPU, precision is whole, and there is no inference mode.
     """
     global _n_running, _outside
     with _lock:

@@ -13,7 +13,6 @@ Since U_l is linear, both sides move to the layer's own resolution:
 - block l of V_k = sum_q (U_l^T A_k)_q F_l,q - n_k c_kl, with A_k the one-hot map of codeword k: the
   weights of U_l are scattered back onto the layer's own cells, then one small matrix product.
 
-Scores are kept for a few images and codewords at a time, never for a whole batch.
 All functions are pure; maps are channels last, (B, h_l, w_l, d_l).
 """
 
@@ -31,7 +30,7 @@ _MIN_CODEWORDS = 16  # fewer at once would leave the processor's vector units ha
 
 
 def assign(hypercolumns: torch.Tensor, codewords: torch.Tensor) -> torch.Tensor:
-    """Return the nearest codeword, of (K, D), of each hypercolumn, of (n, D): int64, (n,)."""
+    """Return the nearest codeword (K, D) of each hypercolumn (n, D): int64, (n,)."""
     bias = -0.5 * codewords.square().sum(1)
     return torch.addmm(bias, hypercolumns, codewords.T).max(1).indices
 
@@ -48,18 +47,9 @@ def residual_sums(
 def dense_assign(
     maps: Sequence[torch.Tensor], codewords: torch.Tensor, size: tuple[int, int]
 ) -> torch.Tensor:
-    """Return the nearest codeword at every position of a grid.
+    """Return the nearest codeword at every position of a grid: int64, (B, height, width).
 
-    Parameters
-    ----------
-    maps : sequence of Tensor of shape (B, h_l, w_l, d_l)
-    codewords : Tensor of shape (K, sum of d_l)
-    size : tuple of int
-        Height and width of the grid; no layer may be larger.
-
-    Returns
-    -------
-    Tensor of int64, shape (B, height, width)
+    From maps (B, h_l, w_l, d_l), none larger than the grid, and codewords (K, sum of d_l).
     """
     blocks = _codeword_blocks(maps, codewords)
     n_images = _images_at_once(size, codewords)
@@ -70,10 +60,7 @@ def dense_assign(
 def dense_residual_sums(
     maps: Sequence[torch.Tensor], codewords: torch.Tensor, size: tuple[int, int]
 ) -> torch.Tensor:
-    """Sum the residuals of every position of a grid: un-normalised VLAD (B, K, sum of d_l).
-
-    The parameters are those of :func:`dense_assign`.
-    """
+    """Return un-normalised VLAD (B, K, sum of d_l); parameters as in `dense_assign`."""
     return sums_of_assigned(maps, dense_assign(maps, codewords, size), codewords)
 
 
@@ -104,19 +91,8 @@ def projected_residuals(
     """Project every position's residual on a direction of its codeword.
 
     e(p) = <u_a(p), x_p - c_a(p)>, so that the sum of e is that of <u_k, V_k> over the codewords.
-    <F_l - c_kl, u_kl> is computed on the layer's own cells, and four of them are read per position.
-
-    Parameters
-    ----------
-    maps : sequence of Tensor of shape (h_l, w_l, d_l)
-        One image's maps.
-    assignments : Tensor of int64, shape (height, width)
-    codewords : Tensor of shape (K, D)
-    directions : Tensor of shape (M, K, D)
-
-    Returns
-    -------
-    Tensor of shape (M, height, width)
+    From one image's maps (h_l, w_l, d_l), assignments (height, width), codewords (K, D) and
+    directions (M, K, D), return (M, height, width).
     """
     size = (assignments.shape[0], assignments.shape[1])
     total = maps[0].new_zeros(len(directions), *size)
@@ -160,7 +136,6 @@ def _codeword_blocks(
 def _assign_chunk(
     maps: Sequence[torch.Tensor], blocks: Sequence[torch.Tensor], size: tuple[int, int]
 ) -> torch.Tensor:
-    """Assign a few images, some codewords at a time: only the best score so far is kept."""
     n_images, n_codewords = len(maps[0]), len(blocks[0])
     n_at_once = max(_MIN_CODEWORDS, _VALUES_IN_FLIGHT // (n_images * math.prod(size)))
     bits = (n_codewords - 1).bit_length()
@@ -197,8 +172,8 @@ def _scores(
 def _mark(scores: torch.Tensor, first: int, bits: int) -> torch.Tensor:
     """Write each codeword's number into the last bits of its float32 scores, in place.
 
-    The maximum of marked scores then carries its codeword: six times faster than torch's argmax.
-    Two codewords whose scores agree to 2**(bits - 23) (8e-6 for 64) may change places.
+    The maximum then carries its codeword, faster than torch's argmax. Two codewords whose scores
+    agree to 2**(bits - 23) may change places.
     """
     n_groups, n_each = scores.shape[1], scores.shape[-1]
     last = first + n_groups * n_each
@@ -216,7 +191,7 @@ def _images_at_once(size: tuple[int, int], codewords: torch.Tensor) -> int:
 
 
 def _n_groups(n_images: int, n_codewords: int) -> int:
-    """Return the number of groups of codewords that gives every thread an image or a group.
+    """Return how many groups of codewords give every thread an image or a group.
 
     torch enlarges channels-last maps with one thread per image.
     """
@@ -248,9 +223,9 @@ def _feature_sums(layer: torch.Tensor, assigned: torch.Tensor, n_codewords: int)
 def _corners(
     size: tuple[int, int], grid: tuple[int, int], device: torch.device
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yield the four cells that a bilinear enlargement reads at each position, and their weights.
+    """Yield the four cells, as flat indices, that enlargement reads at each position, and weights.
 
-    Cells are flat indices into ``size``; both tensors have the shape of ``grid``.
+    Both tensors have the shape of ``grid``.
     """
     rows = axis_interpolation(size[0], grid[0], device)
     cols = axis_interpolation(size[1], grid[1], device)

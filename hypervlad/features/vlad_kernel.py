@@ -87,7 +87,7 @@ if hasattr(os, "register_at_fork"):  # a child has no threads
 def _score_table(codewords: torch.Tensor) -> np.ndarray:
     """Return minus half the squared lengths of K codewords, then the codewords (d, K), flat.
 
-    Rows of zeros make d a multiple of ``_STEP``.
+    Zeros make d a multiple of ``_STEP``.
     """
     lengths = -0.5 * codewords.square().sum(1)[None]
     more = codewords.new_zeros(-codewords.shape[1] % _STEP, len(codewords))

@@ -19,13 +19,7 @@ _N_FIRST, _N_LAST, _N_CLASSES = 32, 1280, 1000
 
 
 class MobileNetV2(nn.Module):
-    """The network, with random weights; layers have the names of torchvision's.
-
-    References
-    ----------
-    .. [1] M. Sandler et al., "MobileNetV2: inverted residuals and linear bottlenecks", CVPR
-       2018.
-    """
+    """The network of Sandler et al., CVPR 2018, with random weights and torchvision's names."""
 
     def __init__(self) -> None:
         super().__init__()

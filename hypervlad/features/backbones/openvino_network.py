@@ -29,14 +29,10 @@ class Network(Protocol):
 
 
 class OpenVINONetwork:
-    """Converts a network when it is first called, in memory, and checks that maps are the same.
+    """Converts a network when it is first called, and checks that maps are the same.
 
-    Parameters
-    ----------
-    network_for : callable
-        From the height and width of images to the network for them.
-    any_size : bool
-        Whether one recording serves all sizes of images; otherwise the last eight are kept.
+    ``network_for`` maps the height and width of images to the network for them. Unless one
+    recording serves ``any_size``, those of the last eight sizes are kept.
     """
 
     def __init__(self, network_for: Callable[[int, int], Network], any_size: bool) -> None:

@@ -35,10 +35,9 @@ class Preprocessing:
     Parameters
     ----------
     mean, std : tuple of float
-        Of each channel of the network's input. Grey images are repeated, and colour images are
-        averaged if there is one channel.
+        Of each channel of the input; one value means that the network takes grey images.
     minimum_size : int
-        Shortest image side, in pixels, for which the deepest layer has at least one position.
+        Shortest image side that the network takes, in pixels.
     interpolation : {"bilinear", "bicubic"}
         How images are resized, antialiased.
     version : int
@@ -73,17 +72,17 @@ class Backbone:
     taps : tuple of str
     preprocessing : Preprocessing
     torchvision_name : str or None
-        Of a network of torchvision.
+        Name of a network of torchvision.
     licence : str or None
-        Of its published weights, if it is known.
+        Of its published weights, if known.
     class_tokens : tuple of str
-        Taps of a transformer that belong to no position of an image, and can only be pooled.
+        Taps that belong to no position, and can only be pooled.
     tag : str or None
-        Of timm's published weights: by default those that timm prefers.
+        Of timm's published weights.
     maximum_size : int or None
-        Longest image side, in pixels, of a network that was built for images of one size.
+        Longest image side that the network takes, in pixels.
     is_faster_in_openvino : bool
-        Whether OpenVINO was clearly faster than torch on a CPU, or for networks like it.
+        Whether ``runtime="auto"`` may choose OpenVINO.
     """
 
     name: str
@@ -118,11 +117,11 @@ def register_backbone(
     name : str
         The value of ``backbone=``. Registering a name again replaces it.
     builder : callable
-        Takes nothing and returns an untrained ``torch.nn.Module`` for float32 batches (B, C, H, W).
+        Returns an untrained ``torch.nn.Module`` for float32 batches (B, C, H, W).
     taps : iterable of str
-        Layers of the hypercolumn by default, by their names in ``module.named_modules()``.
+        Default taps, as named in ``module.named_modules()``.
     preprocessing : Preprocessing, optional
-        That of ImageNet by default.
+        By default that of ImageNet.
 
     Examples
     --------
@@ -150,7 +149,6 @@ def register_backbone(
 
 
 def class_tokens(taps: Iterable[str | int], backbone: str) -> list[str]:
-    """Return those of a network's taps that are class tokens."""
     known = get_backbone(backbone).class_tokens
     return [str(tap) for tap in taps if tap in known]
 
@@ -210,7 +208,7 @@ def get_backbone(name: str) -> Backbone:
 
 
 def _meant_of_timm(name: str) -> list[str]:
-    """Return the right form of a network of timm without the prefix, or with another one."""
+    """Return the right form of a name of timm without the prefix, or with another one."""
     if importlib.util.find_spec("timm") is None:
         return []
     import timm

@@ -45,18 +45,9 @@ def run_up_to(module: torch.nn.Module, tap: str, images: torch.Tensor) -> torch.
 class TappedNetwork:
     """A frozen network that returns the maps of its taps, and computes nothing after the last.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The network that runs: in eval mode, on its device, with its weights.
-    taps : sequence of str
-        Layers with output (B, C, H, W). Of a layer that is called again, the first is used.
-    digest : str
-        SHA-256 of the weights.
-    original : torch.nn.Module, optional
-        With its weights as loaded, if ``module`` has folded ones.
-    any_size : bool, default=False
-        Whether what the module computes does not depend on the size of images.
+    Of a tap that is called again, the first output is used. ``digest`` is the SHA-256 of the
+    weights, ``original`` the module with the weights as loaded, if others are folded; ``any_size``
+    says that what the module computes does not depend on the size of images.
     """
 
     def __init__(
@@ -196,11 +187,11 @@ def _network_for(
 
 @dataclass(frozen=True)
 class Reach:
-    """The receptive field of a network, as needed to cut images into tiles.
+    """The receptive field of a network, in pixels.
 
-    ``stride`` is that of the coarsest tap, in pixels. ``margin`` is a multiple of it, and at least
-    half of the receptive field. It is None if cells depend on the whole image (attention,
-    squeeze-and-excitation), on more than 1,344 pixels, or on where they are (windowed attention).
+    ``stride`` is that of the coarsest tap. ``margin`` is a multiple of it, and at least half of the
+    receptive field; None if cells depend on the whole image (attention, squeeze-and-excitation), on
+    more than 1,344 pixels, or on where they are (windowed attention).
     """
 
     stride: int

@@ -28,18 +28,9 @@ _ANY_SIZE: tuple[dict[str, Any], ...] = (
 class TimmNetwork(nn.Module):
     """A network of timm whose feature maps pass through layers that do nothing, the taps.
 
-    Hooks on these layers see the maps (B, C, h, w), whatever the network computes with, without
-    prefix tokens. A forward pass ends at the last tap that has a hook. The taps of a block are
-    those of :func:`hypervlad.features.tap_names`; a class token is a map of one cell.
-
-    Attributes
-    ----------
-    network : torch.nn.Module
-        timm's own module, with random weights.
-    config : dict
-        What timm knows of the weights: mean, standard deviation, size of the input, licence.
-    taps : dict of str to int
-        Names of the network's blocks, and the stride of their maps in pixels.
+    Hooks on these layers see the maps (B, C, h, w), without prefix tokens; a class token is a map
+    of one cell. A forward pass ends at the last tap that has a hook. ``config`` is what timm knows
+    of the weights, ``taps`` the stride of each block's maps in pixels.
     """
 
     network: Any
@@ -83,8 +74,7 @@ class TimmNetwork(nn.Module):
         """Run the network on images (B, C, H, W), and each map through its tap.
 
         Where sides must be multiples of a patch or window, images are mirrored at the lower and
-        right edge, and cells that see nothing else are cut off. Images that are too large for a
-        network of one size are a ValueError.
+        right edge, and cells that see nothing else are cut off.
         """
         wanted = [
             number
@@ -121,7 +111,7 @@ class TimmNetwork(nn.Module):
     def resampled_for(self, height: int, width: int) -> TimmNetwork:
         """Return a copy with the position embeddings for images of one size.
 
-        timm resamples them in each pass, in a way that other runtimes do differently.
+        timm resamples them in each pass; other runtimes do that differently.
         """
         own = copy.deepcopy(self)
         has_embeddings = getattr(own.network, "pos_embed", None) is not None
@@ -142,7 +132,7 @@ class TimmNetwork(nn.Module):
 
     @torch.no_grad()
     def smallest_side(self) -> int:
-        """Return the side in pixels of the smallest square with at least one cell in each map."""
+        """Return the side of the smallest square with a cell in each map, in pixels."""
         n_channels = self.config["input_size"][0]
         side = max(self.taps.values())
         while side < min(self._size):
@@ -156,7 +146,7 @@ class TimmNetwork(nn.Module):
 
     @torch.no_grad()
     def largest_side(self) -> int | None:
-        """Return the side in pixels of the largest square, or None if there is no limit."""
+        """Return the side of the largest square in pixels, or None."""
         n_channels, side = self.config["input_size"][0], 2 * max(self._size)
         try:
             self.eval()._maps(torch.zeros(1, n_channels, side, side), [len(self.taps) - 1])
@@ -261,7 +251,6 @@ def _mirrored(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 def check_name(name: str) -> None:
-    """Raise a ValueError that lists near matches if timm has no network, or tag, of a name."""
     known = [*timm.list_models(), *timm.list_models(include_tags=True)]
     if name in known:
         return

@@ -58,30 +58,25 @@ class WeightsNotFoundError(ValueError):
 def find_weights(name: str, weights: str = "pretrained", *, download: bool = True) -> Path:
     """Return the file of a backbone's published weights, downloading it as a last resort.
 
-    It is looked for in this package, which contains the default network's, and in the cache of
-    torch's hub or, for networks of timm, of huggingface_hub.
-
     Parameters
     ----------
     name : str
-        One of torchvision's networks in :func:`hypervlad.features.backbone_names`, or "timm/" and
-        the name of a network of timm.
+        A network of torchvision, or "timm/" and the name of a network of timm.
     weights : {"pretrained", "imagenet", "micronet", "image-micronet"}, default="pretrained"
-        "pretrained": those of torchvision, trained on ImageNet, or those that a name of timm ends
-        with; "imagenet" is another name for the same. "micronet" was trained on micrographs,
-        "image-micronet" on ImageNet and then on micrographs.
+        "pretrained" or "imagenet": those of torchvision or timm. "micronet" was trained on
+        micrographs, "image-micronet" on ImageNet and then on micrographs.
     download : bool, default=True
         Whether a file that is not on this machine may be downloaded.
 
     Returns
     -------
     pathlib.Path
-        A state dict. If there are digits in the name of its file, its SHA-256 starts with them.
+        A state dict.
 
     Raises
     ------
     WeightsNotFoundError
-        If no file is found; the message says how to get it onto this machine.
+        If no file is found; the message says how to get it.
 
     Examples
     --------
@@ -117,9 +112,9 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
 
 
 def published_weights(name: str, weights: str = "pretrained") -> tuple[str, float | None]:
-    """Return where weights are published, and their size in MB if it is known.
+    """Return where weights of torchvision or MicroNet are published, and their size in MB if known.
 
-    Of torchvision and MicroNet; a WeightsNotFoundError if a network was not trained for the latter.
+    A WeightsNotFoundError if a network was not trained for the latter.
     """
     if weights in MICRONET:
         # The tag of a name of timm is that of other weights.
@@ -141,11 +136,6 @@ def published_weights(name: str, weights: str = "pretrained") -> tuple[str, floa
 
 
 def licence_of(name: str, weights: str | os.PathLike[str]) -> str:
-    """Return the licence of a backbone's weights, as their publisher names it.
-
-    >>> licence_of("mobilenet_v2", "pretrained")
-    'bsd-3-clause'
-    """
     if weights == "random":
         return "none needed, random weights"
     if weights in MICRONET:
@@ -260,7 +250,7 @@ def _from_url(url: str, target: Path) -> None:
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Read a state dict from a file, or from a folder as timm writes it, without running any code.
 
-    A WeightsNotFoundError if the file is missing, is not a state dict, or would need code to load.
+    A WeightsNotFoundError if that is impossible.
     """
     if not os.fspath(path):
         raise WeightsNotFoundError("the path of the weights is empty")
@@ -314,9 +304,9 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 def load_into(
     network: torch.nn.Module, state: Mapping[str, torch.Tensor], backbone: Backbone, source: str
 ) -> None:
-    """Load a state dict into a network without a head; float16 becomes float32.
+    """Load a state dict into a network without a head; a WeightsNotFoundError if it does not fit.
 
-    A WeightsNotFoundError names layers that are missing, unknown or of another shape.
+    float16 becomes float32.
     """
     # A network of timm is a part of the one that has the taps.
     prefix = _PART if backbone.is_of_timm else ""
@@ -366,7 +356,6 @@ def load_into(
 def _problems(
     state: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor], counters: set[str]
 ) -> str:
-    """Say which tensors are missing, unknown or of another shape; nothing if none is."""
     missing = sorted(set(expected) - set(state) - counters)
     unknown = sorted(set(state) - set(expected))
     wrong = sorted(
@@ -377,7 +366,7 @@ def _problems(
 
 
 def _without_prefixes(state: dict[str, torch.Tensor], needed: set[str]) -> dict[str, torch.Tensor]:
-    """Remove prefixes from the names of layers if a network then has all that it needs."""
+    """Remove prefixes from the names of layers if a network then has all it needs."""
     for prefix, other in _PREFIXES.items():
         if needed <= set(state):
             break

@@ -51,8 +51,7 @@ class CodebookFit:
     def sampling_plan(self, n_images: int) -> tuple[int, list[float]]:
         """Return how many hypercolumns to sample per image, and from what shares of the images.
 
-        The second share, all images, is for lists with so many copies that the first share leaves
-        fewer hypercolumns than codewords.
+        The second share, all images, is for lists with so many copies that the first is too small.
         """
         n_used = min(n_images, MAX_SAMPLED_IMAGES)
         n_each = min(MAX_SAMPLES_PER_IMAGE, -(-self.sampling.n_samples // n_used))
@@ -157,8 +156,6 @@ def _sampled(
 
 @dataclass(frozen=True, eq=False)
 class _SamplingTask:
-    """How images are sampled, here or in a worker."""
-
     params: EncoderParams
     loader: ImageLoader
     source: NetworkSource

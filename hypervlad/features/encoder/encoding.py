@@ -37,15 +37,9 @@ ENCODING_VERSION = 3
 class ResultCache:
     """Results of one computation by image, in a ``memory``; without one, nothing is kept.
 
-    Parameters
-    ----------
-    memory : None, str, path-like or joblib.Memory
-    fingerprint : mapping
-        Everything that a result depends on except the image, JSON-able.
-    run : str, optional
-        Name of an extraction. Results kept under a name are not found under the same name: their
-        last digits depend on the other images in the batch, which is computed again as a whole if
-        it was interrupted.
+    ``fingerprint`` is what a result depends on except the image. Results kept under the name of a
+    ``run`` are not found under the same name: their last digits depend on the other images in the
+    batch, which is computed again as a whole if it was interrupted.
     """
 
     def __init__(
@@ -94,17 +88,17 @@ class EncodedImages:
     positions : ndarray of int, shape (n_read,)
         Of these images in the list.
     info : tuple of n_read ImageInfo
-        Digest, shape, pixel size and whether it is blank, of each.
+        Of these images.
     skipped : tuple of SkippedImage
-        Images that could not be read: position, name and reason.
+        Images that could not be read.
     unscaled : tuple of str
-        Names of the images that were read, but not resampled, as their pixel size is unknown.
+        Names of images that were not resampled, as their pixel size is unknown.
     n_images : int
-        In the list.
+        Length of the list.
     n_cached : int
-        Vectors that were found in ``memory`` instead of computed.
+        Vectors that were found in ``memory``.
     blank : tuple of str
-        Names of the images of which all pixels are equal.
+        Names of images of which all pixels are equal.
     """
 
     vectors: np.ndarray
@@ -128,7 +122,7 @@ class EncodedImages:
         Parameters
         ----------
         values : array-like of shape (n_read, ...), optional
-            Of the images that could be read; by default ``vectors``.
+            Of the images that were read; by default ``vectors``.
         fill : scalar, default=NaN
             Value in the rows of skipped images.
 
@@ -154,7 +148,7 @@ class EncodedImages:
         return ReadReport(self.n_images, list(self.skipped), list(self.unscaled))
 
     def warn(self) -> None:
-        """Warn of skipped images, of unknown pixel sizes and of blank images, once each.
+        """Warn of skipped images, unknown pixel sizes and blank images, once each.
 
         Raises
         ------
@@ -185,7 +179,7 @@ class EncodedImages:
 
 
 class NotFiniteError(ValueError):
-    """Numbers computed from an image are not finite: the weights or the model are damaged."""
+    """Numbers computed from an image are not finite."""
 
 
 def check_finite(values: np.ndarray, images: Sequence[Any]) -> np.ndarray:
@@ -207,17 +201,7 @@ def encode_images(
     n_features: int,
     cache: ResultCache | None = None,
 ) -> EncodedImages:
-    """Read images and compute a vector of each, batch by batch; no warnings are given.
-
-    Parameters
-    ----------
-    images : list of paths and arrays
-    loader : ImageLoader
-    compute : callable
-        From a batch to its vectors (B, n_features).
-    n_features : int
-    cache : ResultCache, optional
-    """
+    """Read images and compute the vectors (B, n_features) of each batch, without warnings."""
     find = None if cache is None else cache.find
     report = ReadReport(len(images))
     stream = loader.stream(images, "encoding", lambda i, name: loader.load(i, name, find), report)
@@ -232,10 +216,7 @@ def encode_loaded(
     n_features: int,
     cache: ResultCache | None = None,
 ) -> EncodedImages:
-    """Compute the vectors of loaded images, with their positions, as `encode_images` does.
-
-    The report is complete when the last image was loaded.
-    """
+    """Do the same as `encode_images` for loaded images, whose stream fills the report."""
     vectors = np.empty((report.n_images, n_features), dtype=np.float32)
     info: dict[int, ImageInfo] = {}
     n_cached = 0
@@ -294,7 +275,7 @@ class BatchEncoder:
         copies: Iterable[tuple[list[torch.Tensor], Sequence[int]]],
         keys: Sequence[str],
     ) -> np.ndarray:
-        """Return the vectors of B images from the feature maps and the size of each turned copy."""
+        """Return the vectors of images from the maps and the size of each turned copy."""
         statistics = (self._statistics(raw, size, keys) for raw, size in copies)
         sums, means = next(statistics)
         for more_sums, more_means in statistics:
@@ -307,7 +288,6 @@ class BatchEncoder:
     def _statistics(
         self, raw: list[torch.Tensor], image_size: Sequence[int], keys: Sequence[str]
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        """Return the residual sums and the pooled features of one copy."""
         size, grid = (image_size[0], image_size[1]), self.params.grid
         is_pooled = self.params.is_pooled
         means = self.codebook.pooled(raw) if is_pooled else raw[0].new_zeros(len(keys), 0)
@@ -320,7 +300,6 @@ class BatchEncoder:
 
 
 def finish_pooled(means: torch.Tensor, params: EncoderParams) -> torch.Tensor:
-    """Return averages (n, channels), divided by their length for the block "pooled_unit"."""
     if not params.has_unit_averages:
         return means
     lengths: torch.Tensor = torch.linalg.vector_norm(means, dim=1, keepdim=True)
@@ -337,10 +316,7 @@ def random_pixels(seed: int, key: str, n_pixels: int, n_wanted: int) -> np.ndarr
 
 
 class TorchCodebook:
-    """The arrays of a :class:`Codebook` as tensors on a device.
-
-    ``fused`` says whether numba sums the residuals, about twice as fast.
-    """
+    """A :class:`Codebook` as tensors on a device; ``fused``: numba sums the residuals."""
 
     def __init__(self, codebook: Codebook, device: torch.device, fused: bool = False) -> None:
         self._codebook, self._fused = codebook, fused
@@ -356,7 +332,7 @@ class TorchCodebook:
     def pooled(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Average each channel, standardised, over the image: (B, sum of C_l).
 
-        Divided by the root of the number of channels, to be about as long as a vector of VLAD.
+        Divided by the root of the number of channels, they are about as long as a VLAD vector.
         """
         parts = [layer.average(m) for layer, m in zip(self.layers, maps, strict=True)]
         means = torch.cat(parts, dim=1)
@@ -405,7 +381,6 @@ class TorchCodebook:
         return torch.stack(parts).cpu().numpy()
 
     def blocks(self, maps: list[torch.Tensor]) -> list[tuple[list[torch.Tensor], torch.Tensor]]:
-        """Pair each codebook with the layers that it covers."""
         spans = self._codebook.spans
         return [(maps[span], words) for span, words in zip(spans, self.codewords, strict=True)]
 
@@ -437,8 +412,6 @@ def _fused_sums() -> Callable[..., torch.Tensor]:
 
 
 class _Projection:
-    """One layer's affine step on tensors."""
-
     def __init__(self, projection: LayerProjection, device: torch.device) -> None:
         mean, std, self.scale, components = projection
         self.mean, self.std = (torch.tensor(values, device=device) for values in (mean, std))

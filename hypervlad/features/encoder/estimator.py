@@ -68,65 +68,56 @@ _RUN_PARAMETERS = ("n_jobs", "on_error", "runtime")  # may change after `fit`
 class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
     """Encode micrographs as VLAD over the hypercolumns of a pretrained network.
 
-    The features of several layers at each position of an image are assigned to the codewords of a
-    K-means codebook; the residuals, summed over the image, are its vector. The network passes over
-    each image once.
+    The features of several layers at each position are assigned to the codewords of a K-means
+    codebook; the residuals, summed over the image, are its vector.
 
     Parameters
     ----------
     backbone : str, default="mobilenet_v2"
-        A network of :func:`hypervlad.features.backbone_names`, or of timm as ``"timm/NAME"``
-        (``pip install "hypervlad[timm]"``).
+        A network of :func:`hypervlad.features.backbone_names`, or of timm as ``"timm/NAME"``.
     weights : {"pretrained", "micronet", "image-micronet", "random"} or path, default="pretrained"
-        See :func:`hypervlad.features.find_weights`. A path names a state dict (.safetensors, .pth)
-        with the keys of torchvision or timm, or a folder with ``model.safetensors`` or
-        ``pytorch_model.bin``. "random" is always the same random network.
+        See :func:`hypervlad.features.find_weights`. A path names a state dict (.safetensors, .pth),
+        or a folder with one. "random" is always the same random network.
     taps : sequence of str or int, optional
-        Layers that make the hypercolumn: see :func:`hypervlad.features.tap_names`. By default one
-        for each resolution, or four over the depth of a transformer and, if channels are pooled,
-        its last class token.
+        Layers that make the hypercolumn, by default those of
+        :func:`hypervlad.features.get_backbone`; if channels are pooled, also the last class token.
     image_size : int or None, default=224
         Side in pixels, at most 2048, of the square that images are stretched to. None: images keep
-        their own size; memory then grows with the largest.
+        their own size.
     pixel_size : float or None, default=None
         Nanometres per pixel that images are resampled to; ``image_size`` then applies only to
-        images of unknown pixel size, and one warning names these. An image that would have a side
-        below the network's minimum or more than 2048 x 2048 pixels counts as unreadable.
+        images of unknown pixel size. An image that would have a side below the network's minimum or
+        more than 2048 x 2048 pixels counts as unreadable.
     grid : {"finest", "image"} or int, default="finest"
         Where hypercolumns are taken: at each position of the finest tap, at each pixel of the
-        resized image, or at this many random pixels, at most 262,144. Beside a joint codebook, the
-        layers' own codewords are assigned at each layer's own positions, unless this is a number.
+        resized image, or at this many random pixels, at most 262,144.
     turns : {1, 2, 4, 8}, default=1
         Copies of an image, turned by right angles (for 8, mirrored too), whose residuals are
-        summed before normalisation. Each copy costs a pass of the network.
+        summed. Each copy is a pass of the network.
     n_codewords : int, default=64
         Of the joint codebook, or of each layer's.
     blocks : sequence of str, or str, default=("joint",)
-        What a vector consists of. "joint": VLAD of one codebook over the stacked layers;
-        "per_layer": of a codebook for each layer; "pooled": each channel's average over the image,
-        standardised; or "pooled_unit": the same, divided by its length.
+        "joint": VLAD of one codebook over the stacked layers; "per_layer": of a codebook for each
+        layer; "pooled": each channel's standardised average over the image; or "pooled_unit": these
+        averages, divided by their length.
     sampling : int or {"windows", "luo2021", "anyloc"}, default=20_000
-        Hypercolumns that the codebook is learnt from, of about a thousand images at most, by
-        K-means in at most 32 principal components of each layer, which is scaled to unit variance.
-        "windows": 16 components; "anyloc": all channels, unscaled; "luo2021": the same, then
-        minibatch K-means over 5,000 pixels of every image (or ``grid`` if it is a number).
+        Hypercolumns that the codebook is learnt from, in at most 32 principal components of each
+        layer, scaled to unit variance. "windows": 16 components; "anyloc": all channels, unscaled;
+        "luo2021": the same, then minibatch K-means over 5,000 pixels of every image (or ``grid`` if
+        it is a number).
     read_options : dict or ReadOptions, optional
         How files become pixels: see :class:`hypervlad.images.ReadOptions`.
     memory : None, str or joblib.Memory, default=None
-        A private, trusted folder (it holds pickles) that caches vectors and samples; files whose
-        path, size and modification time are known are not read again.
+        A private, trusted folder (it holds pickles) that caches vectors and samples.
     device : str, default="auto"
         "auto" is "cuda" if there is a GPU, else "cpu".
     runtime : {"auto", "torch", "openvino"}, default="auto"
-        What runs the network on a CPU. "openvino" (``pip install "hypervlad[openvino]"``) takes a
-        second or two to convert it; numba, if installed, then sums the residuals. Only the last
-        digits of vectors depend on it. "auto" chooses them where they are installed and faster, for
-        calls of more than 8 megapixels (170 images at 224 pixels).
+        What runs the network on a CPU. "openvino" also lets numba, if installed, sum the residuals.
+        "auto" chooses them for large calls, where they are installed and faster.
     n_jobs : int or None, default=None
         Threads that read images ahead of the network; None is two.
     random_state : int, RandomState or None, default=None
-        Seeds K-means and the choice of pixels, which for an image depends only on the seed and the
-        image.
+        Seeds K-means and the choice of pixels.
     on_error : {"raise", "skip"}, default="raise"
         With "skip", unreadable images are left out of ``fit`` and become rows of NaN in
         ``transform``; one warning lists them.
@@ -136,11 +127,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     Attributes
     ----------
     codebook_ : Codebook
-        Projections and codewords, plain arrays.
+        Projections and codewords.
     fitted_params_ : EncoderParams
-        The parameters that decide a vector, as they were in ``fit``. If set later, they take
-        effect at the next ``fit``; `weights`, `memory`, `device`, `runtime`, `n_jobs`, `on_error`
-        and `verbose` take effect at once.
+        The parameters that decide a vector, as they were in ``fit``. Set later, they take effect at
+        the next ``fit``; `weights`, `memory`, `device`, `runtime`, `n_jobs`, `on_error` and
+        `verbose` at once.
     taps_ : tuple of str
     preprocessing_ : Preprocessing
     weights_digest_ : str
@@ -226,7 +217,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         self.verbose = verbose
 
     def fit(self, images: Sequence[Any], y: object = None) -> HypercolumnVLAD:
-        """Learn the codebook, in the workers of ``joblib.parallel_config`` if there are several.
+        """Learn the codebook.
 
         Parameters
         ----------
@@ -243,7 +234,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         ValueError
             Unusable parameters, or too few hypercolumns for the codebook.
         ImageReadError
-            If an image cannot be read or resampled to ``pixel_size``; the message names it.
+            If an image cannot be read or resampled; the message names it.
         """
         return self.fit_checked(check_image_list(images))
 
@@ -284,9 +275,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         return self
 
     def encode(self, images: Sequence[Any]) -> EncodedImages:
-        """Encode images; return their vectors, and which images were read or skipped.
-
-        No warnings are given: see :meth:`hypervlad.features.EncodedImages.warn`.
+        """Return the vectors of images, and which were read or skipped, without warnings.
 
         Parameters
         ----------
@@ -300,8 +289,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Raises
         ------
         ImageReadError
-            If an image cannot be read or resampled to ``pixel_size``; never with
-            ``on_error="skip"``, even if no image can be read.
+            As in :meth:`fit`; never with ``on_error="skip"``.
         """
         check_is_fitted(self)
         return self.encode_checked(check_image_list(images))
@@ -337,7 +325,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Raises
         ------
         ImageReadError
-            As :meth:`encode`; also if no image can be read.
+            As in :meth:`encode`; also if no image can be read.
         """
         encoded = self.encode(images)
         encoded.warn()
@@ -354,8 +342,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Returns
         -------
         ndarray of int, shape (n_codebooks, H, W)
-            One map for the joint codebook, then one per layer, on the finest tap's positions, or
-            on the resized image's pixels for ``grid="image"``.
+            One map for the joint codebook, then one per layer, on the positions of ``grid``; of the
+            finest tap if it is a number.
 
         Raises
         ------
@@ -371,7 +359,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
 
     @property
     def feature_blocks(self) -> dict[str, int]:
-        """The blocks that a vector is made of, in their order, and how many features each has."""
+        """The blocks of a vector, in their order, and how many features each has."""
         check_is_fitted(self)
         blocks = {}
         if self.codebook_.joint is not None:
@@ -392,7 +380,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         return self.n_features_out_
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return all that a vector depends on, except the image, batches and threads."""
+        """Return what a vector depends on, except the image, batches and threads."""
         params = self.fitted_params_
         return maps_fingerprint(params, self.preprocessing_) | {
             "codebook": arrays_digest(self.codebook_.to_arrays()),
@@ -416,10 +404,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             Of M linear functions.
         codewords : sequence of (str, int)
             Codewords to map one by one: codebook, "joint" or "per_layer.TAP", and number.
-
-        Returns
-        -------
-        ImageEvidence
 
         Raises
         ------
@@ -529,8 +513,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     def network(self) -> TappedNetwork:
         """Return the network on ``device``, built when first needed.
 
-        What runs it depends on ``runtime`` and on how many images are `announced`. A
-        WeightsNotFoundError if its weights are not found, or are not those of ``fit``.
+        A WeightsNotFoundError if its weights are not found, or are not those of ``fit``.
         """
         device = check_device(self.device)
         network: TappedNetwork | None = getattr(self, "_tapped_network", None)
@@ -548,7 +531,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         return NetworkSource(backbone, weights, self.taps_, self.weights_digest_)
 
     def portable_copy(self) -> HypercolumnVLAD:
-        """Return a fitted copy for other processes, with absolute paths; it shares the network."""
+        """Return a copy for other processes, with absolute paths; it shares the network."""
         own = copy.copy(self)
         if (network := getattr(self, "_tapped_network", None)) is not None:
             own._tapped_network = network

@@ -6,8 +6,7 @@ element, so
 
     <w, v> = sum_p e(p),     e(p) = <u_a(p), x_p - c_a(p)>,     u_k = w_k g_k
 
-and a pooled channel is a mean over its layer's cells. The evidence of all positions adds up to the
-linear function exactly, for all blocks, grids and numbers of turned copies.
+and a pooled channel is a mean over its layer's cells. The evidence adds up to the function exactly.
 """
 
 from __future__ import annotations
@@ -53,9 +52,8 @@ def image_evidence(
 ) -> ImageEvidence:
     """Decompose M linear functions of an image's vector, of weights (n_features, M), by position.
 
-    ``names`` are those of the codebooks; codewords to map one by one are codebook and number. Maps
-    are on the positions of the finest tap, or on the resized image's pixels where ``grid`` is
-    "image" or a number.
+    ``names`` are those of the codebooks; ``words`` are mapped one by one. Maps are on the positions
+    of the finest tap, or on the image's pixels where ``grid`` is "image" or a number.
     """
     copies = [_Copy(encode, batch, turn) for turn in range(encode.params.turns)]
     size = copies[0].size
@@ -136,7 +134,6 @@ class _Copy:
         return [by_place, by_word, *each]
 
     def pooled(self) -> torch.Tensor:
-        """Return the averaged channels (1, channels)."""
         return self._codebook.pooled([layer.double() for layer in self.raw])
 
     def pooled_evidence(self, directions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
@@ -168,10 +165,7 @@ class _Assigned(Protocol):
 
 
 class _OnGrid:
-    """Codewords at every position of a grid.
-
-    Assigned in single precision, as in `transform`; sums are in double precision.
-    """
+    """Codewords at every position of a grid, assigned in single precision, as in `transform`."""
 
     def __init__(
         self, maps: list[torch.Tensor], codewords: torch.Tensor, size: tuple[int, int]
@@ -193,8 +187,6 @@ class _OnGrid:
 
 
 class _AtPixels:
-    """Codewords at chosen pixels of an image."""
-
     def __init__(
         self,
         maps: list[torch.Tensor],
@@ -242,7 +234,6 @@ def _blocks(flat: torch.Tensor, like: Sequence[torch.Tensor]) -> list[torch.Tens
 
 
 def _added(rows: Sequence[Sequence[torch.Tensor]]) -> list[torch.Tensor]:
-    """Sum over all turned copies, item by item."""
     return [torch.stack(list(items)).sum(0) for items in zip(*rows, strict=True)]
 
 

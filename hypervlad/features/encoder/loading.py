@@ -96,7 +96,7 @@ class Batch:
 
 @dataclass
 class ReadReport:
-    """What the user should know about a list of images after it was read: see `EncodedImages`."""
+    """What the user should know about a list of images: see `EncodedImages`."""
 
     n_images: int
     skipped: list[SkippedImage] = field(default_factory=list)
@@ -111,7 +111,6 @@ class ReadReport:
 
     @property
     def warnings(self) -> list[Warning]:
-        """What `warn` warns of."""
         found: list[Warning] = []
         if self.skipped:
             found.append(SkippedImagesWarning.about(self.skipped, self.n_images))
@@ -121,7 +120,6 @@ class ReadReport:
 
 
 def warn_of_blank_training_images(blank: Sequence[str], n_images: int) -> None:
-    """Warn of training images of these names, of which all pixels are equal."""
     if blank:
         warn_user(
             f"{len(blank)} of {counted(n_images, 'training image')} "
@@ -141,10 +139,7 @@ Loaded = TypeVar("Loaded", bound=_HasInfo)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImageLoader:
-    """How images are read, resized, normalised and collected into batches.
-
-    Most attributes are those of :class:`hypervlad.HypercolumnVLAD`.
-    """
+    """How images are read, resized, normalised and batched: see `HypercolumnVLAD`."""
 
     image_size: int | None
     preprocessing: Preprocessing
@@ -160,10 +155,9 @@ class ImageLoader:
     # --- one image ------------------------------------------------------------------------------
 
     def load(self, image: Any, name: str, find: Find | None = None) -> LoadedImage:
-        """Read an image and prepare it for the network, unless a cached result is found.
+        """Read and prepare an image, or find a cached result, for which a known file is not opened.
 
-        With ``memory``, a file that has not changed since it was last read is not opened then. An
-        image that cannot be read or resampled is an ImageReadError.
+        An image that cannot be read or resampled is an ImageReadError.
         """
         entry = None if self._index is None else self._index.entry(image)
         if entry is not None and entry.facts is not None:
@@ -187,17 +181,13 @@ class ImageLoader:
             return False
 
     def prepare(self, micrograph: Micrograph, name: str) -> LoadedImage:
-        """Resize an image that was read, and normalise it for the network."""
         info = _info_of(micrograph)
         size = self.input_size(info, name)
         tensor = prepare(micrograph.pixels, size, self.preprocessing)
         return LoadedImage(info, self.key(info), tensor=tensor)
 
     def input_size(self, info: ImageInfo, name: str) -> tuple[int, int]:
-        """Return the network's input size (height, width) for an image, in pixels.
-
-        An ImageReadError if ``pixel_size`` makes it too small or too large.
-        """
+        """Return the input size (height, width); an ImageReadError if too small or too large."""
         minimum = self.preprocessing.minimum_size
         size = size_at_scale(info.shape, info.pixel_size, self.pixel_size, minimum, name)
         if size is not None:
@@ -210,7 +200,6 @@ class ImageLoader:
         return image_key(info.digest, info.pixel_size, self.pixel_size)
 
     def load_batch(self, image: Any) -> Batch:
-        """Read one image as a batch."""
         (batch,) = self.batches([(0, self.load(image, image_name(image)))])
         return batch
 
@@ -233,7 +222,6 @@ class ImageLoader:
 
     @property
     def n_threads(self) -> int:
-        """How many threads read ahead."""
         return n_reader_threads(self.n_jobs)
 
     def stream(
@@ -245,8 +233,7 @@ class ImageLoader:
     ) -> Iterator[tuple[int, Loaded]]:
         """Load images in their order, with their positions; ``n_jobs`` threads read ahead.
 
-        ``load`` is called with an image and its name, in any thread; ``desc`` labels the progress
-        bar. Without a report to fill, the user is warned after the last image.
+        ``load`` is called in any thread. Without a report to fill, the user is warned at the end.
         """
         # With two batches readers are never idle, but so many images of their own size are large.
         n_ahead = 2 * self.n_per_batch if self._is_one_size else 0
@@ -260,7 +247,7 @@ class ImageLoader:
         desc: str,
         report: ReadReport | None = None,
     ) -> Iterator[tuple[int, Loaded]]:
-        """Do the same as :meth:`stream` for images that were loaded elsewhere, in their order."""
+        """Do the same as :meth:`stream` for images that were loaded elsewhere."""
         hidden = None if self.verbose else True
         loaded = self._loaded(outcomes, images, report)
         return iter(ProgressBar(loaded, desc=desc, total=len(images), unit="image", disable=hidden))
@@ -299,9 +286,8 @@ class ImageLoader:
     def batches(self, images: Iterable[tuple[int, LoadedImage]]) -> Iterator[Batch]:
         """Cut a stream by position; within a cut, gather images of equal size.
 
-        Images with a cached result are left out. The cuts depend on positions and on the image's
-        own size alone, so leaving images out moves no other image into another cut. However many
-        sizes there are, the images that wait have at most five times the pixels of a batch.
+        Leaving out images, such as those with a cached result, moves no other image into another
+        cut. The images that wait have at most five times the pixels of a batch.
         """
         waiting: _Waiting = {}
         for position, image in images:
@@ -390,7 +376,7 @@ def _resized(image: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
 
 @functools.lru_cache(32)
 def axis_weights(n_in: int, n_out: int, mode: str) -> csr_array:
-    """Return the weights that resize an axis: a sparse array (n_out, n_in), rows sum to 1.
+    """Return the weights (n_out, n_in) that resize an axis; rows sum to 1.
 
     A triangle, or for "bicubic" Keys' cubic with -0.5, widened by ``n_in / n_out`` if above 1.
     """
@@ -472,10 +458,7 @@ def size_at_scale(
 
 
 def image_key(digest: str, own_pixel_size: float | None, pixel_size: float | None) -> str:
-    """Return the digest by which the encoder identifies an image, for its cache and its seeds.
-
-    It covers the pixel size if the image will be resampled; else it is that of the pixels.
-    """
+    """Return the digest of an image's pixels, and of its pixel size if it will be resampled."""
     if pixel_size is None or own_pixel_size is None:
         return digest
     return hashlib.sha256(f"{digest} {float(own_pixel_size)!r} nm".encode("ascii")).hexdigest()

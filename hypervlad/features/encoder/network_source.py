@@ -42,8 +42,7 @@ class NetworkSource:
     def build(self, device: torch.device) -> TappedNetwork:
         """Build the network with the weights stored here, or with those found on this machine.
 
-        A WeightsNotFoundError or, for a model's own tensors and taps, a ModelFileError if they do
-        not fit.
+        A WeightsNotFoundError or, for a model's own tensors, a ModelFileError if they do not fit.
         """
         ensure_registered(self.backbone)
         weights: Any = self.weights

@@ -28,10 +28,7 @@ T = TypeVar("T")
 
 
 def uses_workers(n_jobs: int | None = None) -> bool:
-    """Return whether tasks run in other processes: for several jobs, and on a cluster.
-
-    Not for threads, because a network already uses all cores.
-    """
+    """Return whether tasks run in other processes: for several jobs, and on a cluster."""
     backend, _ = get_active_backend()
     if getattr(backend, "uses_threads", False) or type(backend).__name__ == "SequentialBackend":
         return False
@@ -56,31 +53,9 @@ def map_tasks(
 ) -> Iterator[tuple[int, T]]:
     """Run tasks in joblib's workers, which joblib alone neither bounds in memory nor restarts.
 
-    Parameters
-    ----------
-    function : callable
-        A function of a module, called with ``common`` and a task.
-    common : object
-        Picklable, not None. Sent to each worker once; there, always the same object.
-    tasks : iterable
-        Picklable; consumed in waves, so that a stream needs little memory.
-    n_jobs : int, optional
-        As in :class:`joblib.Parallel`.
-    wave : int, default=32
-        At most this many tasks per worker are running, or done and not yet yielded.
-    named : callable, optional
-        From the number of a task to its name in errors.
-
-    Yields
-    ------
-    number, result
-        Of each task, counted from 0, in any order. Warnings of processes of this machine are
-        repeated.
-
-    Raises
-    ------
-    RuntimeError
-        If three workers died during the same task.
+    The function is called with ``common``, which each worker receives once, and a task. At most
+    ``wave`` tasks per worker are running, or done and not yet yielded. Numbers, from 0, and results
+    are yielded in any order. If three workers died during the same task, a RuntimeError names it.
     """
     stream, pending, deaths = enumerate(tasks), dict[int, Any](), Counter[int]()
     n_workers, threads = joblib.effective_n_jobs(n_jobs), _threads_per_worker(n_jobs)
@@ -161,7 +136,7 @@ def in_order(results: Iterable[tuple[int, T]]) -> Iterator[T]:
 
 
 def _threads_per_worker(n_jobs: int | None) -> int | None:
-    """Share this machine's cores among its processes; None for a cluster, which manages its own."""
+    """Share this machine's cores among its processes; None for a cluster."""
     backend, _ = get_active_backend()
     if not _is_local(backend):
         return None
@@ -197,10 +172,9 @@ def _run_task(
 
 @dataclass(frozen=True, eq=False)
 class Shared:
-    """What all tasks of one call need; the content is None for workers that have it already.
+    """What all tasks of one call need; the content is None for workers that have it already."""
 
-    A cluster keeps messages for a while: a model that travels with each would fill its memory.
-    """
+    # A cluster keeps messages for a while: a model that travels with each would fill its memory.
 
     key: str
     content: Any
@@ -213,7 +187,7 @@ class Shared:
         return replace(self, content=None)
 
     def get(self) -> Any:
-        """Return the content, always the same object, and keep it; None if it is not known here."""
+        """Return the content, always the same object; None if it is not known here."""
         with _lock:
             content = _kept.pop(self.key, self.content)
             if content is not None:

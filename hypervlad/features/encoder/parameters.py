@@ -60,10 +60,9 @@ _MIN_PIXELS = 2**23  # 170 passes at 224 px: fewer take less time than convertin
 
 @dataclass(frozen=True)
 class EncoderParams:
-    """The parameters of an encoder that must not change after ``fit``.
+    """The parameters of an encoder that must not change after ``fit``, plain Python values.
 
-    What a user sets later takes effect at the next ``fit``. All fields are plain Python values, as
-    in :class:`hypervlad.HypercolumnVLAD`; weights and taps are separate fitted attributes.
+    Weights and taps are separate fitted attributes.
     """
 
     backbone: str
@@ -78,7 +77,7 @@ class EncoderParams:
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any]) -> EncoderParams:
-        """Return the fitted parameters of an encoder from its own, which have been checked."""
+        """Return those of an encoder from its own, which have been checked."""
         values = {field.name: parameters[field.name] for field in fields(cls)}
         for name, value in values.items():
             if isinstance(value, np.generic):
@@ -93,21 +92,18 @@ class EncoderParams:
 
     @property
     def is_pooled(self) -> bool:
-        """Whether vectors contain the channels' averages."""
         return "pooled" in self.blocks or self.has_unit_averages
 
     @property
     def has_unit_averages(self) -> bool:
-        """Whether an image's averages are divided by their length."""
         return "pooled_unit" in self.blocks
 
     @property
     def codebook_sampling(self) -> Sampling:
-        """How the codebook is learnt."""
         return Sampling.of(self.sampling)
 
     def has_much_to_do(self) -> bool:
-        """Return whether the announced images, one if none are, are worth converting a network."""
+        """Return whether the announced images are worth converting a network."""
         side = _OWN_SIDE if self.image_size is None else self.image_size
         return n_announced() * self.turns * side**2 > _MIN_PIXELS
 

@@ -1,8 +1,4 @@
-"""Windows and patches of images: where they lie, what they hold, how they become vectors.
-
-What needs no network is imported here; ``maps``, ``vectors`` and ``dataset`` need torch and are
-imported by their own names.
-"""
+"""Windows and patches of images; ``maps``, ``vectors`` and ``dataset`` need torch."""
 
 from hypervlad.features.windows.grid import (
     WindowGrid,

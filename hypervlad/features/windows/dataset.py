@@ -33,8 +33,6 @@ Convert = Callable[[Any, str], NDArray[np.float32]]
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
-    """An image, read and prepared for the network."""
-
     info: ImageInfo
     key: str  # the digest by which the encoder knows the image
     name: str  # for error messages
@@ -53,10 +51,9 @@ class PreparedImage:
 
 
 class WindowReader:
-    """Reads images for windows: at their own size, or at the encoder's ``pixel_size``.
+    """Reads images for windows, at their own size or at the encoder's ``pixel_size``.
 
-    Images smaller than ``min_side`` are refused. ``convert`` makes an array of an image and its
-    name, which is then prepared in place of the image.
+    Images smaller than ``min_side`` are refused.
     """
 
     def __init__(self, loader: ImageLoader, min_side: int, convert: Convert | None = None) -> None:
@@ -72,7 +69,6 @@ class WindowReader:
     def stream(
         self, images: list[Any], desc: str, report: ReadReport | None = None
     ) -> Iterator[tuple[int, PreparedImage]]:
-        """Read images as :meth:`ImageLoader.stream` does, with positions."""
         return self._loader.stream(images, desc, self.read, report)
 
     def read(self, image: Any, name: str) -> PreparedImage:
@@ -101,10 +97,7 @@ def fit_tiled_codebook(
     folder: str | os.PathLike[str] | None = None,
     convert: Convert | None = None,
 ) -> tuple[Codebook, int]:
-    """Learn a codebook from images at their own size, with border and in tiles.
-
-    The parameters are those of `TiledNetwork` and `WindowReader`; returns also the images read.
-    """
+    """Learn a codebook from images with border and in tiles; return also how many were read."""
     network = TiledNetwork(fit.network, tile_size, folder)
     reader = WindowReader(fit.loader, min_side, convert)
     n_each, shares = fit.sampling_plan(len(images))
@@ -161,7 +154,7 @@ class TrainingWindows:
     def sample(cls, images: Iterable[ImageWindows], n_images: int, seed: int) -> TrainingWindows:
         """Sample windows of each image, up to the same number of each class, in order of digests.
 
-        What is sampled of an image depends on the seed and the image alone.
+        What is sampled depends on the seed and the image alone.
         """
         n_most = max_windows_per_class(n_images)
         found, thinned = [], set()
@@ -201,7 +194,6 @@ class TrainingWindows:
 
 
 def max_windows_per_class(n_images: int) -> int:
-    """Return how many windows of a class are sampled from an image at most."""
     return max(_MIN_PER_IMAGE, _MAX_WINDOWS // n_images)
 
 

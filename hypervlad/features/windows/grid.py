@@ -25,7 +25,7 @@ class WindowGrid:
 
     @classmethod
     def cover(cls, shape: tuple[int, int], side: int, stride: int) -> WindowGrid:
-        """Cover an image (height, width) with windows, the last ones of which end at its edges."""
+        """Cover an image with windows, the last ones of which end at its edges."""
         return cls(*_patch_edges(shape, side, stride, "shift"), side)
 
     @classmethod
@@ -41,7 +41,6 @@ class WindowGrid:
 
     @property
     def size(self) -> int:
-        """Number of windows."""
         return len(self.rows) * len(self.columns)
 
     @property
@@ -52,10 +51,9 @@ class WindowGrid:
     def to_map(
         self, scores: NDArray[np.floating], shape: tuple[int, int], size: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """Interpolate scores (R, S) to a map of a shape: a window's own at its central pixel.
+        """Interpolate scores (R, S) bilinearly between the windows' centres, constant beyond.
 
-        Bilinear between centres, constant beyond the outermost. ``size`` is that of the image that
-        the windows cover, if it was resized.
+        ``shape`` is that of the map; the windows cover an image of this ``size``.
         """
         half = (self.side - 1) // 2
         across = _enlarged(scores.T, self.columns + half, shape[1], size[1])
@@ -75,11 +73,10 @@ def patch_positions(
     patch : int, default=29
         Side of a patch in pixels.
     stride : int, optional
-        Step from one patch to the next; by default `patch`, side by side.
+        Step from one patch to the next; by default `patch`.
     edges : {"drop", "shift", "pad"}, default="drop"
-        How to treat the pixels left over at the right and lower edge. "drop": they belong to no
-        patch. "shift": a last patch ends at the edge and overlaps the one before. "pad": a last
-        patch extends beyond the edge; :func:`patches_at` fills it by reflection.
+        Pixels left over at the right and lower edge: in no patch ("drop"), in a last patch that
+        ends at the edge ("shift"), or in one that extends beyond it ("pad").
 
     Returns
     -------
@@ -95,8 +92,6 @@ def patch_positions(
     Examples
     --------
     >>> from hypervlad.features import patch_positions
-    >>> patch_positions((29, 70), edges="drop").tolist()
-    [[0, 0], [0, 29]]
     >>> patch_positions((29, 70), edges="shift").tolist()
     [[0, 0], [0, 29], [0, 41]]
     """
@@ -110,7 +105,7 @@ def patches_at(image: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDArr
     ----------
     image : array of shape (H, W) or (H, W, 3)
     positions : array of int, shape (n_patches, 2)
-        Upper left corners, from `patch_positions`.
+        Upper left corners, as from :func:`patch_positions`.
     patch : int, default=29
 
     Returns
@@ -152,7 +147,7 @@ def map_from_patches(
     *,
     fill: float = np.nan,
 ) -> NDArray[np.float32]:
-    """Fill each patch with its value; where patches overlap, with their mean.
+    """Return a map of patches, each filled with its value; means where they overlap.
 
     Parameters
     ----------
@@ -193,12 +188,7 @@ def map_from_patches(
 
 
 def patch_means(values: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDArray[np.float64]:
-    """Return the mean (n_patches,) of a map over the pixels of each patch inside the map.
-
-    >>> from hypervlad.features.windows import patch_means
-    >>> patch_means([[True, False, False]] * 2, [[0, 0], [0, 1]], patch=2).tolist()
-    [0.5, 0.0]
-    """
+    """Return the mean (n_patches,) of a map over the pixels of each patch inside the map."""
     array = _finite(values, "the map")
     if array.ndim != 2:
         raise ValueError(f"expected a map of shape (H, W); got shape {array.shape}.")
@@ -215,7 +205,6 @@ def patch_means(values: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDA
 def _patch_edges(
     shape: tuple[int, int], patch: int, stride: int | None, edges: Edges
 ) -> tuple[IntArray, IntArray]:
-    """Return the upper and the left edges of the patches of an image, as in `patch_positions`."""
     patch = check_side("patch", patch)
     stride = patch if stride is None else check_side("stride", stride)
     if edges not in _EDGES:
@@ -250,7 +239,7 @@ def _enlarged(
 
 
 def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:
-    """Return values as floats; a single NaN would spread through the cumulative sums."""
+    """Return values as floats; a NaN would spread through the cumulative sums."""
     array = np.asarray(values, dtype=np.float64)
     if not np.isfinite(array).all():
         raise ValueError(f"{what} must be finite; got NaN or infinity (see fill=).")

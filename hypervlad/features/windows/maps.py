@@ -22,9 +22,9 @@ _OVERLAP = 0.25  # of the side of a tile whose cells depend on all of it
 
 @dataclass(frozen=True, eq=False)
 class PaddedMaps:
-    """Feature maps (h_l, w_l, C_l) of an image and its mirrored border.
+    """Feature maps (h_l, w_l, C_l) of an image and its mirrored border; sizes in pixels.
 
-    ``size`` is height and width of both together, ``border`` what is above and left, in pixels.
+    ``size`` is that of both together, ``border`` what is above and left.
     """
 
     maps: list[torch.Tensor]
@@ -35,20 +35,10 @@ class PaddedMaps:
 class TiledNetwork:
     """A network that computes feature maps of images of any size.
 
-    Images larger than a tile are cut into tiles that overlap by the network's receptive field, so
-    that the maps are those of the whole image. Where cells depend on the whole image, as in
-    transformers, tiles overlap by a quarter at least, and are blended linearly.
-
-    Parameters
-    ----------
-    network : TappedNetwork
-    tile_size : int
-        Side in pixels of the largest square that passes through the network at once.
-    folder : path-like, optional
-        Keeps maps that are needed again, so that no image passes through the network twice. A file
-        takes about as much space as the image in single precision.
-    border : int, default=32
-        Pixels that are mirrored at each edge, at least; 0 for none.
+    Images larger than ``tile_size`` are cut into tiles that overlap by the network's receptive
+    field, so that the maps are those of the whole image. Where cells depend on the whole image, as
+    in transformers, tiles overlap by a quarter at least, and are blended linearly. The ``folder``
+    keeps maps that are needed again; at least ``border`` pixels are mirrored at each edge.
     """
 
     def __init__(
@@ -66,10 +56,9 @@ class TiledNetwork:
     def padded_maps(
         self, image: torch.Tensor, name: str, key: str | None = None, *, keep: bool = False
     ) -> PaddedMaps:
-        """Return the feature maps of a prepared image (C, H, W).
+        """Return the maps of a prepared image (C, H, W), from the folder if it has the key.
 
-        Maps that the folder keeps under the key are not computed again; ``keep`` says whether it
-        keeps them after this call.
+        ``keep`` says whether the folder keeps them after this call.
         """
         if self._folder is None or key is None:
             return self._computed(image, name)
@@ -188,6 +177,6 @@ class TiledNetwork:
 
 
 def _ramp(n: int, n_overlap: int) -> torch.Tensor:
-    """Return the weights of n cells of a tile: 1, but for those that a neighbour may have, too."""
+    """Return the weights of n cells of a tile: 1, but less where a neighbour overlaps."""
     rising = torch.arange(1, n + 1, dtype=torch.float32) / (n_overlap + 1)
     return torch.minimum(rising, rising.flip(0)).clamp(max=1)

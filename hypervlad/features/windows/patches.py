@@ -44,19 +44,19 @@ class PatchSet:
     Attributes
     ----------
     pixels : ndarray of float32, shape (n, patch, patch) or (n, patch, patch, 3)
-        In [0, 1].
+        Grey or colour values in [0, 1].
     labels : ndarray of str, shape (n,)
-        "anomalous" or "normal"; all "normal" if no masks were given.
+        "anomalous" or "normal"; all "normal" without masks.
     defective : ndarray of float64, shape (n,)
-        Share of each patch that is defective in the mask.
+        Share of each patch that is defective.
     image_index : ndarray of int, shape (n,)
-        Position in the list of the image that each was cut from.
+        Position of each patch's image in the list.
     positions : ndarray of int, shape (n, 2)
         Row and column of the upper left corner.
     groups : ndarray of shape (n,)
-        Patches of one group stay together in a split; by default each image is a group.
+        Group of each patch; groups stay together in a split.
     names : list of str
-        Name of each image: the stem of its file, "image" for an array.
+        Of each image: the stem of its file, "image" for an array.
     """
 
     pixels: NDArray[np.float32]
@@ -100,14 +100,13 @@ def cut_patches(
     """Cut images into patches and label each by its mask.
 
     A patch is anomalous if at least `min_fraction` of its pixels are defective, normal if none is,
-    and mixed in between.
+    else mixed.
 
     Parameters
     ----------
     images : sequence of n paths and/or arrays of shape (H, W) or (H, W, 3)
     masks : sequence of n paths, arrays or None, optional
-        In a form that :func:`hypervlad.images.read_mask` accepts; None for an image without
-        defects.
+        As for :func:`hypervlad.images.read_mask`; None for an image without defects.
     patch, stride, edges
         As in :func:`patch_positions`.
     min_fraction : float, default=0.1
@@ -115,7 +114,7 @@ def cut_patches(
     mixed : {"drop", "keep"}, default="drop"
         Leave mixed patches out, or keep them as normal.
     groups : array-like of shape (n,), optional
-        Group of each image (the sample, the mat); by default each image is its own group.
+        Group of each image, such as its sample; by default each image is a group.
     read_options : mapping, optional
         The fields of :class:`hypervlad.images.ReadOptions`.
 
@@ -128,8 +127,8 @@ def cut_patches(
     Raises
     ------
     ValueError
-        If an image or mask cannot be read, sizes or lengths do not fit, an image is smaller than
-        the patch, or a parameter is out of range; the message names the image.
+        If an image or mask cannot be read or does not fit, an image is smaller than the patch, or a
+        parameter is out of range; the message names the image.
 
     Examples
     --------
@@ -188,8 +187,7 @@ def split_patches(
     validation_size, test_size : float, default=0.2
         Shares of all patches, 0 for none; approximate, since groups stay whole.
     by : {"group", "patch"}, default="group"
-        "patch" splits single patches at random, only to reproduce Carrillo Pérez (2020):
-        neighbours lie on both sides, and the test measures memory.
+        "patch" splits single patches, as Carrillo Pérez (2020); neighbours then lie on both sides.
     random_state : int, RandomState or None, default=None
 
     Returns

@@ -7,7 +7,7 @@ linear in the map,
 
 and m_l is a product of one small matrix for the rows and one for the columns. Residual sums are
 over the positions of a grid whose centres lie in the window. Both are yielded for a few rows of
-windows at a time, so that the vectors of a large image are never in memory all at once.
+windows at a time, to save memory.
 """
 
 from __future__ import annotations
@@ -32,10 +32,7 @@ _ROWS_AT_ONCE = 16  # of windows: bounds the memory without many small steps
 
 
 class WindowVectors:
-    """Vectors of windows, all from one pass of an image through a fitted encoder's network.
-
-    The other parameters are those of `TiledNetwork`.
-    """
+    """Vectors of windows, all from one pass of an image through a fitted encoder's network."""
 
     def __init__(
         self,
@@ -49,10 +46,7 @@ class WindowVectors:
         self._params = encoder.fitted_params_
 
     def means(self, maps: PaddedMaps, grid: WindowGrid) -> Iterator[NDArray[np.float32]]:
-        """Yield the mean hypercolumns (n, channels) of a few rows of windows at a time.
-
-        Each channel is standardised by its mean and standard deviation over pixels.
-        """
+        """Yield the mean standardised hypercolumns (n, channels) of a few rows of windows."""
         windows = (grid.rows + maps.border, grid.columns + maps.border, grid.side)
         widths = [layer.shape[-1] for layer in maps.maps]
         for means in window_means(maps.maps, maps.size, *windows):
@@ -61,7 +55,7 @@ class WindowVectors:
             yield torch.cat([own.standardised(part) for own, part in pairs], dim=-1).cpu().numpy()
 
     def residual_sums(self, maps: PaddedMaps, grid: WindowGrid) -> Iterator[list[torch.Tensor]]:
-        """Yield un-normalised VLAD of n rows of windows at a time: (n, S, K, D) for each codebook.
+        """Yield un-normalised VLAD (n, S, K, D) of n rows of windows at a time, for each codebook.
 
         It is zero for a window without a position of the hypercolumns' grid.
         """
@@ -86,10 +80,7 @@ class WindowVectors:
     def products(
         self, maps: PaddedMaps, grid: WindowGrid, weights: NDArray[np.float32]
     ) -> Iterator[NDArray[np.float32]]:
-        """Yield the vectors times weights (n_features, M), (n, M), of a few rows of windows.
-
-        Cells are multiplied before the means are taken, because they are fewer.
-        """
+        """Yield the vectors times weights (n_features, M), (n, M), of a few rows of windows."""
         if self._params.has_unit_averages:  # divided by lengths, so not linear
             yield from (vectors @ weights for vectors in self.vectors(maps, grid))
             return
@@ -128,8 +119,7 @@ class WindowVectors:
 def window_encoder(**parameters: Any) -> HypercolumnVLAD:
     """Return an encoder for windows of images at their own size, with the given parameters changed.
 
-    The two taps before the network's last: earlier ones respond to grey values, later ones to
-    whole objects.
+    It has the two taps before the network's last.
     """
     taps = get_backbone(parameters.get("backbone", "mobilenet_v2")).taps
     usual = {
@@ -143,7 +133,7 @@ def window_encoder(**parameters: Any) -> HypercolumnVLAD:
 
 
 def check_window_encoder(encoder: HypercolumnVLAD, purpose: str) -> None:
-    """Raise a ValueError that names the purpose unless an encoder can encode windows."""
+    """Raise a ValueError unless an encoder can encode windows."""
     if encoder.image_size is not None:
         raise ValueError(
             f"the encoder resizes images to {encoder.image_size} pixels, but {purpose} at "
@@ -171,27 +161,8 @@ def window_means(
 ) -> Iterator[torch.Tensor]:
     """Average the hypercolumns of all pixels of each window, a few rows of windows at a time.
 
-    Parameters
-    ----------
-    maps : sequence of Tensor of shape (h_l, w_l, C_l)
-        One image's maps.
-    size : (int, int)
-        Height and width in pixels of the image that the maps are of.
-    rows, columns : array of int, shape (R,) and (S,)
-        Upper and left edges, pixels; every row with every column is a window.
-    side : int
-        Of a window, pixels.
-
-    Yields
-    ------
-    Tensor of shape (n, S, sum of C_l)
-
-    >>> import torch
-    >>> from hypervlad.features.windows.vectors import window_means
-    >>> ramp = torch.arange(4.0).view(1, 4, 1)
-    >>> (means,) = window_means([ramp], (1, 4), rows=[0], columns=[0, 2], side=1)
-    >>> means.flatten().tolist()
-    [0.0, 2.0]
+    From maps (h_l, w_l, C_l) of an image of this size, and upper and left edges of R x S windows,
+    yield tensors (n, S, sum of C_l). All sizes are in pixels.
     """
     axes = [
         (
@@ -220,18 +191,8 @@ def window_residual_sums(
 ) -> Iterator[torch.Tensor]:
     """Sum residuals over the positions of each window, a few rows of windows at a time.
 
-    Parameters
-    ----------
-    hypercolumns : Tensor of shape (height, width, D)
-        On a grid over the image.
-    assignments : Tensor of int64, shape (height, width)
-    codewords : Tensor of shape (K, D)
-    size, rows, columns, side
-        As in :func:`window_means`. A position belongs to the windows that contain its centre.
-
-    Yields
-    ------
-    Tensor of shape (n, S, K, D)
+    From hypercolumns (height, width, D) on a grid over the image, their assignments and codewords
+    (K, D), yield tensors (n, S, K, D). Other parameters are those of :func:`window_means`.
     """
     height, width = assignments.shape
     residuals = hypercolumns - codewords[assignments]
