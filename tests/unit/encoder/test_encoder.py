@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +26,11 @@ from sklearn.pipeline import make_pipeline
 import hypervlad
 from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError
 from hypervlad.common.modelfile import write_model
-from hypervlad.features.backbones import TappedNetwork
+from hypervlad.features.backbones import TappedNetwork, build_network
 from hypervlad.features.encoder import codebook_fit
 from hypervlad.features.encoder.encoding import random_pixels
 from hypervlad.features.encoder.parameters import EncoderParams
-from hypervlad.images import SkippedImagesWarning
+from hypervlad.images import SkippedImagesWarning, read_micrographs
 
 Images = tuple[list[np.ndarray], np.ndarray]
 
@@ -48,10 +51,20 @@ def test_output_is_float32_of_the_promised_width(
     assert names[0] == "hypercolumnvlad0"
 
 
-@pytest.mark.parametrize("codebooks", [JOINT, PER_LAYER, BOTH])
-@pytest.mark.parametrize("grid", ["finest", "image", 30])
-@pytest.mark.parametrize("sampling", ["anyloc", 300])
-@pytest.mark.parametrize("turns", [1, 8])
+@pytest.mark.parametrize(
+    ("codebooks", "grid", "sampling", "turns"),
+    [
+        (JOINT, "finest", "anyloc", 1),
+        (JOINT, "image", 300, 8),
+        (JOINT, 30, "anyloc", 8),
+        (PER_LAYER, "finest", 300, 8),
+        (PER_LAYER, "image", "anyloc", 1),
+        (PER_LAYER, 30, 300, 1),
+        (BOTH, "finest", "anyloc", 8),
+        (BOTH, "image", 300, 1),
+        (BOTH, 30, 300, 8),
+    ],
+)
 def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
     codebooks: Any, grid: Any, sampling: Any, turns: Any, texture_images: Images
 ) -> None:
@@ -71,7 +84,7 @@ def test_every_grid_and_codebook_is_the_sum_over_explicit_hypercolumns(
     np.testing.assert_allclose(ours, _explicit(encoder, images[0]), atol=1e-4)
 
 
-def test_averages_of_unit_length(texture_images: tuple[list[np.ndarray], np.ndarray]) -> None:
+def test_averages_of_unit_length(texture_images: Images) -> None:
     images, _ = texture_images
     options = {"weights": "random", "image_size": 16, "n_codewords": 3, "random_state": 0}
     plain, unit = [
@@ -176,23 +189,6 @@ def _upsampled(layer: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return enlarged[0].permute(1, 2, 0).reshape(-1, layer.shape[2]).numpy()
 
 
-def test_one_pass_of_the_network_per_image(
-    tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images, _ = texture_images
-    tiny_encoder.fit(images)
-    seen: list[int] = []
-    original = TappedNetwork._forward
-
-    def counted(self: TappedNetwork, batch: torch.Tensor) -> Any:
-        seen.append(len(batch))
-        return original(self, batch)
-
-    monkeypatch.setattr(TappedNetwork, "_forward", counted)
-    tiny_encoder.transform(images)
-    assert sum(seen) == len(images)
-
-
 # --- seeds, order, batches --------------------------------------------------------------------
 
 
@@ -281,8 +277,6 @@ def test_saved_and_loaded_encodes_bit_identically(
 
 
 def test_an_embedded_backbone_needs_no_weights_file(texture_images: Images, tmp_path: Path) -> None:
-    from hypervlad.features.backbones import build_network
-
     images, _ = texture_images
     state = build_network("tiny", "random").module.state_dict()
     weights = tmp_path / "w.pth"
@@ -323,37 +317,27 @@ def test_the_cache_key_holds_pixels_and_everything_that_decides_a_vector(
     tiny_encoder: HypercolumnVLAD,
     texture_images: Images,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    passes: list[tuple[int, ...]],
 ) -> None:
     images, _ = texture_images
     tiny_encoder.set_params(memory=str(tmp_path / "cache")).fit(images)
     vectors = tiny_encoder.transform(images[:10])
-    passes: list[int] = []
-    original = TappedNetwork._forward
-
-    def counted(self: TappedNetwork, batch: torch.Tensor) -> Any:
-        passes.append(len(batch))
-        return original(self, batch)
-
-    monkeypatch.setattr(TappedNetwork, "_forward", counted)
+    passes.clear()
     np.testing.assert_array_equal(tiny_encoder.transform(images[:10]), vectors)
     assert passes == []
     tiny_encoder._batch_size = 3
     tiny_encoder.transform([*images[:10], images[10], images[0].copy()])
-    assert sum(passes) == 1
+    assert sum(n for n, *_ in passes) == 1
     tiny_encoder.fitted_params_ = replace(tiny_encoder.fitted_params_, grid="image")
     tiny_encoder.codebook_ = replace(tiny_encoder.codebook_, joint=-tiny_encoder.codebook_.joint)
     assert not np.array_equal(tiny_encoder.transform(images[:10]), vectors)
-    assert sum(passes) == 11
+    assert sum(n for n, *_ in passes) == 11
 
 
+@pytest.mark.skipif(os.name != "posix", reason="modes of folders are a POSIX matter")
 def test_the_cache_folder_is_private(
     tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
 ) -> None:
-    import os
-
-    if os.name != "posix":
-        pytest.skip("modes of folders are a POSIX matter")
     folder = tmp_path / "cache"
     tiny_encoder.set_params(memory=folder).fit(texture_images[0]).transform(texture_images[0])
     assert folder.stat().st_mode & 0o077 == 0
@@ -366,55 +350,42 @@ def test_the_cache_folder_is_private(
     ("parameters", "message"),
     [
         ({"n_codewords": 0}, "n_codewords must be a whole number of at least 1, not 0"),
-        ({"n_codewords": True}, "n_codewords must be a whole number"),
-        ({"n_codewords": 2.5}, "n_codewords must be a whole number"),
         (
             {"image_size": 3},
             "image_size must be a whole number of at least 4 and at most 2048 or None, not 3",
         ),
         ({"sampling": -1}, "sampling must be"),
         ({"sampling": "paper"}, "sampling must be .*'windows', 'luo2021', 'anyloc', not 'paper'"),
-        ({"sampling": 3}, "4 codewords cannot be learnt from"),
         ({"on_error": "ignore"}, "on_error must be one of 'raise', 'skip'"),
         ({"blocks": "all"}, "blocks must be one of 'joint', 'per_layer' or a sequence .*'all'"),
-        ({"blocks": []}, "blocks must be"),
         ({"blocks": ["pooled"]}, "blocks must contain 'joint' or 'per_layer', and each once"),
         ({"blocks": ["joint", "joint"]}, "blocks must contain .* each once"),
         ({"blocks": ["joint", "pooled", "pooled_unit"]}, "leave one of the two out"),
         ({"turns": 3}, "turns must be one of 1, 2, 4, 8, not 3"),
-        ({"turns": True}, "turns must be one of 1, 2, 4, 8, not True"),
-        ({"turns": 2.0}, r"turns must be one of 1, 2, 4, 8, not 2\.0"),
-        ({"turns": np.float64(2)}, "turns must be one of 1, 2, 4, 8, not "),
-        ({"turns": "2"}, "turns must be one of 1, 2, 4, 8, not '2'"),
-        ({"turns": None}, "turns must be one of 1, 2, 4, 8, not None"),
-        ({"turns": [2]}, r"turns must be one of 1, 2, 4, 8, not \[2\]"),
         ({"grid": "coarse"}, "grid must be one of"),
         ({"grid": 0}, "grid must be .* or a number of random pixels"),
         ({"read_options": 3}, "read_options must be None or a dict such as"),
         ({"read_options": {"scaling": "log"}}, "scaling"),
         ({"device": "abacus"}, 'device must be "auto", "cpu" or "cuda"'),
-        ({"backbone": "vgg7"}, "unknown backbone 'vgg7'"),
         ({"taps": ["77"]}, "has no layer '77'"),
         ({"read_options": {"banners": "remove"}}, "did you mean 'banner'"),
         ({"device": "meta"}, 'device must be "auto", "cpu" or "cuda"'),
         ({"n_jobs": 0}, "n_jobs"),
+        ({"pixel_size": 0}, "pixel_size must be None or nanometres per pixel"),
     ],
 )
-def test_invalid_parameters_are_named(
-    parameters: dict[str, Any],
-    message: str,
-    tiny_encoder: HypercolumnVLAD,
-    texture_images: Images,
+def test_invalid_parameters_are_named_before_images_are_read(
+    parameters: dict[str, Any], message: str, tiny_encoder: HypercolumnVLAD
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        tiny_encoder.set_params(**parameters).fit(texture_images[0])
+        tiny_encoder.set_params(**parameters).fit(["no/such/image.png"])
 
 
-def test_a_bare_path_and_an_empty_list_are_errors(tiny_encoder: HypercolumnVLAD) -> None:
-    with pytest.raises(ImageReadError, match="wrap it in a list"):
-        tiny_encoder.fit("image.png")
-    with pytest.raises(ImageReadError, match="list is empty"):
-        tiny_encoder.fit([])
+def test_too_few_hypercolumns_are_an_error(
+    tiny_encoder: HypercolumnVLAD, texture_images: Images
+) -> None:
+    with pytest.raises(ValueError, match="4 codewords cannot be learnt from"):
+        tiny_encoder.set_params(sampling=3).fit(texture_images[0])
 
 
 def test_unreadable_images_are_named_or_skipped(
@@ -432,11 +403,6 @@ def test_unreadable_images_are_named_or_skipped(
     with pytest.warns(SkippedImagesWarning, match=r"broken\.png"):
         tiny_encoder.fit(mixed)
     assert tiny_encoder.n_images_ == 2
-    with pytest.warns(SkippedImagesWarning):
-        vectors = tiny_encoder.transform(mixed)
-    assert np.isnan(vectors).all(axis=1).tolist() == [False, True, False]
-    with pytest.raises(ImageReadError, match="none of the images could be read"):
-        tiny_encoder.transform([bad])
 
 
 def test_reading_threads_change_nothing(
@@ -448,23 +414,13 @@ def test_reading_threads_change_nothing(
         paths.append(tmp_path / f"{i}.png")
         Image.fromarray((255 * image).astype(np.uint8)).save(paths[-1])
     expected = clone(tiny_encoder).fit_transform(paths)
-    for n_jobs in (2, -1):
-        threaded = clone(tiny_encoder).set_params(n_jobs=n_jobs)
-        np.testing.assert_array_equal(threaded.fit_transform(paths), expected)
-
-
-def test_parameters_are_checked_before_images_are_read(
-    tiny_encoder: HypercolumnVLAD,
-) -> None:
-    with pytest.raises(ValueError, match="n_codewords must be"):
-        tiny_encoder.set_params(n_codewords=0).fit(["no/such/image.png"])
+    threaded = clone(tiny_encoder).set_params(n_jobs=-1)
+    np.testing.assert_array_equal(threaded.fit_transform(paths), expected)
 
 
 def test_threads_that_share_a_model_do_not_mix_their_images(
     tiny_encoder: HypercolumnVLAD, texture_images: Images
 ) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     images, _ = texture_images
     expected = tiny_encoder.fit_transform(images)
     with ThreadPoolExecutor(6) as pool:
@@ -473,38 +429,23 @@ def test_threads_that_share_a_model_do_not_mix_their_images(
             np.testing.assert_allclose(np.stack(list(rows)), expected, atol=1e-5)
 
 
-def test_a_callers_inference_mode_changes_nothing(
-    tiny_encoder: HypercolumnVLAD, texture_images: Images
-) -> None:
-    images, _ = texture_images
-    tiny_encoder.set_params(blocks=(*BOTH, "pooled"), turns=2)
-    expected = clone(tiny_encoder).fit_transform(images)
-    with torch.inference_mode():
-        np.testing.assert_array_equal(tiny_encoder.fit_transform(images), expected)
-        words = tiny_encoder.codeword_maps(images[0])
-    np.testing.assert_array_equal(tiny_encoder.transform(images), expected)
-    np.testing.assert_array_equal(tiny_encoder.codeword_maps(images[0]), words)
+class Watched:
+    """An image that reports when it is read."""
+
+    def __init__(self, number: int, report: Callable[[int], None]) -> None:
+        self.number, self.report = number, report
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        self.report(self.number)
+        return np.eye(20, 24, dtype=np.float32)
 
 
-def test_reading_ahead_is_bounded(texture_images: Images) -> None:
-    from hypervlad.images import read_micrographs
-
-    asked: list[int] = []
-
-    class Watched:
-        """An image that notes when it is read."""
-
-        def __init__(self, number: int) -> None:
-            self.number = number
-
-        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
-            asked.append(self.number)
-            return texture_images[0][0]
-
-    stream = read_micrographs([Watched(i) for i in range(60)], n_jobs=2)
+def test_reading_ahead_is_bounded() -> None:
+    asked = set[int]()
+    stream = read_micrographs([Watched(i, asked.add) for i in range(60)], n_jobs=2)
     for n_taken in range(1, 20):
         next(stream)
-        assert len(set(asked)) <= n_taken + 2 * 2 + 1
+        assert len(asked) <= n_taken + 2 * 2 + 1
     stream.close()
 
 
@@ -520,17 +461,10 @@ def test_the_next_batches_are_read_while_one_is_computed_and_no_more(
     in_next_batch = threading.Event()
     most_ahead: list[int] = []
 
-    class Watched:
-        """An image that notes when it is read."""
-
-        def __init__(self, number: int) -> None:
-            self.number = number
-
-        def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
-            asked.add(self.number)
-            if self.number >= 4:
-                in_next_batch.set()
-            return texture_images[0][0]
+    def note(number: int) -> None:
+        asked.add(number)
+        if number >= 4:
+            in_next_batch.set()
 
     encoder = tiny_encoder.fit(texture_images[0])
     encoder._batch_size = 4
@@ -542,7 +476,7 @@ def test_the_next_batches_are_read_while_one_is_computed_and_no_more(
         return original(self, batch)
 
     monkeypatch.setattr(TappedNetwork, "_forward", patient)
-    images = [Watched(i) for i in range(40)]
+    images = [Watched(i, note) for i in range(40)]
     if how == "transform":
         encoder.transform(images)
     else:
@@ -552,20 +486,15 @@ def test_the_next_batches_are_read_while_one_is_computed_and_no_more(
 
 
 def test_the_codebook_samples_a_bounded_number_of_images(
-    tiny_encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+    tiny_encoder: HypercolumnVLAD,
+    texture_images: Images,
+    monkeypatch: pytest.MonkeyPatch,
+    passes: list[tuple[int, ...]],
 ) -> None:
     images, _ = texture_images
     monkeypatch.setattr(codebook_fit, "MAX_SAMPLED_IMAGES", 6)
-    passes: list[int] = []
-    original = TappedNetwork._forward
-
-    def counted(self: TappedNetwork, batch: torch.Tensor) -> Any:
-        passes.append(len(batch))
-        return original(self, batch)
-
-    monkeypatch.setattr(TappedNetwork, "_forward", counted)
     first = clone(tiny_encoder).fit(images)
-    assert 1 <= sum(passes) < 16
+    assert 1 <= sum(n for n, *_ in passes) < 16
     assert first.n_images_ == len(images)
     again = clone(tiny_encoder).fit(images[::-1])
     for name, array in first.codebook_.to_arrays().items():
@@ -582,12 +511,9 @@ def test_a_file_cannot_bring_a_cache_folder(
         forged = {**header, "parameters": {**header["parameters"], name: "evil/cache"}}
         with pytest.raises(ModelFileError, match=rf"unknown parameters \['{name}'\]"):
             HypercolumnVLAD.from_state(forged, arrays)
-        without = {k: v for k, v in forged["parameters"].items() if k != "turns"}
-        with pytest.raises(ModelFileError, match=rf"unknown parameters \['{name}'\]"):
-            HypercolumnVLAD.from_state({**header, "parameters": without}, arrays)
 
 
-@pytest.mark.parametrize("name", ["turns", "blocks", "sampling", "on_error"])
+@pytest.mark.parametrize("name", ["pixel_size", "on_error"])
 def test_a_file_that_lacks_a_parameter_is_an_error(
     name: str, tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
 ) -> None:

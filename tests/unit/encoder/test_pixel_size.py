@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -13,27 +12,23 @@ from unittest import mock
 import numpy as np
 import pytest
 import tifffile
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from typer.testing import CliRunner
 
 import hypervlad
-from hypervlad import HypercolumnVLAD, ImageReadError, Micrograph, ModelFileError
+from hypervlad import HypercolumnVLAD, ImageReadError, Micrograph
 from hypervlad.apps.cli import app
-from hypervlad.features.backbones import Preprocessing, TappedNetwork
+from hypervlad.features.backbones import Preprocessing
 from hypervlad.features.codebook import HypercolumnPool
 from hypervlad.features.encoder import ImageLoader, LoadedImage, codebook_fit, loading
-from hypervlad.features.encoder.loading import (
-    CPU_BATCH_PIXELS,
-    MAX_PIXELS,
-    resampled_size,
-    size_at_scale,
-)
+from hypervlad.features.encoder.loading import MAX_PIXELS, resampled_size, size_at_scale
 from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning
 from hypervlad.results.displays import CodewordMapDisplay
 from hypervlad.results.reports import model_facts
+
+Images = tuple[list[np.ndarray], np.ndarray]
 
 lengths = st.integers(1, 5000)
 scales = st.floats(1e-3, 1e3)
@@ -67,27 +62,13 @@ def encoder(tiny_encoder: HypercolumnVLAD) -> HypercolumnVLAD:
 
 
 @pytest.fixture
-def tiffs(tmp_path: Path, texture_images: tuple[list[np.ndarray], np.ndarray]) -> list[Path]:
+def tiffs(tmp_path: Path, texture_images: Images) -> list[Path]:
     """Nine images of 20 x 24 pixels of 1, 2 and 4 nm."""
     images, _ = texture_images
     return [
         write_tiff(tmp_path / f"{i}.tif", image, (1.0, 2.0, 4.0)[i % 3])
         for i, image in enumerate(images[:9])
     ]
-
-
-@pytest.fixture
-def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes (B, H, W) of all batches that enter a network."""
-    seen: list[tuple[int, ...]] = []
-    original = TappedNetwork._forward
-
-    def watched(self: TappedNetwork, batch: torch.Tensor) -> Any:
-        seen.append((len(batch), *batch.shape[2:]))
-        return original(self, batch)
-
-    monkeypatch.setattr(TappedNetwork, "_forward", watched)
-    return seen
 
 
 # --- sizes ------------------------------------------------------------------------------------
@@ -130,7 +111,7 @@ def test_each_image_is_resampled_to_its_own_size(
     encoder: HypercolumnVLAD,
     tiffs: list[Path],
     tmp_path: Path,
-    texture_images: tuple[list[np.ndarray], np.ndarray],
+    texture_images: Images,
     passes: list[tuple[int, ...]],
 ) -> None:
     encoder.fit(tiffs)
@@ -186,16 +167,13 @@ def test_images_without_a_pixel_size_are_named_once_per_call(
     encoder: HypercolumnVLAD,
     tiffs: list[Path],
     tmp_path: Path,
-    texture_images: tuple[list[np.ndarray], np.ndarray],
+    texture_images: Images,
 ) -> None:
     plain = [write_tiff(tmp_path / f"plain{i}.tif", scene(1.0, 20 + i), None) for i in range(6)]
     mixed = [*tiffs, *plain, texture_images[0][0]]
     for method in (encoder.fit, encoder.transform):
         (warning,) = caught(mixed, method)
-        assert str(warning).startswith("7 of 16 images without a known pixel size")
-        assert f"{plain[0]}, " in str(warning)
-        assert "plain4.tif, … and 2 more" in str(warning)
-        assert warning.names[5:] == (str(plain[5]), "image 15 of the list (counted from 0)")
+        assert warning.names == (*map(str, plain), "image 15 of the list (counted from 0)")
     assert caught(tiffs, encoder.transform) == []
     assert caught(mixed, clone(encoder).set_params(pixel_size=None).fit_transform) == []
 
@@ -203,7 +181,7 @@ def test_images_without_a_pixel_size_are_named_once_per_call(
 def test_they_are_encoded_as_without_a_common_scale(
     encoder: HypercolumnVLAD,
     tiffs: list[Path],
-    texture_images: tuple[list[np.ndarray], np.ndarray],
+    texture_images: Images,
 ) -> None:
     encoder.fit(tiffs)
     with pytest.warns(UnknownPixelSizeWarning, match="2 of 2"):
@@ -239,18 +217,15 @@ def test_a_folder_read_twice_for_the_codebook_warns_once(
         ),
     ],
 )
-@pytest.mark.parametrize("n_jobs", [None, 2])
 def test_images_out_of_bounds_are_refused_or_skipped(
     own: float,
     message: str,
-    n_jobs: int | None,
     encoder: HypercolumnVLAD,
     tiffs: list[Path],
     tmp_path: Path,
 ) -> None:
     odd = write_tiff(tmp_path / "odd.tif", scene(1.0, 24)[:20], own)
     mixed = [tiffs[0], odd, tiffs[1]]
-    encoder.set_params(n_jobs=n_jobs)
     with pytest.raises(ImageReadError, match=message):
         encoder.fit(mixed)
     encoder.set_params(on_error="skip")
@@ -264,14 +239,6 @@ def test_images_out_of_bounds_are_refused_or_skipped(
         encoder.codeword_maps(odd)
     encoder.fitted_params_ = replace(encoder.fitted_params_, pixel_size=None)
     assert encoder.codeword_maps(odd).shape == (1, 16, 16)
-
-
-@pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf"), True, "2", [2.0]])
-def test_an_invalid_pixel_size_is_an_error_before_images_are_read(
-    value: Any, tiny_encoder: HypercolumnVLAD
-) -> None:
-    with pytest.raises(ValueError, match="pixel_size must be None or nanometres per pixel"):
-        tiny_encoder.set_params(pixel_size=value).fit(["no/such/image.tif"])
 
 
 # --- the cache --------------------------------------------------------------------------------
@@ -381,21 +348,6 @@ def test_few_pixels_wait_whatever_the_mixture_of_sizes(shapes: list[tuple[int, i
     assert sorted(seen) == list(range(len(shapes)))
 
 
-def test_many_sizes_in_a_long_list_do_not_pile_up() -> None:
-    budget = CPU_BATCH_PIXELS
-    shapes = list(itertools.product(range(60, 200, 3), range(60, 200, 7)))
-    np.random.default_rng(0).shuffle(shapes)
-    loader = scaled_loader(Preprocessing().minimum_size)
-    source = Watched(loader, [micrograph(shape, 1.0) for shape in shapes])
-    n_done = most = 0
-    for batch in loader.batches(source):
-        most = max(most, source.n_pixels - n_done)
-        n_done += batch.tensors[:, 0].numel()
-    assert len(set(shapes)) == 940
-    # A cut by position alone would keep 256 images waiting, eleven times the pixels of a batch.
-    assert budget / 2 < most < 5.2 * budget + 2 * 200 * 200
-
-
 @settings(deadline=None)
 @given(
     st.lists(st.sampled_from([(8, 8), (8, 12), (20, 20)]), min_size=2, max_size=40),
@@ -431,25 +383,15 @@ def test_batches_follow_the_resampled_size(
 # --- files, displays, commands ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [2, np.float32(2.0), 2.0])
 def test_a_saved_encoder_keeps_its_scale(
-    value: Any, encoder: HypercolumnVLAD, tiffs: list[Path], tmp_path: Path
+    encoder: HypercolumnVLAD, tiffs: list[Path], tmp_path: Path
 ) -> None:
-    vectors = encoder.set_params(pixel_size=value, grid=30).fit_transform(tiffs)
+    vectors = encoder.set_params(pixel_size=np.float32(2), grid=30).fit_transform(tiffs)
     encoder.save(tmp_path / "e.hvlad")
     loaded = hypervlad.load(tmp_path / "e.hvlad")
     assert loaded.pixel_size == 2.0
     assert type(loaded.pixel_size) is float
     np.testing.assert_array_equal(loaded.transform(tiffs), vectors)
-
-
-def test_a_file_must_hold_its_scale(encoder: HypercolumnVLAD, tiffs: list[Path]) -> None:
-    header, arrays = encoder.fit(tiffs).to_state()
-    parameters = {k: v for k, v in header["parameters"].items() if k != "pixel_size"}
-    with pytest.raises(
-        ModelFileError, match=r"missing parameters \['pixel_size'\].*train it again"
-    ):
-        HypercolumnVLAD.from_state({**header, "parameters": parameters}, arrays)
 
 
 def test_maps_have_the_resampled_size(encoder: HypercolumnVLAD, tiffs: list[Path]) -> None:
@@ -468,9 +410,7 @@ def test_the_scale_is_among_the_facts(encoder: HypercolumnVLAD, tiffs: list[Path
 
 # It trains and cross-validates a classifier.
 @pytest.mark.slow
-def test_the_command_trains_at_a_scale(
-    tmp_path: Path, texture_images: tuple[list[np.ndarray], np.ndarray]
-) -> None:
+def test_the_command_trains_at_a_scale(tmp_path: Path, texture_images: Images) -> None:
     folder = tmp_path / "images"
     for i, (image, label) in enumerate(zip(*texture_images, strict=True)):
         (folder / label).mkdir(parents=True, exist_ok=True)

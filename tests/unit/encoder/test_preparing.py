@@ -43,7 +43,7 @@ def filtered(x: float, mode: str) -> float:
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-@pytest.mark.parametrize(("n_in", "n_out"), [(64, 7), (9, 9), (5, 12), (3, 40), (1, 4), (100, 1)])
+@pytest.mark.parametrize(("n_in", "n_out"), [(64, 7), (5, 12), (1, 4), (100, 1)])
 def test_weights_of_an_axis_equal_a_loop(n_in: int, n_out: int, mode: str) -> None:
     wide = max(n_in / n_out, 1.0)
     expected = np.zeros((n_out, n_in))
@@ -57,8 +57,9 @@ def test_weights_of_an_axis_equal_a_loop(n_in: int, n_out: int, mode: str) -> No
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("shape", [(50, 37), (41, 90, 3)])
-@pytest.mark.parametrize("size", [(32, 17), (50, 100), (64, 37)])
+@pytest.mark.parametrize(
+    ("shape", "size"), [((50, 37), (32, 17)), ((41, 90, 3), (50, 100)), ((50, 37), (64, 37))]
+)
 def test_resizing_is_torchs(
     shape: tuple[int, ...], size: tuple[int, int], mode: Literal["bilinear", "bicubic"]
 ) -> None:
@@ -67,10 +68,3 @@ def test_resizing_is_torchs(
     theirs = functional.interpolate(image, size, mode=mode, antialias=True)[0].clamp(0, 1)
     ours = prepare(pixels, size, replace(PLAIN, interpolation=mode))
     torch.testing.assert_close(ours, theirs.float().expand(3, *size), atol=1e-6, rtol=0)
-
-
-def test_downsizing_is_antialiased() -> None:
-    checkerboard = (np.indices((64, 64)).sum(0) % 2).astype(np.float32)
-    small = prepare(checkerboard, (8, 8), PLAIN)
-    assert small.std() < 0.02
-    assert small.mean().item() == pytest.approx(0.5, abs=1e-3)
