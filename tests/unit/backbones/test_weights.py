@@ -25,16 +25,17 @@ def tiny_state() -> dict[str, torch.Tensor]:
     return build_network("tiny", "random").module.state_dict()
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_file_of_weights_gives_the_same_network(
-    suffix: str, tmp_path: Path, tiny_state: dict[str, torch.Tensor]
+def test_files_of_weights_give_the_same_network_whatever_their_format(
+    tmp_path: Path, tiny_state: dict[str, torch.Tensor]
 ) -> None:
-    path = tmp_path / f"weights{suffix}"
     state = {key: (value + 1).contiguous() for key, value in tiny_state.items()}
-    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
-    network = build_network("tiny", path)
-    assert network.digest != build_network("tiny", "random").digest
-    torch.testing.assert_close(network.module[0].weight.contiguous(), state["0.weight"])
+    save_file(state, tmp_path / "w.safetensors")
+    torch.save(state, tmp_path / "w.pth")
+    networks = [build_network("tiny", tmp_path / f"w.{end}") for end in ("pth", "safetensors")]
+    for network in networks:
+        torch.testing.assert_close(network.module[0].weight.contiguous(), state["0.weight"])
+    digests = [network.digest for network in [*networks, build_network("tiny", "random")]]
+    assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model"])
@@ -48,18 +49,6 @@ def test_float16_heads_and_wrapped_state_dicts_are_accepted(
     torch.testing.assert_close(network.module[0].weight, half["0.weight"].float())
 
 
-def test_the_digest_does_not_depend_on_the_container(
-    tmp_path: Path, tiny_state: dict[str, torch.Tensor]
-) -> None:
-    state = {key: value.contiguous() for key, value in tiny_state.items()}
-    save_file(state, tmp_path / "w.safetensors")
-    torch.save(state, tmp_path / "w.pth")
-    digests = {
-        build_network("tiny", tmp_path / f"w.{end}").digest for end in ("pth", "safetensors")
-    }
-    assert digests == {build_network("tiny", "random").digest}
-
-
 def test_weights_of_another_network_are_rejected(
     tmp_path: Path, tiny_state: dict[str, torch.Tensor]
 ) -> None:
@@ -68,14 +57,6 @@ def test_weights_of_another_network_are_rejected(
     with pytest.raises(
         WeightsNotFoundError, match=r"not weights of 'tiny'.*missing.*unknown.*shape"
     ):
-        build_network("tiny", path)
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_a_file_that_is_not_a_state_dict_is_rejected(suffix: str, tmp_path: Path) -> None:
-    path = tmp_path / f"w{suffix}"
-    path.write_bytes(b"not weights at all")
-    with pytest.raises(WeightsNotFoundError, match=rf"w{suffix}: "):
         build_network("tiny", path)
 
 
@@ -94,6 +75,9 @@ def test_what_is_no_weights_file_is_said_to_be_none(tmp_path: Path) -> None:
         (tmp_path / "w.pth").write_bytes(content)
         with pytest.raises(WeightsNotFoundError, match=r"w\.pth: not a file of weights; expected"):
             build_network("tiny", tmp_path / "w.pth")
+    (tmp_path / "w.safetensors").write_bytes(b"not weights at all")
+    with pytest.raises(WeightsNotFoundError, match=r"w\.safetensors: not a readable state dict"):
+        build_network("tiny", tmp_path / "w.safetensors")
     (tmp_path / "folder").mkdir()
     with pytest.raises(WeightsNotFoundError, match=r"no weights in this folder; .* model\.safete"):
         build_network("tiny", tmp_path / "folder")

@@ -37,11 +37,19 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return count_passes(monkeypatch)
 
 
-@pytest.mark.parametrize("is_labelled", [False, True])
-@pytest.mark.parametrize("is_thinned", [False, True])
+@pytest.mark.parametrize(
+    ("is_labelled", "is_thinned", "is_sampled"),
+    [(False, False, False), (False, False, True), (True, False, False), (True, True, False)],
+)
 def test_fitting_the_defect_scorer(
-    monkeypatch: pytest.MonkeyPatch, passes: list[int], is_labelled: bool, is_thinned: bool
+    monkeypatch: pytest.MonkeyPatch,
+    passes: list[int],
+    is_labelled: bool,
+    is_thinned: bool,
+    is_sampled: bool,
 ) -> None:
+    if is_sampled:  # images outside the sample do not pass for the codebook
+        monkeypatch.setattr("hypervlad.features.encoder.codebook_fit.MAX_SAMPLED_IMAGES", 3)
     if is_thinned:  # then all windows are scored for the threshold, not only those trained on
         monkeypatch.setattr("hypervlad.features.windows.dataset._MIN_PER_IMAGE", 20)
         monkeypatch.setattr("hypervlad.features.windows.dataset._MAX_WINDOWS", 20)
@@ -77,17 +85,6 @@ def test_fitting_the_alignment_classifier(passes: list[int]) -> None:
     model.fit(images, [bool(i % 2) for i in range(N_IMAGES)])
     assert [image.n_reads for image in images] == [2] * N_IMAGES
     assert sum(passes) == 4 * N_IMAGES  # one in each turn
-
-
-def test_images_outside_the_sample_do_not_pass_for_the_codebook(
-    monkeypatch: pytest.MonkeyPatch, passes: list[int]
-) -> None:
-    monkeypatch.setattr("hypervlad.features.encoder.codebook_fit.MAX_SAMPLED_IMAGES", N_IMAGES // 2)
-    images = [CountingImage(surface(seed)) for seed in range(N_IMAGES)]
-    scorer = PatchDefectScorer(window_encoder(**SMALL), patch=PATCH, n_codewords=4, random_state=0)
-    scorer.fit(images)
-    assert [image.n_reads for image in images] == [2] * N_IMAGES
-    assert sum(passes) == 3 * N_IMAGES  # at their own size and two others
 
 
 @pytest.mark.parametrize("is_cut", [False, True])

@@ -17,7 +17,6 @@ from hypervlad.features.windows import (
     patches_at,
     split_patches,
 )
-from hypervlad.images import read_image
 
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 EDGES = ("drop", "shift", "pad")
@@ -60,8 +59,6 @@ def test_nothing_is_left_out_but_dropped_edges(shape, patch, data):
     positions = patch_positions(shape, patch, stride, edges=edges)
     painted = map_from_patches(np.ones(len(positions)), positions, shape, patch)
     assert (painted == 1).all()
-    dropped = patch_positions(shape, 1, 1)
-    assert len(dropped) == shape[0] * shape[1]
 
 
 @given(st.integers(0, 10**6), SIDES, st.integers(1, 9), st.integers(1, 12), st.sampled_from(EDGES))
@@ -213,18 +210,12 @@ SMALL = np.zeros((12, 12))
         ([SMALL], [np.arange(144).reshape(12, 12)], {"patch": 4}, r"its mask: .*144 in all"),
         ([SMALL], ["gone.png"], {"patch": 4}, "its mask: gone.png"),
         ([SMALL], None, {"patch": 0}, "patch must be a whole number of pixels"),
-        ([SMALL], None, {"patch": 4, "stride": 1.5}, "stride must be a whole number of pixels"),
         ([SMALL], None, {"patch": 4, "edges": "wrap"}, "edges must be one of.*got 'wrap'"),
         ([SMALL], None, {"min_fraction": 0}, "min_fraction must be in"),
         ([SMALL], None, {"mixed": "maybe"}, "mixed must be"),
         ([SMALL], None, {"patch": 4, "groups": [1, 2]}, "2 groups values for 1 image"),
         ([SMALL] * 2, None, {"groups": {"a", "b"}}, "groups must be a list.*not a set"),
-        ([SMALL] * 2, None, {"groups": {0: "a", 1: "b"}}, "groups must be a list.*not a dict"),
-        ([SMALL] * 2, None, {"groups": "ab"}, "groups must be a list.*not a str"),
-        ([SMALL] * 2, None, {"groups": iter("ab")}, "groups must be a list.*not a str_"),
         ([SMALL] * 2, None, {"groups": ["a", float("nan")]}, r"groups\[1\] is missing \(nan\)"),
-        ([SMALL] * 2, None, {"groups": [None, "b"]}, r"groups\[0\] is missing \(None\)"),
-        ([SMALL] * 2, None, {"groups": [["a"], ["b"]]}, "groups has one value per row"),
         ("mat.png", None, {}, "expected a list of images"),
         ([], None, {}, "the list is empty"),
     ],
@@ -238,7 +229,6 @@ def test_unusable_input_is_named(images, masks, options, message):
     ("options", "message"),
     [
         ({"test_size": 1}, r"test_size is a share of the patches, in \[0, 1\)"),
-        ({"validation_size": -0.1}, "validation_size is a share"),
         ({"validation_size": 0.6, "test_size": 0.5}, "leave nothing to learn"),
         ({"by": "image"}, "by must be 'group' or 'patch'"),
     ],
@@ -254,7 +244,6 @@ def test_bad_splits_are_named(options, message):
         (lambda: map_from_patches([1.0], [[0, 0], [0, 1]], (4, 4), 2), "one value for each of 2"),
         (lambda: map_from_patches([1.0], [[4, 0]], (4, 4), 2), r"\[4, 0\] lies outside .* 4 x 4"),
         (lambda: patches_at(SMALL, [[0, -1]], 2), r"\[0, -1\] lies outside"),
-        (lambda: patches_at(SMALL, [[0.5, 1]], 2), "positions are whole numbers"),
         (lambda: patches_at(SMALL, [0, 1], 2), "positions are whole numbers"),
         (lambda: patch_means(np.zeros((2, 2, 3)), [[0, 0]], 2), r"shape \(2, 2, 3\)"),
     ],
@@ -281,9 +270,3 @@ def test_no_positions_no_patches():
     assert patches_at(SMALL, [], 4).shape == (0, 4, 4)
     assert np.isnan(map_from_patches([], [], (3, 3), 4)).all()
     assert patch_means(SMALL, [], 4).shape == (0,)
-
-
-def test_patches_are_read_like_images():
-    images, _ = masked_images(1)
-    patches = cut_patches(images, patch=10)
-    assert_array_equal(patches.pixels[0], read_image(images[0])[:10, :10])
