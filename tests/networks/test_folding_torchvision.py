@@ -16,14 +16,12 @@ from hypervlad.features.backbones import build_network, get_backbone
 from hypervlad.features.backbones.network import find_conv_norm_pairs, fold_norms
 
 N_LEFT = {  # densely connected layers normalise before they convolve
-    "alexnet": 0,
     "convnext_tiny": 0,
     "densenet121": 62,
     "efficientnet_b0": 0,
     "inception_v3": 0,
     "mobilenet_v2": 0,
     "resnet18": 0,
-    "resnet50": 0,
     "vgg16_bn": 0,
 }
 

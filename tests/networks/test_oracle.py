@@ -8,7 +8,7 @@ from support.oracle import check_against_oracle
 from hypervlad import make_tem_images
 
 FAMILIES = ["alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "inception_v3"]
-FAMILIES += ["mobilenet_v2", "resnet18", "resnet50", "vgg16"]
+FAMILIES += ["mobilenet_v2", "resnet18", "vgg16"]
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def classifier(name: str, images: list[np.ndarray]) -> MicrographClassifier:
     return MicrographClassifier(encoder, calibration_size=0, random_state=0).fit(images, labels)
 
 
-@pytest.mark.parametrize("size", [(224, 224), (224, 448), (150, 201)])
+@pytest.mark.parametrize("size", [(224, 448), (150, 201)])
 def test_maps_are_those_of_timm(name: str, size: tuple[int, int]) -> None:
     assert difference_from_timm(name, *size) < 1e-5
 

@@ -40,10 +40,9 @@ from hypervlad.models.baselines import TransferClassifier
 from hypervlad.models.presets import anyloc
 from hypervlad.results.reports.facts import model_facts
 
+# Of each kind that `test_timm_end_to_end.py` has not among its small networks.
 NAMES = [
-    *("resnet50", "convnext_tiny", "convnextv2_nano", "efficientnet_b0", "mobilenetv3_large_100"),
-    *("regnety_008", "swin_tiny_patch4_window7_224", "maxvit_tiny_tf_224"),
-    *("vit_small_patch16_224", "vit_small_patch14_dinov2.lvd142m"),
+    *("convnext_tiny", "swin_tiny_patch4_window7_224", "maxvit_tiny_tf_224"),
     *("vit_small_patch14_reg4_dinov2.lvd142m", "vit_small_patch16_dinov3.lvd1689m"),
 ]
 
@@ -192,18 +191,18 @@ def test_images_are_prepared_as_for_the_published_weights() -> None:
 
 def test_one_state_dict_gives_the_vectors_of_torchvision(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    torch.save(torchvision.models.resnet50().state_dict(), tmp_path / "resnet50.pth")
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
     images, _ = make_tem_images(4, size=(90, 130), random_state=0)
     own, other = (
         HypercolumnVLAD(
             name,
-            weights=tmp_path / "resnet50.pth",
+            weights=tmp_path / "w.pth",
             n_codewords=4,
             sampling=400,
             blocks=("joint", "pooled"),
             random_state=0,
         ).fit_transform(images)
-        for name in ("resnet50", "timm/resnet50.tv_in1k")
+        for name in ("resnet18", "timm/resnet18.tv_in1k")
     )
     np.testing.assert_allclose(own, other, atol=1e-4)
 
@@ -211,7 +210,7 @@ def test_one_state_dict_gives_the_vectors_of_torchvision(tmp_path: Path) -> None
 # --- fine-tuning ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet", "test_resnet"])
+@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet"])
 @pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
 def test_transfer_learning(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     last = property(lambda curves: len(curves) - 1)
@@ -418,7 +417,7 @@ def test_unknown_names_list_near_ones(name: str, near: str) -> None:
         get_backbone(f"timm/{name}")
 
 
-@pytest.mark.parametrize("prefix", ["", "TIMM/", "timm:", "hf-hub:timm/", "hf_hub:timm/"])
+@pytest.mark.parametrize("prefix", ["", "TIMM/", "timm:", "hf-hub:timm/"])
 def test_other_forms_of_a_name_lead_to_the_right_one(prefix: str) -> None:
     with pytest.raises(ValueError, match=r"Did you mean 'timm/test_vit\.r160_in1k'\?"):
         get_backbone(f"{prefix}test_vit.r160_in1k")
@@ -474,9 +473,8 @@ def test_a_network_for_images_of_one_size_is_refused_for_others() -> None:
     for size in (None, 256):
         with pytest.raises(ValueError, match=r"image_size must be .*224"):
             clone(encoder).set_params(image_size=size).fit(images)
-    for other in ({"pixel_size": 1.0},):
-        with pytest.raises(ValueError, match="at most 224 x 224 pixels: leave out"):
-            clone(encoder).set_params(**other).fit(images)
+    with pytest.raises(ValueError, match="at most 224 x 224 pixels: leave out"):
+        clone(encoder).set_params(pixel_size=1.0).fit(images)
     windows = clone(encoder).set_params(image_size=None)
     for model in (PatchDefectScorer(windows), AlignmentClassifier(windows)):
         with pytest.raises(ValueError, match=r"at most 224 x 224 pixels, but .* another network"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from hypervlad.features.backbones import build_network, get_backbone, tap_names
 from hypervlad.features.backbones.weights import published_weights
@@ -28,21 +29,12 @@ def test_minimum_size_is_enough_for_the_deepest_tap(name: str) -> None:
     assert all(min(layer.shape) >= 1 for layer in maps)
 
 
-def test_paper_taps_of_vgg16_have_1472_channels() -> None:
-    maps = build_network("vgg16", "random")(torch.rand(1, 3, 32, 32))
-    assert sum(layer.shape[1] for layer in maps) == 1472
+@pytest.mark.parametrize("name", ["vgg16", "vgg16_bn"])
+def test_paper_taps_of_vgg16_have_1472_channels(name: str) -> None:
+    maps = build_network(name, "random")(torch.rand(1, 3, 32, 64))
+    assert [layer.shape[1] for layer in maps] == [64, 128, 256, 512, 512]
+    assert [layer.shape[2] for layer in maps] == [32, 16, 8, 4, 2]
     assert all((layer >= 0).all() for layer in maps), "the taps come after the ReLU"
-
-
-def test_normalised_vgg16_is_tapped_where_vgg16_is() -> None:
-    own, plain = (
-        [maps.shape for maps in build_network(name, "random")(torch.rand(1, 3, 64, 96))]
-        for name in ("vgg16_bn", "vgg16")
-    )
-    assert own == plain
-    assert all(
-        (maps >= 0).all() for maps in build_network("vgg16_bn", "random")(torch.rand(1, 3, 32, 32))
-    )
 
 
 def test_residual_networks_keep_a_tap_that_is_added_to_in_place() -> None:
@@ -55,8 +47,6 @@ def test_residual_networks_keep_a_tap_that_is_added_to_in_place() -> None:
 
 def test_the_default_network_is_that_of_torchvision() -> None:
     """Layer by layer, with the same random numbers and the same result."""
-    import torchvision
-
     own, theirs = (
         _random_network(builder)
         for builder in (get_backbone("mobilenet_v2").builder, torchvision.models.mobilenet_v2)
@@ -78,8 +68,6 @@ def _random_network(builder: Callable[[], torch.nn.Module]) -> torch.nn.Module:
 
 
 def test_the_weights_of_the_default_network_are_where_torchvision_has_them() -> None:
-    import torchvision
-
     entry = torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1
     assert published_weights("mobilenet_v2") == (entry.url, entry.meta["_file_size"])
 
@@ -96,8 +84,6 @@ def test_a_mistyped_tap_gets_a_suggestion() -> None:
         ("resnet18", "image-micronet", "encoder.", ""),
         ("resnet18", "micronet", "module.encoder.", ""),
         ("densenet121", "image-micronet", "features.module.", "features."),
-        ("vgg16_bn", "micronet", "features.module.", "features."),
-        ("mobilenet_v2", "image-micronet", "module.", ""),
     ],
 )
 def test_files_of_micronet_fit_as_they_are_published(
@@ -108,8 +94,6 @@ def test_files_of_micronet_fit_as_they_are_published(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import torchvision
-
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.manual_seed(5)
     state = torchvision.models.get_model(name, weights=None).state_dict()
@@ -147,8 +131,6 @@ def test_files_of_micronet_have_the_names_that_its_loader_knows() -> None:
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "densenet121", "convnext_tiny", "resnet18"])
 def test_torchvisions_whole_state_dicts_fit_without_the_head(name: str, tmp_path: Path) -> None:
-    import torchvision
-
     state = torchvision.models.get_model(name, weights=None).state_dict()
     if name == "densenet121":  # as its published file has it
         state = {

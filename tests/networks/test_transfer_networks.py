@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from sklearn.base import clone
 
 import hypervlad
@@ -61,8 +62,6 @@ def test_every_backbone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_pooled_features_are_torchvisions_own() -> None:
     """What torchvision's networks give their last layer, where that is an average of maps."""
-    import torchvision
-
     for name in ("mobilenet_v2", "resnet18", "densenet121", "efficientnet_b0"):
         images = [np.random.default_rng(i).random((64, 64)).astype(np.float32) for i in range(4)]
         model = TransferClassifier(name, "random", image_size=64, random_state=0)
