@@ -180,9 +180,3 @@ def test_the_boosters_agree_on_new_rows() -> None:
 def _centred_log_proba(learner: Any, X: np.ndarray) -> np.ndarray:
     margins = np.log(learner.predict_proba(X))
     return np.asarray(margins - margins.mean(axis=1, keepdims=True))
-
-
-def test_same_seed_same_model(texture_images: Images) -> None:
-    images, labels = texture_images
-    first = tiny("xgboost").fit(images, labels).predict_proba(images)
-    np.testing.assert_array_equal(tiny("xgboost").fit(images, labels).predict_proba(images), first)

@@ -31,7 +31,6 @@ from hypervlad.features.backbones import (
     find_weights,
     get_backbone,
     reach_of,
-    register_backbone,
     tap_names,
 )
 from hypervlad.features.backbones.weights import check_may_be_included, licence_of
@@ -72,7 +71,6 @@ def test_maps_are_the_intermediates_of_timm(name: str) -> None:
         ("resnet50", ("act1", "layer1", "layer2", "layer3", "layer4")),
         ("convnext_tiny", tuple(f"stages.{n}" for n in range(4))),
         ("vit_small_patch14_dinov2", ("blocks.2", "blocks.5", "blocks.8", "blocks.11")),
-        ("test_vit", ("blocks.0", "blocks.2", "blocks.3", "blocks.5")),
     ],
 )
 def test_default_taps_are_one_per_resolution_or_four_over_the_depth(
@@ -427,11 +425,6 @@ def test_without_timm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'needs timm: pip install "hypervlad\[timm\]"'):
         HypercolumnVLAD("timm/resnet50.a1_in1k", weights="random").fit([np.zeros((64, 64))])
-
-
-def test_names_of_timm_cannot_be_registered() -> None:
-    with pytest.raises(ValueError, match="names that begin with timm/ are those of networks"):
-        register_backbone("timm/own", torch.nn.Identity, ["0"])
 
 
 def test_other_failures_are_not_taken_for_a_wrong_size(monkeypatch: pytest.MonkeyPatch) -> None:

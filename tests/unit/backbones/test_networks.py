@@ -95,6 +95,7 @@ def test_random_weights_are_always_the_same_and_leave_torchs_generator_alone() -
         (lambda: build_network("tiny", "no/such.pth"), "no/such.pth: no such weights file"),
         (lambda: build_network("tiny", "n" * 5000 + ".pth"), "no such weights file"),
         (lambda: register_backbone("", torch.nn.Identity, ["0"]), "non-empty string"),
+        (lambda: register_backbone("timm/own", torch.nn.Identity, ["0"]), "begin with timm/ are"),
         (lambda: register_backbone("x", 3, ["0"]), "builder of 'x' must be callable"),
         (lambda: register_backbone("x", torch.nn.Identity, []), "needs at least one tap"),
     ],

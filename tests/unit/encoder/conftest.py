@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,3 +23,8 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
 
     monkeypatch.setattr(TappedNetwork, "_forward", watched)
     return shapes
+
+
+@pytest.fixture
+def images(texture_images: tuple[list[np.ndarray], np.ndarray]) -> list[np.ndarray]:
+    return texture_images[0]

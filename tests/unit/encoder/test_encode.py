@@ -15,14 +15,14 @@ from hypervlad import HypercolumnVLAD, ImageReadError, read_micrograph
 from hypervlad.features.encoder import codebook_fit, loading
 from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning
 
-Images = tuple[list[np.ndarray], np.ndarray]
+Images = list[np.ndarray]
 
 
 @pytest.fixture
-def files(texture_images: Images, tmp_path: Path) -> list[Path]:
+def files(images: Images, tmp_path: Path) -> list[Path]:
     """Six PNG files; the second and the last cannot be read."""
     paths = []
-    for i, image in enumerate(texture_images[0][:6]):
+    for i, image in enumerate(images[:6]):
         paths.append(tmp_path / f"{i}.png")
         Image.fromarray(np.round(255 * image).astype(np.uint8)).save(paths[-1])
     for broken in (paths[1], paths[5]):
@@ -31,12 +31,11 @@ def files(texture_images: Images, tmp_path: Path) -> list[Path]:
 
 
 @pytest.fixture
-def fitted(tiny_encoder: HypercolumnVLAD, texture_images: Images) -> HypercolumnVLAD:
-    return tiny_encoder.fit(texture_images[0])
+def fitted(tiny_encoder: HypercolumnVLAD, images: Images) -> HypercolumnVLAD:
+    return tiny_encoder.fit(images)
 
 
-def test_images_that_can_all_be_read(fitted: HypercolumnVLAD, texture_images: Images) -> None:
-    images, _ = texture_images
+def test_images_that_can_all_be_read(fitted: HypercolumnVLAD, images: Images) -> None:
     encoded = fitted.encode(images)
     np.testing.assert_array_equal(encoded.vectors, fitted.transform(images))
     assert encoded.vectors.dtype == np.float32
@@ -94,9 +93,8 @@ def test_no_image_can_be_read(fitted: HypercolumnVLAD, files: list[Path]) -> Non
 
 
 def test_images_of_unknown_pixel_size_are_named(
-    tiny_encoder: HypercolumnVLAD, texture_images: Images
+    tiny_encoder: HypercolumnVLAD, images: Images
 ) -> None:
-    images, _ = texture_images
     tiny_encoder.set_params(pixel_size=2.0)
     with pytest.warns(UnknownPixelSizeWarning, match="24 of 24"):
         tiny_encoder.fit(images)
@@ -109,9 +107,8 @@ def test_images_of_unknown_pixel_size_are_named(
 
 
 def test_cached_vectors_are_counted(
-    tiny_encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Path
+    tiny_encoder: HypercolumnVLAD, images: Images, tmp_path: Path
 ) -> None:
-    images, _ = texture_images
     tiny_encoder.set_params(memory=str(tmp_path / "cache")).fit(images)
     first = tiny_encoder.encode(images[:4])
     again = tiny_encoder.encode(images[:6])
@@ -138,25 +135,25 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_fit_transform_reads_an_image_twice(
     turns: int,
     tiny_encoder: HypercolumnVLAD,
-    texture_images: Images,
+    images: Images,
     reads: list[str],
     passes: list[tuple[int, ...]],
 ) -> None:
     """It passes the network once for the codebook, and once per turn for its vector."""
-    tiny_encoder.set_params(turns=turns).fit_transform(texture_images[0])
+    tiny_encoder.set_params(turns=turns).fit_transform(images)
     assert set(Counter(reads).values()) == {2}
     assert sum(n for n, *_ in passes) == (1 + turns) * 24
 
 
 def test_a_second_sample_reads_only_what_the_first_left_out(
     tiny_encoder: HypercolumnVLAD,
-    texture_images: Images,
+    images: Images,
     reads: list[str],
     passes: list[tuple[int, ...]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Copies count as one image: a share of the images may hold too few hypercolumns."""
-    images = [*texture_images[0][:4], *[texture_images[0][0]] * 20]
+    images = [*images[:4], *[images[0]] * 20]
     monkeypatch.setattr(codebook_fit, "MAX_SAMPLED_IMAGES", 12)
     chosen = read_micrograph(images[3]).digest
     monkeypatch.setattr(codebook_fit, "is_chosen", lambda key, share: share == 1 or key == chosen)
@@ -166,12 +163,9 @@ def test_a_second_sample_reads_only_what_the_first_left_out(
 
 
 def test_minibatch_kmeans_reads_every_image_once_more(
-    tiny_encoder: HypercolumnVLAD,
-    texture_images: Images,
-    reads: list[str],
-    passes: list[tuple[int, ...]],
+    tiny_encoder: HypercolumnVLAD, images: Images, reads: list[str], passes: list[tuple[int, ...]]
 ) -> None:
     """Its first codewords come from a sample of some images, the final ones from all images."""
-    tiny_encoder.set_params(sampling="luo2021").fit(texture_images[0])
+    tiny_encoder.set_params(sampling="luo2021").fit(images)
     assert set(Counter(reads).values()) == {2}
     assert sum(n for n, *_ in passes) == 2 * 24

@@ -14,7 +14,7 @@ from hypervlad.features.codebook import Codebook, LayerProjection, StreamedCodew
 from hypervlad.features.encoder import codebook_fit
 from hypervlad.images import SkippedImagesWarning
 
-Images = tuple[list[np.ndarray], np.ndarray]
+Images = list[np.ndarray]
 
 
 @pytest.fixture
@@ -100,9 +100,8 @@ def test_the_start_is_of_the_samples_and_repeatable() -> None:
 
 @pytest.mark.parametrize(("blocks", "grid"), [("joint", "finest"), ("per_layer", 100)])
 def test_order_and_copies_do_not_matter(
-    blocks: str, grid: Any, encoder: HypercolumnVLAD, texture_images: Images
+    blocks: str, grid: Any, encoder: HypercolumnVLAD, images: Images
 ) -> None:
-    images, _ = texture_images
     encoder.set_params(blocks=blocks, grid=grid)
     expected = learnt(encoder, images)
     order = np.random.default_rng(1).permutation(len(images))
@@ -118,10 +117,9 @@ def test_every_image_is_used_once_in_the_order_of_digests(
     grid: Any,
     n_each: int,
     encoder: HypercolumnVLAD,
-    texture_images: Images,
+    images: Images,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    images, _ = texture_images
     monkeypatch.setattr(codebook_fit, "MAX_SAMPLED_IMAGES", 4)
     monkeypatch.setattr(codebook_fit, "MAX_SAMPLES_PER_IMAGE", 100)
     seen: list[tuple[str, int]] = []
@@ -139,10 +137,9 @@ def test_every_image_is_used_once_in_the_order_of_digests(
 
 
 def test_images_beyond_the_pool_change_the_codewords(
-    encoder: HypercolumnVLAD, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+    encoder: HypercolumnVLAD, images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Few images are sampled at first; but one codeword is the mean of the channels of all."""
-    images, _ = texture_images
     monkeypatch.setattr(codebook_fit, "MAX_SAMPLED_IMAGES", 4)
     encoder.set_params(n_codewords=1, grid="finest")
     means = np.mean([mean_of(encoder, [image])[0] for image in images], axis=0)
@@ -161,11 +158,11 @@ def mean_of(encoder: HypercolumnVLAD, images: list[Any]) -> tuple[np.ndarray, np
 
 
 def test_fit_warns_once_of_skipped_images(
-    encoder: HypercolumnVLAD, texture_images: Images, tmp_path: Any
+    encoder: HypercolumnVLAD, images: Images, tmp_path: Any
 ) -> None:
     bad = tmp_path / "broken.png"
     bad.write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    images = texture_images[0][:6]
+    images = images[:6]
     encoder.set_params(on_error="skip")
     with pytest.warns(SkippedImagesWarning, match=r"broken\.png") as record:
         skipped = learnt(encoder, [bad, *images])
