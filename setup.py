@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-FILE = Path(__file__).parent / "hypervlad" / "backbones" / "mobilenet_file.py"
+FILE = Path(__file__).parent / "hypervlad" / "features" / "backbones" / "mobilenet_file.py"
 
 
 class BuildWithWeights(build_py):
