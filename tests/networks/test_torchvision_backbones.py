@@ -129,7 +129,7 @@ def test_files_of_micronet_have_the_names_that_its_loader_knows() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "densenet121", "convnext_tiny", "resnet18"])
+@pytest.mark.parametrize("name", ["densenet121", "convnext_tiny"])
 def test_torchvisions_whole_state_dicts_fit_without_the_head(name: str, tmp_path: Path) -> None:
     state = torchvision.models.get_model(name, weights=None).state_dict()
     if name == "densenet121":  # as its published file has it

@@ -1,4 +1,4 @@
-"""`TransferClassifier` on networks of torchvision: features, fine-tuning, files, checkpoints."""
+"""`TransferClassifier` on networks of torchvision: features, fine-tuning, files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from hypervlad.features.backbones import build_network, get_backbone
 from hypervlad.features.encoder.loading import prepare
 from hypervlad.models.baselines import TransferClassifier
 from hypervlad.models.baselines.finetuning import imagenet_size
-from hypervlad.models.baselines.training import Trainer
 
 Images = tuple[list[np.ndarray], np.ndarray]
 
@@ -29,7 +28,6 @@ TORCHVISIONS = [
     "inception_v3",
     "mobilenet_v2",
     "resnet18",
-    "vgg16",
 ]
 
 
@@ -95,37 +93,3 @@ def test_frozen_running_statistics(texture_images: Images, monkeypatch: pytest.M
     for name, value in before.items():
         is_statistic = "running" in name or "num_batches" in name
         assert torch.equal(value, after[name]) == is_statistic, name
-
-
-def test_the_training_of_a_batch_normed_network_resumes(
-    texture_images: Images, tmp_path: Path
-) -> None:
-    images, labels = texture_images
-    parameters = {
-        "mode": "finetune",
-        "trainable": "all",
-        "image_size": 32,
-        "batch_size": 6,
-        "max_epochs": 2,
-        "random_state": 0,
-    }
-    whole = TransferClassifier("mobilenet_v2", "random", **parameters).fit(images, labels)
-    model = TransferClassifier("mobilenet_v2", "random", checkpoint=tmp_path, **parameters)
-    original = Trainer._save_checkpoint
-
-    def save_and_stop(trainer: Trainer) -> None:
-        original(trainer)
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_save_checkpoint", save_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            model.fit(images, labels)
-    model.fit(images, labels)
-    assert whole.history_ == model.history_
-    assert whole.network_state_.keys() == model.network_state_.keys()
-    for name, array in whole.network_state_.items():
-        np.testing.assert_array_equal(model.network_state_[name], array)
-    np.testing.assert_array_equal(whole.head_.coef, model.head_.coef)
-    assert whole.head_.temperature == model.head_.temperature
-    np.testing.assert_array_equal(whole.predict_proba(images), model.predict_proba(images))

@@ -74,22 +74,22 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     Parameters
     ----------
     backbone : str, default="mobilenet_v2"
-        A network of :func:`hypervlad.features.backbone_names`, or of timm as ``"timm/NAME"``.
+        One of :func:`hypervlad.features.backbone_names`, or ``"timm/NAME"``.
     weights : {"pretrained", "micronet", "image-micronet", "random"} or path, default="pretrained"
-        See :func:`hypervlad.features.find_weights`. A path names a state dict (.safetensors, .pth),
-        or a folder with one. "random" is always the same random network.
+        See :func:`hypervlad.features.find_weights`. A path names a state dict (.safetensors, .pth)
+        or a folder with one; "random" is always the same.
     taps : sequence of str or int, optional
         Layers that make the hypercolumn, by default those of
         :func:`hypervlad.features.get_backbone`; if channels are pooled, also the last class token.
     image_size : int or None, default=224
-        Side in pixels, at most 2048, of the square that images are stretched to. None: images keep
-        their own size.
+        Side in pixels, at most 2048, of the square that images are stretched to; None for their own
+        size.
     pixel_size : float or None, default=None
         Nanometres per pixel that images are resampled to; ``image_size`` then applies only to
-        images of unknown pixel size. An image that would have a side below the network's minimum or
-        more than 2048 x 2048 pixels counts as unreadable.
+        images of unknown pixel size. Images that would be smaller than the network's minimum or
+        larger than 2048 x 2048 pixels count as unreadable.
     grid : {"finest", "image"} or int, default="finest"
-        Where hypercolumns are taken: at each position of the finest tap, at each pixel of the
+        Where hypercolumns are taken: at the positions of the finest tap, at the pixels of the
         resized image, or at this many random pixels, at most 262,144.
     turns : {1, 2, 4, 8}, default=1
         Copies of an image, turned by right angles (for 8, mirrored too), whose residuals are
@@ -106,7 +106,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         "luo2021": the same, then minibatch K-means over 5,000 pixels of every image (or ``grid`` if
         it is a number).
     read_options : dict or ReadOptions, optional
-        How files become pixels: see :class:`hypervlad.images.ReadOptions`.
+        The fields of :class:`hypervlad.images.ReadOptions`.
     memory : None, str or joblib.Memory, default=None
         A private, trusted folder (it holds pickles) that caches vectors and samples.
     device : str, default="auto"
@@ -119,8 +119,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     random_state : int, RandomState or None, default=None
         Seeds K-means and the choice of pixels.
     on_error : {"raise", "skip"}, default="raise"
-        With "skip", unreadable images are left out of ``fit`` and become rows of NaN in
-        ``transform``; one warning lists them.
+        With "skip", unreadable images are left out of ``fit``, are rows of NaN in ``transform``,
+        and are listed in one warning.
     verbose : bool, default=False
         Show progress bars.
 
@@ -424,7 +424,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     # --- parameters and files -------------------------------------------------------------------
 
     def check_run_parameters(self) -> None:
-        """Raise a ValueError if a parameter that may change after ``fit`` is unusable."""
+        """Check the parameters that may change after ``fit``."""
         run = {name: getattr(self, name) for name in _RUN_PARAMETERS}
         check_parameters(run, {name: CONSTRAINTS[name] for name in run})
         check_device(self.device)
