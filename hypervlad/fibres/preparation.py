@@ -24,8 +24,8 @@ _MAX_SAMPLE = 2**18
 def normalised_contrast(image: Any, name: str | None = None) -> FloatMap:
     """Return a grey image scaled so that gain and offset no longer matter.
 
-    All pixels but the lowest and highest thousandth span 0 to 1. Values beyond -1 and 2 are
-    clipped, so that hot pixels do not compress the others. Errors begin with `name`.
+    All pixels but the lowest and highest thousandth span 0 to 1; the others are clipped to
+    [-1, 2].
     """
     at = _prefix(name)
     if isinstance(image, str | os.PathLike):
@@ -61,7 +61,7 @@ def normalised_contrast(image: Any, name: str | None = None) -> FloatMap:
 
 
 def subsample(values: NDArray[Any]) -> NDArray[Any]:
-    """Return about a quarter of a million values on an even grid; all if there are fewer."""
+    """Return about a quarter of a million values on an even grid."""
     step = max(1, int(np.sqrt(values.size / _MAX_SAMPLE)))
     return values[::step, ::step].ravel()
 
@@ -93,7 +93,7 @@ def _prefix(name: str | None) -> str:
 
 
 def _robust_range(values: NDArray[Any], least: float, most: float) -> tuple[float, float]:
-    """Return the range of all but the extreme thousandths; the whole one if those are equal."""
+    """Return the range without the extreme thousandths; the whole one if that is empty."""
     rank = int(values.size / 1000)
     ordered = np.partition(values, (rank, values.size - 1 - rank))
     low, high = float(ordered[rank]), float(ordered[values.size - 1 - rank])

@@ -30,12 +30,10 @@ class TileGrid:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of windows, down and across."""
         return len(self.rows) - 1, len(self.columns) - 1
 
     @property
     def size(self) -> int:
-        """Number of windows."""
         return (len(self.rows) - 1) * (len(self.columns) - 1)
 
     @property
