@@ -51,7 +51,7 @@ class Stage:
         self.side = 224 * self.unit
 
     def near_centre(self, spread: float) -> NDArray[np.floating]:
-        """Draw a point (row, column) near the centre; ``spread`` in units of the shorter side."""
+        """Draw a point (row, column); ``spread`` in units of the shorter side."""
         return np.asarray(self.shape) / 2 + self.rng.normal(0, spread * self.side, 2)
 
     def log_uniform(self, low: float, high: float) -> float:
@@ -218,7 +218,7 @@ def _lay_matrix(
 
 
 def _embed(stage: Stage, n_tubes: int) -> None:
-    """Place tubes inside the matrix only: they end where it ends."""
+    """Place tubes inside the matrix only."""
     if n_tubes == 0:
         return
     rng = stage.rng
@@ -241,7 +241,7 @@ def _embed(stage: Stage, n_tubes: int) -> None:
 def _protrude(
     stage: Stage, centre: tuple[float, float], radius: float, n_tubes: int, bamboo: float
 ) -> None:
-    """Let tubes protrude from a matrix particle, anchored near its rim."""
+    """Let tubes protrude from the rim of a matrix particle."""
     rng = stage.rng
     towards = rng.uniform(0, 2 * np.pi) + rng.normal(0, rng.uniform(0.8, 2.5), n_tubes)
     outward = np.stack([np.sin(towards), np.cos(towards)], axis=1)
@@ -297,7 +297,7 @@ def _add_catalyst(stage: Stage, chains: FloatMap, radius: float) -> None:
 
 
 def _add_fragment(stage: Stage, radius: float) -> None:
-    """Add a short, separate piece of tube: an isolated fibre is seldom alone in the field."""
+    """Add a short, separate piece of tube."""
     rng = stage.rng
     _lay_tubes(
         stage,
