@@ -160,22 +160,6 @@ def test_a_chosen_channel_is_limited_as_well(tmp_path):
         read_image(tmp_path / "a.tif", channel=0)
 
 
-@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "png"])
-def test_a_strip_larger_than_its_page_is_refused(tmp_path, compression):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, GREY, compression=compression)
-    with tifffile.TiffFile(path) as opened:
-        tags = opened.pages[0].tags
-        offsets = [tags[code].valueoffset for code in (257, 278)]
-    content = bytearray(path.read_bytes())
-    for offset in offsets:
-        struct.pack_into("<H", content, offset, 8)
-    path.write_bytes(content)
-
-    with pytest.raises(ImageReadError, match="truncated TIFF: its header describes pixel data"):
-        read_image(path)
-
-
 @pytest.mark.parametrize(
     "layout",
     [
@@ -188,10 +172,9 @@ def test_a_strip_larger_than_its_page_is_refused(tmp_path, compression):
     ],
     ids=["rgb of 7", "grey of 7", "grey of 4", "grey of 2", "undeclared fourth", "five inks"],
 )
-@pytest.mark.parametrize("compression", [None, "lzw"])
-def test_samples_that_would_be_dropped_are_refused_and_can_be_chosen(tmp_path, layout, compression):
+def test_samples_that_would_be_dropped_are_refused_and_can_be_chosen(tmp_path, layout):
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, compression=compression, **layout)
+    tifffile.imwrite(path, compression="lzw", **layout)
     data = layout["data"]
 
     with pytest.raises(ImageReadError) as error:
@@ -222,31 +205,23 @@ def test_channel_of_other_images(tmp_path):
 
 
 @pytest.mark.parametrize(("colour", "n_channels"), [(2, 3), (4, 2), (6, 4)])
-def test_png_keeps_16_bits(tmp_path, colour, n_channels):
-    pixels = np.dstack([GREY16 // (1 + i) for i in range(n_channels)])
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+def test_a_truncated_png_of_16_bits_is_refused(tmp_path, colour, n_channels):
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in np.dstack([GREY16] * n_channels))
     content = png_bytes(*GREY16.shape, 16, colour, rows)
-    path = tmp_path / "a.png"
-    path.write_bytes(content)
-
-    expected = pixels[..., 0] if n_channels == 2 else pixels[..., :3]
-    assert read_micrograph(path).metadata["dtype"] == "uint16"
-    assert read_micrograph(path).digest == read_micrograph(expected).digest
     for share in (0.1, 0.5, 0.9, 0.98):
-        path.write_bytes(content[: int(share * len(content))])
+        (tmp_path / "a.png").write_bytes(content[: int(share * len(content))])
         with pytest.raises(ImageReadError):
-            read_image(path)
+            read_image(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(
     "header",
     [
-        b"P6\n# by a camera\n32 24\n65535\n",
         b"P6 #" + bytes(600) + b"\n32 24 65535\n",
         b"P6 #a\r#b\r\n3#c\n2\t24\v\f65535\r",
         b"P6 32 24 256\n",
     ],
-    ids=["comment", "long comment", "carriage returns", "nine bits"],
+    ids=["long comment", "carriage returns", "nine bits"],
 )
 def test_a_ppm_of_more_than_8_bits_is_refused(tmp_path, header):
     (tmp_path / "a.ppm").write_bytes(header + np.dstack([GREY16] * 3).astype(">u2").tobytes())
@@ -302,8 +277,7 @@ def test_jpeg_2000_keeps_16_bits_in_any_boxes(tmp_path, content):
     np.testing.assert_array_equal(read_stored(tmp_path / "a.jp2", "a"), np.dstack([GREY16] * 3))
 
 
-@pytest.mark.parametrize("n_bits", [9, 12])
-@pytest.mark.parametrize("n_channels", [1, 3])
+@pytest.mark.parametrize(("n_bits", "n_channels"), [(9, 1), (12, 3)])
 def test_jpeg_2000_of_other_depths_has_its_values(tmp_path, n_bits, n_channels):
     pixels = np.dstack([GREY16 >> (16 - n_bits)] * n_channels).squeeze()
     content = imagecodecs.jpeg2k_encode(
@@ -321,20 +295,6 @@ def test_jpeg_2000_without_a_size_is_refused(tmp_path, image):
 
     with pytest.raises(ImageReadError, match="damaged JPEG 2000 file: it has no image"):
         read_image(tmp_path / "a.jp2")
-
-
-def test_a_missing_strip_is_not_filled(tmp_path):
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, GREY, rowsperstrip=8, compression="lzw")
-    with tifffile.TiffFile(path) as opened:
-        tag = opened.pages[0].tags[257]
-        assert tag.value == 24
-    content = bytearray(path.read_bytes())
-    struct.pack_into("<H", content, tag.valueoffset, 48)
-    path.write_bytes(content)
-
-    with pytest.raises(ImageReadError, match="truncated TIFF"):
-        read_image(path)
 
 
 STACK = np.stack([GREY16, GREY16 // 2, GREY16 // 3, GREY16 // 4, GREY16 // 5])
@@ -355,22 +315,20 @@ def write_stk(path, planes):
 
 
 STACKS = {
-    "imagej": lambda path: tifffile.imwrite(path, STACK, imagej=True, truncate=True),
-    "imagej, big-endian": lambda path: tifffile.imwrite(
-        path, STACK, imagej=True, truncate=True, byteorder=">"
-    ),
-    "imagej, slices": lambda path: tifffile.imwrite(
-        path, STACK, imagej=True, truncate=True, metadata={"axes": "ZYX"}
-    ),
-    "tifffile": lambda path: tifffile.imwrite(path, STACK, truncate=True),
-    "metamorph": lambda path: write_stk(path, STACK),
+    "imagej": {"imagej": True},
+    "imagej, big-endian": {"imagej": True, "byteorder": ">"},
+    "imagej, slices": {"imagej": True, "metadata": {"axes": "ZYX"}},
+    "tifffile": {},
 }
 
 
-@pytest.mark.parametrize("kind", STACKS)
+@pytest.mark.parametrize("kind", [*STACKS, "metamorph"])
 def test_a_stack_in_one_directory_has_pages(tmp_path, kind):
     path = tmp_path / "a.tif"
-    STACKS[kind](path)
+    if kind == "metamorph":
+        write_stk(path, STACK)
+    else:
+        tifffile.imwrite(path, STACK, truncate=True, **STACKS[kind])
     with tifffile.TiffFile(path) as file:
         assert len(file.pages) == 1
 
