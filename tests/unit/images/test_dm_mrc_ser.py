@@ -21,7 +21,6 @@ def write(path, content):
 
 
 def test_mrc(tmp_path):
-    pytest.importorskip("mrcfile")
     path = write(tmp_path / "a.mrc", mrc_bytes(GREY[None]))
 
     micrograph = read_micrograph(path)
@@ -33,7 +32,6 @@ def test_mrc(tmp_path):
 
 
 def test_mrc_sections_are_pages(tmp_path):
-    pytest.importorskip("mrcfile")
     stack = np.stack([GREY, GREY // 2, GREY // 3]).astype(np.float32)
     path = write(tmp_path / "a.mrc", mrc_bytes(stack, voxel=0))
 
@@ -44,16 +42,21 @@ def test_mrc_sections_are_pages(tmp_path):
         read_image(path, page=3)
 
 
-def test_mrc_truncated_or_absurd(tmp_path):
-    pytest.importorskip("mrcfile")
-    content = mrc_bytes(GREY[None])
-
-    with pytest.raises(ImageReadError, match="damaged or truncated MRC"):
-        read_image(write(tmp_path / "a.mrc", content[:-100]))
-    with pytest.raises(ImageReadError, match="damaged or truncated MRC"):
-        read_image(write(tmp_path / "b.mrc", content[:500]))
+@pytest.mark.parametrize(
+    ("name", "content", "lengths"),
+    [
+        ("MRC", mrc_bytes(GREY[None]), (500, -100)),
+        ("SER", ser_bytes([GREY]), (20, 60, 500)),
+        ("DM", DM(3).file(GREY), (10, 100, -500)),
+    ],
+)
+def test_truncated_and_large_files_are_refused(tmp_path, name, content, lengths):
+    path = tmp_path / f"a.{name.lower()}"
+    for keep in lengths:
+        with pytest.raises(ImageReadError, match=f"damaged or truncated {name}"):
+            read_image(write(path, content[:keep]))
     with pytest.raises(ImageReadError, match="30 x 40 pixels is more than max_pixels=1,000"):
-        read_image(write(tmp_path / "c.mrc", content), max_pixels=1000)
+        read_image(write(path, content), max_pixels=1000)
 
 
 def test_ser(tmp_path, capsys):
@@ -66,8 +69,6 @@ def test_ser(tmp_path, capsys):
     assert first.pixel_size == pytest.approx(1.5)
     with pytest.raises(ImageReadError, match="page 2 was requested, but the file has 2 images"):
         read_image(path, page=2)
-    with pytest.raises(ImageReadError, match="30 x 40 pixels is more"):
-        read_image(path, max_pixels=100, page=0)
     assert capsys.readouterr().out == ""
 
 
@@ -79,12 +80,6 @@ def test_a_ser_is_read_whatever_lies_beside_it(tmp_path, version):
     assert read_micrograph(path).digest == read_micrograph(GREY).digest
 
 
-def test_ser_truncated(tmp_path):
-    for keep in (20, 60, 500):
-        with pytest.raises(ImageReadError, match="damaged or truncated SER"):
-            read_image(write(tmp_path / "a.ser", ser_bytes([GREY])[:keep]))
-
-
 def test_ser_of_spectra(tmp_path):
     content = ser_bytes([GREY]).replace(struct.pack("<i", 0x4122), struct.pack("<i", 0x4120), 1)
 
@@ -93,7 +88,6 @@ def test_ser_of_spectra(tmp_path):
 
 
 def test_dm_without_an_image(tmp_path):
-    pytest.importorskip("ncempy")
     root = DM(3).group(None, DM(3).int("Mode", 1))
     content = struct.pack(">3I", 3, len(root), 1) + root + bytes(8)
 
@@ -103,7 +97,6 @@ def test_dm_without_an_image(tmp_path):
 
 @pytest.mark.parametrize("version", [3, 4])
 def test_dm(tmp_path, version, capsys):
-    pytest.importorskip("ncempy")
     path = write(tmp_path / f"a.dm{version}", DM(version).file(GREY))
 
     micrograph = read_micrograph(path)
@@ -120,7 +113,6 @@ def test_dm(tmp_path, version, capsys):
     ("scale", "unit", "expected"), [(0.002, "µm", 2), (0.1, "1/nm", None), (1, "", None)]
 )
 def test_dm_units(tmp_path, scale, unit, expected):
-    pytest.importorskip("ncempy")
     path = write(tmp_path / "a.dm3", DM(3).file(GREY, scale, unit))
 
     assert read_micrograph(path).pixel_size == pytest.approx(expected)
@@ -128,7 +120,6 @@ def test_dm_units(tmp_path, scale, unit, expected):
 
 @pytest.mark.parametrize("name", ["a.dm3", "a.ser"])
 def test_pixels_that_are_not_square_have_no_size(tmp_path, name):
-    pytest.importorskip("ncempy")
     content = DM(3).file(GREY, (0.5, 1.5)) if name == "a.dm3" else ser_bytes([GREY], 0.5e-9, 1.5e-9)
 
     micrograph = read_micrograph(write(tmp_path / name, content))
@@ -137,30 +128,17 @@ def test_pixels_that_are_not_square_have_no_size(tmp_path, name):
     assert micrograph.metadata["pixel_sides_nm"] == pytest.approx([0.5, 1.5])
 
 
-def test_dm_stack(tmp_path):
-    pytest.importorskip("ncempy")
-    stack = np.stack([GREY, GREY // 2])
-    path = write(tmp_path / "a.dm4", DM(4).file(stack))
+def test_every_page_of_a_stack_of_stacks_has_the_pixel_size(tmp_path):
+    data = np.stack([np.stack([GREY, GREY // 2])] * 3)
+    path = write(tmp_path / "a.dm4", DM(4).file(data))
 
-    for page in (0, 1):
-        assert read_micrograph(path, page=page).digest == read_micrograph(stack[page]).digest
-        assert read_micrograph(path, page=page).pixel_size == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("version", [3, 4])
-def test_every_page_of_a_stack_of_stacks(tmp_path, version):
-    pytest.importorskip("ncempy")
-    data = np.random.default_rng(0).integers(0, 4096, (3, 2, 8, 10)).astype(np.uint16)
-    path = write(tmp_path / "a.dm4", DM(version).file(data))
-
-    for page, expected in enumerate(data.reshape(-1, 8, 10)):
-        assert read_micrograph(path, page=page).digest == read_micrograph(expected).digest
+    assert read_micrograph(path, page=5).digest == read_micrograph(GREY // 2).digest
+    assert read_micrograph(path, page=5).pixel_size == pytest.approx(0.5)
     with pytest.raises(ImageReadError, match="page 6 was requested, but the file has 6 images"):
         read_image(path, page=6)
 
 
 def test_dm_of_two_images_gives_the_first_with_a_warning(tmp_path):
-    pytest.importorskip("ncempy")
     dm = DM(3)
     images = [dm.image(each, 0.5, "nm", 10) for each in (GREY, GREY[:9] // 2)]
     path = write(tmp_path / "a.dm3", dm.files(*images))
@@ -171,7 +149,6 @@ def test_dm_of_two_images_gives_the_first_with_a_warning(tmp_path):
 
 
 def test_dm_thumbnail_is_no_image(tmp_path):
-    pytest.importorskip("ncempy")
     dm = DM(3)
     thumbnail = dm.image(np.zeros((4, 5), np.uint32), 1.0, "", 23)
     path = write(tmp_path / "a.dm3", dm.files(thumbnail, dm.image(GREY, 0.25, "nm", 10)))
@@ -184,16 +161,11 @@ def test_dm_thumbnail_is_no_image(tmp_path):
         read_image(write(tmp_path / "b.dm3", dm.files(thumbnail)))
 
 
-def test_dm_complex_and_truncated(tmp_path):
-    pytest.importorskip("ncempy")
-    complex_data = GREY[:4, :4].astype(np.complex64)
-    content = DM(3).file(GREY)
+def test_dm_of_complex_numbers(tmp_path):
+    content = DM(3).file(GREY[:4, :4].astype(np.complex64), data_type=3)
 
     with pytest.raises(ImageReadError, match="complex pixels"):
-        read_image(write(tmp_path / "fft.dm3", DM(3).file(complex_data, data_type=3)))
-    for keep in (10, 100, len(content) - 500):
-        with pytest.raises(ImageReadError, match="damaged or truncated DM"):
-            read_image(write(tmp_path / "a.dm3", content[:keep]))
+        read_image(write(tmp_path / "fft.dm3", content))
 
 
 @pytest.mark.parametrize(
