@@ -76,7 +76,6 @@ def test_fei_pixel_size_is_in_metres(tmp_path, code):
         (104, 12, "", 16),  # the stored image's own height comes first
         (120, "", "", 0),
         (884, 12, "", 12),  # a resolution that is none of this file's
-        ("", 0, "", 0),
         (-5, "", "", 0),
         ("nan", "", "", 0),
     ],
@@ -112,17 +111,12 @@ def test_fei_scan_rows_of_another_beam():
     assert fei_scan_rows(fei, 110) == 100
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"), [("1.235 nm", 1.235), ("2.5 µm", 2500), ("980 pm", 0.98), ("-", None)]
-)
+@pytest.mark.parametrize(("size", "expected"), [("1.235 nm", 1.235), ("2.5 µm", 2500), ("-", None)])
 def test_zeiss_has_the_pixel_of_the_image_not_of_the_monitor(tmp_path, size, expected):
     text = ZEISS.format(size=size).encode("cp1252")
     path = tiff_with(tmp_path / "a.tif", 34118, text)
 
     assert read_micrograph(path).pixel_size == pytest.approx(expected)
-
-
-def test_zeiss_with_only_the_pixel_of_the_monitor():
     assert zeiss_pixel_size({"ap_pixel_size": ("Pixel Size", 111.1, "nm")}) is None
     assert zeiss_pixel_size({"ap_image_pixel_size": ("Image Pixel Size", "3 nm")}) == 3
     assert zeiss_pixel_size({"ap_image_pixel_size": "3 nm"}) is None
@@ -191,7 +185,7 @@ def test_lengths(value, unit, expected):
     assert length_in_nm(value, unit) == (None if expected is None else pytest.approx(expected))
 
 
-@pytest.mark.parametrize("resolution", [None, (0, 1), (1,), "ab", (1, 0)])
+@pytest.mark.parametrize("resolution", [None, (0, 1), (1,), "ab"])
 def test_imagej_with_an_invalid_resolution(resolution):
     assert imagej_pixel_sides({"unit": "nm"}, resolution, (1, 2)) == (None, 2)
 
@@ -242,11 +236,9 @@ def test_a_pixel_with_one_known_side_is_assumed_square():
 @pytest.mark.parametrize(
     ("text", "pixels"),
     [
-        ("32", 32),
         (1.75, 1.75),
         (" 32 px ", 32),
         ("500nm", 125),
-        ("0.5 µm", 125),
         (".5um", 125),
         ("5e-4 mm", 125),
     ],

@@ -36,9 +36,9 @@ def finite_arrays(dtypes=DTYPES, shapes=SHAPES):
     return dtypes.flatmap(arrays)
 
 
-@settings(max_examples=60)
+@settings(max_examples=80)
 @given(image=finite_arrays(), scaling=SCALINGS)
-def test_output_is_always_float32_in_the_unit_interval(image, scaling):
+def test_output_is_float32_in_the_unit_interval_in_the_order_of_values(image, scaling):
     if scaling == "dtype" and image.dtype.kind == "f" and (image.min() < 0 or image.max() > 1):
         scaling = "auto"
     scaled = read_image(image, scaling=scaling)
@@ -46,19 +46,11 @@ def test_output_is_always_float32_in_the_unit_interval(image, scaling):
     assert scaled.dtype == np.float32
     assert scaled.flags.c_contiguous
     assert np.isfinite(scaled).all()
-    assert scaled.min() >= 0
-    assert scaled.max() <= 1
-    assert scaled.shape == image.shape[:2] + ((3,) if image.shape[2:] in ((3,), (4,)) else ())
-
-
-@settings(max_examples=60)
-@given(image=finite_arrays(), scaling=SCALINGS.filter(lambda s: s != "dtype"))
-def test_scaling_keeps_the_order_of_values(image, scaling):
-    before = np.asarray(image[..., :3] if image.ndim == 3 else image, dtype=np.float64).ravel()
-    after = read_image(image, scaling=scaling).ravel()
-    order = np.argsort(before, kind="stable")
-
-    assert (np.diff(after[order]) >= 0).all()
+    assert 0 <= scaled.min() <= scaled.max() <= 1
+    colours = image[..., :3] if image.ndim == 3 and image.shape[2] > 1 else image
+    assert (scaled.shape[:2], scaled.size) == (image.shape[:2], colours.size)
+    order = np.argsort(colours.ravel().astype(np.float64), kind="stable")
+    assert (np.diff(scaled.ravel()[order]) >= 0).all()
 
 
 @settings(max_examples=20)
@@ -169,31 +161,18 @@ def test_colours_share_their_limits():
     assert_allclose(read_image(image)[0, 0], [1, 0.5, 0], atol=1e-6)
 
 
-def test_small_differences_on_a_large_offset_survive():
+def test_numbers_of_any_size():
     image = 1e9 + np.arange(100.0).reshape(10, 10)
+    top, tiny = np.finfo(np.float64).max, np.nextafter(0, 1)
 
     assert_allclose(read_image(image, scaling="minmax").ravel(), np.arange(100) / 99, atol=1e-6)
-
-
-def test_the_whole_range_of_double_precision():
-    top = np.finfo(np.float64).max
-    tiny = np.nextafter(0, 1)
-
     assert_array_equal(read_image(np.array([[-top, 0, top]]), scaling="minmax"), [[0, 0.5, 1]])
     assert_array_equal(read_image(np.array([[0, -tiny]]), scaling="minmax"), [[1, 0]])
 
 
-def test_scaling_in_blocks_equals_scaling_at_once(monkeypatch):
-    image = np.random.default_rng(0).integers(0, 65536, (70, 30)).astype(np.uint16)
-    one = read_image(image)
-    monkeypatch.setattr("hypervlad.images.pixels._BLOCK", 64)
-
-    assert_array_equal(read_image(image), one)
-
-
-def test_looking_up_sixteen_bit_levels_equals_computing_each():
-    image = np.random.default_rng(0).integers(0, 65536, (300, 300)).astype(np.uint16)
-
+def test_large_images_are_scaled_like_small_ones_and_like_floats():
+    """In blocks, and by looking up each level."""
+    image = np.random.default_rng(0).integers(0, 65536, (400, 400)).astype(np.uint16)
     large = read_image(image, scaling=(1000.5, 40000))
 
     assert_array_equal(large[:100], read_image(image[:100], scaling=(1000.5, 40000)))
