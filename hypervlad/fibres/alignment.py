@@ -99,7 +99,7 @@ class AlignedFraction:
 
 @runtime_checkable
 class AlignmentModel(Protocol):
-    """A model that classifies windows as aligned or not, such as a trained classifier.
+    """A model that classifies windows as aligned or not, such as an `AlignmentClassifier`.
 
     Examples
     --------
@@ -272,8 +272,6 @@ def aligned_fraction_of_map(
 
 @dataclass(frozen=True, eq=False)
 class WindowSums:
-    """Sums over each window, which `classify_windows` needs; shape (n_rows, n_columns)."""
-
     axes: NDArray[np.complex128]  # of w exp(2 i theta)
     weights: NDArray[np.float64]  # of w
     fibre: NDArray[np.float64]  # number of fibre pixels
@@ -286,7 +284,6 @@ def classify_windows(
     tolerance: float,
     proba: NDArray[np.float64] | None = None,
 ) -> AlignedFraction:
-    """Classify windows as aligned, not aligned or background."""
     background = (sums.fibre < _MIN_FIBRE * grid.areas) | (sums.weights <= 0)
     counted = ~background
     is_empty = not counted.any()
@@ -396,7 +393,6 @@ def _proba_of(model: AlignmentModel, image: ArrayLike, grid: TileGrid) -> NDArra
 
 
 def _mean(values: NDArray[Any], amounts: NDArray[np.float64], counted: NDArray[np.bool_]) -> float:
-    """Return the weighted mean over the windows that count; NaN without any."""
     whole = float(amounts[counted].sum())
     return float((amounts * values)[counted].sum()) / whole if whole else float("nan")
 

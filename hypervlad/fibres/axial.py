@@ -59,7 +59,6 @@ class AxialStatistics:
 
     @classmethod
     def of(cls, resultant: Any) -> AxialStatistics:
-        """Return the statistics for Z, without intervals."""
         return cls(
             float(direction_of(resultant)), float(order_of(resultant)), float(spread_of(resultant))
         )
@@ -151,7 +150,6 @@ def wrapped(angles: Any) -> Any:
 
 
 def direction_of(resultant: Any) -> Any:
-    """Return the mean direction from Z, radians in [0, pi)."""
     return wrapped(0.5 * np.angle(resultant))
 
 

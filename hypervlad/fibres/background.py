@@ -47,8 +47,6 @@ class GradientNoise:
 
 @dataclass(frozen=True, eq=False)
 class GradientField:
-    """The gradients of an image, their noise, and averages on first use."""
-
     down: FloatMap  # derivatives of the normalised image, (H, W)
     right: FloatMap
     noise: GradientNoise
@@ -105,7 +103,6 @@ def fibre_mask(energy: FloatMap, noise: GradientNoise) -> BoolMap:
 
 
 def gradient_noise(contrast: FloatMap, sigma: float) -> GradientNoise:
-    """Return the contribution of noise, whose level is estimated from the image itself."""
     gain, *scatters = _noise_response(sigma)
     return GradientNoise(noise_deviation(contrast) ** 2 * gain, *scatters)
 

@@ -34,7 +34,6 @@ def image_gradients(contrast: FloatMap) -> tuple[FloatMap, FloatMap]:
 
 
 def tensor_energy(down: FloatMap, right: FloatMap, sigma: float) -> FloatMap:
-    """Return the averaged squared gradient."""
     return gaussian_smooth(down * down + right * right, sigma)
 
 
@@ -57,14 +56,12 @@ def gaussian_smooth(contrast: FloatMap, sigma: float) -> FloatMap:
 
 
 def gaussian_taps(sigma: float) -> NDArray[np.float64]:
-    """Return the weights of `gaussian_smooth` in one direction."""
     reach = int(_TRUNCATE * sigma + 0.5)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     return np.asarray(weights / weights.sum())
 
 
 def derivative_taps() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the impulse responses of `image_gradients`, along the derivative and across it."""
     averaging = gaussian_taps(_GRADIENT_SIGMA)
     along = np.convolve(averaging, [0.5, 0, -0.5])
     return along, np.convolve(averaging, np.asarray(_CROSS_WEIGHTS) / sum(_CROSS_WEIGHTS))
@@ -161,7 +158,6 @@ def _smoothed_strips(
 
 
 def _with_neighbours(table: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Return means of three along an axis, weights 1 2 1."""
     along = np.moveaxis(table, axis, 0)
     mean = along[1:-1] * np.float32(0.5)
     for ends in (along[:-2], along[2:]):

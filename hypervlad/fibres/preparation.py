@@ -61,13 +61,11 @@ def normalised_contrast(image: Any, name: str | None = None) -> FloatMap:
 
 
 def subsample(values: NDArray[Any]) -> NDArray[Any]:
-    """Return about a quarter of a million values on an even grid."""
     step = max(1, int(np.sqrt(values.size / _MAX_SAMPLE)))
     return values[::step, ::step].ravel()
 
 
 def check_sigma(sigma: Any, shape: tuple[int, ...], name: str | None = None) -> float:
-    """Return a scale in pixels, at most half of the image's shorter side."""
     check_value("sigma", sigma, [_PIXELS])
     if 2 * sigma > min(shape):
         raise ImageReadError(
@@ -78,7 +76,6 @@ def check_sigma(sigma: Any, shape: tuple[int, ...], name: str | None = None) -> 
 
 
 def check_window(window: Any, shape: tuple[int, ...], name: str | None = None) -> int:
-    """Return the side of a window in pixels, at most that of the image."""
     check_value("window", window, [WINDOW])
     if window > min(shape[:2]):
         raise ImageReadError(

@@ -77,7 +77,6 @@ def regions_of(
     fibre: NDArray[np.float64],
     grid: TileGrid,
 ) -> tuple[NDArray[np.intp], tuple[AlignedRegion, ...]]:
-    """Return labels in order of area, the largest first, and the regions."""
     n = int(labels.max(initial=0))
     own = labels.ravel()
 

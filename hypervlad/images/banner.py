@@ -72,7 +72,7 @@ def find_banner(pixels: NDArray[Any]) -> int:
 def _as_8bit_grey(bottom: NDArray[Any], scene: NDArray[Any]) -> NDArray[np.float32]:
     """Return `bottom` in grey levels 0 to 255; types other than 8-bit use the range of `scene`.
 
-    With the range of the whole image, white text at 65535 would turn a 12-bit scene almost black.
+    White text at 65535 would turn a 12-bit scene almost black.
     """
     if bottom.dtype == np.uint8:
         grey = bottom.astype(np.float32)

@@ -17,7 +17,6 @@ class ImageReadError(ValueError):
 
 
 def broken_link(path: str | os.PathLike[str], name: str) -> ImageReadError:
-    """Return the error for a link whose target does not exist."""
     return ImageReadError(f"{name}: a link to {os.readlink(path)}, which is not there")
 
 
@@ -74,7 +73,6 @@ def reasons_in_line(reasons: Sequence[str]) -> str:
 
 
 def _names_by_reason(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Collect the names with the same reason, which follows the name."""
     found: dict[str, list[str]] = {}
     for name, reason in pairs:
         found.setdefault(reason.removeprefix(f"{name}: "), []).append(name)

@@ -179,8 +179,6 @@ def _searches_of(pattern: str) -> list[_Search]:
 
 
 def _without_links_first(files: Iterable[Path]) -> list[Path]:
-    """Sort files so that each comes first at its own place."""
-
     @functools.cache
     def n_links(folder: Path) -> int:
         return 0 if folder == folder.parent else n_links(folder.parent) + _is_link(str(folder))
@@ -191,10 +189,9 @@ def _without_links_first(files: Iterable[Path]) -> list[Path]:
 def ignored_files(
     paths: Iterable[str | os.PathLike[str]], used: Iterable[str | os.PathLike[str]] = ()
 ) -> Counter[str]:
-    """Count the files in folders, and of patterns, that `find_images` does not find, by kind.
+    """Count by kind the files in folders, and of patterns, that `find_images` does not find.
 
-    Kinds are suffixes, ``"without a suffix"``, ``"masks"``, ``"hidden"`` and ``"in folders of the
-    system"``. `used` are other files that are not ignored, such as a table of groups.
+    `used` are other files that are not ignored, such as a table of groups.
     """
     real_folder = functools.cache(os.path.realpath)
 
@@ -221,7 +218,6 @@ def ignored_files(
 
 
 def _kind(file: Path) -> str:
-    """Return the kind of an ignored file."""
     if file.name.startswith("."):
         return "hidden"
     suffix = file.suffix.lower()
@@ -229,7 +225,6 @@ def _kind(file: Path) -> str:
 
 
 def is_left_out(name: str) -> bool:
-    """Return whether a folder of this name is hidden, or one of the system."""
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
@@ -242,8 +237,6 @@ def list_files(folder: str | os.PathLike[str]) -> list[str]:
 
 @dataclass
 class _Search:
-    """What a folder and its sub-folders contain."""
-
     root: str = "."
     # Parts of a pattern from "**" on, which files below the folder match, or folders that contain
     # them; if empty, all do.
@@ -288,7 +281,6 @@ class _Search:
         ]
 
     def warn(self) -> None:
-        """Warn of folders and links that are left out."""
         denied = [str(error.filename) for error in self.denied]
         reason = str(self.denied[0].strerror) if denied else ""
         repeated = "to find no image twice and none above this folder"
@@ -344,7 +336,6 @@ def _parts_match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _place_of(folder: str) -> Any:
-    """Return what identifies a folder, whichever way leads to it."""
     status = os.stat(folder)
     # Some file systems of Windows have no numbers of files.
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)

@@ -79,7 +79,7 @@ def file_kind(head: bytes, suffix: str = "") -> str | None:
 
 
 def describe_non_image(head: bytes) -> str:
-    """Say by its first bytes what a file is, if no image, and what to do."""
+    """Say what a file is instead of an image, and what to do."""
     for magic, description in _NOT_IMAGES:
         if head.startswith(magic):
             return description
@@ -95,8 +95,6 @@ def describe_non_image(head: bytes) -> str:
 
 @dataclass
 class DecodedImage:
-    """A decoded image before scaling."""
-
     pixels: NDArray[Any]
     pixel_size: float | None = None  # nm
     scan_rows: int | None = None  # height without the banner, by the metadata
@@ -218,8 +216,6 @@ def _deep_pixels(file: BinaryIO, kind: str) -> NDArray[Any]:
 
 
 class EncodedSize(NamedTuple):
-    """What the header of an encoded image says of its pixels."""
-
     height: int
     width: int
     n_channels: int
@@ -283,7 +279,6 @@ def _jpeg_2000_size(file: BinaryIO) -> EncodedSize | None:
 
 
 def _codestream_start(file: BinaryIO) -> int:
-    """Return where the image of a JPEG 2000 file begins."""
     start = 0
     length, kind = unpack_at(file, 0, ">I4s")
     if kind != b"jP  ":
@@ -316,7 +311,6 @@ def image_pixels(image: Image.Image) -> NDArray[Any]:
 
 
 def is_partly_transparent(path: str | os.PathLike[str]) -> bool:
-    """Return whether an image file has pixels that are not opaque."""
     with suppress(Exception), Image.open(path) as image:
         check_size(image.height, image.width, str(path), MAX_PIXELS, n_channels=4)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -361,7 +355,6 @@ def strict_decoding() -> Iterator[None]:
 
 
 def check_single_page(page: int, name: str, kind: str) -> None:
-    """Raise `ImageReadError` for a page beyond the first."""
     if page:
         raise ImageReadError(
             f"{name}: page {page} was requested, but only the first image of a {kind} file is "

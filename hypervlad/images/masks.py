@@ -92,7 +92,6 @@ def warn_if_inverted(shares: Sequence[float]) -> None:
 
 
 def mask_banner_rows(read_options: Mapping[str, Any] | ReadOptions) -> int | None:
-    """Return ``banner_rows`` of `read_mask` for images read with these options."""
     if not isinstance(read_options, ReadOptions):
         read_options = make_options(dict(read_options))
     return None if read_options.banner == "remove" else 0
@@ -229,7 +228,6 @@ def as_mask(mask: Any, name: str) -> NDArray[np.bool_]:
 
 
 def _stored_grey(path: Any, name: str) -> NDArray[Any]:
-    """Return values as stored, for colours the brightest channel."""
     if is_partly_transparent(path):
         raise ImageReadError(
             f"{name}: a mask with a transparent layer; export it flattened, white on black"

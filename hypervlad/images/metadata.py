@@ -119,7 +119,6 @@ def zeiss_pixel_size(zeiss: Mapping[str, Any]) -> float | None:
 
 
 def imagej_pixel_sides(imagej: Mapping[str, Any], x_resolution: Any, y_resolution: Any) -> Sides:
-    """Return the pixel of an ImageJ TIFF, from its resolution tags and unit."""
     unit = imagej.get("unit", "")
     return _side(x_resolution, unit), _side(y_resolution, imagej.get("yunit", unit))
 
@@ -134,7 +133,6 @@ def _side(resolution: Any, unit: Any) -> float | None:
 
 
 def ome_pixel_sides(xml: str) -> Sides:
-    """Return the pixel of the first image of an OME-TIFF, in µm by default."""
     # A pattern, not an XML parser: the text is untrusted, and only four attributes are needed.
     # It takes time in proportion to the text only if it excludes "<", as attributes do.
     pixels = re.search(r"<(?:\w+:)?Pixels\b[^<>]*>", xml)
@@ -174,7 +172,6 @@ def length_in_pixels(length: str | float, pixel_size: float | None = None) -> fl
 
 
 def parse_length(length: str | float) -> tuple[float, str]:
-    """Split a length into number and unit, which is "" for pixels."""
     found = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)\s*(\D*?)\s*", str(length))
     number, unit = (float(found[1]), found[2]) if found else (0.0, "")
     if not 0 < number < math.inf or (unit not in _PIXELS and length_in_nm(1, unit) is None):

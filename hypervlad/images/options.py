@@ -95,7 +95,6 @@ def make_options(options: dict[str, Any]) -> ReadOptions:
 
 
 def check_read_options(read_options: Any) -> ReadOptions:
-    """Return reading options given as None, a dict or a ReadOptions."""
     if read_options is None:
         return ReadOptions()
     if isinstance(read_options, ReadOptions):

@@ -62,7 +62,6 @@ def check_size(
 
 
 def select_channel(array: Any, channel: int, name: str) -> NDArray[Any]:
-    """Return one channel of an array (H, W) or (H, W, C) as grey."""
     pixels = _to_numpy(array, name)
     if pixels.ndim not in (2, 3):
         return pixels  # its shape is an error anyway
@@ -227,8 +226,8 @@ def percentile_limits(
 ) -> tuple[float, float]:
     """Return two percentiles of all values, linearly interpolated between order statistics.
 
-    Equal to ``numpy.percentile``, but exact for integers of any width, and several times faster for
-    large images: a sample tells which few values have to be sorted.
+    As ``numpy.percentile``, but exact for all integers and faster: a sample tells which few values
+    have to be sorted.
     """
     values = pixels.ravel()
     if values.dtype == bool:
@@ -255,7 +254,6 @@ def _type_limits(pixels: NDArray[Any]) -> tuple[float, float] | None:
 
 
 def _order_statistics(values: NDArray[Any], ranks: list[int]) -> dict[int, float]:
-    """Return the values at these ranks, counted from 0."""
     if len(values) < _SAMPLED:
         return _partitioned(values, ranks)
     sample = np.sort(values[::_SAMPLE_STEP])
@@ -291,7 +289,6 @@ def _between(low: float, high: float, fraction: float) -> float:
 
 
 def _affine(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
-    """Return (pixels - low) / (high - low), clipped, computed in float64."""
     scaled = np.empty(pixels.shape, dtype=np.float32)
     # Halved so that neither high - low nor value - low can overflow; exact, as halving is.
     half_low, half_span = low / 2, high / 2 - low / 2
@@ -314,7 +311,6 @@ def is_blank(pixels: NDArray[Any]) -> bool:
 
 
 def pixel_digest(pixels: NDArray[Any], rule: Rule) -> str:
-    """Return the SHA-256 of pixels as stored, and of their scaling rule."""
     stored = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
     header = json.dumps([stored.dtype.str, stored.shape, rule])
     digest = hashlib.sha256(header.encode("ascii"))
@@ -346,7 +342,6 @@ class ImageDigests:
 
     @property
     def n_copies(self) -> int:
-        """Number of images whose pixels are those of an earlier one."""
         return len(self) - len(self._distinct)
 
     def contains(self, hexadecimal: Sequence[str]) -> NDArray[np.bool_]:

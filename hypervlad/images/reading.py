@@ -210,7 +210,6 @@ def _list_of_array(images: Any) -> list[Any]:
 
 
 def image_name(source: Any, index: int | None = None) -> str:
-    """Return the name of an image in errors: its path, or its position."""
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
         return text if isinstance(text, str) and text.strip() else repr(text)
@@ -249,8 +248,7 @@ def read_in_order(
 ) -> Generator[T | SkippedImage, None, None]:
     """Yield what `read` returns for each image, or a SkippedImage if it raised `ImageReadError`.
 
-    Each of `n_threads` reads two images ahead, but all together at least `n_ahead`. Images are
-    consumed in the caller's thread; their positions name arrays in errors.
+    Each of `n_threads` reads two images ahead, all together at least `n_ahead`.
     """
 
     def outcome(position: int, image: Any) -> T | SkippedImage:
@@ -295,12 +293,10 @@ def raise_or_skip(
 
 
 def n_reader_threads(n_jobs: int | None) -> int:
-    """Return the number of threads that read ahead of a network."""
     return _N_READERS if n_jobs is None else joblib.effective_n_jobs(n_jobs)
 
 
 def warn_skipped(skipped: list[SkippedImage], n_images: int) -> None:
-    """Warn of skipped images; raise an error if no image was read."""
     check_any_read(skipped, n_images)
     if skipped:
         warn_user(SkippedImagesWarning.about(skipped, n_images))

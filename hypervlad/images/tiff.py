@@ -95,7 +95,7 @@ def _n_frames(tiff: TiffFile) -> int:
     """Return how many images the first directory describes, one after the other in the file.
 
     ImageJ (over 4 GB), MetaMorph, and tifffile with ``truncate=True`` write such stacks. Other
-    programs may keep the description of a stack with one image of it: the file is too short then.
+    programs keep a stack's description with one image: the file is too short then.
     """
     page = tiff.pages.first
     if not page.is_contiguous or page.nbytes < 1:
@@ -179,7 +179,6 @@ def _check_samples(page: TiffPage, name: str) -> None:
 
 
 def _check_memory(page: TiffPage, name: str, max_pixels: int | None) -> None:
-    """Raise an error if the page or its segments would take too much memory."""
     assert page.dtype is not None
     n_bytes = page.dtype.itemsize
     check_size(page.imagelength, page.imagewidth, name, max_pixels, page.samplesperpixel, n_bytes)
@@ -193,7 +192,6 @@ _MIN_TILED = 1 << 24  # values of tiles that are always allowed: small images ha
 
 
 def _check_complete(page: TiffPage, file: BinaryIO, file_size: int, name: str) -> None:
-    """Raise an error for missing data, which decoders fill."""
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     counts = [count for _, count in segments]
     ends = [offset + count for offset, count in segments]
@@ -230,14 +228,12 @@ def _streams_fit(page: TiffPage, file: BinaryIO) -> bool:
 
 
 def _n_bytes(page: TiffPage) -> int:
-    """Return the smallest size of the uncompressed page."""
     bits: Any = page.bitspersample  # declared as int, but a tuple if samples of a pixel differ
     n_bits: int = bits if isinstance(bits, int) else min(bits)
     return page.imagelength * page.imagewidth * page.samplesperpixel * n_bits // 8
 
 
 def _interpret(pixels: NDArray[Any], page: TiffPage, drop_alpha: bool) -> NDArray[Any]:
-    """Convert stored samples to grey or RGB, or to all samples."""
     photometric = int(page.photometric)
     n_colours = _N_COLOURS[photometric]
     if pixels.ndim == 3 and drop_alpha:
@@ -263,7 +259,6 @@ def _palette_entries(colormap: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _invert(pixels: NDArray[Any], bits: int | tuple[int, ...]) -> NDArray[Any]:
-    """Return pixels whose zero is white with zero as black."""
     if pixels.dtype.kind in "bi":
         return ~pixels
     if pixels.dtype.kind == "u":
@@ -276,7 +271,6 @@ def _invert(pixels: NDArray[Any], bits: int | tuple[int, ...]) -> NDArray[Any]:
 
 
 def _cmyk_to_rgb(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Convert as ``PIL.Image.convert`` does."""
     top = np.iinfo(pixels.dtype).max
     ink = pixels.astype(np.float64) / top
     rgb = (1 - ink[:, :, :3]) * (1 - ink[:, :, 3:4])
@@ -284,7 +278,6 @@ def _cmyk_to_rgb(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _add_instrument(decoded: DecodedImage, tiff: TiffFile, page: TiffPage) -> None:
-    """Add pixel size, scanned rows and metadata of the file's instrument."""
     first = tiff.pages.first
     orientation = _tag_value(page, page, _ORIENTATION_TAG)
     if orientation not in (None, 1):

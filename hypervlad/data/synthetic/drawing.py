@@ -15,14 +15,12 @@ FloatMap = NDArray[np.float32]
 
 
 def check_count(n: Any, name: str = "n") -> int:
-    """Return a number of images, at least 1; ``name`` is the parameter's."""
     if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
         raise ValueError(f"{name}={n!r}: expected the number of images, an integer of at least 1.")
     return int(n)
 
 
 def check_size(size: Any, smallest: int) -> tuple[int, int]:
-    """Return height and width, given as a pair or as one number."""
     extents = (size, size) if isinstance(size, numbers.Integral) else size
     if (
         isinstance(size, bool)
@@ -38,12 +36,10 @@ def check_size(size: Any, smallest: int) -> tuple[int, int]:
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:
-    """Return the seed of all images."""
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def log_uniform(rng: Generator, low: float, high: float) -> Any:
-    """Draw a number whose logarithm is uniform."""
     return np.exp(rng.uniform(np.log(low), np.log(high)))
 
 
@@ -76,7 +72,6 @@ def smooth_noise(
 def _interpolate(
     values: NDArray[np.float32], shape: tuple[int, int], cell: float, offset: NDArray[np.floating]
 ) -> NDArray[np.float32]:
-    """Upsample a grid with separable cubic B-spline weights."""
     down = _spline_matrix(values.shape[0], shape[0], cell, float(offset[0]))
     across = _spline_matrix(values.shape[1], shape[1], cell, float(offset[1]))
     return np.asarray(down @ values @ across.T, dtype=np.float32)

@@ -194,7 +194,6 @@ _MAKERS: dict[str, Maker] = {
 
 
 def _unit(image: FloatMap) -> float:
-    """Return a 348th of the image's shorter side, as in `make_nanofibre_images`."""
     side: int = min(image.shape[:2])
     return side / 348
 

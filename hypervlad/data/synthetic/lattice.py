@@ -30,8 +30,6 @@ _ANGLES = (90.0, 120.0, None)
 
 @dataclass(frozen=True)
 class Crystal:
-    """What all images of a sample have in common."""
-
     vectors: NDArray[np.floating]  # one lattice vector per row, (row, column) in pixels
     basis: NDArray[np.floating]  # atomic columns of a unit cell, in lattice vectors
     brightness: NDArray[np.floating]  # integrated intensity of each of these columns
@@ -62,7 +60,7 @@ def make_lattice_images(
         Height and width in pixels, each at least 64. All sizes have the same magnification:
         lattice vectors are 7 to 24 pixels long.
     random_state : int, RandomState or None, default=None
-        Seed. With the same integer, image ``i`` is the same whatever ``n`` is.
+        As in `make_tem_images`.
 
     Returns
     -------
@@ -172,7 +170,6 @@ def _scanned(rng: Generator, signal: FloatMap, shape: tuple[int, int]) -> FloatM
 
 
 def _detected(rng: Generator, signal: FloatMap) -> FloatMap:
-    """Apply noise, then the gain and offset of the operator."""
     dose = log_uniform(rng, 20, 600)
     signal = np.maximum(signal, 0)
     counts = rng.poisson(signal * dose).astype(np.float32) / np.float32(dose)

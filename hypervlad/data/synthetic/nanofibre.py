@@ -39,8 +39,7 @@ def make_nanofibre_images(
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]]]:
     """Make synthetic SEM images of nanofibre mats, some with defects, and the defects' masks.
 
-    Each image shows a different mat of overlapping fibres, with random focus and noise. Gain and
-    offset follow the whole image, as an instrument's automatic contrast does.
+    Each image shows a different mat of overlapping fibres, with random focus and noise.
 
     Parameters
     ----------
@@ -51,13 +50,12 @@ def make_nanofibre_images(
     defects : sequence of str, default=NANOFIBRE_DEFECTS
         Kinds to draw from. "bead": a swelling of a fibre; "clump": a lump of fused fibres; "film":
         a web of polymer between fibres; "hole": an area without fibres; "particle": a foreign
-        particle on top; and, only if it is named, "missing": an area with half of the fibres or
-        fewer.
+        particle; and, only if it is named, "missing": an area with half of the fibres or fewer.
     size : int or (int, int), default=(348, 512)
         Height and width in pixels, each at least 64. The shorter side always covers the same
         length of the mat.
     random_state : int, RandomState or None, default=None
-        Seed. With the same integer, image ``i`` and its mask are the same whatever ``n`` is.
+        As in `make_tem_images`.
 
     Returns
     -------
@@ -137,7 +135,6 @@ class Mat:
 
 
 def draw_mat(rng: Generator, unit: float) -> Mat:
-    """Draw a mat; ``unit`` is a 348th of the image's shorter side."""
     radius = float(log_uniform(rng, 1.3, 9.0)) * unit
     return Mat(
         radius=radius,
@@ -154,7 +151,6 @@ def draw_mat(rng: Generator, unit: float) -> Mat:
 def make_surface(
     rng: Generator, shape: tuple[int, int], mat: Mat, defects: tuple[str, ...], unit: float
 ) -> Surface:
-    """Make a mat of fibres with one defect for each given kind."""
     substrate = mat.collector * (1 + 0.12 * smooth_noise(rng, shape, 24 * unit, octaves=4))
     surface = Surface(shape, np.maximum(substrate, 0.005), 0.25 / (8 * mat.radius))
     strands = _strands(rng, shape, mat)
@@ -263,7 +259,6 @@ def _missing_points(
 
 
 def _inside(strands: Strands, region: BoolMap) -> BoolMap:
-    """Return which points of the fibres lie in a region."""
     rows, columns = np.rint(strands.chains).astype(int).transpose(2, 0, 1)
     within = (rows >= 0) & (rows < region.shape[0]) & (columns >= 0) & (columns < region.shape[1])
     inside: BoolMap = np.zeros(rows.shape, dtype=bool)
@@ -283,7 +278,6 @@ def missing_area(surface: Surface, missing: Strands, reach: float) -> BoolMap:
 
 
 def _film(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
-    """Add a web of solvent-rich polymer between fibres, below the uppermost ones."""
     inside = random_blob(rng, surface.height.shape, _extent(rng, mat, unit, 25, 70))
     # A meniscus: the film rises at fibres.
     level = rng.uniform(0.6, 0.85)
@@ -294,7 +288,6 @@ def _film(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
 
 
 def _clump(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
-    """Add a lump of fused fibres: a dome with random wrinkles."""
     shape = surface.height.shape
     size = _extent(rng, mat, unit, 14, 42)
     inside = random_blob(rng, shape, size)
@@ -308,7 +301,6 @@ def _clump(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
 
 
 def _particle(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
-    """Add a splinter or dust grain with flat facets, which charges."""
     shape = surface.height.shape
     size = _extent(rng, mat, unit, 6, 24)
     centre = rng.uniform(0.06, 0.94, 2) * np.asarray(shape)

@@ -162,7 +162,7 @@ def make_nanowire_images(
     size : int or (int, int), default=(384, 512)
         Height and width in pixels, each at least 64.
     random_state : int, RandomState or None, default=None
-        Seed. With the same integer, image ``i`` is the same whatever ``n`` is.
+        As in `make_tem_images`.
 
     Returns
     -------
@@ -321,7 +321,6 @@ class _Domains:
 
 
 def lay_wires(rng: Generator, shape: tuple[int, int], deposit: Deposit) -> tuple[Surface, BoolMap]:
-    """Lay wires on a substrate; return the surface, and where wires are parallel."""
     domains = _draw_domains(rng, shape, deposit.aligned)
     parallel = domains.relief > 0
     substrate = 0.16 * (1 + 0.06 * smooth_noise(rng, shape, 0.1 * min(shape), octaves=3))
@@ -414,7 +413,6 @@ def _draw_line(
 def _within(
     rng: Generator, domains: _Domains, anchor: NDArray[np.intp], line: FloatMap, aligned: bool
 ) -> FloatMap:
-    """Cut a line near the edge of its zone."""
     shape = domains.relief.shape
     row, column = np.clip(np.rint(line).astype(int), 0, np.asarray(shape) - 1).T
     reach = _OVERHANG * rng.uniform(0, 1)
@@ -434,7 +432,6 @@ def _within(
 def _body(
     line: FloatMap, radius: float, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return rows and columns of the points under a wire."""
     along = np.gradient(line, axis=0)
     along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-6)
     offset = np.arange(-int(radius), int(radius) + 1)
@@ -445,7 +442,6 @@ def _body(
 
 
 def _as_strands(rng: Generator, line: FloatMap, radius: float, height: float) -> Strands:
-    """Return a wire with rounded ends."""
     n = len(line)
     step = float(np.linalg.norm(np.diff(line[:2], axis=0)))
     from_end = np.minimum(np.arange(n), np.arange(n)[::-1]) * step

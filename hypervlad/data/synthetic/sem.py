@@ -20,8 +20,6 @@ SUBSTRATE = -1.0
 
 @dataclass(frozen=True)
 class Strands:
-    """n fibres: their centre lines, and their properties at each point."""
-
     chains: NDArray[np.float32]  # (row, column) in pixels, shape (n, n_points, 2)
     radius: FloatMap  # (n, n_points), pixels; 0 or less where the fibre is missing
     height: FloatMap  # (n, n_points): 0 at the bottom of the mat, 1 at its top
@@ -125,10 +123,9 @@ def edge_yield(up: FloatMap) -> FloatMap:
 
 
 def scan_surface(surface: Surface, rng: Generator, sampling: int, unit: float) -> FloatMap:
-    """Scan a mat: shadows, focus, charging, gain and noise.
+    """Scan a mat, with `sampling` points per pixel in each direction.
 
-    `sampling` is the number of points per pixel, in each direction, `unit` that per 348th of the
-    image's shorter side.
+    `unit` is the number of points per 348th of the image's shorter side.
     """
     signal = block_means(_focused(surface, rng, unit), sampling)
     signal = _charged(signal, rng, unit / sampling)
@@ -152,7 +149,6 @@ def _focused(surface: Surface, rng: Generator, unit: float) -> FloatMap:
 
 
 def _charged(signal: FloatMap, rng: Generator, unit: float) -> FloatMap:
-    """Add the charging of bright spots to half of the images."""
     if rng.random() < 0.5:
         return signal
     bright = np.maximum(signal - np.quantile(signal, 0.97), 0)
@@ -166,7 +162,6 @@ def _charged(signal: FloatMap, rng: Generator, unit: float) -> FloatMap:
 
 
 def _detected(signal: FloatMap, rng: Generator) -> FloatMap:
-    """Apply gain, offset, shot noise, and differences between lines."""
     low, high = np.quantile(signal, [0.02, 0.98])
     level, contrast = rng.uniform(0.02, 0.16), rng.uniform(0.4, 0.85)
     image = level + contrast * (signal - low) / max(float(high - low), 1e-6)
@@ -184,10 +179,9 @@ def _detected(signal: FloatMap, rng: Generator) -> FloatMap:
 def scan_wires(
     surface: Surface, rng: Generator, *, sampling: int, width: float, blur: float, snr: float
 ) -> FloatMap:
-    """Scan nanowires with known sharpness and noise: see `make_nanowire_images`.
+    """Scan nanowires with known sharpness and noise, and with few clipped pixels.
 
-    Gain and offset are set so that few pixels are clipped. `width` is in points of the surface, of
-    which a pixel has `sampling` in each direction.
+    `width` is in points of the surface, of which a pixel has `sampling` in each direction.
     """
     signal, substrate = _shaded(surface, width)
     image: NDArray[np.floating] = block_means(signal, sampling)
@@ -205,7 +199,6 @@ def scan_wires(
 
 
 def block_means(values: NDArray[np.generic], side: int) -> NDArray[Any]:
-    """Return the means of blocks of side x side points."""
     height, width = (extent // side for extent in values.shape)
     means: NDArray[Any] = values.reshape(height, side, width, side).mean(axis=(1, 3))
     return means

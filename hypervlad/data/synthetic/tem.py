@@ -128,7 +128,6 @@ def _class_names(n_classes: int) -> tuple[str, ...]:
 
 
 def record_image(specimen: Specimen, rng: Generator, margin: int, unit: float) -> FloatMap:
-    """Image a specimen, crop the margin, and record the image with a camera."""
     intensity = _propagate(specimen, rng, unit)
     keep = (slice(margin, -margin), slice(margin, -margin))
     intensity = intensity[keep] * _illumination(rng, intensity[keep].shape)
@@ -139,9 +138,8 @@ def record_image(specimen: Specimen, rng: Generator, margin: int, unit: float) -
 def _propagate(specimen: Specimen, rng: Generator, unit: float) -> FloatMap:
     """Return the intensity in the image plane: the exit wave after defocus, envelope, aperture.
 
-    The whole wave is propagated, so that Fresnel fringes at edges and the grain of the carbon film
-    come from the same defocus (Williams and Carter, Transmission Electron Microscopy, 2nd ed.,
-    chapter 28).
+    Propagating the whole wave gives Fresnel fringes and the grain of the film one defocus (Williams
+    and Carter, Transmission Electron Microscopy, 2nd ed., chapter 28).
     """
     amplitude = np.exp(-0.5 * specimen.absorption)
     if specimen.opaque is not None:
@@ -156,7 +154,6 @@ def _propagate(specimen: Specimen, rng: Generator, unit: float) -> FloatMap:
 
 
 def _transfer(shape: tuple[int, int], rng: Generator, unit: float) -> NDArray[np.complex64]:
-    """Return the wave transfer function on the FFT grid."""
     ky = fft.fftfreq(shape[0]).astype(np.float32)[:, None]
     kx = fft.fftfreq(shape[1]).astype(np.float32)[None, :]
     k2 = ky**2 + kx**2
@@ -176,7 +173,6 @@ def _transfer(shape: tuple[int, int], rng: Generator, unit: float) -> NDArray[np
 
 
 def _illumination(rng: Generator, shape: tuple[int, int]) -> FloatMap:
-    """Return the beam intensity: a gradient, and the profile of an off-axis beam."""
     rows = np.linspace(-0.5, 0.5, shape[0], dtype=np.float32)[:, None]
     cols = np.linspace(-0.5, 0.5, shape[1], dtype=np.float32)[None, :]
     tilt = rng.normal(0, 0.12, 2)
@@ -200,7 +196,6 @@ def _set_brightness(
 
 
 def _camera(image: FloatMap, rng: Generator) -> FloatMap:
-    """Add shot noise, read-out noise, and the blur of the detector."""
     dose = log_uniform(rng, 300, 3000)
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     image = image + noise * np.sqrt(np.maximum(image, 0.03) / np.float32(dose))

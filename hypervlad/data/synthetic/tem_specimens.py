@@ -20,8 +20,6 @@ _MIN_SAMPLES_ACROSS = 9
 
 @dataclass(frozen=True)
 class Walls:
-    """The inside of a tube."""
-
     inner_ratio: float  # inner radius over outer radius
     n_shells: int = 0  # visible groups of graphene layers in the wall
     septum_spacing: float = 0.0  # distance of the cross walls of bamboo, in outer radii; 0 for none
@@ -92,7 +90,6 @@ def _radius_along(
     roughness: float,
     rng: Generator,
 ) -> FloatMap:
-    """Return the outer radius at each point, rounded at both ends."""
     wobble = rng.standard_normal(shape, dtype=np.float32)
     smooth = max(2.0, 2.5 * float(radius.mean()) / max(float(spacing.mean()), 1e-6))
     wobble = gaussian_filter1d(wobble, smooth, axis=1, mode="nearest")
@@ -215,7 +212,6 @@ def _warped_grid(
 
 
 def _textured(rng: Generator, height: FloatMap, radius: float) -> FloatMap:
-    """Make the density uneven, sometimes with pores."""
     texture = smooth_noise(rng, height.shape, max(4.0, radius * rng.uniform(0.1, 0.4)), octaves=3)
     height = height * np.maximum(0.2, 1 + np.float32(rng.uniform(0.04, 0.16)) * texture)
     if rng.random() < 0.35:
@@ -226,8 +222,6 @@ def _textured(rng: Generator, height: FloatMap, radius: float) -> FloatMap:
 
 @dataclass(frozen=True)
 class Support:
-    """Thickness maps of the support."""
-
     film: FloatMap  # carbon: 1 where it is intact, 0 in a hole, more on a thick rim or strand
     bar: FloatMap | None  # grid bar: 0 beside it, 1 where it is opaque
 
@@ -248,7 +242,6 @@ def make_support(rng: Generator, shape: tuple[int, int], unit: float) -> Support
 def _holey(
     rng: Generator, shape: tuple[int, int], unit: float, n_holes: int, radii: tuple[float, float]
 ) -> FloatMap:
-    """Return a film with rounded holes, if many a lacey film."""
     warp = unit * rng.uniform(2, 9)
     rows, cols = rows_and_columns(shape, (0, 0))
     rows = rows + np.float32(warp) * smooth_noise(rng, shape, 45 * unit)
@@ -267,7 +260,6 @@ def _holey(
 
 
 def _spread_points(rng: Generator, shape: tuple[int, int], n: int) -> list[NDArray[np.floating]]:
-    """Draw points far from each other."""
     extent = np.asarray(shape, float)
     points = [rng.uniform(0, 1, 2) * extent]
     while len(points) < n:
@@ -278,7 +270,6 @@ def _spread_points(rng: Generator, shape: tuple[int, int], n: int) -> list[NDArr
 
 
 def _grid_bar(rng: Generator, shape: tuple[int, int], unit: float) -> FloatMap:
-    """Return an opaque edge or rounded corner that extends into the frame."""
     angle = rng.uniform(0, 2 * np.pi)
     rows, cols = rows_and_columns(shape, (shape[0] / 2, shape[1] / 2))
     along = rows * np.float32(np.sin(angle)) + cols * np.float32(np.cos(angle))
