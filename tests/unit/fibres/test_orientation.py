@@ -21,25 +21,16 @@ from hypervlad.fibres import axial_difference, local_orientation
 METHODS = ["structure_tensor", "lgo"]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("degrees", [0, 37, 90, 179])
-def test_stripes_have_their_direction(method, degrees):
-    found = local_orientation(stripes(np.deg2rad(degrees)), 3.0, method=method)
-    inside = (slice(12, -12), slice(12, -12))
-    error = axial_difference(found.orientation[inside], np.deg2rad(degrees))
-    assert np.rad2deg(error).max() < 1.0
-    assert found.coherence[inside].min() > 0.95
-    assert found.mask[inside].all()
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(METHODS), st.floats(0, np.pi), st.floats(4, 11))
 def test_stripes_of_any_period_have_their_direction(method, angle, period):
     found = local_orientation(stripes(angle, (64, 64), period), 1.75, method=method)
     inside = (slice(16, -16), slice(16, -16))
     assert found.mask[inside].all()
-    error = np.median(axial_difference(found.orientation[inside], angle))
-    assert np.rad2deg(error) < (0.2 if method == "structure_tensor" else 0.3)
+    assert found.coherence[inside].min() > 0.95
+    error = np.rad2deg(axial_difference(found.orientation[inside], angle))
+    assert np.median(error) < (0.2 if method == "structure_tensor" else 0.3)
+    assert error.max() < 1
 
 
 MOVES = {

@@ -20,26 +20,30 @@ def write(path, content):
     return path
 
 
-def test_mrc(tmp_path):
-    path = write(tmp_path / "a.mrc", mrc_bytes(GREY[None]))
-
-    micrograph = read_micrograph(path)
-
-    assert micrograph.digest == read_micrograph(GREY).digest
-    assert micrograph.pixel_size == pytest.approx(0.25)
-    assert micrograph.metadata["format"] == "MRC"
-    assert read_image(write(tmp_path / "no_suffix", mrc_bytes(GREY[None]))).shape == (30, 40)
+STACK = np.stack([GREY, GREY // 2])
 
 
-def test_mrc_sections_are_pages(tmp_path):
-    stack = np.stack([GREY, GREY // 2, GREY // 3]).astype(np.float32)
-    path = write(tmp_path / "a.mrc", mrc_bytes(stack, voxel=0))
+@pytest.mark.parametrize(
+    ("name", "content", "pixel_size"),
+    [
+        ("a.mrc", mrc_bytes(STACK), 0.25),
+        ("no_suffix", mrc_bytes(STACK), 0.25),
+        ("b.mrc", mrc_bytes(STACK, voxel=0), None),
+        ("a.ser", ser_bytes(list(STACK)), 1.5),
+        ("a.dm3", DM(3).file(STACK), 0.5),
+        ("a.dm4", DM(4).file(STACK), 0.5),
+    ],
+)
+def test_pages_have_their_pixels_and_the_pixel_size(tmp_path, capsys, name, content, pixel_size):
+    path = write(tmp_path / name, content)
 
-    for page, expected in enumerate(stack):
-        assert read_micrograph(path, page=page).digest == read_micrograph(expected).digest
-    assert read_micrograph(path, page=0).pixel_size is None
-    with pytest.raises(ImageReadError, match="page 3 was requested, but the file has 3 images"):
-        read_image(path, page=3)
+    for page, expected in enumerate(STACK):
+        micrograph = read_micrograph(path, page=page)
+        assert micrograph.digest == read_micrograph(expected).digest
+        assert micrograph.pixel_size == pytest.approx(pixel_size)
+    with pytest.raises(ImageReadError, match="page 2 was requested, but the file has 2 images"):
+        read_image(path, page=2)
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
@@ -57,19 +61,6 @@ def test_truncated_and_large_files_are_refused(tmp_path, name, content, lengths)
             read_image(write(path, content[:keep]))
     with pytest.raises(ImageReadError, match="30 x 40 pixels is more than max_pixels=1,000"):
         read_image(write(path, content), max_pixels=1000)
-
-
-def test_ser(tmp_path, capsys):
-    path = write(tmp_path / "a.ser", ser_bytes([GREY, GREY // 2]))
-
-    first, second = read_micrograph(path, page=0), read_micrograph(path, page=1)
-
-    assert first.digest == read_micrograph(GREY).digest
-    assert second.digest == read_micrograph(GREY // 2).digest
-    assert first.pixel_size == pytest.approx(1.5)
-    with pytest.raises(ImageReadError, match="page 2 was requested, but the file has 2 images"):
-        read_image(path, page=2)
-    assert capsys.readouterr().out == ""
 
 
 def test_a_ser_is_read_whatever_lies_beside_it(tmp_path):
@@ -94,18 +85,12 @@ def test_dm_without_an_image(tmp_path):
         read_image(write(tmp_path / "a.dm3", content))
 
 
-@pytest.mark.parametrize("version", [3, 4])
-def test_dm(tmp_path, version, capsys):
-    path = write(tmp_path / f"a.dm{version}", DM(version).file(GREY))
+def test_dm_of_one_image(tmp_path):
+    path = write(tmp_path / "a.dm3", DM(3).file(GREY))
 
-    micrograph = read_micrograph(path)
-
-    assert micrograph.digest == read_micrograph(GREY).digest
-    assert micrograph.pixel_size == pytest.approx(0.5)
-    assert micrograph.metadata["gatan"]["Voltage"] == 200000
+    assert read_micrograph(path).metadata["gatan"]["Voltage"] == 200000
     with pytest.raises(ImageReadError, match="page 1 was requested, but the file has 1 image;"):
         read_image(path, page=1)
-    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
@@ -125,16 +110,6 @@ def test_pixels_that_are_not_square_have_no_size(tmp_path, name):
 
     assert micrograph.pixel_size is None
     assert micrograph.metadata["pixel_sides_nm"] == pytest.approx([0.5, 1.5])
-
-
-def test_every_page_of_a_stack_of_stacks_has_the_pixel_size(tmp_path):
-    data = np.stack([np.stack([GREY, GREY // 2])] * 3)
-    path = write(tmp_path / "a.dm4", DM(4).file(data))
-
-    assert read_micrograph(path, page=5).digest == read_micrograph(GREY // 2).digest
-    assert read_micrograph(path, page=5).pixel_size == pytest.approx(0.5)
-    with pytest.raises(ImageReadError, match="page 6 was requested, but the file has 6 images"):
-        read_image(path, page=6)
 
 
 def test_dm_of_two_images_gives_the_first_with_a_warning(tmp_path):

@@ -209,16 +209,16 @@ def test_thumbnails_and_deleted_files_are_no_images(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("images", "expected"),
+    "images",
     [
-        (["a.png"], ["a.png"]),
-        (np.array(["a.png", "b.png"]), ["a.png", "b.png"]),
-        (np.array(["a.png", Path("b")], dtype=object), ["a.png", Path("b")]),
-        (pd.Series(["a.png", "b.png"], index=[7, 3]), ["a.png", "b.png"]),
+        ["a.png", "b.png"],
+        np.array(["a.png", "b.png"]),
+        np.array(["a.png", "b.png"], dtype=object),
+        pd.Series(["a.png", "b.png"], index=[7, 3]),
     ],
 )
-def test_lists_of_paths(images, expected):
-    assert check_image_list(images) == expected
+def test_lists_of_paths(images):
+    assert check_image_list(images) == ["a.png", "b.png"]
 
 
 @pytest.mark.parametrize("shape", [(5, 30, 40), (1, 30, 40), (5, 30, 40, 3), (2, 3, 4, 1)])
@@ -322,12 +322,11 @@ def test_a_jpeg_has_at_most_the_requested_side():
 def test_folders_that_cannot_be_read_are_named_in_a_warning(folder, monkeypatch):
     """Not one that was deleted since it was listed."""
     scandir = os.scandir
+    errors = {"sub": (13, "Permission denied"), "gone": (2, "No such file or directory")}
 
     def scan(path):
-        if Path(path) == folder / "sub":
-            raise PermissionError(13, "Permission denied", str(path))
-        if Path(path) == folder / "gone":
-            raise FileNotFoundError(2, "No such file or directory", str(path))
+        if Path(path).name in errors:
+            raise OSError(*errors[Path(path).name], str(path))
         return scandir(path)
 
     (folder / "gone").mkdir()

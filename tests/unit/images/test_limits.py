@@ -186,7 +186,6 @@ def test_channel_of_other_images(tmp_path):
     for source in (tmp_path / "a.png", MANY):
         digest = read_micrograph(source, channel=2).digest
         assert digest == read_micrograph(MANY[..., 2]).digest
-    assert read_image(tmp_path / "grey.png", channel=0).shape == GREY.shape
     with pytest.raises(ImageReadError, match="channel 1 was requested, but the image has 1 chan"):
         read_image(tmp_path / "grey.png", channel=1)
 

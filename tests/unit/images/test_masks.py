@@ -97,12 +97,8 @@ def test_a_transparent_layer_is_rejected(tmp_path):
 
 
 def test_invalid_masks_are_rejected(tmp_path):
-    with pytest.raises(ImageReadError, match="a mask of 20 x 30 pixels for an image of 30 x 20"):
-        read_mask(MASK, shape=(30, 20))
     with pytest.raises(ImageReadError, match=r"gone\.png: no such file"):
         read_mask(tmp_path / "gone.png")
-    with pytest.raises(ImageReadError, match="a web address"):
-        read_mask("https://host/mask.png")
     with pytest.raises(ImageReadError, match="image: the mask must contain True and False"):
         read_mask(np.array([["a"]]))
     with pytest.raises(ValueError, match=r"seen must have shape .* not empty") as error:

@@ -41,13 +41,6 @@ def test_each_kind_is_seen_and_masked(kind):
         assert difference > 0.05
 
 
-def test_a_hole_is_a_place_without_fibres_near():
-    strong = {"defective": 1, "defects": "hole", "size": 174}
-    images, masks = make_nanofibre_images(4, **strong, random_state=6)
-    for image, mask in zip(images, masks, strict=True):
-        assert image[mask].std() < image[~mask].std()
-
-
 @pytest.mark.parametrize("seed", range(2))
 def test_a_part_of_the_fibres_is_missing(seed):
     mat = Mat(radius=4.0, coverage=2.0, alignment=0.0, direction=0.0, curl=0.1, collector=0.05)
