@@ -1,4 +1,4 @@
-"""Fibre and background: the noise in an image's gradients, and the pixels that rise above it."""
+"""Noise in an image's gradients, and the pixels that rise above it."""
 
 from __future__ import annotations
 
@@ -47,8 +47,6 @@ class GradientNoise:
 
 @dataclass(frozen=True, eq=False)
 class GradientField:
-    """The gradients of an image, their noise, and averages that are computed on first use."""
-
     down: FloatMap  # derivatives of the normalised image, (H, W)
     right: FloatMap
     noise: GradientNoise
@@ -56,14 +54,12 @@ class GradientField:
 
     @classmethod
     def of_image(cls, image: ArrayLike, sigma: Any, name: str | None = None) -> GradientField:
-        """Check the image and the scale, and compute gradients and noise."""
         contrast = normalised_contrast(image, name)
         scale = check_sigma(sigma, contrast.shape, name)
         return cls(*image_gradients(contrast), gradient_noise(contrast, scale), scale)
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width."""
         return self.down.shape[0], self.down.shape[1]
 
     @cached_property
@@ -83,11 +79,9 @@ class GradientField:
 
     @cached_property
     def fibre(self) -> BoolMap:
-        """Which pixels are fibre."""
         return fibre_mask(self.energy, self.noise)
 
     def fibre_pixels(self, grid: TileGrid) -> NDArray[np.float64]:
-        """Return how many pixels of each window are fibre."""
         # None in windows with no more energy than noise can give them: now and then, neighbouring
         # pixels of noise exceed any threshold together, and share a direction.
         scatter = self.noise.energy * self.noise.total_scatter * np.sqrt(grid.areas)
@@ -98,8 +92,8 @@ class GradientField:
 def fibre_mask(energy: FloatMap, noise: GradientNoise) -> BoolMap:
     """Return which pixels have the energy of fibres, given the energy less the mean of noise.
 
-    Half of the image's energy lies above the half-energy level. It follows gain and contrast, and
-    depends little on how much of the image is background or on a few bright spots.
+    The level above which half of all energy lies follows gain and contrast, and depends little on
+    the share of background or on bright spots.
     """
     above_noise = _DEVIATIONS * noise.energy_scatter * noise.energy
     ordered = np.maximum(np.sort(subsample(energy)), 0).astype(np.float64)
@@ -109,7 +103,6 @@ def fibre_mask(energy: FloatMap, noise: GradientNoise) -> BoolMap:
 
 
 def gradient_noise(contrast: FloatMap, sigma: float) -> GradientNoise:
-    """Return the contribution of noise, whose level is estimated from the image itself."""
     gain, *scatters = _noise_response(sigma)
     return GradientNoise(noise_deviation(contrast) ** 2 * gain, *scatters)
 
@@ -118,8 +111,8 @@ def noise_deviation(contrast: FloatMap) -> float:
     """Return the standard deviation of the white noise in an image of at least 3 x 3 pixels.
 
     The weights 1, -2, 1, downwards and across, multiply the deviation of noise by 6 (Immerkær 1996,
-    "Fast noise variance estimation", Computer Vision and Image Understanding 64). The median, as in
-    Donoho and Johnstone 1994, gives edges little influence.
+    "Fast noise variance estimation", Computer Vision and Image Understanding 64). The median gives
+    edges little influence (Donoho and Johnstone 1994).
     """
     down = contrast[2:] + contrast[:-2]
     down -= 2 * contrast[1:-1]
@@ -134,8 +127,7 @@ def _noise_response(sigma: float) -> tuple[float, float, float, float]:
 
     With the gradients' covariances C, and W the autocorrelation of the averaging weights, Isserlis'
     theorem gives g_x^2 + g_y^2 the variance sum W (2 C_xx^2 + 2 C_yy^2 + 4 C_xy^2), and
-    g_x^2 - g_y^2 and 2 g_x g_y the mean variance sum W (C_xx + C_yy)^2. Each C and W is a product
-    of a function of rows and a function of columns, and so are the sums.
+    g_x^2 - g_y^2 and 2 g_x g_y the mean variance sum W (C_xx + C_yy)^2.
     """
     along, across = derivative_taps()
     steep, level, mixed = (
@@ -158,7 +150,7 @@ def _noise_response(sigma: float) -> tuple[float, float, float, float]:
 
 
 def _central(values: NDArray[np.float64], n: int) -> NDArray[np.float64]:
-    """Return the central n of an odd number of values, padded with zeros where there are fewer."""
+    """Return the central n of an odd number of values, padded with zeros."""
     padded = np.pad(values, n)
     first = (len(padded) - n) // 2
     return padded[first : first + n]

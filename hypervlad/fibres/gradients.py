@@ -25,26 +25,20 @@ _N_STRIP_ROWS = 8  # rows of cells whose histograms stay in the processor's cach
 def image_gradients(contrast: FloatMap) -> tuple[FloatMap, FloatMap]:
     """Return the derivatives of a smoothed image, downwards and to the right.
 
-    Central differences, averaged with their neighbours by the weights 9, 32, 9. These resemble
-    Scharr's 3, 10, 3 (Jähne, Scharr, Körkel 1999, "Principles of filter design") but are optimised
-    for stripes with a period of four pixels or more: directions err by at most 0.12 degrees, with
-    Scharr's weights by 0.31, with Sobel's by 3. Differences of slices are several times faster than
-    a correlation.
+    Central differences, averaged with their neighbours by the weights 9, 32, 9. Like Scharr's
+    3, 10, 3 (Jähne, Scharr, Körkel 1999, "Principles of filter design"), but optimised for stripes
+    with a period of four pixels or more.
     """
     image = np.pad(gaussian_smooth(contrast, _GRADIENT_SIGMA), 1, mode="edge")
     return _derivative(image), _derivative(image.T).T
 
 
 def tensor_energy(down: FloatMap, right: FloatMap, sigma: float) -> FloatMap:
-    """Return the sum of the structure tensor's eigenvalues: the averaged squared gradient."""
     return gaussian_smooth(down * down + right * right, sigma)
 
 
 def tensor_axes(down: FloatMap, right: FloatMap, sigma: float) -> tuple[FloatMap, FloatMap]:
-    """Return cosine and sine of twice the structure tensor's angle, times its eigenvalues' gap.
-
-    The tensor is that of scikit-image's `structure_tensor` except for the gradients.
-    """
+    """Return cosine and sine of twice the structure tensor's angle, times its eigenvalues' gap."""
     # The doubled angle of gradients, y up, has the cosine right^2 - down^2 and the sine
     # -2 right down. Fibres run across gradients, which reverses both signs.
     cosine = down * down
@@ -62,14 +56,12 @@ def gaussian_smooth(contrast: FloatMap, sigma: float) -> FloatMap:
 
 
 def gaussian_taps(sigma: float) -> NDArray[np.float64]:
-    """Return the weights of `gaussian_smooth` in one direction."""
     reach = int(_TRUNCATE * sigma + 0.5)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     return np.asarray(weights / weights.sum())
 
 
 def derivative_taps() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the impulse responses of `image_gradients`, along the derivative and across it."""
     averaging = gaussian_taps(_GRADIENT_SIGMA)
     along = np.convolve(averaging, [0.5, 0, -0.5])
     return along, np.convolve(averaging, np.asarray(_CROSS_WEIGHTS) / sum(_CROSS_WEIGHTS))
@@ -102,8 +94,7 @@ def histogram_peaks(
 ) -> tuple[FloatMap, FloatMap, FloatMap]:
     """Return the direction of the highest peak, the order and the energy around each pixel.
 
-    A window is a cell of about 1.3 sigma with its eight neighbours, weighted 1, 2, 1 in each
-    direction, which makes it as wide as a Gaussian of sigma.
+    A window is a cell of about 1.3 sigma with its eight neighbours, weighted 1, 2, 1.
     """
     side = min(max(2, round(_CELL * sigma)), *down.shape)
     grid = TileGrid.over(down.shape, side)
@@ -117,9 +108,8 @@ def direction_histograms(
 ) -> NDArray[np.float64]:
     """Return a histogram of the directions across the gradients of each window.
 
-    Sums of squared lengths, shape (n_rows, n_columns, n_bins); the centre of bin k is at
-    k pi / n_bins. Each length is shared between the two nearest bins, so that the mean direction of
-    a peak is finer than a bin.
+    Sums of squared lengths, shape (n_rows, n_columns, n_bins), each shared between the two nearest
+    bins; the centre of bin k is at k pi / n_bins.
     """
     # Across (right, -down), y up, is (down, right).
     place = np.arctan2(right, down)
@@ -152,7 +142,7 @@ def bin_axes(n_bins: int) -> NDArray[np.complex128]:
 def _smoothed_strips(
     down: FloatMap, right: FloatMap, grid: TileGrid
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield mean histograms of rows of cells, each averaged with its neighbours, weights 1 2 1."""
+    """Yield mean histograms of rows of cells, each averaged with its neighbours."""
     n_rows = grid.shape[0]
     for start in range(0, n_rows, _N_STRIP_ROWS):
         stop = min(start + _N_STRIP_ROWS, n_rows)
@@ -168,7 +158,6 @@ def _smoothed_strips(
 
 
 def _with_neighbours(table: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
-    """Return means of three along an axis, weights 1 2 1, for all but the first and the last."""
     along = np.moveaxis(table, axis, 0)
     mean = along[1:-1] * np.float32(0.5)
     for ends in (along[:-2], along[2:]):
@@ -177,7 +166,6 @@ def _with_neighbours(table: NDArray[np.float32], axis: int) -> NDArray[np.float3
 
 
 def _peaks(table: NDArray[np.float32]) -> tuple[FloatMap, FloatMap, FloatMap]:
-    """Return the direction of the highest peak, the order and the sum of each histogram."""
     n_bins = table.shape[-1]
     axes = bin_axes(n_bins).astype(np.complex64)
     energy = table.sum(axis=-1)

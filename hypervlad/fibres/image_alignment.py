@@ -38,7 +38,7 @@ class AlignmentResult:
         With the pixel size, if it is known.
     aligned : AlignedFraction
     statistics : AxialStatistics or None
-        Of the directions, weighted by their energy; None if all pixels are background.
+        Of the directions, weighted by energy; None if all pixels are background.
     """
 
     pixels: NDArray[np.float32]
@@ -59,8 +59,7 @@ class AlignmentRecipe:
     Parameters
     ----------
     method : {"structure_tensor", "lgo"} or AlignmentModel, default="structure_tensor"
-        As for `aligned_fraction`; the directions of pixels come from the structure tensor unless it
-        is "lgo".
+        As in `aligned_fraction`.
     window, sigma : int, float or str
         In pixels, or with a unit, such as "500nm", which needs a known pixel size.
     tolerance : float, default=0.349
@@ -72,11 +71,11 @@ class AlignmentRecipe:
     pixel_size : float, optional
         nm per pixel, for images whose file does not contain it.
     banner : {"keep", "remove"}, default="keep"
-        Whether an instrument's information bar below the image is kept or cut off.
+        Whether an instrument's information bar is cut off.
     channel : int, optional
-        Channel of the image to analyse, counted from 0; the mean of colours if not given.
+        Channel to analyse, counted from 0; the mean of colours if not given.
     page : int, optional
-        Page of a file that has several, counted from 0; by default the first, with a warning.
+        Page of a file, counted from 0; by default the first, with a warning if there are more.
 
     Raises
     ------

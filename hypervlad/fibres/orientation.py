@@ -32,13 +32,11 @@ class LocalOrientation:
     coherence : ndarray of float32, shape (H, W)
         From 0, no direction, to 1, one direction; 0 in the background.
     energy : ndarray of float32, shape (H, W)
-        Mean squared gradient around the pixel, less the contribution of noise, of the image scaled
-        to span 0 to 1; 0 in the background.
+        Mean squared gradient around the pixel, less that of noise, of the image scaled to span 0 to
+        1; 0 in the background.
     mask : ndarray of bool, shape (H, W)
-        Where directions can be measured: where the energy is at least 5 % of the level above which
-        half of all energy lies, and 2.5 standard deviations above the mean of noise. It is not a
-        segmentation: narrow wires are wider by about two and a half sigma on either side, and wires
-        wider than about six sigma are hollow.
+        Where directions can be measured. It is not a segmentation: it extends beyond narrow wires,
+        and wires wider than about six sigma are hollow.
     sigma : float
         The scale, in pixels.
     pixel_size : float or None
@@ -59,15 +57,13 @@ class LocalOrientation:
     ) -> AxialStatistics:
         """Return mean direction, order parameter and spread over the image, energy-weighted.
 
-        Noise turns the directions of pixels, so that the order decreases and the spread increases.
-        ``AlignedFraction.statistics`` is corrected for noise but has no intervals.
+        Unlike ``AlignedFraction.statistics``, they are not corrected for noise.
 
         Parameters
         ----------
         n_bootstrap : int, default=0
-            Number of resamples for 95 % intervals, which are a little too narrow. Resampled are
-            windows of a quarter of the shorter side of the image, but at least a third of it or 96
-            pixels, whichever is less; there are no intervals if all fibres are in one of them.
+            Number of resamples, of windows, for 95 % intervals. There are none if all fibres are in
+            one window.
         random_state : int, Generator or None
             Seed of the bootstrap.
 
@@ -122,10 +118,8 @@ def local_orientation(
         Length over which directions are averaged, in pixels, at most half of the shorter side. A
         third of a fibre's width is enough if there is little noise.
     method : {"structure_tensor", "lgo"}, default="structure_tensor"
-        "structure_tensor": the direction in which the brightness changes least [1]_; the coherence
-        is (l1 - l2) / (l1 + l2) of the eigenvalues. "lgo", local gradient orientation [2]_ [3]_:
-        across the highest peak of a histogram of gradients, and where fibres cross that of the more
-        distinct one; the coherence is the order parameter of the histogram.
+        "structure_tensor" [1]_, or "lgo", local gradient orientation [2]_ [3]_: across the highest
+        peak of a histogram of gradients.
 
     Returns
     -------
@@ -163,7 +157,6 @@ def local_orientation(
 def orientation_of(
     field: GradientField, method: OrientationMethod, pixel_size: float | None = None
 ) -> LocalOrientation:
-    """Return the direction at each pixel from the gradients of an image."""
     if method == "lgo":
         along, coherence, energy = histogram_peaks(field.down, field.right, field.sigma)
         energy -= np.float32(field.noise.energy)
@@ -178,7 +171,6 @@ def orientation_of(
 
 
 def _along_and_coherence(field: GradientField) -> tuple[FloatMap, FloatMap]:
-    """Return direction and coherence by the structure tensor."""
     cosine, sine = field.axes
     along = np.arctan2(sine, cosine)
     along *= np.float32(0.5)

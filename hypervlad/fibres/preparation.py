@@ -24,8 +24,8 @@ _MAX_SAMPLE = 2**18
 def normalised_contrast(image: Any, name: str | None = None) -> FloatMap:
     """Return a grey image scaled so that gain and offset no longer matter.
 
-    All pixels but the lowest and highest thousandth span 0 to 1. Values beyond -1 and 2 are
-    clipped, so that hot pixels do not compress the others. Errors begin with `name`.
+    All pixels but the lowest and highest thousandth span 0 to 1; the others are clipped to
+    [-1, 2].
     """
     at = _prefix(name)
     if isinstance(image, str | os.PathLike):
@@ -61,13 +61,11 @@ def normalised_contrast(image: Any, name: str | None = None) -> FloatMap:
 
 
 def subsample(values: NDArray[Any]) -> NDArray[Any]:
-    """Return about a quarter of a million values on an even grid; all if there are fewer."""
     step = max(1, int(np.sqrt(values.size / _MAX_SAMPLE)))
     return values[::step, ::step].ravel()
 
 
 def check_sigma(sigma: Any, shape: tuple[int, ...], name: str | None = None) -> float:
-    """Return a scale in pixels, at most half of the image's shorter side."""
     check_value("sigma", sigma, [_PIXELS])
     if 2 * sigma > min(shape):
         raise ImageReadError(
@@ -78,7 +76,6 @@ def check_sigma(sigma: Any, shape: tuple[int, ...], name: str | None = None) -> 
 
 
 def check_window(window: Any, shape: tuple[int, ...], name: str | None = None) -> int:
-    """Return the side of a window in pixels, at most that of the image."""
     check_value("window", window, [WINDOW])
     if window > min(shape[:2]):
         raise ImageReadError(
@@ -93,7 +90,7 @@ def _prefix(name: str | None) -> str:
 
 
 def _robust_range(values: NDArray[Any], least: float, most: float) -> tuple[float, float]:
-    """Return the range of all but the extreme thousandths; the whole one if those are equal."""
+    """Return the range without the extreme thousandths; the whole one if that is empty."""
     rank = int(values.size / 1000)
     ordered = np.partition(values, (rank, values.size - 1 - rank))
     low, high = float(ordered[rank]), float(ordered[values.size - 1 - rank])

@@ -31,8 +31,7 @@ class AlignedRegion:
     mean_angle : float
         Mean direction, radians in [0, pi), counter-clockwise from the horizontal.
     order : float
-        Order parameter S over the whole region, 0 to 1: below that of the windows if the direction
-        changes from one end of the region to the other.
+        Order parameter S over the whole region, 0 to 1; low if the region bends.
     box : (int, int, int, int)
         First row, first column, last row + 1, last column + 1.
     """
@@ -51,8 +50,7 @@ def label_windows(
 ) -> NDArray[np.intp]:
     """Number the regions of aligned windows from 1, in order of their first windows.
 
-    Windows that share a side belong to one region if they are aligned and their directions differ
-    by at most the tolerance. A region may thus turn slowly through any angle.
+    Only neighbours are compared, so that a region may turn slowly through any angle.
     """
     number = np.arange(aligned.size).reshape(aligned.shape)
     pairs = []
@@ -79,11 +77,6 @@ def regions_of(
     fibre: NDArray[np.float64],
     grid: TileGrid,
 ) -> tuple[NDArray[np.intp], tuple[AlignedRegion, ...]]:
-    """Return labels in order of area, the largest first, and the regions.
-
-    `sums` and `totals` are those of w exp(2 i theta) and of w over each window, `fibre` its number
-    of fibre pixels.
-    """
     n = int(labels.max(initial=0))
     own = labels.ravel()
 

@@ -14,10 +14,9 @@ IntArray = NDArray[np.intp]
 
 @dataclass(frozen=True, eq=False)
 class TileGrid:
-    """Windows that cover each pixel of an image once.
+    """Windows that cover each pixel of an image once; their sides differ by at most one pixel.
 
-    Window (i, j) is ``image[rows[i]:rows[i + 1], columns[j]:columns[j + 1]]``. Sides differ by at
-    most one pixel and come as close to the requested one as their number allows.
+    Window (i, j) is ``image[rows[i]:rows[i + 1], columns[j]:columns[j + 1]]``.
     """
 
     rows: IntArray
@@ -25,22 +24,18 @@ class TileGrid:
 
     @classmethod
     def over(cls, shape: tuple[int, ...], window: int) -> TileGrid:
-        """Return the windows of an image, about `window` pixels a side."""
         return cls(_edges(shape[0], window), _edges(shape[1], window))
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Number of windows, down and across."""
         return len(self.rows) - 1, len(self.columns) - 1
 
     @property
     def size(self) -> int:
-        """Number of windows."""
         return (len(self.rows) - 1) * (len(self.columns) - 1)
 
     @property
     def areas(self) -> NDArray[np.float64]:
-        """Number of pixels in each window."""
         return np.outer(np.diff(self.rows), np.diff(self.columns)).astype(np.float64)
 
     def sums(self, values: NDArray[Any]) -> NDArray[Any]:
@@ -51,7 +46,6 @@ class TileGrid:
         return np.asarray(np.add.reduceat(np.stack(down), self.columns[:-1], axis=1))
 
     def expand(self, values: ArrayLike) -> NDArray[Any]:
-        """Return a map in which each window is filled with its value."""
         table = np.asarray(values)
         down = np.repeat(table, np.diff(self.rows), axis=0)
         return np.repeat(down, np.diff(self.columns), axis=1)

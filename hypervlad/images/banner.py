@@ -1,4 +1,4 @@
-"""Detection of the instrument's information bar (banner) below an image by its appearance."""
+"""Detection of the instrument's information bar (banner) below an image."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def find_banner(pixels: NDArray[Any]) -> int:
     """Return the height in rows of the information bar at the bottom of an image; 0 if none.
 
     A bar is a band of one flat grey level over the full width, with text of strong contrast and a
-    straight upper edge. Uncertain bands, such as a dark lower edge, are kept.
+    straight upper edge. Uncertain bands are kept.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def find_banner(pixels: NDArray[Any]) -> int:
 def _as_8bit_grey(bottom: NDArray[Any], scene: NDArray[Any]) -> NDArray[np.float32]:
     """Return `bottom` in grey levels 0 to 255; types other than 8-bit use the range of `scene`.
 
-    With the range of the whole image, white text at 65535 would turn a 12-bit scene almost black.
+    White text at 65535 would turn a 12-bit scene almost black.
     """
     if bottom.dtype == np.uint8:
         grey = bottom.astype(np.float32)
@@ -83,7 +83,7 @@ def _as_8bit_grey(bottom: NDArray[Any], scene: NDArray[Any]) -> NDArray[np.float
 
 
 def _background_level(bottom: NDArray[np.float32]) -> float | None:
-    """Return the most common level of the last rows, or None if it is too rare for a background."""
+    """Return the most common level of the last rows, or None if it is too rare."""
     last = bottom[-MIN_ROWS:]
     counts = np.bincount(last.astype(np.intp).ravel(), minlength=256)
     windows = np.convolve(counts, np.ones(5, dtype=np.intp), mode="same")
@@ -95,7 +95,7 @@ def _background_level(bottom: NDArray[np.float32]) -> float | None:
 
 
 def _top_edge(bottom: NDArray[np.float32], background: float) -> int | None:
-    """Return the first row with background below and image just above it; None without one."""
+    """Return the first row with background below and image just above it."""
     deviation = np.abs(bottom - background)
     below = _background_shares(bottom, deviation)
     # Even a scene as grey as the banner has a wider distribution than a drawn area.
@@ -111,7 +111,7 @@ def _top_edge(bottom: NDArray[np.float32], background: float) -> int | None:
 def _background_shares(
     bottom: NDArray[np.float32], deviation: NDArray[np.float32]
 ) -> NDArray[np.floating]:
-    """Return the share of background pixels in each row; a full-width line counts as background."""
+    """Return each row's share of background; full-width lines count."""
     shares = (deviation <= _TOLERANCE).mean(axis=1)
     own_level = np.median(bottom, axis=1, keepdims=True)
     is_line = (np.abs(bottom - own_level) <= _TOLERANCE).mean(axis=1) >= _EDGE_SHARE

@@ -12,12 +12,11 @@ from hypervlad.common.wording import counted, name_some, verb
 class ImageReadError(ValueError):
     """An image or a list of images that cannot be read as requested.
 
-    The message starts with the file (or with ``image 3 of the list``), and ends with what to do.
+    The message starts with the file (or ``image 3 of the list``), and ends with what to do.
     """
 
 
 def broken_link(path: str | os.PathLike[str], name: str) -> ImageReadError:
-    """Return the error for a link whose target does not exist."""
     return ImageReadError(f"{name}: a link to {os.readlink(path)}, which is not there")
 
 
@@ -43,7 +42,7 @@ _N_SHOWN = 20
 
 
 def list_reasons(skipped: Sequence[SkippedImage]) -> str:
-    """Return why images were skipped, each reason once, with the names of the first twenty."""
+    """List why images were skipped, each reason once, with the first twenty names."""
     lines = []
     shown = [(image.name, image.reason) for image in skipped[:_N_SHOWN]]
     for reason, names in _names_by_reason(shown).items():
@@ -57,7 +56,7 @@ def list_reasons(skipped: Sequence[SkippedImage]) -> str:
 
 
 def reasons_in_line(reasons: Sequence[str]) -> str:
-    """Join reasons that begin with the name of an image; one of several images is there once.
+    """Join reasons that begin with the name of an image, each once.
 
     Examples
     --------
@@ -74,7 +73,6 @@ def reasons_in_line(reasons: Sequence[str]) -> str:
 
 
 def _names_by_reason(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Collect the names with the same reason, without the name at its beginning."""
     found: dict[str, list[str]] = {}
     for name, reason in pairs:
         found.setdefault(reason.removeprefix(f"{name}: "), []).append(name)
@@ -82,7 +80,7 @@ def _names_by_reason(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 class SkippedImagesWarning(UserWarning):
-    """Images left out by ``on_error="skip"``; the full list is in `skipped`.
+    """Images left out by ``on_error="skip"``.
 
     Attributes
     ----------
@@ -103,8 +101,7 @@ class SkippedImagesWarning(UserWarning):
 class PartlyReadWarning(UserWarning):
     """Files of several pages, sections or frames in a folder, of which only the first was read.
 
-    Python's default filter shows it once for each folder. An explicit ``page`` in the reading
-    options, 0 too, chooses a page and ends the warning.
+    An explicit ``page`` in the reading options, 0 too, ends the warning.
     """
 
 
@@ -147,12 +144,10 @@ class TrainingImagesWarning(UserWarning):
 
 
 def training_images_text(n_known: int, n_images: int) -> str:
-    """Say how many images are training images."""
     are = verb(n_known, "is a training image", "are training images")
     return f"{n_known} of {counted(n_images, 'image')} {are} (the same pixels)"
 
 
 def unlike_training_text(n_unlike: int, n_images: int) -> str:
-    """Say how many images are unlike the training images."""
     are = verb(n_unlike, "is", "are")
     return f"{n_unlike} of {counted(n_images, 'image')} {are} unlike all training images"

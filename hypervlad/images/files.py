@@ -71,18 +71,16 @@ def find_images(
         Each is a file (with any name), a folder (searched recursively) or a glob pattern of files
         and folders, in which ``**`` matches sub-folders.
     include, exclude : str or sequence of str
-        Glob patterns: in a folder, only files that match one of `include` (if given) and none of
-        `exclude` are found. A pattern with a slash, such as ``"2024/*"``, is compared with the path
-        relative to the folder, and its ``*`` also matches sub-folders; others, such as ``"*.tif"``,
-        are compared with the file name. Case is ignored.
+        Glob patterns, without regard to case. In a folder, only files that match one of `include`
+        (if given) and none of `exclude` are found. A pattern with a slash, such as ``"2024/*"``, is
+        compared with the path below the folder, others, such as ``"*.tif"``, with the file name.
 
     Returns
     -------
     files : list of Path
-        Sorted, without duplicates. In folders and by patterns only files with a suffix of
-        ``hypervlad.images.IMAGE_SUFFIXES`` are found, without masks (``*_mask.*``), hidden files
-        and folders, and folders of the system such as ``@eaDir``. Links to folders are followed; a
-        folder that can be reached in several ways is searched once.
+        Sorted, without duplicates. In folders and by patterns, those with a suffix of
+        ``hypervlad.images.IMAGE_SUFFIXES`` except masks (``*_mask.*``), hidden files and folders,
+        and folders of the system such as ``@eaDir``. Links to folders are followed once.
 
     Raises
     ------
@@ -92,8 +90,7 @@ def find_images(
     Warns
     -----
     UserWarning
-        If sub-folders cannot be read, or links are left out, because they lead to a folder that is
-        searched anyway or contains this one, or to nothing.
+        If sub-folders cannot be read or links are left out.
 
     Examples
     --------
@@ -156,12 +153,12 @@ def _find_one(path: object, include: Sequence[str], exclude: Sequence[str]) -> l
 
 
 def list_matches(pattern: str) -> list[str]:
-    """Return the files that match a glob pattern, unsorted; warn of nothing that is left out."""
+    """Return the files that match a glob pattern, unsorted; without warnings."""
     return [file for search in _searches_of(pattern) for file in search.files]
 
 
 def _searches_of(pattern: str) -> list[_Search]:
-    """Search what a pattern matches: from ``**`` on as folders, which ends if links form loops."""
+    """Search what a pattern matches: from ``**`` on as folders, as links may form loops."""
     parts = Path(pattern).parts
     rest = parts[parts.index("**") :] if "**" in parts else ()
     if rest and not any(part.startswith(".") for part in rest):
@@ -182,8 +179,6 @@ def _searches_of(pattern: str) -> list[_Search]:
 
 
 def _without_links_first(files: Iterable[Path]) -> list[Path]:
-    """Sort files so that each comes first at its own place, as folders are searched."""
-
     @functools.cache
     def n_links(folder: Path) -> int:
         return 0 if folder == folder.parent else n_links(folder.parent) + _is_link(str(folder))
@@ -194,11 +189,9 @@ def _without_links_first(files: Iterable[Path]) -> list[Path]:
 def ignored_files(
     paths: Iterable[str | os.PathLike[str]], used: Iterable[str | os.PathLike[str]] = ()
 ) -> Counter[str]:
-    """Count the files in folders, and of patterns, that `find_images` does not find, by kind.
+    """Count by kind the files in folders, and of patterns, that `find_images` does not find.
 
-    Kinds are suffixes in lower case, ``"without a suffix"``, ``"masks"``, ``"hidden"`` and ``"in
-    folders of the system"``; what is in other hidden folders is not counted. `used` are files that
-    are no images and not ignored, such as a table of groups.
+    `used` are other files that are not ignored, such as a table of groups.
     """
     real_folder = functools.cache(os.path.realpath)
 
@@ -225,7 +218,6 @@ def ignored_files(
 
 
 def _kind(file: Path) -> str:
-    """Return the kind of a file that is no image by its name."""
     if file.name.startswith("."):
         return "hidden"
     suffix = file.suffix.lower()
@@ -233,7 +225,6 @@ def _kind(file: Path) -> str:
 
 
 def is_left_out(name: str) -> bool:
-    """Return whether a folder of this name is hidden, or one of the system."""
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
@@ -246,8 +237,6 @@ def list_files(folder: str | os.PathLike[str]) -> list[str]:
 
 @dataclass
 class _Search:
-    """What a folder and its sub-folders contain."""
-
     root: str = "."
     # Parts of a pattern from "**" on, which files below the folder match, or folders that contain
     # them; if empty, all do.
@@ -265,7 +254,7 @@ class _Search:
 
     @classmethod
     def of(cls, folder: str, pattern: tuple[str, ...] = ()) -> _Search:
-        """Search a folder: first without links, then through each link that leads to a new one."""
+        """Search a folder: first without links, then through each link to a new folder."""
         found = cls(folder, pattern)
         # A link to a folder above would lead to everything that lies beside this one.
         places = {_place_of(str(above)) for above in Path(os.path.realpath(folder)).parents}
@@ -277,7 +266,6 @@ class _Search:
         return found
 
     def system_files(self) -> list[str]:
-        """Return the files in folders of the system."""
         folders = filter(os.path.isdir, self.of_system)
         inside = [file for folder in folders for file in _Search.of(folder).files]
         return self._matching(inside) or [p for p in self.of_system if not os.path.isdir(p)]
@@ -293,7 +281,6 @@ class _Search:
         ]
 
     def warn(self) -> None:
-        """Warn of folders and links that are left out."""
         denied = [str(error.filename) for error in self.denied]
         reason = str(self.denied[0].strerror) if denied else ""
         repeated = "to find no image twice and none above this folder"
@@ -307,7 +294,7 @@ class _Search:
                 warn_user(f"{self.root}: {counted(len(paths), what)} left out, {why}: {shown}")
 
     def _search(self, start: str, places: set[Any]) -> list[str]:
-        """Search a folder that is at none of the places, and return the links to folders in it."""
+        """Search a folder unless its place is known; return the links to folders in it."""
         links: list[str] = []
         for parent, folders, names in os.walk(start, onerror=self._note):
             try:
@@ -338,7 +325,6 @@ class _Search:
 
 
 def _parts_match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-    """Return whether the parts of a path match those of a pattern, as in ``glob``."""
     if not pattern:
         return not parts
     if pattern[0] == "**":
@@ -350,7 +336,6 @@ def _parts_match(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def _place_of(folder: str) -> Any:
-    """Return what identifies a folder, whichever way leads to it."""
     status = os.stat(folder)
     # Some file systems of Windows have no numbers of files.
     return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(folder)
@@ -378,7 +363,7 @@ def _is_image_name(file: Path) -> bool:
 
 
 def parts_below(file: Path, root: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Return the parts of a file's path relative to a folder, which need not contain it."""
+    """Return the parts of a path relative to a folder, which need not contain it."""
     try:
         return Path(os.path.relpath(file, root)).parts
     except ValueError:  # on another drive, on Windows
@@ -386,15 +371,12 @@ def parts_below(file: Path, root: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def composed(name: str) -> str:
-    """Return a name in the form in which names are compared: composed Unicode (NFC).
-
-    macOS writes letters with accents as two characters, other systems as one.
-    """
+    """Return a name in composed Unicode (NFC), as names are compared; macOS decomposes accents."""
     return unicodedata.normalize("NFC", name)
 
 
 def find_as_named(folder: str | os.PathLike[str], path: str) -> Path | None:
-    """Return the file or folder of a relative path, in either Unicode form; None without one."""
+    """Return the file or folder of a relative path, in either Unicode form."""
     found = os.fspath(folder)
     for part in PurePosixPath(path).parts:
         forms = dict.fromkeys((part, composed(part), unicodedata.normalize("NFD", part)))
@@ -405,16 +387,13 @@ def find_as_named(folder: str | os.PathLike[str], path: str) -> Path | None:
 
 
 def path_parts(path: str) -> tuple[str, ...]:
-    """Return the composed parts of a path in a table, whichever slashes it is written with."""
+    """Return the composed parts of a path, with either kind of slashes."""
     clean = PurePosixPath(composed(path).replace("\\", "/"))
     return tuple(part for part in clean.parts if part not in ("/", "."))
 
 
 def encode_jpeg(pixels: NDArray[np.floating[Any]], side: int, quality: int) -> bytes:
-    """Encode an image in [0, 1] as JPEG, at most `side` pixels long.
-
-    A quality below 90 keeps files small at the cost of colour resolution and time.
-    """
+    """Encode an image in [0, 1] as JPEG, at most `side` pixels long."""
     image = Image.fromarray(np.round(255.0 * np.clip(pixels, 0.0, 1.0)).astype(np.uint8))
     if max(image.size) > side:
         # Averaging whole blocks first makes a scan of 100 megapixels hardly slower than reading it.

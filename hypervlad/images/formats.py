@@ -1,4 +1,4 @@
-"""File formats: recognition by the first bytes, and the decoder of PNG, JPEG and the like."""
+"""Recognition of files by the first bytes, and the decoder of PNG, JPEG and the like."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _NOT_IMAGES: tuple[tuple[bytes, str], ...] = (
 def file_kind(head: bytes, suffix: str = "") -> str | None:
     """Return the kind of image file that starts with these `N_HEAD` bytes; None if it is none.
 
-    The suffix, in lower case, matters only for MRC files from before 2000, which have no mark.
+    The suffix, in lower case, matters only for MRC files from before 2000.
     """
     for magic, kind in _MAGIC:
         if head.startswith(magic):
@@ -79,7 +79,7 @@ def file_kind(head: bytes, suffix: str = "") -> str | None:
 
 
 def describe_non_image(head: bytes) -> str:
-    """Describe a file that is not an image by its first bytes, and say what to do."""
+    """Say what a file is instead of an image, and what to do."""
     for magic, description in _NOT_IMAGES:
         if head.startswith(magic):
             return description
@@ -95,22 +95,20 @@ def describe_non_image(head: bytes) -> str:
 
 @dataclass
 class DecodedImage:
-    """A decoded image before scaling."""
-
     pixels: NDArray[Any]
     pixel_size: float | None = None  # nm
     scan_rows: int | None = None  # height without the banner, by the metadata
     metadata: dict[str, Any] = field(default_factory=dict)  # as in `Micrograph`
 
     def set_pixel_sides(self, sides: Sides) -> None:
-        """Set the pixel size from the width and height of a pixel in the file, nm."""
+        """Set the pixel size from width and height of a pixel, nm."""
         self.pixel_size = square_pixel_size(sides)
         if self.pixel_size is None and None not in sides:
             self.metadata["pixel_sides_nm"] = list(sides)
 
 
 def json_value(value: Any) -> Any:
-    """Return a value with NumPy scalars, tuples, bytes and the like replaced by JSON types."""
+    """Return a value with NumPy scalars, tuples and bytes as JSON types."""
     if isinstance(value, np.generic):
         value = value.item()
     if value is None or isinstance(value, (str, bool, int, float)):
@@ -144,8 +142,7 @@ RASTER_KINDS = frozenset(_PLUGINS)
 def decode_raster(file: BinaryIO, kind: str, name: str, max_pixels: int | None) -> DecodedImage:
     """Decode the first frame of an open file of one of `RASTER_KINDS`, as stored.
 
-    By Pillow, and by imagecodecs where Pillow would keep 8 of 16 bits. The size in the header is
-    compared with `max_pixels` before decoding.
+    By imagecodecs where Pillow would keep 8 of 16 bits. `max_pixels` is checked before decoding.
     """
     module, plugin = _PLUGINS[kind]
     open_plugin = getattr(importlib.import_module(f"PIL.{module}"), plugin)
@@ -159,7 +156,6 @@ def decode_raster(file: BinaryIO, kind: str, name: str, max_pixels: int | None) 
 
 
 def _value_bytes(image: ImageFile.ImageFile) -> int:
-    """Return the bytes of a value as it is decoded."""
     is_deep_png = image.format == "PNG" and str(image.tile[0][3]).endswith("16B")
     return _MODE_BYTES.get(image.mode, 2 if is_deep_png else 1)
 
@@ -170,7 +166,7 @@ _MODE_BYTES = {"I": 4, "F": 4, "I;16": 2, "I;16B": 2}
 def _is_changed_by_pillow(
     image: ImageFile.ImageFile, file: BinaryIO, name: str, max_pixels: int | None
 ) -> bool:
-    """Return whether Pillow would cut the image's values to 8 bits; refuse what it misreads."""
+    """Return whether Pillow would cut values to 8 bits; refuse what it misreads."""
     if image.format == "PNG":
         return image.mode not in _MODE_BYTES and _value_bytes(image) > 1
     if image.format == "PPM":
@@ -220,8 +216,6 @@ def _deep_pixels(file: BinaryIO, kind: str) -> NDArray[Any]:
 
 
 class EncodedSize(NamedTuple):
-    """What the header of a PNG, JPEG or JPEG 2000 image says of its pixels."""
-
     height: int
     width: int
     n_channels: int
@@ -229,10 +223,7 @@ class EncodedSize(NamedTuple):
 
 
 def encoded_size(file: BinaryIO) -> EncodedSize | None:
-    """Return the size in the header of a PNG, JPEG or JPEG 2000 image; None if there is none.
-
-    The position in the file is kept.
-    """
+    """Return the size in the header of a PNG, JPEG or JPEG 2000 image; None if there is none."""
     position = file.tell()
     try:
         (mark,) = unpack_at(file, 0, "4s")
@@ -247,7 +238,7 @@ def encoded_size(file: BinaryIO) -> EncodedSize | None:
 
 
 def unpack_at(file: BinaryIO, offset: int, layout: str) -> tuple[Any, ...]:
-    """Return the numbers at an offset of a file, with `struct.error` if it ends before."""
+    """Return numbers at an offset of a file; `struct.error` if it ends before."""
     file.seek(offset)
     return struct.unpack(layout, file.read(struct.calcsize(layout)))
 
@@ -288,7 +279,6 @@ def _jpeg_2000_size(file: BinaryIO) -> EncodedSize | None:
 
 
 def _codestream_start(file: BinaryIO) -> int:
-    """Return where the image of a JPEG 2000 file begins: at once, or in one of its boxes."""
     start = 0
     length, kind = unpack_at(file, 0, ">I4s")
     if kind != b"jP  ":
@@ -321,7 +311,6 @@ def image_pixels(image: Image.Image) -> NDArray[Any]:
 
 
 def is_partly_transparent(path: str | os.PathLike[str]) -> bool:
-    """Return whether an image file has pixels that are not opaque; False if it does not decode."""
     with suppress(Exception), Image.open(path) as image:
         check_size(image.height, image.width, str(path), MAX_PIXELS, n_channels=4)
         if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
@@ -335,10 +324,7 @@ def _palette_pixels(image: Image.Image) -> NDArray[Any]:
 
 
 def apply_palette(indices: NDArray[Any], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return palette indices (H, W) as grey (H, W) if all colours are grey, else as RGB.
-
-    Many instruments store grey BMPs and GIFs with a palette of greys.
-    """
+    """Return palette indices (H, W) as grey (H, W) if all colours are grey, else as RGB."""
     table = np.zeros((max(256, int(indices.max(initial=0)) + 1), 3), dtype=np.uint8)
     table[: len(palette)] = palette[: len(table)]
     if (palette == palette[:, :1]).all():
@@ -353,7 +339,7 @@ _strict_state: dict[str, Any] = {"users": 0, "before": False}
 
 @contextmanager
 def strict_decoding() -> Iterator[None]:
-    """Make truncated files an error, even if the program lets Pillow fill them with grey."""
+    """Make truncated files an error, whatever the program asks of Pillow."""
     with _strict_lock:
         if _strict_state["users"] == 0:
             _strict_state["before"] = ImageFile.LOAD_TRUNCATED_IMAGES
@@ -369,7 +355,6 @@ def strict_decoding() -> Iterator[None]:
 
 
 def check_single_page(page: int, name: str, kind: str) -> None:
-    """Raise `ImageReadError` if a page beyond the first is requested of a one-page format."""
     if page:
         raise ImageReadError(
             f"{name}: page {page} was requested, but only the first image of a {kind} file is "

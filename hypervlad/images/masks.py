@@ -37,13 +37,12 @@ def read_mask(
     ----------
     source : path or array
         An image file of two colours, black (defect-free) and one other (defective); grey edges are
-        thresholded at half of the brightest value. Or an array (H, W) of True and False, or of 0
-        and one positive number.
+        thresholded. Or an array (H, W) of True and False, or of 0 and one positive number.
     shape : (int, int), optional
         Height and width of the mask's image.
     banner_rows : int or None, default=0
-        Rows that were cut off below the image: a mask of the whole frame loses them, too. With
-        None, additional rows of the mask are cut off, if a banner can be that high.
+        Rows that were cut off below the image, which a mask of the whole frame loses, too. None:
+        all additional rows of the mask, if a banner can be that high.
 
     Returns
     -------
@@ -53,8 +52,7 @@ def read_mask(
     Raises
     ------
     ImageReadError
-        If it cannot be read, is not a mask (a photograph, several labels, a transparent layer), or
-        differs from the image in size.
+        If it cannot be read, is not a mask, or differs from the image in size.
 
     Examples
     --------
@@ -85,10 +83,7 @@ def read_mask(
 
 
 def warn_if_inverted(shares: Sequence[float]) -> None:
-    """Warn if most images with defects have more defective than defect-free area.
-
-    `shares` are the defective shares of the area of each image with defects.
-    """
+    """Warn if most of these defective shares of images are above one half."""
     if len(shares) and float(np.median(shares)) > 0.5:
         warn_user(
             f"by their masks, images with defects are defective over {percent(np.median(shares))} "
@@ -97,7 +92,6 @@ def warn_if_inverted(shares: Sequence[float]) -> None:
 
 
 def mask_banner_rows(read_options: Mapping[str, Any] | ReadOptions) -> int | None:
-    """Return ``banner_rows`` of `read_mask` for the masks of images read with these options."""
     if not isinstance(read_options, ReadOptions):
         read_options = make_options(dict(read_options))
     return None if read_options.banner == "remove" else 0
@@ -115,9 +109,8 @@ def find_masks(
     images : sequence of n paths
     folder : path
         Folder of masks, each named like its image (``NAME.png``, ``NAME.tif.png``), or
-        ``NAME_mask``, ``NAME_gt`` or ``NAME_label``, in the folder itself or in sub-folders named
-        like the innermost ones of its image: ``ground_truth/crack/000_mask.png`` is the mask of
-        ``test/crack/000.png``.
+        ``NAME_mask``, ``NAME_gt`` or ``NAME_label``. They may be in sub-folders named like those of
+        the images: ``ground_truth/crack/000_mask.png`` is the mask of ``test/crack/000.png``.
     root : path, optional
         Folder that contains the images: names of folders above it are not compared.
 
@@ -168,7 +161,7 @@ def find_masks(
 
 
 def _mask_of(image: Path, by_name: Mapping[str, list[Path]], n_above: int) -> Path | None:
-    """Return the mask whose path is the longest end of the image's, without its first parts."""
+    """Return the mask whose path agrees with the longest end of the image's."""
     names = [  # longest first
         composed("/".join(parts[start:]))
         for start in range(min(n_above, len(image.parts) - 1), len(image.parts))
@@ -181,11 +174,7 @@ def _mask_of(image: Path, by_name: Mapping[str, list[Path]], n_above: int) -> Pa
 
 
 def _is_of_another_kind(of_image: Path, of_mask: Path) -> bool:
-    """Return whether the masks of a folder are of other images, in a folder of its name.
-
-    ``ground_truth/crack/000_mask.png`` is not the mask of ``test/pit/000.png``, beside
-    ``test/crack``.
-    """
+    """Return whether masks are of a folder beside the images': ``test/crack``, not ``test/pit``."""
     is_of_it = composed(of_image.name) == composed(of_mask.name)
     beside = of_mask.parent.resolve() == of_image.parent.resolve()
     if is_of_it or beside or _OF_MASKS.search(of_mask.name):
@@ -216,10 +205,7 @@ def _once(images: Sequence[Path], masks: Sequence[Path | None]) -> list[Path | N
 
 
 def as_mask(mask: Any, name: str) -> NDArray[np.bool_]:
-    """Return an array (H, W) of True and False, or 0 and one positive number, as a mask of bool.
-
-    It may share memory with the array.
-    """
+    """Return an array (H, W) of True and False, or 0 and one positive number, as bool."""
     array = np.asarray(mask)
     if array.ndim != 2 or not array.size:
         raise ValueError(f"{name} must have shape (H, W), not empty; got shape {array.shape}.")
@@ -242,7 +228,6 @@ def as_mask(mask: Any, name: str) -> NDArray[np.bool_]:
 
 
 def _stored_grey(path: Any, name: str) -> NDArray[Any]:
-    """Return values as stored, for colours the brightest channel."""
     if is_partly_transparent(path):
         raise ImageReadError(
             f"{name}: a mask with a transparent layer; export it flattened, white on black"
@@ -252,7 +237,7 @@ def _stored_grey(path: Any, name: str) -> NDArray[Any]:
 
 
 def _black_and_white(values: NDArray[Any], name: str) -> NDArray[Any]:
-    """Threshold grey edges; values of at most two levels are returned unchanged, for `as_mask`."""
+    """Threshold grey edges; leave values of at most two levels to `as_mask`."""
     if values.dtype.kind != "u" or len(np.unique(values)) <= 2:
         return values
     top = int(values.max())

@@ -1,4 +1,4 @@
-"""Pixel size, in nm, and scanned height from the metadata of microscopes; lengths with units."""
+"""Pixel size, in nm, and scanned height from metadata of microscopes; lengths with units."""
 
 from __future__ import annotations
 
@@ -50,10 +50,7 @@ def _unit_key(unit: str) -> str:
 
 
 def square_pixel_size(sides: Sides) -> float | None:
-    """Return the size of a square pixel; None if its sides differ by more than 1 %.
-
-    If one of the sides is unknown, the pixel is assumed to be square.
-    """
+    """Return the size of a square pixel; None if known sides differ by more than 1 %."""
     across, down = sides
     if across is None or down is None:
         return down if across is None else across
@@ -61,7 +58,7 @@ def square_pixel_size(sides: Sides) -> float | None:
 
 
 def fei_pixel_sides(fei: Mapping[str, Any]) -> Sides:
-    """Return the pixel of an FEI/Thermo TIFF: PixelWidth and PixelHeight of the scan, in metres."""
+    """Return the pixel of an FEI/Thermo TIFF, which is stored in metres."""
     across, down = (_fei_value(fei, name) for name in ("PixelWidth", "PixelHeight"))
     return length_in_nm(across, "m"), length_in_nm(down, "m")
 
@@ -69,8 +66,7 @@ def fei_pixel_sides(fei: Mapping[str, Any]) -> Sides:
 def fei_scan_rows(fei: Mapping[str, Any], n_rows: int) -> int | None:
     """Return how many rows of an FEI/Thermo TIFF of `n_rows` rows belong to the image.
 
-    By ResolutionY, DatabarHeight, or field of view over pixel height, whichever comes first; None
-    if the metadata do not contain any.
+    By ResolutionY, DatabarHeight, or field of view over pixel height, whichever comes first.
     """
     bar = _as_float(_fei_value(fei, "DatabarHeight"))
     field = _as_float(_fei_value(fei, "VerFieldsize"))
@@ -109,9 +105,9 @@ def _as_float(value: Any) -> float | None:
 
 
 def zeiss_pixel_size(zeiss: Mapping[str, Any]) -> float | None:
-    """Return the pixel size of a Zeiss SmartSEM TIFF (tag 34118), AP_IMAGE_PIXEL_SIZE.
+    """Return AP_IMAGE_PIXEL_SIZE of a Zeiss SmartSEM TIFF (tag 34118).
 
-    AP_PIXEL_SIZE is the pixel of the monitor, not of the stored image, and is not used.
+    AP_PIXEL_SIZE is the pixel of the monitor, not of the stored image.
     """
     entry = zeiss.get("ap_image_pixel_size")
     if not isinstance(entry, (tuple, list)) or len(entry) < 2:
@@ -123,7 +119,6 @@ def zeiss_pixel_size(zeiss: Mapping[str, Any]) -> float | None:
 
 
 def imagej_pixel_sides(imagej: Mapping[str, Any], x_resolution: Any, y_resolution: Any) -> Sides:
-    """Return the pixel of an ImageJ TIFF: resolution tags in pixels per unit, and the unit."""
     unit = imagej.get("unit", "")
     return _side(x_resolution, unit), _side(y_resolution, imagej.get("yunit", unit))
 
@@ -138,7 +133,6 @@ def _side(resolution: Any, unit: Any) -> float | None:
 
 
 def ome_pixel_sides(xml: str) -> Sides:
-    """Return the pixel of an OME-TIFF: PhysicalSizeX and -Y of its first image, µm by default."""
     # A pattern, not an XML parser: the text is untrusted, and only four attributes are needed.
     # It takes time in proportion to the text only if it excludes "<", as attributes do.
     pixels = re.search(r"<(?:\w+:)?Pixels\b[^<>]*>", xml)
@@ -162,7 +156,7 @@ _PIXELS = ("", "px", "pixel", "pixels")
 def length_in_pixels(length: str | float, pixel_size: float | None = None) -> float:
     """Return a length in pixels, from a number of pixels or a number with a unit.
 
-    Raises ValueError if it is not a length above 0, or has a unit while the pixel size is unknown.
+    ValueError if it is not a length above 0, or has a unit while the pixel size is unknown.
     """
     number, unit = parse_length(length)
     if unit in _PIXELS:
@@ -178,7 +172,6 @@ def length_in_pixels(length: str | float, pixel_size: float | None = None) -> fl
 
 
 def parse_length(length: str | float) -> tuple[float, str]:
-    """Split a length into number and unit, which is "" for pixels; ValueError if it is not one."""
     found = re.fullmatch(r"\s*(\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)\s*(\D*?)\s*", str(length))
     number, unit = (float(found[1]), found[2]) if found else (0.0, "")
     if not 0 < number < math.inf or (unit not in _PIXELS and length_in_nm(1, unit) is None):

@@ -52,14 +52,12 @@ class Micrograph:
     pixel_size : float or None
         Nanometres per pixel, if the file contains it and pixels are square within 1 %.
     digest : str
-        SHA-256, in hexadecimal, of the decoded pixels (shape, type and values of the page, without
-        a removed banner) and of the rule that scaled them: independent of the file name, of the
-        lossless format, and of options without effect.
+        SHA-256, in hexadecimal, of the decoded pixels (without a removed banner) and of the rule
+        that scaled them: independent of the file name and the lossless format.
     metadata : dict
         Values that JSON can store: ``"format"``, ``"dtype"`` as stored, ``"banner_rows"`` removed,
-        ``"page"`` and ``"n_pages"`` of formats with pages, the instrument's metadata (``"fei"``,
-        ``"zeiss"``, ``"imagej"``, ``"gatan"``), and ``"pixel_sides_nm"`` (width, height) of pixels
-        that are not square.
+        ``"page"`` and ``"n_pages"``, the instrument's metadata (``"fei"``, ``"zeiss"``,
+        ``"imagej"``, ``"gatan"``), and ``"pixel_sides_nm"`` of pixels that are not square.
     source : str or None
         The path as given; None for an array.
     """
@@ -228,5 +226,5 @@ def _open_file(path: Path, name: str) -> BinaryIO:
 
 
 def _looked_in(path: Path) -> str:
-    """Return the working directory for a relative path: the usual reason why it is not found."""
+    """Return the working directory for a relative path: why it is not found."""
     return "" if path.is_absolute() else f" (looked in {Path.cwd()})"

@@ -1,4 +1,4 @@
-"""DM3, DM4, MRC and SER files: one image of a file, with its pixel size."""
+"""DM3, DM4, MRC and SER files."""
 
 from __future__ import annotations
 
@@ -48,8 +48,7 @@ def decode_microscopy(
 ) -> DecodedImage:
     """Decode one image of a file of kind "DM", "MRC" or "SER", with its pixel size.
 
-    The pages of a DM file are the slices of all its images in order, without a thumbnail. MRC rows
-    are in the order of the file, by that format's convention from the bottom up.
+    Pages of a DM file are the slices of all its images. MRC rows stay in the order of the file.
     """
     decoders = {"DM": _decode_dm, "MRC": _decode_mrc, "SER": _decode_ser}
     return decoders[kind](path, page, name, max_pixels)
@@ -127,8 +126,6 @@ def _decode_ser(path: Path, page: int, name: str, max_pixels: int | None) -> Dec
 
 @dataclass
 class _GatanImage:
-    """One image, stack or stack of stacks of the image list of a DM file."""
-
     width: int
     height: int
     n_pages: int
@@ -162,7 +159,6 @@ def _decode_dm(path: Path, page: int, name: str, max_pixels: int | None) -> Deco
 
 
 def _gatan_images(tags: dict[str, Any]) -> list[_GatanImage]:
-    """Return the images of a DM file in order, without the thumbnail that most files start with."""
     images = []
     for number in _numbered(tags, ".ImageList."):
         data = f".ImageList.{number}.ImageData."
@@ -190,7 +186,7 @@ def _gatan_images(tags: dict[str, Any]) -> list[_GatanImage]:
 
 
 def _numbered(tags: dict[str, Any], prefix: str) -> list[int]:
-    """Return the numbers that follow `prefix` in the names of tags, in order."""
+    """Return the numbers after `prefix` in the names of tags, in order."""
     parts = {key[len(prefix) :].partition(".")[0] for key in tags if key.startswith(prefix)}
     return sorted(int(part) for part in parts if part.isdecimal())
 
@@ -204,7 +200,6 @@ def _image_of_page(images: list[_GatanImage], page: int) -> tuple[_GatanImage, i
 
 
 def _microscope_tags(tags: dict[str, Any]) -> dict[str, Any]:
-    """Return the last image's "Microscope Info" tags: voltage, magnification and others."""
     marker = ".Microscope Info."
     return {
         key.split(marker, 1)[1]: json_value(value) for key, value in tags.items() if marker in key

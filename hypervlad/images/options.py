@@ -25,25 +25,20 @@ class ReadOptions:
     Parameters
     ----------
     page : int or None, default None
-        Page of a TIFF, section of an MRC volume, or frame of a SER, DM3 or DM4 stack, counted from
-        0. Other formats have page 0 only. None reads the first, with a `PartlyReadWarning` if there
-        are more.
+        Page, section, frame or slice of a file, counted from 0. None reads the first, with a
+        `PartlyReadWarning` if there are more.
     channel : int or None, default None
         One channel of the image as grey, counted from 0. None reads grey and RGB images; a TIFF
         page of other samples is refused.
     scaling : {"auto", "dtype", "percentile", "minmax"} or (low, high), default "auto"
-        How pixel values are mapped to [0, 1]:
+        How pixel values are mapped to [0, 1], all channels alike:
 
         - ``"auto"``: unsigned 8-bit values are divided by 255, True and False become 1 and 0,
           floats in [0, 1] are unchanged, and all others are scaled by ``"percentile"``;
-        - ``"dtype"``: the full range of the integer type is mapped to [0, 1] (16-bit values are
-          divided by 65535, signed values shifted first); floats must be in [0, 1];
-        - ``"percentile"``: the two ``percentiles`` are mapped to 0 and 1, values beyond them
-          clipped;
-        - ``"minmax"``: the smallest and the largest value are mapped to 0 and 1;
-        - ``(low, high)``: these two values are mapped to 0 and 1, values beyond them clipped.
-
-        All channels of a colour image are scaled by the same limits.
+        - ``"dtype"``: from the full range of the integer type; floats must be in [0, 1];
+        - ``"percentile"``: from the two ``percentiles``, values beyond them clipped;
+        - ``"minmax"``: from the smallest and the largest value;
+        - ``(low, high)``: from these two values, values beyond them clipped.
     percentiles : (float, float), default (0.1, 99.9)
         Lower and upper percentile, 0 <= lower < upper <= 100.
     banner : {"keep", "remove"}, default "keep"
@@ -87,7 +82,7 @@ class ReadOptions:
 
 
 def make_options(options: dict[str, Any]) -> ReadOptions:
-    """Return `ReadOptions` from keywords; the error for a wrong name lists the valid ones."""
+    """Return `ReadOptions` from keywords; errors for a wrong name list the valid ones."""
     names = [field.name for field in dataclasses.fields(ReadOptions)]
     for name in options:
         if name not in names:
@@ -100,7 +95,6 @@ def make_options(options: dict[str, Any]) -> ReadOptions:
 
 
 def check_read_options(read_options: Any) -> ReadOptions:
-    """Return reading options given as None, a dict or a ReadOptions."""
     if read_options is None:
         return ReadOptions()
     if isinstance(read_options, ReadOptions):
@@ -118,7 +112,6 @@ def _quoted(names: tuple[str, ...] | list[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    """Return a value on one line, for an error."""
     return textwrap.shorten(repr(value), 80, placeholder=" …")
 
 

@@ -1,4 +1,4 @@
-"""Pixels as arrays: checks, conversion to (H, W) or (H, W, 3), scaling onto [0, 1], digests."""
+"""Pixels as arrays: checks, conversion, scaling onto [0, 1], digests."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ _LAYOUT = "expected an array of shape (height, width), (height, width, 3) or (he
 def as_pixels(array: Any, name: str, max_pixels: int | None = None) -> NDArray[Any]:
     """Convert an array to pixels (H, W) or (H, W, 3) without changing finite values.
 
-    A fourth channel is treated as alpha and dropped. The result may share memory with the array, is
-    in native byte order, and float64 for long doubles.
+    A fourth channel is dropped. The result may share memory with the array.
     """
     pixels = _to_numpy(array, name)
     _check_type(pixels, name)
@@ -44,10 +43,7 @@ def check_size(
     n_channels: int = 1,
     n_bytes: int = 1,
 ) -> None:
-    """Raise `ImageReadError` if an image has no pixels, or takes more memory than is allowed.
-
-    Decoders call it with the numbers of the file's header, before they decode.
-    """
+    """Raise `ImageReadError` if an image has no pixels, or takes more memory than is allowed."""
     if height < 1 or width < 1:
         raise ImageReadError(
             f"{name}: an image of {height} x {width} pixels has no pixels; export or copy it again"
@@ -66,7 +62,6 @@ def check_size(
 
 
 def select_channel(array: Any, channel: int, name: str) -> NDArray[Any]:
-    """Return one channel of an array (H, W) or (H, W, C) as grey."""
     pixels = _to_numpy(array, name)
     if pixels.ndim not in (2, 3):
         return pixels  # its shape is an error anyway
@@ -168,8 +163,8 @@ Rule = tuple[str, float, float]
 def scaling_rule(pixels: NDArray[Any], options: ReadOptions, name: str = "image") -> Rule:
     """Return the rule by which `options` scale these pixels, for their digest.
 
-    ``("limits", low, high)``, ``("percentile", lower, upper)`` or ``("minmax", 0, 0)``: options
-    that give the same pixels give the same rule.
+    ``("limits", low, high)``, ``("percentile", lower, upper)`` or ``("minmax", 0, 0)``: the same
+    for options that give the same pixels.
     """
     scaling = options.scaling
     if isinstance(scaling, tuple):
@@ -231,8 +226,8 @@ def percentile_limits(
 ) -> tuple[float, float]:
     """Return two percentiles of all values, linearly interpolated between order statistics.
 
-    Equal to ``numpy.percentile``, but exact for integers of any width, and several times faster for
-    large images and percentiles near 0 and 100: a sample tells which few values have to be sorted.
+    As ``numpy.percentile``, but exact for all integers and faster: a sample tells which few values
+    have to be sorted.
     """
     values = pixels.ravel()
     if values.dtype == bool:
@@ -259,7 +254,6 @@ def _type_limits(pixels: NDArray[Any]) -> tuple[float, float] | None:
 
 
 def _order_statistics(values: NDArray[Any], ranks: list[int]) -> dict[int, float]:
-    """Return the values at these ranks, counted from 0, as sorting would give them."""
     if len(values) < _SAMPLED:
         return _partitioned(values, ranks)
     sample = np.sort(values[::_SAMPLE_STEP])
@@ -280,7 +274,7 @@ def _order_statistics(values: NDArray[Any], ranks: list[int]) -> dict[int, float
 
 
 def _n_sampled(n_values: int) -> int:
-    """Return at how many values of the sample a tail that holds so many values may be cut."""
+    """Return at how many sampled values a tail of so many values may be cut."""
     return 2 * (n_values // _SAMPLE_STEP) + 16  # twice the expected number: hardly ever too few
 
 
@@ -295,7 +289,6 @@ def _between(low: float, high: float, fraction: float) -> float:
 
 
 def _affine(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.float32]:
-    """Return (pixels - low) / (high - low), clipped, computed in float64 block by block."""
     scaled = np.empty(pixels.shape, dtype=np.float32)
     # Halved so that neither high - low nor value - low can overflow; exact, as halving is.
     half_low, half_span = low / 2, high / 2 - low / 2
@@ -313,13 +306,11 @@ def _affine(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.float32
 
 
 def is_blank(pixels: NDArray[Any]) -> bool:
-    """Return whether all pixels of an image are equal."""
     # Most images differ in their first row: the others need no comparison.
     return bool((pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all())
 
 
 def pixel_digest(pixels: NDArray[Any], rule: Rule) -> str:
-    """Return the SHA-256 of pixels as they are stored, and of the rule that scales them."""
     stored = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
     header = json.dumps([stored.dtype.str, stored.shape, rule])
     digest = hashlib.sha256(header.encode("ascii"))
@@ -329,7 +320,7 @@ def pixel_digest(pixels: NDArray[Any], rule: Rule) -> str:
 
 @dataclass(frozen=True, eq=False)
 class ImageDigests:
-    """Digests of many images, by which a model recognises those that it was trained on."""
+    """Digests of many images, by which a model recognises its training images."""
 
     digests: NDArray[np.uint8]  # SHA-256 of their pixels, (n, 32)
 
@@ -343,7 +334,6 @@ class ImageDigests:
 
     @classmethod
     def of(cls, hexadecimal: Sequence[str]) -> ImageDigests:
-        """Return digests given as texts."""
         joined = bytes.fromhex("".join(hexadecimal))
         return cls(np.frombuffer(joined, dtype=np.uint8).reshape(-1, _DIGEST_BYTES))
 
@@ -352,11 +342,10 @@ class ImageDigests:
 
     @property
     def n_copies(self) -> int:
-        """Number of images whose pixels are those of an earlier one."""
         return len(self) - len(self._distinct)
 
     def contains(self, hexadecimal: Sequence[str]) -> NDArray[np.bool_]:
-        """Return which of m digests, given as texts, are among these, shape (m,)."""
+        """Return which of m digests are among these, shape (m,)."""
         return np.array([bytes.fromhex(each) in self._distinct for each in hexadecimal], dtype=bool)
 
     @functools.cached_property
@@ -364,7 +353,6 @@ class ImageDigests:
         return frozenset(row.tobytes() for row in self.digests)
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return header and arrays."""
         return {}, {"digests": self.digests}
 
     @classmethod

@@ -38,11 +38,9 @@ def read_image(source: Any, **options: Any) -> NDArray[np.float32]:
     Parameters
     ----------
     source : path or array
-        A PNG, JPEG, BMP, GIF, WebP, JPEG 2000, PGM/PPM, TIFF or SER file; DM3, DM4 and MRC with
-        ``pip install "hypervlad[formats]"``. The format is recognised by the content. Or an array
-        (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, integers or floats, or an object that
-        converts to one. Alpha is dropped, palettes are applied, CMYK becomes RGB, and a declared
-        orientation is not applied.
+        An image file (TIFF, PNG, JPEG, DM4, MRC and others), recognised by its content, or an array
+        (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, integers or floats. Alpha is dropped; a
+        declared orientation is not applied.
     **options
         The fields of `ReadOptions`.
 
@@ -54,7 +52,7 @@ def read_image(source: Any, **options: Any) -> NDArray[np.float32]:
     Raises
     ------
     ImageReadError
-        If the file or the array cannot be read as requested; the message says what to do.
+        If the file or the array cannot be read as requested.
 
     Examples
     --------
@@ -71,19 +69,12 @@ def read_micrograph(source: Any, **options: Any) -> Micrograph:
 
     Parameters
     ----------
-    source : path or array
-        As for `read_image`.
-    **options
-        The fields of `ReadOptions`.
+    source, **options
+        As in `read_image`, with its errors.
 
     Returns
     -------
     micrograph : Micrograph
-
-    Raises
-    ------
-    ImageReadError
-        As `read_image`.
 
     Examples
     --------
@@ -111,8 +102,8 @@ def read_micrographs(
     Parameters
     ----------
     images : list of paths and arrays
-        List, tuple, array or series of them, or one array of n images of the same size, (n, H, W)
-        or (n, H, W, 3). Arguments are checked at once, images when they are requested.
+        List, tuple, array or series of them, or one array (n, H, W) or (n, H, W, 3). Arguments are
+        checked at once, images when they are requested.
     options : ReadOptions, optional
     on_error : {"raise", "skip"}, default "raise"
         With "skip", images that cannot be read are left out, and a `SkippedImagesWarning` after the
@@ -160,7 +151,7 @@ def read_micrographs(
 
 
 def check_image_list(images: Any) -> list[Any]:
-    """Return `images` as a list, or raise an `ImageReadError` that says how to pass them."""
+    """Return `images` as a list; the error says how to pass them."""
     if isinstance(images, (str, os.PathLike)):
         shown = os.fspath(images)
         if os.path.isdir(shown) or glob.has_magic(str(shown)):
@@ -219,7 +210,6 @@ def _list_of_array(images: Any) -> list[Any]:
 
 
 def image_name(source: Any, index: int | None = None) -> str:
-    """Return the name of an image in errors: its path, or its position in the list."""
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
         return text if isinstance(text, str) and text.strip() else repr(text)
@@ -235,8 +225,6 @@ def relative_names(images: Sequence[Any], root: str | os.PathLike[str] | None = 
     --------
     >>> relative_names(["/data/a/1.png", "/data/b/2.png"])
     ['a/1.png', 'b/2.png']
-    >>> relative_names(["/data/a/1.png"], "/data/b")
-    ['../a/1.png']
     """
     files = [
         Path(os.path.abspath(image)) if isinstance(image, str | os.PathLike) else None
@@ -260,16 +248,7 @@ def read_in_order(
 ) -> Generator[T | SkippedImage, None, None]:
     """Yield what `read` returns for each image, or a SkippedImage if it raised `ImageReadError`.
 
-    Parameters
-    ----------
-    images : iterable of (int, path or array)
-        Positions name arrays in errors. Consumed as needed, in the caller's thread.
-    read : callable
-        Called with an image and its name in errors, in any thread.
-    n_threads : int, default=0
-        Threads that read ahead, two images each; 0 to read each image when it is requested.
-    n_ahead : int, default=0
-        Smallest number of images to read ahead.
+    Each of `n_threads` reads two images ahead, all together at least `n_ahead`.
     """
 
     def outcome(position: int, image: Any) -> T | SkippedImage:
@@ -300,10 +279,7 @@ def read_in_order(
 def raise_or_skip(
     outcomes: Generator[T | SkippedImage, None, None], n_images: int, *, skip: bool
 ) -> Iterator[tuple[int, T]]:
-    """Yield the images that were read with their positions; skip the others, or raise an error.
-
-    With `skip`, `warn_skipped` is called after the last image.
-    """
+    """Yield the images that were read with their positions; skip the others, or raise an error."""
     skipped: list[SkippedImage] = []
     with contextlib.closing(outcomes):  # stops the threads if the caller stops early
         for index, outcome in enumerate(outcomes):
@@ -317,18 +293,15 @@ def raise_or_skip(
 
 
 def n_reader_threads(n_jobs: int | None) -> int:
-    """Return the number of threads that read ahead of a network; None is two."""
     return _N_READERS if n_jobs is None else joblib.effective_n_jobs(n_jobs)
 
 
 def warn_skipped(skipped: list[SkippedImage], n_images: int) -> None:
-    """Warn of skipped images; raise an error if no image was read."""
     check_any_read(skipped, n_images)
     if skipped:
         warn_user(SkippedImagesWarning.about(skipped, n_images))
 
 
 def check_any_read(skipped: list[SkippedImage], n_images: int) -> None:
-    """Raise an error with all reasons if every image was skipped."""
     if skipped and len(skipped) == n_images:
         raise ImageReadError(f"none of the images could be read:\n{list_reasons(skipped)}")

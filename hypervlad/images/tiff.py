@@ -1,4 +1,4 @@
-"""TIFF files, decoded by tifffile and imagecodecs: the same pixels whatever the compression."""
+"""TIFF files, decoded by tifffile and imagecodecs."""
 
 from __future__ import annotations
 
@@ -48,10 +48,9 @@ _ENCODED = (_JPEG, _JPEG2000, _PNG)
 def decode_tiff(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage:
     """Decode one page of an open TIFF or BigTIFF file, with the pixel size of the instrument.
 
-    Samples are returned as stored, without regard to the orientation tag. Palettes are applied,
-    CMYK and YCbCr become RGB, fewer than 8 bits are stretched to 8, and where white is zero, values
-    are inverted. Of stacks that one directory describes, images come before those of further
-    directories. With a `channel`, all samples (H, W, S) are returned for it to be selected.
+    Samples are as stored, except that palettes are applied, CMYK and YCbCr become RGB, fewer than 8
+    bits are stretched to 8, and where white is zero, values are inverted. With a `channel`, all
+    samples (H, W, S) are returned for it to be selected.
     """
     import tifffile  # not above: importing it takes longer than reading an image
 
@@ -96,8 +95,7 @@ def _n_frames(tiff: TiffFile) -> int:
     """Return how many images the first directory describes, one after the other in the file.
 
     ImageJ (over 4 GB), MetaMorph, and tifffile with ``truncate=True`` write such stacks. Other
-    programs may keep the description of a stack in a file that holds one image of it, so frames
-    count only if the file is long enough for all of them.
+    programs keep a stack's description with one image: the file is too short then.
     """
     page = tiff.pages.first
     if not page.is_contiguous or page.nbytes < 1:
@@ -164,7 +162,7 @@ def _check_layout(page: TiffPage, name: str) -> None:
 
 
 def _check_samples(page: TiffPage, name: str) -> None:
-    """Raise an error if samples would be dropped that are not declared as alpha."""
+    """Refuse samples that would be dropped but are not declared as alpha."""
     n_samples, n_colours = page.samplesperpixel, _N_COLOURS[int(page.photometric)]
     extra = [int(kind) for kind in page.extrasamples]
     has_alpha = n_samples == n_colours + 1 and len(extra) == 1 and extra[0] in _ALPHA
@@ -181,7 +179,6 @@ def _check_samples(page: TiffPage, name: str) -> None:
 
 
 def _check_memory(page: TiffPage, name: str, max_pixels: int | None) -> None:
-    """Raise an error if the page, or its strips or tiles, would take too much memory."""
     assert page.dtype is not None
     n_bytes = page.dtype.itemsize
     check_size(page.imagelength, page.imagewidth, name, max_pixels, page.samplesperpixel, n_bytes)
@@ -195,7 +192,6 @@ _MIN_TILED = 1 << 24  # values of tiles that are always allowed: small images ha
 
 
 def _check_complete(page: TiffPage, file: BinaryIO, file_size: int, name: str) -> None:
-    """Raise an error for missing data, which tifffile fills with zeros and libjpeg with grey."""
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     counts = [count for _, count in segments]
     ends = [offset + count for offset, count in segments]
@@ -215,7 +211,7 @@ def _check_complete(page: TiffPage, file: BinaryIO, file_size: int, name: str) -
 
 
 def _streams_fit(page: TiffPage, file: BinaryIO) -> bool:
-    """Return whether encoded strips and tiles have the size of the page, and JPEGs an end."""
+    """Return whether encoded segments have the size of the page, and JPEGs an end."""
     height, width = page.chunks[page.axes.index("Y")], page.chunks[page.axes.index("X")]
     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False):
         file.seek(offset)
@@ -232,14 +228,12 @@ def _streams_fit(page: TiffPage, file: BinaryIO) -> bool:
 
 
 def _n_bytes(page: TiffPage) -> int:
-    """Return the smallest size of the uncompressed page; rows of odd bit depths are padded."""
     bits: Any = page.bitspersample  # declared as int, but a tuple if samples of a pixel differ
     n_bits: int = bits if isinstance(bits, int) else min(bits)
     return page.imagelength * page.imagewidth * page.samplesperpixel * n_bits // 8
 
 
 def _interpret(pixels: NDArray[Any], page: TiffPage, drop_alpha: bool) -> NDArray[Any]:
-    """Convert stored samples to grey or RGB, or to grey samples if alpha is not dropped."""
     photometric = int(page.photometric)
     n_colours = _N_COLOURS[photometric]
     if pixels.ndim == 3 and drop_alpha:
@@ -265,7 +259,6 @@ def _palette_entries(colormap: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _invert(pixels: NDArray[Any], bits: int | tuple[int, ...]) -> NDArray[Any]:
-    """Return pixels whose zero is white with zero as black."""
     if pixels.dtype.kind in "bi":
         return ~pixels
     if pixels.dtype.kind == "u":
@@ -278,7 +271,6 @@ def _invert(pixels: NDArray[Any], bits: int | tuple[int, ...]) -> NDArray[Any]:
 
 
 def _cmyk_to_rgb(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Convert as ``PIL.Image.convert`` does: without colour profile, inks as opaque filters."""
     top = np.iinfo(pixels.dtype).max
     ink = pixels.astype(np.float64) / top
     rgb = (1 - ink[:, :, :3]) * (1 - ink[:, :, 3:4])
@@ -286,7 +278,6 @@ def _cmyk_to_rgb(pixels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _add_instrument(decoded: DecodedImage, tiff: TiffFile, page: TiffPage) -> None:
-    """Add pixel size, scanned rows and metadata in the format of the file's instrument."""
     first = tiff.pages.first
     orientation = _tag_value(page, page, _ORIENTATION_TAG)
     if orientation not in (None, 1):

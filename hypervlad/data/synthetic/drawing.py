@@ -15,14 +15,12 @@ FloatMap = NDArray[np.float32]
 
 
 def check_count(n: Any, name: str = "n") -> int:
-    """Return a number of images, at least 1; ``name`` is the parameter's."""
     if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < 1:
         raise ValueError(f"{name}={n!r}: expected the number of images, an integer of at least 1.")
     return int(n)
 
 
 def check_size(size: Any, smallest: int) -> tuple[int, int]:
-    """Return height and width, given as a pair or as one number."""
     extents = (size, size) if isinstance(size, numbers.Integral) else size
     if (
         isinstance(size, bool)
@@ -38,12 +36,10 @@ def check_size(size: Any, smallest: int) -> tuple[int, int]:
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:
-    """Return the seed from which the random numbers of all images are derived."""
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
 def log_uniform(rng: Generator, low: float, high: float) -> Any:
-    """Draw a number whose logarithm is uniform: small ones as often as large ones."""
     return np.exp(rng.uniform(np.log(low), np.log(high)))
 
 
@@ -58,8 +54,7 @@ def smooth_noise(
 ) -> NDArray[np.float32]:
     """Return a random field of mean 0, standard deviation 1, and features of about ``cell`` pixels.
 
-    Each further octave halves the features and their amplitude. Value noise on a coarse grid,
-    interpolated, is several times cheaper than filtered white noise.
+    Each further octave halves the features and their amplitude.
     """
     out = np.zeros(shape, np.float32)
     amplitude = 1.0
@@ -77,7 +72,6 @@ def smooth_noise(
 def _interpolate(
     values: NDArray[np.float32], shape: tuple[int, int], cell: float, offset: NDArray[np.floating]
 ) -> NDArray[np.float32]:
-    """Upsample a grid with separable cubic B-spline weights (two small matrix products)."""
     down = _spline_matrix(values.shape[0], shape[0], cell, float(offset[0]))
     across = _spline_matrix(values.shape[1], shape[1], cell, float(offset[1]))
     return np.asarray(down @ values @ across.T, dtype=np.float32)
@@ -91,7 +85,7 @@ def _spline_matrix(n_nodes: int, n_pixels: int, cell: float, offset: float) -> N
 
 
 def random_blob(rng: Generator, shape: tuple[int, int], radius: float) -> NDArray[np.bool_]:
-    """Return a rounded, irregular region of about this radius, centred inside the image."""
+    """Return a rounded, irregular region centred inside the image."""
     centre = rng.uniform(0.06, 0.94, 2) * np.asarray(shape)
     stretch, angle = np.exp(rng.uniform(0, 0.5)), rng.uniform(0, np.pi)
     rows, columns = rows_and_columns(shape, centre)
@@ -112,33 +106,12 @@ def worm_like_chains(
     stiffness: float,
     anchor_at: NDArray[np.floating] | float = 0.5,
 ) -> NDArray[np.float32]:
-    """Draw smooth random curves whose direction diffuses along their length.
+    """Draw smooth random curves, as points (row, column) of shape (n, n_points, 2).
 
-    The direction of a worm-like chain performs a random walk with variance ``step / persistence``
-    per step. It is the standard model of a semi-flexible filament.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-    anchors : array of shape (n, 2)
-        A point (row, column) on each chain; this and all lengths in pixels.
-    headings : array of shape (n,)
-        Direction of each chain at its anchor, radians.
-    length : array of shape (n,)
-        Contour lengths; shorter chains are sampled more finely.
-    persistence : float
-        The larger, the straighter.
-    step : float
-        Distance of neighbouring points on the longest chain.
-    stiffness : float
-        Length below which a chain does not bend.
-    anchor_at : float or array of shape (n,)
-        Where along the chain the anchor lies: 0 is its start, 1 its end.
-
-    Returns
-    -------
-    array of shape (n, n_points, 2), float32
-        Points (row, column) in pixels.
+    The direction of a worm-like chain, the standard model of a semi-flexible filament, performs a
+    random walk with variance ``step / persistence`` per step. Chains are straight over lengths of
+    `stiffness`, and pass through their anchors, (n, 2), with headings in radians; `anchor_at` is 0
+    at the start of a chain, 1 at its end. All lengths are in pixels.
     """
     n_chains = len(anchors)
     n_points = max(8, int(np.ceil(float(np.max(length)) / step)))

@@ -1,4 +1,4 @@
-"""Defects that are added to any image: of the surface, of the preparation, of the recording."""
+"""Defects that are added to any image."""
 
 from __future__ import annotations
 
@@ -29,18 +29,17 @@ def add_defect(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Add one defect to an image of any texture, and return the defect's mask with it.
 
-    Place, size, shape and strength, from subtle to strong, are random. Lengths are proportional to
-    the image's shorter side, changes of brightness to the standard deviation of its pixels.
+    Place, size, shape and strength are random. Lengths are proportional to the image's shorter
+    side, changes of brightness to the standard deviation of its pixels.
 
     Parameters
     ----------
     image : array-like of shape (H, W) or (H, W, 3), float in [0, 1]
         Each side at least 64 pixels. It is not modified. Channels of a colour image change alike.
     kind : {"scratch", "stain", "band", "blur", "gradient", "pits"}
-        "scratch": a thin, slightly curved line; "stain": a blob with a soft edge; "band": a
-        horizontal or vertical stripe of another brightness, from scanning or charging; "blur": a
-        blob that is out of focus; "gradient": contamination, brightness that changes towards one
-        side; "pits": one to three small dark pits.
+        "scratch": a thin, slightly curved line; "stain": a blob with a soft edge; "band": a stripe
+        of another brightness; "blur": a blob that is out of focus; "gradient": brightness that
+        changes towards one side; "pits": one to three small dark pits.
     random_state : int, RandomState or None, default=None
         Seed.
 
@@ -195,7 +194,6 @@ _MAKERS: dict[str, Maker] = {
 
 
 def _unit(image: FloatMap) -> float:
-    """Return a 348th of the image's shorter side, as in `make_nanofibre_images`."""
     side: int = min(image.shape[:2])
     return side / 348
 
@@ -207,7 +205,7 @@ def _sign(rng: Generator) -> float:
 def _axes(
     rng: Generator, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the coordinates of the pixels along and across a random line through the image."""
+    """Return coordinates along and across a random line through the image."""
     centre, angle = rng.uniform(0.15, 0.85, 2) * shape, rng.uniform(0, np.pi)
     rows = np.arange(shape[0])[:, None] - centre[0]
     columns = np.arange(shape[1])[None] - centre[1]

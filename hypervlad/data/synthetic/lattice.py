@@ -1,4 +1,4 @@
-"""Synthetic scanning transmission electron micrographs of crystal lattices at atomic resolution."""
+"""Synthetic STEM images of crystal lattices at atomic resolution."""
 
 from __future__ import annotations
 
@@ -30,8 +30,6 @@ _ANGLES = (90.0, 120.0, None)
 
 @dataclass(frozen=True)
 class Crystal:
-    """What all images of a sample have in common."""
-
     vectors: NDArray[np.floating]  # one lattice vector per row, (row, column) in pixels
     basis: NDArray[np.floating]  # atomic columns of a unit cell, in lattice vectors
     brightness: NDArray[np.floating]  # integrated intensity of each of these columns
@@ -49,9 +47,8 @@ def make_lattice_images(
 ) -> tuple[list[NDArray[np.float32]], NDArray[np.intp]]:
     """Make synthetic dark-field STEM images of crystal lattices, several of each sample.
 
-    Each sample is a crystal with random lattice vectors, orientation, basis of one to three atomic
-    columns, and density of defects. Its images show different places: they share the lattice, but
-    no two are copies.
+    Each sample is a crystal with a random lattice, orientation, basis and density of defects. Its
+    images show different places.
 
     Parameters
     ----------
@@ -63,7 +60,7 @@ def make_lattice_images(
         Height and width in pixels, each at least 64. All sizes have the same magnification:
         lattice vectors are 7 to 24 pixels long.
     random_state : int, RandomState or None, default=None
-        Seed. With the same integer, image ``i`` is the same whatever ``n`` is.
+        As in `make_tem_images`.
 
     Returns
     -------
@@ -100,7 +97,6 @@ def make_lattice_images(
 
 
 def draw_crystal(rng: Generator) -> Crystal:
-    """Draw the properties of a crystal and its orientation."""
     angle = _ANGLES[int(rng.integers(len(_ANGLES)))]
     between = np.deg2rad(rng.uniform(65, 115) if angle is None else angle)
     first = float(log_uniform(rng, 8.0, 20.0))
@@ -127,7 +123,7 @@ def draw_columns(
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Place the atomic columns of a random part of a crystal, with its defects.
 
-    Returns (row, column) in pixels, of some columns beyond the frame too, and brightness.
+    Returns (row, column) in pixels, some beyond the frame, and brightness.
     """
     reach = np.hypot(*shape) / 2
     # Distance of the lattice's lines: no cell within the reach has a larger index.
@@ -174,7 +170,6 @@ def _scanned(rng: Generator, signal: FloatMap, shape: tuple[int, int]) -> FloatM
 
 
 def _detected(rng: Generator, signal: FloatMap) -> FloatMap:
-    """Apply shot noise and read-out noise, then the gain and offset of the operator."""
     dose = log_uniform(rng, 20, 600)
     signal = np.maximum(signal, 0)
     counts = rng.poisson(signal * dose).astype(np.float32) / np.float32(dose)

@@ -39,9 +39,7 @@ def make_nanofibre_images(
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]]]:
     """Make synthetic SEM images of nanofibre mats, some with defects, and the defects' masks.
 
-    Each image shows a different mat of overlapping fibres of random thickness, density, alignment
-    and curl. Focus and noise are random. Gain and offset follow the whole image, as an instrument's
-    automatic contrast does.
+    Each image shows a different mat of overlapping fibres, with random focus and noise.
 
     Parameters
     ----------
@@ -50,22 +48,20 @@ def make_nanofibre_images(
     defective : float, default=0.5
         Share of images with defects: one to four each, beads in groups of up to eight.
     defects : sequence of str, default=NANOFIBRE_DEFECTS
-        Kinds to draw from. "bead": a spindle-shaped swelling of a fibre; "clump": a lump of fused
-        fibres; "film": a web of polymer between fibres; "hole": an area without fibres; "particle":
-        a foreign particle on top; and, only if it is named, "missing": an area in which a half to
-        three quarters of the fibres are missing.
+        Kinds to draw from. "bead": a swelling of a fibre; "clump": a lump of fused fibres; "film":
+        a web of polymer between fibres; "hole": an area without fibres; "particle": a foreign
+        particle; and, only if it is named, "missing": an area with half of the fibres or fewer.
     size : int or (int, int), default=(348, 512)
         Height and width in pixels, each at least 64. The shorter side always covers the same
         length of the mat.
     random_state : int, RandomState or None, default=None
-        Seed. With the same integer, image ``i`` and its mask are the same whatever ``n`` is.
+        As in `make_tem_images`.
 
     Returns
     -------
     images : list of n arrays of shape (H, W), float32 in [0, 1]
     masks : list of n arrays of shape (H, W), bool
-        True where a defect is visible. A completely hidden defect appears in neither image nor
-        mask. Where fibres are missing, the mask contains what they would cover.
+        True where a defect is visible, or what missing fibres would cover.
 
     Raises
     ------
@@ -104,7 +100,7 @@ def _make_image(
 
 
 def _which_are_defective(n: int, share: float, seed: int) -> NDArray[np.bool_]:
-    """Choose images so that every prefix of the list has the share, within one image."""
+    """Choose images so that every prefix has the share, within one image."""
     start = np.random.default_rng([0, seed]).random()
     steps: NDArray[np.float64] = np.floor(start + share * np.arange(n + 1))
     return np.diff(steps) > 0
@@ -130,8 +126,6 @@ _REFINEMENT = 6  # painted points per drawn point: fibres bend slowly
 
 @dataclass(frozen=True)
 class Mat:
-    """The properties of a mat."""
-
     radius: float  # mean radius of the fibres, in pixels
     coverage: float  # total area of the fibres over the area of the image
     alignment: float  # of the fibres: 0 random, 1 parallel
@@ -141,7 +135,6 @@ class Mat:
 
 
 def draw_mat(rng: Generator, unit: float) -> Mat:
-    """Draw the properties of a mat; ``unit`` is a 348th of the image's shorter side."""
     radius = float(log_uniform(rng, 1.3, 9.0)) * unit
     return Mat(
         radius=radius,
@@ -158,7 +151,6 @@ def draw_mat(rng: Generator, unit: float) -> Mat:
 def make_surface(
     rng: Generator, shape: tuple[int, int], mat: Mat, defects: tuple[str, ...], unit: float
 ) -> Surface:
-    """Make a mat of fibres with one defect for each given kind."""
     substrate = mat.collector * (1 + 0.12 * smooth_noise(rng, shape, 24 * unit, octaves=4))
     surface = Surface(shape, np.maximum(substrate, 0.005), 0.25 / (8 * mat.radius))
     strands = _strands(rng, shape, mat)
@@ -217,7 +209,6 @@ def _strands(rng: Generator, shape: tuple[int, int], mat: Mat) -> Strands:
 
 
 def _refined(chains: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Interpolate points linearly."""
     between = np.arange(_REFINEMENT, dtype=np.float32)[:, None] / _REFINEMENT
     steps = np.diff(chains, axis=1)
     points = chains[:, :-1, None] + between * steps[:, :, None]
@@ -255,7 +246,7 @@ def _without(strands: Strands, holes: list[BoolMap]) -> Strands:
 def _missing_points(
     rng: Generator, shape: tuple[int, int], strands: Strands, extent: float
 ) -> BoolMap:
-    """Return the points of a half to three quarters of the fibres through a random area."""
+    """Return points of half to three quarters of the fibres in a random area."""
     area = random_blob(rng, shape, extent)
     # The fibres do not end at one line.
     shifts = rng.normal(0, 0.2 * extent, (len(strands.chains), 1, 2)).astype(np.float32)
@@ -268,7 +259,6 @@ def _missing_points(
 
 
 def _inside(strands: Strands, region: BoolMap) -> BoolMap:
-    """Return which points of the fibres lie in a region."""
     rows, columns = np.rint(strands.chains).astype(int).transpose(2, 0, 1)
     within = (rows >= 0) & (rows < region.shape[0]) & (columns >= 0) & (columns < region.shape[1])
     inside: BoolMap = np.zeros(rows.shape, dtype=bool)
@@ -277,7 +267,7 @@ def _inside(strands: Strands, region: BoolMap) -> BoolMap:
 
 
 def missing_area(surface: Surface, missing: Strands, reach: float) -> BoolMap:
-    """Return where missing fibres would be the uppermost ones, and gaps narrower than 2 reach."""
+    """Return where missing fibres would be uppermost, and narrow gaps between."""
     complete = Surface(surface.height.shape, surface.yield_, surface.pixel)
     complete.paint_strands(missing)
     uncovered: BoolMap = complete.height > surface.height
@@ -288,7 +278,6 @@ def missing_area(surface: Surface, missing: Strands, reach: float) -> BoolMap:
 
 
 def _film(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
-    """Add a web of solvent-rich polymer between fibres, below the uppermost ones."""
     inside = random_blob(rng, surface.height.shape, _extent(rng, mat, unit, 25, 70))
     # A meniscus: the film rises at fibres.
     level = rng.uniform(0.6, 0.85)
@@ -299,7 +288,6 @@ def _film(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
 
 
 def _clump(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
-    """Add a lump of fused fibres: a dome with random wrinkles."""
     shape = surface.height.shape
     size = _extent(rng, mat, unit, 14, 42)
     inside = random_blob(rng, shape, size)
@@ -313,7 +301,6 @@ def _clump(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
 
 
 def _particle(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
-    """Add a splinter or dust grain on top, with flat facets; it charges, and so is brighter."""
     shape = surface.height.shape
     size = _extent(rng, mat, unit, 6, 24)
     centre = rng.uniform(0.06, 0.94, 2) * np.asarray(shape)
@@ -338,5 +325,5 @@ _PAINTED = {"film": _film, "clump": _clump, "particle": _particle}
 
 
 def _extent(rng: Generator, mat: Mat, unit: float, low: float, high: float) -> float:
-    """Draw the radius of a defect in pixels: usually small, but not finer than the fibres."""
+    """Draw the radius of a defect in pixels, at least that of the fibres."""
     return float(max(log_uniform(rng, low, high) * unit, 2.5 * mat.radius))

@@ -93,7 +93,7 @@ class NanowireTruth:
         return np.isfinite(self.orientation)
 
     def aligned_fraction(self, window: int = DEFAULT_WINDOW) -> AlignedFraction:
-        """Return the aligned fraction of the true directions, by the rule of `aligned_fraction`.
+        """Return `aligned_fraction_of_map` of the true directions.
 
         Parameters
         ----------
@@ -137,34 +137,32 @@ def make_nanowire_images(
 ) -> tuple[list[NDArray[np.float32]], list[NanowireTruth]]:
     """Make synthetic SEM images of nanowires on a substrate, and the direction of each wire.
 
-    Domains of parallel wires, each with a different direction, lie among randomly oriented wires.
-    A pair as a parameter gives the bounds of a value drawn for each image.
+    Domains of parallel wires lie among randomly oriented wires. A pair as a parameter gives the
+    bounds of a value drawn for each image.
 
     Parameters
     ----------
     n : int
         Number of images, at least 1.
     aligned : float or pair, default=(0, 1)
-        Share of the area with parallel wires, from which `NanowireTruth.aligned_fraction` differs
-        slightly.
+        Share of the area with parallel wires; measured fractions differ slightly.
     density : float or pair, default=(0.4, 0.8)
         Share of the area that wires cover, at most 0.95; less where no more wires fit.
     width : float or pair, default=(5, 10)
         Mean diameter of the wires in pixels, at least 2.
     snr : float or pair, default=(4, 20)
-        Contrast over the standard deviation of the noise, at least 0.1; infinite for no noise. The
-        contrast is the mean brightness of wire pixels minus that of the others, after blurring.
+        Contrast of wires over the standard deviation of the noise, at least 0.1; infinite for no
+        noise.
     blur : float or pair, default=(0.5, 1.2)
         Standard deviation of the beam's profile in pixels.
     tilt : float or pair, default=0
-        Tilt of the specimen about the x axis, radians, at most 1.4, which foreshortens vertical
-        lengths.
+        Tilt of the specimen about the x axis, radians, at most 1.4.
     overlap : float or pair, default=0.6
         Share of a wire's area that may overlap others: 0 side by side, 1 unrestricted.
     size : int or (int, int), default=(384, 512)
         Height and width in pixels, each at least 64.
     random_state : int, RandomState or None, default=None
-        Seed. With the same integer, image ``i`` is the same whatever ``n`` is.
+        As in `make_tem_images`.
 
     Returns
     -------
@@ -210,17 +208,12 @@ def make_alignment_examples(
 ) -> tuple[list[NDArray[np.float32]], list[NanowireTruth]]:
     """Make varied images of nanowires to train an `AlignmentClassifier` without labelled images.
 
-    `make_nanowire_images` with all parameters drawn for each image: sparse to dense, thin to thick,
-    sharp to blurred, flat to tilted, and from no noise to more noise than contrast.
+    `make_nanowire_images` with all parameters drawn for each image, from wide ranges.
 
     Parameters
     ----------
-    n : int
-        Number of images, at least 1.
-    size : int or (int, int), default=(384, 512)
-        Height and width in pixels, each at least 64.
-    random_state : int, RandomState or None, default=None
-        Seed. With the same integer, image ``i`` is the same whatever ``n`` is.
+    n, size, random_state
+        As in `make_nanowire_images`.
 
     Returns
     -------
@@ -286,7 +279,7 @@ def _make_image(
 
 
 def _orientation_of_pixels(along: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the mean axis of the points of each pixel; NaN where fewer than half are wire."""
+    """Return the mean axis in each pixel; NaN where less than half is wire."""
     on_wire = np.isfinite(along)
     axes = np.where(on_wire, np.exp(2j * np.where(on_wire, along, 0)), 0)
     visible = block_means(on_wire, _SAMPLING) >= 0.5
@@ -322,15 +315,12 @@ class Deposit:
 
 @dataclass(frozen=True)
 class _Domains:
-    """The domains of parallel wires."""
-
     relief: FloatMap  # (H, W): above 0 in the domains, in units of the size of a domain
     distance: FloatMap  # (n_domains, H, W): from the centre of each, in the same unit
     directions: NDArray[np.float64]  # (n_domains,), radians
 
 
 def lay_wires(rng: Generator, shape: tuple[int, int], deposit: Deposit) -> tuple[Surface, BoolMap]:
-    """Lay wires on a substrate; return the surface, and where wires are parallel."""
     domains = _draw_domains(rng, shape, deposit.aligned)
     parallel = domains.relief > 0
     substrate = 0.16 * (1 + 0.06 * smooth_noise(rng, shape, 0.1 * min(shape), octaves=3))
@@ -370,7 +360,7 @@ def _fill(
     covered: BoolMap,
     aligned: bool,
 ) -> list[tuple[FloatMap, float]]:
-    """Lay wires in a zone up to the wanted cover; return their centre lines and radii."""
+    """Lay wires in a zone up to the wanted cover; return centre lines and radii."""
     places = np.argwhere(zone)
     wanted = deposit.density * len(places)
     found: list[tuple[FloatMap, float]] = []
@@ -399,7 +389,7 @@ def _fill(
 def _draw_line(
     rng: Generator, deposit: Deposit, domains: _Domains, anchor: NDArray[np.intp], aligned: bool
 ) -> FloatMap:
-    """Return a centre line whose middle is the anchor, with points one step apart."""
+    """Return a centre line through the anchor, with points one step apart."""
     if aligned:
         own = domains.distance[:, anchor[0], anchor[1]].argmin()
         heading = domains.directions[own] + rng.normal(0, _SCATTER)
@@ -423,7 +413,6 @@ def _draw_line(
 def _within(
     rng: Generator, domains: _Domains, anchor: NDArray[np.intp], line: FloatMap, aligned: bool
 ) -> FloatMap:
-    """Cut a line near the edge of its zone."""
     shape = domains.relief.shape
     row, column = np.clip(np.rint(line).astype(int), 0, np.asarray(shape) - 1).T
     reach = _OVERHANG * rng.uniform(0, 1)
@@ -443,7 +432,6 @@ def _within(
 def _body(
     line: FloatMap, radius: float, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return rows and columns of the points under a wire, inside the surface."""
     along = np.gradient(line, axis=0)
     along /= np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-6)
     offset = np.arange(-int(radius), int(radius) + 1)
@@ -454,7 +442,6 @@ def _body(
 
 
 def _as_strands(rng: Generator, line: FloatMap, radius: float, height: float) -> Strands:
-    """Return a wire with rounded ends."""
     n = len(line)
     step = float(np.linalg.norm(np.diff(line[:2], axis=0)))
     from_end = np.minimum(np.arange(n), np.arange(n)[::-1]) * step

@@ -20,8 +20,6 @@ SUBSTRATE = -1.0
 
 @dataclass(frozen=True)
 class Strands:
-    """n fibres: their centre lines, and their properties at each point."""
-
     chains: NDArray[np.float32]  # (row, column) in pixels, shape (n, n_points, 2)
     radius: FloatMap  # (n, n_points), pixels; 0 or less where the fibre is missing
     height: FloatMap  # (n, n_points): 0 at the bottom of the mat, 1 at its top
@@ -30,19 +28,18 @@ class Strands:
 
 
 class Surface:
-    """The uppermost surface of objects that are painted in any order.
+    """The uppermost surface of objects that are painted in any order; maps of shape (H, W).
 
     Attributes
     ----------
-    height : array of shape (H, W)
-        Height from `SUBSTRATE` up; the mat lies between 0 and 1.
-    yield_ : array of shape (H, W)
+    height : array
+        From `SUBSTRATE` up; the mat lies between 0 and 1.
+    yield_ : array
         Yield of secondary electrons, without shadows.
-    defect : array of shape (H, W), bool
+    defect : array of bool
         Whether the visible surface is a defect.
-    along : array of shape (H, W)
-        Direction of the visible fibre, radians in [0, pi], counter-clockwise from the +x axis of
-        the displayed image; NaN where no fibre is visible.
+    along : array
+        Direction of the visible fibre, radians in [0, pi], y up; NaN where none is visible.
     pixel : float
         The height of one pixel, which makes the middle of a fibre higher than its sides.
     """
@@ -126,10 +123,9 @@ def edge_yield(up: FloatMap) -> FloatMap:
 
 
 def scan_surface(surface: Surface, rng: Generator, sampling: int, unit: float) -> FloatMap:
-    """Scan a mat: shadows, focus, charging, gain and noise.
+    """Scan a mat, with `sampling` points per pixel in each direction.
 
-    `sampling` is the number of points of the surface per pixel, in each direction, `unit` that per
-    348th of the image's shorter side.
+    `unit` is the number of points per 348th of the image's shorter side.
     """
     signal = block_means(_focused(surface, rng, unit), sampling)
     signal = _charged(signal, rng, unit / sampling)
@@ -153,7 +149,6 @@ def _focused(surface: Surface, rng: Generator, unit: float) -> FloatMap:
 
 
 def _charged(signal: FloatMap, rng: Generator, unit: float) -> FloatMap:
-    """Add the charging of bright spots to half of the images: a halo, and a dark trail."""
     if rng.random() < 0.5:
         return signal
     bright = np.maximum(signal - np.quantile(signal, 0.97), 0)
@@ -167,7 +162,6 @@ def _charged(signal: FloatMap, rng: Generator, unit: float) -> FloatMap:
 
 
 def _detected(signal: FloatMap, rng: Generator) -> FloatMap:
-    """Apply the operator's gain and offset, shot noise, and small differences between lines."""
     low, high = np.quantile(signal, [0.02, 0.98])
     level, contrast = rng.uniform(0.02, 0.16), rng.uniform(0.4, 0.85)
     image = level + contrast * (signal - low) / max(float(high - low), 1e-6)
@@ -185,10 +179,9 @@ def _detected(signal: FloatMap, rng: Generator) -> FloatMap:
 def scan_wires(
     surface: Surface, rng: Generator, *, sampling: int, width: float, blur: float, snr: float
 ) -> FloatMap:
-    """Scan nanowires with known sharpness and noise: see `make_nanowire_images`.
+    """Scan nanowires with known sharpness and noise, and with few clipped pixels.
 
-    Gain and offset are set so that few pixels, noise included, are clipped. `width` is in points of
-    the surface, of which a pixel has `sampling` in each direction.
+    `width` is in points of the surface, of which a pixel has `sampling` in each direction.
     """
     signal, substrate = _shaded(surface, width)
     image: NDArray[np.floating] = block_means(signal, sampling)
@@ -206,14 +199,13 @@ def scan_wires(
 
 
 def block_means(values: NDArray[np.generic], side: int) -> NDArray[Any]:
-    """Return the means of blocks of side x side points."""
     height, width = (extent // side for extent in values.shape)
     means: NDArray[Any] = values.reshape(height, side, width, side).mean(axis=(1, 3))
     return means
 
 
 def _contrast(image: FloatMap, on_wire: NDArray[np.bool_], substrate: float) -> float:
-    """Return how much brighter wires are; without wires, the contrast of a white one."""
+    """Return how much brighter wires are; without wires, than a white one."""
     bright = float(image[on_wire].mean()) if on_wire.any() else 1.0
     dark = substrate if on_wire.all() else float(image[~on_wire].mean())
     return max(bright - dark, 0.0)

@@ -44,9 +44,7 @@ def make_tem_images(
 ) -> tuple[list[NDArray[np.float32]], NDArray[np.str_]]:
     """Make synthetic bright-field TEM images of carbon nanotubes: alone, in clusters, in polymer.
 
-    Tubes, fibres, catalyst and polymer particles lie on a carbon film. Their exit wave goes through
-    a contrast transfer function with random defocus onto a noisy camera. Magnification, brightness
-    and contrast are random and do not depend on the class.
+    Magnification, brightness, contrast and defocus are random and do not depend on the class.
 
     Parameters
     ----------
@@ -113,7 +111,7 @@ def _make_image(label: str, rng: Generator, height: int, width: int) -> NDArray[
 
 
 def balanced_labels(n: int, names: Sequence[str], seed: int) -> NDArray[np.str_]:
-    """Concatenate random permutations of the classes, so that every prefix is balanced too."""
+    """Concatenate random permutations of the classes."""
     n_rounds = -(-n // len(names))
     rng = np.random.default_rng([_LABELS, seed])
     order = np.concatenate([rng.permutation(len(names)) for _ in range(n_rounds)])[:n]
@@ -130,10 +128,6 @@ def _class_names(n_classes: int) -> tuple[str, ...]:
 
 
 def record_image(specimen: Specimen, rng: Generator, margin: int, unit: float) -> FloatMap:
-    """Image a specimen, crop the margin, and record the image with a camera.
-
-    Brightness and contrast are independent of the specimen, so that neither reveals it.
-    """
     intensity = _propagate(specimen, rng, unit)
     keep = (slice(margin, -margin), slice(margin, -margin))
     intensity = intensity[keep] * _illumination(rng, intensity[keep].shape)
@@ -144,9 +138,8 @@ def record_image(specimen: Specimen, rng: Generator, margin: int, unit: float) -
 def _propagate(specimen: Specimen, rng: Generator, unit: float) -> FloatMap:
     """Return the intensity in the image plane: the exit wave after defocus, envelope, aperture.
 
-    The whole wave is propagated, not its weak-phase approximation, so that Fresnel fringes at edges
-    and the grain of the carbon film come from the same defocus (Williams and Carter, Transmission
-    Electron Microscopy, 2nd ed., chapter 28).
+    Propagating the whole wave gives Fresnel fringes and the grain of the film one defocus (Williams
+    and Carter, Transmission Electron Microscopy, 2nd ed., chapter 28).
     """
     amplitude = np.exp(-0.5 * specimen.absorption)
     if specimen.opaque is not None:
@@ -161,7 +154,6 @@ def _propagate(specimen: Specimen, rng: Generator, unit: float) -> FloatMap:
 
 
 def _transfer(shape: tuple[int, int], rng: Generator, unit: float) -> NDArray[np.complex64]:
-    """Return the wave transfer function on the FFT grid (frequencies in cycles per pixel)."""
     ky = fft.fftfreq(shape[0]).astype(np.float32)[:, None]
     kx = fft.fftfreq(shape[1]).astype(np.float32)[None, :]
     k2 = ky**2 + kx**2
@@ -181,7 +173,6 @@ def _transfer(shape: tuple[int, int], rng: Generator, unit: float) -> NDArray[np
 
 
 def _illumination(rng: Generator, shape: tuple[int, int]) -> FloatMap:
-    """Return the beam intensity: a gradient over the field, and the profile of an off-axis beam."""
     rows = np.linspace(-0.5, 0.5, shape[0], dtype=np.float32)[:, None]
     cols = np.linspace(-0.5, 0.5, shape[1], dtype=np.float32)[None, :]
     tilt = rng.normal(0, 0.12, 2)
@@ -195,7 +186,7 @@ def _illumination(rng: Generator, shape: tuple[int, int]) -> FloatMap:
 def _set_brightness(
     intensity: FloatMap, area: NDArray[np.bool_] | None, rng: Generator
 ) -> FloatMap:
-    """Set a random mean and standard deviation, measured beside the grid bar if there is one."""
+    """Set a random mean and standard deviation, measured beside a grid bar."""
     level, contrast = rng.uniform(0.36, 0.64), log_uniform(rng, 0.1, 0.2)
     measured = intensity if area is None or area.mean() < 0.2 else intensity[area]
     mean, std = float(measured.mean()), float(measured.std())
@@ -205,7 +196,6 @@ def _set_brightness(
 
 
 def _camera(image: FloatMap, rng: Generator) -> FloatMap:
-    """Add shot noise, read-out noise, and the blur of the detector."""
     dose = log_uniform(rng, 300, 3000)
     noise = rng.standard_normal(image.shape, dtype=np.float32)
     image = image + noise * np.sqrt(np.maximum(image, 0.03) / np.float32(dose))

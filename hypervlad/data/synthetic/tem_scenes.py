@@ -28,8 +28,6 @@ Builder: TypeAlias = Callable[[Generator, tuple[int, int], tuple[float, float], 
 
 @dataclass(frozen=True)
 class Specimen:
-    """A specimen in transmission, on the padded frame."""
-
     absorption: FloatMap  # optical depth for the intensity: exp(-absorption) is left
     phase: FloatMap  # phase shift of the electron wave in radians
     opaque: FloatMap | None = None  # 0 to 1: the share blocked by a grid bar
@@ -37,8 +35,6 @@ class Specimen:
 
 @dataclass
 class Stage:
-    """A frame that parts of a specimen are placed on."""
-
     rng: Generator
     shape: tuple[int, int]  # with the margin
     unit: float  # pixels per 224th of the image's shorter side
@@ -51,7 +47,7 @@ class Stage:
         self.side = 224 * self.unit
 
     def near_centre(self, spread: float) -> NDArray[np.floating]:
-        """Draw a point (row, column) near the centre; ``spread`` in units of the shorter side."""
+        """Draw a point (row, column); ``spread`` in units of the shorter side."""
         return np.asarray(self.shape) / 2 + self.rng.normal(0, spread * self.side, 2)
 
     def log_uniform(self, low: float, high: float) -> float:
@@ -60,7 +56,6 @@ class Stage:
 
 
 def make_specimen(kind: str, rng: Generator, shape: tuple[int, int], unit: float) -> Specimen:
-    """Make a specimen of a fine class on a random support."""
     stage = Stage(rng, shape, unit)
     SCENES[kind](stage)
     _scatter_dirt(stage)
@@ -218,7 +213,6 @@ def _lay_matrix(
 
 
 def _embed(stage: Stage, n_tubes: int) -> None:
-    """Place tubes inside the matrix only: they end where it ends."""
     if n_tubes == 0:
         return
     rng = stage.rng
@@ -241,7 +235,7 @@ def _embed(stage: Stage, n_tubes: int) -> None:
 def _protrude(
     stage: Stage, centre: tuple[float, float], radius: float, n_tubes: int, bamboo: float
 ) -> None:
-    """Let tubes protrude from a matrix particle, anchored near its rim."""
+    """Let tubes protrude from the rim of a matrix particle."""
     rng = stage.rng
     towards = rng.uniform(0, 2 * np.pi) + rng.normal(0, rng.uniform(0.8, 2.5), n_tubes)
     outward = np.stack([np.sin(towards), np.cos(towards)], axis=1)
@@ -262,7 +256,6 @@ def _protrude(
 def _rim_distance(
     matrix: FloatMap, centre: tuple[float, float], towards: NDArray[np.floating], radius: float
 ) -> NDArray[np.floating]:
-    """Return the extent of a particle from its centre in each direction."""
     steps = np.linspace(0, 1.3 * radius, 64)
     rows = centre[0] + steps[None, :] * np.sin(towards)[:, None]
     cols = centre[1] + steps[None, :] * np.cos(towards)[:, None]
@@ -278,7 +271,6 @@ def _rim_distance(
 
 
 def _add_catalyst(stage: Stage, chains: FloatMap, radius: float) -> None:
-    """Add a metal particle in the core, usually at a tip."""
     rng = stage.rng
     chain = chains[0]
     at = (
@@ -297,7 +289,6 @@ def _add_catalyst(stage: Stage, chains: FloatMap, radius: float) -> None:
 
 
 def _add_fragment(stage: Stage, radius: float) -> None:
-    """Add a short, separate piece of tube: an isolated fibre is seldom alone in the field."""
     rng = stage.rng
     _lay_tubes(
         stage,
@@ -311,7 +302,6 @@ def _add_fragment(stage: Stage, radius: float) -> None:
 
 
 def _scatter_dirt(stage: Stage) -> None:
-    """Add loose catalyst and dust, equally for all classes."""
     rng = stage.rng
     n = int(rng.poisson(1.5)) if rng.random() < 0.7 else int(rng.integers(4, 25))
     stage.metal += np.float32(rng.uniform(0.15, 0.6)) * particle_thickness(

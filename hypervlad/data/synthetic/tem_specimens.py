@@ -20,8 +20,6 @@ _MIN_SAMPLES_ACROSS = 9
 
 @dataclass(frozen=True)
 class Walls:
-    """The inside of a tube."""
-
     inner_ratio: float  # inner radius over outer radius
     n_shells: int = 0  # visible groups of graphene layers in the wall
     septum_spacing: float = 0.0  # distance of the cross walls of bamboo, in outer radii; 0 for none
@@ -35,10 +33,9 @@ def tube_thickness(
     walls: Walls,
     rng: Generator,
 ) -> FloatMap:
-    """Project hollow cylinders along curved centre lines onto the image plane.
+    """Project hollow cylinders along centre lines (n_tubes, n_points, 2) onto the image plane.
 
-    Chains are (row, column) of shape (n_tubes, n_points, 2). The result is the path length through
-    the walls in units of the mean outer radius; crossing tubes add up.
+    The result is the path length through the walls in units of the mean outer radius.
     """
     radius = np.asarray(radius, dtype=np.float32)
     tangents = np.gradient(chains, axis=1)
@@ -69,7 +66,7 @@ def particle_thickness(
 ) -> FloatMap:
     """Project ellipsoids (catalyst particles, dirt), in units of each particle's own radius.
 
-    Radii are short half axes in pixels, angles the directions of the long axes in radians.
+    Radii are short half axes in pixels, angles those of the long axes.
     """
     out = np.zeros(shape, np.float32)
     for (row, col), radius, stretch, angle in zip(centres, radii, elongation, angles, strict=True):
@@ -93,7 +90,6 @@ def _radius_along(
     roughness: float,
     rng: Generator,
 ) -> FloatMap:
-    """Return the outer radius at each point: slow random variation, rounded at both ends."""
     wobble = rng.standard_normal(shape, dtype=np.float32)
     smooth = max(2.0, 2.5 * float(radius.mean()) / max(float(spacing.mean()), 1e-6))
     wobble = gaussian_filter1d(wobble, smooth, axis=1, mode="nearest")
@@ -142,10 +138,7 @@ def splat(
     cols: NDArray[np.float32],
     weight: NDArray[np.float32],
 ) -> FloatMap:
-    """Add weights over 0 to an empty image, each distributed over its four neighbouring pixels.
-
-    Positions outside the frame are left out.
-    """
+    """Add weights over 0 to an empty image, each distributed over its four neighbouring pixels."""
     height, width = shape
     inside = (rows >= 0) & (rows < height - 1) & (cols >= 0) & (cols < width - 1) & (weight > 0)
     rows, cols, weight = rows[inside], cols[inside], weight[inside]
@@ -166,11 +159,7 @@ def splat(
 def shard(
     rng: Generator, shape: tuple[int, int], centre: tuple[float, float], radius: float
 ) -> FloatMap:
-    """Return the thickness of one broken, faceted polymer particle: 0 outside, at most about 1.
-
-    The particle is the space under several inclined planes. Noise that displaces the coordinates
-    roughens its outline.
-    """
+    """Return the thickness of one broken, faceted polymer particle: 0 outside, at most about 1."""
     rows, cols = _warped_grid(
         rng, shape, centre, amount=radius * rng.uniform(0.03, 0.12), cell=radius * 0.5
     )
@@ -188,10 +177,7 @@ def shard(
 def blobs(
     rng: Generator, shape: tuple[int, int], centre: tuple[float, float], radius: float
 ) -> FloatMap:
-    """Return the thickness of an agglomerate of rounded particles: 0 outside, at most about 1.
-
-    Each new particle is placed on the rim of an earlier one, which gives loose chains and heaps.
-    """
+    """Return the thickness of an agglomerate of rounded particles: 0 outside, at most about 1."""
     n_blobs = int(rng.integers(9, 20))
     centres = [np.asarray(centre, float)]
     radii = [radius * rng.uniform(0.2, 0.35)]
@@ -215,7 +201,7 @@ def blobs(
 def _warped_grid(
     rng: Generator, shape: tuple[int, int], centre: tuple[float, float], amount: float, cell: float
 ) -> tuple[FloatMap, FloatMap]:
-    """Return coordinates relative to ``centre``, displaced by smooth noise of ``amount`` pixels."""
+    """Return coordinates relative to ``centre``, displaced by smooth noise."""
     cell = max(cell, 3.0)
     rows, cols = rows_and_columns(shape, centre)
     warp = np.float32(amount)
@@ -226,7 +212,6 @@ def _warped_grid(
 
 
 def _textured(rng: Generator, height: FloatMap, radius: float) -> FloatMap:
-    """Make the density uneven, sometimes with pores."""
     texture = smooth_noise(rng, height.shape, max(4.0, radius * rng.uniform(0.1, 0.4)), octaves=3)
     height = height * np.maximum(0.2, 1 + np.float32(rng.uniform(0.04, 0.16)) * texture)
     if rng.random() < 0.35:
@@ -237,14 +222,12 @@ def _textured(rng: Generator, height: FloatMap, radius: float) -> FloatMap:
 
 @dataclass(frozen=True)
 class Support:
-    """Thickness maps of the support."""
-
     film: FloatMap  # carbon: 1 where it is intact, 0 in a hole, more on a thick rim or strand
     bar: FloatMap | None  # grid bar: 0 beside it, 1 where it is opaque
 
 
 def make_support(rng: Generator, shape: tuple[int, int], unit: float) -> Support:
-    """Draw a continuous (in half of the images), holey or lacey film, rarely with a grid bar."""
+    """Draw a continuous, holey or lacey film, rarely with a grid bar."""
     draw = rng.random()
     if draw < 0.5:
         film = np.ones(shape, np.float32)
@@ -259,7 +242,6 @@ def make_support(rng: Generator, shape: tuple[int, int], unit: float) -> Support
 def _holey(
     rng: Generator, shape: tuple[int, int], unit: float, n_holes: int, radii: tuple[float, float]
 ) -> FloatMap:
-    """Return a film with rounded holes; many close holes leave the strands of a lacey film."""
     warp = unit * rng.uniform(2, 9)
     rows, cols = rows_and_columns(shape, (0, 0))
     rows = rows + np.float32(warp) * smooth_noise(rng, shape, 45 * unit)
@@ -278,7 +260,6 @@ def _holey(
 
 
 def _spread_points(rng: Generator, shape: tuple[int, int], n: int) -> list[NDArray[np.floating]]:
-    """Draw points far from each other: each is the best of a few candidates."""
     extent = np.asarray(shape, float)
     points = [rng.uniform(0, 1, 2) * extent]
     while len(points) < n:
@@ -289,7 +270,6 @@ def _spread_points(rng: Generator, shape: tuple[int, int], n: int) -> list[NDArr
 
 
 def _grid_bar(rng: Generator, shape: tuple[int, int], unit: float) -> FloatMap:
-    """Return an opaque edge or rounded corner that extends into the frame."""
     angle = rng.uniform(0, 2 * np.pi)
     rows, cols = rows_and_columns(shape, (shape[0] / 2, shape[1] / 2))
     along = rows * np.float32(np.sin(angle)) + cols * np.float32(np.cos(angle))

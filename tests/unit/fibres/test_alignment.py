@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import functools
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
@@ -90,53 +91,42 @@ def test_regions_are_those_grown_from_a_window(seed):
     assert areas == [int((found.labels == region.label).sum()) for region in found.regions]
 
 
-def degrees_of(found):
-    return [round(float(np.rad2deg(region.mean_angle))) for region in found.regions]
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_regions_of_constructed_images(method):
     angles = np.deg2rad([[40, 40, 100, 100], [40, 40, 40, 100]])
     found = aligned_fraction(cells(angles), method)
     assert found.fraction == 1
     assert [region.n_windows for region in found.regions] == [5, 3]
-    assert degrees_of(found) == pytest.approx([40, 100], abs=3)
+    degrees = [np.rad2deg(region.mean_angle) for region in found.regions]
+    assert degrees == pytest.approx([40, 100], abs=3)
     assert [region.area for region in found.regions] == [5 * 32**2, 3 * 32**2]
     assert found.regions[1].box == (0, 64, 64, 128)
     assert min(region.order for region in found.regions) > 0.8
-    assert found.labels.shape == (64, 128)
     assert_array_equal(found.labels[::32, ::32], [[1, 1, 2, 2], [1, 1, 1, 2]])
 
 
+def fraction_of_cells(degrees, **options):
+    angles = np.deg2rad(np.atleast_2d(degrees))
+    return aligned_fraction_of_map(np.kron(angles, np.ones((8, 8))), window=8, **options)
+
+
 def test_a_region_may_cross_zero_degrees():
-    angles = np.deg2rad([[170.0, 178, 4, 12, 60]])
-    found = aligned_fraction_of_map(np.kron(angles, np.ones((8, 8))), window=8)
+    found = fraction_of_cells([170.0, 178, 4, 12, 60])
     assert [region.n_windows for region in found.regions] == [4, 1]
     assert axial_difference(found.regions[0].mean_angle, np.deg2rad(1)) < 1e-6
     assert found.regions[0].order > 0.9
 
 
 def test_a_region_may_turn_slowly_through_any_angle():
-    angles = np.deg2rad(np.arange(0, 180, 15.0))[None]
-    found = aligned_fraction_of_map(np.kron(angles, np.ones((8, 8))), window=8)
-    assert len(found.regions) == 1
-    assert found.regions[0].order < 0.1
-    steep = aligned_fraction_of_map(
-        np.kron(angles, np.ones((8, 8))), window=8, tolerance=np.deg2rad(14)
-    )
-    assert len(steep.regions) == 12
-
-
-def test_windows_touching_at_a_corner_are_apart():
-    angles = np.array([[0.5, np.nan], [np.nan, 0.5]])
-    found = aligned_fraction_of_map(np.kron(angles, np.ones((8, 8))), window=8)
-    assert [region.n_windows for region in found.regions] == [1, 1]
+    angles = np.arange(0, 180, 15.0)
+    (region,) = fraction_of_cells(angles).regions
+    assert region.order < 0.1
+    assert len(fraction_of_cells(angles, tolerance=np.deg2rad(14)).regions) == 12
 
 
 def test_a_map_of_background_has_no_fraction():
     found = aligned_fraction_of_map(np.full((64, 64), np.nan))
-    assert np.isnan(found.fraction)
-    assert np.isnan(found.fibre_fraction)
+    assert np.isnan([found.fraction, found.fibre_fraction]).all()
     assert (found.regions, found.background.all()) == ((), True)
     assert (found.statistics, found.expected_fraction) == (None, None)
     assert not found.order.any()
@@ -155,49 +145,26 @@ def test_fibre_counts_where_windows_are_half_empty():
 # --- noise and contrast --------------------------------------------------------------------------
 
 
-@functools.cache
-def wires():
-    (image,), _ = make_nanowire_images(1, size=128, width=6, snr=8, random_state=7)
-    return image
-
-
-@settings(max_examples=8, deadline=None)
-@given(
-    st.sampled_from(METHODS),
-    st.sampled_from([0.02, -0.02, 1, -1, 300, -300]),
-    st.floats(-100, 100),
-)
-def test_gain_offset_and_sign_of_the_contrast_do_not_matter(method, gain, offset):
-    image = wires()
-    before = aligned_fraction(image, method)
-    after = aligned_fraction(gain * image.astype(np.float64) + offset, method)
-    assert_array_equal(after.aligned, before.aligned)
-    assert_allclose(after.order, before.order, atol=1e-3)
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("blur", [0, 1])
 def test_noise_does_not_look_aligned(method, blur):
     fractions = []
-    for seed in range(20):
+    for seed in range(8):
         noise = np.random.default_rng(seed).standard_normal((256, 256))
         image = gaussian_filter(noise, blur) if blur else noise
         fractions.append(aligned_fraction(image, method).fraction)
     assert np.nan_to_num(fractions).max() == 0
 
 
-@pytest.fixture(scope="module", params=[9, 19, 29])
+@pytest.fixture(scope="module", params=[9, 29])
 def clean_and_noisy(request):
     """Parallel wires, without noise and at an SNR of 2."""
+    options = {"aligned": 1, "density": 0.5, "width": 7, "size": 192}
     made = [
-        make_nanowire_images(
-            1, aligned=1, density=0.5, width=7, snr=snr, size=192, random_state=request.param
-        )
+        make_nanowire_images(1, snr=snr, random_state=request.param, **options)
         for snr in (np.inf, 2.0)
     ]
-    (clean,), (truth,) = made[0]
-    (noisy,), _ = made[1]
-    return clean, noisy, truth
+    return made[0][0][0], made[1][0][0], made[0][1][0]
 
 
 def test_the_spread_of_windows_is_corrected_for_noise(clean_and_noisy):
@@ -237,7 +204,7 @@ def test_one_pass_gives_what_two_give(clean_and_noisy, method):
         assert (orientation.sigma, orientation.pixel_size) == (2.0, 3.0)
 
 
-@pytest.mark.parametrize("window", [8, 16, 32, 45])
+@pytest.mark.parametrize("window", [8, 45])
 def test_background_windows_are_the_background(clean_and_noisy, window):
     clean, noisy, _ = clean_and_noisy
     noise = np.random.default_rng(0).standard_normal(clean.shape)
@@ -249,11 +216,11 @@ def test_background_windows_are_the_background(clean_and_noisy, window):
 # --- models ---------------------------------------------------------------------------------------
 
 
+@dataclass
 class HalfModel:
     """A model by which the windows of the upper half are aligned."""
 
-    def __init__(self, proba=None):
-        self.proba = proba
+    proba: Any = None
 
     def aligned_proba(self, image, rows, columns):
         if self.proba is not None:
@@ -272,7 +239,7 @@ def test_a_model_classifies_windows():
     assert found.regions[0].mean_angle == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize("proba", [[0.5], np.full((3, 3), 1.5), np.full((3, 3), np.nan)])
+@pytest.mark.parametrize("proba", [[0.5], np.full((3, 3), np.nan)])
 def test_invalid_probabilities_of_a_model_are_rejected(proba):
     with pytest.raises(ValueError, match=r"HalfModel\.aligned_proba: expected a probability"):
         aligned_fraction(stripes(0.5), HalfModel(proba))
@@ -292,10 +259,9 @@ def test_invalid_probabilities_of_a_model_are_rejected(proba):
         (np.random.default_rng(0).random((3, 9)), "more than half of the image of 3 x 9"),
     ],
 )
-@pytest.mark.parametrize("method", METHODS)
-def test_invalid_images_are_rejected(image, message, method):
+def test_invalid_images_are_rejected(image, message):
     with pytest.raises(ImageReadError, match=rf"^a\.png: .*{message}"):
-        aligned_fraction(image, method, name="a.png")
+        aligned_fraction(image, name="a.png")
 
 
 @pytest.mark.parametrize(
@@ -303,19 +269,17 @@ def test_invalid_images_are_rejected(image, message, method):
     [
         ({"window": 1}, "at least 2"),
         ({"window": 16.0}, "whole number of pixels"),
-        ({"window": True}, "whole number of pixels"),
-        ({"tolerance": 0}, "angle in radians"),
         ({"tolerance": 20}, "of degrees np.deg2rad"),
         ({"tolerance": np.nan}, "angle in radians"),
         ({"method": "fft"}, "must be one of 'structure_tensor', 'lgo'"),
-        ({"method": None}, "or a model with a method"),
         ({"method": HalfModel}, "or a model with a method"),
         ({"sigma": 0}, "sigma must be a number of pixels above 0, not 0"),
+        ({"image": "wires.tif"}, "read it first"),
     ],
 )
 def test_invalid_parameters_are_rejected(options, message):
     with pytest.raises(ValueError, match=message):
-        aligned_fraction(stripes(0.3), **options)
+        aligned_fraction(**{"image": stripes(0.3), **options})
 
 
 @pytest.mark.parametrize(
@@ -325,14 +289,8 @@ def test_invalid_parameters_are_rejected(options, message):
         ((np.full((40, 40), np.inf),), "got infinity"),
         ((np.zeros((40, 40)), np.ones((2, 2))), "one for each of 40 x 40"),
         ((np.zeros((40, 40)), -np.ones((40, 40))), "at least 0"),
-        ((np.zeros((20, 40)),), "larger than the image"),
     ],
 )
 def test_invalid_maps_are_rejected(arguments, message):
     with pytest.raises(ValueError, match=message):
         aligned_fraction_of_map(*arguments)
-
-
-def test_a_path_is_to_be_read_first():
-    with pytest.raises(ValueError, match="read it first"):
-        aligned_fraction("wires.tif")

@@ -78,14 +78,6 @@ def test_the_tensor_is_that_of_the_definition():
         assert length == pytest.approx(values[1] - values[0], rel=1e-3)
 
 
-def test_gradients_of_a_ramp():
-    rows, columns = np.indices((20, 20))
-    down, right = image_gradients((0.02 * rows - 0.03 * columns).astype(np.float32))
-    inside = (slice(5, -5), slice(5, -5))
-    assert_allclose(down[inside], 0.02, atol=1e-5)
-    assert_allclose(right[inside], -0.03, atol=1e-5)
-
-
 @pytest.mark.parametrize("sigma", [1.5, 3.0])
 def test_noise_has_the_energy_that_is_subtracted(sigma):
     image = normalised_contrast(np.random.default_rng(2).standard_normal((400, 400)))

@@ -21,31 +21,16 @@ from hypervlad.fibres import axial_difference, local_orientation
 METHODS = ["structure_tensor", "lgo"]
 
 
-def median_error(found, truth):
-    """Median error over the pixels that are fibre and were detected, in degrees."""
-    both = found.mask & np.isfinite(truth)
-    return np.rad2deg(np.median(axial_difference(found.orientation[both], truth[both])))
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("degrees", [0, 10, 37, 45, 90, 135, 179])
-def test_stripes_have_their_direction(method, degrees):
-    found = local_orientation(stripes(np.deg2rad(degrees)), 3.0, method=method)
-    inside = (slice(12, -12), slice(12, -12))
-    error = axial_difference(found.orientation[inside], np.deg2rad(degrees))
-    assert np.rad2deg(error).max() < 1.0
-    assert found.coherence[inside].min() > 0.95
-    assert found.mask[inside].all()
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(METHODS), st.floats(0, np.pi), st.floats(4, 11))
 def test_stripes_of_any_period_have_their_direction(method, angle, period):
     found = local_orientation(stripes(angle, (64, 64), period), 1.75, method=method)
     inside = (slice(16, -16), slice(16, -16))
     assert found.mask[inside].all()
-    error = np.median(axial_difference(found.orientation[inside], angle))
-    assert np.rad2deg(error) < (0.2 if method == "structure_tensor" else 0.3)
+    assert found.coherence[inside].min() > 0.95
+    error = np.rad2deg(axial_difference(found.orientation[inside], angle))
+    assert np.median(error) < (0.2 if method == "structure_tensor" else 0.3)
+    assert error.max() < 1
 
 
 MOVES = {
@@ -86,13 +71,16 @@ def test_types_and_ranges_of_results(method):
 
 
 @pytest.mark.slow  # draws large images of wires
-@pytest.mark.parametrize("method", METHODS)
-def test_wires_beside_each_other_have_their_directions(method):
+def test_wires_beside_each_other_have_their_directions():
     images, truths = make_nanowire_images(
-        3, density=0.4, width=9, overlap=0, snr=np.inf, size=256, random_state=0
+        2, density=0.4, width=9, overlap=0, snr=np.inf, size=256, random_state=0
     )
     for image, truth in zip(images, truths, strict=True):
-        assert median_error(local_orientation(image, 3.0, method=method), truth.orientation) <= 1
+        for method in METHODS:
+            found = local_orientation(image, 3.0, method=method)
+            both = found.mask & truth.wires
+            apart = axial_difference(found.orientation[both], truth.orientation[both])
+            assert np.rad2deg(np.median(apart)) <= 1
 
 
 @settings(max_examples=15, deadline=None)
@@ -129,14 +117,9 @@ def test_types_of_pixels_do_not_matter(kind):
 def test_numbers_may_be_huge_or_far_from_zero():
     image = stripes(0.7)
     expected = local_orientation(image, 2.0).orientation
-    for other in (
-        1.5e308 * image.astype(np.float64),
-        1e-300 * image.astype(np.float64),
-        3e38 * image,
-    ):
+    wide = image.astype(np.float64)
+    for other in (1.5e308 * wide, 1e-300 * wide, 3e38 * image, 1e6 + wide):
         assert_allclose(local_orientation(other, 2.0).orientation, expected, atol=1e-3)
-    far = local_orientation(1e6 + image.astype(np.float64), 2.0)
-    assert_allclose(far.orientation, expected, atol=1e-3)
 
 
 def test_noise_alone_is_mostly_background():
@@ -149,21 +132,21 @@ def test_noise_alone_is_mostly_background():
         assert local_orientation(image, 3.0, method=method).mask[truth.wires].mean() > 0.9
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(
     ("width", "density", "precision", "recall", "widened"),
     [(5, 0.1, 0.35, 0.97, 3.2), (8, 0.5, 0.6, 0.9, 1.7), (15, 0.5, 0.6, 0.65, 1.4)],
 )
-def test_the_mask_widens_wires(method, width, density, precision, recall, widened):
+def test_the_mask_widens_wires(width, density, precision, recall, widened):
     """It is not a segmentation: narrow wires are widened, wide ones hollow."""
     (image,), (truth,) = make_nanowire_images(
         1, width=width, density=density, snr=8, blur=0.8, size=256, random_state=12
     )
-    mask = local_orientation(image, 1.75, method=method).mask
-    both = (mask & truth.wires).sum()
-    assert precision < both / mask.sum() < precision + 0.3
-    assert both / truth.wires.sum() > recall
-    assert widened - 1.2 < mask.sum() / truth.wires.sum() < widened
+    for method in METHODS:
+        mask = local_orientation(image, 1.75, method=method).mask
+        both = (mask & truth.wires).sum()
+        assert precision < both / mask.sum() < precision + 0.3
+        assert both / truth.wires.sum() > recall
+        assert widened - 1.2 < mask.sum() / truth.wires.sum() < widened
 
 
 @settings(max_examples=15, deadline=None)
@@ -191,9 +174,6 @@ def test_a_thin_line_on_an_empty_image_is_not_a_hot_pixel():
     assert local_orientation(image, 1.75).mask[100, 102:118].all()
 
 
-# --- statistics of an image -----------------------------------------------------------------------
-
-
 def test_statistics_over_windows():
     rng = np.random.default_rng(0)
     image = stripes(0.5, (128, 160)) + 0.05 * rng.standard_normal((128, 160))
@@ -204,11 +184,6 @@ def test_statistics_over_windows():
     assert local_orientation(image, 2.0).statistics().mean_interval is None
 
 
-def test_small_images_have_statistics():
-    found = local_orientation(stripes(0.5, (20, 20)), 2.0)
-    assert found.statistics().mean == pytest.approx(0.5, abs=0.02)
-
-
 def test_one_window_of_fibre_has_no_interval():
     whole = local_orientation(stripes(0.5, (40, 40)), 2.0)
     corner = np.zeros_like(whole.mask)
@@ -216,15 +191,8 @@ def test_one_window_of_fibre_has_no_interval():
     found = replace(whole, mask=corner).statistics(n_bootstrap=20)
     assert found.order > 0.9
     assert (found.mean_interval, found.order_interval, found.spread_interval) == (None, None, None)
-
-
-def test_impossible_statistics_are_rejected():
-    found = local_orientation(stripes(0.5), 2.0)
     with pytest.raises(ValueError, match="all background"):
-        replace(found, mask=np.zeros_like(found.mask)).statistics()
-
-
-# --- bad input ------------------------------------------------------------------------------------
+        replace(whole, mask=np.zeros_like(corner)).statistics()
 
 
 @pytest.mark.parametrize(
@@ -232,8 +200,6 @@ def test_impossible_statistics_are_rejected():
     [
         ({"sigma": 0}, "sigma must be a number of pixels above 0, not 0"),
         ({"sigma": np.nan}, "sigma must be .* not nan"),
-        ({"sigma": "2"}, "sigma must be .* not '2'"),
-        ({"sigma": True}, "sigma must be .* not True"),
         ({"method": "fft"}, "must be one of 'structure_tensor', 'lgo'"),
         ({"sigma": 49}, "49 pixels are more than half of the image of 96 x 96; sigma is in pixels"),
     ],
@@ -264,10 +230,13 @@ def test_the_largest_sigma_takes_little_memory():
 @settings(max_examples=20, deadline=None)
 def test_the_tensor_is_scikit_images_except_for_the_derivative(angle, period, seed):
     """Sobel's derivative turns axes a little, but hardly on coarse stripes."""
-    image = stripes_of(angle, period, seed)
+    phase = np.random.default_rng(seed).uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:80, :80]
+    image = np.sin(2 * np.pi / period * (x * np.sin(angle) + y * np.cos(angle)) + phase)
     found = local_orientation(image, 2.5)
-    theirs = structure_tensor(gaussian_filter(image, 1.0), sigma=2.5, order="rc")
-    rows, mixed, columns = theirs
+    theirs = rows, mixed, columns = structure_tensor(
+        gaussian_filter(image, 1.0), sigma=2.5, order="rc"
+    )
     along = 0.5 * np.arctan2(2 * mixed, rows - columns)
     high, low = structure_tensor_eigenvalues(theirs)
     inner = (slice(16, -16), slice(16, -16))
@@ -275,9 +244,3 @@ def test_the_tensor_is_scikit_images_except_for_the_derivative(angle, period, se
     assert axial_difference(found.orientation[inner], along[inner]).max() < np.deg2rad(1)
     coherence = (high - low) / (high + low)
     assert_allclose(found.coherence[inner], coherence[inner], atol=0.02)
-
-
-def stripes_of(angle, period, seed):
-    phase = np.random.default_rng(seed).uniform(0, 2 * np.pi)
-    y, x = np.mgrid[:80, :80]
-    return np.sin(2 * np.pi / period * (x * np.sin(angle) + y * np.cos(angle)) + phase)

@@ -36,7 +36,7 @@ def banner(height, width, background, foreground, framed):
     return np.asarray(image)
 
 
-@pytest.mark.slow  # draws 60 scenes of up to 700 x 1024 pixels
+@pytest.mark.slow  # draws 30 scenes of up to 700 x 1024 pixels
 @given(
     seed=st.integers(0, 2**32 - 1),
     size=st.sampled_from([(300, 400), (480, 640), (700, 1024)]),
@@ -45,7 +45,7 @@ def banner(height, width, background, foreground, framed):
     framed=st.booleans(),
     dtype=st.sampled_from(["uint8", "uint16", "float32", "rgb"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_pasted_banner_is_found_to_within_two_rows(seed, size, share, colours, framed, dtype):
     rng = np.random.default_rng(seed)
     height = max(16, int(size[0] * share))
@@ -61,7 +61,7 @@ def test_a_pasted_banner_is_found_to_within_two_rows(seed, size, share, colours,
 
 
 @given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from([(200, 300), (480, 640)]))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_a_scene_without_banner_stays_whole(seed, size):
     rng = np.random.default_rng(seed)
     scene = texture(rng, *size)
@@ -116,7 +116,6 @@ def banner_on_top(image):
         np.zeros_like,
         lambda image: image[:8],
         lambda image: image[:, :8],
-        lambda image: np.zeros((240, 300), np.float64),
     ],
 )
 def test_bands_that_resemble_a_banner_are_kept(change):
@@ -126,21 +125,15 @@ def test_bands_that_resemble_a_banner_are_kept(change):
     assert read_image(image, banner="remove").shape == image.shape
 
 
-def test_keep_is_the_default_and_remove_says_how_much():
-    scene = texture(np.random.default_rng(0), 240, 300)
-    image = np.vstack([scene, banner(30, 300, 0, 255, True)])
+@pytest.mark.parametrize("gain", [1, 20])
+def test_keep_is_the_default_and_remove_says_how_much(gain):
+    """The banner does not move the percentiles."""
+    kind, top = (np.uint8, 1) if gain == 1 else (np.uint16, 257)
+    scene = texture(np.random.default_rng(0), 240, 300).astype(kind) * kind(gain)
+    image = np.vstack([scene, banner(30, 300, 0, 255, True).astype(kind) * kind(top)])
 
     assert read_image(image).shape == (270, 300)
     assert read_micrograph(image).metadata["banner_rows"] == 0
     removed = read_micrograph(image, banner="remove")
     assert removed.metadata["banner_rows"] == 30
-    assert removed.digest == read_micrograph(scene).digest
-
-
-def test_the_banner_does_not_move_the_percentiles():
-    scene = texture(np.random.default_rng(0), 240, 300).astype(np.uint16) * 20
-    image = np.vstack([scene, banner(30, 300, 0, 255, True).astype(np.uint16) * 257])
-
-    removed = read_micrograph(image, banner="remove")
-
     assert removed.digest == read_micrograph(scene).digest

@@ -8,13 +8,12 @@ decoded by Pillow, imageio, imagecodecs, ncempy or tifffile, whichever the reade
 
 from __future__ import annotations
 
-import functools
 import itertools
 import struct
 
 import imagecodecs
 import imageio.v3 as imageio
-import ncempy.io  # noqa: F401 - starts a process on import, which a unit test must not do
+import ncempy.io  # starts a process on import, which a unit test must not do
 import numpy as np
 import pytest
 import tifffile
@@ -27,7 +26,7 @@ from hypervlad.images.micrograph import read_stored
 
 SHAPE = (21, 18)
 DTYPES = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"]
-COMPRESSIONS = ["none", "lzw", "zlib", "packbits", "zstd"]
+COMPRESSIONS = [None, "lzw", "zlib", "packbits", "zstd"]
 LAYOUTS = {
     "one strip": {},
     "strips": {"rowsperstrip": 4},
@@ -65,17 +64,17 @@ def inverted(pixels):
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("byteorder", ["<", ">"])
-def test_tiff_gives_back_every_number(tmp_path, byteorder, layout, compression):
+def test_tiff_gives_back_every_number(tmp_path, layout, compression):
     path = tmp_path / "a.tif"
-    for dtype, photometric in itertools.product(DTYPES, ("minisblack", "miniswhite", "rgb")):
+    kinds = itertools.product(DTYPES, ("minisblack", "miniswhite", "rgb"))
+    for number, (dtype, photometric) in enumerate(kinds):
         pixels = values(dtype, samples=3 * (photometric == "rgb"))
         tifffile.imwrite(
             path,
             pixels,
             photometric=photometric,
-            byteorder=byteorder,
-            compression=None if compression == "none" else compression,
+            byteorder="<>"[number % 2],
+            compression=compression,
             **LAYOUTS[layout],
         )
 
@@ -85,27 +84,28 @@ def test_tiff_gives_back_every_number(tmp_path, byteorder, layout, compression):
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-@pytest.mark.parametrize("byteorder", ["<", ">"])
-def test_tiff_planes_predictors_and_orientations(tmp_path, byteorder, compression):
+def test_tiff_planes_predictors_and_orientations(tmp_path, compression):
     path = tmp_path / "a.tif"
-    kwargs = {"byteorder": byteorder, "compression": None if compression == "none" else compression}
     for dtype, orientation in itertools.product(("u1", "u2", "i2", "f4"), range(1, 9)):
         pixels = values(dtype, samples=3)
-        tags = [(274, 3, 1, orientation, True)]
         planes = np.ascontiguousarray(np.moveaxis(pixels, -1, 0))
+        kwargs = {
+            "byteorder": "<>"[orientation % 2],
+            "compression": compression,
+            "extratags": [(274, 3, 1, orientation, True)],
+        }
         for data, planar in ((pixels, "contig"), (planes, "separate")):
             predictor = planar == "contig" and compression in ("lzw", "zlib", "zstd")
             tifffile.imwrite(
-                path, data, photometric="rgb", planarconfig=planar, extratags=tags,
-                predictor=predictor, **kwargs,
-            )  # fmt: skip
+                path, data, photometric="rgb", planarconfig=planar, predictor=predictor, **kwargs
+            )
 
             assert_same(read_stored(path, "a"), pixels)
             assert read_micrograph(path).metadata.get("orientation", 1) == orientation
 
 
 PILLOW_MODES = {"1": bool, "L": "u1", "I;16": "u2", "I": "i4", "F": "f4", "RGB": "u1", "CMYK": "u1"}
-PILLOW_TIFF = ["raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "zstd", "lzma"]
+PILLOW_TIFF = ["raw", "tiff_lzw", "tiff_deflate", "packbits", "zstd", "lzma"]
 
 
 @pytest.mark.parametrize("compression", PILLOW_TIFF)
@@ -132,8 +132,6 @@ def test_fax_tiff_of_libtiff(tmp_path, compression):
     pixels = values("u1") > 99
     Image.fromarray(pixels).save(tmp_path / "a.tif", compression=compression)
 
-    with Image.open(tmp_path / "a.tif") as image:
-        assert_same(read_stored(tmp_path / "a.tif", "a"), np.asarray(image))
     assert_same(read_stored(tmp_path / "a.tif", "a"), pixels)
 
 
@@ -142,10 +140,9 @@ def test_fax_tiff_of_libtiff(tmp_path, compression):
 def test_jpeg_in_tiff(tmp_path, layout, samples):
     row = np.linspace(0, 255, SHAPE[0] * SHAPE[1]).reshape(SHAPE).astype(np.uint8)
     pixels = np.dstack([row] * samples) if samples else row
-    layout = {
-        **LAYOUTS[layout],
-        **({"rowsperstrip": 8} if "rowsperstrip" in LAYOUTS[layout] else {}),
-    }
+    layout = dict(LAYOUTS[layout])
+    if "rowsperstrip" in layout:
+        layout["rowsperstrip"] = 8
     tifffile.imwrite(tmp_path / "a.tif", pixels, compression="jpeg", **layout)
 
     with Image.open(tmp_path / "a.tif") as image:
@@ -172,18 +169,13 @@ def packed(pixels, n_bits):
     return np.packbits(bits.reshape(len(pixels), -1).astype(np.uint8), axis=1).tobytes()
 
 
-@functools.cache
-def _codec(name):
-    return getattr(imagecodecs, f"{name}_encode")
-
-
 def packed_tiff(pixels, n_bits, photometric, compression, byteorder="<"):
     """A TIFF of any bit depth, with one strip, written number by number."""
-    code, encode = {"none": (1, bytes), "lzw": (5, _codec("lzw")), "zlib": (8, _codec("zlib"))}[
-        compression
-    ]
-    strip = encode(packed(pixels, n_bits))
+    strip = packed(pixels, n_bits)
+    if compression != "none":
+        strip = getattr(imagecodecs, f"{compression}_encode")(strip)
     height, width = pixels.shape
+    code = {"none": 1, "lzw": 5, "zlib": 8}[compression]
     tags = {256: width, 257: height, 258: n_bits, 259: code, 262: photometric}
     tags |= {273: 8, 277: 1, 278: height, 279: len(strip)}
     entries = b"".join(struct.pack(byteorder + "HHII", k, 4, 1, tags[k]) for k in sorted(tags))
@@ -262,8 +254,7 @@ def rows_of_png(pixels):
 
 
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
-@pytest.mark.parametrize("samples", [0, 3])
-@pytest.mark.parametrize("codecformat", ["jp2", "j2k"])
+@pytest.mark.parametrize(("samples", "codecformat"), [(0, "jp2"), (3, "jp2"), (3, "j2k")])
 def test_jpeg_2000_of_imagecodecs(tmp_path, codecformat, samples, dtype):
     pixels = values(dtype, samples=samples)
     content = imagecodecs.jpeg2k_encode(pixels, level=0, codecformat=codecformat, reversible=True)
@@ -286,12 +277,11 @@ def test_mrc_of_mrcfile(tmp_path, dtype):
 
 @pytest.mark.parametrize("version", [0x0210, 0x0220])
 def test_ser_of_ncempy(tmp_path, version):
-    ser = pytest.importorskip("ncempy.io.ser")
     frames = [values("u2", seed=seed) for seed in range(3)]
     path = tmp_path / "a.ser"
     path.write_bytes(ser_bytes(frames, version=version))
 
-    with ser.fileSER(path) as file:
+    with ncempy.io.ser.fileSER(path) as file:
         for page in range(3):
             expected = read_micrograph(file.getDataset(page)[0]).digest
             assert read_micrograph(path, page=page).digest == expected
@@ -300,12 +290,11 @@ def test_ser_of_ncempy(tmp_path, version):
 @pytest.mark.parametrize("version", [3, 4])
 @pytest.mark.parametrize("shape", [(7, 9), (3, 7, 9), (2, 3, 7, 9)], ids=str)
 def test_dm_of_ncempy(tmp_path, shape, version):
-    dm = pytest.importorskip("ncempy.io.dm")
     data = np.random.default_rng(0).integers(0, 4096, shape).astype("u2")
     path = tmp_path / "a.dm4"
     path.write_bytes(DM(version).file(data))
 
-    with dm.fileDM(path) as file:
+    with ncempy.io.dm.fileDM(path) as file:
         expected = np.array(file.getDataset(0)["data"]).reshape(-1, 7, 9)
     for page, image in enumerate(expected):
         assert read_micrograph(path, page=page).digest == read_micrograph(image).digest

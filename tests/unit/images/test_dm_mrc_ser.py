@@ -20,69 +20,54 @@ def write(path, content):
     return path
 
 
-def test_mrc(tmp_path):
-    pytest.importorskip("mrcfile")
-    path = write(tmp_path / "a.mrc", mrc_bytes(GREY[None]))
-
-    micrograph = read_micrograph(path)
-
-    assert micrograph.digest == read_micrograph(GREY).digest
-    assert micrograph.pixel_size == pytest.approx(0.25)
-    assert micrograph.metadata["format"] == "MRC"
-    assert read_image(write(tmp_path / "no_suffix", mrc_bytes(GREY[None]))).shape == (30, 40)
+STACK = np.stack([GREY, GREY // 2])
 
 
-def test_mrc_sections_are_pages(tmp_path):
-    pytest.importorskip("mrcfile")
-    stack = np.stack([GREY, GREY // 2, GREY // 3]).astype(np.float32)
-    path = write(tmp_path / "a.mrc", mrc_bytes(stack, voxel=0))
+@pytest.mark.parametrize(
+    ("name", "content", "pixel_size"),
+    [
+        ("a.mrc", mrc_bytes(STACK), 0.25),
+        ("no_suffix", mrc_bytes(STACK), 0.25),
+        ("b.mrc", mrc_bytes(STACK, voxel=0), None),
+        ("a.ser", ser_bytes(list(STACK)), 1.5),
+        ("a.dm3", DM(3).file(STACK), 0.5),
+        ("a.dm4", DM(4).file(STACK), 0.5),
+    ],
+)
+def test_pages_have_their_pixels_and_the_pixel_size(tmp_path, capsys, name, content, pixel_size):
+    path = write(tmp_path / name, content)
 
-    for page, expected in enumerate(stack):
-        assert read_micrograph(path, page=page).digest == read_micrograph(expected).digest
-    assert read_micrograph(path, page=0).pixel_size is None
-    with pytest.raises(ImageReadError, match="page 3 was requested, but the file has 3 images"):
-        read_image(path, page=3)
-
-
-def test_mrc_truncated_or_absurd(tmp_path):
-    pytest.importorskip("mrcfile")
-    content = mrc_bytes(GREY[None])
-
-    with pytest.raises(ImageReadError, match="damaged or truncated MRC"):
-        read_image(write(tmp_path / "a.mrc", content[:-100]))
-    with pytest.raises(ImageReadError, match="damaged or truncated MRC"):
-        read_image(write(tmp_path / "b.mrc", content[:500]))
-    with pytest.raises(ImageReadError, match="30 x 40 pixels is more than max_pixels=1,000"):
-        read_image(write(tmp_path / "c.mrc", content), max_pixels=1000)
-
-
-def test_ser(tmp_path, capsys):
-    path = write(tmp_path / "a.ser", ser_bytes([GREY, GREY // 2]))
-
-    first, second = read_micrograph(path, page=0), read_micrograph(path, page=1)
-
-    assert first.digest == read_micrograph(GREY).digest
-    assert second.digest == read_micrograph(GREY // 2).digest
-    assert first.pixel_size == pytest.approx(1.5)
+    for page, expected in enumerate(STACK):
+        micrograph = read_micrograph(path, page=page)
+        assert micrograph.digest == read_micrograph(expected).digest
+        assert micrograph.pixel_size == pytest.approx(pixel_size)
     with pytest.raises(ImageReadError, match="page 2 was requested, but the file has 2 images"):
         read_image(path, page=2)
-    with pytest.raises(ImageReadError, match="30 x 40 pixels is more"):
-        read_image(path, max_pixels=100, page=0)
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("version", [0x0210, 0x0220])
-def test_a_ser_is_read_whatever_lies_beside_it(tmp_path, version):
+@pytest.mark.parametrize(
+    ("name", "content", "lengths"),
+    [
+        ("MRC", mrc_bytes(GREY[None]), (500, -100)),
+        ("SER", ser_bytes([GREY]), (20, 60, 500)),
+        ("DM", DM(3).file(GREY), (10, 100, -500)),
+    ],
+)
+def test_truncated_and_large_files_are_refused(tmp_path, name, content, lengths):
+    path = tmp_path / f"a.{name.lower()}"
+    for keep in lengths:
+        with pytest.raises(ImageReadError, match=f"damaged or truncated {name}"):
+            read_image(write(path, content[:keep]))
+    with pytest.raises(ImageReadError, match="30 x 40 pixels is more than max_pixels=1,000"):
+        read_image(write(path, content), max_pixels=1000)
+
+
+def test_a_ser_is_read_whatever_lies_beside_it(tmp_path):
     write(tmp_path / "a.emi", b"JL" + b"\xff<ObjectInfo" * 40)
-    path = write(tmp_path / "a_1.ser", ser_bytes([GREY], version=version))
+    path = write(tmp_path / "a_1.ser", ser_bytes([GREY]))
 
     assert read_micrograph(path).digest == read_micrograph(GREY).digest
-
-
-def test_ser_truncated(tmp_path):
-    for keep in (20, 60, 500):
-        with pytest.raises(ImageReadError, match="damaged or truncated SER"):
-            read_image(write(tmp_path / "a.ser", ser_bytes([GREY])[:keep]))
 
 
 def test_ser_of_spectra(tmp_path):
@@ -93,7 +78,6 @@ def test_ser_of_spectra(tmp_path):
 
 
 def test_dm_without_an_image(tmp_path):
-    pytest.importorskip("ncempy")
     root = DM(3).group(None, DM(3).int("Mode", 1))
     content = struct.pack(">3I", 3, len(root), 1) + root + bytes(8)
 
@@ -101,26 +85,18 @@ def test_dm_without_an_image(tmp_path):
         read_image(write(tmp_path / "a.dm3", content))
 
 
-@pytest.mark.parametrize("version", [3, 4])
-def test_dm(tmp_path, version, capsys):
-    pytest.importorskip("ncempy")
-    path = write(tmp_path / f"a.dm{version}", DM(version).file(GREY))
+def test_dm_of_one_image(tmp_path):
+    path = write(tmp_path / "a.dm3", DM(3).file(GREY))
 
-    micrograph = read_micrograph(path)
-
-    assert micrograph.digest == read_micrograph(GREY).digest
-    assert micrograph.pixel_size == pytest.approx(0.5)
-    assert micrograph.metadata["gatan"]["Voltage"] == 200000
+    assert read_micrograph(path).metadata["gatan"]["Voltage"] == 200000
     with pytest.raises(ImageReadError, match="page 1 was requested, but the file has 1 image;"):
         read_image(path, page=1)
-    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize(
     ("scale", "unit", "expected"), [(0.002, "µm", 2), (0.1, "1/nm", None), (1, "", None)]
 )
 def test_dm_units(tmp_path, scale, unit, expected):
-    pytest.importorskip("ncempy")
     path = write(tmp_path / "a.dm3", DM(3).file(GREY, scale, unit))
 
     assert read_micrograph(path).pixel_size == pytest.approx(expected)
@@ -128,7 +104,6 @@ def test_dm_units(tmp_path, scale, unit, expected):
 
 @pytest.mark.parametrize("name", ["a.dm3", "a.ser"])
 def test_pixels_that_are_not_square_have_no_size(tmp_path, name):
-    pytest.importorskip("ncempy")
     content = DM(3).file(GREY, (0.5, 1.5)) if name == "a.dm3" else ser_bytes([GREY], 0.5e-9, 1.5e-9)
 
     micrograph = read_micrograph(write(tmp_path / name, content))
@@ -137,30 +112,7 @@ def test_pixels_that_are_not_square_have_no_size(tmp_path, name):
     assert micrograph.metadata["pixel_sides_nm"] == pytest.approx([0.5, 1.5])
 
 
-def test_dm_stack(tmp_path):
-    pytest.importorskip("ncempy")
-    stack = np.stack([GREY, GREY // 2])
-    path = write(tmp_path / "a.dm4", DM(4).file(stack))
-
-    for page in (0, 1):
-        assert read_micrograph(path, page=page).digest == read_micrograph(stack[page]).digest
-        assert read_micrograph(path, page=page).pixel_size == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("version", [3, 4])
-def test_every_page_of_a_stack_of_stacks(tmp_path, version):
-    pytest.importorskip("ncempy")
-    data = np.random.default_rng(0).integers(0, 4096, (3, 2, 8, 10)).astype(np.uint16)
-    path = write(tmp_path / "a.dm4", DM(version).file(data))
-
-    for page, expected in enumerate(data.reshape(-1, 8, 10)):
-        assert read_micrograph(path, page=page).digest == read_micrograph(expected).digest
-    with pytest.raises(ImageReadError, match="page 6 was requested, but the file has 6 images"):
-        read_image(path, page=6)
-
-
 def test_dm_of_two_images_gives_the_first_with_a_warning(tmp_path):
-    pytest.importorskip("ncempy")
     dm = DM(3)
     images = [dm.image(each, 0.5, "nm", 10) for each in (GREY, GREY[:9] // 2)]
     path = write(tmp_path / "a.dm3", dm.files(*images))
@@ -171,7 +123,6 @@ def test_dm_of_two_images_gives_the_first_with_a_warning(tmp_path):
 
 
 def test_dm_thumbnail_is_no_image(tmp_path):
-    pytest.importorskip("ncempy")
     dm = DM(3)
     thumbnail = dm.image(np.zeros((4, 5), np.uint32), 1.0, "", 23)
     path = write(tmp_path / "a.dm3", dm.files(thumbnail, dm.image(GREY, 0.25, "nm", 10)))
@@ -184,16 +135,11 @@ def test_dm_thumbnail_is_no_image(tmp_path):
         read_image(write(tmp_path / "b.dm3", dm.files(thumbnail)))
 
 
-def test_dm_complex_and_truncated(tmp_path):
-    pytest.importorskip("ncempy")
-    complex_data = GREY[:4, :4].astype(np.complex64)
-    content = DM(3).file(GREY)
+def test_dm_of_complex_numbers(tmp_path):
+    content = DM(3).file(GREY[:4, :4].astype(np.complex64), data_type=3)
 
     with pytest.raises(ImageReadError, match="complex pixels"):
-        read_image(write(tmp_path / "fft.dm3", DM(3).file(complex_data, data_type=3)))
-    for keep in (10, 100, len(content) - 500):
-        with pytest.raises(ImageReadError, match="damaged or truncated DM"):
-            read_image(write(tmp_path / "a.dm3", content[:keep]))
+        read_image(write(tmp_path / "fft.dm3", content))
 
 
 @pytest.mark.parametrize(

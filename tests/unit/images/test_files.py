@@ -29,15 +29,19 @@ from hypervlad.images.reading import check_image_list, relative_names
 GREY = np.random.default_rng(0).integers(0, 256, (10, 12), dtype=np.uint8)
 
 
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
 @pytest.fixture
 def folder(tmp_path):
-    for name in (
-        "b.png", "a.TIF", "sub/c.jpg", "sub/deep/d.dm3", "b_mask.png", "sub/c_MASK.jpg",
-        ".hidden.png", "._b.png", ".cache/e.png", "notes.txt", "groups.csv", "image [1].png",
-    ):  # fmt: skip
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+    touch(
+        tmp_path,
+        *("b.png", "a.TIF", "sub/c.jpg", "sub/deep/d.dm3", "b_mask.png", "sub/c_MASK.jpg"),
+        *(".hidden.png", "._b.png", ".cache/e.png", "notes.txt", "groups.csv", "image [1].png"),
+    )
     return tmp_path
 
 
@@ -54,17 +58,13 @@ def test_a_folder_is_searched_recursively_without_masks_and_hidden_files(folder)
     assert ignored_files([folder]) == {"masks": 2, "hidden": 2, ".txt": 1, ".csv": 1}
 
 
-def test_globs(folder):
+def test_patterns_choose_files_of_a_folder(folder):
     assert names(find_images(f"{folder}/*.png"), folder) == ["b.png", "image [1].png"]
     assert names(find_images(f"{folder}/**/*"), folder) == ALL
-
-
-def test_patterns_choose_files_of_a_folder(folder):
     found = find_images(folder, include=["*.PNG", "sub/*"], exclude="sub/deep/*")
     assert names(found, folder) == ["b.png", "image [1].png", "sub/c.jpg"]
-    assert names(find_images(folder, exclude=["*.png"]), folder) == [
-        name for name in ALL if not name.endswith(".png")
-    ]
+    found = find_images(folder, exclude=["*.png"])
+    assert names(found, folder) == ["a.TIF", "sub/c.jpg", "sub/deep/d.dm3"]
     with pytest.raises(ImageReadError, match=r"no image matches include=\['\*\.gif'\]"):
         find_images(folder, include="*.gif")
 
@@ -88,17 +88,12 @@ def test_each_file_once_and_sorted(folder, monkeypatch):
 def test_folders_that_a_pattern_matches_are_searched(folder, pattern, monkeypatch):
     """As if the shell had put their names in its place."""
     monkeypatch.chdir(folder)
-    found = find_images(pattern)
-    assert found
-    assert sorted(path.resolve() for path in found) == sorted(
-        path.resolve() for path in find_images("sub")
-    )
+    expected = {path.resolve() for path in find_images("sub")}
+    assert {path.resolve() for path in find_images(pattern)} == expected
 
 
 def test_folders_of_the_system_that_a_pattern_matches_are_left_out(tmp_path):
-    for name in ("@eaDir/a.png", "b/@eaDir/a.png", "b/b.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    touch(tmp_path, "@eaDir/a.png", "b/@eaDir/a.png", "b/b.png")
     assert find_images(f"{tmp_path}/*") == [tmp_path / "b" / "b.png"]
     assert ignored_files([f"{tmp_path}/*"]) == {"in folders of the system": 2}
 
@@ -133,9 +128,7 @@ def test_a_link_to_nothing_says_where_it_leads(tmp_path):
 @LINKS
 def test_links_to_folders_are_followed(tmp_path):
     """Classes that are links, folders inside that are, links in linked folders, the root itself."""
-    for name in ("disk/fibre/1.png", "disk/more/2.png", "disk/far/3.png", "set/matrix/4.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    touch(tmp_path, "disk/fibre/1.png", "disk/more/2.png", "disk/far/3.png", "set/matrix/4.png")
     link(tmp_path / "set" / "fibre", tmp_path / "disk" / "fibre")
     link(tmp_path / "set" / "matrix" / "more", tmp_path / "disk" / "more")
     link(tmp_path / "disk" / "more" / "far", Path("..") / "far")
@@ -153,14 +146,11 @@ def test_links_to_folders_are_followed(tmp_path):
 @LINKS
 def test_a_folder_with_several_names_is_searched_where_it_is(tmp_path):
     """Whatever the order: its images would be in two classes, and in training and in test."""
-    (tmp_path / "set" / "z").mkdir(parents=True)
-    (tmp_path / "set" / "z" / "1.png").touch()
+    touch(tmp_path, "set/z/1.png", "far/2.png")
     link(tmp_path / "set" / "a", tmp_path / "set" / "z")
     link(tmp_path / "set" / "zz" / "again", tmp_path / "set" / "z")
     with pytest.warns(UserWarning, match=f"2 {REPEATED}: a, zz/again$"):
         assert names(find_images(tmp_path / "set"), tmp_path / "set") == ["z/1.png"]
-    (tmp_path / "far").mkdir()
-    (tmp_path / "far" / "2.png").touch()
     for name in ("c", "b"):
         link(tmp_path / "other" / name, tmp_path / "far")
     with pytest.warns(UserWarning, match=f"1 {REPEATED}: c$"):
@@ -182,9 +172,7 @@ def test_links_to_nothing_are_named(tmp_path):
 @pytest.mark.parametrize("pattern", ["", "/**", "/**/*.png", "/**/*", "/*/**/*.png"])
 def test_patterns_and_folders_find_the_same(tmp_path, pattern):
     """And end: links to folders above would multiply with each level of a plain glob."""
-    for name in ("set/a/1.png", "set/z/2.png", "set/z/@eaDir/2.png/thumb.png", "results/3.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+    touch(tmp_path, "set/a/1.png", "set/z/2.png", "set/z/@eaDir/2.png/thumb.png", "results/3.png")
     for name, target in (("a/up", ".."), ("z/up", ".."), ("a/out", "../.."), ("a/b", "../z")):
         link(tmp_path / "set" / name, Path(target))
     given = f"{tmp_path}/set{pattern}"
@@ -195,9 +183,7 @@ def test_patterns_and_folders_find_the_same(tmp_path, pattern):
 
 @LINKS
 def test_patterns_prefer_folders_to_links(tmp_path):
-    (tmp_path / "z" / "@eaDir").mkdir(parents=True)
-    for name in ("1.png", "@eaDir/1.png"):
-        (tmp_path / "z" / name).touch()
+    touch(tmp_path, "z/1.png", "z/@eaDir/1.png")
     link(tmp_path / "a", Path("z"))
     assert names(find_images(f"{tmp_path}/*/*.png"), tmp_path) == ["z/1.png"]
     assert names(find_images(f"{tmp_path}/z/@eaDir/*"), tmp_path) == ["z/@eaDir/1.png"]
@@ -209,16 +195,12 @@ def test_patterns_prefer_folders_to_links(tmp_path):
 @pytest.mark.parametrize(
     "name",
     [
-        *("@eaDir/1.png", "a/@eaDir/2.png/SYNOPHOTO_THUMB_M.jpg", "lost+found/x.jpg"),
-        *("$RECYCLE.BIN/x.png", "System Volume Information/x.png", "__MACOSX/a/1.png"),
-        *(".thumbnails/x.png", ".AppleDouble/1.png", "#recycle/x.png", "@Recycle/a/x.tif"),
-        *(".Trash-1000/files/1.png", "#snapshot/x.png", ".ipynb_checkpoints/1.png"),
+        *("a/@eaDir/2.png/SYNOPHOTO_THUMB_M.jpg", "$RECYCLE.BIN/x.png", "__MACOSX/a/1.png"),
+        *(".thumbnails/x.png", ".Trash-1000/files/1.png", "@Recycle/a/x.tif"),
     ],
 )
 def test_thumbnails_and_deleted_files_are_no_images(tmp_path, name):
-    (tmp_path / "images" / name).parent.mkdir(parents=True)
-    (tmp_path / "images" / name).touch()
-    (tmp_path / "images" / "1.png").touch()
+    touch(tmp_path / "images", name, "1.png")
     for given in (tmp_path / "images", f"{tmp_path}/images/**/*", f"{tmp_path}/*/*"):
         assert names(find_images(given), tmp_path / "images") == ["1.png"]
     assert ignored_files([tmp_path / "images"]) == {"in folders of the system": 1}
@@ -227,31 +209,22 @@ def test_thumbnails_and_deleted_files_are_no_images(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("images", "expected"),
+    "images",
     [
-        (["a.png"], ["a.png"]),
-        (("a.png", Path("b")), ["a.png", Path("b")]),
-        (np.array(["a.png", "b.png"]), ["a.png", "b.png"]),
-        (np.array(["a.png", Path("b")], dtype=object), ["a.png", Path("b")]),
-        (pd.Series(["a.png", "b.png"], index=[7, 3]), ["a.png", "b.png"]),
+        ["a.png", "b.png"],
+        np.array(["a.png", "b.png"]),
+        np.array(["a.png", "b.png"], dtype=object),
+        pd.Series(["a.png", "b.png"], index=[7, 3]),
     ],
 )
-def test_lists_of_paths(images, expected):
-    assert check_image_list(images) == expected
+def test_lists_of_paths(images):
+    assert check_image_list(images) == ["a.png", "b.png"]
 
 
 @pytest.mark.parametrize("shape", [(5, 30, 40), (1, 30, 40), (5, 30, 40, 3), (2, 3, 4, 1)])
 def test_an_array_of_images_is_a_list_of_them(shape):
     stack = np.random.default_rng(0).random(shape)
-    listed = check_image_list(stack)
-
-    assert len(listed) == shape[0]
-    np.testing.assert_array_equal(listed[0], stack[0])
-
-
-def test_a_table_is_refused():
-    with pytest.raises(ImageReadError, match="got a table; give its column of paths"):
-        check_image_list(pd.DataFrame({"path": ["a.png"]}))
+    np.testing.assert_array_equal(check_image_list(stack), list(stack))
 
 
 @pytest.fixture
@@ -261,19 +234,18 @@ def mixed(tmp_path):
     return [tmp_path / "good.png", tmp_path / "bad.png", GREY, GREY * 1j, tmp_path / "none.png"]
 
 
-def test_skip_warns_once_at_the_end_with_a_list(mixed):
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_skip_warns_once_at_the_end_with_a_list(mixed, n_jobs):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        reader = read_micrographs(mixed, on_error="skip")
         indices = []
-        for index, micrograph in reader:
+        for index, micrograph in read_micrographs(mixed, on_error="skip", n_jobs=n_jobs):
             assert not caught
             assert micrograph.pixels.shape == GREY.shape
             indices.append(index)
 
     assert indices == [0, 2]
-    assert len(caught) == 1
-    warning = caught[0].message
+    (warning,) = (each.message for each in caught)
     assert isinstance(warning, SkippedImagesWarning)
     assert [image.position for image in warning.skipped] == [1, 3, 4]
     assert str(warning).startswith("3 of 5 images could not be read and were skipped:\n")
@@ -290,11 +262,8 @@ def test_skip_shows_twenty_and_keeps_all():
 
 
 def test_a_reason_that_several_images_share_is_listed_once():
-    skipped = [
-        SkippedImage(0, "a.png", "a.png: damaged"),
-        SkippedImage(1, "b.png", "b.png: empty"),
-        SkippedImage(2, "c.png", "c.png: damaged"),
-    ]
+    reasons = {"a.png": "damaged", "b.png": "empty", "c.png": "damaged"}
+    skipped = [SkippedImage(0, name, f"{name}: {reason}") for name, reason in reasons.items()]
     assert list_reasons(skipped) == "  damaged:\n    a.png\n    c.png\n  b.png: empty"
 
 
@@ -315,24 +284,16 @@ def test_raise_stops_at_the_first(mixed):
 
 
 def test_options_reach_every_image():
-    images = [np.arange(20).reshape(4, 5), np.full((3, 3), 7)]
-    options = ReadOptions(scaling=(0, 10))
-
-    first, second = (micrograph for _, micrograph in read_micrographs(images, options=options))
-
-    assert first.pixels[1, 0] == 0.5
-    assert (second.pixels == np.float32(0.7)).all()
+    images = [np.full((4, 5), 5), np.full((3, 3), 7)]
+    read = read_micrographs(images, options=ReadOptions(scaling=(0, 10)))
+    assert [micrograph.pixels[1, 0] for _, micrograph in read] == [0.5, np.float32(0.7)]
 
 
-@pytest.mark.parametrize("n_jobs", [None, 2])
-def test_threads_read_in_the_same_order(n_jobs):
+def test_threads_read_in_the_same_order():
     images = [np.full((4, 5), value, np.uint8) for value in range(12)]
-    images[3] = np.zeros((2, 2, 2, 2))
-    with pytest.warns(SkippedImagesWarning) as caught:
-        read = list(read_micrographs(images, on_error="skip", n_jobs=n_jobs))
-    assert [index for index, _ in read] == [i for i in range(12) if i != 3]
-    assert [int(255 * found.pixels[0, 0] + 0.5) for _, found in read] == [i for i, _ in read]
-    assert [image.position for image in caught[0].message.skipped] == [3]
+    read = list(read_micrographs(images, n_jobs=2))
+    assert [index for index, _ in read] == list(range(12))
+    assert [int(255 * found.pixels[0, 0] + 0.5) for _, found in read] == list(range(12))
 
 
 def test_threads_stop_with_the_caller():
@@ -361,12 +322,11 @@ def test_a_jpeg_has_at_most_the_requested_side():
 def test_folders_that_cannot_be_read_are_named_in_a_warning(folder, monkeypatch):
     """Not one that was deleted since it was listed."""
     scandir = os.scandir
+    errors = {"sub": (13, "Permission denied"), "gone": (2, "No such file or directory")}
 
     def scan(path):
-        if Path(path) == folder / "sub":
-            raise PermissionError(13, "Permission denied", str(path))
-        if Path(path) == folder / "gone":
-            raise FileNotFoundError(2, "No such file or directory", str(path))
+        if Path(path).name in errors:
+            raise OSError(*errors[Path(path).name], str(path))
         return scandir(path)
 
     (folder / "gone").mkdir()

@@ -28,14 +28,13 @@ def written(file, values):
     [
         (255 * MASK.astype(np.uint8), "mask.png"),
         (MASK.astype(np.uint8), "mask.png"),  # 0 and 1: black to the eye
-        (MASK, "mask.png"),
+        (MASK, "mask.bmp"),
         (np.stack([255 * MASK.astype(np.uint8)] * 3, axis=-1), "mask.png"),
         (RED, "mask.png"),
         *((top * MASK.astype(kind), "mask.tif") for kind in "bhiBHI" for top in (1, 100)),
         (65535 * MASK.astype(np.uint16), "mask.tif"),
         (MASK.astype(np.float32), "mask.tif"),
         (255 * MASK.astype(np.float32), "mask.tif"),
-        (255 * MASK.astype(np.uint8), "mask.bmp"),
         (0 * MASK.astype(np.uint8), "mask.png"),
         (255 + 0 * MASK.astype(np.uint8), "mask.png"),
     ],
@@ -98,12 +97,8 @@ def test_a_transparent_layer_is_rejected(tmp_path):
 
 
 def test_invalid_masks_are_rejected(tmp_path):
-    with pytest.raises(ImageReadError, match="a mask of 20 x 30 pixels for an image of 30 x 20"):
-        read_mask(MASK, shape=(30, 20))
     with pytest.raises(ImageReadError, match=r"gone\.png: no such file"):
         read_mask(tmp_path / "gone.png")
-    with pytest.raises(ImageReadError, match="a web address"):
-        read_mask("https://host/mask.png")
     with pytest.raises(ImageReadError, match="image: the mask must contain True and False"):
         read_mask(np.array([["a"]]))
     with pytest.raises(ValueError, match=r"seen must have shape .* not empty") as error:
@@ -113,10 +108,14 @@ def test_invalid_masks_are_rejected(tmp_path):
         read_mask(np.array([[-1, 0]]))
 
 
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
 def test_masks_are_found_by_name(tmp_path):
-    for name in ("a.png", "sub/b.bmp", "c_mask.tif", "twice.png", "twice.tif"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
+    touch(tmp_path, "a.png", "sub/b.bmp", "c_mask.tif", "twice.png", "twice.tif")
     root = Path("images")
     images = [root / "x" / "a.tif", root / "sub" / "b.png", root / "c.png", root / "d.png"]
     b = tmp_path / "sub" / "b.bmp"
@@ -140,9 +139,9 @@ def test_mostly_defective_images_give_a_warning():
     warn_if_inverted([])
 
 
-@pytest.mark.parametrize("options", [{"banner": "remove"}, ReadOptions(banner="remove")])
-def test_masks_of_images_without_banner_may_have_its_rows(options):
-    assert mask_banner_rows(options) is None
+def test_masks_of_images_without_banner_may_have_its_rows():
+    assert mask_banner_rows({"banner": "remove"}) is None
+    assert mask_banner_rows(ReadOptions(banner="remove")) is None
     assert mask_banner_rows({}) == 0
 
 
@@ -150,23 +149,15 @@ def test_the_masks_that_scoring_writes_are_found_by_the_whole_name_of_the_image(
     root, masks = tmp_path / "images", tmp_path / "masks"
     images = [root / "sub" / "a.tif", root / "sub" / "a.png"]
     written_masks = [masks / "sub" / f"{image.name}.png" for image in images]
-    (masks / "sub").mkdir(parents=True)
-    for mask in written_masks:
-        mask.touch()
+    touch(masks, "sub/a.tif.png", "sub/a.png.png")
     assert find_masks(images, masks, root) == written_masks
     assert find_masks(images[:1], masks / "sub") == written_masks[:1]
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
 
 
 KINDS = {"good": 3, "crack": 3, "hole": 2}
 
 
-@pytest.mark.parametrize("mark", ["_mask", "_gt", "_GT", "_label", "-mask", ""])
+@pytest.mark.parametrize("mark", ["_mask", "_GT", "-label", ""])
 @pytest.mark.parametrize("root", [None, "", "test"])
 def test_masks_of_a_benchmark(tmp_path, mark, root):
     images = [f"test/{kind}/{n:03d}.png" for kind, count in KINDS.items() for n in range(count)]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import warnings
-
 import numpy as np
 import pytest
 import tifffile
@@ -39,33 +36,21 @@ def finite_arrays(dtypes=DTYPES, shapes=SHAPES):
     return dtypes.flatmap(arrays)
 
 
-@settings(max_examples=60)
+@settings(max_examples=80)
 @given(image=finite_arrays(), scaling=SCALINGS)
-def test_output_is_always_float32_in_the_unit_interval(image, scaling):
+def test_output_is_float32_in_the_unit_interval_in_the_order_of_values(image, scaling):
     if scaling == "dtype" and image.dtype.kind == "f" and (image.min() < 0 or image.max() > 1):
         scaling = "auto"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        scaled = read_image(image, scaling=scaling)
+    scaled = read_image(image, scaling=scaling)
 
     assert scaled.dtype == np.float32
     assert scaled.flags.c_contiguous
     assert np.isfinite(scaled).all()
-    assert scaled.min() >= 0
-    assert scaled.max() <= 1
-    assert scaled.shape == (image.shape if image.shape[2:] == (3,) else (*image.shape[:2], *(
-        (3,) if image.shape[2:] == (4,) else ()
-    )))  # fmt: skip
-
-
-@settings(max_examples=60)
-@given(image=finite_arrays(), scaling=SCALINGS.filter(lambda s: s != "dtype"))
-def test_scaling_keeps_the_order_of_values(image, scaling):
-    before = np.asarray(image[..., :3] if image.ndim == 3 else image, dtype=np.float64).ravel()
-    after = read_image(image, scaling=scaling).ravel()
-    order = np.argsort(before, kind="stable")
-
-    assert (np.diff(after[order]) >= 0).all()
+    assert 0 <= scaled.min() <= scaled.max() <= 1
+    colours = image[..., :3] if image.ndim == 3 and image.shape[2] > 1 else image
+    assert (scaled.shape[:2], scaled.size) == (image.shape[:2], colours.size)
+    order = np.argsort(colours.ravel().astype(np.float64), kind="stable")
+    assert (np.diff(scaled.ravel()[order]) >= 0).all()
 
 
 @settings(max_examples=20)
@@ -104,8 +89,8 @@ def test_percentiles_equal_those_of_numpy(image, percentiles):
     assert_allclose(percentile_limits(image, percentiles), expected, rtol=1e-9, atol=1e-9 * scale)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, bool])
-@pytest.mark.parametrize("percentiles", [(0, 100), (0.1, 99.9), (30, 51), (50, 99.99), (98, 99)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32, bool])
+@pytest.mark.parametrize("percentiles", [(0, 100), (0.1, 99.9), (30, 51), (98, 99)])
 def test_percentiles_of_many_values_equal_those_of_numpy(dtype, percentiles):
     rng = np.random.default_rng(0)
     values = np.clip(rng.normal(60, 40, (270, 301)), 0, 250) > (180 if dtype is bool else -1)
@@ -147,35 +132,23 @@ def test_auto_scaling_by_type():
     assert_array_equal(read_image(eight > 60), np.float32([[0, 0, 1]]))
 
 
-def test_dtype_scaling():
+def test_scaling_by_type_and_by_fixed_limits():
     sixteen = np.array([[0, 13107, 65535]], np.uint16)
     signed = np.array([[-128, 127]], np.int8)
 
     assert_allclose(read_image(sixteen, scaling="dtype"), [[0, 0.2, 1]], atol=1e-7)
     assert_array_equal(read_image(signed, scaling="dtype"), np.float32([[0, 1]]))
+    assert_allclose(read_image(np.int16([[-5, 50, 900]]), scaling=(0, 100)), [[0, 0.5, 1]])
 
 
-def test_fixed_limits_clip():
-    image = np.array([[-5, 0, 50, 100, 900]], np.int16)
-
-    assert_allclose(read_image(image, scaling=(0, 100)), [[0, 0, 0.5, 1, 1]])
-
-
-def test_the_percentiles_clip_hot_pixels():
+def test_the_percentiles_clip_hot_pixels_but_keep_the_few_of_an_empty_image():
     image = np.full((100, 100), 1000, np.uint16)
     image[:50] = 2000
     image[0, 0] = 65535
+    assert_array_equal(np.unique(read_image(image)), [0, 1])
 
-    scaled = read_image(image)
-
-    assert scaled[1, 0] == 1
-    assert scaled[99, 0] == 0
-
-
-def test_an_almost_empty_image_keeps_its_few_bright_pixels():
     image = np.zeros((100, 100), np.uint16)
     image[3, 4] = 500
-
     assert read_image(image)[3, 4] == 1
     assert read_image(image).sum() == 1
 
@@ -188,43 +161,22 @@ def test_colours_share_their_limits():
     assert_allclose(read_image(image)[0, 0], [1, 0.5, 0], atol=1e-6)
 
 
-def test_small_differences_on_a_large_offset_survive():
+def test_numbers_of_any_size():
     image = 1e9 + np.arange(100.0).reshape(10, 10)
+    top, tiny = np.finfo(np.float64).max, np.nextafter(0, 1)
 
     assert_allclose(read_image(image, scaling="minmax").ravel(), np.arange(100) / 99, atol=1e-6)
-
-
-def test_the_whole_range_of_double_precision():
-    top = np.finfo(np.float64).max
-    tiny = np.nextafter(0, 1)
-
     assert_array_equal(read_image(np.array([[-top, 0, top]]), scaling="minmax"), [[0, 0.5, 1]])
     assert_array_equal(read_image(np.array([[0, -tiny]]), scaling="minmax"), [[1, 0]])
 
 
-def test_scaling_in_blocks_equals_scaling_at_once(monkeypatch):
-    image = np.random.default_rng(0).integers(0, 65536, (70, 30)).astype(np.uint16)
-    one = read_image(image)
-    monkeypatch.setattr("hypervlad.images.pixels._BLOCK", 64)
-
-    assert_array_equal(read_image(image), one)
-
-
-def test_looking_up_sixteen_bit_levels_equals_computing_each():
-    image = np.random.default_rng(0).integers(0, 65536, (300, 300)).astype(np.uint16)
-
+def test_large_images_are_scaled_like_small_ones_and_like_floats():
+    """In blocks, and by looking up each level."""
+    image = np.random.default_rng(0).integers(0, 65536, (400, 400)).astype(np.uint16)
     large = read_image(image, scaling=(1000.5, 40000))
 
     assert_array_equal(large[:100], read_image(image[:100], scaling=(1000.5, 40000)))
     assert_array_equal(large, read_image(image.astype(np.float64), scaling=(1000.5, 40000)))
-
-
-def containers(image: np.ndarray) -> dict[str, io.BytesIO]:
-    files = {"png": io.BytesIO(), "tif": io.BytesIO(), "zip.tif": io.BytesIO()}
-    Image.fromarray(image).save(files["png"], "PNG")
-    tifffile.imwrite(files["tif"], image)
-    tifffile.imwrite(files["zip.tif"], image, compression="zlib")
-    return files
 
 
 @given(
@@ -237,30 +189,27 @@ def containers(image: np.ndarray) -> dict[str, io.BytesIO]:
 def test_digest_and_pixels_do_not_depend_on_the_container(tmp_path_factory, image):
     folder = tmp_path_factory.mktemp("containers")
     expected = read_micrograph(image)
+    Image.fromarray(image).save(folder / "a.png")
+    tifffile.imwrite(folder / "a.tif", image)
+    tifffile.imwrite(folder / "zip.tif", image, compression="zlib")
 
-    for name, file in containers(image).items():
-        (folder / name).write_bytes(file.getvalue())
-        micrograph = read_micrograph(folder / name)
+    for path in folder.iterdir():
+        micrograph = read_micrograph(path)
         assert micrograph.digest == expected.digest
         assert_array_equal(micrograph.pixels, expected.pixels)
 
 
 def test_digest_is_stable():
     # Kept as a number: caches and each image's own random choices hang on it.
-    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-
-    assert read_micrograph(image).digest == DIGEST_OF_TWELVE
-
-
-DIGEST_OF_TWELVE = "f6891a3ac750d9f4e58f40048dda7e4f87585d515a0df541182f7ac49f00c90a"
+    expected = "f6891a3ac750d9f4e58f40048dda7e4f87585d515a0df541182f7ac49f00c90a"
+    assert read_micrograph(np.arange(12, dtype=np.uint8).reshape(3, 4)).digest == expected
 
 
 @pytest.mark.parametrize(
     "options",
-    [{"scaling": "percentile"}, {"scaling": "dtype"}, {"scaling": (0, 4000)},
-     {"percentiles": (1, 99)}],
+    [{"scaling": "percentile"}, {"scaling": "dtype"}, {"percentiles": (1, 99)}],
     ids=str,
-)  # fmt: skip
+)
 def test_digest_changes_with_options_that_change_pixels(options):
     image = np.random.default_rng(0).integers(0, 4096, (40, 50)).astype(np.uint16)
     changes = not np.array_equal(read_image(image), read_image(image, **options))

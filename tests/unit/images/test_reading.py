@@ -26,17 +26,6 @@ def save(image, path: Path, **kwargs) -> Path:
     return path
 
 
-def test_jpeg_grey_and_colour(tmp_path):
-    smooth = np.linspace(0, 255, 64 * 48).reshape(64, 48).astype(np.uint8)
-    grey = read_image(save(smooth, tmp_path / "g.jpg", quality=95))
-    colour = read_image(save(np.dstack([smooth] * 3), tmp_path / "c.jpg", quality=95))
-
-    assert grey.shape == (64, 48)
-    assert colour.shape == (64, 48, 3)
-    assert_allclose(grey, smooth / 255, atol=0.03)
-    assert_allclose(colour[:, :, 1], smooth / 255, atol=0.03)
-
-
 def test_cmyk_jpeg_becomes_rgb(tmp_path):
     red = np.zeros((16, 16, 3), dtype=np.uint8)
     red[:, :, 0] = 255
@@ -60,38 +49,29 @@ def test_gif_gives_its_first_frame(tmp_path):
 
 
 def test_alpha_is_dropped_not_blended(tmp_path):
-    rgba = np.concatenate([RGB, ALPHA], axis=2)
-    la = np.dstack([GREY, ALPHA[:, :, 0]])
-    save(rgba, tmp_path / "rgba.png")
-    save(la, tmp_path / "la.png")
-    tifffile.imwrite(tmp_path / "rgba.tif", rgba, photometric="rgb", extrasamples=["unassalpha"])
-    tifffile.imwrite(tmp_path / "la.tif", la, photometric="minisblack", extrasamples=["unassalpha"])
-
-    for source in (rgba, tmp_path / "rgba.png", tmp_path / "rgba.tif"):
-        assert_array_equal(read_image(source), (RGB / 255).astype(np.float32))
-    for source in (tmp_path / "la.png", tmp_path / "la.tif"):
-        assert_array_equal(read_image(source), (GREY / 255).astype(np.float32))
+    path = tmp_path / "a.tif"
+    for pixels, kind in ((RGB, "rgb"), (GREY, "minisblack")):
+        with_alpha = np.dstack([pixels, ALPHA])
+        tifffile.imwrite(path, with_alpha, photometric=kind, extrasamples=["unassalpha"])
+        for source in (path, save(with_alpha, tmp_path / "a.png")):
+            assert_array_equal(read_image(source), (pixels / 255).astype(np.float32))
+    assert_array_equal(read_image(np.dstack([RGB, ALPHA])), (RGB / 255).astype(np.float32))
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif"])
-def test_palette_of_colours(tmp_path, suffix):
+def test_palettes_are_looked_up(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
     image = Image.fromarray(GREY % 4).convert("P")
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255])
-    image.save(tmp_path / f"a.{suffix}")
-
+    image.save(path)
     table = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], dtype=np.float32)
-    assert_array_equal(read_image(tmp_path / f"a.{suffix}"), table[GREY % 4])
+    assert_array_equal(read_image(path), table[GREY % 4])
+    assert_array_equal(read_image(image), table[GREY % 4])
 
-
-@pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif"])
-def test_palette_of_greys_is_a_grey_image(tmp_path, suffix):
     image = Image.fromarray(GREY).convert("P")
     image.putpalette([level for value in range(256) for level in [255 - value] * 3])
-    image.save(tmp_path / f"a.{suffix}")
-
-    assert_array_equal(
-        read_image(tmp_path / f"a.{suffix}"), ((255 - GREY) / 255).astype(np.float32)
-    )
+    image.save(path)
+    assert_array_equal(read_image(path), ((255 - GREY) / 255).astype(np.float32))
 
 
 def test_palette_with_transparency_gives_no_warning(tmp_path):
@@ -102,13 +82,11 @@ def test_palette_with_transparency_gives_no_warning(tmp_path):
     assert read_image(tmp_path / "a.png").shape == (37, 53, 3)
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "pbm", "tif"])
+@pytest.mark.parametrize("suffix", ["png", "bmp", "pbm"])
 def test_one_bit(tmp_path, suffix):
     mask = GREY > 127
-    Image.fromarray(mask).save(tmp_path / f"a.{suffix}")
-
-    assert_array_equal(read_image(tmp_path / f"a.{suffix}"), mask.astype(np.float32))
-    assert_array_equal(read_image(mask), mask.astype(np.float32))
+    for source in (mask, save(mask, tmp_path / f"a.{suffix}")):
+        assert_array_equal(read_image(source), mask.astype(np.float32))
 
 
 def test_white_is_zero_in_a_tiff_of_floats_in_the_unit_interval(tmp_path):
@@ -119,51 +97,31 @@ def test_white_is_zero_in_a_tiff_of_floats_in_the_unit_interval(tmp_path):
 
 
 def test_tiff_pages_count_from_zero(tmp_path):
-    stack = np.stack([GREY, 255 - GREY, GREY // 2])
-    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+    pages = [GREY, 255 - GREY, GREY[::4, ::4]]  # JEOL adds a small one
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        for page in pages:
+            writer.write(page, photometric="minisblack")
 
     with pytest.warns(PartlyReadWarning, match="confirms the first"):
         first = read_image(tmp_path / "a.tif")
     assert_array_equal(first, (GREY / 255).astype(np.float32))
-    for page, expected in enumerate(stack):
+    for page, expected in enumerate(pages):
         micrograph = read_micrograph(tmp_path / "a.tif", page=page)
         assert_array_equal(micrograph.pixels, (expected / 255).astype(np.float32))
         assert micrograph.metadata["page"] == page
         assert micrograph.metadata["n_pages"] == 3
 
 
-def test_two_page_tiff_of_unequal_pages_gives_the_first(tmp_path):
-    with tifffile.TiffWriter(tmp_path / "jeol.tif") as writer:
-        writer.write(GREY, photometric="minisblack")
-        writer.write(GREY[::4, ::4], photometric="minisblack")
-
-    assert read_image(tmp_path / "jeol.tif", page=0).shape == GREY.shape
-    assert read_image(tmp_path / "jeol.tif", page=1).shape == GREY[::4, ::4].shape
-
-
-@pytest.mark.parametrize("name", ["a.tif", "a.jpg", "a", "a.unknown", "a.MRC"])
+@pytest.mark.parametrize("name", ["a.tif", "a", "a.MRC", "Größe 1µm #[1].png"])
 def test_content_decides_not_the_name(tmp_path, name):
     save(GREY, tmp_path / "a.png")
-    (tmp_path / "a.png").rename(tmp_path / name)
+    path = (tmp_path / "a.png").rename(tmp_path / name)
 
-    micrograph = read_micrograph(tmp_path / name)
-
-    assert micrograph.metadata["format"] == "PNG"
-    assert_array_equal(micrograph.pixels, (GREY / 255).astype(np.float32))
-
-
-@pytest.mark.parametrize("kind", [str, Path])
-def test_source_is_the_path_as_given(tmp_path, kind):
-    path = kind(save(GREY, tmp_path / "a.png"))
-
-    assert read_micrograph(path).source == str(path)
-    assert read_micrograph(GREY).source is None
-
-
-def test_names_that_are_not_ascii(tmp_path):
-    path = save(GREY, tmp_path / "Größe 1µm #[1].png")
-
-    assert read_image(path).shape == GREY.shape
+    for given in (path, str(path)):
+        micrograph = read_micrograph(given)
+        assert micrograph.source == str(path)
+        assert micrograph.metadata["format"] == "PNG"
+        assert_array_equal(micrograph.pixels, (GREY / 255).astype(np.float32))
 
 
 class Wrapped:
@@ -179,29 +137,22 @@ class Wrapped:
 @pytest.mark.parametrize(
     "source",
     [
-        GREY,
         GREY[:, :, None],
         Wrapped(GREY),
-        GREY.astype(">i4").astype(np.uint8),
         np.asfortranarray(GREY),
-        GREY[::-1][::-1],
         np.ma.MaskedArray(GREY),
         Image.fromarray(GREY),
+        GREY16.astype(">u2"),
     ],
-    ids=["array", "one channel", "__array__", "cast", "fortran", "view", "masked", "pillow"],
+    ids=["one channel", "__array__", "fortran", "masked", "pillow", "big-endian"],
 )
 def test_arrays_of_other_libraries(source):
+    expected = read_micrograph(GREY16 if getattr(source, "dtype", None) == ">u2" else GREY)
     micrograph = read_micrograph(source)
 
-    assert micrograph.digest == read_micrograph(GREY).digest
-    assert_array_equal(micrograph.pixels, (GREY / 255).astype(np.float32))
-
-
-def test_pillow_palette_image_is_looked_up():
-    image = Image.fromarray(GREY % 2).convert("P")
-    image.putpalette([0, 0, 255, 255, 0, 0])
-
-    assert read_image(image).shape == (37, 53, 3)
+    assert micrograph.digest == expected.digest
+    assert_array_equal(micrograph.pixels, expected.pixels)
+    assert micrograph.source is None
 
 
 def test_pixels_never_share_memory_with_the_source():
@@ -213,25 +164,14 @@ def test_pixels_never_share_memory_with_the_source():
     assert source.any()
 
 
-def test_big_endian_arrays():
-    assert read_micrograph(GREY16.astype(">u2")).digest == read_micrograph(GREY16).digest
-
-
 def test_truncated_files_are_errors_even_if_pillow_fills_them(tmp_path, monkeypatch):
     path = save(GREY, tmp_path / "a.png")
     path.write_bytes(path.read_bytes()[:-400])
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
 
-    with pytest.raises(ValueError, match="truncated"):
-        read_image(path)
-    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
-
-
-def test_strictness_is_counted_and_pillows_setting_restored(monkeypatch):
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     with strict_decoding():
-        with strict_decoding():
-            assert not ImageFile.LOAD_TRUNCATED_IMAGES
+        with pytest.raises(ValueError, match="truncated"):
+            read_image(path)
         assert not ImageFile.LOAD_TRUNCATED_IMAGES  # another thread may still be decoding
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
@@ -249,19 +189,13 @@ def test_larger_than_pillows_own_limit_reads_without_its_warning(tmp_path, monke
     assert read_image(path).shape == (64, 64)
 
 
-def test_metadata_is_json(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", GREY16, imagej=True, metadata={"unit": "nm"})
-    micrograph = read_micrograph(tmp_path / "a.tif")
-
-    assert json.loads(json.dumps(micrograph.metadata)) == micrograph.metadata
-
-
 def test_a_micrograph_is_shown_on_one_line_without_metadata(tmp_path):
     fei = "[User]\nUser=operator\n[Scan]\nPixelWidth=2e-9\nPixelHeight=2e-9\n" + "x=1\n" * 500
     tifffile.imwrite(tmp_path / "a.tif", GREY16, extratags=[(34682, "s", 0, fei, True)])
     micrograph = read_micrograph(tmp_path / "a.tif")
 
     assert micrograph.metadata["fei"]["User"]["User"] == "operator"
+    assert json.loads(json.dumps(micrograph.metadata)) == micrograph.metadata
     assert repr(micrograph) == (
         f"Micrograph(source={str(tmp_path / 'a.tif')!r}, shape={GREY16.shape}, dtype=float32, "
         "pixel_size=2.0)"

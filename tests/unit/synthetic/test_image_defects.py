@@ -44,7 +44,7 @@ def change(before, after):
     return difference.max(axis=2) if difference.ndim == 3 else difference
 
 
-@settings(max_examples=30)
+@settings(max_examples=40)
 @given(image=images, kind=kinds, seed=seeds)
 def test_image_and_mask_are_what_they_say(image, kind, seed):
     original = image.copy()
@@ -52,20 +52,9 @@ def test_image_and_mask_are_what_they_say(image, kind, seed):
     assert_array_equal(image, original)
     assert (changed.shape, changed.dtype) == (image.shape, np.float32)
     assert (mask.shape, mask.dtype) == (image.shape[:2], bool)
-    assert changed.min() >= 0
-    assert changed.max() <= 1
+    assert 0 <= changed.min() <= changed.max() <= 1
     assert mask.any()
-    again, same_mask = add_defect(image, kind, random_state=seed)
-    assert_array_equal(changed, again)
-    assert_array_equal(mask, same_mask)
-    other, _ = add_defect(image, kind, random_state=seed // 2 + 1)
-    assert seed == 1 or not np.array_equal(changed, other)
 
-
-@settings(max_examples=30)
-@given(image=images, kind=kinds, seed=seeds)
-def test_the_change_is_inside_the_mask_and_is_visible(image, kind, seed):
-    changed, mask = add_defect(image, kind, random_state=seed)
     difference = change(image, changed)
     visible = max(0.099 * float(image.std()), 0.002)
     # Every pixel of the mask is near a pixel that has changed.
@@ -77,10 +66,19 @@ def test_the_change_is_inside_the_mask_and_is_visible(image, kind, seed):
 
 
 @pytest.mark.parametrize("kind", IMAGE_DEFECTS)
+def test_the_seed_decides(kind):
+    changed, mask = add_defect(textures()[0], kind, random_state=1)
+    again, same_mask = add_defect(textures()[0], kind, random_state=1)
+    assert_array_equal(changed, again)
+    assert_array_equal(mask, same_mask)
+    assert not np.array_equal(changed, add_defect(textures()[0], kind, random_state=2)[0])
+
+
+@pytest.mark.parametrize("kind", IMAGE_DEFECTS)
 def test_strength_is_sometimes_subtle_and_sometimes_strong(kind):
     mat = textures()[0]
     strengths = []
-    for seed in range(30):
+    for seed in range(15):
         changed, mask = add_defect(mat, kind, random_state=seed)
         strengths.append(change(mat, changed)[mask].mean() / mat.std())
     assert min(strengths) > 0.05
@@ -100,9 +98,7 @@ def test_sizes_follow_the_shorter_side(kind):
 def test_all_directions_and_signs_of_a_band_occur():
     grey = np.full((80, 80), 0.5)
     bands = [add_defect(grey, "band", random_state=seed) for seed in range(12)]
-    assert {
-        bool(mask[0].all()) or bool(mask[-1].all()) or mask.all(axis=1).any() for _, mask in bands
-    } == {True, False}
+    assert {bool(mask.all(axis=1).any()) for _, mask in bands} == {True, False}
     assert {bool(changed[mask].mean() > 0.5) for changed, mask in bands} == {True, False}
 
 
@@ -132,7 +128,7 @@ def test_a_defect_that_cannot_be_visible_is_refused(kind, level):
         add_defect(np.full((64, 64), level), kind, random_state=0)
 
 
-@pytest.mark.parametrize("kind", ["crack", "", None, ["pits"]])
+@pytest.mark.parametrize("kind", ["crack", None, ["pits"]])
 def test_an_unknown_kind_lists_the_kinds(kind):
     with pytest.raises(ValueError, match="expected one of scratch, stain, band, blur, gradient"):
         add_defect(np.zeros((64, 64)), kind)
@@ -144,7 +140,6 @@ def test_an_unknown_kind_lists_the_kinds(kind):
         (np.zeros((63, 100)), "63 x 100 pixels; expected at least 64 on each side"),
         (np.zeros((64, 64), np.uint8), "type uint8 .* floats in .0, 1.*divide an 8-bit image"),
         (np.full((64, 64), 1.5), "from 1.5 to 1.5; expected floats"),
-        (np.full((64, 64), -0.1), "from -0.1 to -0.1"),
         (np.full((64, 64), np.nan), "4096 NaN"),
         (np.zeros((2, 64, 64, 3)), "4 dimensions"),
         ("mat.png", "image: an array of text"),

@@ -43,25 +43,20 @@ def test_images_are_what_they_say(make):
 def test_same_seed_same_images_whatever_their_number(make):
     (one,), (truth,) = make(1, size=64, random_state=3)
     (same, _), (same_truth, _) = make(2, size=64, random_state=np.random.RandomState(3))
-    (other,), _ = make(1, size=64, random_state=4)
     assert_array_equal(one, same)
     assert_array_equal(values(truth), values(same_truth))
-    assert not np.array_equal(one, other)
+    others = [make(1, size=64)[0][0] for _ in range(2)]  # without a seed
+    assert not np.array_equal(one, others[0])
+    assert not np.array_equal(*others)
 
 
-def test_without_a_seed_images_differ(make):
-    (one,), _ = make(1, size=64)
-    (other,), _ = make(1, size=64)
-    assert not np.array_equal(one, other)
-
-
-@pytest.mark.parametrize("n", [0, -3, 2.5, True, "12"])
+@pytest.mark.parametrize("n", [0, 2.5, True, "12"])
 def test_bad_numbers_are_reported(make, n):
     with pytest.raises(ValueError, match=f"n={n!r}: expected the number of images"):
         make(n)
 
 
-@pytest.mark.parametrize("size", [31, (64, 16), (64, 64, 3), "224", 64.0, True, None])
+@pytest.mark.parametrize("size", [31, (64, 16), (64, 64, 3), "224", None])
 def test_bad_sizes_are_reported(make, size):
     with pytest.raises(ValueError, match=r"size=.*: expected an integer or .* at least \d\d each"):
         make(1, size=size)

@@ -11,43 +11,37 @@ from hypervlad.data.synthetic.nanofibre import Mat, make_surface, missing_area
 from hypervlad.data.synthetic.sem import SUBSTRATE, Strands, Surface
 
 
-@pytest.mark.slow  # draws 120 mats
-@pytest.mark.parametrize("share", [0, 0.25, 0.5, 1])
+@pytest.mark.slow  # draws 24 mats
+@pytest.mark.parametrize("share", [0, 0.25, 1])
 def test_share_of_defective_images(share):
-    _, masks = make_nanofibre_images(8, defective=share, size=96, random_state=1)
+    _, masks = make_nanofibre_images(8, defective=share, size=64, random_state=1)
     # A defect can be hidden altogether, so the share is reached from below.
     assert sum(mask.any() for mask in masks) <= np.ceil(8 * share)
     assert sum(mask.any() for mask in masks) >= np.floor(8 * share) - 1
 
 
-@pytest.mark.slow  # draws forty mats
+@pytest.mark.slow  # draws 24 mats
 @pytest.mark.parametrize("kind", [*NANOFIBRE_DEFECTS, "missing"])
 def test_each_kind_is_seen_and_masked(kind):
     images, masks = make_nanofibre_images(
-        6, defective=1, defects=[kind], size=(174, 256), random_state=5
+        4, defective=1, defects=[kind], size=(116, 171), random_state=5
     )
-    assert sum(mask.any() for mask in masks) >= 5
-    areas = [mask.mean() for mask in masks]
-    assert max(areas) < 0.6
-    differences = [
-        image[mask].mean() - image[~mask].mean()
-        for image, mask in zip(images, masks, strict=True)
-        if mask.any()
-    ]
+    assert sum(mask.any() for mask in masks) >= 3
+    assert max(mask.mean() for mask in masks) < 0.6
+    difference = np.mean(
+        [
+            image[mask].mean() - image[~mask].mean()
+            for image, mask in zip(images, masks, strict=True)
+            if mask.any()
+        ]
+    )
     if kind in ("hole", "missing"):
-        assert np.mean(differences) < -0.05
+        assert difference < -0.05
     if kind in ("clump", "particle"):
-        assert np.mean(differences) > 0.05
+        assert difference > 0.05
 
 
-def test_a_hole_is_a_place_without_fibres_near():
-    strong = {"defective": 1, "defects": "hole", "size": 174}
-    images, masks = make_nanofibre_images(4, **strong, random_state=6)
-    for image, mask in zip(images, masks, strict=True):
-        assert image[mask].std() < image[~mask].std()
-
-
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_part_of_the_fibres_is_missing(seed):
     mat = Mat(radius=4.0, coverage=2.0, alignment=0.0, direction=0.0, curl=0.1, collector=0.05)
     sparse, complete = (
@@ -61,6 +55,11 @@ def test_a_part_of_the_fibres_is_missing(seed):
     assert lower[sparse.defect].mean() > 0.3
     before, after = ((s.height > SUBSTRATE)[sparse.defect].mean() for s in (complete, sparse))
     assert 0.1 < after < before - 0.1
+
+
+def test_images_without_defects_need_no_kinds():
+    _, masks = make_nanofibre_images(2, defective=0, defects=(), size=64, random_state=0)
+    assert not any(mask.any() for mask in masks)
 
 
 def test_missing_fibres_are_drawn_only_if_they_are_named():
@@ -102,22 +101,19 @@ def test_a_fibre_covers_its_width_without_gaps():
     rows = np.flatnonzero(covered.any(axis=1))
     assert rows.tolist() == list(range(17, 24))
     assert covered[17:24].all()
-    assert surface.height[20, 20] == pytest.approx(
-        0.53
-    )  # a rod: its middle stands out by its radius
+    # A rod: its middle stands out by its radius.
+    assert surface.height[20, 20] == pytest.approx(0.53)
     assert surface.height[20, 20] > surface.height[17, 20]
     assert surface.yield_[17, 20] > surface.yield_[20, 20]  # edges are brighter
     assert surface.yield_[0, 0] == np.float32(0.1)
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_the_upper_fibre_is_visible_in_any_order(order):
-    lower, upper = flat_strand(0.2, defect=True), flat_strand(0.8, defect=False)
+@pytest.mark.parametrize("upper_is_defect", [True, False])
+def test_the_upper_fibre_is_visible_in_any_order(order, upper_is_defect):
+    lower, upper = flat_strand(0.2, not upper_is_defect), flat_strand(0.8, upper_is_defect)
     surface = painted(*[lower, upper][::order])
-    assert not surface.defect.any()
-    surface = painted(*[flat_strand(0.2, defect=False), flat_strand(0.8, defect=True)][::order])
-    assert surface.defect[17:24].all()
-    assert surface.defect.sum() == 7 * 40
+    assert surface.defect.sum() == upper_is_defect * 7 * 40
 
 
 @pytest.mark.parametrize(
@@ -131,8 +127,3 @@ def test_the_upper_fibre_is_visible_in_any_order(order):
 def test_bad_parameters_are_reported(options, message):
     with pytest.raises(ValueError, match=message):
         make_nanofibre_images(**{"n": 1, **options})
-
-
-def test_images_without_defects_need_no_kinds():
-    _, masks = make_nanofibre_images(2, defective=0, defects=(), size=64, random_state=0)
-    assert not any(mask.any() for mask in masks)

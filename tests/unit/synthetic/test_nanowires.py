@@ -35,7 +35,7 @@ def test_more_alignment_is_a_larger_true_fraction():
     fractions = []
     for aligned in (0.0, 0.5, 1.0):
         _, truths = make_nanowire_images(
-            2, aligned=aligned, density=0.7, width=5, size=192, random_state=2
+            2, aligned=aligned, density=0.7, width=5, size=160, random_state=2
         )
         fractions.append(np.mean([truth.aligned_fraction().fraction for truth in truths]))
     assert fractions[0] < 0.35
@@ -51,13 +51,12 @@ def test_wires_cover_what_was_requested(density):
 
 @pytest.mark.slow  # draws large images of wires
 def test_wires_side_by_side_do_not_lie_on_each_other():
-    truths = [
-        make_nanowire_images(1, overlap=overlap, density=0.9, width=8, size=160, random_state=4)[1][
-            0
-        ]
+    options = {"density": 0.9, "width": 8, "size": 160, "random_state": 4}
+    shares = [
+        make_nanowire_images(1, overlap=overlap, **options)[1][0].wires.mean()
         for overlap in (0.0, 1.0)
     ]
-    assert truths[0].wires.mean() < 0.7 < truths[1].wires.mean()
+    assert shares[0] < 0.7 < shares[1]
 
 
 def test_no_wires_do_not_crash():
@@ -72,15 +71,14 @@ def test_a_tilt_lays_wires_down():
     means = []
     for tilt in (0.0, 1.2):
         _, truths = make_nanowire_images(
-            4, aligned=0.0, tilt=tilt, density=0.5, width=5, size=192, random_state=5
+            3, aligned=0.0, tilt=tilt, density=0.5, width=5, size=160, random_state=5
         )
         known = np.concatenate([truth.orientation[truth.wires] for truth in truths])
         means.append(np.mean(np.cos(2 * known)))
     assert means[1] > means[0] + 0.3
 
 
-@pytest.mark.parametrize("blur", [0, 0.8, 2.5])
-@pytest.mark.parametrize("snr", [2.0, 8.0])
+@pytest.mark.parametrize(("blur", "snr"), [(0, 8.0), (0.8, 2.0), (2.5, 8.0)])
 def test_noise_is_what_was_requested(blur, snr):
     options = {"density": 0.4, "width": 6, "blur": blur, "size": 128, "random_state": 6}
     (clean,), (truth,) = make_nanowire_images(1, snr=np.inf, **options)
@@ -101,7 +99,7 @@ def test_blur_softens():
     assert np.abs(np.diff(soft, axis=1)).mean() < 0.6 * np.abs(np.diff(sharp, axis=1)).mean()
 
 
-@pytest.mark.parametrize("degrees", [0, 30, 90, 150])
+@pytest.mark.parametrize("degrees", [0, 30, 90])
 def test_a_painted_wire_knows_its_direction(degrees):
     angle = np.deg2rad(degrees)
     steps = np.arange(-15, 15, 0.5)
@@ -143,9 +141,7 @@ def test_maps_hold_what_the_rule_says_of_the_truth():
     ("options", "message"),
     [
         ({"aligned": 1.2}, "aligned=1.2: expected a number from 0 to 1"),
-        ({"density": -0.1}, "density=-0.1"),
         ({"width": 1}, "width=1: expected a number from 2 to 100"),
-        ({"snr": 0}, "snr=0"),
         ({"snr": (2, np.inf)}, "expected a number from 0.1 to inf"),
         ({"blur": (1, 0)}, "the lower first"),
         ({"tilt": np.nan}, "tilt=nan"),

@@ -12,13 +12,6 @@ from hypervlad.data.synthetic.tem_scenes import SCENES, Stage
 from hypervlad.data.synthetic.tem_specimens import Walls, particle_thickness, tube_thickness
 
 
-@pytest.mark.parametrize("size", [32, (32, 32), (40, 97), (150, 64), (np.int64(48), 33)])
-def test_size(size):
-    images, _ = make_tem_images(4, size=size, random_state=1)
-    expected = (size, size) if isinstance(size, int) else size
-    assert all(image.shape == tuple(expected) for image in images)
-
-
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1), n=st.integers(1, 30), n_classes=st.sampled_from([4, 8]))
 def test_labels_are_balanced_to_within_one_and_do_not_depend_on_n(seed, n, n_classes):
@@ -31,19 +24,14 @@ def test_labels_are_balanced_to_within_one_and_do_not_depend_on_n(seed, n, n_cla
     assert longer[:n].tolist() == labels.tolist()
 
 
-def test_labels_are_shuffled():
-    _, labels = make_tem_images(16, size=32, random_state=0)
-    rounds = {tuple(labels[i : i + 4]) for i in range(0, 16, 4)}
-    assert len(rounds) > 1
-
-
 def test_class_names():
-    _, four = make_tem_images(8, size=32, random_state=0)
-    _, eight = make_tem_images(8, n_classes=8, size=32, random_state=0)
+    _, four = make_tem_images(16, size=32, random_state=0)
+    _, eight = make_tem_images(8, n_classes=8, size=(np.int64(33), 32), random_state=0)
     assert set(four) == set(TEM_CLASSES) == {"cluster", "fiber", "matrix", "matrix-surface"}
     assert set(eight) == set(TEM_FINE_CLASSES) == set(SCENES)
     assert set(TEM_FINE_CLASSES.values()) == set(TEM_CLASSES)
     assert four.dtype.kind == "U"
+    assert len({tuple(four[i : i + 4]) for i in range(0, 16, 4)}) > 1  # shuffled
 
 
 @pytest.mark.slow  # draws hundreds of images
@@ -56,16 +44,12 @@ def test_brightness_and_contrast_do_not_tell_the_class():
             assert abs(values[labels == name].mean() - values.mean()) < 0.6 * spread
 
 
-EXPECTED_LABELS = ["fiber", "matrix-surface"]
-EXPECTED_BLOCKS = [[0.4967, 0.5420, 0.2924, 0.3404], [0.3223, 0.4403, 0.3359, 0.4559]]
-
-
 def test_few_numbers_guard_against_silent_drift():
     images, labels = make_tem_images(2, size=64, random_state=0)
-    assert labels.tolist() == EXPECTED_LABELS
-    for image, expected in zip(images, EXPECTED_BLOCKS, strict=True):
-        blocks = image.reshape(2, 32, 2, 32).mean(axis=(1, 3)).ravel()
-        np.testing.assert_allclose(blocks, expected, atol=2e-3)
+    assert labels.tolist() == ["fiber", "matrix-surface"]
+    blocks = [image.reshape(2, 32, 2, 32).mean(axis=(1, 3)).ravel() for image in images]
+    expected = [[0.4967, 0.5420, 0.2924, 0.3404], [0.3223, 0.4403, 0.3359, 0.4559]]
+    np.testing.assert_allclose(blocks, expected, atol=2e-3)
 
 
 def test_an_unknown_number_of_classes_is_reported():
@@ -143,7 +127,7 @@ def test_particle_outside_the_frame_leaves_it_empty():
 @pytest.mark.parametrize("kind", sorted(SCENES))
 def test_scene_contents(kind):
     """Fibres and clusters have tubes; matrix has polymer and no tube outside it."""
-    for seed in range(4):
+    for seed in range(2):
         stage = Stage(np.random.default_rng(seed), (128, 128), 112 / 224)
         SCENES[kind](stage)
         coarse = TEM_FINE_CLASSES[kind]
