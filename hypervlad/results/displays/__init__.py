@@ -4,7 +4,3 @@
 Without `ax`, `plot` makes a pyplot figure; with `ax` it does not use pyplot. The attributes
 `figure_` and `ax_` are what was drawn into.
 """
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

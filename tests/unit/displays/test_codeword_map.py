@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.codeword_maps import TwoCodebooks
 
-from hypervlad.results.displays import CodewordMapDisplay
+from hypervlad.results import CodewordMapDisplay
 from hypervlad.results.displays.colours import codeword_colours
 
 IMAGES = [np.full((8, 8 + 2 * i), i / 6, dtype="float32") for i in range(2)]

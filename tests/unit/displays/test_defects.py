@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hypervlad.results.displays import DefectMapDisplay, PatchConfusionDisplay
+from hypervlad.results import DefectMapDisplay, PatchConfusionDisplay
 from hypervlad.results.displays.colours import DEFECT_FREE, FALSE_ALARM, FOUND, HIT, MISSED, TRUE
 from hypervlad.results.displays.defects import outline
 

@@ -15,7 +15,8 @@ from hypervlad import (
 )
 from hypervlad.common.wording import percent
 from hypervlad.images import ReadOptions
-from hypervlad.results.displays import CodewordPatchesDisplay, EvidenceDisplay, codeword_patches
+from hypervlad.results import CodewordPatchesDisplay, EvidenceDisplay
+from hypervlad.results.displays import codeword_patches
 from hypervlad.results.displays.codeword_patches import (
     CodewordFinder,
     chosen_images,

@@ -9,7 +9,7 @@ from support.codeword_maps import TwoCodebooks
 
 from hypervlad.evaluation import Evaluation
 from hypervlad.images import ReadOptions
-from hypervlad.results.displays import (
+from hypervlad.results import (
     CodewordMapDisplay,
     ConfusionDisplay,
     ContactSheetDisplay,

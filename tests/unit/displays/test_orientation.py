@@ -10,7 +10,7 @@ import pytest
 from matplotlib.patches import Rectangle, Wedge
 
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction
-from hypervlad.results.displays import OrientationDisplay
+from hypervlad.results import OrientationDisplay
 from hypervlad.results.displays.colours import direction_colours
 from hypervlad.results.displays.directions import (
     length_text,

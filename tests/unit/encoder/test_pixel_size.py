@@ -32,8 +32,7 @@ from hypervlad.features.encoder.loading import (
     size_at_scale,
 )
 from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning
-from hypervlad.results.displays import CodewordMapDisplay
-from hypervlad.results.reports import model_facts
+from hypervlad.results import CodewordMapDisplay, model_facts
 
 lengths = st.integers(1, 5000)
 scales = st.floats(1e-3, 1e3)

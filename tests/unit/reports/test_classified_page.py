@@ -26,7 +26,8 @@ from hypervlad.features.encoder.loading import ImageInfo
 from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, SkippedImagesWarning
 from hypervlad.images.files import encode_jpeg
 from hypervlad.models.classifier import Classification
-from hypervlad.results.reports import classified_page, write_classified_page
+from hypervlad.results import write_classified_page
+from hypervlad.results.reports import classified_page
 from hypervlad.results.reports.classified_page import as_script, link_to, most_doubtful, thumbnails
 from hypervlad.results.reports.predictions import prediction_remarks
 

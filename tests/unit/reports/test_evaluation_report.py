@@ -17,8 +17,8 @@ from hypervlad import MicrographClassifier
 from hypervlad.evaluation import Evaluation
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.classifier import SureAnswers
+from hypervlad.results import report_on_held_out, report_on_model
 from hypervlad.results.reports import evaluation as report_module
-from hypervlad.results.reports import report_on_held_out, report_on_model
 from hypervlad.results.reports.evaluated_images import (
     EvaluatedImages,
     HeldOutFindings,

@@ -2,7 +2,7 @@ import pytest
 
 from hypervlad import MicrographClassifier
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
-from hypervlad.results.reports import model_facts
+from hypervlad.results import model_facts
 from hypervlad.results.reports.facts import page_facts
 
 
