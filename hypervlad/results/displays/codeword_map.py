@@ -30,16 +30,15 @@ class CodewordMapDisplay(GridDisplay):
 
     Parameters
     ----------
-    images : sequence of path or ndarray of shape (H, W) or (H, W, 3)
+    images : sequence of paths or arrays
     maps : sequence of int ndarray of shape (n_codebooks, h, w)
         The codeword at each position of the grid; -1 where there is none.
     colours : sequence of n_codebooks arrays of shape (n_codewords, 3)
         RGB in [0, 1].
     names : sequence of str, optional
-        Names of the images; by default those of their files.
+        By default the names of the files.
     codebook_names : sequence of n_codebooks str, optional
     read_options : ReadOptions, optional
-        How to read the images.
 
     Examples
     --------
@@ -88,7 +87,7 @@ class CodewordMapDisplay(GridDisplay):
         Parameters
         ----------
         encoder : fitted HypercolumnVLAD or MicrographClassifier
-        images : sequence of path or ndarray of shape (H, W) or (H, W, 3)
+        images : sequence of paths or arrays
         names, read_options
             As for the class.
         ax : matplotlib Axes, optional

@@ -50,11 +50,10 @@ Box = tuple[int, int, int, int]  # top, bottom, left and right in an image, pixe
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """A patch of an image around strong evidence of a codeword.
+    """A patch of an image, grey in [0, 1], around strong evidence of a codeword.
 
-    ``pixels`` are grey, in [0, 1], shrunk by averaging if the patch is large; ``mask`` is where the
-    codeword is evidence for the class. ``image`` is the position of the image in the list, and
-    ``pixel_size`` is in nanometres.
+    ``mask`` is where the codeword is evidence for the class, ``image`` the position in the list of
+    images, and ``pixel_size`` in nanometres.
     """
 
     pixels: NDArray[np.floating[Any]]
@@ -66,10 +65,9 @@ class Patch:
 
 @dataclass(frozen=True, eq=False)
 class ClassCodeword:
-    """A codeword with evidence for a class: its mean contribution to the margin in its images.
+    """A codeword, its mean contribution to the margin of a class, and its patches, strongest first.
 
-    ``codebook`` is a key of `Explanation.words`, ``number`` that of the codeword in it. The
-    strongest patches are first.
+    ``codebook`` is a key of `Explanation.words`, ``number`` that of the codeword in it.
     """
 
     label: Any
@@ -82,8 +80,7 @@ class ClassCodeword:
 class CodewordFinder:
     """Finds the codewords of a class and their patches, with one image in memory at a time.
 
-    Codewords with evidence at the border of the images only are passed over, and collected in
-    ``at_border``.
+    Codewords with evidence at the border only are passed over, and collected in ``at_border``.
     """
 
     def __init__(self, model: Any, images: Sequence[Any]) -> None:
@@ -112,7 +109,6 @@ class CodewordFinder:
     def _evidence_by_codeword(
         self, label: Any, members: Sequence[int]
     ) -> dict[Codeword, NDArray[np.float64]]:
-        """Return the evidence of each codeword in each image."""
         rows: dict[Codeword, list[float]] = {}
         for member in members:
             explanation = self._model.explain(self._images[member])
@@ -125,7 +121,6 @@ class CodewordFinder:
     def _best_patches(
         self, label: Any, members: Sequence[int], strongest: Mapping[Codeword, Sequence[int]]
     ) -> dict[Codeword, list[Patch]]:
-        """Cut patches of codewords out of the images, by row, where each is strongest."""
         found: dict[Codeword, dict[int, list[Patch]]] = {each: {} for each in strongest}
         for row in sorted({row for rows in strongest.values() for row in rows}):
             wanted = [codeword for codeword, rows in strongest.items() if row in rows]
@@ -139,7 +134,6 @@ class CodewordFinder:
     def _patches(
         self, label: Any, member: int, wanted: list[Codeword]
     ) -> dict[Codeword, list[Patch]]:
-        """Cut the strongest places of some codewords out of one image."""
         explanation: Explanation = self._model.explain(self._images[member], words=wanted)
         micrograph = read_micrograph(self._images[member], **self._read_options)
         shape = (micrograph.pixels.shape[0], micrograph.pixels.shape[1])
@@ -157,11 +151,10 @@ class CodewordFinder:
 class CodewordPatchesDisplay(GridDisplay):
     """The codewords with the most evidence for each class, each as a row of patches.
 
-    Red positions are where the codeword is evidence for the class, in the image or in one of its
-    turned copies. The number beside a row is the codeword's mean contribution to the margin of the
-    class in its images. Codewords with evidence only within 5 % of the image's height and width
-    from the border are not shown; the title says how many there are. Usually created by
-    `from_estimator`.
+    Red positions are evidence for the class, in the image or in one of its turned copies. The
+    number beside a row is the codeword's mean contribution to the margin of the class in its
+    images. Codewords with evidence only within 5 % of the image's sides from the border are left
+    out; the title counts them. Usually created by `from_estimator`.
 
     Parameters
     ----------
@@ -191,15 +184,13 @@ class CodewordPatchesDisplay(GridDisplay):
     ) -> CodewordPatchesDisplay:
         """Find the three codewords with the most evidence for each class, and plot them.
 
-        At most 60 images, evenly spaced in the list of each class, are explained (see
-        `MicrographClassifier.explain`), one at a time. The codewords with the most evidence for
-        the class, on average over these images, are shown where it is strongest: first one patch
-        of each image, then more that do not overlap, six in all.
+        The evidence is the mean over at most 60 images, evenly spaced in the list of each class.
+        Up to six patches show where it is strongest, of different images first.
 
         Parameters
         ----------
         model : fitted MicrographClassifier
-        images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
+        images : sequence of n paths or arrays
             Preferably the training images.
         y : sequence of n labels
         ax : matplotlib Axes, optional
@@ -296,7 +287,6 @@ def _tinted(patch: Patch) -> NDArray[np.floating[Any]]:
 
 
 def _width_text(codewords: Sequence[ClassCodeword]) -> str:
-    """The width of the patches in pixels, and in nanometres if all pixel sizes are known."""
     patches = [patch for codeword in codewords for patch in codeword.patches]
     if not patches:
         return ""
@@ -328,9 +318,9 @@ def without_border(evidence: NDArray[Any]) -> NDArray[Any]:
 def strongest_boxes(
     evidence: NDArray[Any], shape: tuple[int, int], side: int, n_boxes: int
 ) -> list[Box]:
-    """Find squares that do not overlap around the strongest positive evidence in an image.
+    """Find squares of this side that do not overlap around the strongest positive evidence.
 
-    `evidence` covers the whole image, which has this shape; the squares have this side, in pixels.
+    `evidence` covers the whole image, whose shape and the squares' side are in pixels.
     """
     # Smoothed, so that much evidence nearby counts more than a single strong place.
     sigma = [side / length * n / 6 for length, n in zip(shape, evidence.shape, strict=True)]

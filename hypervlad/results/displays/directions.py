@@ -57,10 +57,7 @@ def shrink_directions(
 
 
 def tinted_regions(grey: NDArray[np.floating], aligned: AlignedFraction) -> Colours:
-    """Tint regions in the colours of their mean directions, and darken the background.
-
-    `grey` is the image in [0, 1], at its full size or shrunk.
-    """
+    """Tint regions of a grey image by their mean directions, and darken the background."""
     ends = (aligned.rows, aligned.columns)
     which = np.ix_(*(_windows_at(edges, n) for edges, n in zip(ends, grey.shape, strict=True)))
     labels, background = _labels_of_windows(aligned)[which], aligned.background[which]
@@ -71,10 +68,8 @@ def tinted_regions(grey: NDArray[np.floating], aligned: AlignedFraction) -> Colo
 
 
 def outlines(aligned: AlignedFraction) -> list[Segment]:
-    """Return the outlines of the regions as sides of windows, in pixels from the upper left corner.
-
-    Regions of one window have no outline, because many of them would hide the image.
-    """
+    """Return the sides of windows, in pixels, that outline regions of more than one window."""
+    # Outlines of single windows would hide the image.
     joined = np.array([False, *(region.n_windows > 1 for region in aligned.regions)])
     own = _labels_of_windows(aligned)
     labels = np.pad(np.where(joined[own], own, 0), 1)
@@ -154,16 +149,15 @@ def _labels_of_windows(aligned: AlignedFraction) -> NDArray[np.int32]:
 
 
 def _windows_at(edges: NDArray[np.intp], n: int) -> NDArray[np.intp]:
-    """Return the window of each of n points at equal distances across the image."""
     places = (np.arange(n) + 0.5) * (edges[-1] / n)
     windows: NDArray[np.intp] = np.searchsorted(edges, places, side="right") - 1
     return windows
 
 
 def rose_weights(angles: ArrayLike, weights: ArrayLike, n_bins: int = 24) -> NDArray[np.float64]:
-    """Return the histogram of directions over half a turn, as shares of the weight.
+    """Return the histogram of directions, in radians, over half a turn, as shares of the weight.
 
-    Angles are in radians, and the first bin is centred on 0. All shares are 0 without weight.
+    The first bin is centred on 0. All shares are 0 without weight.
     """
     bins = np.rint(np.ravel(angles) * (n_bins / np.pi)).astype(np.intp) % n_bins
     sums = np.bincount(bins, np.ravel(weights), n_bins)
@@ -173,10 +167,10 @@ def rose_weights(angles: ArrayLike, weights: ArrayLike, n_bins: int = 24) -> NDA
 def draw_rose(
     ax: Axes, centre: Point, radius: float, shares: NDArray[np.float64], mean: float | None
 ) -> None:
-    """Draw a rose whose petals have areas proportional to their shares, and its mean axis.
+    """Draw a rose, whose petals have areas proportional to their shares, and its mean axis.
 
-    Each direction is drawn twice, half a turn apart, because an axis has two ends. The longest
-    petal has the `radius`; `shares` are those of `rose_weights`.
+    Each direction is drawn twice, because an axis has two ends. The longest petal has the
+    `radius`; `shares` are those of `rose_weights`.
     """
     from matplotlib.patches import Circle, Wedge
 

@@ -22,8 +22,6 @@ _TRAINING, _VALIDATION = "#9ec5e8", "#1f5a8c"
 class TrainingCurvesDisplay(Display):
     """Loss of each epoch, on training and on validation samples.
 
-    Usually created by `from_estimator`.
-
     Parameters
     ----------
     training, validation : sequence of float
@@ -55,7 +53,7 @@ class TrainingCurvesDisplay(Display):
 
     @classmethod
     def from_estimator(cls, model: Any, *, ax: Axes | None = None) -> TrainingCurvesDisplay:
-        """Plot the curves of a fitted network of ``hypervlad.models.baselines``.
+        """Plot the curves of a fitted network.
 
         Parameters
         ----------
@@ -110,14 +108,14 @@ class PatchNetworkDisplay(GridDisplay):
     """The filters of each convolution, and below them their activations on one patch.
 
     Filters are the mean over their input channels; mid-grey is zero. Activations are after ReLU:
-    black is zero. Each layer has its own scale. Usually created by `from_estimator`.
+    black is zero. Each layer has its own scale.
 
     Parameters
     ----------
     patch : ndarray of shape (p, p) or (p, p, 3)
     filters : sequence of ndarray of shape (n_filters, k, k)
-        Of each convolution.
     activations : sequence of ndarray of shape (n_filters, h, w)
+        Of the same convolutions.
     caption : str, optional
         Written beneath the patch.
 

@@ -52,12 +52,11 @@ _ROSE_SIZE = (2 * _ROSE + 0.8, 2 * _ROSE + _LABEL + 0.1 + _CAPTION)
 class OrientationDisplay(Display):
     """A micrograph coloured by the direction of its fibres, its aligned regions, and a rose.
 
-    In the first panel, the hue is the direction (see the half wheel), the saturation its coherence;
-    the background is grey. In the second, the coherently aligned regions have the colours of their
-    mean directions, which bars show too, with outlines around regions of several windows; windows
-    without fibres are darkened. In the rose, the area of a petal is the energy of a direction; each
-    is drawn twice, because an axis has two ends, and the dashed line is the mean. Images of known
-    pixel size have a scale bar. Usually created by `from_image`.
+    First panel: the hue is the direction (see the half wheel), the saturation its coherence; the
+    background is grey. Second: the coherently aligned regions in the colours of their mean
+    directions, which bars show too; windows without fibres are darkened. Rose: the area of a petal
+    is the energy of a direction, drawn at both ends of the axis; the dashed line is the mean.
+    Images of known pixel size have a scale bar. Usually created by `from_image`.
 
     Parameters
     ----------
@@ -110,7 +109,6 @@ class OrientationDisplay(Display):
         return 2 * (width + _GAP) + key[0] + 2 * _MARGIN, max(height, key[1]) + 2 * _MARGIN
 
     def _draw(self) -> None:
-        """Draw the panels side by side; those of a wide image one above the other."""
         width, height = self.figure_size
         overlay, regions, key = self._places()
         self._draw_overlay(*overlay)
@@ -134,7 +132,6 @@ class OrientationDisplay(Display):
 
     @property
     def _cell_size(self) -> tuple[float, float]:
-        """Width and height of an image with its caption."""
         width, height = self._panel_size
         return max(width, _MIN_CELL), height + _CAPTION
 
@@ -192,7 +189,6 @@ class OrientationDisplay(Display):
         return self._panel_size[1] < _MIN_BAR_HEIGHT
 
     def _write(self, left: float, top: float, first: str, second: str) -> None:
-        """Write two lines beneath an image."""
         width, height = self._panel_size
         letters = int((0.5 if self._is_thin else 1.0) * max(width, _MIN_CELL) / 0.068)
         self._lines(left + width / 2, top + height + 0.06, first, second, letters)
