@@ -79,11 +79,6 @@ def test_a_contact_sheet_refuses_what_does_not_fit(options, message):
         )
 
 
-def test_captions_must_match_images():
-    with pytest.raises(ValueError, match="one caption for each of 6 images; got 1"):
-        ContactSheetDisplay(IMAGES, [["one"]])
-
-
 def test_a_reliability_diagram_counts_each_image_once():
     display = ReliabilityDisplay.from_predictions(TRUE, PROBA, classes=CLASSES)
     assert display.bins.counts.sum() == len(TRUE)

@@ -24,7 +24,6 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier
 from hypervlad.features.encoder import EncodedImages
 from hypervlad.features.encoder.loading import ImageInfo
 from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, SkippedImagesWarning
-from hypervlad.images.files import encode_jpeg
 from hypervlad.models.classifier import Classification
 from hypervlad.results import write_classified_page
 from hypervlad.results.reports import classified_page
@@ -281,24 +280,6 @@ def test_answers_that_are_not_sure_are_the_most_doubtful(
     assert doubtful < chosen
 
 
-def test_images_are_encoded_once(
-    model: MicrographClassifier, files: list[Path], tmp_path: Path, monkeypatch: Any
-) -> None:
-    encoded: list[int] = []
-    encode = HypercolumnVLAD.encode_checked
-
-    def counted(self: HypercolumnVLAD, images: list[Any]) -> EncodedImages:
-        encoded.append(len(images))
-        return encode(self, images)
-
-    monkeypatch.setattr(HypercolumnVLAD, "encode_checked", counted)
-    write_classified_page(tmp_path / "page.html", model, files, max_error=0.6)
-    assert encoded == [len(files)]
-    found = model.classify(files, max_error=0.6)
-    write_classified_page(tmp_path / "page.html", model, files, predictions=found)
-    assert encoded == [len(files)] * 2
-
-
 def test_images_are_read_for_pictures_few_at_a_time() -> None:
     class Counting(list):  # type: ignore[type-arg]
         drawn = 0
@@ -361,17 +342,17 @@ def test_as_script_is_the_same_json() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-@pytest.mark.parametrize("name", [EVIL.replace("/", "|"), "javascript:alert(1)", "50%#a?b.png"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(EVIL.replace("/", "|"), "javascript:alert(1)", "50%#a?b.png"),
+        os.fsdecode(b"caf\xe9.png"),
+    ],
+)
 def test_links_lead_to_files_of_any_name(name: str, tmp_path: Path) -> None:
     link = link_to(tmp_path / name, tmp_path)
     assert re.fullmatch(r"[\w%./~-]+", link)
     assert unquote_to_bytes(link) == os.fsencode(name)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-def test_links_keep_the_bytes_of_names_that_are_no_text(tmp_path: Path) -> None:
-    file = os.fsdecode(b"caf\xe9.png")
-    assert link_to(tmp_path / "new" / file, tmp_path / "out") == "../new/caf%E9.png"
 
 
 def test_nothing_comes_from_outside_and_only_its_own_script_runs(
@@ -418,14 +399,6 @@ def test_a_picture_that_can_no_longer_be_read_is_left_out(
     page = Page(write_classified_page(tmp_path / "page.html", model, files, predictions=found))
     assert sorted(page.thumbnails) == [0, 1, 3, 4, 5, 6, 7, 8]
     assert len(page.data["names"]) == 9
-
-
-@pytest.mark.parametrize("shape", [(20, 300), (300, 20, 3), (5, 5)])
-def test_pictures_fit_their_side(shape: tuple[int, ...]) -> None:
-    pixels = np.random.default_rng(0).random(shape)
-    shown = Image.open(io.BytesIO(encode_jpeg(pixels, 160, 72)))
-    assert max(shown.size) == min(160, max(shape[:2]))
-    assert shown.mode == ("RGB" if len(shape) == 3 else "L")
 
 
 @pytest.mark.filterwarnings("ignore:no answer is sure:UserWarning")

@@ -17,16 +17,7 @@ def chart(*groups: list[float], threshold: float = 2.0) -> ScoreChart:
 
 
 @pytest.mark.parametrize(
-    "scores",
-    [
-        [0.113, 0.27, 0.91],
-        [-7.0, 3.0, 12.5],
-        [1e-9, 2e-9],
-        [5.0],
-        [0.0],
-        [-3.0, -3.0],
-        [1e12, 3e12],
-    ],
+    "scores", [[-7.0, 3.0, 12.5], [1e-9, 2e-9], [0.0], [-3.0, -3.0], [1e12, 3e12]]
 )
 def test_the_slider_covers_all_scores(scores: list[float]) -> None:
     found = chart(scores)

@@ -131,15 +131,6 @@ def test_what_could_not_be_held_out_is_named():
     assert "2 of 3 classes tested, none of cluster" in evaluation_lines(result)
 
 
-def test_few_images_show_nothing_about_the_confidence():
-    codes = np.arange(9) % 3
-    line = line_of(held_out_lines(model_of(codes, codes)), "confidence")
-    assert line == (
-        "confidence: 80.0 % on average, and 100.0 % are correct: too few images to tell whether "
-        "the confidence is right"
-    )
-
-
 @pytest.mark.parametrize(
     ("counts", "prior", "words"),
     [
@@ -172,19 +163,20 @@ def test_a_calibration_split_is_not_called_folds():
 
 
 @pytest.mark.parametrize(
-    ("n_right", "confidence", "words"),
+    ("n", "share", "confidence", "words"),
     [
-        (80, 0.8, "no more difference than by chance"),
-        (40, 0.9, "the confidence is too high"),
-        (100, 0.5, "the confidence is too low"),
+        (100, 80, 0.8, "no more difference than by chance"),
+        (100, 40, 0.9, "the confidence is too high"),
+        (100, 100, 0.5, "the confidence is too low"),
+        (9, 100, 0.8, "too few images to tell whether the confidence is right"),
     ],
 )
-def test_the_confidence_is_judged_in_words(n_right, confidence, words):
-    codes = np.arange(100) % 3
-    predicted = np.where(np.arange(100) < n_right, codes, (codes + 1) % 3)
+def test_the_confidence_is_judged_in_words(n, share, confidence, words):
+    codes = np.arange(n) % 3
+    predicted = np.where(np.arange(n) < n * share / 100, codes, (codes + 1) % 3)
     line = line_of(held_out_lines(model_of(codes, predicted, confidence=confidence)), "confidence")
     assert line == (
-        f"confidence: {100 * confidence:.1f} % on average, and {n_right}.0 % are correct: {words}"
+        f"confidence: {100 * confidence:.1f} % on average, and {share}.0 % are correct: {words}"
     )
 
 
