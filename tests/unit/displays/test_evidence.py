@@ -187,6 +187,16 @@ def test_the_strongest_codewords_of_a_class_come_first(model, texture_images):
     np.testing.assert_allclose(
         [each.evidence for each in codewords], [means[each] for each in expected]
     )
+    # Patches are first of different images, and do not overlap.
+    assert any(len(each.patches) > 3 for each in codewords)
+    for codeword in codewords:
+        of_image = [patch.image for patch in codeword.patches]
+        n_images = len(set(of_image))
+        assert len(set(of_image[:n_images])) == n_images
+        for i, a in enumerate(codeword.patches):
+            for b in codeword.patches[:i]:
+                apart = abs(a.box[0] - b.box[0]) >= 4 or abs(a.box[2] - b.box[2]) >= 4
+                assert a.image != b.image or apart
 
 
 class BorderModel:
@@ -227,21 +237,6 @@ def test_no_patch_is_chosen_for_the_border_of_an_image():
     none = CodewordPatchesDisplay.from_estimator(BorderModel(13), images, ["a", "a"])
     assert list(none.codewords) == []
     assert none.title.endswith("; not shown: 12 codewords of the border")
-
-
-def test_patches_are_first_of_different_images_and_do_not_overlap(model, texture_images):
-    images, labels = texture_images
-    members = np.flatnonzero(labels == "rings").tolist()[:3]
-    codewords = CodewordFinder(model, images).codewords_of("rings", members)
-    assert any(len(each.patches) > 3 for each in codewords)
-    for codeword in codewords:
-        of_image = [patch.image for patch in codeword.patches]
-        n_images = len(set(of_image))
-        assert len(set(of_image[:n_images])) == n_images
-        for i, a in enumerate(codeword.patches):
-            for b in codeword.patches[:i]:
-                apart = abs(a.box[0] - b.box[0]) >= 4 or abs(a.box[2] - b.box[2]) >= 4
-                assert a.image != b.image or apart
 
 
 def test_only_a_share_of_the_images_is_explained(model, texture_images, monkeypatch):

@@ -47,8 +47,13 @@ def report(
     return write_report(folder, EvaluatedImages(images, result, names, model), **options)
 
 
-def example(n=40, seed=0):
-    rng = np.random.default_rng(seed)
+def rows_of(folder):
+    with open(folder / "predictions.csv", encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def example(n=40):
+    rng = np.random.default_rng(0)
     classes = ["fibre", "matrix", "cluster"]
     codes = rng.integers(3, size=n)
     proba = rng.dirichlet([0.5] * 3, size=n)
@@ -103,8 +108,7 @@ def test_the_table_of_predictions_is_complete_and_exact(tmp_path):
     names = [f"scan {i}, left.tif" for i in range(7)]
     page = Page(report(tmp_path, **content, groups=groups, names=names))
     assert "The images tested come from 4 groups" in page.spaced
-    with open(tmp_path / "predictions.csv", encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = rows_of(tmp_path)
     assert list(rows[0]) == [
         *("path", "label", "confidence", "true_label", "correct", "group"),
         *("p_fibre", "p_matrix", "p_cluster"),
@@ -305,8 +309,7 @@ def test_held_out_images_are_reported_with_their_own_predictions(trained, tmp_pa
     names = [f"image {i:02d}.png" for i in range(24)]
     index, result = report_on_held_out(tmp_path, model, images, names=names)
     assert result.accuracy == model.held_out_evaluation().accuracy
-    with open(tmp_path / "predictions.csv", encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = rows_of(tmp_path)
     known = model.training_
     for row, number in zip(rows, model.held_out_.rows, strict=True):
         assert row["path"] == names[known.positions[number]]
@@ -334,8 +337,7 @@ def test_held_out_images_have_the_names_of_their_groups(trained, tmp_path):
     labels[24] = labels[5]
     model = clone(model).fit(images, labels, groups=groups)
     report_on_held_out(tmp_path, model, images, groups=groups, names=list(map(str, range(25))))
-    with open(tmp_path / "predictions.csv", encoding="utf-8", newline="") as stream:
-        found = {int(row["path"]): row["group"] for row in csv.DictReader(stream)}
+    found = {int(row["path"]): row["group"] for row in rows_of(tmp_path)}
     assert found == {i: groups[i] if i < 24 else groups[5] for i in found}
     assert len(found) > 20
     with pytest.raises(ValueError, match="got 2 groups for 25 images"):

@@ -138,7 +138,6 @@ def test_what_could_not_be_held_out_is_named():
         ((60, 30, 10), {"fibre": 0.5, "matrix": 0.3, "cluster": 0.2}, " (it is for the class shar"),
         ((60, 30, 10), "training", ""),
         ((30, 30, 30), "sqrt", ""),
-        ((30, 30, 30), "uniform", ""),
     ],
 )
 def test_expected_class_shares_are_named_if_classes_are_unequal(counts, prior, words):
@@ -217,16 +216,6 @@ def test_right_classes_are_described_in_words(n_classes, n_wrong, words):
     line = line_of(evaluation_lines(result), "correct by class")
     assert words in line
     assert "or more" in line if n_wrong == 8 else "or more" not in line
-
-
-def test_of_many_classes_the_worst_are_named():
-    names = [f"class {k}" for k in range(12)]
-    codes = np.repeat(np.arange(12), 12)
-    predicted = [c if i % 12 < c + 1 else (c + 1) % 12 for i, c in enumerate(codes)]
-    result = Evaluation([names[c] for c in codes], np.eye(12)[predicted], names)
-    line = line_of(evaluation_lines(result), "correct by class")
-    assert line.startswith("correct by class, the worst: class 0 1 of 12, class 1 2 of 12, ")
-    assert line.endswith("class 5 6 of 12; the other 6: 58.3 % or more")
 
 
 def test_a_class_that_is_only_predicted_wrongly_is_warned_of_too():
