@@ -1,4 +1,4 @@
-"""The base classes of displays, the grid of captioned images, and saving a display as PNG."""
+"""Base classes of displays, the grid of captioned images, and saving a display as PNG."""
 
 from __future__ import annotations
 
@@ -119,10 +119,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Tile:
-    """An image in [0, 1], with its caption; ``crisp`` pixels are shown without interpolation.
-
-    ``aspect`` is width over height as shown, by default that of the pixels.
-    """
+    """An image in [0, 1], with its caption; ``aspect`` is width over height as shown."""
 
     pixels: NDArray[np.floating[Any]]
     caption: Sequence[Line] = ()
@@ -134,10 +131,7 @@ BLANK = Tile(np.ones((1, 1)))
 
 
 class Grid(NamedTuple):
-    """The extent of a grid: numbers of tiles, columns and lines of the longest caption.
-
-    ``tile_height`` is the height of a tile over its width: below 1 if all images are landscape.
-    """
+    """Numbers of tiles, of columns and of lines in a caption; height of a tile over its width."""
 
     n_tiles: int
     n_columns: int
@@ -224,7 +218,7 @@ class GridDisplay(Display):
         entries: Sequence[tuple[str, Colour]],
         scale: tuple[str, NDArray[np.float64], str] | None = None,
     ) -> None:
-        """Add a legend beneath the tiles: a colour bar with labels at both ends, then colours.
+        """Add a legend beneath the tiles: a colour bar, then colours.
 
         `scale` is the lower label, the colours, shape (1, n, 3), and the upper label.
         """
@@ -277,7 +271,7 @@ def thumbnail(
 ) -> NDArray[np.floating[Any]]:
     """Shrink an image (H, W) or (H, W, 3) by reducing square blocks along ``axis``.
 
-    The longest side becomes at least `side` and less than twice this, or stays if it is smaller.
+    The longest side becomes at least `side`, and less than twice this.
     """
     factor = max(1, min(max(pixels.shape[:2]) // side, *pixels.shape[:2]))
     height, width = (length // factor for length in pixels.shape[:2])

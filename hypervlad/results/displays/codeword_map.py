@@ -136,7 +136,6 @@ def _check_map(codewords: NDArray[Any]) -> NDArray[np.integer[Any]]:
 
 
 def _codebook_names(encoder: Any) -> list[str] | None:
-    """Return the names of a fitted encoder's codebooks; None if there is only one."""
     book = encoder.codebook_
     if len(book.codewords) == 1:
         return None

@@ -50,10 +50,9 @@ Box = tuple[int, int, int, int]  # top, bottom, left and right in an image, pixe
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """A patch of an image, grey in [0, 1], around strong evidence of a codeword.
+    """A grey patch of an image around evidence of a codeword, where ``mask`` is for the class.
 
-    ``mask`` is where the codeword is evidence for the class, ``image`` the position in the list of
-    images, and ``pixel_size`` in nanometres.
+    ``image`` is the position of the image in the list, ``pixel_size`` in nanometres.
     """
 
     pixels: NDArray[np.floating[Any]]
@@ -65,7 +64,7 @@ class Patch:
 
 @dataclass(frozen=True, eq=False)
 class ClassCodeword:
-    """A codeword, its mean contribution to the margin of a class, and its patches, strongest first.
+    """A codeword, its mean contribution to the margin of a class, and patches, strongest first.
 
     ``codebook`` is a key of `Explanation.words`, ``number`` that of the codeword in it.
     """
@@ -80,7 +79,7 @@ class ClassCodeword:
 class CodewordFinder:
     """Finds the codewords of a class and their patches, with one image in memory at a time.
 
-    Codewords with evidence at the border only are passed over, and collected in ``at_border``.
+    Those with evidence at the border only are left out, and collected in ``at_border``.
     """
 
     def __init__(self, model: Any, images: Sequence[Any]) -> None:
@@ -89,7 +88,6 @@ class CodewordFinder:
         self.at_border: set[Codeword] = set()
 
     def codewords_of(self, label: Any, members: Sequence[int]) -> list[ClassCodeword]:
-        """Return the codewords with the most evidence for a class over its images `members`."""
         evidence = self._evidence_by_codeword(label, members)
         mean = {codeword: float(values.mean()) for codeword, values in evidence.items()}
         ranked = sorted((each for each in mean if mean[each] > 0), key=lambda each: -mean[each])
@@ -199,7 +197,7 @@ class CodewordPatchesDisplay(GridDisplay):
         ------
         ValueError
             If lengths differ, a class has no image, an image cannot be read, or the model has no
-            linear part (see `MicrographClassifier.explain`).
+            linear part.
         """
         images = check_image_list(images)
         chosen = chosen_images(images, y, model.classes_, N_IMAGES)
@@ -318,10 +316,7 @@ def without_border(evidence: NDArray[Any]) -> NDArray[Any]:
 def strongest_boxes(
     evidence: NDArray[Any], shape: tuple[int, int], side: int, n_boxes: int
 ) -> list[Box]:
-    """Find squares of this side that do not overlap around the strongest positive evidence.
-
-    `evidence` covers the whole image, whose shape and the squares' side are in pixels.
-    """
+    """Find squares of this side, in pixels, around the strongest evidence, without overlap."""
     # Smoothed, so that much evidence nearby counts more than a single strong place.
     sigma = [side / length * n / 6 for length, n in zip(shape, evidence.shape, strict=True)]
     near = gaussian_filter(evidence.astype(np.float64), sigma, mode="constant")

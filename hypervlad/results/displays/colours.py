@@ -50,8 +50,7 @@ _SHADOW, _LIGHT = 0.3, 0.8  # brightness of a colour on black pixels, and what w
 def codeword_colours(codewords: ArrayLike) -> NDArray[np.float64]:
     """Assign a colour in RGB to each codeword (n, n_features); similar ones get similar colours.
 
-    Ranks of the first three principal components: of the angle between the first two for the hue
-    in CIELAB, of the third for the lightness, of the first two's length for the chroma.
+    Hue, lightness and chroma in CIELAB are ranks of the first three principal components.
     """
     from skimage.color import lab2rgb
 
@@ -66,8 +65,8 @@ def codeword_colours(codewords: ArrayLike) -> NDArray[np.float64]:
 def direction_colours(angles: ArrayLike) -> Colours:
     """Return sRGB in [0, 1], shape (..., 3), for each direction in radians, with period pi.
 
-    Red is 0, ochre 45, cyan 90 and blue 135 degrees, on a tilted circle in OKLab: the lightness
-    rises from red to cyan, so that people who confuse red and green can tell the four apart.
+    Red is 0, ochre 45, cyan 90 and blue 135 degrees. The lightness rises from red to cyan, so that
+    people who confuse red and green can tell them apart.
     """
     # B. Ottosson, "A perceptual color space for image processing", 2020.
     turn = np.asarray(angles, dtype=np.float32) * np.float32(_N_COLOURS / np.pi)

@@ -50,15 +50,14 @@ Painter = Callable[[NDArray[np.floating[Any]]], NDArray[np.float64]]
 class DefectMapDisplay(GridDisplay):
     """Images beside the maps of their defect scores, all on one scale.
 
-    Orange outlines lie inside the regions that were found, blue ones outside the true regions of
-    the mask. Large images are shrunk; a block of pixels gets its highest score. Usually created by
-    `from_estimator`.
+    Orange outlines lie inside the regions that were found, blue ones outside those of the mask. In
+    large images, a block of pixels gets its highest score. Usually created by `from_estimator`.
 
     Parameters
     ----------
     images : sequence of n paths or arrays
     maps : sequence of n ndarray of shape (H, W)
-        Scores, higher where more defective, of the size of the images.
+        Scores of all pixels, higher where more defective.
     found : sequence of n ndarray of shape (H, W)
         True where a defect was found.
     threshold : float
@@ -72,8 +71,8 @@ class DefectMapDisplay(GridDisplay):
     Raises
     ------
     ValueError
-        If lengths differ or a map has NaN; when it is plotted, also if an image or mask cannot be
-        read, or is of another size than its map.
+        If lengths or sizes differ, a map has NaN, or an image or mask cannot be read; for images
+        and masks, when it is plotted.
 
     Examples
     --------
@@ -248,8 +247,7 @@ class PatchConfusionDisplay(GridDisplay):
     Raises
     ------
     ValueError
-        If lengths differ, or a mask cannot be read or is of another size than its map; when it is
-        plotted, also if an image is.
+        If lengths or sizes differ, or a mask or, when it is plotted, an image cannot be read.
 
     Examples
     --------

@@ -49,7 +49,7 @@ def shrink_directions(
 ) -> tuple[FloatMap, FloatMap]:
     """Shrink maps of directions, in radians, by averaging axes weighted by their coherence.
 
-    Blocks of differing directions are less coherent. `side` is as for `thumbnail`.
+    `side` is as for `thumbnail`.
     """
     doubled = np.multiply(orientation, 2, dtype=np.float32)
     across, up = (thumbnail(coherence * part(doubled), side) for part in (np.cos, np.sin))
@@ -155,10 +155,7 @@ def _windows_at(edges: NDArray[np.intp], n: int) -> NDArray[np.intp]:
 
 
 def rose_weights(angles: ArrayLike, weights: ArrayLike, n_bins: int = 24) -> NDArray[np.float64]:
-    """Return the histogram of directions, in radians, over half a turn, as shares of the weight.
-
-    The first bin is centred on 0. All shares are 0 without weight.
-    """
+    """Return the histogram of directions, in radians, over half a turn; bin 0 is centred on 0."""
     bins = np.rint(np.ravel(angles) * (n_bins / np.pi)).astype(np.intp) % n_bins
     sums = np.bincount(bins, np.ravel(weights), n_bins)
     return np.asarray(sums / (sums.sum() or 1.0))
@@ -167,11 +164,7 @@ def rose_weights(angles: ArrayLike, weights: ArrayLike, n_bins: int = 24) -> NDA
 def draw_rose(
     ax: Axes, centre: Point, radius: float, shares: NDArray[np.float64], mean: float | None
 ) -> None:
-    """Draw a rose, whose petals have areas proportional to their shares, and its mean axis.
-
-    Each direction is drawn twice, because an axis has two ends. The longest petal has the
-    `radius`; `shares` are those of `rose_weights`.
-    """
+    """Draw a rose, whose petals have areas proportional to their shares, and its mean axis."""
     from matplotlib.patches import Circle, Wedge
 
     for share in (0.5, 1.0):
@@ -248,7 +241,7 @@ def length_text(nm: float) -> str:
 def draw_scale_bar(ax: Axes, right: float, bottom: float, width: float, nm: float) -> None:
     """Draw a scale bar, with its length above, into the lower right corner of an image.
 
-    The image is `width` inches wide in the figure, and `nm` nanometres in the specimen.
+    `width` is that of the image in inches, and `nm` in the specimen.
     """
     from matplotlib.patches import Rectangle
 

@@ -142,7 +142,7 @@ class ReliabilityDisplay(Display):
         Parameters
         ----------
         y_true : sequence of n labels
-            A label that is not among `classes` counts as a wrong prediction.
+            One that is not among `classes` counts as a wrong prediction.
         proba : array-like of shape (n, n_classes)
         classes : sequence of n_classes labels
         n_bins : int

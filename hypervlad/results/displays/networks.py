@@ -115,7 +115,6 @@ class PatchNetworkDisplay(GridDisplay):
     patch : ndarray of shape (p, p) or (p, p, 3)
     filters : sequence of ndarray of shape (n_filters, k, k)
     activations : sequence of ndarray of shape (n_filters, h, w)
-        Of the same convolutions.
     caption : str, optional
         Written beneath the patch.
 
@@ -125,8 +124,8 @@ class PatchNetworkDisplay(GridDisplay):
     >>> from hypervlad.results import PatchNetworkDisplay
     >>> rng = np.random.default_rng(0)
     >>> filters, activations = rng.normal(size=(4, 3, 3)), rng.random((4, 10, 10))
-    >>> display = PatchNetworkDisplay(rng.random((12, 12)), [filters], [activations]).plot()
-    >>> display.figure_ is display.ax_.figure
+    >>> display = PatchNetworkDisplay(rng.random((12, 12)), [filters], [activations])
+    >>> display.figure_size[0] > 2
     True
     """
 

@@ -52,15 +52,16 @@ _ROSE_SIZE = (2 * _ROSE + 0.8, 2 * _ROSE + _LABEL + 0.1 + _CAPTION)
 class OrientationDisplay(Display):
     """A micrograph coloured by the direction of its fibres, its aligned regions, and a rose.
 
-    First panel: the hue is the direction (see the half wheel), the saturation its coherence; the
-    background is grey. Second: the coherently aligned regions in the colours of their mean
-    directions, which bars show too; windows without fibres are darkened. Rose: the area of a petal
-    is the energy of a direction, drawn at both ends of the axis; the dashed line is the mean.
-    Images of known pixel size have a scale bar. Usually created by `from_image`.
+    First, the hue is the direction (see the half wheel), the saturation its coherence, and the
+    background grey. Second, aligned regions have the colours of their mean directions, which bars
+    show too; windows without fibres are dark. In the rose, the area of a petal is the energy of a
+    direction, drawn at both ends of the axis; the dashed line is the mean. Usually created by
+    `from_image`.
 
     Parameters
     ----------
     result : AlignmentResult
+        With a pixel size, there are scale bars.
     name : str, optional
         Name of the image.
 
@@ -137,7 +138,6 @@ class OrientationDisplay(Display):
 
     @property
     def _key_size(self) -> tuple[float, float]:
-        """Width and height of the wheel above the rose, or beside it if the image is wide."""
         widths, heights = zip(_WHEEL_SIZE, _ROSE_SIZE, strict=True)
         return (sum(widths), max(heights)) if self._is_wide else (max(widths), sum(heights))
 

@@ -179,9 +179,8 @@ def _figure_files(folder: Path, name: str) -> dict[str, Path]:
 class AlignmentFolder:
     """The results of many images: a context manager to which they are added one by one.
 
-    However its block ends, the tables list every image whose files are complete, of an earlier run
-    too. If it ends without an error, files and lines of images that this run did not reach are
-    removed. Only images in an earlier table are ever removed.
+    However its block ends, the tables list every image whose files are complete. If it ends
+    without an error, the results that only an earlier run had are removed.
     """
 
     def __init__(self, folder: Path, recipe: AlignmentRecipe) -> None:

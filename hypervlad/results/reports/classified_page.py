@@ -160,8 +160,7 @@ def page_data(
 ) -> dict[str, Any]:
     """Collect the data of the page's script: plain values of the images that could be read.
 
-    `links` are "" and `truth` None where there is none. ``predicted`` are positions among the
-    classes, ``nearest`` rows of ``training``.
+    ``predicted`` are positions among the classes, ``nearest`` rows of ``training``.
     """
     rows, places = np.unique(found.nearest, return_inverse=True)
     training = model.training_
@@ -208,10 +207,7 @@ def link_to(image: Any, folder: str | os.PathLike[str]) -> str:
 
 
 def most_doubtful(found: Classification, n: int) -> NDArray[np.intp]:
-    """Return the positions, in ascending order, of the `n` most doubtful images.
-
-    Those not sure or unlike the training images precede the others, then low confidences high ones.
-    """
+    """Return the positions, in ascending order, of the `n` most doubtful images."""
     confidence = found.proba.max(axis=1, initial=0)
     is_sure = np.isin(kinds_of(found), (SURE, LIKE_TRAINING))
     return np.sort(np.lexsort((confidence, is_sure))[:n])
@@ -220,10 +216,7 @@ def most_doubtful(found: Classification, n: int) -> NDArray[np.intp]:
 def thumbnails(
     images: Sequence[Any], chosen: Sequence[int], read_options: ReadOptions
 ) -> Iterator[tuple[int, str]]:
-    """Yield the position and thumbnail, a JPEG in base 64, of each chosen image, few at a time.
-
-    The text is empty if an image cannot be read any more.
-    """
+    """Yield the position of each chosen image and a JPEG in base 64, "" if it is unreadable."""
     keywords = asdict(read_options)
 
     def made(image: Any, _name: str) -> str:

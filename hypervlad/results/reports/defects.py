@@ -116,7 +116,6 @@ class WrittenFindings:
         write_table(folder / REGIONS, _REGION_COLUMNS, self._region_rows)
 
     def thumbnails(self) -> list[tuple[ScoredRow, str]]:
-        """Return the images with the highest scores, with outlines of their regions, as JPEG."""
         ordered = sorted(self._thumbnails, reverse=True)
         return [(self.images[-number - 1], jpeg) for _, number, jpeg in ordered]
 

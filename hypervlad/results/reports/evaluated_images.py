@@ -44,8 +44,7 @@ _N_MAPPED = 4
 class HeldOutFindings:
     """What a report on held-out training images shows in addition.
 
-    ``sure`` is for several accepted errors, and empty if a class has images of a single group.
-    ``issues`` are None without cleanlab, and ``rows`` those of their images.
+    ``issues`` are probably wrong labels, None without cleanlab, and ``rows`` those of their images.
     """
 
     sure: list[SureAnswers]
@@ -56,7 +55,6 @@ class HeldOutFindings:
 class EvaluatedImages:
     """Images and their predictions, and the figures that show them.
 
-    Without `model` there are no maps of codewords, and without its linear part none of evidence.
     With `held_out`, these are training images that `model` has not predicted itself.
     """
 

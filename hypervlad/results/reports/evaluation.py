@@ -57,8 +57,7 @@ def write_report(
     """Write a folder with ``index.html``, its figures and ``predictions.csv``.
 
     Files of an earlier report are replaced once all are complete. If all are training images
-    (`in_training`), the page draws no conclusions. `details` are facts about the model, `files`
-    further files of the folder with their descriptions.
+    (`in_training`), the page draws no conclusions.
     """
     folder, result, held_out = Path(out_dir), evaluated.result, evaluated.held_out
     check_report_folder(folder)
@@ -307,7 +306,7 @@ def _held_out_findings(model: Any, positions: Sequence[int]) -> HeldOutFindings:
 def _names_of_groups(training: Any, groups: Sequence[Any], n_images: int) -> dict[int, Any]:
     """Return for each group of training images the name of its first image's group.
 
-    Images of one name must be of one group; copies are in the group of their original.
+    Copies are in the group of their original, whatever its name.
     """
     if len(groups) != n_images:
         raise ValueError(f"got {counted(len(groups), 'group')} for {counted(n_images, 'image')}")
@@ -380,7 +379,7 @@ def class_rows(result: Evaluation) -> list[tuple[Any, ...]]:
 def selective_rows(result: Evaluation) -> list[tuple[Any, ...]]:
     """Return the effect of leaving the least confident predictions to an expert, formatted.
 
-    Each row: images for the expert, for the model, share of these correct, share of mistakes found.
+    A row: images for the expert, for the model, share of these correct, share of mistakes found.
     """
     curve, n_wrong = result.selective_curve, len(result.true) - int(result.correct.sum())
     places = np.searchsorted(curve.coverage, 1 - np.array(_EXPERT_SHARES) - 1e-9)

@@ -1,7 +1,4 @@
-"""HTML pages from the templates of this package, in which every value is printable and escaped.
-
-A page contains its style sheet and script; its content-security policy allows only these two.
-"""
+"""HTML pages from templates, with values printable and escaped, and no foreign script or style."""
 
 from __future__ import annotations
 
@@ -28,10 +25,9 @@ _CSS_PIXELS_PER_INCH = 96
 def write_page(
     path: str | os.PathLike[str], template: str, script: str | None = None, **values: Any
 ) -> None:
-    """Write a page piece by piece; it is complete or not there.
+    """Write a page piece by piece, consuming iterators; it is complete or not there.
 
     `template` is a file in ``templates/``, `script` the name of a style sheet and a script there.
-    Iterators among the values are consumed as the page is written.
     """
     if script is not None:
         values["script"] = asset("common.js", f"{script}.js")

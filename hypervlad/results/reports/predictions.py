@@ -53,8 +53,7 @@ def prediction_notes(found: Classification, names: Sequence[str]) -> list[str]:
 def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[str, list[Any]]:
     """Return the columns of the table beside the label and its probabilities.
 
-    "unlike_training" and "novelty"; if requested "possible", the classes of each prediction set,
-    separated by "|" (a backslash precedes that sign and a backslash), and "kind" and "reason".
+    In "possible", a backslash precedes "|" and a backslash in the name of a class.
     """
     columns: dict[str, list[Any]] = {
         "unlike_training": ["yes" if unlike else "no" for unlike in found.unlike_training],

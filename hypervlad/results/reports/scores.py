@@ -42,10 +42,7 @@ class ScoreGroup:
 
 
 class ScoredRow(NamedTuple):
-    """An image in a table whose third column, what it is called, follows the threshold.
-
-    ``is_called`` is whether its score reaches the threshold of the results.
-    """
+    """An image in a table whose third column, what it is called, follows the threshold."""
 
     name: str
     score: float
@@ -67,9 +64,8 @@ class Bar(NamedTuple):
 class ScoreChart:
     """Histograms of groups of images, one below the other, on a common axis.
 
-    All scores are between ``low`` and ``high``, the limits of the slider, and so is the threshold
-    unless it is far from all. ``threshold_text`` has as few digits as call the same images
-    anomalous, but at least four.
+    The slider goes from ``low`` to ``high``. ``threshold_text`` has as few digits as call the same
+    images anomalous, but at least four.
     """
 
     bar_pixels = 48  # height of the tallest bar of a group

@@ -30,10 +30,9 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|\Z)", re.IGNORECASE)
 
 @dataclass
 class SortedImages:
-    """Where images were copied to, by the number in each folder (``counts``).
+    """Numbers of copies in each folder, and of those ``n_present`` before.
 
-    ``n_present`` copies were there before. ``renamed`` ones have a number in their name, those
-    ``elsewhere`` are in other folders, from a run with another model or other options.
+    ``renamed`` ones have a number in their name, those ``elsewhere`` are of another model or run.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -46,8 +45,7 @@ class SortedImages:
 class ImageSorter:
     """Copies images into one folder per class; no file is ever replaced or removed.
 
-    A copy is named like its image, in the same sub-folders. An existing file with the same content
-    is the copy; otherwise the copy gets a number, ``name-2.tif``. So a second run changes nothing.
+    An existing file with the same content is the copy; otherwise the copy gets a number.
 
     Examples
     --------
@@ -66,10 +64,7 @@ class ImageSorter:
         return [self.folder / name for name in (*self.folder_of.values(), UNSURE, UNLIKE_TRAINING)]
 
     def add(self, files: Sequence[Path], names: Sequence[str], found: Classification) -> list[int]:
-        """Copy images that could be read; return the rows of `found` whose images are copied now.
-
-        `names` are relative paths. Failures do not stop the others: they are in ``done.failed``.
-        """
+        """Copy images; return the rows of `found` that are copied; failures are in ``done``."""
         labels = list(self.folder_of)
         special = {AMBIGUOUS: UNSURE, OUT_OF_DISTRIBUTION: UNLIKE_TRAINING}
         copied = []
@@ -105,8 +100,7 @@ class ImageSorter:
 def folder_names(classes: Sequence[str]) -> list[str]:
     """Return a name for the folder of each class that every file system allows.
 
-    Other characters are written as in web addresses, ``%2F``; long names are cut, and names that
-    are taken, in any case, get a number.
+    Other characters are written as in web addresses, ``%2F``; taken names get a number.
     """
     taken = {UNSURE, UNLIKE_TRAINING}
     names = []
@@ -129,7 +123,7 @@ def _escaped(found: re.Match[str]) -> str:
 def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path, bool]:
     """Copy a file, with its times, to the name `target`, with a number if another file has it.
 
-    Returns the name, and whether the file was copied: False if one with the same content was there.
+    Returns the name, and False if a file with the same content was there.
     """
     with new_folder(target.parent):
         draft = target.parent / f".{secrets.token_hex(8)}.tmp"

@@ -46,10 +46,8 @@ Stamp = tuple[int, int]  # size and time of a file
 class GrowingTable:
     r"""A table of predictions to which lines are added, also in a later run.
 
-    All lines are of one folder, model (a digest) and options, which `settings_file` keeps; other
-    settings, and lines not of this table, are a ValueError. A last row that was cut off is removed
-    with a warning, complete ones never. A table that is missing or empty gets a header.
-    ``paths`` are all its images, as `absolute_name` returns, ``n_added`` the lines of this run.
+    All lines are of one folder, model (a digest) and options, which `settings_file` keeps; others
+    are a ValueError. A last row that was cut off is removed with a warning.
 
     Examples
     --------
@@ -232,10 +230,7 @@ def settings_file(table: Path) -> Path:
 
 @dataclass
 class _NewImage:
-    """An image that is not in the table, when to classify it, and how often that failed.
-
-    A failed one is remembered while its folder is away, and not reported again.
-    """
+    """An image that is not in the table, when to classify it, and how often that failed."""
 
     file: Path
     stamp: Stamp
@@ -262,8 +257,8 @@ def watch_folders(
     """Classify each image of folders once, also those that appear later, until ``stopped()``.
 
     The folders are polled, which also works on network drives; one that is missing is empty. A
-    file is read when its size and time have not changed for three intervals, an empty one after a
-    minute. What fails is tried again when the file has changed, and at growing intervals.
+    file is read when it has not changed for three intervals, an empty one after a minute. What
+    fails is tried again when the file has changed, and at growing intervals.
 
     `classified` is called before lines are added, so that an interrupted run does the work again;
     it returns the rows whose lines to add. `unreadable` is called once for each image that cannot
@@ -304,6 +299,7 @@ def _new_images(
     before: dict[str, _NewImage],
 ) -> dict[str, _NewImage]:
     now = time.monotonic()
+    # One that failed is kept while its folder is away, so that it is not reported again.
     found = {name: replace(last, is_there=False) for name, last in before.items() if last.n_failed}
     for folder in folders:
         try:
