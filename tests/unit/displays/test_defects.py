@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from support.displays import texts
 
 from hypervlad.results import DefectMapDisplay, PatchConfusionDisplay
 from hypervlad.results.displays.colours import DEFECT_FREE, FALSE_ALARM, FOUND, HIT, MISSED, TRUE
@@ -17,10 +18,6 @@ MASK[10:30, 20:50] = True
 def maps_of(images, maps, threshold=0.5, **options):
     found = [np.asarray(scores) >= threshold for scores in maps]
     return DefectMapDisplay(images, maps, found, threshold, **options)
-
-
-def texts(display):
-    return [text.get_text() for text in display.ax_.texts]
 
 
 def has(image, colour):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tifffile
+from support.displays import texts
 
 from hypervlad import (
     BoostedSoftmaxClassifier,
@@ -41,10 +42,6 @@ def model(texture_images):
     )
     boosting = BoostedSoftmaxClassifier(n_estimators=0, Cs=10.0)
     return MicrographClassifier(encoder, boosting=boosting, random_state=0).fit(images, labels)
-
-
-def texts(display):
-    return [text.get_text() for text in display.ax_.texts]
 
 
 def test_each_image_stands_beside_its_evidence(model, texture_images):

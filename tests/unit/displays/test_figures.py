@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from support.codeword_maps import TwoCodebooks
+from support.displays import TwoCodebooks, texts
 
 from hypervlad.evaluation import Evaluation
 from hypervlad.images import ReadOptions
@@ -26,10 +26,6 @@ IMAGES = [np.full((8, 8 + 2 * i), i / 6, dtype="float32") for i in range(6)]
 TRUE = ["fibre", "fibre", "fibre", "matrix", "matrix", "matrix"]
 FIBRE = np.array([0.9, 0.55, 0.2, 0.7, 0.4, 0.05])
 PROBA = np.column_stack([FIBRE, 1 - FIBRE])
-
-
-def texts(display):
-    return [text.get_text() for text in display.ax_.texts]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle, Wedge
+from support.displays import texts
 
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction
 from hypervlad.results import OrientationDisplay
@@ -28,10 +29,6 @@ ROWS, COLUMNS = np.indices((96, 128))
 HALVES = np.sin(
     np.where(COLUMNS < 64, COLUMNS, COLUMNS * np.sin(np.pi / 6) + ROWS * np.cos(np.pi / 6))
 ).astype(np.float32)
-
-
-def texts(display: OrientationDisplay) -> list[str]:
-    return [text.get_text() for text in display.ax_.texts]
 
 
 def test_the_overlay_has_the_colours_of_the_truth() -> None:

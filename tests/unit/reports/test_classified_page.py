@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -28,6 +29,7 @@ from hypervlad.results.reports import classified_page
 from hypervlad.results.reports.classified_page import as_script, link_to, most_doubtful, thumbnails
 from hypervlad.results.reports.predictions import prediction_remarks
 
+Made = Callable[..., Page]
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>"
 
 
@@ -59,6 +61,13 @@ def files(texture_images: Any, tmp_path: Path) -> list[Path]:
     return paths
 
 
+@pytest.fixture
+def made(model: MicrographClassifier, tmp_path: Path) -> Made:
+    """Write the page of images, and take it apart."""
+    path = tmp_path / "page.html"
+    return lambda images, **options: Page(write_classified_page(path, model, images, **options))
+
+
 # --- what is in it ------------------------------------------------------------------------------
 
 
@@ -88,13 +97,13 @@ def test_the_page_holds_what_the_model_says(
 
 
 def test_the_page_notes_what_the_terminal_says(
-    model: MicrographClassifier, files: list[Path], tmp_path: Path
+    made: Made, model: MicrographClassifier, files: list[Path], tmp_path: Path
 ) -> None:
     deep, blank = tmp_path / "deep.png", tmp_path / "blank.png"
     Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16)).save(deep)
     Image.fromarray(np.full((16, 16), 80, np.uint8)).save(blank)
     with pytest.warns(UserWarning, match="1 of 11 images is blank") as warned:
-        page = Page(write_classified_page(tmp_path / "p.html", model, [*files, deep, blank]))
+        page = made([*files, deep, blank])
     found = model.classify([*files, deep, blank])
     assert found.differences
     remarks = prediction_remarks(found, [str(file) for file in [*files, deep, blank]])
@@ -123,12 +132,10 @@ def test_unlike_images_that_are_blank_are_named_so(
 
 
 @pytest.mark.filterwarnings("ignore:.* blank, all pixels equal")
-def test_pictures_are_small_and_those_of_their_images(
-    model: MicrographClassifier, tmp_path: Path
-) -> None:
+def test_pictures_are_small_and_those_of_their_images(made: Made) -> None:
     grey = np.linspace(0, 1, 3)
     images = [np.full((400, 900), value) for value in grey]
-    page = Page(write_classified_page(tmp_path / "page.html", model, images))
+    page = made(images)
     assert page.data["names"] == ["image 0", "image 1", "image 2"]
     assert page.data["links"] == ["", "", ""]
     assert list(page.thumbnails) == [0, 1, 2]
@@ -139,7 +146,7 @@ def test_pictures_are_small_and_those_of_their_images(
 
 
 def test_true_labels_are_shown_and_counted(
-    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+    made: Made, model: MicrographClassifier, texture_images: Any
 ) -> None:
     images, labels = texture_images
     names = [str(label) for label in labels[:6]]
@@ -150,41 +157,36 @@ def test_true_labels_are_shown_and_counted(
         for row, label in zip(found.proba, given, strict=True)
     )
     assert n_correct
-    page = Page(
-        write_classified_page(
-            tmp_path / "page.html", model, images[:6], predictions=found, true_labels=given
-        )
-    )
+    page = made(images[:6], predictions=found, true_labels=given)
     assert page.data["truth"] == given
     words = "".join(page.words.split())
     assert f"{n_correct}of5({20 * n_correct}.0%)predictedcorrectly" in words
     assert "True label" in page.words
-    plain = Page(write_classified_page(tmp_path / "plain.html", model, images[:6]))
+    plain = made(images[:6])
     assert "truth" not in plain.data
     assert "rue label" not in plain.words
 
 
 @pytest.mark.filterwarnings("ignore:.* blank, all pixels equal")
 def test_pictures_are_read_as_the_model_reads(
-    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+    made: Made, model: MicrographClassifier, texture_images: Any
 ) -> None:
     images, labels = texture_images
     scaled = [np.round(100 * image).astype(np.uint16) for image in images]
     model.set_params(encoder__read_options={"scaling": (0, 100)}).fit(scaled, labels)
     flat = np.full((20, 24), 50, dtype=np.uint16)
-    page = Page(write_classified_page(tmp_path / "page.html", model, [flat]))
+    page = made([flat])
     shown = Image.open(io.BytesIO(base64.b64decode(page.thumbnails[0])))
     assert np.mean(np.asarray(shown)) == pytest.approx(127, abs=3)
 
 
 def test_without_a_judgement_there_are_probabilities_and_novelty(
-    tiny_encoder: HypercolumnVLAD, texture_images: Any, tmp_path: Path
+    made: Made, model: MicrographClassifier, texture_images: Any, tmp_path: Path
 ) -> None:
     images, labels = texture_images
-    model = MicrographClassifier(tiny_encoder, calibration_size=0, random_state=0)
-    model.fit(images, labels)
+    model.set_params(calibration_size=0).fit(images, labels)
     found = model.classify([*images, np.eye(20)])
-    page = Page(write_classified_page(tmp_path / "page.html", model, [*images, np.eye(20)]))
+    page = made([*images, np.eye(20)])
     assert "possible" not in page.data
     assert "reasons" not in page.data
     assert page.data["kinds"][-1] == "out_of_distribution"
@@ -198,14 +200,14 @@ def test_without_a_judgement_there_are_probabilities_and_novelty(
 
 
 def test_images_that_cannot_be_read_are_listed_with_the_reason(
-    model: MicrographClassifier, files: list[Path], tmp_path: Path
+    made: Made, model: MicrographClassifier, files: list[Path], tmp_path: Path
 ) -> None:
     files[4].write_bytes(b"\x89PNG\r\n\x1a\n half an image")
     with pytest.raises(ImageReadError, match="04"):
         write_classified_page(tmp_path / "page.html", model, files)
     model.encoder_.set_params(on_error="skip")
     with pytest.warns(SkippedImagesWarning) as caught:
-        page = Page(write_classified_page(tmp_path / "page.html", model, files))
+        page = made(files)
     (bad,) = caught[0].message.skipped  # type: ignore[union-attr]
     assert len(page.data["names"]) == len(page.thumbnails) == 8
     assert str(files[4]) not in page.data["names"]
@@ -234,11 +236,11 @@ def test_without_scripts_there_is_a_table(
 
 
 def test_only_the_most_doubtful_have_pictures_beyond_the_bound(
-    model: MicrographClassifier, files: list[Path], tmp_path: Path, monkeypatch: Any
+    made: Made, model: MicrographClassifier, files: list[Path], tmp_path: Path, monkeypatch: Any
 ) -> None:
     found = classification(np.random.default_rng(0).dirichlet([0.5] * 3, size=len(files)))
     monkeypatch.setattr(classified_page, "_MAX_THUMBNAILS", 4)
-    page = Page(write_classified_page(tmp_path / "page.html", model, files, predictions=found))
+    page = made(files, predictions=found)
     least = np.argsort(found.proba.max(axis=1))[:4]
     assert sorted(page.thumbnails) == sorted(least)
     assert len(page.data["names"]) == 9
@@ -260,7 +262,7 @@ def test_answers_that_are_not_sure_are_the_most_doubtful(
     assert doubtful < chosen
 
 
-def test_images_are_read_for_pictures_few_at_a_time() -> None:
+def test_images_are_read_for_pictures_few_at_a_time(made: Made) -> None:
     class Counting(list):  # type: ignore[type-arg]
         drawn = 0
 
@@ -279,7 +281,7 @@ def test_images_are_read_for_pictures_few_at_a_time() -> None:
 
 
 def test_names_and_labels_cannot_break_the_page(
-    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+    made: Made, model: MicrographClassifier, texture_images: Any
 ) -> None:
     images, labels = texture_images
     renamed = {label: f"{EVIL} {label}" for label in set(labels)}
@@ -290,17 +292,7 @@ def test_names_and_labels_cannot_break_the_page(
     found = model.classify(images[:5], coverage=0.8, max_error=0.6)
     bad = dataclasses.replace(found.images, skipped=(SkippedImage(0, EVIL, EVIL),))
     found = dataclasses.replace(found, images=bad)
-    page = Page(
-        write_classified_page(
-            tmp_path / "page.html",
-            model,
-            images[:5],
-            names=names,
-            predictions=found,
-            max_error=0.6,
-            title=title,
-        )
-    )
+    page = made(images[:5], names=names, predictions=found, max_error=0.6, title=title)
     assert page.data["names"] == [
         EVIL,
         r"b\x00\x1b[31m",
@@ -336,9 +328,9 @@ def test_links_lead_to_files_of_any_name(name: str, tmp_path: Path) -> None:
 
 
 def test_nothing_comes_from_outside_and_only_its_own_script_runs(
-    model: MicrographClassifier, files: list[Path], tmp_path: Path
+    made: Made, files: list[Path]
 ) -> None:
-    page = Page(write_classified_page(tmp_path / "page.html", model, files, max_error=0.6))
+    page = made(files, max_error=0.6)
     assert "://" not in page.source
     assert not re.search(r"url\(|@import|\bimport\b\s*\(|fetch\(|XMLHttp", page.source)
     rules = dict(rule.strip().split(" ", 1) for rule in page.policy.split(";"))
@@ -372,11 +364,11 @@ def test_lengths_that_differ_are_refused(model: MicrographClassifier, tmp_path: 
 
 
 def test_a_picture_that_can_no_longer_be_read_is_left_out(
-    model: MicrographClassifier, files: list[Path], tmp_path: Path
+    made: Made, model: MicrographClassifier, files: list[Path]
 ) -> None:
     found = model.classify(files)
     files[2].unlink()
-    page = Page(write_classified_page(tmp_path / "page.html", model, files, predictions=found))
+    page = made(files, predictions=found)
     assert sorted(page.thumbnails) == [0, 1, 3, 4, 5, 6, 7, 8]
     assert len(page.data["names"]) == 9
 

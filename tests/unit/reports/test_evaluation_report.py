@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.base import clone
-from support.codeword_maps import TwoCodebooks
+from support.displays import TwoCodebooks
 from support.pages import Page
 
 from hypervlad import MicrographClassifier
@@ -218,6 +218,7 @@ def test_maps_show_different_classes_first():
     assert sorted(one_of_each_class(result, 100)) == list(range(8))
 
 
+@pytest.mark.usefixtures("unsaved_figures")
 @pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
 def test_a_report_can_be_read_by_others(tmp_path):
     (tmp_path / "plain").touch()
