@@ -1,6 +1,5 @@
 from .displays.base import save_png
-from .displays.codeword_map import CodewordMapDisplay
-from .displays.codeword_patches import CodewordPatchesDisplay
+from .displays.codewords import CodewordMapDisplay, CodewordPatchesDisplay
 from .displays.contact_sheet import ContactSheetDisplay
 from .displays.defects import DefectMapDisplay, PatchConfusionDisplay
 from .displays.evaluation import ConfusionDisplay, ReliabilityDisplay, SelectiveAccuracyDisplay

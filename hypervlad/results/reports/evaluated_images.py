@@ -11,7 +11,7 @@ import numpy as np
 from hypervlad.evaluation import Evaluation
 from hypervlad.models.classifier import LabelIssue, SureAnswers
 from hypervlad.results.displays.base import Display, image_names, one_each
-from hypervlad.results.displays.codeword_map import CodewordMapDisplay
+from hypervlad.results.displays.codewords import CodewordMapDisplay
 from hypervlad.results.displays.contact_sheet import ContactSheetDisplay
 from hypervlad.results.displays.evaluation import (
     ConfusionDisplay,

@@ -17,8 +17,8 @@ from hypervlad import (
 from hypervlad.common.wording import percent
 from hypervlad.images import ReadOptions
 from hypervlad.results import CodewordPatchesDisplay, EvidenceDisplay
-from hypervlad.results.displays import codeword_patches
-from hypervlad.results.displays.codeword_patches import (
+from hypervlad.results.displays import codewords as codewords_module
+from hypervlad.results.displays.codewords import (
     CodewordFinder,
     chosen_images,
     strongest_boxes,
@@ -143,7 +143,7 @@ def test_what_does_not_fit_is_refused(model, texture_images):
 
 
 def test_the_codewords_of_each_class_are_shown_as_patches(model, texture_images, monkeypatch):
-    monkeypatch.setattr(codeword_patches, "N_IMAGES", 9)
+    monkeypatch.setattr(codewords_module, "N_IMAGES", 9)
     images, labels = texture_images
     display = CodewordPatchesDisplay.from_estimator(model, images, labels)
     assert [codeword.label for codeword in display.codewords] == np.repeat(
@@ -239,7 +239,7 @@ def test_no_patch_is_chosen_for_the_border_of_an_image():
 def test_the_title_has_nanometres_if_files_have_a_pixel_size(
     model, texture_images, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(codeword_patches, "N_IMAGES", 3)
+    monkeypatch.setattr(codewords_module, "N_IMAGES", 3)
     images, labels = texture_images
     paths = []
     for number, image in enumerate(images):
