@@ -1,28 +1,17 @@
-from .displays import (
-    CodewordMapDisplay,
-    CodewordPatchesDisplay,
-    ConfusionDisplay,
-    ContactSheetDisplay,
-    DefectMapDisplay,
-    EvidenceDisplay,
-    OrientationDisplay,
-    PatchConfusionDisplay,
-    PatchNetworkDisplay,
-    ReliabilityDisplay,
-    SelectiveAccuracyDisplay,
-    TrainingCurvesDisplay,
-    save_png,
-)
-from .reports import (
-    model_facts,
-    predictions_as_bytes,
-    report_on_held_out,
-    report_on_model,
-    write_alignment,
-    write_classified_page,
-    write_defect_report,
-    write_findings,
-)
+from .displays.base import save_png
+from .displays.codewords import CodewordMapDisplay, CodewordPatchesDisplay
+from .displays.contact_sheet import ContactSheetDisplay
+from .displays.defects import DefectMapDisplay, PatchConfusionDisplay
+from .displays.evaluation import ConfusionDisplay, ReliabilityDisplay, SelectiveAccuracyDisplay
+from .displays.evidence import EvidenceDisplay
+from .displays.networks import PatchNetworkDisplay, TrainingCurvesDisplay
+from .displays.orientation import OrientationDisplay
+from .reports.alignment import write_alignment
+from .reports.classified_page import write_classified_page
+from .reports.defects import write_defect_report, write_findings
+from .reports.evaluation import report_on_held_out, report_on_model
+from .reports.facts import model_facts
+from .reports.predictions import predictions_as_bytes
 
 __all__ = [
     "CodewordMapDisplay",

@@ -21,7 +21,7 @@ from hypervlad.features.encoder import EncodedImages
 from hypervlad.features.encoder.loading import ImageInfo
 from hypervlad.images import SkippedImage
 from hypervlad.models.classifier import Classification
-from hypervlad.results.reports import write_classified_page
+from hypervlad.results import write_classified_page
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.by import By

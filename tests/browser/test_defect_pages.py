@@ -15,7 +15,8 @@ import pytest
 from support.dark_spots import Darkness, spotted
 
 from hypervlad.evaluation import evaluate_defects
-from hypervlad.results.reports import defects, write_defect_report, write_findings
+from hypervlad.results import write_defect_report, write_findings
+from hypervlad.results.reports import defects
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.by import By

@@ -40,7 +40,7 @@ FORKING = """
 import glob, json, os, shlex, subprocess, sys, types
 import jinja2, joblib, matplotlib.pyplot, PIL.Image, skimage.filters, tifffile, typer.main
 import hypervlad
-import hypervlad.results.displays
+import hypervlad.results
 from hypervlad.apps.cli import app, main as command_line
 from hypervlad.features.encoder import codebook_fit
 for name in hypervlad.__all__:

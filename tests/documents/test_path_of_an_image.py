@@ -91,14 +91,3 @@ def test_contributing_names_the_files_of_the_path(path_of_an_image: set[str]) ->
     section = text.split("## The path of an image")[1].split("\n## ")[0]
     named = set(re.findall(r"`([\w/]+\.py)`", section))
     assert path_of_an_image == named - {"tests/documents/test_path_of_an_image.py"}
-
-
-def test_files_are_found_in_other_threads() -> None:
-    def in_a_thread() -> None:
-        thread = threading.Thread(target=HypercolumnVLAD().get_params)
-        thread.start()
-        thread.join()
-
-    assert not files_run(lambda: None)
-    assert files_run(in_a_thread) <= {"features/encoder/estimator.py", "common/base.py"}
-    assert files_run(HypercolumnVLAD) == {"features/encoder/estimator.py"}

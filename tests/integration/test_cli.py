@@ -17,7 +17,7 @@ from support.surfaces import PATCH
 import hypervlad
 from hypervlad.apps.cli import app
 from hypervlad.common.tables import write_table
-from hypervlad.results.displays import EvidenceDisplay
+from hypervlad.results import EvidenceDisplay
 
 
 def read_table(text):

@@ -22,7 +22,7 @@ from hypervlad.apps.cli import app
 from hypervlad.evaluation import DefectEvaluation
 from hypervlad.images import read_mask
 from hypervlad.models.defects import Finding
-from hypervlad.results.reports import model_facts
+from hypervlad.results import model_facts
 
 TINY = ["--backbone", "tiny", "--weights", "random", "--patch", str(PATCH), "--quiet"]
 

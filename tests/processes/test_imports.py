@@ -43,7 +43,7 @@ def test_drawing_leaves_the_backend_of_matplotlib_alone():
     code = (
         "import io, sys, numpy as np, matplotlib\n"
         "before = dict.__getitem__(matplotlib.rcParams, 'backend')\n"
-        "from hypervlad.results.displays import ContactSheetDisplay, save_png\n"
+        "from hypervlad.results import ContactSheetDisplay, save_png\n"
         "sheet = ContactSheetDisplay([np.eye(4)], [['a']])\n"
         "save_png(lambda ax: sheet.plot(ax=ax), io.BytesIO())\n"
         "assert dict.__getitem__(matplotlib.rcParams, 'backend') is before\n"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from hypervlad.features.encoder import EncodedImages
 from hypervlad.features.encoder.loading import ImageInfo
@@ -14,7 +15,7 @@ from hypervlad.models.classifier import Classification, Judgement
 
 
 def classification(
-    proba: Sequence[Sequence[float]],
+    proba: ArrayLike,
     *,
     unlike: Sequence[int] = (),
     kinds: Sequence[str] | None = None,

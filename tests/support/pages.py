@@ -17,12 +17,15 @@ class Page(HTMLParser):
         super().__init__()
         self.source = path.read_text(encoding="utf-8")
         self.open: list[tuple[str, dict[str, str | None]]] = []
-        self.words, self.style, self.policy = "", "", ""
+        self.texts: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.links: list[str | None] = []
+        self.style, self.policy = "", ""
         self.scripts: list[tuple[dict[str, str | None], str]] = []
         self.feed(self.source)
         self.close()
         assert self.open == []
-        self.data = json.loads(self.script(id="data"))
+        self.data = json.loads(self.script(id="data")) if self.scripts else None
 
     def handle_starttag(self, tag: str, attributes: Sequence[tuple[str, str | None]]) -> None:
         given = dict(attributes)
@@ -30,6 +33,10 @@ class Page(HTMLParser):
         assert not [name for name in given if name.startswith("on") or name == "style"]
         if given.get("http-equiv") == "Content-Security-Policy":
             self.policy = given["content"] or ""
+        if tag == "img":
+            self.images.append(given)
+        if "href" in given:
+            self.links.append(given["href"])
         if tag not in self.VOID:
             self.open.append((tag, given))
         if tag == "script":
@@ -47,7 +54,16 @@ class Page(HTMLParser):
         elif tag == "style":
             self.style += data
         else:
-            self.words += data
+            self.texts.append(data)
+
+    @property
+    def words(self) -> str:
+        return "".join(self.texts)
+
+    @property
+    def spaced(self) -> str:
+        """The words, with one space between pieces of text."""
+        return " ".join(" ".join(self.texts).split())
 
     def script(self, **attributes: str) -> str:
         (text,) = [text for given, text in self.scripts if attributes.items() <= given.items()]

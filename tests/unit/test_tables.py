@@ -24,7 +24,7 @@ from hypervlad.common.tables import (
 )
 from hypervlad.data.folders.groups import read_group_rows
 from hypervlad.data.folders.report import FolderReport
-from hypervlad.results.reports import predictions_as_bytes
+from hypervlad.results import predictions_as_bytes
 
 FORMULAS = [
     "=1+1",

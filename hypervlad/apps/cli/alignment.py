@@ -124,7 +124,7 @@ def align(
     """
     from hypervlad.fibres import AlignmentRecipe
     from hypervlad.fibres.alignment import DEFAULT_WINDOW
-    from hypervlad.results.reports import write_alignment
+    from hypervlad.results.reports.alignment import write_alignment
 
     check_folders(output, paths)
     if not 0 < tolerance <= 90:

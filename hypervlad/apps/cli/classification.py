@@ -117,7 +117,7 @@ def train(
     for line in held_out_lines(model):
         echo(line)
     if report is not None and model.held_out_ is not None:
-        from hypervlad.results.reports import report_on_held_out
+        from hypervlad.results.reports.evaluation import report_on_held_out
 
         index, _ = report_on_held_out(
             report,
@@ -172,7 +172,8 @@ def explain(
 
     from hypervlad.images import ImageReadError, find_images
     from hypervlad.images.errors import reasons_in_line
-    from hypervlad.results.displays import EvidenceDisplay, save_png
+    from hypervlad.results.displays.base import save_png
+    from hypervlad.results.displays.evidence import EvidenceDisplay
 
     if output.suffix.lower() != ".png":
         raise ValueError(f"{output}: the picture is a PNG file; give a name that ends in .png.")
@@ -238,7 +239,7 @@ def evaluate(
     """
     from hypervlad.images.files import composed
     from hypervlad.images.reading import relative_names
-    from hypervlad.results.reports import report_on_model
+    from hypervlad.results.reports.evaluation import report_on_model
 
     check_report(output, folder)
     check_cache(cache)
@@ -359,7 +360,7 @@ def info(
     """
     from hypervlad.common.modelfile import read_model
     from hypervlad.models.loading import load
-    from hypervlad.results.reports import model_facts
+    from hypervlad.results.reports.facts import model_facts
 
     facts = {
         "file": f"{model} ({os.path.getsize(model) / 1e6:.1f} MB)" if model.is_file() else "",

@@ -267,7 +267,7 @@ def score(
     """
     from hypervlad.images import find_images
     from hypervlad.images.errors import training_images_text
-    from hypervlad.results.reports import write_findings
+    from hypervlad.results.reports.defects import write_findings
 
     check_folders(output, paths)
     files = find_images(paths)
@@ -315,7 +315,7 @@ def evaluate(
     """
     from hypervlad.evaluation import evaluate_defects
     from hypervlad.images import find_images
-    from hypervlad.results.reports import write_defect_report
+    from hypervlad.results.reports.defects import write_defect_report
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{output}: the report is one page; give a name that ends in .html.")

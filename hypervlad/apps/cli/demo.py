@@ -67,7 +67,7 @@ def demo(
     """
     from hypervlad.evaluation.splits import holdout_split
     from hypervlad.images.reading import relative_names
-    from hypervlad.results.reports import report_on_model
+    from hypervlad.results.reports.evaluation import report_on_model
 
     check_report(output, folder)
     model_path = output / "model.hvlad"

@@ -107,8 +107,12 @@ def predict(
       hypervlad predict model.hvlad microscope/ --watch -o predictions.csv
     """
     from hypervlad.evaluation.conformal import check_share
-    from hypervlad.results.reports import predictions_as_bytes, write_classified_page
-    from hypervlad.results.reports.predictions import prediction_columns, prediction_remarks
+    from hypervlad.results.reports.classified_page import write_classified_page
+    from hypervlad.results.reports.predictions import (
+        prediction_columns,
+        prediction_remarks,
+        predictions_as_bytes,
+    )
     from hypervlad.results.reports.sorting import ImageSorter
     from hypervlad.results.reports.watching import settings_file
 

@@ -1,10 +1,4 @@
 """Figures in the manner of scikit-learn's displays.
 
-``XDisplay.from_predictions(...)`` and ``from_estimator`` plot at once; the constructor does not.
-Without `ax`, `plot` makes a pyplot figure; with `ax` it does not use pyplot. The attributes
-`figure_` and `ax_` are what was drawn into.
+``from_...`` plots at once; the constructor does not.
 """
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""The base classes of displays, the grid of captioned images, and saving a display as PNG."""
+"""Base classes of displays, the grid of captioned images, and saving a display as PNG."""
 
 from __future__ import annotations
 
@@ -33,14 +33,7 @@ _MAX_LETTERS = 26  # of the caption's font, across one tile
 
 
 class Display(ABC):
-    """Base class of displays: content that is drawn into matplotlib axes.
-
-    Attributes
-    ----------
-    figure_ : matplotlib Figure
-    ax_ : matplotlib Axes
-        Both exist once it has been plotted.
-    """
+    """Content that is drawn into matplotlib axes, ``ax_`` of ``figure_`` once it is plotted."""
 
     figure_: Figure | SubFigure
     ax_: Axes
@@ -85,7 +78,7 @@ def save_png(
     Returns
     -------
     width, height : float
-        The size of the figure in inches: the display's `figure_size`.
+        The display's `figure_size`, in inches.
 
     Examples
     --------
@@ -119,8 +112,6 @@ def write(ax: Axes, x: float, y: float, text: str, *, inches: float = 1.0, **sty
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a tile's caption."""
-
     text: str
     colour: str = DARK
     weight: str = "normal"
@@ -128,11 +119,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Tile:
-    """An image, grey or colour in [0, 1], with its caption.
-
-    ``aspect`` is width over height as shown, by default that of the pixels. ``crisp`` pixels are
-    shown as squares, without interpolation.
-    """
+    """An image in [0, 1], with its caption; ``aspect`` is width over height as shown."""
 
     pixels: NDArray[np.floating[Any]]
     caption: Sequence[Line] = ()
@@ -144,10 +131,7 @@ BLANK = Tile(np.ones((1, 1)))
 
 
 class Grid(NamedTuple):
-    """The extent of a grid: how many tiles, columns and lines of the longest caption.
-
-    The height of a tile is `tile_height` times its width: 1, or less if all images are landscape.
-    """
+    """Numbers of tiles, of columns and of lines in a caption; height of a tile over its width."""
 
     n_tiles: int
     n_columns: int
@@ -169,10 +153,7 @@ class Grid(NamedTuple):
 
 
 class GridDisplay(Display):
-    """Base class of displays that consist of tiles in a grid.
-
-    Images are read when they are drawn, with `read_options`.
-    """
+    """A display of tiles in a grid; images are read with `read_options` when they are drawn."""
 
     read_options: ReadOptions | None = None
     _has_legend = False
@@ -192,7 +173,6 @@ class GridDisplay(Display):
         return width, height + _LEGEND_INCHES * self._has_legend
 
     def _draw(self) -> None:
-        """Draw the tiles, each centred in its box, its caption beneath it."""
         tiles, tile_height = list(self._tiles()), self.grid.tile_height
         n_lines = max((len(tile.caption) for tile in tiles), default=0)
         gap, line = _GAP_INCHES / _TILE_INCHES, _LINE_INCHES / _TILE_INCHES
@@ -238,7 +218,7 @@ class GridDisplay(Display):
         entries: Sequence[tuple[str, Colour]],
         scale: tuple[str, NDArray[np.float64], str] | None = None,
     ) -> None:
-        """Add a legend beneath the tiles: a colour bar with labels at both ends, then colours.
+        """Add a legend beneath the tiles: a colour bar, then colours.
 
         `scale` is the lower label, the colours, shape (1, n, 3), and the upper label.
         """
@@ -265,7 +245,6 @@ class GridDisplay(Display):
         ax.set_ylim(bottom + _LEGEND_INCHES * inch, ax.get_ylim()[1])
 
     def _read(self, image: Any) -> NDArray[np.float32]:
-        """Return the pixels of an image of any size, in [0, 1]."""
         return read_image(image, **asdict(self.read_options or ReadOptions()))
 
 
@@ -290,10 +269,9 @@ def _drawn_size(aspect: float) -> tuple[float, float]:
 def thumbnail(
     pixels: NDArray[Any], side: int = 320, reduce: Callable[..., NDArray[Any]] = np.mean
 ) -> NDArray[np.floating[Any]]:
-    """Shrink an image (H, W) or (H, W, 3) by averaging blocks of a whole number of pixels.
+    """Shrink an image (H, W) or (H, W, 3) by reducing square blocks along ``axis``.
 
-    The longest side becomes at least `side` and less than twice this, or stays if it is smaller.
-    `reduce` reduces blocks along ``axis``; with `numpy.max`, nothing small vanishes.
+    The longest side becomes at least `side`, and less than twice this.
     """
     factor = max(1, min(max(pixels.shape[:2]) // side, *pixels.shape[:2]))
     height, width = (length // factor for length in pixels.shape[:2])
@@ -331,7 +309,6 @@ def image_names(images: Sequence[Any], *, full: bool = False) -> list[str]:
 
 
 def names_or_default(images: Sequence[Any], names: Sequence[str] | None) -> list[str]:
-    """Return `names`, one for each image, or `image_names` if they are None."""
     return image_names(images) if names is None else one_each("name", names, len(images))
 
 
@@ -346,7 +323,6 @@ def one_each(what: str, values: Sequence[Any] | None, n_images: int) -> list[Any
 
 
 def check_size(name: str, pixels: NDArray[Any], found: NDArray[Any]) -> None:
-    """Raise if a map does not have the size of its image."""
     if pixels.shape[:2] != found.shape:
         raise ValueError(
             f"{name}: an image of {pixels.shape[0]} x {pixels.shape[1]} pixels, but a map of "

@@ -50,9 +50,7 @@ _SHADOW, _LIGHT = 0.3, 0.8  # brightness of a colour on black pixels, and what w
 def codeword_colours(codewords: ArrayLike) -> NDArray[np.float64]:
     """Assign a colour in RGB to each codeword (n, n_features); similar ones get similar colours.
 
-    The first three principal components of the codewords determine a CIELAB colour: the angle in
-    the plane of the first two its hue, the third its lightness, the distance from the centre of
-    that plane its chroma. All are replaced by their ranks, which uses the whole range.
+    Hue, lightness and chroma in CIELAB are ranks of the first three principal components.
     """
     from skimage.color import lab2rgb
 
@@ -67,9 +65,8 @@ def codeword_colours(codewords: ArrayLike) -> NDArray[np.float64]:
 def direction_colours(angles: ArrayLike) -> Colours:
     """Return sRGB in [0, 1], shape (..., 3), for each direction in radians, with period pi.
 
-    Red stands for 0, ochre for 45, cyan for 90 and blue for 135 degrees, on a tilted circle in
-    OKLab: the lightness rises from red to cyan, so that people who confuse red and green can tell
-    the four apart.
+    Red is 0, ochre 45, cyan 90 and blue 135 degrees. The lightness rises from red to cyan, so that
+    people who confuse red and green can tell them apart.
     """
     # B. Ottosson, "A perceptual color space for image processing", 2020.
     turn = np.asarray(angles, dtype=np.float32) * np.float32(_N_COLOURS / np.pi)
@@ -78,10 +75,9 @@ def direction_colours(angles: ArrayLike) -> Colours:
 
 
 def tint_by_direction(grey: NDArray[Any], angles: ArrayLike, strength: ArrayLike) -> Colours:
-    """Tint grey pixels in the colours of directions; their brightness stays visible.
+    """Tint grey pixels (H, W) in the colours of directions; their brightness stays visible.
 
-    All are of shape (H, W): grey in [0, 1], angles in radians, and the strength from 0 (grey) to 1
-    (coloured).
+    The strength is from 0 (grey) to 1 (coloured), the angles are in radians.
     """
     base = np.asarray(grey, dtype=np.float32)[..., None]
     share = np.float32(_OPACITY) * np.asarray(strength, dtype=np.float32)[..., None]
@@ -102,7 +98,6 @@ def stretch_contrast(grey: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def as_rgb(pixels: NDArray[Any]) -> NDArray[np.float64]:
-    """Return a copy of grey or colour pixels with three channels, shape (H, W, 3)."""
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2).astype(float)
     return pixels.astype(float)

@@ -33,14 +33,13 @@ class ContactSheetDisplay(GridDisplay):
 
     Parameters
     ----------
-    images : sequence of path or ndarray of shape (H, W) or (H, W, 3)
+    images : sequence of paths or arrays
     captions : sequence of sequence of str
         The lines beneath each image.
     colours : sequence of str, optional
         A matplotlib colour for each image's second line, which is then bold.
     n_columns : int, default=6
     read_options : ReadOptions, optional
-        How to read the images.
 
     Examples
     --------
@@ -82,10 +81,9 @@ class ContactSheetDisplay(GridDisplay):
 
         Parameters
         ----------
-        images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
+        images : sequence of n paths or arrays
         proba : array-like of shape (n, n_classes)
         classes : sequence of n_classes labels
-            In the order of the columns of `proba`.
         y_true : sequence of n labels
         select : {"least_certain", "mistakes", "all"}
             The images with the lowest confidence (highest probability of any class), lowest first;
@@ -93,14 +91,14 @@ class ContactSheetDisplay(GridDisplay):
         n_images : int
             Maximum number of images.
         names : sequence of n str, optional
-            Names of the images; by default those of their files.
+            By default the names of the files.
         read_options : ReadOptions, optional
         ax : matplotlib Axes, optional
 
         Raises
         ------
         ValueError
-            If the lengths differ, or ``select`` is unknown.
+            If the lengths differ, or `select` is unknown.
         """
         y_true = one_each("true label", y_true, len(images))
         names = names_or_default(images, names)

@@ -48,33 +48,31 @@ Painter = Callable[[NDArray[np.floating[Any]]], NDArray[np.float64]]
 
 
 class DefectMapDisplay(GridDisplay):
-    """Images beside the maps of their defect scores.
+    """Images beside the maps of their defect scores, all on one scale.
 
-    Orange outlines lie inside the regions that were found, blue ones outside the true regions of
-    the mask (inside at the image's edges). Large images are shrunk; a block of pixels gets its
-    highest score. All maps share one scale. Usually created by `from_estimator`.
+    Orange outlines lie inside the regions that were found, blue ones outside those of the mask. In
+    large images, a block of pixels gets its highest score. Usually created by `from_estimator`.
 
     Parameters
     ----------
-    images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
+    images : sequence of n paths or arrays
     maps : sequence of n ndarray of shape (H, W)
-        Scores, higher where more defective, of the size of the images.
+        Scores of all pixels, higher where more defective.
     found : sequence of n ndarray of shape (H, W)
         True where a defect was found.
     threshold : float
         Pixels with at least this score are called defective.
-    masks : sequence of n path, ndarray or None, optional
+    masks : sequence of n paths, arrays or None, optional
         True where there is a defect; None if unknown.
     names : sequence of n str, optional
-        Names of the images; by default those of their files.
+        By default the names of the files.
     read_options : ReadOptions, optional
-        How to read the images.
 
     Raises
     ------
     ValueError
-        If there is not one map, mask and name for each image or a map has NaN; when it is plotted,
-        also if an image or mask cannot be read, or is of another size than its map.
+        If lengths or sizes differ, a map has NaN, or an image or mask cannot be read; for images
+        and masks, when it is plotted.
 
     Examples
     --------
@@ -126,13 +124,12 @@ class DefectMapDisplay(GridDisplay):
         names: Sequence[str] | None = None,
         ax: Axes | None = None,
     ) -> DefectMapDisplay:
-        """Score images, and plot the maps with the regions found and the scorer's threshold.
+        """Score images, and plot the maps with the regions found.
 
         Parameters
         ----------
         scorer : fitted PatchDefectScorer
-        images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
-        masks, names
+        images, masks, names
             As for the class.
         ax : matplotlib Axes, optional
         """
@@ -167,7 +164,7 @@ class DefectMapDisplay(GridDisplay):
         self._draw_legend(entries, (_minus(ends[0]), colours, _minus(ends[1])))
 
     def _limits(self) -> tuple[float, float]:
-        """The limits of the common scale, which includes the threshold."""
+        """Return the limits of the common scale, which includes the threshold."""
         scores = np.concatenate([scores.ravel() for scores in self.maps])
         low, high = np.percentile(scores, _SCALE_PERCENTILES)
         low, high = min(low, self.threshold), max(high, self.threshold)
@@ -233,26 +230,24 @@ class PatchConfusionDisplay(GridDisplay):
 
     Parameters
     ----------
-    images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
+    images : sequence of n paths or arrays
     predicted : sequence of n ndarray of shape (H, W)
         True where a defect is predicted.
-    masks : sequence of n path, ndarray or None
+    masks : sequence of n paths, arrays or None
         True where there is a defect; None for an image without defects.
     patch : int, default=29
         Side of a patch, in pixels; see :func:`hypervlad.evaluation.patch_confusion`.
-    names : sequence of n str, optional
-    read_options : ReadOptions, optional
+    names, read_options
+        As in :class:`DefectMapDisplay`.
 
     Attributes
     ----------
-    confusions : list of PatchConfusion
-        One for each image.
+    confusions : list of n PatchConfusion
 
     Raises
     ------
     ValueError
-        If there is not one map, mask and name for each image, or a mask cannot be read or is of
-        another size than its map; when it is plotted, also if an image is.
+        If lengths or sizes differ, or a mask or, when it is plotted, an image cannot be read.
 
     Examples
     --------
@@ -330,7 +325,6 @@ class PatchConfusionDisplay(GridDisplay):
             yield Tile(thumbnail(painted, SHOWN_PIXELS), _patch_caption(name, confusion))
 
     def _by_patch(self, region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return for each pixel whether its patch is defective."""
         patches = defective_patches(region, self.patch, min_fraction=0.1, edges="pad")
         whole = patches.repeat(self.patch, axis=0).repeat(self.patch, axis=1)
         return whole[: region.shape[0], : region.shape[1]]

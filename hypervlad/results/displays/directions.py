@@ -49,7 +49,7 @@ def shrink_directions(
 ) -> tuple[FloatMap, FloatMap]:
     """Shrink maps of directions, in radians, by averaging axes weighted by their coherence.
 
-    Blocks of differing directions are less coherent. `side` is as for `thumbnail`.
+    `side` is as for `thumbnail`.
     """
     doubled = np.multiply(orientation, 2, dtype=np.float32)
     across, up = (thumbnail(coherence * part(doubled), side) for part in (np.cos, np.sin))
@@ -57,10 +57,7 @@ def shrink_directions(
 
 
 def tinted_regions(grey: NDArray[np.floating], aligned: AlignedFraction) -> Colours:
-    """Tint regions in the colours of their mean directions, and darken the background.
-
-    `grey` is the image in [0, 1], at its full size or shrunk.
-    """
+    """Tint regions of a grey image by their mean directions, and darken the background."""
     ends = (aligned.rows, aligned.columns)
     which = np.ix_(*(_windows_at(edges, n) for edges, n in zip(ends, grey.shape, strict=True)))
     labels, background = _labels_of_windows(aligned)[which], aligned.background[which]
@@ -71,10 +68,8 @@ def tinted_regions(grey: NDArray[np.floating], aligned: AlignedFraction) -> Colo
 
 
 def outlines(aligned: AlignedFraction) -> list[Segment]:
-    """Return the outlines of the regions as sides of windows, in pixels from the upper left corner.
-
-    Regions of one window have no outline, because many of them would hide the image.
-    """
+    """Return the sides of windows, in pixels, that outline regions of more than one window."""
+    # Outlines of single windows would hide the image.
     joined = np.array([False, *(region.n_windows > 1 for region in aligned.regions)])
     own = _labels_of_windows(aligned)
     labels = np.pad(np.where(joined[own], own, 0), 1)
@@ -154,17 +149,13 @@ def _labels_of_windows(aligned: AlignedFraction) -> NDArray[np.int32]:
 
 
 def _windows_at(edges: NDArray[np.intp], n: int) -> NDArray[np.intp]:
-    """Return the window of each of n points at equal distances across the image."""
     places = (np.arange(n) + 0.5) * (edges[-1] / n)
     windows: NDArray[np.intp] = np.searchsorted(edges, places, side="right") - 1
     return windows
 
 
 def rose_weights(angles: ArrayLike, weights: ArrayLike, n_bins: int = 24) -> NDArray[np.float64]:
-    """Return the histogram of directions over half a turn, as shares of the weight.
-
-    Angles are in radians, and the first bin is centred on 0. All shares are 0 without weight.
-    """
+    """Return the histogram of directions, in radians, over half a turn; bin 0 is centred on 0."""
     bins = np.rint(np.ravel(angles) * (n_bins / np.pi)).astype(np.intp) % n_bins
     sums = np.bincount(bins, np.ravel(weights), n_bins)
     return np.asarray(sums / (sums.sum() or 1.0))
@@ -173,11 +164,7 @@ def rose_weights(angles: ArrayLike, weights: ArrayLike, n_bins: int = 24) -> NDA
 def draw_rose(
     ax: Axes, centre: Point, radius: float, shares: NDArray[np.float64], mean: float | None
 ) -> None:
-    """Draw a rose whose petals have areas proportional to their shares, and its mean axis.
-
-    Each direction is drawn twice, half a turn apart, because an axis has two ends. The longest
-    petal has the `radius`; `shares` are those of `rose_weights`.
-    """
+    """Draw a rose, whose petals have areas proportional to their shares, and its mean axis."""
     from matplotlib.patches import Circle, Wedge
 
     for share in (0.5, 1.0):
@@ -254,7 +241,7 @@ def length_text(nm: float) -> str:
 def draw_scale_bar(ax: Axes, right: float, bottom: float, width: float, nm: float) -> None:
     """Draw a scale bar, with its length above, into the lower right corner of an image.
 
-    The image is `width` inches wide in the figure, and `nm` nanometres in the specimen.
+    `width` is that of the image in inches, and `nm` in the specimen.
     """
     from matplotlib.patches import Rectangle
 

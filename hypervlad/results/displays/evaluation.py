@@ -23,10 +23,9 @@ _TICK_LABELS = [f"{100 * tick:.0f} %" for tick in _TICKS]
 
 
 class ConfusionDisplay(Display):
-    """scikit-learn's confusion matrix, coloured by row and labelled with counts.
+    """scikit-learn's confusion matrix, labelled with counts and coloured by their share of the row.
 
-    Rows are true classes, columns predicted classes. The colour is the share of the row, so that
-    rare classes are as visible as common ones; the number is the count of images.
+    Rows are true classes, columns predicted classes.
 
     Parameters
     ----------
@@ -143,7 +142,7 @@ class ReliabilityDisplay(Display):
         Parameters
         ----------
         y_true : sequence of n labels
-            A label that is not among `classes` counts as a wrong prediction.
+            One that is not among `classes` counts as a wrong prediction.
         proba : array-like of shape (n, n_classes)
         classes : sequence of n_classes labels
         n_bins : int
@@ -206,9 +205,8 @@ class SelectiveAccuracyDisplay(Display):
     Examples
     --------
     >>> from hypervlad.results import SelectiveAccuracyDisplay
-    >>> proba = [[0.9, 0.1], [0.6, 0.4]]
     >>> display = SelectiveAccuracyDisplay.from_predictions(
-    ...     ["SEM", "TEM"], proba, classes=["SEM", "TEM"]
+    ...     ["SEM", "TEM"], [[0.9, 0.1], [0.6, 0.4]], classes=["SEM", "TEM"]
     ... )
     >>> display.coverage.tolist(), display.accuracy.tolist()
     ([0.5, 1.0], [1.0, 0.5])

@@ -40,18 +40,15 @@ _MAX_LETTERS = 22  # of the captions' bold font, across one tile
 class EvidenceDisplay(GridDisplay):
     """Images beside maps of the evidence for the predicted class.
 
-    Red positions are evidence for the class, blue ones against it; grey ones hardly matter. Colours
-    are saturated at the 99th percentile of an image's evidence, so they compare positions and
-    classes within an image, not between images. The numbers beneath a map are log-odds: "positions"
-    is the sum over the image, "bias" the bias of the class, and "trees" the contribution of boosted
-    trees, which has no position. Their sum is the margin of the class.
-
-    Small spots of strong colour are rare codewords: intra-normalisation weights them as much as
-    frequent ones.
+    Red positions are evidence for the class, blue ones against it. Colours are saturated at the
+    99th percentile of an image's evidence: they compare positions and classes of one image, not
+    images. Small spots of strong colour are rare codewords, which intra-normalisation weights as
+    much as frequent ones. The log-odds beneath a map add up to the margin of the class:
+    "positions" is the sum over the image, "bias" that of the class, "trees" that of boosted trees.
 
     Parameters
     ----------
-    images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
+    images : sequence of n paths or arrays
     explanations : sequence of n Explanation
         As returned by `MicrographClassifier.explain`.
     labels : sequence of labels, optional
@@ -61,9 +58,8 @@ class EvidenceDisplay(GridDisplay):
     y_true : sequence of n labels, optional
         The true labels.
     names : sequence of n str, optional
-        Names of the images; by default those of their files.
+        By default the names of the files.
     read_options : ReadOptions, optional
-        How to read the images.
 
     Examples
     --------
@@ -113,16 +109,14 @@ class EvidenceDisplay(GridDisplay):
         ----------
         model : fitted MicrographClassifier
             Images are shown as the model reads them.
-        images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
-        y_true, names
+        images, y_true, names
             As for the class.
         ax : matplotlib Axes, optional
 
         Raises
         ------
         ValueError
-            If an image cannot be read, or the model has no linear part (see
-            `MicrographClassifier.explain`).
+            If an image cannot be read, or the model has no linear part.
         """
         images = check_image_list(images)
         return cls(
@@ -164,10 +158,7 @@ class EvidenceDisplay(GridDisplay):
 
 
 def overlay(pixels: NDArray[Any], evidence: NDArray[Any]) -> NDArray[np.float64]:
-    """Lay evidence over an image in [0, 1]: red for, blue against, opaque where it is strong.
-
-    Evidence is clipped to [-1, 1] and enlarged to the size of the image bilinearly.
-    """
+    """Lay evidence, clipped to [-1, 1], over an image in [0, 1]: red for, blue against."""
     from skimage.transform import resize
 
     grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)

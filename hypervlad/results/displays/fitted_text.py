@@ -8,10 +8,9 @@ from matplotlib.text import Text
 
 
 class FittedText(Text):
-    """Text that keeps its proportion to what is drawn around it, but is never enlarged.
+    """Text that shrinks with what is drawn around it, but is never enlarged.
 
-    ``fontsize`` is that in a display of the size that it asks for, where a unit of the axes has so
-    many `inches`.
+    ``fontsize`` is for axes whose unit is so many `inches`.
     """
 
     def __init__(self, x: float, y: float, text: str, *, inches: float, **style: Any) -> None:

@@ -22,8 +22,6 @@ _TRAINING, _VALIDATION = "#9ec5e8", "#1f5a8c"
 class TrainingCurvesDisplay(Display):
     """Loss of each epoch, on training and on validation samples.
 
-    Usually created by `from_estimator`.
-
     Parameters
     ----------
     training, validation : sequence of float
@@ -55,7 +53,7 @@ class TrainingCurvesDisplay(Display):
 
     @classmethod
     def from_estimator(cls, model: Any, *, ax: Axes | None = None) -> TrainingCurvesDisplay:
-        """Plot the curves of a fitted network of ``hypervlad.models.baselines``.
+        """Plot the curves of a fitted network.
 
         Parameters
         ----------
@@ -110,13 +108,12 @@ class PatchNetworkDisplay(GridDisplay):
     """The filters of each convolution, and below them their activations on one patch.
 
     Filters are the mean over their input channels; mid-grey is zero. Activations are after ReLU:
-    black is zero. Each layer has its own scale. Usually created by `from_estimator`.
+    black is zero. Each layer has its own scale.
 
     Parameters
     ----------
     patch : ndarray of shape (p, p) or (p, p, 3)
     filters : sequence of ndarray of shape (n_filters, k, k)
-        Of each convolution.
     activations : sequence of ndarray of shape (n_filters, h, w)
     caption : str, optional
         Written beneath the patch.
@@ -127,8 +124,8 @@ class PatchNetworkDisplay(GridDisplay):
     >>> from hypervlad.results import PatchNetworkDisplay
     >>> rng = np.random.default_rng(0)
     >>> filters, activations = rng.normal(size=(4, 3, 3)), rng.random((4, 10, 10))
-    >>> display = PatchNetworkDisplay(rng.random((12, 12)), [filters], [activations]).plot()
-    >>> display.figure_ is display.ax_.figure
+    >>> display = PatchNetworkDisplay(rng.random((12, 12)), [filters], [activations])
+    >>> display.figure_size[0] > 2
     True
     """
 

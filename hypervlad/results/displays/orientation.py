@@ -52,16 +52,16 @@ _ROSE_SIZE = (2 * _ROSE + 0.8, 2 * _ROSE + _LABEL + 0.1 + _CAPTION)
 class OrientationDisplay(Display):
     """A micrograph coloured by the direction of its fibres, its aligned regions, and a rose.
 
-    In the first panel, the hue is the direction (see the half wheel), the saturation its coherence;
-    the background is grey. In the second, the coherently aligned regions have the colours of their
-    mean directions, which bars show too, with outlines around regions of several windows; windows
-    without fibres are darkened. In the rose, the area of a petal is the energy of a direction; each
-    is drawn twice, because an axis has two ends, and the dashed line is the mean. Images of known
-    pixel size have a scale bar. Usually created by `from_image`.
+    First, the hue is the direction (see the half wheel), the saturation its coherence, and the
+    background grey. Second, aligned regions have the colours of their mean directions, which bars
+    show too; windows without fibres are dark. In the rose, the area of a petal is the energy of a
+    direction, drawn at both ends of the axis; the dashed line is the mean. Usually created by
+    `from_image`.
 
     Parameters
     ----------
     result : AlignmentResult
+        With a pixel size, there are scale bars.
     name : str, optional
         Name of the image.
 
@@ -110,7 +110,6 @@ class OrientationDisplay(Display):
         return 2 * (width + _GAP) + key[0] + 2 * _MARGIN, max(height, key[1]) + 2 * _MARGIN
 
     def _draw(self) -> None:
-        """Draw the panels side by side; those of a wide image one above the other."""
         width, height = self.figure_size
         overlay, regions, key = self._places()
         self._draw_overlay(*overlay)
@@ -134,13 +133,11 @@ class OrientationDisplay(Display):
 
     @property
     def _cell_size(self) -> tuple[float, float]:
-        """Width and height of an image with its caption."""
         width, height = self._panel_size
         return max(width, _MIN_CELL), height + _CAPTION
 
     @property
     def _key_size(self) -> tuple[float, float]:
-        """Width and height of the wheel above the rose, or beside it if the image is wide."""
         widths, heights = zip(_WHEEL_SIZE, _ROSE_SIZE, strict=True)
         return (sum(widths), max(heights)) if self._is_wide else (max(widths), sum(heights))
 
@@ -192,7 +189,6 @@ class OrientationDisplay(Display):
         return self._panel_size[1] < _MIN_BAR_HEIGHT
 
     def _write(self, left: float, top: float, first: str, second: str) -> None:
-        """Write two lines beneath an image."""
         width, height = self._panel_size
         letters = int((0.5 if self._is_thin else 1.0) * max(width, _MIN_CELL) / 0.068)
         self._lines(left + width / 2, top + height + 0.06, first, second, letters)

@@ -59,22 +59,19 @@ def write_alignment(
     figures: bool = True,
     progress: bool = False,
 ) -> list[str]:
-    """Measure directions and alignment in images and write them; no file is left incomplete.
+    """Measure directions and alignment in images, and write tables, maps and figures.
 
-    - ``alignment.csv``: one line per image; ``regions.csv``: one line per region. Column names end
-      in their units, and ``hypervlad align --help`` explains them; lengths in nm and areas in um2
-      are empty if the pixel size is unknown. Direction, order and spread of an image include the
-      noise of its pixels; those of a region come from its windows, corrected for noise.
-    - ``maps/NAME.orientation.tif`` (radians, 0 to pi, counter-clockwise from the +x axis) and
-      ``maps/NAME.coherence.tif`` (0 to 1, 0 in the background): 32-bit floats.
-    - ``maps/NAME.regions.tif``: the number of the region at each pixel, 0 outside: 16-bit
-      integers. Maps contain the pixel size in ImageJ's format.
-    - ``overlays/NAME.png``: the image at full size, coloured by direction.
-    - ``figures/NAME.png``: an `OrientationDisplay`.
+    - ``alignment.csv``: one line per image; ``regions.csv``: one line per region. ``hypervlad align
+      --help`` explains the columns. Direction, order and spread of an image include the noise of
+      its pixels; those of a region are corrected for noise.
+    - ``maps/NAME.orientation.tif`` (radians, 0 to pi, counter-clockwise from the +x axis),
+      ``maps/NAME.coherence.tif`` (0 to 1, 0 in the background) and ``maps/NAME.regions.tif``
+      (numbers of regions, 0 outside).
+    - ``overlays/NAME.png``: the image coloured by direction; ``figures/NAME.png``: an
+      `OrientationDisplay`.
 
     The tables list the images whose files are complete, also if the run is interrupted. Results of
-    an earlier run in this folder are removed once those of this run are complete, with a warning
-    for images that this run does not have.
+    an earlier run in this folder are removed at the end.
 
     Parameters
     ----------
@@ -180,12 +177,10 @@ def _figure_files(folder: Path, name: str) -> dict[str, Path]:
 
 
 class AlignmentFolder:
-    """The folder of results of many images, a context manager to which they are added one by one.
+    """The results of many images: a context manager to which they are added one by one.
 
-    However its block ends, the tables are written and list every image whose files are complete.
-    Until the block ends without an error, that includes images of an earlier run that this run has
-    not reached; then their files and lines are removed. Only images in an earlier table are ever
-    removed. A table with the same name that is not of an earlier run is a ValueError.
+    However its block ends, the tables list every image whose files are complete. If it ends
+    without an error, the results that only an earlier run had are removed.
     """
 
     def __init__(self, folder: Path, recipe: AlignmentRecipe) -> None:
@@ -214,7 +209,6 @@ class AlignmentFolder:
         self._remove_all(stale)
 
     def add(self, name: str, found: AlignmentResult, files: Collection[Path]) -> None:
-        """Add an image whose files are all written."""
         self._images[name] = _image_row(name, found, self.recipe)
         self._regions += _region_rows(name, found)
         if self._earlier.pop(name, None) is not None:
@@ -259,7 +253,6 @@ class AlignmentFolder:
 
 
 def _rows_of(path: Path) -> Iterator[dict[str, str]]:
-    """Yield the lines of the table of an earlier run."""
     if not path.is_file():
         return
     try:
@@ -293,7 +286,6 @@ def _cell(value: Any) -> Any:
 
 
 def _image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> Row:
-    """Return the values of an image; None, NaN or infinity if there is no value."""
     aligned, statistics = found.aligned, found.statistics
     size, sigma = found.orientation.pixel_size, found.orientation.sigma
     largest = aligned.regions[0].area if aligned.regions else 0
@@ -324,7 +316,6 @@ def _image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> Ro
 
 
 def _region_rows(name: str, found: AlignmentResult) -> list[Row]:
-    """Return the values of each region of an image, the largest first."""
     size, rows = found.orientation.pixel_size, list[Row]()
     for region in found.aligned.regions:
         top, left, bottom, right = region.box

@@ -60,9 +60,8 @@ def write_classified_page(
 ) -> Path:
     """Classify images and write a page on which they can be sorted, filtered and inspected.
 
-    The page is one file and needs no network and no server; a click on an image leads to the
-    original as long as page and images are not moved. The 10,000 most doubtful images have a
-    thumbnail. An older page is replaced only once the new one is complete.
+    The page is one file that needs no network and no server. A click on an image leads to the
+    original while both stay in place. The 10,000 most doubtful images have a thumbnail.
 
     Parameters
     ----------
@@ -70,15 +69,14 @@ def write_classified_page(
     model : fitted MicrographClassifier
         An image that cannot be read is an error, unless its encoder has ``on_error="skip"``; then
         such images are listed with the reasons.
-    images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
+    images : sequence of n paths or arrays
     names : sequence of n str, optional
         Names of the images; by default their paths, or ``image 3``.
     max_error : float, optional
         Also show which predictions are sure, so that at most this share of them is wrong, and why
         the others are not: see `MicrographClassifier.judge`.
     predictions : Classification, optional
-        As returned by `MicrographClassifier.classify` for these images and this `max_error`; they
-        are classified if it is not given.
+        Of `MicrographClassifier.classify` for these images and this `max_error`, if there are any.
     true_labels : sequence of n labels, optional
         None where it is unknown. They are shown, and wrong predictions can be filtered.
     title : str
@@ -93,8 +91,8 @@ def write_classified_page(
     Raises
     ------
     ValueError
-        If the lengths differ, `max_error` is given and nothing was held out in ``fit``, no image
-        could be read, or one could not and the encoder does not skip.
+        If lengths differ, `max_error` is given and nothing was held out in ``fit``, no image could
+        be read, or one could not and the encoder does not skip.
 
     Examples
     --------
@@ -160,11 +158,9 @@ def page_data(
     links: Sequence[str],
     truth: Sequence[Any] | None,
 ) -> dict[str, Any]:
-    """Collect the data of the page's script: plain values, image by image.
+    """Collect the data of the page's script: plain values of the images that could be read.
 
-    `names`, `links` (addresses for a browser, "" if there is none) and `truth` (None where it is
-    unknown) are of the images that could be read. ``predicted`` are positions among the classes,
-    ``nearest`` rows of ``training``.
+    ``predicted`` are positions among the classes, ``nearest`` rows of ``training``.
     """
     rows, places = np.unique(found.nearest, return_inverse=True)
     training = model.training_
@@ -211,11 +207,7 @@ def link_to(image: Any, folder: str | os.PathLike[str]) -> str:
 
 
 def most_doubtful(found: Classification, n: int) -> NDArray[np.intp]:
-    """Return the positions, in ascending order, of the `n` most doubtful images.
-
-    Predictions that are not sure, or of images unlike the training images, precede the others, and
-    low confidences precede high ones.
-    """
+    """Return the positions, in ascending order, of the `n` most doubtful images."""
     confidence = found.proba.max(axis=1, initial=0)
     is_sure = np.isin(kinds_of(found), (SURE, LIKE_TRAINING))
     return np.sort(np.lexsort((confidence, is_sure))[:n])
@@ -224,10 +216,7 @@ def most_doubtful(found: Classification, n: int) -> NDArray[np.intp]:
 def thumbnails(
     images: Sequence[Any], chosen: Sequence[int], read_options: ReadOptions
 ) -> Iterator[tuple[int, str]]:
-    """Yield the position of each chosen image and its thumbnail, a JPEG in base 64.
-
-    Few of them are in memory at a time. The text is empty if an image cannot be read any more.
-    """
+    """Yield the position of each chosen image and a JPEG in base 64, "" if it is unreadable."""
     keywords = asdict(read_options)
 
     def made(image: Any, _name: str) -> str:
@@ -258,7 +247,6 @@ def _numbers(found: Classification) -> dict[str, str]:
 
 
 def _correct(data: dict[str, Any]) -> dict[str, str]:
-    """Count the correct predictions among those of images with a known label."""
     pairs = [
         (label, data["classes"][code])
         for label, code in zip(data.get("truth", ()), data["predicted"], strict=False)

@@ -76,9 +76,7 @@ _FALSE_ALARMS, _OTHERS = Outcome("false alarms", "found"), Outcome("others", "pl
 
 @dataclass
 class WrittenFindings:
-    """The images whose findings were written, the reasons for those left out, and how many of the
-    images the scorer was trained on.
-    """
+    """What was written: rows of images, reasons for those left out, number of training images."""
 
     images: list[ScoredRow] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
@@ -97,11 +95,9 @@ class WrittenFindings:
 
     @property
     def n_regions(self) -> int:
-        """Number of defective regions in all images."""
         return len(self._region_rows)
 
     def add(self, name: str, found: Finding, micrograph: Micrograph) -> None:
-        """Add an image by what was found in it."""
         cells = [percent(found.area_fraction), str(len(found.regions))]
         row = ScoredRow(name, found.score, found.is_defective, "anomalous", "normal", cells)
         size = micrograph.pixel_size
@@ -120,7 +116,6 @@ class WrittenFindings:
         write_table(folder / REGIONS, _REGION_COLUMNS, self._region_rows)
 
     def thumbnails(self) -> list[tuple[ScoredRow, str]]:
-        """Return the images with the highest scores, with outlines of their regions, as JPEG."""
         ordered = sorted(self._thumbnails, reverse=True)
         return [(self.images[-number - 1], jpeg) for _, number, jpeg in ordered]
 
@@ -136,34 +131,27 @@ def write_findings(
     """Score images and write maps, masks, overlays, tables and a page.
 
     - ``maps/NAME.tif``: the scores of all pixels, 32-bit floats.
-    - ``masks/NAME.png``: 255 at the defective pixels, which are those that reach the threshold in
-      images called anomalous, and 0 elsewhere.
+    - ``masks/NAME.png``: 255 where an image called anomalous reaches the threshold, else 0.
     - ``overlays/NAME.png``: the image, with outlines around its defective regions.
     - ``scores.csv``: one line per image; ``regions.csv``: one line per region, the worst of an
-      image first. ``hypervlad defects score --help`` explains the columns; those in micrometres are
-      empty if the pixel size is unknown.
+      image first. ``hypervlad defects score --help`` explains the columns.
     - ``report.html``: a page with the scores, on which the threshold can be moved.
 
-    No file is left incomplete. Tables and page list the images whose files are complete, also if
-    the run is interrupted. A warning says if the scores are in two groups and the threshold does
-    not separate them.
+    Tables and page list the images whose files are complete, also if the run is interrupted. A
+    warning says if the scores are in two groups that the threshold does not separate.
 
     Parameters
     ----------
     out_dir : path
         Made if it is missing.
     scorer : fitted PatchDefectScorer
-    images : sequence of n paths or arrays
-    names : sequence of n str
-        Names of the images: relative paths, with forward slashes.
-    progress : bool, default=False
-        Show a bar on stderr.
+    images, names, progress
+        As for `write_alignment`.
 
     Returns
     -------
     WrittenFindings
-        Images that cannot be read or are smaller than a patch are left out; ``left_out`` has the
-        reasons.
+        ``left_out`` has the reasons for images that cannot be read or are smaller than a patch.
 
     Raises
     ------
@@ -323,7 +311,7 @@ def write_defect_report(
     path : path of an .html file
     scorer : fitted PatchDefectScorer
     images : sequence of n paths or arrays
-        The images of ``result``.
+        The images of `result`.
     result : DefectEvaluation
 
     Examples

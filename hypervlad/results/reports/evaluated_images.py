@@ -11,7 +11,7 @@ import numpy as np
 from hypervlad.evaluation import Evaluation
 from hypervlad.models.classifier import LabelIssue, SureAnswers
 from hypervlad.results.displays.base import Display, image_names, one_each
-from hypervlad.results.displays.codeword_map import CodewordMapDisplay
+from hypervlad.results.displays.codewords import CodewordMapDisplay
 from hypervlad.results.displays.contact_sheet import ContactSheetDisplay
 from hypervlad.results.displays.evaluation import (
     ConfusionDisplay,
@@ -44,9 +44,7 @@ _N_MAPPED = 4
 class HeldOutFindings:
     """What a report on held-out training images shows in addition.
 
-    ``sure`` is for several accepted errors, and empty if a class has images of a single group.
-    ``issues`` are labels that are probably wrong, None if cleanlab is not installed, and ``rows``
-    those of their images.
+    ``issues`` are probably wrong labels, None without cleanlab, and ``rows`` those of their images.
     """
 
     sure: list[SureAnswers]
@@ -57,10 +55,7 @@ class HeldOutFindings:
 class EvaluatedImages:
     """Images and their predictions, and the figures that show them.
 
-    Names are by default paths, or ``image 3``; figures show only the part after the last slash.
-    Without `model`, a fitted MicrographClassifier, there are no maps of codewords, and without its
-    linear part none of evidence. With `held_out`, these are training images that `model` has not
-    predicted itself.
+    With `held_out`, these are training images that `model` has not predicted itself.
     """
 
     def __init__(
@@ -150,10 +145,7 @@ class EvaluatedImages:
 
 
 def one_of_each_class(result: Evaluation, n_images: int) -> list[int]:
-    """Choose images of different classes, the most confident correct ones first.
-
-    A second image of a class is chosen only if every class has one.
-    """
+    """Choose images of as many classes as possible, the most confident correct ones first."""
     order = sorted(
         range(len(result.true)), key=lambda i: (not result.correct[i], -result.confidence[i], i)
     )

@@ -56,10 +56,8 @@ def write_report(
 ) -> Path:
     """Write a folder with ``index.html``, its figures and ``predictions.csv``.
 
-    Files of an earlier report are replaced, ``index.html`` last, and only once all are complete. If
-    the model was trained on these images (`in_training`), the page draws no conclusions. `details`
-    are facts about the model, `files` further files of the folder with their descriptions, `notes`
-    warnings, and `remarks` further sentences.
+    Files of an earlier report are replaced once all are complete. If all are training images
+    (`in_training`), the page draws no conclusions.
     """
     folder, result, held_out = Path(out_dir), evaluated.result, evaluated.held_out
     check_report_folder(folder)
@@ -116,16 +114,16 @@ def report_on_model(
 ) -> tuple[Path, Evaluation, list[str]]:
     """Classify images and write a folder with ``index.html``, its figures and a table.
 
-    Images that cannot be read are left out, and those with the same pixels as a training image,
-    unless all are such images. The page needs no network and no scripts. Files of an earlier report
-    in the folder are replaced once all are complete; other files of these names are an error.
+    Left out are images that cannot be read and, unless all are, those with the pixels of a
+    training image. The page needs no network and no scripts. Files of an earlier report are
+    replaced once all are complete.
 
     Parameters
     ----------
     out_dir : path-like
         Made if it is missing.
     model : fitted MicrographClassifier
-    images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
+    images : sequence of n paths or arrays
     y_true : sequence of n labels
         A label that is not among the classes counts as a mistake, and the page reports it.
     groups : sequence of n hashables, optional
@@ -149,15 +147,14 @@ def report_on_model(
     result : Evaluation
         Of the images of the report.
     lines : list of str
-        A summary: how many images are training images, and how many are unlike them, if any;
-        accuracies with intervals, unless all are training images; the recalls of the classes;
-        warnings.
+        A summary: training images, images unlike them, accuracies with intervals unless all are
+        training images, recalls of the classes, warnings.
 
     Raises
     ------
     ValueError
-        If the lengths differ, no image can be read, or the folder has files of the report's names
-        that are of no report.
+        If lengths differ, no image can be read, or the folder has files of the report's names that
+        are of no report.
 
     Examples
     --------
@@ -226,14 +223,14 @@ def report_on_held_out(
 ) -> tuple[Path, Evaluation]:
     """Write the report on training images that were held out when a model was fitted.
 
-    No image is classified again: the predictions are those of `held_out_evaluation`, by learners
-    that were fitted without the group of each image. The folder is as of `report_on_model`.
+    The predictions are those of `held_out_evaluation`, by learners that were fitted without the
+    group of each image. The folder is as of `report_on_model`.
 
     Parameters
     ----------
     out_dir : path-like
     model : fitted MicrographClassifier
-    images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
+    images : sequence of n paths or arrays
         Those given to ``fit``, in the same order.
     groups : sequence of n hashables, optional
         Those given to ``fit``, for their names in the table; otherwise they have numbers.
@@ -309,8 +306,7 @@ def _held_out_findings(model: Any, positions: Sequence[int]) -> HeldOutFindings:
 def _names_of_groups(training: Any, groups: Sequence[Any], n_images: int) -> dict[int, Any]:
     """Return for each group of training images the name of its first image's group.
 
-    Raises a ValueError unless there is a group for each of the images, and images of one name are
-    of one group; copies are in the group of their original, whatever its name.
+    Copies are in the group of their original, whatever its name.
     """
     if len(groups) != n_images:
         raise ValueError(f"got {counted(len(groups), 'group')} for {counted(n_images, 'image')}")
@@ -323,7 +319,6 @@ def _names_of_groups(training: Any, groups: Sequence[Any], n_images: int) -> dic
 
 
 def _check_training_images(model: Any, images: Sequence[Any]) -> None:
-    """Raise a ValueError unless the images have the names of those given to ``fit``."""
     known = model.training_
     chosen = [images[i] for i in known.positions.tolist() if i < len(images)]
     if len(chosen) < len(known) or relative_names(chosen) != known.names:
@@ -384,7 +379,7 @@ def class_rows(result: Evaluation) -> list[tuple[Any, ...]]:
 def selective_rows(result: Evaluation) -> list[tuple[Any, ...]]:
     """Return the effect of leaving the least confident predictions to an expert, formatted.
 
-    Each row: images for the expert, for the model, share of these correct, share of mistakes found.
+    A row: images for the expert, for the model, share of these correct, share of mistakes found.
     """
     curve, n_wrong = result.selective_curve, len(result.true) - int(result.correct.sum())
     places = np.searchsorted(curve.coverage, 1 - np.array(_EXPERT_SHARES) - 1e-9)
@@ -398,10 +393,7 @@ def selective_rows(result: Evaluation) -> list[tuple[Any, ...]]:
 
 
 def sure_rows(counts: Sequence[SureAnswers], n_images: int) -> list[tuple[Any, ...]]:
-    """Return how many of n held-out images have a sure answer, formatted.
-
-    Each row: accepted error, threshold, images with a sure answer, wrong ones among them.
-    """
+    """Return accepted error, threshold, numbers of sure answers and of wrong ones, formatted."""
     return [
         (
             percent(each.max_error),

@@ -198,14 +198,13 @@ def _classifier_facts(model: Any) -> dict[str, str]:
 
 
 def tested_text(result: Evaluation) -> str:
-    """Say how many classes of the model were tested, and name the others."""
     n_classes, untested = len(result.classes), result.untested
     tested = f"{n_classes - len(untested)} of {counted(n_classes, 'class')} tested"
     return f"{tested}, none of {name_some(untested)}" if untested else tested
 
 
 def shares_text(prior: Mapping[Any, float] | str) -> str:
-    """Describe the class shares that a `BoostedSoftmaxClassifier` expects among new images."""
+    """Describe the class shares that a classifier expects among new images."""
     if not isinstance(prior, str):
         return f"the class shares {_numbers_text(prior)}"
     return {

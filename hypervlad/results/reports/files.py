@@ -20,11 +20,10 @@ def write_tiff(
     flush: bool = True,
     level: int | None = None,
 ) -> None:
-    """Write a map as compressed TIFF.
+    """Write a map as compressed TIFF; `level` is from 1 (fast) to 9 (small).
 
-    ImageJ reads the pixel size, in nanometres, except that of maps of uint32: it has no 32-bit
-    integers. With `flush`, the file is on the disk at the end; `level` of the compression is from 1
-    (fast) to 9 (small).
+    ImageJ reads the pixel size, in nanometres, except of uint32: it has no 32-bit integers. With
+    `flush`, the file is on the disk at the end.
     """
     import tifffile
 

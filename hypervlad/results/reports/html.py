@@ -1,8 +1,4 @@
-"""HTML pages from the templates of this package.
-
-Everything that a template writes is made printable and escaped. A page's style sheet and script
-are part of the page, and its content-security policy allows only these two, by their digests.
-"""
+"""HTML pages from templates, with values printable and escaped, and no foreign script or style."""
 
 from __future__ import annotations
 
@@ -29,11 +25,9 @@ _CSS_PIXELS_PER_INCH = 96
 def write_page(
     path: str | os.PathLike[str], template: str, script: str | None = None, **values: Any
 ) -> None:
-    """Write a page piece by piece; it is complete or not there.
+    """Write a page piece by piece, consuming iterators; it is complete or not there.
 
-    `template` is the name of a file in ``templates/``, `script` that of the style sheet and script
-    beyond those of all pages, without suffix, and `values` are the template's variables. Iterators
-    are consumed as the page is written.
+    `template` is a file in ``templates/``, `script` the name of a style sheet and a script there.
     """
     if script is not None:
         values["script"] = asset("common.js", f"{script}.js")
@@ -54,35 +48,30 @@ class PageFigure(NamedTuple):
 
     @classmethod
     def of(cls, source: str, inches: tuple[float, float], display: Display) -> PageFigure:
-        """Make a figure of this size in inches."""
         width, height = (round(side * _CSS_PIXELS_PER_INCH) for side in inches)
         return cls(source, width, height, display)
 
 
 def asset(*names: str) -> Markup:
-    """Return files of ``templates/`` one after the other, unescaped."""
     environment = _environment()
     assert environment.loader is not None
     return Markup("\n".join(environment.loader.get_source(environment, each)[0] for each in names))
 
 
 def decimal(value: float) -> str:
-    """Format a score with three decimals; a dash for NaN."""
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def significant(value: float) -> str:
-    """Format a number with four significant digits."""
     return f"{value:.4g}"
 
 
 def thousands(n: int) -> str:
-    """Format a whole number with separators."""
     return f"{n:,}"
 
 
 def share_of(count: int, total: int) -> str:
-    """Format a number of things as a part of all of them: "3 of 40 (7.5 %)"."""
+    """Format a count and its share of a total: "3 of 40 (7.5 %)"."""
     return f"{count} of {total} ({percent(count / total)})"
 
 

@@ -53,9 +53,7 @@ def prediction_notes(found: Classification, names: Sequence[str]) -> list[str]:
 def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[str, list[Any]]:
     """Return the columns of the table beside the label and its probabilities.
 
-    "unlike_training", "yes" or "no", and "novelty"; if requested, "possible", the classes of each
-    prediction set, separated by "|" (a backslash precedes that sign, and a backslash, in a name),
-    and "kind" and "reason" of each judgement.
+    In "possible", a backslash precedes "|" and a backslash in the name of a class.
     """
     columns: dict[str, list[Any]] = {
         "unlike_training": ["yes" if unlike else "no" for unlike in found.unlike_training],
@@ -77,7 +75,6 @@ def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[st
 
 
 def prediction_header(classes: Sequence[Any], *, has_sets: bool, is_judged: bool) -> list[str]:
-    """Return the names of all columns of the table, before anything is classified."""
     further = ["unlike_training", "novelty"]
     further += ["possible"] if has_sets else []
     further += ["kind", "reason"] if is_judged else []
@@ -85,7 +82,6 @@ def prediction_header(classes: Sequence[Any], *, has_sets: bool, is_judged: bool
 
 
 def possible_classes(sets: NDArray[np.bool_], classes: Sequence[Any]) -> list[list[str]]:
-    """Return the names of the classes of each prediction set, shape (n, n_classes)."""
     names = np.array([str(name) for name in classes], dtype=object)
     return [names[row].tolist() for row in sets]
 

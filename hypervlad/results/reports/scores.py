@@ -26,11 +26,7 @@ class Outcome(NamedTuple):
 
 @dataclass(frozen=True)
 class ScoreGroup:
-    """Images whose scores are shown in one histogram.
-
-    ``above`` and ``below`` are the outcomes of images whose score reaches the threshold, and of the
-    others.
-    """
+    """Images in one histogram, and what they are called if they reach the threshold, and if not."""
 
     name: str
     scores: NDArray[np.float64]
@@ -42,16 +38,11 @@ class ScoreGroup:
         return cls(name, np.asarray(scores, dtype=np.float64), above, below)
 
     def n_above(self, threshold: float) -> int:
-        """Return how many scores reach a threshold."""
         return int(np.count_nonzero(self.scores >= threshold))
 
 
 class ScoredRow(NamedTuple):
-    """An image in a table whose third column, what it is called, follows the threshold.
-
-    ``is_called`` is whether the score reaches the threshold of the results, ``above`` and ``below``
-    what the image is called if its score reaches the threshold, and if not.
-    """
+    """An image in a table whose third column, what it is called, follows the threshold."""
 
     name: str
     score: float
@@ -73,10 +64,8 @@ class Bar(NamedTuple):
 class ScoreChart:
     """Histograms of groups of images, one below the other, on a common axis.
 
-    Groups without images are left out. The slider starts at the threshold of the results; all
-    scores are between its limits, ``low`` and ``high``, and so is the threshold unless it is far
-    from all scores. ``threshold_text`` has as few digits as call the same images anomalous, but at
-    least four.
+    The slider goes from ``low`` to ``high``. ``threshold_text`` has as few digits as call the same
+    images anomalous, but at least four.
     """
 
     bar_pixels = 48  # height of the tallest bar of a group
@@ -116,13 +105,11 @@ class ScoreChart:
         return [Bar(a, b - a, round(pixels * n, 2), n) for n, a, b in bars if n]
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Return the positions, in per cent, and the texts of the ticks of the axis."""
         first, last = math.ceil(self.low / self._tick), math.floor(self.high / self._tick)
         values = [_multiple(number, self._tick) for number in range(first, last + 1)]
         return [(self.position(value), f"{value:g}") for value in values]
 
     def data(self) -> dict[str, Any]:
-        """Return what the page's script needs."""
         return {
             "threshold": self.threshold,
             "low": self.low,

@@ -30,12 +30,9 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|\Z)", re.IGNORECASE)
 
 @dataclass
 class SortedImages:
-    """Where images were copied to.
+    """Numbers of copies in each folder, and of those ``n_present`` before.
 
-    ``counts`` are the images in each folder; ``n_present`` of them were there before, with the same
-    content. ``renamed`` copies have a number in their name, because another image has the name, and
-    those ``elsewhere`` are in other folders, from a run with another model or other options.
-    ``failed`` says why an image could not be copied when last tried.
+    ``renamed`` ones have a number in their name, those ``elsewhere`` are of another model or run.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -48,12 +45,7 @@ class SortedImages:
 class ImageSorter:
     """Copies images into one folder per class; no file is ever replaced or removed.
 
-    Images that are unlike the training images go to ``unlike_training``, and answers that were
-    judged but are not sure to ``unsure``. A copy is named like its image, in the same sub-folders.
-    Where a file of that name exists, it is kept: if it has the same content it is the copy, and
-    otherwise the copy gets a number, ``name-2.tif``. So a second run changes nothing.
-
-    The folders of classes are named as `folder_names` returns.
+    An existing file with the same content is the copy; otherwise the copy gets a number.
 
     Examples
     --------
@@ -69,15 +61,10 @@ class ImageSorter:
 
     @property
     def folders(self) -> list[Path]:
-        """All folders that images may be copied into."""
         return [self.folder / name for name in (*self.folder_of.values(), UNSURE, UNLIKE_TRAINING)]
 
     def add(self, files: Sequence[Path], names: Sequence[str], found: Classification) -> list[int]:
-        """Copy images that could be read, and count them in ``done``.
-
-        `names` are their relative paths. Returns the rows of `found` whose images were copied, or
-        had been. A failure does not stop the others: it is in ``done.failed``.
-        """
+        """Copy images; return the rows of `found` that are copied; failures are in ``done``."""
         labels = list(self.folder_of)
         special = {AMBIGUOUS: UNSURE, OUT_OF_DISTRIBUTION: UNLIKE_TRAINING}
         copied = []
@@ -113,9 +100,7 @@ class ImageSorter:
 def folder_names(classes: Sequence[str]) -> list[str]:
     """Return a name for the folder of each class that every file system allows.
 
-    Characters that are not allowed are written as in web addresses, ``%2F``; long names are cut.
-    Names that differ in case only, and those of the folders `UNSURE` and `UNLIKE_TRAINING`, get a
-    number.
+    Other characters are written as in web addresses, ``%2F``; taken names get a number.
     """
     taken = {UNSURE, UNLIKE_TRAINING}
     names = []
@@ -138,7 +123,7 @@ def _escaped(found: re.Match[str]) -> str:
 def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path, bool]:
     """Copy a file, with its times, to the name `target`, with a number if another file has it.
 
-    Returns the name, and whether the file was copied: False if one with the same content was there.
+    Returns the name, and False if a file with the same content was there.
     """
     with new_folder(target.parent):
         draft = target.parent / f".{secrets.token_hex(8)}.tmp"

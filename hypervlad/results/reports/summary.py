@@ -170,7 +170,6 @@ def _interval_text(interval: tuple[float, float]) -> str:
 
 
 def _recalls(result: Evaluation) -> str:
-    """Name the classes with the lowest recalls first."""
     tested = sorted((s for s in result.scores if s.support), key=lambda s: (s.recall, -s.support))
     if len(tested) > _MAX_CLASSES and tested[0].recall == 1:
         n_classes = len(tested)
@@ -211,11 +210,7 @@ def _calibration_text(result: Evaluation) -> str:
 
 
 def expected_shares_text(model: Any, result: Evaluation) -> str:
-    """Describe the expected class shares of a model, if held-out images have clearly others.
-
-    Empty if the model expects the shares of the training images, or classes have about as many
-    images.
-    """
+    """Describe the class shares that a model expects, if held-out images have clearly others."""
     prior = getattr(model.boosting_, "prior", "training")
     counts = Counter(result.true).values()
     if prior == "training" or max(counts) <= _MAX_ALIKE * min(counts):
@@ -224,7 +219,6 @@ def expected_shares_text(model: Any, result: Evaluation) -> str:
 
 
 def _sure_text(model: Any) -> str:
-    """Count the sure answers for each accepted share of wrong ones, or say why none can be."""
     if len(model.held_out_.lone):
         return "none, as long as a class has images of a single group, or a single image"
     counts = [model.held_out_.sure_answers(error) for error in ACCEPTED_ERRORS]

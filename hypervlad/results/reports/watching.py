@@ -46,18 +46,8 @@ Stamp = tuple[int, int]  # size and time of a file
 class GrowingTable:
     r"""A table of predictions to which lines are added, also in a later run.
 
-    All lines are of one folder, one model (a digest) and the same options, which are kept in
-    `settings_file`; other settings, and lines that are not of this table, are a ValueError. A
-    complete line is never removed. If the last row is incomplete, because the last run was killed,
-    it is removed with a warning. A table that is missing, empty, or removed in the meantime gets a
-    header.
-
-    Attributes
-    ----------
-    paths : set of str
-        All images in the table, as `absolute_name` returns.
-    n_added : int
-        Number of lines that this run added.
+    All lines are of one folder, model (a digest) and options, which `settings_file` keeps; others
+    are a ValueError. A last row that was cut off is removed with a warning.
 
     Examples
     --------
@@ -105,7 +95,6 @@ class GrowingTable:
         self._append(b"")
 
     def _check_settings(self, settings: dict[str, Any], *, is_new: bool) -> None:
-        """Write the settings of a new table; raise unless another was made with the same."""
         file = settings_file(self.path)
         lines = {name: f"{name}: {value}" for name, value in settings.items()}
         if is_new:
@@ -125,10 +114,7 @@ class GrowingTable:
                 )
 
     def _read_rows(self, table: bytes) -> tuple[list[list[str]], int]:
-        """Return the cells of complete rows, and the number of bytes that these take.
-
-        What follows may only be a row that was cut off.
-        """
+        """Return the cells of complete rows, and the number of bytes that these take."""
         lines = io.BytesIO(table).readlines()
         texts = (
             line.decode("utf-8" if number else "utf-8-sig", "surrogateescape")
@@ -167,7 +153,6 @@ class GrowingTable:
         return bool(_CUT_ROW.fullmatch(row))
 
     def _ends_row(self, cells: list[str]) -> bool:
-        """Return whether the last cells are probabilities whose sum is 1."""
         n = len(self.classes)
         try:
             return abs(sum(map(float, cells[-n:])) - 1) <= n * _ROUNDING
@@ -175,7 +160,6 @@ class GrowingTable:
             return False
 
     def add(self, files: Sequence[Path], found: Classification, rows: Sequence[int]) -> None:
-        """Add lines of images, whose predictions are these rows of `found`."""
         columns = {
             name: [values[row] for row in rows]
             for name, values in prediction_columns(found, self.classes).items()
@@ -246,10 +230,7 @@ def settings_file(table: Path) -> Path:
 
 @dataclass
 class _NewImage:
-    """An image that is not in the table, when to classify it, and how often that failed.
-
-    One that failed is remembered while its folder is away, so that it is not reported again.
-    """
+    """An image that is not in the table, when to classify it, and how often that failed."""
 
     file: Path
     stamp: Stamp
@@ -275,16 +256,13 @@ def watch_folders(
 ) -> list[SkippedImage]:
     """Classify each image of folders once, also those that appear later, until ``stopped()``.
 
-    The folders are polled, which also works on network drives; one that is missing for a while is
-    empty. A file is read when its size and time have not changed for three intervals, an empty one
-    after a minute: it may still be written. What fails is tried again when the file has changed,
-    and after a minute, later ones longer: a drive may have failed. Images in the table are not
-    classified again.
+    The folders are polled, which also works on network drives; one that is missing is empty. A
+    file is read when it has not changed for three intervals, an empty one after a minute. What
+    fails is tried again when the file has changed, and at growing intervals.
 
-    `classify` skips what cannot be read. `classified` is called before lines are added to the
-    table, so that a run that is interrupted in between does the work again; it returns the rows
-    whose lines to add, and the others have failed. `unreadable` is called once for each image that
-    cannot be read, unless it changes. Returns the images that could not be read as they were last.
+    `classified` is called before lines are added, so that an interrupted run does the work again;
+    it returns the rows whose lines to add. `unreadable` is called once for each image that cannot
+    be read, unless it changes. Returns the images that could not be read when last tried.
     """
     new: dict[str, _NewImage] = {}
     while True:
@@ -320,8 +298,8 @@ def _new_images(
     known: Collection[str],
     before: dict[str, _NewImage],
 ) -> dict[str, _NewImage]:
-    """Return the images of folders that are not known, by absolute path."""
     now = time.monotonic()
+    # One that failed is kept while its folder is away, so that it is not reported again.
     found = {name: replace(last, is_there=False) for name, last in before.items() if last.n_failed}
     for folder in folders:
         try:
@@ -340,7 +318,6 @@ def _new_images(
 
 
 def _stamp_of(file: Path) -> Stamp | None:
-    """Return size and time of a file; None if it is gone."""
     try:
         status = file.stat()
     except OSError:

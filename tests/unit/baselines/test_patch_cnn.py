@@ -25,8 +25,7 @@ from hypervlad.models.baselines import PatchCNNClassifier, patch_cnn, patch_netw
 from hypervlad.models.baselines.patch_network import build_patch_network, evaluation_batch
 from hypervlad.models.baselines.training import BinaryCrossEntropy, Samples, Schedule, Trainer
 from hypervlad.models.presets import carrillo2020
-from hypervlad.results.displays import PatchNetworkDisplay, TrainingCurvesDisplay, save_png
-from hypervlad.results.reports import model_facts
+from hypervlad.results import PatchNetworkDisplay, TrainingCurvesDisplay, model_facts, save_png
 
 SIDE = 28
 

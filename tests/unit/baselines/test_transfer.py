@@ -32,8 +32,7 @@ from hypervlad.models.baselines import TransferClassifier, softmax_head, trainin
 from hypervlad.models.baselines.finetuning import TransferNetwork, imagenet_size
 from hypervlad.models.baselines.softmax_head import SoftmaxHead, fit_head
 from hypervlad.models.baselines.training import Schedule, SoftmaxCrossEntropy
-from hypervlad.results.displays import TrainingCurvesDisplay
-from hypervlad.results.reports import model_facts
+from hypervlad.results import TrainingCurvesDisplay, model_facts
 
 Images = tuple[list[np.ndarray], np.ndarray]
 

@@ -35,7 +35,7 @@ from hypervlad.features.windows import WindowGrid, cut_patches, patch_means
 from hypervlad.images import SkippedImagesWarning, TrainingImagesWarning
 from hypervlad.models.defects import Finding
 from hypervlad.models.defects.thresholds import image_score
-from hypervlad.results.displays import DefectMapDisplay
+from hypervlad.results import DefectMapDisplay
 
 Image = NDArray[np.float32]
 Flawed = list[tuple[Image, NDArray[np.bool_]]]

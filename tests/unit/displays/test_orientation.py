@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.patches import Rectangle, Wedge
+from support.displays import texts
 
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction
-from hypervlad.results.displays import OrientationDisplay
+from hypervlad.results import OrientationDisplay
 from hypervlad.results.displays.colours import direction_colours
 from hypervlad.results.displays.directions import (
     length_text,
@@ -27,10 +29,6 @@ ROWS, COLUMNS = np.indices((96, 128))
 HALVES = np.sin(
     np.where(COLUMNS < 64, COLUMNS, COLUMNS * np.sin(np.pi / 6) + ROWS * np.cos(np.pi / 6))
 ).astype(np.float32)
-
-
-def texts(display: OrientationDisplay) -> list[str]:
-    return [text.get_text() for text in display.ax_.texts]
 
 
 def test_the_overlay_has_the_colours_of_the_truth() -> None:
@@ -65,6 +63,8 @@ def test_regions_are_outlined_and_have_bars_along_their_means() -> None:
         assert slope == pytest.approx(region.mean_angle, abs=1e-6)
     tinted = tinted_regions(np.full(HALVES.shape, 0.5, np.float32), aligned)
     assert len(np.unique(tinted.reshape(-1, 3), axis=0)) == 2
+    shrunk = tinted_regions(np.full((48, 64), 0.5, np.float32), aligned)
+    np.testing.assert_array_equal(shrunk, tinted[1::2, 1::2])
 
 
 def test_a_region_of_one_window_has_no_outline_of_its_own() -> None:
@@ -86,13 +86,6 @@ def test_outlines_are_left_out_where_windows_are_three_pixels_on_the_page(
     display = OrientationDisplay.from_image(image, window=8)
     _, white, *_ = display.ax_.collections
     assert bool(len(white.get_segments())) == (shape[1] == 128)
-
-
-def test_a_shrunk_picture_of_regions_has_the_colours_of_the_whole() -> None:
-    aligned = aligned_fraction(HALVES)
-    whole = tinted_regions(np.full(HALVES.shape, 0.5, np.float32), aligned)
-    half = tinted_regions(np.full((48, 64), 0.5, np.float32), aligned)
-    np.testing.assert_array_equal(half, whole[1::2, 1::2])
 
 
 def test_shrinking_averages_axes_not_angles() -> None:
@@ -172,8 +165,17 @@ def test_an_image_of_background_alone_is_drawn_too() -> None:
     assert {"no direction", "background everywhere"} <= set(texts(OrientationDisplay(empty).plot()))
 
 
-@pytest.mark.parametrize("shape", [(96, 128), (128, 40), (40, 400), (40, 3000), (400, 40)])
-@pytest.mark.parametrize("in_small_axes", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "in_small_axes"),
+    [
+        ((96, 128), False),
+        ((96, 128), True),
+        ((128, 40), False),
+        ((40, 400), True),
+        ((40, 3000), False),
+        ((400, 40), True),
+    ],
+)
 def test_no_text_overlaps_another_or_leaves_the_figure(
     shape: tuple[int, int], in_small_axes: bool
 ) -> None:
@@ -200,34 +202,17 @@ def test_round_lengths() -> None:
     assert length_text(2e6) == "2 mm"
 
 
-def test_what_does_not_fit_is_refused() -> None:
-    for make, message in (
-        (lambda: AlignmentRecipe(method="fft"), "method must be one of .* not 'fft'"),
-        (lambda: AlignmentRecipe(window="wide"), "'wide' is not a length"),
-        (lambda: AlignmentRecipe(tolerance=20), "tolerance must be an angle in radians .* not 20"),
-        (lambda: AlignmentRecipe(n_bootstrap=-1), "n_bootstrap must be .* not -1"),
-        (lambda: AlignmentRecipe(pixel_size=0), "pixel_size must be a number of nm .* not 0"),
-        (lambda: AlignmentRecipe(pixel_size="4"), "pixel_size must be a number of nm .* not '4'"),
-        (lambda: AlignmentRecipe(n_bootstrap=1.5), "n_bootstrap must be a whole number .* not 1.5"),
-        (
-            lambda: AlignmentRecipe(random_state="a"),
-            "random_state must be a whole number .* not 'a'",
-        ),
-        (
-            lambda: AlignmentRecipe(banner="cut"),
-            "banner must be one of 'keep', .* not 'cut'",
-        ),
-        (
-            lambda: AlignmentRecipe(window="5nm", pixel_size=5).find(HALVES),
-            "^5nm is 1 pixel at 5 nm per pixel: window must be .* at least 2, not 1",
-        ),
-        (
-            lambda: AlignmentRecipe(window="1um", pixel_size=5).find(HALVES),
-            "^1um is 200 pixels at 5 nm per pixel: window=200: larger than the image of 96 x 128",
-        ),
-        (lambda: AlignmentRecipe(window=1).find(HALVES), "^window must be .*at least 2, not 1"),
-        (lambda: AlignmentRecipe(window=500).find(HALVES), "^window=500: larger than the image"),
-        (lambda: AlignmentRecipe().find(np.ones((40, 40))), "^the image is flat"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            make()
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "fft"}, "method must be one of .* not 'fft'"),
+        ({"pixel_size": "4"}, "pixel_size must be a number of nm .* not '4'"),
+        ({"n_bootstrap": 1.5}, "n_bootstrap must be a whole number .* not 1.5"),
+        ({"random_state": "a"}, "random_state must be a whole number .* not 'a'"),
+        ({"window": "5nm", "pixel_size": 5}, "^5nm is 1 pixel at 5 nm per pixel: .* at least 2"),
+        ({"window": "1um", "pixel_size": 5}, "^1um is 200 pixels at 5 nm per pixel: .* larger"),
+    ],
+)
+def test_what_does_not_fit_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AlignmentRecipe(**options).find(HALVES)

@@ -25,8 +25,7 @@ from hypervlad.features.codebook import HypercolumnPool
 from hypervlad.features.encoder import ImageLoader, LoadedImage, codebook_fit, loading
 from hypervlad.features.encoder.loading import MAX_PIXELS, resampled_size, size_at_scale
 from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning
-from hypervlad.results.displays import CodewordMapDisplay
-from hypervlad.results.reports import model_facts
+from hypervlad.results import CodewordMapDisplay, model_facts
 
 Images = list[np.ndarray]
 

@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -18,18 +19,17 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 import pytest
 from PIL import Image
+from support.classifications import classification
 from support.pages import Page
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier
-from hypervlad.features.encoder import EncodedImages
-from hypervlad.features.encoder.loading import ImageInfo
 from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, SkippedImagesWarning
-from hypervlad.images.files import encode_jpeg
-from hypervlad.models.classifier import Classification
-from hypervlad.results.reports import classified_page, write_classified_page
+from hypervlad.results import write_classified_page
+from hypervlad.results.reports import classified_page
 from hypervlad.results.reports.classified_page import as_script, link_to, most_doubtful, thumbnails
 from hypervlad.results.reports.predictions import prediction_remarks
 
+Made = Callable[..., Page]
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>"
 
 
@@ -61,14 +61,11 @@ def files(texture_images: Any, tmp_path: Path) -> list[Path]:
     return paths
 
 
-def made_up(n: int, n_classes: int = 3) -> Classification:
-    proba = np.random.default_rng(0).dirichlet([0.5] * n_classes, size=n)
-    info = (ImageInfo("", (8, 8), None),) * n
-    images = EncodedImages(np.empty((n, 0)), np.arange(n), info, (), (), n, 0)
-    nothing = np.zeros(n)
-    return Classification(
-        images, proba, nothing, np.zeros((n, 3), dtype=int), nothing > 0, None, None
-    )
+@pytest.fixture
+def made(model: MicrographClassifier, tmp_path: Path) -> Made:
+    """Write the page of images, and take it apart."""
+    path = tmp_path / "page.html"
+    return lambda images, **options: Page(write_classified_page(path, model, images, **options))
 
 
 # --- what is in it ------------------------------------------------------------------------------
@@ -100,13 +97,13 @@ def test_the_page_holds_what_the_model_says(
 
 
 def test_the_page_notes_what_the_terminal_says(
-    model: MicrographClassifier, files: list[Path], tmp_path: Path
+    made: Made, model: MicrographClassifier, files: list[Path], tmp_path: Path
 ) -> None:
     deep, blank = tmp_path / "deep.png", tmp_path / "blank.png"
     Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16)).save(deep)
     Image.fromarray(np.full((16, 16), 80, np.uint8)).save(blank)
     with pytest.warns(UserWarning, match="1 of 11 images is blank") as warned:
-        page = Page(write_classified_page(tmp_path / "p.html", model, [*files, deep, blank]))
+        page = made([*files, deep, blank])
     found = model.classify([*files, deep, blank])
     assert found.differences
     remarks = prediction_remarks(found, [str(file) for file in [*files, deep, blank]])
@@ -135,12 +132,10 @@ def test_unlike_images_that_are_blank_are_named_so(
 
 
 @pytest.mark.filterwarnings("ignore:.* blank, all pixels equal")
-def test_pictures_are_small_and_those_of_their_images(
-    model: MicrographClassifier, tmp_path: Path
-) -> None:
+def test_pictures_are_small_and_those_of_their_images(made: Made) -> None:
     grey = np.linspace(0, 1, 3)
     images = [np.full((400, 900), value) for value in grey]
-    page = Page(write_classified_page(tmp_path / "page.html", model, images))
+    page = made(images)
     assert page.data["names"] == ["image 0", "image 1", "image 2"]
     assert page.data["links"] == ["", "", ""]
     assert list(page.thumbnails) == [0, 1, 2]
@@ -151,7 +146,7 @@ def test_pictures_are_small_and_those_of_their_images(
 
 
 def test_true_labels_are_shown_and_counted(
-    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+    made: Made, model: MicrographClassifier, texture_images: Any
 ) -> None:
     images, labels = texture_images
     names = [str(label) for label in labels[:6]]
@@ -162,49 +157,36 @@ def test_true_labels_are_shown_and_counted(
         for row, label in zip(found.proba, given, strict=True)
     )
     assert n_correct
-    page = Page(
-        write_classified_page(
-            tmp_path / "page.html", model, images[:6], predictions=found, true_labels=given
-        )
-    )
+    page = made(images[:6], predictions=found, true_labels=given)
     assert page.data["truth"] == given
     words = "".join(page.words.split())
     assert f"{n_correct}of5({20 * n_correct}.0%)predictedcorrectly" in words
     assert "True label" in page.words
-    plain = Page(write_classified_page(tmp_path / "plain.html", model, images[:6]))
+    plain = made(images[:6])
     assert "truth" not in plain.data
     assert "rue label" not in plain.words
-    with pytest.raises(ValueError, match="one true label for each of 6 images; got 1"):
-        write_classified_page(tmp_path / "p.html", model, images[:6], true_labels=["flat"])
 
 
 @pytest.mark.filterwarnings("ignore:.* blank, all pixels equal")
-def test_pictures_are_read_as_the_model_reads(texture_images: Any, tmp_path: Path) -> None:
+def test_pictures_are_read_as_the_model_reads(
+    made: Made, model: MicrographClassifier, texture_images: Any
+) -> None:
     images, labels = texture_images
-    encoder = HypercolumnVLAD(
-        "tiny",
-        weights="random",
-        image_size=16,
-        n_codewords=4,
-        read_options={"scaling": (0, 100)},
-        random_state=0,
-    )
     scaled = [np.round(100 * image).astype(np.uint16) for image in images]
-    model = MicrographClassifier(encoder, random_state=0).fit(scaled, labels)
+    model.set_params(encoder__read_options={"scaling": (0, 100)}).fit(scaled, labels)
     flat = np.full((20, 24), 50, dtype=np.uint16)
-    page = Page(write_classified_page(tmp_path / "page.html", model, [flat]))
+    page = made([flat])
     shown = Image.open(io.BytesIO(base64.b64decode(page.thumbnails[0])))
     assert np.mean(np.asarray(shown)) == pytest.approx(127, abs=3)
 
 
 def test_without_a_judgement_there_are_probabilities_and_novelty(
-    tiny_encoder: HypercolumnVLAD, texture_images: Any, tmp_path: Path
+    made: Made, model: MicrographClassifier, texture_images: Any, tmp_path: Path
 ) -> None:
     images, labels = texture_images
-    model = MicrographClassifier(tiny_encoder, calibration_size=0, random_state=0)
-    model.fit(images, labels)
+    model.set_params(calibration_size=0).fit(images, labels)
     found = model.classify([*images, np.eye(20)])
-    page = Page(write_classified_page(tmp_path / "page.html", model, [*images, np.eye(20)]))
+    page = made([*images, np.eye(20)])
     assert "possible" not in page.data
     assert "reasons" not in page.data
     assert page.data["kinds"][-1] == "out_of_distribution"
@@ -218,14 +200,14 @@ def test_without_a_judgement_there_are_probabilities_and_novelty(
 
 
 def test_images_that_cannot_be_read_are_listed_with_the_reason(
-    model: MicrographClassifier, files: list[Path], tmp_path: Path
+    made: Made, model: MicrographClassifier, files: list[Path], tmp_path: Path
 ) -> None:
     files[4].write_bytes(b"\x89PNG\r\n\x1a\n half an image")
     with pytest.raises(ImageReadError, match="04"):
         write_classified_page(tmp_path / "page.html", model, files)
     model.encoder_.set_params(on_error="skip")
     with pytest.warns(SkippedImagesWarning) as caught:
-        page = Page(write_classified_page(tmp_path / "page.html", model, files))
+        page = made(files)
     (bad,) = caught[0].message.skipped  # type: ignore[union-attr]
     assert len(page.data["names"]) == len(page.thumbnails) == 8
     assert str(files[4]) not in page.data["names"]
@@ -254,11 +236,11 @@ def test_without_scripts_there_is_a_table(
 
 
 def test_only_the_most_doubtful_have_pictures_beyond_the_bound(
-    model: MicrographClassifier, files: list[Path], tmp_path: Path, monkeypatch: Any
+    made: Made, model: MicrographClassifier, files: list[Path], tmp_path: Path, monkeypatch: Any
 ) -> None:
-    found = made_up(len(files))
+    found = classification(np.random.default_rng(0).dirichlet([0.5] * 3, size=len(files)))
     monkeypatch.setattr(classified_page, "_MAX_THUMBNAILS", 4)
-    page = Page(write_classified_page(tmp_path / "page.html", model, files, predictions=found))
+    page = made(files, predictions=found)
     least = np.argsort(found.proba.max(axis=1))[:4]
     assert sorted(page.thumbnails) == sorted(least)
     assert len(page.data["names"]) == 9
@@ -280,25 +262,7 @@ def test_answers_that_are_not_sure_are_the_most_doubtful(
     assert doubtful < chosen
 
 
-def test_images_are_encoded_once(
-    model: MicrographClassifier, files: list[Path], tmp_path: Path, monkeypatch: Any
-) -> None:
-    encoded: list[int] = []
-    encode = HypercolumnVLAD.encode_checked
-
-    def counted(self: HypercolumnVLAD, images: list[Any]) -> EncodedImages:
-        encoded.append(len(images))
-        return encode(self, images)
-
-    monkeypatch.setattr(HypercolumnVLAD, "encode_checked", counted)
-    write_classified_page(tmp_path / "page.html", model, files, max_error=0.6)
-    assert encoded == [len(files)]
-    found = model.classify(files, max_error=0.6)
-    write_classified_page(tmp_path / "page.html", model, files, predictions=found)
-    assert encoded == [len(files)] * 2
-
-
-def test_images_are_read_for_pictures_few_at_a_time() -> None:
+def test_images_are_read_for_pictures_few_at_a_time(made: Made) -> None:
     class Counting(list):  # type: ignore[type-arg]
         drawn = 0
 
@@ -317,7 +281,7 @@ def test_images_are_read_for_pictures_few_at_a_time() -> None:
 
 
 def test_names_and_labels_cannot_break_the_page(
-    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+    made: Made, model: MicrographClassifier, texture_images: Any
 ) -> None:
     images, labels = texture_images
     renamed = {label: f"{EVIL} {label}" for label in set(labels)}
@@ -328,17 +292,7 @@ def test_names_and_labels_cannot_break_the_page(
     found = model.classify(images[:5], coverage=0.8, max_error=0.6)
     bad = dataclasses.replace(found.images, skipped=(SkippedImage(0, EVIL, EVIL),))
     found = dataclasses.replace(found, images=bad)
-    page = Page(
-        write_classified_page(
-            tmp_path / "page.html",
-            model,
-            images[:5],
-            names=names,
-            predictions=found,
-            max_error=0.6,
-            title=title,
-        )
-    )
+    page = made(images[:5], names=names, predictions=found, max_error=0.6, title=title)
     assert page.data["names"] == [
         EVIL,
         r"b\x00\x1b[31m",
@@ -360,23 +314,23 @@ def test_as_script_is_the_same_json() -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-@pytest.mark.parametrize("name", [EVIL.replace("/", "|"), "javascript:alert(1)", "50%#a?b.png"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(EVIL.replace("/", "|"), "javascript:alert(1)", "50%#a?b.png"),
+        os.fsdecode(b"caf\xe9.png"),
+    ],
+)
 def test_links_lead_to_files_of_any_name(name: str, tmp_path: Path) -> None:
     link = link_to(tmp_path / name, tmp_path)
     assert re.fullmatch(r"[\w%./~-]+", link)
     assert unquote_to_bytes(link) == os.fsencode(name)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
-def test_links_keep_the_bytes_of_names_that_are_no_text(tmp_path: Path) -> None:
-    file = os.fsdecode(b"caf\xe9.png")
-    assert link_to(tmp_path / "new" / file, tmp_path / "out") == "../new/caf%E9.png"
-
-
 def test_nothing_comes_from_outside_and_only_its_own_script_runs(
-    model: MicrographClassifier, files: list[Path], tmp_path: Path
+    made: Made, files: list[Path]
 ) -> None:
-    page = Page(write_classified_page(tmp_path / "page.html", model, files, max_error=0.6))
+    page = made(files, max_error=0.6)
     assert "://" not in page.source
     assert not re.search(r"url\(|@import|\bimport\b\s*\(|fetch\(|XMLHttp", page.source)
     rules = dict(rule.strip().split(" ", 1) for rule in page.policy.split(";"))
@@ -410,21 +364,13 @@ def test_lengths_that_differ_are_refused(model: MicrographClassifier, tmp_path: 
 
 
 def test_a_picture_that_can_no_longer_be_read_is_left_out(
-    model: MicrographClassifier, files: list[Path], tmp_path: Path
+    made: Made, model: MicrographClassifier, files: list[Path]
 ) -> None:
     found = model.classify(files)
     files[2].unlink()
-    page = Page(write_classified_page(tmp_path / "page.html", model, files, predictions=found))
+    page = made(files, predictions=found)
     assert sorted(page.thumbnails) == [0, 1, 3, 4, 5, 6, 7, 8]
     assert len(page.data["names"]) == 9
-
-
-@pytest.mark.parametrize("shape", [(20, 300), (300, 20, 3), (5, 5)])
-def test_pictures_fit_their_side(shape: tuple[int, ...]) -> None:
-    pixels = np.random.default_rng(0).random(shape)
-    shown = Image.open(io.BytesIO(encode_jpeg(pixels, 160, 72)))
-    assert max(shown.size) == min(160, max(shape[:2]))
-    assert shown.mode == ("RGB" if len(shape) == 3 else "L")
 
 
 @pytest.mark.filterwarnings("ignore:no answer is sure:UserWarning")

@@ -19,7 +19,8 @@ from support.pages import Page
 from hypervlad.evaluation import DefectEvaluation, evaluate_defects
 from hypervlad.images import TrainingImagesWarning, read_image, read_mask
 from hypervlad.models.defects import Finding
-from hypervlad.results.reports import defects, write_defect_report, write_findings
+from hypervlad.results import write_defect_report, write_findings
+from hypervlad.results.reports import defects
 
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>.png"
 

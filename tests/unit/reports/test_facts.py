@@ -2,7 +2,7 @@ import pytest
 
 from hypervlad import MicrographClassifier
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
-from hypervlad.results.reports import model_facts
+from hypervlad.results import model_facts
 from hypervlad.results.reports.facts import page_facts
 
 
@@ -57,17 +57,14 @@ def test_facts_follow_the_parameters(fitted):
     assert "logistic" not in facts["classifier"]
 
 
-def test_facts_of_an_encoder(tiny_encoder, texture_images):
-    facts = model_facts(tiny_encoder.fit(texture_images[0]))
-    assert "classes" not in facts
-    assert facts["network"] == "tiny"
-
-
-def test_reading_options_are_those_of_the_fit(tiny_encoder, texture_images):
+def test_facts_of_an_encoder_are_those_of_the_fit(tiny_encoder, texture_images):
     images, _ = texture_images
     encoder = tiny_encoder.fit(images)
     encoder.set_params(read_options={"page": 0, "scaling": "minmax"})
-    assert model_facts(encoder)["how files are read"].startswith("by default")
+    facts = model_facts(encoder)
+    assert "classes" not in facts
+    assert facts["network"] == "tiny"
+    assert facts["how files are read"].startswith("by default")
     assert model_facts(encoder.fit(images))["how files are read"] == "page=0, scaling='minmax'"
 
 

@@ -1,4 +1,4 @@
-"""The codewords with the most evidence for a class, as patches of images."""
+"""Codewords: maps of those that the places of an image are assigned to, and patches of images."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from hypervlad.common.wording import counted
-from hypervlad.images import Micrograph, read_micrograph
+from hypervlad.images import Micrograph, ReadOptions, read_micrograph
 from hypervlad.images.reading import check_image_list
 from hypervlad.results.displays.base import (
     BLANK,
     Grid,
     GridDisplay,
+    Line,
     Tile,
+    columns_for_maps,
     literal,
+    names_or_default,
     one_each,
     shorten,
     thumbnail,
 )
-from hypervlad.results.displays.colours import DARK, FOR, GREY
+from hypervlad.results.displays.colours import DARK, FOR, GREY, codeword_colours
 from hypervlad.results.displays.evidence import signed
 
 if TYPE_CHECKING:
@@ -48,13 +51,129 @@ Codeword = tuple[str, int]  # codebook, a key of `Explanation.words`, and number
 Box = tuple[int, int, int, int]  # top, bottom, left and right in an image, pixels
 
 
+class CodewordMapDisplay(GridDisplay):
+    """Images beside the maps of their codewords. Usually created by `from_estimator`.
+
+    Parameters
+    ----------
+    images : sequence of paths or arrays
+    maps : sequence of int ndarray of shape (n_codebooks, h, w)
+        The codeword at each position of the grid; -1 where there is none.
+    colours : sequence of n_codebooks arrays of shape (n_codewords, 3)
+        RGB in [0, 1].
+    names : sequence of str, optional
+        By default the names of the files.
+    codebook_names : sequence of n_codebooks str, optional
+    read_options : ReadOptions, optional
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.results import CodewordMapDisplay
+    >>> image, codewords = np.zeros((64, 64)), np.arange(64).reshape(1, 8, 8) % 3
+    >>> display = CodewordMapDisplay([image], [codewords], [np.eye(3)], names=["a.png"]).plot()
+    >>> display.figure_ is display.ax_.figure
+    True
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Any],
+        maps: Sequence[NDArray[np.integer[Any]]],
+        colours: Sequence[NDArray[np.float64]],
+        *,
+        names: Sequence[str] | None = None,
+        codebook_names: Sequence[str] | None = None,
+        read_options: ReadOptions | None = None,
+    ) -> None:
+        self.images = images
+        self.maps = [_check_map(each) for each in maps]
+        if len(images) != len(maps) or {len(each) for each in self.maps} - {len(colours)}:
+            raise ValueError(
+                f"expected one map for each of {counted(len(images), 'image')}, all of the same "
+                f"number of codebooks; got maps of shapes {[each.shape for each in self.maps]}."
+            )
+        self.colours = colours
+        self.names = names_or_default(images, names)
+        self.codebook_names = codebook_names
+        self.read_options = read_options
+
+    @classmethod
+    def from_estimator(
+        cls,
+        encoder: Any,
+        images: Sequence[Any],
+        *,
+        names: Sequence[str] | None = None,
+        read_options: ReadOptions | None = None,
+        ax: Axes | None = None,
+    ) -> CodewordMapDisplay:
+        """Assign every position of the images to its nearest codeword, and plot.
+
+        Parameters
+        ----------
+        encoder : fitted HypercolumnVLAD or MicrographClassifier
+        images : sequence of paths or arrays
+        names, read_options
+            As for the class.
+        ax : matplotlib Axes, optional
+        """
+        encoder = getattr(encoder, "encoder_", encoder)
+        centres = encoder.codebook_.codewords
+        return cls(
+            images,
+            [np.asarray(encoder.codeword_maps(image)) for image in images],
+            [codeword_colours(each) for each in centres],
+            names=names,
+            codebook_names=_codebook_names(encoder),
+            read_options=read_options,
+        ).plot(ax=ax)
+
+    @property
+    def grid(self) -> Grid:
+        n_images, n_maps = len(self.images), len(self.colours)
+        return Grid(n_images * (1 + n_maps), columns_for_maps(n_images, n_maps), n_lines=1)
+
+    def _tiles(self) -> Iterator[Tile]:
+        for image, name, planes in zip(self.images, self.names, self.maps, strict=True):
+            pixels = self._read(image)
+            yield Tile(thumbnail(pixels), [Line(name)])
+            # The grid may be square: it covers the whole image all the same.
+            aspect = pixels.shape[1] / pixels.shape[0]
+            for number, plane in enumerate(planes):
+                # Places without a codeword (-1) get the last row.
+                painted = np.vstack([self.colours[number], [[1.0, 1.0, 1.0]]])[plane]
+                yield Tile(painted, [Line(self._title(number))], aspect, crisp=True)
+
+    def _title(self, number: int) -> str:
+        if self.codebook_names is None:
+            return "codewords"
+        return f"codewords of {self.codebook_names[number]}"
+
+
+def _check_map(codewords: NDArray[Any]) -> NDArray[np.integer[Any]]:
+    planes = np.asarray(codewords)
+    if planes.ndim != 3 or not np.issubdtype(planes.dtype, np.integer):
+        raise ValueError(
+            "a codeword map is an array of integers of shape (n_codebooks, h, w); got "
+            f"{planes.dtype} of shape {planes.shape}."
+        )
+    return planes
+
+
+def _codebook_names(encoder: Any) -> list[str] | None:
+    book = encoder.codebook_
+    if len(book.codewords) == 1:
+        return None
+    layers = [str(tap) for tap in encoder.taps_[: len(book.per_layer)]]
+    return layers if book.joint is None else ["all taps", *layers]
+
+
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """A patch of an image around strong evidence of a codeword.
+    """A grey patch of an image around evidence of a codeword, where ``mask`` is for the class.
 
-    ``pixels`` are grey, in [0, 1], shrunk by averaging if the patch is large; ``mask`` is where the
-    codeword is evidence for the class. ``image`` is the position of the image in the list, and
-    ``pixel_size`` is in nanometres.
+    ``image`` is the position of the image in the list, ``pixel_size`` in nanometres.
     """
 
     pixels: NDArray[np.floating[Any]]
@@ -66,10 +185,9 @@ class Patch:
 
 @dataclass(frozen=True, eq=False)
 class ClassCodeword:
-    """A codeword with evidence for a class: its mean contribution to the margin in its images.
+    """A codeword, its mean contribution to the margin of a class, and patches, strongest first.
 
-    ``codebook`` is a key of `Explanation.words`, ``number`` that of the codeword in it. The
-    strongest patches are first.
+    ``codebook`` is a key of `Explanation.words`, ``number`` that of the codeword in it.
     """
 
     label: Any
@@ -82,8 +200,7 @@ class ClassCodeword:
 class CodewordFinder:
     """Finds the codewords of a class and their patches, with one image in memory at a time.
 
-    Codewords with evidence at the border of the images only are passed over, and collected in
-    ``at_border``.
+    Those with evidence at the border only are left out, and collected in ``at_border``.
     """
 
     def __init__(self, model: Any, images: Sequence[Any]) -> None:
@@ -92,7 +209,6 @@ class CodewordFinder:
         self.at_border: set[Codeword] = set()
 
     def codewords_of(self, label: Any, members: Sequence[int]) -> list[ClassCodeword]:
-        """Return the codewords with the most evidence for a class over its images `members`."""
         evidence = self._evidence_by_codeword(label, members)
         mean = {codeword: float(values.mean()) for codeword, values in evidence.items()}
         ranked = sorted((each for each in mean if mean[each] > 0), key=lambda each: -mean[each])
@@ -112,7 +228,6 @@ class CodewordFinder:
     def _evidence_by_codeword(
         self, label: Any, members: Sequence[int]
     ) -> dict[Codeword, NDArray[np.float64]]:
-        """Return the evidence of each codeword in each image."""
         rows: dict[Codeword, list[float]] = {}
         for member in members:
             explanation = self._model.explain(self._images[member])
@@ -125,7 +240,6 @@ class CodewordFinder:
     def _best_patches(
         self, label: Any, members: Sequence[int], strongest: Mapping[Codeword, Sequence[int]]
     ) -> dict[Codeword, list[Patch]]:
-        """Cut patches of codewords out of the images, by row, where each is strongest."""
         found: dict[Codeword, dict[int, list[Patch]]] = {each: {} for each in strongest}
         for row in sorted({row for rows in strongest.values() for row in rows}):
             wanted = [codeword for codeword, rows in strongest.items() if row in rows]
@@ -139,7 +253,6 @@ class CodewordFinder:
     def _patches(
         self, label: Any, member: int, wanted: list[Codeword]
     ) -> dict[Codeword, list[Patch]]:
-        """Cut the strongest places of some codewords out of one image."""
         explanation: Explanation = self._model.explain(self._images[member], words=wanted)
         micrograph = read_micrograph(self._images[member], **self._read_options)
         shape = (micrograph.pixels.shape[0], micrograph.pixels.shape[1])
@@ -157,11 +270,10 @@ class CodewordFinder:
 class CodewordPatchesDisplay(GridDisplay):
     """The codewords with the most evidence for each class, each as a row of patches.
 
-    Red positions are where the codeword is evidence for the class, in the image or in one of its
-    turned copies. The number beside a row is the codeword's mean contribution to the margin of the
-    class in its images. Codewords with evidence only within 5 % of the image's height and width
-    from the border are not shown; the title says how many there are. Usually created by
-    `from_estimator`.
+    Red positions are evidence for the class, in the image or in one of its turned copies. The
+    number beside a row is the codeword's mean contribution to the margin of the class in its
+    images. Codewords with evidence only within 5 % of the image's sides from the border are left
+    out; the title counts them. Usually created by `from_estimator`.
 
     Parameters
     ----------
@@ -191,15 +303,13 @@ class CodewordPatchesDisplay(GridDisplay):
     ) -> CodewordPatchesDisplay:
         """Find the three codewords with the most evidence for each class, and plot them.
 
-        At most 60 images, evenly spaced in the list of each class, are explained (see
-        `MicrographClassifier.explain`), one at a time. The codewords with the most evidence for
-        the class, on average over these images, are shown where it is strongest: first one patch
-        of each image, then more that do not overlap, six in all.
+        The evidence is the mean over at most 60 images, evenly spaced in the list of each class.
+        Up to six patches show where it is strongest, of different images first.
 
         Parameters
         ----------
         model : fitted MicrographClassifier
-        images : sequence of n path or ndarray of shape (H, W) or (H, W, 3)
+        images : sequence of n paths or arrays
             Preferably the training images.
         y : sequence of n labels
         ax : matplotlib Axes, optional
@@ -208,7 +318,7 @@ class CodewordPatchesDisplay(GridDisplay):
         ------
         ValueError
             If lengths differ, a class has no image, an image cannot be read, or the model has no
-            linear part (see `MicrographClassifier.explain`).
+            linear part.
         """
         images = check_image_list(images)
         chosen = chosen_images(images, y, model.classes_, N_IMAGES)
@@ -296,7 +406,6 @@ def _tinted(patch: Patch) -> NDArray[np.floating[Any]]:
 
 
 def _width_text(codewords: Sequence[ClassCodeword]) -> str:
-    """The width of the patches in pixels, and in nanometres if all pixel sizes are known."""
     patches = [patch for codeword in codewords for patch in codeword.patches]
     if not patches:
         return ""
@@ -328,10 +437,7 @@ def without_border(evidence: NDArray[Any]) -> NDArray[Any]:
 def strongest_boxes(
     evidence: NDArray[Any], shape: tuple[int, int], side: int, n_boxes: int
 ) -> list[Box]:
-    """Find squares that do not overlap around the strongest positive evidence in an image.
-
-    `evidence` covers the whole image, which has this shape; the squares have this side, in pixels.
-    """
+    """Find squares of this side, in pixels, around the strongest evidence, without overlap."""
     # Smoothed, so that much evidence nearby counts more than a single strong place.
     sigma = [side / length * n / 6 for length, n in zip(shape, evidence.shape, strict=True)]
     near = gaussian_filter(evidence.astype(np.float64), sigma, mode="constant")

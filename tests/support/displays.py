@@ -1,4 +1,4 @@
-"""Stand-ins of a fitted encoder for codeword maps."""
+"""A stand-in of a fitted encoder for codeword maps, and the texts of a display."""
 
 from types import SimpleNamespace
 
@@ -6,6 +6,7 @@ import numpy as np
 
 from hypervlad.features.codebook import Codebook
 from hypervlad.images import ReadOptions
+from hypervlad.results.displays.base import Display
 
 
 class TwoCodebooks:
@@ -17,3 +18,7 @@ class TwoCodebooks:
 
     def codeword_maps(self, image):
         return np.stack([np.full((4, 4), 2), np.arange(16).reshape(4, 4) % 4])
+
+
+def texts(display: Display) -> list[str]:
+    return [text.get_text() for text in display.ax_.texts]

@@ -2,16 +2,12 @@
 
 import numpy as np
 import pytest
-from support.codeword_maps import TwoCodebooks
+from support.displays import TwoCodebooks, texts
 
-from hypervlad.results.displays import CodewordMapDisplay
+from hypervlad.results import CodewordMapDisplay
 from hypervlad.results.displays.colours import codeword_colours
 
 IMAGES = [np.full((8, 8 + 2 * i), i / 6, dtype="float32") for i in range(2)]
-
-
-def texts(display):
-    return [text.get_text() for text in display.ax_.texts]
 
 
 def test_codeword_maps_come_beside_each_image():
