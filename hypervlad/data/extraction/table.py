@@ -255,8 +255,8 @@ def load_features(
     encoder : HypercolumnVLAD or MicrographClassifier, optional
         Fitted; if given, the file must have been made with it.
     mmap : bool, optional
-        Map the vectors from the disk, from an uncompressed copy that is written beside the file
-        once. By default, if they would take more than a quarter of the machine's memory.
+        Map the vectors from an uncompressed copy that is written beside the file once; by default,
+        if they would take more than a quarter of the machine's memory.
 
     Returns
     -------

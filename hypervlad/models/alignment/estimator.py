@@ -62,31 +62,22 @@ _MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse
 class AlignmentClassifier(ImageEstimator):
     """Classify windows of an image as aligned or not, trained on examples.
 
-    Each window is described by features of its four right-angle turns that do not change if the
-    image is turned (see ``vectors.py``); a boosted softmax turns them into the probability that the
-    window is aligned. For whole images, :meth:`predict` returns the aligned fraction.
-
-    It can be the model of :func:`hypervlad.fibres.aligned_fraction`. That function, and the method
-    :meth:`aligned_fraction`, cut an image into windows, find windows without fibres and the
-    directions by the structure tensor, and use the model to decide which windows are aligned.
+    A boosted softmax predicts the probability that a window is aligned from features that do not
+    change if the image is turned by right angles. :meth:`predict` returns the aligned fraction of
+    whole images. The classifier can be the ``method`` of :func:`hypervlad.fibres.aligned_fraction`.
 
     Parameters
     ----------
     encoder : HypercolumnVLAD, optional
-        Network, taps, codebook and reading options; `default_alignment_encoder` if not given. It
-        must keep images at their own size (``image_size=None``, ``pixel_size=None``). Images are
-        read in grey, scaled to [0, 1], before its ``scaling`` is applied.
+        `default_alignment_encoder` if not given. It must have ``image_size=None`` and
+        ``pixel_size=None``. It gets images in grey, scaled to [0, 1].
     window : int, default=32
-        Side in pixels of the windows trained on. Whether a window is aligned depends on its size:
-        the model warns if it is used with windows 1.5 times larger or smaller.
+        Side in pixels of the windows trained on. The model warns if it is used with windows 1.5
+        times larger or smaller.
     boosting : BoostedSoftmaxClassifier, optional
-        The learner, by default with ``prior="training"``, because the aligned fraction is a share.
-    tile_size : int, default=2048
+        The learner; with ``prior="training"`` if not given.
+    tile_size, random_state, verbose
         As in :class:`PatchDefectScorer`.
-    random_state : int, RandomState or None, default=None
-        Seed of everything that is random in ``fit``.
-    verbose : bool, default=False
-        Show progress bars.
 
     Attributes
     ----------
@@ -95,15 +86,14 @@ class AlignmentClassifier(ImageEstimator):
         Classifies window vectors; its classes are "aligned" and "not aligned".
     window_ : int
     n_images_, n_windows_ : int
-        Numbers of images and windows that the model was trained on.
+        Images and windows trained on.
     aligned_share_ : float
         Share of these windows that are aligned.
 
     References
     ----------
-    .. [1] M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural
-       network for nanoscience scanning electron microscope image recognition", Scientific Reports
-       7, 13282, 2017: a network trained to find the volume fraction of aligned nanowires.
+    .. [1] M. H. Modarres et al., "Neural network for nanoscience scanning electron microscope image
+       recognition", Scientific Reports 7, 13282, 2017.
 
     Examples
     --------
@@ -167,21 +157,19 @@ class AlignmentClassifier(ImageEstimator):
     ) -> AlignmentClassifier:
         """Learn to distinguish aligned windows from others.
 
-        Images are cut into windows side by side; windows without fibres are left out.
-        Meanwhile a temporary folder takes about as much space as the images of the codebook need in
-        single precision; the environment variable TMPDIR moves it.
+        Images are cut into windows side by side; windows without fibres are left out. A temporary
+        folder is used as in :meth:`hypervlad.PatchDefectScorer.fit`.
 
         Parameters
         ----------
         images : sequence of n images
             Paths and/or arrays (H, W) or (H, W, 3), at least as large as a window.
         y : sequence of n labels or maps
-            A label of the whole image: "aligned" or 1, "not aligned" or 0. Or a map of where it is
-            aligned: an image file in black and white, or an array (H, W) of 0 and 1, with NaN where
-            nothing is known. A window is aligned if at least half of its known pixels are.
+            A label of the whole image: "aligned" or 1, "not aligned" or 0. Or a map: a black and
+            white file, or an array (H, W) of 0 and 1, with NaN where nothing is known. A window is
+            aligned if at least half of its known pixels are.
         groups : sequence of n group names, optional
-            Sample of each image: the learner's settings are chosen on other samples than
-            those its weights are fitted to. Each image is its own group if not given.
+            Sample of each image: the learner's settings are chosen on whole samples.
 
         Returns
         -------
@@ -241,8 +229,6 @@ class AlignmentClassifier(ImageEstimator):
         self, image: Any, rows: NDArray[np.intp], columns: NDArray[np.intp]
     ) -> NDArray[np.float64]:
         """Return the probability (n_rows, n_columns) that each window is aligned.
-
-        Warns if the windows are much larger or smaller than those trained on.
 
         Parameters
         ----------

@@ -18,14 +18,12 @@ from hypervlad.fibres.tiles import TileGrid
 class TurnInvariantVectors:
     """Vectors of windows from the four right-angle turns of an image, encoded by a fitted encoder.
 
-    Let v_t be the residual sums (or the mean hypercolumn) of a window in turn t. The classifier
-    gets
+    Of the residual sums (or mean hypercolumns) v_t of a window in turns t, the classifier gets
 
         m = (v_0 + v_1 + v_2 + v_3) / 4          c = |(v_0 + v_2) - (v_1 + v_3)| / 4
 
-    The mean m describes the texture in any orientation. The contrast c between one axis and the
-    other is large where the window has one direction, and small where fibres cross or point in all
-    directions. A further turn permutes the v_t cyclically: m and c stay the same, to the last bit.
+    A further turn permutes the v_t cyclically: m and c stay the same, to the last bit. The contrast
+    c is large where a window has one direction, and small where fibres point in all directions.
     """
 
     def __init__(
@@ -75,8 +73,7 @@ def mean_and_contrast(even: torch.Tensor, odd: torch.Tensor) -> torch.Tensor:
 def turned_grid(tiles: TileGrid, turn: int) -> WindowGrid:
     """Return windows of one size, centred in the tiles of an image, in a turn of the image.
 
-    Turns are right angles as for `numpy.rot90`. The side is the mean side of the tiles; if these
-    differ in size, a window is up to a pixel off the centre of its tile.
+    Turns are right angles as for `numpy.rot90`; the side is the mean side of the tiles.
     """
     rows, columns = tiles.rows, tiles.columns
     for _ in range(turn):

@@ -69,10 +69,8 @@ _VALIDATION_FRACTION = 0.2
 class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     """Classify patches of two kinds with a small convolutional network, trained from scratch.
 
-    The network of Carrillo Pérez (2020) for SEM images of nanofibres; see
-    :func:`hypervlad.models.presets.carrillo2020`. Patches have at least 28 x 28 pixels. Training
-    stops by the loss on patches of held-out groups. Maps of whole images are computed patch by
-    patch.
+    The network of Carrillo Pérez [1]_ for SEM images of nanofibres; see
+    :func:`hypervlad.models.presets.carrillo2020`. Patches have at least 28 x 28 pixels.
 
     Parameters
     ----------
@@ -83,11 +81,9 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     max_epochs : int, default=200
         Maximum number of passes over the training patches.
     patience : int, default=50
-        Epochs without a lower validation loss after which training stops. The best weights are
-        kept.
+        Epochs without a lower validation loss after which training stops, with the best weights.
     rescale_maps : bool, default=True
-        False repeats a mistake of the report: the network gets whole images with grey values from 0
-        to 255, although the training patches were divided by 255.
+        False repeats a mistake of the report: whole images are not divided by 255.
     read_options : mapping or ReadOptions, optional
         Grey values are scaled by data type or by (low, high), not by the range of each patch.
     device : {"auto", "cpu", "cuda"}, default="auto"
@@ -197,10 +193,9 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         y : sequence of n labels
             Of two classes, usually "anomalous" and "normal".
         groups : array-like of shape (n,), optional
-            Image or sample of each patch: whole groups are held out for validation. Not together
-            with ``validation``.
+            Image or sample of each patch: whole groups are held out for validation.
         validation : (patches, labels), optional
-            Decide when to stop. If not given, a fraction of X is held out.
+            Decide when to stop, in place of a held-out fifth of X; not together with ``groups``.
 
         Returns
         -------
@@ -321,11 +316,10 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         ----------
         image : path or array
         stride : int, optional
-            Pixels from one patch to the next; by default, patches lie side by side. Where patches
-            overlap, a pixel gets their mean.
+            Pixels from one patch to the next, by default ``patch_``. A pixel of several patches
+            gets their mean.
         edges : {"drop", "shift", "pad"}, default="pad"
-            The remainder at the right and lower edges, as in
-            :func:`hypervlad.features.patch_positions`. Pixels that are dropped are NaN.
+            As in :func:`hypervlad.features.patch_positions`. Pixels that are dropped are NaN.
         """
         check_is_fitted(self)
         sign = 1 if _defective_class(self.classes_) else -1
@@ -395,11 +389,9 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     @usual_torch()
     def _log_odds(self, network: nn.Module, patches: FloatArray) -> NDArray[np.float64]:
-        """Return the log-odds of the second class for patches (n, C, p, p).
-
-        All batches have one size, as the last digits of a network's output depend on it.
-        """
+        """Return the log-odds of the second class for patches (n, C, p, p)."""
         device = check_device(self.device)
+        # Batches of one size, because the last digits of a network's output depend on it.
         n_batch = evaluation_batch(self.patch_)
         batches = (
             nn.functional.pad(part, (0, 0) * 3 + (0, n_batch - len(part))).to(device)
@@ -474,10 +466,7 @@ def _read_patches(
     patch: int | None = None,
     n_channels: int | None = None,
 ) -> FloatArray:
-    """Read square patches of one size as (n, n_channels, patch, patch), in [0, 1].
-
-    By default, the size is that of the first, and there are 3 channels if any is in colour.
-    """
+    """Read square patches as (n, n_channels, patch, patch), in [0, 1]; by default, of one size."""
     read = []
     for i, micrograph in read_micrographs(images, options=options):
         height, width = micrograph.pixels.shape[:2]

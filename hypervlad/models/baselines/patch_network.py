@@ -20,8 +20,7 @@ _ZOOM = 0.2
 def build_patch_network(n_channels: int, patch: int) -> nn.Sequential:
     """Return the network of Carrillo Pérez (2020), with new weights from torch's generator.
 
-    From patches (n, n_channels, patch, patch) to the log-odds (n, 1) of the second class. Weights
-    start as in Keras: from Glorot's uniform distribution, with biases of 0.
+    From patches (n, n_channels, patch, patch) to the log-odds (n, 1) of the second class.
     """
     if not MIN_PATCH <= patch <= MAX_PATCH:
         raise ValueError(
@@ -36,7 +35,7 @@ def build_patch_network(n_channels: int, patch: int) -> nn.Sequential:
     layers += [nn.Flatten(), nn.Linear(n_inputs * patch**2, _N_DENSE), nn.ReLU()]
     network = nn.Sequential(*layers, nn.Dropout(_DROPOUT), nn.Linear(_N_DENSE, 1))
     for layer in network:
-        if isinstance(layer, nn.Conv2d | nn.Linear):
+        if isinstance(layer, nn.Conv2d | nn.Linear):  # as in Keras
             nn.init.xavier_uniform_(layer.weight)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
@@ -50,10 +49,7 @@ def evaluation_batch(patch: int) -> int:
 
 
 def augment_patches(patches: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Shear, zoom and mirror each patch (n, C, p, p) at random, as Keras's ``ImageDataGenerator``.
-
-    Pixels beyond the edge repeat the edge.
-    """
+    """Shear, zoom and mirror each patch (n, C, p, p) at random, as Keras's ImageDataGenerator."""
     maps = random_affine_maps(len(patches), generator).to(patches.device)
     grid = functional.affine_grid(maps, list(patches.shape), align_corners=True)
     return functional.grid_sample(

@@ -106,19 +106,11 @@ class BinaryCrossEntropy:
 class SoftmaxCrossEntropy:
     """Cross-entropy of one margin per class, (n, n_classes); targets are class numbers.
 
-    The validation loss is that of the probabilities at the temperature of `temperature_for`, so
-    that the scale of the margins does not count.
-
-    Attributes
-    ----------
-    temperature : float
-        That of the initial head, cross-fitted on the training samples.
-    n_groups : int
-        Number of groups among the held-out samples.
+    The validation loss is that of the probabilities at the temperature of `temperature_for`.
     """
 
-    temperature: float = 1.0
-    n_groups: int = 1
+    temperature: float = 1.0  # of the initial head
+    n_groups: int = 1  # among the held-out samples
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(outputs, targets, reduction="none").mean()
@@ -151,12 +143,7 @@ class SoftmaxCrossEntropy:
 
 @dataclass
 class Curves:
-    """Loss (cross-entropy) and accuracy of each epoch.
-
-    ``loss`` and ``accuracy`` are means over the epoch's training batches, with augmentation and
-    dropout; the others are those of the unchanged validation samples after the epoch, at the
-    temperature that the network would have if training ended there.
-    """
+    """Loss (cross-entropy) and accuracy of each epoch, on training and on validation samples."""
 
     loss: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
@@ -185,15 +172,7 @@ class Curves:
 
 @dataclass
 class FineTuningCurves(Curves):
-    """Curves of a network that is fine-tuned: the untrained start counts as well.
-
-    Attributes
-    ----------
-    start_loss, start_accuracy : float
-        Of the validation samples, before the first epoch.
-    n_validation, n_validation_groups : int
-        Number of validation samples, and of their groups.
-    """
+    """Curves of a network that is fine-tuned; the start is that of the validation samples."""
 
     start_loss: float = math.inf
     start_accuracy: float = 0.0
@@ -217,29 +196,9 @@ class FineTuningCurves(Curves):
 class Trainer:
     """Trains a network epoch by epoch, and can resume after any epoch.
 
-    Parameters
-    ----------
-    network : nn.Module
-        Parameters that require gradients are trained; nothing else may change.
-    objective : Objective
-    optimiser : torch.optim.Optimizer
-        Of the network's parameters.
-    augmentation : callable
-        Changes a batch of images, at random numbers from a generator.
-    schedule : Schedule
-    seed : int
-        For the order of the samples and their augmentation. Dropout uses torch's global generator.
-    curves : Curves, optional
-        Empty; with `FineTuningCurves` the network is also evaluated before the first epoch.
-    checkpoint : Checkpoint, optional
-        Read before the first epoch, written after each.
-
-    Attributes
-    ----------
-    curves : Curves
-    best : dict of Tensor
-        The trained parameters after the best epoch.
-    generator : torch.Generator
+    Only parameters that require gradients are trained. The seed is that of the order of the samples
+    and their augmentation; dropout uses torch's global generator. With `FineTuningCurves` the
+    network is also evaluated before the first epoch.
     """
 
     def __init__(
@@ -263,14 +222,7 @@ class Trainer:
 
     @torch.enable_grad()
     def fit(self, training: Samples, validation: Samples, *, verbose: bool = False) -> Curves:
-        """Train to the end, and leave the network with the weights of its best epoch.
-
-        Raises
-        ------
-        ValueError
-            If the loss is no longer finite; a `CheckpointError` if the checkpoint is damaged or
-            belongs to another training.
-        """
+        """Train to the end, and leave the network with the weights of its best epoch."""
         self._resume()
         if isinstance(self.curves, FineTuningCurves) and not len(self.curves):
             self.curves.start_loss, self.curves.start_accuracy = self._evaluate(validation)
@@ -310,7 +262,7 @@ class Trainer:
         self.best = {name: value.clone() for name, value in trained_tensors(self.network).items()}
 
     def _learn(self, training: Samples) -> tuple[float, float]:
-        """Run once over all samples in random order; return mean loss and accuracy on the way."""
+        """Run once over all samples in random order; return the mean loss and accuracy."""
         self.network.train()
         total = n_correct = 0.0
         order = torch.randperm(len(training), generator=self.generator)
@@ -382,7 +334,7 @@ class Trainer:
             torch.cuda.set_rng_state(states["cuda"], self._device)
 
     def _fits(self, arrays: Mapping[str, NDArray[Any]]) -> bool:
-        """Whether these are the arrays of this network and optimiser, all of them and no others."""
+        """Return whether these are all arrays of this network and optimiser, and no others."""
         shapes = {name: tuple(v.shape) for name, v in trained_tensors(self.network).items()}
         for prefix in (_NETWORK, _BEST):
             if {name: v.shape for name, v in _under(prefix, arrays).items()} != shapes:

@@ -55,8 +55,6 @@ FloatArray = NDArray[np.float64]
 class NormalCells:
     """A codebook of whitened defect-free cells, or of windows of them, at one size of the images.
 
-    The distance of a cell from its nearest codeword says how unusual it is.
-
     Attributes
     ----------
     description : Description
@@ -142,11 +140,8 @@ class NormalCells:
 class NormalImages:
     """What defect-free images look like: a `NormalCells` for each description.
 
-    Thin and small defects stand out at the images' own size, faint and large ones at 224 and 112
-    pixels. Distances differ between descriptions, and are larger near an image's edges, where the
-    network sees mirrored pixels or zeros. Each is therefore expressed relative to what held-out
-    defect-free images have at the same distance from the edge: 0 is usual, and one cell in ten
-    reaches 1.
+    Distances are relative to those of held-out defect-free images at the same distance from the
+    edge: 0 is usual, and one cell in ten reaches 1.
 
     Attributes
     ----------
@@ -183,9 +178,8 @@ class NormalImages:
     ) -> tuple[NDArray[np.float32], float]:
         """Return the scores of places, on the grid of the first part, and that of the image.
 
-        The score of a place is the weighted mean of standardised distances. That of the image is
-        the weighted geometric mean over parts of `log_of_highest`, relative to what is usual,
-        times the scale: in usual images, the mean over the 1 % of places that score highest.
+        The score of a place is the weighted mean of standardised distances, that of the image the
+        weighted geometric mean over parts of `log_of_highest`, relative to what is usual.
         """
         pairs = zip(self.parts, distances, strict=True)
         scores = [part.standardised(own) for part, own in pairs]
@@ -249,10 +243,7 @@ class NormalImages:
 
 
 class NormalImagesFit:
-    """Learns from the cells of at most ``n_images`` images, and scores each image by the others.
-
-    The maps have a folder.
-    """
+    """Learns from the cells of at most ``n_images`` images, and scores each image by the others."""
 
     def __init__(
         self, maps: CellMaps, n_images: int, n_codewords: int, aligned: bool, seed: int
@@ -265,7 +256,7 @@ class NormalImagesFit:
         self._rows: dict[int, list[Cells]] = {}
 
     def add(self, position: int, image: PreparedImage) -> None:
-        """Sample the cells of an image; which ones depends on the seed and the image alone."""
+        """Sample the cells of an image, by the seed and the image alone."""
         self.keys[position], self.sizes[position] = image.key, image.size
         samples = []
         of_side = {side: self._maps.cells(image, side)[0] for side in SIDES}
@@ -292,13 +283,12 @@ class NormalImagesFit:
     ) -> tuple[NormalImages, dict[int, tuple[NDArray[np.float32], float]]]:
         """Return the model, and the scores of each image and its places by models that lack it.
 
-        ``parts`` are learnt from all images, ``of_image`` without the image at each position. What
-        is usual is also learnt without the image: otherwise images would score lower than new ones.
+        ``parts`` are learnt from all images, ``of_image`` without the image at each position.
         """
         distances = {at: distances_of(own, self._kept_cells(at)) for at, own in of_image.items()}
 
         def model(without: Any = None) -> NormalImages:
-            """Standardise by the images that other models score: an image hides its own defects."""
+            # By the images that other models score: an image hides its own defects.
             known = [at for at, own in of_image.items() if own is not without] or list(of_image)
             of_part = zip(*(distances[at] for at in known[:_MAX_PROFILE_IMAGES]), strict=True)
             standardised, logarithms = [], []
@@ -335,7 +325,7 @@ _PROFILES = ("usual", "spread")
 def distances_of(
     parts: Sequence[NormalCells], of_side: Mapping[int | None, Cells]
 ) -> list[NDArray[np.float32]]:
-    """Return the distances (R, S) of an image's cells by each part, from the cells at each size."""
+    """Return the distances (R, S) of an image's cells by each part."""
     return [part.distances(of_side[part.description.side]) for part in parts]
 
 
@@ -358,11 +348,9 @@ def log_of_highest(values: NDArray[np.floating], shares: Sequence[float] = _TOP_
 
 
 def weights_of(spreads: FloatArray) -> NDArray[np.float32]:
-    """Return weights (n,), inversely proportional to spreads (n,); their sum is 1.
-
-    A third of the mean spread is added, as variances are, so that no part counts alone by chance.
-    """
+    """Return weights (n,), inversely proportional to spreads (n,); their sum is 1."""
     typical = float(spreads.mean()) or 1.0  # 0 for copies of one image
+    # A third of it is added, as variances are, so that no part counts alone by chance.
     weights: FloatArray = 1 / np.hypot(spreads, typical / 3)
     weights /= weights.sum()
     return weights.astype(np.float32)
