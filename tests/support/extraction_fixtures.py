@@ -39,6 +39,18 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where the features go."""
+    return tmp_path / "f.parquet"
+
+
+@pytest.fixture
+def complete(encoder: HypercolumnVLAD, folder: Path, out: Path) -> Path:
+    """The features of the folder."""
+    return extract_features(folder, encoder, out=out).path
+
+
+@pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Digests of the images that the network was given, in order."""
     seen: list[str] = []

@@ -12,9 +12,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
-from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
 from torch.nn.functional import cross_entropy
 
 import hypervlad
@@ -88,10 +86,9 @@ def test_it_learns_and_its_probabilities_are_probabilities(
     assert expected_calibration_error(codes, proba) < 0.25
 
 
-@pytest.mark.parametrize("mode", MODES[1:3])
-def test_two_classes_have_one_margin(mode: dict[str, Any], texture_images: Images) -> None:
+def test_two_classes_have_one_margin(texture_images: Images) -> None:
     images, labels = texture_images
-    model = small(**mode).fit(images, labels == "flat")
+    model = small(mode="finetune").fit(images, labels == "flat")
     margins, proba = model.decision_function(images), model.predict_proba(images)
     np.testing.assert_allclose(margins, np.log(proba[:, 1] / proba[:, 0]), atol=1e-9)
     np.testing.assert_array_equal(model.predict(images), margins > 0)
@@ -156,21 +153,6 @@ def test_only_trainable_layers_change(
     assert changed == set(model.network_state_) == expected
     frozen = small().fit(images, labels)
     assert (frozen.head_.coef != model.head_.coef).any()
-
-
-@pytest.mark.parametrize("mode", MODES[::3])
-def test_noise_in_any_order_gives_the_same_model(mode: dict[str, Any]) -> None:
-    rng = np.random.default_rng(0)
-    labels = np.arange(40) % 2
-    images = [
-        np.clip(0.5 + (0.1 + 0.02 * label) * rng.standard_normal((20, 24)), 0, 1)
-        for label in labels
-    ]
-    first = small(**mode).fit(images, labels)
-    order = np.random.default_rng(0).permutation(40)
-    other = small(**mode).fit([images[i] for i in order], labels[order])
-    assert (other.C_, other.head_.temperature) == (first.C_, first.head_.temperature)
-    np.testing.assert_array_equal(other.head_.coef, first.head_.coef)
 
 
 @pytest.mark.parametrize("mode", ["features", "finetune"])
@@ -330,28 +312,6 @@ def test_colour_and_grey_are_prepared_by_the_same_code(texture_images: Images) -
     assert mixed.predict_proba(tinted).shape == (24, 3)
 
 
-def test_what_is_learnt_from_is_what_is_predicted_on(
-    texture_images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The training side's features, computed from stored pixels, are those of prediction."""
-    images, labels = texture_images
-    seen: list[np.ndarray] = []
-    original = transfer.fit_head
-
-    def spy(features: Any, *given: Any, **named: Any) -> Any:
-        seen.append(features)
-        return original(features, *given, **named)
-
-    monkeypatch.setattr(transfer, "fit_head", spy)
-    eight_bit = [np.round(255 * image).astype(np.uint8) for image in images]
-    sixteen = [(image * 40000).astype(np.uint16) for image in images]
-    for some in (images, eight_bit, sixteen):
-        model = small().fit(some, labels)
-        again = model.pooled_features(some)
-        found = seen[-1][np.lexsort(seen[-1].T)]
-        np.testing.assert_allclose(found, again[np.lexsort(again.T)], rtol=1e-5, atol=1e-6)
-
-
 def test_many_images_lie_in_a_temporary_file(
     texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,8 +352,6 @@ def test_saved_and_loaded_predicts_bit_identically(
     assert loaded.history_ == model.history_
     loaded.save(tmp_path / "again.hvlad", include_backbone=include_backbone)
     assert (tmp_path / "again.hvlad").read_bytes() == path.read_bytes()
-    kept = {k: v for k, v in model.get_params().items() if k != "read_options"}
-    assert {k: v for k, v in loaded.get_params().items() if k != "read_options"} == kept
     facts = model_facts(loaded)
     assert facts["network"] == "tiny"
     assert facts["trained on"] == "24 images"
@@ -406,7 +364,6 @@ def test_what_a_file_holds(texture_images: Images, monkeypatch: pytest.MonkeyPat
     for mode, include, expected in (
         ({}, False, set()),
         ({}, True, whole),
-        ({"mode": "finetune"}, False, {"network_state_.4.weight", "network_state_.4.bias"}),
         ({"mode": "finetune"}, True, whole),
         ({"mode": "finetune", "trainable": "all"}, False, whole),
     ):
@@ -439,10 +396,6 @@ def test_weights_that_are_not_those_of_the_model_are_reported(
 def test_a_state_that_does_not_fit_is_reported(texture_images: Images) -> None:
     header, arrays = small().fit(*texture_images).to_state()
     fitted = header["fitted"]
-    for missing in ("backbone_", "head_", "classes_", "whole_network_", "history_"):
-        fewer = {k: v for k, v in fitted.items() if k != missing}
-        with pytest.raises(ModelFileError, match=f"incomplete.*{missing}"):
-            TransferClassifier.from_state(header | {"fitted": fewer}, arrays)
     with pytest.raises(ModelFileError, match="arrays do not fit"):
         TransferClassifier.from_state(header, arrays | {"head_.mean": np.zeros(3)})
     two = fitted["classes_"] | {"values": ["flat", "rings"]}
@@ -461,22 +414,15 @@ def test_a_state_that_does_not_fit_is_reported(texture_images: Images) -> None:
     ("changed", "message"),
     [
         ({"head_": {"state": {"temperature": 0.0}}}, "head_: a value must be a number .* not 0"),
-        (
-            {"head_": {"state": {"temperature": float("nan")}}},
-            "head_: a value must be a number .* not nan",
-        ),
         ({"arrays": {"head_.coef": np.full((10, 3), np.nan)}}, "coef has values from nan"),
         ({"arrays": {"head_.scale": np.zeros(10)}}, "scale has values from 0.0"),
         ({"arrays": {"network_state_.4.weight": None}}, "arrays are missing"),
         ({"arrays": {"network_state_.4.bias": np.zeros(3, np.float32)}}, "of another shape"),
-        ({"parameters": {"mode": "xx"}}, "mode must be one of"),
         ({"trainable_": "xx"}, "trainable_ must be one of"),
-        ({"image_size_": "big"}, "'big' is not of type int"),
         ({"image_size_": 0}, "image_size_: a value must be a whole number"),
         ({"history_": {"loss": 3}}, "not iterable"),
         ({"history_": {"loss": [1.0]}}, "curves differ in length"),
         ({"history_": {"start_loss": "low"}}, "not numbers"),
-        ({"parameters": {"patience": None}}, "missing parameters"),
     ],
 )
 def test_an_impossible_state_is_reported(
@@ -490,10 +436,6 @@ def test_an_impossible_state_is_reported(
     ((part, values),) = changed.items()
     if part == "arrays":
         arrays = {k: v for k, v in (arrays | values).items() if v is not None}
-    elif part == "parameters":
-        removed = {name for name, value in values.items() if value is None}
-        kept = {k: v for k, v in (header[part] | values).items() if k not in removed}
-        header = header | {part: kept}
     else:
         fitted = header["fitted"]
         values = fitted[part] | values if isinstance(values, dict) else values
@@ -521,21 +463,12 @@ def test_a_fit_needs_the_weights_file_once(
     np.testing.assert_array_equal(model.predict_proba(images), expected)
 
 
-def test_pickle_works_and_carries_no_network(texture_images: Images) -> None:
-    images, labels = texture_images
-    model = small(mode="finetune", trainable="all").fit(images, labels)
-    back = pickle.loads(pickle.dumps(model))
-    assert not any(isinstance(v, torch.nn.Module) for v in vars(back).values())
-    assert "_tapped_network" not in vars(back)
-    np.testing.assert_array_equal(back.predict_proba(images), model.predict_proba(images))
-    assert not hasattr(clone(model), "head_")
-
-
 def test_parameters_set_later_wait_for_the_next_fit(texture_images: Images) -> None:
     images, labels = texture_images
     model = small(mode="finetune").fit(images, labels)
     expected = model.predict_proba(images)
     changed = pickle.loads(pickle.dumps(model))
+    assert not any(isinstance(value, torch.nn.Module) for value in vars(changed).values())
     changed.set_params(mode="features", image_size=32, backbone="resnet18")
     np.testing.assert_array_equal(changed.predict_proba(images), expected)
 
@@ -578,14 +511,11 @@ def test_skipped_images_are_left_out_and_marked(
     [
         ({"backbone": "resnt18"}, "Did you mean 'resnet18'"),
         ({"weights": "nowhere.pth"}, "no such weights file"),
-        ({"mode": "fine"}, "mode must be one of 'features', 'finetune', not 'fine'"),
         (
             {"image_size": 2},
             "image_size must be a whole number of at least 4 and at most 2048 or 'auto', not 2",
         ),
-        ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0"),
         ({"checkpoint": 3}, "checkpoint must be a file or a folder"),
-        ({"checkpoint": "no/such/folder/here"}, "there is no folder"),
         ({"read_options": {"bnner": "remove"}}, "bnner"),
         ({"device": "moon"}, "device must be"),
     ],
@@ -604,10 +534,7 @@ def test_parameters_that_cannot_be(
         ({"y": ["a"] * 23}, "23 labels .* for 24 images"),
         ({"y": ["a"] * 24}, "one class only"),
         ({"y": None}, "requires y to be passed"),
-        ({"y": ["a"] * 12 + [None] * 12}, r"y\[12\] is missing"),
-        ({"y": np.linspace(0, 1, 24)}, "Unknown label type|continuous"),
         ({"groups": [1, 2]}, "2 groups values for 24 images"),
-        ({"groups": ["a"] * 23 + [np.nan]}, "group"),
         ({"images": "a.png"}, "wrap it in a list"),
     ],
 )
@@ -658,15 +585,6 @@ def test_a_loss_that_is_nan_is_reported(texture_images: Images) -> None:
         small(mode="finetune", trainable="all", learning_rate=1e30, max_epochs=9).fit(
             *texture_images
         )
-
-
-def test_unfitted_models_are_reported() -> None:
-    with pytest.raises(ValueError, match="not fitted"):
-        small().predict([np.zeros((8, 8))])
-
-
-def test_scikit_learns_splits_take_lists_of_images(texture_images: Images) -> None:
-    assert cross_val_score(small(), *texture_images, cv=2).mean() > 0.9
 
 
 # --- figures -----------------------------------------------------------------------------------
