@@ -89,8 +89,8 @@ def extract_features(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     done = extract_features(images, encoder, out=f"{folder}/features.parquet")
     ...     X, frame = load_features(done.path)
-    >>> done.n_images, X.shape, frame["height"].tolist()
-    (8, (8, 544), [64, 64, 64, 64, 64, 64, 64, 64])
+    >>> X.shape, frame["height"].unique().tolist()
+    ((8, 544), [64])
     """
     path = Path(out)
     run = Run.of(encoder, n_jobs, verbose)

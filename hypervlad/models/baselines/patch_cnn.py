@@ -86,13 +86,11 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         False repeats a mistake of the report: whole images are not divided by 255.
     read_options : mapping or ReadOptions, optional
         Grey values are scaled by data type or by (low, high), not by the range of each patch.
-    device : {"auto", "cpu", "cuda"}, default="auto"
-        "auto" is "cuda" if there is a GPU, else "cpu".
+    device, verbose
+        As in :class:`HypercolumnVLAD`.
     random_state : int, RandomState or None, default=None
         Seed of the weights, dropout, augmentation and the order of patches. On the CPU, results are
         bit-identical for the same number of threads.
-    verbose : bool, default=False
-        Show a progress bar.
 
     Attributes
     ----------
@@ -348,10 +346,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         stride: int | None = None,
         edges: Literal["drop", "shift", "pad"] = "pad",
     ) -> NDArray[np.bool_]:
-        """Return for each pixel (H, W) whether it is more likely defective than not.
-
-        Parameters are those of :meth:`score_map`. Pixels that no patch covers are False.
-        """
+        """Return for each pixel (H, W) whether its :meth:`score_map` is at least 0."""
         return np.asarray(self.score_map(image, stride=stride, edges=edges) >= 0)
 
     # --- internal ------------------------------------------------------------------------------

@@ -117,9 +117,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     checkpoint : path, optional
         File or folder where a training is saved after each epoch, for the same ``fit`` to resume;
         ``max_epochs`` may be raised. In a folder each training has its own file.
-    on_error : {"raise", "skip"}, default="raise"
-        Whether an unreadable image is an error, or is left out with a warning.
-    read_options, device, n_jobs, verbose
+    read_options, on_error, device, n_jobs, verbose
         As in :class:`HypercolumnVLAD`.
     random_state : int, RandomState or None, default=None
         Seed of the folds, the order and augmentation of images, and dropout. On the CPU, results
@@ -155,9 +153,8 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
 
     References
     ----------
-    .. [1] M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural
-       network for nanoscience scanning electron microscope image recognition", Scientific Reports
-       7, 13282, 2017.
+    .. [1] M. H. Modarres et al., "Neural network for nanoscience scanning electron microscope image
+       recognition", Scientific Reports 7, 13282, 2017.
     .. [2] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
        networks", ICML 2017.
 

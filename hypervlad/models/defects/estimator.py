@@ -78,12 +78,10 @@ def _has_labels(scorer: PatchDefectScorer) -> bool:
 class PatchDefectScorer(ImageEstimator):
     """Score every position of an image for defects, trained on defect-free or labelled images.
 
-    - *Trained on defect-free images alone*, it compares the cells of the network's grid, about 8
-      pixels wide, with codewords of defect-free ones, in the image at its own size and resized to
-      224 and 112 pixels. Scores are relative to those of held-out defect-free images: 0 is usual.
-    - *Trained on labels*, it lays windows of ``patch`` pixels, a quarter of that apart, over the
-      image at its own size. A score is the log-odds that a window is not normal, by a boosted
-      softmax on its vector.
+    - *Trained on defect-free images alone*, it compares cells, about 8 pixels wide, with codewords
+      of defect-free ones. Scores are relative to held-out defect-free images: 0 is usual.
+    - *Trained on labels*, it classifies windows of ``patch`` pixels, a quarter of that apart. A
+      score is the log-odds that a window is not normal.
 
     **A higher score is always more defective**: the opposite of scikit-learn's outlier detectors.
     An image whose score reaches ``threshold_`` is called anomalous; its defects are the pixels that
@@ -119,10 +117,8 @@ class PatchDefectScorer(ImageEstimator):
     tile_size : int, default=2048
         Side in pixels of the tiles into which larger images are cut. For transformers, whose scores
         depend on it, keep that of ``fit``.
-    random_state : int, RandomState or None, default=None
-        Seed of everything that is random in ``fit``.
-    verbose : bool, default=False
-        Show progress bars.
+    random_state, verbose
+        As in :class:`HypercolumnVLAD`, for everything in ``fit``.
 
     Attributes
     ----------
@@ -244,8 +240,7 @@ class PatchDefectScorer(ImageEstimator):
         Raises
         ------
         ValueError
-            Unusable parameters, lengths that differ, or nothing to learn: no defect in any mask, or
-            no window without one.
+            Unusable parameters, lengths that differ, or nothing to learn from the masks.
         ImageReadError
             An image or mask that cannot be read, does not fit, or is smaller than a patch; named.
         """
@@ -308,7 +303,7 @@ class PatchDefectScorer(ImageEstimator):
     # --- maps of one image ---------------------------------------------------------------------
 
     def score_map(self, image: Any) -> NDArray[np.float32]:
-        """Score every pixel (H, W) of an image: cells or windows at their centres, or between."""
+        """Score every pixel (H, W) of an image."""
         return self.find(image).map
 
     def predict_map(self, image: Any) -> NDArray[np.bool_]:

@@ -53,25 +53,14 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class NormalCells:
-    """A codebook of whitened defect-free cells, or of windows of them, at one size of the images.
-
-    Attributes
-    ----------
-    description : Description
-    mean : ndarray of float32, shape (D,)
-    whitening : ndarray of float32, shape (D, D)
-        To a space in which defect-free cells vary equally in all directions.
-    codewords : ndarray of float32, shape (K, D)
-        In the whitened space.
-    usual, spread : ndarray of float32, shape (B,), or (R, S) for aligned images
-        By the distance from the edge in cells, or by place: the median of held-out defect-free
-        cells, and how far their 90 % quantile lies above it.
-    """
+    """A codebook of whitened defect-free cells, or of windows of them, at one size of images."""
 
     description: Description
-    mean: NDArray[np.float32]
-    whitening: NDArray[np.float32]
-    codewords: NDArray[np.float32]
+    mean: NDArray[np.float32]  # (D,)
+    whitening: NDArray[np.float32]  # (D, D), to a space of equal variance in all directions
+    codewords: NDArray[np.float32]  # (K, D), in that space
+    # The median of held-out defect-free cells, and how far their 90 % quantile lies above it: by
+    # the distance from the edge in cells, or, for aligned images, by place (R, S).
     usual: NDArray[np.float32] = field(default_factory=lambda: np.zeros(_N_PLACES, np.float32))
     spread: NDArray[np.float32] = field(default_factory=lambda: np.ones(_N_PLACES, np.float32))
 
@@ -142,22 +131,12 @@ class NormalImages:
 
     Distances are relative to those of held-out defect-free images at the same distance from the
     edge: 0 is usual, and one cell in ten reaches 1.
-
-    Attributes
-    ----------
-    parts : tuple of NormalCells
-    weights : ndarray of float32, shape (n_parts,)
-        Above 0, sum 1; smaller where defect-free images differ more from each other.
-    levels : ndarray of float32, shape (n_parts,)
-        The usual values of `log_of_highest`.
-    scale : float
-        The usual score of an image.
     """
 
     parts: tuple[NormalCells, ...]
-    weights: NDArray[np.float32]
-    levels: NDArray[np.float32]
-    scale: float = 1.0
+    weights: NDArray[np.float32]  # their sum is 1; small where defect-free images differ much
+    levels: NDArray[np.float32]  # the usual values of `log_of_highest`
+    scale: float = 1.0  # the usual score of an image
 
     @property
     def n_features(self) -> int:
@@ -332,8 +311,7 @@ def distances_of(
 def log_of_highest(values: NDArray[np.floating], shares: Sequence[float] = _TOP_SHARES) -> float:
     """Return the logarithm of the geometric mean of the means over the highest 0.1, 1 and 10 %.
 
-    A small share finds small defects, a large one those that are faint but extended. Means below 1
-    count as 1: a part in which an image is very usual must not hide what other parts find.
+    Means below 1 count as 1: a part in which an image is very usual must not hide other parts.
 
     Examples
     --------
@@ -361,8 +339,7 @@ def whitened(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the cells (n, D) that are kept, their mean, and the matrix that whitens them.
 
-    The covariance is estimated robustly: in each round, the 1 % with the largest Mahalanobis
-    distance are left out.
+    In each round, the 1 % with the largest Mahalanobis distance are left out.
     """
     cells: FloatArray = np.asarray(rows, dtype=np.float64)
     kept = cells

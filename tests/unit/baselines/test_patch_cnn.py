@@ -218,14 +218,14 @@ def test_own_validation_patches_decide(fitted: PatchCNNClassifier) -> None:
 
 
 def test_colour_and_grey() -> None:
-    patches, labels = make_patches(80)
+    patches, labels = make_patches(40)
     colour = np.stack([patches, 0.5 * patches, patches], axis=-1)
-    model = small(max_epochs=8).fit(colour, labels)
+    model = small(max_epochs=1).fit(colour, labels)
     assert model.n_channels_ == 3
     grey = model.decision_function(patches)
     three = model.decision_function(np.repeat(patches[..., None], 3, axis=-1))
     np.testing.assert_array_equal(grey, three)
-    of_grey = small(max_epochs=2).fit(patches, labels)
+    of_grey = small(max_epochs=1).fit(patches, labels)
     same = of_grey.decision_function(np.repeat(patches[..., None], 3, axis=-1))
     np.testing.assert_allclose(same, of_grey.decision_function(patches), atol=1e-4)
 
@@ -278,9 +278,9 @@ def test_maps_that_forget_to_divide_by_255(fitted: PatchCNNClassifier) -> None:
 
 
 def test_the_class_that_is_not_normal_is_mapped() -> None:
-    patches, labels = make_patches(120)
+    patches, labels = make_patches(40)
     renamed = np.where(labels == "anomalous", "speck", "normal")
-    model = small().fit(patches, renamed)
+    model = small(max_epochs=1).fit(patches, renamed)
     assert model.classes_.tolist() == ["normal", "speck"]
     image = patches[1]
     np.testing.assert_allclose(model.score_map(image), model.decision_function([image])[0], 1e-5)

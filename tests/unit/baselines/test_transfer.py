@@ -509,7 +509,6 @@ def test_skipped_images_are_left_out_and_marked(
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"backbone": "resnt18"}, "Did you mean 'resnet18'"),
         ({"weights": "nowhere.pth"}, "no such weights file"),
         (
             {"image_size": 2},

@@ -76,11 +76,14 @@ def test_transfer_reads_and_encodes_each_image_once(
     assert sorted(n_passes.values()) == [1] * len(paths)
 
 
-def test_the_patch_cnn_reads_each_image_once(files: Files, n_reads: Counter[Any]) -> None:
+def test_the_patch_cnn_reads_each_image_once(
+    files: Files, n_reads: Counter[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hypervlad.models.baselines.patch_network._MAX_BATCH", 8)
     paths, labels = files
     for path in paths:
         Image.open(path).resize((28, 28)).save(path)
-    model = PatchCNNClassifier(max_epochs=3, random_state=0)
+    model = PatchCNNClassifier(max_epochs=2, random_state=0)
     classes = np.where(labels == "flat", "normal", "anomalous")
     model.fit(paths, classes)
     assert n_reads == dict.fromkeys(paths, 1)

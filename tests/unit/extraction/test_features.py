@@ -20,7 +20,7 @@ import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from support.extraction_fixtures import extracted
+from support.extraction_fixtures import Extract, extracted
 from support.feature_folders import write_folder
 
 import hypervlad
@@ -235,7 +235,7 @@ def test_an_invalid_encoder_is_an_error(folder: Path) -> None:
 
 
 def test_mapped_vectors_are_the_same_and_made_once(
-    encoder: HypercolumnVLAD, folder: Path, complete: Path, tmp_path: Path
+    extract: Extract, folder: Path, complete: Path, tmp_path: Path
 ) -> None:
     X, _ = load_features(complete, mmap=False)
     mapped, _ = load_features(complete, mmap=True)
@@ -248,7 +248,7 @@ def test_mapped_vectors_are_the_same_and_made_once(
     assert copy.stat().st_mtime_ns == made
     del mapped
     write_folder(folder, seed=1)
-    extract_features(folder, encoder, out=complete)
+    extract()
     again, _ = load_features(complete, mmap=True)
     assert not np.array_equal(again, X)
     np.testing.assert_array_equal(again, load_features(complete)[0])
@@ -264,10 +264,14 @@ def test_vectors_larger_than_their_share_of_memory_are_mapped(
 
 
 def test_row_groups_do_not_follow_batches(
-    encoder: HypercolumnVLAD, folder: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+    extract: Extract,
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(table, "_ROW_GROUP_BYTES", 7 * (4 * 96 + 200))
-    extract_features(folder, encoder, out=out)
+    extract()
     with pq.ParquetFile(out) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     assert sizes == [7, 7, 6]
@@ -275,7 +279,7 @@ def test_row_groups_do_not_follow_batches(
 
 
 def test_files_that_are_not_features_are_errors(
-    encoder: HypercolumnVLAD, folder: Path, out: Path
+    extract: Extract, encoder: HypercolumnVLAD, out: Path
 ) -> None:
     with pytest.raises(FeatureFileError, match=r"f\.parquet: no such file"):
         load_features(out)
@@ -286,7 +290,7 @@ def test_files_that_are_not_features_are_errors(
     with pytest.raises(FeatureFileError, match="not one that extract_features wrote"):
         load_features(out)
     out.unlink()
-    extract_features(folder, encoder, out=out)
+    extract()
     with pytest.raises(FeatureFileError, match="of another model"):
         load_features(out, encoder=HypercolumnVLAD(**encoder.get_params()).fit([*_noise(9)]))
     whole = out.read_bytes()
@@ -300,13 +304,13 @@ def test_files_that_are_not_features_are_errors(
 
 
 def test_files_in_one_folder_are_one_table_to_other_readers(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+    extract: Extract, encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
     """Files beside a file of features must not be read as one, not even during a run."""
     together = tmp_path / "features"
     for label in "ab":
         out = together / f"{label}.parquet"
-        extract_features(folder, encoder, out=out, include=f"{label}/*")
+        extract(out=out, include=f"{label}/*")
         load_features(out, mmap=True)
     TaskFolder.open(together / "c.parquet", {"n_features": 8}, resume=False)
     assert len(list(together.iterdir())) == 7
@@ -322,19 +326,21 @@ def test_files_in_one_folder_are_one_table_to_other_readers(
         load_features(together / "_a.parquet.images")
 
 
-def test_nothing_else_is_overwritten(encoder: HypercolumnVLAD, folder: Path, out: Path) -> None:
+def test_nothing_else_is_overwritten(
+    extract: Extract, encoder: HypercolumnVLAD, folder: Path, out: Path
+) -> None:
     with pytest.raises(FeatureFileError, match=r"model\.hvlad: .* give NAME\.parquet"):
         extract_features(folder, encoder, out=out.with_name("model.hvlad"))
     out.write_bytes(b"measured by hand")
     for resume in (False, True):
         with pytest.raises(FeatureFileError, match="exists, and is not a file of features"):
-            extract_features(folder, encoder, out=out, resume=resume)
+            extract(resume=resume)
     assert out.read_bytes() == b"measured by hand"
     out.unlink()
     for _ in range(2):  # one of ours may be
-        extract_features(folder, encoder, out=out)
+        extract()
     out.write_bytes(out.read_bytes()[:-9])  # damaged, but ours: the file beside it says so
-    assert extract_features(folder, encoder, out=out, resume=True).n_images == 20
+    assert extract(resume=True).n_images == 20
     pd.DataFrame({"by": ["hand"]}).to_parquet(out)  # a neighbour of ours does not make it ours
     for call in (extract_features, plan_extraction):
         with pytest.raises(FeatureFileError, match="exists, and is not a file of features"):
@@ -379,11 +385,11 @@ def test_features_belong_to_a_model_that_was_saved_and_loaded(
 
 
 def test_files_of_the_user_are_not_removed(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+    extract: Extract, encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
     out, other = tmp_path / "run[12].parquet", tmp_path / "run1.parquet"
-    extract_features(folder, encoder, out=out)
-    extract_features(folder / "a", encoder, out=other)
+    extract(out=out)
+    extract(out=other, include="a/*")
     mine = tmp_path / "_run[12].parquet.labels.npy"
     np.save(mine, np.zeros(3))
     load_features(other, mmap=True)
