@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import pickle
@@ -49,6 +50,16 @@ def small(**parameters: Any) -> TransferClassifier:
         "random_state": 0,
     }
     return TransferClassifier("tiny", **usual | parameters)
+
+
+@pytest.fixture(scope="module")
+def features(tiny_backbone: None, texture_images: Images) -> TransferClassifier:
+    return small().fit(*texture_images)
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_backbone: None, texture_images: Images) -> TransferClassifier:
+    return small(mode="finetune").fit(*texture_images)
 
 
 MODES = [
@@ -140,19 +151,20 @@ def test_same_seed_same_model_in_any_order(mode: dict[str, Any], texture_images:
 
 @pytest.mark.parametrize("trainable", ["head", "last", "all"])
 def test_only_trainable_layers_change(
-    trainable: Any, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+    trainable: Any,
+    features: TransferClassifier,
+    texture_images: Images,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    images, labels = texture_images
     keep_the_last_epoch(monkeypatch)
-    model = small(mode="finetune", trainable=trainable).fit(images, labels)
+    model = small(mode="finetune", trainable=trainable).fit(*texture_images)
     before = build_network("tiny", "random").original.state_dict()
     after = model._network().original.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     of_layers = {"head": [], "last": ["4"], "all": ["0", "2", "4"]}[trainable]
     expected = {f"{layer}.{part}" for layer in of_layers for part in ("weight", "bias")}
     assert changed == set(model.network_state_) == expected
-    frozen = small().fit(images, labels)
-    assert (frozen.head_.coef != model.head_.coef).any()
+    assert (features.head_.coef != model.head_.coef).any()
 
 
 @pytest.mark.parametrize("mode", ["features", "finetune"])
@@ -221,7 +233,7 @@ def stored_pixels(image: np.ndarray) -> np.ndarray:
 
 
 def test_a_start_that_is_not_improved_on_is_the_model_of_features_of_all_images(
-    texture_images: Images, monkeypatch: pytest.MonkeyPatch
+    features: TransferClassifier, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, labels = texture_images
     start = property(lambda curves: -1)
@@ -229,17 +241,16 @@ def test_a_start_that_is_not_improved_on_is_the_model_of_features_of_all_images(
     model = small(mode="finetune", trainable="all", max_epochs=40, patience=4).fit(images, labels)
     assert len(model.history_) == 4
     assert model.network_state_ == {}
-    plain = small().fit(images, labels)
-    np.testing.assert_array_equal(model.predict_proba(images), plain.predict_proba(images))
+    np.testing.assert_array_equal(model.predict_proba(images), features.predict_proba(images))
     assert model_facts(model)["fine-tuned"] == "no: 4 epochs did not improve it"
     display = TrainingCurvesDisplay.from_estimator(model)
     assert display.ax_.lines[2].get_xydata().tolist() == [[0, model.history_.start_loss]]
 
 
-def test_the_epochs_of_the_weights_that_were_kept_are_reported(texture_images: Images) -> None:
-    model = small(mode="finetune", max_epochs=2).fit(*texture_images)
-    model.history_.validation_loss[:] = [0.0, 1.0]
-    assert model_facts(model)["fine-tuned"] == "its head and last layers, for 1 of 2 epochs"
+def test_the_epochs_of_the_weights_that_were_kept_are_reported(tuned: TransferClassifier) -> None:
+    model = copy.deepcopy(tuned)
+    model.history_.validation_loss[:] = [0.0, 1.0, 1.0]
+    assert model_facts(model)["fine-tuned"] == "its head and last layers, for 1 of 3 epochs"
 
 
 def test_few_held_out_groups_are_reported(texture_images: Images) -> None:
@@ -302,24 +313,24 @@ def test_rates_rise_and_batches_are_nearly_equal() -> None:
     assert plain.rate_factor(0) == 1
 
 
-def test_colour_and_grey_are_prepared_by_the_same_code(texture_images: Images) -> None:
+def test_colour_and_grey_are_prepared_by_the_same_code(
+    tuned: TransferClassifier, texture_images: Images
+) -> None:
     images, labels = texture_images
     colour = [np.repeat(image[..., None], 3, axis=-1) for image in images]
-    model = small(mode="finetune").fit(images, labels)
-    np.testing.assert_allclose(model.predict_proba(colour), model.predict_proba(images), atol=1e-4)
+    np.testing.assert_allclose(tuned.predict_proba(colour), tuned.predict_proba(images), atol=1e-4)
     tinted = [image * np.array([1.0, 0.7, 0.4], dtype=np.float32) for image in colour]
     mixed = small(mode="finetune").fit([*images[:12], *tinted[12:]], labels)
     assert mixed.predict_proba(tinted).shape == (24, 3)
 
 
 def test_many_images_lie_in_a_temporary_file(
-    texture_images: Images, monkeypatch: pytest.MonkeyPatch
+    tuned: TransferClassifier, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, labels = texture_images
-    expected = small(mode="finetune").fit(images, labels).predict_proba(images)
-    monkeypatch.setattr("hypervlad.models.baselines.training_images._MAX_IN_MEMORY", 0)
-    found = small(mode="finetune").fit(images, labels).predict_proba(images)
-    np.testing.assert_array_equal(found, expected)
+    monkeypatch.setattr(training_images, "_MAX_IN_MEMORY", 0)
+    found = small(mode="finetune").fit(*texture_images)
+    images, _ = texture_images
+    np.testing.assert_array_equal(found.predict_proba(images), tuned.predict_proba(images))
 
 
 def test_image_size_is_at_least_what_the_network_accepts() -> None:
@@ -393,8 +404,8 @@ def test_weights_that_are_not_those_of_the_model_are_reported(
     np.testing.assert_array_equal(alone.predict_proba(images), expected)
 
 
-def test_a_state_that_does_not_fit_is_reported(texture_images: Images) -> None:
-    header, arrays = small().fit(*texture_images).to_state()
+def test_a_state_that_does_not_fit_is_reported(features: TransferClassifier) -> None:
+    header, arrays = features.to_state()
     fitted = header["fitted"]
     with pytest.raises(ModelFileError, match="arrays do not fit"):
         TransferClassifier.from_state(header, arrays | {"head_.mean": np.zeros(3)})
@@ -463,11 +474,12 @@ def test_a_fit_needs_the_weights_file_once(
     np.testing.assert_array_equal(model.predict_proba(images), expected)
 
 
-def test_parameters_set_later_wait_for_the_next_fit(texture_images: Images) -> None:
-    images, labels = texture_images
-    model = small(mode="finetune").fit(images, labels)
-    expected = model.predict_proba(images)
-    changed = pickle.loads(pickle.dumps(model))
+def test_parameters_set_later_wait_for_the_next_fit(
+    tuned: TransferClassifier, texture_images: Images
+) -> None:
+    images, _ = texture_images
+    expected = tuned.predict_proba(images)
+    changed = pickle.loads(pickle.dumps(tuned))
     assert not any(isinstance(value, torch.nn.Module) for value in vars(changed).values())
     changed.set_params(mode="features", image_size=32, backbone="resnet18")
     np.testing.assert_array_equal(changed.predict_proba(images), expected)
@@ -573,8 +585,8 @@ def test_a_full_disk_is_reported(texture_images: Images, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hypervlad.models.baselines.training_images._MAX_IN_MEMORY", 0)
-    monkeypatch.setattr("hypervlad.models.baselines.training_images.os.posix_fallocate", full)
+    monkeypatch.setattr(training_images, "_MAX_IN_MEMORY", 0)
+    monkeypatch.setattr(training_images.os, "posix_fallocate", full)
     with pytest.raises(OSError, match=r"prepared images need .* set TMPDIR"):
         small().fit(*texture_images)
 
@@ -589,9 +601,8 @@ def test_a_loss_that_is_nan_is_reported(texture_images: Images) -> None:
 # --- figures -----------------------------------------------------------------------------------
 
 
-def test_learning_curves_are_shown(texture_images: Images) -> None:
-    model = small(mode="finetune").fit(*texture_images)
-    display = TrainingCurvesDisplay.from_estimator(model)
-    np.testing.assert_array_equal(display.ax_.lines[0].get_ydata(), model.history_.loss)
+def test_learning_curves_are_shown(features: TransferClassifier, tuned: TransferClassifier) -> None:
+    display = TrainingCurvesDisplay.from_estimator(tuned)
+    np.testing.assert_array_equal(display.ax_.lines[0].get_ydata(), tuned.history_.loss)
     with pytest.raises(ValueError, match=r"was not trained \(mode='features'"):
-        TrainingCurvesDisplay.from_estimator(small().fit(*texture_images))
+        TrainingCurvesDisplay.from_estimator(features)

@@ -22,11 +22,15 @@ from hypervlad.features.backbones import Preprocessing
 from hypervlad.features.cache import Cache, CacheFolder, PathIndex, parse_size
 
 
+@pytest.fixture
+def encoder(encoder: HypercolumnVLAD, tmp_path: Path) -> HypercolumnVLAD:
+    """With a cache."""
+    return encoder.set_params(memory=tmp_path / "cache")
+
+
 def test_an_unchanged_folder_is_neither_read_nor_computed(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str], read: list[str]
 ) -> None:
-    memory = tmp_path / "cache"
-    encoder.set_params(memory=memory)
     first = extract_features(folder, encoder, out=tmp_path / "1.parquet")
     assert (first.n_found, len(computed), len(read)) == (0, 20, 20)
     second = extract_features(folder, encoder, out=tmp_path / "2.parquet")
@@ -38,7 +42,6 @@ def test_an_unchanged_folder_is_neither_read_nor_computed(
 def test_pixels_are_found_under_another_name(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str], read: list[str]
 ) -> None:
-    encoder.set_params(memory=tmp_path / "cache")
     X, _ = extracted(folder, encoder)
     shutil.copytree(folder, tmp_path / "copy")
     (tmp_path / "copy" / "w.png").rename(tmp_path / "copy" / "0.png")
@@ -50,9 +53,9 @@ def test_pixels_are_found_under_another_name(
 
 
 def test_settings_that_change_no_vector_keep_the_cache(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str], read: list[str]
+    encoder: HypercolumnVLAD, folder: Path, computed: list[str], read: list[str]
 ) -> None:
-    extracted(folder, encoder.set_params(memory=tmp_path / "cache"))
+    extracted(folder, encoder)
     computed.clear(), read.clear()
     extracted(folder, encoder.set_params(n_jobs=2, verbose=True))
     assert not computed
@@ -61,29 +64,25 @@ def test_settings_that_change_no_vector_keep_the_cache(
 
 @pytest.mark.parametrize("change", [{"n_codewords": 5}, {"image_size": 12}, {"turns": 2}])
 def test_settings_that_change_vectors_miss_the_cache(
-    change: dict[str, object],
-    encoder: HypercolumnVLAD,
-    folder: Path,
-    tmp_path: Path,
-    computed: list[str],
+    change: dict[str, object], encoder: HypercolumnVLAD, folder: Path, computed: list[str]
 ) -> None:
     files = sorted(folder.rglob("*.png"))
-    extracted(folder, encoder.set_params(memory=tmp_path / "cache"))
+    extracted(folder, encoder)
     computed.clear()
     other = clone(encoder).set_params(**change).fit(files)
-    X, _ = extracted(folder, other.set_params(memory=tmp_path / "cache"))
+    X, _ = extracted(folder, other)
     assert len(computed) == 20
     np.testing.assert_allclose(X, other.set_params(memory=None).transform(files), atol=1e-5)
 
 
 def test_the_index_depends_on_how_files_are_read(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, read: list[str]
+    encoder: HypercolumnVLAD, folder: Path, read: list[str]
 ) -> None:
     files = sorted(folder.rglob("*.png"))
-    extracted(folder, encoder.set_params(memory=tmp_path / "cache"))
+    extracted(folder, encoder)
     read.clear()
     other = clone(encoder).set_params(read_options={"scaling": "percentile"}).fit(files)
-    extracted(folder, other.set_params(memory=tmp_path / "cache"))
+    extracted(folder, other)
     assert len(read) >= 20
 
 
@@ -95,22 +94,19 @@ def test_a_new_version_of_reading_or_encoding_does_it_again(
     n_computed: int,
     encoder: HypercolumnVLAD,
     folder: Path,
-    tmp_path: Path,
     computed: list[str],
     read: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    extracted(folder, encoder.set_params(memory=tmp_path / "cache"))
+    extracted(folder, encoder)
     monkeypatch.setattr(f"hypervlad.features.encoder.{version}", 1000)
     extracted(folder, encoder)
     assert (len(read), len(computed)) == (40, n_computed)
 
 
-def test_a_changed_file_is_read(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, read: list[str]
-) -> None:
+def test_a_changed_file_is_read(encoder: HypercolumnVLAD, folder: Path, read: list[str]) -> None:
     file = folder / "a" / "5.png"
-    X, _ = extracted(folder, encoder.set_params(memory=tmp_path / "cache"))
+    X, _ = extracted(folder, encoder)
     write_image(file, np.random.default_rng(77))
     read.clear()
     changed, _ = extracted(folder, encoder)
@@ -135,14 +131,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_indexed(tmp_path: Path) -> 
 
 
 def test_the_codebook_reads_the_cache_too(
-    encoder: HypercolumnVLAD,
-    folder: Path,
-    tmp_path: Path,
-    read: list[str],
-    monkeypatch: pytest.MonkeyPatch,
+    encoder: HypercolumnVLAD, folder: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = sorted(folder.rglob("*.png"))
-    encoder = clone(encoder).set_params(memory=tmp_path / "cache")
     expected = clone(encoder).set_params(memory=None).fit(files).codebook_.to_arrays()
     first = clone(encoder).fit(files)
     read.clear()
@@ -160,15 +151,11 @@ def test_the_codebook_reads_the_cache_too(
 
 
 def test_images_not_chosen_for_the_codebook_are_not_even_opened_again(
-    encoder: HypercolumnVLAD,
-    folder: Path,
-    tmp_path: Path,
-    read: list[str],
-    monkeypatch: pytest.MonkeyPatch,
+    encoder: HypercolumnVLAD, folder: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hypervlad.features.encoder.codebook_fit.MAX_SAMPLED_IMAGES", 8)
     files = sorted(folder.rglob("*.png"))
-    encoder.set_params(memory=tmp_path / "cache").fit(files)
+    encoder.fit(files)
     assert len(read) == 20
     assert encoder.fit(files).n_images_ == 20
     assert len(read) == 20
@@ -180,9 +167,8 @@ def test_images_not_chosen_for_the_codebook_are_not_even_opened_again(
 def test_a_cache_is_measured_cut_down_and_cleared(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
 ) -> None:
-    memory = tmp_path / "cache"
-    extracted(folder, encoder.set_params(memory=memory))
-    cache = CacheFolder(memory)
+    extracted(folder, encoder)
+    cache = CacheFolder(tmp_path / "cache")
     usage = cache.usage()
     assert usage.n_entries == 2 * 20  # facts of the files, and vectors
     assert usage.n_bytes > 20 * 4 * 48
@@ -190,7 +176,7 @@ def test_a_cache_is_measured_cut_down_and_cleared(
     assert 0 < less.n_entries < usage.n_entries
     assert less.n_bytes <= usage.n_bytes // 2
     computed.clear()
-    X, _ = extracted(folder, encoder.set_params(memory=memory))
+    X, _ = extracted(folder, encoder)
     assert 0 < len(computed) <= 20
     files = sorted(folder.rglob("*.png"))
     np.testing.assert_allclose(X, encoder.set_params(memory=None).transform(files), atol=1e-5)

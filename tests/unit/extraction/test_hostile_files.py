@@ -127,6 +127,7 @@ FORGED: dict[str, Callable[[Facts, bytes], tuple[Any, bytes]]] = {
     "rows in another order": in_another_order,
     "shorter vectors": lambda facts, vectors: (facts, vectors[:-4]),
     "half a number": lambda facts, vectors: (facts, vectors[:-1]),
+    "a long text": lambda facts, vectors: (json.dumps(facts).encode() + b" " * 10**5, vectors),
     "no JSON": lambda _, vectors: (b"{", vectors),
     "deep JSON": lambda _, vectors: (b"[" * 10_000, vectors),
     "no facts": lambda _, vectors: ({}, vectors),
@@ -204,23 +205,6 @@ def test_a_manifest_with_a_forged_name_of_its_run_is_none(
     pq.write_table(table.replace_schema_metadata({"hypervlad": json.dumps(facts)}), path)
     with pytest.raises(FileExistsError, match="exists, and was not made by hypervlad"):
         extract(resume=True)
-
-
-def test_a_part_larger_than_planned_is_not_read(
-    extract: Extract, part: Path, interrupted: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    facts, vectors = read_part(part)
-    write_part(part, json.dumps(facts).encode() + b" " * 10**5, vectors)
-    texts: list[int] = []
-
-    def noted(text: bytes) -> Any:
-        texts.append(len(text))
-        return json.loads(text)
-
-    monkeypatch.setattr(manifest, "parse_json", noted)
-    assert extract(resume=True).n_kept == 8
-    assert texts
-    assert max(texts) < 10**4
 
 
 def test_a_part_that_changes_before_the_merge_is_not_merged(
