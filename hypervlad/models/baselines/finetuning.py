@@ -20,9 +20,9 @@ from hypervlad.features.backbones import Backbone, TappedNetwork
 from hypervlad.features.backbones.tapped_network import run_up_to
 from hypervlad.features.encoder.loading import normalised
 from hypervlad.features.hypercolumns import turned
-from hypervlad.models.baselines.checkpoints import Checkpoint
 from hypervlad.models.baselines.softmax_head import FittedHead, SoftmaxHead
 from hypervlad.models.baselines.training import (
+    Checkpoint,
     FineTuningCurves,
     Samples,
     Schedule,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -16,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
+from torch.nn import functional
 
 from hypervlad.common.base import ArrayDict, Field, ImageEstimator, Labels, Record, Value
 from hypervlad.common.constraints import (
@@ -42,13 +44,6 @@ from hypervlad.features.windows import (
 from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name
-from hypervlad.models.baselines.patch_network import (
-    MAX_PATCH,
-    MIN_PATCH,
-    augment_patches,
-    build_patch_network,
-    evaluation_batch,
-)
 from hypervlad.models.baselines.training import (
     BinaryCrossEntropy,
     Curves,
@@ -64,6 +59,14 @@ FloatArray = NDArray[np.float32]
 
 _KERAS_EPSILON = 1e-7  # of Adam; torch's default is a tenth of it
 _VALIDATION_FRACTION = 0.2
+
+_MIN_PATCH, _MAX_PATCH = 28, 2048  # pixels; one is left after the last pooling, and memory
+_FILTERS, _KERNEL_SIZES = (16, 32, 64), (5, 5, 3)
+_N_DENSE, _DROPOUT = 64, 0.6
+_MAX_BATCH = 4096  # patches
+_MAX_ACTIVATIONS = 2**26  # of one layer for the patches of a batch: 256 MB
+_SHEAR = 0.2  # degrees
+_ZOOM = 0.2
 
 
 class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
@@ -140,7 +143,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         "classes_": Labels(),
         "weights_": ArrayDict(),
         "curves_": Record(Curves),
-        "patch_": Value(int, Integer(MIN_PATCH, MAX_PATCH)),
+        "patch_": Value(int, Integer(_MIN_PATCH, _MAX_PATCH)),
         "n_channels_": Value(int, OneOf(1, 3)),
     }
 
@@ -484,3 +487,63 @@ def _with_channels(pixels: FloatArray, n_channels: int) -> FloatArray:
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], n_channels, axis=2)
     return pixels if n_channels == 3 else rgb2gray(pixels).astype(np.float32)[..., None]
+
+
+# --- the network -------------------------------------------------------------------------------
+
+
+def build_patch_network(n_channels: int, patch: int) -> nn.Sequential:
+    """Return the network of Carrillo Pérez (2020), with new weights from torch's generator.
+
+    From patches (n, n_channels, patch, patch) to the log-odds (n, 1) of the second class.
+    """
+    if not _MIN_PATCH <= patch <= _MAX_PATCH:
+        raise ValueError(
+            f"patches of {patch} x {patch} pixels: the network, which pools three times, needs at "
+            f"least {_MIN_PATCH} x {_MIN_PATCH} and takes at most {_MAX_PATCH} x {_MAX_PATCH}"
+        )
+    layers: list[nn.Module] = []
+    n_inputs = n_channels
+    for n_filters, size in zip(_FILTERS, _KERNEL_SIZES, strict=True):
+        layers += [nn.Conv2d(n_inputs, n_filters, size), nn.ReLU(), nn.MaxPool2d(2)]
+        n_inputs, patch = n_filters, (patch - size + 1) // 2
+    layers += [nn.Flatten(), nn.Linear(n_inputs * patch**2, _N_DENSE), nn.ReLU()]
+    network = nn.Sequential(*layers, nn.Dropout(_DROPOUT), nn.Linear(_N_DENSE, 1))
+    for layer in network:
+        if isinstance(layer, nn.Conv2d | nn.Linear):  # as in Keras
+            nn.init.xavier_uniform_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+    return network
+
+
+def evaluation_batch(patch: int) -> int:
+    """Return how many patches are classified at once; the first layer has the most activations."""
+    n_activations = _FILTERS[0] * (patch - _KERNEL_SIZES[0] + 1) ** 2
+    return min(_MAX_BATCH, _MAX_ACTIVATIONS // n_activations)
+
+
+def augment_patches(patches: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Shear, zoom and mirror each patch (n, C, p, p) at random, as Keras's ImageDataGenerator."""
+    maps = random_affine_maps(len(patches), generator).to(patches.device)
+    grid = functional.affine_grid(maps, list(patches.shape), align_corners=True)
+    return functional.grid_sample(
+        patches, grid, mode="bilinear", padding_mode="border", align_corners=True
+    )
+
+
+def random_affine_maps(n: int, generator: torch.Generator) -> torch.Tensor:
+    """Return n maps (2, 3) from coordinates (x, y) in the new patch to those in the old."""
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return low + (high - low) * torch.rand(n, generator=generator)
+
+    angle = uniform(-math.radians(_SHEAR), math.radians(_SHEAR))
+    down, across = (uniform(1 - _ZOOM, 1 + _ZOOM) for _ in range(2))
+    sign = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+    maps = torch.zeros(n, 2, 3)
+    # Keras shears rows (y) by columns (x), then zooms: y' = y - sin(a) x, x' = cos(a) x.
+    maps[:, 0, 0] = sign * torch.cos(angle) * across
+    maps[:, 1, 0] = -sign * torch.sin(angle) * across
+    maps[:, 1, 1] = down
+    return maps

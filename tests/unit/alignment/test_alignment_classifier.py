@@ -30,8 +30,8 @@ from hypervlad.fibres import AlignmentModel, aligned_fraction
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ReadOptions, SkippedImagesWarning
 from hypervlad.models.alignment import default_alignment_encoder
+from hypervlad.models.alignment.estimator import TurnInvariantVectors, turned_grid
 from hypervlad.models.alignment.labels import AlignmentLabels, read_grey
-from hypervlad.models.alignment.vectors import TurnInvariantVectors, turned_grid
 
 Image = NDArray[np.float32]
 WINDOW = 16

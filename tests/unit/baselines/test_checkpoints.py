@@ -15,8 +15,7 @@ from hypervlad import register_backbone
 from hypervlad.common.modelfile import read_model, write_model
 from hypervlad.features.backbones import Preprocessing, get_backbone
 from hypervlad.models.baselines import TransferClassifier
-from hypervlad.models.baselines.checkpoints import CheckpointError
-from hypervlad.models.baselines.training import Trainer
+from hypervlad.models.baselines.training import CheckpointError, Trainer
 
 Images = tuple[list[np.ndarray], np.ndarray]
 pytestmark = pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")

@@ -19,8 +19,8 @@ from hypervlad.common.modelfile import ModelFileError
 from hypervlad.features.encoder.encoding import NotFiniteError
 from hypervlad.features.windows import patch_positions
 from hypervlad.images import ImageReadError
-from hypervlad.models.baselines import PatchCNNClassifier, patch_cnn, patch_network
-from hypervlad.models.baselines.patch_network import build_patch_network, evaluation_batch
+from hypervlad.models.baselines import PatchCNNClassifier, patch_cnn
+from hypervlad.models.baselines.patch_cnn import build_patch_network, evaluation_batch
 from hypervlad.models.baselines.training import BinaryCrossEntropy, Samples, Schedule, Trainer
 from hypervlad.results.displays import PatchNetworkDisplay, TrainingCurvesDisplay, save_png
 from hypervlad.results.reports import model_facts
@@ -49,7 +49,7 @@ def make_patches(n: int, seed: int = 0, side: int = SIDE) -> tuple[np.ndarray, n
 def small_batches() -> Iterator[None]:
     """All batches are padded to one size, which would take most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(patch_network, "_MAX_BATCH", 8)
+        patch.setattr(patch_cnn, "_MAX_BATCH", 8)
         yield
 
 

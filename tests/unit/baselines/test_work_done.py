@@ -79,7 +79,7 @@ def test_transfer_reads_and_encodes_each_image_once(
 def test_the_patch_cnn_reads_each_image_once(
     files: Files, n_reads: Counter[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hypervlad.models.baselines.patch_network._MAX_BATCH", 8)
+    monkeypatch.setattr("hypervlad.models.baselines.patch_cnn._MAX_BATCH", 8)
     paths, labels = files
     for path in paths:
         Image.open(path).resize((28, 28)).save(path)
