@@ -299,10 +299,9 @@ def anomalydino(
 ) -> PatchDefectScorer:
     """Return a label-free scorer like AnomalyDINO (Damm et al. 2025), unfitted.
 
-    The tokens of a transformer's last block, each divided by its length, are compared with those of
-    a few defect-free images and of their copies turned by right angles. The score of a cell is its
-    cosine distance from the nearest token, and that of an image the mean over the 1 % of its cells
-    that score highest.
+    The score of a cell is the cosine distance of its token, in a transformer's last block, from the
+    nearest token of a few defect-free images and their turned copies. That of an image is the mean
+    over the 1 % of its cells that score highest.
 
     Parameters
     ----------
@@ -322,9 +321,8 @@ def anomalydino(
 
     Notes
     -----
-    Differences: images keep their own size (the paper resizes the shorter side to 448 or 672
-    pixels), nothing masks the background of objects, copies are turned by right angles only, and
-    tokens are those before the network's last normalisation layer.
+    Unlike in the paper, images keep their own size, nothing masks the background of objects, copies
+    are turned by right angles only, and tokens are those before the last normalisation layer.
 
     References
     ----------

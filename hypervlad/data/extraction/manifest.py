@@ -154,8 +154,8 @@ class FinishedTask:
 class TaskFolder:
     """The folder beside the output that holds finished tasks until all are merged.
 
-    Each is one file: its SHA-256, the length of a text, the text (JSON), and the vectors as they
-    are in memory. What this run has not written or examined is not merged.
+    Each is one file: its SHA-256, the length of a text, the text (JSON), and the vectors. What this
+    run has not written or examined is not merged.
     """
 
     # Parquet would take longer than everything else that is done with a vector from the cache.

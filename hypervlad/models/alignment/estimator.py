@@ -234,8 +234,7 @@ class AlignmentClassifier(ImageEstimator):
         ----------
         image : path or array
         rows, columns : array of int, shape (n_rows + 1,) and (n_columns + 1,)
-            Edges of windows side by side over the whole image, in pixels; anything else is a
-            ValueError.
+            Edges in pixels of windows side by side over the whole image.
         """
         check_is_fitted(self)
         tiles = TileGrid(np.asarray(rows), np.asarray(columns))
@@ -399,8 +398,8 @@ class TurnInvariantVectors:
 
         m = (v_0 + v_1 + v_2 + v_3) / 4          c = |(v_0 + v_2) - (v_1 + v_3)| / 4
 
-    A further turn permutes the v_t cyclically: m and c stay the same, to the last bit. The contrast
-    c is large where a window has one direction, and small where fibres point in all directions.
+    A further turn permutes the v_t: m and c stay the same, to the last bit. The contrast c is large
+    where a window has one direction.
     """
 
     def __init__(
@@ -448,10 +447,7 @@ def mean_and_contrast(even: torch.Tensor, odd: torch.Tensor) -> torch.Tensor:
 
 
 def turned_grid(tiles: TileGrid, turn: int) -> WindowGrid:
-    """Return windows of one size, centred in the tiles of an image, in a turn of the image.
-
-    Turns are right angles as for `numpy.rot90`; the side is the mean side of the tiles.
-    """
+    """Return windows of the tiles' mean side, centred in them, in a turn as for `numpy.rot90`."""
     rows, columns = tiles.rows, tiles.columns
     for _ in range(turn):
         rows, columns = columns[-1] - columns[::-1], rows

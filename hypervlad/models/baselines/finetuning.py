@@ -203,9 +203,8 @@ def fine_tune(
 ) -> FineTuned:
     """Train a head and a trunk further, until the loss of the validation images stops falling.
 
-    The trunk is changed; the coefficients of the initial head keep their L2 penalty. ``seeds`` are
-    those of the order and augmentation of images, and of dropout. ``settings``: what else the
-    training depends on, for the checkpoint.
+    The trunk is changed; the initial head keeps its L2 penalty. ``seeds`` are of the order and
+    augmentation of images, and of dropout. ``settings``: what else the training depends on.
     """
     device = next(trunk.parameters()).device
     mixed = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

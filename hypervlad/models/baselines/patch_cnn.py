@@ -102,11 +102,11 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     patch_ : int
         Side of a patch in pixels.
     n_channels_ : int
-        1 for grey; 3 if any training patch was in colour (grey ones get three equal channels).
+        1 for grey; 3 if any training patch was in colour.
     weights_ : dict of ndarray
         Weights of the best epoch, by torch's names.
     curves_ : Curves
-        Loss and accuracy of each epoch, for training and validation patches.
+        Loss and accuracy of each epoch.
 
     References
     ----------
@@ -205,7 +205,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            A parameter or the labels are invalid, or no group can be held out.
+            Unusable parameters or labels, or no group to hold out.
         ImageReadError
             A patch that cannot be read or has another size; named.
         """

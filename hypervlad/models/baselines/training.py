@@ -268,9 +268,8 @@ def _shortened(value: Any) -> str:
 class Trainer:
     """Trains a network epoch by epoch, and can resume after any epoch.
 
-    Only parameters that require gradients are trained. The seed is that of the order of the samples
-    and their augmentation; dropout uses torch's global generator. With `FineTuningCurves` the
-    network is also evaluated before the first epoch.
+    Only parameters that require gradients are trained. The seed is that of order and augmentation;
+    dropout uses torch's global generator. `FineTuningCurves` include the start.
     """
 
     def __init__(

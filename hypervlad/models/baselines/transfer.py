@@ -133,7 +133,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     history_ : FineTuningCurves or None
         Loss and accuracy of each epoch of fine-tuning; None for "features".
     backbone_, trainable_, image_size_, read_options_
-        The parameters that were used in ``fit``.
+        As used in ``fit``.
     weights_digest_ : str
         SHA-256 of the network's weights before fine-tuning.
     network_state_ : dict of ndarray
@@ -145,7 +145,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     -----
     A fifth of the images, in whole groups, is held out from fine-tuning: they decide when to stop,
     and the temperature [2]_ of the probabilities. ``fit`` keeps all prepared images, 0.2 MB each
-    (grey, 224 pixels; three times that in colour), in a temporary file above 2 GB.
+    (grey, 224 pixels), in a temporary file above 2 GB.
 
     A saved model contains the head and the layers that were fine-tuned. The others are loaded from
     ``weights`` and checked by their digest, unless it was saved with ``include_backbone=True``.
@@ -280,8 +280,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            Unusable parameters or labels, no group that can be held out for fine-tuning, or a
-            checkpoint of another training.
+            Unusable parameters or labels, no group to hold out, or another training's checkpoint.
         ImageReadError
             An image that cannot be read; named.
         """

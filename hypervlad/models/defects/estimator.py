@@ -96,11 +96,10 @@ class PatchDefectScorer(ImageEstimator):
         of `score_patches`; smaller images are refused. Windows with defects in at least a tenth of
         their pixels are anomalous, those with a smaller share are not used.
     threshold : {"fpr", "patch_fpr", "f1"}, default="fpr"
-        How ``threshold_`` is chosen, on images of groups that the scoring model was not trained on.
-        "fpr": on average at most the share ``fpr`` of new defect-free images is called anomalous;
-        with fewer than 1 / fpr - 1 groups it is a rough guess, with a warning. "patch_fpr": at most
-        the share ``fpr`` of all defect-free positions is called defective. "f1": the best F1 of
-        windows; needs masks or labels.
+        How ``threshold_`` is chosen, on held-out groups. "fpr": on average, at most the share
+        ``fpr`` of new defect-free images is called anomalous; with fewer than 1 / fpr - 1 groups
+        it is a rough guess, with a warning. "patch_fpr": at most the share ``fpr`` of all
+        defect-free positions is called defective. "f1": the best F1 of windows; needs labels.
     fpr : float, default=0.05
         Share of defect-free images or positions that may be called anomalous, between 0 and 1;
         trained on patches and ``y``, of patches.
@@ -117,8 +116,10 @@ class PatchDefectScorer(ImageEstimator):
     tile_size : int, default=2048
         Side in pixels of the tiles into which larger images are cut. For transformers, whose scores
         depend on it, keep that of ``fit``.
-    random_state, verbose
-        As in :class:`HypercolumnVLAD`, for everything in ``fit``.
+    random_state : int, RandomState or None, default=None
+        Seed of everything that is random in ``fit``.
+    verbose : bool, default=False
+        Show progress bars.
 
     Attributes
     ----------
