@@ -38,29 +38,22 @@ def luo2021(
 ) -> MicrographClassifier:
     """Return the classifier of Luo, Holm and Wang 2021, unfitted.
 
-    Hypercolumns of VGG-16, VLAD with 100 codewords and gradient boosting; see the page on the
-    published systems. The defaults are the settings of the paper; every keyword that you change is
-    a deviation from it. Other parameters can be set on the result, for instance
-    ``luo2021().set_params(encoder__sampling=50_000)``.
+    Hypercolumns of VGG-16, VLAD with 100 codewords and gradient boosting [1]_. Other parameters can
+    be set on the result, for instance ``luo2021().set_params(encoder__sampling=50_000)``.
 
     Parameters
     ----------
     grid : int, "image" or "finest", default=5000
-        Number of random pixels per image, for the codebook and for encoding. "image" encodes every
-        pixel, "finest" every position of the finest tap (the same for VGG-16); the codebook is
-        still learnt from 5,000 random pixels per image.
+        Random pixels per image, for the codebook and for encoding. "image" encodes every pixel,
+        "finest" every position of the finest tap; the codebook then has 5,000 pixels per image.
     booster : {"xgboost", "sklearn"}, default="xgboost"
-        "sklearn" is the :class:`~sklearn.ensemble.GradientBoostingClassifier` of the paper. Its
-        exact search is slow for 147,200 features, and it cannot be saved without pickle. "xgboost"
-        grows such trees from histograms, in :class:`BoostedSoftmaxClassifier`.
+        :class:`BoostedSoftmaxClassifier`; or, as in the paper, much slower, and not to be saved
+        without pickle, :class:`~sklearn.ensemble.GradientBoostingClassifier`.
     backbone : str, default="vgg16"
         Another network gets its own default taps.
-    weights : {"pretrained", "micronet", "image-micronet", "random"} or path
-        As in :class:`HypercolumnVLAD`.
-    n_codewords : int, default=100
     n_estimators : int, default=100
-        Boosting rounds, each with one tree per class (one tree for two classes); all are kept.
-    memory, device, random_state, verbose
+        Boosting rounds, each with one tree per class (one tree for two classes).
+    weights, n_codewords, memory, device, random_state, verbose
         As in :class:`HypercolumnVLAD`.
     n_jobs : int or None, default=None
         Threads that read images, and threads of xgboost.
@@ -68,23 +61,11 @@ def luo2021(
     Returns
     -------
     MicrographClassifier
-        Its ``encoder`` and ``boosting`` can be inspected and changed.
 
     Raises
     ------
     ValueError
         If ``booster`` is unknown. Other parameters are checked in ``fit``.
-
-    Notes
-    -----
-    The paper does not say how K-means is initialised and what a minibatch is. Here it starts with
-    k-means++ on a sample of about a thousand images, and each image is one minibatch. xgboost
-    chooses thresholds among 64 bins per feature, and its leaves are regularised
-    (``boosting__min_child_weight``, ``boosting__reg_lambda``).
-
-    The vectors of n images take 0.6 MB x n. In training, xgboost needs about 2 GB more for 400
-    images and 3.5 GB for 4,259, and several times that with ``boosting__max_bin=256``.
-    scikit-learn's booster needs little memory, but many hours.
 
     References
     ----------
@@ -134,30 +115,16 @@ def carrillo2020(
 
     Patches of 29 x 29 pixels go through three unpadded convolutions (16 and 32 filters of 5 x 5, 64
     filters of 3 x 3), each with ReLU and 2 x 2 max pooling, a dense layer of 64, dropout of 0.6 and
-    a sigmoid: 35,969 parameters for grey images, 36,769 for colour. Adam minimises the binary
-    cross-entropy. Patches are sheared by up to 0.2 degrees, zoomed by up to 0.2 and mirrored. The
-    weights with the lowest validation loss are kept.
+    a sigmoid. Patches are sheared by up to 0.2 degrees, zoomed by up to 0.2 and mirrored.
 
     Parameters
     ----------
-    max_epochs : int, default=200
-    patience : int, default=50
-        100 in some of the report's runs.
-    batch_size : int, default=1000
-    rescale_maps : bool, default=True
-        False repeats a mistake of the report: whole images are not divided by 255.
-    device, random_state, verbose
+    max_epochs, patience, batch_size, rescale_maps, device, random_state, verbose
         As in :class:`PatchCNNClassifier`.
 
     Returns
     -------
     PatchCNNClassifier
-
-    Notes
-    -----
-    The report's other mistakes can be repeated, too: ``split_patches(..., by="patch")`` puts
-    overlapping patches of one image in both training and test set, and
-    ``cut_patches(..., mixed="keep")`` labels patches with a few defective pixels as normal.
 
     References
     ----------
@@ -197,36 +164,24 @@ def modarres2017(
 ) -> TransferClassifier:
     """Return the classifier of Modarres et al. 2017, unfitted: Inception-v3 on SEM images.
 
-    Inception-v3 with ImageNet's weights, on images of 299 x 299 pixels. Either the whole network
-    is retrained with a new softmax layer ("finetune"), or its 2,048 averaged features are left
-    unchanged and only the softmax layer is trained ("features").
+    ImageNet's weights, images of 299 x 299 pixels; all that the paper does not give, such as the
+    optimiser, is that of :class:`TransferClassifier`.
 
     Parameters
     ----------
     mode : {"finetune", "features"}, default="finetune"
+        Retrain the whole network with a new softmax layer, or only this layer, on the 2,048
+        averaged features.
     backbone : str, default="inception_v3"
-        The paper compared Inception-v3 with ResNets (here "resnet18" and "resnet50") and with
-        Inception-v4 (not available here).
-    weights : {"pretrained", "micronet", "image-micronet", "random"} or path
-        As in :class:`HypercolumnVLAD`.
+        The paper also has "resnet18" and "resnet50".
     trainable : {"all", "last", "head"}, default="all"
         What is retrained.
-    max_epochs, patience : int, default=30 and 5
-        Held-out images decide when to stop.
-    checkpoint, device, n_jobs, random_state, verbose
+    weights, max_epochs, patience, checkpoint, device, n_jobs, random_state, verbose
         As in :class:`TransferClassifier`.
 
     Returns
     -------
     TransferClassifier
-
-    Notes
-    -----
-    Optimiser, rates, batches, augmentation, regularisation and split of the paper are unknown;
-    those of :class:`TransferClassifier` are used. The weights are torchvision's, there is no
-    auxiliary classifier, batch normalisation keeps ImageNet's running statistics, and the softmax
-    layer starts as a logistic regression on the features. Information bars are not removed
-    (``read_options={"banner": "remove"}`` removes them).
 
     References
     ----------
@@ -272,24 +227,19 @@ def anyloc(
 ) -> MicrographClassifier:
     """Return a classifier with the encoding of AnyLoc (Keetha et al. 2023), unfitted.
 
-    The tokens of one late block of a transformer, each divided by its length, are assigned to 32
-    codewords, one each; the residuals are summed by codeword, each codeword's block and then the
-    whole vector are divided by their L2 norms.
+    VLAD with 32 codewords of the tokens of one late block of a transformer, each divided by its
+    length.
 
     Parameters
     ----------
     backbone : str
         A network of timm (``pip install "hypervlad[timm]"``).
     block : int, optional
-        Number of the block; by default that at three quarters of the depth (AnyLoc: 31 of 40).
+        Number of the block; by default that at three quarters of the depth.
     facet : {"token", "value"}, default="token"
         The output of the block, or the values of its attention, with which AnyLoc was best.
-    weights : {"pretrained", "random"} or path
+    weights, image_size, n_codewords, memory, device, n_jobs, random_state, verbose
         As in :class:`HypercolumnVLAD`.
-    image_size : int, default=224
-    n_codewords : int, default=32
-    memory, device, n_jobs, random_state, verbose
-        As in :class:`MicrographClassifier` and :class:`HypercolumnVLAD`.
 
     Returns
     -------
@@ -297,9 +247,8 @@ def anyloc(
 
     Notes
     -----
-    AnyLoc retrieves places, without a classifier, and its K-means compares by cosine; here
-    distances are Euclidean, which is the same but for the lengths of codewords. Its largest network
-    is ViT-g, here ``"timm/vit_giant_patch14_dinov2.lvd142m"``.
+    AnyLoc retrieves places, without a classifier, and its K-means compares by cosine instead of
+    Euclidean distance. Its largest network is ``"timm/vit_giant_patch14_dinov2.lvd142m"``.
 
     References
     ----------
@@ -350,24 +299,21 @@ def anomalydino(
 ) -> PatchDefectScorer:
     """Return a label-free scorer like AnomalyDINO (Damm et al. 2025), unfitted.
 
-    The tokens of a transformer's last block, each divided by its length, are compared with those of
-    a few defect-free images and of their copies turned by right angles. The score of a cell is its
-    cosine distance from the nearest token, and that of an image the mean over the 1 % of its cells
-    that score highest.
+    The score of a cell is the cosine distance of its token, in a transformer's last block, from the
+    nearest token of a few defect-free images and their turned copies. That of an image is the mean
+    over the 1 % of its cells that score highest.
 
     Parameters
     ----------
     backbone : str
         A network of timm (``pip install "hypervlad[timm]"``), or another one.
     n_references : int, default=16
-        Defect-free images to compare with, chosen at random among those given to ``fit``; the paper
-        has 1, 2, 4, 8 and 16. All images that are given determine the threshold.
-    weights : {"pretrained", "random"} or path
-        As in :class:`HypercolumnVLAD`.
-    fpr, tile_size, random_state, verbose
-        As in :class:`PatchDefectScorer`. Tiles have the size of DINOv2's training by default.
-    device, n_jobs
-        As in :class:`HypercolumnVLAD`.
+        Defect-free images to compare with, chosen at random; the paper has 1 to 16. All images that
+        ``fit`` gets determine the threshold.
+    tile_size : int, default=518
+        As in :class:`PatchDefectScorer`; the default is the size of DINOv2's training images.
+    fpr, weights, device, n_jobs, random_state, verbose
+        As in :class:`PatchDefectScorer` and :class:`HypercolumnVLAD`.
 
     Returns
     -------
@@ -375,9 +321,8 @@ def anomalydino(
 
     Notes
     -----
-    Differences: images keep their own size (the paper resizes the shorter side to 448 or 672
-    pixels), nothing masks the background of objects, copies are turned by right angles only, and
-    tokens are those before the network's last normalisation layer.
+    Unlike in the paper, images keep their own size, nothing masks the background of objects, copies
+    are turned by right angles only, and tokens are those before the last normalisation layer.
 
     References
     ----------

@@ -36,7 +36,7 @@ from hypervlad.features.encoder.encoding import NotFiniteError
 from hypervlad.features.windows import ANOMALOUS, NORMAL
 from hypervlad.images import ImageReadError
 from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
-from hypervlad.models.baselines.patch_network import build_patch_network
+from hypervlad.models.baselines.patch_cnn import build_patch_network
 from tests.campaign.case import Case
 
 _N_PER_SEED = 200

@@ -169,7 +169,7 @@ TABLE = [
 def small_batches() -> Iterator[None]:
     """Batches of patches are padded to one size, which would take most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hypervlad.models.baselines.patch_network._MAX_BATCH", 16)
+        patch.setattr("hypervlad.models.baselines.patch_cnn._MAX_BATCH", 16)
         yield
 
 

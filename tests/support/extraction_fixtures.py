@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -14,9 +15,13 @@ import pytest
 from support.feature_folders import write_folder
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
+from hypervlad.data.extraction import Extraction
 from hypervlad.data.extraction.manifest import TaskFolder
 from hypervlad.features.encoder import loading
 from hypervlad.features.encoder.encoding import BatchEncoder
+
+#: Extracts the features of the folder, with any options.
+Extract: TypeAlias = Callable[..., Extraction]
 
 
 class StopError(Exception):
@@ -36,6 +41,24 @@ def encoder(tiny_encoder: HypercolumnVLAD) -> HypercolumnVLAD:
 def folder(tmp_path: Path) -> Path:
     """Twenty images: eight of class a, eight of class b, four beside the classes."""
     return write_folder(tmp_path / "images")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where the features go."""
+    return tmp_path / "f.parquet"
+
+
+@pytest.fixture
+def extract(encoder: HypercolumnVLAD, folder: Path, out: Path) -> Extract:
+    """Extracts the features of the folder, with any options."""
+    return functools.partial(extract_features, folder, encoder, out=out)
+
+
+@pytest.fixture
+def complete(extract: Extract) -> Path:
+    """The features of the folder."""
+    return extract().path
 
 
 @pytest.fixture
@@ -89,7 +112,7 @@ def stopping_after(n_tasks: int, error: type[BaseException] = StopError) -> Iter
         yield
 
 
-def interrupt(encoder: Any, images: Any, out: Path, n_tasks: int) -> None:
+def interrupt(extract: Callable[[], Any], n_tasks: int) -> None:
     """Begin an extraction, and stop it after this many tasks."""
     with stopping_after(n_tasks), pytest.raises(StopError):
-        extract_features(images, encoder, out=out)
+        extract()

@@ -32,8 +32,7 @@ def extract_features(
     """Encode the images of a folder, a list or a stream, and write their vectors to one file.
 
     Finished batches are kept beside the file, in ``_OUT.parts``, until all are merged; at that
-    moment the disk holds the vectors twice. ``_OUT.images`` then records the files that they were
-    computed from. An image that cannot be read costs only its own row.
+    moment the disk holds the vectors twice. ``_OUT.images`` then records the images.
 
     Parameters
     ----------
@@ -41,22 +40,19 @@ def extract_features(
         A folder is searched as by :func:`hypervlad.images.find_images`; the label of an image is
         the first folder below it. A generator is consumed as needed.
     encoder : HypercolumnVLAD or MicrographClassifier
-        Fitted. With its ``memory``, files are not even opened if the cache knows their path, size
-        and modification time.
+        Fitted; its ``memory`` is used.
     out : path
         Parquet file to write, ``NAME.parquet``.
     root : path, optional
-        Folder that the paths in the table are relative to; for a folder, by default the folder
-        itself. The table holds no absolute paths.
+        Folder that the paths in the table are relative to, by default that of the images.
     include, exclude : str or sequence of str
         For a folder: see :func:`hypervlad.images.find_images`.
     n_jobs : int, optional
         Processes, which share the cores; -1 for as many as there are. Within
         ``joblib.parallel_config`` the work goes to its backend, a dask or ray cluster too.
     resume : bool, default=False
-        Continue an interrupted call; if there is none, start. A complete file is kept if the same
-        encoder made it from the same images (files are compared by path, size and modification
-        time) and it is not damaged. Images that could not be read are tried again.
+        Continue an interrupted call, or start. An undamaged file that the same encoder made from
+        the same images (by path, size and modification time) is kept.
     verbose : bool, default=False
         Show progress.
 
@@ -70,20 +66,19 @@ def extract_features(
     ImageReadError
         If there are no images, or none that can be read.
     FeatureFileError
-        A ValueError: ``out`` is a folder, has another suffix, or is a file that no extraction has
-        written; or the extraction to be resumed had another model or batches of another size.
+        A ValueError: ``out`` cannot be such a file, or the extraction to be resumed had another
+        model or batches of another size.
     OSError
         If the disk is full (what was finished is kept), or ``out`` is a symbolic link.
     RuntimeError
-        If another process is extracting to the same file, or worker processes are killed
-        repeatedly during the same images.
+        If another process is extracting to the same file, or workers are killed repeatedly.
 
     Warns
     -----
     SkippedImagesWarning
         Once, with the images that could not be read, whatever the encoder's ``on_error``.
     UnknownPixelSizeWarning
-        Once, if the encoder brings images to a ``pixel_size`` and that of some is unknown.
+        Once, if the encoder has a ``pixel_size`` and that of some images is unknown.
 
     Examples
     --------
@@ -94,8 +89,8 @@ def extract_features(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     done = extract_features(images, encoder, out=f"{folder}/features.parquet")
     ...     X, frame = load_features(done.path)
-    >>> done.n_images, X.shape, frame["height"].tolist()
-    (8, (8, 544), [64, 64, 64, 64, 64, 64, 64, 64])
+    >>> X.shape, frame["height"].unique().tolist()
+    ((8, 544), [64])
     """
     path = Path(out)
     run = Run.of(encoder, n_jobs, verbose)
@@ -114,7 +109,7 @@ class Plan:
     n_kept : int
         Finished by an earlier, interrupted run.
     n_found : int
-        Others whose vectors are in the cache, by the files' paths, sizes and times.
+        Others whose vectors are in the cache.
     n_bytes : int
         Of the file, if all images can be read.
     """
@@ -150,9 +145,8 @@ def plan_extraction(
 
     Parameters
     ----------
-    images : path of a folder, or list of paths and arrays
-    encoder, out, root, include, exclude, resume
-        As in :func:`hypervlad.extract_features`.
+    images, encoder, out, root, include, exclude, resume
+        As in :func:`hypervlad.extract_features`; no stream.
 
     Returns
     -------
@@ -161,8 +155,7 @@ def plan_extraction(
     Raises
     ------
     ValueError
-        If ``images`` is a stream, ``out`` or the weights cannot be used, or ``resume`` would
-        continue an extraction with another model.
+        For a stream, and as :func:`hypervlad.extract_features` would.
 
     Examples
     --------

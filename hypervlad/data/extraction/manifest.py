@@ -60,16 +60,13 @@ def skipped_images(records: Iterable[SourceRecord], start: int) -> list[SkippedI
 
 
 def unchanged(items: list[Item], records: list[SourceRecord], digest_now: DigestNow) -> bool:
-    """Return whether these are the recorded images, and none has changed.
-
-    Files are compared by size and time. Arrays are read again, and so are files that could not be
-    read: the reason may have been the network drive, not the file.
-    """
+    """Return whether these are the recorded images, and none has changed."""
 
     def is_same(item: Item, record: SourceRecord) -> bool:
         planned = (item.path, item.label, *item.stamp())
         if planned != (record.path, record.label, record.size, record.time):
             return False
+        # Arrays are read again, and files that could not be: the network drive may have failed.
         is_known = item.path is not None and record.digest is not None
         return is_known or digest_now(item.image) == record.digest
 
@@ -81,22 +78,12 @@ class Manifest:
     """A file that identifies an extraction and lists the images that it has read.
 
     It is in the folder of unfinished tasks, without images, and then beside the complete output.
-
-    Attributes
-    ----------
-    path : Path
-    run : str
-        Random name, drawn when the extraction began; a resumed one keeps it.
-    settings : dict
-        All that the vectors depend on, except the images, and the number of images per task.
-    output_digest : str or None
-        SHA-256 of the complete file of features; None before there is one.
     """
 
     path: Path
-    run: str
-    settings: dict[str, Any]
-    output_digest: str | None
+    run: str  # random name, drawn when the extraction began; a resumed one keeps it
+    settings: dict[str, Any]  # see `Run.settings`
+    output_digest: str | None  # SHA-256 of the complete file of features
 
     @classmethod
     def open(cls, path: Path) -> Manifest | None:
@@ -148,11 +135,8 @@ def as_table(records: list[SourceRecord]) -> pa.Table:
 
 
 def finished_manifest(output: Path) -> Path:
-    """Return the path of the manifest of a complete file of features.
-
-    It is beside that file and not in it, because times would make equal files different.
-    """
-    return file_beside(output, "images")
+    """Return the path of the manifest of a complete file of features."""
+    return file_beside(output, "images")  # in it, times would make equal files different
 
 
 # --- finished tasks -------------------------------------------------------------------------------
@@ -170,10 +154,11 @@ class FinishedTask:
 class TaskFolder:
     """The folder beside the output that holds finished tasks until all are merged.
 
-    Each is one file: its SHA-256, the length of a text, the text (JSON), and the vectors as they
-    are in memory. Parquet would take longer than everything else that is done with a vector from
-    the cache. What this run has not written or examined is not merged.
+    Each is one file: its SHA-256, the length of a text, the text (JSON), and the vectors. What this
+    run has not written or examined is not merged.
     """
+
+    # Parquet would take longer than everything else that is done with a vector from the cache.
 
     def __init__(self, path: Path, run: str, settings: dict[str, Any]) -> None:
         self.path, self.run = path, run
@@ -195,13 +180,7 @@ class TaskFolder:
 
     @classmethod
     def existing(cls, output: Path, settings: dict[str, Any]) -> TaskFolder | None:
-        """Return the folder of an unfinished extraction; None if there is none.
-
-        Raises
-        ------
-        FeatureFileError
-            If that extraction had other settings.
-        """
+        """Return the folder of an unfinished extraction with these settings; None if none is."""
         path = file_beside(output, "parts")
         refuse_link(path)
         manifest = Manifest.open(path / _MANIFEST)
@@ -220,13 +199,7 @@ class TaskFolder:
         return Manifest.open(file_beside(output, "parts") / _MANIFEST) is not None
 
     def keep(self, task: Task, finished: FinishedTask) -> None:
-        """Write a finished task.
-
-        Raises
-        ------
-        FeatureFileError
-            If another extraction to the same file has begun meanwhile.
-        """
+        """Write a finished task, unless another extraction to the same file has begun."""
         manifest = Manifest.open(self.path / _MANIFEST)
         if manifest is None or manifest.run != self.run:
             raise FeatureFileError(

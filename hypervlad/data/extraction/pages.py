@@ -24,16 +24,7 @@ _MAX_DEPTH = 8
 def check_pages(path: str | os.PathLike[str], columns: Mapping[str, int]) -> None:
     """Raise if decoding columns of a file takes much more memory than the file has bytes.
 
-    Parameters
-    ----------
-    path : path
-    columns : mapping of str to int
-        The columns that will be read, and how many values a row of each has.
-
-    Raises
-    ------
-    ValueError, OSError
-        If a page holds other than plain values, not as many as there are rows, or too large ones.
+    ``columns`` are those that will be read, and how many values a row of each has.
     """
     most = _SPARE_BYTES + _MAX_GROWTH * os.path.getsize(path)
     with open(path, "rb") as stream:

@@ -105,10 +105,10 @@ class Extraction:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """How an extraction is done; the digest is of all that vectors depend on, except the images."""
+    """How an extraction is done."""
 
     encoder: HypercolumnVLAD
-    digest: str
+    digest: str  # of all that vectors depend on, except the images
     n_jobs: int | None
     verbose: bool
 
@@ -181,15 +181,7 @@ class Run:
         )
 
     def complete(self, source: Source, path: Path) -> Extraction | None:
-        """Return what a complete file holds, if these images would give the same vectors again.
-
-        A file that has changed since it was written is not kept, with a warning.
-
-        Raises
-        ------
-        FeatureFileError
-            If another model made it.
-        """
+        """Return what a complete file holds, if these images would give the same vectors again."""
         if TaskFolder.is_unfinished(path):
             return None
         try:
@@ -265,7 +257,6 @@ class Run:
         return report, n_cached
 
     def _note(self, finished: FinishedTask, report: ReadReport) -> None:
-        """Add the next finished task to the report."""
         report.skipped += skipped_images(finished.records, report.n_images)
         report.n_images += len(finished.records)
         if self.encoder.fitted_params_.pixel_size is not None:
@@ -293,7 +284,6 @@ class _Progress:
 
 
 def _check_any_read(report: ReadReport) -> None:
-    """Raise if there is nothing to write."""
     if not report.n_images:
         raise ImageReadError("there are no images; the stream ended before the first one")
     if len(report.skipped) == report.n_images:
@@ -305,24 +295,12 @@ def _check_any_read(report: ReadReport) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What every process needs.
+    """What every process needs."""
 
-    Attributes
-    ----------
-    encoder : HypercolumnVLAD
-        Fitted; it is sent without its network, which each process builds once.
-    backbone : Backbone
-        Of the encoder: it may not be registered in other processes.
-    run : str
-        See `ResultCache`.
-    n_images : int
-        In all tasks: it decides what runs the network, in every process.
-    """
-
-    encoder: HypercolumnVLAD
-    backbone: Backbone
-    run: str
-    n_images: int
+    encoder: HypercolumnVLAD  # without its network, which each process builds once
+    backbone: Backbone  # it may not be registered in other processes
+    run: str  # see `ResultCache`
+    n_images: int  # in all tasks: it decides what runs the network
 
     def finished(
         self, tasks: Iterable[Task], n_jobs: int | None
@@ -378,10 +356,10 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class _Loaded:
-    """The images of a task; sizes and times of the files are those from before the reading."""
+    """The images of a task."""
 
     images: list[LoadedImage | SkippedImage]
-    stamps: list[Stamp]
+    stamps: list[Stamp]  # from before the reading
 
 
 class _Worker:
@@ -403,7 +381,7 @@ class _Worker:
         return _Loaded(list(read_in_order(task.numbered(), self._load)), stamps)
 
     def load_ahead(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, _Loaded]]:
-        """Do so for many tasks, in threads that read the images of the next ones meanwhile."""
+        """Do so for many tasks, with threads that read ahead."""
         reading, stamps = deque[Task](), deque[Stamp]()
 
         def images() -> Iterator[tuple[int, Any]]:
@@ -424,7 +402,6 @@ class _Worker:
                 yield task, _Loaded(loaded, [stamps.popleft() for _ in loaded])
 
     def encode(self, task: Task, loaded: _Loaded) -> FinishedTask:
-        """Encode the images of a task."""
         images = loaded.images
         skipped = [image for image in images if isinstance(image, SkippedImage)]
         encoded = encode_loaded(

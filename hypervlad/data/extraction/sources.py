@@ -149,15 +149,7 @@ def open_source(
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
 ) -> Source:
-    """Return the images of a folder, a list or a stream.
-
-    Raises
-    ------
-    ImageReadError
-        If there are none.
-    ValueError
-        If a path lies outside ``root``.
-    """
+    """Return the images of a folder, a list or a stream; raise if there are none."""
     base = None if root is None else Path(root)
     if isinstance(images, str | os.PathLike) and os.path.isdir(images):
         return _of_folder(Path(images), base, include, exclude)

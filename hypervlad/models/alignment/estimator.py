@@ -29,7 +29,8 @@ from hypervlad.common.workload import announced
 from hypervlad.evaluation.splits import check_groups
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import check_finite
-from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.features.lazy_torch import torch, usual_torch
+from hypervlad.features.windows import WindowGrid
 from hypervlad.features.windows.dataset import (
     UNKNOWN,
     Convert,
@@ -39,7 +40,7 @@ from hypervlad.features.windows.dataset import (
     WindowReader,
     fit_tiled_codebook,
 )
-from hypervlad.features.windows.vectors import check_window_encoder, window_encoder
+from hypervlad.features.windows.vectors import WindowVectors, check_window_encoder, window_encoder
 from hypervlad.fibres import AlignedFraction, aligned_fraction
 from hypervlad.fibres.alignment import DEFAULT_WINDOW
 from hypervlad.fibres.tiles import TileGrid
@@ -52,7 +53,6 @@ from hypervlad.models.alignment.labels import (
     check_both_classes,
     read_grey,
 )
-from hypervlad.models.alignment.vectors import TurnInvariantVectors
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 
 _WINDOW = Integer(2, 2**16)
@@ -62,31 +62,22 @@ _MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse
 class AlignmentClassifier(ImageEstimator):
     """Classify windows of an image as aligned or not, trained on examples.
 
-    Each window is described by features of its four right-angle turns that do not change if the
-    image is turned (see ``vectors.py``); a boosted softmax turns them into the probability that the
-    window is aligned. For whole images, :meth:`predict` returns the aligned fraction.
-
-    It can be the model of :func:`hypervlad.fibres.aligned_fraction`. That function, and the method
-    :meth:`aligned_fraction`, cut an image into windows, find windows without fibres and the
-    directions by the structure tensor, and use the model to decide which windows are aligned.
+    A boosted softmax predicts the probability that a window is aligned from features that do not
+    change if the image is turned by right angles. :meth:`predict` returns the aligned fraction of
+    whole images. The classifier can be the ``method`` of :func:`hypervlad.fibres.aligned_fraction`.
 
     Parameters
     ----------
     encoder : HypercolumnVLAD, optional
-        Network, taps, codebook and reading options; `default_alignment_encoder` if not given. It
-        must keep images at their own size (``image_size=None``, ``pixel_size=None``). Images are
-        read in grey, scaled to [0, 1], before its ``scaling`` is applied.
+        `default_alignment_encoder` if not given. It must have ``image_size=None`` and
+        ``pixel_size=None``. It gets images in grey, scaled to [0, 1].
     window : int, default=32
-        Side in pixels of the windows trained on. Whether a window is aligned depends on its size:
-        the model warns if it is used with windows 1.5 times larger or smaller.
+        Side in pixels of the windows trained on. The model warns if it is used with windows 1.5
+        times larger or smaller.
     boosting : BoostedSoftmaxClassifier, optional
-        The learner, by default with ``prior="training"``, because the aligned fraction is a share.
-    tile_size : int, default=2048
+        The learner; with ``prior="training"`` if not given.
+    tile_size, random_state, verbose
         As in :class:`PatchDefectScorer`.
-    random_state : int, RandomState or None, default=None
-        Seed of everything that is random in ``fit``.
-    verbose : bool, default=False
-        Show progress bars.
 
     Attributes
     ----------
@@ -95,15 +86,14 @@ class AlignmentClassifier(ImageEstimator):
         Classifies window vectors; its classes are "aligned" and "not aligned".
     window_ : int
     n_images_, n_windows_ : int
-        Numbers of images and windows that the model was trained on.
+        Images and windows trained on.
     aligned_share_ : float
         Share of these windows that are aligned.
 
     References
     ----------
-    .. [1] M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural
-       network for nanoscience scanning electron microscope image recognition", Scientific Reports
-       7, 13282, 2017: a network trained to find the volume fraction of aligned nanowires.
+    .. [1] M. H. Modarres et al., "Neural network for nanoscience scanning electron microscope image
+       recognition", Scientific Reports 7, 13282, 2017.
 
     Examples
     --------
@@ -167,21 +157,19 @@ class AlignmentClassifier(ImageEstimator):
     ) -> AlignmentClassifier:
         """Learn to distinguish aligned windows from others.
 
-        Images are cut into windows side by side; windows without fibres are left out.
-        Meanwhile a temporary folder takes about as much space as the images of the codebook need in
-        single precision; the environment variable TMPDIR moves it.
+        Images are cut into windows side by side; windows without fibres are left out. A temporary
+        folder is used as in :meth:`hypervlad.PatchDefectScorer.fit`.
 
         Parameters
         ----------
         images : sequence of n images
             Paths and/or arrays (H, W) or (H, W, 3), at least as large as a window.
         y : sequence of n labels or maps
-            A label of the whole image: "aligned" or 1, "not aligned" or 0. Or a map of where it is
-            aligned: an image file in black and white, or an array (H, W) of 0 and 1, with NaN where
-            nothing is known. A window is aligned if at least half of its known pixels are.
+            A label of the whole image: "aligned" or 1, "not aligned" or 0. Or a map: a black and
+            white file, or an array (H, W) of 0 and 1, with NaN where nothing is known. A window is
+            aligned if at least half of its known pixels are.
         groups : sequence of n group names, optional
-            Sample of each image: the learner's settings are chosen on other samples than
-            those its weights are fitted to. Each image is its own group if not given.
+            Sample of each image: the learner's settings are chosen on whole samples.
 
         Returns
         -------
@@ -242,14 +230,11 @@ class AlignmentClassifier(ImageEstimator):
     ) -> NDArray[np.float64]:
         """Return the probability (n_rows, n_columns) that each window is aligned.
 
-        Warns if the windows are much larger or smaller than those trained on.
-
         Parameters
         ----------
         image : path or array
         rows, columns : array of int, shape (n_rows + 1,) and (n_columns + 1,)
-            Edges of windows side by side over the whole image, in pixels; anything else is a
-            ValueError.
+            Edges in pixels of windows side by side over the whole image.
         """
         check_is_fitted(self)
         tiles = TileGrid(np.asarray(rows), np.asarray(columns))
@@ -401,3 +386,75 @@ def default_alignment_encoder(**parameters: Any) -> HypercolumnVLAD:
     """
     reading = {"scaling": "percentile", "percentiles": (0.5, 99.5)}
     return window_encoder(**{"read_options": reading} | parameters)
+
+
+# --- vectors of windows -------------------------------------------------------------------------
+
+
+class TurnInvariantVectors:
+    """Vectors of windows from the four right-angle turns of an image, encoded by a fitted encoder.
+
+    Of the residual sums (or mean hypercolumns) v_t of a window in turns t, the classifier gets
+
+        m = (v_0 + v_1 + v_2 + v_3) / 4          c = |(v_0 + v_2) - (v_1 + v_3)| / 4
+
+    A further turn permutes the v_t: m and c stay the same, to the last bit. The contrast c is large
+    where a window has one direction.
+    """
+
+    def __init__(
+        self,
+        encoder: HypercolumnVLAD,
+        tile_size: int,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._windows = WindowVectors(encoder, tile_size, folder)
+
+    def __call__(self, image: PreparedImage, tiles: TileGrid) -> NDArray[np.float32]:
+        """Return the vectors (R S, n_features) of windows that cover an image, row by row."""
+        even, odd = (self._summed(image, tiles, turns) for turns in ((0, 2), (1, 3)))
+        *sums, means = (mean_and_contrast(*both) for both in zip(even, odd, strict=True))
+        return self._windows.join(
+            [of_codebook.flatten(0, 1) for of_codebook in sums], means.flatten(0, 1).numpy()
+        )
+
+    def _summed(
+        self, image: PreparedImage, tiles: TileGrid, turns: tuple[int, int]
+    ) -> list[torch.Tensor]:
+        of_turns = (self.turned(image, tiles, turn) for turn in turns)
+        return [one + other for one, other in zip(*of_turns, strict=True)]
+
+    def turned(self, image: PreparedImage, tiles: TileGrid, turn: int) -> list[torch.Tensor]:
+        """Return residual sums (R, S, K, D) of each codebook, then means (R, S, C), in one turn."""
+        # Channel by channel, because torch transposes single matrices many times faster.
+        pixels = torch.stack([channel.rot90(turn).contiguous() for channel in image.tensor])
+        grid = turned_grid(tiles, turn)
+        key = image.key if turn == 0 else None  # the codebook is learnt from images as they are
+        maps = self._windows.network.padded_maps(pixels, image.name, key)
+        blocks = zip(
+            self._windows.residual_sums(maps, grid), self._windows.means(maps, grid), strict=True
+        )
+        parts = [
+            [*sums, torch.from_numpy(means).view(*sums[0].shape[:2], -1)] for sums, means in blocks
+        ]
+        whole = (torch.cat(list(each)).cpu() for each in zip(*parts, strict=True))
+        return [torch.rot90(each, -turn, (0, 1)) for each in whole]
+
+
+def mean_and_contrast(even: torch.Tensor, odd: torch.Tensor) -> torch.Tensor:
+    """Return m and c, (..., 2 D), from v_0 + v_2 and v_1 + v_3, (..., D)."""
+    return torch.cat([even + odd, (even - odd).abs()], dim=-1) / 4
+
+
+def turned_grid(tiles: TileGrid, turn: int) -> WindowGrid:
+    """Return windows of the tiles' mean side, centred in them, in a turn as for `numpy.rot90`."""
+    rows, columns = tiles.rows, tiles.columns
+    for _ in range(turn):
+        rows, columns = columns[-1] - columns[::-1], rows
+    side = round(float(np.mean([*np.diff(rows), *np.diff(columns)])))
+    side = min(side, int(rows[-1]), int(columns[-1]))
+    upper, left = (
+        np.clip((edges[:-1] + edges[1:] - side) // 2, 0, edges[-1] - side)
+        for edges in (rows, columns)
+    )
+    return WindowGrid(upper, left, side)

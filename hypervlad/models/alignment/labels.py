@@ -49,8 +49,7 @@ class AlignmentLabels:
     def of_windows(self, position: int, image: PreparedImage, window: int) -> NDArray[np.str_]:
         """Return the labels (n,) of the windows of the image at a position, row by row.
 
-        Unknown where less than half of a window is known, and in the background, where there are
-        no fibres to be aligned.
+        Unknown where less than half of a window is known, and where there are no fibres.
         """
         assert image.converted is not None
         tiles = TileGrid.over(image.shape, window)

@@ -20,9 +20,9 @@ from hypervlad.features.backbones import Backbone, TappedNetwork
 from hypervlad.features.backbones.tapped_network import run_up_to
 from hypervlad.features.encoder.loading import normalised
 from hypervlad.features.hypercolumns import turned
-from hypervlad.models.baselines.checkpoints import Checkpoint
 from hypervlad.models.baselines.softmax_head import FittedHead, SoftmaxHead
 from hypervlad.models.baselines.training import (
+    Checkpoint,
     FineTuningCurves,
     Samples,
     Schedule,
@@ -80,19 +80,9 @@ def normalised_images(images: torch.Tensor, backbone: Backbone) -> torch.Tensor:
 class TransferNetwork(nn.Module):
     """A backbone with a softmax head on its averaged last maps, ready to be fine-tuned.
 
-    The backbone stays in evaluation mode: batch normalisation keeps the running statistics of
-    ImageNet, so that an image's answer does not depend on its batch, and there is no stochastic
-    depth. Dropout acts on the averaged features only.
-
-    Parameters
-    ----------
-    trunk : nn.Module
-        The backbone, without folded batch normalisations.
-    backbone : Backbone
-    head : SoftmaxHead
-        The initial head. Its mean and scale stay, its temperature is left out.
-    mixed : bool
-        Whether to run the trunk in bfloat16 during training.
+    The trunk, without folded batch normalisations, stays in evaluation mode, so that an image's
+    answer does not depend on its batch. The mean and scale of the initial head stay, its
+    temperature is left out. ``mixed``: run the trunk in bfloat16 during training.
     """
 
     def __init__(
@@ -111,7 +101,7 @@ class TransferNetwork(nn.Module):
             self.head.bias.copy_(torch.from_numpy(head.intercept))
 
     def train(self, mode: bool = True) -> TransferNetwork:
-        """Switch dropout on or off; the trunk stays in evaluation mode."""
+        """Switch dropout on or off."""
         super().train(False)
         self.training = mode
         self.dropout.train(mode)
@@ -129,10 +119,7 @@ class TransferNetwork(nn.Module):
         return margins
 
     def unfreeze(self, trainable: Trainable) -> None:
-        """Make the head trainable, and none, the last layers or all of the trunk.
-
-        The last layers are those after the last tap but one; of a backbone with one tap, all.
-        """
+        """Make the head trainable, and none, the layers after the last tap but one, or all."""
         self.requires_grad_(False)
         self.head.requires_grad_(True)
         if trainable == "head":
@@ -216,29 +203,8 @@ def fine_tune(
 ) -> FineTuned:
     """Train a head and a trunk further, until the loss of the validation images stops falling.
 
-    Parameters
-    ----------
-    trunk : nn.Module
-        Without folded batch normalisations, on its device; it is changed.
-    backbone : Backbone
-    start : FittedHead
-        The initial head; its coefficients keep their L2 penalty.
-    training, validation : Samples
-    trainable : {"head", "last", "all"}
-    schedule : Schedule
-        Its learning rate is that of the trunk.
-    n_validation_groups : int
-    seeds : pair of int
-        Of the order and augmentation of images, and of dropout.
-    checkpoint : path, optional
-        File or folder where the training is saved after each epoch, and resumed from.
-    settings : mapping
-        What else the training depends on.
-
-    Raises
-    ------
-    ValueError
-        If the loss is no longer finite; a `CheckpointError` if the checkpoint is unusable.
+    The trunk is changed; the initial head keeps its L2 penalty. ``seeds`` are of the order and
+    augmentation of images, and of dropout. ``settings``: what else the training depends on.
     """
     device = next(trunk.parameters()).device
     mixed = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -289,10 +255,7 @@ def _optimiser(
 
 
 def augment_micrographs(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Turn, crop and change the grey values of each image (n, C, s, s) in [0, 1] at random.
-
-    The generator is on the CPU, so that all devices give the same changes.
-    """
+    """Turn, crop and change the grey values of each image (n, C, s, s) in [0, 1] at random."""
     images = turn_randomly(images, generator)
     return change_greys_randomly(crop_randomly(images, generator), generator)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -16,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
+from torch.nn import functional
 
 from hypervlad.common.base import ArrayDict, Field, ImageEstimator, Labels, Record, Value
 from hypervlad.common.constraints import (
@@ -42,13 +44,6 @@ from hypervlad.features.windows import (
 from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name
-from hypervlad.models.baselines.patch_network import (
-    MAX_PATCH,
-    MIN_PATCH,
-    augment_patches,
-    build_patch_network,
-    evaluation_batch,
-)
 from hypervlad.models.baselines.training import (
     BinaryCrossEntropy,
     Curves,
@@ -65,14 +60,20 @@ FloatArray = NDArray[np.float32]
 _KERAS_EPSILON = 1e-7  # of Adam; torch's default is a tenth of it
 _VALIDATION_FRACTION = 0.2
 
+_MIN_PATCH, _MAX_PATCH = 28, 2048  # pixels; one is left after the last pooling, and memory
+_FILTERS, _KERNEL_SIZES = (16, 32, 64), (5, 5, 3)
+_N_DENSE, _DROPOUT = 64, 0.6
+_MAX_BATCH = 4096  # patches
+_MAX_ACTIVATIONS = 2**26  # of one layer for the patches of a batch: 256 MB
+_SHEAR = 0.2  # degrees
+_ZOOM = 0.2
+
 
 class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     """Classify patches of two kinds with a small convolutional network, trained from scratch.
 
-    The network of Carrillo Pérez (2020) for SEM images of nanofibres; see
-    :func:`hypervlad.models.presets.carrillo2020`. Patches have at least 28 x 28 pixels. Training
-    stops by the loss on patches of held-out groups. Maps of whole images are computed patch by
-    patch.
+    The network of Carrillo Pérez [1]_ for SEM images of nanofibres; see
+    :func:`hypervlad.models.presets.carrillo2020`. Patches have at least 28 x 28 pixels.
 
     Parameters
     ----------
@@ -83,20 +84,16 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     max_epochs : int, default=200
         Maximum number of passes over the training patches.
     patience : int, default=50
-        Epochs without a lower validation loss after which training stops. The best weights are
-        kept.
+        Epochs without a lower validation loss after which training stops, with the best weights.
     rescale_maps : bool, default=True
-        False repeats a mistake of the report: the network gets whole images with grey values from 0
-        to 255, although the training patches were divided by 255.
+        False repeats a mistake of the report: whole images are not divided by 255.
     read_options : mapping or ReadOptions, optional
         Grey values are scaled by data type or by (low, high), not by the range of each patch.
-    device : {"auto", "cpu", "cuda"}, default="auto"
-        "auto" is "cuda" if there is a GPU, else "cpu".
+    device, verbose
+        As in :class:`HypercolumnVLAD`.
     random_state : int, RandomState or None, default=None
         Seed of the weights, dropout, augmentation and the order of patches. On the CPU, results are
         bit-identical for the same number of threads.
-    verbose : bool, default=False
-        Show a progress bar.
 
     Attributes
     ----------
@@ -105,11 +102,11 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     patch_ : int
         Side of a patch in pixels.
     n_channels_ : int
-        1 for grey; 3 if any training patch was in colour (grey ones get three equal channels).
+        1 for grey; 3 if any training patch was in colour.
     weights_ : dict of ndarray
         Weights of the best epoch, by torch's names.
     curves_ : Curves
-        Loss and accuracy of each epoch, for training and validation patches.
+        Loss and accuracy of each epoch.
 
     References
     ----------
@@ -146,7 +143,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         "classes_": Labels(),
         "weights_": ArrayDict(),
         "curves_": Record(Curves),
-        "patch_": Value(int, Integer(MIN_PATCH, MAX_PATCH)),
+        "patch_": Value(int, Integer(_MIN_PATCH, _MAX_PATCH)),
         "n_channels_": Value(int, OneOf(1, 3)),
     }
 
@@ -197,10 +194,9 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         y : sequence of n labels
             Of two classes, usually "anomalous" and "normal".
         groups : array-like of shape (n,), optional
-            Image or sample of each patch: whole groups are held out for validation. Not together
-            with ``validation``.
+            Image or sample of each patch: whole groups are held out for validation.
         validation : (patches, labels), optional
-            Decide when to stop. If not given, a fraction of X is held out.
+            Decide when to stop, in place of a held-out fifth of X; not together with ``groups``.
 
         Returns
         -------
@@ -209,7 +205,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            A parameter or the labels are invalid, or no group can be held out.
+            Unusable parameters or labels, or no group to hold out.
         ImageReadError
             A patch that cannot be read or has another size; named.
         """
@@ -321,11 +317,10 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         ----------
         image : path or array
         stride : int, optional
-            Pixels from one patch to the next; by default, patches lie side by side. Where patches
-            overlap, a pixel gets their mean.
+            Pixels from one patch to the next, by default ``patch_``. A pixel of several patches
+            gets their mean.
         edges : {"drop", "shift", "pad"}, default="pad"
-            The remainder at the right and lower edges, as in
-            :func:`hypervlad.features.patch_positions`. Pixels that are dropped are NaN.
+            As in :func:`hypervlad.features.patch_positions`. Pixels that are dropped are NaN.
         """
         check_is_fitted(self)
         sign = 1 if _defective_class(self.classes_) else -1
@@ -354,10 +349,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         stride: int | None = None,
         edges: Literal["drop", "shift", "pad"] = "pad",
     ) -> NDArray[np.bool_]:
-        """Return for each pixel (H, W) whether it is more likely defective than not.
-
-        Parameters are those of :meth:`score_map`. Pixels that no patch covers are False.
-        """
+        """Return for each pixel (H, W) whether its :meth:`score_map` is at least 0."""
         return np.asarray(self.score_map(image, stride=stride, edges=edges) >= 0)
 
     # --- internal ------------------------------------------------------------------------------
@@ -395,11 +387,9 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     @usual_torch()
     def _log_odds(self, network: nn.Module, patches: FloatArray) -> NDArray[np.float64]:
-        """Return the log-odds of the second class for patches (n, C, p, p).
-
-        All batches have one size, as the last digits of a network's output depend on it.
-        """
+        """Return the log-odds of the second class for patches (n, C, p, p)."""
         device = check_device(self.device)
+        # Batches of one size, because the last digits of a network's output depend on it.
         n_batch = evaluation_batch(self.patch_)
         batches = (
             nn.functional.pad(part, (0, 0) * 3 + (0, n_batch - len(part))).to(device)
@@ -474,10 +464,7 @@ def _read_patches(
     patch: int | None = None,
     n_channels: int | None = None,
 ) -> FloatArray:
-    """Read square patches of one size as (n, n_channels, patch, patch), in [0, 1].
-
-    By default, the size is that of the first, and there are 3 channels if any is in colour.
-    """
+    """Read square patches as (n, n_channels, patch, patch), in [0, 1]; by default, of one size."""
     read = []
     for i, micrograph in read_micrographs(images, options=options):
         height, width = micrograph.pixels.shape[:2]
@@ -500,3 +487,63 @@ def _with_channels(pixels: FloatArray, n_channels: int) -> FloatArray:
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], n_channels, axis=2)
     return pixels if n_channels == 3 else rgb2gray(pixels).astype(np.float32)[..., None]
+
+
+# --- the network -------------------------------------------------------------------------------
+
+
+def build_patch_network(n_channels: int, patch: int) -> nn.Sequential:
+    """Return the network of Carrillo Pérez (2020), with new weights from torch's generator.
+
+    From patches (n, n_channels, patch, patch) to the log-odds (n, 1) of the second class.
+    """
+    if not _MIN_PATCH <= patch <= _MAX_PATCH:
+        raise ValueError(
+            f"patches of {patch} x {patch} pixels: the network, which pools three times, needs at "
+            f"least {_MIN_PATCH} x {_MIN_PATCH} and takes at most {_MAX_PATCH} x {_MAX_PATCH}"
+        )
+    layers: list[nn.Module] = []
+    n_inputs = n_channels
+    for n_filters, size in zip(_FILTERS, _KERNEL_SIZES, strict=True):
+        layers += [nn.Conv2d(n_inputs, n_filters, size), nn.ReLU(), nn.MaxPool2d(2)]
+        n_inputs, patch = n_filters, (patch - size + 1) // 2
+    layers += [nn.Flatten(), nn.Linear(n_inputs * patch**2, _N_DENSE), nn.ReLU()]
+    network = nn.Sequential(*layers, nn.Dropout(_DROPOUT), nn.Linear(_N_DENSE, 1))
+    for layer in network:
+        if isinstance(layer, nn.Conv2d | nn.Linear):  # as in Keras
+            nn.init.xavier_uniform_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+    return network
+
+
+def evaluation_batch(patch: int) -> int:
+    """Return how many patches are classified at once; the first layer has the most activations."""
+    n_activations = _FILTERS[0] * (patch - _KERNEL_SIZES[0] + 1) ** 2
+    return min(_MAX_BATCH, _MAX_ACTIVATIONS // n_activations)
+
+
+def augment_patches(patches: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Shear, zoom and mirror each patch (n, C, p, p) at random, as Keras's ImageDataGenerator."""
+    maps = random_affine_maps(len(patches), generator).to(patches.device)
+    grid = functional.affine_grid(maps, list(patches.shape), align_corners=True)
+    return functional.grid_sample(
+        patches, grid, mode="bilinear", padding_mode="border", align_corners=True
+    )
+
+
+def random_affine_maps(n: int, generator: torch.Generator) -> torch.Tensor:
+    """Return n maps (2, 3) from coordinates (x, y) in the new patch to those in the old."""
+
+    def uniform(low: float, high: float) -> torch.Tensor:
+        return low + (high - low) * torch.rand(n, generator=generator)
+
+    angle = uniform(-math.radians(_SHEAR), math.radians(_SHEAR))
+    down, across = (uniform(1 - _ZOOM, 1 + _ZOOM) for _ in range(2))
+    sign = torch.where(torch.rand(n, generator=generator) < 0.5, -1.0, 1.0)
+    maps = torch.zeros(n, 2, 3)
+    # Keras shears rows (y) by columns (x), then zooms: y' = y - sin(a) x, x' = cos(a) x.
+    maps[:, 0, 0] = sign * torch.cos(angle) * across
+    maps[:, 1, 0] = -sign * torch.sin(angle) * across
+    maps[:, 1, 1] = down
+    return maps

@@ -24,21 +24,12 @@ _SMALLEST = 1e-30  # scale and temperature in a file
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxHead:
-    """Softmax regression on standardised features, of length 1 on average, with a temperature.
+    """Softmax regression on features that are centred by a mean and divided by a scale."""
 
-    Attributes
-    ----------
-    mean, scale : ndarray of shape (p,)
-        Features are centred by ``mean`` and divided by ``scale``.
-    coef : ndarray of shape (p, n_classes)
-    intercept : ndarray of shape (n_classes,)
-    temperature : float
-    """
-
-    mean: FloatArray
-    scale: FloatArray
-    coef: FloatArray
-    intercept: FloatArray
+    mean: FloatArray  # (p,)
+    scale: FloatArray  # (p,)
+    coef: FloatArray  # (p, n_classes)
+    intercept: FloatArray  # (n_classes,)
     temperature: float = 1.0
 
     def margins(self, features: NDArray[np.floating]) -> FloatArray:
@@ -78,15 +69,7 @@ _ARRAYS = {
 
 @dataclass(frozen=True, eq=False)
 class FittedHead:
-    """A head and the strength of its penalty.
-
-    Attributes
-    ----------
-    head : SoftmaxHead
-    C : float
-    penalty : float
-        The head's coefficients minimise the mean loss plus half of this times their squared norm.
-    """
+    """A head whose coefficients minimise the mean loss plus half the penalty x squared norm."""
 
     head: SoftmaxHead
     C: float
@@ -100,27 +83,17 @@ def fit_head(
     n_classes: int,
     seed: int,
 ) -> FittedHead:
-    """Fit a head by logistic regression.
+    """Fit a head by logistic regression on features (n, p).
 
     C and the temperature are those with the lowest log-loss on the test rows of grouped inner
-    folds. If no group can be held out, C is the middle one and the temperature is 1. Features are
-    centred and divided by one number, so that a C means the same for any network. Dividing each
-    channel by its own standard deviation would amplify channels that hardly ever respond.
-
-    Parameters
-    ----------
-    features : ndarray of shape (n, p)
-        In an order that does not depend on the order of the user's list.
-    codes, groups : ndarray of int, shape (n,)
-    n_classes : int
-    seed : int
-        For the folds.
+    folds. If no group can be held out, C is the middle one and the temperature is 1.
     """
     exact = features.astype(np.float64)
     rows = TrainingRows(exact, np.arange(len(codes)), codes, np.ones(len(codes)), groups)
     folds = group_folds(codes, groups, n_splits=_FOLDS, random_state=seed)
     found = fit_linear_margins(rows, n_classes, folds, list(_CS), ratio=np.ones(n_classes))
     mean = exact.mean(axis=0)
+    # One number, so that a C means the same for any network; some channels hardly ever respond.
     scale = float(np.sqrt(((exact - mean) ** 2).sum(axis=1).mean())) or 1.0
     coef, intercept = found.coef * found.temperature, found.intercept * found.temperature
     intercept = intercept + mean @ coef

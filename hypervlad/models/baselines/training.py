@@ -1,11 +1,15 @@
-"""Training of a network epoch by epoch: schedule, objectives, early stopping, learning curves."""
+"""Training of a network epoch by epoch: schedule, objectives, early stopping, checkpoints."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -15,10 +19,11 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 from torch.nn import functional
 
+from hypervlad.common.modelfile import ModelFile, ModelFileError, read_model, write_model
 from hypervlad.common.terminal import ProgressBar
-from hypervlad.models.baselines.checkpoints import Checkpoint, CheckpointError
 
 _LOG_TEMPERATURE_STD = 0.5  # of the prior around the initial temperature; see `temperature_for`
+_KIND = "training_checkpoint"
 _NETWORK, _BEST, _OPTIMISER, _RANDOM = "network.", "best.", "optimiser.", "random."
 
 Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
@@ -106,19 +111,11 @@ class BinaryCrossEntropy:
 class SoftmaxCrossEntropy:
     """Cross-entropy of one margin per class, (n, n_classes); targets are class numbers.
 
-    The validation loss is that of the probabilities at the temperature of `temperature_for`, so
-    that the scale of the margins does not count.
-
-    Attributes
-    ----------
-    temperature : float
-        That of the initial head, cross-fitted on the training samples.
-    n_groups : int
-        Number of groups among the held-out samples.
+    The validation loss is that of the probabilities at the temperature of `temperature_for`.
     """
 
-    temperature: float = 1.0
-    n_groups: int = 1
+    temperature: float = 1.0  # of the initial head
+    n_groups: int = 1  # among the held-out samples
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(outputs, targets, reduction="none").mean()
@@ -151,12 +148,7 @@ class SoftmaxCrossEntropy:
 
 @dataclass
 class Curves:
-    """Loss (cross-entropy) and accuracy of each epoch.
-
-    ``loss`` and ``accuracy`` are means over the epoch's training batches, with augmentation and
-    dropout; the others are those of the unchanged validation samples after the epoch, at the
-    temperature that the network would have if training ended there.
-    """
+    """Loss (cross-entropy) and accuracy of each epoch, on training and on validation samples."""
 
     loss: list[float] = field(default_factory=list)
     accuracy: list[float] = field(default_factory=list)
@@ -185,15 +177,7 @@ class Curves:
 
 @dataclass
 class FineTuningCurves(Curves):
-    """Curves of a network that is fine-tuned: the untrained start counts as well.
-
-    Attributes
-    ----------
-    start_loss, start_accuracy : float
-        Of the validation samples, before the first epoch.
-    n_validation, n_validation_groups : int
-        Number of validation samples, and of their groups.
-    """
+    """Curves of a network that is fine-tuned; the start is that of the validation samples."""
 
     start_loss: float = math.inf
     start_accuracy: float = 0.0
@@ -214,32 +198,78 @@ class FineTuningCurves(Curves):
         return int(np.argmin([self.start_loss, *self.validation_loss])) - 1
 
 
+class CheckpointError(ValueError):
+    """A checkpoint is damaged or belongs to another training; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file of an unfinished training, and the JSON-able settings that it depends on."""
+
+    path: Path
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def at(cls, location: str | os.PathLike[str], settings: Mapping[str, Any]) -> Checkpoint:
+        """Return the checkpoint in a file, or the one for these settings in a folder."""
+        check_location(location)
+        path = Path(location)
+        if path.is_dir():
+            text = json.dumps(settings, sort_keys=True)
+            path = path / f"training-{hashlib.sha256(text.encode()).hexdigest()[:16]}.checkpoint"
+        return cls(path, settings)
+
+    def write(self, curves: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
+        """Replace the file, atomically and without pickle."""
+        header = {"settings": self.settings, "curves": dict(curves)}
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+        write_model(self.path, _KIND, header, arrays)
+
+    def read(self) -> ModelFile | None:
+        """Return what the file holds; None if there is no file.
+
+        A `CheckpointError` says if it is damaged, is not a checkpoint, or has other settings.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            content = read_model(self.path, kind=_KIND)
+        except ModelFileError as error:
+            raise CheckpointError(
+                f"the checkpoint cannot be used: {error} Or delete the file to start again"
+            ) from error
+        found, expected = content.header["settings"], json.loads(json.dumps(self.settings))
+        different = sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))
+        if different:
+            listed = "; ".join(
+                f"{name}: {_shortened(found.get(name))}, now {_shortened(expected.get(name))}"
+                for name in different
+            )
+            raise CheckpointError(
+                f"{self.path} is the checkpoint of another training ({listed}): give another file, "
+                "give a folder (where each training has its own file), or delete this one"
+            )
+        return content
+
+
+def check_location(location: str | os.PathLike[str]) -> None:
+    """Raise a `CheckpointError` unless a file can be there; a trailing slash means a folder."""
+    name, path = os.fspath(location), Path(location)
+    folder = path if name.endswith(("/", os.sep)) else path.parent
+    if not (path.is_dir() or folder.is_dir()):
+        raise CheckpointError(f"checkpoint={name!r}: there is no folder {folder}; create it first")
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:20]}…"
+
+
 class Trainer:
     """Trains a network epoch by epoch, and can resume after any epoch.
 
-    Parameters
-    ----------
-    network : nn.Module
-        Parameters that require gradients are trained; nothing else may change.
-    objective : Objective
-    optimiser : torch.optim.Optimizer
-        Of the network's parameters.
-    augmentation : callable
-        Changes a batch of images, at random numbers from a generator.
-    schedule : Schedule
-    seed : int
-        For the order of the samples and their augmentation. Dropout uses torch's global generator.
-    curves : Curves, optional
-        Empty; with `FineTuningCurves` the network is also evaluated before the first epoch.
-    checkpoint : Checkpoint, optional
-        Read before the first epoch, written after each.
-
-    Attributes
-    ----------
-    curves : Curves
-    best : dict of Tensor
-        The trained parameters after the best epoch.
-    generator : torch.Generator
+    Only parameters that require gradients are trained. The seed is that of order and augmentation;
+    dropout uses torch's global generator. `FineTuningCurves` include the start.
     """
 
     def __init__(
@@ -263,14 +293,7 @@ class Trainer:
 
     @torch.enable_grad()
     def fit(self, training: Samples, validation: Samples, *, verbose: bool = False) -> Curves:
-        """Train to the end, and leave the network with the weights of its best epoch.
-
-        Raises
-        ------
-        ValueError
-            If the loss is no longer finite; a `CheckpointError` if the checkpoint is damaged or
-            belongs to another training.
-        """
+        """Train to the end, and leave the network with the weights of its best epoch."""
         self._resume()
         if isinstance(self.curves, FineTuningCurves) and not len(self.curves):
             self.curves.start_loss, self.curves.start_accuracy = self._evaluate(validation)
@@ -310,7 +333,7 @@ class Trainer:
         self.best = {name: value.clone() for name, value in trained_tensors(self.network).items()}
 
     def _learn(self, training: Samples) -> tuple[float, float]:
-        """Run once over all samples in random order; return mean loss and accuracy on the way."""
+        """Run once over all samples in random order; return the mean loss and accuracy."""
         self.network.train()
         total = n_correct = 0.0
         order = torch.randperm(len(training), generator=self.generator)
@@ -382,7 +405,7 @@ class Trainer:
             torch.cuda.set_rng_state(states["cuda"], self._device)
 
     def _fits(self, arrays: Mapping[str, NDArray[Any]]) -> bool:
-        """Whether these are the arrays of this network and optimiser, all of them and no others."""
+        """Return whether these are all arrays of this network and optimiser, and no others."""
         shapes = {name: tuple(v.shape) for name, v in trained_tensors(self.network).items()}
         for prefix in (_NETWORK, _BEST):
             if {name: v.shape for name, v in _under(prefix, arrays).items()} != shapes:

@@ -53,15 +53,7 @@ class TrainingImages:
 
 
 def load_training_images(images: list[Any], loader: ImageLoader) -> TrainingImages:
-    """Read and prepare square images, except for the normalisation, which follows augmentation.
-
-    Raises
-    ------
-    ImageReadError
-        If an image cannot be read and ``on_error`` is "raise", or if none can be read.
-    OSError
-        If there is no room for the temporary file.
-    """
+    """Read and prepare square images, except for the normalisation, which follows augmentation."""
     side = loader.image_size
     assert side is not None
     n_channels = len(loader.preprocessing.mean)
@@ -84,10 +76,7 @@ def load_training_images(images: list[Any], loader: ImageLoader) -> TrainingImag
 def hold_out(
     codes: NDArray[np.intp], groups: NDArray[np.intp], seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows for fine-tuning, and those that decide when it stops.
-
-    Warns if the latter are of few groups.
-    """
+    """Return the rows for fine-tuning, and those that decide when it stops."""
     rows, held_out = holdout_split(codes, groups, test_size=_VALIDATION_FRACTION, random_state=seed)
     if not len(held_out):
         raise ValueError(

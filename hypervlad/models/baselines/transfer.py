@@ -66,7 +66,6 @@ from hypervlad.features.lazy_torch import usual_torch
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list
-from hypervlad.models.baselines.checkpoints import check_location
 from hypervlad.models.baselines.finetuning import (
     FineTuned,
     averaged_features,
@@ -75,7 +74,7 @@ from hypervlad.models.baselines.finetuning import (
     normalised_images,
 )
 from hypervlad.models.baselines.softmax_head import SoftmaxHead, fit_head
-from hypervlad.models.baselines.training import FineTuningCurves, Schedule
+from hypervlad.models.baselines.training import FineTuningCurves, Schedule, check_location
 from hypervlad.models.baselines.training_images import hold_out, load_training_images
 from hypervlad.models.classifier.assessment import accuracy_of_read, most_probable
 from hypervlad.models.classifier.fitting import check_classes, checked_labels, of_length
@@ -86,11 +85,10 @@ _WARM_UP = 10  # steps
 class TransferClassifier(ClassifierMixin, ImageEstimator):
     """Classify micrographs by the features of an ImageNet network, frozen or fine-tuned.
 
-    The baseline of Modarres et al. (2017) for SEM images. The maps of the network's last tap are
-    averaged over the image, and softmax regression separates the classes by these features. With
-    ``mode="finetune"``, this is only the start: the head and the last layers, or all, are then
-    trained on images that are mirrored, rotated, cropped and changed in brightness and contrast at
-    random, until the loss on images of held-out groups no longer falls.
+    The baseline of Modarres et al. [1]_: softmax regression on the maps of the network's last tap,
+    averaged over the image. With ``mode="finetune"``, the head and the last layers, or all, are
+    then trained on images that are turned, cropped and changed in their grey values at random,
+    until the loss on held-out groups no longer falls.
 
     Parameters
     ----------
@@ -99,15 +97,13 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     weights : {"pretrained", "micronet", "image-micronet", "random"} or path
         As in :class:`HypercolumnVLAD`.
     mode : {"features", "finetune"}, default="features"
-        "features" leaves the network unchanged and takes seconds for hundreds of images. "finetune"
-        takes minutes to hours, and pays off with thousands of images.
+        "features" leaves the network unchanged.
     trainable : {"head", "last", "all"}, default="last"
-        What is fine-tuned: the head only, also the layers after the backbone's last default tap but
-        one (all of a backbone with one tap), or all layers.
+        What is fine-tuned: the head only, also the layers after the last default tap but one (all
+        of a backbone with one tap), or all layers.
     image_size : int or "auto", default="auto"
-        Side, in pixels, of the square that images are stretched to. "auto": the size on which the
-        network was trained, 299 for inception_v3 and 224 for all others, or the smallest size that
-        the network accepts if that is larger.
+        Side, in pixels, of the square that images are stretched to. "auto": 299 for inception_v3
+        and 224 for all others, or the smallest size that the network accepts if that is larger.
     learning_rate : float, default=3e-6
         Of Adam, for the network's layers; that of the head is 1e-3.
     batch_size : int, default=32
@@ -116,26 +112,15 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         Maximum number of passes over the training images.
     patience : int, default=5
         Epochs without a lower validation loss after which training stops. The best weights are
-        kept. If no epoch is better than the start, the model is that of "features", with a head
-        fitted on all images.
+        kept. If no epoch is better than the start, the model is that of "features".
     checkpoint : path, optional
-        File or folder where a training is saved after each epoch. The same ``fit`` then resumes
-        after the last finished epoch, and gives the same model. In a folder each training (its
-        images, labels, groups and parameters) has its own file; a file of another training is
-        refused. ``max_epochs`` may be raised for a training that was saved.
-    read_options : mapping or ReadOptions, optional
-        As in :class:`HypercolumnVLAD`; a saved model reads images as in ``fit``.
-    on_error : {"raise", "skip"}, default="raise"
-        Whether an unreadable image is an error, or is left out with a warning.
-    device : {"auto", "cpu", "cuda"}, default="auto"
-        "auto" is "cuda" if there is a GPU, else "cpu". A GPU trains in bfloat16 if it supports it.
-    n_jobs : int or None, default=None
-        Threads that read images.
+        File or folder where a training is saved after each epoch, for the same ``fit`` to resume;
+        ``max_epochs`` may be raised. In a folder each training has its own file.
+    read_options, on_error, device, n_jobs, verbose
+        As in :class:`HypercolumnVLAD`.
     random_state : int, RandomState or None, default=None
         Seed of the folds, the order and augmentation of images, and dropout. On the CPU, results
         are bit-identical for the same number of threads, whatever the order of the images.
-    verbose : bool, default=False
-        Show progress bars.
 
     Attributes
     ----------
@@ -144,42 +129,31 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     head_ : SoftmaxHead
         The softmax regression, with its temperature.
     C_ : float
-        Inverse strength of the L2 penalty, chosen by grouped inner folds, of the regression that is
-        the head, or that fine-tuning started from.
+        Inverse strength of the head's L2 penalty, before fine-tuning.
     history_ : FineTuningCurves or None
-        Loss and accuracy of each epoch of fine-tuning, for training and validation images; None for
-        "features".
+        Loss and accuracy of each epoch of fine-tuning; None for "features".
     backbone_, trainable_, image_size_, read_options_
-        The parameters that were used in ``fit``: changing one later has no effect before the next.
+        As used in ``fit``.
     weights_digest_ : str
         SHA-256 of the network's weights before fine-tuning.
     network_state_ : dict of ndarray
-        The network's tensors that were fine-tuned; of a model loaded from a file that contains the
-        whole network, all of them.
+        The tensors that were fine-tuned; all of them if the file contained the whole network.
     n_images_ : int
         Number of images in ``fit`` that could be read, including those held out.
 
     Notes
     -----
     A fifth of the images, in whole groups, is held out from fine-tuning: they decide when to stop,
-    and calibrate the probabilities. Copies of an image are never on both sides of a split. Evaluate
-    the model on other images.
-
-    Margins are divided by a temperature (Guo et al. 2017): in "features" that with the lowest
-    log-loss on held-out images of the inner folds; in "finetune" the validation images move it from
-    there, the less the fewer their groups.
-
-    ``fit`` keeps all prepared images, 0.2 MB each (grey, 224 pixels; three times that in colour),
-    in a temporary file above 2 GB.
+    and the temperature [2]_ of the probabilities. ``fit`` keeps all prepared images, 0.2 MB each
+    (grey, 224 pixels), in a temporary file above 2 GB.
 
     A saved model contains the head and the layers that were fine-tuned. The others are loaded from
     ``weights`` and checked by their digest, unless it was saved with ``include_backbone=True``.
 
     References
     ----------
-    .. [1] M. H. Modarres, R. Aversa, S. Cozzini, R. Ciancio, A. Leto and G. P. Brandino, "Neural
-       network for nanoscience scanning electron microscope image recognition", Scientific Reports
-       7, 13282, 2017.
+    .. [1] M. H. Modarres et al., "Neural network for nanoscience scanning electron microscope image
+       recognition", Scientific Reports 7, 13282, 2017.
     .. [2] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
        networks", ICML 2017.
 
@@ -297,8 +271,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
             Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
         y : sequence of n labels
         groups : sequence of n group names, optional
-            Micrograph, sample or paper of each image: inner folds and validation images are whole
-            groups.
+            Micrograph, sample or paper of each image: folds are of whole groups.
 
         Returns
         -------
@@ -307,8 +280,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            Unusable parameters or labels, no group that can be held out for fine-tuning, or a
-            checkpoint of another training.
+            Unusable parameters or labels, no group to hold out, or another training's checkpoint.
         ImageReadError
             An image that cannot be read; named.
         """

@@ -35,15 +35,13 @@ DESCRIPTIONS = (
 SIDES = tuple(dict.fromkeys(each.side for each in DESCRIPTIONS))
 MAX_EDGE_DISTANCE = 4  # cells; from there on an edge has no influence
 _CELL = 8  # pixels, at least, if a tap is that fine
-_DEVIATION_RIDGE = 0.3  # of the mean standard deviation of channels, added to that of each
+# Of the mean standard deviation of channels, added to that of each: some hold hardly but noise.
+_DEVIATION_RIDGE = 0.3
 _ROUNDING = 1e-3  # of the mean value: smaller standard deviations are rounding errors
 
 
 class CellMaps:
-    """Cells of images, at their own size or reduced, from one pass through the network each.
-
-    The encoder is fitted; ``tile_size`` and ``folder`` are those of `TiledNetwork`.
-    """
+    """Cells of images, at their own size or reduced; parameters are those of `TiledNetwork`."""
 
     def __init__(
         self,
@@ -61,10 +59,7 @@ class CellMaps:
     def cells(
         self, image: PreparedImage, side: int | None, *, keep: bool = True
     ) -> tuple[Cells, int]:
-        """Return the cells (R, S, D) of an image, or of a square of ``side`` pixels; the stride.
-
-        ``keep``: whether the folder, if there is one, keeps their maps.
-        """
+        """Return the cells (R, S, D) of an image, or of a square of ``side`` pixels; the stride."""
         if side is None:
             tensor, key, network = image.tensor, image.key, self._own_size
         else:
@@ -76,7 +71,7 @@ class CellMaps:
         return cells_of(maps, (tensor.shape[1], tensor.shape[2]))
 
     def kept_cells(self, key: str, size: tuple[int, int], side: int | None) -> Cells:
-        """Return the cells of an image that the folder keeps, by its digest and size."""
+        """Return cells that the folder keeps, by the image's digest and size."""
         if side is None:
             return cells_of(self._own_size.stored_maps(key), size)[0]
         return cells_of(self._reduced.stored_maps(f"{key}-{side}"), (side, side))[0]
@@ -86,7 +81,7 @@ def cells_of(maps: PaddedMaps, size: tuple[int, int]) -> tuple[Cells, int]:
     """Bring all layers to one grid, without the border: (R, S, sum of C_l), and its stride.
 
     The grid is that of the finest layer whose cells are at least 8 pixels wide, or else of the
-    coarsest. Finer layers are averaged over its cells, coarser ones interpolated.
+    coarsest.
     """
     strides = [_stride(maps.size[0], layer.shape[0]) for layer in maps.maps]
     stride = min((s for s in strides if s >= _CELL), default=max(strides))
@@ -111,11 +106,7 @@ def _stride(n_pixels: int, n_cells: int) -> int:
 
 
 def describe(cells: Cells, window: int, relative: bool) -> Cells:
-    """Return a description (n, D) of the cells (R, S, D) of an image, row by row.
-
-    Windows repeat the cells at the image's edges. To the standard deviation of each channel, 30 %
-    of their mean is added: channels that hardly vary hold noise.
-    """
+    """Return a description (n, D) of the cells (R, S, D) of an image, row by row."""
     n_channels = cells.shape[-1]
     found = window_means(cells, window)
     if relative:

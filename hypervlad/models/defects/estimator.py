@@ -78,57 +78,44 @@ def _has_labels(scorer: PatchDefectScorer) -> bool:
 class PatchDefectScorer(ImageEstimator):
     """Score every position of an image for defects, trained on defect-free or labelled images.
 
-    - *Trained on defect-free images alone*, it compares the cells of the network's grid, about 8
-      pixels wide, with codewords of defect-free ones: single cells and windows of 3 x 3 in the
-      image at its own size, and cells of the image resized to squares of 224 and 112 pixels. Scores
-      are relative to those of held-out defect-free images at the same distance from the edge: 0 is
-      usual. The score of an image combines its highest cells in a geometric mean.
-    - *Trained on labels*, it lays windows of ``patch`` pixels, a quarter of that apart, over the
-      image at its own size. A score is the log-odds that a window is not normal, by a boosted
-      softmax on its vector: VLAD of its hypercolumns, and their mean. The score of an image is the
-      mean over the 1 % of its windows that score highest.
+    - *Trained on defect-free images alone*, it compares cells, about 8 pixels wide, with codewords
+      of defect-free ones. Scores are relative to held-out defect-free images: 0 is usual.
+    - *Trained on labels*, it classifies windows of ``patch`` pixels, a quarter of that apart. A
+      score is the log-odds that a window is not normal.
 
     **A higher score is always more defective**: the opposite of scikit-learn's outlier detectors.
-    An image is called anomalous if, and only if, its score reaches ``threshold_``; its defects are
-    then the pixels that reach it, or the highest one if none does.
+    An image whose score reaches ``threshold_`` is called anomalous; its defects are the pixels that
+    reach it, or the highest one if none does.
 
     Parameters
     ----------
     encoder : HypercolumnVLAD, optional
-        Network, taps, codebook and reading options; `default_patch_encoder` if not given. It must
-        keep images at their own size (``image_size=None``).
+        `default_patch_encoder` if not given. It must have ``image_size=None``.
     patch : int, default=29
-        Side in pixels of the windows where there are labels, about the size of a typical defect,
-        and of the patches of `score_patches`. Smaller images are refused. Windows are anomalous if
-        at least a tenth of their pixels is defective; those with a smaller share are not used.
+        Side in pixels of labelled windows, about the size of a typical defect, and of the patches
+        of `score_patches`; smaller images are refused. Windows with defects in at least a tenth of
+        their pixels are anomalous, those with a smaller share are not used.
     threshold : {"fpr", "patch_fpr", "f1"}, default="fpr"
-        How ``threshold_`` is chosen, always on images that the scoring model was not trained on,
-        group by group. "fpr", to classify images: on average at most the share ``fpr`` of new
-        defect-free images is called anomalous, if they are like those trained on (conformal
-        prediction with cross-validation). This takes at least 1 / fpr - 1 images, from as many
-        groups; with fewer, the threshold is a rough guess, with a warning. "patch_fpr", to locate
-        defects: at most the share ``fpr`` of all defect-free positions is called defective. "f1":
-        windows are called defective with the best F1; needs masks or labels.
+        How ``threshold_`` is chosen, on held-out groups. "fpr": on average, at most the share
+        ``fpr`` of new defect-free images is called anomalous; with fewer than 1 / fpr - 1 groups
+        it is a rough guess, with a warning. "patch_fpr": at most the share ``fpr`` of all
+        defect-free positions is called defective. "f1": the best F1 of windows; needs labels.
     fpr : float, default=0.05
-        Share of defect-free images, or of their positions, that may be called anomalous, between 0
-        and 1. Trained on patches and ``y``, it is the share of defect-free patches; for whole
-        images, which hold many, use `set_threshold`.
+        Share of defect-free images or positions that may be called anomalous, between 0 and 1;
+        trained on patches and ``y``, of patches.
     n_codewords : int, default=128
         Codewords of defect-free cells, where there are no labels.
     n_references : int or None, default=None
-        Without labels, compare each cell with all cells of this many defect-free images in four
-        turns, instead of with codewords: see :func:`hypervlad.models.presets.anomalydino`. Of more
-        than 100,000 cells, a random sample is kept.
+        Without labels, compare cells with those of this many defect-free images, 100,000 at most,
+        instead of with codewords: see :func:`hypervlad.models.presets.anomalydino`.
     aligned : bool, default=False
         Whether all images show the same part in the same position. Scores are then relative to the
         same position in the other images. Only without labels.
     boosting : BoostedSoftmaxClassifier, optional
-        The learner, where there are labels. With its default ``prior="training"``, probabilities
-        are for the share of anomalous windows in the labelled images.
+        The learner, where there are labels; with ``prior="training"`` if not given.
     tile_size : int, default=2048
-        Side in pixels of the largest square that passes through the network at once, besides its
-        border. Larger images are cut into tiles; of networks that see all of their input, as
-        transformers do, scores depend on the size of the tiles: keep that of ``fit``.
+        Side in pixels of the tiles into which larger images are cut. For transformers, whose scores
+        depend on it, keep that of ``fit``.
     random_state : int, RandomState or None, default=None
         Seed of everything that is random in ``fit``.
     verbose : bool, default=False
@@ -142,13 +129,12 @@ class PatchDefectScorer(ImageEstimator):
     threshold_ : float
         Images that reach it are called anomalous; see :meth:`set_threshold`.
     held_out_ : HeldOutScores
-        Scores of defect-free training images by models trained without them: how many a threshold
-        would call anomalous falsely, and which.
+        Scores of defect-free training images by models trained without them.
     patch_ : int
     n_images_ : int
         Images trained on.
     training_ : ImageDigests
-        The digests by which their pixels are recognised: see ``Finding.in_training``.
+        Digests of their pixels: see ``Finding.in_training``.
 
     Examples
     --------
@@ -239,15 +225,12 @@ class PatchDefectScorer(ImageEstimator):
         Parameters
         ----------
         images : sequence of n images
-            Paths and/or arrays (H, W) or (H, W, 3). Without ``y`` and ``masks`` all are assumed to
-            be defect-free. Defects in a few of them raise ``threshold_``: look at the images that
-            ``held_out_`` scores highest.
+            Paths and/or arrays (H, W) or (H, W, 3); defect-free without ``y`` and ``masks``.
         y : sequence of n str, optional
-            ``images`` are then patches of ``patch`` x ``patch`` pixels, and these their classes:
-            "normal", and "anomalous" or several kinds of defects.
+            Classes of images that are patches of ``patch`` x ``patch`` pixels: "normal", and
+            "anomalous" or several kinds of defects.
         masks : sequence of n paths, arrays or None, optional
-            Where the defects of each image are, in a form that :func:`hypervlad.images.read_mask`
-            accepts; None for a defect-free image.
+            Defects of each image, for :func:`hypervlad.images.read_mask`; None: defect-free.
         groups : sequence of n group names, optional
             Sample of each image: the threshold is chosen on other samples than the scores.
 
@@ -258,8 +241,7 @@ class PatchDefectScorer(ImageEstimator):
         Raises
         ------
         ValueError
-            Unusable parameters, lengths that differ, or nothing to learn: no defect in any mask, or
-            no window without one.
+            Unusable parameters, lengths that differ, or nothing to learn from the masks.
         ImageReadError
             An image or mask that cannot be read, does not fit, or is smaller than a patch; named.
         """
@@ -322,7 +304,7 @@ class PatchDefectScorer(ImageEstimator):
     # --- maps of one image ---------------------------------------------------------------------
 
     def score_map(self, image: Any) -> NDArray[np.float32]:
-        """Score every pixel (H, W) of an image: cells or windows at their centres, or between."""
+        """Score every pixel (H, W) of an image."""
         return self.find(image).map
 
     def predict_map(self, image: Any) -> NDArray[np.bool_]:
@@ -343,8 +325,7 @@ class PatchDefectScorer(ImageEstimator):
     def probability_map(self, image: Any) -> NDArray[np.float32]:
         """Return the probability (H, W) that the window around each pixel is defective.
 
-        Only for scorers trained on labels, and for images in which defects are as frequent as in
-        those trained on.
+        Only for scorers trained on labels. Defects must be as frequent as in the training images.
         """
         return np.asarray(expit(self.score_map(image)), dtype=np.float32)
 
@@ -360,15 +341,14 @@ class PatchDefectScorer(ImageEstimator):
         ----------
         image : path or array
         patch : int, optional
-            Side of a patch in pixels, at the encoder's ``pixel_size`` if it has one; by default
-            that of the windows.
+            Side in pixels, at the encoder's ``pixel_size`` if it has one; by default ``patch_``.
 
         Returns
         -------
         scores : ndarray of shape (n_patches,)
         positions : ndarray of int, shape (n_patches, 2)
             Upper left corners in the image's own pixels, row by row. The last row and column end at
-            the image's edge and may overlap those before.
+            the image's edge and may overlap others.
         """
         check_is_fitted(self)
         check_value("patch", patch, [_PIXELS, None])
@@ -534,9 +514,6 @@ def _checked_threshold(value: float) -> float:
 
 def default_patch_encoder(**parameters: Any) -> HypercolumnVLAD:
     """Return the default encoder of `PatchDefectScorer`, with the given parameters changed.
-
-    Two taps from the middle of the network, as is usual for defects: earlier ones respond to grey
-    values, later ones to whole objects.
 
     Examples
     --------

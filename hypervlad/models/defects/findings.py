@@ -42,8 +42,7 @@ class Region:
 class Finding:
     """What was found in an image.
 
-    An image is defective if its score reaches the threshold. Its defective pixels are then those
-    that reach the threshold too; an image with a lower score has none.
+    If the score of the image reaches the threshold, its pixels that reach it are defective.
 
     Attributes
     ----------
@@ -91,8 +90,6 @@ class Finding:
         >>> scores[1:3, 2:5] = 7
         >>> Finding.of(scores, threshold=5.0).regions
         [Region(row=1, column=2, height=2, width=3, area=6, score=7.0)]
-        >>> Finding.of(scores, threshold=5.0, score=4.5).regions
-        []
         """
         highest = float(scores.max())
         own = highest if score is None else score

@@ -92,22 +92,12 @@ class LabelledWindows:
 
 @dataclass(frozen=True, eq=False)
 class DefectLabels:
-    """Labels of the windows of training images: none, from masks, or one label for each patch.
-
-    Attributes
-    ----------
-    masks : list of paths, arrays or None; or None
-    labels : ndarray of str, or None
-        Of whole patches.
-    banner_rows : int or None
-        As in :func:`hypervlad.images.read_mask`.
-    defective_shares : dict from int to float
-        Defective share of each mask that has defects, of those read so far.
-    """
+    """Labels of the windows of training images: none, from masks, or one label for each patch."""
 
     masks: list[Any] | None
-    labels: NDArray[Any] | None
-    banner_rows: int | None = 0
+    labels: NDArray[Any] | None  # of whole patches
+    banner_rows: int | None = 0  # as in `read_mask`
+    # Of each mask that has defects, of those read so far.
     defective_shares: dict[int, float] = field(default_factory=dict)
 
     @classmethod

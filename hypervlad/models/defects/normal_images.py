@@ -53,27 +53,14 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class NormalCells:
-    """A codebook of whitened defect-free cells, or of windows of them, at one size of the images.
-
-    The distance of a cell from its nearest codeword says how unusual it is.
-
-    Attributes
-    ----------
-    description : Description
-    mean : ndarray of float32, shape (D,)
-    whitening : ndarray of float32, shape (D, D)
-        To a space in which defect-free cells vary equally in all directions.
-    codewords : ndarray of float32, shape (K, D)
-        In the whitened space.
-    usual, spread : ndarray of float32, shape (B,), or (R, S) for aligned images
-        By the distance from the edge in cells, or by place: the median of held-out defect-free
-        cells, and how far their 90 % quantile lies above it.
-    """
+    """A codebook of whitened defect-free cells, or of windows of them, at one size of images."""
 
     description: Description
-    mean: NDArray[np.float32]
-    whitening: NDArray[np.float32]
-    codewords: NDArray[np.float32]
+    mean: NDArray[np.float32]  # (D,)
+    whitening: NDArray[np.float32]  # (D, D), to a space of equal variance in all directions
+    codewords: NDArray[np.float32]  # (K, D), in that space
+    # The median of held-out defect-free cells, and how far their 90 % quantile lies above it: by
+    # the distance from the edge in cells, or, for aligned images, by place (R, S).
     usual: NDArray[np.float32] = field(default_factory=lambda: np.zeros(_N_PLACES, np.float32))
     spread: NDArray[np.float32] = field(default_factory=lambda: np.ones(_N_PLACES, np.float32))
 
@@ -142,27 +129,14 @@ class NormalCells:
 class NormalImages:
     """What defect-free images look like: a `NormalCells` for each description.
 
-    Thin and small defects stand out at the images' own size, faint and large ones at 224 and 112
-    pixels. Distances differ between descriptions, and are larger near an image's edges, where the
-    network sees mirrored pixels or zeros. Each is therefore expressed relative to what held-out
-    defect-free images have at the same distance from the edge: 0 is usual, and one cell in ten
-    reaches 1.
-
-    Attributes
-    ----------
-    parts : tuple of NormalCells
-    weights : ndarray of float32, shape (n_parts,)
-        Above 0, sum 1; smaller where defect-free images differ more from each other.
-    levels : ndarray of float32, shape (n_parts,)
-        The usual values of `log_of_highest`.
-    scale : float
-        The usual score of an image.
+    Distances are relative to those of held-out defect-free images at the same distance from the
+    edge: 0 is usual, and one cell in ten reaches 1.
     """
 
     parts: tuple[NormalCells, ...]
-    weights: NDArray[np.float32]
-    levels: NDArray[np.float32]
-    scale: float = 1.0
+    weights: NDArray[np.float32]  # their sum is 1; small where defect-free images differ much
+    levels: NDArray[np.float32]  # the usual values of `log_of_highest`
+    scale: float = 1.0  # the usual score of an image
 
     @property
     def n_features(self) -> int:
@@ -183,9 +157,8 @@ class NormalImages:
     ) -> tuple[NDArray[np.float32], float]:
         """Return the scores of places, on the grid of the first part, and that of the image.
 
-        The score of a place is the weighted mean of standardised distances. That of the image is
-        the weighted geometric mean over parts of `log_of_highest`, relative to what is usual,
-        times the scale: in usual images, the mean over the 1 % of places that score highest.
+        The score of a place is the weighted mean of standardised distances, that of the image the
+        weighted geometric mean over parts of `log_of_highest`, relative to what is usual.
         """
         pairs = zip(self.parts, distances, strict=True)
         scores = [part.standardised(own) for part, own in pairs]
@@ -249,10 +222,7 @@ class NormalImages:
 
 
 class NormalImagesFit:
-    """Learns from the cells of at most ``n_images`` images, and scores each image by the others.
-
-    The maps have a folder.
-    """
+    """Learns from the cells of at most ``n_images`` images, and scores each image by the others."""
 
     def __init__(
         self, maps: CellMaps, n_images: int, n_codewords: int, aligned: bool, seed: int
@@ -265,7 +235,7 @@ class NormalImagesFit:
         self._rows: dict[int, list[Cells]] = {}
 
     def add(self, position: int, image: PreparedImage) -> None:
-        """Sample the cells of an image; which ones depends on the seed and the image alone."""
+        """Sample the cells of an image, by the seed and the image alone."""
         self.keys[position], self.sizes[position] = image.key, image.size
         samples = []
         of_side = {side: self._maps.cells(image, side)[0] for side in SIDES}
@@ -292,13 +262,12 @@ class NormalImagesFit:
     ) -> tuple[NormalImages, dict[int, tuple[NDArray[np.float32], float]]]:
         """Return the model, and the scores of each image and its places by models that lack it.
 
-        ``parts`` are learnt from all images, ``of_image`` without the image at each position. What
-        is usual is also learnt without the image: otherwise images would score lower than new ones.
+        ``parts`` are learnt from all images, ``of_image`` without the image at each position.
         """
         distances = {at: distances_of(own, self._kept_cells(at)) for at, own in of_image.items()}
 
         def model(without: Any = None) -> NormalImages:
-            """Standardise by the images that other models score: an image hides its own defects."""
+            # By the images that other models score: an image hides its own defects.
             known = [at for at, own in of_image.items() if own is not without] or list(of_image)
             of_part = zip(*(distances[at] for at in known[:_MAX_PROFILE_IMAGES]), strict=True)
             standardised, logarithms = [], []
@@ -335,15 +304,14 @@ _PROFILES = ("usual", "spread")
 def distances_of(
     parts: Sequence[NormalCells], of_side: Mapping[int | None, Cells]
 ) -> list[NDArray[np.float32]]:
-    """Return the distances (R, S) of an image's cells by each part, from the cells at each size."""
+    """Return the distances (R, S) of an image's cells by each part."""
     return [part.distances(of_side[part.description.side]) for part in parts]
 
 
 def log_of_highest(values: NDArray[np.floating], shares: Sequence[float] = _TOP_SHARES) -> float:
     """Return the logarithm of the geometric mean of the means over the highest 0.1, 1 and 10 %.
 
-    A small share finds small defects, a large one those that are faint but extended. Means below 1
-    count as 1: a part in which an image is very usual must not hide what other parts find.
+    Means below 1 count as 1: a part in which an image is very usual must not hide other parts.
 
     Examples
     --------
@@ -358,11 +326,9 @@ def log_of_highest(values: NDArray[np.floating], shares: Sequence[float] = _TOP_
 
 
 def weights_of(spreads: FloatArray) -> NDArray[np.float32]:
-    """Return weights (n,), inversely proportional to spreads (n,); their sum is 1.
-
-    A third of the mean spread is added, as variances are, so that no part counts alone by chance.
-    """
+    """Return weights (n,), inversely proportional to spreads (n,); their sum is 1."""
     typical = float(spreads.mean()) or 1.0  # 0 for copies of one image
+    # A third of it is added, as variances are, so that no part counts alone by chance.
     weights: FloatArray = 1 / np.hypot(spreads, typical / 3)
     weights /= weights.sum()
     return weights.astype(np.float32)
@@ -373,8 +339,7 @@ def whitened(
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the cells (n, D) that are kept, their mean, and the matrix that whitens them.
 
-    The covariance is estimated robustly: in each round, the 1 % with the largest Mahalanobis
-    distance are left out.
+    In each round, the 1 % with the largest Mahalanobis distance are left out.
     """
     cells: FloatArray = np.asarray(rows, dtype=np.float64)
     kept = cells

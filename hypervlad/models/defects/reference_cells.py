@@ -29,9 +29,7 @@ class ReferenceCells:
     """Defect-free cells (n, D) of unit length, with which those of an image are compared.
 
     The score of a cell is its cosine distance from the nearest of them, that of an image the mean
-    over the 1 % of its cells that score highest: the method of AnomalyDINO (S. Damm, M.
-    Laszkiewicz, J. Lederer and A. Fischer, "AnomalyDINO: boosting patch-based few-shot anomaly
-    detection with DINOv2", WACV 2025, arXiv 2405.14529).
+    over the 1 % of its cells that score highest: see :func:`hypervlad.models.presets.anomalydino`.
     """
 
     cells: NDArray[np.float32]
@@ -74,7 +72,7 @@ class ReferenceCells:
 class ReferenceCellsFit:
     """Chooses the defect-free images to compare with, and scores each image by others.
 
-    The maps have a folder; ``read`` reads an image again, by its position, if its cells are chosen.
+    ``read`` reads an image again, by its position, if its cells are chosen.
     """
 
     def __init__(
@@ -91,12 +89,11 @@ class ReferenceCellsFit:
         self._turned: dict[int, Cells] = {}
 
     def add(self, position: int, image: PreparedImage) -> None:
-        """Keep the cells of an image."""
         self.keys[position], self.sizes[position] = image.key, image.size
         self._maps.cells(image, None)
 
     def parts(self, positions: Iterable[int]) -> ReferenceCells:
-        """Choose among some images; which ones depends on the seed and the images alone."""
+        """Choose among some images, by the seed and the images alone."""
         distinct = {self.keys[at]: at for at in sorted(positions, reverse=True)}
         order = np.random.default_rng(self._seed).permutation(sorted(distinct))
         chosen = [distinct[key] for key in order[: self._n_references]]

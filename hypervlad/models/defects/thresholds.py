@@ -80,7 +80,7 @@ class HeldOutScores:
     images : ndarray of int64, shape (n_images,)
         Their positions in the list of training images.
     place_quantiles : ndarray of float32, shape (2001,)
-        Quantiles, evenly spaced, of the scores of all defect-free places, none above its image's.
+        Evenly spaced quantiles of the scores of all defect-free places, capped at their image's.
     """
 
     scores: NDArray[np.float32]
@@ -148,11 +148,9 @@ def n_images_needed(rate: float) -> int:
 def threshold_at_rate(scores: NDArray[np.floating], rate: float) -> float:
     """Return a score that at most this share of new defect-free images reaches, on average.
 
-    The share of new images above the k-th highest of n is k / (n + 1) on average, whatever the
-    distribution (split conformal prediction). If there are too few images for the rate, the score
-    is extrapolated, with a warning, as if scores followed Gumbel's distribution.
+    From too few images it is extrapolated by Gumbel's distribution, with a warning.
     """
-    if len(scores) >= n_images_needed(rate):
+    if len(scores) >= n_images_needed(rate):  # split conformal prediction: k / (n + 1) are above
         n_above = math.floor(rate * (len(scores) + 1) + _ROUNDING)
         estimate = np.sort(scores)[len(scores) - n_above]
     else:
@@ -195,20 +193,10 @@ def models_without(
     seed: int,
     fit: Callable[[NDArray[np.intp]], Model],
 ) -> dict[int, Model]:
-    """Fit a model for each fold of images, on the images of other groups.
+    """Return, by position, a model that was trained without the group of each image in a test fold.
 
-    Return, by position, the model that was trained without each image that is in a test fold.
-
-    Parameters
-    ----------
-    keys : dict from int to str
-        Digests of the images by position, in the order of the digests; copies stay together.
-    defective : set of int
-        Positions of images with defects: folds have about equal shares of them.
-    groups : ndarray of shape (n_images,)
-    seed : int
-    fit : callable
-        From positions to a model.
+    ``keys`` are digests by position, in their own order; ``defective`` are the positions of images
+    with defects, for equal shares in folds; ``fit`` makes a model of positions.
     """
     positions = np.array(list(keys))
     own = joined_groups(groups[positions], list(keys.values()))
@@ -241,20 +229,8 @@ def held_out_scores(
     """Yield positions and scores of all windows of each image, by models of other groups.
 
     Images that are in no test fold are left out, unless windows of one class would be missing
-    without them: then ``model``, which was trained on them, scores them, with a warning.
-
-    Parameters
-    ----------
-    model : WindowModel
-        Trained on all of ``windows``.
-    windows : TrainingWindows
-    all_scores : callable
-        From a model and the position of an image that is in ``windows.thinned`` to the scores of
-        all of its windows.
-    fit : callable
-        From windows to a model.
-    groups : ndarray of shape (n_images,)
-    seed : int
+    without them: then ``model``, which was trained on all, scores them, with a warning.
+    ``all_scores`` scores all windows of an image in ``windows.thinned``, by model and position.
     """
     defective = set(windows.image_index[windows.labels != NORMAL].tolist())
     model_of = models_without(
@@ -272,7 +248,7 @@ def held_out_scores(
 def _scores_of_samples(
     windows: TrainingWindows, model_of: Mapping[int, WindowModel]
 ) -> Iterator[tuple[int, WindowScores]]:
-    """Score the images whose windows were all sampled, all those of one model at once."""
+    """Score the images whose windows were all sampled."""
     for model in dict.fromkeys(model_of.values()):
         own = [at for at, its in model_of.items() if its is model and at not in windows.thinned]
         rows = np.flatnonzero(np.isin(windows.image_index, own))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 from support.extraction_fixtures import stopping_after
+from support.feature_folders import write_image
 from typer.testing import CliRunner
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load, load_features
@@ -48,17 +49,15 @@ def test_features_of_a_folder(model: Path, folder: Path, tmp_path: Path) -> None
 
 
 def test_an_encoder_without_a_classifier(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, out: Path
 ) -> None:
     encoder.save(tmp_path / "encoder.hvlad")
-    out = tmp_path / "f.parquet"
     result = run("extract", folder, "-m", tmp_path / "encoder.hvlad", "-o", out, "-q")
     assert result.stderr == ""
-    assert len(load_features(tmp_path / "f.parquet", encoder=encoder)[0]) == 20
+    assert len(load_features(out, encoder=encoder)[0]) == 20
 
 
-def test_patterns(model: Path, folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "f.parquet"
+def test_patterns(model: Path, folder: Path, out: Path) -> None:
     run(
         *("extract", folder, "-m", model, "-o", out),
         *("--include", "a/*", "--include", "w*", "--exclude", "0.png"),
@@ -66,11 +65,8 @@ def test_patterns(model: Path, folder: Path, tmp_path: Path) -> None:
     assert load_features(out)[1]["path"].tolist() == [f"a/{i}.png" for i in range(1, 8)] + ["w.png"]
 
 
-def test_bad_files_are_named_and_affect_no_others(
-    model: Path, folder: Path, tmp_path: Path
-) -> None:
+def test_bad_files_are_named_and_affect_no_others(model: Path, folder: Path, out: Path) -> None:
     (folder / "a" / "2.png").write_bytes(b"no image")
-    out = tmp_path / "f.parquet"
     result = run("extract", folder, "-m", model, "-o", out, code=2)
     assert "error: 1 image could not be read (listed in the warning)" in result.stderr
     assert re.search(r"warning: 1 of 20 images could not be read.*\n.*2\.png", result.stderr)
@@ -79,9 +75,8 @@ def test_bad_files_are_named_and_affect_no_others(
 
 
 def test_a_stopped_run_is_resumed(
-    model: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Path, folder: Path, tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "f.parquet"
     monkeypatch.setattr(ImageLoader, "n_per_batch", 4)
     run("extract", folder, "-m", model, "-o", tmp_path / "whole.parquet")
     with stopping_after(2, KeyboardInterrupt):
@@ -93,35 +88,20 @@ def test_a_stopped_run_is_resumed(
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["nowhere"], "nowhere: no such folder"),
-        (["{folder}", "--include", "*.tif"], "no image matches"),
-        (["{folder}", "-m", "missing.hvlad"], "missing.hvlad"),
-    ],
-)
-def test_errors_are_one_sentence(
-    arguments: list[str],
-    words: str,
-    model: Path,
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    filled = [argument.format(folder=folder) for argument in arguments]
-    given = ["extract", *filled]
-    for option, value in (("-m", model), ("-o", tmp_path / "f.parquet")):
-        given += [] if option in given else [option, str(value)]
-    result = run(*given, code=2)
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert words in line
+def test_errors_are_one_sentence(model: Path, folder: Path, out: Path) -> None:
+    for arguments, words in (
+        (["nowhere", "-m", model], "nowhere: no such folder"),
+        ([folder, "-m", model, "--include", "*.tif"], "no image matches"),
+        ([folder, "-m", "missing.hvlad"], "missing.hvlad"),
+    ):
+        result = run("extract", *arguments, "-o", out, code=2)
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert words in line
 
 
-def test_the_cache_command(model: Path, folder: Path, tmp_path: Path) -> None:
+def test_the_cache_command(model: Path, folder: Path, tmp_path: Path, out: Path) -> None:
     cache = tmp_path / "cache"
-    run("extract", folder, "-m", model, "-o", tmp_path / "f.parquet", "--cache", cache)
+    run("extract", folder, "-m", model, "-o", out, "--cache", cache)
     shown = run("cache", cache).stdout
     assert shown.startswith(f"{cache}: 40 entries, ")
     size = CacheFolder(cache).usage().n_bytes
@@ -138,8 +118,6 @@ def test_the_cache_command(model: Path, folder: Path, tmp_path: Path) -> None:
 def test_training_and_predicting_with_a_cache(
     texture_images: tuple[list[np.ndarray], np.ndarray], tmp_path: Path
 ) -> None:
-    from support.feature_folders import write_image
-
     rng = np.random.default_rng(0)
     for i in range(24):
         write_image(tmp_path / "data" / "ab"[i % 2] / f"{i}.png", rng)
@@ -157,11 +135,12 @@ def test_training_and_predicting_with_a_cache(
     assert CacheFolder(cache).usage().n_entries == n_entries
 
 
-def test_a_list_of_all_that_was_skipped(model: Path, folder: Path, tmp_path: Path) -> None:
+def test_a_list_of_all_that_was_skipped(
+    model: Path, folder: Path, tmp_path: Path, out: Path
+) -> None:
     for i in range(25):
         (folder / "a" / f"bad, {i:02d}.png").write_text("no image")
     table = tmp_path / "new" / "skipped.csv"
-    out = tmp_path / "f.parquet"
     run("extract", folder, "-m", model, "-o", out, "--skipped", table, "-q", code=2)
     with table.open(newline="", encoding="utf-8") as stream:
         header, *rows = csv.reader(stream)
@@ -186,10 +165,9 @@ def test_paths_count_from_the_root(model: Path, folder: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
 def test_impossible_options_are_errors_before_any_work(
-    dry: list[str], model: Path, folder: Path, tmp_path: Path
+    dry: list[str], model: Path, folder: Path, tmp_path: Path, out: Path
 ) -> None:
     """A dry run fails where the run would."""
-    out = tmp_path / "f.parquet"
     for output, options, message in (
         (model, [], "give NAME.parquet"),
         (model / "f.parquet", [], "is a file, not a folder"),

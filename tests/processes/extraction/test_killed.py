@@ -73,29 +73,6 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGSTOP")
-def test_a_second_process_names_the_first(tmp_path: Path) -> None:
-    write_images_and_model(tmp_path, 100)
-    resuming = command("f.parquet", "--resume")
-    first = subprocess.Popen(resuming, cwd=tmp_path, env=ENVIRONMENT)
-    while first.poll() is None and not list(tmp_path.rglob("_f.parquet.parts/*/*.task")):
-        time.sleep(0.01)
-    first.send_signal(signal.SIGSTOP)
-    before = sorted(tmp_path.rglob("_f.parquet.parts/*/*"))
-    second = subprocess.run(
-        resuming, cwd=tmp_path, env=ENVIRONMENT, check=False, capture_output=True, text=True
-    )
-    assert second.returncode != 0
-    assert f"another run writes it now (process {first.pid} on " in second.stderr
-    assert "Traceback" not in second.stderr
-    assert sorted(tmp_path.rglob("_f.parquet.parts/*/*")) == before
-    first.send_signal(signal.SIGCONT)
-    assert first.wait(60) == 0
-    subprocess.run(resuming, cwd=tmp_path, env=ENVIRONMENT, check=True)
-    assert not list(tmp_path.glob("_f.parquet.lock"))
-
-
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
 def test_no_worker_outlives_a_killed_command(how: str, tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import affine_transform
 
-from hypervlad.models.baselines import finetuning, patch_network
+from hypervlad.models.baselines import finetuning, patch_cnn
 from hypervlad.models.baselines.finetuning import (
     augment_micrographs,
     change_greys_randomly,
     crop_randomly,
     turn_randomly,
 )
-from hypervlad.models.baselines.patch_network import augment_patches
+from hypervlad.models.baselines.patch_cnn import augment_patches
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -114,7 +114,7 @@ def test_patches_against_scipy() -> None:
     patch = np.random.default_rng(0).random((9, 9))
     batch = torch.from_numpy(patch).float()[None, None].repeat(20, 1, 1, 1)
     found = augment_patches(batch, generator(3))
-    maps = patch_network.random_affine_maps(20, generator(3))
+    maps = patch_cnn.random_affine_maps(20, generator(3))
     centre = np.array([4.0, 4.0])
     for image, (of_x, of_y) in zip(found[:, 0].numpy(), maps.double().numpy(), strict=True):
         by_rows = np.array([[of_y[1], of_y[0]], [of_x[1], of_x[0]]])
@@ -124,7 +124,7 @@ def test_patches_against_scipy() -> None:
 
 
 def test_shear_and_zoom_stay_within_their_limits() -> None:
-    maps = patch_network.random_affine_maps(4000, generator()).double()
+    maps = patch_cnn.random_affine_maps(4000, generator()).double()
     down = maps[:, 1, 1]
     angle = torch.atan2(maps[:, 1, 0], maps[:, 0, 0]) % np.pi  # mirrored or not
     angle = torch.minimum(angle, np.pi - angle)

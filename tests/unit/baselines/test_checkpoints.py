@@ -15,8 +15,7 @@ from hypervlad import register_backbone
 from hypervlad.common.modelfile import read_model, write_model
 from hypervlad.features.backbones import Preprocessing, get_backbone
 from hypervlad.models.baselines import TransferClassifier
-from hypervlad.models.baselines.checkpoints import CheckpointError
-from hypervlad.models.baselines.training import Trainer
+from hypervlad.models.baselines.training import CheckpointError, Trainer
 
 Images = tuple[list[np.ndarray], np.ndarray]
 pytestmark = pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
@@ -70,8 +69,9 @@ def same_models(one: TransferClassifier, other: TransferClassifier, images: Any)
     np.testing.assert_array_equal(one.predict_proba(images), other.predict_proba(images))
 
 
-@pytest.mark.parametrize("trainable", ["head", "all"])
-@pytest.mark.parametrize(("epochs", "kept"), [(1, False), (2, True), (4, False)])
+@pytest.mark.parametrize(
+    ("epochs", "kept", "trainable"), [(1, False, "head"), (2, True, "all"), (4, False, "all")]
+)
 def test_cut_off_at_any_epoch(
     epochs: int,
     kept: bool,
@@ -102,6 +102,8 @@ def test_dropout_and_augmentation_continue_where_they_were(
 ) -> None:
     """Interrupted after every single epoch."""
     images, labels = texture_images
+    with pytest.raises(ValueError, match="checkpoint needs an integer random_state"):
+        small(checkpoint=tmp_path, random_state=None).fit(images, labels)
     whole = uninterrupted("all")
     model = small(checkpoint=tmp_path)
     for epochs in range(1, 4):
@@ -133,7 +135,6 @@ def test_max_epochs_can_be_raised(
         ({"learning_rate": 2e-4}, "learning_rate: "),
         ({"random_state": 1}, "seeds: "),
         ({"trainable": "last"}, "trainable: 'all', now 'last'"),
-        ({"batch_size": 5}, "batch_size: 6, now 5"),
         ({"image_size": 17}, "image_size: 16, now 17"),
     ],
 )
@@ -146,14 +147,6 @@ def test_a_checkpoint_of_other_parameters_is_refused(
         CheckpointError, match=rf"another training \(.*{problem}.*give another file"
     ):
         small(max_epochs=1, checkpoint=place, **parameters).fit(*texture_images)
-
-
-def test_a_training_that_cannot_be_repeated_keeps_no_checkpoint(
-    texture_images: Images, tmp_path: Path
-) -> None:
-    model = small(checkpoint=tmp_path / "training.checkpoint", random_state=None)
-    with pytest.raises(ValueError, match="checkpoint needs an integer random_state"):
-        model.fit(*texture_images)
 
 
 def test_a_checkpoint_of_other_data_is_refused(texture_images: Images, tmp_path: Path) -> None:
@@ -189,17 +182,13 @@ def test_a_checkpoint_of_another_network_definition_is_refused(
         register_backbone("tiny", build, ["1", "3", "4"], usual)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["network.head.weight", "best.head.bias", "optimiser.0.exp_avg", "network.trunk.0.weight"],
-)
+@pytest.mark.parametrize("prefix", ["network.head.weight", "best.head.bias", "optimiser.0"])
 def test_a_checkpoint_without_a_tensor_is_refused(
-    name: str, texture_images: Images, tmp_path: Path
+    prefix: str, texture_images: Images, tmp_path: Path
 ) -> None:
     place = tmp_path / "training.checkpoint"
     model = small(max_epochs=1, checkpoint=place).fit(*texture_images)
     content = read_model(place, kind="training_checkpoint")
-    prefix = name.rpartition(".")[0] if name.startswith("optimiser") else name
     fewer = {key: value for key, value in content.arrays.items() if not key.startswith(prefix)}
     assert len(fewer) < len(content.arrays)
     write_model(place, "training_checkpoint", content.header, fewer)
@@ -228,15 +217,9 @@ def test_in_a_folder_each_training_has_its_own_file(texture_images: Images, tmp_
 def test_a_checkpoint_is_no_pickle_and_damage_is_reported(
     texture_images: Images, tmp_path: Path
 ) -> None:
-    from safetensors.numpy import load
-
     place = tmp_path / "training.checkpoint"
     model = small(max_epochs=1, checkpoint=place).fit(*texture_images)
-    content = place.read_bytes()
-    names = set(load(content))
-    assert {"random.augmentation", "random.torch", "network.head.weight", "best.head.bias"} <= names
-    assert {"optimiser.0.exp_avg", "optimiser.0.exp_avg_sq", "optimiser.0.step"} <= names
-    place.write_bytes(content[:-5])
+    place.write_bytes(place.read_bytes()[:-5])
     with pytest.raises(CheckpointError, match=r"damaged.*delete the file"):
         model.fit(*texture_images)
     place.write_bytes(b"\x80\x04pickle")

@@ -12,19 +12,16 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import logit
-from sklearn.base import clone
 from torch.nn import functional
 
 import hypervlad
 from hypervlad.common.modelfile import ModelFileError
-from hypervlad.data.folders import load_patch_folder, make_nanofibre_images, write_patch_folder
 from hypervlad.features.encoder.encoding import NotFiniteError
-from hypervlad.features.windows import cut_patches, patch_positions, split_patches
+from hypervlad.features.windows import patch_positions
 from hypervlad.images import ImageReadError
-from hypervlad.models.baselines import PatchCNNClassifier, patch_cnn, patch_network
-from hypervlad.models.baselines.patch_network import build_patch_network, evaluation_batch
+from hypervlad.models.baselines import PatchCNNClassifier, patch_cnn
+from hypervlad.models.baselines.patch_cnn import build_patch_network, evaluation_batch
 from hypervlad.models.baselines.training import BinaryCrossEntropy, Samples, Schedule, Trainer
-from hypervlad.models.presets import carrillo2020
 from hypervlad.results import PatchNetworkDisplay, TrainingCurvesDisplay, model_facts, save_png
 
 SIDE = 28
@@ -51,7 +48,7 @@ def make_patches(n: int, seed: int = 0, side: int = SIDE) -> tuple[np.ndarray, n
 def small_batches() -> Iterator[None]:
     """All batches are padded to one size, which would take most of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(patch_network, "_MAX_BATCH", 8)
+        patch.setattr(patch_cnn, "_MAX_BATCH", 8)
         yield
 
 
@@ -169,12 +166,6 @@ def test_the_best_weights_are_kept_and_patience_ends_it() -> None:
     assert {len(each) for each in vars(curves).values()} == {len(losses)}
 
 
-def test_a_loss_that_is_nan_is_reported() -> None:
-    patches, labels = make_patches(40)
-    with pytest.raises(ValueError, match=r"loss is (nan|inf) after .* use a smaller one"):
-        small(learning_rate=1e30).fit(patches, labels)
-
-
 def test_groups_stay_on_one_side(monkeypatch: pytest.MonkeyPatch) -> None:
     patches, labels = make_patches(60)
     groups = np.arange(60) // 6
@@ -226,30 +217,16 @@ def test_own_validation_patches_decide(fitted: PatchCNNClassifier) -> None:
 
 
 def test_colour_and_grey() -> None:
-    patches, labels = make_patches(80)
+    patches, labels = make_patches(40)
     colour = np.stack([patches, 0.5 * patches, patches], axis=-1)
-    model = small(max_epochs=8).fit(colour, labels)
+    model = small(max_epochs=1).fit(colour, labels)
     assert model.n_channels_ == 3
     grey = model.decision_function(patches)
     three = model.decision_function(np.repeat(patches[..., None], 3, axis=-1))
     np.testing.assert_array_equal(grey, three)
-    of_grey = small(max_epochs=2).fit(patches, labels)
+    of_grey = small(max_epochs=1).fit(patches, labels)
     same = of_grey.decision_function(np.repeat(patches[..., None], 3, axis=-1))
     np.testing.assert_allclose(same, of_grey.decision_function(patches), atol=1e-4)
-
-
-def test_a_folder_of_patches(tmp_path: Path) -> None:
-    images, masks = make_nanofibre_images(6, size=116, random_state=0)
-    cut = cut_patches(images, masks)
-    parts = split_patches(cut, validation_size=0.3, test_size=0.0, random_state=0)
-    write_patch_folder({k: v for k, v in parts.items() if len(v)}, tmp_path / "patches")
-    folder = load_patch_folder(tmp_path / "patches")
-    side = folder["validation"]
-    model = carrillo2020(max_epochs=2, random_state=0).fit(
-        folder["train"].images, folder["train"].target, validation=(side.images, side.target)
-    )
-    assert (model.patch_, model.n_parameters_) == (29, 35_969)
-    assert model.predict(side.images).shape == (len(side.images),)
 
 
 # --- maps --------------------------------------------------------------------------------------
@@ -300,9 +277,9 @@ def test_maps_that_forget_to_divide_by_255(fitted: PatchCNNClassifier) -> None:
 
 
 def test_the_class_that_is_not_normal_is_mapped() -> None:
-    patches, labels = make_patches(120)
+    patches, labels = make_patches(40)
     renamed = np.where(labels == "anomalous", "speck", "normal")
-    model = small().fit(patches, renamed)
+    model = small(max_epochs=1).fit(patches, renamed)
     assert model.classes_.tolist() == ["normal", "speck"]
     image = patches[1]
     np.testing.assert_allclose(model.score_map(image), model.decision_function([image])[0], 1e-5)
@@ -329,8 +306,6 @@ def test_a_file_keeps_all(fitted: PatchCNNClassifier, tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.score_map(image), fitted.score_map(image))
     assert loaded.curves_ == fitted.curves_
     assert loaded.classes_.tolist() == fitted.classes_.tolist()
-    kept = {k: v for k, v in fitted.get_params().items() if k != "read_options"}
-    assert {k: v for k, v in loaded.get_params().items() if k != "read_options"} == kept
     with pytest.raises(ModelFileError, match="has all its weights in the file"):
         hypervlad.load(path, weights="somewhere.pth")
 
@@ -341,9 +316,6 @@ def test_a_file_that_does_not_fit_is_reported(fitted: PatchCNNClassifier) -> Non
         PatchCNNClassifier.from_state(
             header, {k: v for k, v in arrays.items() if "0.weight" not in k}
         )
-    fewer = {k: v for k, v in header["fitted"].items() if k != "classes_"}
-    with pytest.raises(ModelFileError, match=r"incomplete.*classes_"):
-        PatchCNNClassifier.from_state(header | {"fitted": fewer}, arrays)
     wider = {name: np.zeros((*array.shape, 2), np.float32) for name, array in arrays.items()}
     with pytest.raises(ModelFileError, match="incomplete"):
         PatchCNNClassifier.from_state(header, wider)
@@ -354,13 +326,6 @@ def test_outputs_that_are_not_finite_are_reported(fitted: PatchCNNClassifier) ->
     damaged.weights_ = {name: np.full_like(each, 1e30) for name, each in fitted.weights_.items()}
     with pytest.raises(NotFiniteError, match="outputs are not finite"):
         damaged.predict_proba([np.ones((SIDE, SIDE))])
-
-
-def test_parameters_set_later_wait_for_the_next_fit(fitted: PatchCNNClassifier) -> None:
-    patches, _ = make_patches(4)
-    expected = fitted.predict_proba(patches)
-    changed = pickle.loads(pickle.dumps(fitted)).set_params(learning_rate=9.0, batch_size=1)
-    np.testing.assert_array_equal(changed.predict_proba(patches), expected)
 
 
 def test_patches_and_images_are_scaled_alike() -> None:
@@ -389,22 +354,6 @@ def test_neither_order_nor_names_of_groups_change_the_model(grouped: bool) -> No
     np.testing.assert_array_equal(one.predict_proba(patches), other.predict_proba(patches))
 
 
-def test_copies_hold_no_network(fitted: PatchCNNClassifier) -> None:
-    patches, _ = make_patches(4)
-    fitted.predict(patches)
-    copy = pickle.loads(pickle.dumps(fitted))
-    assert not any(isinstance(v, torch.nn.Module) for v in vars(copy).values())
-    np.testing.assert_array_equal(copy.predict(patches), fitted.predict(patches))
-    assert clone(fitted).get_params() == fitted.get_params()
-
-
-def test_the_preset_is_the_papers() -> None:
-    assert carrillo2020().get_params() == PatchCNNClassifier().get_params()
-    model = carrillo2020()
-    assert (model.batch_size, model.max_epochs, model.patience) == (1000, 200, 50)
-    assert model.rescale_maps
-
-
 # --- what is wrong -----------------------------------------------------------------------------
 
 
@@ -412,8 +361,6 @@ def test_the_preset_is_the_papers() -> None:
     ("parameters", "message"),
     [
         ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0"),
-        ({"device": "moon"}, "device must be"),
-        ({"read_options": {"bnner": "remove"}}, "bnner"),
         ({"read_options": {"scaling": "minmax"}}, "would scale each patch by its own greys"),
     ],
 )
@@ -444,8 +391,6 @@ def test_patches_that_do_not_fit(fitted: PatchCNNClassifier) -> None:
         small().fit(mixed, labels)
     with pytest.raises(ImageReadError, match=r"7 x 7 pixels.*28 x 28"):
         fitted.predict([np.zeros((7, 7))])
-    with pytest.raises(ValueError, match=r"patches of 20 x 20 pixels: .* at least 28 x 28"):
-        small().fit(patches[:, :20, :20], labels)
     with pytest.raises(ValueError, match="smaller than"):
         fitted.score_map(np.zeros((5, 5)), edges="drop")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import pickle
@@ -12,9 +13,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.special import softmax
-from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
 from torch.nn.functional import cross_entropy
 
 import hypervlad
@@ -52,6 +51,16 @@ def small(**parameters: Any) -> TransferClassifier:
     return TransferClassifier("tiny", **usual | parameters)
 
 
+@pytest.fixture(scope="module")
+def features(tiny_backbone: None, texture_images: Images) -> TransferClassifier:
+    return small().fit(*texture_images)
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_backbone: None, texture_images: Images) -> TransferClassifier:
+    return small(mode="finetune").fit(*texture_images)
+
+
 MODES = [
     {},
     {"mode": "finetune", "trainable": "head"},
@@ -87,10 +96,9 @@ def test_it_learns_and_its_probabilities_are_probabilities(
     assert expected_calibration_error(codes, proba) < 0.25
 
 
-@pytest.mark.parametrize("mode", MODES[1:3])
-def test_two_classes_have_one_margin(mode: dict[str, Any], texture_images: Images) -> None:
+def test_two_classes_have_one_margin(texture_images: Images) -> None:
     images, labels = texture_images
-    model = small(**mode).fit(images, labels == "flat")
+    model = small(mode="finetune").fit(images, labels == "flat")
     margins, proba = model.decision_function(images), model.predict_proba(images)
     np.testing.assert_allclose(margins, np.log(proba[:, 1] / proba[:, 0]), atol=1e-9)
     np.testing.assert_array_equal(model.predict(images), margins > 0)
@@ -142,34 +150,20 @@ def test_same_seed_same_model_in_any_order(mode: dict[str, Any], texture_images:
 
 @pytest.mark.parametrize("trainable", ["head", "last", "all"])
 def test_only_trainable_layers_change(
-    trainable: Any, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+    trainable: Any,
+    features: TransferClassifier,
+    texture_images: Images,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    images, labels = texture_images
     keep_the_last_epoch(monkeypatch)
-    model = small(mode="finetune", trainable=trainable).fit(images, labels)
+    model = small(mode="finetune", trainable=trainable).fit(*texture_images)
     before = build_network("tiny", "random").original.state_dict()
     after = model._network().original.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     of_layers = {"head": [], "last": ["4"], "all": ["0", "2", "4"]}[trainable]
     expected = {f"{layer}.{part}" for layer in of_layers for part in ("weight", "bias")}
     assert changed == set(model.network_state_) == expected
-    frozen = small().fit(images, labels)
-    assert (frozen.head_.coef != model.head_.coef).any()
-
-
-@pytest.mark.parametrize("mode", MODES[::3])
-def test_noise_in_any_order_gives_the_same_model(mode: dict[str, Any]) -> None:
-    rng = np.random.default_rng(0)
-    labels = np.arange(40) % 2
-    images = [
-        np.clip(0.5 + (0.1 + 0.02 * label) * rng.standard_normal((20, 24)), 0, 1)
-        for label in labels
-    ]
-    first = small(**mode).fit(images, labels)
-    order = np.random.default_rng(0).permutation(40)
-    other = small(**mode).fit([images[i] for i in order], labels[order])
-    assert (other.C_, other.head_.temperature) == (first.C_, first.head_.temperature)
-    np.testing.assert_array_equal(other.head_.coef, first.head_.coef)
+    assert (features.head_.coef != model.head_.coef).any()
 
 
 @pytest.mark.parametrize("mode", ["features", "finetune"])
@@ -238,7 +232,7 @@ def stored_pixels(image: np.ndarray) -> np.ndarray:
 
 
 def test_a_start_that_is_not_improved_on_is_the_model_of_features_of_all_images(
-    texture_images: Images, monkeypatch: pytest.MonkeyPatch
+    features: TransferClassifier, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, labels = texture_images
     start = property(lambda curves: -1)
@@ -246,17 +240,16 @@ def test_a_start_that_is_not_improved_on_is_the_model_of_features_of_all_images(
     model = small(mode="finetune", trainable="all", max_epochs=40, patience=4).fit(images, labels)
     assert len(model.history_) == 4
     assert model.network_state_ == {}
-    plain = small().fit(images, labels)
-    np.testing.assert_array_equal(model.predict_proba(images), plain.predict_proba(images))
+    np.testing.assert_array_equal(model.predict_proba(images), features.predict_proba(images))
     assert model_facts(model)["fine-tuned"] == "no: 4 epochs did not improve it"
     display = TrainingCurvesDisplay.from_estimator(model)
     assert display.ax_.lines[2].get_xydata().tolist() == [[0, model.history_.start_loss]]
 
 
-def test_the_epochs_of_the_weights_that_were_kept_are_reported(texture_images: Images) -> None:
-    model = small(mode="finetune", max_epochs=2).fit(*texture_images)
-    model.history_.validation_loss[:] = [0.0, 1.0]
-    assert model_facts(model)["fine-tuned"] == "its head and last layers, for 1 of 2 epochs"
+def test_the_epochs_of_the_weights_that_were_kept_are_reported(tuned: TransferClassifier) -> None:
+    model = copy.deepcopy(tuned)
+    model.history_.validation_loss[:] = [0.0, 1.0, 1.0]
+    assert model_facts(model)["fine-tuned"] == "its head and last layers, for 1 of 3 epochs"
 
 
 def test_few_held_out_groups_are_reported(texture_images: Images) -> None:
@@ -319,46 +312,24 @@ def test_rates_rise_and_batches_are_nearly_equal() -> None:
     assert plain.rate_factor(0) == 1
 
 
-def test_colour_and_grey_are_prepared_by_the_same_code(texture_images: Images) -> None:
+def test_colour_and_grey_are_prepared_by_the_same_code(
+    tuned: TransferClassifier, texture_images: Images
+) -> None:
     images, labels = texture_images
     colour = [np.repeat(image[..., None], 3, axis=-1) for image in images]
-    model = small(mode="finetune").fit(images, labels)
-    np.testing.assert_allclose(model.predict_proba(colour), model.predict_proba(images), atol=1e-4)
+    np.testing.assert_allclose(tuned.predict_proba(colour), tuned.predict_proba(images), atol=1e-4)
     tinted = [image * np.array([1.0, 0.7, 0.4], dtype=np.float32) for image in colour]
     mixed = small(mode="finetune").fit([*images[:12], *tinted[12:]], labels)
     assert mixed.predict_proba(tinted).shape == (24, 3)
 
 
-def test_what_is_learnt_from_is_what_is_predicted_on(
-    texture_images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The training side's features, computed from stored pixels, are those of prediction."""
-    images, labels = texture_images
-    seen: list[np.ndarray] = []
-    original = transfer.fit_head
-
-    def spy(features: Any, *given: Any, **named: Any) -> Any:
-        seen.append(features)
-        return original(features, *given, **named)
-
-    monkeypatch.setattr(transfer, "fit_head", spy)
-    eight_bit = [np.round(255 * image).astype(np.uint8) for image in images]
-    sixteen = [(image * 40000).astype(np.uint16) for image in images]
-    for some in (images, eight_bit, sixteen):
-        model = small().fit(some, labels)
-        again = model.pooled_features(some)
-        found = seen[-1][np.lexsort(seen[-1].T)]
-        np.testing.assert_allclose(found, again[np.lexsort(again.T)], rtol=1e-5, atol=1e-6)
-
-
 def test_many_images_lie_in_a_temporary_file(
-    texture_images: Images, monkeypatch: pytest.MonkeyPatch
+    tuned: TransferClassifier, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, labels = texture_images
-    expected = small(mode="finetune").fit(images, labels).predict_proba(images)
-    monkeypatch.setattr("hypervlad.models.baselines.training_images._MAX_IN_MEMORY", 0)
-    found = small(mode="finetune").fit(images, labels).predict_proba(images)
-    np.testing.assert_array_equal(found, expected)
+    monkeypatch.setattr(training_images, "_MAX_IN_MEMORY", 0)
+    found = small(mode="finetune").fit(*texture_images)
+    images, _ = texture_images
+    np.testing.assert_array_equal(found.predict_proba(images), tuned.predict_proba(images))
 
 
 def test_image_size_is_at_least_what_the_network_accepts() -> None:
@@ -391,8 +362,6 @@ def test_saved_and_loaded_predicts_bit_identically(
     assert loaded.history_ == model.history_
     loaded.save(tmp_path / "again.hvlad", include_backbone=include_backbone)
     assert (tmp_path / "again.hvlad").read_bytes() == path.read_bytes()
-    kept = {k: v for k, v in model.get_params().items() if k != "read_options"}
-    assert {k: v for k, v in loaded.get_params().items() if k != "read_options"} == kept
     facts = model_facts(loaded)
     assert facts["network"] == "tiny"
     assert facts["trained on"] == "24 images"
@@ -405,7 +374,6 @@ def test_what_a_file_holds(texture_images: Images, monkeypatch: pytest.MonkeyPat
     for mode, include, expected in (
         ({}, False, set()),
         ({}, True, whole),
-        ({"mode": "finetune"}, False, {"network_state_.4.weight", "network_state_.4.bias"}),
         ({"mode": "finetune"}, True, whole),
         ({"mode": "finetune", "trainable": "all"}, False, whole),
     ):
@@ -435,13 +403,9 @@ def test_weights_that_are_not_those_of_the_model_are_reported(
     np.testing.assert_array_equal(alone.predict_proba(images), expected)
 
 
-def test_a_state_that_does_not_fit_is_reported(texture_images: Images) -> None:
-    header, arrays = small().fit(*texture_images).to_state()
+def test_a_state_that_does_not_fit_is_reported(features: TransferClassifier) -> None:
+    header, arrays = features.to_state()
     fitted = header["fitted"]
-    for missing in ("backbone_", "head_", "classes_", "whole_network_", "history_"):
-        fewer = {k: v for k, v in fitted.items() if k != missing}
-        with pytest.raises(ModelFileError, match=f"incomplete.*{missing}"):
-            TransferClassifier.from_state(header | {"fitted": fewer}, arrays)
     with pytest.raises(ModelFileError, match="arrays do not fit"):
         TransferClassifier.from_state(header, arrays | {"head_.mean": np.zeros(3)})
     two = fitted["classes_"] | {"values": ["flat", "rings"]}
@@ -460,22 +424,15 @@ def test_a_state_that_does_not_fit_is_reported(texture_images: Images) -> None:
     ("changed", "message"),
     [
         ({"head_": {"state": {"temperature": 0.0}}}, "head_: a value must be a number .* not 0"),
-        (
-            {"head_": {"state": {"temperature": float("nan")}}},
-            "head_: a value must be a number .* not nan",
-        ),
         ({"arrays": {"head_.coef": np.full((10, 3), np.nan)}}, "coef has values from nan"),
         ({"arrays": {"head_.scale": np.zeros(10)}}, "scale has values from 0.0"),
         ({"arrays": {"network_state_.4.weight": None}}, "arrays are missing"),
         ({"arrays": {"network_state_.4.bias": np.zeros(3, np.float32)}}, "of another shape"),
-        ({"parameters": {"mode": "xx"}}, "mode must be one of"),
         ({"trainable_": "xx"}, "trainable_ must be one of"),
-        ({"image_size_": "big"}, "'big' is not of type int"),
         ({"image_size_": 0}, "image_size_: a value must be a whole number"),
         ({"history_": {"loss": 3}}, "not iterable"),
         ({"history_": {"loss": [1.0]}}, "curves differ in length"),
         ({"history_": {"start_loss": "low"}}, "not numbers"),
-        ({"parameters": {"patience": None}}, "missing parameters"),
     ],
 )
 def test_an_impossible_state_is_reported(
@@ -489,10 +446,6 @@ def test_an_impossible_state_is_reported(
     ((part, values),) = changed.items()
     if part == "arrays":
         arrays = {k: v for k, v in (arrays | values).items() if v is not None}
-    elif part == "parameters":
-        removed = {name for name, value in values.items() if value is None}
-        kept = {k: v for k, v in (header[part] | values).items() if k not in removed}
-        header = header | {part: kept}
     else:
         fitted = header["fitted"]
         values = fitted[part] | values if isinstance(values, dict) else values
@@ -520,21 +473,13 @@ def test_a_fit_needs_the_weights_file_once(
     np.testing.assert_array_equal(model.predict_proba(images), expected)
 
 
-def test_pickle_works_and_carries_no_network(texture_images: Images) -> None:
-    images, labels = texture_images
-    model = small(mode="finetune", trainable="all").fit(images, labels)
-    back = pickle.loads(pickle.dumps(model))
-    assert not any(isinstance(v, torch.nn.Module) for v in vars(back).values())
-    assert "_tapped_network" not in vars(back)
-    np.testing.assert_array_equal(back.predict_proba(images), model.predict_proba(images))
-    assert not hasattr(clone(model), "head_")
-
-
-def test_parameters_set_later_wait_for_the_next_fit(texture_images: Images) -> None:
-    images, labels = texture_images
-    model = small(mode="finetune").fit(images, labels)
-    expected = model.predict_proba(images)
-    changed = pickle.loads(pickle.dumps(model))
+def test_parameters_set_later_wait_for_the_next_fit(
+    tuned: TransferClassifier, texture_images: Images
+) -> None:
+    images, _ = texture_images
+    expected = tuned.predict_proba(images)
+    changed = pickle.loads(pickle.dumps(tuned))
+    assert not any(isinstance(value, torch.nn.Module) for value in vars(changed).values())
     changed.set_params(mode="features", image_size=32, backbone="resnet18")
     np.testing.assert_array_equal(changed.predict_proba(images), expected)
 
@@ -575,16 +520,12 @@ def test_skipped_images_are_left_out_and_marked(
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"backbone": "resnt18"}, "Did you mean 'resnet18'"),
         ({"weights": "nowhere.pth"}, "no such weights file"),
-        ({"mode": "fine"}, "mode must be one of 'features', 'finetune', not 'fine'"),
         (
             {"image_size": 2},
             "image_size must be a whole number of at least 4 and at most 2048 or 'auto', not 2",
         ),
-        ({"learning_rate": 0}, "learning_rate must be a number above 0, not 0"),
         ({"checkpoint": 3}, "checkpoint must be a file or a folder"),
-        ({"checkpoint": "no/such/folder/here"}, "there is no folder"),
         ({"read_options": {"bnner": "remove"}}, "bnner"),
         ({"device": "moon"}, "device must be"),
     ],
@@ -603,10 +544,7 @@ def test_parameters_that_cannot_be(
         ({"y": ["a"] * 23}, "23 labels .* for 24 images"),
         ({"y": ["a"] * 24}, "one class only"),
         ({"y": None}, "requires y to be passed"),
-        ({"y": ["a"] * 12 + [None] * 12}, r"y\[12\] is missing"),
-        ({"y": np.linspace(0, 1, 24)}, "Unknown label type|continuous"),
         ({"groups": [1, 2]}, "2 groups values for 24 images"),
-        ({"groups": ["a"] * 23 + [np.nan]}, "group"),
         ({"images": "a.png"}, "wrap it in a list"),
     ],
 )
@@ -646,8 +584,8 @@ def test_a_full_disk_is_reported(texture_images: Images, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hypervlad.models.baselines.training_images._MAX_IN_MEMORY", 0)
-    monkeypatch.setattr("hypervlad.models.baselines.training_images.os.posix_fallocate", full)
+    monkeypatch.setattr(training_images, "_MAX_IN_MEMORY", 0)
+    monkeypatch.setattr(training_images.os, "posix_fallocate", full)
     with pytest.raises(OSError, match=r"prepared images need .* set TMPDIR"):
         small().fit(*texture_images)
 
@@ -659,21 +597,11 @@ def test_a_loss_that_is_nan_is_reported(texture_images: Images) -> None:
         )
 
 
-def test_unfitted_models_are_reported() -> None:
-    with pytest.raises(ValueError, match="not fitted"):
-        small().predict([np.zeros((8, 8))])
-
-
-def test_scikit_learns_splits_take_lists_of_images(texture_images: Images) -> None:
-    assert cross_val_score(small(), *texture_images, cv=2).mean() > 0.9
-
-
 # --- figures -----------------------------------------------------------------------------------
 
 
-def test_learning_curves_are_shown(texture_images: Images) -> None:
-    model = small(mode="finetune").fit(*texture_images)
-    display = TrainingCurvesDisplay.from_estimator(model)
-    np.testing.assert_array_equal(display.ax_.lines[0].get_ydata(), model.history_.loss)
+def test_learning_curves_are_shown(features: TransferClassifier, tuned: TransferClassifier) -> None:
+    display = TrainingCurvesDisplay.from_estimator(tuned)
+    np.testing.assert_array_equal(display.ax_.lines[0].get_ydata(), tuned.history_.loss)
     with pytest.raises(ValueError, match=r"was not trained \(mode='features'"):
-        TrainingCurvesDisplay.from_estimator(small().fit(*texture_images))
+        TrainingCurvesDisplay.from_estimator(features)

@@ -18,7 +18,6 @@ from sklearn.metrics import roc_auc_score
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import (
-    BoostedSoftmaxClassifier,
     HypercolumnVLAD,
     ImageReadError,
     ModelFileError,
@@ -33,17 +32,28 @@ from hypervlad.evaluation import (
 from hypervlad.features.backbones import TappedNetwork
 from hypervlad.features.windows import WindowGrid, cut_patches, patch_means
 from hypervlad.images import SkippedImagesWarning, TrainingImagesWarning
-from hypervlad.models.defects import Finding
-from hypervlad.models.defects.thresholds import image_score
 from hypervlad.results import DefectMapDisplay
 
 Image = NDArray[np.float32]
 Flawed = list[tuple[Image, NDArray[np.bool_]]]
 
 
-def test_trained_on_defect_free_images(
-    fitted: PatchDefectScorer, good: list[Image], bad: Flawed
-) -> None:
+def with_masks(
+    n_good: int, n_bad: int, good: list[Image], bad: Flawed
+) -> tuple[list[Image], list[NDArray[np.bool_] | None]]:
+    """Some defect-free and some defective images, and their masks."""
+    images, masks = zip(*bad[:n_bad], strict=True)
+    return [*good[:n_good], *images], [*[None] * n_good, *masks]
+
+
+def write_scaled(path: Path, image: NDArray[Any], pixels_per_unit: float, unit: str) -> Path:
+    tifffile.imwrite(
+        path, image, imagej=True, resolution=(pixels_per_unit,) * 2, metadata={"unit": unit}
+    )
+    return path
+
+
+def test_trained_on_defect_free_images(fitted: PatchDefectScorer, bad: Flawed) -> None:
     images = [surface(seed) for seed in range(50, 58)] + [image for image, _ in bad]
     scores = fitted.score_samples(images)
     assert roc_auc_score([0] * 8 + [1] * 8, scores) == 1
@@ -62,8 +72,7 @@ def test_trained_on_defect_free_images(
 
 
 def test_trained_on_masks(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
-    images = [*good[:4], *(image for image, _ in bad[:4])]
-    masks = [None] * 4 + [mask for _, mask in bad[:4]]
+    images, masks = with_masks(4, 4, good, bad)
     scorer.set_params(threshold="f1").fit(images, masks=masks)
     for image, mask in bad[6:]:
         assert roc_auc_score(mask.ravel(), scorer.score_map(image).ravel()) > 0.95
@@ -104,13 +113,6 @@ def test_patches_side_by_side_and_of_another_size(
         fitted.score_patches(good[0], patch=0)
 
 
-@pytest.mark.parametrize("n", [1, 301])
-def test_the_score_of_an_image_is_the_mean_of_its_highest_windows(n: int) -> None:
-    scores = np.random.default_rng(n).random((n, 1))
-    highest = sorted(scores.ravel().tolist(), reverse=True)[: max(1, round(n / 100))]
-    assert image_score(scores) == pytest.approx(np.mean(highest))
-
-
 def test_what_is_found_has_the_score_of_the_image_not_of_a_region(
     fitted: PatchDefectScorer,
 ) -> None:
@@ -121,8 +123,6 @@ def test_what_is_found_has_the_score_of_the_image_not_of_a_region(
     assert len(found.regions) > 1
     assert found.score == fitted.score_samples([image])[0]
     assert found.score not in [region.score for region in found.regions]
-    assert Finding.of(found.map, 1e9, score=3.0).score == 3.0
-    assert Finding.of(found.map, found.threshold).score == found.map.max()
 
 
 def test_an_image_is_anomalous_if_its_score_reaches_the_threshold(
@@ -155,19 +155,19 @@ def test_held_out_scores_of_the_training_images(
     assert np.median(held_out.scores[:-1]) == pytest.approx(np.median(new), abs=2 * new.std())
 
 
-@pytest.mark.slow  # three fits
+@pytest.mark.slow  # two fits
 @pytest.mark.parametrize("aligned", [False, True])
 def test_held_out_scores_are_not_lower_than_those_of_new_images(
     scorer: PatchDefectScorer, aligned: bool
 ) -> None:
     """What is usual must not be learnt from the image itself: then too much would be called."""
     false = []
-    for start in range(0, 300, 100):
+    for start in (0, 100):
         scorer.set_params(aligned=aligned, fpr=0.1)
         scorer.fit([surface(start + i) for i in range(12)])
         new = scorer.score_samples([surface(start + 50 + i) for i in range(30)])
         false.append(np.mean(new >= scorer.threshold_))
-    assert np.mean(false) <= 0.16  # of 90 images
+    assert np.mean(false) <= 0.16  # of 60 images
 
 
 def test_copies_are_no_further_evidence(scorer: PatchDefectScorer, good: list[Image]) -> None:
@@ -192,33 +192,13 @@ def test_aligned_parts_are_compared_at_the_same_place(scorer: PatchDefectScorer)
         scorer.fit([part(1), part(2)], masks=[None, np.ones((96, 120), dtype=bool)])
 
 
-def test_the_learner_gets_copies_in_one_group(
-    scorer: PatchDefectScorer, good: list[Image], bad: Flawed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    n_groups = []
-    fit = BoostedSoftmaxClassifier.fit
-
-    def spy(self: Any, X: Any, y: Any, *, groups: Any, **options: Any) -> Any:
-        n_groups.append(len(np.unique(groups)))
-        return fit(self, X, y, groups=groups, **options)
-
-    monkeypatch.setattr(BoostedSoftmaxClassifier, "fit", spy)
-    images, masks = zip(*bad[:6], bad[0], strict=True)
-    scorer.set_params(boosting__n_estimators=0)
-    scorer.fit([*good[:6], good[0], *images], masks=[*[None] * 7, *masks])
-    assert n_groups[0] == 12
-
-
 @pytest.mark.slow  # two fits, each with five folds
 @pytest.mark.parametrize("labelled", [False, True])
 def test_the_order_of_images_does_not_matter(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed, labelled: bool
 ) -> None:
-    images, masks = list(good), None
-    if labelled:
-        images = [*good[:4], *(image for image, _ in bad[:4])]
-        masks = [*[None] * 4, *(mask for _, mask in bad[:4])]
-        scorer.set_params(threshold="f1")
+    images, masks = with_masks(4, 4, good, bad) if labelled else (good, None)
+    scorer.set_params(threshold="f1" if labelled else "fpr")
     one = clone(scorer).fit(images, masks=masks)
     other = clone(scorer).fit(images[::-1], masks=None if masks is None else masks[::-1])
     np.testing.assert_array_equal(one.score_map(good[0]), other.score_map(good[0]))
@@ -234,17 +214,14 @@ def test_an_image_by_itself_scores_as_among_others(
 
 
 @pytest.mark.slow  # a fit with five folds
-@pytest.mark.parametrize(("labelled", "rate"), [(False, 0.02), (False, 0.3), (True, 0.3)])
+@pytest.mark.parametrize("labelled", [False, True])
 def test_a_rate_of_windows_is_kept_on_other_images(
-    scorer: PatchDefectScorer, good: list[Image], bad: Flawed, labelled: bool, rate: float
+    scorer: PatchDefectScorer, good: list[Image], bad: Flawed, labelled: bool
 ) -> None:
-    images = [*good, *(image for image, _ in bad)] if labelled else good
-    masks = [*[None] * len(good), *(mask for _, mask in bad)] if labelled else None
+    images, masks = with_masks(12, 8, good, bad) if labelled else (good, None)
+    scorer.set_params(threshold="patch_fpr", fpr=0.3).fit(images, masks=masks)
     others = [surface(seed) for seed in range(400, 412)]
-    scorer.set_params(threshold="patch_fpr", fpr=rate).fit(images, masks=masks)
-    area = np.mean([scorer.predict_map(image).mean() for image in others])
-    # From so few cells, a small rate errs on the safe side.
-    assert 0.1 * rate <= area <= 2.5 * rate if rate < 0.1 else 0.2 <= area <= 0.4
+    assert 0.2 <= np.mean([scorer.predict_map(image).mean() for image in others]) <= 0.4
 
 
 @pytest.mark.slow  # a fit with five folds
@@ -252,8 +229,7 @@ def test_a_rate_of_windows_is_kept_on_other_images(
 def test_a_file_brings_the_same_back(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed, labelled: bool, tmp_path: Path
 ) -> None:
-    images = [*good[:5], *(image for image, _ in bad[:4])] if labelled else good
-    masks = [None] * 5 + [mask for _, mask in bad[:4]] if labelled else None
+    images, masks = with_masks(5, 4, good, bad) if labelled else (good, None)
     scorer.fit(images, masks=masks).set_threshold(1.25)
     scorer.set_params(tile_size=4096).save(tmp_path / "m.hvlad")
     again = load(tmp_path / "m.hvlad")
@@ -277,17 +253,13 @@ def test_training_images_are_recognised_by_their_pixels(
     pixel_size: float | None,
     tmp_path: Path,
 ) -> None:
-    images, masks = [*good[:5], *(image for image, _ in bad[:4])], None
-    if labelled:
-        masks = [None] * 5 + [mask for _, mask in bad[:4]]
-    files = []
-    for number, image in enumerate([*images, good[6]]):
-        files.append(tmp_path / f"{number}.tif")
-        tifffile.imwrite(
-            files[-1], image, imagej=True, resolution=(500.0, 500.0), metadata={"unit": "um"}
-        )
+    images, masks = with_masks(5, 4, good, bad)
+    files = [
+        write_scaled(tmp_path / f"{number}.tif", image, 500.0, "um")
+        for number, image in enumerate([*images, good[6]])
+    ]
     scorer.encoder.set_params(pixel_size=pixel_size)
-    scorer.fit([*files[:-1], files[0]], masks=None if masks is None else [*masks, None])
+    scorer.fit([*files[:-1], files[0]], masks=[*masks, None] if labelled else None)
     scorer.save(tmp_path / "m.hvlad")
     again = load(tmp_path / "m.hvlad")
     assert [again.find(file).in_training for file in files] == [True] * 9 + [False]
@@ -316,8 +288,8 @@ def test_a_model_of_before_has_to_be_trained_again(
 def test_a_damaged_state_is_an_error(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed
 ) -> None:
-    masks = [None] * 5 + [mask for _, mask in bad[:4]]
-    labelled = clone(scorer).fit([*good[:5], *(image for image, _ in bad[:4])], masks=masks)
+    images, masks = with_masks(5, 4, good, bad)
+    labelled = clone(scorer).fit(images, masks=masks)
     header, arrays = scorer.fit(good[:3]).to_state()
     damaged = header | {"fitted": header["fitted"] | {"patch_": 0}}
     with pytest.raises(ModelFileError, match="patch_: a value must be a whole"):
@@ -339,17 +311,10 @@ def test_a_damaged_state_is_an_error(
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"patch": 0}, "patch must be a whole number of pixels"),
-        ({"threshold": "best"}, "threshold must be one of 'fpr', 'patch_fpr', 'f1'"),
         ({"threshold": "f1"}, "needs masks or labels"),
         ({"fpr": 1.0}, "fpr must be a share of images or windows"),
-        ({"n_codewords": 0}, "n_codewords must be a whole number"),
-        ({"aligned": "yes"}, "aligned must be True or False"),
-        ({"tile_size": 10}, "tile_size must be a whole number of at least 64"),
-        ({"encoder": "mobilenet_v2"}, "encoder must be a HypercolumnVLAD"),
         ({"encoder": HypercolumnVLAD()}, "resizes images to 224 pixels"),
         ({"encoder": HypercolumnVLAD(image_size=None, turns=2)}, "turns must be 1"),
-        ({"boosting": "trees"}, "boosting must be a BoostedSoftmaxClassifier"),
     ],
 )
 def test_unusable_parameters_are_named(
@@ -363,8 +328,8 @@ def test_unusable_parameters_are_named(
 def test_inverted_masks_are_warned_of(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed
 ) -> None:
-    images = [*good[:4], *(image for image, _ in bad)]
-    inverted = [*[None] * 4, *(~mask for _, mask in bad)]
+    images, masks = with_masks(4, 8, good, bad)
+    inverted = [None if mask is None else ~mask for mask in masks]
     with pytest.warns(UserWarning, match="are these masks inverted"):
         scorer.fit(images, masks=inverted)
     with pytest.raises(ValueError, match="give masks as masks="):
@@ -375,26 +340,21 @@ def test_small_defects_in_large_patches_are_no_inverted_masks(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed
 ) -> None:
     """Most windows of an image overlap its defect, although that is a small part of it."""
-    images = [*good[:4], *(image for image, _ in bad)]
-    masks = [*[None] * 4, *(mask for _, mask in bad)]
+    images, masks = with_masks(4, 8, good, bad)
     scorer.set_params(patch=24).fit(images, masks=masks)
     assert max(mask.mean() for _, mask in bad) < 0.5
 
 
 def test_bad_masks_are_named(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
     image, mask = bad[0]
-    with pytest.raises(ImageReadError, match=r"a mask of 48 x 59 pixels for an image of 48 x 60"):
+    with pytest.raises(ImageReadError, match=r"mask of image 2 .* 48 x 59 .*an image of 48 x 60"):
         scorer.fit([*good[:2], image], masks=[None, None, mask[:, :-1]])
     with pytest.raises(ValueError, match="the masks mark no window as defective"):
         scorer.fit(good[:3], masks=[np.zeros_like(mask)] * 3)
     with pytest.raises(ValueError, match="the masks leave no window without defects"):
         scorer.fit(good[:3], masks=[np.ones_like(mask)] * 3)
-    with pytest.raises(ValueError, match="2 masks for 3 images"):
-        scorer.fit(good[:3], masks=[None, mask])
     with pytest.raises(ValueError, match=r"no image has a mask \(all are None\)"):
         scorer.fit(good[:3], masks=[None] * 3)
-    with pytest.raises(ImageReadError, match=r"the mask of image 2 .*an image of 48 x 60"):
-        scorer.fit([*good[:2], image], masks=[None, None, mask[:, :-1]])
     with pytest.raises(ImageReadError, match=r"nowhere.png: there is no such mask"):
         scorer.fit([*good[:2], image], masks=[None, None, "nowhere.png"])
     with pytest.raises(ValueError, match=r"label \(y\) of image 1 is empty"):
@@ -417,31 +377,19 @@ def test_bad_images_are_named(
         fitted.set_threshold(float("nan"))
 
 
-def test_images_that_cannot_be_read_may_be_skipped(
-    scorer: PatchDefectScorer, good: list[Image], tmp_path: Path
+@pytest.mark.parametrize("odd", ["nothing.png", surface(0, (10, 40))], ids=["absent", "small"])
+def test_images_that_cannot_be_used_may_be_skipped(
+    scorer: PatchDefectScorer, good: list[Image], odd: Any
 ) -> None:
     scorer.encoder.set_params(on_error="skip")
-    with pytest.warns(SkippedImagesWarning):
-        scorer.fit([*good[:3], tmp_path / "nothing.png"])
+    with pytest.warns(SkippedImagesWarning, match="nothing.png|10 x 40 pixels, smaller than a p"):
+        scorer.fit([odd, *good[:3]])
     assert scorer.n_images_ == 3
     with pytest.warns(SkippedImagesWarning):
-        scores = scorer.score_samples([good[0], tmp_path / "nothing.png"])
-    assert np.isnan(scores).tolist() == [False, True]
-    with pytest.warns(SkippedImagesWarning):
-        assert scorer.predict([tmp_path / "nothing.png", good[0]])[0] is None
-
-
-def test_images_that_are_too_small_may_be_skipped(
-    scorer: PatchDefectScorer, good: list[Image]
-) -> None:
-    small = surface(0, (10, 40))
-    scorer.encoder.set_params(on_error="skip")
-    with pytest.warns(SkippedImagesWarning, match="10 x 40 pixels, smaller than a patch"):
-        scorer.fit([small, *good[:3]])
-    assert scorer.n_images_ == 3
-    with pytest.warns(SkippedImagesWarning):
-        scores = scorer.score_samples([good[0], small, good[1]])
+        scores = scorer.score_samples([good[0], odd, good[1]])
     assert np.isnan(scores).tolist() == [False, True, False]
+    with pytest.warns(SkippedImagesWarning):
+        assert scorer.predict([odd, good[0]])[0] is None
 
 
 def test_a_few_bad_images_among_the_good_do_little_harm(
@@ -476,18 +424,8 @@ def test_probabilities_are_calibrated(scorer: PatchDefectScorer, bad: Flawed) ->
 def test_patches_of_images_at_a_common_pixel_size_lie_in_the_image_s_own_pixels(
     scorer: PatchDefectScorer, tmp_path: Path
 ) -> None:
-    import tifffile
-
-    files = []
-    for i in range(4):
-        files.append(tmp_path / f"{i}.tif")
-        tifffile.imwrite(
-            files[-1],
-            np.round(255 * surface(i, (96, 120))).astype(np.uint8),
-            imagej=True,
-            resolution=(1.0, 1.0),
-            metadata={"unit": "nm"},
-        )
+    images = [np.round(255 * surface(i, (96, 120))).astype(np.uint8) for i in range(4)]
+    files = [write_scaled(tmp_path / f"{i}.tif", image, 1, "nm") for i, image in enumerate(images)]
     scorer.encoder.set_params(pixel_size=2.0)
     scorer.fit(files)
     assert scorer.score_map(files[0]).shape == (96, 120)
@@ -546,10 +484,3 @@ def test_a_display_of_the_scorer_s_own_maps(fitted: PatchDefectScorer, bad: Flaw
     np.testing.assert_array_equal(display.maps[0], fitted.score_map(image))
     assert display.threshold == fitted.threshold_
     plt.close(display.figure_)
-
-
-def test_a_fitted_scorer_may_be_fitted_again(scorer: PatchDefectScorer, good: list[Image]) -> None:
-    expected = clone(scorer).set_params(random_state=1).fit(good[:4]).score_map(good[0])
-    scorer.fit(good[4:8])
-    again = scorer.set_params(random_state=1).fit(good[:4]).score_map(good[0])
-    np.testing.assert_array_equal(again, expected)

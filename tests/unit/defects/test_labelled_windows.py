@@ -85,7 +85,6 @@ def test_windows_are_labelled_by_their_masks() -> None:
     [
         (["normal"], [None], "not both"),
         (["anomalous"], None, "expected 'normal' and at least one other"),
-        (["normal"], None, "expected 'normal' and at least one other"),
         (None, "masks/", "got one path"),
         (None, [None, None], "2 masks for 1 image"),
     ],

@@ -1,5 +1,5 @@
 """The fixtures of all tests of extraction."""
 
-from support.extraction_fixtures import computed, encoder, folder, read
+from support.extraction_fixtures import complete, computed, encoder, extract, folder, out, read
 
-__all__ = ["computed", "encoder", "folder", "read"]
+__all__ = ["complete", "computed", "encoder", "extract", "folder", "out", "read"]

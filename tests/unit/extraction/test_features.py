@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import sys
 import time
 import weakref
 from collections.abc import Iterator
@@ -11,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
-from support.extraction_fixtures import extracted
+from support.extraction_fixtures import Extract, extracted
 from support.feature_folders import write_folder
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, MicrographClassifier, extract_features, load_features
-from hypervlad.data.extraction import FeatureFileError, plan_extraction
+from hypervlad.data.extraction import FeatureFileError, plan_extraction, table
+from hypervlad.data.extraction.manifest import TaskFolder
 from hypervlad.features.encoder import encoding
 from hypervlad.images import ImageReadError, SkippedImagesWarning, UnknownPixelSizeWarning
 
@@ -47,8 +53,6 @@ def test_a_folders_table(encoder: HypercolumnVLAD, folder: Path, tmp_path: Path)
 
 
 def test_pixel_size_and_channels(encoder: HypercolumnVLAD, tmp_path: Path) -> None:
-    import tifffile
-
     file = tmp_path / "scaled.tif"
     pixels = np.random.default_rng(0).integers(0, 255, (9, 12), dtype=np.uint8)
     tifffile.imwrite(file, pixels, imagej=True, resolution=(0.5, 0.5), metadata={"unit": "nm"})
@@ -70,16 +74,6 @@ def test_the_same_images_elsewhere_and_later_give_the_same_bytes(
     first = (tmp_path / "first.parquet").read_bytes()
     assert first == (tmp_path / "second.parquet").read_bytes()
     assert str(tmp_path).encode() not in first
-
-
-@pytest.mark.slow  # fits a classifier
-def test_a_classifiers_encoder(
-    encoder: HypercolumnVLAD, folder: Path, texture_images: tuple[list[np.ndarray], np.ndarray]
-) -> None:
-    model = MicrographClassifier(encoder, random_state=0).fit(*texture_images)
-    X, _ = extracted(folder, model)
-    np.testing.assert_array_equal(X, extracted(folder, model.encoder_)[0])
-    assert model.boosting_.predict_proba(X).shape == (20, 3)
 
 
 def test_the_encoder_given_is_left_alone(
@@ -154,15 +148,13 @@ def test_rows_are_the_readable_images_in_order_however_they_come(
 
 
 def test_images_of_unknown_scale_are_named_where_one_is_wanted(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+    encoder: HypercolumnVLAD, folder: Path
 ) -> None:
     with pytest.warns(UnknownPixelSizeWarning):
         scaled = HypercolumnVLAD(**encoder.get_params() | {"pixel_size": 2.0}).fit(
             sorted(folder.rglob("*.png"))
         )
     with pytest.warns(UnknownPixelSizeWarning, match=r"20 of 20 images .* a/0\.png"):
-        extract_features(folder, scaled, out=tmp_path / "f.parquet")
-    with pytest.warns(UnknownPixelSizeWarning, match=r"20 of 20 images"):
         extracted(folder, scaled)
 
 
@@ -199,12 +191,11 @@ def test_a_list_with_a_root(encoder: HypercolumnVLAD, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"images": "list"}, ValueError, "is absolute, and a table of features holds no absolute"),
         ({"images": "list", "root": "elsewhere"}, ValueError, "is not in root="),
         ({"images": "list", "include": ["*.png"]}, ValueError, "give a folder"),
         ({"images": []}, ImageReadError, "the list is empty"),
         ({"images": iter([])}, ImageReadError, "the stream ended before the first"),
-        ({"images": "nowhere"}, ImageReadError, "none.png: no such folder"),
+        ({"images": "none.png"}, ImageReadError, "none.png: no such folder"),
         ({"images": "file"}, ImageReadError, "expected a list of images, got one path"),
         ({"images": "folder", "n_jobs": 0}, ValueError, "n_jobs"),
     ],
@@ -216,14 +207,8 @@ def test_invalid_sources_are_errors(
     encoder: HypercolumnVLAD,
     folder: Path,
 ) -> None:
-    files = sorted(folder.rglob("*.png"))
-    named = {
-        "list": files,
-        "folder": folder,
-        "elsewhere": folder / "a",
-        "nowhere": "none.png",
-        "file": files[0],
-    }
+    file = folder / "w.png"
+    named = {"list": [file], "folder": folder, "elsewhere": folder / "a", "file": file}
     filled = {
         name: named.get(value, value) if isinstance(value, str) else value
         for name, value in arguments.items()
@@ -232,14 +217,15 @@ def test_invalid_sources_are_errors(
         extracted(encoder=encoder, **filled)
 
 
-def test_an_invalid_encoder_is_an_error(encoder: HypercolumnVLAD, folder: Path) -> None:
+def test_an_invalid_encoder_is_an_error(folder: Path) -> None:
     from sklearn.exceptions import NotFittedError
     from sklearn.linear_model import LogisticRegression
 
-    with pytest.raises(NotFittedError):
-        extracted(folder, HypercolumnVLAD())
-    with pytest.raises(NotFittedError):
-        extracted(folder, MicrographClassifier())
+    with pytest.raises(TypeError, match=r"not a path; give load\('model\.hvlad'\)"):
+        extracted(folder, "model.hvlad")
+    for unfitted in (HypercolumnVLAD(), MicrographClassifier()):
+        with pytest.raises(NotFittedError):
+            extracted(folder, unfitted)
     fitted = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
     with pytest.raises(ValueError, match="must be a fitted HypercolumnVLAD or MicrographClassifi"):
         extracted(folder, fitted)
@@ -249,62 +235,52 @@ def test_an_invalid_encoder_is_an_error(encoder: HypercolumnVLAD, folder: Path) 
 
 
 def test_mapped_vectors_are_the_same_and_made_once(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+    extract: Extract, folder: Path, complete: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "f.parquet"
-    extract_features(folder, encoder, out=out)
-    X, _ = load_features(out, mmap=False)
-    mapped, _ = load_features(out, mmap=True)
+    X, _ = load_features(complete, mmap=False)
+    mapped, _ = load_features(complete, mmap=True)
     assert isinstance(mapped, np.memmap)
     assert not mapped.flags.writeable
     np.testing.assert_array_equal(mapped, X)
     (copy,) = tmp_path.glob("_f.parquet.*.npy")
     made = copy.stat().st_mtime_ns
-    load_features(out, mmap=True)
+    load_features(complete, mmap=True)
     assert copy.stat().st_mtime_ns == made
     del mapped
     write_folder(folder, seed=1)
-    extract_features(folder, encoder, out=out)
-    again, _ = load_features(out, mmap=True)
+    extract()
+    again, _ = load_features(complete, mmap=True)
     assert not np.array_equal(again, X)
-    np.testing.assert_array_equal(again, load_features(out)[0])
+    np.testing.assert_array_equal(again, load_features(complete)[0])
     assert len(list(tmp_path.glob("_f.parquet.*.npy"))) == 1
 
 
 def test_vectors_larger_than_their_share_of_memory_are_mapped(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    complete: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hypervlad.data.extraction import table
-
-    extract_features(folder, encoder, out=tmp_path / "f.parquet")
-    assert not isinstance(load_features(tmp_path / "f.parquet")[0], np.memmap)
+    assert not isinstance(load_features(complete)[0], np.memmap)
     monkeypatch.setattr(table, "_MAX_MEMORY_SHARE", 1e-12)
-    assert isinstance(load_features(tmp_path / "f.parquet")[0], np.memmap)
+    assert isinstance(load_features(complete)[0], np.memmap)
 
 
 def test_row_groups_do_not_follow_batches(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    extract: Extract,
+    encoder: HypercolumnVLAD,
+    folder: Path,
+    out: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import pyarrow.parquet as pq
-
-    from hypervlad.data.extraction import table
-
     monkeypatch.setattr(table, "_ROW_GROUP_BYTES", 7 * (4 * 96 + 200))
-    extract_features(folder, encoder, out=tmp_path / "f.parquet")
-    with pq.ParquetFile(tmp_path / "f.parquet") as file:
+    extract()
+    with pq.ParquetFile(out) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     assert sizes == [7, 7, 6]
-    np.testing.assert_array_equal(
-        load_features(tmp_path / "f.parquet")[0], extracted(folder, encoder)[0]
-    )
+    np.testing.assert_array_equal(load_features(out)[0], extracted(folder, encoder)[0])
 
 
 def test_files_that_are_not_features_are_errors(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+    extract: Extract, encoder: HypercolumnVLAD, out: Path
 ) -> None:
-    import pandas as pd
-
-    out = tmp_path / "f.parquet"
     with pytest.raises(FeatureFileError, match=r"f\.parquet: no such file"):
         load_features(out)
     out.write_bytes(b"something else")
@@ -314,39 +290,27 @@ def test_files_that_are_not_features_are_errors(
     with pytest.raises(FeatureFileError, match="not one that extract_features wrote"):
         load_features(out)
     out.unlink()
-    extract_features(folder, encoder, out=out)
+    extract()
     with pytest.raises(FeatureFileError, match="of another model"):
         load_features(out, encoder=HypercolumnVLAD(**encoder.get_params()).fit([*_noise(9)]))
-    content = bytearray(out.read_bytes())
+    whole = out.read_bytes()
+    content = bytearray(whole)
     content[len(content) // 2] ^= 1
-    out.write_bytes(content)
-    with pytest.raises(FeatureFileError, match=r"damaged .*; extract again"):
-        load_features(out)
-
-
-def test_a_column_name_that_is_no_text_is_reported(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "f.parquet"
-    extract_features(folder, encoder, out=out)
-    out.write_bytes(out.read_bytes().replace(b"pixel_size", b"pixel_\xe4ize"))
-    with pytest.raises(FeatureFileError, match="not a Parquet file, or a damaged one"):
-        load_features(out)
+    not_text = whole.replace(b"pixel_size", b"pixel_\xe4ize")
+    for damaged, message in ((content, r"damaged .*; extract again"), (not_text, "damaged one")):
+        out.write_bytes(damaged)
+        with pytest.raises(FeatureFileError, match=message):
+            load_features(out)
 
 
 def test_files_in_one_folder_are_one_table_to_other_readers(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+    extract: Extract, encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
     """Files beside a file of features must not be read as one, not even during a run."""
-    import pandas as pd
-    import pyarrow.parquet as pq
-
-    from hypervlad.data.extraction.manifest import TaskFolder
-
     together = tmp_path / "features"
     for label in "ab":
         out = together / f"{label}.parquet"
-        extract_features(folder, encoder, out=out, include=f"{label}/*")
+        extract(out=out, include=f"{label}/*")
         load_features(out, mmap=True)
     TaskFolder.open(together / "c.parquet", {"n_features": 8}, resume=False)
     assert len(list(together.iterdir())) == 7
@@ -363,52 +327,37 @@ def test_files_in_one_folder_are_one_table_to_other_readers(
 
 
 def test_nothing_else_is_overwritten(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+    extract: Extract, encoder: HypercolumnVLAD, folder: Path, out: Path
 ) -> None:
-    import pandas as pd
-
     with pytest.raises(FeatureFileError, match=r"model\.hvlad: .* give NAME\.parquet"):
-        extract_features(folder, encoder, out=tmp_path / "model.hvlad")
-    out = tmp_path / "f.parquet"
+        extract_features(folder, encoder, out=out.with_name("model.hvlad"))
     out.write_bytes(b"measured by hand")
     for resume in (False, True):
         with pytest.raises(FeatureFileError, match="exists, and is not a file of features"):
-            extract_features(folder, encoder, out=out, resume=resume)
+            extract(resume=resume)
     assert out.read_bytes() == b"measured by hand"
     out.unlink()
     for _ in range(2):  # one of ours may be
-        extract_features(folder, encoder, out=out)
+        extract()
     out.write_bytes(out.read_bytes()[:-9])  # damaged, but ours: the file beside it says so
-    assert extract_features(folder, encoder, out=out, resume=True).n_images == 20
+    assert extract(resume=True).n_images == 20
     pd.DataFrame({"by": ["hand"]}).to_parquet(out)  # a neighbour of ours does not make it ours
-    with pytest.raises(FeatureFileError, match="exists, and is not a file of features"):
-        extract_features(folder, encoder, out=out)
-    with pytest.raises(FeatureFileError, match="exists, and is not a file of features"):
-        plan_extraction(folder, encoder, out=out)
+    for call in (extract_features, plan_extraction):
+        with pytest.raises(FeatureFileError, match="exists, and is not a file of features"):
+            call(folder, encoder, out=out)
 
 
 def test_resume_does_not_replace_features_of_another_model(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+    encoder: HypercolumnVLAD, folder: Path, complete: Path
 ) -> None:
-    out = tmp_path / "f.parquet"
-    extract_features(folder, encoder, out=out)
-    before = out.read_bytes()
+    before = complete.read_bytes()
     other = HypercolumnVLAD(**encoder.get_params()).fit([*_noise(9)])
     for call in (extract_features, plan_extraction):
         with pytest.raises(FeatureFileError, match="holds features of another model"):
-            call(folder, other, out=out, resume=True)
-    assert out.read_bytes() == before
-    extract_features(folder, other, out=out)
-    load_features(out, encoder=other)
-
-
-def test_a_path_for_a_model_and_zero_jobs_are_errors(
-    folder: Path, encoder: HypercolumnVLAD
-) -> None:
-    with pytest.raises(TypeError, match=r"not a path; give load\('model\.hvlad'\)"):
-        extracted(folder, "model.hvlad")
-    with pytest.raises(ValueError, match="n_jobs must be a number of processes"):
-        extracted(folder, encoder, n_jobs=0)
+            call(folder, other, out=complete, resume=True)
+    assert complete.read_bytes() == before
+    extract_features(folder, other, out=complete)
+    load_features(complete, encoder=other)
 
 
 def _noise(n: int) -> np.ndarray:
@@ -416,16 +365,12 @@ def _noise(n: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\3\4xxxx", b"\x93NUMPY\1\0"])
-def test_a_damaged_copy_is_named(
-    content: bytes, encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
-) -> None:
-    out = tmp_path / "f.parquet"
-    extract_features(folder, encoder, out=out)
-    load_features(out, mmap=True)
+def test_a_damaged_copy_is_named(content: bytes, complete: Path, tmp_path: Path) -> None:
+    load_features(complete, mmap=True)
     (copy,) = tmp_path.glob("_f.parquet.*.npy")
     copy.write_bytes(content)
     with pytest.raises(FeatureFileError, match=r"_f\.parquet\..*\.npy: damaged"):
-        load_features(out, mmap=True)
+        load_features(complete, mmap=True)
 
 
 def test_features_belong_to_a_model_that_was_saved_and_loaded(
@@ -440,11 +385,11 @@ def test_features_belong_to_a_model_that_was_saved_and_loaded(
 
 
 def test_files_of_the_user_are_not_removed(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
+    extract: Extract, encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
     out, other = tmp_path / "run[12].parquet", tmp_path / "run1.parquet"
-    extract_features(folder, encoder, out=out)
-    extract_features(folder / "a", encoder, out=other)
+    extract(out=out)
+    extract(out=other, include="a/*")
     mine = tmp_path / "_run[12].parquet.labels.npy"
     np.save(mine, np.zeros(3))
     load_features(other, mmap=True)
@@ -454,26 +399,20 @@ def test_files_of_the_user_are_not_removed(
 
 
 def test_a_copy_that_cannot_be_written_is_not_reported_as_damage(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    complete: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hypervlad.data.extraction import table
-
     def refuse(path: Path) -> None:
         raise OSError(30, "Read-only file system")
 
-    extract_features(folder, encoder, out=tmp_path / "f.parquet")
     monkeypatch.setattr(table, "replace_when_complete", refuse)
     with pytest.raises(OSError, match="free some space, or give mmap=False"):
-        load_features(tmp_path / "f.parquet", mmap=True)
-    assert len(load_features(tmp_path / "f.parquet", mmap=False)[0]) == 20
+        load_features(complete, mmap=True)
+    assert len(load_features(complete, mmap=False)[0]) == 20
 
 
 def test_unusual_names_affect_only_their_own_rows(
     encoder: HypercolumnVLAD, folder: Path, tmp_path: Path
 ) -> None:
-    import os
-    import sys
-
     odd = [str(folder / "ünïcode 図.png"), str(folder / "no\0name.png")]
     shutil.copyfile(folder / "w.png", odd[0])
     if sys.platform == "linux":
@@ -495,12 +434,6 @@ def test_a_lists_errors_come_before_any_work(
 
 
 # --- plans ------------------------------------------------------------------------------------
-
-
-def test_a_plan_makes_no_cache(encoder: HypercolumnVLAD, folder: Path, tmp_path: Path) -> None:
-    encoder.set_params(memory=tmp_path / "cache")
-    plan_extraction(folder, encoder, out=tmp_path / "f.parquet")
-    assert not (tmp_path / "cache").exists()
 
 
 def test_a_plan_counts_what_is_done_and_does_nothing(
