@@ -355,12 +355,12 @@ def test_a_model_of_a_file_may_judge_the_windows(
         def aligned_proba(self, image: object, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
             return np.ones((len(rows) - 1, len(columns) - 1))
 
-    monkeypatch.setattr("hypervlad.models.load", lambda path, weights=None: Everything())
+    monkeypatch.setattr("hypervlad.models.loading.load", lambda path, weights=None: Everything())
     model = tmp_path / "m.hvlad"
     run(folder / "one", "-o", tmp_path / "out", "--method", model, "--quiet")
     (row,) = table(tmp_path / "out" / "alignment.csv").values()
     assert (row["fraction"], row["method"]) == ("1", "Everything")
-    monkeypatch.setattr("hypervlad.models.load", lambda path, weights=None: object())
+    monkeypatch.setattr("hypervlad.models.loading.load", lambda path, weights=None: object())
     result = run(folder, "-o", tmp_path / "out", "--method", model, code=2).stderr
     assert "contains a object" in result
 
@@ -383,7 +383,9 @@ def test_images_are_read_in_the_channel_that_the_model_was_trained_on(
 
     pixels = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    monkeypatch.setattr("hypervlad.models.load", lambda path, weights=None: OfTheSecondChannel())
+    monkeypatch.setattr(
+        "hypervlad.models.loading.load", lambda path, weights=None: OfTheSecondChannel()
+    )
     model = tmp_path / "m.hvlad"
     run(tmp_path / "a.png", "-o", tmp_path / "out", "--method", model, "--quiet")
     np.testing.assert_allclose(judged[0], pixels[..., 1] / 255, atol=1e-6)

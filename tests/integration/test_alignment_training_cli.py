@@ -71,7 +71,7 @@ def test_from_synthetic_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return score(self, images, y)
 
     monkeypatch.setattr(AlignmentClassifier, "score", spy)
-    monkeypatch.setattr("hypervlad.data.make_alignment_examples", small)
+    monkeypatch.setattr("hypervlad.data.folders.make_alignment_examples", small)
     model = tmp_path / "alignment.hvlad"
     result = run("align-train", "--synthetic", 5, "-o", model, *SMALL).output
     assert "of 5 images" in result
