@@ -114,15 +114,6 @@ def test_only_a_model_is_overwritten(folder: Path) -> None:
     assert image.read_bytes() == before
 
 
-def test_a_mistyped_method_is_reported(folder: Path, tmp_path: Path) -> None:
-    for name, words in (
-        ("m.hvld", "there is no such file"),
-        ("lgoo", "the name of a model file"),
-    ):
-        result = run("align", folder / "images", "--method", name, "-o", tmp_path / "x", code=2)
-        assert words in result.output
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
