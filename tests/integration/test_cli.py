@@ -52,6 +52,9 @@ def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
         shares = {name: float(row[f"p_{name}"]) for name in ("flat", "rings", "stripes")}
         assert sum(shares.values()) == pytest.approx(1, abs=1e-5)
         assert float(row["confidence"]) == max(shares.values()) == shares[row["label"]]
+    expected = hypervlad.load(model).predict_proba(files)
+    found = [[float(row[column]) for column in further[2:]] for row in rows]
+    np.testing.assert_allclose(found, expected, atol=5e-7)  # six decimals
 
 
 @pytest.mark.parametrize(
@@ -153,17 +156,6 @@ def test_blank_and_equal_images_are_reported(folder, tmp_path):
     assert "flat/00.png (flat) = rings/copy.png (rings)" in done.stderr
     done = run("predict", tmp_path / "model.hvlad", images, "-q")
     assert done.stderr.count("warning: 2 of 27 images are blank, all pixels equal") == 1
-
-
-def test_the_table_is_what_the_library_predicts(model, folder, tmp_path):
-    output = tmp_path / "new" / "predictions.csv"
-    result = run("predict", model, folder, "-o", output)
-    assert result.stdout == ""
-    rows = read_table(output.read_text(encoding="utf-8"))
-    loaded = hypervlad.load(model)
-    expected = loaded.predict_proba([folder / row["path"] for row in rows])
-    found = [[float(row[f"p_{name}"]) for name in loaded.classes_] for row in rows]
-    np.testing.assert_allclose(found, expected, atol=5e-7)  # six decimals
 
 
 def test_a_table_for_a_closed_output_needs_a_file(model, folder, monkeypatch, capfd):
@@ -421,15 +413,23 @@ def test_commands_say_what_they_cannot_tell_without_held_out_images(folder, tmp_
         ),
         (["evaluate", "{model}", "{folder}", "-o", "{folder}/r"], "results to another folder"),
         (["demo", "{folder}", "-o", "{folder}"], "results to another folder"),
+        (["demo", "{few}", "-o", "out", *TINY, "-q"], "no image can be held out"),
+        (["check", "{folder}", "{folder}/flat", "-q"], "neither inside the other"),
         (["info", "none.hvlad"], "none.hvlad"),
         (["info", "{folder}"], "is a folder"),
     ],
 )
 def test_errors_are_one_sentence(arguments, words, model, folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    filled = [text.format(folder=folder, model=model) for text in arguments]
-    assert words in refused(*filled)
-    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+    work, few = tmp_path / "work", tmp_path / "few"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    for label in ("flat", "rings"):
+        (few / label).mkdir(parents=True)
+        shutil.copy(min((folder / label).iterdir()), few / label)
+    assert words in refused(
+        *[each.format(folder=folder, model=model, few=few) for each in arguments]
+    )
+    assert not any(path.is_file() for path in work.rglob("*"))
 
 
 def test_debug_shows_where(tmp_path):
@@ -550,26 +550,16 @@ def test_evaluate_refuses_a_folder_of_other_classes(model, tmp_path):
     assert not (tmp_path / "report" / "index.html").exists()
 
 
-def test_check_compares_two_folders(tmp_path):
-    rng = np.random.default_rng(0)
-    noise = [rng.random((32, 32)) for _ in range(8)]
-    first = write_folder(tmp_path / "first", noise[:4], ["flat", "rings"] * 2)
-    shutil.copy(first / "flat" / "00.png", first / "flat" / "again.png")  # not across
-    second = write_folder(tmp_path / "second", noise[4:], ["flat", "rings"] * 2)
-    assert "exact copies across the folders: 0" in run("check", first, second, "-q").stdout
-    shutil.copy(first / "flat" / "02.png", second / "rings" / "copy.png")
-    shown = run("check", first, second, "-q", code=1).stdout
-    assert f"{first / 'flat' / '02.png'} = {second / 'rings' / 'copy.png'}" in shown
-    assert "again.png" not in shown
-    assert "neither inside the other" in refused("check", first, first / "flat", "-q")
-    assert "only one" in refused("check", first, second, "--write-groups", tmp_path / "g.csv")
-
-
 def test_check_tells_by_its_exit_code_whether_something_was_found(tmp_path):
-    rng = np.random.default_rng(0)
-    noise = [rng.random((32, 32)) for _ in range(12)]
-    folder = write_folder(tmp_path / "noise", noise, ["flat", "rings"] * 6)
+    noise = list(np.random.default_rng(0).random((14, 32, 32)))
+    folder = write_folder(tmp_path / "noise", noise[:12], ["flat", "rings"] * 6)
+    other = write_folder(tmp_path / "other", noise[12:], ["flat", "rings"])
     assert "No problems found" in run("check", folder, "-q").stdout
+    assert "exact copies across the folders: 0" in run("check", folder, other, "-q").stdout
+    shutil.copy(folder / "flat" / "02.png", other / "rings" / "copy.png")
+    shown = run("check", folder, other, "-q", code=1).stdout
+    assert f"{folder / 'flat' / '02.png'} = {other / 'rings' / 'copy.png'}" in shown
+    assert "only one" in refused("check", folder, other, "--write-groups", tmp_path / "g.csv")
     shutil.copy(folder / "flat" / "00.png", folder / "rings" / "copy.png")
     result = run("check", folder, "--write-groups", tmp_path / "groups.csv", code=1)
     assert "flat/00.png, rings/copy.png" in result.stdout
@@ -624,12 +614,6 @@ def test_the_demo_compares_the_model_with_its_file(folder, tmp_path, monkeypatch
     monkeypatch.setattr("hypervlad.models.loading.load", another)
     words = refused("demo", folder, "-o", tmp_path, *TINY, "-q")
     assert "the loaded model does not predict like the saved one" in words
-
-
-def test_the_demo_needs_something_to_hold_out(tmp_path, texture_images):
-    images, labels = texture_images
-    few = write_folder(tmp_path / "few", images[:3], labels[:3])
-    assert "no image can be held out" in refused("demo", few, "-o", tmp_path / "out", *TINY, "-q")
 
 
 def test_info_says_what_the_file_contains(model):

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
 
 import numpy as np
 import pytest
@@ -544,7 +543,9 @@ def test_a_folder_that_the_model_does_not_know_is_reported(
 ) -> None:
     data = load_image_folder(place.images)
     names, groups = [f"x/{i}.png" for i in range(4)], np.array([0, 0, 1, 1])
-    known = cast(TrainingImages, SimpleNamespace(names=names, groups=groups))
+    labels, digests = np.array(list("abab")), np.zeros((4, 32), dtype=np.uint8)
+    points = [np.zeros((4, 2)), np.zeros((0, 2)), np.ones(2), np.ones(2)]
+    known = TrainingImages(names, labels, groups, np.arange(4), digests, *points, 2)
     with pytest.warns(UserWarning, match=r"of 36 training images only 0 are known"):
         found = groups_of_model(known, data.images, range(36), [])
     assert len(set(found.tolist())) == 36
