@@ -89,7 +89,7 @@ class Labels:
             Who gave the label.
         order : {"least_sure", "most_sure", "name", "latest"}
             By the model's confidence, by name, or the latest labels of people first.
-        start, n : int
+        start, n : int, default=0 and 120
             Number of images to leave out, in this order, and to return at most.
         """
         for value, known in ((source, _SOURCES), (order, _ORDERS)):
