@@ -7,8 +7,6 @@ import inspect
 import math
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from hypervlad import make_nanowire_images, read_image, read_micrograph
 from hypervlad.apps.cli.alignment import align
 from hypervlad.apps.cli.files import check_folders
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction, local_orientation
-from hypervlad.images import ReadOptions
 from hypervlad.results.reports import alignment as alignment_files
 from hypervlad.results.reports.files import write_tiff
 
@@ -106,13 +103,7 @@ def test_maps_are_those_of_the_library_and_know_their_pixel_size(folder: Path, f
             stored = tifffile.imread(path)
             assert stored.dtype == (np.uint16 if kind == "regions" else np.float32)
             np.testing.assert_allclose(stored, values, atol=1e-6)
-            assert read_micrograph(path).pixel_size == (
-                None if pixel_size is None else pytest.approx(pixel_size)
-            )
-
-
-def test_pictures_are_there(found: Path) -> None:
-    for name in ("one/a.tif", "two/a.tif"):
+            assert read_micrograph(path).pixel_size == (pixel_size and pytest.approx(pixel_size))
         overlay = np.asarray(Image.open(found / "overlays" / f"{name}.png")).astype(int)
         assert overlay.shape == (96, 128, 3)
         assert np.ptp(overlay, axis=-1).max() > 60
@@ -188,24 +179,8 @@ def test_bad_images_are_reported_at_the_end_and_cost_the_others_nothing(
     assert (out / "alignment.csv").read_bytes() == before
 
 
-def test_what_was_there_stays_until_its_successor_is_complete(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    image = folder / "one" / "a.tif"
-    run(image, "-o", tmp_path, "--quiet")
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
-
-    def fails(draw: object, stream: object) -> None:
-        stream.write(b"half a picture")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(alignment_files, "save_png", fails)
-    run(image, "-o", tmp_path, "--quiet", code=130)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*.*")} == before
-
-
-def wires(folder: Path, *names: str, size: int | tuple[int, int] = 64) -> Path:
-    images, _ = make_nanowire_images(len(names), size=size, random_state=1)
+def wires(folder: Path, *names: str) -> Path:
+    images, _ = make_nanowire_images(len(names), size=64, random_state=1)
     for image, name in zip(images, names, strict=True):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.round(255 * image).astype(np.uint8)).save(folder / name)
@@ -227,7 +202,7 @@ def failing_at_the_third(monkeypatch: pytest.MonkeyPatch, error: BaseException) 
     monkeypatch.setattr(AlignmentRecipe, "find", sometimes)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("bang"), MemoryError(), KeyboardInterrupt()])
+@pytest.mark.parametrize("error", [RuntimeError("bang"), KeyboardInterrupt()])
 def test_what_ends_a_run_costs_nothing_that_was_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
@@ -282,11 +257,7 @@ def test_until_then_the_table_names_both(tmp_path: Path, monkeypatch: pytest.Mon
         failing_at_the_third(patch, KeyboardInterrupt())
         run(images, "-o", out, "--window", 16, "--quiet", code=130)
     rows = table(out / "alignment.csv")
-    assert {name: row["window_px"] for name, row in rows.items()} == {
-        "a.png": "16",
-        "b.png": "16",
-        "c.png": "32",
-    }
+    assert [row["window_px"] for row in rows.values()] == ["16", "16", "32"]
     assert [bool(row["spread_low_deg"]) for row in rows.values()] == [False, False, True]
     assert files_of(out) == before
     (images / "c.png").unlink()
@@ -294,18 +265,17 @@ def test_until_then_the_table_names_both(tmp_path: Path, monkeypatch: pytest.Mon
     assert files_of(out) == {name for name in before if "c.png" not in name}
 
 
-@pytest.mark.parametrize("name", ["../kept", "sub/../../kept"])
-def test_a_table_cannot_name_files_elsewhere(tmp_path: Path, name: str) -> None:
+def test_a_table_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     images, out = wires(tmp_path / "in", "a.png"), tmp_path / "out"
     kept = out / "kept.png"
     out.mkdir()
     kept.write_text("no result")
-    (out / "alignment.csv").write_text(f"path,fraction\n{name},1\n")
+    (out / "alignment.csv").write_text("path,fraction\n../kept,1\nsub/../../kept,1\n")
     assert "removed" not in run(images, "-o", out, "--quiet").stderr
     assert kept.read_text() == "no result"
 
 
-@pytest.mark.parametrize("text", ["name,score\na,1\n", 'path\n"a', "path\na,b,c\n"])
+@pytest.mark.parametrize("text", ["name,score\na,1\n", "path\na,b,c\n"])
 def test_a_table_of_somebody_elses_is_not_overwritten(tmp_path: Path, text: str) -> None:
     images, out = wires(tmp_path / "in", "a.png"), tmp_path / "out"
     out.mkdir()
@@ -318,24 +288,16 @@ def test_a_table_of_somebody_elses_is_not_overwritten(tmp_path: Path, text: str)
     assert "regions.csv is not a table of" in run(images, "-o", out, "--quiet", code=2).stderr
 
 
-def test_the_sides_of_windows_are_reported(tmp_path: Path) -> None:
-    image = wires(tmp_path, "a.png", size=(79, 64)) / "a.png"
-    run(image, "-o", tmp_path / "out", "--no-figures", "--quiet")
-    (row,) = table(tmp_path / "out" / "alignment.csv").values()
-    sides = [row[name] for name in ("window_px", "window_width_px", "window_height_px")]
-    assert sides == ["32", "32", "39.5"]
-
-
 def test_pixels_that_are_not_square_are_reported(folder: Path, tmp_path: Path) -> None:
     pixels = tifffile.imread(folder / "one" / "a.tif")
-    resolution = (1 / 5, 1 / 10)
-    tifffile.imwrite(
-        tmp_path / "a.tif", pixels, imagej=True, resolution=resolution, metadata={"unit": "nm"}
-    )
+    options = {"resolution": (1 / 5, 1 / 10), "metadata": {"unit": "nm"}}
+    tifffile.imwrite(tmp_path / "a.tif", pixels[:79, :64], imagej=True, **options)
     result = run(tmp_path / "a.tif", "-o", tmp_path / "out", "--no-figures", "--quiet").stderr
     assert "a.tif: pixels of 5 x 10 nm are not square" in result
     (row,) = table(tmp_path / "out" / "alignment.csv").values()
     assert row["pixel_size_nm"] == row["window_nm"] == ""
+    sides = [row[name] for name in ("window_px", "window_width_px", "window_height_px")]
+    assert sides == ["32", "32", "39.5"]
 
 
 def test_more_regions_than_imagej_counts_to_are_plain_integers(tmp_path: Path) -> None:
@@ -355,48 +317,21 @@ def test_a_model_of_a_file_may_judge_the_windows(
         def aligned_proba(self, image: object, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
             return np.ones((len(rows) - 1, len(columns) - 1))
 
-    monkeypatch.setattr("hypervlad.models.load", lambda path, weights=None: Everything())
+    monkeypatch.setattr("hypervlad.models.loading.load", lambda path, weights=None: Everything())
     model = tmp_path / "m.hvlad"
     run(folder / "one", "-o", tmp_path / "out", "--method", model, "--quiet")
     (row,) = table(tmp_path / "out" / "alignment.csv").values()
     assert (row["fraction"], row["method"]) == ("1", "Everything")
-    monkeypatch.setattr("hypervlad.models.load", lambda path, weights=None: object())
+    monkeypatch.setattr("hypervlad.models.loading.load", lambda path, weights=None: object())
     result = run(folder, "-o", tmp_path / "out", "--method", model, code=2).stderr
     assert "contains a object" in result
-
-
-def test_images_are_read_in_the_channel_that_the_model_was_trained_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    judged = []
-
-    class OfTheSecondChannel:
-        def __init__(self) -> None:
-            options = ReadOptions(channel=1)
-            self.encoder_ = SimpleNamespace(
-                fitted_params_=SimpleNamespace(read_options=options), set_params=lambda **_: None
-            )
-
-        def aligned_proba(self, image: Any, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-            judged.append(image)
-            return np.ones((len(rows) - 1, len(columns) - 1))
-
-    pixels = np.random.default_rng(0).integers(0, 255, (96, 96, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "a.png")
-    monkeypatch.setattr("hypervlad.models.load", lambda path, weights=None: OfTheSecondChannel())
-    model = tmp_path / "m.hvlad"
-    run(tmp_path / "a.png", "-o", tmp_path / "out", "--method", model, "--quiet")
-    np.testing.assert_allclose(judged[0], pixels[..., 1] / 255, atol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            ["--method", "fft"],
-            "expected structure_tensor, lgo or the name of a model file",
-        ),
-        (["--method", "missing.hvlad"], "missing.hvlad"),
+        (["--method", "fft"], "expected structure_tensor, lgo or the name of a model file"),
+        (["--method", "missing.hvlad"], "there is no such file"),
         (["--window", "wide"], "'wide' is not a length"),
         (["--tolerance", "120"], "expected degrees above 0, at most 90"),
         (["--pixel-size", "-1"], "must be a number of nm"),

@@ -71,7 +71,7 @@ def test_from_synthetic_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return score(self, images, y)
 
     monkeypatch.setattr(AlignmentClassifier, "score", spy)
-    monkeypatch.setattr("hypervlad.data.make_alignment_examples", small)
+    monkeypatch.setattr("hypervlad.data.folders.make_alignment_examples", small)
     model = tmp_path / "alignment.hvlad"
     result = run("align-train", "--synthetic", 5, "-o", model, *SMALL).output
     assert "of 5 images" in result
@@ -112,15 +112,6 @@ def test_only_a_model_is_overwritten(folder: Path) -> None:
     result = run("align-train", "--synthetic", 2, "-o", image, *SMALL, code=2).output
     assert "exists and is not a model" in result
     assert image.read_bytes() == before
-
-
-def test_a_mistyped_method_is_reported(folder: Path, tmp_path: Path) -> None:
-    for name, words in (
-        ("m.hvld", "there is no such file"),
-        ("lgoo", "the name of a model file"),
-    ):
-        result = run("align", folder / "images", "--method", name, "-o", tmp_path / "x", code=2)
-        assert words in result.output
 
 
 @pytest.mark.parametrize(

@@ -13,24 +13,15 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from support.commands import save
+from support.commands import run, save
 from support.surfaces import PATCH, blotted, surface
-from typer.testing import CliRunner, Result
 
 from hypervlad import PatchDefectScorer, default_patch_encoder, load, read_micrograph
-from hypervlad.apps.cli import app
 from hypervlad.evaluation import DefectEvaluation
 from hypervlad.images import read_mask
 from hypervlad.models.defects import Finding
-from hypervlad.results import model_facts
 
 TINY = ["--backbone", "tiny", "--weights", "random", "--patch", str(PATCH), "--quiet"]
-
-
-def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(folder: Path) -> Path:
     out = run("defects", "fit", folder / "good", "-o", folder / "m.hvlad", *TINY)
     assert "threshold" in out.output
+    facts = run("info", folder / "m.hvlad").stdout
+    assert "PatchDefectScorer" in facts
+    assert "at most 5.0 % of defect-free images" in facts
     return folder / "m.hvlad"
 
 
@@ -71,14 +65,6 @@ def test_a_threshold_that_looks_like_the_highest_score_is_above_it(
         r"below the threshold\), the next: \S+",
         highest,
     )
-
-
-def test_maps_keep_the_pixel_size(model: Path, folder: Path, tmp_path: Path) -> None:
-    pixels = np.asarray(Image.open(folder / "new" / "fine.png"))
-    resolution = {"resolution": (0.5, 0.5), "metadata": {"unit": "nm"}}
-    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, **resolution)
-    run("defects", "score", model, tmp_path / "a.tif", "-o", tmp_path / "out", "--quiet")
-    assert read_micrograph(tmp_path / "out" / "maps" / "a.tif.tif").pixel_size == pytest.approx(2)
 
 
 def test_scores_become_maps_overlays_and_tables(model: Path, folder: Path, tmp_path: Path) -> None:
@@ -118,9 +104,15 @@ def test_scores_become_maps_overlays_and_tables(model: Path, folder: Path, tmp_p
     assert sum(r["path"] == "blots/0.tif" for r in regions) == int(rows["blots/0.tif"]["n_regions"])
 
 
-def test_a_threshold_of_one_s_own(model: Path, folder: Path, tmp_path: Path) -> None:
+def test_a_threshold_of_one_s_own_and_a_pixel_size(
+    model: Path, folder: Path, tmp_path: Path
+) -> None:
+    pixels = np.asarray(Image.open(folder / "new" / "fine.png"))
+    resolution = {"resolution": (0.5, 0.5), "metadata": {"unit": "nm"}}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, **resolution)
     options = ["--threshold", "1e9", "--quiet"]
-    run("defects", "score", model, folder / "new", "-o", tmp_path / "out", *options)
+    run("defects", "score", model, tmp_path / "a.tif", "-o", tmp_path / "out", *options)
+    assert read_micrograph(tmp_path / "out" / "maps" / "a.tif.tif").pixel_size == pytest.approx(2)
     text = (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8")
     assert "anomalous" not in text
     assert (tmp_path / "out" / "regions.csv").read_text(encoding="utf-8").count("\n") == 1
@@ -163,28 +155,14 @@ def test_learning_from_masks(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_rate_of_windows(folder: Path, tmp_path: Path) -> None:
-    rate = ["--rule", "patch-fpr=0.01"]
     model = tmp_path / "m.hvlad"
-    run("defects", "fit", folder / "good", "-o", model, *rate, *TINY)
+    run("defects", "fit", folder / "good", "-o", model, "--rule", "patch-fpr=0.01", *TINY)
     assert (load(model).threshold, load(model).fpr) == ("patch_fpr", 0.01)
     assert "at most 1.0 % of defect-free places are called defective" in run("info", model).output
     for rule in ("best", "fpr", "fpr=low", "f1=0.1"):
         stderr = run("defects", "fit", folder / "good", "-o", model, "--rule", rule, code=2).stderr
         assert f"--rule {rule}: expected fpr=RATE" in stderr
         assert "bug in hypervlad" not in stderr
-
-
-def test_folders_of_several_kinds_are_refused(folder: Path, tmp_path: Path) -> None:
-    stderr = run("defects", "fit", folder, "-o", tmp_path / "m.hvlad", *TINY).stderr
-    assert "several folders" in stderr
-
-
-def test_info_describes_a_scorer(model: Path) -> None:
-    facts = model_facts(load(model))
-    assert facts["kind of model"] == "PatchDefectScorer"
-    assert "defect-free images: " in facts["trained with"]
-    assert "at most 5.0 % of defect-free images" in facts["threshold"]
-    assert facts["when held out from training"].endswith(" images reach it")
 
 
 def test_what_does_not_fit_is_refused(model: Path, folder: Path, tmp_path: Path) -> None:
@@ -252,10 +230,7 @@ def test_only_the_maps_of_the_most_wrong_images_are_kept() -> None:
 def test_evaluation_leaves_out_what_cannot_be_judged(
     model: Path, folder: Path, tmp_path: Path
 ) -> None:
-    for file in (folder / "new").rglob("*.*"):
-        copy = tmp_path / "new" / file.relative_to(folder / "new")
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(file.read_bytes())
+    shutil.copytree(folder / "new", tmp_path / "new")
     (tmp_path / "new" / "broken.png").write_bytes(b"not an image")
     page = tmp_path / "page.html"
     command = ["defects", "evaluate", model, tmp_path / "new", "--masks", folder / "masks"]
@@ -293,6 +268,8 @@ def test_groups_and_tiles_reach_the_scorer(
     assert "far enough" in run(*command, code=2).output
     assert list(given_to_fit["groups"]) == ["a", "b"] * 4
     assert given_to_fit["tile_size"] == 256
+    of_several = ["defects", "fit", folder, "-o", tmp_path / "m.hvlad", *TINY]
+    assert "several folders" in run(*of_several, code=2).output
     command[2:3] = sorted((folder / "good").iterdir())
     assert "give only that folder" in run(*command, code=2).output
 

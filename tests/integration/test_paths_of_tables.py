@@ -7,7 +7,6 @@ import shlex
 import shutil
 from pathlib import Path
 
-import pyarrow.parquet
 import pytest
 from support.commands import run, save
 from support.surfaces import blotted
@@ -74,14 +73,3 @@ def test_every_command_names_images_so(name: str) -> None:
         assert paths_in("out/regions.csv")
         assert set(paths_in("out/regions.csv")) <= set(ALL)
         assert all(Path("out", "maps", f"{name}.tif").is_file() for name in ALL)
-
-
-@pytest.mark.usefixtures("work")
-def test_tables_of_labelled_folders_follow_the_rule(folder: Path) -> None:
-    expected = sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.png"))
-    run(*shlex.split(f"evaluate m.hvlad {shlex.quote(str(folder))} -q -o report"))
-    assert paths_in("report/predictions.csv") == expected
-    run(*shlex.split(f"extract {shlex.quote(str(folder))} -m m.hvlad -q -o f.parquet"))
-    assert sorted(pyarrow.parquet.read_table("f.parquet")["path"].to_pylist()) == expected
-    run(*shlex.split("suspects m.hvlad -o suspects.csv"))
-    assert set(paths_in("suspects.csv")) <= set(expected)

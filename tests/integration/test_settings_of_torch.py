@@ -116,7 +116,6 @@ def precision(name: str) -> Iterator[None]:
 
 SETTINGS: dict[str, Callable[[], Any]] = {
     "double": lambda: default_dtype(torch.float64),
-    "half": lambda: default_dtype(torch.bfloat16),
     "precision of products": lambda: precision("medium"),
     "device": lambda: default_device("meta"),
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),

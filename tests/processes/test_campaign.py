@@ -100,7 +100,7 @@ def test_memory_that_is_not_returned(tmp_path: Path) -> None:
 def test_a_broken_generator_is_a_failure(tmp_path: Path) -> None:
     target = Target("support.failing_cases:broken")
     campaign = Campaign({"broken": target}, seed=0, out=tmp_path, log=lambda line: None)
-    campaign.run(3.0, jobs=1)
+    campaign.run(1.0, jobs=1)
     assert campaign.outcomes["broken"].failures[0].name == "making a case"
 
 
@@ -124,10 +124,9 @@ def test_shrinking_keeps_what_fails_and_ends_in_time() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("seed", [0, 1], ids=["extraction", "review"])
-def test_work_is_killed_and_done_again(seed: int, tmp_path: Path) -> None:
+def test_a_review_is_killed_and_goes_on(tmp_path: Path) -> None:
     """The others take longer; `make campaign` runs all."""
     campaign = Campaign({"kills": TARGETS["kills"]}, seed=0, out=tmp_path)
-    campaign.repeat("kills", seed, 1)
+    campaign.repeat("kills", 1, 1)
     assert campaign.outcomes["kills"].n_cases == 1
     assert campaign.outcomes["kills"].n_failures == 0

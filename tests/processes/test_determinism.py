@@ -6,9 +6,6 @@ threads. Nothing that follows may magnify them: not K-means, and not the folds o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 
 import joblib
@@ -59,18 +56,6 @@ def expected(files: list[Path]) -> np.ndarray:
     return probabilities(files)
 
 
-@contextmanager
-def dask_cluster() -> Iterator[None]:
-    distributed = pytest.importorskip("dask.distributed")
-    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
-    with (
-        distributed.LocalCluster(**options) as cluster,
-        distributed.Client(cluster),
-        joblib.parallel_config("dask"),
-    ):
-        yield
-
-
 def test_the_probabilities_tell_models_apart(files: list[Path], expected: np.ndarray) -> None:
     """Otherwise all that follows would be trivial."""
     others = probabilities(files, random_state=1)
@@ -78,17 +63,10 @@ def test_the_probabilities_tell_models_apart(files: list[Path], expected: np.nda
 
 
 @pytest.mark.slow  # a network in each of two processes
-@pytest.mark.filterwarnings("ignore")  # dask's own
-@pytest.mark.parametrize("where", ["loky", "threads", "dask"])
-def test_jobs(where: str, files: list[Path], expected: np.ndarray) -> None:
-    contexts: dict[str, Callable[[], AbstractContextManager[object]]] = {
-        # Not made before it is entered: joblib's takes effect at once, and would stay.
-        "loky": partial(joblib.parallel_config, "loky", n_jobs=2),
-        "threads": nullcontext,
-        "dask": dask_cluster,
-    }
-    with contexts[where]():
-        found = probabilities(files, n_jobs=2 if where == "threads" else None)
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_jobs(backend: str, files: list[Path], expected: np.ndarray) -> None:
+    with joblib.parallel_config(backend, n_jobs=2):
+        found = probabilities(files)
     np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
 
 

@@ -95,9 +95,8 @@ def align(
     Writes tables of images and regions (CSV), maps of direction, coherence and regions (TIFF), and
     pictures (PNG). Column names contain the units; columns in nm and square µm are empty where the
     pixel size is unknown. Results of an earlier run in the folder are replaced. Images that cannot
-    be read or used are left out and listed at the end; the exit code is then 2, or 0 with
-    --on-error skip. A model reads images as those that it was trained on, unless --image-page,
-    --channel or --remove-banner say otherwise.
+    be read or used are listed at the end; the exit code is then 2, or 0 with --on-error skip. A
+    model reads images as those that it was trained on, unless options say otherwise.
 
     \b
     Columns of alignment.csv, one line per image:
@@ -106,15 +105,14 @@ def align(
       expected_fraction  from a model's probabilities; empty without a model
       fibre_share        of the image that is fibre pixels
       mean_direction_deg, order_parameter, spread_deg
-                         of all fibre pixels; with --bootstrap also the limits
-                         of their intervals: that of a direction may begin at
-                         175 and end at 5
+                         of all fibre pixels; with --bootstrap also limits of
+                         intervals: that of a direction may go from 175 to 5
       window_width_px, window_height_px
                          of the windows that fit the image, about window_px
     \b
     Columns of regions.csv, one line per aligned region: x_px, y_px (upper
-    left corner), width_px and height_px of the box around it, areas, the mean
-    direction and the order parameter.
+    left corner), width_px and height_px of its box, areas, mean direction
+    and order parameter.
 
     \b
     Examples:

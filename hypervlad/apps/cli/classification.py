@@ -59,17 +59,15 @@ def train(
 ) -> None:
     """Train a model on labelled images.
 
-    At the end it reports how well training images were classified by models that were trained
-    without the groups of these images. Expect these figures for new groups of the same kind, not
-    for another instrument or kind of sample.
+    At the end it reports how well models classified training images whose groups they were trained
+    without. Expect these figures for new groups of the same kind, not for another instrument or
+    kind of sample.
 
     \b
     Examples:
       hypervlad train images/ -o model.hvlad
       hypervlad train labels.csv -o model.hvlad
-      hypervlad train images/ -o model.hvlad --report report/
-      hypervlad train images/ -o model.hvlad --groups groups.csv --seed 1
-      hypervlad train images/ -o model.hvlad --prior uniform
+      hypervlad train images/ -o model.hvlad --groups groups.csv --report report/
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
     from hypervlad.features.backbones.weights import check_may_be_included
@@ -157,12 +155,10 @@ def explain(
 ) -> None:
     """Show which regions of images are evidence for a class (red) or against it (blue).
 
-    The picture shows at most 24 images, in the order given, those of a folder by name. A warning
-    names the images that are unlike all training images: their probabilities and evidence mean
-    little. Unreadable images are left out, and the exit code is then 2.
-
-    Strong colours in thin borders and corners say little about the sample, because networks respond
-    to the edge of an image as if it were a pattern.
+    The picture shows at most 24 images, in the order given, those of a folder by name. The evidence
+    of images that are unlike all training images, which a warning names, means little, and so do
+    colours in thin borders and corners, because networks respond to edges of images. Unreadable
+    images are left out, and the exit code is then 2.
 
     \b
     Examples:
@@ -233,7 +229,6 @@ def evaluate(
 
     \b
     Examples:
-      hypervlad evaluate model.hvlad test_images/ -o report/
       hypervlad evaluate model.hvlad test.csv -o report/
       hypervlad evaluate model.hvlad test_images/ -o report/ --groups groups.csv
     """
@@ -302,10 +297,8 @@ def check(
 
     \b
     Examples:
-      hypervlad check images/
-      hypervlad check images/ test_images/
-      hypervlad check train.csv test.csv
       hypervlad check images/ --groups groups.csv
+      hypervlad check train.csv test_images/
       hypervlad check images/ --write-groups groups.csv
     """
     from hypervlad.data.folders import check_image_folder, compare_image_folders
@@ -385,7 +378,6 @@ def suspects(
 
     \b
     Examples:
-      hypervlad suspects model.hvlad
       hypervlad suspects model.hvlad -o suspects.csv
     """
     from hypervlad.common.tables import table_as_bytes
@@ -450,7 +442,6 @@ def _labelled_by_people(table: Path, data: Any) -> Any:
 
 
 def _warn_of_unlike(files: Sequence[Path], unlike: Iterable[bool]) -> None:
-    """Warn of images that are unlike the training images."""
     from hypervlad.images.errors import unlike_training_text
 
     names = [str(file) for file, is_unlike in zip(files, unlike, strict=True) if is_unlike]
@@ -463,7 +454,6 @@ def _warn_of_unlike(files: Sequence[Path], unlike: Iterable[bool]) -> None:
 
 
 def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
-    """Return a model's labels by their names on the command line."""
     from hypervlad.images.files import composed
 
     label_of = {composed(str(label)): label for label in known}

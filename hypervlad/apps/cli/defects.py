@@ -238,16 +238,16 @@ def score(
 
     An image is called anomalous if its score reaches the threshold, and its pixels that reach the
     threshold are then defective. The score of a pixel is that of its surroundings, so regions are
-    larger than the visible defects, and those of small strong defects many times larger. Areas and
-    diameters show where to look; they are not measurements. A higher --threshold makes regions
-    smaller, and misses fainter defects. Images that cannot be read or are smaller than a patch are
-    left out; the exit code is then 2, or 0 with --on-error skip.
+    larger than the visible defects, sometimes many times: areas and diameters show where to look,
+    and are not measurements. A higher --threshold makes regions smaller, and misses fainter
+    defects. Images that cannot be read or are smaller than a patch are left out; the exit code is
+    then 2, or 0 with --on-error skip.
 
     \b
     Columns of scores.csv, one line per image:
       path
-      score          of the image: it combines the highest scores of large and small
-                     parts of it, and can be above the highest of a pixel
+      score          of the image: combines the highest scores of large and small
+                     parts, and can be above the highest of a pixel
       highest        the highest score of a pixel
       threshold      the smallest score of an anomalous image
       called         "anomalous" or "normal"
@@ -302,12 +302,10 @@ def evaluate(
 ) -> None:
     """Compare maps with masks, by image, pixel and patch, on one page with pictures.
 
-    You can move the threshold on the page and see how many defective images it finds and how many
-    false alarms it raises.
-
-    The images should not be those that the model was trained on. Images that cannot be read, are
-    smaller than a patch or differ in size from their mask are left out; the exit code is then 2, or
-    0 with --on-error skip.
+    On the page you can move the threshold and see how many defective images it finds and how many
+    false alarms it raises. Do not use images that the model was trained on. Those that cannot be
+    read, are smaller than a patch or differ in size from their mask are left out; the exit code is
+    then 2, or 0 with --on-error skip.
 
     \b
     Example:

@@ -62,7 +62,6 @@ def demo(
     \b
     Examples:
       hypervlad demo
-      hypervlad demo images/ -o demo-report
       hypervlad demo images/ --groups groups.csv --seed 1
     """
     from hypervlad.evaluation.splits import holdout_split

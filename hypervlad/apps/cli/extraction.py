@@ -100,7 +100,6 @@ def extract(
 
     \b
     Examples:
-      hypervlad extract images/ -m model.hvlad -o features.parquet
       hypervlad extract images/ -m model.hvlad -o features.parquet --jobs 4 --resume
       hypervlad extract share/ -m model.hvlad -o features.parquet --cache cache/ --include "*.tif"
     """
@@ -168,7 +167,6 @@ def cache(
 
     \b
     Examples:
-      hypervlad cache cache/
       hypervlad cache cache/ --limit 20GB
       hypervlad cache cache/ --clear
     """

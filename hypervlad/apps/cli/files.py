@@ -18,10 +18,7 @@ from hypervlad.common.wording import counted, name_some, verb
 
 
 def check_file(path: Path, *inputs: str | Path | None) -> None:
-    """Raise if a file cannot be written, or is an input of the command.
-
-    Inputs are paths and patterns; of a folder, only images count.
-    """
+    """Raise if a file cannot be written, or is an input: of a folder, only images count."""
     check_writable(path)
     existing = next((parent for parent in path.absolute().parents if parent.exists()), None)
     if existing is None:
@@ -49,7 +46,6 @@ def check_model(path: Path, *inputs: str | Path | None) -> None:
 
 
 def _is_read(path: Path, given: str | Path) -> bool:
-    """Whether an existing file is what was given, or one of the images in it."""
     from hypervlad.images.files import IMAGE_SUFFIXES, list_matches
 
     if os.path.isdir(given):
@@ -122,7 +118,7 @@ def check_folders(output: Path, paths: Sequence[str]) -> None:
 
 
 def _check_pattern(output: Path, path: str) -> None:
-    """Raise if a file or pattern names images in the output folder, now or in the next run."""
+    """Raise if a pattern matches the output folder, now or in the next run."""
     from hypervlad.images.files import list_matches
 
     found = [path] if os.path.exists(path) else list_matches(path)
@@ -138,7 +134,6 @@ def _check_pattern(output: Path, path: str) -> None:
 
 
 def _matches_inside(pattern: str, folder: Path) -> bool:
-    """Whether a pattern matches files in sub-folders of a folder."""
     parts = Path(os.path.abspath(pattern)).parts
     for part, name in zip(parts, folder.parts, strict=False):
         if part == "**":
@@ -184,7 +179,7 @@ def rows_of(data: Any, rows: Any) -> Any:
 
 
 def say_ignored(quiet: bool, paths: Iterable[str | Path | None], *used: str | Path | None) -> None:
-    """Report how many files of folders are no images, by kind; `used` are none of these."""
+    """Report how many files of folders are no images, by kind."""
     from hypervlad.images.files import ignored_files
 
     given = [path for path in paths if path is not None]
@@ -206,15 +201,7 @@ def names_of(files: Sequence[Path], paths: Sequence[str]) -> list[str]:
 
 
 def folder_of(paths: Sequence[str]) -> Path | None:
-    """Return the folder given, or the deepest one that contains all folders, files and patterns.
-
-    None if they are on several drives of Windows.
-
-    Examples
-    --------
-    >>> folder_of(["images/new/*.tif", "images/old.tif"]) == Path("images").absolute()
-    True
-    """
+    """Return the deepest folder that contains all that was given; None on several drives."""
     folders = []
     for path in map(os.path.abspath, paths):
         if os.path.isdir(path):

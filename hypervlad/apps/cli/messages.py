@@ -67,11 +67,7 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
 def sentence_of(error: Exception, known: Collection[str] = ()) -> str:
     """Return what a user should read of an error, in one line.
 
-    Parameters
-    ----------
-    error : Exception
-    known : collection of str
-        Parameters of the command. In the sentence these are options, and it advises no others.
+    `known` parameters of the command become options in the sentence, and it advises no others.
     """
 
     def as_option(found: re.Match[str]) -> str:
@@ -140,10 +136,7 @@ def _terminable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_warnings() -> Iterator[None]:
-    """Show each warning once, without the source line that raised it.
-
-    That an image was skipped is also shown once if several steps of a command read it.
-    """
+    """Show each warning, and each skipped image, once, without a source line."""
     # Python's own record is cleared when a library changes the warning filters.
     shown: set[Any] = set()
 

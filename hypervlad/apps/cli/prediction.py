@@ -90,7 +90,7 @@ def predict(
     probabilities mean little; about 5 % of usual images are marked so too, and more if the model
     was trained on fewer than 40 groups. --coverage adds the column possible (classes, separated by
     |), --max-error adds kind (sure, ambiguous, out_of_distribution) and reason. Unreadable images
-    are left out and listed at the end; the exit code is then 2, or 0 with --on-error skip.
+    are listed at the end; the exit code is then 2, or 0 with --on-error skip.
 
     --sort-into never replaces a file: if another one has the name already, the copy is called
     NAME-2. If an image cannot be copied, the exit code is 2. --watch waits for files that are still
@@ -99,8 +99,6 @@ def predict(
     \b
     Examples:
       hypervlad predict model.hvlad image.tif
-      hypervlad predict model.hvlad new_images/ -o predictions.csv --max-error 0.05
-      hypervlad predict model.hvlad new_images/ -o predictions.csv
       hypervlad predict model.hvlad new_images/ --page classified.html --max-error 0.05
       hypervlad predict model.hvlad "scans/**/*.tif" --on-error skip -o predictions.csv
       hypervlad predict model.hvlad new_images/ --sort-into sorted/ --max-error 0.05
@@ -193,7 +191,6 @@ def predict(
 def _raise_of_failures(
     n_bad: int, n_images: int, sorter: ImageSorter | None, on_error: option.OnError
 ) -> None:
-    """Raise if images could not be copied, or could not be read and may not be skipped."""
     from hypervlad.images import ImageReadError
 
     if sorter is not None and sorter.done.failed:
@@ -214,7 +211,6 @@ def _true_labels(names: Sequence[str], classes: Sequence[Any]) -> list[str] | No
 
 
 def _echo_sorted(sorter: ImageSorter) -> None:
-    """Report how many images were copied into each folder."""
     folder, done = sorter.folder, sorter.done
     n_images, n_renamed = done.counts.total(), len(done.renamed)
     listed = ", ".join(f"{name} {n}" for name, n in sorted(done.counts.items()))
@@ -317,10 +313,7 @@ def _watch(
 
 
 def new_differences(differences: Sequence[str], said: set[str]) -> list[str]:
-    """Return the differences of kinds that were not said before, and remember these.
-
-    Images arrive a few at a time, so numbers and sizes differ; the kind is the text after them.
-    """
+    """Return the differences whose kind, the text after the numbers, was not said before."""
     kinds = {difference: difference.rpartition(": ")[2] for difference in differences}
     new = [difference for difference, kind in kinds.items() if kind not in said]
     said.update(kinds.values())

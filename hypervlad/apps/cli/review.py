@@ -82,7 +82,6 @@ def start(
 
     \b
     Examples:
-      hypervlad review start model.hvlad new/ -o queue/
       hypervlad review start model.hvlad new/ -o queue/ --training images/ --max-error 0.02
     """
 
@@ -147,7 +146,6 @@ def serve(
 
     \b
     Examples:
-      hypervlad review serve queue/
       hypervlad review serve queue/ --port 8765 --no-open
     """
     _check_page_needs()
@@ -196,7 +194,6 @@ def export(
 
     \b
     Examples:
-      hypervlad review export queue/ -o labels.csv
       hypervlad review export queue/ -o by_hand.csv --source person
     """
     from hypervlad.apps.review import Queue, export_labels
@@ -246,17 +243,15 @@ def retrain(
 
     It first reports how well held-out training images are classified, as train does. Then it
     compares the two models on the manually labelled images, for the new model by held-out answers.
-    These images were queued because the old model was uncertain about them, which favours the new
-    model.
+    That favours the new model: the old one was uncertain about these images.
 
     The table of groups has a row for each training image, and for images of the queue that belong
     together or to training images. Every other image is its own group. Without a table, training
-    images keep the groups that the old model was trained with. The new model's answers replace the
-    old ones in the queue.
+    images keep the groups of the old model. The new model's answers replace the old ones in the
+    queue.
 
     \b
     Examples:
-      hypervlad review retrain queue/ --training images/ -o better.hvlad
       hypervlad review retrain queue/ --training images/ --groups groups.csv -o better.hvlad
     """
     from hypervlad.apps.review import Queue

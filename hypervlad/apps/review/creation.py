@@ -70,7 +70,7 @@ def start_queue(
     training : path, optional
         The folder that the model was trained on, to show the nearest training images.
     model_file : path, optional
-        The model's file, for `retrain`.
+        The model's file, for ``hypervlad review retrain``.
     max_error : float, default=0.05
         Accepted share of wrong answers among the sure ones.
     progress : callable, optional
@@ -89,7 +89,7 @@ def start_queue(
 
     Examples
     --------
-    >>> import pathlib, tempfile
+    >>> import tempfile
     >>> import numpy as np
     >>> from PIL import Image
     >>> from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
@@ -98,14 +98,11 @@ def start_queue(
     >>> images = [np.uint8(255 * image) for image in images]
     >>> encoder = HypercolumnVLAD(weights="random", image_size=32, n_codewords=4)
     >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
-    >>> new, _ = make_tem_images(2, size=32, random_state=1)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     files = [pathlib.Path(folder, f"{name}.png") for name in "ab"]
-    ...     for image, file in zip(new, files):
-    ...         Image.fromarray(np.uint8(255 * image)).save(file)
-    ...     queue = start_queue(model, files, f"{folder}/queue", max_error=0.9)
+    ...     Image.fromarray(images[0] // 2).save(f"{folder}/a.png")
+    ...     queue = start_queue(model, [f"{folder}/a.png"], f"{folder}/queue", max_error=0.9)
     >>> queue.n_sure + queue.n_doubtful
-    2
+    1
     """
     check_free(Path(folder))
     model.check_calibrated(max_error=max_error)
@@ -155,8 +152,8 @@ def judge_images(
 ) -> tuple[Judgement, NDArray[np.intp]]:
     """Judge images with limited memory; return the judgement and the positions of those read.
 
-    One warning names all unreadable images (with ``on_error="skip"`` in the encoder), others the
-    files that differ from those of all training images and, `with_known`, the training images.
+    One warning names all unreadable images, others the files that differ from those of all training
+    images and, `with_known`, the training images.
     """
     if not images:
         empty = np.empty((0, model.training_.n_features), dtype=np.float32)
@@ -205,10 +202,7 @@ def entries_of(
 
 
 def training_images(model: MicrographClassifier, folder: Path | None) -> list[TrainingImage]:
-    """Return the training images of a model, each with its file if it lies in the folder.
-
-    A model file from elsewhere may name any path: only files inside the folder are ever shown.
-    """
+    """Return a model's training images, each with its file only if that lies inside the folder."""
     known = model.training_
     root = None if folder is None else folder.resolve()
     return [

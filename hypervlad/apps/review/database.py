@@ -131,10 +131,9 @@ def _created(folder: Path) -> Iterator[sqlite3.Connection]:
 
 
 def connect(folder: Path) -> sqlite3.Connection:
-    """Open the database of a queue, so that commits survive a crash and a power failure.
+    """Open the database of a queue, which several processes of one machine may use.
 
-    It uses a write-ahead log, flushed to the disk at every commit. Readers never wait for a writer,
-    and several processes of one machine may use a queue (not over a network share).
+    A write-ahead log is flushed to the disk at every commit; readers never wait for a writer.
     """
     path = folder / FILE
     for draft in folder.glob(".*.tmp"):  # a second name, if making the queue was interrupted
@@ -170,7 +169,7 @@ def connect(folder: Path) -> sqlite3.Connection:
 
 
 class _QueueCursor(sqlite3.Cursor):
-    """A cursor that reports a damaged file, and numbers beyond SQLite's range, as a QueueError."""
+    """A cursor that reports damage, and numbers beyond SQLite's range, as a QueueError."""
 
     def execute(self, *arguments: Any) -> _QueueCursor:
         with self._reporting():
@@ -221,7 +220,7 @@ def _is_damage(error: sqlite3.DatabaseError | UnicodeDecodeError) -> bool:
 
 
 class _QueueConnection(sqlite3.Connection):
-    """A connection with cursors that report damage."""
+    """A connection with such cursors."""
 
     def __init__(self, path: Path, **options: Any) -> None:
         super().__init__(path, **options)
@@ -270,17 +269,8 @@ def make_queue(
 ) -> None:
     """Write a new queue, completely or not at all.
 
-    Parameters
-    ----------
-    folder : path
-        Created if it does not exist.
-    classes : sequence of str
-        The model's categories, in the order of their keys.
-    entries : iterable of Entry
-    training : iterable of TrainingImage
-        The rows that `Entry.nearest` refers to.
-    facts : dict of str to str
-        Further facts, such as the path of the model.
+    `classes` are the model's categories, in the order of their keys, `training` the rows that
+    `Entry.nearest` refers to, and `facts` further ones, such as the path of the model.
     """
     with _created(Path(folder)) as connection:
         connection.executemany("INSERT INTO facts VALUES (?, ?)", list(facts.items()))
@@ -310,8 +300,8 @@ def update_queue(
     """Replace the predictions in a queue by those of another model, also while windows are open.
 
     Labels and the log stay. An image that a person has labelled keeps its previous prediction: a
-    model trained on that label would only repeat it. An image that a person skipped stays doubtful,
-    even if the new model is sure. The other arguments are those of `make_queue`.
+    model trained on that label would only repeat it. An image that a person skipped stays doubtful.
+    The other arguments are those of `make_queue`.
     """
     with transaction(connection):
         connection.executemany(
@@ -360,7 +350,7 @@ def read_queue(connection: sqlite3.Connection) -> list[LabelledImage]:
 def reporting_damage(what: str) -> Iterator[None]:
     """Turn errors in what is stored, such as "image 3", into a QueueError.
 
-    SQLite has no checksums: it reports damage to its own structure, but not to the text of a cell.
+    SQLite reports damage to its own structure, but not to the text of a cell.
     """
     try:
         yield
@@ -430,18 +420,8 @@ def log_event(
 ) -> int:
     """Log a click, in the transaction that its effect is part of; return the number of the event.
 
-    Parameters
-    ----------
-    connection : sqlite3.Connection
-    time : float
-        Seconds since 1970.
-    client : str
-        The window.
-    click : str
-        Unique name of the click, chosen by the window.
-    what : {"label", "skip", "undo", "again", "correct"}
-    result : ClickResult
-    category : int, optional
+    `time` is in seconds since 1970, `client` the window, `click` the name of the click, and `what`
+    one of "label", "skip", "undo", "again", "correct".
     """
     outcome, message, item = result
     cursor = connection.execute(

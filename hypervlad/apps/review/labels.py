@@ -55,20 +55,16 @@ class Labels:
 
     Examples
     --------
-    >>> import pathlib, tempfile
+    >>> import tempfile
     >>> from hypervlad.apps.review import Labels, Queue
     >>> from hypervlad.apps.review.database import make_queue
-    >>> from hypervlad.apps.review.records import Entry
-    >>> entry = Entry("a.png", pathlib.Path("/a.png"), None, "sure", [("tube", 0.9)], "", 0.2, [])
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     make_queue(f"{folder}/queue", ["fibre", "tube"], [entry], [], {})
+    ...     make_queue(f"{folder}/queue", ["fibre", "tube"], [], [], {})
     ...     queue = Queue(f"{folder}/queue")
-    ...     labels = Labels(queue)
-    ...     (label,) = labels.page(source="model", order="least_sure").labels
-    ...     done = labels.correct("window-1", "click-1", {label.id: label.event}, category=1)
+    ...     page = Labels(queue).page(source="model", order="least_sure")
     ...     queue.close()
-    >>> label.confidence, done.message
-    (0.9, '1 image labelled “fibre”')
+    >>> page.labels
+    []
     """
 
     def __init__(self, queue: Queue) -> None:
@@ -92,11 +88,9 @@ class Labels:
         source : {"model", "person", "all"}
             Who gave the label.
         order : {"least_sure", "most_sure", "name", "latest"}
-            By the model's confidence, by name, or the images that people labelled last first.
-        start : int, default=0
-            Number of images to leave out, in this order.
-        n : int, default=120
-            Maximum number of images.
+            By the model's confidence, by name, or the latest labels of people first.
+        start, n : int, default=0 and 120
+            Number of images to leave out, in this order, and to return at most.
         """
         for value, known in ((source, _SOURCES), (order, _ORDERS)):
             if value not in known:
@@ -124,10 +118,8 @@ class Labels:
 
         Parameters
         ----------
-        client : str
-            The window.
-        click : str
-            Unique name of the click, chosen by the window.
+        client, click : str
+            The window, and its unique name for the click.
         items : mapping of int to int or None
             The images, each with its last event (`GivenLabel.event`) as the window knows it. An
             image that has changed since stays as it is.
@@ -261,13 +253,11 @@ def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
 
     Examples
     --------
-    >>> import pathlib, tempfile
+    >>> import tempfile
     >>> from hypervlad.apps.review import Queue, export_labels
     >>> from hypervlad.apps.review.database import make_queue
-    >>> from hypervlad.apps.review.records import Entry
-    >>> entry = Entry("a.png", pathlib.Path("/a.png"), None, "sure", [("tube", 0.9)], "", 0.2, [])
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     make_queue(f"{folder}/queue", ["fibre", "tube"], [entry], [], {})
+    ...     make_queue(f"{folder}/queue", ["fibre", "tube"], [], [], {})
     ...     queue = Queue(f"{folder}/queue")
     ...     table, n_open = export_labels(queue)
     ...     queue.close()

@@ -14,16 +14,14 @@ def informativeness(proba: ArrayLike, novelty: ArrayLike) -> NDArray[np.float64]
 
     ``1 - margin * (1 - surprise)`` (Settles, *Active Learning Literature Survey*, 2009, section
     3.1). The margin is the difference between the two largest probabilities. The surprise is 0 for
-    an image at the usual distance from the training images, 1/2 at twice and 0.9 at ten times this
-    distance.
+    an image at the usual distance from the training images, 1/2 at twice this distance.
 
     Parameters
     ----------
     proba : array-like of shape (n, n_classes)
         At least two classes.
     novelty : array-like of shape (n,)
-        Distance to the nearest training images, divided by the usual one: above 1 is unusual; may
-        be infinite.
+        Distance to the nearest training images, divided by the usual one; may be infinite.
 
     Returns
     -------
@@ -59,8 +57,7 @@ def rank(worth: ArrayLike, projected: ArrayLike) -> NDArray[np.intp]:
 
     Greedy: the next image is the one with the largest ``worth * (1 - s ** 2)``, where ``s`` is its
     largest cosine similarity, after centring, to an image chosen before (0 if negative). This is
-    maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998). Time grows with n² d: 10,000
-    images of 128 features take seconds.
+    maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998). Time grows with n² d.
 
     Parameters
     ----------

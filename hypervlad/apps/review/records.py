@@ -23,22 +23,9 @@ class UnknownError(QueueError):
 class Entry:
     """An image of a new queue, as a model judged it.
 
-    Attributes
-    ----------
-    name : str
-        For tables and for the page.
-    path : Path
-        Absolute path.
-    place : int or None
-        In the queue, from 0; None if the model was sure.
-    kind : {"sure", "ambiguous", "out_of_distribution"}
-    scores : list of (str, float)
-        The most probable categories, most probable first.
-    reason : str
-        Why a person should look at it.
-    novelty : float
-    nearest : list of int
-        Rows of training images, nearest first.
+    `place` is that in the queue, from 0; None if the model was sure. `kind` is "sure", "ambiguous"
+    or "out_of_distribution". The most probable categories and the rows of the nearest training
+    images come first.
     """
 
     name: str
@@ -62,10 +49,7 @@ class TrainingImage:
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image of a queue with the last model's prediction and a person's label, if any.
-
-    `doubtful` is whether the image is, or was, in the queue.
-    """
+    """An image with its prediction and label; `doubtful`: it is or was in the queue."""
 
     item: int
     name: str
@@ -79,10 +63,7 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class GivenLabel:
-    """The label of an image as the page of labels shows it; `category` is the label.
-
-    `event` is the last event of the image and `time` its time in seconds since 1970, if any.
-    """
+    """The label of an image, and its last event, if any, with the time in seconds since 1970."""
 
     id: int
     name: str
@@ -145,11 +126,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Progress:
-    """Numbers of images in each state.
-
-    `elsewhere` counts those of the waiting ones that other windows have leased, and `by_model`
-    those that are not in the queue.
-    """
+    """Numbers of images: `elsewhere` are leased by other windows, `by_model` not in the queue."""
 
     labelled: int
     skipped: int

@@ -32,9 +32,8 @@ from hypervlad.models.classifier import MicrographClassifier, TrainingImages
 class Material:
     """The n images to train a new model on; those that people labelled come last.
 
-    `predicted` has the prediction in the queue for uncertain images that a person labelled, and
-    None for other images, also for sure ones that were corrected: the old model was wrong on all
-    of these.
+    `predicted` is the prediction in the queue for uncertain images that a person labelled, None for
+    others, also for sure ones that were corrected: the old model was wrong on all of these.
     """
 
     images: list[str]
@@ -48,19 +47,10 @@ class Material:
 class Comparison:
     """The accuracies of two models on the same images, which people labelled.
 
-    Attributes
-    ----------
-    n_labelled : int
-        Images that people labelled, without sure ones that they corrected.
-    n_compared : int
-        Those that could be held out: the others were needed to train their category.
-    before, after, balanced_before, balanced_after : float
-        (Balanced) accuracies on these; NaN if there are none. Before: of the predictions in the
-        queue.
-    p_value : float
-        Of McNemar's exact test, as if the images were independent; 1 if the models agree.
-    new_categories : list of str
-        Those that the old model did not have; it was always wrong on their images.
+    `n_labelled` leaves out sure ones that people corrected. Accuracies are on the `n_compared` that
+    could be held out, NaN if there are none; those before are of the queue's predictions. `p_value`
+    is that of McNemar's exact test, as if the images were independent; 1 if the models agree. The
+    old model was always wrong on images of the `new_categories`.
     """
 
     n_labelled: int
@@ -89,18 +79,11 @@ def gather(
     groups: str | Path | None = None,
     model: MicrographClassifier | None = None,
 ) -> Material:
-    """Collect the training images and those that people labelled.
+    """Collect the training images (from `load_image_folder`) and those that people labelled.
 
-    Parameters
-    ----------
-    queue : Queue
-    data : Bunch
-        Training images, as from `load_image_folder`.
-    groups : path, optional
-        Table with the columns path and group: one line for each training image, and for images of
-        the queue that share a group; each other image is its own group.
-    model : MicrographClassifier, optional
-        The previous model. Without a table, training images keep the groups of its ``fit``.
+    `groups` is a table with a line for each training image, and for images of the queue that share
+    a group; each other image is its own group. Without it, training images keep the groups of
+    `model`.
     """
     by_people = [image for image in queue.images() if image.label is not None]
     if not by_people:
@@ -181,10 +164,7 @@ def _mean_recall(right: NDArray[np.bool_], truth: NDArray[Any]) -> float:
 
 
 def held_out_labels(model: MicrographClassifier, material: Material) -> list[str | None]:
-    """Return the held-out predictions from ``fit`` of the images that people labelled.
-
-    None for images that were never held out, could not be read, or were not labelled by people.
-    """
+    """Return the held-out predictions of the images that people labelled; None for others."""
     answers: list[str | None] = [None] * len(material.images)
     if model.held_out_ is None:
         return answers
@@ -208,7 +188,7 @@ def requeue(
     """Judge the images without a person's label by a new model, and update the queue.
 
     The encoder of the model needs ``on_error="skip"``. Without `write`, the images are only
-    counted. `progress` is called after each chunk of images with their number.
+    counted.
     """
     images = remaining(queue)
     max_error = float(queue.fact("max_error", "0.05") or 0.05)
@@ -246,7 +226,6 @@ def remaining(queue: Queue) -> list[LabelledImage]:
 
 
 def _with_files(model: MicrographClassifier, material: Material) -> list[TrainingImage]:
-    """Return the training images of a new model, with their files."""
     known = model.training_
     return [
         TrainingImage(name, str(label), Path(material.images[position]).absolute())
@@ -264,8 +243,8 @@ def groups_from_table(
 ) -> NDArray[np.str_]:
     """Return the groups of training images, then those of images from a queue, from a table.
 
-    Each training image, a path under `root`, needs a line. An image from a queue with a line whose
-    path is the end of its own path has that group; each other image is its own group.
+    Each training image, a path under `root`, needs a line. The line for an image from a queue is
+    the end of its path; without a line it is its own group.
     """
     rows = read_group_rows(table)
     found = [_longest_end(path, rows) for path in added]
@@ -293,16 +272,8 @@ def groups_of_model(
 ) -> NDArray[np.str_]:
     """Return groups as `groups_from_table`; training images keep those of the previous model.
 
-    Parameters
-    ----------
-    known : TrainingImages
-        Those of the model. An image that is none of them is its own group.
-    training : sequence of paths
-        All images of the folder; those of the model are recognised by their names.
-    kept : sequence of n int
-        Positions of the images whose groups are returned.
-    added : sequence of m Path
-        The images from a queue.
+    `known` are the model's images, recognised by name among all of the folder (`training`), of
+    which those at the positions `kept` count. Other images are their own groups.
     """
     of_file = {
         Path(image).resolve(): f"group {code} of the model"

@@ -106,8 +106,8 @@ def serve(
 ) -> None:
     """Serve a queue until Ctrl-C.
 
-    The default port is that which the queue used before, so that open windows continue, or a free
-    port if that one is in use. `ready` is called with the link when the server listens.
+    The default port is the previous one of the queue, so that open windows continue, or a free one.
+    `ready` is called with the link when the server listens.
     """
     listening = _listen(queue, port)
     try:
@@ -158,10 +158,7 @@ def _bound(port: int) -> socket.socket:
 
 
 class _Connection(HTTPChannel):
-    """A connection that is closed unless it sends a request in time, piece by piece or not at all.
-
-    The server closes connections whose `last_activity` is too long ago.
-    """
+    """A connection that is closed unless it sends a request in time."""
 
     last_activity: float
 

@@ -64,17 +64,15 @@ class Queue:
 
     Examples
     --------
-    >>> import pathlib, tempfile
+    >>> import tempfile
     >>> from hypervlad.apps.review import Queue
     >>> from hypervlad.apps.review.database import make_queue
-    >>> from hypervlad.apps.review.records import Entry
-    >>> entry = Entry("a.png", pathlib.Path("/a.png"), None, "sure", [("tube", 0.9)], "", 0.2, [])
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     make_queue(f"{folder}/queue", ["fibre", "tube"], [entry], [], {})
+    ...     make_queue(f"{folder}/queue", ["fibre", "tube"], [], [], {})
     ...     queue = Queue(f"{folder}/queue")
-    ...     [image.name for image in queue.images()]
+    ...     [category.name for category in queue.categories()]
     ...     queue.close()
-    ['a.png']
+    ['fibre', 'tube']
     """
 
     lease = 12.0  # seconds that an image stays with a window that sends nothing
@@ -167,10 +165,8 @@ class Queue:
 
         Parameters
         ----------
-        client : str
-            The window.
-        click : str
-            Unique name of the click, chosen by the window.
+        client, click : str
+            The window, and its unique name for the click.
         item, category : int
         want : int, default=0
             Number of images to lease in all afterwards.

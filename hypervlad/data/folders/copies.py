@@ -47,29 +47,13 @@ def find_near_copies(
     """Find pairs of images that show the same part of the same specimen.
 
     Candidates are pairs in which keypoints agree on a transformation. A pair is registered, and
-    counts if the overlap is similar (so is the median of its 4 x 4 tiles if a banner covers some),
-    and no other shift is nearly as good, as it is for two images of one crystal lattice. A pair
-    below 0.9 is dropped if other copies of the two images contradict it, so that single doubtful
-    pairs do not chain sets of copies together.
+    counts if the overlap is similar, and no other shift is nearly as good, as it is for two images
+    of one crystal lattice. A pair below 0.9 is dropped if other copies of the two images contradict
+    it, so that doubtful pairs do not chain sets of copies together.
 
-    Parameters
-    ----------
-    thumbnails : sequence of n int8 arrays
-        From `make_thumbnail`.
-    min_similarity : float, default=0.8
-        Lowest similarity, 0 to 1. Most real copies lie above 0.9.
-    folders : sequence of n int, optional
-        Only pairs of images of different folders are looked for.
-    progress : callable, optional
-        Called with the number of images processed since the last call.
-
-    Returns
-    -------
-    pairs : array of shape (n_pairs, 2), int
-        Indices ``i < j``, sorted.
-    similarity : array of shape (n_pairs,), float32
-    overlap : array of shape (n_pairs,), float32
-        Which part of one of the two images, whichever has less else, the other one shows too.
+    With `folders`, only pairs across these are looked for. Returned are the sorted pairs ``i < j``,
+    shape (n_pairs, 2), their similarities from 0 to 1, and overlaps: the part of the smaller view
+    that both show.
     """
     finder = _Finder(thumbnails, min_similarity)
     points = [find_keypoints(thumbnail) for thumbnail in thumbnails]
@@ -125,7 +109,7 @@ class _Finder:
         return match
 
     def _strong_copies(self, image: int) -> list[tuple[int, Transformation]]:
-        """Return the images that are surely copies, and how each is transformed to this one."""
+        """Return the sure copies of an image, and how each is transformed to it."""
         return [
             (i + j - image, match.transformation if j == image else match.transformation.inverse())
             for (i, j), match in self.confirmed.items()
@@ -133,7 +117,7 @@ class _Finder:
         ]
 
     def overlap(self, first: int, second: int) -> float:
-        """Return the part that a confirmed pair has in common of the one with less else."""
+        """Return the part of the smaller view that a confirmed pair has in common."""
         there = self.confirmed[first, second].transformation
         back = there.inverse()
         return max(self._share(first, second, there), self._share(second, first, back))
@@ -162,8 +146,7 @@ def group_copies(pairs: NDArray[np.intp], n_images: int) -> list[list[int]]:
 def make_thumbnail(pixels: NDArray[np.float32]) -> Thumbnail:
     """Resize an image to the area of 160 x 160 and remove local brightness and contrast.
 
-    Frames of one level, and bars with a caption, are cut off first. The result has the proportions
-    of the image, up to 8 : 1, a local mean of 0 and a local standard deviation of about 24.
+    Frames and bars with a caption are cut off first. Proportions stay, up to 8 : 1.
     """
     grey = _without_frame(pixels if pixels.ndim == 2 else pixels.mean(axis=2))
     stretch = float(np.clip(np.sqrt(grey.shape[1] / grey.shape[0]), *_STRETCH))

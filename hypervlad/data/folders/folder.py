@@ -40,13 +40,13 @@ def load_image_folder(
     Parameters
     ----------
     source : path
-        A folder with at least two sub-folders that hold images, see `hypervlad.images.find_images`.
-        Or a CSV file with the columns ``path`` (relative to the folder of the table) and ``label``,
-        and optionally ``group``, or a table that ``hypervlad review export`` wrote.
+        A folder with two or more sub-folders of images, see `hypervlad.images.find_images`. Or a
+        CSV file with the columns ``path`` (relative to the table), ``label`` and optionally
+        ``group``, or a table that ``hypervlad review export`` wrote.
     groups : path, optional
-        CSV file with the columns ``path`` and ``group``: images of one group (crops of one
-        micrograph, frames of one sample) must never be split between training and test. A path may
-        be the end of an image's path, such as ``class/name.tif``; each image needs one line.
+        CSV file with the columns ``path`` and ``group``, one line per image: images of one group
+        (crops of one micrograph, frames of one sample) must never be split between training and
+        test. The end of a path, such as ``class/name.tif``, is enough.
 
     Returns
     -------
@@ -54,17 +54,16 @@ def load_image_folder(
         ``images`` : list of n str, sorted by their paths relative to ``root``.
         ``target`` : array of shape (n,), str, the class of each image.
         ``groups`` : array of shape (n,), str, or None.
-        ``by_model`` : array of shape (n,), bool, whether a model gave the label, by the column
-        ``source`` of ``hypervlad review export``.
+        ``by_model`` : array of shape (n,), bool, whether a model gave the label (column
+        ``source``).
         ``target_names`` : list of the classes, sorted.
         ``root`` : str, the folder, or that of the table.
 
     Raises
     ------
     ImageFolderError
-        A ValueError: there are images of fewer than two classes, groups do not match the images
-        one to one, or a table has a line that is incomplete, contradicts another one, or names an
-        image that does not exist.
+        A ValueError: fewer than two classes, groups that do not match the images one to one, or a
+        line of a table that is incomplete, contradicts another, or names a missing image.
 
     Warns
     -----
@@ -77,17 +76,11 @@ def load_image_folder(
     >>> from hypervlad.data import load_image_folder
     >>> with tempfile.TemporaryDirectory() as root:
     ...     for name in ("fiber/1.png", "matrix/1.png", "matrix/1_mask.png"):
-    ...         file = pathlib.Path(root, name)
-    ...         file.parent.mkdir(exist_ok=True)
-    ...         file.touch()
+    ...         pathlib.Path(root, name).parent.mkdir(exist_ok=True)
+    ...         pathlib.Path(root, name).touch()
     ...     folder = load_image_folder(root)
-    ...     table = pathlib.Path(root, "labels.csv")
-    ...     _ = table.write_text("path,label,group\\nmatrix/1.png,b,2\\nfiber/1.png,a,1\\n")
-    ...     listed = load_image_folder(table)
     >>> folder.target.tolist(), folder.groups
     (['fiber', 'matrix'], None)
-    >>> listed.target.tolist(), listed.groups.tolist()
-    (['a', 'b'], ['1', '2'])
     """
     layout = scan_images(source)
     check_classes(layout)
@@ -113,24 +106,9 @@ def scan_images(source: str | os.PathLike[str]) -> FolderLayout:
 class FolderLayout:
     """The labelled images of a folder, or of a table.
 
-    Attributes
-    ----------
-    root : Path
-        The folder, or that of the table.
-    files : list of Path
-        Images with a class, sorted by their path under ``root`` with forward slashes, so that the
-        order is the same on every system.
-    labels : list of str
-        The class of each, in composed Unicode.
-    loose : list of Path
-        Images directly in ``root``, which have no class.
-    empty_classes : list of str
-        Folders below ``root`` without an image.
-    table : Path or None
-    groups : list of str or None
-        The group of each image, if the table has groups.
-    by_model : list of bool or None
-        Whether a model gave the label of each image; None for a folder.
+    `files` are those with a class (`labels`, in composed Unicode), sorted by `relative`: the same
+    order on every system. `loose` ones lie directly in `root`, the folder or that of the table.
+    `groups` and `by_model`, whether a model gave the label, come from a table.
     """
 
     root: Path
@@ -309,7 +287,7 @@ class _Row:
 
 
 def scan_table(table: str | os.PathLike[str]) -> FolderLayout:
-    """List the images of a table; that they exist is checked, but none is opened."""
+    """List the images of a table, without opening any."""
     path = Path(table).expanduser()
     rows = _distinct(path, _read_rows(path))
     missing = [f"{row.path} (line {row.line})" for row in rows if not os.path.isfile(row.file)]
@@ -388,10 +366,7 @@ def _check_filled(table: Path, name: str, numbers: Sequence[int], values: Sequen
 
 
 def _file_at(folder: Path, text: str) -> Path:
-    """Return the file that a path means.
-
-    As written, without spaces around it, with slashes, or in another Unicode form.
-    """
+    """Return the file of a path, maybe without spaces around it or in another Unicode form."""
     clean = text.strip().replace("\\", "/")
     tried = [folder / each for each in (text, text.strip(), clean)]
     found = next((file for file in tried if os.path.exists(file)), None)

@@ -50,7 +50,7 @@ class ImageFolderWarning(UserWarning):
 
 @dataclass(frozen=True)
 class GroupRow:
-    """One line of the file: a path, or the end of a path, and the group of that image."""
+    """One line of the file: a path, or the end of one, and the group of that image."""
 
     path: str
     group: str
@@ -64,10 +64,7 @@ class GroupRow:
 
 
 def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
-    """Read a file of two columns, path and group.
-
-    With a header line, which is optional, the columns may be in any order among others.
-    """
+    """Read a file with the columns path and group; the header is optional."""
     path = Path(csv_path).expanduser()
     lines = read_cells(path, "path, group")
     if not lines:
@@ -92,17 +89,12 @@ def read_group_rows(csv_path: str | os.PathLike[str]) -> list[GroupRow]:
 def match_groups(
     files: Sequence[Path], root: Path, rows: Sequence[GroupRow], csv_path: str | os.PathLike[str]
 ) -> NDArray[np.str_]:
-    """Give each image the group of the row with a matching path.
+    """Return for each image the group of the row with a matching path, shape (n_files,).
 
     A row matches an image if its path is the end of the image's full path, or if it ends in the
-    image's path under ``root`` (a file of groups from another machine). Only whole names match:
-    ``1.png`` does not match ``11.png``. Backslashes count as slashes, and Unicode forms of one
-    name are the same, unless there is an image of each. Rows that match no image are ignored with
-    a warning.
-
-    Returns
-    -------
-    array of shape (n_files,), str
+    image's path under ``root`` (a file of groups from another machine). Only whole names match,
+    with any slashes, in any Unicode form unless there is an image of each. Unused rows cause a
+    warning.
     """
     by_name: dict[str, list[int]] = defaultdict(list)
     for i, file in enumerate(files):
@@ -151,9 +143,8 @@ def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
     """Return the lines of a CSV file that are not blank, with their numbers.
 
     The separator is a comma, a semicolon or a tab, which a first line such as ``sep=;`` may name.
-    The text is UTF-8, or UTF-16 or UTF-32, as spreadsheets save "Unicode text". File names that are
-    not UTF-8 are read with their bytes, as the package writes them, unless the first line is not
-    plain text either. The expected columns are named in errors.
+    The text is UTF-8, UTF-16 or UTF-32. Bytes of file names that are not UTF-8 become surrogates.
+    Errors name the expected `columns`.
     """
     if path.is_dir():
         raise ImageFolderError(f"{path}: a folder; expected a CSV file with columns {columns}.")
@@ -192,7 +183,7 @@ def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
 
 
 def _decoded(content: bytes, path: Path, columns: str) -> str:
-    """Return the text of a table; what is not UTF-8 in a file without a mark are surrogates."""
+    """Return the text of a table; without a mark, bytes that are not UTF-8 become surrogates."""
     if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise ImageFolderError(f"{path}: a workbook, not a text file{_SAVE_AS_UTF8}.")
     if not content.startswith(tuple(_MARKS)):
@@ -213,23 +204,22 @@ def _decoded(content: bytes, path: Path, columns: str) -> str:
 
 
 def check_text(table: Path, line: int, text: str) -> None:
-    """Raise an ImageFolderError unless a text, other than the name of a file, is UTF-8."""
+    """Raise an ImageFolderError unless a text is UTF-8."""
     if not is_utf8(text):
         raise ImageFolderError(f"{table}, line {line}: not UTF-8 text{_SAVE_AS_UTF8}.")
 
 
 def is_utf8(text: str) -> bool:
-    """Return whether a text was UTF-8; other bytes are surrogates in it."""
     return not any("\udc80" <= character <= "\udcff" for character in text)
 
 
 def encoding_hint(names: Sequence[str]) -> str:
-    """Return what may be wrong with names of files that do not exist, if they are not UTF-8."""
+    """Return a hint if some names of missing files are not UTF-8."""
     return "" if all(map(is_utf8, names)) else f" (some are not UTF-8 text{_SAVE_AS_UTF8})"
 
 
 def find_columns(header: Sequence[str]) -> dict[str, int]:
-    """Return the columns of path, label, group and source (of the label), if a header has them."""
+    """Return the columns of path, label, group and source, as far as a header has them."""
     names = [cell.strip().lower() for cell in header]
     found = {}
     for kind, known in HEADERS.items():
@@ -286,7 +276,6 @@ def _raise_ambiguous(csv_path: str | os.PathLike[str], row: GroupRow, hits: list
 def _check_unmatched(
     csv_path: str | os.PathLike[str], root: Path, unused: list[str], missing: list[str]
 ) -> None:
-    """Raise for images without a group; warn of lines without an image."""
     n = len(unused)
     idle = f"{n} of its paths {verb(n, 'fits', 'fit')} no image in {root}: {name_some(unused)}"
     remedy = "Delete these lines, or check folder and spelling"

@@ -64,18 +64,9 @@ _TEMPLATE = _template()
 class Keypoints:
     """Distinct places of a thumbnail, first those of the coarse level.
 
-    Attributes
-    ----------
-    centre : array of shape (2,)
-        Of the thumbnail (row, column) in pixels.
-    positions : array of shape (n, 2)
-        In pixels of the thumbnail.
-    n_coarse : int
-    symmetries : array of shape (2, n)
-        The two symmetries of the square that make a patch most like a fixed pattern: numbers of
-        turns and reflections.
-    descriptors : array of shape (2, n, 49), float32
-        The patch after either, as a unit vector.
+    Positions (n, 2) and the centre of the thumbnail are in pixels, row first. The symmetries (2, n)
+    are numbers of the two that make a patch most like a fixed pattern, the descriptors (2, n, 49)
+    the patch after either, as a unit vector.
     """
 
     centre: NDArray[np.float64]
@@ -95,12 +86,11 @@ class Candidate:
 
 
 def find_keypoints(thumbnail: NDArray[np.int8]) -> Keypoints:
-    """Find and describe spots and corners of a thumbnail.
+    """Find and describe spots and corners of a thumbnail, at most 36 on each of two levels.
 
     A descriptor is the neighbourhood of a keypoint, moved by the turn or reflection that makes it
     most like a fixed pattern without symmetry. So the same place has the same descriptor in a
-    mirrored or turned image. Where two turns or reflections are nearly as good, noise decides:
-    each keypoint is described after both. There are at most 36 on each of two levels.
+    mirrored or turned image. Two are kept, because noise may decide which is best.
     """
     found = [_keypoints_of_level(thumbnail.astype(np.float32), scale) for scale in _LEVELS]
     return Keypoints(
@@ -149,12 +139,11 @@ def _strongest(response: FloatMap) -> IntArray:
 def candidate_pairs(
     keypoints: Sequence[Keypoints], folders: Sequence[int] | None = None
 ) -> Iterator[list[Candidate]]:
-    """Yield for each image the pairs with other images that may be its copies.
+    """Yield for each image up to six pairs with likely copies, the best first.
 
     The descriptors of an image's keypoints are compared with the coarse ones of all images (those
     of other folders, if given). Each of the five most similar images, if similar enough, gets a
-    vote for the turn or reflection and the shift that brings the two places together. There are at
-    most six candidates, those with most votes first; a pair may come up for both of its images.
+    vote for the turn or reflection and the shift that brings the two places together.
     """
     table = _Table(keypoints, range(len(keypoints)) if folders is None else folders)
     for i in range(len(keypoints)):

@@ -78,8 +78,7 @@ def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
     Parameters
     ----------
     dir : path
-        With ``train`` at least; an optional ``groups.csv`` (path, group) says which patches belong
-        together.
+        With ``train`` at least, and optionally ``groups.csv`` (path, group).
 
     Returns
     -------

@@ -66,20 +66,12 @@ class Transformation:
 
 @dataclass(frozen=True)
 class Registration:
-    """How well two thumbnails agree where they overlap best.
+    """How well two thumbnails agree where they overlap best, after a transformation of the first.
 
-    Attributes
-    ----------
-    similarity : float
-        Median of the correlation coefficients of 4 x 4 tiles of the overlap, or the coefficient of
-        the whole overlap if that is higher: few tiles count where a banner covers some, and many
-        tiles may be empty but for noise.
-    distinctness : float
-        By how much the correlation c of the overlap exceeds the best one r at any other shift, as a
-        share of what was possible: ``(c - r) / (1 - r)``. About 0 for two images of one lattice,
-        which agree equally well wherever lattice vectors lead; near 1 for copies.
-    transformation : Transformation
-        From the first thumbnail to the second.
+    The similarity is the median correlation of 4 x 4 tiles of the overlap, or that of the whole
+    overlap if higher: a banner may cover some tiles, and many may be empty but for noise. The
+    distinctness is ``(c - r) / (1 - r)`` for the correlation c of the overlap and the best one r at
+    any other shift: about 0 for two images of one lattice, near 1 for copies.
     """
 
     similarity: float
@@ -90,11 +82,10 @@ class Registration:
 def register(first: FloatMap, second: FloatMap, start: Transformation) -> Registration | None:
     """Register two thumbnails, starting from an estimate; None if they do not agree near it.
 
-    Cross-correlation of the thumbnails at half size corrects the estimate by up to 24 pixels. Then
-    the shifts of 4 x 4 tiles of the overlap are fitted by an affine transformation, first at half
-    size, then twice at full size. If another shift is nearly as good, as in a lattice, the fit
-    starts again from the shift with the highest phase correlation, and then from the better shift.
-    The most distinct result is returned.
+    Cross-correlation at half size corrects the estimate by up to 24 pixels. Then the shifts of 4 x
+    4 tiles are fitted by an affine transformation, first at half size, then twice at full size. If
+    another shift is nearly as good, as in a lattice, the fit starts again from the shift with the
+    highest phase correlation, and then from the better shift. The most distinct result is returned.
     """
     halves = _halved(first), _halved(second)
     found = _aligned(*halves, start.halved())
@@ -170,7 +161,7 @@ def _aligned(first: FloatMap, second: FloatMap, start: Transformation) -> Transf
 
 
 def _correlations_by_lag(first: FloatMap, second: FloatMap, reach: int) -> FloatMap:
-    """Return sums of products at lags of up to ``reach``, shape (n, 2 reach + 1, 2 reach + 1)."""
+    """Return sums of products at lags, shape (n, 2 reach + 1, 2 reach + 1)."""
     size = [fft.next_fast_len(max(e, reach + 1) + reach, real=True) for e in first.shape[1:]]
     product = fft.rfft2(first, s=size) * np.conj(fft.rfft2(second, s=size))
     lags = np.roll(fft.irfft2(product, s=size), (reach, reach), axis=(1, 2))
@@ -276,11 +267,7 @@ def tile_correlations(first: FloatMap, moved: FloatMap, inside: BoolMap) -> Floa
 
 
 def phase_shift(first: FloatMap, moved: FloatMap) -> NDArray[np.float64]:
-    """Return by how many rows and columns the second image should be moved further.
-
-    All frequencies count alike, so that the few of a lattice do not hide what distinguishes one
-    place from another: defects and noise.
-    """
+    """Return the further shift of the second image; all frequencies count alike."""
     size = [fft.next_fast_len(2 * extent, real=True) for extent in first.shape]
     taper = np.sqrt(np.outer(*(np.hanning(extent + 2)[1:-1] for extent in first.shape)))
     spectra = fft.rfft2(np.stack([first, moved]) * taper.astype(np.float32), s=size)
@@ -298,8 +285,7 @@ def best_other_shift(
 ) -> tuple[float, float, NDArray[np.float64]]:
     """Return the correlation of the overlap, the best one at any other shift, and that shift.
 
-    Shifts of up to 12 pixels are the same place, and the overlap must be at least half as large.
-    All shifts are computed at once from Fourier transforms [1]_.
+    Other shifts are over 12 pixels away, with at least half the overlap [1]_.
 
     References
     ----------

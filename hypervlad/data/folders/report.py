@@ -17,13 +17,14 @@ _MAX_LISTED = 12
 
 @dataclass(frozen=True)
 class BadFile:
-    """A file that cannot be read, and the reason.
+    """A file that cannot be read.
 
     Attributes
     ----------
     path : str
         As the report prints it.
     reason : str
+        The error of the reader.
     """
 
     path: str
@@ -41,12 +42,11 @@ class CopySet:
     classes : tuple of str
         The classes of these files, sorted. More than one is a contradiction.
     groups : tuple of str
-        The groups of these files, sorted; empty where no groups were given.
+        The groups of these files, sorted; empty without groups.
     similarity : float
         Lowest similarity of a member to its nearest copy; 1 for exact copies (the same pixels).
     overlap : float
-        Median over pairs of what the two have in common, as a part of the image with less else: 1
-        for a crop and the whole image, 0.5 for windows that are half a window apart.
+        Median over pairs of the part of the smaller view that both show: 1 for a crop of an image.
     """
 
     files: tuple[str, ...]
@@ -75,18 +75,19 @@ class FolderReport:
     root : str
         The folder or table.
     n_images : int
-        Images that can be read.
+        Readable images.
     class_counts : dict of str to int
-        Readable images of each class; classes without any are listed with 0.
+        Readable images of each class, 0 included.
     group_counts : dict of str to int, or None
-        Readable images of each group; None if no (usable) groups were given.
+        Readable images of each group; None without (usable) groups.
     bad_files : list of BadFile
+        Unreadable files.
     exact_copies, near_copies : list of CopySet
         Those across classes come first, then those across groups.
     blank_files : list of str
         Images without any contrast.
     banner_files : list of str
-        Images with an information bar at the bottom: see :func:`hypervlad.images.find_banner`.
+        Images with an information bar, see :func:`hypervlad.images.find_banner`.
     page_counts : dict of str to int
         Pages, sections or frames of each file that has more than one.
     image_sizes : dict of str to int
@@ -94,9 +95,8 @@ class FolderReport:
     image_kinds : dict of str to int
         Images of each kind of pixels, such as ``"uint8 grey"``, the most frequent first.
     suggested_groups : dict of str to str
-        The group of each file, also of unreadable ones, under which no split separates copies:
-        each set of copies is joined with the groups of its files, and every other image keeps its
-        group, or has its own.
+        A group for each file, also unreadable ones, under which no split separates copies: sets of
+        copies are joined with the groups of their files.
     sets_left_apart : list of CopySet
         Not joined, because nothing of a class could then be held out.
     problems : list of str
@@ -172,7 +172,7 @@ def _section(title: str, entries: list[str]) -> list[str]:
 
 
 def _describe(sets: list[CopySet], separator: str = ", ", with_groups: bool = True) -> list[str]:
-    """Return a line for each set of copies, but only one for all sets of many files."""
+    """Return a line for each set of copies, but only one for all large sets."""
     listed = [copies for copies in sets if len(copies.files) <= _MAX_LISTED]
     large = [copies for copies in sets if len(copies.files) > _MAX_LISTED]
     lines = [
@@ -189,7 +189,7 @@ def _describe(sets: list[CopySet], separator: str = ", ", with_groups: bool = Tr
 
 
 def _remarks(sets: list[CopySet], with_groups: bool) -> str:
-    """Return, in brackets, the lowest similarity, and the classes and groups that sets join."""
+    """Return the lowest similarity, and the classes and groups that sets join."""
     similarity = min(copies.similarity for copies in sets)
     remarks = [f"similarity {similarity:.2f}"] if similarity < 1 else []
     # Unsorted images have no class.
@@ -208,15 +208,16 @@ def _slashed(names: set[str]) -> str:
 
 @dataclass(frozen=True, repr=False)
 class FolderComparison:
-    """The copies across two folders; its text leaves out the names of large sets.
+    """The result of `compare_image_folders`; its text leaves out the names of large sets.
 
     Attributes
     ----------
     n_images : tuple of two int
-        Images of each folder that can be read.
+        Readable images of each folder.
     exact_copies, near_copies : list of CopySet
         Sets with files of both folders. Their paths begin with the folder.
     bad_files : list of BadFile
+        Unreadable files.
     """
 
     n_images: tuple[int, int]

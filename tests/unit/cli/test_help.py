@@ -79,11 +79,9 @@ def test_an_option_of_reading_is_explained_alike_everywhere(option):
     "arguments",
     [
         ["train"],
-        ["train", "images"],
         ["fly"],
         ["train", "images", "-o", "m", "--sed", "1"],
         ["train", "images", "-o", "m", "--seed", "one"],
-        ["predict", "model.hvlad"],
         ["demo", "--on-error", "ignore"],
     ],
 )

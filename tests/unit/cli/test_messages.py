@@ -98,9 +98,7 @@ ADVICE = (
     "error",
     [
         MemoryError("Unable to allocate 9.00 TiB"),
-        RuntimeError(
-            "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
-        ),
+        RuntimeError("[enforce fail at alloc] DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"),
         ValueError(ADVICE),
     ],

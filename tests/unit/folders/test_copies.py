@@ -30,7 +30,7 @@ def tem_images():
     return tem_images_once()
 
 
-@pytest.mark.parametrize("first", [0, 7, 19])
+@pytest.mark.parametrize("first", [0, 19])
 def test_planted_copies_are_found_and_nothing_else(tem_images, first):
     thumbnails = [make_thumbnail(image) for image in tem_images]
     planted = {}
@@ -40,7 +40,9 @@ def test_planted_copies_are_found_and_nothing_else(tem_images, first):
         thumbnails[i] = make_thumbnail(original)
         thumbnails.append(make_thumbnail(np.ascontiguousarray(copy)))
         planted[i, 30 + k] = name
-    pairs, similarity, _ = find_near_copies(thumbnails)
+    done = []
+    pairs, similarity, _ = find_near_copies(thumbnails, progress=done.append)
+    assert sum(done) == len(thumbnails)
     found = {(int(i), int(j)) for i, j in pairs}
     assert found <= set(planted)
     # Several changes at once may hide a picture that is little more than noise.
@@ -93,9 +95,8 @@ def large_images_once():
     return make_nanofibre_images(5, defective=0, size=288, random_state=5)[0]
 
 
-@pytest.mark.parametrize("per_sample", [4, 16])
-def test_images_of_one_lattice_are_no_copies_but_its_copies_are_found(per_sample):
-    images, _ = make_lattice_images(16, images_per_sample=per_sample, random_state=2)
+def test_images_of_one_lattice_are_no_copies_but_its_copies_are_found():
+    images, _ = make_lattice_images(16, images_per_sample=16, random_state=2)
     planted = range(0, 16, 4)
     copies = [jpeg(window(images[i], 3, -4), 85) for i in planted]
     originals = [window(image, 0, 0) if i in planted else image for i, image in enumerate(images)]
@@ -110,8 +111,7 @@ def test_different_images_are_no_copies():
     assert len(pairs) == 0
 
 
-@pytest.mark.parametrize("level", [0.0, 1.0])
-@pytest.mark.parametrize("share", [0.02, 0.1, 0.25])
+@pytest.mark.parametrize(("share", "level"), [(0.02, 1.0), (0.1, 0.0), (0.25, 1.0)])
 def test_a_frame_hardly_changes_the_thumbnail(tem_images, share, level):
     for image in tem_images[:6]:
         # Two rows inside a frame are cut off as well, where compression may have blurred its edge.
@@ -132,7 +132,7 @@ def test_what_is_no_frame_stays(tem_images):
 
 def test_same_frame_caption_or_banner_makes_no_copies(tem_images):
     for change in (with_banner, with_caption, lambda image: framed(image, 0.1, 0)):
-        thumbnails = [make_thumbnail(change(image)) for image in tem_images]
+        thumbnails = [make_thumbnail(change(image)) for image in tem_images[:15]]
         assert len(find_near_copies(thumbnails)[0]) == 0
 
 
@@ -161,19 +161,12 @@ def test_noise_and_blank_images_are_no_copies():
     assert len(find_near_copies(thumbnails)[0]) == 0
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 3])
+@pytest.mark.parametrize("n", [0, 1, 3])
 def test_few_images(tem_images, n):
     thumbnails = [make_thumbnail(tem_images[0])] * n
     pairs, similarity, _ = find_near_copies(thumbnails)
     assert len(pairs) == len(similarity) == n * (n - 1) // 2
     assert all(i < j for i, j in pairs)
-
-
-def test_progress_counts_every_image(tem_images):
-    seen = []
-    thumbnails = [make_thumbnail(image) for image in tem_images]
-    find_near_copies(thumbnails, progress=seen.append)
-    assert sum(seen) == 30
 
 
 def test_thumbnail_of_colour_and_tiny_images():
@@ -185,32 +178,15 @@ def test_thumbnail_of_colour_and_tiny_images():
     assert make_thumbnail(grey).shape == (135, 189)
 
 
-def test_a_doubtful_pair_chains_no_sets(tem_images, monkeypatch):
+def test_a_doubtful_pair_chains_no_sets(tem_images):
     """A pair that is only just similar counts only if other copies of the two images agree."""
     sets = [[window(tem_images[i], 2 * k, -k) for k in range(4)] for i in (3, 7)]
     thumbnails = [make_thumbnail(image) for image in sets[0] + sets[1]]
-    genuine = copies.register
-
-    def doubtful(first, second, start):
-        match = genuine(first, second, start)
-        ends = [next(i for i, t in enumerate(thumbnails) if t is end) for end in pending[-1]]
-        if sorted(ends) == [0, 4]:
-            return Registration(0.85, 0.9, Transformation(np.eye(2), np.zeros(2)))
-        return match
-
-    pending = []
-    whole = copies._Finder._match
-
-    def noting(self, pair, start):
-        pending.append([self.thumbnails[i] for i in pair])
-        return whole(self, pair, start)
-
-    monkeypatch.setattr(copies, "register", doubtful)
-    monkeypatch.setattr(copies._Finder, "_match", noting)
+    unmoved = Transformation(np.eye(2), np.zeros(2))
     finder = copies._Finder(thumbnails, 0.8)
-    for i, j in itertools.combinations(range(8), 2):
-        finder.compare((i, j), Transformation(np.eye(2), np.zeros(2)))
-    assert finder.confirmed[0, 4].similarity == 0.85
+    finder.confirmed[0, 4] = Registration(0.85, 0.9, unmoved)
+    for pair in itertools.combinations(range(8), 2):
+        finder.compare(pair, unmoved)
     assert not finder.supported((0, 4))
     assert finder.supported((0, 1))
 

@@ -6,16 +6,10 @@ import itertools
 
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_allclose
 from scipy.ndimage import gaussian_filter
 
-from hypervlad.data.folders.keypoints import (
-    _GRID,
-    _MOVED_FROM,
-    _SYMMETRIES,
-    candidate_pairs,
-    find_keypoints,
-)
+from hypervlad.data.folders.keypoints import candidate_pairs, find_keypoints
 
 ALL_MOVES = pytest.mark.parametrize(
     ("turns", "mirror"), list(itertools.product(range(4), [False, True]))
@@ -30,15 +24,6 @@ def thumbnail(seed, shape=(160, 160)):
 def moved(image, turns, mirror):
     image = np.rot90(image, turns)
     return np.ascontiguousarray(image[::-1] if mirror else image)
-
-
-def test_the_symmetries_are_the_eight_of_the_square():
-    assert len({tuple(matrix.ravel()) for matrix in _SYMMETRIES}) == 8
-    for one, two in itertools.product(_SYMMETRIES, repeat=2):
-        assert any((one @ two == matrix).all() for matrix in _SYMMETRIES)
-    # The value of a point p after a symmetry S is that of the point q with S q = p.
-    for matrix, source in zip(_SYMMETRIES, _MOVED_FROM, strict=True):
-        assert_array_equal(_GRID[source] @ matrix.T, _GRID)
 
 
 @ALL_MOVES

@@ -6,7 +6,6 @@ import csv
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
 from PIL import Image
 
 from hypervlad.data.folders import ImageFolderError, load_patch_folder, write_patch_folder
@@ -16,7 +15,7 @@ from hypervlad.images import read_image
 
 def parts_of(dtype=np.uint8, colours=(), n=5):
     rng = np.random.default_rng(0)
-    top = np.iinfo(dtype).max
+    top = 1 if dtype == np.float32 else np.iinfo(dtype).max
     images = [(top * rng.random((20, 30, *colours))).astype(dtype) for _ in range(n)]
     masks = [np.zeros((20, 30), dtype=bool) for _ in range(n)]
     for mask in masks:
@@ -26,12 +25,7 @@ def parts_of(dtype=np.uint8, colours=(), n=5):
 
 @pytest.mark.parametrize(
     ("dtype", "colours", "suffix"),
-    [
-        (np.uint8, (), "png"),
-        (np.uint8, (3,), "png"),
-        (np.uint16, (), "tif"),
-        (np.uint16, (3,), "tif"),
-    ],
+    [(np.uint8, (3,), "png"), (np.uint16, (3,), "tif"), (np.float32, (), "tif")],
 )
 def test_patches_come_back_as_they_were(tmp_path, dtype, colours, suffix):
     parts = parts_of(dtype, colours)
@@ -131,10 +125,3 @@ def test_names_that_systems_refuse_are_changed(tmp_path):
     write_patch_folder({"train": cut_patches([source], patch=10)}, tmp_path / "out")
     [file] = load_patch_folder(tmp_path / "out")["train"].images
     assert file.endswith("a mat_ 1_-0_0_0.png")
-
-
-def test_arrays_of_floats_are_kept_exactly(tmp_path):
-    image = np.random.default_rng(0).random((10, 10)).astype(np.float32)
-    write_patch_folder({"train": cut_patches([image], patch=10)}, tmp_path)
-    [file] = load_patch_folder(tmp_path)["train"].images
-    assert_array_equal(read_image(file), image)

@@ -129,14 +129,14 @@ def test_a_known_transformation_is_recovered(seed, down, right, growth, error):
 
 
 def test_different_textures_do_not_register():
-    for seed in range(10):
+    for seed in range(5):
         start = Transformation(np.eye(2), np.zeros(2))
         assert register(texture(seed), texture(seed + 100), start) is None
 
 
-@pytest.mark.parametrize("sample", range(4))
+@pytest.mark.parametrize("sample", range(2))
 def test_two_places_of_a_lattice_are_similar_but_not_distinct(sample):
-    images, _ = make_lattice_images(8, images_per_sample=2, random_state=6)
+    images, _ = make_lattice_images(4, images_per_sample=2, random_state=6)
     image = images[2 * sample]
     first, other, copy = (
         make_thumbnail(pixels).astype(np.float32)

@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from support.review_queues import CLASSES, Clock, entry
 
@@ -102,17 +101,13 @@ def test_a_correction_is_the_label_of_a_person_with_window_and_time(
 
 def test_a_label_from_the_queue_can_be_corrected_and_restored(labels: Labels) -> None:
     labels.queue.label("window-1", "click-1", 1, 1)
+    labels.correct("window-3", "click-0", {4: None}, 1)
+    assert labels.queue.images()[3].label == "fibre", "the model's label, confirmed"
     labels.correct("window-2", "click-2", events(labels, 1), 2)
     assert labels.queue.images()[0].label == "matrix"
     assert labels.queue.undo("window-1", "click-3").outcome == "late", "it was corrected since"
     assert labels.undo("window-2", "click-4").message == "1 image labelled as before"
     assert labels.queue.images()[0].label == "fibre"
-
-
-def test_the_models_label_can_be_confirmed(labels: Labels) -> None:
-    labels.correct("window-1", "click-1", {4: None}, 1)
-    assert labels.queue.images()[3].label == "fibre"
-    assert ids(labels, source="person") == [4]
 
 
 def test_a_correction_that_comes_again_counts_once(labels: Labels) -> None:
@@ -154,9 +149,8 @@ def test_each_window_undoes_its_own_corrections(labels: Labels) -> None:
     labels.queue.label("window-1", "click-3", 1, 1)
     assert labels.undo("window-1", "click-4").message == "2 images labelled as before"
     assert labels.undo("window-1", "click-5").outcome == "nothing"
-    assert [image.label for image in labels.queue.images()] == ["fibre", *[None] * 4, "fibre"] + (
-        [None] * 6
-    )
+    given = [image.label for image in labels.queue.images()]
+    assert given == ["fibre", None, None, None, None, "fibre", *[None] * 6]
     assert labels.queue.undo("window-2", "click-6").outcome == "nothing", "of the other page"
 
 
@@ -185,7 +179,7 @@ def test_too_many_images_and_other_orders_are_refused(labels: Labels) -> None:
             labels.page(**options)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_any_sequence_of_clicks_leaves_what_a_simple_record_of_them_says(
     labels: Labels, seed: int
 ) -> None:
@@ -229,21 +223,4 @@ def test_a_damaged_label_is_reported(make: Callable[..., Path], column: str, val
     if column == "confidence":
         with pytest.raises(QueueError, match=r"damaged: .* image 7"):
             Labels(queue).page()
-    queue.close()
-
-
-@pytest.mark.slow  # ten thousand images
-def test_many_images_are_listed_in_a_moment(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    entries = (
-        entry(tmp_path, i, None, scores=[(CLASSES[i % 3], float(rng.random()))])
-        for i in range(10_000)
-    )
-    make_queue(tmp_path / "queue", CLASSES, entries, [], {})
-    queue = Queue(tmp_path / "queue")
-    page = Labels(queue).page(category=2, start=3000)
-    assert page.total == 3333
-    shares = [label.confidence for label in page.labels]
-    assert len(shares) == MAX_LABELS
-    assert shares == sorted(shares)
     queue.close()

@@ -31,7 +31,7 @@ def slow_rank(worth: np.ndarray, points: np.ndarray) -> list[int]:
     return order
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_the_order_is_that_of_the_definition(seed: int) -> None:
     rng = np.random.default_rng(seed)
     n, d = 60 + seed, 2 + 3 * seed
@@ -59,21 +59,15 @@ problems = st.integers(1, 25).flatmap(
 
 @settings(max_examples=60, deadline=None)
 @given(problems)
-def test_every_image_comes_once_and_the_best_first(problem: tuple[np.ndarray, np.ndarray]) -> None:
-    worth, points = problem
-    order = rank(worth, points)
-    assert sorted(order.tolist()) == list(range(len(worth)))
-    assert worth[order[0]] == worth.max()
-
-
-@settings(max_examples=60, deadline=None)
-@given(problems)
 def test_without_similarity_the_order_is_that_of_informativeness(
     problem: tuple[np.ndarray, np.ndarray],
 ) -> None:
-    worth, _ = problem
+    worth, points = problem
     order = rank(worth, np.ones((len(worth), 2)))  # all at the mean: no directions
     assert order.tolist() == np.argsort(-worth, kind="stable").tolist()
+    order = rank(worth, points)
+    assert sorted(order.tolist()) == list(range(len(worth)))
+    assert worth[order[0]] == worth.max()
 
 
 @settings(max_examples=60, deadline=None)
@@ -100,10 +94,7 @@ def test_informativeness_is_a_share_and_grows_with_doubt_and_novelty(
     assert (informativeness(proba, novelty + 1) >= worth).all()
     flatter = 0.5 * proba + 0.5 / 3
     assert (informativeness(flatter, novelty) >= worth - 1e-12).all()
-
-
-def test_infinite_novelty_ranks_first() -> None:
-    assert informativeness([[1.0, 0.0]], [np.inf]).tolist() == [1.0]
+    assert (informativeness(proba, np.full(12, np.inf)) == 1).all()
 
 
 @pytest.mark.parametrize(

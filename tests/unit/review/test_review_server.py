@@ -20,7 +20,7 @@ from PIL import Image
 from support.review_queues import write_picture, write_queue
 
 from hypervlad.apps.review import Queue
-from hypervlad.apps.review.server import HEADERS, MAX_BYTES, SCREEN, Previews, jpeg, make_app
+from hypervlad.apps.review.server import HEADERS, MAX_BYTES, SCREEN, jpeg, make_app
 from hypervlad.images import ReadOptions
 
 TOKEN, PORT = "a-secret-of-the-link", 8765
@@ -119,11 +119,15 @@ def test_a_label_is_saved_and_the_next_images_come(client: FlaskClient, pictured
 
 
 def test_all_clicks_have_an_address(client: FlaskClient) -> None:
-    made = post(client, "category", {"name": "onion"}).get_json()
-    assert made["name"] == "onion"
+    name = 'tube {open} [x"y\\]'  # brackets that are no nesting
+    made = post(client, "category", {"name": name}).get_json()
+    assert made["name"] == name
     assert post(client, "label", label(category=made["id"])).get_json()["outcome"] == "kept"
     click = {"client": CLIENT, "want": 1}
-    skipped = post(client, "skip", click | {"click": "click-0002", "item": 2}).get_json()
+    localhost = {"Host": f"localhost:{PORT}", "Origin": f"http://localhost:{PORT}"}
+    assert get(client, host=localhost["Host"]).status_code == 200
+    skip = click | {"click": "click-0002", "item": 2}
+    skipped = post(client, "skip", skip, headers=localhost).get_json()
     assert skipped["progress"]["skipped"] == 1
     assert post(client, "undo", click | {"click": "click-0003"}).get_json()["item"] == 2
     assert post(client, "again", click | {"click": "click-0004"}).get_json()["outcome"] == "kept"
@@ -157,36 +161,6 @@ def test_labels_are_listed_corrected_and_restored(client: FlaskClient, pictured:
     assert get(client, "small/7").mimetype == "image/jpeg"
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"items": []},
-        {"items": [7]},
-        {"items": [[7]]},
-        {"items": [[7, None, None]]},
-        {"items": [["7", None]]},
-        {"items": [[7, True]]},
-        {"items": [[True, None]]},
-        {"items": {"7": None}},
-        {"items": [[i, None] for i in range(1, 200)]},
-        {"category": "2"},
-        {"client": "x"},
-    ],
-)
-def test_corrections_of_another_kind_are_refused(
-    refusing: FlaskClient, changes: dict[str, object]
-) -> None:
-    assert post(refusing, "correct", CORRECTION | changes).status_code == 400
-
-
-def test_unknown_labels_are_refused(refusing: FlaskClient) -> None:
-    assert post(refusing, "correct", CORRECTION | {"items": [[99, None]]}).status_code == 404
-    assert post(refusing, "correct", CORRECTION | {"category": 99}).status_code == 404
-    for changes in ({"order": "secret"}, {"source": "secret"}):
-        assert post(refusing, "labels", WANTED | changes).status_code == 400
-    assert get(refusing, "small/99").status_code == 404
-
-
 def test_images_are_jpeg_and_fit_the_screen(
     client: FlaskClient, pictured: Queue, tmp_path: Path
 ) -> None:
@@ -213,14 +187,6 @@ def test_micrographs_of_any_bit_depth_can_be_shown(tmp_path: Path, dtype: str) -
         seen = np.asarray(picture)[24].astype(int)
     assert seen[0] < 15
     assert seen[-1] > 240
-
-
-def test_a_picture_is_made_once_while_it_is_likely_to_be_requested(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.png", 0)
-    previews = Previews()
-    first = previews.get(tmp_path / "a.png", 100, ReadOptions())
-    (tmp_path / "a.png").unlink()
-    assert previews.get(tmp_path / "a.png", 100, ReadOptions()) is first
 
 
 def test_the_picture_is_the_one_that_the_model_has_judged(
@@ -314,13 +280,6 @@ def test_a_foreign_host_is_refused(refusing: FlaskClient, host: str) -> None:
     assert post(refusing, "label", label(), headers=headers).status_code == 403
 
 
-def test_localhost_is_a_name_of_ours(client: FlaskClient) -> None:
-    host = f"localhost:{PORT}"
-    assert get(client, host=host).status_code == 200
-    headers = {"Host": host, "Origin": f"http://{host}"}
-    assert post(client, "label", label(), headers=headers).status_code == 200
-
-
 @pytest.mark.parametrize(
     "headers",
     [
@@ -350,111 +309,89 @@ def test_only_json_is_taken(refusing: FlaskClient, kind: str | None) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[]", b"null", b"1", b"\xff\xfe", b'"text"', b"{}", b'{"client": "window-1"}'],
-)
-def test_malformed_json_is_refused(refusing: FlaskClient, body: bytes) -> None:
-    answer = post(refusing, "label", body)
-    assert answer.status_code == 400
-    assert "JSON object" in sentence(answer)
-
-
-@pytest.mark.parametrize(
-    "changes",
     [
-        {"item": "1"},
-        {"item": True},
-        {"item": 1.0},
-        {"item": None},
-        {"category": [2]},
-        {"want": "2"},
-        {"client": "x"},
-        {"client": "a b c d e f"},
-        {"click": "c" * 65},
-        {"click": 7},
-        {"more": 1},
-    ],
-)
-def test_fields_of_another_kind_are_refused(
-    refusing: FlaskClient, changes: dict[str, object]
-) -> None:
-    assert post(refusing, "label", label(**changes)).status_code == 400
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"[" * 3000,
-        b'{"a":' * 700,
+        *(b"", b"{", b"[]", b"1", b"\xff\xfe", b"{}", b'{"client": "window-1"}'),
+        *(b"[" * 3000, b'{"a":' * 700, b"\xff" * 3000, b'{"client": "' + b"\\" * 3000),
         b'{"client": "aaaaaaaaaaaa", "want": {}}',
-        b'{"client": "' + b"\\" * 3000,
         b'{"client": "aaaaaaaaaaaa", "want": 1e999}',
         b'{"client": "aaaaaaaaaaaa", "want": 1208925819614629174706176}',
         b'{"client": "aaaaaaaaaaaa", "want": 1, "want": 1}',
-        b"\xff" * 3000,
     ],
 )
-def test_bodies_that_exhaust_a_parser_are_refused(
+def test_malformed_json_is_refused(
     refusing: FlaskClient, body: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     answer = post(refusing, "next", body)
     assert answer.status_code == 400
     assert "expected" in sentence(answer)
     assert not caplog.records
-
-
-def test_brackets_in_a_name_are_no_nesting(client: FlaskClient) -> None:
-    made = post(client, "category", {"name": 'tube {open} [x"y\\]'})
-    assert made.get_json()["name"] == 'tube {open} [x"y\\]'
-
-
-def test_a_category_that_is_no_text_is_refused(refusing: FlaskClient) -> None:
-    assert post(refusing, "category", b'{"name": "\\ud800"}').status_code == 400
-
-
-@pytest.mark.parametrize("kind", ["image", "small", "whole", "training"])
-def test_a_number_of_too_many_digits_is_no_page(
-    refusing: FlaskClient, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    for digits in (16, 30, 5000):
-        assert get(refusing, f"{kind}/{'9' * digits}").status_code == 404
-    assert not caplog.records
-
-
-def test_a_large_body_is_refused(refusing: FlaskClient) -> None:
     assert post(refusing, "category", {"name": "x" * MAX_BYTES}).status_code == 413
 
 
-def test_unknown_images_and_categories_are_refused(refusing: FlaskClient) -> None:
-    for changes in ({"item": 99}, {"item": -1}, {"item": 2**62}, {"category": 99}):
-        answer = post(refusing, "label", label(**changes))
-        assert answer.status_code == 404
-        assert "the queue has no" in sentence(answer)
-    for path in ("image/99", "whole/99", "training/99", f"image/{2**80}"):
-        assert get(refusing, path).status_code == 404
-    assert post(refusing, "category", {"name": " "}).status_code == 400
+@pytest.mark.parametrize(
+    ("action", "body"),
+    [
+        *(("label", label(item=item)) for item in ("1", True, 1.0, None)),
+        *(("label", label(client=client)) for client in ("x", "a b c d e f")),
+        *(("label", label(click=click)) for click in ("c" * 65, 7)),
+        *(("label", label(**other)) for other in ({"category": [2]}, {"want": "2"}, {"more": 1})),
+        *(("correct", CORRECTION | {"items": items}) for items in ([], [7], {"7": None})),
+        *(("correct", CORRECTION | {"items": [each]}) for each in ([7], [7, None, None])),
+        *(("correct", CORRECTION | {"items": [each]}) for each in (["7", None], [7, True])),
+        ("correct", CORRECTION | {"items": [[i, None] for i in range(1, 200)]}),
+        *(("correct", CORRECTION | other) for other in ({"category": "2"}, {"client": "x"})),
+        *(("labels", WANTED | other) for other in ({"order": "secret"}, {"source": "secret"})),
+        *(("category", {"name": " "}), ("category", b'{"name": "\\ud800"}')),
+    ],
+)
+def test_fields_of_another_kind_are_refused(
+    refusing: FlaskClient, action: str, body: object
+) -> None:
+    assert post(refusing, action, body).status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("action", "body"),
+    [
+        *(("label", label(item=item)) for item in (99, -1, 2**62, 2**63)),
+        ("label", label(category=99)),
+        *(("correct", CORRECTION | {"items": [[item, None]]}) for item in (99, 2**63)),
+        ("correct", CORRECTION | {"category": 99}),
+        *(("labels", WANTED | {name: 2**63}) for name in ("category", "start")),
+    ],
+)
+def test_unknown_images_and_categories_are_refused(
+    refusing: FlaskClient, action: str, body: object
+) -> None:
+    answer = post(refusing, action, body)
+    assert answer.status_code == 404
+    assert "the queue has n" in sentence(answer)
+
+
+@pytest.mark.parametrize("kind", ["image", "small", "whole", "training"])
+def test_a_number_of_no_image_is_no_page(
+    refusing: FlaskClient, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for digits in (2, 16, 30, 5000):
+        assert get(refusing, f"{kind}/{'9' * digits}").status_code == 404
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        "../../etc/passwd",
         "..%2f..%2fetc%2fpasswd",
         "image/../../queue.sqlite",
         "image/..%2f..%2fetc%2fpasswd",
-        "image/%2e%2e",
         "image//etc/passwd",
-        "image/1/../2",
         "image/1%00",
         "image/new%2f000.png",
         "image/-1",
         "image/1.5",
-        "whole/..",
         "training/..%5c..%5cqueue.sqlite",
         "page.js/../../server.py",
-        "queue.sqlite",
         "server.py",
         "index.html",
-        "base.html",
     ],
 )
 def test_no_path_leads_to_another_file(refusing: FlaskClient, path: str) -> None:
@@ -514,26 +451,6 @@ def test_the_pages_files_are_part_of_the_package() -> None:
     assert packaged == {file.name for file in (there / "page").iterdir()} | {"__init__.pyi"}
     pages = {"base.html", "index.html", "labels.html", "shared.js", "page.js", "labels.js"}
     assert packaged == {"__init__.pyi", "page.css", "icon.svg", *pages}
-
-
-@pytest.mark.parametrize(
-    ("action", "body"),
-    [
-        ("label", label(item=2**63)),
-        ("labels", {"category": 2**63, "source": "all", "order": "name", "start": 0, "n": 5}),
-        ("labels", {"category": 0, "source": "all", "order": "name", "start": 2**63, "n": 5}),
-        (
-            "correct",
-            {"client": CLIENT, "click": "click-0001", "items": [[2**63, None]], "category": 1},
-        ),
-    ],
-)
-def test_numbers_beyond_those_of_the_database_are_unknown(
-    refusing: FlaskClient, action: str, body: object
-) -> None:
-    answer = post(refusing, action, body)
-    assert answer.status_code == 404
-    assert "the queue has n" in sentence(answer)
 
 
 def test_a_damaged_queue_is_named_once(client: FlaskClient, pictured: Queue) -> None:
