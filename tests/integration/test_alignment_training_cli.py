@@ -13,7 +13,7 @@ from PIL import Image
 from support.commands import run
 
 from hypervlad import AlignmentClassifier, load, make_nanowire_images
-from hypervlad.data.folders import make_alignment_examples
+from hypervlad.data.synthetic import make_alignment_examples
 
 SMALL = ("--backbone", "tiny", "--weights", "random", "--window", 24, "--quiet")
 
@@ -71,7 +71,7 @@ def test_from_synthetic_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         return score(self, images, y)
 
     monkeypatch.setattr(AlignmentClassifier, "score", spy)
-    monkeypatch.setattr("hypervlad.data.folders.make_alignment_examples", small)
+    monkeypatch.setattr("hypervlad.data.synthetic.make_alignment_examples", small)
     model = tmp_path / "alignment.hvlad"
     result = run("align-train", "--synthetic", 5, "-o", model, *SMALL).output
     assert "of 5 images" in result

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from support.surfaces import blotted
 
 from hypervlad import PatchDefectScorer
-from hypervlad.data.folders import make_nanofibre_images
+from hypervlad.data.synthetic import make_nanofibre_images
 from hypervlad.features.windows import cut_patches
 
 

@@ -229,7 +229,7 @@ def align_train(
       hypervlad align-train --synthetic 60 -o alignment.hvlad
       hypervlad align new/ --method alignment.hvlad -o found/
     """
-    from hypervlad.data.folders import make_alignment_examples
+    from hypervlad.data.synthetic import make_alignment_examples
     from hypervlad.features.backbones.weights import check_may_be_included
     from hypervlad.models.alignment import AlignmentClassifier, default_alignment_encoder
 

@@ -125,7 +125,7 @@ def _synthetic_folder(output: Path, n_images: int, seed: int, quiet: bool) -> Pa
     import numpy as np
     from PIL import Image
 
-    from hypervlad.data.folders import make_tem_images
+    from hypervlad.data.synthetic import make_tem_images
 
     folder = output / f"synthetic-tem-{n_images}-seed{seed}"
     if folder.is_dir():

@@ -17,9 +17,8 @@ from hypervlad.data.folders import (
     check_image_folder,
     compare_image_folders,
     load_image_folder,
-    make_nanofibre_images,
-    make_tem_images,
 )
+from hypervlad.data.synthetic import make_nanofibre_images, make_tem_images
 from hypervlad.images import ReadOptions
 
 

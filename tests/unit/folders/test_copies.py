@@ -9,14 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.copies import CHANGES, SEVERAL, framed, jpeg, window, with_banner, with_caption
 
-from hypervlad.data.folders import (
-    copies,
-    make_lattice_images,
-    make_nanofibre_images,
-    make_tem_images,
-)
+from hypervlad.data.folders import copies
 from hypervlad.data.folders.copies import find_near_copies, group_copies, make_thumbnail
 from hypervlad.data.folders.registration import Registration, Transformation
+from hypervlad.data.synthetic import make_lattice_images, make_nanofibre_images, make_tem_images
 
 
 @functools.cache

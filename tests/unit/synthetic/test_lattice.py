@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy import fft
 
-from hypervlad.data.folders import make_lattice_images
+from hypervlad.data.synthetic import make_lattice_images
 from hypervlad.data.synthetic.lattice import Crystal, draw_columns, draw_crystal
 
 

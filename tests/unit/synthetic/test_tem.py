@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypervlad.data.folders import TEM_CLASSES, TEM_FINE_CLASSES, make_tem_images
+from hypervlad.data.synthetic import TEM_CLASSES, TEM_FINE_CLASSES, make_tem_images
 from hypervlad.data.synthetic.drawing import worm_like_chains
 from hypervlad.data.synthetic.tem import balanced_labels
 from hypervlad.data.synthetic.tem_scenes import SCENES, Stage
