@@ -32,24 +32,12 @@ def counted(n: int, what: str) -> str:
 
 
 def verb(n: int, singular: str, plural: str) -> str:
-    """Return the form of a verb, or of anything else, that fits a number of things.
-
-    Examples
-    --------
-    >>> [f"{n} of 3 images {verb(n, 'is', 'are')} blank" for n in (1, 2)]
-    ['1 of 3 images is blank', '2 of 3 images are blank']
-    """
+    """Return the form of a verb, or of anything else, that fits a number of things."""
     return singular if n == 1 else plural
 
 
 def name_some(names: Sequence[str]) -> str:
-    """Return the first five names, and how many more there are.
-
-    Examples
-    --------
-    >>> name_some(["a", "b"]), name_some("abcdefg")
-    ('a, b', 'a, b, c, d, e and 2 more')
-    """
+    """Return the first five names, and how many more there are."""
     shown = ", ".join(names[:_N_NAMED])
     return shown if len(names) <= _N_NAMED else f"{shown} and {len(names) - _N_NAMED} more"
 
@@ -79,11 +67,5 @@ def reason_of(error: Exception) -> str:
 
 
 def printable(value: object) -> str:
-    r"""Return a text with escapes for characters that hide or change what is around them.
-
-    Examples
-    --------
-    >>> print(printable("a\x1b[31m.tif"))
-    a\x1b[31m.tif
-    """
+    """Return a text with escapes for characters that hide or change what is around them."""
     return _NOT_SHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), str(value))
