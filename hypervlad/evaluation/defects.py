@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_auc_score
 
 from hypervlad.common.terminal import ProgressBar
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import counted, warn_user
 from hypervlad.common.workload import announced
 from hypervlad.evaluation.maps import PixelTally
 from hypervlad.evaluation.patches import PatchConfusion, patch_confusion

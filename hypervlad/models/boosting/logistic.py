@@ -14,7 +14,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_softmax, softmax
 from sklearn.exceptions import ConvergenceWarning
 
-from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import warn_user
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]

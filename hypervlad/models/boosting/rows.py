@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import name_some
+from hypervlad.common.wording import name_some, warn_user
 from hypervlad.evaluation.splits import first_appearance_codes
 from hypervlad.models.boosting.logistic import FloatArray, IntArray
 

@@ -46,8 +46,8 @@ def fit_trees(
 ) -> tuple[xgboost.Booster | None, RoundSearch | None]:
     """Find the number of rounds on the test rows of `splits`, then train as many on all rows.
 
-    Without `patience`, `max_rounds` are kept without a search; so they are without test rows, unless
-    there `may_be_none`: then trees are kept only if their gain on the test rows is more than noise.
+    Without `patience`, all `max_rounds` are kept; so they are without test rows, unless
+    `may_be_none`. With it, trees are kept only if their gain on the test rows is more than noise.
     """
     search = None
     n_rounds = 0 if may_be_none and patience is not None else max_rounds

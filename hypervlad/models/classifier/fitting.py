@@ -18,8 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, has_fit_parameter
 
 from hypervlad.common.terminal import ProgressBar
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.evaluation.splits import (
     check_column,
     first_appearance_codes,

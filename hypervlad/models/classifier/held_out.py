@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.base import Array, Arrays, Value
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted, name_some
+from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.evaluation import Evaluation
 from hypervlad.evaluation.conformal import (
     CERTAINTY,

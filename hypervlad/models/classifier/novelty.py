@@ -24,8 +24,7 @@ from sklearn.metrics import pairwise_distances_chunked
 
 from hypervlad.common.base import Array, Labels, Value, Values
 from hypervlad.common.constraints import Integer
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted, verb
+from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.evaluation.splits import group_weights
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import encode_images
