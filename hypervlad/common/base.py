@@ -1,9 +1,4 @@
-"""What all estimators share: checked parameters, seeded parts, and a state without pickle.
-
-An estimator declares the constraints of its parameters, the fitted attributes that its model file
-holds, and which parameters are themselves estimators. Checks, seeding, ``save`` and ``load``
-follow.
-"""
+"""What all estimators share: checked parameters, seeded parts, and a state without pickle."""
 
 from __future__ import annotations
 
@@ -63,11 +58,7 @@ class Stateful(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A number, a boolean or a string.
-
-    A loaded value must satisfy `allowed`, if given. A float may be infinite only if
-    `may_be_infinite`.
-    """
+    """A number, a boolean or a string that satisfies `allowed`, if given."""
 
     kind: type
     allowed: Constraint | None = None
@@ -95,8 +86,6 @@ class Value:
 
 @dataclasses.dataclass(frozen=True)
 class Values:
-    """A tuple of numbers or strings of one kind."""
-
     kind: type
 
     def pack(self, value: Any) -> tuple[Any, Arrays]:
@@ -111,9 +100,8 @@ class Values:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """An array of at least two class labels: strings, numbers or booleans.
-
-    Sorted and distinct, as those of a classifier, unless `distinct` is False.
+    """An array of at least two class labels: strings, numbers or booleans; sorted, if
+    `distinct`.
     """
 
     distinct: bool = True
@@ -159,8 +147,7 @@ class Labels:
 class Array:
     """An array of finite numbers, of exactly this type and number of dimensions, within bounds.
 
-    With the default bounds, products with features in single precision stay finite in double
-    precision.
+    With the default bounds, products with features in single precision stay finite.
     """
 
     dtype: str
@@ -196,8 +183,6 @@ class Array:
 
 
 class ArrayDict:
-    """Arrays by name, such as the tensors of a network."""
-
     def pack(self, value: Any) -> tuple[Any, Arrays]:
         return {name: list(array.shape) for name, array in value.items()}, dict(value)
 
@@ -229,9 +214,7 @@ class Record:
 
 
 class Part:
-    """A part with its own state, of one of several classes: an estimator, or anything with
-    ``to_state``.
-    """
+    """A part with its own state, of one of several classes."""
 
     def __init__(self, *kinds: type[Stateful]) -> None:
         self.kinds = {kind.__name__: kind for kind in kinds}
@@ -272,8 +255,7 @@ class Maybe:
 class Estimator(BaseEstimator):
     """An estimator with declared parameter constraints and a declared state.
 
-    What the class attributes cannot express (rules across parameters, checks across fitted
-    attributes) goes into overrides of `check_parameters` and `_check_state`.
+    Rules across parameters or fitted attributes go into `check_parameters` and `_check_state`.
 
     Attributes
     ----------
@@ -284,8 +266,7 @@ class Estimator(BaseEstimator):
     _fitted_state : dict of str to Field
         The fitted attributes that a model file holds.
     _part_parameters : dict of str to str
-        Parameters that are estimators, and the fitted attributes that hold them after ``fit``; a
-        loaded model has unfitted copies of the latter as parameters.
+        Parameters that are estimators, and the fitted attributes that hold them after ``fit``.
     _unsaved_parameters : frozenset of str
         What belongs to a machine or a run and not to the model; defaults after loading.
     """
@@ -392,10 +373,7 @@ class ImageEstimator(Estimator):
 
 
 def seeded_clone(part: BaseEstimator, seed: int | None, *, verbose: bool | int = False) -> Any:
-    """Return an unfitted copy of a part, with the seed wherever a ``random_state`` is None.
-
-    Unless it is 0, a part of this package gets the verbosity.
-    """
+    """Return an unfitted copy of a part, with the seed wherever a ``random_state`` is None."""
     part = clone(part)
     for name, value in part.get_params().items():
         if value is None and (name == "random_state" or name.endswith("__random_state")):
@@ -408,9 +386,8 @@ def seeded_clone(part: BaseEstimator, seed: int | None, *, verbose: bool | int =
 def to_json(value: Any) -> Any:
     """Return a parameter as JSON knows it; `from_json` undoes it.
 
-    Dictionaries become pairs, because JSON turns keys into strings. Tuples, lists and arrays come
-    back as tuples, numbers of NumPy as Python's, paths as absolute paths, and a random generator as
-    None.
+    Dictionaries become pairs. Tuples, lists and arrays come back as tuples, numbers of NumPy as
+    Python's, paths as absolute paths, and a random generator as None.
     """
     if isinstance(value, np.random.RandomState):
         return None
@@ -428,7 +405,6 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(value: Any) -> Any:
-    """Undo `to_json`."""
     if isinstance(value, Mapping):
         return {from_json(key): from_json(each) for key, each in value["pairs"]}
     return tuple(from_json(each) for each in value) if isinstance(value, list) else value
@@ -447,6 +423,5 @@ def _joined(name: str, key: str) -> str:
 
 
 def _arrays_of(name: str, remaining: Arrays) -> Arrays:
-    """Take the arrays of one attribute out of those that remain."""
     own = [key for key in remaining if key == name or key.startswith(f"{name}.")]
     return {key.removeprefix(name).removeprefix("."): remaining.pop(key) for key in own}

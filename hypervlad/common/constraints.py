@@ -25,12 +25,10 @@ Alternatives: TypeAlias = Sequence[Constraint | None]
 
 
 def is_integer(value: Any) -> bool:
-    """Return whether a value is a whole number, of Python or NumPy, and not a boolean."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a finite real number and not a boolean."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_)
     return real and math.isfinite(value)
 
@@ -57,10 +55,7 @@ class Integer:
 
 @dataclass(frozen=True)
 class Number:
-    """Finite real numbers within bounds; ``above`` and ``below`` exclude the bound.
-
-    `meaning` says in a message what the number is, with its unit.
-    """
+    """Finite real numbers within bounds; ``above`` and ``below`` exclude the bound."""
 
     above: float | None = None
     at_least: float | None = None
@@ -88,8 +83,6 @@ class Number:
 
 
 class OneOf:
-    """A few values: strings or whole numbers."""
-
     def __init__(self, *values: str | int) -> None:
         self.values = values
 
@@ -103,8 +96,6 @@ class OneOf:
 
 
 class Boolean:
-    """True and False, of Python or NumPy."""
-
     def accepts(self, value: Any) -> bool:
         return isinstance(value, bool | np.bool_)
 
@@ -128,8 +119,6 @@ class InstanceOf:
 
 @dataclass(frozen=True)
 class HasMethods:
-    """Objects that have some methods; `meaning` says what they are."""
-
     names: tuple[str, ...]
     meaning: str
 
@@ -144,9 +133,8 @@ class HasMethods:
 
 @dataclass(frozen=True)
 class ListOf:
-    """Tuples, lists and one-dimensional arrays of `at_least` to `at_most` items of one constraint.
-
-    `meaning` says in a message what the list is: "a sequence of layer names".
+    """Tuples, lists and one-dimensional arrays of `at_least` to `at_most` items of one
+    constraint.
     """
 
     item: Constraint
@@ -206,7 +194,6 @@ def check_value(name: str, value: Any, alternatives: Alternatives) -> None:
 def check_parameters(
     parameters: Mapping[str, Any], constraints: Mapping[str, Alternatives]
 ) -> None:
-    """Raise a ValueError that names the first parameter that violates its constraints."""
     for name, alternatives in constraints.items():
         check_value(name, parameters[name], alternatives)
 

@@ -112,21 +112,9 @@ def replace_when_complete(
 ) -> Iterator[BinaryIO]:
     """Open a file for writing that appears under its name only when it is complete.
 
-    The bytes go to a temporary file, which is moved over `path` at the end, and removed if anything
-    fails. The folder of `path` is created if there is none, and not left behind empty.
-
-    Parameters
-    ----------
-    path : path-like
-    flush : bool, default=True
-        If False, a power cut may leave a damaged file: for many small ones that can be recreated.
-    draft_folder : path-like, optional
-        Where the temporary file is, on the same disk; by default beside `path`.
-
-    Raises
-    ------
-    OSError
-        If `path` is a link, a folder or a device, or cannot be written; it names the file.
+    The bytes go to a temporary file in `draft_folder` (by default beside `path`), which is moved
+    over `path` at the end, and removed if anything fails. The folder of `path` is created if there
+    is none. Without `flush`, a power cut may leave a damaged file. An OSError names the file.
     """
     check_writable(path)
     target = Path(os.path.abspath(path))
@@ -153,13 +141,7 @@ def move_into_place(draft: str | os.PathLike[str], path: str | os.PathLike[str])
 
 
 def move_to_new_name(draft: Path, path: Path) -> None:
-    """Move a complete file to a new name on the same disk.
-
-    Raises
-    ------
-    FileExistsError
-        If there is a file of that name, even if it was made just now.
-    """
+    """Move a complete file to a new name on the same disk; a FileExistsError if that is taken."""
     try:
         os.link(draft, path)
     except FileExistsError:
@@ -196,7 +178,6 @@ class HashingStream(io.RawIOBase):
 
 
 def file_digest(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 of a file's bytes, 64 hexadecimal digits."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -216,23 +197,9 @@ class LockedError(RuntimeError):
 def exclusive_lock(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> Iterator[None]:
     """Hold a lock file, which names this process, until the context ends.
 
-    The lock belongs to the operating system: a file that a killed process left behind locks
-    nothing, even if it is another user's. Where the file system has no locks, as some network
-    drives, nothing is locked.
-
-    Parameters
-    ----------
-    path : path-like
-        The lock file; removed at the end.
-    output : path-like
-        What it protects, for the message.
-
-    Raises
-    ------
-    LockedError
-        If another process, or another thread of this one, holds the lock.
-    OSError
-        If the lock file is a link or no ordinary file, or cannot be created or read.
+    The lock is the operating system's: a file that a killed process left behind locks nothing.
+    Where the file system has no locks, nothing is locked. A LockedError, which names `output`, if
+    another process or thread holds the lock; an OSError for an unusable lock file.
     """
     refuse_links(path)
     lock_file, is_ours = _locked(Path(path), output)
@@ -299,7 +266,6 @@ def _open_lock_file(path: Path) -> tuple[int, bool]:
 
 
 def _remove(path: Path) -> bool:
-    """Return whether a file could be removed."""
     try:
         path.unlink()
     except OSError:
@@ -308,7 +274,6 @@ def _remove(path: Path) -> bool:
 
 
 def _lock(lock_file: int) -> bool:
-    """Lock an open file; return whether no other process holds it."""
     try:
         if sys.platform == "win32":  # a byte beyond the text, which stays readable
             os.lseek(lock_file, _LOCKED_BYTE, os.SEEK_SET)

@@ -1,11 +1,7 @@
 """The one-file container of a trained model: a JSON header, named arrays, and a digest over both.
 
-A model file is a `safetensors <https://github.com/huggingface/safetensors>`_ file whose single
-metadata entry, ``hypervlad``, is JSON: the SHA-256 first, then the format's version, the *kind* of
-the model, the version of the library that wrote it, and a header for that kind.
-
-The digest covers every byte of the file but its own 64 characters, and it is checked before
-anything is parsed. It finds *damage*, not *forgery*: whoever can change the file can recompute it.
+It is a safetensors file whose single metadata entry is JSON, the SHA-256 of all other bytes first:
+see docs/reference/model_file.md. The digest finds damage, not forgery.
 """
 
 from __future__ import annotations
@@ -69,19 +65,7 @@ class ModelFileNotFoundError(ModelFileError, FileNotFoundError):
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What a model file holds.
-
-    Attributes
-    ----------
-    kind : str
-        Which estimator wrote it, such as ``"micrograph_classifier"``.
-    header : dict
-        Plain JSON values.
-    arrays : dict of str to ndarray
-        Native byte order, contiguous, writable.
-    library_version : str
-        The version of hypervlad that wrote the file.
-    """
+    """What a model file holds; `kind` is the estimator's, such as ``"micrograph_classifier"``."""
 
     kind: str
     header: dict[str, Any]
@@ -97,27 +81,9 @@ def write_model(
 ) -> None:
     """Write a model file, completely or not at all, or raise a ModelFileError.
 
-    The same content gives the same bytes, whatever the order of the keys.
-
-    Parameters
-    ----------
-    path : path-like
-        An existing file is replaced, a symbolic link refused; its folder must exist.
-    kind : str
-        Which estimator this is; see `hypervlad.models.loading.KINDS`.
-    header : mapping
-        JSON values with string keys, without numbers that are not finite.
-    arrays : mapping of str to ndarray
-        Floats of 16 to 64 bits, integers of 8 to 64 bits, or booleans, of any shape.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> path = Path(tempfile.mkdtemp()) / "model.hvlad"
-    >>> write_model(path, "example", {"classes": ["fibre", "matrix"]}, {"w": np.eye(2)})
-    >>> read_model(path).header
-    {'classes': ['fibre', 'matrix']}
+    The same content gives the same bytes. The header has finite JSON values with string keys;
+    arrays are floats of 16 to 64 bits, integers or booleans. An existing file is replaced, no
+    symbolic link.
     """
     data = _with_digest(_serialise(kind, header, arrays))
     try:
@@ -133,10 +99,8 @@ def write_model(
 
 
 def read_model(path: str | os.PathLike[str], *, kind: str | None = None) -> ModelFile:
-    """Read a model file, after checking that it is whole.
-
-    A ModelFileError if it is missing, damaged, truncated, of another kind than the given one, from
-    a newer version, or no model file at all.
+    """Read a model file; a ModelFileError if it is not whole, or of another kind than the given
+    one.
     """
     name = os.fspath(path)
     data = _read_bytes(Path(path), name)

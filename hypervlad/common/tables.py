@@ -28,8 +28,8 @@ _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 def escaped_cell(value: Any, *, is_first: bool = False) -> str:
     """Return the text of a cell, with apostrophes where a spreadsheet would run it.
 
-    Numbers stay, and so does text that is a number. But in a cell that is the first of its line,
-    such text is escaped: where commas do not separate, the rest of the line belongs to that cell.
+    Numbers stay, and so does text that is a number, except in the first cell of a line, which has
+    the rest of the line where commas do not separate.
 
     Examples
     --------
@@ -45,24 +45,12 @@ def escaped_cell(value: Any, *, is_first: bool = False) -> str:
 
 
 def original_cell(text: str) -> str:
-    """Return the text that `escaped_cell` was given.
-
-    Examples
-    --------
-    >>> original_cell("'=1+1"), original_cell("-0.5"), original_cell("'quoted'")
-    ('=1+1', '-0.5', "'quoted'")
-    """
+    """Return the text that `escaped_cell` was given."""
     return _ESCAPED.sub("", text)
 
 
 def table_as_text(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-    r"""Return a table as CSV; None is an empty cell.
-
-    Examples
-    --------
-    >>> table_as_text(["path", "score"], [["a.png", 0.5], ["=b.png", -1.0]])
-    "path,score\na.png,0.5\n'=b.png,-1.0\n"
-    """
+    """Return a table as CSV; None is an empty cell."""
     lines = [
         ",".join(_quoted(escaped_cell(value, is_first=not i)) for i, value in enumerate(row))
         for row in (header, *rows)
@@ -71,23 +59,18 @@ def table_as_text(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def table_as_bytes(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> bytes:
-    """Return a table as CSV, in UTF-8.
-
-    File names that are not valid text, which Linux allows, keep their bytes.
-    """
+    """Return a table as CSV, in UTF-8; file names that are not valid text keep their bytes."""
     return table_as_text(header, rows).encode("utf-8", "surrogateescape")
 
 
 def write_table(
     path: str | os.PathLike[str], header: Sequence[Any], rows: Iterable[Sequence[Any]]
 ) -> None:
-    """Write a table as CSV; the file is complete or not there."""
     with replace_when_complete(path) as stream:
         stream.write(table_as_bytes(header, rows))
 
 
 def read_table(path: str | os.PathLike[str]) -> list[list[str]]:
-    """Return the lines of a table that `write_table` wrote, the header first."""
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
         return [[original_cell(cell) for cell in row] for row in csv.reader(stream, strict=True)]
 

@@ -9,12 +9,10 @@ from tqdm.auto import tqdm
 
 
 def can_print(stream: Any) -> bool:
-    """Return whether a standard stream exists and is open."""
     return stream is not None and not getattr(stream, "closed", False)
 
 
 def is_terminal(stream: Any) -> bool:
-    """Return whether a standard stream is shown in a terminal."""
     return can_print(stream) and bool(stream.isatty())
 
 

@@ -1,12 +1,15 @@
-"""Words of messages and pages: numbers of things, shares, and names."""
+"""Words of messages and pages: numbers of things, shares, names; and warnings to users."""
 
 from __future__ import annotations
 
 import math
 import re
+import sys
+import warnings
 from collections.abc import Sequence
 
 _N_NAMED = 5
+_CALLERS = ("sklearn", "joblib", "contextlib")  # what calls estimators for the user
 # Control characters but tab and line feed, other separators of lines, marks that reverse the
 # direction of text, and bytes of names that are not UTF-8.
 _NOT_SHOWN = re.compile(
@@ -32,24 +35,12 @@ def counted(n: int, what: str) -> str:
 
 
 def verb(n: int, singular: str, plural: str) -> str:
-    """Return the form of a verb, or of anything else, that fits a number of things.
-
-    Examples
-    --------
-    >>> [f"{n} of 3 images {verb(n, 'is', 'are')} blank" for n in (1, 2)]
-    ['1 of 3 images is blank', '2 of 3 images are blank']
-    """
+    """Return the form of a verb, or of anything else, that fits a number of things."""
     return singular if n == 1 else plural
 
 
 def name_some(names: Sequence[str]) -> str:
-    """Return the first five names, and how many more there are.
-
-    Examples
-    --------
-    >>> name_some(["a", "b"]), name_some("abcdefg")
-    ('a, b', 'a, b, c, d, e and 2 more')
-    """
+    """Return the first five names, and how many more there are."""
     shown = ", ".join(names[:_N_NAMED])
     return shown if len(names) <= _N_NAMED else f"{shown} and {len(names) - _N_NAMED} more"
 
@@ -79,11 +70,20 @@ def reason_of(error: Exception) -> str:
 
 
 def printable(value: object) -> str:
-    r"""Return a text with escapes for characters that hide or change what is around them.
-
-    Examples
-    --------
-    >>> print(printable("a\x1b[31m.tif"))
-    a\x1b[31m.tif
-    """
+    """Return a text with escapes for characters that hide or change what is around them."""
     return _NOT_SHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), str(value))
+
+
+def warn_user(message: Warning | str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called hypervlad, directly or through scikit-learn."""
+    frame, packages = sys._getframe(1), list[str]()
+    while True:
+        packages.append(str(frame.f_globals.get("__name__")).partition(".")[0])
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    # Frames of other packages lie within, such as those of a progress bar.
+    outermost = max(i for i, package in enumerate(packages) if package == "hypervlad")
+    outside = range(outermost + 1, len(packages))
+    level = next((i for i in outside if packages[i] not in _CALLERS), outermost)
+    warnings.warn(message, category, stacklevel=level + 2)

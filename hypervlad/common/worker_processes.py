@@ -1,8 +1,4 @@
-"""Worker processes that end with the process they work for.
-
-A module of its own because a worker imports it first, before others that take seconds: a worker
-whose caller is killed meanwhile must not wait for work that never comes.
-"""
+"""Worker processes that end with the process they work for; imported first, before slow modules."""
 
 from __future__ import annotations
 
@@ -18,8 +14,7 @@ _POLL_SECONDS = 0.2
 def end_with(caller: int) -> None:
     """End this process within a second after the one that has started it, however that ends.
 
-    Workers of a killed caller would wait for minutes, each with a network in memory; on Windows,
-    where a process does not notice, they do. (PR_SET_PDEATHSIG would end them with the thread.)
+    Otherwise workers of a killed caller wait for minutes, each with a network in memory.
     """
 
     def watch() -> None:

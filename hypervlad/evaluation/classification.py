@@ -35,8 +35,6 @@ class ClassScores:
     ----------
     label : str
     precision, recall, f1 : float
-        The share of the images predicted to be of the class that are, the share of the images of
-        the class that are predicted to be, and their harmonic mean.
     support : int
         Number of images of the class.
     known : bool
@@ -53,10 +51,9 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predicted probabilities compared with the true labels.
+    """Predicted probabilities compared with the true labels, as text.
 
-    Labels are compared as text. A true label that is not among `classes` is allowed and counts as
-    a mistake: the model cannot predict it.
+    A true label that is not among `classes` counts as a mistake.
 
     Attributes
     ----------
@@ -189,10 +186,8 @@ class Evaluation:
     def calibration(self) -> Literal["calibrated", "overconfident", "underconfident", "unknown"]:
         """Whether the mean confidence differs from the accuracy by more than chance (5 %).
 
-        "unknown" if it does not, but the accuracy is not known to within ten percentage points
-        (half of its 95 % interval). Student's test of the sums by group, because images of a group
-        are right or wrong together; their variance is at least that of independent images with
-        these confidences.
+        By Student's test of the sums by group. "unknown" if it does not, but half the 95 % interval
+        of the accuracy is wider than ten percentage points.
         """
         excess = np.asarray(self.confidence, dtype=np.float64) - self.correct
         names = np.arange(len(excess)) if self.groups is None else [str(g) for g in self.groups]

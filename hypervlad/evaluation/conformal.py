@@ -94,10 +94,9 @@ def prediction_sets(
 
         sum of w over the images with S >= 1 - p_y(x)  +  1 / (G + 1)  >  1 - coverage
 
-    If one model predicted all images, this holds for the true class of an image of an exchangeable
-    group with at least the requested coverage [1]_. With models of folds, a new image is compared
-    with each held-out image by the same model (CV+ [2]_, in groups [3]_), and 2 coverage - 1, less
-    a term for the folds, is guaranteed.
+    With one model, this holds for the true class of an exchangeable group with at least the
+    requested coverage [1]_. With models of folds (CV+ [2]_, in groups [3]_), 2 coverage - 1, less a
+    term for the folds, is guaranteed.
 
     Parameters
     ----------
@@ -129,9 +128,8 @@ def prediction_sets(
     >>> p_true = np.linspace(0.05, 0.95, 19)  # probabilities of the first class, the true one
     >>> table = np.column_stack([p_true, 1 - p_true])
     >>> calibration = Calibration.of(table, np.zeros(19), np.arange(19), np.zeros(19))
-    >>> prediction_sets([[[0.9, 0.1], [0.5, 0.5]]], calibration, coverage=0.8)
-    array([[ True, False],
-           [ True,  True]])
+    >>> prediction_sets([[[0.9, 0.1], [0.5, 0.5]]], calibration, coverage=0.8).tolist()
+    [[True, False], [True, True]]
     """
     allowed = 1 - check_share("coverage", coverage)
     misfits = 1 - np.asarray(proba, dtype=np.float64)
@@ -152,7 +150,7 @@ def _weight_above(values: FloatArray, weights: FloatArray, bounds: FloatArray) -
 
 
 def groups_for_error(max_error: float) -> int:
-    """Return how many groups without a wrong answer show that few answers, a share, are wrong.
+    """Return how many groups without a wrong answer show that at most a share of answers is wrong.
 
     Examples
     --------
@@ -171,8 +169,8 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
 
         P(at most k of n are wrong | each is wrong with probability max_error) <= 0.1
 
-    with k rounded up and n rounded down. Thresholds are tested from 1 - ``max_error`` downwards, or
-    from a lower one if that accepts fewer groups than `groups_for_error`, until the first failure.
+    Thresholds are tested from 1 - ``max_error`` downwards, or from a lower one if that accepts
+    fewer groups than `groups_for_error`, until the first failure.
 
     Parameters
     ----------

@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_auc_score
 
 from hypervlad.common.terminal import ProgressBar
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import counted, warn_user
 from hypervlad.common.workload import announced
 from hypervlad.evaluation.maps import PixelTally
 from hypervlad.evaluation.patches import PatchConfusion, patch_confusion
@@ -28,9 +27,8 @@ _MIN_DEVIATIONS_ABOVE = 1.0  # the scores of defects vary more than those of def
 
 @dataclass(frozen=True)
 class ImageResult:
-    """Result of one image: its score, and its predicted and true defective shares of pixels.
-
-    `is_defective` is the truth, `is_called` the answer; `position` is that among the images given.
+    """An image's score, its defective shares of pixels, `is_defective` (the truth) and
+    `is_called`.
     """
 
     position: int
@@ -67,8 +65,7 @@ class DefectEvaluation:
     Attributes
     ----------
     threshold : float
-        Images with at least this score are called anomalous, and their pixels with at least this
-        score defective.
+        From this score on, an image is called anomalous, and a pixel defective.
     patch : int
         Side of the patches that are counted, in pixels.
     n_shown : int
@@ -88,7 +85,7 @@ class DefectEvaluation:
     _worst: list[tuple[tuple[float, float, int], MapWithMask]] = field(default_factory=list)
 
     def add(self, position: int, name: str, found: Any, mask: NDArray[np.bool_]) -> None:
-        """Add an image by what was found in it, a `hypervlad.models.Finding`, and its mask."""
+        """Add an image by its `hypervlad.models.Finding` and its mask."""
         result = ImageResult(
             position,
             name,
@@ -180,13 +177,8 @@ def evaluate_defects(
     Returns
     -------
     DefectEvaluation
-        Images that cannot be read, are smaller than a patch or are of another size than their mask
-        are left out; ``left_out`` has the reasons.
-
-    Raises
-    ------
-    ImageReadError
-        If no image is left.
+        Images that cannot be read, are smaller than a patch or differ in size from their mask are
+        left out; an ImageReadError if none remains.
 
     Warns
     -----
@@ -201,9 +193,8 @@ def evaluate_defects(
     >>> encoder = default_patch_encoder(weights="random")
     >>> scorer = PatchDefectScorer(encoder, fpr=0.25, random_state=0).fit(good)
     >>> images, masks = make_nanofibre_images(2, defective=1.0, size=64, random_state=1)
-    >>> result = evaluate_defects(scorer, images, masks, ["a", "b"])
-    >>> [image.name for image in result.images], result.left_out
-    (['a', 'b'], [])
+    >>> [image.name for image in evaluate_defects(scorer, images, masks, ["a", "b"]).images]
+    ['a', 'b']
     """
     if not len(images) == len(masks) == len(names):
         raise ValueError(
@@ -242,8 +233,7 @@ def gap_between_modes(scores: ArrayLike) -> tuple[float, float] | None:
 
     It is the widest distance between two consecutive scores, with at least three scores on either
     side, wider than four standard deviations of those below and one of those above, and 2 + 20 / n
-    times as wide as all other distances. Such a gap is found in fewer than 1 % of samples of a
-    single normal, Gumbel or lognormal distribution.
+    times as wide as all other distances.
 
     Parameters
     ----------
@@ -260,8 +250,6 @@ def gap_between_modes(scores: ArrayLike) -> tuple[float, float] | None:
     >>> from hypervlad.evaluation import gap_between_modes
     >>> gap_between_modes([1.0, 1.2, 1.3, 1.5, 9.0, 9.5, 10.0, 10.4])
     (1.5, 9.0)
-    >>> gap_between_modes([1.0, 1.2, 1.3, 1.5, 1.6, 1.8, 1.9, 2.0]) is None
-    True
     """
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
     n = len(ordered)

@@ -54,11 +54,9 @@ def accuracy_interval(
 ) -> tuple[float, float]:
     """The 95 % interval of an accuracy: Wilson's, for as many trials as the images are worth.
 
-    Without groups they are worth their number, otherwise as many independent images as would have
-    the variance that is found between the groups [1]_, and fewer if it is found from few groups
-    [2]_, or from few that have a mistake or few that have a correct answer. Groups that differ in
-    size count as fewer groups of equal size. Without a mistake, images are worth no more than the
-    number of groups.
+    With groups, they are worth as many independent images as would have the variance between the
+    groups [1]_, and fewer if that is found from few groups [2]_ or few with a mistake or a correct
+    answer. Without a mistake, they are worth no more than the number of groups.
 
     Parameters
     ----------
@@ -97,13 +95,13 @@ def balanced_accuracy_interval(
 ) -> tuple[float, float]:
     """The 95 % interval of a balanced accuracy, the mean of the recalls of the classes.
 
-    It is that of `accuracy_interval` with images that count more if their class has fewer images.
+    As `accuracy_interval`, with images that count more if their class has fewer images.
 
     Parameters
     ----------
-    correct : array-like of bool of shape (n,)
+    correct, groups
+        As in `accuracy_interval`.
     y_true : sequence of n labels
-    groups : sequence of n hashables, optional
 
     Returns
     -------
@@ -126,7 +124,6 @@ def balanced_accuracy_interval(
 def _weighted_interval(
     right: NDArray[np.float64], weights: NDArray[np.float64], groups: Sequence[Any] | None
 ) -> tuple[float, float]:
-    """Return the interval of a mean of n answers with weights, (n,)."""
     n_images = len(right)
     if not n_images or (groups is not None and len(groups) != n_images):
         of_groups = "" if groups is None else f" and {counted(len(groups), 'group')}"

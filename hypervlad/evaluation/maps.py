@@ -48,14 +48,9 @@ class PixelTally:
         Parameters
         ----------
         score_map : array of shape (H, W)
-            Higher where more defective.
+            Finite; higher where more defective.
         mask : array of shape (H, W)
             True (or 1, or 255) where there is a defect.
-
-        Raises
-        ------
-        ValueError
-            If shapes differ, a score is not finite or the mask is not a mask.
         """
         scores, truth = np.asarray(score_map), as_mask(mask, "mask")
         if scores.dtype.kind != "f":
@@ -80,8 +75,7 @@ class PixelTally:
     def average_precision(self) -> float:
         """The average precision of pixels; NaN unless there are pixels of both kinds.
 
-        More informative than `auroc` if defects are rare: random maps score the share of defective
-        pixels.
+        Random maps have the share of defective pixels.
         """
         if not self._has_both():
             return float("nan")
@@ -93,11 +87,10 @@ class PixelTally:
     def per_region_overlap(self) -> float:
         """The area under the per-region overlap (AU-PRO), in which all regions have one weight.
 
-        At a threshold, the overlap of a region is the share of its pixels whose score reaches the
-        threshold, and the false-positive rate that of the defect-free pixels. The mean overlap of
-        all regions is integrated over the false-positive rate from 0 to 0.3 and divided by 0.3
-        [1]_: 1 for perfect maps, 0.15 for random ones. A region is a connected component of a mask,
-        with connections across corners. NaN unless there are pixels of both kinds.
+        The mean share of each region's pixels that reach a threshold is integrated over the
+        false-positive rate from 0 to 0.3 and divided by 0.3 [1]_: 1 for perfect maps, 0.15 for
+        random ones. A region is a connected component of a mask, with connections across corners.
+        NaN unless there are pixels of both kinds.
 
         References
         ----------
@@ -116,8 +109,7 @@ class PixelTally:
     def best_f1(self) -> tuple[float, float]:
         """The highest F1 of pixels, and the highest threshold at which it is reached.
 
-        Both are optimistic, because the threshold is chosen on these images; NaN unless there are
-        pixels of both kinds.
+        Both are optimistic; NaN unless there are pixels of both kinds.
         """
         if not self._has_both():
             return float("nan"), float("nan")
@@ -136,15 +128,8 @@ def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
 
     Parameters
     ----------
-    predicted : array of shape (H, W)
-        True (or 1, or 255) where a defect is predicted.
-    mask : array of shape (H, W)
-        True (or 1, or 255) where there is a defect.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ or one of them is not a mask.
+    predicted, mask : array of shape (H, W)
+        True (or 1, or 255) where there is a defect. A ValueError for anything else.
 
     Examples
     --------
@@ -158,7 +143,6 @@ def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
 
 
 def check_same_shape(first: NDArray[Any], second: NDArray[Any], name: str, other: str) -> None:
-    """Raise a ValueError if two maps of an image differ in size."""
     if first.shape != second.shape:
         raise ValueError(
             f"{name} and {other} are of the same image: expected equal shapes, got {first.shape} "
@@ -175,7 +159,6 @@ def score_bins(scores: NDArray[np.floating[Any]]) -> NDArray[np.uint32]:
 
 
 def _lowest_of(number: int) -> float:
-    """Return the lowest score of a bin."""
     ordered = np.uint32(number << (32 - _BIN_BITS))
     positive = ordered >> 31 == 1
     digits = ordered ^ np.uint32(1 << 31) if positive else ~ordered

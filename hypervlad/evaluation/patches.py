@@ -82,9 +82,7 @@ def patch_confusion(
 
     Parameters
     ----------
-    predicted : array of shape (H, W)
-        True (or 1, or 255) where a defect is predicted.
-    mask : array of shape (H, W)
+    predicted, mask : array of shape (H, W)
         True (or 1, or 255) where there is a defect.
     patch : int, default=29
         Side of the squares in pixels.
@@ -159,14 +157,12 @@ def defective_patches(
 
 
 def check_side(name: str, value: Any) -> int:
-    """Return a number of pixels; a ValueError unless it is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a whole number of pixels, at least 1; got {value!r}.")
     return int(value)
 
 
 def check_min_fraction(value: float) -> None:
-    """Raise a ValueError unless it is a share of a patch, above 0."""
     if not 0 < value <= 1:
         raise ValueError(f"min_fraction must be in (0, 1]; got {value!r}.")
 

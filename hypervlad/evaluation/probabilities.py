@@ -63,7 +63,6 @@ def reliability_bins(
     correct : array-like of shape (n,)
         1 for a correct prediction, 0 for a wrong one.
     n_bins : int, default=10
-        Number of bins, at least 1.
 
     Returns
     -------
@@ -89,8 +88,8 @@ def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike) -> float:
     """Mean distance between confidence and accuracy, in ten bins of equal width, weighted by rows
     [1]_.
 
-    The confidence of a row is its largest probability. The error is rarely zero for finite data,
-    however good the probabilities: compare it with `calibration_error_range`.
+    The confidence of a row is its largest probability. The error is rarely zero for finite data:
+    compare it with `calibration_error_range`.
 
     Parameters
     ----------
@@ -118,8 +117,6 @@ def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike) -> float:
     --------
     >>> from hypervlad.evaluation import expected_calibration_error
     >>> proba = [[0.75, 0.25], [0.75, 0.25], [0.75, 0.25], [0.75, 0.25]]
-    >>> expected_calibration_error([0, 0, 0, 1], proba)  # three of four correct, as predicted
-    0.0
     >>> expected_calibration_error([0, 0, 1, 1], proba)
     0.25
     """
@@ -140,18 +137,12 @@ def calibration_error_range(
     Parameters
     ----------
     proba : array-like of float, shape (n_samples, n_classes)
-        Probabilities; each row sums to 1.
+        Probabilities; each row sums to 1. A ValueError otherwise.
     random_state : int, RandomState or None, default=None
-        Seed of the simulation.
 
     Returns
     -------
     low, high : float
-
-    Raises
-    ------
-    ValueError
-        If `proba` does not hold probabilities.
 
     References
     ----------
@@ -189,7 +180,6 @@ def selective_accuracy_curve(y_true: ArrayLike, proba: ArrayLike) -> SelectiveAc
     Returns
     -------
     curve : SelectiveAccuracy
-        One entry for each distinct confidence, from the highest down; the last has coverage 1.
 
     References
     ----------

@@ -37,19 +37,18 @@ def holdout_split(
 ) -> tuple[IntArray, IntArray]:
     """Split rows into a training and a test part, stratified by class, with whole groups only.
 
-    Groups are visited in random order, and a group joins the test part if that brings the class
-    counts closer to `test_size` of each class. Then each class that is not yet in the test part
-    adds its smallest group, if another group of the class remains for training.
+    Groups are visited in random order; one joins the test part if that brings the class counts
+    closer to `test_size` of each class. Then each class not yet tested adds its smallest group, if
+    it has another one.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,)
-        Class labels, of any hashable kind. Their names do not matter, only which rows share one.
+        Class labels, of any hashable kind. Their names do not change the split.
     groups : array-like of shape (n_samples,), default=None
         Rows of one group stay together. None makes each row its own group.
     test_size : float, default=0.2
-        Share of the rows in the test part, strictly between 0 and 1; approximate if groups are
-        large.
+        Approximate share of the rows in the test part, strictly between 0 and 1.
     random_state : int, RandomState or None, default=None
 
     Returns
@@ -94,24 +93,22 @@ def group_folds(
 ) -> list[tuple[IntArray, IntArray]]:
     """Split rows into cross-validation folds, stratified by class, with whole groups only.
 
-    The folds are those of scikit-learn's ``StratifiedGroupKFold``, with three changes for small
-    classes. There are no more folds than groups of the rarest class (not below three, and counting
-    classes of two groups or more). A class that lies in one fold only gets one of its groups moved
-    to another fold. Groups without which a class could not be learnt are never tested.
+    The folds are those of scikit-learn's ``StratifiedGroupKFold``, except for small classes: there
+    are no more folds than groups of the rarest class that has two (but three at least), each class
+    lies in at least two folds, and the only group of a class is never tested.
 
     Parameters
     ----------
     y, groups, random_state
         As in `holdout_split`, with its errors.
     n_splits : int, default=5
-        Number of folds, at least 2.
+        Maximum number of folds, at least 2.
 
     Returns
     -------
     folds : list of (train_idx, test_idx)
         Sorted row numbers, in each fold disjoint and together every row; `train_idx` holds every
-        class. Each row is tested at most once. At most `n_splits` folds; none if no group can be
-        spared.
+        class. Each row is tested at most once. No folds if no group can be spared.
 
     Examples
     --------
@@ -134,14 +131,13 @@ def group_folds(
 
 
 def joined_groups(groups: ArrayLike | None, copies: ArrayLike) -> IntArray:
-    """Number the groups of rows, from 0, after joining groups with copies of the same image.
+    """Number the groups of rows, from 0, after joining groups with equal values of `copies`
+    (digests).
 
-    Rows with equal values of `copies`, such as digests, are copies. Without `groups`, only copies
-    share a group. ValueError if a value is missing or the lengths differ.
+    Without `groups`, only copies share a group. ValueError if a value is missing or lengths differ.
 
     Examples
     --------
-    >>> from hypervlad.evaluation.splits import joined_groups
     >>> joined_groups(["A", "B", "B", "C"], ["x", "x", "y", "z"]).tolist()
     [0, 0, 0, 1]
     """
@@ -161,10 +157,7 @@ def order_by_digest(digests: ArrayLike, labels: ArrayLike) -> NDArray[np.intp]:
 
 
 def linked_groups(pairs: IntArray, n: int) -> IntArray:
-    """Number the connected sets of n rows, where each pair of `pairs`, (n_pairs, 2), is a link.
-
-    From 0, in the order of first appearance; a row without a link is a set of its own.
-    """
+    """Number the connected sets of n rows, linked by `pairs`, (n_pairs, 2), by first appearance."""
     links = np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])
     graph = coo_array(links, shape=(n, n))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.intp)
@@ -185,15 +178,8 @@ def check_column(
 ) -> None:
     """Raise a ValueError unless labels, groups or weights are a sequence of values of usable types.
 
-    Labels are strings, numbers or booleans, as a model file holds them; weights are real numbers in
-    one dimension; groups are of any type. The length is not checked.
-
-    Examples
-    --------
-    >>> check_column("y", {"fibre", "matrix"}, "labels")
-    Traceback (most recent call last):
-        ...
-    ValueError: y must be a list, a tuple or an array with one value per row, not a set
+    Labels are strings, numbers or booleans; weights are real numbers in one dimension; groups are
+    of any type. The length is not checked.
     """
     unordered = isinstance(values, str | bytes | Mapping | Set | Iterator)
     is_column = hasattr(values, "__getitem__") or hasattr(values, "__array__")
@@ -228,7 +214,7 @@ def _is_unusable(value: Any) -> bool:
 
 
 def check_groups(groups: Any, n_images: int) -> IntArray:
-    """Return the group of each image as a number; each image is its own without groups."""
+    """Return the group of each image as a number; its own without groups."""
     if groups is None:
         return np.arange(n_images)
     check_column("groups", groups)
@@ -333,7 +319,6 @@ def _assign_folds(
     n_splits: int,
     random_state: int | np.random.RandomState | None,
 ) -> IntArray:
-    """Fold of each group; -1 for those that are never tested."""
     fold_of_group = np.full(len(counts), -1, dtype=np.intp)
     n_free = int((~pinned).sum())
     n_folds = min(_sensible_n_splits(counts, n_splits), n_free)
@@ -370,10 +355,7 @@ def _sensible_n_splits(counts: IntArray, n_splits: int) -> int:
 
 
 def _keep_classes_trainable(fold_of_group: IntArray, counts: IntArray) -> None:
-    """Change `fold_of_group` in place until each class has a group outside each fold.
-
-    A group is moved to another fold; if no move works, it is never tested.
-    """
+    """Change `fold_of_group` in place until each class has a group outside each fold."""
     members_of_class = [np.flatnonzero(counts[:, klass]) for klass in range(counts.shape[1])]
 
     def stuck(klass: int | np.intp) -> bool:

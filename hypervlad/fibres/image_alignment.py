@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.constraints import Integer, OneOf, check_value
-from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import warn_user
 from hypervlad.fibres.alignment import (
     DEFAULT_SIGMA,
     DEFAULT_TOLERANCE,

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted, name_some
+from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError, broken_link
 
 #: Suffixes, in lower case, of the files in a folder that are images. A file given by name may have

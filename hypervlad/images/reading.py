@@ -15,7 +15,7 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import warn_user
 from hypervlad.images.errors import (
     ImageReadError,
     SkippedImage,

@@ -23,6 +23,7 @@ from hypervlad import (
     PatchDefectScorer,
 )
 from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.models.defects.cells import DESCRIPTIONS
 
 
 class OneByOne(HypercolumnVLAD):
@@ -166,10 +167,14 @@ TABLE = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_batches() -> Iterator[None]:
-    """Batches of patches are padded to one size, which would take most of the time."""
+def small_images() -> Iterator[None]:
+    """Padded batches of patches, and images resized to 224 pixels, would take most of the time."""
+    sides = {None: None, 224: 32, 112: 16}
+    smaller = tuple(each._replace(side=sides[each.side]) for each in DESCRIPTIONS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("hypervlad.models.baselines.patch_cnn._MAX_BATCH", 16)
+        patch.setattr("hypervlad.models.defects.normal_images.DESCRIPTIONS", smaller)
+        patch.setattr("hypervlad.models.defects.normal_images.SIDES", (*sides.values(),))
         yield
 
 

@@ -177,18 +177,19 @@ def test_a_digest_is_that_of_the_bytes(precious: Path) -> None:
 # --- locks ----------------------------------------------------------------------------------------
 
 
+def take_lock(folder: Path) -> None:
+    with exclusive_lock(folder / "lock", "f.parquet"):
+        pass
+
+
 def test_a_second_lock_names_the_owner_of_the_first(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with exclusive_lock(lock, "f.parquet"):
-        with (
-            pytest.raises(LockedError, match=rf"f\.parquet.*process {os.getpid()} on "),
-            exclusive_lock(lock, "f.parquet"),
-        ):
-            pass
+        with pytest.raises(LockedError, match=rf"f\.parquet.*process {os.getpid()} on "):
+            take_lock(tmp_path)
         assert lock.exists()
     assert not lock.exists()
-    with exclusive_lock(lock, "f.parquet"):
-        pass
+    take_lock(tmp_path)
 
 
 def test_a_file_left_by_a_killed_process_locks_nothing(tmp_path: Path) -> None:
@@ -202,18 +203,15 @@ def test_a_file_left_by_a_killed_process_locks_nothing(tmp_path: Path) -> None:
 @links
 def test_a_lock_is_not_written_through_a_link(tmp_path: Path, precious: Path) -> None:
     (tmp_path / "lock").symlink_to(precious)
-    with pytest.raises(LinkError), exclusive_lock(tmp_path / "lock", "f.parquet"):
-        pass
+    with pytest.raises(LinkError):
+        take_lock(tmp_path)
     assert precious.read_text() == "mine"
 
 
 def test_a_lock_is_not_written_to_a_second_name(tmp_path: Path, precious: Path) -> None:
     os.link(precious, tmp_path / "lock")
-    with (
-        pytest.raises(LinkError, match="lock has another name on this disk"),
-        exclusive_lock(tmp_path / "lock", "f.parquet"),
-    ):
-        pass
+    with pytest.raises(LinkError, match="lock has another name on this disk"):
+        take_lock(tmp_path)
     assert precious.read_text() == "mine"
 
 
@@ -221,22 +219,16 @@ def test_a_second_name_that_is_given_after_the_check_is_not_written(
     tmp_path: Path, precious: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files, "refuse_links", lambda path: os.link(precious, path))
-    with (
-        pytest.raises(LinkError, match="lock has another name on this disk"),
-        exclusive_lock(tmp_path / "lock", "f.parquet"),
-    ):
-        pass
+    with pytest.raises(LinkError, match="lock has another name on this disk"):
+        take_lock(tmp_path)
     assert precious.read_text() == "mine"
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are POSIX")
 def test_a_pipe_is_no_lock(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "lock")
-    with (
-        pytest.raises(OSError, match="lock is not an ordinary file"),
-        exclusive_lock(tmp_path / "lock", "f.parquet"),
-    ):
-        pass
+    with pytest.raises(OSError, match="lock is not an ordinary file"):
+        take_lock(tmp_path)
 
 
 @pytest.fixture
@@ -266,24 +258,15 @@ def test_the_lock_of_another_user_names_its_owner(
 
     with exclusive_lock(tmp_path / "lock", "f.parquet"):
         of_another_user(os.O_RDWR)
-        with (
-            pytest.raises(LockedError, match=rf"f\.parquet.*process {os.getpid()} on "),
-            exclusive_lock(tmp_path / "lock", "f.parquet"),
-        ):
-            pass
+        with pytest.raises(LockedError, match=rf"f\.parquet.*process {os.getpid()} on "):
+            take_lock(tmp_path)
         with monkeypatch.context() as network_share:  # needs a file that may be written
             network_share.setattr(fcntl, "flock", no_lock_for_reading)
-            with (
-                pytest.raises(LockedError, match=rf"f\.parquet.*process {os.getpid()} on "),
-                exclusive_lock(tmp_path / "lock", "f.parquet"),
-            ):
-                pass
+            with pytest.raises(LockedError, match=rf"f\.parquet.*process {os.getpid()} on "):
+                take_lock(tmp_path)
         of_another_user(os.O_RDWR, os.O_RDONLY)
-        with (
-            pytest.raises(PermissionError, match=r"another user \(number \d+\) writes the same"),
-            exclusive_lock(tmp_path / "lock", "f.parquet"),
-        ):
-            pass
+        with pytest.raises(PermissionError, match=r"another user \(number \d+\) writes the same"):
+            take_lock(tmp_path)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there the lock needs no mode")
@@ -301,11 +284,8 @@ def test_what_a_killed_run_of_another_user_left_locks_nothing(
     with exclusive_lock(tmp_path / "lock", "f.parquet"):
         held = f"process {os.getpid()} on " if removable else "process 1 on another machine"
         assert (tmp_path / "lock").read_text().startswith(held)
-        with (
-            pytest.raises(LockedError, match=r"f\.parquet: another run writes it now"),
-            exclusive_lock(tmp_path / "lock", "f.parquet"),
-        ):
-            pass
+        with pytest.raises(LockedError, match=r"f\.parquet: another run writes it now"):
+            take_lock(tmp_path)
 
 
 FULL = [errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)]

@@ -70,20 +70,7 @@ def test_numbers_stay(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
-    [
-        "a=b.tif",
-        "'quoted'.tif",
-        "über",
-        "",
-        "a-1",
-        "a;b",
-        "a, b",
-        "x_-1",
-        "tilt,-30.tif",
-        "a (1)",
-        "c\td",
-    ],
+    "value", ["a=b.tif", "'quoted'.tif", "", "a-1", "a;b", "tilt,-30.tif", "a (1)", "c\td"]
 )
 def test_other_text_stays(value: str) -> None:
     assert escaped_cell(value) == value

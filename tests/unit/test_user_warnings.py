@@ -49,9 +49,6 @@ def model(texture_images: Any) -> MicrographClassifier:
     ("call", "words"),
     [
         (lambda model, images, labels: model.predict(images), BOTH),
-        (lambda model, images, labels: model.predict_proba(images), BOTH),
-        (lambda model, images, labels: model.decision_function(images), BOTH),
-        (lambda model, images, labels: model.predict_set(images), BOTH),
         (lambda model, images, labels: model.predict_set(images, 0.99), ("with a coverage", *BOTH)),
         (lambda model, images, labels: model.predict_or_reject(images, 0.4), BOTH),
         (lambda model, images, labels: model.judge(images, 0.001), ("no answer is sure", *BOTH)),
@@ -124,4 +121,4 @@ def test_all_warnings_are_given_at_the_line_of_the_user() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn"
     ]
     files = sorted(call.split(":")[0] for call in calls)
-    assert files == ["micrograph.py", "user_warnings.py"], calls
+    assert files == ["micrograph.py", "wording.py"], calls

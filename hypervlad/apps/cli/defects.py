@@ -43,8 +43,7 @@ from hypervlad.apps.cli.options import (
     Weights,
     with_reading,
 )
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted, percent, verb
+from hypervlad.common.wording import counted, percent, verb, warn_user
 
 if TYPE_CHECKING:
     from hypervlad.models.defects import PatchDefectScorer

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from hypervlad.apps.review.database import check_free, make_queue
 from hypervlad.apps.review.ranking import informativeness, rank
 from hypervlad.apps.review.records import Entry, QueueError, TrainingImage
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted, name_some
+from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.images.errors import training_images_text
 from hypervlad.images.reading import relative_names

@@ -21,7 +21,7 @@ from hypervlad.apps.review.creation import entries_of, judge_images, model_facts
 from hypervlad.apps.review.database import update_queue
 from hypervlad.apps.review.records import LabelledImage, QueueError, TrainingImage
 from hypervlad.apps.review.store import Queue
-from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import warn_user
 from hypervlad.data.folders.groups import GroupRow, match_groups, read_group_rows
 from hypervlad.images.files import path_parts
 from hypervlad.images.reading import relative_names

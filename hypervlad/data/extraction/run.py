@@ -26,8 +26,7 @@ from hypervlad.common.files import (
     replace_when_complete,
 )
 from hypervlad.common.terminal import ProgressBar
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import counted, warn_user
 from hypervlad.common.workload import announced
 from hypervlad.data.extraction.manifest import (
     DigestNow,

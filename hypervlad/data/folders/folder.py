@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import Bunch
 
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.data.folders.groups import (
     MODEL_SOURCE,
     ImageFolderError,

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.tables import original_cell
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images.files import composed, parts_below, path_parts
 
 #: Names, in lower case, of the columns of tables of groups and of labels, the usual one first.

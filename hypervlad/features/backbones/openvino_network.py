@@ -9,8 +9,7 @@ from typing import Protocol
 
 import torch
 
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import reason_of
+from hypervlad.common.wording import reason_of, warn_user
 
 _TOLERANCE = 1e-5  # of the largest value of a map; float32 sums in another order differ by 1e-6
 _MAX_CONVERTED = 8  # networks in memory, where each size of images has its own

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from hypervlad.common.modelfile import ModelFileError
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted, name_some, reason_of, verb
+from hypervlad.common.wording import counted, name_some, reason_of, verb, warn_user
 from hypervlad.features import vlad
 from hypervlad.features.backbones import Preprocessing, TappedNetwork, architecture, get_backbone
 from hypervlad.features.cache import Cache, Memory, cache_key

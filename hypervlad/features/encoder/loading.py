@@ -14,8 +14,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from hypervlad.common.terminal import ProgressBar
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.features.backbones import Preprocessing
 from hypervlad.features.cache import Cache, Memory, PathIndex
 from hypervlad.features.lazy_torch import torch

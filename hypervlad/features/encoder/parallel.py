@@ -16,7 +16,7 @@ import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from joblib.parallel import get_active_backend
 
-from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import warn_user
 from hypervlad.common.worker_processes import end_with
 from hypervlad.features.lazy_torch import torch
 

@@ -24,7 +24,7 @@ from hypervlad.common.constraints import (
     RandomState,
     check_value,
 )
-from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import warn_user
 from hypervlad.common.workload import announced
 from hypervlad.evaluation.splits import check_groups
 from hypervlad.features.encoder import HypercolumnVLAD

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import counted, warn_user
 from hypervlad.evaluation.splits import holdout_split
 from hypervlad.features.encoder.loading import ImageLoader
 from hypervlad.models.baselines.training import Samples

@@ -93,21 +93,17 @@ class _NamesField:
 class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     """Softmax classifier: linear margins, plus boosted trees if held-out rows show that they help.
 
-    1. Multinomial logistic regressions are fitted in stratified folds that keep groups whole. The C
-       with the lowest log loss on the test rows is chosen, after a temperature is fitted to the
-       same margins. If X consists of several feature `blocks`, each has its own regression, and the
-       mean of their margins has another temperature.
-    2. Gradient-boosted trees (xgboost) start from these cross-fitted margins. Their features are
-       the margins, block by block; if X has at most 64 columns, its columns too. Early stopping
-       observes the log loss of the test rows of the same folds.
-    3. If the best round reduces the log loss by less than two standard errors (over groups), no
-       tree is kept. Otherwise the trees are trained again on all rows, with as many rounds.
+    Multinomial logistic regressions, one per feature block, are fitted in stratified folds that
+    keep groups whole. The C with the lowest log loss on the test rows is chosen, after temperature
+    scaling [1]_. The margins of the blocks are averaged. Gradient-boosted trees [2]_ start from
+    these cross-fitted margins. Their features are the margins, block by block, and the columns of X
+    if these are at most 64. The trees are kept if they reduce the log loss of the test rows by two
+    standard errors.
 
     Parameters
     ----------
     init : {"linear"} or None, default="linear"
-        What boosting starts from. None: the log shares of the classes, as in ordinary boosting on
-        all columns of X; at least one round is then kept, and early stopping uses one hold-out.
+        None: boosting of the log shares of the classes on all columns of X, with one hold-out.
     n_estimators : int, default=300
         Maximum number of boosting rounds (one tree per class in each; one tree for two classes).
     learning_rate : float, default=0.1
@@ -116,18 +112,18 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         Depth of each tree, from 1 to 64.
     n_iter_no_change : int or None, default=10
         Boosting stops after this many rounds without a lower log loss of the held-out rows. None:
-        nothing is held out from the trees, and all `n_estimators` rounds are kept.
+        no row is held out from the trees, and all rounds are kept.
     Cs : float or sequence of float, default=(0.1, 1.0, 10.0, 100.0, 1000.0)
-        Inverse strengths of the L2 penalty to try. The features are first centred and divided by
-        one number, so that the mean squared length of a row is 1; columns are NOT standardised.
+        Inverse strengths of the L2 penalty to try. X is centred and scaled by one number, so that
+        the mean squared length of a row is 1; columns are NOT standardised.
     class_weight : None, "balanced" or dict, default=None
-        Weight of each class: equal, inverse to its (weighted) frequency, or by label (1 if
-        missing). Weights multiply those of the samples.
+        Weight of each class, times those of the samples: equal, inverse to its (weighted)
+        frequency, or by label (1 if missing).
     prior : {"training", "sqrt", "uniform"} or dict, default="training"
-        The class shares expected in use, where probabilities hold: those of the (weighted) training
-        samples, proportional to their square roots, equal, or by label [4]_.
+        The class shares expected in use: those of the (weighted) training samples, proportional to
+        their square roots, equal, or by label [3]_.
     n_jobs : int or None, default=None
-        Threads of xgboost, as in scikit-learn. A few thousand rows gain little from more than one.
+        Threads of xgboost, as in scikit-learn.
     random_state : int, RandomState or None, default=None
         Seed of the folds and the hold-out.
     verbose : bool or int, default=False
@@ -141,8 +137,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     feature_names_in_ : ndarray of str, shape (n_features,)
         Column names, if X had any.
     C_, block_weights_ : tuple of float or None
-        Chosen inverse penalty of each block, and the factor of its margins; None with
-        ``init=None``.
+        Inverse penalty of each block, and the factor of its margins; None with ``init=None``.
     linear_coef_ : ndarray of shape (n_features, n_margins) or None
         The linear margins of a row ``x`` are ``x @ linear_coef_ + linear_intercept_``: one for two
         classes, else one per class. None with ``init=None``.
@@ -150,8 +145,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     n_estimators_ : int
         Number of boosting rounds kept.
     tree_gain_, tree_gain_error_ : float or None
-        Reduction of the log loss per held-out row by the best round, and its standard error; None
-        if trees were not tried.
+        Reduction of the log loss per held-out row, and its standard error; None if not tried.
     block_widths_ : tuple of int or None
         Numbers of columns of the feature blocks; None with ``init=None``.
     booster_ : xgboost.Booster or None
@@ -159,24 +153,19 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
 
     Notes
     -----
-    Rows that are equal in features, label and group are one row with the sum of their weights, and
-    without `groups` equal feature vectors form a group: a copy is never held out from its original.
-    A class of one group is used for training but never held out.
+    Without `groups`, equal feature vectors form a group. A class of one group is never held out.
 
     If columns have different units, put a ``StandardScaler`` before this classifier. Of more than
-    2,048 rows and columns, the regression uses the 1,024 principal directions only; features with
-    evenly spread variance lose accuracy.
+    2,048 rows and columns, the regression uses the 1,024 principal directions only.
 
     References
     ----------
-    .. [1] J. H. Friedman, "Greedy function approximation: a gradient boosting machine", Annals of
-       Statistics 29, 2001.
+    .. [1] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
+       networks", ICML 2017.
     .. [2] T. Chen and C. Guestrin, "XGBoost: a scalable tree boosting
        system", KDD 2016.
-    .. [3] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
-       networks", ICML 2017 (temperature).
-    .. [4] M. Saerens, P. Latinne and C. Decaestecker, "Adjusting the outputs of a classifier to new
-       a priori probabilities: a simple procedure", Neural Computation 14, 2002 (prior).
+    .. [3] M. Saerens, P. Latinne and C. Decaestecker, "Adjusting the outputs of a classifier to new
+       a priori probabilities: a simple procedure", Neural Computation 14, 2002.
 
     Examples
     --------
@@ -281,8 +270,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         groups : array-like of shape (n_samples,), default=None
             Rows of one group (a specimen, a micrograph, a paper) never straddle an inner split.
         blocks : sequence of int or FeatureBlocks, default=None
-            Numbers of columns of the feature blocks that X consists of, side by side; None: one
-            block. No effect with ``init=None``.
+            Numbers of columns of the feature blocks of X, side by side; None: one block.
 
         Returns
         -------
@@ -291,8 +279,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         Raises
         ------
         ValueError
-            If a parameter is out of range, if X, y, weights, groups and blocks do not fit together,
-            if weights or shares differ by a factor above 1e12, or if there is only one class.
+            If a parameter is out of range, if the arguments do not fit together, if weights or
+            shares differ by a factor above 1e12, or if there is only one class.
         """
         self.check_parameters()
         if y is not None:
@@ -327,11 +315,10 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         return self
 
     def decision_function(self, X: ArrayLike) -> FloatArray:
-        """Return the margins: those of the linear part plus those of the trees.
+        """Return the margins of the linear part and the trees.
 
         For two classes (n_samples,), the log odds of ``classes_[1]``; else (n_samples, n_classes),
-        whose softmax is `predict_proba`. Those within 1e-6 of a row's largest (for two classes, of
-        0) are equal to it.
+        whose softmax is `predict_proba`. Those within 1e-6 of a row's largest are equal to it.
         """
         margins = self._margins(X)
         return margins[:, 0] if margins.shape[1] == 1 else margins
@@ -377,7 +364,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         spaces: list[RowSpace] | None,
         ratio: FloatArray,
     ) -> tuple[TrainingRows, FloatArray]:
-        """Fit the linear part; return rows with the features of the trees, and their margins."""
+        """Return rows with the features of the trees, and their linear margins."""
         linear = fit_blocks(
             rows,
             len(self.classes_),

@@ -84,9 +84,8 @@ def row_space(
 ) -> RowSpace:
     """Centre and scale `rows` of X, (n, p); if columns outnumber rows, rotate into the row space.
 
-    The Gram matrix costs n^2 p once, far less than a singular value decomposition of X. If X has
-    more than twice `max_directions` rows and columns, only that many principal directions are kept.
-    So many rows are kept in the precision that X has, fewer in double precision.
+    If X has more than twice `max_directions` rows and columns, only that many principal directions
+    are kept, in the precision of X; otherwise in double precision.
     """
     n_rows = len(X) if rows is None else len(rows)
     is_large = max_directions is not None and n_rows > 2 * max_directions
@@ -112,7 +111,6 @@ def row_space(
 
 
 def _principal_directions(X: NDArray[np.floating], n: int) -> NDArray[np.floating]:
-    """Return the leading right singular vectors of X, (p, n or fewer)."""
     side = min(X.shape)
     if side <= _MAX_GRAM_SIDE:
         is_wide = X.shape[1] > side
@@ -141,11 +139,10 @@ def _root_mean_square_length(rows: NDArray[np.floating]) -> float:
 
 @dataclass(frozen=True)
 class LinearMargins:
-    """A fitted linear model of one feature block.
+    """A fitted linear model of one feature block: ``X @ coef + intercept`` are margins of new rows.
 
-    ``X @ coef + intercept`` is the margin of new rows. `cross_fitted`, (m, n_margins), is the
-    margin of the training rows; of those `held_out` in a fold, by a model fitted without their
-    groups. Both are already divided by `temperature`.
+    `cross_fitted`, (m, n_margins), are those of the training rows; of those `held_out` in a fold,
+    by a model fitted without their groups. All are already divided by `temperature`.
     """
 
     coef: FloatArray
@@ -168,10 +165,8 @@ def fit_linear_margins(
 ) -> LinearMargins:
     """Choose C and the temperature by the log loss of the folds' test rows, then refit on all rows.
 
-    The loss is that of rows with the expected class shares: `ratio`, one number per class, times
-    those of the rows. The margins returned are those of the shares of the training rows. Without
-    folds, C is the middle of `Cs`, the temperature is 1 and the margins are those of the fit
-    itself.
+    The loss is that of rows with the expected class shares, `ratio` times those of the rows; the
+    margins returned are not. Without folds, C is the middle of `Cs` and the temperature is 1.
     """
     grid = sorted(float(C) for C in Cs)
     space = row_space(rows.X) if space is None else space
@@ -250,10 +245,7 @@ def _fit(
 
 
 def _one_thread() -> AbstractContextManager[object]:
-    """Use one thread for matrix products: those of an L-BFGS step are too small to share.
-
-    On a busy machine two threads that wait for each other took thirty times as long.
-    """
+    """Use one thread for matrix products: those of an L-BFGS step are too small to share."""
     limited: AbstractContextManager[object] = _thread_pools().limit(limits=1, user_api="blas")
     return limited
 
@@ -265,7 +257,7 @@ def _thread_pools() -> ThreadpoolController:
 
 
 def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
-    """Use one thread for matrix products and eigenvectors, unless the Gram matrix takes seconds."""
+    """Use one thread for linear algebra, unless the Gram matrix takes seconds."""
     n_products = len(rows) ** 2 * rows.source.shape[1]
     limits = 1 if n_products < _MAX_PRODUCTS_OF_ONE_THREAD else None
     limited: AbstractContextManager[object] = _thread_pools().limit(limits=limits, user_api="blas")
@@ -275,8 +267,7 @@ def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
 class FeatureBlocks:
     """The feature blocks of X, (n, p), side by side, with row spaces that fits to some rows share.
 
-    A learner that is fitted again without each fold then decomposes X once, in directions of all
-    rows, those of the fold included; they do not depend on labels.
+    A learner fitted again without each fold then decomposes X once, in directions of all rows.
     """
 
     def __init__(self, X: NDArray[np.floating], widths: Sequence[int]) -> None:
@@ -305,9 +296,8 @@ class FeatureBlocks:
 class BlockMargins:
     """The linear models of all feature blocks as one model of the whole vector.
 
-    As `LinearMargins`; `by_block` is what each block adds to the cross-fitted margins, see
-    `block_margins`. `Cs` and `weights` have one value per block; a weight is the factor of the
-    block's margins, temperatures included.
+    As `LinearMargins`; `by_block` has the columns of `block_margins`, `Cs` and `weights` one value
+    per block: its penalty, and the factor of its margins.
     """
 
     coef: FloatArray
@@ -331,10 +321,8 @@ def fit_blocks(
 ) -> BlockMargins:
     """Fit a linear model to each feature block and average the margins, see `block_shares`.
 
-    The margins are those of the expected class shares: `ratio` times those of the rows. `widths`
-    are the numbers of columns of the blocks, side by side in X, and `spaces` their row spaces, if
-    known. The mean of the cross-fitted margins has another temperature: errors of different blocks
-    partly cancel, so their mean can be more confident.
+    The margins are those of the expected class shares: `ratio` times those of the rows. The mean
+    has another temperature, because errors of different blocks partly cancel.
     """
     offset = margin_offset(ratio)
     blocks = [
@@ -385,14 +373,12 @@ def block_margins(X: NDArray[np.floating], coef: FloatArray, widths: Sequence[in
 def block_shares(widths: Sequence[int], groups_per_class: float) -> FloatArray:
     """Return the share of each block in the mean of their margins, equal for blocks of one width.
 
-    A regression on many columns needs more samples: with few, narrow blocks count more. The
-    constant was chosen on learning curves of six sets of images, from 1 to 50 images per class.
+    With few samples, narrow blocks count more. The constant comes from learning curves of six sets.
     """
     counts = 1.0 / (1.0 + np.asarray(widths) / (_COLUMNS_PER_GROUP * groups_per_class))
     return np.asarray(counts / counts.sum())
 
 
 def block_columns(widths: Sequence[int]) -> list[slice]:
-    """Return the columns of each block."""
     ends = np.cumsum(widths).tolist()
     return [slice(end - width, end) for end, width in zip(ends, widths, strict=True)]

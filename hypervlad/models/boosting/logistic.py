@@ -1,8 +1,7 @@
 """Margins, their probabilities, losses and temperature, and regression with an L2 penalty.
 
-The regression is for the many small fits of cross-validation: objective, steps and tolerances are
-those of scikit-learn's ``LogisticRegression``, whose checks take longer than a fit to a few dozen
-rows.
+The regression has the objective, steps and tolerances of scikit-learn's ``LogisticRegression``,
+whose checks take longer than a fit to a few dozen rows.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit, log_softmax, softmax
 from sklearn.exceptions import ConvergenceWarning
 
-from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import warn_user
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
@@ -35,7 +34,6 @@ _OPTIONS = {"maxiter": _MAX_ITER, "maxls": 50, "gtol": 1e-4, "ftol": 64 * np.fin
 
 
 def n_margins(n_classes: int) -> int:
-    """Return the number of columns of the margins of so many classes."""
     return 1 if n_classes == 2 else n_classes
 
 
@@ -53,11 +51,6 @@ def with_exact_ties(margins: FloatArray) -> FloatArray:
 
     Those less than 1e-6 below a row's largest (of two classes: from 0) become equal to it, so the
     first class wins such a tie on every processor and in every batch.
-
-    Examples
-    --------
-    >>> with_exact_ties(np.array([[0.5, 0.5 + 1e-12, -1.0], [0.0, 1.0, 2.0]])).argmax(axis=1)
-    array([0, 2])
     """
     if margins.ndim == 1 or margins.shape[1] == 1:
         return np.where(np.abs(margins) < _TIE, 0.0, margins)
@@ -93,8 +86,7 @@ def fit_temperature(
 ) -> tuple[float, float]:
     """Return the most likely temperature to divide margins by, and the resulting mean log loss.
 
-    `offset`, see `margin_offset`, is added to the divided margins. See Guo et al., "On calibration
-    of modern neural networks", ICML 2017.
+    `offset`, see `margin_offset`, is added to the divided margins.
     """
 
     def penalised(log_temperature: float) -> float:
@@ -127,16 +119,8 @@ def fit_logistic(
 ) -> LogisticModel:
     """Minimise the weighted sum of the log losses plus the squared coefficients over 2 C.
 
-    Intercepts have no penalty. Products of X, (n, q), are computed in its own precision. Each class
-    has rows, and weights are positive. `start` is the solution for another C; zeros by default. A
-    ConvergenceWarning if the steps end before the gradient is small.
-
-    Examples
-    --------
-    >>> X, codes = np.array([[-1.0], [0.0], [1.0], [2.0]]), np.array([0, 0, 1, 1])
-    >>> model = fit_logistic(X, codes, np.ones(4), 2, C=10.0)
-    >>> (model.margins(X)[:, 0] > 0).tolist()
-    [False, False, True, True]
+    Products of X, (n, q), are computed in its own precision. Each class has rows, and weights are
+    positive. `start` is the solution for another C. A ConvergenceWarning if it does not converge.
     """
     shape = (n_margins(n_classes), X.shape[1] + 1)
     is_own = (codes == 1)[:, None] if n_classes == 2 else codes[:, None] == np.arange(n_classes)

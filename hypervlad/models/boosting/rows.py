@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import name_some
+from hypervlad.common.wording import name_some, warn_user
 from hypervlad.evaluation.splits import first_appearance_codes
 from hypervlad.models.boosting.logistic import FloatArray, IntArray
 
@@ -22,8 +21,7 @@ _MAX_RATIO = 1e12  # of two weights or shares: sums of numbers further apart los
 class TrainingRows:
     """Distinct rows: class codes, positive weights and group codes, each (m,).
 
-    Their features are the rows `at`, (m,), of `source`, (n, p), the matrix given to ``fit``: a
-    second copy of wide vectors may not fit into memory.
+    Their features are the rows `at`, (m,), of `source`, (n, p): not a second copy of wide vectors.
     """
 
     source: NDArray[np.floating]
@@ -46,15 +44,13 @@ class TrainingRows:
         )
 
     def with_features(self, X: NDArray[np.floating]) -> TrainingRows:
-        """Return the rows with other features, (m, q)."""
         return replace(self, source=X, at=np.arange(len(self)))
 
     def reweighted(self, ratio: FloatArray) -> TrainingRows:
-        """Return the rows with weights multiplied by one number per class."""
+        """Multiply the weights by one number per class."""
         return replace(self, weight=self.weight * ratio[self.codes])
 
     def groups_of_class(self) -> list[int]:
-        """Return the number of groups in which each class appears."""
         pairs = np.unique(np.column_stack([self.codes, self.groups]), axis=0)
         counts: list[int] = np.bincount(pairs[:, 0]).tolist()
         return counts
@@ -144,7 +140,6 @@ def class_weights(
 def expected_shares(
     prior: Mapping[Any, float] | str, classes: NDArray[Any], shares: FloatArray
 ) -> FloatArray:
-    """Return the class shares expected in use, given those of the training rows."""
     if isinstance(prior, str):
         expected = shares ** {"training": 1.0, "sqrt": 0.5, "uniform": 0.0}[prior]
     else:
@@ -174,10 +169,9 @@ def distinct_rows(
 ) -> TrainingRows:
     """Join equal rows of one class and group, drop those without weight, order them by content.
 
-    The order looks random, but does not depend on that of the rows given, nor on their last digits:
-    the folds depend on it, and the batch size of a network changes the last digits. The weights
-    returned have mean 1. Without `groups`, equal feature vectors form a group, whatever their
-    labels.
+    The order depends neither on that of the rows given nor on their last digits, which vary with
+    the batch size of a network. The weights have mean 1. Without `groups`, equal vectors form a
+    group.
     """
     if groups is None:
         group_codes = np.zeros(len(codes), dtype=np.intp)
@@ -208,9 +202,8 @@ def distinct_rows(
 
 
 def _row_digests(X: NDArray[np.floating], rows: IntArray) -> tuple[NDArray[np.bytes_], FloatArray]:
-    """Return digests of rows of X, and their places along a random direction.
-
-    Rows that differ in the last digits have unrelated digests, but almost equal places.
+    """Return digests of rows of X, and their places along a random direction, which rounding hardly
+    changes.
     """
     direction = np.random.default_rng(0).standard_normal(X.shape[1])
     digests: list[str] = []

@@ -1,8 +1,7 @@
 """Trees as plain arrays: checked completely, and turned into a booster of xgboost and back.
 
 xgboost's parser trusts what it reads: a child outside its tree ends the process. So a model file
-holds arrays, and the parser only reads the JSON that `TreeArrays.to_booster` writes of those that
-`TreeArrays.check` accepted.
+holds arrays, and the parser only reads what `TreeArrays` writes.
 """
 
 from __future__ import annotations
@@ -51,24 +50,11 @@ _DTYPES = {name: np.dtype(dtype) for name, (_, dtype) in _NODES.items()} | {
 class TreeArrays:
     """The nodes of all trees, tree by tree, and each tree's from its root on.
 
-    The trees of a round follow one another, one for each class, or one for two classes.
-
-    Attributes
-    ----------
-    n_classes, n_features : int
-    n_nodes : ndarray of int32, shape (n_trees,)
-        Number of nodes of each tree.
-    left, right : ndarray of int32, shape (N,)
-        Children, counted in their tree; -1 for a leaf.
-    column : ndarray of int32, shape (N,)
-        The column that the node splits on.
-    condition : ndarray of float32, shape (N,)
-        Rows with a smaller value go left. For a leaf, what it adds to the margin.
-    default_left : ndarray of uint8, shape (N,)
-        1 if missing values go left, else 0.
-    weight, gain, hessian : ndarray of float32, shape (N,)
-        The node's own optimal value, the reduction of the loss by its split, and its sum of
-        hessians.
+    The trees of a round follow one another, one for each class, or one for two classes. `n_nodes`,
+    (n_trees,), are the sizes of the trees; the other arrays have one value per node. `left` and
+    `right` are children, counted in their tree, -1 for a leaf. Rows with a smaller value than
+    `condition` in `column` go left; a leaf adds `condition` to the margin. `weight` is the node's
+    optimal value, `gain` the loss that its split saves, and `hessian` its sum of hessians.
     """
 
     n_classes: int
@@ -85,14 +71,7 @@ class TreeArrays:
 
     @classmethod
     def from_booster(cls, booster: xgboost.Booster) -> TreeArrays:
-        """Return the trees of a booster.
-
-        Raises
-        ------
-        ModelFileError
-            If the arrays cannot represent it: categorical splits, leaves with several values,
-            another kind of booster, several trees per class and round.
-        """
+        """Return the trees of a booster; a ModelFileError if the arrays cannot represent it."""
         import pyarrow as pa  # only to save trees
 
         try:
@@ -159,7 +138,6 @@ class TreeArrays:
             raise ValueError(f"leaves of the trees whose sum exceeds {_MAX_MARGIN:g}")
 
     def _roots(self) -> NDArray[np.int64]:
-        """Return where each tree begins."""
         return np.cumsum(self.n_nodes, dtype=np.int64) - self.n_nodes
 
     def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -171,7 +149,7 @@ class TreeArrays:
         """Check that the nodes of each tree are one tree, and not too deep.
 
         A child comes after its parent, so there are no cycles; every node except the roots has one
-        parent, so nothing is shared and everything is reached.
+        parent.
         """
         first, own = self._places()
         size = np.repeat(self.n_nodes, self.n_nodes)
@@ -195,10 +173,7 @@ class TreeArrays:
         raise ValueError(f"trees of more than {MAX_DEPTH} levels of splits")
 
     def to_booster(self) -> xgboost.Booster:
-        """Return a booster with these trees, which `check` must have accepted.
-
-        It adds exactly as much to margins as the booster that the arrays were made of.
-        """
+        """Return a booster with these trees, which `check` must have accepted."""
         empty = xgboost.Booster(link(self.n_classes) | {"num_feature": self.n_features})
         document = json.loads(empty.save_raw("json"))
         model = document["learner"]["gradient_booster"]["model"]
@@ -211,7 +186,6 @@ class TreeArrays:
         return xgboost.Booster({"verbosity": 0}, model_file=bytearray(data))
 
     def _trees_of_xgboost(self) -> list[dict[str, Any]]:
-        """Return the trees in the layout of xgboost's JSON."""
         nodes = {theirs: getattr(self, name).tolist() for name, (theirs, _) in _NODES.items()}
         nodes |= {"parents": self._parents().tolist(), "split_type": [0] * len(self.left)}
         categories = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
@@ -228,7 +202,6 @@ class TreeArrays:
         return trees
 
     def _parents(self) -> NDArray[np.int32]:
-        """Return the parent of each node, counted in its tree."""
         first, own = self._places()
         splits = np.flatnonzero(self.left != -1)
         parents = np.full(len(first), _NO_PARENT, dtype=np.int32)
@@ -252,6 +225,5 @@ class BoosterField:
 
 
 def n_classes_of(booster: xgboost.Booster) -> int:
-    """Return the number of classes of a booster."""
     parameters = json.loads(booster.save_config())["learner"]["learner_model_param"]
     return int(parameters["num_class"]) or 2

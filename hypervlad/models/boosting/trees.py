@@ -46,11 +46,8 @@ def fit_trees(
 ) -> tuple[xgboost.Booster | None, RoundSearch | None]:
     """Find the number of rounds on the test rows of `splits`, then train as many on all rows.
 
-    Returns the trees, None if there are none, and the search, None if nothing was held out.
-
-    With `may_be_none`, trees are kept only if their gain on the test rows is more than noise.
-    Without it, at least one round is kept, and `max_rounds` if there are no test rows. Without
-    `patience` no test row is predicted and `max_rounds` are kept.
+    Without `patience`, all `max_rounds` are kept; so they are without test rows, unless
+    `may_be_none`. With it, trees are kept only if their gain on the test rows is more than noise.
     """
     search = None
     n_rounds = 0 if may_be_none and patience is not None else max_rounds
@@ -70,7 +67,6 @@ def fit_trees(
 def xgboost_parameters(
     n_classes: int, n_threads: int, learning_rate: float, max_depth: int
 ) -> dict[str, Any]:
-    """Return the parameters of ``xgboost.train``."""
     return link(n_classes) | {
         "tree_method": "hist",
         "max_bin": _MAX_BIN,
@@ -83,11 +79,7 @@ def xgboost_parameters(
 def training_matrix(
     rows: TrainingRows, base_margin: FloatArray, parameters: dict[str, Any]
 ) -> xgboost.QuantileDMatrix:
-    """Return a matrix of rows to train on, of which xgboost keeps only the bins.
-
-    It needs one byte per value (a DMatrix needs eight), but thirty while it searches the bins: of
-    wide vectors, in a sample of the rows.
-    """
+    """Return a matrix of rows to train on, of which xgboost keeps only the bins, to save memory."""
     options = {name: parameters[name] for name in ("max_bin", "nthread")}
     n_binned = max(_MIN_BINNED_ROWS, _MAX_BINNED_VALUES // rows.source.shape[1])
     if len(rows) <= n_binned:
@@ -137,7 +129,7 @@ def search_rounds(
 ) -> RoundSearch:
     """Boost on the training rows of each split, all in step, and observe the pooled log loss.
 
-    Each row is tested at most once. The search ends after `patience` rounds without a lower loss.
+    The search ends after `patience` rounds without a lower loss.
     """
     models = [_Split.of(rows, base_margin, split, parameters) for split in splits]
     tested = np.concatenate([test for _, test in splits])
@@ -156,8 +148,6 @@ def search_rounds(
 
 @dataclass
 class _Split:
-    """A booster that is trained on the training rows of a split, and its test rows."""
-
     booster: xgboost.Booster
     train: xgboost.DMatrix
     test: xgboost.DMatrix
@@ -210,7 +200,6 @@ def clustered_mean(values: FloatArray, weight: FloatArray, groups: IntArray) -> 
 
 
 def link(n_classes: int) -> dict[str, Any]:
-    """Return the parameters of xgboost that turn margins into probabilities."""
     # The base score is unused, as all rows are given margins. Without one, xgboost would estimate
     # it, and refuse an estimate of 1.
     common = {"verbosity": 0, "base_score": 0.5}

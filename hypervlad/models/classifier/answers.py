@@ -60,8 +60,7 @@ class HeldOutAnswers:
         ----------
         images : sequence of n images
         coverage : float, default=0.9
-            How often the set contains the true class of an image of a new group: guaranteed with
-            ``calibration_size=``, usually attained after a plain ``fit``. See
+            How often the set contains the true class of an image of a new group: see
             :func:`hypervlad.evaluation.prediction_sets`.
 
         Returns
@@ -91,8 +90,7 @@ class HeldOutAnswers:
 
         Parameters
         ----------
-        images : sequence of n images
-        max_error : float, default=0.05
+        images, max_error
             As in :meth:`judge`, with its errors and warnings.
         reject_label : object, default="unsure"
             Label of images without an answer; not a class.
@@ -119,10 +117,6 @@ class HeldOutAnswers:
 
     def judge(self, images: Sequence[Any], max_error: float = 0.05) -> Judgement:
         """Return for each image whether the answer is sure, and if not, the reason.
-
-        Answers are "ambiguous" if held-out predictions of their confidence do not show that few are
-        wrong, and all are if all images of some class are of one group. Images that are unlike all
-        training images are "out_of_distribution".
 
         Parameters
         ----------
@@ -234,17 +228,15 @@ class HeldOutAnswers:
     def held_out_evaluation(self) -> Evaluation:
         """Return the `Evaluation` of the held-out predictions, each without the image's group.
 
-        It estimates the accuracy on new groups like the training images; learners of folds have a
-        fifth fewer groups than the final one. ValueError if nothing was held out in ``fit``.
+        It estimates the accuracy on new groups. ValueError if nothing was held out in ``fit``.
         """
         return self._fitted_held_out("its accuracy").evaluation(self.classes_)
 
     def label_issues(self) -> list[LabelIssue]:
         """List training images whose label is probably wrong, as `LabelIssue`, most probable first.
 
-        Held-out predictions are compared with the labels by confident learning (C. G. Northcutt, L.
-        Jiang and I. L. Chuang, "Confident learning: estimating uncertainty in dataset labels", JAIR
-        70, 2021), as computed by cleanlab.
+        By confident learning on held-out predictions (C. G. Northcutt, L. Jiang and I. L. Chuang,
+        "Confident learning: estimating uncertainty in dataset labels", JAIR 70, 2021).
 
         Raises
         ------

@@ -37,8 +37,8 @@ class Judgement:
     proba : ndarray of float, shape (n, n_classes)
     kind : ndarray of str, shape (n,)
         "sure"; "ambiguous": between classes, or no answer of this model can be sure;
-        "out_of_distribution": unlike all training images, whatever the probabilities; or
-        "unreadable" for a skipped image, whose numbers are NaN.
+        "out_of_distribution": unlike all training images; or "unreadable": skipped, with numbers
+        NaN.
     reasons : list of n str
     novelty : ndarray of float, shape (n,)
         How unlike the training images: see :class:`Classification`.
@@ -47,8 +47,7 @@ class Judgement:
     projected : ndarray of float32, shape (n, d)
         Projected vectors of the images, as ``model.training_.points``.
     confidence : ndarray of float, shape (n,)
-        The probability of the most probable class, by learners that were fitted without some of the
-        training images (with ``calibration_size=``, by the model's own).
+        The probability of the most probable class, by the learners that predicted held-out images.
     threshold : float
         Answers with at least this confidence are sure; infinite if none is.
     """
@@ -108,19 +107,17 @@ class Classification:
     proba : ndarray of shape (n_read, n_classes)
     novelty : ndarray of float, shape (n_read,)
         Distance from the training images, divided by the limit: above 1, the probabilities mean
-        little. About 5 % of images like the training images exceed the limit, and with few groups
-        more, up to 2 / (groups + 1). See :class:`TrainingImages`.
+        little. See :class:`TrainingImages`.
     nearest : ndarray of int, shape (n_read, k)
         Rows of ``model.training_``, nearest first.
     in_training : ndarray of bool, shape (n_read,)
         Whether an image with the same pixels was given to ``fit``, also for calibration.
     judgement : Judgement or None
-        Of the images that were read; None if it was not requested.
+        Of the images that were read, if it was requested.
     sets : ndarray of bool, shape (n_read, n_classes), or None
-        Prediction sets of the images that were read; None if they were not requested.
+        Prediction sets of the images that were read, if they were requested.
     differences : tuple of str
-        Sentences on files that differ from those of all training images, in the type of their
-        pixels or by far in size.
+        How files differ from all training images in the type of their pixels or by far in size.
     """
 
     images: EncodedImages
@@ -164,12 +161,7 @@ def judgement_of(
     threshold: float,
     is_blank: NDArray[np.bool_] | None = None,
 ) -> Judgement:
-    """Judge n images by their probabilities and by their distances to the training images.
-
-    Answers with a confidence, see `HeldOut.confidence`, of at least the threshold are sure.
-    `points` are projected vectors. `is_blank` marks images of equal pixels, which is then the
-    reason.
-    """
+    """Judge n images by their confidence, and by their projected vectors `points`."""
     nearest, novelty = training.nearest(points)
     kind = np.where(confidence >= threshold, SURE, AMBIGUOUS)
     kind = np.where(novelty > 1, OUT_OF_DISTRIBUTION, kind)
@@ -307,11 +299,7 @@ def label_issues(
     training: TrainingImages,
     classes: NDArray[Any],
 ) -> list[LabelIssue]:
-    """Find wrong labels by confident learning; see `MicrographClassifier.label_issues`.
-
-    `codes` are the columns of the labels of held-out predictions, and `rows` those of the images in
-    `training`.
-    """
+    """Find wrong labels, given the columns `codes` and rows in `training` of held-out images."""
     try:
         from cleanlab.filter import find_label_issues
     except ImportError as error:

@@ -54,8 +54,6 @@ from hypervlad.models.classifier.novelty import ImageFormats, TrainingImages
 
 
 class ProbabilisticClassifier:
-    """Classifiers of scikit-learn with ``predict_proba``."""
-
     def accepts(self, value: Any) -> bool:
         return (
             isinstance(value, BaseEstimator)
@@ -75,9 +73,8 @@ def _learner_has_margins(model: Any) -> bool:
 class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
     """Classify micrographs: VLAD of hypercolumns, pooled channels, boosted softmax.
 
-    An encoder turns each image into a vector of feature blocks of different kinds: VLAD and
-    averages of channels. Each block has a linear model, their margins are averaged, and trees are
-    added if cross-validation shows that they help.
+    An encoder turns each image into a vector of feature blocks. Each block has a linear model,
+    their margins are averaged, and trees are added if cross-validation shows that they help.
 
     Parameters
     ----------
@@ -85,20 +82,17 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         By default, as :func:`default_encoder` returns it.
     boosting : BoostedSoftmaxClassifier or other classifier, optional
         The learner; by default, ``BoostedSoftmaxClassifier(prior="sqrt")``. Any scikit-learn
-        classifier with ``predict_proba`` can be used, but :meth:`save` cannot store another
-        learner. If it refuses the labels, as xgboost's does, it is given the numbers of the
-        classes.
+        classifier with ``predict_proba`` can be used, but :meth:`save` cannot store it.
     calibration_size : float, optional
-        The held-out predictions behind :meth:`predict_set`, :meth:`predict_or_reject` and
-        :meth:`judge`. None: the learner is fitted five more times, each time without a fold of
-        groups, which it then predicts (cross-conformal). A share between 0 and 1: this share of the
-        groups is held out at random and not used for training (split-conformal). 0: nothing is held
-        out, and these methods raise an error.
+        How images are held out for :meth:`predict_set`, :meth:`predict_or_reject` and
+        :meth:`judge`. None: in folds of groups, by learners fitted without them. Between 0 and 1:
+        this share of the groups, not used for training. 0: not at all, and these methods raise an
+        error.
     random_state : int, RandomState or None, default=None
-        Seed of encoder and learner; an encoder or learner with its own seed keeps it.
+        Seed of encoder and learner, unless these have their own.
     verbose : bool or int, default=False
-        True or 1: show progress bars, also those of the given encoder or learner. 2: also print a
-        summary of the learner's fit and the time of each stage.
+        True or 1: show progress bars. 2: also print a summary of the learner's fit and the time of
+        each stage.
 
     Attributes
     ----------
@@ -109,8 +103,7 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
     held_out_ : HeldOut or None
         Predictions of images by learners fitted without them; None if no group could be held out.
     training_ : TrainingImages
-        Names (paths relative to their common folder), labels, digests and projected vectors of the
-        images given to ``fit``.
+        The images given to ``fit``.
     formats_ : ImageFormats
         Types of pixels and sizes of these images.
     n_images_ : int
@@ -129,10 +122,6 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
     >>> found = model.classify([images[0], np.zeros((64, 64))])
     >>> found.unlike_training.tolist(), found.in_training.tolist()
     ([False, True], [True, False])
-    >>> model.judge(images, max_error=0.75).nearest.shape  # a random network is often wrong
-    (24, 3)
-    >>> model.explain(images[0]).maps.shape
-    (4, 32, 32)
     """
 
     _kind = "micrograph_classifier"
@@ -200,8 +189,8 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
             Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
         y : sequence of n labels
         sample_weight : sequence of n floats, optional
-            Weights of the images in the learner (not in the codebook). Images of weight 0 are left
-            out completely. Not for a learner whose ``fit`` takes no weights.
+            Weights of the images in the learner, not in the codebook; those of weight 0 are left
+            out.
         groups : sequence of n group names, optional
             Micrograph, sample or paper of each image; inner splits keep groups together.
 
@@ -219,8 +208,8 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         Warns
         -----
         UserWarning
-            If the learner's ``fit`` takes no groups, if images are blank (all pixels equal), or if
-            images of equal pixels have different labels.
+            If the learner's ``fit`` takes no groups, or if images are blank or equal with different
+            labels.
         NeverPredictedWarning
             If a class is predicted for none of the held-out images.
         """
@@ -247,7 +236,7 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
     def decision_function(self, images: Sequence[Any]) -> np.ndarray:
         """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two classes.
 
-        Only if the learner has margins. Those within 1e-6 of the largest are equal to it.
+        Those within 1e-6 of the largest are equal to it. Not for a learner without margins.
         """
         encoded = self._encode(images)
         return encoded.with_missing(self._margins(encoded.vectors))
@@ -255,17 +244,14 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
     def predict_proba(self, images: Sequence[Any]) -> np.ndarray:
         """Return class probabilities (n, n_classes) in the order of ``classes_``; NaN for skipped
         images.
-
-        They mean little for an image that is unlike all training images: see :meth:`classify`.
         """
         encoded = self._encode(images)
         return encoded.with_missing(self._proba(encoded.vectors))
 
     def predict(self, images: Sequence[Any]) -> np.ndarray:
-        """Return the class of the largest margin of each image, (n,), the first of equal ones.
+        """Return the class of the largest margin (or probability) of each image, (n,).
 
-        Of a learner without margins, that of the highest probability. If images were skipped
-        (``on_error="skip"`` in the encoder), an object array with None in their place.
+        If images were skipped (``on_error="skip"``), an object array with None in their place.
         """
         return self._decided(self._encode(images))
 
@@ -275,7 +261,7 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         y: Sequence[Any],
         sample_weight: Sequence[float] | None = None,
     ) -> float:
-        """Return the accuracy, without images skipped by ``on_error="skip"``.
+        """Return the accuracy on the images that are not skipped.
 
         A TrainingImagesWarning if the model was trained on images with the same pixels.
         """
@@ -286,9 +272,7 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
     def explain(self, image: Any, *, words: Sequence[tuple[str, int]] = ()) -> Explanation:
         """Decompose the margins of an image: which positions are evidence for which class.
 
-        The decomposition of the linear part is exact. Boosted trees, if any were kept
-        (``boosting_.n_estimators_``), combine evidence from all positions: their margin is one
-        number per class, and the maps explain the rest.
+        Exact for the linear part; the margin of boosted trees is one number per class.
 
         Parameters
         ----------
@@ -304,11 +288,9 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            If the learner has no linear part (another classifier, or ``init=None``), or if there is
-            no such codeword.
+            If the learner has no linear part, or if there is no such codeword.
         ImageReadError
-            For an image that cannot be read, whatever the encoder's ``on_error``, or a list of
-            images.
+            If the image cannot be read, whatever the encoder's ``on_error``.
         """
         check_is_fitted(self)
         if isinstance(image, list | tuple):
@@ -357,7 +339,6 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
                 raise ValueError("the learners of the held-out predictions take other features")
 
     def _unfitted_parts(self) -> tuple[HypercolumnVLAD, Any, int | None]:
-        """Return encoder and learner, unfitted and seeded, and the seed."""
         seed = self.random_state
         if isinstance(seed, np.random.RandomState):
             seed = int(seed.randint(2**31 - 1))
@@ -371,7 +352,6 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         )
 
     def _encode(self, images: Sequence[Any]) -> EncodedImages:
-        """Encode images, and warn of those that were skipped."""
         check_is_fitted(self)
         encoded = self.encoder_.encode(images)
         encoded.warn()

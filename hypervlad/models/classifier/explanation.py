@@ -19,13 +19,10 @@ from hypervlad.models.classifier.novelty import TrainingImages, project_vectors
 class Explanation:
     """Where in an image the evidence for each class lies.
 
-    The margin of a class is a sum: ``baseline`` (a class bias), the evidence of every position, and
-    the margin of boosted trees, if there are any. ::
+    The margin of a class is the sum of a class bias, the evidence of all positions, and the margin
+    of boosted trees. Each has mean 0 over the classes. ::
 
         margins == baseline + maps.sum(axis=(1, 2)) + trees
-
-    All of these are centred: their mean over the classes is 0. Positive evidence is for a class and
-    against the mean of all.
 
     Attributes
     ----------
@@ -33,21 +30,18 @@ class Explanation:
     blocks : mapping of str to ndarray of shape (n_classes, H, W), float32
         Evidence by position, for each feature block: "joint", "per_layer.TAP" for the codewords of
         each tapped layer, "pooled". At the positions of the finest tap, or the pixels of the
-        resized image if the encoder's ``grid`` is "image" or a number. Maps of turned copies are
-        turned back.
+        resized image if the encoder's ``grid`` is "image" or a number.
     words : mapping of str to ndarray of shape (n_classes, K)
         Evidence by codeword, for each block that has codewords.
     codeword_maps : ndarray of int, shape (n_codebooks, H, W)
         The codeword at each position of the upright image, in the order of ``words``.
     baseline, trees : ndarray of shape (n_classes,)
-        The class bias, and the margins of trees: they combine the margins of several blocks, so
-        they have no position in the image.
+        The class bias, and the margins of trees, which have no position in the image.
     margins : ndarray of shape (n_classes,)
         Their softmax is ``probabilities``.
     probabilities : ndarray of shape (n_classes,)
     novelty : float
-        How unlike the training images: above 1, probabilities and evidence mean little. See
-        :class:`Classification`.
+        As in :class:`Classification`.
     word_maps : mapping of (str, int) to ndarray of shape (n_classes, H, W), float32
         Evidence by position of each requested codeword, by block and number.
     """

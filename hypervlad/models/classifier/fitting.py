@@ -18,8 +18,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, has_fit_parameter
 
 from hypervlad.common.terminal import ProgressBar
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.evaluation.splits import (
     check_column,
     first_appearance_codes,
@@ -94,7 +93,7 @@ class LabelledImages:
 
 
 class FittedParts(NamedTuple):
-    """What a fit leaves besides the fitted encoder and learner: see `MicrographClassifier`."""
+    """What a fit leaves besides the encoder and learner."""
 
     classes: NDArray[Any]
     held_out: HeldOut | None
@@ -113,9 +112,8 @@ def fit_parts(
     *,
     verbose: bool = False,
 ) -> FittedParts:
-    """Fit encoder and learner, in place, to labelled images, and predict images that are held out.
-
-    `seed` is that of the split or the folds; `verbose` shows progress bars.
+    """Fit encoder and learner, in place, to labelled images, and predict images that are held
+    out.
     """
     if isinstance(learner, BoostedSoftmaxClassifier):
         learner.check_labels(data.labels)  # before images are encoded
@@ -228,7 +226,6 @@ def _encode_calibration(
 def _warn_of_contradictions(
     digests: Sequence[str], labels: NDArray[Any], names: Sequence[str]
 ) -> None:
-    """Warn of training images of equal pixels and different labels."""
     rows_of = defaultdict(list)
     for row, digest in enumerate(digests):
         rows_of[digest].append(row)
@@ -245,7 +242,6 @@ def _warn_of_contradictions(
 
 
 def warn_of_never_predicted(held_out: HeldOut, classes: NDArray[Any]) -> None:
-    """Warn of classes that are predicted for no held-out image, and say what to do."""
     codes = np.setdiff1d(held_out.codes, held_out.proba.argmax(axis=1))
     if len(codes):
         warn_user(
@@ -260,7 +256,6 @@ def warn_of_never_predicted(held_out: HeldOut, classes: NDArray[Any]) -> None:
 
 @contextlib.contextmanager
 def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Note how long a stage takes."""
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start
@@ -276,10 +271,6 @@ def fit_to_rows(
     fit_params: Mapping[str, Any],
     rows: NDArray[np.intp],
 ) -> Any:
-    """Fit a learner to some rows, in the order given, and return it.
-
-    `fit_params` are further arguments of ``fit``: arrays and feature blocks have one value per row.
-    """
     own = {
         name: values[rows] if isinstance(values, np.ndarray | FeatureBlocks) else values
         for name, values in fit_params.items()
@@ -310,10 +301,9 @@ def _fit_other_learner(
     fit_params: Mapping[str, Any],
     rows: NDArray[np.intp],
 ) -> NDArray[Any]:
-    """Fit a learner that is not ours to some rows, and return the labels of all as it takes them.
+    """Fit a learner that is not ours to some rows, and return all labels as it takes them.
 
-    These are the labels themselves, which its parameters may mention, or, if it refuses them, the
-    numbers of the classes.
+    These are the labels themselves or, if it refuses them, the numbers of the classes.
     """
     try:
         fit_to_rows(learner, vectors, labels, fit_params, rows)
@@ -372,12 +362,9 @@ def calibration_split(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Split rows into training and calibration rows; no calibration rows unless `share` is above 0.
 
-    This share of the groups is sampled at random, without regard to class or size, so that they
-    represent the groups to come. Only a class without any training group gets one group back.
-
-    `read_digests` returns the digests of the images, in whose order the groups are numbered:
-    neither the order of the images nor their names change the split. Copies stay together, and
-    images without a digest, which cannot be read, are not held out.
+    This share of the groups is sampled at random. Only a class without any training group gets one
+    back. Groups are numbered in the order of the images' digests, so neither order nor names change
+    the split; images without a digest are not held out.
     """
     rows = np.arange(len(labels))
     if not share:
@@ -399,9 +386,8 @@ def calibration_split(
 
 
 def groups_with_copies(points: NDArray[np.floating], groups: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Number the groups of images, (n,), after joining groups with copies of the same image.
-
-    The vectors of copies, rows of `points`, (n, d), are equal up to rounding.
+    """Number the groups of images, (n,), after joining groups with copies: rows of `points`, (n,
+    d), that are equal up to rounding.
     """
     mean_square = np.mean(np.sum(np.square(points, dtype=np.float64), axis=1))
     tolerance = _COPY_TOLERANCE * float(np.sqrt(mean_square))
@@ -427,8 +413,7 @@ def cross_predict_calibration(
 ) -> HeldOut | None:
     """Fit a copy of a fitted learner without each fold of groups, and predict that fold with it.
 
-    Folds are drawn in the order of the images' `digests`, so that neither the order of the images
-    nor names change them. None if no group can be held out.
+    Folds are drawn in the order of the images' `digests`. None if no group can be held out.
     """
     by_digest = np.arange(len(labels)) if digests is None else order_by_digest(digests, labels)
     folds = [
@@ -468,8 +453,8 @@ def predict_calibration(
 ) -> HeldOut | None:
     """Predict the images of a calibration split with the learner that was fitted without them.
 
-    `vectors`, (m, n_features), are those of the calibration split, which come last among the labels
-    and groups of all images. Copies of training images are left out; None if no image is left.
+    `vectors` are theirs, which come last among labels and groups. Copies of training images are
+    left out; None if no image is left.
     """
     n_train = len(groups) - len(vectors)
     own = groups[n_train:]
@@ -497,7 +482,6 @@ def predict_calibration(
 
 
 def checked_labels(y: Any, n_images: int) -> np.ndarray:
-    """Return n labels as an array; ValueError if one is missing."""
     if y is None:
         raise ValueError(
             "this classifier requires y to be passed, but the target y is None: give a label for "
@@ -511,7 +495,6 @@ def checked_labels(y: Any, n_images: int) -> np.ndarray:
 
 
 def check_classes(labels: np.ndarray, groups: np.ndarray | None) -> None:
-    """Raise a ValueError unless there are two classes or more, and no group is missing."""
     check_classification_targets(labels)
     classes = np.unique(labels)
     if len(classes) < 2:
@@ -537,7 +520,6 @@ def checked_weights(weights: Any) -> np.ndarray:
 
 
 def of_length(what: str, values: Any, n_images: int) -> np.ndarray:
-    """Return values as an array; ValueError unless there is one for each image."""
     # As an array of objects: in a list of strings with a missing one, NumPy would make NaN "nan".
     found = np.array(values, dtype=object) if isinstance(values, list) else np.asarray(values)
     if len(found) != n_images:

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.base import Array, Arrays, Value
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted, name_some
+from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.evaluation import Evaluation
 from hypervlad.evaluation.conformal import (
     CERTAINTY,
@@ -57,7 +56,6 @@ class HeldOut:
     learners : list of classifiers
         One per fold; the model's own learner if a calibration split was held out (``is_split``).
     proba : ndarray of float, shape (n, n_classes)
-        Of each image, by a learner that was not fitted on its group.
     codes, groups, models, rows : ndarray of int, shape (n,)
         Of each image: the column of its class, its group, the index of the learner that predicted
         it, and its row in the model's training images.
@@ -78,7 +76,6 @@ class HeldOut:
         return len(self.codes)
 
     def evaluation(self, classes: NDArray[Any]) -> Evaluation:
-        """Compare the predictions with the true classes, given the model's classes."""
         has_groups = len(np.unique(self.groups)) < len(self)
         truth = [classes[code] for code in self.codes]
         groups = self.groups.tolist() if has_groups else None
@@ -87,8 +84,7 @@ class HeldOut:
     def threshold(self, max_error: float) -> float:
         """Return the lowest confidence of sure answers, at least 0.5; infinite if none is sure.
 
-        See `hypervlad.evaluation.confidence_for_error`. None is sure if a class is `lone`: nothing
-        shows how often its images are given another class, and how confidently.
+        None is sure if a class is `lone`. See `hypervlad.evaluation.confidence_for_error`.
         """
         if len(self.lone):
             check_share("max_error", max_error)
@@ -121,7 +117,7 @@ class HeldOut:
         return threshold
 
     def warn_of_sets(self, coverage: float) -> None:
-        """Warn if prediction sets of this coverage cannot leave out a class, or any class."""
+        """Warn if prediction sets of this coverage always have a class, or all."""
         n_groups = self.calibration.n_groups
         if 1 / (n_groups + 1) > 1 - coverage + 1e-12:
             message = (
@@ -148,11 +144,10 @@ class HeldOut:
         novelty: NDArray[np.floating],
         coverage: float,
     ) -> NDArray[np.bool_]:
-        """Return prediction sets of new images, (n, n_classes), given probabilities as for
+        """Return prediction sets of new images, (n, n_classes), given the probabilities of
         `confidence`.
 
-        The most probable class is always in the set, and so are those that are `lone`. The set of
-        an image unlike the training images (`novelty` above 1) has all classes.
+        They contain the most probable class and those that are `lone`; with `novelty` above 1, all.
         """
         sets = prediction_sets(by_learner, self.calibration, coverage)
         sets[np.arange(len(sets)), proba.argmax(axis=1)] = True
@@ -188,9 +183,8 @@ class HeldOut:
     ) -> NDArray[np.float64]:
         """Return the confidence of the model's answers for new images, (n,).
 
-        It is the probability of the most probable class of `proba`, (n, n_classes), by the model,
-        but by the learners of the folds in the mean, see `by_learner`: the model's own was fitted
-        on more images, so its probabilities cannot be compared with the held-out ones.
+        The probability of the most probable class of `proba`, (n, n_classes), but as the mean of
+        the learners that predicted the held-out images: the model's own was fitted on more images.
         """
         answers = by_learner[:, np.arange(len(proba)), proba.argmax(axis=1)]
         return np.asarray(answers.mean(axis=0))

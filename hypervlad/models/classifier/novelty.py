@@ -1,17 +1,13 @@
 """The training images that a model remembers, and how unlike them new images are.
 
-*Distance*: the mean distance to the three nearest training images of a class, divided by the
-distance that is usual within this class; of all classes, the least.
+*Distance*: the mean distance to the three nearest training images of a class, divided by the usual
+distance within this class; of all classes, the least.
 
-*Emptiness*: the distance to the nearest training image, divided by the distance to the nearest of a
-few images without content: constant ones and noise. In many dimensions these are near the centre of
-varied training images, nearer than such images are to each other. The comparison with a background
-is that of J. Ren et al. 2021, "A simple fix to Mahalanobis distance for improving near-OOD
-detection".
+*Emptiness*: the distance to the nearest training image, divided by that to the nearest of a few
+images without content: constant ones and noise (as J. Ren et al. 2021, "A simple fix to Mahalanobis
+distance for improving near-OOD detection").
 
-Both have a limit, calibrated on the training images: each is compared with images of other groups
-only. Images of a class that has no other group do not count, nor do outliers: among few images, a
-single frame of noise would set a limit that nothing exceeds.
+The limits come from comparing the training images with those of other groups.
 """
 
 from __future__ import annotations
@@ -28,8 +24,7 @@ from sklearn.metrics import pairwise_distances_chunked
 
 from hypervlad.common.base import Array, Labels, Value, Values
 from hypervlad.common.constraints import Integer
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted, verb
+from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.evaluation.splits import group_weights
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import encode_images
@@ -65,15 +60,13 @@ class TrainingImages:
     digests : ndarray of uint8, shape (n, 32)
         SHA-256 of their pixels: see :class:`hypervlad.Micrograph`.
     points : ndarray of float32, shape (n, d)
-        Their vectors, as `project_vectors` returns them.
+        Their projected vectors.
     empty : ndarray of float32, shape (m, d)
         Projected vectors of images without content.
     usual : ndarray of float, shape (n_classes,)
-        Of each class, in the order of the sorted labels, the median distance of its images to the
-        nearest three of other groups.
+        Of each class, the median distance of its images to the nearest three of other groups.
     limits : ndarray of float, shape (2,)
-        Of distance and emptiness. Of the training images, 2.5 % exceed each (none, if there are
-        fewer than 79 groups). Groups have equal weights.
+        Of distance and emptiness; 2.5 % of the training images exceed each, by weights of groups.
     n_features : int
         Of the vectors before projection.
     """
@@ -134,12 +127,9 @@ class TrainingImages:
         return len(self.labels)
 
     def nearest(self, points: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Return rows (m, k) and novelty (m,) of new images, as `project_vectors` returns them, (m,
-        d).
+        """Return the rows (m, 3) of the nearest training images of points (m, d), and novelty (m,).
 
-        The rows are those of the nearest three training images, nearest first. Novelty is distance
-        or emptiness, each divided by its limit, whichever is more: above 1, the image is unlike the
-        training images.
+        Novelty is distance or emptiness, each divided by its limit, whichever is more.
         """
         rows, novelty = [np.empty((0, min(N_NEAREST, len(self))), np.intp)], [np.empty(0)]
         limits = np.maximum(self.limits, np.finfo(np.float64).tiny)
@@ -172,8 +162,8 @@ class TrainingImages:
     ) -> Iterator[_Distances]:
         """Yield the distances of blocks of points.
 
-        If `groups` are given, the points are those of the training images, and images of the same
-        group are left out. A distance is infinite if there is no other image.
+        With `groups`, the points are the training images, and images of the same group are left
+        out. A distance is infinite if there is no other image.
         """
         codes = np.unique(self.labels, return_inverse=True)[1]
         columns_of_class = np.split(np.argsort(codes), np.cumsum(np.bincount(codes))[:-1])
@@ -276,10 +266,7 @@ class TrainingImages:
 
 @dataclass(frozen=True)
 class ImageFormats:
-    """The types of pixels of the training images, and the shortest and longest side of any, pixels.
-
-    Types are those stored in the files, such as "uint8"; of floating-point numbers, "float".
-    """
+    """Types of pixels in the files ("float" for any floating point), shortest and longest side."""
 
     dtypes: tuple[str, ...]
     sides: tuple[int, int]
@@ -298,22 +285,9 @@ class ImageFormats:
     def differences(
         self, images: Sequence[ImageInfo], *, with_types: bool, with_sizes: bool
     ) -> list[str]:
-        """Say in sentences what the files of new images tell, if it differs from all of these.
+        """Say in sentences how the files of new images differ from those of all training images.
 
-        One for pixels of another type, which do not matter if each image is scaled by its own
-        values, and one for images less than half as large as the smallest training image or more
-        than twice as large as the largest, which does not matter if images are resampled to a
-        common scale.
-
-        Examples
-        --------
-        >>> from hypervlad.models.classifier import ImageFormats
-        >>> from hypervlad.features.encoder.loading import ImageInfo
-        >>> old, new = (ImageInfo("", (256, 256), None, dtype=name) for name in ("uint8", "uint16"))
-        >>> formats = ImageFormats.of([old])
-        >>> (sentence,) = formats.differences([old, new], with_types=True, with_sizes=True)
-        >>> sentence.split(":")[0]
-        '1 of 2 images has pixels of another type (uint16) than all training images (uint8)'
+        In the type of their pixels, and in size by more than a factor of two.
         """
         sentences, n_images = [], counted(len(images), "image")
         others = [kind for kind in map(_kind_of_pixels, images) if kind not in self.dtypes]
@@ -347,10 +321,8 @@ def _kind_of_pixels(image: ImageInfo) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Distances:
-    """Of m images: rows of the nearest training images (m, k), and distances.
-
-    To the nearest image (m,), the mean of those to the nearest three of each class (m, n_classes),
-    and to the nearest image without content (m,).
+    """Of m images: the nearest training images (m, k), and distances to the nearest one (m,), the
+    nearest three of each class in the mean (m, n_classes), and the nearest empty one (m,).
     """
 
     rows: NDArray[np.intp]
@@ -373,10 +345,8 @@ _ARRAYS = {
 def project_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     """Project vectors (n, p) onto 1,024 fixed random directions; (n, p) if p is less.
 
-    Distances change by about 2 %. Random signs, a cosine transform, and a random choice of its
-    coefficients (N. Ailon and B. Chazelle, "The fast Johnson-Lindenstrauss transform and
-    approximate nearest neighbors", SIAM Journal on Computing 39, 2009). The random numbers are
-    those of NumPy's RandomState, which never change.
+    Distances change by about 2 % (N. Ailon and B. Chazelle, "The fast Johnson-Lindenstrauss
+    transform and approximate nearest neighbors", SIAM Journal on Computing 39, 2009).
     """
     n_features = vectors.shape[1]
     if n_features <= _N_DIRECTIONS:
@@ -393,11 +363,7 @@ def project_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
 
 @functools.cache
 def empty_images() -> tuple[NDArray[np.float32], ...]:
-    """Return images without content, shape (256, 256): constant ones and noise.
-
-    White noise of several greys and contrasts, faint and clipped; and noise with spectra from there
-    to that of clouds.
-    """
+    """Return images without content, shape (256, 256): constant ones and noise of several kinds."""
     constant = [np.full((_EMPTY_SIZE, _EMPTY_SIZE), grey) for grey in (0, 0.25, 0.5, 0.75, 1)]
     rng = np.random.RandomState(0)
     white = [grey + contrast * _noise(rng, 0) for grey, contrast in _WHITE_NOISE]
@@ -411,7 +377,6 @@ def empty_images() -> tuple[NDArray[np.float32], ...]:
 
 
 def empty_vectors(encoder: HypercolumnVLAD) -> NDArray[np.float32]:
-    """Return the vectors (m, n_features) of images without content."""
     # They are pixels in [0, 1] already, whatever the options for the user's files.
     own = replace(
         encoder.loader(), read_options=ReadOptions(), pixel_size=None, memory=None, verbose=False
@@ -436,13 +401,10 @@ def _noise(rng: np.random.RandomState, exponent: float) -> NDArray[np.float64]:
 def weighted_limit(values: ArrayLike, groups: ArrayLike, share: float) -> float:
     """Return the lowest of n values that at most a share of the values of new groups exceed.
 
-    That is guaranteed for groups exchangeable with these; the highest value if there are too few
-    groups for any guarantee.
+    The highest value if there are too few groups for any guarantee.
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from hypervlad.models.classifier.novelty import weighted_limit
     >>> weighted_limit(np.arange(99), np.arange(99), 0.1)
     89.0
     """
@@ -456,11 +418,10 @@ def weighted_limit(values: ArrayLike, groups: ArrayLike, share: float) -> float:
 
 
 def _limit(scores: NDArray[np.float64], groups: NDArray[np.intp], share: float) -> float:
-    """Return the limit that a share of the scores exceeds, without regard to outliers.
+    """Return the limit that a share of the scores exceeds, without outliers.
 
-    Outliers are farther above the upper quartile of the logarithms than twice the distance of the
-    quartiles (J. W. Tukey, "Exploratory data analysis", 1977). They are at most one in twenty, or a
-    single one: more are a class of their own.
+    Outliers are far above the quartiles of the logarithms (J. W. Tukey, "Exploratory data
+    analysis", 1977), and at most one in twenty or a single one: more are a class of their own.
     """
     logarithms = np.log(np.clip(scores, np.finfo(np.float64).tiny, np.finfo(np.float64).max))
     low, high = np.quantile(logarithms, [0.25, 0.75])
@@ -489,7 +450,7 @@ def _usual(
 def _smallest(
     distances: NDArray[np.float64],
 ) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return columns and values of the smallest three of each row, smallest first."""
+    """Return columns and values of the smallest three of each row, in order."""
     k = min(N_NEAREST, distances.shape[1])
     columns = np.argpartition(distances, k - 1, axis=1)[:, :k]
     near = np.take_along_axis(distances, columns, axis=1)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import gumbel_r, median_abs_deviation
 
 from hypervlad.common.base import Array
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import counted, warn_user
 from hypervlad.evaluation.splits import group_folds, joined_groups
 from hypervlad.features.windows import NORMAL
 from hypervlad.features.windows.dataset import UNKNOWN, TrainingWindows

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from hypervlad.common.files import new_folder, replace_when_complete
 from hypervlad.common.tables import read_table, write_table
 from hypervlad.common.terminal import ProgressBar
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import counted, warn_user
 from hypervlad.common.workload import announced
 from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
 from hypervlad.results.displays.base import save_png

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from hypervlad.common.files import new_folder
 from hypervlad.common.tables import write_table
 from hypervlad.common.terminal import ProgressBar
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import percent
+from hypervlad.common.wording import percent, warn_user
 from hypervlad.common.workload import announced
 from hypervlad.evaluation import DefectEvaluation
 from hypervlad.evaluation.defects import ImageResult

@@ -13,8 +13,7 @@ import numpy as np
 
 from hypervlad.common.files import move_into_place, new_folder
 from hypervlad.common.terminal import ProgressBar
-from hypervlad.common.user_warnings import warn_user
-from hypervlad.common.wording import counted, name_some, percent, verb
+from hypervlad.common.wording import counted, name_some, percent, verb, warn_user
 from hypervlad.evaluation import Evaluation
 from hypervlad.images.reading import relative_names
 from hypervlad.models.classifier import SureAnswers

@@ -15,7 +15,7 @@ from typing import Any
 
 from hypervlad.common.files import refuse_links, replace_when_complete
 from hypervlad.common.tables import original_cell, table_as_bytes
-from hypervlad.common.user_warnings import warn_user
+from hypervlad.common.wording import warn_user
 from hypervlad.images import ImageReadError, SkippedImage, find_images
 from hypervlad.images.reading import relative_names
 from hypervlad.models.classifier import Classification

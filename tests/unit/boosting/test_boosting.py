@@ -165,20 +165,10 @@ class TestLabels:
         with pytest.raises(ValueError, match=r"at least 2 classes.*\['a'\]"):
             fitted(np.eye(3), ["a", "a", "a"])
 
-    def test_binary_and_multiclass_agree_with_their_probabilities(self):
-        for n_classes in (2, 4):
-            X, y = blobs(n_classes=n_classes)
-            model = fitted(X, y)
-            proba = model.predict_proba(X)
-            np.testing.assert_allclose(proba.sum(axis=1), 1)
-            np.testing.assert_array_equal(model.predict(X), model.classes_[proba.argmax(axis=1)])
-
 
 class TestSmallClasses:
     @pytest.mark.parametrize("init", ["linear", None])
-    @pytest.mark.parametrize(
-        "sizes", [(1, 1), (1, 2), (2, 2), (1, 1, 1), (30, 1), (30, 2), (30, 30, 1), (5, 1, 2)]
-    )
+    @pytest.mark.parametrize("sizes", [(1, 1), (1, 2), (1, 1, 1), (30, 30, 1), (5, 1, 2)])
     def test_never_crash(self, sizes, init):
         y = np.repeat(np.arange(len(sizes)), sizes)
         X = np.random.default_rng(0).normal(size=(len(y), 4)) + 3 * y[:, None]
@@ -201,8 +191,12 @@ class TestSmallClasses:
         X, y = np.arange(80.0).reshape(40, 2), np.repeat(np.arange(20), 2)
         with pytest.warns(UserWarning, match=r"4 \(2\) and 15 more\. They"):
             fitted(X, y, n_estimators=0, Cs=1.0)
-        for options in ({"class_weight": {"TEM": 2.0}}, {"prior": {}}):
-            with pytest.raises(ValueError, match=r"the classes are 0, 1, 2, 3, 4 and 15 more"):
+        for options, problem in (
+            ({"class_weight": {"TEM": 2.0}}, "not in y: 'TEM'"),
+            ({"prior": {}}, ""),
+        ):
+            expected = f"{problem}.*; the classes are 0, 1, 2, 3, 4 and 15 more"
+            with pytest.raises(ValueError, match=expected):
                 fitted(X, y, **options)
 
     def test_warning_points_at_the_caller(self):
@@ -372,11 +366,6 @@ class TestWeights:
         rare = (balanced.predict(X) == 2).sum()
         assert rare > (fitted(X, y).predict(X) == 2).sum()
 
-    def test_unknown_label_in_class_weight_is_refused(self):
-        X, y = blobs()
-        with pytest.raises(ValueError, match="not in y: 'TEM'; the classes are 0, 1, 2"):
-            fitted(X, y, class_weight={"TEM": 2.0})
-
 
 class TestScikitLearnManners:
     @pytest.mark.slow  # a search of several models
@@ -386,12 +375,7 @@ class TestScikitLearnManners:
         with sklearn.config_context(enable_metadata_routing=True):
             model = BoostedSoftmaxClassifier(n_estimators=10, random_state=0, n_jobs=1)
             model.set_fit_request(groups=True)
-            pipeline = Pipeline(
-                [
-                    ("reduce", PCA(3, random_state=0)),
-                    ("classify", model),
-                ]
-            )
+            pipeline = Pipeline([("reduce", PCA(3, random_state=0)), ("classify", model)])
             search = GridSearchCV(
                 pipeline, {"classify__max_depth": [1, 2]}, cv=GroupKFold(3), error_score="raise"
             )
@@ -428,7 +412,7 @@ class TestScikitLearnManners:
         ]
         np.testing.assert_allclose(one, two, atol=1e-5)
 
-    @pytest.mark.parametrize(("n_jobs", "expected"), [(None, 1), (1, 1), (3, 3)])
+    @pytest.mark.parametrize(("n_jobs", "expected"), [(None, 1), (3, 3)])
     def test_xgboost_gets_the_number_of_threads(self, n_jobs, expected, monkeypatch):
         import xgboost
 
@@ -464,17 +448,15 @@ class TestScikitLearnManners:
         assert "60 distinct rows of 3 classes" in printed
         assert "weight" in printed
 
-    def test_an_unknown_error_is_not_called_infinite(self):
-        model = fitted(*blobs(60))
+    def test_the_summary_says_what_is_known_of_trees(self):
+        X, y = blobs(60)
+        assert fitted(X, y, n_estimators=0)._summary(60).endswith("; 0 rounds of trees")
+        model = fitted(X, y)
+        assert "0 rounds of trees (more would not" in model._summary(60)
         model.tree_gain_, model.tree_gain_error_ = 0.003, float("inf")
         assert model._summary(60).endswith("by trees: +0.0030 (error unknown)")
         model.tree_gain_error_ = 0.001
         assert model._summary(60).endswith("by trees: +0.0030 +- 0.0010")
-
-    def test_the_summary_calls_trees_of_no_help_only_if_they_were_tried(self):
-        X, y = blobs(60)
-        assert fitted(X, y)._summary(60).count("0 rounds of trees (more would not") == 1
-        assert fitted(X, y, n_estimators=0)._summary(60).endswith("; 0 rounds of trees")
 
 
 class TestRefusals:
@@ -483,15 +465,10 @@ class TestRefusals:
         [
             ({"init": "zero"}, "init must be 'linear' or None, not 'zero'"),
             ({"n_estimators": -1}, "n_estimators must be a whole number of at least 0"),
-            ({"n_estimators": 2.5}, "n_estimators must be a whole number"),
             ({"max_depth": 0}, "max_depth must be a whole number of at least 1"),
-            ({"n_iter_no_change": True}, "n_iter_no_change must be a whole number"),
             ({"n_iter_no_change": 0}, "n_iter_no_change must be a whole number of at least 1"),
             ({"learning_rate": 0}, "learning_rate must be a number above 0 and at most 1, not 0"),
-            ({"learning_rate": "fast"}, "learning_rate must be a number"),
             ({"Cs": ()}, "Cs must be a number above 0 or a sequence of numbers"),
-            ({"Cs": [1, -1]}, "Cs must be a number above 0"),
-            ({"Cs": "auto"}, "Cs must be a number above 0"),
             (
                 {"class_weight": "equal"},
                 "class_weight must be 'balanced', a dictionary of weights by label or None",
@@ -515,15 +492,13 @@ class TestRefusals:
         with pytest.raises(ValueError, match=message):
             BoostedSoftmaxClassifier(**options).fit(X, y)
 
-    def test_groups_of_other_length(self):
-        X, y = blobs()
-        with pytest.raises(ValueError, match="X has 120 rows but groups has 3"):
-            fitted(X, y, groups=[1, 2, 3])
-
-    def test_missing_group(self):
-        X, y = blobs(n=3)
-        with pytest.raises(ValueError, match=r"groups\[1\] is missing"):
-            fitted(X, y, groups=["a", None, "b"])
+    @pytest.mark.parametrize(
+        ("groups", "message"),
+        [([1, 2], "X has 3 rows but groups has 2"), (["a", None, "b"], r"groups\[1\] is missing")],
+    )
+    def test_groups_that_do_not_fit(self, groups, message):
+        with pytest.raises(ValueError, match=message):
+            fitted(*blobs(n=3), groups=groups)
 
     def test_values_beyond_float32(self):
         X, y = blobs()
@@ -569,9 +544,7 @@ def test_does_not_lose_to_logistic_regression_by_more_than_noise(name, n_train):
 
 
 class TestBlocks:
-    @pytest.mark.parametrize(
-        "blocks", [[3.7, 3], [3.0, 3.0], [True, 5], ["3", "3"], [0, 6], [7, -1], [3, 2], [], [None]]
-    )
+    @pytest.mark.parametrize("blocks", [[3.7, 3], [True, 5], ["3", "3"], [7, -1], [3, 2], []])
     def test_widths_must_be_whole_and_cover_the_columns(self, blocks):
         X, y = blobs()
         with pytest.raises(ValueError, match=r"blocks are whole numbers of columns.*the 6 columns"):

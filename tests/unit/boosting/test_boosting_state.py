@@ -61,9 +61,10 @@ class TestState:
             np.testing.assert_array_equal(got, expected)
         assert repr(restored.get_params()) == repr(model.get_params())
 
-    @pytest.mark.parametrize("init", ["linear", None])
-    @pytest.mark.parametrize("n_estimators", [0, 40])
-    @pytest.mark.parametrize("make", [rings, three_rings, blobs])
+    @pytest.mark.parametrize(
+        ("make", "n_estimators", "init"),
+        [(rings, 40, "linear"), (three_rings, 40, None), (blobs, 40, "linear"), (blobs, 0, None)],
+    )
     def test_restored_model_predicts_bit_by_bit(self, make, n_estimators, init):
         X, y = make()
         model = fitted(X, y, init=init, n_estimators=n_estimators)
@@ -77,11 +78,12 @@ class TestState:
             np.array([-7, 3, 2**40]),
             np.array([1, 2, 3], dtype=np.int16),
             np.array([0.0, 1.0, 3.0]),
+            np.array([False, True]),
         ],
-        ids=["str", "object", "int64", "int16", "float"],
+        ids=["str", "object", "int64", "int16", "float", "bool"],
     )
     def test_labels_keep_their_kind(self, names):
-        X, codes = blobs()
+        X, codes = blobs(len(names))
         model = fitted(X, names[codes], class_weight={names.tolist()[0]: 2.0})
         restored = self.round_trip(model)
         assert restored.classes_.dtype == restored.predict(X).dtype == names.dtype
@@ -109,11 +111,6 @@ class TestState:
             with pytest.raises(ValueError, match=message):
                 BoostedSoftmaxClassifier.from_state(header, arrays)
 
-    def test_boolean_labels(self):
-        X, codes = blobs(n_classes=2)
-        model = fitted(X, codes == 1)
-        self.assert_same(model, self.round_trip(model), X)
-
     def test_feature_names_are_kept(self):
         pandas = pytest.importorskip("pandas")
         X, y = blobs()
@@ -123,20 +120,6 @@ class TestState:
         restored.predict(frame)
         with pytest.raises(ValueError, match="feature names"):
             restored.predict(frame.rename(columns={"vlad0": "other"}))
-
-    def test_numpy_parameters_and_generators_are_json(self):
-        X, y = blobs()
-        model = BoostedSoftmaxClassifier(
-            learning_rate=np.float64(0.2),
-            max_depth=np.int64(2),
-            Cs=np.array([1.0, 10.0]),
-            random_state=np.random.RandomState(0),
-            n_jobs=1,
-        ).fit(X, y)
-        restored = self.round_trip(model)
-        assert restored.random_state is None
-        assert restored.Cs == (1.0, 10.0)
-        np.testing.assert_array_equal(restored.predict_proba(X), model.predict_proba(X))
 
     def test_restored_model_can_be_saved_again_and_refitted(self):
         X, y = rings()
@@ -158,28 +141,11 @@ class TestState:
         with pytest.raises(sklearn.exceptions.NotFittedError):
             BoostedSoftmaxClassifier().to_state()
 
-    def test_labels_of_other_kinds_cannot_be_saved(self):
-        X, y = blobs(n_classes=2)
-        model = fitted(X, y)
-        model.classes_ = np.array([b"a", b"b"])
-        with pytest.raises(ValueError, match="cannot be saved"):
-            model.to_state()
-        model.classes_ = np.array([1, "b"], dtype=object)
-        with pytest.raises(ValueError, match="only if every one is a string"):
-            model.to_state()
-
     @pytest.mark.parametrize(
         ("damage", "message"),
         [
-            (lambda h, a: h["fitted"].pop("classes_"), "incomplete.*classes_"),
-            (lambda h, a: h.pop("parameters"), "incomplete.*parameters"),
-            (lambda h, a: h["parameters"].update(depth=3), "incomplete.*depth"),
             (lambda h, a: h["parameters"].update(max_depth=0), "incomplete.*max_depth must be"),
-            (lambda h, a: h["fitted"].pop("n_features_in_"), "incomplete.*n_features_in_"),
-            (lambda h, a: h["fitted"].pop("C_"), "incomplete.*C_"),
-            (lambda h, a: h["fitted"].pop("tree_gain_"), "incomplete.*tree_gain_"),
             (lambda h, a: h["fitted"].update(feature_names_in_=["a"]), "1 column names for 2"),
-            (lambda h, a: a.pop("linear_intercept_"), "incomplete"),
             (lambda h, a: replace(h, a, "linear_intercept_", np.zeros(3)), r"\(3,\).*\(1,\)"),
             (lambda h, a: replace(h, a, "linear_coef_", np.zeros((2, 1), "f4")), "type float32"),
             (lambda h, a: replace(h, a, "linear_coef_", np.zeros((5, 1))), r"\(5, 1\).*\(2, 1\)"),
@@ -194,12 +160,7 @@ class TestState:
             (lambda h, a: h["fitted"]["booster_"].update(sha256=0), "unexpected keyword"),
             (lambda h, a: a.pop("booster_.left"), "incomplete.*left"),
             (lambda h, a: a.update({"booster_.other": a["booster_.left"]}), "incomplete.*other"),
-            (
-                lambda h, a: h["fitted"]["classes_"].update(values=[1]),
-                r"labels are \[1\]; expected at least two",
-            ),
             (lambda h, a: h["fitted"]["classes_"].update(values=["a", "b"]), "incomplete.*'a'"),
-            (lambda h, a: h["fitted"]["classes_"].update(dtype="M8[D]"), "unexpected type"),
         ],
     )
     def test_damaged_state_is_refused(self, damage, message):

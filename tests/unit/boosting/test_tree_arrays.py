@@ -98,17 +98,12 @@ def test_each_class_has_a_tree_in_each_round():
     ("trees", "message"),
     [
         (with_node("left", 0, 5), "not later nodes of the same tree"),  # in the next tree
-        (with_node("left", 0, 2**30), "not later nodes of the same tree"),
         (with_node("left", 1, -2), "not later nodes of the same tree"),
         (with_node("left", 1, -1), "not later nodes of the same tree"),  # but a right child
         (with_node("right", 2, 4), "not later nodes of the same tree"),  # but no left child
         (with_node("left", 1, 1), "not later nodes of the same tree"),  # a cycle of one
-        (with_node("left", 1, 0), "not later nodes of the same tree"),  # a cycle of two
         (with_node("left", 1, 4), "reached twice or not at all"),
-        (with_node("right", 0, 3), "reached twice or not at all"),
-        (with_node("column", 0, 3), "not among the 3"),
         (with_node("column", 3, -1), "not among the 3"),
-        (with_node("condition", 0, np.nan), "not finite, in 'condition'"),
         (with_node("condition", 2, np.inf), "not finite, in 'condition'"),
         (with_node("condition", 2, 3e38), "whose sum exceeds"),
         (with_node("weight", 1, -np.inf), "not finite, in 'weight'"),
@@ -116,9 +111,7 @@ def test_each_class_has_a_tree_in_each_round():
         (with_node("hessian", 1, np.inf), "not finite, in 'hessian'"),
         (with_node("default_left", 1, 2), "other than 0 and 1"),
         (make_trees(n_nodes=np.array([8, 0], dtype="i4")), "differ in length"),
-        (make_trees(n_nodes=np.array([9, -1], dtype="i4")), "differ in length"),
         (make_trees(n_nodes=np.array([4, 4], dtype="i4")), "not later nodes"),
-        (make_trees(n_nodes=np.array([5, 2], dtype="i4")), "differ in length"),
         (make_trees(n_nodes=np.full(2**20, 2**30, dtype="i4")), "1048576 trees"),
         (make_trees(n_nodes=np.full(2, 2**30, dtype="i4")), "2147483648 nodes; expected at most"),
         (make_trees(n_nodes=np.empty(0, dtype="i4")), "0 trees"),

@@ -13,7 +13,7 @@ import pytest
 from sklearn.base import clone
 from typer.testing import CliRunner
 
-from hypervlad import HypercolumnVLAD, MicrographClassifier, load
+from hypervlad import HypercolumnVLAD, MicrographClassifier
 from hypervlad.apps.cli import app
 from hypervlad.common.wording import percent
 from hypervlad.evaluation.conformal import confidence_for_error
@@ -131,17 +131,6 @@ def test_skipped_images_are_judged_unreadable(
     assert judged.kind[1] == "sure"
 
 
-def test_a_file_keeps_the_training_images(
-    model: MicrographClassifier, texture_images: Any, tmp_path: Path
-) -> None:
-    images, _ = texture_images
-    model.save(tmp_path / "m.hvlad")
-    one, other = model.judge(images, 0.2), load(tmp_path / "m.hvlad").judge(images, 0.2)
-    np.testing.assert_array_equal(one.novelty, other.novelty)
-    np.testing.assert_array_equal(one.nearest, other.nearest)
-    assert one.reasons == other.reasons
-
-
 @pytest.mark.slow  # cross-fitted models
 def test_swapped_labels_are_suspect(tiny_encoder: HypercolumnVLAD, texture_images: Any) -> None:
     images, labels = texture_images
@@ -239,16 +228,6 @@ def test_held_out_images_are_compared_with_their_own_labels(
         np.testing.assert_allclose(
             model.held_out_evaluation().proba[own], learner.predict_proba(vectors), atol=1e-5
         )
-
-
-def test_a_class_of_one_group_is_not_tested(
-    model: MicrographClassifier, texture_images: Any
-) -> None:
-    images, labels = texture_images
-    groups = ["alone" if label == "rings" else f"{i}" for i, label in enumerate(labels)]
-    with pytest.warns(UserWarning, match=r"'rings' \(1\)"):
-        model.fit(images, labels, groups=groups)
-    assert model.held_out_evaluation().untested == ["rings"]
 
 
 @pytest.mark.parametrize("max_error", [0.05, 0.2, 0.5])

@@ -56,37 +56,12 @@ def test_it_learns_and_its_probabilities_are_probabilities(
 def test_paths_and_arrays_are_the_same(
     model: MicrographClassifier, texture_images: Images, tmp_path: Path
 ) -> None:
-    from PIL import Image
-
-    images, labels = texture_images
-    paths = []
-    for i, image in enumerate(images):
-        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(tmp_path / f"{i}.png")
-        paths.append(str(tmp_path / f"{i}.png"))
-    model.fit(paths, labels)
-    arrays = [np.round(255 * image).astype(np.uint8) for image in images]
+    arrays = [np.round(255 * image).astype(np.uint8) for image in texture_images[0]]
+    paths = [str(tmp_path / f"{i}.png") for i in range(len(arrays))]
+    for path, array in zip(paths, arrays, strict=True):
+        PIL.Image.fromarray(array).save(path)
+    model.fit(paths, texture_images[1])
     np.testing.assert_array_equal(model.predict_proba(paths), model.predict_proba(arrays))
-
-
-def test_groups_and_weights_reach_the_learner(
-    model: MicrographClassifier, texture_images: Images, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images, labels = texture_images
-    seen: dict[str, Any] = {}
-    original = BoostedSoftmaxClassifier.fit
-
-    def spy(
-        self: Any, X: Any, y: Any, sample_weight: Any = None, groups: Any = None, blocks: Any = None
-    ) -> Any:
-        if not seen:  # of the fit on all images; those without a fold come after it
-            seen.update(groups=list(groups), weights=list(sample_weight))
-        return original(self, X, y, sample_weight, groups=groups, blocks=blocks)
-
-    monkeypatch.setattr(BoostedSoftmaxClassifier, "fit", spy)
-    groups, weights = np.arange(24) // 6, np.linspace(1, 2, 24)
-    model.fit(images, labels, groups=groups, sample_weight=weights)
-    assert seen["groups"] == list(groups)
-    assert seen["weights"] == list(weights)
 
 
 def test_an_image_of_no_weight_is_left_out_of_everything(
@@ -235,7 +210,6 @@ def test_skipped_images_are_left_out_and_marked(
         ({"groups": [1, 2]}, "2 groups values for 24 images"),
         ({"sample_weight": [1.0]}, "1 sample_weight values for 24 images"),
         ({"encoder": "vgg16"}, "encoder must be a HypercolumnVLAD or None, not 'vgg16'"),
-        ({"y": [np.nan] * 12 + [1.0] * 12}, r"y\[0\] is missing"),
         ({"y": ["a"] * 12 + ["b"] * 11 + [float("nan")]}, r"y\[23\] is missing"),
         ({"y": ["a"] * 12 + [None] * 12}, r"y\[12\] is missing"),
         ({"y": None}, "requires y to be passed"),
@@ -243,10 +217,8 @@ def test_skipped_images_are_left_out_and_marked(
         ({"sample_weight": [0.0] * 24}, "all weights are zero"),
         ({"y": np.linspace(0, 1, 24)}, "Unknown label type|continuous"),
         ({"groups": ["a"] * 23 + [np.nan]}, "group"),
-        ({"groups": [None] * 24}, "group"),
         ({"boosting": BoostedSoftmaxClassifier(learning_rate=3)}, "learning_rate"),
         ({"boosting": SVC()}, "with predict_proba or None, not SVC"),
-        ({"boosting": KNeighborsClassifier}, "with predict_proba"),
         (
             {"boosting": KNeighborsClassifier(), "sample_weight": np.ones(24)},
             "KNeighborsClassifier, takes none",
@@ -319,14 +291,6 @@ def test_a_learner_that_does_not_fit_the_encoder_is_reported(
     arrays["boosting_.linear_coef_"] = np.zeros((48, 3))
     with pytest.raises(ModelFileError, match="the learner takes 48 features where the encoder"):
         MicrographClassifier.from_state(header, arrays)
-
-
-def test_a_state_with_a_part_missing_is_reported(fitted_model: MicrographClassifier) -> None:
-    header, arrays = fitted_model.to_state()
-    for missing in ("n_images_", "encoder_", "boosting_", "classes_"):
-        fitted = {name: own for name, own in header["fitted"].items() if name != missing}
-        with pytest.raises(ModelFileError, match="incomplete"):
-            MicrographClassifier.from_state(header | {"fitted": fitted}, arrays)
 
 
 # --- other learners ---------------------------------------------------------------------------
@@ -547,8 +511,7 @@ def test_other_learners_are_given_images_in_one_order(
     assert sorted(one.held_out_.proba.tolist()) == sorted(other.held_out_.proba.tolist())
 
 
-@pytest.mark.parametrize("calibration_size", [None, 0.4])
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(("calibration_size", "seed"), [(None, 0), (0.4, 1)])
 def test_neither_order_nor_names_change_what_is_held_out(
     model: MicrographClassifier,
     texture_images: Images,

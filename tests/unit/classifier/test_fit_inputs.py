@@ -19,15 +19,7 @@ from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
 
 LABELS = ["a", "b", "a", "b"]
 IMAGES = [np.full((12, 12), i / 4, dtype=np.float32) for i in range(4)]
-UNORDERED = {
-    "str": "abab",
-    "bytes": b"abab",
-    "set": {"a", "b", "c", "d"},
-    "dict": dict.fromkeys(range(4), "a"),
-    "generator": (label for label in LABELS),
-    "map": map(str, LABELS),
-    "int": 4,
-}
+UNORDERED = {"str": "abab", "set": {*"abcd"}, "dict": {1: "a"}, "map": map(str, LABELS), "int": 4}
 DATES = [datetime.datetime(2026, 1, i) for i in (1, 2, 1, 2)]
 
 
@@ -55,28 +47,17 @@ def fit(request: Any, tiny_backbone: None) -> Any:
 
 
 @pytest.mark.parametrize("kind", UNORDERED)
-def test_labels_are_a_sequence(fit: Any, kind: str) -> None:
+def test_labels_and_groups_are_a_sequence(fit: Any, kind: str) -> None:
     with pytest.raises(ValueError, match=r"y must be a list, a tuple or an array .*, not a "):
         fit(UNORDERED[kind])
-
-
-@pytest.mark.parametrize("kind", UNORDERED)
-def test_groups_are_a_sequence(fit: Any, kind: str) -> None:
     with pytest.raises(ValueError, match=r"groups must be a list, a tuple or an array .*, not a "):
         fit(fit.labels, groups=UNORDERED[kind])
 
 
 @pytest.mark.parametrize(
     "labels",
-    [
-        [b"a", b"b", b"a", b"b"],
-        np.array([b"a", b"b", b"a", b"b"]),
-        DATES,
-        np.array(DATES, dtype="M8[D]"),
-        np.array(DATES, dtype=object),
-        [1j, 2, 1j, 2],
-    ],
-    ids=["bytes", "array of bytes", "dates", "M8", "objects", "complex"],
+    [np.array([b"a", b"b"] * 2), DATES, np.array(DATES, dtype="M8[D]"), [1j, 2, 1j, 2]],
+    ids=["bytes", "dates", "M8", "complex"],
 )
 def test_labels_are_of_types_that_can_be_saved(fit: Any, labels: Any) -> None:
     with pytest.raises(ValueError, match=r"y must be strings, integers|expected 'aligned'|label"):

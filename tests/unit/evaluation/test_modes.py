@@ -19,7 +19,7 @@ UNIMODAL: dict[str, Draw] = {
 }
 
 
-@pytest.mark.parametrize("n", [10, 50, 500])
+@pytest.mark.parametrize("n", [10, 500])
 @pytest.mark.parametrize("name", UNIMODAL)
 def test_one_group_has_rarely_a_gap(name: str, n: int) -> None:
     rng = np.random.default_rng(n)
@@ -27,7 +27,7 @@ def test_one_group_has_rarely_a_gap(name: str, n: int) -> None:
     assert np.mean([gap is not None for gap in found]) < 0.015
 
 
-@pytest.mark.parametrize("n", [20, 60, 200])
+@pytest.mark.parametrize("n", [20, 200])
 def test_two_clear_groups_have_one(n: int) -> None:
     """Defect-free images score 3 plus or minus 0.3; those with defects are spread out."""
     rng = np.random.default_rng(n)

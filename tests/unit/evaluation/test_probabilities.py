@@ -56,11 +56,6 @@ def test_confidence_on_an_edge_belongs_to_the_lower_bin():
     assert naive_calibration_error([0, 0], proba, 10) == pytest.approx((0.5 + 0.55) / 2)
 
 
-def test_certain_and_right_has_no_error_certain_and_wrong_all():
-    assert expected_calibration_error([0, 1], np.eye(2)) == 0.0
-    assert expected_calibration_error([1, 0], np.eye(2)) == 1.0
-
-
 @pytest.mark.slow  # a simulation
 def test_range_holds_for_calibrated_labels_and_not_for_overconfident_ones():
     _, proba = random_predictions(0, n=400)
@@ -89,12 +84,6 @@ def test_range_is_that_of_naive_simulation():
     expected = np.quantile(errors, [0.025, 0.975])
     got = calibration_error_range(proba, random_state=3)
     np.testing.assert_allclose(got, expected)
-
-
-def test_range_narrows_with_the_number_of_rows():
-    few = calibration_error_range([[0.7, 0.3]] * 20, random_state=0)
-    many = calibration_error_range([[0.7, 0.3]] * 2000, random_state=0)
-    assert many[1] - many[0] < (few[1] - few[0]) / 5
 
 
 @given(st.integers(0, 10**6), st.integers(1, 40))
@@ -142,9 +131,7 @@ def test_the_area_is_the_mean_over_all_orders_of_equal_confidence(seed, n):
     ("y_true", "proba", "message"),
     [
         ([0], GOOD, r"expected shape \(2,\), got \(1,\)"),
-        ([[0], [1]], GOOD, r"got \(2, 1\)"),
         ([0, 2], GOOD, "codes from 0 to 2, but proba has columns 0 to 1"),
-        ([-1, 0], GOOD, "codes from -1 to 0"),
         (["a", "b"], GOOD, "searchsorted"),
         ([0.0, 1.0], GOOD, "not labels; got type float64"),
         ([0, 1], [0.4, 0.6], r"got shape \(2,\)"),
