@@ -98,7 +98,7 @@ class ContactSheetDisplay(GridDisplay):
         Raises
         ------
         ValueError
-            If the lengths differ, or `select` is unknown.
+            If the lengths differ, or ``select`` is unknown.
         """
         y_true = one_each("true label", y_true, len(images))
         names = names_or_default(images, names)
