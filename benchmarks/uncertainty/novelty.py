@@ -27,8 +27,12 @@ from benchmarks.common.results import RESULTS, origin, save_result
 from benchmarks.uncertainty.tables import novelty_section
 from hypervlad import default_encoder, make_nanofibre_images
 from hypervlad.evaluation import group_folds
-from hypervlad.evaluation.conformal import weighted_limit
-from hypervlad.models.classifier.novelty import TrainingImages, empty_vectors, project_vectors
+from hypervlad.models.classifier.novelty import (
+    TrainingImages,
+    empty_vectors,
+    project_vectors,
+    weighted_limit,
+)
 
 SEED = 2000
 SHARE = 0.05  # of images like the training images, above the limit
