@@ -1,1 +1,1 @@
-"""What all rooms use: base classes, model files, checks of parameters, files, messages."""
+"""What all other parts use: base classes, model files, checks of parameters, files, messages."""

@@ -128,8 +128,10 @@ def find_masks(
     >>> import pathlib, tempfile
     >>> from hypervlad.images import find_masks
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     pathlib.Path(folder, "a_mask.png").touch()
-    ...     [mask and mask.name for mask in find_masks(["images/a.tif", "images/b.tif"], folder)]
+    ...     masks = pathlib.Path(folder, "masks")
+    ...     masks.mkdir()
+    ...     (masks / "a_mask.png").touch()
+    ...     [mask and mask.name for mask in find_masks(["images/a.tif", "images/b.tif"], masks)]
     ['a_mask.png', None]
     """
     folder = Path(folder)
