@@ -195,9 +195,9 @@ def _by_last_name(app: Sphinx, env: Any, node: Any, content: nodes.Element) -> A
 
 
 def _is_left_out(app: Sphinx, what: str, name: str, member: Any, *arguments: Any) -> bool | None:
-    """Leave out methods that scikit-learn documents, and "Alias for field number 0" of a tuple."""
+    """Leave out what scikit-learn documents, what estimators ask of each other, fields' aliases."""
     module, text = (str(getattr(member, key, "")) for key in ("__module__", "__doc__"))
-    if module.startswith("sklearn.") or re.fullmatch(r"set_\w+_request", name):
+    if module.startswith("sklearn.") or re.fullmatch(r"set_\w+_request|\w+_checked", name):
         return True
     return True if text.startswith("Alias for field number") else None
 

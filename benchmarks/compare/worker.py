@@ -151,7 +151,6 @@ class Side:
         """Fit an estimator under a name; ``options`` are its encoder's, except ``random_state``."""
         plan, seed = self.plan, options.pop("random_state", 0)
         options = {**plan["encoder"], **options}
-        hypervlad.HypercolumnVLAD._batch_size = options.pop("batch_size", None)
         began = time.perf_counter()
         if kind == "classifier":
             encoder = hypervlad.default_encoder(**options | plan["image_options"])

@@ -118,7 +118,7 @@ class Bench:
             for name in ("ours", "paper", "classifier")
         )
         for encoder in (self.encoder, self.paper, self.classifier):
-            encoder._batch_size = batch
+            encoder.batch_size = batch
         self.network = self.encoder.network()
         self.plain = unfolded(self.network)
         loader = self.encoder.loader()

@@ -35,7 +35,15 @@ class SelectiveAccuracy(NamedTuple):
 
 
 class ReliabilityBins(NamedTuple):
-    """Mean confidence, accuracy (NaN where empty) and counts of bins of one width, (n_bins,)."""
+    """Bins of one width, by confidence.
+
+    Attributes
+    ----------
+    confidence, accuracy : ndarray of float, shape (n_bins,)
+        Means of each bin; the accuracy of an empty bin is NaN.
+    counts : ndarray of int, shape (n_bins,)
+        Predictions in each bin.
+    """
 
     confidence: FloatArray
     accuracy: FloatArray

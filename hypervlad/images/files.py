@@ -77,9 +77,9 @@ def find_images(
     Returns
     -------
     files : list of Path
-        Sorted, without duplicates. In folders and by patterns, those with a suffix of
-        ``hypervlad.images.IMAGE_SUFFIXES`` except masks (``*_mask.*``), hidden files and folders,
-        and folders of the system such as ``@eaDir``. Links to folders are followed once.
+        Sorted, without duplicates. In folders and by patterns, those with the suffix of an
+        image format (see :doc:`/reference/formats`) except masks (``*_mask.*``), hidden files and
+        folders, and folders of the system such as ``@eaDir``. Links to folders are followed once.
 
     Raises
     ------

@@ -168,7 +168,7 @@ def parts(seed: int, folder: Path) -> Iterator[Case]:
     rng = np.random.default_rng(seed)
     pixels, _ = _two_classes(folder / "images", rng)
     encoder = make_tiny_encoder().fit(pixels)
-    encoder._batch_size = 2
+    encoder.batch_size = 2
     extract = partial(extract_features, folder / "images", encoder, resume=True)
     (folder / "done").mkdir()
     extract(out=folder / "done" / "f.parquet")

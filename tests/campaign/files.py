@@ -254,7 +254,7 @@ def _encoder_and_images(seed: int, folder: Path) -> tuple[HypercolumnVLAD, Path]
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(each).save(path)
     encoder = make_tiny_encoder()
-    encoder._batch_size = 4
+    encoder.batch_size = 4
     return encoder.fit(list((pixels / 255).astype(np.float32))), images
 
 

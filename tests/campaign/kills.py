@@ -116,7 +116,7 @@ class Extraction(Scenario):
         super().__init__(folder, rng)
         self.files = [write_image(folder / "images" / f"{i:03d}.png", rng) for i in range(120)]
         self.encoder = make_tiny_encoder().fit(self.files[:12])
-        self.encoder._batch_size = 4
+        self.encoder.batch_size = 4
         self.encoder.transform(self.files[:1])
 
     def work(self, place: Path) -> None:

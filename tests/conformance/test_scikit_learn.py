@@ -26,13 +26,7 @@ from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
 from hypervlad.models.defects.cells import DESCRIPTIONS
 
 
-class OneByOne(HypercolumnVLAD):
-    """One image per batch: some checks ask for more digits than batches of two sizes share."""
-
-    _batch_size = 1
-
-
-class VLADOnRows(OnRows, OneByOne):
+class VLADOnRows(OnRows, HypercolumnVLAD):
     min_samples = 2
 
 
@@ -96,6 +90,7 @@ LEVELS = {"scaling": "dtype"}  # grey levels as they are: images may differ in n
 WINDOWS = HypercolumnVLAD("tiny", taps=["1"], image_size=None, **SMALL)
 WHOLE: dict[str, Any] = {
     "image_size": 8,
+    "batch_size": 1,  # some checks ask for more digits than batches of two sizes share
     "sampling": 200,
     "read_options": LEVELS,
 } | SMALL
@@ -127,7 +122,7 @@ TABLE = [
     Row(
         "classifier",
         ClassifierOnRows(
-            OneByOne("tiny", taps=["3"], blocks=("joint", "pooled"), **WHOLE),
+            HypercolumnVLAD("tiny", taps=["3"], blocks=("joint", "pooled"), **WHOLE),
             boosting=BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0),
             calibration_size=0,
         ),

@@ -71,12 +71,12 @@ def main(kind: str, folder: Path) -> None:
     images = list(np.random.default_rng(0).random((64, 40, 48)).astype(np.float32))
     encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
     here = encoder.fit(images)
-    here._batch_size = 4
+    here.batch_size = 4
     extract_features(iter(images), here, out=folder / "here.parquet")
     configure, mark = WORKERS[kind]
     with joblib.parallel_config(**configure()):
         there = HypercolumnVLAD(**encoder.get_params()).fit(images)
-        there._batch_size = 4
+        there.batch_size = 4
         killed: list[int] = []
         killer = threading.Thread(target=kill_a_worker, args=(mark, killed), daemon=True)
         killer.start()

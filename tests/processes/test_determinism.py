@@ -73,14 +73,9 @@ def test_jobs(backend: str, files: list[Path], expected: np.ndarray) -> None:
 @pytest.mark.slow  # a model each
 @pytest.mark.parametrize(("batch_size", "reverse"), [(1, False), (16, True)])
 def test_batches_and_order(
-    batch_size: int,
-    reverse: bool,
-    files: list[Path],
-    expected: np.ndarray,
-    monkeypatch: pytest.MonkeyPatch,
+    batch_size: int, reverse: bool, files: list[Path], expected: np.ndarray
 ) -> None:
-    monkeypatch.setattr(HypercolumnVLAD, "_batch_size", batch_size)
-    found = probabilities(files, reverse=reverse)
+    found = probabilities(files, batch_size=batch_size, reverse=reverse)
     np.testing.assert_allclose(found, expected, rtol=0, atol=ROUNDING)
 
 

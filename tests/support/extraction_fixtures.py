@@ -33,7 +33,7 @@ def encoder(tiny_encoder: HypercolumnVLAD) -> HypercolumnVLAD:
     """Fitted; four images per batch."""
     rng = np.random.default_rng(1)
     images = list(rng.random((8, 20, 24)).astype(np.float32))
-    tiny_encoder._batch_size = 4
+    tiny_encoder.batch_size = 4
     return tiny_encoder.fit(images)
 
 

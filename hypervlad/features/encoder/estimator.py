@@ -62,7 +62,7 @@ from hypervlad.features.lazy_torch import usual_torch
 from hypervlad.images.reading import check_image_list
 
 _BACKBONE = "backbone."  # before the names of the network's tensors in a model file
-_RUN_PARAMETERS = ("n_jobs", "on_error", "runtime")  # may change after `fit`
+_RUN_PARAMETERS = ("batch_size", "n_jobs", "on_error", "runtime")  # may change after `fit`
 
 
 class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
@@ -109,6 +109,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         The fields of :class:`hypervlad.images.ReadOptions`.
     memory : None, str or joblib.Memory, default=None
         A private, trusted folder (it holds pickles) that caches vectors and samples.
+    batch_size : int or None, default=None
+        Images that pass the network together. None: by their size and the device; fewer need less
+        memory.
     device : str, default="auto"
         "auto" is "cuda" if there is a GPU, else "cpu".
     runtime : {"auto", "torch", "openvino"}, default="auto"
@@ -130,8 +133,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Projections and codewords.
     fitted_params_ : EncoderParams
         The parameters that decide a vector, as they were in ``fit``. Set later, they take effect at
-        the next ``fit``; `weights`, `memory`, `device`, `runtime`, `n_jobs`, `on_error` and
-        `verbose` at once.
+        the next ``fit``; `weights`, `memory`, `batch_size`, `device`, `runtime`, `n_jobs`,
+        `on_error` and `verbose` at once.
     taps_ : tuple of str
     preprocessing_ : Preprocessing
     weights_digest_ : str
@@ -164,8 +167,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         "seed_": Value(int, Integer(0, 2**32 - 1)),
         "n_images_": Value(int, Integer()),
     }
-    _unsaved_parameters = ImageEstimator._unsaved_parameters | {"runtime"}
-    _batch_size: int | None = None  # tests set it
+    _unsaved_parameters = ImageEstimator._unsaved_parameters | {"batch_size", "runtime"}
 
     codebook_: Codebook
     fitted_params_: EncoderParams
@@ -190,6 +192,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         sampling: int | Literal["windows", "luo2021", "anyloc"] = 20_000,
         read_options: Mapping[str, Any] | None = None,
         memory: str | os.PathLike[str] | joblib.Memory | None = None,
+        batch_size: int | None = None,
         device: str = "auto",
         runtime: Literal["auto", "torch", "openvino"] = "auto",
         n_jobs: int | None = None,
@@ -209,6 +212,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         self.sampling = sampling
         self.read_options = read_options
         self.memory = memory
+        self.batch_size = batch_size
         self.device = device
         self.runtime = runtime
         self.n_jobs = n_jobs
@@ -551,7 +555,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             pixel_size=params.pixel_size,
             read_options=params.read_options,
             memory=absolute_memory(self.memory),
-            batch_size=self._batch_size,
+            batch_size=self.batch_size,
             device=check_device(self.device),
             n_jobs=self.n_jobs,
             on_error=self.on_error,

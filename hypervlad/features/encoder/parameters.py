@@ -48,6 +48,7 @@ CONSTRAINTS: dict[str, Alternatives] = {
         None,
         InstanceOf((ReadOptions, Mapping), 'a dict such as {"banner": "remove"} or a ReadOptions'),
     ],
+    "batch_size": [Integer(), None],
     "runtime": [OneOf("auto", "torch", "openvino")],
     "n_jobs": [None, Integer(), Integer(at_least=None, at_most=-1)],
     "random_state": [RandomState(), None],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -34,7 +33,7 @@ _SURE_ANSWERS = "which answers are sure"
 
 
 class HeldOutAnswers:
-    """The methods of a fitted `MicrographClassifier` that need its held-out predictions."""
+    """Sets, sure answers and novelty: what a fitted `MicrographClassifier` knows of its doubt."""
 
     calibration_size: float | None
     classes_: np.ndarray
@@ -44,11 +43,11 @@ class HeldOutAnswers:
     training_: TrainingImages
     formats_: ImageFormats
 
-    @abstractmethod
-    def _encode(self, images: Sequence[Any]) -> EncodedImages: ...
+    def _encode(self, images: Sequence[Any]) -> EncodedImages:
+        raise NotImplementedError
 
-    @abstractmethod
-    def _proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]: ...
+    def _proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+        raise NotImplementedError
 
     def predict_set(self, images: Sequence[Any], coverage: float = 0.9) -> np.ndarray:
         """Return for each image the classes that it may belong to, with a given coverage.

@@ -37,8 +37,14 @@ _ARRAYS = {
 class SureAnswers(NamedTuple):
     """How many of the held-out images have a sure answer, and how many of these are wrong.
 
-    With at most ``max_error`` of the sure answers wrong, those with a confidence of at least
-    ``threshold`` are sure; it is infinite if none is.
+    Attributes
+    ----------
+    max_error : float
+        Accepted share of wrong answers among the sure ones.
+    threshold : float
+        Lowest confidence of a sure answer; infinite if none is sure.
+    n_sure, n_wrong : int
+        Held-out images with a sure answer, and the wrong ones among them.
     """
 
     max_error: float
@@ -61,6 +67,8 @@ class HeldOut:
         it, and its row in the model's training images.
     lone : ndarray of int
         Columns of the classes of which no image can be held out, because all are of one group.
+    is_split : bool
+        Whether one calibration split was held out (``calibration_size``) instead of folds.
     """
 
     learners: list[Any]

@@ -229,7 +229,7 @@ def held_out_scores(
 
     Images that are in no test fold are left out, unless windows of one class would be missing
     without them: then ``model``, which was trained on all, scores them, with a warning.
-    ``all_scores`` scores all windows of an image in ``windows.thinned``, by model and position.
+    ``all_scores`` scores all windows of a thinned image, by model and position.
     """
     defective = set(windows.image_index[windows.labels != NORMAL].tolist())
     model_of = models_without(

@@ -78,7 +78,7 @@ def main(folder: Path, seed: int) -> None:
     encoder = HypercolumnVLAD(
         "small", weights="random", image_size=16, n_codewords=3, random_state=0
     ).fit(files[:20])
-    encoder._batch_size = BATCH
+    encoder.batch_size = BATCH
     encoder.transform(files[:1])
     warnings.simplefilter("ignore")
     encoder.set_params(memory=folder / "cache a")

@@ -181,7 +181,7 @@ def test_order_neighbours_and_batches_do_not_matter(
     tiny_encoder.set_params(grid=grid)
     expected = clone(tiny_encoder).fit(images).transform(images)
     shuffled = clone(tiny_encoder)
-    shuffled._batch_size = 5
+    shuffled.batch_size = 5
     again = shuffled.fit([images[i] for i in order]).transform([images[i] for i in order])
     np.testing.assert_allclose(again, expected[order], atol=1e-5)
     alone = shuffled.transform([images[3]])
@@ -282,7 +282,7 @@ def test_the_cache_key_holds_pixels_and_everything_that_decides_a_vector(
     passes.clear()
     np.testing.assert_array_equal(tiny_encoder.transform(images[:10]), vectors)
     assert passes == []
-    tiny_encoder._batch_size = 3
+    tiny_encoder.batch_size = 3
     tiny_encoder.transform([*images[:10], images[10], images[0].copy()])
     assert sum(n for n, *_ in passes) == 1
     tiny_encoder.fitted_params_ = replace(tiny_encoder.fitted_params_, grid="image")
@@ -419,7 +419,7 @@ def test_the_next_batches_are_read_while_one_is_computed_and_no_more(
             in_next_batch.set()
 
     encoder = tiny_encoder.fit(images)
-    encoder._batch_size = 4
+    encoder.batch_size = 4
     original = TappedNetwork._forward
 
     def patient(self: TappedNetwork, batch: torch.Tensor) -> Any:
@@ -519,7 +519,7 @@ def test_parameters_set_after_fit_change_no_vector(
 
 def test_no_parameter_is_forgotten() -> None:
     """One that EncoderParams lacks belongs to the run, or is a separate fitted attribute."""
-    of_the_run = {"memory", "device", "runtime", "n_jobs", "on_error", "verbose"}
+    of_the_run = {"memory", "batch_size", "device", "runtime", "n_jobs", "on_error", "verbose"}
     recipe = {field.name for field in fields(EncoderParams)}
     rest = set(HypercolumnVLAD().get_params()) - recipe - of_the_run
     assert rest == {"weights", "taps", "random_state"}

@@ -357,7 +357,7 @@ def test_batches_follow_the_resampled_size(
     encoder.transform([*large, *paths])
     assert passes == [(1, 640, 640)] * 3 + [(4, 64, 64)]
     passes.clear()
-    encoder._batch_size = 2
+    encoder.batch_size = 2
     encoder.transform([*paths, *large])
     assert passes == [(2, 64, 64), (2, 64, 64), (2, 640, 640), (1, 640, 640)]
 

@@ -134,7 +134,7 @@ def test_rows_are_the_readable_images_in_order_however_they_come(
     good = [i for i in range(n_images) if i not in bad]
     for i in bad & set(range(n_images)):
         images[i] = "nowhere/missing.png"
-    encoder._batch_size = batch_size
+    encoder.batch_size = batch_size
     given_images = iter(images) if streamed else images
     if not good:
         with pytest.raises(ImageReadError):

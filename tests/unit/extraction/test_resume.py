@@ -125,10 +125,10 @@ def test_tasks_of_another_model_or_batch_size_are_an_error_and_stay(
     other = HypercolumnVLAD(**encoder.get_params()).fit(images)
     with pytest.raises(FeatureFileError, match=r"_f\.parquet\.parts: left by an extraction with"):
         extract_features(folder, other, out=out, resume=True)
-    encoder._batch_size = 5
+    encoder.batch_size = 5
     with pytest.raises(FeatureFileError, match="or batches of another size"):
         extract(resume=True)
-    encoder._batch_size = 4
+    encoder.batch_size = 4
     assert extract(resume=True).n_kept == 12
     assert out.read_bytes() == expected
     interrupt(extract, 3)

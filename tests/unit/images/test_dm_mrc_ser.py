@@ -112,6 +112,16 @@ def test_pixels_that_are_not_square_have_no_size(tmp_path, name):
     assert micrograph.metadata["pixel_sides_nm"] == pytest.approx([0.5, 1.5])
 
 
+def test_every_page_of_a_stack_of_stacks(tmp_path):
+    pytest.importorskip("ncempy")
+    data = np.random.default_rng(0).integers(0, 4096, (3, 2, 8, 10)).astype(np.uint16)
+    path = write(tmp_path / "a.dm4", DM(4).file(data))
+    for page, expected in enumerate(data.reshape(-1, 8, 10)):
+        assert read_micrograph(path, page=page).digest == read_micrograph(expected).digest
+    with pytest.raises(ImageReadError, match="page 6 was requested, but the file has 6 images"):
+        read_image(path, page=6)
+
+
 def test_dm_of_two_images_gives_the_first_with_a_warning(tmp_path):
     dm = DM(3)
     images = [dm.image(each, 0.5, "nm", 10) for each in (GREY, GREY[:9] // 2)]
