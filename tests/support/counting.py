@@ -37,7 +37,7 @@ def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return original(self, batch)
 
     monkeypatch.setattr(
-        "hypervlad.features.backbones.tapped_network._is_shift_equivariant", lambda *_: True
+        "hypervlad.features.backbones.tapped_network.is_shift_equivariant", lambda *_: True
     )
     monkeypatch.setattr(TappedNetwork, "__call__", counted)
     return counts

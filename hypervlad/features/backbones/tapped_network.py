@@ -215,7 +215,7 @@ def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
         # The pixel may lie anywhere in its cell.
         margin = -(-(max(distances) + stride) // stride) * stride
         if 2 * margin + stride < side:
-            same = _is_shift_equivariant(network, side, stride, margin, n_channels)
+            same = is_shift_equivariant(network, side, stride, margin, n_channels)
             return Reach(stride, margin if same else None)
         # If already the finest tap depends on everything, more pixels change nothing.
         n_tried = len(distances) if side == _REACH_SIDES[0] else 2
@@ -224,7 +224,7 @@ def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
     return Reach(stride, None)
 
 
-def _is_shift_equivariant(
+def is_shift_equivariant(
     network: TappedNetwork, side: int, stride: int, margin: int, n_channels: int
 ) -> bool:
     """Return whether maps of an image shifted by a cell are shifted, far from the border."""

@@ -450,7 +450,7 @@ def test_large_images_go_through_the_network_in_tiles(
 
     monkeypatch.setattr(TappedNetwork, "__call__", spy)
     monkeypatch.setattr(
-        "hypervlad.features.backbones.tapped_network._is_shift_equivariant", lambda *_: True
+        "hypervlad.features.backbones.tapped_network.is_shift_equivariant", lambda *_: True
     )
     large = [surface(seed, (150, 400)) for seed in range(3)]
     whole = clone(scorer).fit(large)
