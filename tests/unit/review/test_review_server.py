@@ -448,9 +448,9 @@ def test_the_pages_files_are_part_of_the_package() -> None:
     patterns = config["tool"]["setuptools"]["package-data"]["hypervlad.apps.review"]
     there = importlib.resources.files("hypervlad.apps.review")
     packaged = {file.name for pattern in patterns for file in Path(str(there)).glob(pattern)}
-    assert packaged == {file.name for file in (there / "page").iterdir()} | {"__init__.pyi"}
+    assert packaged == {file.name for file in (there / "page").iterdir()}
     pages = {"base.html", "index.html", "labels.html", "shared.js", "page.js", "labels.js"}
-    assert packaged == {"__init__.pyi", "page.css", "icon.svg", *pages}
+    assert packaged == {"page.css", "icon.svg", *pages}
 
 
 def test_a_damaged_queue_is_named_once(client: FlaskClient, pictured: Queue) -> None:
