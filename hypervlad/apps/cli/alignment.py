@@ -32,7 +32,6 @@ _TRAIN_PER_TEST = 4  # one more synthetic image for every four, to test the mode
 
 
 @plain_errors
-@option.with_reading("image_page", "channel", "remove_banner")
 def align(
     paths: option.Images,
     output: Annotated[
@@ -80,7 +79,9 @@ def align(
             help="Nanometres per pixel, for images whose files do not contain the pixel size.",
         ),
     ] = None,
-    reading: option.Reading,
+    image_page: option.ImagePage = None,
+    channel: option.Channel = None,
+    remove_banner: option.RemoveBanner = False,
     no_figures: Annotated[
         bool,
         typer.Option("--no-figures", help="Write only tables and maps, which is faster."),
@@ -124,6 +125,7 @@ def align(
     from hypervlad.fibres.alignment import DEFAULT_WINDOW
     from hypervlad.results.reports.alignment import write_alignment
 
+    reading = option.reading_fields(image_page, channel, remove_banner=remove_banner)
     check_folders(output, paths)
     if not 0 < tolerance <= 90:
         raise ValueError(f"--tolerance {tolerance:g}: expected degrees above 0, at most 90")
@@ -179,7 +181,6 @@ def _reading_of(method: Any) -> dict[str, Any]:
 
 
 @plain_errors
-@option.with_reading("image_page", "channel", "remove_banner")
 def align_train(
     output: option.ModelToWrite,
     paths: Annotated[
@@ -205,7 +206,9 @@ def align_train(
             "example 60.",
         ),
     ] = 0,
-    reading: option.Reading,
+    image_page: option.ImagePage = None,
+    channel: option.Channel = None,
+    remove_banner: option.RemoveBanner = False,
     window: Annotated[
         int, typer.Option(metavar="PIXELS", help="Side of the windows that are classified.")
     ] = 32,
@@ -233,6 +236,7 @@ def align_train(
     from hypervlad.features.backbones.weights import check_may_be_included
     from hypervlad.models.alignment import AlignmentClassifier, default_alignment_encoder
 
+    reading = option.reading_fields(image_page, channel, remove_banner=remove_banner)
     if not paths and not synthetic:
         raise ValueError("no training images: give images with --masks, or --synthetic 60")
     if synthetic and not 2 <= window <= min(_SYNTHETIC_SIZE):

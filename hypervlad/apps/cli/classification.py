@@ -30,7 +30,6 @@ _MAX_EXPLAINED = 24
 
 
 @plain_errors
-@option.with_reading("image_page", "channel", "scaling", "remove_banner")
 def train(
     folder: option.Labelled,
     output: option.ModelToWrite,
@@ -40,7 +39,10 @@ def train(
     weights: option.Weights = None,
     image_size: option.ImageSize = None,
     pixel_size: option.PixelSize = None,
-    reading: option.Reading,
+    image_page: option.ImagePage = None,
+    channel: option.Channel = None,
+    scaling: option.Scaling = None,
+    remove_banner: option.RemoveBanner = False,
     seed: option.Seed = 0,
     device: option.Device = "auto",
     on_error: option.Unreadable = option.OnError.RAISE,
@@ -74,6 +76,7 @@ def train(
     from hypervlad.images.reading import relative_names
     from hypervlad.results.reports.summary import held_out_lines, noted_warnings
 
+    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
     check_model(output, folder, groups)
     if report is not None:
         check_report(report, folder)
@@ -270,7 +273,6 @@ def evaluate(
 
 
 @plain_errors
-@option.with_reading("image_page", "channel", "scaling", "remove_banner")
 def check(
     folder: option.Labelled,
     other: Annotated[
@@ -286,7 +288,10 @@ def check(
         Path | None,
         typer.Option(metavar="CSV", help="Write a table of groups that keep all copies together."),
     ] = None,
-    reading: option.Reading,
+    image_page: option.ImagePage = None,
+    channel: option.Channel = None,
+    scaling: option.Scaling = None,
+    remove_banner: option.RemoveBanner = False,
     quiet: option.Quiet = False,
 ) -> None:
     """Check labelled images before training.
@@ -304,6 +309,7 @@ def check(
     from hypervlad.data.folders import check_image_folder, compare_image_folders
     from hypervlad.images import ReadOptions
 
+    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
     options = ReadOptions(**reading)
     with_bars = not quiet and is_terminal(sys.stderr)
     if other is not None:

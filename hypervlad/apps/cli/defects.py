@@ -28,20 +28,23 @@ from hypervlad.apps.cli.messages import (
 from hypervlad.apps.cli.models import given_options, load_model
 from hypervlad.apps.cli.options import (
     Backbone,
+    Channel,
     Device,
     Groups,
+    ImagePage,
     Images,
     IncludeBackbone,
     ModelToWrite,
     ModelWeights,
     OnError,
     Quiet,
-    Reading,
+    RemoveBanner,
+    Scaling,
     Seed,
     Unreadable,
     UnreadableLeftOut,
     Weights,
-    with_reading,
+    reading_fields,
 )
 from hypervlad.common.wording import counted, percent, verb, warn_user
 
@@ -73,7 +76,6 @@ _MAX_NAMED = 5  # training images that `fit` names
 
 @defects.command()
 @plain_errors
-@with_reading("image_page", "channel", "scaling", "remove_banner")
 def fit(
     paths: Images,
     output: ModelToWrite,
@@ -106,7 +108,10 @@ def fit(
         ),
     ] = "fpr=0.05",
     groups: Groups = None,
-    reading: Reading,
+    image_page: ImagePage = None,
+    channel: Channel = None,
+    scaling: Scaling = None,
+    remove_banner: RemoveBanner = False,
     tile_size: TileSize = None,
     backbone: Backbone = None,
     weights: Weights = None,
@@ -130,6 +135,7 @@ def fit(
     from hypervlad.images import find_images
     from hypervlad.models.defects import PatchDefectScorer, default_patch_encoder
 
+    reading = reading_fields(image_page, channel, scaling, remove_banner)
     parameters = _parameters_of(rule)
     check_model(output, *paths, masks, groups)
     files = find_images(paths)

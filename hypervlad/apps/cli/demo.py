@@ -27,7 +27,6 @@ _N_COMPARED = 16
 
 
 @plain_errors
-@option.with_reading("image_page", "channel", "scaling", "remove_banner")
 def demo(
     folder: Annotated[
         Path | None,
@@ -45,7 +44,10 @@ def demo(
     backbone: option.Backbone = None,
     weights: option.Weights = None,
     image_size: option.ImageSize = None,
-    reading: option.Reading,
+    image_page: option.ImagePage = None,
+    channel: option.Channel = None,
+    scaling: option.Scaling = None,
+    remove_banner: option.RemoveBanner = False,
     seed: option.Seed = 0,
     device: option.Device = "auto",
     on_error: option.Unreadable = option.OnError.RAISE,
@@ -68,6 +70,7 @@ def demo(
     from hypervlad.images.reading import relative_names
     from hypervlad.results.reports.evaluation import report_on_model
 
+    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
     check_report(output, folder)
     model_path = output / "model.hvlad"
     check_file(model_path)

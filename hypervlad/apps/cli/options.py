@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -154,86 +151,56 @@ Prior = Annotated[
 
 # --- how images are read ------------------------------------------------------------------------
 
-_READING: dict[str, Any] = {
-    "image_page": Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Page, section or frame of files that have several, counted from 0. By default "
-            "the first, with a warning if there are more.",
-        ),
-    ],
-    "channel": Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            min=0,
-            help="Channel of colour images, or of TIFFs with several samples per pixel, that is "
-            "read as grey, counted from 0. By default, only grey and RGB images are read, as they "
-            "are.",
-        ),
-    ],
-    "scaling": Annotated[
-        str | None,
-        typer.Option(
-            metavar="RULE",
-            help="Which grey values become black and white: dtype (those of the type, such as 0 "
-            "and 65535), percentile (the percentiles 0.1 and 99.9 of the image), minmax (its "
-            "smallest and largest value) or two values, such as 0:4095. By default auto: dtype for "
-            "8-bit images, otherwise percentile.",
-        ),
-    ],
-    "remove_banner": Annotated[
-        bool, typer.Option("--remove-banner", help="Cut off the instrument's information bar.")
-    ],
-}
+ImagePage = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Page, section or frame of files that have several, counted from 0. By default "
+        "the first, with a warning if there are more.",
+    ),
+]
+Channel = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        help="Channel of colour images, or of TIFFs with several samples per pixel, that is "
+        "read as grey, counted from 0. By default, only grey and RGB images are read, as they "
+        "are.",
+    ),
+]
+Scaling = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE",
+        help="Which grey values become black and white: dtype (those of the type, such as 0 "
+        "and 65535), percentile (the percentiles 0.1 and 99.9 of the image), minmax (its "
+        "smallest and largest value) or two values, such as 0:4095. By default auto: dtype for "
+        "8-bit images, otherwise percentile.",
+    ),
+]
+RemoveBanner = Annotated[
+    bool, typer.Option("--remove-banner", help="Cut off the instrument's information bar.")
+]
 
 
-Reading = dict[str, Any]  # fields of `ReadOptions`, by name
-
-
-def with_reading(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command options of reading, in place of its parameter `reading`.
-
-    The command gets a dict of those fields of `ReadOptions` that the user has set.
-    """
-
-    def decorated(command: Callable[..., None]) -> Callable[..., None]:
-        parameters = []
-        for parameter in inspect.signature(command, eval_str=True).parameters.values():
-            if parameter.name != "reading":
-                parameters.append(parameter)
-                continue
-            for name in names:
-                default = False if _READING[name].__origin__ is bool else None
-                parameters.append(
-                    parameter.replace(name=name, annotation=_READING[name], default=default)
-                )
-
-        @functools.wraps(command)
-        def wrapped(**options: Any) -> None:
-            given = {name: options.pop(name) for name in names}
-            command(**options, reading=_fields_of(given))
-
-        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
-        return wrapped
-
-    return decorated
-
-
-def _fields_of(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of `ReadOptions` that options of a command stand for, once checked."""
+def reading_fields(
+    image_page: int | None = None,
+    channel: int | None = None,
+    scaling: str | None = None,
+    remove_banner: bool = False,
+) -> dict[str, Any]:
+    """Return the fields of `ReadOptions` that these options of a command set, once checked."""
     from hypervlad.images import ReadOptions
 
-    fields: Reading = {
-        "page": given.get("image_page"),
-        "channel": given.get("channel"),
-        "scaling": _scaling(given.get("scaling")),
-        "banner": "remove" if given.get("remove_banner") else None,
+    given: dict[str, Any] = {
+        "page": image_page,
+        "channel": channel,
+        "scaling": _scaling(scaling),
+        "banner": "remove" if remove_banner else None,
     }
-    fields = {name: value for name, value in fields.items() if value is not None}
+    fields = {name: value for name, value in given.items() if value is not None}
     ReadOptions(**fields)
     return fields
 
