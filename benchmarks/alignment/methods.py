@@ -27,7 +27,7 @@ from hypervlad.fibres import (
     local_orientation,
 )
 from hypervlad.fibres.alignment import DEFAULT_TOLERANCE, WindowSums, classify_windows
-from hypervlad.fibres.tiles import TileGrid
+from hypervlad.fibres.regions import TileGrid
 
 Method: TypeAlias = Callable[[np.ndarray, int], AlignedFraction]
 SIGMA = 1.75  # the default of `aligned_fraction`; all masks have this scale

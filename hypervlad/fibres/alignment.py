@@ -9,23 +9,25 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import uniform_filter1d
 
-from hypervlad.common.constraints import HasMethods, OneOf, check_value
+from hypervlad.common.constraints import HasMethods, Integer, Number, OneOf, check_value
 from hypervlad.fibres.axial import AxialStatistics, direction_of, order_of, spread_of
-from hypervlad.fibres.background import NO_ENERGY, GradientField
-from hypervlad.fibres.gradients import bin_axes, direction_histograms
+from hypervlad.fibres.gradients import NO_ENERGY, FloatMap, GradientField
 from hypervlad.fibres.orientation import (
     METHODS,
     LocalOrientation,
     OrientationMethod,
+    bin_axes,
+    direction_histograms,
     orientation_of,
 )
-from hypervlad.fibres.preparation import ANGLE, WINDOW, FloatMap, check_window
-from hypervlad.fibres.regions import AlignedRegion, label_windows, regions_of
-from hypervlad.fibres.tiles import TileGrid
+from hypervlad.fibres.regions import AlignedRegion, TileGrid, label_windows, regions_of
+from hypervlad.images.errors import ImageReadError
 
 DEFAULT_WINDOW = 32
 DEFAULT_TOLERANCE = float(np.deg2rad(20))
 DEFAULT_SIGMA = 1.75
+WINDOW = Integer(at_least=2, meaning="a whole number of pixels")
+ANGLE = Number(above=0, at_most=np.pi / 2, meaning="an angle in radians (of degrees np.deg2rad)")
 #: What `method` may be: a name, or a model.
 METHOD = (
     OneOf(*METHODS),
@@ -313,6 +315,17 @@ def classify_windows(
         else AxialStatistics.of(sums.axes[counted].sum() / sums.weights[counted].sum()),
         expected_fraction=None if proba is None or is_empty else _mean(proba, grid.areas, counted),
     )
+
+
+def check_window(window: Any, shape: tuple[int, ...], name: str | None = None) -> int:
+    check_value("window", window, [WINDOW])
+    if window > min(shape[:2]):
+        prefix = f"{name}: " if name else ""
+        raise ImageReadError(
+            f"{prefix}window={window}: larger than the image of {shape[0]} x {shape[1]} "
+            f"pixels; choose a window of at most {min(shape[:2])}."
+        )
+    return int(window)
 
 
 def _check_rule(window: Any, tolerance: Any) -> None:

@@ -9,21 +9,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.constraints import Integer, OneOf, check_value
+from hypervlad.common.constraints import Integer, Number, OneOf, check_value
 from hypervlad.common.wording import warn_user
 from hypervlad.fibres.alignment import (
+    ANGLE,
     DEFAULT_SIGMA,
     DEFAULT_TOLERANCE,
     DEFAULT_WINDOW,
     METHOD,
     AlignedFraction,
+    check_window,
     orientation_and_alignment,
 )
 from hypervlad.fibres.axial import AxialStatistics
 from hypervlad.fibres.orientation import LocalOrientation
-from hypervlad.fibres.preparation import ANGLE, NANOMETRES, check_window
 from hypervlad.images import Micrograph, read_micrograph
 from hypervlad.images.metadata import length_in_pixels, parse_length
+
+_NANOMETRES = Number(above=0, meaning="a number of nm")
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +107,7 @@ class AlignmentRecipe:
             check_value(name, getattr(self, name), [Integer(at_least=0)])
         for name in ("channel", "page"):
             check_value(name, getattr(self, name), [Integer(at_least=0), None])
-        check_value("pixel_size", self.pixel_size, [NANOMETRES, None])
+        check_value("pixel_size", self.pixel_size, [_NANOMETRES, None])
 
     @property
     def method_name(self) -> str:

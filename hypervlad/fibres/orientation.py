@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -10,14 +12,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.fibres.axial import AxialStatistics, axial_statistics, wrapped
-from hypervlad.fibres.background import NO_ENERGY, GradientField, fibre_mask
-from hypervlad.fibres.gradients import histogram_peaks
-from hypervlad.fibres.preparation import FloatMap
-from hypervlad.fibres.tiles import TileGrid
+from hypervlad.fibres.gradients import NO_ENERGY, FloatMap, GradientField, fibre_mask
+from hypervlad.fibres.regions import TileGrid
 
 OrientationMethod: TypeAlias = Literal["structure_tensor", "lgo"]
 METHODS: tuple[str, ...] = get_args(OrientationMethod)
 _MIN_BOOTSTRAP_WINDOW = 96  # unless fewer than three windows would fit along a side
+_N_BINS = 24
+_CELL = 1.31  # side of a cell over sigma
+_PEAK_REACH = 2  # bins on either side of a peak that belong to it
+_N_STRIP_ROWS = 8  # rows of cells whose histograms stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,3 +182,93 @@ def _along_and_coherence(field: GradientField) -> tuple[FloatMap, FloatMap]:
     coherence /= np.maximum(field.energy_with_noise, np.float32(NO_ENERGY))
     np.minimum(coherence, 1, out=coherence)
     return wrapped(along), coherence
+
+
+def histogram_peaks(
+    down: FloatMap, right: FloatMap, sigma: float
+) -> tuple[FloatMap, FloatMap, FloatMap]:
+    """Return the direction of the highest peak, the order and the energy around each pixel.
+
+    A window is a cell of about 1.3 sigma with its eight neighbours, weighted 1, 2, 1.
+    """
+    side = min(max(2, round(_CELL * sigma)), *down.shape)
+    grid = TileGrid.over(down.shape, side)
+    strips = [_peaks(table) for table in _smoothed_strips(down, right, grid)]
+    along, order, energy = (grid.expand(np.concatenate(rows)) for rows in zip(*strips, strict=True))
+    return along, order, energy
+
+
+def direction_histograms(
+    down: FloatMap, right: FloatMap, grid: TileGrid, n_bins: int
+) -> NDArray[np.float64]:
+    """Return a histogram of the directions across the gradients of each window.
+
+    Sums of squared lengths, shape (n_rows, n_columns, n_bins), each shared between the two nearest
+    bins; the centre of bin k is at k pi / n_bins.
+    """
+    # Across (right, -down), y up, is (down, right).
+    place = np.arctan2(right, down)
+    place *= np.float32(n_bins / np.pi)
+    place += np.float32(n_bins)
+    low = place.astype(np.intp)
+    place -= low
+    n_rows, n_columns = grid.shape
+    start = n_bins * np.arange(grid.size).reshape(n_rows, n_columns)
+    start = np.repeat(start, np.diff(grid.columns), axis=1)
+    energy = right * right
+    energy += down * down
+    place *= energy
+    energy -= place
+    sums = np.zeros(grid.size * n_bins)
+    for step, weights in ((0, energy), (1, place)):
+        index = (low + step) % n_bins
+        for row, (top, stop) in zip(start, pairwise(grid.rows), strict=True):
+            index[top:stop] += row
+        sums += np.bincount(index.ravel(), weights.ravel(), len(sums))
+    return sums.reshape(n_rows, n_columns, n_bins)
+
+
+def bin_axes(n_bins: int) -> NDArray[np.complex128]:
+    """Return exp(2 i theta) of the centre of each bin."""
+    axes: NDArray[np.complex128] = np.exp(2j * np.pi * np.arange(n_bins) / n_bins)
+    return axes
+
+
+def _smoothed_strips(
+    down: FloatMap, right: FloatMap, grid: TileGrid
+) -> Iterator[NDArray[np.float32]]:
+    """Yield mean histograms of rows of cells, each averaged with its neighbours."""
+    n_rows = grid.shape[0]
+    for start in range(0, n_rows, _N_STRIP_ROWS):
+        stop = min(start + _N_STRIP_ROWS, n_rows)
+        first, last = max(start - 1, 0), min(stop + 1, n_rows)
+        rows = grid.rows[first : last + 1]
+        own = slice(int(rows[0]), int(rows[-1]))
+        strip = TileGrid(rows - rows[0], grid.columns)
+        table = direction_histograms(down[own], right[own], strip, _N_BINS).astype(np.float32)
+        table /= strip.areas[..., None].astype(np.float32)
+        missing = (int(first == start), int(last == stop))
+        table = np.pad(table, (missing, (1, 1), (0, 0)), mode="edge")
+        yield _with_neighbours(_with_neighbours(table, 0), 1)
+
+
+def _with_neighbours(table: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+    along = np.moveaxis(table, axis, 0)
+    mean = along[1:-1] * np.float32(0.5)
+    for ends in (along[:-2], along[2:]):
+        mean += np.float32(0.25) * ends
+    return np.moveaxis(mean, 0, axis)
+
+
+def _peaks(table: NDArray[np.float32]) -> tuple[FloatMap, FloatMap, FloatMap]:
+    n_bins = table.shape[-1]
+    axes = bin_axes(n_bins).astype(np.complex64)
+    energy = table.sum(axis=-1)
+    # Three bins together, so that a peak on a bin's edge is as high as one in its centre.
+    wide = table + np.roll(table, 1, axis=-1) + np.roll(table, -1, axis=-1)
+    near = (wide.argmax(axis=-1)[..., None] + np.arange(-_PEAK_REACH, _PEAK_REACH + 1)) % n_bins
+    around = (np.take_along_axis(table, near, axis=-1) * axes[near]).sum(axis=-1)
+    along = wrapped(np.angle(around) * np.float32(0.5))
+    resultant = np.abs(table @ axes)
+    order = np.minimum(resultant / np.maximum(energy, np.finfo(np.float32).tiny), 1)
+    return along, order, energy

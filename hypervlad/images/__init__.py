@@ -11,9 +11,9 @@ from hypervlad.images.errors import (
 )
 from hypervlad.images.files import find_images
 from hypervlad.images.masks import find_masks, read_mask
-from hypervlad.images.micrograph import Micrograph
 from hypervlad.images.options import ReadOptions
 from hypervlad.images.reading import (
+    Micrograph,
     read_image,
     read_micrograph,
     read_micrographs,

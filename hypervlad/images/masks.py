@@ -18,9 +18,8 @@ from hypervlad.images.banner import MAX_SHARE
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, list_files
 from hypervlad.images.formats import is_partly_transparent
-from hypervlad.images.micrograph import read_stored
 from hypervlad.images.options import ReadOptions, make_options
-from hypervlad.images.reading import image_name
+from hypervlad.images.reading import image_name, read_stored
 
 _MAX_GREY = 0.1  # largest share of a mask's pixels that may be grey edges
 _OF_MASKS = re.compile("mask|label|truth|annotation|gt$", re.IGNORECASE)  # names of folders

@@ -22,7 +22,7 @@ from hypervlad.data.synthetic.sem import Strands, Surface, block_means, scan_wir
 from hypervlad.fibres import AlignedFraction, aligned_fraction_of_map
 from hypervlad.fibres.alignment import DEFAULT_WINDOW
 from hypervlad.fibres.axial import direction_of
-from hypervlad.fibres.tiles import TileGrid
+from hypervlad.fibres.regions import TileGrid
 
 FloatMap = NDArray[np.float32]
 BoolMap = NDArray[np.bool_]

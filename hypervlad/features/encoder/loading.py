@@ -26,9 +26,9 @@ from hypervlad.images import (
     SkippedImagesWarning,
     UnknownPixelSizeWarning,
 )
-from hypervlad.images.micrograph import READING_VERSION
 from hypervlad.images.pixels import is_blank
 from hypervlad.images.reading import (
+    READING_VERSION,
     check_any_read,
     image_name,
     n_reader_threads,

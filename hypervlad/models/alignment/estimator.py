@@ -43,7 +43,7 @@ from hypervlad.features.windows.dataset import (
 from hypervlad.features.windows.vectors import WindowVectors, check_window_encoder, window_encoder
 from hypervlad.fibres import AlignedFraction, aligned_fraction
 from hypervlad.fibres.alignment import DEFAULT_WINDOW
-from hypervlad.fibres.tiles import TileGrid
+from hypervlad.fibres.regions import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, SkippedImage
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name, warn_skipped

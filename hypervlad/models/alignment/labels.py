@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hypervlad.evaluation.splits import check_column
 from hypervlad.features.windows.dataset import UNKNOWN, PreparedImage
 from hypervlad.fibres.alignment import background_windows
-from hypervlad.fibres.tiles import TileGrid
+from hypervlad.fibres.regions import TileGrid
 from hypervlad.images import ImageReadError, ReadOptions, read_mask
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.reading import image_name, read_named

@@ -27,7 +27,7 @@ from hypervlad.common.modelfile import ModelFileError
 from hypervlad.features.encoder import ImageInfo
 from hypervlad.features.windows.dataset import PreparedImage, WindowReader
 from hypervlad.fibres import AlignmentModel, aligned_fraction
-from hypervlad.fibres.tiles import TileGrid
+from hypervlad.fibres.regions import TileGrid
 from hypervlad.images import ReadOptions, SkippedImagesWarning
 from hypervlad.models.alignment import default_alignment_encoder
 from hypervlad.models.alignment.estimator import TurnInvariantVectors, turned_grid
@@ -371,7 +371,7 @@ def test_a_banner_is_cut_off_once(
     assert encoder is not None
     encoder.set_params(read_options={"banner": "remove"})
     model = small_model(encoder=encoder).fit(*(each[4:12] for each in labelled))
-    monkeypatch.setattr("hypervlad.images.micrograph.find_banner", lambda pixels: 6)
+    monkeypatch.setattr("hypervlad.images.reading.find_banner", lambda pixels: 6)
     image, _ = halves(2, 0.4)
     found = model.aligned_fraction(image)
     assert found.rows[-1] == 58

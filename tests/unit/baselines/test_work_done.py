@@ -34,13 +34,13 @@ def files(texture_images: Images, tmp_path: Path) -> Files:
 def n_reads(monkeypatch: pytest.MonkeyPatch) -> Counter[Any]:
     """How often each file was read."""
     counts: Counter[Any] = Counter()
-    original = reading.read_one
+    original = reading.decode_raster
 
-    def counting(source: Any, *options: Any, **more: Any) -> Any:
-        counts[source] += 1
-        return original(source, *options, **more)
+    def counting(file: Any, kind: str, name: str, max_pixels: int | None) -> Any:
+        counts[Path(name)] += 1
+        return original(file, kind, name, max_pixels)
 
-    monkeypatch.setattr(reading, "read_one", counting)
+    monkeypatch.setattr(reading, "decode_raster", counting)
     return counts
 
 

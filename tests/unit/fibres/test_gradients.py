@@ -10,17 +10,17 @@ from numpy.testing import assert_allclose, assert_array_equal
 from support.fibre_images import stripes
 
 from hypervlad.fibres import axial_difference
-from hypervlad.fibres.background import gradient_noise, noise_deviation
 from hypervlad.fibres.gradients import (
-    bin_axes,
-    direction_histograms,
     gaussian_smooth,
+    gradient_noise,
     image_gradients,
+    noise_deviation,
+    normalised_contrast,
     tensor_axes,
     tensor_energy,
 )
-from hypervlad.fibres.preparation import normalised_contrast
-from hypervlad.fibres.tiles import TileGrid
+from hypervlad.fibres.orientation import bin_axes, direction_histograms
+from hypervlad.fibres.regions import TileGrid
 
 
 def slow_histogram(down, right, n_bins):

@@ -22,7 +22,7 @@ from support.microscopy_files import DM, ser_bytes
 from support.raster_headers import png_bytes
 
 from hypervlad.images import read_micrograph
-from hypervlad.images.micrograph import read_stored
+from hypervlad.images.reading import read_stored
 
 SHAPE = (21, 18)
 DTYPES = ["u1", "u2", "u4", "u8", "i1", "i2", "i4", "i8", "f2", "f4", "f8"]

@@ -228,7 +228,7 @@ def test_relative_path_says_where_it_looked(tmp_path, monkeypatch):
 def test_permission_and_memory(tmp_path, monkeypatch):
     path = encoded(tmp_path / "a.png")
     with monkeypatch.context() as patch:
-        patch.setattr("hypervlad.images.micrograph.decode_raster", Mock(side_effect=MemoryError))
+        patch.setattr("hypervlad.images.reading.decode_raster", Mock(side_effect=MemoryError))
         check_file(path, "not enough memory to decode it; crop")
     monkeypatch.setattr(Path, "open", Mock(side_effect=PermissionError(13, "Permission denied")))
     check_file(path, "permission denied; ask its owner")

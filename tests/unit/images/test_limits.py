@@ -20,7 +20,7 @@ from support.raster_headers import jp2_boxes, jp2_bytes, png_bytes, siz_bytes
 
 from hypervlad.data.folders import check_image_folder
 from hypervlad.images import ImageReadError, PartlyReadWarning, read_image, read_micrograph
-from hypervlad.images.micrograph import read_stored
+from hypervlad.images.reading import read_stored
 
 GREY = np.random.default_rng(0).integers(0, 256, (24, 32), dtype=np.uint8)
 GREY16 = np.random.default_rng(1).integers(0, 65536, (24, 32), dtype=np.uint16)
