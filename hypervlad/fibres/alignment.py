@@ -14,11 +14,9 @@ from hypervlad.fibres.axial import AxialStatistics, direction_of, order_of, spre
 from hypervlad.fibres.gradients import NO_ENERGY, FloatMap, GradientField
 from hypervlad.fibres.orientation import (
     METHODS,
-    LocalOrientation,
     OrientationMethod,
     bin_axes,
     direction_histograms,
-    orientation_of,
 )
 from hypervlad.fibres.regions import AlignedRegion, TileGrid, label_windows, regions_of
 from hypervlad.images.errors import ImageReadError
@@ -54,7 +52,7 @@ class AlignedFraction:
     regions : tuple of AlignedRegion
         The largest first.
     aligned, background : ndarray of bool, shape (n_rows, n_columns)
-        For each window.
+        Whether each window is aligned, or background.
     angle : ndarray of float64, shape (n_rows, n_columns)
         Mean direction of each window, radians in [0, pi); 0 in the background.
     order : ndarray of float64, shape (n_rows, n_columns)
@@ -68,9 +66,9 @@ class AlignedFraction:
     window : int
         The requested side, in pixels.
     tolerance : float
-        Radians.
+        In radians.
     statistics : AxialStatistics or None
-        Over all windows with fibres, corrected for noise; None without any.
+        Statistics of all windows with fibres, corrected for noise; None without any.
     expected_fraction : float or None
         Mean of a model's probabilities over the windows with fibres, by area; None without a model
         or without fibres. Less biased than `fraction` where many windows are uncertain.
@@ -158,10 +156,10 @@ def aligned_fraction(
     Parameters
     ----------
     image : array-like of shape (H, W)
-        Grey; of any gain, offset and sign of the contrast.
+        A grey image of any gain, offset and sign of the contrast.
     method : {"structure_tensor", "lgo"} or AlignmentModel, default="structure_tensor"
-        Where R comes from (see `local_orientation`). By a model, windows whose probability is above
-        one half are aligned, and all else is from the structure tensor.
+        Where R comes from (see `local_orientation`). With a model, windows whose probability is
+        above one half are aligned, and all else comes from the structure tensor.
     window : int, default=32
         Side of a window in pixels; adjusted a little so that windows cover all of the image.
     tolerance : float, default=0.349
@@ -169,7 +167,7 @@ def aligned_fraction(
     sigma : float, default=1.75
         Length over which gradients are averaged, in pixels; for "lgo" only to find the background.
     name : str, optional
-        Name of the image in errors.
+        Name of the image in errors; by default, they begin without one.
 
     Returns
     -------
@@ -195,24 +193,21 @@ def aligned_fraction(
     _check_rule(window, tolerance)
     check_value("method", method, METHOD)
     field = GradientField.of_image(image, sigma, name)
-    return _aligned_fraction(field, image, method, window, tolerance, name)
+    return fraction_of_field(field, image, method, window, tolerance, name)
 
 
-def orientation_and_alignment(
+def fraction_of_field(
+    field: GradientField,
     image: ArrayLike,
     method: AlignmentMethod,
     window: int,
     tolerance: float,
-    sigma: float,
-    pixel_size: float | None,
-) -> tuple[LocalOrientation, AlignedFraction]:
-    """Measure directions and aligned fraction together, in less time."""
-    _check_rule(window, tolerance)
-    field = GradientField.of_image(image, sigma)
-    orientation = orientation_of(
-        field, "lgo" if method == "lgo" else "structure_tensor", pixel_size
-    )
-    return orientation, _aligned_fraction(field, image, method, window, tolerance)
+    name: str | None = None,
+) -> AlignedFraction:
+    grid = TileGrid.over(field.shape, check_window(window, field.shape, name))
+    sums = _histogram_sums(field, grid) if method == "lgo" else _tensor_sums(field, grid)
+    proba = None if isinstance(method, str) else _proba_of(method, image, grid)
+    return classify_windows(sums, grid, window, tolerance, proba)
 
 
 def background_windows(image: ArrayLike, window: int) -> NDArray[np.bool_]:
@@ -236,8 +231,9 @@ def aligned_fraction_of_map(
     orientation : array-like of shape (H, W)
         Radians, counter-clockwise from the +x axis of the displayed image; NaN in the background.
     weights : array-like of shape (H, W), optional
-        Of the directions, at least 0; equal by default.
-    window, tolerance
+        Weights of the directions, at least 0; equal by default.
+    window : int, default=32
+    tolerance : float, default=0.349
         As in `aligned_fraction`.
 
     Returns
@@ -331,20 +327,6 @@ def check_window(window: Any, shape: tuple[int, ...], name: str | None = None) -
 def _check_rule(window: Any, tolerance: Any) -> None:
     check_value("window", window, [WINDOW])
     check_value("tolerance", tolerance, [ANGLE])
-
-
-def _aligned_fraction(
-    field: GradientField,
-    image: ArrayLike,
-    method: AlignmentMethod,
-    window: int,
-    tolerance: float,
-    name: str | None = None,
-) -> AlignedFraction:
-    grid = TileGrid.over(field.shape, check_window(window, field.shape, name))
-    sums = _histogram_sums(field, grid) if method == "lgo" else _tensor_sums(field, grid)
-    proba = None if isinstance(method, str) else _proba_of(method, image, grid)
-    return classify_windows(sums, grid, window, tolerance, proba)
 
 
 def _tensor_sums(field: GradientField, grid: TileGrid) -> WindowSums:

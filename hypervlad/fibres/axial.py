@@ -81,12 +81,12 @@ def axial_statistics(
     weights : array-like of float, optional
         At least 0, of the same shape; equal by default. An angle of weight 0 may be NaN.
     groups : array-like, optional
-        Of the same shape. The bootstrap requires them, and resamples axes of one group together.
+        Of the same shape; required by the bootstrap, which resamples axes of one group together.
         Give ``range(n)`` for independent axes.
     n_bootstrap : int, default=0
         Number of resamples for percentile intervals (Efron and Tibshirani 1993, chapter 13).
-    random_state : int, Generator or None
-        Seed of the bootstrap.
+    random_state : int or Generator, optional
+        Seed of the bootstrap; by default, each call draws other resamples.
 
     Returns
     -------

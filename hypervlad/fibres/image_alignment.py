@@ -19,10 +19,11 @@ from hypervlad.fibres.alignment import (
     METHOD,
     AlignedFraction,
     check_window,
-    orientation_and_alignment,
+    fraction_of_field,
 )
 from hypervlad.fibres.axial import AxialStatistics
-from hypervlad.fibres.orientation import LocalOrientation
+from hypervlad.fibres.gradients import GradientField
+from hypervlad.fibres.orientation import LocalOrientation, orientation_of
 from hypervlad.images import Micrograph, read_micrograph
 from hypervlad.images.metadata import length_in_pixels, parse_length
 
@@ -38,10 +39,11 @@ class AlignmentResult:
     pixels : ndarray of float32, shape (H, W)
         Grey, in [0, 1].
     orientation : LocalOrientation
-        With the pixel size, if it is known.
+        Direction at each pixel, with the pixel size if it is known.
     aligned : AlignedFraction
+        The aligned windows and regions.
     statistics : AxialStatistics or None
-        Of the directions, weighted by energy; None if all pixels are background.
+        Statistics of the directions, weighted by energy; None if all pixels are background.
     """
 
     pixels: NDArray[np.float32]
@@ -57,16 +59,18 @@ class AlignmentResult:
 
 @dataclass(frozen=True)
 class AlignmentRecipe:
-    """Parameters with which the directions and the alignment of images are found.
+    """Parameters by which directions and aligned regions of images are found.
 
     Parameters
     ----------
     method : {"structure_tensor", "lgo"} or AlignmentModel, default="structure_tensor"
         As in `aligned_fraction`.
-    window, sigma : int, float or str
-        In pixels, or with a unit, such as "500nm", which needs a known pixel size.
+    window : int, float or str, default=32
+        Side of a window in pixels, or with a unit, such as "500nm", which needs a known pixel size.
     tolerance : float, default=0.349
         Radians; the default is 20 degrees.
+    sigma : float or str, default=1.75
+        Length over which gradients are averaged, in pixels or with a unit.
     n_bootstrap : int, default=0
         Number of bootstrap samples for intervals of mean, order and spread.
     random_state : int, default=0
@@ -76,7 +80,7 @@ class AlignmentRecipe:
     banner : {"keep", "remove"}, default="keep"
         Whether an instrument's information bar is cut off.
     channel : int, optional
-        Channel to analyse, counted from 0; the mean of colours if not given.
+        Channel to analyse, counted from 0; by default the mean of colours.
     page : int, optional
         Page of a file, counted from 0; by default the first, with a warning if there are more.
 
@@ -84,6 +88,14 @@ class AlignmentRecipe:
     ------
     ValueError
         If a parameter is not as described.
+
+    Examples
+    --------
+    >>> from hypervlad import make_nanowire_images
+    >>> from hypervlad.fibres import AlignmentRecipe
+    >>> (image,), _ = make_nanowire_images(1, aligned=1, size=128, random_state=0)
+    >>> AlignmentRecipe(window="64nm", pixel_size=2.0).find(image).aligned.window
+    32
     """
 
     method: Any = "structure_tensor"
@@ -157,11 +169,17 @@ class AlignmentRecipe:
 
     def _find(self, pixels: NDArray[np.float32], pixel_size: float | None) -> AlignmentResult:
         window = self._window_of(pixels.shape, pixel_size)
-        sigma = length_in_pixels(self.sigma, pixel_size)
-        orientation, aligned = orientation_and_alignment(
-            pixels, self.method, window, self.tolerance, sigma, pixel_size
+        field = GradientField.of_image(pixels, length_in_pixels(self.sigma, pixel_size))
+        orientation = orientation_of(
+            field, "lgo" if self.method == "lgo" else "structure_tensor", pixel_size
         )
-        return AlignmentResult(pixels, orientation, aligned, self._statistics_of(orientation))
+        aligned = fraction_of_field(field, pixels, self.method, window, self.tolerance)
+        statistics = None
+        if orientation.mask.any():
+            statistics = orientation.statistics(
+                n_bootstrap=self.n_bootstrap, random_state=self.random_state
+            )
+        return AlignmentResult(pixels, orientation, aligned, statistics)
 
     def _window_of(self, shape: tuple[int, ...], pixel_size: float | None) -> int:
         length = length_in_pixels(self.window, pixel_size)
@@ -174,8 +192,3 @@ class AlignmentRecipe:
                 f"{length:.3g} pixel{'' if length == 1 else 's'} at {pixel_size:.4g} nm per pixel"
             )
             raise ValueError(f"{self.window} is {size}: {error}") from error
-
-    def _statistics_of(self, orientation: LocalOrientation) -> AxialStatistics | None:
-        if not orientation.mask.any():
-            return None
-        return orientation.statistics(n_bootstrap=self.n_bootstrap, random_state=self.random_state)

@@ -42,10 +42,11 @@ class LocalOrientation:
         Where directions can be measured. It is not a segmentation: it extends beyond narrow wires,
         and wires wider than about six sigma are hollow.
     sigma : float
-        The scale, in pixels.
+        Length over which directions were averaged, in pixels.
     pixel_size : float or None
-        nm per pixel.
+        In nm per pixel; None if unknown.
     method : str
+        "structure_tensor" or "lgo".
     """
 
     orientation: FloatMap
@@ -68,8 +69,8 @@ class LocalOrientation:
         n_bootstrap : int, default=0
             Number of resamples, of windows, for 95 % intervals. There are none if all fibres are in
             one window.
-        random_state : int, Generator or None
-            Seed of the bootstrap.
+        random_state : int or Generator, optional
+            Seed of the bootstrap; by default, each call draws other resamples.
 
         Returns
         -------
@@ -117,7 +118,7 @@ def local_orientation(
     Parameters
     ----------
     image : array-like of shape (H, W)
-        Grey; of any gain, offset and sign of the contrast.
+        A grey image of any gain, offset and sign of the contrast.
     sigma : float
         Length over which directions are averaged, in pixels, at most half of the shorter side. A
         third of a fibre's width is enough if there is little noise.

@@ -70,8 +70,9 @@ class AlignedRegion:
     label : int
         Its number in the label map; the largest region is 1.
     area : int
-        In pixels.
+        Number of its pixels.
     n_windows : int
+        Number of its windows.
     fibre_area : int
         Number of its fibre pixels; see `AlignedFraction.fibre_fraction`.
     mean_angle : float

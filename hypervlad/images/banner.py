@@ -36,11 +36,12 @@ def find_banner(pixels: NDArray[Any]) -> int:
     Parameters
     ----------
     pixels : ndarray of shape (H, W) or (H, W, 3)
-        Of any real type, finite.
+        Pixels of any real type, all finite.
 
     Returns
     -------
     n_rows : int
+        From 0 to 30 % of the image's height.
 
     Examples
     --------

@@ -26,9 +26,9 @@ class SkippedImage(NamedTuple):
     Attributes
     ----------
     position : int
-        Of the image in the list.
+        Position of the image in the list, from 0.
     name : str
-        Its path, or ``image 3`` for an array.
+        Path of the image; of an array, its position, as in ``image 3 of the list``.
     reason : str
         Why it cannot be read, and what to do.
     """
@@ -114,22 +114,17 @@ class UnknownPixelSizeWarning(UserWarning):
         All such images, in order; the message shows the first few.
     """
 
-    N_SHOWN = 5
-
     def __init__(self, message: str, names: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.names = tuple(names)
 
     @classmethod
     def about(cls, names: Sequence[str], n_images: int) -> UnknownPixelSizeWarning:
-        shown = ", ".join(names[: cls.N_SHOWN])
-        more = len(names) - cls.N_SHOWN
         return cls(
             f"{len(names)} of {counted(n_images, 'image')} without a known pixel size could not be "
-            "resampled to pixel_size, and resized to image_size instead: "
-            f"{shown}{f', … and {more} more' if more > 0 else ''}. Use the microscope's original "
-            "files, or set the scale (for example in ImageJ) and save the images as TIFF, or "
-            "do not set pixel_size.",
+            f"resampled to pixel_size, and resized to image_size instead: {name_some(names)}. Use "
+            "the microscope's original files, or set the scale (for example in ImageJ) and save "
+            "the images as TIFF, or do not set pixel_size.",
             names,
         )
 

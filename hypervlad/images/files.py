@@ -39,16 +39,8 @@ SYSTEM_FOLDERS = frozenset(
         *("@recycle", "@recently-snapshot", ".@__thumb"),  # QNAP
         *("$recycle.bin", "recycler", "recycled", "system volume information"),  # Windows
         *("found.000", "_vti_cnf"),
-        *(
-            "__macosx",
-            "network trash folder",
-            "temporary items",
-            ".appledouble",
-            ".appledb",
-            ".trashes",
-            ".spotlight-v100",
-            ".fseventsd",
-        ),
+        *("__macosx", "network trash folder", "temporary items", ".trashes"),  # macOS
+        *(".appledouble", ".appledb", ".spotlight-v100", ".fseventsd"),
         *("lost+found", ".thumbnails", ".sh_thumbnails", ".trash-1000", ".trash"),  # Linux
         *(".snapshot", "~snapshot", ".zfs"),  # servers
         *(".picasaoriginals", ".dropbox.cache", ".ipynb_checkpoints", "__pycache__"),
@@ -69,10 +61,11 @@ def find_images(
     paths : path, or iterable of paths
         Each is a file (with any name), a folder (searched recursively) or a glob pattern of files
         and folders, in which ``**`` matches sub-folders.
-    include, exclude : str or sequence of str
+    include, exclude : str or sequence of str, default=()
         Glob patterns, without regard to case. In a folder, only files that match one of `include`
-        (if given) and none of `exclude` are found. A pattern with a slash, such as ``"2024/*"``, is
-        compared with the path below the folder, others, such as ``"*.tif"``, with the file name.
+        and none of `exclude` are found; by default, all are. A pattern with a slash, such as
+        ``"2024/*"``, is compared with the path below the folder, others, such as ``"*.tif"``, with
+        the file name.
 
     Returns
     -------
@@ -280,8 +273,9 @@ class _Search:
         ]
 
     def warn(self) -> None:
-        denied = [str(error.filename) for error in self.denied]
-        reason = str(self.denied[0].strerror) if denied else ""
+        # A file system may not say which folder it could not read.
+        denied = [str(error.filename or self.root) for error in self.denied]
+        reason = self.denied[0].strerror or self.denied[0] if denied else ""
         repeated = "to find no image twice and none above this folder"
         for paths, what, why in (
             (denied, "folder", f"which cannot be read ({reason})"),
@@ -289,7 +283,8 @@ class _Search:
             (self.broken, "link", "whose target does not exist or cannot be reached"),
         ):
             if paths:
-                shown = name_some(["/".join(parts_below(Path(path), self.root)) for path in paths])
+                below = (parts_below(Path(path), self.root) for path in paths)
+                shown = name_some(["/".join(parts) or "." for parts in below])
                 warn_user(f"{self.root}: {counted(len(paths), what)} left out, {why}: {shown}")
 
     def _search(self, start: str, places: set[Any]) -> list[str]:

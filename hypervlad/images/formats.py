@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from hypervlad.common.wording import counted
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.metadata import Sides, square_pixel_size
 from hypervlad.images.options import MAX_PIXELS
@@ -352,6 +353,14 @@ def strict_decoding() -> Iterator[None]:
             _strict_state["users"] -= 1
             if _strict_state["users"] == 0:
                 ImageFile.LOAD_TRUNCATED_IMAGES = _strict_state["before"]
+
+
+def check_page(page: int, n_pages: int, name: str, what: str) -> None:
+    if page >= n_pages:
+        raise ImageReadError(
+            f"{name}: page {page} was requested, but the file has {counted(n_pages, what)}; pages "
+            "are counted from 0"
+        )
 
 
 def check_single_page(page: int, name: str, kind: str) -> None:

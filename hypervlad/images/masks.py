@@ -18,7 +18,7 @@ from hypervlad.images.banner import MAX_SHARE
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.files import IMAGE_SUFFIXES, composed, list_files
 from hypervlad.images.formats import is_partly_transparent
-from hypervlad.images.options import ReadOptions, make_options
+from hypervlad.images.options import ReadOptions, check_read_options
 from hypervlad.images.reading import image_name, read_stored
 
 _MAX_GREY = 0.1  # largest share of a mask's pixels that may be grey edges
@@ -37,7 +37,7 @@ def read_mask(
         An image file of two colours, black (defect-free) and one other (defective); grey edges are
         thresholded. Or an array (H, W) of True and False, or of 0 and one positive number.
     shape : (int, int), optional
-        Height and width of the mask's image.
+        Height and width of the mask's image; not checked by default.
     banner_rows : int or None, default=0
         Rows that were cut off below the image, which a mask of the whole frame loses, too. None:
         all additional rows of the mask, if a banner can be that high.
@@ -90,9 +90,7 @@ def warn_if_inverted(shares: Sequence[float]) -> None:
 
 
 def mask_banner_rows(read_options: Mapping[str, Any] | ReadOptions) -> int | None:
-    if not isinstance(read_options, ReadOptions):
-        read_options = make_options(dict(read_options))
-    return None if read_options.banner == "remove" else 0
+    return None if check_read_options(read_options).banner == "remove" else 0
 
 
 def find_masks(
@@ -108,9 +106,12 @@ def find_masks(
     folder : path
         Folder of masks, each named like its image (``NAME.png``, ``NAME.tif.png``), or
         ``NAME_mask``, ``NAME_gt`` or ``NAME_label``. They may be in sub-folders named like those of
-        the images: ``ground_truth/crack/000_mask.png`` is the mask of ``test/crack/000.png``.
+        the images: ``ground_truth/crack/000_mask.png`` is the mask of ``test/crack/000.png``. It is
+        not that of ``test/pit/000.png`` if there is a folder ``test/crack`` or
+        ``ground_truth/pit``.
     root : path, optional
-        Folder that contains the images: names of folders above it are not compared.
+        Folder that contains the images: names of folders above it are not compared. By default,
+        all names are.
 
     Returns
     -------

@@ -13,10 +13,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.wording import counted
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.formats import DecodedImage, json_value, unpack_at
-from hypervlad.images.metadata import length_in_nm
+from hypervlad.images.formats import DecodedImage, check_page, json_value, unpack_at
+from hypervlad.images.metadata import Sides, length_in_nm
 from hypervlad.images.pixels import check_size
 
 MICROSCOPY_KINDS = frozenset({"DM", "MRC", "SER"})
@@ -64,14 +63,6 @@ def _import_extra(module: str, kind: str, name: str) -> ModuleType:
         ) from error
 
 
-def _check_page(page: int, n_pages: int, name: str) -> None:
-    if page >= n_pages:
-        what = counted(n_pages, "image")
-        raise ImageReadError(
-            f"{name}: page {page} was requested, but the file has {what}; pages are counted from 0"
-        )
-
-
 def _read_values(file: BinaryIO, offset: int, dtype: str, shape: tuple[int, int]) -> NDArray[Any]:
     file.seek(offset)
     values = np.fromfile(file, dtype=dtype, count=shape[0] * shape[1])
@@ -92,7 +83,7 @@ def _decode_mrc(path: Path, page: int, name: str, max_pixels: int | None) -> Dec
         header = header_only.header
         n_bytes = mrcfile.utils.dtype_from_mode(header.mode).itemsize
         check_size(int(header.ny), int(header.nx), name, max_pixels, n_bytes=n_bytes)
-        _check_page(page, int(header.nz), name)
+        check_page(page, int(header.nz), name, "image")
         voxel = header_only.voxel_size
         sides = [length_in_nm(side, "angstrom") for side in (voxel.x, voxel.y)]
     with mrcfile.mmap(path) as mrc:
@@ -109,7 +100,7 @@ def _decode_ser(path: Path, page: int, name: str, max_pixels: int | None) -> Dec
         _, _, version, data_type, _, _, n_pages = unpack_at(file, 0, _SER_HEAD)
         if data_type != _SER_IMAGES:
             raise ImageReadError(f"{name}: a SER file of spectra, not of images; leave it out")
-        _check_page(page, n_pages, name)
+        check_page(page, n_pages, name, "image")
         address = "<i" if version <= 0x0210 else "<q"
         (table,) = unpack_at(file, struct.calcsize(_SER_HEAD), address)
         (offset,) = unpack_at(file, table + page * struct.calcsize(address), address)
@@ -131,7 +122,7 @@ class _GatanImage:
     n_pages: int
     data_type: int
     offset: int
-    sides: tuple[float | None, float | None]  # of a pixel: width and height, nm
+    sides: Sides  # of a pixel, nm
 
 
 def _decode_dm(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
@@ -142,7 +133,7 @@ def _decode_dm(path: Path, page: int, name: str, max_pixels: int | None) -> Deco
         if not images:
             raise ImageReadError(f"{name}: a Gatan file without an image; export it as TIFF")
         n_pages = sum(image.n_pages for image in images)
-        _check_page(page, n_pages, name)
+        check_page(page, n_pages, name, "image")
         image, index = _image_of_page(images, page)
         if image.data_type not in _DM_TYPES:
             kind = "RGB pixels" if image.data_type == _DM_RGB else f"data type {image.data_type}"

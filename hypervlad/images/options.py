@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
-import numbers
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hypervlad.common.constraints import is_integer, is_number
 from hypervlad.images.errors import ImageReadError
 
 SCALINGS = ("auto", "dtype", "percentile", "minmax")
@@ -24,13 +23,13 @@ class ReadOptions:
 
     Parameters
     ----------
-    page : int or None, default None
-        Page, section, frame or slice of a file, counted from 0. None reads the first, with a
+    page : int, optional
+        Page, section, frame or slice of a file, counted from 0. By default the first, with a
         `PartlyReadWarning` if there are more.
-    channel : int or None, default None
-        One channel of the image as grey, counted from 0. None reads grey and RGB images; a TIFF
-        page of other samples is refused.
-    scaling : {"auto", "dtype", "percentile", "minmax"} or (low, high), default "auto"
+    channel : int, optional
+        One channel of the image, counted from 0, which is read as grey. By default, grey and RGB
+        images are read, and a TIFF page of other samples is refused.
+    scaling : {"auto", "dtype", "percentile", "minmax"} or (low, high), default="auto"
         How pixel values are mapped to [0, 1], all channels alike:
 
         - ``"auto"``: unsigned 8-bit values are divided by 255, True and False become 1 and 0,
@@ -39,12 +38,12 @@ class ReadOptions:
         - ``"percentile"``: from the two ``percentiles``, values beyond them clipped;
         - ``"minmax"``: from the smallest and the largest value;
         - ``(low, high)``: from these two values, values beyond them clipped.
-    percentiles : (float, float), default (0.1, 99.9)
+    percentiles : (float, float), default=(0.1, 99.9)
         Lower and upper percentile, 0 <= lower < upper <= 100.
-    banner : {"keep", "remove"}, default "keep"
+    banner : {"keep", "remove"}, default="keep"
         ``"remove"`` cuts off the instrument's information bar below the image: as given by the
         file's metadata (FEI/Thermo), or else as found by `find_banner`.
-    max_pixels : int or None, default 400,000,000
+    max_pixels : int or None, default=400_000_000
         Largest image that is decoded, in grey pixels of up to 32 bits: an RGB pixel counts as three
         of them, a 64-bit value as two. None for no limit. A loaded model has the limit given to
         :func:`hypervlad.load`, not the one of its training.
@@ -115,14 +114,10 @@ def _shown(value: Any) -> str:
     return textwrap.shorten(repr(value), 80, placeholder=" …")
 
 
-def _is_integer(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
 def _checked_index(option: str, index: Any) -> int | None:
     if index is None:
         return None
-    if not _is_integer(index):
+    if not is_integer(index):
         raise ImageReadError(
             f"{option}={index!r}: expected an integer ({option}s are counted from 0), got "
             f"{type(index).__name__}"
@@ -137,7 +132,7 @@ def _checked_index(option: str, index: Any) -> int | None:
 def _checked_max_pixels(max_pixels: Any) -> int | None:
     if max_pixels is None:
         return None
-    if not _is_integer(max_pixels) or max_pixels < 1:
+    if not is_integer(max_pixels) or max_pixels < 1:
         raise ImageReadError(
             f"max_pixels={max_pixels!r}: expected a positive number of pixels, or None for no limit"
         )
@@ -145,12 +140,10 @@ def _checked_max_pixels(max_pixels: Any) -> int | None:
 
 
 def _number_pair(value: Any) -> tuple[float, float] | None:
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        return None
-    if not all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in value):
+    if not isinstance(value, (tuple, list)) or len(value) != 2 or not all(map(is_number, value)):
         return None
     low, high = float(value[0]), float(value[1])
-    return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None
+    return (low, high) if low < high else None
 
 
 def _checked_scaling(scaling: Any) -> str | tuple[float, float]:

@@ -151,7 +151,7 @@ def read_micrograph(source: Any, **options: Any) -> Micrograph:
 def read_named(
     source: Any, options: ReadOptions, name: str, *, with_digest: bool = True
 ) -> Micrograph:
-    """Read a path or an array like `read_micrograph`; errors use the name."""
+    """Read one image like `read_micrograph`; errors use the name."""
     is_path = isinstance(source, (str, os.PathLike))
     decoded = (_decode_path if is_path else _decode_array)(source, options, name)
     if options.page is None and decoded.metadata.get("n_pages", 1) > 1:
@@ -160,9 +160,12 @@ def read_named(
         decoded.pixels = select_channel(decoded.pixels, options.channel, name)
     pixels = as_pixels(decoded.pixels, name, options.max_pixels)
     stored_type = str(pixels.dtype)
-    n_banner = _banner_rows(pixels, decoded.scan_rows) if options.banner == "remove" else 0
+    n_banner = 0
+    if options.banner == "remove":
+        n_rows = decoded.scan_rows
+        n_banner = find_banner(pixels) if n_rows is None else len(pixels) - n_rows
     # The banner is removed first, as its white text would change the percentiles.
-    pixels = pixels[: pixels.shape[0] - n_banner]
+    pixels = pixels[: len(pixels) - n_banner]
     rule = scaling_rule(pixels, options, name)
     return Micrograph(
         pixels=scale_pixels(pixels, rule),
@@ -194,10 +197,6 @@ def _warn_of_pages(name: str, kind: str) -> None:
         PartlyReadWarning,
         stacklevel=1,
     )
-
-
-def _banner_rows(pixels: NDArray[Any], scan_rows: int | None) -> int:
-    return find_banner(pixels) if scan_rows is None else pixels.shape[0] - scan_rows
 
 
 def _decode_array(source: Any, options: ReadOptions, name: str) -> DecodedImage:
@@ -286,8 +285,9 @@ def _open_file(path: Path, name: str) -> BinaryIO:
     except FileNotFoundError as error:
         if path.is_symlink():
             raise broken_link(path, name) from None
+        looked = "" if path.is_absolute() else f" (looked in {Path.cwd()})"
         raise ImageReadError(
-            f"{name}: no such file{_looked_in(path)}; check the path for typing errors"
+            f"{name}: no such file{looked}; check the path for typing errors"
         ) from error
     except PermissionError as error:
         raise ImageReadError(
@@ -297,11 +297,6 @@ def _open_file(path: Path, name: str) -> BinaryIO:
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = getattr(error, "strerror", None) or error
         raise ImageReadError(f"{name}: cannot be opened ({reason}); check the path") from error
-
-
-def _looked_in(path: Path) -> str:
-    """Return the working directory for a relative path: why it is not found."""
-    return "" if path.is_absolute() else f" (looked in {Path.cwd()})"
 
 
 def read_micrographs(
@@ -319,11 +314,13 @@ def read_micrographs(
         List, tuple, array or series of them, or one array (n, H, W) or (n, H, W, 3). Arguments are
         checked at once, images when they are requested.
     options : ReadOptions, optional
-    on_error : {"raise", "skip"}, default "raise"
+        By default ``ReadOptions()``.
+    on_error : {"raise", "skip"}, default="raise"
         With "skip", images that cannot be read are left out, and a `SkippedImagesWarning` after the
         last image lists them with the reasons.
     n_jobs : int, optional
-        Number of threads that read ahead, a few images each; -1 for all cores, None for no threads.
+        Number of threads that read ahead, a few images each; -1 for all cores. By default, images
+        are read without threads.
 
     Yields
     ------

@@ -12,10 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.strict_json import parse_json
-from hypervlad.common.wording import counted
 from hypervlad.images import metadata as meta
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.formats import DecodedImage, apply_palette, encoded_size, json_value
+from hypervlad.images.formats import (
+    DecodedImage,
+    apply_palette,
+    check_page,
+    encoded_size,
+    json_value,
+)
 from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import check_size
 
@@ -63,11 +68,7 @@ def decode_tiff(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage
             )
         n_frames = _n_frames(tiff)
         n_pages = n_frames + n_directories - 1
-        if page >= n_pages:
-            raise ImageReadError(
-                f"{name}: page {page} was requested, but the file has {counted(n_pages, 'page')}; "
-                "pages are counted from 0"
-            )
+        check_page(page, n_pages, name, "page")
         directory = max(0, page - n_frames + 1)
         tiff_page = tiff.pages[directory]
         assert isinstance(tiff_page, tifffile.TiffPage)

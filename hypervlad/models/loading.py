@@ -39,7 +39,7 @@ def load(
     weights : path-like, optional
         The network's weights on this machine, if the model was trained with a file that lay
         elsewhere.
-    max_pixels : int or None, default 400,000,000
+    max_pixels : int or None, default=400_000_000
         Largest image that the model reads, as in :class:`hypervlad.images.ReadOptions`.
 
     Returns

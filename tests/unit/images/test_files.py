@@ -307,7 +307,7 @@ def test_threads_stop_with_the_caller():
 def test_unknown_pixel_sizes_are_named_in_the_warning():
     warning = UnknownPixelSizeWarning.about([f"{i}.png" for i in range(7)], 9)
     assert str(warning).startswith("7 of 9 images without a known pixel size")
-    assert "4.png, … and 2 more. Use" in str(warning)
+    assert "4.png and 2 more. Use" in str(warning)
     assert len(warning.names) == 7
 
 
