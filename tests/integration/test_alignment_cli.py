@@ -310,20 +310,11 @@ def test_more_regions_than_imagej_counts_to_are_plain_integers(tmp_path: Path) -
     assert per_centimetre[0] / per_centimetre[1] == pytest.approx(5e6)
 
 
-def test_a_model_of_a_file_may_judge_the_windows(
+def test_a_file_without_a_model_of_alignment_is_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Everything:
-        def aligned_proba(self, image: object, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-            return np.ones((len(rows) - 1, len(columns) - 1))
-
-    monkeypatch.setattr("hypervlad.models.loading.load", lambda path, weights=None: Everything())
-    model = tmp_path / "m.hvlad"
-    run(folder / "one", "-o", tmp_path / "out", "--method", model, "--quiet")
-    (row,) = table(tmp_path / "out" / "alignment.csv").values()
-    assert (row["fraction"], row["method"]) == ("1", "Everything")
     monkeypatch.setattr("hypervlad.models.loading.load", lambda path, weights=None: object())
-    result = run(folder, "-o", tmp_path / "out", "--method", model, code=2).stderr
+    result = run(folder, "-o", tmp_path / "out", "--method", tmp_path / "m.hvlad", code=2).stderr
     assert "contains a object" in result
 
 

@@ -12,7 +12,7 @@ from support.commands import TINY, refused, run, save
 
 import hypervlad
 from hypervlad.data.synthetic import make_nanowire_images
-from hypervlad.images import PartlyReadWarning, ReadOptions
+from hypervlad.images import ReadOptions
 
 GIVEN = ["--image-page", "1", "--channel", "2", "--scaling", "0:4095", "--remove-banner"]
 STORED = {"page": 1, "channel": 2, "scaling": (0, 4095), "banner": "remove"}
@@ -107,8 +107,3 @@ def test_a_wrong_rule_is_refused_before_anything_is_read(
     given: str, words: str, tmp_path: Path
 ) -> None:
     assert words in refused("train", tmp_path, "-o", tmp_path / "m.hvlad", "--scaling", given)
-
-
-def test_the_warning_of_pages_names_the_option(stacks: Path) -> None:
-    with pytest.warns(PartlyReadWarning, match="--image-page 0, where a model is trained"):
-        hypervlad.read_image(stacks / "flat" / "00.tif")

@@ -68,18 +68,6 @@ CONTENTS = {
     "npy": (b"\x93NUMPY\x01\x00", "np.load"),
     "hdf5": (b"\x89HDF\r\n\x1a\n", "h5py"),
 }
-# name: (pixels of a TIFF, options, what the message must say)
-TIFFS = {
-    "limit": (GREY, {"max_pixels": 4799}, "more than max_pixels=4,799; crop or bin"),
-    "page": (
-        np.stack([GREY] * 3),
-        {"page": 3},
-        "page 3 was requested, but the file has 3 pages",
-    ),
-    "complex": (GREY.astype(np.complex64), {}, "complex pixels"),
-    "nan": (with_nan(), {}, "1 NaN and 1 infinite values among 20"),
-    "floats": (2 * np.eye(2, dtype="f4"), {"scaling": "dtype"}, "but values run from 0 to 2; use"),
-}
 # name: (what makes the source, what the message must say)
 FILES = {
     "missing": (lambda d: d / "no.png", "no such file; check"),
@@ -106,36 +94,31 @@ ARRAYS = {
     "bytes": (b"a.png", {}, "got bytes"),
     "path of bytes": (BytesPath(), {}, "a path of bytes"),
     "empty path": ("", {}, "'': an empty path"),
-    "blank path": ("  ", {}, "an empty path"),
     "web address": ("https://example.org/a.png", {}, "https://example.org/a.png: a web address"),
-    "file address": ("file:///a.png", {}, "download it first"),
     "zero-sized": (np.zeros((0, 5)), {}, "image: an array of shape (0, 5) has no pixels"),
     "one-dimensional": (np.zeros(5), {}, "an array of 1 dimensions, shape (5,)"),
     "channels first": (np.zeros((3, 40, 50)), {}, "use np.moveaxis(image, 0, -1)"),
     "stack": (np.zeros((9, 40, 50)), {}, "looks like a stack, not one image"),
     "two channels": (np.zeros((40, 50, 2)), {}, "an array of shape (40, 50, 2)"),
-    "nan": (with_nan(), {}, "image: 1 NaN and 1 infinite values among 20 pixel values; replace"),
     "nan in long double": (with_nan("longdouble"), {}, "1 NaN and 1 infinite"),
     "complex": (np.zeros((4, 4), complex), {}, "image: complex pixels (complex128); give the mod"),
     "object": (np.full((4, 4), None), {}, "an array of type object, not of numbers"),
     "text": (np.full((4, 4), "a"), {}, "an array of text (<U1), not of pixels"),
-    "dates": (np.zeros((4, 4), "datetime64[s]"), {}, "an array of type datetime64[s]"),
     "masked": (np.ma.masked_equal(np.eye(3), 1), {}, "a masked array with masked pixels; fill"),
     "tensor on a gpu": (Stubborn(), {}, "does not convert to a NumPy array (can't convert cuda:0"),
     "absurd": (np.broadcast_to(np.uint8(0), (10**6, 10**6)), {}, "1000000 x 1000000 pixels is mor"),
     "page of an array": (GREY, {"page": 1}, "an array has one page: pass stack[page]"),
     "negative page": (GREY, {"page": -1}, "page=-1: pages are counted from 0"),
     "page is text": (GREY, {"page": "first"}, "page='first': expected an integer"),
-    "page is true": (GREY, {"page": True}, "page=True: expected an integer"),
     "mistyped option": (GREY, {"scalling": "auto"}, "did you mean 'scaling'?"),
     "unknown option": (GREY, {"zoom": 2}, "unknown reading option 'zoom': expected one of 'page'"),
-    "unknown scaling": (GREY, {"scaling": "best"}, "scaling='best': expected one of 'auto'"),
     "scaling of one": (GREY, {"scaling": (1,)}, "low < high: (0, 4095), in a shell 0:4095"),
     "scaling to infinity": (GREY, {"scaling": (0, np.inf)}, "two finite numbers"),
     "scaling is an array": (GREY, {"scaling": np.eye(2)}, "expected one of 'auto'"),
     "percentiles beyond": (GREY, {"percentiles": (1, 101)}, "0 <= lower < upper <= 100"),
-    "percentiles equal": (GREY, {"percentiles": (50, 50)}, "percentiles=(50, 50): expected two"),
     "banner": (GREY, {"banner": True}, "banner=True: expected one of 'keep', 'remove'"),
+    "too large": (GREY, {"max_pixels": 4799}, "more than max_pixels=4,799; crop or bin"),
+    "floats": (2 * np.eye(2), {"scaling": "dtype"}, "but values run from 0 to 2; use"),
     "max_pixels zero": (GREY, {"max_pixels": 0}, "max_pixels=0: expected a positive number"),
 }
 
@@ -162,9 +145,9 @@ def check(error: pytest.ExceptionInfo, expected: str) -> None:
     assert not message.endswith(" ")
 
 
-def check_file(path: str | Path, expected: str, **options) -> None:
+def check_file(path: str | Path, expected: str) -> None:
     with pytest.raises(ImageReadError) as error:
-        read_image(path, **options)
+        read_image(path)
 
     check(error, expected)
     assert str(error.value).startswith(f"{path}: ")
@@ -182,12 +165,6 @@ def test_bad_files(tmp_path, case):
 def test_files_that_are_no_images(tmp_path, case):
     content, expected = CONTENTS[case]
     check_file(written(tmp_path / "a.png", content), expected)
-
-
-@pytest.mark.parametrize("case", TIFFS)
-def test_bad_pixels_and_options_of_files(tmp_path, case):
-    pixels, options, expected = TIFFS[case]
-    check_file(tiff(tmp_path / "a.tif", image=pixels), expected, **options)
 
 
 @pytest.mark.parametrize("case", ARRAYS)

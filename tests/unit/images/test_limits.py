@@ -258,6 +258,7 @@ def jp2_variants():
     yield "long lengths", jp2_bytes([*head, decoy, image], frozenset([b"xml ", b"jp2c"]))
     yield "to the end", jp2_bytes(head) + struct.pack(">I4s", 0, b"jp2c") + image[1]
     yield "header of 8 bits", claiming(content, b"ihdr", 14, "B", 7)
+    yield "no boxes", image[1]
 
 
 @pytest.mark.parametrize("content", [pytest.param(c, id=name) for name, c in jp2_variants()])
@@ -361,13 +362,15 @@ def test_one_image_with_the_description_of_a_stack_is_one_page(tmp_path, descrip
 
 
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP"])
-def test_the_warning_offers_no_page_where_none_can_be_chosen(tmp_path, format):
+def test_the_first_frame_is_read_where_no_page_can_be_chosen(tmp_path, format):
     others = [Image.fromarray(255 - GREY)]
     Image.fromarray(GREY).save(
-        tmp_path / "a", format, save_all=True, append_images=others, duration=50
+        tmp_path / "a", format, save_all=True, append_images=others, duration=50, lossless=True
     )
+    first = read_image(tmp_path / "a", page=0).reshape(*GREY.shape, -1)[..., 0]
+    np.testing.assert_array_equal(first, np.float32(GREY / 255))
 
-    with pytest.warns(PartlyReadWarning, match="confirms the first") as caught:
+    with pytest.warns(PartlyReadWarning, match="--image-page 0, where a model is tr") as caught:
         read_image(tmp_path / "a")
     assert '"page": 1' not in str(caught[0].message)
     assert f"export others of a {format} file as images" in str(caught[0].message)

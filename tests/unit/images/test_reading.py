@@ -37,17 +37,6 @@ def test_cmyk_jpeg_becomes_rgb(tmp_path):
     assert_allclose(image[8, 8], [1, 0, 0], atol=0.05)
 
 
-def test_gif_gives_its_first_frame(tmp_path):
-    frames = [Image.fromarray(np.full((8, 9), level, np.uint8)) for level in (10, 200)]
-    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-
-    with pytest.warns(PartlyReadWarning, match="of which only the first is read"):
-        read_image(tmp_path / "a.gif")
-    assert_array_equal(
-        read_image(tmp_path / "a.gif", page=0), np.full((8, 9), np.float32(10 / 255))
-    )
-
-
 def test_alpha_is_dropped_not_blended(tmp_path):
     path = tmp_path / "a.tif"
     for pixels, kind in ((RGB, "rgb"), (GREY, "minisblack")):
