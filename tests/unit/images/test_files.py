@@ -90,12 +90,6 @@ def test_folders_that_a_pattern_matches_are_searched(folder, pattern, monkeypatc
     assert {path.resolve() for path in find_images(pattern)} == expected
 
 
-def test_folders_of_the_system_that_a_pattern_matches_are_left_out(tmp_path):
-    touch(tmp_path, "@eaDir/a.png", "b/@eaDir/a.png", "b/b.png")
-    assert find_images(f"{tmp_path}/*") == [tmp_path / "b" / "b.png"]
-    assert ignored_files([f"{tmp_path}/*"]) == {"in folders of the system": 2}
-
-
 LINKS = pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
 REPEATED = "linked folders? left out, to find no image twice and none above this folder"
 

@@ -309,15 +309,17 @@ STACKS = {
 }
 
 
-@pytest.mark.parametrize("kind", [*STACKS, "metamorph"])
-def test_a_stack_in_one_directory_has_pages(tmp_path, kind):
+@pytest.mark.parametrize("kind", [*STACKS, "metamorph", "directories"])
+def test_a_stack_has_pages(tmp_path, kind):
     path = tmp_path / "a.tif"
     if kind == "metamorph":
         write_stk(path, STACK)
+    elif kind == "directories":
+        tifffile.imwrite(path, STACK, photometric="minisblack")
     else:
         tifffile.imwrite(path, STACK, truncate=True, **STACKS[kind])
     with tifffile.TiffFile(path) as file:
-        assert len(file.pages) == 1
+        assert len(file.pages) == (5 if kind == "directories" else 1)
 
     with pytest.warns(PartlyReadWarning, match="1 reads the second"):
         first = read_micrograph(path)

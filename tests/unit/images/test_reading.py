@@ -12,7 +12,7 @@ import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, ImageFile
 
-from hypervlad.images import PartlyReadWarning, ReadOptions, read_image, read_micrograph
+from hypervlad.images import ReadOptions, read_image, read_micrograph
 from hypervlad.images.formats import json_value, strict_decoding
 
 GREY = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
@@ -83,22 +83,6 @@ def test_white_is_zero_in_a_tiff_of_floats_in_the_unit_interval(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="miniswhite")
 
     assert read_micrograph(tmp_path / "a.tif").digest == read_micrograph(1 - image).digest
-
-
-def test_tiff_pages_count_from_zero(tmp_path):
-    pages = [GREY, 255 - GREY, GREY[::4, ::4]]  # JEOL adds a small one
-    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
-        for page in pages:
-            writer.write(page, photometric="minisblack")
-
-    with pytest.warns(PartlyReadWarning, match="confirms the first"):
-        first = read_image(tmp_path / "a.tif")
-    assert_array_equal(first, (GREY / 255).astype(np.float32))
-    for page, expected in enumerate(pages):
-        micrograph = read_micrograph(tmp_path / "a.tif", page=page)
-        assert_array_equal(micrograph.pixels, (expected / 255).astype(np.float32))
-        assert micrograph.metadata["page"] == page
-        assert micrograph.metadata["n_pages"] == 3
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a", "a.MRC", "Größe 1µm #[1].png"])
