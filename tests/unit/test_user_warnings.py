@@ -121,4 +121,4 @@ def test_all_warnings_are_given_at_the_line_of_the_user() -> None:
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn"
     ]
     files = sorted(call.split(":")[0] for call in calls)
-    assert files == ["micrograph.py", "wording.py"], calls
+    assert files == ["reading.py", "wording.py"], calls
