@@ -101,7 +101,7 @@ class SkippedImagesWarning(UserWarning):
 class PartlyReadWarning(UserWarning):
     """Files of several pages, sections or frames in a folder, of which only the first was read.
 
-    An explicit ``page`` in the reading options, 0 too, ends the warning.
+    It is not given if the reading options contain a ``page``, even 0.
     """
 
 

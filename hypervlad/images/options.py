@@ -9,12 +9,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hypervlad.common.constraints import is_integer, is_number
+from hypervlad.common.constraints import (
+    Alternatives,
+    Integer,
+    OneOf,
+    check_parameters,
+    is_number,
+)
 from hypervlad.images.errors import ImageReadError
 
 SCALINGS = ("auto", "dtype", "percentile", "minmax")
-BANNERS = ("keep", "remove")
 MAX_PIXELS = 400_000_000
+_CONSTRAINTS: Mapping[str, Alternatives] = {
+    "page": [Integer(at_least=0), None],
+    "channel": [Integer(at_least=0), None],
+    "banner": [OneOf("keep", "remove")],
+    "max_pixels": [Integer(at_least=1), None],
+}
 
 
 @dataclass(frozen=True)
@@ -68,16 +79,17 @@ class ReadOptions:
     max_pixels: int | None = MAX_PIXELS
 
     def __post_init__(self) -> None:
+        try:
+            check_parameters(vars(self), _CONSTRAINTS)
+        except ValueError as error:
+            raise ImageReadError(str(error)) from error
         # Normalised here, so that options that were stored as JSON (tuples as lists) compare equal.
         set_field = object.__setattr__
-        set_field(self, "page", _checked_index("page", self.page))
-        set_field(self, "channel", _checked_index("channel", self.channel))
+        for name in ("page", "channel", "max_pixels"):
+            number = getattr(self, name)
+            set_field(self, name, None if number is None else int(number))
         set_field(self, "scaling", _checked_scaling(self.scaling))
         set_field(self, "percentiles", _checked_percentiles(self.percentiles))
-        set_field(self, "max_pixels", _checked_max_pixels(self.max_pixels))
-        is_text = isinstance(self.banner, str)
-        if not (is_text and self.banner in BANNERS):
-            raise ImageReadError(f"banner={self.banner!r}: expected one of {_quoted(BANNERS)}")
 
 
 def make_options(options: dict[str, Any]) -> ReadOptions:
@@ -112,31 +124,6 @@ def _quoted(names: tuple[str, ...] | list[str]) -> str:
 
 def _shown(value: Any) -> str:
     return textwrap.shorten(repr(value), 80, placeholder=" …")
-
-
-def _checked_index(option: str, index: Any) -> int | None:
-    if index is None:
-        return None
-    if not is_integer(index):
-        raise ImageReadError(
-            f"{option}={index!r}: expected an integer ({option}s are counted from 0), got "
-            f"{type(index).__name__}"
-        )
-    if index < 0:
-        raise ImageReadError(
-            f"{option}={index}: {option}s are counted from 0; give 0 for the first {option}"
-        )
-    return int(index)
-
-
-def _checked_max_pixels(max_pixels: Any) -> int | None:
-    if max_pixels is None:
-        return None
-    if not is_integer(max_pixels) or max_pixels < 1:
-        raise ImageReadError(
-            f"max_pixels={max_pixels!r}: expected a positive number of pixels, or None for no limit"
-        )
-    return int(max_pixels)
 
 
 def _number_pair(value: Any) -> tuple[float, float] | None:

@@ -19,6 +19,7 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.common.wording import warn_user
 from hypervlad.images.banner import find_banner
 from hypervlad.images.errors import (
@@ -105,7 +106,7 @@ def read_image(source: Any, **options: Any) -> NDArray[np.float32]:
         (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, integers or floats. Alpha is dropped; a
         declared orientation is not applied.
     **options
-        The fields of `ReadOptions`.
+        Fields of `ReadOptions`, with its defaults.
 
     Returns
     -------
@@ -343,8 +344,7 @@ def read_micrographs(
     0 (3, 3)
     1 (5, 5)
     """
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error={on_error!r}: expected 'raise' or 'skip'")
+    check_value("on_error", on_error, [OneOf("raise", "skip")])
     if options is None:
         options = ReadOptions()
     elif not isinstance(options, ReadOptions):

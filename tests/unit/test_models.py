@@ -187,7 +187,7 @@ def test_the_file_does_not_decide_how_large_images_may_be(
         with pytest.raises(ImageReadError, match=r"max_pixels=783.*or of hypervlad\.load"):
             getattr(loaded, predict)([image])
         assert hypervlad.load(path, max_pixels=None).read_options["max_pixels"] is None
-    with pytest.raises(ValueError, match="max_pixels=0: expected a positive"):
+    with pytest.raises(ValueError, match="max_pixels must be a whole number"):
         hypervlad.load(path, max_pixels=0)
 
 

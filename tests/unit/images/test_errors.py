@@ -108,18 +108,18 @@ ARRAYS = {
     "tensor on a gpu": (Stubborn(), {}, "does not convert to a NumPy array (can't convert cuda:0"),
     "absurd": (np.broadcast_to(np.uint8(0), (10**6, 10**6)), {}, "1000000 x 1000000 pixels is mor"),
     "page of an array": (GREY, {"page": 1}, "an array has one page: pass stack[page]"),
-    "negative page": (GREY, {"page": -1}, "page=-1: pages are counted from 0"),
-    "page is text": (GREY, {"page": "first"}, "page='first': expected an integer"),
+    "negative page": (GREY, {"page": -1}, "page must be a whole number of at least 0 or None"),
+    "page is text": (GREY, {"page": "first"}, "page must be a whole number"),
     "mistyped option": (GREY, {"scalling": "auto"}, "did you mean 'scaling'?"),
     "unknown option": (GREY, {"zoom": 2}, "unknown reading option 'zoom': expected one of 'page'"),
     "scaling of one": (GREY, {"scaling": (1,)}, "low < high: (0, 4095), in a shell 0:4095"),
     "scaling to infinity": (GREY, {"scaling": (0, np.inf)}, "two finite numbers"),
     "scaling is an array": (GREY, {"scaling": np.eye(2)}, "expected one of 'auto'"),
     "percentiles beyond": (GREY, {"percentiles": (1, 101)}, "0 <= lower < upper <= 100"),
-    "banner": (GREY, {"banner": True}, "banner=True: expected one of 'keep', 'remove'"),
+    "banner": (GREY, {"banner": True}, "banner must be one of 'keep', 'remove', not True"),
     "too large": (GREY, {"max_pixels": 4799}, "more than max_pixels=4,799; crop or bin"),
     "floats": (2 * np.eye(2), {"scaling": "dtype"}, "but values run from 0 to 2; use"),
-    "max_pixels zero": (GREY, {"max_pixels": 0}, "max_pixels=0: expected a positive number"),
+    "max_pixels zero": (GREY, {"max_pixels": 0}, "max_pixels must be a whole number of at least 1"),
 }
 
 LISTS = {
@@ -272,7 +272,7 @@ def test_arrays_of_a_list_are_named_by_position():
 
 
 def test_invalid_arguments_are_refused_before_anything_is_read():
-    with pytest.raises(ValueError, match="expected 'raise' or 'skip'"):
+    with pytest.raises(ValueError, match="one of 'raise', 'skip'"):
         read_micrographs([GREY], on_error="ignore")
     with pytest.raises(TypeError, match="expected a ReadOptions, got dict"):
         read_micrographs([GREY], options={"page": 0})
