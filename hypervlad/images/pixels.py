@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.common.wording import counted
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.options import ReadOptions
 
@@ -53,11 +54,12 @@ def check_size(
     if max_pixels is None or n_pixels <= max_pixels:
         return
     each = f" of {n_channels * n_bytes} bytes" if n_pixels > height * width else ""
-    counted = f", counted as {n_pixels:,} of 4 bytes," if each else ""
+    as_counted = f", counted as {n_pixels:,} of 4 bytes," if each else ""
     raise ImageReadError(
-        f"{name}: {height} x {width} pixels{each}{counted} is more than max_pixels={max_pixels:,}; "
-        "crop or bin the image, or raise max_pixels (of read_options, or of hypervlad.load for a "
-        "saved model) if you trust the file and have the memory"
+        f"{name}: {height} x {width} pixels{each}{as_counted} is more than "
+        f"max_pixels={max_pixels:,}; crop or bin the image, or raise max_pixels (of "
+        "read_options, or of hypervlad.load for a saved model) if you trust the file and have the "
+        "memory"
     )
 
 
@@ -67,10 +69,9 @@ def select_channel(array: Any, channel: int, name: str) -> NDArray[Any]:
         return pixels  # its shape is an error anyway
     n_channels = pixels.shape[2] if pixels.ndim == 3 else 1
     if channel >= n_channels:
-        has = "1 channel" if n_channels == 1 else f"{n_channels} channels"
         raise ImageReadError(
-            f"{name}: channel {channel} was requested, but the image has {has}; channels are "
-            "counted from 0"
+            f"{name}: channel {channel} was requested, but the image has "
+            f"{counted(n_channels, 'channel')}; channels are counted from 0"
         )
     return pixels[:, :, channel] if pixels.ndim == 3 else pixels
 
