@@ -35,9 +35,15 @@ from hypervlad.models.boosting.linear import (
     FeatureBlocks,
     Folds,
     RowSpace,
+    TrainingRows,
     blas_threads,
     block_margins,
+    class_weights,
+    expected_shares,
     fit_blocks,
+    prior_ratio,
+    training_rows,
+    warn_of_small_classes,
 )
 from hypervlad.models.boosting.logistic import (
     FloatArray,
@@ -47,21 +53,15 @@ from hypervlad.models.boosting.logistic import (
     probabilities,
     with_exact_ties,
 )
-from hypervlad.models.boosting.rows import (
-    TrainingRows,
-    class_weights,
-    expected_shares,
-    prior_ratio,
-    training_rows,
-    warn_of_small_classes,
-)
-from hypervlad.models.boosting.tree_arrays import (
+from hypervlad.models.boosting.trees import (
     MAX_DEPTH,
     MAX_FEATURES,
     BoosterField,
+    fit_trees,
     n_classes_of,
+    tree_margins,
+    xgboost_parameters,
 )
-from hypervlad.models.boosting.trees import fit_trees, tree_margins, xgboost_parameters
 
 _MAX_SEED = np.iinfo(np.int32).max
 _MAX_THREADS = 1024

@@ -16,9 +16,11 @@ from hypervlad.evaluation.splits import group_folds
 from hypervlad.models.boosting import BoostedSoftmaxClassifier, linear, trees
 from hypervlad.models.boosting.linear import (
     FeatureBlocks,
+    TrainingRows,
     blas_threads,
     block_columns,
     block_shares,
+    distinct_rows,
     fit_blocks,
     fit_linear_margins,
     row_space,
@@ -30,7 +32,6 @@ from hypervlad.models.boosting.logistic import (
     n_margins,
     probabilities,
 )
-from hypervlad.models.boosting.rows import TrainingRows, distinct_rows
 from hypervlad.models.boosting.trees import (
     clustered_mean,
     search_rounds,

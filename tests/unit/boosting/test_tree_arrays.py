@@ -11,8 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hypervlad.common.modelfile import ModelFileError
-from hypervlad.models.boosting.tree_arrays import MAX_DEPTH, BoosterField, TreeArrays
-from hypervlad.models.boosting.trees import tree_margins
+from hypervlad.models.boosting.trees import MAX_DEPTH, BoosterField, TreeArrays, tree_margins
 
 NODES = ("left", "right", "column", "condition", "default_left", "weight", "gain", "hessian")
 

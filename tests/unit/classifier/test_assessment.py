@@ -17,7 +17,7 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier
 from hypervlad.apps.cli import app
 from hypervlad.common.wording import percent
 from hypervlad.evaluation.conformal import confidence_for_error
-from hypervlad.models.classifier.assessment import judgement_of
+from hypervlad.models.classifier.answers import judgement_of
 from hypervlad.models.classifier.novelty import project_vectors
 from hypervlad.results import model_facts
 from hypervlad.results.reports.predictions import possible_classes, prediction_columns
