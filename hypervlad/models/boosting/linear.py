@@ -41,7 +41,7 @@ _NEGLIGIBLE_EIGENVALUE = 1e-12
 # Of a Gram matrix this large, the leading eigenvectors take as long as a randomised decomposition:
 # four seconds for 1,024 directions of 8,704 columns.
 _MAX_GRAM_SIDE = 5000
-# At 60 to 600, the curves of the default were the same within their errors.
+# From learning curves of six sets; at 60 to 600, they were the same within their errors.
 _COLUMNS_PER_GROUP = 400
 _MAX_PRODUCTS_OF_ONE_THREAD = 1e10  # half a second
 _MAX_VALUES_OF_ONE_THREAD = 2**18  # coordinates: a regression takes a tenth of a second
@@ -55,7 +55,7 @@ _MAX_RATIO = 1e12  # of two weights or shares: sums of numbers further apart los
 class TrainingRows:
     """Distinct rows: class codes, positive weights and group codes, each (m,).
 
-    Their features are the rows `at`, (m,), of `source`, (n, p): not a second copy of wide vectors.
+    Their features are the rows `at`, (m,), of `source`, (n, p): wide vectors are not copied.
     """
 
     source: NDArray[np.floating]
@@ -97,10 +97,7 @@ def training_rows(
     groups: ArrayLike | None,
     class_weight: Mapping[Any, float] | str | None,
 ) -> tuple[NDArray[Any], TrainingRows]:
-    """Return the sorted labels with positive weight, and the distinct rows with codes of these.
-
-    ValueError if only one class has positive weight, or weights differ by a factor above 1e12.
-    """
+    """Return the sorted labels with positive weight, and the distinct rows."""
     positive = weight > 0
     classes = np.unique(y[positive])
     if len(classes) < 2:
@@ -117,7 +114,7 @@ def training_rows(
 
 
 def scaled_to_one(values: FloatArray, name: str) -> FloatArray:
-    """Scale weights or shares to at most 1, so that no sum overflows; ValueError if far apart."""
+    """Scale weights or shares to at most 1, so that no sum overflows."""
     smallest, largest = values[values > 0].min(), values.max()
     if smallest < largest / _MAX_RATIO:
         raise ValueError(
@@ -133,7 +130,6 @@ def _named(labels: Iterable[Any]) -> str:
 
 
 def warn_of_small_classes(rows: TrainingRows, classes: NDArray[Any]) -> None:
-    """Warn once of classes with one or two groups; the warning points at the caller's caller."""
     small = [
         f"{label!r} ({n})"
         for label, n in zip(classes.tolist(), rows.groups_of_class(), strict=True)
@@ -153,7 +149,7 @@ def class_weights(
     codes: IntArray,
     weight: FloatArray,
 ) -> FloatArray:
-    """Return the weight of each class; "balanced" makes the classes' summed weights equal."""
+    """Return the weight of each class."""
     if class_weight is None:
         return np.ones(len(classes))
     if isinstance(class_weight, str):
@@ -193,7 +189,7 @@ def expected_shares(
 def prior_ratio(
     prior: Mapping[Any, float] | str, classes: NDArray[Any], rows: TrainingRows
 ) -> FloatArray:
-    """Return the expected share of each class divided by its (weighted) share of the rows."""
+    """Return the expected share of each class divided by its share of the rows."""
     shares = np.bincount(rows.codes, weights=rows.weight, minlength=len(classes)) / len(rows)
     return expected_shares(prior, classes, shares) / shares
 
@@ -203,9 +199,8 @@ def distinct_rows(
 ) -> TrainingRows:
     """Join equal rows of one class and group, drop those without weight, order them by content.
 
-    The order depends neither on that of the rows given nor on their last digits, which vary with
-    the batch size of a network. The weights have mean 1. Without `groups`, equal vectors form a
-    group.
+    The order does not depend on that of the rows given, nor on their last digits, which vary with
+    the batch size of a network. The weights have mean 1. Without `groups`, equal vectors form one.
     """
     if groups is None:
         group_codes = np.zeros(len(codes), dtype=np.intp)
@@ -236,9 +231,7 @@ def distinct_rows(
 
 
 def _row_digests(X: NDArray[np.floating], rows: IntArray) -> tuple[NDArray[np.bytes_], FloatArray]:
-    """Return digests of rows of X, and their places along a random direction, which rounding hardly
-    changes.
-    """
+    """Return digests of rows, and their places along a direction, which rounding hardly changes."""
     direction = np.random.default_rng(0).standard_normal(X.shape[1])
     digests: list[str] = []
     places: dict[str, float] = {}
@@ -268,7 +261,7 @@ class RowSpace:
     offset: FloatArray | float = 0.0
 
     def take(self, rows: IntArray) -> RowSpace:
-        """Return some rows, centred and scaled by themselves, in the directions of all."""
+        """Return some rows, centred and scaled on their own, in the directions of all."""
         Z = self.Z[rows]
         centre = Z.mean(axis=0, dtype=np.float64).astype(Z.dtype)
         Z -= centre
@@ -291,8 +284,8 @@ def row_space(
 ) -> RowSpace:
     """Centre and scale `rows` of X, (n, p); if columns outnumber rows, rotate into the row space.
 
-    If X has more than twice `max_directions` rows and columns, only that many principal directions
-    are kept, in the precision of X; otherwise in double precision.
+    Of more than twice `max_directions` rows and columns, only that many principal directions are
+    kept, in the precision of X; otherwise, all are, in double precision.
     """
     n_rows = len(X) if rows is None else len(rows)
     is_large = max_directions is not None and n_rows > 2 * max_directions
@@ -348,8 +341,8 @@ def _root_mean_square_length(rows: NDArray[np.floating]) -> float:
 class LinearMargins:
     """A fitted linear model of one feature block: ``X @ coef + intercept`` are margins of new rows.
 
-    `cross_fitted`, (m, n_margins), are those of the training rows; of those `held_out` in a fold,
-    by a model fitted without their groups. All are already divided by `temperature`.
+    `cross_fitted`, (m, n_margins), are those of the training rows: if `held_out`, (m,), by a model
+    fitted without their groups. All are divided by `temperature`.
     """
 
     coef: FloatArray
@@ -372,8 +365,8 @@ def fit_linear_margins(
 ) -> LinearMargins:
     """Choose C and the temperature by the log loss of the folds' test rows, then refit on all rows.
 
-    The loss is that of rows with the expected class shares, `ratio` times those of the rows; the
-    margins returned are not. Without folds, C is the middle of `Cs` and the temperature is 1.
+    Only the loss is that of the expected class shares, `ratio` times those of the rows. Without
+    folds, C is the middle of `Cs` and the temperature is 1.
     """
     grid = sorted(float(C) for C in Cs)
     space = row_space(rows.X) if space is None else space
@@ -414,7 +407,7 @@ def _fold_margins(
     *,
     verbose: bool,
 ) -> FloatArray:
-    """Return margins of the folds' test rows for each C, (n_Cs, m, n_margins); 0 if untested."""
+    """Return margins of the folds' test rows for each C, (n_Cs, m, n_margins), elsewhere 0."""
 
     def of_fold(train: IntArray, test: IntArray) -> list[FloatArray]:
         # From strong to weak regularisation, each solution is a good start for the next. The model
@@ -452,14 +445,14 @@ def _fit(
 
 
 def _one_thread() -> AbstractContextManager[object]:
-    """Use one thread for matrix products: those of an L-BFGS step are too small to share."""
+    # The matrix products of an L-BFGS step are too small to share.
     limited: AbstractContextManager[object] = _thread_pools().limit(limits=1, user_api="blas")
     return limited
 
 
 @functools.cache
 def _thread_pools() -> ThreadpoolController:
-    """Return the thread pools of this process, which take longer to find than a small fit takes."""
+    # To find them takes longer than a small fit.
     return ThreadpoolController()
 
 
@@ -472,9 +465,9 @@ def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
 
 
 class FeatureBlocks:
-    """The feature blocks of X, (n, p), side by side, with row spaces that fits to some rows share.
+    """The feature blocks of X, (n, p), side by side, whose row spaces fits to some rows share.
 
-    A learner fitted again without each fold then decomposes X once, in directions of all rows.
+    Learners that are fitted without one fold each then decompose X only once.
     """
 
     def __init__(self, X: NDArray[np.floating], widths: Sequence[int]) -> None:
@@ -503,8 +496,8 @@ class FeatureBlocks:
 class BlockMargins:
     """The linear models of all feature blocks as one model of the whole vector.
 
-    As `LinearMargins`; `by_block` has the columns of `block_margins`, `Cs` and `weights` one value
-    per block: its penalty, and the factor of its margins.
+    `Cs` and `weights` have one value per block, its penalty and the factor of its margins;
+    `by_block` are the `block_margins` of the training rows.
     """
 
     coef: FloatArray
@@ -526,10 +519,10 @@ def fit_blocks(
     spaces: Sequence[RowSpace | None] | None = None,
     verbose: bool = False,
 ) -> BlockMargins:
-    """Fit a linear model to each feature block and average the margins, see `block_shares`.
+    """Fit a linear model to each feature block and average the margins with `block_shares`.
 
-    The margins are those of the expected class shares: `ratio` times those of the rows. The mean
-    has another temperature, because errors of different blocks partly cancel.
+    They are margins of the expected class shares, `ratio` times those of the rows. The mean has its
+    own temperature, because errors of different blocks partly cancel.
     """
     offset = margin_offset(ratio)
     blocks = [
@@ -578,10 +571,7 @@ def block_margins(X: NDArray[np.floating], coef: FloatArray, widths: Sequence[in
 
 
 def block_shares(widths: Sequence[int], groups_per_class: float) -> FloatArray:
-    """Return the share of each block in the mean of their margins, equal for blocks of one width.
-
-    With few samples, narrow blocks count more. The constant comes from learning curves of six sets.
-    """
+    """Return the share of each block in the mean: with few samples, narrow blocks count more."""
     counts = 1.0 / (1.0 + np.asarray(widths) / (_COLUMNS_PER_GROUP * groups_per_class))
     return np.asarray(counts / counts.sum())
 

@@ -107,7 +107,7 @@ def xgboost_parameters(
 def training_matrix(
     rows: TrainingRows, base_margin: FloatArray, parameters: dict[str, Any]
 ) -> xgboost.QuantileDMatrix:
-    """Return a matrix of rows to train on, of which xgboost keeps only the bins, to save memory."""
+    """Return a matrix of rows to train on, of which xgboost keeps only the bins."""
     options = {name: parameters[name] for name in ("max_bin", "nthread")}
     n_binned = max(_MIN_BINNED_ROWS, _MAX_BINNED_VALUES // rows.source.shape[1])
     if len(rows) <= n_binned:
@@ -118,7 +118,7 @@ def training_matrix(
 
 
 class _RowChunks(xgboost.DataIter):
-    """Rows in chunks, so that no sorted copy of all of them is made."""
+    """Rows in chunks: no copy of all of them is made."""
 
     def __init__(self, rows: TrainingRows, base_margin: FloatArray) -> None:
         self._rows, self._base_margin, self._start = rows, base_margin, 0
@@ -137,7 +137,7 @@ class _RowChunks(xgboost.DataIter):
 
 
 def _fields(rows: TrainingRows, base_margin: FloatArray) -> dict[str, NDArray[Any]]:
-    """Return the fields of a DMatrix; xgboost wants margins of two classes in one dimension."""
+    """Return the fields of a DMatrix, in which margins of two classes have one dimension."""
     return {
         "data": rows.X.astype(np.float32, copy=False),
         "label": rows.codes,
@@ -155,9 +155,8 @@ def search_rounds(
     max_rounds: int,
     patience: int,
 ) -> RoundSearch:
-    """Boost on the training rows of each split, all in step, and observe the pooled log loss.
-
-    The search ends after `patience` rounds without a lower loss.
+    """Boost on the training rows of all splits in step, until `patience` rounds did not lower the
+    pooled log loss of the test rows.
     """
     models = [_Split.of(rows, base_margin, split, parameters) for split in splits]
     tested = np.concatenate([test for _, test in splits])
@@ -198,7 +197,6 @@ class _Split:
         return cls(xgboost.Booster(parameters, [train, test]), train, test, held_out.codes)
 
     def losses_of_next_round(self) -> FloatArray:
-        """Train one more round; return the log loss of each test row."""
         self.booster.update(self.train, self.n_rounds)
         self.n_rounds += 1
         margins = self.booster.predict(self.test, output_margin=True).astype(np.float64)
@@ -241,13 +239,16 @@ def link(n_classes: int) -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class TreeArrays:
-    """The nodes of all trees, tree by tree, and each tree's from its root on.
+    """Trees as plain arrays: checked completely, and turned into a booster of xgboost and back.
+
+    xgboost's parser trusts what it reads: a child outside its tree ends the process. So a model
+    file holds arrays, and the parser only reads what `to_booster` writes.
 
     The trees of a round follow one another, one for each class, or one for two classes. `n_nodes`,
-    (n_trees,), are the sizes of the trees; the other arrays have one value per node. `left` and
-    `right` are children, counted in their tree, -1 for a leaf. Rows with a smaller value than
-    `condition` in `column` go left; a leaf adds `condition` to the margin. `weight` is the node's
-    optimal value, `gain` the loss that its split saves, and `hessian` its sum of hessians.
+    (n_trees,), are the sizes of the trees; the other arrays have one value per node, tree by tree.
+    `left` and `right` are children, counted in their tree, -1 for a leaf. Rows with a smaller value
+    than `condition` in `column` go left; a leaf adds `condition` to the margin. `weight` is the
+    node's optimal value, `gain` the loss that its split saves, and `hessian` its sum of hessians.
     """
 
     n_classes: int
@@ -296,7 +297,7 @@ class TreeArrays:
         return arrays
 
     def check(self) -> None:
-        """Raise a ValueError unless xgboost can use the trees safely, whoever made them."""
+        """Raise a ValueError unless xgboost can use the trees safely."""
         if self.n_classes < 2 or not 1 <= self.n_features <= MAX_FEATURES:
             raise ValueError(f"trees of {self.n_classes} classes and {self.n_features} features")
         for name, dtype in _DTYPES.items():
@@ -334,16 +335,12 @@ class TreeArrays:
         return np.cumsum(self.n_nodes, dtype=np.int64) - self.n_nodes
 
     def _places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return for each node where its tree begins, and its own number in that tree."""
+        """Return for each node where its tree begins, and its number in that tree."""
         first = np.repeat(self._roots(), self.n_nodes)
         return first, np.arange(len(first)) - first
 
     def _check_structure(self) -> None:
-        """Check that the nodes of each tree are one tree, and not too deep.
-
-        A child comes after its parent, so there are no cycles; every node except the roots has one
-        parent.
-        """
+        """Check that the nodes of each tree are one tree, without cycles, and not too deep."""
         first, own = self._places()
         size = np.repeat(self.n_nodes, self.n_nodes)
         splits = self.left != -1

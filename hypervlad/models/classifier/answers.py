@@ -18,6 +18,7 @@ from hypervlad.features.encoder import EncodedImages
 from hypervlad.features.encoder.explanation import ImageEvidence
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.classifier.fitting import of_length
+from hypervlad.models.classifier.held_out import HeldOut
 from hypervlad.models.classifier.novelty import TrainingImages, project_vectors
 
 SURE, AMBIGUOUS, OUT_OF_DISTRIBUTION = "sure", "ambiguous", "out_of_distribution"
@@ -38,19 +39,16 @@ class Judgement:
     proba : ndarray of float, shape (n, n_classes)
     kind : ndarray of str, shape (n,)
         "sure"; "ambiguous": between classes, or no answer of this model can be sure;
-        "out_of_distribution": unlike all training images; or "unreadable": skipped, with numbers
-        NaN.
+        "out_of_distribution": unlike all training images; or "unreadable": skipped.
     reasons : list of n str
-    novelty : ndarray of float, shape (n,)
-        How unlike the training images: see :class:`Classification`.
-    nearest : ndarray of int, shape (n, k)
-        Rows of ``model.training_``, nearest first; -1 for a skipped image.
+    novelty, nearest : ndarray of shape (n,) and (n, k)
+        As in :class:`Classification`; NaN and -1 for a skipped image.
     projected : ndarray of float32, shape (n, d)
         Projected vectors of the images, as ``model.training_.points``.
     confidence : ndarray of float, shape (n,)
         The probability of the most probable class, by the learners that predicted held-out images.
     threshold : float
-        Answers with at least this confidence are sure; infinite if none is.
+        Lowest confidence of a sure answer; infinite if none is sure.
     """
 
     classes: NDArray[Any]
@@ -68,14 +66,14 @@ class Judgement:
 
     @property
     def labels(self) -> NDArray[Any]:
-        """The most probable class of each image (object array); None for a skipped image."""
+        """The most probable class of each image, (n,); None for a skipped image."""
         codes = np.nan_to_num(self.proba).argmax(axis=1)
         found: NDArray[Any] = self.classes[codes].astype(object)
         found[self.kind == UNREADABLE] = None
         return found
 
     def among_skipped(self, positions: NDArray[np.intp], n: int) -> Judgement:
-        """Return the judgement of `n` images, of which those at other positions were skipped."""
+        """Return the judgement of `n` images, of which those not at `positions` were skipped."""
         if len(positions) == n:
             return self
 
@@ -104,21 +102,21 @@ class Classification:
     Attributes
     ----------
     images : EncodedImages
-        Which images were read and which were skipped; without vectors, (n_read, 0).
+        Which images were read and which were skipped, without their vectors.
     proba : ndarray of shape (n_read, n_classes)
     novelty : ndarray of float, shape (n_read,)
         Distance from the training images, divided by the limit: above 1, the probabilities mean
-        little. See :class:`TrainingImages`.
+        little.
     nearest : ndarray of int, shape (n_read, k)
         Rows of ``model.training_``, nearest first.
     in_training : ndarray of bool, shape (n_read,)
-        Whether an image with the same pixels was given to ``fit``, also for calibration.
+        Whether an image with the same pixels was given to ``fit``.
     judgement : Judgement or None
-        Of the images that were read, if it was requested.
+        None if it was not requested.
     sets : ndarray of bool, shape (n_read, n_classes), or None
-        Prediction sets of the images that were read, if they were requested.
-    differences : tuple of str
-        How files differ from all training images in the type of their pixels or by far in size.
+        Prediction sets; None if they were not requested.
+    differences : tuple of str, default=()
+        How files differ from all training images, in the type of pixels or by far in size.
     """
 
     images: EncodedImages
@@ -162,7 +160,6 @@ def judgement_of(
     threshold: float,
     is_blank: NDArray[np.bool_] | None = None,
 ) -> Judgement:
-    """Judge n images by their confidence, and by their projected vectors `points`."""
     nearest, novelty = training.nearest(points)
     kind = np.where(confidence >= threshold, SURE, AMBIGUOUS)
     kind = np.where(novelty > 1, OUT_OF_DISTRIBUTION, kind)
@@ -257,7 +254,7 @@ def accuracy_of_read(
     classes: NDArray[Any],
     sample_weight: Sequence[float] | None = None,
 ) -> float:
-    """Return the accuracy of labels as `most_probable` gives them; None does not count."""
+    """Return the accuracy of predicted labels, of which None does not count."""
     n = len(predicted)
     of_length("labels", truth, n)
     read = np.array([label is not None for label in predicted])
@@ -273,8 +270,7 @@ def accuracy_of_read(
 class Explanation:
     """Where in an image the evidence for each class lies.
 
-    The margin of a class is the sum of a class bias, the evidence of all positions, and the margin
-    of boosted trees. Each has mean 0 over the classes. ::
+    Margins, bias, evidence and trees have mean 0 over the classes, and add up::
 
         margins == baseline + maps.sum(axis=(1, 2)) + trees
 
@@ -282,18 +278,16 @@ class Explanation:
     ----------
     classes : ndarray of shape (n_classes,)
     blocks : mapping of str to ndarray of shape (n_classes, H, W), float32
-        Evidence by position, for each feature block: "joint", "per_layer.TAP" for the codewords of
-        each tapped layer, "pooled". At the positions of the finest tap, or the pixels of the
-        resized image if the encoder's ``grid`` is "image" or a number.
+        Evidence by position, for each feature block: "joint", "per_layer.TAP" of each tapped layer,
+        "pooled". At the positions of the finest tap, or the pixels of the resized image if the
+        encoder's ``grid`` is "image" or a number.
     words : mapping of str to ndarray of shape (n_classes, K)
         Evidence by codeword, for each block that has codewords.
     codeword_maps : ndarray of int, shape (n_codebooks, H, W)
         The codeword at each position of the upright image, in the order of ``words``.
     baseline, trees : ndarray of shape (n_classes,)
         The class bias, and the margins of trees, which have no position in the image.
-    margins : ndarray of shape (n_classes,)
-        Their softmax is ``probabilities``.
-    probabilities : ndarray of shape (n_classes,)
+    margins, probabilities : ndarray of shape (n_classes,)
     novelty : float
         As in :class:`Classification`.
     word_maps : mapping of (str, int) to ndarray of shape (n_classes, H, W), float32
@@ -313,13 +307,13 @@ class Explanation:
 
     @cached_property
     def maps(self) -> np.ndarray:
-        """Evidence of every position: (n_classes, H, W), float32."""
+        """Evidence of every position, (n_classes, H, W), float32."""
         total = np.sum(list(self.blocks.values()), axis=0, dtype=np.float64)
         return np.asarray(total, dtype=np.float32)
 
     @cached_property
     def totals(self) -> dict[str, np.ndarray]:
-        """Evidence of each block, (n_classes,) each: its sum over the image."""
+        """Evidence of each block, summed over the image, (n_classes,)."""
         return {name: m.sum(axis=(1, 2), dtype=np.float64) for name, m in self.blocks.items()}
 
     @property
@@ -328,7 +322,7 @@ class Explanation:
         return self.classes[self.probabilities.argmax()]
 
     def index_of(self, label: Any) -> int:
-        """Return the index of a class in ``classes``; a ValueError if there is no such class."""
+        """Return the index of a class in ``classes``; ValueError if there is no such class."""
         places = np.flatnonzero(self.classes == label)
         if not len(places):
             raise ValueError(
@@ -347,7 +341,6 @@ class Explanation:
 def explanation_of(
     learner: BoostedSoftmaxClassifier, evidence: ImageEvidence, training: TrainingImages
 ) -> Explanation:
-    """Decompose the margins of an image, by its evidence with the `centred_weights`."""
     _, novelty = training.nearest(project_vectors(evidence.row[None]))
     # The trees get the vector as computed in training: they may split at the last digit.
     trees = _centred(learner.tree_margins(evidence.row[None])[0])
@@ -367,8 +360,11 @@ def explanation_of(
     )
 
 
-def check_linear(learner: Any) -> None:
-    """Raise a ValueError unless a learner has a linear part that can be decomposed."""
+def centred_weights(learner: Any) -> np.ndarray:
+    """Return the weights of the features for each class, (n_features, n_classes), mean 0.
+
+    ValueError if the learner has no linear part.
+    """
     if not isinstance(learner, BoostedSoftmaxClassifier):
         raise ValueError(
             f"the learner is a {type(learner).__name__}; only the linear part of a "
@@ -380,11 +376,6 @@ def check_linear(learner: Any) -> None:
             "the learner has no linear part (init=None), and the margins of trees have no position "
             "in the image: train with BoostedSoftmaxClassifier(init='linear')"
         )
-
-
-def centred_weights(learner: BoostedSoftmaxClassifier) -> np.ndarray:
-    """Return the weights of the features for each class, (n_features, n_classes), mean 0."""
-    assert learner.linear_coef_ is not None
     return _centred(learner.linear_coef_)
 
 
@@ -408,11 +399,11 @@ class LabelIssue:
     position : int
         Of the image in the list given to ``fit``.
     name : str
-        Of the image: its path relative to the common folder; "" for an array.
+        Path of the image relative to the common folder; "" for an array.
     label, likely : object
-        As given, and the class that is more probable.
+        The label given, and the more probable class.
     p_label, p_likely : float
-        Probabilities of the two.
+        Their probabilities.
     """
 
     position: int
@@ -424,19 +415,15 @@ class LabelIssue:
 
 
 def label_issues(
-    proba: NDArray[np.float64],
-    codes: NDArray[np.intp],
-    rows: NDArray[np.intp],
-    training: TrainingImages,
-    classes: NDArray[Any],
+    held_out: HeldOut, training: TrainingImages, classes: NDArray[Any]
 ) -> list[LabelIssue]:
-    """Find wrong labels, given the columns `codes` and rows in `training` of held-out images."""
     try:
         from cleanlab.filter import find_label_issues
     except ImportError as error:
         raise ImportError(
             'finding label issues needs cleanlab: pip install "hypervlad[review]"'
         ) from error
+    proba, codes = held_out.proba, held_out.codes
     with warnings.catch_warnings():  # of classes that were never held out
         warnings.simplefilter("ignore", UserWarning)
         ranked = find_label_issues(
@@ -448,7 +435,7 @@ def label_issues(
         )
     found, names = [], classes.tolist()
     for i in np.asarray(ranked, dtype=np.intp).tolist():
-        row, likely = int(rows[i]), int(proba[i].argmax())
+        row, likely = int(held_out.rows[i]), int(proba[i].argmax())
         if likely != codes[i]:
             found.append(
                 LabelIssue(

@@ -243,7 +243,8 @@ def test_sure_answers_are_counted_one_by_one(model: MicrographClassifier, max_er
     assert found == (max_error, max(confidence, 0.5), len(sure), len(sure) - sum(sure))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        assert model._threshold(max_error) == found.threshold
+        vectors = np.zeros((1, model.encoder_.n_features_out_))
+        assert model.judge_vectors(vectors, max_error).threshold == found.threshold
 
 
 def test_the_seconds_of_each_stage_are_known_after_fit(

@@ -280,7 +280,7 @@ def test_a_split_depends_on_digests_alone(seed: int) -> None:
     digests = np.array([f"{number:02d}" for number in np.random.default_rng(9).permutation(20)])
     digests[14] = digests[3]
     digests[[0, 4, 11]] = ""
-    _, expected = calibration_split(labels, groups, 0.4, seed, lambda: digests)
+    _, expected = calibration_split(labels, groups, 0.4, seed, digests)
     assert not set(expected) & {0, 4, 11}
     assert len(set(expected) & {2, 3, 14, 15}) in (0, 4)
     order = np.random.default_rng(seed).permutation(20)
@@ -289,14 +289,14 @@ def test_a_split_depends_on_digests_alone(seed: int) -> None:
         100 - groups[order],
         0.4,
         seed,
-        lambda: digests[order],
+        digests[order],
     )
     assert sorted(order[apart]) == expected.tolist()
     assert sorted([*learnt, *apart]) == list(range(20))
 
 
 def test_nothing_is_held_out_of_unreadable_images() -> None:
-    learnt, apart = calibration_split(np.array(["a", "b"]), np.arange(2), 0.5, 0, lambda: ["", ""])
+    learnt, apart = calibration_split(np.array(["a", "b"]), np.arange(2), 0.5, 0, ["", ""])
     assert (learnt.tolist(), apart.tolist()) == ([0, 1], [])
 
 
