@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pytest
 import sklearn
+import xgboost
 from sklearn.datasets import make_blobs, make_circles
 from sklearn.decomposition import PCA
 from sklearn.metrics import log_loss
@@ -187,24 +188,6 @@ class TestSmallClasses:
             fitted(X, y, groups=groups)
 
     @pytest.mark.filterwarnings(SMALL)
-    def test_messages_name_a_few_of_many_classes(self):
-        X, y = np.arange(80.0).reshape(40, 2), np.repeat(np.arange(20), 2)
-        with pytest.warns(UserWarning, match=r"4 \(2\) and 15 more\. They"):
-            fitted(X, y, n_estimators=0, Cs=1.0)
-        for options, problem in (
-            ({"class_weight": {"TEM": 2.0}}, "not in y: 'TEM'"),
-            ({"prior": {}}, ""),
-        ):
-            expected = f"{problem}.*; the classes are 0, 1, 2, 3, 4 and 15 more"
-            with pytest.raises(ValueError, match=expected):
-                fitted(X, y, **options)
-
-    def test_warning_points_at_the_caller(self):
-        with pytest.warns(UserWarning, match="only one or two") as caught:
-            BoostedSoftmaxClassifier(n_jobs=1).fit(np.eye(4), [0, 0, 1, 1])
-        assert caught[0].filename == __file__
-
-    @pytest.mark.filterwarnings(SMALL)
     def test_a_class_of_one_row_is_learnt(self):
         X, y = blobs(n=90, spread=0.5)
         X = np.vstack([X, [[50.0] * 6]])
@@ -310,14 +293,6 @@ class TestWeights:
         ]
         np.testing.assert_array_equal(straight, shuffled)
 
-    def test_last_digits_do_not_matter(self):
-        """They change with the batches of the network that made the features."""
-        X, y = blobs(spread=6.0)
-        digits = 1e-7 * np.random.default_rng(0).normal(size=X.shape)
-        expected = fitted(X, y, n_estimators=0).predict_proba(X)
-        found = fitted(X + digits, y, n_estimators=0).predict_proba(X)
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-
     def test_rows_without_weight_may_be_anything(self):
         X, y = blobs()
         weight = np.append(np.ones(len(y)), 0)
@@ -412,10 +387,10 @@ class TestScikitLearnManners:
         ]
         np.testing.assert_allclose(one, two, atol=1e-5)
 
-    @pytest.mark.parametrize(("n_jobs", "expected"), [(None, 1), (3, 3)])
-    def test_xgboost_gets_the_number_of_threads(self, n_jobs, expected, monkeypatch):
-        import xgboost
-
+    @pytest.mark.parametrize(("n_jobs", "expected"), [(None, 2), (3, 3)])
+    def test_xgboost_gets_the_number_of_threads_that_joblib_says(
+        self, n_jobs, expected, monkeypatch
+    ):
         seen = []
         original = xgboost.train
 
@@ -425,14 +400,9 @@ class TestScikitLearnManners:
 
         monkeypatch.setattr(xgboost, "train", spy)
         X, y = rings(100)
-        BoostedSoftmaxClassifier(n_jobs=n_jobs, n_estimators=5, random_state=0).fit(X, y)
-        assert seen
+        with joblib.parallel_config(backend="threading", n_jobs=2):
+            BoostedSoftmaxClassifier(n_jobs=n_jobs, n_estimators=5, random_state=0).fit(X, y)
         assert set(seen) == {expected}
-
-    def test_threads_follow_joblib(self):
-        assert BoostedSoftmaxClassifier(n_jobs=-1)._n_threads() == joblib.cpu_count()
-        with joblib.parallel_config(backend="threading", n_jobs=3):
-            assert BoostedSoftmaxClassifier()._n_threads() == 3
 
     def test_silent_unless_verbose(self, capfd):
         X, y = blobs(60)
@@ -448,43 +418,21 @@ class TestScikitLearnManners:
         assert "60 distinct rows of 3 classes" in printed
         assert "weight" in printed
 
-    def test_the_summary_says_what_is_known_of_trees(self):
-        X, y = blobs(60)
-        assert fitted(X, y, n_estimators=0)._summary(60).endswith("; 0 rounds of trees")
-        model = fitted(X, y)
-        assert "0 rounds of trees (more would not" in model._summary(60)
-        model.tree_gain_, model.tree_gain_error_ = 0.003, float("inf")
-        assert model._summary(60).endswith("by trees: +0.0030 (error unknown)")
-        model.tree_gain_error_ = 0.001
-        assert model._summary(60).endswith("by trees: +0.0030 +- 0.0010")
-
 
 class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
             ({"init": "zero"}, "init must be 'linear' or None, not 'zero'"),
-            ({"n_estimators": -1}, "n_estimators must be a whole number of at least 0"),
-            ({"max_depth": 0}, "max_depth must be a whole number of at least 1"),
-            ({"n_iter_no_change": 0}, "n_iter_no_change must be a whole number of at least 1"),
+            ({"max_depth": 65}, "max_depth must be a whole number of at least 1 and at most 64"),
             ({"learning_rate": 0}, "learning_rate must be a number above 0 and at most 1, not 0"),
             ({"Cs": ()}, "Cs must be a number above 0 or a sequence of numbers"),
-            (
-                {"class_weight": "equal"},
-                "class_weight must be 'balanced', a dictionary of weights by label or None",
-            ),
-            (
-                {"prior": "equal"},
-                "prior must be one of 'sqrt', 'training', 'uniform' or a dictionary of",
-            ),
+            ({"class_weight": "equal"}, "class_weight must be 'balanced', a dictionary of"),
+            ({"prior": "equal"}, "prior must be one of 'sqrt', 'training', 'uniform' or a dict"),
             ({"prior": {0: 1, 1: -1}}, r"prior\[1\] must be a number above 0, not -1"),
             ({"class_weight": {0: 0.0}}, r"class_weight\[0\] must be a number above 0, not 0.0"),
-            (
-                {"n_jobs": "all"},
-                "n_jobs must be a whole number of at least 1 and at most 1024, "
-                "a whole number of at most -1 or None, not 'all'",
-            ),
-            ({"random_state": "x"}, "random_state must be a seed .* not 'x'"),
+            ({"class_weight": {"TEM": 2.0}}, "names labels that are not in y: 'TEM'; the classes"),
+            ({"n_jobs": 0}, "n_jobs must be a whole number of at least 1 .* or None, not 0"),
         ],
     )
     def test_parameters_out_of_range(self, options, message):
@@ -518,33 +466,8 @@ class TestRefusals:
         assert np.isfinite(model.predict_proba(largest)).all()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "n_train"), [("digits", 300), ("breast_cancer", 200)])
-def test_does_not_lose_to_logistic_regression_by_more_than_noise(name, n_train):
-    from sklearn import datasets
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import train_test_split
-    from sklearn.preprocessing import StandardScaler
-
-    X, y = getattr(datasets, f"load_{name}")(return_X_y=True)
-    losses = []
-    for seed in range(3):
-        X_train, X_test, y_train, y_test = train_test_split(
-            X, y, train_size=n_train, stratify=y, random_state=seed
-        )
-        scaler = StandardScaler().fit(X_train)
-        X_train, X_test = scaler.transform(X_train), scaler.transform(X_test)
-        linear = LogisticRegression(max_iter=1000).fit(X_train, y_train)
-        ours = fitted(X_train, y_train)
-        noise = 2 * np.sqrt(0.25 / len(y_test))
-        assert ours.score(X_test, y_test) > linear.score(X_test, y_test) - noise
-        losses.append([log_loss(y_test, model.predict_proba(X_test)) for model in (ours, linear)])
-    ours_mean, linear_mean = np.mean(losses, axis=0)
-    assert ours_mean < linear_mean + 0.03
-
-
 class TestBlocks:
-    @pytest.mark.parametrize("blocks", [[3.7, 3], [True, 5], ["3", "3"], [7, -1], [3, 2], []])
+    @pytest.mark.parametrize("blocks", [[3.7, 3], [True, 5], [7, -1], [3, 2], []])
     def test_widths_must_be_whole_and_cover_the_columns(self, blocks):
         X, y = blobs()
         with pytest.raises(ValueError, match=r"blocks are whole numbers of columns.*the 6 columns"):

@@ -75,12 +75,10 @@ class TestState:
         [
             np.array(["a", "é", "ccc"]),
             np.array(["a", "é", "ccc"], dtype=object),
-            np.array([-7, 3, 2**40]),
             np.array([1, 2, 3], dtype=np.int16),
-            np.array([0.0, 1.0, 3.0]),
             np.array([False, True]),
         ],
-        ids=["str", "object", "int64", "int16", "float", "bool"],
+        ids=["str", "object", "int16", "bool"],
     )
     def test_labels_keep_their_kind(self, names):
         X, codes = blobs(len(names))
@@ -102,9 +100,7 @@ class TestState:
         for widths, message in (
             ([4, 6], r"block_widths_ is \(4, 6\), which must .* add up to the 11 features"),
             ([0, 11], "at least 1"),
-            ([], "at least 1"),
             (None, "at least 1"),
-            ([4.0, 7.0], "not of type int"),
             ([11], "on 17 features, but the classifier gives them 3 or 14"),
         ):
             header["fitted"]["block_widths_"] = widths
@@ -156,7 +152,6 @@ class TestState:
                 lambda h, a: h["fitted"]["booster_"].update(n_classes=4),
                 "5 rounds of trees for 4 classes",
             ),
-            (lambda h, a: h["fitted"]["booster_"].update(n_classes=True), "not of type int"),
             (lambda h, a: h["fitted"]["booster_"].update(sha256=0), "unexpected keyword"),
             (lambda h, a: a.pop("booster_.left"), "incomplete.*left"),
             (lambda h, a: a.update({"booster_.other": a["booster_.left"]}), "incomplete.*other"),
@@ -176,14 +171,5 @@ class TestState:
         header["fitted"]["n_features_in_"] = 7
         with pytest.raises(
             ValueError, match="trained on 2 features, but the classifier gives them 7"
-        ):
-            BoostedSoftmaxClassifier.from_state(header, arrays)
-
-    def test_trees_of_other_classes_are_refused(self):
-        X, y = three_rings()
-        header, arrays = fitted(X, y, n_estimators=4, n_iter_no_change=None).to_state()
-        header["fitted"]["booster_"]["n_classes"] = 4  # the twelve trees are then three rounds
-        with pytest.raises(
-            ValueError, match=r"3 rounds of trees for 4 classes; expected 4 .* for 3"
         ):
             BoostedSoftmaxClassifier.from_state(header, arrays)
