@@ -54,17 +54,12 @@ def luo2021(
         :class:`~sklearn.ensemble.GradientBoostingClassifier`.
     backbone : str, default="vgg16"
         Another network gets its own default taps.
-    weights : str or path-like, default="pretrained"
-        As in :class:`HypercolumnVLAD`, as are ``memory`` and ``device``.
-    n_codewords : int, default=100
-    n_estimators : int, default=100
-        Boosting rounds, each with one tree per class (one tree for two classes).
-    memory : str, path-like, joblib.Memory or None, default=None
-    device : str, default="auto"
+    n_codewords, n_estimators : int, default=100
+        Boosting has one tree per class in each round (one tree for two classes).
     n_jobs : int or None, default=None
         Threads that read images, and threads of xgboost.
-    random_state : int, RandomState or None, default=None
-    verbose : bool, default=False
+    weights, memory, device, random_state, verbose
+        As in :class:`HypercolumnVLAD`, with its defaults.
 
     Returns
     -------
@@ -124,12 +119,8 @@ def carrillo2020(
 
     Parameters
     ----------
-    max_epochs : int, default=200
-    batch_size : int, default=1000
-    device : str, default="auto"
-    random_state : int, RandomState or None, default=None
-    verbose : bool, default=False
-        As in :class:`PatchCNNClassifier`.
+    max_epochs, batch_size, device, random_state, verbose
+        As in :class:`PatchCNNClassifier`, with its defaults.
 
     Returns
     -------
@@ -179,15 +170,9 @@ def modarres2017(
         Retrain the network with a new softmax layer, or only this layer, on averaged features.
     backbone : str, default="inception_v3"
         The paper also has "resnet18" and "resnet50".
-    weights : str or path-like, default="pretrained"
-        As in :class:`TransferClassifier`, as are the parameters below.
     trainable : {"all", "last", "head"}, default="all"
-    max_epochs : int, default=30
-    checkpoint : path-like or None, default=None
-    device : str, default="auto"
-    n_jobs : int or None, default=None
-    random_state : int, RandomState or None, default=None
-    verbose : bool, default=False
+    weights, max_epochs, checkpoint, device, n_jobs, random_state, verbose
+        As in :class:`TransferClassifier`, with its defaults.
 
     Returns
     -------
@@ -244,15 +229,10 @@ def anyloc(
         A transformer of timm (``pip install "hypervlad[timm]"``).
     facet : {"token", "value"}, default="token"
         The output of the block, or the values of its attention, with which AnyLoc was best.
-    weights : str or path-like, default="pretrained"
-        As in :class:`HypercolumnVLAD`, as are the parameters below.
     image_size : int, default=224
     n_codewords : int, default=32
-    memory : str, path-like, joblib.Memory or None, default=None
-    device : str, default="auto"
-    n_jobs : int or None, default=None
-    random_state : int, RandomState or None, default=None
-    verbose : bool, default=False
+    weights, memory, device, n_jobs, random_state, verbose
+        As in :class:`HypercolumnVLAD`, with its defaults.
 
     Returns
     -------
@@ -325,16 +305,12 @@ def anomalydino(
         A network of timm (``pip install "hypervlad[timm]"``), or another one.
     n_references : int, default=16
         Defect-free images to compare with, chosen at random; the paper has 1 to 16.
-    weights : str or path-like, default="pretrained"
-        As in :class:`HypercolumnVLAD`, as is ``device``.
-    fpr : float, default=0.05
     tile_size : int, default=518
         As in :class:`PatchDefectScorer`; the default is the size of DINOv2's training images.
-    device : str, default="auto"
-    n_jobs : int or None, default=None
-        Threads that read images.
-    random_state : int, RandomState or None, default=None
-    verbose : bool, default=False
+    fpr : float, default=0.05
+        As in :class:`PatchDefectScorer`.
+    weights, device, n_jobs, random_state, verbose
+        As in :class:`HypercolumnVLAD`, with its defaults.
 
     Returns
     -------

@@ -126,8 +126,9 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         Sorted labels, without those whose samples all have weight zero.
     n_features_in_, feature_names_in_
         As in scikit-learn.
-    C_, block_weights_ : tuple of float or None
-        Inverse penalty of each block, and the factor of its margins; None with ``init=None``.
+    C_, block_weights_, block_widths_ : tuple or None
+        Of each feature block, the inverse penalty, the factor of its margins and the number of its
+        columns. None with ``init=None``.
     linear_coef_ : ndarray of shape (n_features, n_margins) or None
         The linear margins are ``X @ linear_coef_ + linear_intercept_``: one for two classes, else
         one per class. None with ``init=None``.
@@ -136,8 +137,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         Number of boosting rounds kept.
     tree_gain_, tree_gain_error_ : float or None
         Reduction of the log loss per held-out row, and its standard error; None if not tried.
-    block_widths_ : tuple of int or None
-        Numbers of columns of the feature blocks; None with ``init=None``.
     booster_ : xgboost.Booster or None
         The trees; None if there are none.
 

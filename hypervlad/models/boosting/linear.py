@@ -69,7 +69,7 @@ class TrainingRows:
 
     @property
     def X(self) -> NDArray[np.floating]:  # noqa: N802
-        """Features, (m, p): a new copy at each access."""
+        """Return a new copy of the features, (m, p)."""
         return self.source[self.at]
 
     def take(self, rows: IntArray) -> TrainingRows:
@@ -81,7 +81,6 @@ class TrainingRows:
         return replace(self, source=X, at=np.arange(len(self)))
 
     def reweighted(self, ratio: FloatArray) -> TrainingRows:
-        """Multiply the weights by one number per class."""
         return replace(self, weight=self.weight * ratio[self.codes])
 
     def groups_of_class(self) -> list[int]:
@@ -149,7 +148,6 @@ def class_weights(
     codes: IntArray,
     weight: FloatArray,
 ) -> FloatArray:
-    """Return the weight of each class."""
     if class_weight is None:
         return np.ones(len(classes))
     if isinstance(class_weight, str):
@@ -407,7 +405,7 @@ def _fold_margins(
     *,
     verbose: bool,
 ) -> FloatArray:
-    """Return margins of the folds' test rows for each C, (n_Cs, m, n_margins), elsewhere 0."""
+    """Return margins for each C, (n_Cs, m, n_margins), of the folds' test rows, elsewhere 0."""
 
     def of_fold(train: IntArray, test: IntArray) -> list[FloatArray]:
         # From strong to weak regularisation, each solution is a good start for the next. The model
@@ -457,7 +455,7 @@ def _thread_pools() -> ThreadpoolController:
 
 
 def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
-    """Use one thread for linear algebra, unless the Gram matrix takes seconds."""
+    # Unless the Gram matrix takes seconds.
     n_products = len(rows) ** 2 * rows.source.shape[1]
     limits = 1 if n_products < _MAX_PRODUCTS_OF_ONE_THREAD else None
     limited: AbstractContextManager[object] = _thread_pools().limit(limits=limits, user_api="blas")

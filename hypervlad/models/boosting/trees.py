@@ -55,7 +55,7 @@ _MIN_BINNED_ROWS = 256
 
 @dataclass(frozen=True)
 class RoundSearch:
-    """The best round on held-out rows, its reduction of the log loss per row, and the error."""
+    """The best round on held-out rows, and its reduction of the log loss per row."""
 
     n_rounds: int
     gain: float
@@ -137,7 +137,6 @@ class _RowChunks(xgboost.DataIter):
 
 
 def _fields(rows: TrainingRows, base_margin: FloatArray) -> dict[str, NDArray[Any]]:
-    """Return the fields of a DMatrix, in which margins of two classes have one dimension."""
     return {
         "data": rows.X.astype(np.float32, copy=False),
         "label": rows.codes,

@@ -24,6 +24,15 @@ from hypervlad.models.classifier.novelty import TrainingImages, project_vectors
 SURE, AMBIGUOUS, OUT_OF_DISTRIBUTION = "sure", "ambiguous", "out_of_distribution"
 UNREADABLE = "unreadable"
 
+# The arrays of a judgement, and what they contain for a skipped image.
+_OF_SKIPPED = {
+    "proba": np.nan,
+    "kind": UNREADABLE,
+    "novelty": np.nan,
+    "nearest": -1,
+    "projected": np.nan,
+    "confidence": np.nan,
+}
 _NAMED_PROBABILITY = 0.9  # classes are named in a reason until they add up to this
 _MAX_NAMED = 3
 _FAR = 10  # times the limit: the nearest training images mean nothing then
@@ -77,22 +86,14 @@ class Judgement:
         if len(positions) == n:
             return self
 
-        def spread(values: NDArray[Any], fill: Any) -> NDArray[Any]:
-            rows = np.full((n, *values.shape[1:]), fill, dtype=values.dtype)
-            rows[positions] = values
-            return rows
-
-        return Judgement(
-            self.classes,
-            spread(self.proba, np.nan),
-            spread(self.kind, UNREADABLE),
-            spread(np.array(self.reasons, dtype=object), "it could not be read").tolist(),
-            spread(self.novelty, np.nan),
-            spread(self.nearest, -1),
-            spread(self.projected, np.nan),
-            spread(self.confidence, np.nan),
-            self.threshold,
-        )
+        found: dict[str, Any] = {"reasons": ["it could not be read"] * n}
+        for position, reason in zip(positions, self.reasons, strict=True):
+            found["reasons"][position] = reason
+        for name, fill in _OF_SKIPPED.items():
+            values = getattr(self, name)
+            found[name] = np.full((n, *values.shape[1:]), fill, dtype=values.dtype)
+            found[name][positions] = values
+        return replace(self, **found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,8 +232,7 @@ def _joined_images(chunks: Sequence[EncodedImages]) -> EncodedImages:
 
 def _joined_judgements(chunks: Sequence[Judgement]) -> Judgement:
     joined: dict[str, Any] = {
-        name: np.concatenate([getattr(chunk, name) for chunk in chunks])
-        for name in ("proba", "kind", "novelty", "nearest", "projected", "confidence")
+        name: np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in _OF_SKIPPED
     }
     reasons = [reason for chunk in chunks for reason in chunk.reasons]
     return replace(chunks[0], reasons=reasons, **joined)

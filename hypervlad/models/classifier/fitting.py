@@ -325,7 +325,6 @@ def _fit_other_learner(
 
 
 def _encode_class_weights(learner: Any, classes: NDArray[Any]) -> None:
-    """Name classes by their numbers in dictionaries of class weights, as the labels are."""
     names = classes.tolist()
     for name, value in learner.get_params().items():
         if name.rpartition("__")[2] == "class_weight" and isinstance(value, Mapping):

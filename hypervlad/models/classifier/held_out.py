@@ -193,7 +193,6 @@ class HeldOut:
         return np.stack([learner.predict_proba(vectors) for learner in self.learners])
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return header and arrays, without the model's own learner."""
         headers, arrays = [], {name: getattr(self, name) for name in _ARRAYS}
         for number, learner in enumerate([] if self.is_split else self.learners):
             header, own = learner.to_state()

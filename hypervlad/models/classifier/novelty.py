@@ -203,7 +203,7 @@ class TrainingImages:
         return np.concatenate([block.min(axis=1) for block in blocks]).astype(np.float64)
 
     def _scores(self, found: _Distances) -> NDArray[np.float64]:
-        """Return distance and emptiness, shape (m, 2)."""
+        """Return distance and emptiness, (m, 2)."""
         distance = (found.by_class / self.usual).min(axis=1)
         emptiness = np.zeros(len(distance))
         if len(self.empty):
@@ -211,7 +211,6 @@ class TrainingImages:
         return np.stack([distance, emptiness], axis=1)
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return header and arrays."""
         labels, _ = Labels(distinct=False).pack(self.labels)
         header = {
             "names": self.names,
@@ -225,7 +224,6 @@ class TrainingImages:
     def from_state(
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> TrainingImages:
-        """Undo `to_state`; ValueError if the arrays do not fit together."""
         found = {name: field.checked(arrays[name], name) for name, field in _ARRAYS.items()}
         training = cls(
             names=list(Values(str).unpack(header["names"], {})),

@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-import sklearn
 from sklearn.datasets import make_blobs
 
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
@@ -68,7 +67,9 @@ class TestState:
     def test_restored_model_predicts_bit_by_bit(self, make, n_estimators, init):
         X, y = make()
         model = fitted(X, y, init=init, n_estimators=n_estimators)
-        self.assert_same(model, self.round_trip(model), X)
+        again = self.round_trip(self.round_trip(model))
+        self.assert_same(model, again, X)
+        np.testing.assert_array_equal(again.fit(X, y).predict_proba(X), model.predict_proba(X))
 
     @pytest.mark.parametrize(
         "names",
@@ -117,13 +118,6 @@ class TestState:
         with pytest.raises(ValueError, match="feature names"):
             restored.predict(frame.rename(columns={"vlad0": "other"}))
 
-    def test_restored_model_can_be_saved_again_and_refitted(self):
-        X, y = rings()
-        model = fitted(X, y)
-        twice = self.round_trip(self.round_trip(model))
-        self.assert_same(model, twice, X)
-        np.testing.assert_array_equal(twice.fit(X, y).predict_proba(X), model.predict_proba(X))
-
     def test_a_gain_measured_on_one_group_can_be_saved(self):
         rng = np.random.default_rng(0)
         X, y = rng.standard_normal((9, 3)), np.array(["a"] * 6 + ["b"] * 3)
@@ -132,10 +126,6 @@ class TestState:
             model = BoostedSoftmaxClassifier(init=None, random_state=0).fit(X, y, groups=groups)
         assert model.tree_gain_error_ == np.inf
         assert self.round_trip(model).tree_gain_error_ == np.inf
-
-    def test_unfitted_model_has_no_state(self):
-        with pytest.raises(sklearn.exceptions.NotFittedError):
-            BoostedSoftmaxClassifier().to_state()
 
     @pytest.mark.parametrize(
         ("damage", "message"),
@@ -163,13 +153,4 @@ class TestState:
         header, arrays = fitted(X, y, n_estimators=20).to_state()
         damage(header, arrays)
         with pytest.raises(ValueError, match=message):
-            BoostedSoftmaxClassifier.from_state(header, arrays)
-
-    def test_booster_of_other_width_is_refused(self):
-        X, y = rings()
-        header, arrays = fitted(X, y, init=None, n_estimators=5).to_state()
-        header["fitted"]["n_features_in_"] = 7
-        with pytest.raises(
-            ValueError, match="trained on 2 features, but the classifier gives them 7"
-        ):
             BoostedSoftmaxClassifier.from_state(header, arrays)
