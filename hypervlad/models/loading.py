@@ -36,9 +36,8 @@ def load(
     Parameters
     ----------
     path : path-like
-    weights : path-like, optional
-        The network's weights on this machine, if the model was trained with a file that lay
-        elsewhere.
+    weights : path-like or None, default=None
+        The network's weights on this machine, if the model was trained with a file elsewhere.
     max_pixels : int or None, default=400_000_000
         Largest image that the model reads, as in :class:`hypervlad.images.ReadOptions`.
 
@@ -52,8 +51,8 @@ def load(
     ValueError
         If ``max_pixels`` is not a positive number.
     ModelFileError
-        If the file is missing, damaged, truncated, newer than this library or not a model, or if
-        the weights are not those of the model.
+        If the file is missing, damaged, newer than this library or not a model, or if the weights
+        are not those of the model.
 
     Examples
     --------
@@ -93,7 +92,6 @@ def load(
 
 
 def _limit_images(part: Any, max_pixels: int | None) -> None:
-    """Set the size of the largest image that an estimator reads, if it reads images itself."""
     if not hasattr(part, "read_options"):
         return
     if check_read_options(part.read_options).max_pixels != max_pixels:

@@ -1,4 +1,8 @@
-"""Models with the settings of published papers; every deviation is a keyword."""
+"""Models with the settings of published papers.
+
+What is not a parameter here can be set on the result, as in
+``luo2021().set_params(encoder__sampling=50_000)``.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +42,7 @@ def luo2021(
 ) -> MicrographClassifier:
     """Return the classifier of Luo, Holm and Wang 2021, unfitted.
 
-    Hypercolumns of VGG-16, VLAD with 100 codewords and gradient boosting [1]_. Other parameters can
-    be set on the result, for instance ``luo2021().set_params(encoder__sampling=50_000)``.
+    Hypercolumns of VGG-16, VLAD and gradient boosting [1]_.
 
     Parameters
     ----------
@@ -47,16 +50,16 @@ def luo2021(
         Random pixels per image, for the codebook and for encoding. "image" encodes every pixel,
         "finest" every position of the finest tap; the codebook then has 5,000 pixels per image.
     booster : {"xgboost", "sklearn"}, default="xgboost"
-        :class:`BoostedSoftmaxClassifier`; or, as in the paper, much slower, and not to be saved
-        without pickle, :class:`~sklearn.ensemble.GradientBoostingClassifier`.
+        :class:`BoostedSoftmaxClassifier` or, as in the paper, but slower and not to be saved,
+        :class:`~sklearn.ensemble.GradientBoostingClassifier`.
     backbone : str, default="vgg16"
         Another network gets its own default taps.
-    n_estimators : int, default=100
-        Boosting rounds, each with one tree per class (one tree for two classes).
-    weights, n_codewords, memory, device, random_state, verbose
-        As in :class:`HypercolumnVLAD`.
+    n_codewords, n_estimators : int, default=100
+        Boosting has one tree per class in each round (one tree for two classes).
     n_jobs : int or None, default=None
         Threads that read images, and threads of xgboost.
+    weights, memory, device, random_state, verbose
+        As in :class:`HypercolumnVLAD`, with its defaults.
 
     Returns
     -------
@@ -104,23 +107,20 @@ def luo2021(
 def carrillo2020(
     *,
     max_epochs: int = 200,
-    patience: int = 50,
     batch_size: int = 1000,
-    rescale_maps: bool = True,
     device: str = "auto",
     random_state: int | np.random.RandomState | None = None,
     verbose: bool = False,
 ) -> PatchCNNClassifier:
     """Return the patch classifier of Carrillo Pérez 2020, unfitted.
 
-    Patches of 29 x 29 pixels go through three unpadded convolutions (16 and 32 filters of 5 x 5, 64
-    filters of 3 x 3), each with ReLU and 2 x 2 max pooling, a dense layer of 64, dropout of 0.6 and
-    a sigmoid. Patches are sheared by up to 0.2 degrees, zoomed by up to 0.2 and mirrored.
+    A network of three convolutions for patches of 29 x 29 pixels [1]_: see
+    :class:`PatchCNNClassifier`.
 
     Parameters
     ----------
-    max_epochs, patience, batch_size, rescale_maps, device, random_state, verbose
-        As in :class:`PatchCNNClassifier`.
+    max_epochs, batch_size, device, random_state, verbose
+        As in :class:`PatchCNNClassifier`, with its defaults.
 
     Returns
     -------
@@ -140,8 +140,7 @@ def carrillo2020(
     return PatchCNNClassifier(
         batch_size=batch_size,
         max_epochs=max_epochs,
-        patience=patience,
-        rescale_maps=rescale_maps,
+        patience=50,
         device=device,
         random_state=random_state,
         verbose=verbose,
@@ -155,29 +154,25 @@ def modarres2017(
     weights: str | os.PathLike[str] = "pretrained",
     trainable: Literal["head", "last", "all"] = "all",
     max_epochs: int = 30,
-    patience: int = 5,
     checkpoint: str | os.PathLike[str] | None = None,
     device: str = "auto",
     n_jobs: int | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: bool = False,
 ) -> TransferClassifier:
-    """Return the classifier of Modarres et al. 2017, unfitted: Inception-v3 on SEM images.
+    """Return the classifier of Modarres et al. 2017, unfitted: Inception-v3 on SEM images [1]_.
 
-    ImageNet's weights, images of 299 x 299 pixels; all that the paper does not give, such as the
-    optimiser, is that of :class:`TransferClassifier`.
+    What the paper does not give, such as the optimiser, is that of :class:`TransferClassifier`.
 
     Parameters
     ----------
     mode : {"finetune", "features"}, default="finetune"
-        Retrain the whole network with a new softmax layer, or only this layer, on the 2,048
-        averaged features.
+        Retrain the network with a new softmax layer, or only this layer, on averaged features.
     backbone : str, default="inception_v3"
         The paper also has "resnet18" and "resnet50".
     trainable : {"all", "last", "head"}, default="all"
-        What is retrained.
-    weights, max_epochs, patience, checkpoint, device, n_jobs, random_state, verbose
-        As in :class:`TransferClassifier`.
+    weights, max_epochs, checkpoint, device, n_jobs, random_state, verbose
+        As in :class:`TransferClassifier`, with its defaults.
 
     Returns
     -------
@@ -202,7 +197,6 @@ def modarres2017(
         mode=mode,
         trainable=trainable,
         max_epochs=max_epochs,
-        patience=patience,
         checkpoint=checkpoint,
         device=device,
         n_jobs=n_jobs,
@@ -214,7 +208,6 @@ def modarres2017(
 def anyloc(
     backbone: str = "timm/vit_small_patch14_dinov2.lvd142m",
     *,
-    block: int | None = None,
     facet: Literal["token", "value"] = "token",
     weights: str | os.PathLike[str] = "pretrained",
     image_size: int = 224,
@@ -227,28 +220,33 @@ def anyloc(
 ) -> MicrographClassifier:
     """Return a classifier with the encoding of AnyLoc (Keetha et al. 2023), unfitted.
 
-    VLAD with 32 codewords of the tokens of one late block of a transformer, each divided by its
-    length.
+    VLAD of the tokens of a transformer's block at three quarters of its depth, each divided by its
+    length [1]_.
 
     Parameters
     ----------
-    backbone : str
-        A network of timm (``pip install "hypervlad[timm]"``).
-    block : int, optional
-        Number of the block; by default that at three quarters of the depth.
+    backbone : str, default="timm/vit_small_patch14_dinov2.lvd142m"
+        A transformer of timm (``pip install "hypervlad[timm]"``).
     facet : {"token", "value"}, default="token"
         The output of the block, or the values of its attention, with which AnyLoc was best.
-    weights, image_size, n_codewords, memory, device, n_jobs, random_state, verbose
-        As in :class:`HypercolumnVLAD`.
+    image_size : int, default=224
+    n_codewords : int, default=32
+    weights, memory, device, n_jobs, random_state, verbose
+        As in :class:`HypercolumnVLAD`, with its defaults.
 
     Returns
     -------
     MicrographClassifier
 
+    Raises
+    ------
+    ValueError
+        If ``facet`` is unknown, or ``backbone`` has no blocks of tokens.
+
     Notes
     -----
     AnyLoc retrieves places, without a classifier, and its K-means compares by cosine instead of
-    Euclidean distance. Its largest network is ``"timm/vit_giant_patch14_dinov2.lvd142m"``.
+    Euclidean distance.
 
     References
     ----------
@@ -267,13 +265,12 @@ def anyloc(
     suffix = ".value.unit" if facet == "value" else ".unit"
     names = tap_names(backbone)
     blocks = [name for name in names if f"{name}.unit" in names and not name.endswith(".value")]
-    number = 3 * len(blocks) // 4 if block is None else block
-    if not blocks or not -len(blocks) <= number < len(blocks):
-        raise ValueError(f"{backbone!r} has {len(blocks)} blocks, so that there is no {number}")
+    if not blocks:
+        raise ValueError(f"{backbone!r} has no blocks of tokens; choose a transformer of timm")
     encoder = HypercolumnVLAD(
         backbone,
         weights=weights,
-        taps=(f"{blocks[number]}{suffix}",),
+        taps=(f"{blocks[3 * len(blocks) // 4]}{suffix}",),
         image_size=image_size,
         n_codewords=n_codewords,
         sampling="anyloc",
@@ -300,20 +297,20 @@ def anomalydino(
     """Return a label-free scorer like AnomalyDINO (Damm et al. 2025), unfitted.
 
     The score of a cell is the cosine distance of its token, in a transformer's last block, from the
-    nearest token of a few defect-free images and their turned copies. That of an image is the mean
-    over the 1 % of its cells that score highest.
+    nearest token of a few defect-free images and their turned copies [1]_.
 
     Parameters
     ----------
-    backbone : str
+    backbone : str, default="timm/vit_small_patch14_dinov2.lvd142m"
         A network of timm (``pip install "hypervlad[timm]"``), or another one.
     n_references : int, default=16
-        Defect-free images to compare with, chosen at random; the paper has 1 to 16. All images that
-        ``fit`` gets determine the threshold.
+        Defect-free images to compare with, chosen at random; the paper has 1 to 16.
     tile_size : int, default=518
         As in :class:`PatchDefectScorer`; the default is the size of DINOv2's training images.
-    fpr, weights, device, n_jobs, random_state, verbose
-        As in :class:`PatchDefectScorer` and :class:`HypercolumnVLAD`.
+    fpr : float, default=0.05
+        As in :class:`PatchDefectScorer`.
+    weights, device, n_jobs, random_state, verbose
+        As in :class:`HypercolumnVLAD`, with its defaults.
 
     Returns
     -------
@@ -321,8 +318,8 @@ def anomalydino(
 
     Notes
     -----
-    Unlike in the paper, images keep their own size, nothing masks the background of objects, copies
-    are turned by right angles only, and tokens are those before the last normalisation layer.
+    Unlike in the paper, images keep their size, the background is not masked, copies are turned by
+    right angles only, and tokens are those before the last normalisation layer.
 
     References
     ----------

@@ -173,8 +173,8 @@ def test_anyloc_is_vlad_of_unit_tokens() -> None:
         sums = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
         expected = sums.ravel() / np.linalg.norm(sums)
         np.testing.assert_allclose(encoder.transform(images[:1])[0], expected, atol=2e-4)
-    with pytest.raises(ValueError, match="has 6 blocks, so that there is no 6"):
-        anyloc("timm/test_vit", block=6)
+    with pytest.raises(ValueError, match="no blocks of tokens; choose a transformer"):
+        anyloc("resnet18")
     with pytest.raises(ValueError, match="facet must be one of 'token', 'value': 'key'"):
         anyloc("timm/test_vit", facet="key")  # type: ignore[arg-type]
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from hypervlad.common.base import Array, Value
 from hypervlad.common.constraints import Number
 from hypervlad.evaluation.splits import group_folds
-from hypervlad.models.boosting.linear import fit_linear_margins
+from hypervlad.models.boosting.linear import TrainingRows, fit_linear_margins
 from hypervlad.models.boosting.logistic import with_exact_ties
-from hypervlad.models.boosting.rows import TrainingRows
 
 FloatArray = NDArray[np.float64]
 _FOLDS = 5

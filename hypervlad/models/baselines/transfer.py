@@ -76,7 +76,7 @@ from hypervlad.models.baselines.finetuning import (
 from hypervlad.models.baselines.softmax_head import SoftmaxHead, fit_head
 from hypervlad.models.baselines.training import FineTuningCurves, Schedule, check_location
 from hypervlad.models.baselines.training_images import hold_out, load_training_images
-from hypervlad.models.classifier.assessment import accuracy_of_read, most_probable
+from hypervlad.models.classifier.answers import accuracy_of_read, most_probable
 from hypervlad.models.classifier.fitting import check_classes, checked_labels, of_length
 
 _WARM_UP = 10  # steps

@@ -35,9 +35,15 @@ from hypervlad.models.boosting.linear import (
     FeatureBlocks,
     Folds,
     RowSpace,
+    TrainingRows,
     blas_threads,
     block_margins,
+    class_weights,
+    expected_shares,
     fit_blocks,
+    prior_ratio,
+    training_rows,
+    warn_of_small_classes,
 )
 from hypervlad.models.boosting.logistic import (
     FloatArray,
@@ -47,21 +53,15 @@ from hypervlad.models.boosting.logistic import (
     probabilities,
     with_exact_ties,
 )
-from hypervlad.models.boosting.rows import (
-    TrainingRows,
-    class_weights,
-    expected_shares,
-    prior_ratio,
-    training_rows,
-    warn_of_small_classes,
-)
-from hypervlad.models.boosting.tree_arrays import (
+from hypervlad.models.boosting.trees import (
     MAX_DEPTH,
     MAX_FEATURES,
     BoosterField,
+    fit_trees,
     n_classes_of,
+    tree_margins,
+    xgboost_parameters,
 )
-from hypervlad.models.boosting.trees import fit_trees, tree_margins, xgboost_parameters
 
 _MAX_SEED = np.iinfo(np.int32).max
 _MAX_THREADS = 1024
@@ -69,14 +69,7 @@ _MAX_TREE_FEATURES = 64  # wider X only through its margins
 _MAX_FLOAT32 = np.finfo(np.float32).max
 
 
-#: Constraints of the parameters ``Cs`` and ``class_weight``; for the latter, see also
-#: `check_by_label`.
-CS = (Number(above=0), ListOf(Number(above=0), "a sequence of numbers"))
-CLASS_WEIGHT = (OneOf("balanced"), InstanceOf(Mapping, "a dictionary of weights by label"), None)
-
-
-def check_by_label(name: str, values: Any) -> None:
-    """Raise a ValueError that names the first label whose value is not a positive number."""
+def _check_by_label(name: str, values: Any) -> None:
     if isinstance(values, Mapping):
         for label, value in values.items():
             check_value(f"{name}[{label!r}]", value, [Number(above=0)])
@@ -93,12 +86,11 @@ class _NamesField:
 class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     """Softmax classifier: linear margins, plus boosted trees if held-out rows show that they help.
 
-    Multinomial logistic regressions, one per feature block, are fitted in stratified folds that
-    keep groups whole. The C with the lowest log loss on the test rows is chosen, after temperature
-    scaling [1]_. The margins of the blocks are averaged. Gradient-boosted trees [2]_ start from
-    these cross-fitted margins. Their features are the margins, block by block, and the columns of X
-    if these are at most 64. The trees are kept if they reduce the log loss of the test rows by two
-    standard errors.
+    Logistic regressions, one per feature block, are fitted in folds that keep groups whole, with
+    the C of the lowest log loss on the test rows after temperature scaling [1]_. Their margins are
+    averaged. Gradient-boosted trees [2]_ start from these cross-fitted margins. Their features are
+    the margins of the blocks, and the columns of X if these are at most 64. Trees are kept if they
+    reduce the log loss of the test rows by two standard errors.
 
     Parameters
     ----------
@@ -112,18 +104,17 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         Depth of each tree, from 1 to 64.
     n_iter_no_change : int or None, default=10
         Boosting stops after this many rounds without a lower log loss of the held-out rows. None:
-        no row is held out from the trees, and all rounds are kept.
+        nothing is held out from the trees, and all rounds are kept.
     Cs : float or sequence of float, default=(0.1, 1.0, 10.0, 100.0, 1000.0)
         Inverse strengths of the L2 penalty to try. X is centred and scaled by one number, so that
         the mean squared length of a row is 1; columns are NOT standardised.
     class_weight : None, "balanced" or dict, default=None
-        Weight of each class, times those of the samples: equal, inverse to its (weighted)
-        frequency, or by label (1 if missing).
+        Weight of each class: equal, inverse to its weighted frequency, or by label (1 if missing).
     prior : {"training", "sqrt", "uniform"} or dict, default="training"
-        The class shares expected in use: those of the (weighted) training samples, proportional to
+        The class shares expected in use: those of the weighted training samples, proportional to
         their square roots, equal, or by label [3]_.
     n_jobs : int or None, default=None
-        Threads of xgboost, as in scikit-learn.
+        Threads of xgboost, as in scikit-learn: None is 1, -1 is all.
     random_state : int, RandomState or None, default=None
         Seed of the folds and the hold-out.
     verbose : bool or int, default=False
@@ -133,28 +124,24 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
     ----------
     classes_ : ndarray of shape (n_classes,)
         Sorted labels, without those whose samples all have weight zero.
-    n_features_in_ : int
-    feature_names_in_ : ndarray of str, shape (n_features,)
-        Column names, if X had any.
-    C_, block_weights_ : tuple of float or None
-        Inverse penalty of each block, and the factor of its margins; None with ``init=None``.
+    n_features_in_, feature_names_in_
+        As in scikit-learn.
+    C_, block_weights_, block_widths_ : tuple or None
+        Of each feature block, the inverse penalty, the factor of its margins and the number of its
+        columns. None with ``init=None``.
     linear_coef_ : ndarray of shape (n_features, n_margins) or None
-        The linear margins of a row ``x`` are ``x @ linear_coef_ + linear_intercept_``: one for two
-        classes, else one per class. None with ``init=None``.
+        The linear margins are ``X @ linear_coef_ + linear_intercept_``: one for two classes, else
+        one per class. None with ``init=None``.
     linear_intercept_ : ndarray of shape (n_margins,)
     n_estimators_ : int
         Number of boosting rounds kept.
     tree_gain_, tree_gain_error_ : float or None
         Reduction of the log loss per held-out row, and its standard error; None if not tried.
-    block_widths_ : tuple of int or None
-        Numbers of columns of the feature blocks; None with ``init=None``.
     booster_ : xgboost.Booster or None
         The trees; None if there are none.
 
     Notes
     -----
-    Without `groups`, equal feature vectors form a group. A class of one group is never held out.
-
     If columns have different units, put a ``StandardScaler`` before this classifier. Of more than
     2,048 rows and columns, the regression uses the 1,024 principal directions only.
 
@@ -184,8 +171,12 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         "learning_rate": [Number(above=0, at_most=1)],
         "max_depth": [Integer(1, MAX_DEPTH)],
         "n_iter_no_change": [Integer(1), None],
-        "Cs": CS,
-        "class_weight": CLASS_WEIGHT,
+        "Cs": [Number(above=0), ListOf(Number(above=0), "a sequence of numbers")],
+        "class_weight": [
+            OneOf("balanced"),
+            InstanceOf(Mapping, "a dictionary of weights by label"),
+            None,
+        ],
         "prior": [
             OneOf("sqrt", "training", "uniform"),
             InstanceOf(Mapping, "a dictionary of shares by label"),
@@ -266,11 +257,11 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         y : array-like of shape (n_samples,)
             Labels: strings, integers, booleans.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights, not negative. A weight of k equals k copies of the row; 0 leaves it out.
+            A weight of k equals k copies of the row; 0 leaves it out. None: 1.
         groups : array-like of shape (n_samples,), default=None
-            Rows of one group (a specimen, a micrograph, a paper) never straddle an inner split.
+            Rows of one group never straddle an inner split. None: equal rows form a group.
         blocks : sequence of int or FeatureBlocks, default=None
-            Numbers of columns of the feature blocks of X, side by side; None: one block.
+            Numbers of columns of the feature blocks of X, side by side. None: one block.
 
         Returns
         -------
@@ -281,6 +272,11 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         ValueError
             If a parameter is out of range, if the arguments do not fit together, if weights or
             shares differ by a factor above 1e12, or if there is only one class.
+
+        Warns
+        -----
+        UserWarning
+            If a class has only one or two groups.
         """
         self.check_parameters()
         if y is not None:
@@ -334,7 +330,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         return labels
 
     def tree_margins(self, X: NDArray[np.floating]) -> FloatArray:
-        """Return what the trees add to the margins, (n_samples, n_margins); 0 if there are none."""
+        """Return what the trees add to the margins, (n_samples, n_margins)."""
         check_is_fitted(self)
         n_columns = n_margins(len(self.classes_))
         if self.booster_ is None:
@@ -345,10 +341,6 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             has_columns = self.booster_.num_features() > by_block.shape[1]
             X = np.hstack([by_block, X]) if has_columns else by_block
         return tree_margins(self.booster_, X, n_columns)
-
-    def _n_threads(self) -> int:
-        n_threads: int = joblib.effective_n_jobs(self.n_jobs)
-        return n_threads
 
     def _fit_shares(self, rows: TrainingRows) -> FloatArray:
         self.C_ = self.block_weights_ = self.block_widths_ = self.linear_coef_ = None
@@ -382,8 +374,9 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         return rows.with_features(inputs), linear.cross_fitted
 
     def _fit_trees(self, rows: TrainingRows, margins: FloatArray, splits: Folds) -> None:
+        n_threads = joblib.effective_n_jobs(self.n_jobs)
         parameters = xgboost_parameters(
-            len(self.classes_), self._n_threads(), self.learning_rate, self.max_depth
+            len(self.classes_), n_threads, self.learning_rate, self.max_depth
         )
         self.booster_, search = fit_trees(
             rows,
@@ -411,11 +404,11 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
 
     def check_parameters(self) -> None:
         super().check_parameters()
-        check_by_label("class_weight", self.class_weight)
-        check_by_label("prior", self.prior)
+        _check_by_label("class_weight", self.class_weight)
+        _check_by_label("prior", self.prior)
 
     def check_labels(self, labels: ArrayLike) -> None:
-        """Raise a ValueError unless `class_weight` and `prior` fit the labels of samples."""
+        """Raise a ValueError unless `class_weight` and `prior` fit the labels."""
         classes, codes = np.unique(np.asarray(labels), return_inverse=True)
         class_weights(self.class_weight, classes, codes, np.ones(len(codes)))
         expected_shares(self.prior, classes, np.ones(len(classes)))
@@ -438,7 +431,7 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
             has = "no trees" if self.booster_ is None else "trees"
             raise ValueError(f"n_estimators_ is {self.n_estimators_}, but there are {has}")
         if self.booster_ is not None:
-            self.booster_.set_param({"nthread": self._n_threads()})
+            self.booster_.set_param({"nthread": joblib.effective_n_jobs(self.n_jobs)})
             n_rounds, n_classes = self.booster_.num_boosted_rounds(), n_classes_of(self.booster_)
             if (n_rounds, n_classes) != (self.n_estimators_, len(self.classes_)):
                 raise ValueError(
@@ -495,7 +488,7 @@ def _checked_blocks(blocks: Sequence[int] | FeatureBlocks | None, n_features: in
 
 
 def _check_float32(X: NDArray[Any]) -> None:
-    """Raise a ValueError for features that are infinite as float32, which xgboost uses."""
+    # xgboost would make them infinite.
     if X.dtype != np.float32 and max(X.max(), -X.min()) > _MAX_FLOAT32:
         raise ValueError("X has values beyond the range of float32 (about 3.4e38); rescale it.")
 

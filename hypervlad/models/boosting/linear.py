@@ -1,21 +1,25 @@
-"""The linear models: coordinates of rows, cross-fitted margins, and one model per feature block."""
+"""The rows that are learnt from, their coordinates, and one linear model per feature block."""
 
 from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import joblib
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.wording import name_some, warn_user
+from hypervlad.evaluation.splits import first_appearance_codes
 from hypervlad.models.boosting.logistic import (
     FloatArray,
     IntArray,
@@ -25,7 +29,6 @@ from hypervlad.models.boosting.logistic import (
     margin_offset,
     n_margins,
 )
-from hypervlad.models.boosting.rows import TrainingRows
 
 Folds = Sequence[tuple[IntArray, IntArray]]
 
@@ -38,10 +41,205 @@ _NEGLIGIBLE_EIGENVALUE = 1e-12
 # Of a Gram matrix this large, the leading eigenvectors take as long as a randomised decomposition:
 # four seconds for 1,024 directions of 8,704 columns.
 _MAX_GRAM_SIDE = 5000
-# At 60 to 600, the curves of the default were the same within their errors.
+# From learning curves of six sets; at 60 to 600, they were the same within their errors.
 _COLUMNS_PER_GROUP = 400
 _MAX_PRODUCTS_OF_ONE_THREAD = 1e10  # half a second
 _MAX_VALUES_OF_ONE_THREAD = 2**18  # coordinates: a regression takes a tenth of a second
+_MAX_RATIO = 1e12  # of two weights or shares: sums of numbers further apart lose the smaller ones
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Distinct rows: class codes, positive weights and group codes, each (m,).
+
+    Their features are the rows `at`, (m,), of `source`, (n, p): wide vectors are not copied.
+    """
+
+    source: NDArray[np.floating]
+    at: IntArray
+    codes: IntArray
+    weight: FloatArray
+    groups: IntArray
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def X(self) -> NDArray[np.floating]:  # noqa: N802
+        """Return a new copy of the features, (m, p)."""
+        return self.source[self.at]
+
+    def take(self, rows: IntArray) -> TrainingRows:
+        return TrainingRows(
+            self.source, self.at[rows], self.codes[rows], self.weight[rows], self.groups[rows]
+        )
+
+    def with_features(self, X: NDArray[np.floating]) -> TrainingRows:
+        return replace(self, source=X, at=np.arange(len(self)))
+
+    def reweighted(self, ratio: FloatArray) -> TrainingRows:
+        return replace(self, weight=self.weight * ratio[self.codes])
+
+    def groups_of_class(self) -> list[int]:
+        pairs = np.unique(np.column_stack([self.codes, self.groups]), axis=0)
+        counts: list[int] = np.bincount(pairs[:, 0]).tolist()
+        return counts
+
+
+def training_rows(
+    X: NDArray[np.floating],
+    y: NDArray[Any],
+    weight: FloatArray,
+    groups: ArrayLike | None,
+    class_weight: Mapping[Any, float] | str | None,
+) -> tuple[NDArray[Any], TrainingRows]:
+    """Return the sorted labels with positive weight, and the distinct rows."""
+    positive = weight > 0
+    classes = np.unique(y[positive])
+    if len(classes) < 2:
+        raise ValueError(
+            "This classifier needs samples of at least 2 classes; got only one class with "
+            f"positive weight: {classes.tolist()}."
+        )
+    codes = np.zeros(len(y), dtype=np.intp)
+    codes[positive] = np.searchsorted(classes, y[positive])
+    weight = scaled_to_one(weight, "sample_weight")
+    weight = weight * class_weights(class_weight, classes, codes, weight)[codes]
+    weight = scaled_to_one(weight, "sample_weight times class_weight")
+    return classes, distinct_rows(X, codes, weight, groups)
+
+
+def scaled_to_one(values: FloatArray, name: str) -> FloatArray:
+    """Scale weights or shares to at most 1, so that no sum overflows."""
+    smallest, largest = values[values > 0].min(), values.max()
+    if smallest < largest / _MAX_RATIO:
+        raise ValueError(
+            f"{name} must not differ by a factor above {_MAX_RATIO:g}; the values are from "
+            f"{smallest:g} to {largest:g}."
+        )
+    scaled: FloatArray = np.ldexp(values, -np.frexp(largest)[1])  # exact, as a power of two
+    return scaled
+
+
+def _named(labels: Iterable[Any]) -> str:
+    return name_some([repr(label) for label in labels]) or "none"
+
+
+def warn_of_small_classes(rows: TrainingRows, classes: NDArray[Any]) -> None:
+    small = [
+        f"{label!r} ({n})"
+        for label, n in zip(classes.tolist(), rows.groups_of_class(), strict=True)
+        if n <= 2
+    ]
+    if small:
+        warn_user(
+            "Classes with only one or two different samples or groups: "
+            f"{name_some(small)}. They can hardly be held out, so their probabilities are guesses. "
+            "Add samples from other specimens.",
+        )
+
+
+def class_weights(
+    class_weight: Mapping[Any, float] | str | None,
+    classes: NDArray[Any],
+    codes: IntArray,
+    weight: FloatArray,
+) -> FloatArray:
+    if class_weight is None:
+        return np.ones(len(classes))
+    if isinstance(class_weight, str):
+        share = np.bincount(codes, weights=weight, minlength=len(classes))
+        balanced: FloatArray = share.sum() / (len(classes) * share)
+        return balanced
+    labels = classes.tolist()
+    unknown = [label for label in class_weight if label not in labels]
+    if unknown:
+        raise ValueError(
+            f"class_weight names labels that are not in y: {_named(unknown)}; the classes are "
+            f"{_named(labels)}."
+        )
+    weights = np.array([float(class_weight.get(label, 1.0)) for label in labels])
+    return scaled_to_one(weights, "class_weight")
+
+
+def expected_shares(
+    prior: Mapping[Any, float] | str, classes: NDArray[Any], shares: FloatArray
+) -> FloatArray:
+    if isinstance(prior, str):
+        expected = shares ** {"training": 1.0, "sqrt": 0.5, "uniform": 0.0}[prior]
+    else:
+        labels = classes.tolist()
+        unknown = [label for label in prior if label not in labels]
+        missing = [label for label in labels if label not in prior]
+        if unknown or missing:
+            raise ValueError(
+                f"prior must name every class: missing {_named(missing)}, unknown "
+                f"{_named(unknown)}; the classes are {_named(labels)}."
+            )
+        expected = np.array([float(prior[label]) for label in labels])
+        expected = scaled_to_one(expected, "prior")
+    return np.asarray(expected / expected.sum())
+
+
+def prior_ratio(
+    prior: Mapping[Any, float] | str, classes: NDArray[Any], rows: TrainingRows
+) -> FloatArray:
+    """Return the expected share of each class divided by its share of the rows."""
+    shares = np.bincount(rows.codes, weights=rows.weight, minlength=len(classes)) / len(rows)
+    return expected_shares(prior, classes, shares) / shares
+
+
+def distinct_rows(
+    X: NDArray[np.floating], codes: IntArray, weight: FloatArray, groups: ArrayLike | None
+) -> TrainingRows:
+    """Join equal rows of one class and group, drop those without weight, order them by content.
+
+    The order does not depend on that of the rows given, nor on their last digits, which vary with
+    the batch size of a network. The weights have mean 1. Without `groups`, equal vectors form one.
+    """
+    if groups is None:
+        group_codes = np.zeros(len(codes), dtype=np.intp)
+    else:
+        group_codes = first_appearance_codes(groups, "groups")
+        if len(group_codes) != len(codes):
+            raise ValueError(f"X has {len(codes)} rows but groups has {len(group_codes)}.")
+    kept = np.flatnonzero(weight > 0)
+    digests, places = _row_digests(X, kept)
+    order = np.lexsort((group_codes[kept], codes[kept], digests, places))
+    kept, digests = kept[order], digests[order]
+    new_vector = np.append(True, digests[1:] != digests[:-1])
+    new_row = new_vector.copy()
+    for key in (codes, group_codes):
+        new_row[1:] |= key[kept[1:]] != key[kept[:-1]]
+    starts = np.flatnonzero(new_row)
+    group_of_kept = np.cumsum(new_vector) - 1 if groups is None else group_codes[kept]
+    joined_weight = np.add.reduceat(weight[kept], starts)
+    rows = TrainingRows(
+        source=X,
+        at=kept[starts],
+        codes=codes[kept[starts]],
+        weight=joined_weight / joined_weight.mean(),
+        groups=group_of_kept[starts].astype(np.intp),
+    )
+    # Not sorted along the direction of `_row_digests`: the first rows are a random sample.
+    return rows.take(np.random.default_rng(0).permutation(len(rows)))
+
+
+def _row_digests(X: NDArray[np.floating], rows: IntArray) -> tuple[NDArray[np.bytes_], FloatArray]:
+    """Return digests of rows, and their places along a direction, which rounding hardly changes."""
+    direction = np.random.default_rng(0).standard_normal(X.shape[1])
+    digests: list[str] = []
+    places: dict[str, float] = {}
+    for row in rows:
+        # float64, so that float32 and float64 input of equal values sort alike; + 0.0 turns -0.0
+        # into 0.0.
+        values = X[row].astype(np.float64) + 0.0
+        digests.append(hashlib.blake2b(values.tobytes(), digest_size=16).hexdigest())
+        places.setdefault(digests[-1], float(values @ direction))
+    return np.array(digests, dtype="S32"), np.array([places[digest] for digest in digests])
 
 
 # --- coordinates of rows --------------------------------------------------------------------------
@@ -61,7 +259,7 @@ class RowSpace:
     offset: FloatArray | float = 0.0
 
     def take(self, rows: IntArray) -> RowSpace:
-        """Return some rows, centred and scaled by themselves, in the directions of all."""
+        """Return some rows, centred and scaled on their own, in the directions of all."""
         Z = self.Z[rows]
         centre = Z.mean(axis=0, dtype=np.float64).astype(Z.dtype)
         Z -= centre
@@ -84,8 +282,8 @@ def row_space(
 ) -> RowSpace:
     """Centre and scale `rows` of X, (n, p); if columns outnumber rows, rotate into the row space.
 
-    If X has more than twice `max_directions` rows and columns, only that many principal directions
-    are kept, in the precision of X; otherwise in double precision.
+    Of more than twice `max_directions` rows and columns, only that many principal directions are
+    kept, in the precision of X; otherwise, all are, in double precision.
     """
     n_rows = len(X) if rows is None else len(rows)
     is_large = max_directions is not None and n_rows > 2 * max_directions
@@ -141,8 +339,8 @@ def _root_mean_square_length(rows: NDArray[np.floating]) -> float:
 class LinearMargins:
     """A fitted linear model of one feature block: ``X @ coef + intercept`` are margins of new rows.
 
-    `cross_fitted`, (m, n_margins), are those of the training rows; of those `held_out` in a fold,
-    by a model fitted without their groups. All are already divided by `temperature`.
+    `cross_fitted`, (m, n_margins), are those of the training rows: if `held_out`, (m,), by a model
+    fitted without their groups. All are divided by `temperature`.
     """
 
     coef: FloatArray
@@ -165,8 +363,8 @@ def fit_linear_margins(
 ) -> LinearMargins:
     """Choose C and the temperature by the log loss of the folds' test rows, then refit on all rows.
 
-    The loss is that of rows with the expected class shares, `ratio` times those of the rows; the
-    margins returned are not. Without folds, C is the middle of `Cs` and the temperature is 1.
+    Only the loss is that of the expected class shares, `ratio` times those of the rows. Without
+    folds, C is the middle of `Cs` and the temperature is 1.
     """
     grid = sorted(float(C) for C in Cs)
     space = row_space(rows.X) if space is None else space
@@ -207,7 +405,7 @@ def _fold_margins(
     *,
     verbose: bool,
 ) -> FloatArray:
-    """Return margins of the folds' test rows for each C, (n_Cs, m, n_margins); 0 if untested."""
+    """Return margins for each C, (n_Cs, m, n_margins), of the folds' test rows, elsewhere 0."""
 
     def of_fold(train: IntArray, test: IntArray) -> list[FloatArray]:
         # From strong to weak regularisation, each solution is a good start for the next. The model
@@ -245,19 +443,19 @@ def _fit(
 
 
 def _one_thread() -> AbstractContextManager[object]:
-    """Use one thread for matrix products: those of an L-BFGS step are too small to share."""
+    # The matrix products of an L-BFGS step are too small to share.
     limited: AbstractContextManager[object] = _thread_pools().limit(limits=1, user_api="blas")
     return limited
 
 
 @functools.cache
 def _thread_pools() -> ThreadpoolController:
-    """Return the thread pools of this process, which take longer to find than a small fit takes."""
+    # To find them takes longer than a small fit.
     return ThreadpoolController()
 
 
 def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
-    """Use one thread for linear algebra, unless the Gram matrix takes seconds."""
+    # Unless the Gram matrix takes seconds.
     n_products = len(rows) ** 2 * rows.source.shape[1]
     limits = 1 if n_products < _MAX_PRODUCTS_OF_ONE_THREAD else None
     limited: AbstractContextManager[object] = _thread_pools().limit(limits=limits, user_api="blas")
@@ -265,9 +463,9 @@ def blas_threads(rows: TrainingRows) -> AbstractContextManager[object]:
 
 
 class FeatureBlocks:
-    """The feature blocks of X, (n, p), side by side, with row spaces that fits to some rows share.
+    """The feature blocks of X, (n, p), side by side, whose row spaces fits to some rows share.
 
-    A learner fitted again without each fold then decomposes X once, in directions of all rows.
+    Learners that are fitted without one fold each then decompose X only once.
     """
 
     def __init__(self, X: NDArray[np.floating], widths: Sequence[int]) -> None:
@@ -296,8 +494,8 @@ class FeatureBlocks:
 class BlockMargins:
     """The linear models of all feature blocks as one model of the whole vector.
 
-    As `LinearMargins`; `by_block` has the columns of `block_margins`, `Cs` and `weights` one value
-    per block: its penalty, and the factor of its margins.
+    `Cs` and `weights` have one value per block, its penalty and the factor of its margins;
+    `by_block` are the `block_margins` of the training rows.
     """
 
     coef: FloatArray
@@ -319,10 +517,10 @@ def fit_blocks(
     spaces: Sequence[RowSpace | None] | None = None,
     verbose: bool = False,
 ) -> BlockMargins:
-    """Fit a linear model to each feature block and average the margins, see `block_shares`.
+    """Fit a linear model to each feature block and average the margins with `block_shares`.
 
-    The margins are those of the expected class shares: `ratio` times those of the rows. The mean
-    has another temperature, because errors of different blocks partly cancel.
+    They are margins of the expected class shares, `ratio` times those of the rows. The mean has its
+    own temperature, because errors of different blocks partly cancel.
     """
     offset = margin_offset(ratio)
     blocks = [
@@ -371,10 +569,7 @@ def block_margins(X: NDArray[np.floating], coef: FloatArray, widths: Sequence[in
 
 
 def block_shares(widths: Sequence[int], groups_per_class: float) -> FloatArray:
-    """Return the share of each block in the mean of their margins, equal for blocks of one width.
-
-    With few samples, narrow blocks count more. The constant comes from learning curves of six sets.
-    """
+    """Return the share of each block in the mean: with few samples, narrow blocks count more."""
     counts = 1.0 / (1.0 + np.asarray(widths) / (_COLUMNS_PER_GROUP * groups_per_class))
     return np.asarray(counts / counts.sum())
 

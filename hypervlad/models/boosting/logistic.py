@@ -49,8 +49,8 @@ def probabilities(margins: FloatArray) -> FloatArray:
 def with_exact_ties(margins: FloatArray) -> FloatArray:
     """Return margins, (n,), (n, 1) or (n, n_classes), in which almost equal ones are equal.
 
-    Those less than 1e-6 below a row's largest (of two classes: from 0) become equal to it, so the
-    first class wins such a tie on every processor and in every batch.
+    Those less than 1e-6 below a row's largest (of two classes: from 0) become equal to it, so that
+    the first class wins such a tie on every processor and in every batch.
     """
     if margins.ndim == 1 or margins.shape[1] == 1:
         return np.where(np.abs(margins) < _TIE, 0.0, margins)

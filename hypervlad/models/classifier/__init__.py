@@ -1,17 +1,17 @@
 """From a list of images to classes with probabilities, explanations and reliability."""
 
 from hypervlad.images import TrainingImagesWarning
-from hypervlad.models.classifier.assessment import (
+from hypervlad.models.classifier.answers import (
     AMBIGUOUS,
     OUT_OF_DISTRIBUTION,
     SURE,
     UNREADABLE,
     Classification,
+    Explanation,
     Judgement,
     LabelIssue,
 )
 from hypervlad.models.classifier.estimator import MicrographClassifier, default_encoder
-from hypervlad.models.classifier.explanation import Explanation
 from hypervlad.models.classifier.fitting import NeverPredictedWarning
 from hypervlad.models.classifier.held_out import HeldOut, SureAnswers
 from hypervlad.models.classifier.novelty import ImageFormats, TrainingImages

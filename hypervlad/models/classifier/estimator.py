@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin, is_classifier
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -29,40 +30,37 @@ from hypervlad.common.constraints import (
     Integer,
     Number,
     RandomState,
+    check_value,
 )
 from hypervlad.common.modelfile import ModelFileError
 from hypervlad.common.terminal import print_line
 from hypervlad.common.workload import announced
+from hypervlad.evaluation import Evaluation
+from hypervlad.evaluation.conformal import check_share
 from hypervlad.features.encoder import EncodedImages, HypercolumnVLAD
 from hypervlad.images import ImageReadError
 from hypervlad.images.reading import check_image_list
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.boosting.logistic import decided_classes, with_exact_ties
-from hypervlad.models.classifier.answers import HeldOutAnswers
-from hypervlad.models.classifier.assessment import (
-    accuracy_of_read,
-)
-from hypervlad.models.classifier.explanation import (
+from hypervlad.models.classifier.answers import (
+    SURE,
+    UNREADABLE,
+    Classification,
     Explanation,
+    Judgement,
+    LabelIssue,
+    accuracy_of_read,
     centred_weights,
-    check_linear,
     explanation_of,
+    judgement_of,
+    label_issues,
 )
-from hypervlad.models.classifier.fitting import LabelledImages, fit_parts, warn_of_never_predicted
+from hypervlad.models.classifier.fitting import LabelledImages, ProbabilisticClassifier, fit_parts
 from hypervlad.models.classifier.held_out import HeldOut
-from hypervlad.models.classifier.novelty import ImageFormats, TrainingImages
+from hypervlad.models.classifier.novelty import ImageFormats, TrainingImages, project_vectors
 
-
-class ProbabilisticClassifier:
-    def accepts(self, value: Any) -> bool:
-        return (
-            isinstance(value, BaseEstimator)
-            and is_classifier(value)
-            and hasattr(value, "predict_proba")
-        )
-
-    def __str__(self) -> str:
-        return "a BoostedSoftmaxClassifier, another scikit-learn classifier with predict_proba"
+_SETS = "sets of possible classes"
+_SURE_ANSWERS = "which answers are sure"
 
 
 def _learner_has_margins(model: Any) -> bool:
@@ -70,7 +68,7 @@ def _learner_has_margins(model: Any) -> bool:
     return learner is None or hasattr(learner, "decision_function")
 
 
-class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
+class MicrographClassifier(ClassifierMixin, ImageEstimator):
     """Classify micrographs: VLAD of hypercolumns, pooled channels, boosted softmax.
 
     An encoder turns each image into a vector of feature blocks. Each block has a linear model,
@@ -78,34 +76,30 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
 
     Parameters
     ----------
-    encoder : HypercolumnVLAD, optional
-        By default, as :func:`default_encoder` returns it.
-    boosting : BoostedSoftmaxClassifier or other classifier, optional
-        The learner; by default, ``BoostedSoftmaxClassifier(prior="sqrt")``. Any scikit-learn
-        classifier with ``predict_proba`` can be used, but :meth:`save` cannot store it.
-    calibration_size : float, optional
-        How images are held out for :meth:`predict_set`, :meth:`predict_or_reject` and
-        :meth:`judge`. None: in folds of groups, by learners fitted without them. Between 0 and 1:
-        this share of the groups, not used for training. 0: not at all, and these methods raise an
-        error.
+    encoder : HypercolumnVLAD or None, default=None
+        None: that of :func:`default_encoder`.
+    boosting : BoostedSoftmaxClassifier, other classifier or None, default=None
+        The learner. None: ``BoostedSoftmaxClassifier(prior="sqrt")``. Any scikit-learn classifier
+        with ``predict_proba`` can be used, but :meth:`save` cannot store it.
+    calibration_size : float or None, default=None
+        How images are held out for :meth:`predict_set` and :meth:`judge`. None: in folds of groups,
+        predicted by learners fitted without them. Between 0 and 1: this share of the groups, not
+        used for training. 0: not at all, and these methods raise an error.
     random_state : int, RandomState or None, default=None
         Seed of encoder and learner, unless these have their own.
     verbose : bool or int, default=False
-        True or 1: show progress bars. 2: also print a summary of the learner's fit and the time of
-        each stage.
+        True or 1: show progress bars. 2: also print a summary of the fit.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         Labels, in the order of the columns of probabilities.
-    encoder_ : HypercolumnVLAD
-    boosting_ : BoostedSoftmaxClassifier or other classifier
+    encoder_, boosting_ : HypercolumnVLAD and BoostedSoftmaxClassifier or other classifier
+        The fitted encoder and learner.
     held_out_ : HeldOut or None
-        Predictions of images by learners fitted without them; None if no group could be held out.
-    training_ : TrainingImages
-        The images given to ``fit``.
-    formats_ : ImageFormats
-        Types of pixels and sizes of these images.
+        Predictions by learners fitted without the image; None if no group could be held out.
+    training_, formats_ : TrainingImages and ImageFormats
+        The images given to ``fit``, the types of their pixels and their sizes.
     n_images_ : int
         Number of images that the learner was trained on.
     fit_seconds_ : dict of str to float
@@ -119,9 +113,6 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
     >>> model = MicrographClassifier(encoder, random_state=0).fit(images, labels)
     >>> model.predict_proba(images[:2]).shape, model.predict_set(images[:2]).shape
     ((2, 4), (2, 4))
-    >>> found = model.classify([images[0], np.zeros((64, 64))])
-    >>> found.unlike_training.tolist(), found.in_training.tolist()
-    ([False, True], [True, False])
     """
 
     _kind = "micrograph_classifier"
@@ -188,11 +179,11 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         images : sequence of n images
             Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
         y : sequence of n labels
-        sample_weight : sequence of n floats, optional
-            Weights of the images in the learner, not in the codebook; those of weight 0 are left
-            out.
-        groups : sequence of n group names, optional
-            Micrograph, sample or paper of each image; inner splits keep groups together.
+        sample_weight : sequence of n floats, default=None
+            Weights in the learner, not in the codebook. Images of weight 0 are left out. None: 1.
+        groups : sequence of n group names, default=None
+            Micrograph, sample or paper of each image; inner splits keep groups together. None: each
+            image is a group.
 
         Returns
         -------
@@ -201,15 +192,15 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            Unusable parameters, lengths that differ, fewer than two classes.
+            If parameters or labels are unusable, or lengths differ.
         ImageReadError
-            If an image cannot be read; the message names it.
+            If an image cannot be read, unless the encoder's ``on_error`` is "skip".
 
         Warns
         -----
         UserWarning
-            If the learner's ``fit`` takes no groups, or if images are blank or equal with different
-            labels.
+            If the learner's ``fit`` takes no groups, if images are blank, or if equal images have
+            different labels.
         NeverPredictedWarning
             If a class is predicted for none of the held-out images.
         """
@@ -228,31 +219,24 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         if self.verbose > 1:
             stages = ", ".join(f"{name} {value:.1f} s" for name, value in fitted.seconds.items())
             print_line(f"fit: {stages}")
-        if self.held_out_ is not None:
-            warn_of_never_predicted(self.held_out_, self.classes_)
         return self
 
     @available_if(_learner_has_margins)
     def decision_function(self, images: Sequence[Any]) -> np.ndarray:
-        """Return the margins (log-odds up to a constant): (n, n_classes), or (n,) for two classes.
+        """Return the learner's margins, (n, n_classes), or (n,) for two classes.
 
-        Those within 1e-6 of the largest are equal to it. Not for a learner without margins.
+        Those within 1e-6 of the largest are equal to it.
         """
         encoded = self._encode(images)
         return encoded.with_missing(self._margins(encoded.vectors))
 
     def predict_proba(self, images: Sequence[Any]) -> np.ndarray:
-        """Return class probabilities (n, n_classes) in the order of ``classes_``; NaN for skipped
-        images.
-        """
+        """Return class probabilities, (n, n_classes); NaN for skipped images."""
         encoded = self._encode(images)
         return encoded.with_missing(self._proba(encoded.vectors))
 
     def predict(self, images: Sequence[Any]) -> np.ndarray:
-        """Return the class of the largest margin (or probability) of each image, (n,).
-
-        If images were skipped (``on_error="skip"``), an object array with None in their place.
-        """
+        """Return the most probable class of each image, (n,); None for skipped images."""
         return self._decided(self._encode(images))
 
     def score(
@@ -261,10 +245,7 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         y: Sequence[Any],
         sample_weight: Sequence[float] | None = None,
     ) -> float:
-        """Return the accuracy on the images that are not skipped.
-
-        A TrainingImagesWarning if the model was trained on images with the same pixels.
-        """
+        """Return the accuracy on images that are not skipped; warn if any are training images."""
         encoded = self._encode(images)
         self.training_.warn_of_known([image.digest for image in encoded.info])
         return accuracy_of_read(self._decided(encoded), y, self.classes_, sample_weight)
@@ -272,13 +253,10 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
     def explain(self, image: Any, *, words: Sequence[tuple[str, int]] = ()) -> Explanation:
         """Decompose the margins of an image: which positions are evidence for which class.
 
-        Exact for the linear part; the margin of boosted trees is one number per class.
-
         Parameters
         ----------
         image : path or array
-            One image.
-        words : sequence of (str, int), optional
+        words : sequence of (str, int), default=()
             Codewords to map one by one: block and number, for example ``("joint", 12)``.
 
         Returns
@@ -288,9 +266,9 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            If the learner has no linear part, or if there is no such codeword.
+            If the learner has no linear part, or there is no such codeword.
         ImageReadError
-            If the image cannot be read, whatever the encoder's ``on_error``.
+            If the image cannot be read.
         """
         check_is_fitted(self)
         if isinstance(image, list | tuple):
@@ -298,13 +276,212 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
                 f"explain takes one image, a path or an array, not a {type(image).__name__}: call "
                 "it for each image, as in [model.explain(image) for image in images]"
             )
-        check_linear(self.boosting_)
-        weights = centred_weights(self.boosting_)
-        evidence = self.encoder_.explain_vector(image, weights, words)
+        evidence = self.encoder_.explain_vector(image, centred_weights(self.boosting_), words)
         return explanation_of(self.boosting_, evidence, self.training_)
 
+    def predict_set(self, images: Sequence[Any], coverage: float = 0.9) -> np.ndarray:
+        """Return for each image the classes that it may belong to, with a given coverage.
+
+        Parameters
+        ----------
+        images : sequence of n images
+        coverage : float, default=0.9
+            Share of images of new groups whose set contains their true class: see
+            :func:`hypervlad.evaluation.prediction_sets`.
+
+        Returns
+        -------
+        ndarray of bool, shape (n, n_classes)
+            Each set contains the class of ``predict``, and classes that cannot be held out, being
+            of one group. That of an image unlike all training images has all classes; that of a
+            skipped image is empty.
+
+        Raises
+        ------
+        ValueError
+            If the coverage is not between 0 and 1, or nothing was held out in ``fit``.
+
+        Warns
+        -----
+        UserWarning
+            If all sets have all classes, or a class that cannot be held out.
+        """
+        self.check_calibrated(coverage=coverage)
+        self._fitted_held_out(_SETS).warn_of_sets(coverage)
+        found = self._classify_encoded(self._encode(images), coverage, None)
+        return found.images.with_missing(found.sets, fill=False)
+
+    def predict_or_reject(
+        self, images: Sequence[Any], max_error: float = 0.05, reject_label: Any = "unsure"
+    ) -> np.ndarray:
+        """Return the class of each image, or a reject label if the answer is not sure.
+
+        Parameters
+        ----------
+        images : sequence of n images
+        max_error : float, default=0.05
+            As in :meth:`judge`, with its errors and warnings.
+        reject_label : str or number, default="unsure"
+            Label of images without a sure answer; not a class.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            With the type of the labels if ``reject_label`` has it too, otherwise of objects; None
+            for a skipped image.
+        """
+        self.check_calibrated(max_error=max_error)
+        if reject_label is None or reject_label != reject_label or not np.isscalar(reject_label):
+            raise ValueError(
+                f"reject_label is a text or number, such as 'unsure'; got {reject_label!r}"
+            )
+        if reject_label in self.classes_.tolist():
+            raise ValueError(f"reject_label={reject_label!r} is one of the classes: choose another")
+        judged = self.judge(images, max_error)
+        answers, read = judged.labels, judged.kind != UNREADABLE
+        answers[read & (judged.kind != SURE)] = reject_label
+        is_alike = np.asarray(reject_label).dtype.kind == self.classes_.dtype.kind
+        return np.array(answers.tolist()) if is_alike and read.all() else answers
+
+    def judge(self, images: Sequence[Any], max_error: float = 0.05) -> Judgement:
+        """Return for each image whether the answer is sure, and if not, the reason.
+
+        Parameters
+        ----------
+        images : sequence of n images
+        max_error : float, default=0.05
+            Accepted share of wrong answers among the sure ones; see
+            :func:`hypervlad.evaluation.confidence_for_error`.
+
+        Returns
+        -------
+        Judgement
+
+        Raises
+        ------
+        ValueError
+            If max_error is not between 0 and 1, or nothing was held out in ``fit``.
+
+        Warns
+        -----
+        UserWarning
+            If no answer is sure.
+        """
+        self.check_calibrated(max_error=max_error)
+        threshold = self._fitted_held_out(_SURE_ANSWERS).checked_threshold(max_error)
+        encoded = self._encode(images)
+        judged = self._classify_encoded(encoded, None, threshold).judgement
+        assert judged is not None
+        return judged.among_skipped(encoded.positions, encoded.n_images)
+
+    def judge_vectors(self, vectors: NDArray[np.floating], max_error: float = 0.05) -> Judgement:
+        """Judge images as :meth:`judge` does, by their vectors from ``encoder_.transform``."""
+        held_out = self._fitted_held_out(_SURE_ANSWERS)
+        threshold = held_out.checked_threshold(max_error)
+        read = np.flatnonzero(~np.isnan(vectors[:, 0]))
+        readable = vectors if len(read) == len(vectors) else vectors[read]  # no copy if all
+        proba, points = self._proba(readable), project_vectors(readable)
+        confidence = held_out.confidence(held_out.by_learner(readable, proba), proba)
+        judged = judgement_of(self.classes_, proba, confidence, points, self.training_, threshold)
+        return judged.among_skipped(read, len(vectors))
+
+    def classify(
+        self,
+        images: Sequence[Any],
+        *,
+        coverage: float | None = None,
+        max_error: float | None = None,
+        chunk_size: int | None = None,
+        progress: Callable[[int], Any] | None = None,
+    ) -> Classification:
+        """Return probabilities and novelty, and on request sets and a judgement, in one pass.
+
+        Skipped images give no warning: see :meth:`hypervlad.features.EncodedImages.warn`.
+
+        Parameters
+        ----------
+        images : sequence of n images
+        coverage : float or None, default=None
+            Coverage of the prediction sets, as in :meth:`predict_set`. None: no sets.
+        max_error : float or None, default=None
+            As in :meth:`judge`. None: no judgement.
+        chunk_size : int or None, default=None
+            Maximum number of images whose vectors are in memory at a time. None: all.
+        progress : callable or None, default=None
+            Called after each chunk with its number of images.
+
+        Returns
+        -------
+        Classification
+
+        Raises
+        ------
+        ValueError
+            As in :meth:`predict_set` and :meth:`judge`.
+        ImageReadError
+            If an image cannot be read, unless the encoder's ``on_error`` is "skip".
+        """
+        check_is_fitted(self)
+        check_value("chunk_size", chunk_size, [Integer(1), None])
+        self.check_calibrated(coverage=coverage, max_error=max_error)
+        images = check_image_list(images)
+        threshold = None
+        if max_error is not None:
+            threshold = self._fitted_held_out(_SURE_ANSWERS).checked_threshold(max_error)
+        if coverage is not None:
+            self._fitted_held_out(_SETS).warn_of_sets(coverage)
+        size = chunk_size or len(images)
+        chunks = []
+        with announced(len(images)):
+            for start in range(0, len(images), size):
+                encoded = self.encoder_.encode_checked(images[start : start + size])
+                chunks.append(self._classify_encoded(encoded, coverage, threshold))
+                if progress is not None:
+                    progress(encoded.n_images)
+        found = Classification.joined(chunks)
+        params = self.encoder_.fitted_params_
+        differences = self.formats_.differences(
+            found.images.info,
+            with_types=params.read_options.scaling not in ("percentile", "minmax"),
+            with_sizes=params.pixel_size is None,
+        )
+        return replace(found, differences=tuple(differences))
+
+    def check_calibrated(
+        self, *, coverage: float | None = None, max_error: float | None = None
+    ) -> None:
+        """Raise a ValueError unless sets or a judgement, if requested, can be computed."""
+        if coverage is not None:
+            check_share("coverage", coverage)
+            self._fitted_held_out(_SETS)
+        if max_error is not None:
+            check_share("max_error", max_error)
+            self._fitted_held_out(_SURE_ANSWERS)
+
+    def held_out_evaluation(self) -> Evaluation:
+        """Return the `Evaluation` of the held-out predictions: an estimate for new groups.
+
+        Raises a ValueError if nothing was held out in ``fit``.
+        """
+        return self._fitted_held_out("its accuracy").evaluation(self.classes_)
+
+    def label_issues(self) -> list[LabelIssue]:
+        """List training images whose label is probably wrong, most probable first.
+
+        By confident learning (C. G. Northcutt, L. Jiang and I. L. Chuang, JAIR 70, 2021).
+
+        Raises
+        ------
+        ValueError
+            If nothing was held out in ``fit``.
+        ImportError
+            If cleanlab is not installed (``pip install "hypervlad[review]"``).
+        """
+        held_out = self._fitted_held_out("labels that are probably wrong")
+        return label_issues(held_out, self.training_, self.classes_)
+
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
-        """Return JSON and arrays; a ModelFileError for a learner of another kind."""
+        """Return JSON and arrays; a ModelFileError unless the learner is a boosted softmax."""
         check_is_fitted(self)
         if not isinstance(self.boosting_, BoostedSoftmaxClassifier):
             raise ModelFileError(
@@ -327,24 +504,19 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
             raise ValueError(
                 f"the learner takes {n_features} features where the encoder gives {width}"
             )
-        self.training_.check(width)
         if not np.array_equal(self.classes_, self.boosting_.classes_):
             raise ValueError("the learner has other classes")
-        if not np.isin(self.training_.labels, self.classes_).all():
-            raise ValueError("training images have labels that are not among the classes")
+        self.training_.check(width, self.classes_)
         if self.held_out_ is not None:
             self.held_out_ = self.held_out_.with_own_learner(self.boosting_)
-            self.held_out_.check(len(self.training_), self.classes_)
-            if any(learner.n_features_in_ != width for learner in self.held_out_.learners):
-                raise ValueError("the learners of the held-out predictions take other features")
+            self.held_out_.check(len(self.training_), self.boosting_)
 
     def _unfitted_parts(self) -> tuple[HypercolumnVLAD, Any, int | None]:
         seed = self.random_state
         if isinstance(seed, np.random.RandomState):
             seed = int(seed.randint(2**31 - 1))
         encoder = default_encoder() if self.encoder is None else self.encoder
-        default = BoostedSoftmaxClassifier(prior="sqrt")
-        learner = default if self.boosting is None else self.boosting
+        learner = BoostedSoftmaxClassifier(prior="sqrt") if self.boosting is None else self.boosting
         return (
             seeded_clone(encoder, seed, verbose=self.verbose),
             seeded_clone(learner, seed, verbose=self.verbose),
@@ -358,7 +530,7 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         return encoded
 
     def _decided(self, encoded: EncodedImages) -> NDArray[Any]:
-        """Return labels, by margins where the learner has one for each class."""
+        """Return labels: by margins if the learner has one for each class."""
         vectors, scores = encoded.vectors, None
         if len(vectors) and _learner_has_margins(self):
             margins = self._margins(vectors)  # of a support vector machine perhaps one per pair
@@ -371,13 +543,48 @@ class MicrographClassifier(HeldOutAnswers, ClassifierMixin, ImageEstimator):
         return with_exact_ties(np.asarray(self.boosting_.decision_function(vectors)))
 
     def _proba(self, vectors: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return probabilities by the learner, also of no image, which it may not accept."""
+        """Return probabilities, also of no image, which the learner may refuse."""
         if not len(vectors):
             return np.empty((0, len(self.classes_)))
         return np.asarray(self.boosting_.predict_proba(vectors))
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "classes_")
+    def _fitted_held_out(self, purpose: str) -> HeldOut:
+        check_is_fitted(self)
+        if self.held_out_ is None:
+            why = (
+                "it was trained with a calibration size of 0"
+                if self.calibration_size == 0
+                else "no group could be spared; that takes a class with images of two groups, such "
+                "as two samples"
+            )
+            raise ValueError(
+                f"this model cannot tell {purpose}: that takes predictions of training images that "
+                f"were held out, and none was, because {why}"
+            )
+        return self.held_out_
+
+    def _classify_encoded(
+        self, encoded: EncodedImages, coverage: float | None, threshold: float | None
+    ) -> Classification:
+        vectors, blank = encoded.vectors, encoded.is_blank
+        proba, points = self._proba(vectors), project_vectors(vectors)
+        judgement, sets = None, None
+        if threshold is None:
+            nearest, novelty = self.training_.nearest(points)
+        if coverage is not None or threshold is not None:
+            held_out = self._fitted_held_out(_SETS)
+            by_learner = held_out.by_learner(vectors, proba)
+            if threshold is not None:
+                confidence = held_out.confidence(by_learner, proba)
+                judgement = judgement_of(
+                    self.classes_, proba, confidence, points, self.training_, threshold, blank
+                )
+                nearest, novelty = judgement.nearest, judgement.novelty
+            if coverage is not None:
+                sets = held_out.sets(by_learner, proba, novelty, coverage)
+        known = self.training_.contains([image.digest for image in encoded.info])
+        images = replace(encoded, vectors=np.empty((len(vectors), 0), dtype=np.float32))
+        return Classification(images, proba, novelty, nearest, known, judgement, sets)
 
 
 def default_encoder(**parameters: Any) -> HypercolumnVLAD:

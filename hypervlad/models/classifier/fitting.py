@@ -6,13 +6,13 @@ import contextlib
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, has_fit_parameter
@@ -56,7 +56,8 @@ class NeverPredictedWarning(UserWarning):
 class LabelledImages:
     """Images to train on, with checked labels, groups and weights.
 
-    `positions` are those in the list given, and `given` has "groups" and "sample_weight", if any.
+    `positions` are those in the list given to ``fit``; `given` has "groups" and "sample_weight", if
+    any.
     """
 
     images: list[Any]
@@ -66,7 +67,7 @@ class LabelledImages:
 
     @classmethod
     def of(cls, images: list[Any], y: Any, groups: Any, sample_weight: Any) -> LabelledImages:
-        """Check what ``fit`` is given, or raise a ValueError; leave out images of weight 0."""
+        """Check what ``fit`` is given; leave out images of weight 0."""
         labels = checked_labels(y, len(images))
         values = {"groups": groups, "sample_weight": sample_weight}
         for name, own in values.items():
@@ -86,15 +87,12 @@ class LabelledImages:
         return cls(images, labels, positions, given)
 
     def group_codes(self) -> NDArray[np.intp]:
-        """Return the group of each image as a number; its own if no groups are given."""
         if "groups" not in self.given:
             return np.arange(len(self.images))
         return first_appearance_codes(self.given["groups"].tolist(), "groups")
 
 
 class FittedParts(NamedTuple):
-    """What a fit leaves besides the encoder and learner."""
-
     classes: NDArray[Any]
     held_out: HeldOut | None
     training: TrainingImages
@@ -112,19 +110,12 @@ def fit_parts(
     *,
     verbose: bool = False,
 ) -> FittedParts:
-    """Fit encoder and learner, in place, to labelled images, and predict images that are held
-    out.
-    """
+    """Fit encoder and learner, in place, and predict images that are held out."""
     if isinstance(learner, BoostedSoftmaxClassifier):
         learner.check_labels(data.labels)  # before images are encoded
     accepted, codes = _accepted_by(learner, data.given), data.group_codes()
-    train, calibration = calibration_split(
-        data.labels,
-        codes,
-        calibration_size,
-        seed,
-        lambda: _digests(data.images, encoder),
-    )
+    digests = _digests(data.images, encoder) if calibration_size else None
+    train, calibration = calibration_split(data.labels, codes, calibration_size, seed, digests)
     train_images = [data.images[i] for i in train]
     seconds: dict[str, float] = {}
     with _timed(seconds, "codebook"):
@@ -177,6 +168,8 @@ def fit_parts(
             )
     elif len(calibration):
         held_out = predict_calibration(learner, held, targets, groups)
+    if held_out is not None:
+        _warn_of_never_predicted(held_out, classes)
     training = TrainingImages.of(
         names,
         labels,
@@ -210,9 +203,9 @@ def _encode_calibration(
     rows: NDArray[np.intp],
     trained_labels: NDArray[Any],
 ) -> tuple[NDArray[np.float32], NDArray[np.intp], list[ImageInfo]]:
-    """Return vectors, rows and facts of the calibration images that can be read.
+    """Return vectors, rows and facts of the calibration images that can be used.
 
-    Those of a class without any readable training image are left out.
+    Those of a class without any readable training image cannot.
     """
     if not len(rows):
         return np.empty((0, encoder.n_features_out_), dtype=np.float32), rows, []
@@ -241,7 +234,7 @@ def _warn_of_contradictions(
         )
 
 
-def warn_of_never_predicted(held_out: HeldOut, classes: NDArray[Any]) -> None:
+def _warn_of_never_predicted(held_out: HeldOut, classes: NDArray[Any]) -> None:
     codes = np.setdiff1d(held_out.codes, held_out.proba.argmax(axis=1))
     if len(codes):
         warn_user(
@@ -264,7 +257,21 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 # --- learners -------------------------------------------------------------------------------------
 
 
-def fit_to_rows(
+class ProbabilisticClassifier:
+    """A constraint: the learners that a `MicrographClassifier` takes."""
+
+    def accepts(self, value: Any) -> bool:
+        return (
+            isinstance(value, BaseEstimator)
+            and is_classifier(value)
+            and hasattr(value, "predict_proba")
+        )
+
+    def __str__(self) -> str:
+        return "a BoostedSoftmaxClassifier, another scikit-learn classifier with predict_proba"
+
+
+def _fit_to_rows(
     learner: Any,
     vectors: NDArray[np.floating],
     labels: NDArray[Any],
@@ -290,7 +297,7 @@ def _fit_silently(
         learner.set_params(verbose=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return fit_to_rows(learner, vectors, labels, fit_params, rows)
+        return _fit_to_rows(learner, vectors, labels, fit_params, rows)
 
 
 def _fit_other_learner(
@@ -303,22 +310,21 @@ def _fit_other_learner(
 ) -> NDArray[Any]:
     """Fit a learner that is not ours to some rows, and return all labels as it takes them.
 
-    These are the labels themselves or, if it refuses them, the numbers of the classes.
+    If it refuses the labels themselves, they are the numbers of the classes.
     """
     try:
-        fit_to_rows(learner, vectors, labels, fit_params, rows)
+        _fit_to_rows(learner, vectors, labels, fit_params, rows)
     except Exception:
         numbers = np.searchsorted(classes, labels)
         if numbers.tolist() == labels.tolist():
             raise
         _encode_class_weights(learner, classes)
-        fit_to_rows(learner, vectors, numbers, fit_params, rows)
+        _fit_to_rows(learner, vectors, numbers, fit_params, rows)
         return numbers
     return labels
 
 
 def _encode_class_weights(learner: Any, classes: NDArray[Any]) -> None:
-    """Name classes by their numbers in dictionaries of class weights, as the labels are."""
     names = classes.tolist()
     for name, value in learner.get_params().items():
         if name.rpartition("__")[2] == "class_weight" and isinstance(value, Mapping):
@@ -331,10 +337,7 @@ def _encode_class_weights(learner: Any, classes: NDArray[Any]) -> None:
 
 
 def _accepted_by(learner: Any, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """Return those of "groups" and "sample_weight" that the learner's ``fit`` takes.
-
-    Weights that it does not take are an error, groups a warning.
-    """
+    """Return those of "groups" and "sample_weight" that the learner's ``fit`` takes."""
     accepted = {name: own for name, own in given.items() if has_fit_parameter(learner, name)}
     kind = type(learner).__name__
     if "sample_weight" in given and "sample_weight" not in accepted:
@@ -358,23 +361,23 @@ def calibration_split(
     groups: NDArray[np.intp],
     share: float | None,
     seed: int | None,
-    read_digests: Callable[[], Sequence[str]] | None = None,
+    digests: Sequence[str] | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Split rows into training and calibration rows; no calibration rows unless `share` is above 0.
+    """Split rows into training rows and, from a `share` of the groups, calibration rows.
 
-    This share of the groups is sampled at random. Only a class without any training group gets one
-    back. Groups are numbered in the order of the images' digests, so neither order nor names change
-    the split; images without a digest are not held out.
+    The groups are sampled at random. A class without any training group gets one back. With
+    `digests` of the images, neither their order nor the names of groups change the split, and
+    images whose digest is empty are not held out.
     """
     rows = np.arange(len(labels))
     if not share:
         return rows, rows[:0]
-    digests = rows if read_digests is None else np.array(read_digests())
-    by_digest = order_by_digest(digests, labels)
-    by_digest = by_digest[digests[by_digest] != ""]
+    keys = rows if digests is None else np.array(digests)
+    by_digest = order_by_digest(keys, labels)
+    by_digest = by_digest[keys[by_digest] != ""]
     if not len(by_digest):
         return rows, rows[:0]
-    own = joined_groups(groups[by_digest], digests[by_digest])
+    own = joined_groups(groups[by_digest], keys[by_digest])
     order = np.random.default_rng(seed).permutation(own.max() + 1)
     chosen = list(order[: max(1, round(share * len(order)))])
     for label in dict.fromkeys(labels[by_digest].tolist()):
@@ -386,9 +389,7 @@ def calibration_split(
 
 
 def groups_with_copies(points: NDArray[np.floating], groups: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Number the groups of images, (n,), after joining groups with copies: rows of `points`, (n,
-    d), that are equal up to rounding.
-    """
+    """Number the groups of images, (n,), joining those with copies: equal `points`, (n, d)."""
     mean_square = np.mean(np.sum(np.square(points, dtype=np.float64), axis=1))
     tolerance = _COPY_TOLERANCE * float(np.sqrt(mean_square))
     _, first_of_group, own = np.unique(groups, return_index=True, return_inverse=True)
@@ -411,9 +412,10 @@ def cross_predict_calibration(
     digests: Sequence[str] | None = None,
     verbose: bool = False,
 ) -> HeldOut | None:
-    """Fit a copy of a fitted learner without each fold of groups, and predict that fold with it.
+    """Fit a copy of a learner without each fold of groups, and predict that fold with it.
 
-    Folds are drawn in the order of the images' `digests`. None if no group can be held out.
+    The folds depend on the order of the images' `digests`, if given, instead of that of the rows.
+    None if no group can be held out.
     """
     by_digest = np.arange(len(labels)) if digests is None else order_by_digest(digests, labels)
     folds = [
@@ -451,10 +453,10 @@ def predict_calibration(
     labels: NDArray[Any],
     groups: NDArray[np.intp],
 ) -> HeldOut | None:
-    """Predict the images of a calibration split with the learner that was fitted without them.
+    """Predict calibration images with the learner that was fitted without them.
 
-    `vectors` are theirs, which come last among labels and groups. Copies of training images are
-    left out; None if no image is left.
+    Their `vectors` are the last ones of the labels and groups. Copies of training images are left
+    out; None if no image is left.
     """
     n_train = len(groups) - len(vectors)
     own = groups[n_train:]
@@ -506,7 +508,6 @@ def check_classes(labels: np.ndarray, groups: np.ndarray | None) -> None:
 
 
 def checked_weights(weights: Any) -> np.ndarray:
-    """Return weights as floats; ValueError unless finite, not negative and not all zero."""
     values = np.asarray(weights, dtype=np.float64)
     wrong = ~(np.isfinite(values) & (values >= 0))
     if wrong.any():

@@ -44,7 +44,6 @@ class SureAnswers(NamedTuple):
     threshold : float
         Lowest confidence of a sure answer; infinite if none is sure.
     n_sure, n_wrong : int
-        Held-out images with a sure answer, and the wrong ones among them.
     """
 
     max_error: float
@@ -60,14 +59,14 @@ class HeldOut:
     Attributes
     ----------
     learners : list of classifiers
-        One per fold; the model's own learner if a calibration split was held out (``is_split``).
+        One per fold, or only the model's own (``is_split``).
     proba : ndarray of float, shape (n, n_classes)
     codes, groups, models, rows : ndarray of int, shape (n,)
         Of each image: the column of its class, its group, the index of the learner that predicted
-        it, and its row in the model's training images.
+        it, and its row in ``model.training_``.
     lone : ndarray of int
-        Columns of the classes of which no image can be held out, because all are of one group.
-    is_split : bool
+        Columns of classes of a single group, which cannot be held out.
+    is_split : bool, default=False
         Whether one calibration split was held out (``calibration_size``) instead of folds.
     """
 
@@ -90,17 +89,14 @@ class HeldOut:
         return Evaluation(truth, self.proba, classes.tolist(), groups)
 
     def threshold(self, max_error: float) -> float:
-        """Return the lowest confidence of sure answers, at least 0.5; infinite if none is sure.
-
-        None is sure if a class is `lone`. See `hypervlad.evaluation.confidence_for_error`.
-        """
+        """Return the lowest confidence of a sure answer, at least 0.5; infinite if none is sure."""
         if len(self.lone):
             check_share("max_error", max_error)
             return float("inf")
         return max(confidence_for_error(self.calibration, max_error), _MIN_CONFIDENCE)
 
     def checked_threshold(self, max_error: float) -> float:
-        """Return the `threshold` for an accepted error, and warn if no answer is sure."""
+        """Return the `threshold`, and warn if no answer is sure."""
         threshold = self.threshold(max_error)
         if np.isinf(threshold):
             n_groups, n_needed = self.calibration.n_groups, groups_for_error(max_error)
@@ -152,10 +148,9 @@ class HeldOut:
         novelty: NDArray[np.floating],
         coverage: float,
     ) -> NDArray[np.bool_]:
-        """Return prediction sets of new images, (n, n_classes), given the probabilities of
-        `confidence`.
+        """Return prediction sets of new images, (n, n_classes), by their probabilities.
 
-        They contain the most probable class and those that are `lone`; with `novelty` above 1, all.
+        They contain the most probable class and the `lone` ones; with `novelty` above 1, all.
         """
         sets = prediction_sets(by_learner, self.calibration, coverage)
         sets[np.arange(len(sets)), proba.argmax(axis=1)] = True
@@ -164,18 +159,7 @@ class HeldOut:
         return sets
 
     def sure_answers(self, max_error: float = 0.05) -> SureAnswers:
-        """Count the images that have a sure answer by the learner that was not fitted on them.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from hypervlad.models import HeldOut
-        >>> rows = np.arange(50)  # each its own group, and all of them right
-        >>> proba = np.tile([0.9, 0.1], (50, 1))
-        >>> held_out = HeldOut([None], proba, 0 * rows, rows, 0 * rows, rows, lone=rows[:0])
-        >>> held_out.sure_answers(0.05)
-        SureAnswers(max_error=0.05, threshold=0.9, n_sure=50, n_wrong=0)
-        """
+        """Count the held-out images that have a sure answer; by default, for an error of 5 %."""
         threshold = self.threshold(max_error)
         sure = self.calibration.confidence >= threshold
         wrong = sure & (self.proba.argmax(axis=1) != self.codes)
@@ -191,8 +175,8 @@ class HeldOut:
     ) -> NDArray[np.float64]:
         """Return the confidence of the model's answers for new images, (n,).
 
-        The probability of the most probable class of `proba`, (n, n_classes), but as the mean of
-        the learners that predicted the held-out images: the model's own was fitted on more images.
+        It is the mean of the learners that predicted held-out images, for the most probable class
+        of `proba`: the model's own learner was fitted on more images.
         """
         answers = by_learner[:, np.arange(len(proba)), proba.argmax(axis=1)]
         return np.asarray(answers.mean(axis=0))
@@ -202,14 +186,13 @@ class HeldOut:
     ) -> NDArray[np.floating]:
         """Return the probabilities of new images by each learner, (n_learners, n, n_classes).
 
-        `proba` are those by the model's own learner, which a calibration split uses.
+        `proba` are those by the model's own learner.
         """
         if self.is_split or not len(vectors):  # by the model's own; or a learner may refuse none
             return np.stack([proba] * len(self.learners))
         return np.stack([learner.predict_proba(vectors) for learner in self.learners])
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return header and arrays, without the model's own learner."""
         headers, arrays = [], {name: getattr(self, name) for name in _ARRAYS}
         for number, learner in enumerate([] if self.is_split else self.learners):
             header, own = learner.to_state()
@@ -219,7 +202,7 @@ class HeldOut:
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> HeldOut:
-        """Undo `to_state`; the model's own learner is added by `with_own_learner`."""
+        """Undo `to_state`, except for the model's own learner: see `with_own_learner`."""
         is_split = Value(bool).unpack(header["is_split"], {})
         by_learner: dict[str, Arrays] = {str(i): {} for i in range(len(header["learners"]))}
         own = Arrays()
@@ -236,11 +219,11 @@ class HeldOut:
         return cls(learners, **own, is_split=is_split)
 
     def with_own_learner(self, learner: Any) -> HeldOut:
-        """Return a copy with the model's own learner, if that is what predicted the images."""
+        """Add the model's own learner, if it predicted the images."""
         return replace(self, learners=[learner]) if self.is_split else self
 
-    def check(self, n_training: int, classes: NDArray[Any]) -> None:
-        """Raise a ValueError unless the attributes fit each other and a model of these classes."""
+    def check(self, n_training: int, learner: BoostedSoftmaxClassifier) -> None:
+        """Raise a ValueError unless the attributes fit each other and the model's own learner."""
         n, n_classes = self.proba.shape
         if not n:
             raise ValueError("the held-out predictions are empty")
@@ -254,7 +237,10 @@ class HeldOut:
         )
         if not within:
             raise ValueError("the held-out predictions are damaged")
+        classes = learner.classes_
         if n_classes != len(classes) or not all(
-            np.array_equal(learner.classes_, classes) for learner in self.learners
+            np.array_equal(each.classes_, classes) for each in self.learners
         ):
             raise ValueError("the held-out predictions have learners of other classes")
+        if any(each.n_features_in_ != learner.n_features_in_ for each in self.learners):
+            raise ValueError("the learners of the held-out predictions take other features")

@@ -1,13 +1,10 @@
 """The training images that a model remembers, and how unlike them new images are.
 
-*Distance*: the mean distance to the three nearest training images of a class, divided by the usual
-distance within this class; of all classes, the least.
-
-*Emptiness*: the distance to the nearest training image, divided by that to the nearest of a few
-images without content: constant ones and noise (as J. Ren et al. 2021, "A simple fix to Mahalanobis
-distance for improving near-OOD detection").
-
-The limits come from comparing the training images with those of other groups.
+*Distance* is the mean distance to the three nearest training images of a class, divided by the
+usual one within this class; of all classes, the least. *Emptiness* is the distance to the nearest
+training image, divided by that to the nearest of a few images without content: constant ones and
+noise (as J. Ren et al. 2021, "A simple fix to Mahalanobis distance for improving near-OOD
+detection"). The limits come from comparing the training images with those of other groups.
 """
 
 from __future__ import annotations
@@ -34,7 +31,7 @@ from hypervlad.images.pixels import ImageDigests
 
 DISTANCES_MB = 64  # of pairwise distances in memory at a time
 N_NEAREST = 3
-UNUSUAL_SHARE = 0.05  # of images like the training images, by both limits together
+_UNUSUAL_SHARE = 0.05  # of images like the training images, by both limits together
 _N_DIRECTIONS = 1024
 _MAX_POINT = 1e15  # in a file; squares of distances stay finite in single precision
 _MIN_DISTANCE = 1e-9
@@ -58,17 +55,15 @@ class TrainingImages:
     groups, positions : ndarray of int, shape (n,)
         The group of each image, and its position in the list given to ``fit``.
     digests : ndarray of uint8, shape (n, 32)
-        SHA-256 of their pixels: see :class:`hypervlad.Micrograph`.
-    points : ndarray of float32, shape (n, d)
-        Their projected vectors.
-    empty : ndarray of float32, shape (m, d)
-        Projected vectors of images without content.
+        SHA-256 of the pixels.
+    points, empty : ndarray of float32, shape (n, d) and (m, d)
+        Projected vectors of the images, and of images without content.
     usual : ndarray of float, shape (n_classes,)
         Of each class, the median distance of its images to the nearest three of other groups.
     limits : ndarray of float, shape (2,)
-        Of distance and emptiness; 2.5 % of the training images exceed each, by weights of groups.
+        Limits of distance and emptiness, each exceeded by 2.5 % of the training images.
     n_features : int
-        Of the vectors before projection.
+        Length of the vectors before projection.
     """
 
     names: list[str]
@@ -112,7 +107,7 @@ class TrainingImages:
         within = np.concatenate([each.by_class for each in found])[np.arange(len(own)), own]
         record = replace(record, usual=_usual(within, own, len(classes)))
         scores = np.concatenate([record._scores(each) for each in found])
-        share = UNUSUAL_SHARE / 2 if len(empty) else UNUSUAL_SHARE
+        share = _UNUSUAL_SHARE / 2 if len(empty) else _UNUSUAL_SHARE
         compared = np.isfinite(within)  # with other groups of their class
         if not compared.any():
             compared[:] = True
@@ -129,7 +124,7 @@ class TrainingImages:
     def nearest(self, points: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Return the rows (m, 3) of the nearest training images of points (m, d), and novelty (m,).
 
-        Novelty is distance or emptiness, each divided by its limit, whichever is more.
+        Novelty is the larger of distance and emptiness, each divided by its limit.
         """
         rows, novelty = [np.empty((0, min(N_NEAREST, len(self))), np.intp)], [np.empty(0)]
         limits = np.maximum(self.limits, np.finfo(np.float64).tiny)
@@ -139,7 +134,7 @@ class TrainingImages:
         return np.concatenate(rows), np.concatenate(novelty)
 
     def contains(self, digests: Sequence[str]) -> NDArray[np.bool_]:
-        """Return which images, given as digests, have the pixels of a training image."""
+        """Return which images, by their digests, are training images."""
         return self._digests.contains(digests)
 
     @property
@@ -152,7 +147,6 @@ class TrainingImages:
         return ImageDigests(self.digests)
 
     def warn_of_known(self, digests: Sequence[str]) -> None:
-        """Warn of images, given as digests, that have the pixels of training images."""
         n_known = int(self.contains(digests).sum())
         if n_known:
             warn_user(TrainingImagesWarning.about(n_known, len(digests)))
@@ -160,10 +154,9 @@ class TrainingImages:
     def _distances(
         self, points: NDArray[np.float32], groups: NDArray[np.intp] | None = None
     ) -> Iterator[_Distances]:
-        """Yield the distances of blocks of points.
+        """Yield the distances of blocks of points; infinite ones if there is no image.
 
-        With `groups`, the points are the training images, and images of the same group are left
-        out. A distance is infinite if there is no other image.
+        With `groups`, the points are the training images, and those of the same group do not count.
         """
         codes = np.unique(self.labels, return_inverse=True)[1]
         columns_of_class = np.split(np.argsort(codes), np.cumsum(np.bincount(codes))[:-1])
@@ -187,9 +180,9 @@ class TrainingImages:
 
     @functools.cached_property
     def _is_empty(self) -> NDArray[np.bool_]:
-        """Which training images, such as a frame that was missed, have no content themselves.
+        """Which training images, such as a frame that was missed, have no content.
 
-        They are compared with their own class: one of empty fields consists of such images.
+        They are compared with their own class, because a class may consist of empty fields.
         """
         codes = np.unique(self.labels, return_inverse=True)[1]
         usual = [np.median(self._own_to_empty[codes == code]) for code in range(len(self.usual))]
@@ -204,14 +197,13 @@ class TrainingImages:
         return max(_NEAREST_TO_EMPTY * float(np.median(self._own_to_empty)), _MIN_DISTANCE)
 
     def _to_empty(self, points: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return distances to the nearest image without content; infinite if there is none."""
         if not len(self.empty):
             return np.full(len(points), np.inf)
         blocks = pairwise_distances_chunked(points, self.empty, working_memory=DISTANCES_MB)
         return np.concatenate([block.min(axis=1) for block in blocks]).astype(np.float64)
 
     def _scores(self, found: _Distances) -> NDArray[np.float64]:
-        """Return distance and emptiness, shape (m, 2)."""
+        """Return distance and emptiness, (m, 2)."""
         distance = (found.by_class / self.usual).min(axis=1)
         emptiness = np.zeros(len(distance))
         if len(self.empty):
@@ -219,7 +211,6 @@ class TrainingImages:
         return np.stack([distance, emptiness], axis=1)
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return header and arrays."""
         labels, _ = Labels(distinct=False).pack(self.labels)
         header = {
             "names": self.names,
@@ -233,7 +224,6 @@ class TrainingImages:
     def from_state(
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> TrainingImages:
-        """Undo `to_state`; ValueError if the arrays do not fit together."""
         found = {name: field.checked(arrays[name], name) for name, field in _ARRAYS.items()}
         training = cls(
             names=list(Values(str).unpack(header["names"], {})),
@@ -252,8 +242,8 @@ class TrainingImages:
         ImageDigests(training.digests)  # raises a ValueError unless they can be digests
         return training
 
-    def check(self, n_features: int) -> None:
-        """Raise a ValueError unless the points are projections of vectors of so many features."""
+    def check(self, n_features: int, classes: NDArray[Any]) -> None:
+        """Raise a ValueError unless they fit a model of so many features and these classes."""
         if self.n_features != n_features:
             raise ValueError(
                 f"the training images have {self.n_features} features where the encoder gives "
@@ -262,11 +252,13 @@ class TrainingImages:
         width = min(n_features, _N_DIRECTIONS)
         if not self.points.shape[1] == self.empty.shape[1] == width:
             raise ValueError("the record of the training images is damaged: its points")
+        if not np.isin(self.labels, classes).all():
+            raise ValueError("training images have labels that are not among the classes")
 
 
 @dataclass(frozen=True)
 class ImageFormats:
-    """Types of pixels in the files ("float" for any floating point), shortest and longest side."""
+    """Types of pixels in files ("float" for any floating point), shortest and longest side."""
 
     dtypes: tuple[str, ...]
     sides: tuple[int, int]
@@ -278,16 +270,15 @@ class ImageFormats:
 
     @classmethod
     def of(cls, images: Sequence[ImageInfo]) -> ImageFormats:
-        """Return those of some images, at least one."""
         sides = [side for image in images for side in image.shape[:2]]
         return cls(tuple(sorted(set(map(_kind_of_pixels, images)))), (min(sides), max(sides)))
 
     def differences(
         self, images: Sequence[ImageInfo], *, with_types: bool, with_sizes: bool
     ) -> list[str]:
-        """Say in sentences how the files of new images differ from those of all training images.
+        """Return sentences on files that differ from those of all training images.
 
-        In the type of their pixels, and in size by more than a factor of two.
+        They differ in the type of their pixels, or in size by more than a factor of two.
         """
         sentences, n_images = [], counted(len(images), "image")
         others = [kind for kind in map(_kind_of_pixels, images) if kind not in self.dtypes]
@@ -321,14 +312,12 @@ def _kind_of_pixels(image: ImageInfo) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Distances:
-    """Of m images: the nearest training images (m, k), and distances to the nearest one (m,), the
-    nearest three of each class in the mean (m, n_classes), and the nearest empty one (m,).
-    """
+    """Distances of m images from training images and from images without content."""
 
-    rows: NDArray[np.intp]
-    to_nearest: NDArray[np.float64]
-    by_class: NDArray[np.float64]
-    to_empty: NDArray[np.float64]
+    rows: NDArray[np.intp]  # of the nearest training images, (m, k)
+    to_nearest: NDArray[np.float64]  # (m,)
+    by_class: NDArray[np.float64]  # the nearest three of each class in the mean, (m, n_classes)
+    to_empty: NDArray[np.float64]  # (m,)
 
 
 _LIMIT = Value(float, may_be_infinite=True)
@@ -343,7 +332,7 @@ _ARRAYS = {
 
 
 def project_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Project vectors (n, p) onto 1,024 fixed random directions; (n, p) if p is less.
+    """Project vectors (n, p) onto 1,024 fixed random directions, unless p is less.
 
     Distances change by about 2 % (N. Ailon and B. Chazelle, "The fast Johnson-Lindenstrauss
     transform and approximate nearest neighbors", SIAM Journal on Computing 39, 2009).
@@ -363,7 +352,7 @@ def project_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
 
 @functools.cache
 def empty_images() -> tuple[NDArray[np.float32], ...]:
-    """Return images without content, shape (256, 256): constant ones and noise of several kinds."""
+    """Return constant images and images of noise, (256, 256) each."""
     constant = [np.full((_EMPTY_SIZE, _EMPTY_SIZE), grey) for grey in (0, 0.25, 0.5, 0.75, 1)]
     rng = np.random.RandomState(0)
     white = [grey + contrast * _noise(rng, 0) for grey, contrast in _WHITE_NOISE]
@@ -401,7 +390,7 @@ def _noise(rng: np.random.RandomState, exponent: float) -> NDArray[np.float64]:
 def weighted_limit(values: ArrayLike, groups: ArrayLike, share: float) -> float:
     """Return the lowest of n values that at most a share of the values of new groups exceed.
 
-    The highest value if there are too few groups for any guarantee.
+    It is the highest value if there are too few groups for any guarantee.
 
     Examples
     --------
@@ -421,7 +410,7 @@ def _limit(scores: NDArray[np.float64], groups: NDArray[np.intp], share: float) 
     """Return the limit that a share of the scores exceeds, without outliers.
 
     Outliers are far above the quartiles of the logarithms (J. W. Tukey, "Exploratory data
-    analysis", 1977), and at most one in twenty or a single one: more are a class of their own.
+    analysis", 1977). If there are more than one in twenty, they are a class of their own.
     """
     logarithms = np.log(np.clip(scores, np.finfo(np.float64).tiny, np.finfo(np.float64).max))
     low, high = np.quantile(logarithms, [0.25, 0.75])

@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 import xgboost
 from sklearn.linear_model import LogisticRegression
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from hypervlad.evaluation.splits import group_folds
 from hypervlad.models.boosting import BoostedSoftmaxClassifier, linear, trees
 from hypervlad.models.boosting.linear import (
     FeatureBlocks,
-    blas_threads,
     block_columns,
     block_shares,
+    distinct_rows,
     fit_blocks,
     fit_linear_margins,
     row_space,
@@ -30,7 +29,6 @@ from hypervlad.models.boosting.logistic import (
     n_margins,
     probabilities,
 )
-from hypervlad.models.boosting.rows import TrainingRows, distinct_rows
 from hypervlad.models.boosting.trees import (
     clustered_mean,
     search_rounds,
@@ -187,38 +185,6 @@ class TestLinear:
         assert tiny.scale == pytest.approx(1e-170 * large.scale)
         np.testing.assert_allclose(tiny.Z, large.Z)
 
-    def test_own_group_has_no_influence_on_its_cross_fitted_margins(self):
-        X, y, groups = grouped_data(per_group=3)
-        rows = training_rows(X, y, groups)
-        folds = group_folds(rows.codes, rows.groups, n_splits=5, random_state=0)
-        before = fit_linear_margins(rows, 3, folds, [10.0], ratio=np.ones(3))
-        own = rows.groups == rows.groups[0]
-        relabelled = rows.codes.copy()
-        relabelled[own] = (relabelled[own] + 1) % 3
-        changed = replace(rows, codes=relabelled)
-        after = fit_linear_margins(changed, 3, folds, [10.0], ratio=np.ones(3))
-        raw_before = before.cross_fitted * before.temperature
-        raw_after = after.cross_fitted * after.temperature
-        np.testing.assert_allclose(raw_after[own], raw_before[own], atol=1e-12)
-        # It does have on others, and on the final model.
-        assert np.abs(raw_after[~own] - raw_before[~own]).max() > 1e-3
-        assert np.abs(after.coef - before.coef).max() > 1e-3
-
-    def test_no_group_is_in_training_and_test_of_trees(self, monkeypatch):
-        X, y, groups = grouped_data()
-        splits_seen, search = [], trees.search_rounds
-
-        def spy_search(rows, base_margin, splits, *args, **options):
-            splits_seen.extend((rows.groups[train], rows.groups[test]) for train, test in splits)
-            return search(rows, base_margin, splits, *args, **options)
-
-        monkeypatch.setattr(trees, "search_rounds", spy_search)
-        BoostedSoftmaxClassifier(Cs=1.0, n_jobs=1, random_state=0).fit(X, y, groups=groups)
-        assert len(splits_seen) == 5
-        for train, test in splits_seen:
-            assert len(test)
-            assert not set(train) & set(test)
-
     def test_cross_fitted_margins_by_loops(self):
         X, y, groups = grouped_data()
         rows = training_rows(X, y, groups)
@@ -343,12 +309,6 @@ class TestTrees:
         monkeypatch.setattr(trees, "_CHUNK", 7)
         np.testing.assert_allclose(model.fit(X, y).decision_function(X), whole, atol=1e-5)
 
-    def test_training_rows_are_not_copied(self):
-        X, y, _ = grouped_data(n=90)
-        rows = training_rows(X, y)
-        assert rows.source is X
-        assert rows.take(np.arange(9)).source is X
-
     @pytest.mark.parametrize("n_classes", [2, 3])
     def test_rounds_are_searched_as_one_model_per_split_would(self, n_classes):
         """Against new models of one, two, three... rounds, each trained at once."""
@@ -397,11 +357,7 @@ class TestTrees:
         expected_error = math.sqrt(n_groups / (n_groups - 1) * total) / sum(weight)
         assert mean == pytest.approx(expected_mean)
         assert error == pytest.approx(expected_error)
-
-    def test_one_group_proves_nothing(self):
-        mean, error = clustered_mean(np.ones(5), np.ones(5), np.zeros(5, dtype=int))
-        assert mean == 1.0
-        assert error == math.inf
+        assert clustered_mean(values, weight, np.zeros(30, dtype=int))[1] == math.inf
 
 
 class TestBlocks:
@@ -538,7 +494,7 @@ def test_folds_run_in_threads_whatever_the_joblib_context(context, monkeypatch):
         np.testing.assert_array_equal(coef(), expected)
 
 
-@pytest.mark.parametrize("factor", [1e-30, 1.0, 1e36])
+@pytest.mark.parametrize("factor", [1e-30, 1.0, 1e37])
 def test_many_rows_in_single_precision_at_any_scale(factor, monkeypatch):
     monkeypatch.setattr(linear, "MAX_DIRECTIONS", 20)
     X, y, _ = grouped_data(400, 30, 4)
@@ -561,30 +517,3 @@ def test_margins_of_many_rows_far_from_the_origin():
     X = (rng.standard_normal((300, 30)) + 1e4).astype(np.float32)
     space = row_space(X, max_directions=20).take(np.arange(250))
     assert_same_margins(space, X[:250], atol=2e-3)
-
-
-def test_the_classifier_cuts_directions_of_many_rows_and_columns(monkeypatch):
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((80, 60))  # evenly spread: every direction counts
-    y = (X @ rng.standard_normal(60) > 0).astype(int)
-    fits = []
-    for most in (1024, 30, 4):
-        monkeypatch.setattr(linear, "MAX_DIRECTIONS", most)
-        fits.append(BoostedSoftmaxClassifier(n_estimators=0, random_state=0).fit(X, y))
-    np.testing.assert_array_equal(fits[0].linear_coef_, fits[1].linear_coef_)
-    assert fits[2].score(X, y) < fits[0].score(X, y)
-
-
-@pytest.mark.parametrize(("n_rows", "n_columns", "expected"), [(50, 100, 1), (2000, 5000, 2)])
-def test_small_problems_use_one_thread_for_matrix_products(n_rows, n_columns, expected):
-    rows, source = np.arange(n_rows), np.broadcast_to(np.float32(0), (n_rows, n_columns))
-    with threadpool_limits(2, user_api="blas"):
-        with blas_threads(TrainingRows(source, rows, rows % 2, np.ones(n_rows), rows)):
-            inside = numbers_of_blas_threads()
-        after = numbers_of_blas_threads()
-    assert inside == {expected}
-    assert after == {2}
-
-
-def numbers_of_blas_threads():
-    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}

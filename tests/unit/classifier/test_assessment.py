@@ -15,11 +15,9 @@ from typer.testing import CliRunner
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier
 from hypervlad.apps.cli import app
-from hypervlad.common.wording import percent
 from hypervlad.evaluation.conformal import confidence_for_error
-from hypervlad.models.classifier.assessment import judgement_of
+from hypervlad.models.classifier.answers import judgement_of
 from hypervlad.models.classifier.novelty import project_vectors
-from hypervlad.results import model_facts
 from hypervlad.results.reports.predictions import possible_classes, prediction_columns
 
 # --- of the classifier --------------------------------------------------------------------------
@@ -81,6 +79,41 @@ def test_images_are_judged_in_numbers_and_words(
     np.testing.assert_array_equal(answers != "unsure", sure)
 
 
+def test_skipped_images_have_answers_without_content(
+    model: MicrographClassifier, texture_images: Any, tmp_path: Path
+) -> None:
+    model.encoder_.set_params(on_error="skip")
+    images = [tmp_path / "gone.png", texture_images[0][0]]
+    with pytest.warns(UserWarning, match="gone"):
+        judged = model.judge(images, 0.2)
+    assert judged.kind.tolist() == ["unreadable", "sure"]
+    assert judged.labels[0] is None
+    assert np.isnan(judged.novelty[0])
+    assert (judged.nearest[0] == -1).all()
+    with pytest.warns(UserWarning, match="gone"):
+        assert model.predict_set(images).any(axis=1).tolist() == [False, True]
+    with pytest.warns(UserWarning, match="gone"):
+        assert model.predict_or_reject(images, 0.2)[0] is None
+    found = model.classify(images, coverage=0.8, max_error=0.2)  # no warning
+    assert found.images.positions.tolist() == [1]
+    with pytest.raises(ValueError, match="coverage is a share"):
+        model.classify(images[:1], coverage=80)
+
+
+def test_classify_gives_the_answers_of_the_other_methods(
+    model: MicrographClassifier, texture_images: Any
+) -> None:
+    images, _ = texture_images
+    plain = model.classify(images)
+    assert list(prediction_columns(plain, model.classes_)) == ["unlike_training", "novelty"]
+    np.testing.assert_array_equal(plain.novelty, model.judge(images, 0.2).novelty)
+    np.testing.assert_array_equal(plain.proba, model.predict_proba(images))
+    found = model.classify(images, coverage=0.8, max_error=0.2)
+    columns = prediction_columns(found, model.classes_)
+    assert list(columns) == ["unlike_training", "novelty", "possible", "kind", "reason"]
+    assert columns["possible"][0] == "|".join(model.classes_[model.predict_set(images, 0.8)[0]])
+
+
 def test_images_between_classes_name_them(model: MicrographClassifier, texture_images: Any) -> None:
     vectors = model.encoder_.transform(texture_images[0])
     proba, points = model.predict_proba(texture_images[0]), project_vectors(vectors)
@@ -118,19 +151,6 @@ def test_what_is_more_probably_wrong_than_right_is_not_sure(
     assert (judged.proba[judged.kind == "sure"].max(axis=1) >= 0.5).all()
 
 
-def test_skipped_images_are_judged_unreadable(
-    model: MicrographClassifier, texture_images: Any, tmp_path: Path
-) -> None:
-    model.encoder_.set_params(on_error="skip")
-    with pytest.warns(UserWarning, match="gone"):
-        judged = model.judge([tmp_path / "gone.png", texture_images[0][0]], 0.2)
-    assert judged.kind.tolist()[0] == "unreadable"
-    assert judged.labels[0] is None
-    assert np.isnan(judged.novelty[0])
-    assert (judged.nearest[0] == -1).all()
-    assert judged.kind[1] == "sure"
-
-
 @pytest.mark.slow  # cross-fitted models
 def test_swapped_labels_are_suspect(tiny_encoder: HypercolumnVLAD, texture_images: Any) -> None:
     images, labels = texture_images
@@ -152,40 +172,6 @@ def test_swapped_labels_are_suspect(tiny_encoder: HypercolumnVLAD, texture_image
     assert scores == sorted(scores)
 
 
-def test_the_table_has_what_is_requested(
-    model: MicrographClassifier, texture_images: Any, tmp_path: Path
-) -> None:
-    images, _ = texture_images
-    plain = model.classify(images)
-    assert list(prediction_columns(plain, model.classes_)) == ["unlike_training", "novelty"]
-    np.testing.assert_array_equal(plain.novelty, model.judge(images, 0.2).novelty)
-    np.testing.assert_array_equal(plain.proba, model.predict_proba(images))
-    columns = prediction_columns(
-        model.classify(images, coverage=0.8, max_error=0.2), model.classes_
-    )
-    assert list(columns) == ["unlike_training", "novelty", "possible", "kind", "reason"]
-    sets = model.predict_set(images, 0.8)
-    assert columns["possible"][0] == "|".join(model.classes_[sets[0]])
-    model.encoder_.set_params(on_error="skip")
-    found = model.classify([tmp_path / "gone.png", images[0]], coverage=0.8, max_error=0.2)
-    with pytest.warns(UserWarning, match="gone"):
-        found.images.warn()
-    assert found.images.positions.tolist() == [1]
-    with pytest.raises(ValueError, match="coverage is a share"):
-        model.classify([tmp_path / "gone.png"], coverage=80)
-
-
-def test_suspects_can_be_listed_in_a_shell(model: MicrographClassifier, tmp_path: Path) -> None:
-    model.save(tmp_path / "m.hvlad", include_backbone=True)
-    done = CliRunner().invoke(app, ["suspects", str(tmp_path / "m.hvlad")])
-    assert done.exit_code == 0, done.output
-    assert done.output.splitlines()[0] == "path,label,likely,p_label,p_likely"
-    table = tmp_path / "suspects.csv"
-    done = CliRunner().invoke(app, ["suspects", str(tmp_path / "m.hvlad"), "-o", str(table)])
-    n_judged = len(model.held_out_)
-    assert f"{len(table.read_text().splitlines()) - 1} of {n_judged} labels are" in done.output
-
-
 def test_what_was_never_held_out_is_not_called_judged(
     model: MicrographClassifier, texture_images: Any, tmp_path: Path
 ) -> None:
@@ -200,15 +186,6 @@ def test_what_was_never_held_out_is_not_called_judged(
     assert done.stdout.startswith("path,label")
 
 
-def test_the_held_out_accuracy_is_reported(model: MicrographClassifier) -> None:
-    right = model.held_out_.proba.argmax(axis=1) == model.held_out_.codes
-    result = model.held_out_evaluation()
-    assert result.accuracy == right.mean()
-    facts = model_facts(model)
-    assert facts["accuracy when held out"] == f"{percent(right.mean())} of {len(right)} images"
-    assert facts["balanced accuracy when held out"] == percent(result.balanced_accuracy)
-
-
 def test_held_out_images_are_compared_with_their_own_labels(
     model: MicrographClassifier, texture_images: Any
 ) -> None:
@@ -217,6 +194,7 @@ def test_held_out_images_are_compared_with_their_own_labels(
     positions = model.training_.positions[held_out.rows]
     assert result.true == [str(labels[i % len(labels)]) for i in positions]
     np.testing.assert_array_equal(result.proba, held_out.proba)
+    assert result.accuracy == (held_out.proba.argmax(axis=1) == held_out.codes).mean()
     assert result.groups is None, "each image is its own group"
     model.fit(images, labels, groups=[i // 2 for i in range(len(images))])
     assert len(set(model.held_out_evaluation().groups)) == len(images) // 2
@@ -243,7 +221,8 @@ def test_sure_answers_are_counted_one_by_one(model: MicrographClassifier, max_er
     assert found == (max_error, max(confidence, 0.5), len(sure), len(sure) - sum(sure))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        assert model._threshold(max_error) == found.threshold
+        vectors = np.zeros((1, model.encoder_.n_features_out_))
+        assert model.judge_vectors(vectors, max_error).threshold == found.threshold
 
 
 def test_the_seconds_of_each_stage_are_known_after_fit(

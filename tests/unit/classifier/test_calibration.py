@@ -191,20 +191,6 @@ def test_rejections_that_are_impossible_raise_or_warn(
     assert set(whole.tolist()) == {-1}
 
 
-def test_skipped_images_have_an_empty_set(
-    model: MicrographClassifier, texture_images: Any, tmp_path: Path
-) -> None:
-    images, labels = texture_images
-    model.encoder.set_params(on_error="skip")
-    model.fit(images, labels)
-    with pytest.warns(UserWarning, match="gone"):
-        sets = model.predict_set([images[0], tmp_path / "gone.png"])
-    assert sets.any(axis=1).tolist() == [True, False]
-    with pytest.warns(UserWarning, match="gone"):
-        answers = model.predict_or_reject([images[0], tmp_path / "gone.png"], 0.9)
-    assert answers[1] is None
-
-
 def test_one_group_per_class_holds_nothing_out(
     model: MicrographClassifier, texture_images: Any
 ) -> None:
@@ -223,17 +209,14 @@ def test_the_size_is_checked(model: MicrographClassifier, texture_images: Any, s
         model.set_params(calibration_size=size).fit(*texture_images)
 
 
-def test_an_unfitted_model_raises(model: MicrographClassifier, texture_images: Any) -> None:
-    for ask in (model.predict_set, model.predict_or_reject, model.judge):
-        with pytest.raises(NotFittedError):
-            ask(texture_images[0])
-    with pytest.raises(NotFittedError):
-        model.label_issues()
-
-
 def test_missing_calibration_raises_before_images_are_encoded(
     fitted_model: MicrographClassifier, tmp_path: Path
 ) -> None:
+    for method in ("predict_set", "predict_or_reject", "judge"):
+        with pytest.raises(NotFittedError):
+            getattr(MicrographClassifier(), method)([])
+    with pytest.raises(NotFittedError):
+        MicrographClassifier().label_issues()
     model = fitted_model.set_params(calibration_size=0)
     model.held_out_ = None
     for ask in (model.predict_set, model.predict_or_reject, model.judge):
@@ -280,7 +263,7 @@ def test_a_split_depends_on_digests_alone(seed: int) -> None:
     digests = np.array([f"{number:02d}" for number in np.random.default_rng(9).permutation(20)])
     digests[14] = digests[3]
     digests[[0, 4, 11]] = ""
-    _, expected = calibration_split(labels, groups, 0.4, seed, lambda: digests)
+    _, expected = calibration_split(labels, groups, 0.4, seed, digests)
     assert not set(expected) & {0, 4, 11}
     assert len(set(expected) & {2, 3, 14, 15}) in (0, 4)
     order = np.random.default_rng(seed).permutation(20)
@@ -289,14 +272,14 @@ def test_a_split_depends_on_digests_alone(seed: int) -> None:
         100 - groups[order],
         0.4,
         seed,
-        lambda: digests[order],
+        digests[order],
     )
     assert sorted(order[apart]) == expected.tolist()
     assert sorted([*learnt, *apart]) == list(range(20))
 
 
 def test_nothing_is_held_out_of_unreadable_images() -> None:
-    learnt, apart = calibration_split(np.array(["a", "b"]), np.arange(2), 0.5, 0, lambda: ["", ""])
+    learnt, apart = calibration_split(np.array(["a", "b"]), np.arange(2), 0.5, 0, ["", ""])
     assert (learnt.tolist(), apart.tolist()) == ([0, 1], [])
 
 
@@ -308,43 +291,55 @@ def test_copies_join_their_groups() -> None:
     assert len(set(joined)) == 3
 
 
+def arrays(**changes: Any) -> Any:
+    """Return a change of a model's state: of arrays, by their names with "__" for a full stop."""
+
+    def change(_header: Any, found: Any) -> None:
+        for name, damage in changes.items():
+            key = name.replace("__", "_.")
+            found[key] = damage(found[key])
+
+    return change
+
+
+def header(**changes: Any) -> Any:
+    """Return a change of a model's state: of the header of its training images."""
+
+    def change(found: Any, _arrays: Any) -> None:
+        found["fitted"]["training_"]["state"].update(changes)
+
+    return change
+
+
 @pytest.mark.parametrize(
-    ("name", "damage"),
+    ("change", "message"),
     [
-        ("held_out_.models", lambda whole: whole + 7),
-        ("held_out_.codes", lambda whole: whole + 9),
-        ("held_out_.groups", lambda whole: whole[1:]),
-        ("held_out_.rows", lambda whole: whole + 99),
-        ("held_out_.proba", lambda whole: whole * np.nan),
-        ("training_.groups", lambda whole: whole[1:]),
-        ("training_.points", lambda whole: whole + np.inf),
+        (arrays(held_out__models=lambda whole: whole + 7), "predictions are damaged"),
+        (arrays(held_out__codes=lambda whole: whole + 9), "predictions are damaged"),
+        (arrays(held_out__groups=lambda whole: whole[1:]), "predictions are damaged"),
+        (arrays(held_out__rows=lambda whole: whole + 99), "predictions are damaged"),
+        (arrays(held_out__proba=lambda whole: whole * np.nan), "proba"),
+        (arrays(training__groups=lambda whole: whole[1:]), "training images is damaged"),
+        (arrays(training__points=lambda whole: whole + np.inf), "points"),
+        (arrays(training__usual=lambda whole: np.ones(9)), "damaged: usual distances"),
+        (arrays(training__usual=lambda whole: 0 * whole), "usual"),
+        (arrays(training__digests=lambda whole: whole[:, :31]), "digests"),
+        (arrays(training__digests=lambda whole: whole[:2]), "training images is damaged"),
+        (arrays(training__empty=lambda whole: whole[:, :3]), "damaged: its points"),
+        (header(limits=["nan", 1.0]), "not of type float"),
+        (header(limits=["-inf", 1.0]), "its limits"),
+        (header(limits=[1.0]), "its limits"),
+        (header(labels={"dtype": "<U1", "values": list("?ab") * 8}), "not among the classes"),
+        (header(labels={"dtype": "<U1", "values": list("ab") * 8}), "is damaged"),
     ],
 )
 def test_damaged_files_are_refused(
-    fitted_model: MicrographClassifier, name: str, damage: Any
+    fitted_model: MicrographClassifier, change: Any, message: str
 ) -> None:
-    header, arrays = fitted_model.to_state()
-    arrays[name] = damage(arrays[name])
-    with pytest.raises(ModelFileError, match="incomplete"):
-        MicrographClassifier.from_state(header, arrays)
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda training: training.update(limits=["nan", 1.0]), "not of type float"),
-        (lambda training: training.update(limits=["-inf", 1.0]), "its limits"),
-        (lambda training: training["labels"].update(values=list("?ab") * 8), "not among the cl"),
-        (lambda training: training["labels"]["values"].pop(), "is damaged"),
-    ],
-)
-def test_damaged_headers_are_refused(
-    fitted_model: MicrographClassifier, damage: Any, message: str
-) -> None:
-    header, arrays = copy.deepcopy(fitted_model.to_state())
-    damage(header["fitted"]["training_"]["state"])
+    state = copy.deepcopy(fitted_model.to_state())
+    change(*state)
     with pytest.raises(ModelFileError, match=message):
-        MicrographClassifier.from_state(header, arrays)
+        MicrographClassifier.from_state(*state)
 
 
 def test_many_copies_take_little_memory() -> None:

@@ -149,22 +149,6 @@ def test_trees_see_the_row_that_transform_gives(grid: Any, turns: int) -> None:
         np.testing.assert_allclose(found.trees, added, rtol=1e-6, atol=1e-9)
 
 
-def test_a_split_as_fine_as_rounding_is_decided_as_in_prediction(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Trees that split at single precision's last bit must get the same one."""
-    model = fitted(blocks=(*BOTH, "pooled"))
-    image = textures(3)[0][0]
-    row = model.encoder_.transform([image])
-
-    def last_bits(X: np.ndarray) -> np.ndarray:
-        assert X.dtype == np.float32
-        return np.repeat((row == X).mean(axis=1, keepdims=True), 3, axis=1) * [1.0, 2.0, 3.0]
-
-    monkeypatch.setattr(model.boosting_, "tree_margins", last_bits)
-    np.testing.assert_array_equal(model.explain(image).trees, [-1.0, 0.0, 1.0])
-
-
 def test_common_scale_does_not_change_the_pixels_chosen(tmp_path: Path) -> None:
     """With ``pixel_size`` the digest that chooses pixels is another one."""
     import tifffile

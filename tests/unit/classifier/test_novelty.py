@@ -208,6 +208,9 @@ def test_training_images_are_recognised_by_their_pixels(
     changed = images[5].copy()
     changed[0, 0] += 0.01
     assert not model.classify([changed]).in_training[0]
+    model.set_params(calibration_size=0.25).fit(images, labels)
+    assert model.n_images_ < len(images)
+    assert model.classify(images).in_training.all()
 
 
 @given(st.lists(st.binary(min_size=32, max_size=32), max_size=6), st.data())
@@ -227,15 +230,6 @@ def test_digests_are_found_as_in_a_list(known: list[bytes], data: st.DataObject)
 def test_what_cannot_be_a_digest_is_refused(shape: tuple[int, ...], dtype: str) -> None:
     with pytest.raises(ValueError, match=r"expected uint8 and \(n, 32\)"):
         ImageDigests.from_state({}, {"digests": np.zeros(shape, dtype=dtype)})
-
-
-def test_calibration_images_are_training_images_too(
-    model: MicrographClassifier, texture_images: Any
-) -> None:
-    images, labels = texture_images
-    model.set_params(calibration_size=0.25).fit(images, labels)
-    assert model.n_images_ < len(images)
-    assert model.classify(images).in_training.all()
 
 
 def test_a_score_on_training_images_warns(model: MicrographClassifier, texture_images: Any) -> None:
@@ -259,28 +253,6 @@ def test_equal_images_of_different_labels_are_listed(
     (message,) = [str(w.message) for w in warned if "different labels" in str(w.message)]
     assert f"image 0 ({labels[0]}) = image 24 ({other})." in message
     assert "image 4" not in message
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"usual": np.ones(9)}, "usual distances"),
-        ({"digests": np.zeros((24, 31), dtype=np.uint8)}, "digests"),
-        ({"digests": np.zeros((2, 32), dtype=np.uint8)}, "damaged"),
-        ({"empty": np.zeros((2, 3), dtype=np.float32)}, "points"),
-        ({"usual": np.zeros(3)}, "usual"),
-    ],
-)
-def test_a_damaged_record_is_refused(
-    fitted_model: MicrographClassifier, change: dict[str, np.ndarray], message: str
-) -> None:
-    header, arrays = fitted_model.to_state()
-    damaged = arrays | {f"training_.{name}": value for name, value in change.items()}
-    with pytest.raises(ValueError, match=message):
-        MicrographClassifier.from_state(header, damaged)
-    header["fitted"]["training_"]["state"]["limits"] = [1.0]
-    with pytest.raises(ValueError, match="limits"):
-        MicrographClassifier.from_state(header, arrays)
 
 
 def test_a_class_of_one_group_does_not_raise_the_limit() -> None:
