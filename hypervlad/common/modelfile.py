@@ -22,8 +22,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from hypervlad._version import __version__
-from hypervlad.common.files import LinkError, replace_when_complete
-from hypervlad.common.strict_json import parse_json
+from hypervlad.common.files import LinkError, parse_json, replace_when_complete
 
 FORMAT_VERSION = 1
 

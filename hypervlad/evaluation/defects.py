@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_auc_score
 
-from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, warn_user
-from hypervlad.common.workload import announced
-from hypervlad.evaluation.maps import PixelTally
-from hypervlad.evaluation.patches import PatchConfusion, patch_confusion
+from hypervlad.evaluation.maps import PatchConfusion, PixelTally, patch_confusion
 from hypervlad.images import ImageReadError, TrainingImagesWarning, read_mask
 from hypervlad.images.errors import reasons_in_line
 from hypervlad.images.masks import mask_banner_rows, warn_if_inverted

@@ -20,6 +20,7 @@ from hypervlad.common.files import (
     move_into_place,
     move_to_new_name,
     new_folder,
+    parse_json,
     refuse_link,
     refuse_links,
     replace_when_complete,
@@ -347,3 +348,35 @@ def test_a_new_folder_is_not_left_behind_empty(
         _fail_in(tmp_path / "a" / "b", *written)
     found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
     assert found == left
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "None is no text"),
+        ('{"a": 1, "a": 2}', "the key 'a' occurs twice"),
+        ("1e400", "1e400 is not finite"),
+        ("[NaN]", "NaN is not finite"),
+        ('{"a": -Infinity}', "-Infinity is not finite"),
+        ("1" * 30, "more than 64 bits"),
+        (str(-(2**63) - 1), "more than 64 bits"),
+        ("[" * 40 + "]" * 40, "nested more than 32 deep"),
+        ("[" * 100_000, "nested too deeply|Expecting value"),
+        ("{", "property name"),
+        (b'{"a": "\xff"}', "invalid start byte"),
+        (r'{"a": ["\ud800"]}', r"'\\ud800', which is no character"),
+        (r'{"\udbff": 1}', r"'\\udbff', which is no character"),
+        (r'["\ud83d", "\ude00"]', r"'\\ud83d', which is no character"),
+        ("[" + "{}," * 2**20 + "{}]", "more than 1048576 values"),
+    ],
+)
+def test_json_that_could_do_harm_is_refused(text: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_json(text)
+
+
+def test_names_of_files_that_are_not_unicode_are_read() -> None:
+    assert parse_json(r'{"\udcff.png": "\ud83d\ude00"}') == {"\udcff.png": "\U0001f600"}

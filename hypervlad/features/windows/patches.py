@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from hypervlad.common.wording import counted
-from hypervlad.evaluation.patches import check_min_fraction
+from hypervlad.evaluation.maps import check_min_fraction
 from hypervlad.evaluation.splits import check_groups, holdout_split
 from hypervlad.features.windows.grid import (
     Edges,

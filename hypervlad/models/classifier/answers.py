@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.constraints import Integer, check_value
-from hypervlad.common.workload import announced
+from hypervlad.common.progress import announced
 from hypervlad.evaluation import Evaluation
 from hypervlad.evaluation.conformal import check_share
 from hypervlad.features.encoder import EncodedImages, HypercolumnVLAD

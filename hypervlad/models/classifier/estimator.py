@@ -31,8 +31,7 @@ from hypervlad.common.constraints import (
     RandomState,
 )
 from hypervlad.common.modelfile import ModelFileError
-from hypervlad.common.terminal import print_line
-from hypervlad.common.workload import announced
+from hypervlad.common.progress import announced, print_line
 from hypervlad.features.encoder import EncodedImages, HypercolumnVLAD
 from hypervlad.images import ImageReadError
 from hypervlad.images.reading import check_image_list

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.common.workload import announced
+from hypervlad.common.progress import announced
 from hypervlad.evaluation import PatchConfusion, area_fraction_error, patch_confusion
-from hypervlad.evaluation.patches import defective_patches
+from hypervlad.evaluation.maps import defective_patches
 from hypervlad.images import ReadOptions, read_mask
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.reading import check_image_list
