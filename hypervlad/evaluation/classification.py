@@ -1,4 +1,4 @@
-"""Evaluation of a classifier: accuracies and their intervals, the baseline, scores by class."""
+"""Evaluation of a classifier: accuracies with intervals, calibration, scores by class."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hypervlad.evaluation.probabilities import (
 )
 
 _Z95 = 1.959963984540054
-_MAX_UNCERTAINTY = 0.1  # of an accuracy that shows whether the confidence is right
+_MAX_UNCERTAINTY = 0.1  # of an accuracy that shows whether the model is calibrated
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class ClassScores:
     precision, recall, f1 : float
     support : int
         Number of images of the class.
-    known : bool
+    known : bool, default=True
         Whether the model was trained on the class.
     """
 
@@ -51,17 +51,18 @@ class ClassScores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Predicted probabilities compared with the true labels, as text.
+    """Predicted probabilities compared with the true labels; labels are compared as text.
 
-    A true label that is not among `classes` counts as a mistake.
+    A ValueError if there are no images, or the lengths differ.
 
-    Attributes
+    Parameters
     ----------
     y_true : sequence of n labels
+        A label that is not among `classes` counts as a mistake.
     proba : ndarray of shape (n, n_classes)
     classes : sequence of n_classes labels
-    groups : sequence of n hashables, optional
-        Images of one group (one sample, one micrograph) are not independent of each other.
+    groups : sequence of n hashables, default=None
+        Images of one group are not independent of each other. None makes each image its own group.
 
     Examples
     --------
@@ -149,7 +150,7 @@ class Evaluation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95 % interval of the accuracy; see `accuracy_interval`."""
+        """The `accuracy_interval`."""
         return accuracy_interval(self.correct, self.groups)
 
     @property
@@ -159,7 +160,7 @@ class Evaluation:
 
     @property
     def balanced_interval(self) -> tuple[float, float]:
-        """The 95 % interval of the balanced accuracy; see `balanced_accuracy_interval`."""
+        """The `balanced_accuracy_interval`."""
         return balanced_accuracy_interval(self.correct, self.true, self.groups)
 
     @property
@@ -169,29 +170,28 @@ class Evaluation:
         return label, count / len(self.true)
 
     def reliability_bins(self, n_bins: int = 10) -> ReliabilityBins:
-        """Accuracy and mean confidence by confidence; see :func:`reliability_bins`."""
+        """The :func:`reliability_bins` of these predictions."""
         return reliability_bins(self.confidence, self.correct, n_bins)
 
     @property
     def calibration_error(self) -> float:
-        """The expected calibration error; see `expected_calibration_error`."""
+        """The `expected_calibration_error`."""
         return expected_calibration_error(*self._codes_and_proba)
 
     @property
     def calibration_range(self) -> tuple[float, float]:
-        """Range of the calibration error of a perfect model; see `calibration_error_range`."""
+        """The `calibration_error_range`."""
         return calibration_error_range(self.proba, random_state=0)
 
     @property
     def calibration(self) -> Literal["calibrated", "overconfident", "underconfident", "unknown"]:
         """Whether the mean confidence differs from the accuracy by more than chance (5 %).
 
-        By Student's test of the sums by group. "unknown" if it does not, but half the 95 % interval
-        of the accuracy is wider than ten percentage points.
+        By Student's test of the sums by group. "unknown" if the difference may be chance and half
+        the 95 % interval of the accuracy is wider than ten percentage points.
         """
         excess = np.asarray(self.confidence, dtype=np.float64) - self.correct
-        names = np.arange(len(excess)) if self.groups is None else [str(g) for g in self.groups]
-        sums = np.bincount(np.unique(names, return_inverse=True)[1].ravel(), excess)
+        sums = np.bincount(_group_codes(self.groups, len(excess)), excess)
         n_groups = len(sums)
         of_groups = np.sum((sums - sums.mean()) ** 2) * n_groups / max(1, n_groups - 1)
         independent = np.sum(self.confidence * (1 - self.confidence))
@@ -203,12 +203,12 @@ class Evaluation:
 
     @property
     def selective_curve(self) -> SelectiveAccuracy:
-        """Accuracy of the most confident predictions; see `selective_accuracy_curve`."""
+        """The `selective_accuracy_curve`."""
         return selective_accuracy_curve(*self._codes_and_proba)
 
     @property
     def selective_area(self) -> float:
-        """The area under the selective-accuracy curve; see `selective_accuracy_area`."""
+        """The `selective_accuracy_area`."""
         return selective_accuracy_area(*self._codes_and_proba)
 
     @cached_property
@@ -246,28 +246,13 @@ class Evaluation:
         )
 
 
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
-
-
 def wilson_interval(share: float, n: float) -> tuple[float, float]:
-    """The 95 % score interval of a proportion [1]_.
-
-    Parameters
-    ----------
-    share : float
-        The observed proportion.
-    n : float
-        Number of independent trials.
-
-    Returns
-    -------
-    low, high : float
+    """The 95 % score interval (low, high) of a share that was observed in n trials [1]_.
 
     References
     ----------
     .. [1] E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
-       Journal of the American Statistical Association 22, 1927.
+       J. Am. Stat. Assoc. 22, 1927.
 
     Examples
     --------
@@ -290,15 +275,15 @@ def accuracy_interval(
 ) -> tuple[float, float]:
     """The 95 % interval of an accuracy: Wilson's, for as many trials as the images are worth.
 
-    With groups, they are worth as many independent images as would have the variance between the
+    Images in groups are worth as many independent images as would have the variance between the
     groups [1]_, and fewer if that is found from few groups [2]_ or few with a mistake or a correct
     answer. Without a mistake, they are worth no more than the number of groups.
 
     Parameters
     ----------
     correct : array-like of bool of shape (n,)
-    groups : sequence of n hashables, optional
-        Images of one group are not independent of each other.
+    groups : sequence of n hashables, default=None
+        None makes all images independent of each other.
 
     Returns
     -------
@@ -331,17 +316,8 @@ def balanced_accuracy_interval(
 ) -> tuple[float, float]:
     """The 95 % interval of a balanced accuracy, the mean of the recalls of the classes.
 
-    As `accuracy_interval`, with images that count more if their class has fewer images.
-
-    Parameters
-    ----------
-    correct, groups
-        As in `accuracy_interval`.
-    y_true : sequence of n labels
-
-    Returns
-    -------
-    low, high : float
+    As `accuracy_interval`, with the true labels (n,), and with images that count more if their
+    class has fewer images.
 
     Examples
     --------
@@ -353,7 +329,7 @@ def balanced_accuracy_interval(
     if len(y_true) != len(right):
         labels, images = counted(len(y_true), "label"), counted(len(right), "image")
         raise ValueError(f"got {labels} for {images}")
-    codes = np.unique([str(label) for label in y_true], return_inverse=True)[1].ravel()
+    codes = _group_codes(y_true, len(right))
     return _weighted_interval(right, 1 / np.bincount(codes)[codes], groups)
 
 
@@ -369,11 +345,7 @@ def _weighted_interval(
         )
     total = float(weights @ np.ones(n_images))  # as rounded as the sum of right answers
     share = float(weights @ right) / total
-    codes = (
-        np.arange(n_images)
-        if groups is None
-        else np.unique([str(group) for group in groups], return_inverse=True)[1].ravel()
-    )
+    codes = _group_codes(groups, n_images)
     n_equal = total**2 / float(weights @ weights)  # images, as many as if of equal weight
     sizes, hits = np.bincount(codes, weights), np.bincount(codes, weights * right)
     if len(sizes) == 1:
@@ -393,6 +365,17 @@ def _weighted_interval(
     return wilson_interval(share, max(1.0, n_worth))
 
 
+def _group_codes(groups: Sequence[Any] | None, n: int) -> NDArray[np.intp]:
+    """Number the groups of n images, whose names are compared as text; None makes each its own."""
+    if groups is None:
+        return np.arange(n)
+    return np.unique([str(group) for group in groups], return_inverse=True)[1].ravel()
+
+
 def _of_few(n_groups: float) -> float:
     """By what factor a number of trials is smaller if its variance is found from few groups."""
     return float(_Z95 / student_t.ppf(0.975, n_groups - 1)) ** 2 if n_groups > 1 else 0.0
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")

@@ -1,4 +1,4 @@
-"""Scores of defect maps, by pixel and by region, against masks.
+"""Scores of defect maps against masks: by pixel, by region and by patch.
 
 Higher scores are more defective, and a mask is True where there is a defect.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,13 +21,14 @@ _MAX_RATE = 0.3  # of false positives, up to which the overlap is integrated
 _TOUCHING = np.ones((3, 3), dtype=int)  # corners too
 _BIN_BITS = 21  # sign, eight of the exponent, twelve of the digits
 N_BINS = 1 << _BIN_BITS
+_DEFECTIVE_SHARE = 0.1  # of the pixels of a patch, from which on it is defective
 
 
 class PixelTally:
-    """Scores of maps that are added one by one, in memory that does not grow with their number.
+    """Scores of pixels, from maps that are added one by one; its memory does not grow.
 
-    Scores are rounded to twelve binary digits (1 part in 4,096). Use log-odds rather than
-    probabilities, because probabilities close to 1 would become equal.
+    Scores are rounded to 1 part in 4,096. Add log-odds rather than probabilities, because
+    probabilities close to 1 would become equal.
 
     Examples
     --------
@@ -45,14 +46,10 @@ class PixelTally:
         self._n_regions = 0.0
 
     def add(self, score_map: ArrayLike, mask: ArrayLike) -> None:
-        """Add an image.
+        """Add the scores of an image and its mask, both of shape (H, W).
 
-        Parameters
-        ----------
-        score_map : array of shape (H, W)
-            Finite; higher where more defective.
-        mask : array of shape (H, W)
-            True (or 1, or 255) where there is a defect.
+        Scores are finite. The mask is True (or 1, or 255) where there is a defect. A ValueError for
+        anything else.
         """
         scores, truth = np.asarray(score_map), as_mask(mask, "mask")
         if scores.dtype.kind != "f":
@@ -75,10 +72,7 @@ class PixelTally:
         return float(auc(_reached(self._defect_free), _reached(self._defective)))
 
     def average_precision(self) -> float:
-        """The average precision of pixels; NaN unless there are pixels of both kinds.
-
-        Random maps have the share of defective pixels.
-        """
+        """The average precision of pixels; NaN unless there are pixels of both kinds."""
         if not self._has_both():
             return float("nan")
         found = np.cumsum(self._defective[::-1])
@@ -87,17 +81,16 @@ class PixelTally:
         return float((self._defective[::-1] * precision).sum() / found[-1])
 
     def per_region_overlap(self) -> float:
-        """The area under the per-region overlap (AU-PRO), in which all regions have one weight.
+        """The area under the per-region overlap (AU-PRO): 1 for perfect maps, 0.15 for random ones.
 
         The mean share of each region's pixels that reach a threshold is integrated over the
-        false-positive rate from 0 to 0.3 and divided by 0.3 [1]_: 1 for perfect maps, 0.15 for
-        random ones. A region is a connected component of a mask, with connections across corners.
-        NaN unless there are pixels of both kinds.
+        false-positive rate from 0 to 0.3 and divided by 0.3 [1]_. Regions are connected components
+        of masks, also across corners. NaN unless there are pixels of both kinds.
 
         References
         ----------
-        .. [1] P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger and C. Steger, "The MVTec anomaly
-           detection dataset", International Journal of Computer Vision 129, 2021, section 5.
+        .. [1] P. Bergmann et al., "The MVTec anomaly detection dataset", International Journal of
+           Computer Vision 129, 2021, section 5.
         """
         if not self._has_both():
             return float("nan")
@@ -109,9 +102,9 @@ class PixelTally:
         return float(auc(rates, overlaps) / _MAX_RATE)
 
     def best_f1(self) -> tuple[float, float]:
-        """The highest F1 of pixels, and the highest threshold at which it is reached.
+        """The highest F1 of pixels, and the highest threshold that reaches it.
 
-        Both are optimistic; NaN unless there are pixels of both kinds.
+        NaN unless there are pixels of both kinds.
         """
         if not self._has_both():
             return float("nan"), float("nan")
@@ -128,10 +121,8 @@ class PixelTally:
 def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
     """Predicted minus true defective area, as a fraction of the image, between -1 and 1.
 
-    Parameters
-    ----------
-    predicted, mask : array of shape (H, W)
-        True (or 1, or 255) where there is a defect. A ValueError for anything else.
+    Both are arrays of shape (H, W), True (or 1, or 255) where there is a defect; a ValueError for
+    anything else.
 
     Examples
     --------
@@ -182,12 +173,11 @@ def _shares_of_regions(truth: Mask) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class PatchConfusion:
-    """Numbers of patches by truth and prediction, of one image or of many.
+    """Numbers of patches by truth and prediction, of one image or of many; positive is defective.
 
     Attributes
     ----------
     true_positives, false_positives, false_negatives, true_negatives : int
-        Positive is defective.
     """
 
     true_positives: int
@@ -205,12 +195,6 @@ class PatchConfusion:
         return (
             cls(*(sum(column) for column in zip(*counts, strict=True))) if counts else cls(*[0] * 4)
         )
-
-    @property
-    def n_patches(self) -> int:
-        """Number of patches."""
-        wrong = self.false_positives + self.false_negatives
-        return self.true_positives + self.true_negatives + wrong
 
     @property
     def precision(self) -> float:
@@ -231,48 +215,30 @@ class PatchConfusion:
     @property
     def accuracy(self) -> float:
         """Share of the patches that are classified correctly; NaN without patches."""
-        return _ratio(self.true_positives + self.true_negatives, self.n_patches)
+        right = self.true_positives + self.true_negatives
+        return _ratio(right, right + self.false_positives + self.false_negatives)
 
 
-def patch_confusion(
-    predicted: ArrayLike,
-    mask: ArrayLike,
-    patch: int = 29,
-    *,
-    min_fraction: float = 0.1,
-    edges: Literal["pad", "drop"] = "pad",
-) -> PatchConfusion:
+def patch_confusion(predicted: ArrayLike, mask: ArrayLike, patch: int = 29) -> PatchConfusion:
     """Compare a defect map with a mask, patch by patch.
 
-    The image is cut into squares from its upper left corner. A square is defective if at least
-    `min_fraction` of its pixels are, in the mask and in the map [1]_.
+    The image is cut into squares from its upper left corner; those at the right and lower edges may
+    be narrower. A square is defective if at least a tenth of its pixels are [1]_.
 
     Parameters
     ----------
     predicted, mask : array of shape (H, W)
-        True (or 1, or 255) where there is a defect.
+        True (or 1, or 255) where there is a defect. A ValueError for anything else.
     patch : int, default=29
         Side of the squares in pixels.
-    min_fraction : float, default=0.1
-        In (0, 1].
-    edges : {"pad", "drop"}, default="pad"
-        Narrower squares at the right and lower edges are judged by the pixels that they have, or
-        dropped.
 
     Returns
     -------
-    confusion : PatchConfusion
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, one of them is not a mask, a parameter is out of range, or no square
-        is left.
+    PatchConfusion
 
     References
     ----------
-    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous
-       materials", 2020.
+    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous materials", 2020.
 
     Examples
     --------
@@ -286,8 +252,7 @@ def patch_confusion(
     """
     found, truth = as_mask(predicted, "predicted"), as_mask(mask, "mask")
     check_same_shape(found, truth, "predicted", "mask")
-    called = defective_patches(found, patch, min_fraction=min_fraction, edges=edges)
-    true = defective_patches(truth, patch, min_fraction=min_fraction, edges=edges)
+    called, true = defective_patches(found, patch), defective_patches(truth, patch)
     return PatchConfusion(
         int((called & true).sum()),
         int((called & ~true).sum()),
@@ -296,21 +261,9 @@ def patch_confusion(
     )
 
 
-def defective_patches(
-    mask: NDArray[np.bool_], patch: int, *, min_fraction: float, edges: Literal["pad", "drop"]
-) -> NDArray[np.bool_]:
-    """Return for each square whether at least `min_fraction` of it is defective."""
+def defective_patches(mask: Mask, patch: int) -> NDArray[np.bool_]:
+    """Return for each square whether at least a tenth of it is defective."""
     patch = check_side("patch", patch)
-    check_min_fraction(min_fraction)
-    _check_edges(edges)
-    if edges == "drop":
-        rows, columns = (extent // patch * patch for extent in mask.shape)
-        if not rows or not columns:
-            raise ValueError(
-                f"an image of {mask.shape[0]} x {mask.shape[1]} pixels holds no whole patch of "
-                f"{patch} x {patch}: choose a smaller patch, or edges='pad'."
-            )
-        mask = mask[:rows, :columns]
     starts = [np.arange(0, extent, patch) for extent in mask.shape]
     counts = np.add.reduceat(
         np.add.reduceat(mask, starts[0], axis=0, dtype=np.int64), starts[1], axis=1
@@ -319,7 +272,7 @@ def defective_patches(
         np.diff(np.append(start, extent)) for start, extent in zip(starts, mask.shape, strict=True)
     )
     # Rounded up to whole pixels, less rounding errors, so that 0.1 of 10 pixels is one pixel.
-    needed = np.maximum(1, np.ceil(min_fraction * np.outer(heights, widths) - 1e-9))
+    needed = np.ceil(_DEFECTIVE_SHARE * np.outer(heights, widths) - 1e-9)
     return np.asarray(counts >= needed)
 
 
@@ -327,16 +280,6 @@ def check_side(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise ValueError(f"{name} must be a whole number of pixels, at least 1; got {value!r}.")
     return int(value)
-
-
-def check_min_fraction(value: float) -> None:
-    if not 0 < value <= 1:
-        raise ValueError(f"min_fraction must be in (0, 1]; got {value!r}.")
-
-
-def _check_edges(edges: str) -> None:
-    if edges not in ("pad", "drop"):
-        raise ValueError(f"edges must be 'pad' or 'drop'; got {edges!r}.")
 
 
 def _ratio(part: int, whole: int) -> float:

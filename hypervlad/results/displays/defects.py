@@ -325,7 +325,7 @@ class PatchConfusionDisplay(GridDisplay):
             yield Tile(thumbnail(painted, SHOWN_PIXELS), _patch_caption(name, confusion))
 
     def _by_patch(self, region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        patches = defective_patches(region, self.patch, min_fraction=0.1, edges="pad")
+        patches = defective_patches(region, self.patch)
         whole = patches.repeat(self.patch, axis=0).repeat(self.patch, axis=1)
         return whole[: region.shape[0], : region.shape[1]]
 
