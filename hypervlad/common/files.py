@@ -98,7 +98,10 @@ def naming(path: str | os.PathLike[str], draft: Path | None = None) -> Iterator[
 
 @contextlib.contextmanager
 def new_folder(folder: Path, mode: int = 0o777) -> Iterator[None]:
-    """Create a folder if there is none; if the block fails, do not leave a new one behind empty."""
+    """Create a folder if there is none; if the block fails, do not leave a new one behind empty.
+
+    By default, everybody may use it, as far as the user's umask allows.
+    """
     created = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(mode, parents=True, exist_ok=True)
     try:
@@ -123,7 +126,7 @@ def replace_when_complete(
 
     The bytes go to a temporary file in `draft_folder` (by default beside `path`), which is moved
     over `path` at the end, and removed if anything fails. The folder of `path` is created if there
-    is none. Without `flush`, a power cut may leave a damaged file. An OSError names the file.
+    is none. With ``flush=False``, a power cut may leave a damaged file. An OSError names the file.
     """
     check_writable(path)
     target = Path(os.path.abspath(path))
@@ -206,9 +209,9 @@ class LockedError(RuntimeError):
 def exclusive_lock(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> Iterator[None]:
     """Hold a lock file, which names this process, until the context ends.
 
-    The lock is the operating system's: a file that a killed process left behind locks nothing.
-    Where the file system has no locks, nothing is locked. A LockedError, which names `output`, if
-    another process or thread holds the lock; an OSError for an unusable lock file.
+    A LockedError names `output` if another process or thread holds the lock. The lock is the
+    operating system's: a file that a killed process left behind locks nothing. Where the file
+    system has no locks, nothing is locked.
     """
     refuse_links(path)
     lock_file, is_ours = _locked(Path(path), output)

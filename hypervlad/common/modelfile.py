@@ -64,7 +64,10 @@ class ModelFileNotFoundError(ModelFileError, FileNotFoundError):
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What a model file holds; `kind` is the estimator's, such as ``"micrograph_classifier"``."""
+    """What a model file holds; `kind` is the estimator's, such as ``"micrograph_classifier"``.
+
+    The version is by default that of this library.
+    """
 
     kind: str
     header: dict[str, Any]
@@ -98,9 +101,7 @@ def write_model(
 
 
 def read_model(path: str | os.PathLike[str], *, kind: str | None = None) -> ModelFile:
-    """Read a model file; a ModelFileError if it is not whole, or of another kind than the given
-    one.
-    """
+    """Read a model file, by default of any kind, or raise a ModelFileError."""
     name = os.fspath(path)
     data = _read_bytes(Path(path), name)
     _check_digest(data, name)

@@ -100,6 +100,10 @@ class Evaluation:
         return Evaluation(truth, np.asarray(self.proba)[rows], self.classes, groups)
 
     @cached_property
+    def _names(self) -> list[str]:
+        return [str(label) for label in self.classes]
+
+    @cached_property
     def true(self) -> list[str]:
         """The true labels as text."""
         return [str(label) for label in self.y_true]
@@ -107,8 +111,7 @@ class Evaluation:
     @cached_property
     def predicted(self) -> list[str]:
         """The predicted labels as text."""
-        names = [str(label) for label in self.classes]
-        return [names[k] for k in np.asarray(self.proba).argmax(axis=1)]
+        return [self._names[k] for k in np.asarray(self.proba).argmax(axis=1)]
 
     @cached_property
     def confidence(self) -> NDArray[np.floating[Any]]:
@@ -124,24 +127,24 @@ class Evaluation:
     @cached_property
     def unknown(self) -> list[str]:
         """True labels that the model was not trained on, sorted."""
-        return sorted(set(self.true) - {str(label) for label in self.classes})
+        return sorted(set(self.true) - set(self._names))
 
     @property
     def never_predicted(self) -> list[str]:
         """Classes of the model that have images here, and are predicted for none."""
         expected, found = set(self.true), set(self.predicted)
-        return [name for name in map(str, self.classes) if name in expected - found]
+        return [name for name in self._names if name in expected - found]
 
     @property
     def untested(self) -> list[str]:
         """Classes of the model that have no images here."""
         expected = set(self.true)
-        return [name for name in map(str, self.classes) if name not in expected]
+        return [name for name in self._names if name not in expected]
 
     @cached_property
     def labels(self) -> list[str]:
         """The model's classes in its order, then the unknown labels."""
-        return [str(label) for label in self.classes] + self.unknown
+        return self._names + self.unknown
 
     @property
     def accuracy(self) -> float:
@@ -214,7 +217,7 @@ class Evaluation:
     @cached_property
     def _codes_and_proba(self) -> tuple[list[int], NDArray[np.floating[Any]]]:
         """True labels as column numbers; unknown labels share a further column of probability 0."""
-        place = {str(label): code for code, label in enumerate(self.classes)}
+        place = {name: code for code, name in enumerate(self._names)}
         codes = [place.get(label, len(place)) for label in self.true]
         return codes, np.pad(np.asarray(self.proba), ((0, 0), (0, 1)))
 

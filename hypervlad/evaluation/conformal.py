@@ -16,14 +16,6 @@ from scipy.stats import binom
 
 from hypervlad.evaluation.splits import group_weights
 
-__all__ = [
-    "Calibration",
-    "check_share",
-    "confidence_for_error",
-    "groups_for_error",
-    "prediction_sets",
-]
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]

@@ -75,8 +75,7 @@ class PixelTally:
         """The average precision of pixels; NaN unless there are pixels of both kinds."""
         if not self._has_both():
             return float("nan")
-        found = np.cumsum(self._defective[::-1])
-        called = found + np.cumsum(self._defect_free[::-1])
+        found, called = self._found_and_called()
         precision = found / np.maximum(called, 1)
         return float((self._defective[::-1] * precision).sum() / found[-1])
 
@@ -108,11 +107,15 @@ class PixelTally:
         """
         if not self._has_both():
             return float("nan"), float("nan")
-        found = np.cumsum(self._defective[::-1])
-        called = found + np.cumsum(self._defect_free[::-1])
+        found, called = self._found_and_called()
         f1 = 2 * found / (called + found[-1])
         best = int(f1.argmax())
         return float(f1[best]), _lowest_of(N_BINS - 1 - best)
+
+    def _found_and_called(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Count defective and all pixels in each bin or above, the highest bin first."""
+        found = np.cumsum(self._defective[::-1])
+        return found, found + np.cumsum(self._defect_free[::-1])
 
     def _has_both(self) -> bool:
         return bool(self._defect_free.any() and self._defective.any())

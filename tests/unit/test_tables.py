@@ -19,7 +19,6 @@ from hypervlad.common.tables import (
     original_cell,
     read_table,
     table_as_bytes,
-    table_as_text,
     write_table,
 )
 from hypervlad.data.folders.groups import read_group_rows
@@ -93,8 +92,8 @@ def test_signs_where_another_separator_begins_a_cell(text: str, written: str) ->
 
 def test_a_number_that_begins_a_line_is_text() -> None:
     # Where commas are decimal, the line is one cell: -1.5 plus another program's answer.
-    table = table_as_text(["path", "label"], [["-1", "5+cmd|' /C calc'!A0"]])
-    assert table == "path,label\n'-1,5+cmd|' /C calc'!A0\n"
+    table = table_as_bytes(["path", "label"], [["-1", "5+cmd|' /C calc'!A0"]])
+    assert table == b"path,label\n'-1,5+cmd|' /C calc'!A0\n"
 
 
 @pytest.mark.slow  # a hundred random texts
@@ -114,7 +113,7 @@ def test_every_text_comes_back(text: str, start: str, is_first: bool) -> None:
 @example(rows=[["0", 'x,;"=1+1"'], ["0", "x,;"], ["-1", "5+1"]])
 @settings(max_examples=60)
 def test_no_text_is_a_formula_at_any_separator(rows: list[list[str]], delimiter: str) -> None:
-    table = table_as_text(["path"], rows)
+    table = table_as_bytes(["path"], rows).decode()
     for row in csv.reader(io.StringIO(table, newline=""), delimiter=delimiter):
         for cell in row:
             start = cell.lstrip("\t\r\n")[:1]
