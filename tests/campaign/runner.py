@@ -94,17 +94,9 @@ class _Running:
 
 
 class Campaign:
-    """Attacks on some targets, for a while.
+    """Attacks on some targets, for a while; campaigns of different seeds have different cases.
 
-    Parameters
-    ----------
-    targets : mapping of str to Target
-    seed : int
-        Campaigns of different seeds have different cases.
-    out : Path
-        Folder for failures; it is made when there is one.
-    log : callable
-        Is given each finding in one line.
+    The folder `out`, for failures, is made when there is one. `log` gets one line for each.
     """
 
     def __init__(

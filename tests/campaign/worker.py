@@ -31,16 +31,9 @@ _SHRINKING = 5.0  # seconds for making a failing file smaller
 
 
 class Worker:
-    """Runs the cases of one target, one seed after the other, and reports each.
+    """Runs the cases of one target, one seed after the other, and reports each event.
 
-    Parameters
-    ----------
-    generate : callable
-        Makes the cases of a seed.
-    scratch : Path
-        Each seed gets an empty folder in it.
-    report : callable
-        Is given each event, a dictionary.
+    Each seed gets an empty folder in `scratch`.
     """
 
     def __init__(

@@ -21,8 +21,6 @@ from hypervlad.common.tables import (
     table_as_bytes,
     write_table,
 )
-from hypervlad.data.folders.groups import read_group_rows
-from hypervlad.data.folders.report import FolderReport
 from hypervlad.results import predictions_as_bytes
 
 FORMULAS = [
@@ -128,17 +126,6 @@ def test_a_table_comes_back(tmp_path: Path) -> None:
     rows = [[text, text[::-1]] for text in texts]
     write_table(tmp_path / "t.csv", ["path", "=label"], rows)
     assert read_table(tmp_path / "t.csv") == [["path", "=label"], *rows]
-
-
-@pytest.mark.parametrize("text", [text for text in FORMULAS if text == text.strip()])
-def test_groups_come_back(text: str, tmp_path: Path) -> None:
-    report = FolderReport("images", suggested_groups={text: "-g", "b.png": "'=g"})
-    report.write_groups(tmp_path / "groups.csv")
-    rows = read_group_rows(tmp_path / "groups.csv")
-    assert sorted((row.path, row.group) for row in rows) == sorted([(text, "-g"), ("b.png", "'=g")])
-    assert all(
-        not cell.startswith("=") for cell in (tmp_path / "groups.csv").read_text().split(",")
-    )
 
 
 def test_predictions_are_plain_text() -> None:
