@@ -153,7 +153,7 @@ class Evaluation:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The `accuracy_interval`."""
+        """The 95 % `accuracy_interval`."""
         return accuracy_interval(self.correct, self.groups)
 
     @property
@@ -163,7 +163,7 @@ class Evaluation:
 
     @property
     def balanced_interval(self) -> tuple[float, float]:
-        """The `balanced_accuracy_interval`."""
+        """The 95 % `balanced_accuracy_interval`."""
         return balanced_accuracy_interval(self.correct, self.true, self.groups)
 
     @property
@@ -230,10 +230,9 @@ class Evaluation:
     @property
     def confusions(self) -> list[tuple[str, str, int]]:
         """(true, predicted, count) of every kind of mistake, most frequent first."""
-        pairs = Counter(
-            pair for pair in zip(self.true, self.predicted, strict=True) if pair[0] != pair[1]
-        )
-        return sorted(((*pair, n) for pair, n in pairs.items()), key=lambda item: (-item[2], item))
+        pairs = Counter(zip(self.true, self.predicted, strict=True))
+        mistakes = [(*pair, n) for pair, n in pairs.items() if pair[0] != pair[1]]
+        return sorted(mistakes, key=lambda item: (-item[2], item))
 
     def _score(self, label: str, *, known: bool) -> ClassScores:
         true = np.array([name == label for name in self.true])

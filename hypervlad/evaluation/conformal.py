@@ -45,11 +45,7 @@ class Calibration:
 
     @classmethod
     def of(
-        cls,
-        proba: ArrayLike,
-        codes: ArrayLike,
-        groups: ArrayLike,
-        models: ArrayLike,
+        cls, proba: ArrayLike, codes: ArrayLike, groups: ArrayLike, models: ArrayLike
     ) -> Calibration:
         """Compare probabilities (n, n_classes) with the columns of the true classes, (n,)."""
         table, truth = np.asarray(proba, dtype=np.float64), np.asarray(codes, dtype=np.intp)
