@@ -107,8 +107,10 @@ def prediction_sets(
     ----------
     .. [1] R. Dunn et al., "Distribution-free prediction sets for two-layer hierarchical models",
        J. Am. Stat. Assoc., 2023.
-    .. [2] Y. Romano et al., "Classification with valid and adaptive coverage", NeurIPS 2020.
-    .. [3] Y. Lee et al., "Distribution-free inference with hierarchical data", 2023.
+    .. [2] Y. Romano et al., "Classification with valid and adaptive coverage",
+       NeurIPS 2020.
+    .. [3] Y. Lee et al., "Distribution-free inference with hierarchical data",
+       2023.
 
     Examples
     --------

@@ -76,7 +76,8 @@ def reliability_bins(
 
     References
     ----------
-    .. [1] C. Guo et al., "On calibration of modern neural networks", ICML 2017.
+    .. [1] C. Guo et al., "On calibration of modern neural networks",
+       ICML 2017.
 
     Examples
     --------
