@@ -27,14 +27,7 @@ _MAX_PADDING = 256
 _MIN_LABEL_BYTES = 2**20
 _MAX_REASON = 500  # characters of a message that quotes the file
 # What content raises that is not that of a model; ArithmeticError by numbers that are too large.
-_UNFIT = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_UNFIT = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class Field(Protocol):
@@ -58,7 +51,7 @@ class Stateful(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Value:
-    """A number, a boolean or a string that satisfies `allowed`, if given."""
+    """A number, a boolean or a string that satisfies `allowed`, if given; finite by default."""
 
     kind: type
     allowed: Constraint | None = None
@@ -100,9 +93,7 @@ class Values:
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """An array of at least two class labels: strings, numbers or booleans; sorted, if
-    `distinct`.
-    """
+    """At least two class labels: strings, numbers or booleans; by default, sorted and distinct."""
 
     distinct: bool = True
 
@@ -147,7 +138,7 @@ class Labels:
 class Array:
     """An array of finite numbers, of exactly this type and number of dimensions, within bounds.
 
-    With the default bounds, products with features in single precision stay finite.
+    With the default bounds, -1e30 and 1e30, products with features in single precision are finite.
     """
 
     dtype: str
@@ -238,7 +229,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Maybe:
-    """An attribute that may be None, or that a fitted estimator may lack if it `may_be_missing`."""
+    """An attribute that may be None; a fitted estimator lacks it only if it `may_be_missing`."""
 
     field: Field
     may_be_missing: bool = False
@@ -296,7 +287,7 @@ class Estimator(BaseEstimator):
         write_model(path, self._kind, *self.to_state(include_backbone=include_backbone))
 
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:
-        """Return the fitted model as JSON and arrays, on request with the network's weights."""
+        """Return the fitted model as JSON and arrays, by default without the network's weights."""
         check_is_fitted(self)
         fitted, arrays = dict[str, Any](), Arrays()
         for name, field in self._fitted_state.items():
@@ -373,7 +364,10 @@ class ImageEstimator(Estimator):
 
 
 def seeded_clone(part: BaseEstimator, seed: int | None, *, verbose: bool | int = False) -> Any:
-    """Return an unfitted copy of a part, with the seed wherever a ``random_state`` is None."""
+    """Return an unfitted copy of a part, with the seed wherever a ``random_state`` is None.
+
+    If `verbose` is given and not False, a part of hypervlad gets it, too.
+    """
     part = clone(part)
     for name, value in part.get_params().items():
         if value is None and (name == "random_state" or name.endswith("__random_state")):

@@ -35,7 +35,10 @@ def is_number(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Integer:
-    """Whole numbers within bounds, both included; `meaning` is what a message calls them."""
+    """Whole numbers within bounds, both included; by default, from 1 on.
+
+    `meaning` is what a message calls them.
+    """
 
     at_least: int | None = 1
     at_most: int | None = None
@@ -55,7 +58,7 @@ class Integer:
 
 @dataclass(frozen=True)
 class Number:
-    """Finite real numbers within bounds; ``above`` and ``below`` exclude the bound."""
+    """Finite real numbers within bounds, if given; ``above`` and ``below`` exclude the bound."""
 
     above: float | None = None
     at_least: float | None = None
@@ -133,9 +136,7 @@ class HasMethods:
 
 @dataclass(frozen=True)
 class ListOf:
-    """Tuples, lists and one-dimensional arrays of `at_least` to `at_most` items of one
-    constraint.
-    """
+    """Tuples, lists and one-dimensional arrays; by default, of at least one item."""
 
     item: Constraint
     meaning: str

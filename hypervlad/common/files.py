@@ -1,4 +1,7 @@
-"""Writing files: complete or not at all, never through a symbolic link, one process at a time."""
+"""Files: written completely or not at all, by one process at a time; JSON that others have written.
+
+Nothing is written through a symbolic link.
+"""
 
 # All that is written goes through `replace_when_complete`. In a folder that others can write to, a
 # file may be replaced by a link to one of ours, so links are refused. Folders on the way to a file
@@ -10,6 +13,8 @@ import contextlib
 import errno
 import hashlib
 import io
+import json
+import math
 import os
 import secrets
 import socket
@@ -26,6 +31,10 @@ else:
 
 _LOCKED_BYTE = 1 << 30
 _JUNCTION = 0xA0000003  # stat.IO_REPARSE_TAG_MOUNT_POINT, which Python has on Windows only
+_MAX_NESTING = 32
+_MAX_VALUES = 2**20
+_MAX_DIGITS = 20  # of a whole number; those of 64 bits have at most 19 and a sign
+_MAX_QUOTED = 500  # characters of a key in a message
 
 
 class LinkError(FileExistsError):
@@ -89,7 +98,10 @@ def naming(path: str | os.PathLike[str], draft: Path | None = None) -> Iterator[
 
 @contextlib.contextmanager
 def new_folder(folder: Path, mode: int = 0o777) -> Iterator[None]:
-    """Create a folder if there is none; if the block fails, do not leave a new one behind empty."""
+    """Create a folder if there is none; if the block fails, do not leave a new one behind empty.
+
+    By default, everybody may use it, as far as the user's umask allows.
+    """
     created = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(mode, parents=True, exist_ok=True)
     try:
@@ -114,7 +126,7 @@ def replace_when_complete(
 
     The bytes go to a temporary file in `draft_folder` (by default beside `path`), which is moved
     over `path` at the end, and removed if anything fails. The folder of `path` is created if there
-    is none. Without `flush`, a power cut may leave a damaged file. An OSError names the file.
+    is none. With ``flush=False``, a power cut may leave a damaged file. An OSError names the file.
     """
     check_writable(path)
     target = Path(os.path.abspath(path))
@@ -197,9 +209,9 @@ class LockedError(RuntimeError):
 def exclusive_lock(path: str | os.PathLike[str], output: str | os.PathLike[str]) -> Iterator[None]:
     """Hold a lock file, which names this process, until the context ends.
 
-    The lock is the operating system's: a file that a killed process left behind locks nothing.
-    Where the file system has no locks, nothing is locked. A LockedError, which names `output`, if
-    another process or thread holds the lock; an OSError for an unusable lock file.
+    A LockedError names `output` if another process or thread holds the lock. The lock is the
+    operating system's: a file that a killed process left behind locks nothing. Where the file
+    system has no locks, nothing is locked.
     """
     refuse_links(path)
     lock_file, is_ours = _locked(Path(path), output)
@@ -286,3 +298,77 @@ def _lock(lock_file: int) -> bool:
     except OSError as error:  # the file system has no locks, or none for those who may only read
         return error.errno != errno.EBADF
     return True
+
+
+# --- JSON that others have written ----------------------------------------------------------------
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parse JSON, a string or UTF-8, from an untrusted source; a ValueError if it could do harm.
+
+    All numbers of the result are finite and fit 64 bits, no key occurs twice, there are at most a
+    million values, nested at most 32 deep, and all texts can be written as UTF-8 with the error
+    handler "surrogateescape".
+    """
+    if isinstance(text, bytes):
+        text = text.decode()
+    if not isinstance(text, str):  # a column of a database may hold anything
+        raise ValueError(f"{text!r} is no text")
+    # One of these stands before each value but the first.
+    if sum(map(text.count, ",:[{")) > _MAX_VALUES:
+        raise ValueError(f"more than {_MAX_VALUES} values")
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_finite,
+            parse_float=_finite,
+            parse_int=_bounded_integer,
+        )
+    except RecursionError:
+        raise ValueError("lists and objects are nested too deeply") from None
+    level = [value]
+    for _ in range(_MAX_NESTING + 1):
+        _check_texts(level)
+        level = [
+            item
+            for each in level
+            if isinstance(each, dict | list)
+            for item in ((*each, *each.values()) if isinstance(each, dict) else each)
+        ]
+        if not level:
+            return value
+    raise ValueError(f"lists and objects are nested more than {_MAX_NESTING} deep")
+
+
+def _check_texts(values: list[Any]) -> None:
+    try:
+        "".join(each for each in values if isinstance(each, str)).encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        found = error.object[error.start : error.start + 1]
+        raise ValueError(f"a text contains {found!r}, which is no character") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict[str, Any]()
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:_MAX_QUOTED]!r} occurs twice")
+        found[key] = value
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:_MAX_DIGITS]} is not finite")
+    return value
+
+
+def _bounded_integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"the whole number {text[:_MAX_DIGITS]}... has more than 64 bits")
+    value = int(text)
+    if not -(2**63) <= value < 2**64:
+        raise ValueError(f"the whole number {text} has more than 64 bits")
+    return value

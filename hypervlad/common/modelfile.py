@@ -22,8 +22,7 @@ import safetensors.numpy
 from numpy.typing import NDArray
 
 from hypervlad._version import __version__
-from hypervlad.common.files import LinkError, replace_when_complete
-from hypervlad.common.strict_json import parse_json
+from hypervlad.common.files import LinkError, parse_json, replace_when_complete
 
 FORMAT_VERSION = 1
 
@@ -65,7 +64,10 @@ class ModelFileNotFoundError(ModelFileError, FileNotFoundError):
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What a model file holds; `kind` is the estimator's, such as ``"micrograph_classifier"``."""
+    """What a model file holds; `kind` is the estimator's, such as ``"micrograph_classifier"``.
+
+    The version is by default that of this library.
+    """
 
     kind: str
     header: dict[str, Any]
@@ -99,9 +101,7 @@ def write_model(
 
 
 def read_model(path: str | os.PathLike[str], *, kind: str | None = None) -> ModelFile:
-    """Read a model file; a ModelFileError if it is not whole, or of another kind than the given
-    one.
-    """
+    """Read a model file, by default of any kind, or raise a ModelFileError."""
     name = os.fspath(path)
     data = _read_bytes(Path(path), name)
     _check_digest(data, name)

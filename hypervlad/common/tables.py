@@ -28,8 +28,8 @@ _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 def escaped_cell(value: Any, *, is_first: bool = False) -> str:
     """Return the text of a cell, with apostrophes where a spreadsheet would run it.
 
-    Numbers stay, and so does text that is a number, except in the first cell of a line, which has
-    the rest of the line where commas do not separate.
+    Numbers stay, and so does text that is a number, unless it `is_first` in its line (by default it
+    is not): where commas do not separate, the first cell has the rest of the line.
 
     Examples
     --------
@@ -49,18 +49,16 @@ def original_cell(text: str) -> str:
     return _ESCAPED.sub("", text)
 
 
-def table_as_text(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-    """Return a table as CSV; None is an empty cell."""
+def table_as_bytes(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Return a table as CSV, in UTF-8; file names that are not valid text keep their bytes.
+
+    None is an empty cell.
+    """
     lines = [
         ",".join(_quoted(escaped_cell(value, is_first=not i)) for i, value in enumerate(row))
         for row in (header, *rows)
     ]
-    return "".join(f"{line}\n" for line in lines)
-
-
-def table_as_bytes(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> bytes:
-    """Return a table as CSV, in UTF-8; file names that are not valid text keep their bytes."""
-    return table_as_text(header, rows).encode("utf-8", "surrogateescape")
+    return "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
 
 
 def write_table(

@@ -20,8 +20,6 @@ _NOT_SHOWN = re.compile(
 def counted(n: int, what: str) -> str:
     """Return a number of things, of a noun in the singular with a regular plural.
 
-    Examples
-    --------
     >>> counted(1, "image"), counted(1200, "image"), counted(2, "class"), counted(0, "entry")
     ('1 image', '1,200 images', '2 classes', '0 entries')
     """
@@ -50,8 +48,6 @@ def percent(share: float) -> str:
 
     Less than everything is never 100 %, and more than nothing never 0 %, as in ``common.js``.
 
-    Examples
-    --------
     >>> percent(0.25), percent(0.99996), percent(0.0002), percent(1.0)
     ('25.0 %', '>99.9 %', '<0.1 %', '100.0 %')
     """
@@ -75,7 +71,7 @@ def printable(value: object) -> str:
 
 
 def warn_user(message: Warning | str, category: type[Warning] = UserWarning) -> None:
-    """Warn at the line that called hypervlad, directly or through scikit-learn."""
+    """Warn, by default with a UserWarning, at the line of the user's code that called hypervlad."""
     frame, packages = sys._getframe(1), list[str]()
     while True:
         packages.append(str(frame.f_globals.get("__name__")).partition(".")[0])

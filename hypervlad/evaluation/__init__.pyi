@@ -1,9 +1,13 @@
-from .classification import ClassScores, Evaluation
+from .classification import (
+    ClassScores,
+    Evaluation,
+    accuracy_interval,
+    balanced_accuracy_interval,
+    wilson_interval,
+)
 from .conformal import Calibration, confidence_for_error, groups_for_error, prediction_sets
 from .defects import DefectEvaluation, evaluate_defects, gap_between_modes
-from .intervals import accuracy_interval, balanced_accuracy_interval, wilson_interval
-from .maps import PixelTally, area_fraction_error
-from .patches import PatchConfusion, patch_confusion
+from .maps import PatchConfusion, PixelTally, area_fraction_error, patch_confusion
 from .probabilities import (
     ReliabilityBins,
     SelectiveAccuracy,

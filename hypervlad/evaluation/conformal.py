@@ -1,7 +1,6 @@
 """Prediction sets with a requested coverage, and confidence thresholds for a maximum error.
 
-Both are based on predictions of images by models that were fitted without them; all groups have
-equal weights, each divided among its images.
+Both are based on held-out predictions. All groups have equal weights, divided among their images.
 """
 
 from __future__ import annotations
@@ -17,14 +16,6 @@ from scipy.stats import binom
 
 from hypervlad.evaluation.splits import group_weights
 
-__all__ = [
-    "Calibration",
-    "check_share",
-    "confidence_for_error",
-    "groups_for_error",
-    "prediction_sets",
-]
-
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.intp]
 BoolArray = NDArray[np.bool_]
@@ -36,7 +27,7 @@ CERTAINTY = 0.9  # that no more of the sure answers are wrong than requested
 class Calibration:
     """Held-out predictions compared with the true classes.
 
-    Attributes
+    Parameters
     ----------
     misfit, confidence : ndarray of float, shape (n,)
         1 - the probability of the true class, and the largest probability.
@@ -54,13 +45,9 @@ class Calibration:
 
     @classmethod
     def of(
-        cls,
-        proba: ArrayLike,
-        codes: ArrayLike,
-        groups: ArrayLike,
-        models: ArrayLike,
+        cls, proba: ArrayLike, codes: ArrayLike, groups: ArrayLike, models: ArrayLike
     ) -> Calibration:
-        """Compare probabilities, (n, n_classes), with the columns of the true classes, (n,)."""
+        """Compare probabilities (n, n_classes) with the columns of the true classes, (n,)."""
         table, truth = np.asarray(proba, dtype=np.float64), np.asarray(codes, dtype=np.intp)
         return cls(
             1 - table[np.arange(len(table)), truth],
@@ -94,9 +81,8 @@ def prediction_sets(
 
         sum of w over the images with S >= 1 - p_y(x)  +  1 / (G + 1)  >  1 - coverage
 
-    With one model, this holds for the true class of an exchangeable group with at least the
-    requested coverage [1]_. With models of folds (CV+ [2]_, in groups [3]_), 2 coverage - 1, less a
-    term for the folds, is guaranteed.
+    With one model, the coverage is guaranteed for images of exchangeable groups [1]_. With models
+    of folds (CV+ [2]_, in groups [3]_), 2 coverage - 1, less a term for the folds, is guaranteed.
 
     Parameters
     ----------
@@ -109,17 +95,22 @@ def prediction_sets(
     Returns
     -------
     ndarray of bool, shape (n, n_classes)
-        A set is empty if no class fits well enough. With fewer than coverage / (1 - coverage)
-        groups, every set has all classes.
+        A set is empty if no class fits. With fewer than coverage / (1 - coverage) groups, every set
+        has all classes.
+
+    Raises
+    ------
+    ValueError
+        If `coverage` is not between 0 and 1.
 
     References
     ----------
-    .. [1] R. Dunn, L. Wasserman and A. Ramdas, "Distribution-free prediction sets for two-layer
-       hierarchical models", Journal of the American Statistical Association, 2023.
-    .. [2] Y. Romano, M. Sesia and E. J. Candès, "Classification with valid and adaptive coverage",
+    .. [1] R. Dunn et al., "Distribution-free prediction sets for two-layer hierarchical models",
+       J. Am. Stat. Assoc., 2023.
+    .. [2] Y. Romano et al., "Classification with valid and adaptive coverage",
        NeurIPS 2020.
-    .. [3] Y. Lee, R. F. Barber and R. Willett, "Distribution-free inference with hierarchical
-       data", 2023.
+    .. [3] Y. Lee et al., "Distribution-free inference with hierarchical data",
+       2023.
 
     Examples
     --------
@@ -150,7 +141,7 @@ def _weight_above(values: FloatArray, weights: FloatArray, bounds: FloatArray) -
 
 
 def groups_for_error(max_error: float) -> int:
-    """Return how many groups without a wrong answer show that at most a share of answers is wrong.
+    """Return how many groups without a wrong answer show that at most `max_error` are wrong.
 
     Examples
     --------
@@ -176,7 +167,7 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
     ----------
     calibration : Calibration
     max_error : float
-        Share of the answers that may be wrong, between 0 and 1.
+        Share of the answers that may be wrong, between 0 and 1; a ValueError otherwise.
 
     Returns
     -------
@@ -185,8 +176,8 @@ def confidence_for_error(calibration: Calibration, max_error: float) -> float:
 
     References
     ----------
-    .. [1] A. N. Angelopoulos, S. Bates, E. J. Candès, M. I. Jordan and L. Lei, "Learn then test:
-       calibrating predictive algorithms to achieve risk control", arXiv 2110.01052, 2021.
+    .. [1] A. N. Angelopoulos et al., "Learn then test: calibrating predictive algorithms to achieve
+       risk control", arXiv 2110.01052, 2021.
 
     Examples
     --------

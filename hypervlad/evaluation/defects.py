@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_auc_score
 
-from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, warn_user
-from hypervlad.common.workload import announced
-from hypervlad.evaluation.maps import PixelTally
-from hypervlad.evaluation.patches import PatchConfusion, patch_confusion
+from hypervlad.evaluation.maps import PatchConfusion, PixelTally, patch_confusion
 from hypervlad.images import ImageReadError, TrainingImagesWarning, read_mask
 from hypervlad.images.errors import reasons_in_line
 from hypervlad.images.masks import mask_banner_rows, warn_if_inverted
@@ -27,16 +25,14 @@ _MIN_DEVIATIONS_ABOVE = 1.0  # the scores of defects vary more than those of def
 
 @dataclass(frozen=True)
 class ImageResult:
-    """An image's score, its defective shares of pixels, `is_defective` (the truth) and
-    `is_called`.
-    """
+    """The scores of one image."""
 
-    position: int
+    position: int  # in the list that was evaluated
     name: str
     score: float
-    is_defective: bool
-    is_called: bool
-    true_fraction: float
+    is_defective: bool  # by its mask
+    is_called: bool  # defective, by its score
+    true_fraction: float  # of its pixels that are defective
     found_fraction: float
     confusion: PatchConfusion
     in_training: bool = False
@@ -68,7 +64,7 @@ class DefectEvaluation:
         From this score on, an image is called anomalous, and a pixel defective.
     patch : int
         Side of the patches that are counted, in pixels.
-    n_shown : int
+    n_shown : int, default=12
         How many maps are kept: those of the images with the most misclassified patches.
     images : list of ImageResult
     left_out : list of str
@@ -172,13 +168,22 @@ def evaluate_defects(
     masks : sequence of n paths, arrays or None
         None for an image without defects.
     names : sequence of n str
+        For reports and messages.
     progress : bool, default=False
+        Show a progress bar.
 
     Returns
     -------
     DefectEvaluation
-        Images that cannot be read, are smaller than a patch or differ in size from their mask are
-        left out; an ImageReadError if none remains.
+        Without images that cannot be read, are smaller than a patch or differ in size from their
+        mask.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ.
+    ImageReadError
+        If no image is left.
 
     Warns
     -----
@@ -229,21 +234,11 @@ def evaluate_defects(
 
 
 def gap_between_modes(scores: ArrayLike) -> tuple[float, float] | None:
-    """Find the gap between two groups of scores that are clearly separated.
+    """Return the scores (low, high) at the ends of a gap between two clear groups, or None.
 
-    It is the widest distance between two consecutive scores, with at least three scores on either
-    side, wider than four standard deviations of those below and one of those above, and 2 + 20 / n
-    times as wide as all other distances.
-
-    Parameters
-    ----------
-    scores : array-like of shape (n,)
-        Finite.
-
-    Returns
-    -------
-    (float, float) or None
-        The scores at both ends of the gap; None if there is none.
+    The gap is the widest distance between two consecutive scores (n,). It must have at least three
+    scores on either side and be wider than four standard deviations of the scores below it, one of
+    those above it, and 2 + 20 / n times any other distance.
 
     Examples
     --------

@@ -1,10 +1,12 @@
-"""Scores of defect maps, by pixel and by region, against masks.
+"""Scores of defect maps against masks: by pixel, by region and by patch.
 
 Higher scores are more defective, and a mask is True where there is a defect.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,13 +21,14 @@ _MAX_RATE = 0.3  # of false positives, up to which the overlap is integrated
 _TOUCHING = np.ones((3, 3), dtype=int)  # corners too
 _BIN_BITS = 21  # sign, eight of the exponent, twelve of the digits
 N_BINS = 1 << _BIN_BITS
+_DEFECTIVE_SHARE = 0.1  # of the pixels of a patch, from which on it is defective
 
 
 class PixelTally:
-    """Scores of maps that are added one by one, in memory that does not grow with their number.
+    """Scores of pixels, from maps that are added one by one; its memory does not grow.
 
-    Scores are rounded to twelve binary digits (1 part in 4,096). Use log-odds rather than
-    probabilities, because probabilities close to 1 would become equal.
+    Scores are rounded to 1 part in 4,096. Add log-odds rather than probabilities, because
+    probabilities close to 1 would become equal.
 
     Examples
     --------
@@ -43,14 +46,10 @@ class PixelTally:
         self._n_regions = 0.0
 
     def add(self, score_map: ArrayLike, mask: ArrayLike) -> None:
-        """Add an image.
+        """Add the scores of an image and its mask, both of shape (H, W).
 
-        Parameters
-        ----------
-        score_map : array of shape (H, W)
-            Finite; higher where more defective.
-        mask : array of shape (H, W)
-            True (or 1, or 255) where there is a defect.
+        Scores are finite. The mask is True (or 1, or 255) where there is a defect. A ValueError for
+        anything else.
         """
         scores, truth = np.asarray(score_map), as_mask(mask, "mask")
         if scores.dtype.kind != "f":
@@ -73,29 +72,24 @@ class PixelTally:
         return float(auc(_reached(self._defect_free), _reached(self._defective)))
 
     def average_precision(self) -> float:
-        """The average precision of pixels; NaN unless there are pixels of both kinds.
-
-        Random maps have the share of defective pixels.
-        """
+        """The average precision of pixels; NaN unless there are pixels of both kinds."""
         if not self._has_both():
             return float("nan")
-        found = np.cumsum(self._defective[::-1])
-        called = found + np.cumsum(self._defect_free[::-1])
+        found, called = self._found_and_called()
         precision = found / np.maximum(called, 1)
         return float((self._defective[::-1] * precision).sum() / found[-1])
 
     def per_region_overlap(self) -> float:
-        """The area under the per-region overlap (AU-PRO), in which all regions have one weight.
+        """The area under the per-region overlap (AU-PRO): 1 for perfect maps, 0.15 for random ones.
 
         The mean share of each region's pixels that reach a threshold is integrated over the
-        false-positive rate from 0 to 0.3 and divided by 0.3 [1]_: 1 for perfect maps, 0.15 for
-        random ones. A region is a connected component of a mask, with connections across corners.
-        NaN unless there are pixels of both kinds.
+        false-positive rate from 0 to 0.3 and divided by 0.3 [1]_. Regions are connected components
+        of masks, also across corners. NaN unless there are pixels of both kinds.
 
         References
         ----------
-        .. [1] P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger and C. Steger, "The MVTec anomaly
-           detection dataset", International Journal of Computer Vision 129, 2021, section 5.
+        .. [1] P. Bergmann et al., "The MVTec anomaly detection dataset", International Journal of
+           Computer Vision 129, 2021, section 5.
         """
         if not self._has_both():
             return float("nan")
@@ -107,17 +101,21 @@ class PixelTally:
         return float(auc(rates, overlaps) / _MAX_RATE)
 
     def best_f1(self) -> tuple[float, float]:
-        """The highest F1 of pixels, and the highest threshold at which it is reached.
+        """The highest F1 of pixels, and the highest threshold that reaches it.
 
-        Both are optimistic; NaN unless there are pixels of both kinds.
+        NaN unless there are pixels of both kinds.
         """
         if not self._has_both():
             return float("nan"), float("nan")
-        found = np.cumsum(self._defective[::-1])
-        called = found + np.cumsum(self._defect_free[::-1])
+        found, called = self._found_and_called()
         f1 = 2 * found / (called + found[-1])
         best = int(f1.argmax())
         return float(f1[best]), _lowest_of(N_BINS - 1 - best)
+
+    def _found_and_called(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Count defective and all pixels in each bin or above, the highest bin first."""
+        found = np.cumsum(self._defective[::-1])
+        return found, found + np.cumsum(self._defect_free[::-1])
 
     def _has_both(self) -> bool:
         return bool(self._defect_free.any() and self._defective.any())
@@ -126,10 +124,8 @@ class PixelTally:
 def area_fraction_error(predicted: ArrayLike, mask: ArrayLike) -> float:
     """Predicted minus true defective area, as a fraction of the image, between -1 and 1.
 
-    Parameters
-    ----------
-    predicted, mask : array of shape (H, W)
-        True (or 1, or 255) where there is a defect. A ValueError for anything else.
+    Both are arrays of shape (H, W), True (or 1, or 255) where there is a defect; a ValueError for
+    anything else.
 
     Examples
     --------
@@ -176,3 +172,119 @@ def _shares_of_regions(truth: Mask) -> NDArray[np.float64]:
     shares = 1 / np.maximum(np.bincount(regions.ravel()), 1)  # there may be no pixel outside
     shares[0] = 0.0
     return np.asarray(shares[regions.ravel()])
+
+
+@dataclass(frozen=True)
+class PatchConfusion:
+    """Numbers of patches by truth and prediction, of one image or of many; positive is defective.
+
+    Attributes
+    ----------
+    true_positives, false_positives, false_negatives, true_negatives : int
+    """
+
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    true_negatives: int
+
+    @classmethod
+    def total(cls, confusions: Iterable[PatchConfusion]) -> PatchConfusion:
+        """Return the sum of the counts of several images."""
+        counts = [
+            (c.true_positives, c.false_positives, c.false_negatives, c.true_negatives)
+            for c in confusions
+        ]
+        return (
+            cls(*(sum(column) for column in zip(*counts, strict=True))) if counts else cls(*[0] * 4)
+        )
+
+    @property
+    def precision(self) -> float:
+        """Share of the patches called defective that are; NaN if none is called defective."""
+        return _ratio(self.true_positives, self.true_positives + self.false_positives)
+
+    @property
+    def recall(self) -> float:
+        """Share of the defective patches that are called so; NaN if there is none."""
+        return _ratio(self.true_positives, self.true_positives + self.false_negatives)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of precision and recall; NaN if nothing is defective or called so."""
+        wrong = self.false_positives + self.false_negatives
+        return _ratio(2 * self.true_positives, 2 * self.true_positives + wrong)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the patches that are classified correctly; NaN without patches."""
+        right = self.true_positives + self.true_negatives
+        return _ratio(right, right + self.false_positives + self.false_negatives)
+
+
+def patch_confusion(predicted: ArrayLike, mask: ArrayLike, patch: int = 29) -> PatchConfusion:
+    """Compare a defect map with a mask, patch by patch.
+
+    The image is cut into squares from its upper left corner; those at the right and lower edges may
+    be narrower. A square is defective if at least a tenth of its pixels are [1]_.
+
+    Parameters
+    ----------
+    predicted, mask : array of shape (H, W)
+        True (or 1, or 255) where there is a defect. A ValueError for anything else.
+    patch : int, default=29
+        Side of the squares in pixels.
+
+    Returns
+    -------
+    PatchConfusion
+
+    References
+    ----------
+    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous
+       materials", 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.evaluation import patch_confusion
+    >>> mask = np.zeros((58, 58), dtype=bool)
+    >>> mask[:29] = True  # the upper two of four squares
+    >>> confusion = patch_confusion(mask.T, mask)
+    >>> confusion.true_positives, confusion.false_positives, confusion.f1
+    (1, 1, 0.5)
+    """
+    found, truth = as_mask(predicted, "predicted"), as_mask(mask, "mask")
+    check_same_shape(found, truth, "predicted", "mask")
+    called, true = defective_patches(found, patch), defective_patches(truth, patch)
+    return PatchConfusion(
+        int((called & true).sum()),
+        int((called & ~true).sum()),
+        int((~called & true).sum()),
+        int((~called & ~true).sum()),
+    )
+
+
+def defective_patches(mask: Mask, patch: int) -> NDArray[np.bool_]:
+    """Return for each square whether at least a tenth of it is defective."""
+    patch = check_side("patch", patch)
+    starts = [np.arange(0, extent, patch) for extent in mask.shape]
+    counts = np.add.reduceat(
+        np.add.reduceat(mask, starts[0], axis=0, dtype=np.int64), starts[1], axis=1
+    )
+    heights, widths = (
+        np.diff(np.append(start, extent)) for start, extent in zip(starts, mask.shape, strict=True)
+    )
+    # Rounded up to whole pixels, less rounding errors, so that 0.1 of 10 pixels is one pixel.
+    needed = np.ceil(_DEFECTIVE_SHARE * np.outer(heights, widths) - 1e-9)
+    return np.asarray(counts >= needed)
+
+
+def check_side(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a whole number of pixels, at least 1; got {value!r}.")
+    return int(value)
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")

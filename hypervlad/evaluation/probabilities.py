@@ -9,23 +9,21 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 FloatArray = NDArray[np.float64]
-# Only for the rounding of float32 softmax outputs.
-_SUM_TOLERANCE = 1e-3
+_SUM_TOLERANCE = 1e-3  # for the rounding of float32 softmax outputs
 _N_BINS = 10
 _N_SIMULATIONS = 1000
 _LEVEL = 0.95  # share of the simulations inside the range
 
 
 class SelectiveAccuracy(NamedTuple):
-    """Accuracy of the most confident part of the predictions; see `selective_accuracy_curve`.
+    """Accuracy of the most confident part of the predictions.
 
     Attributes
     ----------
-    coverage : ndarray of shape (m,)
-        Share of the rows with at least the confidence `threshold`, rising to 1.
-    accuracy : ndarray of shape (m,)
-        Share of correct predictions among these rows.
-    threshold : ndarray of shape (m,)
+    coverage, accuracy : ndarray of float, shape (m,)
+        Share of the rows with at least the confidence `threshold`, rising to 1, and share of
+        correct predictions among them.
+    threshold : ndarray of float, shape (m,)
         The distinct confidences, from the highest down.
     """
 
@@ -66,11 +64,11 @@ def reliability_bins(
 
     Parameters
     ----------
-    confidence : array-like of shape (n,)
-        In [0, 1].
-    correct : array-like of shape (n,)
-        1 for a correct prediction, 0 for a wrong one.
+    confidence : array-like of float, shape (n,)
+        Between 0 and 1.
+    correct : array-like of bool, shape (n,)
     n_bins : int, default=10
+        At least 1; a ValueError otherwise.
 
     Returns
     -------
@@ -78,8 +76,8 @@ def reliability_bins(
 
     References
     ----------
-    .. [1] C. Guo, G. Pleiss, Y. Sun and K. Q. Weinberger, "On calibration of modern neural
-       networks", ICML 2017.
+    .. [1] C. Guo et al., "On calibration of modern neural networks",
+       ICML 2017.
 
     Examples
     --------
@@ -93,22 +91,21 @@ def reliability_bins(
 
 
 def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike) -> float:
-    """Mean distance between confidence and accuracy, in ten bins of equal width, weighted by rows
-    [1]_.
+    """Mean distance between confidence and accuracy in ten bins, weighted by rows [1]_.
 
-    The confidence of a row is its largest probability. The error is rarely zero for finite data:
-    compare it with `calibration_error_range`.
+    The confidence of a row is its largest probability. Compare the error with
+    `calibration_error_range`: it is rarely zero for finite data.
 
     Parameters
     ----------
-    y_true : array-like of int, shape (n_samples,)
+    y_true : array-like of int, shape (n,)
         Class codes: the columns of `proba` (``np.searchsorted(model.classes_, y)``).
-    proba : array-like of float, shape (n_samples, n_classes)
+    proba : array-like of float, shape (n, n_classes)
         Probabilities; each row sums to 1.
 
     Returns
     -------
-    error : float
+    float
         Between 0 and 1.
 
     Raises
@@ -118,8 +115,8 @@ def expected_calibration_error(y_true: ArrayLike, proba: ArrayLike) -> float:
 
     References
     ----------
-    .. [1] M. P. Naeini, G. F. Cooper and M. Hauskrecht, "Obtaining well calibrated probabilities
-       using Bayesian binning", AAAI 2015.
+    .. [1] M. P. Naeini et al., "Obtaining well calibrated probabilities using Bayesian binning",
+       AAAI 2015.
 
     Examples
     --------
@@ -138,15 +135,15 @@ def calibration_error_range(
 ) -> tuple[float, float]:
     """95 % range of calibration errors of a perfectly calibrated model with the same confidences.
 
-    Labels are simulated 1,000 times: the prediction of each row is correct with a probability equal
-    to its confidence [1]_. An `expected_calibration_error` above this range is evidence of
-    miscalibration.
+    An `expected_calibration_error` above this range is evidence of miscalibration. In 1,000
+    simulations, each prediction is correct with a probability equal to its confidence [1]_.
 
     Parameters
     ----------
-    proba : array-like of float, shape (n_samples, n_classes)
+    proba : array-like of float, shape (n, n_classes)
         Probabilities; each row sums to 1. A ValueError otherwise.
     random_state : int, RandomState or None, default=None
+        Seed of the simulations.
 
     Returns
     -------
@@ -180,14 +177,11 @@ def calibration_error_range(
 def selective_accuracy_curve(y_true: ArrayLike, proba: ArrayLike) -> SelectiveAccuracy:
     """Accuracy on the most confident rows, at every coverage [1]_.
 
-    Parameters
-    ----------
-    y_true, proba
-        As in `expected_calibration_error`, with its errors.
+    Parameters and errors are those of `expected_calibration_error`.
 
     Returns
     -------
-    curve : SelectiveAccuracy
+    SelectiveAccuracy
 
     References
     ----------
@@ -213,23 +207,19 @@ def selective_accuracy_curve(y_true: ArrayLike, proba: ArrayLike) -> SelectiveAc
 def selective_accuracy_area(y_true: ArrayLike, proba: ArrayLike) -> float:
     """The area under the selective-accuracy curve: how well confidence ranks the predictions [1]_.
 
-    The mean, over k = 1 ... n, of the accuracy on the k most confident rows, averaged over all
-    orders of rows with equal confidence. It equals 1 - AURC.
-
-    Parameters
-    ----------
-    y_true, proba
-        As in `expected_calibration_error`, with its errors.
+    The mean, over k = 1 ... n, of the accuracy on the k most confident rows (1 - AURC), averaged
+    over all orders of rows with equal confidence. Parameters and errors are those of
+    `expected_calibration_error`.
 
     Returns
     -------
-    area : float
+    float
         Between 0 and 1.
 
     References
     ----------
-    .. [1] Y. Geifman, G. Uziel and R. El-Yaniv, "Bias-reduced uncertainty estimation for deep
-       neural classifiers", ICLR 2019.
+    .. [1] Y. Geifman et al., "Bias-reduced uncertainty estimation for deep neural classifiers",
+       ICLR 2019.
 
     Examples
     --------

@@ -37,25 +37,25 @@ def holdout_split(
 ) -> tuple[IntArray, IntArray]:
     """Split rows into a training and a test part, stratified by class, with whole groups only.
 
-    Groups are visited in random order; one joins the test part if that brings the class counts
-    closer to `test_size` of each class. Then each class not yet tested adds its smallest group, if
-    it has another one.
+    Groups that bring the class counts closer to `test_size` of each class join the test part, in
+    random order. Then each class not yet tested adds its smallest group, if it has another one.
 
     Parameters
     ----------
-    y : array-like of shape (n_samples,)
+    y : array-like of shape (n,)
         Class labels, of any hashable kind. Their names do not change the split.
-    groups : array-like of shape (n_samples,), default=None
+    groups : array-like of shape (n,), default=None
         Rows of one group stay together. None makes each row its own group.
     test_size : float, default=0.2
-        Approximate share of the rows in the test part, strictly between 0 and 1.
+        Approximate share of the rows in the test part, above 0 and below 1.
     random_state : int, RandomState or None, default=None
+        Seed of the order of groups.
 
     Returns
     -------
     train_idx, test_idx : ndarray of int
-        Sorted row numbers, disjoint, together every row. `train_idx` holds every class; `test_idx`
-        is empty if no group can be spared.
+        Sorted row numbers: each row is in one of them. `train_idx` holds every class; `test_idx` is
+        empty if no group can be spared.
 
     Raises
     ------
@@ -106,9 +106,9 @@ def group_folds(
 
     Returns
     -------
-    folds : list of (train_idx, test_idx)
-        Sorted row numbers, in each fold disjoint and together every row; `train_idx` holds every
-        class. Each row is tested at most once. No folds if no group can be spared.
+    list of (train_idx, test_idx)
+        As in `holdout_split`; each row is tested at most once. The list is empty if no group can be
+        spared.
 
     Examples
     --------
@@ -131,13 +131,10 @@ def group_folds(
 
 
 def joined_groups(groups: ArrayLike | None, copies: ArrayLike) -> IntArray:
-    """Number the groups of rows, from 0, after joining groups with equal values of `copies`
-    (digests).
+    """Number the groups of rows, after joining groups that share a value of `copies` (digests).
 
     Without `groups`, only copies share a group. ValueError if a value is missing or lengths differ.
 
-    Examples
-    --------
     >>> joined_groups(["A", "B", "B", "C"], ["x", "x", "y", "z"]).tolist()
     [0, 0, 0, 1]
     """
@@ -176,10 +173,10 @@ _EXPECTED = {"labels": "strings, integers, floats or booleans", "weights": "real
 def check_column(
     what: str, values: Any, role: Literal["labels", "groups", "weights"] = "groups"
 ) -> None:
-    """Raise a ValueError unless labels, groups or weights are a sequence of values of usable types.
+    """Raise a ValueError unless values are a sequence of types that fit their role.
 
     Labels are strings, numbers or booleans; weights are real numbers in one dimension; groups are
-    of any type. The length is not checked.
+    of any type.
     """
     unordered = isinstance(values, str | bytes | Mapping | Set | Iterator)
     is_column = hasattr(values, "__getitem__") or hasattr(values, "__array__")
@@ -214,7 +211,7 @@ def _is_unusable(value: Any) -> bool:
 
 
 def check_groups(groups: Any, n_images: int) -> IntArray:
-    """Return the group of each image as a number; its own without groups."""
+    """Return the group of each image as a number; without groups, each has its own."""
     if groups is None:
         return np.arange(n_images)
     check_column("groups", groups)
@@ -261,7 +258,7 @@ def _as_list(values: ArrayLike, what: str) -> list[Any]:
 
 
 def _class_counts_by_group(y: ArrayLike, groups: ArrayLike | None) -> tuple[IntArray, IntArray]:
-    """Rows of each class in each group, shape (n_groups, n_classes), and the group of each row."""
+    """Count rows by group and class, (n_groups, n_classes); return the group of each row, too."""
     classes = first_appearance_codes(y, "y")
     if not len(classes):
         raise ValueError("y is empty: there are no rows to split.")

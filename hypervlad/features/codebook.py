@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from hypervlad.common.base import Array
-from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted
 
 _MIN_ROWS_PER_STEP = 1024  # of minibatch K-means: scikit-learn's own default

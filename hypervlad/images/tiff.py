@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.strict_json import parse_json
+from hypervlad.common.files import parse_json
 from hypervlad.images import metadata as meta
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.formats import (

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from support.commands import RUNNER, TINY, all_commands, run
+from support.feature_folders import write_image
 from support.tiny import register_tiny
 
 from hypervlad.apps.cli import app
@@ -30,10 +30,7 @@ def cases(seed: int, folder: Path) -> Iterator[Case]:
     register_tiny()
     rng = np.random.default_rng(seed)
     for number in range(12):
-        path = folder / "images" / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        grey = rng.integers(0, 128, (20, 24), dtype=np.uint8) + np.uint8(100 * (number % 2))
-        Image.fromarray(grey).save(path)
+        write_image(folder / "images" / "ab"[number % 2] / f"{number}.png", rng)
     (folder / "groups.csv").write_text("path,group\na/0.png,1\n", encoding="utf-8")
     os.chdir(folder)  # all paths are relative, so that nothing is written elsewhere
     run("train", "images", "-o", "model.hvlad", *TINY, "-q")

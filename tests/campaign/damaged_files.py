@@ -1,4 +1,4 @@
-"""Files whose bytes are changed, cut, moved and repeated at random, whatever their format."""
+"""Features, queues and tables whose bytes are changed, cut, moved and repeated at random."""
 
 from __future__ import annotations
 
@@ -12,26 +12,21 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import tifffile
-from numpy.typing import NDArray
-from PIL import Image
-from support.commands import TINY, run
+from support.feature_folders import write_image
 from support.review_queues import CLASSES, entry
 from support.tiny import make_tiny_encoder, register_tiny
 
-import hypervlad
-from hypervlad import extract_features, load_features
+from hypervlad import HypercolumnVLAD, extract_features, load_features
 from hypervlad.apps.review import Queue, QueueError
 from hypervlad.apps.review.database import make_queue
-from hypervlad.common.modelfile import ModelFileError
 from hypervlad.data.extraction import FeatureFileError
 from hypervlad.data.folders import ImageFolderError
 from hypervlad.data.folders.groups import read_group_rows
-from hypervlad.images import ImageReadError, read_micrograph
 from tests.campaign.case import Case
 from tests.campaign.kills import kill, start
 
 _N_PER_SEED = 200
+_N_IMAGES = 12
 _HEAD = 512  # bytes that are changed as often as all others together
 # Numbers at which checks of sizes and offsets may fail.
 _EDGES = (0, 1, 2, 127, 128, 255, 256, 32767, 65535, 2**31 - 1, 2**31, 2**32 - 1)
@@ -77,79 +72,9 @@ def _cases(seed: int, names: list[Path], attack: Callable[[Path], None]) -> Iter
         path.write_bytes(sound[path])
 
 
-# --- images -------------------------------------------------------------------------------------
-
-
-def images(seed: int, folder: Path) -> Iterator[Case]:
-    return _cases(seed, write_images(folder, np.random.default_rng(seed)), read_pixels)
-
-
-def read_pixels(path: Path) -> None:
-    """An image is read or refused."""
-    try:
-        found = read_micrograph(path)
-    except ImageReadError:
-        return
-    assert np.isfinite(found.pixels).all()
-    assert found.pixels.min() >= 0
-    assert found.pixels.max() <= 1
-
-
-def write_images(folder: Path, rng: np.random.Generator) -> list[Path]:
-    """Write one image of each of many kinds."""
-    grey = rng.integers(0, 256, (21, 30), dtype=np.uint8)
-    colours = rng.integers(0, 256, (21, 30, 3), dtype=np.uint8)
-    for suffix in ("png", "gif", "bmp", "jpg", "webp", "jp2", "pgm"):
-        Image.fromarray(grey).save(folder / f"grey.{suffix}")
-    for suffix in ("png", "bmp", "jpg", "webp", "jp2", "ppm"):
-        Image.fromarray(colours).save(folder / f"colours.{suffix}")
-    Image.fromarray(grey).convert("P").save(folder / "palette.png")
-    Image.fromarray(grey).convert("1").save(folder / "bits.png")
-    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "sixteen.png")
-    for dtype in ("uint8", "int16", "uint16", "uint32", "float32", "float64"):
-        data: NDArray[np.generic] = (grey / 3).astype(dtype)
-        for name, options in {
-            "plain": {},
-            "big-endian": {"byteorder": ">"},
-            "deflate": {"compression": "zlib", "predictor": np.dtype(dtype).kind != "f"},
-            "tiles": {"tile": (16, 16)},
-            "bigtiff": {"bigtiff": True},
-        }.items():
-            tifffile.imwrite(folder / f"{dtype}-{name}.tif", data, **options)
-    tifffile.imwrite(folder / "pages.tif", np.stack([grey, grey]), photometric="minisblack")
-    tifffile.imwrite(folder / "colours.tif", colours, photometric="rgb")
-    tifffile.imwrite(folder / "white.tif", grey, photometric="miniswhite")
-    return sorted(folder.iterdir())
-
-
-# --- models, features, queues, tables -----------------------------------------------------------
-
-
-def models(seed: int, folder: Path) -> Iterator[Case]:
-    register_tiny()
-    pixels, names = _two_classes(folder / "images", np.random.default_rng(seed))
-    run("train", folder / "images", "-o", folder / "classifier.hvlad", *TINY, "-q")
-    make_tiny_encoder().fit(pixels).save(folder / "encoder.hvlad")
-    paths = [folder / "classifier.hvlad", folder / "encoder.hvlad"]
-    return _cases(seed, paths, partial(use_model, image=names[0]))
-
-
-def use_model(path: Path, image: Path) -> None:
-    """A model is refused, or used."""
-    try:
-        model = hypervlad.load(path)
-    except ModelFileError:
-        return
-    found = model.predict_proba([image]) if hasattr(model, "classes_") else model.transform([image])
-    assert np.isfinite(found).all()
-
-
 def features(seed: int, folder: Path) -> Iterator[Case]:
-    register_tiny()
-    rng = np.random.default_rng(seed)
-    pixels, _ = _two_classes(folder / "images", rng)
-    encoder = make_tiny_encoder().fit(pixels)
-    extract_features(folder / "images", encoder, out=folder / "features.parquet")
+    encoder, images = encoder_and_images(seed, folder)
+    extract_features(images, encoder, out=folder / "features.parquet")
     return _cases(seed, [folder / "features.parquet"], use_features)
 
 
@@ -164,18 +89,14 @@ def use_features(path: Path) -> None:
 
 def parts(seed: int, folder: Path) -> Iterator[Case]:
     """Damage a file of an extraction that was killed, or of one that is done, and resume it."""
-    register_tiny()
-    rng = np.random.default_rng(seed)
-    pixels, _ = _two_classes(folder / "images", rng)
-    encoder = make_tiny_encoder().fit(pixels)
-    encoder.batch_size = 2
-    extract = partial(extract_features, folder / "images", encoder, resume=True)
+    rng, (encoder, images) = np.random.default_rng(seed), encoder_and_images(seed, folder)
+    extract = partial(extract_features, images, encoder, resume=True)
     (folder / "done").mkdir()
     extract(out=folder / "done" / "f.parquet")
     expected = (folder / "done" / "f.parquet").read_bytes()
     (folder / "killed").mkdir()
     child = start(partial(extract, out=folder / "killed" / "f.parquet"))
-    while not _has_parts(folder / "killed", 3):
+    while not _has_parts(folder / "killed", 2):
         time.sleep(0.001)
     kill(child)
     for number in range(40):
@@ -212,16 +133,16 @@ def queues(seed: int, folder: Path) -> Iterator[Case]:
     opened.label("client-1", "click-001", opened.images()[0].item, opened.categories()[0].id)
     opened.connection.execute("PRAGMA journal_mode = DELETE")
     opened.close()
-    return _cases(seed, [_database(folder / "queue")], use_queue)
+    return _cases(seed, [folder / "queue" / "queue.sqlite"], use_queue)
 
 
 def use_queue(path: Path) -> None:
-    """A queue is refused, or used until SQLite finds the damage."""
+    """A queue, given by its database, is refused, or used until SQLite finds the damage."""
     opened = None
     try:
         opened = Queue(path.parent)
         opened.images()
-        answer = opened.next("client-1", 2)
+        answer = opened.next("client-1", 3)
         for item in answer.items:
             for category in opened.categories()[:1]:
                 opened.label("client-1", f"click-{item.id}", item.id, category.id)
@@ -232,11 +153,6 @@ def use_queue(path: Path) -> None:
             opened.close()
         for left in path.parent.glob(f"{path.name}-*"):
             left.unlink()
-
-
-def _database(folder: Path) -> Path:
-    (found,) = [path for path in folder.iterdir() if path.read_bytes()[:6] == b"SQLite"]
-    return found
 
 
 def tables(seed: int, folder: Path) -> Iterator[Case]:
@@ -264,15 +180,11 @@ def use_table(path: Path) -> None:
     assert all(row.path and row.group for row in rows)
 
 
-def _two_classes(
-    root: Path, rng: np.random.Generator
-) -> tuple[list[NDArray[np.float32]], list[Path]]:
-    pixels, paths = [], []
-    for number in range(16):
-        grey = rng.integers(0, 128, (20, 24), dtype=np.uint8) + np.uint8(100 * (number % 2))
-        path = root / "ab"[number % 2] / f"{number}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(grey).save(path)
-        pixels.append((grey / 255).astype(np.float32))
-        paths.append(path)
-    return pixels, paths
+def encoder_and_images(seed: int, folder: Path) -> tuple[HypercolumnVLAD, Path]:
+    """Write images of two classes, and fit an encoder to them."""
+    register_tiny()
+    rng, images = np.random.default_rng(seed), folder / "images"
+    files = [write_image(images / "ab"[i % 2] / f"{i:02d}.png", rng) for i in range(_N_IMAGES)]
+    encoder = make_tiny_encoder()
+    encoder.batch_size = 4
+    return encoder.fit(files), images

@@ -18,21 +18,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 from support.forged_parts import read_part, write_part, write_with_digest
 from support.review_queues import CLASSES, entry
-from support.tiny import make_tiny_encoder, register_tiny
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
-from hypervlad.apps.review import Queue, QueueError
 from hypervlad.apps.review.database import make_queue
 from hypervlad.data.extraction import FeatureFileError
 from hypervlad.data.extraction.manifest import TaskFolder
 from tests.campaign.case import Case
-from tests.campaign.damaged_files import damaged, use_features
+from tests.campaign.damaged_files import damaged, encoder_and_images, use_features, use_queue
 
 _N_PER_SEED = 60
-_N_IMAGES = 12
 _DIGEST_BYTES = 32  # at the start of a part
 #: Values of another type or size than expected.
 ODD_VALUES: tuple[Any, ...] = (
@@ -111,7 +107,7 @@ def changed_facts(metadata: dict[bytes, bytes], rng: np.random.Generator) -> dic
 
 def features(seed: int, folder: Path) -> Iterator[Case]:
     """Files of features that are sound Parquet of another content."""
-    rng, (encoder, images) = np.random.default_rng(seed), _encoder_and_images(seed, folder)
+    rng, (encoder, images) = np.random.default_rng(seed), encoder_and_images(seed, folder)
     out = folder / "f.parquet"
     extract_features(images, encoder, out=out)
     with pq.ParquetFile(out) as file:
@@ -163,7 +159,7 @@ def _change_page_header(path: Path, rng: np.random.Generator) -> None:
 
 def parts(seed: int, folder: Path) -> Iterator[Case]:
     """Unfinished extractions with forged parts and manifests: the result is as if they were not."""
-    rng, (encoder, images) = np.random.default_rng(seed), _encoder_and_images(seed, folder)
+    rng, (encoder, images) = np.random.default_rng(seed), encoder_and_images(seed, folder)
     out, beside = folder / "f.parquet", folder / "_f.parquet.parts"
     sound = folder / "sound.parquet"
     extract_features(images, encoder, out=sound)
@@ -245,19 +241,6 @@ def _stop_before_the_end(images: Path, encoder: HypercolumnVLAD, out: Path) -> N
         TaskFolder.keep = original  # type: ignore[method-assign]
 
 
-def _encoder_and_images(seed: int, folder: Path) -> tuple[HypercolumnVLAD, Path]:
-    register_tiny()
-    rng, images = np.random.default_rng(seed), folder / "images"
-    pixels = rng.integers(0, 256, (_N_IMAGES, 20, 24), dtype=np.uint8)
-    for number, each in enumerate(pixels):
-        path = images / "ab"[number % 2] / f"{number:02d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(each).save(path)
-    encoder = make_tiny_encoder()
-    encoder.batch_size = 4
-    return encoder.fit(list((pixels / 255).astype(np.float32))), images
-
-
 # --- queues ---------------------------------------------------------------------------------------
 
 
@@ -268,9 +251,9 @@ def queues(seed: int, folder: Path) -> Iterator[Case]:
     for _ in range(_N_PER_SEED):
         forged = folder / "forged"
         shutil.copytree(folder / "sound", forged)
-        (database,) = forged.glob("queue.sqlite")
+        database = forged / "queue.sqlite"
         changed = _change_cells(database, rng)
-        yield Case(f"a queue, {changed}", partial(_use_queue, forged), (database,))
+        yield Case(f"a queue, {changed}", partial(use_queue, database), (database,))
         shutil.rmtree(forged)
 
 
@@ -294,19 +277,3 @@ def _change_cells(database: Path, rng: np.random.Generator) -> str:
         pass  # the database itself refuses it
     connection.close()
     return f"{table}.{column}"
-
-
-def _use_queue(folder: Path) -> None:
-    try:
-        queue = Queue(folder)
-    except QueueError:
-        return
-    try:
-        queue.images()
-        answer = queue.next("client-1", 3)
-        for item in answer.items:
-            queue.label("client-1", f"click-{item.id}", item.id, 1)
-    except (QueueError, sqlite3.DatabaseError):
-        pass
-    finally:
-        queue.close()

@@ -41,8 +41,24 @@ _PILLOW = {
 
 
 def cases(seed: int, folder: Path) -> Iterator[Case]:
-    for path in mutated_images(seed, folder):
-        yield Case(path.name, partial(attack, path), (path,))
+    """Write images of random formats and layouts, each sound at first, then damaged in many ways.
+
+    Each file is replaced by the next.
+    """
+    rng = np.random.default_rng(seed)
+    for number in range(_N_SOUND):
+        path = folder / f"{number:02d}"
+        path = path.with_suffix(_write_any(path, rng))
+        case = Case(path.name, partial(attack, path), (path,))
+        yield case
+        sound = path.read_bytes()
+        for change in range(_N_DAMAGED):
+            fields = _tiff_fields(sound) if path.suffix == ".tif" else []
+            is_field = bool(fields) and change % 2 == 0
+            content = _with_field(sound, fields, rng) if is_field else damaged(sound, rng)
+            path.write_bytes(content)
+            yield case
+        path.unlink()
 
 
 def attack(path: Path) -> None:
@@ -57,36 +73,6 @@ def attack(path: Path) -> None:
         assert np.isfinite(found.pixels).all()
         assert found.pixels.min() >= 0
         assert found.pixels.max() <= 1
-
-
-def mutated_images(seed: int, folder: Path) -> Iterator[Path]:
-    """Write images of random formats and layouts, each sound at first, then damaged in many ways.
-
-    Parameters
-    ----------
-    seed : int
-        The same seed gives the same files.
-    folder : Path
-        An empty folder.
-
-    Yields
-    ------
-    path : Path
-        One file, replaced by the next.
-    """
-    rng = np.random.default_rng(seed)
-    for number in range(_N_SOUND):
-        path = folder / f"{number:02d}"
-        path = path.with_suffix(_write_any(path, rng))
-        yield path
-        sound = path.read_bytes()
-        for change in range(_N_DAMAGED):
-            fields = _tiff_fields(sound) if path.suffix == ".tif" else []
-            is_field = bool(fields) and change % 2 == 0
-            content = _with_field(sound, fields, rng) if is_field else damaged(sound, rng)
-            path.write_bytes(content)
-            yield path
-        path.unlink()
 
 
 def _write_any(stem: Path, rng: np.random.Generator) -> str:
@@ -244,11 +230,8 @@ def _tiff_fields(content: bytes) -> list[tuple[int, str]]:
 def _with_field(content: bytes, fields: list[tuple[int, str]], rng: np.random.Generator) -> bytes:
     changed = bytearray(content)
     for _ in range(rng.integers(1, 4)):
-        # Of tag, type, count and value mostly the value.
-        entry, part = (
-            int(rng.integers(len(fields) // 4)),
-            int(rng.choice(4, p=[0.1, 0.1, 0.1, 0.7])),
-        )
+        entry = int(rng.integers(len(fields) // 4))
+        part = int(rng.choice(4, p=[0.1, 0.1, 0.1, 0.7]))  # of tag, type, count, value
         position, layout = fields[4 * entry + part]
         number = int(rng.choice(_FIELD_NUMBERS)) % 256 ** struct.calcsize(layout)
         struct.pack_into(layout, changed, position, number)

@@ -66,14 +66,7 @@ def cases(seed: int, folder: Path) -> Iterator[Case]:
 
 
 class Scenario(ABC):
-    """Work that may be killed at any moment.
-
-    Parameters
-    ----------
-    folder : Path
-        For the material and the undisturbed result.
-    rng : Generator
-    """
+    """Work that may be killed; the folder is for the material and the undisturbed result."""
 
     def __init__(self, folder: Path, rng: np.random.Generator) -> None:
         self.folder, self.whole = folder, folder / "whole"

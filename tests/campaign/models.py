@@ -60,31 +60,14 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def cases(seed: int, folder: Path) -> Iterator[Case]:
-    """Forge two hundred models."""
-    for number, path in enumerate(forged_models(seed, folder)):
-        yield Case(f"{path.stem} {number}", partial(attack, path), (path,))
-
-
-def forged_models(seed: int, folder: Path, n: int = _N_PER_SEED) -> Iterator[Path]:
-    """Write forged models, each over the one before it of the same kind.
-
-    Parameters
-    ----------
-    seed : int
-    folder : Path
-    n : int, default=200
-
-    Yields
-    ------
-    Path
-    """
+    """Write forged models, each over the one before it of the same kind."""
     rng = np.random.default_rng(seed)
     names = sorted(sound_models())
-    for number in range(n):
+    for number in range(_N_PER_SEED):
         name = names[number % len(names)]
         path = folder / f"{name}.hvlad"
         path.write_bytes(forge(sound_models()[name], rng))
-        yield path
+        yield Case(f"{name} {number}", partial(attack, path), (path,))
 
 
 def attack(path: Path) -> None:

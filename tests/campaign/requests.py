@@ -22,17 +22,9 @@ _PORT, _TOKEN = 8123, "token"
 _ACTIONS = ("next", "label", "skip", "undo", "again", "category", "release")
 _FIELDS = ("client", "click", "item", "category", "want", "name", "other")
 _PATHS = (
-    *(
-        "",
-        "page.js",
-        "page.css",
-        "../page.js",
-        "%2e%2e/page.js",
-        "image/1",
-        "whole/2",
-        "training/0",
-    ),
-    *("image/-1", "image/99999999999999999999", "image/1.5", "training/%00", "%ff", "a" * 5000),
+    *("", "page.js", "page.css", "../page.js", "%2e%2e/page.js", "image/1", "whole/2"),
+    *("training/0", "image/-1", "image/99999999999999999999", "image/1.5", "training/%00"),
+    *("%ff", "a" * 5000),
 )
 _VALUES: tuple[Any, ...] = (
     *(None, True, 0, 1, -1, 2**31, 2**63, 2**70, 1e308, 0.5, "", "client-1", "click-001", "a" * 64),
@@ -75,17 +67,10 @@ def _random_request(rng: np.random.Generator) -> dict[str, Any]:
     if rng.random() < 0.7:
         content[one(_FIELDS)] = one(_VALUES)
     body = one(_BODIES) if rng.random() < 0.2 else json.dumps(content).encode()
-    return {
-        "method": "POST"
-        if rng.random() < 0.8
-        else one(("GET", "HEAD", "PUT", "DELETE", "OPTIONS")),
-        "path": path,
-        "headers": headers,
-        "data": body,
-        "content_type": "application/json"
-        if rng.random() < 0.9
-        else one(("text/plain", "", "a/b")),
-    }
+    method = "POST" if rng.random() < 0.8 else one(("GET", "HEAD", "PUT", "DELETE", "OPTIONS"))
+    kind = "application/json" if rng.random() < 0.9 else one(("text/plain", "", "a/b"))
+    request = {"method": method, "path": path, "headers": headers}
+    return request | {"data": body, "content_type": kind}
 
 
 def _send(client: FlaskClient, queue: Queue, request: dict[str, Any]) -> None:

@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import queue
-import shlex
 import shutil
 import signal
 import subprocess
@@ -72,7 +71,6 @@ class Outcome:
     """What came of the cases of one target."""
 
     n_cases: int = 0
-    n_seeds: int = 0
     n_workers: int = 0
     slowest: float = 0.0  # seconds
     slowest_name: str = ""
@@ -96,17 +94,9 @@ class _Running:
 
 
 class Campaign:
-    """Attacks on some targets, for a while.
+    """Attacks on some targets, for a while; campaigns of different seeds have different cases.
 
-    Parameters
-    ----------
-    targets : mapping of str to Target
-    seed : int
-        Campaigns of different seeds have different cases.
-    out : Path
-        Folder for failures; it is made when there is one.
-    log : callable
-        Is given each finding in one line.
+    The folder `out`, for failures, is made when there is one. `log` gets one line for each.
     """
 
     def __init__(
@@ -185,8 +175,6 @@ class Campaign:
                     outcome.growth, outcome.growth_name = event["growth"], event["name"]
             elif event["event"] == "failure":
                 self._keep(name, outcome, event)
-            elif event["event"] == "seed done":
-                outcome.n_seeds += 1
 
     def _keep(self, name: str, outcome: Outcome, event: dict[str, Any]) -> None:
         """Count a failure; keep the first few at a place with their files."""
@@ -196,17 +184,9 @@ class Campaign:
         if outcome.n_at[key] > _MAX_KEPT:
             return
         which = f"{name}:{event['seed']}:{event['number']}"
-        command = [sys.executable, "-m", "tests.campaign", "--repeat", which]
-        failure = Failure(
-            name,
-            event["name"],
-            event["seed"],
-            event["number"],
-            event["kind"],
-            event["place"],
-            event["detail"],
-            shlex.join(["python", *command[1:]]),
-        )
+        facts = {key: event[key] for key in ("name", "seed", "number", "kind", "place", "detail")}
+        command = f"python -m tests.campaign --repeat {which}"
+        failure = Failure(target=name, **facts, command=command)
         outcome.failures.append(failure)
         folder = self.out / which.replace(":", "-")
         folder.mkdir(parents=True, exist_ok=True)

@@ -31,16 +31,9 @@ _SHRINKING = 5.0  # seconds for making a failing file smaller
 
 
 class Worker:
-    """Runs the cases of one target, one seed after the other, and reports each.
+    """Runs the cases of one target, one seed after the other, and reports each event.
 
-    Parameters
-    ----------
-    generate : callable
-        Makes the cases of a seed.
-    scratch : Path
-        Each seed gets an empty folder in it.
-    report : callable
-        Is given each event, a dictionary.
+    Each seed gets an empty folder in `scratch`.
     """
 
     def __init__(
@@ -82,7 +75,7 @@ class Worker:
         before = self._process.memory_info().rss
         begun = {"event": "begin", "number": number, "name": case.name, "files": files}
         self.report(begun | {"rss": before})
-        _forget_peak()
+        has_peak = _forget_peak()
         began = time.perf_counter()
         error = _error_of(case)
         seconds = time.perf_counter() - began
@@ -91,7 +84,7 @@ class Worker:
             self.report({"event": "failed", **_described(error), "files": kept})
             if len(kept) == 1 and Path(kept[0]).is_file():
                 shrink_file(case, error, Path(kept[0]))
-        growth = max(0, _peak(self._process) - before)
+        growth = max(0, (_peak() if has_peak else self._process.memory_info().rss) - before)
         self.report({"event": "end", "seconds": seconds, "growth": growth})
 
 
@@ -161,20 +154,21 @@ def _copied(files: tuple[Path, ...], folder: Path) -> list[str]:
     return kept
 
 
-def _forget_peak() -> None:
-    """Let the system's record of this process's peak memory begin anew, where it can (Linux)."""
+def _forget_peak() -> bool:
+    """Let the record of this process's peak memory begin anew; False where there is none.
+
+    Without this, the peak of an earlier case, or of making the material, would be blamed on a case.
+    """
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return
+    except OSError:  # not Linux, or a container that forbids it
+        return False
+    return True
 
 
-def _peak(process: psutil.Process) -> int:
-    """Return the peak memory in bytes since `_forget_peak`; the present one on other systems."""
-    try:
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-    except OSError:
-        return int(process.memory_info().rss)
+def _peak() -> int:
+    """Return the peak memory in bytes since `_forget_peak`."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 

@@ -32,8 +32,7 @@ DECLARATIONS = {
     "features/encoder/parameters.py",
     "images/options.py",
     "features/lazy_torch.py",
-    "common/terminal.py",
-    "common/workload.py",
+    "common/progress.py",
 }
 PACKAGE = ROOT / "hypervlad"
 

@@ -19,7 +19,7 @@ from sklearn.base import clone
 
 import hypervlad.features.encoder.parameters
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
-from hypervlad.common.workload import announced, n_announced
+from hypervlad.common.progress import announced, n_announced
 from hypervlad.features.backbones import build_network, register_backbone
 from hypervlad.features.backbones.openvino_network import OpenVINONetwork
 from hypervlad.features.hypercolumns import feature_maps

@@ -16,10 +16,9 @@ from hypervlad.common.files import (
     LinkError,
     LockedError,
     exclusive_lock,
-    file_digest,
-    move_into_place,
     move_to_new_name,
     new_folder,
+    parse_json,
     refuse_link,
     refuse_links,
     replace_when_complete,
@@ -88,15 +87,6 @@ def test_devices_and_pipes_are_refused(tmp_path: Path) -> None:
         replace_when_complete(tmp_path / "pipe"),
     ):
         pass
-
-
-@links
-def test_moving_into_place_refuses_a_link(tmp_path: Path, precious: Path) -> None:
-    (tmp_path / "draft").write_text("forged")
-    (tmp_path / "page.html").symlink_to(precious)
-    with pytest.raises(LinkError):
-        move_into_place(tmp_path / "draft", tmp_path / "page.html")
-    assert precious.read_text() == "mine"
 
 
 def test_a_junction_is_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,12 +158,6 @@ def test_without_hard_links_an_interrupt_leaves_no_empty_file(
     assert [path.name for path in tmp_path.iterdir()] == ["draft"]
 
 
-def test_a_digest_is_that_of_the_bytes(precious: Path) -> None:
-    import hashlib
-
-    assert file_digest(precious) == hashlib.sha256(b"mine").hexdigest()
-
-
 # --- locks ----------------------------------------------------------------------------------------
 
 
@@ -201,16 +185,12 @@ def test_a_file_left_by_a_killed_process_locks_nothing(tmp_path: Path) -> None:
 
 
 @links
-def test_a_lock_is_not_written_through_a_link(tmp_path: Path, precious: Path) -> None:
-    (tmp_path / "lock").symlink_to(precious)
-    with pytest.raises(LinkError):
-        take_lock(tmp_path)
-    assert precious.read_text() == "mine"
-
-
-def test_a_lock_is_not_written_to_a_second_name(tmp_path: Path, precious: Path) -> None:
-    os.link(precious, tmp_path / "lock")
-    with pytest.raises(LinkError, match="lock has another name on this disk"):
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_lock_is_not_written_through_a_link(
+    link: Callable[[Path, Path], None], tmp_path: Path, precious: Path
+) -> None:
+    link(precious, tmp_path / "lock")
+    with pytest.raises(LinkError, match=r"lock (is a link to|has another name)"):
         take_lock(tmp_path)
     assert precious.read_text() == "mine"
 
@@ -347,3 +327,35 @@ def test_a_new_folder_is_not_left_behind_empty(
         _fail_in(tmp_path / "a" / "b", *written)
     found = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
     assert found == left
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "None is no text"),
+        ('{"a": 1, "a": 2}', "the key 'a' occurs twice"),
+        ("1e400", "1e400 is not finite"),
+        ("[NaN]", "NaN is not finite"),
+        ('{"a": -Infinity}', "-Infinity is not finite"),
+        ("1" * 30, "more than 64 bits"),
+        (str(-(2**63) - 1), "more than 64 bits"),
+        ("[" * 40 + "]" * 40, "nested more than 32 deep"),
+        ("[" * 100_000, "nested too deeply|Expecting value"),
+        ("{", "property name"),
+        (b'{"a": "\xff"}', "invalid start byte"),
+        (r'{"a": ["\ud800"]}', r"'\\ud800', which is no character"),
+        (r'{"\udbff": 1}', r"'\\udbff', which is no character"),
+        (r'["\ud83d", "\ude00"]', r"'\\ud83d', which is no character"),
+        ("[" + "{}," * 2**20 + "{}]", "more than 1048576 values"),
+    ],
+)
+def test_json_that_could_do_harm_is_refused(text: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_json(text)
+
+
+def test_names_of_files_that_are_not_unicode_are_read() -> None:
+    assert parse_json(r'{"\udcff.png": "\ud83d\ude00"}') == {"\udcff.png": "\U0001f600"}

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import pickle
@@ -123,19 +124,16 @@ def test_one_changed_byte_is_refused(model, data):
         read_model(damaged)
 
 
-def test_truncation_at_any_length_is_refused(model):
+def test_truncation_at_any_length_and_more_bytes_are_refused(model):
     whole = model.read_bytes()
     cut = model.with_name("cut")
+    cut.write_bytes(whole + b"\0")
+    with pytest.raises(ModelFileError, match="is damaged"):
+        read_model(cut)
     for length in range(len(whole)):
         cut.write_bytes(whole[:length])
         with pytest.raises(ModelFileError, match="cut" if length else "empty"):
             read_model(cut)
-
-
-def test_appended_bytes_are_refused(model):
-    model.write_bytes(model.read_bytes() + b"\0")
-    with pytest.raises(ModelFileError, match="is damaged"):
-        read_model(model)
 
 
 def forged(path: Path, entry: str, tensors=None) -> None:
@@ -198,11 +196,6 @@ def test_a_folder_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_is_not_there_is_created(tmp_path):
-    write_model(tmp_path / "new" / "models" / "m.hvlad", "test", {"k": 1}, {})
-    assert read_model(tmp_path / "new" / "models" / "m.hvlad").header == {"k": 1}
-
-
 def test_another_kind_than_expected_is_refused(model):
     assert read_model(model, kind="test").kind == "test"
     with pytest.raises(ModelFileError, match=r"model\.hvlad.*kind 'scorer'.*kind 'test'"):
@@ -216,6 +209,7 @@ def test_another_kind_than_expected_is_refused(model):
         ({"x": np.int64(3)}, {}, "not JSON serializable"),
         ({"x": [{"y": {1: 2}}]}, {}, "only strings survive JSON"),
         ({"x": ["\ud800"]}, {}, r"'\\ud800', which is no character"),
+        ({"x": functools.reduce(lambda inner, _: [inner], range(40), [])}, {}, "more than 32 deep"),
         ({}, {"a": np.array([1 + 2j])}, "array 'a' of type complex128"),
         ({}, {"a": np.array([None])}, "array 'a' of type object"),
         ({}, {"__metadata__": np.eye(2)}, "other than '__metadata__'"),
@@ -307,12 +301,3 @@ def test_a_header_that_is_too_long_is_not_parsed(tmp_path, monkeypatch):
     monkeypatch.setattr(modelfile, "_MAX_HEADER", 100)
     with pytest.raises(ModelFileError, match="more than 100"):
         read_model(path)
-
-
-def test_what_could_not_be_read_is_not_written(tmp_path):
-    deep = {}
-    for _ in range(40):
-        deep = {"a": deep}
-    with pytest.raises(ModelFileError, match="nested more than 32 deep"):
-        write_model(tmp_path / "m", "test", deep, {})
-    assert not list(tmp_path.iterdir())

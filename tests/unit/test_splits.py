@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -100,13 +98,6 @@ def test_holdout_without_groups_is_stratified(class_sizes, test_size, seed):
             assert abs(held_out - max(1.0, test_size * size)) <= 0.5 + 1e-9
 
 
-def test_holdout_depends_on_the_seed():
-    y = np.repeat(["SEM", "TEM"], 50)
-    first = holdout_split(y, random_state=0)[1]
-    second = holdout_split(y, random_state=1)[1]
-    assert first.tolist() != second.tolist()
-
-
 def test_holdout_with_groups_comes_near_the_requested_share():
     rng = np.random.default_rng(0)
     groups = rng.integers(0, 60, 600)
@@ -177,27 +168,17 @@ def test_missing_values_of_pandas_are_refused():
         holdout_split([0, 1], pandas.array(["a", None], dtype="string"))
 
 
-@pytest.mark.parametrize("test_size", [0, 1, True, float("nan")])
-def test_bad_test_size_is_refused(test_size):
+@pytest.mark.parametrize("size", [0, 1, True, float("nan")])
+def test_bad_sizes_are_refused(size):
     with pytest.raises(ValueError, match="test_size is the share"):
-        holdout_split([0, 1], test_size=test_size)
-
-
-@pytest.mark.parametrize("n_splits", [1, 2.5, True])
-def test_bad_n_splits_is_refused(n_splits):
+        holdout_split([0, 1], test_size=size)
     with pytest.raises(ValueError, match="n_splits is a whole number"):
-        group_folds([0, 1], n_splits=n_splits)
+        group_folds([0, 1], n_splits=size)
 
 
 def test_names_of_mixed_kinds_stay_apart():
     # As an array they would all become strings, and 1 and "1" one group.
     assert first_appearance_codes([1, "1", "b", 1], "groups").tolist() == [0, 1, 2, 0]
-
-
-def test_no_warning_for_small_classes():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        group_folds(["a", "a", "b", "b", "c"], n_splits=5, random_state=0)
 
 
 def slow_joined_groups(groups, copies):

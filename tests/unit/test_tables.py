@@ -19,11 +19,8 @@ from hypervlad.common.tables import (
     original_cell,
     read_table,
     table_as_bytes,
-    table_as_text,
     write_table,
 )
-from hypervlad.data.folders.groups import read_group_rows
-from hypervlad.data.folders.report import FolderReport
 from hypervlad.results import predictions_as_bytes
 
 FORMULAS = [
@@ -93,8 +90,8 @@ def test_signs_where_another_separator_begins_a_cell(text: str, written: str) ->
 
 def test_a_number_that_begins_a_line_is_text() -> None:
     # Where commas are decimal, the line is one cell: -1.5 plus another program's answer.
-    table = table_as_text(["path", "label"], [["-1", "5+cmd|' /C calc'!A0"]])
-    assert table == "path,label\n'-1,5+cmd|' /C calc'!A0\n"
+    table = table_as_bytes(["path", "label"], [["-1", "5+cmd|' /C calc'!A0"]])
+    assert table == b"path,label\n'-1,5+cmd|' /C calc'!A0\n"
 
 
 @pytest.mark.slow  # a hundred random texts
@@ -114,7 +111,7 @@ def test_every_text_comes_back(text: str, start: str, is_first: bool) -> None:
 @example(rows=[["0", 'x,;"=1+1"'], ["0", "x,;"], ["-1", "5+1"]])
 @settings(max_examples=60)
 def test_no_text_is_a_formula_at_any_separator(rows: list[list[str]], delimiter: str) -> None:
-    table = table_as_text(["path"], rows)
+    table = table_as_bytes(["path"], rows).decode()
     for row in csv.reader(io.StringIO(table, newline=""), delimiter=delimiter):
         for cell in row:
             start = cell.lstrip("\t\r\n")[:1]
@@ -129,17 +126,6 @@ def test_a_table_comes_back(tmp_path: Path) -> None:
     rows = [[text, text[::-1]] for text in texts]
     write_table(tmp_path / "t.csv", ["path", "=label"], rows)
     assert read_table(tmp_path / "t.csv") == [["path", "=label"], *rows]
-
-
-@pytest.mark.parametrize("text", [text for text in FORMULAS if text == text.strip()])
-def test_groups_come_back(text: str, tmp_path: Path) -> None:
-    report = FolderReport("images", suggested_groups={text: "-g", "b.png": "'=g"})
-    report.write_groups(tmp_path / "groups.csv")
-    rows = read_group_rows(tmp_path / "groups.csv")
-    assert sorted((row.path, row.group) for row in rows) == sorted([(text, "-g"), ("b.png", "'=g")])
-    assert all(
-        not cell.startswith("=") for cell in (tmp_path / "groups.csv").read_text().split(",")
-    )
 
 
 def test_predictions_are_plain_text() -> None:

@@ -23,7 +23,7 @@ from hypervlad.apps.cli.files import (
 from hypervlad.apps.cli.messages import echo, fitting, hint_at_bad_files, plain_errors, say
 from hypervlad.apps.cli.models import check_cache, load_classifier, new_classifier
 from hypervlad.common.files import replace_when_complete
-from hypervlad.common.terminal import ProgressBar, is_terminal
+from hypervlad.common.progress import ProgressBar, is_terminal
 from hypervlad.common.wording import counted, name_some, verb
 
 _MAX_EXPLAINED = 24

@@ -15,7 +15,7 @@ from hypervlad.apps.cli.files import check_file, check_report, labelled_images, 
 from hypervlad.apps.cli.messages import echo, fitting, plain_errors, say
 from hypervlad.apps.cli.models import load_classifier, new_classifier
 from hypervlad.common.files import new_folder
-from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import Any
 import typer
 
 from hypervlad.apps.cli.options import OnError
-from hypervlad.common.terminal import is_terminal, print_line
+from hypervlad.common.progress import is_terminal, print_line
 from hypervlad.common.wording import counted, printable
 
 # In the advice of errors, as Python has it.

@@ -28,7 +28,7 @@ from hypervlad.apps.cli.files import (
 from hypervlad.apps.cli.messages import echo, plain_errors, say
 from hypervlad.apps.cli.models import check_cache, load_classifier
 from hypervlad.common.files import exclusive_lock, file_digest, new_folder
-from hypervlad.common.terminal import can_print
+from hypervlad.common.progress import can_print
 from hypervlad.common.wording import counted, name_some, percent, verb
 
 if TYPE_CHECKING:

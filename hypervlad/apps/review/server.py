@@ -31,7 +31,7 @@ from werkzeug.routing import IntegerConverter
 from hypervlad.apps.review.labels import Labels
 from hypervlad.apps.review.records import QueueError, UnknownError
 from hypervlad.apps.review.store import Queue
-from hypervlad.common.strict_json import parse_json
+from hypervlad.common.files import parse_json
 from hypervlad.common.wording import printable
 from hypervlad.images import ImageReadError, ReadOptions, read_image
 from hypervlad.images.files import encode_jpeg

@@ -33,7 +33,7 @@ from hypervlad.apps.review.records import (
     QueueError,
     UnknownError,
 )
-from hypervlad.common.strict_json import parse_json
+from hypervlad.common.files import parse_json
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import make_options
 

@@ -16,8 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hypervlad.common.files import LinkError, refuse_link, replace_when_complete
-from hypervlad.common.strict_json import parse_json
+from hypervlad.common.files import LinkError, parse_json, refuse_link, replace_when_complete
 from hypervlad.data.extraction.pages import check_pages
 from hypervlad.data.extraction.sources import Item, SourceRecord, Task
 from hypervlad.data.extraction.table import FeatureFileError, described, description, file_beside

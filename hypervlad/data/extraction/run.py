@@ -25,9 +25,8 @@ from hypervlad.common.files import (
     new_folder,
     replace_when_complete,
 )
-from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, warn_user
-from hypervlad.common.workload import announced
 from hypervlad.data.extraction.manifest import (
     DigestNow,
     FinishedTask,

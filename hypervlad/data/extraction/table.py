@@ -17,8 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.files import HashingStream, refuse_link, replace_when_complete
-from hypervlad.common.strict_json import parse_json
+from hypervlad.common.files import HashingStream, parse_json, refuse_link, replace_when_complete
 from hypervlad.data.extraction.pages import check_pages
 from hypervlad.data.extraction.sources import SourceRecord
 from hypervlad.features.cache import cache_key

@@ -13,7 +13,7 @@ import numpy as np
 from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
-from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.progress import ProgressBar
 from hypervlad.data.folders.copies import (
     MIN_SIMILARITY,
     Thumbnail,

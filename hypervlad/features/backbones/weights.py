@@ -13,7 +13,7 @@ from typing import Any, cast
 from safetensors import SafetensorError
 
 from hypervlad.common.files import file_digest
-from hypervlad.common.terminal import print_line
+from hypervlad.common.progress import print_line
 from hypervlad.common.wording import reason_of
 from hypervlad.features.backbones import mobilenet_file
 from hypervlad.features.backbones.registry import TIMM, Backbone, get_backbone

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.base import Arrays, Field, ImageEstimator, Record, Value, Values, to_json
 from hypervlad.common.constraints import Alternatives, Integer, check_parameters, check_value
-from hypervlad.common.workload import announced
+from hypervlad.common.progress import announced
 from hypervlad.features.backbones import (
     Preprocessing,
     TappedNetwork,

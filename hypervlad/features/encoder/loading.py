@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 import numpy as np
 from scipy.sparse import csr_array
 
-from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.features.backbones import Preprocessing
 from hypervlad.features.cache import Cache, Memory, PathIndex

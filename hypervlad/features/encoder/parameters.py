@@ -19,7 +19,7 @@ from hypervlad.common.constraints import (
     OneOf,
     RandomState,
 )
-from hypervlad.common.workload import n_announced
+from hypervlad.common.progress import n_announced
 from hypervlad.features.backbones import get_backbone
 from hypervlad.features.codebook import SAMPLINGS, Sampling
 from hypervlad.images import ReadOptions

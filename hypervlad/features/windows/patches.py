@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 
 from hypervlad.common.wording import counted
-from hypervlad.evaluation.patches import check_min_fraction
 from hypervlad.evaluation.splits import check_groups, holdout_split
 from hypervlad.features.windows.grid import (
     Edges,
@@ -280,7 +279,8 @@ def _labelled(patches: PatchSet, min_fraction: float, mixed: str) -> PatchSet:
 
 
 def _check_options(min_fraction: float, mixed: str) -> None:
-    check_min_fraction(min_fraction)
+    if not 0 < min_fraction <= 1:
+        raise ValueError(f"min_fraction must be in (0, 1]; got {min_fraction!r}.")
     if mixed not in ("drop", "keep"):
         raise ValueError(f"mixed must be 'drop' or 'keep'; got {mixed!r}.")
 

@@ -24,8 +24,8 @@ from hypervlad.common.constraints import (
     RandomState,
     check_value,
 )
+from hypervlad.common.progress import announced
 from hypervlad.common.wording import warn_user
-from hypervlad.common.workload import announced
 from hypervlad.evaluation.splits import check_groups
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import check_finite

@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn import functional
 
 from hypervlad.common.modelfile import ModelFile, ModelFileError, read_model, write_model
-from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.progress import ProgressBar
 
 _LOG_TEMPERATURE_STD = 0.5  # of the prior around the initial temperature; see `temperature_for`
 _KIND = "training_checkpoint"

@@ -28,7 +28,7 @@ from hypervlad.common.constraints import (
     check_value,
     is_integer,
 )
-from hypervlad.common.terminal import print_line
+from hypervlad.common.progress import print_line
 from hypervlad.common.wording import counted
 from hypervlad.evaluation.splits import check_column, group_folds, holdout_split
 from hypervlad.models.boosting.linear import (

@@ -33,8 +33,7 @@ from hypervlad.common.constraints import (
     check_value,
 )
 from hypervlad.common.modelfile import ModelFileError
-from hypervlad.common.terminal import print_line
-from hypervlad.common.workload import announced
+from hypervlad.common.progress import announced, print_line
 from hypervlad.evaluation import Evaluation
 from hypervlad.evaluation.conformal import check_share
 from hypervlad.features.encoder import EncodedImages, HypercolumnVLAD

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.common.workload import announced
+from hypervlad.common.progress import announced
 from hypervlad.evaluation import PatchConfusion, area_fraction_error, patch_confusion
-from hypervlad.evaluation.patches import defective_patches
+from hypervlad.evaluation.maps import defective_patches
 from hypervlad.images import ReadOptions, read_mask
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.reading import check_image_list
@@ -325,7 +325,7 @@ class PatchConfusionDisplay(GridDisplay):
             yield Tile(thumbnail(painted, SHOWN_PIXELS), _patch_caption(name, confusion))
 
     def _by_patch(self, region: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        patches = defective_patches(region, self.patch, min_fraction=0.1, edges="pad")
+        patches = defective_patches(region, self.patch)
         whole = patches.repeat(self.patch, axis=0).repeat(self.patch, axis=1)
         return whole[: region.shape[0], : region.shape[1]]
 

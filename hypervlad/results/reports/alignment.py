@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.files import new_folder, replace_when_complete
+from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import read_table, write_table
-from hypervlad.common.terminal import ProgressBar
 from hypervlad.common.wording import counted, warn_user
-from hypervlad.common.workload import announced
 from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
 from hypervlad.results.displays.base import save_png
 from hypervlad.results.displays.colours import stretch_contrast, tint_by_direction

@@ -16,7 +16,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import percent, printable
 from hypervlad.images import ReadOptions, SkippedImage, read_image
 from hypervlad.images.files import encode_jpeg

@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.files import new_folder
+from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import write_table
-from hypervlad.common.terminal import ProgressBar
 from hypervlad.common.wording import percent, warn_user
-from hypervlad.common.workload import announced
 from hypervlad.evaluation import DefectEvaluation
 from hypervlad.evaluation.defects import ImageResult
 from hypervlad.images import ImageReadError, Micrograph, read_micrograph

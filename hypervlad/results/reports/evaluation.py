@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hypervlad.common.files import move_into_place, new_folder
-from hypervlad.common.terminal import ProgressBar
+from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, percent, verb, warn_user
 from hypervlad.evaluation import Evaluation
 from hypervlad.images.reading import relative_names

@@ -35,7 +35,7 @@ _MAX_BATCH = 16  # images whose lines are written together
 _NAP = 0.1  # seconds after which a request to stop is noticed
 _IDLE = 5  # a poll of the folders may take a sixth of the time, on a slow network
 _ROUNDING = 0.51e-6  # of each probability in a table
-# The beginning of a row as `table_as_text` writes it: text with a quotation mark is quoted.
+# The beginning of a row as `table_as_bytes` writes it: text with a quotation mark is quoted.
 _CUT_ROW = re.compile(
     r"""(?:(?:"[^"]*(?:""[^"]*)*"|[^,"\r\n]*),)*(?:"[^"]*(?:""[^"]*)*"?|[^,"\r\n]*)"""
 )

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from hypervlad.common.constraints import (
-    VERBOSE,
     Boolean,
     Constraint,
     HasMethods,
@@ -80,10 +79,3 @@ def test_the_first_parameter_that_is_not_allowed_is_named() -> None:
     check_parameters({"a": 1, "b": True, "c": None}, constraints)
     with pytest.raises(ValueError, match="b must be True or False, not 3"):
         check_parameters({"a": 1, "b": 3, "c": 4}, constraints)
-
-
-def test_verbose_may_be_a_number() -> None:
-    for value in (True, False, np.bool_(True), 0, 2):
-        check_value("verbose", value, VERBOSE)
-    with pytest.raises(ValueError, match=r"verbose must be True or False or .*, not 'yes'"):
-        check_value("verbose", "yes", VERBOSE)

@@ -12,7 +12,6 @@ from hypervlad.evaluation import (
     Evaluation,
     accuracy_interval,
     balanced_accuracy_interval,
-    reliability_bins,
     wilson_interval,
 )
 
@@ -38,15 +37,6 @@ def test_the_interval_without_groups_is_wilsons(right):
     expected = binomtest(right, 20).proportion_ci(method="wilson")
     found = accuracy_interval([1] * right + [0] * (20 - right))
     assert found == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_identical_images_in_a_group_count_once():
-    correct = np.repeat(np.arange(40) % 4 != 0, 25)
-    single = accuracy_interval(correct[::25])
-    grouped = accuracy_interval(correct, np.repeat(np.arange(40), 25))
-    naive = accuracy_interval(correct)
-    assert grouped == pytest.approx(single, abs=0.03)
-    assert naive[1] - naive[0] < (grouped[1] - grouped[0]) / 3
 
 
 def test_images_without_a_mistake_are_worth_the_number_of_groups():
@@ -140,22 +130,6 @@ def test_scores_are_scikit_learns():
     found = [(s.precision, s.recall, s.f1, s.support) for s in result.scores]
     np.testing.assert_allclose(found, expected)
     assert result.accuracy == np.mean(y == said)
-
-
-def test_the_calibration_error_is_above_its_range_by_chance():
-    result, _ = random_result(2)
-    low, high = result.calibration_range
-    assert 0 <= low < high < result.calibration_error
-    assert result.reliability_bins().calibration_error == result.calibration_error
-
-
-def test_reliability_bins_by_hand():
-    confidence = np.array([0.5, 0.55, 0.6, 1.0])
-    mean, share, counts = reliability_bins(confidence, np.array([1, 0, 1, 1]), n_bins=5)
-    np.testing.assert_array_equal(counts, [0, 0, 3, 0, 1])
-    np.testing.assert_allclose(mean[[2, 4]], [0.55, 1.0])
-    np.testing.assert_allclose(share[[2, 4]], [2 / 3, 1.0])
-    assert np.isnan(mean[0])
 
 
 def test_unknown_labels_are_mistakes():

@@ -1,12 +1,42 @@
-"""How many images the current call of the package has to do with, for choices that pay for many."""
+"""The progress of a call: how many images it has to do with, and what it writes on stderr.
+
+Services and pythonw have no stderr, or a closed one.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import Any
+
+from tqdm.auto import tqdm
 
 _n_images: ContextVar[int | None] = ContextVar("n_images", default=None)
+
+
+def can_print(stream: Any) -> bool:
+    return stream is not None and not getattr(stream, "closed", False)
+
+
+def is_terminal(stream: Any) -> bool:
+    return can_print(stream) and bool(stream.isatty())
+
+
+def print_line(text: str) -> None:
+    """Print a line on stderr, above any progress bar."""
+    if can_print(sys.stderr):
+        tqdm.write(text, file=sys.stderr)
+
+
+class ProgressBar(tqdm):
+    """tqdm's progress bar, hidden where there is no stderr."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        if not can_print(sys.stderr):
+            options["disable"] = True
+        super().__init__(*arguments, **options)
 
 
 @contextlib.contextmanager

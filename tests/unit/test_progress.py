@@ -11,7 +11,7 @@ import pytest
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, PatchDefectScorer
 from hypervlad.apps.cli.messages import echo, say
-from hypervlad.common.terminal import ProgressBar, is_terminal, print_line
+from hypervlad.common.progress import ProgressBar, is_terminal, print_line
 
 
 def closed() -> io.StringIO:
