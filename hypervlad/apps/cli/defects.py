@@ -14,6 +14,7 @@ from hypervlad.apps.cli.files import (
     check_folders,
     check_model,
     groups_of,
+    load_model,
     masks_of,
     names_of,
     say_ignored,
@@ -25,7 +26,6 @@ from hypervlad.apps.cli.messages import (
     report_left_out,
     say,
 )
-from hypervlad.apps.cli.models import given_options, load_model
 from hypervlad.apps.cli.options import (
     Backbone,
     Channel,
@@ -44,6 +44,7 @@ from hypervlad.apps.cli.options import (
     Unreadable,
     UnreadableLeftOut,
     Weights,
+    given_options,
     reading_fields,
 )
 from hypervlad.common.wording import counted, percent, verb, warn_user

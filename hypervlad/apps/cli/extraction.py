@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hypervlad.apps.cli.files import check_file, say_ignored
+from hypervlad.apps.cli.files import check_cache, check_file, load_encoder, say_ignored
 from hypervlad.apps.cli.messages import echo, plain_errors, say
-from hypervlad.apps.cli.models import check_cache, load_encoder
 from hypervlad.apps.cli.options import (
     Cache,
     Device,

@@ -1,4 +1,4 @@
-"""Where commands read and write: checks of outputs before hours of work, names, groups, masks."""
+"""Where commands read and write: checked outputs, models, images, their names, groups and masks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypervlad.apps.cli.messages import echo, say
 from hypervlad.common.files import check_writable, replace_when_complete
+from hypervlad.common.modelfile import ModelFileError, read_model
 from hypervlad.common.wording import counted, name_some, verb
+
+if TYPE_CHECKING:
+    from hypervlad.features.encoder import HypercolumnVLAD
+    from hypervlad.models.classifier import MicrographClassifier
 
 # --- outputs ----------------------------------------------------------------------------------
 
@@ -35,8 +40,6 @@ def check_file(path: Path, *inputs: str | Path | None) -> None:
 
 def check_model(path: Path, *inputs: str | Path | None) -> None:
     """Do the same for a model, which replaces nothing but another model."""
-    from hypervlad.common.modelfile import read_model
-
     check_file(path, *inputs)
     if path.is_file():
         try:
@@ -141,6 +144,63 @@ def _matches_inside(pattern: str, folder: Path) -> bool:
         if not fnmatch.fnmatch(name, part):
             return False
     return len(parts) >= len(folder.parts) + 2
+
+
+# --- models and caches ------------------------------------------------------------------------
+
+
+def load_classifier(
+    path: Path,
+    weights: str | None,
+    *,
+    device: str = "auto",
+    on_error: str = "raise",
+    quiet: bool = True,
+    cache: Path | None = None,
+) -> MicrographClassifier:
+    """Return the classifier in a file that ``train`` wrote."""
+    from hypervlad.models.classifier import MicrographClassifier
+
+    model: MicrographClassifier = load_model(path, weights, MicrographClassifier, "hypervlad train")
+    model.encoder_.set_params(
+        device=device, on_error=on_error, verbose=not quiet, memory=_memory(cache)
+    )
+    return model
+
+
+def load_encoder(
+    path: Path, weights: str | None, *, device: str, cache: Path | None
+) -> HypercolumnVLAD:
+    """Return the encoder in a model file of an encoder or a classifier."""
+    from hypervlad.models.loading import load
+
+    model = load(path, weights=weights)
+    encoder: HypercolumnVLAD = getattr(model, "encoder_", model)
+    encoder.set_params(device=device, memory=_memory(cache))
+    return encoder
+
+
+def load_model(path: Path, weights: str | None, kind: type[Any], command: str) -> Any:
+    """Load a model of one kind; for another kind, say which command writes the expected one."""
+    from hypervlad.models.loading import load
+
+    model = load(path, weights=weights)
+    if not isinstance(model, kind):
+        raise ModelFileError(
+            f"{path} contains a {type(model).__name__}, but this command needs a model written by "
+            f"'{command}'; in Python, hypervlad.load({str(path)!r}) loads it."
+        )
+    return model
+
+
+def check_cache(cache: Path | None) -> None:
+    """Raise if ``--cache`` is unusable, before hours of work."""
+    if cache is not None and cache.exists() and not cache.is_dir():
+        raise ValueError(f"--cache {cache} is a file; give a folder, which is created if needed.")
+
+
+def _memory(cache: Path | None) -> str | None:
+    return None if cache is None else str(cache)
 
 
 # --- images, their names, groups and masks ----------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -211,3 +212,13 @@ def _scaling(text: str | None) -> str | tuple[float, ...] | None:
         return tuple(float(value) for value in text.split(":")) if text and ":" in text else text
     except ValueError:
         return text
+
+
+def given_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, with an absolute path for weights from a file."""
+    from hypervlad.features.encoder.network_source import portable_weights
+
+    given = {name: value for name, value in options.items() if value is not None and value != {}}
+    if "weights" in given and os.path.exists(given["weights"]):
+        given["weights"] = portable_weights(given["weights"])
+    return given

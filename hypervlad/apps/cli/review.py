@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hypervlad.apps.cli import options as option
-from hypervlad.apps.cli.files import check_file, check_model, folder_of, images_in, labelled_images
+from hypervlad.apps.cli.files import (
+    check_cache,
+    check_file,
+    check_model,
+    folder_of,
+    images_in,
+    labelled_images,
+    load_classifier,
+)
 from hypervlad.apps.cli.messages import echo, fitting, plain_errors, say
-from hypervlad.apps.cli.models import check_cache, load_classifier
 from hypervlad.common.terminal import ProgressBar, can_print, is_terminal
 from hypervlad.common.wording import counted, percent
 

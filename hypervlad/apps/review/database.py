@@ -8,17 +8,10 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from hypervlad.apps.review.records import (
-    ClickResult,
-    Entry,
-    LabelledImage,
-    QueueError,
-    TrainingImage,
-    UnknownError,
-)
 from hypervlad.common.files import move_to_new_name, new_folder, refuse_links
 
 VERSION = 3
@@ -82,6 +75,73 @@ CREATE TABLE corrected (
     PRIMARY KEY (event, item)
 ) WITHOUT ROWID;
 """
+
+# --- records ---
+
+# "kept": the click took effect; "late": another window was first, and the click is in the log
+# only; "nothing": there was nothing to do, or to undo.
+Outcome = Literal["kept", "late", "nothing"]
+
+
+class QueueError(ValueError):
+    """A queue cannot be created, opened or used; the message says why and what to do."""
+
+
+class UnknownError(QueueError):
+    """There is no such image, or no such category, in the queue."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image of a new queue, as a model judged it.
+
+    `place` is that in the queue, from 0; None if the model was sure. `kind` is "sure", "ambiguous"
+    or "out_of_distribution". The most probable categories and the rows of the nearest training
+    images come first.
+    """
+
+    name: str
+    path: Path
+    place: int | None
+    kind: str
+    scores: list[tuple[str, float]]
+    reason: str
+    novelty: float
+    nearest: list[int]
+
+
+@dataclass(frozen=True)
+class TrainingImage:
+    """A training image of the model: its name, its category, and its file if known."""
+
+    name: str
+    label: str
+    path: Path | None
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image with its prediction and label; `doubtful`: it is or was in the queue."""
+
+    item: int
+    name: str
+    path: Path
+    predicted: str
+    confidence: float
+    doubtful: bool
+    label: str | None
+    skipped: bool = False
+
+
+class ClickResult(NamedTuple):
+    """The outcome of a click, in words unless it took effect, and the image that was clicked."""
+
+    outcome: Outcome
+    message: str
+    item: int | None
+
+
+# --- a database ---
 
 
 def check_free(folder: Path) -> None:

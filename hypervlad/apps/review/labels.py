@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 from hypervlad.apps.review.database import (
     NOTHING_TO_UNDO,
+    ClickResult,
+    Outcome,
+    QueueError,
+    UnknownError,
     earlier_result,
     last_click,
     log_event,
     reporting_damage,
     shown_name,
     transaction,
-)
-from hypervlad.apps.review.records import (
-    ClickResult,
-    Correction,
-    GivenLabel,
-    LabelPage,
-    QueueError,
-    UnknownError,
 )
 from hypervlad.apps.review.store import Queue
 from hypervlad.common.tables import table_as_bytes
@@ -42,6 +40,37 @@ _ORDERS = {
     "latest": "items.event IS NULL, items.event DESC, items.id",
 }
 _LABEL = "COALESCE(items.category, items.predicted)"
+
+
+@dataclass(frozen=True)
+class GivenLabel:
+    """The label of an image, and its last event, if any, with the time in seconds since 1970."""
+
+    id: int
+    name: str
+    category: int
+    predicted: int
+    confidence: float
+    by: Literal["model", "person"]
+    event: int | None
+    time: float | None
+
+
+@dataclass(frozen=True)
+class LabelPage:
+    """Some labelled images of a queue, their total number, and the number of each category."""
+
+    labels: list[GivenLabel]
+    total: int
+    counts: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """The result of changing labels: "kept" if at least one was changed, and what was changed."""
+
+    outcome: Outcome
+    message: str
 
 
 class Labels:

@@ -18,8 +18,7 @@ from sklearn.base import clone
 from sklearn.utils import Bunch
 
 from hypervlad.apps.review.creation import entries_of, judge_images, model_facts
-from hypervlad.apps.review.database import update_queue
-from hypervlad.apps.review.records import LabelledImage, QueueError, TrainingImage
+from hypervlad.apps.review.database import LabelledImage, QueueError, TrainingImage, update_queue
 from hypervlad.apps.review.store import Queue
 from hypervlad.common.wording import warn_user
 from hypervlad.data.folders.groups import GroupRow, match_groups, read_group_rows

@@ -28,8 +28,8 @@ from waitress.channel import HTTPChannel
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
+from hypervlad.apps.review.database import QueueError, UnknownError
 from hypervlad.apps.review.labels import Labels
-from hypervlad.apps.review.records import QueueError, UnknownError
 from hypervlad.apps.review.store import Queue
 from hypervlad.common.strict_json import parse_json
 from hypervlad.common.wording import printable

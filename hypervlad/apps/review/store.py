@@ -9,10 +9,16 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from hypervlad.apps.review.database import (
     NOTHING_TO_UNDO,
+    ClickResult,
+    LabelledImage,
+    Outcome,
+    QueueError,
+    UnknownError,
     connect,
     earlier_result,
     last_click,
@@ -21,17 +27,6 @@ from hypervlad.apps.review.database import (
     reporting_damage,
     shown_name,
     transaction,
-)
-from hypervlad.apps.review.records import (
-    Answer,
-    Category,
-    ClickResult,
-    Item,
-    LabelledImage,
-    Neighbour,
-    Progress,
-    QueueError,
-    UnknownError,
 )
 from hypervlad.common.strict_json import parse_json
 from hypervlad.images import ReadOptions
@@ -43,6 +38,60 @@ _MAX_LEASED = 32
 
 
 _ITEM = "SELECT id, name, kind, reason, novelty, scores, nearest FROM items"
+
+
+@dataclass(frozen=True)
+class Category:
+    """A category of images; `origin` is "model" or "person"."""
+
+    id: int
+    name: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One of the training images nearest to an item."""
+
+    row: int
+    name: str
+    label: str
+    has_picture: bool
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image of the queue, with all that the page shows of it; `scores` has category ids."""
+
+    id: int
+    name: str
+    kind: str
+    reason: str
+    novelty: float
+    scores: list[tuple[int, float]]
+    nearest: list[Neighbour]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Numbers of images: `elsewhere` are leased by other windows, `by_model` not in the queue."""
+
+    labelled: int
+    skipped: int
+    waiting: int
+    elsewhere: int
+    by_model: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result of a click, and all images that the window has leased now, in order."""
+
+    outcome: Outcome
+    message: str
+    item: int | None
+    items: list[Item]
+    progress: Progress
 
 
 class Queue:

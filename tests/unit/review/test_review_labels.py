@@ -10,9 +10,8 @@ import pytest
 from support.review_queues import CLASSES, Clock, entry
 
 from hypervlad.apps.review import Labels, Queue, QueueError, export_labels
-from hypervlad.apps.review.database import make_queue, update_queue
+from hypervlad.apps.review.database import UnknownError, make_queue, update_queue
 from hypervlad.apps.review.labels import MAX_LABELS
-from hypervlad.apps.review.records import UnknownError
 
 N_DOUBTFUL, N_SURE = 3, 9
 

@@ -19,8 +19,14 @@ from support.review_queues import CLASSES, Clock, entry
 from hypervlad.apps.cli.messages import sentence_of
 from hypervlad.apps.review import Queue, QueueError, export_labels
 from hypervlad.apps.review.creation import model_facts
-from hypervlad.apps.review.database import FILE, connect, make_queue, update_queue
-from hypervlad.apps.review.records import TrainingImage, UnknownError
+from hypervlad.apps.review.database import (
+    FILE,
+    TrainingImage,
+    UnknownError,
+    connect,
+    make_queue,
+    update_queue,
+)
 from hypervlad.common.files import LinkError
 from hypervlad.images import ReadOptions
 
