@@ -154,7 +154,6 @@ def align(
 
 
 def _method(name: str, weights: str | None, device: str) -> Any:
-    """Return the name of a method, or the model in a file."""
     from hypervlad.fibres import AlignmentModel
     from hypervlad.fibres.orientation import METHODS
 
@@ -173,7 +172,7 @@ def _method(name: str, weights: str | None, device: str) -> Any:
 
 
 def _reading_of(method: Any) -> dict[str, Any]:
-    """Return how images are read for a model, as those that it was trained on; {} for a name."""
+    """Return how images are read for a model, as it was trained; {} for the name of a method."""
     if not hasattr(method, "encoder_"):
         return {}
     options = method.encoder_.fitted_params_.read_options

@@ -303,7 +303,6 @@ def suspects(
 
 
 def _labelled_by_people(table: Path, data: Any) -> Any:
-    """Return what `labelled_images` found, without the images whose label is a model's own."""
     by_model = data.by_model
     n_own, n_labels = int(by_model.sum()), counted(len(by_model), "label")
     if not n_own:

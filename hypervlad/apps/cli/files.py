@@ -39,7 +39,7 @@ def check_file(path: Path, *inputs: str | Path | None) -> None:
 
 
 def check_model(path: Path, *inputs: str | Path | None) -> None:
-    """Do the same for a model, which replaces nothing but another model."""
+    """Do the same for a model, which replaces only another model."""
     check_file(path, *inputs)
     if path.is_file():
         try:
@@ -59,7 +59,6 @@ def _is_read(path: Path, given: str | Path) -> bool:
 
 
 def check_page(page: Path | None, table: Path | None, *inputs: str | Path | None) -> None:
-    """Raise if a page cannot be written beside a table."""
     if page is None:
         return
     if page.suffix.lower() not in (".html", ".htm"):
@@ -78,7 +77,6 @@ def check_apart(output: Path, folder: Path) -> None:
 
 
 def check_report(folder: Path, images: Path | None) -> None:
-    """Raise if a report cannot be written, replaces other files, or would lie among the images."""
     from hypervlad.results.reports.evaluation import check_report_folder
 
     if images is not None:
@@ -88,7 +86,6 @@ def check_report(folder: Path, images: Path | None) -> None:
 
 
 def write_or_print(table: bytes, output: Path | None) -> None:
-    """Write a table to a file, or print it if there is none."""
     if output is None:
         echo(table, nl=False)
         return
@@ -121,7 +118,6 @@ def check_folders(output: Path, paths: Sequence[str]) -> None:
 
 
 def _check_pattern(output: Path, path: str) -> None:
-    """Raise if a pattern matches the output folder, now or in the next run."""
     from hypervlad.images.files import list_matches
 
     found = [path] if os.path.exists(path) else list_matches(path)
@@ -158,7 +154,6 @@ def load_classifier(
     quiet: bool = True,
     cache: Path | None = None,
 ) -> MicrographClassifier:
-    """Return the classifier in a file that ``train`` wrote."""
     from hypervlad.models.classifier import MicrographClassifier
 
     model: MicrographClassifier = load_model(path, weights, MicrographClassifier, "hypervlad train")
@@ -171,7 +166,6 @@ def load_classifier(
 def load_encoder(
     path: Path, weights: str | None, *, device: str, cache: Path | None
 ) -> HypercolumnVLAD:
-    """Return the encoder in a model file of an encoder or a classifier."""
     from hypervlad.models.loading import load
 
     model = load(path, weights=weights)
@@ -194,7 +188,6 @@ def load_model(path: Path, weights: str | None, kind: type[Any], command: str) -
 
 
 def check_cache(cache: Path | None) -> None:
-    """Raise if ``--cache`` is unusable, before hours of work."""
     if cache is not None and cache.exists() and not cache.is_dir():
         raise ValueError(f"--cache {cache} is a file; give a folder, which is created if needed.")
 

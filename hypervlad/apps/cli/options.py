@@ -207,7 +207,6 @@ def reading_fields(
 
 
 def _scaling(text: str | None) -> str | tuple[float, ...] | None:
-    """Return a rule by its name, or the two grey values of a text such as 0:4095."""
     try:
         return tuple(float(value) for value in text.split(":")) if text and ":" in text else text
     except ValueError:

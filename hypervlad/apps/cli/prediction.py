@@ -246,7 +246,7 @@ def _watch(
     sorter: ImageSorter | None,
     quiet: bool,
 ) -> tuple[int, int]:
-    """Classify the images of folders until Ctrl-C; return how many, and how many are unreadable."""
+    """Classify images until Ctrl-C; return how many there were, and how many unreadable ones."""
     from hypervlad.images import SkippedImage
     from hypervlad.results.reports.watching import GrowingTable, watch_folders
 

@@ -141,7 +141,6 @@ def train(
 
 
 def _shares(values: Sequence[str] | None) -> str | dict[str, float] | None:
-    """Return a rule for class shares, such as "uniform", or the shares given as CLASS=NUMBER."""
     if not values:
         return None
     if len(values) == 1 and "=" not in values[0]:
@@ -274,7 +273,7 @@ def demo(
 
 
 def _synthetic_folder(output: Path, n_images: int, seed: int, quiet: bool) -> Path:
-    """Create the demo's images, unless they exist: the folder's name contains all settings."""
+    """Create the demo's images unless they exist: the folder's name contains all settings."""
     import numpy as np
     from PIL import Image
 

@@ -144,21 +144,20 @@ def judge_images(
     model: MicrographClassifier,
     images: Sequence[Path],
     *,
-    max_error: float = 0.05,
+    max_error: float,
     progress: Callable[[int], Any] | None = None,
-    chunk_size: int = _CHUNK_SIZE,
     with_known: bool = False,
 ) -> tuple[Judgement, NDArray[np.intp]]:
-    """Judge images with limited memory; return the judgement and the positions of those read.
+    """Judge images; return the judgement of those that could be read, and their positions.
 
-    One warning names all unreadable images, others the files that differ from those of all training
-    images and, `with_known`, the training images.
+    Warnings name the unreadable images, what differs from all training images and, `with_known`,
+    images that are training images.
     """
     if not images:
         empty = np.empty((0, model.training_.n_features), dtype=np.float32)
         return model.judge_vectors(empty, max_error), np.empty(0, dtype=np.intp)
     found = model.classify(
-        list(images), max_error=max_error, chunk_size=chunk_size, progress=progress
+        list(images), max_error=max_error, chunk_size=_CHUNK_SIZE, progress=progress
     )
     assert found.judgement is not None
     if len(found.proba):

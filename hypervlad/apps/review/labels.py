@@ -225,7 +225,6 @@ class Labels:
         return result
 
     def _rows_of(self, items: Mapping[int, int | None]) -> list[sqlite3.Row]:
-        """Return the images, with ``labelled``: whether they still have a label."""
         connection = self.queue.connection
         rows = []
         for item in items:

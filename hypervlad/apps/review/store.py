@@ -15,7 +15,6 @@ from pathlib import Path
 from hypervlad.apps.review.database import (
     NOTHING_TO_UNDO,
     ClickResult,
-    LabelledImage,
     Outcome,
     QueueError,
     UnknownError,
@@ -23,10 +22,10 @@ from hypervlad.apps.review.database import (
     earlier_result,
     last_click,
     log_event,
-    read_queue,
     reporting_damage,
     shown_name,
     transaction,
+    write_facts,
 )
 from hypervlad.common.strict_json import parse_json
 from hypervlad.images import ReadOptions
@@ -38,6 +37,20 @@ _MAX_LEASED = 32
 
 
 _ITEM = "SELECT id, name, kind, reason, novelty, scores, nearest FROM items"
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image with its prediction and label; `doubtful`: it is or was in the queue."""
+
+    item: int
+    name: str
+    path: Path
+    predicted: str
+    confidence: float
+    doubtful: bool
+    label: str | None
+    skipped: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +149,7 @@ class Queue:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """This thread's own connection."""
+        """The connection of this thread."""
         found: sqlite3.Connection | None = getattr(self._own, "connection", None)
         if found is None:
             found = self._own.connection = connect(self.folder)
@@ -172,10 +185,7 @@ class Queue:
     def set_facts(self, **facts: str) -> None:
         """Store facts of the queue, such as its port."""
         with transaction(self.connection):
-            self.connection.executemany(
-                "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-                list(facts.items()),
-            )
+            write_facts(self.connection, facts)
 
     def categories(self) -> list[Category]:
         """Return all categories, in the order of their keys."""
@@ -184,7 +194,27 @@ class Queue:
 
     def images(self) -> list[LabelledImage]:
         """Return all images in order, with the model's prediction and a person's label."""
-        return read_queue(self.connection)
+        rows = self.connection.execute(
+            "SELECT items.*, c.name AS label FROM items LEFT JOIN categories c ON c.id = category "
+            "ORDER BY items.id"
+        ).fetchall()
+        names = dict(self.connection.execute("SELECT id, name FROM categories").fetchall())
+        found = []
+        for row in rows:
+            with reporting_damage(f"image {row['id']}"):
+                found.append(
+                    LabelledImage(
+                        item=row["id"],
+                        name=os.fsdecode(row["name"]),
+                        path=Path(os.fsdecode(row["path"])),
+                        predicted=names[row["predicted"]],
+                        confidence=float(row["confidence"]),
+                        doubtful=row["place"] is not None or row["state"] == "skipped",
+                        label=row["label"],
+                        skipped=row["state"] == "skipped",
+                    )
+                )
+        return found
 
     def add_category(self, name: str) -> Category:
         """Return the category of a name, and add it if it is new (case is ignored)."""
@@ -309,7 +339,6 @@ class Queue:
             return self._answer(client, want, result)
 
     def _undo_last(self, client: str, click: str) -> ClickResult:
-        """Undo a window's last click that took effect, if its image has not changed since."""
         connection = self.connection
         last = last_click(connection, client, "label", "skip")
         if last is None:
