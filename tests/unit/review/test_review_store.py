@@ -24,7 +24,6 @@ from hypervlad.apps.review.creation import model_facts
 from hypervlad.apps.review.database import (
     FILE,
     TrainingImage,
-    UnknownError,
     connect,
     make_queue,
     update_queue,
@@ -131,19 +130,6 @@ def test_skipped_images_come_again_when_requested(queue: Queue) -> None:
     assert queue.skip("a", "click-1", 1).progress.skipped == 2
     assert shown(queue, "a", 9) == [3, 4, 5, 6]
     assert [item.id for item in queue.again("a", "click-3", 9).items] == [1, 2, 3, 4, 5, 6]
-
-
-def test_what_is_not_there_is_refused(queue: Queue) -> None:
-    for item in (0, 99, -1, 2**70):
-        with pytest.raises(UnknownError, match="no image"):
-            queue.label("a", "click", item, 1)
-        with pytest.raises(UnknownError, match="no image"):
-            queue.skip("a", "click", item)
-        with pytest.raises(UnknownError, match=r"no (training )?image"):
-            queue.path_of_training(item + 100)
-    with pytest.raises(UnknownError, match="no category 9"):
-        queue.label("a", "click", 1, 9)
-    assert queue.progress().labelled == 0
 
 
 def test_categories_are_added_once(queue: Queue) -> None:
