@@ -24,7 +24,6 @@ from hypervlad.apps.review.creation import model_facts
 from hypervlad.apps.review.database import (
     FILE,
     TrainingImage,
-    connect,
     make_queue,
     update_queue,
 )
@@ -436,20 +435,3 @@ def test_values_of_another_kind_are_reported(
         pytest.raises(QueueError, match=r"damaged: .* image 1 "),
     ):
         [queue.next("a", 1), queue.images(), queue.path_of(1)]
-
-
-def test_an_error_that_quotes_damaged_text_is_one_of_a_damaged_queue(
-    make: Callable[..., Path],
-) -> None:
-    folder = make(3)
-    with contextlib.closing(sqlite3.connect(folder / FILE)) as plain:
-        plain.execute("CREATE TABLE other (x, CONSTRAINT positive CHECK (x > 0))")
-        plain.commit()
-        plain.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    content = (folder / FILE).read_bytes()
-    assert content.count(b"positive") == 1
-    (folder / FILE).write_bytes(content.replace(b"positive", b"posi\xffive"))
-    with contextlib.closing(connect(folder)) as connection:
-        for insert, values in (("execute", [-1]), ("executemany", [[-1]])):
-            with pytest.raises(QueueError, match="damaged, or no queue"):
-                getattr(connection, insert)("INSERT INTO other VALUES (?)", values)
