@@ -227,9 +227,9 @@ def _inside(root: Path | None, name: str) -> Path | None:
 def informativeness(proba: ArrayLike, novelty: ArrayLike) -> NDArray[np.float64]:
     """Return how informative the label of each image is, before others are labelled.
 
-    ``1 - margin * (1 - surprise)`` (Settles, *Active Learning Literature Survey*, 2009, section
-    3.1). The margin is the difference between the two largest probabilities. The surprise is 0 for
-    an image at the usual distance from the training images, 1/2 at twice this distance.
+    This is ``1 - margin * (1 - surprise)``, where the margin is the difference between the two
+    largest probabilities (Settles, *Active Learning Literature Survey*, 2009, section 3.1), and the
+    surprise is 0 at the usual distance from the training images and 1/2 at twice this distance.
 
     Parameters
     ----------
@@ -318,7 +318,7 @@ def rank(worth: ArrayLike, projected: ArrayLike) -> NDArray[np.intp]:
 def _checked(
     worth: ArrayLike, projected: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
-    """Return the worths, and unit vectors from the mean to the images (0 at the mean)."""
+    """Return the worths, and unit vectors from the mean to the images; 0 for one at the mean."""
     value, points = np.asarray(worth, dtype=np.float64), np.array(projected, dtype=np.float32)
     if value.ndim != 1 or points.ndim != 2 or len(points) != len(value):
         raise ValueError(

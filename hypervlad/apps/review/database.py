@@ -78,8 +78,8 @@ CREATE TABLE corrected (
 
 # --- records ---
 
-# "kept": the click took effect; "late": another window was first, and the click is in the log
-# only; "nothing": there was nothing to do, or to undo.
+# "kept": the click took effect; "late": another window was first, so that it is only in the log;
+# "nothing": there was nothing to undo.
 Outcome = Literal["kept", "late", "nothing"]
 
 
@@ -274,7 +274,7 @@ class _QueueConnection(sqlite3.Connection):
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit all writes of a block or none; one writer at a time, from the start of the block."""
+    """Commit all writes of a block or none; others wait with theirs until its end."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -444,7 +444,7 @@ def log_event(
 
 
 def last_click(connection: sqlite3.Connection, client: str, *kinds: str) -> sqlite3.Row | None:
-    """Return a window's last click of some kinds that took effect and is not undone."""
+    """Return the last click of a window that took effect and is not undone."""
     wanted = ", ".join("?" * len(kinds))
     row: sqlite3.Row | None = connection.execute(
         f"SELECT number, item FROM events WHERE client = ? AND what IN ({wanted}) "

@@ -67,7 +67,7 @@ class LabelPage:
 
 @dataclass(frozen=True)
 class Correction:
-    """The result of changing labels: "kept" if at least one was changed, and what was changed."""
+    """The result of changing labels: "kept" if at least one was changed, and its description."""
 
     outcome: Outcome
     message: str
@@ -113,7 +113,7 @@ class Labels:
         Parameters
         ----------
         category : int, default=0
-            Only images with this label; 0: with any.
+            Only images with this label; 0 for all.
         source : {"model", "person", "all"}
             Who gave the label.
         order : {"least_sure", "most_sure", "name", "latest"}
@@ -150,8 +150,8 @@ class Labels:
         client, click : str
             The window, and its unique name for the click.
         items : mapping of int to int or None
-            The images, each with its last event (`GivenLabel.event`) as the window knows it. An
-            image that has changed since stays as it is.
+            The images, each with the event that the window knows (`event` in `page`). An image that
+            has changed since stays as it is.
         category : int
             The label. That of the model confirms it.
         """
@@ -262,14 +262,13 @@ def _given_label(row: sqlite3.Row) -> GivenLabel:
 def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
     """Return the labels of a queue as CSV, and the number of images without a label.
 
-    Columns: ``path``, the name of the image in the queue, ``label``, ``source`` ("person" or
-    "model"), ``confidence``, the probability of the model's answer (empty for a person's label),
-    and ``file``, the absolute path.
+    Columns: ``path``, the name in the queue, ``label``, ``source`` ("person" or "model"),
+    ``confidence``, the model's (empty for a person's label), and ``file``, the absolute path.
 
     Parameters
     ----------
     queue : Queue
-    source : {"all", "person", "model"}
+    source : {"all", "person", "model"}, default="all"
         Whose labels to write.
 
     Returns

@@ -111,8 +111,8 @@ class Queue:
     """The images that people label, in a folder; a click is on disk when it is answered.
 
     Any number of threads and processes of one machine may use a folder at once. A window (client)
-    leases images for a limited time, so that no two windows show the same one. The first label of
-    an image counts.
+    leases images for a few seconds, so that no two windows show the same one. The first label of an
+    image counts.
 
     Parameters
     ----------
@@ -247,6 +247,7 @@ class Queue:
         client, click : str
             The window, and its unique name for the click.
         item, category : int
+            Of `next` and `categories`.
         want : int, default=0
             Number of images to lease in all afterwards.
         """
@@ -317,20 +318,18 @@ class Queue:
     def _click(self, client: str, click: str, item: int, category: int | None, want: int) -> Answer:
         """Log a label (or a skip, without category), which takes effect if it is the first."""
         connection = self.connection
+        what, state = ("skip", "skipped") if category is None else ("label", "labelled")
         with transaction(connection):
-            result = earlier_result(self.connection, click)
+            result = earlier_result(connection, click)
             if result is None:
-                what, state = ("skip", "skipped") if category is None else ("label", "labelled")
-                is_late = _row_of(connection, "items", item)["state"] == "labelled"
-                result = (
-                    ClickResult("late", self._late_message(item), item)
-                    if is_late
-                    else ClickResult("kept", "", item)
-                )
-                number = log_event(
-                    self.connection, self.now(), client, click, what, result, category
-                )
-                if not is_late:
+                row = _row_of(connection, "items", item)
+                result = ClickResult("kept", "", item)
+                if row["state"] == "labelled":
+                    name = _row_of(connection, "categories", row["category"])["name"]
+                    late = f"this image was already labelled “{name}”; that label is kept, yours is"
+                    result = ClickResult("late", f"{late} in the log", item)
+                number = log_event(connection, self.now(), client, click, what, result, category)
+                if result.outcome == "kept":
                     connection.execute(
                         "UPDATE items SET state = ?, category = ?, event = ?, client = NULL, "
                         "leased_until = NULL WHERE id = ?",
@@ -362,24 +361,15 @@ class Queue:
             )
         return result
 
-    def _late_message(self, item: int) -> str:
-        (name,) = self.connection.execute(
-            "SELECT c.name FROM items JOIN categories c ON c.id = category WHERE items.id = ?",
-            [item],
-        ).fetchone()
-        return f"this image was already labelled “{name}”; that label is kept, yours is in the log"
-
     def _answer(self, client: str, want: int, result: ClickResult) -> Answer:
-        outcome, message, item = result
         items = self._lease(client, min(want, _MAX_LEASED))
-        return Answer(outcome, message, item, items, self.progress(client))
+        return Answer(*result, items, self.progress(client))
 
     def _lease(self, client: str, want: int) -> list[Item]:
         """Renew a window's leases, lease images up to `want` in all, and return all of them."""
         connection, now = self.connection, self.now()
-        mine = (
-            "client = ? AND +state = 'open' AND +place IS NOT NULL"  # "+": use the client's index
-        )
+        # The "+" lets SQLite use the index of clients.
+        mine = "client = ? AND +state = 'open' AND +place IS NOT NULL"
         (held,) = connection.execute(
             f"SELECT COUNT(*) FROM items WHERE {mine}", [client]
         ).fetchone()
