@@ -326,8 +326,11 @@ class Queue:
                 result = ClickResult("kept", "", item)
                 if row["state"] == "labelled":
                     name = _row_of(connection, "categories", row["category"])["name"]
-                    late = f"this image was already labelled “{name}”; that label is kept, yours is"
-                    result = ClickResult("late", f"{late} in the log", item)
+                    message = (
+                        f"this image was already labelled “{name}”; that label is kept, yours is "
+                        "in the log"
+                    )
+                    result = ClickResult("late", message, item)
                 number = log_event(connection, self.now(), client, click, what, result, category)
                 if result.outcome == "kept":
                     connection.execute(
