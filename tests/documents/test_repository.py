@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 
 from support.documents import PAGES, README
 from support.paths import ROOT
@@ -24,21 +25,29 @@ def test_developers_and_ci_install_what_make_installs() -> None:
     (extras,) = re.findall(r'-e "\.(\[\S+\])" --group dev', text("Makefile"))
     for path in ("CONTRIBUTING.md", ".github/workflows/tests.yml"):
         assert f'-e ".{extras}" --group' in text(path), path
+    (extras,) = re.findall(r'install "\.(\[\S+\])"', README.split("<!-- install -->")[1])
+    assert f'-e ".{extras}"' in text("Makefile"), "a user installs these"
+
+
+def test_all_files_of_the_package_are_packaged() -> None:
+    """Among them are stubs, and the files of the pages."""
+    patterns = tomllib.loads(text("pyproject.toml"))["tool"]["setuptools"]["package-data"]
+    for path in (ROOT / "hypervlad").rglob("*"):
+        folder = path.relative_to(ROOT)
+        if path.is_dir() or path.suffix in (".py", ".pyc"):
+            continue
+        matched = [
+            path.match(f"{package.replace('.', '/').replace('*', '')}/{pattern}".lstrip("/"))
+            for package, own in patterns.items()
+            for pattern in own
+        ]
+        assert any(matched), folder
 
 
 def test_links_have_targets() -> None:
     targets = re.findall(r"\]\(([^)#]+)\)", README)
     assert targets
     assert all((ROOT / target).exists() for target in targets if "://" not in target)
-
-
-def test_the_makefile_installs_the_same_as_the_readme() -> None:
-    (extras,) = re.findall(r'install "\.(\[\S+\])"', README.split("<!-- install -->")[1])
-    assert f'-e ".{extras}"' in text("Makefile")
-
-
-def test_the_readme_is_short() -> None:
-    assert len(README.splitlines()) <= 150
 
 
 def test_no_line_is_a_comment_by_accident() -> None:

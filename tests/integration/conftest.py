@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.commands import TINY, run, save, write_folder
+from support.commands import folder, model, run, save
 from support.review_queues import clock, make, served
 from support.surfaces import PATCH, surface
 
-__all__ = ["clock", "make", "served"]
+__all__ = ["clock", "folder", "make", "model", "served"]
 
 SCORER = ["--backbone", "tiny", "--weights", "random", "--patch", str(PATCH), "-q"]
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory, texture_images: Any) -> Path:
-    """Images of three textures, in three folders; tests leave it as it is."""
-    return write_folder(tmp_path_factory.mktemp("data") / "images", *texture_images)
-
-
-@pytest.fixture(scope="session")
-def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier of these textures."""
-    path = tmp_path_factory.mktemp("model") / "model.hvlad"
-    run("train", folder, "-o", path, *TINY, "-q")
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -57,11 +57,22 @@ def test_a_model_is_trained_and_classifies_to_standard_output(model, folder):
     np.testing.assert_allclose(found, expected, atol=5e-7)  # six decimals
 
 
+def test_what_differs_from_the_training_images_is_reported(model, folder, tmp_path):
+    save(tmp_path / "checks.png", np.indices((40, 40)).sum(0) % 2)
+    save(tmp_path / "blank.png", np.full((40, 40), 0.2))
+    result = run("predict", model, tmp_path, folder / "rings")
+    rows = read_table(result.stdout)
+    unlike = [row for row in rows if row["unlike_training"] == "yes"]
+    assert {Path(row["path"]).name for row in unlike} >= {"blank.png", "checks.png"}
+    assert f"{len(unlike)} of 10 images are unlike all training images" in result.stderr
+    assert "8 of 10 images are training images (the same pixels)" in result.stderr
+    assert result.stderr.count("1 of 10 images is blank, all pixels equal") == 1
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--prior", "flat=1"], "prior must name every class: missing 'rings', 'stripes'"),
-        (["--prior", "equal"], "prior must be one of 'sqrt', 'training', 'uniform'"),
         (["--prior", "flat=many"], "--prior takes one rule, or CLASS=NUMBER, not 'flat=many'"),
         (["--prior", "flat=1", "--prior", "flat=2"], "--prior names a class twice"),
     ],
@@ -70,20 +81,7 @@ def test_unusable_shares_stop_before_images_are_encoded(
     folder, tmp_path, options, words, monkeypatch
 ):
     monkeypatch.setattr(hypervlad.HypercolumnVLAD, "fit_checked", None)
-    error = refused("train", folder, "-o", tmp_path / "model.hvlad", *TINY, *options, "-q")
-    assert words in error
-
-
-def test_images_unlike_the_training_images_are_reported(model, folder, tmp_path):
-    save(tmp_path / "noise.png", np.random.default_rng(0).random((40, 40)))
-    save(tmp_path / "checks.png", np.indices((40, 40)).sum(0) % 2)
-    result = run("predict", model, tmp_path, folder / "rings")
-    rows = read_table(result.stdout)
-    unlike = [row for row in rows if row["unlike_training"] == "yes"]
-    assert {Path(row["path"]).name for row in unlike} >= {"checks.png", "noise.png"}
-    assert all((float(row["novelty"]) > 1) == (row in unlike) for row in rows)
-    assert f"{len(unlike)} of 10 images are unlike all training images" in result.stderr
-    assert "8 of 10 images are training images (the same pixels)" in result.stderr
+    assert words in refused("train", folder, "-o", tmp_path / "m.hvlad", *TINY, *options, "-q")
 
 
 def test_an_evaluation_leaves_training_images_out(model, folder, groups, tmp_path):
@@ -99,63 +97,8 @@ def test_an_evaluation_leaves_training_images_out(model, folder, groups, tmp_pat
         r"accuracy would be [\d.]+ %",
         lines[0],
     )
-    accuracies = [line for line in lines if "accuracy: " in line]
-    assert re.match(r"accuracy: [\d.]+ % of 6 images \(95 % interval", accuracies[0])
-    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert lines[0] in page
-    assert "of 6 images correctly" in page
+    assert any(re.match(r"accuracy: [\d.]+ % of 6 images", line) for line in lines)
     assert len((tmp_path / "report" / "predictions.csv").read_text("utf-8").splitlines()) == 7
-
-
-def test_an_evaluation_on_the_training_images_is_no_forecast(model, folder, groups, tmp_path):
-    out = tmp_path / "report"
-    lines = run("evaluate", model, folder, "-o", out, "--groups", groups).stdout.splitlines()
-    assert lines[0] == (
-        "24 of 24 images are training images (the same pixels): the result is no forecast for new "
-        "images"
-    )
-    assert any(re.match(r"accuracy: (100|[89]\d)\.\d % of 24 images", line) for line in lines)
-    page = (out / "index.html").read_text(encoding="utf-8")
-    assert "model.hvlad on the folder images" in page
-    assert "but it was trained on all of them" in page
-    assert "expect between" not in page
-    assert "on the whole the model is" not in page
-    rows = read_table((out / "predictions.csv").read_text(encoding="utf-8"))
-    assert rows[0]["path"] == "flat/00.png"
-    assert len({row["group"] for row in rows}) == 12
-
-
-def test_a_class_that_is_never_predicted_is_named_once(folder, tmp_path):
-    """A few images of one class are like the many of another."""
-    shutil.copytree(folder, tmp_path / "images")
-    (tmp_path / "images" / "odd").mkdir()
-    for path in sorted((tmp_path / "images" / "flat").iterdir())[:3]:
-        path.rename(tmp_path / "images" / "odd" / path.name)
-    rng = np.random.default_rng(99)
-    for number in range(20):
-        noise = np.clip(0.5 + 0.05 * rng.standard_normal((20, 24)), 0, 1)
-        save(tmp_path / "images" / "flat" / f"m{number}.png", noise)
-    done = run("train", tmp_path / "images", "-o", tmp_path / "model.hvlad", *TINY, "-q")
-    assert done.output.count("never predicted") == 1
-    assert "warning: odd is never predicted: odd is not recognised" in done.stdout
-    assert (
-        "to have odd predicted: more images of this class help most; 'hypervlad tr" in done.stdout
-    )
-    assert "boosting=" not in done.output
-
-
-def test_blank_and_equal_images_are_reported(folder, tmp_path):
-    images = tmp_path / "images"
-    shutil.copytree(folder, images)
-    for number, name in enumerate(("flat", "rings")):
-        Image.new("L", (40, 40), 50 + number).save(images / name / "missed.png")
-    shutil.copy(images / "flat" / "00.png", images / "rings" / "copy.png")
-    done = run("train", images, "-o", tmp_path / "model.hvlad", *TINY, "-q")
-    words = "warning: 2 of 27 training images are blank, all pixels equal: flat/missed.png, rings/"
-    assert done.stderr.count(words) == 1
-    assert "flat/00.png (flat) = rings/copy.png (rings)" in done.stderr
-    done = run("predict", tmp_path / "model.hvlad", images, "-q")
-    assert done.stderr.count("warning: 2 of 27 images are blank, all pixels equal") == 1
 
 
 def test_a_table_for_a_closed_output_needs_a_file(model, folder, monkeypatch, capfd):
@@ -187,21 +130,14 @@ def test_labels_from_a_table(model, folder, groups, tmp_path):
     run("train", folder, "--groups", groups, "-o", tmp_path / "f.hvlad", *TINY)
     assert (tmp_path / "g.hvlad").read_bytes() == (tmp_path / "f.hvlad").read_bytes()
     run("evaluate", model, grouped, "-o", tmp_path / "report", "-q")
-    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
-    assert "whose labels are the true classes" in page
-    assert "come from 12 groups" in page
+    assert "come from 12 groups" in (tmp_path / "report" / "index.html").read_text("utf-8")
     assert f"{grouped}: 24 images in 3 classes" in run("check", grouped, "-q", code=1).stdout
-    broken = tmp_path / "labels.csv"
-    write_table(broken, ["path", "class name"], [["a.png", "a"]])
-    words = refused("train", broken, "-o", tmp_path / "m.hvlad", *TINY)
-    assert "no column is called label; its columns are path, class name" in words
 
 
 def test_images_are_sorted_into_folders(model, folder, tmp_path):
     new, out = tmp_path / "new", tmp_path / "sorted"
     shutil.copytree(folder, new / "day 1")
-    noise = np.random.default_rng(0).integers(0, 255, (40, 40)).astype(np.uint8)
-    Image.fromarray(noise).save(new / "noise.png")
+    save(new / "noise.png", np.random.default_rng(0).random((40, 40)))
     done = run("predict", model, new, "--sort-into", out)
     loaded = hypervlad.load(model)
     found = loaded.classify(sorted(new.rglob("*.png")))
@@ -225,18 +161,6 @@ def test_images_are_sorted_into_folders(model, folder, tmp_path):
     assert re.search(r"\d+ images? lies? in another folder too, from an earlier run", judged.stderr)
     assert f"unsure {(~found.unlike_training).sum()}" in judged.stdout
     assert "is inside the image folder" in refused("predict", model, new, "--sort-into", new / "s")
-
-
-@pytest.mark.parametrize(
-    "further", [[], ["-o", "t.csv", "--page", "p.html"]], ids=["no table", "a page"]
-)
-def test_watching_needs_a_table_and_no_page(further, model, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert "--watch takes folders and a table" in refused(
-        "predict", model, ".", "--watch", *further
-    )
-    words = refused("predict", model, "*.tif", "--watch", "-o", "t.csv")
-    assert "--watch takes folders and a table" in words
 
 
 def test_quiet_does_not_change_a_scorer(surfaces, scorer, tmp_path):
@@ -290,10 +214,6 @@ def test_an_unreadable_image_stops_or_is_left_out(model, folder, tmp_path):
     run("train", spoilt_folder, "-o", output, *TINY, "-q", "--on-error", "skip", "--report", report)
     assert output.exists()
     assert "1 of 25 images could not be read" in (report / "index.html").read_text("utf-8")
-    words = refused("evaluate", model, spoilt_folder, "-o", report)
-    assert "--on-error skip leaves them out" in words
-    run("evaluate", model, spoilt_folder, "-o", report, "--on-error", "skip")
-    assert len(read_table((report / "predictions.csv").read_text("utf-8"))) == 24
 
 
 def page_data(html):
@@ -310,34 +230,13 @@ def test_a_page_is_written_beside_the_table_or_in_its_place(model, folder, tmp_p
     assert data["names"] == [row["path"] for row in rows]
     assert data["kinds"] == [row["kind"] for row in rows]
     assert data["reasons"] == [row["reason"] for row in rows]
-    confidence = [float(row["confidence"]) for row in rows]
-    assert [max(row) for row in data["proba"]] == pytest.approx(confidence, abs=1e-6)
-    assert html.count('id="thumbnail-') == 24
-    run("predict", model, folder / "flat", "--page", page, "-q")
-    assert "reasons" not in page_data(page.read_text(encoding="utf-8"))
-
-
-def test_a_page_shows_the_classes_that_folders_are_called_like(model, folder, tmp_path):
-    page, new = tmp_path / "page.html", tmp_path / "new"
-
-    def truth():
-        run("predict", model, new, "--page", page, "-q")
-        return page_data(page.read_text(encoding="utf-8")).get("truth")
-
-    for name in ("flat", "rings/day 1"):
-        (new / name).mkdir(parents=True)
-        for path in sorted((folder / "rings").iterdir())[:2]:
-            shutil.copy(path, new / name / path.name)
-    assert truth() == ["flat", "flat", "rings", "rings"]
-    run("predict", model, new / "*" / "**" / "*.png", "--page", page, "-q")
-    truths = page_data(page.read_text(encoding="utf-8"))["truth"]
-    assert truths == ["flat", "flat", "rings", "rings"]
-    (new / "others").mkdir()
-    shutil.copy(path, new / "others" / "a.png")
-    assert truth() is None, "the folders are not those of classes"
-    shutil.rmtree(new / "others")
-    shutil.copy(path, new / "a.png")
-    assert truth() is None, "an image without a class"
+    assert data["truth"] == [row["path"].split("/")[0] for row in rows], "as folders are called"
+    shutil.copytree(folder / "flat", tmp_path / "new" / "flat")
+    shutil.copy(folder / "flat" / "00.png", tmp_path / "new")
+    run("predict", model, tmp_path / "new", "--page", page, "-q")
+    assert "truth" not in page_data(page.read_text(encoding="utf-8")), "one image has no folder"
+    run("predict", model, tmp_path / "new" / "*" / "*.png", "--page", page, "-q")
+    assert page_data(page.read_text(encoding="utf-8"))["truth"] == ["flat"] * 8
 
 
 def test_training_ends_with_a_report_on_held_out_images(folder, groups, tmp_path):
@@ -350,20 +249,9 @@ def test_training_ends_with_a_report_on_held_out_images(folder, groups, tmp_path
     assert re.match(r"balanced accuracy: [0-9.]+ %", lines[2])
     assert lines[-2:] == [f"report: {tmp_path / 'report' / 'index.html'}", f"model: {out}"]
     rows = read_table((tmp_path / "report" / "predictions.csv").read_text(encoding="utf-8"))
-    assert {row["path"] for row in rows} == {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*.png")
-    }
     assert len({row["group"] for row in rows}) == 12
     correct = sum(row["correct"] == "1" for row in rows)
     assert f"accuracy: {100 * correct / 24:.1f} % of 24 images" in lines[1]
-
-
-def test_shares_in_per_cent_are_refused_before_anything_is_read(model, tmp_path):
-    words = refused("predict", model, tmp_path, "--max-error", 5, "-o", tmp_path / "new" / "t.csv")
-    assert "--max-error is a share above 0 and below 1; got 5.0 (5 % is written 0.05)" in words
-    words = refused("predict", model, tmp_path, "--coverage", 90)
-    assert "--coverage is a share above 0 and below 1; got 90.0 (90 % is written 0.9)" in words
-    assert not list(tmp_path.iterdir())
 
 
 def test_commands_say_what_they_cannot_tell_without_held_out_images(folder, tmp_path):
@@ -394,18 +282,18 @@ def test_commands_say_what_they_cannot_tell_without_held_out_images(folder, tmp_
     [
         (["train", "nowhere", "-o", "m.hvlad"], "nowhere"),
         (["train", "{folder}", "-o", "{folder}"], "is a folder; give the name of a file"),
-        (["train", "{folder}/flat", "-o", "m.hvlad"], "flat"),
         (["train", "{folder}", "-o", "m.hvlad", "--groups", "none.csv"], "none.csv"),
         (["train", "{folder}", "-o", "m.hvlad", "--backbone", "vgg61"], "vgg61"),
-        (["train", "{folder}", "-o", "m.hvlad", "--weights", "no.pth"], "no.pth"),
         (["train", "{folder}", "-o", "m.hvlad", "--image-size", "-3"], "image_size"),
-        (["train", "{folder}", "-o", "m.hvlad", "--device", "abacus"], "abacus"),
         (["train", "{folder}", "-o", "m", "--report", "{folder}/r"], "inside the image folder"),
         (["predict", "{folder}/flat/00.png", "{folder}"], "looks like a PNG image"),
-        (["predict", "{model}", "nothing.png"], "nothing.png"),
         (["predict", "{model}", "{folder}/*.tif"], "no images here"),
         (["predict", "{model}", "{folder}", "--page", "page.csv"], "end in .html"),
         (["predict", "{model}", "{folder}", "-o", "p.html", "--page", "p.html"], "same file"),
+        (["predict", "{model}", "{folder}", "--max-error", "5"], "(5 % is written 0.05)"),
+        (["predict", "{model}", "{folder}", "--coverage", "90"], "(90 % is written 0.9)"),
+        (["predict", "{model}", "{folder}", "--watch"], "--watch takes folders and a table"),
+        (["predict", "{model}", "*.tif", "--watch", "-o", "t.csv"], "--watch takes folders"),
         (["explain", "{model}", "{folder}/flat/00.png", "-o", "why.jpg"], "ends in .png"),
         (
             ["explain", "{model}", "{folder}/flat", "-o", "why.png", "--class", "ring"],
@@ -414,8 +302,6 @@ def test_commands_say_what_they_cannot_tell_without_held_out_images(folder, tmp_
         (["evaluate", "{model}", "{folder}", "-o", "{folder}/r"], "results to another folder"),
         (["demo", "{folder}", "-o", "{folder}"], "results to another folder"),
         (["demo", "{few}", "-o", "out", *TINY, "-q"], "no image can be held out"),
-        (["check", "{folder}", "{folder}/flat", "-q"], "neither inside the other"),
-        (["info", "none.hvlad"], "none.hvlad"),
         (["info", "{folder}"], "is a folder"),
     ],
 )
@@ -439,46 +325,7 @@ def test_debug_shows_where(tmp_path):
     run("info", tmp_path / "none.hvlad", code=2)
 
 
-def test_an_encoder_alone_does_not_classify(tiny_encoder, texture_images, folder, tmp_path):
-    tiny_encoder.fit(texture_images[0]).save(tmp_path / "encoder.hvlad")
-    words = refused("predict", tmp_path / "encoder.hvlad", folder)
-    assert "contains a HypercolumnVLAD, but this command needs" in words
-    assert "HypercolumnVLAD" in run("info", tmp_path / "encoder.hvlad").stdout
-
-
-@pytest.mark.parametrize(
-    ("error", "words"),
-    [
-        (KeyError("x"), "unexpected KeyError: 'x'; this is a bug in hypervlad"),
-        (MemoryError(), "not enough memory"),
-        (PermissionError(13, "Permission denied", "a.csv"), "a.csv: Permission denied"),
-        (ValueError("two\nlines"), "error: two lines"),
-        (RuntimeError(), "unexpected RuntimeError"),
-    ],
-)
-def test_any_exception_is_reported_in_one_line(monkeypatch, error, words, model, tmp_path):
-    def failing(*_args, **_options):
-        raise error
-
-    monkeypatch.setattr("hypervlad.models.loading.load", failing)
-    assert words in refused("info", model)
-
-
 # --- explain ------------------------------------------------------------------------------------
-
-
-def test_explain_draws_the_class_named_and_the_next(model, folder, tmp_path):
-    output = tmp_path / "new" / "why.png"
-    files = sorted((folder / "rings").iterdir())[:2]
-    result = run("explain", model, *files, "-o", output, "-q")
-    assert result.stdout == f"picture: {output}\n"
-    assert result.stderr == ""
-    with Image.open(output) as both:
-        size = both.size
-    run("explain", model, *files, "-o", output, "-q", "--class", "flat")
-    with Image.open(output) as one:
-        assert one.width > size[0]  # two images per row instead of one with two maps
-        assert one.height < size[1]
 
 
 def test_explain_names_unlike_images_and_keeps_the_order(model, folder, tmp_path, monkeypatch):
@@ -494,18 +341,21 @@ def test_explain_names_unlike_images_and_keeps_the_order(model, folder, tmp_path
     first = min((folder / "stripes").iterdir())
     files = [known, blank, first, known]
     result = run("explain", model, *files, "-o", tmp_path / "why.png", "-q")
+    assert result.stdout == f"picture: {tmp_path / 'why.png'}\n"
     assert [Path(file) for file in shown] == [known, blank, first]
     assert result.stderr == (
         "warning: 1 of 3 images is unlike all training images, so the evidence means little: "
         f"{blank}\n"
     )
+    run("explain", model, *files, "-o", tmp_path / "one.png", "-q", "--class", "flat")
+    with Image.open(tmp_path / "why.png") as both, Image.open(tmp_path / "one.png") as one:
+        assert one.height < both.height, "one map of each image instead of two"
 
 
 def test_explain_draws_the_others_beside_a_bad_file(model, folder, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     good, output = folder / "flat" / "00.png", tmp_path / "why.png"
     result = run("explain", model, tmp_path / "bad.png", good, "-o", output, code=2)
-    assert result.stdout == f"picture: {output}\n"
     assert "error: 1 of 2 images left out" in result.stderr
     assert "bad.png" in result.stderr
     assert output.exists()
@@ -515,9 +365,8 @@ def test_explain_draws_the_others_beside_a_bad_file(model, folder, tmp_path):
 
 
 def test_explain_refuses_what_would_not_fit_on_a_page(model, folder, tmp_path):
-    copies = [shutil.copy(folder / "flat" / "00.png", tmp_path / "00.png")]
-    for number in range(1, 25):
-        copies.append(shutil.copy(copies[0], tmp_path / f"{number:02d}.png"))
+    for number in range(25):
+        shutil.copy(folder / "flat" / "00.png", tmp_path / f"{number:02d}.png")
     words = refused("explain", model, tmp_path, "-o", tmp_path / "why" / "why.png")
     assert "25 images are too many for one picture; give at most 24" in words
 
@@ -585,10 +434,7 @@ def test_the_demo_does_the_main_job(folder, groups, tmp_path, monkeypatch):
     assert classifier.n_images_ == 24 - len(rows)
     files = [folder / row["path"] for row in rows]
     assert [row["label"] for row in rows] == list(classifier.predict(files))
-    html = (report / "index.html").read_text(encoding="utf-8")
-    for name in ("confusion", "reliability", "least_certain", "codewords"):
-        assert f'src="{name}.png"' in html
-    assert "Images of one group were never split" in html
+    assert "Images of one group were never split" in (report / "index.html").read_text("utf-8")
 
 
 def test_the_demo_makes_its_own_images(tmp_path):
@@ -614,17 +460,3 @@ def test_the_demo_compares_the_model_with_its_file(folder, tmp_path, monkeypatch
     monkeypatch.setattr("hypervlad.models.loading.load", another)
     words = refused("demo", folder, "-o", tmp_path, *TINY, "-q")
     assert "the loaded model does not predict like the saved one" in words
-
-
-def test_info_says_what_the_file_contains(model):
-    text = run("info", model).stdout
-    for words in (
-        f"hypervlad {hypervlad.__version__}",
-        "MicrographClassifier",
-        "3: flat, rings, stripes",
-        "24 images",
-        "tiny",
-        "16 x 16 pixels",
-        "64, common to all taps",
-    ):
-        assert words in text

@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import urllib.request
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -105,38 +104,6 @@ def label_all(folder: Path, truth: dict[str, str]) -> None:
 # --- judging ----------------------------------------------------------------------------------
 
 
-def test_judging_in_chunks_is_judging_at_once(place: SimpleNamespace) -> None:
-    model = hypervlad.load(place.model)
-    files = sorted(place.new.iterdir())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that no answer is sure, if so
-        whole, _ = judge_images(model, files)
-        advanced: list[int] = []
-        parts, positions = judge_images(model, files, progress=advanced.append, chunk_size=7)
-    assert positions.tolist() == list(range(len(files)))
-    assert advanced == [7, 7, 7, 7, 2]
-    assert parts.reasons == whole.reasons
-    np.testing.assert_allclose(parts.proba, whole.proba, atol=1e-5)
-    np.testing.assert_array_equal(parts.kind, whole.kind)
-
-
-def test_unreadable_images_are_warned_of_once(place: SimpleNamespace, tmp_path: Path) -> None:
-    model = hypervlad.load(place.model)
-    model.encoder_.set_params(on_error="skip")
-    files = sorted(place.new.iterdir())[:6]
-    for at in (1, 4, 5):  # the last two are a chunk of their own
-        files[at] = tmp_path / f"broken{at}.png"
-        files[at].write_bytes(b"no image")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        judged, positions = judge_images(model, files, chunk_size=2)
-    (reported,) = [each.message for each in caught if "could not be read" in str(each.message)]
-    assert [bad.position for bad in reported.skipped] == [1, 4, 5]
-    assert "broken5.png" in reported.skipped[-1].reason
-    assert positions.tolist() == [0, 2, 3]
-    assert len(judged.proba) == 3
-
-
 def test_sure_images_are_not_queued_and_others_are_ranked() -> None:
     proba = np.array([[0.99, 0.01], [0.6, 0.4], [0.5, 0.5], [0.9, 0.1]])
     judged = Judgement(
@@ -200,22 +167,24 @@ def test_a_queue_holds_every_image_and_the_sure_ones_are_labelled(
     assert f"{n_doubtful} uncertain images not yet labelled" in result.stderr
 
 
-def test_start_refuses_invalid_requests_before_it_writes(
+def test_invalid_requests_are_refused_before_anything_is_written(
     started: Path, place: SimpleNamespace, tmp_path: Path
 ) -> None:
-    words = run("start", place.model, place.new, "-o", started, code=2).stderr
-    assert "holds a queue already" in words
     with pytest.raises(QueueError, match="holds a queue already"):
         start_queue(hypervlad.load(place.model), [place.new / "000.png"], started)
-    words = run("start", place.model, place.new, "-o", tmp_path / "q", "--max-error", 2, code=2)
-    assert "--max-error" in words.stderr
-    no_folder = ["-o", tmp_path / "q", "--training", tmp_path / "no"]
-    words = run("start", place.model, place.new, *no_folder, code=2)
-    assert "no such folder" in words.stderr
     (tmp_path / "file").touch()
-    words = run("start", place.model, place.new, "-o", tmp_path / "file", code=2)
-    assert "a file" in words.stderr
-    assert not (tmp_path / "q").exists()
+    for folder, options, words in (
+        (started, [], "holds a queue already"),
+        (tmp_path / "file", [], "a file"),
+        (tmp_path / "q", ["--max-error", 2], "--max-error"),
+        (tmp_path / "q", ["--training", tmp_path / "no"], "no such folder"),
+    ):
+        result = run("start", place.model, place.new, "-o", folder, *options, code=2)
+        assert words in result.stderr
+    arguments = ["--training", place.images, "-o", tmp_path / "m.hvlad"]
+    words = run("retrain", started, *arguments, code=2).stderr
+    assert "no image is labelled by a person yet" in words
+    assert not {tmp_path / "q", tmp_path / "m.hvlad"} & set(tmp_path.iterdir())
 
 
 def test_a_folder_of_other_training_images_is_reported(
@@ -246,7 +215,7 @@ def test_unreadable_images_are_left_out_and_reported(
     paths = [place.new / "000.png", place.new / "001.png", tmp_path / "broken.png"]
     result = run("start", place.model, *paths, "-o", tmp_path / "q", "-q", code=2)
     assert "1 of 3 images could not be read" in result.stderr
-    assert "broken.png" in result.stderr
+    assert result.stderr.count("broken.png") == 1
     queue = Queue(tmp_path / "q")
     assert len(queue.images()) == 2, "what was done is not lost"
     queue.close()
@@ -258,26 +227,10 @@ def test_unreadable_images_are_left_out_and_reported(
     assert not (tmp_path / "s").exists()
 
 
-def test_a_folder_without_a_queue_is_reported(tmp_path: Path) -> None:
-    for command in (["serve"], ["export", "-o", "x"], ["retrain", "--training", "x", "-o", "y"]):
-        words = run(command[0], tmp_path / "none", *command[1:], code=2).stderr
-        assert "no queue here" in words
-        assert "review start" in words
-
-
 def test_without_flask_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     words = run("serve", tmp_path, code=2).stderr
     assert 'pip install "hypervlad[review]"' in words
-
-
-def test_a_folder_with_remains_of_a_queue_is_refused(
-    place: SimpleNamespace, tmp_path: Path
-) -> None:
-    """Its log would be played into the new file."""
-    (tmp_path / "queue.sqlite-wal").touch()
-    words = run("start", place.model, place.new / "000.png", "-o", tmp_path, code=2).stderr
-    assert "a part of one (queue.sqlite-wal)" in words
 
 
 def test_an_image_given_twice_is_queued_once(place: SimpleNamespace, tmp_path: Path) -> None:
@@ -325,15 +278,6 @@ def test_a_model_that_carries_its_network_learns_again_with_it(
 
 
 # --- retrain ----------------------------------------------------------------------------------
-
-
-def test_retraining_needs_a_manual_label(
-    started: Path, place: SimpleNamespace, tmp_path: Path
-) -> None:
-    arguments = ["--training", place.images, "-o", tmp_path / "m.hvlad"]
-    words = run("retrain", started, *arguments, code=2).stderr
-    assert "no image is labelled by a person yet" in words
-    assert not (tmp_path / "m.hvlad").exists()
 
 
 def test_from_the_first_image_to_the_new_model(
@@ -426,12 +370,6 @@ def test_answers_are_held_out_by_group(
     answered = np.array([answer is not None for answer in held_out_labels(new, material)])
     assert answered[material.by_person].all()
     assert not answered[~material.by_person].any(), "only for images labelled by people"
-    assert new.training_.positions.tolist() == list(range(len(material.images)))
-    assert new.held_out_ is not None
-    of_first = int(np.flatnonzero(material.by_person)[0])
-    row = int(np.flatnonzero(new.held_out_.rows == of_first)[0])
-    said = new.classes_[new.held_out_.proba[row].argmax()]
-    assert held_out_labels(new, material)[of_first] == said
 
 
 def test_corrected_sure_answers_are_learnt_but_not_compared(
@@ -453,7 +391,9 @@ def test_corrected_sure_answers_are_learnt_but_not_compared(
     assert set(material.predicted) == {None}
     queue.close()
     arguments = ["retrain", folder, "--training", place.images, "-o", tmp_path / "new.hvlad", "-q"]
-    printed = run(*arguments).stdout
+    result = run(*arguments)
+    printed = result.stdout
+    assert result.output.count("never predicted") == 1
     assert "accuracy: not compared, because" in printed
     assert printed.startswith("held out: 40 of ")
     assert "\nwarning: onion is never predicted: " in printed
@@ -506,15 +446,12 @@ def test_without_a_table_training_images_keep_the_models_groups(
     queue.close()
     assert len(material.images) == len(data.images) + 1
     assert material.groups is not None
-    of_image = {
-        Path(image).resolve(): group
-        for image, group in zip(material.images, material.groups.tolist(), strict=True)
-    }
-    of_training = [of_image[Path(image).resolve()] for image in data.images]
+    group_of = dict(zip(material.images, material.groups.tolist(), strict=True))
+    of_training = [group_of[image] for image in data.images]
     assert of_training[0] == of_training[1], "also of one that is in the queue"
-    assert len(set(of_training[:-1])) == len(set(groups[:-1].tolist()))
-    others = [of_training[-1], of_image[(place.new / "000.png").resolve()]]
-    assert len({*of_training, *others}) == len(set(of_training[:-1])) + 2, "what it never saw"
+    n_known = len(set(groups[:-1].tolist()))
+    assert len(set(of_training[:-1])) == n_known
+    assert len(set(group_of.values())) == n_known + 2, "two that the model never saw"
 
 
 def test_groups_last_from_one_retraining_to_the_next(

@@ -12,41 +12,37 @@ import psutil
 import pytest
 
 from tests.campaign import __main__ as command
-from tests.campaign.runner import Campaign, Outcome
+from tests.campaign.runner import Campaign, Failure
 from tests.campaign.targets import TARGETS, Target
 from tests.campaign.worker import shrunk
 
 
-def run(tmp_path: Path, function: str, **bounds: float) -> Outcome:
+def campaign_of(function: str, out: Path, **bounds: float) -> Campaign:
     target = Target(f"support.failing_cases:{function}", **bounds)
-    campaign = Campaign({function: target}, seed=3, out=tmp_path / "out", log=lambda line: None)
-    campaign.run(0.0, jobs=1)
-    return campaign.outcomes[function]
+    return Campaign({function: target}, seed=3, out=out, log=lambda line: None)
+
+
+def failure_of(function: str, number: int, out: Path, **bounds: float) -> Failure:
+    """Run one case, and return its only failure."""
+    campaign = campaign_of(function, out, **bounds)
+    campaign.repeat(function, 3_000_000, number)
+    (failure,) = campaign.outcomes[function].failures
+    return failure
 
 
 def test_cases_that_do_well_are_counted(tmp_path: Path) -> None:
-    found = run(tmp_path, "sound")
-    assert found.n_cases == 1, "one at least, though there is no time at all"
-    assert found.n_failures == 0
+    for seconds, jobs in ((0.0, 1), (3.0, 2)):
+        campaign = campaign_of("sound", tmp_path / "out")
+        campaign.run(seconds, jobs=jobs)
+        found = campaign.outcomes["sound"]
+        assert found.n_workers >= jobs
+        assert found.n_cases >= (10 if seconds else 1)
+        assert found.n_failures == 0
     assert not (tmp_path / "out").exists()
 
 
-def test_all_seeds_in_their_order(tmp_path: Path) -> None:
-    target = Target("support.failing_cases:sound")
-    campaign = Campaign({"sound": target}, seed=3, out=tmp_path / "out")
-    campaign.run(3.0, jobs=2)
-    found = campaign.outcomes["sound"]
-    assert found.n_workers >= 2
-    assert found.n_cases >= 10
-    assert found.n_failures == 0
-
-
 def test_an_exception_keeps_its_file_made_smaller(tmp_path: Path) -> None:
-    target = Target("support.failing_cases:raising")
-    campaign = Campaign({"raising": target}, seed=3, out=tmp_path / "out", log=lambda line: None)
-    campaign.repeat("raising", 3_000_000, 1)
-    found = campaign.outcomes["raising"]
-    (failure,) = found.failures
+    failure = failure_of("raising", 1, tmp_path / "out")
     assert (failure.kind, failure.name) == ("exception", "1001 letters")
     assert failure.place.startswith("ZeroDivisionError in failing_cases.py, read")
     assert "an x" in failure.detail
@@ -58,19 +54,16 @@ def test_an_exception_keeps_its_file_made_smaller(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="other exit codes")
 def test_a_crash_is_of_the_case_that_ran(tmp_path: Path) -> None:
-    target = Target("support.failing_cases:crashing")
-    campaign = Campaign({"crashing": target}, seed=0, out=tmp_path, log=lambda line: None)
-    campaign.repeat("crashing", 0, 1)
-    (failure,) = campaign.outcomes["crashing"].failures
+    failure = failure_of("crashing", 1, tmp_path)
     assert (failure.kind, failure.name) == ("crash", "crash")
     assert "exit code -11" in failure.detail
     assert "Segmentation fault" in failure.detail
-    assert (tmp_path / "crashing-0-1" / "input.txt").read_text(encoding="utf-8") == "deadly"
+    assert (tmp_path / "crashing-3000000-1" / "input.txt").read_text(encoding="utf-8") == "deadly"
 
 
 def test_a_hang_is_ended(tmp_path: Path) -> None:
     before = psutil.Process().children()
-    (failure,) = run(tmp_path, "hanging", seconds=0.5).failures
+    failure = failure_of("hanging", 0, tmp_path, seconds=0.5)
     assert (failure.kind, failure.name) == ("hang", "sleep")
     if sys.platform != "win32":
         assert "failing_cases.py" in failure.detail
@@ -83,23 +76,15 @@ def test_memory_is_bounded_while_a_case_runs_and_after(
 ) -> None:
     if number == 0 and not sys.platform.startswith("linux"):
         pytest.skip("only Linux tells the peak")
-    target = Target("support.failing_cases:growing", megabytes=100)
-    campaign = Campaign({"growing": target}, seed=0, out=tmp_path, log=lambda line: None)
-    campaign.repeat("growing", 0, number)
-    (failure,) = campaign.outcomes["growing"].failures
+    failure = failure_of("growing", number, tmp_path, megabytes=100)
     assert (failure.kind, failure.name) == ("memory", name)
 
 
-def test_memory_that_is_not_returned(tmp_path: Path) -> None:
-    target = Target("support.failing_cases:leaking", megabytes=100)
-    campaign = Campaign({"leaking": target}, seed=0, out=tmp_path, log=lambda line: None)
+def test_memory_that_is_not_returned_and_a_broken_generator_are_failures(tmp_path: Path) -> None:
+    campaign = campaign_of("leaking", tmp_path, megabytes=100)
     campaign.run(5.0, jobs=1)
     assert {failure.kind for failure in campaign.outcomes["leaking"].failures} == {"leak"}
-
-
-def test_a_broken_generator_is_a_failure(tmp_path: Path) -> None:
-    target = Target("support.failing_cases:broken")
-    campaign = Campaign({"broken": target}, seed=0, out=tmp_path, log=lambda line: None)
+    campaign = campaign_of("broken", tmp_path)
     campaign.run(1.0, jobs=1)
     assert campaign.outcomes["broken"].failures[0].name == "making a case"
 

@@ -15,12 +15,6 @@ import pytest
 from support.review_queues import Served
 
 
-def test_serving_imports_no_network_and_needs_no_model() -> None:
-    code = "import hypervlad.apps.review.server, sys; print('torch' in sys.modules)"
-    printed = subprocess.check_output([sys.executable, "-c", code], text=True)
-    assert printed.strip() == "False"
-
-
 def test_it_ends_on_request_and_has_the_same_link_again(
     make: Callable[..., Path], served: Callable[[Path], Served]
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import typer
 from PIL import Image
 from typer.testing import CliRunner
@@ -57,3 +58,20 @@ def save(path: Path, image: np.ndarray) -> None:
     """Write an image with values in [0, 1], with 8 bits, and create its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.round(255 * image).astype(np.uint8)).save(path)
+
+
+# --- fixtures, which a conftest.py imports ------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory, texture_images: Any) -> Path:
+    """Images of three textures, in three folders; tests leave it as it is."""
+    return write_folder(tmp_path_factory.mktemp("data") / "images", *texture_images)
+
+
+@pytest.fixture(scope="session")
+def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of these textures."""
+    path = tmp_path_factory.mktemp("model") / "model.hvlad"
+    run("train", folder, "-o", path, *TINY, "-q")
+    return path

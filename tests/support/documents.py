@@ -8,6 +8,7 @@ from pathlib import Path
 from support.paths import ROOT
 
 import hypervlad
+import hypervlad.apps.review
 
 PACKAGES = [
     hypervlad,
@@ -18,6 +19,7 @@ PACKAGES = [
     hypervlad.models,
     hypervlad.data,
     hypervlad.results,
+    hypervlad.apps.review,
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("[!_]*/*.md"))]

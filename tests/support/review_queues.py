@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hypervlad.apps.review.database import make_queue
-from hypervlad.apps.review.records import Entry, TrainingImage
+from hypervlad.apps.review.database import Entry, TrainingImage, make_queue
 from hypervlad.apps.review.store import Queue
 
 CLASSES = ["fibre", "matrix", "particle"]

@@ -17,13 +17,13 @@ import typer
 
 from hypervlad._version import __version__
 from hypervlad.apps.cli.alignment import align, align_train
-from hypervlad.apps.cli.classification import check, evaluate, explain, info, suspects, train
+from hypervlad.apps.cli.classification import check, evaluate, explain, info, suspects
 from hypervlad.apps.cli.defects import defects
-from hypervlad.apps.cli.demo import demo
 from hypervlad.apps.cli.extraction import cache, extract
 from hypervlad.apps.cli.messages import echo, show_traceback
 from hypervlad.apps.cli.prediction import predict
 from hypervlad.apps.cli.review import review
+from hypervlad.apps.cli.training import demo, train
 
 __all__ = ["app", "main"]
 

@@ -14,6 +14,7 @@ from hypervlad.apps.cli.files import (
     check_model,
     groups_of,
     images_in,
+    load_model,
     masks_of,
     names_of,
 )
@@ -24,7 +25,6 @@ from hypervlad.apps.cli.messages import (
     report_left_out,
     say,
 )
-from hypervlad.apps.cli.models import given_options, load_model
 from hypervlad.common.wording import counted, percent
 
 _SYNTHETIC_SIZE = (384, 512)
@@ -154,7 +154,6 @@ def align(
 
 
 def _method(name: str, weights: str | None, device: str) -> Any:
-    """Return the name of a method, or the model in a file."""
     from hypervlad.fibres import AlignmentModel
     from hypervlad.fibres.orientation import METHODS
 
@@ -173,7 +172,7 @@ def _method(name: str, weights: str | None, device: str) -> Any:
 
 
 def _reading_of(method: Any) -> dict[str, Any]:
-    """Return how images are read for a model, as those that it was trained on; {} for a name."""
+    """Return how images are read for a model, as it was trained; {} for the name of a method."""
     if not hasattr(method, "encoder_"):
         return {}
     options = method.encoder_.fitted_params_.read_options
@@ -245,7 +244,7 @@ def align_train(
     check_model(output, *(paths or ()), masks, groups)
     images, y, codes = _labelled(paths or [], masks, groups, quiet, output)
     encoder = default_alignment_encoder(
-        **given_options({"backbone": backbone, "weights": weights}),
+        **option.given_options({"backbone": backbone, "weights": weights}),
         device=device,
         on_error=on_error.value,
         read_options=dict(default_alignment_encoder().read_options or {}) | reading,

@@ -1,4 +1,4 @@
-"""Commands about classifiers: train, explain, evaluate, suspects, check, info."""
+"""Commands about trained classifiers: explain, evaluate, suspects, check, info."""
 
 from __future__ import annotations
 
@@ -12,128 +12,21 @@ import typer
 
 from hypervlad.apps.cli import options as option
 from hypervlad.apps.cli.files import (
+    check_cache,
     check_file,
-    check_model,
     check_report,
     labelled_images,
+    load_classifier,
     rows_of,
     say_ignored,
     write_or_print,
 )
-from hypervlad.apps.cli.messages import echo, fitting, hint_at_bad_files, plain_errors, say
-from hypervlad.apps.cli.models import check_cache, load_classifier, new_classifier
+from hypervlad.apps.cli.messages import echo, hint_at_bad_files, plain_errors, say
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.progress import ProgressBar, is_terminal
 from hypervlad.common.wording import counted, name_some, verb
 
 _MAX_EXPLAINED = 24
-
-
-@plain_errors
-def train(
-    folder: option.Labelled,
-    output: option.ModelToWrite,
-    *,
-    groups: option.Groups = None,
-    backbone: option.Backbone = None,
-    weights: option.Weights = None,
-    image_size: option.ImageSize = None,
-    pixel_size: option.PixelSize = None,
-    image_page: option.ImagePage = None,
-    channel: option.Channel = None,
-    scaling: option.Scaling = None,
-    remove_banner: option.RemoveBanner = False,
-    seed: option.Seed = 0,
-    device: option.Device = "auto",
-    on_error: option.Unreadable = option.OnError.RAISE,
-    include_backbone: option.IncludeBackbone = False,
-    prior: option.Prior = None,
-    cache: option.Cache = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder for a report on the held-out images: an HTML page with figures, mistakes "
-            "and probably wrong labels, and a table of the predictions.",
-        ),
-    ] = None,
-    quiet: option.Quiet = False,
-) -> None:
-    """Train a model on labelled images.
-
-    At the end it reports how well models classified training images whose groups they were trained
-    without. Expect these figures for new groups of the same kind, not for another instrument or
-    kind of sample.
-
-    \b
-    Examples:
-      hypervlad train images/ -o model.hvlad
-      hypervlad train labels.csv -o model.hvlad
-      hypervlad train images/ -o model.hvlad --groups groups.csv --report report/
-      hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
-    """
-    from hypervlad.features.backbones.weights import check_may_be_included
-    from hypervlad.images.reading import relative_names
-    from hypervlad.results.reports.summary import held_out_lines, noted_warnings
-
-    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
-    check_model(output, folder, groups)
-    if report is not None:
-        check_report(report, folder)
-    check_cache(cache)
-    shares = _shares(prior)
-    data = labelled_images(folder, groups, quiet, output)
-    n_own = int(data.by_model.sum())
-    if n_own:
-        echo(
-            f"warning: {n_own} of {counted(len(data.images), 'label')} {verb(n_own, 'is', 'are')} "
-            "a model's own (source model), and training on them repeats its mistakes; 'hypervlad "
-            "review export --source person' writes the others",
-            err=True,
-        )
-    model = new_classifier(
-        seed,
-        quiet,
-        prior=shares,
-        backbone=backbone,
-        weights=weights,
-        image_size=image_size,
-        pixel_size=pixel_size,
-        read_options=reading or None,
-        device=device,
-        on_error=on_error.value,
-        memory=cache,
-    )
-    n_classes = counted(len(data.target_names), "class")
-    material = [f"{counted(len(data.images), 'image')} of {n_classes}"]
-    if data.groups is not None:
-        material.append(counted(len(set(data.groups.tolist())), "group"))
-    say(quiet, f"training on {', '.join(material)}")
-    if include_backbone:
-        assert model.encoder is not None
-        check_may_be_included(model.encoder.backbone, model.encoder.weights)
-    with fitting(), noted_warnings() as notes:
-        model.fit(data.images, data.target, groups=data.groups)
-    model.save(output, include_backbone=include_backbone)
-    for line in held_out_lines(model):
-        echo(line)
-    if report is not None and model.held_out_ is not None:
-        from hypervlad.results.reports.evaluation import report_on_held_out
-
-        index, _ = report_on_held_out(
-            report,
-            model,
-            data.images,
-            groups=data.groups,
-            names=relative_names(data.images, data.root),
-            title=f"How well {output.name} classifies held-out training images",
-            notes=notes,
-            progress=not quiet,
-        )
-        echo(f"report: {index}")
-    elif report is not None:
-        echo("report: none, because no image was held out")
-    echo(f"model: {output}")
 
 
 @plain_errors
@@ -269,7 +162,8 @@ def evaluate(
             how_measured=how_measured,
             progress=not quiet,
         )
-    print_result(lines, index)
+    for line in [*lines, f"report: {index}"]:
+        echo(line)
 
 
 @plain_errors
@@ -408,28 +302,7 @@ def suspects(
         echo(f"table: {output}")
 
 
-def _shares(values: Sequence[str] | None) -> str | dict[str, float] | None:
-    """Return a rule for class shares, such as "uniform", or the shares given as CLASS=NUMBER."""
-    if not values:
-        return None
-    if len(values) == 1 and "=" not in values[0]:
-        return values[0]
-    shares: dict[str, float] = {}
-    for value in values:
-        name, _, number = value.rpartition("=")
-        try:
-            shares[name] = float(number)
-        except ValueError:
-            name = ""
-        if not name:
-            raise ValueError(f"--prior takes one rule, or CLASS=NUMBER, not {value!r}")
-    if len(shares) < len(values):
-        raise ValueError(f"--prior names a class twice: {', '.join(values)}")
-    return shares
-
-
 def _labelled_by_people(table: Path, data: Any) -> Any:
-    """Return what `labelled_images` found, without the images whose label is a model's own."""
     by_model = data.by_model
     n_own, n_labels = int(by_model.sum()), counted(len(by_model), "label")
     if not n_own:
@@ -469,9 +342,3 @@ def _labels_named(known: Iterable[Any], names: Sequence[str]) -> list[Any]:
                 f"the model has no class {name!r}; its classes: {', '.join(label_of)}."
             )
     return [label_of[composed(name)] for name in names]
-
-
-def print_result(lines: Sequence[str], index: Path) -> None:
-    """Print what `report_on_model` says of a result, and where its report is."""
-    for line in [*lines, f"report: {index}"]:
-        echo(line)

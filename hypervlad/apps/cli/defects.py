@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hypervlad.apps.cli import options as option
 from hypervlad.apps.cli.files import (
     check_file,
     check_folders,
     check_model,
     groups_of,
+    images_in,
+    load_model,
     masks_of,
     names_of,
-    say_ignored,
 )
 from hypervlad.apps.cli.messages import (
     echo,
@@ -24,27 +26,6 @@ from hypervlad.apps.cli.messages import (
     plain_errors,
     report_left_out,
     say,
-)
-from hypervlad.apps.cli.models import given_options, load_model
-from hypervlad.apps.cli.options import (
-    Backbone,
-    Channel,
-    Device,
-    Groups,
-    ImagePage,
-    Images,
-    IncludeBackbone,
-    ModelToWrite,
-    ModelWeights,
-    OnError,
-    Quiet,
-    RemoveBanner,
-    Scaling,
-    Seed,
-    Unreadable,
-    UnreadableLeftOut,
-    Weights,
-    reading_fields,
 )
 from hypervlad.common.wording import counted, percent, verb, warn_user
 
@@ -77,8 +58,8 @@ _MAX_NAMED = 5  # training images that `fit` names
 @defects.command()
 @plain_errors
 def fit(
-    paths: Images,
-    output: ModelToWrite,
+    paths: option.Images,
+    output: option.ModelToWrite,
     *,
     masks: Annotated[Path | None, _MASKS] = None,
     patch: Annotated[
@@ -107,19 +88,19 @@ def fit(
             "the masks.",
         ),
     ] = "fpr=0.05",
-    groups: Groups = None,
-    image_page: ImagePage = None,
-    channel: Channel = None,
-    scaling: Scaling = None,
-    remove_banner: RemoveBanner = False,
+    groups: option.Groups = None,
+    image_page: option.ImagePage = None,
+    channel: option.Channel = None,
+    scaling: option.Scaling = None,
+    remove_banner: option.RemoveBanner = False,
     tile_size: TileSize = None,
-    backbone: Backbone = None,
-    weights: Weights = None,
-    seed: Seed = 0,
-    device: Device = "auto",
-    on_error: Unreadable = OnError.RAISE,
-    include_backbone: IncludeBackbone = False,
-    quiet: Quiet = False,
+    backbone: option.Backbone = None,
+    weights: option.Weights = None,
+    seed: option.Seed = 0,
+    device: option.Device = "auto",
+    on_error: option.Unreadable = option.OnError.RAISE,
+    include_backbone: option.IncludeBackbone = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Train on defect-free images, or on images with masks of their defects.
 
@@ -132,19 +113,19 @@ def fit(
       hypervlad defects fit images/ --masks masks/ --rule f1 -o mat.hvlad
     """
     from hypervlad.features.backbones.weights import check_may_be_included
-    from hypervlad.images import find_images
     from hypervlad.models.defects import PatchDefectScorer, default_patch_encoder
 
-    reading = reading_fields(image_page, channel, scaling, remove_banner)
-    parameters = _parameters_of(rule)
+    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
+    parameters = _threshold_parameters(rule)
+    if tile_size is not None:
+        parameters["tile_size"] = tile_size
     check_model(output, *paths, masks, groups)
-    files = find_images(paths)
-    say_ignored(quiet, paths, groups, output)
+    files = images_in(paths, quiet, groups, output)
     truth = None if masks is None else masks_of(files, masks, quiet)
     codes = None if groups is None else groups_of(files, groups, paths)
     given = {"backbone": backbone, "weights": weights, "read_options": reading or None}
     encoder = default_patch_encoder(
-        **given_options(given),
+        **option.given_options(given),
         device=device,
         on_error=on_error.value,
     )
@@ -158,7 +139,6 @@ def fit(
         verbose=not quiet,
         **parameters,
     )
-    _set_tile_size(scorer, tile_size)
     if truth is None and groups is None:
         _warn_of_folders(files)
     say(quiet, f"training on {counted(len(files), 'image')}")
@@ -169,8 +149,7 @@ def fit(
     _echo_held_out(scorer, names_of(files, paths), truth is not None)
 
 
-def _parameters_of(rule: str) -> dict[str, Any]:
-    """Return the parameters of a scorer with this rule of the threshold."""
+def _threshold_parameters(rule: str) -> dict[str, Any]:
     if rule == "f1":
         return {"threshold": "f1"}
     name, _, rate = rule.partition("=")
@@ -181,7 +160,6 @@ def _parameters_of(rule: str) -> dict[str, Any]:
 
 
 def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool) -> None:
-    """Print what the threshold would call defective falsely, in images held out in training."""
     held_out, threshold = scorer.held_out_, scorer.threshold_
     n_images, n_above = len(held_out.scores), held_out.n_images_above(threshold)
     area = percent(held_out.share_of_places_above(threshold))
@@ -228,16 +206,16 @@ Threshold = Annotated[
 @plain_errors
 def score(
     model: ScorerPath,
-    paths: Images,
+    paths: option.Images,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
     ],
     threshold: Threshold = None,
     tile_size: TileSize = None,
-    weights: ModelWeights = None,
-    device: Device = "auto",
-    on_error: UnreadableLeftOut = OnError.RAISE,
-    quiet: Quiet = False,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    quiet: option.Quiet = False,
 ) -> None:
     """Score images: maps (TIFF), masks and overlays (PNG), tables (CSV) and a page (report.html).
 
@@ -270,15 +248,12 @@ def score(
     Example:
       hypervlad defects score mat.hvlad new/ -o found/
     """
-    from hypervlad.images import find_images
     from hypervlad.images.errors import training_images_text
     from hypervlad.results.reports.defects import write_findings
 
     check_folders(output, paths)
-    files = find_images(paths)
-    say_ignored(quiet, paths, model)
-    scorer = _load(model, weights, device, threshold)
-    _set_tile_size(scorer, tile_size)
+    files = images_in(paths, quiet, model)
+    scorer = _load(model, weights, device, threshold, tile_size)
     written = write_findings(output, scorer, files, names_of(files, paths), progress=not quiet)
     echo(
         f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "
@@ -295,15 +270,15 @@ def score(
 @plain_errors
 def evaluate(
     model: ScorerPath,
-    paths: Images,
+    paths: option.Images,
     masks: Annotated[Path, _MASKS],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="Page to write.")],
     threshold: Threshold = None,
     tile_size: TileSize = None,
-    weights: ModelWeights = None,
-    device: Device = "auto",
-    on_error: UnreadableLeftOut = OnError.RAISE,
-    quiet: Quiet = False,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    quiet: option.Quiet = False,
 ) -> None:
     """Compare maps with masks, by image, pixel and patch, on one page with pictures.
 
@@ -317,17 +292,14 @@ def evaluate(
       hypervlad defects evaluate mat.hvlad others/ --masks masks/ -o report.html
     """
     from hypervlad.evaluation import evaluate_defects
-    from hypervlad.images import find_images
     from hypervlad.results.reports.defects import write_defect_report
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{output}: the report is one page; give a name that ends in .html.")
     check_file(output, model, *paths)
-    files = find_images(paths)
-    say_ignored(quiet, paths, model, output)
+    files = images_in(paths, quiet, model, output)
     truth = masks_of(files, masks, quiet)
-    scorer = _load(model, weights, device, threshold)
-    _set_tile_size(scorer, tile_size)
+    scorer = _load(model, weights, device, threshold, tile_size)
     names = names_of(files, paths)
     result = evaluate_defects(scorer, files, truth, names, progress=not quiet)
     for name, value in result.scores().items():
@@ -346,7 +318,11 @@ def evaluate(
 
 
 def _load(
-    path: Path, weights: str | None, device: str, threshold: float | None
+    path: Path,
+    weights: str | None,
+    device: str,
+    threshold: float | None,
+    tile_size: int | None,
 ) -> PatchDefectScorer:
     from hypervlad.models.defects import PatchDefectScorer
 
@@ -354,16 +330,12 @@ def _load(
         path, weights, PatchDefectScorer, "hypervlad defects fit"
     )
     scorer.encoder_.set_params(device=device, on_error="raise")
+    if tile_size is not None:
+        scorer.set_params(tile_size=tile_size)
     return scorer if threshold is None else scorer.set_threshold(threshold)
 
 
-def _set_tile_size(scorer: PatchDefectScorer, tile_size: int | None) -> None:
-    if tile_size is not None:
-        scorer.set_params(tile_size=tile_size)
-
-
 def _warn_of_folders(files: list[Path]) -> None:
-    """Warn if the images may be a labelled data set instead of defect-free images."""
     names = sorted({file.parent.name or str(file.parent) for file in files})
     if len({file.parent for file in files}) > 1:
         warn_user(

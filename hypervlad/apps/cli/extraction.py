@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from hypervlad.apps.cli.files import check_file, say_ignored
+from hypervlad.apps.cli import options as option
+from hypervlad.apps.cli.files import check_cache, check_file, load_encoder, say_ignored
 from hypervlad.apps.cli.messages import echo, plain_errors, say
-from hypervlad.apps.cli.models import check_cache, load_encoder
-from hypervlad.apps.cli.options import (
-    Cache,
-    Device,
-    ModelWeights,
-    OnError,
-    Quiet,
-    UnreadableLeftOut,
-)
 from hypervlad.common.wording import counted
-
-if TYPE_CHECKING:
-    from hypervlad.images import SkippedImage
 
 
 @plain_errors
@@ -67,7 +55,7 @@ def extract(
         list[str] | None,
         typer.Option(metavar="PATTERN", help="Leave out files that match; may be repeated."),
     ] = None,
-    cache: Cache = None,
+    cache: option.Cache = None,
     jobs: Annotated[
         int, typer.Option(metavar="N", help="Number of processes; -1 for one per core.")
     ] = 1,
@@ -78,9 +66,9 @@ def extract(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would be done.")
     ] = False,
-    weights: ModelWeights = None,
-    device: Device = "auto",
-    on_error: UnreadableLeftOut = OnError.RAISE,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
     skipped: Annotated[
         Path | None,
         typer.Option(
@@ -88,7 +76,7 @@ def extract(
             help="CSV file to write with all unreadable images and the reasons.",
         ),
     ] = None,
-    quiet: Quiet = False,
+    quiet: option.Quiet = False,
 ) -> None:
     """Write the feature vectors of a folder's images to a Parquet file.
 
@@ -103,6 +91,7 @@ def extract(
       hypervlad extract images/ -m model.hvlad -o features.parquet --jobs 4 --resume
       hypervlad extract share/ -m model.hvlad -o features.parquet --cache cache/ --include "*.tif"
     """
+    from hypervlad.common.tables import write_table
     from hypervlad.data.extraction import extract_features, plan_extraction
     from hypervlad.images import ImageReadError
 
@@ -132,20 +121,15 @@ def extract(
         return
     done = extract_features(folder, encoder, **arguments, n_jobs=jobs, verbose=not quiet)
     if skipped is not None:
-        _write_skipped(skipped, done.skipped)
+        rows = [(image.name, image.reason) for image in done.skipped]
+        write_table(skipped, ["image", "reason"], rows)
     say(quiet, str(done))
     echo(f"features: {output}")
-    if done.skipped and on_error is OnError.RAISE:
+    if done.skipped and on_error is option.OnError.RAISE:
         raise ImageReadError(
             f"{counted(len(done.skipped), 'image')} could not be read (listed in the warning); the "
             "others are in the table. Remove or repair them, or accept this with --on-error skip."
         )
-
-
-def _write_skipped(path: Path, skipped: Sequence[SkippedImage]) -> None:
-    from hypervlad.common.tables import write_table
-
-    write_table(path, ["image", "reason"], [(image.name, image.reason) for image in skipped])
 
 
 @plain_errors

@@ -1,4 +1,4 @@
-"""Where commands read and write: checks of outputs before hours of work, names, groups, masks."""
+"""Where commands read and write: checked outputs, models, images, their names, groups and masks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import itertools
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypervlad.apps.cli.messages import echo, say
 from hypervlad.common.files import check_writable, replace_when_complete
+from hypervlad.common.modelfile import ModelFileError, read_model
 from hypervlad.common.wording import counted, name_some, verb
+
+if TYPE_CHECKING:
+    from hypervlad.features.encoder import HypercolumnVLAD
+    from hypervlad.models.classifier import MicrographClassifier
 
 # --- outputs ----------------------------------------------------------------------------------
 
@@ -34,9 +39,7 @@ def check_file(path: Path, *inputs: str | Path | None) -> None:
 
 
 def check_model(path: Path, *inputs: str | Path | None) -> None:
-    """Do the same for a model, which replaces nothing but another model."""
-    from hypervlad.common.modelfile import read_model
-
+    """Do the same for a model, which replaces only another model."""
     check_file(path, *inputs)
     if path.is_file():
         try:
@@ -56,7 +59,6 @@ def _is_read(path: Path, given: str | Path) -> bool:
 
 
 def check_page(page: Path | None, table: Path | None, *inputs: str | Path | None) -> None:
-    """Raise if a page cannot be written beside a table."""
     if page is None:
         return
     if page.suffix.lower() not in (".html", ".htm"):
@@ -75,7 +77,6 @@ def check_apart(output: Path, folder: Path) -> None:
 
 
 def check_report(folder: Path, images: Path | None) -> None:
-    """Raise if a report cannot be written, replaces other files, or would lie among the images."""
     from hypervlad.results.reports.evaluation import check_report_folder
 
     if images is not None:
@@ -85,7 +86,6 @@ def check_report(folder: Path, images: Path | None) -> None:
 
 
 def write_or_print(table: bytes, output: Path | None) -> None:
-    """Write a table to a file, or print it if there is none."""
     if output is None:
         echo(table, nl=False)
         return
@@ -118,7 +118,6 @@ def check_folders(output: Path, paths: Sequence[str]) -> None:
 
 
 def _check_pattern(output: Path, path: str) -> None:
-    """Raise if a pattern matches the output folder, now or in the next run."""
     from hypervlad.images.files import list_matches
 
     found = [path] if os.path.exists(path) else list_matches(path)
@@ -141,6 +140,60 @@ def _matches_inside(pattern: str, folder: Path) -> bool:
         if not fnmatch.fnmatch(name, part):
             return False
     return len(parts) >= len(folder.parts) + 2
+
+
+# --- models and caches ------------------------------------------------------------------------
+
+
+def load_classifier(
+    path: Path,
+    weights: str | None,
+    *,
+    device: str = "auto",
+    on_error: str = "raise",
+    quiet: bool = True,
+    cache: Path | None = None,
+) -> MicrographClassifier:
+    from hypervlad.models.classifier import MicrographClassifier
+
+    model: MicrographClassifier = load_model(path, weights, MicrographClassifier, "hypervlad train")
+    model.encoder_.set_params(
+        device=device, on_error=on_error, verbose=not quiet, memory=_memory(cache)
+    )
+    return model
+
+
+def load_encoder(
+    path: Path, weights: str | None, *, device: str, cache: Path | None
+) -> HypercolumnVLAD:
+    from hypervlad.models.loading import load
+
+    model = load(path, weights=weights)
+    encoder: HypercolumnVLAD = getattr(model, "encoder_", model)
+    encoder.set_params(device=device, memory=_memory(cache))
+    return encoder
+
+
+def load_model(path: Path, weights: str | None, kind: type[Any], command: str) -> Any:
+    """Load a model of one kind; for another kind, say which command writes the expected one."""
+    from hypervlad.models.loading import load
+
+    model = load(path, weights=weights)
+    if not isinstance(model, kind):
+        raise ModelFileError(
+            f"{path} contains a {type(model).__name__}, but this command needs a model written by "
+            f"'{command}'; in Python, hypervlad.load({str(path)!r}) loads it."
+        )
+    return model
+
+
+def check_cache(cache: Path | None) -> None:
+    if cache is not None and cache.exists() and not cache.is_dir():
+        raise ValueError(f"--cache {cache} is a file; give a folder, which is created if needed.")
+
+
+def _memory(cache: Path | None) -> str | None:
+    return None if cache is None else str(cache)
 
 
 # --- images, their names, groups and masks ----------------------------------------------------

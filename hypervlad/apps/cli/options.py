@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -206,8 +207,17 @@ def reading_fields(
 
 
 def _scaling(text: str | None) -> str | tuple[float, ...] | None:
-    """Return a rule by its name, or the two grey values of a text such as 0:4095."""
     try:
         return tuple(float(value) for value in text.split(":")) if text and ":" in text else text
     except ValueError:
         return text
+
+
+def given_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given, with an absolute path for weights from a file."""
+    from hypervlad.features.encoder.network_source import portable_weights
+
+    given = {name: value for name, value in options.items() if value is not None and value != {}}
+    if "weights" in given and os.path.exists(given["weights"]):
+        given["weights"] = portable_weights(given["weights"])
+    return given

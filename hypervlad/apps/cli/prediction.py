@@ -15,18 +15,19 @@ import typer
 
 from hypervlad.apps.cli import options as option
 from hypervlad.apps.cli.files import (
+    check_cache,
     check_file,
     check_folders,
     check_page,
     check_sorted,
     folder_of,
     images_in,
+    load_classifier,
     names_of,
     say_ignored,
     write_or_print,
 )
 from hypervlad.apps.cli.messages import echo, plain_errors, say
-from hypervlad.apps.cli.models import check_cache, load_classifier
 from hypervlad.common.files import exclusive_lock, file_digest, new_folder
 from hypervlad.common.progress import can_print
 from hypervlad.common.wording import counted, name_some, percent, verb
@@ -245,7 +246,7 @@ def _watch(
     sorter: ImageSorter | None,
     quiet: bool,
 ) -> tuple[int, int]:
-    """Classify the images of folders until Ctrl-C; return how many, and how many are unreadable."""
+    """Classify images until Ctrl-C; return how many there were, and how many unreadable ones."""
     from hypervlad.images import SkippedImage
     from hypervlad.results.reports.watching import GrowingTable, watch_folders
 

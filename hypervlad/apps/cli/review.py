@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
 import sys
@@ -13,13 +14,22 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hypervlad.apps.cli import options as option
-from hypervlad.apps.cli.files import check_file, check_model, folder_of, images_in, labelled_images
+from hypervlad.apps.cli.files import (
+    check_cache,
+    check_file,
+    check_model,
+    folder_of,
+    images_in,
+    labelled_images,
+    load_classifier,
+    write_or_print,
+)
 from hypervlad.apps.cli.messages import echo, fitting, plain_errors, say
-from hypervlad.apps.cli.models import check_cache, load_classifier
 from hypervlad.common.progress import ProgressBar, can_print, is_terminal
 from hypervlad.common.wording import counted, percent
 
 if TYPE_CHECKING:
+    from hypervlad.apps.review import Queue
     from hypervlad.apps.review.retraining import Comparison, DoubtfulCounts, Material
 
 review = typer.Typer(
@@ -148,7 +158,11 @@ def serve(
     Examples:
       hypervlad review serve queue/ --port 8765 --no-open
     """
-    _check_page_needs()
+    missing = [name for name in _PAGE_NEEDS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f'the labelling page needs {" and ".join(missing)}: pip install "hypervlad[review]"'
+        )
     from hypervlad.apps.review.server import serve as serve_page
     from hypervlad.apps.review.store import Queue
 
@@ -169,11 +183,8 @@ def serve(
         if opens_browser:
             webbrowser.open(link)
 
-    opened = Queue(queue)
-    try:
+    with contextlib.closing(Queue(queue)) as opened:
         serve_page(opened, port=port, ready=ready)
-    finally:
-        opened.close()
 
 
 @review.command()
@@ -198,16 +209,11 @@ def export(
     """
     from hypervlad.apps.review import Queue, export_labels
     from hypervlad.apps.review.database import FILE
-    from hypervlad.common.files import replace_when_complete
 
-    opened = Queue(queue)
-    try:
+    with contextlib.closing(Queue(queue)) as opened:
         check_file(output, queue / FILE)
         table, n_open = export_labels(opened, source.value)
-    finally:
-        opened.close()
-    with replace_when_complete(output) as stream:
-        stream.write(table)
+    write_or_print(table, output)
     if n_open:
         say(quiet, f"{counted(n_open, 'uncertain image')} not yet labelled, so without a row")
     echo(f"labels: {output}")
@@ -259,8 +265,7 @@ def retrain(
     from hypervlad.results.reports.summary import held_out_lines
 
     check_cache(cache)
-    opened = Queue(queue)
-    try:
+    with contextlib.closing(Queue(queue)) as opened:
         check_model(output, training, groups)
         old = load_classifier(
             model or _model_of(opened),
@@ -294,8 +299,6 @@ def retrain(
         with ProgressBar(total=n_left, unit="image", disable=True if quiet else None) as bar:
             left = requeue(opened, new, material, output, write=not keep_queue, progress=bar.update)
         _print_queue(left, keep_queue)
-    finally:
-        opened.close()
     echo(f"model: {output}")
 
 
@@ -304,10 +307,9 @@ def _in_groups(material: Material) -> str:
     return f", {counted(len(set(groups)), 'group')}" if len(set(groups)) < len(groups) else ""
 
 
-def _model_of(queue: object) -> Path:
-    from hypervlad.apps.review import Queue, QueueError
+def _model_of(queue: Queue) -> Path:
+    from hypervlad.apps.review import QueueError
 
-    assert isinstance(queue, Queue)
     noted = queue.fact("model")
     if noted is None or not Path(noted).is_file():
         raise QueueError(
@@ -360,11 +362,3 @@ def _print_queue(left: DoubtfulCounts, kept: bool) -> None:
         f"before, {left.after} "
         f"now{' (the queue is unchanged)' if kept else '; the queue is updated'}"
     )
-
-
-def _check_page_needs() -> None:
-    missing = [name for name in _PAGE_NEEDS if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(
-            f'the labelling page needs {" and ".join(missing)}: pip install "hypervlad[review]"'
-        )

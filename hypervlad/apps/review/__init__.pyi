@@ -1,7 +1,6 @@
-from .creation import NewQueue, start_queue
+from .creation import NewQueue, informativeness, rank, start_queue
+from .database import QueueError
 from .labels import Labels, export_labels
-from .ranking import informativeness, rank
-from .records import QueueError
 from .store import Queue
 
 __all__ = [

@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from hypervlad.apps.review.database import check_free, make_queue
-from hypervlad.apps.review.ranking import informativeness, rank
-from hypervlad.apps.review.records import Entry, QueueError, TrainingImage
+from hypervlad.apps.review.database import Entry, QueueError, TrainingImage, check_free, make_queue
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.images.errors import training_images_text
@@ -22,6 +20,8 @@ from hypervlad.images.reading import relative_names
 from hypervlad.models.classifier import SURE, Judgement, MicrographClassifier
 
 _CHUNK_SIZE = 256  # images whose vectors are in memory at a time
+# Copies of images chosen before keep this share of their value, and so their order.
+_MIN_VALUE_SHARE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -144,21 +144,20 @@ def judge_images(
     model: MicrographClassifier,
     images: Sequence[Path],
     *,
-    max_error: float = 0.05,
+    max_error: float,
     progress: Callable[[int], Any] | None = None,
-    chunk_size: int = _CHUNK_SIZE,
     with_known: bool = False,
 ) -> tuple[Judgement, NDArray[np.intp]]:
-    """Judge images with limited memory; return the judgement and the positions of those read.
+    """Judge images; return the judgement of those that could be read, and their positions.
 
-    One warning names all unreadable images, others the files that differ from those of all training
-    images and, `with_known`, the training images.
+    Warnings name the unreadable images, what differs from all training images and, `with_known`,
+    images that are training images.
     """
     if not images:
         empty = np.empty((0, model.training_.n_features), dtype=np.float32)
         return model.judge_vectors(empty, max_error), np.empty(0, dtype=np.intp)
     found = model.classify(
-        list(images), max_error=max_error, chunk_size=chunk_size, progress=progress
+        list(images), max_error=max_error, chunk_size=_CHUNK_SIZE, progress=progress
     )
     assert found.judgement is not None
     if len(found.proba):
@@ -220,3 +219,117 @@ def _inside(root: Path | None, name: str) -> Path | None:
         if path.is_relative_to(root) and path.is_file():
             return path
     return None
+
+
+# --- the order of the queue ---------------------------------------------------------------------
+
+
+def informativeness(proba: ArrayLike, novelty: ArrayLike) -> NDArray[np.float64]:
+    """Return how informative the label of each image is, before others are labelled.
+
+    This is ``1 - margin * (1 - surprise)``, where the margin is the difference between the two
+    largest probabilities (Settles, *Active Learning Literature Survey*, 2009, section 3.1), and the
+    surprise is 0 at the usual distance from the training images and 1/2 at twice this distance.
+
+    Parameters
+    ----------
+    proba : array-like of shape (n, n_classes)
+        At least two classes.
+    novelty : array-like of shape (n,)
+        Distance to the nearest training images, divided by the usual one; may be infinite.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match, there are fewer than two classes, or a value is missing.
+
+    Examples
+    --------
+    >>> informativeness([[1.0, 0.0], [0.5, 0.5], [1.0, 0.0]], [0.8, 0.8, 4.0]).tolist()
+    [0.0, 1.0, 0.75]
+    """
+    table, far = np.asarray(proba, dtype=np.float64), np.asarray(novelty, dtype=np.float64)
+    if table.ndim != 2 or table.shape[1] < 2 or far.shape != table.shape[:1]:
+        raise ValueError(
+            "expected probabilities (n, n_classes) of at least two classes and n novelties, got "
+            f"shapes {table.shape} and {far.shape}"
+        )
+    if not np.isfinite(table).all() or np.isnan(far).any():
+        raise ValueError("probabilities must be finite, novelties numbers; leave unread images out")
+    highest = np.sort(table, axis=1)[:, -2:]
+    margin = np.clip(highest[:, 1] - highest[:, 0], 0.0, 1.0)
+    surprise = 1.0 - 1.0 / np.maximum(far, 1.0)
+    return 1.0 - margin * (1.0 - surprise)
+
+
+def rank(worth: ArrayLike, projected: ArrayLike) -> NDArray[np.intp]:
+    """Order images so that each adds the most information to those before it.
+
+    Greedy: the next image is the one with the largest ``worth * (1 - s ** 2)``, where ``s`` is its
+    largest cosine similarity, after centring, to an image chosen before (0 if negative). This is
+    maximal marginal relevance (Carbonell and Goldstein, SIGIR 1998). Time grows with n² d.
+
+    Parameters
+    ----------
+    worth : array-like of shape (n,)
+        Not negative, as from `informativeness`.
+    projected : array-like of shape (n, d)
+        Vectors that images are compared by.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        Row numbers, the first to label first. Equal ones keep their order.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not match, or a value is negative or not finite.
+
+    Examples
+    --------
+    >>> copies = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]
+    >>> rank([1.0, 0.9, 0.5, 0.1], copies).tolist()
+    [0, 2, 3, 1]
+    """
+    value, directions = _checked(worth, projected)
+    floor = _MIN_VALUE_SHARE * value
+    rows = np.arange(len(value))
+    similarity = np.zeros(len(value), dtype=np.float32)
+    order = np.empty(len(value), dtype=np.intp)
+    waiting = np.ones(len(value), dtype=bool)
+    for place in range(len(order)):
+        gain = np.where(waiting, np.maximum(value * (1.0 - similarity**2), floor), -1.0)
+        best = int(gain.argmax())
+        order[place], waiting[best] = rows[best], False
+        np.maximum(similarity, directions @ directions[best], out=similarity)
+        if 4 * waiting.sum() < 3 * len(waiting):  # drop the chosen rows, which only cost time
+            rows, value, floor = rows[waiting], value[waiting], floor[waiting]
+            similarity, directions = similarity[waiting], directions[waiting]
+            waiting = np.ones(len(rows), dtype=bool)
+    return order
+
+
+def _checked(
+    worth: ArrayLike, projected: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """Return the worths, and unit vectors from the mean to the images; 0 for one at the mean."""
+    value, points = np.asarray(worth, dtype=np.float64), np.array(projected, dtype=np.float32)
+    if value.ndim != 1 or points.ndim != 2 or len(points) != len(value):
+        raise ValueError(
+            f"expected n worths and n rows to compare, got shapes {value.shape}, {points.shape}"
+        )
+    if not (np.isfinite(value).all() and np.isfinite(points).all()) or (value < 0).any():
+        raise ValueError("worths must be finite and not negative, rows to compare finite")
+    if not len(points):
+        return value, points
+    points -= points.mean(axis=0, dtype=np.float64).astype(np.float32)
+    lengths = np.linalg.norm(points, axis=1, keepdims=True)
+    largest = float(lengths.max())
+    points /= np.where(lengths > 1e-5 * largest, lengths, np.inf)  # at the mean: similar to none
+    return value, points

@@ -8,21 +8,14 @@ import os
 import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
-from hypervlad.apps.review.records import (
-    ClickResult,
-    Entry,
-    LabelledImage,
-    QueueError,
-    TrainingImage,
-    UnknownError,
-)
 from hypervlad.common.files import move_to_new_name, new_folder, refuse_links
 
-VERSION = 3
-APPLICATION = 0x48564C51  # "HVLQ", in the file's header
+_VERSION = 3
+_APPLICATION = 0x48564C51  # "HVLQ", in the file's header
 FILE = "queue.sqlite"
 _FILES = (FILE, f"{FILE}-wal", f"{FILE}-shm")  # SQLite would create the target of a link
 _TIMEOUT = 20.0  # seconds to wait for another process's write
@@ -83,6 +76,58 @@ CREATE TABLE corrected (
 ) WITHOUT ROWID;
 """
 
+# --- records ---
+
+# "kept": the click took effect; "late": another window was first, so that it is only in the log;
+# "nothing": there was nothing to undo.
+Outcome = Literal["kept", "late", "nothing"]
+
+
+class QueueError(ValueError):
+    """A queue cannot be created, opened or used; the message says why and what to do."""
+
+
+class UnknownError(QueueError):
+    """There is no such image, or no such category, in the queue."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image of a new queue, as a model judged it.
+
+    `place` is its position in the queue, None if the model was sure. `scores` starts with the most
+    probable category, `nearest` with the row of the nearest training image.
+    """
+
+    name: str
+    path: Path
+    place: int | None
+    kind: str
+    scores: list[tuple[str, float]]
+    reason: str
+    novelty: float
+    nearest: list[int]
+
+
+@dataclass(frozen=True)
+class TrainingImage:
+    """A training image of the model: its name, its category, and its file if known."""
+
+    name: str
+    label: str
+    path: Path | None
+
+
+class ClickResult(NamedTuple):
+    """The outcome of a click, in words unless it took effect, and the image that was clicked."""
+
+    outcome: Outcome
+    message: str
+    item: int | None
+
+
+# --- a database ---
+
 
 def check_free(folder: Path) -> None:
     """Raise if a folder has a queue, or files of one, whose labels would be lost."""
@@ -99,7 +144,6 @@ def check_free(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _created(folder: Path) -> Iterator[sqlite3.Connection]:
-    """Create the database of a queue, complete with the writes of the block, or not at all."""
     check_free(folder)
     with new_folder(folder, 0o700):
         temporary = folder / f".{secrets.token_hex(8)}.tmp"
@@ -109,8 +153,8 @@ def _created(folder: Path) -> Iterator[sqlite3.Connection]:
             connection = sqlite3.connect(temporary, isolation_level=None)
             try:
                 connection.executescript(_TABLES)
-                connection.execute(f"PRAGMA application_id = {APPLICATION}")
-                connection.execute(f"PRAGMA user_version = {VERSION}")
+                connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+                connection.execute(f"PRAGMA user_version = {_VERSION}")
                 with transaction(connection):
                     yield connection
             except sqlite3.OperationalError as error:
@@ -131,10 +175,7 @@ def _created(folder: Path) -> Iterator[sqlite3.Connection]:
 
 
 def connect(folder: Path) -> sqlite3.Connection:
-    """Open the database of a queue, which several processes of one machine may use.
-
-    A write-ahead log is flushed to the disk at every commit; readers never wait for a writer.
-    """
+    """Open the database of a queue, with a log that is flushed to the disk at every commit."""
     path = folder / FILE
     for draft in folder.glob(".*.tmp"):  # a second name, if making the queue was interrupted
         with contextlib.suppress(OSError):
@@ -220,8 +261,6 @@ def _is_damage(error: sqlite3.DatabaseError | UnicodeDecodeError) -> bool:
 
 
 class _QueueConnection(sqlite3.Connection):
-    """A connection with such cursors."""
-
     def __init__(self, path: Path, **options: Any) -> None:
         super().__init__(path, **options)
         self.path = path
@@ -235,7 +274,7 @@ class _QueueConnection(sqlite3.Connection):
 
 @contextlib.contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit all writes of a block or none; one writer at a time, from the start of the block."""
+    """Commit all writes of a block or none; others wait with theirs until its end."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -248,11 +287,11 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application != APPLICATION:
+    if application != _APPLICATION:
         raise QueueError(f"{path}: a database, but not a queue of hypervlad")
-    if version != VERSION:
+    if version != _VERSION:
         raise QueueError(
-            f"{path}: a queue of version {version}; this hypervlad reads {VERSION}. Use the "
+            f"{path}: a queue of version {version}; this hypervlad reads {_VERSION}. Use the "
             "hypervlad that made it, or make a new queue"
         )
 
@@ -269,11 +308,11 @@ def make_queue(
 ) -> None:
     """Write a new queue, completely or not at all.
 
-    `classes` are the model's categories, in the order of their keys, `training` the rows that
-    `Entry.nearest` refers to, and `facts` further ones, such as the path of the model.
+    `classes` are in the order of their keys on the page, `training` are the rows that
+    `Entry.nearest` refers to, and `facts` are kept by name, such as the path of the model.
     """
     with _created(Path(folder)) as connection:
-        connection.executemany("INSERT INTO facts VALUES (?, ?)", list(facts.items()))
+        write_facts(connection, facts)
         _write_training(connection, training)
         category_ids = _add_categories(connection, classes)
         connection.executemany(
@@ -297,17 +336,13 @@ def update_queue(
     training: Iterable[TrainingImage],
     facts: dict[str, str],
 ) -> None:
-    """Replace the predictions in a queue by those of another model, also while windows are open.
+    """Replace the predictions in a queue by those of another model; see `make_queue`.
 
-    Labels and the log stay. An image that a person has labelled keeps its previous prediction: a
-    model trained on that label would only repeat it. An image that a person skipped stays doubtful.
-    The other arguments are those of `make_queue`.
+    An image that a person has labelled keeps its previous prediction: a model trained on that label
+    would only repeat it. An image that a person skipped stays doubtful.
     """
     with transaction(connection):
-        connection.executemany(
-            "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-            list(facts.items()),
-        )
+        write_facts(connection, facts)
         connection.execute("DELETE FROM training")
         connection.execute("UPDATE items SET nearest = '[]'")
         _write_training(connection, training)
@@ -321,37 +356,17 @@ def update_queue(
         )
 
 
-def read_queue(connection: sqlite3.Connection) -> list[LabelledImage]:
-    """Return all images of a queue in order, with the model's prediction and a person's label."""
-    rows = connection.execute(
-        "SELECT items.*, c.name AS label FROM items LEFT JOIN categories c ON c.id = category "
-        "ORDER BY items.id"
-    ).fetchall()
-    names = dict(connection.execute("SELECT id, name FROM categories").fetchall())
-    found = []
-    for row in rows:
-        with reporting_damage(f"image {row['id']}"):
-            found.append(
-                LabelledImage(
-                    item=row["id"],
-                    name=os.fsdecode(row["name"]),
-                    path=Path(os.fsdecode(row["path"])),
-                    predicted=names[row["predicted"]],
-                    confidence=float(row["confidence"]),
-                    doubtful=row["place"] is not None or row["state"] == "skipped",
-                    label=row["label"],
-                    skipped=row["state"] == "skipped",
-                )
-            )
-    return found
+def write_facts(connection: sqlite3.Connection, facts: dict[str, str]) -> None:
+    """Store facts of a queue by their names, in a transaction of the caller."""
+    connection.executemany(
+        "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+        list(facts.items()),
+    )
 
 
 @contextlib.contextmanager
 def reporting_damage(what: str) -> Iterator[None]:
-    """Turn errors in what is stored, such as "image 3", into a QueueError.
-
-    SQLite reports damage to its own structure, but not to the text of a cell.
-    """
+    """Turn errors in the content of cells, which SQLite does not check, into a QueueError."""
     try:
         yield
     except (ValueError, TypeError, LookupError, OverflowError) as error:
@@ -395,7 +410,6 @@ def _write_training(connection: sqlite3.Connection, training: Iterable[TrainingI
 
 
 def _add_categories(connection: sqlite3.Connection, classes: Sequence[str]) -> dict[str, int]:
-    """Add a model's classes to the categories if they are new; return all ids by name."""
     connection.executemany(
         "INSERT INTO categories (name, folded, origin) VALUES (?, ?, 'model') "
         "ON CONFLICT (name) DO NOTHING",
@@ -418,11 +432,7 @@ def log_event(
     result: ClickResult,
     category: int | None = None,
 ) -> int:
-    """Log a click, in the transaction that its effect is part of; return the number of the event.
-
-    `time` is in seconds since 1970, `client` the window, `click` the name of the click, and `what`
-    one of "label", "skip", "undo", "again", "correct".
-    """
+    """Log a click of a window (client), in the transaction of its effect; return its number."""
     outcome, message, item = result
     cursor = connection.execute(
         "INSERT INTO events (click, client, time, what, item, category, outcome, message) "
@@ -434,7 +444,7 @@ def log_event(
 
 
 def last_click(connection: sqlite3.Connection, client: str, *kinds: str) -> sqlite3.Row | None:
-    """Return a window's last click of some kinds that took effect and is not undone."""
+    """Return the last click of a window that took effect and is not undone."""
     wanted = ", ".join("?" * len(kinds))
     row: sqlite3.Row | None = connection.execute(
         f"SELECT number, item FROM events WHERE client = ? AND what IN ({wanted}) "

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 from hypervlad.apps.review.database import (
     NOTHING_TO_UNDO,
+    ClickResult,
+    Outcome,
+    QueueError,
+    UnknownError,
     earlier_result,
     last_click,
     log_event,
     reporting_damage,
     shown_name,
     transaction,
-)
-from hypervlad.apps.review.records import (
-    ClickResult,
-    Correction,
-    GivenLabel,
-    LabelPage,
-    QueueError,
-    UnknownError,
 )
 from hypervlad.apps.review.store import Queue
 from hypervlad.common.tables import table_as_bytes
@@ -42,6 +40,37 @@ _ORDERS = {
     "latest": "items.event IS NULL, items.event DESC, items.id",
 }
 _LABEL = "COALESCE(items.category, items.predicted)"
+
+
+@dataclass(frozen=True)
+class GivenLabel:
+    """The label of an image, and its last event, if any, with the time in seconds since 1970."""
+
+    id: int
+    name: str
+    category: int
+    predicted: int
+    confidence: float
+    by: Literal["model", "person"]
+    event: int | None
+    time: float | None
+
+
+@dataclass(frozen=True)
+class LabelPage:
+    """Some labelled images of a queue, their total number, and the number of each category."""
+
+    labels: list[GivenLabel]
+    total: int
+    counts: list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class Correction:
+    """The result of changing labels: "kept" if at least one was changed, and its description."""
+
+    outcome: Outcome
+    message: str
 
 
 class Labels:
@@ -84,7 +113,7 @@ class Labels:
         Parameters
         ----------
         category : int, default=0
-            Only images with this label; 0: with any.
+            Only images with this label; 0 for all.
         source : {"model", "person", "all"}
             Who gave the label.
         order : {"least_sure", "most_sure", "name", "latest"}
@@ -121,8 +150,8 @@ class Labels:
         client, click : str
             The window, and its unique name for the click.
         items : mapping of int to int or None
-            The images, each with its last event (`GivenLabel.event`) as the window knows it. An
-            image that has changed since stays as it is.
+            The images, each with the event that the window knows (`event` in `page`). An image that
+            has changed since stays as it is.
         category : int
             The label. That of the model confirms it.
         """
@@ -196,7 +225,6 @@ class Labels:
         return result
 
     def _rows_of(self, items: Mapping[int, int | None]) -> list[sqlite3.Row]:
-        """Return the images, with ``labelled``: whether they still have a label."""
         connection = self.queue.connection
         rows = []
         for item in items:
@@ -234,14 +262,13 @@ def _given_label(row: sqlite3.Row) -> GivenLabel:
 def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
     """Return the labels of a queue as CSV, and the number of images without a label.
 
-    Columns: ``path``, the name of the image in the queue, ``label``, ``source`` ("person" or
-    "model"), ``confidence``, the probability of the model's answer (empty for a person's label),
-    and ``file``, the absolute path.
+    Columns: ``path``, the name in the queue, ``label``, ``source`` ("person" or "model"),
+    ``confidence``, the model's (empty for a person's label), and ``file``, the absolute path.
 
     Parameters
     ----------
     queue : Queue
-    source : {"all", "person", "model"}
+    source : {"all", "person", "model"}, default="all"
         Whose labels to write.
 
     Returns

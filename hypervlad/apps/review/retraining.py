@@ -18,9 +18,8 @@ from sklearn.base import clone
 from sklearn.utils import Bunch
 
 from hypervlad.apps.review.creation import entries_of, judge_images, model_facts
-from hypervlad.apps.review.database import update_queue
-from hypervlad.apps.review.records import LabelledImage, QueueError, TrainingImage
-from hypervlad.apps.review.store import Queue
+from hypervlad.apps.review.database import QueueError, TrainingImage, update_queue
+from hypervlad.apps.review.store import LabelledImage, Queue
 from hypervlad.common.wording import warn_user
 from hypervlad.data.folders.groups import GroupRow, match_groups, read_group_rows
 from hypervlad.images.files import path_parts
@@ -30,10 +29,10 @@ from hypervlad.models.classifier import MicrographClassifier, TrainingImages
 
 @dataclass(frozen=True)
 class Material:
-    """The n images to train a new model on; those that people labelled come last.
+    """The images to train a new model on; those that people labelled come last.
 
-    `predicted` is the prediction in the queue for uncertain images that a person labelled, None for
-    others, also for sure ones that were corrected: the old model was wrong on all of these.
+    `predicted` is the prediction in the queue for uncertain images that a person labelled. It is
+    None for others, also for corrected sure ones: the old model was wrong on all of these.
     """
 
     images: list[str]
@@ -47,10 +46,9 @@ class Material:
 class Comparison:
     """The accuracies of two models on the same images, which people labelled.
 
-    `n_labelled` leaves out sure ones that people corrected. Accuracies are on the `n_compared` that
-    could be held out, NaN if there are none; those before are of the queue's predictions. `p_value`
-    is that of McNemar's exact test, as if the images were independent; 1 if the models agree. The
-    old model was always wrong on images of the `new_categories`.
+    `n_labelled` leaves out corrected sure images. Accuracies, those before of the predictions in
+    the queue, are on the `n_compared` that could be held out; NaN if there are none. `p_value` is
+    that of McNemar's exact test, as if images were independent.
     """
 
     n_labelled: int
@@ -81,9 +79,8 @@ def gather(
 ) -> Material:
     """Collect the training images (from `load_image_folder`) and those that people labelled.
 
-    `groups` is a table with a line for each training image, and for images of the queue that share
-    a group; each other image is its own group. Without it, training images keep the groups of
-    `model`.
+    Groups come from the table `groups`, otherwise from `model`; see `groups_from_table` and
+    `groups_of_model`.
     """
     by_people = [image for image in queue.images() if image.label is not None]
     if not by_people:
@@ -185,10 +182,9 @@ def requeue(
     write: bool = True,
     progress: Callable[[int], Any] | None = None,
 ) -> DoubtfulCounts:
-    """Judge the images without a person's label by a new model, and update the queue.
+    """Judge the images without a person's label by a new model, and with `write` update the queue.
 
-    The encoder of the model needs ``on_error="skip"``. Without `write`, the images are only
-    counted.
+    The encoder of the model needs ``on_error="skip"``.
     """
     images = remaining(queue)
     max_error = float(queue.fact("max_error", "0.05") or 0.05)
@@ -241,10 +237,10 @@ def groups_from_table(
     added: Sequence[Path],
     table: str | os.PathLike[str],
 ) -> NDArray[np.str_]:
-    """Return the groups of training images, then those of images from a queue, from a table.
+    """Return the groups of training images, then those of images from a queue (`added`).
 
-    Each training image, a path under `root`, needs a line. The line for an image from a queue is
-    the end of its path; without a line it is its own group.
+    The table needs a line for each training image, a path under `root`. An image from a queue is
+    found by the end of its path; without a line it is its own group.
     """
     rows = read_group_rows(table)
     found = [_longest_end(path, rows) for path in added]
@@ -270,10 +266,10 @@ def groups_of_model(
     kept: Sequence[int],
     added: Sequence[Path],
 ) -> NDArray[np.str_]:
-    """Return groups as `groups_from_table`; training images keep those of the previous model.
+    """Return groups as `groups_from_table`, for training images those that a model knows.
 
-    `known` are the model's images, recognised by name among all of the folder (`training`), of
-    which those at the positions `kept` count. Other images are their own groups.
+    `known` are the model's images, recognised by name among those of the folder (`training`), of
+    which the result has those at the positions `kept`. Other images are their own groups.
     """
     of_file = {
         Path(image).resolve(): f"group {code} of the model"

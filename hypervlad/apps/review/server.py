@@ -28,8 +28,8 @@ from waitress.channel import HTTPChannel
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import IntegerConverter
 
+from hypervlad.apps.review.database import QueueError, UnknownError
 from hypervlad.apps.review.labels import Labels
-from hypervlad.apps.review.records import QueueError, UnknownError
 from hypervlad.apps.review.store import Queue
 from hypervlad.common.files import parse_json
 from hypervlad.common.wording import printable
@@ -85,7 +85,7 @@ _STATUS = {UnknownError: 404, ImageReadError: 422, QueueError: 400, BusyError: 5
 
 
 def make_app(queue: Queue, token: str, port: int) -> Flask:
-    """Return the application that serves a queue on a port, under ``/token/``."""
+    """Return the application that serves a queue under ``/token/``."""
     app = Flask(__name__, static_folder=None, template_folder="page")
     app.json = _PrintableJSON(app)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BYTES
@@ -133,9 +133,8 @@ def serve(
 
 
 def _listen(queue: Queue, port: int | None) -> socket.socket:
-    """Return a socket on a port; the remembered port may be in use by now."""
     if port is None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # the remembered port may be in use by now
             return _bound(int(queue.fact("port", "0") or 0))
     return _bound(port or 0)
 
@@ -327,11 +326,7 @@ class Previews:
         self._decoding = threading.BoundedSemaphore(_MAX_DECODING)
 
     def get(self, path: Path, side: int, options: ReadOptions) -> bytes:
-        """Return a micrograph as JPEG, its longer side at most `side` pixels.
-
-        `options` are those of the model, so that people judge the pixels that it has judged. Raises
-        `BusyError` if too many other requests are waiting.
-        """
+        """Return what `jpeg` does; raise `BusyError` if too many other requests are waiting."""
         key = (path, side, options)
         found = self._found(key)
         if found is not None:
@@ -361,7 +356,7 @@ class Previews:
 
 
 def jpeg(path: Path, side: int, options: ReadOptions) -> bytes:
-    """Return a micrograph as JPEG, its longer side at most `side` pixels."""
+    """Return a micrograph, as the model reads it, as JPEG of at most `side` pixels a side."""
     return encode_jpeg(read_image(path, **asdict(options)), side, _QUALITY)
 
 
@@ -391,7 +386,7 @@ def _check(request: Request, token: str, port: int) -> None:
 
 
 def _from_our_page(request: Request) -> bool:
-    """Return whether the request comes from the page itself, if the browser says so at all."""
+    # Old browsers do not say where a request comes from.
     return request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
 
 

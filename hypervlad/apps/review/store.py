@@ -9,29 +9,23 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from hypervlad.apps.review.database import (
     NOTHING_TO_UNDO,
+    ClickResult,
+    Outcome,
+    QueueError,
+    UnknownError,
     connect,
     earlier_result,
     last_click,
     log_event,
-    read_queue,
     reporting_damage,
     shown_name,
     transaction,
-)
-from hypervlad.apps.review.records import (
-    Answer,
-    Category,
-    ClickResult,
-    Item,
-    LabelledImage,
-    Neighbour,
-    Progress,
-    QueueError,
-    UnknownError,
+    write_facts,
 )
 from hypervlad.common.files import parse_json
 from hypervlad.images import ReadOptions
@@ -45,12 +39,80 @@ _MAX_LEASED = 32
 _ITEM = "SELECT id, name, kind, reason, novelty, scores, nearest FROM items"
 
 
+@dataclass(frozen=True)
+class LabelledImage:
+    """An image with its prediction and label; `doubtful`: it is or was in the queue."""
+
+    item: int
+    name: str
+    path: Path
+    predicted: str
+    confidence: float
+    doubtful: bool
+    label: str | None
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class Category:
+    """A category of images; `origin` is "model" or "person"."""
+
+    id: int
+    name: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """One of the training images nearest to an item."""
+
+    row: int
+    name: str
+    label: str
+    has_picture: bool
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image of the queue, with all that the page shows of it; `scores` has category ids."""
+
+    id: int
+    name: str
+    kind: str
+    reason: str
+    novelty: float
+    scores: list[tuple[int, float]]
+    nearest: list[Neighbour]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Numbers of images: `elsewhere` are leased by other windows, `by_model` not in the queue."""
+
+    labelled: int
+    skipped: int
+    waiting: int
+    elsewhere: int
+    by_model: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The result of a click, and all images that the window has leased now, in order."""
+
+    outcome: Outcome
+    message: str
+    item: int | None
+    items: list[Item]
+    progress: Progress
+
+
 class Queue:
     """The images that people label, in a folder; a click is on disk when it is answered.
 
     Any number of threads and processes of one machine may use a folder at once. A window (client)
-    leases images for a limited time, so that no two windows show the same one. The first label of
-    an image counts.
+    leases images for a few seconds, so that no two windows show the same one. The first label of an
+    image counts.
 
     Parameters
     ----------
@@ -87,7 +149,7 @@ class Queue:
 
     @property
     def connection(self) -> sqlite3.Connection:
-        """This thread's own connection."""
+        """The connection of this thread."""
         found: sqlite3.Connection | None = getattr(self._own, "connection", None)
         if found is None:
             found = self._own.connection = connect(self.folder)
@@ -123,10 +185,7 @@ class Queue:
     def set_facts(self, **facts: str) -> None:
         """Store facts of the queue, such as its port."""
         with transaction(self.connection):
-            self.connection.executemany(
-                "INSERT INTO facts VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
-                list(facts.items()),
-            )
+            write_facts(self.connection, facts)
 
     def categories(self) -> list[Category]:
         """Return all categories, in the order of their keys."""
@@ -135,7 +194,27 @@ class Queue:
 
     def images(self) -> list[LabelledImage]:
         """Return all images in order, with the model's prediction and a person's label."""
-        return read_queue(self.connection)
+        rows = self.connection.execute(
+            "SELECT items.*, c.name AS label FROM items LEFT JOIN categories c ON c.id = category "
+            "ORDER BY items.id"
+        ).fetchall()
+        names = dict(self.connection.execute("SELECT id, name FROM categories").fetchall())
+        found = []
+        for row in rows:
+            with reporting_damage(f"image {row['id']}"):
+                found.append(
+                    LabelledImage(
+                        item=row["id"],
+                        name=os.fsdecode(row["name"]),
+                        path=Path(os.fsdecode(row["path"])),
+                        predicted=names[row["predicted"]],
+                        confidence=float(row["confidence"]),
+                        doubtful=row["place"] is not None or row["state"] == "skipped",
+                        label=row["label"],
+                        skipped=row["state"] == "skipped",
+                    )
+                )
+        return found
 
     def add_category(self, name: str) -> Category:
         """Return the category of a name, and add it if it is new (case is ignored)."""
@@ -168,6 +247,7 @@ class Queue:
         client, click : str
             The window, and its unique name for the click.
         item, category : int
+            Of `next` and `categories`.
         want : int, default=0
             Number of images to lease in all afterwards.
         """
@@ -238,20 +318,21 @@ class Queue:
     def _click(self, client: str, click: str, item: int, category: int | None, want: int) -> Answer:
         """Log a label (or a skip, without category), which takes effect if it is the first."""
         connection = self.connection
+        what, state = ("skip", "skipped") if category is None else ("label", "labelled")
         with transaction(connection):
-            result = earlier_result(self.connection, click)
+            result = earlier_result(connection, click)
             if result is None:
-                what, state = ("skip", "skipped") if category is None else ("label", "labelled")
-                is_late = _row_of(connection, "items", item)["state"] == "labelled"
-                result = (
-                    ClickResult("late", self._late_message(item), item)
-                    if is_late
-                    else ClickResult("kept", "", item)
-                )
-                number = log_event(
-                    self.connection, self.now(), client, click, what, result, category
-                )
-                if not is_late:
+                row = _row_of(connection, "items", item)
+                result = ClickResult("kept", "", item)
+                if row["state"] == "labelled":
+                    name = _row_of(connection, "categories", row["category"])["name"]
+                    message = (
+                        f"this image was already labelled “{name}”; that label is kept, yours is "
+                        "in the log"
+                    )
+                    result = ClickResult("late", message, item)
+                number = log_event(connection, self.now(), client, click, what, result, category)
+                if result.outcome == "kept":
                     connection.execute(
                         "UPDATE items SET state = ?, category = ?, event = ?, client = NULL, "
                         "leased_until = NULL WHERE id = ?",
@@ -260,7 +341,6 @@ class Queue:
             return self._answer(client, want, result)
 
     def _undo_last(self, client: str, click: str) -> ClickResult:
-        """Undo a window's last click that took effect, if its image has not changed since."""
         connection = self.connection
         last = last_click(connection, client, "label", "skip")
         if last is None:
@@ -284,24 +364,15 @@ class Queue:
             )
         return result
 
-    def _late_message(self, item: int) -> str:
-        (name,) = self.connection.execute(
-            "SELECT c.name FROM items JOIN categories c ON c.id = category WHERE items.id = ?",
-            [item],
-        ).fetchone()
-        return f"this image was already labelled “{name}”; that label is kept, yours is in the log"
-
     def _answer(self, client: str, want: int, result: ClickResult) -> Answer:
-        outcome, message, item = result
         items = self._lease(client, min(want, _MAX_LEASED))
-        return Answer(outcome, message, item, items, self.progress(client))
+        return Answer(*result, items, self.progress(client))
 
     def _lease(self, client: str, want: int) -> list[Item]:
         """Renew a window's leases, lease images up to `want` in all, and return all of them."""
         connection, now = self.connection, self.now()
-        mine = (
-            "client = ? AND +state = 'open' AND +place IS NOT NULL"  # "+": use the client's index
-        )
+        # The "+" lets SQLite use the index of clients.
+        mine = "client = ? AND +state = 'open' AND +place IS NOT NULL"
         (held,) = connection.execute(
             f"SELECT COUNT(*) FROM items WHERE {mine}", [client]
         ).fetchone()

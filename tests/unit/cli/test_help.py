@@ -80,8 +80,6 @@ def test_an_option_of_reading_is_explained_alike_everywhere(option):
     [
         ["train"],
         ["fly"],
-        ["train", "images", "-o", "m", "--sed", "1"],
-        ["train", "images", "-o", "m", "--seed", "one"],
         ["demo", "--on-error", "ignore"],
     ],
 )

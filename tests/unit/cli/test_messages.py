@@ -115,3 +115,17 @@ def test_errors_advise_options_that_the_command_has(name: str, error: Exception)
     for option in ("jobs", "batch_size", "tile_size", "image_size"):
         if option in parameters and not isinstance(error, ValueError):
             assert f"--{option.replace('_', '-')}" in sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (KeyError("x"), "unexpected KeyError: 'x'; this is a bug in hypervlad"),
+        (PermissionError(13, "Permission denied", "a.csv"), "a.csv: Permission denied"),
+        (ValueError("two\nlines"), "two lines"),
+        (RuntimeError(), "unexpected RuntimeError"),
+    ],
+)
+def test_any_exception_is_one_sentence(error: Exception, words: str) -> None:
+    assert sentence_of(error).startswith(words)
+    assert "\n" not in sentence_of(error)

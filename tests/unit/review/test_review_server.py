@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import io
 import json
 import sqlite3
 import threading
-import tomllib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -20,13 +18,12 @@ from PIL import Image
 from support.review_queues import write_picture, write_queue
 
 from hypervlad.apps.review import Queue
-from hypervlad.apps.review.server import HEADERS, MAX_BYTES, SCREEN, jpeg, make_app
+from hypervlad.apps.review.server import HEADERS, MAX_BYTES, SCREEN, make_app
 from hypervlad.images import ReadOptions
 
 TOKEN, PORT = "a-secret-of-the-link", 8765
 HOST = f"127.0.0.1:{PORT}"
 CLIENT = "window-1"
-ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -147,17 +144,15 @@ def test_labels_are_listed_corrected_and_restored(client: FlaskClient, pictured:
     answer = post(client, "correct", both).get_json()
     assert answer == {"outcome": "kept", "message": "2 images labelled “matrix”"}
     assert [image.label for image in pictured.images()[6:]] == ["matrix"] * 2
-    given = post(client, "labels", WANTED | {"source": "person"}).get_json()["labels"]
-    again = CORRECTION | {
-        "click": "click-0002",
-        "items": [[label["id"], label["event"]] for label in given],
-        "category": 1,
-    }
+    (event, _) = [
+        each["event"]
+        for each in post(client, "labels", WANTED | {"source": "person"}).get_json()["labels"]
+    ]
+    again = CORRECTION | {"click": "click-0002", "items": [[7, event]], "category": 1}
     assert post(client, "correct", again).get_json()["outcome"] == "kept"
-    for click, label in (("click-0003", "matrix"), ("click-0004", None)):
-        restored = post(client, "restore", {"client": CLIENT, "click": click}).get_json()
-        assert restored["outcome"] == "kept"
-        assert pictured.images()[6].label == label
+    restored = post(client, "restore", {"client": CLIENT, "click": "click-0003"}).get_json()
+    assert restored["outcome"] == "kept"
+    assert pictured.images()[6].label == "matrix"
     assert get(client, "small/7").mimetype == "image/jpeg"
 
 
@@ -172,21 +167,6 @@ def test_images_are_jpeg_and_fit_the_screen(
         with Image.open(tmp_path / "answer.jpg") as picture:
             assert picture.size == size
     assert get(client, "training/0").mimetype == "image/jpeg"
-
-
-@pytest.mark.parametrize("dtype", ["uint16", "float32", "uint8"])
-def test_micrographs_of_any_bit_depth_can_be_shown(tmp_path: Path, dtype: str) -> None:
-    ramp = np.tile(np.linspace(0, 1, 64), (48, 1))
-    pixels = (
-        ramp.astype(dtype) if dtype == "float32" else (ramp * np.iinfo(dtype).max).astype(dtype)
-    )
-    tifffile.imwrite(tmp_path / "ramp.tif", pixels)
-    (tmp_path / "ramp.jpg").write_bytes(jpeg(tmp_path / "ramp.tif", 64, ReadOptions()))
-    with Image.open(tmp_path / "ramp.jpg") as picture:
-        assert picture.mode == "L"
-        seen = np.asarray(picture)[24].astype(int)
-    assert seen[0] < 15
-    assert seen[-1] > 240
 
 
 def test_the_picture_is_the_one_that_the_model_has_judged(
@@ -381,15 +361,11 @@ def test_a_number_of_no_image_is_no_page(
     "path",
     [
         "..%2f..%2fetc%2fpasswd",
-        "image/../../queue.sqlite",
         "image/..%2f..%2fetc%2fpasswd",
-        "image//etc/passwd",
         "image/1%00",
         "image/new%2f000.png",
         "image/-1",
-        "image/1.5",
         "training/..%5c..%5cqueue.sqlite",
-        "page.js/../../server.py",
         "server.py",
         "index.html",
     ],
@@ -414,48 +390,35 @@ def test_clicks_are_posts_and_files_are_not(refusing: FlaskClient, action: str) 
         assert post(refusing, path, {}).status_code == 405
 
 
-def test_an_error_reveals_no_secrets(
-    client: FlaskClient, pictured: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("/home/somebody/secret")
-
-    monkeypatch.setattr(pictured, "label", fail)
-    answer = post(client, "label", label())
-    assert answer.status_code == 500
-    assert "secret" not in answer.get_data(as_text=True)
-    assert answer.headers["Cache-Control"] == "no-store"
-
-
-def test_a_queue_that_cannot_be_written_says_not_saved(
-    client: FlaskClient, pictured: Queue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise sqlite3.OperationalError("disk I/O error")
-
-    monkeypatch.setattr(pictured, "label", fail)
-    answer = post(client, "label", label())
-    assert answer.status_code == 503
-    assert "not saved" in sentence(answer)
-
-
-# --- what is installed ------------------------------------------------------------------------
-
-
-def test_the_pages_files_are_part_of_the_package() -> None:
-    """What `pyproject.toml` packages is what there is, and what the page asks for."""
-    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    patterns = config["tool"]["setuptools"]["package-data"]["hypervlad.apps.review"]
-    there = importlib.resources.files("hypervlad.apps.review")
-    packaged = {file.name for pattern in patterns for file in Path(str(there)).glob(pattern)}
-    assert packaged == {file.name for file in (there / "page").iterdir()}
-    pages = {"base.html", "index.html", "labels.html", "shared.js", "page.js", "labels.js"}
-    assert packaged == {"page.css", "icon.svg", *pages}
-
-
 def test_a_damaged_queue_is_named_once(client: FlaskClient, pictured: Queue) -> None:
     """The page sends a click again only after 503."""
     pictured.connection.execute("UPDATE items SET reason = CAST(x'ff' AS TEXT)")
     answer = post(client, "next", {"client": CLIENT, "want": 2})
     assert answer.status_code == 400
     assert "damaged, or no queue" in sentence(answer)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [
+        (RuntimeError("/home/somebody/secret"), 500, "the server failed; nothing was changed"),
+        (sqlite3.OperationalError("disk I/O error"), 503, "not saved"),
+    ],
+)
+def test_an_error_is_reported_and_reveals_no_secrets(
+    client: FlaskClient,
+    pictured: Queue,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    status: int,
+    words: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(pictured, "label", fail)
+    answer = post(client, "label", label())
+    assert answer.status_code == status
+    assert words in sentence(answer)
+    assert "secret" not in answer.get_data(as_text=True)
+    assert answer.headers["Cache-Control"] == "no-store"

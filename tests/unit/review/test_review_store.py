@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.resources
 import os
+import re
 import sqlite3
 import stat
 import sys
@@ -19,8 +21,12 @@ from support.review_queues import CLASSES, Clock, entry
 from hypervlad.apps.cli.messages import sentence_of
 from hypervlad.apps.review import Queue, QueueError, export_labels
 from hypervlad.apps.review.creation import model_facts
-from hypervlad.apps.review.database import FILE, connect, make_queue, update_queue
-from hypervlad.apps.review.records import TrainingImage, UnknownError
+from hypervlad.apps.review.database import (
+    FILE,
+    TrainingImage,
+    make_queue,
+    update_queue,
+)
 from hypervlad.common.files import LinkError
 from hypervlad.images import ReadOptions
 
@@ -45,6 +51,8 @@ def test_two_windows_are_never_shown_the_same_image(queue: Queue) -> None:
     assert shown(queue, "a") == [1, 2, 3], "they stay in hand"
     assert shown(queue, "c") == []
     assert queue.progress("c").elsewhere == 6
+    queue.release("a")
+    assert shown(queue, "c") == [1, 2, 3], "of the window that is closed"
 
 
 def test_leases_expire_unless_the_window_renews_them(queue: Queue, clock: Clock) -> None:
@@ -57,23 +65,11 @@ def test_leases_expire_unless_the_window_renews_them(queue: Queue, clock: Clock)
     assert shown(queue, "a") == [], "another window has them now"
 
 
-def test_the_images_of_a_killed_browser_are_free_within_20_seconds(
-    queue: Queue, clock: Clock
-) -> None:
-    """With the lease that the server gives, and a window that asks every three seconds."""
-    shown(queue, "a", 6)
-    start, found = clock.now, []
-    while not found:
-        clock.now += 3
-        found = shown(queue, "b", 6)
-    assert clock.now - start < 20
-    assert found == [1, 2, 3, 4, 5, 6]
-
-
-def test_a_window_that_closes_gives_its_images_back(queue: Queue) -> None:
-    shown(queue, "a")
-    queue.release("a")
-    assert shown(queue, "b") == [1, 2, 3]
+def test_the_images_of_a_killed_browser_are_free_within_20_seconds() -> None:
+    """The lease must end, and then a window that waits must ask for images again."""
+    page = (importlib.resources.files("hypervlad.apps.review") / "page" / "page.js").read_text()
+    (waiting,) = re.findall(r"setInterval\(.* refresh\(\).*, ([\d_]+)\);", page)
+    assert Queue.lease + int(waiting) / 1000 <= 20
 
 
 def test_a_label_takes_the_image_out_and_brings_the_next(queue: Queue) -> None:
@@ -133,19 +129,6 @@ def test_skipped_images_come_again_when_requested(queue: Queue) -> None:
     assert queue.skip("a", "click-1", 1).progress.skipped == 2
     assert shown(queue, "a", 9) == [3, 4, 5, 6]
     assert [item.id for item in queue.again("a", "click-3", 9).items] == [1, 2, 3, 4, 5, 6]
-
-
-def test_what_is_not_there_is_refused(queue: Queue) -> None:
-    for item in (0, 99, -1, 2**70):
-        with pytest.raises(UnknownError, match="no image"):
-            queue.label("a", "click", item, 1)
-        with pytest.raises(UnknownError, match="no image"):
-            queue.skip("a", "click", item)
-        with pytest.raises(UnknownError, match=r"no (training )?image"):
-            queue.path_of_training(item + 100)
-    with pytest.raises(UnknownError, match="no category 9"):
-        queue.label("a", "click", 1, 9)
-    assert queue.progress().labelled == 0
 
 
 def test_categories_are_added_once(queue: Queue) -> None:
@@ -209,6 +192,9 @@ def test_a_queue_is_never_overwritten(make: Callable[..., Path]) -> None:
     with pytest.raises(QueueError, match="holds a queue already"):
         make()
     assert (folder / FILE).read_bytes() == before
+    (folder / FILE).rename(folder / f"{FILE}-wal")  # a log would be played into the new file
+    with pytest.raises(QueueError, match=rf"a part of one \({FILE}-wal\)"):
+        make()
 
 
 def test_a_queue_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -434,6 +420,7 @@ def test_a_queue_that_is_made_meanwhile_is_not_replaced(
         ("nearest", f"[{2**70}]"),
         ("name", 1.5),
         ("path", 7),
+        ("predicted", 99),
     ],
 )
 def test_values_of_another_kind_are_reported(
@@ -448,20 +435,3 @@ def test_values_of_another_kind_are_reported(
         pytest.raises(QueueError, match=r"damaged: .* image 1 "),
     ):
         [queue.next("a", 1), queue.images(), queue.path_of(1)]
-
-
-def test_an_error_that_quotes_damaged_text_is_one_of_a_damaged_queue(
-    make: Callable[..., Path],
-) -> None:
-    folder = make(3)
-    with contextlib.closing(sqlite3.connect(folder / FILE)) as plain:
-        plain.execute("CREATE TABLE other (x, CONSTRAINT positive CHECK (x > 0))")
-        plain.commit()
-        plain.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    content = (folder / FILE).read_bytes()
-    assert content.count(b"positive") == 1
-    (folder / FILE).write_bytes(content.replace(b"positive", b"posi\xffive"))
-    with contextlib.closing(connect(folder)) as connection:
-        for insert, values in (("execute", [-1]), ("executemany", [[-1]])):
-            with pytest.raises(QueueError, match="damaged, or no queue"):
-                getattr(connection, insert)("INSERT INTO other VALUES (?)", values)

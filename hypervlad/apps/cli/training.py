@@ -1,22 +1,29 @@
-"""The command ``demo``: from a folder of images to a report."""
+"""The commands ``train`` and ``demo``: from a folder of images to a model, and to a report."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hypervlad.apps.cli import options as option
-from hypervlad.apps.cli.classification import print_result
-from hypervlad.apps.cli.files import check_file, check_report, labelled_images, rows_of
+from hypervlad.apps.cli.files import (
+    check_cache,
+    check_file,
+    check_model,
+    check_report,
+    labelled_images,
+    load_classifier,
+    rows_of,
+)
 from hypervlad.apps.cli.messages import echo, fitting, plain_errors, say
-from hypervlad.apps.cli.models import load_classifier, new_classifier
 from hypervlad.common.files import new_folder
 from hypervlad.common.progress import ProgressBar
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import counted, verb
 
 if TYPE_CHECKING:
     from hypervlad.models.classifier import MicrographClassifier
@@ -24,6 +31,147 @@ if TYPE_CHECKING:
 N_DEMO_IMAGES = 240
 _TEST_SIZE = 0.2
 _N_COMPARED = 16
+
+
+@plain_errors
+def train(
+    folder: option.Labelled,
+    output: option.ModelToWrite,
+    *,
+    groups: option.Groups = None,
+    backbone: option.Backbone = None,
+    weights: option.Weights = None,
+    image_size: option.ImageSize = None,
+    pixel_size: option.PixelSize = None,
+    image_page: option.ImagePage = None,
+    channel: option.Channel = None,
+    scaling: option.Scaling = None,
+    remove_banner: option.RemoveBanner = False,
+    seed: option.Seed = 0,
+    device: option.Device = "auto",
+    on_error: option.Unreadable = option.OnError.RAISE,
+    include_backbone: option.IncludeBackbone = False,
+    prior: option.Prior = None,
+    cache: option.Cache = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for a report on the held-out images: an HTML page with figures, mistakes "
+            "and probably wrong labels, and a table of the predictions.",
+        ),
+    ] = None,
+    quiet: option.Quiet = False,
+) -> None:
+    """Train a model on labelled images.
+
+    At the end it reports how well models classified training images whose groups they were trained
+    without. Expect these figures for new groups of the same kind, not for another instrument or
+    kind of sample.
+
+    \b
+    Examples:
+      hypervlad train images/ -o model.hvlad
+      hypervlad train labels.csv -o model.hvlad
+      hypervlad train images/ -o model.hvlad --groups groups.csv --report report/
+      hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
+    """
+    from hypervlad.features.backbones.weights import check_may_be_included
+    from hypervlad.images.reading import relative_names
+    from hypervlad.results.reports.summary import held_out_lines, noted_warnings
+
+    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
+    check_model(output, folder, groups)
+    if report is not None:
+        check_report(report, folder)
+    check_cache(cache)
+    shares = _shares(prior)
+    data = labelled_images(folder, groups, quiet, output)
+    n_own = int(data.by_model.sum())
+    if n_own:
+        echo(
+            f"warning: {n_own} of {counted(len(data.images), 'label')} {verb(n_own, 'is', 'are')} "
+            "a model's own (source model), and training on them repeats its mistakes; 'hypervlad "
+            "review export --source person' writes the others",
+            err=True,
+        )
+    model = new_classifier(
+        seed,
+        quiet,
+        prior=shares,
+        backbone=backbone,
+        weights=weights,
+        image_size=image_size,
+        pixel_size=pixel_size,
+        read_options=reading or None,
+        device=device,
+        on_error=on_error.value,
+        memory=cache,
+    )
+    n_classes = counted(len(data.target_names), "class")
+    material = [f"{counted(len(data.images), 'image')} of {n_classes}"]
+    if data.groups is not None:
+        material.append(counted(len(set(data.groups.tolist())), "group"))
+    say(quiet, f"training on {', '.join(material)}")
+    if include_backbone:
+        assert model.encoder is not None
+        check_may_be_included(model.encoder.backbone, model.encoder.weights)
+    with fitting(), noted_warnings() as notes:
+        model.fit(data.images, data.target, groups=data.groups)
+    model.save(output, include_backbone=include_backbone)
+    for line in held_out_lines(model):
+        echo(line)
+    if report is not None and model.held_out_ is not None:
+        from hypervlad.results.reports.evaluation import report_on_held_out
+
+        index, _ = report_on_held_out(
+            report,
+            model,
+            data.images,
+            groups=data.groups,
+            names=relative_names(data.images, data.root),
+            title=f"How well {output.name} classifies held-out training images",
+            notes=notes,
+            progress=not quiet,
+        )
+        echo(f"report: {index}")
+    elif report is not None:
+        echo("report: none, because no image was held out")
+    echo(f"model: {output}")
+
+
+def _shares(values: Sequence[str] | None) -> str | dict[str, float] | None:
+    if not values:
+        return None
+    if len(values) == 1 and "=" not in values[0]:
+        return values[0]
+    shares: dict[str, float] = {}
+    for value in values:
+        name, _, number = value.rpartition("=")
+        try:
+            shares[name] = float(number)
+        except ValueError:
+            name = ""
+        if not name:
+            raise ValueError(f"--prior takes one rule, or CLASS=NUMBER, not {value!r}")
+    if len(shares) < len(values):
+        raise ValueError(f"--prior names a class twice: {', '.join(values)}")
+    return shares
+
+
+def new_classifier(
+    seed: int, quiet: bool, *, prior: Any = None, **encoder_options: Any
+) -> MicrographClassifier:
+    """Return an unfitted classifier; options of its encoder that are None keep their defaults."""
+    from hypervlad.models.boosting import BoostedSoftmaxClassifier
+    from hypervlad.models.classifier import MicrographClassifier, default_encoder
+
+    given = option.given_options(encoder_options)
+    if "memory" in given:
+        given["memory"] = str(given["memory"])
+    encoder = default_encoder(**given, random_state=seed, verbose=not quiet)
+    boosting = BoostedSoftmaxClassifier(prior="sqrt" if prior is None else prior)
+    return MicrographClassifier(encoder, boosting=boosting, random_state=seed, verbose=not quiet)
 
 
 @plain_errors
@@ -119,12 +267,13 @@ def demo(
         files={"model.hvlad": "the model; use it with: hypervlad predict model.hvlad images/"},
         progress=not quiet,
     )
-    print_result(lines, index)
+    for line in [*lines, f"report: {index}"]:
+        echo(line)
     echo(f"model: {model_path} (after saving and loading, it predicts exactly the same)")
 
 
 def _synthetic_folder(output: Path, n_images: int, seed: int, quiet: bool) -> Path:
-    """Create the demo's images, unless they exist: the folder's name contains all settings."""
+    """Create the demo's images unless they exist: the folder's name contains all settings."""
     import numpy as np
     from PIL import Image
 
