@@ -68,14 +68,20 @@ from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list
 from hypervlad.models.baselines.finetuning import (
     FineTuned,
+    SoftmaxHead,
     averaged_features,
     fine_tune,
+    fit_head,
     imagenet_size,
     normalised_images,
 )
-from hypervlad.models.baselines.softmax_head import SoftmaxHead, fit_head
-from hypervlad.models.baselines.training import FineTuningCurves, Schedule, check_location
-from hypervlad.models.baselines.training_images import hold_out, load_training_images
+from hypervlad.models.baselines.training import (
+    FineTuningCurves,
+    Schedule,
+    check_location,
+    hold_out,
+    load_training_images,
+)
 from hypervlad.models.classifier.assessment import accuracy_of_read, most_probable
 from hypervlad.models.classifier.fitting import check_classes, checked_labels, of_length
 

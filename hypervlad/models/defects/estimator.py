@@ -45,7 +45,7 @@ from hypervlad.images.options import check_read_options
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.images.reading import check_image_list, image_name
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
-from hypervlad.models.defects.cells import CellMaps
+from hypervlad.models.defects.cells import CellMaps, ReferenceCells, ReferenceCellsFit
 from hypervlad.models.defects.findings import Finding
 from hypervlad.models.defects.labelled_windows import (
     DefectLabels,
@@ -54,7 +54,6 @@ from hypervlad.models.defects.labelled_windows import (
     window_stride,
 )
 from hypervlad.models.defects.normal_images import NormalImages, NormalImagesFit
-from hypervlad.models.defects.reference_cells import ReferenceCells, ReferenceCellsFit
 from hypervlad.models.defects.thresholds import (
     HeldOutScores,
     WindowScores,

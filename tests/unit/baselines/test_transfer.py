@@ -27,9 +27,13 @@ from hypervlad.features.backbones import (
 )
 from hypervlad.features.encoder.loading import prepare
 from hypervlad.images import SkippedImagesWarning
-from hypervlad.models.baselines import TransferClassifier, softmax_head, training_images, transfer
-from hypervlad.models.baselines.finetuning import TransferNetwork, imagenet_size
-from hypervlad.models.baselines.softmax_head import SoftmaxHead, fit_head
+from hypervlad.models.baselines import TransferClassifier, finetuning, training, transfer
+from hypervlad.models.baselines.finetuning import (
+    SoftmaxHead,
+    TransferNetwork,
+    fit_head,
+    imagenet_size,
+)
 from hypervlad.models.baselines.training import Schedule, SoftmaxCrossEntropy
 from hypervlad.results import TrainingCurvesDisplay, model_facts
 
@@ -109,7 +113,7 @@ def test_features_are_the_last_maps_averaged_and_the_head_is_logistic_regression
     texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against the same in a few plain lines, without any of the code under test."""
-    monkeypatch.setattr(softmax_head, "_CS", (10.0,))
+    monkeypatch.setattr(finetuning, "_CS", (10.0,))
     images, labels = texture_images
     backbone = get_backbone("tiny")
     module = build_network("tiny", "random").original
@@ -172,7 +176,7 @@ def test_groups_stay_on_one_side_and_copies_do_too(
 ) -> None:
     images, labels = texture_images
     seen: list[Any] = []
-    for module, name in ((training_images, "holdout_split"), (softmax_head, "group_folds")):
+    for module, name in ((training, "holdout_split"), (finetuning, "group_folds")):
         original = getattr(module, name)
 
         def spy(codes: Any, groups: Any, *, original: Any = original, **given: Any) -> Any:
@@ -326,7 +330,7 @@ def test_colour_and_grey_are_prepared_by_the_same_code(
 def test_many_images_lie_in_a_temporary_file(
     tuned: TransferClassifier, texture_images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_images, "_MAX_IN_MEMORY", 0)
+    monkeypatch.setattr(training, "_MAX_IN_MEMORY", 0)
     found = small(mode="finetune").fit(*texture_images)
     images, _ = texture_images
     np.testing.assert_array_equal(found.predict_proba(images), tuned.predict_proba(images))
@@ -584,8 +588,8 @@ def test_a_full_disk_is_reported(texture_images: Images, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training_images, "_MAX_IN_MEMORY", 0)
-    monkeypatch.setattr(training_images.os, "posix_fallocate", full)
+    monkeypatch.setattr(training, "_MAX_IN_MEMORY", 0)
+    monkeypatch.setattr(training.os, "posix_fallocate", full)
     with pytest.raises(OSError, match=r"prepared images need .* set TMPDIR"):
         small().fit(*texture_images)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -26,7 +27,7 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.wording import warn_user
 from hypervlad.common.workload import announced
-from hypervlad.evaluation.splits import check_groups
+from hypervlad.evaluation.splits import check_column, check_groups
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import check_finite
 from hypervlad.features.lazy_torch import torch, usual_torch
@@ -42,19 +43,18 @@ from hypervlad.features.windows.dataset import (
 )
 from hypervlad.features.windows.vectors import WindowVectors, check_window_encoder, window_encoder
 from hypervlad.fibres import AlignedFraction, aligned_fraction
-from hypervlad.fibres.alignment import DEFAULT_WINDOW
+from hypervlad.fibres.alignment import DEFAULT_WINDOW, background_windows
 from hypervlad.fibres.tiles import TileGrid
-from hypervlad.images import ImageReadError, ReadOptions, SkippedImage
+from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, read_mask
+from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
-from hypervlad.images.reading import check_image_list, image_name, warn_skipped
-from hypervlad.models.alignment.labels import (
-    ALIGNED,
-    AlignmentLabels,
-    check_both_classes,
-    read_grey,
-)
+from hypervlad.images.reading import check_image_list, image_name, read_named, warn_skipped
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
+from hypervlad.models.classifier.fitting import of_length
 
+ALIGNED, NOT_ALIGNED = "aligned", "not aligned"
+_LABELS = {ALIGNED: 1.0, NOT_ALIGNED: 0.0}
+_MIN_KNOWN = 0.5  # share of a window
 _WINDOW = Integer(2, 2**16)
 _MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse
 
@@ -386,6 +386,110 @@ def default_alignment_encoder(**parameters: Any) -> HypercolumnVLAD:
     """
     reading = {"scaling": "percentile", "percentiles": (0.5, 99.5)}
     return window_encoder(**{"read_options": reading} | parameters)
+
+
+# --- labels of windows --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentLabels:
+    """For each training image a label or a map, from which its windows are labelled."""
+
+    y: list[Any]
+    options: ReadOptions
+
+    @classmethod
+    def check(cls, images: list[Any], y: Any, options: ReadOptions) -> AlignmentLabels:
+        """Check the user's labels and maps."""
+        if y is None:
+            raise ValueError(
+                "this classifier requires y to be passed, but the target y is None: give for each "
+                f"image {ALIGNED!r} or {NOT_ALIGNED!r}, or a map of where it is aligned"
+            )
+        check_column("y", y)
+        values = list(y)
+        of_length("labels or maps (y)", np.empty(len(values)), len(images))
+        for position, value in enumerate(values):
+            _check_value(value, image_name(images[position], position))
+        return cls(values, options)
+
+    def of_windows(self, position: int, image: PreparedImage, window: int) -> NDArray[np.str_]:
+        """Return the labels (n,) of the windows of the image at a position, row by row.
+
+        Unknown where less than half of a window is known, and where there are no fibres.
+        """
+        assert image.converted is not None
+        tiles = TileGrid.over(image.shape, window)
+        truth = self._map(self.y[position], image)
+        known = np.isfinite(truth)
+        n_known = tiles.sums(known)
+        share = tiles.sums(np.where(known, truth, 0)) / np.maximum(n_known, 1)
+        labels = np.where(share >= 0.5, ALIGNED, NOT_ALIGNED)
+        background = background_windows(image.converted, window)
+        labels[(n_known < _MIN_KNOWN * tiles.areas) | background] = UNKNOWN
+        return labels.ravel()
+
+    def _map(self, value: Any, image: PreparedImage) -> NDArray[np.float64]:
+        label = _label_of(value)
+        if label is not None:
+            return np.full(image.shape, label)
+        try:
+            return _read_map(value, image.shape, mask_banner_rows(self.options))
+        except ImageReadError as error:
+            raise ImageReadError(f"the map (y) of {image.name}: {error}") from error
+
+
+def read_grey(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
+    """Read an image in grey, scaled to [0, 1] without clipping; colours are averaged."""
+    pixels = read_named(image, replace(options, scaling="minmax"), name).pixels
+    grey: NDArray[np.float32] = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+    if not grey.min() < grey.max():
+        raise ImageReadError(f"{name}: the image is flat, so nothing is aligned; leave it out")
+    return grey
+
+
+def check_both_classes(labels: NDArray[np.str_]) -> None:
+    for name in (ALIGNED, NOT_ALIGNED):
+        if name not in labels:
+            raise ValueError(
+                f"the labelled windows with fibres are of one class: none of {len(labels)} is "
+                f"{name!r} according to y, and windows of both classes are needed. In a map, "
+                "white (1, True) is aligned"
+            )
+
+
+def _label_of(value: Any) -> float | None:
+    """Return 1 or 0 for a label of a whole image, None for anything else."""
+    if isinstance(value, bool | np.bool_ | numbers.Integral) and value in (0, 1):
+        return float(value)
+    return _LABELS.get(value) if isinstance(value, str) else None
+
+
+def _check_value(value: Any, name: str) -> None:
+    if _label_of(value) is not None or np.ndim(value) == 2:
+        return
+    if isinstance(value, str | os.PathLike):
+        if os.path.isfile(value):
+            return
+        raise ImageReadError(
+            f"y of {name} is {os.fspath(value)!r}: expected {ALIGNED!r}, {NOT_ALIGNED!r}, or the "
+            "path of a map; there is no such file"
+        )
+    raise ValueError(
+        f"y of {name}: expected {ALIGNED!r}, {NOT_ALIGNED!r}, True, False, the path of a map, or a "
+        f"map of shape (H, W); got {type(value).__name__} of shape {np.shape(value)}"
+    )
+
+
+def _read_map(value: Any, shape: tuple[int, int], rows: int | None) -> NDArray[np.float64]:
+    """Return a map of 0, 1 and, where nothing is known, NaN."""
+    if isinstance(value, str | os.PathLike) or np.asarray(value).dtype.kind != "f":
+        return read_mask(value, shape=shape, banner_rows=rows).astype(np.float64)
+    values = np.asarray(value)
+    unknown = read_mask(np.isnan(values), shape=shape, banner_rows=rows)
+    filled = read_mask(np.nan_to_num(values), shape=shape, banner_rows=rows).astype(np.float64)
+    filled[unknown] = np.nan
+    return filled
 
 
 # --- vectors of windows -------------------------------------------------------------------------

@@ -29,9 +29,13 @@ from hypervlad.features.windows.dataset import PreparedImage, WindowReader
 from hypervlad.fibres import AlignmentModel, aligned_fraction
 from hypervlad.fibres.tiles import TileGrid
 from hypervlad.images import ReadOptions, SkippedImagesWarning
-from hypervlad.models.alignment import default_alignment_encoder
-from hypervlad.models.alignment.estimator import TurnInvariantVectors, turned_grid
-from hypervlad.models.alignment.labels import AlignmentLabels, read_grey
+from hypervlad.models.alignment import (
+    AlignmentLabels,
+    TurnInvariantVectors,
+    default_alignment_encoder,
+    read_grey,
+    turned_grid,
+)
 
 Image = NDArray[np.float32]
 WINDOW = 16
