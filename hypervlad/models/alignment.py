@@ -62,21 +62,23 @@ _MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse
 class AlignmentClassifier(ImageEstimator):
     """Classify windows of an image as aligned or not, trained on examples.
 
-    A boosted softmax predicts the probability that a window is aligned from features that do not
-    change if the image is turned by right angles. :meth:`predict` returns the aligned fraction of
-    whole images. The classifier can be the ``method`` of :func:`hypervlad.fibres.aligned_fraction`.
+    A boosted softmax predicts the probability that a window is aligned. It does not change if the
+    image is turned by right angles. A fitted classifier can be the ``method`` of
+    :func:`hypervlad.fibres.aligned_fraction`.
 
     Parameters
     ----------
     encoder : HypercolumnVLAD, optional
         `default_alignment_encoder` if not given. It must have ``image_size=None`` and
-        ``pixel_size=None``. It gets images in grey, scaled to [0, 1].
+        ``pixel_size=None``.
     window : int, default=32
-        Side in pixels of the windows trained on. The model warns if it is used with windows 1.5
-        times larger or smaller.
+        Side in pixels of the windows trained on. Windows 1.5 times larger or smaller cause a
+        warning.
     boosting : BoostedSoftmaxClassifier, optional
         The learner; with ``prior="training"`` if not given.
-    tile_size, random_state, verbose
+    tile_size : int, default=2048
+    random_state : int, RandomState or None, default=None
+    verbose : bool, default=False
         As in :class:`PatchDefectScorer`.
 
     Attributes
@@ -157,8 +159,8 @@ class AlignmentClassifier(ImageEstimator):
     ) -> AlignmentClassifier:
         """Learn to distinguish aligned windows from others.
 
-        Images are cut into windows side by side; windows without fibres are left out. A temporary
-        folder is used as in :meth:`hypervlad.PatchDefectScorer.fit`.
+        Windows without fibres are left out. A temporary folder is used as in
+        :meth:`hypervlad.PatchDefectScorer.fit`.
 
         Parameters
         ----------
@@ -169,7 +171,7 @@ class AlignmentClassifier(ImageEstimator):
             white file, or an array (H, W) of 0 and 1, with NaN where nothing is known. A window is
             aligned if at least half of its known pixels are.
         groups : sequence of n group names, optional
-            Sample of each image: the learner's settings are chosen on whole samples.
+            Sample of each image, its own by default.
 
         Returns
         -------
@@ -180,7 +182,7 @@ class AlignmentClassifier(ImageEstimator):
         ValueError
             Unusable parameters, lengths that differ, or windows of one class only.
         ImageReadError
-            An image or map that cannot be read, does not fit, or is smaller than a window; named.
+            An image or map that cannot be read or does not fit; named.
         """
         self.check_parameters()
         images = check_image_list(images)
@@ -209,7 +211,7 @@ class AlignmentClassifier(ImageEstimator):
                     yield ImageWindows(position, image.key, blocks, known)
 
             windows = TrainingWindows.sample(read(), len(images), seed)
-        check_both_classes(windows.labels)
+        _check_both_classes(windows.labels)
         learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
         learner = seeded_clone(learner, seed, verbose=self.verbose).fit(
             windows.X,
@@ -244,17 +246,21 @@ class AlignmentClassifier(ImageEstimator):
         self._warn_of_size(tiles)
         return self._proba(prepared, tiles)
 
-    def aligned_fraction(self, image: Any, **options: Any) -> AlignedFraction:
+    def aligned_fraction(
+        self, image: Any, *, name: str | None = None, **options: Any
+    ) -> AlignedFraction:
         """Return which parts of an image are aligned, in windows of the size trained on.
 
         Parameters
         ----------
         image : path or array
-        **options
-            Of :func:`hypervlad.fibres.aligned_fraction`, other than ``method``.
+        name, **options
+            As in :func:`hypervlad.fibres.aligned_fraction`.
         """
         check_is_fitted(self)
-        return self._fraction(image, image_name(image), **options)
+        name = name or image_name(image)
+        grey = read_grey(image, self.encoder_.fitted_params_.read_options, name)
+        return aligned_fraction(grey, self, **{"window": self.window_} | options, name=name)
 
     def predict(self, images: Sequence[Any]) -> NDArray[np.float64]:
         """Return the aligned fraction (n,) of each image, by area.
@@ -268,7 +274,7 @@ class AlignmentClassifier(ImageEstimator):
             for position, image in enumerate(images):
                 name = image_name(image, position)
                 try:
-                    fractions[position] = self._fraction(image, name).fraction
+                    fractions[position] = self.aligned_fraction(image, name=name).fraction
                 except ImageReadError as error:
                     if self.encoder_.on_error == "raise":
                         raise
@@ -336,11 +342,6 @@ class AlignmentClassifier(ImageEstimator):
         proba = self.boosting_.predict_proba(vectors)[:, column]
         return np.asarray(proba.reshape(tiles.shape), dtype=np.float64)
 
-    def _fraction(self, image: Any, name: str, **options: Any) -> AlignedFraction:
-        grey = read_grey(image, self.encoder_.fitted_params_.read_options, name)
-        defaults: dict[str, Any] = {"window": self.window_, "name": name}
-        return aligned_fraction(grey, self, **defaults | options)
-
     def _warn_of_size(self, tiles: TileGrid) -> None:
         side = round(float(np.sqrt(tiles.areas.mean())))
         if not self.window_ / _MAX_SIZE_RATIO < side < self.window_ * _MAX_SIZE_RATIO:
@@ -350,9 +351,6 @@ class AlignmentClassifier(ImageEstimator):
                 f"window={self.window_}, or train a model for {side}",
             )
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "boosting_")
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
@@ -360,7 +358,6 @@ class AlignmentClassifier(ImageEstimator):
 
 
 def _grey_reader(options: ReadOptions) -> Convert:
-    """Return the function that reads an image as `aligned_fraction` gets it."""
     return lambda image, name: read_grey(image, options, name)
 
 
@@ -393,14 +390,13 @@ def default_alignment_encoder(**parameters: Any) -> HypercolumnVLAD:
 
 @dataclass(frozen=True, eq=False)
 class AlignmentLabels:
-    """For each training image a label or a map, from which its windows are labelled."""
+    """A label or a map for each training image, from which its windows are labelled."""
 
     y: list[Any]
     options: ReadOptions
 
     @classmethod
     def check(cls, images: list[Any], y: Any, options: ReadOptions) -> AlignmentLabels:
-        """Check the user's labels and maps."""
         if y is None:
             raise ValueError(
                 "this classifier requires y to be passed, but the target y is None: give for each "
@@ -448,7 +444,7 @@ def read_grey(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32
     return grey
 
 
-def check_both_classes(labels: NDArray[np.str_]) -> None:
+def _check_both_classes(labels: NDArray[np.str_]) -> None:
     for name in (ALIGNED, NOT_ALIGNED):
         if name not in labels:
             raise ValueError(
@@ -502,8 +498,7 @@ class TurnInvariantVectors:
 
         m = (v_0 + v_1 + v_2 + v_3) / 4          c = |(v_0 + v_2) - (v_1 + v_3)| / 4
 
-    A further turn permutes the v_t: m and c stay the same, to the last bit. The contrast c is large
-    where a window has one direction.
+    A further turn permutes the v_t, so that m and c stay the same to the last bit.
     """
 
     def __init__(

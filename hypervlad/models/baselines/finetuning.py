@@ -74,7 +74,6 @@ class SoftmaxHead:
         return with_exact_ties((standardised @ self.coef + self.intercept) / self.temperature)
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return header and arrays."""
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         return {"temperature": arrays.pop("temperature")}, arrays
 
@@ -105,7 +104,7 @@ _ARRAYS = {
 
 @dataclass(frozen=True, eq=False)
 class FittedHead:
-    """A head whose coefficients minimise the mean loss plus half the penalty x squared norm."""
+    """A head whose coefficients minimise the mean loss + penalty / 2 x their squared norm."""
 
     head: SoftmaxHead
     C: float
@@ -121,8 +120,8 @@ def fit_head(
 ) -> FittedHead:
     """Fit a head by logistic regression on features (n, p).
 
-    C and the temperature are those with the lowest log-loss on the test rows of grouped inner
-    folds. If no group can be held out, C is the middle one and the temperature is 1.
+    C and the temperature have the lowest log-loss on the test rows of grouped inner folds. If no
+    group can be held out, C is 10 and the temperature 1.
     """
     exact = features.astype(np.float64)
     rows = TrainingRows(exact, np.arange(len(codes)), codes, np.ones(len(codes)), groups)
@@ -143,7 +142,7 @@ def fit_head(
 
 
 def imagenet_size(backbone: Backbone) -> int:
-    """Return the side, in pixels, of the images on which a backbone was trained on ImageNet."""
+    """Return the side in pixels of the images that a backbone was trained on."""
     return _TRAINED_AT.get(backbone.torchvision_name or "", _USUALLY_TRAINED_AT)
 
 
@@ -159,7 +158,7 @@ def average_maps(maps: torch.Tensor, backbone: Backbone) -> torch.Tensor:
 def averaged_features(
     network: TappedNetwork, backbone: Backbone, images: torch.Tensor
 ) -> NDArray[np.float32]:
-    """Return the features (B, C) of normalised images (B, C, s, s): the last maps, averaged."""
+    """Return the averaged last maps (B, C) of normalised images (B, C, s, s)."""
     (maps,) = network(images.to(network.device))
     return np.asarray(average_maps(maps, backbone).cpu().numpy())
 
@@ -173,9 +172,8 @@ def normalised_images(images: torch.Tensor, backbone: Backbone) -> torch.Tensor:
 class TransferNetwork(nn.Module):
     """A backbone with a softmax head on its averaged last maps, ready to be fine-tuned.
 
-    The trunk, without folded batch normalisations, stays in evaluation mode, so that an image's
-    answer does not depend on its batch. The mean and scale of the initial head stay, its
-    temperature is left out. ``mixed``: run the trunk in bfloat16 during training.
+    The trunk stays in evaluation mode, so that an image's answer does not depend on its batch. The
+    temperature of the initial head is left out. ``mixed``: run the trunk in bfloat16 in training.
     """
 
     def __init__(
@@ -230,7 +228,6 @@ class TransferNetwork(nn.Module):
         return SoftmaxHead(mean, scale, coef, intercept)
 
     def trained_trunk_tensors(self) -> dict[str, NDArray[np.float32]]:
-        """Return copies of the trained tensors of the trunk, by the trunk's own names."""
         return {
             name.removeprefix(_TRUNK): value.cpu().contiguous().numpy().copy()
             for name, value in trained_tensors(self).items()
@@ -239,10 +236,7 @@ class TransferNetwork(nn.Module):
 
     @torch.no_grad()
     def _layers_after(self, tap: str | None) -> list[nn.Module]:
-        """Return the trunk's layers that start after a tap is done, in their order of execution.
-
-        Layers after the last tap are never run, and so never trained.
-        """
+        """Return the trunk's layers that run after a tap is done, up to the last tap."""
         started: list[nn.Module] = []
         layers = [m for m in self.trunk.modules() if any(True for _ in m.parameters(recurse=False))]
         handles = [
@@ -296,8 +290,8 @@ def fine_tune(
 ) -> FineTuned:
     """Train a head and a trunk further, until the loss of the validation images stops falling.
 
-    The trunk is changed; the initial head keeps its L2 penalty. ``seeds`` are of the order and
-    augmentation of images, and of dropout. ``settings``: what else the training depends on.
+    The trunk is changed in place. ``seeds``: of the order and augmentation of images, and of
+    dropout. ``settings``: what else the training depends on, for its checkpoint.
     """
     device = next(trunk.parameters()).device
     mixed = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -337,7 +331,6 @@ def fine_tune(
 def _optimiser(
     network: TransferNetwork, learning_rate: float, penalty: float
 ) -> torch.optim.Optimizer:
-    """Return Adam with one rate for the head and one for the trunk; the head keeps its penalty."""
     trunk = [p for p in network.trunk.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [network.head.weight], "lr": _HEAD_LEARNING_RATE, "weight_decay": penalty},
@@ -386,7 +379,6 @@ def random_affine_maps(n: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def change_greys_randomly(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Change brightness and contrast."""
     shift, factor = 2 * torch.rand(2, len(images), 1, 1, 1, generator=generator) - 1
     shift, factor = _BRIGHTNESS * shift, 1 + _CONTRAST * factor
     mean = images.mean(dim=(1, 2, 3), keepdim=True)

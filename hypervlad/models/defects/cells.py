@@ -92,8 +92,7 @@ class CellMaps:
 def cells_of(maps: PaddedMaps, size: tuple[int, int]) -> tuple[Cells, int]:
     """Bring all layers to one grid, without the border: (R, S, sum of C_l), and its stride.
 
-    The grid is that of the finest layer whose cells are at least 8 pixels wide, or else of the
-    coarsest.
+    It is the grid of the finest layer whose cells are at least 8 pixels wide, or of the coarsest.
     """
     strides = [_stride(maps.size[0], layer.shape[0]) for layer in maps.maps]
     stride = min((s for s in strides if s >= _CELL), default=max(strides))
@@ -131,7 +130,7 @@ def describe(cells: Cells, window: int, relative: bool) -> Cells:
 def mean_and_deviation(cells: Cells) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return what `describe` subtracts from cells (R, S, D) and divides by, (D,) each.
 
-    Several times faster, but its last digits differ; K-means' initial codewords depend on them.
+    It is several times faster, but its last digits differ, on which K-means' codewords depend.
     """
     flat = torch.from_numpy(cells).flatten(0, 1)
     mean = flat.mean(0)
@@ -183,7 +182,7 @@ class ReferenceCells:
     """Defect-free cells (n, D) of unit length, with which those of an image are compared.
 
     The score of a cell is its cosine distance from the nearest of them, that of an image the mean
-    over the 1 % of its cells that score highest: see :func:`hypervlad.models.presets.anomalydino`.
+    over its highest 1 %, as in AnomalyDINO.
     """
 
     cells: NDArray[np.float32]
@@ -196,7 +195,7 @@ class ReferenceCells:
     def scores(
         self, maps: CellMaps, image: PreparedImage
     ) -> tuple[NDArray[np.float32], WindowGrid, float]:
-        """Return the scores (R, S) of an image's cells, where they lie, and the image's score."""
+        """Return the scores (R, S) of an image's cells, their grid, and the image's score."""
         cells, stride = maps.cells(image, None)
         distances = self.distances(cells)
         return distances, WindowGrid.of_cells(distances.shape, stride), image_score(distances)
@@ -215,7 +214,7 @@ class ReferenceCells:
     def from_state(
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> ReferenceCells:
-        """Undo `to_state`; ValueError if there are no cells, or they are not of unit length."""
+        """Undo `to_state`; ValueError if no cells are there, or they are not of unit length."""
         cells = _CELLS.checked(arrays["cells"], "cells")
         lengths = np.linalg.norm(cells, axis=1)
         if not cells.size or not ((np.abs(lengths - 1) < 1e-3) | (lengths == 0)).all():
@@ -226,7 +225,7 @@ class ReferenceCells:
 class ReferenceCellsFit:
     """Chooses the defect-free images to compare with, and scores each image by others.
 
-    ``read`` reads an image again, by its position, if its cells are chosen.
+    ``read`` reads the image at a position again.
     """
 
     def __init__(
@@ -259,8 +258,7 @@ class ReferenceCellsFit:
         """Return the model, and the scores of each image and its cells by models without it."""
         scored = {}
         for at, own in of_image.items():
-            cells = self._maps.kept_cells(self.keys[at], self.sizes[at], None)
-            distances = own.distances(cells)
+            distances = own.distances(self._maps.kept_cells(self.keys[at], self.sizes[at], None))
             scored[at] = distances, image_score(distances)
         return model, scored
 
