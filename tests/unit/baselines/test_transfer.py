@@ -14,6 +14,7 @@ import pytest
 import torch
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
+from support.fine_tuning import keep_the_last_epoch
 from torch.nn.functional import cross_entropy
 
 import hypervlad
@@ -72,12 +73,6 @@ MODES = [
     {"mode": "finetune", "trainable": "all"},
 ]
 modes = pytest.mark.parametrize("mode", MODES, ids=lambda m: m.get("trainable", "features"))
-
-
-def keep_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether or not it is better than the start."""
-    last = property(lambda curves: len(curves) - 1)
-    monkeypatch.setattr("hypervlad.models.baselines.training.FineTuningCurves.best_epoch", last)
 
 
 # --- learning ----------------------------------------------------------------------------------
@@ -248,6 +243,8 @@ def test_a_start_that_is_not_improved_on_is_the_model_of_features_of_all_images(
     assert model_facts(model)["fine-tuned"] == "no: 4 epochs did not improve it"
     display = TrainingCurvesDisplay.from_estimator(model)
     assert display.ax_.lines[2].get_xydata().tolist() == [[0, model.history_.start_loss]]
+    with pytest.raises(ValueError, match=r"was not trained \(mode='features'"):
+        TrainingCurvesDisplay.from_estimator(features)
 
 
 def test_the_epochs_of_the_weights_that_were_kept_are_reported(tuned: TransferClassifier) -> None:
@@ -348,8 +345,7 @@ def test_image_size_is_at_least_what_the_network_accepts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "include_backbone"),
-    [(MODES[0], False), (MODES[1], False), (MODES[2], False), (MODES[2], True), (MODES[3], False)],
+    ("mode", "include_backbone"), [(MODES[0], False), (MODES[2], False), (MODES[2], True)]
 )
 def test_saved_and_loaded_predicts_bit_identically(
     mode: dict[str, Any], include_backbone: bool, texture_images: Images, tmp_path: Path
@@ -407,27 +403,13 @@ def test_weights_that_are_not_those_of_the_model_are_reported(
     np.testing.assert_array_equal(alone.predict_proba(images), expected)
 
 
-def test_a_state_that_does_not_fit_is_reported(features: TransferClassifier) -> None:
-    header, arrays = features.to_state()
-    fitted = header["fitted"]
-    with pytest.raises(ModelFileError, match="arrays do not fit"):
-        TransferClassifier.from_state(header, arrays | {"head_.mean": np.zeros(3)})
-    two = fitted["classes_"] | {"values": ["flat", "rings"]}
-    fewer = header | {"fitted": fitted | {"classes_": two}}
-    with pytest.raises(ModelFileError, match="3 classes for 2 labels"):
-        TransferClassifier.from_state(fewer, arrays)
-    hostile = header | {"parameters": header["parameters"] | {"checkpoint": "/tmp"}}
-    with pytest.raises(ModelFileError, match=r"unknown parameters \['checkpoint'\]"):
-        TransferClassifier.from_state(hostile, arrays)
-    absent = header | {"fitted": fitted | {"backbone_": "absent"}}
-    with pytest.raises(ModelFileError, match="'absent', which is not registered here"):
-        TransferClassifier.from_state(absent, arrays)
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"head_": {"state": {"temperature": 0.0}}}, "head_: a value must be a number .* not 0"),
+        ({"classes_": {"values": ["flat", "rings"]}}, "3 classes for 2 labels"),
+        ({"backbone_": "absent"}, "'absent', which is not registered here"),
+        ({"arrays": {"head_.mean": np.zeros(3)}}, "arrays do not fit"),
         ({"arrays": {"head_.coef": np.full((10, 3), np.nan)}}, "coef has values from nan"),
         ({"arrays": {"head_.scale": np.zeros(10)}}, "scale has values from 0.0"),
         ({"arrays": {"network_state_.4.weight": None}}, "arrays are missing"),
@@ -525,13 +507,8 @@ def test_skipped_images_are_left_out_and_marked(
     ("parameters", "message"),
     [
         ({"weights": "nowhere.pth"}, "no such weights file"),
-        (
-            {"image_size": 2},
-            "image_size must be a whole number of at least 4 and at most 2048 or 'auto', not 2",
-        ),
+        ({"image_size": 2}, "image_size must be .* at least 4 and at most 2048 or 'auto', not 2"),
         ({"checkpoint": 3}, "checkpoint must be a file or a folder"),
-        ({"read_options": {"bnner": "remove"}}, "bnner"),
-        ({"device": "moon"}, "device must be"),
     ],
 )
 def test_parameters_that_cannot_be(
@@ -547,9 +524,7 @@ def test_parameters_that_cannot_be(
     [
         ({"y": ["a"] * 23}, "23 labels .* for 24 images"),
         ({"y": ["a"] * 24}, "one class only"),
-        ({"y": None}, "requires y to be passed"),
         ({"groups": [1, 2]}, "2 groups values for 24 images"),
-        ({"images": "a.png"}, "wrap it in a list"),
     ],
 )
 def test_bad_input_is_reported_before_images_are_read(
@@ -599,13 +574,3 @@ def test_a_loss_that_is_nan_is_reported(texture_images: Images) -> None:
         small(mode="finetune", trainable="all", learning_rate=1e30, max_epochs=9).fit(
             *texture_images
         )
-
-
-# --- figures -----------------------------------------------------------------------------------
-
-
-def test_learning_curves_are_shown(features: TransferClassifier, tuned: TransferClassifier) -> None:
-    display = TrainingCurvesDisplay.from_estimator(tuned)
-    np.testing.assert_array_equal(display.ax_.lines[0].get_ydata(), tuned.history_.loss)
-    with pytest.raises(ValueError, match=r"was not trained \(mode='features'"):
-        TrainingCurvesDisplay.from_estimator(features)
