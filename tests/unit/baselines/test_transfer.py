@@ -14,6 +14,7 @@ import pytest
 import torch
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
+from support.counting import CountingImage, count_passes
 from support.fine_tuning import keep_the_last_epoch
 from torch.nn.functional import cross_entropy
 
@@ -341,16 +342,44 @@ def test_image_size_is_at_least_what_the_network_accepts() -> None:
     assert imagenet_size(get_backbone("tiny")) == 224
 
 
+@pytest.mark.parametrize("mode", ["features", "finetune"])
+def test_each_image_is_read_and_encoded_once(
+    mode: Any, texture_images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = texture_images
+    counted = [CountingImage(image) for image in images]
+    passes = count_passes(monkeypatch)
+    model = small(mode=mode).fit(counted, labels)
+    assert [image.n_reads for image in counted] == [1] * 24
+    assert sum(passes) == 24
+    model.predict(counted)
+    assert [image.n_reads for image in counted] == [2] * 24
+    assert sum(passes) == 48
+
+
 # --- files -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("mode", "include_backbone"), [(MODES[0], False), (MODES[2], False), (MODES[2], True)]
+    ("mode", "include_backbone", "layers"),
+    [
+        (MODES[0], False, ""),
+        (MODES[0], True, "024"),
+        (MODES[2], False, "4"),
+        (MODES[2], True, "024"),
+        (MODES[3], False, "024"),
+    ],
 )
 def test_saved_and_loaded_predicts_bit_identically(
-    mode: dict[str, Any], include_backbone: bool, texture_images: Images, tmp_path: Path
+    mode: dict[str, Any],
+    include_backbone: bool,
+    layers: str,
+    texture_images: Images,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     images, labels = texture_images
+    keep_the_last_epoch(monkeypatch)
     model = small(**mode).fit(images, labels)
     path = tmp_path / "m.hvlad"
     model.save(path, include_backbone=include_backbone)
@@ -360,25 +389,12 @@ def test_saved_and_loaded_predicts_bit_identically(
         found, expected = getattr(loaded, method)(images), getattr(model, method)(images)
         np.testing.assert_array_equal(found, expected)
     assert loaded.history_ == model.history_
+    assert {name[0] for name in loaded.network_state_} == set(layers)
     loaded.save(tmp_path / "again.hvlad", include_backbone=include_backbone)
     assert (tmp_path / "again.hvlad").read_bytes() == path.read_bytes()
     facts = model_facts(loaded)
     assert facts["network"] == "tiny"
     assert facts["trained on"] == "24 images"
-
-
-def test_what_a_file_holds(texture_images: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    images, labels = texture_images
-    keep_the_last_epoch(monkeypatch)
-    whole = {f"network_state_.{k}" for k in build_network("tiny", "random").original.state_dict()}
-    for mode, include, expected in (
-        ({}, False, set()),
-        ({}, True, whole),
-        ({"mode": "finetune"}, True, whole),
-        ({"mode": "finetune", "trainable": "all"}, False, whole),
-    ):
-        _, arrays = small(**mode).fit(images, labels).to_state(include_backbone=include)
-        assert {name for name in arrays if name.startswith("network_state_.")} == expected
 
 
 def test_weights_that_are_not_those_of_the_model_are_reported(
@@ -487,17 +503,16 @@ def test_skipped_images_are_left_out_and_marked(
     with pytest.warns(SkippedImagesWarning, match=r"bad\.tif"):
         model.fit(mixed, ["flat", *labels], groups=np.arange(25))
     assert model.n_images_ == 24
-    with pytest.warns(SkippedImagesWarning):
-        predicted = model.predict(mixed)
-    assert predicted[0] is None
-    assert predicted[1:].tolist() == model.predict(images).tolist()
-    with pytest.warns(SkippedImagesWarning):
-        assert np.isnan(model.predict_proba(mixed)[0]).all()
-    with pytest.warns(SkippedImagesWarning):
-        assert np.isnan(model.decision_function(mixed)[0]).all()
     expected = model.score(images, labels)
     with pytest.warns(SkippedImagesWarning):
-        assert model.score(mixed, ["flat", *labels]) == expected
+        score, predicted, margins = (
+            model.score(mixed, ["flat", *labels]),
+            model.predict(mixed),
+            model.decision_function(mixed),
+        )
+    assert score == expected
+    assert predicted.tolist() == [None, *model.predict(images)]
+    assert np.isnan(margins[0]).all()
     with pytest.warns(SkippedImagesWarning), pytest.raises(ValueError, match="one class"):
         model.fit([bad, *images[:3]], ["other", "flat", "flat", "flat"])
     assert model.score(images, labels) == expected  # a fit that fails leaves the model as it was
