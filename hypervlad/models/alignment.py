@@ -62,9 +62,8 @@ _MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse
 class AlignmentClassifier(ImageEstimator):
     """Classify windows of an image as aligned or not, trained on examples.
 
-    A boosted softmax predicts the probability that a window is aligned. It does not change if the
-    image is turned by right angles. A fitted classifier can be the ``method`` of
-    :func:`hypervlad.fibres.aligned_fraction`.
+    Answers stay the same if the image is turned by right angles. A fitted classifier can be the
+    ``method`` of :func:`hypervlad.fibres.aligned_fraction`.
 
     Parameters
     ----------

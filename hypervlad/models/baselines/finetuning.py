@@ -284,9 +284,9 @@ def fine_tune(
     *,
     n_validation_groups: int,
     seeds: tuple[int, int],
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None,
     settings: Mapping[str, Any],
-    verbose: bool = False,
+    verbose: bool,
 ) -> FineTuned:
     """Train a head and a trunk further, until the loss of the validation images stops falling.
 

@@ -111,8 +111,8 @@ class SoftmaxCrossEntropy:
     The validation loss is that of the probabilities at the temperature of `temperature_for`.
     """
 
-    temperature: float = 1.0  # of the initial head
-    n_groups: int = 1  # among the held-out samples
+    temperature: float  # of the initial head
+    n_groups: int  # among the held-out samples
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(outputs, targets, reduction="none").mean()

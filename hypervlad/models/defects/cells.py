@@ -263,7 +263,6 @@ class ReferenceCellsFit:
         return model, scored
 
     def _turned_cells(self, position: int) -> Cells:
-        """Return the cells (n, D) of the turned copies of an image."""
         if position not in self._turned:
             image = self._read(position)
             copies = [

@@ -70,15 +70,14 @@ class Finding:
         *,
         in_training: bool = False,
     ) -> Finding:
-        """Find the defective pixels of a score map.
+        """Find the defective pixels of a score map: none if the image's score is too low.
 
         Parameters
         ----------
         scores : ndarray of float32, shape (H, W)
         threshold : float
         score : float, optional
-            Of the image; by default the highest of its pixels. If it is below the threshold, no
-            pixel is defective.
+            Of the image; by default the highest of its pixels.
         in_training : bool, default=False
 
         Examples

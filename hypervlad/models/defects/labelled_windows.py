@@ -96,17 +96,13 @@ class DefectLabels:
 
     masks: list[Any] | None
     labels: NDArray[Any] | None  # of whole patches
-    banner_rows: int | None = 0  # as in `read_mask`
+    banner_rows: int | None  # as in `read_mask`
     # Of each mask that has defects, of those read so far.
     defective_shares: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def check(
-        cls,
-        n_images: int,
-        y: Any,
-        masks: Sequence[Any] | None,
-        banner_rows: int | None = 0,
+        cls, n_images: int, y: Any, masks: Sequence[Any] | None, banner_rows: int | None
     ) -> DefectLabels:
         if y is not None and masks is not None:
             raise ValueError(

@@ -115,10 +115,7 @@ def test_batches_of_patches_fit_into_memory() -> None:
 def test_it_learns(fitted: PatchCNNClassifier) -> None:
     patches, labels = make_patches(100, seed=1)
     assert fitted.score(patches, labels) > 0.95
-    proba = fitted.predict_proba(patches)
-    np.testing.assert_allclose(proba.sum(axis=1), 1)
     assert fitted.classes_.tolist() == ["anomalous", "normal"]
-    np.testing.assert_array_equal(fitted.predict(patches), fitted.classes_[proba.argmax(1)])
     assert (fitted.patch_, fitted.n_channels_) == (SIDE, 1)
 
 

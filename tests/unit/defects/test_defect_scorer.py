@@ -193,14 +193,6 @@ def test_the_order_of_images_does_not_matter(
     assert one.threshold_ == other.threshold_
 
 
-def test_an_image_by_itself_scores_as_among_others(
-    fitted: PatchDefectScorer, good: list[Image]
-) -> None:
-    together = fitted.score_samples(good[:3])
-    apart = [fitted.score_samples([image])[0] for image in good[:3]]
-    np.testing.assert_array_equal(together, apart)
-
-
 @pytest.mark.slow  # a fit with five folds
 @pytest.mark.parametrize("labelled", [False, True])
 def test_a_rate_of_windows_is_kept_on_other_images(
