@@ -107,7 +107,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     n_channels_ : int
         1 for grey, 3 if any training patch was in colour.
     weights_ : dict of ndarray
-        By torch's names.
+        Weights of the best epoch, by torch's names.
     curves_ : Curves
         Loss and accuracy of each epoch.
 
@@ -313,7 +313,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         stride: int | None = None,
         edges: Literal["drop", "shift", "pad"] = "pad",
     ) -> NDArray[np.float32]:
-        """Return the log-odds (H, W) that the patch around each pixel of an image is defective.
+        """Return the log-odds (H, W) that the patch of each pixel of an image is defective.
 
         The defective class is "anomalous", else the class that is not "normal", else 1 of 0 and 1.
 
@@ -518,7 +518,7 @@ def build_patch_network(n_channels: int, patch: int) -> nn.Sequential:
 
 def evaluation_batch(patch: int) -> int:
     """Return how many patches are classified at once."""
-    # The first layer has the most.
+    # Of the first layer, which has more than any other.
     n_activations = _FILTERS[0] * (patch - _KERNEL_SIZES[0] + 1) ** 2
     return min(_MAX_BATCH, _MAX_ACTIVATIONS // n_activations)
 

@@ -92,9 +92,9 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     """Classify micrographs by the features of an ImageNet network, frozen or fine-tuned.
 
     The baseline of Modarres et al. [1]_: softmax regression on the maps of the network's last tap,
-    averaged over the image. With ``mode="finetune"``, layers of the network are then trained, too,
-    on randomly changed images, until the loss on a held-out fifth of the images, in whole groups,
-    no longer falls. These also decide the temperature [2]_ of the probabilities.
+    averaged over the image. With ``mode="finetune"``, the head and layers of the network are then
+    trained on randomly changed images, until the loss on held-out images, a fifth in whole groups,
+    no longer falls. The held-out images also decide the temperature [2]_ of the probabilities.
 
     Parameters
     ----------

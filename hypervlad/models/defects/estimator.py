@@ -100,8 +100,9 @@ class PatchDefectScorer(ImageEstimator):
     n_codewords : int, default=128
         Codewords of defect-free cells; not used with labels.
     n_references : int or None, default=None
-        Compare cells with all cells of this many defect-free images, 100,000 at most, instead of
-        codewords, as in :func:`hypervlad.models.presets.anomalydino`; only without labels.
+        Compare cells with those of this many defect-free images (in all, at most 100,000 cells)
+        instead of codewords, as in :func:`hypervlad.models.presets.anomalydino`; only without
+        labels.
     aligned : bool, default=False
         Whether all images show the same part in the same position. Scores are then relative to the
         same position in the other images; only without labels.

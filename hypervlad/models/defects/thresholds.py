@@ -48,6 +48,7 @@ class WindowScores:
 
     @classmethod
     def of(cls, scores: NDArray[np.floating], labels: NDArray[np.str_]) -> WindowScores:
+        """Leave out windows without a label."""
         known = labels != UNKNOWN
         own = scores[known].astype(np.float32)
         return cls(own, labels[known] != NORMAL, image_score(own))
