@@ -91,11 +91,6 @@ class AlignmentClassifier(ImageEstimator):
     aligned_share_ : float
         Share of these windows that are aligned.
 
-    References
-    ----------
-    .. [1] M. H. Modarres et al., "Neural network for nanoscience scanning electron microscope image
-       recognition", Scientific Reports 7, 13282, 2017.
-
     Examples
     --------
     >>> from hypervlad import AlignmentClassifier, make_nanowire_images
