@@ -192,6 +192,18 @@ def test_images_that_cannot_be_scored_are_left_out(model: Path, tmp_path: Path) 
     assert [line.split(",")[0] for line in lines] == ["path", "b.png"]
 
 
+def test_without_defects_there_is_nothing_to_tell_apart() -> None:
+    empty = np.zeros((30, 30), dtype=bool)
+    for mask in (empty, ~empty):
+        result = DefectEvaluation(threshold=2.0, patch=10)
+        result.add(0, "a", Finding.of(np.ones((30, 30), np.float32), 2.0), mask)
+        scores = result.scores()
+        names = ("image AUROC", "pixel AUROC", "pixel average precision", "per-region overlap")
+        assert np.isnan([scores[name] for name in names]).all()
+        assert scores["mean error of the defective area"] == mask.mean()
+    assert scores["patch F1"] == 0
+
+
 def test_only_the_maps_of_the_most_wrong_images_are_kept() -> None:
     result = DefectEvaluation(threshold=0.5, patch=5, n_shown=3)
     for i in range(8):
