@@ -38,9 +38,6 @@ def test_from_masks_to_a_model_that_align_uses(folder: Path, tmp_path: Path) -> 
     model, found = tmp_path / "new" / "alignment.hvlad", tmp_path / "found"
     result = run("align-train", folder / "images", "--masks", folder / "masks", "-o", model, *SMALL)
     assert "images have one; those without are left out" in result.output
-    talkative, loud = tmp_path / "loud.hvlad", SMALL[:-1]
-    run("align-train", folder / "images", "--masks", folder / "masks", "-o", talkative, *loud)
-    assert talkative.read_bytes() == model.read_bytes()
     assert "windows of 3 images" in result.output
     run("align", folder / "images", "--method", model, "-o", found, "--quiet")
     with open(found / "alignment.csv", encoding="utf-8", newline="") as stream:
@@ -51,9 +48,6 @@ def test_from_masks_to_a_model_that_align_uses(folder: Path, tmp_path: Path) -> 
     assert isinstance(learnt, AlignmentClassifier)
     expected = learnt.aligned_fraction(folder / "images" / "0.png")
     assert float(rows[0]["fraction"]) == pytest.approx(expected.fraction, rel=1e-3)
-    assert float(rows[0]["expected_fraction"]) == pytest.approx(
-        expected.expected_fraction, rel=1e-3
-    )
     facts = run("info", model).output
     assert "AlignmentClassifier" in facts
     assert "24 x 24 pixels, in four turns of the image" in facts

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.fine_tuning import keep_the_last_epoch
 
 import hypervlad
 from hypervlad.models.baselines import TransferClassifier
@@ -17,12 +18,6 @@ pytestmark = [
     pytest.mark.real,
     pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning"),
 ]
-
-
-def keep_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether or not it is better than the start."""
-    last = property(lambda curves: len(curves) - 1)
-    monkeypatch.setattr("hypervlad.models.baselines.training.FineTuningCurves.best_epoch", last)
 
 
 def test_the_first_epoch_does_not_destroy_the_features(

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from sklearn.base import clone
+from support.fine_tuning import keep_the_last_epoch
 
 import hypervlad
 from hypervlad.features.backbones import build_network, get_backbone
@@ -29,12 +30,6 @@ TORCHVISIONS = [
     "mobilenet_v2",
     "resnet18",
 ]
-
-
-def keep_the_last_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether or not it is better than the start."""
-    last = property(lambda curves: len(curves) - 1)
-    monkeypatch.setattr("hypervlad.models.baselines.training.FineTuningCurves.best_epoch", last)
 
 
 @pytest.mark.parametrize("name", TORCHVISIONS)

@@ -1,4 +1,4 @@
-"""A backbone with a softmax head on its averaged last maps, and its fine-tuning."""
+"""A softmax head on the averaged last maps of a backbone, and the fine-tuning of both."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -16,11 +16,13 @@ from torch import nn
 from torch.nn import functional
 
 from hypervlad._version import __version__
+from hypervlad.common.base import Array, Value
+from hypervlad.common.constraints import Number
+from hypervlad.evaluation.splits import group_folds
 from hypervlad.features.backbones import Backbone, TappedNetwork
 from hypervlad.features.backbones.tapped_network import run_up_to
 from hypervlad.features.encoder.loading import normalised
 from hypervlad.features.hypercolumns import turned
-from hypervlad.models.baselines.softmax_head import FittedHead, SoftmaxHead
 from hypervlad.models.baselines.training import (
     Checkpoint,
     FineTuningCurves,
@@ -31,8 +33,11 @@ from hypervlad.models.baselines.training import (
     evaluate,
     trained_tensors,
 )
+from hypervlad.models.boosting.linear import TrainingRows, fit_linear_margins
+from hypervlad.models.boosting.logistic import with_exact_ties
 
 Trainable = Literal["head", "last", "all"]
+FloatArray = NDArray[np.float64]
 
 _TRUNK = "trunk."
 _TRAINED_AT = {"inception_v3": 299}  # pixels
@@ -47,10 +52,96 @@ _ROTATION = 10.0  # degrees, in either direction
 _CROP = 0.7  # smallest share of the area that is shown
 _BRIGHTNESS = 0.1  # largest shift of all grey values, where white is 1
 _CONTRAST = 0.2  # largest fraction by which they move away from their mean, or towards it
+_FOLDS = 5
+_CS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # inverse strengths of the L2 penalty
+_SMALLEST = 1e-30  # scale and temperature in a file
+
+
+@dataclass(frozen=True, eq=False)
+class SoftmaxHead:
+    """Softmax regression on features that are centred by a mean and divided by a scale."""
+
+    mean: FloatArray  # (p,)
+    scale: FloatArray  # (p,)
+    coef: FloatArray  # (p, n_classes)
+    intercept: FloatArray  # (n_classes,)
+    temperature: float = 1.0
+
+    def margins(self, features: NDArray[np.floating]) -> FloatArray:
+        """Return the margins (n, n_classes) of features (n, p)."""
+        standardised = (features.astype(np.float64) - self.mean) / self.scale
+        return with_exact_ties((standardised @ self.coef + self.intercept) / self.temperature)
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        arrays = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {"temperature": arrays.pop("temperature")}, arrays
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> SoftmaxHead:
+        """Undo `to_state`; ValueError for arrays that cannot be a head."""
+        found: dict[str, Any] = {
+            name: _ARRAYS[name].checked(array, name) for name, array in arrays.items()
+        }
+        positive = Number(at_least=_SMALLEST, at_most=1 / _SMALLEST)
+        head = cls(**found, temperature=Value(float, positive).unpack(header["temperature"], {}))
+        n_features, n_classes = head.coef.shape
+        shapes = (head.mean.shape, head.scale.shape, head.intercept.shape)
+        if shapes != ((n_features,), (n_features,), (n_classes,)):
+            raise ValueError(f"the head's arrays do not fit: {head.coef.shape} and {shapes}")
+        return head
+
+
+_ARRAYS = {
+    "mean": Array("float64", 1),
+    "scale": Array("float64", 1, at_least=_SMALLEST),
+    "coef": Array("float64", 2),
+    "intercept": Array("float64", 1),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FittedHead:
+    """A head whose coefficients minimise the mean loss + penalty / 2 x their squared norm."""
+
+    head: SoftmaxHead
+    C: float
+    penalty: float
+
+
+def fit_head(
+    features: NDArray[np.floating],
+    codes: NDArray[np.intp],
+    groups: NDArray[np.intp],
+    n_classes: int,
+    seed: int,
+) -> FittedHead:
+    """Fit a head by logistic regression on features (n, p).
+
+    C and the temperature have the lowest log-loss on the test rows of grouped inner folds. If no
+    group can be held out, C is 10 and the temperature 1.
+    """
+    exact = features.astype(np.float64)
+    rows = TrainingRows(exact, np.arange(len(codes)), codes, np.ones(len(codes)), groups)
+    folds = group_folds(codes, groups, n_splits=_FOLDS, random_state=seed)
+    found = fit_linear_margins(rows, n_classes, folds, list(_CS), ratio=np.ones(n_classes))
+    mean = exact.mean(axis=0)
+    # One number, so that a C means the same for any network; some channels hardly ever respond.
+    scale = float(np.sqrt(((exact - mean) ** 2).sum(axis=1).mean())) or 1.0
+    coef, intercept = found.coef * found.temperature, found.intercept * found.temperature
+    intercept = intercept + mean @ coef
+    coef = coef * scale
+    penalty = 1 / (found.C * len(codes))
+    if n_classes == 2:  # the log-odds of the second class become the difference of two margins
+        coef, intercept = np.hstack([-coef, coef]) / 2, np.append(-intercept, intercept) / 2
+        penalty *= 2  # the squared norm is half that of the log-odds' coefficients
+    head = SoftmaxHead(mean, np.full_like(mean, scale), coef, intercept, found.temperature)
+    return FittedHead(head, found.C, penalty)
 
 
 def imagenet_size(backbone: Backbone) -> int:
-    """Return the side, in pixels, of the images on which a backbone was trained on ImageNet."""
+    """Return the side in pixels of the images that a backbone was trained on."""
     return _TRAINED_AT.get(backbone.torchvision_name or "", _USUALLY_TRAINED_AT)
 
 
@@ -66,7 +157,7 @@ def average_maps(maps: torch.Tensor, backbone: Backbone) -> torch.Tensor:
 def averaged_features(
     network: TappedNetwork, backbone: Backbone, images: torch.Tensor
 ) -> NDArray[np.float32]:
-    """Return the features (B, C) of normalised images (B, C, s, s): the last maps, averaged."""
+    """Return the averaged last maps (B, C) of normalised images (B, C, s, s)."""
     (maps,) = network(images.to(network.device))
     return np.asarray(average_maps(maps, backbone).cpu().numpy())
 
@@ -80,9 +171,8 @@ def normalised_images(images: torch.Tensor, backbone: Backbone) -> torch.Tensor:
 class TransferNetwork(nn.Module):
     """A backbone with a softmax head on its averaged last maps, ready to be fine-tuned.
 
-    The trunk, without folded batch normalisations, stays in evaluation mode, so that an image's
-    answer does not depend on its batch. The mean and scale of the initial head stay, its
-    temperature is left out. ``mixed``: run the trunk in bfloat16 during training.
+    The trunk stays in evaluation mode, so that an image's answer does not depend on its batch. The
+    temperature of the initial head is left out. ``mixed``: run the trunk in bfloat16 in training.
     """
 
     def __init__(
@@ -137,7 +227,6 @@ class TransferNetwork(nn.Module):
         return SoftmaxHead(mean, scale, coef, intercept)
 
     def trained_trunk_tensors(self) -> dict[str, NDArray[np.float32]]:
-        """Return copies of the trained tensors of the trunk, by the trunk's own names."""
         return {
             name.removeprefix(_TRUNK): value.cpu().contiguous().numpy().copy()
             for name, value in trained_tensors(self).items()
@@ -146,10 +235,7 @@ class TransferNetwork(nn.Module):
 
     @torch.no_grad()
     def _layers_after(self, tap: str | None) -> list[nn.Module]:
-        """Return the trunk's layers that start after a tap is done, in their order of execution.
-
-        Layers after the last tap are never run, and so never trained.
-        """
+        """Return the trunk's layers that run after a tap is done, up to the last tap."""
         started: list[nn.Module] = []
         layers = [m for m in self.trunk.modules() if any(True for _ in m.parameters(recurse=False))]
         handles = [
@@ -197,14 +283,14 @@ def fine_tune(
     *,
     n_validation_groups: int,
     seeds: tuple[int, int],
-    checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None,
     settings: Mapping[str, Any],
-    verbose: bool = False,
+    verbose: bool,
 ) -> FineTuned:
     """Train a head and a trunk further, until the loss of the validation images stops falling.
 
-    The trunk is changed; the initial head keeps its L2 penalty. ``seeds`` are of the order and
-    augmentation of images, and of dropout. ``settings``: what else the training depends on.
+    The trunk is changed in place. ``seeds``: of the order and augmentation of images, and of
+    dropout. ``settings``: what else the training depends on, for its checkpoint.
     """
     device = next(trunk.parameters()).device
     mixed = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
@@ -244,7 +330,6 @@ def fine_tune(
 def _optimiser(
     network: TransferNetwork, learning_rate: float, penalty: float
 ) -> torch.optim.Optimizer:
-    """Return Adam with one rate for the head and one for the trunk; the head keeps its penalty."""
     trunk = [p for p in network.trunk.parameters() if p.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [network.head.weight], "lr": _HEAD_LEARNING_RATE, "weight_decay": penalty},
@@ -293,7 +378,6 @@ def random_affine_maps(n: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def change_greys_randomly(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Change brightness and contrast."""
     shift, factor = 2 * torch.rand(2, len(images), 1, 1, 1, generator=generator) - 1
     shift, factor = _BRIGHTNESS * shift, 1 + _CONTRAST * factor
     mean = images.mean(dim=(1, 2, 3), keepdim=True)

@@ -72,8 +72,8 @@ _ZOOM = 0.2
 class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     """Classify patches of two kinds with a small convolutional network, trained from scratch.
 
-    The network of Carrillo Pérez [1]_ for SEM images of nanofibres; see
-    :func:`hypervlad.models.presets.carrillo2020`. Patches have at least 28 x 28 pixels.
+    It is the network of Carrillo Pérez [1]_ for SEM images of nanofibres. Patches have at least
+    28 x 28 pixels.
 
     Parameters
     ----------
@@ -84,16 +84,19 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     max_epochs : int, default=200
         Maximum number of passes over the training patches.
     patience : int, default=50
-        Epochs without a lower validation loss after which training stops, with the best weights.
+        Epochs without a lower validation loss after which training stops. The best weights are
+        kept.
     rescale_maps : bool, default=True
         False repeats a mistake of the report: whole images are not divided by 255.
-    read_options : mapping or ReadOptions, optional
-        Grey values are scaled by data type or by (low, high), not by the range of each patch.
-    device, verbose
+    read_options : dict or ReadOptions, optional
+        The fields of :class:`hypervlad.images.ReadOptions`. Grey values are scaled by data type, or
+        by (low, high), but not by the range of each patch.
+    device : str, default="auto"
         As in :class:`HypercolumnVLAD`.
     random_state : int, RandomState or None, default=None
-        Seed of the weights, dropout, augmentation and the order of patches. On the CPU, results are
-        bit-identical for the same number of threads.
+        Seed of the weights, dropout, augmentation and the order of patches.
+    verbose : bool, default=False
+        Show a progress bar.
 
     Attributes
     ----------
@@ -102,7 +105,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
     patch_ : int
         Side of a patch in pixels.
     n_channels_ : int
-        1 for grey; 3 if any training patch was in colour.
+        1 for grey, 3 if any training patch was in colour.
     weights_ : dict of ndarray
         Weights of the best epoch, by torch's names.
     curves_ : Curves
@@ -194,9 +197,10 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         y : sequence of n labels
             Of two classes, usually "anomalous" and "normal".
         groups : array-like of shape (n,), optional
-            Image or sample of each patch: whole groups are held out for validation.
+            Image or sample of each patch, its own by default. A fifth of the patches, in whole
+            groups, is held out to decide when to stop.
         validation : (patches, labels), optional
-            Decide when to stop, in place of a held-out fifth of X; not together with ``groups``.
+            Patches that decide instead; not together with ``groups``.
 
         Returns
         -------
@@ -309,7 +313,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         stride: int | None = None,
         edges: Literal["drop", "shift", "pad"] = "pad",
     ) -> NDArray[np.float32]:
-        """Return for each pixel (H, W) of an image the log-odds that its patch is defective.
+        """Return the log-odds (H, W) that the patch of each pixel of an image is defective.
 
         The defective class is "anomalous", else the class that is not "normal", else 1 of 0 and 1.
 
@@ -349,7 +353,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         stride: int | None = None,
         edges: Literal["drop", "shift", "pad"] = "pad",
     ) -> NDArray[np.bool_]:
-        """Return for each pixel (H, W) whether its :meth:`score_map` is at least 0."""
+        """Return for each pixel (H, W) whether :meth:`score_map` is at least 0."""
         return np.asarray(self.score_map(image, stride=stride, edges=edges) >= 0)
 
     # --- internal ------------------------------------------------------------------------------
@@ -373,7 +377,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
         groups: ArrayLike | None,
         seed: int,
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Return the rows for training and those that decide when to stop, in the order given."""
         joined = joined_groups(check_groups(groups, len(labels))[order], digests[order])
         rows, held_out = holdout_split(
             labels[order], joined, test_size=_VALIDATION_FRACTION, random_state=seed
@@ -387,7 +390,6 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
 
     @usual_torch()
     def _log_odds(self, network: nn.Module, patches: FloatArray) -> NDArray[np.float64]:
-        """Return the log-odds of the second class for patches (n, C, p, p)."""
         device = check_device(self.device)
         # Batches of one size, because the last digits of a network's output depend on it.
         n_batch = evaluation_batch(self.patch_)
@@ -433,7 +435,6 @@ def _check_known(labels: NDArray[Any], classes: NDArray[Any]) -> None:
 
 
 def _defective_class(classes: NDArray[Any]) -> int:
-    """Return which of the two classes is the defective one: "anomalous", not "normal", or 1."""
     names: list[Any] = classes.tolist()
     if ANOMALOUS in names:
         return names.index(ANOMALOUS)
@@ -448,7 +449,6 @@ def _defective_class(classes: NDArray[Any]) -> int:
 
 
 def _patch_options(read_options: Any) -> ReadOptions:
-    """Return how patches and whole images are read: scaled by data type, not by their own greys."""
     options = check_read_options(read_options)
     if options.scaling in ("percentile", "minmax"):
         raise ValueError(
@@ -483,7 +483,6 @@ def _read_patches(
 
 
 def _with_channels(pixels: FloatArray, n_channels: int) -> FloatArray:
-    """Return an image as (H, W, n_channels): grey repeated, or colours converted to grey."""
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], n_channels, axis=2)
     return pixels if n_channels == 3 else rgb2gray(pixels).astype(np.float32)[..., None]
@@ -518,7 +517,8 @@ def build_patch_network(n_channels: int, patch: int) -> nn.Sequential:
 
 
 def evaluation_batch(patch: int) -> int:
-    """Return how many patches are classified at once; the first layer has the most activations."""
+    """Return how many patches are classified at once."""
+    # Of the first layer, which has more than any other.
     n_activations = _FILTERS[0] * (patch - _KERNEL_SIZES[0] + 1) ** 2
     return min(_MAX_BATCH, _MAX_ACTIVATIONS // n_activations)
 

@@ -1,4 +1,4 @@
-"""Training of a network epoch by epoch: schedule, objectives, early stopping, checkpoints."""
+"""Training of a network epoch by epoch: images, schedule, objectives, curves, checkpoints."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import hashlib
 import json
 import math
 import os
+import reprlib
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,10 +23,17 @@ from torch.nn import functional
 
 from hypervlad.common.modelfile import ModelFile, ModelFileError, read_model, write_model
 from hypervlad.common.progress import ProgressBar
+from hypervlad.common.wording import counted, warn_user
+from hypervlad.evaluation.splits import holdout_split
+from hypervlad.features.encoder.loading import ImageLoader
 
 _LOG_TEMPERATURE_STD = 0.5  # of the prior around the initial temperature; see `temperature_for`
 _KIND = "training_checkpoint"
 _NETWORK, _BEST, _OPTIMISER, _RANDOM = "network.", "best.", "optimiser.", "random."
+_MAX_IN_MEMORY = 2 * 1024**3  # bytes; more than this goes to a temporary file
+_EVALUATION_BATCH = 32
+_VALIDATION_FRACTION = 0.2
+_MIN_GROUPS = 5  # held out; with fewer, their loss says little
 
 Augmentation = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 Array = TypeVar("Array")
@@ -57,7 +66,7 @@ class Schedule:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images and their targets, moved to a network's device batch by batch."""
+    """Images and their targets; batches of them are moved to a network's device."""
 
     pixels: NDArray[np.float32]  # (m, C, h, w), of these samples and of others
     rows: NDArray[np.intp]  # where in the pixels each sample is
@@ -69,13 +78,11 @@ class Samples:
         return len(self.rows)
 
     def batch(self, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the images and targets of some samples."""
         chosen = numbers.numpy()
         targets = torch.from_numpy(self.targets[chosen])
         return self._images(chosen), targets.to(self.device)
 
     def image_batches(self) -> Iterator[torch.Tensor]:
-        """Yield all images, in their order."""
         for start in range(0, len(self), self.evaluation_batch):
             yield self._images(slice(start, start + self.evaluation_batch))
 
@@ -84,18 +91,8 @@ class Samples:
         return pixels.to(self.device)
 
 
-class Objective(Protocol):
-    """The mean loss of a training, that of held-out samples, and which answers (n,) are correct."""
-
-    def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor: ...
-
-    def validation_loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> float: ...
-
-    def is_correct(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor: ...
-
-
 class BinaryCrossEntropy:
-    """Cross-entropy of one log-odds per sample, (n, 1); targets are 0.0 and 1.0."""
+    """The cross-entropy of one log-odds per sample, (n, 1), with targets of 0.0 and 1.0."""
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.binary_cross_entropy_with_logits(outputs[:, 0], targets)
@@ -109,13 +106,13 @@ class BinaryCrossEntropy:
 
 @dataclass(frozen=True, eq=False)
 class SoftmaxCrossEntropy:
-    """Cross-entropy of one margin per class, (n, n_classes); targets are class numbers.
+    """The cross-entropy of one margin per class, (n, n_classes), with class numbers as targets.
 
     The validation loss is that of the probabilities at the temperature of `temperature_for`.
     """
 
-    temperature: float = 1.0  # of the initial head
-    n_groups: int = 1  # among the held-out samples
+    temperature: float  # of the initial head
+    n_groups: int  # among the held-out samples
 
     def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(outputs, targets, reduction="none").mean()
@@ -128,7 +125,7 @@ class SoftmaxCrossEntropy:
     def temperature_for(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
         """Return the most probable temperature for finite margins of held-out samples.
 
-        Each group counts as one observation; the prior is log-normal around the initial one.
+        Each group counts as one observation; the prior is log-normal around the initial value.
         """
         centre = math.log(self.temperature)
 
@@ -156,7 +153,6 @@ class Curves:
     validation_accuracy: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Refuse sequences from a file that cannot be curves."""
         names = ("loss", "accuracy", "validation_loss", "validation_accuracy")
         curves = [list(getattr(self, name)) for name in names]
         if len({len(curve) for curve in curves}) > 1:
@@ -177,7 +173,7 @@ class Curves:
 
 @dataclass
 class FineTuningCurves(Curves):
-    """Curves of a network that is fine-tuned; the start is that of the validation samples."""
+    """Curves of a fine-tuning; the start is the loss and accuracy of the validation samples."""
 
     start_loss: float = math.inf
     start_accuracy: float = 0.0
@@ -185,7 +181,6 @@ class FineTuningCurves(Curves):
     n_validation_groups: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a start from a file that cannot be one."""
         super().__post_init__()
         if not all(
             isinstance(each, int | float) for each in (self.start_loss, self.start_accuracy)
@@ -194,7 +189,7 @@ class FineTuningCurves(Curves):
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the lowest validation loss, counted from 0; -1 if the start was better."""
+        """The epoch with the lowest validation loss, from 0; -1 if the start was better."""
         return int(np.argmin([self.start_loss, *self.validation_loss])) - 1
 
 
@@ -226,10 +221,7 @@ class Checkpoint:
         write_model(self.path, _KIND, header, arrays)
 
     def read(self) -> ModelFile | None:
-        """Return what the file holds; None if there is no file.
-
-        A `CheckpointError` says if it is damaged, is not a checkpoint, or has other settings.
-        """
+        """Return what the file holds; None if there is none, CheckpointError if it does not fit."""
         if not self.path.exists():
             return None
         try:
@@ -242,7 +234,7 @@ class Checkpoint:
         different = sorted(k for k in {*found, *expected} if found.get(k) != expected.get(k))
         if different:
             listed = "; ".join(
-                f"{name}: {_shortened(found.get(name))}, now {_shortened(expected.get(name))}"
+                f"{name}: {reprlib.repr(found.get(name))}, now {reprlib.repr(expected.get(name))}"
                 for name in different
             )
             raise CheckpointError(
@@ -260,22 +252,16 @@ def check_location(location: str | os.PathLike[str]) -> None:
         raise CheckpointError(f"checkpoint={name!r}: there is no folder {folder}; create it first")
 
 
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:20]}…"
-
-
 class Trainer:
-    """Trains a network epoch by epoch, and can resume after any epoch.
+    """Trains the parameters of a network that require gradients; can resume after any epoch.
 
-    Only parameters that require gradients are trained. The seed is that of order and augmentation;
-    dropout uses torch's global generator. `FineTuningCurves` include the start.
+    The seed is that of order and augmentation; dropout uses torch's global generator.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        objective: Objective,
+        objective: BinaryCrossEntropy | SoftmaxCrossEntropy,
         optimiser: torch.optim.Optimizer,
         augmentation: Augmentation,
         schedule: Schedule,
@@ -333,13 +319,15 @@ class Trainer:
         self.best = {name: value.clone() for name, value in trained_tensors(self.network).items()}
 
     def _learn(self, training: Samples) -> tuple[float, float]:
-        """Run once over all samples in random order; return the mean loss and accuracy."""
+        """Run once over all samples; return the mean loss and accuracy."""
         self.network.train()
         total = n_correct = 0.0
         order = torch.randperm(len(training), generator=self.generator)
         batches = self.schedule.batches(order)
         for step, numbers in enumerate(batches, start=len(batches) * len(self.curves)):
-            self._set_rates(self.schedule.rate_factor(step))
+            factor = self.schedule.rate_factor(step)
+            for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
+                group["lr"] = factor * rate
             images, targets = training.batch(numbers)
             outputs = self.network(self.augmentation(images, self.generator))
             loss = self.objective.loss(outputs, targets)
@@ -349,10 +337,6 @@ class Trainer:
             total += float(loss.detach()) * len(numbers)
             n_correct += float(self.objective.is_correct(outputs, targets).sum())
         return total / len(training), n_correct / len(training)
-
-    def _set_rates(self, factor: float) -> None:
-        for group, rate in zip(self.optimiser.param_groups, self._rates, strict=True):
-            group["lr"] = factor * rate
 
     def _evaluate(self, samples: Samples) -> tuple[float, float]:
         outputs, targets = evaluate(self.network, samples)
@@ -405,7 +389,6 @@ class Trainer:
             torch.cuda.set_rng_state(states["cuda"], self._device)
 
     def _fits(self, arrays: Mapping[str, NDArray[Any]]) -> bool:
-        """Return whether these are all arrays of this network and optimiser, and no others."""
         shapes = {name: tuple(v.shape) for name, v in trained_tensors(self.network).items()}
         for prefix in (_NETWORK, _BEST):
             if {name: v.shape for name, v in _under(prefix, arrays).items()} != shapes:
@@ -424,7 +407,6 @@ def _under(prefix: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def trained_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
-    """Return the parameters of a network that are trained, by name and detached."""
     parameters = network.named_parameters()
     return {name: value.detach() for name, value in parameters if value.requires_grad}
 
@@ -441,3 +423,101 @@ def evaluate(network: nn.Module, samples: Samples) -> tuple[torch.Tensor, torch.
     targets = torch.from_numpy(samples.targets)
     outputs = outputs_of(network, samples.image_batches())
     return outputs, targets.double() if targets.is_floating_point() else targets
+
+
+# --- training images -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingImages:
+    """Prepared images, sorted by digest so that the order of the list has no effect."""
+
+    pixels: NDArray[np.float32]  # (m, 1 or C, s, s) in [0, 1], in any order
+    rows: NDArray[np.intp]  # where in the pixels each image is
+    positions: NDArray[np.intp]  # in the user's list; skipped images are missing
+    digests: list[str]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def samples(
+        self, codes: NDArray[np.intp], device: torch.device, chosen: NDArray[np.intp] | None = None
+    ) -> Samples:
+        """Return all or some images, with their class numbers from those of all (n,)."""
+        chosen = np.arange(len(self)) if chosen is None else chosen
+        return Samples(self.pixels, self.rows[chosen], codes[chosen], device, _EVALUATION_BATCH)
+
+    def digest(self, *values: NDArray[Any] | None) -> str:
+        """Return the SHA-256 of the images and of arrays with a value for each, such as labels."""
+        digest = hashlib.sha256()
+        for row, own in enumerate(self.digests):
+            others = [None if each is None else each.tolist()[row] for each in values]
+            digest.update(f"{own} {others!r}\n".encode())
+        return digest.hexdigest()
+
+
+def load_training_images(images: list[Any], loader: ImageLoader) -> TrainingImages:
+    """Read and prepare square images, except for the normalisation, which follows augmentation."""
+    side = loader.image_size
+    assert side is not None
+    n_channels = len(loader.preprocessing.mean)
+    identity = replace(loader.preprocessing, mean=(0.0,) * n_channels, std=(1.0,) * n_channels)
+    loader = replace(loader, preprocessing=identity)
+    pixels = _allocate(len(images), 1, side)
+    positions: list[int] = []
+    digests: list[str] = []
+    for batch in loader.batches(loader.stream(images, "reading", loader.load)):
+        prepared = batch.tensors.numpy()
+        if pixels.shape[1] == 1 and (prepared != prepared[:, :1]).any():
+            pixels = _with_channels(pixels, n_channels)
+        pixels[len(digests) :][: len(prepared)] = prepared[:, : pixels.shape[1]]
+        positions += batch.positions
+        digests += batch.keys
+    order = np.array(sorted(range(len(digests)), key=lambda row: (digests[row], positions[row])))
+    return TrainingImages(pixels, order, np.array(positions)[order], [digests[i] for i in order])
+
+
+def hold_out(
+    codes: NDArray[np.intp], groups: NDArray[np.intp], seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows for fine-tuning, and those that decide when it stops."""
+    rows, held_out = holdout_split(codes, groups, test_size=_VALIDATION_FRACTION, random_state=seed)
+    if not len(held_out):
+        raise ValueError(
+            "no group of images can be held out to decide when to stop, because each class has "
+            'only one group; add images, or use mode="features"'
+        )
+    n_groups = len(np.unique(groups[held_out]))
+    if n_groups < _MIN_GROUPS:
+        warn_user(
+            f"fine-tuning is validated on {counted(len(held_out), 'image')} of "
+            f"{counted(n_groups, 'group')} only, so "
+            "the epoch at which it stops and the calibration of the probabilities are largely "
+            'a matter of chance. Add images of more specimens, or use mode="features"',
+        )
+    return rows, held_out
+
+
+def _allocate(n: int, n_channels: int, side: int) -> NDArray[np.float32]:
+    shape = (n, n_channels, side, side)
+    n_bytes = 4 * n * n_channels * side**2
+    if n_bytes <= _MAX_IN_MEMORY:
+        return np.empty(shape, dtype=np.float32)
+    with tempfile.TemporaryFile() as file:  # it has no name and disappears with the array
+        try:
+            if hasattr(os, "posix_fallocate"):  # a full disk would kill a sparse file's process
+                os.posix_fallocate(file.fileno(), 0, n_bytes)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"the prepared images need {n_bytes / 1024**3:.1f} GB in {tempfile.gettempdir()}, "
+                f"which is not available ({error.strerror}); set TMPDIR to a folder on another "
+                "disk, or use a smaller image_size",
+            ) from error
+        return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+
+
+def _with_channels(pixels: NDArray[np.float32], n_channels: int) -> NDArray[np.float32]:
+    wider = _allocate(len(pixels), n_channels, pixels.shape[-1])
+    wider[:] = pixels
+    return wider

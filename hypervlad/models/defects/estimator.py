@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
@@ -34,18 +34,14 @@ from hypervlad.features.encoder.encoding import check_finite
 from hypervlad.features.encoder.loading import warn_of_blank_training_images
 from hypervlad.features.lazy_torch import usual_torch
 from hypervlad.features.windows import ANOMALOUS, NORMAL, WindowGrid, patches_at
-from hypervlad.features.windows.dataset import (
-    PreparedImage,
-    WindowReader,
-    fit_tiled_codebook,
-)
+from hypervlad.features.windows.dataset import PreparedImage, WindowReader, fit_tiled_codebook
 from hypervlad.features.windows.vectors import WindowVectors, check_window_encoder, window_encoder
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.images.reading import check_image_list, image_name
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
-from hypervlad.models.defects.cells import CellMaps
+from hypervlad.models.defects.cells import CellMaps, ReferenceCells, ReferenceCellsFit
 from hypervlad.models.defects.findings import Finding
 from hypervlad.models.defects.labelled_windows import (
     DefectLabels,
@@ -54,7 +50,6 @@ from hypervlad.models.defects.labelled_windows import (
     window_stride,
 )
 from hypervlad.models.defects.normal_images import NormalImages, NormalImagesFit
-from hypervlad.models.defects.reference_cells import ReferenceCells, ReferenceCellsFit
 from hypervlad.models.defects.thresholds import (
     HeldOutScores,
     WindowScores,
@@ -79,45 +74,45 @@ class PatchDefectScorer(ImageEstimator):
     """Score every position of an image for defects, trained on defect-free or labelled images.
 
     - *Trained on defect-free images alone*, it compares cells, about 8 pixels wide, with codewords
-      of defect-free ones. Scores are relative to held-out defect-free images: 0 is usual.
+      of defect-free ones. Scores are relative to those of held-out images: 0 is usual.
     - *Trained on labels*, it classifies windows of ``patch`` pixels, a quarter of that apart. A
       score is the log-odds that a window is not normal.
 
-    **A higher score is always more defective**: the opposite of scikit-learn's outlier detectors.
-    An image whose score reaches ``threshold_`` is called anomalous; its defects are the pixels that
-    reach it, or the highest one if none does.
+    **A higher score is more defective**, unlike in scikit-learn's outlier detectors. An image whose
+    score reaches ``threshold_`` is called anomalous; its defects are the pixels that reach it, or
+    the highest one if none does.
 
     Parameters
     ----------
     encoder : HypercolumnVLAD, optional
         `default_patch_encoder` if not given. It must have ``image_size=None``.
     patch : int, default=29
-        Side in pixels of labelled windows, about the size of a typical defect, and of the patches
-        of `score_patches`; smaller images are refused. Windows with defects in at least a tenth of
-        their pixels are anomalous, those with a smaller share are not used.
+        Side in pixels of labelled windows and of the patches of `score_patches`, about the size of
+        a typical defect; smaller images are refused. Windows with defects in at least a tenth of
+        their pixels are anomalous; those with a smaller share are not used.
     threshold : {"fpr", "patch_fpr", "f1"}, default="fpr"
-        How ``threshold_`` is chosen, on held-out groups. "fpr": on average, at most the share
+        How ``threshold_`` is chosen on held-out groups. "fpr": on average, at most the share
         ``fpr`` of new defect-free images is called anomalous; with fewer than 1 / fpr - 1 groups
         it is a rough guess, with a warning. "patch_fpr": at most the share ``fpr`` of all
         defect-free positions is called defective. "f1": the best F1 of windows; needs labels.
     fpr : float, default=0.05
-        Share of defect-free images or positions that may be called anomalous, between 0 and 1;
-        trained on patches and ``y``, of patches.
+        See ``threshold``; between 0 and 1.
     n_codewords : int, default=128
-        Codewords of defect-free cells, where there are no labels.
+        Codewords of defect-free cells; not used with labels.
     n_references : int or None, default=None
-        Without labels, compare cells with those of this many defect-free images, 100,000 at most,
-        instead of with codewords: see :func:`hypervlad.models.presets.anomalydino`.
+        Compare cells with those of this many defect-free images (in all, at most 100,000 cells)
+        instead of codewords, as in :func:`hypervlad.models.presets.anomalydino`; only without
+        labels.
     aligned : bool, default=False
         Whether all images show the same part in the same position. Scores are then relative to the
-        same position in the other images. Only without labels.
+        same position in the other images; only without labels.
     boosting : BoostedSoftmaxClassifier, optional
-        The learner, where there are labels; with ``prior="training"`` if not given.
+        The learner, if there are labels; with ``prior="training"`` if not given.
     tile_size : int, default=2048
-        Side in pixels of the tiles into which larger images are cut. For transformers, whose scores
-        depend on it, keep that of ``fit``.
+        Side in pixels of the tiles into which larger images are cut. The scores of transformers
+        depend on it.
     random_state : int, RandomState or None, default=None
-        Seed of everything that is random in ``fit``.
+        Seed of ``fit``.
     verbose : bool, default=False
         Show progress bars.
 
@@ -127,7 +122,7 @@ class PatchDefectScorer(ImageEstimator):
     model_ : NormalImages, ReferenceCells or LabelledWindows
         Scores cells or windows.
     threshold_ : float
-        Images that reach it are called anomalous; see :meth:`set_threshold`.
+        The lowest score that is called anomalous; see :meth:`set_threshold`.
     held_out_ : HeldOutScores
         Scores of defect-free training images by models trained without them.
     patch_ : int
@@ -219,8 +214,8 @@ class PatchDefectScorer(ImageEstimator):
     ) -> PatchDefectScorer:
         """Learn what defect-free images look like, or, given labels, what defects do.
 
-        Meanwhile a temporary folder takes about as much space as the images need in single
-        precision; the environment variable TMPDIR moves it.
+        A temporary folder, which the environment variable TMPDIR moves, needs about as much space
+        as the images in single precision.
 
         Parameters
         ----------
@@ -232,7 +227,7 @@ class PatchDefectScorer(ImageEstimator):
         masks : sequence of n paths, arrays or None, optional
             Defects of each image, for :func:`hypervlad.images.read_mask`; None: defect-free.
         groups : sequence of n group names, optional
-            Sample of each image: the threshold is chosen on other samples than the scores.
+            Sample of each image, its own by default. The threshold is chosen on held-out samples.
 
         Returns
         -------
@@ -243,7 +238,7 @@ class PatchDefectScorer(ImageEstimator):
         ValueError
             Unusable parameters, lengths that differ, or nothing to learn from the masks.
         ImageReadError
-            An image or mask that cannot be read, does not fit, or is smaller than a patch; named.
+            An image or mask that cannot be read or does not fit; named.
         """
         self.check_parameters()
         images = check_image_list(images)
@@ -313,7 +308,7 @@ class PatchDefectScorer(ImageEstimator):
 
     @usual_torch()
     def find(self, image: Any) -> Finding:
-        """Return an image's map with its defective regions, at ``threshold_``."""
+        """Return an image's score map and its defective regions at ``threshold_``."""
         check_is_fitted(self)
         prepared = self._read(image, self.patch_)
         scores, grid, score = self._scores(prepared)
@@ -325,7 +320,7 @@ class PatchDefectScorer(ImageEstimator):
     def probability_map(self, image: Any) -> NDArray[np.float32]:
         """Return the probability (H, W) that the window around each pixel is defective.
 
-        Only for scorers trained on labels. Defects must be as frequent as in the training images.
+        Only for scorers trained on labels, if defects are as frequent as in the training images.
         """
         return np.asarray(expit(self.score_map(image)), dtype=np.float32)
 
@@ -333,9 +328,7 @@ class PatchDefectScorer(ImageEstimator):
     def score_patches(
         self, image: Any, patch: int | None = None
     ) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
-        """Score patches side by side.
-
-        Trained on labels, a patch is scored like a window; otherwise by its highest pixel.
+        """Score patches side by side: like windows if there were labels, else by the highest pixel.
 
         Parameters
         ----------
@@ -372,7 +365,8 @@ class PatchDefectScorer(ImageEstimator):
         images = check_image_list(images)
         scores = np.full(len(images), np.nan)
         with announced(len(images)):
-            for position, image in self._stream(images):
+            reader = WindowReader(self.encoder_.loader(), self.patch_)
+            for position, image in reader.stream(images, "scoring"):
                 scores[position] = self._scores(image)[2]
         return scores
 
@@ -388,12 +382,12 @@ class PatchDefectScorer(ImageEstimator):
 
     @property
     def stride_(self) -> int:
-        """Pixels from one window to the next, where there were labels."""
+        """Pixels from one labelled window to the next."""
         return window_stride(self.patch_)
 
     @property
     def boosting_(self) -> BoostedSoftmaxClassifier:
-        """The fitted learner, where there were labels."""
+        """The fitted learner; AttributeError if there were no labels."""
         if not isinstance(self.model_, LabelledWindows):
             raise AttributeError("the scorer was trained without labels, so it has no learner")
         return self.model_.learner
@@ -489,12 +483,6 @@ class PatchDefectScorer(ImageEstimator):
     def _read(self, image: Any, min_side: int) -> PreparedImage:
         (image,) = check_image_list([image])
         return WindowReader(self.encoder_.loader(), min_side).read(image, image_name(image))
-
-    def _stream(self, images: list[Any]) -> Iterator[tuple[int, PreparedImage]]:
-        return WindowReader(self.encoder_.loader(), self.patch_).stream(images, "scoring")
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "model_")
 
 
 def _warn_of_shapes(sizes: list[tuple[int, int]]) -> None:

@@ -18,11 +18,11 @@ class Region:
     Attributes
     ----------
     row, column, height, width : int
-        Upper left corner and size of its box, pixels.
+        Upper left corner and size of its bounding box, pixels.
     area : int
         Pixels.
     score : float
-        The highest in it.
+        The highest of its pixels.
     """
 
     row: int
@@ -40,9 +40,7 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class Finding:
-    """What was found in an image.
-
-    If the score of the image reaches the threshold, its pixels that reach it are defective.
+    """The defective pixels and regions of an image.
 
     Attributes
     ----------
@@ -72,7 +70,7 @@ class Finding:
         *,
         in_training: bool = False,
     ) -> Finding:
-        """Find the defective pixels of a score map.
+        """Find the defective pixels of a score map: none if the image's score is too low.
 
         Parameters
         ----------
@@ -100,7 +98,7 @@ class Finding:
 
     @functools.cached_property
     def regions(self) -> list[Region]:
-        """Regions of the mask, the highest score first."""
+        """Connected regions of the mask, the highest score first."""
         found = []
         for each in regionprops(label(self.mask, connectivity=2), self.map):
             top, left, bottom, right = map(int, each.bbox)

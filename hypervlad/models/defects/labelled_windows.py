@@ -92,23 +92,18 @@ class LabelledWindows:
 
 @dataclass(frozen=True, eq=False)
 class DefectLabels:
-    """Labels of the windows of training images: none, from masks, or one label for each patch."""
+    """Labels of the windows of training images: from masks, one for each patch, or none."""
 
     masks: list[Any] | None
     labels: NDArray[Any] | None  # of whole patches
-    banner_rows: int | None = 0  # as in `read_mask`
+    banner_rows: int | None  # as in `read_mask`
     # Of each mask that has defects, of those read so far.
     defective_shares: dict[int, float] = field(default_factory=dict)
 
     @classmethod
     def check(
-        cls,
-        n_images: int,
-        y: Any,
-        masks: Sequence[Any] | None,
-        banner_rows: int | None = 0,
+        cls, n_images: int, y: Any, masks: Sequence[Any] | None, banner_rows: int | None
     ) -> DefectLabels:
-        """Check the user's labels or masks."""
         if y is not None and masks is not None:
             raise ValueError(
                 "give y, a label for each patch, or masks, one for each image, but not both"
@@ -135,7 +130,10 @@ class DefectLabels:
             return np.array([self.labels[position]])
         if self.masks is None or self.masks[position] is None:
             return np.full(grid.size, NORMAL)
-        mask = self._read_mask(self.masks[position], image)
+        try:
+            mask = read_mask(self.masks[position], shape=image.shape, banner_rows=self.banner_rows)
+        except ImageReadError as error:
+            raise ImageReadError(f"the mask of {image.name}: {error}") from error
         if mask.any():
             self.defective_shares[position] = float(mask.mean())
         if image.shape != image.size:  # images resampled to a common pixel size
@@ -149,18 +147,8 @@ class DefectLabels:
         labels[shares >= _MIN_FRACTION] = ANOMALOUS
         return labels
 
-    def warn_if_inverted(self) -> None:
-        warn_if_inverted(list(self.defective_shares.values()))
-
-    def _read_mask(self, mask: Any, image: PreparedImage) -> NDArray[np.bool_]:
-        try:
-            return read_mask(mask, shape=image.shape, banner_rows=self.banner_rows)
-        except ImageReadError as error:
-            raise ImageReadError(f"the mask of {image.name}: {error}") from error
-
 
 def window_stride(patch: int) -> int:
-    """Return the distance between windows, pixels."""
     return max(1, patch // _STEPS_PER_PATCH)
 
 
@@ -211,7 +199,7 @@ def fit_labelled_windows(
 
     windows = TrainingWindows.sample(read(), len(images), seed)
     _check_both_classes(windows)
-    labels.warn_if_inverted()
+    warn_if_inverted(list(labels.defective_shares.values()))
     model = learn(windows)
     held_out = dict(held_out_scores(model, windows, all_scores, learn, groups, seed))
     return model, held_out, windows.keys.values()
@@ -232,7 +220,6 @@ def _check_both_classes(windows: TrainingWindows) -> None:
 
 
 def _checked_masks(masks: Sequence[Any], n_images: int) -> list[Any]:
-    """Return the masks as a list; find missing ones before any image is read."""
     if isinstance(masks, str | bytes):
         raise ValueError("masks is a list, a mask or None for each image; got one path")
     masks = list(masks)

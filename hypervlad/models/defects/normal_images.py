@@ -68,7 +68,7 @@ class NormalCells:
     def fit(cls, description: Description, rows: Cells, n_codewords: int, seed: int) -> NormalCells:
         """Learn from described cells (n, D); usual distances are still missing."""
         kept, mean, whitening = whitened(rows)
-        codewords = codewords_of((kept, mean, whitening), n_codewords, seed)
+        codewords = codewords_of(kept, mean, whitening, n_codewords, seed)
         found = (array.astype(np.float32) for array in (mean, whitening, codewords))
         return cls(description, *found)
 
@@ -129,8 +129,7 @@ class NormalCells:
 class NormalImages:
     """What defect-free images look like: a `NormalCells` for each description.
 
-    Distances are relative to those of held-out defect-free images at the same distance from the
-    edge: 0 is usual, and one cell in ten reaches 1.
+    Distances are relative to those of held-out images: 0 is usual, and one cell in ten reaches 1.
     """
 
     parts: tuple[NormalCells, ...]
@@ -145,7 +144,7 @@ class NormalImages:
     def scores(
         self, maps: CellMaps, image: PreparedImage
     ) -> tuple[NDArray[np.float32], WindowGrid, float]:
-        """Return the scores (R, S) of an image's places, where they lie, and the image's score."""
+        """Return the scores (R, S) of an image's places, their grid, and the image's score."""
         found = {side: maps.cells(image, side) for side in SIDES}
         stride = found[None][1]
         distances = distances_of(self.parts, {side: cells for side, (cells, _) in found.items()})
@@ -158,7 +157,7 @@ class NormalImages:
         """Return the scores of places, on the grid of the first part, and that of the image.
 
         The score of a place is the weighted mean of standardised distances, that of the image the
-        weighted geometric mean over parts of `log_of_highest`, relative to what is usual.
+        weighted geometric mean of their highest values, relative to what is usual.
         """
         pairs = zip(self.parts, distances, strict=True)
         scores = [part.standardised(own) for part, own in pairs]
@@ -188,33 +187,29 @@ class NormalImages:
             raise ValueError(
                 f"the descriptions are {reprlib.repr(header['parts'])}; expected {expected}"
             )
+        n_channels, is_aligned = arrays["0.mean"].size, arrays["0.usual"].ndim == 2
+        profile = Array("float32", 2 if is_aligned else 1, 0, _MAX_VALUE)
+        fields = _ARRAYS | dict.fromkeys(_PROFILES, profile)
         parts = []
         for i, description in enumerate(DESCRIPTIONS):
-            own = {
-                name: each.checked(arrays[f"{i}.{name}"], name) for name, each in _ARRAYS.items()
-            }
-            n_channels = len(own["mean"])
-            profile = Array("float32", 2 if arrays[f"{i}.usual"].ndim == 2 else 1, 0, _MAX_VALUE)
-            own |= {name: profile.checked(arrays[f"{i}.{name}"], name) for name in _PROFILES}
-            places = {_ALIGNED_SHAPE, (_N_PLACES,)}
-            fits = n_channels > 0 and own["whitening"].shape == (n_channels, n_channels)
-            fits = fits and len(own["codewords"]) > 0 and own["codewords"].shape[1] == n_channels
-            fits = fits and len(arrays["0.mean"]) == n_channels
-            fits = fits and own["usual"].shape == own["spread"].shape
-            fits = fits and own["usual"].shape in places and float(own["spread"].min()) > 0
-            if not fits:
-                shapes = {name: array.shape for name, array in own.items()}
+            own = {name: each.checked(arrays[f"{i}.{name}"], name) for name, each in fields.items()}
+            shapes = {name: array.shape for name, array in own.items()}
+            places = _ALIGNED_SHAPE if is_aligned else (_N_PLACES,)
+            if (
+                min(n_channels, len(own["codewords"])) < 1
+                or shapes["mean"] != (n_channels,)
+                or shapes["whitening"] != (n_channels, n_channels)
+                or shapes["codewords"][1] != n_channels
+                or not shapes["usual"] == shapes["spread"] == places
+                or not own["spread"].all()
+            ):
                 raise ValueError(f"the arrays of the model of normal images do not fit: {shapes}")
             parts.append(NormalCells(description, **own))
         weights = Array("float32", 1, 0, 1).checked(arrays["weights"], "weights")
         levels = Array("float32", 1, 0, _MAX_VALUE).checked(arrays["levels"], "levels")
         fits = weights.shape == levels.shape == (len(parts),)
-        fits = fits and bool(weights.all()) and abs(float(weights.sum()) - 1) < 1e-3
-        if not fits or len({part.usual.shape for part in parts}) > 1:
-            profiles = [part.usual.shape for part in parts]
-            raise ValueError(
-                f"the parts do not fit: weights {weights}, levels {levels}, profiles {profiles}"
-            )
+        if not fits or not weights.all() or abs(float(weights.sum()) - 1) >= 1e-3:
+            raise ValueError(f"the parts do not fit: weights {weights}, levels {levels}")
         scale = header["scale"]
         if not isinstance(scale, float) or not 0 < scale < _MAX_VALUE:
             raise ValueError(f"the scale of the scores is {scale!r}; expected a number above 0")
@@ -260,7 +255,7 @@ class NormalImagesFit:
     def finish(
         self, parts: list[NormalCells], of_image: Mapping[int, list[NormalCells]]
     ) -> tuple[NormalImages, dict[int, tuple[NDArray[np.float32], float]]]:
-        """Return the model, and the scores of each image and its places by models that lack it.
+        """Return the model, and the scores of each image and its places by models without it.
 
         ``parts`` are learnt from all images, ``of_image`` without the image at each position.
         """
@@ -308,20 +303,13 @@ def distances_of(
     return [part.distances(of_side[part.description.side]) for part in parts]
 
 
-def log_of_highest(values: NDArray[np.floating], shares: Sequence[float] = _TOP_SHARES) -> float:
+def log_of_highest(values: NDArray[np.floating]) -> float:
     """Return the logarithm of the geometric mean of the means over the highest 0.1, 1 and 10 %.
 
     Means below 1 count as 1: a part in which an image is very usual must not hide other parts.
-
-    Examples
-    --------
-    >>> values = np.array([1.0] * 900 + [2.0] * 90 + [4.0] * 9 + [8.0], dtype=np.float32)
-    >>> means = [8.0, (8 + 9 * 4) / 10, (8 + 9 * 4 + 90 * 2) / 100]
-    >>> bool(np.isclose(np.exp(log_of_highest(values)), np.prod(means) ** (1 / 3)))
-    True
     """
     ordered = np.sort(values, axis=None)
-    means = [ordered[-max(1, round(share * ordered.size)) :].mean() for share in shares]
+    means = [ordered[-max(1, round(share * ordered.size)) :].mean() for share in _TOP_SHARES]
     return float(np.log(np.maximum(means, _MIN_MEAN)).mean())
 
 
@@ -334,16 +322,14 @@ def weights_of(spreads: FloatArray) -> NDArray[np.float32]:
     return weights.astype(np.float32)
 
 
-def whitened(
-    rows: Cells, n_rounds: int = _TRIM_ROUNDS
-) -> tuple[FloatArray, FloatArray, FloatArray]:
+def whitened(rows: Cells) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Return the cells (n, D) that are kept, their mean, and the matrix that whitens them.
 
-    In each round, the 1 % with the largest Mahalanobis distance are left out.
+    Twice, the 1 % with the largest Mahalanobis distance are left out.
     """
     cells: FloatArray = np.asarray(rows, dtype=np.float64)
     kept = cells
-    for _ in range(n_rounds):
+    for _ in range(_TRIM_ROUNDS):
         mean, whitening = _whitening(kept)
         distances = np.square((cells - mean) @ whitening).sum(axis=1)
         kept = cells[distances <= np.quantile(distances, 1 - _TRIM_FRACTION)]
@@ -351,10 +337,9 @@ def whitened(
 
 
 def codewords_of(
-    space: tuple[FloatArray, FloatArray, FloatArray], n_codewords: int, seed: int
+    cells: FloatArray, mean: FloatArray, whitening: FloatArray, n_codewords: int, seed: int
 ) -> FloatArray:
-    """Return at most so many K-means codewords (K, d) of cells with their mean and whitening."""
-    cells, mean, whitening = space
+    """Return at most so many K-means codewords (K, D) of whitened cells."""
     n_codewords = max(1, min(n_codewords, len(cells) // _MIN_PER_CODEWORD))
     every = -(-len(cells) // (_MAX_PER_CODEWORD * n_codewords))  # more would only take longer
     white = (cells[::every] - mean) @ whitening

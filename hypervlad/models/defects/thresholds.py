@@ -64,7 +64,6 @@ class WindowScores:
 
     @property
     def image_without_defects(self) -> float:
-        """The score that the image would have without its defective places."""
         return image_score(self.normal) if self.is_defective.any() else self.image
 
 
@@ -103,11 +102,11 @@ class HeldOutScores:
         )
 
     def n_images_above(self, threshold: float) -> int:
-        """Return how many images a threshold calls anomalous, falsely."""
+        """Return how many of these images a threshold falsely calls anomalous."""
         return int((self.scores >= np.float32(threshold)).sum())
 
     def share_of_places_above(self, threshold: float) -> float:
-        """Return the share of all places that a threshold calls defective, falsely."""
+        """Return the share of their places that a threshold falsely calls defective."""
         return float(np.mean(self.place_quantiles >= np.float32(threshold)))
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -134,20 +133,14 @@ _HELD_OUT = {
 
 
 def n_images_needed(rate: float) -> int:
-    """Return how many defect-free images a threshold at this rate needs.
-
-    Examples
-    --------
-    >>> n_images_needed(0.05)
-    19
-    """
+    """Return how many defect-free images a threshold at this rate needs: 19 for 0.05."""
     return max(1, math.ceil(1 / rate - 1 - _ROUNDING))
 
 
 def threshold_at_rate(scores: NDArray[np.floating], rate: float) -> float:
     """Return a score that at most this share of new defect-free images reaches, on average.
 
-    From too few images it is extrapolated by Gumbel's distribution, with a warning.
+    From too few images, it is extrapolated by Gumbel's distribution, with a warning.
     """
     if len(scores) >= n_images_needed(rate):  # split conformal prediction: k / (n + 1) are above
         n_above = math.floor(rate * (len(scores) + 1) + _ROUNDING)
@@ -194,8 +187,8 @@ def models_without(
 ) -> dict[int, Model]:
     """Return, by position, a model that was trained without the group of each image in a test fold.
 
-    ``keys`` are digests by position, in their own order; ``defective`` are the positions of images
-    with defects, for equal shares in folds; ``fit`` makes a model of positions.
+    ``keys`` are digests by position, ``defective`` the positions of images with defects, of which
+    each fold gets its share; ``fit`` makes a model of positions.
     """
     positions = np.array(list(keys))
     own = joined_groups(groups[positions], list(keys.values()))
@@ -225,11 +218,11 @@ def held_out_scores(
     groups: NDArray[Any],
     seed: int,
 ) -> Iterator[tuple[int, WindowScores]]:
-    """Yield positions and scores of all windows of each image, by models of other groups.
+    """Yield the position and window scores of each image, by models of other groups.
 
-    Images that are in no test fold are left out, unless windows of one class would be missing
-    without them: then ``model``, which was trained on all, scores them, with a warning.
-    ``all_scores`` scores all windows of a thinned image, by model and position.
+    Images in no test fold are left out, unless windows of one class would then be missing: they are
+    scored by ``model``, which was trained on all, with a warning. ``all_scores`` scores all windows
+    of a thinned image, by model and position.
     """
     defective = set(windows.image_index[windows.labels != NORMAL].tolist())
     model_of = models_without(
@@ -247,7 +240,6 @@ def held_out_scores(
 def _scores_of_samples(
     windows: TrainingWindows, model_of: Mapping[int, WindowModel]
 ) -> Iterator[tuple[int, WindowScores]]:
-    """Score the images whose windows were all sampled."""
     for model in dict.fromkeys(model_of.values()):
         own = [at for at, its in model_of.items() if its is model and at not in windows.thinned]
         rows = np.flatnonzero(np.isin(windows.image_index, own))

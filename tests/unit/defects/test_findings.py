@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
@@ -15,33 +13,23 @@ SCORES[10, 10] = 6
 SCORES[11, 11] = 5
 
 
-def test_an_anomalous_image_has_the_pixels_that_reach_the_threshold() -> None:
-    found = Finding.of(SCORES, 4.0, score=4.5)
-    assert found.is_defective
-    np.testing.assert_array_equal(found.mask, SCORES >= 4)
-    assert found.area == 14
-    assert found.area_fraction == 14 / 600
-    assert [(each.area, each.score) for each in found.regions] == [(2, 6.0), (12, 4.0)]
-    assert found.regions[1].diameter == pytest.approx(2 * math.sqrt(12 / math.pi))
-
-
-def test_a_normal_image_has_none_however_high_a_pixel() -> None:
-    found = Finding.of(SCORES, 4.0, score=3.9)
-    assert not found.is_defective
-    assert not found.mask.any()
-    assert found.regions == []
-    assert found.area_fraction == 0
-
-
-def test_a_score_that_equals_the_threshold_reaches_it() -> None:
-    threshold = float(np.float32(0.1))
-    found = Finding.of(np.full((3, 3), threshold, np.float32), threshold)
-    assert found.is_defective
-    assert found.mask.all()
-
-
-def test_an_anomalous_image_has_a_defect_even_if_its_map_misses_the_highest_window() -> None:
-    found = Finding.of(SCORES, 6.2, score=6.3)
-    assert found.is_defective
-    assert found.area == 1
-    assert [each.score for each in found.regions] == [6.0]
+@pytest.mark.parametrize(
+    ("threshold", "score", "regions"),
+    [
+        (4.0, 4.5, [(2, 6.0), (12, 4.0)]),
+        (4.0, None, [(2, 6.0), (12, 4.0)]),
+        (6.0, None, [(1, 6.0)]),  # a score that equals the threshold reaches it
+        (4.0, 3.9, []),  # a normal image has no defect, however high a pixel is
+        (6.2, 6.3, [(1, 6.0)]),  # the map misses the highest window
+    ],
+)
+def test_an_anomalous_image_has_the_pixels_that_reach_the_threshold(
+    threshold: float, score: float | None, regions: list[tuple[int, float]]
+) -> None:
+    found = Finding.of(SCORES, threshold, score)
+    assert [(each.area, each.score) for each in found.regions] == regions
+    assert found.is_defective == found.mask.any() == bool(regions)
+    assert found.area == sum(area for area, _ in regions)
+    assert found.area_fraction == found.area / 600
+    for region in found.regions:
+        assert np.pi * region.diameter**2 / 4 == pytest.approx(region.area)

@@ -71,7 +71,7 @@ def test_windows_are_labelled_by_their_masks() -> None:
     mask = np.zeros((20, 20), dtype=bool)
     mask[:4, :5] = True
     mask[10:12, :4] = True  # fewer than a tenth
-    truth = DefectLabels.check(2, None, [mask, None])
+    truth = DefectLabels.check(2, None, [mask, None], 0)
     windows = WindowGrid.cover((20, 20), side=10, stride=10)
     labels = truth.of_windows(0, prepared((20, 20)), windows)
     assert labels.tolist() == [ANOMALOUS, NORMAL, UNKNOWN, NORMAL]
@@ -91,11 +91,11 @@ def test_windows_are_labelled_by_their_masks() -> None:
 )
 def test_labels_and_masks_must_fit(y: object, masks: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        DefectLabels.check(1, y, masks)
+        DefectLabels.check(1, y, masks, 0)
 
 
 def test_y_labels_patches_only() -> None:
-    truth = DefectLabels.check(2, ["normal", "scratch"], None)
+    truth = DefectLabels.check(2, ["normal", "scratch"], None, 0)
     one = WindowGrid.cover((20, 20), side=20, stride=20)
     assert truth.of_windows(1, prepared((20, 20)), one).tolist() == ["scratch"]
     with pytest.raises(ImageReadError, match=r"20 x 30 pixels, where y labels patches of 10 x 10"):
@@ -108,7 +108,7 @@ def test_masks_of_whole_frames_lose_their_banner() -> None:
     windows = WindowGrid.cover(image.shape, PATCH, PATCH)
     own = prepared((image.shape[0], image.shape[1]))
     cut = truth.of_windows(0, own, windows)
-    whole = DefectLabels.check(1, None, [mask]).of_windows(0, own, windows)
+    whole = DefectLabels.check(1, None, [mask], 0).of_windows(0, own, windows)
     assert cut.tolist() == whole.tolist()
     with pytest.raises(ImageReadError, match="a mask of 55 x 60 pixels for an image of 48 x 60"):
         replace(truth, banner_rows=0).of_windows(0, own, windows)

@@ -287,16 +287,15 @@ def test_layers_of_networks_that_do_not_pad_their_input() -> None:
     ("name", "array"),
     [
         ("0.mean", np.zeros(2, np.float32)),
+        ("0.mean", np.float32(1)),
         ("1.whitening", np.eye(2, dtype=np.float32)),
         ("2.codewords", np.zeros((0, 3), np.float32)),
         ("2.codewords", np.full((4, 3), 1e9, np.float32)),
-        ("0.usual", np.zeros(4, np.float32)),
-        ("0.spread", np.zeros(5, np.float32)),
-        ("0.usual", np.zeros((5, 1, 1), np.float32)),
-        ("weights", np.ones(4, np.float32)),
+        ("0.usual", np.zeros((28, 28), np.float32)),
         ("1.usual", np.zeros((28, 28), np.float32)),
+        ("3.spread", np.zeros(5, np.float32)),
+        ("weights", np.ones(4, np.float32)),
         ("weights", np.array([0, 0, 0, 1], np.float32)),
-        ("weights", np.full(4, np.nan, np.float32)),
     ],
 )
 def test_arrays_that_do_not_fit_are_an_error(name: str, array: NDArray[Any]) -> None:

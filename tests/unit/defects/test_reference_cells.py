@@ -13,8 +13,7 @@ from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import PatchDefectScorer, load
 from hypervlad.features.windows.dataset import WindowReader
-from hypervlad.models.defects.cells import CellMaps
-from hypervlad.models.defects.reference_cells import ReferenceCells
+from hypervlad.models.defects.cells import CellMaps, ReferenceCells
 from hypervlad.models.presets import anomalydino
 
 
@@ -89,7 +88,7 @@ def test_of_many_cells_a_sample_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = clone(scorer).fit(images).model_
-    monkeypatch.setattr("hypervlad.models.defects.reference_cells._MAX_CELLS", 240)
+    monkeypatch.setattr("hypervlad.models.defects.cells._MAX_CELLS", 240)
     sample = clone(scorer).fit(images).model_
     assert len(sample.cells) == 240
     assert {row.tobytes() for row in sample.cells} <= {row.tobytes() for row in whole.cells}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -26,7 +27,7 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.progress import announced
 from hypervlad.common.wording import warn_user
-from hypervlad.evaluation.splits import check_groups
+from hypervlad.evaluation.splits import check_column, check_groups
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import check_finite
 from hypervlad.features.lazy_torch import torch, usual_torch
@@ -42,19 +43,18 @@ from hypervlad.features.windows.dataset import (
 )
 from hypervlad.features.windows.vectors import WindowVectors, check_window_encoder, window_encoder
 from hypervlad.fibres import AlignedFraction, aligned_fraction
-from hypervlad.fibres.alignment import DEFAULT_WINDOW
+from hypervlad.fibres.alignment import DEFAULT_WINDOW, background_windows
 from hypervlad.fibres.regions import TileGrid
-from hypervlad.images import ImageReadError, ReadOptions, SkippedImage
+from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, read_mask
+from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
-from hypervlad.images.reading import check_image_list, image_name, warn_skipped
-from hypervlad.models.alignment.labels import (
-    ALIGNED,
-    AlignmentLabels,
-    check_both_classes,
-    read_grey,
-)
+from hypervlad.images.reading import check_image_list, image_name, read_named, warn_skipped
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
+from hypervlad.models.classifier.fitting import of_length
 
+ALIGNED, NOT_ALIGNED = "aligned", "not aligned"
+_LABELS = {ALIGNED: 1.0, NOT_ALIGNED: 0.0}
+_MIN_KNOWN = 0.5  # share of a window
 _WINDOW = Integer(2, 2**16)
 _MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse
 
@@ -62,21 +62,22 @@ _MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse
 class AlignmentClassifier(ImageEstimator):
     """Classify windows of an image as aligned or not, trained on examples.
 
-    A boosted softmax predicts the probability that a window is aligned from features that do not
-    change if the image is turned by right angles. :meth:`predict` returns the aligned fraction of
-    whole images. The classifier can be the ``method`` of :func:`hypervlad.fibres.aligned_fraction`.
+    Answers stay the same if the image is turned by right angles. A fitted classifier can be the
+    ``method`` of :func:`hypervlad.fibres.aligned_fraction`.
 
     Parameters
     ----------
     encoder : HypercolumnVLAD, optional
         `default_alignment_encoder` if not given. It must have ``image_size=None`` and
-        ``pixel_size=None``. It gets images in grey, scaled to [0, 1].
+        ``pixel_size=None``.
     window : int, default=32
-        Side in pixels of the windows trained on. The model warns if it is used with windows 1.5
-        times larger or smaller.
+        Side in pixels of the windows trained on. Windows 1.5 times larger or smaller cause a
+        warning.
     boosting : BoostedSoftmaxClassifier, optional
         The learner; with ``prior="training"`` if not given.
-    tile_size, random_state, verbose
+    tile_size : int, default=2048
+    random_state : int, RandomState or None, default=None
+    verbose : bool, default=False
         As in :class:`PatchDefectScorer`.
 
     Attributes
@@ -89,11 +90,6 @@ class AlignmentClassifier(ImageEstimator):
         Images and windows trained on.
     aligned_share_ : float
         Share of these windows that are aligned.
-
-    References
-    ----------
-    .. [1] M. H. Modarres et al., "Neural network for nanoscience scanning electron microscope image
-       recognition", Scientific Reports 7, 13282, 2017.
 
     Examples
     --------
@@ -157,8 +153,8 @@ class AlignmentClassifier(ImageEstimator):
     ) -> AlignmentClassifier:
         """Learn to distinguish aligned windows from others.
 
-        Images are cut into windows side by side; windows without fibres are left out. A temporary
-        folder is used as in :meth:`hypervlad.PatchDefectScorer.fit`.
+        Windows without fibres are left out. A temporary folder is used as in
+        :meth:`hypervlad.PatchDefectScorer.fit`.
 
         Parameters
         ----------
@@ -169,7 +165,7 @@ class AlignmentClassifier(ImageEstimator):
             white file, or an array (H, W) of 0 and 1, with NaN where nothing is known. A window is
             aligned if at least half of its known pixels are.
         groups : sequence of n group names, optional
-            Sample of each image: the learner's settings are chosen on whole samples.
+            Sample of each image, its own by default.
 
         Returns
         -------
@@ -180,7 +176,7 @@ class AlignmentClassifier(ImageEstimator):
         ValueError
             Unusable parameters, lengths that differ, or windows of one class only.
         ImageReadError
-            An image or map that cannot be read, does not fit, or is smaller than a window; named.
+            An image or map that cannot be read or does not fit; named.
         """
         self.check_parameters()
         images = check_image_list(images)
@@ -209,7 +205,7 @@ class AlignmentClassifier(ImageEstimator):
                     yield ImageWindows(position, image.key, blocks, known)
 
             windows = TrainingWindows.sample(read(), len(images), seed)
-        check_both_classes(windows.labels)
+        _check_both_classes(windows.labels)
         learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
         learner = seeded_clone(learner, seed, verbose=self.verbose).fit(
             windows.X,
@@ -244,17 +240,21 @@ class AlignmentClassifier(ImageEstimator):
         self._warn_of_size(tiles)
         return self._proba(prepared, tiles)
 
-    def aligned_fraction(self, image: Any, **options: Any) -> AlignedFraction:
+    def aligned_fraction(
+        self, image: Any, *, name: str | None = None, **options: Any
+    ) -> AlignedFraction:
         """Return which parts of an image are aligned, in windows of the size trained on.
 
         Parameters
         ----------
         image : path or array
-        **options
-            Of :func:`hypervlad.fibres.aligned_fraction`, other than ``method``.
+        name, **options
+            As in :func:`hypervlad.fibres.aligned_fraction`.
         """
         check_is_fitted(self)
-        return self._fraction(image, image_name(image), **options)
+        name = name or image_name(image)
+        grey = read_grey(image, self.encoder_.fitted_params_.read_options, name)
+        return aligned_fraction(grey, self, **{"window": self.window_} | options, name=name)
 
     def predict(self, images: Sequence[Any]) -> NDArray[np.float64]:
         """Return the aligned fraction (n,) of each image, by area.
@@ -268,7 +268,7 @@ class AlignmentClassifier(ImageEstimator):
             for position, image in enumerate(images):
                 name = image_name(image, position)
                 try:
-                    fractions[position] = self._fraction(image, name).fraction
+                    fractions[position] = self.aligned_fraction(image, name=name).fraction
                 except ImageReadError as error:
                     if self.encoder_.on_error == "raise":
                         raise
@@ -336,11 +336,6 @@ class AlignmentClassifier(ImageEstimator):
         proba = self.boosting_.predict_proba(vectors)[:, column]
         return np.asarray(proba.reshape(tiles.shape), dtype=np.float64)
 
-    def _fraction(self, image: Any, name: str, **options: Any) -> AlignedFraction:
-        grey = read_grey(image, self.encoder_.fitted_params_.read_options, name)
-        defaults: dict[str, Any] = {"window": self.window_, "name": name}
-        return aligned_fraction(grey, self, **defaults | options)
-
     def _warn_of_size(self, tiles: TileGrid) -> None:
         side = round(float(np.sqrt(tiles.areas.mean())))
         if not self.window_ / _MAX_SIZE_RATIO < side < self.window_ * _MAX_SIZE_RATIO:
@@ -350,9 +345,6 @@ class AlignmentClassifier(ImageEstimator):
                 f"window={self.window_}, or train a model for {side}",
             )
 
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "boosting_")
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
@@ -360,7 +352,6 @@ class AlignmentClassifier(ImageEstimator):
 
 
 def _grey_reader(options: ReadOptions) -> Convert:
-    """Return the function that reads an image as `aligned_fraction` gets it."""
     return lambda image, name: read_grey(image, options, name)
 
 
@@ -388,6 +379,109 @@ def default_alignment_encoder(**parameters: Any) -> HypercolumnVLAD:
     return window_encoder(**{"read_options": reading} | parameters)
 
 
+# --- labels of windows --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentLabels:
+    """A label or a map for each training image, from which its windows are labelled."""
+
+    y: list[Any]
+    options: ReadOptions
+
+    @classmethod
+    def check(cls, images: list[Any], y: Any, options: ReadOptions) -> AlignmentLabels:
+        if y is None:
+            raise ValueError(
+                "this classifier requires y to be passed, but the target y is None: give for each "
+                f"image {ALIGNED!r} or {NOT_ALIGNED!r}, or a map of where it is aligned"
+            )
+        check_column("y", y)
+        values = list(y)
+        of_length("labels or maps (y)", np.empty(len(values)), len(images))
+        for position, value in enumerate(values):
+            _check_value(value, image_name(images[position], position))
+        return cls(values, options)
+
+    def of_windows(self, position: int, image: PreparedImage, window: int) -> NDArray[np.str_]:
+        """Return the labels (n,) of the windows of the image at a position, row by row.
+
+        Unknown where less than half of a window is known, and where there are no fibres.
+        """
+        assert image.converted is not None
+        tiles = TileGrid.over(image.shape, window)
+        truth = self._map(self.y[position], image)
+        known = np.isfinite(truth)
+        n_known = tiles.sums(known)
+        share = tiles.sums(np.where(known, truth, 0)) / np.maximum(n_known, 1)
+        labels = np.where(share >= 0.5, ALIGNED, NOT_ALIGNED)
+        background = background_windows(image.converted, window)
+        labels[(n_known < _MIN_KNOWN * tiles.areas) | background] = UNKNOWN
+        return labels.ravel()
+
+    def _map(self, value: Any, image: PreparedImage) -> NDArray[np.float64]:
+        label = _label_of(value)
+        if label is not None:
+            return np.full(image.shape, label)
+        try:
+            return _read_map(value, image.shape, mask_banner_rows(self.options))
+        except ImageReadError as error:
+            raise ImageReadError(f"the map (y) of {image.name}: {error}") from error
+
+
+def read_grey(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
+    """Read an image in grey, scaled to [0, 1] without clipping; colours are averaged."""
+    pixels = read_named(image, replace(options, scaling="minmax"), name).pixels
+    grey: NDArray[np.float32] = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+    if not grey.min() < grey.max():
+        raise ImageReadError(f"{name}: the image is flat, so nothing is aligned; leave it out")
+    return grey
+
+
+def _check_both_classes(labels: NDArray[np.str_]) -> None:
+    for name in (ALIGNED, NOT_ALIGNED):
+        if name not in labels:
+            raise ValueError(
+                f"the labelled windows with fibres are of one class: none of {len(labels)} is "
+                f"{name!r} according to y, and windows of both classes are needed. In a map, "
+                "white (1, True) is aligned"
+            )
+
+
+def _label_of(value: Any) -> float | None:
+    """Return 1 or 0 for a label of a whole image, None for anything else."""
+    if isinstance(value, bool | np.bool_ | numbers.Integral) and value in (0, 1):
+        return float(value)
+    return _LABELS.get(value) if isinstance(value, str) else None
+
+
+def _check_value(value: Any, name: str) -> None:
+    if _label_of(value) is not None or np.ndim(value) == 2:
+        return
+    if isinstance(value, str | os.PathLike):
+        if os.path.isfile(value):
+            return
+        raise ImageReadError(
+            f"y of {name} is {os.fspath(value)!r}: expected {ALIGNED!r}, {NOT_ALIGNED!r}, or the "
+            "path of a map; there is no such file"
+        )
+    raise ValueError(
+        f"y of {name}: expected {ALIGNED!r}, {NOT_ALIGNED!r}, True, False, the path of a map, or a "
+        f"map of shape (H, W); got {type(value).__name__} of shape {np.shape(value)}"
+    )
+
+
+def _read_map(value: Any, shape: tuple[int, int], rows: int | None) -> NDArray[np.float64]:
+    """Return a map of 0, 1 and, where nothing is known, NaN."""
+    if isinstance(value, str | os.PathLike) or np.asarray(value).dtype.kind != "f":
+        return read_mask(value, shape=shape, banner_rows=rows).astype(np.float64)
+    values = np.asarray(value)
+    unknown = read_mask(np.isnan(values), shape=shape, banner_rows=rows)
+    filled = read_mask(np.nan_to_num(values), shape=shape, banner_rows=rows).astype(np.float64)
+    filled[unknown] = np.nan
+    return filled
+
+
 # --- vectors of windows -------------------------------------------------------------------------
 
 
@@ -398,8 +492,7 @@ class TurnInvariantVectors:
 
         m = (v_0 + v_1 + v_2 + v_3) / 4          c = |(v_0 + v_2) - (v_1 + v_3)| / 4
 
-    A further turn permutes the v_t: m and c stay the same, to the last bit. The contrast c is large
-    where a window has one direction.
+    A further turn permutes the v_t, so that m and c stay the same to the last bit.
     """
 
     def __init__(
