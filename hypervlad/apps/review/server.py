@@ -35,7 +35,7 @@ from hypervlad.common.strict_json import parse_json
 from hypervlad.common.wording import printable
 from hypervlad.images import ImageReadError, ReadOptions, read_image
 from hypervlad.images.files import encode_jpeg
-from hypervlad.results.reports.html import asset
+from hypervlad.results.reports.files import asset
 
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"

@@ -24,7 +24,7 @@ from hypervlad.images.reading import read_in_order
 from hypervlad.models.classifier import AMBIGUOUS, OUT_OF_DISTRIBUTION, SURE, Classification
 from hypervlad.results.displays.base import image_names, one_each
 from hypervlad.results.reports.facts import page_facts
-from hypervlad.results.reports.html import share_of, thousands, write_page
+from hypervlad.results.reports.files import share_of, thousands, write_page
 from hypervlad.results.reports.predictions import (
     LIKE_TRAINING,
     kinds_of,

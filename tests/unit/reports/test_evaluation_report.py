@@ -18,12 +18,14 @@ from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.classifier import SureAnswers
 from hypervlad.results import report_on_held_out, report_on_model
 from hypervlad.results.reports import evaluation as report_module
-from hypervlad.results.reports.evaluated_images import (
+from hypervlad.results.reports.evaluation import (
     EvaluatedImages,
     HeldOutFindings,
     one_of_each_class,
+    selective_rows,
+    sure_rows,
+    write_report,
 )
-from hypervlad.results.reports.evaluation import selective_rows, sure_rows, write_report
 
 
 @pytest.fixture
