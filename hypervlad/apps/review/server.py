@@ -1,4 +1,8 @@
-"""The server of the page: for this computer only, behind a link with a secret."""
+"""The server of the page: for this computer only, behind a link with a secret.
+
+The page's script is our own: no library that the site loads shows images by turns, takes keys for
+labels, or repeats what the server has not received.
+"""
 
 # Pages of other sites in the same browser must not be able to use the server (CSRF), nor to
 # impersonate it by a name that resolves to 127.0.0.1 (DNS rebinding), as OWASP's "Cross-Site

@@ -50,8 +50,8 @@ Painter = Callable[[NDArray[np.floating[Any]]], NDArray[np.float64]]
 class DefectMapDisplay(GridDisplay):
     """Images beside the maps of their defect scores, all on one scale.
 
-    Orange outlines lie inside the regions that were found, blue ones outside those of the mask. In
-    large images, a block of pixels gets its highest score. Usually created by `from_estimator`.
+    Orange outlines lie inside the regions that were found, blue ones outside those of the mask.
+    Blocks of pixels of large images are drawn with their highest score.
 
     Parameters
     ----------
@@ -71,8 +71,8 @@ class DefectMapDisplay(GridDisplay):
     Raises
     ------
     ValueError
-        If lengths or sizes differ, a map has NaN, or an image or mask cannot be read; for images
-        and masks, when it is plotted.
+        If lengths differ or a map has NaN; when it is plotted, also if sizes differ, or an image
+        or a mask cannot be read.
 
     Examples
     --------
@@ -124,7 +124,7 @@ class DefectMapDisplay(GridDisplay):
         names: Sequence[str] | None = None,
         ax: Axes | None = None,
     ) -> DefectMapDisplay:
-        """Score images, and plot the maps with the regions found.
+        """Score images, and plot their maps with the regions found.
 
         Parameters
         ----------
@@ -164,7 +164,6 @@ class DefectMapDisplay(GridDisplay):
         self._draw_legend(entries, (_minus(ends[0]), colours, _minus(ends[1])))
 
     def _limits(self) -> tuple[float, float]:
-        """Return the limits of the common scale, which includes the threshold."""
         scores = np.concatenate([scores.ravel() for scores in self.maps])
         low, high = np.percentile(scores, _SCALE_PERCENTILES)
         low, high = min(low, self.threshold), max(high, self.threshold)
@@ -199,7 +198,7 @@ class DefectMapDisplay(GridDisplay):
 
 
 def outline(region: NDArray[np.bool_], *, outside: bool = False) -> NDArray[np.bool_]:
-    """Return the outline of a region, two pixels wide: inside it, or outside except at edges."""
+    """Return an outline, two pixels wide, inside a region; or outside it, except at the edges."""
     from scipy.ndimage import binary_dilation, binary_erosion
 
     inside = region & ~binary_erosion(region, iterations=2)
@@ -247,7 +246,7 @@ class PatchConfusionDisplay(GridDisplay):
     Raises
     ------
     ValueError
-        If lengths or sizes differ, or a mask or, when it is plotted, an image cannot be read.
+        If lengths or sizes differ, or a mask cannot be read; when it is plotted, also an image.
 
     Examples
     --------

@@ -38,11 +38,10 @@ _TICK_LABELS = [f"{100 * tick:.0f} %" for tick in _TICKS]
 class ConfusionDisplay(Display):
     """scikit-learn's confusion matrix, labelled with counts and coloured by their share of the row.
 
-    Rows are true classes, columns predicted classes.
-
     Parameters
     ----------
     matrix : int ndarray of shape (n_labels, n_labels)
+        Rows are true classes, columns predicted classes.
     labels : sequence of n_labels labels
 
     Examples
@@ -158,7 +157,7 @@ class ReliabilityDisplay(Display):
             One that is not among `classes` counts as a wrong prediction.
         proba : array-like of shape (n, n_classes)
         classes : sequence of n_classes labels
-        n_bins : int
+        n_bins : int, default=10
         ax : matplotlib Axes, optional
         """
         result = Evaluation(y_true, np.asarray(proba, dtype=float), classes)
@@ -211,9 +210,9 @@ class SelectiveAccuracyDisplay(Display):
     Parameters
     ----------
     coverage, accuracy : array-like of shape (m,)
-        As from `hypervlad.evaluation.selective_accuracy_curve`.
+        See `hypervlad.evaluation.selective_accuracy_curve`.
     area : float
-        As from `hypervlad.evaluation.selective_accuracy_area`.
+        See `hypervlad.evaluation.selective_accuracy_area`.
 
     Examples
     --------
@@ -346,10 +345,10 @@ class ContactSheetDisplay(GridDisplay):
         proba : array-like of shape (n, n_classes)
         classes : sequence of n_classes labels
         y_true : sequence of n labels
-        select : {"least_certain", "mistakes", "all"}
+        select : {"least_certain", "mistakes", "all"}, default="least_certain"
             The images with the lowest confidence (highest probability of any class), lowest first;
             or the wrong predictions, most confident first; or the first of the list.
-        n_images : int
+        n_images : int, default=18
             Maximum number of images.
         names : sequence of n str, optional
             By default the names of the files.

@@ -87,8 +87,6 @@ _FALSE_ALARMS, _OTHERS = Outcome("false alarms", "found"), Outcome("others", "pl
 
 @dataclass
 class WrittenFindings:
-    """What was written: rows of images, reasons for those left out, number of training images."""
-
     images: list[ScoredRow] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     n_in_training: int = 0
@@ -148,8 +146,8 @@ def write_findings(
       image first. ``hypervlad defects score --help`` explains the columns.
     - ``report.html``: a page with the scores, on which the threshold can be moved.
 
-    Tables and page list the images whose files are complete, also if the run is interrupted. A
-    warning says if the scores are in two groups that the threshold does not separate.
+    Tables and page list the images whose files are complete, also if the run is interrupted. It
+    warns if the scores are in two groups that the threshold does not separate.
 
     Parameters
     ----------
@@ -167,7 +165,7 @@ def write_findings(
     Raises
     ------
     ValueError
-        For names outside the folder, or two that are the same.
+        If lengths differ, names are the same, or one is outside the folder.
 
     Examples
     --------
@@ -191,9 +189,8 @@ def write_findings(
         )
     folder, written = Path(out_dir), WrittenFindings()
     options = asdict(scorer.encoder_.fitted_params_.read_options)
-    hidden = None if progress else True
     pairs = zip(images, names, strict=True)
-    bar = ProgressBar(pairs, total=len(names), unit="image", disable=hidden)
+    bar = ProgressBar(pairs, total=len(names), unit="image", disable=not progress or None)
     with new_folder(folder):
         try:
             with announced(len(names)):
@@ -238,7 +235,6 @@ def _region_rows(name: str, found: Finding, pixel_size: float | None) -> list[li
 def _in_micrometres(
     pixel_size: float | None, *, lengths: Sequence[float] = (), areas: Sequence[float] = ()
 ) -> list[float | None]:
-    """Convert lengths and areas in pixels; None if the pixel size, in nanometres, is unknown."""
     if pixel_size is None:
         return [None] * (len(lengths) + len(areas))
     side = pixel_size / 1000
@@ -254,7 +250,7 @@ def _write_images(folder: Path, name: str, found: Finding, micrograph: Micrograp
 
 
 def _thumbnail(pixels: NDArray[Any], mask: NDArray[np.bool_]) -> str:
-    """Return a small image with outlines, which are drawn last to stay visible."""
+    # The outlines are drawn last, to stay visible.
     small = as_rgb(thumbnail(pixels, _THUMBNAIL_SIDE))
     small[outline(thumbnail(mask, _THUMBNAIL_SIDE, np.max).astype(bool))] = FOUND
     return base64.b64encode(encode_jpeg(small, 2 * _THUMBNAIL_SIDE, _QUALITY)).decode("ascii")
@@ -315,7 +311,7 @@ def write_defect_report(
 ) -> Path:
     """Write a page on the evaluation of a scorer, on which the threshold can be moved.
 
-    It needs no network and no other files.
+    The page is one file that works offline.
 
     Parameters
     ----------
@@ -324,6 +320,12 @@ def write_defect_report(
     images : sequence of n paths or arrays
         The images of `result`.
     result : DefectEvaluation
+        See `hypervlad.evaluation.evaluate_defects`.
+
+    Returns
+    -------
+    Path
+        Where the page is.
 
     Examples
     --------
@@ -426,7 +428,7 @@ class ScoreGroup:
 
 
 class ScoredRow(NamedTuple):
-    """An image in a table whose third column, what it is called, follows the threshold."""
+    """An image in a table, where what it is called follows the threshold."""
 
     name: str
     score: float
@@ -437,7 +439,7 @@ class ScoredRow(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A bar: left end and width in per cent of the chart, height in pixels, number of images."""
+    """Left end and width in per cent of the chart, height in pixels, number of images."""
 
     left: float
     width: float
@@ -446,10 +448,9 @@ class Bar(NamedTuple):
 
 
 class ScoreChart:
-    """Histograms of groups of images, one below the other, on a common axis.
+    """Histograms of groups of images on a common axis, and a slider from ``low`` to ``high``.
 
-    The slider goes from ``low`` to ``high``. ``threshold_text`` has as few digits as call the same
-    images anomalous, but at least four.
+    ``threshold_text`` has at least four digits, and as many as call the same images anomalous.
     """
 
     bar_pixels = 48  # height of the tallest bar of a group
@@ -473,12 +474,12 @@ class ScoreChart:
         return next(t for t in texts if [g.n_above(float(t)) for g in self.groups] == called)
 
     def position(self, score: float) -> float:
-        """Return where a score is on the axis, in per cent; at an end if it is beyond it."""
+        """Return where a score is on the axis, in per cent, from 0 to 100."""
         share = (score - self.low) / (self.high - self.low)
         return round(100 * min(max(share, 0.0), 1.0), 3)
 
     def bars(self, group: ScoreGroup) -> list[Bar]:
-        """Return the bars of a group that are not empty; none is on both sides of the threshold."""
+        """Return the bars of a group, without empty ones; the threshold is at the edge of one."""
         width = (self.high - self.low) / _N_BINS
         one = self.threshold if self.low < self.threshold < self.high else self.low  # of the edges
         edges = one + width * (math.floor((self.low - one) / width) + np.arange(_N_BINS + 2))

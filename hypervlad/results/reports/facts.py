@@ -20,7 +20,7 @@ from hypervlad.models.defects.thresholds import n_images_needed
 
 
 def model_facts(model: Any) -> dict[str, str]:
-    """Describe a fitted `MicrographClassifier`, `PatchDefectScorer`, `HypercolumnVLAD` or similar.
+    """Describe a fitted estimator of hypervlad: its training, network, options and accuracy.
 
     Parameters
     ----------
@@ -29,6 +29,7 @@ def model_facts(model: Any) -> dict[str, str]:
     Returns
     -------
     dict of str to str
+        The names of the facts, and the facts, for people to read.
 
     Examples
     --------
@@ -204,7 +205,6 @@ def tested_text(result: Evaluation) -> str:
 
 
 def shares_text(prior: Mapping[Any, float] | str) -> str:
-    """Describe the class shares that a classifier expects among new images."""
     if not isinstance(prior, str):
         return f"the class shares {_numbers_text(prior)}"
     return {
@@ -227,7 +227,6 @@ def _features_text(encoder: Any) -> str:
 
 
 def learner_text(learner: Any) -> str:
-    """Describe a fitted learner: whether boosted trees helped, and how many rounds of them."""
     if not hasattr(learner, "block_weights_"):  # not a BoostedSoftmaxClassifier
         return type(learner).__name__
     rounds = f"{counted(learner.n_estimators_, 'round')} of boosted trees"

@@ -39,14 +39,13 @@ def unsaved_figures(monkeypatch):
     monkeypatch.setattr(report_module, "save_png", touch)
 
 
-MODEL = SimpleNamespace(encoder_=TwoCodebooks())
+MODEL = SimpleNamespace(encoder_=TwoCodebooks(), boosting_=None)
 
 
-def report(
-    folder, *, images, y_true, proba, classes, groups=None, names=None, model=None, **options
-):
+def report(folder, *, images, y_true, proba, classes, groups=None, names=None, **options):
     result = Evaluation(y_true, np.asarray(proba), classes, groups)
-    return write_report(folder, EvaluatedImages(images, result, names, model), **options)
+    names = names or [f"image {i}" for i in range(len(images))]
+    return write_report(folder, EvaluatedImages(images, names, result, MODEL), **options)
 
 
 def rows_of(folder):
@@ -74,7 +73,6 @@ def test_a_report_is_a_page_with_its_pictures_and_its_table(tmp_path):
         **example(),
         title="Nanotubes",
         how_measured="A fifth of the images was held out.",
-        model=MODEL,
         details={"backbone": "mobilenet_v2"},
         files={"model.hvlad": "the trained model."},
     )
@@ -163,7 +161,7 @@ def test_labels_that_the_model_does_not_know_are_explained(tmp_path):
 
 def test_a_single_image_makes_a_report(tmp_path):
     content = example(n=1)
-    assert "of 1 image correctly" in Page(report(tmp_path, **content, model=MODEL)).spaced
+    assert "of 1 image correctly" in Page(report(tmp_path, **content)).spaced
 
 
 @pytest.mark.parametrize("name", ["index.html", "predictions.csv"])
@@ -190,15 +188,13 @@ def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch, error):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"names": ["one"]}, "one name for each of 6 images; got 1"),
-        ({"images": []}, "one true label for each of 0 images; got 6"),
-    ],
+    ("change", "what"),
+    [({"y_true": ["a"]}, "true label"), ({"groups": ["a"]}, "group"), ({"names": ["a"]}, "name")],
 )
-def test_lengths_that_differ_are_refused_before_anything_is_made(tmp_path, change, message):
-    with pytest.raises(ValueError, match=message):
-        report(tmp_path / "report", **{**example(n=6), **change})
+def test_lengths_that_differ_are_refused_before_anything_is_read(tmp_path, change, what):
+    given = {"images": ["missing.png"] * 2, "y_true": ["a", "b"]} | change
+    with pytest.raises(ValueError, match=f"one {what} for each of 2 images; got 1"):
+        report_on_model(tmp_path / "report", MODEL, **given)
     assert not (tmp_path / "report").exists()
 
 
@@ -343,7 +339,7 @@ def test_held_out_images_have_the_names_of_their_groups(trained, tmp_path):
     found = {int(row["path"]): row["group"] for row in rows_of(tmp_path)}
     assert found == {i: groups[i] if i < 24 else groups[5] for i in found}
     assert len(found) > 20
-    with pytest.raises(ValueError, match="got 2 groups for 25 images"):
+    with pytest.raises(ValueError, match="one group for each of 25 images; got 2"):
         report_on_held_out(tmp_path, model, images, groups=["a", "b"])
     with pytest.raises(ValueError, match="groups are not those given to fit, such as 'one'"):
         report_on_held_out(tmp_path, model, images, groups=["one"] * 25)
@@ -378,7 +374,7 @@ def test_the_sheet_of_wrong_labels_has_the_right_images(trained):
     names = [f"{i}.png" for i in positions]
     rows = [5, 2]
     held_out = HeldOutFindings([], None, rows)
-    shown = EvaluatedImages([images[i] for i in positions], result, names, held_out=held_out)
+    shown = EvaluatedImages([images[i] for i in positions], names, result, model, held_out)
     sheet = shown.drawing("label_issues")(Figure().add_subplot())
     assert [lines[0] for lines in sheet.captions] == [names[5], names[2]]
     assert [lines[2] for lines in sheet.captions] == [f"true: {result.true[i]}" for i in rows]
@@ -392,7 +388,7 @@ def test_evidence_is_of_the_linear_part_of_the_model_itself(trained):
         (model, HeldOutFindings([], None, []), False),
         (SimpleNamespace(encoder_=model.encoder_, boosting_=None), None, False),
     ):
-        shown = EvaluatedImages(images, evaluation, model=given, held_out=held_out)
+        shown = EvaluatedImages(images, [], evaluation, given, held_out)
         assert (shown.drawing("evidence") is not None) == is_shown
 
 
