@@ -1,19 +1,15 @@
-"""The page of classified images in a real browser, from the disk: sorted, filtered, opened.
-
-Set ``HYPERVLAD_SCREENSHOTS`` to a folder, to get screenshots of the page there.
-"""
+"""The page of classified images in a real browser, from the disk: sorted, filtered, opened."""
 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from support.review_windows import save_screenshot
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
 from hypervlad.common.wording import percent
@@ -130,11 +126,7 @@ class Sheet:
             self.browser.switch_to.active_element.send_keys(key)
 
     def picture(self, name: str) -> None:
-        """Save a screenshot of the page if requested."""
-        folder = os.environ.get("HYPERVLAD_SCREENSHOTS")
-        if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self.browser.save_screenshot(str(Path(folder, f"{name}.png")))
+        save_screenshot(self.browser, name)
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +169,8 @@ def in_order(key: Any) -> list[int]:
 def test_images_are_sorted(few: Sheet) -> None:
     assert few.browser.title == "Classified images", "no name is run as a script"
     assert few.shown == in_order(few.confidence)
+    script = "return [...document.querySelectorAll('.card img')].map((i) => i.naturalWidth)"
+    few.until(lambda: few.browser.execute_script(script) == [160] * 12)
     few.picture("few")
     few.order("sure")
     assert few.shown == in_order(-few.confidence)
@@ -187,13 +181,6 @@ def test_images_are_sorted(few: Sheet) -> None:
     few.order("class")
     assert [few.labels[k] for k in few.shown] == sorted(few.labels)
     assert "bad.tif not an image" in few.find("main").text
-
-
-def test_every_image_shows_its_picture(few: Sheet) -> None:
-    script = (
-        "return [...document.querySelectorAll('.card img')].filter(i => i.naturalWidth === 160)"
-    )
-    few.until(lambda: len(few.browser.execute_script(script)) == 12)
 
 
 def test_filters_leave_what_fits_and_count_it(many: Sheet) -> None:
@@ -341,16 +328,6 @@ def test_without_a_judgement_images_unlike_the_training_images_are_marked(
     assert not browser.get_log("browser")
 
 
-def test_links_lead_to_the_files(browser: Any, model: MicrographClassifier, tmp_path: Path) -> None:
-    file = tmp_path / "new #1" / "50% <b>.png"
-    file.parent.mkdir()
-    Image.fromarray(np.eye(64, dtype=np.uint8) * 200).save(file)
-    browser.get(write_classified_page(tmp_path / "out" / "p.html", model, [file]).as_uri())
-    browser.find_element(By.CSS_SELECTOR, ".card").click()
-    link = browser.find_element(By.ID, "original").get_property("href")
-    assert link == file.as_uri()
-
-
 def test_it_is_readable_in_the_dark_and_on_paper(few: Sheet) -> None:
     def colours() -> list[str]:
         script = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
@@ -367,17 +344,3 @@ def test_it_is_readable_in_the_dark_and_on_paper(few: Sheet) -> None:
     assert not few.find("#filters").is_displayed()
     assert few.find("#grid").is_displayed()
     few.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
-
-
-def test_without_scripts_there_is_a_table(
-    browser: Any, model: MicrographClassifier, tmp_path: Path
-) -> None:
-    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
-    try:
-        sheet = Sheet(browser, model, tmp_path / "page.html", 12)
-        words = sheet.find("main").text
-        assert "Scripts are switched off" in words
-        assert all(name in words for name in sheet.names)
-        sheet.picture("plain")
-    finally:
-        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
