@@ -292,24 +292,20 @@ def literal(text: str) -> str:
     return plain.replace("$", r"\$")
 
 
-def image_names(images: Sequence[Any], *, full: bool = False) -> list[str]:
-    """Name each image: its file or, with `full`, its path as given; an array by its number."""
-    names = []
-    for index, image in enumerate(images):
-        if isinstance(image, str | os.PathLike):
-            path = os.fspath(image)
-            names.append(path if full else os.path.basename(path))
-        else:
-            names.append(f"image {index}")
-    return names
-
-
 def names_or_default(
     images: Sequence[Any], names: Sequence[str] | None, *, full: bool = False
 ) -> list[str]:
-    if names is None:
-        return image_names(images, full=full)
-    return one_each("name", names, len(images))
+    """Return `names`; by default the files or, with `full`, their paths, and numbers of arrays."""
+    if names is not None:
+        return one_each("name", names, len(images))
+    found = []
+    for index, image in enumerate(images):
+        if isinstance(image, str | os.PathLike):
+            path = os.fspath(image)
+            found.append(path if full else os.path.basename(path))
+        else:
+            found.append(f"image {index}")
+    return found
 
 
 def one_each(what: str, values: Sequence[Any] | None, n_images: int) -> list[Any]:

@@ -144,12 +144,8 @@ class CodewordMapDisplay(GridDisplay):
             for number, plane in enumerate(planes):
                 # Places without a codeword (-1) get the last row.
                 painted = np.vstack([self.colours[number], [[1.0, 1.0, 1.0]]])[plane]
-                yield Tile(painted, [Line(self._title(number))], aspect, crisp=True)
-
-    def _title(self, number: int) -> str:
-        if self.codebook_names is None:
-            return "codewords"
-        return f"codewords of {self.codebook_names[number]}"
+                of = "" if self.codebook_names is None else f" of {self.codebook_names[number]}"
+                yield Tile(painted, [Line(f"codewords{of}")], aspect, crisp=True)
 
 
 def _check_map(codewords: NDArray[Any]) -> NDArray[np.integer[Any]]:

@@ -258,8 +258,8 @@ def _image_rows(data: dict[str, Any]) -> list[list[str]]:
         data["names"],
         [data["classes"][code] for code in data["predicted"]],
         [percent(max(row)) for row in data["proba"]],
+        [_KINDS[kind] for kind in data["kinds"]],
     ]
-    columns.append([_KINDS[kind] for kind in data["kinds"]])
     if "truth" in data:
         columns.append(["" if label is None else label for label in data["truth"]])
     if "reasons" in data:

@@ -43,11 +43,6 @@ class ImageSorter:
     """Copies images into one folder per class; no file is ever replaced or removed.
 
     Where another file has the name, the copy gets a number.
-
-    Examples
-    --------
-    >>> ImageSorter("sorted", ["fibre", "a/b"]).folder_of
-    {'fibre': 'fibre', 'a/b': 'a%2Fb'}
     """
 
     def __init__(self, folder: str | os.PathLike[str], classes: Sequence[Any]) -> None:

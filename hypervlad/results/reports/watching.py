@@ -44,20 +44,10 @@ Stamp = tuple[int, int]  # size and time of a file
 
 
 class GrowingTable:
-    r"""A table of predictions to which lines are added, also in a later run.
+    """A table of predictions to which lines are added, also in a later run.
 
     All lines are of the folder, model (a digest) and options that `settings_file` keeps; others are
     a ValueError. A last row that was cut off is removed with a warning.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "predictions.csv")
-    ...     options = {"model": "1f0a", "coverage": None, "max_error": None}
-    ...     _ = GrowingTable(path, ["SEM", "TEM"], folder=Path("new"), **options)
-    ...     path.read_text()
-    'path,label,confidence,unlike_training,novelty,p_SEM,p_TEM\n'
     """
 
     def __init__(
