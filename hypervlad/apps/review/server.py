@@ -1,7 +1,7 @@
 """The server of the page: for this computer only, behind a link with a secret.
 
-The page's script is our own: no library that the site loads shows images by turns, takes keys for
-labels, or repeats what the server has not received.
+The script of the page is our own: no library that the site loads handles keys for labels, or sends
+a click again until the server has saved it.
 """
 
 # Pages of other sites in the same browser must not be able to use the server (CSRF), nor to

@@ -17,7 +17,7 @@ from support.dark_spots import Darkness, spotted
 from support.pages import Page
 
 from hypervlad.evaluation import DefectEvaluation, evaluate_defects
-from hypervlad.images import TrainingImagesWarning, read_image, read_mask
+from hypervlad.images import ImageReadError, TrainingImagesWarning, read_image, read_mask
 from hypervlad.models.defects import Finding
 from hypervlad.results import write_defect_report, write_findings
 from hypervlad.results.reports import defects
@@ -83,6 +83,17 @@ def test_bad_images_are_left_out(tmp_path: Path) -> None:
     assert "too small" in Page(tmp_path / "report.html").words
     write(tmp_path / "none", [np.ones((5, 5))])
     assert "Of 0 images, 0 are called anomalous" in Page(tmp_path / "none" / "report.html").words
+
+
+def test_messages_cannot_break_the_page(tmp_path: Path) -> None:
+    class Refusing(Darkness):
+        def find(self, image: Any) -> Finding:
+            raise ImageReadError(EVIL)
+
+    write_findings(tmp_path, Refusing(), [spotted(0.9)], ["a.png"])
+    page = Page(tmp_path / "report.html")
+    assert len(page.scripts) == 2
+    assert EVIL in page.words
 
 
 def test_an_interrupted_run_keeps_what_is_complete(tmp_path: Path) -> None:
