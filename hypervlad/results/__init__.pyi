@@ -1,8 +1,12 @@
 from .displays.base import save_png
 from .displays.codewords import CodewordMapDisplay, CodewordPatchesDisplay
-from .displays.contact_sheet import ContactSheetDisplay
 from .displays.defects import DefectMapDisplay, PatchConfusionDisplay
-from .displays.evaluation import ConfusionDisplay, ReliabilityDisplay, SelectiveAccuracyDisplay
+from .displays.evaluation import (
+    ConfusionDisplay,
+    ContactSheetDisplay,
+    ReliabilityDisplay,
+    SelectiveAccuracyDisplay,
+)
 from .displays.evidence import EvidenceDisplay
 from .displays.networks import PatchNetworkDisplay, TrainingCurvesDisplay
 from .displays.orientation import OrientationDisplay

@@ -1,18 +1,14 @@
-"""The slider for the threshold in a real browser: counts, histograms and calls follow it.
-
-Set ``HYPERVLAD_SCREENSHOTS`` to a folder, to get screenshots of the pages there.
-"""
+"""The slider for the threshold in a real browser: counts, histograms and calls follow it."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from support.dark_spots import Darkness, spotted
+from support.review_windows import save_screenshot
 
 from hypervlad.evaluation import evaluate_defects
 from hypervlad.results import write_defect_report, write_findings
@@ -49,10 +45,7 @@ class Opened:
     def __init__(self, browser: Any, path: Path) -> None:
         self.browser = browser
         browser.get(path.as_uri())
-        folder = os.environ.get("HYPERVLAD_SCREENSHOTS")
-        if folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            browser.save_screenshot(str(Path(folder, f"defects_{path.stem}.png")))
+        save_screenshot(browser, f"defects_{path.stem}")
 
     def find(self, selector: str) -> Any:
         return self.browser.find_element(By.CSS_SELECTOR, selector)
@@ -73,16 +66,20 @@ class Opened:
         return {float(line.get_attribute("x1").rstrip("%")) for line in found}
 
 
-@pytest.fixture
-def scores(browser: Any, pages: dict[str, Path]) -> Iterator[Opened]:
-    yield Opened(browser, pages["scores"])
+@pytest.fixture(autouse=True)
+def no_errors(browser: Any) -> Iterator[None]:
+    yield
     assert not browser.get_log("browser"), "the page's own errors, and what its policy forbids"
 
 
 @pytest.fixture
-def evaluation(browser: Any, pages: dict[str, Path]) -> Iterator[Opened]:
-    yield Opened(browser, pages["evaluation"])
-    assert not browser.get_log("browser"), "the page's own errors, and what its policy forbids"
+def scores(browser: Any, pages: dict[str, Path]) -> Opened:
+    return Opened(browser, pages["scores"])
+
+
+@pytest.fixture
+def evaluation(browser: Any, pages: dict[str, Path]) -> Opened:
+    return Opened(browser, pages["evaluation"])
 
 
 def test_the_slider_starts_at_the_threshold_of_the_results(scores: Opened) -> None:
@@ -102,11 +99,17 @@ def test_a_number_moves_everything(scores: Opened) -> None:
     assert scores.texts(".gallery .call") == ["anomalous"] * 4 + ["normal"] * 2
     (after,) = scores.lines
     assert after < before
+    cut = scores.find(".bars .reached").get_attribute("x")
+    assert float(cut.rstrip("%")) == after, "bars beyond the threshold have their colour"
     assert scores.find("code").text == "--threshold 0.4"
     scores.find("#reset").click()
     assert scores.texts("td .call") == ["anomalous"] * 3 + ["normal"] * 3
     assert scores.find("code").text == "--threshold 0.5"
     assert scores.lines == {before}
+    scores.write("1000")
+    assert scores.lines == {100}
+    scores.write("")
+    assert scores.texts("td .call") == ["normal"] * 6, "until there is a number"
 
 
 def test_keys_move_the_slider(scores: Opened) -> None:
@@ -123,14 +126,6 @@ def test_keys_move_the_slider(scores: Opened) -> None:
     assert float(slider.get_attribute("aria-valuetext")) == after
 
 
-def test_a_number_beyond_the_scores_calls_none(scores: Opened) -> None:
-    scores.write("1000")
-    assert scores.lines == {100}
-    assert scores.texts("td .call") == ["normal"] * 6
-    scores.write("")
-    assert scores.texts("td .call") == ["normal"] * 6, "until there is a number"
-
-
 def test_found_images_and_false_alarms_follow(evaluation: Opened) -> None:
     assert "broken" not in evaluation.browser.title
     assert evaluation.texts(".group strong") == [
@@ -145,15 +140,12 @@ def test_found_images_and_false_alarms_follow(evaluation: Opened) -> None:
     ]
 
 
-def test_controls_have_names_and_counts_are_announced(evaluation: Opened) -> None:
+def test_it_fits_a_telephone_and_controls_have_names(evaluation: Opened) -> None:
     for name, role in (("slider", "slider"), ("number", "spinbutton")):
         control = evaluation.find(f"#{name}")
         assert control.aria_role == role
         assert control.accessible_name == "Threshold"
     assert evaluation.find(".chart .above").aria_role == "status", "a live region"
-
-
-def test_it_fits_a_telephone(evaluation: Opened) -> None:
     size = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": True}
     evaluation.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
@@ -173,12 +165,3 @@ def test_it_can_be_read_without_scripts(browser: Any, pages: dict[str, Path]) ->
         assert not page.find("#slider").is_displayed()
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
-
-
-def test_bars_beyond_the_threshold_have_their_colour(scores: Opened) -> None:
-    """The bars of those that reach it are drawn over the others, and cut off at the threshold."""
-    scores.write("0.85")
-    cut = scores.find(".bars .reached").get_attribute("x")
-    assert {float(cut.rstrip("%"))} == scores.lines
-    n_bars = len(scores.browser.find_elements(By.CSS_SELECTOR, ".bars:first-of-type .found rect"))
-    assert n_bars == len(np.unique(LEVELS))

@@ -1,7 +1,4 @@
-"""The page of labels in a real browser: filters, choosing, correcting one or many, undoing.
-
-Set ``HYPERVLAD_SCREENSHOTS`` to a folder, to get screenshots of the page there.
-"""
+"""The page of labels in a real browser: filters, choosing, correcting one or many, undoing."""
 
 from __future__ import annotations
 
@@ -218,19 +215,6 @@ def test_an_enlarged_image_is_corrected_and_the_next_one_comes(
     page.keys(Keys.ESCAPE)
     page.until(lambda: page.hidden("view"))
     assert page.labels == {}
-
-
-def test_what_another_window_has_changed_is_not_overwritten(
-    open_labels: Callable[..., LabelPage],
-) -> None:
-    page = open_labels(1, 3)
-    page.keys("a")
-    queue = Queue(page.folder)
-    Labels(queue).correct("another-1", "click-1", {2: None}, 1)
-    queue.close()
-    page.keys("3")
-    page.until(lambda: "1 image changed in another window" in page.text("status"))
-    assert page.labels == {"001.png": "fibre", "002.png": "particle", "003.png": "particle"}
 
 
 def test_focus_and_enlarged_view_stay_with_their_image(

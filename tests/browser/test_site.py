@@ -172,18 +172,3 @@ def test_the_search_finds_a_class(browser: Any, address: str) -> None:
     )
     links = browser.find_elements(By.CSS_SELECTOR, "#search-results li a")
     assert any("PatchDefectScorer" in link.get_attribute("href") for link in links)
-
-
-def test_the_keyboard_reaches_the_text_and_the_search(browser: Any, address: str) -> None:
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.common.keys import Keys
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    browser.get(address + "howto/groups.html")
-    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.TAB)
-    link = browser.switch_to.active_element
-    WebDriverWait(browser, 10).until(lambda b: link.text == "Skip to main content")
-    link.send_keys(Keys.ENTER)
-    assert browser.current_url.endswith("#main-content")
-    browser.find_element(By.TAG_NAME, "body").send_keys(Keys.CONTROL, "k")
-    assert browser.switch_to.active_element.get_attribute("type") == "search"

@@ -1,4 +1,4 @@
-"""Windows of a browser that show a page of the review."""
+"""Windows of a browser that show a page of the review, and screenshots of any page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+
+def save_screenshot(browser: Any, name: str) -> None:
+    """Save a screenshot to the folder that ``HYPERVLAD_SCREENSHOTS`` names, if it is set."""
+    folder = os.environ.get("HYPERVLAD_SCREENSHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        browser.save_screenshot(str(Path(folder, f"{name}.png")))
 
 
 class Page:
@@ -45,12 +53,8 @@ class Page:
         wait.until(lambda _: true())
 
     def picture(self, name: str) -> None:
-        """Save a screenshot of the page if requested."""
-        folder = os.environ.get("HYPERVLAD_SCREENSHOTS")
-        if folder:
-            self.front()
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            self.browser.save_screenshot(str(Path(folder, f"{name}.png")))
+        self.front()
+        save_screenshot(self.browser, name)
 
     def close(self) -> None:
         self.front()

@@ -1,4 +1,8 @@
-"""The server of the page: for this computer only, behind a link with a secret."""
+"""The server of the page: for this computer only, behind a link with a secret.
+
+The script of the page is our own: no library that the site loads handles keys for labels, or sends
+a click again until the server has saved it.
+"""
 
 # Pages of other sites in the same browser must not be able to use the server (CSRF), nor to
 # impersonate it by a name that resolves to 127.0.0.1 (DNS rebinding), as OWASP's "Cross-Site
@@ -35,7 +39,7 @@ from hypervlad.common.files import parse_json
 from hypervlad.common.wording import printable
 from hypervlad.images import ImageReadError, ReadOptions, read_image
 from hypervlad.images.files import encode_jpeg
-from hypervlad.results.reports.html import asset
+from hypervlad.results.reports.files import asset
 
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"

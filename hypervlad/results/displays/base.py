@@ -33,7 +33,7 @@ _MAX_LETTERS = 26  # of the caption's font, across one tile
 
 
 class Display(ABC):
-    """Content that is drawn into matplotlib axes, ``ax_`` of ``figure_`` once it is plotted."""
+    """Content that is drawn into axes of matplotlib, which are then ``ax_`` of ``figure_``."""
 
     figure_: Figure | SubFigure
     ax_: Axes
@@ -41,11 +41,10 @@ class Display(ABC):
     @property
     @abstractmethod
     def figure_size(self) -> tuple[float, float]:
-        """Width and height in inches that suit the content."""
+        """Width and height that suit the content, in inches."""
 
     @abstractmethod
-    def _draw(self) -> None:
-        """Draw into `ax_`."""
+    def _draw(self) -> None: ...
 
     def plot(self, ax: Axes | None = None) -> Self:
         """Draw the display, and return it.
@@ -67,12 +66,12 @@ class Display(ABC):
 def save_png(
     draw: Callable[[Axes], Display], stream: str | os.PathLike[str] | IO[bytes]
 ) -> tuple[float, float]:
-    """Draw a display into a PNG without pyplot: no window, no global state, in any thread.
+    """Draw a display into a PNG without pyplot, in any thread.
 
     Parameters
     ----------
     draw : callable
-        Draws into the axes that it is given, and returns the display.
+        Draws into the given axes and returns the display.
     stream : path-like or binary stream
 
     Returns
@@ -104,7 +103,7 @@ def save_png(
 
 
 def write(ax: Axes, x: float, y: float, text: str, *, inches: float = 1.0, **style: Any) -> None:
-    """Write text that shrinks with the axes, whose unit is so many inches; see `FittedText`."""
+    """Write a `FittedText`, in axes whose unit is so many inches."""
     from hypervlad.results.displays.fitted_text import FittedText  # imports matplotlib
 
     ax.add_artist(FittedText(x, y, text, inches=inches, **style))
@@ -131,7 +130,7 @@ BLANK = Tile(np.ones((1, 1)))
 
 
 class Grid(NamedTuple):
-    """Numbers of tiles, of columns and of lines in a caption; height of a tile over its width."""
+    """Numbers of tiles, columns and lines of a caption; height of a tile over its width."""
 
     n_tiles: int
     n_columns: int
@@ -140,13 +139,12 @@ class Grid(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns that are needed, at least one of each."""
         n_columns = max(1, min(self.n_columns, self.n_tiles))
         return max(1, math.ceil(self.n_tiles / n_columns)), n_columns
 
     @property
     def size(self) -> tuple[float, float]:
-        """Width and height in inches."""
+        """Width and height, in inches."""
         n_rows, n_columns = self.shape
         height = self.tile_height * _TILE_INCHES + self.n_lines * _LINE_INCHES + _GAP_INCHES
         return n_columns * (_TILE_INCHES + _GAP_INCHES), n_rows * height
@@ -160,12 +158,10 @@ class GridDisplay(Display):
 
     @property
     @abstractmethod
-    def grid(self) -> Grid:
-        """The extent of the grid."""
+    def grid(self) -> Grid: ...
 
     @abstractmethod
-    def _tiles(self) -> Iterable[Tile]:
-        """Make the tiles, row by row."""
+    def _tiles(self) -> Iterable[Tile]: ...
 
     @property
     def figure_size(self) -> tuple[float, float]:
@@ -290,30 +286,30 @@ def shorten(text: str, length: int = _MAX_LETTERS) -> str:
 
 
 def literal(text: str) -> str:
-    """Make any text safe to draw: no formulas, no control characters, no lone surrogates."""
+    """Return text in which matplotlib finds no formula and no character that it cannot draw."""
     plain = text.encode("utf-8", "replace").decode("utf-8")
     plain = "".join(letter if letter.isprintable() else " " for letter in plain)
     return plain.replace("$", r"\$")
 
 
-def image_names(images: Sequence[Any], *, full: bool = False) -> list[str]:
-    """Name each image: its file or, with `full`, its path as given; an array by its number."""
-    names = []
+def names_or_default(
+    images: Sequence[Any], names: Sequence[str] | None, *, full: bool = False
+) -> list[str]:
+    """Return `names`; by default the files or, with `full`, their paths, and numbers of arrays."""
+    if names is not None:
+        return one_each("name", names, len(images))
+    found = []
     for index, image in enumerate(images):
         if isinstance(image, str | os.PathLike):
             path = os.fspath(image)
-            names.append(path if full else os.path.basename(path))
+            found.append(path if full else os.path.basename(path))
         else:
-            names.append(f"image {index}")
-    return names
-
-
-def names_or_default(images: Sequence[Any], names: Sequence[str] | None) -> list[str]:
-    return image_names(images) if names is None else one_each("name", names, len(images))
+            found.append(f"image {index}")
+    return found
 
 
 def one_each(what: str, values: Sequence[Any] | None, n_images: int) -> list[Any]:
-    """Return `values` as a list, or as many None; raise if there is not one for each image."""
+    """Return `values`, or as many None, as a list; raise if there is not one for each image."""
     listed = [None] * n_images if values is None else list(values)
     if len(listed) != n_images:
         raise ValueError(

@@ -52,18 +52,19 @@ Box = tuple[int, int, int, int]  # top, bottom, left and right in an image, pixe
 
 
 class CodewordMapDisplay(GridDisplay):
-    """Images beside the maps of their codewords. Usually created by `from_estimator`.
+    """Images beside the maps of their codewords.
 
     Parameters
     ----------
     images : sequence of paths or arrays
     maps : sequence of int ndarray of shape (n_codebooks, h, w)
-        The codeword at each position of the grid; -1 where there is none.
+        The codeword at each position; -1 where there is none.
     colours : sequence of n_codebooks arrays of shape (n_codewords, 3)
         RGB in [0, 1].
     names : sequence of str, optional
         By default the names of the files.
     codebook_names : sequence of n_codebooks str, optional
+        Written beneath the maps.
     read_options : ReadOptions, optional
 
     Examples
@@ -108,7 +109,7 @@ class CodewordMapDisplay(GridDisplay):
         read_options: ReadOptions | None = None,
         ax: Axes | None = None,
     ) -> CodewordMapDisplay:
-        """Assign every position of the images to its nearest codeword, and plot.
+        """Assign each position of the images to its nearest codeword, and plot the maps.
 
         Parameters
         ----------
@@ -143,12 +144,8 @@ class CodewordMapDisplay(GridDisplay):
             for number, plane in enumerate(planes):
                 # Places without a codeword (-1) get the last row.
                 painted = np.vstack([self.colours[number], [[1.0, 1.0, 1.0]]])[plane]
-                yield Tile(painted, [Line(self._title(number))], aspect, crisp=True)
-
-    def _title(self, number: int) -> str:
-        if self.codebook_names is None:
-            return "codewords"
-        return f"codewords of {self.codebook_names[number]}"
+                of = "" if self.codebook_names is None else f" of {self.codebook_names[number]}"
+                yield Tile(painted, [Line(f"codewords{of}")], aspect, crisp=True)
 
 
 def _check_map(codewords: NDArray[Any]) -> NDArray[np.integer[Any]]:
@@ -171,7 +168,7 @@ def _codebook_names(encoder: Any) -> list[str] | None:
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """A grey patch of an image around evidence of a codeword, where ``mask`` is for the class.
+    """A grey patch of an image, and where a codeword is evidence for the class.
 
     ``image`` is the position of the image in the list, ``pixel_size`` in nanometres.
     """
@@ -185,10 +182,7 @@ class Patch:
 
 @dataclass(frozen=True, eq=False)
 class ClassCodeword:
-    """A codeword, its mean contribution to the margin of a class, and patches, strongest first.
-
-    ``codebook`` is a key of `Explanation.words`, ``number`` that of the codeword in it.
-    """
+    """A codeword, its mean contribution to the margin of a class, and patches, strongest first."""
 
     label: Any
     codebook: str
@@ -198,10 +192,7 @@ class ClassCodeword:
 
 
 class CodewordFinder:
-    """Finds the codewords of a class and their patches, with one image in memory at a time.
-
-    Those with evidence at the border only are left out, and collected in ``at_border``.
-    """
+    """Finds the codewords of a class and their patches; those of the border are ``at_border``."""
 
     def __init__(self, model: Any, images: Sequence[Any]) -> None:
         self._model, self._images = model, images
@@ -271,15 +262,14 @@ class CodewordPatchesDisplay(GridDisplay):
     """The codewords with the most evidence for each class, each as a row of patches.
 
     Red positions are evidence for the class, in the image or in one of its turned copies. The
-    number beside a row is the codeword's mean contribution to the margin of the class in its
-    images. Codewords with evidence only within 5 % of the image's sides from the border are left
-    out; the title counts them. Usually created by `from_estimator`.
+    number beside a row is the codeword's mean contribution to the margin of the class. Codewords
+    with evidence only at the border, in the outer 5 % of the sides, are left out and counted.
 
     Parameters
     ----------
     codewords : sequence of ClassCodeword
         Those of a class follow each other.
-    title : str, optional
+    title : str, default=""
 
     Examples
     --------
@@ -303,8 +293,8 @@ class CodewordPatchesDisplay(GridDisplay):
     ) -> CodewordPatchesDisplay:
         """Find the three codewords with the most evidence for each class, and plot them.
 
-        The evidence is the mean over at most 60 images, evenly spaced in the list of each class.
-        Up to six patches show where it is strongest, of different images first.
+        The evidence is averaged over at most 60 images, spaced evenly in the list of each class.
+        At most six patches show where it is strongest, of different images first.
 
         Parameters
         ----------

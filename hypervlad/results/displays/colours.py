@@ -48,7 +48,7 @@ _SHADOW, _LIGHT = 0.3, 0.8  # brightness of a colour on black pixels, and what w
 
 
 def codeword_colours(codewords: ArrayLike) -> NDArray[np.float64]:
-    """Assign a colour in RGB to each codeword (n, n_features); similar ones get similar colours.
+    """Return RGB in [0, 1], shape (n, 3), for codewords (n, n_features): similar for similar ones.
 
     Hue, lightness and chroma in CIELAB are ranks of the first three principal components.
     """
@@ -65,19 +65,17 @@ def codeword_colours(codewords: ArrayLike) -> NDArray[np.float64]:
 def direction_colours(angles: ArrayLike) -> Colours:
     """Return sRGB in [0, 1], shape (..., 3), for each direction in radians, with period pi.
 
-    Red is 0, ochre 45, cyan 90 and blue 135 degrees. The lightness rises from red to cyan, so that
-    people who confuse red and green can tell them apart.
+    Red is 0, ochre 45, cyan 90 and blue 135 degrees.
     """
-    # B. Ottosson, "A perceptual color space for image processing", 2020.
     turn = np.asarray(angles, dtype=np.float32) * np.float32(_N_COLOURS / np.pi)
     found: Colours = _table()[np.rint(turn).astype(np.intp) % _N_COLOURS]
     return found
 
 
 def tint_by_direction(grey: NDArray[Any], angles: ArrayLike, strength: ArrayLike) -> Colours:
-    """Tint grey pixels (H, W) in the colours of directions; their brightness stays visible.
+    """Tint grey pixels (H, W) in the colours of directions, in radians; brightness shows through.
 
-    The strength is from 0 (grey) to 1 (coloured), the angles are in radians.
+    The strength is from 0 (grey) to 1 (coloured).
     """
     base = np.asarray(grey, dtype=np.float32)[..., None]
     share = np.float32(_OPACITY) * np.asarray(strength, dtype=np.float32)[..., None]
@@ -124,6 +122,8 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @functools.cache
 def _table() -> Colours:
+    # B. Ottosson, "A perceptual color space for image processing", 2020. The lightness rises from
+    # red to cyan, so that people who confuse red and green can tell them apart.
     around = np.linspace(0, 2 * np.pi, _N_COLOURS, endpoint=False)
     lab = np.stack(
         [

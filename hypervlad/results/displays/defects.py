@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,16 +42,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _SCALE_PERCENTILES = (1, 99.8)
-_PALETTE = "gray"  # both outlines are visible on it
 _MIN_WIDTH = 4.0  # inches, for the legend of patches
-Painter = Callable[[NDArray[np.floating[Any]]], NDArray[np.float64]]
 
 
 class DefectMapDisplay(GridDisplay):
     """Images beside the maps of their defect scores, all on one scale.
 
-    Orange outlines lie inside the regions that were found, blue ones outside those of the mask. In
-    large images, a block of pixels gets its highest score. Usually created by `from_estimator`.
+    Orange outlines lie inside the regions that were found, blue ones outside those of the mask.
+    Blocks of pixels of large images are drawn with their highest score.
 
     Parameters
     ----------
@@ -71,8 +69,8 @@ class DefectMapDisplay(GridDisplay):
     Raises
     ------
     ValueError
-        If lengths or sizes differ, a map has NaN, or an image or mask cannot be read; for images
-        and masks, when it is plotted.
+        If lengths differ or a map has NaN; when it is plotted, also if sizes differ, or an image
+        or a mask cannot be read.
 
     Examples
     --------
@@ -124,7 +122,7 @@ class DefectMapDisplay(GridDisplay):
         names: Sequence[str] | None = None,
         ax: Axes | None = None,
     ) -> DefectMapDisplay:
-        """Score images, and plot the maps with the regions found.
+        """Score images, and plot their maps with the regions found.
 
         Parameters
         ----------
@@ -159,28 +157,17 @@ class DefectMapDisplay(GridDisplay):
         entries.append((f"score ≥ {self.threshold:.3g}", FOUND))
         below = "≤ " if min(scores.min() for scores in self.maps) < low else ""
         above = "≥ " if max(scores.max() for scores in self.maps) > high else ""
-        colours = self._painter(np.linspace(low, high, 129)[None])
-        ends = f"{below}{low:.3g}", f"{above}{high:.3g}"
-        self._draw_legend(entries, (_minus(ends[0]), colours, _minus(ends[1])))
+        ends = _minus(f"{below}{low:.3g}"), _minus(f"{above}{high:.3g}")
+        self._draw_legend(entries, (ends[0], as_rgb(np.linspace(0, 1, 129)[None]), ends[1]))
 
     def _limits(self) -> tuple[float, float]:
-        """Return the limits of the common scale, which includes the threshold."""
         scores = np.concatenate([scores.ravel() for scores in self.maps])
         low, high = np.percentile(scores, _SCALE_PERCENTILES)
         low, high = min(low, self.threshold), max(high, self.threshold)
         return float(low), float(high) if high > low else float(low) + 1.0
 
-    @property
-    def _painter(self) -> Painter:
-        import matplotlib as mpl
-
-        (low, high), palette = self._limits(), mpl.colormaps[_PALETTE]
-        return lambda scores: np.asarray(palette(np.clip((scores - low) / (high - low), 0, 1)))[
-            ..., :3
-        ]
-
     def _tiles(self) -> Iterator[Tile]:
-        paint, rows = self._painter, mask_banner_rows(self.read_options or ReadOptions())
+        (low, high), rows = self._limits(), mask_banner_rows(self.read_options or ReadOptions())
         for image, name, scores, found, mask in zip(
             self.images, self.names, self.maps, self.found, self.masks, strict=True
         ):
@@ -188,7 +175,9 @@ class DefectMapDisplay(GridDisplay):
             check_size(name, pixels, scores)
             truth = None if mask is None else read_mask(mask, shape=scores.shape, banner_rows=rows)
             shown = as_rgb(thumbnail(pixels, SHOWN_PIXELS))
-            painted = paint(thumbnail(scores, SHOWN_PIXELS, np.max))
+            # Grey, on which both outlines are visible.
+            heights = (thumbnail(scores, SHOWN_PIXELS, np.max) - low) / (high - low)
+            painted = as_rgb(np.clip(heights, 0, 1))
             for region, colour in ((truth, TRUE), (found, FOUND)):
                 if region is not None:
                     small = thumbnail(region, SHOWN_PIXELS, np.max).astype(bool)
@@ -199,7 +188,7 @@ class DefectMapDisplay(GridDisplay):
 
 
 def outline(region: NDArray[np.bool_], *, outside: bool = False) -> NDArray[np.bool_]:
-    """Return the outline of a region, two pixels wide: inside it, or outside except at edges."""
+    """Return an outline, two pixels wide, inside a region; or outside it, except at the edges."""
     from scipy.ndimage import binary_dilation, binary_erosion
 
     inside = region & ~binary_erosion(region, iterations=2)
@@ -247,7 +236,7 @@ class PatchConfusionDisplay(GridDisplay):
     Raises
     ------
     ValueError
-        If lengths or sizes differ, or a mask or, when it is plotted, an image cannot be read.
+        If lengths or sizes differ, or a mask cannot be read; when it is plotted, also an image.
 
     Examples
     --------

@@ -35,6 +35,7 @@ _MIN_LENGTH = 0.02  # inches: three pixels of a page
 _N_FULL_WIDTH = 10  # regions whose outlines are drawn in full width
 _BAR = 0.7  # half its length, over the radius of the largest disc in the region
 # Rose and wheel
+_N_PETALS = 24  # over half a turn
 _WHEEL_PIXELS = 200
 _WHEEL_GREY = 0.8  # of bright fibres
 _SEAM = 0.5  # points
@@ -47,10 +48,7 @@ _UNITS = (("mm", 1e6), ("µm", 1e3), ("nm", 1.0), ("pm", 1e-3))
 def shrink_directions(
     orientation: NDArray[Any], coherence: NDArray[Any], side: int
 ) -> tuple[FloatMap, FloatMap]:
-    """Shrink maps of directions, in radians, by averaging axes weighted by their coherence.
-
-    `side` is as for `thumbnail`.
-    """
+    """Shrink maps of directions, in radians, as `thumbnail` does: a mean weighted by coherence."""
     doubled = np.multiply(orientation, 2, dtype=np.float32)
     across, up = (thumbnail(coherence * part(doubled), side) for part in (np.cos, np.sin))
     return np.arctan2(up, across) / 2, np.hypot(across, up)
@@ -97,7 +95,7 @@ def mean_bars(aligned: AlignedFraction) -> Iterator[Segment]:
 
 
 def draw_regions(ax: Axes, aligned: AlignedFraction, left: float, top: float, scale: float) -> None:
-    """Draw outlines and bars over an image whose pixels have the size `scale`, in inches.
+    """Draw outlines and bars over an image; its pixels are `scale` inches wide.
 
     Here and below, the unit of `ax` is an inch, and its y axis points down.
     """
@@ -154,30 +152,30 @@ def _windows_at(edges: NDArray[np.intp], n: int) -> NDArray[np.intp]:
     return windows
 
 
-def rose_weights(angles: ArrayLike, weights: ArrayLike, n_bins: int = 24) -> NDArray[np.float64]:
+def rose_weights(angles: ArrayLike, weights: ArrayLike) -> NDArray[np.float64]:
     """Return the histogram of directions, in radians, over half a turn; bin 0 is centred on 0."""
-    bins = np.rint(np.ravel(angles) * (n_bins / np.pi)).astype(np.intp) % n_bins
-    sums = np.bincount(bins, np.ravel(weights), n_bins)
+    bins = np.rint(np.ravel(angles) * (_N_PETALS / np.pi)).astype(np.intp) % _N_PETALS
+    sums = np.bincount(bins, np.ravel(weights), _N_PETALS)
     return np.asarray(sums / (sums.sum() or 1.0))
 
 
 def draw_rose(
     ax: Axes, centre: Point, radius: float, shares: NDArray[np.float64], mean: float | None
 ) -> None:
-    """Draw a rose, whose petals have areas proportional to their shares, and its mean axis."""
+    """Draw a rose, whose petals have areas proportional to their shares, and the mean axis."""
     from matplotlib.patches import Circle, Wedge
 
     for share in (0.5, 1.0):
         ax.add_patch(Circle(centre, share * radius, fill=False, ec=_FAINT, lw=0.7, zorder=1))
     for angle in np.arange(4) * np.pi / 4:
         _draw_axis(ax, centre, radius, angle, color=_FAINT, lw=0.7, zorder=1)
-    n_bins, half = len(shares), 90 / len(shares)
+    half = 90 / _N_PETALS
     lengths = radius * np.sqrt(shares / (shares.max() or 1.0))
     for k in np.flatnonzero(shares):
-        colour = direction_colours(k * np.pi / n_bins)
+        colour = direction_colours(k * np.pi / _N_PETALS)
         for turn in (0, 180):
             # The y axis points down, so degrees run the other way.
-            middle = turn - 180 * k / n_bins
+            middle = turn - 180 * k / _N_PETALS
             petal = Wedge(centre, lengths[k], middle - half, middle + half, zorder=2)
             # An edge of the same colour hides the gap that antialiasing leaves between petals.
             petal.set(fc=colour, ec=colour, lw=_SEAM, joinstyle="miter")
@@ -239,9 +237,9 @@ def length_text(nm: float) -> str:
 
 
 def draw_scale_bar(ax: Axes, right: float, bottom: float, width: float, nm: float) -> None:
-    """Draw a scale bar, with its length above, into the lower right corner of an image.
+    """Draw a scale bar into the lower right corner of an image that is `width` inches wide.
 
-    `width` is that of the image in inches, and `nm` in the specimen.
+    The width of the specimen is `nm`, in nanometres.
     """
     from matplotlib.patches import Rectangle
 

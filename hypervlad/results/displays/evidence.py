@@ -41,10 +41,9 @@ class EvidenceDisplay(GridDisplay):
     """Images beside maps of the evidence for the predicted class.
 
     Red positions are evidence for the class, blue ones against it. Colours are saturated at the
-    99th percentile of an image's evidence: they compare positions and classes of one image, not
-    images. Small spots of strong colour are rare codewords, which intra-normalisation weights as
-    much as frequent ones. The log-odds beneath a map add up to the margin of the class:
-    "positions" is the sum over the image, "bias" that of the class, "trees" that of boosted trees.
+    99th percentile of the evidence in an image, so they do not compare images. The log-odds beneath
+    a map add up to the margin of the class: "positions" is the sum over the image, "bias" that of
+    the class, and "trees" that of boosted trees.
 
     Parameters
     ----------
@@ -56,7 +55,6 @@ class EvidenceDisplay(GridDisplay):
     runner_up : bool, default=False
         Show the second most probable class too.
     y_true : sequence of n labels, optional
-        The true labels.
     names : sequence of n str, optional
         By default the names of the files.
     read_options : ReadOptions, optional

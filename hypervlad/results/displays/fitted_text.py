@@ -1,4 +1,4 @@
-"""Text that shrinks with small axes; its own module, because it imports matplotlib."""
+"""Text that shrinks with small axes: a class of its own module, which imports matplotlib."""
 
 from __future__ import annotations
 

@@ -27,9 +27,9 @@ class TrainingCurvesDisplay(Display):
     training, validation : sequence of float
         One value per epoch.
     best_epoch : int
-        The epoch whose weights were kept, counted from 0; -1 for those before the first epoch.
+        The epoch whose weights were kept, from 0; -1 for the weights before the first epoch.
     start : float, optional
-        The loss of the validation samples before the first epoch, for a pretrained network.
+        The validation loss before the first epoch, of a pretrained network.
 
     Examples
     --------
@@ -107,15 +107,15 @@ class TrainingCurvesDisplay(Display):
 class PatchNetworkDisplay(GridDisplay):
     """The filters of each convolution, and below them their activations on one patch.
 
-    Filters are the mean over their input channels; mid-grey is zero. Activations are after ReLU:
-    black is zero. Each layer has its own scale.
+    Filters are averaged over their input channels, and zero is mid-grey; activations are those
+    after ReLU, and zero is black. Each layer has its own scale.
 
     Parameters
     ----------
     patch : ndarray of shape (p, p) or (p, p, 3)
     filters : sequence of ndarray of shape (n_filters, k, k)
     activations : sequence of ndarray of shape (n_filters, h, w)
-    caption : str, optional
+    caption : str, default=""
         Written beneath the patch.
 
     Examples
@@ -145,7 +145,7 @@ class PatchNetworkDisplay(GridDisplay):
     def from_estimator(
         cls, model: Any, patch: Any, *, ax: Axes | None = None
     ) -> PatchNetworkDisplay:
-        """Show the filters of a network and its activations on a patch.
+        """Plot the filters of a network and its activations on a patch.
 
         Parameters
         ----------

@@ -52,11 +52,10 @@ _ROSE_SIZE = (2 * _ROSE + 0.8, 2 * _ROSE + _LABEL + 0.1 + _CAPTION)
 class OrientationDisplay(Display):
     """A micrograph coloured by the direction of its fibres, its aligned regions, and a rose.
 
-    First, the hue is the direction (see the half wheel), the saturation its coherence, and the
-    background grey. Second, aligned regions have the colours of their mean directions, which bars
-    show too; windows without fibres are dark. In the rose, the area of a petal is the energy of a
-    direction, drawn at both ends of the axis; the dashed line is the mean. Usually created by
-    `from_image`.
+    In the first image, the hue is the direction (see the half wheel) and the saturation its
+    coherence. In the second, aligned regions have bars along their mean directions and their
+    colours; windows without fibres are dark. In the rose, the area of a petal is the energy of a
+    direction, and the dashed line the mean.
 
     Parameters
     ----------
@@ -142,7 +141,7 @@ class OrientationDisplay(Display):
         return (sum(widths), max(heights)) if self._is_wide else (max(widths), sum(heights))
 
     def _places(self) -> Iterator[tuple[float, float]]:
-        """Yield the upper left corner of both images, then that of the key."""
+        """Yield the upper left corners of both images and of the key."""
         width, height = self._cell_size
         indent = (width - self._panel_size[0]) / 2
         left = top = _MARGIN
@@ -185,7 +184,6 @@ class OrientationDisplay(Display):
 
     @property
     def _is_thin(self) -> bool:
-        """Whether the scale bar is placed beneath the image, which it would hide."""
         return self._panel_size[1] < _MIN_BAR_HEIGHT
 
     def _write(self, left: float, top: float, first: str, second: str) -> None:

@@ -60,16 +60,15 @@ def write_alignment(
     """Measure directions and alignment in images, and write tables, maps and figures.
 
     - ``alignment.csv``: one line per image; ``regions.csv``: one line per region. ``hypervlad align
-      --help`` explains the columns. Direction, order and spread of an image include the noise of
-      its pixels; those of a region are corrected for noise.
+      --help`` explains the columns.
     - ``maps/NAME.orientation.tif`` (radians, 0 to pi, counter-clockwise from the +x axis),
       ``maps/NAME.coherence.tif`` (0 to 1, 0 in the background) and ``maps/NAME.regions.tif``
       (numbers of regions, 0 outside).
     - ``overlays/NAME.png``: the image coloured by direction; ``figures/NAME.png``: an
       `OrientationDisplay`.
 
-    The tables list the images whose files are complete, also if the run is interrupted. Results of
-    an earlier run in this folder are removed at the end.
+    The tables list the images whose files are complete, also if the run is interrupted. What only
+    an earlier run in this folder had is removed at the end.
 
     Parameters
     ----------
@@ -78,9 +77,9 @@ def write_alignment(
     recipe : AlignmentRecipe
     images : sequence of n paths or arrays
     names : sequence of n str
-        Names of the images, each unique: relative paths, with forward slashes.
+        Different relative paths, with forward slashes.
     figures : bool, default=True
-        Whether to write overlays and figures, which take most of the time.
+        Write overlays and figures, which take most of the time.
     progress : bool, default=False
         Show a bar on stderr.
 
@@ -88,12 +87,12 @@ def write_alignment(
     -------
     list of str
         The reason for each image left out: it cannot be read, is flat or smaller than the window,
-        or has no pixel size although a length needs one. If none is left, no table is written.
+        or its pixel size is unknown but needed. If none is left, no table is written.
 
     Raises
     ------
     ValueError
-        If the folder contains a table with one of these names that is not of an earlier run.
+        If lengths differ, or the folder has such a table that is not of an earlier run.
 
     Examples
     --------
@@ -155,9 +154,9 @@ def _write_figures(folder: Path, name: str, found: AlignmentResult) -> list[Path
 
 
 def _overlay(found: AlignmentResult) -> NDArray[np.uint8]:
-    """Colour an image by direction, band by band, which takes little memory."""
     grey, directions = stretch_contrast(found.pixels), found.orientation
     overlay = np.empty((*grey.shape, 3), np.uint8)
+    # Band by band, which takes little memory.
     for top in range(0, len(grey), _BAND):
         rows = slice(top, top + _BAND)
         angles, coherence = directions.orientation[rows], directions.coherence[rows]
@@ -175,10 +174,10 @@ def _figure_files(folder: Path, name: str) -> dict[str, Path]:
 
 
 class AlignmentFolder:
-    """The results of many images: a context manager to which they are added one by one.
+    """A folder to which the results of images are added one by one, in a ``with`` block.
 
-    However its block ends, the tables list every image whose files are complete. If it ends
-    without an error, the results that only an earlier run had are removed.
+    However the block ends, the tables are complete. If it ends without an error, the results that
+    only an earlier run had are removed.
     """
 
     def __init__(self, folder: Path, recipe: AlignmentRecipe) -> None:
@@ -277,7 +276,7 @@ def _write_rows(path: Path, columns: Iterable[str], rows: Sequence[Row]) -> None
 
 
 def _cell(value: Any) -> Any:
-    """Format a value: empty if unknown, six digits, which exceed the precision of all values."""
+    """Format a value: empty if unknown, and with six digits, more than any value is precise to."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     return f"{value:.6g}" if isinstance(value, float) else value

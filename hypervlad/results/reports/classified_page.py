@@ -22,9 +22,9 @@ from hypervlad.images import ReadOptions, SkippedImage, read_image
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_in_order
 from hypervlad.models.classifier import AMBIGUOUS, OUT_OF_DISTRIBUTION, SURE, Classification
-from hypervlad.results.displays.base import image_names, one_each
+from hypervlad.results.displays.base import names_or_default, one_each
 from hypervlad.results.reports.facts import page_facts
-from hypervlad.results.reports.html import share_of, thousands, write_page
+from hypervlad.results.reports.files import share_of, thousands, write_page
 from hypervlad.results.reports.predictions import (
     LIKE_TRAINING,
     kinds_of,
@@ -60,39 +60,39 @@ def write_classified_page(
 ) -> Path:
     """Classify images and write a page on which they can be sorted, filtered and inspected.
 
-    The page is one file that needs no network and no server. A click on an image leads to the
-    original while both stay in place. The 10,000 most doubtful images have a thumbnail.
+    The page is one file that works offline. It has thumbnails of the 10,000 most doubtful images,
+    and links to the original files.
 
     Parameters
     ----------
     path : path of an .html file
     model : fitted MicrographClassifier
-        An image that cannot be read is an error, unless its encoder has ``on_error="skip"``; then
-        such images are listed with the reasons.
+        If its encoder has ``on_error="skip"``, images that cannot be read are listed with the
+        reasons.
     images : sequence of n paths or arrays
     names : sequence of n str, optional
         Names of the images; by default their paths, or ``image 3``.
     max_error : float, optional
-        Also show which predictions are sure, so that at most this share of them is wrong, and why
-        the others are not: see `MicrographClassifier.judge`.
+        Also show which predictions are sure, so that at most this share of them is wrong: see
+        `MicrographClassifier.judge`.
     predictions : Classification, optional
-        Of `MicrographClassifier.classify` for these images and this `max_error`, if there are any.
+        What `MicrographClassifier.classify` returned for these images and this `max_error`.
     true_labels : sequence of n labels, optional
-        None where it is unknown. They are shown, and wrong predictions can be filtered.
-    title : str
+        None where a label is unknown.
+    title : str, default="Classified images"
     progress : bool, default=False
         Show a bar on stderr.
 
     Returns
     -------
     Path
-        Of the page.
+        Where the page is.
 
     Raises
     ------
     ValueError
-        If lengths differ, `max_error` is given and nothing was held out in ``fit``, no image could
-        be read, or one could not and the encoder does not skip.
+        If lengths differ, no image can be read, one cannot and the encoder does not skip it, or
+        `max_error` is given and nothing was held out in ``fit``.
 
     Examples
     --------
@@ -107,8 +107,7 @@ def write_classified_page(
     'classified.html'
     """
     path = Path(path)
-    own = image_names(images, full=True)
-    names = own if names is None else one_each("name", names, len(images))
+    names = names_or_default(images, names, full=True)
     if true_labels is not None:
         true_labels = one_each("true label", true_labels, len(images))
     found = predictions
@@ -123,7 +122,7 @@ def write_classified_page(
     data = page_data(model, found, called, links, truth)
     doubtful = most_doubtful(found, _MAX_THUMBNAILS).tolist()
     jpegs = thumbnails(read, doubtful, model.encoder_.fitted_params_.read_options)
-    hidden = None if progress else True  # None: hidden if stderr is no terminal
+    hidden = not progress or None  # None: hidden if stderr is no terminal
     write_page(
         path,
         "classified.html",
@@ -158,10 +157,6 @@ def page_data(
     links: Sequence[str],
     truth: Sequence[Any] | None,
 ) -> dict[str, Any]:
-    """Collect the data of the page's script: plain values of the images that could be read.
-
-    ``predicted`` are positions among the classes, ``nearest`` rows of ``training``.
-    """
     rows, places = np.unique(found.nearest, return_inverse=True)
     training = model.training_
     data: dict[str, Any] = {
@@ -193,21 +188,18 @@ def as_script(data: Any) -> Markup:
 
 
 def link_to(image: Any, folder: str | os.PathLike[str]) -> str:
-    """Return the address of an image's file relative to a folder; "" for an array.
-
-    Names that are not valid text, which Linux allows, keep their bytes.
-    """
+    """Return the address of an image's file relative to a folder; "" for an array."""
     if not isinstance(image, str | os.PathLike):
         return ""
     try:
         below = os.path.relpath(image, folder)
     except ValueError:  # on another drive, on Windows
         return Path(os.path.abspath(image)).as_uri()
+    # Names that are not valid text, which Linux allows, keep their bytes.
     return quote(os.fsencode(below.replace(os.sep, "/")))
 
 
 def most_doubtful(found: Classification, n: int) -> NDArray[np.intp]:
-    """Return the positions, in ascending order, of the `n` most doubtful images."""
     confidence = found.proba.max(axis=1, initial=0)
     is_sure = np.isin(kinds_of(found), (SURE, LIKE_TRAINING))
     return np.sort(np.lexsort((confidence, is_sure))[:n])
@@ -216,7 +208,7 @@ def most_doubtful(found: Classification, n: int) -> NDArray[np.intp]:
 def thumbnails(
     images: Sequence[Any], chosen: Sequence[int], read_options: ReadOptions
 ) -> Iterator[tuple[int, str]]:
-    """Yield the position of each chosen image and a JPEG in base 64, "" if it is unreadable."""
+    """Yield each chosen position and a JPEG in base 64, "" if the image cannot be read."""
     keywords = asdict(read_options)
 
     def made(image: Any, _name: str) -> str:
@@ -266,8 +258,8 @@ def _image_rows(data: dict[str, Any]) -> list[list[str]]:
         data["names"],
         [data["classes"][code] for code in data["predicted"]],
         [percent(max(row)) for row in data["proba"]],
+        [_KINDS[kind] for kind in data["kinds"]],
     ]
-    columns.append([_KINDS[kind] for kind in data["kinds"]])
     if "truth" in data:
         columns.append(["" if label is None else label for label in data["truth"]])
     if "reasons" in data:

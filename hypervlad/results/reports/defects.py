@@ -11,16 +11,16 @@ import reprlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.files import new_folder
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import percent, warn_user
-from hypervlad.evaluation import DefectEvaluation
+from hypervlad.evaluation import DefectEvaluation, gap_between_modes
 from hypervlad.evaluation.defects import ImageResult
 from hypervlad.images import ImageReadError, Micrograph, read_micrograph
 from hypervlad.images.files import encode_jpeg
@@ -30,14 +30,13 @@ from hypervlad.results.displays.colours import FOUND, as_rgb
 from hypervlad.results.displays.defects import DefectMapDisplay, PatchConfusionDisplay, outline
 from hypervlad.results.reports.classified_page import as_script
 from hypervlad.results.reports.facts import page_facts
-from hypervlad.results.reports.files import is_below, write_png, write_tiff
-from hypervlad.results.reports.html import PageFigure, decimal, write_page
-from hypervlad.results.reports.scores import (
-    Outcome,
-    ScoreChart,
-    ScoredRow,
-    ScoreGroup,
-    threshold_warning,
+from hypervlad.results.reports.files import (
+    PageFigure,
+    decimal,
+    is_below,
+    write_page,
+    write_png,
+    write_tiff,
 )
 
 _MAPS, _MASKS, _OVERLAYS = "maps", "masks", "overlays"
@@ -69,13 +68,24 @@ _REGION_COLUMNS = (
 _N_THUMBNAILS = 24
 _THUMBNAIL_SIDE = 240  # pixels, of the longer side at least
 _QUALITY = 80
+# The chart of scores
+_N_BINS = 40
+_N_TICKS = 8  # at most, about
+_STEPS_PER_TICK = 100  # of the slider
+
+
+class Outcome(NamedTuple):
+    """What images on one side of the threshold are called, and their colour (a CSS class)."""
+
+    name: str
+    style: str
+
+
 _FALSE_ALARMS, _OTHERS = Outcome("false alarms", "found"), Outcome("others", "plain")
 
 
 @dataclass
 class WrittenFindings:
-    """What was written: rows of images, reasons for those left out, number of training images."""
-
     images: list[ScoredRow] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     n_in_training: int = 0
@@ -135,8 +145,8 @@ def write_findings(
       image first. ``hypervlad defects score --help`` explains the columns.
     - ``report.html``: a page with the scores, on which the threshold can be moved.
 
-    Tables and page list the images whose files are complete, also if the run is interrupted. A
-    warning says if the scores are in two groups that the threshold does not separate.
+    Tables and page list the images whose files are complete, also if the run is interrupted. It
+    warns if the scores are in two groups that the threshold does not separate.
 
     Parameters
     ----------
@@ -154,7 +164,7 @@ def write_findings(
     Raises
     ------
     ValueError
-        For names outside the folder, or two that are the same.
+        If lengths differ, names are the same, or one is outside the folder.
 
     Examples
     --------
@@ -178,9 +188,8 @@ def write_findings(
         )
     folder, written = Path(out_dir), WrittenFindings()
     options = asdict(scorer.encoder_.fitted_params_.read_options)
-    hidden = None if progress else True
     pairs = zip(images, names, strict=True)
-    bar = ProgressBar(pairs, total=len(names), unit="image", disable=hidden)
+    bar = ProgressBar(pairs, total=len(names), unit="image", disable=not progress or None)
     with new_folder(folder):
         try:
             with announced(len(names)):
@@ -225,7 +234,6 @@ def _region_rows(name: str, found: Finding, pixel_size: float | None) -> list[li
 def _in_micrometres(
     pixel_size: float | None, *, lengths: Sequence[float] = (), areas: Sequence[float] = ()
 ) -> list[float | None]:
-    """Convert lengths and areas in pixels; None if the pixel size, in nanometres, is unknown."""
     if pixel_size is None:
         return [None] * (len(lengths) + len(areas))
     side = pixel_size / 1000
@@ -241,7 +249,7 @@ def _write_images(folder: Path, name: str, found: Finding, micrograph: Micrograp
 
 
 def _thumbnail(pixels: NDArray[Any], mask: NDArray[np.bool_]) -> str:
-    """Return a small image with outlines, which are drawn last to stay visible."""
+    # The outlines are drawn last, to stay visible.
     small = as_rgb(thumbnail(pixels, _THUMBNAIL_SIDE))
     small[outline(thumbnail(mask, _THUMBNAIL_SIDE, np.max).astype(bool))] = FOUND
     return base64.b64encode(encode_jpeg(small, 2 * _THUMBNAIL_SIDE, _QUALITY)).decode("ascii")
@@ -302,7 +310,7 @@ def write_defect_report(
 ) -> Path:
     """Write a page on the evaluation of a scorer, on which the threshold can be moved.
 
-    It needs no network and no other files.
+    The page is one file that works offline.
 
     Parameters
     ----------
@@ -311,6 +319,12 @@ def write_defect_report(
     images : sequence of n paths or arrays
         The images of `result`.
     result : DefectEvaluation
+        See `hypervlad.evaluation.evaluate_defects`.
+
+    Returns
+    -------
+    Path
+        Where the page is.
 
     Examples
     --------
@@ -393,3 +407,126 @@ def _embedded(display: Display) -> PageFigure:
     size = save_png(display.plot, stream)
     source = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
     return PageFigure.of(source, size, display)
+
+
+@dataclass(frozen=True)
+class ScoreGroup:
+    """Images in one histogram, and what they are called if they reach the threshold, and if not."""
+
+    name: str
+    scores: NDArray[np.float64]
+    above: Outcome
+    below: Outcome
+
+    @classmethod
+    def of(cls, name: str, scores: ArrayLike, above: Outcome, below: Outcome) -> ScoreGroup:
+        return cls(name, np.asarray(scores, dtype=np.float64), above, below)
+
+    def n_above(self, threshold: float) -> int:
+        return int(np.count_nonzero(self.scores >= threshold))
+
+
+class ScoredRow(NamedTuple):
+    """An image in a table, where what it is called follows the threshold."""
+
+    name: str
+    score: float
+    is_called: bool
+    above: str
+    below: str
+    cells: Sequence[str]
+
+
+class Bar(NamedTuple):
+    """Left end and width in per cent of the chart, height in pixels, number of images."""
+
+    left: float
+    width: float
+    height: float
+    number: int
+
+
+class ScoreChart:
+    """Histograms of groups of images on a common axis, and a slider from ``low`` to ``high``.
+
+    ``threshold_text`` has at least four digits, and as many as call the same images anomalous.
+    """
+
+    bar_pixels = 48  # height of the tallest bar of a group
+
+    def __init__(self, groups: Sequence[ScoreGroup], threshold: float) -> None:
+        self.groups = [group for group in groups if len(group.scores)]
+        self.threshold, self.threshold_text = threshold, self._shortest_text(threshold)
+        scores = np.concatenate([group.scores for group in self.groups] or [np.array([threshold])])
+        lowest, highest = float(scores.min()), float(scores.max())
+        span = highest - lowest
+        if lowest - span <= threshold <= highest + span:  # else the scores would have no room
+            lowest, highest = min(lowest, threshold), max(highest, threshold)
+        self._tick = _round_step((highest - lowest) / _N_TICKS or abs(highest) or 1.0)
+        self.step = self._tick / _STEPS_PER_TICK
+        self.low = _multiple(math.ceil(lowest / self.step) - 1, self.step)
+        self.high = _multiple(math.floor(highest / self.step) + 1, self.step)
+
+    def _shortest_text(self, threshold: float) -> str:
+        called = [group.n_above(threshold) for group in self.groups]
+        texts = (f"{threshold:.{n_digits}g}" for n_digits in range(4, 18))  # 17 are exact
+        return next(t for t in texts if [g.n_above(float(t)) for g in self.groups] == called)
+
+    def position(self, score: float) -> float:
+        """Return where a score is on the axis, in per cent, from 0 to 100."""
+        share = (score - self.low) / (self.high - self.low)
+        return round(100 * min(max(share, 0.0), 1.0), 3)
+
+    def bars(self, group: ScoreGroup) -> list[Bar]:
+        """Return the bars of a group, without empty ones; the threshold is at the edge of one."""
+        width = (self.high - self.low) / _N_BINS
+        one = self.threshold if self.low < self.threshold < self.high else self.low  # of the edges
+        edges = one + width * (math.floor((self.low - one) / width) + np.arange(_N_BINS + 2))
+        counts, _ = np.histogram(group.scores, edges)
+        ends = [self.position(edge) for edge in edges.tolist()]
+        pixels = self.bar_pixels / int(counts.max())
+        bars = zip(counts.tolist(), ends, ends[1:], strict=False)
+        return [Bar(a, b - a, round(pixels * n, 2), n) for n, a, b in bars if n]
+
+    def ticks(self) -> list[tuple[float, str]]:
+        first, last = math.ceil(self.low / self._tick), math.floor(self.high / self._tick)
+        values = [_multiple(number, self._tick) for number in range(first, last + 1)]
+        return [(self.position(value), f"{value:g}") for value in values]
+
+    def data(self) -> dict[str, Any]:
+        return {
+            "threshold": self.threshold,
+            "low": self.low,
+            "high": self.high,
+            "groups": [group.scores.tolist() for group in self.groups],
+        }
+
+
+def threshold_warning(scores: ArrayLike, threshold: float) -> str | None:
+    """Return a warning if scores are in two groups and the threshold does not separate them."""
+    found = gap_between_modes(scores)
+    if found is None or found[0] < threshold <= found[1]:
+        return None
+    low, high = found
+    return (
+        f"the scores of these images form two groups, up to {low:.4g} and from {high:.4g}, but the "
+        f"threshold, {threshold:.4g}, does not separate them; if the second group has the defects, "
+        f"--threshold {_short_number_between(low, high)} does"
+    )
+
+
+def _short_number_between(low: float, high: float) -> str:
+    """Return the middle with as few digits, two or more, as keep it between both."""
+    texts = (f"{(low + high) / 2:.{digits}g}" for digits in range(2, 18))
+    return next((text for text in texts if low < float(text) <= high), repr(high))
+
+
+def _round_step(step: float) -> float:
+    """Return 1, 2 or 5 times a power of ten, the next that is not smaller."""
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * (1 - 1e-9))
+
+
+def _multiple(number: int, step: float) -> float:
+    """Return a multiple of a step without the digits that only rounding errors have."""
+    return float(f"{number * step:.12g}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,12 +15,20 @@ from hypervlad.common.files import move_into_place, new_folder
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, percent, verb, warn_user
 from hypervlad.evaluation import Evaluation
+from hypervlad.images import ReadOptions
 from hypervlad.images.reading import relative_names
-from hypervlad.models.classifier import SureAnswers
-from hypervlad.results.displays.base import Display, save_png
-from hypervlad.results.reports.evaluated_images import FIGURES, EvaluatedImages, HeldOutFindings
+from hypervlad.models.classifier import LabelIssue, SureAnswers
+from hypervlad.results.displays.base import Display, names_or_default, one_each, save_png
+from hypervlad.results.displays.codewords import CodewordMapDisplay
+from hypervlad.results.displays.evaluation import (
+    ConfusionDisplay,
+    ContactSheetDisplay,
+    ReliabilityDisplay,
+    SelectiveAccuracyDisplay,
+)
+from hypervlad.results.displays.evidence import EvidenceDisplay
 from hypervlad.results.reports.facts import page_facts
-from hypervlad.results.reports.html import PageFigure, decimal, share_of, write_page
+from hypervlad.results.reports.files import PageFigure, decimal, share_of, write_page
 from hypervlad.results.reports.predictions import predictions_as_bytes
 from hypervlad.results.reports.summary import (
     ACCEPTED_ERRORS,
@@ -35,9 +43,136 @@ from hypervlad.results.reports.summary import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+FIGURES = (
+    "confusion",
+    "reliability",
+    "selective_accuracy",
+    "least_certain",
+    "mistakes",
+    "label_issues",
+    "evidence",
+    "codewords",
+)
+_N_LEAST_CERTAIN = 18
+_N_MISTAKES = 12
+_N_LABEL_ISSUES = 18
+_N_EXPLAINED = 4
+_N_MAPPED = 4
 _FILES = (*(f"{name}.png" for name in FIGURES), "predictions.csv", "index.html")
 _EXPERT_SHARES = (0, 0.1, 0.2, 0.3, 0.5)  # of the images
 _TITLE = "How well the model classifies"
+
+
+@dataclass(frozen=True)
+class HeldOutFindings:
+    """Sure answers and probably wrong labels, None without cleanlab; ``rows`` have their images."""
+
+    sure: list[SureAnswers]
+    issues: list[LabelIssue] | None
+    rows: list[int]
+
+
+@dataclass(frozen=True)
+class EvaluatedImages:
+    """Images and their predictions, and the figures that show them.
+
+    With `held_out`, they are training images, predicted by learners without their groups.
+    """
+
+    images: Sequence[Any]
+    names: Sequence[str]
+    result: Evaluation
+    model: Any
+    held_out: HeldOutFindings | None = None
+
+    def drawing(self, name: str) -> Callable[[Axes], Display] | None:
+        """Return how to draw one of `FIGURES`, or None if there is nothing to show."""
+        result = self.result
+        if name == "confusion":
+            return lambda ax: ConfusionDisplay.from_predictions(
+                result.true, result.predicted, labels=result.labels, ax=ax
+            )
+        if name == "reliability":
+            return lambda ax: ReliabilityDisplay.from_predictions(
+                result.true, result.proba, classes=result.classes, ax=ax
+            )
+        if name == "selective_accuracy":
+            return lambda ax: SelectiveAccuracyDisplay.from_predictions(
+                result.true, result.proba, classes=result.classes, ax=ax
+            )
+        if name == "least_certain":
+            return self._sheet("least_certain", _N_LEAST_CERTAIN, range(len(self.images)))
+        if name == "mistakes":
+            if result.correct.all():
+                return None
+            return self._sheet("mistakes", _N_MISTAKES, range(len(self.images)))
+        if name == "label_issues":
+            suspect = [] if self.held_out is None else self.held_out.rows[:_N_LABEL_ISSUES]
+            return self._sheet("all", _N_LABEL_ISSUES, suspect) if suspect else None
+        if name == "evidence":
+            has_linear_part = getattr(self.model.boosting_, "linear_coef_", None) is not None
+            return self._draw_evidence if has_linear_part and self.held_out is None else None
+        return self._draw_codewords
+
+    @property
+    def _read_options(self) -> ReadOptions:
+        options: ReadOptions = self.model.encoder_.fitted_params_.read_options
+        return options
+
+    def _file(self, row: int) -> str:
+        return self.names[row].replace("\\", "/").rsplit("/", 1)[-1]
+
+    def _sheet(
+        self,
+        select: Literal["least_certain", "mistakes", "all"],
+        n_images: int,
+        rows: Sequence[int],
+    ) -> Callable[[Axes], Display]:
+        return lambda ax: ContactSheetDisplay.from_predictions(
+            [self.images[i] for i in rows],
+            np.asarray(self.result.proba)[list(rows)],
+            classes=self.result.classes,
+            y_true=[self.result.true[i] for i in rows],
+            select=select,
+            n_images=n_images,
+            names=[self._file(i) for i in rows],
+            read_options=self._read_options,
+            ax=ax,
+        )
+
+    def _draw_evidence(self, ax: Axes) -> Display:
+        chosen = np.argsort(self.result.confidence, kind="stable")[:_N_EXPLAINED].tolist()
+        return EvidenceDisplay.from_estimator(
+            self.model,
+            [self.images[index] for index in chosen],
+            y_true=[self.result.true[index] for index in chosen],
+            names=[self._file(index) for index in chosen],
+            ax=ax,
+        )
+
+    def _draw_codewords(self, ax: Axes) -> Display:
+        chosen = one_of_each_class(self.result, _N_MAPPED)
+        return CodewordMapDisplay.from_estimator(
+            self.model,
+            [self.images[index] for index in chosen],
+            names=[self.result.true[index] for index in chosen],
+            read_options=self._read_options,
+            ax=ax,
+        )
+
+
+def one_of_each_class(result: Evaluation, n_images: int) -> list[int]:
+    """Choose images of as many classes as possible, confident correct predictions first."""
+    order = sorted(
+        range(len(result.true)), key=lambda i: (not result.correct[i], -result.confidence[i], i)
+    )
+    rank: dict[int, int] = {}
+    n_ranked: dict[str, int] = {}
+    for index in order:
+        label = result.true[index]
+        rank[index] = n_ranked[label] = n_ranked.get(label, -1) + 1
+    place = {label: number for number, label in enumerate(result.labels)}
+    return sorted(order, key=lambda i: (rank[i], place[result.true[i]]))[:n_images]
 
 
 def write_report(
@@ -53,11 +188,7 @@ def write_report(
     remarks: Sequence[str] = (),
     progress: bool = False,
 ) -> Path:
-    """Write a folder with ``index.html``, its figures and ``predictions.csv``.
-
-    Files of an earlier report are replaced once all are complete. If all are training images
-    (`in_training`), the page draws no conclusions.
-    """
+    """Write a report; if all are training images (`in_training`), it draws no conclusions."""
     folder, result, held_out = Path(out_dir), evaluated.result, evaluated.held_out
     check_report_folder(folder)
     with (
@@ -66,7 +197,7 @@ def write_report(
     ):
         draft = Path(temporary)
         drawn = {}
-        hidden = None if progress else True  # None: hidden if stderr is no terminal
+        hidden = not progress or None  # None: hidden if stderr is no terminal
         for name in ProgressBar(FIGURES, desc="report", unit="figure", disable=hidden):
             draw = evaluated.drawing(name)
             drawn[name] = None if draw is None else _saved(draw, draft / f"{name}.png")
@@ -111,11 +242,10 @@ def report_on_model(
     files: Mapping[str, str] | None = None,
     progress: bool = False,
 ) -> tuple[Path, Evaluation, list[str]]:
-    """Classify images and write a folder with ``index.html``, its figures and a table.
+    """Classify images and write ``index.html``, its figures and ``predictions.csv``.
 
-    Left out are images that cannot be read and, unless all are, those with the pixels of a
-    training image. The page needs no network and no scripts. Files of an earlier report are
-    replaced once all are complete.
+    Images that cannot be read are left out, and so are those with the pixels of a training image,
+    unless all have them. Files of an earlier report are replaced once all are complete.
 
     Parameters
     ----------
@@ -124,14 +254,14 @@ def report_on_model(
     model : fitted MicrographClassifier
     images : sequence of n paths or arrays
     y_true : sequence of n labels
-        A label that is not among the classes counts as a mistake, and the page reports it.
+        A label that is not among the classes counts as a mistake.
     groups : sequence of n hashables, optional
         See `accuracy_interval`.
     names : sequence of n str, optional
         Names of the images; by default their paths, or ``image 3``.
-    title : str
-    how_measured : str
-        A sentence or two on the origin of these images: what was held out, and how.
+    title : str, default="How well the model classifies"
+    how_measured : str, default=""
+        What was held out, and how, in a sentence or two.
     details : mapping, optional
         Facts in addition to those of `model_facts`.
     files : mapping of str to str, optional
@@ -146,14 +276,13 @@ def report_on_model(
     result : Evaluation
         Of the images of the report.
     lines : list of str
-        A summary: training images, images unlike them, accuracies with intervals unless all are
-        training images, recalls of the classes, warnings.
+        A summary: training images, images unlike them, accuracies, recalls, warnings.
 
     Raises
     ------
     ValueError
-        If lengths differ, no image can be read, or the folder has files of the report's names that
-        are of no report.
+        If lengths differ, no image can be read, or the folder has files of these names that are of
+        no report.
 
     Examples
     --------
@@ -169,6 +298,10 @@ def report_on_model(
     >>> index.name, len(result.true)
     ('index.html', 8)
     """
+    y_true = one_each("true label", y_true, len(images))
+    names = names_or_default(images, names, full=True)
+    if groups is not None:
+        groups = one_each("group", groups, len(images))
     found = model.classify(images)
     found.images.warn()
     positions, known = found.images.positions, found.in_training
@@ -187,10 +320,7 @@ def report_on_model(
         remarks.append(unlike_text(result, unlike))
     chosen = positions[tested].tolist()
     evaluated = EvaluatedImages(
-        [images[i] for i in chosen],
-        result,
-        None if names is None else [names[i] for i in chosen],
-        model,
+        [images[i] for i in chosen], [names[i] for i in chosen], result, model
     )
     index = write_report(
         out_dir,
@@ -220,10 +350,9 @@ def report_on_held_out(
     notes: Sequence[str] = (),
     progress: bool = False,
 ) -> tuple[Path, Evaluation]:
-    """Write the report on training images that were held out when a model was fitted.
+    """Write the report of `report_on_model` for training images that ``fit`` held out.
 
-    The predictions are those of `held_out_evaluation`, by learners that were fitted without the
-    group of each image. The folder is as of `report_on_model`.
+    The predictions are those of `held_out_evaluation`.
 
     Parameters
     ----------
@@ -232,10 +361,10 @@ def report_on_held_out(
     images : sequence of n paths or arrays
         Those given to ``fit``, in the same order.
     groups : sequence of n hashables, optional
-        Those given to ``fit``, for their names in the table; otherwise they have numbers.
+        Those given to ``fit``, for their names in the table; by default they have numbers.
     names, title, progress
         As for `report_on_model`.
-    notes : sequence of str
+    notes : sequence of str, default=()
         Sentences to show as warnings.
 
     Returns
@@ -247,7 +376,8 @@ def report_on_held_out(
     Raises
     ------
     ValueError
-        If nothing was held out in ``fit``, or the images are not those given to it.
+        If nothing was held out in ``fit``, lengths differ, or the images or groups are not those
+        given to it.
 
     Examples
     --------
@@ -264,15 +394,17 @@ def report_on_held_out(
     """
     result = model.held_out_evaluation()
     _check_training_images(model, images)
+    names = names_or_default(images, names, full=True)
     if groups is not None:
-        names_of = _names_of_groups(model.training_, groups, len(images))
+        groups = one_each("group", groups, len(images))
+        names_of = _names_of_groups(model.training_, groups)
         if result.groups is not None:
             result = replace(result, groups=[names_of[code] for code in result.groups])
     positions = model.training_.positions[model.held_out_.rows].tolist()
     evaluated = EvaluatedImages(
         [images[i] for i in positions],
+        [names[i] for i in positions],
         result,
-        None if names is None else [names[i] for i in positions],
         model,
         _held_out_findings(model, positions),
     )
@@ -302,13 +434,9 @@ def _held_out_findings(model: Any, positions: Sequence[int]) -> HeldOutFindings:
     )
 
 
-def _names_of_groups(training: Any, groups: Sequence[Any], n_images: int) -> dict[int, Any]:
-    """Return for each group of training images the name of its first image's group.
-
-    Copies are in the group of their original, whatever its name.
-    """
-    if len(groups) != n_images:
-        raise ValueError(f"got {counted(len(groups), 'group')} for {counted(n_images, 'image')}")
+def _names_of_groups(training: Any, groups: Sequence[Any]) -> dict[int, Any]:
+    """Return for each group of training images the name that its first image's group was given."""
+    # A copy is in the group of its original, whatever the name of its own group.
     pairs = sorted(zip(training.positions.tolist(), training.groups.tolist(), strict=True))
     codes = {groups[i]: code for i, code in reversed(pairs)}
     apart = [groups[i] for i, code in pairs if codes[groups[i]] != code]
@@ -355,7 +483,6 @@ def _how_held_out(model: Any, result: Evaluation) -> str:
 
 
 def class_rows(result: Evaluation) -> list[tuple[Any, ...]]:
-    """Return label, precision, recall, F1 and number of images of each class, and their means."""
     rows: list[tuple[Any, ...]] = [
         (
             score.label if score.known else f"{score.label} (unknown to the model)",
@@ -376,10 +503,7 @@ def class_rows(result: Evaluation) -> list[tuple[Any, ...]]:
 
 
 def selective_rows(result: Evaluation) -> list[tuple[Any, ...]]:
-    """Return the effect of leaving the least confident predictions to an expert, formatted.
-
-    A row: images for the expert, for the model, share of these correct, share of mistakes found.
-    """
+    """Return images for an expert, for the model, share of these correct, and of mistakes found."""
     curve, n_wrong = result.selective_curve, len(result.true) - int(result.correct.sum())
     places = np.searchsorted(curve.coverage, 1 - np.array(_EXPERT_SHARES) - 1e-9)
     rows = []
@@ -392,7 +516,6 @@ def selective_rows(result: Evaluation) -> list[tuple[Any, ...]]:
 
 
 def sure_rows(counts: Sequence[SureAnswers], n_images: int) -> list[tuple[Any, ...]]:
-    """Return accepted error, threshold, numbers of sure answers and of wrong ones, formatted."""
     return [
         (
             percent(each.max_error),

@@ -20,7 +20,7 @@ from hypervlad.models.defects.thresholds import n_images_needed
 
 
 def model_facts(model: Any) -> dict[str, str]:
-    """Describe a fitted `MicrographClassifier`, `PatchDefectScorer`, `HypercolumnVLAD` or similar.
+    """Describe a fitted estimator of hypervlad: its training, network, options and accuracy.
 
     Parameters
     ----------
@@ -29,6 +29,7 @@ def model_facts(model: Any) -> dict[str, str]:
     Returns
     -------
     dict of str to str
+        The names of the facts, and the facts, for people to read.
 
     Examples
     --------
@@ -82,17 +83,25 @@ def _patch_cnn_facts(model: Any) -> dict[str, str]:
 def _transfer_facts(model: Any) -> dict[str, str]:
     side = model.image_size_
     trained = {"head": "its head", "last": "its head and last layers", "all": "all of its layers"}
-    digest = f"SHA-256 {model.weights_digest_[:12]}…"
-    facts = {
-        "network": model.backbone_,
-        "network's weights": f"{model.weights} ({digest}), "
-        + ("in the file" if model.whole_network_ else "not in the file"),
-        "licence of the weights": licence_of(model.backbone_, model.weights),
+    return {
+        **_network_facts(model.backbone_, model, is_in_file=model.whole_network_),
         "fine-tuned": _fine_tuned_text(model.history_, trained[model.trainable_]),
         "image size": f"{side} x {side} pixels, stretched to a square",
         "how files are read": _reading_text(model.read_options_),
+        "classifier": f"softmax regression on {len(model.head_.mean):,} features",
     }
-    return facts | {"classifier": f"softmax regression on {len(model.head_.mean):,} features"}
+
+
+def _network_facts(backbone: str, model: Any, *, is_in_file: bool) -> dict[str, str]:
+    digest = f"SHA-256 {model.weights_digest_[:12]}…"
+    if model.weights in ("pretrained", "imagenet") and get_backbone(backbone).tag is not None:
+        digest = f"{get_backbone(backbone).tag}, {digest}"
+    place = "in the file" if is_in_file else "not in the file"
+    return {
+        "network": backbone,
+        "network's weights": f"{model.weights} ({digest}), {place}",
+        "licence of the weights": licence_of(backbone, model.weights),
+    }
 
 
 def _fine_tuned_text(history: Any, trained: str) -> str:
@@ -155,16 +164,10 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
         "per_layer": f"{each} for each of {n_taps} taps",
     }
     described = [text for name, text in of_blocks.items() if name in encoder.feature_blocks]
-    embedded = getattr(encoder, "backbone_state_", None)
-    digest = f"SHA-256 {encoder.weights_digest_[:12]}…"
-    tag = get_backbone(encoder.fitted_params_.backbone).tag
-    if tag is not None and encoder.weights in ("pretrained", "imagenet"):
-        digest = f"{tag}, {digest}"
+    backbone = str(encoder.fitted_params_.backbone)
+    is_in_file = getattr(encoder, "backbone_state_", None) is not None
     return {
-        "network": str(encoder.fitted_params_.backbone),
-        "network's weights": f"{encoder.weights} ({digest}), "
-        + ("not in the file" if embedded is None else "in the file"),
-        "licence of the weights": licence_of(encoder.fitted_params_.backbone, encoder.weights),
+        **_network_facts(backbone, encoder, is_in_file=is_in_file),
         "taps": ", ".join(encoder.taps_),
         "image size": _size_text(encoder.fitted_params_),
         "how files are read": _reading_text(encoder.fitted_params_.read_options),
@@ -204,7 +207,6 @@ def tested_text(result: Evaluation) -> str:
 
 
 def shares_text(prior: Mapping[Any, float] | str) -> str:
-    """Describe the class shares that a classifier expects among new images."""
     if not isinstance(prior, str):
         return f"the class shares {_numbers_text(prior)}"
     return {
@@ -227,7 +229,6 @@ def _features_text(encoder: Any) -> str:
 
 
 def learner_text(learner: Any) -> str:
-    """Describe a fitted learner: whether boosted trees helped, and how many rounds of them."""
     if not hasattr(learner, "block_weights_"):  # not a BoostedSoftmaxClassifier
         return type(learner).__name__
     rounds = f"{counted(learner.n_estimators_, 'round')} of boosted trees"

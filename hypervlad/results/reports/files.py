@@ -1,15 +1,104 @@
-"""Files of results: maps as TIFF, masks as PNG, and names of files below a folder."""
+"""Files of results: HTML pages from templates, maps as TIFF, masks as PNG, and their names.
+
+The scripts and styles of the pages are our own: no library that the site loads sorts, filters or
+draws histograms, and Bootstrap, for the layout alone, would add 0.4 MB to every page.
+"""
 
 from __future__ import annotations
 
+import base64
+import functools
+import hashlib
+import math
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from numpy.typing import NDArray
 
+from hypervlad._version import __version__
 from hypervlad.common.files import replace_when_complete
+from hypervlad.common.wording import counted, percent, printable
 from hypervlad.images.files import composed
+
+if TYPE_CHECKING:
+    from hypervlad.results.displays.base import Display
+
+_CSS_PIXELS_PER_INCH = 96
+
+
+def write_page(
+    path: str | os.PathLike[str], template: str, script: str | None = None, **values: Any
+) -> None:
+    """Write a page of ``templates/``, with the style sheet and script named `script`, if any.
+
+    Iterators are consumed piece by piece. The page is complete or not there.
+    """
+    if script is not None:
+        values["script"] = asset("common.js", f"{script}.js")
+    style = asset("page.css", *([] if script is None else [f"{script}.css"]))
+    page = _environment().get_template(template)
+    with replace_when_complete(path) as stream:
+        for piece in page.generate(version=__version__, style=style, **values):
+            stream.write(piece.encode("utf-8"))
+
+
+class PageFigure(NamedTuple):
+    source: str
+    width: int
+    height: int
+    display: Display
+
+    @classmethod
+    def of(cls, source: str, inches: tuple[float, float], display: Display) -> PageFigure:
+        width, height = (round(side * _CSS_PIXELS_PER_INCH) for side in inches)
+        return cls(source, width, height, display)
+
+
+def asset(*names: str) -> Markup:
+    environment = _environment()
+    assert environment.loader is not None
+    return Markup("\n".join(environment.loader.get_source(environment, each)[0] for each in names))
+
+
+def decimal(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def significant(value: float) -> str:
+    return f"{value:.4g}"
+
+
+def thousands(n: int) -> str:
+    return f"{n:,}"
+
+
+def share_of(count: int, total: int) -> str:
+    """Format a count and its share of a total: "3 of 40 (7.5 %)"."""
+    return f"{count} of {total} ({percent(count / total)})"
+
+
+def digest(text: str) -> str:
+    """Return the digest by which a content-security policy allows a style or a script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode()}"
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hypervlad.results.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=lambda value: value if isinstance(value, Markup) else printable(value),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    filters = (counted, decimal, digest, percent, share_of, significant, thousands)
+    environment.filters |= {each.__name__: each for each in filters}
+    return environment
 
 
 def write_tiff(
@@ -20,17 +109,16 @@ def write_tiff(
     flush: bool = True,
     level: int | None = None,
 ) -> None:
-    """Write a map as compressed TIFF; `level` is from 1 (fast) to 9 (small).
+    """Write a map as compressed TIFF, which ImageJ reads with its pixel size, in nanometres.
 
-    ImageJ reads the pixel size, in nanometres, except of uint32: it has no 32-bit integers. With
-    `flush`, the file is on the disk at the end.
+    `level` is from 1 (fast) to 9 (small). With `flush`, the file is on the disk at the end.
     """
     import tifffile
 
     options: dict[str, Any] = {} if level is None else {"compressionargs": {"level": level}}
     if pixel_size is not None:
         options["resolution"] = (1 / pixel_size, 1 / pixel_size)  # pixels per nm
-    if values.dtype != np.uint32:
+    if values.dtype != np.uint32:  # ImageJ has no 32-bit integers
         options |= {"imagej": True, "metadata": {} if pixel_size is None else {"unit": "nm"}}
     elif pixel_size is not None:
         options |= {"resolution": (1e7 / pixel_size,) * 2, "resolutionunit": "CENTIMETER"}
@@ -49,7 +137,7 @@ def write_png(path: Path, values: NDArray[np.uint8], *, flush: bool = True, leve
 
 
 def is_below(name: str) -> bool:
-    """Return whether a name stays within the folder that it is relative to."""
+    """Return whether a relative name stays in its folder."""
     path = Path(name)
     return not (path.is_absolute() or path.drive or ".." in path.parts)
 

@@ -20,7 +20,7 @@ _DECIMALS = 6  # of probabilities
 
 
 def kinds_of(found: Classification) -> list[str]:
-    """Return the kind of each prediction; without a judgement, whether like the training images."""
+    """Return the kind of each prediction; if not judged, whether like the training images."""
     if found.judgement is not None:
         kinds: list[str] = found.judgement.kind.tolist()
         return kinds
@@ -28,7 +28,6 @@ def kinds_of(found: Classification) -> list[str]:
 
 
 def prediction_remarks(found: Classification, names: Sequence[str]) -> list[str]:
-    """Say how many images are unlike the training images, and which are training images."""
     sentences, n_images = [], len(found.proba)
     n_unlike = int(found.unlike_training.sum())
     n_blank = int((found.unlike_training & found.images.is_blank).sum())
@@ -51,10 +50,6 @@ def prediction_notes(found: Classification, names: Sequence[str]) -> list[str]:
 
 
 def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[str, list[Any]]:
-    """Return the columns of the table beside the label and its probabilities.
-
-    In "possible", a backslash precedes "|" and a backslash in the name of a class.
-    """
     columns: dict[str, list[Any]] = {
         "unlike_training": ["yes" if unlike else "no" for unlike in found.unlike_training],
         # Rounded, it is still above 1 where the image is unlike the others, and only there.
@@ -64,6 +59,7 @@ def prediction_columns(found: Classification, classes: Sequence[Any]) -> dict[st
         ],
     }
     if found.sets is not None:
+        # The names are separated by "|"; in a name, a backslash precedes it.
         columns["possible"] = [
             "|".join(re.sub(r"([\\|])", r"\\\1", name) for name in names)
             for names in possible_classes(found.sets, classes)
@@ -95,8 +91,8 @@ def predictions_as_bytes(
 ) -> bytes:
     """Return ``path, label, confidence``, any further columns, and a ``p_CLASS`` for each class.
 
-    The table is CSV in UTF-8; file names that are not valid text, which Linux allows, keep their
-    bytes. Text that a spreadsheet would take for a formula begins with an apostrophe.
+    The table is CSV in UTF-8; file names that are not valid text keep their bytes. Text that a
+    spreadsheet would take for a formula begins with an apostrophe.
 
     Parameters
     ----------
@@ -106,6 +102,12 @@ def predictions_as_bytes(
         Written with six decimals.
     classes : sequence of n_classes labels
     columns : mapping of str to sequence of n values, optional
+        Further columns.
+
+    Returns
+    -------
+    bytes
+        The content of the file.
 
     Examples
     --------

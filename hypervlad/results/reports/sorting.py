@@ -30,10 +30,7 @@ _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|\Z)", re.IGNORECASE)
 
 @dataclass
 class SortedImages:
-    """Numbers of copies in each folder, and of those ``n_present`` before.
-
-    ``renamed`` ones have a number in their name, those ``elsewhere`` are of another model or run.
-    """
+    """Numbers of copies in each folder; ``elsewhere`` are copies of another model or run."""
 
     counts: Counter[str] = field(default_factory=Counter)
     n_present: int = 0
@@ -45,12 +42,7 @@ class SortedImages:
 class ImageSorter:
     """Copies images into one folder per class; no file is ever replaced or removed.
 
-    An existing file with the same content is the copy; otherwise the copy gets a number.
-
-    Examples
-    --------
-    >>> ImageSorter("sorted", ["fibre", "a/b"]).folder_of
-    {'fibre': 'fibre', 'a/b': 'a%2Fb'}
+    Where another file has the name, the copy gets a number.
     """
 
     def __init__(self, folder: str | os.PathLike[str], classes: Sequence[Any]) -> None:
@@ -98,10 +90,7 @@ class ImageSorter:
 
 
 def folder_names(classes: Sequence[str]) -> list[str]:
-    """Return a name for the folder of each class that every file system allows.
-
-    Other characters are written as in web addresses, ``%2F``; taken names get a number.
-    """
+    """Return a name for each class's folder that every file system allows, such as ``a%2Fb``."""
     taken = {UNSURE, UNLIKE_TRAINING}
     names = []
     for label in classes:
@@ -121,10 +110,7 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path, bool]:
-    """Copy a file, with its times, to the name `target`, with a number if another file has it.
-
-    Returns the name, and False if a file with the same content was there.
-    """
+    """Copy a file, with its times, to a free name; return it, and False if a copy was there."""
     with new_folder(target.parent):
         draft = target.parent / f".{secrets.token_hex(8)}.tmp"
         for path in numbered_names(target):
@@ -147,7 +133,7 @@ def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path,
 
 
 def numbered_names(path: Path) -> Iterator[Path]:
-    """Yield a path, then the same with 2, 3 and so on at the end of the name, cut if too long."""
+    """Yield a path, then with 2, 3 and so on at the end of its name, which is cut if too long."""
     yield path
     for number in itertools.count(2):
         end = f"-{number}{path.suffix}"

@@ -25,7 +25,7 @@ _MAX_ALIKE = 1.5  # largest class over the smallest, where shares are about equa
 
 @contextlib.contextmanager
 def noted_warnings() -> Iterator[list[str]]:
-    """Give the warnings of a block as sentences for a report; they are shown all the same."""
+    """Collect the warnings of a block, which are shown all the same."""
     notes: list[str] = []
     with warnings.catch_warnings():
         show_outside = warnings.showwarning
@@ -39,7 +39,6 @@ def noted_warnings() -> Iterator[list[str]]:
 
 
 def evaluation_lines(result: Evaluation, *, forecast: bool = True) -> list[str]:
-    """Describe the accuracy on images with known classes; a forecast has intervals."""
     lines = [*_accuracies(result, forecast), _recalls(result), *warning_lines(result)]
     if result.untested:
         lines.append(tested_text(result))
@@ -49,7 +48,6 @@ def evaluation_lines(result: Evaluation, *, forecast: bool = True) -> list[str]:
 
 
 def leakage_text(result: Evaluation, n_known: int) -> str:
-    """Say how many of the images of a result are training images, and what follows."""
     n_images = len(result.true)
     known = training_images_text(n_known, n_images)
     if n_known == n_images:
@@ -61,7 +59,6 @@ def leakage_text(result: Evaluation, n_known: int) -> str:
 
 
 def unlike_text(result: Evaluation, unlike_training: NDArray[np.bool_]) -> str:
-    """Say how many images are unlike the training images, and the accuracy on the others."""
     text = unlike_training_text(int(unlike_training.sum()), len(result.true))
     text += " (about 5 % of usual images are, and more with few training groups)"
     familiar = result.subset(~unlike_training)
@@ -87,7 +84,6 @@ def warning_lines(result: Evaluation) -> list[str]:
 
 
 def held_out_lines(model: Any) -> list[str]:
-    """Describe how well a fitted `MicrographClassifier` classifies held-out training images."""
     learner = f"classifier: {learner_text(model.boosting_)}"
     if model.held_out_ is None:
         why = (
@@ -132,7 +128,6 @@ def _advice(result: Evaluation) -> list[str]:
 
 
 def held_out_text(model: Any, result: Evaluation) -> str:
-    """Say which training images were held out, by folds or at random, and which were not."""
     held_out = model.held_out_
     n_training, n_groups = len(model.training_), len(np.unique(held_out.groups))
     of_groups = "" if result.groups is None else f" of {counted(n_groups, 'group')}"

@@ -44,20 +44,10 @@ Stamp = tuple[int, int]  # size and time of a file
 
 
 class GrowingTable:
-    r"""A table of predictions to which lines are added, also in a later run.
+    """A table of predictions to which lines are added, also in a later run.
 
-    All lines are of one folder, model (a digest) and options, which `settings_file` keeps; others
-    are a ValueError. A last row that was cut off is removed with a warning.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = Path(folder, "predictions.csv")
-    ...     options = {"model": "1f0a", "coverage": None, "max_error": None}
-    ...     _ = GrowingTable(path, ["SEM", "TEM"], folder=Path("new"), **options)
-    ...     path.read_text()
-    'path,label,confidence,unlike_training,novelty,p_SEM,p_TEM\n'
+    All lines are of the folder, model (a digest) and options that `settings_file` keeps; others are
+    a ValueError. A last row that was cut off is removed with a warning.
     """
 
     def __init__(
@@ -172,7 +162,6 @@ class GrowingTable:
         self.write()
 
     def write(self) -> None:
-        """Write the lines that wait; they go on waiting if that fails."""
         if not self._waiting:
             return
         try:
@@ -224,14 +213,12 @@ class GrowingTable:
 
 
 def settings_file(table: Path) -> Path:
-    """Return the file beside a growing table that has the model and the options of its lines."""
+    """Return the file beside a growing table that has its folder, model and options."""
     return table.with_name(f"_{table.name}.settings.txt")
 
 
 @dataclass
 class _NewImage:
-    """An image that is not in the table, when to classify it, and how often that failed."""
-
     file: Path
     stamp: Stamp
     due: float
@@ -256,13 +243,12 @@ def watch_folders(
 ) -> list[SkippedImage]:
     """Classify each image of folders once, also those that appear later, until ``stopped()``.
 
-    The folders are polled, which also works on network drives; one that is missing is empty. A
-    file is read when it has not changed for three intervals, an empty one after a minute. What
-    fails is tried again when the file has changed, and at growing intervals.
+    A file is read when it has not changed for three polls of the folders, an empty one after a
+    minute. What fails is tried again when the file has changed, and at growing intervals.
 
     `classified` is called before lines are added, so that an interrupted run does the work again;
-    it returns the rows whose lines to add. `unreadable` is called once for each image that cannot
-    be read, unless it changes. Returns the images that could not be read when last tried.
+    it returns the rows whose lines to add. `unreadable` is called once for each image, unless it
+    changes. Returns the images that could not be read when last tried.
     """
     new: dict[str, _NewImage] = {}
     while True:
@@ -328,7 +314,6 @@ def _stamp_of(file: Path) -> Stamp | None:
 def _classify_unchanged(
     classify: Callable[[list[Path]], Classification], images: list[_NewImage]
 ) -> tuple[list[_NewImage], Classification | None]:
-    """Classify files, without those that changed in the meantime: they are read again later."""
     while images:
         found = classify([image.file for image in images])
         same = [image for image in images if _stamp_of(image.file) == image.stamp]
@@ -339,7 +324,6 @@ def _classify_unchanged(
 
 
 def _wait(seconds: float, stopped: Callable[[], bool]) -> bool:
-    """Wait, unless stopped; return whether stopped."""
     end = time.monotonic() + seconds
     while not stopped():
         left = end - time.monotonic()
@@ -350,5 +334,5 @@ def _wait(seconds: float, stopped: Callable[[], bool]) -> bool:
 
 
 def absolute_name(file: str | os.PathLike[str]) -> str:
-    """Return a path by which a file is recognised, however it was given."""
+    """Return the path by which a file is recognised."""
     return os.path.normcase(os.path.abspath(file))

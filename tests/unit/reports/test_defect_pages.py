@@ -17,7 +17,7 @@ from support.dark_spots import Darkness, spotted
 from support.pages import Page
 
 from hypervlad.evaluation import DefectEvaluation, evaluate_defects
-from hypervlad.images import TrainingImagesWarning, read_image, read_mask
+from hypervlad.images import ImageReadError, TrainingImagesWarning, read_image, read_mask
 from hypervlad.models.defects import Finding
 from hypervlad.results import write_defect_report, write_findings
 from hypervlad.results.reports import defects
@@ -81,6 +81,19 @@ def test_bad_images_are_left_out(tmp_path: Path) -> None:
     assert len(written.left_out) == 1
     assert len(rows_of(tmp_path / "scores.csv")) == 2
     assert "too small" in Page(tmp_path / "report.html").words
+    write(tmp_path / "none", [np.ones((5, 5))])
+    assert "Of 0 images, 0 are called anomalous" in Page(tmp_path / "none" / "report.html").words
+
+
+def test_messages_cannot_break_the_page(tmp_path: Path) -> None:
+    class Refusing(Darkness):
+        def find(self, image: Any) -> Finding:
+            raise ImageReadError(EVIL)
+
+    write_findings(tmp_path, Refusing(), [spotted(0.9)], ["a.png"])
+    page = Page(tmp_path / "report.html")
+    assert len(page.scripts) == 2
+    assert EVIL in page.words
 
 
 def test_an_interrupted_run_keeps_what_is_complete(tmp_path: Path) -> None:
@@ -124,21 +137,6 @@ def test_only_the_highest_scores_have_thumbnails(tmp_path: Path) -> None:
     source = (tmp_path / "report.html").read_text(encoding="utf-8")
     shown = re.findall(r"jpeg;base64,[^>]+><p>(\d+)\.png", source)
     assert [int(number) for number in shown] == np.argsort(-levels)[:24].tolist()
-
-
-def test_names_cannot_break_the_page(tmp_path: Path) -> None:
-    written = defects.WrittenFindings(left_out=[f"{EVIL}: not an image"])
-    row = defects.ScoredRow(EVIL, 0.7, True, "anomalous", "normal", ["1.0 %", "1"])
-    written.images.append(row)
-    defects._write_findings_page(tmp_path / "p.html", Darkness(), written)
-    page = Page(tmp_path / "p.html")
-    assert len(page.scripts) == 2
-    assert page.words.count(EVIL) == 2
-
-
-def test_a_page_without_images_is_a_page(tmp_path: Path) -> None:
-    write(tmp_path, [np.ones((5, 5))])
-    assert "Of 0 images, 0 are called anomalous" in Page(tmp_path / "report.html").words
 
 
 def test_a_threshold_outside_a_gap_is_warned_of(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hypervlad.results.reports.scores import Outcome, ScoreChart, ScoreGroup, threshold_warning
+from hypervlad.results.reports.defects import Outcome, ScoreChart, ScoreGroup, threshold_warning
 
 ABOVE, BELOW = Outcome("called", "called"), Outcome("others", "plain")
 

@@ -38,38 +38,24 @@ def tree(root: Path) -> dict[str, str]:
 def test_images_go_to_the_folder_of_their_class(tmp_path: Path) -> None:
     names = ["a.tif", "day1/a.tif", "day2/b.tif", "bad.tif", "c.tif"]
     files = write(tmp_path / "new", {name: name for name in names})
-    found = classification(
-        [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [1, 0]], unlike=[2], skipped=[(3, files[3])]
-    )
+    proba = [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.6, 0.4]]
+    kinds = ["sure", "sure", "out_of_distribution", "ambiguous"]
+    found = classification(proba, kinds=kinds, skipped=[(3, files[3])])
     sorter = ImageSorter(tmp_path / "out", CLASSES)
     sorter.add(files, names, found)
     expected = {
         "fibre/a.tif": "a.tif",
         "tube/day1/a.tif": "day1/a.tif",
         f"{UNLIKE_TRAINING}/day2/b.tif": "day2/b.tif",
-        "fibre/c.tif": "c.tif",
+        f"{UNSURE}/c.tif": "c.tif",
     }
     assert tree(tmp_path / "out") == expected
-    assert sorter.done.counts == {"fibre": 2, "tube": 1, UNLIKE_TRAINING: 1}
+    assert sorter.done.counts == {"fibre": 1, "tube": 1, UNLIKE_TRAINING: 1, UNSURE: 1}
     assert os.stat(files[0]).st_mtime_ns == os.stat(tmp_path / "out/fibre/a.tif").st_mtime_ns
     again = ImageSorter(tmp_path / "out", CLASSES)
     again.add(files, names, found)
     assert tree(tmp_path / "out") == expected
     assert (again.done.n_present, again.done.renamed) == (4, [])
-
-
-def test_judged_answers_that_are_not_sure_are_apart(tmp_path: Path) -> None:
-    names = ["a.tif", "b.tif", "c.tif"]
-    files = write(tmp_path / "new", dict.fromkeys(names, "x"))
-    kinds = ["sure", "ambiguous", "out_of_distribution"]
-    found = classification([[0.9, 0.1]] * 3, unlike=[2], kinds=kinds)
-    sorter = ImageSorter(tmp_path / "out", CLASSES)
-    sorter.add(files, names, found)
-    assert set(tree(tmp_path / "out")) == {
-        "fibre/a.tif",
-        f"{UNSURE}/b.tif",
-        f"{UNLIKE_TRAINING}/c.tif",
-    }
 
 
 def test_copies_that_an_earlier_run_put_elsewhere_are_named(tmp_path: Path) -> None:

@@ -38,21 +38,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hypervlad.results.reports.watching._INTERVAL", INTERVAL)
 
 
-def table_at(
-    path: Path,
-    folder: Path | None = None,
-    model: str = "1",
-    coverage: float | None = None,
-    max_error: float | None = None,
-) -> GrowingTable:
-    return GrowingTable(
-        path,
-        CLASSES,
-        folder=path.parent if folder is None else folder,
-        model=model,
-        coverage=coverage,
-        max_error=max_error,
-    )
+def table_at(path: Path, classes: list[str] = CLASSES, **changes: Any) -> GrowingTable:
+    settings = {"folder": path.parent, "model": "1", "coverage": None, "max_error": None}
+    return GrowingTable(path, classes, **(settings | changes))
 
 
 def add(table: GrowingTable, *names: str) -> None:
@@ -236,19 +224,6 @@ def test_what_fails_is_tried_again_and_reported_once(
     assert one.bad == ["t3.png"]
 
 
-def test_a_file_settles_before_it_is_read(
-    new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hypervlad.results.reports.watching._INTERVAL", 10 * INTERVAL)
-    (new / "f1.png").write_text("1")
-    one = Watch(new, tmp_path / "table.csv")
-    started = time.monotonic()
-    one.thread.start()
-    until(lambda: one.table.paths)
-    assert time.monotonic() - started >= 30 * INTERVAL
-    stop(one)
-
-
 def test_a_folder_may_be_away_for_a_while(
     watch: Callable[[], Watch], new: Path, tmp_path: Path
 ) -> None:
@@ -383,20 +358,15 @@ def test_a_table_that_was_cut_anywhere_is_continued(
 ) -> None:
     path = tmp_path_factory.mktemp("table") / "t.csv"
 
-    def continued() -> GrowingTable:
-        return GrowingTable(
-            path, classes, folder=Path("new"), model="1", coverage=None, max_error=None
-        )
-
-    add(continued(), *names)
+    add(table_at(path, classes), *names)
     whole = path.read_bytes()
     _, *rows = rows_in(path)
     for n_left in range(len(whole)):
         path.write_bytes(whole[:n_left])
-        table = continued()
+        table = table_at(path, classes)
         _, *kept = rows_in(path)
         assert kept == rows[: len(kept)]
-        assert table.paths == {os.path.abspath(f"new/{name}") for name in names[: len(kept)]}
+        assert table.paths == {str(path.parent / name) for name in names[: len(kept)]}
         assert len(kept) == len(rows) or n_left < len(whole) - 1, "only a line break is missing"
         add(table, *names[len(kept) :])
         assert path.read_bytes() == whole
@@ -460,14 +430,6 @@ def test_a_byte_order_mark_and_line_breaks_of_windows_are_read(tmp_path: Path) -
     assert table_at(path).paths == {str(tmp_path / "a.png")}
 
 
-def test_another_table_is_not_continued(tmp_path: Path) -> None:
-    path, text = tmp_path / "t.csv", "path,label\na,b\n"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=r"t\.csv exists, but not _t\.csv\.settings"):
-        table_at(path)
-    assert path.read_text() == text
-
-
 @pytest.mark.parametrize(
     ("other", "words"),
     [
@@ -483,6 +445,10 @@ def test_lines_of_other_models_and_options_are_not_mixed(
     add(table_at(path), "a.png")
     with pytest.raises(ValueError, match=rf"was made with {words} \(see _t\.csv\.settings\.txt\)"):
         table_at(path, **other)
+    assert names_in(path) == ["path", "a.png"]
+    settings_file(path).unlink()
+    with pytest.raises(ValueError, match=r"t\.csv exists, but not _t\.csv\.settings"):
+        table_at(path)
     assert names_in(path) == ["path", "a.png"]
     path.unlink()  # then it is a new table
     table_at(path, **other)
