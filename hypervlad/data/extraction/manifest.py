@@ -7,10 +7,10 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,14 @@ import pyarrow.parquet as pq
 
 from hypervlad.common.files import LinkError, refuse_link, replace_when_complete
 from hypervlad.common.strict_json import parse_json
-from hypervlad.data.extraction.pages import check_pages
-from hypervlad.data.extraction.sources import Item, SourceRecord, Task
-from hypervlad.data.extraction.table import FeatureFileError, described, description, file_beside
+from hypervlad.data.extraction.table import (
+    FeatureFileError,
+    check_pages,
+    described,
+    description,
+    file_beside,
+)
+from hypervlad.data.extraction.tasks import DigestNow, FinishedTask, Item, SourceRecord, Task
 from hypervlad.images import SkippedImage
 
 _SCHEMA = pa.schema(
@@ -45,9 +50,6 @@ _ALIGNMENT = 8
 _HEAD_BYTES = _DIGEST_BYTES + _LENGTH_BYTES
 _TEXT_BYTES = 2**13  # of an image, besides its path and label
 _MANIFEST = "manifest.parquet"
-
-#: Reads an image; returns its digest, or None if it cannot be read.
-DigestNow: TypeAlias = Callable[[Any], str | None]
 
 
 def skipped_images(records: Iterable[SourceRecord], start: int) -> list[SkippedImage]:
@@ -140,15 +142,6 @@ def finished_manifest(output: Path) -> Path:
 
 
 # --- finished tasks -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class FinishedTask:
-    """The images of a task, the vectors of those that were read, and how many the cache had."""
-
-    records: list[SourceRecord]
-    vectors: np.ndarray
-    n_cached: int
 
 
 class TaskFolder:

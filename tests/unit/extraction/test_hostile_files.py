@@ -18,7 +18,8 @@ from support.forged_parts import read_part, write_part, write_with_digest
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
 from hypervlad.common.files import LinkError, LockedError, exclusive_lock, file_digest
-from hypervlad.data.extraction import FeatureFileError, manifest, plan_extraction, run
+from hypervlad.data.extraction import FeatureFileError, manifest, plan_extraction
+from hypervlad.data.extraction import extract as extract_module
 from hypervlad.images import SkippedImagesWarning
 
 links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
@@ -211,14 +212,14 @@ def test_a_part_that_changes_before_the_merge_is_not_merged(
     extract: Extract, part: Path, interrupted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts, vectors = read_part(part)
-    merge = run.Run._merge
+    merge = extract_module.Run._merge
 
     def forged(*arguments: Any) -> Any:
         write_part(part, *with_record(LABEL, "x")(facts, vectors))
         return merge(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run.Run, "_merge", forged)
+        patch.setattr(extract_module.Run, "_merge", forged)
         with pytest.raises(OSError, match=r"1\.task: damaged, or changed by another program; run"):
             extract(resume=True)
     assert not interrupted.exists()
@@ -233,7 +234,7 @@ def test_the_digest_is_that_of_what_was_written(
     out: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    original = run.replace_when_complete
+    original = extract_module.replace_when_complete
 
     @contextlib.contextmanager
     def replaced_at_once(path: Path, **options: Any) -> Iterator[Any]:
@@ -249,7 +250,7 @@ def test_the_digest_is_that_of_what_was_written(
     other = out.with_name("other.parquet")
     extract_features(folder, encoder, out=other, include="a/*")
     with monkeypatch.context() as patch:
-        patch.setattr(run, "replace_when_complete", replaced_at_once)
+        patch.setattr(extract_module, "replace_when_complete", replaced_at_once)
         extract()
     assert not is_recorded()
     extract()
@@ -428,7 +429,7 @@ def test_a_complete_file_needs_no_lock(
     def no_lock(*_: object) -> None:
         raise PermissionError
 
-    monkeypatch.setattr(run, "exclusive_lock", no_lock)
+    monkeypatch.setattr(extract_module, "exclusive_lock", no_lock)
     assert extract(resume=True).n_kept == 20
     with pytest.raises(PermissionError):
         extract()

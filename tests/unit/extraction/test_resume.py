@@ -16,10 +16,10 @@ from support.extraction_fixtures import Extract, StopError, interrupt
 from support.feature_folders import write_image
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
-from hypervlad.data.extraction import FeatureFileError, manifest, plan_extraction, run
+from hypervlad.data.extraction import FeatureFileError, manifest, plan_extraction
+from hypervlad.data.extraction import extract as extract_module
 from hypervlad.data.extraction.manifest import TaskFolder
-from hypervlad.data.extraction.run import Job
-from hypervlad.data.extraction.sources import open_source
+from hypervlad.data.extraction.tasks import Job, open_source
 from hypervlad.features.backbones import get_backbone
 from hypervlad.features.encoder import loading
 from hypervlad.images import ImageReadError, SkippedImagesWarning
@@ -249,7 +249,7 @@ def test_an_interrupted_removal_can_be_continued(
 def test_a_merge_that_is_killed_leaves_nothing_behind(
     extract: Extract, tmp_path: Path, out: Path, expected: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = run.write_rows
+    original = extract_module.write_rows
 
     def half(stream: Any, tables: Any, schema: Any) -> None:
         original(stream, tables, schema)
@@ -257,7 +257,7 @@ def test_a_merge_that_is_killed_leaves_nothing_behind(
 
     before = {path.name for path in tmp_path.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(run, "write_rows", half)
+        patch.setattr(extract_module, "write_rows", half)
         for _ in range(3):
             with pytest.raises(StopError):
                 extract(resume=True)

@@ -9,7 +9,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.ndimage import gaussian_filter
 
-from hypervlad.data.folders.keypoints import candidate_pairs, find_keypoints
+from hypervlad.data.folders.copies import candidate_pairs, find_keypoints
 
 ALL_MOVES = pytest.mark.parametrize(
     ("turns", "mirror"), list(itertools.product(range(4), [False, True]))

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose
 from scipy import fft
 
 from hypervlad.data.synthetic import make_lattice_images
-from hypervlad.data.synthetic.lattice import Crystal, draw_columns, draw_crystal
+from hypervlad.data.synthetic.tem import Crystal, draw_columns, draw_crystal
 
 
 def spectrum(image):
