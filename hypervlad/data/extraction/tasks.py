@@ -1,4 +1,4 @@
-"""The tasks of an extraction: images that are encoded together, and how a process encodes them."""
+"""The tasks of an extraction: images that are encoded together, and how a process does it."""
 
 from __future__ import annotations
 
@@ -36,10 +36,8 @@ DigestNow: TypeAlias = Callable[[Any], str | None]
 
 @dataclass(frozen=True)
 class Item:
-    """One image; its path in the table is relative, with forward slashes; None for an array."""
-
     image: Any
-    path: str | None
+    path: str | None  # in the table: relative, with forward slashes; None for an array
     label: str | None
 
     def stamp(self) -> Stamp:
@@ -54,12 +52,9 @@ class Item:
 
 @dataclass(frozen=True)
 class SourceRecord:
-    """One image as it was when it was read, or why it could not be read.
+    """One image as it was when it was read, or why it could not be read."""
 
-    Up to ``pixel_size``, the fields are columns of the table of features. ``name`` is that in
-    errors; ``size`` (bytes) and ``time`` (ns) are those of a file before it was read.
-    """
-
+    # Columns of the table of features:
     path: str | None
     label: str | None
     digest: str | None
@@ -67,8 +62,10 @@ class SourceRecord:
     width: int | None
     channels: int | None
     pixel_size: float | None
+    # Of an image that could not be read:
     name: str | None
     reason: str | None
+    # Of a file before it was read, in bytes and ns:
     size: int | None
     time: int | None
 
@@ -119,26 +116,21 @@ class SourceRecord:
 
 @dataclass(frozen=True)
 class Task:
-    """Images that are encoded together, with the position of the first one."""
-
     number: int
-    start: int
+    start: int  # the position of the first image
     items: list[Item]
 
     def numbered(self) -> Iterator[tuple[int, Any]]:
         return ((position, item.image) for position, item in enumerate(self.items, self.start))
 
     def with_absolute_paths(self) -> Task:
-        """Return the task with paths that another process finds too."""
         return replace(self, items=[replace(i, image=absolute_path(i.image)) for i in self.items])
 
 
 @dataclass(frozen=True, eq=False)
 class FinishedTask:
-    """The images of a task, the vectors of those that were read, and how many the cache had."""
-
     records: list[SourceRecord]
-    vectors: np.ndarray
+    vectors: np.ndarray  # of the images that could be read
     n_cached: int
 
 
@@ -147,18 +139,14 @@ class FinishedTask:
 
 @dataclass
 class Source:
-    """Images in their order; how many there are is None for a stream."""
-
     items: Iterable[Item]
-    n_images: int | None
+    n_images: int | None  # None for a stream
 
     def listed(self) -> list[Item]:
-        """Return all images; not for a stream, because all would be in memory."""
         self.items = list(self.items)
         return self.items
 
     def tasks(self, size: int) -> Iterator[Task]:
-        """Cut the images into tasks of this many."""
         items = iter(self.items)
         for number in itertools.count():
             some = list(itertools.islice(items, size))
@@ -173,7 +161,6 @@ def open_source(
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
 ) -> Source:
-    """Return the images of a folder, a list or a stream; raise if there are none."""
     base = None if root is None else Path(root)
     if isinstance(images, str | os.PathLike) and os.path.isdir(images):
         return _of_folder(Path(images), base, include, exclude)
@@ -206,7 +193,7 @@ def _item(image: Any, root: Path | None, label: str | None = None) -> Item:
 
 
 def escape_bytes(text: str) -> str:
-    """Escape the bytes of a file's name that are not text, which a table cannot hold."""
+    """Escape bytes of a name that are not text: a table cannot hold them."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -239,7 +226,7 @@ class Job:
     def finished(
         self, tasks: Iterable[Task], n_jobs: int | None
     ) -> Iterator[tuple[Task, FinishedTask]]:
-        """Do tasks, here or in joblib's workers; the latter finish in any order."""
+        """Do tasks, here or in joblib's workers, which finish in any order."""
         return self._in_workers(tasks, n_jobs) if uses_workers(n_jobs) else self._here(tasks)
 
     def is_cached(self) -> Callable[[Any], bool]:
@@ -290,15 +277,11 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class _Loaded:
-    """The images of a task."""
-
     images: list[LoadedImage | SkippedImage]
     stamps: list[Stamp]  # from before the reading
 
 
 class _Worker:
-    """A job in one process: cache and network are opened once."""
-
     def __init__(self, job: Job) -> None:
         ensure_registered(job.backbone)
         self._encoder = encoder = job.encoder
@@ -310,12 +293,10 @@ class _Worker:
         self._lock = threading.Lock()  # a dask worker may have several threads
 
     def load(self, task: Task) -> _Loaded:
-        """Read the images of a task, or find their vectors."""
         stamps = [item.stamp() for item in task.items]
         return _Loaded(list(read_in_order(task.numbered(), self._load)), stamps)
 
     def load_ahead(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, _Loaded]]:
-        """Do so for many tasks, with threads that read ahead."""
         reading, stamps = deque[Task](), deque[Stamp]()
 
         def images() -> Iterator[tuple[int, Any]]:
@@ -366,7 +347,6 @@ _lock = threading.Lock()
 
 
 def run_task(job: Job, task: Task) -> FinishedTask:
-    """Do a task in a worker, with the network that it has built before."""
     with _lock:
         worker = _workers.get(job)
         if worker is None:

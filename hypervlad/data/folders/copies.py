@@ -30,8 +30,7 @@ _SMOOTH, _LOCAL = 0.8, 13.0
 _MAX_FRAME, _FRAME_TOLERANCE = 0.2, 0.05
 _FLAT, _EDGE_SHARE = 0.95, 0.5
 
-#: Lowest similarity of a pair that counts as near copies.
-MIN_SIMILARITY = 0.8
+_MIN_SIMILARITY = 0.8
 # Images of one lattice reach 0.1, copies 0.65.
 _MIN_DISTINCTNESS = 0.6
 # Pairs above it need no support by other copies of the two images.
@@ -42,22 +41,19 @@ _N_WITNESSES = 5
 def find_near_copies(
     thumbnails: Sequence[Thumbnail],
     *,
-    min_similarity: float = MIN_SIMILARITY,
     folders: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.float32]]:
     """Find pairs of images that show the same part of the same specimen.
 
-    Candidates are pairs in which keypoints agree on a transformation. A pair is registered, and
-    counts if the overlap is similar, and no other shift is nearly as good, as it is for two images
-    of one crystal lattice. A pair below 0.9 is dropped if other copies of the two images contradict
-    it, so that doubtful pairs do not chain sets of copies together.
+    A pair in which keypoints agree on a transformation is registered, and counts if the overlap is
+    similar and no other shift is nearly as good, as it is for two images of one crystal lattice.
+    With `folders`, only pairs across these are looked for.
 
-    With `folders`, only pairs across these are looked for. Returned are the sorted pairs ``i < j``,
-    shape (n_pairs, 2), their similarities from 0 to 1, and overlaps: the part of the smaller view
-    that both show.
+    Returned are the sorted pairs ``i < j``, (n_pairs, 2), their similarities from 0 to 1, and
+    overlaps: the part of the smaller view that both show.
     """
-    finder = _Finder(thumbnails, min_similarity)
+    finder = _Finder(thumbnails)
     points = [find_keypoints(thumbnail) for thumbnail in thumbnails]
     for candidates in candidate_pairs(points, folders):
         for candidate in candidates:
@@ -72,19 +68,17 @@ def find_near_copies(
 
 
 class _Finder:
-    def __init__(self, thumbnails: Sequence[Thumbnail], min_similarity: float) -> None:
+    def __init__(self, thumbnails: Sequence[Thumbnail]) -> None:
         self.thumbnails = thumbnails
-        self.min_similarity = min_similarity
         self.confirmed: dict[tuple[int, int], Registration] = {}
 
     def compare(self, pair: tuple[int, int], start: Transformation) -> None:
-        """Confirm a pair, if its thumbnails agree near an estimated transformation."""
         match = None if pair in self.confirmed else self._match(pair, start)
         if match is not None:
             self.confirmed[pair] = match
 
     def supported(self, pair: tuple[int, int]) -> bool:
-        """Return whether a confirmed pair is strong, or not contradicted by other strong ones."""
+        """Return whether a pair is strong, or not contradicted: doubtful pairs chain no sets."""
         match = self.confirmed[pair]
         if match.similarity >= _STRONG:
             return True
@@ -104,14 +98,13 @@ class _Finder:
         match = register(first, second, start)
         if (
             match is None
-            or match.similarity < self.min_similarity
+            or match.similarity < _MIN_SIMILARITY
             or match.distinctness < _MIN_DISTINCTNESS
         ):
             return None
         return match
 
     def _strong_copies(self, image: int) -> list[tuple[int, Transformation]]:
-        """Return the sure copies of an image, and how each is transformed to it."""
         return [
             (i + j - image, match.transformation if j == image else match.transformation.inverse())
             for (i, j), match in self.confirmed.items()
@@ -119,7 +112,6 @@ class _Finder:
         ]
 
     def overlap(self, first: int, second: int) -> float:
-        """Return the part of the smaller view that a confirmed pair has in common."""
         there = self.confirmed[first, second].transformation
         back = there.inverse()
         return max(self._share(first, second, there), self._share(second, first, back))
@@ -135,7 +127,6 @@ class _Finder:
 
 
 def group_copies(pairs: NDArray[np.intp], n_images: int) -> list[list[int]]:
-    """Return the sets of images that chains of pairs connect, sorted by their first image."""
     if len(pairs) == 0:
         return []
     member_of = linked_groups(pairs, n_images)
@@ -165,7 +156,6 @@ def make_thumbnail(pixels: NDArray[np.float32]) -> Thumbnail:
 
 
 def _without_frame(grey: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Cut off frames of one level, such as a black one, and bars with a caption."""
     tolerance = _FRAME_TOLERANCE * float(np.ptp(grey))
     for _ in range(2):  # a frame may lie in another
         for _ in range(4):
@@ -238,24 +228,17 @@ _TEMPLATE = _template()
 
 @dataclass(frozen=True)
 class Keypoints:
-    """Distinct places of a thumbnail, first those of the coarse level.
+    """Distinct places of a thumbnail, first those of the coarse level."""
 
-    Positions (n, 2) and the centre of the thumbnail are in pixels, row first. The symmetries (2, n)
-    are numbers of the two that make a patch most like a fixed pattern, the descriptors (2, n, 49)
-    the patch after either, as a unit vector.
-    """
-
-    centre: NDArray[np.float64]
-    positions: FloatMap
+    centre: NDArray[np.float64]  # of the thumbnail, in pixels, row first
+    positions: FloatMap  # (n, 2), in pixels
     n_coarse: int
-    symmetries: IntArray
-    descriptors: FloatMap
+    symmetries: IntArray  # (2, n): the two that make a patch most like a fixed pattern
+    descriptors: FloatMap  # (2, n, 49): the patch after either, as a unit vector
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A pair of images in which keypoints agree on a transformation to within a few pixels."""
-
     first: int
     second: int
     transformation: Transformation
@@ -265,8 +248,8 @@ def find_keypoints(thumbnail: NDArray[np.int8]) -> Keypoints:
     """Find and describe spots and corners of a thumbnail, at most 36 on each of two levels.
 
     A descriptor is the neighbourhood of a keypoint, moved by the turn or reflection that makes it
-    most like a fixed pattern without symmetry. So the same place has the same descriptor in a
-    mirrored or turned image. Two are kept, because noise may decide which is best.
+    most like a fixed pattern without symmetry: it is the same in a mirrored or turned image. Two
+    are kept, because noise may decide which is best.
     """
     found = [_keypoints_of_level(thumbnail.astype(np.float32), scale) for scale in _LEVELS]
     return Keypoints(
@@ -317,9 +300,8 @@ def candidate_pairs(
 ) -> Iterator[list[Candidate]]:
     """Yield for each image up to six pairs with likely copies, the best first.
 
-    The descriptors of an image's keypoints are compared with the coarse ones of all images (those
-    of other folders, if given). Each of the five most similar images, if similar enough, gets a
-    vote for the turn or reflection and the shift that brings the two places together.
+    Each keypoint votes for each of the five images (of other folders, if given) that have the most
+    similar coarse keypoints: for the turn or reflection and the shift that brings both together.
     """
     table = _Table(keypoints, range(len(keypoints)) if folders is None else folders)
     for i in range(len(keypoints)):
@@ -380,8 +362,6 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Votes:
-    """Matches of an image's keypoints: with which image, and which place goes where."""
-
     image: IntArray
     own: IntArray
     matrices: NDArray[np.float64]
@@ -415,7 +395,6 @@ class _Votes:
         return list(found.items())
 
     def _fit(self, agreeing: IntArray) -> Transformation:
-        """Fit a magnification and an offset to matches with a common matrix."""
         matrix = self.matrices[agreeing[0]]
         place, goal = self.places[agreeing].mean(axis=0), self.goals[agreeing].mean(axis=0)
         turned = (self.places[agreeing] - place) @ matrix.T

@@ -40,7 +40,7 @@ def load_image_folder(
 ) -> Bunch:
     """List labelled images: those of a folder, whose sub-folders are the classes, or of a table.
 
-    No image is opened: the result holds paths, which the estimators read when they need them.
+    No image is opened.
 
     Parameters
     ----------
@@ -49,9 +49,10 @@ def load_image_folder(
         CSV file with the columns ``path`` (relative to the table), ``label`` and optionally
         ``group``, or a table that ``hypervlad review export`` wrote.
     groups : path, optional
-        CSV file with the columns ``path`` and ``group``, one line per image: images of one group
-        (crops of one micrograph, frames of one sample) must never be split between training and
-        test. The end of a path, such as ``class/name.tif``, is enough.
+        CSV file with the columns ``path`` and ``group``, one line per image; the end of a path,
+        such as ``class/name.tif``, is enough. Images of one group (crops of one micrograph, frames
+        of one sample) must not be split between training and test. By default, there are no groups,
+        or those of the table.
 
     Returns
     -------
@@ -101,7 +102,6 @@ def load_image_folder(
 
 
 def scan_images(source: str | os.PathLike[str]) -> FolderLayout:
-    """List the labelled images of a folder, or of a table if ``source`` is a file."""
     is_path = isinstance(source, str | os.PathLike)
     is_table = is_path and os.path.isfile(os.path.expanduser(source))
     return scan_table(source) if is_table else scan_folder(source)
@@ -109,28 +109,21 @@ def scan_images(source: str | os.PathLike[str]) -> FolderLayout:
 
 @dataclass
 class FolderLayout:
-    """The labelled images of a folder, or of a table.
-
-    `files` are those with a class (`labels`, in composed Unicode), sorted by `relative`: the same
-    order on every system. `loose` ones lie directly in `root`, the folder or that of the table.
-    `groups` and `by_model`, whether a model gave the label, come from a table.
-    """
-
-    root: Path
-    files: list[Path]
-    labels: list[str]
-    loose: list[Path]
+    root: Path  # the folder, or that of the table
+    files: list[Path]  # those with a class, sorted by `relative`: the same order on every system
+    labels: list[str]  # in composed Unicode
+    loose: list[Path]  # images directly in `root`
     empty_classes: list[str]
+    # Of a table:
     table: Path | None = None
     groups: list[str] | None = None
-    by_model: list[bool] | None = None
+    by_model: list[bool] | None = None  # whether a model gave the label
 
     def relative(self, file: Path) -> str:
         """Return a file's path under ``root``, with forward slashes."""
         return "/".join(parts_below(file, self.root))
 
     def load_groups(self, groups: str | os.PathLike[str] | None) -> NDArray[np.str_] | None:
-        """Return the group of each image, from a file of groups or from the table of labels."""
         if self.groups is None:
             return None if groups is None else load_groups(self.files, self.root, groups)
         if groups is not None:
@@ -142,7 +135,6 @@ class FolderLayout:
 
 
 def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
-    """List the images of a folder by class, without opening any."""
     root = _existing_folder(directory)
     try:
         found = find_images(root)
@@ -164,7 +156,6 @@ def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
 
 
 def check_classes(layout: FolderLayout) -> None:
-    """Raise `ImageFolderError` unless there are images of two classes."""
     root = layout.root
     for link, name in _links_to_classes(layout):
         raise ImageFolderError(
@@ -243,7 +234,6 @@ def _existing_folder(directory: str | os.PathLike[str]) -> Path:
 
 
 def warn_of_oddities(layout: FolderLayout) -> None:
-    """Warn of folders without images, images without a class, and classes of almost one name."""
     alike = alike_classes(layout.labels)
     if alike:
         warn_user(
@@ -281,8 +271,6 @@ def warn_of_oddities(layout: FolderLayout) -> None:
 
 @dataclass(frozen=True)
 class _Row:
-    """One line of a table, and the file that it means."""
-
     line: int
     path: str
     label: str
@@ -292,7 +280,6 @@ class _Row:
 
 
 def scan_table(table: str | os.PathLike[str]) -> FolderLayout:
-    """List the images of a table, without opening any."""
     path = Path(table).expanduser()
     rows = _distinct(path, _read_rows(path))
     missing = [f"{row.path} (line {row.line})" for row in rows if not os.path.isfile(row.file)]
@@ -413,8 +400,8 @@ def _distinct(table: Path, rows: Sequence[_Row]) -> list[_Row]:
 def write_patch_folder(parts: Mapping[str, PatchSet], dir: str | os.PathLike[str]) -> None:
     """Write patches as image files, ``part/class/image-number_row_column.png``.
 
-    Patches of 8-bit images become PNG, others TIFF of 32-bit floats. ``groups.csv`` says which
-    patches belong together.
+    Patches of 8-bit images become PNG, others TIFF of 32-bit floats. ``groups.csv`` holds the group
+    of each.
 
     Parameters
     ----------
@@ -461,7 +448,7 @@ def write_patch_folder(parts: Mapping[str, PatchSet], dir: str | os.PathLike[str
 def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
     """List the patches of a folder with the parts train, validation and test.
 
-    No image is opened. In each part, a sub-folder is a class, usually "anomalous" and "normal".
+    No image is opened. In each part, a sub-folder is a class.
 
     Parameters
     ----------
@@ -471,8 +458,8 @@ def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
     Returns
     -------
     parts : dict of Bunch
-        For each existing part, ``images``: list of str, sorted; ``target``: array of str, the class
-        of each; ``groups``: array of str, or None.
+        For each existing part ``images``, a sorted list of str; ``target``, an array of the class
+        of each, str; ``groups``, an array of str, or None.
 
     Raises
     ------

@@ -24,7 +24,6 @@ ClassValues = dict[str, dict[str, set[str]]]
 def list_problems(
     report: FolderReport, layout: FolderLayout, group_error: str | None, by_class: ClassValues
 ) -> list[str]:
-    """Describe what must be dealt with, the most serious first."""
     problems = []
     try:
         check_classes(layout)
@@ -58,7 +57,6 @@ def list_problems(
 
 
 def list_notes(report: FolderReport, page: int) -> list[str]:
-    """Describe what is unusual but may be right."""
     notes = []
     counts = [count for count in report.class_counts.values() if count]
     if counts and max(counts) > _MAX_IMBALANCE * min(counts):
@@ -188,7 +186,6 @@ def _about_groups(report: FolderReport, by_class: ClassValues) -> list[str]:
 
 
 def _about_giveaways(by_class: ClassValues) -> list[str]:
-    """Describe properties of the files, not of the specimens, that reveal a class."""
     sentences = []
     for name in ("kind of pixels", "size in pixels"):
         values = by_class[name]

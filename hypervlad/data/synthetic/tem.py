@@ -12,6 +12,7 @@ from scipy import fft
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
 
 from hypervlad.data.synthetic.drawing import (
+    FloatMap,
     check_count,
     check_size,
     draw_seed,
@@ -21,9 +22,7 @@ from hypervlad.data.synthetic.drawing import (
 from hypervlad.data.synthetic.tem_scenes import Specimen, make_specimen
 from hypervlad.data.synthetic.tem_specimens import splat
 
-FloatMap = NDArray[np.float32]
-
-_SMALLEST_SIZE, _SMALLEST_LATTICE = 32, 64
+_SMALLEST_SIZE = 32  # of TEM images
 
 #: The eight fine classes, and the class of the four that each belongs to.
 TEM_FINE_CLASSES: dict[str, str] = {
@@ -53,20 +52,16 @@ def make_tem_images(
 ) -> tuple[list[NDArray[np.float32]], NDArray[np.str_]]:
     """Make synthetic bright-field TEM images of carbon nanotubes: alone, in clusters, in polymer.
 
-    Magnification, brightness, contrast and defocus are random and do not depend on the class.
-
     Parameters
     ----------
     n : int
         Number of images, at least 1.
     n_classes : {4, 8}, default=4
-        4: the classes of [1]_. "fiber": one isolated tube or fibre; "cluster": several tubes that
-        touch or entangle; "matrix": polymer particles, with tubes only inside; "matrix-surface":
+        4: the classes of [1]_. "fiber", one isolated tube or fibre; "cluster", several tubes that
+        touch or entangle; "matrix", polymer particles, with tubes only inside; "matrix-surface",
         polymer particles with protruding tubes. 8: each of these split in two
-        (`TEM_FINE_CLASSES`): hollow "fiber-tube" and "fiber-bamboo" with cross walls; nearly
-        parallel "cluster-bundle" and "cluster-tangle"; faceted "matrix-shard" and rounded
-        "matrix-agglomerate"; "matrix-surface-few" with one to three tubes and "matrix-surface-many"
-        with seven or more.
+        (`TEM_FINE_CLASSES`), such as "matrix-surface-few" with one to three tubes and
+        "matrix-surface-many" with seven or more.
     size : int or (int, int), default=224
         Height and width in pixels, each at least 32. All sizes have the same field of view.
     random_state : int, RandomState or None, default=None
@@ -107,7 +102,7 @@ def make_tem_images(
     return images, labels
 
 
-def _make_tem_image(label: str, rng: Generator, height: int, width: int) -> NDArray[np.float32]:
+def _make_tem_image(label: str, rng: Generator, height: int, width: int) -> FloatMap:
     if label in TEM_CLASSES:
         members = [fine for fine, coarse in TEM_FINE_CLASSES.items() if coarse == label]
         label = members[int(rng.integers(len(members)))]
@@ -147,8 +142,7 @@ def record_image(specimen: Specimen, rng: Generator, margin: int, unit: float) -
 def _propagate(specimen: Specimen, rng: Generator, unit: float) -> FloatMap:
     """Return the intensity in the image plane: the exit wave after defocus, envelope, aperture.
 
-    Propagating the whole wave gives Fresnel fringes and the grain of the film one defocus (Williams
-    and Carter, Transmission Electron Microscopy, 2nd ed., chapter 28).
+    Williams and Carter, Transmission Electron Microscopy, 2nd ed., chapter 28.
     """
     amplitude = np.exp(-0.5 * specimen.absorption)
     if specimen.opaque is not None:
@@ -239,8 +233,7 @@ def make_lattice_images(
 ) -> tuple[list[NDArray[np.float32]], NDArray[np.intp]]:
     """Make synthetic dark-field STEM images of crystal lattices, several of each sample.
 
-    Each sample is a crystal with a random lattice, orientation, basis and density of defects. Its
-    images show different places.
+    A sample is a random crystal with defects; its images show different places.
 
     Parameters
     ----------
@@ -249,8 +242,7 @@ def make_lattice_images(
     images_per_sample : int, default=4
         Images of each sample, at least 1; the last sample may have fewer.
     size : int or (int, int), default=224
-        Height and width in pixels, each at least 64. All sizes have the same magnification:
-        lattice vectors are 7 to 24 pixels long.
+        Height and width in pixels, each at least 64. Lattice vectors are 7 to 24 pixels long.
     random_state : int, RandomState or None, default=None
         As in `make_tem_images`.
 
@@ -274,7 +266,7 @@ def make_lattice_images(
     """
     n = check_count(n)
     per_sample = check_count(images_per_sample, "images_per_sample")
-    shape = check_size(size, _SMALLEST_LATTICE)
+    shape = check_size(size)
     seed = draw_seed(random_state)
     samples = np.arange(n, dtype=np.intp) // per_sample
     crystals = [
@@ -313,10 +305,7 @@ def draw_crystal(rng: Generator) -> Crystal:
 def draw_columns(
     rng: Generator, crystal: Crystal, shape: tuple[int, int]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Place the atomic columns of a random part of a crystal, with its defects.
-
-    Returns (row, column) in pixels, some beyond the frame, and brightness.
-    """
+    """Return (row, column) in pixels, some beyond the frame, and brightness of atomic columns."""
     reach = np.hypot(*shape) / 2
     # Distance of the lattice's lines: no cell within the reach has a larger index.
     spacing = abs(np.linalg.det(crystal.vectors)) / np.linalg.norm(crystal.vectors, axis=1).max()
@@ -335,9 +324,7 @@ def draw_columns(
     return positions, brightness
 
 
-def _make_lattice_image(
-    rng: Generator, crystal: Crystal, shape: tuple[int, int]
-) -> NDArray[np.float32]:
+def _make_lattice_image(rng: Generator, crystal: Crystal, shape: tuple[int, int]) -> FloatMap:
     padded = (shape[0] + 2 * _MARGIN, shape[1] + 2 * _MARGIN)
     positions, brightness = draw_columns(rng, crystal, padded)
     rows, across = positions.T.astype(np.float32)
@@ -351,7 +338,6 @@ def _make_lattice_image(
 
 
 def _scanned(rng: Generator, signal: FloatMap, shape: tuple[int, int]) -> FloatMap:
-    """Scan line by line while the specimen drifts and the beam vibrates."""
     height, width = shape
     lines = np.arange(height)
     drift = rng.normal(0, 4, (2, 1)) * (lines / height)

@@ -127,15 +127,6 @@ def test_exact_copies_of_near_copies_join_their_set(clean, tem):
     assert report.exact_copies[0].files == ("b/shifted.png", "b/twice.png")
 
 
-def test_near_copies_can_be_left_out_and_be_made_stricter(clean, tem):
-    save(tem[0][2:, 3:], clean / "b" / "shifted.png")
-    assert check_image_folder(clean, near_copies=False).near_copies == []
-    assert check_image_folder(clean, min_similarity=1.0).near_copies == []
-    for wrong in (0, 1.5, float("nan")):
-        with pytest.raises(ImageFolderError, match="min_similarity="):
-            check_image_folder(clean, min_similarity=wrong)
-
-
 def test_groups_that_do_not_fit_are_a_problem_not_an_error(clean):
     path = write_groups(clean)
     save(np.random.default_rng(0).random((96, 96)), clean / "a" / "new.png")
@@ -221,7 +212,7 @@ def test_imbalance_is_a_note(tmp_path):
         save(rng.random((40, 40)), tmp_path / "many" / f"{i}.png")
     for i in range(5):
         save(rng.random((40, 40)), tmp_path / "few" / f"{i}.png")
-    report = check_image_folder(tmp_path, near_copies=False)
+    report = check_image_folder(tmp_path)
     assert report.ok, report.problems
     assert "The largest class has 105 images, the smallest 5" in report.notes[0]
 
@@ -407,7 +398,6 @@ def test_copies_across_two_folders_are_found(tmp_path, tem):
     assert [bad.path for bad in found.bad_files] == [str(test / "broken.png")]
     assert not found.ok
     assert "near copies across the folders: 1" in str(found)
-    assert compare_image_folders(train, test, near_copies=False).near_copies == []
     (tmp_path / "none").mkdir()
     with pytest.raises(ImageFolderError, match="none: no images"):
         compare_image_folders(train, tmp_path / "none")

@@ -114,7 +114,7 @@ def test_a_painted_wire_knows_its_direction(degrees):
     assert known.size > 100
     assert axial_difference(known, angle).max() < 1e-3
     inside = np.isfinite(surface.along)
-    surface.paint_region(inside, np.full((40, 40), 2, np.float32), np.ones((40, 40), np.float32))
+    surface.paint_defect(inside, np.full((40, 40), 2, np.float32), np.ones((40, 40), np.float32))
     assert np.isnan(surface.along).all()
 
 
