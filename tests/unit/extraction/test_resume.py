@@ -65,16 +65,6 @@ def test_after_an_interruption_only_the_rest_is_computed(
     assert not list(tmp_path.glob("*.parts*"))
 
 
-def test_without_resume_an_interrupted_run_starts_again(
-    extract: Extract, out: Path, expected: bytes, computed: list[str]
-) -> None:
-    interrupt(extract, 3)
-    computed.clear()
-    extract()
-    assert len(computed) == 20
-    assert out.read_bytes() == expected
-
-
 def test_a_changed_file_costs_its_own_task(
     extract: Extract, encoder: HypercolumnVLAD, folder: Path, out: Path, computed: list[str]
 ) -> None:
