@@ -337,7 +337,12 @@ class Run:
         folder = TaskFolder.open(path, self.settings, resume=resume)
         progress = _Progress()
         try:
-            with self._bar(source) as bar:
+            with ProgressBar(
+                desc="features",
+                total=source.n_images,
+                unit="image",
+                disable=None if self.verbose else True,
+            ) as bar:
                 unfinished = self._unfinished(source, folder, progress, bar)
                 job = self.job(folder.run, source.n_images)
                 for task, finished in job.finished(unfinished, self.n_jobs):
@@ -448,14 +453,6 @@ class Run:
                 for record in finished.records
                 if record.digest is not None and record.pixel_size is None
             ]
-
-    def _bar(self, source: Source) -> ProgressBar:
-        return ProgressBar(
-            desc="features",
-            total=source.n_images,
-            unit="image",
-            disable=None if self.verbose else True,
-        )
 
 
 @dataclass

@@ -61,8 +61,6 @@ def skipped_images(records: Iterable[SourceRecord], start: int) -> list[SkippedI
 
 
 def unchanged(items: list[Item], records: list[SourceRecord], digest_now: DigestNow) -> bool:
-    """Return whether these are the recorded images, and none has changed."""
-
     def is_same(item: Item, record: SourceRecord) -> bool:
         planned = (item.path, item.label, *item.stamp())
         if planned != (record.path, record.label, record.size, record.time):
@@ -186,7 +184,6 @@ class TaskFolder:
         return Manifest.open(file_beside(output, "parts") / _MANIFEST) is not None
 
     def keep(self, task: Task, finished: FinishedTask) -> None:
-        """Write a task, unless another extraction to the same file has begun."""
         manifest = Manifest.open(self.path / _MANIFEST)
         if manifest is None or manifest.run != self.run:
             raise FeatureFileError(

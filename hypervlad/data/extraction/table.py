@@ -142,11 +142,6 @@ def description(schema: pa.Schema, path: str | os.PathLike[str]) -> dict[str, An
     return facts
 
 
-def content_digest(file: pq.ParquetFile) -> str:
-    digest: bytes = file.metadata.metadata[_CONTENT.encode()]
-    return digest.decode()
-
-
 def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
     if os.path.isdir(path):
         raise FeatureFileError(
@@ -170,7 +165,6 @@ def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
 
 
 def _check_layout(file: pq.ParquetFile, path: str | os.PathLike[str]) -> None:
-    """Raise unless the file has the columns of features, and bytes for all rows."""
     schema = file.schema_arrow
     facts = description(schema, path)
     if VECTOR not in schema.names:
@@ -331,7 +325,8 @@ def _read(path: Path, file: pq.ParquetFile) -> np.ndarray:
 
 
 def _mapped(path: Path, file: pq.ParquetFile) -> np.ndarray:
-    copy = file_beside(path, f"{content_digest(file)[:_DIGITS]}.npy")
+    digest = file.metadata.metadata[_CONTENT.encode()].decode()
+    copy = file_beside(path, f"{digest[:_DIGITS]}.npy")
     refuse_link(copy)
     if not copy.exists():
         _remove_older_copies(path)

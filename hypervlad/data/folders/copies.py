@@ -233,7 +233,7 @@ class Keypoints:
     centre: NDArray[np.float64]  # of the thumbnail, in pixels, row first
     positions: FloatMap  # (n, 2), in pixels
     n_coarse: int
-    symmetries: IntArray  # (2, n): the two that make a patch most like a fixed pattern
+    symmetries: IntArray  # (2, n): the best two, because noise may decide between them
     descriptors: FloatMap  # (2, n, 49): the patch after either, as a unit vector
 
 
@@ -248,8 +248,7 @@ def find_keypoints(thumbnail: NDArray[np.int8]) -> Keypoints:
     """Find and describe spots and corners of a thumbnail, at most 36 on each of two levels.
 
     A descriptor is the neighbourhood of a keypoint, moved by the turn or reflection that makes it
-    most like a fixed pattern without symmetry: it is the same in a mirrored or turned image. Two
-    are kept, because noise may decide which is best.
+    most like a fixed pattern without symmetry: it is the same in a mirrored or turned image.
     """
     found = [_keypoints_of_level(thumbnail.astype(np.float32), scale) for scale in _LEVELS]
     return Keypoints(
@@ -309,8 +308,6 @@ def candidate_pairs(
 
 
 class _Table:
-    """The coarse keypoints of all images; rows without a keypoint match nothing."""
-
     def __init__(self, keypoints: Sequence[Keypoints], folders: Sequence[int]) -> None:
         self.keypoints = keypoints
         self.folders = np.asarray(folders)

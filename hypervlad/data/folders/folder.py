@@ -51,8 +51,7 @@ def load_image_folder(
     groups : path, optional
         CSV file with the columns ``path`` and ``group``, one line per image; the end of a path,
         such as ``class/name.tif``, is enough. Images of one group (crops of one micrograph, frames
-        of one sample) must not be split between training and test. By default, there are no groups,
-        or those of the table.
+        of one sample) are never split between training and test. By default, those of a table, if any.
 
     Returns
     -------
@@ -202,8 +201,26 @@ def _links_to_classes(layout: FolderLayout) -> Iterator[tuple[str, str]]:
                     yield link.name, other.name
 
 
-def names_in_several_forms(layout: FolderLayout) -> list[str]:
-    """Return the paths of files and folders that exist in several Unicode forms, sorted."""
+def describe_names(layout: FolderLayout) -> list[str]:
+    """Return a sentence about classes of almost one name, and one about several Unicode forms."""
+    sentences = []
+    alike = _alike_classes(layout.labels)
+    if alike:
+        sentences.append(
+            f"The classes {name_some(alike)} differ only in upper and lower case. They are "
+            "separate classes to a model: spell them alike if they are one."
+        )
+    same = _names_in_several_forms(layout)
+    if same:
+        sentences.append(
+            f"Stored in several Unicode forms: {name_some(same)}. macOS writes accents in another "
+            "way than other systems. Folders of one name are one class: check whether their images "
+            "are copies, and give these names one form."
+        )
+    return sentences
+
+
+def _names_in_several_forms(layout: FolderLayout) -> list[str]:
     spellings = defaultdict(set)
     for file in layout.files:
         parts = parts_below(file, layout.root)
@@ -212,8 +229,7 @@ def names_in_several_forms(layout: FolderLayout) -> list[str]:
     return sorted(name for name, stored in spellings.items() if len(stored) > 1)
 
 
-def alike_classes(labels: Iterable[str]) -> list[str]:
-    """Return the classes that differ from another one only in upper and lower case, sorted."""
+def _alike_classes(labels: Iterable[str]) -> list[str]:
     spellings = defaultdict(list)
     for name in sorted(set(labels)):
         spellings[name.casefold()].append(name)
@@ -234,21 +250,8 @@ def _existing_folder(directory: str | os.PathLike[str]) -> Path:
 
 
 def warn_of_oddities(layout: FolderLayout) -> None:
-    alike = alike_classes(layout.labels)
-    if alike:
-        warn_user(
-            f"{layout.table or layout.root}: the classes {name_some(alike)} differ only in upper "
-            "and lower case, and are separate classes; spell them alike if they are one.",
-            ImageFolderWarning,
-        )
-    same = names_in_several_forms(layout)
-    if same:
-        warn_user(
-            f"{layout.table or layout.root}: stored in several Unicode forms: {name_some(same)}. "
-            "macOS writes accents in another way than other systems. Folders of one name are one "
-            "class; check whether their images are copies.",
-            ImageFolderWarning,
-        )
+    for sentence in describe_names(layout):
+        warn_user(f"{layout.table or layout.root}: {sentence}", ImageFolderWarning)
     if layout.empty_classes:
         warn_user(
             f"{layout.root}: no images in "

@@ -215,7 +215,6 @@ def encoding_hint(names: Sequence[str]) -> str:
 
 
 def find_columns(header: Sequence[str]) -> dict[str, int]:
-    """Return the columns of path, label, group and source that a header has."""
     names = [cell.strip().lower() for cell in header]
     found = {}
     for kind, known in HEADERS.items():

@@ -5,9 +5,8 @@ from __future__ import annotations
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.data.folders.folder import (
     FolderLayout,
-    alike_classes,
     check_classes,
-    names_in_several_forms,
+    describe_names,
 )
 from hypervlad.data.folders.groups import ImageFolderError
 from hypervlad.data.folders.report import CopySet, FolderReport
@@ -150,18 +149,7 @@ def _about_classes(report: FolderReport, layout: FolderLayout) -> list[str]:
             f"Without any image: the {_classes(layout.empty_classes)}. "
             "Fill or delete these folders."
         )
-    alike = alike_classes(layout.labels)
-    if alike:
-        sentences.append(
-            f"The {_classes(alike)} differ only in upper and lower case. They are separate classes "
-            "to a model: spell them alike if they are one."
-        )
-    same = names_in_several_forms(layout)
-    if same:
-        sentences.append(
-            f"Stored in several Unicode forms: {name_some(same)}. macOS writes accents in another "
-            "way than other systems. Such folders are one class; give these names one form."
-        )
+    sentences += describe_names(layout)
     small = [
         f"{name} ({count})"
         for name, count in report.class_counts.items()

@@ -52,7 +52,7 @@ def make_nanofibre_images(
     n : int
         Number of images, at least 1.
     defective : float, default=0.5
-        Share of images with defects: one to four each, beads in groups of up to eight.
+        Share of images with defects, one to four each.
     defects : sequence of str, default=NANOFIBRE_DEFECTS
         Kinds to draw from: "bead", a swelling of a fibre; "clump", a lump of fused fibres; "film",
         a web of polymer between fibres; "hole", an area without fibres; "particle", a foreign

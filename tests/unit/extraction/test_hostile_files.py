@@ -127,14 +127,11 @@ FORGED: dict[str, Callable[[Facts, bytes], tuple[Any, bytes]]] = {
     "fewer rows": fewer_rows,
     "rows in another order": in_another_order,
     "shorter vectors": lambda facts, vectors: (facts, vectors[:-4]),
-    "half a number": lambda facts, vectors: (facts, vectors[:-1]),
     "a long text": lambda facts, vectors: (json.dumps(facts).encode() + b" " * 10**5, vectors),
     "no JSON": lambda _, vectors: (b"{", vectors),
     "deep JSON": lambda _, vectors: (b"[" * 10_000, vectors),
     "no facts": lambda _, vectors: ({}, vectors),
-    "a list": lambda _, vectors: ([], vectors),
     "another run": with_fact("run", "0" * 32),
-    "no records": with_fact("records", 7),
     "records that are no lists": with_fact("records", [1, 2, 3, 4]),
     "a count that is infinite": with_fact("n_cached", float("inf")),
     "a count that is too high": with_fact("n_cached", 5),
@@ -151,7 +148,6 @@ FORGED: dict[str, Callable[[Facts, bytes], tuple[Any, bytes]]] = {
     "no width": with_record(WIDTH, 0),
     "too many channels": with_record(CHANNELS, 128),
     "a pixel size that is none": with_record(PIXEL_SIZE, -1.0),
-    "a pixel size that is no number": with_record(PIXEL_SIZE, []),
 }
 
 

@@ -18,7 +18,7 @@ from hypervlad.data.folders import (
     compare_image_folders,
     load_image_folder,
 )
-from hypervlad.data.synthetic import make_nanofibre_images, make_tem_images
+from hypervlad.data.synthetic import make_tem_images
 from hypervlad.images import ReadOptions
 
 
@@ -404,30 +404,6 @@ def test_copies_across_two_folders_are_found(tmp_path, tem):
     for pair in ((train, train), (test, tmp_path)):
         with pytest.raises(ImageFolderError, match="neither inside the other"):
             compare_image_folders(*pair)
-
-
-def test_large_sets_are_counted_in_one_line_and_written_in_full(tmp_path, tem):
-    """Windows half a window apart chain each class together."""
-    large = make_nanofibre_images(2, defective=0, size=288, random_state=5)[0]
-    for name, image in zip("ab", large, strict=True):
-        for top in range(0, 193, 48):
-            for left in range(0, 97, 48):
-                window = image[top : top + 96, left : left + 96]
-                save(window, tmp_path / "train" / name / f"{top:03d}_{left:03d}.png")
-        save(tem["ab".index(name)], tmp_path / "train" / name / "other.png")
-    save(tem[0][2:, 2:], tmp_path / "train" / "b" / "again.png")
-    report = check_image_folder(tmp_path / "train")
-    assert [len(s.files) for s in report.near_copies] == [2, 15, 15]
-    assert repr(report) == str(report)
-    listed = str(report)[str(report).index("Near copies:") :].splitlines()
-    assert len(listed) == 3
-    assert listed[1].startswith("  a/other.png, b/again.png  [")
-    assert listed[2].startswith("  2 sets of more than 12 files: 30 files, median overlap 5")
-    assert report.near_copies[1].overlap == pytest.approx(0.5, abs=0.06)
-    report.write_groups(tmp_path / "groups.csv")
-    groups = load_image_folder(tmp_path / "train", tmp_path / "groups.csv").groups
-    assert len(groups) == 33
-    assert len(set(groups)) == 4
 
 
 def test_a_line_for_large_sets_says_which_classes_and_groups_they_join():

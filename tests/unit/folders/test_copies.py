@@ -108,13 +108,6 @@ def test_images_of_one_lattice_are_no_copies_but_its_copies_are_found():
     assert pairs.tolist() == [[i, 16 + k] for k, i in enumerate(planted)]
 
 
-@pytest.mark.slow  # draws and compares 150 images
-def test_different_images_are_no_copies():
-    images, _ = make_tem_images(150, size=96, random_state=11)
-    pairs, *_ = find_near_copies([make_thumbnail(image) for image in images])
-    assert len(pairs) == 0
-
-
 @pytest.mark.parametrize(("share", "level"), [(0.02, 1.0), (0.1, 0.0), (0.25, 1.0)])
 def test_a_frame_hardly_changes_the_thumbnail(tem_images, share, level):
     for image in tem_images[:6]:

@@ -201,6 +201,3 @@ def test_names_that_are_no_text_come_back(tmp_path: Path) -> None:
     table.write_bytes("path,label\nfädig.png,SEM\nb.png,TEM\n".encode("latin-1"))
     with pytest.raises(ImageFolderError, match=r"not exist: .*not UTF-8 text; in a spreadsheet"):
         load_image_folder(table)
-    table.write_bytes("path,label\nb.png,fädig\n".encode("latin-1"))
-    with pytest.raises(ImageFolderError, match="line 2: not UTF-8 text; in a spreadsheet"):
-        load_image_folder(table)
