@@ -51,7 +51,7 @@ def load_image_folder(
     groups : path, optional
         CSV file with the columns ``path`` and ``group``, one line per image; the end of a path,
         such as ``class/name.tif``, is enough. Images of one group (crops of one micrograph, frames
-        of one sample) are never split between training and test. By default, those of a table, if any.
+        of one sample) are never split between training and test. By default, those of a table.
 
     Returns
     -------
