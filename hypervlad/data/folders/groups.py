@@ -1,7 +1,7 @@
 """CSV files of groups and labels: how they are read, and which image a line means."""
 
-# pandas.read_csv reads 15 of the 78 tables of our tests, 77 if told encoding and separator: finding
-# these is what `read_cells` does, besides keeping numbers of lines and names that are not UTF-8.
+# Ours, because pandas.read_csv reads 15 of 78 tables like those of our tests, and 77 if told encoding
+# and separator: `read_cells` finds these, and keeps numbers of lines and names that are not UTF-8.
 
 from __future__ import annotations
 
