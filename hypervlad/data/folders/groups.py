@@ -1,6 +1,6 @@
 """CSV files of groups and labels: how they are read, and which image a line means."""
 
-# Ours, because pandas.read_csv reads 15 of 78 tables like those of our tests, and 77 if told encoding
+# Ours, because pandas.read_csv reads 15 of 78 tables like those of our tests, 77 if told encoding
 # and separator: `read_cells` finds these, and keeps numbers of lines and names that are not UTF-8.
 
 from __future__ import annotations
