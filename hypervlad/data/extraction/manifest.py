@@ -7,19 +7,24 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hypervlad.common.files import LinkError, parse_json, refuse_link, replace_when_complete
-from hypervlad.data.extraction.pages import check_pages
-from hypervlad.data.extraction.sources import Item, SourceRecord, Task
-from hypervlad.data.extraction.table import FeatureFileError, described, description, file_beside
+from hypervlad.data.extraction.table import (
+    FeatureFileError,
+    check_pages,
+    described,
+    description,
+    file_beside,
+)
+from hypervlad.data.extraction.tasks import DigestNow, FinishedTask, Item, SourceRecord, Task
 from hypervlad.images import SkippedImage
 
 _SCHEMA = pa.schema(
@@ -45,12 +50,8 @@ _HEAD_BYTES = _DIGEST_BYTES + _LENGTH_BYTES
 _TEXT_BYTES = 2**13  # of an image, besides its path and label
 _MANIFEST = "manifest.parquet"
 
-#: Reads an image; returns its digest, or None if it cannot be read.
-DigestNow: TypeAlias = Callable[[Any], str | None]
-
 
 def skipped_images(records: Iterable[SourceRecord], start: int) -> list[SkippedImage]:
-    """Return the images that could not be read, with positions counted from ``start``."""
     return [
         SkippedImage(position, record.name or "image", record.reason)
         for position, record in enumerate(records, start)
@@ -59,8 +60,6 @@ def skipped_images(records: Iterable[SourceRecord], start: int) -> list[SkippedI
 
 
 def unchanged(items: list[Item], records: list[SourceRecord], digest_now: DigestNow) -> bool:
-    """Return whether these are the recorded images, and none has changed."""
-
     def is_same(item: Item, record: SourceRecord) -> bool:
         planned = (item.path, item.label, *item.stamp())
         if planned != (record.path, record.label, record.size, record.time):
@@ -74,10 +73,7 @@ def unchanged(items: list[Item], records: list[SourceRecord], digest_now: Digest
 
 @dataclass(frozen=True)
 class Manifest:
-    """A file that identifies an extraction and lists the images that it has read.
-
-    It is in the folder of unfinished tasks, without images, and then beside the complete output.
-    """
+    """A file in the folder of unfinished tasks; at last beside the output, with all records."""
 
     path: Path
     run: str  # random name, drawn when the extraction began; a resumed one keeps it
@@ -97,7 +93,7 @@ class Manifest:
             return None
 
     def records(self, n_images: int) -> list[SourceRecord] | None:
-        """Read the records; None if they are damaged, or those of more or fewer images."""
+        """Read the records; None if they are damaged, or of more or fewer images."""
         try:
             with pq.ParquetFile(self.path) as file:
                 groups = map(file.metadata.row_group, range(file.num_row_groups))
@@ -119,7 +115,6 @@ def write_manifest(
     records: Iterable[pa.Table] = (),
     output_digest: str | None = None,
 ) -> None:
-    """Write a manifest, with the records of all tasks if the output is complete."""
     facts = {"run": run, "settings": settings, "output": output_digest}
     table = pa.concat_tables([_SCHEMA.empty_table(), *records])
     with replace_when_complete(path) as stream:
@@ -129,25 +124,14 @@ def write_manifest(
 
 
 def as_table(records: list[SourceRecord]) -> pa.Table:
-    """Return the records of a task as a part of a manifest."""
     return pa.Table.from_pylist([vars(record) for record in records], _SCHEMA)
 
 
 def finished_manifest(output: Path) -> Path:
-    """Return the path of the manifest of a complete file of features."""
     return file_beside(output, "images")  # in it, times would make equal files different
 
 
 # --- finished tasks -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class FinishedTask:
-    """The images of a task, the vectors of those that were read, and how many the cache had."""
-
-    records: list[SourceRecord]
-    vectors: np.ndarray
-    n_cached: int
 
 
 class TaskFolder:
@@ -157,7 +141,8 @@ class TaskFolder:
     run has not written or examined is not merged.
     """
 
-    # Parquet would take longer than everything else that is done with a vector from the cache.
+    # Ours, because Parquet takes 8 to 13 ms to write 16 vectors of 8,192 numbers and 5.5 ms to read
+    # them, instead of 6 and 0.5, and would need the same checks.
 
     def __init__(self, path: Path, run: str, settings: dict[str, Any]) -> None:
         self.path, self.run = path, run
@@ -198,7 +183,6 @@ class TaskFolder:
         return Manifest.open(file_beside(output, "parts") / _MANIFEST) is not None
 
     def keep(self, task: Task, finished: FinishedTask) -> None:
-        """Write a finished task, unless another extraction to the same file has begun."""
         manifest = Manifest.open(self.path / _MANIFEST)
         if manifest is None or manifest.run != self.run:
             raise FeatureFileError(
@@ -226,7 +210,6 @@ class TaskFolder:
             self._examined[task.number] = (stream.tell(), digest.digest())
 
     def has(self, task: Task, digest_now: DigestNow) -> bool:
-        """Return whether a task is finished, and none of its images has changed."""
         n_images = len(task.items)
         named = sum(len(item.path or "") + len(item.label or "") for item in task.items)
         text_bytes = _TEXT_BYTES * (n_images + 1) + 12 * named  # as escapes, at most
@@ -246,7 +229,7 @@ class TaskFolder:
         return True
 
     def read(self, number: int) -> FinishedTask:
-        """Return a task that this run has finished or found; raise if it has changed since."""
+        """Return a task that this run has finished or found, unless it has changed since."""
         size, digest = self._examined[number]
         return self._parsed(self._content(number, size, digest))
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,8 +18,7 @@ import pyarrow.parquet as pq
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.files import HashingStream, parse_json, refuse_link, replace_when_complete
-from hypervlad.data.extraction.pages import check_pages
-from hypervlad.data.extraction.sources import SourceRecord
+from hypervlad.data.extraction.tasks import SourceRecord
 from hypervlad.features.cache import cache_key
 from hypervlad.features.encoder import HypercolumnVLAD
 
@@ -47,7 +46,6 @@ def file_beside(output: Path, ending: str) -> Path:
 
 
 def schema_of(n_features: int) -> pa.Schema:
-    """Return the columns of a table of features."""
     vector = pa.list_(pa.field("element", pa.float32(), nullable=False), n_features)
     return pa.schema(
         [
@@ -64,7 +62,6 @@ def schema_of(n_features: int) -> pa.Schema:
 
 
 def table_of(records: Sequence[SourceRecord], vectors: np.ndarray) -> pa.Table:
-    """Return the table of the images that could be read and their vectors, (n, n_features)."""
     schema = schema_of(vectors.shape[1])
     read = [record for record in records if record.digest is not None]
     arrays = [
@@ -78,7 +75,6 @@ def table_of(records: Sequence[SourceRecord], vectors: np.ndarray) -> pa.Table:
 
 
 def vectors_of(table: pa.Table) -> np.ndarray:
-    """Return the vectors of a table's rows, (n, n_features) float32."""
     n_features = table.schema.field(VECTOR).type.list_size
     chunks = [chunk.flatten().to_numpy() for chunk in table[VECTOR].chunks]
     flat = np.concatenate(chunks) if chunks else np.empty(0, dtype=np.float32)
@@ -123,7 +119,6 @@ def _cut(tables: Iterable[pa.Table], rows: int) -> Iterator[pa.Table]:
 
 
 def described(schema: pa.Schema, facts: dict[str, Any]) -> pa.Schema:
-    """Return the schema with facts, as JSON, in its metadata."""
     return schema.with_metadata({_ENTRY: json.dumps(facts, sort_keys=True).encode()})
 
 
@@ -146,14 +141,7 @@ def description(schema: pa.Schema, path: str | os.PathLike[str]) -> dict[str, An
     return facts
 
 
-def content_digest(file: pq.ParquetFile) -> str:
-    """Return the digest of a file's images and vectors, which was written with them."""
-    digest: bytes = file.metadata.metadata[_CONTENT.encode()]
-    return digest.decode()
-
-
 def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
-    """Open a file of features; raise if there is none, or it is damaged or something else."""
     if os.path.isdir(path):
         raise FeatureFileError(
             f"{os.fspath(path)}: a folder; give one file of features (pyarrow.dataset reads all of "
@@ -176,7 +164,6 @@ def open_table(path: str | os.PathLike[str]) -> pq.ParquetFile:
 
 
 def _check_layout(file: pq.ParquetFile, path: str | os.PathLike[str]) -> None:
-    """Raise unless the columns are those of features, and as many as the file has bytes for."""
     schema = file.schema_arrow
     facts = description(schema, path)
     if VECTOR not in schema.names:
@@ -200,7 +187,6 @@ def _check_layout(file: pq.ParquetFile, path: str | os.PathLike[str]) -> None:
 
 
 def is_parquet(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file is readable Parquet, of features or not."""
     try:
         pq.ParquetFile(path).close()
     except (pa.ArrowException, OSError, ValueError):
@@ -209,7 +195,6 @@ def is_parquet(path: str | os.PathLike[str]) -> bool:
 
 
 def table_facts(encoder: HypercolumnVLAD, digest: str) -> dict[str, Any]:
-    """Return what a file of features holds about the encoder that made it."""
     return {"format": FORMAT_VERSION, "encoder": digest, "parts": encoder.feature_blocks}
 
 
@@ -217,7 +202,6 @@ def table_facts(encoder: HypercolumnVLAD, digest: str) -> dict[str, Any]:
 
 
 def fitted_encoder(model: Any) -> HypercolumnVLAD:
-    """Return the encoder of a fitted model; raise if it has none."""
     if isinstance(model, str | os.PathLike):
         name = os.fspath(model)
         raise TypeError(f"encoder must be a fitted model, not a path; give load({name!r})")
@@ -251,11 +235,12 @@ def load_features(
     Parameters
     ----------
     path : path
+        The file.
     encoder : HypercolumnVLAD or MicrographClassifier, optional
-        Fitted; if given, the file must have been made with it.
+        Fitted; the file must have been made with it. By default, this is not checked.
     mmap : bool, optional
-        Map the vectors from an uncompressed copy that is written beside the file once; by default,
-        if they would take more than a quarter of the machine's memory.
+        Map the vectors from an uncompressed copy that is written beside the file once. By default,
+        they are mapped if they would take more than a quarter of the machine's memory.
 
     Returns
     -------
@@ -339,7 +324,8 @@ def _read(path: Path, file: pq.ParquetFile) -> np.ndarray:
 
 
 def _mapped(path: Path, file: pq.ParquetFile) -> np.ndarray:
-    copy = file_beside(path, f"{content_digest(file)[:_DIGITS]}.npy")
+    digest = file.metadata.metadata[_CONTENT.encode()].decode()
+    copy = file_beside(path, f"{digest[:_DIGITS]}.npy")
     refuse_link(copy)
     if not copy.exists():
         _remove_older_copies(path)
@@ -383,3 +369,127 @@ def _too_large(file: pq.ParquetFile) -> bool:
     except (AttributeError, OSError, ValueError):  # Windows
         memory = _USUAL_MEMORY
     return 4 * n_rows * n_features > _MAX_MEMORY_SHARE * memory
+
+
+# --- what it takes to decode it ------------------------------------------------------------------
+
+# A few bytes can become gigabytes: by compression, by a dictionary, by prefixes that values share.
+# How many is in the header of each page, so we write plain values only, and read all headers before
+# anything is decoded. This is ours because pyarrow shows only the summary at a file's end: with
+# it, 100 kB became 400 MB, and 3 of 600 damaged summaries ended the process.
+
+_HEADER_BYTES = 2**16  # at most; statistics are cut off at 4 kB each
+_SPARE_BYTES = 2**26  # that a small file may become
+_MAX_GROWTH = 16  # of a large file
+# Of Parquet's format: a page of data, values as they are; types of fields of a header.
+_DATA_PAGE, _PLAIN = 0, 0
+_TRUE, _FALSE, _BYTE, _BINARY, _LIST, _STRUCT = 1, 2, 3, 8, 9, 12
+_INTEGERS = {4, 5, 6}
+_MAX_DEPTH = 8
+
+
+def check_pages(path: str | os.PathLike[str], columns: Mapping[str, int]) -> None:
+    """Raise if decoding columns of a file takes much more memory than the file has bytes.
+
+    ``columns`` are those that will be read, and how many values a row of each has.
+    """
+    most = _SPARE_BYTES + _MAX_GROWTH * os.path.getsize(path)
+    with open(path, "rb") as stream:
+        try:
+            # By the numbers of fields in parquet.thrift: FileMetaData, RowGroup, ColumnChunk.
+            for group in _summary(stream)[4]:
+                for chunk in (column[3] for column in group[1]):
+                    name = chunk[3][0].decode()
+                    if name in columns:
+                        most -= _decoded_size(stream, name, chunk, columns[name] * group[3], most)
+        except (LookupError, TypeError, AttributeError):
+            raise ValueError("its end is not the summary of such a file") from None
+
+
+def _summary(stream: BinaryIO) -> dict[int, Any]:
+    """Return the fields of the summary at the end: its length, and a mark, follow it."""
+    stream.seek(-8, os.SEEK_END)
+    length = int.from_bytes(stream.read(4), "little")
+    stream.seek(-8 - length, os.SEEK_END)
+    return _struct(stream.read(length), 0, 1)[0]
+
+
+def _decoded_size(
+    stream: BinaryIO, name: str, chunk: dict[int, Any], expected: int, most: int
+) -> int:
+    """Return the size of the decoded pages of a column in a group of rows: so many values."""
+    if 11 in chunk:  # where its dictionary is
+        raise ValueError(f"{name} has a dictionary, and ours have none")
+    at, end = chunk[9], chunk[9] + chunk[7]
+    n_values = size = 0
+    while at < end:
+        stream.seek(at)
+        try:
+            header, length = _struct(stream.read(_HEADER_BYTES), 0, 1)
+            kind, n_decoded, n_stored = header[1], header[2], header[3]
+            n_in_page, encoding = header[5][1], header[5][2]
+        except (LookupError, TypeError):
+            raise ValueError(f"{name} has a page without a header") from None
+        numbers = n_decoded, n_stored, n_in_page
+        if (
+            (kind, encoding) != (_DATA_PAGE, _PLAIN)
+            or not 0 <= min(numbers) <= max(numbers) < 2**31
+            or not (n_in_page or not expected)
+        ):
+            raise ValueError(f"{name} has a page of another kind than was written")
+        at, n_values, size = at + length + n_stored, n_values + n_in_page, size + n_decoded
+        if size > most:
+            raise ValueError(f"{name} would take more memory than the file should")
+    if at != end or n_values != expected:
+        raise ValueError(f"{name} has other pages than the file says at its end")
+    return size
+
+
+def _struct(data: bytes, at: int, depth: int) -> tuple[dict[int, Any], int]:
+    """Return the fields of a struct of Thrift's compact protocol by number, and where it ends."""
+    fields, number = dict[int, Any](), 0
+    while head := data[at]:
+        at, kind = at + 1, head & 15
+        if not head >> 4:  # numbers in full are for gaps, and there are none
+            raise LookupError
+        number += head >> 4
+        if kind in (_TRUE, _FALSE):
+            fields[number] = kind == _TRUE
+        else:
+            fields[number], at = _value(data, at, kind, depth)
+    return fields, at + 1
+
+
+def _value(data: bytes, at: int, kind: int, depth: int) -> tuple[Any, int]:
+    """Return a value of a kind, texts as bytes, and where it ends."""
+    if depth > _MAX_DEPTH:
+        raise LookupError
+    if kind == _BYTE:
+        return data[at], at + 1
+    if kind in _INTEGERS:
+        value, at = _integer(data, at)
+        return value >> 1 ^ -(value & 1), at
+    if kind == _BINARY:
+        length, at = _integer(data, at)
+        return data[at : at + length], at + length
+    if kind == _STRUCT:
+        return _struct(data, at, depth + 1)
+    if kind != _LIST:
+        raise LookupError
+    length, kind, at, found = data[at] >> 4, data[at] & 15, at + 1, []
+    if length == 15:  # and more
+        length, at = _integer(data, at)
+    for _ in range(length):
+        item, at = _value(data, at, kind, depth + 1)
+        found.append(item)
+    return found, at
+
+
+def _integer(data: bytes, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 64, 7):
+        value |= (data[at] & 127) << shift
+        at += 1
+        if data[at - 1] < 128:
+            return value, at
+    raise LookupError

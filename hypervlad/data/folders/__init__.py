@@ -1,9 +1,12 @@
 """Labelled folders of images and their checks; folders of patches."""
 
 from hypervlad.data.folders.check import check_image_folder, compare_image_folders
-from hypervlad.data.folders.folder import load_image_folder
+from hypervlad.data.folders.folder import (
+    load_image_folder,
+    load_patch_folder,
+    write_patch_folder,
+)
 from hypervlad.data.folders.groups import ImageFolderError, ImageFolderWarning
-from hypervlad.data.folders.patch_folder import load_patch_folder, write_patch_folder
 from hypervlad.data.folders.report import BadFile, CopySet, FolderComparison, FolderReport
 
 __all__ = [

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from hypervlad.common.progress import ProgressBar
 from hypervlad.data.folders.copies import (
-    MIN_SIMILARITY,
     Thumbnail,
     find_near_copies,
     group_copies,
@@ -31,8 +30,6 @@ from hypervlad.images.pixels import is_blank
 
 @dataclass(frozen=True)
 class _ImageFacts:
-    """What is kept of one image, without its pixels."""
-
     file: str
     label: str
     digest: str
@@ -49,31 +46,24 @@ def check_image_folder(
     dir: str | os.PathLike[str],
     groups: str | os.PathLike[str] | None = None,
     *,
-    near_copies: bool = True,
-    min_similarity: float = MIN_SIMILARITY,
     options: ReadOptions | None = None,
     n_jobs: int | None = None,
     verbose: bool = False,
 ) -> FolderReport:
     """Check a folder for problems that would spoil training or inflate its scores.
 
-    Every image is opened. Among the problems are unreadable files, copies, blank images, classes
-    that are too small for a test set, and image sizes that reveal the class.
+    Every image is opened. Problems are, among others, unreadable files, copies and blank images.
 
     Parameters
     ----------
     dir : path
         Folder with one sub-folder per class, or a table of labels, as for `load_image_folder`.
     groups : path, optional
-        CSV file of groups, as for `load_image_folder`.
-    near_copies : bool, default=True
-        Look for near copies, the slowest part.
-    min_similarity : float, default=0.8
-        Lowest similarity of near copies, over 0 and at most 1.
+        CSV file of groups, as for `load_image_folder`; by default none, or those of the table.
     options : ReadOptions, optional
-        Options of the image reader.
+        How images are read; by default as they are stored, the first page of files with several.
     n_jobs : int, optional
-        Number of threads that read images, as in joblib.
+        Number of threads that read images, as in joblib; by default 1.
     verbose : bool, default=False
         Show progress bars.
 
@@ -85,8 +75,8 @@ def check_image_folder(
     Raises
     ------
     ImageFolderError
-        If ``dir`` is not a folder, the table cannot be used, or ``min_similarity`` is out of range.
-        Problems inside the folder, or with the groups, are in the report.
+        If ``dir`` is not a folder or the table cannot be used. Problems inside the folder, or with
+        the groups, are in the report.
 
     Examples
     --------
@@ -101,12 +91,11 @@ def check_image_folder(
     >>> report.ok, report.exact_copies[0].files
     (False, ('a/1.png', 'b/1.png'))
     """
-    _check_similarity(min_similarity)
     layout = scan_images(dir)
     group_of, group_error = _read_groups(layout, groups)
     options = options or ReadOptions()
     facts, bad_files = _read_all(layout, options, group_of, n_jobs, verbose)
-    exact, near = _find_copies(facts, near_copies, min_similarity, verbose)
+    exact, near = _find_copies(facts, verbose)
     suggested, apart = _join_copies(facts, exact + near)
     suggested |= {bad.path: (group_of or {}).get(bad.path, bad.path) for bad in bad_files}
     counts = Counter(fact.label for fact in facts)
@@ -137,8 +126,6 @@ def compare_image_folders(
     first: str | os.PathLike[str],
     second: str | os.PathLike[str],
     *,
-    near_copies: bool = True,
-    min_similarity: float = MIN_SIMILARITY,
     options: ReadOptions | None = None,
     n_jobs: int | None = None,
     verbose: bool = False,
@@ -149,8 +136,8 @@ def compare_image_folders(
     ----------
     first, second : path
         Folders of images, sorted into classes or not, neither inside the other, or tables of
-        labels. Of files with several pages, the first is compared, or the one in ``options``.
-    near_copies, min_similarity, options, n_jobs, verbose
+        labels.
+    options, n_jobs, verbose
         As for `check_image_folder`.
 
     Returns
@@ -161,8 +148,7 @@ def compare_image_folders(
     Raises
     ------
     ImageFolderError
-        If one is not a folder or has no image, one is inside the other, or ``min_similarity`` is
-        out of range.
+        If one is not a folder or has no image, or one is inside the other.
 
     Examples
     --------
@@ -177,7 +163,6 @@ def compare_image_folders(
     >>> found.n_images, [[pathlib.Path(file).name for file in s.files] for s in found.exact_copies]
     ((1, 1), [['1.png', '3.png']])
     """
-    _check_similarity(min_similarity)
     layouts = [scan_images(source) for source in (first, second)]
     roots = [layout.root.resolve() for layout in layouts if layout.table is None]
     if len(roots) == 2 and any(a == b or a in b.parents for a, b in (roots, roots[::-1])):
@@ -198,22 +183,14 @@ def compare_image_folders(
         counts.append(len(found))
     exact, near = (
         [copies for copies in sets if copies.crosses_groups]
-        for sets in _find_copies(facts, near_copies, min_similarity, verbose, across_only=True)
+        for sets in _find_copies(facts, verbose, across_only=True)
     )
     return FolderComparison((counts[0], counts[1]), exact, near, bad)
-
-
-def _check_similarity(min_similarity: float) -> None:
-    if not 0 < min_similarity <= 1:
-        raise ImageFolderError(
-            f"min_similarity={min_similarity!r}: expected a number over 0 and at most 1."
-        )
 
 
 def _read_groups(
     layout: FolderLayout, groups: str | os.PathLike[str] | None
 ) -> tuple[dict[str, str] | None, str | None]:
-    """Return the group of each file, or what is wrong with the groups."""
     try:
         values = layout.load_groups(groups)
     except ImageFolderError as error:
@@ -290,18 +267,14 @@ def _as_stored(micrograph: Micrograph) -> NDArray[Any]:
 
 
 def _find_copies(
-    facts: list[_ImageFacts],
-    look_for_near: bool,
-    min_similarity: float,
-    verbose: bool,
-    across_only: bool = False,
+    facts: list[_ImageFacts], verbose: bool, across_only: bool = False
 ) -> tuple[list[CopySet], list[CopySet]]:
     by_digest: dict[str, list[int]] = defaultdict(list)
     for i, fact in enumerate(facts):
         by_digest[fact.digest].append(i)
     same = list(by_digest.values())
     exact = [_copy_set([facts[i] for i in members]) for members in same if len(members) > 1]
-    if not look_for_near or len(same) < 2:
+    if len(same) < 2:
         return _worst_first(exact), []
     # One of each set of exact copies: a hundred copies would fill the list of neighbours.
     thumbnails = [facts[members[0]].thumbnail for members in same]
@@ -309,7 +282,7 @@ def _find_copies(
     folders = np.unique(groups, return_inverse=True)[1].tolist() if across_only else None
     with ProgressBar(total=len(same), desc="Comparing", disable=not verbose, unit="image") as bar:
         pairs, similarity, overlap = find_near_copies(
-            thumbnails, min_similarity=min_similarity, folders=folders, progress=bar.update
+            thumbnails, folders=folders, progress=bar.update
         )
     near = [
         _copy_set([facts[i] for k in members for i in same[k]], *values)

@@ -1,17 +1,21 @@
-"""Labelled images, from a folder with one sub-folder per class or from a table."""
+"""Labelled images: a folder with one sub-folder per class, a table, or a folder of patches."""
 
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from sklearn.utils import Bunch
 
+from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.data.folders.groups import (
     MODEL_SOURCE,
@@ -23,10 +27,12 @@ from hypervlad.data.folders.groups import (
     load_groups,
     read_cells,
 )
+from hypervlad.features.windows.patches import PARTS, PatchSet
 from hypervlad.images import ImageReadError, find_images
 from hypervlad.images.files import composed, find_as_named, is_left_out, parts_below
 
 _EXPECTED = "Expected path and label, and optionally group, in the first line"
+_GROUPS = "groups.csv"  # of a folder of patches
 
 
 def load_image_folder(
@@ -34,7 +40,7 @@ def load_image_folder(
 ) -> Bunch:
     """List labelled images: those of a folder, whose sub-folders are the classes, or of a table.
 
-    No image is opened: the result holds paths, which the estimators read when they need them.
+    No image is opened.
 
     Parameters
     ----------
@@ -43,9 +49,9 @@ def load_image_folder(
         CSV file with the columns ``path`` (relative to the table), ``label`` and optionally
         ``group``, or a table that ``hypervlad review export`` wrote.
     groups : path, optional
-        CSV file with the columns ``path`` and ``group``, one line per image: images of one group
-        (crops of one micrograph, frames of one sample) must never be split between training and
-        test. The end of a path, such as ``class/name.tif``, is enough.
+        CSV file with the columns ``path`` and ``group``, one line per image; the end of a path,
+        such as ``class/name.tif``, is enough. Images of one group (crops of one micrograph, frames
+        of one sample) are never split between training and test. By default, those of a table.
 
     Returns
     -------
@@ -95,7 +101,6 @@ def load_image_folder(
 
 
 def scan_images(source: str | os.PathLike[str]) -> FolderLayout:
-    """List the labelled images of a folder, or of a table if ``source`` is a file."""
     is_path = isinstance(source, str | os.PathLike)
     is_table = is_path and os.path.isfile(os.path.expanduser(source))
     return scan_table(source) if is_table else scan_folder(source)
@@ -103,28 +108,21 @@ def scan_images(source: str | os.PathLike[str]) -> FolderLayout:
 
 @dataclass
 class FolderLayout:
-    """The labelled images of a folder, or of a table.
-
-    `files` are those with a class (`labels`, in composed Unicode), sorted by `relative`: the same
-    order on every system. `loose` ones lie directly in `root`, the folder or that of the table.
-    `groups` and `by_model`, whether a model gave the label, come from a table.
-    """
-
-    root: Path
-    files: list[Path]
-    labels: list[str]
-    loose: list[Path]
+    root: Path  # the folder, or that of the table
+    files: list[Path]  # those with a class, sorted by `relative`: the same order on every system
+    labels: list[str]  # in composed Unicode
+    loose: list[Path]  # images directly in `root`
     empty_classes: list[str]
+    # Of a table:
     table: Path | None = None
     groups: list[str] | None = None
-    by_model: list[bool] | None = None
+    by_model: list[bool] | None = None  # whether a model gave the label
 
     def relative(self, file: Path) -> str:
         """Return a file's path under ``root``, with forward slashes."""
         return "/".join(parts_below(file, self.root))
 
     def load_groups(self, groups: str | os.PathLike[str] | None) -> NDArray[np.str_] | None:
-        """Return the group of each image, from a file of groups or from the table of labels."""
         if self.groups is None:
             return None if groups is None else load_groups(self.files, self.root, groups)
         if groups is not None:
@@ -136,7 +134,6 @@ class FolderLayout:
 
 
 def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
-    """List the images of a folder by class, without opening any."""
     root = _existing_folder(directory)
     try:
         found = find_images(root)
@@ -158,7 +155,6 @@ def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
 
 
 def check_classes(layout: FolderLayout) -> None:
-    """Raise `ImageFolderError` unless there are images of two classes."""
     root = layout.root
     for link, name in _links_to_classes(layout):
         raise ImageFolderError(
@@ -205,8 +201,26 @@ def _links_to_classes(layout: FolderLayout) -> Iterator[tuple[str, str]]:
                     yield link.name, other.name
 
 
-def names_in_several_forms(layout: FolderLayout) -> list[str]:
-    """Return the paths of files and folders that exist in several Unicode forms, sorted."""
+def describe_names(layout: FolderLayout) -> list[str]:
+    """Return a sentence about classes of almost one name, and one about several Unicode forms."""
+    sentences = []
+    alike = _alike_classes(layout.labels)
+    if alike:
+        sentences.append(
+            f"The classes {name_some(alike)} differ only in upper and lower case. They are "
+            "separate classes to a model: spell them alike if they are one."
+        )
+    same = _names_in_several_forms(layout)
+    if same:
+        sentences.append(
+            f"Stored in several Unicode forms: {name_some(same)}. macOS writes accents in another "
+            "way than other systems. Folders of one name are one class: check whether their images "
+            "are copies, and give these names one form."
+        )
+    return sentences
+
+
+def _names_in_several_forms(layout: FolderLayout) -> list[str]:
     spellings = defaultdict(set)
     for file in layout.files:
         parts = parts_below(file, layout.root)
@@ -215,8 +229,7 @@ def names_in_several_forms(layout: FolderLayout) -> list[str]:
     return sorted(name for name, stored in spellings.items() if len(stored) > 1)
 
 
-def alike_classes(labels: Iterable[str]) -> list[str]:
-    """Return the classes that differ from another one only in upper and lower case, sorted."""
+def _alike_classes(labels: Iterable[str]) -> list[str]:
     spellings = defaultdict(list)
     for name in sorted(set(labels)):
         spellings[name.casefold()].append(name)
@@ -237,22 +250,8 @@ def _existing_folder(directory: str | os.PathLike[str]) -> Path:
 
 
 def warn_of_oddities(layout: FolderLayout) -> None:
-    """Warn of folders without images, images without a class, and classes of almost one name."""
-    alike = alike_classes(layout.labels)
-    if alike:
-        warn_user(
-            f"{layout.table or layout.root}: the classes {name_some(alike)} differ only in upper "
-            "and lower case, and are separate classes; spell them alike if they are one.",
-            ImageFolderWarning,
-        )
-    same = names_in_several_forms(layout)
-    if same:
-        warn_user(
-            f"{layout.table or layout.root}: stored in several Unicode forms: {name_some(same)}. "
-            "macOS writes accents in another way than other systems. Folders of one name are one "
-            "class; check whether their images are copies.",
-            ImageFolderWarning,
-        )
+    for sentence in describe_names(layout):
+        warn_user(f"{layout.table or layout.root}: {sentence}", ImageFolderWarning)
     if layout.empty_classes:
         warn_user(
             f"{layout.root}: no images in "
@@ -275,8 +274,6 @@ def warn_of_oddities(layout: FolderLayout) -> None:
 
 @dataclass(frozen=True)
 class _Row:
-    """One line of a table, and the file that it means."""
-
     line: int
     path: str
     label: str
@@ -286,7 +283,6 @@ class _Row:
 
 
 def scan_table(table: str | os.PathLike[str]) -> FolderLayout:
-    """List the images of a table, without opening any."""
     path = Path(table).expanduser()
     rows = _distinct(path, _read_rows(path))
     missing = [f"{row.path} (line {row.line})" for row in rows if not os.path.isfile(row.file)]
@@ -399,3 +395,174 @@ def _distinct(table: Path, rows: Sequence[_Row]) -> list[_Row]:
             ImageFolderWarning,
         )
     return list(first.values())
+
+
+# --- folders of patches --------------------------------------------------------------------------
+
+
+def write_patch_folder(parts: Mapping[str, PatchSet], dir: str | os.PathLike[str]) -> None:
+    """Write patches as image files, ``part/class/image-number_row_column.png``.
+
+    Patches of 8-bit images become PNG, others TIFF of 32-bit floats. ``groups.csv`` holds the group
+    of each.
+
+    Parameters
+    ----------
+    parts : mapping from "train", "validation" and "test" to PatchSet
+        As :func:`hypervlad.features.split_patches` returns them.
+    dir : path
+        A new or an empty folder.
+
+    Raises
+    ------
+    ImageFolderError
+        If the folder is not empty, or a part has another name.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.data import make_nanofibre_images, write_patch_folder
+    >>> from hypervlad.features import cut_patches
+    >>> patches = cut_patches(*make_nanofibre_images(2, defective=1.0, size=64, random_state=0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_patch_folder({"train": patches}, f"{folder}/patches")
+    ...     len(list(pathlib.Path(folder).rglob("*.tif"))) == len(patches)
+    True
+    """
+    root = Path(dir).expanduser()
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown or "train" not in parts:
+        given = name_some(sorted(parts)) or "none"
+        raise ImageFolderError(
+            f"expected the parts {', '.join(PARTS)}, of which {PARTS[0]} is required; got {given}."
+        )
+    if root.is_file() or (root.is_dir() and any(root.iterdir())):
+        raise ImageFolderError(f"{root}: expected a new or an empty folder for the patches.")
+    root.parent.mkdir(parents=True, exist_ok=True)
+    # All or nothing: an incomplete folder would look complete, and without groups.
+    with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}.") as scratch:
+        whole = Path(scratch, "whole")
+        _write_all(parts, whole)
+        if root.is_dir():
+            root.rmdir()
+        os.replace(whole, root)
+
+
+def load_patch_folder(dir: str | os.PathLike[str]) -> dict[str, Bunch]:
+    """List the patches of a folder with the parts train, validation and test.
+
+    No image is opened. In each part, a sub-folder is a class.
+
+    Parameters
+    ----------
+    dir : path
+        With ``train`` at least, and optionally ``groups.csv`` (path, group).
+
+    Returns
+    -------
+    parts : dict of Bunch
+        For each existing part ``images``, a sorted list of str; ``target``, an array of the class
+        of each, str; ``groups``, an array of str, or None.
+
+    Raises
+    ------
+    ImageFolderError
+        If there is no part "train", a part holds no images or images outside of classes,
+        ``groups.csv`` does not match, or a group has patches in two parts.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from hypervlad.data import load_patch_folder, make_nanofibre_images, write_patch_folder
+    >>> from hypervlad.features import cut_patches
+    >>> patches = cut_patches(*make_nanofibre_images(2, defective=1.0, size=64, random_state=0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_patch_folder({"train": patches}, f"{folder}/patches")
+    ...     parts = load_patch_folder(f"{folder}/patches")
+    >>> list(parts), len(parts["train"].images) == len(patches)
+    (['train'], True)
+    """
+    root = Path(dir).expanduser()
+    if root.is_dir() and not (root / "train").is_dir():
+        raise ImageFolderError(
+            f"{root}: no sub-folder 'train'; expected {', '.join(PARTS)}, with a folder for each "
+            "class in them."
+        )
+    existing = [part for part in PARTS if part == "train" or (root / part).is_dir()]
+    layouts = {part: scan_folder(root / part) for part in existing}
+    for layout in layouts.values():
+        _check_part(layout)
+    table = root / _GROUPS
+    files = [file for layout in layouts.values() for file in layout.files]
+    groups = load_groups(files, root, table) if table.exists() else None
+    parts, start = {}, 0
+    for part, layout in layouts.items():
+        stop = start + len(layout.files)
+        parts[part] = Bunch(
+            images=[str(file) for file in layout.files],
+            target=np.array(layout.labels),
+            groups=None if groups is None else groups[start:stop],
+        )
+        start = stop
+    if groups is not None:
+        _check_groups_disjoint(parts, table)
+    return parts
+
+
+def _write_all(parts: Mapping[str, PatchSet], root: Path) -> None:
+    rows = []
+    for part, patches in parts.items():
+        for label in sorted(set(patches.labels.tolist())):
+            (root / part / label).mkdir(parents=True)
+        for i, pixels in enumerate(patches.pixels):
+            stem = root / part / str(patches.labels[i]) / _stem(patches, i)
+            file = _write(pixels, stem)
+            rows.append((file.relative_to(root).as_posix(), patches.groups[i]))
+    write_table(root / _GROUPS, ["path", "group"], rows)
+
+
+def _stem(patches: PatchSet, i: int) -> str:
+    number = int(patches.image_index[i])
+    row, column = patches.positions[i]
+    # Not hidden, and without characters that some systems do not allow in names.
+    name = re.sub(r'[\\/:*?"<>|]', "_", patches.names[number]).lstrip(".")
+    # The number distinguishes images with the same name in two folders.
+    return f"{name}-{number}_{row}_{column}"
+
+
+def _write(pixels: NDArray[np.float32], stem: Path) -> Path:
+    eight_bit = np.rint(pixels * 255).astype(np.uint8)
+    if np.array_equal(eight_bit.astype(np.float32) / np.float32(255), pixels):
+        file = stem.with_name(f"{stem.name}.png")
+        Image.fromarray(eight_bit).save(file)
+        return file
+    import tifffile  # slow to import, and seldom needed
+
+    file = stem.with_name(f"{stem.name}.tif")
+    tifffile.imwrite(file, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
+    return file
+
+
+def _check_part(layout: FolderLayout) -> None:
+    if not layout.files or layout.loose:
+        what = (
+            f"{counted(len(layout.loose), 'image')} outside of them"
+            if layout.loose
+            else "no images"
+        )
+        raise ImageFolderError(
+            f"{layout.root}: {what}; expected a folder for each class, such as 'anomalous' and "
+            "'normal', with the patches inside."
+        )
+
+
+def _check_groups_disjoint(parts: Mapping[str, Bunch], table: Path) -> None:
+    part_of: dict[str, str] = {}
+    for part, data in parts.items():
+        for group in sorted(set(data.groups.tolist())):
+            if group in part_of:
+                raise ImageFolderError(
+                    f"{table}: patches of group {group!r} lie in {part_of[group]} and in {part}; "
+                    "test data must not be used for training. Move them into one part."
+                )
+            part_of[group] = part

@@ -5,9 +5,8 @@ from __future__ import annotations
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.data.folders.folder import (
     FolderLayout,
-    alike_classes,
     check_classes,
-    names_in_several_forms,
+    describe_names,
 )
 from hypervlad.data.folders.groups import ImageFolderError
 from hypervlad.data.folders.report import CopySet, FolderReport
@@ -24,7 +23,6 @@ ClassValues = dict[str, dict[str, set[str]]]
 def list_problems(
     report: FolderReport, layout: FolderLayout, group_error: str | None, by_class: ClassValues
 ) -> list[str]:
-    """Describe what must be dealt with, the most serious first."""
     problems = []
     try:
         check_classes(layout)
@@ -58,7 +56,6 @@ def list_problems(
 
 
 def list_notes(report: FolderReport, page: int) -> list[str]:
-    """Describe what is unusual but may be right."""
     notes = []
     counts = [count for count in report.class_counts.values() if count]
     if counts and max(counts) > _MAX_IMBALANCE * min(counts):
@@ -152,18 +149,7 @@ def _about_classes(report: FolderReport, layout: FolderLayout) -> list[str]:
             f"Without any image: the {_classes(layout.empty_classes)}. "
             "Fill or delete these folders."
         )
-    alike = alike_classes(layout.labels)
-    if alike:
-        sentences.append(
-            f"The {_classes(alike)} differ only in upper and lower case. They are separate classes "
-            "to a model: spell them alike if they are one."
-        )
-    same = names_in_several_forms(layout)
-    if same:
-        sentences.append(
-            f"Stored in several Unicode forms: {name_some(same)}. macOS writes accents in another "
-            "way than other systems. Such folders are one class; give these names one form."
-        )
+    sentences += describe_names(layout)
     small = [
         f"{name} ({count})"
         for name, count in report.class_counts.items()
@@ -188,7 +174,6 @@ def _about_groups(report: FolderReport, by_class: ClassValues) -> list[str]:
 
 
 def _about_giveaways(by_class: ClassValues) -> list[str]:
-    """Describe properties of the files, not of the specimens, that reveal a class."""
     sentences = []
     for name in ("kind of pixels", "size in pixels"):
         values = by_class[name]

@@ -41,12 +41,10 @@ class Transformation:
     offset: NDArray[np.floating]
 
     def inverse(self) -> Transformation:
-        """Return the transformation in the other direction."""
         matrix = np.linalg.inv(self.matrix)
         return Transformation(matrix, -matrix @ self.offset)
 
     def then(self, other: Transformation) -> Transformation:
-        """Return this transformation, followed by another."""
         return Transformation(other.matrix @ self.matrix, other.matrix @ self.offset + other.offset)
 
     def after_shift(self, shift: NDArray[np.floating]) -> Transformation:
@@ -59,7 +57,6 @@ class Transformation:
         return Transformation(self.matrix, (self.matrix @ half + self.offset - half) / 2)
 
     def doubled(self) -> Transformation:
-        """Undo `halved`."""
         half = np.full(2, 0.5)
         return Transformation(self.matrix, 2 * self.offset + half - self.matrix @ half)
 
@@ -69,9 +66,9 @@ class Registration:
     """How well two thumbnails agree where they overlap best, after a transformation of the first.
 
     The similarity is the median correlation of 4 x 4 tiles of the overlap, or that of the whole
-    overlap if higher: a banner may cover some tiles, and many may be empty but for noise. The
-    distinctness is ``(c - r) / (1 - r)`` for the correlation c of the overlap and the best one r at
-    any other shift: about 0 for two images of one lattice, near 1 for copies.
+    overlap if higher. The distinctness is ``(c - r) / (1 - r)`` for the correlation c of the
+    overlap and the best one r at any other shift: about 0 for two images of one lattice, near 1 for
+    copies.
     """
 
     similarity: float
@@ -82,10 +79,9 @@ class Registration:
 def register(first: FloatMap, second: FloatMap, start: Transformation) -> Registration | None:
     """Register two thumbnails, starting from an estimate; None if they do not agree near it.
 
-    Cross-correlation at half size corrects the estimate by up to 24 pixels. Then the shifts of 4 x
-    4 tiles are fitted by an affine transformation, first at half size, then twice at full size. If
-    another shift is nearly as good, as in a lattice, the fit starts again from the shift with the
-    highest phase correlation, and then from the better shift. The most distinct result is returned.
+    Cross-correlation at half size corrects the estimate by up to 24 pixels. Then an affine
+    transformation is fitted to the shifts of 4 x 4 tiles. If another shift is nearly as good, as in
+    a lattice, the fit starts again from there; the most distinct result is returned.
     """
     halves = _halved(first), _halved(second)
     found = _aligned(*halves, start.halved())
@@ -119,7 +115,6 @@ def register(first: FloatMap, second: FloatMap, start: Transformation) -> Regist
 
 
 def _median_correlation(first: FloatMap, moved: FloatMap, inside: BoolMap) -> float:
-    """Return the median correlation of the tiles; 0 if too few overlap."""
     correlations = tile_correlations(first, moved, inside)
     return float(np.median(correlations)) if len(correlations) >= _MIN_TILES else 0.0
 
@@ -149,7 +144,6 @@ def _overlaid(
 
 
 def _aligned(first: FloatMap, second: FloatMap, start: Transformation) -> Transformation | None:
-    """Shift by whole pixels to the peak of the cross-correlation, if there is a clear one."""
     _, moved, inside = _overlaid(first, second, start)
     moved = np.where(inside, moved, 0)
     energy = float(np.sqrt((first * first).sum() * (moved * moved).sum()))
@@ -189,7 +183,6 @@ def _tiles(
 
 
 def _fitted(first: FloatMap, second: FloatMap, start: Transformation, reach: int) -> Transformation:
-    """Fit an affine transformation to the shifts of the tiles, without outliers."""
     tiles = _tiles(*_overlaid(first, second, start))
     if tiles is None:
         return start
@@ -246,7 +239,6 @@ def _vertex(lines: FloatMap, at: NDArray[np.intp]) -> FloatMap:
 
 
 def _centred(tiles: FloatMap, known: BoolMap) -> FloatMap:
-    """Subtract each tile's mean; 0 where it is not known."""
     count = np.maximum(known.sum(axis=(1, 2), keepdims=True), 1)
     mean = np.where(known, tiles, 0).sum(axis=(1, 2), keepdims=True) / count
     return np.where(known, tiles - mean, 0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""The report of a folder's check, as text, as plain values, and as a file of groups."""
+"""What checks of folders report: as values, as text, and as a file of groups."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class CopySet:
     files : tuple of str
         Paths under the folder, sorted.
     classes : tuple of str
-        The classes of these files, sorted. More than one is a contradiction.
+        Their classes, sorted. More than one is a contradiction.
     groups : tuple of str
-        The groups of these files, sorted; empty without groups.
+        Their groups, sorted; empty without groups.
     similarity : float
         Lowest similarity of a member to its nearest copy; 1 for exact copies (the same pixels).
-    overlap : float
+    overlap : float, default=1.0
         Median over pairs of the part of the smaller view that both show: 1 for a crop of an image.
     """
 
@@ -62,7 +62,7 @@ class CopySet:
 
     @property
     def crosses_groups(self) -> bool:
-        """Whether the files are in several groups, so that a split could separate them."""
+        """Whether the files are in several groups: a split could separate them."""
         return len(self.groups) > 1
 
 
@@ -83,7 +83,7 @@ class FolderReport:
     bad_files : list of BadFile
         Unreadable files.
     exact_copies, near_copies : list of CopySet
-        Those across classes come first, then those across groups.
+        First those across classes, then those across groups.
     blank_files : list of str
         Images without any contrast.
     banner_files : list of str
@@ -95,12 +95,11 @@ class FolderReport:
     image_kinds : dict of str to int
         Images of each kind of pixels, such as ``"uint8 grey"``, the most frequent first.
     suggested_groups : dict of str to str
-        A group for each file, also unreadable ones, under which no split separates copies: sets of
-        copies are joined with the groups of their files.
+        A group for each file, also unreadable ones, that keeps copies together.
     sets_left_apart : list of CopySet
-        Not joined, because nothing of a class could then be held out.
+        Copies not kept together, because nothing of a class could then be held out.
     problems : list of str
-        What should be dealt with before training, the most serious first.
+        What to deal with before training, the most serious first.
     notes : list of str
         What is unusual but may be right.
     """
@@ -189,7 +188,6 @@ def _describe(sets: list[CopySet], separator: str = ", ", with_groups: bool = Tr
 
 
 def _remarks(sets: list[CopySet], with_groups: bool) -> str:
-    """Return the lowest similarity, and the classes and groups that sets join."""
     similarity = min(copies.similarity for copies in sets)
     remarks = [f"similarity {similarity:.2f}"] if similarity < 1 else []
     # Unsorted images have no class.

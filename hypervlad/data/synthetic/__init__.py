@@ -1,14 +1,18 @@
 """Synthetic electron micrographs with known truth, and defects that are added to any image."""
 
 from hypervlad.data.synthetic.image_defects import IMAGE_DEFECTS, add_defect
-from hypervlad.data.synthetic.lattice import make_lattice_images
 from hypervlad.data.synthetic.nanofibre import NANOFIBRE_DEFECTS, make_nanofibre_images
 from hypervlad.data.synthetic.nanowires import (
     NanowireTruth,
     make_alignment_examples,
     make_nanowire_images,
 )
-from hypervlad.data.synthetic.tem import TEM_CLASSES, TEM_FINE_CLASSES, make_tem_images
+from hypervlad.data.synthetic.tem import (
+    TEM_CLASSES,
+    TEM_FINE_CLASSES,
+    make_lattice_images,
+    make_tem_images,
+)
 
 __all__ = [
     "IMAGE_DEFECTS",

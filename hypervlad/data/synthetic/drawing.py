@@ -12,6 +12,9 @@ from scipy.ndimage import gaussian_filter1d
 from sklearn.utils import check_random_state
 
 FloatMap = NDArray[np.float32]
+BoolMap = NDArray[np.bool_]
+
+SMALLEST_SIZE = 64  # smaller features, such as defects, would be less than a pixel
 
 
 def check_count(n: Any, name: str = "n") -> int:
@@ -20,7 +23,7 @@ def check_count(n: Any, name: str = "n") -> int:
     return int(n)
 
 
-def check_size(size: Any, smallest: int) -> tuple[int, int]:
+def check_size(size: Any, smallest: int = SMALLEST_SIZE) -> tuple[int, int]:
     extents = (size, size) if isinstance(size, numbers.Integral) else size
     if (
         isinstance(size, bool)
@@ -51,7 +54,7 @@ def rows_and_columns(shape: tuple[int, int], centre: Any) -> tuple[FloatMap, Flo
 
 def smooth_noise(
     rng: Generator, shape: tuple[int, int], cell: float, *, octaves: int = 1
-) -> NDArray[np.float32]:
+) -> FloatMap:
     """Return a random field of mean 0, standard deviation 1, and features of about ``cell`` pixels.
 
     Each further octave halves the features and their amplitude.
@@ -70,21 +73,21 @@ def smooth_noise(
 
 
 def _interpolate(
-    values: NDArray[np.float32], shape: tuple[int, int], cell: float, offset: NDArray[np.floating]
-) -> NDArray[np.float32]:
+    values: FloatMap, shape: tuple[int, int], cell: float, offset: NDArray[np.floating]
+) -> FloatMap:
     down = _spline_matrix(values.shape[0], shape[0], cell, float(offset[0]))
     across = _spline_matrix(values.shape[1], shape[1], cell, float(offset[1]))
     return np.asarray(down @ values @ across.T, dtype=np.float32)
 
 
-def _spline_matrix(n_nodes: int, n_pixels: int, cell: float, offset: float) -> NDArray[np.float32]:
+def _spline_matrix(n_nodes: int, n_pixels: int, cell: float, offset: float) -> FloatMap:
     distance = np.abs((np.arange(n_pixels) / cell + offset)[:, None] - np.arange(n_nodes)[None, :])
     near = 2 / 3 - distance**2 + distance**3 / 2
     far = np.maximum(0, 2 - distance) ** 3 / 6
     return np.where(distance < 1, near, far).astype(np.float32)
 
 
-def random_blob(rng: Generator, shape: tuple[int, int], radius: float) -> NDArray[np.bool_]:
+def random_blob(rng: Generator, shape: tuple[int, int], radius: float) -> BoolMap:
     """Return a rounded, irregular region centred inside the image."""
     centre = rng.uniform(0.06, 0.94, 2) * np.asarray(shape)
     stretch, angle = np.exp(rng.uniform(0, 0.5)), rng.uniform(0, np.pi)
@@ -108,10 +111,10 @@ def worm_like_chains(
 ) -> NDArray[np.float32]:
     """Draw smooth random curves, as points (row, column) of shape (n, n_points, 2).
 
-    The direction of a worm-like chain, the standard model of a semi-flexible filament, performs a
-    random walk with variance ``step / persistence`` per step. Chains are straight over lengths of
-    `stiffness`, and pass through their anchors, (n, 2), with headings in radians; `anchor_at` is 0
-    at the start of a chain, 1 at its end. All lengths are in pixels.
+    The direction of a worm-like chain performs a random walk with variance ``step / persistence``
+    per step. Chains are straight over lengths of `stiffness`, and pass through their anchors,
+    (n, 2), with headings in radians; `anchor_at` is 0 at the start of a chain, 1 at its end. All
+    lengths are in pixels.
     """
     n_chains = len(anchors)
     n_points = max(8, int(np.ceil(float(np.max(length)) / step)))

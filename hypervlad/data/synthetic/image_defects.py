@@ -9,12 +9,17 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter, median_filter
 
-from hypervlad.data.synthetic.drawing import draw_seed, log_uniform, random_blob, smooth_noise
+from hypervlad.data.synthetic.drawing import (
+    SMALLEST_SIZE,
+    BoolMap,
+    FloatMap,
+    draw_seed,
+    log_uniform,
+    random_blob,
+    smooth_noise,
+)
 from hypervlad.images.pixels import as_pixels
 
-FloatMap = NDArray[np.float32]
-
-SMALLEST_SIZE = 64
 #: The kinds of defects: see `add_defect`.
 IMAGE_DEFECTS: tuple[str, ...] = ("scratch", "stain", "band", "blur", "gradient", "pits")
 _MIN_CONTRAST = 0.04  # ten grey levels of 8 bits: a smoother image gets no fainter defects
@@ -27,19 +32,18 @@ _TRIES = 50
 def add_defect(
     image: ArrayLike, kind: str, *, random_state: int | np.random.RandomState | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Add one defect to an image of any texture, and return the defect's mask with it.
+    """Add one defect to an image, at a random place, of random size, shape and strength.
 
-    Place, size, shape and strength are random. Lengths are proportional to the image's shorter
-    side, changes of brightness to the standard deviation of its pixels.
+    Lengths are proportional to the image's shorter side, changes of brightness to the standard
+    deviation of its pixels.
 
     Parameters
     ----------
     image : array-like of shape (H, W) or (H, W, 3), float in [0, 1]
         Each side at least 64 pixels. It is not modified. Channels of a colour image change alike.
     kind : {"scratch", "stain", "band", "blur", "gradient", "pits"}
-        "scratch": a thin, slightly curved line; "stain": a blob with a soft edge; "band": a stripe
-        of another brightness; "blur": a blob that is out of focus; "gradient": brightness that
-        changes towards one side; "pits": one to three small dark pits.
+        In this order: a thin line, a blob with a soft edge, a stripe of another brightness, a blob
+        out of focus, brightness that changes towards one side, one to three small dark pits.
     random_state : int, RandomState or None, default=None
         Seed.
 
@@ -53,7 +57,7 @@ def add_defect(
     ------
     ValueError
         If `kind` is unknown, the image is too small or not in [0, 1], or the defect would be
-        visible nowhere in it, such as pits in a black image.
+        visible nowhere, such as pits in a black image.
 
     Examples
     --------
@@ -99,8 +103,8 @@ def _check_image(image: ArrayLike) -> FloatMap:
     return pixels.astype(np.float32)
 
 
-def _is_changed(before: FloatMap, after: FloatMap, visible: float) -> NDArray[np.bool_]:
-    """Return where a pixel, or one within two pixels of it, has changed visibly."""
+def _is_changed(before: FloatMap, after: FloatMap, visible: float) -> BoolMap:
+    """Return where a pixel within two pixels has changed visibly."""
     change = np.abs(after - before)
     if change.ndim == 3:
         change = change.max(axis=2)
@@ -205,7 +209,7 @@ def _sign(rng: Generator) -> float:
 def _axes(
     rng: Generator, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return coordinates along and across a random line through the image."""
+    """Return coordinates along and across a random line."""
     centre, angle = rng.uniform(0.15, 0.85, 2) * shape, rng.uniform(0, np.pi)
     rows = np.arange(shape[0])[:, None] - centre[0]
     columns = np.arange(shape[1])[None] - centre[1]
@@ -213,7 +217,7 @@ def _axes(
     return along, rows * np.cos(angle) - columns * np.sin(angle)
 
 
-def _softened(region: NDArray[np.bool_], sigma: float) -> FloatMap:
+def _softened(region: BoolMap, sigma: float) -> FloatMap:
     soft: FloatMap = gaussian_filter(region.astype(np.float32), sigma, mode="nearest")
     return soft
 

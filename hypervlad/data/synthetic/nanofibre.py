@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from hypervlad.data.synthetic.drawing import (
+    BoolMap,
+    FloatMap,
     check_count,
     check_size,
     draw_seed,
@@ -20,13 +22,19 @@ from hypervlad.data.synthetic.drawing import (
     smooth_noise,
     worm_like_chains,
 )
-from hypervlad.data.synthetic.sem import Strands, Surface, block_means, edge_yield, scan_surface
+from hypervlad.data.synthetic.sem import (
+    SAMPLING,
+    Strands,
+    Surface,
+    block_means,
+    edge_yield,
+    scan_surface,
+)
 
-SMALLEST_SIZE = 64
 #: The default kinds of defects: see `make_nanofibre_images`.
 NANOFIBRE_DEFECTS: tuple[str, ...] = ("bead", "clump", "film", "hole", "particle")
 _KINDS = (*NANOFIBRE_DEFECTS, "missing")
-_SAMPLING = 2  # points of the surface per pixel, in each direction: smooth edges
+_REFINEMENT = 6  # painted points per drawn point: fibres bend slowly
 
 
 def make_nanofibre_images(
@@ -39,21 +47,18 @@ def make_nanofibre_images(
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.bool_]]]:
     """Make synthetic SEM images of nanofibre mats, some with defects, and the defects' masks.
 
-    Each image shows a different mat of overlapping fibres, with random focus and noise.
-
     Parameters
     ----------
     n : int
         Number of images, at least 1.
     defective : float, default=0.5
-        Share of images with defects: one to four each, beads in groups of up to eight.
+        Share of images with defects, one to four each.
     defects : sequence of str, default=NANOFIBRE_DEFECTS
-        Kinds to draw from. "bead": a swelling of a fibre; "clump": a lump of fused fibres; "film":
-        a web of polymer between fibres; "hole": an area without fibres; "particle": a foreign
-        particle; and, only if it is named, "missing": an area with half of the fibres or fewer.
+        Kinds to draw from: "bead", a swelling of a fibre; "clump", a lump of fused fibres; "film",
+        a web of polymer between fibres; "hole", an area without fibres; "particle", a foreign
+        particle; and, only if named, "missing", an area with half of the fibres or fewer.
     size : int or (int, int), default=(348, 512)
-        Height and width in pixels, each at least 64. The shorter side always covers the same
-        length of the mat.
+        Height and width in pixels, each at least 64. All sizes have the same field of view.
     random_state : int, RandomState or None, default=None
         As in `make_tem_images`.
 
@@ -77,7 +82,7 @@ def make_nanofibre_images(
     """
     kinds = _check_kinds(defects, defective)
     n = check_count(n)
-    height, width = check_size(size, SMALLEST_SIZE)
+    height, width = check_size(size)
     seed = draw_seed(random_state)
     flawed = _which_are_defective(n, defective, seed)
     made = [
@@ -89,17 +94,17 @@ def make_nanofibre_images(
 
 def _make_image(
     rng: Generator, kinds: tuple[str, ...], height: int, width: int
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    unit = _SAMPLING * min(height, width) / 348
+) -> tuple[FloatMap, BoolMap]:
+    unit = SAMPLING * min(height, width) / 348
     mat = draw_mat(rng, unit)
     wanted = int(rng.integers(1, 5))
     drawn = tuple(str(kind) for kind in rng.choice(kinds, wanted)) if kinds else ()
-    surface = make_surface(rng, (height * _SAMPLING, width * _SAMPLING), mat, drawn, unit)
-    image = scan_surface(surface, rng, _SAMPLING, unit)
-    return image, block_means(surface.defect, _SAMPLING) >= 0.5
+    surface = make_surface(rng, (height * SAMPLING, width * SAMPLING), mat, drawn, unit)
+    image = scan_surface(surface, rng, unit)
+    return image, block_means(surface.defect) >= 0.5
 
 
-def _which_are_defective(n: int, share: float, seed: int) -> NDArray[np.bool_]:
+def _which_are_defective(n: int, share: float, seed: int) -> BoolMap:
     """Choose images so that every prefix has the share, within one image."""
     start = np.random.default_rng([0, seed]).random()
     steps: NDArray[np.float64] = np.floor(start + share * np.arange(n + 1))
@@ -117,11 +122,6 @@ def _check_kinds(defects: Sequence[str], defective: float) -> tuple[str, ...]:
             "any, defective=0."
         )
     return kinds
-
-
-FloatMap = NDArray[np.float32]
-BoolMap = NDArray[np.bool_]
-_REFINEMENT = 6  # painted points per drawn point: fibres bend slowly
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _strands(rng: Generator, shape: tuple[int, int], mat: Mat) -> Strands:
     )
 
 
-def _refined(chains: NDArray[np.float32]) -> NDArray[np.float32]:
+def _refined(chains: FloatMap) -> FloatMap:
     between = np.arange(_REFINEMENT, dtype=np.float32)[:, None] / _REFINEMENT
     steps = np.diff(chains, axis=1)
     points = chains[:, :-1, None] + between * steps[:, :, None]
@@ -218,7 +218,6 @@ def _refined(chains: NDArray[np.float32]) -> NDArray[np.float32]:
 def _with_beads(
     rng: Generator, shape: tuple[int, int], mat: Mat, strands: Strands, n_beads: int, unit: float
 ) -> Strands:
-    """Swell fibres to spindles, raised to the top so that they are visible."""
     radius, height, defect = strands.radius.copy(), strands.height.copy(), strands.defect.copy()
     within = (strands.chains >= 0) & (strands.chains < np.asarray(shape))
     inside: BoolMap = np.all(within, axis=2)
@@ -284,7 +283,7 @@ def _film(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
     held = gaussian_filter(surface.height, 2.5 * mat.radius)
     height = np.float32(level) + 0.1 * np.clip(held, 0, 1)
     texture = 0.04 * smooth_noise(rng, surface.height.shape, 12 * unit, octaves=3)
-    surface.paint_region(inside, height, rng.uniform(0.55, 0.95) * (1 + texture))
+    surface.paint_defect(inside, height, rng.uniform(0.55, 0.95) * (1 + texture))
 
 
 def _clump(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
@@ -297,7 +296,7 @@ def _clump(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
     height = np.float32(rng.uniform(0.6, 0.9)) + 0.5 * dome
     slope = np.hypot(*np.gradient(gaussian_filter(dome, 1.0) * size))
     light = edge_yield(1 / np.sqrt(1 + slope.astype(np.float32) ** 2)) * rng.uniform(0.9, 1.25)
-    surface.paint_region(inside, height, light.astype(np.float32))
+    surface.paint_defect(inside, height, light.astype(np.float32))
 
 
 def _particle(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
@@ -318,12 +317,11 @@ def _particle(rng: Generator, surface: Surface, mat: Mat, unit: float) -> None:
     light = np.where(plateau, np.float32(rng.uniform(1.0, 1.5)), tone[facet])
     light = light * (1 + 0.08 * smooth_noise(rng, shape, 5 * unit, octaves=3))
     height = 1.05 + 0.3 * np.clip(depth / size, 0, 0.45)
-    surface.paint_region(inside, height.astype(np.float32), light.astype(np.float32))
+    surface.paint_defect(inside, height.astype(np.float32), light.astype(np.float32))
 
 
 _PAINTED = {"film": _film, "clump": _clump, "particle": _particle}
 
 
 def _extent(rng: Generator, mat: Mat, unit: float, low: float, high: float) -> float:
-    """Draw the radius of a defect in pixels, at least that of the fibres."""
     return float(max(log_uniform(rng, low, high) * unit, 2.5 * mat.radius))

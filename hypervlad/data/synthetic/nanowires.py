@@ -11,6 +11,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from hypervlad.data.synthetic.drawing import (
+    BoolMap,
+    FloatMap,
     check_count,
     check_size,
     draw_seed,
@@ -18,17 +20,12 @@ from hypervlad.data.synthetic.drawing import (
     smooth_noise,
     worm_like_chains,
 )
-from hypervlad.data.synthetic.sem import Strands, Surface, block_means, scan_wires
+from hypervlad.data.synthetic.sem import SAMPLING, Strands, Surface, block_means, scan_wires
 from hypervlad.fibres import AlignedFraction, aligned_fraction_of_map
 from hypervlad.fibres.alignment import DEFAULT_WINDOW
 from hypervlad.fibres.axial import direction_of
 from hypervlad.fibres.regions import TileGrid
 
-FloatMap = NDArray[np.float32]
-BoolMap = NDArray[np.bool_]
-
-SMALLEST_SIZE = 64
-_SAMPLING = 2  # points of the surface per pixel, in each direction: smooth edges
 #: One value for all images, or bounds of a value drawn for each image.
 Drawn: TypeAlias = float | tuple[float, float]
 _BOUNDS = {
@@ -98,6 +95,7 @@ class NanowireTruth:
         Parameters
         ----------
         window : int, default=32
+            Side of a window in pixels.
 
         Returns
         -------
@@ -111,6 +109,7 @@ class NanowireTruth:
         Parameters
         ----------
         window : int, default=32
+            Side of a window in pixels.
 
         Returns
         -------
@@ -135,10 +134,9 @@ def make_nanowire_images(
     size: int | tuple[int, int] = (384, 512),
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[list[NDArray[np.float32]], list[NanowireTruth]]:
-    """Make synthetic SEM images of nanowires on a substrate, and the direction of each wire.
+    """Make synthetic SEM images of nanowires, parallel in some domains, and their directions.
 
-    Domains of parallel wires lie among randomly oriented wires. A pair as a parameter gives the
-    bounds of a value drawn for each image.
+    A pair as a parameter gives the bounds of a value drawn for each image.
 
     Parameters
     ----------
@@ -151,14 +149,13 @@ def make_nanowire_images(
     width : float or pair, default=(5, 10)
         Mean diameter of the wires in pixels, at least 2.
     snr : float or pair, default=(4, 20)
-        Contrast of wires over the standard deviation of the noise, at least 0.1; infinite for no
-        noise.
+        Contrast of wires over the standard deviation of the noise, at least 0.1; may be infinite.
     blur : float or pair, default=(0.5, 1.2)
         Standard deviation of the beam's profile in pixels.
     tilt : float or pair, default=0
         Tilt of the specimen about the x axis, radians, at most 1.4.
     overlap : float or pair, default=0.6
-        Share of a wire's area that may overlap others: 0 side by side, 1 unrestricted.
+        Share of a wire's area that may overlap others.
     size : int or (int, int), default=(384, 512)
         Height and width in pixels, each at least 64.
     random_state : int, RandomState or None, default=None
@@ -182,7 +179,7 @@ def make_nanowire_images(
     ((96, 96), True)
     """
     n = check_count(n)
-    height, width_ = check_size(size, SMALLEST_SIZE)
+    height, width_ = check_size(size)
     asked = {
         "aligned": aligned,
         "density": density,
@@ -206,9 +203,7 @@ def make_alignment_examples(
     size: int | tuple[int, int] = (384, 512),
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[list[NDArray[np.float32]], list[NanowireTruth]]:
-    """Make varied images of nanowires to train an `AlignmentClassifier` without labelled images.
-
-    `make_nanowire_images` with all parameters drawn for each image, from wide ranges.
+    """Make images of nanowires that vary widely, to train an `AlignmentClassifier`.
 
     Parameters
     ----------
@@ -239,7 +234,7 @@ def make_alignment_examples(
     return [image for image, _ in made], [truth for _, truth in made]
 
 
-def _make(rng: Generator, size: int | tuple[int, int]) -> tuple[NDArray[np.float32], NanowireTruth]:
+def _make(rng: Generator, size: int | tuple[int, int]) -> tuple[FloatMap, NanowireTruth]:
     noisy = rng.random() >= _NO_NOISE
     snr = float(log_uniform(rng, *_SNR)) if noisy else np.inf
     own = int(rng.integers(2**31 - 1))
@@ -249,7 +244,7 @@ def _make(rng: Generator, size: int | tuple[int, int]) -> tuple[NDArray[np.float
 
 def _make_image(
     rng: Generator, bounds: dict[str, tuple[float, float]], height: int, width: int
-) -> tuple[NDArray[np.float32], NanowireTruth]:
+) -> tuple[FloatMap, NanowireTruth]:
     drawn = {
         name: low if low == high else float(rng.uniform(low, high))
         for name, (low, high) in bounds.items()
@@ -257,33 +252,32 @@ def _make_image(
     deposit = Deposit(
         aligned=drawn["aligned"],
         density=drawn["density"],
-        width=drawn["width"] * _SAMPLING,
+        width=drawn["width"] * SAMPLING,
         tilt=drawn["tilt"],
         overlap=drawn["overlap"],
     )
-    surface, domains = lay_wires(rng, (height * _SAMPLING, width * _SAMPLING), deposit)
+    surface, domains = lay_wires(rng, (height * SAMPLING, width * SAMPLING), deposit)
     image = scan_wires(
         surface,
         rng,
-        sampling=_SAMPLING,
         width=deposit.width,
         blur=drawn["blur"],
         snr=drawn["snr"],
     )
     truth = NanowireTruth(
         orientation=_orientation_of_pixels(surface.along),
-        domains=block_means(domains, _SAMPLING) >= 0.5,
+        domains=block_means(domains) >= 0.5,
         **drawn,
     )
     return image, truth
 
 
-def _orientation_of_pixels(along: NDArray[np.float32]) -> NDArray[np.float32]:
+def _orientation_of_pixels(along: FloatMap) -> FloatMap:
     """Return the mean axis in each pixel; NaN where less than half is wire."""
     on_wire = np.isfinite(along)
     axes = np.where(on_wire, np.exp(2j * np.where(on_wire, along, 0)), 0)
-    visible = block_means(on_wire, _SAMPLING) >= 0.5
-    angle = direction_of(block_means(axes, _SAMPLING))
+    visible = block_means(on_wire) >= 0.5
+    angle = direction_of(block_means(axes))
     return np.where(visible, angle, np.nan).astype(np.float32)
 
 
@@ -304,11 +298,9 @@ def _check_drawn(name: str, value: Any) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Deposit:
-    """How wires are deposited: parameters of `make_nanowire_images`, the width in points."""
-
     aligned: float
     density: float
-    width: float
+    width: float  # in points of the surface
     tilt: float
     overlap: float
 
@@ -389,7 +381,6 @@ def _fill(
 def _draw_line(
     rng: Generator, deposit: Deposit, domains: _Domains, anchor: NDArray[np.intp], aligned: bool
 ) -> FloatMap:
-    """Return a centre line through the anchor, with points one step apart."""
     if aligned:
         own = domains.distance[:, anchor[0], anchor[1]].argmin()
         heading = domains.directions[own] + rng.normal(0, _SCATTER)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from scipy.signal import lfilter
 
-from hypervlad.data.synthetic.drawing import log_uniform
+from hypervlad.data.synthetic.drawing import BoolMap, FloatMap, log_uniform
 
-FloatMap = NDArray[np.float32]
+SAMPLING = 2  # points of the surface per pixel, in each direction: smooth edges
 #: Height of the substrate, far below every fibre, in units of the mat's thickness.
 SUBSTRATE = -1.0
 
@@ -24,32 +24,21 @@ class Strands:
     radius: FloatMap  # (n, n_points), pixels; 0 or less where the fibre is missing
     height: FloatMap  # (n, n_points): 0 at the bottom of the mat, 1 at its top
     brightness: FloatMap  # factor of each fibre
-    defect: NDArray[np.bool_]  # (n, n_points): where the fibre is a bead
+    defect: BoolMap  # (n, n_points): where the fibre is a bead
 
 
 class Surface:
-    """The uppermost surface of objects that are painted in any order; maps of shape (H, W).
-
-    Attributes
-    ----------
-    height : array
-        From `SUBSTRATE` up; the mat lies between 0 and 1.
-    yield_ : array
-        Yield of secondary electrons, without shadows.
-    defect : array of bool
-        Whether the visible surface is a defect.
-    along : array
-        Direction of the visible fibre, radians in [0, pi], y up; NaN where none is visible.
-    pixel : float
-        The height of one pixel, which makes the middle of a fibre higher than its sides.
-    """
+    """The uppermost surface of objects that are painted in any order; maps of shape (H, W)."""
 
     def __init__(self, shape: tuple[int, int], substrate: FloatMap, pixel: float) -> None:
+        # The mat lies between 0 and 1. The height of one pixel makes the middle of a fibre higher
+        # than its sides.
         self.height = np.full(shape, SUBSTRATE, np.float32)
-        self.yield_ = substrate.astype(np.float32)
-        self.defect = np.zeros(shape, dtype=bool)
-        self.along = np.full(shape, np.nan, np.float32)
         self.pixel = pixel
+        self.yield_ = substrate.astype(np.float32)  # of secondary electrons, without shadows
+        self.defect = np.zeros(shape, dtype=bool)  # whether the visible surface is one
+        # Of the visible fibre: radians in [0, pi], y up; NaN where there is none.
+        self.along = np.full(shape, np.nan, np.float32)
 
     def paint_strands(self, strands: Strands) -> None:
         """Paint fibres as round rods, brighter at their edges, where more electrons escape."""
@@ -78,7 +67,7 @@ class Surface:
         radius: FloatMap,
         height: FloatMap,
         brightness: float,
-        defect: NDArray[np.bool_],
+        defect: BoolMap,
     ) -> None:
         # Closer than a pixel, so that no pixel under the rod is missed.
         n_across = 2 * max(2, int(np.ceil(1.4 * float(radius.max())))) + 1
@@ -103,14 +92,11 @@ class Surface:
         along = np.arctan2(-tangents[:, :1], tangents[:, 1:]) % np.float32(np.pi)
         self.along.ravel()[flat] = np.broadcast_to(along, top.shape)[above]
 
-    def paint_region(
-        self, inside: NDArray[np.bool_], height: FloatMap, yield_: FloatMap, *, defect: bool = True
-    ) -> None:
-        """Paint a region of given height where it is the highest."""
+    def paint_defect(self, inside: BoolMap, height: FloatMap, yield_: FloatMap) -> None:
         visible = inside & (height > self.height)
         self.height[visible] = height[visible]
         self.yield_[visible] = yield_[visible]
-        self.defect[visible] = defect
+        self.defect[visible] = True
         self.along[visible] = np.nan
 
 
@@ -122,18 +108,14 @@ def edge_yield(up: FloatMap) -> FloatMap:
     return np.asarray(0.55 + 0.45 / np.maximum(up, 0.35), dtype=np.float32)
 
 
-def scan_surface(surface: Surface, rng: Generator, sampling: int, unit: float) -> FloatMap:
-    """Scan a mat, with `sampling` points per pixel in each direction.
-
-    `unit` is the number of points per 348th of the image's shorter side.
-    """
-    signal = block_means(_focused(surface, rng, unit), sampling)
-    signal = _charged(signal, rng, unit / sampling)
+def scan_surface(surface: Surface, rng: Generator, unit: float) -> FloatMap:
+    """Scan a mat; `unit` is the number of points per 348th of the image's shorter side."""
+    signal = block_means(_focused(surface, rng, unit))
+    signal = _charged(signal, rng, unit / SAMPLING)
     return _detected(signal, rng)
 
 
 def _focused(surface: Surface, rng: Generator, unit: float) -> FloatMap:
-    """Shade the depth of the mat, and blur what lies out of focus."""
     level = np.maximum(surface.height, -0.35)
     # Fewer electrons reach the detector from a pit: it depends on the height of its surroundings.
     around = gaussian_filter(level, 7.0 * unit)
@@ -177,17 +159,14 @@ def _detected(signal: FloatMap, rng: Generator) -> FloatMap:
 
 
 def scan_wires(
-    surface: Surface, rng: Generator, *, sampling: int, width: float, blur: float, snr: float
+    surface: Surface, rng: Generator, *, width: float, blur: float, snr: float
 ) -> FloatMap:
-    """Scan nanowires with known sharpness and noise, and with few clipped pixels.
-
-    `width` is in points of the surface, of which a pixel has `sampling` in each direction.
-    """
+    """Scan nanowires, whose width is in points of the surface, with few clipped pixels."""
     signal, substrate = _shaded(surface, width)
-    image: NDArray[np.floating] = block_means(signal, sampling)
+    image: NDArray[np.floating] = block_means(signal)
     if blur > 0:
         image = gaussian_filter(image, blur, mode="nearest")
-    on_wire = block_means(np.isfinite(surface.along), sampling) >= 0.5
+    on_wire = block_means(np.isfinite(surface.along)) >= 0.5
     contrast = _contrast(image, on_wire, substrate)
     deviation = contrast / snr
     low, high = (float(bound) for bound in np.quantile(image, [0.001, 0.999]))
@@ -198,13 +177,13 @@ def scan_wires(
     return image.astype(np.float32)
 
 
-def block_means(values: NDArray[np.generic], side: int) -> NDArray[Any]:
-    height, width = (extent // side for extent in values.shape)
-    means: NDArray[Any] = values.reshape(height, side, width, side).mean(axis=(1, 3))
+def block_means(values: NDArray[np.generic]) -> NDArray[Any]:
+    height, width = (extent // SAMPLING for extent in values.shape)
+    means: NDArray[Any] = values.reshape(height, SAMPLING, width, SAMPLING).mean(axis=(1, 3))
     return means
 
 
-def _contrast(image: FloatMap, on_wire: NDArray[np.bool_], substrate: float) -> float:
+def _contrast(image: FloatMap, on_wire: BoolMap, substrate: float) -> float:
     """Return how much brighter wires are; without wires, than a white one."""
     bright = float(image[on_wire].mean()) if on_wire.any() else 1.0
     dark = substrate if on_wire.all() else float(image[~on_wire].mean())

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from hypervlad.data.synthetic.drawing import log_uniform, worm_like_chains
+from hypervlad.data.synthetic.drawing import FloatMap, log_uniform, worm_like_chains
 from hypervlad.data.synthetic.tem_specimens import (
     Walls,
     blobs,
@@ -21,7 +21,6 @@ from hypervlad.data.synthetic.tem_specimens import (
     tube_thickness,
 )
 
-FloatMap = NDArray[np.float32]
 #: Of random numbers, the shape of the frame, centre and radius of a particle: its thickness.
 Builder: TypeAlias = Callable[[Generator, tuple[int, int], tuple[float, float], float], FloatMap]
 
@@ -235,7 +234,6 @@ def _embed(stage: Stage, n_tubes: int) -> None:
 def _protrude(
     stage: Stage, centre: tuple[float, float], radius: float, n_tubes: int, bamboo: float
 ) -> None:
-    """Let tubes protrude from the rim of a matrix particle."""
     rng = stage.rng
     towards = rng.uniform(0, 2 * np.pi) + rng.normal(0, rng.uniform(0.8, 2.5), n_tubes)
     outward = np.stack([np.sin(towards), np.cos(towards)], axis=1)
@@ -321,7 +319,6 @@ def _scatter_dirt(stage: Stage) -> None:
 
 
 def _develop(stage: Stage) -> Specimen:
-    """Turn thicknesses into absorption and phase, on a support film."""
     rng = stage.rng
     support = make_support(rng, stage.shape, stage.unit)
     grain = rng.standard_normal(stage.shape, dtype=np.float32)

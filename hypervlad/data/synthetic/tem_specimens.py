@@ -9,9 +9,12 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from hypervlad.data.synthetic.drawing import log_uniform, rows_and_columns, smooth_noise
-
-FloatMap = NDArray[np.float32]
+from hypervlad.data.synthetic.drawing import (
+    FloatMap,
+    log_uniform,
+    rows_and_columns,
+    smooth_noise,
+)
 
 # Two samples per pixel, spread bilinearly, keep the ripple of the thickness below 2 %.
 _SAMPLES_PER_PIXEL = 2.0
@@ -28,7 +31,7 @@ class Walls:
 
 def tube_thickness(
     shape: tuple[int, int],
-    chains: NDArray[np.float32],
+    chains: FloatMap,
     radius: NDArray[np.floating],
     walls: Walls,
     rng: Generator,
@@ -85,8 +88,8 @@ def particle_thickness(
 
 def _radius_along(
     shape: tuple[int, int],
-    spacing: NDArray[np.float32],
-    radius: NDArray[np.float32],
+    spacing: FloatMap,
+    radius: FloatMap,
     roughness: float,
     rng: Generator,
 ) -> FloatMap:
@@ -103,10 +106,10 @@ def _radius_along(
 
 
 def _chord(
-    across: NDArray[np.float32],
+    across: FloatMap,
     local_radius: FloatMap,
-    arc: NDArray[np.float32],
-    radius: NDArray[np.float32],
+    arc: FloatMap,
+    radius: FloatMap,
     walls: Walls,
     rng: Generator,
 ) -> FloatMap:
@@ -134,9 +137,9 @@ def _chord(
 
 def splat(
     shape: tuple[int, int],
-    rows: NDArray[np.float32],
-    cols: NDArray[np.float32],
-    weight: NDArray[np.float32],
+    rows: FloatMap,
+    cols: FloatMap,
+    weight: FloatMap,
 ) -> FloatMap:
     """Add weights over 0 to an empty image, each distributed over its four neighbouring pixels."""
     height, width = shape
@@ -201,7 +204,6 @@ def blobs(
 def _warped_grid(
     rng: Generator, shape: tuple[int, int], centre: tuple[float, float], amount: float, cell: float
 ) -> tuple[FloatMap, FloatMap]:
-    """Return coordinates relative to ``centre``, displaced by smooth noise."""
     cell = max(cell, 3.0)
     rows, cols = rows_and_columns(shape, centre)
     warp = np.float32(amount)

@@ -88,17 +88,6 @@ def test_a_stopped_run_is_resumed(
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
-def test_errors_are_one_sentence(model: Path, folder: Path, out: Path) -> None:
-    for arguments, words in (
-        (["nowhere", "-m", model], "nowhere: no such folder"),
-        ([folder, "-m", model, "--include", "*.tif"], "no image matches"),
-        ([folder, "-m", "missing.hvlad"], "missing.hvlad"),
-    ):
-        result = run("extract", *arguments, "-o", out, code=2)
-        (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-        assert words in line
-
-
 def test_the_cache_command(model: Path, folder: Path, tmp_path: Path, out: Path) -> None:
     cache = tmp_path / "cache"
     run("extract", folder, "-m", model, "-o", out, "--cache", cache)

@@ -10,9 +10,7 @@ import pytest
 from support.extraction_fixtures import extracted
 
 from hypervlad import HypercolumnVLAD
-from hypervlad.data.extraction import run as run_module
-from hypervlad.data.extraction.run import Job
-from hypervlad.data.extraction.sources import open_source
+from hypervlad.data.extraction.tasks import Job, open_source, run_task
 from hypervlad.features.backbones import get_backbone
 
 
@@ -38,7 +36,7 @@ def test_a_reused_worker_uses_the_new_job(
     backbone = get_backbone("tiny")
     for run, memory, n_read in (("1", "cache", 8), ("2", "cache", 8), ("2", "another", 16)):
         own = encoder.set_params(memory=tmp_path / memory).portable_copy()
-        run_module._run_task(Job(own, backbone, run, n_images=1), task)
+        run_task(Job(own, backbone, run, n_images=1), task)
         assert len(read) == n_read
 
 
@@ -55,7 +53,7 @@ def test_threads_of_one_worker_build_one_network(
     monkeypatch.setattr(HypercolumnVLAD, "batch_encoder", counted)
     job = Job(encoder, get_backbone("tiny"), "threads", n_images=1)
     tasks = list(open_source(folder).tasks(2))
-    threads = [threading.Thread(target=run_module._run_task, args=(job, t)) for t in tasks]
+    threads = [threading.Thread(target=run_task, args=(job, t)) for t in tasks]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -109,14 +109,6 @@ def test_nothing_readable_is_an_error_and_leaves_no_file(
     assert not (tmp_path / "f.parquet").exists()
 
 
-def test_a_bad_array_is_named_by_its_position(encoder: HypercolumnVLAD) -> None:
-    good = np.random.default_rng(0).random((20, 20))
-    images = [good] * 6 + [np.full((4, 4), np.nan)] + [good]
-    with pytest.warns(SkippedImagesWarning, match=r"image 6 of the list"):
-        X, _ = extracted(images, encoder)
-    assert len(X) == 7
-
-
 @given(
     n_images=st.integers(1, 9),
     batch_size=st.integers(1, 5),
@@ -179,13 +171,6 @@ def test_a_stream_is_consumed_as_needed(encoder: HypercolumnVLAD) -> None:
     X, _ = extracted(stream(), encoder)
     assert len(X) == 80
     assert max(alive) <= 5 * 4  # a few batches
-
-
-def test_a_list_with_a_root(encoder: HypercolumnVLAD, folder: Path) -> None:
-    files = [folder / "b" / "1.png", folder / "w.png"]
-    _, frame = extracted(files, encoder, root=folder)
-    assert frame["path"].tolist() == ["b/1.png", "w.png"]
-    assert frame["label"].isna().all()
 
 
 @pytest.mark.parametrize(

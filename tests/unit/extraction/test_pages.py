@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hypervlad.data.extraction import pages
-from hypervlad.data.extraction.pages import check_pages
+from hypervlad.data.extraction.table import check_pages
 
 N_ROWS, N_VALUES = 200, 7
 WIDTHS = {"path": 1, "size": 1, "vector": N_VALUES}
@@ -103,7 +102,7 @@ def test_more_memory_than_the_file_should_take_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pq.write_table(table("x" * 2000 + "{}"), tmp_path / "f.parquet", **PLAIN)
-    monkeypatch.setattr(pages, "_SPARE_BYTES", 2**16)
+    monkeypatch.setattr("hypervlad.data.extraction.table._SPARE_BYTES", 2**16)
     with pytest.raises(ValueError, match="path would take more memory than the file should"):
         check_pages(tmp_path / "f.parquet", WIDTHS)
 

@@ -16,10 +16,10 @@ from support.extraction_fixtures import Extract, StopError, interrupt
 from support.feature_folders import write_image
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
-from hypervlad.data.extraction import FeatureFileError, manifest, plan_extraction, run
+from hypervlad.data.extraction import FeatureFileError, manifest, plan_extraction
+from hypervlad.data.extraction import extract as extract_module
 from hypervlad.data.extraction.manifest import TaskFolder
-from hypervlad.data.extraction.run import Job
-from hypervlad.data.extraction.sources import open_source
+from hypervlad.data.extraction.tasks import Job, open_source
 from hypervlad.features.backbones import get_backbone
 from hypervlad.features.encoder import loading
 from hypervlad.images import ImageReadError, SkippedImagesWarning
@@ -63,16 +63,6 @@ def test_after_an_interruption_only_the_rest_is_computed(
     assert len(computed) == 20 - kept  # not one image of the finished tasks
     assert plan.n_kept == kept
     assert not list(tmp_path.glob("*.parts*"))
-
-
-def test_without_resume_an_interrupted_run_starts_again(
-    extract: Extract, out: Path, expected: bytes, computed: list[str]
-) -> None:
-    interrupt(extract, 3)
-    computed.clear()
-    extract()
-    assert len(computed) == 20
-    assert out.read_bytes() == expected
 
 
 def test_a_changed_file_costs_its_own_task(
@@ -249,7 +239,7 @@ def test_an_interrupted_removal_can_be_continued(
 def test_a_merge_that_is_killed_leaves_nothing_behind(
     extract: Extract, tmp_path: Path, out: Path, expected: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = run.write_rows
+    original = extract_module.write_rows
 
     def half(stream: Any, tables: Any, schema: Any) -> None:
         original(stream, tables, schema)
@@ -257,7 +247,7 @@ def test_a_merge_that_is_killed_leaves_nothing_behind(
 
     before = {path.name for path in tmp_path.iterdir()}
     with monkeypatch.context() as patch:
-        patch.setattr(run, "write_rows", half)
+        patch.setattr(extract_module, "write_rows", half)
         for _ in range(3):
             with pytest.raises(StopError):
                 extract(resume=True)

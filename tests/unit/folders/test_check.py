@@ -18,7 +18,7 @@ from hypervlad.data.folders import (
     compare_image_folders,
     load_image_folder,
 )
-from hypervlad.data.synthetic import make_nanofibre_images, make_tem_images
+from hypervlad.data.synthetic import make_tem_images
 from hypervlad.images import ReadOptions
 
 
@@ -127,15 +127,6 @@ def test_exact_copies_of_near_copies_join_their_set(clean, tem):
     assert report.exact_copies[0].files == ("b/shifted.png", "b/twice.png")
 
 
-def test_near_copies_can_be_left_out_and_be_made_stricter(clean, tem):
-    save(tem[0][2:, 3:], clean / "b" / "shifted.png")
-    assert check_image_folder(clean, near_copies=False).near_copies == []
-    assert check_image_folder(clean, min_similarity=1.0).near_copies == []
-    for wrong in (0, 1.5, float("nan")):
-        with pytest.raises(ImageFolderError, match="min_similarity="):
-            check_image_folder(clean, min_similarity=wrong)
-
-
 def test_groups_that_do_not_fit_are_a_problem_not_an_error(clean):
     path = write_groups(clean)
     save(np.random.default_rng(0).random((96, 96)), clean / "a" / "new.png")
@@ -221,7 +212,7 @@ def test_imbalance_is_a_note(tmp_path):
         save(rng.random((40, 40)), tmp_path / "many" / f"{i}.png")
     for i in range(5):
         save(rng.random((40, 40)), tmp_path / "few" / f"{i}.png")
-    report = check_image_folder(tmp_path, near_copies=False)
+    report = check_image_folder(tmp_path)
     assert report.ok, report.problems
     assert "The largest class has 105 images, the smallest 5" in report.notes[0]
 
@@ -407,37 +398,12 @@ def test_copies_across_two_folders_are_found(tmp_path, tem):
     assert [bad.path for bad in found.bad_files] == [str(test / "broken.png")]
     assert not found.ok
     assert "near copies across the folders: 1" in str(found)
-    assert compare_image_folders(train, test, near_copies=False).near_copies == []
     (tmp_path / "none").mkdir()
     with pytest.raises(ImageFolderError, match="none: no images"):
         compare_image_folders(train, tmp_path / "none")
     for pair in ((train, train), (test, tmp_path)):
         with pytest.raises(ImageFolderError, match="neither inside the other"):
             compare_image_folders(*pair)
-
-
-def test_large_sets_are_counted_in_one_line_and_written_in_full(tmp_path, tem):
-    """Windows half a window apart chain each class together."""
-    large = make_nanofibre_images(2, defective=0, size=288, random_state=5)[0]
-    for name, image in zip("ab", large, strict=True):
-        for top in range(0, 193, 48):
-            for left in range(0, 97, 48):
-                window = image[top : top + 96, left : left + 96]
-                save(window, tmp_path / "train" / name / f"{top:03d}_{left:03d}.png")
-        save(tem["ab".index(name)], tmp_path / "train" / name / "other.png")
-    save(tem[0][2:, 2:], tmp_path / "train" / "b" / "again.png")
-    report = check_image_folder(tmp_path / "train")
-    assert [len(s.files) for s in report.near_copies] == [2, 15, 15]
-    assert repr(report) == str(report)
-    listed = str(report)[str(report).index("Near copies:") :].splitlines()
-    assert len(listed) == 3
-    assert listed[1].startswith("  a/other.png, b/again.png  [")
-    assert listed[2].startswith("  2 sets of more than 12 files: 30 files, median overlap 5")
-    assert report.near_copies[1].overlap == pytest.approx(0.5, abs=0.06)
-    report.write_groups(tmp_path / "groups.csv")
-    groups = load_image_folder(tmp_path / "train", tmp_path / "groups.csv").groups
-    assert len(groups) == 33
-    assert len(set(groups)) == 4
 
 
 def test_a_line_for_large_sets_says_which_classes_and_groups_they_join():

@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from hypervlad.data.folders import ImageFolderError, ImageFolderWarning, load_image_folder
@@ -43,15 +42,6 @@ def test_text_path_and_relative_path(tmp_path, monkeypatch):
     assert data.images == [os.path.join("set", "a", "1.png"), os.path.join("set", "b", "1.png")]
     dotted = load_image_folder(os.path.join(".", "set", "..", "set"))
     assert dotted.target.tolist() == ["a", "b"]
-
-
-def test_groups_follow_the_images(tmp_path):
-    touch(tmp_path, "a/1.png", "a/2.png", "b/1.png")
-    csv = tmp_path / "groups.csv"
-    csv.write_text("path,group\nb/1.png,z\na/2.png,y\na/1.png,x\n", encoding="utf-8")
-    data = load_image_folder(tmp_path, groups=csv)
-    assert data.groups.tolist() == ["x", "y", "z"]
-    assert isinstance(data.groups, np.ndarray)
 
 
 @pytest.mark.parametrize(

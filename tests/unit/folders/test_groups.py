@@ -113,16 +113,6 @@ def test_full_relative_paths_always_match_one_to_one(images, data):
     assert groups.tolist() == [f"g{i}" for i in range(len(images))]
 
 
-@given(images=st.lists(relative_paths, min_size=1, max_size=8, unique=True))
-def test_unique_file_names_are_enough(images):
-    file_names = [image.rsplit("/", 1)[-1] for image in images]
-    assume(len(set(file_names)) == len(images))
-    rows = rows_of([(name, f"g{i}") for i, name in enumerate(file_names)])
-    files = [Path("root") / image for image in images]
-    groups = match_groups(files, Path("root"), rows, "g.csv")
-    assert groups.tolist() == [f"g{i}" for i in range(len(images))]
-
-
 def test_only_whole_names_match():
     files = [Path("root/a/1.png"), Path("root/a/11.png"), Path("root/aa/111.png")]
     rows = rows_of([("1.png", "g1"), ("11.png", "g11"), ("aa/111.png", "g111")])

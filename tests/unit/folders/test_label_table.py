@@ -121,15 +121,6 @@ def test_what_is_wrong_is_said(tmp_path: Path, text: str, message: str) -> None:
     assert str(caught.value).startswith(str(tmp_path / "labels.csv"))
 
 
-def test_a_table_that_is_missing_or_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(ImageFolderError, match="no such folder or table"):
-        load_image_folder(tmp_path / "labels.csv")
-    with pytest.raises(ImageFolderError, match="no such file; expected a CSV"):
-        scan_table(tmp_path / "labels.csv")
-    with pytest.raises(ImageFolderError, match="a folder; expected a CSV"):
-        scan_table(tmp_path)
-
-
 def test_a_repeated_line_is_ignored_with_a_warning(tmp_path: Path) -> None:
     table = write(tmp_path, "path,label\nb.png,A\nc.png,B\na/../b.png,A\n", *FILES)
     with pytest.warns(ImageFolderWarning, match=r"1 line that repeats .*b\.png \(lines 2 and 4"):
@@ -209,7 +200,4 @@ def test_names_that_are_no_text_come_back(tmp_path: Path) -> None:
     assert [Path(image).name for image in load_image_folder(table).images] == ["b.png", name]
     table.write_bytes("path,label\nfädig.png,SEM\nb.png,TEM\n".encode("latin-1"))
     with pytest.raises(ImageFolderError, match=r"not exist: .*not UTF-8 text; in a spreadsheet"):
-        load_image_folder(table)
-    table.write_bytes("path,label\nb.png,fädig\n".encode("latin-1"))
-    with pytest.raises(ImageFolderError, match="line 2: not UTF-8 text; in a spreadsheet"):
         load_image_folder(table)

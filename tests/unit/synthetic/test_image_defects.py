@@ -74,17 +74,6 @@ def test_the_seed_decides(kind):
     assert not np.array_equal(changed, add_defect(textures()[0], kind, random_state=2)[0])
 
 
-@pytest.mark.parametrize("kind", IMAGE_DEFECTS)
-def test_strength_is_sometimes_subtle_and_sometimes_strong(kind):
-    mat = textures()[0]
-    strengths = []
-    for seed in range(15):
-        changed, mask = add_defect(mat, kind, random_state=seed)
-        strengths.append(change(mat, changed)[mask].mean() / mat.std())
-    assert min(strengths) > 0.05
-    assert max(strengths) > 1.5 * min(strengths)
-
-
 @pytest.mark.parametrize("kind", [kind for kind in IMAGE_DEFECTS if kind != "band"])
 def test_sizes_follow_the_shorter_side(kind):
     def typical_area(side):
@@ -93,13 +82,6 @@ def test_sizes_follow_the_shorter_side(kind):
 
     small, large = typical_area(128), typical_area(256)
     assert 0.4 < small / large < 2.5
-
-
-def test_all_directions_and_signs_of_a_band_occur():
-    grey = np.full((80, 80), 0.5)
-    bands = [add_defect(grey, "band", random_state=seed) for seed in range(12)]
-    assert {bool(mask.all(axis=1).any()) for _, mask in bands} == {True, False}
-    assert {bool(changed[mask].mean() > 0.5) for changed, mask in bands} == {True, False}
 
 
 def test_blurring_removes_detail():
