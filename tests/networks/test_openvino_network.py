@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-import hypervlad.features.encoder.parameters
+import hypervlad.features.encoder.encoding
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
 from hypervlad.common.workload import announced, n_announced
 from hypervlad.features.backbones import build_network, register_backbone
-from hypervlad.features.backbones.openvino_network import OpenVINONetwork
+from hypervlad.features.backbones.tapped_network import OpenVINONetwork
 from hypervlad.features.hypercolumns import feature_maps
 
 openvino = pytest.importorskip("openvino")
@@ -116,8 +116,8 @@ def test_what_is_recorded_for_all_sizes_is_checked_at_another_height() -> None:
     network = build_network("height", "random")
     batch = torch.ones(1, 3, 32, 32)
     with pytest.warns(UserWarning, match="OpenVINO's maps differ"):
-        assert OpenVINONetwork(lambda *size: network, any_size=True)(batch) is None
-    assert OpenVINONetwork(lambda *size: network, any_size=False)(batch) is not None
+        assert OpenVINONetwork(network.module, network.taps, any_size=True)(batch) is None
+    assert OpenVINONetwork(network.module, network.taps, any_size=False)(batch) is not None
 
 
 def test_no_images_have_no_maps_but_of_every_tap() -> None:
@@ -280,8 +280,8 @@ def test_images_are_announced_by_the_outermost_call_of_a_thread() -> None:
 _NEW_PROCESS = """
 import sys
 import numpy as np
-import hypervlad, hypervlad.features.encoder.parameters
-hypervlad.features.encoder.parameters._MIN_PIXELS = int(sys.argv[1])
+import hypervlad, hypervlad.features.encoder.encoding
+hypervlad.features.encoder.encoding._MIN_PIXELS = int(sys.argv[1])
 folder = sys.argv[2]
 model = hypervlad.load(folder + "/model.hvlad")
 images = list(np.load(folder + "/images.npy"))
@@ -296,7 +296,7 @@ def test_answers_depend_on_the_call_alone(
 ) -> None:
     """Bit by bit: fitted, loaded, called again, one image at a time, and in a new process."""
     min_pixels = 5 * 64**2  # so that OpenVINO runs all eight images, and torch single ones
-    monkeypatch.setattr(hypervlad.features.encoder.parameters, "_MIN_PIXELS", min_pixels)
+    monkeypatch.setattr(hypervlad.features.encoder.encoding, "_MIN_PIXELS", min_pixels)
     _, labels = make_tem_images(8, size=64, random_state=0)
     encoder = HypercolumnVLAD(
         weights="random", taps=["features.1", "features.6"], image_size=64, n_codewords=4
@@ -334,7 +334,7 @@ def test_without_openvino_the_error_says_what_to_install(
     images: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = HypercolumnVLAD("tiny", weights="random", image_size=64, runtime="openvino")
-    monkeypatch.setattr(hypervlad.features.encoder.parameters, "find_spec", lambda name: None)
+    monkeypatch.setattr(hypervlad.features.encoder.encoding, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'pip install "hypervlad\[openvino\]"'):
         encoder.fit(images)
     encoder.set_params(runtime="auto").fit(images)

@@ -34,7 +34,7 @@ from hypervlad.features.backbones import (
     tap_names,
 )
 from hypervlad.features.backbones.weights import check_may_be_included, licence_of
-from hypervlad.features.windows.maps import TiledNetwork
+from hypervlad.features.windows.vectors import TiledNetwork
 from hypervlad.models.baselines import TransferClassifier
 from hypervlad.models.presets import anyloc
 from hypervlad.results.reports.facts import model_facts

@@ -54,8 +54,9 @@ from hypervlad.data.extraction.table import (
     write_rows,
 )
 from hypervlad.features.backbones import Backbone, ensure_registered, get_backbone
+from hypervlad.features.cache import ResultCache
 from hypervlad.features.encoder import HypercolumnVLAD, LoadedImage
-from hypervlad.features.encoder.encoding import ResultCache, encode_loaded
+from hypervlad.features.encoder.encoding import encode_loaded
 from hypervlad.features.encoder.loading import Batch, ReadReport
 from hypervlad.features.encoder.parallel import map_tasks, uses_workers
 from hypervlad.images import ImageReadError, SkippedImage

@@ -156,6 +156,12 @@ def check_may_be_included(name: str, weights: str | os.PathLike[str]) -> None:
     )
 
 
+def portable_weights(weights: str | os.PathLike[str]) -> str:
+    """Return a name of weights unchanged, and a path as an absolute one."""
+    name = os.fspath(weights)
+    return name if name in (*PUBLISHED, "random") else os.path.abspath(name)
+
+
 def _find_on_hub(name: str, download: bool) -> Path:
     import huggingface_hub
     import timm

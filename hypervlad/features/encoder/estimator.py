@@ -17,7 +17,17 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.base import Arrays, Field, ImageEstimator, Record, Value, Values, to_json
-from hypervlad.common.constraints import Alternatives, Integer, check_parameters, check_value
+from hypervlad.common.constraints import (
+    Alternatives,
+    InstanceOf,
+    Integer,
+    ListOf,
+    Number,
+    OneOf,
+    RandomState,
+    check_parameters,
+    check_value,
+)
 from hypervlad.common.workload import announced
 from hypervlad.features.backbones import (
     Preprocessing,
@@ -26,39 +36,36 @@ from hypervlad.features.backbones import (
     class_tokens,
     get_backbone,
 )
-from hypervlad.features.backbones.network import check_device, check_tensors
-from hypervlad.features.backbones.weights import check_may_be_included
-from hypervlad.features.cache import absolute_memory, arrays_digest
-from hypervlad.features.codebook import Codebook, CodebookField
+from hypervlad.features.backbones.network import (
+    NetworkSource,
+    check_device,
+    check_prepared,
+    check_registered,
+    check_tensors,
+)
+from hypervlad.features.backbones.weights import check_may_be_included, portable_weights
+from hypervlad.features.cache import ResultCache, absolute_memory, arrays_digest
+from hypervlad.features.codebook import SAMPLINGS, Codebook, CodebookField
 from hypervlad.features.encoder.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
 from hypervlad.features.encoder.encoding import (
     BatchEncoder,
+    Block,
     EncodedImages,
-    ResultCache,
+    EncoderParams,
+    Runtime,
     TorchCodebook,
+    check_blocks,
     check_finite,
+    check_installed,
     encode_images,
     maps_fingerprint,
 )
 from hypervlad.features.encoder.explanation import ImageEvidence, check_codewords, image_evidence
 from hypervlad.features.encoder.loading import MAX_SIDE, Batch, ImageLoader
-from hypervlad.features.encoder.network_source import (
-    NetworkSource,
-    check_prepared,
-    check_registered,
-    portable_weights,
-)
 from hypervlad.features.encoder.parallel import absolute_path
-from hypervlad.features.encoder.parameters import (
-    CONSTRAINTS,
-    Block,
-    EncoderParams,
-    Runtime,
-    check_blocks,
-    check_installed,
-)
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.images import ReadOptions
 from hypervlad.images.reading import check_image_list
 
 _BACKBONE = "backbone."  # before the names of the network's tensors in a model file
@@ -158,7 +165,33 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     """
 
     _kind = "hypercolumn_vlad"
-    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = CONSTRAINTS
+    # The backbone, its taps, the image size, the memory and the device have checks of their own.
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "weights": [InstanceOf((str, os.PathLike), '"pretrained", "micronet", "random" or a path')],
+        "pixel_size": [None, Number(above=0, meaning="nanometres per pixel, a number")],
+        "grid": [
+            OneOf("finest", "image"),
+            Integer(at_most=2**18, meaning="a number of random pixels"),
+        ],
+        "turns": [OneOf(1, 2, 4, 8)],
+        "n_codewords": [Integer()],
+        "blocks": [
+            OneOf("joint", "per_layer"),
+            ListOf(OneOf("joint", "per_layer", "pooled", "pooled_unit"), "a sequence", at_most=3),
+        ],
+        "sampling": [Integer(meaning="a number of hypercolumns"), OneOf(*SAMPLINGS)],
+        "read_options": [
+            None,
+            InstanceOf(
+                (ReadOptions, Mapping), 'a dict such as {"banner": "remove"} or a ReadOptions'
+            ),
+        ],
+        "batch_size": [Integer(), None],
+        "runtime": [OneOf("auto", "torch", "openvino")],
+        "n_jobs": [None, Integer(), Integer(at_least=None, at_most=-1)],
+        "random_state": [RandomState(), None],
+        "on_error": [OneOf("raise", "skip")],
+    }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "codebook_": CodebookField(),
         "taps_": Values(str),
@@ -430,7 +463,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     def check_run_parameters(self) -> None:
         """Check the parameters that may change after ``fit``."""
         run = {name: getattr(self, name) for name in _RUN_PARAMETERS}
-        check_parameters(run, {name: CONSTRAINTS[name] for name in run})
+        check_parameters(run, {name: self._parameter_constraints[name] for name in run})
         check_device(self.device)
         check_installed(self.runtime)
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.windows.dataset import PreparedImage
-from hypervlad.features.windows.maps import PaddedMaps, TiledNetwork
+from hypervlad.features.windows.vectors import PaddedMaps, TiledNetwork
 
 Cells = NDArray[np.float32]
 

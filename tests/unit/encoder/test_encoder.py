@@ -28,8 +28,7 @@ from hypervlad import HypercolumnVLAD, ImageReadError, ModelFileError
 from hypervlad.common.modelfile import write_model
 from hypervlad.features.backbones import TappedNetwork, build_network
 from hypervlad.features.encoder import codebook_fit
-from hypervlad.features.encoder.encoding import random_pixels
-from hypervlad.features.encoder.parameters import EncoderParams
+from hypervlad.features.encoder.encoding import EncoderParams, random_pixels
 from hypervlad.images import SkippedImagesWarning, read_micrographs
 
 Images = list[np.ndarray]
