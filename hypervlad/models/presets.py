@@ -56,7 +56,7 @@ def luo2021(
     weights, n_codewords, memory, device, random_state, verbose
         As in :class:`HypercolumnVLAD`.
     n_jobs : int or None, default=None
-        Threads that read images, and threads of xgboost.
+        Threads of xgboost, as in :class:`BoostedSoftmaxClassifier`.
 
     Returns
     -------
@@ -89,7 +89,6 @@ def luo2021(
         sampling="luo2021",
         memory=memory,
         device=device,
-        n_jobs=n_jobs,
         verbose=verbose,
     )
     return MicrographClassifier(
@@ -221,7 +220,6 @@ def anyloc(
     n_codewords: int = 32,
     memory: str | os.PathLike[str] | joblib.Memory | None = None,
     device: str = "auto",
-    n_jobs: int | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: bool = False,
 ) -> MicrographClassifier:
@@ -238,7 +236,7 @@ def anyloc(
         Number of the block; by default that at three quarters of the depth.
     facet : {"token", "value"}, default="token"
         The output of the block, or the values of its attention, with which AnyLoc was best.
-    weights, image_size, n_codewords, memory, device, n_jobs, random_state, verbose
+    weights, image_size, n_codewords, memory, device, random_state, verbose
         As in :class:`HypercolumnVLAD`.
 
     Returns
@@ -279,7 +277,6 @@ def anyloc(
         sampling="anyloc",
         memory=memory,
         device=device,
-        n_jobs=n_jobs,
         verbose=verbose,
     )
     return MicrographClassifier(encoder, random_state=random_state, verbose=verbose)
@@ -293,7 +290,6 @@ def anomalydino(
     fpr: float = 0.05,
     tile_size: int = 518,
     device: str = "auto",
-    n_jobs: int | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: bool = False,
 ) -> PatchDefectScorer:
@@ -312,7 +308,7 @@ def anomalydino(
         ``fit`` gets determine the threshold.
     tile_size : int, default=518
         As in :class:`PatchDefectScorer`; the default is the size of DINOv2's training images.
-    fpr, weights, device, n_jobs, random_state, verbose
+    fpr, weights, device, random_state, verbose
         As in :class:`PatchDefectScorer` and :class:`HypercolumnVLAD`.
 
     Returns
@@ -343,7 +339,6 @@ def anomalydino(
         image_size=None,
         n_codewords=1,  # nothing uses it
         device=device,
-        n_jobs=n_jobs,
     )
     return PatchDefectScorer(
         encoder,

@@ -326,7 +326,6 @@ def test_the_cache_folder_is_private(
         ({"taps": ["77"]}, "has no layer '77'"),
         ({"read_options": {"banners": "remove"}}, "did you mean 'banner'"),
         ({"device": "meta"}, 'device must be "auto", "cpu" or "cuda"'),
-        ({"n_jobs": 0}, "n_jobs"),
         ({"pixel_size": 0}, "pixel_size must be None or nanometres per pixel"),
     ],
 )
@@ -356,18 +355,6 @@ def test_unreadable_images_are_named_or_skipped(
     with pytest.warns(SkippedImagesWarning, match=r"broken\.png"):
         tiny_encoder.fit(mixed)
     assert tiny_encoder.n_images_ == 2
-
-
-def test_reading_threads_change_nothing(
-    tiny_encoder: HypercolumnVLAD, images: Images, tmp_path: Path
-) -> None:
-    paths = []
-    for i, image in enumerate(images):
-        paths.append(tmp_path / f"{i}.png")
-        Image.fromarray((255 * image).astype(np.uint8)).save(paths[-1])
-    expected = clone(tiny_encoder).fit_transform(paths)
-    threaded = clone(tiny_encoder).set_params(n_jobs=-1)
-    np.testing.assert_array_equal(threaded.fit_transform(paths), expected)
 
 
 def test_threads_that_share_a_model_do_not_mix_their_images(
@@ -504,7 +491,7 @@ def test_parameters_set_after_fit_change_no_vector(
         np.testing.assert_array_equal(changed.codeword_maps(images[0]), words, err_msg=name)
         assert changed.feature_blocks == parts
         assert changed.to_state()[0] == before
-    tiny_encoder.set_params(**CHANGED, n_jobs=2, on_error="skip")
+    tiny_encoder.set_params(**CHANGED, on_error="skip")
     np.testing.assert_array_equal(tiny_encoder.transform(images), vectors)  # from the cache
     tiny_encoder.save(tmp_path / "e.hvlad")
     loaded = hypervlad.load(tmp_path / "e.hvlad")
@@ -518,7 +505,7 @@ def test_parameters_set_after_fit_change_no_vector(
 
 def test_no_parameter_is_forgotten() -> None:
     """One that EncoderParams lacks belongs to the run, or is a separate fitted attribute."""
-    of_the_run = {"memory", "batch_size", "device", "runtime", "n_jobs", "on_error", "verbose"}
+    of_the_run = {"memory", "batch_size", "device", "runtime", "on_error", "verbose"}
     recipe = {field.name for field in fields(EncoderParams)}
     rest = set(HypercolumnVLAD().get_params()) - recipe - of_the_run
     assert rest == {"weights", "taps", "random_state"}
