@@ -1,4 +1,4 @@
-"""Building a network: its module, weights and taps, with batch normalisations folded."""
+"""Building a network, here or in another process: its module, weights and taps, norms folded."""
 
 from __future__ import annotations
 
@@ -85,7 +85,12 @@ def find_conv_norm_pairs(module: torch.nn.Module, image: torch.Tensor) -> tuple[
         for norm, (conv, tensor) in found.items()
         if calls[conv] == calls[norm] == 1
     ]
-    return tuple(p for p in pairs if all(_contains(name, p.conv) for name in p.same_output))
+    # A block that contains the convolution has its output; another layer may change it in place.
+    return tuple(
+        pair
+        for pair in pairs
+        if all(f"{pair.conv}.".startswith(f"{name}.") for name in pair.same_output)
+    )
 
 
 def fold_norms(module: torch.nn.Module, pairs: Iterable[ConvNormPair]) -> torch.nn.Module:
@@ -101,10 +106,6 @@ def fold_norms(module: torch.nn.Module, pairs: Iterable[ConvNormPair]) -> torch.
         _replace(folded, pair.conv, fused.requires_grad_(False))
         _replace(folded, pair.norm, torch.nn.Identity())
     return folded
-
-
-def _contains(block: str, layer: str) -> bool:
-    return f"{layer}.".startswith(f"{block}.")
 
 
 def _replace(module: torch.nn.Module, name: str, layer: torch.nn.Module) -> None:
@@ -293,17 +294,12 @@ def check_taps(
         if tap not in valid:
             close = difflib.get_close_matches(str(tap), valid, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
+            shallow = [name for name in valid if name.count(".") <= 1]  # there may be 450 others
             raise ValueError(
-                f"{backbone.name!r} has no layer {tap!r}.{hint} Its layers: "
-                f"{', '.join(_shallow(valid))} (hypervlad.features.tap_names({backbone.name!r}) "
-                f"lists all {len(valid)})"
+                f"{backbone.name!r} has no layer {tap!r}.{hint} Its layers: {', '.join(shallow)} "
+                f"(hypervlad.features.tap_names({backbone.name!r}) lists all {len(valid)})"
             )
     return tuple(map(str, given))
-
-
-def _shallow(names: Sequence[str]) -> list[str]:
-    """Return the names of at most two parts; there may be 450 longer ones."""
-    return [name for name in names if name.count(".") <= 1]
 
 
 def weights_digest(module: torch.nn.Module) -> str:

@@ -88,7 +88,6 @@ class TappedNetwork:
 
     @property
     def runtime(self) -> Literal["torch", "openvino"]:
-        """What runs it, unless OpenVINO cannot."""
         return "torch" if self._converted is None else "openvino"
 
     @usual_torch()
@@ -118,7 +117,7 @@ class TappedNetwork:
 
     @usual_torch()
     def stride(self, n_channels: int = 3) -> int | None:
-        """Return the stride of `reach`, measured once by one pass."""
+        """Return the stride that `reach` has, without measuring the margin."""
         if n_channels not in self._strides:
             strides, _ = _reach_of_one_pixel(self, _REACH_SIDES[0], n_channels)
             self._strides[n_channels] = math.lcm(*strides) if strides else None
@@ -126,7 +125,6 @@ class TappedNetwork:
 
     @usual_torch()
     def reach(self, n_channels: int = 3) -> Reach | None:
-        """Return the receptive field from `reach_of`, measured once."""
         if n_channels not in self._reaches:
             self._reaches[n_channels] = reach_of(self, n_channels)
         return self._reaches[n_channels]
@@ -205,7 +203,6 @@ class OpenVINONetwork:
         return None if run is None else run(batch)
 
     def _converted(self, batch: torch.Tensor) -> _Run | None:
-        """Return a function that does in OpenVINO what torch does, or None."""
         if self._any_size:
             batch = batch[:, :, :_RECORDED_SIDE, :_RECORDED_SIDE]
         try:
@@ -232,7 +229,6 @@ class OpenVINONetwork:
         return run
 
     def _network_for(self, height: int, width: int) -> TappedNetwork:
-        """Return a network for images of one size."""
         resampled_for = getattr(self._module, "resampled_for", None)
         module = self._module if resampled_for is None else resampled_for(height, width)
         return TappedNetwork(module, self._taps, digest="")
@@ -295,11 +291,16 @@ class OpenVINONetwork:
 
 @dataclass(frozen=True)
 class Reach:
-    """The receptive field of a network, in pixels.
+    """The receptive field of a network.
 
-    ``stride`` is that of the coarsest tap. ``margin`` is a multiple of it, and at least half of the
-    receptive field; None if cells depend on the whole image (attention, squeeze-and-excitation), on
-    more than 1,344 pixels, or on where they are (windowed attention).
+    Attributes
+    ----------
+    stride : int
+        Pixels from one cell of the coarsest tap to the next.
+    margin : int or None
+        Pixels around a cell that it may depend on: a multiple of the stride. None if cells depend
+        on the whole image (attention, squeeze-and-excitation), on more than 1,344 pixels, or on
+        where they are (windowed attention).
     """
 
     stride: int
@@ -335,7 +336,7 @@ def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
 def is_shift_equivariant(
     network: TappedNetwork, side: int, stride: int, margin: int, n_channels: int
 ) -> bool:
-    """Return whether maps of an image shifted by a cell are shifted, far from the border."""
+    """Return whether a shift of the image by a cell shifts maps, far from the border."""
     generator = torch.Generator().manual_seed(_SEED)
     image = torch.randn(1, n_channels, side + stride, side + stride, generator=generator)
     image = image.to(network.device)

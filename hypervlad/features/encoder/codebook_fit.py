@@ -118,7 +118,7 @@ def _refined(start: Codebook, images: list[Any], fit: CodebookFit) -> Codebook:
     # Not cached: all samples of all images may be a thousand times what a pool holds.
     plan = _Plan(n_each, share=1.0, cached=False)
     for _, sample in _sampled(images, "codewords", fit, plan, ReadReport(len(images))):
-        codewords.add(sample.key, sample.blocks)
+        codewords.add(sample.blocks)
     return codewords.codebook()
 
 

@@ -61,9 +61,9 @@ class ImageInfo:
         (H, W) or (H, W, 3), pixels.
     pixel_size : float or None
         Nanometres per pixel.
-    is_blank : bool
+    is_blank : bool, default=False
         Whether all pixels are equal.
-    dtype : str
+    dtype : str, default=""
         Of the pixels as stored, such as "uint8".
     """
 

@@ -30,7 +30,7 @@ from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import TorchCodebook, finish_pooled
 from hypervlad.features.hypercolumns import axis_interpolation, dense_hypercolumns, feature_maps
 from hypervlad.features.lazy_torch import torch
-from hypervlad.features.windows.grid import WindowGrid
+from hypervlad.features.windows.grid import IntArray, WindowGrid
 from hypervlad.images import ImageReadError
 
 # Pixels around an image, mirrored. Networks pad with zeros, which look like a dark frame.
@@ -49,6 +49,10 @@ class PaddedMaps:
     maps: list[torch.Tensor]
     size: tuple[int, int]
     border: int
+
+    def edges(self, grid: WindowGrid) -> tuple[IntArray, IntArray, int]:
+        """Return the upper and left edges of windows of the image, and their side."""
+        return grid.rows + self.border, grid.columns + self.border, grid.side
 
 
 class TiledNetwork:
@@ -217,9 +221,8 @@ class WindowVectors:
 
     def means(self, maps: PaddedMaps, grid: WindowGrid) -> Iterator[NDArray[np.float32]]:
         """Yield the mean standardised hypercolumns (n, channels) of a few rows of windows."""
-        windows = (grid.rows + maps.border, grid.columns + maps.border, grid.side)
         widths = [layer.shape[-1] for layer in maps.maps]
-        for means in window_means(maps.maps, maps.size, *windows):
+        for means in window_means(maps.maps, maps.size, *maps.edges(grid)):
             layers = means.flatten(0, 1).split(widths, dim=-1)
             pairs = zip(self._codebook.layers, layers, strict=True)
             yield torch.cat([own.standardised(part) for own, part in pairs], dim=-1).cpu().numpy()
@@ -229,7 +232,6 @@ class WindowVectors:
 
         It is zero for a window without a position of the hypercolumns' grid.
         """
-        windows = (grid.rows + maps.border, grid.columns + maps.border, grid.side)
         projected = self._codebook.project([layer[None] for layer in maps.maps])
         spacing = self._params.grid if isinstance(self._params.grid, str) else "finest"
         of_codebooks = []
@@ -237,7 +239,9 @@ class WindowVectors:
             size = self._codebook.size_of(layers, projected, spacing, maps.size)
             columns = dense_hypercolumns(layers, size)[0]
             assignments = vlad.dense_assign(layers, codewords, size)[0]
-            sums = window_residual_sums(columns, assignments, codewords, maps.size, *windows)
+            sums = window_residual_sums(
+                columns, assignments, codewords, maps.size, *maps.edges(grid)
+            )
             of_codebooks.append(sums)
         return map(list, zip(*of_codebooks, strict=True))
 
@@ -263,8 +267,7 @@ class WindowVectors:
                 own.standardised(layer) @ part
                 for own, layer, part in zip(self._codebook.layers, maps.maps, of_means, strict=True)
             ]
-        windows = (grid.rows + maps.border, grid.columns + maps.border, grid.side)
-        means = window_means(of_layers, maps.size, *windows)
+        means = window_means(of_layers, maps.size, *maps.edges(grid))
         for sums in self.residual_sums(maps, grid):
             found = sums[0].new_zeros(len(sums[0]) * grid.shape[1], matrix.shape[1])
             if of_layers:
