@@ -31,7 +31,6 @@ class Sampling(NamedTuple):
 
     @classmethod
     def of(cls, sampling: int | str) -> Sampling:
-        """Return the meaning of the encoder's parameter."""
         return SAMPLINGS[sampling] if isinstance(sampling, str) else cls(sampling)
 
 

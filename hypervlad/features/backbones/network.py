@@ -156,10 +156,9 @@ def build_network(
 
 
 def _foldable_pairs(backbone: Backbone, module: torch.nn.Module) -> tuple[ConvNormPair, ...]:
-    """Return the normalisations that can be folded: none in a network that a user registered."""
-    # Not on the meta device, where normalisation imports torch's compiler, which takes seconds.
-    if backbone.torchvision_name is None:
+    if backbone.torchvision_name is None:  # a user's network may use a convolution's output twice
         return ()
+    # Not on the meta device, where normalisation imports torch's compiler, which takes seconds.
     side = max(64, backbone.preprocessing.minimum_size)
     device = next(module.parameters()).device
     return find_conv_norm_pairs(module, torch.zeros(1, 3, side, side, device=device))

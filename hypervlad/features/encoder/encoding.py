@@ -106,7 +106,6 @@ class EncoderParams:
 
 
 def check_blocks(blocks: Any) -> None:
-    """Raise a ValueError unless feature blocks of valid names fit together."""
     names = [blocks] if isinstance(blocks, str) else list(blocks)
     if len(set(names)) != len(names) or not {"joint", "per_layer"} & set(names):
         raise ValueError(f"blocks must contain 'joint' or 'per_layer', and each once, not {names}")
@@ -115,7 +114,6 @@ def check_blocks(blocks: Any) -> None:
 
 
 def check_installed(runtime: str) -> None:
-    """Raise a ValueError if a runtime needs a package that is not installed."""
     if runtime == "openvino" and find_spec("openvino") is None:
         raise ValueError(
             'runtime="openvino" needs OpenVINO: pip install "hypervlad[openvino]"; "auto" uses it '

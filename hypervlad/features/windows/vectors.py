@@ -13,6 +13,7 @@ windows at a time, to save memory.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -136,26 +137,27 @@ class TiledNetwork:
         sums: list[torch.Tensor] = []
         totals: list[torch.Tensor] = []
         n_overlap = max(1, int(self.tile_size * _OVERLAP) // stride)
-        rows, columns = (self._spans(extent, stride, n_overlap) for extent in image.shape[2:])
-        for row in rows:
-            for column in columns:
-                tile = feature_maps(self._network, image[:, :, row, column])
-                strides = [(row.stop - row.start) // layer.shape[1] for layer in tile]
-                if not sums:
-                    extents = [[n // each for n in image.shape[2:]] for each in strides]
-                    sums = [
-                        layer.new_zeros(*extent, layer.shape[-1])
-                        for layer, extent in zip(tile, extents, strict=True)
-                    ]
-                    totals = [each.new_zeros(*each.shape[:2], 1) for each in sums]
-                for layer, own, total, each in zip(tile, sums, totals, strides, strict=True):
-                    n_fine = n_overlap * stride // each
-                    weights = [_ramp(n, n_fine).to(layer) for n in layer.shape[1:3]]
-                    weight = (weights[0][:, None] * weights[1])[:, :, None]
-                    place = tuple(slice(s.start // each, s.stop // each) for s in (row, column))
-                    own[place] += weight * layer[0]
-                    total[place] += weight
+        spans = (self._spans(extent, stride, n_overlap) for extent in image.shape[2:])
+        for row, column in itertools.product(*spans):
+            tile, strides = self._tile(image, row, column)
+            if not sums:
+                sums = _empty_maps(tile, image, strides)
+                totals = [each.new_zeros(*each.shape[:2], 1) for each in sums]
+            for layer, own, total, each in zip(tile, sums, totals, strides, strict=True):
+                n_fine = n_overlap * stride // each
+                weights = [_ramp(n, n_fine).to(layer) for n in layer.shape[:2]]
+                weight = (weights[0][:, None] * weights[1])[:, :, None]
+                place = tuple(slice(s.start // each, s.stop // each) for s in (row, column))
+                own[place] += weight * layer
+                total[place] += weight
         return [own / total for own, total in zip(sums, totals, strict=True)]
+
+    def _tile(
+        self, image: torch.Tensor, rows: slice, columns: slice
+    ) -> tuple[list[torch.Tensor], list[int]]:
+        """Return the maps (h_l, w_l, C_l) of a tile, and the stride of each in pixels."""
+        maps = [layer[0] for layer in feature_maps(self._network, image[:, :, rows, columns])]
+        return maps, [(rows.stop - rows.start) // len(layer) for layer in maps]
 
     def _spans(self, extent: int, stride: int, n_overlap: int) -> list[slice]:
         """Spread tiles evenly over an extent in pixels; they begin at multiples of the stride."""
@@ -179,24 +181,29 @@ class TiledNetwork:
         core = (self.tile_size - 2 * margin) // stride * stride
         whole: list[torch.Tensor] = []
         height, width = image.shape[2:]
-        for top in range(0, height, core):
-            for left in range(0, width, core):
-                upper, first = max(0, top - margin), max(0, left - margin)
-                rows = slice(upper, min(height, top + core + margin))
-                columns = slice(first, min(width, left + core + margin))
-                tile = feature_maps(self._network, image[:, :, rows, columns])
-                strides = [(rows.stop - rows.start) // layer.shape[1] for layer in tile]
-                if not whole:
-                    whole = [
-                        layer.new_zeros(height // own, width // own, layer.shape[-1])
-                        for layer, own in zip(tile, strides, strict=True)
-                    ]
-                for layer, found, own in zip(whole, tile, strides, strict=True):
-                    y, x, n = top // own, left // own, core // own
-                    overlap = (top - upper) // own, (left - first) // own
-                    inside = found[0, overlap[0] :, overlap[1] :][:n, :n]
-                    layer[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+        for top, left in itertools.product(range(0, height, core), range(0, width, core)):
+            upper, first = max(0, top - margin), max(0, left - margin)
+            rows = slice(upper, min(height, top + core + margin))
+            columns = slice(first, min(width, left + core + margin))
+            tile, strides = self._tile(image, rows, columns)
+            whole = whole or _empty_maps(tile, image, strides)
+            for layer, found, own in zip(whole, tile, strides, strict=True):
+                y, x, n = top // own, left // own, core // own
+                overlap = (top - upper) // own, (left - first) // own
+                inside = found[overlap[0] :, overlap[1] :][:n, :n]
+                layer[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
         return whole
+
+
+def _empty_maps(
+    like: list[torch.Tensor], image: torch.Tensor, strides: list[int]
+) -> list[torch.Tensor]:
+    """Return zeros in the shape of an image's maps, with the channels of a tile's."""
+    height, width = image.shape[2:]
+    return [
+        layer.new_zeros(height // stride, width // stride, layer.shape[-1])
+        for layer, stride in zip(like, strides, strict=True)
+    ]
 
 
 def _ramp(n: int, n_overlap: int) -> torch.Tensor:
