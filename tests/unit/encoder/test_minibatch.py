@@ -75,13 +75,10 @@ def test_few_samples_wait_for_each_other_and_no_others_are_kept() -> None:
     assert most < 1024 + 30
     streamed.codebook()
     assert streamed.n_samples == 9000
-
-
-def test_too_few_samples_are_an_error() -> None:
-    streamed = StreamedCodewords(in_the_plane([[0, 0], [1, 1], [2, 2]]), random_state=0)
-    streamed.add([np.ones((2, 1)), np.ones((2, 1))])
+    few = StreamedCodewords(in_the_plane([[0, 0], [1, 1], [2, 2]]), random_state=0)
+    few.add([np.ones((2, 1)), np.ones((2, 1))])
     with pytest.raises(ValueError, match="3 codewords cannot be learnt from 2 hypercolumns"):
-        streamed.codebook()
+        few.codebook()
 
 
 def test_the_start_is_of_the_samples_and_repeatable() -> None:
