@@ -54,17 +54,6 @@ def test_an_image_is_a_step_of_scikit_learns_minibatch_kmeans() -> None:
     np.testing.assert_allclose(streamed.codebook().codewords[0], oracle.cluster_centers_, atol=1e-5)
 
 
-def test_all_images_have_equal_weight_whatever_their_position() -> None:
-    """A codeword is the mean of all that it was nearest to; so a single one is the mean of all."""
-    rng = np.random.default_rng(0)
-    images = [i + rng.standard_normal((1100, 2)).astype(np.float32) for i in range(20)]
-    streamed = StreamedCodewords(in_the_plane([[-99, 99]]), random_state=0)
-    for image in images:
-        streamed.add([image[:, :1] + 5, image[:, 1:] + 5])
-    mean = np.mean(images, axis=(0, 1))
-    np.testing.assert_allclose(streamed.codebook().codewords[0][0], mean, rtol=1e-4)
-
-
 def test_few_samples_wait_for_each_other_and_no_others_are_kept() -> None:
     rng = np.random.default_rng(0)
     streamed = StreamedCodewords(in_the_plane([[0, 0], [1, 1]]), random_state=0)
