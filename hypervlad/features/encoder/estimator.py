@@ -121,7 +121,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         - "luo2021": 50,000 hypercolumns, all channels, unscaled, give initial codewords; minibatch
           K-means refines them on 5,000 pixels of every image (``grid`` pixels, if it is a number).
     read_options : dict or ReadOptions, optional
-        The fields of :class:`hypervlad.images.ReadOptions`; by default all have their defaults.
+        Fields of :class:`hypervlad.images.ReadOptions` that differ from their defaults.
     memory : None, str or joblib.Memory, default=None
         A private, trusted folder (it holds pickles) that caches vectors and samples.
     batch_size : int or None, default=None
