@@ -148,7 +148,7 @@ class _Copy:
         return total
 
     def _upright(self, maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        return _resampled(turned_back(maps, self._turn), size)
+        return resample_preserving_sum(turned_back(maps, self._turn), size)
 
 
 class _OnGrid:
@@ -202,7 +202,7 @@ class _AtPixels:
         return maps.view(len(values), *self._size)
 
 
-def _resampled(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+def resample_preserving_sum(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Resample maps (..., h, w) by the adjoint of bilinear interpolation, which preserves sums."""
     if tuple(maps.shape[-2:]) == size:
         return maps
