@@ -1,4 +1,4 @@
-"""From a batch of prepared images to their vectors, and from a list of images to all of them."""
+"""What decides a vector, the vectors of a batch of prepared images, and those of a list of images."""
 
 from __future__ import annotations
 
