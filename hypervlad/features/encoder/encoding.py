@@ -1,4 +1,4 @@
-"""What decides a vector, the vectors of a batch of prepared images, and those of a list of images."""
+"""What decides a vector, and the vectors of a batch of prepared images and of a list of images."""
 
 from __future__ import annotations
 
