@@ -57,6 +57,39 @@ def _value(key: str, value: Any) -> Any:
     return value
 
 
+class ResultCache:
+    """Results of one computation by image, in a ``memory``; without one, nothing is kept.
+
+    ``fingerprint`` is what a result depends on except the image. Results kept under the name of a
+    ``run`` are not found under the same name: their last digits depend on the other images in the
+    batch, which is computed again as a whole if it was interrupted.
+    """
+
+    def __init__(
+        self, memory: Memory, fingerprint: Mapping[str, Any], run: str | None = None
+    ) -> None:
+        self._cache = None if memory is None else Cache(memory)
+        self._fingerprint = dict(fingerprint)
+        self._run = run
+
+    def find(self, key: str) -> Any:
+        if self._cache is None:
+            return None
+        kept = self._cache.find(self._key(key))
+        if kept is None:
+            return None
+        run, result = kept
+        of_this_run = run is not None and run == self._run
+        return None if of_this_run else result
+
+    def keep(self, key: str, result: Any) -> None:
+        if self._cache is not None:
+            self._cache.keep(self._key(key), (self._run, result))
+
+    def _key(self, key: str) -> str:
+        return cache_key({**self._fingerprint, "image": key})
+
+
 class PathIndex:
     """Facts about files by path, size and modification time; ``reading``: how files are read."""
 

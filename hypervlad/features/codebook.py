@@ -31,7 +31,6 @@ class Sampling(NamedTuple):
 
     @classmethod
     def of(cls, sampling: int | str) -> Sampling:
-        """Return the meaning of the encoder's parameter."""
         return SAMPLINGS[sampling] if isinstance(sampling, str) else cls(sampling)
 
 
@@ -367,7 +366,7 @@ class StreamedCodewords:
         ]
         self.n_samples = 0
 
-    def add(self, digest: str, blocks: list[np.ndarray]) -> None:
+    def add(self, blocks: list[np.ndarray]) -> None:
         self._waiting.append(blocks)
         self._n_waiting += len(blocks[0])
         if self._n_waiting >= max(_MIN_ROWS_PER_STEP, len(self._start.codewords[0])):

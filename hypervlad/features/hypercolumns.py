@@ -54,28 +54,6 @@ def axis_interpolation(
     return AxisInterpolation(low.to(device), high.to(device), weight.to(device))
 
 
-def resample_preserving_sum(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resample maps (..., h, w) by the adjoint of bilinear interpolation, which preserves sums."""
-    if tuple(maps.shape[-2:]) == size:
-        return maps
-    rows, cols = (
-        _shares(n_in, n_out, maps) for n_in, n_out in zip(maps.shape[-2:], size, strict=True)
-    )
-    return rows @ maps @ cols.T
-
-
-def _shares(n_in: int, n_out: int, like: torch.Tensor) -> torch.Tensor:
-    """Return the share of each input cell in each output cell: (n_out, n_in), columns sum to 1."""
-    n_few, n_many = sorted((n_in, n_out))
-    axis = axis_interpolation(n_few, n_many, like.device)
-    weights = like.new_zeros(n_many, n_few)
-    places = torch.arange(n_many, device=like.device)
-    for cell, weight in ((axis.low, 1 - axis.weight), (axis.high, axis.weight)):
-        weights.index_put_((places, cell), weight.to(like.dtype), accumulate=True)
-    weights = weights if n_out == n_many else weights.T
-    return weights / weights.sum(0)
-
-
 def enlarge(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Enlarge maps (B, h, w, C) bilinearly to (B, height, width, C)."""
     if tuple(maps.shape[1:3]) == size:

@@ -57,7 +57,7 @@ def luo2021(
     n_codewords, n_estimators : int, default=100
         Boosting has one tree per class in each round (one tree for two classes).
     n_jobs : int or None, default=None
-        Threads that read images, and threads of xgboost.
+        Threads of xgboost, as in :class:`BoostedSoftmaxClassifier`.
     weights, memory, device, random_state, verbose
         As in :class:`HypercolumnVLAD`, with its defaults.
 
@@ -92,7 +92,6 @@ def luo2021(
         sampling="luo2021",
         memory=memory,
         device=device,
-        n_jobs=n_jobs,
         verbose=verbose,
     )
     return MicrographClassifier(
@@ -214,7 +213,6 @@ def anyloc(
     n_codewords: int = 32,
     memory: str | os.PathLike[str] | joblib.Memory | None = None,
     device: str = "auto",
-    n_jobs: int | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: bool = False,
 ) -> MicrographClassifier:
@@ -231,7 +229,7 @@ def anyloc(
         The output of the block, or the values of its attention, with which AnyLoc was best.
     image_size : int, default=224
     n_codewords : int, default=32
-    weights, memory, device, n_jobs, random_state, verbose
+    weights, memory, device, random_state, verbose
         As in :class:`HypercolumnVLAD`, with its defaults.
 
     Returns
@@ -276,7 +274,6 @@ def anyloc(
         sampling="anyloc",
         memory=memory,
         device=device,
-        n_jobs=n_jobs,
         verbose=verbose,
     )
     return MicrographClassifier(encoder, random_state=random_state, verbose=verbose)
@@ -290,7 +287,6 @@ def anomalydino(
     fpr: float = 0.05,
     tile_size: int = 518,
     device: str = "auto",
-    n_jobs: int | None = None,
     random_state: int | np.random.RandomState | None = None,
     verbose: bool = False,
 ) -> PatchDefectScorer:
@@ -309,7 +305,7 @@ def anomalydino(
         As in :class:`PatchDefectScorer`; the default is the size of DINOv2's training images.
     fpr : float, default=0.05
         As in :class:`PatchDefectScorer`.
-    weights, device, n_jobs, random_state, verbose
+    weights, device, random_state, verbose
         As in :class:`HypercolumnVLAD`, with its defaults.
 
     Returns
@@ -340,7 +336,6 @@ def anomalydino(
         image_size=None,
         n_codewords=1,  # nothing uses it
         device=device,
-        n_jobs=n_jobs,
     )
     return PatchDefectScorer(
         encoder,

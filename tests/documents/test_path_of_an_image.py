@@ -29,7 +29,6 @@ DECLARATIONS = {
     "features/cache.py",
     "common/constraints.py",
     "features/encoder/parallel.py",
-    "features/encoder/parameters.py",
     "images/options.py",
     "features/lazy_torch.py",
     "common/progress.py",

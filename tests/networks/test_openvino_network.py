@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-import hypervlad.features.encoder.parameters
+import hypervlad.features.encoder.encoding
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
 from hypervlad.common.progress import announced, n_announced
 from hypervlad.features.backbones import build_network, register_backbone
-from hypervlad.features.backbones.openvino_network import OpenVINONetwork
+from hypervlad.features.backbones.tapped_network import OpenVINONetwork
 from hypervlad.features.hypercolumns import feature_maps
 
 openvino = pytest.importorskip("openvino")
@@ -81,27 +81,20 @@ def test_maps_do_not_depend_on_the_other_images_of_a_batch(n_threads: int, n_ima
                 torch.testing.assert_close(layer[i], alone[0], atol=tolerance, rtol=0)
 
 
-@pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What OpenVINO compiles."""
-    compile_model, found = openvino.Core.compile_model, list[Any]()
-    monkeypatch.setattr(
-        openvino.Core,
-        "compile_model",
-        lambda *arguments: found.append(compile_model(*arguments)) or found[-1],
-    )
-    return found
+def test_each_thread_runs_an_image_if_there_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_model, settings = openvino.Core.compile_model, list[dict[str, Any]]()
 
+    def watched(core: Any, model: Any, device: str, given: dict[str, Any]) -> Any:
+        settings.append(given)
+        return compile_model(core, model, device, given)
 
-@pytest.mark.parametrize(("n_images", "n_streams"), [(1, 1), (2, 2), (5, 2)])
-def test_each_thread_runs_an_image_if_there_are_enough(
-    compiled: list[Any], n_images: int, n_streams: int
-) -> None:
+    monkeypatch.setattr(openvino.Core, "compile_model", watched)
     with _threads(2):
-        build_network("tiny", "random").run_by("openvino")(torch.zeros(n_images, 3, 32, 32))
-    assert [each.get_property("NUM_STREAMS") for each in compiled] == [n_streams]
+        for n_images in (1, 5):
+            build_network("tiny", "random").run_by("openvino")(torch.zeros(n_images, 3, 32, 32))
+    assert [each["NUM_STREAMS"] for each in settings] == [1, 2]
     # Threads of several processes are not pinned to the same cores.
-    assert [each.get_property("ENABLE_CPU_PINNING") for each in compiled] == [False]
+    assert not any(each["ENABLE_CPU_PINNING"] for each in settings)
 
 
 class _TimesHeight(torch.nn.Conv2d):
@@ -116,8 +109,8 @@ def test_what_is_recorded_for_all_sizes_is_checked_at_another_height() -> None:
     network = build_network("height", "random")
     batch = torch.ones(1, 3, 32, 32)
     with pytest.warns(UserWarning, match="OpenVINO's maps differ"):
-        assert OpenVINONetwork(lambda *size: network, any_size=True)(batch) is None
-    assert OpenVINONetwork(lambda *size: network, any_size=False)(batch) is not None
+        assert OpenVINONetwork(network.module, network.taps, any_size=True)(batch) is None
+    assert OpenVINONetwork(network.module, network.taps, any_size=False)(batch) is not None
 
 
 def test_no_images_have_no_maps_but_of_every_tap() -> None:
@@ -280,8 +273,8 @@ def test_images_are_announced_by_the_outermost_call_of_a_thread() -> None:
 _NEW_PROCESS = """
 import sys
 import numpy as np
-import hypervlad, hypervlad.features.encoder.parameters
-hypervlad.features.encoder.parameters._MIN_PIXELS = int(sys.argv[1])
+import hypervlad, hypervlad.features.encoder.encoding
+hypervlad.features.encoder.encoding._MIN_PIXELS = int(sys.argv[1])
 folder = sys.argv[2]
 model = hypervlad.load(folder + "/model.hvlad")
 images = list(np.load(folder + "/images.npy"))
@@ -296,7 +289,7 @@ def test_answers_depend_on_the_call_alone(
 ) -> None:
     """Bit by bit: fitted, loaded, called again, one image at a time, and in a new process."""
     min_pixels = 5 * 64**2  # so that OpenVINO runs all eight images, and torch single ones
-    monkeypatch.setattr(hypervlad.features.encoder.parameters, "_MIN_PIXELS", min_pixels)
+    monkeypatch.setattr(hypervlad.features.encoder.encoding, "_MIN_PIXELS", min_pixels)
     _, labels = make_tem_images(8, size=64, random_state=0)
     encoder = HypercolumnVLAD(
         weights="random", taps=["features.1", "features.6"], image_size=64, n_codewords=4
@@ -334,7 +327,7 @@ def test_without_openvino_the_error_says_what_to_install(
     images: list[NDArray[np.float32]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = HypercolumnVLAD("tiny", weights="random", image_size=64, runtime="openvino")
-    monkeypatch.setattr(hypervlad.features.encoder.parameters, "find_spec", lambda name: None)
+    monkeypatch.setattr(hypervlad.features.encoder.encoding, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r'pip install "hypervlad\[openvino\]"'):
         encoder.fit(images)
     encoder.set_params(runtime="auto").fit(images)

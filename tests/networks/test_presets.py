@@ -51,7 +51,7 @@ PAPER = {
         ),
         (
             {"n_jobs": 3, "device": "cpu", "memory": "there", "random_state": 5, "verbose": True},
-            {"encoder__n_jobs": 3, "boosting__n_jobs": 3, "encoder__device": "cpu"}
+            {"boosting__n_jobs": 3, "encoder__device": "cpu"}
             | {"encoder__memory": "there", "random_state": 5, "verbose": True},
         ),
     ],

@@ -1,4 +1,4 @@
-"""Networks of timm: maps, taps, any size of image, weights, fine-tuning, tiles, clear errors."""
+"""Networks of timm: maps, taps, any size of image, weights, tiles, clear errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from hypervlad.features.backbones import (
     tap_names,
 )
 from hypervlad.features.backbones.weights import check_may_be_included, licence_of
-from hypervlad.features.windows.maps import TiledNetwork
+from hypervlad.features.windows.vectors import TiledNetwork
 from hypervlad.models.baselines import TransferClassifier
 from hypervlad.models.presets import anyloc
 from hypervlad.results.reports.facts import model_facts
@@ -203,27 +203,6 @@ def test_one_state_dict_gives_the_vectors_of_torchvision(tmp_path: Path) -> None
         for name in ("resnet18", "timm/resnet18.tv_in1k")
     )
     np.testing.assert_allclose(own, other, atol=1e-4)
-
-
-# --- fine-tuning ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["test_vit", "test_efficientnet"])
-@pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
-def test_transfer_learning(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    last = property(lambda curves: len(curves) - 1)
-    monkeypatch.setattr("hypervlad.models.baselines.training.FineTuningCurves.best_epoch", last)
-    images = [np.random.default_rng(n).random((40, 50), dtype=np.float32) for n in range(8)]
-    model = TransferClassifier(
-        f"timm/{name}", "random", image_size=64, batch_size=4, random_state=0
-    )
-    tuned = model.set_params(mode="finetune", max_epochs=1).fit(images, ["a", "b"] * 4)
-    n_all = sum(value.numel() for value in tuned._network().original.state_dict().values())
-    n_learnt = sum(value.size for value in tuned.network_state_.values())
-    assert 0 < n_learnt < n_all  # the last block
-    tuned.save(tmp_path / "m.hvlad")
-    loaded = hypervlad.load(tmp_path / "m.hvlad")
-    np.testing.assert_array_equal(loaded.predict_proba(images), tuned.predict_proba(images))
 
 
 # --- tiles ---------------------------------------------------------------------------------------

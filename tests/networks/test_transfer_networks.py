@@ -1,4 +1,4 @@
-"""`TransferClassifier` on networks of torchvision: features, fine-tuning, files."""
+"""`TransferClassifier` on networks of torchvision and timm: features, fine-tuning, files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TORCHVISIONS = [
 ]
 
 
-@pytest.mark.parametrize("name", TORCHVISIONS)
+@pytest.mark.parametrize("name", [*TORCHVISIONS, "timm/test_vit", "timm/test_efficientnet"])
 def test_every_backbone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep_the_last_epoch(monkeypatch)
     rng = np.random.default_rng(0)

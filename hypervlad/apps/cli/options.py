@@ -215,7 +215,7 @@ def _scaling(text: str | None) -> str | tuple[float, ...] | None:
 
 def given_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return the options that were given, with an absolute path for weights from a file."""
-    from hypervlad.features.encoder.network_source import portable_weights
+    from hypervlad.features.backbones.weights import portable_weights
 
     given = {name: value for name, value in options.items() if value is not None and value != {}}
     if "weights" in given and os.path.exists(given["weights"]):

@@ -18,8 +18,9 @@ import numpy as np
 
 from hypervlad.common.progress import announced
 from hypervlad.features.backbones import Backbone, ensure_registered
+from hypervlad.features.cache import ResultCache
 from hypervlad.features.encoder import HypercolumnVLAD, LoadedImage
-from hypervlad.features.encoder.encoding import ResultCache, encode_loaded
+from hypervlad.features.encoder.encoding import encode_loaded
 from hypervlad.features.encoder.loading import Batch, ReadReport
 from hypervlad.features.encoder.parallel import absolute_path, map_tasks, uses_workers
 from hypervlad.images import ImageReadError, SkippedImage, find_images

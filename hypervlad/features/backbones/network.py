@@ -1,4 +1,4 @@
-"""Building a network: its module, weights and taps, with batch normalisations folded."""
+"""Building a network, here or in another process: its module, weights and taps, norms folded."""
 
 from __future__ import annotations
 
@@ -15,13 +15,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Integral
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.modelfile import ModelFileError
-from hypervlad.features.backbones.registry import Backbone, class_tokens, get_backbone
+from hypervlad.features.backbones.registry import (
+    TIMM,
+    Backbone,
+    Preprocessing,
+    backbone_names,
+    class_tokens,
+    ensure_registered,
+    get_backbone,
+)
 from hypervlad.features.backbones.tapped_network import TappedNetwork
 from hypervlad.features.backbones.weights import (
     PUBLISHED,
@@ -77,7 +85,12 @@ def find_conv_norm_pairs(module: torch.nn.Module, image: torch.Tensor) -> tuple[
         for norm, (conv, tensor) in found.items()
         if calls[conv] == calls[norm] == 1
     ]
-    return tuple(p for p in pairs if all(_contains(name, p.conv) for name in p.same_output))
+    # A block that contains the convolution has its output; another layer may change it in place.
+    return tuple(
+        pair
+        for pair in pairs
+        if all(f"{pair.conv}.".startswith(f"{name}.") for name in pair.same_output)
+    )
 
 
 def fold_norms(module: torch.nn.Module, pairs: Iterable[ConvNormPair]) -> torch.nn.Module:
@@ -93,10 +106,6 @@ def fold_norms(module: torch.nn.Module, pairs: Iterable[ConvNormPair]) -> torch.
         _replace(folded, pair.conv, fused.requires_grad_(False))
         _replace(folded, pair.norm, torch.nn.Identity())
     return folded
-
-
-def _contains(block: str, layer: str) -> bool:
-    return f"{layer}.".startswith(f"{block}.")
 
 
 def _replace(module: torch.nn.Module, name: str, layer: torch.nn.Module) -> None:
@@ -147,10 +156,9 @@ def build_network(
 
 
 def _foldable_pairs(backbone: Backbone, module: torch.nn.Module) -> tuple[ConvNormPair, ...]:
-    """Return the normalisations that can be folded: none in a network that a user registered."""
-    # Not on the meta device, where normalisation imports torch's compiler, which takes seconds.
-    if backbone.torchvision_name is None:
+    if backbone.torchvision_name is None:  # a user's network may use a convolution's output twice
         return ()
+    # Not on the meta device, where normalisation imports torch's compiler, which takes seconds.
     side = max(64, backbone.preprocessing.minimum_size)
     device = next(module.parameters()).device
     return find_conv_norm_pairs(module, torch.zeros(1, 3, side, side, device=device))
@@ -285,17 +293,12 @@ def check_taps(
         if tap not in valid:
             close = difflib.get_close_matches(str(tap), valid, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
+            shallow = [name for name in valid if name.count(".") <= 1]  # there may be 450 others
             raise ValueError(
-                f"{backbone.name!r} has no layer {tap!r}.{hint} Its layers: "
-                f"{', '.join(_shallow(valid))} (hypervlad.features.tap_names({backbone.name!r}) "
-                f"lists all {len(valid)})"
+                f"{backbone.name!r} has no layer {tap!r}.{hint} Its layers: {', '.join(shallow)} "
+                f"(hypervlad.features.tap_names({backbone.name!r}) lists all {len(valid)})"
             )
     return tuple(map(str, given))
-
-
-def _shallow(names: Sequence[str]) -> list[str]:
-    """Return the names of at most two parts; there may be 450 longer ones."""
-    return [name for name in names if name.count(".") <= 1]
 
 
 def weights_digest(module: torch.nn.Module) -> str:
@@ -320,3 +323,89 @@ def check_device(device: Any) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f'device={device!r}: torch finds no GPU here; use device="auto" or "cpu"')
     return torch.empty(0, device=chosen).device  # "cuda" becomes "cuda:0"
+
+
+# --- for other processes and model files ----------------------------------------------------------
+
+_last_built: dict[tuple[Any, ...], TappedNetwork] = {}
+_building = threading.Lock()
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkSource:
+    """What another process needs to build the same network: its weights must have the digest."""
+
+    backbone: Backbone
+    weights: str | os.PathLike[str] | Mapping[str, np.ndarray]
+    taps: tuple[str, ...]
+    digest: str
+    runtime: Literal["torch", "openvino"] = "torch"
+
+    def build(self, device: torch.device) -> TappedNetwork:
+        """Build the network with the weights stored here, or with those found on this machine.
+
+        A WeightsNotFoundError or, for a model's own tensors, a ModelFileError if they do not fit.
+        """
+        ensure_registered(self.backbone)
+        weights: Any = self.weights
+        if isinstance(weights, Mapping):
+            weights = {name: torch.from_numpy(array) for name, array in weights.items()}
+        try:
+            network = build_network(self.backbone.name, weights, self.taps, device)
+        except (RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, WeightsNotFoundError) and not isinstance(weights, Mapping):
+                raise
+            raise ModelFileError(
+                f"the model does not fit the network {self.backbone.name!r} ({error}): it was "
+                "written for another network of this name, or not by hypervlad"
+            ) from error
+        if network.digest != self.digest and isinstance(weights, Mapping):
+            raise ModelFileError(
+                f"the weights of {self.backbone.name!r} in the model file are not those that the "
+                "model was trained with: it was not written by hypervlad"
+            )
+        if network.digest != self.digest:
+            raise WeightsNotFoundError(
+                f"the weights of {self.backbone.name!r} found here ({weights}) are "
+                f"not those that the model was trained with (SHA-256 {self.digest[:12]}…, found "
+                f"{network.digest[:12]}…): give the right file, weights=FILE"
+            )
+        return network.run_by(self.runtime)
+
+    def built_once(self, device: torch.device) -> TappedNetwork:
+        """Build the network, or return the last one built in this process if it is the same."""
+        key = (self.backbone.name, self.taps, self.digest, device, self.runtime)
+        with _building:  # a dask worker may have several threads
+            network = _last_built.get(key)
+            if network is None:
+                network = self.build(device)
+                _last_built.clear()
+                _last_built[key] = network
+        return network
+
+
+def check_registered(backbone: Any) -> None:
+    """Raise a ModelFileError unless there is a backbone of the name in a model file here."""
+    if isinstance(backbone, str) and backbone.startswith(TIMM):
+        try:
+            get_backbone(backbone)
+        except ValueError as error:
+            raise ModelFileError(f"the model's network is not known here: {error}") from error
+    elif backbone not in backbone_names():
+        raise ModelFileError(
+            f"the model needs the backbone {backbone!r}, which is not registered here: "
+            "call hypervlad.register_backbone as in training, then load again"
+        )
+
+
+def check_prepared(preprocessing: Preprocessing, backbone: str) -> None:
+    """Raise a ModelFileError unless a model's images have the channels that its backbone takes."""
+    own = get_backbone(backbone).preprocessing
+    # The smallest size of a network of timm may depend on timm's version.
+    same_size = backbone.startswith(TIMM) or preprocessing.minimum_size == own.minimum_size
+    if len(preprocessing.mean) != len(own.mean) or not same_size:
+        raise ModelFileError(
+            f"the model prepares images for a backbone of {len(preprocessing.mean)} channels and "
+            f"at least {preprocessing.minimum_size} pixels; {backbone!r} takes {len(own.mean)} and "
+            f"{own.minimum_size}"
+        )

@@ -35,12 +35,13 @@ class Preprocessing:
     Parameters
     ----------
     mean, std : tuple of float
-        Of each channel of the input; one value means that the network takes grey images.
-    minimum_size : int
+        Of each channel of the input, by default those of ImageNet's three; one value means that the
+        network takes grey images.
+    minimum_size : int, default=32
         Shortest image side that the network takes, in pixels.
-    interpolation : {"bilinear", "bicubic"}
+    interpolation : {"bilinear", "bicubic"}, default="bilinear"
         How images are resized, antialiased.
-    version : int
+    version : int, default=2
         Increased when the arithmetic changes.
     """
 
@@ -110,7 +111,7 @@ def register_backbone(
     taps: Iterable[str],
     preprocessing: Preprocessing | None = None,
 ) -> None:
-    """Make a network of your own available by name.
+    """Make a network of your own available as a backbone.
 
     Parameters
     ----------
@@ -208,7 +209,7 @@ def get_backbone(name: str) -> Backbone:
 
 
 def _meant_of_timm(name: str) -> list[str]:
-    """Return the right form of a name of timm without the prefix, or with another one."""
+    # Without the prefix, or with another one.
     if importlib.util.find_spec("timm") is None:
         return []
     import timm
@@ -228,29 +229,27 @@ def _timm_backbone(name: str) -> Backbone:
     try:
         with torch.device("meta"):  # shapes alone: the network that a file names may be of any size
             network = TimmNetwork(own)
-            minimum_size, maximum_size = network.smallest_side(), network.largest_side()
+            sides = network.smallest_side(), network.largest_side()
     except RuntimeError:  # older versions of timm cannot
         with torch.random.fork_rng(devices=[]):
             network = TimmNetwork(own)
-            minimum_size, maximum_size = network.smallest_side(), network.largest_side()
+            sides = network.smallest_side(), network.largest_side()
     found = timm.data.resolve_data_config({}, pretrained_cfg=network.config)
     preprocessing = Preprocessing(
         tuple(map(float, found["mean"])),
         tuple(map(float, found["std"])),
-        minimum_size=minimum_size,
+        minimum_size=sides[0],
         interpolation="bilinear" if found["interpolation"] == "bilinear" else "bicubic",
     )
-    taps = tuple(network.default_taps())
-    licence = network.config.get("license") or "unknown"
     return Backbone(
         name,
         partial(TimmNetwork, own),
-        taps,
+        tuple(network.default_taps()),
         preprocessing,
-        licence=licence,
+        licence=network.config.get("license") or "unknown",
         class_tokens=tuple(network.class_tokens()),
         tag=network.config.get("tag") or None,
-        maximum_size=maximum_size,
+        maximum_size=sides[1],
         is_faster_in_openvino=True,
     )
 

@@ -1,4 +1,4 @@
-"""A network that returns the maps of its taps, and how far these see."""
+"""A network that returns the maps of its taps, run by torch or OpenVINO, and how far they see."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ import copy
 import functools
 import math
 import threading
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, TypeAlias
 
+from hypervlad.common.wording import reason_of, warn_user
 from hypervlad.features.lazy_torch import torch, usual_torch
 
-if TYPE_CHECKING:
-    from hypervlad.features.backbones.openvino_network import OpenVINONetwork
-
+_TOLERANCE = 1e-5  # of the largest value of a map; float32 sums in another order differ by 1e-6
+_MAX_CONVERTED = 8  # networks in memory, where each size of images has its own
+_RECORDED_SIDE = 128  # pixels: where any size will do, a small one takes less time and memory
 _ROUNDING = 1e-3  # of the largest value of a map
 _REACH_SIDES = (448, 896, 1344)  # pixels, tried in this order; multiples of 14, 16, 32 and 64
 _SEED = 0
+
+#: From a batch (B, C, H, W) to feature maps (B, h_l, w_l, C_l).
+_Run: TypeAlias = "Callable[[torch.Tensor], list[torch.Tensor]]"
 
 
 class _LastTapReached(Exception):  # noqa: N818 - ends the forward pass; not an error
@@ -76,17 +81,13 @@ class TappedNetwork:
         if runtime == "torch" or self.device.type != "cpu":
             return self
         if self._in_openvino is None:
-            from hypervlad.features.backbones.openvino_network import OpenVINONetwork
-
             own = copy.copy(self)  # with the same module, and the same lock
-            network_for = functools.partial(_network_for, self.module, self.taps, self.digest)
-            own._converted = OpenVINONetwork(network_for, self.any_size)
+            own._converted = OpenVINONetwork(self.module, self.taps, self.any_size)
             self._in_openvino = own
         return self._in_openvino
 
     @property
     def runtime(self) -> Literal["torch", "openvino"]:
-        """What runs it, unless OpenVINO cannot."""
         return "torch" if self._converted is None else "openvino"
 
     @usual_torch()
@@ -116,7 +117,7 @@ class TappedNetwork:
 
     @usual_torch()
     def stride(self, n_channels: int = 3) -> int | None:
-        """Return the stride of `reach`, measured once by one pass."""
+        """Return the stride that `reach` has, without measuring the margin."""
         if n_channels not in self._strides:
             strides, _ = _reach_of_one_pixel(self, _REACH_SIDES[0], n_channels)
             self._strides[n_channels] = math.lcm(*strides) if strides else None
@@ -124,7 +125,6 @@ class TappedNetwork:
 
     @usual_torch()
     def reach(self, n_channels: int = 3) -> Reach | None:
-        """Return the receptive field from `reach_of`, measured once."""
         if n_channels not in self._reaches:
             self._reaches[n_channels] = reach_of(self, n_channels)
         return self._reaches[n_channels]
@@ -176,22 +176,131 @@ class TappedNetwork:
                 handle.remove()
 
 
-def _network_for(
-    module: torch.nn.Module, taps: Sequence[str], digest: str, height: int, width: int
-) -> TappedNetwork:
-    """Return a network for images of one size, for OpenVINO."""
-    resampled_for = getattr(module, "resampled_for", None)
-    own = module if resampled_for is None else resampled_for(height, width)
-    return TappedNetwork(own, taps, digest)
+class OpenVINONetwork:
+    """A network that OpenVINO runs in torch's place, on CPUs about twice as fast.
+
+    It is converted when it is first called, and its maps are compared with torch's. Unless one
+    recording serves images of ``any_size``, those of the last eight sizes are kept.
+    """
+
+    def __init__(self, module: torch.nn.Module, taps: Sequence[str], any_size: bool) -> None:
+        self._module, self._taps, self._any_size = module, taps, any_size
+        self._n_threads = 0
+        self._compiled: dict[tuple[int, ...], _Run | None] = {}
+
+    def __call__(self, batch: torch.Tensor) -> list[torch.Tensor] | None:
+        """Return maps (B, h_l, w_l, C_l) of a batch (B, C, H, W), or None if torch should run."""
+        if not len(batch):
+            return None
+        if self._n_threads != torch.get_num_threads():
+            self._n_threads = torch.get_num_threads()
+            self._compiled.clear()
+        size = () if self._any_size else tuple(batch.shape[1:])
+        run = self._compiled.pop(size) if size in self._compiled else self._converted(batch)
+        self._compiled[size] = run  # the last one used comes last
+        if len(self._compiled) > _MAX_CONVERTED:
+            del self._compiled[next(iter(self._compiled))]
+        return None if run is None else run(batch)
+
+    def _converted(self, batch: torch.Tensor) -> _Run | None:
+        if self._any_size:
+            batch = batch[:, :, :_RECORDED_SIDE, :_RECORDED_SIDE]
+        try:
+            network = self._network_for(batch.shape[2], batch.shape[3])
+            network.own_maps(batch[:1])  # networks of timm find out what suits this size
+            run = self._compile(network, batch)
+        except Exception as error:  # whatever a library does not know about a network
+            warn_user(f"OpenVINO cannot convert the network, so torch runs it ({reason_of(error)})")
+            return None
+        generator = torch.Generator().manual_seed(0)
+        n, n_channels, height, width = batch.shape
+        n = min(n, self._n_threads)  # enough for the streams of such batches
+        for more in (0, 32) if self._any_size else (0,):
+            images = torch.randn(n, n_channels, height + more, width, generator=generator)
+            for found, expected in zip(run(images), network.own_maps(images), strict=True):
+                difference, largest = (found - expected).abs().max(), expected.abs().max()
+                if not difference <= _TOLERANCE * largest:
+                    warn_user(
+                        "OpenVINO's maps differ from torch's by "
+                        f"{difference / largest:.0e} of their largest value, so torch runs the "
+                        "network"
+                    )
+                    return None
+        return run
+
+    def _network_for(self, height: int, width: int) -> TappedNetwork:
+        resampled_for = getattr(self._module, "resampled_for", None)
+        module = self._module if resampled_for is None else resampled_for(height, width)
+        return TappedNetwork(module, self._taps, digest="")
+
+    def _compile(self, network: TappedNetwork, batch: torch.Tensor) -> _Run:
+        import openvino
+        from openvino.frontend import FrontEndManager
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+        class Recorded(torch.nn.Module):
+            # Weights that it did not own would be recorded as constants, which torch keeps.
+            def __init__(self) -> None:
+                super().__init__()
+                self.module = network.module
+
+            def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+                return network.own_maps(images)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of branches that depend on the size
+            recorded = torch.jit.trace(Recorded(), batch[:1], check_trace=False)
+        decoder = TorchScriptPythonDecoder(recorded)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        model = frontend.convert(frontend.load(decoder))
+        sides = [-1, -1] if self._any_size else list(batch.shape[2:])
+        model.reshape({model.input(0): [1, batch.shape[1], *sides]})
+        n_threads = self._n_threads
+
+        @functools.cache
+        def requests_of(n_streams: int) -> list[openvino.InferRequest]:
+            settings = {
+                "INFERENCE_NUM_THREADS": n_threads,
+                "INFERENCE_PRECISION_HINT": "f32",
+                "NUM_STREAMS": n_streams,
+                # Pinned, the threads of two processes would all stay on the first cores.
+                "ENABLE_CPU_PINNING": False,
+            }
+            compiled = openvino.Core().compile_model(model, "CPU", settings)
+            return [compiled.create_infer_request() for _ in range(n_streams)]
+
+        def run(images: torch.Tensor) -> list[torch.Tensor]:
+            inputs = images.contiguous().numpy()
+            # One thread for an image; of few images, all for one. No queue with callbacks: OpenVINO
+            # waits for ever if it is deleted while a callback ends.
+            requests = requests_of(n_threads if len(inputs) >= n_threads else 1)
+            found = []
+            for i in range(len(inputs) + len(requests)):
+                request = requests[i % len(requests)]
+                if len(requests) <= i:
+                    request.wait()
+                    found.append(
+                        [torch.tensor(output.data[0]) for output in request.output_tensors]
+                    )
+                if i < len(inputs):
+                    request.start_async([inputs[i : i + 1]], share_inputs=True)
+            return [torch.stack(layer) for layer in zip(*found, strict=True)]
+
+        return run
 
 
 @dataclass(frozen=True)
 class Reach:
-    """The receptive field of a network, in pixels.
+    """The receptive field of a network.
 
-    ``stride`` is that of the coarsest tap. ``margin`` is a multiple of it, and at least half of the
-    receptive field; None if cells depend on the whole image (attention, squeeze-and-excitation), on
-    more than 1,344 pixels, or on where they are (windowed attention).
+    Attributes
+    ----------
+    stride : int
+        Pixels from one cell of the coarsest tap to the next.
+    margin : int or None
+        Pixels around a cell that it may depend on: a multiple of the stride. None if cells depend
+        on the whole image (attention, squeeze-and-excitation), on more than 1,344 pixels, or on
+        where they are (windowed attention).
     """
 
     stride: int
@@ -227,7 +336,7 @@ def reach_of(network: TappedNetwork, n_channels: int = 3) -> Reach | None:
 def is_shift_equivariant(
     network: TappedNetwork, side: int, stride: int, margin: int, n_channels: int
 ) -> bool:
-    """Return whether maps of an image shifted by a cell are shifted, far from the border."""
+    """Return whether a shift of the image by a cell shifts maps, far from the border."""
     generator = torch.Generator().manual_seed(_SEED)
     image = torch.randn(1, n_channels, side + stride, side + stride, generator=generator)
     image = image.to(network.device)

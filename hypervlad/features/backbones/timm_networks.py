@@ -146,7 +146,6 @@ class TimmNetwork(nn.Module):
 
     @torch.no_grad()
     def largest_side(self) -> int | None:
-        """Return the side of the largest square in pixels, or None."""
         n_channels, side = self.config["input_size"][0], 2 * max(self._size)
         try:
             self.eval()._maps(torch.zeros(1, n_channels, side, side), [len(self.taps) - 1])
@@ -221,7 +220,6 @@ class TimmNetwork(nn.Module):
         return next((layer for layer in layers if isinstance(layer, nn.Linear)), None)
 
     def _add_tap(self, name: str) -> nn.Module:
-        """Add a layer under a name with dots."""
         *path, last = name.split(".")
         parent: nn.Module = self
         for part in path:

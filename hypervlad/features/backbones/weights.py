@@ -104,7 +104,7 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
     cached = _hub_folder() / filename
     packaged = mobilenet_file.PATH.with_name(filename)
     for path in (packaged, cached):
-        if path.is_file() and _is_intact(path):
+        if path.is_file() and file_digest(path).startswith(_digest_start(path)):
             return path
     if not download:
         raise WeightsNotFoundError(_advice(name, url, cached, ["downloads not allowed"]))
@@ -156,6 +156,12 @@ def check_may_be_included(name: str, weights: str | os.PathLike[str]) -> None:
     )
 
 
+def portable_weights(weights: str | os.PathLike[str]) -> str:
+    """Return a name of weights unchanged, and a path as an absolute one."""
+    name = os.fspath(weights)
+    return name if name in (*PUBLISHED, "random") else os.path.abspath(name)
+
+
 def _find_on_hub(name: str, download: bool) -> Path:
     import huggingface_hub
     import timm
@@ -205,23 +211,24 @@ def _hub_folder() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def _is_intact(path: Path) -> bool:
-    """Compare a file's SHA-256 with the digits in torchvision's file name."""
-    prefix = re.search(r"-([0-9a-f]{8})\.", path.name)
-    return prefix is None or file_digest(path).startswith(prefix.group(1))
+def _digest_start(path: Path) -> str:
+    """Return the first digits of the SHA-256 that torchvision's file names contain."""
+    found = re.search(r"-([0-9a-f]{8})\.", path.name)
+    return "" if found is None else found[1]
 
 
 def _download(name: str, url: str, size_mb: float | None, target: Path) -> Path:
+    def from_url() -> None:
+        start = _digest_start(target) or None
+        torch.hub.download_url_to_file(url, str(target), hash_prefix=start)
+
     reasons = []
     target.parent.mkdir(parents=True, exist_ok=True)
-    host = urllib.parse.urlsplit(url).netloc
-    sources: list[tuple[str, float | None, Callable[[], object]]] = [
-        (host, size_mb, lambda: _from_url(url, target))
-    ]
+    sources: dict[str, Callable[[], None]] = {urllib.parse.urlsplit(url).netloc: from_url}
     if target.name == mobilenet_file.NAME:
-        sources.append(("the package index", size_mb, lambda: mobilenet_file.fetch(target)))
-    for source, size, fetch in sources:
-        how_large = "" if size is None else f"{size:.0f} MB, "
+        sources["the package index"] = lambda: mobilenet_file.fetch(target)
+    how_large = "" if size_mb is None else f"{size_mb:.0f} MB, "
+    for source, fetch in sources.items():
         print_line(f"downloading {name} weights, {how_large}from {source}")
         try:
             fetch()
@@ -237,13 +244,6 @@ def _advice(name: str, url: str, target: Path, reasons: list[str]) -> str:
         f"the published weights of {name} are not on this machine and could not be downloaded "
         f"({'; '.join(reasons)}). Download {url} on another machine and put it into "
         f'{target.parent}, or give the path of the file: weights="path/to/{target.name}"'
-    )
-
-
-def _from_url(url: str, target: Path) -> None:
-    prefix = re.search(r"-([0-9a-f]{8})\.", target.name)
-    torch.hub.download_url_to_file(
-        url, str(target), hash_prefix=prefix.group(1) if prefix else None
     )
 
 

@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from hypervlad.features.backbones import TappedNetwork, class_tokens
+from hypervlad.features.backbones.network import NetworkSource
+from hypervlad.features.cache import ResultCache
 from hypervlad.features.codebook import (
     Codebook,
     HypercolumnPool,
@@ -16,11 +18,9 @@ from hypervlad.features.codebook import (
     StreamedCodewords,
     learn_codebook,
 )
-from hypervlad.features.encoder.encoding import ResultCache, maps_fingerprint, random_pixels
+from hypervlad.features.encoder.encoding import EncoderParams, maps_fingerprint, random_pixels
 from hypervlad.features.encoder.loading import ImageInfo, ImageLoader, LoadedImage, ReadReport
-from hypervlad.features.encoder.network_source import NetworkSource
 from hypervlad.features.encoder.parallel import absolute_path, in_order, map_tasks, uses_workers
-from hypervlad.features.encoder.parameters import EncoderParams
 from hypervlad.features.hypercolumns import feature_maps, hypercolumns_at
 from hypervlad.images import SkippedImage
 from hypervlad.images.reading import read_in_order
@@ -118,7 +118,7 @@ def _refined(start: Codebook, images: list[Any], fit: CodebookFit) -> Codebook:
     # Not cached: all samples of all images may be a thousand times what a pool holds.
     plan = _Plan(n_each, share=1.0, cached=False)
     for _, sample in _sampled(images, "codewords", fit, plan, ReadReport(len(images))):
-        codewords.add(sample.key, sample.blocks)
+        codewords.add(sample.blocks)
     return codewords.codebook()
 
 

@@ -1,21 +1,23 @@
-"""From a batch of prepared images to their vectors, and from a list of images to all of them."""
+"""What decides a vector, and the vectors of a batch of prepared images and of a list of images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from hypervlad.common.modelfile import ModelFileError
+from hypervlad.common.progress import n_announced
 from hypervlad.common.wording import counted, name_some, reason_of, verb, warn_user
 from hypervlad.features import vlad
 from hypervlad.features.backbones import Preprocessing, TappedNetwork, architecture, get_backbone
-from hypervlad.features.cache import Cache, Memory, cache_key
-from hypervlad.features.codebook import Codebook, LayerProjection
+from hypervlad.features.cache import ResultCache
+from hypervlad.features.codebook import Codebook, LayerProjection, Sampling
 from hypervlad.features.encoder.loading import (
     Batch,
     ImageInfo,
@@ -23,47 +25,100 @@ from hypervlad.features.encoder.loading import (
     LoadedImage,
     ReadReport,
 )
-from hypervlad.features.encoder.parameters import EncoderParams
 from hypervlad.features.hypercolumns import feature_maps, hypercolumns_at, turned
 from hypervlad.features.lazy_torch import torch, usual_torch
-from hypervlad.images import SkippedImage
+from hypervlad.images import ReadOptions, SkippedImage
+from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name
 
 # Part of every key: increase it when the vectors or samples of an image change.
 ENCODING_VERSION = 3
 
+_OWN_SIDE = 1024  # pixels: typical of images at their own size
+_MIN_PIXELS = 2**23  # 170 passes at 224 px: fewer take less time than converting a network
 
-class ResultCache:
-    """Results of one computation by image, in a ``memory``; without one, nothing is kept.
+Block: TypeAlias = Literal["joint", "per_layer", "pooled", "pooled_unit"]
+Runtime: TypeAlias = Literal["torch", "openvino"]
 
-    ``fingerprint`` is what a result depends on except the image. Results kept under the name of a
-    ``run`` are not found under the same name: their last digits depend on the other images in the
-    batch, which is computed again as a whole if it was interrupted.
+
+@dataclass(frozen=True)
+class EncoderParams:
+    """The parameters of an encoder that must not change after ``fit``, plain Python values.
+
+    Weights and taps are separate fitted attributes.
     """
 
-    def __init__(
-        self, memory: Memory, fingerprint: Mapping[str, Any], run: str | None = None
-    ) -> None:
-        self._cache = None if memory is None else Cache(memory)
-        self._fingerprint = dict(fingerprint)
-        self._run = run
+    backbone: str
+    image_size: int | None
+    pixel_size: float | None
+    grid: Literal["finest", "image"] | int
+    turns: int
+    n_codewords: int
+    blocks: tuple[Block, ...]
+    sampling: int | str
+    read_options: ReadOptions
 
-    def find(self, key: str) -> Any:
-        if self._cache is None:
-            return None
-        kept = self._cache.find(self._key(key))
-        if kept is None:
-            return None
-        run, result = kept
-        of_this_run = run is not None and run == self._run
-        return None if of_this_run else result
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> EncoderParams:
+        """Return those of an encoder from its own, which have been checked."""
+        values = {field.name: parameters[field.name] for field in fields(cls)}
+        for name, value in values.items():
+            if isinstance(value, np.generic):
+                values[name] = value.item()
+        blocks, size = values["blocks"], values["pixel_size"]
+        values |= {
+            "pixel_size": None if size is None else float(size),
+            "blocks": (blocks,) if isinstance(blocks, str) else tuple(map(str, blocks)),
+            "read_options": check_read_options(values["read_options"]),
+        }
+        return cls(**values)
 
-    def keep(self, key: str, result: Any) -> None:
-        if self._cache is not None:
-            self._cache.keep(self._key(key), (self._run, result))
+    @property
+    def is_pooled(self) -> bool:
+        return "pooled" in self.blocks or self.has_unit_averages
 
-    def _key(self, key: str) -> str:
-        return cache_key({**self._fingerprint, "image": key})
+    @property
+    def has_unit_averages(self) -> bool:
+        return "pooled_unit" in self.blocks
+
+    @property
+    def codebook_sampling(self) -> Sampling:
+        return Sampling.of(self.sampling)
+
+    def has_much_to_do(self) -> bool:
+        """Return whether the announced images are worth converting a network."""
+        side = _OWN_SIDE if self.image_size is None else self.image_size
+        return n_announced() * self.turns * side**2 > _MIN_PIXELS
+
+    def automatic_runtime(self) -> Runtime:
+        """Return what ``runtime="auto"`` means for the announced images."""
+        backbone = get_backbone(self.backbone)
+        has_own_sizes = self.image_size is None or self.pixel_size
+        is_faster = (
+            backbone.is_faster_in_openvino
+            and not (
+                has_own_sizes and backbone.is_of_timm
+            )  # each size would be converted by itself
+            and self.has_much_to_do()
+            and find_spec("openvino") is not None
+        )
+        return "openvino" if is_faster else "torch"
+
+
+def check_blocks(blocks: Any) -> None:
+    names = [blocks] if isinstance(blocks, str) else list(blocks)
+    if len(set(names)) != len(names) or not {"joint", "per_layer"} & set(names):
+        raise ValueError(f"blocks must contain 'joint' or 'per_layer', and each once, not {names}")
+    if {"pooled", "pooled_unit"} <= set(names):
+        raise ValueError("blocks contain 'pooled' and 'pooled_unit': leave one of the two out")
+
+
+def check_installed(runtime: str) -> None:
+    if runtime == "openvino" and find_spec("openvino") is None:
+        raise ValueError(
+            'runtime="openvino" needs OpenVINO: pip install "hypervlad[openvino]"; "auto" uses it '
+            "where it is installed"
+        )
 
 
 def maps_fingerprint(params: EncoderParams, preprocessing: Preprocessing) -> dict[str, Any]:

@@ -17,7 +17,17 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.base import Arrays, Field, ImageEstimator, Record, Value, Values, to_json
-from hypervlad.common.constraints import Alternatives, Integer, check_parameters, check_value
+from hypervlad.common.constraints import (
+    Alternatives,
+    InstanceOf,
+    Integer,
+    ListOf,
+    Number,
+    OneOf,
+    RandomState,
+    check_parameters,
+    check_value,
+)
 from hypervlad.common.progress import announced
 from hypervlad.features.backbones import (
     Preprocessing,
@@ -26,50 +36,48 @@ from hypervlad.features.backbones import (
     class_tokens,
     get_backbone,
 )
-from hypervlad.features.backbones.network import check_device, check_tensors
-from hypervlad.features.backbones.weights import check_may_be_included
-from hypervlad.features.cache import absolute_memory, arrays_digest
-from hypervlad.features.codebook import Codebook, CodebookField
+from hypervlad.features.backbones.network import (
+    NetworkSource,
+    check_device,
+    check_prepared,
+    check_registered,
+    check_tensors,
+)
+from hypervlad.features.backbones.weights import check_may_be_included, portable_weights
+from hypervlad.features.cache import ResultCache, absolute_memory, arrays_digest
+from hypervlad.features.codebook import SAMPLINGS, Codebook, CodebookField
 from hypervlad.features.encoder.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
 from hypervlad.features.encoder.encoding import (
     BatchEncoder,
+    Block,
     EncodedImages,
-    ResultCache,
+    EncoderParams,
+    Runtime,
     TorchCodebook,
+    check_blocks,
     check_finite,
+    check_installed,
     encode_images,
     maps_fingerprint,
 )
 from hypervlad.features.encoder.explanation import ImageEvidence, check_codewords, image_evidence
 from hypervlad.features.encoder.loading import MAX_SIDE, Batch, ImageLoader
-from hypervlad.features.encoder.network_source import (
-    NetworkSource,
-    check_prepared,
-    check_registered,
-    portable_weights,
-)
 from hypervlad.features.encoder.parallel import absolute_path
-from hypervlad.features.encoder.parameters import (
-    CONSTRAINTS,
-    Block,
-    EncoderParams,
-    Runtime,
-    check_blocks,
-    check_installed,
-)
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.images import ReadOptions
 from hypervlad.images.reading import check_image_list
 
 _BACKBONE = "backbone."  # before the names of the network's tensors in a model file
-_RUN_PARAMETERS = ("batch_size", "n_jobs", "on_error", "runtime")  # may change after `fit`
+_RUN_PARAMETERS = ("batch_size", "on_error", "runtime")  # may change after `fit`
 
 
 class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
     """Encode micrographs as VLAD over the hypercolumns of a pretrained network.
 
-    The features of several layers at each position are assigned to the codewords of a K-means
-    codebook; the residuals, summed over the image, are its vector.
+    A hypercolumn is what several layers of the network compute at one position of an image. Each is
+    assigned to its nearest codeword in a K-means codebook. For each codeword, the residuals
+    (hypercolumn minus codeword) are summed over the image; the normalised sums are its vector.
 
     Parameters
     ----------
@@ -95,18 +103,25 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Copies of an image, turned by right angles (for 8, mirrored too), whose residuals are
         summed. Each copy is a pass of the network.
     n_codewords : int, default=64
-        Of the joint codebook, or of each layer's.
-    blocks : sequence of str, or str, default=("joint",)
-        "joint": VLAD of one codebook over the stacked layers; "per_layer": of a codebook for each
-        layer; "pooled": each channel's standardised average over the image; or "pooled_unit": these
-        averages, divided by their length.
-    sampling : int or {"windows", "luo2021", "anyloc"}, default=20_000
-        Hypercolumns that the codebook is learnt from, in at most 32 principal components of each
-        layer, scaled to unit variance. "windows": 16 components; "anyloc": all channels, unscaled;
-        "luo2021": the same, then minibatch K-means over 5,000 pixels of every image (or ``grid`` if
-        it is a number).
+        Of each codebook.
+    blocks : str or sequence of str, default=("joint",)
+        What a vector consists of: at least one of the first two, at most one of the last two.
+
+        - "joint": VLAD with one codebook of whole hypercolumns;
+        - "per_layer": VLAD with a codebook for each layer;
+        - "pooled": the average of each channel over the image, standardised;
+        - "pooled_unit": the same averages, together divided by their length.
+    sampling : int or {"windows", "anyloc", "luo2021"}, default=20_000
+        How many hypercolumns, at random pixels of the images, the codebook is learnt from. Each
+        layer is scaled to unit variance and reduced to at most 32 principal components. A name
+        stands for another way:
+
+        - "windows": 20,000 hypercolumns, at most 16 components;
+        - "anyloc": 20,000 hypercolumns, all channels, unscaled;
+        - "luo2021": 50,000 hypercolumns, all channels, unscaled, give initial codewords; minibatch
+          K-means refines them on 5,000 pixels of every image (``grid`` pixels, if it is a number).
     read_options : dict or ReadOptions, optional
-        The fields of :class:`hypervlad.images.ReadOptions`.
+        Fields of :class:`hypervlad.images.ReadOptions` that differ from their defaults.
     memory : None, str or joblib.Memory, default=None
         A private, trusted folder (it holds pickles) that caches vectors and samples.
     batch_size : int or None, default=None
@@ -117,8 +132,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     runtime : {"auto", "torch", "openvino"}, default="auto"
         What runs the network on a CPU. "openvino" also lets numba, if installed, sum the residuals.
         "auto" chooses them for large calls, where they are installed and faster.
-    n_jobs : int or None, default=None
-        Threads that read images ahead of the network; None is two.
     random_state : int, RandomState or None, default=None
         Seeds K-means and the choice of pixels.
     on_error : {"raise", "skip"}, default="raise"
@@ -133,8 +146,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Projections and codewords.
     fitted_params_ : EncoderParams
         The parameters that decide a vector, as they were in ``fit``. Set later, they take effect at
-        the next ``fit``; `weights`, `memory`, `batch_size`, `device`, `runtime`, `n_jobs`,
-        `on_error` and `verbose` at once.
+        the next ``fit``; `weights`, `memory`, `batch_size`, `device`, `runtime`, `on_error` and
+        `verbose` at once.
     taps_ : tuple of str
     preprocessing_ : Preprocessing
     weights_digest_ : str
@@ -158,7 +171,32 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     """
 
     _kind = "hypercolumn_vlad"
-    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = CONSTRAINTS
+    # The backbone, its taps, the image size, the memory and the device have checks of their own.
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "weights": [InstanceOf((str, os.PathLike), '"pretrained", "micronet", "random" or a path')],
+        "pixel_size": [None, Number(above=0, meaning="nanometres per pixel, a number")],
+        "grid": [
+            OneOf("finest", "image"),
+            Integer(at_most=2**18, meaning="a number of random pixels"),
+        ],
+        "turns": [OneOf(1, 2, 4, 8)],
+        "n_codewords": [Integer()],
+        "blocks": [
+            OneOf("joint", "per_layer"),
+            ListOf(OneOf("joint", "per_layer", "pooled", "pooled_unit"), "a sequence", at_most=3),
+        ],
+        "sampling": [Integer(meaning="a number of hypercolumns"), OneOf(*SAMPLINGS)],
+        "read_options": [
+            None,
+            InstanceOf(
+                (ReadOptions, Mapping), 'a dict such as {"banner": "remove"} or a ReadOptions'
+            ),
+        ],
+        "batch_size": [Integer(), None],
+        "runtime": [OneOf("auto", "torch", "openvino")],
+        "random_state": [RandomState(), None],
+        "on_error": [OneOf("raise", "skip")],
+    }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "codebook_": CodebookField(),
         "taps_": Values(str),
@@ -195,7 +233,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         batch_size: int | None = None,
         device: str = "auto",
         runtime: Literal["auto", "torch", "openvino"] = "auto",
-        n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         on_error: Literal["raise", "skip"] = "raise",
         verbose: bool = False,
@@ -215,7 +252,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         self.batch_size = batch_size
         self.device = device
         self.runtime = runtime
-        self.n_jobs = n_jobs
         self.random_state = random_state
         self.on_error = on_error
         self.verbose = verbose
@@ -288,7 +324,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
 
         Returns
         -------
-        hypervlad.features.EncodedImages
+        EncodedImages
 
         Raises
         ------
@@ -395,42 +431,12 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             "blocks": list(params.blocks),
         }
 
-    @usual_torch()
-    def explain_vector(
-        self, image: Any, weights: np.ndarray, codewords: Sequence[tuple[str, int]] = ()
-    ) -> ImageEvidence:
-        """Decompose linear functions of an image's vector into contributions of its positions.
-
-        Parameters
-        ----------
-        image : path or array
-        weights : ndarray of shape (n_features, M)
-            Of M linear functions.
-        codewords : sequence of (str, int)
-            Codewords to map one by one: codebook, "joint" or "per_layer.TAP", and number.
-
-        Raises
-        ------
-        ValueError
-            If there is no such codeword.
-        ImageReadError
-            As in :meth:`fit`, whatever ``on_error`` says.
-        """
-        check_is_fitted(self)
-        names = [] if self.codebook_.joint is None else ["joint"]
-        if self.codebook_.per_layer:
-            taps = self.taps_[: len(self.codebook_.projections)]
-            names += [f"per_layer.{tap}" for tap in taps]
-        check_codewords(codewords, dict(zip(names, self.codebook_.codewords, strict=True)))
-        batch = self.loader().load_batch(image)
-        return image_evidence(batch, self.batch_encoder(), names, weights, codewords)
-
     # --- parameters and files -------------------------------------------------------------------
 
     def check_run_parameters(self) -> None:
         """Check the parameters that may change after ``fit``."""
         run = {name: getattr(self, name) for name in _RUN_PARAMETERS}
-        check_parameters(run, {name: CONSTRAINTS[name] for name in run})
+        check_parameters(run, {name: self._parameter_constraints[name] for name in run})
         check_device(self.device)
         check_installed(self.runtime)
 
@@ -515,24 +521,18 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         return BatchEncoder(network, codebook, params, self.seed_)
 
     def network(self) -> TappedNetwork:
-        """Return the network on ``device``, built when first needed.
-
-        A WeightsNotFoundError if its weights are not found, or are not those of ``fit``.
-        """
+        """Return the network on ``device``; a WeightsNotFoundError if it has lost its weights."""
         device = check_device(self.device)
         network: TappedNetwork | None = getattr(self, "_tapped_network", None)
         if network is None or network.device != device:
-            network = self._tapped_network = self.network_source().build(device)
+            weights = getattr(self, "backbone_state_", None) or self.weights
+            backbone = get_backbone(self.fitted_params_.backbone)
+            source = NetworkSource(backbone, weights, self.taps_, self.weights_digest_)
+            network = self._tapped_network = source.build(device)
         return network.run_by(self._runtime(self.fitted_params_))
 
     def _runtime(self, params: EncoderParams) -> Runtime:
         return params.automatic_runtime() if self.runtime == "auto" else self.runtime
-
-    def network_source(self) -> NetworkSource:
-        """Return what another process needs to build the same network."""
-        weights = getattr(self, "backbone_state_", None) or self.weights
-        backbone = get_backbone(self.fitted_params_.backbone)
-        return NetworkSource(backbone, weights, self.taps_, self.weights_digest_)
 
     def portable_copy(self) -> HypercolumnVLAD:
         """Return a copy for other processes, with absolute paths; it shares the network."""
@@ -542,6 +542,24 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         own.memory = absolute_memory(self.memory)
         own.weights = absolute_path(self.weights)
         return own
+
+    @usual_torch()
+    def explain_vector(
+        self, image: Any, weights: np.ndarray, codewords: Sequence[tuple[str, int]] = ()
+    ) -> ImageEvidence:
+        """Decompose linear functions of an image's vector into contributions of its positions.
+
+        ``weights`` (n_features, M) are those of M functions. Each pair in ``codewords``, of a
+        codebook ("joint" or "per_layer.TAP") and a number, is mapped separately.
+        """
+        check_is_fitted(self)
+        names = [] if self.codebook_.joint is None else ["joint"]
+        if self.codebook_.per_layer:
+            taps = self.taps_[: len(self.codebook_.projections)]
+            names += [f"per_layer.{tap}" for tap in taps]
+        check_codewords(codewords, dict(zip(names, self.codebook_.codewords, strict=True)))
+        batch = self.loader().load_batch(image)
+        return image_evidence(batch, self.batch_encoder(), names, weights, codewords)
 
     @usual_torch()
     def torch_codebook(self) -> TorchCodebook:
@@ -557,7 +575,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             memory=absolute_memory(self.memory),
             batch_size=self.batch_size,
             device=check_device(self.device),
-            n_jobs=self.n_jobs,
             on_error=self.on_error,
             verbose=self.verbose,
         )

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -22,9 +21,9 @@ from hypervlad.features import vlad
 from hypervlad.features.encoder.encoding import BatchEncoder, finish_pooled, random_pixels
 from hypervlad.features.encoder.loading import Batch
 from hypervlad.features.hypercolumns import (
+    axis_interpolation,
     feature_maps,
     hypercolumns_at,
-    resample_preserving_sum,
     turned,
     turned_back,
 )
@@ -97,7 +96,7 @@ class _Copy:
         self.maps = encode.codebook.project(self.raw)
         named = "finest" if encode.params.grid == "finest" else "image"
         self.size = encode.codebook.grid_size(self.maps, named, image_size)
-        self._assigned: list[_Assigned] = []
+        self._assigned: list[_OnGrid | _AtPixels] = []
         for part, words in encode.codebook.blocks(self.maps):
             if isinstance(encode.params.grid, str):
                 size = encode.codebook.size_of(part, self.maps, encode.params.grid, image_size)
@@ -152,20 +151,8 @@ class _Copy:
         return resample_preserving_sum(turned_back(maps, self._turn), size)
 
 
-class _Assigned(Protocol):
-    """The codewords of some positions of one image; ``evidence`` is (M, n positions)."""
-
-    words: torch.Tensor
-
-    def sums(self) -> torch.Tensor: ...
-
-    def evidence(self, directions: torch.Tensor) -> torch.Tensor: ...
-
-    def as_map(self, values: torch.Tensor) -> torch.Tensor: ...
-
-
 class _OnGrid:
-    """Codewords at every position of a grid, assigned in single precision, as in `transform`."""
+    """Codewords at the n positions of a grid, assigned in single precision, as in `transform`."""
 
     def __init__(
         self, maps: list[torch.Tensor], codewords: torch.Tensor, size: tuple[int, int]
@@ -178,6 +165,7 @@ class _OnGrid:
         return vlad.sums_of_assigned(maps, self.words, self._codewords)
 
     def evidence(self, directions: torch.Tensor) -> torch.Tensor:
+        """Return the evidence (M, n) from directions (M, K, D)."""
         maps = [layer[0].double() for layer in self._maps]
         found = vlad.projected_residuals(maps, self.words[0], self._codewords, directions)
         return found.flatten(1)
@@ -187,6 +175,8 @@ class _OnGrid:
 
 
 class _AtPixels:
+    """Codewords at random pixels: the same methods as those of `_OnGrid`."""
+
     def __init__(
         self,
         maps: list[torch.Tensor],
@@ -210,6 +200,28 @@ class _AtPixels:
         maps = values.new_zeros(len(values), self._size[0] * self._size[1])
         maps[:, self._points] = values  # no pixel is chosen twice
         return maps.view(len(values), *self._size)
+
+
+def resample_preserving_sum(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resample maps (..., h, w) by the adjoint of bilinear interpolation, which preserves sums."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    rows, cols = (
+        _shares(n_in, n_out, maps) for n_in, n_out in zip(maps.shape[-2:], size, strict=True)
+    )
+    return rows @ maps @ cols.T
+
+
+def _shares(n_in: int, n_out: int, like: torch.Tensor) -> torch.Tensor:
+    """Return the share of each input cell in each output cell: (n_out, n_in), columns sum to 1."""
+    n_few, n_many = sorted((n_in, n_out))
+    axis = axis_interpolation(n_few, n_many, like.device)
+    weights = like.new_zeros(n_many, n_few)
+    places = torch.arange(n_many, device=like.device)
+    for cell, weight in ((axis.low, 1 - axis.weight), (axis.high, axis.weight)):
+        weights.index_put_((places, cell), weight.to(like.dtype), accumulate=True)
+    weights = weights if n_out == n_many else weights.T
+    return weights / weights.sum(0)
 
 
 def _normalised(

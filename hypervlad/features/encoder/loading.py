@@ -61,9 +61,9 @@ class ImageInfo:
         (H, W) or (H, W, 3), pixels.
     pixel_size : float or None
         Nanometres per pixel.
-    is_blank : bool
+    is_blank : bool, default=False
         Whether all pixels are equal.
-    dtype : str
+    dtype : str, default=""
         Of the pixels as stored, such as "uint8".
     """
 
@@ -385,17 +385,12 @@ def axis_weights(n_in: int, n_out: int, mode: str) -> csr_array:
     centre = ((np.arange(n_out) + 0.5) * scale)[:, None]
     columns = np.floor(centre - reach).astype(int) + np.arange(math.ceil(2 * reach) + 2)
     distance = np.abs(columns + 0.5 - centre) / width
-    weights = _triangle(distance) if mode == "bilinear" else _cubic(distance)
+    weights = np.maximum(1 - distance, 0) if mode == "bilinear" else _cubic(distance)
     weights[(columns < 0) | (columns >= n_in)] = 0.0
     weights /= weights.sum(axis=1, keepdims=True)
     row, column = np.nonzero(weights)
     entries = weights[row, column].astype(np.float32), (row, columns[row, column])
     return csr_array(entries, shape=(n_out, n_in))
-
-
-def _triangle(x: np.ndarray) -> np.ndarray:
-    weights: np.ndarray = np.maximum(1 - x, 0)
-    return weights
 
 
 def _cubic(x: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from hypervlad.features.encoder.encoding import random_pixels
 from hypervlad.features.encoder.loading import ReadReport
 from hypervlad.features.hypercolumns import hypercolumns_at
 from hypervlad.features.lazy_torch import torch
-from hypervlad.features.windows.maps import TiledNetwork
+from hypervlad.features.windows.vectors import TiledNetwork
 from hypervlad.images import ImageReadError
 
 #: The label of a window that is not trained on: neither clearly of one class nor of another.

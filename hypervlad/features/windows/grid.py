@@ -17,7 +17,15 @@ _EDGES = ("drop", "shift", "pad")
 
 @dataclass(frozen=True, eq=False)
 class WindowGrid:
-    """Square windows over an image: every upper edge (R,) with every left one (S,), pixels."""
+    """Square windows over an image: every upper edge is combined with every left edge.
+
+    Attributes
+    ----------
+    rows, columns : ndarray of int, shape (R,) and (S,)
+        Upper and left edges, in pixels.
+    side : int
+        Side of a window in pixels.
+    """
 
     rows: IntArray
     columns: IntArray
@@ -30,7 +38,7 @@ class WindowGrid:
 
     @classmethod
     def of_cells(cls, shape: tuple[int, ...], stride: int) -> WindowGrid:
-        """Return the windows that the cells (R, S) of a network's map are."""
+        """Return the windows of the cells (R, S) of a network's map."""
         rows, columns = (np.arange(n) * stride for n in shape)
         return cls(rows, columns, stride)
 

@@ -107,15 +107,15 @@ def cut_patches(
     masks : sequence of n paths, arrays or None, optional
         As for :func:`hypervlad.images.read_mask`; None for an image without defects.
     patch, stride, edges
-        As in :func:`patch_positions`.
+        As in :func:`patch_positions`, with the same defaults.
     min_fraction : float, default=0.1
         In (0, 1].
     mixed : {"drop", "keep"}, default="drop"
         Leave mixed patches out, or keep them as normal.
     groups : array-like of shape (n,), optional
-        Group of each image, such as its sample; by default each image is a group.
+        Group of each image, such as its sample; by default, each image is a group.
     read_options : mapping, optional
-        The fields of :class:`hypervlad.images.ReadOptions`.
+        Fields of :class:`hypervlad.images.ReadOptions` that differ from their defaults.
 
     Returns
     -------

@@ -1,5 +1,6 @@
-"""Vectors of windows from an image's feature maps: mean hypercolumns and residual sums.
+"""Feature maps of whole images, computed in tiles, and the vectors of windows from them.
 
+A vector consists of residual sums and mean hypercolumns.
 Let U_l enlarge layer l bilinearly to the image's pixels. The mean hypercolumn of a window w is
 linear in the map,
 
@@ -12,23 +13,203 @@ windows at a time, to save memory.
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypervlad.common.files import naming
 from hypervlad.features import vlad
-from hypervlad.features.backbones import class_tokens, get_backbone
+from hypervlad.features.backbones import TappedNetwork, class_tokens, get_backbone
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import TorchCodebook, finish_pooled
-from hypervlad.features.hypercolumns import axis_interpolation, dense_hypercolumns
+from hypervlad.features.hypercolumns import axis_interpolation, dense_hypercolumns, feature_maps
 from hypervlad.features.lazy_torch import torch
-from hypervlad.features.windows.grid import WindowGrid
-from hypervlad.features.windows.maps import PaddedMaps, TiledNetwork
+from hypervlad.features.windows.grid import IntArray, WindowGrid
+from hypervlad.images import ImageReadError
 
+# Pixels around an image, mirrored. Networks pad with zeros, which look like a dark frame.
+_BORDER = 32
+_OVERLAP = 0.25  # of the side of a tile whose cells depend on all of it
 _ROWS_AT_ONCE = 16  # of windows: bounds the memory without many small steps
+
+
+@dataclass(frozen=True, eq=False)
+class PaddedMaps:
+    """Feature maps (h_l, w_l, C_l) of an image and its mirrored border; sizes in pixels.
+
+    ``size`` is that of both together, ``border`` what is above and left.
+    """
+
+    maps: list[torch.Tensor]
+    size: tuple[int, int]
+    border: int
+
+    def edges(self, grid: WindowGrid) -> tuple[IntArray, IntArray, int]:
+        """Return the upper and left edges of windows of the image, and their side."""
+        return grid.rows + self.border, grid.columns + self.border, grid.side
+
+
+class TiledNetwork:
+    """A network that computes feature maps of images of any size.
+
+    Images larger than ``tile_size`` are cut into tiles that overlap by the network's receptive
+    field, so that the maps are those of the whole image. Where cells depend on the whole image, as
+    in transformers, tiles overlap by a quarter at least, and are blended linearly. The ``folder``
+    keeps maps that are needed again; at least ``border`` pixels are mirrored at each edge.
+    """
+
+    def __init__(
+        self,
+        network: TappedNetwork,
+        tile_size: int,
+        folder: str | os.PathLike[str] | None = None,
+        border: int = _BORDER,
+    ) -> None:
+        self.tile_size = tile_size
+        self._border = border
+        self._network = network
+        self._folder = None if folder is None else Path(folder)
+
+    def padded_maps(
+        self, image: torch.Tensor, name: str, key: str | None = None, *, keep: bool = False
+    ) -> PaddedMaps:
+        """Return the maps of a prepared image (C, H, W), from the folder if it has the key.
+
+        ``keep`` says whether the folder keeps them after this call.
+        """
+        if self._folder is None or key is None:
+            return self._computed(image, name)
+        path = self._path(key)
+        is_kept = path.exists()
+        maps = self.stored_maps(key) if is_kept else self._computed(image, name)
+        if keep and not is_kept:
+            layers = (layer.cpu().numpy() for layer in maps.maps)
+            with naming(path):
+                np.savez(path, *layers, size=maps.size, border=maps.border)
+        elif is_kept and not keep:
+            path.unlink()
+        return maps
+
+    def stored_maps(self, key: str) -> PaddedMaps:
+        with np.load(self._path(key)) as stored:
+            names = [name for name in stored.files if name.startswith("arr_")]
+            layers = [torch.from_numpy(stored[name]).to(self._network.device) for name in names]
+            height, width = stored["size"].tolist()
+            return PaddedMaps(layers, (height, width), int(stored["border"]))
+
+    def _path(self, key: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{key}.npz"
+
+    def _computed(self, image: torch.Tensor, name: str) -> PaddedMaps:
+        stride = self._network.stride(len(image)) or 32
+        border = -(-self._border // stride) * stride
+        widths = [(border, border + -extent % stride) for extent in image.shape[1:]]
+        padded = np.pad(image.numpy(), [(0, 0), *widths], mode="symmetric")
+        batch = torch.from_numpy(padded)[None]
+        if max(image.shape[1:]) <= self.tile_size:
+            maps = [layer[0] for layer in feature_maps(self._network, batch)]
+        else:
+            maps = self._in_tiles(batch, name)
+        return PaddedMaps(maps, (padded.shape[1], padded.shape[2]), border)
+
+    def _in_tiles(self, image: torch.Tensor, name: str) -> list[torch.Tensor]:
+        reach = self._network.reach(image.shape[1])
+        if reach is None:
+            raise ImageReadError(
+                f"{name}: larger than tile_size={self.tile_size} pixels, but this network's maps "
+                "cannot be put together from tiles, because its cells do not form a regular grid; "
+                "choose another backbone, or a tile_size as large as the image"
+            )
+        if reach.margin is None:
+            return self._blended(image, reach.stride)
+        return self._stitched(image, reach.stride, reach.margin, name)
+
+    def _blended(self, image: torch.Tensor, stride: int) -> list[torch.Tensor]:
+        """Average the maps of overlapping tiles, weighted by the distance from a tile's edge."""
+        sums: list[torch.Tensor] = []
+        totals: list[torch.Tensor] = []
+        n_overlap = max(1, int(self.tile_size * _OVERLAP) // stride)
+        spans = (self._spans(extent, stride, n_overlap) for extent in image.shape[2:])
+        for row, column in itertools.product(*spans):
+            tile, strides = self._tile(image, row, column)
+            if not sums:
+                sums = _empty_maps(tile, image, strides)
+                totals = [each.new_zeros(*each.shape[:2], 1) for each in sums]
+            for layer, own, total, each in zip(tile, sums, totals, strides, strict=True):
+                n_fine = n_overlap * stride // each
+                weights = [_ramp(n, n_fine).to(layer) for n in layer.shape[:2]]
+                weight = (weights[0][:, None] * weights[1])[:, :, None]
+                place = tuple(slice(s.start // each, s.stop // each) for s in (row, column))
+                own[place] += weight * layer
+                total[place] += weight
+        return [own / total for own, total in zip(sums, totals, strict=True)]
+
+    def _tile(
+        self, image: torch.Tensor, rows: slice, columns: slice
+    ) -> tuple[list[torch.Tensor], list[int]]:
+        """Return the maps (h_l, w_l, C_l) of a tile, and the stride of each in pixels."""
+        maps = [layer[0] for layer in feature_maps(self._network, image[:, :, rows, columns])]
+        return maps, [(rows.stop - rows.start) // len(layer) for layer in maps]
+
+    def _spans(self, extent: int, stride: int, n_overlap: int) -> list[slice]:
+        """Spread tiles evenly over an extent in pixels; they begin at multiples of the stride."""
+        side, n_cells = max(self.tile_size // stride, n_overlap + 1), extent // stride
+        if n_cells <= side:
+            return [slice(0, extent)]
+        n_tiles = 1 + math.ceil((n_cells - side) / (side - n_overlap))
+        firsts = [number * (n_cells - side) // (n_tiles - 1) for number in range(n_tiles)]
+        return [slice(first * stride, (first + side) * stride) for first in firsts]
+
+    def _stitched(
+        self, image: torch.Tensor, stride: int, margin: int, name: str
+    ) -> list[torch.Tensor]:
+        """Put maps together from the inner parts of tiles that begin at multiples of the stride."""
+        if self.tile_size < 4 * margin:
+            raise ValueError(
+                f"tile_size={self.tile_size} is too small for images larger than that, such as "
+                f"{name}: tiles of this network overlap by {margin} pixels to each side, so "
+                f"tile_size must be at least {4 * margin}"
+            )
+        core = (self.tile_size - 2 * margin) // stride * stride
+        whole: list[torch.Tensor] = []
+        height, width = image.shape[2:]
+        for top, left in itertools.product(range(0, height, core), range(0, width, core)):
+            upper, first = max(0, top - margin), max(0, left - margin)
+            rows = slice(upper, min(height, top + core + margin))
+            columns = slice(first, min(width, left + core + margin))
+            tile, strides = self._tile(image, rows, columns)
+            whole = whole or _empty_maps(tile, image, strides)
+            for layer, found, own in zip(whole, tile, strides, strict=True):
+                y, x, n = top // own, left // own, core // own
+                overlap = (top - upper) // own, (left - first) // own
+                inside = found[overlap[0] :, overlap[1] :][:n, :n]
+                layer[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+        return whole
+
+
+def _empty_maps(
+    like: list[torch.Tensor], image: torch.Tensor, strides: list[int]
+) -> list[torch.Tensor]:
+    """Return zeros in the shape of an image's maps, with the channels of a tile's."""
+    height, width = image.shape[2:]
+    return [
+        layer.new_zeros(height // stride, width // stride, layer.shape[-1])
+        for layer, stride in zip(like, strides, strict=True)
+    ]
+
+
+def _ramp(n: int, n_overlap: int) -> torch.Tensor:
+    """Return the weights of n cells of a tile: 1, but less where a neighbour overlaps."""
+    rising = torch.arange(1, n + 1, dtype=torch.float32) / (n_overlap + 1)
+    return torch.minimum(rising, rising.flip(0)).clamp(max=1)
 
 
 class WindowVectors:
@@ -47,9 +228,8 @@ class WindowVectors:
 
     def means(self, maps: PaddedMaps, grid: WindowGrid) -> Iterator[NDArray[np.float32]]:
         """Yield the mean standardised hypercolumns (n, channels) of a few rows of windows."""
-        windows = (grid.rows + maps.border, grid.columns + maps.border, grid.side)
         widths = [layer.shape[-1] for layer in maps.maps]
-        for means in window_means(maps.maps, maps.size, *windows):
+        for means in window_means(maps.maps, maps.size, *maps.edges(grid)):
             layers = means.flatten(0, 1).split(widths, dim=-1)
             pairs = zip(self._codebook.layers, layers, strict=True)
             yield torch.cat([own.standardised(part) for own, part in pairs], dim=-1).cpu().numpy()
@@ -59,7 +239,6 @@ class WindowVectors:
 
         It is zero for a window without a position of the hypercolumns' grid.
         """
-        windows = (grid.rows + maps.border, grid.columns + maps.border, grid.side)
         projected = self._codebook.project([layer[None] for layer in maps.maps])
         spacing = self._params.grid if isinstance(self._params.grid, str) else "finest"
         of_codebooks = []
@@ -67,7 +246,9 @@ class WindowVectors:
             size = self._codebook.size_of(layers, projected, spacing, maps.size)
             columns = dense_hypercolumns(layers, size)[0]
             assignments = vlad.dense_assign(layers, codewords, size)[0]
-            sums = window_residual_sums(columns, assignments, codewords, maps.size, *windows)
+            sums = window_residual_sums(
+                columns, assignments, codewords, maps.size, *maps.edges(grid)
+            )
             of_codebooks.append(sums)
         return map(list, zip(*of_codebooks, strict=True))
 
@@ -93,8 +274,7 @@ class WindowVectors:
                 own.standardised(layer) @ part
                 for own, layer, part in zip(self._codebook.layers, maps.maps, of_means, strict=True)
             ]
-        windows = (grid.rows + maps.border, grid.columns + maps.border, grid.side)
-        means = window_means(of_layers, maps.size, *windows)
+        means = window_means(of_layers, maps.size, *maps.edges(grid))
         for sums in self.residual_sums(maps, grid):
             found = sums[0].new_zeros(len(sums[0]) * grid.shape[1], matrix.shape[1])
             if of_layers:

@@ -47,21 +47,18 @@ from hypervlad.features.backbones import (
     get_backbone,
 )
 from hypervlad.features.backbones.network import (
+    NetworkSource,
     architecture,
     check_device,
+    check_prepared,
+    check_registered,
     check_tensors,
     map_channels,
 )
-from hypervlad.features.backbones.weights import check_may_be_included
+from hypervlad.features.backbones.weights import check_may_be_included, portable_weights
 from hypervlad.features.encoder import EncodedImages, ImageLoader
 from hypervlad.features.encoder.encoding import check_finite, encode_images
 from hypervlad.features.encoder.loading import MAX_SIDE, Batch
-from hypervlad.features.encoder.network_source import (
-    NetworkSource,
-    check_prepared,
-    check_registered,
-    portable_weights,
-)
 from hypervlad.features.lazy_torch import usual_torch
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options

@@ -190,9 +190,7 @@ def _digests(images: list[Any], encoder: HypercolumnVLAD) -> list[str]:
     options = check_read_options(encoder.read_options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the encoder warns of the same
-        for position, image in read_micrographs(
-            images, options=options, on_error=encoder.on_error, n_jobs=encoder.n_jobs
-        ):
+        for position, image in read_micrographs(images, options=options, on_error=encoder.on_error):
             digests[position] = image.digest
     return digests
 

@@ -21,7 +21,7 @@ from hypervlad.features.hypercolumns import turned
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.windows import WindowGrid
 from hypervlad.features.windows.dataset import PreparedImage
-from hypervlad.features.windows.maps import PaddedMaps, TiledNetwork
+from hypervlad.features.windows.vectors import PaddedMaps, TiledNetwork
 from hypervlad.models.defects.thresholds import image_score
 
 Cells = NDArray[np.float32]

@@ -23,8 +23,7 @@ from hypervlad.features.windows.dataset import (
     WindowReader,
     max_windows_per_class,
 )
-from hypervlad.features.windows.maps import PaddedMaps
-from hypervlad.features.windows.vectors import WindowVectors
+from hypervlad.features.windows.vectors import PaddedMaps, WindowVectors
 from hypervlad.images import ImageReadError, read_mask
 from hypervlad.images.masks import warn_if_inverted
 from hypervlad.models.boosting import BoostedSoftmaxClassifier

@@ -21,9 +21,9 @@ from hypervlad import (
     ImageReadError,
     MicrographClassifier,
 )
+from hypervlad.features.encoder.explanation import resample_preserving_sum
 from hypervlad.features.hypercolumns import (
     feature_maps,
-    resample_preserving_sum,
     turned,
     turned_back,
 )

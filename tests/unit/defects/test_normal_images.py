@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hypervlad.features.windows.maps import PaddedMaps
+from hypervlad.features.windows.vectors import PaddedMaps
 from hypervlad.models.defects.cells import (
     DESCRIPTIONS,
     Description,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from hypervlad import HypercolumnVLAD, ImageReadError, read_micrograph
 from hypervlad.features.encoder import codebook_fit, loading
-from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning
+from hypervlad.images import SkippedImagesWarning
 
 Images = list[np.ndarray]
 
@@ -35,18 +35,6 @@ def fitted(tiny_encoder: HypercolumnVLAD, images: Images) -> HypercolumnVLAD:
     return tiny_encoder.fit(images)
 
 
-def test_images_that_can_all_be_read(fitted: HypercolumnVLAD, images: Images) -> None:
-    encoded = fitted.encode(images)
-    np.testing.assert_array_equal(encoded.vectors, fitted.transform(images))
-    assert encoded.vectors.dtype == np.float32
-    assert encoded.positions.tolist() == list(range(24))
-    assert encoded.n_images == 24
-    assert (encoded.skipped, encoded.unscaled, encoded.n_cached) == ((), (), 0)
-    assert [info.digest for info in encoded.info] == [read_micrograph(x).digest for x in images]
-    assert {(info.shape, info.pixel_size) for info in encoded.info} == {((20, 24), None)}
-    assert encoded.with_missing() is encoded.vectors, "no copy of what may be most of the memory"
-
-
 def test_skipped_images_are_returned_without_a_warning(
     fitted: HypercolumnVLAD, files: list[Path]
 ) -> None:
@@ -60,7 +48,10 @@ def test_skipped_images_are_returned_without_a_warning(
         (5, str(files[5])),
     ]
     assert all("cannot be decoded" in s.reason or s.name in s.reason for s in encoded.skipped)
-    assert len(encoded.info) == len(encoded.vectors) == 4
+    assert encoded.vectors.dtype == np.float32
+    read = [read_micrograph(files[i]) for i in encoded.positions]
+    assert [info.digest for info in encoded.info] == [each.digest for each in read]
+    assert {(info.shape, info.pixel_size) for info in encoded.info} == {((20, 24), None)}
     rows = encoded.with_missing()
     assert rows.shape == (6, fitted.n_features_out_)
     assert np.isnan(rows[[1, 5]]).all()
@@ -74,6 +65,8 @@ def test_transform_is_encode_with_warnings(fitted: HypercolumnVLAD, files: list[
     with pytest.warns(SkippedImagesWarning, match="2 of 6") as caught:
         vectors = fitted.transform(files)
     np.testing.assert_array_equal(vectors, encoded.with_missing())
+    whole = fitted.encode(files[2:5])
+    assert whole.with_missing() is whole.vectors, "no copy of what may be most of the memory"
     (warning,) = caught
     assert isinstance(warning.message, SkippedImagesWarning)
     assert warning.message.skipped == encoded.skipped
@@ -90,20 +83,6 @@ def test_no_image_can_be_read(fitted: HypercolumnVLAD, files: list[Path]) -> Non
     for raising in (encoded.warn, lambda: fitted.transform(bad)):
         with pytest.raises(ImageReadError, match="none of the images could be read"):
             raising()
-
-
-def test_images_of_unknown_pixel_size_are_named(
-    tiny_encoder: HypercolumnVLAD, images: Images
-) -> None:
-    tiny_encoder.set_params(pixel_size=2.0)
-    with pytest.warns(UnknownPixelSizeWarning, match="24 of 24"):
-        tiny_encoder.fit(images)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        encoded = tiny_encoder.encode(images[:2])
-    assert encoded.unscaled == tuple(f"image {i} of the list (counted from 0)" for i in range(2))
-    with pytest.warns(UnknownPixelSizeWarning, match="2 of 2"):
-        encoded.warn()
 
 
 def test_cached_vectors_are_counted(
@@ -131,18 +110,25 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("turns", [1, 2])
-def test_fit_transform_reads_an_image_twice(
-    turns: int,
+@pytest.mark.parametrize(
+    ("method", "change", "n_passes"),
+    [
+        ("fit_transform", {"turns": 2}, 1 + 2),  # for the codebook, and for each turn
+        ("fit", {"sampling": "luo2021"}, 2),  # for the first codewords, and for the final ones
+    ],
+)
+def test_an_image_is_read_twice(
+    method: str,
+    change: dict[str, Any],
+    n_passes: int,
     tiny_encoder: HypercolumnVLAD,
     images: Images,
     reads: list[str],
     passes: list[tuple[int, ...]],
 ) -> None:
-    """It passes the network once for the codebook, and once per turn for its vector."""
-    tiny_encoder.set_params(turns=turns).fit_transform(images)
+    getattr(tiny_encoder.set_params(**change), method)(images)
     assert set(Counter(reads).values()) == {2}
-    assert sum(n for n, *_ in passes) == (1 + turns) * 24
+    assert sum(n for n, *_ in passes) == n_passes * 24
 
 
 def test_a_second_sample_reads_only_what_the_first_left_out(
@@ -160,12 +146,3 @@ def test_a_second_sample_reads_only_what_the_first_left_out(
     tiny_encoder.set_params(sampling=12 * 17, n_codewords=20).fit(images)
     assert sum(n for n, *_ in passes) == 4, "each distinct image once"
     assert len(reads) == 24 + 3
-
-
-def test_minibatch_kmeans_reads_every_image_once_more(
-    tiny_encoder: HypercolumnVLAD, images: Images, reads: list[str], passes: list[tuple[int, ...]]
-) -> None:
-    """Its first codewords come from a sample of some images, the final ones from all images."""
-    tiny_encoder.set_params(sampling="luo2021").fit(images)
-    assert set(Counter(reads).values()) == {2}
-    assert sum(n for n, *_ in passes) == 2 * 24

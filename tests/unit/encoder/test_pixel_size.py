@@ -25,7 +25,7 @@ from hypervlad.features.codebook import HypercolumnPool
 from hypervlad.features.encoder import ImageLoader, LoadedImage, codebook_fit, loading
 from hypervlad.features.encoder.loading import MAX_PIXELS, resampled_size, size_at_scale
 from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning
-from hypervlad.results import CodewordMapDisplay, model_facts
+from hypervlad.results import model_facts
 
 Images = list[np.ndarray]
 
@@ -169,17 +169,8 @@ def test_images_without_a_pixel_size_are_named_once_per_call(
         (warning,) = caught(mixed, method)
         assert warning.names == (*map(str, plain), "image 15 of the list (counted from 0)")
     assert caught(tiffs, encoder.transform) == []
+    assert encoder.encode(mixed).unscaled == warning.names  # without a warning
     assert caught(mixed, clone(encoder).set_params(pixel_size=None).fit_transform) == []
-
-
-def test_they_are_encoded_as_without_a_common_scale(
-    encoder: HypercolumnVLAD, tiffs: list[Path], images: Images
-) -> None:
-    encoder.fit(tiffs)
-    with pytest.warns(UnknownPixelSizeWarning, match="2 of 2"):
-        vectors = encoder.transform(images[:2])
-    encoder.fitted_params_ = replace(encoder.fitted_params_, pixel_size=None)
-    np.testing.assert_allclose(encoder.transform(images[:2]), vectors, atol=1e-5)
 
 
 def test_a_folder_read_twice_for_the_codebook_warns_once(
@@ -374,14 +365,6 @@ def test_a_saved_encoder_keeps_its_scale(
     assert loaded.pixel_size == 2.0
     assert type(loaded.pixel_size) is float
     np.testing.assert_array_equal(loaded.transform(tiffs), vectors)
-
-
-def test_maps_have_the_resampled_size(encoder: HypercolumnVLAD, tiffs: list[Path]) -> None:
-    encoder.fit(tiffs)
-    shapes = [encoder.codeword_maps(path).shape for path in tiffs[:3]]
-    assert shapes == [(1, 10, 12), (1, 20, 24), (1, 40, 48)]
-    display = CodewordMapDisplay.from_estimator(encoder, tiffs[:3])
-    assert [words.shape for words in display.maps] == shapes
 
 
 def test_the_scale_is_among_the_facts(encoder: HypercolumnVLAD, tiffs: list[Path]) -> None:

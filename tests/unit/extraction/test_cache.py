@@ -57,7 +57,7 @@ def test_settings_that_change_no_vector_keep_the_cache(
 ) -> None:
     extracted(folder, encoder)
     computed.clear(), read.clear()
-    extracted(folder, encoder.set_params(n_jobs=2, verbose=True))
+    extracted(folder, encoder.set_params(verbose=True))
     assert not computed
     assert not read
 

@@ -443,7 +443,7 @@ def test_numba_sums_residuals_of_many_images_that_torch_runs(
     folder: Path, encoder: HypercolumnVLAD, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("numba")
-    monkeypatch.setattr("hypervlad.features.encoder.parameters._MIN_PIXELS", 1)
+    monkeypatch.setattr("hypervlad.features.encoder.encoding._MIN_PIXELS", 1)
     fused = []
     codebook = encoding.TorchCodebook.__init__
 

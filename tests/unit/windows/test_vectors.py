@@ -17,8 +17,12 @@ from hypervlad.features import vlad
 from hypervlad.features.backbones import build_network
 from hypervlad.features.hypercolumns import dense_hypercolumns
 from hypervlad.features.windows import WindowGrid
-from hypervlad.features.windows.maps import TiledNetwork
-from hypervlad.features.windows.vectors import WindowVectors, window_means, window_residual_sums
+from hypervlad.features.windows.vectors import (
+    TiledNetwork,
+    WindowVectors,
+    window_means,
+    window_residual_sums,
+)
 
 
 def some_maps(seed: int, *shapes: tuple[int, int, int]) -> list[torch.Tensor]:
