@@ -101,7 +101,7 @@ def prediction_sets(
     Raises
     ------
     ValueError
-        If `coverage` is not between 0 and 1.
+        If ``coverage`` is not between 0 and 1.
 
     References
     ----------

@@ -202,7 +202,7 @@ class HeldOut:
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> HeldOut:
-        """Undo `to_state`, except for the model's own learner: see `with_own_learner`."""
+        """Undo ``to_state``, except for the model's own learner: see `with_own_learner`."""
         is_split = Value(bool).unpack(header["is_split"], {})
         by_learner: dict[str, Arrays] = {str(i): {} for i in range(len(header["learners"]))}
         own = Arrays()
