@@ -1,10 +1,11 @@
 """Classify electron micrographs: dense hypercolumns, VLAD and a boosted softmax.
 
-What most people need is here; everything public is in one of seven packages, in the order in which
+What most people need is here; everything public is in one of eight packages, in the order in which
 an image passes through them:
 
 - ``images``: reading micrographs and masks
 - ``evaluation``: metrics, intervals, splits by group
+- ``particles``: outlines, particles as images, measures, counts
 - ``features``: networks, hypercolumns, codebooks, VLAD, windows
 - ``fibres``: directions and the aligned fraction
 - ``models``: classifiers, defect scorers, presets of papers, loading a saved model

@@ -303,20 +303,20 @@ def _lock(lock_file: int) -> bool:
 # --- JSON that others have written ----------------------------------------------------------------
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, max_values: int = _MAX_VALUES) -> Any:
     """Parse JSON, a string or UTF-8, from an untrusted source; a ValueError if it could do harm.
 
-    All numbers of the result are finite and fit 64 bits, no key occurs twice, there are at most a
-    million values, nested at most 32 deep, and all texts can be written as UTF-8 with the error
-    handler "surrogateescape".
+    All numbers of the result are finite and fit 64 bits, no key occurs twice, there are at most
+    `max_values` values (by default a million), nested at most 32 deep, and all texts can be written
+    as UTF-8 with the error handler "surrogateescape".
     """
     if isinstance(text, bytes):
         text = text.decode()
     if not isinstance(text, str):  # a column of a database may hold anything
         raise ValueError(f"{text!r} is no text")
     # One of these stands before each value but the first.
-    if sum(map(text.count, ",:[{")) > _MAX_VALUES:
-        raise ValueError(f"more than {_MAX_VALUES} values")
+    if sum(map(text.count, ",:[{")) > max_values:
+        raise ValueError(f"more than {max_values} values")
     try:
         value = json.loads(
             text,

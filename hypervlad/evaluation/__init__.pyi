@@ -8,6 +8,7 @@ from .classification import (
 from .conformal import Calibration, confidence_for_error, groups_for_error, prediction_sets
 from .defects import DefectEvaluation, evaluate_defects, gap_between_modes
 from .maps import PatchConfusion, PixelTally, area_fraction_error, patch_confusion
+from .outlines import OutlineTally, matched_labels
 from .probabilities import (
     ReliabilityBins,
     SelectiveAccuracy,
@@ -24,6 +25,7 @@ __all__ = [
     "ClassScores",
     "DefectEvaluation",
     "Evaluation",
+    "OutlineTally",
     "PatchConfusion",
     "PixelTally",
     "ReliabilityBins",
@@ -39,6 +41,7 @@ __all__ = [
     "group_folds",
     "groups_for_error",
     "holdout_split",
+    "matched_labels",
     "patch_confusion",
     "prediction_sets",
     "reliability_bins",

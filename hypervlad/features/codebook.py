@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from hypervlad.common.base import Array
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted
+from hypervlad.particles.measures import SHAPE_MEASURES
 
 _MIN_ROWS_PER_STEP = 1024  # of minibatch K-means: scikit-learn's own default
 _MAX_VALUE = 1e20  # of a codebook in a file
@@ -64,6 +65,7 @@ class Codebook:
     joint: np.ndarray | None = None  # (K, sum of d_l), float32
     per_layer: tuple[np.ndarray, ...] = ()  # (K, d_l) each, float32
     only_pooled: tuple[LayerProjection, ...] = ()  # of class tokens, the last layers
+    shape: LayerProjection | None = None  # of the measures of particles' outlines
 
     @property
     def n_pooled(self) -> int:
@@ -101,6 +103,8 @@ class Codebook:
                 arrays[f"projection.{i}.components"] = components
         for i, layer in enumerate(self.only_pooled):
             arrays |= {f"only_pooled.{i}.mean": layer.mean, f"only_pooled.{i}.std": layer.std}
+        if self.shape is not None:
+            arrays |= {"shape.mean": self.shape.mean, "shape.std": self.shape.std}
         return arrays
 
     @classmethod
@@ -129,7 +133,10 @@ class Codebook:
             )
             for i in range(n_only_pooled)
         )
-        return cls(projections, joint, per_layer, tuple(only_pooled))
+        shape = None
+        if "shape.mean" in arrays:
+            shape = LayerProjection(arrays["shape.mean"], arrays["shape.std"], 1.0, None)
+        return cls(projections, joint, per_layer, tuple(only_pooled), shape)
 
     def check(
         self,
@@ -160,10 +167,13 @@ class Codebook:
                     f"scale {scale} does not fit {n_components or 'no'} components"
                 )
             widths.append(n_channels if components is None else len(components))
-        for mean, std, _, _ in self.only_pooled:
+        for mean, std, _, _ in (*self.only_pooled, *([] if self.shape is None else [self.shape])):
             n_channels = len(_VECTOR.checked(mean, "mean"))
             if not n_channels or len(_DEVIATIONS.checked(std, "std")) != n_channels:
                 raise ValueError(f"{n_channels} means of a layer and {len(std)} deviations")
+        n_measures = 0 if self.shape is None else len(self.shape.mean)
+        if n_measures != (len(SHAPE_MEASURES) if "shape" in blocks else 0):
+            raise ValueError(f"{n_measures} measures of particles do not fit the blocks {blocks}")
         if len(self.only_pooled) != n_only_pooled:
             raise ValueError(
                 f"{len(self.only_pooled)} layers without codewords; expected {n_only_pooled}"
@@ -293,6 +303,12 @@ def learn_codebook(
     moments = (_moments(layer)[:2] for layer in only_pooled)
     averages = tuple(LayerProjection(*each, 1.0, None) for each in moments)
     return Codebook(projections, joint, tuple(codewords), averages)
+
+
+def learn_scales(measures: np.ndarray) -> LayerProjection:
+    """Return the means and deviations of the measures of outlines, (n, 7)."""
+    mean, std, _, _ = _moments(measures.astype(np.float32))
+    return LayerProjection(mean, std, 1.0, None)
 
 
 def _check_enough(n_samples: int, n_codewords: int) -> None:

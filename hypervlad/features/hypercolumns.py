@@ -90,3 +90,44 @@ def hypercolumns_at(
         )
         blocks.append(torch.lerp(top, bottom, rows.weight[y, None]))
     return blocks
+
+
+def resample_preserving_sum(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Resample maps (..., h, w) by the adjoint of bilinear interpolation, which preserves sums."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    rows, cols = (
+        _shares(n_in, n_out, maps) for n_in, n_out in zip(maps.shape[-2:], size, strict=True)
+    )
+    return rows @ maps @ cols.T
+
+
+def _shares(n_in: int, n_out: int, like: torch.Tensor) -> torch.Tensor:
+    """Return the share of each input cell in each output cell: (n_out, n_in), columns sum to 1."""
+    n_few, n_many = sorted((n_in, n_out))
+    axis = axis_interpolation(n_few, n_many, like.device)
+    weights = like.new_zeros(n_many, n_few)
+    places = torch.arange(n_many, device=like.device)
+    for cell, weight in ((axis.low, 1 - axis.weight), (axis.high, axis.weight)):
+        weights.index_put_((places, cell), weight.to(like.dtype), accumulate=True)
+    weights = weights if n_out == n_many else weights.T
+    return weights / weights.sum(0)
+
+
+def positions_inside(masks: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Return which positions of a grid belong to masks (B, H, W): bool, (B, height, width).
+
+    Masks hold the share of each pixel that belongs to the particle. A position belongs to it with
+    at least half the share of the position that it covers best, so that it has one, however small.
+    """
+    shares = torch.nn.functional.adaptive_avg_pool2d(masks, size)
+    return shares >= shares.amax(dim=(1, 2), keepdim=True) / 2
+
+
+def cell_weights(masks: torch.Tensor, layer: torch.Tensor) -> torch.Tensor:
+    """Return how much each cell of a layer (B, h, w, C) adds to the averages over masks (B, H, W).
+
+    The average of U F over a mask m is that of F with the weights U^T m, (B, h, w), of sum 1.
+    """
+    weights = resample_preserving_sum(masks.to(layer), (layer.shape[1], layer.shape[2]))
+    return weights / weights.sum(dim=(1, 2), keepdim=True)

@@ -13,6 +13,8 @@ Since U_l is linear, both sides move to the layer's own resolution:
 - block l of V_k = sum_q (U_l^T A_k)_q F_l,q - n_k c_kl, with A_k the one-hot map of codeword k: the
   weights of U_l are scattered back onto the layer's own cells, then one small matrix product.
 
+The sums over a particle alone are those with A_k times its mask.
+
 All functions are pure; maps are channels last, (B, h_l, w_l, d_l).
 """
 
@@ -58,16 +60,30 @@ def dense_assign(
 
 
 def dense_residual_sums(
-    maps: Sequence[torch.Tensor], codewords: torch.Tensor, size: tuple[int, int]
+    maps: Sequence[torch.Tensor],
+    codewords: torch.Tensor,
+    size: tuple[int, int],
+    inside: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Return un-normalised VLAD (B, K, sum of d_l); parameters as in `dense_assign`."""
-    return sums_of_assigned(maps, dense_assign(maps, codewords, size), codewords)
+    """Return un-normalised VLAD (B, K, sum of d_l); parameters as in `dense_assign`.
+
+    ``inside``, bool, (B, height, width): the positions that count, by default all.
+    """
+    return sums_of_assigned(maps, dense_assign(maps, codewords, size), codewords, inside)
 
 
 def sums_of_assigned(
-    maps: Sequence[torch.Tensor], assignments: torch.Tensor, codewords: torch.Tensor
+    maps: Sequence[torch.Tensor],
+    assignments: torch.Tensor,
+    codewords: torch.Tensor,
+    inside: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Do the same as :func:`dense_residual_sums` with known codewords (B, height, width)."""
+    if inside is not None:
+        # What is outside gets a codeword of its own, whose sums are dropped.
+        assignments = assignments.masked_fill(~inside, len(codewords))
+        one_more = torch.nn.functional.pad(codewords, (0, 0, 0, 1))
+        return sums_of_assigned(maps, assignments, one_more)[:, :-1]
     n_images, n_codewords = len(assignments), len(codewords)
     first = torch.arange(n_images, device=assignments.device) * n_codewords
     assigned = assignments + first[:, None, None]

@@ -38,7 +38,10 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def dense_residual_sums(
-    maps: Sequence[torch.Tensor], codewords: torch.Tensor, size: tuple[int, int]
+    maps: Sequence[torch.Tensor],
+    codewords: torch.Tensor,
+    size: tuple[int, int],
+    inside: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Do the same as `vlad.dense_residual_sums`, on a CPU and in single precision."""
     widths = [layer.shape[-1] for layer in maps]
@@ -56,12 +59,13 @@ def dense_residual_sums(
     sums = np.zeros((n_images, n_strips, n_words * n_padded), dtype=np.float32)
     counts = np.zeros((n_images, n_strips, n_words), dtype=np.int64)
     table = np.concatenate(tables)
+    masks = np.empty((n_images, 0, 0), bool) if inside is None else inside.numpy()
 
     def add(task: int) -> None:
         image, strip = divmod(task, n_strips)
         features = tuple(layer[image] for layer in layers)
         columns = edges[strip], edges[strip + 1]
-        to = sums[image, strip], counts[image, strip]
+        to = masks[image], sums[image, strip], counts[image, strip]
         _add_strip(features, shapes, table, starts, n_padded, *columns, *down, *across, *to)
 
     tasks = range(n_images * n_strips)
@@ -116,12 +120,14 @@ def _add_strip(
     low: Any,
     high: Any,
     weight: Any,
+    inside: Any,
     sums: Any,
     counts: Any,
 ) -> None:
     """Add the columns from ``begin`` to ``end`` of an image's grid to the sums and counts.
 
-    ``layers`` are flat maps, ``shapes`` their widths and channels.
+    ``layers`` are flat maps, ``shapes`` their widths and channels; if ``inside`` is empty, all
+    positions count.
     """
     n_layers, n, n_all, n_columns = len(layers), _U(len(counts)), _U(n_features), _U(end - begin)
     zero, one = np.float32(0), np.float32(1)
@@ -186,6 +192,8 @@ def _add_strip(
         for j in range(_U(len(marks))):
             marks[j] = (marks[j] & mask) | numbers[j]
         for x in range(n_columns):
+            if len(inside) and not inside[y, begin + x]:
+                continue
             best = total[x * n]
             for k in range(n):
                 best = max(best, total[x * n + k])

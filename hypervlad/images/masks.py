@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from hypervlad.images.files import IMAGE_SUFFIXES, composed, list_files
 from hypervlad.images.formats import is_partly_transparent
 from hypervlad.images.options import ReadOptions, check_read_options
 from hypervlad.images.reading import image_name, read_stored
+
+T = TypeVar("T")
 
 _MAX_GREY = 0.1  # largest share of a mask's pixels that may be grey edges
 _OF_MASKS = re.compile("mask|label|truth|annotation|gt$", re.IGNORECASE)  # names of folders
@@ -67,17 +69,24 @@ def read_mask(
         mask = as_mask(source, "the mask").copy()
     except ValueError as error:
         raise ImageReadError(f"{name}: {error}") from error
-    if shape is None or mask.shape == tuple(shape):
+    if shape is None:
         return mask
+    check_fits(mask.shape, shape, banner_rows, name, "a mask")
+    return mask[: shape[0]]
+
+
+def check_fits(
+    found: tuple[int, ...], shape: tuple[int, int], banner_rows: int | None, name: str, what: str
+) -> None:
+    """Raise an error unless a mask has the size of its image, or has its banner below, too."""
     if banner_rows is None:
-        extra = max(0, mask.shape[0] - shape[0])
-        banner_rows = extra if extra <= MAX_SHARE * mask.shape[0] else 0
-    if mask.shape == (shape[0] + banner_rows, shape[1]):
-        return mask[: shape[0]]
-    raise ImageReadError(
-        f"{name}: a mask of {mask.shape[0]} x {mask.shape[1]} pixels for an image of {shape[0]} x "
-        f"{shape[1]}; a mask has the size of its image"
-    )
+        extra = max(0, found[0] - shape[0])
+        banner_rows = extra if extra <= MAX_SHARE * found[0] else 0
+    if found not in (tuple(shape), (shape[0] + banner_rows, shape[1])):
+        raise ImageReadError(
+            f"{name}: {what} of {found[0]} x {found[1]} pixels for an image of {shape[0]} x "
+            f"{shape[1]}; {what} has the size of its image"
+        )
 
 
 def warn_if_inverted(shares: Sequence[float]) -> None:
@@ -143,9 +152,20 @@ def find_masks(
             stored = composed(file.relative_to(folder).with_suffix("").as_posix())
             for name in dict.fromkeys([stored, _MARK.sub("", stored)]):
                 by_name[name].append(file)
+    return choose_by_name(images, folder, by_name, root)
+
+
+def choose_by_name(
+    images: Sequence[str | os.PathLike[str]],
+    folder: Path,
+    by_name: Mapping[str, list[Path]],
+    root: str | os.PathLike[str] | None,
+    what: str = "mask",
+) -> list[Path | None]:
+    """Return what belongs to each image, of files by their names; errors as of `find_masks`."""
     paths = [Path(os.path.abspath(image)) for image in images]
     n_above = 1 if root is None else len(Path(os.path.abspath(root)).parts)
-    named = [_mask_of(path, by_name, n_above) for path in paths]
+    named = [_mask_of(path, by_name, n_above, what) for path in paths]
     is_foreign = functools.cache(_is_of_another_kind)
     found = [
         None if mask is None or is_foreign(path.parent, mask.parent) else mask
@@ -154,24 +174,30 @@ def find_masks(
     if not any(found):
         others = " (those of their names are of images in another folder)" if any(named) else ""
         raise ImageReadError(
-            f"{folder}: none of the {counted(len(found), 'image')} has a mask here{others}; a mask "
-            f"is named like its image, such as {paths[0].stem}.png, in the same sub-folder or in "
-            "none"
+            f"{folder}: none of the {counted(len(found), 'image')} has a {what} here{others}; a "
+            f"{what} is named like its image, such as {paths[0].stem}.png, in the same sub-folder "
+            "or in none"
         )
-    return _once(paths, found)
+    return _once(paths, found, what)
 
 
-def _mask_of(image: Path, by_name: Mapping[str, list[Path]], n_above: int) -> Path | None:
-    """Return the mask whose path agrees with the longest end of the image's."""
+def _mask_of(
+    image: Path, by_name: Mapping[str, list[Path]], n_above: int, what: str
+) -> Path | None:
+    masks = matches_by_name(image, by_name, n_above)
+    if len(masks) > 1:
+        raise ImageReadError(f"{image}: two {what}s, {masks[0]} and {masks[1]}; keep one")
+    return masks[0] if masks else None
+
+
+def matches_by_name(image: Path, by_name: Mapping[str, list[T]], n_above: int = 1) -> list[T]:
+    """Return what has the name that agrees with the longest end of an image's absolute path."""
     names = [  # longest first
         composed("/".join(parts[start:]))
         for start in range(min(n_above, len(image.parts) - 1), len(image.parts))
         for parts in (image.parts, image.with_suffix("").parts)
     ]
-    masks = next((by_name[name] for name in names if name in by_name), [])
-    if len(masks) > 1:
-        raise ImageReadError(f"{image}: two masks, {masks[0]} and {masks[1]}; keep one")
-    return masks[0] if masks else None
+    return next((by_name[name] for name in names if name in by_name), [])
 
 
 def _is_of_another_kind(of_image: Path, of_mask: Path) -> bool:
@@ -183,7 +209,7 @@ def _is_of_another_kind(of_image: Path, of_mask: Path) -> bool:
     return (of_image.parent / of_mask.name).is_dir() or (of_mask.parent / of_image.name).is_dir()
 
 
-def _once(images: Sequence[Path], masks: Sequence[Path | None]) -> list[Path | None]:
+def _once(images: Sequence[Path], masks: Sequence[Path | None], what: str) -> list[Path | None]:
     """Give each mask to one image: of several, to that of its name or in a folder of its name."""
     owners: dict[Path, list[int]] = defaultdict(list)
     for number, mask in enumerate(masks):
@@ -196,9 +222,9 @@ def _once(images: Sequence[Path], masks: Sequence[Path | None]) -> list[Path | N
         own = [n for n in own if composed(images[n].parent.name) == place] or own
         if len(own) > 1:
             raise ImageReadError(
-                f"{mask} would be the mask of {images[own[0]]} and of {images[own[1]]}; put masks "
-                "into sub-folders named like those of the images, or give each image a different "
-                "name"
+                f"{mask} would be the {what} of {images[own[0]]} and of {images[own[1]]}; put "
+                f"{what}s into sub-folders named like those of the images, or give each image a "
+                "different name"
             )
         for number in set(numbers) - set(own):
             found[number] = None

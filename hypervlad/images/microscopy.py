@@ -53,7 +53,8 @@ def decode_microscopy(
     return decoders[kind](path, page, name, max_pixels)
 
 
-def _import_extra(module: str, kind: str, name: str) -> ModuleType:
+def import_extra(module: str, kind: str, name: str) -> ModuleType:
+    """Import what the extra `formats` installs, or say so."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -70,7 +71,7 @@ def _read_values(file: BinaryIO, offset: int, dtype: str, shape: tuple[int, int]
 
 
 def _decode_mrc(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
-    mrcfile = _import_extra("mrcfile", "MRC", name)
+    mrcfile = import_extra("mrcfile", "MRC", name)
     with path.open("rb") as file:  # mrcfile makes room for the extended header before it reads it
         order = mrcfile.utils.byte_order_from_machine_stamp(unpack_at(file, 212, "4B"))
         (n_extended,) = unpack_at(file, 92, order + "i")
@@ -126,7 +127,7 @@ class _GatanImage:
 
 
 def _decode_dm(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
-    dm = _import_extra("ncempy.io.dm", "DM3 and DM4", name)
+    dm = import_extra("ncempy.io.dm", "DM3 and DM4", name)
     # An open file, not a path: ncempy could not close its memory map of a damaged file.
     with path.open("rb") as handle, dm.fileDM(handle) as file:
         images = _gatan_images(file.allTags)

@@ -80,6 +80,8 @@ class Micrograph:
         ``"imagej"``, ``"gatan"``), and ``"pixel_sides_nm"`` of pixels that are not square.
     source : str or None
         The path as given; None for an array.
+    mask : ndarray of bool, shape (H, W), or None
+        The pixels that count, of a particle that was cut out of a micrograph.
     """
 
     pixels: NDArray[np.float32]
@@ -87,6 +89,7 @@ class Micrograph:
     digest: str
     metadata: dict[str, Any] = field(default_factory=dict)
     source: str | None = None
+    mask: NDArray[np.bool_] | None = None
 
     def __repr__(self) -> str:
         # Without the metadata, which are pages long and contain the operator's name.
@@ -152,7 +155,13 @@ def read_micrograph(source: Any, **options: Any) -> Micrograph:
 def read_named(
     source: Any, options: ReadOptions, name: str, *, with_digest: bool = True
 ) -> Micrograph:
-    """Read one image like `read_micrograph`; errors use the name."""
+    """Read one image like `read_micrograph`; errors use the name.
+
+    A part of a micrograph that was read before, such as a particle, makes itself an image.
+    """
+    if is_particle(source):
+        found: Micrograph = source.as_micrograph()
+        return found
     is_path = isinstance(source, (str, os.PathLike))
     decoded = (_decode_path if is_path else _decode_array)(source, options, name)
     if options.page is None and decoded.metadata.get("n_pages", 1) > 1:
@@ -177,10 +186,20 @@ def read_named(
     )
 
 
-def read_stored(path: Any, name: str) -> NDArray[Any]:
-    """Read the values of a file without scaling, (H, W) or (H, W, 3)."""
+def read_stored(path: Any, name: str, *, one_page: bool = False) -> NDArray[Any]:
+    """Read the values of a file without scaling, (H, W) or (H, W, 3).
+
+    With `one_page`, a file of several pages is an error; otherwise, the first is read.
+    """
     options = ReadOptions()
-    return as_pixels(_decode_path(path, options, name).pixels, name, options.max_pixels)
+    decoded = _decode_path(path, options, name)
+    n_pages = decoded.metadata.get("n_pages", 1)
+    if one_page and n_pages > 1:
+        raise ImageReadError(
+            f"{name}: a file of {n_pages} pages, of which none is read; save what belongs to the "
+            "image as a file of one page"
+        )
+    return as_pixels(decoded.pixels, name, options.max_pixels)
 
 
 def _warn_of_pages(name: str, kind: str) -> None:
@@ -396,6 +415,17 @@ def check_image_list(images: Any) -> list[Any]:
     return listed
 
 
+def check_one_kind(images: Sequence[Any]) -> None:
+    """Raise a ValueError if there are particles among whole images."""
+    kinds = [is_particle(image) for image in images]
+    if any(kinds) and not all(kinds):
+        whole = image_name(images[kinds.index(False)], kinds.index(False))
+        raise ValueError(
+            f"{sum(kinds)} of {len(images)} images are particles, and the others are whole images, "
+            f"such as {whole}: fit one model to particles, another to whole images"
+        )
+
+
 def _list_of_array(images: Any) -> list[Any]:
     array = np.asarray(images)
     if array.dtype.kind in "OUST" or array.dtype.names:
@@ -420,7 +450,14 @@ def _list_of_array(images: Any) -> list[Any]:
     return list(array)
 
 
+def is_particle(source: Any) -> bool:
+    """Return whether this is a part of a micrograph that was read before: see `Particle`."""
+    return hasattr(type(source), "as_micrograph")
+
+
 def image_name(source: Any, index: int | None = None) -> str:
+    if is_particle(source):
+        return str(source.name)
     if isinstance(source, (str, os.PathLike)):
         text = os.fspath(source)
         return text if isinstance(text, str) and text.strip() else repr(text)
@@ -430,16 +467,18 @@ def image_name(source: Any, index: int | None = None) -> str:
 def relative_names(images: Sequence[Any], root: str | os.PathLike[str] | None = None) -> list[str]:
     """Name files by their paths relative to a folder, with forward slashes; arrays are "".
 
-    The folder need not contain them; by default it is the common folder of all files.
+    The folder need not contain them; by default it is the common folder of all files. Particles
+    are named in the same way by the path of their micrograph, and their number.
 
     Examples
     --------
     >>> relative_names(["/data/a/1.png", "/data/b/2.png"])
     ['a/1.png', 'b/2.png']
     """
+    named = [image.name if is_particle(image) else image for image in images]
     files = [
         Path(os.path.abspath(image)) if isinstance(image, str | os.PathLike) else None
-        for image in images
+        for image in named
     ]
     if root is not None:
         return ["" if file is None else "/".join(parts_below(file, root)) for file in files]

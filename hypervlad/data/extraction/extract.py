@@ -145,7 +145,7 @@ def extract_features(
 
     Parameters
     ----------
-    images : path of a folder, or iterable of paths and arrays
+    images : path of a folder, or iterable of paths, arrays and particles
         A folder is searched as by :func:`hypervlad.images.find_images`; the label of an image is
         the first folder below it. A generator is consumed step by step.
     encoder : HypercolumnVLAD or MicrographClassifier
@@ -410,6 +410,7 @@ class Run:
         digest_now = self.job(folder.run).digest_now()
         for task in source.tasks(self.task_size):
             progress.n_tasks += 1
+            progress.has_particles |= any(item.micrograph is not None for item in task.items)
             if not folder.has(task, digest_now):
                 yield task
                 continue
@@ -431,9 +432,9 @@ class Run:
                 self._note(finished, report)
                 records.append(as_table(finished.records))
                 n_cached += finished.n_cached
-                yield table_of(finished.records, finished.vectors)
+                yield table_of(finished.records, finished.vectors, schema)
 
-        schema = schema_of(self.encoder.n_features_out_)
+        schema = schema_of(self.encoder.n_features_out_, with_particles=progress.has_particles)
         schema = described(schema, table_facts(self.encoder, self.digest))
         with replace_when_complete(path, draft_folder=folder.path) as stream:
             hashing = HashingStream(stream)
@@ -449,7 +450,7 @@ class Run:
         report.n_images += len(finished.records)
         if self.encoder.fitted_params_.pixel_size is not None:
             report.unscaled += [
-                record.path or "array"
+                record.path or record.micrograph or "array"
                 for record in finished.records
                 if record.digest is not None and record.pixel_size is None
             ]
@@ -459,6 +460,7 @@ class Run:
 class _Progress:
     n_tasks: int = 0
     n_kept: int = 0  # images that an earlier run had finished
+    has_particles: bool = False
 
 
 def _check_any_read(report: ReadReport) -> None:

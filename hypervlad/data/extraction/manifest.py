@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from hypervlad.common.files import LinkError, parse_json, refuse_link, replace_when_complete
 from hypervlad.data.extraction.table import (
+    PLACE_FIELDS,
     FeatureFileError,
     check_pages,
     described,
@@ -40,6 +41,7 @@ _SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("size", pa.int64()),
         ("time", pa.int64()),
+        *PLACE_FIELDS,
     ]
 )
 _TASKS_PER_FOLDER = 1000
@@ -61,8 +63,8 @@ def skipped_images(records: Iterable[SourceRecord], start: int) -> list[SkippedI
 
 def unchanged(items: list[Item], records: list[SourceRecord], digest_now: DigestNow) -> bool:
     def is_same(item: Item, record: SourceRecord) -> bool:
-        planned = (item.path, item.label, *item.stamp())
-        if planned != (record.path, record.label, record.size, record.time):
+        planned = (item.path, item.label, *item.stamp(), item.micrograph)
+        if planned != (record.path, record.label, record.size, record.time, record.micrograph):
             return False
         # Arrays are read again, and files that could not be: the network drive may have failed.
         is_known = item.path is not None and record.digest is not None

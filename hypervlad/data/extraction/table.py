@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.files import HashingStream, parse_json, refuse_link, replace_when_complete
-from hypervlad.data.extraction.tasks import SourceRecord
+from hypervlad.data.extraction.tasks import PLACE, SourceRecord
 from hypervlad.features.cache import cache_key
 from hypervlad.features.encoder import HypercolumnVLAD
 
@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 VECTOR = "vector"
+#: Where a particle is.
+PLACE_FIELDS = [
+    pa.field(PLACE[0], pa.string()),
+    *(pa.field(name, pa.int32()) for name in PLACE[1:]),
+]
 _ENTRY = b"hypervlad"
 _CONTENT = "hypervlad.content"
 _ROW_GROUP_BYTES = 16 * 2**20  # a few of them are in memory at a time
@@ -45,7 +50,7 @@ def file_beside(output: Path, ending: str) -> Path:
     return output.with_name(f"_{output.name}.{ending}")
 
 
-def schema_of(n_features: int) -> pa.Schema:
+def schema_of(n_features: int, *, with_particles: bool = False) -> pa.Schema:
     vector = pa.list_(pa.field("element", pa.float32(), nullable=False), n_features)
     return pa.schema(
         [
@@ -56,13 +61,13 @@ def schema_of(n_features: int) -> pa.Schema:
             pa.field("width", pa.int32(), nullable=False),
             pa.field("channels", pa.int8(), nullable=False),
             pa.field("pixel_size", pa.float64()),
+            *(PLACE_FIELDS if with_particles else ()),
             pa.field(VECTOR, vector, nullable=False),
         ]
     )
 
 
-def table_of(records: Sequence[SourceRecord], vectors: np.ndarray) -> pa.Table:
-    schema = schema_of(vectors.shape[1])
+def table_of(records: Sequence[SourceRecord], vectors: np.ndarray, schema: pa.Schema) -> pa.Table:
     read = [record for record in records if record.digest is not None]
     arrays = [
         pa.array([getattr(record, field.name) for record in read], field.type)
@@ -177,7 +182,8 @@ def _check_layout(file: pq.ParquetFile, path: str | os.PathLike[str]) -> None:
     groups = map(file.metadata.row_group, range(file.num_row_groups))
     if (
         not n_features
-        or not schema.remove_metadata().equals(schema_of(n_features))
+        or schema.remove_metadata()
+        not in [schema_of(n_features, with_particles=each) for each in (False, True)]
         or sum(group.num_rows for group in groups) != file.metadata.num_rows
         or _DIGEST.fullmatch(file.metadata.metadata.get(_CONTENT.encode(), b"")) is None
         or not isinstance(facts.get("encoder"), str)
@@ -249,7 +255,8 @@ def load_features(
     frame : DataFrame of n rows
         ``path`` (relative; missing for an array), ``label`` (may be missing), ``digest`` (of the
         pixels: see :class:`hypervlad.Micrograph`), ``height``, ``width``, ``channels``,
-        ``pixel_size`` (nm, NaN if not known).
+        ``pixel_size`` (nm, NaN if not known). If there are particles, also their ``micrograph``
+        (relative), number (``particle``) and box: ``top``, ``left``, ``bottom``, ``right``.
 
     Raises
     ------

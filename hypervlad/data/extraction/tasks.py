@@ -25,10 +25,12 @@ from hypervlad.features.encoder.loading import Batch, ReadReport
 from hypervlad.features.encoder.parallel import absolute_path, map_tasks, uses_workers
 from hypervlad.images import ImageReadError, SkippedImage, find_images
 from hypervlad.images.files import composed
-from hypervlad.images.reading import check_image_list, read_in_order
+from hypervlad.images.reading import check_image_list, is_particle, read_in_order
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 
+#: The fields of a record that say where a particle is.
+PLACE = ("micrograph", "particle", "top", "left", "bottom", "right")
 #: Size in bytes and modification time (ns) of a file; None for an array or a missing file.
 Stamp: TypeAlias = tuple[int | None, int | None]
 #: Reads an image; returns its digest, or None if it cannot be read.
@@ -40,6 +42,11 @@ class Item:
     image: Any
     path: str | None  # in the table: relative, with forward slashes; None for an array
     label: str | None
+    micrograph: str | None = None  # of a particle, likewise
+
+    @property
+    def name(self) -> str:
+        return self.path or (self.image.name if self.micrograph else "array")
 
     def stamp(self) -> Stamp:
         if self.path is None:
@@ -69,24 +76,34 @@ class SourceRecord:
     # Of a file before it was read, in bytes and ns:
     size: int | None
     time: int | None
+    # Columns of the table, if there are particles: where each is in its micrograph.
+    micrograph: str | None = None
+    particle: int | None = None
+    top: int | None = None
+    left: int | None = None
+    bottom: int | None = None
+    right: int | None = None
 
     @classmethod
     def of(cls, item: Item, image: LoadedImage | SkippedImage, stamp: Stamp) -> SourceRecord:
-        path, label = item.path, item.label
+        path, label, place = item.path, item.label, list[Any]()
+        if item.micrograph is not None:
+            place = [item.micrograph, *map(int, (item.image.label, *item.image.box))]
         if isinstance(image, SkippedImage):
             name, reason = escape_bytes(image.name), escape_bytes(image.reason)
-            return cls(path, label, None, None, None, None, None, name, reason, *stamp)
+            return cls(path, label, None, None, None, None, None, name, reason, *stamp, *place)
         info = image.info
         height, width = info.shape[:2]
         channels = 1 if len(info.shape) == 2 else info.shape[2]
         image_facts = info.digest, height, width, channels, info.pixel_size
-        return cls(path, label, *image_facts, None, None, *stamp)
+        return cls(path, label, *image_facts, None, None, *stamp, *place)
 
     @classmethod
     def checked(cls, *values: Any) -> SourceRecord:
         """Return the record with these values; raise if another program has written others."""
         record = cls(*values)
-        for each in (record.path, record.label, record.digest, record.name, record.reason):
+        texts = record.path, record.label, record.digest, record.name, record.reason
+        for each in (*texts, record.micrograph):
             if each is not None:
                 str.encode(each)  # raises for what is no text, or none that a table can hold
         for number, most in (
@@ -95,6 +112,7 @@ class SourceRecord:
             (record.channels, 2**7),
             (record.size, 2**63),
             (record.time, 2**63),
+            *((getattr(record, name), 2**31) for name in PLACE[1:]),
         ):
             if number is not None and not (type(number) is int and -most <= number < most):
                 raise ValueError(f"{number!r} is no such number")
@@ -189,6 +207,10 @@ def _of_folder(
 
 
 def _item(image: Any, root: Path | None, label: str | None = None) -> Item:
+    if is_particle(image):
+        is_file = os.path.isabs(image.micrograph) or os.path.exists(image.micrograph)
+        name = _below(Path(image.micrograph), root) if is_file else image.micrograph
+        return Item(image, None, label, escape_bytes(name))
     is_path = isinstance(image, str | os.PathLike)
     return Item(image, escape_bytes(_below(Path(image), root)) if is_path else None, label)
 
@@ -270,7 +292,7 @@ class Job:
                 yield task.with_absolute_paths()
 
         def name(number: int) -> str:
-            return ", ".join(item.path or "array" for item in running[number].items)
+            return ", ".join(item.name for item in running[number].items)
 
         for number, finished in map_tasks(run_task, self, noted(), n_jobs, named=name):
             yield running.pop(number), finished

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ from hypervlad.features.codebook import (
     Sampling,
     StreamedCodewords,
     learn_codebook,
+    learn_scales,
 )
 from hypervlad.features.encoder.encoding import EncoderParams, maps_fingerprint, random_pixels
 from hypervlad.features.encoder.loading import ImageInfo, ImageLoader, LoadedImage, ReadReport
@@ -77,12 +78,15 @@ FitCodebook: TypeAlias = Callable[[list[Any], CodebookFit], tuple[Codebook, int]
 
 def fit_sampled_codebook(images: list[Any], fit: CodebookFit) -> tuple[Codebook, int]:
     """Return the codebook of these images, and how many could be read."""
-    pool, position_of, n_images = _filled_pool(images, fit)
+    pool, first_of, n_images = _filled_pool(images, fit)
     codebook = fit.from_pool(pool, start_only=fit.sampling.is_minibatch)
+    # One of each different image, in an order that does not depend on that of the list.
+    distinct = [first_of[key] for key in sorted(first_of)]
     if fit.sampling.is_minibatch:
-        # One of each different image, in an order that does not depend on that of the list.
-        distinct = [images[position_of[key]] for key in sorted(position_of)]
-        codebook = _refined(codebook, distinct, fit)
+        codebook = _refined(codebook, [images[position] for position, _ in distinct], fit)
+    if fit.params.has_shape:
+        measures = np.array([outline for _, outline in distinct])
+        codebook = replace(codebook, shape=learn_scales(measures))
     return codebook, n_images
 
 
@@ -93,22 +97,25 @@ def is_chosen(key: str, share: float) -> bool:
 
 def _filled_pool(
     images: list[Any], fit: CodebookFit
-) -> tuple[HypercolumnPool, dict[str, int], int]:
-    """Return sampled hypercolumns, a position of each distinct image, how many were read."""
+) -> tuple[HypercolumnPool, dict[str, tuple[int, Any]], int]:
+    """Return sampled hypercolumns, and how many images were read.
+
+    Also, by key, the position of each distinct image and the measures of its outline.
+    """
     n_each, shares = fit.sampling_plan(len(images))
-    pool, position_of, n_images = fit.new_pool(), dict[str, int](), 0
+    pool, first_of, n_images = fit.new_pool(), dict[str, tuple[int, Any]](), 0
     report = ReadReport(len(images))
     for position, sample in _sampled(images, "codebook", fit, _Plan(n_each, shares[0]), report):
         n_images += 1
-        position_of.setdefault(sample.key, position)
+        first_of.setdefault(sample.key, (position, sample.info.outline))
         if sample.blocks:
             pool.add(sample.key, sample.blocks)
     report.warn()
     if len(pool) < fit.params.n_codewords and len(shares) > 1:
-        rest = [images[at] for key, at in position_of.items() if not is_chosen(key, shares[0])]
+        rest = [images[at] for key, (at, _) in first_of.items() if not is_chosen(key, shares[0])]
         for _, sample in _sampled(rest, "codebook", fit, _Plan(n_each, 1.0), ReadReport(len(rest))):
             pool.add(sample.key, sample.blocks)
-    return pool, position_of, n_images
+    return pool, first_of, n_images
 
 
 def _refined(start: Codebook, images: list[Any], fit: CodebookFit) -> Codebook:
@@ -202,7 +209,7 @@ def _blocks_at_random_pixels(
 ) -> list[np.ndarray]:
     assert image.tensor is not None
     height, width = image.tensor.shape[1:]
-    points = random_pixels(seed, image.key, height * width, n_each)
+    points = random_pixels(seed, image.key, height * width, n_each, image.mask)
     maps = [layer[0] for layer in feature_maps(network, image.tensor[None])]
     return [block.cpu().numpy() for block in hypercolumns_at(maps, points, (height, width))]
 

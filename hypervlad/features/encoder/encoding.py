@@ -25,7 +25,12 @@ from hypervlad.features.encoder.loading import (
     LoadedImage,
     ReadReport,
 )
-from hypervlad.features.hypercolumns import feature_maps, hypercolumns_at, turned
+from hypervlad.features.hypercolumns import (
+    cell_weights,
+    feature_maps,
+    hypercolumns_at,
+    positions_inside,
+)
 from hypervlad.features.lazy_torch import torch, usual_torch
 from hypervlad.images import ReadOptions, SkippedImage
 from hypervlad.images.options import check_read_options
@@ -37,7 +42,7 @@ ENCODING_VERSION = 3
 _OWN_SIDE = 1024  # pixels: typical of images at their own size
 _MIN_PIXELS = 2**23  # 170 passes at 224 px: fewer take less time than converting a network
 
-Block: TypeAlias = Literal["joint", "per_layer", "pooled", "pooled_unit"]
+Block: TypeAlias = Literal["joint", "per_layer", "pooled", "pooled_unit", "shape"]
 Runtime: TypeAlias = Literal["torch", "openvino"]
 
 
@@ -80,6 +85,10 @@ class EncoderParams:
     @property
     def has_unit_averages(self) -> bool:
         return "pooled_unit" in self.blocks
+
+    @property
+    def has_shape(self) -> bool:
+        return "shape" in self.blocks
 
     @property
     def codebook_sampling(self) -> Sampling:
@@ -318,39 +327,49 @@ class BatchEncoder:
     @usual_torch()
     def __call__(self, batch: Batch) -> np.ndarray:
         """Return the vectors of a batch, (B, n_features)."""
-        copies = (turned(batch.tensors, turn) for turn in range(self.params.turns))
+        copies = (batch.turned(turn) for turn in range(self.params.turns))
         return self.of_maps(
-            ((feature_maps(self.network, images), images.shape[2:]) for images in copies),
-            batch.keys,
+            ((feature_maps(self.network, copy.tensors), copy) for copy in copies), batch.outlines
         )
 
     def of_maps(
         self,
-        copies: Iterable[tuple[list[torch.Tensor], Sequence[int]]],
-        keys: Sequence[str],
+        copies: Iterable[tuple[list[torch.Tensor], Batch]],
+        outlines: torch.Tensor | None = None,
     ) -> np.ndarray:
-        """Return the vectors of images from the maps and the size of each turned copy."""
-        statistics = (self._statistics(raw, size, keys) for raw, size in copies)
+        """Return the vectors of images from the maps of each turned copy of their batch."""
+        statistics = (self._statistics(raw, copy) for raw, copy in copies)
         sums, means = next(statistics)
         for more_sums, more_means in statistics:
             sums = [total + more for total, more in zip(sums, more_sums, strict=True)]
             means = means + more_means
         parts = [vlad.normalize(part) for part in self.codebook.by_kind(sums)]
-        pooled = finish_pooled(means / self.params.turns, self.params)
-        return torch.cat([*parts, pooled], dim=1).cpu().numpy()
+        parts.append(finish_pooled(means / self.params.turns, self.params))
+        if self.params.has_shape and outlines is not None:
+            parts.append(self.codebook.standardised_outlines(outlines))
+        return torch.cat(parts, dim=1).cpu().numpy()
 
     def _statistics(
-        self, raw: list[torch.Tensor], image_size: Sequence[int], keys: Sequence[str]
+        self, raw: list[torch.Tensor], copy: Batch
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
-        size, grid = (image_size[0], image_size[1]), self.params.grid
-        is_pooled = self.params.is_pooled
-        means = self.codebook.pooled(raw) if is_pooled else raw[0].new_zeros(len(keys), 0)
+        size, grid = (copy.tensors.shape[2], copy.tensors.shape[3]), self.params.grid
+        masks = None if copy.masks is None else copy.masks.to(raw[0].device)
+        is_pooled, n_images = self.params.is_pooled, len(copy.keys)
+        means = self.codebook.pooled(raw, masks) if is_pooled else raw[0].new_zeros(n_images, 0)
         maps = self.codebook.project(raw)
         if isinstance(grid, str):
-            return self.codebook.dense_sums(maps, grid, size), means
-        n_pixels = size[0] * size[1]
-        points = [random_pixels(self.seed, key, n_pixels, grid) for key in keys]
-        return self.codebook.sampled_sums(maps, points, size), means
+            return self.codebook.dense_sums(maps, grid, size, masks), means
+        return self.codebook.sampled_sums(maps, self.random_points(copy), size), means
+
+    def random_points(self, copy: Batch) -> list[np.ndarray]:
+        """Choose pixels of each image, where ``grid`` is a number."""
+        assert isinstance(self.params.grid, int)
+        masks = [None] * len(copy.keys) if copy.masks is None else copy.masks
+        n_pixels = math.prod(copy.tensors.shape[2:])
+        return [
+            random_pixels(self.seed, key, n_pixels, self.params.grid, mask)
+            for key, mask in zip(copy.keys, masks, strict=True)
+        ]
 
 
 def finish_pooled(means: torch.Tensor, params: EncoderParams) -> torch.Tensor:
@@ -360,10 +379,16 @@ def finish_pooled(means: torch.Tensor, params: EncoderParams) -> torch.Tensor:
     return means / lengths.clamp_min(1e-12)
 
 
-def random_pixels(seed: int, key: str, n_pixels: int, n_wanted: int) -> np.ndarray:
-    """Choose pixels by seed and image alone."""
+def random_pixels(
+    seed: int, key: str, n_pixels: int, n_wanted: int, mask: torch.Tensor | None = None
+) -> np.ndarray:
+    """Choose pixels, inside a mask (H, W) if there is one, by seed and image alone."""
     generator = np.random.default_rng([seed, int(key[:16], 16)])
-    return generator.choice(n_pixels, min(n_wanted, n_pixels), replace=False, shuffle=False)
+    pixels: Any = n_pixels
+    if mask is not None:
+        pixels = np.flatnonzero(positions_inside(mask[None], (mask.shape[0], mask.shape[1])))
+        n_pixels = len(pixels)
+    return generator.choice(pixels, min(n_wanted, n_pixels), replace=False, shuffle=False)
 
 
 # --- the codebook on a device ---------------------------------------------------------------------
@@ -383,12 +408,14 @@ class TorchCodebook:
         pairs = list(zip(self.layers, maps, strict=True))
         return [project(layer) for project, layer in pairs[: len(self._codebook.projections)]]
 
-    def pooled(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Average each channel, standardised, over the image: (B, sum of C_l).
+    def pooled(
+        self, maps: Sequence[torch.Tensor], masks: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Average each channel, standardised, over the image or its mask: (B, sum of C_l).
 
         Divided by the root of the number of channels, they are about as long as a VLAD vector.
         """
-        parts = [layer.average(m) for layer, m in zip(self.layers, maps, strict=True)]
+        parts = [layer.average(m, masks) for layer, m in zip(self.layers, maps, strict=True)]
         means = torch.cat(parts, dim=1)
         return means / math.sqrt(means.shape[1])
 
@@ -399,15 +426,28 @@ class TorchCodebook:
             return int(image_size[0]), int(image_size[1])
         return max(layer.shape[1] for layer in maps), max(layer.shape[2] for layer in maps)
 
+    def standardised_outlines(self, outlines: torch.Tensor) -> torch.Tensor:
+        """Standardise the measures of outlines (B, 7), and divide them as :meth:`pooled` does."""
+        assert self._codebook.shape is not None
+        device = self.codewords[0].device
+        own = _Projection(self._codebook.shape, device)
+        values = own.standardised(outlines.to(device))
+        return values / math.sqrt(values.shape[1])
+
     def dense_sums(
-        self, maps: list[torch.Tensor], grid: str, image_size: Sequence[int]
+        self,
+        maps: list[torch.Tensor],
+        grid: str,
+        image_size: Sequence[int],
+        masks: torch.Tensor | None = None,
     ) -> list[torch.Tensor]:
-        """Return the residual sums (B, K, D) of every codebook over a grid."""
+        """Return the residual sums (B, K, D) of every codebook over a grid, or its masks."""
         dense_residual_sums = _fused_sums() if self._fused else vlad.dense_residual_sums
         sums = []
         for part, words in self.blocks(maps):
             size = self.size_of(part, maps, grid, image_size)
-            sums.append(dense_residual_sums(part, words, size))
+            inside = None if masks is None else positions_inside(masks, size)
+            sums.append(dense_residual_sums(part, words, size, inside))
         return sums
 
     def by_kind(self, sums: list[torch.Tensor]) -> list[list[torch.Tensor]]:
@@ -472,8 +512,11 @@ class _Projection:
         self.matrix = None if components is None else torch.tensor(components, device=device).T
         self.offset = None if self.matrix is None else -(self.mean @ self.matrix)
 
-    def average(self, layer: torch.Tensor) -> torch.Tensor:
-        return self.standardised(layer.mean(dim=(1, 2)))
+    def average(self, layer: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
+        if masks is None:
+            return self.standardised(layer.mean(dim=(1, 2)))
+        weights = cell_weights(masks, layer)
+        return self.standardised(torch.einsum("bhw,bhwc->bc", weights, layer))
 
     def standardised(self, layer: torch.Tensor) -> torch.Tensor:
         self._check_channels(layer)

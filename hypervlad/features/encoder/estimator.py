@@ -66,7 +66,7 @@ from hypervlad.features.encoder.parallel import absolute_path
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.lazy_torch import usual_torch
 from hypervlad.images import ReadOptions
-from hypervlad.images.reading import check_image_list
+from hypervlad.images.reading import check_image_list, check_one_kind
 
 _BACKBONE = "backbone."  # before the names of the network's tensors in a model file
 _RUN_PARAMETERS = ("batch_size", "on_error", "runtime")  # may change after `fit`
@@ -90,12 +90,12 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Layers that make the hypercolumn, by default those of
         :func:`hypervlad.features.get_backbone`; if channels are pooled, also the last class token.
     image_size : int or None, default=224
-        Side in pixels, at most 2048, of the square that images are stretched to; None for their own
-        size.
+        Side in pixels, at most 2048, of the square that images are stretched to, half of it for
+        particles; None for their own size.
     pixel_size : float or None, default=None
         Nanometres per pixel that images are resampled to; ``image_size`` then applies only to
         images of unknown pixel size. Images that would be smaller than the network's minimum or
-        larger than 2048 x 2048 pixels count as unreadable.
+        larger than 2048 x 2048 pixels count as unreadable; smaller particles are enlarged.
     grid : {"finest", "image"} or int, default="finest"
         Where hypercolumns are taken: at the positions of the finest tap, at the pixels of the
         resized image, or at this many random pixels, at most 262,144.
@@ -105,12 +105,13 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     n_codewords : int, default=64
         Of each codebook.
     blocks : str or sequence of str, default=("joint",)
-        What a vector consists of: at least one of the first two, at most one of the last two.
+        What a vector consists of: at least one of the first two, at most one of the pooled ones.
 
         - "joint": VLAD with one codebook of whole hypercolumns;
         - "per_layer": VLAD with a codebook for each layer;
         - "pooled": the average of each channel over the image, standardised;
-        - "pooled_unit": the same averages, together divided by their length.
+        - "pooled_unit": the same averages, together divided by their length;
+        - "shape": of particles, seven measures of the outline, standardised by those in ``fit``.
     sampling : int or {"windows", "anyloc", "luo2021"}, default=20_000
         How many hypercolumns, at random pixels of the images, the codebook is learnt from. Each
         layer is scaled to unit variance and reduced to at most 32 principal components. A name
@@ -183,7 +184,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         "n_codewords": [Integer()],
         "blocks": [
             OneOf("joint", "per_layer"),
-            ListOf(OneOf("joint", "per_layer", "pooled", "pooled_unit"), "a sequence", at_most=3),
+            ListOf(
+                OneOf("joint", "per_layer", "pooled", "pooled_unit", "shape"),
+                "a sequence",
+                at_most=4,
+            ),
         ],
         "sampling": [Integer(meaning="a number of hypercolumns"), OneOf(*SAMPLINGS)],
         "read_options": [
@@ -262,7 +267,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Parameters
         ----------
         images : sequence of n images
-            Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
+            Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes; or particles, from
+            :func:`hypervlad.particles.cut_particles`, of which only their own positions count.
         y : ignored
 
         Returns
@@ -272,7 +278,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         Raises
         ------
         ValueError
-            Unusable parameters, or too few hypercolumns for the codebook.
+            Unusable parameters, too few hypercolumns for the codebook, or particles among whole
+            images.
         ImageReadError
             If an image cannot be read or resampled; the message names it.
         """
@@ -284,6 +291,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     ) -> HypercolumnVLAD:
         """Do the same as :meth:`fit` for a list from `check_image_list`."""
         self.check_parameters()
+        check_one_kind(images)
         params = EncoderParams.of(self.get_params(deep=False))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         backbone = get_backbone(self.backbone)
@@ -408,6 +416,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             blocks["per_layer"] = sum(words.size for words in self.codebook_.per_layer)
         if self.fitted_params_.is_pooled:
             blocks["pooled"] = self.codebook_.n_pooled
+        if self.codebook_.shape is not None:
+            blocks["shape"] = len(self.codebook_.shape.mean)
         return blocks
 
     @property
@@ -577,6 +587,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             device=check_device(self.device),
             on_error=self.on_error,
             verbose=self.verbose,
+            only_particles=params.has_shape,
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -6,7 +6,8 @@ element, so
 
     <w, v> = sum_p e(p),     e(p) = <u_a(p), x_p - c_a(p)>,     u_k = w_k g_k
 
-and a pooled channel is a mean over its layer's cells. The evidence adds up to the function exactly.
+and a pooled channel is a mean over its layer's cells. That of a particle's shape, which belongs to
+no position, is spread evenly over the particle. The evidence adds up to the function exactly.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from hypervlad.features import vlad
-from hypervlad.features.encoder.encoding import BatchEncoder, finish_pooled, random_pixels
+from hypervlad.features.encoder.encoding import BatchEncoder, finish_pooled
 from hypervlad.features.encoder.loading import Batch
 from hypervlad.features.hypercolumns import (
-    axis_interpolation,
+    cell_weights,
     feature_maps,
     hypercolumns_at,
-    turned,
+    positions_inside,
+    resample_preserving_sum,
     turned_back,
 )
 from hypervlad.features.lazy_torch import torch
@@ -36,7 +38,7 @@ class ImageEvidence:
 
     vector: np.ndarray  # as `transform` gives it, but summed in double precision
     row: np.ndarray  # exactly as `transform` gives it
-    blocks: dict[str, np.ndarray]  # "joint", "per_layer.TAP", "pooled": evidence (M, H, W)
+    blocks: dict[str, np.ndarray]  # "joint", "per_layer.TAP", "pooled", "shape": (M, H, W)
     words: dict[str, np.ndarray]  # the same by codeword, (M, K), where there are codewords
     codeword_maps: np.ndarray  # (n_codebooks, H, W), of the upright image
     word_maps: dict[tuple[str, int], np.ndarray]  # the share of ``blocks`` of a codeword
@@ -71,13 +73,20 @@ def image_evidence(
     if encode.params.is_pooled:
         means = _added([[copy.pooled()] for copy in copies])[0] / len(copies)
         pooled = finish_pooled(means, encode.params)[0]
-        of_channels = directions[:, len(factor) :] * _factors(pooled, means[0]) / len(copies)
+        weighted = directions[:, len(factor) : len(factor) + len(pooled)]
+        of_channels = weighted * _factors(pooled, means[0]) / len(copies)
         blocks["pooled"] = _added([[c.pooled_evidence(of_channels, size)] for c in copies])[0]
         vector = torch.cat([vector, pooled])
-    maps = ((copy.raw, copy.image_size) for copy in copies)
+    if encode.params.has_shape and batch.outlines is not None and batch.masks is not None:
+        shape = encode.codebook.standardised_outlines(batch.outlines)[0].to(vector)
+        of_shape = directions[:, len(vector) :] @ shape
+        by_place_of_shape = resample_preserving_sum(batch.masks[0].to(vector), size)
+        blocks["shape"] = of_shape[:, None, None] * (by_place_of_shape / by_place_of_shape.sum())
+        vector = torch.cat([vector, shape])
+    maps = ((copy.raw, copy.batch) for copy in copies)
     return ImageEvidence(
         vector.cpu().numpy(),
-        encode.of_maps(maps, batch.keys)[0],
+        encode.of_maps(maps, batch.outlines)[0],
         {name: values.cpu().numpy() for name, values in blocks.items()},
         {name: values.cpu().numpy() for name, values in by_word.items()},
         encode.codebook.assign(copies[0].maps, size)[:, 0],
@@ -89,10 +98,11 @@ class _Copy:
     """One turned copy of the image: its maps, and the assignments of each codebook."""
 
     def __init__(self, encode: BatchEncoder, batch: Batch, turn: int) -> None:
-        images = turned(batch.tensors, turn)
-        self.image_size = image_size = (images.shape[2], images.shape[3])
+        self.batch = own = batch.turned(turn)
+        image_size = (own.tensors.shape[2], own.tensors.shape[3])
         self._turn, self._codebook = turn, encode.codebook
-        self.raw = feature_maps(encode.network, images)
+        self.raw = feature_maps(encode.network, own.tensors)
+        self._masks = None if own.masks is None else own.masks.to(self.raw[0].device)
         self.maps = encode.codebook.project(self.raw)
         named = "finest" if encode.params.grid == "finest" else "image"
         self.size = encode.codebook.grid_size(self.maps, named, image_size)
@@ -100,10 +110,10 @@ class _Copy:
         for part, words in encode.codebook.blocks(self.maps):
             if isinstance(encode.params.grid, str):
                 size = encode.codebook.size_of(part, self.maps, encode.params.grid, image_size)
-                self._assigned.append(_OnGrid(part, words, size))
+                inside = None if self._masks is None else positions_inside(self._masks, size)
+                self._assigned.append(_OnGrid(part, words, size, inside))
             else:
-                n_pixels = image_size[0] * image_size[1]
-                points = random_pixels(encode.seed, batch.keys[0], n_pixels, encode.params.grid)
+                points = encode.random_points(own)[0]
                 self._assigned.append(_AtPixels(part, words, points, image_size))
 
     def sums(self) -> list[torch.Tensor]:
@@ -133,7 +143,7 @@ class _Copy:
         return [by_place, by_word, *each]
 
     def pooled(self) -> torch.Tensor:
-        return self._codebook.pooled([layer.double() for layer in self.raw])
+        return self._codebook.pooled([layer.double() for layer in self.raw], self._masks)
 
     def pooled_evidence(self, directions: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Return the evidence of the averaged channels from directions (M, channels)."""
@@ -142,8 +152,11 @@ class _Copy:
         n_channels = [layer.shape[-1] for layer in raw]
         blocks = (directions / math.sqrt(sum(n_channels))).split(n_channels, 1)
         for project, layer, block in zip(self._codebook.layers, raw, blocks, strict=True):
-            height, width = layer.shape[1:3]
-            by_cell = project.standardised(layer[0]) @ block.T / (height * width)
+            by_cell = project.standardised(layer[0]) @ block.T
+            if self._masks is None:
+                by_cell /= layer.shape[1] * layer.shape[2]
+            else:
+                by_cell *= cell_weights(self._masks, layer)[0, :, :, None]
             total += self._upright(by_cell.permute(2, 0, 1), size)
         return total
 
@@ -155,20 +168,24 @@ class _OnGrid:
     """Codewords at the n positions of a grid, assigned in single precision, as in `transform`."""
 
     def __init__(
-        self, maps: list[torch.Tensor], codewords: torch.Tensor, size: tuple[int, int]
+        self,
+        maps: list[torch.Tensor],
+        codewords: torch.Tensor,
+        size: tuple[int, int],
+        inside: torch.Tensor | None,
     ) -> None:
         self.words = vlad.dense_assign(maps, codewords, size)
-        self._maps, self._codewords = maps, codewords.double()
+        self._maps, self._codewords, self._inside = maps, codewords.double(), inside
 
     def sums(self) -> torch.Tensor:
         maps = [layer.double() for layer in self._maps]
-        return vlad.sums_of_assigned(maps, self.words, self._codewords)
+        return vlad.sums_of_assigned(maps, self.words, self._codewords, self._inside)
 
     def evidence(self, directions: torch.Tensor) -> torch.Tensor:
         """Return the evidence (M, n) from directions (M, K, D)."""
         maps = [layer[0].double() for layer in self._maps]
         found = vlad.projected_residuals(maps, self.words[0], self._codewords, directions)
-        return found.flatten(1)
+        return (found if self._inside is None else found * self._inside).flatten(1)
 
     def as_map(self, values: torch.Tensor) -> torch.Tensor:
         return values.view(len(values), *self.words.shape[1:])
@@ -200,28 +217,6 @@ class _AtPixels:
         maps = values.new_zeros(len(values), self._size[0] * self._size[1])
         maps[:, self._points] = values  # no pixel is chosen twice
         return maps.view(len(values), *self._size)
-
-
-def resample_preserving_sum(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Resample maps (..., h, w) by the adjoint of bilinear interpolation, which preserves sums."""
-    if tuple(maps.shape[-2:]) == size:
-        return maps
-    rows, cols = (
-        _shares(n_in, n_out, maps) for n_in, n_out in zip(maps.shape[-2:], size, strict=True)
-    )
-    return rows @ maps @ cols.T
-
-
-def _shares(n_in: int, n_out: int, like: torch.Tensor) -> torch.Tensor:
-    """Return the share of each input cell in each output cell: (n_out, n_in), columns sum to 1."""
-    n_few, n_many = sorted((n_in, n_out))
-    axis = axis_interpolation(n_few, n_many, like.device)
-    weights = like.new_zeros(n_many, n_few)
-    places = torch.arange(n_many, device=like.device)
-    for cell, weight in ((axis.low, 1 - axis.weight), (axis.high, axis.weight)):
-        weights.index_put_((places, cell), weight.to(like.dtype), accumulate=True)
-    weights = weights if n_out == n_many else weights.T
-    return weights / weights.sum(0)
 
 
 def _normalised(

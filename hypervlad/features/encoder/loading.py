@@ -7,7 +7,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -17,6 +17,7 @@ from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.features.backbones import Preprocessing
 from hypervlad.features.cache import Cache, Memory, PathIndex
+from hypervlad.features.hypercolumns import turned
 from hypervlad.features.lazy_torch import torch
 from hypervlad.images import (
     ImageReadError,
@@ -31,10 +32,12 @@ from hypervlad.images.reading import (
     READING_VERSION,
     check_any_read,
     image_name,
+    is_particle,
     n_reader_threads,
     read_in_order,
     read_named,
 )
+from hypervlad.particles.measures import shape_measures
 
 # Measured on a CPU, an image of this size takes 1 GB on mobilenet_v2 and 2.4 GB on VGG-16: what a
 # laptop can give.
@@ -65,6 +68,8 @@ class ImageInfo:
         Whether all pixels are equal.
     dtype : str, default=""
         Of the pixels as stored, such as "uint8".
+    outline : tuple of 7 floats or None, default=None
+        The measures of a particle's outline, `SHAPE_MEASURES`; None for a whole image.
     """
 
     digest: str
@@ -72,6 +77,7 @@ class ImageInfo:
     pixel_size: float | None
     is_blank: bool = False
     dtype: str = ""
+    outline: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +88,23 @@ class LoadedImage:
     key: str  # of `image_key`
     cached: Any = None  # what was computed from it before
     tensor: torch.Tensor | None = None  # (C, H, W), if nothing was found
+    mask: torch.Tensor | None = None  # (H, W), of a particle: its share of each pixel
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one size, ready for the network."""
+    """Images of one size, or particles, ready for the network."""
 
     positions: list[int]  # in the list that the user gave
     keys: list[str]
     tensors: torch.Tensor  # (B, C, H, W), float32
+    masks: torch.Tensor | None = None  # (B, H, W), float32, of particles: see `LoadedImage`
+    outlines: torch.Tensor | None = None  # (B, 7), float32, of particles: see `ImageInfo`
+
+    def turned(self, turn: int) -> Batch:
+        """Return turned copies: see `hypercolumns.turned`."""
+        masks = None if self.masks is None else turned(self.masks, turn)
+        return replace(self, tensors=turned(self.tensors, turn), masks=masks)
 
 
 @dataclass
@@ -150,6 +164,7 @@ class ImageLoader:
     n_jobs: int | None = None
     on_error: Literal["raise", "skip"] = "raise"
     verbose: bool = False
+    only_particles: bool = False  # as their outlines are needed
 
     # --- one image ------------------------------------------------------------------------------
 
@@ -158,6 +173,11 @@ class ImageLoader:
 
         An image that cannot be read or resampled is an ImageReadError.
         """
+        if self.only_particles and not is_particle(image):
+            raise ImageReadError(
+                f"{name}: a whole image, but blocks contain 'shape', the shape of a particle: cut "
+                "particles out with cut_particles(image, outlines), or leave 'shape' out"
+            )
         entry = None if self._index is None else self._index.entry(image)
         if entry is not None and entry.facts is not None:
             found = self._look_up(ImageInfo(*entry.facts), name, find)
@@ -167,7 +187,7 @@ class ImageLoader:
         info = _info_of(micrograph)
         if entry is not None:
             entry.keep(astuple(info))
-        return self._look_up(info, name, find) or self.prepare(micrograph, name)
+        return self._look_up(info, name, find) or self.prepare(micrograph, name, info)
 
     def is_cached(self, image: Any, find: Find) -> bool:
         """Return whether a result can be found without reading the image."""
@@ -179,24 +199,31 @@ class ImageLoader:
         except ImageReadError:
             return False
 
-    def prepare(self, micrograph: Micrograph, name: str) -> LoadedImage:
-        info = _info_of(micrograph)
+    def prepare(
+        self, micrograph: Micrograph, name: str, info: ImageInfo | None = None
+    ) -> LoadedImage:
+        info = info or _info_of(micrograph)
         size = self.input_size(info, name)
         tensor = prepare(micrograph.pixels, size, self.preprocessing)
-        return LoadedImage(info, self.key(info), tensor=tensor)
+        mask = None if micrograph.mask is None else prepare_mask(micrograph.mask, size)
+        return LoadedImage(info, self.key(info), tensor=tensor, mask=mask)
 
     def input_size(self, info: ImageInfo, name: str) -> tuple[int, int]:
-        """Return the input size (height, width); an ImageReadError if too small or too large."""
-        minimum = self.preprocessing.minimum_size
-        size = size_at_scale(info.shape, info.pixel_size, self.pixel_size, minimum, name)
-        if size is not None:
-            return size
-        if self.image_size is not None:
-            return self.image_size, self.image_size
-        return max(minimum, info.shape[0]), max(minimum, info.shape[1])
+        """Return the input size (height, width); an ImageReadError if too small or too large.
+
+        A particle has half the side of an image, and is never too small.
+        """
+        minimum, is_whole = self.preprocessing.minimum_size, info.outline is None
+        least = minimum if is_whole else 0
+        size = size_at_scale(info.shape, info.pixel_size, self.pixel_size, least, name)
+        if size is None and self.image_size is not None:
+            side = self.image_size if is_whole else self.image_size // 2
+            size = side, side
+        height, width = size or info.shape[:2]
+        return max(minimum, height), max(minimum, width)
 
     def key(self, info: ImageInfo) -> str:
-        return image_key(info.digest, info.pixel_size, self.pixel_size)
+        return image_key(info.digest, info.pixel_size, self.pixel_size, info.outline)
 
     def load_batch(self, image: Any) -> Batch:
         (batch,) = self.batches([(0, self.load(image, image_name(image)))])
@@ -294,18 +321,17 @@ class ImageLoader:
                 continue
             yield from _batches_of(self._complete(waiting, position))
             height, width = image.tensor.shape[1:]
-            waiting.setdefault((height, width), []).append((position, image))
+            kind = height, width, image.mask is None
+            waiting.setdefault(kind, []).append((position, image))
         yield from _batches_of(waiting)
 
     def _complete(self, waiting: _Waiting, position: int) -> _Waiting:
         """Remove and return the images whose cut ends before this position."""
         complete: _Waiting = {}
-        for size in list(waiting):
-            n_images = self.n_per_batch
-            if self.batch_size is None and not self._is_one_size:
-                n_images = _n_fitting(self._batch_pixels, size[0] * size[1])
-            if waiting[size][0][0] // n_images != position // n_images:
-                complete[size] = waiting.pop(size)
+        for kind in list(waiting):
+            n_images = self.batch_size or _n_fitting(self._batch_pixels, kind[0] * kind[1])
+            if waiting[kind][0][0] // n_images != position // n_images:
+                complete[kind] = waiting.pop(kind)
         return complete
 
     @property
@@ -318,15 +344,19 @@ class ImageLoader:
         return CPU_BATCH_PIXELS if self.device.type == "cpu" else GPU_BATCH_PIXELS
 
 
-# Position and image, by size.
-_Waiting: TypeAlias = dict[tuple[int, int], list[tuple[int, LoadedImage]]]
+# Position and image, by height, width and whether it is a whole one.
+_Waiting: TypeAlias = dict[tuple[int, int, bool], list[tuple[int, LoadedImage]]]
 
 
 def _batches_of(cut: _Waiting) -> Iterator[Batch]:
     for members in cut.values():
         positions, images = zip(*members, strict=True)
         tensors = [image.tensor for image in images if image.tensor is not None]
-        yield Batch(list(positions), [image.key for image in images], torch.stack(tensors))
+        batch = Batch(list(positions), [image.key for image in images], torch.stack(tensors))
+        if masks := [image.mask for image in images if image.mask is not None]:
+            outlines = torch.tensor([image.info.outline for image in images])
+            batch = replace(batch, masks=torch.stack(masks), outlines=outlines)
+        yield batch
 
 
 def _n_fitting(batch_pixels: int, n_pixels: int) -> int:
@@ -335,9 +365,10 @@ def _n_fitting(batch_pixels: int, n_pixels: int) -> int:
 
 def _info_of(micrograph: Micrograph) -> ImageInfo:
     pixels, stored = micrograph.pixels, micrograph.metadata.get("dtype", "")
-    return ImageInfo(
-        micrograph.digest, pixels.shape, micrograph.pixel_size, is_blank(pixels), stored
-    )
+    size, mask = micrograph.pixel_size, micrograph.mask
+    outline = None if mask is None else shape_measures(mask, size)
+    empty = mask is None and is_blank(pixels)  # a particle, even without texture, is something
+    return ImageInfo(micrograph.digest, pixels.shape, size, empty, stored, outline)
 
 
 # --- the input of a network -----------------------------------------------------------------------
@@ -362,6 +393,14 @@ def prepare(
     return torch.from_numpy(np.divide(tensor, std, out=tensor))
 
 
+def prepare_mask(mask: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    """Resize a mask (H, W) like its image: its share of each pixel, (height, width)."""
+    shares = mask[:, :, None].astype(np.float32)
+    if mask.shape != size:
+        shares = _resized(shares, size, "bilinear")
+    return torch.from_numpy(np.ascontiguousarray(shares[:, :, 0]))
+
+
 def _resized(image: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
     """Resize an image (H, W, C) to (height, width, C), antialiased, as Pillow and torch do."""
     for n_out in size:
@@ -373,7 +412,7 @@ def _resized(image: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
     return image.clip(0, 1) if mode == "bicubic" else image
 
 
-@functools.lru_cache(32)
+@functools.lru_cache(256)  # particles have as many sizes
 def axis_weights(n_in: int, n_out: int, mode: str) -> csr_array:
     """Return the weights (n_out, n_in) that resize an axis; rows sum to 1.
 
@@ -451,8 +490,13 @@ def size_at_scale(
     )
 
 
-def image_key(digest: str, own_pixel_size: float | None, pixel_size: float | None) -> str:
-    """Return the digest of an image's pixels, and of its pixel size if it will be resampled."""
-    if pixel_size is None or own_pixel_size is None:
+def image_key(
+    digest: str, own_pixel_size: float | None, pixel_size: float | None, outline: object = None
+) -> str:
+    """Return the digest of an image's pixels, and of its pixel size if the vector depends on it.
+
+    It does if the image will be resampled, or has an outline of this size.
+    """
+    if own_pixel_size is None or (pixel_size is None and outline is None):
         return digest
     return hashlib.sha256(f"{digest} {float(own_pixel_size)!r} nm".encode("ascii")).hexdigest()

@@ -324,6 +324,8 @@ def check_window_encoder(encoder: HypercolumnVLAD, purpose: str) -> None:
             f"{encoder.backbone!r} takes images of at most {most} x {most} pixels, but {purpose} "
             "in images of any size: choose another network"
         )
+    if "shape" in encoder.blocks:
+        raise ValueError("the encoder's blocks contain 'shape', which windows do not have")
     if encoder.sampling == "luo2021":
         raise ValueError("the encoder's sampling must not be 'luo2021' for windows")
     if encoder.taps is not None and (tokens := class_tokens(encoder.taps, encoder.backbone)):

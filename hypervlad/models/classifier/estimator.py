@@ -38,7 +38,7 @@ from hypervlad.evaluation import Evaluation
 from hypervlad.evaluation.conformal import check_share
 from hypervlad.features.encoder import EncodedImages, HypercolumnVLAD
 from hypervlad.images import ImageReadError
-from hypervlad.images.reading import check_image_list
+from hypervlad.images.reading import check_image_list, is_particle
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.boosting.logistic import decided_classes, with_exact_ties
 from hypervlad.models.classifier.answers import (
@@ -76,7 +76,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     Parameters
     ----------
     encoder : HypercolumnVLAD or None, default=None
-        None: that of :func:`default_encoder`.
+        None: that of :func:`default_encoder`, for particles with the block "shape".
     boosting : BoostedSoftmaxClassifier, other classifier or None, default=None
         The learner. None: ``BoostedSoftmaxClassifier(prior="sqrt")``. Any scikit-learn classifier
         with ``predict_proba`` can be used, but :meth:`save` cannot store it.
@@ -176,13 +176,14 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Parameters
         ----------
         images : sequence of n images
-            Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes.
+            Paths and/or arrays (H, W) or (H, W, 3), any mix of sizes; or particles, from
+            :func:`hypervlad.particles.cut_particles`.
         y : sequence of n labels
         sample_weight : sequence of n floats, default=None
             Weights in the learner, not in the codebook. Images of weight 0 are left out. None: 1.
         groups : sequence of n group names, default=None
             Micrograph, sample or paper of each image; inner splits keep groups together. None: each
-            image is a group.
+            image is a group; of particles, each micrograph.
 
         Returns
         -------
@@ -191,7 +192,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         Raises
         ------
         ValueError
-            If parameters or labels are unusable, or lengths differ.
+            If parameters or labels are unusable, lengths differ, or there are particles among whole
+            images.
         ImageReadError
             If an image cannot be read, unless the encoder's ``on_error`` is "skip".
 
@@ -205,7 +207,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """
         self.check_parameters()
         data = LabelledImages.of(check_image_list(images), y, groups, sample_weight)
-        encoder, learner, seed = self._unfitted_parts()
+        encoder, learner, seed = self._unfitted_parts(data.images)
         with announced(len(data.images)):
             fitted = fit_parts(
                 encoder, learner, data, self.calibration_size, seed, verbose=bool(self.verbose)
@@ -510,11 +512,13 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             self.held_out_ = self.held_out_.with_own_learner(self.boosting_)
             self.held_out_.check(len(self.training_), self.boosting_)
 
-    def _unfitted_parts(self) -> tuple[HypercolumnVLAD, Any, int | None]:
+    def _unfitted_parts(self, images: Sequence[Any]) -> tuple[HypercolumnVLAD, Any, int | None]:
         seed = self.random_state
         if isinstance(seed, np.random.RandomState):
             seed = int(seed.randint(2**31 - 1))
-        encoder = default_encoder() if self.encoder is None else self.encoder
+        encoder = self.encoder
+        if encoder is None:
+            encoder = default_encoder(particles=all(map(is_particle, images)))
         learner = BoostedSoftmaxClassifier(prior="sqrt") if self.boosting is None else self.boosting
         return (
             seeded_clone(encoder, seed, verbose=self.verbose),
@@ -586,13 +590,15 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         return Classification(images, proba, novelty, nearest, known, judgement, sets)
 
 
-def default_encoder(**parameters: Any) -> HypercolumnVLAD:
+def default_encoder(*, particles: bool = False, **parameters: Any) -> HypercolumnVLAD:
     """Return the default encoder of `MicrographClassifier`, with the given parameters changed.
+
+    That of ``particles`` has their shape as a further block of features.
 
     Examples
     --------
     >>> default_encoder(image_size=448).turns
     2
     """
-    blocks = ("joint", "per_layer", "pooled_unit")
+    blocks = ("joint", "per_layer", "pooled_unit", *(["shape"] if particles else []))
     return HypercolumnVLAD(**{"blocks": blocks, "turns": 2, **parameters})

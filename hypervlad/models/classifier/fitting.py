@@ -32,7 +32,7 @@ from hypervlad.features.encoder.loading import ImageInfo, warn_of_blank_training
 from hypervlad.images import read_micrographs
 from hypervlad.images.options import check_read_options
 from hypervlad.images.pixels import ImageDigests
-from hypervlad.images.reading import relative_names
+from hypervlad.images.reading import is_particle, relative_names
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.boosting.linear import FeatureBlocks
 from hypervlad.models.classifier.held_out import HeldOut
@@ -87,9 +87,11 @@ class LabelledImages:
         return cls(images, labels, positions, given)
 
     def group_codes(self) -> NDArray[np.intp]:
-        if "groups" not in self.given:
-            return np.arange(len(self.images))
-        return first_appearance_codes(self.given["groups"].tolist(), "groups")
+        if "groups" in self.given:
+            return first_appearance_codes(self.given["groups"].tolist(), "groups")
+        if all(map(is_particle, self.images)):
+            return first_appearance_codes([each.micrograph for each in self.images], "groups")
+        return np.arange(len(self.images))
 
 
 class FittedParts(NamedTuple):
@@ -170,6 +172,8 @@ def fit_parts(
         held_out = predict_calibration(learner, held, targets, groups)
     if held_out is not None:
         _warn_of_never_predicted(held_out, classes)
+    # A particle has been outlined, so even one without any texture is not empty.
+    empty = vectors[:0] if info[0].outline else empty_vectors(encoder)
     training = TrainingImages.of(
         names,
         labels,
@@ -177,7 +181,7 @@ def fit_parts(
         data.positions[rows],
         ImageDigests.of(digests).digests,
         points,
-        project_vectors(empty_vectors(encoder)),
+        project_vectors(empty),
         vectors.shape[1],
     )
     formats = ImageFormats.of(info)

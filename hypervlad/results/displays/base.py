@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hypervlad.common.wording import counted
 from hypervlad.images import ReadOptions, read_image
+from hypervlad.images.reading import is_particle
 from hypervlad.results.displays.colours import DARK, GREY, Colour
 
 if TYPE_CHECKING:
@@ -300,6 +301,7 @@ def names_or_default(
         return one_each("name", names, len(images))
     found = []
     for index, image in enumerate(images):
+        image = image.name if is_particle(image) else image
         if isinstance(image, str | os.PathLike):
             path = os.fspath(image)
             found.append(path if full else os.path.basename(path))

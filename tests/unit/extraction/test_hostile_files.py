@@ -370,7 +370,7 @@ def test_records_that_are_not_as_many_as_images_are_not_read(
         schema, metadata = file.schema_arrow, file.metadata.metadata
     nothing = {name: pa.nulls(10**5, schema.field(name).type) for name in schema.names}
     pq.write_table(pa.table(nothing).replace_schema_metadata(metadata), images)
-    assert images.stat().st_size < 10**4
+    assert images.stat().st_size < 2 * 10**4
     computed.clear()
     assert extract(resume=True).n_kept == 0
     assert len(computed) == 20

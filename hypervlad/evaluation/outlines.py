@@ -1,0 +1,196 @@
+"""Found outlines compared with the true ones: matched particles, overlap, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def matched_labels(
+    true: ArrayLike, found: ArrayLike, min_iou: float = 0.5
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Match the particles of two label images, each at most once, the best matches first.
+
+    Above 0.5, a particle overlaps with one other at most, and no order matters.
+
+    Parameters
+    ----------
+    true, found : array of int, shape (H, W)
+        Label images, 0 for background.
+    min_iou : float, default=0.5
+        Least intersection over union of a match, in (0, 1].
+
+    Returns
+    -------
+    pairs : ndarray of int64, shape (n, 2)
+        Labels in `true` and in `found`, in the order of the former.
+    iou : ndarray of float64, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, a value is not a label, or `min_iou` is out of range.
+
+    Examples
+    --------
+    >>> pairs, iou = matched_labels([[1, 1, 0, 2]], [[7, 7, 7, 0]])
+    >>> pairs.tolist(), iou.round(2).tolist()
+    ([[1, 7]], [0.67])
+    """
+    if not 0 < min_iou <= 1:
+        raise ValueError(f"min_iou={min_iou!r}: must be above 0 and at most 1")
+    true, found = _checked(true, found)
+    true_labels, true_areas = np.unique(true, return_counts=True)
+    found_labels, found_areas = np.unique(found, return_counts=True)
+    both = (true > 0) & (found > 0)
+    n = len(found_labels)
+    rows = np.searchsorted(true_labels, true[both])
+    codes, overlap = np.unique(
+        rows * n + np.searchsorted(found_labels, found[both]), return_counts=True
+    )
+    rows, columns = np.divmod(codes, n)
+    iou = overlap / (true_areas[rows] + found_areas[columns] - overlap)
+    chosen: list[int] = []
+    used: tuple[set[int], set[int]] = (set(), set())
+    for k in np.argsort(-iou, kind="stable").tolist():
+        row, column = int(rows[k]), int(columns[k])
+        if iou[k] >= min_iou and row not in used[0] and column not in used[1]:
+            chosen.append(k)
+            used[0].add(row)
+            used[1].add(column)
+    chosen.sort()
+    pairs = np.stack([true_labels[rows[chosen]], found_labels[columns[chosen]]], axis=1)
+    return pairs.astype(np.int64), iou[chosen]
+
+
+class OutlineTally:
+    """Scores of found outlines over fields that are added one by one.
+
+    Parameters
+    ----------
+    min_area : int, default=20
+        Particles of fewer pixels, true or found, are neither expected nor counted as mistakes.
+    min_iou : float, default=0.5
+        Least intersection over union at which a found particle is a true one.
+
+    Examples
+    --------
+    >>> from hypervlad.evaluation import OutlineTally
+    >>> tally = OutlineTally(min_area=1)
+    >>> tally.add([[1, 1, 0, 2]], [[7, 7, 7, 0]])
+    >>> scores = tally.scores()
+    >>> scores["precision"], scores["recall"], scores["image_iou"]
+    (1.0, 0.5, 0.5)
+    """
+
+    def __init__(self, min_area: int = 20, min_iou: float = 0.5) -> None:
+        self.min_area, self.min_iou = min_area, min_iou
+        self._counts: list[tuple[int, int, int]] = []  # matched, true, found, of each field
+        self._overlaps: list[float] = []
+        self._diameters: list[list[NDArray[np.float64]]] = []  # true, found
+
+    def add(self, true: ArrayLike, found: ArrayLike) -> None:
+        """Add a field: two label images (H, W), 0 for background."""
+        true, found = _checked(true, found)
+        either = np.count_nonzero((true > 0) | (found > 0))
+        both = np.count_nonzero((true > 0) & (found > 0))
+        # All particles are matched: one slightly too small, on either side, is no mistake.
+        pairs, _ = matched_labels(true, found, self.min_iou)
+        sizes = [_areas(true), _areas(found)]
+        small = [{k for k, area in side.items() if area < self.min_area} for side in sizes]
+        small_pairs = [(i, j) for i, j in pairs.tolist() if i in small[0] or j in small[1]]
+        for side in (0, 1):
+            small[side].update(pair[side] for pair in small_pairs)
+        kept = [
+            np.array([area for k, area in side.items() if k not in out], np.float64)
+            for side, out in zip(sizes, small, strict=True)
+        ]
+        self._counts.append((len(pairs) - len(small_pairs), len(kept[0]), len(kept[1])))
+        self._overlaps.append(both / either if either else 1.0)
+        self._diameters.append([2 * np.sqrt(areas / np.pi) for areas in kept])
+
+    def scores(self) -> dict[str, float]:
+        """Return the scores by name, of all fields together; NaN where one is not defined.
+
+        Returns
+        -------
+        dict of str to float
+            "image_iou" (of the area of particles, mean of the fields), "precision", "recall", "f1",
+            "n_true", "n_found", "n_matched", "number_ratio" (found over true), and of the
+            equivalent diameters in pixels "true_diameter", "found_diameter" (medians) and
+            "diameter_ratio" (of the medians, found over true).
+
+        Raises
+        ------
+        ValueError
+            Without a field.
+        """
+        return self._scores(range(len(self._overlaps)))
+
+    def intervals(
+        self, n_bootstrap: int = 1000, random_state: int | None = None
+    ) -> dict[str, tuple[float, float]]:
+        """Return the 95 % intervals of `scores` by name: percentiles of a bootstrap of fields.
+
+        NaN where a score has no value in any resample.
+        """
+        rng, n = np.random.default_rng(random_state), len(self._overlaps)
+        resampled = [self._scores(rng.integers(0, n, n).tolist()) for _ in range(n_bootstrap)]
+        intervals = {}
+        for name in self.scores():
+            values = np.array([scores[name] for scores in resampled])
+            values = values[~np.isnan(values)]
+            low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
+            intervals[name] = float(low), float(high)
+        return intervals
+
+    def _scores(self, fields: Sequence[int]) -> dict[str, float]:
+        if not fields:
+            raise ValueError("there are no fields to score; add at least one")
+        n_matched, n_true, n_found = (int(n) for n in np.sum([self._counts[k] for k in fields], 0))
+        true, found = (
+            float(np.median(values)) if len(values) else np.nan
+            for values in (
+                np.concatenate([self._diameters[k][side] for k in fields]) for side in (0, 1)
+            )
+        )
+        return {
+            "image_iou": float(np.mean([self._overlaps[k] for k in fields])),
+            "precision": _share(n_matched, n_found),
+            "recall": _share(n_matched, n_true),
+            "f1": _share(2 * n_matched, n_true + n_found),
+            "n_true": n_true,
+            "n_found": n_found,
+            "n_matched": n_matched,
+            "number_ratio": _share(n_found, n_true),
+            "true_diameter": true,
+            "found_diameter": found,
+            "diameter_ratio": found / true,
+        }
+
+
+def _areas(labels: NDArray[np.integer[Any]]) -> dict[int, int]:
+    values, areas = np.unique(labels[labels > 0], return_counts=True)
+    return dict(zip(values.tolist(), areas.tolist(), strict=True))
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else np.nan
+
+
+def _checked(
+    true: ArrayLike, found: ArrayLike
+) -> tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]]:
+    first, second = np.asarray(true), np.asarray(found)
+    for name, labels in (("true", first), ("found", second)):
+        if labels.ndim != 2 or labels.dtype.kind not in "iu" or (labels.size and labels.min() < 0):
+            raise ValueError(
+                f"{name} must be a label image (H, W) of whole numbers, 0 for background; got type "
+                f"{labels.dtype} and shape {labels.shape}"
+            )
+    if first.shape != second.shape:
+        raise ValueError(f"the label images differ in shape: {first.shape} and {second.shape}")
+    return first, second

@@ -1,0 +1,431 @@
+"""Numbers and sizes of particles in a set of fields, with 95 % intervals."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import nnls
+from scipy.stats import gamma, norm
+from scipy.stats import t as student_t
+
+from hypervlad.common.constraints import Integer, check_value
+from hypervlad.common.wording import counted, name_some, verb
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FloatArray = NDArray[np.float64]
+Edges = Literal["weight", "leave_out"]
+
+ALL = "all"  # the row of all classes
+_Z95 = 1.959963984540054
+_SHARES = (0.1, 0.5, 0.9)
+_MAX_CONDITION = 1e3  # of a confusion matrix; counts have about as many times its errors
+
+
+@dataclass(frozen=True)
+class Field:
+    """A micrograph in which particles were looked for, whether or not there are any.
+
+    Attributes
+    ----------
+    micrograph : str
+        As in the table of particles.
+    shape : (int, int)
+        Height and width in pixels.
+    pixel_size : float or None
+        Nanometres per pixel.
+    """
+
+    micrograph: str
+    shape: tuple[int, int]
+    pixel_size: float | None = None
+
+
+def edge_weights(table: pd.DataFrame, edges: Edges = "weight") -> FloatArray:
+    """Return for how many particles each one counts.
+
+    A particle that touches an edge of its field counts for none, as its size is unknown. As large
+    particles touch edges more often, the others count for
+
+    - ``edges="weight"``: 1 / (the share of all places at which a particle of this box touches no
+      edge) [1]_, which makes numbers per area and sizes unbiased;
+    - ``edges="leave_out"``: 1. Numbers per area are too small, and large particles too rare.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`measure`.
+    edges : {"weight", "leave_out"}
+
+    Returns
+    -------
+    ndarray of shape (n,)
+
+    References
+    ----------
+    .. [1] R. E. Miles, "On the elimination of edge effects in planar sampling", in Stochastic
+       Geometry, 1974; C. Lantuejoul, "Computation of the histograms of the number of edges and
+       neighbours of cells in a tessellation", 1978; also in ISO 13322-1, 2014.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from hypervlad.particles import edge_weights
+    >>> box = {"top": [5, 0], "bottom": [15, 10], "left": [5, 5], "right": [44, 25]}
+    >>> size = {"field_height": 21, "field_width": 80, "touches_edge": [False, True]}
+    >>> edge_weights(pd.DataFrame(box | size))
+    array([4.2, 0. ])
+    """
+    if edges not in ("weight", "leave_out"):
+        raise ValueError(f"edges must be 'weight' or 'leave_out', not {edges!r}")
+    inside = ~table["touches_edge"].to_numpy(bool)
+    if edges == "leave_out":
+        return np.asarray(inside, np.float64)
+    weights = np.asarray(inside, np.float64)
+    for first, last, side in (("top", "bottom", "height"), ("left", "right", "width")):
+        extent = table[f"field_{side}"].to_numpy(np.float64)[inside]
+        # Of all places in a row of pixels, one per pixel, a box of width w touches no edge of the
+        # field at W - w - 1.
+        box = (table[last] - table[first]).to_numpy(np.float64)[inside]
+        weights[inside] *= extent / (extent - box - 1)
+    return np.asarray(weights)
+
+
+def count_particles(
+    table: pd.DataFrame,
+    fields: Sequence[Field],
+    *,
+    classes: Sequence[Any] | None = None,
+    confusion: ArrayLike | None = None,
+    edges: Edges = "weight",
+    n_bootstrap: int = 2000,
+    random_state: int | np.random.Generator | None = 0,
+) -> pd.DataFrame:
+    """Count the particles of each class in a set of fields, with 95 % intervals.
+
+    The intervals are those of the expected count in as large an area of the same sample: they
+    contain the variation between fields. They do not contain particles that were not found.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`measure`, or the rows of it that meet a rule.
+    fields : sequence of Field
+        All fields that were searched, also those without a particle.
+    classes : sequence of K labels, optional
+        By default those in the table, sorted; without a column ``class``, particles are counted
+        together. A row "all" follows.
+    confusion : array-like of shape (K, K), optional
+        Numbers of held-out particles by true class (rows) and predicted class (columns), in the
+        order of `classes`. With it, counts are corrected for misclassification: they are the counts
+        of at least 0 that explain the classified ones best [1]_.
+    edges : {"weight", "leave_out"}
+        See :func:`edge_weights`.
+    n_bootstrap : int, default=2000
+    random_state : int, Generator or None, default=0
+
+    Returns
+    -------
+    DataFrame with K + 1 rows
+        - ``class``, ``particles``: numbers in the table, with those that touch an edge;
+        - ``counted``: sums of the weights, with an exact Poisson interval ``poisson_low``,
+          ``poisson_high`` [2]_, which holds if particles are scattered independently;
+        - ``count``: the same, corrected if there is a confusion matrix, with the interval ``low``,
+          ``high`` of a bootstrap of whole fields, which holds if they attract each other as well:
+          the basic interval of the logarithm [3]_, widened for few fields [4]_, and at least as
+          wide as a Poisson interval of the count. Each draw of fields is corrected by a draw
+          of the confusion matrix, whose rows have Dirichlet distributions [5]_. NaN for one field;
+        - ``per_um2``, ``per_um2_low``, ``per_um2_high``: count, low and high per square micrometre
+          of field; NaN if no field has a pixel size.
+
+    Raises
+    ------
+    ValueError
+        If a particle's field is not among the fields, or its class not among the classes, only some
+        fields have a pixel size, or the confusion matrix cannot tell the classes apart.
+
+    References
+    ----------
+    .. [1] A. R. Solow, C. Davis and Q. Hu, "Estimating the taxonomic composition of a sample when
+       individuals are classified with error", Marine Ecology Progress Series 216, 2001; here by
+       least squares that are not negative (Lawson and Hanson 1974), with the total kept.
+    .. [2] F. Garwood, "Fiducial limits for the Poisson distribution", Biometrika 28, 1936; of sums
+       of weights, M. P. Fay and E. J. Feuer, Statistics in Medicine 16, 1997.
+    .. [3] A. C. Davison and D. V. Hinkley, "Bootstrap methods and their application", 1997,
+       section 5.2.
+    .. [4] T. C. Hesterberg, "What teachers should know about the bootstrap", The American
+       Statistician 69, 2015, section 5.
+    .. [5] With 1 / K added to each number: W. Perks, "Some observations on inverse probability",
+       Journal of the Institute of Actuaries 73, 1947.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from hypervlad.particles import Field, count_particles
+    >>> fields = [Field(name, (100, 100), pixel_size=10.0) for name in "abcdefgh"]
+    >>> table = pd.DataFrame({"micrograph": list("aabbcdeffgh"), "touches_edge": False})
+    >>> table["class"] = list("xyxyxyxxxyx")
+    >>> found = count_particles(table, fields, edges="leave_out")
+    >>> found[["class", "count", "per_um2"]].round(2).values.tolist()
+    [['x', 7.0, 0.88], ['y', 4.0, 0.5], ['all', 11.0, 1.38]]
+    >>> found[["low", "high"]].round().values.tolist()
+    [[3.0, 14.0], [1.0, 18.0], [5.0, 20.0]]
+    """
+    import pandas as pd
+
+    check_value("n_bootstrap", n_bootstrap, [Integer(at_least=2)])
+    rng = np.random.default_rng(random_state)
+    field_of = _field_numbers(table, fields)
+    areas, is_known = _areas(fields)
+    names, class_of = _class_numbers(table, classes)
+    weights = edge_weights(table, edges)
+    n_classes = len(names)
+    is_of = np.column_stack([class_of[:, None] == np.arange(n_classes), np.ones(len(table), bool)])
+    sums = np.zeros((len(fields), n_classes + 1))
+    np.add.at(sums, field_of, weights[:, None] * is_of)
+    drawn = _field_draws(sums, areas, _resampled(len(fields), n_bootstrap, rng))
+    counts = sums.sum(axis=0)
+    weights_of = [weights[rows] for rows in is_of.T]
+    poisson = np.array(list(map(_weighted_poisson, weights_of, counts))).T
+    columns: dict[str, Any] = {"class": [*names, ALL], "particles": is_of.sum(axis=0)}
+    columns |= {"counted": counts.copy(), "poisson_low": poisson[0], "poisson_high": poisson[1]}
+    matrix = _checked_confusion(confusion, names)
+    if matrix is not None:
+        rates = matrix / matrix.sum(axis=1, keepdims=True)
+        counts[:-1] = _corrected(counts[None, :-1], rates[None])[0]
+        rows = rng.standard_gamma(matrix + 1 / n_classes, (n_bootstrap, n_classes, n_classes))
+        drawn[:, :-1] = _corrected(drawn[:, :-1], rows / rows.sum(axis=2, keepdims=True))
+    columns["count"] = counts
+    low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
+    # Scattered independently, particles vary least; few fields can be alike by chance.
+    least = np.array(list(map(_weighted_poisson, weights_of, counts))).T
+    columns["low"], columns["high"] = np.minimum(low, least[0]), np.maximum(high, least[1])
+    area = areas.sum() if is_known else math.nan
+    for name in ("count", "low", "high"):
+        columns[f"per_um2{'' if name == 'count' else '_' + name}"] = columns[name] / area
+    return pd.DataFrame(columns)
+
+
+def particle_sizes(
+    table: pd.DataFrame,
+    fields: Sequence[Field],
+    *,
+    measure: str = "equivalent_diameter_nm",
+    classes: Sequence[Any] | None = None,
+    edges: Edges = "weight",
+    n_bootstrap: int = 1000,
+    random_state: int | np.random.Generator | None = 0,
+) -> pd.DataFrame:
+    """Return D10, D50 and D90 of each class, by number and by area, with 95 % intervals.
+
+    Parameters
+    ----------
+    table, fields, classes, edges, n_bootstrap, random_state
+        As in :func:`count_particles`.
+    measure : str, default="equivalent_diameter_nm"
+        A column of the table.
+
+    Returns
+    -------
+    DataFrame with 2 (K + 1) rows
+        ``class``, ``by`` ("number" or "area"), ``particles`` that touch no edge, and ``d10``,
+        ``d50``, ``d90``, each with ``_low`` and ``_high``: the smallest size such that particles up
+        to it make up a tenth (half, nine tenths) of all particles or of their area. The intervals
+        are percentiles of a bootstrap of whole fields, widened for few fields; NaN if fewer than
+        two fields have particles of the class.
+
+    Raises
+    ------
+    ValueError
+        As in :func:`count_particles`, or if a size is unknown.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.particles import Field, cut_particles, measure, particle_sizes
+    >>> labels = np.zeros((50, 50), int)
+    >>> labels[5:9, 5:9], labels[20:24, 5:9], labels[20:30, 20:30] = 1, 2, 3
+    >>> table = measure(cut_particles(np.ones((50, 50)), labels, pixel_size=2.0))
+    >>> fields = [Field(table["micrograph"][0], (50, 50), 2.0)]
+    >>> particle_sizes(table, fields)[["by", "d10", "d50"]].round(1).values.tolist()
+    [['number', 9.0, 9.0], ['area', 9.0, 22.6]]
+    """
+    import pandas as pd
+
+    check_value("n_bootstrap", n_bootstrap, [Integer(at_least=2)])
+    rng = np.random.default_rng(random_state)
+    if measure not in table:
+        raise ValueError(f"measure={measure!r} is not a column of the table: {', '.join(table)}")
+    field_of = _field_numbers(table, fields)
+    names, class_of = _class_numbers(table, classes)
+    sizes = table[measure].to_numpy(np.float64)
+    if np.isnan(sizes).any():
+        unknown = list(dict.fromkeys(table["micrograph"][np.isnan(sizes)].astype(str)))
+        raise ValueError(
+            f"{measure} is unknown for {counted(int(np.isnan(sizes).sum()), 'particle')} of "
+            f"{name_some(unknown)}: give the pixel size, or choose a measure in pixels"
+        )
+    weights = edge_weights(table, edges)
+    is_scaled = "area_nm2" in table and table["area_nm2"].notna().all()
+    area = table["area_nm2" if is_scaled else "area_px2"].to_numpy(np.float64)
+    draws = _resampled(len(fields), n_bootstrap, rng)
+    order = np.argsort(sizes, kind="stable")
+    order = order[weights[order] > 0]
+    rows = []
+    for k, name in enumerate([*names, ALL]):
+        of_class = order if k == len(names) else order[class_of[order] == k]
+        size, field = sizes[of_class], field_of[of_class]
+        widening = _widening(len(np.unique(field)))
+        for by, weight in (("number", weights[of_class]), ("area", (weights * area)[of_class])):
+            row: dict[str, Any] = {"class": name, "by": by, "particles": len(size)}
+            best = _share_sizes(size, weight)
+            drawn = np.array([_share_sizes(size, weight * times[field]) for times in draws])
+            low = high = np.full(len(_SHARES), np.nan)
+            if not math.isnan(widening):
+                tail = float(norm.cdf(-_Z95 * widening))
+                low, high = np.nanquantile(drawn, (tail, 1 - tail), axis=0)
+            for i, share in enumerate(_SHARES):
+                key = f"d{round(100 * share)}"
+                row |= {key: best[i], f"{key}_low": low[i], f"{key}_high": high[i]}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _field_numbers(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.intp]:
+    names = [field.micrograph for field in fields]
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice or not names:
+        given = f"twice: {name_some(twice)}" if twice else "none"
+        raise ValueError(f"give each field that was searched once, got {given}")
+    numbers = {name: i for i, name in enumerate(names)}
+    found = table["micrograph"].tolist()
+    absent = list(dict.fromkeys(str(name) for name in found if name not in numbers))
+    if absent:
+        raise ValueError(
+            f"{counted(len(absent), 'micrograph')} of the table {verb(len(absent), 'is', 'are')} "
+            f"not among the fields: {name_some(absent)}; give a Field for each"
+        )
+    return np.array([numbers[name] for name in found], np.intp)
+
+
+def _areas(fields: Sequence[Field]) -> tuple[FloatArray, bool]:
+    """Return the areas of fields, and whether they are in square micrometres, or else in pixels."""
+    unknown = [field.micrograph for field in fields if not field.pixel_size]
+    if 0 < len(unknown) < len(fields):
+        raise ValueError(
+            f"{len(unknown)} of {len(fields)} fields have no pixel size: {name_some(unknown)}; "
+            "give it, or give none for any field"
+        )
+    areas = [math.prod(f.shape) * (f.pixel_size / 1000 if f.pixel_size else 1) ** 2 for f in fields]
+    return np.array(areas, np.float64), not unknown
+
+
+def _class_numbers(
+    table: pd.DataFrame, classes: Sequence[Any] | None
+) -> tuple[list[str], NDArray[np.intp]]:
+    if "class" not in table:
+        if classes is not None:
+            raise ValueError("classes are given, but the table has no column 'class'")
+        return [], np.full(len(table), -1, np.intp)
+    found = [str(label) for label in table["class"]]
+    names = sorted(set(found)) if classes is None else [str(label) for label in classes]
+    strange = sorted(set(found) - set(names))
+    if strange or len(set(names)) < len(names):
+        raise ValueError(
+            f"classes={names!r} must name each class of the table once; it has "
+            f"{name_some(strange or sorted(set(found)))}"
+        )
+    return names, np.array([names.index(label) for label in found], np.intp)
+
+
+def _checked_confusion(confusion: ArrayLike | None, names: Sequence[str]) -> FloatArray | None:
+    if confusion is None:
+        return None
+    matrix = np.asarray(confusion, np.float64)
+    if matrix.shape != (len(names),) * 2 or not (matrix >= 0).all():
+        raise ValueError(
+            f"confusion must hold numbers of particles, {len(names)} x {len(names)} for the "
+            f"classes {', '.join(names)}; got shape {matrix.shape}"
+        )
+    empty = [name for name, n in zip(names, matrix.sum(axis=1), strict=True) if n < 1]
+    if empty:
+        raise ValueError(
+            f"confusion: no held-out particle of {name_some(empty)}, so it is unknown how often "
+            "they are misclassified; label some, or count without correction"
+        )
+    condition = np.linalg.cond(matrix / matrix.sum(axis=1, keepdims=True))
+    if condition > _MAX_CONDITION:
+        raise ValueError(
+            "confusion: the classifier does not tell some classes apart (condition number "
+            f"{condition:.3g}), so their counts cannot be corrected; join them"
+        )
+    return matrix
+
+
+def _resampled(n_fields: int, n_bootstrap: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return how often each field is in each sample, (n_bootstrap, n_fields)."""
+    return rng.multinomial(n_fields, np.full(n_fields, 1 / n_fields), n_bootstrap)
+
+
+def _widening(n_fields: int) -> float:
+    """By what factor the deviations in a bootstrap of few fields are too small; NaN for one."""
+    if n_fields < 2:
+        return math.nan
+    t = float(student_t.ppf(0.975, n_fields - 1))
+    return t / _Z95 * math.sqrt(n_fields / (n_fields - 1))
+
+
+def _field_draws(sums: FloatArray, areas: FloatArray, times: NDArray[np.int64]) -> FloatArray:
+    """Return draws of expected counts, (n_bootstrap, K), whose percentiles are intervals.
+
+    Few fields contain too few of the rare dense ones, and then vary too little. Samples of them are
+    therefore mirrored at the logarithm of the count.
+    """
+    counts = sums.sum(axis=0)
+    sampled = (times @ sums) / (times @ areas)[:, None] * areas.sum()
+    # Half a particle, so that classes with none have a logarithm.
+    deviations = np.log((sampled + 0.5) / (counts + 0.5))
+    found = (counts + 0.5) * np.exp(-_widening(len(sums)) * deviations) - 0.5
+    return np.asarray(np.maximum(found, 0))
+
+
+def _corrected(counts: FloatArray, rates: FloatArray) -> FloatArray:
+    """Return the true counts, (n, K), of classified ones; rates, (n or 1, K, K), by true class."""
+    mixing = np.broadcast_to(rates.swapaxes(1, 2), (len(counts), *rates.shape[1:]))
+    found = np.asarray(np.linalg.solve(mixing, counts[:, :, None])[:, :, 0], np.float64)
+    for i in np.flatnonzero((found < 0).any(axis=1)):
+        best, _ = nnls(mixing[i], counts[i])
+        found[i] = best * (counts[i].sum() / max(best.sum(), np.finfo(float).tiny))
+    return found
+
+
+def poisson_interval(count: float, variance: float, largest: float) -> tuple[float, float]:
+    """Return the exact interval of the mean of a sum of weights, from its variance.
+
+    With weights of 1, for a variance equal to the count, it is that of a Poisson variable.
+    """
+    low = gamma.ppf(0.025, count**2 / variance, scale=variance / count) if count > 0 else 0.0
+    more, wider = count + largest, variance + largest**2
+    return float(low), float(gamma.ppf(0.975, more**2 / wider, scale=wider / more))
+
+
+def _weighted_poisson(weights: FloatArray, count: float) -> tuple[float, float]:
+    """Return the Poisson interval of a count to which particles contribute such weights."""
+    total = float(weights.sum())
+    variance = count * float(weights @ weights) / total if total else count
+    return poisson_interval(count, variance, float(weights.max(initial=0)) or 1.0)
+
+
+def _share_sizes(sizes: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return D10, D50, D90 of sorted sizes."""
+    below = np.cumsum(weights)
+    if not len(below) or not below[-1]:
+        return np.full(len(_SHARES), np.nan)
+    return np.asarray(sizes[np.searchsorted(below, np.array(_SHARES) * below[-1])])

@@ -1,0 +1,171 @@
+"""Writing outlines for other programs: label images, ImageJ regions, GeoJSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hypervlad.common.files import replace_when_complete
+from hypervlad.images.microscopy import import_extra
+from hypervlad.particles.particle import Outline, Outlines
+from hypervlad.particles.shapes import Ring, trace_polygons
+
+_MAX_FLOAT_LABEL = 1 << 24  # to which the 32-bit floats of ImageJ are exact
+_MOVE_TO, _LINE_TO, _CLOSE = 0.0, 1.0, 4.0
+
+
+def write_outlines(
+    path: str | os.PathLike[str],
+    outlines: ArrayLike | Outlines,
+    *,
+    pixel_size: float | None = None,
+    classes: Sequence[str] | None = None,
+    measures: Mapping[str, Sequence[float]] | None = None,
+) -> None:
+    """Write outlines in the format of the suffix, complete or not at all.
+
+    Parameters
+    ----------
+    path : path
+        ``.tif``, ``.tiff``: a label image for ImageJ and others, of 16 bits or, for labels above
+        65,535, of 32-bit floats, with its scale in micrometres. ``.zip``: ImageJ regions, named by
+        their labels (requires the extra `formats`). ``.geojson``: polygons for QuPath.
+    outlines : Outlines, array (H, W) of int, or array of n masks (H, W)
+    pixel_size : float, optional
+        Nanometres per pixel, for TIFF; other formats have no scale.
+    classes : sequence of n str, optional
+        For GeoJSON: the class of each outline.
+    measures : mapping of n numbers by name, or DataFrame, optional
+        For GeoJSON. Values that are not finite are left out.
+
+    Raises
+    ------
+    ValueError
+        For another suffix, or what the format cannot contain: outlines that overlap and labels
+        above 2**24 in TIFF, classes and measures except in GeoJSON.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from hypervlad.particles import read_outlines, write_outlines
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "labels.tif")
+    ...     write_outlines(path, np.array([[0, 1, 1], [2, 0, 1]]), pixel_size=2.5)
+    ...     read_outlines(path).label_image()
+    array([[0, 1, 1],
+           [2, 0, 1]], dtype=int32)
+    """
+    found, suffix = Outlines.of(outlines), Path(path).suffix.lower()
+    if suffix == ".geojson":
+        content = _geojson(found, classes, measures or {}, os.fspath(path))
+    elif not (classes is None and measures is None):
+        raise ValueError(f"{path}: only .geojson files contain classes and measures")
+    elif suffix in (".tif", ".tiff"):
+        content = _label_tiff(found, pixel_size, os.fspath(path))
+    elif suffix == ".zip":
+        content = _region_archive(found, os.fspath(path))
+    else:
+        raise ValueError(f"{path}: outlines are written as .tif, .tiff, .zip or .geojson")
+    with replace_when_complete(path) as stream:
+        stream.write(content)
+
+
+def _label_tiff(outlines: Outlines, pixel_size: float | None, name: str) -> bytes:
+    import tifffile  # not above: importing it takes long
+
+    labels = outlines.label_image()
+    n_pixels = sum(np.count_nonzero(outline.mask) for outline in outlines)
+    if n_pixels != np.count_nonzero(labels):
+        raise ValueError(
+            f"{name}: the outlines overlap, which a label image cannot show; write .zip or .geojson"
+        )
+    top = int(labels.max(initial=0))
+    if top > _MAX_FLOAT_LABEL:
+        raise ValueError(
+            f"{name}: label {top} is above 2**24, the largest of ImageJ; renumber them"
+        )
+    scale: dict[str, Any] = {}
+    if pixel_size is not None:
+        scale = {"resolution": (1e3 / pixel_size,) * 2, "metadata": {"unit": "um"}}
+    stream = io.BytesIO()
+    pixels = labels.astype(np.uint16 if top < 1 << 16 else np.float32)
+    tifffile.imwrite(stream, pixels, imagej=True, compression="zlib", **scale)
+    return stream.getvalue()
+
+
+def _region_archive(outlines: Outlines, name: str) -> bytes:
+    roifile, stream = import_extra("roifile", "ImageJ ROI", name), io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for outline in outlines:
+            rings = [ring for polygon in _polygons_around(outline) for ring in polygon]
+            # With sub-pixel coordinates, which are 32-bit floats, only where 16 bits do not do.
+            roi = roifile.ImagejRoi.frompoints(np.concatenate(rings), name=str(outline.label))
+            roi.options &= roifile.ROI_OPTIONS.SUB_PIXEL_RESOLUTION
+            roi.roitype = roifile.ROI_TYPE.TRACED
+            if len(rings) > 1:
+                roi.roitype = roifile.ROI_TYPE.RECT
+                roi.options = roifile.ROI_OPTIONS(0)
+                roi.integer_coordinates = roi.subpixel_coordinates = None
+                roi.n_coordinates = 0
+                roi.multi_coordinates = np.concatenate([_path_of(ring) for ring in rings])
+                roi.shape_roi_size = len(roi.multi_coordinates)
+            member = zipfile.ZipInfo(f"{outline.label}.roi")
+            archive.writestr(member, roi.tobytes(), zipfile.ZIP_DEFLATED)
+    return stream.getvalue()
+
+
+def _path_of(ring: Ring) -> NDArray[np.float32]:
+    """Return a ring as a path of Java, as ImageJ stores shapes of several rings."""
+    lines = np.column_stack([np.full(len(ring), _LINE_TO), ring])
+    lines[0, 0] = _MOVE_TO
+    return np.append(lines.ravel(), _CLOSE).astype(np.float32)
+
+
+def _geojson(
+    outlines: Outlines,
+    classes: Sequence[str] | None,
+    measures: Mapping[str, Sequence[float]],
+    name: str,
+) -> bytes:
+    columns: dict[str, list[Any]] = {str(key): list(column) for key, column in measures.items()}
+    kinds = [] if classes is None else list(map(str, classes))
+    for key, column in {**columns, **({} if classes is None else {"classes": kinds})}.items():
+        if len(column) != len(outlines):
+            raise ValueError(f"{name}: {len(column)} values of {key} for {len(outlines)} outlines")
+    features = []
+    for number, outline in enumerate(outlines):
+        properties: dict[str, Any] = {"objectType": "annotation", "name": str(outline.label)}
+        if kinds:
+            properties["classification"] = {"name": kinds[number]}
+        values = {key: float(column[number]) for key, column in columns.items()}
+        if finite := {key: value for key, value in values.items() if math.isfinite(value)}:
+            properties["measurements"] = finite
+        polygons = [
+            [[*ring.tolist(), ring[0].tolist()] for ring in polygon]
+            for polygon in _polygons_around(outline)
+        ]
+        kind = "Polygon" if len(polygons) == 1 else "MultiPolygon"
+        coordinates = polygons[0] if len(polygons) == 1 else polygons
+        geometry = {"type": kind, "coordinates": coordinates}
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    collection = {"type": "FeatureCollection", "features": features}
+    return json.dumps(collection, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _polygons_around(outline: Outline) -> list[list[Ring]]:
+    top, left, _, _ = outline.box
+    return [
+        [ring + np.array([left, top]) for ring in rings] for rings in trace_polygons(outline.mask)
+    ]

@@ -1,0 +1,249 @@
+"""Particles found without training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from hypervlad.common.constraints import Integer, OneOf, check_value
+from hypervlad.images import ReadOptions
+from hypervlad.images.options import check_read_options
+from hypervlad.images.reading import image_name, read_named
+from hypervlad.particles.particle import Outlines
+from hypervlad.particles.splitting import (
+    EIGHT,
+    BoolMap,
+    FloatMap,
+    LabelMap,
+    Window,
+    label_parts,
+    larger_window,
+    separate_at_necks,
+)
+
+_SMOOTHINGS = (1.0, 2.0)  # standard deviations in pixels; the larger if noise hides half contrast
+_FLOOR = 6.0  # standard deviations of the noise, which chance does not reach in a connected area
+_MIN_NOISE = 0.001  # of the range of grey levels: images without noise have rounded levels
+_GAP = 4  # radius in pixels of what is filled between particles that nearly touch
+_MIN_GAP = 0.1  # depth of a gap, of the contrast beside it
+_GAP_FLOOR = 3.0  # depth of a gap, in standard deviations of the particles' own texture
+_N_BLOCKS = 64  # along the shorter side of the field, to fit the background
+_LOCAL = 8  # blocks: standard deviation of the smoothing of what a polynomial leaves
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FoundParticles(Outlines):
+    """The outlines of the particles that `find_particles` found; ``np.asarray`` labels pixels.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Height and width of the field in pixels.
+    outlines : tuple of Outline
+    polarity : {"bright", "dark"} or None
+        Whether particles are brighter or darker than the background; None if not given and
+        nothing was found.
+    confidence : float
+        Of the polarity, from 0 to 1: how much more contrast it explains than the opposite one. 1
+        if the polarity was given, 0 if nothing was found.
+    threshold : float
+        Contrast to the background at the outlines, of the range of the image's grey levels.
+    """
+
+    polarity: Literal["bright", "dark"] | None
+    confidence: float
+    threshold: float
+
+    @property
+    def labels(self) -> LabelMap:
+        """The label at each pixel, shape (H, W), 0 for background."""
+        return self.label_image()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("the labels of pixels are computed, which makes a copy")
+        return self.label_image().astype(dtype or np.int32, copy=False)
+
+
+def find_particles(
+    image: Any,
+    *,
+    polarity: Literal["auto", "bright", "dark"] = "auto",
+    min_area: int = 20,
+    read_options: Mapping[str, Any] | ReadOptions | None = None,
+) -> FoundParticles:
+    """Find particles that are brighter or darker than the background, without training.
+
+    The background, a smooth surface and what large-scale variation it leaves, is fitted to pixels
+    without particles and subtracted. A particle stands out by at least six standard deviations of
+    the noise, and by at least half the contrast of most of the particles' area: at half its
+    contrast, blur does not move an edge. Holes smaller than `min_area` are filled. Touching
+    particles are separated at gaps between them and at narrow necks of their outline.
+
+    More than about half of the field must be background. Particles much fainter than others in the
+    field are missed. Overlapping ones without a visible gap or neck are found as one.
+
+    Parameters
+    ----------
+    image : path or array
+        As in :func:`hypervlad.images.read_micrograph`. Colours are averaged.
+    polarity : {"auto", "bright", "dark"}, default="auto"
+        Whether particles are brighter or darker than the background; "auto" chooses what stands
+        out by more, summed over pixels.
+    min_area : int, default=20
+        Particles of fewer pixels are left out.
+    read_options : dict or ReadOptions, optional
+        The fields of :class:`hypervlad.images.ReadOptions`; grey levels are scaled from the
+        smallest to the largest, whatever its ``scaling``.
+
+    Returns
+    -------
+    FoundParticles
+        Accepted wherever outlines are; ``np.asarray`` of it is a label image.
+
+    Raises
+    ------
+    ImageReadError
+        If the image cannot be read.
+    ValueError
+        If a parameter is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.particles import find_particles
+    >>> image = np.random.default_rng(0).normal(0.7, 0.02, (64, 64))
+    >>> image[10:20, 10:20] -= 0.3
+    >>> image[40:55, 30:40] -= 0.3
+    >>> found = find_particles(image.clip(0, 1))
+    >>> len(found), found.polarity, np.asarray(found).shape
+    (2, 'dark', (64, 64))
+    """
+    check_value("polarity", polarity, [OneOf("auto", "bright", "dark")])
+    check_value("min_area", min_area, [Integer()])
+    options = replace(check_read_options(read_options), scaling="minmax")
+    grey = read_named(image, options, image_name(image)).pixels
+    if grey.ndim == 3:
+        grey = grey.mean(axis=2)
+    for smoothing in _SMOOTHINGS:
+        contrast = ndimage.gaussian_filter(grey, smoothing)
+        contrast -= _background(contrast)
+        floor = _FLOOR * max(_spread(contrast), _MIN_NOISE)
+        bright, dark = (float(np.maximum(sign * contrast - floor, 0).sum()) for sign in (1, -1))
+        is_dark = polarity == "dark" or (polarity == "auto" and dark > bright)
+        if is_dark:
+            np.negative(contrast, out=contrast)
+        threshold = max(floor, _half_contrast(contrast[contrast > floor]))
+        if threshold > floor:
+            break
+    # Faint particles beside bright ones: their outlines follow half of their own contrast.
+    mask = _without_holes(_connected_to(contrast, threshold / 2, threshold, min_area), min_area)
+    rough = np.where(mask, contrast - ndimage.gaussian_filter(contrast, 2 * smoothing), np.nan)
+    min_gap = _GAP_FLOOR * _spread(rough) if mask.any() else 0.0
+
+    def partition(window: Window, inside: BoolMap) -> LabelMap:
+        cores = inside & ~_gaps(contrast, window, min_gap)
+        parts = separate_at_necks(inside, _without_holes(cores, min_area))
+        _trim(parts, contrast[window], threshold / 2, min_area)
+        return parts
+
+    labels = label_parts(mask, min_area, partition)
+    outlines = Outlines.of(labels)
+    found = len(outlines) > 0
+    return FoundParticles(
+        outlines.shape,
+        outlines.outlines,
+        ("dark" if is_dark else "bright") if found or polarity != "auto" else None,
+        1.0 if polarity != "auto" else abs(bright - dark) / (bright + dark) if found else 0.0,
+        threshold,
+    )
+
+
+# --- contrast to the background ------------------------------------------------------------------
+
+
+def _spread(values: FloatMap) -> float:
+    """Return the standard deviation of most values around 0, from about a million of them."""
+    step = max(1, int(np.sqrt(values.size / 1e6)))
+    return float(1.4826 * np.nanmedian(np.abs(values[::step, ::step])))
+
+
+def _background(grey: FloatMap) -> NDArray[np.float32]:
+    """Fit a surface to the background: a robust polynomial, and what it leaves, smoothed."""
+    block = max(1, min(grey.shape) // _N_BLOCKS)
+    padded = np.pad(grey, [(0, -side % block) for side in grey.shape], mode="edge")
+    shape = padded.shape[0] // block, padded.shape[1] // block
+    tiles = padded.reshape(shape[0], block, shape[1], block)
+    blocks = np.median(tiles, axis=(1, 3)).astype(np.float64)
+    noise = float(np.median(np.abs(tiles - blocks[:, None, :, None])))
+    y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
+    terms = np.stack([np.ones(shape), y, x, y * y, y * x, x * x], axis=-1).reshape(-1, 6)
+    surface = np.full(shape, np.median(blocks))
+    for _ in range(20):  # reweighted least squares with Tukey's weights
+        left = blocks - surface
+        scale = max(6 * float(np.median(np.abs(left))), 1e-6)
+        weights = np.clip(1 - (left / scale) ** 2, 0, None).reshape(-1, 1)
+        fitted, *_ = np.linalg.lstsq(terms * weights, blocks.reshape(-1, 1) * weights, rcond=None)
+        surface = (terms @ fitted).reshape(shape)
+    scale = max(scale, 4.5 * noise)
+    for _ in range(4):
+        left = blocks - surface
+        free = np.abs(left) < scale
+        near = ndimage.gaussian_filter(np.where(free, left, 0), _LOCAL)
+        surface += near / np.maximum(ndimage.gaussian_filter(free.astype(float), _LOCAL), 0.1)
+    enlarged: NDArray[np.float32] = ndimage.zoom(
+        surface.astype(np.float32), block, order=1, mode="nearest", grid_mode=True
+    )
+    return enlarged[: grey.shape[0], : grey.shape[1]]
+
+
+def _half_contrast(values: FloatMap) -> float:
+    """Return half the median of contrasts weighted by themselves: faint debris counts little."""
+    if not len(values):
+        return 0.0
+    ordered = np.sort(values)
+    total = np.cumsum(ordered, dtype=np.float64)
+    return 0.5 * float(ordered[np.searchsorted(total, total[-1] / 2)])
+
+
+def _connected_to(contrast: FloatMap, low: float, high: float, min_area: int) -> BoolMap:
+    """Return the connected pixels above `low` of which at least `min_area` are above `high`."""
+    components, n = ndimage.label(contrast > low, EIGHT)
+    kept = np.bincount(components[contrast > high], minlength=n + 1) >= min_area
+    kept[0] = False
+    mask: BoolMap = kept[components]
+    return mask
+
+
+def _without_holes(mask: BoolMap, min_area: int) -> BoolMap:
+    """Return the mask with holes of fewer pixels filled: larger ones are rings of particles."""
+    holes, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    small = np.bincount(holes.ravel()) < min_area
+    small[0] = False
+    filled: BoolMap = mask | small[holes[1:-1, 1:-1]]
+    return filled
+
+
+def _gaps(contrast: FloatMap, window: Window, min_depth: float) -> BoolMap:
+    """Return the pixels of a window between two places of higher contrast."""
+    around, inner = larger_window(window)
+    rows, columns = np.ogrid[-_GAP : _GAP + 1, -_GAP : _GAP + 1]
+    disk = rows**2 + columns**2 <= _GAP**2
+    closed = ndimage.grey_closing(contrast[around], footprint=disk)[inner]
+    gaps: BoolMap = closed - contrast[window] > np.maximum(_MIN_GAP * closed, min_depth)
+    return gaps
+
+
+def _trim(parts: LabelMap, contrast: FloatMap, low: float, min_area: int) -> None:
+    """Keep of each part the largest connected area above half its own contrast, in place."""
+    for part, window in enumerate(ndimage.find_objects(parts), start=1):
+        mask = parts[window] == part
+        above = mask & (contrast[window] > max(low, float(np.median(contrast[window][mask])) / 2))
+        pieces, _ = ndimage.label(above, EIGHT)
+        largest = pieces == 1 + np.argmax(np.bincount(pieces.ravel(), minlength=2)[1:])
+        parts[window][mask & ~_without_holes(largest, min_area)] = 0

@@ -1,0 +1,294 @@
+"""One particle of a micrograph, which is accepted wherever an image is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from hypervlad.images import ImageReadError, Micrograph, ReadOptions
+from hypervlad.images.options import check_read_options
+from hypervlad.images.reading import image_name, read_named
+
+_MARGIN = 0.1  # of the longer side of its box, around a particle in its own image
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """The pixels of one particle in a field; outlines of a field may overlap.
+
+    Attributes
+    ----------
+    label : int
+        Its number in the field, from 1.
+    box : (int, int, int, int)
+        Top, left, bottom, right in pixels of the field; bottom and right are the first beyond it.
+    mask : ndarray of bool, shape (bottom - top, right - left)
+    """
+
+    label: int
+    box: tuple[int, int, int, int]
+    mask: NDArray[np.bool_]
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """The box as slices of the field."""
+        top, left, bottom, right = self.box
+        return slice(top, bottom), slice(left, right)
+
+
+@dataclass(frozen=True, eq=False)
+class Outlines(Sequence[Outline]):
+    """The outlines of a field, in the order of their labels.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Height and width of the field in pixels.
+    outlines : tuple of Outline
+    """
+
+    shape: tuple[int, int]
+    outlines: tuple[Outline, ...]
+
+    def __len__(self) -> int:
+        return len(self.outlines)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.outlines[number]
+
+    def __iter__(self) -> Iterator[Outline]:
+        return iter(self.outlines)
+
+    def __repr__(self) -> str:
+        return f"Outlines({len(self)} particles in {self.shape[0]} x {self.shape[1]} pixels)"
+
+    def label_image(self) -> NDArray[np.int32]:
+        """Return the label at each pixel, 0 for background; of overlapping outlines the last."""
+        labels = np.zeros(self.shape, np.int32)
+        for outline in self:
+            labels[outline.window][outline.mask] = outline.label
+        return labels
+
+    @classmethod
+    def of(cls, outlines: Any, name: str = "outlines") -> Outlines:
+        """Return outlines of any kind as `Outlines`.
+
+        Parameters
+        ----------
+        outlines : Outlines, array (H, W) of int, or array or sequence of n masks (H, W)
+            A label image, where 0 is background, or a mask of each particle.
+        name : str, default="outlines"
+            For the errors.
+
+        Raises
+        ------
+        ValueError
+            Not one of these kinds, or negative labels.
+        """
+        if isinstance(outlines, Outlines):
+            return outlines
+        array = np.asarray(outlines)
+        if array.ndim == 2 and array.dtype.kind in "iu":
+            return cls._of_labels(array, name)
+        if array.ndim == 2 and array.dtype == bool:
+            return cls._of_labels(ndimage.label(array, np.ones((3, 3)))[0], name)
+        if array.ndim == 3 and array.dtype == bool:
+            return cls._of_masks(array)
+        raise ValueError(
+            f"{name} must be a label image (H, W) of whole numbers, 0 for background, or a stack "
+            f"(n, H, W) of True and False with a mask per particle; got type {array.dtype} and "
+            f"shape {array.shape}"
+        )
+
+    @classmethod
+    def _of_labels(cls, labels: NDArray[Any], name: str) -> Outlines:
+        if labels.size and labels.min() < 0:
+            raise ValueError(f"{name}: labels must be 0 or more, not {labels.min()}")
+        # Labels may be any numbers, such as identifiers of another program.
+        values = np.unique(labels)
+        values = values[values > 0]
+        numbers = np.searchsorted(values, labels) + 1
+        numbers[labels == 0] = 0
+        found = [
+            Outline(int(value), _box(window), numbers[window] == number)
+            for number, (value, window) in enumerate(
+                zip(values, ndimage.find_objects(numbers, len(values)), strict=True), start=1
+            )
+        ]
+        return cls((labels.shape[0], labels.shape[1]), tuple(found))
+
+    @classmethod
+    def _of_masks(cls, masks: NDArray[np.bool_]) -> Outlines:
+        found = []
+        for number, mask in enumerate(masks, start=1):
+            windows = ndimage.find_objects(mask.astype(np.uint8))
+            if windows:
+                found.append(Outline(number, _box(windows[0]), mask[windows[0]].copy()))
+        return cls((masks.shape[1], masks.shape[2]), tuple(found))
+
+
+@dataclass(frozen=True, eq=False)
+class Particle:
+    """One particle of a micrograph, accepted wherever an image is.
+
+    Estimators see it alone: a square around it in which the background is removed, and of whose
+    positions only those of the particle count.
+
+    Attributes
+    ----------
+    image : ndarray of float32, shape (h, w) or (h, w, 3)
+        The micrograph's pixels in the box, in [0, 1].
+    mask : ndarray of bool, shape (h, w)
+        The particle's pixels in the box.
+    box : (int, int, int, int)
+        Top, left, bottom, right in pixels of the micrograph.
+    label : int
+        Its number in the outlines.
+    micrograph : str
+        The micrograph's path or, for an array, the beginning of its digest; by default the group
+        of a particle.
+    field_shape : (int, int)
+        Height and width of the micrograph in pixels.
+    pixel_size : float or None
+        Nanometres per pixel.
+    """
+
+    image: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    box: tuple[int, int, int, int]
+    label: int
+    micrograph: str
+    field_shape: tuple[int, int]
+    pixel_size: float | None = None
+
+    def __repr__(self) -> str:
+        height, width = self.mask.shape
+        return (
+            f"Particle({self.label} of {self.micrograph!r}, {height} x {width} pixels, "
+            f"pixel_size={self.pixel_size})"
+        )
+
+    @property
+    def name(self) -> str:
+        return f"{self.micrograph}, particle {self.label}"
+
+    @property
+    def touches_edge(self) -> bool:
+        """Whether the particle touches an edge of its micrograph, and may go on beyond it."""
+        top, left, bottom, right = self.box
+        height, width = self.field_shape
+        return top == 0 or left == 0 or bottom == height or right == width
+
+    def as_micrograph(self) -> Micrograph:
+        """Return the particle in the middle of a square, without its background.
+
+        The background has the mean value of the particle, so that it neither adds contrast nor
+        takes a side: particles may be brighter or darker than what surrounds them.
+        """
+        height, width = self.mask.shape
+        longer = max(height, width)
+        side = longer + 2 * (1 + round(_MARGIN * longer))
+        top, left = (side - height) // 2, (side - width) // 2
+        window = slice(top, top + height), slice(left, left + width)
+        mask = np.zeros((side, side), bool)
+        mask[window] = self.mask
+        pixels = np.empty((side, side, *self.image.shape[2:]), np.float32)
+        pixels[:] = self.image[self.mask].mean(axis=0)
+        pixels[window][self.mask] = self.image[self.mask]
+        digest = hashlib.sha256(repr(pixels.shape).encode())
+        digest.update(pixels.tobytes())
+        digest.update(np.packbits(mask).tobytes())
+        return Micrograph(
+            pixels=pixels,
+            pixel_size=self.pixel_size,
+            digest=digest.hexdigest(),
+            metadata={"format": "particle", "dtype": "float32", "banner_rows": 0},
+            source=self.name,
+            mask=mask,
+        )
+
+
+def cut_particles(
+    image: Any,
+    outlines: ArrayLike | Outlines,
+    *,
+    pixel_size: float | None = None,
+    read_options: Mapping[str, Any] | ReadOptions | None = None,
+    name: str | None = None,
+) -> list[Particle]:
+    """Cut the outlined particles out of a micrograph.
+
+    Parameters
+    ----------
+    image : path or array
+        As in :func:`hypervlad.images.read_micrograph`.
+    outlines : Outlines, array (H, W) of int, or array or sequence of n masks (H, W)
+        From :func:`read_outlines`, :func:`find_particles` or another program: a label image, where
+        0 is background, or a mask of each particle. They may overlap.
+    pixel_size : float, optional
+        Nanometres per pixel, by default those that the file contains.
+    read_options : dict or ReadOptions, optional
+        The fields of :class:`hypervlad.images.ReadOptions`.
+    name : str, optional
+        Of the micrograph, by default its path or, of an array, the beginning of its digest.
+
+    Returns
+    -------
+    list of n Particle
+        In the order of their labels; empty if nothing is outlined.
+
+    Raises
+    ------
+    ImageReadError
+        If the image cannot be read, or the outlines have another size.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hypervlad.particles import cut_particles
+    >>> image, labels = np.full((8, 8), 0.2), np.zeros((8, 8), int)
+    >>> image[2:5, 3:6], labels[2:5, 3:6] = 0.9, 1
+    >>> (particle,) = cut_particles(image, labels)
+    >>> particle.box, int(particle.mask.sum())
+    ((2, 3, 5, 6), 9)
+    """
+    shown = image_name(image)
+    try:
+        found = Outlines.of(outlines)
+    except ValueError as error:
+        raise ImageReadError(f"{shown}: {error}") from error
+    micrograph = read_named(image, check_read_options(read_options), shown)
+    pixels = micrograph.pixels
+    if found.shape != pixels.shape[:2]:
+        raise ImageReadError(
+            f"{shown}: outlines of {found.shape[0]} x {found.shape[1]} pixels for an image of "
+            f"{pixels.shape[0]} x {pixels.shape[1]}; give outlines of its size, and cut an "
+            "information bar off both or neither"
+        )
+    if name is None:
+        is_path = isinstance(image, str | os.PathLike)
+        name = shown if is_path else f"image {micrograph.digest[:12]}"
+    return [
+        Particle(
+            pixels[outline.window].copy(),
+            outline.mask,
+            outline.box,
+            outline.label,
+            name,
+            found.shape,
+            micrograph.pixel_size if pixel_size is None else float(pixel_size),
+        )
+        for outline in found
+    ]
+
+
+def _box(window: tuple[slice, ...]) -> tuple[int, int, int, int]:
+    rows, columns = window
+    return int(rows.start), int(columns.start), int(rows.stop), int(columns.stop)

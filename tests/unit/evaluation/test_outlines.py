@@ -1,0 +1,93 @@
+"""Matching and scores of outlines against plain loops over pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from hypervlad.evaluation import OutlineTally, matched_labels
+
+LABEL_PAIRS = st.tuples(st.integers(1, 6), st.integers(1, 6)).flatmap(
+    lambda shape: st.tuples(*(hnp.arrays(np.int32, shape, elements=st.integers(0, 3)),) * 2)
+)
+
+
+def pixels_of(labels):
+    """The pixels of each label, as sets."""
+    return {
+        int(label): set(zip(*np.nonzero(labels == label), strict=True))
+        for label in np.unique(labels)
+        if label
+    }
+
+
+def naive_matches(true, found):
+    """Pairs above an IoU of 0.5, where they are unique."""
+    return [
+        (i, j, len(a & b) / len(a | b))
+        for i, a in pixels_of(true).items()
+        for j, b in pixels_of(found).items()
+        if len(a & b) / len(a | b) > 0.5
+    ]
+
+
+@given(LABEL_PAIRS)
+def test_matches_equal_a_loop_over_all_pairs(labels):
+    pairs, iou = matched_labels(*labels, min_iou=0.501)
+    expected = naive_matches(*labels)
+    assert list(map(tuple, pairs.tolist())) == [pair[:2] for pair in expected]
+    assert iou.tolist() == pytest.approx([pair[2] for pair in expected])
+
+
+@given(LABEL_PAIRS)
+def test_a_label_is_matched_once_at_any_iou(labels):
+    pairs, iou = matched_labels(*labels, min_iou=0.1)
+    assert len(set(pairs[:, 0])) == len(set(pairs[:, 1])) == len(pairs)
+    assert (iou >= 0.1).all()
+
+
+def test_scores_of_fields_added_up():
+    true, found = np.zeros((2, 12, 12), int)
+    true[0:6, 0:6], found[0:6, 0:5] = 1, 4  # found
+    true[8:12, 8:12] = 5  # missed
+    found[8:12, 0:3] = 9  # invented
+    tally = OutlineTally(min_area=10)
+    tally.add(true, found)
+    tally.add(np.zeros((3, 3), int), np.zeros((3, 3), int))
+    scores = tally.scores()
+    assert [scores[f"n_{name}"] for name in ("true", "found", "matched")] == [2, 2, 1]
+    assert (scores["precision"], scores["recall"], scores["f1"]) == (0.5, 0.5, 0.5)
+    assert scores["image_iou"] == pytest.approx((30 / 64 + 1) / 2)
+    assert scores["true_diameter"] == pytest.approx(
+        np.mean([2 * (a / np.pi) ** 0.5 for a in (36, 16)])
+    )
+    assert scores["diameter_ratio"] == pytest.approx((30**0.5 + 12**0.5) / (6 + 4))
+    low, high = tally.intervals(200, random_state=0)["image_iou"]
+    assert low == pytest.approx(30 / 64)
+    assert high == 1
+
+
+def test_small_particles_are_neither_expected_nor_mistakes():
+    true, found = np.zeros((2, 8, 8), int)
+    true[0:3, 0:3], found[0:3, 0:4] = 1, 1  # 9 and 12 pixels: a match, on both sides of the limit
+    true[6, 6], found[5, 0] = 2, 2
+    tally = OutlineTally(min_area=10)
+    tally.add(true, found)
+    assert [tally.scores()[f"n_{name}"] for name in ("true", "found", "matched")] == [0, 0, 0]
+    assert np.isnan(tally.scores()["f1"])
+    assert np.isnan(tally.intervals(5)["diameter_ratio"]).all()
+
+
+def test_what_is_no_pair_of_label_images():
+    labels = np.zeros((2, 3), int)
+    with pytest.raises(ValueError, match="found must be a label image"):
+        matched_labels(labels, np.zeros((2, 3)))
+    with pytest.raises(ValueError, match=r"differ in shape: \(2, 3\) and \(3, 2\)"):
+        OutlineTally().add(labels, labels.T)
+    with pytest.raises(ValueError, match="min_iou=0"):
+        matched_labels(labels, labels, 0)
+    with pytest.raises(ValueError, match="no fields"):
+        OutlineTally().scores()

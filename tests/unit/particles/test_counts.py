@@ -1,0 +1,233 @@
+"""Counts and sizes against plain loops, and the coverage of their intervals by simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chi2
+
+from hypervlad.particles import Field, count_particles, edge_weights, particle_sizes
+from hypervlad.particles.counts import poisson_interval
+
+SIDE = 1000
+CONFUSION = np.array(
+    [[0.85, 0.12, 0.03, 0], [0, 0.8, 0.15, 0.05], [0.05, 0, 0.8, 0.15], [0.08, 0.02, 0, 0.9]]
+)
+
+
+def table_of(classes_of_fields, **columns):
+    """A table of particles of 10 x 10 pixels away from the edges; a sequence of classes a field."""
+    rows = [(f"f{i}", k) for i, names in enumerate(classes_of_fields) for k in names]
+    table = pd.DataFrame(rows, columns=["micrograph", "class"])
+    box = {"top": 20, "left": 20, "bottom": 30, "right": 30, "touches_edge": False}
+    return table.assign(**box, field_height=SIDE, field_width=SIDE, **columns)
+
+
+def fields_of(n, pixel_size=10.0):
+    return [Field(f"f{i}", (SIDE, SIDE), pixel_size) for i in range(n)]
+
+
+def simulated(rng, rates, n_fields):
+    """True and classified numbers per field, and a confusion matrix of 100 held-out particles each.
+
+    Fields differ from each other by 50 %, and the shares of their classes by 35 %.
+    """
+    density = rng.gamma(4, 1 / 4, (n_fields, 1)) * rng.gamma(8, 1 / 8, (n_fields, len(rates)))
+    true = rng.poisson(density * rates)
+    classified = sum(
+        np.array([rng.multinomial(n, CONFUSION[k]) for n in true[:, k]]) for k in range(len(rates))
+    )
+    return classified, np.array([rng.multinomial(100, row) for row in CONFUSION])
+
+
+@pytest.mark.slow  # counts 200 sets of 20 fields
+def test_intervals_of_corrected_counts_cover_the_truth():
+    rng, names = np.random.default_rng(0), list("abcd")
+    rates, n_sets, n_fields = np.array([20, 8, 4, 12]), 200, 20
+    covered, uncorrected = np.zeros((n_sets, 5), bool), np.zeros((n_sets, 5), bool)
+    poisson = np.zeros((n_sets, 5), bool)
+    truth = np.append(rates, rates.sum()) * n_fields
+    for i in range(n_sets):
+        classified, held_out = simulated(rng, rates, n_fields)
+        table = table_of([np.repeat(names, numbers) for numbers in classified])
+        options = {"classes": names, "edges": "leave_out", "n_bootstrap": 500, "random_state": i}
+        found = count_particles(table, fields_of(n_fields), confusion=held_out, **options)
+        covered[i] = (found["low"] <= truth) & (truth <= found["high"])
+        poisson[i] = (found["poisson_low"] <= truth) & (truth <= found["poisson_high"])
+        plain = count_particles(table, fields_of(n_fields), **options)
+        uncorrected[i] = (plain["low"] <= truth) & (truth <= plain["high"])
+    assert 0.93 <= covered[:, :4].mean() <= 0.97
+    assert (covered.mean(axis=0) > 0.91).all()  # two standard deviations below 0.95
+    assert uncorrected[:, 2].mean() < 0.85  # the class that the others are taken for
+    assert poisson.mean() < 0.8
+
+
+def test_correction_against_the_inverse_and_at_the_boundary():
+    names, held_out = list("abcd"), np.round(100 * CONFUSION)
+    counts = np.array([20, 8, 4, 12]) @ CONFUSION * 50
+    table = table_of([np.repeat(names, np.round(counts / 2).astype(int))] * 2)
+    found = count_particles(table, fields_of(2), confusion=held_out, edges="leave_out")
+    np.testing.assert_allclose(found["count"][:4], [1000, 400, 200, 600], atol=4)
+    assert found["count"][4] == found["counted"][4] == len(table)
+    # Fewer are called b than a alone would give: none is b, and the total is kept.
+    few = table_of([["a"] * 95 + ["b"] * 3 + ["d"] * 4] * 3)
+    found = count_particles(few, fields_of(3), classes=names, confusion=held_out, edges="leave_out")
+    assert found["count"][1] == found["low"][1] == 0
+    assert found["count"][:4].sum() == pytest.approx(len(few))
+
+
+@given(st.lists(st.lists(st.sampled_from("xyz"), max_size=6), min_size=1, max_size=5))
+@settings(max_examples=10, deadline=None)
+def test_invariants(classes):
+    table, fields = table_of(classes), fields_of(len(classes))
+    found = count_particles(table, fields, classes=list("xyz"), n_bootstrap=50)
+    flat = [k for names in classes for k in names]
+    assert found["particles"].tolist() == [*(flat.count(k) for k in "xyz"), len(flat)]
+    np.testing.assert_allclose(found["counted"], found["count"])
+    if len(classes) > 1:
+        inside = found["poisson_low"] >= found["low"] - 1e-9
+        assert (inside & (found["low"] <= found["count"]) & (found["count"] <= found["high"])).all()
+    else:
+        assert found[["low", "high"]].isna().all(axis=None)
+    held_out = 9 * np.eye(3)[[1, 2, 0]]  # each class is taken for the next
+    turned = count_particles(table, fields, classes=list("xyz"), confusion=held_out, n_bootstrap=50)
+    np.testing.assert_allclose(turned["count"][:3], found["count"][[1, 2, 0]])
+
+
+def test_numbers_per_area_of_fields_of_different_size():
+    fields = [Field("f0", (100, 200), 10.0), Field("f1", (1000, 100), 20.0)]
+    found = count_particles(table_of(["x", "xxx"]), fields, edges="leave_out")
+    assert found["per_um2"][0] == pytest.approx(4 / (1 * 2 + 20 * 2))
+    without_class = table_of(["xy", "x"]).drop(columns="class")
+    assert count_particles(without_class, fields, edges="leave_out")["count"].tolist() == [3]
+    nothing = count_particles(without_class[:0], fields)
+    assert nothing[["count", "low"]].to_numpy().tolist() == [[0, 0]]
+    assert nothing["high"][0] == pytest.approx(3.69, abs=0.01)
+    unknown = count_particles(table_of(["x"]), fields_of(2, None), edges="leave_out")
+    assert unknown["count"][0] == 1
+    assert unknown["per_um2"].isna().all()
+
+
+def test_poisson_intervals_are_garwoods_and_weighted_ones_cover():
+    for n in (0, 1, 7, 200):
+        low = chi2.ppf(0.025, 2 * n) / 2 if n else 0
+        assert poisson_interval(n, n, 1) == pytest.approx((low, chi2.ppf(0.975, 2 * n + 2) / 2))
+    assert poisson_interval(14, 28, 2) == pytest.approx(2 * np.array(poisson_interval(7, 7, 1)))
+    rng, weights, rates = np.random.default_rng(0), np.array([1, 1.5, 4]), np.array([20, 8, 3])
+    numbers = rng.poisson(rates, (500, 3))
+    found = np.array([poisson_interval(n @ weights, n @ weights**2, 4) for n in numbers])
+    truth = rates @ weights
+    assert 0.94 <= ((found[:, 0] <= truth) & (truth <= found[:, 1])).mean() <= 0.99
+
+
+def test_edge_weights_make_numbers_and_sizes_unbiased():
+    """Boxes anywhere on a plane, of which a field of 60 x 90 pixels shows those that reach it."""
+    rng, n = np.random.default_rng(0), 200_000
+    height, width = rng.choice([3, 30], n), rng.choice([4, 50], n)
+    top, left = rng.integers(-60, 120, n), rng.integers(-90, 180, n)
+    visible = (top + height > 0) & (top < 60) & (left + width > 0) & (left < 90)
+    table = pd.DataFrame(
+        {
+            "top": np.maximum(top, 0),
+            "left": np.maximum(left, 0),
+            "bottom": np.minimum(top + height, 60),
+            "right": np.minimum(left + width, 90),
+            "large": (height == 30) & (width == 50),
+            "field_height": 60,
+            "field_width": 90,
+        }
+    )[visible]
+    table["touches_edge"] = (
+        (table["top"] == 0)
+        | (table["left"] == 0)
+        | (table["bottom"] == 60)
+        | (table["right"] == 90)
+    )
+    weights = edge_weights(table)
+    expected = n * (60 / 180) * (90 / 270)
+    assert weights.sum() == pytest.approx(expected, rel=0.03)
+    assert weights[table["large"]].sum() == pytest.approx(expected / 4, rel=0.06)
+    left_out = edge_weights(table, "leave_out")
+    assert left_out.sum() == (~table["touches_edge"]).sum() < 0.8 * expected
+    assert left_out[table["large"]].sum() < 0.15 * left_out.sum()
+
+
+def smallest_size_with_share(sizes, weights, share):
+    return min(
+        s
+        for s in sizes
+        if sum(w for t, w in zip(sizes, weights, strict=True) if t <= s)
+        >= share * sum(weights) * (1 - 1e-12)
+    )
+
+
+def test_sizes_against_a_loop():
+    rng = np.random.default_rng(0)
+    table = table_of([rng.choice(["x", "y"], 12) for _ in range(6)])
+    table["equivalent_diameter_nm"] = rng.lognormal(3, 0.5, len(table)).round()
+    table["area_nm2"] = np.pi / 4 * table["equivalent_diameter_nm"] ** 2
+    table["right"] += rng.integers(0, 900, len(table))
+    table["touches_edge"] = rng.random(len(table)) < 0.2
+    found = particle_sizes(table, fields_of(6), n_bootstrap=200).set_index(["class", "by"])
+    weights = edge_weights(table)
+    for name in ("x", "y", "all"):
+        chosen = (table["class"] == name) | (name == "all")
+        sizes = table["equivalent_diameter_nm"][chosen]
+        for by, weight in (("number", weights), ("area", weights * table["area_nm2"])):
+            row = found.loc[name, by]
+            assert row["particles"] == (weights[chosen] > 0).sum()
+            for share, d in ((0.1, "d10"), (0.5, "d50"), (0.9, "d90")):
+                assert row[d] == smallest_size_with_share(sizes, weight[chosen], share)
+                assert row[f"{d}_low"] <= row[d] <= row[f"{d}_high"]
+    one = particle_sizes(table[table["micrograph"] == "f0"], fields_of(6), n_bootstrap=9)
+    assert one["d50"].notna().all()
+    assert one["d50_low"].isna().all()
+
+
+def test_the_median_size_is_covered():
+    covered = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        shifts = rng.normal(0, 0.3, 12)  # of the logarithms of a field's sizes
+        table = table_of(["x" * 30] * 12)
+        logarithms = rng.normal(0, 0.4, len(table)) + np.repeat(shifts, 30)
+        table["equivalent_diameter_px"] = np.exp(logarithms)
+        table["area_px2"] = 1.0
+        found = particle_sizes(
+            table, fields_of(12), measure="equivalent_diameter_px", n_bootstrap=200
+        )
+        covered += found["d50_low"][0] <= 1 <= found["d50_high"][0]
+    assert covered >= 53  # of 60, of which 57 are expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fields": fields_of(1)}, "1 micrograph of the table is not among the fields: f1"),
+        ({"fields": fields_of(2) * 2}, "each field that was searched once, got twice: f0, f1"),
+        ({"fields": []}, "each field that was searched once, got none"),
+        (
+            {"fields": [*fields_of(2), Field("b", (9, 9))]},
+            "1 of 3 fields have no pixel size: b; give it, or give none",
+        ),
+        ({"classes": ["x"]}, r"must name each class of the table once; it has y"),
+        ({"confusion": np.eye(3)}, r"numbers of particles, 2 x 2 for the classes x, y; got"),
+        ({"confusion": [[9, 1], [0, 0]]}, "no held-out particle of y"),
+        ({"confusion": [[5, 5], [5, 5]]}, "does not tell some classes apart"),
+        ({"edges": "keep"}, "edges must be 'weight' or 'leave_out', not 'keep'"),
+    ],
+)
+def test_errors_name_what_came(options, message):
+    with pytest.raises(ValueError, match=message):
+        count_particles(table_of(["xy", "x"]), **({"fields": fields_of(2)} | options))
+
+
+def test_unknown_sizes_are_an_error():
+    table = table_of(["xy"], equivalent_diameter_nm=[5.0, np.nan], area_nm2=1.0)
+    with pytest.raises(ValueError, match="unknown for 1 particle of f0: give the pixel size"):
+        particle_sizes(table, fields_of(1))
+    with pytest.raises(ValueError, match="measure='diameter' is not a column"):
+        particle_sizes(table, fields_of(1), measure="diameter")

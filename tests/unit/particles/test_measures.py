@@ -1,0 +1,154 @@
+"""Measures of particles against drawn shapes and brute force."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.draw import disk
+
+from hypervlad.particles import Particle, cut_particles, measure
+
+
+def particle_of(mask, pixel_size=None, micrograph="a.png", label=1):
+    height, width = mask.shape
+    box, field = (5, 7, 5 + height, 7 + width), (height + 20, width + 20)
+    return Particle(mask.astype(np.float32), mask, box, label, micrograph, field, pixel_size)
+
+
+def measured(mask):
+    return measure([particle_of(mask)]).iloc[0]
+
+
+def rod(length, width, degrees):
+    """A straight rod with flat ends, in a square."""
+    half = int(length / 2 + width + 2)
+    down, right = np.mgrid[-half : half + 1, -half : half + 1]
+    along = right * math.cos(math.radians(degrees)) + down * math.sin(math.radians(degrees))
+    across = down * math.cos(math.radians(degrees)) - right * math.sin(math.radians(degrees))
+    return (abs(along) <= length / 2) & (abs(across) <= width / 2)
+
+
+def brute_force_feret(mask):
+    """Over all middles of all pixels' sides: the largest distance, and the narrowest direction."""
+    points = np.array(
+        [
+            (row + down, column + right)
+            for row, column in np.argwhere(mask)
+            for down, right in ((0.5, 0), (-0.5, 0), (0, 0.5), (0, -0.5))
+        ]
+    )
+    largest = max(math.dist(one, other) for one, other in itertools.combinations(points, 2))
+    turns = np.linspace(0, np.pi, 3601)
+    extents = np.ptp(points @ np.stack([np.cos(turns), np.sin(turns)]), axis=0)
+    return largest, extents.min()
+
+
+@st.composite
+def blobs(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    noise = ndimage.gaussian_filter(rng.random((draw(st.integers(1, 14)), 12)), 1.2)
+    pieces, _ = ndimage.label(noise >= np.quantile(noise, 0.4), np.ones((3, 3)))
+    largest = pieces == np.argmax(np.bincount(pieces.ravel())[1:]) + 1
+    return largest[ndimage.find_objects(largest.astype(int))[0]]
+
+
+@given(blobs())
+@settings(max_examples=12, deadline=None)
+def test_feret_diameters_are_those_of_brute_force(mask):
+    found, (largest, smallest) = measured(mask), brute_force_feret(mask)
+    assert found.feret_max_px == pytest.approx(largest)
+    # The brute force turns by a twentieth of a degree.
+    assert smallest * (1 - 1e-9) - 1e-3 * largest <= found.feret_min_px <= smallest + 1e-9
+
+
+@given(blobs(), st.integers(1, 3))
+@settings(max_examples=12, deadline=None)
+def test_measures_do_not_depend_on_neighbours_and_agree_with_each_other(mask, turns):
+    alone = measured(mask)
+    among = measure([particle_of(np.ones((k, 9), bool)) for k in (3, 20)] + [particle_of(mask)])
+    np.testing.assert_allclose(
+        among.iloc[2].drop("micrograph").astype(float), alone.drop("micrograph").astype(float)
+    )
+    turned = measured(np.rot90(mask, turns))
+    for name in ("area_px2", "feret_max_px", "feret_min_px", "solidity", "circularity"):
+        assert turned[name] == pytest.approx(alone[name])
+    rows, columns = np.nonzero(mask)
+    assert (alone.area_px2, alone.centroid_row, alone.centroid_column) == pytest.approx(
+        (mask.sum(), rows.mean() + 5, columns.mean() + 7)
+    )
+    assert 0 < alone.feret_min_px <= alone.feret_max_px
+    assert alone.aspect_ratio >= 1
+    assert max(alone.solidity, alone.circularity) <= 1
+
+
+@pytest.mark.parametrize("degrees", [0, 10, 22.5, 45, 70])
+@pytest.mark.parametrize("width", [3, 8])
+def test_length_and_width_of_a_rod(width, degrees):
+    found = measured(rod(120, width, degrees))
+    assert found.length_px == pytest.approx(121, abs=5)
+    assert found.width_px == pytest.approx(found.area_px2 / 121, rel=0.06)
+
+
+def test_length_of_a_curved_fibre_is_along_it():
+    down, right = np.mgrid[-70:71, -70:71]
+    ring = abs(np.hypot(down, right) - 60) <= 2
+    half = measured(ring & (down < 0))
+    assert half.length_px == pytest.approx(60 * np.pi, rel=0.03)
+    assert half.width_px == pytest.approx(4, abs=0.4)
+    assert measured(ring).length_px == pytest.approx(60 * np.pi, rel=0.05)  # as documented
+
+
+@pytest.mark.parametrize("diameter", [9, 20, 61])
+def test_a_disc_is_round(diameter):
+    mask = np.zeros((diameter + 2, diameter + 2), bool)
+    mask[disk((diameter / 2 + 0.5, diameter / 2 + 0.5), diameter / 2)] = True
+    found = measured(mask)
+    lengths = found[["equivalent_diameter_px", "feret_max_px", "feret_min_px", "length_px"]]
+    np.testing.assert_allclose(lengths.astype(float), diameter, atol=2.5)
+    assert found.aspect_ratio < 1.05
+    assert min(found.circularity, found.solidity) > 0.93
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (1, 50), (50, 2)])
+def test_the_smallest_particles_have_measures(shape):
+    found = measured(np.ones(shape, bool))
+    assert found.length_px == pytest.approx(max(shape), abs=2 if min(shape) == 2 else 0)
+    assert found.feret_min_px == pytest.approx(0.5**0.5 if shape == (1, 1) else min(shape))
+    assert 1 <= found.aspect_ratio <= max(shape)
+
+
+def test_units_edges_and_overlaps():
+    labels = np.zeros((2, 30, 40), bool)
+    labels[0, 0:10, 5:15] = labels[1, 5:20, 10:30] = True
+    known = cut_particles(np.full((30, 40), 0.5), labels, pixel_size=2.5)
+    unknown = cut_particles(np.full((30, 40), 0.5), labels[1:])
+    table = measure(known + unknown, ["cube", "rod", "rod"], [0.9, 0.8, 0.7])
+    assert table["area_px2"].tolist() == [100, 300, 300]  # the whole of both that overlap
+    assert table["touches_edge"].tolist() == [True, False, False]
+    np.testing.assert_allclose(table["area_nm2"], [625, 1875, np.nan])
+    np.testing.assert_allclose(table["feret_max_nm"][:2], 2.5 * table["feret_max_px"][:2])
+    assert table["feret_max_nm"].isna().tolist() == [False, False, True]
+    assert table["class"].tolist() == ["cube", "rod", "rod"]
+    assert table[["top", "left", "bottom", "right"]].iloc[1].tolist() == [5, 10, 20, 30]
+    assert list(measure([]).columns) == list(measure(known).columns)
+
+
+def test_errors_name_the_particle_and_the_numbers():
+    with pytest.raises(ValueError, match=r"a\.png, particle 1: its mask has no pixel"):
+        measured(np.zeros((3, 3), bool))
+    with pytest.raises(ValueError, match="classes: got 2 values for 1 particle"):
+        measure([particle_of(np.ones((2, 2), bool))], ["x", "y"])
+
+
+def test_a_thousand_particles_take_a_fraction_of_a_second():
+    masks = [np.ones((3 + k % 9, 3 + k % 7), bool) for k in range(1000)]
+    start = time.process_time()
+    assert len(measure([particle_of(mask) for mask in masks])) == 1000
+    assert time.process_time() - start < 10  # a twentieth of it on an idle processor

@@ -1,0 +1,360 @@
+"""Particles wherever images are: masks in sums and averages, the shape block, the classifier."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from skimage.measure import regionprops
+from support.oracle import explicit_sums, oracle, upsampling
+from support.tiny import make_tiny_encoder
+
+import hypervlad
+from hypervlad import (
+    BoostedSoftmaxClassifier,
+    HypercolumnVLAD,
+    ImageReadError,
+    MicrographClassifier,
+    extract_features,
+    load_features,
+)
+from hypervlad.features import vlad
+from hypervlad.features.encoder.encoding import random_pixels
+from hypervlad.features.hypercolumns import positions_inside
+from hypervlad.features.vlad_kernel import dense_residual_sums as fused_residual_sums
+from hypervlad.images import read_micrograph
+from hypervlad.particles import Particle, cut_particles, measure
+from hypervlad.particles.measures import SHAPE_MEASURES, shape_measures
+from hypervlad.results import ContactSheetDisplay
+
+SHAPE = ("joint", "per_layer", "pooled_unit", "shape")
+
+
+def field(number: int) -> list[Particle]:
+    """Six particles of a field: striped bars at odd labels, flat discs at even ones."""
+    rng = np.random.default_rng(number)
+    image, labels = 0.1 * rng.random((60, 90)), np.zeros((60, 90), int)
+    y, x = np.mgrid[:60, :90]
+    for place in range(6):
+        top, left = 30 * (place // 3) + 15, 30 * (place % 3) + 15
+        size = rng.uniform(6, 11)
+        inside = np.hypot(y - top, x - left) < size
+        if place % 2 == 0:
+            inside = (abs(y - top) < size / 3) & (abs(x - left) < size)
+        labels[inside] = place + 1
+        image[inside] += 0.5 + 0.3 * np.sin(x[inside]) * (place % 2 == 0)
+    return cut_particles(image, labels, pixel_size=2.0)
+
+
+@pytest.fixture(scope="module")
+def particles() -> list[Particle]:
+    return [particle for number in range(4) for particle in field(number)]
+
+
+@pytest.fixture(scope="module")
+def kinds(particles: list[Particle]) -> list[str]:
+    return ["bar" if particle.label % 2 else "disc" for particle in particles]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_backbone: None, particles: list[Particle], kinds: list[str]) -> MicrographClassifier:
+    encoder = make_tiny_encoder().set_params(blocks=SHAPE)
+    learner = BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0)
+    return MicrographClassifier(encoder, boosting=learner, random_state=0).fit(particles, kinds)
+
+
+def tiny_particle(mask: Any, **changes: Any) -> Particle:
+    mask = np.asarray(mask, bool)
+    pixels = np.random.default_rng(0).random(mask.shape).astype(np.float32)
+    given: dict[str, Any] = {
+        "image": pixels,
+        "mask": mask,
+        "box": (0, 0, *mask.shape),
+        "label": 1,
+        "micrograph": "a.tif",
+        "field_shape": mask.shape,
+    }
+    return Particle(**given | changes)
+
+
+# --- sums and averages ----------------------------------------------------------------------------
+
+
+@pytest.mark.slow  # an oracle in float64, position by position
+@pytest.mark.parametrize("turns", [1, 8])
+@pytest.mark.parametrize("grid", ["finest", "image", 40])
+@pytest.mark.parametrize("blocks", [("joint", "pooled"), ("per_layer", "pooled_unit"), SHAPE])
+def test_vectors_are_sums_over_the_mask_of_explicit_hypercolumns(
+    blocks: Any, grid: Any, turns: int, particles: list[Particle]
+) -> None:
+    encoder = make_tiny_encoder().set_params(blocks=blocks, grid=grid, turns=turns, image_size=32)
+    encoder.fit(particles)
+    ours = encoder.transform(particles[2:3])[0]
+    np.testing.assert_allclose(ours, explicit(encoder, particles[2], particles), atol=1e-4)
+
+
+def explicit(encoder: HypercolumnVLAD, particle: Particle, training: list[Particle]) -> np.ndarray:
+    """Encode a particle over the positions of its mask, with enlarged maps, in float64."""
+    batch, codebook = encoder.loader().load_batch(particle), encoder.codebook_
+    assert batch.masks is not None
+    joint, totals, means = "joint" in encoder.blocks, [0.0] * len(codebook.codewords), 0.0
+    for turn in range(encoder.turns):
+        copy = batch.turned(turn)
+        assert copy.masks is not None
+        mask, own = copy.masks[0].double().numpy(), encoder.network()(copy.tensors)
+        raw = [layer[0].permute(1, 2, 0).double().numpy() for layer in own]
+        layers = [p.apply(layer) for p, layer in zip(codebook.projections, raw, strict=True)]
+        parts = ([layers] if joint else []) + (
+            [[layer] for layer in layers] if "per_layer" in encoder.blocks else []
+        )
+        for number, (part, words) in enumerate(zip(parts, codebook.codewords, strict=True)):
+            of_layer = joint and number > 0 and isinstance(encoder.grid, str)
+            size = part[0].shape[:2] if of_layer else (16, 16)
+            columns, nearest = oracle(part, words.astype(float), size)
+            if isinstance(encoder.grid, int):
+                chosen = random_pixels(
+                    encoder.seed_, batch.keys[0], 256, encoder.grid, copy.masks[0]
+                )
+            else:
+                cells = mask.reshape(size[0], 16 // size[0], size[1], -1).mean((1, 3))
+                chosen = np.flatnonzero(cells >= cells.max() / 2)
+            totals[number] += explicit_sums(columns[chosen], nearest[chosen], words.astype(float))
+        of_layers = []
+        for layer, p in zip(raw, codebook.projections, strict=True):
+            up, across = upsampling(layer.shape[0], 16), upsampling(layer.shape[1], 16)
+            enlarged = np.einsum("yi,ijc,xj->yxc", up, layer, across)
+            average = (mask[:, :, None] * enlarged).sum((0, 1)) / mask.sum()
+            of_layers.append((average - p.mean) / p.std)
+        means = means + np.concatenate(of_layers)
+    found = []
+    for kind in (totals[:joint], totals[joint:]):
+        if kind:
+            units = [
+                each / np.linalg.norm(each, axis=1, keepdims=True).clip(1e-12) for each in kind
+            ]
+            vector = np.concatenate([unit.ravel() for unit in units])
+            found.append(vector / np.linalg.norm(vector))
+    means = means / (encoder.turns * np.sqrt(len(means)))
+    found.append(means / np.linalg.norm(means) if "pooled_unit" in encoder.blocks else means)
+    if "shape" in encoder.blocks:
+        loader = encoder.loader()
+        known = np.array([loader.load(each, "").info.outline for each in training])
+        own = np.array(loader.load(particle, "").info.outline)
+        found.append((own - known.mean(0)) / known.std(0) / np.sqrt(7))
+    return np.concatenate(found)
+
+
+@settings(max_examples=20, deadline=None)
+@given(mask=arrays(bool, (2, 9, 70)), seed=st.integers(0, 9))
+def test_the_fused_kernel_leaves_out_the_same_positions(mask: np.ndarray, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    maps = [torch.randn(2, 9, 70, 5, generator=generator), torch.randn(2, 3, 7, 4)]
+    words, inside = torch.randn(6, 9, generator=generator), torch.from_numpy(mask)
+    ours = fused_residual_sums(maps, words, (9, 70), inside)
+    expected = vlad.dense_residual_sums(maps, words, (9, 70), inside)
+    np.testing.assert_allclose(ours, expected, atol=1e-3)
+    everywhere = vlad.dense_residual_sums(maps, words, (9, 70), torch.ones_like(inside))
+    np.testing.assert_allclose(
+        everywhere, vlad.dense_residual_sums(maps, words, (9, 70)), atol=1e-4
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(mask=arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))), data=st.data())
+def test_every_particle_has_finite_features(mask: np.ndarray, data: st.DataObject) -> None:
+    mask[data.draw(st.integers(0, len(mask) - 1)), data.draw(st.integers(0, mask.shape[1] - 1))] = 1
+    encoder = _fitted(data.draw(st.sampled_from(["finest", "image", 30]), "grid"))
+    vector = encoder.transform([tiny_particle(mask)])
+    assert np.isfinite(vector).all()
+    assert vector[0, :96].any()
+
+
+_encoders: dict[Any, HypercolumnVLAD] = {}
+
+
+def _fitted(grid: Any) -> HypercolumnVLAD:
+    if grid not in _encoders:
+        encoder = make_tiny_encoder().set_params(blocks=SHAPE, grid=grid)
+        _encoders[grid] = encoder.fit(field(0) + field(1))
+    return _encoders[grid]
+
+
+def test_a_grid_keeps_the_positions_that_the_mask_covers_best() -> None:
+    mask = torch.zeros(1, 8, 8)
+    mask[0, 2, 5] = 1  # smaller than a cell of the coarse grid
+    inside = positions_inside(mask, (2, 2))
+    np.testing.assert_array_equal(inside[0], [[False, True], [False, False]])
+    np.testing.assert_array_equal(positions_inside(mask, (8, 8)), mask > 0)
+
+
+def test_what_is_outside_the_mask_does_not_matter(particles: list[Particle]) -> None:
+    """The codebook and the vectors depend on pixels of the particle alone."""
+    others = [
+        replace(each, image=np.where(each.mask, each.image, 1).astype(np.float32))
+        for each in particles
+    ]
+    one, other = (_fitted("finest").transform(each) for each in (particles, others))
+    np.testing.assert_array_equal(one, other)
+
+
+# --- sizes ----------------------------------------------------------------------------------------
+
+
+def test_a_particle_passes_the_network_at_half_the_size(particles: list[Particle]) -> None:
+    loader = _fitted("finest").loader()
+    large = replace(loader, image_size=64).load_batch(particles[0])
+    assert large.tensors.shape[2:] == (32, 32)
+    assert replace(loader, image_size=4).load_batch(particles[0]).tensors.shape[2:] == (4, 4)
+    whole = replace(loader, image_size=64, only_particles=False).load_batch(np.eye(9))
+    assert whole.tensors.shape[2:] == (64, 64)
+    assert whole.masks is None
+
+
+def test_the_common_scale_applies_and_small_particles_are_enlarged() -> None:
+    loader = replace(_fitted("finest").loader(), pixel_size=4.0)
+    particle = tiny_particle(np.ones((20, 20)), pixel_size=2.0)
+    side = len(particle.as_micrograph().pixels)
+    assert loader.load_batch(particle).tensors.shape[2:] == (side // 2, side // 2)
+    assert loader.load_batch(tiny_particle([[1]], pixel_size=2.0)).tensors.shape[2:] == (4, 4)
+
+
+# --- the shape block ------------------------------------------------------------------------------
+
+
+def test_shape_measures_are_those_of_regionprops() -> None:
+    y, x = np.mgrid[:60, :60]
+    mask = ((y - 30 + 0.4 * (x - 25)) / 20) ** 2 + ((x - 25) / 9) ** 2 < 1
+    (region,) = regionprops(mask.astype(int))
+    ours = dict(zip(SHAPE_MEASURES, shape_measures(mask, 2.0), strict=True))
+    axes = region.axis_minor_length / region.axis_major_length
+    assert ours["log_equivalent_diameter"] == pytest.approx(
+        np.log(2 * region.equivalent_diameter_area)
+    )
+    assert ours["aspect_ratio"] == pytest.approx(axes, abs=1e-3)
+    assert ours["circularity"] == pytest.approx(
+        4 * np.pi * region.area / region.perimeter_crofton**2
+    )
+    assert ours["solidity"] == pytest.approx(region.solidity, abs=0.02)
+    assert ours["extent"] == region.extent
+    assert ours["eccentricity"] == pytest.approx(region.eccentricity, abs=1e-3)
+    table = measure([tiny_particle(mask)])
+    assert ours["feret_ratio"] == pytest.approx(table["feret_min_px"][0] / table["feret_max_px"][0])
+
+
+def test_the_measures_depend_on_the_pixel_size_where_it_is_known(
+    particles: list[Particle], tmp_path: Path
+) -> None:
+    encoder = _fitted("finest").set_params(memory=str(tmp_path))
+    halved = replace(particles[0], pixel_size=1.0)
+    one, other = encoder.transform([particles[0], halved])
+    encoder.set_params(memory=None)
+    np.testing.assert_array_equal(one[:-7], other[:-7])
+    differs = one[-7:] != other[-7:]
+    np.testing.assert_array_equal(differs, [True] + 6 * [False])
+
+
+@pytest.mark.parametrize("stage", ["fit", "transform", "encode"])
+def test_a_whole_image_has_no_shape(stage: str) -> None:
+    with pytest.raises(ImageReadError, match=r"image 0 of the list.*a whole image.*'shape'"):
+        getattr(_fitted("finest"), stage)([np.eye(9)])
+
+
+# --- the classifier -------------------------------------------------------------------------------
+
+
+def test_particles_and_whole_images_are_not_mixed(particles: list[Particle]) -> None:
+    mixed = [*particles[:3], np.eye(9)]
+    with pytest.raises(ValueError, match=r"3 of 4 images are particles.*such as image 3"):
+        MicrographClassifier(make_tiny_encoder()).fit(mixed, [0, 1, 0, 1])
+
+
+def test_particles_of_a_micrograph_are_a_group(
+    model: MicrographClassifier, particles: list[Particle], kinds: list[str]
+) -> None:
+    assert len(np.unique(model.training_.groups)) == 4
+    assert model.training_.names == [particle.name for particle in particles]
+    own = MicrographClassifier(make_tiny_encoder(), boosting=model.boosting, random_state=0)
+    named = own.fit(particles, kinds, groups=[particle.micrograph[:9] for particle in particles])
+    assert len(np.unique(named.training_.groups)) == len({p.micrograph[:9] for p in particles})
+
+
+def test_all_answers_accept_particles(model: MicrographClassifier, tmp_path: Path) -> None:
+    new = field(9)
+    expected = ["bar" if particle.label % 2 else "disc" for particle in new]
+    assert model.predict(new).tolist() == expected
+    assert model.predict_set(new, 0.5).shape == (6, 2)
+    found = model.classify(new, coverage=0.5, max_error=0.5)
+    assert np.isfinite(found.novelty).all()
+    assert not found.in_training.any()
+    assert not found.images.blank  # discs have no texture, but they are there
+    model.save(tmp_path / "p.hvlad")
+    loaded = hypervlad.load(tmp_path / "p.hvlad")
+    np.testing.assert_array_equal(loaded.predict_proba(new), model.predict_proba(new))
+
+
+@pytest.mark.parametrize("grid", ["finest", 30])
+def test_the_evidence_lies_in_the_particle_and_adds_up(
+    grid: Any, model: MicrographClassifier, particles: list[Particle], kinds: list[str]
+) -> None:
+    encoder = make_tiny_encoder().set_params(blocks=SHAPE, grid=grid, turns=2, image_size=64)
+    own = MicrographClassifier(encoder, boosting=model.boosting, random_state=0)
+    own.fit(particles, kinds)
+    found = own.explain(particles[0])
+    total = found.baseline + found.maps.sum(axis=(1, 2), dtype=float) + found.trees
+    np.testing.assert_allclose(total, found.margins, atol=1e-5)
+    margin = own.decision_function(particles[:1])[0]
+    np.testing.assert_allclose(found.margins, [-margin / 2, margin / 2], atol=1e-4)
+    assert set(found.blocks) >= {"joint", "shape"}
+    outside = own.encoder_.loader().load_batch(particles[0]).masks
+    assert outside is not None
+    assert not found.blocks["joint"][:, outside[0].numpy() == 0].any()
+
+
+def test_contact_sheets_name_particles(
+    model: MicrographClassifier, particles: list[Particle], kinds: list[str]
+) -> None:
+    some = particles[:3]
+    sheet = ContactSheetDisplay.from_predictions(
+        some, model.predict_proba(some), classes=model.classes_, y_true=kinds[:3], select="all"
+    )
+    for particle, caption in zip(some, sheet.captions, strict=True):
+        assert caption[0].endswith(f"particle {particle.label}")
+    sheet.plot()
+
+
+def test_the_default_encoder_of_particles_has_their_shape(particles: list[Particle]) -> None:
+    model = MicrographClassifier()
+    assert "shape" in model._unfitted_parts(particles)[0].blocks
+    assert "shape" not in model._unfitted_parts([np.eye(9)])[0].blocks
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def test_the_table_of_vectors_says_where_particles_are(
+    model: MicrographClassifier, particles: list[Particle], tmp_path: Path
+) -> None:
+    out = tmp_path / "f.parquet"
+    done = extract_features(particles, model, out=out)
+    vectors, frame = load_features(out, encoder=model)
+    np.testing.assert_allclose(vectors, model.encoder_.transform(particles), atol=1e-5)
+    assert done.n_images == len(frame) == 24
+    assert frame["micrograph"].tolist() == [particle.micrograph for particle in particles]
+    assert frame["particle"].tolist() == [particle.label for particle in particles]
+    boxes = frame[["top", "left", "bottom", "right"]].to_numpy()
+    np.testing.assert_array_equal(boxes, [particle.box for particle in particles])
+    again = extract_features(particles, model, out=out, resume=True)
+    assert again.n_kept == 24
+
+
+def test_read_micrograph_takes_a_particle(particles: list[Particle]) -> None:
+    image = read_micrograph(particles[0])
+    assert image.mask is not None
+    assert image.source == particles[0].name

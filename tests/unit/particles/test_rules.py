@@ -1,0 +1,101 @@
+"""Rules against the same comparisons in Python, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypervlad.particles import match_rule
+
+
+def table(seed=0, n=40):
+    rng = np.random.default_rng(seed)
+    nm = rng.uniform(10, 9e3, (n, 2))
+    return pd.DataFrame(
+        {
+            "micrograph": ["a.tif", "b.tif"] * (n // 2),
+            "class": rng.choice(["cube", "long rod"], n),
+            "length_px": nm[:, 0] / 2,
+            "length_nm": nm[:, 0],
+            "width_px": nm[:, 1] / 2,
+            "width_nm": nm[:, 1],
+            "area_px2": nm.prod(axis=1) / 4,
+            "area_nm2": nm.prod(axis=1),
+            "aspect_ratio": nm[:, 0] / nm[:, 1],
+            "touches_edge": rng.random(n) < 0.5,
+        }
+    )
+
+
+T = table()
+LONG, EDGE, CUBE = T["length_nm"] > 5000, T["touches_edge"], T["class"] == "cube"
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ("length > 5 um", LONG),
+        ("length>5um", LONG),
+        ("5e3 nm < length", LONG),
+        ("length > 5 µm", LONG),
+        ("length > 2500 px", LONG),
+        ("length_nm > 5000", LONG),
+        ("area >= 2.5 um2", T["area_nm2"] >= 2.5e6),
+        ("0.1 um <= width < 4 um", (T["width_nm"] >= 100) & (T["width_nm"] < 4000)),
+        ("not touches_edge and (class == 'cube' or length > 5 um)", ~EDGE & (CUBE | LONG)),
+        ('class != "long rod" AND NOT length > 5 um', CUBE & ~LONG),
+        ("class == '5 um'", CUBE & False),
+        ("who-fibre", LONG & (T["width_nm"] < 3000) & (T["aspect_ratio"] > 3)),
+    ],
+)
+def test_rules(rule, expected):
+    np.testing.assert_array_equal(match_rule(T, rule), expected)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("length > 5", "must compare length with a value in px or nm or um"),
+        ("length > 5 um2", "must compare length with a value in px or nm or um"),
+        ("area > 5 um", "must compare area with a value in px2 or nm2 or um2"),
+        ("aspect_ratio > 3 nm", "compares aspect_ratio, which has no unit, with a value in nm"),
+        ("diameter > 3 nm", "names 'diameter'; the measures are micrograph, class, length, width"),
+        ("length = 5 um", "cannot be read: write comparisons"),
+        ("", "cannot be read"),
+        ("length > 5 mm", "cannot be read"),
+        ("length", "must compare length with a value"),
+        ("aspect_ratio", "'aspect_ratio' where a comparison was expected"),
+        ("class > 'cube'", "must compare class by == or != and a text"),
+        ("aspect_ratio == 'cube'", "must compare aspect_ratio by a number"),
+        ("aspect_ratio in (1, 2)", "'aspect_ratio' where the name of a measure was expected"),
+        ("__import__('os').system('true')", "where a comparison was expected"),
+        ("aspect_ratio > (lambda: 3)()", "where a number"),
+        ("(" * 400 + "touches_edge" + ")" * 400, "cannot be read"),
+        ("touches_edge and " * 100, "has 1700 characters, at most 1000"),
+    ],
+)
+def test_what_is_no_rule_is_refused(rule, message):
+    with pytest.raises(ValueError, match="the rule ") as raised:
+        match_rule(T, rule)
+    assert message in str(raised.value)
+
+
+def test_a_missing_pixel_size_is_an_error_only_where_it_is_needed():
+    unknown = T.assign(length_nm=T["length_nm"].where(T["micrograph"] != "b.tif"))
+    with pytest.raises(ValueError, match=r"20 particles lack \(b\.tif\): give pixel_size, or"):
+        match_rule(unknown, "length > 5 um")
+    np.testing.assert_array_equal(match_rule(unknown, "length > 2500 px"), LONG)
+
+
+@given(st.text(alphabet="lengthwidasp_o <>=!()'0123456789.um+-*", max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_any_text_is_a_mask_or_a_value_error(rule):
+    try:
+        found = match_rule(T, rule)
+    except ValueError as error:
+        assert repr(rule) in str(error)  # noqa: PT017
+    else:
+        assert (found.shape, found.dtype) == ((len(T),), bool)
