@@ -7,6 +7,7 @@ from hypervlad.data.synthetic.nanowires import (
     make_alignment_examples,
     make_nanowire_images,
 )
+from hypervlad.data.synthetic.particle_fields import ParticleFieldTruth, make_particle_fields
 from hypervlad.data.synthetic.tem import (
     TEM_CLASSES,
     TEM_FINE_CLASSES,
@@ -20,10 +21,12 @@ __all__ = [
     "TEM_CLASSES",
     "TEM_FINE_CLASSES",
     "NanowireTruth",
+    "ParticleFieldTruth",
     "add_defect",
     "make_alignment_examples",
     "make_lattice_images",
     "make_nanofibre_images",
     "make_nanowire_images",
+    "make_particle_fields",
     "make_tem_images",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
@@ -13,6 +13,8 @@ from sklearn.utils import check_random_state
 
 FloatMap = NDArray[np.float32]
 BoolMap = NDArray[np.bool_]
+#: One value for all images, or bounds of a value drawn for each image.
+Drawn: TypeAlias = float | tuple[float, float]
 
 SMALLEST_SIZE = 64  # smaller features, such as defects, would be less than a pixel
 
@@ -36,6 +38,25 @@ def check_size(size: Any, smallest: int = SMALLEST_SIZE) -> tuple[int, int]:
             "each."
         )
     return int(extents[0]), int(extents[1])
+
+
+def check_drawn(
+    name: str, value: Any, low: float, high: float, *, integral: bool = False
+) -> tuple[float, float]:
+    """Return the bounds of a value that is drawn, equal where one value is given."""
+    kind = numbers.Integral if integral else numbers.Real
+    pair = value if isinstance(value, tuple | list) else (value, value)
+    fine = len(pair) == 2 and all(
+        not isinstance(each, bool) and isinstance(each, kind) and low <= float(each) <= high
+        for each in pair
+    )
+    if not fine or pair[0] > pair[1] or (pair[0] != pair[1] and not np.isfinite(pair[1])):
+        number = "an integer" if integral else "a number"
+        raise ValueError(
+            f"{name}={value!r}: expected {number} from {low:g} to {high:g}, or a pair of them, the "
+            "lower first."
+        )
+    return float(pair[0]), float(pair[1])
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numbers
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.random import Generator
@@ -12,8 +10,10 @@ from numpy.typing import NDArray
 
 from hypervlad.data.synthetic.drawing import (
     BoolMap,
+    Drawn,
     FloatMap,
     check_count,
+    check_drawn,
     check_size,
     draw_seed,
     log_uniform,
@@ -26,8 +26,6 @@ from hypervlad.fibres.alignment import DEFAULT_WINDOW
 from hypervlad.fibres.axial import direction_of
 from hypervlad.fibres.regions import TileGrid
 
-#: One value for all images, or bounds of a value drawn for each image.
-Drawn: TypeAlias = float | tuple[float, float]
 _BOUNDS = {
     "aligned": (0.0, 1.0),
     "density": (0.0, 0.95),
@@ -189,7 +187,7 @@ def make_nanowire_images(
         "tilt": tilt,
         "overlap": overlap,
     }
-    bounds = {name: _check_drawn(name, value) for name, value in asked.items()}
+    bounds = {name: check_drawn(name, value, *_BOUNDS[name]) for name, value in asked.items()}
     seed = draw_seed(random_state)
     made = [
         _make_image(np.random.default_rng([2, seed, i]), bounds, height, width_) for i in range(n)
@@ -279,21 +277,6 @@ def _orientation_of_pixels(along: FloatMap) -> FloatMap:
     visible = block_means(on_wire) >= 0.5
     angle = direction_of(block_means(axes))
     return np.where(visible, angle, np.nan).astype(np.float32)
-
-
-def _check_drawn(name: str, value: Any) -> tuple[float, float]:
-    low, high = _BOUNDS[name]
-    pair = value if isinstance(value, tuple | list) else (value, value)
-    fine = len(pair) == 2 and all(
-        not isinstance(each, bool) and isinstance(each, numbers.Real) and low <= float(each) <= high
-        for each in pair
-    )
-    if not fine or pair[0] > pair[1] or (pair[0] != pair[1] and not np.isfinite(pair[1])):
-        raise ValueError(
-            f"{name}={value!r}: expected a number from {low:g} to {high:g}, or a pair of them, the "
-            "lower first."
-        )
-    return float(pair[0]), float(pair[1])
 
 
 @dataclass(frozen=True)

@@ -132,14 +132,14 @@ def _class_names(n_classes: int) -> tuple[str, ...]:
 
 
 def record_image(specimen: Specimen, rng: Generator, margin: int, unit: float) -> FloatMap:
-    intensity = _propagate(specimen, rng, unit)
+    intensity = propagate(specimen, rng, unit)
     keep = (slice(margin, -margin), slice(margin, -margin))
     intensity = intensity[keep] * _illumination(rng, intensity[keep].shape)
     open_area = None if specimen.opaque is None else specimen.opaque[keep] < 0.3
     return _camera(_set_brightness(intensity, open_area, rng), rng)
 
 
-def _propagate(specimen: Specimen, rng: Generator, unit: float) -> FloatMap:
+def propagate(specimen: Specimen, rng: Generator, unit: float) -> FloatMap:
     """Return the intensity in the image plane: the exit wave after defocus, envelope, aperture.
 
     Williams and Carter, Transmission Electron Microscopy, 2nd ed., chapter 28.

@@ -44,6 +44,8 @@ class Stage:
         self.matrix = np.zeros(self.shape, np.float32)
         self.metal = np.zeros(self.shape, np.float32)
         self.side = 224 * self.unit
+        #: Length along its centre line and width in pixels, of a single fibre.
+        self.fibre: tuple[float, float] | None = None
 
     def near_centre(self, spread: float) -> NDArray[np.floating]:
         """Draw a point (row, column); ``spread`` in units of the shorter side."""
@@ -57,7 +59,7 @@ class Stage:
 def make_specimen(kind: str, rng: Generator, shape: tuple[int, int], unit: float) -> Specimen:
     stage = Stage(rng, shape, unit)
     SCENES[kind](stage)
-    _scatter_dirt(stage)
+    scatter_dirt(stage)
     return _develop(stage)
 
 
@@ -84,6 +86,8 @@ def _lay_fiber(stage: Stage, radius: float, walls: Walls, catalyst: float) -> No
         anchor_at=rng.uniform(0.25, 0.75),
     )
     stage.tubes += tube_thickness(stage.shape, chains, np.array([radius]), walls, rng)
+    steps = np.linalg.norm(np.diff(chains[0], axis=0), axis=1)
+    stage.fibre = float(steps.sum()), 2 * radius
     if rng.random() < catalyst:
         _add_catalyst(stage, chains, radius * max(walls.inner_ratio, 0.3))
     if rng.random() < 0.12:
@@ -299,7 +303,7 @@ def _add_fragment(stage: Stage, radius: float) -> None:
     )
 
 
-def _scatter_dirt(stage: Stage) -> None:
+def scatter_dirt(stage: Stage) -> None:
     rng = stage.rng
     n = int(rng.poisson(1.5)) if rng.random() < 0.7 else int(rng.integers(4, 25))
     stage.metal += np.float32(rng.uniform(0.15, 0.6)) * particle_thickness(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -11,6 +13,7 @@ from hypervlad.data.synthetic import (
     make_lattice_images,
     make_nanofibre_images,
     make_nanowire_images,
+    make_particle_fields,
     make_tem_images,
 )
 
@@ -20,12 +23,15 @@ MAKERS = [
     make_nanofibre_images,
     make_nanowire_images,
     make_alignment_examples,
+    partial(make_particle_fields, classes=["rod"], extent=(20, 40)),
+    partial(make_particle_fields, kind="sem", classes=["rod"], extent=(20, 40)),
 ]
 pytestmark = pytest.mark.parametrize("make", MAKERS)
 
 
 def values(truth):
     """A label, a mask or a map as an array."""
+    truth = getattr(truth, "labels", truth)
     return getattr(truth, "orientation", truth)
 
 

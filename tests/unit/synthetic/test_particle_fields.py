@@ -1,0 +1,204 @@
+"""Synthetic fields of particles: what is drawn is what their truth says."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import ndimage
+
+from hypervlad.data.synthetic import TEM_FINE_CLASSES, make_particle_fields
+from hypervlad.particles import cut_particles
+
+CLEAN = {"illumination": 0.0, "noise": 0.0, "blur": 0.5}
+KINDS = pytest.mark.parametrize("kind", ["tem", "sem"])
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    seed=st.integers(0, 2**31 - 1),
+    n_particles=st.integers(0, 6),
+    touching=st.sampled_from([0.0, 1.0]),
+    size=st.sampled_from([64, (80, 150)]),
+)
+def test_outlines_labels_and_sizes_agree(seed, n_particles, touching, size):
+    _, (truth,) = make_particle_fields(
+        1,
+        classes=("sphere", "cube", "fiber"),
+        n_particles=n_particles,
+        extent=(12, 40),
+        touching=touching,
+        size=size,
+        random_state=seed,
+    )
+    assert [outline.label for outline in truth.outlines] == list(range(1, n_particles + 1))
+    for name in ("classes", "area", "diameter", "length", "width", "visible"):
+        assert getattr(truth, name).shape == (n_particles,)
+    expected = np.zeros(truth.outlines.shape, np.int32)
+    for outline, area in zip(truth.outlines, truth.area, strict=True):
+        assert 0 < outline.mask.sum() <= area
+        assert all(outline.mask.any(axis=axis)[[0, -1]].all() for axis in (0, 1))
+        expected[outline.window] = np.where(outline.mask, outline.label, expected[outline.window])
+    assert_array_equal(truth.labels, expected)
+    seen = [(expected == label).sum() for label in range(1, n_particles + 1)]
+    assert_allclose(truth.visible * truth.area, seen)
+
+
+def test_sizes_of_solids_are_those_of_their_shapes():
+    _, truths = make_particle_fields(
+        8,
+        classes=("sphere", "rod", "cube"),
+        n_particles=1,
+        extent=(60, 90),
+        size=128,
+        random_state=0,
+    )
+    for truth in truths:
+        (outline,), area = truth.outlines, truth.area[0]
+        long_side = max(outline.mask.shape)
+        if truth.classes[0] == "sphere":
+            assert truth.diameter[0] == pytest.approx(long_side, rel=0.02)
+        if truth.classes[0] == "rod":
+            length, width = truth.length[0], truth.width[0]
+            assert area == pytest.approx(width * (length - width) + np.pi / 4 * width**2, rel=0.05)
+        else:
+            assert np.isnan([truth.length[0], truth.width[0]]).all()
+    assert {truth.classes[0] for truth in truths} == {"sphere", "rod", "cube"}
+
+
+def test_fibres_cover_their_length_times_their_width():
+    _, truths = make_particle_fields(
+        10, classes=("fiber",), n_particles=1, extent=(90, 120), size=160, random_state=0
+    )
+    ratio = [truth.area[0] / (truth.length[0] * truth.width[0]) for truth in truths]
+    assert_allclose(ratio, 1, atol=0.15)
+
+
+@KINDS
+@pytest.mark.parametrize("name", [*TEM_FINE_CLASSES, "cube", "rod", "sphere"])
+def test_particles_are_visible_in_one_piece_and_nothing_else_is(kind, name):
+    (image,), (truth,) = make_particle_fields(
+        1, kind=kind, classes=[name], n_particles=1, extent=90, size=128, random_state=1, **CLEAN
+    )
+    particle = truth.labels > 0
+    assert ndimage.label(particle, np.ones((3, 3)))[1] == 1
+    far = ~ndimage.binary_dilation(particle, iterations=12)
+    difference = image[particle].mean() - np.median(image[far])
+    assert difference > 0.06 if kind == "sem" else difference < -0.06
+    assert image[far].std() < 0.4 * abs(difference)
+
+
+@KINDS
+def test_a_particle_alone_is_the_same_structure_on_another_background(kind):
+    options = {"extent": (40, 60), "random_state": 4}
+    _, together = make_particle_fields(2, n_particles=(1, 3), size=160, **options)
+    n = sum(len(truth.area) for truth in together)
+    _, alone = make_particle_fields(
+        n, n_particles=1, size=96, kind=kind, background="cluttered", **options
+    )
+    for name in ("classes", "area", "length", "width"):
+        assert_array_equal(
+            *(np.concatenate([getattr(t, name) for t in x]) for x in (together, alone))
+        )
+    assert_array_equal([truth.visible[0] for truth in alone], 1)
+
+
+def test_touching_particles_touch_and_others_keep_a_distance():
+    options = {"classes": ["sphere"], "n_particles": 5, "extent": (20, 40), "random_state": 0}
+    for touching in (0.0, 1.0):
+        _, truths = make_particle_fields(6, touching=touching, size=256, **options)
+        pieces = [ndimage.label(truth.labels, np.ones((3, 3)))[1] for truth in truths]
+        assert pieces == [1 if touching else 5] * 6
+        near = [ndimage.label(ndimage.binary_dilation(t.labels > 0))[1] for t in truths]
+        assert near == pieces
+        for truth in truths:
+            inside = np.array([outline.mask.sum() for outline in truth.outlines]) / truth.area
+            assert (truth.visible / inside > 0.4).all()
+
+
+def test_the_upper_particle_hides_the_lower_in_sem_only():
+    step = {}
+    for kind in ("tem", "sem"):
+        options = {"classes": ["cube"], "n_particles": 2, "extent": 60, "touching": 1, "size": 150}
+        (image,), (truth,) = make_particle_fields(1, kind=kind, **options, **CLEAN, random_state=1)
+        lower, upper = (np.zeros(image.shape, bool) for _ in range(2))
+        for mask, outline in zip((lower, upper), truth.outlines, strict=True):
+            mask[outline.window] = ndimage.binary_erosion(outline.mask, iterations=4)
+        assert (lower & upper).sum() > 50
+        assert truth.visible[1] == 1
+        step[kind] = abs(image[lower & upper].mean() - image[upper & ~lower].mean())
+    assert step["tem"] > 0.05 > step["sem"]
+
+
+@KINDS
+def test_illumination_noise_and_blur_are_as_strong_as_given(kind):
+    def empty(**options):
+        (image,), (truth,) = make_particle_fields(
+            1, kind=kind, n_particles=0, size=256, random_state=0, **{**CLEAN, **options}
+        )
+        assert len(truth.outlines) == 0
+        return image.astype(float)
+
+    clean = empty()
+    light = ndimage.gaussian_filter(empty(illumination=0.5) / clean, 3)
+    assert np.ptp(light) == pytest.approx(0.5, abs=0.02)
+    grain = (empty(noise=0.05) - clean) / np.sqrt(clean / 0.5)
+    assert grain.std() == pytest.approx(0.05, rel=0.03)
+    blurred = ndimage.gaussian_filter(empty(blur=0.0), 3, mode="nearest")
+    assert_allclose(empty(blur=3.0), blurred, atol=1e-5)
+
+
+@KINDS
+def test_clutter_disturbs_without_outlines(kind):
+    edges = {}
+    for background in ("plain", "cluttered"):
+        images, truths = make_particle_fields(
+            4, kind=kind, n_particles=0, background=background, size=200, random_state=0, **CLEAN
+        )
+        edges[background] = [(image - ndimage.gaussian_filter(image, 8)).std() for image in images]
+        assert not any(truth.labels.any() for truth in truths)
+    assert np.mean(edges["cluttered"]) > 1.5 * np.mean(edges["plain"])
+
+
+def test_a_field_is_cut_into_its_particles():
+    (image,), (truth,) = make_particle_fields(1, n_particles=6, random_state=0)
+    particles = cut_particles(image, truth.outlines)
+    assert [p.label for p in particles] == [1, 2, 3, 4, 5, 6]
+    whole = [mask.mask.sum() == area for mask, area in zip(particles, truth.area, strict=True)]
+    for particle, is_whole in zip(particles, whole, strict=True):
+        assert particle.touches_edge or is_whole
+
+
+@KINDS
+def test_few_numbers_guard_against_silent_drift(kind):
+    (image,), (truth,) = make_particle_fields(
+        1, kind=kind, n_particles=2, extent=50, size=128, random_state=0
+    )
+    expected = {
+        "tem": [0.6635, 0.6320, 0.6086, 0.6568],
+        "sem": [0.1495, 0.1811, 0.1950, 0.1514],
+    }[kind]
+    assert truth.classes.tolist() == ["matrix-surface"] * 2
+    assert_allclose(truth.area, [554, 510], atol=3)
+    assert_allclose(image.reshape(2, 64, 2, 64).mean(axis=(1, 3)).ravel(), expected, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "stem"}, "kind='stem': expected 'tem' or 'sem'"),
+        ({"background": "dirty"}, "background='dirty': expected 'plain' or 'cluttered'"),
+        ({"classes": "fiber"}, "classes='fiber': expected names of"),
+        ({"classes": None}, "classes=None: expected names"),
+        ({"classes": []}, r"classes=\[\]: expected"),
+        ({"classes": ["fiber", "fibre"]}, "classes=.*'fibre'.*: expected names of"),
+        ({"n_particles": (3.0, 4)}, r"n_particles=.*: expected an integer from 0 to 100000"),
+        ({"n_particles": -1}, "n_particles=-1: expected an integer"),
+        ({"extent": 480}, "extent=480: expected a number from 12 to 409.6"),
+        ({"touching": 1.2}, "touching=1.2: expected a number from 0 to 1"),
+        ({"noise": (0.1, 0.02)}, "noise=.*the lower first"),
+    ],
+)
+def test_bad_parameters_are_reported(options, message):
+    with pytest.raises(ValueError, match=message):
+        make_particle_fields(1, **options)
