@@ -1,4 +1,4 @@
-from . import data, evaluation, features, fibres, images, models, results
+from . import data, evaluation, features, fibres, images, models, particles, results
 from ._version import __version__ as __version__
 from .common.modelfile import ModelFileError
 from .data.extraction import extract_features, load_features, plan_extraction
@@ -7,6 +7,7 @@ from .data.synthetic import (
     make_lattice_images,
     make_nanofibre_images,
     make_nanowire_images,
+    make_particle_fields,
     make_tem_images,
 )
 from .features.backbones import register_backbone
@@ -18,10 +19,12 @@ from .models.boosting import BoostedSoftmaxClassifier
 from .models.classifier import MicrographClassifier, default_encoder
 from .models.defects import PatchDefectScorer, default_patch_encoder
 from .models.loading import load
+from .models.segmentation import HypercolumnSegmenter
 
 __all__ = [
     "AlignmentClassifier",
     "BoostedSoftmaxClassifier",
+    "HypercolumnSegmenter",
     "HypercolumnVLAD",
     "ImageReadError",
     "Micrograph",
@@ -44,8 +47,10 @@ __all__ = [
     "make_lattice_images",
     "make_nanofibre_images",
     "make_nanowire_images",
+    "make_particle_fields",
     "make_tem_images",
     "models",
+    "particles",
     "plan_extraction",
     "presets",
     "read_image",

@@ -16,6 +16,7 @@ from .classifier import (
 )
 from .defects import Finding, PatchDefectScorer, Region, default_patch_encoder
 from .loading import load
+from .segmentation import HeldOutSegmentation, HypercolumnSegmenter
 
 __all__ = [
     "AlignmentClassifier",
@@ -24,6 +25,8 @@ __all__ = [
     "Explanation",
     "Finding",
     "HeldOut",
+    "HeldOutSegmentation",
+    "HypercolumnSegmenter",
     "Judgement",
     "LabelIssue",
     "MicrographClassifier",

@@ -18,6 +18,7 @@ KINDS = {
     "micrograph_classifier": ("hypervlad.models.classifier", "MicrographClassifier"),
     "patch_defect_scorer": ("hypervlad.models.defects", "PatchDefectScorer"),
     "alignment_classifier": ("hypervlad.models.alignment", "AlignmentClassifier"),
+    "hypercolumn_segmenter": ("hypervlad.models.segmentation", "HypercolumnSegmenter"),
     "patch_cnn_classifier": ("hypervlad.models.baselines", "PatchCNNClassifier"),
     "transfer_classifier": ("hypervlad.models.baselines", "TransferClassifier"),
 }

@@ -1,0 +1,468 @@
+"""``HypercolumnSegmenter``: from outlined fields to the particles of new ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from hypervlad.common.base import ArrayDict, Field, ImageEstimator, Maybe, Record, Value, Values
+from hypervlad.common.constraints import (
+    VERBOSE,
+    Alternatives,
+    InstanceOf,
+    Integer,
+    Number,
+    OneOf,
+    RandomState,
+    check_value,
+)
+from hypervlad.common.wording import counted
+from hypervlad.evaluation.outlines import OutlineTally
+from hypervlad.evaluation.splits import check_groups, holdout_split
+from hypervlad.features.backbones import get_backbone
+from hypervlad.features.backbones.network import (
+    NetworkSource,
+    build_network,
+    check_device,
+    check_registered,
+)
+from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.images import ImageReadError, ReadOptions
+from hypervlad.images.options import check_read_options
+from hypervlad.images.reading import check_image_list, image_name, read_named, read_stored
+from hypervlad.models.segmentation.decoder import (
+    Crops,
+    FieldNetwork,
+    Targets,
+    TopDownDecoder,
+    contrast_of,
+    decoder_of,
+    network_input,
+    standardised,
+    train,
+)
+from hypervlad.particles.outlines import read_outlines
+from hypervlad.particles.particle import Outlines
+from hypervlad.particles.splitting import label_parts, separate_at_necks, split_particles
+
+_MIN_GROUPS = 4  # of which some are held out
+_CORES = (0.3, 0.4, 0.5, 0.6)  # depths that may separate particles
+_LAST_RATE = 1e-3
+_MIN_CONTRAST = 1e-3
+
+
+@dataclass(frozen=True)
+class HeldOutSegmentation:
+    """How well images were outlined that were held out in training.
+
+    Attributes
+    ----------
+    n_images, n_particles, n_found : int
+        Held-out images, their outlined particles, and those that the model found.
+    iou : float
+        Pixels of particles in both, as a share of those in either; mean of the images.
+    f1 : float
+        Of particles that overlap an outlined one by at least half (intersection over union).
+    diameter_ratio : float or None
+        Median diameter that was found, as a share of the true one; None if nothing was found.
+    """
+
+    n_images: int
+    n_particles: int
+    n_found: int
+    iou: float
+    f1: float
+    diameter_ratio: float | None
+
+
+class HypercolumnSegmenter(ImageEstimator):
+    """Outline the particles of micrographs, after training on a few outlined ones.
+
+    The hypercolumns of a frozen pretrained network go through a small decoder, which is trained: it
+    tells background, particle and border apart, and how deep in its particle each pixel lies. A
+    watershed from the deepest places separates particles that touch.
+
+    Parameters
+    ----------
+    backbone : str, default="mobilenet_v2"
+        One of :func:`hypervlad.features.backbone_names` that takes images of any size.
+    weights : {"pretrained", "micronet", "image-micronet", "random"} or path, default="pretrained"
+        See :func:`hypervlad.features.find_weights`.
+    taps : sequence of str or int, optional
+        Layers that make the hypercolumn, from fine to coarse; by default those of
+        :func:`hypervlad.features.get_backbone` without the last, whose positions are too far apart.
+    n_epochs : int, default=6
+        Passes over the training crops; more take longer, and gain a little.
+    min_area : int, default=20
+        Smallest particle in pixels; smaller ones are not reported.
+    read_options : dict or ReadOptions, optional
+        The fields of :class:`hypervlad.images.ReadOptions`.
+    tile_size : int, default=1024
+        Larger images are segmented in tiles of this side in pixels, with the same result; smaller
+        tiles need less memory.
+    device : str, default="auto"
+        As in :class:`HypercolumnVLAD`.
+    random_state : int, RandomState or None, default=None
+        Seeds the decoder, the crops and what is held out.
+    verbose : bool, default=False
+        Show a progress bar.
+
+    Attributes
+    ----------
+    held_out_ : HeldOutSegmentation or None
+        How well held-out images were outlined, before these were learnt as well; None if there were
+        fewer than four images, or groups.
+    decoder_ : dict of ndarray
+        The decoder's tensors, by torch's names.
+    core_ : float
+        Depth from which on a place belongs to the core of one particle.
+    contrast_ : float
+        Typical range of grey values of the training images.
+    has_depth_ : bool
+        Whether depths were learnt, which scribbles do not show.
+    taps_ : tuple of str
+    weights_digest_ : str
+        SHA-256 of the network's tensors.
+    losses_ : tuple of float
+        Mean loss of each epoch.
+    n_images_, n_particles_ : int
+        Training images and their particles.
+
+    Examples
+    --------
+    >>> from hypervlad import HypercolumnSegmenter
+    >>> from hypervlad.data import make_particle_fields
+    >>> images, truths = make_particle_fields(2, size=128, random_state=0)
+    >>> segmenter = HypercolumnSegmenter(weights="random", n_epochs=1, random_state=0)
+    >>> segmenter = segmenter.fit(images, [truth.labels for truth in truths])
+    >>> segmenter.predict(images[0]).shape
+    (128, 128)
+    """
+
+    _kind = "hypercolumn_segmenter"
+    _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
+        "weights": [InstanceOf((str, os.PathLike), '"pretrained", "micronet", "random" or a path')],
+        "n_epochs": [Integer(at_most=1000)],
+        "min_area": [Integer()],
+        "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
+        "tile_size": [Integer(512, 2**16)],
+        "device": [InstanceOf((str, torch.device), '"auto", "cpu" or "cuda"')],
+        "random_state": [RandomState(), None],
+        "verbose": VERBOSE,
+    }
+    _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "decoder_": ArrayDict(),
+        "held_out_": Maybe(Record(HeldOutSegmentation)),
+        "core_": Value(float, Number(above=0, below=1)),
+        "contrast_": Value(float, Number(above=0)),
+        "has_depth_": Value(bool),
+        "taps_": Values(str),
+        "weights_digest_": Value(str),
+        "losses_": Values(float),
+        "n_images_": Value(int, Integer()),
+        "n_particles_": Value(int, Integer(0)),
+    }
+
+    decoder_: dict[str, NDArray[np.float32]]
+    held_out_: HeldOutSegmentation | None
+    core_: float
+    contrast_: float
+    has_depth_: bool
+    taps_: tuple[str, ...]
+    weights_digest_: str
+    losses_: tuple[float, ...]
+    n_images_: int
+    n_particles_: int
+
+    def __init__(
+        self,
+        backbone: str = "mobilenet_v2",
+        *,
+        weights: str | os.PathLike[str] = "pretrained",
+        taps: Sequence[str | int] | None = None,
+        n_epochs: int = 6,
+        min_area: int = 20,
+        read_options: Mapping[str, Any] | ReadOptions | None = None,
+        tile_size: int = 1024,
+        device: str = "auto",
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.taps = taps
+        self.n_epochs = n_epochs
+        self.min_area = min_area
+        self.read_options = read_options
+        self.tile_size = tile_size
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @usual_torch()
+    def fit(
+        self,
+        images: Sequence[Any],
+        outlines: Sequence[Any],
+        *,
+        groups: ArrayLike | None = None,
+        annotation: Literal["outlines", "scribbles"] = "outlines",
+    ) -> HypercolumnSegmenter:
+        """Learn to outline particles.
+
+        Parameters
+        ----------
+        images : sequence of n images
+            Paths and/or arrays (H, W) or (H, W, 3), at the magnification of those to come.
+        outlines : sequence of n label images, masks or paths
+            As :func:`hypervlad.particles.cut_particles` and
+            :func:`hypervlad.particles.read_outlines` take them: all particles of an image are
+            outlined. Or scribbles: arrays (H, W) or image files with 0 where nothing is annotated,
+            1 on background, 2 on particles and, if known, 3 on borders between them.
+        groups : array-like of shape (n,), optional
+            Specimen of each image, its own by default: whole groups are held out.
+        annotation : {"outlines", "scribbles"}, default="outlines"
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            Unusable parameters, another number of outlines, or nothing outlined at all.
+        ImageReadError
+            An image or its outlines cannot be read or differ in size; named.
+        """
+        self.check_parameters()
+        fields = _AnnotatedFields.of(
+            check_image_list(images), outlines, annotation, check_read_options(self.read_options)
+        )
+        codes = check_groups(groups, len(fields))
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        backbone = get_backbone(self.backbone)
+        preprocessing = backbone.preprocessing
+        taps = backbone.taps[:-1] if self.taps is None else self.taps
+        network = build_network(self.backbone, self.weights, taps, check_device(self.device))
+        contrast = float(np.median([contrast_of(grey) for grey, _ in fields]))
+        contrast = max(contrast, _MIN_CONTRAST)
+        crops = Crops.cut(
+            ((standardised(grey, contrast), targets) for grey, targets in fields),
+            len(fields),
+            lambda grey: network(network_input(grey, preprocessing)),
+            seed,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            decoder = TopDownDecoder([layer.shape[1] for layer in crops.maps])
+        decoder.standardise_by(crops.maps)
+        # In this layout, a step of the training takes a third of the time on CPUs.
+        decoder = decoder.to(network.device).to(memory_format=torch.channels_last)
+        held_out = np.empty(0, np.intp)
+        if annotation == "outlines" and codes.max() + 1 >= _MIN_GROUPS:
+            held_out = holdout_split(np.zeros(len(codes)), codes, random_state=seed)[1]
+        training = crops.of_images(np.setdiff1d(np.arange(len(fields)), held_out))
+        losses = train(decoder, training, self.n_epochs, seed, verbose=self.verbose)
+        model = FieldNetwork(network, decoder, preprocessing, contrast)
+        core, assessed = _CORES[1], None
+        if len(held_out):
+            core, assessed = self._assessed(model, fields, held_out)
+            n_more = max(1, round(self.n_epochs * len(held_out) / len(fields)))
+            losses += train(decoder, crops, n_more, seed + 1, rate=_LAST_RATE, verbose=self.verbose)
+        # All at the end: a fit that fails leaves the model unchanged.
+        self._model = model
+        self.held_out_, self.core_, self.contrast_ = assessed, core, contrast
+        self.has_depth_, self.losses_ = annotation == "outlines", tuple(losses)
+        self.taps_, self.weights_digest_ = network.taps, network.digest
+        self.n_images_, self.n_particles_ = len(fields), fields.n_particles
+        self.decoder_ = {name: value.cpu().numpy() for name, value in decoder.state_dict().items()}
+        return self
+
+    def predict(self, image: Any) -> NDArray[np.int32]:
+        """Outline the particles of an image.
+
+        Parameters
+        ----------
+        image : path or array
+
+        Returns
+        -------
+        ndarray of int32, shape (H, W)
+            The particle of each pixel, numbered from 1; 0 is background.
+
+        Raises
+        ------
+        ImageReadError
+            If the image cannot be read.
+        """
+        return self._labels(self._fields(image), self.core_ if self.has_depth_ else None)
+
+    def predict_proba(self, image: Any) -> NDArray[np.float32]:
+        """Return the probability of background, particle and border at each pixel, (3, H, W)."""
+        return np.divide(self._fields(image)[:3], 255, dtype=np.float32)
+
+    # --- internal ------------------------------------------------------------------------------
+
+    @usual_torch()
+    def _fields(self, image: Any) -> NDArray[np.uint8]:
+        check_is_fitted(self)
+        check_value("tile_size", self.tile_size, self._parameter_constraints["tile_size"])
+        if isinstance(image, list | tuple):
+            raise ImageReadError(
+                f"expected one image, got a {type(image).__name__} of {len(image)}: call predict "
+                "for each"
+            )
+        grey = _read_grey(image, check_read_options(self.read_options), image_name(image))
+        return self._fitted_model().fields(grey, self.tile_size)
+
+    def _labels(self, fields: NDArray[np.uint8], core: float | None) -> NDArray[np.int32]:
+        """Separate particles at the core depth, or if it was not learnt, by their shapes."""
+        is_particle = fields[0] < 128
+        if core is None:
+            return label_parts(
+                is_particle, self.min_area, lambda _, inside: separate_at_necks(inside, inside)
+            )
+        depth = np.divide(fields[3], 255, dtype=np.float32)
+        return split_particles(depth, is_particle, core=core, min_area=self.min_area)
+
+    def _assessed(
+        self, model: FieldNetwork, fields: _AnnotatedFields, held_out: NDArray[np.intp]
+    ) -> tuple[float, HeldOutSegmentation | None]:
+        """Choose the depth that separates held-out particles best, and say how well it does."""
+        tallies = {core: OutlineTally(min_area=self.min_area) for core in _CORES}
+        for number in held_out:
+            grey, outlines = fields.read(int(number))
+            assert isinstance(outlines, Outlines)  # scribbles are not held out
+            own = model.fields(grey, self.tile_size)
+            for core, tally in tallies.items():
+                tally.add(outlines.label_image(), self._labels(own, core))
+        scores = {core: tally.scores() for core, tally in tallies.items()}
+        core = max(_CORES, key=lambda each: np.nan_to_num(scores[each]["f1"]))
+        best = scores[core]
+        return core, HeldOutSegmentation(
+            n_images=len(held_out),
+            n_particles=int(best["n_true"]),
+            n_found=int(best["n_found"]),
+            iou=best["image_iou"],
+            f1=float(np.nan_to_num(best["f1"])),
+            diameter_ratio=best["diameter_ratio"] if best["n_found"] else None,
+        )
+
+    def _fitted_model(self) -> FieldNetwork:
+        device = check_device(self.device)
+        model: FieldNetwork | None = getattr(self, "_model", None)
+        if model is None or model.device != device:
+            backbone = get_backbone(self.backbone)
+            source = NetworkSource(backbone, self.weights, self.taps_, self.weights_digest_)
+            decoder = decoder_of(self.decoder_).to(device)
+            model = FieldNetwork(
+                source.build(device), decoder, backbone.preprocessing, self.contrast_
+            )
+            self._model = model
+        return model
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_model"}
+
+    def _check_state(self) -> None:
+        check_registered(self.backbone)
+        decoder_of(self.decoder_)  # raises if the tensors do not fit
+
+
+@dataclass(eq=False)
+class _AnnotatedFields:
+    """Images with their annotations, read one by one, so that not all are in memory at once."""
+
+    images: list[Any]
+    annotations: list[Any]
+    is_outlined: bool
+    options: ReadOptions
+    n_particles: int = 0
+
+    @classmethod
+    def of(
+        cls, images: list[Any], annotations: Any, annotation: str, options: ReadOptions
+    ) -> _AnnotatedFields:
+        check_value("annotation", annotation, [OneOf("outlines", "scribbles")])
+        listed = list(annotations)
+        if len(listed) != len(images):
+            raise ValueError(
+                f"{counted(len(listed), 'label image')} for {counted(len(images), 'image')}: give "
+                "the outlines of each image"
+            )
+        fields = cls(images, listed, annotation == "outlines", options)
+        fields._check()
+        return fields
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.float32], Targets]]:
+        for number in range(len(self)):
+            grey, annotation = self.read(number)
+            if isinstance(annotation, Outlines):
+                yield grey, Targets.of_outlines(annotation)
+            else:
+                yield grey, Targets.of_scribbles(annotation)
+
+    def read(self, number: int) -> tuple[NDArray[np.float32], Outlines | NDArray[Any]]:
+        """Read an image and its annotation; an ImageReadError if they do not fit."""
+        image = self.images[number]
+        name = image_name(image, number)
+        grey = _read_grey(image, self.options, name)
+        source = self.annotations[number]
+        of_it = f"the {'outlines' if self.is_outlined else 'scribbles'} of {name}"
+        annotation: Outlines | NDArray[Any]
+        if self.is_outlined:
+            annotation = read_outlines(source, shape=grey.shape, name=of_it)
+        else:
+            annotation = _read_scribbles(source, of_it)
+            if annotation.shape != grey.shape:
+                raise ImageReadError(
+                    f"{of_it}: {annotation.shape[0]} x {annotation.shape[1]} pixels for an image "
+                    f"of {grey.shape[0]} x {grey.shape[1]}; give them in the image's size"
+                )
+        return grey, annotation
+
+    def _check(self) -> None:
+        """Read everything once, before anything is learnt."""
+        kinds = set[int]()
+        for number in range(len(self)):
+            _, annotation = self.read(number)
+            if isinstance(annotation, Outlines):
+                self.n_particles += len(annotation)
+            else:
+                kinds |= set(np.unique(annotation).tolist())
+        if self.is_outlined and not self.n_particles:
+            raise ValueError("no particle is outlined in any image: outline some")
+        if not self.is_outlined and not kinds >= {1, 2}:
+            raise ValueError(
+                "scribbles must mark both background (1) and particles (2); found only "
+                f"{sorted(kinds - {0}) or 'nothing'}"
+            )
+
+
+def _read_grey(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
+    pixels = read_named(image, options, name, with_digest=False).pixels
+    return pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+
+
+def _read_scribbles(source: Any, name: str) -> NDArray[Any]:
+    is_path = isinstance(source, str | os.PathLike)
+    values = read_stored(source, name) if is_path else np.asarray(source)
+    if values.ndim != 2 or not np.isin(values, (0, 1, 2, 3)).all():
+        raise ImageReadError(
+            f"{name}: scribbles must be an array (H, W) of 0 (not annotated), 1 (background), 2 "
+            f"(particle) and 3 (border); got shape {values.shape} and values from "
+            f"{values.min()} to {values.max()}"
+        )
+    return values
