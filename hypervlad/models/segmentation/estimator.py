@@ -63,6 +63,8 @@ _MIN_CONTRAST = 1e-3
 class HeldOutSegmentation:
     """How well images were outlined that were held out in training.
 
+    Only the depth that separates particles, `core_`, was chosen by them.
+
     Attributes
     ----------
     n_images, n_particles, n_found : int
@@ -252,24 +254,25 @@ class HypercolumnSegmenter(ImageEstimator):
         preprocessing = backbone.preprocessing
         taps = backbone.taps[:-1] if self.taps is None else self.taps
         network = build_network(self.backbone, self.weights, taps, check_device(self.device))
-        contrast = float(np.median([contrast_of(grey) for grey, _ in fields]))
-        contrast = max(contrast, _MIN_CONTRAST)
+        held_out = np.empty(0, np.intp)
+        if annotation == "outlines" and codes.max() + 1 >= _MIN_GROUPS:
+            held_out = holdout_split(np.zeros(len(codes)), codes, random_state=seed)[1]
+        learnt = np.setdiff1d(np.arange(len(fields)), held_out)
+        ranges = [contrast_of(fields.read(number)[0]) for number in learnt.tolist()]
+        contrast = max(float(np.median(ranges)), _MIN_CONTRAST)
         crops = Crops.cut(
             ((standardised(grey, contrast), targets) for grey, targets in fields),
             len(fields),
             lambda grey: network(network_input(grey, preprocessing)),
             seed,
         )
+        training = crops.of_images(learnt)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             decoder = TopDownDecoder([layer.shape[1] for layer in crops.maps])
-        decoder.standardise_by(crops.maps)
+        decoder.standardise_by(training.maps)
         # In this layout, a step of the training takes a third of the time on CPUs.
         decoder = decoder.to(network.device).to(memory_format=torch.channels_last)
-        held_out = np.empty(0, np.intp)
-        if annotation == "outlines" and codes.max() + 1 >= _MIN_GROUPS:
-            held_out = holdout_split(np.zeros(len(codes)), codes, random_state=seed)[1]
-        training = crops.of_images(np.setdiff1d(np.arange(len(fields)), held_out))
         losses = train(decoder, training, self.n_epochs, seed, verbose=self.verbose)
         model = FieldNetwork(network, decoder, preprocessing, contrast)
         core, assessed = _CORES[1], None
