@@ -33,6 +33,8 @@ _GAP = 4  # radius in pixels of what is filled between particles that nearly tou
 _MIN_GAP = 0.1  # depth of a gap, of the contrast beside it
 _GAP_FLOOR = 3.0  # depth of a gap, in standard deviations of the particles' own texture
 _N_BLOCKS = 64  # along the shorter side of the field, to fit the background
+_DEGREE = 4  # of the polynomial
+_MIN_STEP = 0.25  # of a particle's contrast, which it has at its outline: light has no outlines
 _LOCAL = 8  # blocks: standard deviation of the smoothing of what a polynomial leaves
 
 
@@ -52,7 +54,7 @@ class FoundParticles(Outlines):
         Of the polarity, from 0 to 1: how much more contrast it explains than the opposite one. 1
         if the polarity was given, 0 if nothing was found.
     threshold : float
-        Contrast to the background at the outlines, of the range of the image's grey levels.
+        Contrast to the background that each particle exceeds, of the range of the grey levels.
     """
 
     polarity: Literal["bright", "dark"] | None
@@ -79,19 +81,21 @@ def find_particles(
 ) -> FoundParticles:
     """Find particles that are brighter or darker than the background, without training.
 
-    The background, a smooth surface and what large-scale variation it leaves, is fitted to pixels
-    without particles and subtracted. A particle stands out by at least six standard deviations of
-    the noise, and by at least half the contrast of most of the particles' area: at half its
-    contrast, blur does not move an edge. Holes smaller than `min_area` are filled. Touching
-    particles are separated at gaps between them and at narrow necks of their outline.
+    The background, a smooth surface, is fitted to pixels without particles and subtracted. A
+    particle stands out by at least six standard deviations of the noise, and by at least half the
+    contrast of most of the particles' area, over `min_area` pixels. Its outline runs at half of
+    its own contrast, where blur does not move an edge. Holes smaller than `min_area` are filled.
+    Touching particles are separated at gaps between them and at narrow necks.
 
-    More than about half of the field must be background. Particles much fainter than others in the
-    field are missed. Overlapping ones without a visible gap or neck are found as one.
+    More than half of the field must be background. Particles much fainter than others are missed,
+    overlapping ones without a gap or a neck are found as one, and branched or curved ones may be
+    found in pieces. Dirt is found like particles, and so may be the ends of light that varies by
+    most of its brightness over the field.
 
     Parameters
     ----------
     image : path or array
-        As in :func:`hypervlad.images.read_micrograph`. Colours are averaged.
+        As in :func:`hypervlad.read_micrograph`. Colours are averaged.
     polarity : {"auto", "bright", "dark"}, default="auto"
         Whether particles are brighter or darker than the background; "auto" chooses what stands
         out by more, summed over pixels.
@@ -130,9 +134,9 @@ def find_particles(
     grey = read_named(image, options, image_name(image)).pixels
     if grey.ndim == 3:
         grey = grey.mean(axis=2)
+    flat = grey - _background(ndimage.gaussian_filter(grey, _SMOOTHINGS[0]))
     for smoothing in _SMOOTHINGS:
-        contrast = ndimage.gaussian_filter(grey, smoothing)
-        contrast -= _background(contrast)
+        contrast = ndimage.gaussian_filter(flat, smoothing)
         floor = _FLOOR * max(_spread(contrast), _MIN_NOISE)
         bright, dark = (float(np.maximum(sign * contrast - floor, 0).sum()) for sign in (1, -1))
         is_dark = polarity == "dark" or (polarity == "auto" and dark > bright)
@@ -143,10 +147,12 @@ def find_particles(
             break
     # Faint particles beside bright ones: their outlines follow half of their own contrast.
     mask = _without_holes(_connected_to(contrast, threshold / 2, threshold, min_area), min_area)
-    rough = np.where(mask, contrast - ndimage.gaussian_filter(contrast, 2 * smoothing), np.nan)
-    min_gap = _GAP_FLOOR * _spread(rough) if mask.any() else 0.0
+    texture = (contrast - ndimage.gaussian_filter(contrast, 2 * smoothing))[mask]
+    min_gap = _GAP_FLOOR * _spread(texture) if mask.any() else 0.0
 
     def partition(window: Window, inside: BoolMap) -> LabelMap:
+        if not _has_edge(contrast, window, inside, threshold / 2):
+            return np.zeros(inside.shape, np.int32)
         cores = inside & ~_gaps(contrast, window, min_gap)
         parts = separate_at_necks(inside, _without_holes(cores, min_area))
         _trim(parts, contrast[window], threshold / 2, min_area)
@@ -169,8 +175,8 @@ def find_particles(
 
 def _spread(values: FloatMap) -> float:
     """Return the standard deviation of most values around 0, from about a million of them."""
-    step = max(1, int(np.sqrt(values.size / 1e6)))
-    return float(1.4826 * np.nanmedian(np.abs(values[::step, ::step])))
+    every = len(values.ravel()) // 1_000_000 | 1  # odd, for all columns to take part
+    return float(1.4826 * np.median(np.abs(values.ravel()[::every])))
 
 
 def _background(grey: FloatMap) -> NDArray[np.float32]:
@@ -182,24 +188,41 @@ def _background(grey: FloatMap) -> NDArray[np.float32]:
     blocks = np.median(tiles, axis=(1, 3)).astype(np.float64)
     noise = float(np.median(np.abs(tiles - blocks[:, None, :, None])))
     y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
-    terms = np.stack([np.ones(shape), y, x, y * y, y * x, x * x], axis=-1).reshape(-1, 6)
-    surface = np.full(shape, np.median(blocks))
-    for _ in range(20):  # reweighted least squares with Tukey's weights
-        left = blocks - surface
-        scale = max(6 * float(np.median(np.abs(left))), 1e-6)
-        weights = np.clip(1 - (left / scale) ** 2, 0, None).reshape(-1, 1)
-        fitted, *_ = np.linalg.lstsq(terms * weights, blocks.reshape(-1, 1) * weights, rcond=None)
-        surface = (terms @ fitted).reshape(shape)
+    powers = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
+    terms = np.stack([(y**i * x**j).ravel() for i, j in powers], axis=1)
+    values = blocks.ravel()
+    plain = terms @ np.linalg.lstsq(terms, values, rcond=None)[0]
+    level = np.full_like(values, np.median(values))
+    # Of two robust fits, from the median and from all pixels, the one that fits most pixels best.
+    scale, surface = min(
+        (_robust_fit(terms, values, start) for start in (level, plain)),
+        key=lambda fit: fit[0],
+    )
+    surface = surface.reshape(shape)
     scale = max(scale, 4.5 * noise)
     for _ in range(4):
         left = blocks - surface
         free = np.abs(left) < scale
         near = ndimage.gaussian_filter(np.where(free, left, 0), _LOCAL)
         surface += near / np.maximum(ndimage.gaussian_filter(free.astype(float), _LOCAL), 0.1)
+    # A block more on each side, linearly continued, for the pixels beyond the middle of the last.
+    wider = np.pad(surface.astype(np.float32), 1, mode="reflect", reflect_type="odd")
     enlarged: NDArray[np.float32] = ndimage.zoom(
-        surface.astype(np.float32), block, order=1, mode="nearest", grid_mode=True
+        wider, block, order=1, mode="nearest", grid_mode=True
     )
-    return enlarged[: grey.shape[0], : grey.shape[1]]
+    return enlarged[block : block + grey.shape[0], block : block + grey.shape[1]]
+
+
+def _robust_fit(terms: FloatMap, values: FloatMap, fitted: FloatMap) -> tuple[float, FloatMap]:
+    """Improve a fit by reweighted least squares; return its width and its values."""
+    for _ in range(20):
+        left = values - fitted
+        scale = max(6 * float(np.median(np.abs(left))), 1e-6)
+        weighted = terms * (np.clip(1 - (left / scale) ** 2, 0, None) ** 2)[:, None]  # Tukey's
+        # The normal equations: terms are few and between -1 and 1, values may be many.
+        normal, right = weighted.T @ terms, weighted.T @ values
+        fitted = terms @ np.linalg.lstsq(normal, right, rcond=None)[0]
+    return scale, fitted
 
 
 def _half_contrast(values: FloatMap) -> float:
@@ -227,6 +250,19 @@ def _without_holes(mask: BoolMap, min_area: int) -> BoolMap:
     small[0] = False
     filled: BoolMap = mask | small[holes[1:-1, 1:-1]]
     return filled
+
+
+def _has_edge(contrast: FloatMap, window: Window, inside: BoolMap, low: float) -> bool:
+    """Return whether contrast falls within a few pixels at the outline, unlike that of light."""
+    around, inner = larger_window(window)
+    values, mask = contrast[around], np.zeros(contrast[around].shape, bool)
+    mask[inner] = inside
+    within = mask & ~ndimage.binary_erosion(mask, EIGHT, iterations=3, border_value=1)
+    beyond = ndimage.binary_dilation(mask, EIGHT, iterations=3) & ~mask & (values <= low)
+    if not (within.any() and beyond.any()):
+        return False
+    step = float(values[within].mean() - values[beyond].mean())
+    return step > _MIN_STEP * float(np.median(values[mask]))
 
 
 def _gaps(contrast: FloatMap, window: Window, min_depth: float) -> BoolMap:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +44,7 @@ class Outline:
 
 
 @dataclass(frozen=True, eq=False)
-class Outlines(Sequence[Outline]):
+class Outlines:
     """The outlines of a field, in the order of their labels.
 
     Attributes
@@ -228,7 +228,7 @@ def cut_particles(
     Parameters
     ----------
     image : path or array
-        As in :func:`hypervlad.images.read_micrograph`.
+        As in :func:`hypervlad.read_micrograph`.
     outlines : Outlines, array (H, W) of int, or array or sequence of n masks (H, W)
         From :func:`read_outlines`, :func:`find_particles` or another program: a label image, where
         0 is background, or a mask of each particle. They may overlap.

@@ -35,7 +35,7 @@ def match_rule(table: pd.DataFrame, rule: str) -> NDArray[np.bool_]:
     table : DataFrame
         From `measure`.
     rule : str
-        A name of `NAMED_RULES`, or comparisons (``< <= > >= == !=``) of measures with numbers and
+        A name of ``NAMED_RULES``, or comparisons (``< <= > >= == !=``) of measures with numbers and
         units (nm, um, px; nm2, um2, px2 for areas), or with a text in quotation marks, joined by
         ``and``, ``or``, ``not`` and brackets: ``"length > 5 um and aspect_ratio >= 3"``,
         ``"not touches_edge and (class == 'cube' or 20 nm <= width < 0.1 um)"``.

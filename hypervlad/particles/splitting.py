@@ -33,24 +33,25 @@ def split_particles(
     """Label the particles of a field, and separate those that touch.
 
     Connected places where `depth`, smoothed, is above `core` are seeds, and a watershed of `depth`
-    gives the other pixels of particles to them. Connected pixels of particles without a seed
-    are one particle. Pixels that share a corner are connected.
+    gives the other pixels of particles to them. Without `depth`, it is the distance to the
+    background, and particles are separated at narrow necks. Connected pixels of particles without
+    a seed are one particle. Pixels that share a corner are connected.
 
-    Memory is about 12 bytes per pixel of the field, and 40 per pixel of the box around the largest
+    Memory is about 10 bytes per pixel of the field, and 40 per pixel of the box around the largest
     group of particles that touch.
 
     Parameters
     ----------
-    depth : array of float, shape (H, W)
+    depth : array of float, shape (H, W), or None
         How deep in its particle each pixel lies: 0 at the edge, 1 where it is farthest from it.
         Values outside particles are not used.
     is_particle : array of bool, shape (H, W)
     core : float, default=0.5
-        In [0, 1). Lower values separate less.
+        In [0, 1). Lower values separate less. Not used without `depth`.
     min_area : int, default=20
         Particles of fewer pixels are left out.
     min_core : int, default=6
-        Seeds of fewer pixels do not count.
+        Seeds of fewer pixels do not count. Not used without `depth`.
 
     Returns
     -------
@@ -60,7 +61,7 @@ def split_particles(
     Raises
     ------
     ValueError
-        If the shapes differ, or are not two-dimensional.
+        If the shapes differ, or are not of two dimensions.
 
     Examples
     --------
@@ -157,7 +158,7 @@ def separate_at_necks(inside: BoolMap, cores: BoolMap) -> LabelMap:
 
 
 def _joined(basins: LabelMap, depth: FloatMap) -> LabelMap:
-    """Join basins whose pass is at least `_NECK` as deep as the shallower of them."""
+    """Join basins unless the pass between them is a neck: far less deep than the shallower."""
     n = int(basins.max())
     passes: dict[tuple[int, int], float] = {}
     for there, here in (

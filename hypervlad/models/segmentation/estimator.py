@@ -51,7 +51,7 @@ from hypervlad.models.segmentation.decoder import (
 )
 from hypervlad.particles.outlines import read_outlines
 from hypervlad.particles.particle import Outlines
-from hypervlad.particles.splitting import label_parts, separate_at_necks, split_particles
+from hypervlad.particles.splitting import split_particles
 
 _MIN_GROUPS = 4  # of which some are held out
 _CORES = (0.3, 0.4, 0.5, 0.6)  # depths that may separate particles
@@ -330,9 +330,7 @@ class HypercolumnSegmenter(ImageEstimator):
         """Separate particles at the core depth, or if it was not learnt, by their shapes."""
         is_particle = fields[0] < 128
         if core is None:
-            return label_parts(
-                is_particle, self.min_area, lambda _, inside: separate_at_necks(inside, inside)
-            )
+            return split_particles(None, is_particle, min_area=self.min_area)
         depth = np.divide(fields[3], 255, dtype=np.float32)
         return split_particles(depth, is_particle, core=core, min_area=self.min_area)
 

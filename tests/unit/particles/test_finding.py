@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.segmentation import watershed
 
-from hypervlad.particles import split_particles
+from hypervlad.evaluation import OutlineTally
+from hypervlad.images import ImageReadError
+from hypervlad.particles import cut_particles, find_particles, split_particles
 
 EIGHT = np.ones((3, 3))
 
@@ -68,3 +70,130 @@ def test_nothing_and_mismatched_shapes():
     assert not split_particles(np.ones((5, 7)), np.zeros((5, 7), bool)).any()
     with pytest.raises(ValueError, match=r"one shape .* \(5, 7\) and \(7, 5\)"):
         split_particles(np.ones((5, 7)), np.zeros((7, 5), bool))
+
+
+def bars(neck):
+    """Two squares of 21 pixels, joined by a bridge of a width."""
+    mask = np.zeros((27, 60), bool)
+    mask[3:24, 3:24] = mask[3:24, 34:55] = True
+    mask[13 - neck // 2 : 14 + neck // 2, 24:34] = True
+    return mask
+
+
+@pytest.mark.parametrize(("neck", "n"), [(5, 2), (15, 2), (21, 1)])
+def test_without_depth_necks_separate(neck, n):
+    assert split_particles(None, bars(neck)).max() == n
+
+
+def field(polarity, seed=0, size=160, noise=0.03, background=None):
+    """Disks of contrast 0.3, on a background that varies twice as much, and their labels."""
+    rows, columns = np.mgrid[:size, :size]
+    places = [(30, 40, 9), (30, 110, 14), (100, 40, 12), (90, 100, 10), (90, 121, 10)]
+    labels = np.zeros((size, size), int)
+    for label, (row, column, radius) in enumerate(places, start=1):
+        labels[np.hypot(rows - row, columns - column) <= radius] = label
+    if background is None:
+        background = 0.35 + 0.3 * (rows / size) * (columns / size)
+    image = background + np.where(labels > 0, 0.3, 0) * (1 if polarity == "bright" else -1)
+    return image + np.random.default_rng(seed).normal(0, noise, image.shape), labels
+
+
+@pytest.mark.parametrize("polarity", ["bright", "dark"])
+@pytest.mark.parametrize("noise", [0.0, 0.03, 0.1])
+def test_disks_on_an_uneven_background(polarity, noise):
+    image, labels = field(polarity, noise=noise)
+    found = find_particles(image)
+    assert (found.polarity, len(found)) == (polarity, 5)
+    assert found.confidence > 0.9
+    tally = OutlineTally()
+    tally.add(labels, np.asarray(found))
+    scores = tally.scores()
+    assert scores["f1"] == 1
+    assert scores["image_iou"] > 0.9
+    assert scores["diameter_ratio"] == pytest.approx(1, abs=0.05)
+
+
+def test_kinds_of_images_give_the_same_outlines():
+    image, _ = field("bright")
+    image = np.round(image.clip(0, 1) * 255).astype(np.uint8)
+    expected = np.asarray(find_particles(image))
+    for same in (image.astype(np.uint16) * 200 + 17, image / 255, np.stack([image] * 3, axis=2)):
+        np.testing.assert_array_equal(np.asarray(find_particles(same)), expected)
+    np.testing.assert_array_equal(np.asarray(find_particles(255 - image)), expected)
+
+
+def test_what_is_found_is_accepted_as_outlines():
+    image, _ = field("dark")
+    found = find_particles(image)
+    particles = cut_particles(image, found)
+    assert [particle.label for particle in particles] == [1, 2, 3, 4, 5]
+    assert np.asarray(found, np.int64).dtype == np.int64
+    assert not len(find_particles(image, polarity="bright"))
+    assert find_particles(image, polarity="bright").polarity == "bright"
+
+
+def test_a_faint_particle_beside_a_bright_one_keeps_its_size():
+    image, labels = field("bright", noise=0.01)
+    image[labels == 1] -= 0.12
+    image = ndimage.gaussian_filter(image, 1.5)
+    found = np.asarray(find_particles(image))
+    for label, centre in ((1, (30, 40)), (2, (30, 110))):
+        own = (found == found[centre]) & (found > 0)
+        assert own.sum() == pytest.approx((labels == label).sum(), rel=0.05)
+
+
+def test_rings_stay_open_and_pinholes_are_filled():
+    image, _ = field("bright", noise=0.0)
+    rows, columns = np.mgrid[:160, :160]
+    image[np.hypot(rows - 30, columns - 110) < 6] -= 0.3
+    image[99:101, 39:41] -= 0.3
+    found = np.asarray(find_particles(image))
+    assert found[30, 110] == 0
+    assert found[100, 40] == found[92, 40]
+
+
+def empty_fields(seed):
+    """Fields without particles: white noise, smooth noise, shot noise in uneven light."""
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.choice([64, 100, 180], 2))
+    rows, columns = np.ogrid[-1 : 1 : shape[0] * 1j, -1 : 1 : shape[1] * 1j]
+    light = 1 - 0.35 * (rows - rng.uniform(-1, 1)) ** 2 + rng.uniform(-0.3, 0.3) * columns
+    yield "white noise", rng.normal(0.5, 0.1, shape)
+    yield "uneven", light + rng.normal(0, 0.02, shape)
+    yield "without noise", light
+    yield "smooth noise", ndimage.gaussian_filter(rng.normal(0, 1, shape), 2)
+    yield "shots", rng.poisson(rng.choice([0.5, 3, 30]) * light.clip(0.05)).astype(np.uint16)
+    yield "colours", rng.normal(0.5, 0.1, (*shape, 3)).clip(0, 1)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_nothing_is_found_on_an_empty_field(seed):
+    for name, image in empty_fields(seed):
+        found = find_particles(image)
+        assert not len(found), name
+        assert (found.polarity, found.confidence) == (None, 0), name
+        assert np.asarray(found).shape == image.shape[:2]
+
+
+def test_a_patch_of_light_has_no_outline():
+    image, labels = field("bright", noise=0.02)
+    rows, columns = np.mgrid[:160, :160]
+    image += 0.3 * np.exp(-((rows - 140) ** 2 + (columns - 30) ** 2) / (2 * 30**2))
+    found = np.asarray(find_particles(image))
+    np.testing.assert_array_equal(np.unique(found[labels > 0]) > 0, [False, *[True] * 5])
+    assert found[140, 30] == 0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (7, 3), (64, 64)])
+def test_constant_and_tiny_images(shape):
+    assert not len(find_particles(np.full(shape, 0.3)))
+    assert not np.asarray(find_particles(np.random.default_rng(0).random(shape))).any()
+
+
+def test_what_is_refused():
+    with pytest.raises(ValueError, match=r"polarity must be one of .*'black'"):
+        find_particles(np.zeros((8, 8)), polarity="black")
+    with pytest.raises(ValueError, match="min_area"):
+        find_particles(np.zeros((8, 8)), min_area=0)
+    with pytest.raises(ImageReadError, match=r"missing\.tif"):
+        find_particles("missing.tif")
