@@ -415,8 +415,8 @@ def check_image_list(images: Any) -> list[Any]:
     return listed
 
 
-def check_one_kind(images: Sequence[Any]) -> None:
-    """Raise a ValueError if there are particles among whole images."""
+def check_one_kind(images: Sequence[Any]) -> bool:
+    """Return whether images are particles; a ValueError if they are among whole images."""
     kinds = [is_particle(image) for image in images]
     if any(kinds) and not all(kinds):
         whole = image_name(images[kinds.index(False)], kinds.index(False))
@@ -424,6 +424,7 @@ def check_one_kind(images: Sequence[Any]) -> None:
             f"{sum(kinds)} of {len(images)} images are particles, and the others are whole images, "
             f"such as {whole}: fit one model to particles, another to whole images"
         )
+    return any(kinds)
 
 
 def _list_of_array(images: Any) -> list[Any]:

@@ -26,6 +26,7 @@ Edges = Literal["weight", "leave_out"]
 ALL = "all"  # the row of all classes
 _Z95 = 1.959963984540054
 _SHARES = (0.1, 0.5, 0.9)
+_MIN_FIELDS = 4  # with fewer, intervals have no useful end
 _MAX_CONDITION = 1e3  # of a confusion matrix; counts have about as many times its errors
 
 
@@ -124,8 +125,9 @@ def count_particles(
         together. A row "all" follows.
     confusion : array-like of shape (K, K), optional
         Numbers of held-out particles by true class (rows) and predicted class (columns), in the
-        order of `classes`. With it, counts are corrected for misclassification: they are the counts
-        of at least 0 that explain the classified ones best [1]_.
+        order of `classes`, which must be given. With it, counts are corrected for
+        misclassification: they are the counts of at least 0 that explain the classified ones
+        best [1]_.
     edges : {"weight", "leave_out"}
         See :func:`edge_weights`.
     n_bootstrap : int, default=2000
@@ -141,7 +143,8 @@ def count_particles(
           ``high`` of a bootstrap of whole fields, which holds if they attract each other as well:
           the basic interval of the logarithm [3]_, widened for few fields [4]_, and at least as
           wide as a Poisson interval of the count. Each draw of fields is corrected by a draw
-          of the confusion matrix, whose rows have Dirichlet distributions [5]_. NaN for one field;
+          of the confusion matrix, whose rows have Dirichlet distributions [5]_. NaN for fewer than
+          four fields;
         - ``per_um2``, ``per_um2_low``, ``per_um2_high``: count, low and high per square micrometre
           of field; NaN if no field has a pixel size.
 
@@ -196,6 +199,8 @@ def count_particles(
     poisson = np.array(list(map(_weighted_poisson, weights_of, counts))).T
     columns: dict[str, Any] = {"class": [*names, ALL], "particles": is_of.sum(axis=0)}
     columns |= {"counted": counts.copy(), "poisson_low": poisson[0], "poisson_high": poisson[1]}
+    if confusion is not None and classes is None:
+        raise ValueError("confusion needs classes, in the order of its rows and columns")
     matrix = _checked_confusion(confusion, names)
     if matrix is not None:
         rates = matrix / matrix.sum(axis=1, keepdims=True)
@@ -239,7 +244,7 @@ def particle_sizes(
         ``d50``, ``d90``, each with ``_low`` and ``_high``: the smallest size such that particles up
         to it make up a tenth (half, nine tenths) of all particles or of their area. The intervals
         are percentiles of a bootstrap of whole fields, widened for few fields; NaN if fewer than
-        two fields have particles of the class.
+        four fields have particles of the class.
 
     Raises
     ------
@@ -264,6 +269,9 @@ def particle_sizes(
     if measure not in table:
         raise ValueError(f"measure={measure!r} is not a column of the table: {', '.join(table)}")
     field_of = _field_numbers(table, fields)
+    _areas(fields)  # raises if only some pixel sizes are known
+    if measure.endswith(("_px", "_px2")) and len({field.pixel_size for field in fields}) > 1:
+        raise ValueError(f"measure={measure!r}: the fields differ in pixel size; choose one in nm")
     names, class_of = _class_numbers(table, classes)
     sizes = table[measure].to_numpy(np.float64)
     if np.isnan(sizes).any():
@@ -299,6 +307,13 @@ def particle_sizes(
 
 
 def _field_numbers(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.intp]:
+    for field in fields:
+        is_wrong = len(tuple(field.shape)) != 2 or min(field.shape) < 1
+        if is_wrong or (field.pixel_size is not None and not 0 < field.pixel_size < math.inf):
+            raise ValueError(
+                f"{field}: expected a shape (height, width) in pixels, without colours, and a "
+                "pixel size above 0, or None"
+            )
     names = [field.micrograph for field in fields]
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice or not names:
@@ -312,7 +327,22 @@ def _field_numbers(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.i
             f"{counted(len(absent), 'micrograph')} of the table {verb(len(absent), 'is', 'are')} "
             f"not among the fields: {name_some(absent)}; give a Field for each"
         )
-    return np.array([numbers[name] for name in found], np.intp)
+    field_of = np.array([numbers[name] for name in found], np.intp)
+    for column, own in (
+        ("field_height", [field.shape[0] for field in fields]),
+        ("field_width", [field.shape[1] for field in fields]),
+        ("pixel_size_nm", [field.pixel_size or math.nan for field in fields]),
+    ):
+        if column in table and len(table):
+            of_table, of_field = table[column].to_numpy(np.float64), np.array(own)[field_of]
+            wrong = ~np.isclose(of_table, of_field, rtol=1e-6, equal_nan=True)
+            if wrong.any():
+                row = int(wrong.argmax())
+                raise ValueError(
+                    f"{column} of {found[row]} is {of_table[row]:g} in the table and "
+                    f"{of_field[row]:g} in its Field; both are those of the micrograph"
+                )
+    return field_of
 
 
 def _areas(fields: Sequence[Field]) -> tuple[FloatArray, bool]:
@@ -330,6 +360,8 @@ def _areas(fields: Sequence[Field]) -> tuple[FloatArray, bool]:
 def _class_numbers(
     table: pd.DataFrame, classes: Sequence[Any] | None
 ) -> tuple[list[str], NDArray[np.intp]]:
+    if ALL in map(str, [*table.get("class", ()), *(classes if classes is not None else ())]):
+        raise ValueError(f"a class is called {ALL!r}, like the row of all classes: rename it")
     if "class" not in table:
         if classes is not None:
             raise ValueError("classes are given, but the table has no column 'class'")
@@ -375,8 +407,8 @@ def _resampled(n_fields: int, n_bootstrap: int, rng: np.random.Generator) -> NDA
 
 
 def _widening(n_fields: int) -> float:
-    """By what factor the deviations in a bootstrap of few fields are too small; NaN for one."""
-    if n_fields < 2:
+    """By what factor a bootstrap's deviations are too small; NaN for too few fields to tell."""
+    if n_fields < _MIN_FIELDS:
         return math.nan
     t = float(student_t.ppf(0.975, n_fields - 1))
     return t / _Z95 * math.sqrt(n_fields / (n_fields - 1))

@@ -45,7 +45,7 @@ def write_outlines(
     classes : sequence of n str, optional
         For GeoJSON: the class of each outline.
     measures : mapping of n numbers by name, or DataFrame, optional
-        For GeoJSON. Values that are not finite are left out.
+        For GeoJSON. Columns of text, and values that are not finite, are left out.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def write_outlines(
     """
     found, suffix = Outlines.of(outlines), Path(path).suffix.lower()
     if suffix == ".geojson":
-        content = _geojson(found, classes, measures or {}, os.fspath(path))
+        content = _geojson(found, classes, {} if measures is None else measures, os.fspath(path))
     elif not (classes is None and measures is None):
         raise ValueError(f"{path}: only .geojson files contain classes and measures")
     elif suffix in (".tif", ".tiff"):
@@ -139,7 +139,8 @@ def _geojson(
     measures: Mapping[str, Sequence[float]],
     name: str,
 ) -> bytes:
-    columns: dict[str, list[Any]] = {str(key): list(column) for key, column in measures.items()}
+    numeric = {key: column for key, column in measures.items() if _is_numeric(column)}
+    columns: dict[str, list[Any]] = {str(key): list(column) for key, column in numeric.items()}
     kinds = [] if classes is None else list(map(str, classes))
     for key, column in {**columns, **({} if classes is None else {"classes": kinds})}.items():
         if len(column) != len(outlines):
@@ -162,6 +163,10 @@ def _geojson(
         features.append({"type": "Feature", "geometry": geometry, "properties": properties})
     collection = {"type": "FeatureCollection", "features": features}
     return json.dumps(collection, ensure_ascii=False, allow_nan=False).encode()
+
+
+def _is_numeric(column: Any) -> bool:
+    return np.asarray(column).dtype.kind in "biuf"
 
 
 def _polygons_around(outline: Outline) -> list[list[Ring]]:

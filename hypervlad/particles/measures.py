@@ -28,7 +28,7 @@ _LENGTHS = ("equivalent_diameter", "feret_max", "feret_min", "length", "width")
 #: What `shape_measures` returns; all but the first are at most 1.
 SHAPE_MEASURES = (
     "log_equivalent_diameter",
-    "aspect_ratio",
+    "axis_ratio",
     "circularity",
     "solidity",
     "extent",
@@ -133,18 +133,18 @@ def measure(
     return pd.DataFrame(columns)
 
 
-def shape_measures(mask: NDArray[np.bool_], pixel_size: float | None = None) -> tuple[float, ...]:
+def shape_measures(mask: NDArray[np.bool_], scale: float = 1.0) -> tuple[float, ...]:
     """Describe the shape of a mask that has a pixel by `SHAPE_MEASURES`, without its skeleton.
 
-    The logarithm of the diameter of the disc of the same area, in nanometres if the pixel size is
-    known, else in pixels; minor by major axis of the ellipse of the same second moments;
+    The logarithm of the diameter of the disc of the same area, in pixels times the scale; minor by
+    major axis of the ellipse of the same second moments;
     circularity and solidity as in :func:`measure`; area by that of the upright box; the ellipse's
     eccentricity; smallest by largest caliper diameter.
 
     Examples
     --------
     >>> found = shape_measures(np.ones((2, 8), bool))
-    >>> found[SHAPE_MEASURES.index("aspect_ratio")]
+    >>> found[SHAPE_MEASURES.index("axis_ratio")]
     0.25
     """
     from skimage.measure import perimeter_crofton
@@ -156,7 +156,7 @@ def shape_measures(mask: NDArray[np.bool_], pixel_size: float | None = None) -> 
     largest, smallest, hull = _calipers(mask)
     perimeter = max(perimeter_crofton(mask), math.sqrt(4 * math.pi * area))  # of a disc, at least
     return (
-        math.log(math.sqrt(4 * area / math.pi) * (pixel_size or 1.0)),
+        math.log(math.sqrt(4 * area / math.pi) * scale),
         math.sqrt(minor / major),
         4 * math.pi * area / perimeter**2,
         min(area / hull, 1.0),

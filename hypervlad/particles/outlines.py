@@ -17,7 +17,6 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from hypervlad.common.files import parse_json
 from hypervlad.common.wording import counted, name_some, warn_user
@@ -261,16 +260,8 @@ def _of_values(values: NDArray[Any], name: str) -> Outlines:
                 "or a map of probabilities?"
             )
         values = values.astype(np.int64)
-    elif values.dtype.kind in "bu" and values.ndim == 2 and values.size:
-        top, largest = int(values.max()), 1 if values.dtype == bool else np.iinfo(values.dtype).max
-        is_mask = top in (1, largest) and not ((values > 0) & (values < top)).any()
-        n_regions = ndimage.label(values, np.ones((3, 3)))[1] if is_mask else 0
-        if n_regions > 1:
-            warn_user(
-                f"{name}: a mask (0 and {top}), not a label image: each of its {n_regions:,} "
-                "separate regions is one particle; particles that touch are not separated"
-            )
-            values = values > 0
+    elif values.dtype == bool and values.ndim == 2:
+        values = values.astype(np.uint8)
     try:
         return Outlines.of(values, name)
     except ValueError as error:

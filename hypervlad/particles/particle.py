@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
+from hypervlad.common.constraints import Number, check_value
+from hypervlad.common.wording import warn_user
 from hypervlad.images import ImageReadError, Micrograph, ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, read_named
 
+_MAX_LABEL = 2**31 - 1
 _MARGIN = 0.1  # of the longer side of its box, around a particle in its own image
 
 
@@ -60,8 +63,12 @@ class Outlines:
     def __len__(self) -> int:
         return len(self.outlines)
 
-    def __getitem__(self, number: Any) -> Any:
-        return self.outlines[number]
+    def __getitem__(self, chosen: Any) -> Any:
+        """Return one outline, or those of a slice, numbers or a mask (n,) as `Outlines`."""
+        if np.ndim(chosen) == 0 and not isinstance(chosen, slice):
+            return self.outlines[chosen]
+        numbers = np.arange(len(self))[chosen]
+        return Outlines(self.shape, tuple(self.outlines[number] for number in numbers))
 
     def __iter__(self) -> Iterator[Outline]:
         return iter(self.outlines)
@@ -109,8 +116,21 @@ class Outlines:
 
     @classmethod
     def _of_labels(cls, labels: NDArray[Any], name: str) -> Outlines:
-        if labels.size and labels.min() < 0:
-            raise ValueError(f"{name}: labels must be 0 or more, not {labels.min()}")
+        low, high = (labels.min(), labels.max()) if labels.size else (0, 0)
+        if low < 0 or high > _MAX_LABEL:
+            raise ValueError(
+                f"{name}: labels must be from 0 to {_MAX_LABEL:,}, not {low if low < 0 else high}; "
+                "number the particles from 1"
+            )
+        if low == 0 and high in (1, np.iinfo(labels.dtype).max) and len(np.unique(labels)) == 2:
+            regions, n_regions = ndimage.label(labels, np.ones((3, 3)))
+            if n_regions > 1:
+                warn_user(
+                    f"{name}: a mask (0 and {high}), not a label image: each of its "
+                    f"{n_regions:,} separate regions is one particle; particles that touch are not "
+                    "separated"
+                )
+                labels = regions
         # Labels may be any numbers, such as identifiers of another program.
         values = np.unique(labels)
         values = values[values > 0]
@@ -260,6 +280,7 @@ def cut_particles(
     ((2, 3, 5, 6), 9)
     """
     shown = image_name(image)
+    check_value("pixel_size", pixel_size, [None, Number(above=0, meaning="nanometres per pixel")])
     try:
         found = Outlines.of(outlines)
     except ValueError as error:
@@ -274,7 +295,7 @@ def cut_particles(
         )
     if name is None:
         is_path = isinstance(image, str | os.PathLike)
-        name = shown if is_path else f"image {micrograph.digest[:12]}"
+        name = os.path.normpath(shown) if is_path else f"image {micrograph.digest[:12]}"
     return [
         Particle(
             pixels[outline.window].copy(),

@@ -156,6 +156,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     seed_ : int
     n_images_ : int
         Images that the codebook was learnt from.
+    is_of_particles_ : bool
+        Whether they were particles: others than those in ``fit`` are refused.
 
     References
     ----------
@@ -209,6 +211,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         "weights_digest_": Value(str),
         "seed_": Value(int, Integer(0, 2**32 - 1)),
         "n_images_": Value(int, Integer()),
+        "is_of_particles_": Value(bool),
     }
     _unsaved_parameters = ImageEstimator._unsaved_parameters | {"batch_size", "runtime"}
 
@@ -219,6 +222,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     weights_digest_: str
     seed_: int
     n_images_: int
+    is_of_particles_: bool
 
     def __init__(
         self,
@@ -291,8 +295,13 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     ) -> HypercolumnVLAD:
         """Do the same as :meth:`fit` for a list from `check_image_list`."""
         self.check_parameters()
-        check_one_kind(images)
+        of_particles = check_one_kind(images)
         params = EncoderParams.of(self.get_params(deep=False))
+        if params.has_shape and not of_particles:
+            raise ValueError(
+                "blocks contain 'shape', the shape of a particle, but these are whole images: cut "
+                "particles out with cut_particles(image, outlines), or leave 'shape' out"
+            )
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         backbone = get_backbone(self.backbone)
         taps = self.taps
@@ -306,7 +315,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             )
         if len(tokens) == len(network.taps):
             raise ValueError(f"{tokens[0]!r} has no map: give at least one other tap")
-        loader = self._loader(params, backbone.preprocessing)
+        loader = self._loader(params, backbone.preprocessing, of_particles)
         with announced(len(images)):
             runtime = self._runtime(params)
         source = NetworkSource(
@@ -318,6 +327,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         self.__dict__.pop("backbone_state_", None)  # a loaded model's own weights
         self._tapped_network = network
         self.codebook_, self.seed_, self.n_images_ = codebook, seed, n_images
+        self.is_of_particles_ = of_particles
         self.taps_, self.weights_digest_ = network.taps, network.digest
         self.preprocessing_, self.fitted_params_ = backbone.preprocessing, params
         return self
@@ -515,7 +525,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
 
     def loader(self) -> ImageLoader:
         """Return what reads images."""
-        return self._loader(self.fitted_params_, self.preprocessing_)
+        return self._loader(self.fitted_params_, self.preprocessing_, self.is_of_particles_)
 
     @usual_torch()
     def batch_encoder(self) -> BatchEncoder:
@@ -576,7 +586,9 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         """Return the codebook on ``device``."""
         return TorchCodebook(self.codebook_, check_device(self.device))
 
-    def _loader(self, params: EncoderParams, preprocessing: Preprocessing) -> ImageLoader:
+    def _loader(
+        self, params: EncoderParams, preprocessing: Preprocessing, of_particles: bool
+    ) -> ImageLoader:
         return ImageLoader(
             image_size=params.image_size,
             preprocessing=preprocessing,
@@ -587,7 +599,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             device=check_device(self.device),
             on_error=self.on_error,
             verbose=self.verbose,
-            only_particles=params.has_shape,
+            of_particles=of_particles,
         )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -164,7 +164,7 @@ class ImageLoader:
     n_jobs: int | None = None
     on_error: Literal["raise", "skip"] = "raise"
     verbose: bool = False
-    only_particles: bool = False  # as their outlines are needed
+    of_particles: bool = False  # whether images are particles, or else whole
 
     # --- one image ------------------------------------------------------------------------------
 
@@ -173,10 +173,15 @@ class ImageLoader:
 
         An image that cannot be read or resampled is an ImageReadError.
         """
-        if self.only_particles and not is_particle(image):
+        if is_particle(image) != self.of_particles:
+            given, needed = (
+                ("a whole image", "particles")
+                if self.of_particles
+                else ("a particle", "whole images")
+            )
             raise ImageReadError(
-                f"{name}: a whole image, but blocks contain 'shape', the shape of a particle: cut "
-                "particles out with cut_particles(image, outlines), or leave 'shape' out"
+                f"{name}: {given}, but the model is one of {needed}: vectors of particles, which "
+                "cut_particles(image, outlines) returns, are not like those of whole images"
             )
         entry = None if self._index is None else self._index.entry(image)
         if entry is not None and entry.facts is not None:
@@ -184,7 +189,7 @@ class ImageLoader:
             if found is not None:
                 return found
         micrograph = read_named(image, self.read_options, name)
-        info = _info_of(micrograph)
+        info = _info_of(micrograph, self.pixel_size)
         if entry is not None:
             entry.keep(astuple(info))
         return self._look_up(info, name, find) or self.prepare(micrograph, name, info)
@@ -202,7 +207,7 @@ class ImageLoader:
     def prepare(
         self, micrograph: Micrograph, name: str, info: ImageInfo | None = None
     ) -> LoadedImage:
-        info = info or _info_of(micrograph)
+        info = info or _info_of(micrograph, self.pixel_size)
         size = self.input_size(info, name)
         tensor = prepare(micrograph.pixels, size, self.preprocessing)
         mask = None if micrograph.mask is None else prepare_mask(micrograph.mask, size)
@@ -223,7 +228,7 @@ class ImageLoader:
         return max(minimum, height), max(minimum, width)
 
     def key(self, info: ImageInfo) -> str:
-        return image_key(info.digest, info.pixel_size, self.pixel_size, info.outline)
+        return image_key(info.digest, info.pixel_size, self.pixel_size)
 
     def load_batch(self, image: Any) -> Batch:
         (batch,) = self.batches([(0, self.load(image, image_name(image)))])
@@ -363,10 +368,11 @@ def _n_fitting(batch_pixels: int, n_pixels: int) -> int:
     return max(1, min(_MAX_PER_BATCH, batch_pixels // n_pixels))
 
 
-def _info_of(micrograph: Micrograph) -> ImageInfo:
+def _info_of(micrograph: Micrograph, pixel_size: float | None) -> ImageInfo:
     pixels, stored = micrograph.pixels, micrograph.metadata.get("dtype", "")
     size, mask = micrograph.pixel_size, micrograph.mask
-    outline = None if mask is None else shape_measures(mask, size)
+    scale = 1.0 if size is None or pixel_size is None else size / pixel_size
+    outline = None if mask is None else shape_measures(mask, scale)
     empty = mask is None and is_blank(pixels)  # a particle, even without texture, is something
     return ImageInfo(micrograph.digest, pixels.shape, size, empty, stored, outline)
 
@@ -490,13 +496,11 @@ def size_at_scale(
     )
 
 
-def image_key(
-    digest: str, own_pixel_size: float | None, pixel_size: float | None, outline: object = None
-) -> str:
+def image_key(digest: str, own_pixel_size: float | None, pixel_size: float | None) -> str:
     """Return the digest of an image's pixels, and of its pixel size if the vector depends on it.
 
-    It does if the image will be resampled, or has an outline of this size.
+    It does if the image will be resampled.
     """
-    if own_pixel_size is None or (pixel_size is None and outline is None):
+    if own_pixel_size is None or pixel_size is None:
         return digest
     return hashlib.sha256(f"{digest} {float(own_pixel_size)!r} nm".encode("ascii")).hexdigest()

@@ -360,6 +360,7 @@ class FieldNetwork:
         more = [(0, -extent % _STRIDE) for extent in image.shape]
         image = np.pad(image, more, mode="symmetric")
         found = np.empty((N_FIELDS, *image.shape), np.uint8)
+        tile_size = max(image.shape) if max(height, width) <= tile_size else tile_size
         for rows, columns, inner_rows, inner_columns in self._tiles(image.shape, tile_size):
             fields = self._of_tile(image[rows, columns])
             inner = (

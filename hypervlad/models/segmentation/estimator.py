@@ -55,6 +55,7 @@ from hypervlad.particles.splitting import split_particles
 
 _MIN_GROUPS = 4  # of which some are held out
 _CORES = (0.3, 0.4, 0.5, 0.6)  # depths that may separate particles
+_CORE = 0.4
 _LAST_RATE = 1e-3
 _MIN_CONTRAST = 1e-3
 
@@ -71,17 +72,19 @@ class HeldOutSegmentation:
         Held-out images, their outlined particles, and those that the model found.
     iou : float
         Pixels of particles in both, as a share of those in either; mean of the images.
-    f1 : float
-        Of particles that overlap an outlined one by at least half (intersection over union).
+    f1 : float or None
+        Of particles that overlap an outlined one by at least half (intersection over union); None
+        if there are none, true or found.
     diameter_ratio : float or None
-        Median diameter that was found, as a share of the true one; None if nothing was found.
+        Median diameter that was found, as a share of the true one; None if there is no true one, or
+        none was found.
     """
 
     n_images: int
     n_particles: int
     n_found: int
     iou: float
-    f1: float
+    f1: float | None
     diameter_ratio: float | None
 
 
@@ -122,6 +125,8 @@ class HypercolumnSegmenter(ImageEstimator):
     held_out_ : HeldOutSegmentation or None
         How well held-out images were outlined, before these were learnt as well; None if there were
         fewer than four images, or groups.
+    backbone_ : str
+        The network that it was trained with.
     decoder_ : dict of ndarray
         The decoder's tensors, by torch's names.
     core_ : float
@@ -161,6 +166,7 @@ class HypercolumnSegmenter(ImageEstimator):
         "verbose": VERBOSE,
     }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
+        "backbone_": Value(str),
         "decoder_": ArrayDict(),
         "held_out_": Maybe(Record(HeldOutSegmentation)),
         "core_": Value(float, Number(above=0, below=1)),
@@ -173,6 +179,7 @@ class HypercolumnSegmenter(ImageEstimator):
         "n_particles_": Value(int, Integer(0)),
     }
 
+    backbone_: str
     decoder_: dict[str, NDArray[np.float32]]
     held_out_: HeldOutSegmentation | None
     core_: float
@@ -275,13 +282,13 @@ class HypercolumnSegmenter(ImageEstimator):
         decoder = decoder.to(network.device).to(memory_format=torch.channels_last)
         losses = train(decoder, training, self.n_epochs, seed, verbose=self.verbose)
         model = FieldNetwork(network, decoder, preprocessing, contrast)
-        core, assessed = _CORES[1], None
+        core, assessed = _CORE, None
         if len(held_out):
             core, assessed = self._assessed(model, fields, held_out)
             n_more = max(1, round(self.n_epochs * len(held_out) / len(fields)))
             losses += train(decoder, crops, n_more, seed + 1, rate=_LAST_RATE, verbose=self.verbose)
         # All at the end: a fit that fails leaves the model unchanged.
-        self._model = model
+        self._model, self.backbone_ = model, self.backbone
         self.held_out_, self.core_, self.contrast_ = assessed, core, contrast
         self.has_depth_, self.losses_ = annotation == "outlines", tuple(losses)
         self.taps_, self.weights_digest_ = network.taps, network.digest
@@ -317,7 +324,7 @@ class HypercolumnSegmenter(ImageEstimator):
     @usual_torch()
     def _fields(self, image: Any) -> NDArray[np.uint8]:
         check_is_fitted(self)
-        check_value("tile_size", self.tile_size, self._parameter_constraints["tile_size"])
+        self.check_parameters()
         if isinstance(image, list | tuple):
             raise ImageReadError(
                 f"expected one image, got a {type(image).__name__} of {len(image)}: call predict "
@@ -346,22 +353,23 @@ class HypercolumnSegmenter(ImageEstimator):
             for core, tally in tallies.items():
                 tally.add(outlines.label_image(), self._labels(own, core))
         scores = {core: tally.scores() for core, tally in tallies.items()}
-        core = max(_CORES, key=lambda each: np.nan_to_num(scores[each]["f1"]))
+        # Of equal ones, that which is used without held-out images.
+        core = max((_CORE, *_CORES), key=lambda each: np.nan_to_num(scores[each]["f1"]))
         best = scores[core]
         return core, HeldOutSegmentation(
             n_images=len(held_out),
             n_particles=int(best["n_true"]),
             n_found=int(best["n_found"]),
             iou=best["image_iou"],
-            f1=float(np.nan_to_num(best["f1"])),
-            diameter_ratio=best["diameter_ratio"] if best["n_found"] else None,
+            f1=_known(best["f1"]),
+            diameter_ratio=_known(best["diameter_ratio"]),
         )
 
     def _fitted_model(self) -> FieldNetwork:
         device = check_device(self.device)
         model: FieldNetwork | None = getattr(self, "_model", None)
         if model is None or model.device != device:
-            backbone = get_backbone(self.backbone)
+            backbone = get_backbone(self.backbone_)
             source = NetworkSource(backbone, self.weights, self.taps_, self.weights_digest_)
             decoder = decoder_of(self.decoder_).to(device)
             model = FieldNetwork(
@@ -375,7 +383,7 @@ class HypercolumnSegmenter(ImageEstimator):
         return {name: value for name, value in state.items() if name != "_model"}
 
     def _check_state(self) -> None:
-        check_registered(self.backbone)
+        check_registered(self.backbone_)
         decoder_of(self.decoder_)  # raises if the tensors do not fit
 
 
@@ -424,7 +432,12 @@ class _AnnotatedFields:
         of_it = f"the {'outlines' if self.is_outlined else 'scribbles'} of {name}"
         annotation: Outlines | NDArray[Any]
         if self.is_outlined:
-            annotation = read_outlines(source, shape=grey.shape, name=of_it)
+            if source is None:
+                raise ImageReadError(f"{of_it} are missing: give them, or leave the image out")
+            is_path = isinstance(image, str | os.PathLike)
+            annotation = read_outlines(
+                source, shape=grey.shape, image=image if is_path else None, name=of_it
+            )
         else:
             annotation = _read_scribbles(source, of_it)
             if annotation.shape != grey.shape:
@@ -452,6 +465,10 @@ class _AnnotatedFields:
             )
 
 
+def _known(score: float) -> float | None:
+    return None if np.isnan(score) else score
+
+
 def _read_grey(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
     pixels = read_named(image, options, name, with_digest=False).pixels
     return pixels if pixels.ndim == 2 else pixels.mean(axis=2)
@@ -459,7 +476,7 @@ def _read_grey(image: Any, options: ReadOptions, name: str) -> NDArray[np.float3
 
 def _read_scribbles(source: Any, name: str) -> NDArray[Any]:
     is_path = isinstance(source, str | os.PathLike)
-    values = read_stored(source, name) if is_path else np.asarray(source)
+    values = read_stored(source, name, one_page=True) if is_path else np.asarray(source)
     if values.ndim != 2 or not np.isin(values, (0, 1, 2, 3)).all():
         raise ImageReadError(
             f"{name}: scribbles must be an array (H, W) of 0 (not annotated), 1 (background), 2 "

@@ -453,7 +453,7 @@ def test_bad_archives_are_refused(tmp_path):
     [
         (np.full((4, 5), 0.5), "labels must be whole numbers"),
         (np.full((4, 5), np.nan), "labels must be whole numbers"),
-        (np.full((4, 5), -1), "labels must be 0 or more, not -1"),
+        (np.full((4, 5), -1), "labels must be from 0 to 2,147,483,647, not -1"),
         (np.zeros((4, 5, 3), np.uint8), "colours or several planes .*Lookup Tables > Grays"),
         (np.array(["a"]), "must be a label image"),
     ],

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from skimage.measure import regionprops
+from sklearn.base import clone
 from support.oracle import explicit_sums, oracle, upsampling
 from support.tiny import make_tiny_encoder
 
@@ -212,7 +213,7 @@ def test_a_particle_passes_the_network_at_half_the_size(particles: list[Particle
     large = replace(loader, image_size=64).load_batch(particles[0])
     assert large.tensors.shape[2:] == (32, 32)
     assert replace(loader, image_size=4).load_batch(particles[0]).tensors.shape[2:] == (4, 4)
-    whole = replace(loader, image_size=64, only_particles=False).load_batch(np.eye(9))
+    whole = replace(loader, image_size=64, of_particles=False).load_batch(np.eye(9))
     assert whole.tensors.shape[2:] == (64, 64)
     assert whole.masks is None
 
@@ -237,7 +238,7 @@ def test_shape_measures_are_those_of_regionprops() -> None:
     assert ours["log_equivalent_diameter"] == pytest.approx(
         np.log(2 * region.equivalent_diameter_area)
     )
-    assert ours["aspect_ratio"] == pytest.approx(axes, abs=1e-3)
+    assert ours["axis_ratio"] == pytest.approx(axes, abs=1e-3)
     assert ours["circularity"] == pytest.approx(
         4 * np.pi * region.area / region.perimeter_crofton**2
     )
@@ -248,22 +249,27 @@ def test_shape_measures_are_those_of_regionprops() -> None:
     assert ours["feret_ratio"] == pytest.approx(table["feret_min_px"][0] / table["feret_max_px"][0])
 
 
-def test_the_measures_depend_on_the_pixel_size_where_it_is_known(
-    particles: list[Particle], tmp_path: Path
+def test_sizes_are_measured_at_the_common_scale() -> None:
+    loader = _fitted("finest").loader()
+    mask = np.ones((20, 20))
+    for pixel_size, common, factor in ((2.0, None, 1), (2.0, 4.0, 0.5), (None, 4.0, 1)):
+        own = tiny_particle(mask, pixel_size=pixel_size)
+        outline = replace(loader, pixel_size=common).load(own, "particle").info.outline
+        assert outline is not None
+        diameter = factor * 20 * np.sqrt(4 / np.pi)
+        assert np.exp(outline[0]) == pytest.approx(diameter)
+
+
+def test_models_of_particles_and_of_whole_images_refuse_the_other(
+    particles: list[Particle],
 ) -> None:
-    encoder = _fitted("finest").set_params(memory=str(tmp_path))
-    halved = replace(particles[0], pixel_size=1.0)
-    one, other = encoder.transform([particles[0], halved])
-    encoder.set_params(memory=None)
-    np.testing.assert_array_equal(one[:-7], other[:-7])
-    differs = one[-7:] != other[-7:]
-    np.testing.assert_array_equal(differs, [True] + 6 * [False])
-
-
-@pytest.mark.parametrize("stage", ["fit", "transform", "encode"])
-def test_a_whole_image_has_no_shape(stage: str) -> None:
-    with pytest.raises(ImageReadError, match=r"image 0 of the list.*a whole image.*'shape'"):
-        getattr(_fitted("finest"), stage)([np.eye(9)])
+    with pytest.raises(ImageReadError, match=r"image 0 .*a whole image.*of particles"):
+        _fitted("finest").transform([np.eye(9)])
+    whole = make_tiny_encoder().fit(list(np.random.default_rng(0).random((9, 20, 20))))
+    with pytest.raises(ImageReadError, match=r"particle.*a particle.*of whole images"):
+        whole.transform(particles[:1])
+    with pytest.raises(ValueError, match=r"blocks contain 'shape'.*whole images"):
+        clone(_fitted("finest")).fit([np.eye(9)] * 5)
 
 
 # --- the classifier -------------------------------------------------------------------------------

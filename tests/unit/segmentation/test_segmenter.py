@@ -181,3 +181,19 @@ def test_targets_of_outlines() -> None:
     scribbled = Targets.of_scribbles(np.array([[0, 1, 2, 3]]))
     assert scribbled.kind.tolist() == [[IGNORED, 0, INSIDE, BORDER]]
     assert torch.from_numpy(scribbled.depth).isnan().all()
+
+
+def test_a_segmenter_with_empty_fields_is_saved(fields: Fields, tmp_path: Path) -> None:
+    images, outlines = fields
+    empty = [np.full((96, 128), 0.3, np.float32)] * 4
+    nothing = [np.zeros((96, 128), np.int32)] * 4
+    model = new_segmenter().fit([*empty, images[0]], [*nothing, outlines[0]])
+    model.save(tmp_path / "p.hvlad")
+    assert hypervlad.load(tmp_path / "p.hvlad").held_out_ == model.held_out_
+
+
+def test_a_network_changed_after_fit_takes_effect_at_the_next(
+    fitted: HypercolumnSegmenter, fields: Fields
+) -> None:
+    changed = pickle.loads(pickle.dumps(fitted)).set_params(backbone="mobilenet_v2")
+    np.testing.assert_array_equal(changed.predict(fields[0][0]), fitted.predict(fields[0][0]))
