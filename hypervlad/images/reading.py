@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.constraints import OneOf, check_value
-from hypervlad.common.wording import warn_user
+from hypervlad.common.wording import counted, warn_user
 from hypervlad.images.banner import find_banner
 from hypervlad.images.errors import (
     ImageReadError,
@@ -196,8 +196,8 @@ def read_stored(path: Any, name: str, *, one_page: bool = False) -> NDArray[Any]
     n_pages = decoded.metadata.get("n_pages", 1)
     if one_page and n_pages > 1:
         raise ImageReadError(
-            f"{name}: a file of {n_pages} pages, of which none is read; save what belongs to the "
-            "image as a file of one page"
+            f"{name}: a file of {counted(n_pages, 'page')}, of which none is read; save what "
+            "belongs to the image as a file of one page"
         )
     return as_pixels(decoded.pixels, name, options.max_pixels)
 
@@ -421,8 +421,8 @@ def check_one_kind(images: Sequence[Any]) -> bool:
     if any(kinds) and not all(kinds):
         whole = image_name(images[kinds.index(False)], kinds.index(False))
         raise ValueError(
-            f"{sum(kinds)} of {len(images)} images are particles, and the others are whole images, "
-            f"such as {whole}: fit one model to particles, another to whole images"
+            f"{sum(kinds)} of {counted(len(images), 'image')} are particles, and the others are "
+            f"whole images, such as {whole}: fit one model to particles, another to whole images"
         )
     return any(kinds)
 
