@@ -104,7 +104,7 @@ class HypercolumnSegmenter(ImageEstimator):
     taps : sequence of str or int, optional
         Layers that make the hypercolumn, from fine to coarse; by default those of
         :func:`hypervlad.features.get_backbone` without the last, whose positions are too far apart.
-    n_epochs : int, default=6
+    n_epochs : int, default=14
         Passes over the training crops; more take longer, and gain a little.
     min_area : int, default=20
         Smallest particle in pixels; smaller ones are not reported.
@@ -197,7 +197,7 @@ class HypercolumnSegmenter(ImageEstimator):
         *,
         weights: str | os.PathLike[str] = "pretrained",
         taps: Sequence[str | int] | None = None,
-        n_epochs: int = 6,
+        n_epochs: int = 14,
         min_area: int = 20,
         read_options: Mapping[str, Any] | ReadOptions | None = None,
         tile_size: int = 1024,
