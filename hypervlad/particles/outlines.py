@@ -27,8 +27,8 @@ from hypervlad.images.microscopy import import_extra
 from hypervlad.images.options import MAX_PIXELS
 from hypervlad.images.pixels import check_size
 from hypervlad.images.reading import image_name, read_stored
-from hypervlad.particles.particle import Outline, Outlines
-from hypervlad.particles.shapes import Ring, cropped, expand_runs, fill_polygons
+from hypervlad.particles.particle import Outline, Outlines, cropped
+from hypervlad.particles.shapes import Ring, expand_runs, fill_polygons
 
 logging.getLogger("roifile").addHandler(logging.NullHandler())  # otherwise it writes to stderr
 

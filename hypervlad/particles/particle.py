@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,16 @@ class Outline:
         """The box as slices of the field."""
         top, left, bottom, right = self.box
         return slice(top, bottom), slice(left, right)
+
+
+def cropped(mask: NDArray[np.bool_], top: int = 0, left: int = 0) -> Outline | None:
+    """Return the outline of a mask whose first pixel lies there; None if it is empty."""
+    windows = ndimage.find_objects(mask.astype(np.uint8)) if mask.size else []
+    if not windows:
+        return None
+    rows, columns = windows[0]
+    box = top + rows.start, left + columns.start, top + rows.stop, left + columns.stop
+    return Outline(1, box, mask[rows, columns].copy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,11 +156,11 @@ class Outlines:
 
     @classmethod
     def _of_masks(cls, masks: NDArray[np.bool_]) -> Outlines:
-        found = []
-        for number, mask in enumerate(masks, start=1):
-            windows = ndimage.find_objects(mask.astype(np.uint8))
-            if windows:
-                found.append(Outline(number, _box(windows[0]), mask[windows[0]].copy()))
+        found = [
+            replace(outline, label=number)
+            for number, outline in enumerate(map(cropped, masks), start=1)
+            if outline is not None
+        ]
         return cls((masks.shape[1], masks.shape[2]), tuple(found))
 
 

@@ -12,22 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from hypervlad.particles.particle import Outline
+from hypervlad.particles.particle import Outline, cropped
 
 Ring = NDArray[Any]  # (n, 2): x and y of the corners; the last is joined to the first
 
 _MAX_CROSSINGS = 1 << 23  # of a polygon with rows of pixels, which bounds the memory
 _MAX_COORDINATE = 1e9
-
-
-def cropped(mask: NDArray[np.bool_], top: int = 0, left: int = 0) -> Outline | None:
-    """Return the outline of a mask whose first pixel lies there; None if it is empty."""
-    windows = ndimage.find_objects(mask.astype(np.uint8)) if mask.size else []
-    if not windows:
-        return None
-    rows, columns = windows[0]
-    box = top + rows.start, left + columns.start, top + rows.stop, left + columns.stop
-    return Outline(1, box, mask[rows, columns].copy())
 
 
 def fill_polygons(parts: Sequence[Sequence[Ring]], shape: tuple[int, int]) -> Outline | None:

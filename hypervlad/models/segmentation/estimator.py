@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -265,8 +265,7 @@ class HypercolumnSegmenter(ImageEstimator):
         if annotation == "outlines" and codes.max() + 1 >= _MIN_GROUPS:
             held_out = holdout_split(np.zeros(len(codes)), codes, random_state=seed)[1]
         learnt = np.setdiff1d(np.arange(len(fields)), held_out)
-        ranges = [contrast_of(fields.read(number)[0]) for number in learnt.tolist()]
-        contrast = max(float(np.median(ranges)), _MIN_CONTRAST)
+        contrast = max(float(np.median(np.array(fields.contrasts)[learnt])), _MIN_CONTRAST)
         crops = Crops.cut(
             ((standardised(grey, contrast), targets) for grey, targets in fields),
             len(fields),
@@ -349,9 +348,9 @@ class HypercolumnSegmenter(ImageEstimator):
         for number in held_out:
             grey, outlines = fields.read(int(number))
             assert isinstance(outlines, Outlines)  # scribbles are not held out
-            own = model.fields(grey, self.tile_size)
+            true, own = outlines.label_image(), model.fields(grey, self.tile_size)
             for core, tally in tallies.items():
-                tally.add(outlines.label_image(), self._labels(own, core))
+                tally.add(true, self._labels(own, core))
         scores = {core: tally.scores() for core, tally in tallies.items()}
         # Of equal ones, that which is used without held-out images.
         core = max((_CORE, *_CORES), key=lambda each: np.nan_to_num(scores[each]["f1"]))
@@ -396,6 +395,7 @@ class _AnnotatedFields:
     is_outlined: bool
     options: ReadOptions
     n_particles: int = 0
+    contrasts: list[float] = field(default_factory=list)  # of each image
 
     @classmethod
     def of(
@@ -451,7 +451,8 @@ class _AnnotatedFields:
         """Read everything once, before anything is learnt."""
         kinds = set[int]()
         for number in range(len(self)):
-            _, annotation = self.read(number)
+            grey, annotation = self.read(number)
+            self.contrasts.append(contrast_of(grey))
             if isinstance(annotation, Outlines):
                 self.n_particles += len(annotation)
             else:
