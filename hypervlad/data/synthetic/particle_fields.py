@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,7 +27,7 @@ from hypervlad.data.synthetic.sem import edge_yield
 from hypervlad.data.synthetic.tem import TEM_CLASSES, propagate
 from hypervlad.data.synthetic.tem_scenes import Specimen, Stage, scatter_dirt
 from hypervlad.data.synthetic.tem_specimens import Support, make_support
-from hypervlad.particles.particle import Outline, Outlines
+from hypervlad.particles.particle import Outlines, cropped
 
 _GAP = 3  # pixels between particles that do not touch
 _MAX_HIDDEN = 0.3  # share of the smaller of two particles, where they overlap
@@ -274,13 +274,9 @@ def _truth(placed: Sequence[_Placed], shape: tuple[int, int]) -> ParticleFieldTr
     outlines = []
     for label, each in enumerate(placed, start=1):
         field, own = each.windows(shape)
-        mask = each.structure.mask[own]
-        (part,) = ndimage.find_objects(mask.astype(np.uint8))
-        top, left = field[0].start + part[0].start, field[1].start + part[1].start
-        inner = mask[part].copy()
-        outlines.append(
-            Outline(label, (top, left, top + inner.shape[0], left + inner.shape[1]), inner)
-        )
+        outline = cropped(each.structure.mask[own], field[0].start, field[1].start)
+        assert outline is not None  # a quarter of it, at least, is inside
+        outlines.append(replace(outline, label=label))
     found = Outlines(shape, tuple(outlines))
     area = np.array([each.structure.mask.sum() for each in placed], float)
     seen = np.bincount(found.label_image().ravel(), minlength=len(placed) + 1)[1:]
