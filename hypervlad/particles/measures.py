@@ -59,7 +59,8 @@ def measure(
         Names end in the unit, ``_px`` or ``_nm`` for lengths, ``_px2`` or ``_nm2`` for areas; what
         is in nanometres is NaN where the pixel size is unknown. The columns:
 
-        - ``micrograph``, ``label``, and ``class`` and ``confidence`` if they are given;
+        - ``micrograph``, ``particle`` (its label in the outlines), and ``class`` and
+          ``confidence`` if they are given;
         - ``area``, without holes, and ``equivalent_diameter`` of the disc of that area;
         - ``feret_max`` and ``feret_min``, the largest and the smallest caliper diameter [1]_;
         - ``length``, along the particle: the longest path through its skeleton [2]_, and from both
@@ -110,7 +111,7 @@ def measure(
             raise ValueError(f"{particle.name}: its mask has no pixel; leave the particle out")
     columns: dict[str, Any] = {
         "micrograph": [particle.micrograph for particle in particles],
-        "label": np.array([particle.label for particle in particles], np.int64),
+        "particle": np.array([particle.label for particle in particles], np.int64),
     }
     if classes is not None:
         columns["class"] = [str(label) for label in classes]

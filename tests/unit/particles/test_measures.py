@@ -136,6 +136,7 @@ def test_units_edges_and_overlaps():
     np.testing.assert_allclose(table["feret_max_nm"][:2], 2.5 * table["feret_max_px"][:2])
     assert table["feret_max_nm"].isna().tolist() == [False, False, True]
     assert table["class"].tolist() == ["cube", "rod", "rod"]
+    assert table["particle"].tolist() == [1, 2, 1]
     assert table[["top", "left", "bottom", "right"]].iloc[1].tolist() == [5, 10, 20, 30]
     assert list(measure([]).columns) == list(measure(known).columns)
 
