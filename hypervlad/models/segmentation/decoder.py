@@ -134,7 +134,7 @@ class Targets:
         lowest = ndimage.minimum_filter(
             np.where(is_particle, labels, np.iinfo(labels.dtype).max), _TOUCHING_REACH
         )
-        touching = is_particle & ((highest != labels) | (lowest != labels))
+        touching = (highest > 0) & (highest != lowest)  # also of the gaps between two
         weight = np.where(touching, _TOUCHING_WEIGHT, 1.0).astype(np.float32)
         depth = np.zeros(labels.shape, np.float32)
         for outline in outlines:
