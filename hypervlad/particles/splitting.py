@@ -26,16 +26,15 @@ def split_particles(
     depth: ArrayLike | None,
     is_particle: ArrayLike,
     *,
-    core: float = 0.5,
+    separation: float = 0.8,
     min_area: int = 20,
-    min_core: int = 6,
 ) -> NDArray[np.int32]:
     """Label the particles of a field, and separate those that touch.
 
-    Connected places where `depth`, smoothed, is above `core` are seeds, and a watershed of `depth`
-    gives the other pixels of particles to them. Without `depth`, it is the distance to the
-    background, and particles are separated at narrow necks. Connected pixels of particles without
-    a seed are one particle. Pixels that share a corner are connected.
+    A watershed of `depth`, smoothed, gives each maximum a basin. Two basins are one particle unless
+    the way from the one maximum to the other leads through depths below `separation` times the
+    lower maximum. Without `depth`, it is the distance to the background, and particles are
+    separated at narrow necks. Pixels that share a corner are connected.
 
     Memory is about 10 bytes per pixel of the field, and 40 per pixel of the box around the largest
     group of particles that touch.
@@ -43,15 +42,13 @@ def split_particles(
     Parameters
     ----------
     depth : array of float, shape (H, W), or None
-        How deep in its particle each pixel lies: 0 at the edge, 1 where it is farthest from it.
-        Values outside particles are not used.
+        How deep in its particle each pixel lies, from 0 at the edge to 1 where it is farthest from
+        it. Values outside particles are not used.
     is_particle : array of bool, shape (H, W)
-    core : float, default=0.5
-        In [0, 1). Lower values separate less. Not used without `depth`.
+    separation : float, default=0.8
+        In (0, 1]. Lower values separate less. Not used without `depth`.
     min_area : int, default=20
         Particles of fewer pixels are left out.
-    min_core : int, default=6
-        Seeds of fewer pixels do not count. Not used without `depth`.
 
     Returns
     -------
@@ -90,8 +87,7 @@ def split_particles(
             _SMOOTHING,
             radius=_REACH,
         )[inner]
-        seeds, _ = ndimage.label((smooth > core) & inside, EIGHT)
-        return _flooded(smooth, _without_small(seeds, min_core), inside)
+        return _basins(smooth, inside, separation, 0.0)
 
     return label_parts(mask, min_area, partition)
 
@@ -132,35 +128,28 @@ def label_parts(
     return labels
 
 
-def _flooded(depth: FloatMap, seeds: LabelMap, inside: BoolMap) -> LabelMap:
-    """Return the number of the seed to which each pixel inside belongs; 1 without two seeds."""
-    if seeds.max() < 2:
-        return inside.astype(np.int32)
-    parts: LabelMap = watershed(-depth, seeds, mask=inside, connectivity=2)
-    return parts
-
-
-def _without_small(labels: LabelMap, min_area: int) -> LabelMap:
-    """Return labels without those of fewer pixels, numbered from 1."""
-    kept = np.bincount(labels.ravel()) >= min_area
-    kept[0] = False
-    numbered: LabelMap = np.where(kept, np.cumsum(kept), 0).astype(np.int32)[labels]
-    return numbered
-
-
 def separate_at_necks(inside: BoolMap, cores: BoolMap) -> LabelMap:
     """Separate a component where cores, a part of it, have narrow necks or are apart."""
     distance = ndimage.distance_transform_edt(np.pad(cores, 1))[1:-1, 1:-1]
     smooth = ndimage.gaussian_filter(distance.astype(np.float32), _SMOOTHING) * cores
-    tops, _ = ndimage.label((ndimage.maximum_filter(smooth, 3) == smooth) & cores, EIGHT)
-    basins = watershed(-smooth, tops, mask=cores, connectivity=2) if tops.max() > 1 else tops
-    return _flooded(distance, _without_small(_joined(basins, smooth), 1), inside)
+    seeds = _basins(smooth, cores, _NECK, _MIN_NECK)
+    if seeds.max() < 2:
+        return inside.astype(np.int32)
+    parts: LabelMap = watershed(-distance, seeds, mask=inside, connectivity=2)
+    return parts
 
 
-def _joined(basins: LabelMap, depth: FloatMap) -> LabelMap:
-    """Join basins unless the pass between them is a neck: far less deep than the shallower."""
-    n = int(basins.max())
-    passes: dict[tuple[int, int], float] = {}
+def _basins(depth: FloatMap, inside: BoolMap, share: float, least: float) -> LabelMap:
+    """Number the basins around maxima of depth, from 1; those without a pass between are joined.
+
+    A pass is less deep than `share` of the shallower maximum, and less deep by `least`.
+    """
+    depth = depth * inside
+    tops, n = ndimage.label((ndimage.maximum_filter(depth, 3) == depth) & inside, EIGHT)
+    if n < 2:
+        return inside.astype(np.int32)
+    basins = watershed(-depth, tops, mask=inside, connectivity=2)
+    codes, depths = [], []
     for there, here in (
         (np.s_[:, 1:], np.s_[:, :-1]),
         (np.s_[1:], np.s_[:-1]),
@@ -169,24 +158,22 @@ def _joined(basins: LabelMap, depth: FloatMap) -> LabelMap:
     ):
         a, b = basins[here], basins[there]
         meet = (a != b) & (a > 0) & (b > 0)
-        depths = np.minimum(depth[here], depth[there])[meet].tolist()
-        for i, j, value in zip(a[meet].tolist(), b[meet].tolist(), depths, strict=True):
-            pair = (min(i, j), max(i, j))
-            passes[pair] = max(value, passes.get(pair, 0.0))
-    if not passes:
-        return basins
-    deepest = ndimage.maximum(depth, basins, np.arange(n + 1))
-    parents = np.arange(n + 1, dtype=np.int32)
+        codes.append((np.minimum(a, b).astype(np.int64) * (n + 1) + np.maximum(a, b))[meet])
+        depths.append(np.minimum(depth[here], depth[there])[meet])
+    pairs, where = np.unique(np.concatenate(codes), return_inverse=True)
+    passes = np.zeros(len(pairs))
+    np.maximum.at(passes, where, np.concatenate(depths))
+    highest = ndimage.maximum(depth, basins, np.arange(n + 1))
+    parents = np.arange(n + 1)
 
     def root(i: int) -> int:
         while parents[i] != i:
             i = parents[i]
         return i
 
-    for (i, j), value in sorted(passes.items(), key=lambda item: (-item[1], item[0])):
-        shallow, deep = sorted((root(i), root(j)), key=deepest.__getitem__)
-        neck = min(_NECK * deepest[shallow], deepest[shallow] - _MIN_NECK)
-        if shallow != deep and value >= neck:
-            parents[shallow] = deep
-    roots = np.array([root(i) for i in range(n + 1)], np.int32)
-    return roots[basins]
+    for k in np.argsort(-passes, kind="stable").tolist():
+        low, high = sorted(map(root, divmod(int(pairs[k]), n + 1)), key=highest.__getitem__)
+        if low != high and passes[k] >= min(share * highest[low], highest[low] - least):
+            parents[low] = high
+    _, numbers = np.unique([root(i) for i in range(n + 1)], return_inverse=True)
+    return numbers.astype(np.int32)[basins]

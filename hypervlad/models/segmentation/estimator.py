@@ -54,8 +54,7 @@ from hypervlad.particles.particle import Outlines
 from hypervlad.particles.splitting import split_particles
 
 _MIN_GROUPS = 4  # of which some are held out
-_CORES = (0.3, 0.4, 0.5, 0.6)  # depths that may separate particles
-_CORE = 0.4
+_SEPARATIONS = (0.8, 0.7, 0.75, 0.85, 0.9)  # the first without held-out images
 _LAST_RATE = 1e-3
 _MIN_CONTRAST = 1e-3
 
@@ -64,7 +63,7 @@ _MIN_CONTRAST = 1e-3
 class HeldOutSegmentation:
     """How well images were outlined that were held out in training.
 
-    Only the depth that separates particles, `core_`, was chosen by them.
+    Only `separation_`, a single number, was chosen by them.
 
     Attributes
     ----------
@@ -129,12 +128,12 @@ class HypercolumnSegmenter(ImageEstimator):
         The network that it was trained with.
     decoder_ : dict of ndarray
         The decoder's tensors, by torch's names.
-    core_ : float
-        Depth from which on a place belongs to the core of one particle.
+    separation_ : float or None
+        How readily touching particles are separated: see
+        :func:`hypervlad.particles.split_particles`. Of a few values, that with which the number of
+        held-out particles is nearest to the true one. None after scribbles, which show no depths.
     contrast_ : float
         Typical range of grey values of the training images.
-    has_depth_ : bool
-        Whether depths were learnt, which scribbles do not show.
     taps_ : tuple of str
     weights_digest_ : str
         SHA-256 of the network's tensors.
@@ -169,9 +168,8 @@ class HypercolumnSegmenter(ImageEstimator):
         "backbone_": Value(str),
         "decoder_": ArrayDict(),
         "held_out_": Maybe(Record(HeldOutSegmentation)),
-        "core_": Value(float, Number(above=0, below=1)),
+        "separation_": Maybe(Value(float, Number(above=0, at_most=1))),
         "contrast_": Value(float, Number(above=0)),
-        "has_depth_": Value(bool),
         "taps_": Values(str),
         "weights_digest_": Value(str),
         "losses_": Values(float),
@@ -182,9 +180,8 @@ class HypercolumnSegmenter(ImageEstimator):
     backbone_: str
     decoder_: dict[str, NDArray[np.float32]]
     held_out_: HeldOutSegmentation | None
-    core_: float
+    separation_: float | None
     contrast_: float
-    has_depth_: bool
     taps_: tuple[str, ...]
     weights_digest_: str
     losses_: tuple[float, ...]
@@ -281,15 +278,16 @@ class HypercolumnSegmenter(ImageEstimator):
         decoder = decoder.to(network.device).to(memory_format=torch.channels_last)
         losses = train(decoder, training, self.n_epochs, seed, verbose=self.verbose)
         model = FieldNetwork(network, decoder, preprocessing, contrast)
-        core, assessed = _CORE, None
+        separation, assessed = _SEPARATIONS[0], None
         if len(held_out):
-            core, assessed = self._assessed(model, fields, held_out)
+            separation, assessed = self._assessed(model, fields, held_out)
             n_more = max(1, round(self.n_epochs * len(held_out) / len(fields)))
             losses += train(decoder, crops, n_more, seed + 1, rate=_LAST_RATE, verbose=self.verbose)
         # All at the end: a fit that fails leaves the model unchanged.
         self._model, self.backbone_ = model, self.backbone
-        self.held_out_, self.core_, self.contrast_ = assessed, core, contrast
-        self.has_depth_, self.losses_ = annotation == "outlines", tuple(losses)
+        self.held_out_, self.contrast_ = assessed, contrast
+        self.separation_ = separation if annotation == "outlines" else None
+        self.losses_ = tuple(losses)
         self.taps_, self.weights_digest_ = network.taps, network.digest
         self.n_images_, self.n_particles_ = len(fields), fields.n_particles
         self.decoder_ = {name: value.cpu().numpy() for name, value in decoder.state_dict().items()}
@@ -312,7 +310,7 @@ class HypercolumnSegmenter(ImageEstimator):
         ImageReadError
             If the image cannot be read.
         """
-        return self._labels(self._fields(image), self.core_ if self.has_depth_ else None)
+        return self._labels(self._fields(image), self.separation_)
 
     def predict_proba(self, image: Any) -> NDArray[np.float32]:
         """Return the probability of background, particle and border at each pixel, (3, H, W)."""
@@ -332,30 +330,33 @@ class HypercolumnSegmenter(ImageEstimator):
         grey = _read_grey(image, check_read_options(self.read_options), image_name(image))
         return self._fitted_model().fields(grey, self.tile_size)
 
-    def _labels(self, fields: NDArray[np.uint8], core: float | None) -> NDArray[np.int32]:
-        """Separate particles at the core depth, or if it was not learnt, by their shapes."""
-        is_particle = fields[0] < 128
-        if core is None:
-            return split_particles(None, is_particle, min_area=self.min_area)
-        depth = np.divide(fields[3], 255, dtype=np.float32)
-        return split_particles(depth, is_particle, core=core, min_area=self.min_area)
+    def _labels(self, fields: NDArray[np.uint8], separation: float | None) -> NDArray[np.int32]:
+        """Separate particles by their depths or, if these were not learnt, by their shapes."""
+        depth = None
+        if separation is not None:
+            # Neither the depth nor the probability of not being a border finds all gaps alone.
+            depth = np.sqrt(np.multiply(fields[1], fields[3], dtype=np.float32)) / 255
+        return split_particles(
+            depth, fields[0] < 128, separation=separation or 1.0, min_area=self.min_area
+        )
 
     def _assessed(
         self, model: FieldNetwork, fields: _AnnotatedFields, held_out: NDArray[np.intp]
     ) -> tuple[float, HeldOutSegmentation | None]:
-        """Choose the depth that separates held-out particles best, and say how well it does."""
-        tallies = {core: OutlineTally(min_area=self.min_area) for core in _CORES}
+        """Choose the separation that counts held-out particles best, and say how well it does."""
+        tallies = {each: OutlineTally(min_area=self.min_area) for each in _SEPARATIONS}
         for number in held_out:
             grey, outlines = fields.read(int(number))
             assert isinstance(outlines, Outlines)  # scribbles are not held out
             true, own = outlines.label_image(), model.fields(grey, self.tile_size)
-            for core, tally in tallies.items():
-                tally.add(true, self._labels(own, core))
-        scores = {core: tally.scores() for core, tally in tallies.items()}
-        # Of equal ones, that which is used without held-out images.
-        core = max((_CORE, *_CORES), key=lambda each: np.nan_to_num(scores[each]["f1"]))
-        best = scores[core]
-        return core, HeldOutSegmentation(
+            for each, tally in tallies.items():
+                tally.add(true, self._labels(own, each))
+        scores = {each: tally.scores() for each, tally in tallies.items()}
+        separation = min(
+            _SEPARATIONS, key=lambda each: abs(scores[each]["n_found"] - scores[each]["n_true"])
+        )
+        best = scores[separation]
+        return separation, HeldOutSegmentation(
             n_images=len(held_out),
             n_particles=int(best["n_true"]),
             n_found=int(best["n_found"]),

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
-from skimage.segmentation import watershed
 
 from hypervlad.evaluation import OutlineTally
 from hypervlad.images import ImageReadError
@@ -28,31 +27,41 @@ def disks(seed, n=25, size=96, radii=(2, 12)):
     return depth, depth > 0
 
 
-def whole_image_split(depth, mask, core, min_area, min_core):
-    """The same at once, with plain loops over labels."""
-    smooth = ndimage.gaussian_filter((depth * mask).astype(np.float32), 1.0)
-    seeds = ndimage.label((smooth > core) & mask, EIGHT)[0]
-    for seed in range(1, seeds.max() + 1):
-        if (seeds == seed).sum() < min_core:
-            seeds[seeds == seed] = 0
-    labels = watershed(-smooth, seeds, mask=mask, connectivity=2)
-    rest = ndimage.label(mask & (labels == 0), EIGHT)[0]
-    labels[rest > 0] = rest[rest > 0] + labels.max()
-    ordered = np.zeros_like(labels)
-    _, firsts = np.unique(labels, return_index=True)
-    for label in labels.flat[sorted(firsts)]:
-        if label and (labels == label).sum() >= min_area and not ordered[labels == label].any():
-            ordered[labels == label] = ordered.max() + 1
-    return ordered
+def joined_maxima(depth, mask, separation):
+    """Flood the smoothed depth pixel by pixel: the maxima of each particle, by pixel."""
+    smooth = ndimage.gaussian_filter((depth * mask).astype(np.float32), 1.0) * mask
+    group, top = {}, {}
+    for pixel in sorted(zip(*np.nonzero(mask), strict=True), key=lambda own: -smooth[own]):
+        near = {
+            group[row, column]
+            for row in range(pixel[0] - 1, pixel[0] + 2)
+            for column in range(pixel[1] - 1, pixel[1] + 2)
+            if (row, column) in group
+        }
+        highest = max(near, key=lambda each: smooth[each], default=pixel)
+        for low in near - {highest}:
+            if smooth[pixel] >= separation * smooth[low]:
+                group |= {own: highest for own, each in group.items() if each == low}
+                top[highest] |= top.pop(low)
+        group[pixel] = highest
+        if highest == pixel:
+            top[pixel] = {pixel}
+    return sorted(map(sorted, top.values()))
 
 
-@given(st.integers(0, 10**6), st.sampled_from([0.2, 0.5, 0.8]), st.sampled_from([0, 20, 60]))
-def test_components_one_by_one_equal_the_whole_image(seed, core, min_area):
+@given(st.integers(0, 10**6), st.sampled_from([0.5, 0.8, 0.95]))
+def test_maxima_are_joined_as_in_a_slow_flood(seed, separation):
     depth, mask = disks(seed, size=48)
     depth += np.random.default_rng(seed).normal(0, 1e-3, depth.shape)  # no ties
-    found = split_particles(depth, mask, core=core, min_area=min_area)
-    expected = whole_image_split(depth, mask, core, min_area, 6)
-    np.testing.assert_array_equal(found, expected)
+    found = split_particles(depth, mask, separation=separation, min_area=0)
+    expected = joined_maxima(depth, mask, separation)
+    assert [len({found[pixel] for pixel in particle}) for particle in expected] == [1] * len(
+        expected
+    )
+    assert len({found[particle[0]] for particle in expected}) == len(expected) == found.max()
+    assert ((found > 0) == mask).all()
+    firsts = [np.flatnonzero(found.ravel() == label)[0] for label in range(1, found.max() + 1)]
+    assert firsts == sorted(firsts)
     assert found.dtype == np.int32
 
 

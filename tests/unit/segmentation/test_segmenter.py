@@ -137,7 +137,7 @@ def test_scribbles_are_enough(fields: Fields) -> None:
     model = new_segmenter(n_epochs=8).fit(images, scribbles, annotation="scribbles")
     found, truth = model.predict(images[0]) > 0, outlines[0] > 0
     assert np.count_nonzero(found & truth) > 0.7 * np.count_nonzero(found | truth)
-    assert not model.has_depth_
+    assert model.separation_ is None
 
 
 @pytest.mark.parametrize(
