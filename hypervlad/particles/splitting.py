@@ -176,4 +176,5 @@ def _basins(depth: FloatMap, inside: BoolMap, share: float, least: float) -> Lab
         if low != high and passes[k] >= min(share * highest[low], highest[low] - least):
             parents[low] = high
     _, numbers = np.unique([root(i) for i in range(n + 1)], return_inverse=True)
-    return numbers.astype(np.int32)[basins]
+    joined: LabelMap = numbers.astype(np.int32)[basins]
+    return joined

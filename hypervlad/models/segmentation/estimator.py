@@ -36,6 +36,7 @@ from hypervlad.features.backbones.network import (
 )
 from hypervlad.features.lazy_torch import usual_torch
 from hypervlad.images import ImageReadError, ReadOptions
+from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list, image_name, read_named, read_stored
 from hypervlad.models.segmentation.decoder import (
@@ -54,7 +55,7 @@ from hypervlad.particles.particle import Outlines
 from hypervlad.particles.splitting import split_particles
 
 _MIN_GROUPS = 4  # of which some are held out
-_SEPARATIONS = (0.8, 0.7, 0.75, 0.85, 0.9)  # the first without held-out images
+_SEPARATIONS = (0.8, 0.6, 0.7, 0.75, 0.85, 0.9)  # the first without held-out images
 _LAST_RATE = 1e-3
 _MIN_CONTRAST = 1e-3
 
@@ -403,6 +404,11 @@ class _AnnotatedFields:
         cls, images: list[Any], annotations: Any, annotation: str, options: ReadOptions
     ) -> _AnnotatedFields:
         check_value("annotation", annotation, [OneOf("outlines", "scribbles")])
+        if not np.iterable(annotations) or isinstance(annotations, str):
+            raise ValueError(
+                f"outlines: expected a list with those of each image, got {annotations!r}; for a "
+                "folder, give hypervlad.particles.find_outlines(images, folder)"
+            )
         listed = list(annotations)
         if len(listed) != len(images):
             raise ValueError(
@@ -437,7 +443,11 @@ class _AnnotatedFields:
                 raise ImageReadError(f"{of_it} are missing: give them, or leave the image out")
             is_path = isinstance(image, str | os.PathLike)
             annotation = read_outlines(
-                source, shape=grey.shape, image=image if is_path else None, name=of_it
+                source,
+                shape=grey.shape,
+                banner_rows=mask_banner_rows(self.options),
+                image=image if is_path else None,
+                name=of_it,
             )
         else:
             annotation = _read_scribbles(source, of_it)

@@ -146,6 +146,7 @@ def test_scribbles_are_enough(fields: Fields) -> None:
         ([np.zeros((96, 128), int)] * 5, "no particle is outlined"),
         ([np.ones((90, 128), int)] * 5, "90 x 128"),
         ([np.ones((96, 128), int)] * 4, "4 label images for 5 images"),
+        ("outlines/", "find_outlines"),
     ],
 )
 def test_unusable_outlines(fields: Fields, outlines: list[Any], message: str) -> None:
@@ -175,7 +176,9 @@ def test_targets_of_outlines() -> None:
     assert (targets.kind[2, 1:11] == BORDER).all()
     assert (targets.kind[2:7, 5:7] == BORDER).all()  # where they touch
     assert (targets.weight[2:7, 4:8] > 1).all()
-    assert (targets.weight[:, 11:] == 1).all()
+    assert (targets.weight[:, 13:] == 1).all()
+    gap = Targets.of_outlines(Outlines.of(np.array([[1, 1, 1, 0, 2, 2, 2, 0, 0]])))
+    assert gap.weight[0, 3] > 1  # the gap matters as much as what is beside it
     assert targets.depth[4, 3] == targets.depth[4, 8] == targets.depth.max() == 1
     np.testing.assert_allclose(targets.depth[2, 1:6], 1 / 3)
     scribbled = Targets.of_scribbles(np.array([[0, 1, 2, 3]]))
