@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import math
 import os
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +31,7 @@ from hypervlad.particles.shapes import Ring, expand_runs, fill_polygons
 
 logging.getLogger("roifile").addHandler(logging.NullHandler())  # otherwise it writes to stderr
 
-_MAX_BYTES = 1 << 28  # of a JSON file, and of all regions in an archive
-_MAX_REGION_BYTES = 1 << 24
+_MAX_BYTES = 1 << 28  # of a file of JSON or regions, unpacked
 _MAX_VALUES = 1 << 23  # of a JSON file
 _MAX_LABEL = 2**31 - 1
 
@@ -48,7 +46,6 @@ _MARK = re.compile(
 )
 
 _Named = Iterable[tuple[str, Outline | None]]  # outlines with their names in a file
-_Members = Iterable[tuple[str, Callable[[], IO[bytes]]]]
 
 
 def read_outlines(
@@ -71,10 +68,11 @@ def read_outlines(
           particle, as :func:`hypervlad.images.read_mask` reads them. Other files are ignored.
         - ImageJ regions: ``.roi``, or a ``.zip`` of them (requires the extra `formats`).
         - JSON: COCO (polygons and both kinds of run lengths), the annotations that Segment Anything
-          writes, and GeoJSON such as QuPath's.
+          writes, and GeoJSON such as QuPath's. A pixel belongs to a polygon if its centre is
+          inside, by the even-odd rule.
     shape : (int, int), optional
-        Height and width of the image; required for ImageJ regions, GeoJSON, and COCO polygons
-        without a list of images.
+        Height and width of the image, at which outlines are cut off; required for ImageJ regions,
+        GeoJSON, and COCO polygons without a list of images.
     banner_rows : int or None, default=0
         As in :func:`hypervlad.images.read_mask`.
     image : path or int, optional
@@ -85,9 +83,9 @@ def read_outlines(
     Returns
     -------
     Outlines
-        Those of polygons and masks may overlap. Labels are the values of a label image, or the
-        names (of masks, regions and features) or COCO identifiers if these are different whole
-        numbers from 1 to 2**31 - 1, otherwise positions in the file from 1.
+        Labels are the values of a label image, or the names (of masks, regions and features) or
+        COCO identifiers if these are different whole numbers from 1 to 2**31 - 1, otherwise
+        positions in the file from 1.
 
     Raises
     ------
@@ -99,11 +97,6 @@ def read_outlines(
     UserWarning
         If a mask is split, or outlines are left out: lines and points, empty ones, and those
         outside the image.
-
-    Notes
-    -----
-    A pixel belongs to a polygon if its centre is inside (even-odd rule; on a left or upper edge it
-    is, on a right or lower edge it is not). Polygons are cut off at the edges of the image.
 
     Examples
     --------
@@ -172,26 +165,24 @@ def find_outlines(
     if not folder.is_dir():
         raise ImageReadError(f"{folder}: no such folder of outlines")
     own = {os.path.abspath(image) for image in images}
-    by_name: dict[str, list[Path]] = defaultdict(list)
-    files_of = dict[Path, Path]()  # by entries of COCO files
     files = [file for file in map(Path, list_files(folder)) if file.suffix.lower() in _SUFFIXES]
     files = [file for file in files if os.path.abspath(file) not in own]
+    by_name, file_of = defaultdict[str, list[Path]](list), dict[Path, Path]()
     # Cellpose writes _seg.npy, which is not read, beside the file of masks.
     for file in sorted(files, key=lambda file: (file.name.endswith("_seg.npy"), file)):
-        entries = _listed_images(file) if file.suffix.lower() == ".json" else []
-        for entry in entries:
-            place = file.joinpath(*path_parts(entry["file_name"]))
-            files_of[place] = file
-            for name in _names_of(entry):
-                by_name[name].append(place)
+        listed = _by_name(_listed_images(file)) if file.suffix.lower() == ".json" else {}
+        for name, entries in listed.items():
+            places = [file.joinpath(*path_parts(entry["file_name"])) for entry in entries]
+            by_name[name] += places
+            file_of |= dict.fromkeys(places, file)
         stored = composed(file.relative_to(folder).with_suffix("").as_posix())
-        for name in {} if entries else dict.fromkeys([stored, _MARK.sub("", stored)]):
+        for name in {} if listed else dict.fromkeys([stored, _MARK.sub("", stored)]):
             if not (file.name.endswith("_seg.npy") and name in by_name):
                 by_name[name].append(file)
     for parent in {file.parent for file in files} - {folder}:
         by_name[composed(parent.relative_to(folder).as_posix())].append(parent)
     chosen = choose_by_name(images, folder, by_name, root, "segmentation")
-    return [None if path is None else files_of.get(path, path) for path in chosen]
+    return [None if path is None else file_of.get(path, path) for path in chosen]
 
 
 def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> Outlines:
@@ -211,8 +202,8 @@ def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> 
         return _of_values(_stored_array(path, head, name), name)
     if head.startswith((b"PK", b"Iout")):
         size, is_archive = _known(shape, name), head.startswith(b"PK")
-        members = _members(path, name) if is_archive else [(path.stem, lambda: path.open("rb"))]
-        return _collect(_regions(members, size, name), size, name)
+        files = _archived(path, name) if is_archive else [(path.stem, _content(path, name))]
+        return _collect(_regions(files, size, name), size, name)
     if head.lstrip()[:1] in (b"{", b"["):
         return _of_json(_parsed(path, name), shape, image, name)
     return _of_values(read_stored(path, name, one_page=True), name)
@@ -260,8 +251,6 @@ def _of_values(values: NDArray[Any], name: str) -> Outlines:
                 "or a map of probabilities?"
             )
         values = values.astype(np.int64)
-    elif values.dtype == bool and values.ndim == 2:
-        values = values.astype(np.uint8)
     try:
         return Outlines.of(values, name)
     except ValueError as error:
@@ -292,9 +281,11 @@ def _of_folder(folder: Path, name: str) -> Outlines:
     return _collect(masks, (height, width), name)
 
 
-def _members(path: Path, name: str) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
-    """Yield the names of regions in an archive, of which nothing is extracted to the disk."""
+def _archived(path: Path, name: str) -> Iterator[tuple[str, bytes]]:
+    """Yield names and contents of regions in an archive; nothing is extracted to the disk."""
     with zipfile.ZipFile(path) as archive:
+        if (n_bytes := sum(member.file_size for member in archive.infolist())) > _MAX_BYTES:
+            raise ImageReadError(f"{name}: regions of {n_bytes:,} bytes; split it")
         for member in archive.infolist():
             parts = [part for part in path_parts(member.filename) if part != ".."]
             if member.is_dir() or any(map(is_left_out, parts)):
@@ -304,18 +295,13 @@ def _members(path: Path, name: str) -> Iterator[tuple[str, Callable[[], IO[bytes
                     f"{name}: an archive of ImageJ regions (.roi) was expected, but it contains "
                     f"{member.filename}; unpack it"
                 )
-            yield parts[-1][:-4], functools.partial(archive.open, member)
+            yield parts[-1][:-4], archive.read(member)
 
 
-def _regions(members: _Members, shape: tuple[int, int], name: str) -> _Named:
+def _regions(files: Iterable[tuple[str, bytes]], shape: tuple[int, int], name: str) -> _Named:
     roifile = import_extra("roifile", "ImageJ ROI", name)
-    no_areas, slices, n_bytes = list[str](), set[int](), 0
-    for key, open_member in members:
-        with open_member() as file:
-            content = file.read(_MAX_REGION_BYTES + 1)
-        n_bytes += len(content)
-        if len(content) > _MAX_REGION_BYTES or n_bytes > _MAX_BYTES:
-            raise ImageReadError(f"{name}: regions of more than {n_bytes - 1:,} bytes; split it")
+    no_areas, slices = list[str](), set[int]()
+    for key, content in files:
         roi = roifile.ImagejRoi.frombytes(content)
         slices |= {roi.position} - {0}
         if len(slices) > 1:
@@ -339,11 +325,16 @@ def _ellipse(roi: Any) -> Ring:
     return np.column_stack([x, y])
 
 
-def _parsed(path: Path, name: str) -> Any:
+def _content(path: Path, name: str) -> bytes:
     if path.stat().st_size > _MAX_BYTES:
-        raise ImageReadError(f"{name}: JSON of more than {_MAX_BYTES:,} bytes; split it")
+        raise ImageReadError(f"{name}: more than {_MAX_BYTES:,} bytes; split it")
+    return path.read_bytes()
+
+
+def _parsed(path: Path, name: str) -> Any:
+    content = _content(path, name)
     try:
-        return parse_json(path.read_bytes(), _MAX_VALUES)
+        return parse_json(content, _MAX_VALUES)
     except ValueError as error:
         raise ImageReadError(f"{name}: not JSON to be read ({error}); split it?") from error
 
@@ -382,14 +373,10 @@ def _entry_of(image: Any, entries: Sequence[dict[str, Any]], name: str) -> dict[
     """Return what a COCO file says of an image."""
     if len(entries) == 1 and (image is None or "file_name" not in entries[0]):
         return entries[0]
-    by_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for entry in entries:
-        for key in _names_of(entry):
-            by_name[key].append(entry)
     if image is None or isinstance(image, int | np.integer):
         found = [entry for entry in entries if image is not None and entry["id"] == image]
     else:
-        found = matches_by_name(Path(os.path.abspath(image)), by_name)
+        found = matches_by_name(Path(os.path.abspath(image)), _by_name(entries))
     if len(found) != 1:
         known = [str(entry.get("file_name", entry.get("id"))) for entry in entries]
         raise ImageReadError(
@@ -399,11 +386,15 @@ def _entry_of(image: Any, entries: Sequence[dict[str, Any]], name: str) -> dict[
     return found[0]
 
 
-def _names_of(entry: Mapping[str, Any]) -> list[str]:
-    """Return the names under which an image of a COCO file is looked for."""
-    parts = path_parts(str(entry.get("file_name", "")))
-    names = ["/".join(parts), *parts[-1:]]
-    return list(dict.fromkeys([*names, *(os.path.splitext(name)[0] for name in names)]))
+def _by_name(entries: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return images of a COCO file by their paths and names there, with and without suffix."""
+    by_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for entry in entries:
+        parts = path_parts(str(entry.get("file_name", "")))
+        for name in {"/".join(parts), *parts[-1:]}:
+            for key in {name, os.path.splitext(name)[0]}:
+                by_name[key].append(entry)
+    return by_name
 
 
 def _listed_images(file: Path) -> list[dict[str, Any]]:

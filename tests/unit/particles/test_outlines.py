@@ -415,7 +415,7 @@ def test_bad_files_are_named(tmp_path, name, content, message):
     ("module", "limit", "message"),
     [
         (outlines, "MAX_PIXELS", "outlines of more than 50 pixels"),
-        (outlines, "_MAX_BYTES", "JSON of more than 50 bytes"),
+        (outlines, "_MAX_BYTES", "more than 50 bytes"),
         (outlines, "_MAX_VALUES", "more than 50 values"),
         (shapes, "_MAX_CROSSINGS", "crosses rows of pixels more than 50 times"),
     ],
@@ -430,11 +430,15 @@ def test_limits_bound_the_memory(tmp_path, monkeypatch, module, limit, message):
         read_outlines(tmp_path / "a.json")
 
 
-def test_bad_archives_are_refused(tmp_path):
+def test_bad_archives_are_refused(tmp_path, monkeypatch):
     roifile = pytest.importorskip("roifile")
-    for name, message in (("mask.png", "contains mask.png; unpack"), ("a.roi", "regions of more")):
+    monkeypatch.setattr(outlines, "_MAX_BYTES", 1 << 20)
+    for name, size, message in (
+        ("mask.png", 9, "contains mask.png; unpack"),
+        ("a.roi", 2**21, "regions of 2,097,152 bytes; split it"),
+    ):
         with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(name, bytes(2**25))
+            archive.writestr(name, bytes(size))
         with pytest.raises(ImageReadError, match=message):
             read_outlines(tmp_path / "a.zip", shape=(4, 4))
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
