@@ -40,7 +40,7 @@ _LOCAL = 8  # blocks: standard deviation of the smoothing of what a polynomial l
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FoundParticles(Outlines):
-    """The outlines of the particles that `find_particles` found; ``np.asarray`` labels pixels.
+    """The outlines of the particles that `find_particles` found, and how it found them.
 
     Attributes
     ----------
@@ -60,16 +60,6 @@ class FoundParticles(Outlines):
     polarity: Literal["bright", "dark"] | None
     confidence: float
     threshold: float
-
-    @property
-    def labels(self) -> LabelMap:
-        """The label at each pixel, shape (H, W), 0 for background."""
-        return self.label_image()
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError("the labels of pixels are computed, which makes a copy")
-        return self.label_image().astype(dtype or np.int32, copy=False)
 
 
 def find_particles(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,19 +46,19 @@ class Outline:
         return slice(top, bottom), slice(left, right)
 
 
-def cropped(mask: NDArray[np.bool_], top: int = 0, left: int = 0) -> Outline | None:
+def cropped(mask: NDArray[np.bool_], top: int = 0, left: int = 0, label: int = 1) -> Outline | None:
     """Return the outline of a mask whose first pixel lies there; None if it is empty."""
     windows = ndimage.find_objects(mask.astype(np.uint8)) if mask.size else []
     if not windows:
         return None
     rows, columns = windows[0]
     box = top + rows.start, left + columns.start, top + rows.stop, left + columns.stop
-    return Outline(1, box, mask[rows, columns].copy())
+    return Outline(label, box, mask[rows, columns].copy())
 
 
 @dataclass(frozen=True, eq=False)
 class Outlines:
-    """The outlines of a field, in the order of their labels.
+    """The outlines of a field, in the order of their labels; ``np.asarray`` is its label image.
 
     Attributes
     ----------
@@ -73,12 +73,8 @@ class Outlines:
     def __len__(self) -> int:
         return len(self.outlines)
 
-    def __getitem__(self, chosen: Any) -> Any:
-        """Return one outline, or those of a slice, numbers or a mask (n,) as `Outlines`."""
-        if np.ndim(chosen) == 0 and not isinstance(chosen, slice):
-            return self.outlines[chosen]
-        numbers = np.arange(len(self))[chosen]
-        return Outlines(self.shape, tuple(self.outlines[number] for number in numbers))
+    def __getitem__(self, number: int) -> Outline:
+        return self.outlines[number]
 
     def __iter__(self) -> Iterator[Outline]:
         return iter(self.outlines)
@@ -93,6 +89,9 @@ class Outlines:
             labels[outline.window][outline.mask] = outline.label
         return labels
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self.label_image().astype(dtype or np.int32, copy=False)
+
     @classmethod
     def of(cls, outlines: Any, name: str = "outlines") -> Outlines:
         """Return outlines of any kind as `Outlines`.
@@ -100,7 +99,8 @@ class Outlines:
         Parameters
         ----------
         outlines : Outlines, array (H, W) of int, or array or sequence of n masks (H, W)
-            A label image, where 0 is background, or a mask of each particle.
+            A label image, where 0 is background, or a mask of each particle. One mask is split into
+            its separate regions, with a warning.
         name : str, default="outlines"
             For the errors.
 
@@ -112,12 +112,11 @@ class Outlines:
         if isinstance(outlines, Outlines):
             return outlines
         array = np.asarray(outlines)
-        if array.ndim == 2 and array.dtype.kind in "iu":
-            return cls._of_labels(array, name)
-        if array.ndim == 2 and array.dtype == bool:
-            return cls._of_labels(ndimage.label(array, np.ones((3, 3)))[0], name)
+        if array.ndim == 2 and array.dtype.kind in "biu":
+            return cls._of_labels(array.astype(np.uint8) if array.dtype == bool else array, name)
         if array.ndim == 3 and array.dtype == bool:
-            return cls._of_masks(array)
+            masks = (cropped(mask, label=number) for number, mask in enumerate(array, start=1))
+            return cls((array.shape[1], array.shape[2]), tuple(filter(None, masks)))
         raise ValueError(
             f"{name} must be a label image (H, W) of whole numbers, 0 for background, or a stack "
             f"(n, H, W) of True and False with a mask per particle; got type {array.dtype} and "
@@ -146,22 +145,12 @@ class Outlines:
         values = values[values > 0]
         numbers = np.searchsorted(values, labels) + 1
         numbers[labels == 0] = 0
+        windows = ndimage.find_objects(numbers, len(values))
         found = [
-            Outline(int(value), _box(window), numbers[window] == number)
-            for number, (value, window) in enumerate(
-                zip(values, ndimage.find_objects(numbers, len(values)), strict=True), start=1
-            )
+            cropped(numbers[window] == number, window[0].start, window[1].start, int(value))
+            for number, (value, window) in enumerate(zip(values, windows, strict=True), start=1)
         ]
-        return cls((labels.shape[0], labels.shape[1]), tuple(found))
-
-    @classmethod
-    def _of_masks(cls, masks: NDArray[np.bool_]) -> Outlines:
-        found = [
-            replace(outline, label=number)
-            for number, outline in enumerate(map(cropped, masks), start=1)
-            if outline is not None
-        ]
-        return cls((masks.shape[1], masks.shape[2]), tuple(found))
+        return cls((labels.shape[0], labels.shape[1]), tuple(filter(None, found)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -318,8 +307,3 @@ def cut_particles(
         )
         for outline in found
     ]
-
-
-def _box(window: tuple[slice, ...]) -> tuple[int, int, int, int]:
-    rows, columns = window
-    return int(rows.start), int(columns.start), int(rows.stop), int(columns.stop)

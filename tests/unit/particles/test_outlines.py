@@ -257,6 +257,8 @@ def test_a_mask_is_split_with_a_warning(tmp_path, top):
     with pytest.warns(UserWarning, match=rf"a mask \(0 and {top}\), .* 2 separate regions"):
         found = read_outlines(tmp_path / "a.png")
     assert_array_equal(found.label_image(), np.unique(LABELS, return_inverse=True)[1])
+    with pytest.warns(UserWarning, match="outlines: a mask .* 2 separate regions"):
+        assert len(Outlines.of(LABELS > 0)) == 2
     five = np.where(LABELS > 0, 5, 0).astype(np.uint8)  # one particle in two pieces
     assert_array_equal(read_outlines(five).label_image(), five)
 
