@@ -14,8 +14,9 @@ from scipy.optimize import nnls
 from scipy.stats import gamma, norm
 from scipy.stats import t as student_t
 
-from hypervlad.common.constraints import Integer, check_value
+from hypervlad.common.constraints import Integer, ListOf, Number, OneOf, check_value
 from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.particles.measures import check_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,9 +49,15 @@ class Field:
     shape: tuple[int, int]
     pixel_size: float | None = None
 
+    def __post_init__(self) -> None:
+        sides = ListOf(Integer(), "height and width in pixels, without colours", 2, 2)
+        check_value(f"shape of {self.micrograph}", self.shape, [sides])
+        nm = Number(above=0, meaning="nanometres per pixel")
+        check_value(f"pixel_size of {self.micrograph}", self.pixel_size, [nm, None])
+
 
 def edge_weights(table: pd.DataFrame, edges: Edges = "weight") -> FloatArray:
-    """Return for how many particles each one counts.
+    """Return for how many particles each one counts, (n,).
 
     A particle that touches an edge of its field counts for none, as its size is unknown. As large
     particles touch edges more often, the others count for
@@ -58,16 +65,6 @@ def edge_weights(table: pd.DataFrame, edges: Edges = "weight") -> FloatArray:
     - ``edges="weight"``: 1 / (the share of all places at which a particle of this box touches no
       edge) [1]_, which makes numbers per area and sizes unbiased;
     - ``edges="leave_out"``: 1. Numbers per area are too small, and large particles too rare.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From :func:`measure`.
-    edges : {"weight", "leave_out"}
-
-    Returns
-    -------
-    ndarray of shape (n,)
 
     References
     ----------
@@ -84,19 +81,18 @@ def edge_weights(table: pd.DataFrame, edges: Edges = "weight") -> FloatArray:
     >>> edge_weights(pd.DataFrame(box | size))
     array([4.2, 0. ])
     """
-    if edges not in ("weight", "leave_out"):
-        raise ValueError(f"edges must be 'weight' or 'leave_out', not {edges!r}")
+    check_table(table)
+    check_value("edges", edges, [OneOf("weight", "leave_out")])
     inside = ~table["touches_edge"].to_numpy(bool)
-    if edges == "leave_out":
-        return np.asarray(inside, np.float64)
-    weights = np.asarray(inside, np.float64)
-    for first, last, side in (("top", "bottom", "height"), ("left", "right", "width")):
+    weights: FloatArray = inside.astype(np.float64)
+    sides = (("top", "bottom", "height"), ("left", "right", "width"))
+    for first, last, side in sides if edges == "weight" else ():
         extent = table[f"field_{side}"].to_numpy(np.float64)[inside]
         # Of all places in a row of pixels, one per pixel, a box of width w touches no edge of the
         # field at W - w - 1.
         box = (table[last] - table[first]).to_numpy(np.float64)[inside]
         weights[inside] *= extent / (extent - box - 1)
-    return np.asarray(weights)
+    return weights
 
 
 def count_particles(
@@ -125,9 +121,8 @@ def count_particles(
         together. A row "all" follows.
     confusion : array-like of shape (K, K), optional
         Numbers of held-out particles by true class (rows) and predicted class (columns), in the
-        order of `classes`, which must be given. With it, counts are corrected for
-        misclassification: they are the counts of at least 0 that explain the classified ones
-        best [1]_.
+        order of `classes`, which must be given. Counts are then corrected for misclassification:
+        they are the counts of at least 0 that explain the classified ones best [1]_.
     edges : {"weight", "leave_out"}
         See :func:`edge_weights`.
     n_bootstrap : int, default=2000
@@ -140,11 +135,10 @@ def count_particles(
         - ``counted``: sums of the weights, with an exact Poisson interval ``poisson_low``,
           ``poisson_high`` [2]_, which holds if particles are scattered independently;
         - ``count``: the same, corrected if there is a confusion matrix, with the interval ``low``,
-          ``high`` of a bootstrap of whole fields, which holds if they attract each other as well:
-          the basic interval of the logarithm [3]_, widened for few fields [4]_, and at least as
-          wide as a Poisson interval of the count. Each draw of fields is corrected by a draw
-          of the confusion matrix, whose rows have Dirichlet distributions [5]_. NaN for fewer than
-          four fields;
+          ``high``, which holds if they attract each other as well: the basic interval of the
+          logarithm [3]_, by a bootstrap of whole fields, widened for few fields [4]_, and at least
+          as wide as a Poisson interval. Each draw of fields is corrected by a draw of the confusion
+          matrix, whose rows have Dirichlet distributions [5]_. NaN for fewer than four fields;
         - ``per_um2``, ``per_um2_low``, ``per_um2_high``: count, low and high per square micrometre
           of field; NaN if no field has a pixel size.
 
@@ -185,36 +179,35 @@ def count_particles(
 
     check_value("n_bootstrap", n_bootstrap, [Integer(at_least=2)])
     rng = np.random.default_rng(random_state)
-    field_of = _field_numbers(table, fields)
-    areas, is_known = _areas(fields)
-    names, class_of = _class_numbers(table, classes)
+    field_of, times = _field_numbers(table, fields), _resamples(fields, n_bootstrap, rng)
+    names, is_of = _class_numbers(table, classes)
     weights = edge_weights(table, edges)
-    n_classes = len(names)
-    is_of = np.column_stack([class_of[:, None] == np.arange(n_classes), np.ones(len(table), bool)])
-    sums = np.zeros((len(fields), n_classes + 1))
+    sums = np.zeros((len(fields), len(names) + 1))
     np.add.at(sums, field_of, weights[:, None] * is_of)
-    drawn = _field_draws(sums, areas, _resampled(len(fields), n_bootstrap, rng))
     counts = sums.sum(axis=0)
-    weights_of = [weights[rows] for rows in is_of.T]
-    poisson = np.array(list(map(_weighted_poisson, weights_of, counts))).T
+    sizes = np.array([(field.pixel_size or math.nan) / 1000 for field in fields])
+    pixels = np.array([math.prod(field.shape) for field in fields], np.float64)
+    areas = pixels if np.isnan(sizes).any() else pixels * sizes**2
+    drawn = _field_draws(sums, areas, times)
+    poisson = _weighted_poisson(weights, is_of, counts)
     columns: dict[str, Any] = {"class": [*names, ALL], "particles": is_of.sum(axis=0)}
     columns |= {"counted": counts.copy(), "poisson_low": poisson[0], "poisson_high": poisson[1]}
-    if confusion is not None and classes is None:
-        raise ValueError("confusion needs classes, in the order of its rows and columns")
-    matrix = _checked_confusion(confusion, names)
-    if matrix is not None:
+    if confusion is not None:
+        if classes is None:
+            raise ValueError("confusion needs classes, in the order of its rows and columns")
+        matrix = _checked_confusion(confusion, names)
         rates = matrix / matrix.sum(axis=1, keepdims=True)
         counts[:-1] = _corrected(counts[None, :-1], rates[None])[0]
-        rows = rng.standard_gamma(matrix + 1 / n_classes, (n_bootstrap, n_classes, n_classes))
+        rows = rng.standard_gamma(matrix + 1 / len(names), (n_bootstrap, *matrix.shape))
         drawn[:, :-1] = _corrected(drawn[:, :-1], rows / rows.sum(axis=2, keepdims=True))
+        poisson = _weighted_poisson(weights, is_of, counts)
     columns["count"] = counts
     low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
     # Scattered independently, particles vary least; few fields can be alike by chance.
-    least = np.array(list(map(_weighted_poisson, weights_of, counts))).T
-    columns["low"], columns["high"] = np.minimum(low, least[0]), np.maximum(high, least[1])
-    area = areas.sum() if is_known else math.nan
-    for name in ("count", "low", "high"):
-        columns[f"per_um2{'' if name == 'count' else '_' + name}"] = columns[name] / area
+    columns["low"], columns["high"] = np.minimum(low, poisson[0]), np.maximum(high, poisson[1])
+    um2 = (pixels * sizes**2).sum()
+    for name, column in (("", "count"), ("_low", "low"), ("_high", "high")):
+        columns[f"per_um2{name}"] = columns[column] / um2
     return pd.DataFrame(columns)
 
 
@@ -265,55 +258,46 @@ def particle_sizes(
     import pandas as pd
 
     check_value("n_bootstrap", n_bootstrap, [Integer(at_least=2)])
-    rng = np.random.default_rng(random_state)
-    if measure not in table:
-        raise ValueError(f"measure={measure!r} is not a column of the table: {', '.join(table)}")
     field_of = _field_numbers(table, fields)
-    _areas(fields)  # raises if only some pixel sizes are known
+    names, is_of = _class_numbers(table, classes)
+    if measure not in table or table[measure].dtype.kind not in "biuf":
+        raise ValueError(
+            f"measure={measure!r} is not a column of numbers of the table: {', '.join(table)}"
+        )
     if measure.endswith(("_px", "_px2")) and len({field.pixel_size for field in fields}) > 1:
         raise ValueError(f"measure={measure!r}: the fields differ in pixel size; choose one in nm")
-    names, class_of = _class_numbers(table, classes)
-    sizes = table[measure].to_numpy(np.float64)
-    if np.isnan(sizes).any():
-        unknown = list(dict.fromkeys(table["micrograph"][np.isnan(sizes)].astype(str)))
+    sizes, weights = table[measure].to_numpy(np.float64), edge_weights(table, edges)
+    if (is_unknown := np.isnan(sizes)).any():
+        unknown = list(dict.fromkeys(table["micrograph"][is_unknown].astype(str)))
         raise ValueError(
-            f"{measure} is unknown for {counted(int(np.isnan(sizes).sum()), 'particle')} of "
+            f"{measure} is unknown for {counted(int(is_unknown.sum()), 'particle')} of "
             f"{name_some(unknown)}: give the pixel size, or choose a measure in pixels"
         )
-    weights = edge_weights(table, edges)
     is_scaled = "area_nm2" in table and table["area_nm2"].notna().all()
     area = table["area_nm2" if is_scaled else "area_px2"].to_numpy(np.float64)
-    draws = _resampled(len(fields), n_bootstrap, rng)
     order = np.argsort(sizes, kind="stable")
     order = order[weights[order] > 0]
-    rows = []
-    for k, name in enumerate([*names, ALL]):
-        of_class = order if k == len(names) else order[class_of[order] == k]
-        size, field = sizes[of_class], field_of[of_class]
-        widening = _widening(len(np.unique(field)))
-        for by, weight in (("number", weights[of_class]), ("area", (weights * area)[of_class])):
+    rows, times = [], _resamples(fields, n_bootstrap, np.random.default_rng(random_state))
+    for name, is_in in zip([*names, ALL], is_of.T, strict=True):
+        chosen = order[is_in[order]]
+        size, field = sizes[chosen], field_of[chosen]
+        tail = float(norm.cdf(-_Z95 * _widening(len(np.unique(field)))))
+        for by, weight in (("number", weights[chosen]), ("area", (weights * area)[chosen])):
             row: dict[str, Any] = {"class": name, "by": by, "particles": len(size)}
-            best = _share_sizes(size, weight)
-            drawn = np.array([_share_sizes(size, weight * times[field]) for times in draws])
-            low = high = np.full(len(_SHARES), np.nan)
-            if not math.isnan(widening):
-                tail = float(norm.cdf(-_Z95 * widening))
+            drawn = np.array([_share_sizes(size, weight * each[field]) for each in times])
+            low = high = [math.nan] * len(_SHARES)
+            if not math.isnan(tail):
                 low, high = np.nanquantile(drawn, (tail, 1 - tail), axis=0)
-            for i, share in enumerate(_SHARES):
-                key = f"d{round(100 * share)}"
-                row |= {key: best[i], f"{key}_low": low[i], f"{key}_high": high[i]}
+            for i, best in enumerate(_share_sizes(size, weight)):
+                key = f"d{round(100 * _SHARES[i])}"
+                row |= {key: best, f"{key}_low": low[i], f"{key}_high": high[i]}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _field_numbers(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.intp]:
-    for field in fields:
-        is_wrong = len(tuple(field.shape)) != 2 or min(field.shape) < 1
-        if is_wrong or (field.pixel_size is not None and not 0 < field.pixel_size < math.inf):
-            raise ValueError(
-                f"{field}: expected a shape (height, width) in pixels, without colours, and a "
-                "pixel size above 0, or None"
-            )
+    """Return the number of each particle's field, after checks of both."""
+    check_table(table)
     names = [field.micrograph for field in fields]
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice or not names:
@@ -327,64 +311,55 @@ def _field_numbers(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.i
             f"{counted(len(absent), 'micrograph')} of the table {verb(len(absent), 'is', 'are')} "
             f"not among the fields: {name_some(absent)}; give a Field for each"
         )
-    field_of = np.array([numbers[name] for name in found], np.intp)
-    for column, own in (
-        ("field_height", [field.shape[0] for field in fields]),
-        ("field_width", [field.shape[1] for field in fields]),
-        ("pixel_size_nm", [field.pixel_size or math.nan for field in fields]),
-    ):
-        if column in table and len(table):
-            of_table, of_field = table[column].to_numpy(np.float64), np.array(own)[field_of]
-            wrong = ~np.isclose(of_table, of_field, rtol=1e-6, equal_nan=True)
-            if wrong.any():
-                row = int(wrong.argmax())
-                raise ValueError(
-                    f"{column} of {found[row]} is {of_table[row]:g} in the table and "
-                    f"{of_field[row]:g} in its Field; both are those of the micrograph"
-                )
-    return field_of
-
-
-def _areas(fields: Sequence[Field]) -> tuple[FloatArray, bool]:
-    """Return the areas of fields, and whether they are in square micrometres, or else in pixels."""
     unknown = [field.micrograph for field in fields if not field.pixel_size]
     if 0 < len(unknown) < len(fields):
         raise ValueError(
             f"{len(unknown)} of {len(fields)} fields have no pixel size: {name_some(unknown)}; "
             "give it, or give none for any field"
         )
-    areas = [math.prod(f.shape) * (f.pixel_size / 1000 if f.pixel_size else 1) ** 2 for f in fields]
-    return np.array(areas, np.float64), not unknown
+    field_of = np.array([numbers[name] for name in found], np.intp)
+    own = np.array([(*field.shape, field.pixel_size or math.nan) for field in fields])[field_of]
+    columns = ("field_height", "field_width", "pixel_size_nm")
+    for column, of_field in zip(columns, own.T, strict=True):
+        of_table = np.asarray(table.get(column, of_field), np.float64)
+        wrong = ~np.isclose(of_table, of_field, rtol=1e-6, equal_nan=True)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(
+                f"{column} of {found[row]} is {of_table[row]:g} in the table and "
+                f"{of_field[row]:g} in its Field; both are those of the micrograph"
+            )
+    return field_of
 
 
 def _class_numbers(
     table: pd.DataFrame, classes: Sequence[Any] | None
-) -> tuple[list[str], NDArray[np.intp]]:
-    if ALL in map(str, [*table.get("class", ()), *(classes if classes is not None else ())]):
-        raise ValueError(f"a class is called {ALL!r}, like the row of all classes: rename it")
-    if "class" not in table:
-        if classes is not None:
-            raise ValueError("classes are given, but the table has no column 'class'")
-        return [], np.full(len(table), -1, np.intp)
-    found = [str(label) for label in table["class"]]
+) -> tuple[list[str], NDArray[np.bool_]]:
+    """Return the names of classes, and which particles are of each of them and of all."""
+    found = [str(label) for label in table.get("class", ())]
     names = sorted(set(found)) if classes is None else [str(label) for label in classes]
+    if ALL in {*found, *names}:
+        raise ValueError(f"a class is called {ALL!r}, like the row of all classes: rename it")
+    if classes is not None and "class" not in table:
+        raise ValueError("classes are given, but the table has no column 'class'")
     strange = sorted(set(found) - set(names))
     if strange or len(set(names)) < len(names):
         raise ValueError(
             f"classes={names!r} must name each class of the table once; it has "
             f"{name_some(strange or sorted(set(found)))}"
         )
-    return names, np.array([names.index(label) for label in found], np.intp)
+    is_of = np.ones((len(table), len(names) + 1), bool)
+    for k, name in enumerate(names):
+        is_of[:, k] = [label == name for label in found]
+    return names, is_of
 
 
-def _checked_confusion(confusion: ArrayLike | None, names: Sequence[str]) -> FloatArray | None:
-    if confusion is None:
-        return None
+def _checked_confusion(confusion: ArrayLike, names: Sequence[str]) -> FloatArray:
     matrix = np.asarray(confusion, np.float64)
-    if matrix.shape != (len(names),) * 2 or not (matrix >= 0).all():
+    if matrix.shape != (len(names),) * 2 or not matrix.size or not (matrix >= 0).all():
         raise ValueError(
             f"confusion must hold numbers of particles, {len(names)} x {len(names)} for the "
-            f"classes {', '.join(names)}; got shape {matrix.shape}"
+            f"classes {', '.join(names) or '(none)'}; got shape {matrix.shape}"
         )
     empty = [name for name, n in zip(names, matrix.sum(axis=1), strict=True) if n < 1]
     if empty:
@@ -401,9 +376,11 @@ def _checked_confusion(confusion: ArrayLike | None, names: Sequence[str]) -> Flo
     return matrix
 
 
-def _resampled(n_fields: int, n_bootstrap: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _resamples(
+    fields: Sequence[Field], n_bootstrap: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
     """Return how often each field is in each sample, (n_bootstrap, n_fields)."""
-    return rng.multinomial(n_fields, np.full(n_fields, 1 / n_fields), n_bootstrap)
+    return rng.multinomial(len(fields), np.full(len(fields), 1 / len(fields)), n_bootstrap)
 
 
 def _widening(n_fields: int) -> float:
@@ -448,11 +425,16 @@ def poisson_interval(count: float, variance: float, largest: float) -> tuple[flo
     return float(low), float(gamma.ppf(0.975, more**2 / wider, scale=wider / more))
 
 
-def _weighted_poisson(weights: FloatArray, count: float) -> tuple[float, float]:
-    """Return the Poisson interval of a count to which particles contribute such weights."""
-    total = float(weights.sum())
-    variance = count * float(weights @ weights) / total if total else count
-    return poisson_interval(count, variance, float(weights.max(initial=0)) or 1.0)
+def _weighted_poisson(
+    weights: FloatArray, is_of: NDArray[np.bool_], counts: FloatArray
+) -> NDArray[np.float64]:
+    """Return the Poisson intervals, (2, K), of counts to which the particles of each contribute."""
+    intervals = []
+    for own, count in zip((weights[of] for of in is_of.T), counts.tolist(), strict=True):
+        total = float(own.sum())
+        variance = count * float(own @ own) / total if total else count
+        intervals.append(poisson_interval(count, variance, float(own.max(initial=0)) or 1.0))
+    return np.array(intervals).T
 
 
 def _share_sizes(sizes: FloatArray, weights: FloatArray) -> FloatArray:

@@ -99,9 +99,10 @@ def measure(
 
     check_value("particles", particles, [InstanceOf((Sequence, np.ndarray), "a list of particles")])
     for name, values in (("classes", classes), ("confidence", confidence)):
-        if values is not None and len(values := np.asarray(values)) != len(particles):
+        n_values = len(particles) if values is None else len(np.asarray(values))
+        if n_values != len(particles):
             of = counted(len(particles), "particle")
-            raise ValueError(f"{name}: got {counted(len(values), 'value')} for {of}")
+            raise ValueError(f"{name}: got {counted(n_values, 'value')} for {of}")
     for number, particle in enumerate(particles):
         check_value(f"particles[{number}]", particle, [InstanceOf(Particle, "a Particle")])
         if not particle.mask.any():
@@ -140,6 +141,12 @@ def measure(
         | {"centroid_row": top + row, "centroid_column": left + column}
         | {"field_height": height, "field_width": width, "pixel_size_nm": nm}
     )
+
+
+def check_table(table: Any) -> None:
+    import pandas as pd
+
+    check_value("table", table, [InstanceOf(pd.DataFrame, "a table from measure")])
 
 
 def shape_measures(mask: NDArray[np.bool_], scale: float = 1.0) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hypervlad.common.constraints import InstanceOf, check_value
 from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.particles.measures import check_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,7 +70,7 @@ def match_rule(table: pd.DataFrame, rule: str) -> NDArray[np.bool_]:
     """
     import pandas as pd
 
-    check_value("table", table, [InstanceOf(pd.DataFrame, "a table from measure")])
+    check_table(table)
     check_value("rule", rule, [InstanceOf(str, "a text")])
     text = NAMED_RULES.get(rule.strip(), rule)
     joined, met, start = list[str](), dict[str, NDArray[np.bool_]](), 0

@@ -219,39 +219,47 @@ def test_the_median_size_is_covered():
         ),
         ({"classes": ["x"]}, r"must name each class of the table once; it has y"),
         ({"confusion": np.eye(2), "classes": None}, "confusion needs classes"),
+        ({"table": None}, "table must be a table from measure, not None"),
+        ({"confusion": []}, r"numbers of particles, 2 x 2 .*; got shape \(0,\)"),
         ({"confusion": np.eye(3)}, r"numbers of particles, 2 x 2 for the classes x, y; got"),
         ({"confusion": [[9, 1], [0, 0]]}, "no held-out particle of y"),
         ({"confusion": [[5, 5], [5, 5]]}, "does not tell some classes apart"),
-        ({"edges": "keep"}, "edges must be 'weight' or 'leave_out', not 'keep'"),
+        ({"edges": "keep"}, "edges must be one of 'weight', 'leave_out', not 'keep'"),
     ],
 )
 def test_errors_name_what_came(options, message):
-    usual = {"fields": fields_of(2), "classes": ["x", "y"]}
+    usual = {"table": table_of(["xy", "x"]), "fields": fields_of(2), "classes": ["x", "y"]}
     with pytest.raises(ValueError, match=message):
-        count_particles(table_of(["xy", "x"]), **(usual | options))
+        count_particles(**(usual | options))
 
 
 @pytest.mark.parametrize(
-    ("field", "message"),
+    ("shape", "pixel_size", "message"),
     [
-        (Field("f0", (1000, 1000, 3), 1.0), "without colours"),
-        (Field("f0", (1000, 1000), -1.0), "above 0"),
-        (Field("f0", (999, 1000), 1.0), "field_height of f0 is 1000 in the table and 999"),
+        ((1000, 1000, 3), 1.0, "without colours"),
+        ((1000, 1000), -1.0, "pixel_size of f0 must be nanometres per pixel above 0 or None"),
+        ((999, 1000), 1.0, "field_height of f0 is 1000 in the table and 999"),
     ],
 )
-def test_a_field_is_that_of_its_particles(field, message):
+def test_a_field_is_that_of_its_particles(shape, pixel_size, message):
     with pytest.raises(ValueError, match=message):
-        count_particles(table_of(["xy"]), [field])
+        count_particles(table_of(["xy"]), [Field("f0", shape, pixel_size)])
 
 
 def test_a_class_called_all_is_refused():
     with pytest.raises(ValueError, match="a class is called 'all'"):
         count_particles(table_of([["all"]]), fields_of(1))
+    with pytest.raises(ValueError, match=r"0 x 0 for the classes \(none\); got shape \(0, 0\)"):
+        count_particles(
+            table_of([]), fields_of(1), classes=[], confusion=np.zeros((0, 0)), edges="leave_out"
+        )
 
 
 def test_unknown_sizes_are_an_error():
     table = table_of(["xy"], equivalent_diameter_nm=[5.0, np.nan], area_nm2=1.0)
     with pytest.raises(ValueError, match="unknown for 1 particle of f0: give the pixel size"):
         particle_sizes(table, fields_of(1))
-    with pytest.raises(ValueError, match="measure='diameter' is not a column"):
+    with pytest.raises(ValueError, match="measure='diameter' is not a column of numbers"):
         particle_sizes(table, fields_of(1), measure="diameter")
+    with pytest.raises(ValueError, match="measure='class' is not a column of numbers"):
+        particle_sizes(table, fields_of(1), measure="class")
