@@ -14,8 +14,6 @@ def matched_labels(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Match the particles of two label images, each at most once, the best matches first.
 
-    Above 0.5, a particle overlaps with one other at most, and no order matters.
-
     Parameters
     ----------
     true, found : array of int, shape (H, W)
@@ -53,14 +51,12 @@ def matched_labels(
     )
     rows, columns = np.divmod(codes, n)
     iou = overlap / (true_areas[rows] + found_areas[columns] - overlap)
-    chosen: list[int] = []
-    used: tuple[set[int], set[int]] = (set(), set())
+    chosen, used = list[int](), set[tuple[int, int]]()
     for k in np.argsort(-iou, kind="stable").tolist():
-        row, column = int(rows[k]), int(columns[k])
-        if iou[k] >= min_iou and row not in used[0] and column not in used[1]:
+        both_sides = {(0, int(rows[k])), (1, int(columns[k]))}
+        if iou[k] >= min_iou and not both_sides & used:
             chosen.append(k)
-            used[0].add(row)
-            used[1].add(column)
+            used |= both_sides
     chosen.sort()
     pairs = np.stack([true_labels[rows[chosen]], found_labels[columns[chosen]]], axis=1)
     return pairs.astype(np.int64), iou[chosen]
@@ -88,9 +84,7 @@ class OutlineTally:
 
     def __init__(self, min_area: int = 20, min_iou: float = 0.5) -> None:
         self.min_area, self.min_iou = min_area, min_iou
-        self._counts: list[tuple[int, int, int]] = []  # matched, true, found, of each field
-        self._overlaps: list[float] = []
-        self._diameters: list[list[NDArray[np.float64]]] = []  # true, found
+        self._fields: list[tuple[list[Any], float, list[NDArray[Any]]]] = []
 
     def add(self, true: ArrayLike, found: ArrayLike) -> None:
         """Add a field: two label images (H, W), 0 for background."""
@@ -99,36 +93,26 @@ class OutlineTally:
         both = np.count_nonzero((true > 0) & (found > 0))
         # All particles are matched: one slightly too small, on either side, is no mistake.
         pairs, _ = matched_labels(true, found, self.min_iou)
-        sizes = [_areas(true), _areas(found)]
-        small = [{k for k, area in side.items() if area < self.min_area} for side in sizes]
-        small_pairs = [(i, j) for i, j in pairs.tolist() if i in small[0] or j in small[1]]
-        for side in (0, 1):
-            small[side].update(pair[side] for pair in small_pairs)
-        kept = [
-            np.array([area for k, area in side.items() if k not in out], np.float64)
-            for side, out in zip(sizes, small, strict=True)
-        ]
-        self._counts.append((len(pairs) - len(small_pairs), len(kept[0]), len(kept[1])))
-        self._overlaps.append(both / either if either else 1.0)
-        self._diameters.append([2 * np.sqrt(areas / np.pi) for areas in kept])
+        sides = [np.unique(labels[labels > 0], return_counts=True) for labels in (true, found)]
+        large = [areas >= self.min_area for _, areas in sides]
+        places = [np.searchsorted(side[0], pairs[:, k]) for k, side in enumerate(sides)]
+        is_match = large[0][places[0]] & large[1][places[1]]
+        for is_large, place in zip(large, places, strict=True):
+            is_large[place] = is_match
+        areas = [areas[is_large] for (_, areas), is_large in zip(sides, large, strict=True)]
+        counts = [np.count_nonzero(is_match), *map(len, areas)]
+        diameters = [2 * np.sqrt(each / np.pi) for each in areas]
+        self._fields.append((counts, both / either if either else 1.0, diameters))
 
     def scores(self) -> dict[str, float]:
         """Return the scores by name, of all fields together; NaN where one is not defined.
 
-        Returns
-        -------
-        dict of str to float
-            "image_iou" (of the area of particles, mean of the fields), "precision", "recall", "f1",
-            "n_true", "n_found", "n_matched", "number_ratio" (found over true), and of the
-            equivalent diameters in pixels "true_diameter", "found_diameter" (medians) and
-            "diameter_ratio" (of the medians, found over true).
-
-        Raises
-        ------
-        ValueError
-            Without a field.
+        "image_iou" (of the area of particles, mean of the fields), "precision", "recall", "f1",
+        "n_true", "n_found", "n_matched", "number_ratio" (found over true), and of the equivalent
+        diameters in pixels "true_diameter", "found_diameter" (medians) and "diameter_ratio" (of the
+        medians, found over true). A ValueError without a field.
         """
-        return self._scores(range(len(self._overlaps)))
+        return self._scores(self._fields)
 
     def intervals(
         self, n_bootstrap: int = 1000, random_state: int | None = None
@@ -137,8 +121,11 @@ class OutlineTally:
 
         NaN where a score has no value in any resample.
         """
-        rng, n = np.random.default_rng(random_state), len(self._overlaps)
-        resampled = [self._scores(rng.integers(0, n, n).tolist()) for _ in range(n_bootstrap)]
+        rng, n = np.random.default_rng(random_state), len(self._fields)
+        resampled = [
+            self._scores([self._fields[k] for k in rng.integers(0, n, n)])
+            for _ in range(n_bootstrap)
+        ]
         intervals = {}
         for name in self.scores():
             values = np.array([scores[name] for scores in resampled])
@@ -147,18 +134,15 @@ class OutlineTally:
             intervals[name] = float(low), float(high)
         return intervals
 
-    def _scores(self, fields: Sequence[int]) -> dict[str, float]:
+    def _scores(self, fields: Sequence[Any]) -> dict[str, float]:
         if not fields:
             raise ValueError("there are no fields to score; add at least one")
-        n_matched, n_true, n_found = (int(n) for n in np.sum([self._counts[k] for k in fields], 0))
-        true, found = (
-            float(np.median(values)) if len(values) else np.nan
-            for values in (
-                np.concatenate([self._diameters[k][side] for k in fields]) for side in (0, 1)
-            )
-        )
+        counts, overlaps, diameters = zip(*fields, strict=True)
+        n_matched, n_true, n_found = np.sum(counts, axis=0).tolist()
+        together = [np.concatenate(side) for side in zip(*diameters, strict=True)]
+        true, found = (float(np.median(side)) if len(side) else np.nan for side in together)
         return {
-            "image_iou": float(np.mean([self._overlaps[k] for k in fields])),
+            "image_iou": float(np.mean(overlaps)),
             "precision": _share(n_matched, n_found),
             "recall": _share(n_matched, n_true),
             "f1": _share(2 * n_matched, n_true + n_found),
@@ -170,11 +154,6 @@ class OutlineTally:
             "found_diameter": found,
             "diameter_ratio": found / true,
         }
-
-
-def _areas(labels: NDArray[np.integer[Any]]) -> dict[int, int]:
-    values, areas = np.unique(labels[labels > 0], return_counts=True)
-    return dict(zip(values.tolist(), areas.tolist(), strict=True))
 
 
 def _share(part: int, whole: int) -> float:
