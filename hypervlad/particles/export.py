@@ -8,15 +8,17 @@ import math
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypervlad.common.constraints import Number, check_value
 from hypervlad.common.files import replace_when_complete
 from hypervlad.images.microscopy import import_extra
-from hypervlad.particles.particle import Outline, Outlines
+from hypervlad.particles.particle import Outlines
 from hypervlad.particles.shapes import Ring, trace_polygons
 
 _MAX_FLOAT_LABEL = 1 << 24  # to which the 32-bit floats of ImageJ are exact
@@ -52,8 +54,6 @@ def write_outlines(
     ValueError
         For another suffix, or what the format cannot contain: outlines that overlap and labels
         above 2**24 in TIFF, classes and measures except in GeoJSON.
-    OSError
-        If the file cannot be written.
 
     Examples
     --------
@@ -67,15 +67,16 @@ def write_outlines(
     array([[0, 1, 1],
            [2, 0, 1]], dtype=int32)
     """
-    found, suffix = Outlines.of(outlines), Path(path).suffix.lower()
+    check_value("pixel_size", pixel_size, [None, Number(above=0, meaning="nanometres per pixel")])
+    found, suffix, name = Outlines.of(outlines), Path(path).suffix.lower(), os.fspath(path)
     if suffix == ".geojson":
-        content = _geojson(found, classes, {} if measures is None else measures, os.fspath(path))
+        content = _geojson(found, classes, {} if measures is None else measures, name)
     elif not (classes is None and measures is None):
         raise ValueError(f"{path}: only .geojson files contain classes and measures")
     elif suffix in (".tif", ".tiff"):
-        content = _label_tiff(found, pixel_size, os.fspath(path))
+        content = _label_tiff(found, pixel_size, name)
     elif suffix == ".zip":
-        content = _region_archive(found, os.fspath(path))
+        content = _region_archive(found, name)
     else:
         raise ValueError(f"{path}: outlines are written as .tif, .tiff, .zip or .geojson")
     with replace_when_complete(path) as stream:
@@ -109,7 +110,7 @@ def _region_archive(outlines: Outlines, name: str) -> bytes:
     roifile, stream = import_extra("roifile", "ImageJ ROI", name), io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for outline in outlines:
-            rings = [ring for polygon in _polygons_around(outline) for ring in polygon]
+            rings = list(chain.from_iterable(trace_polygons(outline.mask, *outline.box[:2])))
             # With sub-pixel coordinates, which are 32-bit floats, only where 16 bits do not do.
             roi = roifile.ImagejRoi.frompoints(np.concatenate(rings), name=str(outline.label))
             roi.options &= roifile.ROI_OPTIONS.SUB_PIXEL_RESOLUTION
@@ -119,7 +120,7 @@ def _region_archive(outlines: Outlines, name: str) -> bytes:
                 roi.options = roifile.ROI_OPTIONS(0)
                 roi.integer_coordinates = roi.subpixel_coordinates = None
                 roi.n_coordinates = 0
-                roi.multi_coordinates = np.concatenate([_path_of(ring) for ring in rings])
+                roi.multi_coordinates = np.concatenate(list(map(_path_of, rings)))
                 roi.shape_roi_size = len(roi.multi_coordinates)
             member = zipfile.ZipInfo(f"{outline.label}.roi")
             archive.writestr(member, roi.tobytes(), zipfile.ZIP_DEFLATED)
@@ -139,38 +140,27 @@ def _geojson(
     measures: Mapping[str, Sequence[float]],
     name: str,
 ) -> bytes:
-    numeric = {key: column for key, column in measures.items() if _is_numeric(column)}
-    columns: dict[str, list[Any]] = {str(key): list(column) for key, column in numeric.items()}
-    kinds = [] if classes is None else list(map(str, classes))
-    for key, column in {**columns, **({} if classes is None else {"classes": kinds})}.items():
+    columns = {str(key): np.asarray(column) for key, column in measures.items()}
+    columns = {key: column for key, column in columns.items() if column.dtype.kind in "biuf"}
+    kinds = {} if classes is None else {"classes": np.array(list(map(str, classes)))}
+    for key, column in (columns | kinds).items():
         if len(column) != len(outlines):
             raise ValueError(f"{name}: {len(column)} values of {key} for {len(outlines)} outlines")
     features = []
     for number, outline in enumerate(outlines):
         properties: dict[str, Any] = {"objectType": "annotation", "name": str(outline.label)}
         if kinds:
-            properties["classification"] = {"name": kinds[number]}
+            properties["classification"] = {"name": str(kinds["classes"][number])}
         values = {key: float(column[number]) for key, column in columns.items()}
         if finite := {key: value for key, value in values.items() if math.isfinite(value)}:
             properties["measurements"] = finite
         polygons = [
             [[*ring.tolist(), ring[0].tolist()] for ring in polygon]
-            for polygon in _polygons_around(outline)
+            for polygon in trace_polygons(outline.mask, *outline.box[:2])
         ]
-        kind = "Polygon" if len(polygons) == 1 else "MultiPolygon"
-        coordinates = polygons[0] if len(polygons) == 1 else polygons
-        geometry = {"type": kind, "coordinates": coordinates}
+        geometry = {"type": "MultiPolygon", "coordinates": polygons}
+        if len(polygons) == 1:
+            geometry = {"type": "Polygon", "coordinates": polygons[0]}
         features.append({"type": "Feature", "geometry": geometry, "properties": properties})
     collection = {"type": "FeatureCollection", "features": features}
     return json.dumps(collection, ensure_ascii=False, allow_nan=False).encode()
-
-
-def _is_numeric(column: Any) -> bool:
-    return np.asarray(column).dtype.kind in "biuf"
-
-
-def _polygons_around(outline: Outline) -> list[list[Ring]]:
-    top, left, _, _ = outline.box
-    return [
-        [ring + np.array([left, top]) for ring in rings] for rings in trace_polygons(outline.mask)
-    ]

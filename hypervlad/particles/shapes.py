@@ -73,17 +73,12 @@ def expand_runs(counts: Any, shape: tuple[int, int]) -> Outline | None:
     if not is_valid or runs.min() < 0 or runs.max() > n_pixels or runs.sum() != n_pixels:
         raise ValueError(f"run lengths that do not fill {shape[0]} x {shape[1]} pixels")
     runs = runs.astype(np.int64)
-    stops, lengths = np.cumsum(runs)[1::2], runs[1::2]
-    stops, lengths = stops[lengths > 0], lengths[lengths > 0]
-    if not len(stops):
-        return None
-    starts = stops - lengths
-    left, right = starts[0] // height, -(-stops[-1] // height)
-    steps = np.zeros((right - left) * height + 1, np.int8)
-    steps[starts - left * height] += 1
-    steps[stops - left * height] -= 1
-    filled = np.cumsum(steps[:-1], dtype=np.int8).astype(bool)
-    return cropped(filled.reshape(-1, height).T, left=int(left))
+    # Of the background before the first pixel and after the last, whole columns are left out.
+    left, runs[0] = divmod(int(runs[0]), height)
+    if len(runs) % 2:
+        runs[-1] = -runs[:-1].sum() % height
+    filled = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return cropped(filled.reshape(-1, height).T, left=left)
 
 
 def _uncompressed(text: str) -> NDArray[np.int64]:
@@ -104,8 +99,8 @@ def _uncompressed(text: str) -> NDArray[np.int64]:
     return values
 
 
-def trace_polygons(mask: NDArray[np.bool_]) -> list[list[Ring]]:
-    """Return the polygons around the pixels of a mask, along their edges.
+def trace_polygons(mask: NDArray[np.bool_], top: int = 0, left: int = 0) -> list[list[Ring]]:
+    """Return the polygons around the pixels of a mask whose first pixel lies there.
 
     There is one for each part of pixels that share edges: a list of its outer ring and, the other
     way round, those of its holes, (n, 2) of int each. No ring touches itself, and the polygons
@@ -115,7 +110,7 @@ def trace_polygons(mask: NDArray[np.bool_]) -> list[list[Ring]]:
     for part, corner in _parts_of(mask):
         (outside, _), *holes = _parts_of(np.pad(~part, 1, constant_values=True))
         rings = [_ring(~outside), *(_ring(hole)[::-1] + place for hole, place in holes)]
-        polygons.append([ring + corner - 1 for ring in rings])
+        polygons.append([ring + corner + (left - 1, top - 1) for ring in rings])
     return polygons
 
 

@@ -224,6 +224,12 @@ def test_geojson_has_classes_and_measures(tmp_path):
     [
         ("a.png", LABELS, {}, "written as .tif, .tiff, .zip or .geojson"),
         ("a.tif", LABELS, {"classes": ["a", "b"]}, "only .geojson files contain classes"),
+        (
+            "a.tif",
+            LABELS,
+            {"pixel_size": 0.0},
+            "pixel_size must be None or nanometres per pixel above 0",
+        ),
         ("a.tif", LABELS * np.int32(2**24), {}, r"label \d+ is above 2\*\*24"),
     ],
 )
