@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.random import Generator
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.ndimage import gaussian_filter
 
+from hypervlad.common.constraints import ListOf, OneOf, check_value
 from hypervlad.data.synthetic.drawing import (
     Drawn,
     FloatMap,
@@ -34,6 +35,8 @@ _MAX_HIDDEN = 0.3  # share of the smaller of two particles, where they overlap
 _MIN_INSIDE = 0.25  # share of a particle that is inside the field
 _MAX_TRIES = 150
 _MARGIN = 16  # pixels that the Fourier transform may spoil
+
+Window = tuple[slice, ...]
 
 # Separate the random numbers of fields and of structures.
 _FIELDS, _STRUCTURES = 4, 5
@@ -72,30 +75,25 @@ class ParticleFieldTruth:
 
     @property
     def diameter(self) -> NDArray[np.float64]:
-        diameter: NDArray[np.float64] = np.sqrt(4 / np.pi * self.area)
-        return diameter
+        return np.asarray(np.sqrt(4 / np.pi * self.area))
 
 
 @dataclass(frozen=True)
 class _Placed:
     structure: Structure
-    top: int
-    left: int
+    corner: NDArray[np.int64]  # row and column of its first pixel in the field
 
     @property
     def centre(self) -> NDArray[np.floating]:
-        return np.array([self.top, self.left]) + self.structure.extent / 2
+        return np.asarray(self.corner + self.structure.extent / 2)
 
-    def windows(self, shape: tuple[int, int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Return where it is in the field, and the same part of the structure."""
-        field, own = [], []
-        for start, extent, bound in zip(
-            (self.top, self.left), self.structure.extent.tolist(), shape, strict=True
-        ):
-            low, high = max(start, 0), max(min(start + extent, bound), 0)
-            field.append(slice(low, high))
-            own.append(slice(low - start, max(high - start, low - start)))
-        return (field[0], field[1]), (own[0], own[1])
+    def windows(self, shape: tuple[int, int], margin: int = 0) -> tuple[Window, Window]:
+        """Return where it is in a field with a margin, and the same part of the structure."""
+        corner = self.corner + margin
+        low = np.maximum(corner, 0)
+        high = np.maximum(np.minimum(corner + self.structure.extent, shape), low)
+        own = map(slice, (low - corner).tolist(), (high - corner).tolist())
+        return tuple(map(slice, low.tolist(), high.tolist())), tuple(own)
 
 
 def make_particle_fields(
@@ -115,8 +113,7 @@ def make_particle_fields(
 ) -> tuple[list[NDArray[np.float32]], list[ParticleFieldTruth]]:
     """Make micrographs of several particles, with the outline, class and size of each.
 
-    A pair as a parameter gives the bounds of a value drawn for each field, `extent` for each
-    particle.
+    A pair gives the bounds of a value drawn for each field, or, as `extent`, for each particle.
 
     Parameters
     ----------
@@ -177,13 +174,11 @@ def make_particle_fields(
     """
     n = check_count(n)
     shape = check_size(size)
-    if kind not in ("tem", "sem"):
-        raise ValueError(f"kind={kind!r}: expected 'tem' or 'sem'.")
-    if background not in ("plain", "cluttered"):
-        raise ValueError(f"background={background!r}: expected 'plain' or 'cluttered'.")
-    names = () if isinstance(classes, str) or not np.iterable(classes) else tuple(classes)
-    if not names or not set(names) <= set(PARTICLE_CLASSES):
-        raise ValueError(f"classes={classes!r}: expected names of {sorted(PARTICLE_CLASSES)}.")
+    check_value("kind", kind, [OneOf("tem", "sem")])
+    check_value("background", background, [OneOf("plain", "cluttered")])
+    is_list = not isinstance(classes, str) and np.iterable(classes)
+    names: Any = tuple(classes) if is_list else classes
+    check_value("classes", names, [ListOf(OneOf(*PARTICLE_CLASSES), "a list of names")])
     fewest, most = check_drawn("n_particles", n_particles, 0, 100_000, integral=True)
     shorter = min(shape)
     default = (max(12, 0.12 * shorter), 0.3 * shorter)
@@ -206,7 +201,7 @@ def make_particle_fields(
         number += count
         if fewest == most == 1:
             corner = rng.uniform(0.2, 0.8, 2) * (shape - structures[0].extent)
-            placed = [_Placed(structures[0], int(corner[0]), int(corner[1]))]
+            placed = [_Placed(structures[0], corner.astype(int))]
         else:
             placed = _place_all(rng, structures, shape, rng.uniform(*shares))
         drawn = {name: rng.uniform(*bounds) for name, bounds in optics.items()}
@@ -248,8 +243,7 @@ def _place(
             reach = (max(structure.extent) + max(touched.structure.extent)) / 2
             angle, distance = rng.uniform(0, 2 * np.pi), rng.uniform(0, reach)
             centre = touched.centre + distance * np.array([np.sin(angle), np.cos(angle)])
-        row, column = np.floor(centre - structure.extent / 2).astype(int)
-        candidate = _Placed(structure, int(row), int(column))
+        candidate = _Placed(structure, np.floor(centre - structure.extent / 2).astype(int))
         field, own = candidate.windows(near.shape)
         inside = structure.mask[own]
         in_field = (centre >= 0).all() and (centre < labels.shape).all()
@@ -273,11 +267,9 @@ def _place(
 def _truth(placed: Sequence[_Placed], shape: tuple[int, int]) -> ParticleFieldTruth:
     outlines = []
     for label, each in enumerate(placed, start=1):
-        field, own = each.windows(shape)
-        outline = cropped(each.structure.mask[own], field[0].start, field[1].start)
-        assert outline is not None  # a quarter of it, at least, is inside
-        outlines.append(replace(outline, label=label))
-    found = Outlines(shape, tuple(outlines))
+        (rows, columns), own = each.windows(shape)
+        outlines.append(cropped(each.structure.mask[own], rows.start, columns.start, label))
+    found = Outlines(shape, tuple(filter(None, outlines)))
     area = np.array([each.structure.mask.sum() for each in placed], float)
     seen = np.bincount(found.label_image().ravel(), minlength=len(placed) + 1)[1:]
     return ParticleFieldTruth(
@@ -299,8 +291,7 @@ def _record(
     image = gaussian_filter(scene * _light(rng, scene.shape, illumination), blur, mode="nearest")
     grain = rng.standard_normal(image.shape, dtype=np.float32)
     image = image + np.float32(noise) * grain * np.sqrt(np.maximum(image, 0.02) / 0.5)
-    clipped: FloatMap = np.clip(image, 0, 1).astype(np.float32)
-    return clipped
+    return np.asarray(np.clip(image, 0, 1), np.float32)
 
 
 def _light(rng: Generator, shape: tuple[int, ...], strength: float) -> FloatMap:
@@ -327,10 +318,9 @@ def _transmit(
     amorphous = film.copy()
     for each in placed:
         own = np.random.default_rng(each.structure.seed)
-        shifted = _Placed(each.structure, each.top + _MARGIN, each.left + _MARGIN)
-        field, part = shifted.windows(full)
-        tubes, matrix = each.structure.tubes[part], each.structure.matrix[part]
-        metal = each.structure.metal[part]
+        field, part = each.windows(full, _MARGIN)
+        maps = each.structure.tubes, each.structure.matrix, each.structure.metal
+        tubes, matrix, metal = (thickness[part] for thickness in maps)
         matrix_loss = log_uniform(own, 0.7, 2.6)
         tube_loss = max(own.uniform(0.25, 0.6), 0.22 * matrix_loss if matrix.any() else 0)
         absorption[field] += tube_loss * tubes + matrix_loss * matrix + metal
@@ -360,9 +350,8 @@ def _scan(
     light = rng.uniform(0, 2 * np.pi)
     shade = rng.uniform(0.1, 0.4)
     for each in placed:
-        own = np.random.default_rng(each.structure.seed)
-        field, part = each.windows(shape)
-        structure = each.structure
+        structure, (field, part) = each.structure, each.windows(shape)
+        own = np.random.default_rng(structure.seed)
         down, right = np.gradient(gaussian_filter(structure.height, 0.7))
         up = 1 / np.sqrt(1 + down**2 + right**2)
         towards = (down * np.sin(light) + right * np.cos(light)) * up

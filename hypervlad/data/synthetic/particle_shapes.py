@@ -28,7 +28,7 @@ PARTICLE_CLASSES = (*TEM_CLASSES, *TEM_FINE_CLASSES, *SOLIDS)
 
 _MIN_UNIT = 0.75  # scale at which structures are drawn, before they shrink to their extent
 # Sides of canvases, in those of an image of one structure: particles do not reach their edges.
-_CANVAS, _POLYMER_CANVAS, _SOLID_CANVAS = 3.2, 2.2, 1.2
+_CANVAS, _CANVASES = 3.2, {"matrix": 2.2, **dict.fromkeys(SOLIDS, 1.2)}
 _MIN_WIDTH = 2.5  # of a fibre in pixels
 _MIN_SHARE = 0.9  # of the area that is drawn, in one piece when it is shrunk
 _MAX_TRIES = 10
@@ -61,9 +61,7 @@ def draw_structure(rng: Generator, names: Sequence[str], extent: tuple[float, fl
     best, best_share = None, -1.0
     for _ in range(_MAX_TRIES):
         stage, height = _draw(rng, name, side)
-        drawn = (stage.tubes > 0.3) | (stage.matrix > 0.06) | (stage.metal > 0.3)
-        structure, scale = _fit(stage, height, drawn, name, side, seed)
-        share = float(structure.mask.sum() / (scale**2 * drawn.sum()))
+        structure, share = _fit(stage, height, name, side, seed)
         if structure.width < _MIN_WIDTH:
             share *= structure.width / _MIN_WIDTH
         if share > best_share:
@@ -78,12 +76,8 @@ def _draw(rng: Generator, name: str, extent: float) -> tuple[Stage, FloatMap]:
     unit = max(_MIN_UNIT, extent / 224)
     members = [fine for fine, coarse in TEM_FINE_CLASSES.items() if name in (fine, coarse)]
     fine = members[int(rng.integers(len(members)))] if members else name
-    if fine in SOLIDS:
-        canvas = _SOLID_CANVAS
-    else:
-        canvas = _POLYMER_CANVAS if TEM_FINE_CLASSES[fine] == "matrix" else _CANVAS
-    side = int(canvas * 224 * unit)
-    stage = Stage(rng, (side, side), unit)
+    canvas = _CANVASES.get(TEM_FINE_CLASSES.get(fine, fine), _CANVAS)
+    stage = Stage(rng, (int(canvas * 224 * unit),) * 2, unit)
     if fine in SOLIDS:
         return stage, _draw_solid(stage, fine)
     SCENES[fine](stage)
@@ -91,9 +85,13 @@ def _draw(rng: Generator, name: str, extent: float) -> tuple[Stage, FloatMap]:
 
 
 def _fit(
-    stage: Stage, height: FloatMap, drawn: BoolMap, name: str, extent: float, seed: int
+    stage: Stage, height: FloatMap, name: str, extent: float, seed: int
 ) -> tuple[Structure, float]:
-    """Shrink the largest piece of what is drawn to its extent; thickness stays the same."""
+    """Shrink the largest piece to its extent, and return the share of the area that it keeps.
+
+    Thickness stays the same.
+    """
+    drawn = (stage.tubes > 0.3) | (stage.matrix > 0.06) | (stage.metal > 0.3)
     piece = _largest(drawn)
     (window,) = ndimage.find_objects(piece.astype(np.uint8))
     shape = np.array([part.stop - part.start for part in window])
@@ -108,16 +106,14 @@ def _fit(
     maps = maps * ndimage.binary_dilation(mask, iterations=_SOFT)[..., None]
     tubes, matrix, metal, top = maps[..., :4].astype(np.float32).transpose(2, 0, 1)
     length, width = stage.fibre or (np.nan, np.nan)
-    structure = Structure(
-        name, tubes, matrix, metal, top, mask, scale * length, scale * width, seed
-    )
-    return structure, scale
+    sizes = scale * length, scale * width
+    structure = Structure(name, tubes, matrix, metal, top, mask, *sizes, seed)
+    return structure, float(mask.sum() / (scale**2 * drawn.sum()))
 
 
 def _largest(mask: BoolMap) -> BoolMap:
     pieces, _ = ndimage.label(mask, np.ones((3, 3)))
-    largest: BoolMap = pieces == np.argmax(np.bincount(pieces[mask]))
-    return largest
+    return np.asarray(pieces == np.argmax(np.bincount(pieces[mask])))
 
 
 def _draw_solid(stage: Stage, name: str) -> FloatMap:

@@ -186,12 +186,12 @@ def test_few_numbers_guard_against_silent_drift(kind):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "stem"}, "kind='stem': expected 'tem' or 'sem'"),
-        ({"background": "dirty"}, "background='dirty': expected 'plain' or 'cluttered'"),
-        ({"classes": "fiber"}, "classes='fiber': expected names of"),
-        ({"classes": None}, "classes=None: expected names"),
-        ({"classes": []}, r"classes=\[\]: expected"),
-        ({"classes": ["fiber", "fibre"]}, "classes=.*'fibre'.*: expected names of"),
+        ({"kind": "stem"}, "kind must be one of 'tem', 'sem', not 'stem'"),
+        ({"background": "dirty"}, "background must be one of 'plain', 'cluttered', not 'dirty'"),
+        ({"classes": "fiber"}, r"classes must be a list of names \(each one of .*, not 'fiber'"),
+        ({"classes": None}, "classes must be .*, not None"),
+        ({"classes": []}, r"classes must be .*, not \(\)"),
+        ({"classes": ["fiber", "fibre"]}, r"classes must be .*, not \('fiber', 'fibre'\)"),
         ({"n_particles": (3.0, 4)}, r"n_particles=.*: expected an integer from 0 to 100000"),
         ({"n_particles": -1}, "n_particles=-1: expected an integer"),
         ({"extent": 480}, "extent=480: expected a number from 12 to 409.6"),
