@@ -179,10 +179,11 @@ def count_particles(
 
     check_value("n_bootstrap", n_bootstrap, [Integer(at_least=2)])
     rng = np.random.default_rng(random_state)
-    field_of, times = _field_numbers(table, fields), _resamples(fields, n_bootstrap, rng)
+    field_of, n_fields = _field_numbers(table, fields), len(fields)
+    times = rng.multinomial(n_fields, [1 / n_fields] * n_fields, n_bootstrap)
     names, is_of = _class_numbers(table, classes)
     weights = edge_weights(table, edges)
-    sums = np.zeros((len(fields), len(names) + 1))
+    sums = np.zeros((n_fields, len(names) + 1))
     np.add.at(sums, field_of, weights[:, None] * is_of)
     counts = sums.sum(axis=0)
     sizes = np.array([(field.pixel_size or math.nan) / 1000 for field in fields])
@@ -277,7 +278,8 @@ def particle_sizes(
     area = table["area_nm2" if is_scaled else "area_px2"].to_numpy(np.float64)
     order = np.argsort(sizes, kind="stable")
     order = order[weights[order] > 0]
-    rows, times = [], _resamples(fields, n_bootstrap, np.random.default_rng(random_state))
+    rng, rows, n_fields = np.random.default_rng(random_state), [], len(fields)
+    times = rng.multinomial(n_fields, [1 / n_fields] * n_fields, n_bootstrap)
     for name, is_in in zip([*names, ALL], is_of.T, strict=True):
         chosen = order[is_in[order]]
         size, field = sizes[chosen], field_of[chosen]
@@ -374,13 +376,6 @@ def _checked_confusion(confusion: ArrayLike, names: Sequence[str]) -> FloatArray
             f"{condition:.3g}), so their counts cannot be corrected; join them"
         )
     return matrix
-
-
-def _resamples(
-    fields: Sequence[Field], n_bootstrap: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
-    """Return how often each field is in each sample, (n_bootstrap, n_fields)."""
-    return rng.multinomial(len(fields), np.full(len(fields), 1 / len(fields)), n_bootstrap)
 
 
 def _widening(n_fields: int) -> float:

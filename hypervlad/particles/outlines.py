@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hypervlad.common.files import parse_json
 from hypervlad.common.wording import counted, name_some, warn_user
@@ -189,7 +188,7 @@ def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> 
     if isinstance(source, Outlines):
         return source
     if not isinstance(source, str | os.PathLike):
-        return _of_values(np.asarray(source), name)
+        return Outlines.of(source, name)
     path, head = Path(source), b""
     if os.path.isdir(source):  # not the path, which for "" is this folder
         return _of_folder(path, name)
@@ -199,14 +198,23 @@ def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> 
             with path.open("rb") as file:
                 head = file.read(512)
     if head.startswith(b"\x93NUMPY"):
-        return _of_values(_stored_array(path, head, name), name)
+        if b"|O" in head:
+            raise ImageReadError(
+                f"{name}: Python objects (a pickle), which are not read because they can run any "
+                "program. If cellpose wrote it, export the masks: 'Save masks as PNG/tif' in its "
+                "window, --save_tif in a shell, or cellpose.io.save_masks(..., tif=True)"
+            )
+        # A header that claims more than the file contains takes no memory here.
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        check_size(1, array.size, name, MAX_PIXELS, n_bytes=array.dtype.itemsize)
+        return Outlines.of(np.array(array), name)
     if head.startswith((b"PK", b"Iout")):
         size, is_archive = _known(shape, name), head.startswith(b"PK")
         files = _archived(path, name) if is_archive else [(path.stem, _content(path, name))]
         return _collect(_regions(files, size, name), size, name)
     if head.lstrip()[:1] in (b"{", b"["):
         return _of_json(_parsed(path, name), shape, image, name)
-    return _of_values(read_stored(path, name, one_page=True), name)
+    return Outlines.of(read_stored(path, name, one_page=True), name)
 
 
 def _known(shape: Any, name: str) -> tuple[int, int]:
@@ -235,39 +243,6 @@ def _collect(named: _Named, shape: tuple[int, int], name: str) -> Outlines:
         )
     kept = [replace(o, label=n) for n, (_, o) in zip(numbers, found, strict=True) if o is not None]
     return Outlines(shape, tuple(sorted(kept, key=lambda outline: outline.label)))
-
-
-def _of_values(values: NDArray[Any], name: str) -> Outlines:
-    if values.ndim == 3 and values.dtype != bool:
-        raise ImageReadError(
-            f"{name}: colours or several planes (shape {values.shape}), not a label image; save "
-            "labels as grey values of 16 bits (in Fiji: Image > Lookup Tables > Grays), or a mask "
-            "of each particle"
-        )
-    if values.dtype.kind == "f":
-        if not (values == np.rint(values)).all() or np.abs(values).max(initial=0) > 2**53:
-            raise ImageReadError(
-                f"{name}: labels must be whole numbers, 0 for background; is it the image itself, "
-                "or a map of probabilities?"
-            )
-        values = values.astype(np.int64)
-    try:
-        return Outlines.of(values, name)
-    except ValueError as error:
-        raise ImageReadError(str(error)) from error
-
-
-def _stored_array(path: Path, head: bytes, name: str) -> NDArray[Any]:
-    if b"|O" in head:
-        raise ImageReadError(
-            f"{name}: Python objects (a pickle), which are not read because they can run any "
-            "program. If cellpose wrote it, export the masks: 'Save masks as PNG/tif' in its "
-            "window, --save_tif in a shell, or cellpose.io.save_masks(..., tif=True)"
-        )
-    # A header that claims more than the file contains takes no memory here.
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
-    check_size(1, array.size, name, MAX_PIXELS, n_bytes=array.dtype.itemsize)
-    return np.array(array)
 
 
 def _of_folder(folder: Path, name: str) -> Outlines:

@@ -98,7 +98,7 @@ class Outlines:
 
         Parameters
         ----------
-        outlines : Outlines, array (H, W) of int, or array or sequence of n masks (H, W)
+        outlines : Outlines, array (H, W) of whole numbers, or array or sequence of n masks (H, W)
             A label image, where 0 is background, or a mask of each particle. One mask is split into
             its separate regions, with a warning.
         name : str, default="outlines"
@@ -106,28 +106,36 @@ class Outlines:
 
         Raises
         ------
-        ValueError
+        ImageReadError
             Not one of these kinds, or negative labels.
         """
         if isinstance(outlines, Outlines):
             return outlines
         array = np.asarray(outlines)
-        if array.ndim == 2 and array.dtype.kind in "biu":
-            return cls._of_labels(array.astype(np.uint8) if array.dtype == bool else array, name)
         if array.ndim == 3 and array.dtype == bool:
             masks = (cropped(mask, label=number) for number, mask in enumerate(array, start=1))
             return cls((array.shape[1], array.shape[2]), tuple(filter(None, masks)))
-        raise ValueError(
-            f"{name} must be a label image (H, W) of whole numbers, 0 for background, or a stack "
-            f"(n, H, W) of True and False with a mask per particle; got type {array.dtype} and "
-            f"shape {array.shape}"
-        )
+        if array.ndim != 2 or array.dtype.kind not in "biuf":
+            raise ImageReadError(
+                f"{name}: expected a label image (H, W) of whole numbers, 0 for background, or a "
+                f"stack (n, H, W) of True and False with a mask per particle; got {array.dtype} of "
+                f"shape {array.shape}. If these are colours, save labels as grey values of 16 bits "
+                "(in Fiji: Image > Lookup Tables > Grays)"
+            )
+        if array.dtype.kind == "f":
+            if not (array == np.rint(array)).all() or np.abs(array).max(initial=0) > 2**53:
+                raise ImageReadError(
+                    f"{name}: labels must be whole numbers, 0 for background; is it the image "
+                    "itself, or a map of probabilities?"
+                )
+            array = array.astype(np.int64)
+        return cls._of_labels(array.astype(np.uint8) if array.dtype == bool else array, name)
 
     @classmethod
     def _of_labels(cls, labels: NDArray[Any], name: str) -> Outlines:
         low, high = (labels.min(), labels.max()) if labels.size else (0, 0)
         if low < 0 or high > _MAX_LABEL:
-            raise ValueError(
+            raise ImageReadError(
                 f"{name}: labels must be from 0 to {_MAX_LABEL:,}, not {low if low < 0 else high}; "
                 "number the particles from 1"
             )
@@ -157,8 +165,7 @@ class Outlines:
 class Particle:
     """One particle of a micrograph, accepted wherever an image is.
 
-    Estimators see it alone: a square around it in which the background is removed, and of whose
-    positions only those of the particle count.
+    Estimators see it alone, in a square without background, of which only its positions count.
 
     Attributes
     ----------
@@ -249,8 +256,8 @@ def cut_particles(
     image : path or array
         As in :func:`hypervlad.read_micrograph`.
     outlines : Outlines, array (H, W) of int, or array or sequence of n masks (H, W)
-        From :func:`read_outlines`, :func:`find_particles` or another program: a label image, where
-        0 is background, or a mask of each particle. They may overlap.
+        From :func:`read_outlines`, :func:`find_particles` or another program; see
+        :meth:`Outlines.of`. They may overlap.
     pixel_size : float, optional
         Nanometres per pixel, by default those that the file contains.
     read_options : dict or ReadOptions, optional
@@ -280,10 +287,7 @@ def cut_particles(
     """
     shown = image_name(image)
     check_value("pixel_size", pixel_size, [None, Number(above=0, meaning="nanometres per pixel")])
-    try:
-        found = Outlines.of(outlines)
-    except ValueError as error:
-        raise ImageReadError(f"{shown}: {error}") from error
+    found = Outlines.of(outlines, f"outlines of {shown}")
     micrograph = read_named(image, check_read_options(read_options), shown)
     pixels = micrograph.pixels
     if found.shape != pixels.shape[:2]:

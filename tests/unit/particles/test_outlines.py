@@ -466,8 +466,8 @@ def test_bad_archives_are_refused(tmp_path, monkeypatch):
         (np.full((4, 5), 0.5), "labels must be whole numbers"),
         (np.full((4, 5), np.nan), "labels must be whole numbers"),
         (np.full((4, 5), -1), "labels must be from 0 to 2,147,483,647, not -1"),
-        (np.zeros((4, 5, 3), np.uint8), "colours or several planes .*Lookup Tables > Grays"),
-        (np.array(["a"]), "must be a label image"),
+        (np.zeros((4, 5, 3), np.uint8), "If these are colours, .*Lookup Tables > Grays"),
+        (np.array(["a"]), "expected a label image"),
     ],
 )
 def test_what_is_no_label_image(values, message):
@@ -482,7 +482,7 @@ def test_several_pages_and_colours_are_refused(tmp_path):
     coloured = Image.fromarray(LABELS).convert("P")
     coloured.putpalette([*range(255, -1, -1)] * 3)
     coloured.save(tmp_path / "b.png")
-    with pytest.raises(ImageReadError, match=r"b\.png: colours"):
+    with pytest.raises(ImageReadError, match=r"b\.png: .* If these are colours"):
         read_outlines(tmp_path / "b.png")
 
 
