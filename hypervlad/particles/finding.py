@@ -44,9 +44,6 @@ class FoundParticles(Outlines):
 
     Attributes
     ----------
-    shape : (int, int)
-        Height and width of the field in pixels.
-    outlines : tuple of Outline
     polarity : {"bright", "dark"} or None
         Whether particles are brighter or darker than the background; None if not given and
         nothing was found.
@@ -77,10 +74,9 @@ def find_particles(
     its own contrast, where blur does not move an edge. Holes smaller than `min_area` are filled.
     Touching particles are separated at gaps between them and at narrow necks.
 
-    More than half of the field must be background. Particles much fainter than others are missed,
-    overlapping ones without a gap or a neck are found as one, and branched or curved ones may be
-    found in pieces. Dirt is found like particles, and so may be the ends of light that varies by
-    most of its brightness over the field.
+    More than half of the field must be background. Dirt is found like particles, and so may be the
+    ends of light that varies by most of its brightness over the field. Branched or curved particles
+    may be found in pieces.
 
     Parameters
     ----------
@@ -98,14 +94,12 @@ def find_particles(
     Returns
     -------
     FoundParticles
-        Accepted wherever outlines are; ``np.asarray`` of it is a label image.
+        The `Outlines`; ``np.asarray`` of it is a label image.
 
     Raises
     ------
-    ImageReadError
-        If the image cannot be read.
     ValueError
-        If a parameter is out of range.
+        If a parameter is out of range, or the image cannot be read (`ImageReadError`).
 
     Examples
     --------
@@ -148,16 +142,12 @@ def find_particles(
         _trim(parts, contrast[window], threshold / 2, min_area)
         return parts
 
-    labels = label_parts(mask, min_area, partition)
-    outlines = Outlines.of(labels)
-    found = len(outlines) > 0
-    return FoundParticles(
-        outlines.shape,
-        outlines.outlines,
-        ("dark" if is_dark else "bright") if found or polarity != "auto" else None,
-        1.0 if polarity != "auto" else abs(bright - dark) / (bright + dark) if found else 0.0,
-        threshold,
-    )
+    outlines = Outlines.of(label_parts(mask, min_area, partition))
+    found, is_given = len(outlines) > 0, polarity != "auto"
+    known: Literal["bright", "dark"] | None = "dark" if is_dark else "bright"
+    known = known if found or is_given else None
+    confidence = 1.0 if is_given else abs(bright - dark) / (bright + dark) if found else 0.0
+    return FoundParticles(outlines.shape, outlines.outlines, known, confidence, threshold)
 
 
 # --- contrast to the background ------------------------------------------------------------------
@@ -181,13 +171,11 @@ def _background(grey: FloatMap) -> NDArray[np.float32]:
     powers = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
     terms = np.stack([(y**i * x**j).ravel() for i, j in powers], axis=1)
     values = blocks.ravel()
-    plain = terms @ np.linalg.lstsq(terms, values, rcond=None)[0]
-    level = np.full_like(values, np.median(values))
     # Of two robust fits, from the median and from all pixels, the one that fits most pixels best.
-    scale, surface = min(
-        (_robust_fit(terms, values, start) for start in (level, plain)),
-        key=lambda fit: fit[0],
-    )
+    plain = terms @ np.linalg.lstsq(terms, values, rcond=None)[0]
+    starts = np.full_like(values, np.median(values)), plain
+    fits = [_robust_fit(terms, values, start) for start in starts]
+    scale, surface = min(fits, key=lambda fit: fit[0])
     surface = surface.reshape(shape)
     scale = max(scale, 4.5 * noise)
     for _ in range(4):
