@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -57,7 +56,7 @@ class Field:
 
 
 def edge_weights(table: pd.DataFrame, edges: Edges = "weight") -> FloatArray:
-    """Return for how many particles each one counts, (n,).
+    """Return for how many particles each one counts.
 
     A particle that touches an edge of its field counts for none, as its size is unknown. As large
     particles touch edges more often, the others count for
@@ -65,6 +64,16 @@ def edge_weights(table: pd.DataFrame, edges: Edges = "weight") -> FloatArray:
     - ``edges="weight"``: 1 / (the share of all places at which a particle of this box touches no
       edge) [1]_, which makes numbers per area and sizes unbiased;
     - ``edges="leave_out"``: 1. Numbers per area are too small, and large particles too rare.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From :func:`measure`.
+    edges : {"weight", "leave_out"}
+
+    Returns
+    -------
+    ndarray of shape (n,)
 
     References
     ----------
@@ -299,16 +308,16 @@ def particle_sizes(
 
 def _field_numbers(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.intp]:
     """Return the number of each particle's field, after checks of both."""
+    import pandas as pd
+
     check_table(table)
-    names = [field.micrograph for field in fields]
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice or not names:
+    names = pd.Index([field.micrograph for field in fields])
+    if names.empty or names.has_duplicates:
+        twice = names[names.duplicated()].unique().tolist()
         given = f"twice: {name_some(twice)}" if twice else "none"
         raise ValueError(f"give each field that was searched once, got {given}")
-    numbers = {name: i for i, name in enumerate(names)}
-    found = table["micrograph"].tolist()
-    absent = list(dict.fromkeys(str(name) for name in found if name not in numbers))
-    if absent:
+    field_of = names.get_indexer(table["micrograph"])
+    if absent := table["micrograph"][field_of < 0].astype(str).unique().tolist():
         raise ValueError(
             f"{counted(len(absent), 'micrograph')} of the table {verb(len(absent), 'is', 'are')} "
             f"not among the fields: {name_some(absent)}; give a Field for each"
@@ -319,19 +328,16 @@ def _field_numbers(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.i
             f"{len(unknown)} of {len(fields)} fields have no pixel size: {name_some(unknown)}; "
             "give it, or give none for any field"
         )
-    field_of = np.array([numbers[name] for name in found], np.intp)
     own = np.array([(*field.shape, field.pixel_size or math.nan) for field in fields])[field_of]
-    columns = ("field_height", "field_width", "pixel_size_nm")
-    for column, of_field in zip(columns, own.T, strict=True):
-        of_table = np.asarray(table.get(column, of_field), np.float64)
-        wrong = ~np.isclose(of_table, of_field, rtol=1e-6, equal_nan=True)
-        if wrong.any():
-            row = int(wrong.argmax())
-            raise ValueError(
-                f"{column} of {found[row]} is {of_table[row]:g} in the table and "
-                f"{of_field[row]:g} in its Field; both are those of the micrograph"
-            )
-    return field_of
+    columns = ["field_height", "field_width", "pixel_size_nm"]  # not of tables of other programs
+    given = table.reindex(columns=columns).to_numpy(np.float64)
+    is_same = np.isclose(given, own, rtol=1e-6) | np.isnan(given)
+    if wrong := table["micrograph"][~is_same.all(axis=1)].unique().tolist():
+        raise ValueError(
+            f"height, width or pixel size of {name_some(wrong)} differ between the table and the "
+            "Field; both are those of the micrograph"
+        )
+    return np.asarray(field_of)
 
 
 def _class_numbers(
@@ -357,7 +363,7 @@ def _class_numbers(
 
 
 def _checked_confusion(confusion: ArrayLike, names: Sequence[str]) -> FloatArray:
-    matrix = np.asarray(confusion, np.float64)
+    matrix: FloatArray = np.asarray(confusion, np.float64)
     if matrix.shape != (len(names),) * 2 or not matrix.size or not (matrix >= 0).all():
         raise ValueError(
             f"confusion must hold numbers of particles, {len(names)} x {len(names)} for the "
