@@ -133,23 +133,22 @@ class Outlines:
 
     @classmethod
     def _of_labels(cls, labels: NDArray[Any], name: str) -> Outlines:
-        low, high = (labels.min(), labels.max()) if labels.size else (0, 0)
-        if low < 0 or high > _MAX_LABEL:
+        values = np.unique(labels)
+        if len(wrong := values[(values < 0) | (values > _MAX_LABEL)]):
             raise ImageReadError(
-                f"{name}: labels must be from 0 to {_MAX_LABEL:,}, not {low if low < 0 else high}; "
-                "number the particles from 1"
+                f"{name}: labels must be from 0 to {_MAX_LABEL:,}, not {wrong[0]}; number the "
+                "particles from 1"
             )
-        if low == 0 and high in (1, np.iinfo(labels.dtype).max) and len(np.unique(labels)) == 2:
+        if values.tolist() in ([0, 1], [0, np.iinfo(labels.dtype).max]):
             regions, n_regions = ndimage.label(labels, np.ones((3, 3)))
             if n_regions > 1:
                 warn_user(
-                    f"{name}: a mask (0 and {high}), not a label image: each of its "
+                    f"{name}: a mask (0 and {values[1]}), not a label image: each of its "
                     f"{n_regions:,} separate regions is one particle; particles that touch are not "
                     "separated"
                 )
-                labels = regions
+                labels, values = regions, np.arange(n_regions + 1)
         # Labels may be any numbers, such as identifiers of another program.
-        values = np.unique(labels)
         values = values[values > 0]
         numbers = np.searchsorted(values, labels) + 1
         numbers[labels == 0] = 0
@@ -195,11 +194,8 @@ class Particle:
     pixel_size: float | None = None
 
     def __repr__(self) -> str:
-        height, width = self.mask.shape
-        return (
-            f"Particle({self.label} of {self.micrograph!r}, {height} x {width} pixels, "
-            f"pixel_size={self.pixel_size})"
-        )
+        size = f"{self.mask.shape[0]} x {self.mask.shape[1]} pixels, pixel_size={self.pixel_size}"
+        return f"Particle({self.label} of {self.micrograph!r}, {size})"
 
     @property
     def name(self) -> str:
@@ -208,9 +204,7 @@ class Particle:
     @property
     def touches_edge(self) -> bool:
         """Whether the particle touches an edge of its micrograph, and may go on beyond it."""
-        top, left, bottom, right = self.box
-        height, width = self.field_shape
-        return top == 0 or left == 0 or bottom == height or right == width
+        return min(self.box[:2]) == 0 or any(np.equal(self.box[2:], self.field_shape))
 
     def as_micrograph(self) -> Micrograph:
         """Return the particle in the middle of a square, without its background.
@@ -299,15 +293,8 @@ def cut_particles(
     if name is None:
         is_path = isinstance(image, str | os.PathLike)
         name = os.path.normpath(shown) if is_path else f"image {micrograph.digest[:12]}"
+    nm = micrograph.pixel_size if pixel_size is None else float(pixel_size)
     return [
-        Particle(
-            pixels[outline.window].copy(),
-            outline.mask,
-            outline.box,
-            outline.label,
-            name,
-            found.shape,
-            micrograph.pixel_size if pixel_size is None else float(pixel_size),
-        )
-        for outline in found
+        Particle(pixels[o.window].copy(), o.mask, o.box, o.label, name, found.shape, nm)
+        for o in found
     ]
