@@ -10,16 +10,16 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def matched_labels(
-    true: ArrayLike, found: ArrayLike, min_iou: float = 0.5
+    true: ArrayLike, found: ArrayLike
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Match the particles of two label images, each at most once, the best matches first.
+    """Match the particles of two label images by an intersection over union above 0.5.
+
+    With more than half in common, each particle matches at most one other.
 
     Parameters
     ----------
     true, found : array of int, shape (H, W)
         Label images, 0 for background.
-    min_iou : float, default=0.5
-        Least intersection over union of a match, in (0, 1].
 
     Returns
     -------
@@ -30,7 +30,7 @@ def matched_labels(
     Raises
     ------
     ValueError
-        If the shapes differ, a value is not a label, or `min_iou` is out of range.
+        If the shapes differ, or a value is not a label.
 
     Examples
     --------
@@ -38,8 +38,6 @@ def matched_labels(
     >>> pairs.tolist(), iou.round(2).tolist()
     ([[1, 7]], [0.67])
     """
-    if not 0 < min_iou <= 1:
-        raise ValueError(f"min_iou={min_iou!r}: must be above 0 and at most 1")
     true, found = _checked(true, found)
     true_labels, true_areas = np.unique(true, return_counts=True)
     found_labels, found_areas = np.unique(found, return_counts=True)
@@ -51,26 +49,18 @@ def matched_labels(
     )
     rows, columns = np.divmod(codes, n)
     iou = overlap / (true_areas[rows] + found_areas[columns] - overlap)
-    chosen, used = list[int](), set[tuple[int, int]]()
-    for k in np.argsort(-iou, kind="stable").tolist():
-        both_sides = {(0, int(rows[k])), (1, int(columns[k]))}
-        if iou[k] >= min_iou and not both_sides & used:
-            chosen.append(k)
-            used |= both_sides
-    chosen.sort()
+    chosen = iou > 0.5
     pairs = np.stack([true_labels[rows[chosen]], found_labels[columns[chosen]]], axis=1)
     return pairs.astype(np.int64), iou[chosen]
 
 
 class OutlineTally:
-    """Scores of found outlines over fields that are added one by one.
+    """Scores of found outlines over fields that are added one by one; see `matched_labels`.
 
     Parameters
     ----------
     min_area : int, default=20
         Particles of fewer pixels, true or found, are neither expected nor counted as mistakes.
-    min_iou : float, default=0.5
-        Least intersection over union at which a found particle is a true one.
 
     Examples
     --------
@@ -82,8 +72,8 @@ class OutlineTally:
     (1.0, 0.5, 0.5)
     """
 
-    def __init__(self, min_area: int = 20, min_iou: float = 0.5) -> None:
-        self.min_area, self.min_iou = min_area, min_iou
+    def __init__(self, min_area: int = 20) -> None:
+        self.min_area = min_area
         self._fields: list[tuple[list[Any], float, list[NDArray[Any]]]] = []
 
     def add(self, true: ArrayLike, found: ArrayLike) -> None:
@@ -92,7 +82,7 @@ class OutlineTally:
         either = np.count_nonzero((true > 0) | (found > 0))
         both = np.count_nonzero((true > 0) & (found > 0))
         # All particles are matched: one slightly too small, on either side, is no mistake.
-        pairs, _ = matched_labels(true, found, self.min_iou)
+        pairs, _ = matched_labels(true, found)
         sides = [np.unique(labels[labels > 0], return_counts=True) for labels in (true, found)]
         large = [areas >= self.min_area for _, areas in sides]
         places = [np.searchsorted(side[0], pairs[:, k]) for k, side in enumerate(sides)]

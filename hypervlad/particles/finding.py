@@ -50,13 +50,10 @@ class FoundParticles(Outlines):
     confidence : float
         Of the polarity, from 0 to 1: how much more contrast it explains than the opposite one. 1
         if the polarity was given, 0 if nothing was found.
-    threshold : float
-        Contrast to the background that each particle exceeds, of the range of the grey levels.
     """
 
     polarity: Literal["bright", "dark"] | None
     confidence: float
-    threshold: float
 
 
 def find_particles(
@@ -147,7 +144,7 @@ def find_particles(
     known: Literal["bright", "dark"] | None = "dark" if is_dark else "bright"
     known = known if found or is_given else None
     confidence = 1.0 if is_given else abs(bright - dark) / (bright + dark) if found else 0.0
-    return FoundParticles(outlines.shape, outlines.outlines, known, confidence, threshold)
+    return FoundParticles(outlines.shape, outlines.outlines, known, confidence)
 
 
 # --- contrast to the background ------------------------------------------------------------------
