@@ -77,9 +77,8 @@ def edge_weights(table: pd.DataFrame, edges: Edges = "weight") -> FloatArray:
 
     References
     ----------
-    .. [1] R. E. Miles, "On the elimination of edge effects in planar sampling", in Stochastic
-       Geometry, 1974; C. Lantuejoul, "Computation of the histograms of the number of edges and
-       neighbours of cells in a tessellation", 1978; also in ISO 13322-1, 2014.
+    .. [1] R. E. Miles, in "Stochastic Geometry", 1974; C. Lantuejoul, in "Geometrical Probability
+       and Biological Structures", 1978; ISO 13322-1, 2014.
 
     Examples
     --------
@@ -159,17 +158,13 @@ def count_particles(
 
     References
     ----------
-    .. [1] A. R. Solow, C. Davis and Q. Hu, "Estimating the taxonomic composition of a sample when
-       individuals are classified with error", Marine Ecology Progress Series 216, 2001; here by
-       least squares that are not negative (Lawson and Hanson 1974), with the total kept.
-    .. [2] F. Garwood, "Fiducial limits for the Poisson distribution", Biometrika 28, 1936; of sums
-       of weights, M. P. Fay and E. J. Feuer, Statistics in Medicine 16, 1997.
-    .. [3] A. C. Davison and D. V. Hinkley, "Bootstrap methods and their application", 1997,
-       section 5.2.
-    .. [4] T. C. Hesterberg, "What teachers should know about the bootstrap", The American
-       Statistician 69, 2015, section 5.
-    .. [5] With 1 / K added to each number: W. Perks, "Some observations on inverse probability",
-       Journal of the Institute of Actuaries 73, 1947.
+    .. [1] A. R. Solow, C. Davis and Q. Hu, Marine Ecology Progress Series 216, 2001; here by least
+       squares that are not negative, with the total kept.
+    .. [2] F. Garwood, Biometrika 28, 1936; of sums of weights, M. P. Fay and E. J. Feuer,
+       Statistics in Medicine 16, 1997.
+    .. [3] A. C. Davison and D. V. Hinkley, "Bootstrap methods and their application", 1997, 5.2.
+    .. [4] T. C. Hesterberg, The American Statistician 69, 2015, section 5.
+    .. [5] With 1 / K added to each: W. Perks, Journal of the Institute of Actuaries 73, 1947.
 
     Examples
     --------

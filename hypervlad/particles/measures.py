@@ -23,13 +23,13 @@ _CHORD = 8  # steps along a path from pixel to pixel, which alone would make it 
 
 #: What `shape_measures` returns; all but the first are at most 1.
 SHAPE_MEASURES = (
-    "log_equivalent_diameter",
-    "axis_ratio",
-    "circularity",
+    "log_equivalent_diameter",  # of the disc of the same area, in pixels times the scale
+    "axis_ratio",  # minor by major axis of the ellipse of the same second moments
+    "circularity",  # as in `measure`
     "solidity",
-    "extent",
-    "eccentricity",
-    "feret_ratio",
+    "extent",  # area by that of the upright box
+    "eccentricity",  # of the ellipse
+    "feret_ratio",  # smallest by largest caliper diameter
 )
 
 
@@ -150,19 +150,7 @@ def check_table(table: Any) -> None:
 
 
 def shape_measures(mask: NDArray[np.bool_], scale: float = 1.0) -> tuple[float, ...]:
-    """Describe the shape of a mask that has a pixel by `SHAPE_MEASURES`, without its skeleton.
-
-    The logarithm of the diameter of the disc of the same area, in pixels times the scale; minor by
-    major axis of the ellipse of the same second moments; circularity and solidity as in
-    :func:`measure`; area by that of the upright box; the ellipse's eccentricity; smallest by
-    largest caliper diameter.
-
-    Examples
-    --------
-    >>> found = shape_measures(np.ones((2, 8), bool))
-    >>> found[SHAPE_MEASURES.index("axis_ratio")]
-    0.25
-    """
+    """Describe the shape of a mask that has a pixel by `SHAPE_MEASURES`, without its skeleton."""
     area, _, _, largest, smallest, circularity, solidity = _describe(mask)
     places = np.nonzero(mask)
     squares = np.eye(2) / 12  # the second moments of a pixel
