@@ -36,14 +36,11 @@ def split_particles(
     lower maximum. Without `depth`, it is the distance to the background, and particles are
     separated at narrow necks. Pixels that share a corner are connected.
 
-    Memory is about 10 bytes per pixel of the field, and 40 per pixel of the box around the largest
-    group of particles that touch.
-
     Parameters
     ----------
     depth : array of float, shape (H, W), or None
         How deep in its particle each pixel lies, from 0 at the edge to 1 where it is farthest from
-        it. Values outside particles are not used.
+        it.
     is_particle : array of bool, shape (H, W)
     separation : float, default=0.8
         In (0, 1]. Lower values separate less. Not used without `depth`.
@@ -70,15 +67,13 @@ def split_particles(
     array([1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2], dtype=int32)
     """
     mask = np.asarray(is_particle, bool)
-    if mask.ndim != 2:
-        raise ValueError(f"is_particle must have the shape (H, W); got {mask.shape}")
-    if depth is None:
-        return label_parts(mask, min_area, lambda _, inside: separate_at_necks(inside, inside))
-    depths = np.asarray(depth)
-    if depths.shape != mask.shape:
+    depths = mask if depth is None else np.asarray(depth)
+    if mask.ndim != 2 or depths.shape != mask.shape:
         raise ValueError(
             f"depth and is_particle must have one shape (H, W); got {depths.shape} and {mask.shape}"
         )
+    if depth is None:
+        return label_parts(mask, min_area, lambda _, inside: separate_at_necks(inside, inside))
 
     def partition(window: Window, inside: BoolMap) -> LabelMap:
         around, inner = larger_window(window)
@@ -94,12 +89,10 @@ def split_particles(
 
 def larger_window(window: Window) -> tuple[Window, Window]:
     """Return a larger window, and the window's place in it."""
-    around = tuple(slice(max(0, side.start - _REACH), side.stop + _REACH) for side in window)
-    inner = tuple(
-        slice(side.start - wide.start, side.stop - wide.start)
-        for side, wide in zip(window, around, strict=True)
-    )
-    return around, inner
+    starts = [max(0, side.start - _REACH) for side in window]
+    pairs = list(zip(window, starts, strict=True))
+    around = tuple(slice(start, side.stop + _REACH) for side, start in pairs)
+    return around, tuple(slice(side.start - start, side.stop - start) for side, start in pairs)
 
 
 def label_parts(
@@ -108,7 +101,7 @@ def label_parts(
     """Label the parts of each connected component, in the order of their first pixels."""
     components, _ = ndimage.label(mask, EIGHT)
     labels = np.zeros(mask.shape, np.int32)
-    first_pixels: list[tuple[int, int]] = []
+    firsts = list[int]()  # the flat indices of the parts' first pixels
     for number, window in enumerate(ndimage.find_objects(components), start=1):
         inside = components[window] == number
         if np.count_nonzero(inside) < min_area:
@@ -117,12 +110,11 @@ def label_parts(
         for part, (rows, columns) in enumerate(ndimage.find_objects(parts), start=1):
             of_part = parts[rows, columns] == part
             if np.count_nonzero(of_part) >= min_area:
-                top, left = window[0].start + rows.start, window[1].start + columns.start
-                first_pixels.append((top, left + int(of_part[0].argmax())))
-                labels[window][rows, columns][of_part] = len(first_pixels)
-    numbers = np.zeros(len(first_pixels) + 1, np.int32)
-    order = sorted(range(len(first_pixels)), key=first_pixels.__getitem__)
-    numbers[np.array(order, np.intp) + 1] = np.arange(1, len(order) + 1)
+                left = window[1].start + columns.start + int(of_part[0].argmax())
+                firsts.append((window[0].start + rows.start) * mask.shape[1] + left)
+                labels[window][rows, columns][of_part] = len(firsts)
+    numbers = np.zeros(len(firsts) + 1, np.int32)
+    numbers[1 + np.argsort(firsts).astype(np.intp)] = np.arange(1, len(firsts) + 1)
     for row in labels:  # one by one: indexing converts labels to 64 bits
         row[:] = numbers[row]
     return labels
@@ -135,8 +127,7 @@ def separate_at_necks(inside: BoolMap, cores: BoolMap) -> LabelMap:
     seeds = _basins(smooth, cores, _NECK, _MIN_NECK)
     if seeds.max() < 2:
         return inside.astype(np.int32)
-    parts: LabelMap = watershed(-distance, seeds, mask=inside, connectivity=2)
-    return parts
+    return np.asarray(watershed(-distance, seeds, mask=inside, connectivity=2))
 
 
 def _basins(depth: FloatMap, inside: BoolMap, share: float, least: float) -> LabelMap:
@@ -149,17 +140,14 @@ def _basins(depth: FloatMap, inside: BoolMap, share: float, least: float) -> Lab
     if n < 2:
         return inside.astype(np.int32)
     basins = watershed(-depth, tops, mask=inside, connectivity=2)
+    around, beside = np.pad(depth, 1), np.pad(basins, 1)
     codes, depths = [], []
-    for there, here in (
-        (np.s_[:, 1:], np.s_[:, :-1]),
-        (np.s_[1:], np.s_[:-1]),
-        (np.s_[1:, 1:], np.s_[:-1, :-1]),
-        (np.s_[1:, :-1], np.s_[:-1, 1:]),
-    ):
-        a, b = basins[here], basins[there]
-        meet = (a != b) & (a > 0) & (b > 0)
-        codes.append((np.minimum(a, b).astype(np.int64) * (n + 1) + np.maximum(a, b))[meet])
-        depths.append(np.minimum(depth[here], depth[there])[meet])
+    for shift in ((0, -1), (-1, 0), (-1, -1), (-1, 1)):
+        other = np.roll(beside, shift, (0, 1))
+        meet = (beside != other) & (beside > 0) & (other > 0)
+        low, high = np.sort([beside[meet], other[meet]], axis=0).astype(np.int64)
+        codes.append(low * (n + 1) + high)
+        depths.append(np.minimum(around, np.roll(around, shift, (0, 1)))[meet])
     pairs, where = np.unique(np.concatenate(codes), return_inverse=True)
     passes = np.zeros(len(pairs))
     np.maximum.at(passes, where, np.concatenate(depths))
@@ -176,5 +164,4 @@ def _basins(depth: FloatMap, inside: BoolMap, share: float, least: float) -> Lab
         if low != high and passes[k] >= min(share * highest[low], highest[low] - least):
             parents[low] = high
     _, numbers = np.unique([root(i) for i in range(n + 1)], return_inverse=True)
-    joined: LabelMap = numbers.astype(np.int32)[basins]
-    return joined
+    return np.asarray(numbers.astype(np.int32)[basins])
