@@ -73,8 +73,12 @@ class Outlines:
     def __len__(self) -> int:
         return len(self.outlines)
 
-    def __getitem__(self, number: int) -> Outline:
-        return self.outlines[number]
+    def __getitem__(self, chosen: Any) -> Any:
+        """Return one outline, or those of a slice, numbers or a mask (n,) as `Outlines`."""
+        if np.ndim(chosen) == 0 and not isinstance(chosen, slice):
+            return self.outlines[chosen]
+        numbers = np.arange(len(self))[chosen]
+        return Outlines(self.shape, tuple(self.outlines[number] for number in numbers))
 
     def __iter__(self) -> Iterator[Outline]:
         return iter(self.outlines)
