@@ -515,6 +515,8 @@ def test_outlines_are_found_by_name(tmp_path):
         find_outlines(images, tmp_path / "nowhere")
 
 
-def test_outlines_pass_through():
+def test_outlines_pass_through_and_are_chosen():
     found = Outlines.of(LABELS)
     assert read_outlines(found, shape=(6, 8)) is found
+    assert [outline.label for outline in found[np.array([False, True])]] == [7]
+    assert_array_equal(found, LABELS)
