@@ -238,7 +238,7 @@ def test_errors_name_what_came(options, message):
     [
         ((1000, 1000, 3), 1.0, "without colours"),
         ((1000, 1000), -1.0, "pixel_size of f0 must be nanometres per pixel above 0 or None"),
-        ((999, 1000), 1.0, "height, width or pixel size of f0 differ between the table and the Field"),
+        ((999, 1000), 1.0, "pixel size of f0 differ between the table and the Field"),
     ],
 )
 def test_a_field_is_that_of_its_particles(shape, pixel_size, message):
