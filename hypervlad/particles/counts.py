@@ -162,8 +162,10 @@ def count_particles(
        squares that are not negative, with the total kept.
     .. [2] F. Garwood, Biometrika 28, 1936; of sums of weights, M. P. Fay and E. J. Feuer,
        Statistics in Medicine 16, 1997.
-    .. [3] A. C. Davison and D. V. Hinkley, "Bootstrap methods and their application", 1997, 5.2.
-    .. [4] T. C. Hesterberg, The American Statistician 69, 2015, section 5.
+    .. [3] A. C. Davison and D. V. Hinkley, "Bootstrap methods and their application", 1997,
+       section 5.2.
+    .. [4] T. C. Hesterberg, "What teachers should know about the bootstrap", The American
+       Statistician 69, 2015, section 5.
     .. [5] With 1 / K added to each: W. Perks, Journal of the Institute of Actuaries 73, 1947.
 
     Examples
