@@ -73,7 +73,7 @@ class HeldOutSegmentation:
     iou : float
         Pixels of particles in both, as a share of those in either; mean of the images.
     f1 : float or None
-        Of particles that overlap an outlined one by at least half (intersection over union); None
+        Of particles that overlap an outlined one by more than half (intersection over union); None
         if there are none, true or found.
     diameter_ratio : float or None
         Median diameter that was found, as a share of the true one; None if there is no true one, or
