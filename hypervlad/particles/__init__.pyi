@@ -1,6 +1,7 @@
 from .counts import Field, count_particles, edge_weights, particle_sizes
 from .export import write_outlines
 from .finding import FoundParticles, find_particles
+from .found import FoundCounts, FoundFolder, find_in_images
 from .measures import measure
 from .outlines import find_outlines, read_outlines
 from .particle import Outline, Outlines, Particle, cut_particles
@@ -10,6 +11,8 @@ from .splitting import split_particles
 __all__ = [
     "NAMED_RULES",
     "Field",
+    "FoundCounts",
+    "FoundFolder",
     "FoundParticles",
     "Outline",
     "Outlines",
@@ -17,6 +20,7 @@ __all__ = [
     "count_particles",
     "cut_particles",
     "edge_weights",
+    "find_in_images",
     "find_outlines",
     "find_particles",
     "match_rule",

@@ -1,0 +1,544 @@
+"""A folder of found particles: the outlines of each field, tables, and how they were made."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.common.constraints import Number, check_value
+from hypervlad.common.files import exclusive_lock, new_folder, parse_json, replace_when_complete
+from hypervlad.common.progress import ProgressBar, announced
+from hypervlad.common.tables import original_cell, write_table
+from hypervlad.common.wording import counted, name_some, verb
+from hypervlad.images import ImageReadError, ReadOptions, read_micrograph
+from hypervlad.images.files import find_as_named
+from hypervlad.images.options import check_read_options
+from hypervlad.images.reading import read_named, relative_names
+from hypervlad.particles.counts import Edges, Field, count_particles, particle_sizes
+from hypervlad.particles.export import write_outlines
+from hypervlad.particles.measures import measure as measure_particles
+from hypervlad.particles.outlines import read_outlines
+from hypervlad.particles.particle import Outlines, Particle, cut_particles
+from hypervlad.particles.rules import match_rule
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OUTLINES, FIELDS, PARTICLES, CONFUSION, RUN = (
+    *("outlines", "fields.csv", "particles.csv", "confusion.csv", "run.json"),
+)
+FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
+_LOCK = ".lock"
+_FIELD_COLUMNS = ("micrograph", "height", "width", "pixel_size_nm", "particles")
+
+
+class FoundCounts(NamedTuple):
+    """Counts and sizes of the particles of a folder.
+
+    Attributes
+    ----------
+    counts, sizes : DataFrame
+        From :func:`count_particles` and :func:`particle_sizes`.
+    measure : str
+        The column of the table that `sizes` are of.
+    notes : list of str
+        What is missing, or not corrected, and why.
+    """
+
+    counts: pd.DataFrame
+    sizes: pd.DataFrame
+    measure: str
+    notes: list[str]
+
+
+class FoundFolder:
+    """A folder that ``hypervlad particles find`` wrote.
+
+    The outlines in it are the truth: they may be corrected in other programs, and are measured
+    again by :meth:`classify`.
+
+    Parameters
+    ----------
+    path : path
+
+    Attributes
+    ----------
+    path : Path
+    images : Path
+        Folder of the images.
+    read_options : ReadOptions
+        How the images were read.
+
+    Raises
+    ------
+    ValueError
+        If it is not such a folder, or damaged.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from PIL import Image
+    >>> from hypervlad.particles import find_in_images, find_particles
+    >>> pixels = np.full((60, 80), 40, np.uint8)
+    >>> pixels[20:40, 30:50] = 200
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     image = pathlib.Path(root, "a.png")
+    ...     Image.fromarray(pixels).save(image)
+    ...     found, _ = find_in_images(
+    ...         f"{root}/found", [image], find_particles, root=root, pixel_size=5.0
+    ...     )
+    ...     found.fields, len(found.table)
+    ([Field(micrograph='a.png', shape=(60, 80), pixel_size=5.0)], 1)
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        file = self.path / RUN
+        try:
+            run = parse_json(file.read_bytes())
+            self.images = Path(run["images"])
+            self.read_options = check_read_options(run["read_options"])
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"{self.path} is no folder of found particles (it has no {RUN}); give one that "
+                "'hypervlad particles find' wrote"
+            ) from error
+        except (ValueError, TypeError, LookupError) as error:
+            raise ValueError(f"{file}: damaged ({error}); find the particles again") from error
+        self.run: dict[str, Any] = run
+
+    def __repr__(self) -> str:
+        return f"FoundFolder({str(self.path)!r})"
+
+    @cached_property
+    def fields(self) -> list[Field]:
+        """All fields that were searched, also those without a particle."""
+        table = self._read(FIELDS, _FIELD_COLUMNS)
+        sizes = table["pixel_size_nm"].astype(float)
+        return [
+            Field(name, (int(height), int(width)), None if math.isnan(size) else float(size))
+            for name, height, width, size in zip(
+                table["micrograph"], table["height"], table["width"], sizes, strict=True
+            )
+        ]
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row per particle, as :func:`measure` returns it.
+
+        Once they are classified, also ``class``, ``confidence`` and for each class ``p_CLASS``.
+        """
+        return self._read(PARTICLES, ("micrograph", "particle"))
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes of the classifier, in the order of its probabilities; empty if none."""
+        return [name[2:] for name in self.table if name.startswith("p_")]
+
+    @property
+    def is_by_model(self) -> NDArray[np.bool_]:
+        """Whether each particle has the class to which a classifier gave the highest probability.
+
+        A person has given all other classes.
+        """
+        if not self.classes or "class" not in self.table:
+            return np.zeros(len(self.table), bool)
+        proba = self.table[[f"p_{name}" for name in self.classes]].to_numpy(np.float64)
+        best = np.array(self.classes, object)[np.nan_to_num(proba, nan=-1).argmax(axis=1)]
+        return np.asarray(self.table["class"].to_numpy(object) == best, bool)
+
+    @property
+    def confusion(self) -> tuple[list[str], NDArray[np.int64]] | None:
+        """The classes, and the classifier's held-out numbers by true and predicted class.
+
+        None without a classifier that held particles out.
+        """
+        if not (self.path / CONFUSION).exists():
+            return None
+        table = self._read(CONFUSION, ("true",))
+        return table["true"].tolist(), table.drop(columns="true").to_numpy(np.int64)
+
+    def image(self, micrograph: str) -> Path:
+        """Return the file of an image; an ImageReadError if it is no longer there."""
+        found = find_as_named(self.images, micrograph)
+        if found is None:
+            raise ImageReadError(
+                f"{micrograph}: no such image in {self.images}; if the images were moved, write "
+                f'their folder behind "images" in {self.path / RUN}'
+            )
+        return found
+
+    def outlines_file(self, micrograph: str) -> Path:
+        # With the image's own suffix, as a.tif and a.png are two fields.
+        return self.path / OUTLINES / f"{micrograph}.tif"
+
+    def outlines(self, micrograph: str) -> Outlines:
+        """Read the outlines of a field; an ImageReadError if they are missing or damaged."""
+        return read_outlines(self.outlines_file(micrograph))
+
+    def particles(self, micrograph: str) -> list[Particle]:
+        """Cut the particles of a field out of its image; an ImageReadError if that fails."""
+        sizes = {field.micrograph: field.pixel_size for field in self.fields}
+        return cut_particles(
+            self.image(micrograph),
+            self.outlines(micrograph),
+            pixel_size=sizes[micrograph],
+            read_options=self.read_options,
+            name=micrograph,
+        )
+
+    def classify(
+        self, classifier: Any, *, formats: Sequence[str] = (), verbose: bool = False
+    ) -> None:
+        """Classify all particles, and write ``particles.csv`` and ``confusion.csv`` again.
+
+        Outlines are read and measured again. All is written at the end.
+
+        Parameters
+        ----------
+        classifier : fitted MicrographClassifier
+            Or another estimator with ``classes_`` and ``predict_proba``.
+        formats : sequence of {"geojson", "roi"}, default=()
+            As for :func:`find_in_images`; GeoJSON contains classes.
+        verbose : bool, default=False
+            Show a progress bar.
+
+        Raises
+        ------
+        ImageReadError
+            If an image or outlines cannot be read, or differ in size.
+        ValueError
+            If a person has given classes, which would be lost.
+        """
+        classes = [str(label) for label in classifier.classes_]
+        with exclusive_lock(self.path / _LOCK, self.path):
+            self._check_no_own_classes()
+            for field in self.fields:
+                self.image(field.micrograph)  # raises before hours of work
+            tables = []
+            with announced(len(self.table)):
+                bar = ProgressBar(self.fields, unit="image", disable=not verbose or None)
+                for field in bar:
+                    particles = self.particles(field.micrograph)
+                    proba = np.zeros((0, len(classes)))
+                    if particles:
+                        proba = np.asarray(classifier.predict_proba(particles))
+                    labels = [classes[code] for code in proba.argmax(axis=1)]
+                    table = measure_particles(particles, labels, proba.max(axis=1, initial=0))
+                    for name, column in zip(classes, proba.T, strict=True):
+                        table[f"p_{name}"] = column
+                    tables.append(table)
+                    self._write_formats(field, formats, table)
+            # Never the matrix of another classifier beside these classes.
+            (self.path / CONFUSION).unlink(missing_ok=True)
+            self._write_tables(self.fields, tables)
+            held_out = getattr(classifier, "held_out_", None)
+            if held_out is not None:
+                matrix = np.zeros((len(classes),) * 2, np.int64)
+                np.add.at(matrix, (held_out.codes, held_out.proba.argmax(axis=1)), 1)
+                rows = [[name, *row] for name, row in zip(classes, matrix.tolist(), strict=True)]
+                write_table(self.path / CONFUSION, ["true", *classes], rows)
+
+    def count(
+        self,
+        rule: str | None = None,
+        *,
+        edges: Edges = "weight",
+        measure: str = "equivalent_diameter",
+        corrected: bool = True,
+    ) -> FoundCounts:
+        """Count the particles of each class and return their sizes, with 95 % intervals.
+
+        Parameters
+        ----------
+        rule : str, optional
+            Count only particles that meet it, see :func:`match_rule`.
+        edges : {"weight", "leave_out"}, default="weight"
+            See :func:`edge_weights`.
+        measure : str, default="equivalent_diameter"
+            Column for sizes; without its unit, in nanometres if all pixel sizes are known.
+        corrected : bool, default=True
+            Correct counts for misclassification, if ``confusion.csv`` allows it.
+
+        Returns
+        -------
+        FoundCounts
+
+        Raises
+        ------
+        ValueError
+            As in :func:`count_particles`, :func:`particle_sizes` and :func:`match_rule`.
+        """
+        table, fields, notes = self.table, self.fields, self._notes()
+        is_scaled = all(field.pixel_size for field in fields)
+        column = measure if measure in table else f"{measure}_{'nm' if is_scaled else 'px'}"
+        if column not in table:
+            known = {re.sub("_(nm|px)2?$", "", name) for name in table.columns[2:]}
+            raise ValueError(f"no measure is called {measure!r}; there are {', '.join(known)}")
+        classes = confusion = None
+        if "class" in table:
+            unclassified = int(table["class"].isna().sum())
+            if unclassified:
+                raise ValueError(
+                    f"{self.path / PARTICLES}: {counted(unclassified, 'particle')} without a "
+                    "class; classify all, or remove the column class"
+                )
+            classes = [*dict.fromkeys([*self.classes, *sorted(set(table["class"]))])]
+            if not self.is_by_model.all():
+                notes.append("not corrected for wrong classes, as a person gave some classes")
+            elif self.confusion is None:
+                notes.append(
+                    "not corrected for wrong classes, as the classifier held out no particles"
+                )
+            elif rule is not None and re.search(r"\bclass\b", rule):
+                notes.append("not corrected for wrong classes, as the rule chooses some classes")
+            elif corrected:
+                confusion = self.confusion[1]
+        if rule is not None:
+            table = table[match_rule(table, rule)]
+        counts = count_particles(table, fields, classes=classes, confusion=confusion, edges=edges)
+        sizes = particle_sizes(table, fields, measure=column, classes=classes, edges=edges)
+        return FoundCounts(counts, sizes, column, notes)
+
+    # --- internal ------------------------------------------------------------------------------
+
+    def _notes(self) -> list[str]:
+        notes = []
+        if not all(field.pixel_size for field in self.fields):
+            notes.append(
+                "the pixel size is unknown, so nothing is per area or in nanometres; give it to "
+                "'hypervlad particles find' with --resume --pixel-size NM"
+            )
+        if len(self.fields) < 4:
+            notes.append("no intervals of the counts, which take four fields at least")
+        written = (self.path / PARTICLES).stat().st_mtime
+        files = [(each.micrograph, self.outlines_file(each.micrograph)) for each in self.fields]
+        changed = [name for name, file in files if file.stat().st_mtime > written]
+        if changed:
+            notes.append(
+                f"{verb(len(changed), 'the outlines', 'outlines')} of {name_some(changed)} are "
+                f"newer than {PARTICLES}: if you corrected them, run 'hypervlad particles "
+                "classify' again, or find with --resume"
+            )
+        return notes
+
+    def _read(self, name: str, columns: Sequence[str]) -> pd.DataFrame:
+        import pandas as pd
+
+        path = self.path / name
+        if not path.exists():
+            raise ValueError(f"{path}: missing, as finding was stopped; continue it with --resume")
+        text = {"micrograph": str, "class": str, "true": str}
+        try:
+            table = pd.read_csv(
+                path,
+                dtype=text,
+                keep_default_na=False,
+                na_values=[""],
+                encoding_errors="surrogateescape",
+            )
+            table.columns = table.columns.map(original_cell)
+            for column in text.keys() & set(table):
+                table[column] = table[column].map(original_cell, na_action="ignore")
+            lacking = [column for column in columns if column not in table]
+        except (ValueError, LookupError) as error:
+            raise ValueError(f"{path}: not a table ({error}); find the particles again") from error
+        if lacking:
+            raise ValueError(
+                f"{path}: no column is called {' or '.join(lacking)}; if a spreadsheet saved it, "
+                "save it as CSV with commas"
+            )
+        return table
+
+    def _check_no_own_classes(self) -> None:
+        if not (self.path / PARTICLES).exists() or "class" not in self.table:
+            return
+        n_own = int((self.table["class"].notna() & ~self.is_by_model).sum())
+        if n_own:
+            raise ValueError(
+                f"{self.path / PARTICLES}: a person gave {counted(n_own, 'class')}, which would be "
+                "lost; rename the table, for example to labels.csv, which 'hypervlad train' reads"
+            )
+
+    def _outlined(self, name: str, known: Field | None, pixel_size: float | None) -> _Outlined:
+        file = self.outlines_file(name)
+        outlines, stored = self.outlines(name), read_micrograph(file).pixel_size
+        size = (known and known.pixel_size) or stored or pixel_size
+        if size and not stored:
+            write_outlines(file, outlines, pixel_size=size)
+            size = read_micrograph(file).pixel_size
+        return Field(name, outlines.shape, size), outlines
+
+    def _write_formats(self, field: Field, formats: Sequence[str], table: pd.DataFrame) -> None:
+        for kind in formats:
+            file = self.path / kind / f"{field.micrograph}{FORMATS[kind]}"
+            own: dict[str, Any] = {}
+            if kind == "geojson":
+                own = {"measures": table.drop(columns=["particle"])}
+                own |= {"classes": table["class"].tolist()} if "class" in table else {}
+            write_outlines(file, self.outlines(field.micrograph), **own)
+
+    def _write_tables(self, fields: Sequence[Field], tables: Sequence[pd.DataFrame]) -> None:
+        """Write the tables, that of fields last: it says that the others are complete."""
+        import pandas as pd
+
+        table = pd.concat(tables, ignore_index=True)
+        cells = table.astype(object).where(table.notna(), None)
+        write_table(self.path / PARTICLES, list(table), cells.to_numpy().tolist())
+        rows = [
+            [field.micrograph, *field.shape, field.pixel_size, len(own)]
+            for field, own in zip(fields, tables, strict=True)
+        ]
+        write_table(self.path / FIELDS, _FIELD_COLUMNS, rows)
+        vars(self).pop("table", None)
+        vars(self).pop("fields", None)
+
+
+_Outlined = tuple[Field, Outlines]
+
+
+def find_in_images(
+    path: str | os.PathLike[str],
+    images: Sequence[str | os.PathLike[str]],
+    outline: Callable[[Path], Any],
+    *,
+    root: str | os.PathLike[str],
+    finder: Mapping[str, Any] | None = None,
+    read_options: Mapping[str, Any] | ReadOptions | None = None,
+    pixel_size: float | None = None,
+    formats: Sequence[str] = (),
+    resume: bool = False,
+    verbose: bool = False,
+) -> tuple[FoundFolder, list[str]]:
+    """Outline the particles of images, and write the outlines and tables of their measures.
+
+    The outlines of each image are complete in ``outlines/`` before those of the next are found;
+    ``particles.csv`` and ``fields.csv`` are written at the end, also if the run is interrupted.
+
+    Parameters
+    ----------
+    path : path
+        Folder to write, new or empty unless `resume`.
+    images : sequence of n paths
+    outline : callable
+        From a path to outlines that do not overlap, such as :func:`find_particles` or
+        ``HypercolumnSegmenter.predict``.
+    root : path
+        Folder that contains all images, which are named by their paths below it.
+    finder : mapping, optional
+        What outlines depend on, such as parameters; values that JSON can store. A run that is
+        resumed must have the same.
+    read_options : dict or ReadOptions, optional
+        How images are read, also by `outline`.
+    pixel_size : float, optional
+        Nanometres per pixel of images whose file does not contain it.
+    formats : sequence of {"geojson", "roi"}, default=()
+        Further files of outlines for QuPath and ImageJ, in folders of these names.
+    resume : bool, default=False
+        Keep the outlines that are in the folder, and find the others.
+    verbose : bool, default=False
+        Show a progress bar.
+
+    Returns
+    -------
+    folder : FoundFolder
+    left_out : list of str
+        Why images could not be read; each begins with the image.
+
+    Raises
+    ------
+    ValueError
+        If the folder has other files, or is of other images or another `finder`.
+    """
+    check_value("pixel_size", pixel_size, [None, Number(above=0, meaning="nanometres per pixel")])
+    options = check_read_options(read_options)
+    files = dict(zip(relative_names(images, root), map(Path, images), strict=True))
+    run = {"images": os.path.abspath(root), "finder": dict(finder or {})}
+    run["read_options"] = asdict(options)
+    with new_folder(Path(path)), exclusive_lock(Path(path, _LOCK), path):
+        folder = _started(Path(path), run, resume)
+        has_fields = (folder.path / FIELDS).exists()
+        known = {field.micrograph: field for field in (folder.fields if has_fields else ())}
+        names = sorted({*known, *files})
+        done = [name for name in names if folder.outlines_file(name).exists()]
+        new = [name for name in names if name not in set(done)]
+        found: dict[str, tuple[Field, pd.DataFrame]] = {}
+        left_out, n_visited = [], 0
+        try:
+            with announced(len(new)):
+                for name in ProgressBar([*done, *new], unit="image", disable=not verbose or None):
+                    n_visited += 1
+                    try:
+                        if name not in done:
+                            image = files.get(name) or folder.image(name)
+                            outlines = Outlines.of(outline(image), str(image))
+                            own = read_named(image, options, str(image), with_digest=False)
+                            size = own.pixel_size or pixel_size
+                            write_outlines(folder.outlines_file(name), outlines, pixel_size=size)
+                        field, outlines = folder._outlined(name, known.get(name), pixel_size)
+                    except ImageReadError as error:
+                        left_out.append(str(error))
+                        continue
+                    table = measure_particles(_without_image(field, outlines))
+                    folder._write_formats(field, formats, table)
+                    found[name] = field, table
+        finally:
+            if found and n_visited >= len(done):
+                in_order = [found[name] for name in sorted(found)]
+                (folder.path / CONFUSION).unlink(missing_ok=True)
+                folder._write_tables([f for f, _ in in_order], [own for _, own in in_order])
+    return folder, left_out
+
+
+def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
+    """Write what a run is made with, or compare it with that of the run that is resumed."""
+    run = json.loads(json.dumps(run))
+    if any(not each.name.startswith(".") for each in path.iterdir()):
+        if not resume:
+            raise ValueError(
+                f"{path} is not empty, and nothing is overwritten; give another folder, or "
+                "continue what was begun there with --resume"
+            )
+        folder = FoundFolder(path)
+        folder._check_no_own_classes()
+        before, now = ({**each, **each.get("finder", {})} for each in (folder.run, run))
+        different = [
+            f"{name} {before.get(name)!r}, not {now.get(name)!r}"
+            for name in dict.fromkeys([*before, *now])
+            if name != "finder" and before.get(name) != now.get(name)
+        ]
+        if different:
+            raise ValueError(
+                f"{path} was made with {'; '.join(different)}; give the same, or another folder"
+            )
+        return folder
+    with replace_when_complete(path / RUN) as stream:
+        stream.write(json.dumps(run, indent=1).encode())
+    return FoundFolder(path)
+
+
+def _without_image(field: Field, outlines: Outlines) -> list[Particle]:
+    """Return particles that can be measured, for which no image is read."""
+    return [
+        Particle(
+            outline.mask.astype(np.float32),
+            outline.mask,
+            outline.box,
+            outline.label,
+            field.micrograph,
+            field.shape,
+            field.pixel_size,
+        )
+        for outline in outlines
+    ]
