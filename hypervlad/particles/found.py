@@ -60,6 +60,14 @@ class FoundCounts(NamedTuple):
     measure: str
     notes: list[str]
 
+    def cells(self) -> tuple[list[str], list[list[Any]]]:
+        """Return the columns and rows of one table: counts, and sizes by number and by area."""
+        table = self.counts
+        for by, ending in (("number", ""), ("area", "_by_area")):
+            own = self.sizes[self.sizes["by"] == by].drop(columns=["by", "particles"])
+            table = table.merge(own.set_index("class").add_suffix(ending), on="class")
+        return list(table), _as_cells(table)
+
 
 class FoundFolder:
     """A folder that ``hypervlad particles find`` wrote.
@@ -190,6 +198,8 @@ class FoundFolder:
     def particles(self, micrograph: str) -> list[Particle]:
         """Cut the particles of a field out of its image; an ImageReadError if that fails."""
         sizes = {field.micrograph: field.pixel_size for field in self.fields}
+        if micrograph not in sizes:
+            raise ImageReadError(f"{micrograph}: no field of {self.path}")
         return cut_particles(
             self.image(micrograph),
             self.outlines(micrograph),
@@ -394,8 +404,7 @@ class FoundFolder:
         import pandas as pd
 
         table = pd.concat(tables, ignore_index=True)
-        cells = table.astype(object).where(table.notna(), None)
-        write_table(self.path / PARTICLES, list(table), cells.to_numpy().tolist())
+        write_table(self.path / PARTICLES, list(table), _as_cells(table))
         rows = [
             [field.micrograph, *field.shape, field.pixel_size, len(own)]
             for field, own in zip(fields, tables, strict=True)
@@ -526,6 +535,12 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
     with replace_when_complete(path / RUN) as stream:
         stream.write(json.dumps(run, indent=1).encode())
     return FoundFolder(path)
+
+
+def _as_cells(table: pd.DataFrame) -> list[list[Any]]:
+    """Return the rows of a table, with None for what is unknown."""
+    cells: list[list[Any]] = table.astype(object).where(table.notna(), None).to_numpy().tolist()
+    return cells
 
 
 def _without_image(field: Field, outlines: Outlines) -> list[Particle]:

@@ -132,10 +132,11 @@ def find_outlines(
     ----------
     images : sequence of n paths
     folder : path
-        Folder of what :func:`read_outlines` reads, named by the rules of
-        :func:`hypervlad.images.find_masks`, also with endings such as ``_cp_masks`` (cellpose),
-        ``_Object Identities`` (ilastik) and ``_labels``. A folder of masks is named like its image;
-        COCO files contain the names of theirs. The images may lie in the same folder.
+        One file for all images, such as COCO, or a folder of what :func:`read_outlines` reads,
+        named by the rules of :func:`hypervlad.images.find_masks`, also with endings such as
+        ``_cp_masks`` (cellpose), ``_Object Identities`` (ilastik) and ``_labels``. A folder of
+        masks is named like its image; COCO files contain the names of theirs. The images may lie in
+        the same folder.
     root : path, optional
         Folder that contains the images: names of folders above it are not compared.
 
@@ -161,10 +162,14 @@ def find_outlines(
     ['a_cp_masks.png', None]
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise ImageReadError(f"{folder}: no such folder of outlines")
+    if folder.is_file() and len(images) == 1:
+        return [folder]
+    if not folder.exists():
+        raise ImageReadError(f"{folder}: no such folder, or file, of outlines")
+    of_folder = [folder] if folder.is_file() else map(Path, list_files(folder))
+    folder = folder.parent if folder.is_file() else folder
     own = {os.path.abspath(image) for image in images}
-    files = [file for file in map(Path, list_files(folder)) if file.suffix.lower() in _SUFFIXES]
+    files = [file for file in of_folder if file.suffix.lower() in _SUFFIXES]
     files = [file for file in files if os.path.abspath(file) not in own]
     by_name, file_of = defaultdict[str, list[Path]](list), dict[Path, Path]()
     # Cellpose writes _seg.npy, which is not read, beside the file of masks.

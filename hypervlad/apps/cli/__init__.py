@@ -21,6 +21,7 @@ from hypervlad.apps.cli.classification import check, evaluate, explain, info, su
 from hypervlad.apps.cli.defects import defects
 from hypervlad.apps.cli.extraction import cache, extract
 from hypervlad.apps.cli.messages import echo, show_traceback
+from hypervlad.apps.cli.particles import particles
 from hypervlad.apps.cli.prediction import predict
 from hypervlad.apps.cli.review import review
 from hypervlad.apps.cli.training import demo, train
@@ -67,6 +68,7 @@ def _root(
       hypervlad evaluate model.hvlad others/ -o report/
       hypervlad extract share/ -m model.hvlad -o features.parquet
       hypervlad defects fit good/ -o mat.hvlad   train on defect-free images
+      hypervlad particles find images/ -o found/ outline particles, and measure them
       hypervlad align wires/ -o found/           directions and aligned fraction of fibres
       hypervlad review start model.hvlad new/ -o queue/   queue uncertain images for labelling
     """
@@ -89,6 +91,7 @@ for _command in (
 ):
     app.command()(_command)
 app.add_typer(defects)
+app.add_typer(particles)
 app.add_typer(review)
 
 

@@ -96,6 +96,7 @@ def train(
             err=True,
         )
     model = new_classifier(
+        data.images,
         seed,
         quiet,
         prior=shares,
@@ -160,16 +161,23 @@ def _shares(values: Sequence[str] | None) -> str | dict[str, float] | None:
 
 
 def new_classifier(
-    seed: int, quiet: bool, *, prior: Any = None, **encoder_options: Any
+    images: Sequence[Any], seed: int, quiet: bool, *, prior: Any = None, **encoder_options: Any
 ) -> MicrographClassifier:
     """Return an unfitted classifier; options of its encoder that are None keep their defaults."""
+    from hypervlad.images.reading import is_particle
     from hypervlad.models.boosting import BoostedSoftmaxClassifier
     from hypervlad.models.classifier import MicrographClassifier, default_encoder
 
     given = option.given_options(encoder_options)
     if "memory" in given:
         given["memory"] = str(given["memory"])
-    encoder = default_encoder(**given, random_state=seed, verbose=not quiet)
+    of_particles = is_particle(images[0])
+    if of_particles and "read_options" in given:
+        raise ValueError(
+            "particles are read as they were found: give the reading options to 'hypervlad "
+            "particles find'"
+        )
+    encoder = default_encoder(particles=of_particles, **given, random_state=seed, verbose=not quiet)
     boosting = BoostedSoftmaxClassifier(prior="sqrt" if prior is None else prior)
     return MicrographClassifier(encoder, boosting=boosting, random_state=seed, verbose=not quiet)
 
@@ -235,6 +243,7 @@ def demo(
             "group; add images."
         )
     model = new_classifier(
+        data.images,
         seed,
         quiet,
         backbone=backbone,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,9 @@ from hypervlad.data.folders.groups import (
 from hypervlad.features.windows.patches import PARTS, PatchSet
 from hypervlad.images import ImageReadError, find_images
 from hypervlad.images.files import composed, find_as_named, is_left_out, parts_below
+from hypervlad.particles import FoundFolder
 
+NOT_A_PARTICLE = "not a particle"  # the class of a wrong outline
 _EXPECTED = "Expected path and label, and optionally group, in the first line"
 _GROUPS = "groups.csv"  # of a folder of patches
 
@@ -47,16 +49,19 @@ def load_image_folder(
     source : path
         A folder with two or more sub-folders of images, see `hypervlad.images.find_images`. Or a
         CSV file with the columns ``path`` (relative to the table), ``label`` and optionally
-        ``group``, or a table that ``hypervlad review export`` wrote.
+        ``group``, or a table that ``hypervlad review export`` wrote. Or ``particles.csv`` of a
+        :class:`hypervlad.particles.FoundFolder`, or a copy beside it, with a column ``class``:
+        particles without a class, and those of the class "not a particle", are left out.
     groups : path, optional
         CSV file with the columns ``path`` and ``group``, one line per image; the end of a path,
         such as ``class/name.tif``, is enough. Images of one group (crops of one micrograph, frames
-        of one sample) are never split between training and test. By default, those of a table.
+        of one sample) are never split between training and test. By default, those of a table; of
+        particles, their micrographs.
 
     Returns
     -------
     Bunch
-        ``images`` : list of n str, sorted by their paths relative to ``root``.
+        ``images`` : list of n str, sorted by their paths relative to ``root``, or of Particle.
         ``target`` : array of shape (n,), str, the class of each image.
         ``groups`` : array of shape (n,), str, or None.
         ``by_model`` : array of shape (n,), bool, whether a model gave the label (column
@@ -87,6 +92,8 @@ def load_image_folder(
     >>> folder.target.tolist(), folder.groups
     (['fiber', 'matrix'], None)
     """
+    if (particles := _labelled_particles(source, groups)) is not None:
+        return particles
     layout = scan_images(source)
     check_classes(layout)
     warn_of_oddities(layout)
@@ -395,6 +402,76 @@ def _distinct(table: Path, rows: Sequence[_Row]) -> list[_Row]:
             ImageFolderWarning,
         )
     return list(first.values())
+
+
+def _labelled_particles(
+    source: str | os.PathLike[str], groups: str | os.PathLike[str] | None
+) -> Bunch | None:
+    """Return the particles of a table; None if it is of images, or no table."""
+    if not isinstance(source, str | os.PathLike) or not os.path.isfile(os.path.expanduser(source)):
+        return None
+    table = Path(source).expanduser()
+    (_, header), *lines = read_cells(table, "path, label") or [(0, [])]
+    names = [cell.strip() for cell in header]
+    if not {"micrograph", "particle"} <= set(names):
+        return None
+    if "class" not in names:
+        raise ImageFolderError(
+            f"{table}: no column is called class; add it, and fill in the class of some particles"
+        )
+    found, rows, left_out = FoundFolder(table.parent), dict[str, dict[int, _Row]](), Counter[str]()
+    for line, cells in lines:
+        row = dict(zip(names, cells, strict=False))
+        label = composed(row.get("class", "").strip())
+        if label in ("", NOT_A_PARTICLE):
+            left_out[label] += 1
+            continue
+        check_text(table, line, label)
+        if not row["particle"].strip().isdecimal():
+            raise ImageFolderError(f"{table}, line {line}: {row['particle']!r} numbers no particle")
+        name, number = row["micrograph"], int(row["particle"])
+        proba = {key[2:]: float(cell) for key, cell in row.items() if key[:2] == "p_" and cell}
+        is_own = bool(proba) and proba.get(label) == max(proba.values())
+        new = _Row(line, name, label, None, is_own, table)
+        before = rows.setdefault(name, {}).setdefault(number, new)
+        if before.label != label:
+            raise ImageFolderError(
+                f"{table}: particle {number} of {name} is {before.label} (line {before.line}) and "
+                f"{label} (line {line}); delete the wrong line"
+            )
+    for label, n in left_out.items():
+        which = f"called {label!r}" if label else "without a class"
+        warn_user(f"{table}: {counted(n, 'outline')} {which} left out", ImageFolderWarning)
+    particles, labels, by_model, micrographs = [], [], [], []
+    for name in sorted(rows):
+        file, cut = str(found.image(name)), {each.label: each for each in found.particles(name)}
+        for number, row in sorted(rows[name].items()):
+            if number not in cut:
+                raise ImageFolderError(
+                    f"{table}, line {row.line}: no outline of {name} has the number {number}; "
+                    "delete the line"
+                )
+            particles.append(replace(cut[number], micrograph=file))
+            labels.append(row.label)
+            by_model.append(row.by_model)
+            micrographs.append(name)
+    if len(set(labels)) < 2:
+        raise ImageFolderError(
+            f"{table}: particles of {counted(len(set(labels)), 'class')}; expected two at least in "
+            "the column class"
+        )
+    own_groups = np.array(micrographs)
+    if groups is not None:
+        of_field = load_groups([found.image(name) for name in sorted(rows)], found.images, groups)
+        own_groups = of_field[np.searchsorted(sorted(rows), own_groups)]
+    return Bunch(
+        images=particles,
+        target=np.array(labels),
+        groups=own_groups,
+        by_model=np.array(by_model),
+        target_names=sorted(set(labels)),
+        root=str(found.images),
+    )
 
 
 # --- folders of patches --------------------------------------------------------------------------

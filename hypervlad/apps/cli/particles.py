@@ -1,0 +1,477 @@
+"""The commands ``particles train``, ``find``, ``classify`` and ``count``."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hypervlad.apps.cli import options as option
+from hypervlad.apps.cli.files import (
+    check_cache,
+    check_file,
+    check_folders,
+    check_model,
+    folder_of,
+    groups_of,
+    images_in,
+    load_classifier,
+    load_model,
+)
+from hypervlad.apps.cli.messages import echo, plain_errors, report_left_out, say
+from hypervlad.common.files import file_digest, replace_when_complete
+from hypervlad.common.wording import counted, name_some, percent
+
+if TYPE_CHECKING:
+    from hypervlad.models.segmentation import HeldOutSegmentation
+    from hypervlad.particles import FoundCounts
+
+particles = typer.Typer(
+    name="particles",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Outline particles of images, classify, count and measure them.",
+)
+
+
+class Annotation(StrEnum):
+    """What training images are marked with."""
+
+    OUTLINES = "outlines"
+    SCRIBBLES = "scribbles"
+
+
+class Polarity(StrEnum):
+    """Whether particles are brighter or darker than the background."""
+
+    AUTO = "auto"
+    BRIGHT = "bright"
+    DARK = "dark"
+
+
+class Format(StrEnum):
+    """Further files of outlines."""
+
+    GEOJSON = "geojson"
+    ROI = "roi"
+
+
+class Edges(StrEnum):
+    """How particles count of which some touch the edges of images."""
+
+    WEIGHT = "weight"
+    LEAVE_OUT = "leave_out"
+
+
+FoundPath = Annotated[
+    Path, typer.Argument(metavar="FOUND", help="Folder written by hypervlad particles find.")
+]
+Formats = Annotated[
+    list[Format] | None,
+    typer.Option(
+        "--format",
+        help="Also write the outlines as GeoJSON (for QuPath) or ImageJ regions (for Fiji), into "
+        "sub-folders of these names. May be repeated.",
+    ),
+]
+
+
+@particles.command()
+@plain_errors
+def train(
+    images: Annotated[
+        str,
+        typer.Argument(metavar="IMAGES", help="Folder (with its sub-folders), image or pattern."),
+    ],
+    outlines: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUTLINES",
+            help="Folder of label images, ImageJ regions or GeoJSON, named like their images, or "
+            "one COCO file. All particles of each image must be outlined.",
+        ),
+    ],
+    output: option.ModelToWrite,
+    *,
+    annotation: Annotated[
+        Annotation,
+        typer.Option(
+            help="outlines, or scribbles: images with 0 where nothing is marked, 1 on background "
+            "and 2 on particles."
+        ),
+    ] = Annotation.OUTLINES,
+    groups: option.Groups = None,
+    backbone: option.Backbone = None,
+    weights: option.Weights = None,
+    image_page: option.ImagePage = None,
+    channel: option.Channel = None,
+    scaling: option.Scaling = None,
+    remove_banner: option.RemoveBanner = False,
+    seed: option.Seed = 0,
+    device: option.Device = "auto",
+    on_error: Annotated[
+        option.OnError,
+        typer.Option(
+            help="Whether to stop at images without outlines (raise) or leave them out (skip)."
+        ),
+    ] = option.OnError.RAISE,
+    quiet: option.Quiet = False,
+) -> None:
+    """Train a model that outlines particles, from a few images with outlines.
+
+    At the end it reports how well images were outlined that the model had not been trained on.
+
+    \b
+    Examples:
+      hypervlad particles train images/ outlines/ -o outlines.hvlad
+      hypervlad particles train images/ coco.json -o outlines.hvlad --groups groups.csv
+    """
+    from hypervlad.images import ImageReadError
+    from hypervlad.models.segmentation import HypercolumnSegmenter
+    from hypervlad.particles import find_outlines
+
+    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
+    check_model(output, images, groups)
+    files = images_in([images], quiet, groups, output)
+    found = find_outlines(files, outlines, folder_of([images]))
+    without = [str(file) for file, own in zip(files, found, strict=True) if own is None]
+    if without:
+        n_without = counted(len(without), "image")
+        if on_error is option.OnError.RAISE:
+            raise ImageReadError(
+                f"{n_without} without outlines in {outlines}: {name_some(without)}; outline their "
+                "particles, or leave them out with --on-error skip"
+            )
+        echo(f"warning: {n_without} without outlines left out: {name_some(without)}", err=True)
+    kept = [(file, own) for file, own in zip(files, found, strict=True) if own is not None]
+    codes = None
+    if groups is not None:
+        of_file = dict(zip(files, groups_of(files, groups, [images]), strict=True))
+        codes = [of_file[file] for file, _ in kept]
+    given = {"backbone": backbone, "weights": weights, "read_options": reading or None}
+    segmenter = HypercolumnSegmenter(
+        **option.given_options(given), device=device, random_state=seed, verbose=not quiet
+    )
+    say(quiet, f"training on {counted(len(kept), 'image')}")
+    segmenter.fit(
+        [file for file, _ in kept],
+        [own for _, own in kept],
+        groups=codes,
+        annotation=annotation.value,
+    )
+    segmenter.save(output)
+    n_particles = segmenter.n_particles_
+    of = f" with {counted(n_particles, 'outlined particle')}" if n_particles else ""
+    echo(f"trained on {counted(segmenter.n_images_, 'image')}{of}")
+    echo(_held_out_text(segmenter.held_out_, annotation))
+    echo(f"model: {output}")
+
+
+def _held_out_text(held_out: HeldOutSegmentation | None, annotation: Annotation) -> str:
+    if held_out is None:
+        why = (
+            "scribbles do not show whole particles"
+            if annotation is Annotation.SCRIBBLES
+            else "this takes four images, or groups, at least"
+        )
+        return (
+            f"held out: none, because {why}; look at outlines of other images before you use them"
+        )
+    parts = [f"the area of particles agrees by {percent(held_out.iou)} (intersection over union)"]
+    if held_out.f1 is not None:
+        parts.append(
+            f"{counted(held_out.n_found, 'particle')} found of {held_out.n_particles}, with an F1 "
+            f"score of {held_out.f1:.2f}"
+        )
+    if held_out.diameter_ratio is not None:
+        parts.append(f"the median diameter is {held_out.diameter_ratio:.2f} of the true one")
+    return f"held out: {counted(held_out.n_images, 'image')}; {'; '.join(parts)}"
+
+
+@particles.command()
+@plain_errors
+def find(
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL] PATHS",
+            help="Model file written by hypervlad particles train; images, folders (with their "
+            "sub-folders) or patterns. Without a model, what is brighter or darker than the "
+            "background is a particle.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to.")
+    ],
+    polarity: Annotated[
+        Polarity,
+        typer.Option(help="Without a model: whether particles are bright or dark."),
+    ] = Polarity.AUTO,
+    min_area: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS",
+            min=1,
+            help="Smallest particle; by default that of the model, or 20.",
+        ),
+    ] = None,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NM", help="Nanometres per pixel of images whose file does not contain it."
+        ),
+    ] = None,
+    formats: Formats = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Keep the outlines that are in the folder, and find the others."
+        ),
+    ] = False,
+    image_page: option.ImagePage = None,
+    channel: option.Channel = None,
+    scaling: option.Scaling = None,
+    remove_banner: option.RemoveBanner = False,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    on_error: option.UnreadableLeftOut = option.OnError.RAISE,
+    quiet: option.Quiet = False,
+) -> None:
+    """Outline the particles of images, and measure them.
+
+    Without a model, --image-page, --channel, --scaling and --remove-banner say how images are read;
+    a model reads them as in training. Unreadable images are left out and listed; the exit code is
+    then 2, or 0 with --on-error skip.
+
+    \b
+    The folder contains:
+      outlines/NAME.tif  the number of the particle at each pixel, 0 for background,
+                         with the scale. You may correct these files; 'particles
+                         classify' measures them again.
+      fields.csv         one line per image: micrograph (its path), height, width,
+                         pixel_size_nm, particles (their number)
+      particles.csv      one line per particle: micrograph, particle (its number) and
+                         its measures; units are in the names
+      run.json           what a run that is resumed must have in common
+    If the command is stopped at any moment, repeat it with --resume.
+
+    \b
+    Examples:
+      hypervlad particles find outlines.hvlad images/ -o found/
+      hypervlad particles find images/ -o found/ --polarity dark --pixel-size 2.5
+    """
+    from hypervlad.images.files import IMAGE_SUFFIXES
+    from hypervlad.images.options import check_read_options
+    from hypervlad.models.segmentation import HypercolumnSegmenter
+    from hypervlad.particles import find_in_images, find_particles
+
+    reading = option.reading_fields(image_page, channel, scaling, remove_banner)
+    first = Path(paths[0])
+    has_model = first.suffix == ".hvlad" or (
+        first.is_file() and first.suffix.lower() not in IMAGE_SUFFIXES
+    )
+    model, paths = (first, paths[1:]) if has_model else (None, paths)
+    if not paths:
+        raise ValueError(f"{first} is a model; give the images too")
+    check_folders(output, paths)
+    files, root = images_in(paths, quiet, model), folder_of(paths)
+    if root is None:
+        raise ValueError("the images are on several drives; find those of each by a command")
+    polarities = dict[str, str | None]()
+    finder: dict[str, Any]
+    if model is None:
+        finder = {"polarity": polarity.value, "min_area": min_area or 20}
+        options = check_read_options(reading)
+
+        def outline(image: Path) -> Any:
+            found = find_particles(image, **finder, read_options=options)
+            polarities[str(image)] = found.polarity
+            return found
+
+    else:
+        if reading or polarity is not Polarity.AUTO:
+            raise ValueError(
+                "--polarity and the options of reading are for finding without a model; the model "
+                "reads images as in training"
+            )
+        segmenter: HypercolumnSegmenter = load_model(
+            model, weights, HypercolumnSegmenter, "hypervlad particles train"
+        )
+        segmenter.set_params(device=device, min_area=min_area or segmenter.min_area)
+        finder = {"model": file_digest(model), "min_area": segmenter.min_area}
+        options, outline = check_read_options(segmenter.read_options), segmenter.predict
+    found, left_out = find_in_images(
+        output,
+        files,
+        outline,
+        root=root,
+        finder=finder,
+        read_options=options,
+        pixel_size=pixel_size,
+        formats=[each.value for each in formats or ()],
+        resume=resume,
+        verbose=not quiet,
+    )
+    if len(left_out) < len(files):
+        n_empty = len(found.fields) - found.table["micrograph"].nunique()
+        empty = f", {n_empty} of them without any" if n_empty else ""
+        echo(
+            f"{counted(len(found.table), 'particle')} in {counted(len(found.fields), 'image')}"
+            f"{empty}; {len(left_out)} left out"
+        )
+        _warn_of_polarities(polarities)
+        echo(f"found: {output}")
+    report_left_out(left_out, len(files), on_error)
+
+
+def _warn_of_polarities(polarities: dict[str, str | None]) -> None:
+    counts = Counter(filter(None, polarities.values()))
+    if len(counts) == 2:
+        (usual, n_usual), (rare, _) = counts.most_common()
+        others = [name for name, each in polarities.items() if each == rare]
+        echo(
+            f"warning: particles are {usual} in {counted(n_usual, 'image')} and {rare} in "
+            f"{name_some(others)}; look at these, or give --polarity and another folder",
+            err=True,
+        )
+
+
+@particles.command()
+@plain_errors
+def classify(
+    model: Annotated[
+        Path,
+        typer.Argument(metavar="MODEL", help="File of a classifier that was trained on particles."),
+    ],
+    found: FoundPath,
+    formats: Formats = None,
+    weights: option.ModelWeights = None,
+    device: option.Device = "auto",
+    cache: option.Cache = None,
+    quiet: option.Quiet = False,
+) -> None:
+    """Classify the particles that were found.
+
+    The columns class, confidence and p_CLASS for every class are added to particles.csv. All
+    outlines are read and measured again, so that those that you corrected count. confusion.csv has
+    the numbers of held-out training particles by true and predicted class, with which 'particles
+    count' corrects its counts.
+
+    To train the classifier, add a column class to particles.csv, fill it in for some particles,
+    save the table under another name in the same folder, and give it to 'hypervlad train'.
+
+    \b
+    Example:
+      hypervlad particles classify classes.hvlad found/
+    """
+    from hypervlad.particles import FoundFolder
+
+    check_cache(cache)
+    folder = FoundFolder(found)
+    classifier = load_classifier(model, weights, device=device, cache=cache)
+    folder.classify(classifier, formats=[each.value for each in formats or ()], verbose=not quiet)
+    counts = Counter(folder.table["class"].tolist())
+    listed = ", ".join(f"{name} {counts[name]}" for name in folder.classes)
+    echo(f"{counted(len(folder.table), 'particle')} classified: {listed}")
+    echo(f"table: {found / 'particles.csv'}")
+
+
+@particles.command()
+@plain_errors
+def count(
+    found: FoundPath,
+    output: option.TableToWrite = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="Count only particles that meet it, such as 'length > 5 um and aspect_ratio >= "
+            "3', or who-fibre.",
+        ),
+    ] = None,
+    measure: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Column of particles.csv for sizes, without its unit."),
+    ] = "equivalent_diameter",
+    edges: Annotated[
+        Edges,
+        typer.Option(
+            help="Particles that touch an edge of their image are never counted. weight: the "
+            "others count for more, the larger they are, so that numbers per area are right. "
+            "leave_out: the others count for one."
+        ),
+    ] = Edges.WEIGHT,
+    uncorrected: Annotated[
+        bool,
+        typer.Option("--uncorrected", help="Do not correct counts for wrong classes."),
+    ] = False,
+) -> None:
+    """Count the particles of each class, per area too, and print their sizes.
+
+    Intervals contain 95 % of what other images of the same sample would give; they take four
+    images. D10, D50 and D90 are the sizes below which 10, 50 and 90 % of the particles are.
+
+    \b
+    Columns of the table, one line per class and one for all:
+      class, particles        particles in particles.csv that meet the rule
+      counted                 without those at edges, weighted; poisson_low and
+                              poisson_high if they were scattered independently
+      count, low, high        corrected for wrong classes, and its interval
+      per_um2                 count per square micrometre, and its interval
+      d10, d50, d90           by number, each with its interval; the same with
+                              _by_area: 10, 50, 90 % of the particles' area
+
+    \b
+    Examples:
+      hypervlad particles count found/ -o counts.csv
+      hypervlad particles count found/ --rule "length > 5 um and aspect_ratio >= 3"
+    """
+    from hypervlad.common.tables import table_as_bytes
+    from hypervlad.particles import FoundFolder
+
+    if output is not None:
+        check_file(output, *found.glob("*.csv"))
+    result = FoundFolder(found).count(
+        rule, edges=edges.value, measure=measure, corrected=not uncorrected
+    )
+    for line in _count_lines(result):
+        echo(line)
+    for note in result.notes:
+        echo(f"note: {note}")
+    if output is not None:
+        with replace_when_complete(output) as stream:
+            stream.write(table_as_bytes(*result.cells()))
+        echo(f"counts: {output}")
+
+
+def _count_lines(result: FoundCounts) -> list[str]:
+    sizes = result.sizes[result.sizes["by"] == "number"].set_index("class")
+    unit = result.measure.rpartition("_")[2]
+    header = ["class", "particles", "count", "95 %", "per um2", "95 %"]
+    rows = [[*header, *(f"{name} ({unit})" for name in ("D10", "D50", "D90"))]]
+    for row in result.counts.to_dict("records"):
+        cells = [row["class"], str(row["particles"])]
+        for name, low, high in (
+            ("count", "low", "high"),
+            ("per_um2", "per_um2_low", "per_um2_high"),
+        ):
+            cells += [_number(row[name]), _interval(row[low], row[high])]
+        rows.append(
+            cells + [_number(size) for size in sizes.loc[row["class"], ["d10", "d50", "d90"]]]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _interval(low: float, high: float) -> str:
+    return "–" if math.isnan(low) else f"{_number(low)} to {_number(high)}"
+
+
+def _number(value: float) -> str:
+    if math.isnan(value):
+        return "–"
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
