@@ -195,14 +195,17 @@ class FoundFolder:
         """Read the outlines of a field; an ImageReadError if they are missing or damaged."""
         return read_outlines(self.outlines_file(micrograph))
 
-    def particles(self, micrograph: str) -> list[Particle]:
-        """Cut the particles of a field out of its image; an ImageReadError if that fails."""
+    def particles(self, micrograph: str, outlines: Outlines | None = None) -> list[Particle]:
+        """Cut the particles of a field out of its image; an ImageReadError if that fails.
+
+        Without `outlines`, those of the folder are read.
+        """
         sizes = {field.micrograph: field.pixel_size for field in self.fields}
         if micrograph not in sizes:
             raise ImageReadError(f"{micrograph}: no field of {self.path}")
         return cut_particles(
             self.image(micrograph),
-            self.outlines(micrograph),
+            self.outlines(micrograph) if outlines is None else outlines,
             pixel_size=sizes[micrograph],
             read_options=self.read_options,
             name=micrograph,
@@ -240,7 +243,8 @@ class FoundFolder:
             with announced(len(self.table)):
                 bar = ProgressBar(self.fields, unit="image", disable=not verbose or None)
                 for field in bar:
-                    particles = self.particles(field.micrograph)
+                    outlines = self.outlines(field.micrograph)
+                    particles = self.particles(field.micrograph, outlines)
                     proba = np.zeros((0, len(classes)))
                     if particles:
                         proba = np.asarray(classifier.predict_proba(particles))
@@ -249,9 +253,7 @@ class FoundFolder:
                     for name, column in zip(classes, proba.T, strict=True):
                         table[f"p_{name}"] = column
                     tables.append(table)
-                    self._write_formats(field, formats, table)
-            # Never the matrix of another classifier beside these classes.
-            (self.path / CONFUSION).unlink(missing_ok=True)
+                    self._write_formats(field.micrograph, outlines, formats, table)
             self._write_tables(self.fields, tables)
             held_out = getattr(classifier, "held_out_", None)
             if held_out is not None:
@@ -292,9 +294,10 @@ class FoundFolder:
         """
         table, fields, notes = self.table, self.fields, self._notes()
         is_scaled = all(field.pixel_size for field in fields)
-        column = measure if measure in table else f"{measure}_{'nm' if is_scaled else 'px'}"
-        if column not in table:
-            known = {re.sub("_(nm|px)2?$", "", name) for name in table.columns[2:]}
+        measures = list(table.loc[:, "area_px2":"solidity"])
+        column = measure if measure in measures else f"{measure}_{'nm' if is_scaled else 'px'}"
+        if column not in measures:
+            known = dict.fromkeys(re.sub("_(nm|px)2?$", "", name) for name in measures)
             raise ValueError(f"no measure is called {measure!r}; there are {', '.join(known)}")
         classes = confusion = None
         if "class" in table:
@@ -381,28 +384,41 @@ class FoundFolder:
                 "lost; rename the table, for example to labels.csv, which 'hypervlad train' reads"
             )
 
-    def _outlined(self, name: str, known: Field | None, pixel_size: float | None) -> _Outlined:
-        file = self.outlines_file(name)
-        outlines, stored = self.outlines(name), read_micrograph(file).pixel_size
-        size = (known and known.pixel_size) or stored or pixel_size
-        if size and not stored:
-            write_outlines(file, outlines, pixel_size=size)
-            size = read_micrograph(file).pixel_size
-        return Field(name, outlines.shape, size), outlines
+    def _measured(
+        self, name: str, pixel_size: float | None, formats: Sequence[str]
+    ) -> tuple[Field, pd.DataFrame]:
+        """Measure the outlines of a field; a pixel size that the file lacks is added to it."""
+        file, outlines = self.outlines_file(name), self.outlines(name)
+        stored = read_micrograph(file).pixel_size
+        if pixel_size and not stored:
+            write_outlines(file, outlines, pixel_size=pixel_size)
+            stored = read_micrograph(file).pixel_size
+        field = Field(name, outlines.shape, stored)
+        particles = [  # measured without an image
+            Particle(o.mask.astype(np.float32), o.mask, o.box, o.label, name, field.shape, stored)
+            for o in outlines
+        ]
+        table = measure_particles(particles)
+        self._write_formats(name, outlines, formats, table)
+        return field, table
 
-    def _write_formats(self, field: Field, formats: Sequence[str], table: pd.DataFrame) -> None:
+    def _write_formats(
+        self, name: str, outlines: Outlines, formats: Sequence[str], table: pd.DataFrame
+    ) -> None:
         for kind in formats:
-            file = self.path / kind / f"{field.micrograph}{FORMATS[kind]}"
+            file = self.path / kind / f"{name}{FORMATS[kind]}"
             own: dict[str, Any] = {}
             if kind == "geojson":
                 own = {"measures": table.drop(columns=["particle"])}
                 own |= {"classes": table["class"].tolist()} if "class" in table else {}
-            write_outlines(file, self.outlines(field.micrograph), **own)
+            write_outlines(file, outlines, **own)
 
     def _write_tables(self, fields: Sequence[Field], tables: Sequence[pd.DataFrame]) -> None:
         """Write the tables, that of fields last: it says that the others are complete."""
         import pandas as pd
 
+        # Never the matrix of another classifier beside these classes.
+        (self.path / CONFUSION).unlink(missing_ok=True)
         table = pd.concat(tables, ignore_index=True)
         write_table(self.path / PARTICLES, list(table), _as_cells(table))
         rows = [
@@ -480,14 +496,18 @@ def find_in_images(
         has_fields = (folder.path / FIELDS).exists()
         known = {field.micrograph: field for field in (folder.fields if has_fields else ())}
         names = sorted({*known, *files})
-        done = [name for name in names if folder.outlines_file(name).exists()]
-        new = [name for name in names if name not in set(done)]
+        done = {name for name in names if folder.outlines_file(name).exists()}
         found: dict[str, tuple[Field, pd.DataFrame]] = {}
-        left_out, n_visited = [], 0
+        left_out, n_visited = list[str](), 0
+        bar = ProgressBar(
+            sorted(names, key=lambda name: name not in done),
+            unit="image",
+            disable=not verbose or None,
+        )
         try:
-            with announced(len(new)):
-                for name in ProgressBar([*done, *new], unit="image", disable=not verbose or None):
-                    n_visited += 1
+            with announced(len(names) - len(done)):
+                for name in bar:
+                    size = known[name].pixel_size if name in known else None
                     try:
                         if name not in done:
                             image = files.get(name) or folder.image(name)
@@ -495,18 +515,15 @@ def find_in_images(
                             own = read_named(image, options, str(image), with_digest=False)
                             size = own.pixel_size or pixel_size
                             write_outlines(folder.outlines_file(name), outlines, pixel_size=size)
-                        field, outlines = folder._outlined(name, known.get(name), pixel_size)
+                        found[name] = folder._measured(name, size or pixel_size, formats)
                     except ImageReadError as error:
                         left_out.append(str(error))
-                        continue
-                    table = measure_particles(_without_image(field, outlines))
-                    folder._write_formats(field, formats, table)
-                    found[name] = field, table
+                    n_visited += 1
         finally:
+            # Not if it was stopped before it came to all that was there.
             if found and n_visited >= len(done):
-                in_order = [found[name] for name in sorted(found)]
-                (folder.path / CONFUSION).unlink(missing_ok=True)
-                folder._write_tables([f for f, _ in in_order], [own for _, own in in_order])
+                fields, tables = zip(*(found[name] for name in sorted(found)), strict=True)
+                folder._write_tables(fields, tables)
     return folder, left_out
 
 
@@ -541,19 +558,3 @@ def _as_cells(table: pd.DataFrame) -> list[list[Any]]:
     """Return the rows of a table, with None for what is unknown."""
     cells: list[list[Any]] = table.astype(object).where(table.notna(), None).to_numpy().tolist()
     return cells
-
-
-def _without_image(field: Field, outlines: Outlines) -> list[Particle]:
-    """Return particles that can be measured, for which no image is read."""
-    return [
-        Particle(
-            outline.mask.astype(np.float32),
-            outline.mask,
-            outline.box,
-            outline.label,
-            field.micrograph,
-            field.shape,
-            field.pixel_size,
-        )
-        for outline in outlines
-    ]

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -38,34 +38,10 @@ particles = typer.Typer(
 )
 
 
-class Annotation(StrEnum):
-    """What training images are marked with."""
-
-    OUTLINES = "outlines"
-    SCRIBBLES = "scribbles"
-
-
-class Polarity(StrEnum):
-    """Whether particles are brighter or darker than the background."""
-
-    AUTO = "auto"
-    BRIGHT = "bright"
-    DARK = "dark"
-
-
-class Format(StrEnum):
-    """Further files of outlines."""
-
-    GEOJSON = "geojson"
-    ROI = "roi"
-
-
-class Edges(StrEnum):
-    """How particles count of which some touch the edges of images."""
-
-    WEIGHT = "weight"
-    LEAVE_OUT = "leave_out"
-
+Annotation = StrEnum("Annotation", ["OUTLINES", "SCRIBBLES"])
+Polarity = StrEnum("Polarity", ["AUTO", "BRIGHT", "DARK"])
+Format = StrEnum("Format", ["GEOJSON", "ROI"])
+Edges = StrEnum("Edges", ["WEIGHT", "LEAVE_OUT"])
 
 FoundPath = Annotated[
     Path, typer.Argument(metavar="FOUND", help="Folder written by hypervlad particles find.")
@@ -101,7 +77,7 @@ def train(
         Annotation,
         typer.Option(
             help="outlines, or scribbles: images with 0 where nothing is marked, 1 on background "
-            "and 2 on particles."
+            "and 2 on particles.",
         ),
     ] = Annotation.OUTLINES,
     groups: option.Groups = None,
@@ -161,7 +137,7 @@ def train(
         [file for file, _ in kept],
         [own for _, own in kept],
         groups=codes,
-        annotation=annotation.value,
+        annotation=cast(Any, annotation.value),
     )
     segmenter.save(output)
     n_particles = segmenter.n_particles_
@@ -402,7 +378,7 @@ def count(
         typer.Option(
             help="Particles that touch an edge of their image are never counted. weight: the "
             "others count for more, the larger they are, so that numbers per area are right. "
-            "leave_out: the others count for one."
+            "leave_out: the others count for one.",
         ),
     ] = Edges.WEIGHT,
     uncorrected: Annotated[
@@ -436,7 +412,7 @@ def count(
     if output is not None:
         check_file(output, *found.glob("*.csv"))
     result = FoundFolder(found).count(
-        rule, edges=edges.value, measure=measure, corrected=not uncorrected
+        rule, edges=cast(Any, edges.value), measure=measure, corrected=not uncorrected
     )
     for line in _count_lines(result):
         echo(line)

@@ -408,7 +408,8 @@ def _labelled_particles(
     source: str | os.PathLike[str], groups: str | os.PathLike[str] | None
 ) -> Bunch | None:
     """Return the particles of a table; None if it is of images, or no table."""
-    if not isinstance(source, str | os.PathLike) or not os.path.isfile(os.path.expanduser(source)):
+    is_path = isinstance(source, str | os.PathLike)
+    if not (is_path and os.path.isfile(os.path.expanduser(source))):
         return None
     table = Path(source).expanduser()
     (_, header), *lines = read_cells(table, "path, label") or [(0, [])]
@@ -421,16 +422,16 @@ def _labelled_particles(
         )
     found, rows, left_out = FoundFolder(table.parent), dict[str, dict[int, _Row]](), Counter[str]()
     for line, cells in lines:
-        row = dict(zip(names, cells, strict=False))
-        label = composed(row.get("class", "").strip())
+        cell = dict(zip(names, cells, strict=False))
+        label = composed(cell.get("class", "").strip())
         if label in ("", NOT_A_PARTICLE):
             left_out[label] += 1
             continue
         check_text(table, line, label)
-        if not row["particle"].strip().isdecimal():
-            raise ImageFolderError(f"{table}, line {line}: {row['particle']!r} numbers no particle")
-        name, number = row["micrograph"], int(row["particle"])
-        proba = {key[2:]: float(cell) for key, cell in row.items() if key[:2] == "p_" and cell}
+        if not cell["particle"].strip().isdecimal():
+            raise ImageFolderError(f"{table}, line {line}: no particle {cell['particle']!r}")
+        name, number = cell["micrograph"], int(cell["particle"])
+        proba = {key[2:]: float(text) for key, text in cell.items() if key[:2] == "p_" and text}
         is_own = bool(proba) and proba.get(label) == max(proba.values())
         new = _Row(line, name, label, None, is_own, table)
         before = rows.setdefault(name, {}).setdefault(number, new)

@@ -1,0 +1,307 @@
+"""Folders of found particles: what a run writes, how it is resumed, classified and counted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+
+from hypervlad.images import ImageReadError
+from hypervlad.particles import (
+    FoundFolder,
+    count_particles,
+    cut_particles,
+    find_in_images,
+    find_particles,
+    match_rule,
+    measure,
+    particle_sizes,
+    read_outlines,
+    write_outlines,
+)
+
+# The name of the field; upper left corners and sides of its bright squares.
+FIELDS = {
+    "a.png": [(10, 10, 12), (40, 30, 20), (60, 70, 12)],
+    "a.tif": [(20, 40, 16)],
+    "day 1/=b ü.png": [(30, 30, 20), (70, 60, 14)],
+    "day 1/empty.png": [],
+    "z.png": [(50, 20, 24), (0, 60, 12)],
+}
+
+
+class Classifier:
+    """Calls particles of more than 200 pixels large."""
+
+    classes_ = np.array(["large", "small"])
+    held_out_ = SimpleNamespace(
+        codes=np.array([0, 0, 0, 1, 1, 1, 1]),
+        proba=np.array([[0.9, 0.1]] * 3 + [[0.6, 0.4]] + [[0.2, 0.8]] * 3),
+    )
+
+    def predict_proba(self, particles: list[Any]) -> np.ndarray:
+        large = np.array([p.mask.sum() > 200 for p in particles])
+        return np.where(large[:, None], [0.9, 0.1], [0.25, 0.75])
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    for name, squares in FIELDS.items():
+        pixels = np.random.default_rng(0).integers(40, 48, (100, 120)).astype(np.uint8)
+        for top, left, side in squares:
+            pixels[top : top + side, left : left + side] = 200
+        file = root / name
+        file.parent.mkdir(exist_ok=True)
+        if file.suffix == ".tif":
+            scale = {"resolution": (1e3 / 8, 1e3 / 8), "metadata": {"unit": "um"}}
+            tifffile.imwrite(file, pixels, imagej=True, **scale)
+        else:
+            Image.fromarray(pixels).save(file)
+    return root
+
+
+def find(
+    folder: Path, images: Path, outline: Any = find_particles, **options: Any
+) -> tuple[FoundFolder, list[str]]:
+    files = sorted(file for file in images.rglob("*.*") if file.is_file())
+    return find_in_images(folder, files, outline, root=images, **{"pixel_size": 5.0, **options})
+
+
+@pytest.fixture(scope="module")
+def original(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("found") / "found"
+    _, left_out = find(path, images)
+    assert left_out == []
+    return path
+
+
+@pytest.fixture
+def found(original: Path, tmp_path: Path) -> FoundFolder:
+    return FoundFolder(shutil.copytree(original, tmp_path / "copy"))
+
+
+def test_each_field_has_outlines_and_each_particle_a_row(images: Path, original: Path) -> None:
+    found = FoundFolder(original)
+    assert [field.micrograph for field in found.fields] == list(FIELDS)
+    sizes = [field.pixel_size for field in found.fields]
+    assert sizes == pytest.approx([5.0, 8.0, 5.0, 5.0, 5.0])
+    particles = []
+    for name, squares in FIELDS.items():
+        labels = tifffile.imread(original / "outlines" / f"{name}.tif")
+        np.testing.assert_array_equal(labels, found.outlines(name).label_image())
+        assert labels.max() == len(squares)
+        own = cut_particles(
+            images / name, labels, name=name, pixel_size=sizes[list(FIELDS).index(name)]
+        )
+        particles += own
+        for one, other in zip(found.particles(name), own, strict=True):
+            np.testing.assert_array_equal(one.image, other.image)
+    pd.testing.assert_frame_equal(found.table, measure(particles), check_dtype=False)
+    rows = (original / "fields.csv").read_text(encoding="utf-8").splitlines()
+    assert rows[2].startswith("a.tif,100,120,8.0")
+    assert rows[4] == "day 1/empty.png,100,120,5.0,0"
+
+
+def test_an_unreadable_image_is_left_out_and_named(images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "images")
+    (tmp_path / "images" / "m.png").write_bytes(b"no image")
+    found, left_out = find(tmp_path / "found", tmp_path / "images")
+    assert [field.micrograph for field in found.fields] == list(FIELDS)
+    assert len(left_out) == 1
+    assert "m.png" in left_out[0]
+    assert find(tmp_path / "found", tmp_path / "images", resume=True)[1] == left_out
+    Image.fromarray(np.zeros((50, 50), np.uint8)).save(tmp_path / "images" / "m.png")
+    found, left_out = find(tmp_path / "found", tmp_path / "images", resume=True)
+    assert left_out == []
+    assert len(found.fields) == len(FIELDS) + 1
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_run_that_was_stopped_is_resumed(
+    images: Path, original: Path, tmp_path: Path, is_killed: bool
+) -> None:
+    asked = list[str]()
+
+    def outline(image: Path) -> Any:
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        asked.append(image.name)
+        return find_particles(image)
+
+    path = tmp_path / "found"
+    with pytest.raises(KeyboardInterrupt):
+        find(path, images, outline)
+    assert [field.micrograph for field in FoundFolder(path).fields] == list(FIELDS)[:3]
+    if is_killed:  # as if tables could not be written, and with what a killed write leaves
+        (path / "fields.csv").unlink()
+        (path / "particles.csv").unlink()
+        (path / "outlines" / ".0123.tmp").write_bytes(b"II")
+        with pytest.raises(ValueError, match="continue it with --resume"):
+            FoundFolder(path).count()
+    asked.append("z.png")
+    find(path, images, lambda image: asked.append(image.name) or find_particles(image), resume=True)
+    assert asked[4:] == ["empty.png", "z.png"]
+    for file in ("fields.csv", "particles.csv", "run.json"):
+        assert (path / file).read_bytes() == (original / file).read_bytes()
+
+
+def test_a_resumed_run_that_is_stopped_at_once_keeps_the_tables(
+    images: Path, found: FoundFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (found.path / "fields.csv").read_bytes()
+
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FoundFolder, "_measured", stop)
+    with pytest.raises(KeyboardInterrupt):
+        find(found.path, images, resume=True)
+    assert (found.path / "fields.csv").read_bytes() == before
+
+
+def test_nothing_is_overwritten_or_mixed(images: Path, found: FoundFolder, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not empty, and nothing is overwritten"):
+        find(found.path, images)
+    with pytest.raises(ValueError, match=r"min_area None, not 9; give the same"):
+        find(found.path, images, finder={"min_area": 9}, resume=True)
+    with pytest.raises(ValueError, match="was made with images "):
+        find(found.path, images / "day 1", resume=True)
+    with pytest.raises(ValueError, match="is no folder of found particles"):
+        FoundFolder(tmp_path)
+    (found.path / "run.json").write_text('{"images": 3}')
+    with pytest.raises(ValueError, match=r"run\.json: damaged"):
+        FoundFolder(found.path)
+
+
+def test_a_pixel_size_can_be_given_later(images: Path, original: Path, tmp_path: Path) -> None:
+    find(tmp_path / "found", images / "day 1", pixel_size=None)
+    found = FoundFolder(tmp_path / "found")
+    result = found.count()
+    assert result.measure == "equivalent_diameter_px"
+    assert result.counts["per_um2"].isna().all()
+    assert "the pixel size is unknown" in result.notes[0]
+    assert "four fields" in result.notes[1]
+    find(tmp_path / "found", images / "day 1", resume=True)
+    again = FoundFolder(tmp_path / "found").table
+    expected = FoundFolder(original).table
+    np.testing.assert_array_equal(
+        again["area_nm2"],
+        expected["area_nm2"][expected["micrograph"].str.startswith("day 1/")],
+    )
+
+
+def test_further_formats_have_classes_and_measures(found: FoundFolder) -> None:
+    found.classify(Classifier(), formats=["geojson", "roi"])
+    content = json.loads((found.path / "geojson" / "a.png.geojson").read_text(encoding="utf-8"))
+    properties = [feature["properties"] for feature in content["features"]]
+    assert [each["classification"]["name"] for each in properties] == ["small", "large", "small"]
+    assert properties[0]["measurements"]["p_small"] == 0.75
+    stored = read_outlines(found.path / "roi" / "a.png.zip", shape=(100, 120))
+    np.testing.assert_array_equal(stored.label_image(), found.outlines("a.png").label_image())
+    assert (found.path / "geojson" / "day 1" / "empty.png.geojson").exists()
+
+
+def test_classified_particles_are_measured_on_corrected_outlines(found: FoundFolder) -> None:
+    labels = found.outlines("z.png").label_image()
+    labels[80:85, 100:110] = 7  # a new one, and a scale that the other program did not write
+    labels[labels == 2] = 0
+    tifffile.imwrite(found.outlines_file("z.png"), labels.astype(np.uint16))
+    found.classify(Classifier())
+    table = found.table[found.table["micrograph"] == "z.png"]
+    assert table["particle"].tolist() == [1, 7]
+    assert table["area_nm2"].tolist()[1] == pytest.approx(50 * 25)
+    areas = found.table["area_px2"].to_numpy()
+    np.testing.assert_array_equal(found.table["class"] == "large", areas > 200)
+    assert set(found.table["confidence"]) == {0.9, 0.75}
+    assert found.classes == ["large", "small"]
+    assert found.confusion is not None
+    assert found.confusion[0] == found.classes
+    assert found.confusion[1].tolist() == [[3, 0], [1, 3]]
+    fields = pd.read_csv(found.path / "fields.csv")
+    assert fields["particles"].tolist() == [3, 1, 2, 0, 2]
+
+
+def test_classes_by_a_person_are_never_lost(images: Path, found: FoundFolder) -> None:
+    found.classify(Classifier())
+    found.classify(Classifier())  # those of a model are replaced
+    table = found.table
+    table.loc[2, "class"] = "large"
+    table.to_csv(found.path / "particles.csv", index=False)
+    for again in (
+        lambda: FoundFolder(found.path).classify(Classifier()),
+        lambda: find(found.path, images, resume=True),
+    ):
+        with pytest.raises(ValueError, match="a person gave 1 class, which would be lost"):
+            again()
+    assert "a person gave some classes" in FoundFolder(found.path).count().notes[0]
+    table.loc[2, "class"] = None
+    table.to_csv(found.path / "particles.csv", index=False)
+    with pytest.raises(ValueError, match="1 particle without a class"):
+        FoundFolder(found.path).count()
+
+
+def test_counts_are_those_of_the_table_and_the_fields(found: FoundFolder) -> None:
+    found.classify(Classifier())
+    assert found.confusion is not None
+    options: dict[str, Any] = {"classes": found.classes, "edges": "leave_out"}
+    result = found.count(edges="leave_out", measure="length")
+    expected = count_particles(found.table, found.fields, confusion=found.confusion[1], **options)
+    pd.testing.assert_frame_equal(result.counts, expected)
+    sizes = particle_sizes(found.table, found.fields, measure="length_nm", **options)
+    pd.testing.assert_frame_equal(result.sizes, sizes)
+    assert result.notes == []
+    names, rows = result.cells()
+    assert names[-1] == "d90_high_by_area"
+    assert dict(zip(names, rows[0], strict=True))["d50_by_area"] == sizes.loc[1, "d50"]
+    plain = found.count(edges="leave_out", corrected=False).counts
+    assert plain["count"].tolist() == plain["counted"].tolist()
+    rule = "feret_max < 100 nm"
+    chosen = found.count(rule).counts
+    assert chosen["particles"].iloc[-1] == match_rule(found.table, rule).sum() > 0
+    assert "the rule chooses some classes" in found.count("class == 'large'").notes[0]
+    assert found.count("area > 1 um2").counts["count"].tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match="no measure is called 'diameter'; there are area, "):
+        found.count(measure="diameter")
+
+
+def test_outlines_that_are_newer_than_their_measures_are_noted(found: FoundFolder) -> None:
+    write_outlines(found.outlines_file("a.tif"), found.outlines("a.tif"), pixel_size=8.0)
+    assert found.count().notes == [
+        "the outlines of a.tif are newer than particles.csv: if you corrected them, run "
+        "'hypervlad particles classify' again, or find with --resume"
+    ]
+
+
+def test_without_any_particle_there_is_nothing_to_count(images: Path, tmp_path: Path) -> None:
+    file = images / "day 1" / "empty.png"
+    found, _ = find_in_images(tmp_path / "found", [file], find_particles, root=images)
+    found.classify(Classifier())
+    found = FoundFolder(found.path)
+    assert found.table.empty
+    assert found.count().counts["count"].tolist() == [0, 0, 0]
+
+
+def test_images_that_were_moved_are_named_before_any_work(found: FoundFolder) -> None:
+    run = json.loads((found.path / "run.json").read_text())
+    (found.path / "run.json").write_text(json.dumps({**run, "images": str(found.path / "gone")}))
+    with pytest.raises(ImageReadError, match=r'write their folder behind "images" in '):
+        FoundFolder(found.path).classify(Classifier())
+    (found.path / "run.json").write_text(json.dumps(run))
+    FoundFolder(found.path).classify(Classifier())
+
+
+def test_outlines_of_another_size_are_refused(found: FoundFolder) -> None:
+    write_outlines(found.outlines_file("a.png"), np.ones((9, 9), int))
+    before = (found.path / "particles.csv").read_bytes()
+    with pytest.raises(ImageReadError, match=r"a\.png: outlines of 9 x 9 pixels for an image"):
+        found.classify(Classifier())
+    assert (found.path / "particles.csv").read_bytes() == before
