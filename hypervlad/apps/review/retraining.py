@@ -23,7 +23,7 @@ from hypervlad.apps.review.store import LabelledImage, Queue
 from hypervlad.common.wording import warn_user
 from hypervlad.data.folders.groups import GroupRow, match_groups, read_group_rows
 from hypervlad.images.files import path_parts
-from hypervlad.images.reading import relative_names
+from hypervlad.images.reading import is_particle, relative_names
 from hypervlad.models.classifier import MicrographClassifier, TrainingImages
 
 
@@ -89,6 +89,8 @@ def gather(
             "'hypervlad review serve'"
         )
     added = [image.path for image in by_people]
+    if any(map(is_particle, data.images)):
+        raise QueueError(f"{queue.folder} has whole images, but the training images are particles")
     in_queue = {path.resolve() for path in added}
     kept = [i for i, image in enumerate(data.images) if Path(image).resolve() not in in_queue]
     of_training = [data.images[i] for i in kept]

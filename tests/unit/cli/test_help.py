@@ -48,14 +48,17 @@ READING_OF = {
     "demo": READING,
     "check": READING,
     "defects fit": READING,
+    "particles train": READING,
+    "particles find": READING,  # a model is optional
     # Directions do not depend on gain and offset, so all contrasts are scaled alike.
     "align": READING - {"--scaling"},
     "align-train": READING - {"--scaling"},
     **dict.fromkeys(("predict", "explain", "evaluate", "extract"), frozenset()),
     **dict.fromkeys(("defects score", "defects evaluate"), frozenset()),
     **dict.fromkeys(("review start", "review retrain"), frozenset()),
-    # These read no image.
+    # These read no image, or as it was read before.
     **dict.fromkeys(("info", "suspects", "cache", "review serve", "review export"), frozenset()),
+    **dict.fromkeys(("particles classify", "particles count"), frozenset()),
 }
 
 

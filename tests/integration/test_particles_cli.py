@@ -1,0 +1,172 @@
+"""``hypervlad particles``: from outlined fields to a table of counts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.commands import TINY, refused, run, save
+
+from hypervlad import load, make_particle_fields
+from hypervlad.particles import FoundFolder, write_outlines
+
+RANDOM = ["--weights", "random", "-q"]
+NAMES = ["a.png", "a.tif", "day 1/=b ü.png", "day 1/c.png"]
+
+
+@pytest.fixture(scope="module")
+def fields() -> tuple[Any, Any]:
+    return make_particle_fields(
+        6, kind="sem", classes=["sphere", "rod"], n_particles=(4, 6), size=128, random_state=0
+    )
+
+
+@pytest.fixture(scope="module")
+def images(fields: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("new")
+    for name, image in zip(NAMES, fields[0], strict=False):
+        save(root / name, image)
+    return root
+
+
+@pytest.fixture(scope="module")
+def training(fields: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images with outlines in a folder and in one COCO file, and one image without."""
+    root = tmp_path_factory.mktemp("training")
+    entries, annotations = [], []
+    for number, (image, truth) in enumerate(zip(*fields, strict=True)):
+        save(root / "images" / f"{number}.png", image)
+        if number == 5:
+            continue
+        write_outlines(root / "outlines" / f"{number}.geojson", truth.outlines)
+        entries.append({"id": number, "file_name": f"{number}.png", "height": 128, "width": 128})
+        for outline in truth.outlines:
+            top, left, bottom, right = outline.box
+            ring = [left, top, right, top, right, bottom, left, bottom]
+            annotations.append({"image_id": number, "segmentation": [ring]})
+    coco = {"images": entries, "annotations": annotations}
+    (root / "coco.json").write_text(json.dumps(coco))
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(training: Path) -> Path:
+    path = training / "m.hvlad"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hypervlad.models.segmentation.decoder.N_CROPS", 5)
+        command = ["particles", "train", training / "images", training / "outlines", "-o", path]
+        said = run(*command, "--on-error", "skip", *RANDOM)
+    assert "warning: 1 image without outlines left out: " in said.stderr
+    first, second, last = said.stdout.splitlines()
+    assert first.startswith("trained on 5 images with ")
+    assert second.startswith("held out: 1 image; the area of particles agrees by ")
+    assert last == f"model: {path}"
+    return path
+
+
+def test_images_without_outlines_stop_training(training: Path, tmp_path: Path) -> None:
+    images = training / "images"
+    to = ["-o", tmp_path / "m.hvlad", *RANDOM]
+    line = refused("particles", "train", images, training / "outlines", *to)
+    assert f"1 image without outlines in {training / 'outlines'}: {images / '5.png'}" in line
+    assert "5.png" in refused("particles", "train", images, training / "coco.json", *to)
+    assert "none of the 6 images has" in refused("particles", "train", images, tmp_path, *to)
+    assert not (tmp_path / "m.hvlad").exists()
+
+
+def test_outlines_of_one_file_and_scribbles(
+    training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hypervlad.models.segmentation.decoder.N_CROPS", 1)
+    options = ["-o", tmp_path / "m.hvlad", *RANDOM]
+    run("particles", "train", training / "images" / "[01].png", training / "coco.json", *options)
+    assert load(tmp_path / "m.hvlad").n_images_ == 2
+    marks = np.zeros((128, 128), np.uint8)
+    marks[:10], marks[60:70] = 1, 2
+    write_outlines(tmp_path / "marks" / "0.tif", marks)
+    image = training / "images" / "0.png"
+    command = ["particles", "train", image, tmp_path / "marks", "--annotation", "scribbles"]
+    said = run(*command, *options).stdout
+    assert "held out: none, because scribbles do not show whole particles" in said
+
+
+def test_the_particles_of_a_model_are_labelled_classified_and_counted(
+    model: Path, images: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "found"
+    command = ["particles", "find", model, images, "-o", folder, "--pixel-size", "4", "-q"]
+    said = run(*command).stdout
+    found = FoundFolder(folder)
+    n_particles = len(found.table)
+    assert f"{n_particles} particles in 4 images" in said
+    for name in NAMES:
+        np.testing.assert_array_equal(
+            found.outlines(name).label_image(), load(model).predict(images / name)
+        )
+    assert "is not empty, and nothing is overwritten" in refused(*command)
+    run(*command, "--resume")
+    assert "min_area 20, not 30" in refused(*command, "--resume", "--min-area", "30")
+    assert "are for finding without a model" in refused(*command, "--resume", "--remove-banner")
+
+    labels = ["round" if row.aspect_ratio < 2 else "long" for row in found.table.itertuples()]
+    found.table.assign(**{"class": labels}).to_csv(folder / "labels.csv", index=False)
+    classes = tmp_path / "classes.hvlad"
+    run("train", folder / "labels.csv", "-o", classes, *TINY, "-q")
+    blocks = load(classes).encoder_.blocks
+    assert "shape" in blocks
+    told = refused("train", folder / "labels.csv", "-o", classes, *TINY, "--remove-banner", "-q")
+    assert "particles are read as they were found" in told
+    said = run("particles", "classify", classes, folder, "--cache", tmp_path / "cache", "-q").stdout
+    assert f"{n_particles} particles classified: long " in said
+    assert any((tmp_path / "cache").iterdir())
+    assert {"class", "confidence", "p_long", "p_round"} <= set(FoundFolder(folder).table)
+    said = run(
+        "particles", "count", folder, "-o", tmp_path / "counts.csv", "--rule", "area > 0 nm2"
+    )
+    header, *lines, last = said.stdout.splitlines()
+    assert header.split()[:3] == ["class", "particles", "count"]
+    assert [line.split()[0] for line in lines] == ["long", "round", "all"]
+    assert int(lines[-1].split()[1]) == n_particles
+    assert last == f"counts: {tmp_path / 'counts.csv'}"
+    counts = pd.read_csv(tmp_path / "counts.csv")
+    assert counts["class"].tolist() == ["long", "round", "all"]
+    assert counts["per_um2"].iloc[-1] > 0
+    warned = run("train", folder / "particles.csv", "-o", classes, *TINY, "-q").stderr
+    assert f"{n_particles} of {n_particles} labels are a model's own" in warned
+
+
+def test_without_a_model_what_stands_out_is_found(images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "images")
+    (tmp_path / "images" / "bad.png").write_bytes(b"no image")
+    save(tmp_path / "images" / "empty.png", np.full((60, 60), 0.4))
+    dark = np.full((60, 60), 0.8)
+    dark[20:40, 20:40] = 0.1
+    save(tmp_path / "images" / "dark.png", dark)
+    command = ["particles", "find", tmp_path / "images", "-o", tmp_path / "found", "-q"]
+    result = run(*command, "--format", "geojson", code=2)
+    assert "1 of 7 images left out: " in result.stderr
+    assert "particles are bright in 4 images and dark in " in result.stderr
+    assert "dark.png" in result.stderr
+    assert "in 6 images, 1 of them without any; 1 left out" in result.stdout
+    assert (tmp_path / "found" / "geojson" / "a.png.geojson").exists()
+    assert (tmp_path / "found" / "geojson" / "a.tif.geojson").exists()
+    run(*command, "--resume", "--on-error", "skip")
+    note = run("particles", "count", tmp_path / "found").stdout
+    assert "note: the pixel size is unknown" in note
+    assert "D50 (px)" in note
+
+
+def test_folders_that_do_not_fit_are_refused(images: Path, tmp_path: Path) -> None:
+    inside = refused("particles", "find", images, "-o", images / "found")
+    assert "is inside the image folder" in inside
+    assert "no such file" in refused("particles", "find", "no.hvlad", images, "-o", tmp_path / "f")
+    (tmp_path / "x.hvlad").touch()
+    to = ["-o", tmp_path / "f"]
+    assert "x.hvlad is a model; give" in refused("particles", "find", tmp_path / "x.hvlad", *to)
+    assert "is no folder of found particles" in refused("particles", "count", images)
+    assert not (tmp_path / "f").exists()
