@@ -485,6 +485,17 @@ def find_in_images(
     ------
     ValueError
         If the folder has other files, or is of other images or another `finder`.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from hypervlad.particles import find_in_images, find_particles
+    >>> with tempfile.TemporaryDirectory() as root:
+    ...     image = pathlib.Path(root, "a.png")
+    ...     _ = image.write_bytes(b"no image")
+    ...     found, left_out = find_in_images(f"{root}/found", [image], find_particles, root=root)
+    ...     found.path.name, len(left_out)
+    ('found', 1)
     """
     check_value("pixel_size", pixel_size, [None, Number(above=0, meaning="nanometres per pixel")])
     options = check_read_options(read_options)

@@ -14,6 +14,7 @@ from hypervlad import (
     load_image_folder,
     make_nanofibre_images,
     make_nanowire_images,
+    make_particle_fields,
     make_tem_images,
 )
 from hypervlad.images import find_images
@@ -24,8 +25,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, mobilenet_weights: Path)
     """A folder with the images, groups, scans and models that the pages use.
 
     TEM images of four classes in images/ and others/, with groups.csv, and some of them in new/ and
-    scans/; fibre mats in mats/good/, mats/new/ and mats/masks/; nanowires in wires/; a model of
-    images/, model.hvlad, and one of mats/good/, mat.hvlad.
+    scans/; fibre mats in mats/good/, mats/new/ and mats/masks/; nanowires in wires/; particles
+    in fields/; a model of images/, model.hvlad, and one of mats/good/, mat.hvlad.
     """
     folder = tmp_path_factory.mktemp("pages")
     images, labels = make_tem_images(40, size=96, random_state=0)
@@ -45,6 +46,13 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, mobilenet_weights: Path)
     (folder / "wires").mkdir()
     for i, wires in enumerate(make_nanowire_images(3, aligned=0.6, size=128, random_state=0)[0]):
         Image.fromarray(np.round(255 * wires).astype(np.uint8)).save(folder / f"wires/{i}.png")
+    (folder / "fields").mkdir()
+    kinds = ["sphere", "rod", "cube"]
+    fields, _ = make_particle_fields(
+        6, kind="sem", classes=kinds, n_particles=(8, 14), size=256, random_state=0
+    )
+    for i, pixels in enumerate(fields):
+        Image.fromarray(np.round(255 * pixels).astype(np.uint8)).save(folder / f"fields/{i}.png")
     data = load_image_folder(folder / "images", groups=folder / "groups.csv")
     model = MicrographClassifier(random_state=0)
     model.fit(data.images, data.target, groups=data.groups).save(folder / "model.hvlad")
