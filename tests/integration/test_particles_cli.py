@@ -66,6 +66,9 @@ def model(training: Path) -> Path:
     assert first.startswith("trained on 5 images with ")
     assert second.startswith("held out: 1 image; the area of particles agrees by ")
     assert last == f"model: {path}"
+    assert f"trained on: {first.removeprefix('trained on ')}" in " ".join(
+        run("info", path).stdout.split()
+    )
     return path
 
 
@@ -92,7 +95,7 @@ def test_outlines_of_one_file_and_scribbles(
     image = training / "images" / "0.png"
     command = ["particles", "train", image, tmp_path / "marks", "--annotation", "scribbles"]
     said = run(*command, *options).stdout
-    assert "held out: none, because scribbles do not show whole particles" in said
+    assert "held out: none, because scribbles show no whole particles" in said
 
 
 def test_the_particles_of_a_model_are_labelled_classified_and_counted(

@@ -52,7 +52,9 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise
         except KeyboardInterrupt as error:
             echo(
-                "\nstopped; no incomplete file is left (extract continues with --resume)", err=True
+                "\nstopped; no incomplete file is left (extract and particles find continue with "
+                "--resume)",
+                err=True,
             )
             raise typer.Exit(143 if isinstance(error, _Terminated) else 130) from None
         except Exception as error:

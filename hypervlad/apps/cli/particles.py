@@ -24,10 +24,9 @@ from hypervlad.apps.cli.files import (
 )
 from hypervlad.apps.cli.messages import echo, plain_errors, report_left_out, say
 from hypervlad.common.files import file_digest, replace_when_complete
-from hypervlad.common.wording import counted, name_some, percent
+from hypervlad.common.wording import counted, name_some
 
 if TYPE_CHECKING:
-    from hypervlad.models.segmentation import HeldOutSegmentation
     from hypervlad.particles import FoundCounts
 
 particles = typer.Typer(
@@ -109,6 +108,7 @@ def train(
     from hypervlad.images import ImageReadError
     from hypervlad.models.segmentation import HypercolumnSegmenter
     from hypervlad.particles import find_outlines
+    from hypervlad.results.reports.facts import model_facts
 
     reading = option.reading_fields(image_page, channel, scaling, remove_banner)
     check_model(output, images, groups)
@@ -140,32 +140,10 @@ def train(
         annotation=cast(Any, annotation.value),
     )
     segmenter.save(output)
-    n_particles = segmenter.n_particles_
-    of = f" with {counted(n_particles, 'outlined particle')}" if n_particles else ""
-    echo(f"trained on {counted(segmenter.n_images_, 'image')}{of}")
-    echo(_held_out_text(segmenter.held_out_, annotation))
+    trained = model_facts(segmenter)
+    echo(f"trained on {trained['trained on']}")
+    echo(f"held out: {trained['when held out']}")
     echo(f"model: {output}")
-
-
-def _held_out_text(held_out: HeldOutSegmentation | None, annotation: Annotation) -> str:
-    if held_out is None:
-        why = (
-            "scribbles do not show whole particles"
-            if annotation is Annotation.SCRIBBLES
-            else "this takes four images, or groups, at least"
-        )
-        return (
-            f"held out: none, because {why}; look at outlines of other images before you use them"
-        )
-    parts = [f"the area of particles agrees by {percent(held_out.iou)} (intersection over union)"]
-    if held_out.f1 is not None:
-        parts.append(
-            f"{counted(held_out.n_found, 'particle')} found of {held_out.n_particles}, with an F1 "
-            f"score of {held_out.f1:.2f}"
-        )
-    if held_out.diameter_ratio is not None:
-        parts.append(f"the median diameter is {held_out.diameter_ratio:.2f} of the true one")
-    return f"held out: {counted(held_out.n_images, 'image')}; {'; '.join(parts)}"
 
 
 @particles.command()

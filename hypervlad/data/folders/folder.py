@@ -30,7 +30,6 @@ from hypervlad.data.folders.groups import (
 from hypervlad.features.windows.patches import PARTS, PatchSet
 from hypervlad.images import ImageReadError, find_images
 from hypervlad.images.files import composed, find_as_named, is_left_out, parts_below
-from hypervlad.particles import FoundFolder
 
 NOT_A_PARTICLE = "not a particle"  # the class of a wrong outline
 _EXPECTED = "Expected path and label, and optionally group, in the first line"
@@ -416,6 +415,8 @@ def _labelled_particles(
     names = [cell.strip() for cell in header]
     if not {"micrograph", "particle"} <= set(names):
         return None
+    from hypervlad.particles import FoundFolder  # not above: importing it takes long
+
     if "class" not in names:
         raise ImageFolderError(
             f"{table}: no column is called class; add it, and fill in the class of some particles"

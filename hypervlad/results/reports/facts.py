@@ -16,6 +16,7 @@ from hypervlad.evaluation import Evaluation
 from hypervlad.features.backbones import get_backbone
 from hypervlad.features.backbones.weights import licence_of
 from hypervlad.images import ReadOptions
+from hypervlad.images.options import check_read_options
 from hypervlad.models.defects.thresholds import n_images_needed
 
 
@@ -50,6 +51,8 @@ def model_facts(model: Any) -> dict[str, str]:
         facts["trained on"] = counted(model.n_images_, "image")
     if hasattr(model, "head_"):
         return facts | _transfer_facts(model)
+    if hasattr(model, "decoder_"):
+        return facts | _segmenter_facts(model)
     encoder = getattr(model, "encoder_", model)
     if hasattr(model, "threshold_"):
         facts |= _scorer_facts(model)
@@ -90,6 +93,33 @@ def _transfer_facts(model: Any) -> dict[str, str]:
         "how files are read": _reading_text(model.read_options_),
         "classifier": f"softmax regression on {len(model.head_.mean):,} features",
     }
+
+
+def _segmenter_facts(model: Any) -> dict[str, str]:
+    of_particles = counted(model.n_particles_, "particle") if model.has_depth_ else "scribbles"
+    return {
+        "trained on": f"{counted(model.n_images_, 'image')} with {of_particles}",
+        "when held out": _held_out_outlines(model),
+        **_network_facts(model.backbone_, model, is_in_file=False),
+        "taps": ", ".join(model.taps_),
+        "how files are read": _reading_text(check_read_options(model.read_options)),
+    }
+
+
+def _held_out_outlines(model: Any) -> str:
+    held_out = model.held_out_
+    if held_out is None:
+        few = "this takes four images, or groups, at least"
+        return f"none, because {few if model.has_depth_ else 'scribbles show no whole particles'}"
+    parts = [f"the area of particles agrees by {percent(held_out.iou)} (intersection over union)"]
+    if held_out.f1 is not None:
+        parts.append(
+            f"{counted(held_out.n_found, 'particle')} found of {held_out.n_particles}, with an F1 "
+            f"score of {held_out.f1:.2f}"
+        )
+    if held_out.diameter_ratio is not None:
+        parts.append(f"the median diameter is {held_out.diameter_ratio:.2f} of the true one")
+    return f"{counted(held_out.n_images, 'image')}; {'; '.join(parts)}"
 
 
 def _network_facts(backbone: str, model: Any, *, is_in_file: bool) -> dict[str, str]:
