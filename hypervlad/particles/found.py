@@ -147,7 +147,7 @@ class FoundFolder:
 
         Once they are classified, also ``class``, ``confidence`` and for each class ``p_CLASS``.
         """
-        return self._read(PARTICLES, ("micrograph", "particle"))
+        return self._read(PARTICLES, ("micrograph", "particle", "area_px2", "solidity"))
 
     @property
     def classes(self) -> list[str]:
@@ -195,17 +195,14 @@ class FoundFolder:
         """Read the outlines of a field; an ImageReadError if they are missing or damaged."""
         return read_outlines(self.outlines_file(micrograph))
 
-    def particles(self, micrograph: str, outlines: Outlines | None = None) -> list[Particle]:
-        """Cut the particles of a field out of its image; an ImageReadError if that fails.
-
-        Without `outlines`, those of the folder are read.
-        """
+    def particles(self, micrograph: str) -> list[Particle]:
+        """Cut the particles of a field out of its image; an ImageReadError if that fails."""
         sizes = {field.micrograph: field.pixel_size for field in self.fields}
         if micrograph not in sizes:
             raise ImageReadError(f"{micrograph}: no field of {self.path}")
         return cut_particles(
             self.image(micrograph),
-            self.outlines(micrograph) if outlines is None else outlines,
+            self.outlines(micrograph),
             pixel_size=sizes[micrograph],
             read_options=self.read_options,
             name=micrograph,
@@ -243,8 +240,7 @@ class FoundFolder:
             with announced(len(self.table)):
                 bar = ProgressBar(self.fields, unit="image", disable=not verbose or None)
                 for field in bar:
-                    outlines = self.outlines(field.micrograph)
-                    particles = self.particles(field.micrograph, outlines)
+                    particles = self.particles(field.micrograph)
                     proba = np.zeros((0, len(classes)))
                     if particles:
                         proba = np.asarray(classifier.predict_proba(particles))
@@ -253,7 +249,7 @@ class FoundFolder:
                     for name, column in zip(classes, proba.T, strict=True):
                         table[f"p_{name}"] = column
                     tables.append(table)
-                    self._write_formats(field.micrograph, outlines, formats, table)
+                    self._write_formats(field.micrograph, formats, table)
             self._write_tables(self.fields, tables)
             held_out = getattr(classifier, "held_out_", None)
             if held_out is not None:
@@ -307,7 +303,7 @@ class FoundFolder:
                     f"{self.path / PARTICLES}: {counted(unclassified, 'particle')} without a "
                     "class; classify all, or remove the column class"
                 )
-            classes = [*dict.fromkeys([*self.classes, *sorted(set(table["class"]))])]
+            classes = list(dict.fromkeys([*self.classes, *sorted(set(table["class"]))]))
             if not self.is_by_model.all():
                 notes.append("not corrected for wrong classes, as a person gave some classes")
             elif self.confusion is None:
@@ -399,19 +395,17 @@ class FoundFolder:
             for o in outlines
         ]
         table = measure_particles(particles)
-        self._write_formats(name, outlines, formats, table)
+        self._write_formats(name, formats, table)
         return field, table
 
-    def _write_formats(
-        self, name: str, outlines: Outlines, formats: Sequence[str], table: pd.DataFrame
-    ) -> None:
+    def _write_formats(self, name: str, formats: Sequence[str], table: pd.DataFrame) -> None:
         for kind in formats:
             file = self.path / kind / f"{name}{FORMATS[kind]}"
             own: dict[str, Any] = {}
             if kind == "geojson":
                 own = {"measures": table.drop(columns=["particle"])}
                 own |= {"classes": table["class"].tolist()} if "class" in table else {}
-            write_outlines(file, outlines, **own)
+            write_outlines(file, self.outlines(name), **own)
 
     def _write_tables(self, fields: Sequence[Field], tables: Sequence[pd.DataFrame]) -> None:
         """Write the tables, that of fields last: it says that the others are complete."""
@@ -430,9 +424,6 @@ class FoundFolder:
         vars(self).pop("fields", None)
 
 
-_Outlined = tuple[Field, Outlines]
-
-
 def find_in_images(
     path: str | os.PathLike[str],
     images: Sequence[str | os.PathLike[str]],
@@ -449,7 +440,7 @@ def find_in_images(
     """Outline the particles of images, and write the outlines and tables of their measures.
 
     The outlines of each image are complete in ``outlines/`` before those of the next are found;
-    ``particles.csv`` and ``fields.csv`` are written at the end, also if the run is interrupted.
+    ``particles.csv`` and ``fields.csv`` are written at the end.
 
     Parameters
     ----------
@@ -471,7 +462,8 @@ def find_in_images(
     formats : sequence of {"geojson", "roi"}, default=()
         Further files of outlines for QuPath and ImageJ, in folders of these names.
     resume : bool, default=False
-        Keep the outlines that are in the folder, and find the others.
+        Keep the outlines that are in the folder, and find the others. All are measured again,
+        without the classes of a classifier.
     verbose : bool, default=False
         Show a progress bar.
 
@@ -508,33 +500,24 @@ def find_in_images(
         known = {field.micrograph: field for field in (folder.fields if has_fields else ())}
         names = sorted({*known, *files})
         done = {name for name in names if folder.outlines_file(name).exists()}
-        found: dict[str, tuple[Field, pd.DataFrame]] = {}
-        left_out, n_visited = list[str](), 0
-        bar = ProgressBar(
-            sorted(names, key=lambda name: name not in done),
-            unit="image",
-            disable=not verbose or None,
-        )
-        try:
-            with announced(len(names) - len(done)):
-                for name in bar:
-                    size = known[name].pixel_size if name in known else None
-                    try:
-                        if name not in done:
-                            image = files.get(name) or folder.image(name)
-                            outlines = Outlines.of(outline(image), str(image))
-                            own = read_named(image, options, str(image), with_digest=False)
-                            size = own.pixel_size or pixel_size
-                            write_outlines(folder.outlines_file(name), outlines, pixel_size=size)
-                        found[name] = folder._measured(name, size or pixel_size, formats)
-                    except ImageReadError as error:
-                        left_out.append(str(error))
-                    n_visited += 1
-        finally:
-            # Not if it was stopped before it came to all that was there.
-            if found and n_visited >= len(done):
-                fields, tables = zip(*(found[name] for name in sorted(found)), strict=True)
-                folder._write_tables(fields, tables)
+        found: list[tuple[Field, pd.DataFrame]] = []
+        left_out: list[str] = []
+        bar = ProgressBar(names, unit="image", disable=not verbose or None)
+        with announced(len(names) - len(done)):
+            for name in bar:
+                size = known[name].pixel_size if name in known else None
+                try:
+                    if name not in done:
+                        image = files.get(name) or folder.image(name)
+                        outlines = Outlines.of(outline(image), str(image))
+                        own = read_named(image, options, str(image), with_digest=False)
+                        size = own.pixel_size or pixel_size
+                        write_outlines(folder.outlines_file(name), outlines, pixel_size=size)
+                    found.append(folder._measured(name, size or pixel_size, formats))
+                except ImageReadError as error:
+                    left_out.append(str(error))
+        if found:
+            folder._write_tables(*zip(*found, strict=True))
     return folder, left_out
 
 

@@ -183,7 +183,9 @@ def find(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Keep the outlines that are in the folder, and find the others."
+            "--resume",
+            help="Keep the outlines that are in the folder, and find the others. Particles must "
+            "then be classified again.",
         ),
     ] = False,
     image_page: option.ImagePage = None,

@@ -1,0 +1,43 @@
+"""``hypervlad particles find`` whose process is killed: what is done is kept, and it is resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.commands import save
+from support.paths import ROOT
+
+from hypervlad import make_particle_fields
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
+def test_a_killed_search_is_resumed(tmp_path: Path) -> None:
+    fields, _ = make_particle_fields(12, size=160, random_state=0)
+    for number, field in enumerate(fields):
+        save(tmp_path / "images" / f"{number:02d}.png", field)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+    def command(folder: str) -> list[str]:
+        find = [sys.executable, "-m", "hypervlad", "particles", "find", "images", "-q"]
+        return [*find, "--resume", "-o", folder]
+
+    subprocess.run(command("whole"), env=environment, cwd=tmp_path, check=True)
+    process = subprocess.Popen(command("found"), env=environment, cwd=tmp_path)
+    outlines = tmp_path / "found" / "outlines"
+    while process.poll() is None and len(list(outlines.glob("*.tif"))) < 3:
+        time.sleep(0.002)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    kept = {file: file.stat().st_mtime_ns for file in outlines.glob("*.tif")}
+    assert 3 <= len(kept) < len(fields)
+    subprocess.run(command("found"), env=environment, cwd=tmp_path, check=True)
+    assert all(file.stat().st_mtime_ns == before for file, before in kept.items())
+    for name in ("particles.csv", "fields.csv"):
+        expected = (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "found" / name).read_bytes() == expected
