@@ -27,7 +27,7 @@ from hypervlad.common.files import file_digest, replace_when_complete
 from hypervlad.common.wording import counted, name_some
 
 if TYPE_CHECKING:
-    from hypervlad.particles import FoundCounts
+    from hypervlad.particles import FoundCounts, FoundFolder
 
 particles = typer.Typer(
     name="particles",
@@ -35,7 +35,6 @@ particles = typer.Typer(
     rich_markup_mode=None,
     help="Outline particles of images, classify, count and measure them.",
 )
-
 
 Annotation = StrEnum("Annotation", ["OUTLINES", "SCRIBBLES"])
 Polarity = StrEnum("Polarity", ["AUTO", "BRIGHT", "DARK"])
@@ -222,7 +221,6 @@ def find(
     """
     from hypervlad.images.files import IMAGE_SUFFIXES
     from hypervlad.images.options import check_read_options
-    from hypervlad.models.segmentation import HypercolumnSegmenter
     from hypervlad.particles import find_in_images, find_particles
 
     reading = option.reading_fields(image_page, channel, scaling, remove_banner)
@@ -240,7 +238,8 @@ def find(
     polarities = dict[str, str | None]()
     finder: dict[str, Any]
     if model is None:
-        finder = {"polarity": polarity.value, "min_area": min_area or 20}
+        finder = {"polarity": polarity.value}
+        finder |= {} if min_area is None else {"min_area": min_area}
         options = check_read_options(reading)
 
         def outline(image: Path) -> Any:
@@ -249,6 +248,8 @@ def find(
             return found
 
     else:
+        from hypervlad.models.segmentation import HypercolumnSegmenter
+
         if reading or polarity is not Polarity.AUTO:
             raise ValueError(
                 "--polarity and the options of reading are for finding without a model; the model "
@@ -280,7 +281,7 @@ def find(
             f"{empty}; {len(left_out)} left out"
         )
         _warn_of_polarities(polarities)
-        echo(f"found: {output}")
+        _echo_results(found)
     report_left_out(left_out, len(files), on_error)
 
 
@@ -333,7 +334,11 @@ def classify(
     counts = Counter(folder.table["class"].tolist())
     listed = ", ".join(f"{name} {counts[name]}" for name in folder.classes)
     echo(f"{counted(len(folder.table), 'particle')} classified: {listed}")
-    echo(f"table: {found / 'particles.csv'}")
+    _echo_results(folder)
+
+
+def _echo_results(folder: FoundFolder) -> None:
+    echo(f"found: {folder.path}")
 
 
 @particles.command()

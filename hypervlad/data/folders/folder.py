@@ -315,6 +315,8 @@ def _read_rows(table: Path) -> list[_Row]:
         raise ImageFolderError(f"{table}: empty. {_EXPECTED}.")
     (_, header), *lines = lines
     columns = find_columns(header)
+    if {"micrograph", "particle"} <= set(header):
+        raise ImageFolderError(f"{table}: a table of particles; only tables of images are checked.")
     lacking = [name for name in ("path", "label") if name not in columns]
     if lacking:
         raise ImageFolderError(

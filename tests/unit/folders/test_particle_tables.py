@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from hypervlad.data import load_image_folder
-from hypervlad.data.folders import ImageFolderError, ImageFolderWarning
+from hypervlad.data.folders import ImageFolderError, ImageFolderWarning, check_image_folder
 from hypervlad.particles import FoundFolder, find_in_images, find_particles
 
 
@@ -107,3 +107,5 @@ def test_tables_that_do_not_fit_are_refused(
 def test_a_table_without_classes_says_what_to_add(found: FoundFolder) -> None:
     with pytest.raises(ImageFolderError, match="no column is called class; add it"):
         load_image_folder(found.path / "particles.csv")
+    with pytest.raises(ImageFolderError, match="a table of particles; only tables of images are"):
+        check_image_folder(found.path / "particles.csv")
