@@ -22,8 +22,8 @@ Labelled = Annotated[
     typer.Argument(
         metavar="IMAGES",
         help="Folder of images, with one sub-folder per class, or a table (CSV) with the columns "
-        "path, label and optionally group, whose paths are relative to its folder; or particles.csv "
-        "of hypervlad particles find, or a copy beside it, with a column class.",
+        "path, label and optionally group, whose paths are relative to its folder; or "
+        "particles.csv of hypervlad particles find, or a copy beside it, with a column class.",
     ),
 ]
 Images = Annotated[
