@@ -165,7 +165,7 @@ def find_outlines(
     if folder.is_file() and len(images) == 1:
         return [folder]
     if not folder.exists():
-        raise ImageReadError(f"{folder}: no such folder, or file, of outlines")
+        raise ImageReadError(f"{folder}: no such folder of outlines, or file")
     of_folder = [folder] if folder.is_file() else map(Path, list_files(folder))
     folder = folder.parent if folder.is_file() else folder
     own = {os.path.abspath(image) for image in images}
