@@ -96,7 +96,8 @@ def _transfer_facts(model: Any) -> dict[str, str]:
 
 
 def _segmenter_facts(model: Any) -> dict[str, str]:
-    of_particles = counted(model.n_particles_, "particle") if model.has_depth_ else "scribbles"
+    n_particles = model.n_particles_  # none after scribbles
+    of_particles = counted(n_particles, "particle") if n_particles else "scribbles"
     return {
         "trained on": f"{counted(model.n_images_, 'image')} with {of_particles}",
         "when held out": _held_out_outlines(model),
@@ -110,7 +111,7 @@ def _held_out_outlines(model: Any) -> str:
     held_out = model.held_out_
     if held_out is None:
         few = "this takes four images, or groups, at least"
-        return f"none, because {few if model.has_depth_ else 'scribbles show no whole particles'}"
+        return f"none, because {few if model.n_particles_ else 'scribbles show no whole particles'}"
     parts = [f"the area of particles agrees by {percent(held_out.iou)} (intersection over union)"]
     if held_out.f1 is not None:
         parts.append(
