@@ -358,6 +358,8 @@ class FoundFolder:
                 encoding_errors="surrogateescape",
             )
             table.columns = table.columns.map(original_cell)
+            if table.empty:  # the type of a column without cells is unknown
+                table = table.astype({column: text.get(column, float) for column in table})
             for column in text.keys() & set(table):
                 table[column] = table[column].map(original_cell, na_action="ignore")
             lacking = [column for column in columns if column not in table]
