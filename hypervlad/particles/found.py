@@ -291,8 +291,10 @@ class FoundFolder:
         table, fields, notes = self.table, self.fields, self._notes()
         is_scaled = all(field.pixel_size for field in fields)
         measures = list(table.loc[:, "area_px2":"solidity"])
-        column = measure if measure in measures else f"{measure}_{'nm' if is_scaled else 'px'}"
-        if column not in measures:
+        unit = "nm" if is_scaled else "px"
+        named = (measure, f"{measure}_{unit}", f"{measure}_{unit}2")
+        column = next((name for name in named if name in measures), None)
+        if column is None:
             known = dict.fromkeys(re.sub("_(nm|px)2?$", "", name) for name in measures)
             raise ValueError(f"no measure is called {measure!r}; there are {', '.join(known)}")
         classes = confusion = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from enum import StrEnum
 from pathlib import Path
@@ -35,6 +36,8 @@ particles = typer.Typer(
     rich_markup_mode=None,
     help="Outline particles of images, classify, count and measure them.",
 )
+
+_PER_AREA = ("per_um2", "per_um2_low", "per_um2_high")
 
 Annotation = StrEnum("Annotation", ["OUTLINES", "SCRIBBLES"])
 Polarity = StrEnum("Polarity", ["AUTO", "BRIGHT", "DARK"])
@@ -373,8 +376,8 @@ def count(
 ) -> None:
     """Count the particles of each class, per area too, and print their sizes.
 
-    Intervals contain 95 % of what other images of the same sample would give; they take four
-    images. D10, D50 and D90 are the sizes below which 10, 50 and 90 % of the particles are.
+    The 95 % intervals are of the expected count in as large an area of the same sample; they take
+    four images. D10, D50 and D90 are the sizes below which 10, 50 and 90 % of the particles are.
 
     \b
     Columns of the table, one line per class and one for all:
@@ -411,19 +414,14 @@ def count(
 
 def _count_lines(result: FoundCounts) -> list[str]:
     sizes = result.sizes[result.sizes["by"] == "number"].set_index("class")
-    unit = result.measure.rpartition("_")[2]
+    unit = re.sub("^.*_(?=(nm|px)2?$)", "", result.measure)
     header = ["class", "particles", "count", "95 %", "per um2", "95 %"]
     rows = [[*header, *(f"{name} ({unit})" for name in ("D10", "D50", "D90"))]]
     for row in result.counts.to_dict("records"):
         cells = [row["class"], str(row["particles"])]
-        for name, low, high in (
-            ("count", "low", "high"),
-            ("per_um2", "per_um2_low", "per_um2_high"),
-        ):
+        for name, low, high in (("count", "low", "high"), _PER_AREA):
             cells += [_number(row[name]), _interval(row[low], row[high])]
-        rows.append(
-            cells + [_number(size) for size in sizes.loc[row["class"], ["d10", "d50", "d90"]]]
-        )
+        rows.append(cells + [_number(sizes.loc[row["class"], d]) for d in ("d10", "d50", "d90")])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 

@@ -248,6 +248,10 @@ def test_counts_are_those_of_the_table_and_the_fields(found: FoundFolder) -> Non
     assert chosen["particles"].iloc[-1] == match_rule(found.table, rule).sum() > 0
     assert "the rule chooses some classes" in found.count("class == 'large'").notes[0]
     assert found.count("area > 1 um2").counts["count"].tolist() == [0, 0, 0]
+    assert [found.count(measure=name).measure for name in ("area", "solidity")] == [
+        "area_nm2",
+        "solidity",
+    ]
     with pytest.raises(ValueError, match="no measure is called 'diameter'; there are area, "):
         found.count(measure="diameter")
 
