@@ -10,6 +10,7 @@ from .displays.evaluation import (
 from .displays.evidence import EvidenceDisplay
 from .displays.networks import PatchNetworkDisplay, TrainingCurvesDisplay
 from .displays.orientation import OrientationDisplay
+from .displays.particles import ParticleDisplay
 from .reports.alignment import write_alignment
 from .reports.classified_page import write_classified_page
 from .reports.defects import write_defect_report, write_findings
@@ -25,6 +26,7 @@ __all__ = [
     "DefectMapDisplay",
     "EvidenceDisplay",
     "OrientationDisplay",
+    "ParticleDisplay",
     "PatchConfusionDisplay",
     "PatchNetworkDisplay",
     "ReliabilityDisplay",

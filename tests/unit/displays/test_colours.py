@@ -6,9 +6,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 from skimage.color import rgb2lab
 
 from hypervlad.results.displays.colours import (
+    CLASS_COLOURS,
     FALSE_ALARM,
     FOUND,
     HIT,
@@ -65,6 +67,13 @@ def test_colours_differ_for_every_vision(vision: str) -> None:
     """A CIELAB distance of 2 is just visible side by side."""
     for one, other in PAIRS:
         assert np.linalg.norm(as_seen(one, vision) - as_seen(other, vision)) > 35
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_classes_differ_for_every_vision(vision: str) -> None:
+    for pair in combinations(map(to_rgb, CLASS_COLOURS), 2):
+        one, other = (as_seen(colour, vision) for colour in pair)
+        assert np.linalg.norm(one - other) > 30
 
 
 def test_colours_differ_on_a_grey_print() -> None:
