@@ -16,6 +16,7 @@ from .reports.classified_page import write_classified_page
 from .reports.defects import write_defect_report, write_findings
 from .reports.evaluation import report_on_held_out, report_on_model
 from .reports.facts import model_facts
+from .reports.particles import write_particles_page
 from .reports.predictions import predictions_as_bytes
 
 __all__ = [
@@ -41,4 +42,5 @@ __all__ = [
     "write_classified_page",
     "write_defect_report",
     "write_findings",
+    "write_particles_page",
 ]

@@ -25,7 +25,8 @@ class Page(HTMLParser):
         self.feed(self.source)
         self.close()
         assert self.open == []
-        self.data = json.loads(self.script(id="data")) if self.scripts else None
+        has_data = any(given.get("id") == "data" for given, _ in self.scripts)
+        self.data = json.loads(self.script(id="data")) if has_data else None
 
     def handle_starttag(self, tag: str, attributes: Sequence[tuple[str, str | None]]) -> None:
         given = dict(attributes)

@@ -82,7 +82,8 @@ class ParticleDisplay(Display):
     ) -> None:
         micrograph = read_micrograph(image)
         self.outlines = Outlines.of(outlines)
-        check_size(*names_or_default([image], None), micrograph.pixels, self.outlines)
+        (name,) = names_or_default([image], None)
+        check_size(name, micrograph.pixels, np.broadcast_to(False, self.outlines.shape))
         self.pixels = micrograph.pixels
         self.pixel_size = micrograph.pixel_size if pixel_size is None else pixel_size
         labels = one_each("class", classes, len(self.outlines))
