@@ -60,7 +60,7 @@ sphinx_gallery_conf: dict[str, Any] = {
     "gallery_dirs": ["gallery", "learn"],
     "subsection_order": [
         f"../examples/{topic}"
-        for topic in ("classification", "doubt", "defects", "fibres", "images")
+        for topic in ("classification", "doubt", "particles", "defects", "fibres", "images")
     ],
     "within_subsection_order": "FileNameSortKey",
     "filename_pattern": r"\.py$",
