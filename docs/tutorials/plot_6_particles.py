@@ -147,6 +147,10 @@ page = write_particles_page(folder / "particles.html", found)
 print(f"{page.name}: {page.stat().st_size / 1e6:.1f} MB")
 
 # %%
+# .. code-block:: console
+#
+#    $ hypervlad particles count found/ --page particles.html
+#
 # Here are one field and the counts beside the true ones.
 shown = max(found.fields, key=lambda field: (found.table["micrograph"] == field.micrograph).sum())
 rows = found.table[found.table["micrograph"] == shown.micrograph]

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from support.commands import TINY, refused, run, save
+from support.pages import Page
 
 from hypervlad import load, make_particle_fields
 from hypervlad.particles import FoundFolder, write_outlines
@@ -128,14 +129,17 @@ def test_the_particles_of_a_model_are_labelled_classified_and_counted(
     assert f"{n_particles} particles classified: long " in said
     assert any((tmp_path / "cache").iterdir())
     assert {"class", "confidence", "p_long", "p_round"} <= set(FoundFolder(folder).table)
-    said = run(
-        "particles", "count", folder, "-o", tmp_path / "counts.csv", "--rule", "area > 0 nm2"
-    )
-    header, *lines, last = said.stdout.splitlines()
+    options = ["-o", tmp_path / "counts.csv", "--page", tmp_path / "page.html"]
+    said = run("particles", "count", folder, *options, "--rule", "area > 0 nm2")
+    header, *lines, last, of_page = said.stdout.splitlines()
     assert header.split()[:3] == ["class", "particles", "count"]
     assert [line.split()[0] for line in lines] == ["long", "round", "all"]
     assert int(lines[-1].split()[1]) == n_particles
     assert last == f"counts: {tmp_path / 'counts.csv'}"
+    assert of_page.startswith(f"page: {tmp_path / 'page.html'} (")
+    page = Page(tmp_path / "page.html")
+    assert "Only particles that meet 'area > 0 nm2' are counted." in page.words
+    assert f"{n_particles}particles outlined" in page.words
     counts = pd.read_csv(tmp_path / "counts.csv")
     assert counts["class"].tolist() == ["long", "round", "all"]
     assert counts["per_um2"].iloc[-1] > 0

@@ -17,6 +17,7 @@ from hypervlad.apps.cli.files import (
     check_file,
     check_folders,
     check_model,
+    check_page,
     folder_of,
     groups_of,
     images_in,
@@ -373,6 +374,15 @@ def count(
         bool,
         typer.Option("--uncorrected", help="Do not correct counts for wrong classes."),
     ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="HTML",
+            help="Page to write, with these counts, histograms of sizes, images with their "
+            "outlines, and the particles to check: the least certain, smallest and largest ones. "
+            "It is one file for any browser.",
+        ),
+    ] = None,
 ) -> None:
     """Count the particles of each class, per area too, and print their sizes.
 
@@ -391,15 +401,18 @@ def count(
 
     \b
     Examples:
-      hypervlad particles count found/ -o counts.csv
+      hypervlad particles count found/ -o counts.csv --page found.html
       hypervlad particles count found/ --rule "length > 5 um and aspect_ratio >= 3"
     """
     from hypervlad.common.tables import table_as_bytes
     from hypervlad.particles import FoundFolder
+    from hypervlad.results import write_particles_page
 
     if output is not None:
         check_file(output, *found.glob("*.csv"))
-    result = FoundFolder(found).count(
+    check_page(page, output)
+    folder = FoundFolder(found)
+    result = folder.count(
         rule, edges=cast(Any, edges.value), measure=measure, corrected=not uncorrected
     )
     for line in _count_lines(result):
@@ -410,6 +423,11 @@ def count(
         with replace_when_complete(output) as stream:
             stream.write(table_as_bytes(*result.cells()))
         echo(f"counts: {output}")
+    if page is not None:
+        if rule is not None:
+            result.notes.append(f"only particles that meet {rule!r} are counted")
+        write_particles_page(page, folder, counts=result)
+        echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB)")
 
 
 def _count_lines(result: FoundCounts) -> list[str]:
