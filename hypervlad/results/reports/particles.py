@@ -236,6 +236,8 @@ def _pictures(
         try:
             image = read_named(folder.image(name), folder.read_options, name, with_digest=False)
             outlines = folder.outlines(name)
+            if image.pixels.shape[:2] != outlines.shape:
+                raise ImageReadError(f"{name}: its outlines have another size; find them again")
         except ImageReadError as error:
             unreadable.append(str(error))
             continue
