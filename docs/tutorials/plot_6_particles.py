@@ -81,8 +81,8 @@ print(f"{len(found.table)} particles in {len(found.fields)} fields, {len(left_ou
 # ----------------------------------
 # ``cut_particles`` makes an image of each particle, and a classifier learns from these as from any
 # images. Here the classes are those of the true particles that the outlines match; outlines that
-# match none are left out. Your own classes are written into the column ``class`` of
-# ``particles.csv``, and the command ``train`` reads that table.
+# match none are left out. Your own classes you write into a copy of ``particles.csv``, in a column
+# ``class``; the command ``train`` reads that table.
 particles, classes = [], []
 for path, truth in zip(paths[training], truths[training], strict=True):
     outlines = find_particles(path)
@@ -100,7 +100,7 @@ print(f"held out, {held_out.accuracy:.0%} of them have the right class")
 # %%
 # .. code-block:: console
 #
-#    $ hypervlad train labelled/particles.csv -o classes.hvlad
+#    $ hypervlad train found/labels.csv -o classes.hvlad
 #
 # Particles of one field are held out together, so that figure is one for new fields. Which classes
 # are confused with which also corrects the counts below.
