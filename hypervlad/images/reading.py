@@ -186,6 +186,14 @@ def read_named(
     )
 
 
+def rows_of_banner(micrograph: Micrograph) -> int:
+    """Return the height in rows of the information bar that a micrograph has; 0 if none."""
+    pixels = micrograph.pixels
+    if micrograph.metadata.get("dtype") == "uint8":  # `find_banner` then knows black and white
+        pixels = np.round(255 * pixels).astype(np.uint8)
+    return find_banner(pixels)
+
+
 def read_stored(path: Any, name: str, *, one_page: bool = False) -> NDArray[Any]:
     """Read the values of a file without scaling, (H, W) or (H, W, 3).
 

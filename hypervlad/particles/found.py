@@ -19,11 +19,11 @@ from hypervlad.common.constraints import Number, check_value
 from hypervlad.common.files import exclusive_lock, new_folder, parse_json, replace_when_complete
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import original_cell, write_table
-from hypervlad.common.wording import counted, name_some, verb
-from hypervlad.images import ImageReadError, ReadOptions, read_micrograph
+from hypervlad.common.wording import counted, name_some, verb, warn_user
+from hypervlad.images import ImageReadError, Micrograph, ReadOptions, read_micrograph
 from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
-from hypervlad.images.reading import read_named, relative_names
+from hypervlad.images.reading import read_named, relative_names, rows_of_banner
 from hypervlad.particles.counts import Edges, Field, count_particles, particle_sizes
 from hypervlad.particles.export import write_outlines
 from hypervlad.particles.measures import measure as measure_particles
@@ -505,7 +505,7 @@ def find_in_images(
         names = sorted({*known, *files})
         done = {name for name in names if folder.outlines_file(name).exists()}
         found: list[tuple[Field, pd.DataFrame]] = []
-        left_out: list[str] = []
+        left_out, in_bars = list[str](), list[str]()
         bar = ProgressBar(names, unit="image", disable=not verbose or None)
         with announced(len(names) - len(done)):
             for name in bar:
@@ -516,13 +516,26 @@ def find_in_images(
                         outlines = Outlines.of(outline(image), str(image))
                         own = read_named(image, options, str(image), with_digest=False)
                         size = own.pixel_size or pixel_size
+                        if options.banner == "keep" and _any_in_bar(outlines, own):
+                            in_bars.append(name)
                         write_outlines(folder.outlines_file(name), outlines, pixel_size=size)
                     found.append(folder._measured(name, size or pixel_size, formats))
                 except ImageReadError as error:
                     left_out.append(str(error))
         if found:
             folder._write_tables(*zip(*found, strict=True))
+    if in_bars:
+        warn_user(
+            f"particles were found in the information bar of {counted(len(in_bars), 'image')}, "
+            f"{name_some(in_bars)}: in another folder, find them without it (--remove-banner, or "
+            'read_options={"banner": "remove"})'
+        )
     return folder, left_out
+
+
+def _any_in_bar(outlines: Outlines, image: Micrograph) -> bool:
+    first = len(image.pixels) - rows_of_banner(image)
+    return any(outline.box[0] >= first for outline in outlines)
 
 
 def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:

@@ -29,7 +29,7 @@ from hypervlad.common.files import file_digest, replace_when_complete
 from hypervlad.common.wording import counted, name_some
 
 if TYPE_CHECKING:
-    from hypervlad.particles import FoundCounts, FoundFolder
+    from hypervlad.particles import FoundCounts
 
 particles = typer.Typer(
     name="particles",
@@ -285,7 +285,7 @@ def find(
             f"{empty}; {len(left_out)} left out"
         )
         _warn_of_polarities(polarities)
-        _echo_results(found)
+        echo(f"found: {found.path}")
     report_left_out(left_out, len(files), on_error)
 
 
@@ -338,10 +338,6 @@ def classify(
     counts = Counter(folder.table["class"].tolist())
     listed = ", ".join(f"{name} {counts[name]}" for name in folder.classes)
     echo(f"{counted(len(folder.table), 'particle')} classified: {listed}")
-    _echo_results(folder)
-
-
-def _echo_results(folder: FoundFolder) -> None:
     echo(f"found: {folder.path}")
 
 

@@ -7,7 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed
@@ -24,8 +23,9 @@ from hypervlad.data.folders.folder import FolderLayout, scan_images
 from hypervlad.data.folders.groups import ImageFolderError
 from hypervlad.data.folders.problems import ClassValues, list_notes, list_problems
 from hypervlad.data.folders.report import BadFile, CopySet, FolderComparison, FolderReport
-from hypervlad.images import ImageReadError, Micrograph, ReadOptions, find_banner, read_micrographs
+from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
 from hypervlad.images.pixels import is_blank
+from hypervlad.images.reading import rows_of_banner
 
 
 @dataclass(frozen=True)
@@ -252,18 +252,10 @@ def _read_one(
         size=f"{pixels.shape[0]} x {pixels.shape[1]}",
         kind=f"{micrograph.metadata.get('dtype', 'unknown')} {colour}",
         blank=is_blank(pixels),
-        has_banner=find_banner(_as_stored(micrograph)) > 0,
+        has_banner=rows_of_banner(micrograph) > 0,
         thumbnail=make_thumbnail(pixels),
         group=group,
     )
-
-
-def _as_stored(micrograph: Micrograph) -> NDArray[Any]:
-    """Return 8-bit pixels as in the file, where `find_banner` knows what is black and white."""
-    pixels = micrograph.pixels
-    if micrograph.metadata.get("dtype") != "uint8":
-        return pixels
-    return np.round(255 * pixels).astype(np.uint8)
 
 
 def _find_copies(

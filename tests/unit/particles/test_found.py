@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -271,6 +272,21 @@ def test_without_any_particle_there_is_nothing_to_count(images: Path, tmp_path: 
     found = FoundFolder(found.path)
     assert found.table.empty
     assert found.count().counts["count"].tolist() == [0, 0, 0]
+
+
+def test_particles_in_an_information_bar_are_reported(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(60, 80, (120, 160), dtype=np.uint8)
+    pixels[20:50, 40:70], pixels[100:] = 200, 0
+    pixels[106:114, 10:60:3] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    with pytest.warns(UserWarning, match="bar of 1 image, a.png"):
+        find_in_images(tmp_path / "found", [tmp_path / "a.png"], find_particles, root=tmp_path)
+    options = {"banner": "remove"}
+    outline = partial(find_particles, read_options=options)
+    found, _ = find_in_images(  # without a warning
+        tmp_path / "again", [tmp_path / "a.png"], outline, root=tmp_path, read_options=options
+    )
+    assert len(found.table) == 1
 
 
 def test_images_that_were_moved_are_named_before_any_work(found: FoundFolder) -> None:
