@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -28,14 +29,14 @@ from hypervlad.particles.counts import Edges, Field, count_particles, particle_s
 from hypervlad.particles.export import write_outlines
 from hypervlad.particles.measures import measure as measure_particles
 from hypervlad.particles.outlines import read_outlines
-from hypervlad.particles.particle import Outlines, Particle, cut_particles
+from hypervlad.particles.particle import NOT_A_PARTICLE, Outlines, Particle, cut_particles
 from hypervlad.particles.rules import match_rule
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OUTLINES, FIELDS, PARTICLES, CONFUSION, RUN = (
-    *("outlines", "fields.csv", "particles.csv", "confusion.csv", "run.json"),
+OUTLINES, FIELDS, PARTICLES, CONFUSION, RUN, REMOVED = (
+    *("outlines", "fields.csv", "particles.csv", "confusion.csv", "run.json", "removed"),
 )
 FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
 _LOCK = ".lock"
@@ -158,13 +159,13 @@ class FoundFolder:
     def is_by_model(self) -> NDArray[np.bool_]:
         """Whether each particle has the class to which a classifier gave the highest probability.
 
-        A person has given all other classes.
+        A person has given all other classes, and those of the source "person".
         """
         if not self.classes or "class" not in self.table:
             return np.zeros(len(self.table), bool)
         proba = self.table[[f"p_{name}" for name in self.classes]].to_numpy(np.float64)
         best = np.array(self.classes, object)[np.nan_to_num(proba, nan=-1).argmax(axis=1)]
-        return np.asarray(self.table["class"].to_numpy(object) == best, bool)
+        return np.asarray((self.table["class"] == best) & ~self._is_reviewed, bool)
 
     @property
     def confusion(self) -> tuple[list[str], NDArray[np.int64]] | None:
@@ -258,6 +259,56 @@ class FoundFolder:
                 rows = [[name, *row] for name, row in zip(classes, matrix.tolist(), strict=True)]
                 write_table(self.path / CONFUSION, ["true", *classes], rows)
 
+    def correct(self, classes: Mapping[tuple[str, int], str]) -> tuple[int, int]:
+        """Write classes that people gave into ``particles.csv``, and remove wrong outlines.
+
+        Their source becomes "person"; other particles keep their class. Outlines that are removed
+        are kept as ``removed/MICROGRAPH-1.tif``, those of the next time as ``-2.tif``.
+
+        Parameters
+        ----------
+        classes : mapping of str by (str, int)
+            The class of a particle, by its micrograph and its number; of a wrong outline, "not a
+            particle". One that is gone already is ignored.
+
+        Returns
+        -------
+        n_classes, n_removed : int
+            Particles with a class of `classes`, and outlines that were removed.
+
+        Raises
+        ------
+        ValueError
+            If particles are not classified yet, or outlines were changed since.
+        """
+        with exclusive_lock(self.path / _LOCK, self.path):
+            table = self.table.copy()
+            keys = list(zip(table["micrograph"], table["particle"], strict=True))
+            names = [field.micrograph for field in self.fields]
+            there = {(name, own.label) for name in names for own in self.outlines(name)}
+            wrong = {key for key, own in classes.items() if own == NOT_A_PARTICLE}
+            if "class" not in table or ({*classes, *keys} ^ there) - wrong:
+                raise ValueError(
+                    f"{self.path / PARTICLES}: not the table of all outlines with classes; run "
+                    "'hypervlad particles classify', then repeat this command"
+                )
+            given = np.array([classes.get(key, "") for key in keys], object)
+            is_given, is_wrong = given != "", given == NOT_A_PARTICLE
+            is_reviewed = is_given | self._is_reviewed
+            table["source"] = np.select([is_reviewed, self.is_by_model], ["person", "model"], "")
+            table.loc[is_given, "class"] = given[is_given]
+            table.loc[is_given, "confidence"] = None
+            kept = table[~is_wrong]
+            tables = [kept[kept["micrograph"] == name] for name in names]
+            formats = [kind for kind in FORMATS if (self.path / kind).is_dir()]
+            n_removed = 0
+            for name, own in zip(names, tables, strict=True):
+                n_removed += self._remove(name, {label for field, label in wrong if field == name})
+                if formats:
+                    self._write_formats(name, self.outlines(name), formats, own)
+            self._write_tables(self.fields, tables)
+            return int((is_given & ~is_wrong).sum()), n_removed
+
     def count(
         self,
         rule: str | None = None,
@@ -324,6 +375,24 @@ class FoundFolder:
 
     # --- internal ------------------------------------------------------------------------------
 
+    @property
+    def _is_reviewed(self) -> NDArray[np.bool_]:
+        if "source" not in self.table:
+            return np.zeros(len(self.table), bool)
+        return np.asarray(self.table["source"] == "person", bool)
+
+    def _remove(self, name: str, numbers: set[int]) -> int:
+        """Move outlines into a new file of removed ones; return how many were there."""
+        file, outlines = self.outlines_file(name), self.outlines(name)
+        is_wrong = np.array([outline.label in numbers for outline in outlines], bool)
+        if is_wrong.any():
+            size = read_micrograph(file).pixel_size
+            new = (self.path / REMOVED / f"{name}-{n}.tif" for n in itertools.count(1))
+            aside = next(path for path in new if not path.exists())
+            write_outlines(aside, outlines[is_wrong], pixel_size=size)
+            write_outlines(file, outlines[~is_wrong], pixel_size=size)
+        return int(is_wrong.sum())
+
     def _notes(self) -> list[str]:
         notes = []
         if not all(field.pixel_size for field in self.fields):
@@ -377,7 +446,7 @@ class FoundFolder:
     def _check_no_own_classes(self) -> None:
         if not (self.path / PARTICLES).exists() or "class" not in self.table:
             return
-        n_own = int((self.table["class"].notna() & ~self.is_by_model).sum())
+        n_own = int((self.table["class"].notna() & ~self.is_by_model & ~self._is_reviewed).sum())
         if n_own:
             raise ValueError(
                 f"{self.path / PARTICLES}: a person gave {counted(n_own, 'class')}, which would be "

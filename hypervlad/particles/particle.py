@@ -18,6 +18,7 @@ from hypervlad.images import ImageReadError, Micrograph, ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, read_named
 
+NOT_A_PARTICLE = "not a particle"  # the class of a wrong outline
 _MAX_LABEL = 2**31 - 1
 _MARGIN = 0.1  # of the longer side of its box, around a particle in its own image
 

@@ -36,7 +36,7 @@ class LabelPage(Page):
         """The labels that people have given, by the names of files."""
         with contextlib.closing(Queue(self.folder)) as queue:
             images = queue.images()
-        return {image.path.name: image.label for image in images if image.label is not None}
+        return {image.image.name: image.label for image in images if image.label is not None}
 
     @property
     def tiles(self) -> list[Any]:

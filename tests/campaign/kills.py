@@ -266,7 +266,7 @@ class Retraining(ModelScenario):
         opened = Queue(queue)
         self.labels: dict[int, str] = {}
         for number, image in enumerate(opened.images()):
-            label = image.path.parent.name
+            label = image.image.parent.name
             category = opened.add_category(label).id
             opened.label("client-1", f"click-{number:03d}", image.item, category)
             self.labels[image.item] = label

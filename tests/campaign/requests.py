@@ -37,7 +37,7 @@ def cases(seed: int, folder: Path) -> Iterator[Case]:
     rng = np.random.default_rng(seed)
     entries = [entry(folder, i, i) for i in range(40)]
     for image in entries[:4]:  # the other files are missing
-        write_picture(image.path, image.place or 0)
+        write_picture(image.image, image.place or 0)
     make_queue(folder / "queue", CLASSES, entries, [], {"max_error": "0.05"})
     queue = Queue(folder / "queue")
     app = make_app(queue, _TOKEN, _PORT)

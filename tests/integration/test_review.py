@@ -96,7 +96,7 @@ def label_all(folder: Path, truth: dict[str, str]) -> None:
     queue = Queue(folder)
     for image in queue.images():
         if image.doubtful:
-            category = queue.add_category(truth[image.path.name]).id
+            category = queue.add_category(truth[image.image.name]).id
             queue.label("window-1", f"click-{image.item}", image.item, category)
     queue.close()
 
@@ -138,10 +138,10 @@ def test_training_images_are_shown_from_inside_the_folder_only(tmp_path: Path) -
     outside = ["../secret.png", "flat/../../secret.png", str(tmp_path / "secret.png")]
     names = ["flat/a.png", "images/flat/a.png", *outside, "flat/b.png", ""]
     model = SimpleNamespace(training_=SimpleNamespace(names=names, labels=["flat"] * len(names)))
-    found = [image.path for image in training_images(model, tmp_path / "images")]
+    found = [image.image for image in training_images(model, tmp_path / "images")]
     inside = (tmp_path / "images" / "flat" / "a.png").resolve()
     assert found == [inside, inside, None, None, None, None, None]
-    assert {image.path for image in training_images(model, None)} == {None}
+    assert {image.image for image in training_images(model, None)} == {None}
 
 
 # --- start and export -------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_a_queue_holds_every_image_and_the_sure_ones_are_labelled(
     queue = Queue(started)
     known = queue.images()
     queue.close()
-    assert [image.path.name for image in known] == sorted(place.truth)
+    assert [image.image.name for image in known] == sorted(place.truth)
     n_doubtful = sum(image.doubtful for image in known)
     assert 0 < n_doubtful <= 30
     database = (started / "queue.sqlite").read_bytes()
@@ -239,7 +239,7 @@ def test_an_image_given_twice_is_queued_once(place: SimpleNamespace, tmp_path: P
     link.symlink_to(one)
     start_queue(hypervlad.load(place.model), [one, other, one, link], tmp_path / "q", max_error=0.9)
     queue = Queue(tmp_path / "q")
-    assert sorted(image.path.name for image in queue.images()) == ["000.png", "001.png"]
+    assert sorted(image.image.name for image in queue.images()) == ["000.png", "001.png"]
     queue.close()
 
 

@@ -34,7 +34,7 @@ def entry(folder: Path, i: int, place: int | None = 0, **changes: object) -> Ent
     scores = sorted(zip(CLASSES, shares, strict=True), key=lambda s: -s[1])
     facts = {
         "name": f"new/{i:03d}.png",
-        "path": folder / "new" / f"{i:03d}.png",
+        "image": folder / "new" / f"{i:03d}.png",
         "place": place,
         "kind": "sure" if place is None else ("out_of_distribution" if i % 4 == 3 else "ambiguous"),
         "scores": scores,
@@ -64,7 +64,7 @@ def write_queue(folder: Path, n: int = 6, sure: int = 2, *, pictures: bool = Fal
     ]
     if pictures:
         for i, image in enumerate([*entries, *training]):
-            write_picture(image.path, i)
+            write_picture(image.image, i)
     make_queue(folder / "queue", CLASSES, entries, training, {"max_error": "0.05"})
     return folder / "queue"
 

@@ -18,6 +18,7 @@ from hypervlad.common.wording import counted, name_some, verb
 if TYPE_CHECKING:
     from hypervlad.features.encoder import HypercolumnVLAD
     from hypervlad.models.classifier import MicrographClassifier
+    from hypervlad.particles import FoundFolder
 
 # --- outputs ----------------------------------------------------------------------------------
 
@@ -205,6 +206,17 @@ def images_in(paths: Sequence[str], quiet: bool, *used: str | Path | None) -> li
 
     say_ignored(quiet, paths, *used)
     return find_images(paths)
+
+
+def found_folder(paths: Sequence[str]) -> FoundFolder | None:
+    """Return the folder of found particles, if a path is one; its outlines are no images."""
+    from hypervlad.particles import FoundFolder
+    from hypervlad.particles.found import RUN
+
+    found = [path for path in paths if os.path.isfile(os.path.join(path, RUN))]
+    if found and len(paths) > 1:
+        raise ValueError(f"{found[0]}: a folder of found particles; give only this one")
+    return FoundFolder(found[0]) if found else None
 
 
 def labelled_images(

@@ -19,6 +19,7 @@ from hypervlad.apps.cli.files import (
     check_file,
     check_model,
     folder_of,
+    found_folder,
     images_in,
     labelled_images,
     load_classifier,
@@ -60,16 +61,23 @@ _MIN_COMPARED = 6  # images: with fewer, no difference is significant
 @plain_errors
 def start(
     model: option.ModelPath,
-    paths: option.Images,
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATHS",
+            help="Images, folders (with their sub-folders) or patterns; or one folder of found "
+            "particles.",
+        ),
+    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the queue.")
     ],
     training: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
-            help="Folder that the model was trained on, so that the page can show the nearest "
-            "training images and not only their names.",
+            metavar="IMAGES",
+            help="Folder or table that the model was trained on, so that the page can show the "
+            "nearest training images and not only their names.",
         ),
     ] = None,
     max_error: Annotated[
@@ -90,9 +98,12 @@ def start(
     The most informative images come first: uncertain ones and ones unlike all training images, with
     near-duplicates far apart. The images are not copied, so do not move them.
 
+    Of a folder that 'hypervlad particles find' wrote, the particles are queued.
+
     \b
     Examples:
       hypervlad review start model.hvlad new/ -o queue/ --training images/ --max-error 0.02
+      hypervlad review start classes.hvlad found/ -o queue/
     """
 
     from hypervlad.apps.review import start_queue
@@ -103,14 +114,16 @@ def start(
     check_free(output)
     check_share("--max-error", max_error)
     check_cache(cache)
-    if training is not None and not training.is_dir():
-        raise ValueError(f"--training {training}: no such folder")
-    files = images_in(paths, quiet, model)
+    if training is not None and not training.exists():
+        raise ValueError(f"--training {training}: no such folder or table")
+    found = found_folder(paths)
+    files = images_in(paths, quiet, model) if found is None else []
+    n, unit = (len(files), "image") if found is None else (len(found.table), "particle")
     classifier = load_classifier(model, weights, device=device, on_error="skip", cache=cache)
-    with ProgressBar(total=len(files), unit="image", disable=True if quiet else None) as bar:
+    with ProgressBar(total=n, unit=unit, disable=True if quiet else None) as bar:
         started = start_queue(
             classifier,
-            files,
+            files if found is None else found,
             output,
             root=folder_of(paths),
             training=training,
@@ -118,14 +131,14 @@ def start(
             max_error=max_error,
             progress=bar.update,
         )
-    say(quiet, f"labelled by the model: {counted(started.n_sure, 'image')}")
-    say(quiet, f"to be labelled by hand: {counted(started.n_doubtful, 'image')}")
+    say(quiet, f"labelled by the model: {counted(started.n_sure, unit)}")
+    say(quiet, f"to be labelled by hand: {counted(started.n_doubtful, unit)}")
     echo(f"queue: {output}")
     if started.n_doubtful:
         say(quiet, f"next: hypervlad review serve {output}")
     if started.n_unreadable and on_error is option.OnError.RAISE:
         raise ImageReadError(
-            f"{started.n_unreadable} of {counted(len(files), 'image')} could not be read (listed "
+            f"{started.n_unreadable} of {counted(n, unit)} could not be read (listed "
             "in the warning); the others are in the queue. Accept this with --on-error skip."
         )
 
@@ -191,7 +204,15 @@ def serve(
 @plain_errors
 def export(
     queue: QueueFolder,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="CSV", help="Table to write.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="CSV",
+            help="Table to write; or the folder of the particles, to correct it.",
+        ),
+    ],
     source: Annotated[
         LabelSource, typer.Option(help="Whose labels to write: those of people, or the model's.")
     ] = LabelSource.ALL,
@@ -203,13 +224,29 @@ def export(
     path. Uncertain images that are not yet labelled have no row. Evaluate and train models on the
     labels of people: those of the model repeat its mistakes.
 
+    Of particles, the columns are micrograph, particle, class, source and confidence; save the table
+    in their folder to train with it. If you give that folder itself, the classes that people gave
+    are written into its particles.csv, and outlines labelled "not a particle" are moved from
+    outlines/ to removed/.
+
     \b
     Examples:
       hypervlad review export queue/ -o by_hand.csv --source person
+      hypervlad review export queue/ -o found/
     """
     from hypervlad.apps.review import Queue, export_labels
     from hypervlad.apps.review.database import FILE
+    from hypervlad.apps.review.labels import write_classes
 
+    if output.is_dir():
+        if source is LabelSource.MODEL:
+            raise ValueError(f"{output} gets the classes of people; give --source with a table")
+        with contextlib.closing(Queue(queue)) as opened:
+            n_classes, n_removed = write_classes(opened, output)
+        echo(f"classes given by people: {counted(n_classes, 'particle')}")
+        echo(f"removed: {counted(n_removed, 'wrong outline')}")
+        echo(f"table: {output / 'particles.csv'}")
+        return
     with contextlib.closing(Queue(queue)) as opened:
         check_file(output, queue / FILE)
         table, n_open = export_labels(opened, source.value)
@@ -261,6 +298,7 @@ def retrain(
       hypervlad review retrain queue/ --training images/ --groups groups.csv -o better.hvlad
     """
     from hypervlad.apps.review import Queue
+    from hypervlad.apps.review.particles import queued_training
     from hypervlad.apps.review.retraining import compare, gather, refit, remaining, requeue
     from hypervlad.results.reports.summary import held_out_lines
 
@@ -278,6 +316,7 @@ def retrain(
         old.check_calibrated(max_error=float(opened.fact("max_error", "0.05") or 0.05))
         old.encoder = old.encoder_  # options of the command line also apply to the next fit
         data = labelled_images(training, None, quiet, groups)
+        data.images = queued_training(training, data)
         material = gather(opened, data, groups=groups, model=old)
         say(
             quiet,

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.apps.review.database import Entry, QueueError, TrainingImage, check_free, make_queue
+from hypervlad.apps.review.particles import QueuedImage, queued_particles, queued_training
 from hypervlad.common.wording import counted, name_some, warn_user
+from hypervlad.data.folders import load_image_folder
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.images.errors import training_images_text
-from hypervlad.images.reading import relative_names
+from hypervlad.images.reading import image_name, relative_names
 from hypervlad.models.classifier import SURE, Judgement, MicrographClassifier
+from hypervlad.particles import FoundFolder
+from hypervlad.particles.particle import NOT_A_PARTICLE
 
 _CHUNK_SIZE = 256  # images whose vectors are in memory at a time
 # Copies of images chosen before keep this share of their value, and so their order.
@@ -45,7 +50,7 @@ class NewQueue:
 
 def start_queue(
     model: MicrographClassifier,
-    images: Sequence[str | os.PathLike[str]],
+    images: Sequence[str | os.PathLike[str]] | FoundFolder,
     folder: str | os.PathLike[str],
     *,
     root: str | os.PathLike[str] | None = None,
@@ -60,14 +65,16 @@ def start_queue(
     ----------
     model : MicrographClassifier
         Fitted; with ``on_error="skip"`` in its encoder, unreadable images are left out.
-    images : sequence of paths
-        Files, which must stay where they are.
+    images : sequence of paths, or FoundFolder
+        Files, which must stay where they are. Of a folder of found particles, its particles are
+        queued, with a category for wrong outlines.
     folder : path
         For the queue; created if it does not exist.
     root : path, optional
         Images are named by their paths relative to it; by default the common folder of all.
     training : path, optional
-        The folder that the model was trained on, to show the nearest training images.
+        The folder, or the table of particles, that the model was trained on, to show the nearest
+        training images.
     model_file : path, optional
         The model's file, for ``hypervlad review retrain``.
     max_error : float, default=0.05
@@ -105,29 +112,35 @@ def start_queue(
     """
     check_free(Path(folder))
     model.check_calibrated(max_error=max_error)
-    found = {os.path.realpath(image): image for image in reversed(list(images))}
-    # A file given twice is one image.
-    paths = [Path(os.path.abspath(image)) for image in reversed(found.values())]
-    names = relative_names(paths, root)
+    queued: Sequence[QueuedImage]
+    if isinstance(images, FoundFolder):
+        queued = queued_particles(images)
+        names = list(map(str, queued))
+    else:
+        found = {os.path.realpath(image): image for image in reversed(list(images))}
+        # A file given twice is one image.
+        queued = [Path(os.path.abspath(image)) for image in reversed(found.values())]
+        names = relative_names(queued, root)
     judged, positions = judge_images(
-        model, paths, max_error=max_error, progress=progress, with_known=True
+        model, queued, max_error=max_error, progress=progress, with_known=True
     )
     if not len(positions):
         raise QueueError(
             f"none of {counted(len(names), 'image')} could be read: there is nothing to queue"
         )
     read = positions.tolist()
-    entries = entries_of(model, judged, [names[i] for i in read], [paths[i] for i in read])
+    entries = entries_of(model, judged, [names[i] for i in read], [queued[i] for i in read])
     facts = {"max_error": repr(max_error)} | model_facts(model, model_file)
     root = None if training is None else Path(training)
     classes = [str(label) for label in model.classes_]
     known = training_images(model, root)
-    if root is not None and all(image.path is None for image in known):
+    if root is not None and all(image.image is None for image in known):
         warn_user(
             f"{root}: holds none of the {counted(len(known), 'image')} that the model was trained "
             f"on (such as {known[0].name}), so the page cannot show them",
         )
-    make_queue(Path(folder), classes, entries, known, facts)
+    more = [NOT_A_PARTICLE] if isinstance(images, FoundFolder) else []
+    make_queue(Path(folder), classes, entries, known, facts, more)
     n_doubtful = sum(entry.place is not None for entry in entries)
     return NewQueue(len(entries) - n_doubtful, n_doubtful, len(names) - len(read))
 
@@ -142,7 +155,7 @@ def model_facts(
 
 def judge_images(
     model: MicrographClassifier,
-    images: Sequence[Path],
+    images: Sequence[QueuedImage],
     *,
     max_error: float,
     progress: Callable[[int], Any] | None = None,
@@ -164,7 +177,7 @@ def judge_images(
         found.images.warn()
         for difference in found.differences:
             warn_user(difference)
-        known = [str(images[i]) for i in found.images.positions[found.in_training]]
+        known = [image_name(images[i]) for i in found.images.positions[found.in_training]]
         if with_known and known:
             text = training_images_text(len(known), len(found.proba))
             warn_user(f"{text}, so the queue labels them again: {name_some(known)}")
@@ -175,7 +188,10 @@ def judge_images(
 
 
 def entries_of(
-    model: MicrographClassifier, judged: Judgement, names: Sequence[str], paths: Sequence[Path]
+    model: MicrographClassifier,
+    judged: Judgement,
+    names: Sequence[str],
+    images: Sequence[QueuedImage],
 ) -> list[Entry]:
     """Order judged images for labelling, the most informative first; sure ones have no place."""
     classes = [str(label) for label in model.classes_]
@@ -187,7 +203,7 @@ def entries_of(
     return [
         Entry(
             name=names[row],
-            path=paths[row],
+            image=images[row],
             place=places.get(row),
             kind=str(judged.kind[row]),
             scores=[(classes[k], float(judged.proba[row, k])) for k in best[row]],
@@ -200,11 +216,19 @@ def entries_of(
 
 
 def training_images(model: MicrographClassifier, folder: Path | None) -> list[TrainingImage]:
-    """Return a model's training images, each with its file only if that lies inside the folder."""
+    """Return a model's training images, each with its file only if that lies inside the folder.
+
+    Of a table instead of a folder, they are those that have the same names.
+    """
     known = model.training_
     root = None if folder is None else folder.resolve()
+    find: Callable[[str], QueuedImage | None] = partial(_inside, root)
+    if root is not None and root.is_file():
+        data = load_image_folder(root)
+        images = queued_training(root, data)
+        find = dict(zip(relative_names(data.images), images, strict=True)).get
     return [
-        TrainingImage(name, str(label), _inside(root, name))
+        TrainingImage(name, str(label), find(name))
         for name, label in zip(known.names, known.labels, strict=True)
     ]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from hypervlad.apps.review.particles import QueuedImage, stored
 from hypervlad.common.files import move_to_new_name, new_folder, refuse_links
 
 _VERSION = 3
@@ -34,7 +35,7 @@ CREATE TABLE training (
 );
 CREATE TABLE items (
     id INTEGER PRIMARY KEY,
-    path BLOB NOT NULL UNIQUE,
+    path BLOB NOT NULL UNIQUE,  -- or the values of a QueuedParticle, see `stored`
     name BLOB NOT NULL,
     place INTEGER,
     kind TEXT NOT NULL,
@@ -93,14 +94,14 @@ class UnknownError(QueueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """An image of a new queue, as a model judged it.
+    """An image or a particle of a new queue, as a model judged it.
 
     `place` is its position in the queue, None if the model was sure. `scores` starts with the most
     probable category, `nearest` with the row of the nearest training image.
     """
 
     name: str
-    path: Path
+    image: QueuedImage
     place: int | None
     kind: str
     scores: list[tuple[str, float]]
@@ -111,11 +112,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """A training image of the model: its name, its category, and its file if known."""
+    """A training image of the model: its name, its category, and where it is if known."""
 
     name: str
     label: str
-    path: Path | None
+    image: QueuedImage | None
 
 
 class ClickResult(NamedTuple):
@@ -305,22 +306,25 @@ def make_queue(
     entries: Iterable[Entry],
     training: Iterable[TrainingImage],
     facts: dict[str, str],
+    more: Sequence[str] = (),
 ) -> None:
     """Write a new queue, completely or not at all.
 
     `classes` are in the order of their keys on the page, `training` are the rows that
-    `Entry.nearest` refers to, and `facts` are kept by name, such as the path of the model.
+    `Entry.nearest` refers to, and `facts` are kept by name, such as the path of the model. `more`
+    are categories that the model does not have.
     """
     with _created(Path(folder)) as connection:
         write_facts(connection, facts)
         _write_training(connection, training)
         category_ids = _add_categories(connection, classes)
+        _add_categories(connection, more, "person")
         connection.executemany(
             "INSERT INTO items (path, name, place, kind, scores, predicted, confidence, reason, "
             "novelty, nearest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 (
-                    os.fsencode(entry.path),
+                    stored(entry.image),
                     os.fsencode(entry.name),
                     *_entry_values(entry, category_ids),
                 )
@@ -352,7 +356,7 @@ def update_queue(
             "kind = ?, scores = ?, predicted = ?, confidence = ?, reason = ?, novelty = ?, "
             "nearest = ? "
             "WHERE path = ? AND state != 'labelled'",
-            ((*_entry_values(entry, category_ids), os.fsencode(entry.path)) for entry in entries),
+            ((*_entry_values(entry, category_ids), stored(entry.image)) for entry in entries),
         )
 
 
@@ -402,18 +406,20 @@ def _write_training(connection: sqlite3.Connection, training: Iterable[TrainingI
                 row,
                 image.name.encode("utf-8", "replace").decode("utf-8"),
                 image.label,
-                None if image.path is None else os.fsencode(image.path),
+                None if image.image is None else stored(image.image),
             )
             for row, image in enumerate(training)
         ),
     )
 
 
-def _add_categories(connection: sqlite3.Connection, classes: Sequence[str]) -> dict[str, int]:
+def _add_categories(
+    connection: sqlite3.Connection, classes: Sequence[str], origin: str = "model"
+) -> dict[str, int]:
     connection.executemany(
-        "INSERT INTO categories (name, folded, origin) VALUES (?, ?, 'model') "
+        "INSERT INTO categories (name, folded, origin) VALUES (?, ?, ?) "
         "ON CONFLICT (name) DO NOTHING",
-        [(name, name.casefold()) for name in classes],
+        [(name, name.casefold(), origin) for name in classes],
     )
     return {row[1]: row[0] for row in connection.execute("SELECT id, name FROM categories")}
 

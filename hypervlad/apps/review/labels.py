@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,9 +21,10 @@ from hypervlad.apps.review.database import (
     shown_name,
     transaction,
 )
-from hypervlad.apps.review.store import Queue
+from hypervlad.apps.review.particles import QueuedParticle
+from hypervlad.apps.review.store import LabelledImage, Queue
 from hypervlad.common.tables import table_as_bytes
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import counted, name_some, warn_user
 
 MAX_LABELS = 120  # on a page, and corrected at a time
 
@@ -263,7 +265,9 @@ def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
     """Return the labels of a queue as CSV, and the number of images without a label.
 
     Columns: ``path``, the name in the queue, ``label``, ``source`` ("person" or "model"),
-    ``confidence``, the model's (empty for a person's label), and ``file``, the absolute path.
+    ``confidence``, the model's (empty for a person's label), and ``file``, the absolute path. Of
+    particles: ``micrograph``, ``particle``, its number, ``class``, ``source`` and ``confidence``.
+    Labels of outlines that have changed since are left out with a warning.
 
     Parameters
     ----------
@@ -292,15 +296,70 @@ def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
     (b'path,label,source,confidence,file', 0)
     """
     # Not above: it imports pandas, which the server of the page does not need.
-    from hypervlad.data.folders.groups import MODEL_SOURCE, REVIEW_HEADER
+    from hypervlad.data.folders.groups import MODEL_SOURCE, PARTICLE_HEADER, REVIEW_HEADER
 
     images = queue.images()
-    rows = [
-        (image.name, image.predicted, MODEL_SOURCE, round(image.confidence, 6), str(image.path))
-        if image.label is None
-        else (image.name, image.label, "person", "", str(image.path))
-        for image in images
-        if image.label is not None or not image.doubtful
-    ]
-    chosen = [row for row in rows if source in ("all", row[2])]
-    return table_as_bytes(REVIEW_HEADER, chosen), len(images) - len(rows)
+    labelled = [image for image in images if image.label is not None or not image.doubtful]
+    of_particles = any(isinstance(image.image, QueuedParticle) for image in images)
+    rows = []
+    for image in _with_same_outlines(labelled):
+        own = (
+            (image.predicted, MODEL_SOURCE, round(image.confidence, 6))
+            if image.label is None
+            else (image.label, "person", "")
+        )
+        if isinstance(image.image, QueuedParticle):
+            rows.append((image.image.field, image.image.number, *own))
+        else:
+            rows.append((image.name, *own, str(image.image)))
+    header = PARTICLE_HEADER if of_particles else REVIEW_HEADER
+    chosen = [row for row in rows if source == "all" or source in row[2:4]]
+    return table_as_bytes(header, chosen), len(images) - len(labelled)
+
+
+def write_classes(queue: Queue, folder: str | os.PathLike[str]) -> tuple[int, int]:
+    """Write the classes that people gave into a folder of particles, and remove wrong outlines.
+
+    See `FoundFolder.correct`. Outlines that have changed since are left out with a warning.
+
+    Returns
+    -------
+    n_classes, n_removed : int
+        Particles with a person's class, and outlines that were removed now.
+
+    Raises
+    ------
+    QueueError
+        If the queue does not have the particles of this folder.
+    """
+    from hypervlad.particles import FoundFolder
+
+    images = queue.images()
+    folders = {image.image.found for image in images if isinstance(image.image, QueuedParticle)}
+    if not any(os.path.realpath(each) == os.path.realpath(folder) for each in folders):
+        has = f"the particles of {', '.join(folders)}" if folders else "images"
+        raise QueueError(f"{folder}: a folder, but {queue.folder} has {has}")
+    given = {
+        (image.image.field, image.image.number): str(image.label)
+        for image in _with_same_outlines([image for image in images if image.label is not None])
+        if isinstance(image.image, QueuedParticle)
+    }
+    return FoundFolder(folder).correct(given)
+
+
+def _with_same_outlines(images: Sequence[LabelledImage]) -> list[LabelledImage]:
+    """Leave out particles whose outline has changed, unless a wrong one is gone; warn of them."""
+    kept, changed = [], []
+    for image in images:
+        now = image.image.outline_now() if isinstance(image.image, QueuedParticle) else None
+        is_same = now == getattr(image.image, "outline", None)
+        if is_same or (now is None and image.is_wrong_outline):
+            kept.append(image)
+        else:
+            changed.append(image.name)
+    if changed:
+        warn_user(
+            f"{counted(len(changed), 'label')} left out, of outlines that have changed since the "
+            f"queue was made: {name_some(changed)}; start another queue to label what is there now"
+        )
+    return kept

@@ -19,12 +19,14 @@ from sklearn.utils import Bunch
 
 from hypervlad.apps.review.creation import entries_of, judge_images, model_facts
 from hypervlad.apps.review.database import QueueError, TrainingImage, update_queue
+from hypervlad.apps.review.particles import QueuedImage, QueuedParticle
 from hypervlad.apps.review.store import LabelledImage, Queue
-from hypervlad.common.wording import warn_user
+from hypervlad.common.wording import counted, warn_user
 from hypervlad.data.folders.groups import GroupRow, match_groups, read_group_rows
 from hypervlad.images.files import path_parts
-from hypervlad.images.reading import is_particle, relative_names
+from hypervlad.images.reading import image_name, relative_names
 from hypervlad.models.classifier import MicrographClassifier, TrainingImages
+from hypervlad.particles.particle import NOT_A_PARTICLE
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Material:
     None for others, also for corrected sure ones: the old model was wrong on all of these.
     """
 
-    images: list[str]
+    images: list[QueuedImage | str]
     labels: NDArray[Any]
     groups: NDArray[Any] | None
     by_person: NDArray[np.bool_]
@@ -79,20 +81,22 @@ def gather(
 ) -> Material:
     """Collect the training images (from `load_image_folder`) and those that people labelled.
 
-    Groups come from the table `groups`, otherwise from `model`; see `groups_from_table` and
-    `groups_of_model`.
+    Particles in `data` are those of `queued_training`, and wrong outlines are left out. Groups come
+    from the table `groups`, otherwise from `model`; see `groups_from_table` and `groups_of_model`.
     """
-    by_people = [image for image in queue.images() if image.label is not None]
+    labelled = [image for image in queue.images() if image.label is not None]
+    by_people = [image for image in labelled if not image.is_wrong_outline]
+    if len(by_people) < len(labelled):
+        n_wrong = counted(len(labelled) - len(by_people), "outline")
+        warn_user(f"{n_wrong} labelled “{NOT_A_PARTICLE}” left out: that is no class of particles")
     if not by_people:
         raise QueueError(
             f"{queue.folder}: no image is labelled by a person yet; label some with "
             "'hypervlad review serve'"
         )
-    added = [image.path for image in by_people]
-    if any(map(is_particle, data.images)):
-        raise QueueError(f"{queue.folder} has whole images, but the training images are particles")
-    in_queue = {path.resolve() for path in added}
-    kept = [i for i, image in enumerate(data.images) if Path(image).resolve() not in in_queue]
+    added = [image.image for image in by_people]
+    in_queue = set(map(_identity, added))
+    kept = [i for i, image in enumerate(data.images) if _identity(image) not in in_queue]
     of_training = [data.images[i] for i in kept]
     names = None
     if groups is not None:
@@ -103,12 +107,21 @@ def gather(
     predicted: list[str | None] = [None] * len(kept)
     predicted += [image.predicted if image.doubtful else None for image in by_people]
     return Material(
-        images=[*of_training, *map(str, added)],
+        images=[*of_training, *(str(i) if isinstance(i, Path) else i for i in added)],
         labels=np.array(labels),
         groups=names,
         by_person=np.arange(len(labels)) >= len(kept),
         predicted=predicted,
     )
+
+
+def _identity(image: QueuedImage | str) -> tuple[Path, str]:
+    return _file(image).resolve(), image.outline if isinstance(image, QueuedParticle) else ""
+
+
+def _file(image: QueuedImage | str) -> Path:
+    """Return the file of an image, or of the micrograph of a particle: its group by default."""
+    return Path(image.micrograph if isinstance(image, QueuedParticle) else image)
 
 
 def refit(model: MicrographClassifier, material: Material) -> MicrographClassifier:
@@ -190,14 +203,14 @@ def requeue(
     """
     images = remaining(queue)
     max_error = float(queue.fact("max_error", "0.05") or 0.05)
-    paths = [image.path for image in images]
-    judged, positions = judge_images(model, paths, max_error=max_error, progress=progress)
+    queued = [image.image for image in images]
+    judged, positions = judge_images(model, queued, max_error=max_error, progress=progress)
     read = [images[i] for i in positions]
     entries = entries_of(
-        model, judged, [image.name for image in read], [image.path for image in read]
+        model, judged, [image.name for image in read], [image.image for image in read]
     )
-    in_doubt = {entry.path for entry in entries if entry.place is not None}
-    unread = {image.path for image in images} - {image.path for image in read}
+    in_doubt = {entry.image for entry in entries if entry.place is not None}
+    unread = set(queued) - {image.image for image in read}
     if write:
         update_queue(
             queue.connection,
@@ -210,9 +223,9 @@ def requeue(
         n_images=len(images),
         before=sum(image.doubtful for image in images),
         after=sum(
-            image.path in in_doubt
+            image.image in in_doubt
             or image.skipped
-            or (image.doubtful and image.path in unread)  # as before
+            or (image.doubtful and image.image in unread)  # as before
             for image in images
         ),
     )
@@ -225,8 +238,12 @@ def remaining(queue: Queue) -> list[LabelledImage]:
 
 def _with_files(model: MicrographClassifier, material: Material) -> list[TrainingImage]:
     known = model.training_
+    images = [
+        image if isinstance(image, QueuedParticle) else Path(image).absolute()
+        for image in material.images
+    ]
     return [
-        TrainingImage(name, str(label), Path(material.images[position]).absolute())
+        TrainingImage(name, str(label), images[position])
         for name, label, position in zip(
             known.names, known.labels, known.positions.tolist(), strict=True
         )
@@ -234,62 +251,67 @@ def _with_files(model: MicrographClassifier, material: Material) -> list[Trainin
 
 
 def groups_from_table(
-    training: Sequence[str],
+    training: Sequence[QueuedImage | str],
     root: str | os.PathLike[str],
-    added: Sequence[Path],
+    added: Sequence[QueuedImage],
     table: str | os.PathLike[str],
 ) -> NDArray[np.str_]:
     """Return the groups of training images, then those of images from a queue (`added`).
 
     The table needs a line for each training image, a path under `root`. An image from a queue is
-    found by the end of its path; without a line it is its own group.
+    found by the end of its path; without a line it is its own group. Particles have the groups of
+    their micrographs.
     """
     rows = read_group_rows(table)
-    found = [_longest_end(path, rows) for path in added]
+    files = dict.fromkeys(map(_file, training))
+    new = [file for file in dict.fromkeys(map(_file, added)) if file not in files]
+    found = [_longest_end(path, rows) for path in new]
     of_added = {id(row) for row in found if row is not None}
-    ends = {path_parts(os.fspath(path))[-1] for path in training}
+    ends = {path_parts(os.fspath(path))[-1] for path in files}
     # Lines of images of the queue need no training image.
     kept = [
         row
         for row in rows
         if id(row) not in of_added or any(parts[-1] in ends for parts in row.ends)
     ]
-    own = match_groups([Path(path) for path in training], Path(root), kept, table)
-    names = [
-        _own_group(path) if row is None else row.group
-        for path, row in zip(added, found, strict=True)
-    ]
-    return np.array([*own.tolist(), *names])
+    own = match_groups(list(files), Path(root), kept, table)
+    of_file = dict(zip(files, own.tolist(), strict=True))
+    for path, row in zip(new, found, strict=True):
+        of_file[path] = _own_group(path) if row is None else row.group
+    return np.array([of_file[_file(image)] for image in (*training, *added)])
 
 
 def groups_of_model(
     known: TrainingImages,
-    training: Sequence[str],
+    training: Sequence[QueuedImage | str],
     kept: Sequence[int],
-    added: Sequence[Path],
+    added: Sequence[QueuedImage],
 ) -> NDArray[np.str_]:
     """Return groups as `groups_from_table`, for training images those that a model knows.
 
     `known` are the model's images, recognised by name among those of the folder (`training`), of
-    which the result has those at the positions `kept`. Other images are their own groups.
+    which the result has those at the positions `kept`. Other images are their own groups, and so
+    are other micrographs of particles.
     """
+    codes = _codes_of(known, training)
     of_file = {
-        Path(image).resolve(): f"group {code} of the model"
-        for image, code in zip(training, _codes_of(known, training), strict=True)
+        _file(image).resolve(): f"group {code} of the model"
+        for image, code in zip(training, codes, strict=True)
         if code is not None
     }
+    n_known = len(codes) - codes.count(None)
     is_grouped = len(np.unique(known.groups)) < len(known)
-    if is_grouped and 2 * len(of_file) < len(training):
+    if is_grouped and 2 * n_known < len(training):
         warn_user(
             f"the model was trained with groups, and of {len(training)} training images only "
-            f"{len(of_file)} are known to it by their paths; each of the others is its own group: "
+            f"{n_known} are known to it by their paths; each of the others is its own group: "
             "give a table of groups",
         )
-    files = [*(Path(training[i]) for i in kept), *added]
+    files = map(_file, [*(training[i] for i in kept), *added])
     return np.array([of_file.get(file.resolve(), _own_group(file)) for file in files])
 
 
-def _codes_of(known: TrainingImages, training: Sequence[str]) -> list[int | None]:
+def _codes_of(known: TrainingImages, training: Sequence[QueuedImage | str]) -> list[int | None]:
     """Return the group of each image that a model has, found by equal ends of the paths."""
     by_name: dict[str, list[tuple[tuple[str, ...], int]]] = defaultdict(list)
     for name, code in zip(known.names, known.groups.tolist(), strict=True):
@@ -297,7 +319,8 @@ def _codes_of(known: TrainingImages, training: Sequence[str]) -> list[int | None
             by_name[path_parts(name)[-1]].append((path_parts(name), code))
     found: list[int | None] = []
     for image, below in zip(training, relative_names(training), strict=True):
-        whole, short = path_parts(Path(image).absolute().as_posix()), path_parts(below)
+        name = Path(image_name(image)).absolute().as_posix()
+        whole, short = path_parts(name), path_parts(below)
         fitting = [
             code
             for parts, code in by_name[whole[-1]]

@@ -34,6 +34,7 @@ from werkzeug.routing import IntegerConverter
 
 from hypervlad.apps.review.database import QueueError, UnknownError
 from hypervlad.apps.review.labels import Labels
+from hypervlad.apps.review.particles import QueuedImage, QueuedParticle
 from hypervlad.apps.review.store import Queue
 from hypervlad.common.files import parse_json
 from hypervlad.common.wording import printable
@@ -205,16 +206,16 @@ def _add_files(app: Flask) -> None:
 def _add_previews(app: Flask, queue: Queue, previews: Previews) -> None:
     sides = {"image": SCREEN, "small": THUMBNAIL, "whole": WHOLE}
 
-    def picture(path: Path, side: int) -> Response:
-        return Response(previews.get(path, side, queue.read_options()), mimetype="image/jpeg")
+    def picture(image: QueuedImage, side: int) -> Response:
+        return Response(previews.get(image, side, queue.read_options()), mimetype="image/jpeg")
 
     @app.get("/<token>/<any(image, small, whole):size>/<number:item>")
     def image(token: str, size: str, item: int) -> Response:
-        return picture(queue.path_of(item), sides[size])
+        return picture(queue.image_of(item), sides[size])
 
     @app.get("/<token>/training/<number:row>")
     def training(token: str, row: int) -> Response:
-        return picture(queue.path_of_training(row), THUMBNAIL)
+        return picture(queue.image_of_training(row), THUMBNAIL)
 
 
 class _PrintableJSON(DefaultJSONProvider):
@@ -316,7 +317,7 @@ def _error_message(error: Exception) -> tuple[int, str]:
 # --- previews -----------------------------------------------------------------------------------
 
 
-_Key = tuple[Path, int, ReadOptions]
+_Key = tuple[QueuedImage, int, ReadOptions]
 
 
 class Previews:
@@ -329,9 +330,9 @@ class Previews:
         self._slots = threading.BoundedSemaphore(_MAX_DECODING + _MAX_PREVIEWS_WAITING)
         self._decoding = threading.BoundedSemaphore(_MAX_DECODING)
 
-    def get(self, path: Path, side: int, options: ReadOptions) -> bytes:
+    def get(self, image: QueuedImage, side: int, options: ReadOptions) -> bytes:
         """Return what `jpeg` does; raise `BusyError` if too many other requests are waiting."""
-        key = (path, side, options)
+        key = (image, side, options)
         found = self._found(key)
         if found is not None:
             return found
@@ -359,9 +360,16 @@ class Previews:
         return picture
 
 
-def jpeg(path: Path, side: int, options: ReadOptions) -> bytes:
-    """Return a micrograph, as the model reads it, as JPEG of at most `side` pixels a side."""
-    return encode_jpeg(read_image(path, **asdict(options)), side, _QUALITY)
+def jpeg(image: QueuedImage, side: int, options: ReadOptions) -> bytes:
+    """Return a micrograph, as the model reads it, as JPEG of at most `side` pixels a side.
+
+    A particle is shown outlined among its surroundings.
+    """
+    if isinstance(image, QueuedParticle):
+        pixels = image.picture(side, SCREEN)
+    else:
+        pixels = read_image(image, **asdict(options))
+    return encode_jpeg(pixels, side, _QUALITY)
 
 
 # --- which requests are accepted ----------------------------------------------------------------

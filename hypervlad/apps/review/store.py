@@ -27,9 +27,11 @@ from hypervlad.apps.review.database import (
     transaction,
     write_facts,
 )
+from hypervlad.apps.review.particles import QueuedImage, QueuedParticle, restored
 from hypervlad.common.files import parse_json
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import make_options
+from hypervlad.particles.particle import NOT_A_PARTICLE
 
 _MAX_NAME_LENGTH = 80
 _MAX_CATEGORIES = 500
@@ -45,12 +47,16 @@ class LabelledImage:
 
     item: int
     name: str
-    path: Path
+    image: QueuedImage
     predicted: str
     confidence: float
     doubtful: bool
     label: str | None
     skipped: bool = False
+
+    @property
+    def is_wrong_outline(self) -> bool:
+        return isinstance(self.image, QueuedParticle) and self.label == NOT_A_PARTICLE
 
 
 @dataclass(frozen=True)
@@ -206,7 +212,7 @@ class Queue:
                     LabelledImage(
                         item=row["id"],
                         name=os.fsdecode(row["name"]),
-                        path=Path(os.fsdecode(row["path"])),
+                        image=restored(row["path"]),
                         predicted=names[row["predicted"]],
                         confidence=float(row["confidence"]),
                         doubtful=row["place"] is not None or row["state"] == "skipped",
@@ -283,19 +289,19 @@ class Queue:
                 "UPDATE items SET client = NULL, leased_until = NULL WHERE client = ?", [client]
             )
 
-    def path_of(self, item: int) -> Path:
-        """Return the file of an image of the queue."""
+    def image_of(self, item: int) -> QueuedImage:
+        """Return the file of an image of the queue, or the particle that it is."""
         row = _row_of(self.connection, "items", item)
         with reporting_damage(f"image {item}"):
-            return Path(os.fsdecode(row["path"]))
+            return restored(row["path"])
 
-    def path_of_training(self, row: int) -> Path:
-        """Return the file of a training image."""
+    def image_of_training(self, row: int) -> QueuedImage:
+        """Return the file of a training image, or the particle that it is."""
         found = _row_of(self.connection, "training", row, key="row")["path"]
         if found is None:
             raise UnknownError(f"the file of training image {row} is not known")
         with reporting_damage(f"training image {row}"):
-            return Path(os.fsdecode(found))
+            return restored(found)
 
     def progress(self, client: str = "") -> Progress:
         """Count images; `client` is the window that requests this."""

@@ -31,7 +31,6 @@ from hypervlad.features.windows.patches import PARTS, PatchSet
 from hypervlad.images import ImageReadError, find_images
 from hypervlad.images.files import composed, find_as_named, is_left_out, parts_below
 
-NOT_A_PARTICLE = "not a particle"  # the class of a wrong outline
 _EXPECTED = "Expected path and label, and optionally group, in the first line"
 _GROUPS = "groups.csv"  # of a folder of patches
 
@@ -418,6 +417,7 @@ def _labelled_particles(
     if not {"micrograph", "particle"} <= set(names):
         return None
     from hypervlad.particles import FoundFolder  # not above: importing it takes long
+    from hypervlad.particles.particle import NOT_A_PARTICLE
 
     if "class" not in names:
         raise ImageFolderError(
@@ -436,6 +436,8 @@ def _labelled_particles(
         name, number = cell["micrograph"], int(cell["particle"])
         proba = {key[2:]: float(text) for key, text in cell.items() if key[:2] == "p_" and text}
         is_own = bool(proba) and proba.get(label) == max(proba.values())
+        if cell.get("source"):  # of a review
+            is_own = cell["source"] == MODEL_SOURCE
         new = _Row(line, name, label, None, is_own, table)
         before = rows.setdefault(name, {}).setdefault(number, new)
         if before.label != label:

@@ -30,6 +30,8 @@ HEADERS = {
 }
 #: The header of the labels of a review. Its ``path`` is as it was given, and ``file`` complete.
 REVIEW_HEADER = ("path", "label", "source", "confidence", "file")
+#: The same of particles, whose table lies in their folder, or for other purposes anywhere.
+PARTICLE_HEADER = ("micrograph", "particle", "class", "source", "confidence")
 #: The source of labels that a model gave; of others it is ``person``.
 MODEL_SOURCE = "model"
 

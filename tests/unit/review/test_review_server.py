@@ -159,7 +159,7 @@ def test_labels_are_listed_corrected_and_restored(client: FlaskClient, pictured:
 def test_images_are_jpeg_and_fit_the_screen(
     client: FlaskClient, pictured: Queue, tmp_path: Path
 ) -> None:
-    write_picture(pictured.path_of(1), 0, size=(1500, 3000))
+    write_picture(pictured.image_of(1), 0, size=(1500, 3000))
     for kind, size in (("image", (SCREEN, SCREEN // 2)), ("whole", (3000, 1500))):
         answer = get(client, f"{kind}/1")
         assert answer.mimetype == "image/jpeg"
@@ -174,8 +174,8 @@ def test_the_picture_is_the_one_that_the_model_has_judged(
 ) -> None:
     """Also after the model was retrained with other options, while the page is open."""
     black, stripes = np.zeros((64, 64), np.uint8), np.tile(np.uint8([0, 255]), (64, 32))
-    pictured.path_of(1).unlink()
-    with tifffile.TiffWriter(pictured.path_of(1)) as tiff:
+    pictured.image_of(1).unlink()
+    with tifffile.TiffWriter(pictured.image_of(1)) as tiff:
         tiff.write(black)
         tiff.write(stripes)
     brightest = []
@@ -220,7 +220,7 @@ def test_pictures_being_made_leave_threads_for_clicks(
 def test_an_image_that_cannot_be_shown_is_reported_and_can_be_skipped(
     client: FlaskClient, pictured: Queue, damage: str
 ) -> None:
-    path = pictured.path_of(1)
+    path = pictured.image_of(1)
     path.unlink() if damage == "missing" else path.write_bytes(b"\x89PNG\r\n\x1a\n half")
     answer = get(client, "image/1")
     assert answer.status_code == 422

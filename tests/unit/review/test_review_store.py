@@ -344,10 +344,10 @@ def test_a_damaged_file_is_named_with_what_to_do(make: Callable[..., Path], dama
 def test_file_names_that_are_no_text_are_kept(tmp_path: Path) -> None:
     name = os.fsdecode(b"micrograph-\xff.png")
     make_queue(
-        tmp_path / "q", CLASSES, [entry(tmp_path, 0, name=name, path=Path("/x", name))], [], {}
+        tmp_path / "q", CLASSES, [entry(tmp_path, 0, name=name, image=Path("/x", name))], [], {}
     )
     queue = Queue(tmp_path / "q")
-    assert queue.path_of(1) == Path("/x", name)
+    assert queue.image_of(1) == Path("/x", name)
     assert queue.images()[0].name == name
     assert queue.next("a", 1).items[0].name == "micrograph-?.png"
     queue.close()
@@ -434,4 +434,4 @@ def test_values_of_another_kind_are_reported(
         contextlib.closing(Queue(folder)) as queue,
         pytest.raises(QueueError, match=r"damaged: .* image 1 "),
     ):
-        [queue.next("a", 1), queue.images(), queue.path_of(1)]
+        [queue.next("a", 1), queue.images(), queue.image_of(1)]

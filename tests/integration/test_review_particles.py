@@ -1,0 +1,287 @@
+"""Particles in the queue: from found outlines to corrected counts and a better classifier."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import shutil
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.commands import TINY, refused, run, save
+
+from hypervlad import load, make_particle_fields
+from hypervlad.apps.review import Queue
+from hypervlad.apps.review.particles import QueuedParticle, queued_particles, queued_training
+from hypervlad.apps.review.retraining import gather
+from hypervlad.apps.review.store import LabelledImage
+from hypervlad.data import load_image_folder
+from hypervlad.images import ImageReadError
+from hypervlad.particles import FoundFolder, find_in_images, read_outlines, write_outlines
+from hypervlad.particles.particle import NOT_A_PARTICLE
+
+STRICT = ["--max-error", "0.02", "-q"]  # so that some particles are doubtful
+
+
+def key(item: LabelledImage) -> tuple[str, int]:
+    assert isinstance(item.image, QueuedParticle)
+    return item.image.field, item.image.number
+
+
+def label(queue: Path, classes: dict[tuple[str, int], str]) -> None:
+    """Give the doubtful particles their classes."""
+    with contextlib.closing(Queue(queue)) as opened:
+        for item in opened.images():
+            if item.doubtful and key(item) in classes:
+                category = opened.add_category(classes[key(item)]).id
+                opened.label("window-1", f"click-{item.item}", item.item, category)
+
+
+def moved(queue: Path, to: Path, old: Path, new: Path) -> Path:
+    """Copy a queue, whose folder of particles is copied too."""
+    shutil.copytree(queue, to)
+    with contextlib.closing(Queue(to)) as opened:
+        opened.connection.execute(
+            "UPDATE items SET path = CAST(REPLACE(path, ?, ?) AS BLOB)", [str(old), str(new)]
+        )
+    return to
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Two folders of found particles with their true classes, and a classifier of the first."""
+    root = tmp_path_factory.mktemp("place")
+    images, truths = make_particle_fields(
+        14,
+        kind="sem",
+        classes=["sphere", "rod"],
+        n_particles=(5, 8),
+        size=128,
+        touching=0,
+        random_state=0,
+    )
+    of_field = {}
+    for number, image in enumerate(images):
+        file = root / ("training" if number < 8 else "new") / f"{number:02d}.png"
+        save(file, image)
+        of_field[file.name] = truths[number]
+    for name in ("training", "new"):
+        find_in_images(
+            root / f"{name}-found",
+            sorted((root / name).glob("*.png")),
+            lambda file: of_field[file.name].outlines,
+            root=root / name,
+            pixel_size=4.0,
+            formats=["geojson"],
+        )
+    truth = {
+        (name, outline.label): str(own)
+        for name, field in of_field.items()
+        for outline, own in zip(field.outlines, field.classes, strict=True)
+    }
+    table = root / "training-found" / "labels.csv"
+    rows = [f"{name},{n},{own}" for (name, n), own in truth.items() if name < "08"]
+    table.write_text("\n".join(["micrograph,particle,class", *rows]), encoding="utf-8")
+    model = root / "classes.hvlad"
+    run("train", table, "-o", model, *TINY, "-q")
+    return SimpleNamespace(root=root, table=table, model=model, truth=truth)
+
+
+def start(place: SimpleNamespace, found: Path, queue: Path) -> Path:
+    options = ["--training", place.table, "--max-error", "0.3", "-q"]
+    run("review", "start", place.model, found, "-o", queue, *options)
+    return queue
+
+
+@pytest.fixture(scope="module")
+def reviewed(place: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """A folder that is classified and queued, and of whose outlines a person called two wrong."""
+    root = tmp_path_factory.mktemp("reviewed")
+    found = Path(shutil.copytree(place.root / "new-found", root / "found"))
+    run("particles", "classify", place.model, found, "--format", "geojson", "-q")
+    queue = start(place, found, root / "queue")
+    with contextlib.closing(Queue(queue)) as opened:
+        doubtful = [key(item) for item in opened.images() if item.doubtful]
+    given = {each: place.truth[each] for each in doubtful[:-1]}
+    given |= dict.fromkeys(doubtful[:2], NOT_A_PARTICLE)
+    label(queue, given)
+    return SimpleNamespace(found=found, queue=queue, given=given, wrong=doubtful[:2])
+
+
+def test_particles_are_items_with_a_category_for_wrong_outlines(
+    place: SimpleNamespace, reviewed: SimpleNamespace
+) -> None:
+    with contextlib.closing(Queue(reviewed.queue)) as queue:
+        items = queue.images()
+        assert [item.image for item in items] == queued_particles(FoundFolder(reviewed.found))
+        assert {key(item) for item in items} == {each for each in place.truth if each[0] >= "08"}
+        assert [each.name for each in queue.categories()] == ["rod", "sphere", NOT_A_PARTICLE]
+        assert {item.doubtful for item in items} == {True, False}
+        for item in items[:2]:
+            found = FoundFolder(reviewed.found)
+            (own,) = [p for p in found.particles(key(item)[0]) if p.label == key(item)[1]]
+            assert isinstance(item.image, QueuedParticle)
+            assert item.image.as_micrograph().digest == own.as_micrograph().digest
+            assert item.image.micrograph == str(found.images / key(item)[0])
+        nearest = queue.image_of_training(0)
+        assert isinstance(nearest, QueuedParticle)
+        assert nearest.found == str(place.table.parent)
+
+
+def test_classes_of_people_are_counted_and_wrong_outlines_are_kept_aside(
+    place: SimpleNamespace, reviewed: SimpleNamespace, tmp_path: Path
+) -> None:
+    found = Path(shutil.copytree(reviewed.found, tmp_path / "found"))
+    queue = moved(reviewed.queue, tmp_path / "queue", reviewed.found, found)
+    before = FoundFolder(reviewed.found)
+    said = run("review", "export", queue, "-o", found).stdout
+    n_given = len(reviewed.given) - 2
+    assert f"classes given by people: {n_given} particles\nremoved: 2 wrong outlines" in said
+    after = FoundFolder(found)
+    old = before.table.set_index(["micrograph", "particle"])
+    new = after.table.set_index(["micrograph", "particle"])
+    assert set(old.index) - set(new.index) == set(reviewed.wrong)
+    for each, row in new.iterrows():
+        by_person = each in reviewed.given
+        assert row["class"] == (reviewed.given if by_person else old["class"])[each]
+        assert row["source"] == ("person" if by_person else "model")
+    assert after.is_by_model.sum() == len(new) - n_given, "also where people confirm the model"
+    for name, number in reviewed.wrong:
+        gone = before.outlines(name).label_image() == number
+        left = after.outlines(name).label_image()
+        assert not left[gone].any()
+        removed = read_outlines(found / "removed" / f"{name}-1.tif").label_image()
+        assert (removed[gone] == number).all()
+        polygons = json.loads((found / "geojson" / f"{name}.geojson").read_text())["features"]
+        assert len(polygons) == (new.index.get_level_values(0) == name).sum()
+    said = run("particles", "count", found).stdout
+    assert f"{len(new)}" in said
+    assert "not corrected for wrong classes, as a person gave some classes" in said
+    again = run("review", "export", queue, "-o", found).stdout
+    assert "removed: 0 wrong outlines" in again
+    pd.testing.assert_frame_equal(FoundFolder(found).table, after.table)
+    # The labels are in the queue, so that another classifier may replace all classes.
+    run("particles", "classify", place.model, found, "-q")
+    assert FoundFolder(found).is_by_model.all()
+    run("review", "export", queue, "-o", found)
+    pd.testing.assert_frame_equal(FoundFolder(found).table, after.table, rtol=1e-3)
+
+
+def test_the_table_of_labels_trains_and_says_who_gave_them(
+    place: SimpleNamespace, reviewed: SimpleNamespace, tmp_path: Path
+) -> None:
+    table = reviewed.found / "labels.csv"
+    said = run("review", "export", reviewed.queue, "-o", table)
+    assert "1 uncertain image not yet labelled" in said.stdout + said.stderr
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+    by = Counter(row["source"] for row in rows)
+    assert by["person"] == len(reviewed.given)
+    assert by["model"] > 0
+    data = load_image_folder(table)
+    assert data.by_model.sum() == by["model"]
+    assert len(data.images) == len(rows) - 2
+    run("review", "export", reviewed.queue, "-o", table, "--source", "person")
+    said = run("train", table, "-o", tmp_path / "m.hvlad", *TINY)
+    assert "a model's own" not in said.stderr
+    assert "2 outlines called 'not a particle' left out" in said.stderr
+    assert load(tmp_path / "m.hvlad").classes_.tolist() == ["rod", "sphere"]
+
+
+def test_a_classifier_learns_from_corrected_particles(
+    place: SimpleNamespace, reviewed: SimpleNamespace, tmp_path: Path
+) -> None:
+    queue = Path(shutil.copytree(reviewed.queue, tmp_path / "queue"))
+    options = ["--training", place.table, "-o", tmp_path / "better.hvlad"]
+    said = run("review", "retrain", queue, *options)
+    n_training = sum(name < "08" for name, _ in place.truth)
+    n_given = len(reviewed.given) - 2
+    assert f"training on {n_training + n_given} images, {n_given} of them labelled" in said.stderr
+    assert "2 outlines labelled “not a particle” left out" in said.stderr
+    better = load(tmp_path / "better.hvlad")
+    micrographs = [name.partition(",")[0] for name in better.training_.names]
+    codes = dict(zip(micrographs, better.training_.groups.tolist(), strict=True))
+    assert [codes[name] for name in micrographs] == better.training_.groups.tolist()
+    assert len(set(codes.values())) == len(set(micrographs)), "micrographs are the groups"
+    with contextlib.closing(Queue(queue)) as opened:
+        assert opened.fact("model") == str(tmp_path / "better.hvlad")
+        last = opened.image_of_training(n_training)
+        assert isinstance(last, QueuedParticle)
+        assert last.found == str(reviewed.found)
+
+
+def test_particles_of_one_micrograph_in_training_and_queue_are_one_group(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    rows = place.table.read_text(encoding="utf-8").splitlines()
+    some = place.table.parent / "some.csv"
+    some.write_text("\n".join(rows[::2]), encoding="utf-8")
+    run("train", some, "-o", tmp_path / "m.hvlad", *TINY, "-q")
+    queue = tmp_path / "queue"
+    run("review", "start", tmp_path / "m.hvlad", place.table.parent, "-o", queue, *STRICT)
+    label(queue, place.truth)
+    groups = tmp_path / "groups.csv"
+    groups.write_text(
+        "\n".join(["path,group", *(f"{n:02d}.png,sample {n // 2}" for n in range(8))])
+    )
+    data = load_image_folder(some)
+    data.images = queued_training(some, data)
+    with contextlib.closing(Queue(queue)) as opened:
+        for given, n_groups in ((None, 8), (groups, 4)):
+            model = load(tmp_path / "m.hvlad")
+            material = gather(opened, data, groups=given, model=model)
+            assert len(material.images) == len(rows) - 1, "each particle once"
+            assert len(set(material.groups)) == n_groups
+
+
+def test_outlines_that_were_changed_since_are_reported(
+    place: SimpleNamespace, reviewed: SimpleNamespace, tmp_path: Path
+) -> None:
+    found = Path(shutil.copytree(reviewed.found, tmp_path / "found"))
+    queue = moved(reviewed.queue, tmp_path / "queue", reviewed.found, found)
+    (name, number), (other, gone) = list(reviewed.given)[2:4]
+    folder = FoundFolder(found)
+    for field, n, value in ((name, number, number), (other, gone, 0)):
+        labels = folder.outlines(field).label_image()
+        own = np.argwhere(labels == n)
+        labels[labels == n] = value
+        labels[tuple(own[0])] = 0  # one pixel
+        write_outlines(folder.outlines_file(field), labels, pixel_size=4.0)
+    with contextlib.closing(Queue(queue)) as opened:
+        for item in opened.images():
+            if key(item) in ((name, number), (other, gone)):
+                word = "changed" if key(item) == (name, number) else "gone"
+                with pytest.raises(ImageReadError, match=f"its outline has {word} since"):
+                    item.image.picture(512, 512)
+    table = tmp_path / "labels.csv"
+    said = run("review", "export", queue, "-o", table, "--source", "person")
+    assert "2 labels left out, of outlines that have changed" in said.stderr
+    rows = list(csv.DictReader(table.read_text(encoding="utf-8").splitlines()))
+    assert len(rows) == len(reviewed.given) - 2
+    line = refused("review", "export", queue, "-o", found)
+    assert "run 'hypervlad particles classify', then repeat this command" in line
+    run("particles", "classify", place.model, found, "-q")
+    said = run("review", "export", queue, "-o", found)
+    assert f"{len(reviewed.given) - 4} particles" in said.stdout
+    options = ["--training", place.table, "-o", tmp_path / "m.hvlad", "--on-error", "skip"]
+    assert "its outline has changed since" in run("review", "retrain", queue, *options).stderr
+
+
+def test_folders_of_others_are_refused(
+    place: SimpleNamespace, reviewed: SimpleNamespace, tmp_path: Path
+) -> None:
+    other = place.root / "training-found"
+    line = refused("review", "export", reviewed.queue, "-o", other)
+    assert f"has the particles of {reviewed.found}" in line
+    command = ["review", "start", place.model, other, reviewed.found, "-o", tmp_path / "q"]
+    assert "give only this one" in refused(*command)
+    unclassified = Path(shutil.copytree(place.root / "new-found", tmp_path / "found"))
+    queue = start(place, unclassified, tmp_path / "queue")
+    label(queue, place.truth)
+    assert "'hypervlad particles classify'" in refused(
+        "review", "export", queue, "-o", unclassified
+    )
