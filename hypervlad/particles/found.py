@@ -304,8 +304,7 @@ class FoundFolder:
             n_removed = 0
             for name, own in zip(names, tables, strict=True):
                 n_removed += self._remove(name, {label for field, label in wrong if field == name})
-                if formats:
-                    self._write_formats(name, self.outlines(name), formats, own)
+                self._write_formats(name, formats, own)
             self._write_tables(self.fields, tables)
             return int((is_given & ~is_wrong).sum()), n_removed
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.review_queues import Served, write_picture
+from support.review_queues import Served, write_particle_queue, write_picture
 from support.review_windows import Page
 
 from hypervlad.apps.review import Queue
@@ -360,3 +360,22 @@ def test_categories_that_people_add_never_move_a_key(review: Review) -> None:
     nearest = window.find("nearest")
     assert nearest.get_property("scrollWidth") <= nearest.get_property("clientWidth")
     window.picture("many_categories")
+
+
+def test_particles_are_shown_outlined_and_wrong_outlines_have_a_key(
+    review: Review, tmp_path: Path
+) -> None:
+    review.folder = write_particle_queue(tmp_path)
+    window = review.open()
+    assert window.name == "a.png, particle 1"
+    window.until(lambda: window.find("#stage img", By.CSS_SELECTOR).size["width"] > 400)
+    window.until(lambda: window.find("#nearest img", By.CSS_SELECTOR).size["width"] > 50)
+    assert window.text("choices").split("\n")[-3:] == ["4", "not a particle", "new"]
+    window.label("1")
+    window.until(window.ready)
+    window.picture("particle")
+    window.label("4")
+    assert window.text("status") == "saved: not a particle"
+    assert review.labels["a.png, particle 2"] == "not a particle"
+    window.until(window.ready)
+    window.picture("large_particle")

@@ -20,7 +20,7 @@ from hypervlad.apps.review import Queue
 from hypervlad.apps.review.particles import QueuedParticle, queued_particles, queued_training
 from hypervlad.apps.review.retraining import gather
 from hypervlad.apps.review.store import LabelledImage
-from hypervlad.data import load_image_folder
+from hypervlad.data import ImageFolderWarning, load_image_folder
 from hypervlad.images import ImageReadError
 from hypervlad.particles import FoundFolder, find_in_images, read_outlines, write_outlines
 from hypervlad.particles.particle import NOT_A_PARTICLE
@@ -106,6 +106,8 @@ def reviewed(place: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -
     run("particles", "classify", place.model, found, "--format", "geojson", "-q")
     queue = start(place, found, root / "queue")
     with contextlib.closing(Queue(queue)) as opened:
+        # As a model is that has learnt more: with these few particles, no answer is sure.
+        opened.connection.execute("UPDATE items SET place = NULL, kind = 'sure' WHERE id % 4 = 0")
         doubtful = [key(item) for item in opened.images() if item.doubtful]
     given = {each: place.truth[each] for each in doubtful[:-1]}
     given |= dict.fromkeys(doubtful[:2], NOT_A_PARTICLE)
@@ -121,7 +123,6 @@ def test_particles_are_items_with_a_category_for_wrong_outlines(
         assert [item.image for item in items] == queued_particles(FoundFolder(reviewed.found))
         assert {key(item) for item in items} == {each for each in place.truth if each[0] >= "08"}
         assert [each.name for each in queue.categories()] == ["rod", "sphere", NOT_A_PARTICLE]
-        assert {item.doubtful for item in items} == {True, False}
         for item in items[:2]:
             found = FoundFolder(reviewed.found)
             (own,) = [p for p in found.particles(key(item)[0]) if p.label == key(item)[1]]
@@ -182,7 +183,8 @@ def test_the_table_of_labels_trains_and_says_who_gave_them(
     by = Counter(row["source"] for row in rows)
     assert by["person"] == len(reviewed.given)
     assert by["model"] > 0
-    data = load_image_folder(table)
+    with pytest.warns(ImageFolderWarning, match="2 outlines called 'not a particle' left out"):
+        data = load_image_folder(table)
     assert data.by_model.sum() == by["model"]
     assert len(data.images) == len(rows) - 2
     run("review", "export", reviewed.queue, "-o", table, "--source", "person")
@@ -201,7 +203,7 @@ def test_a_classifier_learns_from_corrected_particles(
     n_training = sum(name < "08" for name, _ in place.truth)
     n_given = len(reviewed.given) - 2
     assert f"training on {n_training + n_given} images, {n_given} of them labelled" in said.stderr
-    assert "2 outlines labelled “not a particle” left out" in said.stderr
+    assert "2 outlines called 'not a particle' left out" in said.stderr
     better = load(tmp_path / "better.hvlad")
     micrographs = [name.partition(",")[0] for name in better.training_.names]
     codes = dict(zip(micrographs, better.training_.groups.tolist(), strict=True))

@@ -13,7 +13,10 @@ import pytest
 from PIL import Image
 
 from hypervlad.apps.review.database import Entry, TrainingImage, make_queue
+from hypervlad.apps.review.particles import queued_particles
 from hypervlad.apps.review.store import Queue
+from hypervlad.particles import find_in_images, find_particles
+from hypervlad.particles.particle import NOT_A_PARTICLE
 
 CLASSES = ["fibre", "matrix", "particle"]
 
@@ -66,6 +69,29 @@ def write_queue(folder: Path, n: int = 6, sure: int = 2, *, pictures: bool = Fal
         for i, image in enumerate([*entries, *training]):
             write_picture(image.image, i)
     make_queue(folder / "queue", CLASSES, entries, training, {"max_error": "0.05"})
+    return folder / "queue"
+
+
+def write_particle_queue(folder: Path) -> Path:
+    """Write a queue of the particles of two fields: a small square, a large one, one at an edge."""
+    for name in ("a.png", "b.png"):
+        pixels = np.random.default_rng(0).integers(40, 60, (200, 240)).astype(np.uint8)
+        for top, left, side in ((20, 30, 12), (70, 100, 90), (0, 60, 16)):
+            pixels[top : top + side, left : left + side] += 120
+        (folder / "fields").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / "fields" / name)
+    found, _ = find_in_images(
+        folder / "found",
+        sorted((folder / "fields").iterdir()),
+        find_particles,
+        root=folder / "fields",
+    )
+    entries = [
+        entry(folder, i, i, name=str(particle), image=particle)
+        for i, particle in enumerate(queued_particles(found))
+    ]
+    training = [TrainingImage(each.name, CLASSES[0], each.image) for each in entries[:3]]
+    make_queue(folder / "queue", CLASSES, entries, training, {}, [NOT_A_PARTICLE])
     return folder / "queue"
 
 

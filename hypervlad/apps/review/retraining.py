@@ -88,7 +88,7 @@ def gather(
     by_people = [image for image in labelled if not image.is_wrong_outline]
     if len(by_people) < len(labelled):
         n_wrong = counted(len(labelled) - len(by_people), "outline")
-        warn_user(f"{n_wrong} labelled “{NOT_A_PARTICLE}” left out: that is no class of particles")
+        warn_user(f"{queue.folder}: {n_wrong} called {NOT_A_PARTICLE!r} left out")
     if not by_people:
         raise QueueError(
             f"{queue.folder}: no image is labelled by a person yet; label some with "
