@@ -93,9 +93,9 @@ def label_all(arguments: list[str], folder: Path) -> None:
         link = serving.stdout.readline().split()[1]
         answer = post(link, "next", client="window-1", want=1)
         while answer["items"]:
-            item = answer["items"][0]["id"]
+            item, scores = answer["items"][0]["id"], answer["items"][0]["scores"]
             click = {"client": "window-1", "click": f"click-{item:04d}", "want": 1}
-            answer = post(link, "label", item=item, category=1, **click)
+            answer = post(link, "label", item=item, category=scores[0][0], **click)
         assert answer["progress"]["labelled"]
         serving.terminate()
         serving.communicate(timeout=60)

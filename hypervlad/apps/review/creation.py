@@ -121,6 +121,8 @@ def start_queue(
         # A file given twice is one image.
         queued = [Path(os.path.abspath(image)) for image in reversed(found.values())]
         names = relative_names(queued, root)
+    root = None if training is None else Path(training)
+    known = training_images(model, root)
     judged, positions = judge_images(
         model, queued, max_error=max_error, progress=progress, with_known=True
     )
@@ -131,9 +133,7 @@ def start_queue(
     read = positions.tolist()
     entries = entries_of(model, judged, [names[i] for i in read], [queued[i] for i in read])
     facts = {"max_error": repr(max_error)} | model_facts(model, model_file)
-    root = None if training is None else Path(training)
     classes = [str(label) for label in model.classes_]
-    known = training_images(model, root)
     if root is not None and all(image.image is None for image in known):
         warn_user(
             f"{root}: holds none of the {counted(len(known), 'image')} that the model was trained "

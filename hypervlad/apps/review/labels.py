@@ -300,21 +300,19 @@ def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
 
     images = queue.images()
     labelled = [image for image in images if image.label is not None or not image.doubtful]
-    of_particles = any(isinstance(image.image, QueuedParticle) for image in images)
-    rows = []
+    header, rows = REVIEW_HEADER, []
     for image in _with_same_outlines(labelled):
-        own = (
-            (image.predicted, MODEL_SOURCE, round(image.confidence, 6))
-            if image.label is None
-            else (image.label, "person", "")
-        )
+        own: tuple[object, ...] = image.predicted, MODEL_SOURCE, round(image.confidence, 6)
+        if image.label is not None:
+            own = image.label, "person", ""
+        if source not in ("all", own[1]):
+            continue
         if isinstance(image.image, QueuedParticle):
+            header = PARTICLE_HEADER
             rows.append((image.image.field, image.image.number, *own))
         else:
             rows.append((image.name, *own, str(image.image)))
-    header = PARTICLE_HEADER if of_particles else REVIEW_HEADER
-    chosen = [row for row in rows if source == "all" or source in row[2:4]]
-    return table_as_bytes(header, chosen), len(images) - len(labelled)
+    return table_as_bytes(header, rows), len(images) - len(labelled)
 
 
 def write_classes(queue: Queue, folder: str | os.PathLike[str]) -> tuple[int, int]:

@@ -98,11 +98,12 @@ class QueuedParticle:
         mask[top - first_row : bottom - first_row, left - first_column : right - first_column] = (
             particle.mask
         )
-        height, width = mask.shape
+        height, width = pixels.shape[:2]
         zoom = min(side, max(least, height, width)) / max(height, width)
         size = max(1, round(zoom * width)), max(1, round(zoom * height))
         image = Image.fromarray(np.uint8(np.round(255 * pixels))).convert("RGB")
-        shown = np.asarray(image.resize(size, Image.Resampling.BICUBIC), np.float32) / 255
+        shown = np.array(image.resize(size, Image.Resampling.BICUBIC), np.float32)
+        shown /= 255
         inside = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
         line = ndimage.binary_dilation(inside, iterations=max(1, max(size) // _LINES)) & ~inside
         shown[line] = _COLOUR  # beside the particle, of which nothing is hidden
@@ -189,7 +190,7 @@ def _digests(found: str, field: str, time: int) -> dict[int, str]:
     return {outline.label: outline_digest(outline) for outline in outlines}
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=1)
 def _pixels(found: str, field: str) -> NDArray[np.float32]:
     folder = _opened(found)
     return read_image(folder.image(field), **asdict(folder.read_options))
