@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -227,6 +228,40 @@ def test_classes_by_a_person_are_never_lost(images: Path, found: FoundFolder) ->
     table.to_csv(found.path / "particles.csv", index=False)
     with pytest.raises(ValueError, match="1 particle without a class"):
         FoundFolder(found.path).count()
+
+
+def test_a_correction_that_was_stopped_is_repeated_and_removes_nothing_twice(
+    found: FoundFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="run 'hypervlad particles classify'"):
+        found.correct({("a.png", 1): "small"})
+    found.classify(Classifier())
+    before = found.table
+    own = before["class"].tolist()
+    by_hand = before["micrograph"] == "z.png"
+    before.loc[by_hand, "class"] = "other"
+    before.to_csv(found.path / "particles.csv", index=False)
+    classes = {("a.png", 1): own[0], ("a.png", 2): "not a particle", ("a.tif", 1): "new"}
+    again = FoundFolder(found.path)
+    with monkeypatch.context() as patch:
+        patch.setattr("hypervlad.particles.found.write_table", Mock(side_effect=OSError("disk")))
+        with pytest.raises(OSError, match="disk"):
+            again.correct(classes)
+    assert again.correct(classes) == (2, 0)
+    removed = list((found.path / "removed").iterdir())
+    assert [file.name for file in removed] == ["a.png-1.tif"]
+    assert [outline.label for outline in read_outlines(removed[0])] == [2]
+    assert [outline.label for outline in again.outlines("a.png")] == [1, 3]
+    table = again.table.set_index(["micrograph", "particle"])
+    assert ("a.png", 2) not in table.index
+    assert table["source"].dropna().value_counts().to_dict() == {
+        "person": 2,
+        "model": len(before) - 3 - by_hand.sum(),
+    }
+    assert table.loc[("a.tif", 1), "class"] == "new"
+    assert (~again.is_by_model).sum() == 2 + by_hand.sum()
+    with pytest.raises(ValueError, match=f"a person gave {by_hand.sum()} classes"):
+        again.classify(Classifier())  # those of a review are in its queue, these are only here
 
 
 def test_counts_are_those_of_the_table_and_the_fields(found: FoundFolder) -> None:
