@@ -310,8 +310,8 @@ def test_without_any_particle_there_is_nothing_to_count(images: Path, tmp_path: 
 
 
 def test_particles_in_an_information_bar_are_reported(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(60, 80, (120, 160), dtype=np.uint8)
-    pixels[20:50, 40:70], pixels[100:] = 200, 0
+    pixels = np.random.default_rng(0).integers(120, 150, (120, 160), dtype=np.uint8)
+    pixels[20:50, 40:70], pixels[100:] = 240, 0
     pixels[106:114, 10:60:3] = 255
     Image.fromarray(pixels).save(tmp_path / "a.png")
     with pytest.warns(UserWarning, match="bar of 1 image, a.png"):
