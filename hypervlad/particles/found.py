@@ -48,8 +48,10 @@ class FoundCounts(NamedTuple):
 
     Attributes
     ----------
-    counts, sizes : DataFrame
-        From :func:`count_particles` and :func:`particle_sizes`.
+    counts : DataFrame
+        From :func:`count_particles`.
+    sizes : DataFrame
+        From :func:`particle_sizes`.
     measure : str
         The column of the table that `sizes` are of.
     notes : list of str
