@@ -53,7 +53,7 @@ class FoundCounts(NamedTuple):
     sizes : DataFrame
         From :func:`particle_sizes`.
     measure : str
-        The column of the table that `sizes` are of.
+        Column of the table whose sizes these are.
     notes : list of str
         What is missing, or not corrected, and why.
     """
