@@ -137,10 +137,11 @@ def fit_parts(
     digests = [image.digest for image in info]
     names = relative_names([data.images[i] for i in rows])
     shown = [name or f"image {i}" for name, i in zip(names, data.positions[rows], strict=True)]
-    blank = [name for name, image in zip(shown, info, strict=True) if image.is_blank]
+    is_blank = np.array([image.is_blank for image in info], bool)
+    blank = [name for name, own in zip(shown, is_blank, strict=True) if own]
     warn_of_blank_training_images(blank, len(info))
     _warn_of_contradictions(digests, labels, shown)
-    groups = groups_with_copies(points, codes[rows])
+    groups = groups_with_copies(points, codes[rows], is_blank)
     classes = np.unique(labels[: len(train)])
     fit_params: dict[str, Any] = {name: values[train] for name, values in accepted.items()}
     has_groups = "groups" in fit_params or len(np.unique(groups)) < len(groups)
@@ -390,8 +391,13 @@ def calibration_split(
     return np.setdiff1d(rows, calibration), calibration
 
 
-def groups_with_copies(points: NDArray[np.floating], groups: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Number the groups of images, (n,), joining those with copies: equal `points`, (n, d)."""
+def groups_with_copies(
+    points: NDArray[np.floating], groups: NDArray[np.intp], is_blank: NDArray[np.bool_]
+) -> NDArray[np.intp]:
+    """Number the groups of images, (n,), joining those with copies: equal `points`, (n, d).
+
+    Blank images, such as particles of one pixel, are alike without being copies.
+    """
     mean_square = np.mean(np.sum(np.square(points, dtype=np.float64), axis=1))
     tolerance = _COPY_TOLERANCE * float(np.sqrt(mean_square))
     _, first_of_group, own = np.unique(groups, return_index=True, return_inverse=True)
@@ -399,6 +405,7 @@ def groups_with_copies(points: NDArray[np.floating], groups: NDArray[np.intp]) -
     # A link to the first copy is enough to connect all copies.
     first_copy = np.concatenate([(block <= tolerance).argmax(axis=1) for block in distances])
     rows = np.arange(len(groups))
+    first_copy = np.where(is_blank, rows, first_copy)
     links = [np.column_stack([rows, first]) for first in (first_of_group[own], first_copy)]
     return linked_groups(np.concatenate(links), len(groups))
 

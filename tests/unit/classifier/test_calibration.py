@@ -286,9 +286,11 @@ def test_nothing_is_held_out_of_unreadable_images() -> None:
 def test_copies_join_their_groups() -> None:
     points = np.random.default_rng(0).normal(size=(6, 300)).astype(np.float32)
     points[4] = points[0] * (1 + 1e-6)
-    joined = groups_with_copies(points, np.array([0, 0, 1, 2, 2, 3]))
+    joined = groups_with_copies(points, np.array([0, 0, 1, 2, 2, 3]), np.zeros(6, bool))
     assert [len(set(joined[rows])) for rows in ([0, 1, 3, 4], [2], [5])] == [1, 1, 1]
     assert len(set(joined)) == 3
+    is_blank = np.arange(6) % 4 == 0  # particles of one pixel in two micrographs, say
+    assert len(set(groups_with_copies(points, np.array([0, 0, 1, 2, 2, 3]), is_blank))) == 4
 
 
 def arrays(**changes: Any) -> Any:
@@ -345,7 +347,7 @@ def test_damaged_files_are_refused(
 def test_many_copies_take_little_memory() -> None:
     points = np.zeros((4000, 8), dtype=np.float32)
     tracemalloc.start()
-    joined = groups_with_copies(points + 1, np.arange(4000))
+    joined = groups_with_copies(points + 1, np.arange(4000), np.zeros(4000, bool))
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(set(joined.tolist())) == 1
