@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -200,13 +201,13 @@ class FoundFolder:
 
     def particles(self, micrograph: str) -> list[Particle]:
         """Cut the particles of a field out of its image; an ImageReadError if that fails."""
-        sizes = {field.micrograph: field.pixel_size for field in self.fields}
-        if micrograph not in sizes:
+        field = next((each for each in self.fields if each.micrograph == micrograph), None)
+        if field is None:
             raise ImageReadError(f"{micrograph}: no field of {self.path}")
         return cut_particles(
             self.image(micrograph),
             self.outlines(micrograph),
-            pixel_size=sizes[micrograph],
+            pixel_size=field.pixel_size,
             read_options=self.read_options,
             name=micrograph,
         )
@@ -236,6 +237,7 @@ class FoundFolder:
         """
         classes = [str(label) for label in classifier.classes_]
         with exclusive_lock(self.path / _LOCK, self.path):
+            self._forget()
             self._check_no_own_classes()
             for field in self.fields:
                 self.image(field.micrograph)  # raises before hours of work
@@ -253,6 +255,8 @@ class FoundFolder:
                         table[f"p_{name}"] = column
                     tables.append(table)
                     self._write_formats(field.micrograph, formats, table)
+            # Never the matrix of another classifier beside these classes.
+            (self.path / CONFUSION).unlink(missing_ok=True)
             self._write_tables(self.fields, tables)
             held_out = getattr(classifier, "held_out_", None)
             if held_out is not None:
@@ -284,6 +288,7 @@ class FoundFolder:
             If particles are not classified yet, or outlines were changed since.
         """
         with exclusive_lock(self.path / _LOCK, self.path):
+            self._forget()
             table = self.table.copy()
             keys = list(zip(table["micrograph"], table["particle"], strict=True))
             names = [field.micrograph for field in self.fields]
@@ -300,12 +305,17 @@ class FoundFolder:
             table["source"] = np.select([is_reviewed, self.is_by_model], ["person", "model"], "")
             table.loc[is_given, "class"] = given[is_given]
             table.loc[is_given, "confidence"] = None
-            kept = table[~is_wrong]
-            tables = [kept[kept["micrograph"] == name] for name in names]
+            kept = table[~is_wrong].sort_values("particle")  # a person may have sorted it
+            of_field = dict(list(kept.groupby("micrograph")))
+            numbers = defaultdict[str, set[int]](set)
+            for name, number in wrong:
+                numbers[name].add(number)
+            tables = [of_field.get(name, kept[:0]) for name in names]
             formats = [kind for kind in FORMATS if (self.path / kind).is_dir()]
             n_removed = 0
             for name, own in zip(names, tables, strict=True):
-                n_removed += self._remove(name, {label for field, label in wrong if field == name})
+                if name in numbers:
+                    n_removed += self._remove(name, numbers[name])
                 self._write_formats(name, formats, own)
             self._write_tables(self.fields, tables)
             return int((is_given & ~is_wrong).sum()), n_removed
@@ -485,8 +495,6 @@ class FoundFolder:
         """Write the tables, that of fields last: it says that the others are complete."""
         import pandas as pd
 
-        # Never the matrix of another classifier beside these classes.
-        (self.path / CONFUSION).unlink(missing_ok=True)
         table = pd.concat(tables, ignore_index=True)
         write_table(self.path / PARTICLES, list(table), _as_cells(table))
         rows = [
@@ -494,6 +502,10 @@ class FoundFolder:
             for field, own in zip(fields, tables, strict=True)
         ]
         write_table(self.path / FIELDS, _FIELD_COLUMNS, rows)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Read the tables again when they are needed: they may have been edited meanwhile."""
         vars(self).pop("table", None)
         vars(self).pop("fields", None)
 
@@ -593,6 +605,7 @@ def find_in_images(
                 except ImageReadError as error:
                     left_out.append(str(error))
         if found:
+            (folder.path / CONFUSION).unlink(missing_ok=True)
             folder._write_tables(*zip(*found, strict=True))
     if in_bars:
         warn_user(

@@ -264,6 +264,40 @@ def test_a_correction_that_was_stopped_is_repeated_and_removes_nothing_twice(
         again.classify(Classifier())  # those of a review are in its queue, these are only here
 
 
+def test_counts_stay_corrected_when_only_wrong_outlines_were_removed(found: FoundFolder) -> None:
+    found.classify(Classifier())
+    before = found.confusion
+    found.correct({("a.png", 1): "not a particle"})
+    assert before is not None
+    assert found.confusion is not None
+    np.testing.assert_array_equal(found.confusion[1], before[1])
+    assert found.count().notes == []
+
+
+def test_a_table_that_was_edited_meanwhile_is_read_again(found: FoundFolder) -> None:
+    found.classify(Classifier())
+    table = found.table.copy()  # now in memory
+    table.loc[0, "class"] = "mine"
+    table.to_csv(found.path / "particles.csv", index=False)
+    with pytest.raises(ValueError, match="a person gave 1 class"):
+        found.classify(Classifier())
+    found.correct({("z.png", 1): "small"})
+    assert found.table["class"].tolist().count("mine") == 1
+
+
+def test_a_table_that_a_person_sorted_fits_the_outlines(found: FoundFolder) -> None:
+    found.classify(Classifier(), formats=["geojson"])
+    table = found.table.sort_values("area_px2", ascending=False)
+    table.to_csv(found.path / "particles.csv", index=False)
+    found.correct({("a.png", 1): "large"})
+    content = json.loads((found.path / "geojson" / "a.png.geojson").read_text(encoding="utf-8"))
+    areas = {
+        feature["properties"]["name"]: feature["properties"]["measurements"]["area_px2"]
+        for feature in content["features"]
+    }
+    assert areas == {str(own.label): own.mask.sum() for own in found.outlines("a.png")}
+
+
 def test_counts_are_those_of_the_table_and_the_fields(found: FoundFolder) -> None:
     found.classify(Classifier())
     assert found.confusion is not None
