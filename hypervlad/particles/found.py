@@ -333,7 +333,8 @@ class FoundFolder:
         Parameters
         ----------
         rule : str, optional
-            Count only particles that meet it, see :func:`match_rule`.
+            Count only particles that meet it, see :func:`match_rule`. Wrong outlines, of the class
+            "not a particle", are never counted, unless it is a class of the classifier.
         edges : {"weight", "leave_out"}, default="weight"
             See :func:`edge_weights`.
         measure : str, default="equivalent_diameter"
@@ -367,15 +368,19 @@ class FoundFolder:
                     f"{self.path / PARTICLES}: {counted(unclassified, 'particle')} without a "
                     "class; classify all, or remove the column class"
                 )
+            is_kept, is_by_model = table["class"] != NOT_A_PARTICLE, self.is_by_model
+            if NOT_A_PARTICLE not in self.classes and not is_kept.all():
+                notes.append(f"without {counted(int((~is_kept).sum()), 'wrong outline')}")
+                table, is_by_model = table[is_kept], is_by_model[is_kept]
             classes = list(dict.fromkeys([*self.classes, *sorted(set(table["class"]))]))
-            if not self.is_by_model.all():
+            if not is_by_model.all():
                 notes.append("not corrected for wrong classes, as a person gave some classes")
             elif self.confusion is None:
                 notes.append(
                     "not corrected for wrong classes, as the classifier held out no particles"
                 )
-            elif rule is not None and re.search(r"\bclass\b", rule):
-                notes.append("not corrected for wrong classes, as the rule chooses some classes")
+            elif rule is not None and re.search(r"\b(class|confidence|p_)", rule):
+                notes.append("not corrected for wrong classes, as the rule chooses by the answers")
             elif corrected:
                 confusion = self.confusion[1]
         if rule is not None:
@@ -415,7 +420,10 @@ class FoundFolder:
             notes.append("no intervals of the counts, which take four fields at least")
         written = (self.path / PARTICLES).stat().st_mtime
         files = [(each.micrograph, self.outlines_file(each.micrograph)) for each in self.fields]
-        changed = [name for name, file in files if file.stat().st_mtime > written]
+        missing = [name for name, file in files if not file.exists()]
+        if missing:
+            notes.append(f"no outlines of {name_some(missing)} are there any more")
+        changed = [name for name, file in files if file.exists() and file.stat().st_mtime > written]
         if changed:
             notes.append(
                 f"{verb(len(changed), 'the outlines', 'outlines')} of {name_some(changed)} are "

@@ -316,7 +316,8 @@ def test_counts_are_those_of_the_table_and_the_fields(found: FoundFolder) -> Non
     rule = "feret_max < 100 nm"
     chosen = found.count(rule).counts
     assert chosen["particles"].iloc[-1] == match_rule(found.table, rule).sum() > 0
-    assert "the rule chooses some classes" in found.count("class == 'large'").notes[0]
+    for own_rule in ("class == 'large'", "confidence > 0.8", "p_small < 0.5"):
+        assert "the rule chooses by the answers" in found.count(own_rule).notes[0]
     assert found.count("area > 1 um2").counts["count"].tolist() == [0, 0, 0]
     assert [found.count(measure=name).measure for name in ("area", "solidity")] == [
         "area_nm2",
@@ -332,6 +333,24 @@ def test_outlines_that_are_newer_than_their_measures_are_noted(found: FoundFolde
         "the outlines of a.tif are newer than particles.csv: if you corrected them, run "
         "'hypervlad particles classify' again, or find with --resume"
     ]
+
+
+def test_wrong_outlines_are_not_counted(found: FoundFolder) -> None:
+    found.classify(Classifier())
+    table = found.table
+    table.loc[0, "class"] = "not a particle"
+    table.to_csv(found.path / "particles.csv", index=False)
+    result = FoundFolder(found.path).count()
+    assert result.counts["particles"].tolist()[-1] == len(table) - 1
+    assert result.notes == ["without 1 wrong outline"]  # and corrected for wrong classes
+
+
+def test_counts_need_no_outlines(found: FoundFolder) -> None:
+    expected = found.count()
+    found.outlines_file("a.tif").unlink()
+    result = found.count()
+    pd.testing.assert_frame_equal(result.counts, expected.counts)
+    assert result.notes == ["no outlines of a.tif are there any more"]
 
 
 def test_without_any_particle_there_is_nothing_to_count(images: Path, tmp_path: Path) -> None:
