@@ -23,14 +23,20 @@ from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import original_cell, write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.images import ImageReadError, Micrograph, ReadOptions, read_micrograph
-from hypervlad.images.files import find_as_named
+from hypervlad.images.files import find_as_named, path_parts
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import read_named, relative_names, rows_of_banner
 from hypervlad.particles.counts import Edges, Field, count_particles, particle_sizes
 from hypervlad.particles.export import write_outlines
 from hypervlad.particles.measures import measure as measure_particles
 from hypervlad.particles.outlines import read_outlines
-from hypervlad.particles.particle import NOT_A_PARTICLE, Outlines, Particle, cut_particles
+from hypervlad.particles.particle import (
+    NOT_A_PARTICLE,
+    Outlines,
+    Particle,
+    check_same_size,
+    cut_particles,
+)
 from hypervlad.particles.rules import match_rule
 
 if TYPE_CHECKING:
@@ -137,6 +143,8 @@ class FoundFolder:
     def fields(self) -> list[Field]:
         """All fields that were searched, also those without a particle."""
         table = self._read(FIELDS, _FIELD_COLUMNS)
+        if strange := [name for name in table["micrograph"] if not _is_below(name)]:
+            raise ValueError(f"{self.path / FIELDS}: no images are called {name_some(strange)}")
         sizes = table["pixel_size_nm"].astype(float)
         return [
             Field(name, (int(height), int(width)), None if math.isnan(size) else float(size))
@@ -552,7 +560,8 @@ def find_in_images(
     read_options : dict or ReadOptions, optional
         How images are read, also by `outline`.
     pixel_size : float, optional
-        Nanometres per pixel of images whose file does not contain it.
+        Nanometres per pixel of images whose file does not contain it. A run that is resumed must
+        have the same, or none before.
     formats : sequence of {"geojson", "roi"}, default=()
         Further files of outlines for QuPath and ImageJ, in folders of these names.
     resume : bool, default=False
@@ -565,7 +574,7 @@ def find_in_images(
     -------
     folder : FoundFolder
     left_out : list of str
-        Why images could not be read; each begins with the image.
+        Why images could not be read or have outlines of another size; each begins with the image.
 
     Raises
     ------
@@ -586,10 +595,15 @@ def find_in_images(
     check_value("pixel_size", pixel_size, [None, Number(above=0, meaning="nanometres per pixel")])
     options = check_read_options(read_options)
     files = dict(zip(relative_names(images, root), map(Path, images), strict=True))
+    if outside := [str(file) for name, file in files.items() if not _is_below(name)]:
+        raise ValueError(
+            f"root={os.fspath(root)!r} must contain all images, but not {name_some(outside)}"
+        )
     run = {"images": os.path.abspath(root), "finder": dict(finder or {})}
-    run["read_options"] = asdict(options)
+    run |= {"read_options": asdict(options), "pixel_size": pixel_size}
     with new_folder(Path(path)), exclusive_lock(Path(path, _LOCK), path):
         folder = _started(Path(path), run, resume)
+        pixel_size = folder.run["pixel_size"]
         has_fields = (folder.path / FIELDS).exists()
         known = {field.micrograph: field for field in (folder.fields if has_fields else ())}
         names = sorted({*known, *files})
@@ -605,6 +619,7 @@ def find_in_images(
                         image = files.get(name) or folder.image(name)
                         outlines = Outlines.of(outline(image), str(image))
                         own = read_named(image, options, str(image), with_digest=False)
+                        check_same_size(outlines, own.pixels, str(image))
                         size = own.pixel_size or pixel_size
                         if options.banner == "keep" and _any_in_bar(outlines, own):
                             in_bars.append(name)
@@ -624,6 +639,11 @@ def find_in_images(
     return folder, left_out
 
 
+def _is_below(name: Any) -> bool:
+    """Return whether the name of a field is a path below a folder."""
+    return isinstance(name, str) and not os.path.isabs(name) and ".." not in path_parts(name)
+
+
 def _any_in_bar(outlines: Outlines, image: Micrograph) -> bool:
     first = len(image.pixels) - rows_of_banner(image)
     return any(outline.box[0] >= first for outline in outlines)
@@ -640,7 +660,10 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
             )
         folder = FoundFolder(path)
         folder._check_no_own_classes()
+        size = folder.run.get("pixel_size")  # may be given later, or once
+        run["pixel_size"] = run["pixel_size"] or size
         before, now = ({**each, **each.get("finder", {})} for each in (folder.run, run))
+        before["pixel_size"] = size or run["pixel_size"]
         different = [
             f"{name} {before.get(name)!r}, not {now.get(name)!r}"
             for name in dict.fromkeys([*before, *now])
@@ -650,7 +673,8 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
             raise ValueError(
                 f"{path} was made with {'; '.join(different)}; give the same, or another folder"
             )
-        return folder
+        if folder.run == run:
+            return folder
     with replace_when_complete(path / RUN) as stream:
         stream.write(json.dumps(run, indent=1).encode())
     return FoundFolder(path)

@@ -289,12 +289,7 @@ def cut_particles(
     found = Outlines.of(outlines, f"outlines of {shown}")
     micrograph = read_named(image, check_read_options(read_options), shown)
     pixels = micrograph.pixels
-    if found.shape != pixels.shape[:2]:
-        raise ImageReadError(
-            f"{shown}: outlines of {found.shape[0]} x {found.shape[1]} pixels for an image of "
-            f"{pixels.shape[0]} x {pixels.shape[1]}; give outlines of its size, and cut an "
-            "information bar off both or neither"
-        )
+    check_same_size(found, pixels, shown)
     if name is None:
         is_path = isinstance(image, str | os.PathLike)
         name = os.path.normpath(shown) if is_path else f"image {micrograph.digest[:12]}"
@@ -303,3 +298,12 @@ def cut_particles(
         Particle(pixels[o.window].copy(), o.mask, o.box, o.label, name, found.shape, nm)
         for o in found
     ]
+
+
+def check_same_size(outlines: Outlines, pixels: NDArray[Any], name: str) -> None:
+    if outlines.shape != pixels.shape[:2]:
+        raise ImageReadError(
+            f"{name}: outlines of {outlines.shape[0]} x {outlines.shape[1]} pixels for an image of "
+            f"{pixels.shape[0]} x {pixels.shape[1]}; give outlines of its size, and cut an "
+            "information bar off both or neither"
+        )

@@ -19,6 +19,7 @@ from hypervlad.images import ImageReadError
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_named
 from hypervlad.particles import Field, FoundCounts, FoundFolder, Outline, edge_weights
+from hypervlad.particles.particle import check_same_size
 from hypervlad.results.displays.base import shorten, thumbnail
 from hypervlad.results.displays.colours import CLASS_COLOURS, stretch_contrast
 from hypervlad.results.displays.directions import length_text, round_length
@@ -236,8 +237,7 @@ def _pictures(
         try:
             image = read_named(folder.image(name), folder.read_options, name, with_digest=False)
             outlines = folder.outlines(name)
-            if image.pixels.shape[:2] != outlines.shape:
-                raise ImageReadError(f"{name}: its outlines have another size; find them again")
+            check_same_size(outlines, image.pixels, name)
         except ImageReadError as error:
             unreadable.append(str(error))
             continue

@@ -16,7 +16,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from hypervlad.images import ImageReadError
+from hypervlad.images import ImageReadError, read_micrograph
 from hypervlad.particles import (
     FoundFolder,
     count_particles,
@@ -178,6 +178,30 @@ def test_a_pixel_size_can_be_given_later(images: Path, original: Path, tmp_path:
         again["area_nm2"],
         expected["area_nm2"][expected["micrograph"].str.startswith("day 1/")],
     )
+    with pytest.raises(ValueError, match=r"was made with pixel_size 5\.0, not 2\.5"):
+        find(tmp_path / "found", images / "day 1", pixel_size=2.5, resume=True)
+    outlines = FoundFolder(tmp_path / "found").outlines_file("empty.png")
+    outlines.unlink()
+    find(tmp_path / "found", images / "day 1", pixel_size=None, resume=True)
+    assert read_micrograph(outlines).pixel_size == pytest.approx(5.0)
+
+
+def test_names_that_lead_out_of_the_folder_are_refused(
+    images: Path, found: FoundFolder, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"must contain all images, but not .*a\.png"):
+        find_in_images(tmp_path / "x", [images / "a.png"], find_particles, root=images / "day 1")
+    fields = found.path / "fields.csv"
+    fields.write_text(fields.read_text(encoding="utf-8").replace("z.png", "../../z.png"))
+    with pytest.raises(ValueError, match=r"no images are called \.\./\.\./z\.png"):
+        FoundFolder(found.path).classify(Classifier())
+
+
+def test_outlines_of_another_size_are_left_out(images: Path, tmp_path: Path) -> None:
+    found, left_out = find(tmp_path / "found", images, lambda image: np.ones((9, 9), int))
+    assert len(left_out) == len(FIELDS)
+    assert "outlines of 9 x 9 pixels for an image of 100 x 120" in left_out[0]
+    assert not (found.path / "outlines").exists()
 
 
 def test_further_formats_have_classes_and_measures(found: FoundFolder) -> None:

@@ -186,7 +186,7 @@ def test_what_cannot_be_read_is_listed(found: Found) -> None:
     assert "a.png: no such image in" in page.words
     Image.new("L", (90, 61)).save(folder.images / "a.png")
     page = page_of(folder)
-    assert "a.png: its outlines have another size" in page.words
+    assert "a.png: outlines of 60 x 90 pixels for an image of" in page.words
     assert len(fields_of(page)) == 1
     assert "a.png 4" in page.spaced, "its particles are still counted"
 
