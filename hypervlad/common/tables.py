@@ -22,7 +22,7 @@ _SIGN = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 _CELL = r'(?:\A|(?<=[;\t\r\n"]))'
 _FORMULA = re.compile(f"{_CELL}(?='*{_SIGN})")
 _ESCAPED = re.compile(f"{_CELL}'(?='*{_SIGN})")
-_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 def escaped_cell(value: Any, *, is_first: bool = False) -> str:
@@ -39,7 +39,7 @@ def escaped_cell(value: Any, *, is_first: bool = False) -> str:
     "x;'=1+1;.png"
     """
     text = "" if value is None else str(value)
-    if isinstance(value, float | int | np.number) or (_NUMBER.fullmatch(text) and not is_first):
+    if isinstance(value, float | int | np.number) or (NUMBER.fullmatch(text) and not is_first):
         return text
     return _FORMULA.sub("'", text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import tempfile
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.utils import Bunch
 
-from hypervlad.common.tables import write_table
+from hypervlad.common.tables import NUMBER, write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.data.folders.groups import (
     MODEL_SOURCE,
@@ -425,7 +426,7 @@ def _labelled_particles(
         )
     found, rows, left_out = FoundFolder(table.parent), dict[str, dict[int, _Row]](), Counter[str]()
     for line, cells in lines:
-        cell = dict(zip(names, cells, strict=False))
+        cell = dict(itertools.zip_longest(names, cells[: len(names)], fillvalue=""))
         label = composed(cell.get("class", "").strip())
         if label in ("", NOT_A_PARTICLE):
             left_out[label] += 1
@@ -434,7 +435,9 @@ def _labelled_particles(
         if not cell["particle"].strip().isdecimal():
             raise ImageFolderError(f"{table}, line {line}: no particle {cell['particle']!r}")
         name, number = cell["micrograph"], int(cell["particle"])
-        proba = {key[2:]: float(text) for key, text in cell.items() if key[:2] == "p_" and text}
+        # Spreadsheets may write decimal commas; other text is no probability.
+        texts = {key[2:]: text.replace(",", ".") for key, text in cell.items() if key[:2] == "p_"}
+        proba = {key: float(text) for key, text in texts.items() if NUMBER.fullmatch(text)}
         is_own = bool(proba) and proba.get(label) == max(proba.values())
         if cell.get("source"):  # of a review
             is_own = cell["source"] == MODEL_SOURCE

@@ -82,6 +82,21 @@ def test_answers_of_a_model_are_told_from_those_of_people(labelled: Any) -> None
     assert data.by_model.tolist() == [True, False, True, False, True, False]
 
 
+def test_a_spreadsheet_may_write_semicolons_decimal_commas_and_short_lines(
+    labelled: Any,
+) -> None:
+    table = labelled(CLASSES)
+    table.write_text(
+        "class;micrograph;particle;p_round;p_square\n"
+        "round;b.png;1;0,9;0,1\nsquare;b.png;2;0,9;0,1\n",
+        encoding="utf-8",
+    )
+    assert load_image_folder(table).by_model.tolist() == [True, False]
+    table.write_text("class;micrograph;particle\nround;b.png\n", encoding="utf-8")
+    with pytest.raises(ImageFolderError, match="line 2: no particle ''"):
+        load_image_folder(table)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
