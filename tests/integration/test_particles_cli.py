@@ -163,6 +163,9 @@ def test_without_a_model_what_stands_out_is_found(images: Path, tmp_path: Path) 
     assert (tmp_path / "found" / "geojson" / "a.png.geojson").exists()
     assert (tmp_path / "found" / "geojson" / "a.tif.geojson").exists()
     run(*command, "--resume", "--on-error", "skip")
+    for own in ("run.json", "particles.csv"):
+        to = ["-o", tmp_path / "found" / own]
+        assert "is read by this command" in refused("particles", "count", tmp_path / "found", *to)
     note = run("particles", "count", tmp_path / "found").stdout
     assert "note: the pixel size is unknown" in note
     assert "D50 (px)" in note

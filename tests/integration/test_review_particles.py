@@ -279,6 +279,8 @@ def test_folders_of_others_are_refused(
     other = place.root / "training-found"
     line = refused("review", "export", reviewed.queue, "-o", other)
     assert f"has the particles of {reviewed.found}" in line
+    table = reviewed.found / "particles.csv"
+    assert "is read by this command" in refused("review", "export", reviewed.queue, "-o", table)
     command = ["review", "start", place.model, other, reviewed.found, "-o", tmp_path / "q"]
     assert "give only this one" in refused(*command)
     unclassified = Path(shutil.copytree(place.root / "new-found", tmp_path / "found"))

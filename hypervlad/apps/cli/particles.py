@@ -405,7 +405,7 @@ def count(
     from hypervlad.results import write_particles_page
 
     if output is not None:
-        check_file(output, *found.glob("*.csv"))
+        check_file(output, *found.glob("*"))
     check_page(page, output)
     folder = FoundFolder(found)
     result = folder.count(
