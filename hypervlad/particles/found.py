@@ -241,12 +241,12 @@ class FoundFolder:
         ImageReadError
             If an image or outlines cannot be read, or differ in size.
         ValueError
-            If a person has given classes, which would be lost.
+            If a person has given classes or added columns, which would be lost.
         """
         classes = [str(label) for label in classifier.classes_]
         with exclusive_lock(self.path / _LOCK, self.path):
             self._forget()
-            self._check_no_own_classes()
+            self._check_nothing_own()
             for field in self.fields:
                 self.image(field.micrograph)  # raises before hours of work
             tables = []
@@ -470,13 +470,23 @@ class FoundFolder:
             )
         return table
 
-    def _check_no_own_classes(self) -> None:
-        if not (self.path / PARTICLES).exists() or "class" not in self.table:
+    def _check_nothing_own(self) -> None:
+        """Raise if the table has classes or columns of a person, which would be written over."""
+        if not (self.path / PARTICLES).exists():
             return
-        n_own = int((self.table["class"].notna() & ~self.is_by_model & ~self._is_reviewed).sum())
-        if n_own:
+        known = {*measure_particles([]), "class", "confidence", "source"}
+        harmless = ("p_", "Unnamed: ")  # of a class; by a spreadsheet or pandas
+        own = [name for name in self.table if not (name in known or name.startswith(harmless))]
+        what = (
+            [f"added {verb(len(own), 'the column', 'the columns')} {name_some(own)}"] if own else []
+        )
+        if "class" in self.table:
+            is_own = self.table["class"].notna() & ~self.is_by_model & ~self._is_reviewed
+            if n_own := int(is_own.sum()):
+                what.append(f"gave {counted(n_own, 'class')}")
+        if what:
             raise ValueError(
-                f"{self.path / PARTICLES}: a person gave {counted(n_own, 'class')}, which would be "
+                f"{self.path / PARTICLES}: a person {' and '.join(what)}, which would be "
                 "lost; rename the table, for example to labels.csv, which 'hypervlad train' reads"
             )
 
@@ -659,7 +669,7 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
                 "continue what was begun there with --resume"
             )
         folder = FoundFolder(path)
-        folder._check_no_own_classes()
+        folder._check_nothing_own()
         size = folder.run.get("pixel_size")  # may be given later, or once
         run["pixel_size"] = run["pixel_size"] or size
         before, now = ({**each, **each.get("finder", {})} for each in (folder.run, run))

@@ -248,6 +248,9 @@ def test_classes_by_a_person_are_never_lost(images: Path, found: FoundFolder) ->
         with pytest.raises(ValueError, match="a person gave 1 class, which would be lost"):
             again()
     assert "a person gave some classes" in FoundFolder(found.path).count().notes[0]
+    table.assign(sample="s1").to_csv(found.path / "particles.csv", index=False)
+    with pytest.raises(ValueError, match="a person added the column sample and gave 1 class, "):
+        FoundFolder(found.path).classify(Classifier())
     table.loc[2, "class"] = None
     table.to_csv(found.path / "particles.csv", index=False)
     with pytest.raises(ValueError, match="1 particle without a class"):
