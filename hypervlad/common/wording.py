@@ -70,6 +70,11 @@ def printable(value: object) -> str:
     return _NOT_SHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), str(value))
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether a text has no bytes of a file's name, or of a table, that are not UTF-8."""
+    return not any("\udc80" <= character <= "\udcff" for character in text)
+
+
 def warn_user(message: Warning | str, category: type[Warning] = UserWarning) -> None:
     """Warn, by default with a UserWarning, at the line of the user's code that called hypervlad."""
     frame, packages = sys._getframe(1), list[str]()

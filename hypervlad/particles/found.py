@@ -21,7 +21,7 @@ from hypervlad.common.constraints import Number, check_value
 from hypervlad.common.files import exclusive_lock, new_folder, parse_json, replace_when_complete
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import original_cell, write_table
-from hypervlad.common.wording import counted, name_some, verb, warn_user
+from hypervlad.common.wording import counted, is_utf8, name_some, verb, warn_user
 from hypervlad.images import ImageReadError, Micrograph, ReadOptions, read_micrograph
 from hypervlad.images.files import find_as_named, path_parts
 from hypervlad.images.options import check_read_options
@@ -46,6 +46,7 @@ OUTLINES, FIELDS, PARTICLES, CONFUSION, RUN, REMOVED = (
     *("outlines", "fields.csv", "particles.csv", "confusion.csv", "run.json", "removed"),
 )
 FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
+_SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8 with commas"
 _LOCK = ".lock"
 _FIELD_COLUMNS = ("micrograph", "height", "width", "pixel_size_nm", "particles")
 
@@ -448,13 +449,7 @@ class FoundFolder:
             raise ValueError(f"{path}: missing, as finding was stopped; continue it with --resume")
         text = {"micrograph": str, "class": str, "true": str}
         try:
-            table = pd.read_csv(
-                path,
-                dtype=text,
-                keep_default_na=False,
-                na_values=[""],
-                encoding_errors="surrogateescape",
-            )
+            table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
             table.columns = table.columns.map(original_cell)
             if table.empty:  # the type of a column without cells is unknown
                 table = table.astype({column: text.get(column, float) for column in table})
@@ -462,12 +457,9 @@ class FoundFolder:
                 table[column] = table[column].map(original_cell, na_action="ignore")
             lacking = [column for column in columns if column not in table]
         except (ValueError, LookupError) as error:
-            raise ValueError(f"{path}: not a table ({error}); find the particles again") from error
+            raise ValueError(f"{path}: not a table ({error}){_SAVE_AS_CSV}") from error
         if lacking:
-            raise ValueError(
-                f"{path}: no column is called {' or '.join(lacking)}; if a spreadsheet saved it, "
-                "save it as CSV with commas"
-            )
+            raise ValueError(f"{path}: no column is called {' or '.join(lacking)}{_SAVE_AS_CSV}")
         return table
 
     def _check_nothing_own(self) -> None:
@@ -627,6 +619,8 @@ def find_in_images(
                 try:
                     if name not in done:
                         image = files.get(name) or folder.image(name)
+                        if not is_utf8(name):
+                            raise ImageReadError(f"{image}: its name is not UTF-8; rename it")
                         outlines = Outlines.of(outline(image), str(image))
                         own = read_named(image, options, str(image), with_digest=False)
                         check_same_size(outlines, own.pixels, str(image))

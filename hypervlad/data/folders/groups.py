@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.tables import original_cell
-from hypervlad.common.wording import counted, name_some, verb, warn_user
+from hypervlad.common.wording import counted, is_utf8, name_some, verb, warn_user
 from hypervlad.images.files import composed, parts_below, path_parts
 
 #: Names, in lower case, of the columns of tables of groups and of labels, the usual one first.
@@ -206,10 +206,6 @@ def _decoded(content: bytes, path: Path, columns: str) -> str:
 def check_text(table: Path, line: int, text: str) -> None:
     if not is_utf8(text):
         raise ImageFolderError(f"{table}, line {line}: not UTF-8 text{_SAVE_AS_UTF8}.")
-
-
-def is_utf8(text: str) -> bool:
-    return not any("\udc80" <= character <= "\udcff" for character in text)
 
 
 def encoding_hint(names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,6 +126,23 @@ def test_an_unreadable_image_is_left_out_and_named(images: Path, tmp_path: Path)
     found, left_out = find(tmp_path / "found", tmp_path / "images", resume=True)
     assert left_out == []
     assert len(found.fields) == len(FIELDS) + 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux only")
+def test_images_whose_names_tables_cannot_have_are_left_out(images: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "\udcff.png"):
+        shutil.copy(images / "a.png", tmp_path / name)
+    files = [tmp_path / "a.png", tmp_path / "\udcff.png"]
+    found, left_out = find_in_images(tmp_path / "f", files, find_particles, root=tmp_path)
+    assert [field.micrograph for field in found.fields] == ["a.png"]
+    assert left_out == [f"{files[1]}: its name is not UTF-8; rename it"]
+
+
+def test_a_table_in_another_encoding_says_how_to_save_it(found: FoundFolder) -> None:
+    table = (found.path / "particles.csv").read_text(encoding="utf-8")
+    (found.path / "particles.csv").write_text(table, encoding="cp1252")
+    with pytest.raises(ValueError, match=r"not a table .* save it as CSV UTF-8 with commas"):
+        FoundFolder(found.path).count()
 
 
 def test_a_run_that_was_stopped_is_resumed(images: Path, original: Path, tmp_path: Path) -> None:
