@@ -126,7 +126,7 @@ class FoundFolder:
         file = self.path / RUN
         try:
             run = parse_json(file.read_bytes())
-            self.images = Path(run["images"])
+            self.images = self.path / run["images"]  # absolute, or from this folder
             self.read_options = check_read_options(run["read_options"])
         except FileNotFoundError as error:
             raise ValueError(
@@ -145,7 +145,8 @@ class FoundFolder:
         """All fields that were searched, also those without a particle."""
         table = self._read(FIELDS, _FIELD_COLUMNS)
         if strange := [name for name in table["micrograph"] if not _is_below(name)]:
-            raise ValueError(f"{self.path / FIELDS}: no images are called {name_some(strange)}")
+            shown = name_some(list(map(str, strange)))
+            raise ValueError(f"{self.path / FIELDS}: no images are called {shown}")
         sizes = table["pixel_size_nm"].astype(float)
         return [
             Field(name, (int(height), int(width)), None if math.isnan(size) else float(size))
@@ -160,7 +161,14 @@ class FoundFolder:
 
         Once they are classified, also ``class``, ``confidence`` and for each class ``p_CLASS``.
         """
-        return self._read(PARTICLES, ("micrograph", "particle", "area_px2", "solidity"))
+        table = self._read(PARTICLES, ("micrograph", "particle", "area_px2", "solidity"))
+        places = table[["micrograph", "particle"]]
+        if (is_wrong := places.isna().any(axis=1) | places.duplicated()).any():
+            raise ValueError(
+                f"{self.path / PARTICLES}, row {is_wrong.argmax() + 1} below the first: of no "
+                "particle, or of one that has a row above; delete it"
+            )
+        return table
 
     @property
     def classes(self) -> list[str]:
@@ -386,7 +394,8 @@ class FoundFolder:
                 notes.append("not corrected for wrong classes, as a person gave some classes")
             elif self.confusion is None:
                 notes.append(
-                    "not corrected for wrong classes, as the classifier held out no particles"
+                    f"not corrected for wrong classes, as there is no {CONFUSION}: the classifier "
+                    "held out no particles, or 'hypervlad particles classify' was stopped"
                 )
             elif rule is not None and re.search(r"\b(class|confidence|p_)", rule):
                 notes.append("not corrected for wrong classes, as the rule chooses by the answers")
@@ -667,7 +676,10 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
         size = folder.run.get("pixel_size")  # may be given later, or once
         run["pixel_size"] = run["pixel_size"] or size
         before, now = ({**each, **each.get("finder", {})} for each in (folder.run, run))
-        before["pixel_size"] = size or run["pixel_size"]
+        before |= {
+            "pixel_size": size or run["pixel_size"],
+            "images": os.path.abspath(folder.images),
+        }
         different = [
             f"{name} {before.get(name)!r}, not {now.get(name)!r}"
             for name in dict.fromkeys([*before, *now])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from functools import partial
@@ -390,6 +391,16 @@ def test_wrong_outlines_are_not_counted(found: FoundFolder) -> None:
     assert result.notes == ["without 1 wrong outline"]  # and corrected for wrong classes
 
 
+@pytest.mark.parametrize("row", [1, None])
+def test_rows_of_no_particle_or_of_one_twice_are_refused(
+    found: FoundFolder, row: int | None
+) -> None:
+    table = found.table.reindex([0, 1, 2, row])
+    table.to_csv(found.path / "particles.csv", index=False)
+    with pytest.raises(ValueError, match=r"particles\.csv, row 4 below the first: of no particle"):
+        FoundFolder(found.path).count()
+
+
 def test_counts_need_no_outlines(found: FoundFolder) -> None:
     expected = found.count()
     found.outlines_file("a.tif").unlink()
@@ -422,13 +433,15 @@ def test_particles_in_an_information_bar_are_reported(tmp_path: Path) -> None:
     assert len(found.table) == 1
 
 
-def test_images_that_were_moved_are_named_before_any_work(found: FoundFolder) -> None:
+def test_images_that_were_moved_are_named_before_any_work(images: Path, found: FoundFolder) -> None:
     run = json.loads((found.path / "run.json").read_text())
     (found.path / "run.json").write_text(json.dumps({**run, "images": str(found.path / "gone")}))
     with pytest.raises(ImageReadError, match=r'write their folder behind "images" in '):
         FoundFolder(found.path).classify(Classifier())
-    (found.path / "run.json").write_text(json.dumps(run))
+    beside = os.path.relpath(images, found.path)  # moved together with the folder
+    (found.path / "run.json").write_text(json.dumps({**run, "images": beside}))
     FoundFolder(found.path).classify(Classifier())
+    assert find(found.path, images, resume=True)[1] == []
 
 
 def test_outlines_of_another_size_are_refused(found: FoundFolder) -> None:
