@@ -46,7 +46,7 @@ OUTLINES, FIELDS, PARTICLES, CONFUSION, RUN, REMOVED = (
     *("outlines", "fields.csv", "particles.csv", "confusion.csv", "run.json", "removed"),
 )
 FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
-_SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8 with commas"
+_SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8, with commas and decimal points"
 _LOCK = ".lock"
 _FIELD_COLUMNS = ("micrograph", "height", "width", "pixel_size_nm", "particles")
 
@@ -94,7 +94,7 @@ class FoundFolder:
     ----------
     path : Path
     images : Path
-        Folder of the images.
+        Folder of the images, in ``run.json`` absolute or from this folder.
     read_options : ReadOptions
         How the images were read.
 
@@ -126,8 +126,9 @@ class FoundFolder:
         file = self.path / RUN
         try:
             run = parse_json(file.read_bytes())
-            self.images = self.path / run["images"]  # absolute, or from this folder
+            self.images = Path(os.path.abspath(self.path / run["images"]))
             self.read_options = check_read_options(run["read_options"])
+            self.run: dict[str, Any] = {**run, "finder": dict(run["finder"])}
         except FileNotFoundError as error:
             raise ValueError(
                 f"{self.path} is no folder of found particles (it has no {RUN}); give one that "
@@ -135,7 +136,6 @@ class FoundFolder:
             ) from error
         except (ValueError, TypeError, LookupError) as error:
             raise ValueError(f"{file}: damaged ({error}); find the particles again") from error
-        self.run: dict[str, Any] = run
 
     def __repr__(self) -> str:
         return f"FoundFolder({str(self.path)!r})"
@@ -144,16 +144,18 @@ class FoundFolder:
     def fields(self) -> list[Field]:
         """All fields that were searched, also those without a particle."""
         table = self._read(FIELDS, _FIELD_COLUMNS)
-        if strange := [name for name in table["micrograph"] if not _is_below(name)]:
-            shown = name_some(list(map(str, strange)))
-            raise ValueError(f"{self.path / FIELDS}: no images are called {shown}")
+        if strange := [str(name) for name in table["micrograph"] if not _is_below(name)]:
+            raise ValueError(f"{self.path / FIELDS}: no images are called {name_some(strange)}")
         sizes = table["pixel_size_nm"].astype(float)
-        return [
-            Field(name, (int(height), int(width)), None if math.isnan(size) else float(size))
-            for name, height, width, size in zip(
-                table["micrograph"], table["height"], table["width"], sizes, strict=True
-            )
-        ]
+        try:
+            return [
+                Field(name, (int(height), int(width)), None if math.isnan(size) else float(size))
+                for name, height, width, size in zip(
+                    table["micrograph"], table["height"], table["width"], sizes, strict=True
+                )
+            ]
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{self.path / FIELDS}: damaged ({error})") from error
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -161,12 +163,12 @@ class FoundFolder:
 
         Once they are classified, also ``class``, ``confidence`` and for each class ``p_CLASS``.
         """
-        table = self._read(PARTICLES, ("micrograph", "particle", "area_px2", "solidity"))
-        places = table[["micrograph", "particle"]]
-        if (is_wrong := places.isna().any(axis=1) | places.duplicated()).any():
+        table = self._read(PARTICLES, list(measure_particles([])))
+        if (is_repeated := table.duplicated(["micrograph", "particle"])).any():
+            row = table[is_repeated].iloc[0]
             raise ValueError(
-                f"{self.path / PARTICLES}, row {is_wrong.argmax() + 1} below the first: of no "
-                "particle, or of one that has a row above; delete it"
+                f"{self.path / PARTICLES}: particle {row['particle']} of {row['micrograph']} has "
+                "two lines; delete one"
             )
         return table
 
@@ -467,8 +469,17 @@ class FoundFolder:
             lacking = [column for column in columns if column not in table]
         except (ValueError, LookupError) as error:
             raise ValueError(f"{path}: not a table ({error}){_SAVE_AS_CSV}") from error
+        no_numbers = [
+            column
+            for column in table
+            if (column in (*columns, "confidence") or column.startswith("p_"))
+            and column not in text
+            and table[column].dtype.kind not in "biuf"
+        ]
+        if no_numbers:
+            raise ValueError(f"{path}: {no_numbers[0]} has cells that are no numbers{_SAVE_AS_CSV}")
         if lacking:
-            raise ValueError(f"{path}: no column is called {' or '.join(lacking)}{_SAVE_AS_CSV}")
+            raise ValueError(f"{path}: no column is called {name_some(lacking)}{_SAVE_AS_CSV}")
         return table
 
     def _check_nothing_own(self) -> None:
@@ -678,7 +689,7 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
         before, now = ({**each, **each.get("finder", {})} for each in (folder.run, run))
         before |= {
             "pixel_size": size or run["pixel_size"],
-            "images": os.path.abspath(folder.images),
+            "images": str(folder.images),
         }
         different = [
             f"{name} {before.get(name)!r}, not {now.get(name)!r}"

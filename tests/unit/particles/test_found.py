@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from functools import partial
@@ -139,10 +140,41 @@ def test_images_whose_names_tables_cannot_have_are_left_out(images: Path, tmp_pa
     assert left_out == [f"{files[1]}: its name is not UTF-8; rename it"]
 
 
+@pytest.mark.parametrize(
+    ("file", "column", "value", "message"),
+    [
+        (
+            "particles.csv",
+            "p_small",
+            "0,1",
+            "p_small has cells that are no numbers; if a spreadsheet",
+        ),
+        (
+            "particles.csv",
+            "solidity",
+            "?",
+            "solidity has cells that are no numbers; if a spreadsheet",
+        ),
+        ("fields.csv", "height", "", "damaged (cannot convert float NaN to integer)"),
+        ("fields.csv", "width", -1, "damaged (shape of a.png must be"),
+        ("fields.csv", "micrograph", "", "no images are called nan"),
+    ],
+)
+def test_cells_that_are_no_numbers_are_named(
+    found: FoundFolder, file: str, column: str, value: Any, message: str
+) -> None:
+    found.classify(Classifier())
+    table = pd.read_csv(found.path / file, dtype=object)
+    table.loc[0, column] = value
+    table.to_csv(found.path / file, index=False)
+    with pytest.raises(ValueError, match=re.escape(f"{file}: {message}")):
+        FoundFolder(found.path).count()
+
+
 def test_a_table_in_another_encoding_says_how_to_save_it(found: FoundFolder) -> None:
     table = (found.path / "particles.csv").read_text(encoding="utf-8")
     (found.path / "particles.csv").write_text(table, encoding="cp1252")
-    with pytest.raises(ValueError, match=r"not a table .* save it as CSV UTF-8 with commas"):
+    with pytest.raises(ValueError, match=r"not a table .* save it as CSV UTF-8, with commas"):
         FoundFolder(found.path).count()
 
 
@@ -391,13 +423,9 @@ def test_wrong_outlines_are_not_counted(found: FoundFolder) -> None:
     assert result.notes == ["without 1 wrong outline"]  # and corrected for wrong classes
 
 
-@pytest.mark.parametrize("row", [1, None])
-def test_rows_of_no_particle_or_of_one_twice_are_refused(
-    found: FoundFolder, row: int | None
-) -> None:
-    table = found.table.reindex([0, 1, 2, row])
-    table.to_csv(found.path / "particles.csv", index=False)
-    with pytest.raises(ValueError, match=r"particles\.csv, row 4 below the first: of no particle"):
+def test_a_particle_with_two_rows_is_refused(found: FoundFolder) -> None:
+    found.table.loc[[0, 1, 2, 1]].to_csv(found.path / "particles.csv", index=False)
+    with pytest.raises(ValueError, match=r"particles\.csv: particle 2 of a\.png has two lines"):
         FoundFolder(found.path).count()
 
 
