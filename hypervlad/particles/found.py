@@ -243,7 +243,8 @@ class FoundFolder:
         classifier : fitted MicrographClassifier
             Or another estimator with ``classes_`` and ``predict_proba``.
         formats : sequence of {"geojson", "roi"}, default=()
-            As for :func:`find_in_images`; GeoJSON contains classes.
+            As for :func:`find_in_images`; GeoJSON contains classes. Formats that the folder has are
+            written again.
         verbose : bool, default=False
             Show a progress bar.
 
@@ -330,12 +331,11 @@ class FoundFolder:
             for name, number in wrong:
                 numbers[name].add(number)
             tables = [of_field.get(name, kept[:0]) for name in names]
-            formats = [kind for kind in FORMATS if (self.path / kind).is_dir()]
             n_removed = 0
             for name, own in zip(names, tables, strict=True):
                 if name in numbers:
                     n_removed += self._remove(name, numbers[name])
-                self._write_formats(name, formats, own)
+                self._write_formats(name, (), own)
             self._write_tables(self.fields, tables)
             return int((is_given & ~is_wrong).sum()), n_removed
 
@@ -521,7 +521,10 @@ class FoundFolder:
         return field, table
 
     def _write_formats(self, name: str, formats: Sequence[str], table: pd.DataFrame) -> None:
-        for kind in formats:
+        """Write the outlines of a field in given formats, and those that the folder has."""
+        for kind in FORMATS:
+            if not (kind in formats or (self.path / kind).is_dir()):
+                continue
             file = self.path / kind / f"{name}{FORMATS[kind]}"
             own: dict[str, Any] = {}
             if kind == "geojson":
@@ -585,7 +588,8 @@ def find_in_images(
         Nanometres per pixel of images whose file does not contain it. A run that is resumed must
         have the same, or none before.
     formats : sequence of {"geojson", "roi"}, default=()
-        Further files of outlines for QuPath and ImageJ, in folders of these names.
+        Further files of outlines for QuPath and ImageJ, in folders of these names. A run that is
+        resumed keeps those that it began with.
     resume : bool, default=False
         Keep the outlines that are in the folder, and find the others. All are measured again,
         without the classes of a classifier.

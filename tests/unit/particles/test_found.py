@@ -257,6 +257,8 @@ def test_outlines_of_another_size_are_left_out(images: Path, tmp_path: Path) -> 
 
 def test_further_formats_have_classes_and_measures(found: FoundFolder) -> None:
     found.classify(Classifier(), formats=["geojson", "roi"])
+    (found.path / "geojson" / "a.png.geojson").write_text("of outlines that were corrected")
+    found.classify(Classifier())
     content = json.loads((found.path / "geojson" / "a.png.geojson").read_text(encoding="utf-8"))
     properties = [feature["properties"] for feature in content["features"]]
     assert [each["classification"]["name"] for each in properties] == ["small", "large", "small"]
