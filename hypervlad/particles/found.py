@@ -198,7 +198,15 @@ class FoundFolder:
         if not (self.path / CONFUSION).exists():
             return None
         table = self._read(CONFUSION, ("true",))
-        return table["true"].tolist(), table.drop(columns="true").to_numpy(np.int64)
+        names = table["true"].tolist()
+        if sorted(names) != sorted(self.classes) or sorted(table) != sorted(["true", *names]):
+            raise ValueError(
+                f"{self.path / CONFUSION}: not of the classes in {PARTICLES}; run 'hypervlad "
+                "particles classify' again"
+            )
+        # A person may have moved columns of either table.
+        matrix = table.set_index("true").loc[self.classes, self.classes]
+        return self.classes, matrix.to_numpy(np.int64)
 
     def image(self, micrograph: str) -> Path:
         """Return the file of an image; an ImageReadError if it is no longer there."""
@@ -372,7 +380,7 @@ class FoundFolder:
         """
         table, fields, notes = self.table, self.fields, self._notes()
         is_scaled = all(field.pixel_size for field in fields)
-        measures = list(table.loc[:, "area_px2":"solidity"])
+        measures = list(measure_particles([]).loc[:, "area_px2":"solidity"])
         unit = "nm" if is_scaled else "px"
         named = (measure, f"{measure}_{unit}", f"{measure}_{unit}2")
         column = next((name for name in named if name in measures), None)

@@ -354,6 +354,20 @@ def test_counts_stay_corrected_when_only_wrong_outlines_were_removed(found: Foun
     assert found.count().notes == []
 
 
+def test_columns_and_rows_may_change_places(found: FoundFolder) -> None:
+    found.classify(Classifier())
+    expected = found.count().counts.set_index("class")
+    table = found.table
+    table[list(table)[::-1]].to_csv(found.path / "particles.csv", index=False)
+    again = FoundFolder(found.path)
+    assert again.classes == found.classes[::-1]
+    counts = again.count(measure="solidity").counts.set_index("class")
+    assert counts["count"].to_dict() == pytest.approx(expected["count"].to_dict())
+    (found.path / "confusion.csv").write_text("true,a,b\na,1,0\nb,0,1\n")
+    with pytest.raises(ValueError, match=r"confusion\.csv: not of the classes in particles\.csv"):
+        again.count()
+
+
 def test_a_table_that_was_edited_meanwhile_is_read_again(found: FoundFolder) -> None:
     found.classify(Classifier())
     table = found.table.copy()  # now in memory
