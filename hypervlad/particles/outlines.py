@@ -25,14 +25,13 @@ from hypervlad.images.microscopy import import_extra
 from hypervlad.images.options import MAX_PIXELS
 from hypervlad.images.pixels import check_size
 from hypervlad.images.reading import image_name, read_stored
-from hypervlad.particles.particle import Outline, Outlines, cropped
+from hypervlad.particles.particle import MAX_LABEL, Outline, Outlines, cropped
 from hypervlad.particles.shapes import Ring, expand_runs, fill_polygons
 
 logging.getLogger("roifile").addHandler(logging.NullHandler())  # otherwise it writes to stderr
 
 _MAX_BYTES = 1 << 28  # of a file of JSON or regions, unpacked
 _MAX_VALUES = 1 << 23  # of a JSON file
-_MAX_LABEL = 2**31 - 1
 
 _OVAL = 2
 _AREAS = (0, 1, _OVAL, 7, 8)  # types of ImageJ: polygon, rectangle, oval, freehand, traced
@@ -239,7 +238,7 @@ def _collect(named: _Named, shape: tuple[int, int], name: str) -> Outlines:
         if n_pixels > MAX_PIXELS:
             raise ImageReadError(f"{name}: outlines of more than {MAX_PIXELS:,} pixels; split it")
     numbers = [int(key) if re.fullmatch("[0-9]{1,10}", key) else 0 for key, _ in found]
-    if len(set(numbers)) < len(numbers) or not all(0 < n <= _MAX_LABEL for n in numbers):
+    if len(set(numbers)) < len(numbers) or not all(0 < n <= MAX_LABEL for n in numbers):
         numbers = list(range(1, len(found) + 1))
     if empty := [key for key, outline in found if outline is None]:
         warn_user(

@@ -19,7 +19,7 @@ from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, read_named
 
 NOT_A_PARTICLE = "not a particle"  # the class of a wrong outline
-_MAX_LABEL = 2**31 - 1
+MAX_LABEL = 2**31 - 1
 _MARGIN = 0.1  # of the longer side of its box, around a particle in its own image
 
 
@@ -139,9 +139,9 @@ class Outlines:
     @classmethod
     def _of_labels(cls, labels: NDArray[Any], name: str) -> Outlines:
         values = np.unique(labels)
-        if len(wrong := values[(values < 0) | (values > _MAX_LABEL)]):
+        if len(wrong := values[(values < 0) | (values > MAX_LABEL)]):
             raise ImageReadError(
-                f"{name}: labels must be from 0 to {_MAX_LABEL:,}, not {wrong[0]}; number the "
+                f"{name}: labels must be from 0 to {MAX_LABEL:,}, not {wrong[0]}; number the "
                 "particles from 1"
             )
         if values.tolist() in ([0, 1], [0, np.iinfo(labels.dtype).max]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from enum import StrEnum
@@ -427,6 +426,8 @@ def count(
 
 
 def _count_lines(result: FoundCounts) -> list[str]:
+    from hypervlad.results.reports.files import interval_text, number_text
+
     sizes = result.sizes[result.sizes["by"] == "number"].set_index("class")
     unit = re.sub("^.*_(?=(nm|px)2?$)", "", result.measure)
     header = ["class", "particles", "count", "95 %", "per um2", "95 %"]
@@ -434,17 +435,9 @@ def _count_lines(result: FoundCounts) -> list[str]:
     for row in result.counts.to_dict("records"):
         cells = [row["class"], str(row["particles"])]
         for name, low, high in (("count", "low", "high"), _PER_AREA):
-            cells += [_number(row[name]), _interval(row[low], row[high])]
-        rows.append(cells + [_number(sizes.loc[row["class"], d]) for d in ("d10", "d50", "d90")])
+            cells += [number_text(row[name]), interval_text(row[low], row[high])]
+        rows.append(
+            cells + [number_text(sizes.loc[row["class"], d]) for d in ("d10", "d50", "d90")]
+        )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-
-
-def _interval(low: float, high: float) -> str:
-    return "–" if math.isnan(low) else f"{_number(low)} to {_number(high)}"
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "–"
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"

@@ -76,6 +76,17 @@ def thousands(n: int) -> str:
     return f"{n:,}"
 
 
+def number_text(value: float) -> str:
+    """Return a number with three digits at least; a dash for NaN."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def interval_text(low: float, high: float) -> str:
+    return "–" if math.isnan(low) else f"{number_text(low)} to {number_text(high)}"
+
+
 def share_of(count: int, total: int) -> str:
     """Format a count and its share of a total: "3 of 40 (7.5 %)"."""
     return f"{count} of {total} ({percent(count / total)})"

@@ -24,7 +24,7 @@ from hypervlad.results.displays.base import shorten, thumbnail
 from hypervlad.results.displays.colours import CLASS_COLOURS, stretch_contrast
 from hypervlad.results.displays.directions import length_text, round_length
 from hypervlad.results.displays.particles import contours
-from hypervlad.results.reports.files import thousands, write_page
+from hypervlad.results.reports.files import interval_text, number_text, thousands, write_page
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -353,10 +353,10 @@ def _count_rows(counts: pd.DataFrame) -> list[tuple[str, ...]]:
         (
             row["class"],
             thousands(row["particles"]),
-            _number(row["count"]),
-            _interval(row["low"], row["high"]),
-            _number(row["per_um2"]),
-            _interval(row["per_um2_low"], row["per_um2_high"]),
+            number_text(row["count"]),
+            interval_text(row["low"], row["high"]),
+            number_text(row["per_um2"]),
+            interval_text(row["per_um2_low"], row["per_um2_high"]),
         )
         for row in counts.to_dict("records")
     ]
@@ -370,21 +370,14 @@ def _size_rows(sizes: pd.DataFrame) -> list[tuple[str, ...]]:
             *(
                 text
                 for name in ("d10", "d50", "d90")
-                for text in (_number(row[name]), _interval(row[f"{name}_low"], row[f"{name}_high"]))
+                for text in (
+                    number_text(row[name]),
+                    interval_text(row[f"{name}_low"], row[f"{name}_high"]),
+                )
             ),
         )
         for row in sizes.to_dict("records")
     ]
-
-
-def _number(value: float) -> str:
-    if math.isnan(value):
-        return "–"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def _interval(low: float, high: float) -> str:
-    return "–" if math.isnan(low) else f"{_number(low)} – {_number(high)}"
 
 
 def size_chart(
