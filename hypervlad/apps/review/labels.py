@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hypervlad.apps.review.database import (
@@ -318,7 +318,8 @@ def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
 def write_classes(queue: Queue, folder: str | os.PathLike[str]) -> tuple[int, int]:
     """Write the classes that people gave into a folder of particles, and remove wrong outlines.
 
-    See `FoundFolder.correct`. Outlines that have changed since are left out with a warning.
+    See `FoundFolder.correct`. Outlines that have changed since are left out with a warning. The
+    folder may have been moved since the queue was made.
 
     Returns
     -------
@@ -334,12 +335,20 @@ def write_classes(queue: Queue, folder: str | os.PathLike[str]) -> tuple[int, in
 
     images = queue.images()
     folders = {image.image.found for image in images if isinstance(image.image, QueuedParticle)}
-    if not any(os.path.realpath(each) == os.path.realpath(folder) for each in folders):
+    is_own = any(os.path.realpath(each) == os.path.realpath(folder) for each in folders)
+    is_moved = not any(map(os.path.exists, folders))
+    if not folders or not (is_own or is_moved):
         has = f"the particles of {', '.join(folders)}" if folders else "images"
         raise QueueError(f"{folder}: a folder, but {queue.folder} has {has}")
+    here = os.path.abspath(folder)
+    labelled = [
+        replace(image, image=replace(image.image, found=here))
+        for image in images
+        if image.label is not None and isinstance(image.image, QueuedParticle)
+    ]
     given = {
         (image.image.field, image.image.number): str(image.label)
-        for image in _with_same_outlines([image for image in images if image.label is not None])
+        for image in _with_same_outlines(labelled)
         if isinstance(image.image, QueuedParticle)
     }
     return FoundFolder(folder).correct(given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from PIL import Image
 from scipy import ndimage
 from support.review_queues import write_particle_queue
 
-from hypervlad.apps.review import Queue
+from hypervlad.apps.review import Queue, QueueError
+from hypervlad.apps.review.labels import write_classes
 from hypervlad.apps.review.particles import QueuedParticle, restored, stored
 from hypervlad.apps.review.server import SCREEN, THUMBNAIL, jpeg
 from hypervlad.images import ImageReadError, ReadOptions
@@ -96,3 +98,16 @@ def test_another_outline_is_not_shown(particles: list[QueuedParticle]) -> None:
     moved = QueuedParticle(str(found.path) + "/", *(particles[2].field, 3, "ab"))
     with pytest.raises(ImageReadError, match="no folder of found particles"):
         moved.cut()
+
+
+def test_classes_are_written_into_a_folder_that_was_moved(tmp_path: Path) -> None:
+    with contextlib.closing(Queue(write_particle_queue(tmp_path))) as queue:
+        table = FoundFolder(tmp_path / "found").table.assign(**{"class": "matrix"})
+        table.to_csv(tmp_path / "found" / "particles.csv", index=False)
+        queue.label("window-1", "click-1", 1, queue.add_category("fibre").id)
+        copy = shutil.copytree(tmp_path / "found", tmp_path / "copy")
+        with pytest.raises(QueueError, match="has the particles of"):
+            write_classes(queue, copy)
+        shutil.rmtree(tmp_path / "found")
+        assert write_classes(queue, copy) == (1, 0)
+    assert FoundFolder(copy).table["class"].tolist().count("fibre") == 1
