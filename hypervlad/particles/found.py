@@ -48,6 +48,7 @@ OUTLINES, FIELDS, PARTICLES, CONFUSION, RUN, REMOVED = (
 FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
 _SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8, with commas and decimal points"
 _LOCK = ".lock"
+_MAX_NAME = 240  # bytes, of at most 255 with the suffixes of outlines
 _FIELD_COLUMNS = ("micrograph", "height", "width", "pixel_size_nm", "particles")
 
 
@@ -633,7 +634,7 @@ def find_in_images(
         raise ValueError(
             f"root={os.fspath(root)!r} must contain all images, but not {name_some(outside)}"
         )
-    run = {"images": os.path.abspath(root), "finder": dict(finder or {})}
+    run: dict[str, Any] = {"images": os.path.abspath(root), "finder": dict(finder or {})}
     run |= {"read_options": asdict(options), "pixel_size": pixel_size}
     with new_folder(Path(path)), exclusive_lock(Path(path, _LOCK), path):
         folder = _started(Path(path), run, resume)
@@ -651,8 +652,11 @@ def find_in_images(
                 try:
                     if name not in done:
                         image = files.get(name) or folder.image(name)
-                        if not is_utf8(name):
-                            raise ImageReadError(f"{image}: its name is not UTF-8; rename it")
+                        if not is_utf8(name) or len(os.fsencode(image.name)) > _MAX_NAME:
+                            raise ImageReadError(
+                                f"{image}: its name is not UTF-8, or has more than {_MAX_NAME} "
+                                "bytes; rename it"
+                            )
                         outlines = Outlines.of(outline(image), str(image))
                         own = read_named(image, options, str(image), with_digest=False)
                         check_same_size(outlines, own.pixels, str(image))

@@ -432,9 +432,11 @@ def _labelled_particles(
             left_out[label] += 1
             continue
         check_text(table, line, label)
-        if not cell["particle"].strip().isdecimal():
+        # Pandas writes 1.0 where a cell of the column was empty.
+        whole = re.fullmatch(r"(\d+)(\.0)?", cell["particle"].strip())
+        if whole is None:
             raise ImageFolderError(f"{table}, line {line}: no particle {cell['particle']!r}")
-        name, number = cell["micrograph"], int(cell["particle"])
+        name, number = cell["micrograph"], int(whole[1])
         # Spreadsheets may write decimal commas; other text is no probability.
         texts = {key[2:]: text.replace(",", ".") for key, text in cell.items() if key[:2] == "p_"}
         proba = {key: float(text) for key, text in texts.items() if NUMBER.fullmatch(text)}

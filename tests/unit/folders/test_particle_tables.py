@@ -88,7 +88,7 @@ def test_a_spreadsheet_may_write_semicolons_decimal_commas_and_short_lines(
     table = labelled(CLASSES)
     table.write_text(
         "class;micrograph;particle;p_round;p_square\n"
-        "round;b.png;1;0,9;0,1\nsquare;b.png;2;0,9;0,1\n",
+        "round;b.png;1.0;0,9;0,1\nsquare;b.png;2;0,9;0,1\n",
         encoding="utf-8",
     )
     assert load_image_folder(table).by_model.tolist() == [True, False]
