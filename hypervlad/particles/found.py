@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 OUTLINES, FIELDS, PARTICLES, CONFUSION, RUN, REMOVED = (
     *("outlines", "fields.csv", "particles.csv", "confusion.csv", "run.json", "removed"),
 )
+OWN_FILES = (RUN, FIELDS, PARTICLES, CONFUSION)
 FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
 _SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8, with commas and decimal points"
 _LOCK = ".lock"
@@ -130,7 +131,7 @@ class FoundFolder:
             self.images = Path(os.path.abspath(self.path / run["images"]))
             self.read_options = check_read_options(run["read_options"])
             self.run: dict[str, Any] = {**run, "finder": dict(run["finder"])}
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise ValueError(
                 f"{self.path} is no folder of found particles (it has no {RUN}); give one that "
                 "'hypervlad particles find' wrote"

@@ -166,6 +166,11 @@ def test_without_a_model_what_stands_out_is_found(images: Path, tmp_path: Path) 
     for own in ("run.json", "particles.csv"):
         to = ["-o", tmp_path / "found" / own]
         assert "is read by this command" in refused("particles", "count", tmp_path / "found", *to)
+    to = ["-o", tmp_path / "again"]
+    line = refused("particles", "find", tmp_path / "found", *to)
+    assert "a folder of found particles, whose outlines are no images" in line
+    line = refused("particles", "count", tmp_path / "found" / "particles.csv")
+    assert "is no folder of found particles" in line
     note = run("particles", "count", tmp_path / "found").stdout
     assert "note: the pixel size is unknown" in note
     assert "D50 (px)" in note

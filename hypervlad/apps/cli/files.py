@@ -204,19 +204,28 @@ def images_in(paths: Sequence[str], quiet: bool, *used: str | Path | None) -> li
     """Return the images of files, folders and patterns; see `say_ignored`."""
     from hypervlad.images import find_images
 
+    if found := list(filter(_has_particles, paths)):
+        raise ValueError(
+            f"{found[0]}: a folder of found particles, whose outlines are no images; give the "
+            "folder of the images"
+        )
     say_ignored(quiet, paths, *used)
     return find_images(paths)
 
 
 def found_folder(paths: Sequence[str]) -> FoundFolder | None:
-    """Return the folder of found particles, if a path is one; its outlines are no images."""
+    """Return the folder of found particles, if a path is one."""
     from hypervlad.particles import FoundFolder
-    from hypervlad.particles.found import RUN
 
-    found = [path for path in paths if os.path.isfile(os.path.join(path, RUN))]
+    found = list(filter(_has_particles, paths))
     if found and len(paths) > 1:
         raise ValueError(f"{found[0]}: a folder of found particles; give only this one")
     return FoundFolder(found[0]) if found else None
+
+
+def _has_particles(folder: str | Path) -> bool:
+    # The names are those of particles/found.py, which takes long to import.
+    return all(os.path.exists(os.path.join(folder, name)) for name in ("run.json", "outlines"))
 
 
 def labelled_images(

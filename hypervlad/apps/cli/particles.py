@@ -401,10 +401,11 @@ def count(
     """
     from hypervlad.common.tables import table_as_bytes
     from hypervlad.particles import FoundFolder
+    from hypervlad.particles.found import OWN_FILES
     from hypervlad.results import write_particles_page
 
     if output is not None:
-        check_file(output, *found.glob("*"))
+        check_file(output, *(found / name for name in OWN_FILES))
     check_page(page, output)
     folder = FoundFolder(found)
     result = folder.count(

@@ -237,7 +237,7 @@ def export(
     from hypervlad.apps.review import Queue, export_labels
     from hypervlad.apps.review.database import FILE
     from hypervlad.apps.review.labels import write_classes
-    from hypervlad.particles.found import CONFUSION, FIELDS, PARTICLES, RUN
+    from hypervlad.particles.found import OWN_FILES
 
     if output.is_dir():
         if source is LabelSource.MODEL:
@@ -250,8 +250,8 @@ def export(
         return
     with contextlib.closing(Queue(queue)) as opened:
         # Of particles, the folder's own table has their measures too.
-        own = (RUN, FIELDS, PARTICLES, CONFUSION) if output.with_name(RUN).exists() else ()
-        check_file(output, queue / FILE, *map(output.with_name, own))
+        own = map(output.with_name, OWN_FILES if found_folder([str(output.parent)]) else ())
+        check_file(output, queue / FILE, *own)
         table, n_open = export_labels(opened, source.value)
     write_or_print(table, output)
     if n_open:
