@@ -511,6 +511,12 @@ class FoundFolder:
                 f"{self.path / PARTICLES}: a person {' and '.join(what)}, which would be "
                 "lost; rename the table, for example to labels.csv, which 'hypervlad train' reads"
             )
+        if n_reviewed := int(self._is_reviewed.sum()):
+            warn_user(
+                f"{self.path / PARTICLES}: {counted(n_reviewed, 'class')} of a review "
+                f"{verb(n_reviewed, 'is', 'are')} replaced; write them again with 'hypervlad "
+                "review export'"
+            )
 
     def _measured(
         self, name: str, pixel_size: float | None, formats: Sequence[str]

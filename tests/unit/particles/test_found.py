@@ -345,6 +345,14 @@ def test_a_correction_that_was_stopped_is_repeated_and_removes_nothing_twice(
         again.classify(Classifier())  # those of a review are in its queue, these are only here
 
 
+def test_classes_of_a_review_are_replaced_with_a_warning(found: FoundFolder) -> None:
+    found.classify(Classifier())
+    found.correct({("a.png", 1): "large"})
+    with pytest.warns(UserWarning, match=r"1 class of a review is replaced; write them again"):
+        found.classify(Classifier())
+    assert found.is_by_model.all()
+
+
 def test_counts_stay_corrected_when_only_wrong_outlines_were_removed(found: FoundFolder) -> None:
     found.classify(Classifier())
     before = found.confusion
