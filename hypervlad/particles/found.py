@@ -26,7 +26,13 @@ from hypervlad.images import ImageReadError, Micrograph, ReadOptions, read_micro
 from hypervlad.images.files import find_as_named, path_parts
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import read_named, relative_names, rows_of_banner
-from hypervlad.particles.counts import Edges, Field, count_particles, particle_sizes
+from hypervlad.particles.counts import (
+    Edges,
+    Field,
+    count_particles,
+    edge_weights,
+    particle_sizes,
+)
 from hypervlad.particles.export import write_outlines
 from hypervlad.particles.measures import measure as measure_particles
 from hypervlad.particles.outlines import read_outlines
@@ -49,6 +55,7 @@ OWN_FILES = (RUN, FIELDS, PARTICLES, CONFUSION)
 FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
 _SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8, with commas and decimal points"
 _LOCK = ".lock"
+_MAX_WEIGHT = 10  # of a particle, from which on a count may depend on it alone
 _MAX_NAME = 240  # bytes, of at most 255 with the suffixes of outlines
 _FIELD_COLUMNS = ("micrograph", "height", "width", "pixel_size_nm", "particles")
 
@@ -415,6 +422,13 @@ class FoundFolder:
                 confusion = self.confusion[1]
         if rule is not None:
             table = table[match_rule(table, rule)]
+        is_huge = edge_weights(table, edges) > _MAX_WEIGHT
+        if is_huge.any():
+            notes.append(
+                f"{counted(int(is_huge.sum()), 'particle')} nearly as large as the image "
+                f"{verb(int(is_huge.sum()), 'counts', 'count')} for more than {_MAX_WEIGHT} each: "
+                "take larger images, or count each as one (--edges leave_out)"
+            )
         counts = count_particles(table, fields, classes=classes, confusion=confusion, edges=edges)
         sizes = particle_sizes(table, fields, measure=column, classes=classes, edges=edges)
         return FoundCounts(counts, sizes, column, notes)

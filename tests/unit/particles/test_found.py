@@ -454,6 +454,15 @@ def test_a_particle_with_two_rows_is_refused(found: FoundFolder) -> None:
         FoundFolder(found.path).count()
 
 
+def test_particles_nearly_as_large_as_their_image_are_noted(images: Path, tmp_path: Path) -> None:
+    labels = np.zeros((100, 120), int)
+    labels[1:99, 30:60] = 1
+    found, _ = find(tmp_path / "found", images / "day 1", lambda image: labels)
+    (_, note) = found.count().notes
+    assert note.startswith("2 particles nearly as large as the image count for more than 10 each")
+    assert len(found.count(edges="leave_out").notes) == 1
+
+
 def test_counts_need_no_outlines(found: FoundFolder) -> None:
     expected = found.count()
     found.outlines_file("a.tif").unlink()
