@@ -72,13 +72,16 @@ class FoundCounts(NamedTuple):
     measure : str
         Column of the table whose sizes these are.
     notes : list of str
-        What is missing, or not corrected, and why.
+        What is corrected, missing, or not corrected, and why.
+    is_counted : ndarray of bool
+        Which rows of the table are no wrong outlines and meet the rule.
     """
 
     counts: pd.DataFrame
     sizes: pd.DataFrame
     measure: str
     notes: list[str]
+    is_counted: NDArray[np.bool_]
 
     def cells(self) -> tuple[list[str], list[list[Any]]]:
         """Return the columns and rows of one table: counts, and sizes by number and by area."""
@@ -388,6 +391,7 @@ class FoundFolder:
             As in :func:`count_particles`, :func:`particle_sizes` and :func:`match_rule`.
         """
         table, fields, notes = self.table, self.fields, self._notes()
+        is_counted = np.ones(len(table), bool)
         is_scaled = all(field.pixel_size for field in fields)
         measures = list(measure_particles([]).loc[:, "area_px2":"solidity"])
         unit = "nm" if is_scaled else "px"
@@ -404,13 +408,19 @@ class FoundFolder:
                     f"{self.path / PARTICLES}: {counted(unclassified, 'particle')} without a "
                     "class; classify all, or remove the column class"
                 )
-            is_kept, is_by_model = table["class"] != NOT_A_PARTICLE, self.is_by_model
-            if NOT_A_PARTICLE not in self.classes and not is_kept.all():
-                notes.append(f"without {counted(int((~is_kept).sum()), 'wrong outline')}")
-                table, is_by_model = table[is_kept], is_by_model[is_kept]
+            is_by_model = self.is_by_model
+            if NOT_A_PARTICLE not in self.classes:
+                is_counted = np.array(table["class"] != NOT_A_PARTICLE, bool)
+            if not is_counted.all():
+                notes.append(f"without {counted(int((~is_counted).sum()), 'wrong outline')}")
+                table, is_by_model = table[is_counted], is_by_model[is_counted]
             classes = list(dict.fromkeys([*self.classes, *sorted(set(table["class"]))]))
             if not is_by_model.all():
-                notes.append("not corrected for wrong classes, as a person gave some classes")
+                n_own = counted(int((~is_by_model).sum()), "class")
+                notes.append(
+                    f"a person gave {n_own} of {len(table)}, so no count is corrected for wrong "
+                    "classes of the others: do not compare these counts with corrected ones"
+                )
             elif self.confusion is None:
                 notes.append(
                     f"not corrected for wrong classes, as there is no {CONFUSION}: the classifier "
@@ -420,8 +430,13 @@ class FoundFolder:
                 notes.append("not corrected for wrong classes, as the rule chooses by the answers")
             elif corrected:
                 confusion = self.confusion[1]
+                notes.append(
+                    "counts are corrected for the classifier's mistakes with held-out particles, "
+                    "sizes are not"
+                )
         if rule is not None:
-            table = table[match_rule(table, rule)]
+            is_met = match_rule(table, rule)
+            table, is_counted[is_counted] = table[is_met], is_met
         is_huge = edge_weights(table, edges) > _MAX_WEIGHT
         if is_huge.any():
             notes.append(
@@ -431,7 +446,7 @@ class FoundFolder:
             )
         counts = count_particles(table, fields, classes=classes, confusion=confusion, edges=edges)
         sizes = particle_sizes(table, fields, measure=column, classes=classes, edges=edges)
-        return FoundCounts(counts, sizes, column, notes)
+        return FoundCounts(counts, sizes, column, notes, is_counted)
 
     # --- internal ------------------------------------------------------------------------------
 
@@ -461,7 +476,7 @@ class FoundFolder:
                 "'hypervlad particles find' with --resume --pixel-size NM"
             )
         if len(self.fields) < 4:
-            notes.append("no intervals of the counts, which take four fields at least")
+            notes.append("no intervals of counts and sizes, which take at least four fields")
         written = (self.path / PARTICLES).stat().st_mtime
         files = [(each.micrograph, self.outlines_file(each.micrograph)) for each in self.fields]
         missing = [name for name, file in files if not file.exists()]

@@ -89,7 +89,8 @@ def match_rule(table: pd.DataFrame, rule: str) -> NDArray[np.bool_]:
         if start < len(text) or found.dtype != bool:
             raise ValueError(
                 f"cannot be read{f' at {text[start:]!r}' if start < len(text) else ''}: write "
-                "comparisons joined by and, or, not, such as length > 5 um and aspect_ratio >= 3"
+                "comparisons joined by and, or, not, such as length > 5 um and aspect_ratio >= 3 "
+                "(not =>)"
             )
     except ValueError as error:
         raise ValueError(f"the rule {text[:_MAX_RULE]!r} {error}") from error
@@ -126,6 +127,8 @@ def _column(table: pd.DataFrame, name: str, unit: str = "") -> NDArray[Any]:
         units = [each for each in _TO_BASE if f"{name}_{each.replace('u', 'n')}" in table]
         if units:
             raise ValueError(f"must compare {name} with a value in {' or '.join(units)}")
+        if name == "class":
+            raise ValueError("names class, but the particles are not classified")
         bases = dict.fromkeys(re.sub(r"_(px|nm)2?$", "", str(known)) for known in table)
         raise ValueError(f"names {name!r}; the measures are {', '.join(bases)}")
     values = table[column].to_numpy()

@@ -234,6 +234,8 @@ def find(
     model, paths = (first, paths[1:]) if has_model else (None, paths)
     if not paths:
         raise ValueError(f"{first} is a model; give the images too")
+    if later := [path for path in paths if path.endswith(".hvlad")]:
+        raise ValueError(f"{later[0]} is a model; give it before the images")
     check_folders(output, paths)
     files, root = images_in(paths, quiet, model), folder_of(paths)
     if root is None:
@@ -331,6 +333,8 @@ def classify(
     from hypervlad.particles import FoundFolder
 
     check_cache(cache)
+    if model.is_dir() and found.is_file():
+        raise ValueError(f"give the model first, then the folder: {found} {model}")
     folder = FoundFolder(found)
     classifier = load_classifier(model, weights, device=device, cache=cache)
     folder.classify(classifier, formats=[each.value for each in formats or ()], verbose=not quiet)

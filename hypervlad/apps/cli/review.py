@@ -27,7 +27,7 @@ from hypervlad.apps.cli.files import (
 )
 from hypervlad.apps.cli.messages import echo, fitting, plain_errors, say
 from hypervlad.common.progress import ProgressBar, can_print, is_terminal
-from hypervlad.common.wording import counted, percent
+from hypervlad.common.wording import counted, percent, verb
 
 if TYPE_CHECKING:
     from hypervlad.apps.review import Queue
@@ -331,7 +331,7 @@ def retrain(
         new.save(output, include_backbone=hasattr(old.encoder_, "backbone_state_"))
         for line in held_out_lines(new):
             echo(line)
-        _print_accuracy(compare(new, old.classes_.tolist(), material))
+        _print_accuracy(compare(new, old.classes_.tolist(), material), material.n_known)
         if new.held_out_ is None:
             say(quiet, "no image could be held out, so no answer is sure: the queue is unchanged")
             echo(f"model: {output}")
@@ -360,7 +360,7 @@ def _model_of(queue: Queue) -> Path:
     return Path(noted)
 
 
-def _print_accuracy(found: Comparison) -> None:
+def _print_accuracy(found: Comparison, n_known: int) -> None:
     if not found.n_labelled:
         echo(
             "accuracy: not compared, because the manual labels are corrections of sure answers, "
@@ -390,6 +390,11 @@ def _print_accuracy(found: Comparison) -> None:
     others = found.n_labelled - found.n_compared
     if others:
         echo(f"({others} could not be held out: too few images of the category)")
+    if n_known:
+        echo(
+            f"({counted(n_known, 'labelled image')} {verb(n_known, 'was a', 'were')} training "
+            f"{verb(n_known, 'image', 'images')} before, which favours the old model)"
+        )
     echo(
         "(they were chosen because the old model was uncertain, which favours the new one by a few "
         "points; for a fair comparison use hypervlad evaluate on other images)"

@@ -35,6 +35,7 @@ class Material:
 
     `predicted` is the prediction in the queue for uncertain images that a person labelled. It is
     None for others, also for corrected sure ones: the old model was wrong on all of these.
+    `n_known` images that people labelled were training images before.
     """
 
     images: list[QueuedImage | str]
@@ -42,6 +43,7 @@ class Material:
     groups: NDArray[Any] | None
     by_person: NDArray[np.bool_]
     predicted: list[str | None]
+    n_known: int
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,7 @@ def gather(
         groups=names,
         by_person=np.arange(len(labels)) >= len(kept),
         predicted=predicted,
+        n_known=len(data.images) - len(kept),
     )
 
 

@@ -418,8 +418,13 @@ def _labelled_particles(
     if not {"micrograph", "particle"} <= set(names):
         return None
     from hypervlad.particles import FoundFolder  # not above: importing it takes long
+    from hypervlad.particles.found import PARTICLES, RUN
     from hypervlad.particles.particle import NOT_A_PARTICLE
 
+    if not (table.parent / RUN).exists():
+        raise ImageFolderError(
+            f"{table}: a table of particles must lie in their folder, beside {PARTICLES}"
+        )
     if "class" not in names:
         raise ImageFolderError(
             f"{table}: no column is called class; add it, and fill in the class of some particles"
@@ -428,8 +433,8 @@ def _labelled_particles(
     for line, cells in lines:
         cell = dict(itertools.zip_longest(names, cells[: len(names)], fillvalue=""))
         label = composed(cell.get("class", "").strip())
-        if label in ("", NOT_A_PARTICLE):
-            left_out[label] += 1
+        if not label or label.casefold() == NOT_A_PARTICLE:
+            left_out[label.casefold()] += 1
             continue
         check_text(table, line, label)
         # Pandas writes 1.0 where a cell of the column was empty.
@@ -466,6 +471,13 @@ def _labelled_particles(
             labels.append(row.label)
             by_model.append(row.by_model)
             micrographs.append(name)
+    spellings = defaultdict[str, set[str]](set)
+    for label in labels:
+        spellings[label.casefold()].add(label)
+    if alike := [each for own in spellings.values() if len(own) > 1 for each in sorted(own)]:
+        warn_user(
+            f"{table}: classes that differ only in capitals: {name_some(alike)}", ImageFolderWarning
+        )
     if len(set(labels)) < 2:
         raise ImageFolderError(
             f"{table}: particles of {counted(len(set(labels)), 'class')}; expected two at least in "

@@ -24,7 +24,7 @@ from hypervlad.common.constraints import (
     RandomState,
     check_value,
 )
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import counted, warn_user
 from hypervlad.evaluation.outlines import OutlineTally
 from hypervlad.evaluation.splits import check_groups, holdout_split
 from hypervlad.features.backbones import get_backbone
@@ -460,14 +460,20 @@ class _AnnotatedFields:
 
     def _check(self) -> None:
         """Read everything once, before anything is learnt."""
-        kinds = set[int]()
+        kinds, looks_scribbled = set[int](), self.is_outlined and len(self) > 1
         for number in range(len(self)):
             grey, annotation = self.read(number)
             self.contrasts.append(contrast_of(grey))
             if isinstance(annotation, Outlines):
                 self.n_particles += len(annotation)
+                looks_scribbled &= {outline.label for outline in annotation} == {1, 2}
             else:
                 kinds |= set(np.unique(annotation).tolist())
+        if looks_scribbled:
+            warn_user(
+                "each image has the outlines 1 and 2; if these are scribbles on background (1) and "
+                'particles (2), give annotation="scribbles" (--annotation scribbles)'
+            )
         if self.is_outlined and not self.n_particles:
             raise ValueError("no particle is outlined in any image: outline some")
         if not self.is_outlined and not kinds >= {1, 2}:

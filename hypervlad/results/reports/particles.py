@@ -8,13 +8,14 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.wording import counted, percent
+from hypervlad.common.wording import counted, name_some, percent, warn_user
 from hypervlad.images import ImageReadError
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_named
@@ -166,6 +167,11 @@ def write_particles_page(
             notes.append(f"no counts and sizes: {error}")
     galleries = _galleries(table)
     pictured, cards, unreadable = _pictures(folder, labels, names, galleries)
+    if unreadable:
+        warn_user(
+            f"{counted(len(unreadable), 'field')} without a picture on {path}: "
+            f"{name_some(unreadable)}"
+        )
     numbers = Counter(zip(table["micrograph"], labels, strict=True))
     per_field = [[numbers[field.micrograph, name] for name in names] for field in fields]
     write_page(
@@ -180,7 +186,14 @@ def write_particles_page(
         count_rows=_count_rows(counts.counts) if counts else [],
         measure=_measure_text(counts.measure) if counts else "",
         size_rows=_size_rows(counts.sizes) if counts else [],
-        chart=size_chart(table, counts.measure, labels, names) if counts else None,
+        chart=size_chart(
+            table[counts.is_counted],
+            counts.measure,
+            list(compress(labels, counts.is_counted)),
+            names,
+        )
+        if counts
+        else None,
         galleries=[(each, [cards[row] for row in each.rows if row in cards]) for each in galleries],
         pictured=pictured,
         unreadable=unreadable,

@@ -301,7 +301,10 @@ def test_classes_by_a_person_are_never_lost(images: Path, found: FoundFolder) ->
     ):
         with pytest.raises(ValueError, match="a person gave 1 class, which would be lost"):
             again()
-    assert "a person gave some classes" in FoundFolder(found.path).count().notes[0]
+    assert (
+        "a person gave 1 class of 8, so no count is corrected"
+        in FoundFolder(found.path).count().notes[0]
+    )
     table.assign(sample="s1").to_csv(found.path / "particles.csv", index=False)
     with pytest.raises(ValueError, match="a person added the column sample and gave 1 class, "):
         FoundFolder(found.path).classify(Classifier())
@@ -360,7 +363,7 @@ def test_counts_stay_corrected_when_only_wrong_outlines_were_removed(found: Foun
     assert before is not None
     assert found.confusion is not None
     np.testing.assert_array_equal(found.confusion[1], before[1])
-    assert found.count().notes == []
+    assert [note[:20] for note in found.count().notes] == ["counts are corrected"]
 
 
 def test_columns_and_rows_may_change_places(found: FoundFolder) -> None:
@@ -410,15 +413,16 @@ def test_counts_are_those_of_the_table_and_the_fields(found: FoundFolder) -> Non
     pd.testing.assert_frame_equal(result.counts, expected)
     sizes = particle_sizes(found.table, found.fields, measure="length_nm", **options)
     pd.testing.assert_frame_equal(result.sizes, sizes)
-    assert result.notes == []
+    assert [note[:20] for note in result.notes] == ["counts are corrected"]
     names, rows = result.cells()
     assert names[-1] == "d90_high_by_area"
     assert dict(zip(names, rows[0], strict=True))["d50_by_area"] == sizes.loc[1, "d50"]
     plain = found.count(edges="leave_out", corrected=False).counts
     assert plain["count"].tolist() == plain["counted"].tolist()
     rule = "feret_max < 100 nm"
-    chosen = found.count(rule).counts
-    assert chosen["particles"].iloc[-1] == match_rule(found.table, rule).sum() > 0
+    chosen, is_met = found.count(rule), match_rule(found.table, rule)
+    assert chosen.counts["particles"].iloc[-1] == is_met.sum() > 0
+    np.testing.assert_array_equal(chosen.is_counted, is_met)
     for own_rule in ("class == 'large'", "confidence > 0.8", "p_small < 0.5"):
         assert "the rule chooses by the answers" in found.count(own_rule).notes[0]
     assert found.count("area > 1 um2").counts["count"].tolist() == [0, 0, 0]
@@ -445,7 +449,7 @@ def test_wrong_outlines_are_not_counted(found: FoundFolder) -> None:
     table.to_csv(found.path / "particles.csv", index=False)
     result = FoundFolder(found.path).count()
     assert result.counts["particles"].tolist()[-1] == len(table) - 1
-    assert result.notes == ["without 1 wrong outline"]  # and corrected for wrong classes
+    assert [note[:20] for note in result.notes] == ["without 1 wrong outl", "counts are corrected"]
 
 
 def test_a_particle_with_two_rows_is_refused(found: FoundFolder) -> None:

@@ -182,10 +182,12 @@ def test_of_many_fields_some_are_pictured_and_the_page_says_so(
 def test_what_cannot_be_read_is_listed(found: Found) -> None:
     folder = found({"a.png": LABELS, "b.png": LABELS})
     (folder.images / "a.png").unlink()
-    page = page_of(folder)
+    with pytest.warns(UserWarning, match="1 field without a picture"):
+        page = page_of(folder)
     assert "a.png: no such image in" in page.words
     Image.new("L", (90, 61)).save(folder.images / "a.png")
-    page = page_of(folder)
+    with pytest.warns(UserWarning, match="1 field without a picture"):
+        page = page_of(folder)
     assert "a.png: outlines of 60 x 90 pixels for an image of" in page.words
     assert len(fields_of(page)) == 1
     assert "a.png 4" in page.spaced, "its particles are still counted"

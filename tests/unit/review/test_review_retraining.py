@@ -28,7 +28,7 @@ def test_the_difference_of_two_models_has_the_p_value_of_the_sign_test(
     training = SimpleNamespace(positions=np.arange(n))
     model = SimpleNamespace(held_out_=held_out, classes_=classes, training_=training)
     by_person = np.ones(n, bool)
-    material = Material([""] * n, np.array(truth), None, by_person, list(before))
+    material = Material([""] * n, np.array(truth), None, by_person, list(before), 0)
     found = compare(cast(MicrographClassifier, model), ["a", "b"], material)
     gains = [
         (new == true) - (old == true) for true, old, new in zip(truth, before, after, strict=True)
@@ -48,7 +48,7 @@ def test_the_difference_of_two_models_has_the_p_value_of_the_sign_test(
 
 def test_without_any_held_out_image_there_is_no_accuracy() -> None:
     model = SimpleNamespace(held_out_=None)
-    material = Material([""], np.array(["a"]), None, np.ones(1, bool), ["a"])
+    material = Material([""], np.array(["a"]), None, np.ones(1, bool), ["a"], 0)
     found = compare(cast(MicrographClassifier, model), ["a"], material)
     figures = (found.before, found.after, found.balanced_before, found.balanced_after)
     assert (found.n_labelled, found.n_compared, found.p_value) == (1, 0, 1.0)
