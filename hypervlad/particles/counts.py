@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 Edges = Literal["weight", "leave_out"]
 
+_PLACE = ("top", "bottom", "left", "right", "field_height", "field_width")
 ALL = "all"  # the row of all classes
 _Z95 = 1.959963984540054
 _SHARES = (0.1, 0.5, 0.9)
@@ -89,16 +90,25 @@ def edge_weights(table: pd.DataFrame, edges: Edges = "weight") -> FloatArray:
     >>> edge_weights(pd.DataFrame(box | size))
     array([4.2, 0. ])
     """
-    check_table(table)
     check_value("edges", edges, [OneOf("weight", "leave_out")])
-    inside = ~table["touches_edge"].to_numpy(bool)
+    is_weighted = edges == "weight"
+    check_table(table, "touches_edge", *(_PLACE if is_weighted else ()))
+    touches = table["touches_edge"].to_numpy()
+    if touches.dtype != bool and len(touches):  # a text "False" would be true
+        raise ValueError(f"touches_edge must be True or False, not of type {touches.dtype}")
+    inside = ~touches.astype(bool)
     weights: FloatArray = inside.astype(np.float64)
     sides = (("top", "bottom", "height"), ("left", "right", "width"))
-    for first, last, side in sides if edges == "weight" else ():
+    for first, last, side in sides if is_weighted else ():
         extent = table[f"field_{side}"].to_numpy(np.float64)[inside]
         # Of all places in a row of pixels, one per pixel, a box of width w touches no edge of the
         # field at W - w - 1.
         box = (table[last] - table[first]).to_numpy(np.float64)[inside]
+        if not (extent - box > 1).all():
+            raise ValueError(
+                f"a particle is as large as its field from {first} to {last}, but touches_edge is "
+                "False: correct touches_edge, the box, or the size of the field"
+            )
         weights[inside] *= extent / (extent - box - 1)
     return weights
 
@@ -274,13 +284,14 @@ def particle_sizes(
     if measure.endswith(("_px", "_px2")) and len({field.pixel_size for field in fields}) > 1:
         raise ValueError(f"measure={measure!r}: the fields differ in pixel size; choose one in nm")
     sizes, weights = table[measure].to_numpy(np.float64), edge_weights(table, edges)
-    if (is_unknown := np.isnan(sizes)).any():
+    if (is_unknown := ~np.isfinite(sizes)).any():
         unknown = list(dict.fromkeys(table["micrograph"][is_unknown].astype(str)))
         raise ValueError(
             f"{measure} is unknown for {counted(int(is_unknown.sum()), 'particle')} of "
             f"{name_some(unknown)}: give the pixel size, or choose a measure in pixels"
         )
     is_scaled = "area_nm2" in table and table["area_nm2"].notna().all()
+    check_table(table, *([] if is_scaled else ["area_px2"]))
     area = table["area_nm2" if is_scaled else "area_px2"].to_numpy(np.float64)
     order = np.argsort(sizes, kind="stable")
     order = order[weights[order] > 0]
@@ -307,13 +318,13 @@ def _field_numbers(table: pd.DataFrame, fields: Sequence[Field]) -> NDArray[np.i
     """Return the number of each particle's field, after checks of both."""
     import pandas as pd
 
-    check_table(table)
-    names = pd.Index([field.micrograph for field in fields])
+    check_table(table, "micrograph")
+    names = pd.Index([str(field.micrograph) for field in fields])
     if names.empty or names.has_duplicates:
         twice = names[names.duplicated()].unique().tolist()
         given = f"twice: {name_some(twice)}" if twice else "none"
         raise ValueError(f"give each field that was searched once, got {given}")
-    field_of = names.get_indexer(table["micrograph"])
+    field_of = names.get_indexer(table["micrograph"].astype(str))
     if absent := table["micrograph"][field_of < 0].astype(str).unique().tolist():
         raise ValueError(
             f"{counted(len(absent), 'micrograph')} of the table {verb(len(absent), 'is', 'are')} "
@@ -341,6 +352,8 @@ def _class_numbers(
     table: pd.DataFrame, classes: Sequence[Any] | None
 ) -> tuple[list[str], NDArray[np.bool_]]:
     """Return the names of classes, and which particles are of each of them and of all."""
+    if "class" in table and (n_missing := int(table["class"].isna().sum())):
+        raise ValueError(f"{counted(n_missing, 'particle')} without a class: give it, or leave out")
     found = [str(label) for label in table.get("class", ())]
     names = sorted(set(found)) if classes is None else [str(label) for label in classes]
     if ALL in {*found, *names}:
@@ -361,10 +374,13 @@ def _class_numbers(
 
 def _checked_confusion(confusion: ArrayLike, names: Sequence[str]) -> FloatArray:
     matrix: FloatArray = np.asarray(confusion, np.float64)
-    if matrix.shape != (len(names),) * 2 or not matrix.size or not (matrix >= 0).all():
+    is_number = (matrix >= 0) & (matrix < np.inf) & (matrix == np.rint(matrix))
+    is_of_numbers = matrix.size and is_number.all()
+    if matrix.shape != (len(names),) * 2 or not is_of_numbers:
         raise ValueError(
             f"confusion must hold numbers of particles, {len(names)} x {len(names)} for the "
             f"classes {', '.join(names) or '(none)'}; got shape {matrix.shape}"
+            f"{'' if is_of_numbers or not matrix.size else ' with shares, or less than 0'}"
         )
     empty = [name for name, n in zip(names, matrix.sum(axis=1), strict=True) if n < 1]
     if empty:

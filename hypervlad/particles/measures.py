@@ -61,7 +61,8 @@ def measure(
         - ``feret_max`` and ``feret_min``, the largest and the smallest caliper diameter [1]_;
         - ``length``, along the particle: the longest path through its skeleton [2]_, and from both
           of its ends the distance to the outline, right to about 3 pixels. Of a closed loop it is
-          half the circumference, of crossed fibres in one outline the longest way;
+          half the circumference, of crossed fibres in one outline the longest way; holes smaller
+          than the largest disc in the particle do not make a loop;
         - ``width``, the mean along the particle: that of a rod with round ends and the same length
           and area, at most the length;
         - ``aspect_ratio`` = length / width, 1 for a disc, however curved the particle is (the
@@ -76,7 +77,7 @@ def measure(
     Raises
     ------
     ValueError
-        If a mask is empty, the lengths differ, or what is given are no particles.
+        If the lengths differ, or what is given are no particles.
 
     References
     ----------
@@ -105,8 +106,6 @@ def measure(
             raise ValueError(f"{name}: got {counted(n_values, 'value')} for {of}")
     for number, particle in enumerate(particles):
         check_value(f"particles[{number}]", particle, [InstanceOf(Particle, "a Particle")])
-        if not particle.mask.any():
-            raise ValueError(f"{particle.name}: its mask has no pixel; leave the particle out")
     found = np.array([(*_describe(p.mask), _length(p.mask)) for p in particles]).reshape(-1, 8)
     area, row, column, feret_max, feret_min, circularity, solidity, length = found.T
     # A rod with round ends has the area l w - (1 - pi / 4) w^2.
@@ -143,10 +142,13 @@ def measure(
     )
 
 
-def check_table(table: Any) -> None:
+def check_table(table: Any, *columns: str) -> None:
+    """Raise a ValueError unless this is a table with these columns."""
     import pandas as pd
 
     check_value("table", table, [InstanceOf(pd.DataFrame, "a table from measure")])
+    if absent := [column for column in columns if column not in table]:
+        raise ValueError(f"the table lacks {', '.join(absent)}; give one from measure")
 
 
 def shape_measures(mask: NDArray[np.bool_], scale: float = 1.0) -> tuple[float, ...]:
@@ -201,7 +203,7 @@ def _length(mask: NDArray[np.bool_]) -> float:
     """Return the length along the longest piece of a mask."""
     from skimage.morphology import skeletonize
 
-    mask = np.pad(mask, 1)
+    mask = _without_pinholes(np.pad(mask, 1))
     skeleton = skeletonize(mask)
     places = np.argwhere(skeleton)
     depths = ndimage.distance_transform_edt(mask)[skeleton] - 0.5
@@ -224,6 +226,21 @@ def _length(mask: NDArray[np.bool_]) -> float:
         sides = np.diff(places[[*path[::_CHORD], first]], axis=0)
         longest = max(longest, depths[first] + depths[last] + np.hypot(*sides.T).sum())
     return longest
+
+
+def _without_pinholes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill holes smaller than the largest disc within a mask: its skeleton would run around them.
+
+    Larger ones are of rings and loops.
+    """
+    holes, n_holes = ndimage.label(~mask)
+    if n_holes == 1:  # only what is around it
+        return mask
+    largest = np.pi * ndimage.distance_transform_edt(mask).max() ** 2
+    is_pinhole = np.bincount(holes.ravel()) < largest
+    is_pinhole[holes[0, 0]] = False
+    filled: NDArray[np.bool_] = mask | (is_pinhole[holes] & ~mask)
+    return filled
 
 
 def _neighbours(skeleton: NDArray[np.bool_]) -> sparse.coo_array:

@@ -224,6 +224,8 @@ def test_the_median_size_is_covered():
         ({"confusion": np.eye(3)}, r"numbers of particles, 2 x 2 for the classes x, y; got"),
         ({"confusion": [[9, 1], [0, 0]]}, "no held-out particle of y"),
         ({"confusion": [[5, 5], [5, 5]]}, "does not tell some classes apart"),
+        ({"confusion": [[0.9, 0.1], [0, 1]]}, r"numbers of particles.* with shares"),
+        ({"confusion": [[np.inf, 1], [0, 1]]}, r"numbers of particles"),
         ({"edges": "keep"}, "edges must be one of 'weight', 'leave_out', not 'keep'"),
     ],
 )
@@ -244,6 +246,23 @@ def test_errors_name_what_came(options, message):
 def test_a_field_is_that_of_its_particles(shape, pixel_size, message):
     with pytest.raises(ValueError, match=message):
         count_particles(table_of(["xy"]), [Field("f0", shape, pixel_size)])
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("touches_edge", ["False", "True"], "touches_edge must be True or False, not of type"),
+        ("bottom", [30, 1020], "as large as its field from top to bottom, but touches_edge is"),
+        ("class", ["x", None], "1 particle without a class"),
+    ],
+)
+def test_wrong_columns_are_refused(column, values, message):
+    table = table_of(["xy"])
+    table[column] = values
+    with pytest.raises(ValueError, match=message):
+        count_particles(table, fields_of(1))
+    with pytest.raises(ValueError, match="the table lacks field_height, field_width; give one"):
+        edge_weights(table_of(["xy"]).drop(columns=["field_height", "field_width"]))
 
 
 def test_a_class_called_all_is_refused():

@@ -115,6 +115,17 @@ def test_a_disc_is_round(diameter):
     assert min(found.circularity, found.solidity) > 0.93
 
 
+def test_pinholes_make_no_loops_and_rings_do():
+    down, right = np.mgrid[-24:25, -24:25]
+    distance = np.hypot(down, right)
+    whole = measured(distance <= 20)
+    for hole in (1, 3, 6):
+        found = measured((distance <= 20) & (distance >= hole))
+        assert found.area_px2 < whole.area_px2
+        assert found.length_px == whole.length_px
+    assert measured((distance <= 20) & (distance > 16)).aspect_ratio > 6
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (1, 50), (50, 2)])
 def test_the_smallest_particles_have_measures(shape):
     found = measured(np.ones(shape, bool))
@@ -142,7 +153,7 @@ def test_units_edges_and_overlaps():
 
 def test_errors_name_the_particle_and_the_numbers():
     with pytest.raises(ValueError, match=r"a\.png, particle 1: its mask has no pixel"):
-        measured(np.zeros((3, 3), bool))
+        particle_of(np.zeros((3, 3), bool))
     with pytest.raises(ValueError, match="classes: got 2 values for 1 particle"):
         measure([particle_of(np.ones((2, 2), bool))], ["x", "y"])
     for wrong in (particle_of(np.ones((2, 2), bool)), iter([]), None):
