@@ -60,8 +60,8 @@ def read_outlines(
     ----------
     source : path, array or Outlines
         - A label image: TIFF of any type, PNG, NPY or array (H, W) of whole numbers, 0 for
-          background. If its only positive value is 1 or the largest of its type, and in several
-          regions, it is a mask: each region is a particle, with a warning.
+          background. If its only positive value is 1, 255, 65535 or the largest of its type,
+          and in several regions, it is a mask: each region is a particle, with a warning.
         - Masks: NPY or array (n, H, W) of True and False, or a folder of image files, one per
           particle, as :func:`hypervlad.images.read_mask` reads them. Other files are ignored.
         - ImageJ regions: ``.roi``, or a ``.zip`` of them (requires the extra `formats`).

@@ -20,6 +20,7 @@ from hypervlad.images.reading import image_name, read_named
 
 NOT_A_PARTICLE = "not a particle"  # the class of a wrong outline
 MAX_LABEL = 2**31 - 1
+_OF_MASKS = 1, 255, 65535  # the only value of a mask
 _MARGIN = 0.1  # of the longer side of its box, around a particle in its own image
 
 
@@ -116,7 +117,10 @@ class Outlines:
         """
         if isinstance(outlines, Outlines):
             return outlines
-        array = np.asarray(outlines)
+        try:
+            array = np.asarray(outlines)
+        except ValueError as error:
+            raise ImageReadError(f"{name}: masks that differ in size ({error})") from error
         if array.ndim == 3 and array.dtype == bool:
             masks = (cropped(mask, label=number) for number, mask in enumerate(array, start=1))
             return cls((array.shape[1], array.shape[2]), tuple(filter(None, masks)))
@@ -139,12 +143,7 @@ class Outlines:
     @classmethod
     def _of_labels(cls, labels: NDArray[Any], name: str) -> Outlines:
         values = np.unique(labels)
-        if len(wrong := values[(values < 0) | (values > MAX_LABEL)]):
-            raise ImageReadError(
-                f"{name}: labels must be from 0 to {MAX_LABEL:,}, not {wrong[0]}; number the "
-                "particles from 1"
-            )
-        if values.tolist() in ([0, 1], [0, np.iinfo(labels.dtype).max]):
+        if values.tolist() in ([0, top] for top in (*_OF_MASKS, np.iinfo(labels.dtype).max)):
             regions, n_regions = ndimage.label(labels, np.ones((3, 3)))
             if n_regions > 1:
                 warn_user(
@@ -153,10 +152,17 @@ class Outlines:
                     "separated"
                 )
                 labels, values = regions, np.arange(n_regions + 1)
+        if len(wrong := values[(values < 0) | (values > MAX_LABEL)]):
+            raise ImageReadError(
+                f"{name}: labels must be from 0 to {MAX_LABEL:,}, not {wrong[0]}; number the "
+                "particles from 1"
+            )
         # Labels may be any numbers, such as identifiers of another program.
         values = values[values > 0]
-        numbers = np.searchsorted(values, labels) + 1
-        numbers[labels == 0] = 0
+        ends = np.concatenate([[0], values])
+        numbers = np.empty(labels.shape, np.int32)
+        for number_row, row in zip(numbers, labels, strict=True):  # searchsorted has 64 bits
+            number_row[:] = np.searchsorted(ends, row)
         windows = ndimage.find_objects(numbers, len(values))
         found = [
             cropped(numbers[window] == number, window[0].start, window[1].start, int(value))
@@ -197,6 +203,13 @@ class Particle:
     micrograph: str
     field_shape: tuple[int, int]
     pixel_size: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.mask.any() or self.mask.shape != self.image.shape[:2]:
+            raise ImageReadError(
+                f"{self.name}: its mask has no pixel, or another size than its image "
+                f"({self.mask.shape} and {self.image.shape})"
+            )
 
     def __repr__(self) -> str:
         size = f"{self.mask.shape[0]} x {self.mask.shape[1]} pixels, pixel_size={self.pixel_size}"

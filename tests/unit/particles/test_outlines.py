@@ -265,6 +265,11 @@ def test_a_mask_is_split_with_a_warning(tmp_path, top):
     assert_array_equal(found.label_image(), np.unique(LABELS, return_inverse=True)[1])
     with pytest.warns(UserWarning, match="outlines: a mask .* 2 separate regions"):
         assert len(Outlines.of(LABELS > 0)) == 2
+    for top in (255, 65535, 2**32 - 1):  # of types of more bits
+        with pytest.warns(UserWarning, match=rf"a mask \(0 and {top}\), .* 2 separate regions"):
+            assert len(Outlines.of(np.where(LABELS > 0, top, 0).astype(np.uint32))) == 2
+    with pytest.warns(UserWarning, match=r"a mask \(0 and 255\)"):
+        assert len(Outlines.of(255.0 * (LABELS > 0))) == 2
     five = np.where(LABELS > 0, 5, 0).astype(np.uint8)  # one particle in two pieces
     assert_array_equal(read_outlines(five).label_image(), five)
 
@@ -468,6 +473,7 @@ def test_bad_archives_are_refused(tmp_path, monkeypatch):
         (np.full((4, 5), -1), "labels must be from 0 to 2,147,483,647, not -1"),
         (np.zeros((4, 5, 3), np.uint8), "If these are colours, .*Lookup Tables > Grays"),
         (np.array(["a"]), "expected a label image"),
+        ([np.ones((2, 2), bool), np.ones((2, 3), bool)], "masks that differ in size"),
     ],
 )
 def test_what_is_no_label_image(values, message):
