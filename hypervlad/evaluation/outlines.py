@@ -94,6 +94,10 @@ class OutlineTally:
         diameters = [2 * np.sqrt(each / np.pi) for each in areas]
         self._fields.append((counts, both / either if either else 1.0, diameters))
 
+    def update(self, other: OutlineTally) -> None:
+        """Add the fields of another tally."""
+        self._fields += other._fields
+
     def scores(self) -> dict[str, float]:
         """Return the scores by name, of all fields together; NaN where one is not defined.
 

@@ -64,7 +64,7 @@ _MIN_CONTRAST = 1e-3
 class HeldOutSegmentation:
     """How well images were outlined that were held out in training.
 
-    Only `separation_`, a single number, was chosen by them.
+    Particles of each were separated as suits the other held-out images best.
 
     Attributes
     ----------
@@ -261,7 +261,8 @@ class HypercolumnSegmenter(ImageEstimator):
         network = build_network(self.backbone, self.weights, taps, check_device(self.device))
         held_out = np.empty(0, np.intp)
         if annotation == "outlines" and codes.max() + 1 >= _MIN_GROUPS:
-            held_out = holdout_split(np.zeros(len(codes)), codes, random_state=seed)[1]
+            # At least one image with particles is learnt and, if there are more, one is held out.
+            held_out = holdout_split(fields.has_particles, codes, random_state=seed)[1]
         learnt = np.setdiff1d(np.arange(len(fields)), held_out)
         contrast = max(float(np.median(np.array(fields.contrasts)[learnt])), _MIN_CONTRAST)
         crops = Crops.cut(
@@ -277,8 +278,10 @@ class HypercolumnSegmenter(ImageEstimator):
         decoder.standardise_by(training.maps)
         # In this layout, a step of the training takes a third of the time on CPUs.
         decoder = decoder.to(network.device).to(memory_format=torch.channels_last)
-        losses = train(decoder, training, self.n_epochs, seed, verbose=self.verbose)
         model = FieldNetwork(network, decoder, preprocessing, contrast)
+        if len(held_out):  # an error should come before the training
+            model.tiles((fields.largest, fields.largest), self.tile_size)
+        losses = train(decoder, training, self.n_epochs, seed, verbose=self.verbose)
         separation, assessed = _SEPARATIONS[0], None
         if len(held_out):
             separation, assessed = self._assessed(model, fields, held_out)
@@ -328,15 +331,17 @@ class HypercolumnSegmenter(ImageEstimator):
                 f"expected one image, got a {type(image).__name__} of {len(image)}: call predict "
                 "for each"
             )
-        grey = _read_grey(image, check_read_options(self.read_options), image_name(image))
-        return self._fitted_model().fields(grey, self.tile_size)
+        model, options = self._fitted_model(), check_read_options(self.read_options)
+        return model.fields(_read_grey(image, options, image_name(image)), self.tile_size)
 
     def _labels(self, fields: NDArray[np.uint8], separation: float | None) -> NDArray[np.int32]:
         """Separate particles by their depths or, if these were not learnt, by their shapes."""
         depth = None
         if separation is not None:
             # Neither the depth nor the probability of not being a border finds all gaps alone.
-            depth = np.sqrt(np.multiply(fields[1], fields[3], dtype=np.float32)) / 255
+            depth = np.multiply(fields[1], fields[3], dtype=np.float32)
+            np.sqrt(depth, out=depth)
+            depth /= 255
         return split_particles(
             depth, fields[0] < 128, separation=separation or 1.0, min_area=self.min_area
         )
@@ -344,19 +349,25 @@ class HypercolumnSegmenter(ImageEstimator):
     def _assessed(
         self, model: FieldNetwork, fields: _AnnotatedFields, held_out: NDArray[np.intp]
     ) -> tuple[float, HeldOutSegmentation | None]:
-        """Choose the separation that counts held-out particles best, and say how well it does."""
-        tallies = {each: OutlineTally(min_area=self.min_area) for each in _SEPARATIONS}
+        """Choose the separation that counts held-out particles best, and say how well that does."""
+        tallies: list[list[OutlineTally]] = []  # of each image, with each separation
         for number in held_out:
             grey, outlines = fields.read(int(number))
             assert isinstance(outlines, Outlines)  # scribbles are not held out
             true, own = outlines.label_image(), model.fields(grey, self.tile_size)
-            for each, tally in tallies.items():
+            tallies.append([OutlineTally(min_area=self.min_area) for _ in _SEPARATIONS])
+            for each, tally in zip(_SEPARATIONS, tallies[-1], strict=True):
                 tally.add(true, self._labels(own, each))
-        scores = {each: tally.scores() for each, tally in tallies.items()}
-        separation = min(
-            _SEPARATIONS, key=lambda each: abs(scores[each]["n_found"] - scores[each]["n_true"])
+        scores = [[tally.scores() for tally in of_image] for of_image in tallies]
+        # Empty images show nothing of how to separate.
+        excess = np.array(
+            [[(s["n_found"] - s["n_true"]) * (s["n_true"] > 0) for s in each] for each in scores]
         )
-        best = scores[separation]
+        chosen, by_others = chosen_columns(excess)
+        separation, together = _SEPARATIONS[chosen], OutlineTally(min_area=self.min_area)
+        for column, of_image in zip(by_others, tallies, strict=True):
+            together.update(of_image[column])
+        best = together.scores()
         return separation, HeldOutSegmentation(
             n_images=len(held_out),
             n_particles=int(best["n_true"]),
@@ -397,7 +408,9 @@ class _AnnotatedFields:
     is_outlined: bool
     options: ReadOptions
     n_particles: int = 0
+    largest: int = 0  # side of an image
     contrasts: list[float] = field(default_factory=list)  # of each image
+    has_particles: list[bool] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -464,9 +477,11 @@ class _AnnotatedFields:
         for number in range(len(self)):
             grey, annotation = self.read(number)
             self.contrasts.append(contrast_of(grey))
+            self.largest = max(self.largest, *grey.shape)
             if isinstance(annotation, Outlines):
                 self.n_particles += len(annotation)
                 looks_scribbled &= {outline.label for outline in annotation} == {1, 2}
+                self.has_particles.append(len(annotation) > 0)
             else:
                 kinds |= set(np.unique(annotation).tolist())
         if looks_scribbled:
@@ -481,6 +496,12 @@ class _AnnotatedFields:
                 "scribbles must mark both background (1) and particles (2); found only "
                 f"{sorted(kinds - {0}) or 'nothing'}"
             )
+
+
+def chosen_columns(excess: NDArray[np.floating]) -> tuple[int, list[int]]:
+    """Return the column whose sum is nearest to 0, and that of the other rows for each row."""
+    total = excess.sum(axis=0)
+    return int(np.abs(total).argmin()), np.abs(total - excess).argmin(axis=1).tolist()
 
 
 def _known(score: float) -> float | None:

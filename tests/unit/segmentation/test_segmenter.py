@@ -18,6 +18,7 @@ import hypervlad
 from hypervlad.images import ImageReadError
 from hypervlad.models.segmentation import HypercolumnSegmenter
 from hypervlad.models.segmentation.decoder import BORDER, IGNORED, INSIDE, Targets
+from hypervlad.models.segmentation.estimator import chosen_columns
 from hypervlad.particles import Outlines
 
 Fields = tuple[list[NDArray[np.float32]], list[NDArray[np.int32]]]
@@ -193,6 +194,34 @@ def test_a_segmenter_with_empty_fields_is_saved(fields: Fields, tmp_path: Path) 
     model = new_segmenter().fit([*empty, images[0]], [*nothing, outlines[0]])
     model.save(tmp_path / "p.hvlad")
     assert hypervlad.load(tmp_path / "p.hvlad").held_out_ == model.held_out_
+
+
+def test_an_outlined_image_is_learnt_and_another_held_out(fields: Fields) -> None:
+    images, outlines = fields
+    empty = [np.full((96, 128), 0.3, np.float32)] * 4
+    nothing = [np.zeros((96, 128), np.int32)] * 4
+    for seed in range(3):
+        model = new_segmenter(random_state=seed)
+        model.fit([*empty, images[0]], [*nothing, outlines[0]])
+        assert model.held_out_ is not None
+        assert model.held_out_.n_particles == 0
+        model.fit([*empty, *images[:2]], [*nothing, *outlines[:2]])
+        assert model.held_out_.n_particles > 0
+
+
+def test_no_held_out_image_chooses_its_own_separation() -> None:
+    assert chosen_columns(np.array([[0.0, 3], [4, -3]])) == (1, [1, 0])
+    assert chosen_columns(np.array([[5.0, 0]])) == (1, [0])  # there is no other: the default
+
+
+def test_a_network_that_allows_no_tiles_is_refused_before_the_training() -> None:
+    images, outlines = make_fields(4, shape=(40, 600))
+    model = new_segmenter(tile_size=512)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hypervlad.features.backbones.TappedNetwork.reach", lambda _: None)
+        patch.setattr("hypervlad.models.segmentation.estimator.train", None)
+        with pytest.raises(ValueError, match="depend on the whole image"):
+            model.fit(images, outlines)
 
 
 def test_a_network_changed_after_fit_takes_effect_at_the_next(
