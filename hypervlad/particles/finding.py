@@ -21,9 +21,11 @@ from hypervlad.particles.splitting import (
     FloatMap,
     LabelMap,
     Window,
+    areas_of,
     label_parts,
     larger_window,
     separate_at_necks,
+    values_of,
 )
 
 _SMOOTHINGS = (1.0, 2.0)  # standard deviations in pixels; the larger if noise hides half contrast
@@ -115,17 +117,22 @@ def find_particles(
     grey = read_named(image, options, image_name(image)).pixels
     if grey.ndim == 3:
         grey = grey.mean(axis=2)
-    flat = grey - _background(ndimage.gaussian_filter(grey, _SMOOTHINGS[0]))
+    # In place where possible: each map of the largest images takes 256 MB.
+    flat = _background(ndimage.gaussian_filter(grey, _SMOOTHINGS[0]))
+    np.subtract(grey, flat, out=flat)
+    del grey
     for smoothing in _SMOOTHINGS:
         contrast = ndimage.gaussian_filter(flat, smoothing)
         floor = _FLOOR * max(_spread(contrast), _MIN_NOISE)
-        bright, dark = (float(np.maximum(sign * contrast - floor, 0).sum()) for sign in (1, -1))
+        bright = float((contrast[contrast > floor] - floor).sum())
+        dark = float((-contrast[contrast < -floor] - floor).sum())
         is_dark = polarity == "dark" or (polarity == "auto" and dark > bright)
         if is_dark:
             np.negative(contrast, out=contrast)
         threshold = max(floor, _half_contrast(contrast[contrast > floor]))
         if threshold > floor:
             break
+    del flat
     # Faint particles beside bright ones: their outlines follow half of their own contrast.
     mask = _without_holes(_connected_to(contrast, threshold / 2, threshold, min_area), min_area)
     texture = (contrast - ndimage.gaussian_filter(contrast, 2 * smoothing))[mask]
@@ -158,12 +165,16 @@ def _spread(values: FloatMap) -> float:
 
 def _background(grey: FloatMap) -> NDArray[np.float32]:
     """Fit a surface to the background: a robust polynomial, and what it leaves, smoothed."""
+    height, width = grey.shape
     block = max(1, min(grey.shape) // _N_BLOCKS)
-    padded = np.pad(grey, [(0, -side % block) for side in grey.shape], mode="edge")
-    shape = padded.shape[0] // block, padded.shape[1] // block
-    tiles = padded.reshape(shape[0], block, shape[1], block)
-    blocks = np.median(tiles, axis=(1, 3)).astype(np.float64)
-    noise = float(np.median(np.abs(tiles - blocks[:, None, :, None])))
+    grey = np.pad(grey, [(0, -side % block) for side in grey.shape], mode="edge")
+    shape = grey.shape[0] // block, grey.shape[1] // block
+    tiles = grey.reshape(shape[0], block, shape[1], block)
+    blocks = np.stack([np.median(row, axis=(0, 2)) for row in tiles])
+    tiles -= blocks[:, None, :, None]
+    noise = float(np.median(np.abs(grey, out=grey), overwrite_input=True))
+    del grey, tiles
+    blocks = blocks.astype(np.float64)
     y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
     powers = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
     terms = np.stack([(y**i * x**j).ravel() for i, j in powers], axis=1)
@@ -185,7 +196,7 @@ def _background(grey: FloatMap) -> NDArray[np.float32]:
     enlarged: NDArray[np.float32] = ndimage.zoom(
         wider, block, order=1, mode="nearest", grid_mode=True
     )
-    return enlarged[block : block + grey.shape[0], block : block + grey.shape[1]]
+    return enlarged[block : block + height, block : block + width]
 
 
 def _robust_fit(terms: FloatMap, values: FloatMap, fitted: FloatMap) -> tuple[float, FloatMap]:
@@ -212,19 +223,17 @@ def _half_contrast(values: FloatMap) -> float:
 def _connected_to(contrast: FloatMap, low: float, high: float, min_area: int) -> BoolMap:
     """Return the connected pixels above `low` of which at least `min_area` are above `high`."""
     components, n = ndimage.label(contrast > low, EIGHT)
-    kept = np.bincount(components[contrast > high], minlength=n + 1) >= min_area
+    kept = areas_of(components[contrast > high], n) >= min_area
     kept[0] = False
-    mask: BoolMap = kept[components]
-    return mask
+    return values_of(components, kept, np.empty(contrast.shape, bool))
 
 
 def _without_holes(mask: BoolMap, min_area: int) -> BoolMap:
     """Return the mask with holes of fewer pixels filled: larger ones are rings of particles."""
-    holes, _ = ndimage.label(np.pad(~mask, 1, constant_values=True))
-    small = np.bincount(holes.ravel()) < min_area
+    holes, n = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    small = areas_of(holes, n) < min_area
     small[0] = False
-    filled: BoolMap = mask | small[holes[1:-1, 1:-1]]
-    return filled
+    return mask | values_of(holes[1:-1, 1:-1], small, np.empty(mask.shape, bool))
 
 
 def _has_edge(contrast: FloatMap, window: Window, inside: BoolMap, low: float) -> bool:

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from skimage.segmentation import watershed
 
+from hypervlad.common.constraints import Integer, Number, check_value
+
 FloatMap: TypeAlias = NDArray[np.floating[Any]]
 LabelMap: TypeAlias = NDArray[np.int32]
 BoolMap: TypeAlias = NDArray[np.bool_]
@@ -55,7 +57,7 @@ def split_particles(
     Raises
     ------
     ValueError
-        If the shapes differ, or are not of two dimensions.
+        If the shapes differ, are not of two dimensions, or a parameter is out of range.
 
     Examples
     --------
@@ -66,6 +68,8 @@ def split_particles(
     >>> split_particles(depth, depth > 0)[3]
     array([1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2], dtype=int32)
     """
+    check_value("separation", separation, [Number(above=0, at_most=1)])
+    check_value("min_area", min_area, [Integer()])
     mask = np.asarray(is_particle, bool)
     depths = mask if depth is None else np.asarray(depth)
     if mask.ndim != 2 or depths.shape != mask.shape:
@@ -115,9 +119,22 @@ def label_parts(
                 labels[window][rows, columns][of_part] = len(firsts)
     numbers = np.zeros(len(firsts) + 1, np.int32)
     numbers[1 + np.argsort(firsts).astype(np.intp)] = np.arange(1, len(firsts) + 1)
-    for row in labels:  # one by one: indexing converts labels to 64 bits
-        row[:] = numbers[row]
-    return labels
+    return values_of(labels, numbers, labels)
+
+
+def values_of(labels: LabelMap, values: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
+    """Return the value of each label, in `out`; row by row, as indices take 64 bits."""
+    for to, row in zip(out, labels, strict=True):
+        to[:] = values[row]
+    return out
+
+
+def areas_of(labels: LabelMap, n: int) -> NDArray[np.int64]:
+    """Return the number of pixels of labels 0 to n; by parts, as indices take 64 bits."""
+    flat, step, areas = labels.ravel(), 1 << 22, np.zeros(n + 1, np.int64)
+    for start in range(0, flat.size, step):
+        areas += np.bincount(flat[start : start + step], minlength=n + 1)
+    return areas
 
 
 def separate_at_necks(inside: BoolMap, cores: BoolMap) -> LabelMap:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -356,12 +356,13 @@ class FieldNetwork:
         so that tiles give what the whole image would.
         """
         image = standardised(grey, self._contrast)
+        del grey  # the largest images take 256 MB
         height, width = image.shape
         more = [(0, -extent % _STRIDE) for extent in image.shape]
         image = np.pad(image, more, mode="symmetric")
         found = np.empty((N_FIELDS, *image.shape), np.uint8)
         tile_size = max(image.shape) if max(height, width) <= tile_size else tile_size
-        for rows, columns, inner_rows, inner_columns in self._tiles(image.shape, tile_size):
+        for rows, columns, inner_rows, inner_columns in self.tiles(image.shape, tile_size):
             fields = self._of_tile(image[rows, columns])
             inner = (
                 slice(inner_rows.start - rows.start, inner_rows.stop - rows.start),
@@ -379,14 +380,13 @@ class FieldNetwork:
         found: NDArray[np.uint8] = (shares * 255).round().byte().cpu().numpy()
         return found
 
-    def _tiles(
-        self, shape: tuple[int, ...], tile_size: int
-    ) -> Iterator[tuple[slice, slice, slice, slice]]:
-        """Yield the rows and columns of each tile, and of the inner part that only it computes."""
+    def tiles(self, shape: tuple[int, ...], tile_size: int) -> list[tuple[slice, ...]]:
+        """Return the rows and columns of each tile, and of the inner part that only it computes.
+
+        A ValueError if the network cannot compute images of this shape in tiles of this size.
+        """
         if max(shape) <= tile_size:
-            whole = slice(0, shape[0]), slice(0, shape[1])
-            yield (*whole, *whole)
-            return
+            return [2 * (slice(0, shape[0]), slice(0, shape[1]))]
         margin = self._margin()
         core = (tile_size - 2 * margin) // _STRIDE * _STRIDE
         if core < _STRIDE:
@@ -404,8 +404,10 @@ class FieldNetwork:
             ]
             for extent in shape
         ]
-        for (rows, inner_rows), (columns, inner_columns) in itertools.product(*spans):
-            yield rows, columns, inner_rows, inner_columns
+        return [
+            (rows, columns, inner_rows, inner_columns)
+            for (rows, inner_rows), (columns, inner_columns) in itertools.product(*spans)
+        ]
 
     def _margin(self) -> int:
         reach = self._network.reach()
@@ -431,8 +433,10 @@ def standardised(grey: NDArray[np.float32], contrast: float) -> NDArray[np.float
     less than half the typical contrast is not stretched further: it may be empty.
     """
     scale = 2 * max(contrast_of(grey), contrast / 2)
-    shifted: NDArray[np.float32] = ((grey - np.median(grey)) / scale + 0.5).astype(np.float32)
-    return shifted.clip(-0.2, 1.2)
+    shifted: NDArray[np.float32] = np.subtract(grey, np.median(grey), dtype=np.float32)
+    shifted /= np.float32(scale)
+    shifted += np.float32(0.5)
+    return shifted.clip(-0.2, 1.2, out=shifted)
 
 
 def network_input(grey: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:

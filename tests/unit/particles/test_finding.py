@@ -54,7 +54,7 @@ def test_basins_are_joined_as_in_slow_loops(seed, separation):
     depth, mask = disks(seed, size=46)
     depth += np.random.default_rng(seed).normal(0, 1e-3, depth.shape)  # no ties
     depth, mask = np.pad(depth, 1), np.pad(mask, 1)
-    found = split_particles(depth, mask, separation=separation, min_area=0)
+    found = split_particles(depth, mask, separation=separation, min_area=1)
     expected = sorted(joined_basins(depth, mask, separation), key=lambda own: own.argmax())
     np.testing.assert_array_equal(
         found, sum(label * own for label, own in enumerate(expected, start=1)) + 0 * mask
@@ -76,6 +76,8 @@ def test_nothing_and_mismatched_shapes():
     assert not split_particles(np.ones((5, 7)), np.zeros((5, 7), bool)).any()
     with pytest.raises(ValueError, match=r"one shape .* \(5, 7\) and \(7, 5\)"):
         split_particles(np.ones((5, 7)), np.zeros((7, 5), bool))
+    with pytest.raises(ValueError, match=r"separation must be .*, not 5"):
+        split_particles(np.ones((5, 7)), np.ones((5, 7), bool), separation=5)
 
 
 def bars(neck):
