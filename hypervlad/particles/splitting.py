@@ -103,11 +103,12 @@ def label_parts(
     mask: BoolMap, min_area: int, partition: Callable[[Window, BoolMap], LabelMap]
 ) -> LabelMap:
     """Label the parts of each connected component, in the order of their first pixels."""
-    components, _ = ndimage.label(mask, EIGHT)
-    labels = np.zeros(mask.shape, np.int32)
+    components, _ = ndimage.label(mask, EIGHT)  # which become the parts, below 0, in place
     firsts = list[int]()  # the flat indices of the parts' first pixels
     for number, window in enumerate(ndimage.find_objects(components), start=1):
-        inside = components[window] == number
+        own = components[window]
+        inside = own == number
+        own[inside] = 0
         if np.count_nonzero(inside) < min_area:
             continue
         parts = partition(window, inside)
@@ -116,10 +117,10 @@ def label_parts(
             if np.count_nonzero(of_part) >= min_area:
                 left = window[1].start + columns.start + int(of_part[0].argmax())
                 firsts.append((window[0].start + rows.start) * mask.shape[1] + left)
-                labels[window][rows, columns][of_part] = len(firsts)
+                own[rows, columns][of_part] = -len(firsts)
     numbers = np.zeros(len(firsts) + 1, np.int32)
-    numbers[1 + np.argsort(firsts).astype(np.intp)] = np.arange(1, len(firsts) + 1)
-    return values_of(labels, numbers, labels)
+    numbers[-1 - np.argsort(firsts).astype(np.intp)] = np.arange(1, len(firsts) + 1)
+    return values_of(components, numbers, components)
 
 
 def values_of(labels: LabelMap, values: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:

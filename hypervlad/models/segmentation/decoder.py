@@ -86,6 +86,21 @@ class TopDownDecoder(nn.Module):
         fields = self.fields(functional.relu(self.head(fine)))
         return functional.pixel_shuffle(fields, 2)
 
+    @classmethod
+    def empty(cls, channels: Sequence[int]) -> TopDownDecoder:
+        """Return one whose tensors are to be set; nothing is drawn from torch's generator."""
+        with torch.device("meta"):
+            return cls(channels).to_empty(device="cpu")
+
+    def initialise(self, seed: int) -> None:
+        """Draw the weights as torch does, but not from the generator that threads share."""
+        generator = torch.Generator().manual_seed(seed)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                bound = 1 / math.sqrt(layer.weight[0].numel())
+                for tensor in layer.parameters():
+                    nn.init.uniform_(tensor, -bound, bound, generator)
+
     def standardise_by(self, maps: Sequence[torch.Tensor]) -> None:
         """Set the mean and deviation of each channel to those of these maps."""
         flat = [layer.float().transpose(0, 1).flatten(1) for layer in maps]
@@ -96,7 +111,7 @@ class TopDownDecoder(nn.Module):
 def decoder_of(arrays: Mapping[str, NDArray[np.float32]]) -> TopDownDecoder:
     """Return a decoder with these tensors, by torch's names; a ValueError if they do not fit."""
     names = [f"lateral.{number}.weight" for number in range(len(arrays))]
-    decoder = TopDownDecoder([arrays[name].shape[1] for name in names if name in arrays])
+    decoder = TopDownDecoder.empty([arrays[name].shape[1] for name in names if name in arrays])
     tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
     try:
         decoder.load_state_dict(tensors)

@@ -17,7 +17,7 @@ from sklearn.base import clone
 import hypervlad
 from hypervlad.images import ImageReadError
 from hypervlad.models.segmentation import HypercolumnSegmenter
-from hypervlad.models.segmentation.decoder import BORDER, IGNORED, INSIDE, Targets
+from hypervlad.models.segmentation.decoder import BORDER, IGNORED, INSIDE, Targets, TopDownDecoder
 from hypervlad.models.segmentation.estimator import chosen_columns
 from hypervlad.particles import Outlines
 
@@ -111,6 +111,19 @@ def test_the_same_seed_gives_the_same_model(fields: Fields) -> None:
     first, second = (new_segmenter().fit(*fields) for _ in range(2))
     for name, values in first.decoder_.items():
         np.testing.assert_array_equal(second.decoder_[name], values)
+
+
+def test_weights_are_drawn_as_torch_does_but_not_from_what_threads_share() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        usual = TopDownDecoder([5, 7])
+        state = torch.random.get_rng_state()
+        drawn = TopDownDecoder.empty([5, 7])
+        drawn.initialise(3)
+        assert torch.equal(torch.random.get_rng_state(), state)
+    for name, values in usual.state_dict().items():
+        if "weight" in name or "bias" in name:
+            torch.testing.assert_close(drawn.state_dict()[name], values)
 
 
 def test_files_are_read(fields: Fields, tmp_path: Path) -> None:
