@@ -41,11 +41,24 @@ class Outline:
     box: tuple[int, int, int, int]
     mask: NDArray[np.bool_]
 
+    def __post_init__(self) -> None:
+        top, left, bottom, right = self.box
+        _check_mask(self.mask, (bottom - top, right - left), f"outline {self.label}")
+
     @property
     def window(self) -> tuple[slice, slice]:
         """The box as slices of the field."""
         top, left, bottom, right = self.box
         return slice(top, bottom), slice(left, right)
+
+
+def _check_mask(mask: Any, shape: tuple[int, ...], name: str) -> None:
+    """Numbers would be taken for the places of pixels, and not for a mask."""
+    if mask.dtype != bool or mask.shape != shape:
+        raise ImageReadError(
+            f"{name}: expected a mask of True and False of shape {shape}, got {mask.dtype} of "
+            f"{mask.shape}"
+        )
 
 
 def cropped(mask: NDArray[np.bool_], top: int = 0, left: int = 0, label: int = 1) -> Outline | None:
@@ -205,11 +218,9 @@ class Particle:
     pixel_size: float | None = None
 
     def __post_init__(self) -> None:
-        if not self.mask.any() or self.mask.shape != self.image.shape[:2]:
-            raise ImageReadError(
-                f"{self.name}: its mask has no pixel, or another size than its image "
-                f"({self.mask.shape} and {self.image.shape})"
-            )
+        _check_mask(self.mask, self.image.shape[:2], self.name)
+        if not self.mask.any():
+            raise ImageReadError(f"{self.name}: its mask has no pixel; leave the particle out")
 
     def __repr__(self) -> str:
         size = f"{self.mask.shape[0]} x {self.mask.shape[1]} pixels, pixel_size={self.pixel_size}"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.draw import disk
 
-from hypervlad.particles import Particle, cut_particles, measure
+from hypervlad.particles import Outline, Particle, cut_particles, measure
 
 
 def particle_of(mask, pixel_size=None, micrograph="a.png", label=1):
@@ -154,6 +154,10 @@ def test_units_edges_and_overlaps():
 def test_errors_name_the_particle_and_the_numbers():
     with pytest.raises(ValueError, match=r"a\.png, particle 1: its mask has no pixel"):
         particle_of(np.zeros((3, 3), bool))
+    with pytest.raises(ValueError, match=r"particle 1: expected a mask of True and False.* uint8"):
+        particle_of(np.ones((3, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"outline 1: .* of shape \(3, 4\), got bool of \(3, 3\)"):
+        Outline(1, (0, 0, 3, 4), np.ones((3, 3), bool))
     with pytest.raises(ValueError, match="classes: got 2 values for 1 particle"):
         measure([particle_of(np.ones((2, 2), bool))], ["x", "y"])
     for wrong in (particle_of(np.ones((2, 2), bool)), iter([]), None):
