@@ -233,7 +233,9 @@ def _without_holes(mask: BoolMap, min_area: int) -> BoolMap:
     holes, n = ndimage.label(np.pad(~mask, 1, constant_values=True))
     small = areas_of(holes, n) < min_area
     small[0] = False
-    return mask | values_of(holes[1:-1, 1:-1], small, np.empty(mask.shape, bool))
+    filled: BoolMap = values_of(holes[1:-1, 1:-1], small, np.empty(mask.shape, bool))
+    filled |= mask
+    return filled
 
 
 def _has_edge(contrast: FloatMap, window: Window, inside: BoolMap, low: float) -> bool:
