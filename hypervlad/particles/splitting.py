@@ -45,7 +45,7 @@ def split_particles(
         it.
     is_particle : array of bool, shape (H, W)
     separation : float, default=0.8
-        In (0, 1]. Lower values separate less. Not used without `depth`.
+        In [0, 1]. Lower values separate less, 0 nothing. Not used without `depth`.
     min_area : int, default=20
         Particles of fewer pixels are left out.
 
@@ -68,7 +68,7 @@ def split_particles(
     >>> split_particles(depth, depth > 0)[3]
     array([1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2], dtype=int32)
     """
-    check_value("separation", separation, [Number(above=0, at_most=1)])
+    check_value("separation", separation, [Number(at_least=0, at_most=1)])
     check_value("min_area", min_area, [Integer()])
     mask = np.asarray(is_particle, bool)
     depths = mask if depth is None else np.asarray(depth)

@@ -55,7 +55,9 @@ from hypervlad.particles.particle import Outlines
 from hypervlad.particles.splitting import split_particles
 
 _MIN_GROUPS = 4  # of which some are held out
-_SEPARATIONS = (0.8, 0.6, 0.7, 0.75, 0.85, 0.9)  # the first without held-out images
+_SEPARATIONS = (0.8, 0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.85, 0.9)  # the first if none is held out
+# Probabilities of background in steps of 255: thin particles are joined across faint places.
+_IS_PARTICLE, _IS_BRIDGE = 128, 180
 _LAST_RATE = 1e-3
 _MIN_CONTRAST = 1e-3
 
@@ -169,7 +171,7 @@ class HypercolumnSegmenter(ImageEstimator):
         "backbone_": Value(str),
         "decoder_": ArrayDict(),
         "held_out_": Maybe(Record(HeldOutSegmentation)),
-        "separation_": Maybe(Value(float, Number(above=0, at_most=1))),
+        "separation_": Maybe(Value(float, Number(at_least=0, at_most=1))),
         "contrast_": Value(float, Number(above=0)),
         "taps_": Values(str),
         "weights_digest_": Value(str),
@@ -335,17 +337,24 @@ class HypercolumnSegmenter(ImageEstimator):
 
     def _labels(self, fields: NDArray[np.uint8], separation: float | None) -> NDArray[np.int32]:
         """Separate particles by their depths or, if these were not learnt, by their shapes."""
-        depth = None
-        if separation is not None:
-            # Neither the depth nor the probability of not being a border finds all gaps alone.
-            depth = np.multiply(fields[1], fields[3], dtype=np.float32)
-            np.sqrt(depth, out=depth)
-            depth /= 255
-        is_particle = fields[0] < 128
-        del fields  # the largest take 256 MB
-        return split_particles(
-            depth, is_particle, separation=separation or 1.0, min_area=self.min_area
-        )
+        is_particle = fields[0] < _IS_PARTICLE
+        if separation is None:
+            return split_particles(None, is_particle, min_area=self.min_area)
+        # Neither the depth nor the probability of not being a border finds all gaps alone.
+        depth = np.multiply(fields[1], fields[3], dtype=np.float32)
+        np.sqrt(depth, out=depth)
+        depth /= 255
+        labels = split_particles(depth, fields[0] < _IS_BRIDGE, separation=separation, min_area=1)
+        labels[~is_particle] = 0
+        n = int(labels.max(initial=0)) + 1
+        # Row by row: of all at once, a copy of 64 bits is made.
+        areas = sum((np.bincount(row, minlength=n) for row in labels), np.zeros(n, np.intp))
+        is_kept = areas >= self.min_area
+        is_kept[0] = False
+        numbers = np.where(is_kept, np.cumsum(is_kept), 0).astype(np.int32)
+        for row in labels:
+            row[:] = numbers[row]
+        return labels
 
     def _assessed(
         self, model: FieldNetwork, fields: _AnnotatedFields, held_out: NDArray[np.intp]

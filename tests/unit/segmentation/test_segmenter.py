@@ -242,3 +242,16 @@ def test_a_network_changed_after_fit_takes_effect_at_the_next(
 ) -> None:
     changed = pickle.loads(pickle.dumps(fitted)).set_params(backbone="mobilenet_v2")
     np.testing.assert_array_equal(changed.predict(fields[0][0]), fitted.predict(fields[0][0]))
+
+
+def test_pieces_are_joined_across_faint_places_unless_they_are_separated() -> None:
+    background = np.full((20, 60), 250, np.uint8)
+    background[8:12, 5:55], background[8:12, 25:28] = 10, 150  # a fibre with a faint place
+    depth = 255 - background
+    fields = np.stack([background, depth, 0 * depth, depth])
+    model = new_segmenter()
+    joined, separated = model._labels(fields, 0.0), model._labels(fields, 0.8)
+    assert np.unique(joined).tolist() == [0, 1]
+    assert np.unique(separated).tolist() == [0, 1, 2]
+    for labels in (joined, separated):
+        np.testing.assert_array_equal(labels > 0, background < 128)
