@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -52,7 +53,7 @@ from hypervlad.models.segmentation.decoder import (
 )
 from hypervlad.particles.outlines import read_outlines
 from hypervlad.particles.particle import Outlines
-from hypervlad.particles.splitting import split_particles
+from hypervlad.particles.splitting import EIGHT, split_particles
 
 _MIN_GROUPS = 4  # of which some are held out
 _SEPARATIONS = (0.8, 0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.85, 0.9)  # the first if none is held out
@@ -345,15 +346,17 @@ class HypercolumnSegmenter(ImageEstimator):
         np.sqrt(depth, out=depth)
         depth /= 255
         labels = split_particles(depth, fields[0] < _IS_BRIDGE, separation=separation, min_area=1)
-        labels[~is_particle] = 0
-        n = int(labels.max(initial=0)) + 1
-        # Row by row: of all at once, a copy of 64 bits is made.
-        areas = sum((np.bincount(row, minlength=n) for row in labels), np.zeros(n, np.intp))
-        is_kept = areas >= self.min_area
-        is_kept[0] = False
-        numbers = np.where(is_kept, np.cumsum(is_kept), 0).astype(np.int32)
-        for row in labels:
-            row[:] = numbers[row]
+        n_kept = 0
+        for number, window in enumerate(ndimage.find_objects(labels), start=1):
+            own = labels[window] == number
+            pieces, n_pieces = ndimage.label(own & is_particle[window], EIGHT)
+            areas = np.bincount(pieces.ravel(), minlength=2)[1:]
+            labels[window][own] = 0
+            if np.count_nonzero(areas >= self.min_area) < 2:  # otherwise with what joins them
+                own = pieces == 1 + areas.argmax()
+            if n_pieces and np.count_nonzero(own) >= self.min_area:
+                n_kept += 1
+                labels[window][own] = n_kept
         return labels
 
     def _assessed(

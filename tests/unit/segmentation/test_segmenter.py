@@ -251,7 +251,7 @@ def test_pieces_are_joined_across_faint_places_unless_they_are_separated() -> No
     fields = np.stack([background, depth, 0 * depth, depth])
     model = new_segmenter()
     joined, separated = model._labels(fields, 0.0), model._labels(fields, 0.8)
-    assert np.unique(joined).tolist() == [0, 1]
+    # A particle is in one piece, with what joins it: a label image of 0 and 1 would be a mask.
+    np.testing.assert_array_equal(joined, background < 180)
     assert np.unique(separated).tolist() == [0, 1, 2]
-    for labels in (joined, separated):
-        np.testing.assert_array_equal(labels > 0, background < 128)
+    np.testing.assert_array_equal(separated > 0, background < 128)
