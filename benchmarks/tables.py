@@ -25,6 +25,8 @@ from benchmarks.networks.accuracy import networks_table
 from benchmarks.networks.agreement import agreement_table
 from benchmarks.networks.cost import cost_table
 from benchmarks.papers import carrillo2020, luo2021, modarres2017
+from benchmarks.particles import masks, mixed
+from benchmarks.particles import speed as particles_speed
 from benchmarks.speed import tables as speed
 from benchmarks.uncertainty.sure import sure_table
 from benchmarks.uncertainty.tables import front_sentence, novelty_section, uncertainty_table
@@ -150,6 +152,13 @@ def pages() -> dict[Path, dict[str, str]]:
             "alignment": of_one("alignment/alignment.json", alignment.alignment_section),
             "alignment-clean": of_one("alignment/alignment.json", alignment.clean_section),
             "alignment-speed": of_one("alignment/speed.json", alignment.speed_table),
+        },
+        BENCHMARKS / "particles" / "README.md": {
+            "mixed": of_one("particles/mixed.json", mixed.particles_table),
+            "mixed-whole": of_one("particles/mixed.json", mixed.whole_table, labelled=False),
+            "mixed-counts": of_one("particles/mixed.json", mixed.counts_table, labelled=False),
+            "masks": of_one("particles/masks.json", masks.masks_table),
+            "particles-speed": of_one("particles/speed.json", particles_speed.speed_table),
         },
         BENCHMARKS / "papers" / "README.md": {
             "luo2021": of_all("papers/luo2021_*.json", luo2021.experiment_table),

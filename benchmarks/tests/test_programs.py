@@ -28,10 +28,19 @@ from benchmarks.defects.scores import Resampling, SplitScores, differences
 from benchmarks.networks import accuracy as networks_accuracy
 from benchmarks.networks import agreement, cost
 from benchmarks.papers import carrillo2020, luo2021, modarres2017, mosaic
+from benchmarks.particles import __main__ as outlines
+from benchmarks.particles import classes as particle_classes
+from benchmarks.particles import masks, mixed
+from benchmarks.particles import speed as particles_speed
 from benchmarks.speed import encoding, extraction, first_minutes, fitting, large_images
 from benchmarks.uncertainty import __main__ as uncertainty
 from benchmarks.uncertainty import novelty, sure
-from hypervlad import HypercolumnVLAD, MicrographClassifier, make_nanofibre_images
+from hypervlad import (
+    HypercolumnVLAD,
+    MicrographClassifier,
+    make_nanofibre_images,
+    make_particle_fields,
+)
 from hypervlad.features.encoder import ImageLoader
 from hypervlad.fibres import axial_difference
 
@@ -409,3 +418,67 @@ def test_carrillo2020(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not set(parts["train"].image_index) & set(parts["many"].image_index)
     parts = carrillo2020.leaking_parts(mats, 0)
     assert set(parts["train"].image_index) & set(parts["many"].image_index)
+
+
+@pytest.fixture
+def small_particles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few crops to train the segmenter with, small vectors, and small images."""
+    for name, value in {"N_CROPS": 8, "CROP": 64}.items():
+        monkeypatch.setattr(f"hypervlad.models.segmentation.decoder.{name}", value)
+    monkeypatch.setattr("benchmarks.particles.methods.N_TREES", 5)
+    monkeypatch.setattr(outlines, "CURVE", (1,))
+
+    def encoder(*, particles: bool = False, **parameters: Any) -> HypercolumnVLAD:
+        blocks = ("joint", "pooled_unit", *(["shape"] if particles else []))
+        return small_encoder(blocks=blocks, **parameters)
+
+    for module in (particle_classes, mixed, masks):
+        monkeypatch.setattr(module, "default_encoder", encoder)
+    sizes = {"EXTENT": (16, 40), "SIZE": 128, "N_OUTLINED": 4, "ALONE_SIZE": 64}
+    for module, names in ((mixed, list(sizes)), (masks, list(sizes)[:3])):
+        for name in names:
+            monkeypatch.setattr(module, name, sizes[name])
+
+
+@pytest.mark.usefixtures("small_particles")
+def test_outlines_and_classes_of_particles(tmp_path: Path, run: Run) -> None:
+    images, truths = make_particle_fields(
+        4, kind="sem", classes=("sphere", "rod"), size=(96, 128), random_state=0
+    )
+    for number, (image, truth) in enumerate(zip(images, truths, strict=True)):
+        names = np.searchsorted(["", "rod", "sphere"], ["", *truth.classes])
+        for kind, pixels in (("outlines", truth.labels), ("classes", names[truth.labels])):
+            save_grey(tmp_path / "sem" / kind / f"{number}.png", pixels / 255)
+        save_grey(tmp_path / "sem" / "images" / f"{number}.png", image)
+    own = ["--checkpoints", tmp_path / "kept", *TINY]
+    facts = run(outlines, "outlines.json", "--data", tmp_path, "--sets", "sem", *own)
+    assert [row["n_train"] for row in facts["whole"]] == [3] * 4
+    assert facts["whole"][0]["scores"]["f1"] > 0.8  # find_particles
+    assert [row["n_train"] for row in facts["curve"]] == [1, 3] * 3
+    facts = run(particle_classes, "classes.json", "--data", tmp_path / "sem", *TINY)
+    assert facts["n"] == sum(len(truth.classes) for truth in truths)
+    shape = facts["methods"][-1]
+    assert shape["given"]["accuracy"] > 0.8
+    assert shape["found"]["accuracy_interval"][0] <= shape["found"]["accuracy"]
+
+
+@few
+@pytest.mark.usefixtures("small_particles")
+def test_mixed_fields_and_masks(run: Run) -> None:
+    own = ["--train", "6", "--test", "4", "--sets", "2", "--draws", "1"]
+    facts = run(mixed, "mixed.json", *own, *TINY)
+    assert facts["accuracy"]["particles"][0]["n"] == facts["accuracy"]["whole"][0]["n"]
+    assert np.shape(facts["counts"]["found outlines"]) == (2, 4, 3)
+    rows = run(masks, "masks.json", "--train", "18", "--test", "6", *TINY)["rows"]
+    assert [row["n_classes"] for row in rows] == [4] * 4 + [8] * 4
+
+
+@few
+@pytest.mark.usefixtures("small_particles")
+def test_speed_of_particles(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"SIZE": (96, 128), "EXTENT": (16, 40), "N_EACH": (4, 8), "LARGE": 256}
+    for name, value in sizes.items():
+        monkeypatch.setattr(particles_speed, name, value)
+    own = ["--rounds", "1", "--images", "2", "--weights", "random", "--threads", "1"]
+    facts = run(particles_speed, "speed.json", *own)
+    assert facts["memory"]["find_particles"]["peak"] > 50
