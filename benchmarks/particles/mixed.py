@@ -44,7 +44,7 @@ class Scenes:
 
     def __init__(self, n_train: int, n_test: int, **network: str) -> None:
         self.n_train, self.network = n_train, network
-        same: dict[str, Any] = {"extent": EXTENT, "random_state": SEED}
+        same: dict[str, Any] = {"classes": TEM_CLASSES, "extent": EXTENT, "random_state": SEED}
         self.images, self.truths = make_particle_fields(n_train + n_test, size=SIZE, **same)
         self.field = np.concatenate([[i] * len(t.classes) for i, t in enumerate(self.truths)])
         self.classes = np.concatenate([truth.classes for truth in self.truths])
