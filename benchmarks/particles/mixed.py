@@ -42,11 +42,14 @@ WAYS = ("true classes", "true outlines", "true outlines, not corrected", "found 
 class Scenes:
     """Fields, of which the first are learnt, and the particles of the fields, also alone."""
 
-    def __init__(self, n_train: int, n_test: int, **network: str) -> None:
+    def __init__(self, n_train: int, n_test: int, each: list[int], **network: str) -> None:
         self.n_train, self.network = n_train, network
         same: dict[str, Any] = {"classes": TEM_CLASSES, "extent": EXTENT, "random_state": SEED}
-        self.images, self.truths = make_particle_fields(n_train + n_test, size=SIZE, **same)
-        self.field = np.concatenate([[i] * len(t.classes) for i, t in enumerate(self.truths)])
+        n_fields = n_train + n_test
+        self.images, self.truths = make_particle_fields(
+            n_fields, n_particles=tuple(each), size=SIZE, **same
+        )
+        self.field = np.repeat(np.arange(n_fields), [len(truth.classes) for truth in self.truths])
         self.classes = np.concatenate([truth.classes for truth in self.truths])
         self.visible = np.concatenate([truth.visible for truth in self.truths])
         self.train = np.flatnonzero(self.field < n_train)
@@ -134,7 +137,10 @@ def accuracies(scenes: Scenes) -> dict[str, Any]:
     of_field = whole.predict_proba(scenes.images[scenes.n_train :])
     of_particles = np.zeros_like(of_field)
     np.add.at(of_particles, field - scenes.n_train, proba)
-    counts = scenes.counts
+    filled = scenes.counts.any(axis=1)
+    counts, of_field, of_particles = (
+        each[filled] for each in (scenes.counts, of_field, of_particles)
+    )
     most = counts[np.arange(len(counts)), of_field.argmax(axis=1)] == counts.max(axis=1)
     shares, of_particles = (n / n.sum(axis=1, keepdims=True) for n in (counts, of_particles))
     return {
@@ -188,7 +194,7 @@ def counted_sets(scenes: Scenes, n_sets: int, seed: int) -> dict[str, Any]:
     fields = [Field(str(k), (SIZE, SIZE)) for k in range(N_COUNTED)]
     sets: dict[str, Any] = {way: [] for way in ("expected", *WAYS)}
     for _ in range(n_sets):
-        tilt = (scenes.counts @ rng.dirichlet(np.ones(len(TEM_CLASSES)))) ** 2
+        tilt = (1 + scenes.counts @ rng.dirichlet(np.ones(len(TEM_CLASSES)))) ** 2
         tilt /= tilt.sum()
         chosen = scenes.n_train + rng.choice(len(tilt), N_COUNTED, p=tilt)
         sets["expected"].append((N_COUNTED * tilt @ scenes.counts).tolist())
@@ -259,22 +265,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = new_parser(__doc__, out, checkpoints="particles", threads=2)
     parser.add_argument("--train", type=int, default=80, help="fields to learn from")
     parser.add_argument("--test", type=int, default=200, help="fields to test")
+    parser.add_argument("--particles", type=int, nargs=2, default=[0, 12], help="of a field")
     parser.add_argument("--sets", type=int, default=20, help="sets that each classifier counts")
     parser.add_argument("--draws", type=int, default=10, help="classifiers that count")
     add_network(parser)
     options = parse(parser, argv)
     network = {"backbone": options.backbone, "weights": options.weights}
-    scenes: list[Scenes] = []
+    numbers, scenes = (options.train, options.test, options.particles), list[Scenes]()
 
     def kept(name: str, function: Callable[..., dict[str, Any]], *arguments: int) -> dict[str, Any]:
         """Make the scenes only if a result of them is missing."""
 
         def run() -> dict[str, Any]:
             if not scenes:
-                scenes.append(Scenes(options.train, options.test, **network))
+                scenes.append(Scenes(*numbers, **network))
             return function(scenes[0], *arguments)
 
-        settings = {"what": name, "fields": (options.train, options.test), "arguments": arguments}
+        settings = {"what": name, "fields": numbers, "arguments": arguments}
         found = load_or_run(options.checkpoints / f"mixed-{name}.json", settings | network, run)
         print(name, flush=True)
         return found
