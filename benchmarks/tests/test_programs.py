@@ -473,7 +473,7 @@ def test_mixed_fields_and_masks(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
     assert facts["accuracy"]["particles"][0]["n"] == facts["accuracy"]["whole"][0]["n"]
     assert np.shape(facts["counts"]["found outlines"]) == (2, 3, 3)
     rows = run(masks, "masks.json", "--train", "18", "--test", "6", *TINY)["rows"]
-    assert [row["n_classes"] for row in rows] == [2] * 4 + [3] * 4
+    assert [row["n_classes"] for row in rows] == [2] * 5 + [3] * 5
 
 
 @few
