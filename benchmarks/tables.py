@@ -25,7 +25,7 @@ from benchmarks.networks.accuracy import networks_table
 from benchmarks.networks.agreement import agreement_table
 from benchmarks.networks.cost import cost_table
 from benchmarks.papers import carrillo2020, luo2021, modarres2017
-from benchmarks.particles import mixed
+from benchmarks.particles import masks, mixed
 from benchmarks.particles import speed as particles_speed
 from benchmarks.speed import tables as speed
 from benchmarks.uncertainty.sure import sure_table
@@ -157,6 +157,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "mixed": of_one("particles/mixed.json", mixed.particles_table),
             "mixed-whole": of_one("particles/mixed.json", mixed.whole_table, labelled=False),
             "mixed-counts": of_one("particles/mixed.json", mixed.counts_table, labelled=False),
+            "masks": of_one("particles/masks.json", masks.masks_table),
             "particles-speed": of_one("particles/speed.json", particles_speed.speed_table),
         },
         BENCHMARKS / "papers" / "README.md": {
