@@ -25,6 +25,7 @@ from benchmarks.networks.accuracy import networks_table
 from benchmarks.networks.agreement import agreement_table
 from benchmarks.networks.cost import cost_table
 from benchmarks.papers import carrillo2020, luo2021, modarres2017
+from benchmarks.particles import __main__ as outlines
 from benchmarks.particles import masks, mixed
 from benchmarks.particles import speed as particles_speed
 from benchmarks.speed import tables as speed
@@ -154,6 +155,10 @@ def pages() -> dict[Path, dict[str, str]]:
             "alignment-speed": of_one("alignment/speed.json", alignment.speed_table),
         },
         BENCHMARKS / "particles" / "README.md": {
+            "outlines": of_one("particles/outlines.json", outlines.outlines_table),
+            "outlines-curve": of_one(
+                "particles/outlines.json", outlines.curve_table, labelled=False
+            ),
             "mixed": of_one("particles/mixed.json", mixed.particles_table),
             "mixed-whole": of_one("particles/mixed.json", mixed.whole_table, labelled=False),
             "mixed-counts": of_one("particles/mixed.json", mixed.counts_table, labelled=False),
