@@ -56,10 +56,14 @@ COMMANDS: dict[str, list[str]] = {
     "align-train": [
         *("{images}", "--masks", "{masks}", "--window", "8", "-o", "{out}/a.hvlad", *PART)
     ],
+    "particles find": ["{images}", "-o", "{out}/found"],
+    "particles train": ["{images}", "{masks}", "-o", "{out}/p.hvlad"],  # those are no outlines
     "review start": ["{m}", "{images}", "-o", "{out}/queue"],
     "review retrain": ["{queue}", "--training", "{images}", "-o", "{out}/n.hvlad"],
 }
-OTHERS = {"info", "suspects", "cache", "review serve", "review export"}  # no folder of images
+# No folder of images:
+OTHERS = {"info", "suspects", "cache", "review serve", "review export"}
+OTHERS |= {"particles classify", "particles count"}
 
 
 def test_the_list_of_commands_is_complete() -> None:
