@@ -300,8 +300,11 @@ class FoundFolder:
             self._write_tables(self.fields, tables)
             held_out = getattr(classifier, "held_out_", None)
             if held_out is not None:
-                matrix = np.zeros((len(classes),) * 2, np.int64)
-                np.add.at(matrix, (held_out.codes, held_out.proba.argmax(axis=1)), 1)
+                from sklearn.metrics import confusion_matrix  # not above: importing it takes long
+
+                matrix = confusion_matrix(
+                    held_out.codes, held_out.proba.argmax(axis=1), labels=range(len(classes))
+                )
                 rows = [[name, *row] for name, row in zip(classes, matrix.tolist(), strict=True)]
                 write_table(self.path / CONFUSION, ["true", *classes], rows)
 

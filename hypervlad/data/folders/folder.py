@@ -471,10 +471,7 @@ def _labelled_particles(
             labels.append(row.label)
             by_model.append(row.by_model)
             micrographs.append(name)
-    spellings = defaultdict[str, set[str]](set)
-    for label in labels:
-        spellings[label.casefold()].add(label)
-    if alike := [each for own in spellings.values() if len(own) > 1 for each in sorted(own)]:
+    if alike := _alike_classes(labels):
         warn_user(
             f"{table}: classes that differ only in capitals: {name_some(alike)}", ImageFolderWarning
         )
