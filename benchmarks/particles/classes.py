@@ -30,6 +30,7 @@ from hypervlad.particles.measures import shape_measures
 MIN_AREA = 20
 TITLES = {
     "default": "hypervlad",
+    "both": "hypervlad, found outlines also to learn from",
     "uniform": 'hypervlad, prior="uniform"',
     "box": "hypervlad, boxes with their background",
     "shape": "seven measures of shape, logistic regression",
@@ -58,39 +59,50 @@ def labelled(
 
 
 def predict(
-    train: list[Particle], y: list[int], test: list[Particle], seed: int, options: Any
+    learnt: list[tuple[Particle, int]],
+    also: list[tuple[Particle, int]],
+    test: list[Particle],
+    seed: int,
+    options: Any,
 ) -> dict[str, np.ndarray]:
-    """Return the classes of test particles by each method."""
-    groups, found = [particle.micrograph for particle in train], {}
+    """Return the classes of test particles by each method; "both" learns `also`."""
+    found = {}
     network = {"backbone": options.backbone, "weights": options.weights}
-    for kind, priors in {"default": ("default", "uniform"), "box": ("box",)}.items():
+    kinds = {"default": ("default", "uniform"), "both": ("both",), "box": ("box",)}
+    for kind, titles in kinds.items():
+        particles, y = zip(*learnt, *(also if kind == "both" else []), strict=True)
+        groups = [particle.micrograph for particle in particles]
         encoder = default_encoder(particles=kind != "box", random_state=seed, **network)
-        learnt, tested = (
-            [each.image if kind == "box" else each for each in some] for some in (train, test)
+        X, Z = (
+            [each.image if kind == "box" else each for each in some] for some in (particles, test)
         )
-        X, Z = encoder.fit(learnt).transform(learnt), encoder.transform(tested)
+        X, Z = encoder.fit(X).transform(X), encoder.transform(Z)
         blocks = list(encoder.feature_blocks.values())
-        for title in priors:
+        for title in titles:
             prior = "uniform" if title == "uniform" else "sqrt"
             learner = BoostedSoftmaxClassifier(prior=prior, random_state=seed)
-            found[title] = learner.fit(X, y, groups=groups, blocks=blocks).predict(Z)
-    X, Z = (np.array([shape_measures(each.mask) for each in some]) for some in (train, test))
-    shape = TunedLogisticRegression().fit(X, np.array(y), np.array(groups))
-    return found | {"shape": shape.predict(Z)}
+            found[title] = learner.fit(X, list(y), groups=groups, blocks=blocks).predict(Z)
+    particles, y = zip(*learnt, strict=True)
+    X, Z = (np.array([shape_measures(each.mask) for each in some]) for some in (particles, test))
+    groups = np.array([particle.micrograph for particle in particles])
+    return found | {"shape": TunedLogisticRegression().fit(X, np.array(y), groups).predict(Z)}
 
 
 def predict_fold(fields: OutlinedFields, fold: int, options: Any) -> dict[str, np.ndarray]:
     """Return fields and classes of the test particles, whether found, and all predictions."""
-    train, test = fields.folds()[fold]
-    outlines = fields.found(SEGMENTER, fold, len(train), options)
-    learnt = [row for i in train for row in labelled(fields, i)]
+    folds, outlines = fields.folds(), dict[int, np.ndarray]()
+    for k, (train, _) in enumerate(folds):  # each image by the segmenter that did not learn it
+        outlines |= fields.found(SEGMENTER, k, len(train), options)
+    train, test = folds[fold]
+    rows = [row for i in train for row in labelled(fields, i, outlines[i])]
+    learnt = [(particle, kind) for particle, kind, _ in rows]
+    also = [(other, kind) for _, kind, other in rows if other is not None]
     rows = [(i, *row) for i in test for row in labelled(fields, i, outlines[i])]
     field, given, truth, others = zip(*rows, strict=True)
     is_found = np.array([each is not None for each in others])
     given += tuple(filter(None, others))
-    particles, y, _ = zip(*learnt, strict=True)
     result = {"field": np.array(field), "truth": np.array(truth), "is_found": is_found}
-    for title, codes in predict(list(particles), list(y), list(given), fold, options).items():
+    for title, codes in predict(learnt, also, list(given), fold, options).items():
         result[title], result[f"{title}, found"] = codes[: len(rows)], np.zeros(len(rows), int)
         result[f"{title}, found"][is_found] = codes[len(rows) :]
     return result
