@@ -19,7 +19,7 @@ from PIL import Image, ImageFile
 
 from hypervlad.common.wording import counted
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.metadata import Sides, square_pixel_size
+from hypervlad.images.metadata import Sides, are_plausible, square_pixel_size
 from hypervlad.images.options import MAX_PIXELS
 from hypervlad.images.pixels import check_size
 
@@ -102,7 +102,10 @@ class DecodedImage:
     metadata: dict[str, Any] = field(default_factory=dict)  # as in `Micrograph`
 
     def set_pixel_sides(self, sides: Sides) -> None:
-        """Set the pixel size from width and height of a pixel, nm."""
+        """Set the pixel size from width and height of a pixel, nm, or keep them as metadata."""
+        if not are_plausible(sides):
+            self.metadata["implausible_pixel_sides_nm"] = list(sides)
+            return
         self.pixel_size = square_pixel_size(sides)
         if self.pixel_size is None and None not in sides:
             self.metadata["pixel_sides_nm"] = list(sides)

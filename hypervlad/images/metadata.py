@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 Sides: TypeAlias = tuple[float | None, float | None]
 _NEARLY_SQUARE = 0.01
+_PLAUSIBLE = (1e-3, 1e6)  # nm: beyond, a unit was not the one that was assumed
 _NM_PER_UNIT = {
     "m": 1e9,
     "cm": 1e7,
@@ -47,6 +48,12 @@ def _unit_key(unit: str) -> str:
     text = re.sub(r"\\u00[cC]5|\\u212[bB]", "A", text)
     text = text.replace("µ", "u").replace("μ", "u").replace("Å", "A").replace("\u212b", "A")
     return text.lower()
+
+
+def are_plausible(sides: Sides) -> bool:
+    """Return whether all known sides of a pixel are between 1 pm and 1 mm."""
+    low, high = _PLAUSIBLE
+    return all(side is None or low <= side <= high for side in sides)
 
 
 def square_pixel_size(sides: Sides) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,24 +22,38 @@ from hypervlad.images.pixels import check_size
 MICROSCOPY_KINDS = frozenset({"DM", "MRC", "SER"})
 
 _MRC_HEAD = 1024  # bytes, before the extended header
+_MRC_TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_MRC_UNREAD = {
+    3: "complex integers",
+    4: "complex values",
+    16: "RGB pixels",
+    101: "values of 4 bits, two per byte",
+}
+_IMOD_STAMP = 1146047817  # before flags, of which two matter here
+_IMOD_SIGNED, _IMOD_PACKED = 1, 16
+_FEI_EXTENDED = 128 * 1024  # bytes, of 1024 sections with no integers and 32 floats each
+_FEI_NUMBERS = (0, 32)
 _SER_HEAD = "<3h4i"  # byte order, series, version; data type, tag type, elements, valid elements
 _SER_IMAGES = 0x4122
 _SER_TYPES = dict(enumerate(("u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8", "c8", "c16"), start=1))
 _SER_ELEMENT = "<ddiddihii"  # two axes (offset, delta, element), data type, width, height
 
-_DM_RGB = 23
+_DM_RGB = (8, 23)  # bytes in the order blue, green, red, alpha
+_DM_BOOL = 14
 _DM_TYPES = {
     1: "<i2",
     2: "<f4",
     3: "<c8",
     6: "u1",
     7: "<i4",
+    8: "<u4",
     9: "i1",
     10: "<u2",
     11: "<u4",
     12: "<f8",
     13: "<c16",
     14: "u1",
+    23: "<u4",
 }
 
 
@@ -71,28 +86,67 @@ def _read_values(file: BinaryIO, offset: int, dtype: str, shape: tuple[int, int]
 
 
 def _decode_mrc(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
-    mrcfile = import_extra("mrcfile", "MRC", name)
-    with path.open("rb") as file:  # mrcfile makes room for the extended header before it reads it
-        order = mrcfile.utils.byte_order_from_machine_stamp(unpack_at(file, 212, "4B"))
-        (n_extended,) = unpack_at(file, 92, order + "i")
-        if _MRC_HEAD + n_extended > file.seek(0, os.SEEK_END):
-            raise ImageReadError(
-                f"{name}: damaged or truncated MRC file: its header is longer than the file; copy "
-                "or export it again"
-            )
-    with mrcfile.open(path, header_only=True) as header_only:
-        header = header_only.header
-        n_bytes = mrcfile.utils.dtype_from_mode(header.mode).itemsize
-        check_size(int(header.ny), int(header.nx), name, max_pixels, n_bytes=n_bytes)
-        check_page(page, int(header.nz), name, "image")
-        voxel = header_only.voxel_size
-        sides = [length_in_nm(side, "angstrom") for side in (voxel.x, voxel.y)]
-    with mrcfile.mmap(path) as mrc:
-        stack = mrc.data.reshape(-1, *mrc.data.shape[-2:])
-        pixels = np.array(stack[page])
-    decoded = DecodedImage(pixels, metadata={"format": "MRC", "page": page, "n_pages": len(stack)})
-    decoded.set_pixel_sides((sides[0], sides[1]))
+    with path.open("rb") as file:
+        # The stamp of the byte order may be missing or wrong; the wrong order makes sizes larger.
+        order = min("<>", key=lambda each: max(unpack_at(file, 0, f"{each}4I")))
+        width, height, n_pages, mode = unpack_at(file, 0, f"{order}4I")
+        stamp, flags = unpack_at(file, 152, f"{order}2I")
+        flags = flags if stamp == _IMOD_STAMP else None
+        if mode == 0 and flags and flags & _IMOD_PACKED:
+            mode = 101
+        if mode not in _MRC_TYPES:
+            what = _MRC_UNREAD.get(mode, "unknown")
+            raise ImageReadError(f"{name}: an MRC file of mode {mode} ({what}); export it as TIFF")
+        dtype = np.dtype(order + _MRC_TYPES[mode])
+        check_size(height, width, name, max_pixels, n_bytes=dtype.itemsize)
+        check_page(page, n_pages, name, "image")
+        (n_extended,) = unpack_at(file, 92, f"{order}I")
+        start = _MRC_HEAD + n_extended + page * height * width * dtype.itemsize
+        pixels = _read_values(file, start, dtype.str, (height, width))
+        if mode == 0:
+            pixels = _with_sign(pixels, flags, unpack_at(file, 76, f"{order}2f"), name)
+        sides = _mrc_sides(file, order, n_extended)
+    decoded = DecodedImage(pixels, metadata={"format": "MRC", "page": page, "n_pages": n_pages})
+    decoded.set_pixel_sides(sides)
     return decoded
+
+
+def _with_sign(
+    pixels: NDArray[np.int8], flags: int | None, limits: tuple[float, ...], name: str
+) -> NDArray[Any]:
+    """Return bytes as signed, as the standard says, or unsigned, as IMOD and SerialEM write them.
+
+    By IMOD's flags, or else by the smallest and largest value in the header.
+    """
+    is_signed = limits[0] < 0 or limits[1] < 128 if flags is None else flags & _IMOD_SIGNED
+    if not is_signed:
+        return pixels.view(np.uint8)
+    if flags is None:
+        sample = pixels.view(np.uint8).ravel()[:: 1 + (pixels.size >> 16)]
+        counts = np.bincount(sample, minlength=256)  # of 128 to 255, which are -128 to -1, too
+        low, high, middle = counts[128:160].sum(), counts[96:128].sum(), counts[:32].sum()
+        if middle + counts[224:].sum() < min(low, high) / 2:
+            warnings.warn(
+                f"{os.path.dirname(name) or os.curdir}: MRC files of bytes without a sign flag, "
+                "read as signed, whose values lie at both ends of the range and hardly in the "
+                "middle: they look unsigned; if so, export them as TIFF with IMOD's mrc2tif",
+                stacklevel=1,
+            )
+    return pixels
+
+
+def _mrc_sides(file: BinaryIO, order: str, n_extended: int) -> Sides:
+    """Return the pixel in nm: by FEI's extended header, in metres, or else cell over grid, in Å."""
+    if n_extended == _FEI_EXTENDED and unpack_at(file, 128, f"{order}2h") == _FEI_NUMBERS:
+        (metres,) = unpack_at(file, _MRC_HEAD + 44, f"{order}f")
+        if side := length_in_nm(metres, "m"):
+            return side, side
+    *grid, _ = unpack_at(file, 28, f"{order}3i")
+    cell = unpack_at(file, 40, f"{order}2f")
+    across, down = (
+        length_in_nm(n and length / n, "Å") for n, length in zip(grid, cell, strict=True)
+    )
+    return across, down
 
 
 def _decode_ser(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
@@ -132,17 +186,25 @@ def _decode_dm(path: Path, page: int, name: str, max_pixels: int | None) -> Deco
     with path.open("rb") as handle, dm.fileDM(handle) as file:
         images = _gatan_images(file.allTags)
         if not images:
-            raise ImageReadError(f"{name}: a Gatan file without an image; export it as TIFF")
+            raise ImageReadError(
+                f"{name}: a Gatan file without an image, or of spectra only; leave it out"
+            )
         n_pages = sum(image.n_pages for image in images)
         check_page(page, n_pages, name, "image")
         image, index = _image_of_page(images, page)
         if image.data_type not in _DM_TYPES:
-            kind = "RGB pixels" if image.data_type == _DM_RGB else f"data type {image.data_type}"
-            raise ImageReadError(f"{name}: a Gatan image of {kind}; export it as TIFF")
+            raise ImageReadError(
+                f"{name}: a Gatan image of data type {image.data_type}; export it as TIFF"
+            )
         dtype = np.dtype(_DM_TYPES[image.data_type])
-        check_size(image.height, image.width, name, max_pixels, n_bytes=dtype.itemsize)
+        n_channels = 3 if image.data_type in _DM_RGB else 1
+        check_size(image.height, image.width, name, max_pixels, n_channels, dtype.itemsize)
         offset = image.offset + index * image.height * image.width * dtype.itemsize
         pixels = _read_values(handle, offset, dtype.str, (image.height, image.width))
+        if image.data_type in _DM_RGB:
+            pixels = pixels.view(np.uint8).reshape(*pixels.shape, 4)[:, :, 2::-1]
+        elif image.data_type == _DM_BOOL:
+            pixels = pixels != 0
         metadata = {"format": "DM", "page": page, "n_pages": n_pages}
         metadata["gatan"] = _microscope_tags(file.allTags)
     decoded = DecodedImage(pixels, metadata=metadata)
@@ -151,14 +213,20 @@ def _decode_dm(path: Path, page: int, name: str, max_pixels: int | None) -> Deco
 
 
 def _gatan_images(tags: dict[str, Any]) -> list[_GatanImage]:
+    """Return all images but the thumbnail, and no spectra: neither one nor a line of them."""
+    numbers = _numbered(tags, ".ImageList.")
+    data_types = [int(tags.get(f".ImageList.{n}.ImageData.DataType", -1)) for n in numbers]
+    has_thumbnail = len(numbers) > 1 and data_types[0] in _DM_RGB
     images = []
-    for number in _numbered(tags, ".ImageList."):
+    for number, data_type in list(zip(numbers, data_types, strict=True))[has_thumbnail:]:
         data = f".ImageList.{number}.ImageData."
         dimensions = f"{data}Dimensions."
         shape = [int(tags[f"{dimensions}{axis}"]) for axis in _numbered(tags, dimensions)]
-        if not shape or f"{data}Data.arrayOffset" not in tags:
+        content = str(tags.get(f".ImageList.{number}.ImageTags.Meta Data.Format"))
+        is_line = len(shape) == 2 and content.startswith("Spectrum")
+        if len(shape) < 2 or 1 in shape[:2] or is_line or f"{data}Data.arrayOffset" not in tags:
             continue
-        width, height, *stack = [*shape, 1] if len(shape) == 1 else shape
+        width, height, *stack = shape
         axes = [f"{data}Calibrations.Dimension.{axis}." for axis in (1, 2)]
         across, down = (
             length_in_nm(tags.get(f"{axis}Scale"), tags.get(f"{axis}Units")) for axis in axes
@@ -168,13 +236,12 @@ def _gatan_images(tags: dict[str, Any]) -> list[_GatanImage]:
                 width=width,
                 height=height,
                 n_pages=int(np.prod(stack, dtype=object)),
-                data_type=int(tags.get(f"{data}DataType", -1)),
+                data_type=data_type,
                 offset=int(tags[f"{data}Data.arrayOffset"]),
                 sides=(across, down),
             )
         )
-    has_thumbnail = len(images) > 1 and images[0].data_type == _DM_RGB
-    return images[1:] if has_thumbnail else images
+    return images
 
 
 def _numbered(tags: dict[str, Any], prefix: str) -> list[int]:

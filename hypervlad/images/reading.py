@@ -54,7 +54,7 @@ from hypervlad.images.tiff import decode_tiff
 
 # Part of the key under which facts of a file are cached: increase it when pixels of a file change,
 # or the facts that are cached.
-READING_VERSION = 6
+READING_VERSION = 7
 _N_AHEAD = 2  # images that each thread reads ahead, which bounds the memory
 _N_READERS = 2  # with large TIFFs a third faster than one thread, with small images as fast
 
@@ -77,7 +77,8 @@ class Micrograph:
     metadata : dict
         Values that JSON can store: ``"format"``, ``"dtype"`` as stored, ``"banner_rows"`` removed,
         ``"page"`` and ``"n_pages"``, the instrument's metadata (``"fei"``, ``"zeiss"``,
-        ``"imagej"``, ``"gatan"``), and ``"pixel_sides_nm"`` of pixels that are not square.
+        ``"imagej"``, ``"gatan"``), ``"pixel_sides_nm"`` of pixels that are not square, and
+        ``"implausible_pixel_sides_nm"`` below 1 pm or above 1 mm.
     source : str or None
         The path as given; None for an array.
     mask : ndarray of bool, shape (H, W), or None

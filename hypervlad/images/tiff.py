@@ -292,7 +292,7 @@ def _add_instrument(decoded: DecodedImage, tiff: TiffFile, page: TiffPage) -> No
             return
     zeiss = _tag_value(page, first, _ZEISS_TAG)
     if isinstance(zeiss, dict):
-        decoded.pixel_size = meta.zeiss_pixel_size(zeiss)
+        decoded.set_pixel_sides((meta.zeiss_pixel_size(zeiss), None))
         decoded.metadata["zeiss"] = json_value(zeiss)
     elif tiff.is_ome and tiff.ome_metadata:
         decoded.set_pixel_sides(meta.ome_pixel_sides(tiff.ome_metadata))

@@ -42,7 +42,7 @@ HELP = "import hypervlad.apps.cli as cli; cli.app(['train', '--help'], standalon
     [
         (
             "import hypervlad.images",
-            {"torch", "tifffile", "skimage", "sklearn", "mrcfile", "ncempy"},
+            {"torch", "tifffile", "skimage", "sklearn", "ncempy"},
         ),
         ("import hypervlad, hypervlad.results", HEAVY),
         (

@@ -6,20 +6,36 @@ import struct
 
 import numpy as np
 
+MRC_MODES = {"int8": 0, "uint8": 0, "int16": 1, "float32": 2, "uint16": 6, "float16": 12}
 
-def mrc_bytes(data, voxel=2.5):
-    """An MRC2014 file of mode 1 or 6 (int16, uint16) or 2 (float32)."""
-    mode = {"int16": 1, "float32": 2, "uint16": 6}[data.dtype.name]
+
+def mrc_bytes(
+    data,
+    voxel=2.5,
+    *,
+    order="<",
+    mode=None,
+    limits=(0, 0),
+    imod_flags=None,
+    marks=b"MAP \x44\x44\0\0",
+    extended=b"",
+    extended_numbers=(0, 0),
+):
+    """An MRC2014 file; `imod_flags` come with the stamp, `marks` are the last before the labels."""
     n_z, n_y, n_x = data.shape
+    across, down = voxel if isinstance(voxel, tuple) else (voxel, voxel)
     header = bytearray(1024)
-    struct.pack_into("<4i", header, 0, n_x, n_y, n_z, mode)
-    struct.pack_into("<3i", header, 28, n_x, n_y, n_z)
-    struct.pack_into("<6f", header, 40, n_x * voxel, n_y * voxel, n_z * voxel, 90, 90, 90)
-    struct.pack_into("<3i", header, 64, 1, 2, 3)
-    struct.pack_into("<i", header, 88, 0)
-    header[208:212] = b"MAP "
-    header[212:216] = bytes([0x44, 0x44, 0, 0])
-    return bytes(header) + data.tobytes()
+    mode = MRC_MODES[data.dtype.name] if mode is None else mode
+    struct.pack_into(f"{order}4i", header, 0, n_x, n_y, n_z, mode)
+    struct.pack_into(f"{order}3i", header, 28, n_x, n_y, n_z)
+    struct.pack_into(f"{order}6f", header, 40, n_x * across, n_y * down, n_z, 90, 90, 90)
+    struct.pack_into(f"{order}3i2f", header, 64, 1, 2, 3, *limits)
+    struct.pack_into(f"{order}i", header, 92, len(extended))
+    struct.pack_into(f"{order}2h", header, 128, *extended_numbers)
+    if imod_flags is not None:
+        struct.pack_into(f"{order}2I", header, 152, 1146047817, imod_flags)
+    header[208 : 208 + len(marks)] = marks
+    return bytes(header) + extended + data.astype(data.dtype.newbyteorder(order)).tobytes()
 
 
 def ser_bytes(frames, delta=1.5e-9, delta_down=None, version=0x0210):
@@ -68,7 +84,7 @@ class DM:
     def text(self, label, value):
         return self.tag(label, [20, 4, len(value)], value.encode("utf-16-le"))
 
-    def image(self, data, scale, unit, data_type):
+    def image(self, data, scale, unit, data_type, content="Image"):
         axes = data.shape[::-1]
         scales = scale if isinstance(scale, tuple) else (scale,) * len(axes)
         each = [
@@ -79,7 +95,7 @@ class DM:
         ]
         calibrations = self.group("Calibrations", self.group("Dimension", *each))
         pixels = self.tag(
-            "Data", [20, {2: 4, 4: 5, 8: 12}[data.itemsize], data.size], data.tobytes()
+            "Data", [20, {1: 8, 2: 4, 4: 5, 8: 12}[data.itemsize], data.size], data.tobytes()
         )
         dimensions = self.group("Dimensions", *[self.int("", n) for n in axes])
         return self.group(
@@ -87,11 +103,15 @@ class DM:
             self.group(
                 "ImageData", calibrations, pixels, self.int("DataType", data_type), dimensions
             ),
-            self.group("ImageTags", self.group("Microscope Info", self.float("Voltage", 200000.0))),
+            self.group(
+                "ImageTags",
+                self.group("Meta Data", self.text("Format", content)),
+                self.group("Microscope Info", self.float("Voltage", 200000.0)),
+            ),
         )
 
-    def file(self, data, scale=0.5, unit="nm", data_type=10):
-        return self.files(self.image(data, scale, unit, data_type))
+    def file(self, data, scale=0.5, unit="nm", data_type=10, content="Image"):
+        return self.files(self.image(data, scale, unit, data_type, content))
 
     def files(self, *images):
         root = self.group(None, self.group("ImageList", *images))

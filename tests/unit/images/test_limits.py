@@ -104,7 +104,7 @@ BOMBS = {
     "mrc": (claiming(mrc_bytes(GREY16[None]), b"MAP ", -208, "<II", *LARGE), REFUSED),
     "mrc extension": (
         claiming(mrc_bytes(GREY16[None]), b"MAP ", 92 - 208, "<i", 2**31 - 1),
-        "its header is longer than the file",
+        "damaged or truncated MRC file",
     ),
     "ser": (claiming(ser_bytes([GREY16]), SIDES, 0, "<II", *LARGE), REFUSED),
 }  # fmt: skip

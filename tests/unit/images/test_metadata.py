@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from support.microscopy_files import mrc_bytes
 
 from hypervlad.images import read_micrograph
 from hypervlad.images.metadata import (
@@ -207,10 +208,7 @@ def write_fei(path, across, down):
 
 
 def write_mrc(path, across, down):
-    mrcfile = pytest.importorskip("mrcfile")
-    with mrcfile.new(path) as file:
-        file.set_data(GREY)
-        file.voxel_size = (10 * across, 10 * down, 1)
+    path.write_bytes(mrc_bytes(GREY[None], (10 * across, 10 * down), imod_flags=0))
 
 
 @pytest.mark.parametrize("write", [write_imagej, write_ome, write_fei, write_mrc])
@@ -270,4 +268,16 @@ def test_a_unit_needs_a_pixel_size() -> None:
 def test_hostile_metadata_take_no_more_time_than_their_length(parse):
     started = time.perf_counter()
     assert parse() in (None, (None, None))
+@pytest.mark.parametrize(
+    ("side", "is_used"), [(9e-4, False), (2e-3, True), (9e5, True), (2e6, False)]
+)
+def test_sizes_below_1_pm_and_above_1_mm_are_not_used(tmp_path, side, is_used):
+    write_ome(tmp_path / "a.ome.tif", side, side)
+    micrograph = read_micrograph(tmp_path / "a.ome.tif")
+
+    kept = micrograph.metadata.get("implausible_pixel_sides_nm")
+    assert micrograph.pixel_size == (pytest.approx(side) if is_used else None)
+    assert kept == (None if is_used else pytest.approx([side, side]))
+
+
     assert time.perf_counter() - started < 1
