@@ -139,22 +139,42 @@ def _side(resolution: Any, unit: Any) -> float | None:
     return length_in_nm(unit_per_pixel, unit)
 
 
-def ome_pixel_sides(xml: str) -> Sides:
-    # A pattern, not an XML parser: the text is untrusted, and only four attributes are needed.
-    # It takes time in proportion to the text only if it excludes "<", as attributes do.
-    pixels = re.search(r"<(?:\w+:)?Pixels\b[^<>]*>", xml)
-    if pixels is None:
-        return None, None
+# A pattern, not an XML parser: the text is untrusted, and only a few attributes are needed. It
+# takes time in proportion to the text only if it excludes "<", as attributes do.
+_OME_TAG = re.compile(r"<(?:\w+:)?(OME|Pixels|TiffData|UUID)(?![\w:])([^<>]*)>([^<]*)")
 
-    def attribute(name: str) -> str | None:
-        found = re.search(rf"\b{name}\s*=\s*[\"']([^\"']*)[\"']", pixels.group())
-        return found.group(1) if found else None
 
-    across, down = (
-        length_in_nm(attribute(name), attribute(f"{name}Unit") or "um")
-        for name in ("PhysicalSizeX", "PhysicalSizeY")
-    )
-    return across, down
+def ome_pixel_sides(xml: str, directory: int) -> Sides:
+    """Return the pixel of the image to which a directory of an OME-TIFF belongs.
+
+    If that is not stated, the pixel of all images of the text, if it is one.
+    """
+    file_id: str | None = None
+    sides: Sides = (None, None)
+    is_own = False
+    every, own = list[Sides](), list[Sides]()
+    for tag, attributes, text in _OME_TAG.findall(xml):
+        values = dict(re.findall(r"\b(\w+)\s*=\s*[\"']([^\"']*)[\"']", attributes))
+        if tag == "OME":
+            file_id = values.get("UUID")
+        elif tag == "Pixels":
+            sides = _ome_side(values, "X"), _ome_side(values, "Y")
+            every.append(sides)
+        elif tag == "TiffData":
+            first, count = _as_float(values.get("IFD")), _as_float(values.get("PlaneCount"))
+            n_planes = (math.inf if first is None else 1) if count is None else count
+            is_own = (first or 0) <= directory < (first or 0) + n_planes
+            own += [sides] if is_own else []
+        elif is_own and text.strip() != file_id:  # planes of another file of the set
+            own.pop()
+            is_own = False
+    found = set(own or every)
+    return found.pop() if len(found) == 1 else (None, None)
+
+
+def _ome_side(values: Mapping[str, str], axis: str) -> float | None:
+    size = f"PhysicalSize{axis}"
+    return length_in_nm(values.get(size), values.get(f"{size}Unit") or "um")
 
 
 _PIXELS = ("", "px", "pixel", "pixels")

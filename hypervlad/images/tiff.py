@@ -295,7 +295,7 @@ def _add_instrument(decoded: DecodedImage, tiff: TiffFile, page: TiffPage) -> No
         decoded.set_pixel_sides((meta.zeiss_pixel_size(zeiss), None))
         decoded.metadata["zeiss"] = json_value(zeiss)
     elif tiff.is_ome and tiff.ome_metadata:
-        decoded.set_pixel_sides(meta.ome_pixel_sides(tiff.ome_metadata))
+        decoded.set_pixel_sides(meta.ome_pixel_sides(tiff.ome_metadata, page.index))
     elif tiff.is_imagej and tiff.imagej_metadata:
         across, down = (_tag_value(page, first, code) for code in _RESOLUTION_TAGS)
         decoded.set_pixel_sides(meta.imagej_pixel_sides(tiff.imagej_metadata, across, down))

@@ -151,9 +151,51 @@ def test_ome(tmp_path, unit, expected):
 
 
 def test_ome_without_a_size():
-    assert ome_pixel_sides("<OME/>") == (None, None)
-    assert ome_pixel_sides('<OME><Image><Pixels SizeX="3"/></Image></OME>') == (None, None)
-    assert ome_pixel_sides("<Pixels PhysicalSizeX='2' PhysicalSizeXUnit='&#181;m'>")[0] == 2000
+    assert ome_pixel_sides("<OME/>", 0) == (None, None)
+    assert ome_pixel_sides('<OME><Image><Pixels SizeX="3"/></Image></OME>', 0) == (None, None)
+    assert ome_pixel_sides("<Pixels PhysicalSizeX='2' PhysicalSizeXUnit='&#181;m'>", 0)[0] == 2000
+
+
+def test_each_page_of_ome_has_the_size_of_its_own_image(tmp_path):
+    """An overview of 100 nm per pixel, and two images of a stack of 5 nm."""
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        for images, size in ((GREY, 0.1), (np.stack([GREY, GREY]), 0.005)):
+            sizes = {"PhysicalSizeX": size, "PhysicalSizeY": size}
+            writer.write(images, metadata={"axes": "ZYX"[3 - images.ndim :], **sizes})
+
+    sizes = [read_micrograph(tmp_path / "a.ome.tif", page=page).pixel_size for page in range(3)]
+
+    assert sizes == pytest.approx([100, 5, 5])
+
+
+def ome(*planes, sizes=(2, 3)):
+    """The text of two images with these elements `TiffData`, as Bio-Formats and others write it."""
+    images = (
+        f'<Image><Pixels PhysicalSizeX="{size}" PhysicalSizeXUnit="nm">{plane}</Pixels></Image>'
+        for size, plane in zip(sizes, planes, strict=True)
+    )
+    return f'<OME UUID="urn:uuid:1">{"".join(images)}</OME>'
+
+
+OTHER = '<TiffData IFD="0"><UUID FileName="b.ome.tif">urn:uuid:2</UUID></TiffData>'
+OWN = '<TiffData IFD="0"><UUID FileName="a.ome.tif">urn:uuid:1</UUID></TiffData>'
+
+
+@pytest.mark.parametrize(
+    ("xml", "directory", "expected"),
+    [
+        (ome('<TiffData IFD="0"/>', '<TiffData IFD="1" PlaneCount="2"/>'), 2, 3),
+        (ome('<TiffData IFD="0"/>', '<TiffData IFD="1"/>'), 2, None),  # it belongs to neither
+        (ome("<TiffData/>", "<TiffData/>"), 1, None),  # or to both
+        (ome("<TiffData/>", "<TiffData/>", sizes=(2, 2)), 1, 2),
+        (ome(OTHER, OWN), 0, 3),
+        (ome(OTHER, OTHER), 0, None),
+        (ome(OTHER, OWN).replace("<", "<OME:").replace("<OME:/", "</OME:"), 0, 3),
+        (ome("<MetadataOnly/>", '<TiffData IFD="x" PlaneCount="y"/>'), 0, 3),
+    ],
+)
+def test_the_image_of_an_ome_page(xml, directory, expected):
+    assert ome_pixel_sides(xml, directory)[0] == expected
 
 
 def test_dots_per_inch_are_not_a_pixel_size(tmp_path):
@@ -226,6 +268,18 @@ def test_pixels_that_are_not_square_have_no_size(tmp_path, write):
     assert "pixel_sides_nm" not in square.metadata
 
 
+@pytest.mark.parametrize(
+    ("side", "is_used"), [(9e-4, False), (2e-3, True), (9e5, True), (2e6, False)]
+)
+def test_sizes_below_1_pm_and_above_1_mm_are_not_used(tmp_path, side, is_used):
+    write_ome(tmp_path / "a.ome.tif", side, side)
+    micrograph = read_micrograph(tmp_path / "a.ome.tif")
+
+    kept = micrograph.metadata.get("implausible_pixel_sides_nm")
+    assert micrograph.pixel_size == (pytest.approx(side) if is_used else None)
+    assert kept == (None if is_used else pytest.approx([side, side]))
+
+
 def test_a_pixel_with_one_known_side_is_assumed_square():
     assert square_pixel_size((None, 3.0)) == square_pixel_size((3.0, None)) == 3.0
 
@@ -258,9 +312,11 @@ def test_a_unit_needs_a_pixel_size() -> None:
 @pytest.mark.parametrize(
     "parse",
     [
-        lambda: ome_pixel_sides("<Pixels " * 50_000),
-        lambda: ome_pixel_sides('<Pixels PhysicalSizeX="' * 50_000),
-        lambda: ome_pixel_sides("<Pixels" + " PhysicalSizeX = " * 50_000 + ">"),
+        lambda: ome_pixel_sides("<Pixels " * 50_000, 0),
+        lambda: ome_pixel_sides('<Pixels PhysicalSizeX="' * 50_000, 0),
+        lambda: ome_pixel_sides("<Pixels" + " PhysicalSizeX = " * 50_000 + ">", 0),
+        lambda: ome_pixel_sides("<Pixels " + "x" * 50_000 + ">", 0),
+        lambda: ome_pixel_sides("<Pixels>" + "<TiffData><UUID></UUID>" * 50_000, 0),
         lambda: zeiss_pixel_size({"ap_image_pixel_size": ("", "1" * 50_000 + " y z")}),
         lambda: zeiss_pixel_size({"ap_image_pixel_size": ("", "e" * 50_000 + " y z")}),
     ],
@@ -268,16 +324,4 @@ def test_a_unit_needs_a_pixel_size() -> None:
 def test_hostile_metadata_take_no_more_time_than_their_length(parse):
     started = time.perf_counter()
     assert parse() in (None, (None, None))
-@pytest.mark.parametrize(
-    ("side", "is_used"), [(9e-4, False), (2e-3, True), (9e5, True), (2e6, False)]
-)
-def test_sizes_below_1_pm_and_above_1_mm_are_not_used(tmp_path, side, is_used):
-    write_ome(tmp_path / "a.ome.tif", side, side)
-    micrograph = read_micrograph(tmp_path / "a.ome.tif")
-
-    kept = micrograph.metadata.get("implausible_pixel_sides_nm")
-    assert micrograph.pixel_size == (pytest.approx(side) if is_used else None)
-    assert kept == (None if is_used else pytest.approx([side, side]))
-
-
     assert time.perf_counter() - started < 1
