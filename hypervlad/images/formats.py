@@ -146,16 +146,16 @@ RASTER_KINDS = frozenset(_PLUGINS)
 def decode_raster(file: BinaryIO, kind: str, name: str, max_pixels: int | None) -> DecodedImage:
     """Decode the first frame of an open file of one of `RASTER_KINDS`, as stored.
 
-    By imagecodecs where Pillow would keep 8 of 16 bits. `max_pixels` is checked before decoding.
+    By imagecodecs where Pillow would change values. `max_pixels` is checked before decoding.
     """
     module, plugin = _PLUGINS[kind]
     open_plugin = getattr(importlib.import_module(f"PIL.{module}"), plugin)
     with strict_decoding(), open_plugin(file) as image:
         mode, n_channels = image.mode, len(image.getbands())
         check_size(image.height, image.width, name, max_pixels, n_channels, _value_bytes(image))
-        is_deep = _is_changed_by_pillow(image, file, name, max_pixels)
+        is_changed = _is_changed_by_pillow(image, file, name, max_pixels)
         n_frames = getattr(image, "n_frames", 1)
-        pixels = _deep_pixels(file, kind) if is_deep else image_pixels(image)
+        pixels = _unchanged_pixels(file, kind) if is_changed else image_pixels(image)
     return DecodedImage(pixels, metadata={"format": kind, "mode": mode, "n_pages": n_frames})
 
 
@@ -170,7 +170,7 @@ _MODE_BYTES = {"I": 4, "F": 4, "I;16": 2, "I;16B": 2}
 def _is_changed_by_pillow(
     image: ImageFile.ImageFile, file: BinaryIO, name: str, max_pixels: int | None
 ) -> bool:
-    """Return whether Pillow would cut values to 8 bits; refuse what it misreads."""
+    """Return whether Pillow would cut or shift values to 8 bits; refuse what it misreads."""
     if image.format == "PNG":
         return image.mode not in _MODE_BYTES and _value_bytes(image) > 1
     if image.format == "PPM":
@@ -186,7 +186,7 @@ def _is_changed_by_pillow(
         )
     n_bytes = 2 if size.n_bits > 8 else 1
     check_size(size.height, size.width, name, max_pixels, size.n_channels, n_bytes)
-    return n_bytes > 1
+    return size.n_bits != 8 and image.mode != "P"
 
 
 def _check_pnm(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> None:
@@ -208,12 +208,12 @@ def _check_pnm(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> None:
             )
 
 
-def _deep_pixels(file: BinaryIO, kind: str) -> NDArray[Any]:
+def _unchanged_pixels(file: BinaryIO, kind: str) -> NDArray[Any]:
     import imagecodecs
 
     file.seek(0)
     decode = imagecodecs.png_decode if kind == "PNG" else imagecodecs.jpeg2k_decode
-    pixels = decode(file.read())
+    pixels = stretch_levels(decode(file.read()), size.n_bits)
     if pixels.ndim == 2:
         return pixels
     return pixels[:, :, 0] if pixels.shape[2] == 2 else pixels[:, :, :3]
@@ -235,6 +235,8 @@ def encoded_size(file: BinaryIO) -> EncodedSize | None:
             width, height, n_bits, colour = unpack_at(file, 16, ">IIBB")
             return EncodedSize(height, width, _PNG_CHANNELS.get(colour, 1), n_bits)
         return _jpeg_size(file) if mark[:2] == b"\xff\xd8" else _jpeg_2000_size(file)
+    size = encoded_size(file)
+    assert size is not None  # as `_is_changed_by_pillow` has checked
     except struct.error:  # the file ends within the header
         return None
     finally:
@@ -243,6 +245,15 @@ def encoded_size(file: BinaryIO) -> EncodedSize | None:
 
 def unpack_at(file: BinaryIO, offset: int, layout: str) -> tuple[Any, ...]:
     """Return numbers at an offset of a file; `struct.error` if it ends before."""
+def stretch_levels(pixels: NDArray[Any], n_bits: int) -> NDArray[Any]:
+    """Return values of 1 bit as True and False, those of 2 to 7 bits stretched to 8."""
+    if pixels.dtype != np.uint8 or n_bits >= 8:
+        return pixels
+    levels = np.rint(np.linspace(0, 255, 2**n_bits)).astype(np.uint8 if n_bits > 1 else bool)
+    stretched: NDArray[Any] = levels[pixels]
+    return stretched
+
+
     file.seek(offset)
     return struct.unpack(layout, file.read(struct.calcsize(layout)))
 
@@ -353,6 +364,8 @@ def strict_decoding() -> Iterator[None]:
         yield
     finally:
         with _strict_lock:
+    if indices.dtype == bool:
+        indices = indices.view(np.uint8)
             _strict_state["users"] -= 1
             if _strict_state["users"] == 0:
                 ImageFile.LOAD_TRUNCATED_IMAGES = _strict_state["before"]

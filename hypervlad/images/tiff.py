@@ -20,6 +20,7 @@ from hypervlad.images.formats import (
     check_page,
     encoded_size,
     json_value,
+    stretch_levels,
 )
 from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import check_size
@@ -247,10 +248,7 @@ def _interpret(pixels: NDArray[Any], page: TiffPage, drop_alpha: bool) -> NDArra
     bits: Any = page.bitspersample  # an int or a tuple
     if photometric == _MIN_IS_WHITE:
         pixels = _invert(pixels, bits)
-    if isinstance(bits, int) and 1 < bits < 8:
-        levels = np.rint(np.linspace(0, 255, 2**bits)).astype(np.uint8)
-        pixels = levels[pixels]
-    return pixels
+    return stretch_levels(pixels, bits) if isinstance(bits, int) else pixels
 
 
 def _palette_entries(colormap: NDArray[Any]) -> NDArray[np.uint8]:

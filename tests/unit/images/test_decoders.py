@@ -203,6 +203,32 @@ def test_every_bit_depth(tmp_path, n_bits, compression):
         assert_same(read_stored(tmp_path / "a.tif", "a"), expected)
 
 
+def test_palette_of_one_bit(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 2, (9, 16))
+    palette = (320, "H", 6, (0, 65535, 0, 0, 32768, 0), True)  # red, green, blue of both
+    tifffile.imwrite(tmp_path / "a.tif", pixels.astype(bool), extratags=[palette], metadata=None)
+    with tifffile.TiffFile(tmp_path / "a.tif", mode="r+") as file:
+        file.pages.first.tags[262].overwrite(3)  # as tifffile does not write such files
+
+    colours = np.array([[0, 0, 128], [255, 0, 0]], dtype="u1")
+    assert_same(read_stored(tmp_path / "a.tif", "a"), colours[pixels])
+
+
+@pytest.mark.parametrize("n_bits", range(1, 17))
+@pytest.mark.parametrize("codec", ["jp2", "j2k"])
+def test_every_bit_depth_of_jpeg_2000(tmp_path, n_bits, codec):
+    levels = values("u1" if n_bits <= 8 else "u2") >> (-n_bits % 8)
+    path = tmp_path / f"a.{codec}"
+    encoded = imagecodecs.jpeg2k_encode(
+        levels, level=0, reversible=True, codecformat=codec, bitspersample=n_bits
+    )
+    path.write_bytes(encoded)
+
+    white = 2**n_bits - 1
+    stretched = levels > 0 if n_bits == 1 else np.rint(levels * (255 / white)).astype("u1")
+    assert_same(read_stored(path, "a"), stretched if n_bits < 8 else levels)
+
+
 PILLOW_FORMATS = {
     **dict.fromkeys(("png", "webp", "jp2", "gif"), ("L", "RGB", "RGBA", "LA", "I;16")),
     "bmp": ("L", "RGB", "RGBA"),
