@@ -20,6 +20,7 @@ from PIL import Image
 
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError, broken_link
+from hypervlad.images.formats import N_HEAD, file_kind
 
 #: Suffixes, in lower case, of the files in a folder that are images. A file given by name may have
 #: any suffix.
@@ -71,8 +72,9 @@ def find_images(
     -------
     files : list of Path
         Sorted, without duplicates. In folders and by patterns, those with the suffix of an
-        image format (see :doc:`/reference/formats`) except masks (``*_mask.*``), hidden files and
-        folders, and folders of the system such as ``@eaDir``. Links to folders are followed once.
+        image format (see :doc:`/reference/formats`), and ``.map`` if they are MRC files, except
+        masks (``*_mask.*``), hidden files and folders, and folders of the system such as
+        ``@eaDir``. Links to folders are followed once.
 
     Raises
     ------
@@ -116,7 +118,7 @@ def _find_one(path: object, include: Sequence[str], exclude: Sequence[str]) -> l
             "'': an empty path; give a file, a folder or a pattern such as '*.tif'"
         )
     if os.path.isdir(text):
-        files = list(filter(_is_image_name, map(Path, list_files(text))))
+        files = list(filter(_is_image, map(Path, list_files(text))))
         if files and (include or exclude):
             files = [file for file in files if _matches(file.relative_to(text), include, exclude)]
             if not files:
@@ -131,7 +133,7 @@ def _find_one(path: object, include: Sequence[str], exclude: Sequence[str]) -> l
         for search in searches:
             search.warn()
         found = (Path(file) for search in searches for file in search.files)
-        files = _without_links_first(filter(_is_image_name, found))
+        files = _without_links_first(filter(_is_image, found))
     elif os.path.islink(text):
         raise broken_link(text, text)
     else:
@@ -203,9 +205,7 @@ def ignored_files(
             found.update(map(place_of, search.files))
             of_system.update(map(place_of, search.system_files()))
     files = (Path(file) for file in found - known)
-    counts = Counter(
-        _kind(file) for file in files if not _is_image_name(file) and os.path.isfile(file)
-    )
+    counts = Counter(_kind(file) for file in files if not _is_image(file) and os.path.isfile(file))
     return counts + Counter({"in folders of the system": len(of_system)})
 
 
@@ -309,7 +309,7 @@ class _Search:
             folders[:] = [name for name in shown if not _is_link(paths[name])]
             for name in names:
                 path = os.path.join(parent, name)
-                is_file = _is_image_name(Path(name)) or not os.path.islink(path)
+                is_file = _is_image(Path(path)) or not os.path.islink(path)
                 (self.files if is_file or os.path.exists(path) else self.broken).append(path)
         return links
 
@@ -349,11 +349,23 @@ def _matches(path: Path, include: Sequence[str], exclude: Sequence[str]) -> bool
     return (not include or any(map(matches, include))) and not any(map(matches, exclude))
 
 
-def _is_image_name(file: Path) -> bool:
+def _is_image(file: Path) -> bool:
     # macOS writes "._name" files to other disks: with an image suffix, but not images.
     if file.name.startswith(".") or file.stem.lower().endswith("_mask"):
         return False
-    return file.suffix.lower() in IMAGE_SUFFIXES
+    suffix = file.suffix.lower()
+    return suffix in IMAGE_SUFFIXES or (suffix == ".map" and _is_mrc(file))
+
+
+def _is_mrc(file: Path) -> bool:
+    # Other programs write other things under the suffix of density maps.
+    try:
+        if os.path.isfile(file):
+            with file.open("rb") as opened:
+                return file_kind(opened.read(N_HEAD)) == "MRC"
+    except OSError:
+        pass
+    return False
 
 
 def parts_below(file: Path, root: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -56,6 +56,18 @@ def test_a_folder_is_searched_recursively_without_masks_and_hidden_files(folder)
     assert ignored_files([folder]) == {"masks": 2, "hidden": 2, ".txt": 1, ".csv": 1}
 
 
+def test_only_mrc_files_are_found_by_the_suffix_map(folder):
+    """Programs for elements, web pages and geography write other things under it."""
+    (folder / "density.MAP").write_bytes(bytes(208) + b"MAP " + bytes(812))
+    (folder / "density_mask.map").write_bytes(bytes(208) + b"MAP " + bytes(812))
+    (folder / "element.map").write_bytes(b"4\0\0\0JED-2200:LibJxImageForm" + bytes(1000))
+    touch(folder, "style.css.map")
+
+    assert names(find_images(folder), folder) == [*ALL[:2], "density.MAP", *ALL[2:]]
+    assert names(find_images(f"{folder}/*.[mM]*"), folder) == ["density.MAP"]
+    assert ignored_files([folder])[".map"] == 3
+
+
 def test_patterns_choose_files_of_a_folder(folder):
     assert names(find_images(f"{folder}/*.png"), folder) == ["b.png", "image [1].png"]
     assert names(find_images(f"{folder}/**/*"), folder) == ALL
