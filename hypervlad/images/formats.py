@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -53,6 +54,24 @@ _NOT_IMAGES: tuple[tuple[bytes, str], ...] = (
     (b"BZh", "a bzip2 archive; unpack it first"),
     (b"8BPS", "a Photoshop document; export it as TIFF or PNG"),
     (b"CDF\x01", "a netCDF file; read its array and pass the array"),
+    (b"JK\x00\x02", "a TIA file (.emi) without pixels; give the .ser file of its name beside it"),
+    (b"IMGBLO", "a blockfile, of diffraction patterns and not of images; leave it out"),
+    (b"0\x01\x00\x00PTTDFILE", "a JEOL file of spectra, not of images; leave it out"),
+)
+
+# Formats of other programs: first bytes, suffix (if it decides), name, Python that converts.
+_ROSETTA = (
+    "from rsciio import tiff, {0}; image = {0}.file_reader({{old}})[0]; "
+    "[axis.setdefault('navigate', False) for axis in image['axes']]; "
+    "tiff.file_writer({{new}}, image)"
+)
+_NUMPY = "import numpy, tifffile; tifffile.imwrite({new}, numpy.load({old})['data'])"
+_CONVERTED: tuple[tuple[bytes, str, str, str], ...] = (
+    (b"AAMVHFSS", "", "Bruker (BCF)", _ROSETTA.format("bruker")),
+    (b"4\x00\x00\x00JED-2200", "", "JEOL (.img, .map)", _ROSETTA.format("jeol")),
+    (b"MQ1,", "", "Merlin (.mib)", _ROSETTA.format("quantumdetector")),
+    (b"PK\x03\x04", ".prz", "Panta Rhei (.prz)", _NUMPY),
+    (b"PK\x03\x04", ".ndata", "Nion Swift (.ndata)", _NUMPY),
 )
 
 
@@ -79,8 +98,13 @@ def file_kind(head: bytes, suffix: str = "") -> str | None:
     return None
 
 
-def describe_non_image(head: bytes) -> str:
-    """Say what a file is instead of an image, and what to do."""
+def describe_non_image(head: bytes, path: Path) -> str:
+    """Say what a file that starts with these bytes is instead of an image, and what to do."""
+    for magic, suffix, maker, lines in _CONVERTED:
+        if head.startswith(magic) and suffix in ("", path.suffix.lower()):
+            code = lines.format(old=repr(path.name), new=repr(f"{path.stem}.tif"))
+            needs = 'pip install "rosettasciio[all]", then ' if "rsciio" in lines else ""
+            return f"a file of {maker}; convert it in Python: {needs}{code}"
     for magic, description in _NOT_IMAGES:
         if head.startswith(magic):
             return description
@@ -211,12 +235,23 @@ def _check_pnm(image: ImageFile.ImageFile, file: BinaryIO, name: str) -> None:
 def _unchanged_pixels(file: BinaryIO, kind: str) -> NDArray[Any]:
     import imagecodecs
 
+    size = encoded_size(file)
+    assert size is not None  # as `_is_changed_by_pillow` has checked
     file.seek(0)
     decode = imagecodecs.png_decode if kind == "PNG" else imagecodecs.jpeg2k_decode
     pixels = stretch_levels(decode(file.read()), size.n_bits)
     if pixels.ndim == 2:
         return pixels
     return pixels[:, :, 0] if pixels.shape[2] == 2 else pixels[:, :, :3]
+
+
+def stretch_levels(pixels: NDArray[Any], n_bits: int) -> NDArray[Any]:
+    """Return values of 1 bit as True and False, those of 2 to 7 bits stretched to 8."""
+    if pixels.dtype != np.uint8 or n_bits >= 8:
+        return pixels
+    levels = np.rint(np.linspace(0, 255, 2**n_bits)).astype(np.uint8 if n_bits > 1 else bool)
+    stretched: NDArray[Any] = levels[pixels]
+    return stretched
 
 
 class EncodedSize(NamedTuple):
@@ -235,8 +270,6 @@ def encoded_size(file: BinaryIO) -> EncodedSize | None:
             width, height, n_bits, colour = unpack_at(file, 16, ">IIBB")
             return EncodedSize(height, width, _PNG_CHANNELS.get(colour, 1), n_bits)
         return _jpeg_size(file) if mark[:2] == b"\xff\xd8" else _jpeg_2000_size(file)
-    size = encoded_size(file)
-    assert size is not None  # as `_is_changed_by_pillow` has checked
     except struct.error:  # the file ends within the header
         return None
     finally:
@@ -245,15 +278,6 @@ def encoded_size(file: BinaryIO) -> EncodedSize | None:
 
 def unpack_at(file: BinaryIO, offset: int, layout: str) -> tuple[Any, ...]:
     """Return numbers at an offset of a file; `struct.error` if it ends before."""
-def stretch_levels(pixels: NDArray[Any], n_bits: int) -> NDArray[Any]:
-    """Return values of 1 bit as True and False, those of 2 to 7 bits stretched to 8."""
-    if pixels.dtype != np.uint8 or n_bits >= 8:
-        return pixels
-    levels = np.rint(np.linspace(0, 255, 2**n_bits)).astype(np.uint8 if n_bits > 1 else bool)
-    stretched: NDArray[Any] = levels[pixels]
-    return stretched
-
-
     file.seek(offset)
     return struct.unpack(layout, file.read(struct.calcsize(layout)))
 
@@ -340,6 +364,8 @@ def _palette_pixels(image: Image.Image) -> NDArray[Any]:
 
 def apply_palette(indices: NDArray[Any], palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return palette indices (H, W) as grey (H, W) if all colours are grey, else as RGB."""
+    if indices.dtype == bool:
+        indices = indices.view(np.uint8)
     table = np.zeros((max(256, int(indices.max(initial=0)) + 1), 3), dtype=np.uint8)
     table[: len(palette)] = palette[: len(table)]
     if (palette == palette[:, :1]).all():
@@ -364,8 +390,6 @@ def strict_decoding() -> Iterator[None]:
         yield
     finally:
         with _strict_lock:
-    if indices.dtype == bool:
-        indices = indices.view(np.uint8)
             _strict_state["users"] -= 1
             if _strict_state["users"] == 0:
                 ImageFile.LOAD_TRUNCATED_IMAGES = _strict_state["before"]

@@ -258,7 +258,7 @@ def _decode_path(source: Any, options: ReadOptions, name: str) -> DecodedImage:
             raise ImageReadError(f"{name}: the file is empty (0 bytes); copy or export it again")
         kind = file_kind(head, path.suffix.lower())
         if kind is None:
-            raise ImageReadError(f"{name}: {describe_non_image(head)}")
+            raise ImageReadError(f"{name}: {describe_non_image(head, path)}")
         try:
             return _decode_file(file, path, kind, options, name)
         except ImageReadError:

@@ -67,10 +67,17 @@ CONTENTS = {
     "pdf": (b"%PDF-1.7\n", "a PDF document; export"),
     "npy": (b"\x93NUMPY\x01\x00", "np.load"),
     "hdf5": (b"\x89HDF\r\n\x1a\n", "h5py"),
+    "emi": (b"JK\x00\x02\x00", "give the .ser file of its name"),
+    "bcf": (b"AAMVHFSS\xfe\xff", "tiff, bruker; image = bruker.file_reader('"),
+    "jeol": (b"4\0\0\0JED-2200:LibJx", "a file of JEOL (.img, .map); convert it in Python: pip"),
 }
 # name: (what makes the source, what the message must say)
 FILES = {
     "missing": (lambda d: d / "no.png", "no such file; check"),
+    "panta rhei": (
+        lambda d: written(d / "a.prz", b"PK\x03\x04-\0"),
+        "tifffile.imwrite('a.tif', numpy.load('a.prz')['data'])",
+    ),
     "folder": (lambda d: d, "a folder, not an image file; hypervlad.images."),
     "flipped png bytes": (
         lambda d: written(d / "b.png", encoded(d / "a.png").read_bytes().replace(b"IDAT", b"IDAZ")),
