@@ -21,9 +21,9 @@ from hypervlad.data.folders.copies import (
 )
 from hypervlad.data.folders.folder import FolderLayout, scan_images
 from hypervlad.data.folders.groups import ImageFolderError
-from hypervlad.data.folders.problems import ClassValues, list_notes, list_problems
+from hypervlad.data.folders.problems import MIN_SIDE, ClassValues, list_notes, list_problems
 from hypervlad.data.folders.report import BadFile, CopySet, FolderComparison, FolderReport
-from hypervlad.images import ImageReadError, ReadOptions, read_micrographs
+from hypervlad.images import ImageReadError, Micrograph, ReadOptions, read_micrographs
 from hypervlad.images.pixels import is_blank
 from hypervlad.images.reading import rows_of_banner
 
@@ -35,7 +35,9 @@ class _ImageFacts:
     digest: str
     n_pages: int
     size: str
+    is_small: bool
     kind: str
+    pixel_size: str
     blank: bool
     has_banner: bool
     thumbnail: Thumbnail
@@ -110,10 +112,13 @@ def check_image_folder(
         exact_copies=exact,
         near_copies=near,
         blank_files=[f.file for f in facts if f.blank],
+        small_files=[f.file for f in facts if f.is_small],
         banner_files=[f.file for f in facts if f.has_banner],
         page_counts={f.file: f.n_pages for f in facts if f.n_pages > 1},
         image_sizes=_count_sorted([f.size for f in facts]),
         image_kinds=_count_sorted([f.kind for f in facts]),
+        pixel_sizes=_count_sorted([f.pixel_size for f in facts]),
+        implausible_files=[f.file for f in facts if f.pixel_size == "implausible"],
         suggested_groups=dict(sorted(suggested.items())),
         sets_left_apart=apart,
     )
@@ -250,12 +255,21 @@ def _read_one(
         digest=micrograph.digest,
         n_pages=micrograph.metadata.get("n_pages", 1),
         size=f"{pixels.shape[0]} x {pixels.shape[1]}",
+        is_small=min(pixels.shape[:2]) < MIN_SIDE,
         kind=f"{micrograph.metadata.get('dtype', 'unknown')} {colour}",
+        pixel_size=_knowledge_of_pixel_size(micrograph),
         blank=is_blank(pixels),
         has_banner=rows_of_banner(micrograph) > 0,
         thumbnail=make_thumbnail(pixels),
         group=group,
     )
+
+
+def _knowledge_of_pixel_size(micrograph: Micrograph) -> str:
+    if micrograph.pixel_size is not None:
+        return "known"
+    is_implausible = "implausible_pixel_sides_nm" in micrograph.metadata
+    return "implausible" if is_implausible else "unknown"
 
 
 def _find_copies(

@@ -14,6 +14,8 @@ from hypervlad.data.folders.report import CopySet, FolderReport
 # A class must have images on both sides of a split, and a few to learn from.
 _MIN_IMAGES = 5
 _MAX_IMBALANCE = 20
+#: Images of fewer rows or columns are reported: spectra and icons, but hardly a micrograph.
+MIN_SIDE = 16
 _GROUPS_WRITER = "--write-groups (in Python, write_groups)"
 
 #: The values of each property of the files, such as their size, that occur in each class.
@@ -46,6 +48,13 @@ def list_problems(
             f"{name_some(report.blank_files)}. Delete "
             f"{verb(len(report.blank_files), 'it', 'them')}."
         )
+    if report.small_files:
+        n_small = len(report.small_files)
+        problems.append(
+            f"{counted(n_small, 'image')} {verb(n_small, 'has', 'have')} fewer than {MIN_SIDE} "
+            f"rows or columns, as spectra or icons do: {name_some(report.small_files)}. Delete "
+            f"{verb(n_small, 'it', 'them')}."
+        )
     if layout.files and layout.loose:
         problems.append(
             f"{_files(len(layout.loose))} beside the class folders, and so without a class: "
@@ -77,6 +86,13 @@ def list_notes(report: FolderReport, page: int) -> list[str]:
             f"{counted(n_banners, 'image')} {verb(n_banners, 'has', 'have')} an information bar at "
             f"the bottom: {name_some(report.banner_files)}. Cut it off with --remove-banner (in "
             "Python, read_options), or a model may learn from the bar instead of the specimen."
+        )
+    if report.implausible_files:
+        n_files = len(report.implausible_files)
+        notes.append(
+            f"{counted(n_files, 'image')} {verb(n_files, 'has', 'have')} a pixel size below 1 pm "
+            f"or above 1 mm, which is not used: {name_some(report.implausible_files)}. So have "
+            "diffraction patterns, whose pixels are reciprocal lengths."
         )
     if len(report.image_kinds) > 1:
         kinds = ", ".join(f"{count} {kind}" for kind, count in report.image_kinds.items())

@@ -86,6 +86,10 @@ class FolderReport:
         First those across classes, then those across groups.
     blank_files : list of str
         Images without any contrast.
+    small_files : list of str
+        Images of fewer than 16 rows or columns.
+    implausible_files : list of str
+        Images whose pixel size, below 1 pm or above 1 mm, is not used.
     banner_files : list of str
         Images with an information bar, see :func:`hypervlad.images.find_banner`.
     page_counts : dict of str to int
@@ -94,6 +98,8 @@ class FolderReport:
         Images of each size, ``"height x width"`` in pixels, the most frequent first.
     image_kinds : dict of str to int
         Images of each kind of pixels, such as ``"uint8 grey"``, the most frequent first.
+    pixel_sizes : dict of str to int
+        Images whose pixel size is ``"known"``, ``"unknown"`` or ``"implausible"``.
     suggested_groups : dict of str to str
         A group for each file, also unreadable ones, that keeps copies together.
     sets_left_apart : list of CopySet
@@ -112,10 +118,13 @@ class FolderReport:
     exact_copies: list[CopySet] = field(default_factory=list)
     near_copies: list[CopySet] = field(default_factory=list)
     blank_files: list[str] = field(default_factory=list)
+    small_files: list[str] = field(default_factory=list)
+    implausible_files: list[str] = field(default_factory=list)
     banner_files: list[str] = field(default_factory=list)
     page_counts: dict[str, int] = field(default_factory=dict)
     image_sizes: dict[str, int] = field(default_factory=dict)
     image_kinds: dict[str, int] = field(default_factory=dict)
+    pixel_sizes: dict[str, int] = field(default_factory=dict)
     suggested_groups: dict[str, str] = field(default_factory=dict)
     sets_left_apart: list[CopySet] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -138,6 +147,7 @@ class FolderReport:
             lines.append(f"Groups: {len(self.group_counts)}")
         lines += _counts("Sizes (height x width)", self.image_sizes)
         lines += _counts("Pixels", self.image_kinds)
+        lines += _counts("Pixel sizes", self.pixel_sizes)
         lines += ["", "Problems:"] if self.problems else ["", "No problems found."]
         lines += [f"  {i}. {problem}" for i, problem in enumerate(self.problems, 1)]
         if self.notes:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from hypervlad.data.folders import (
@@ -204,6 +205,37 @@ def test_information_bars_are_noted(clean, dtype, white):
     assert report.banner_files == ["a/bar.png"]
     assert "1 image has an information bar at the bottom: a/bar.png" in " ".join(report.notes)
     assert check_image_folder(clean, options=ReadOptions(banner="remove")).banner_files == []
+
+
+def test_pixel_sizes_are_counted(clean):
+    grey = np.random.default_rng(0).integers(60, 200, (40, 50), dtype=np.uint8)
+    for number, size in enumerate((5, 6, 1e-5)):  # nm
+        metadata, pixels = {"unit": "nm"}, np.roll(grey, 9 * number)
+        tifffile.imwrite(
+            clean / "a" / f"{number}.tif",
+            pixels,
+            imagej=True,
+            resolution=(1 / size, 1 / size),
+            metadata=metadata,
+        )
+    report = check_image_folder(clean)
+
+    assert report.pixel_sizes == {"unknown": 12, "known": 2, "implausible": 1}
+    assert "Pixel sizes: unknown: 12, known: 2, implausible: 1" in str(report)
+    assert (
+        "1 image has a pixel size below 1 pm or above 1 mm, which is not used: a/2.tif"
+        in " ".join(report.notes)
+    )
+
+
+def test_images_of_few_rows_or_columns_are_a_problem(clean):
+    rng = np.random.default_rng(0)
+    for name, shape in (("spectrum", (1, 500)), ("icon", (15, 15)), ("small", (16, 16))):
+        save(rng.random(shape), clean / "a" / f"{name}.png")
+    report = check_image_folder(clean)
+
+    assert report.small_files == ["a/icon.png", "a/spectrum.png"]
+    assert "2 images have fewer than 16 rows or columns" in " ".join(report.problems)
 
 
 def test_imbalance_is_a_note(tmp_path):
