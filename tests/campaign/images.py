@@ -14,7 +14,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
-from support.microscopy_files import DM, mrc_bytes, ser_bytes
+from support.microscopy_files import DM, MRC_MODES, mrc_bytes, ser_bytes
 from support.raster_headers import jp2_boxes, jp2_bytes, siz_bytes
 
 from hypervlad.images import ImageReadError, PartlyReadWarning, read_micrograph
@@ -197,11 +197,14 @@ def _write_microscopy(stem: Path, rng: np.random.Generator) -> str:
     frames = np.stack([_pixels(rng, "u2")] * int(rng.choice([1, 3])))
     suffix = str(rng.choice([".mrc", ".ser", ".dm3", ".dm4"]))
     if suffix == ".mrc":
-        content = mrc_bytes(frames)
+        frames = frames.astype(str(rng.choice(list(MRC_MODES))))
+        flags = rng.choice([None, 0, 1])
+        content = mrc_bytes(frames, order=str(rng.choice(["<", ">"])), imod_flags=flags)
     elif suffix == ".ser":
         content = ser_bytes(list(frames), version=int(rng.choice([0x0210, 0x0220])))
     else:
-        content = DM(int(suffix[-1])).file(frames)
+        data_type, dtype = ((10, "u2"), (14, "u1"), (23, "u4"))[rng.integers(3)]
+        content = DM(int(suffix[-1])).file(frames.astype(dtype), data_type=data_type)
     stem.with_suffix(suffix).write_bytes(content)
     return suffix
 
