@@ -95,7 +95,7 @@ def _decode_mrc(path: Path, page: int, name: str, max_pixels: int | None) -> Dec
         if mode == 0 and flags and flags & _IMOD_PACKED:
             mode = 101
         if mode not in _MRC_TYPES:
-            what = _MRC_UNREAD.get(mode, "unknown")
+            what = _MRC_UNREAD.get(mode, "unknown: is it damaged, or no MRC file?")
             raise ImageReadError(f"{name}: an MRC file of mode {mode} ({what}); export it as TIFF")
         dtype = np.dtype(order + _MRC_TYPES[mode])
         check_size(height, width, name, max_pixels, n_bytes=dtype.itemsize)

@@ -130,7 +130,13 @@ def test_mrc_of_any_machine_stamp(tmp_path, marks, order):
 
 @pytest.mark.parametrize(
     ("mode", "flags", "what"),
-    [(4, None, "complex"), (16, None, "RGB"), (101, None, "4 bits"), (0, 17, "4 bits"), (9, 0, "")],
+    [
+        (4, None, "complex"),
+        (16, None, "RGB"),
+        (101, None, "4 bits"),
+        (0, 17, "4 bits"),
+        (9, 0, "no MRC"),
+    ],
 )
 def test_mrc_of_another_mode(tmp_path, mode, flags, what):
     content = mrc_bytes(STACK, mode=mode, imod_flags=flags)
