@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +15,20 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.utils import Bunch
 
-from hypervlad.common.tables import NUMBER, write_table
+from hypervlad.common.tables import write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.data.folders.groups import (
     MODEL_SOURCE,
     ImageFolderError,
     ImageFolderWarning,
+    alike_classes,
     check_text,
     encoding_hint,
     find_columns,
     load_groups,
     read_cells,
 )
+from hypervlad.data.folders.particles import is_particle_table, labelled_particles
 from hypervlad.features.windows.patches import PARTS, PatchSet
 from hypervlad.images import ImageReadError, find_images
 from hypervlad.images.files import composed, find_as_named, is_left_out, parts_below
@@ -91,8 +92,8 @@ def load_image_folder(
     >>> folder.target.tolist(), folder.groups
     (['fiber', 'matrix'], None)
     """
-    if (particles := _labelled_particles(source, groups)) is not None:
-        return particles
+    if is_particle_table(source):
+        return labelled_particles(Path(source).expanduser(), groups)
     layout = scan_images(source)
     check_classes(layout)
     warn_of_oddities(layout)
@@ -210,7 +211,7 @@ def _links_to_classes(layout: FolderLayout) -> Iterator[tuple[str, str]]:
 def describe_names(layout: FolderLayout) -> list[str]:
     """Return a sentence about classes of almost one name, and one about several Unicode forms."""
     sentences = []
-    alike = _alike_classes(layout.labels)
+    alike = alike_classes(layout.labels)
     if alike:
         sentences.append(
             f"The classes {name_some(alike)} differ only in upper and lower case. They are "
@@ -233,13 +234,6 @@ def _names_in_several_forms(layout: FolderLayout) -> list[str]:
         for n in range(1, len(parts) + 1):
             spellings[composed("/".join(parts[:n]))].add("/".join(parts[:n]))
     return sorted(name for name, stored in spellings.items() if len(stored) > 1)
-
-
-def _alike_classes(labels: Iterable[str]) -> list[str]:
-    spellings = defaultdict(list)
-    for name in sorted(set(labels)):
-        spellings[name.casefold()].append(name)
-    return [name for names in spellings.values() if len(names) > 1 for name in names]
 
 
 def _existing_folder(directory: str | os.PathLike[str]) -> Path:
@@ -403,95 +397,6 @@ def _distinct(table: Path, rows: Sequence[_Row]) -> list[_Row]:
             ImageFolderWarning,
         )
     return list(first.values())
-
-
-def _labelled_particles(
-    source: str | os.PathLike[str], groups: str | os.PathLike[str] | None
-) -> Bunch | None:
-    """Return the particles of a table; None if it is of images, or no table."""
-    is_path = isinstance(source, str | os.PathLike)
-    if not (is_path and os.path.isfile(os.path.expanduser(source))):
-        return None
-    table = Path(source).expanduser()
-    (_, header), *lines = read_cells(table, "path, label") or [(0, [])]
-    names = [cell.strip() for cell in header]
-    if not {"micrograph", "particle"} <= set(names):
-        return None
-    from hypervlad.particles import FoundFolder  # not above: importing it takes long
-    from hypervlad.particles.found import PARTICLES, RUN
-    from hypervlad.particles.particle import NOT_A_PARTICLE
-
-    if not (table.parent / RUN).exists():
-        raise ImageFolderError(
-            f"{table}: a table of particles must lie in their folder, beside {PARTICLES}"
-        )
-    if "class" not in names:
-        raise ImageFolderError(
-            f"{table}: no column is called class; add it, and fill in the class of some particles"
-        )
-    found, rows, left_out = FoundFolder(table.parent), dict[str, dict[int, _Row]](), Counter[str]()
-    for line, cells in lines:
-        cell = dict(itertools.zip_longest(names, cells[: len(names)], fillvalue=""))
-        label = composed(cell.get("class", "").strip())
-        if not label or label.casefold() == NOT_A_PARTICLE:
-            left_out[label.casefold()] += 1
-            continue
-        check_text(table, line, label)
-        # Pandas writes 1.0 where a cell of the column was empty.
-        whole = re.fullmatch(r"(\d+)(\.0)?", cell["particle"].strip())
-        if whole is None:
-            raise ImageFolderError(f"{table}, line {line}: no particle {cell['particle']!r}")
-        name, number = cell["micrograph"], int(whole[1])
-        # Spreadsheets may write decimal commas; other text is no probability.
-        texts = {key[2:]: text.replace(",", ".") for key, text in cell.items() if key[:2] == "p_"}
-        proba = {key: float(text) for key, text in texts.items() if NUMBER.fullmatch(text)}
-        is_own = bool(proba) and proba.get(label) == max(proba.values())
-        if cell.get("source"):  # of a review
-            is_own = cell["source"] == MODEL_SOURCE
-        new = _Row(line, name, label, None, is_own, table)
-        before = rows.setdefault(name, {}).setdefault(number, new)
-        if before.label != label:
-            raise ImageFolderError(
-                f"{table}: particle {number} of {name} is {before.label} (line {before.line}) and "
-                f"{label} (line {line}); delete the wrong line"
-            )
-    for label, n in left_out.items():
-        which = f"called {label!r}" if label else "without a class"
-        warn_user(f"{table}: {counted(n, 'outline')} {which} left out", ImageFolderWarning)
-    particles, labels, by_model, micrographs = [], [], [], []
-    for name in sorted(rows):
-        file, cut = str(found.image(name)), {each.label: each for each in found.particles(name)}
-        for number, row in sorted(rows[name].items()):
-            if number not in cut:
-                raise ImageFolderError(
-                    f"{table}, line {row.line}: no outline of {name} has the number {number}; "
-                    "delete the line"
-                )
-            particles.append(replace(cut[number], micrograph=file))
-            labels.append(row.label)
-            by_model.append(row.by_model)
-            micrographs.append(name)
-    if alike := _alike_classes(labels):
-        warn_user(
-            f"{table}: classes that differ only in capitals: {name_some(alike)}", ImageFolderWarning
-        )
-    if len(set(labels)) < 2:
-        raise ImageFolderError(
-            f"{table}: particles of {counted(len(set(labels)), 'class')}; expected two at least in "
-            "the column class"
-        )
-    own_groups = np.array(micrographs)
-    if groups is not None:
-        of_field = load_groups([found.image(name) for name in sorted(rows)], found.images, groups)
-        own_groups = of_field[np.searchsorted(sorted(rows), own_groups)]
-    return Bunch(
-        images=particles,
-        target=np.array(labels),
-        groups=own_groups,
-        by_model=np.array(by_model),
-        target_names=sorted(set(labels)),
-        root=str(found.images),
-    )
 
 
 # --- folders of patches --------------------------------------------------------------------------

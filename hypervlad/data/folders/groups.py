@@ -11,7 +11,7 @@ import io
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -210,6 +210,14 @@ def check_text(table: Path, line: int, text: str) -> None:
 
 def encoding_hint(names: Sequence[str]) -> str:
     return "" if all(map(is_utf8, names)) else f" (some are not UTF-8 text{_SAVE_AS_UTF8})"
+
+
+def alike_classes(labels: Iterable[str]) -> list[str]:
+    """Return the names that differ from another one only in upper and lower case."""
+    spellings = defaultdict(list)
+    for name in sorted(set(labels)):
+        spellings[name.casefold()].append(name)
+    return [name for names in spellings.values() if len(names) > 1 for name in names]
 
 
 def find_columns(header: Sequence[str]) -> dict[str, int]:
