@@ -76,6 +76,23 @@ class Codebook:
         """All codewords: the joint ones, if any, then each layer's."""
         return self.per_layer if self.joint is None else (self.joint, *self.per_layer)
 
+    def names(self, taps: Sequence[str]) -> list[str]:
+        """Return the names of `codewords`, for explanations."""
+        names = [] if self.joint is None else ["joint"]
+        layers = taps[: len(self.projections)] if self.per_layer else ()
+        return names + [f"per_layer.{tap}" for tap in layers]
+
+    def block_widths(self, *, is_pooled: bool) -> dict[str, int]:
+        """Return the blocks of a vector, and how many features each has."""
+        widths = {} if self.joint is None else {"joint": self.joint.size}
+        if self.per_layer:
+            widths["per_layer"] = sum(words.size for words in self.per_layer)
+        if is_pooled:
+            widths["pooled"] = self.n_pooled
+        if self.shape is not None:
+            widths["shape"] = len(self.shape.mean)
+        return widths
+
     @property
     def spans(self) -> tuple[slice, ...]:
         """The layers that each array of codewords covers."""

@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils import Bunch
@@ -36,7 +36,7 @@ class _LabelledRow(NamedTuple):
     by_model: bool
 
 
-def is_particle_table(source: str | os.PathLike[str]) -> bool:
+def is_particle_table(source: Any) -> bool:
     if not (isinstance(source, str | os.PathLike) and os.path.isfile(os.path.expanduser(source))):
         return False
     (_, header), *_ = read_cells(Path(source).expanduser(), "path, label") or [(0, [])]

@@ -34,7 +34,7 @@ from hypervlad.features.hypercolumns import (
 from hypervlad.features.lazy_torch import torch, usual_torch
 from hypervlad.images import ReadOptions, SkippedImage
 from hypervlad.images.options import check_read_options
-from hypervlad.images.reading import image_name
+from hypervlad.images.reading import check_one_kind, image_name
 
 # Part of every key: increase it when the vectors or samples of an image change.
 ENCODING_VERSION = 3
@@ -89,6 +89,16 @@ class EncoderParams:
     @property
     def has_shape(self) -> bool:
         return "shape" in self.blocks
+
+    def check_kind(self, images: Sequence[Any]) -> bool:
+        """Return whether images are particles; a ValueError unless they can be encoded."""
+        of_particles = check_one_kind(images)
+        if self.has_shape and not of_particles:
+            raise ValueError(
+                "blocks contain 'shape', the shape of a particle, but these are whole images: cut "
+                "particles out with cut_particles(image, outlines), or leave 'shape' out"
+            )
+        return of_particles
 
     @property
     def codebook_sampling(self) -> Sampling:

@@ -66,7 +66,7 @@ from hypervlad.features.encoder.parallel import absolute_path
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.lazy_torch import usual_torch
 from hypervlad.images import ReadOptions
-from hypervlad.images.reading import check_image_list, check_one_kind
+from hypervlad.images.reading import check_image_list
 
 _BACKBONE = "backbone."  # before the names of the network's tensors in a model file
 _RUN_PARAMETERS = ("batch_size", "on_error", "runtime")  # may change after `fit`
@@ -295,13 +295,8 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     ) -> HypercolumnVLAD:
         """Do the same as :meth:`fit` for a list from `check_image_list`."""
         self.check_parameters()
-        of_particles = check_one_kind(images)
         params = EncoderParams.of(self.get_params(deep=False))
-        if params.has_shape and not of_particles:
-            raise ValueError(
-                "blocks contain 'shape', the shape of a particle, but these are whole images: cut "
-                "particles out with cut_particles(image, outlines), or leave 'shape' out"
-            )
+        of_particles = params.check_kind(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         backbone = get_backbone(self.backbone)
         taps = self.taps
@@ -419,16 +414,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     def feature_blocks(self) -> dict[str, int]:
         """The blocks of a vector, in their order, and how many features each has."""
         check_is_fitted(self)
-        blocks = {}
-        if self.codebook_.joint is not None:
-            blocks["joint"] = self.codebook_.joint.size
-        if self.codebook_.per_layer:
-            blocks["per_layer"] = sum(words.size for words in self.codebook_.per_layer)
-        if self.fitted_params_.is_pooled:
-            blocks["pooled"] = self.codebook_.n_pooled
-        if self.codebook_.shape is not None:
-            blocks["shape"] = len(self.codebook_.shape.mean)
-        return blocks
+        return self.codebook_.block_widths(is_pooled=self.fitted_params_.is_pooled)
 
     @property
     def n_features_out_(self) -> int:
@@ -573,10 +559,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         codebook ("joint" or "per_layer.TAP") and a number, is mapped separately.
         """
         check_is_fitted(self)
-        names = [] if self.codebook_.joint is None else ["joint"]
-        if self.codebook_.per_layer:
-            taps = self.taps_[: len(self.codebook_.projections)]
-            names += [f"per_layer.{tap}" for tap in taps]
+        names = self.codebook_.names(self.taps_)
         check_codewords(codewords, dict(zip(names, self.codebook_.codewords, strict=True)))
         batch = self.loader().load_batch(image)
         return image_evidence(batch, self.batch_encoder(), names, weights, codewords)

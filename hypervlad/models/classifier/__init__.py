@@ -11,8 +11,8 @@ from hypervlad.models.classifier.answers import (
     Judgement,
     LabelIssue,
 )
-from hypervlad.models.classifier.estimator import MicrographClassifier, default_encoder
-from hypervlad.models.classifier.fitting import NeverPredictedWarning
+from hypervlad.models.classifier.estimator import MicrographClassifier
+from hypervlad.models.classifier.fitting import NeverPredictedWarning, default_encoder
 from hypervlad.models.classifier.held_out import HeldOut, SureAnswers
 from hypervlad.models.classifier.novelty import ImageFormats, TrainingImages
 

@@ -54,7 +54,12 @@ from hypervlad.models.classifier.answers import (
     judgement_of,
     label_issues,
 )
-from hypervlad.models.classifier.fitting import LabelledImages, ProbabilisticClassifier, fit_parts
+from hypervlad.models.classifier.fitting import (
+    LabelledImages,
+    ProbabilisticClassifier,
+    default_encoder,
+    fit_parts,
+)
 from hypervlad.models.classifier.held_out import HeldOut
 from hypervlad.models.classifier.novelty import ImageFormats, TrainingImages, project_vectors
 
@@ -588,19 +593,3 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         known = self.training_.contains([image.digest for image in encoded.info])
         images = replace(encoded, vectors=np.empty((len(vectors), 0), dtype=np.float32))
         return Classification(images, proba, novelty, nearest, known, judgement, sets)
-
-
-def default_encoder(*, particles: bool = False, **parameters: Any) -> HypercolumnVLAD:
-    """Return the default encoder of `MicrographClassifier`, with the given parameters changed.
-
-    That of ``particles`` has their shape as a further block of features, and sees each in one
-    orientation.
-
-    Examples
-    --------
-    >>> default_encoder(image_size=448).turns
-    2
-    """
-    blocks = ("joint", "per_layer", "pooled_unit", *(["shape"] if particles else []))
-    # A second turn of particles doubles their cost, and the accuracy stays the same.
-    return HypercolumnVLAD(**{"blocks": blocks, "turns": 1 if particles else 2, **parameters})
