@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.segmentation import find_boundaries
 from torch import nn
 from torch.nn import functional
 
@@ -20,6 +21,8 @@ from hypervlad.features.backbones import Preprocessing, TappedNetwork
 from hypervlad.features.encoder.loading import normalised
 from hypervlad.particles.particle import Outlines
 
+Window = tuple[slice, ...]
+
 BACKGROUND, INSIDE, BORDER, IGNORED = 0, 1, 2, -1
 N_FIELDS = 4  # the three classes of a pixel, and its depth in its particle
 
@@ -27,7 +30,7 @@ _N_FEATURES = 24
 _TOUCHING_WEIGHT = 3.0  # of pixels between two particles
 _TOUCHING_REACH = 5  # pixels across
 _DEPTH_WEIGHT = 0.6
-_MAX_RATE, _WARM_UP, _DECAY = 3e-3, 0.15, 1e-3
+_WARM_UP, _DECAY = 0.15, 1e-3
 _BATCH = 4
 _MIN_COVERED = 0.03  # of a crop, by particles or annotations, wherever four tries find one
 _MAPS_AT_ONCE = 8  # crops
@@ -144,7 +147,7 @@ class Targets:
         labels = outlines.label_image()
         is_particle = labels > 0
         kind = np.where(is_particle, INSIDE, BACKGROUND).astype(np.int8)
-        kind[is_particle & ~_is_inner(labels)] = BORDER
+        kind[is_particle & find_boundaries(labels)] = BORDER
         highest = ndimage.maximum_filter(labels, _TOUCHING_REACH)
         lowest = ndimage.minimum_filter(
             np.where(is_particle, labels, np.iinfo(labels.dtype).max), _TOUCHING_REACH
@@ -181,10 +184,10 @@ class Crops:
     """
 
     grey: torch.Tensor  # (n, side, side), standardised
-    maps: list[torch.Tensor]  # (n, C_l, h_l, w_l), float16
     kind: torch.Tensor
     weight: torch.Tensor
     depth: torch.Tensor
+    maps: list[torch.Tensor]  # (n, C_l, h_l, w_l), float16
     image_index: NDArray[np.intp]  # the image that each is from
 
     @classmethod
@@ -196,46 +199,31 @@ class Crops:
         seed: int,
     ) -> Crops:
         """Cut equally many crops from each standardised grey image."""
-        n_each = max(1, N_CROPS // n_fields)
-        grey, kind, weight, depth, maps, rows = [], [], [], [], [], []
+        n_each, squares, maps = max(1, N_CROPS // n_fields), list[list[NDArray[Any]]](), []
         for number, (image, targets) in enumerate(fields):
             generator = np.random.default_rng([seed, number])
             image, targets = _of_at_least(image, targets, CROP)
-            useful, own = targets.is_useful, []
+            useful = targets.is_useful
             for _ in range(n_each):
                 window = _window(useful, CROP, generator)
                 turn = int(generator.integers(8))
-                own.append(_turned(_changed(image[window], generator), turn))
-                kind.append(_turned(targets.kind[window], turn))
-                weight.append(_turned(targets.weight[window], turn))
-                depth.append(_turned(targets.depth[window], turn))
-            squares = torch.from_numpy(np.stack(own))
-            grey.append(squares)
-            for some in squares.split(_MAPS_AT_ONCE):
+                own: list[NDArray[Any]] = [_changed(image[window], generator)]
+                own += [each[window] for each in (targets.kind, targets.weight, targets.depth)]
+                squares.append([_turned(each, turn) for each in own])
+            grey = torch.from_numpy(np.stack([own[0] for own in squares[-n_each:]]))
+            for some in grey.split(_MAPS_AT_ONCE):
                 maps.append([layer.cpu().half() for layer in maps_of(some)])
-            rows += [number] * n_each
+        grey, kind, weight, depth = (
+            torch.from_numpy(np.stack(each)) for each in zip(*squares, strict=True)
+        )
         return cls(
-            torch.cat(grey),
+            grey,
+            kind,
+            weight,
+            depth,
             [torch.cat(of_tap) for of_tap in zip(*maps, strict=True)],
-            torch.from_numpy(np.stack(kind)),
-            torch.from_numpy(np.stack(weight)),
-            torch.from_numpy(np.stack(depth)),
-            np.array(rows),
+            np.repeat(np.arange(n_fields), n_each),
         )
-
-    def of_images(self, numbers: NDArray[np.intp]) -> Crops:
-        rows = torch.from_numpy(np.flatnonzero(np.isin(self.image_index, numbers)))
-        return Crops(
-            self.grey[rows],
-            [layer[rows] for layer in self.maps],
-            self.kind[rows],
-            self.weight[rows],
-            self.depth[rows],
-            self.image_index[rows.numpy()],
-        )
-
-    def __len__(self) -> int:
-        return len(self.grey)
 
     def loss(self, decoder: TopDownDecoder, rows: torch.Tensor) -> torch.Tensor:
         device = decoder.centre.device
@@ -260,16 +248,16 @@ class Crops:
 def train(
     decoder: TopDownDecoder,
     crops: Crops,
+    rows: torch.Tensor,
     n_epochs: int,
     seed: int,
-    *,
-    rate: float = _MAX_RATE,
-    verbose: bool = False,
+    rate: float,
+    verbose: bool,
 ) -> list[float]:
-    """Train a decoder in place; return the mean loss of each epoch."""
+    """Train a decoder in place on some crops; return the mean loss of each epoch."""
     generator = torch.Generator().manual_seed(seed)
     optimiser = torch.optim.AdamW(decoder.parameters(), lr=rate, weight_decay=_DECAY)
-    n_steps = n_epochs * -(-len(crops) // _BATCH)
+    n_steps = n_epochs * -(-len(rows) // _BATCH)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, rate, total_steps=n_steps, pct_start=_WARM_UP
     )
@@ -278,27 +266,16 @@ def train(
     with torch.enable_grad():
         for _ in ProgressBar(range(n_epochs), unit="epoch", disable=not verbose):
             total = 0.0
-            for rows in torch.randperm(len(crops), generator=generator).split(_BATCH):
-                loss = crops.loss(decoder, rows)
+            for some in rows[torch.randperm(len(rows), generator=generator)].split(_BATCH):
+                loss = crops.loss(decoder, some)
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
                 schedule.step()
-                total += float(loss.detach()) * len(rows)
-            losses.append(total / len(crops))
+                total += float(loss.detach()) * len(some)
+            losses.append(total / len(rows))
     decoder.eval()
     return losses
-
-
-def _is_inner(labels: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Return where the pixels above, below, left and right have the same label."""
-    inner = np.ones(labels.shape, bool)
-    rows, columns = labels[1:] == labels[:-1], labels[:, 1:] == labels[:, :-1]
-    inner[1:] &= rows
-    inner[:-1] &= rows
-    inner[:, 1:] &= columns
-    inner[:, :-1] &= columns
-    return inner
 
 
 def _of_at_least(
@@ -316,9 +293,7 @@ def _of_at_least(
     return np.pad(image, more, mode="symmetric"), padded
 
 
-def _window(
-    useful: NDArray[np.bool_], side: int, generator: np.random.Generator
-) -> tuple[slice, slice]:
+def _window(useful: NDArray[np.bool_], side: int, generator: np.random.Generator) -> Window:
     height, width = useful.shape
     for _ in range(4):
         top = int(generator.integers(height - side + 1))
@@ -377,13 +352,11 @@ class FieldNetwork:
         image = np.pad(image, more, mode="symmetric")
         found = np.empty((N_FIELDS, *image.shape), np.uint8)
         tile_size = max(image.shape) if max(height, width) <= tile_size else tile_size
-        for rows, columns, inner_rows, inner_columns in self.tiles(image.shape, tile_size):
-            fields = self._of_tile(image[rows, columns])
-            inner = (
-                slice(inner_rows.start - rows.start, inner_rows.stop - rows.start),
-                slice(inner_columns.start - columns.start, inner_columns.stop - columns.start),
+        for tile, inner in self.tiles(image.shape, tile_size):
+            own = (
+                slice(i.start - t.start, i.stop - t.start) for t, i in zip(tile, inner, strict=True)
             )
-            found[:, inner_rows, inner_columns] = fields[:, *inner]
+            found[:, *inner] = self._of_tile(image[tile])[:, *own]
         return found[:, :height, :width]
 
     def _of_tile(self, image: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -395,34 +368,27 @@ class FieldNetwork:
         found: NDArray[np.uint8] = (shares * 255).round().byte().cpu().numpy()
         return found
 
-    def tiles(self, shape: tuple[int, ...], tile_size: int) -> list[tuple[slice, ...]]:
-        """Return the rows and columns of each tile, and of the inner part that only it computes.
+    def tiles(self, shape: tuple[int, ...], tile_size: int) -> list[tuple[Window, Window]]:
+        """Return the window of each tile, and of the inner part that only it computes.
 
         A ValueError if the network cannot compute images of this shape in tiles of this size.
         """
-        if max(shape) <= tile_size:
-            return [2 * (slice(0, shape[0]), slice(0, shape[1]))]
-        margin = self._margin()
-        core = (tile_size - 2 * margin) // _STRIDE * _STRIDE
+        core, margin = tile_size, 0
+        if max(shape) > tile_size:
+            margin = self._margin()
+            core = (tile_size - 2 * margin) // _STRIDE * _STRIDE
         if core < _STRIDE:
             raise ValueError(
                 f"tile_size={tile_size} is too small: what a pixel gets depends on {margin} pixels "
                 f"to each side, so it must be at least {2 * margin + _STRIDE}"
             )
-        spans = [
-            [
-                (
-                    slice(max(0, first - margin), min(extent, first + core + margin)),
-                    slice(first, min(extent, first + core)),
-                )
-                for first in range(0, extent, core)
-            ]
-            for extent in shape
-        ]
-        return [
-            (rows, columns, inner_rows, inner_columns)
-            for (rows, inner_rows), (columns, inner_columns) in itertools.product(*spans)
-        ]
+        found = []
+        for corner in itertools.product(*(range(0, extent, core) for extent in shape)):
+            sides = list(zip(corner, shape, strict=True))
+            tile = (slice(max(0, a - margin), min(n, a + core + margin)) for a, n in sides)
+            inner = (slice(a, min(n, a + core)) for a, n in sides)
+            found.append((tuple(tile), tuple(inner)))
+        return found
 
     def _margin(self) -> int:
         reach = self._network.reach()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -52,14 +52,13 @@ from hypervlad.models.segmentation.decoder import (
     train,
 )
 from hypervlad.particles.outlines import read_outlines
-from hypervlad.particles.particle import Outlines
 from hypervlad.particles.splitting import EIGHT, split_particles
 
 _MIN_GROUPS = 4  # of which some are held out
 _SEPARATIONS = (0.8, 0.0, 0.3, 0.5, 0.6, 0.7, 0.75, 0.85, 0.9)  # the first if none is held out
 # Probabilities of background in steps of 255: thin particles are joined across faint places.
 _IS_PARTICLE, _IS_BRIDGE = 128, 180
-_LAST_RATE = 1e-3
+_MAX_RATE, _LAST_RATE = 3e-3, 1e-3
 _MIN_CONTRAST = 1e-3
 
 
@@ -253,7 +252,7 @@ class HypercolumnSegmenter(ImageEstimator):
             An image or its outlines cannot be read or differ in size; named.
         """
         self.check_parameters()
-        fields = _AnnotatedFields.of(
+        fields = _AnnotatedFields(
             check_image_list(images), outlines, annotation, check_read_options(self.read_options)
         )
         codes = check_groups(groups, len(fields))
@@ -274,21 +273,22 @@ class HypercolumnSegmenter(ImageEstimator):
             lambda grey: network(network_input(grey, preprocessing)),
             seed,
         )
-        training = crops.of_images(learnt)
+        rows = torch.from_numpy(np.flatnonzero(np.isin(crops.image_index, learnt)))
         decoder = TopDownDecoder.empty([layer.shape[1] for layer in crops.maps])
         decoder.initialise(seed)
-        decoder.standardise_by(training.maps)
+        decoder.standardise_by([layer[rows] for layer in crops.maps])
         # In this layout, a step of the training takes a third of the time on CPUs.
         decoder = decoder.to(network.device).to(memory_format=torch.channels_last)
         model = FieldNetwork(network, decoder, preprocessing, contrast)
         if len(held_out):  # an error should come before the training
             model.tiles((fields.largest, fields.largest), self.tile_size)
-        losses = train(decoder, training, self.n_epochs, seed, verbose=self.verbose)
+        losses = train(decoder, crops, rows, self.n_epochs, seed, _MAX_RATE, self.verbose)
         separation, assessed = _SEPARATIONS[0], None
         if len(held_out):
             separation, assessed = self._assessed(model, fields, held_out)
             n_more = max(1, round(self.n_epochs * len(held_out) / len(fields)))
-            losses += train(decoder, crops, n_more, seed + 1, rate=_LAST_RATE, verbose=self.verbose)
+            rows = torch.arange(len(crops.grey))
+            losses += train(decoder, crops, rows, n_more, seed + 1, _LAST_RATE, self.verbose)
         # All at the end: a fit that fails leaves the model unchanged.
         self._model, self.backbone_ = model, self.backbone
         self.held_out_, self.contrast_ = assessed, contrast
@@ -328,11 +328,6 @@ class HypercolumnSegmenter(ImageEstimator):
     def _fields(self, image: Any) -> NDArray[np.uint8]:
         check_is_fitted(self)
         self.check_parameters()
-        if isinstance(image, list | tuple):
-            raise ImageReadError(
-                f"expected one image, got a {type(image).__name__} of {len(image)}: call predict "
-                "for each"
-            )
         model, options = self._fitted_model(), check_read_options(self.read_options)
         return model.fields(_read_grey(image, options, image_name(image)), self.tile_size)
 
@@ -345,7 +340,10 @@ class HypercolumnSegmenter(ImageEstimator):
         depth = np.multiply(fields[1], fields[3], dtype=np.float32)
         np.sqrt(depth, out=depth)
         depth /= 255
-        labels = split_particles(depth, fields[0] < _IS_BRIDGE, separation=separation, min_area=1)
+        is_bridged = fields[0] < _IS_BRIDGE
+        del fields  # of the largest images, these and the depth take 256 MB each
+        labels = split_particles(depth, is_bridged, separation=separation, min_area=1)
+        del depth, is_bridged
         n_kept = 0
         for number, window in enumerate(ndimage.find_objects(labels), start=1):
             own = labels[window] == number
@@ -366,7 +364,6 @@ class HypercolumnSegmenter(ImageEstimator):
         tallies: list[list[OutlineTally]] = []  # of each image, with each separation
         for number in held_out:
             grey, outlines = fields.read(int(number))
-            assert isinstance(outlines, Outlines)  # scribbles are not held out
             true, own = outlines.label_image(), model.fields(grey, self.tile_size)
             tallies.append([OutlineTally(min_area=self.min_area) for _ in _SEPARATIONS])
             for each, tally in zip(_SEPARATIONS, tallies[-1], strict=True):
@@ -380,14 +377,16 @@ class HypercolumnSegmenter(ImageEstimator):
         separation, together = _SEPARATIONS[chosen], OutlineTally(min_area=self.min_area)
         for column, of_image in zip(by_others, tallies, strict=True):
             together.update(of_image[column])
-        best = together.scores()
+        best: dict[str, Any] = {
+            name: None if np.isnan(score) else score for name, score in together.scores().items()
+        }
         return separation, HeldOutSegmentation(
             n_images=len(held_out),
-            n_particles=int(best["n_true"]),
-            n_found=int(best["n_found"]),
+            n_particles=best["n_true"],
+            n_found=best["n_found"],
             iou=best["image_iou"],
-            f1=_known(best["f1"]),
-            diameter_ratio=_known(best["diameter_ratio"]),
+            f1=best["f1"],
+            diameter_ratio=best["diameter_ratio"],
         )
 
     def _fitted_model(self) -> FieldNetwork:
@@ -412,77 +411,56 @@ class HypercolumnSegmenter(ImageEstimator):
         decoder_of(self.decoder_)  # raises if the tensors do not fit
 
 
-@dataclass(eq=False)
 class _AnnotatedFields:
     """Images with their annotations, read one by one, so that not all are in memory at once."""
 
-    images: list[Any]
-    annotations: list[Any]
-    is_outlined: bool
-    options: ReadOptions
-    n_particles: int = 0
-    largest: int = 0  # side of an image
-    contrasts: list[float] = field(default_factory=list)  # of each image
-    has_particles: list[bool] = field(default_factory=list)
-
-    @classmethod
-    def of(
-        cls, images: list[Any], annotations: Any, annotation: str, options: ReadOptions
-    ) -> _AnnotatedFields:
+    def __init__(
+        self, images: list[Any], annotations: Any, annotation: str, options: ReadOptions
+    ) -> None:
         check_value("annotation", annotation, [OneOf("outlines", "scribbles")])
         if not np.iterable(annotations) or isinstance(annotations, str):
             raise ValueError(
                 f"outlines: expected a list with those of each image, got {annotations!r}; for a "
                 "folder, give hypervlad.particles.find_outlines(images, folder)"
             )
-        listed = list(annotations)
-        if len(listed) != len(images):
+        self.images, self.annotations = images, list(annotations)
+        self.is_outlined, self.options = annotation == "outlines", options
+        if len(self.annotations) != len(images):
             raise ValueError(
-                f"{counted(len(listed), 'label image')} for {counted(len(images), 'image')}: give "
-                "the outlines of each image"
+                f"{counted(len(self.annotations), 'label image')} for "
+                f"{counted(len(images), 'image')}: give the outlines of each image"
             )
-        fields = cls(images, listed, annotation == "outlines", options)
-        fields._check()
-        return fields
+        self.n_particles = self.largest = 0  # the latter: side of an image
+        self.contrasts, self.has_particles = list[float](), list[bool]()  # of each image
+        self._check()
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.float32], Targets]]:
+        targets = Targets.of_outlines if self.is_outlined else Targets.of_scribbles
         for number in range(len(self)):
             grey, annotation = self.read(number)
-            if isinstance(annotation, Outlines):
-                yield grey, Targets.of_outlines(annotation)
-            else:
-                yield grey, Targets.of_scribbles(annotation)
+            yield grey, targets(annotation)
 
-    def read(self, number: int) -> tuple[NDArray[np.float32], Outlines | NDArray[Any]]:
-        """Read an image and its annotation; an ImageReadError if they do not fit."""
-        image = self.images[number]
+    def read(self, number: int) -> tuple[NDArray[np.float32], Any]:
+        """Read an image and its outlines or scribbles; an ImageReadError if they do not fit."""
+        image, source = self.images[number], self.annotations[number]
         name = image_name(image, number)
         grey = _read_grey(image, self.options, name)
-        source = self.annotations[number]
-        of_it = f"the {'outlines' if self.is_outlined else 'scribbles'} of {name}"
-        annotation: Outlines | NDArray[Any]
-        if self.is_outlined:
-            if source is None:
-                raise ImageReadError(f"{of_it} are missing: give them, or leave the image out")
-            is_path = isinstance(image, str | os.PathLike)
-            annotation = read_outlines(
-                source,
-                shape=grey.shape,
-                banner_rows=mask_banner_rows(self.options),
-                image=image if is_path else None,
-                name=of_it,
+        if not self.is_outlined:
+            return grey, _read_scribbles(source, f"the scribbles of {name}", grey.shape)
+        if source is None:
+            raise ImageReadError(
+                f"the outlines of {name} are missing: give them, or leave the image out"
             )
-        else:
-            annotation = _read_scribbles(source, of_it)
-            if annotation.shape != grey.shape:
-                raise ImageReadError(
-                    f"{of_it}: {annotation.shape[0]} x {annotation.shape[1]} pixels for an image "
-                    f"of {grey.shape[0]} x {grey.shape[1]}; give them in the image's size"
-                )
-        return grey, annotation
+        return grey, read_outlines(
+            source,
+            shape=grey.shape,
+            banner_rows=mask_banner_rows(self.options),
+            image=image if isinstance(image, str | os.PathLike) else None,
+            name=f"the outlines of {name}",
+        )
 
     def _check(self) -> None:
         """Read everything once, before anything is learnt."""
@@ -491,7 +469,7 @@ class _AnnotatedFields:
             grey, annotation = self.read(number)
             self.contrasts.append(contrast_of(grey))
             self.largest = max(self.largest, *grey.shape)
-            if isinstance(annotation, Outlines):
+            if self.is_outlined:
                 self.n_particles += len(annotation)
                 looks_scribbled &= {outline.label for outline in annotation} == {1, 2}
                 self.has_particles.append(len(annotation) > 0)
@@ -517,22 +495,18 @@ def chosen_columns(excess: NDArray[np.floating]) -> tuple[int, list[int]]:
     return int(np.abs(total).argmin()), np.abs(total - excess).argmin(axis=1).tolist()
 
 
-def _known(score: float) -> float | None:
-    return None if np.isnan(score) else score
-
-
 def _read_grey(image: Any, options: ReadOptions, name: str) -> NDArray[np.float32]:
     pixels = read_named(image, options, name, with_digest=False).pixels
     return pixels if pixels.ndim == 2 else pixels.mean(axis=2)
 
 
-def _read_scribbles(source: Any, name: str) -> NDArray[Any]:
+def _read_scribbles(source: Any, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     is_path = isinstance(source, str | os.PathLike)
     values = read_stored(source, name, one_page=True) if is_path else np.asarray(source)
-    if values.ndim != 2 or not np.isin(values, (0, 1, 2, 3)).all():
+    if values.shape != shape or not np.isin(values, (0, 1, 2, 3)).all():
         raise ImageReadError(
-            f"{name}: scribbles must be an array (H, W) of 0 (not annotated), 1 (background), 2 "
-            f"(particle) and 3 (border); got shape {values.shape} and values from "
-            f"{values.min()} to {values.max()}"
+            f"{name}: scribbles must be an array of the image's shape {shape}, of 0 (not "
+            f"annotated), 1 (background), 2 (particle) and 3 (border); got shape {values.shape} "
+            f"and values from {values.min()} to {values.max()}"
         )
     return values

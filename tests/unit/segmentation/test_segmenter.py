@@ -177,11 +177,6 @@ def test_unusable_scribbles(fields: Fields) -> None:
         new_segmenter().fit(fields[0], [np.full((96, 128), 7)] * 5, annotation="scribbles")
 
 
-def test_several_images_at_once_are_refused(fitted: HypercolumnSegmenter, fields: Fields) -> None:
-    with pytest.raises(ImageReadError, match="expected one image"):
-        fitted.predict(fields[0])
-
-
 def test_targets_of_outlines() -> None:
     labels = np.zeros((9, 14), int)
     labels[2:7, 1:6], labels[2:7, 6:11] = 1, 2
