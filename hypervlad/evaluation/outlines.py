@@ -74,7 +74,8 @@ class OutlineTally:
 
     def __init__(self, min_area: int = 20) -> None:
         self.min_area = min_area
-        self._fields: list[tuple[list[Any], float, list[NDArray[Any]]]] = []
+        # Matched particles, overlap, and the diameters of true and found particles.
+        self._fields: list[tuple[int, float, list[NDArray[Any]]]] = []
 
     def add(self, true: ArrayLike, found: ArrayLike) -> None:
         """Add a field: two label images (H, W), 0 for background."""
@@ -89,10 +90,12 @@ class OutlineTally:
         is_match = large[0][places[0]] & large[1][places[1]]
         for is_large, place in zip(large, places, strict=True):
             is_large[place] = is_match
-        areas = [areas[is_large] for (_, areas), is_large in zip(sides, large, strict=True)]
-        counts = [np.count_nonzero(is_match), *map(len, areas)]
-        diameters = [2 * np.sqrt(each / np.pi) for each in areas]
-        self._fields.append((counts, both / either if either else 1.0, diameters))
+        diameters = [
+            2 * np.sqrt(areas[is_large] / np.pi)
+            for (_, areas), is_large in zip(sides, large, strict=True)
+        ]
+        overlap = both / either if either else 1.0
+        self._fields.append((int(is_match.sum()), overlap, diameters))
 
     def update(self, other: OutlineTally) -> None:
         """Add the fields of another tally."""
@@ -115,25 +118,22 @@ class OutlineTally:
 
         NaN where a score has no value in any resample.
         """
+        import pandas as pd  # not above: importing it takes long
+
         rng, n = np.random.default_rng(random_state), len(self._fields)
-        resampled = [
+        resampled = pd.DataFrame(
             self._scores([self._fields[k] for k in rng.integers(0, n, n)])
             for _ in range(n_bootstrap)
-        ]
-        intervals = {}
-        for name in self.scores():
-            values = np.array([scores[name] for scores in resampled])
-            values = values[~np.isnan(values)]
-            low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (np.nan, np.nan)
-            intervals[name] = float(low), float(high)
-        return intervals
+        )
+        bounds = resampled.quantile([0.025, 0.975])
+        return {str(name): (float(low), float(high)) for name, (low, high) in bounds.items()}
 
     def _scores(self, fields: Sequence[Any]) -> dict[str, float]:
         if not fields:
             raise ValueError("there are no fields to score; add at least one")
-        counts, overlaps, diameters = zip(*fields, strict=True)
-        n_matched, n_true, n_found = np.sum(counts, axis=0).tolist()
+        n_matched, overlaps, diameters = zip(*fields, strict=True)
         together = [np.concatenate(side) for side in zip(*diameters, strict=True)]
+        n_matched, n_true, n_found = sum(n_matched), *map(len, together)
         true, found = (float(np.median(side)) if len(side) else np.nan for side in together)
         return {
             "image_iou": float(np.mean(overlaps)),
