@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from support.commands import TINY, refused, run, save
 from support.pages import Page
 
@@ -175,6 +176,17 @@ def test_without_a_model_what_stands_out_is_found(images: Path, tmp_path: Path) 
     note = run("particles", "count", tmp_path / "found").stdout
     assert "note: the pixel size is unknown" in note
     assert "D50 (px)" in note
+
+
+def test_files_of_several_pages_are_warned_of_when_they_are_searched(tmp_path: Path) -> None:
+    pages = np.full((2, 60, 80), 40, np.uint8)
+    pages[:, 20:40, 30:50] = 200
+    (tmp_path / "images").mkdir()
+    tifffile.imwrite(tmp_path / "images" / "a.tif", pages)
+    found, page = tmp_path / "found", tmp_path / "page.html"
+    said = run("particles", "find", tmp_path / "images", "-o", found, "-q").stderr
+    assert "files of several pages" in said
+    assert "files of several pages" not in run("particles", "count", found, "--page", page).stderr
 
 
 def test_folders_that_do_not_fit_are_refused(images: Path, tmp_path: Path) -> None:

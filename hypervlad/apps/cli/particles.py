@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -36,8 +37,6 @@ particles = typer.Typer(
     rich_markup_mode=None,
     help="Outline particles of images, classify, count and measure them.",
 )
-
-_PER_AREA = ("per_um2", "per_um2_low", "per_um2_high")
 
 Annotation = StrEnum("Annotation", ["OUTLINES", "SCRIBBLES"])
 Polarity = StrEnum("Polarity", ["AUTO", "BRIGHT", "DARK"])
@@ -116,8 +115,8 @@ def train(
     check_model(output, images, groups)
     files = images_in([images], quiet, groups, output)
     found = find_outlines(files, outlines, folder_of([images]))
-    without = [str(file) for file, own in zip(files, found, strict=True) if own is None]
-    if without:
+    outlined = {file: own for file, own in zip(files, found, strict=True) if own is not None}
+    if without := [str(file) for file in files if file not in outlined]:
         n_without = counted(len(without), "image")
         if on_error is option.OnError.RAISE:
             raise ImageReadError(
@@ -125,19 +124,18 @@ def train(
                 "particles, or leave them out with --on-error skip"
             )
         echo(f"warning: {n_without} without outlines left out: {name_some(without)}", err=True)
-    kept = [(file, own) for file, own in zip(files, found, strict=True) if own is not None]
     codes = None
     if groups is not None:
         of_file = dict(zip(files, groups_of(files, groups, [images]), strict=True))
-        codes = [of_file[file] for file, _ in kept]
+        codes = [of_file[file] for file in outlined]
     given = {"backbone": backbone, "weights": weights, "read_options": reading or None}
     segmenter = HypercolumnSegmenter(
         **option.given_options(given), device=device, random_state=seed, verbose=not quiet
     )
-    say(quiet, f"training on {counted(len(kept), 'image')}")
+    say(quiet, f"training on {counted(len(outlined), 'image')}")
     segmenter.fit(
-        [file for file, _ in kept],
-        [own for _, own in kept],
+        list(outlined),
+        list(outlined.values()),
         groups=codes,
         annotation=cast(Any, annotation.value),
     )
@@ -240,7 +238,7 @@ def find(
     files, root = images_in(paths, quiet, model), folder_of(paths)
     if root is None:
         raise ValueError("the images are on several drives; find those of each by a command")
-    polarities = dict[str, str | None]()
+    polarities = defaultdict[str | None, list[str]](list)
     finder: dict[str, Any]
     if model is None:
         finder = {"polarity": polarity.value}
@@ -249,7 +247,7 @@ def find(
 
         def outline(image: Path) -> Any:
             found = find_particles(image, **finder, read_options=options)
-            polarities[str(image)] = found.polarity
+            polarities[found.polarity].append(str(image))
             return found
 
     else:
@@ -272,7 +270,8 @@ def find(
         outline,
         root=root,
         finder=finder,
-        read_options=options,
+        # Files of several pages were warned of here, and are read like this from now on.
+        read_options=replace(options, page=options.page or 0),
         pixel_size=pixel_size,
         formats=[each.value for each in formats or ()],
         resume=resume,
@@ -285,21 +284,16 @@ def find(
             f"{counted(len(found.table), 'particle')} in {counted(len(found.fields), 'image')}"
             f"{empty}; {len(left_out)} left out"
         )
-        _warn_of_polarities(polarities)
+        if polarities["bright"] and polarities["dark"]:
+            rare, usual = sorted(("bright", "dark"), key=lambda each: len(polarities[each]))
+            echo(
+                f"warning: particles are {usual} in {counted(len(polarities[usual]), 'image')} and "
+                f"{rare} in {name_some(polarities[rare])}; look at these, or give --polarity and "
+                "another folder",
+                err=True,
+            )
         echo(f"found: {found.path}")
     report_left_out(left_out, len(files), on_error)
-
-
-def _warn_of_polarities(polarities: dict[str, str | None]) -> None:
-    counts = Counter(filter(None, polarities.values()))
-    if len(counts) == 2:
-        (usual, n_usual), (rare, _) = counts.most_common()
-        others = [name for name, each in polarities.items() if each == rare]
-        echo(
-            f"warning: particles are {usual} in {counted(n_usual, 'image')} and {rare} in "
-            f"{name_some(others)}; look at these, or give --polarity and another folder",
-            err=True,
-        )
 
 
 @particles.command()
@@ -431,18 +425,14 @@ def count(
 
 
 def _count_lines(result: FoundCounts) -> list[str]:
-    from hypervlad.results.reports.files import interval_text, number_text
+    from hypervlad.results.reports.files import number_text
+    from hypervlad.results.reports.particles import count_rows
 
-    sizes = result.sizes[result.sizes["by"] == "number"].set_index("class")
     unit = re.sub("^.*_(?=(nm|px)2?$)", "", result.measure)
     header = ["class", "particles", "count", "95 %", "per um2", "95 %"]
     rows = [[*header, *(f"{name} ({unit})" for name in ("D10", "D50", "D90"))]]
-    for row in result.counts.to_dict("records"):
-        cells = [row["class"], str(row["particles"])]
-        for name, low, high in (("count", "low", "high"), _PER_AREA):
-            cells += [number_text(row[name]), interval_text(row[low], row[high])]
-        rows.append(
-            cells + [number_text(sizes.loc[row["class"], d]) for d in ("d10", "d50", "d90")]
-        )
+    sizes = result.sizes[result.sizes["by"] == "number"].set_index("class")
+    for row in count_rows(result.counts):
+        rows.append([*row, *map(number_text, sizes.loc[row[0], ["d10", "d50", "d90"]])])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

@@ -183,7 +183,7 @@ def write_particles_page(
         notes=[*notes, *(counts.notes if counts else ())],
         legend=[(name, _style(name, names), labels.count(name)) for name in names],
         has_classes="class" in table,
-        count_rows=_count_rows(counts.counts) if counts else [],
+        count_rows=count_rows(counts.counts) if counts else [],
         measure=_measure_text(counts.measure) if counts else "",
         size_rows=_size_rows(counts.sizes) if counts else [],
         chart=size_chart(
@@ -361,7 +361,7 @@ def _numbers(fields: Sequence[Field], table: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _count_rows(counts: pd.DataFrame) -> list[tuple[str, ...]]:
+def count_rows(counts: pd.DataFrame) -> list[tuple[str, ...]]:
     return [
         (
             row["class"],
