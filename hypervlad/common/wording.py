@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 _N_NAMED = 5
 _CALLERS = ("sklearn", "joblib", "contextlib")  # what calls estimators for the user
+_IMAGE = re.compile(r"(?:\b([Aa])n )?(?<![\w/\\.-])([Ii])mage(?=s?(?![\w/\\-]|\.\w))")  # no path
 # Control characters but tab and line feed, other separators of lines, marks that reverse the
 # direction of text, and bytes of names that are not UTF-8.
 _NOT_SHOWN = re.compile(
@@ -58,6 +59,18 @@ def percent(share: float) -> str:
     if 0.999 < share < 1:
         return ">99.9 %"
     return f"{math.floor(1000 * share + 0.5) / 10:.1f} %"
+
+
+def of_particles(text: str) -> str:
+    """Return a sentence about images as one about particles; paths stay the same.
+
+    >>> of_particles("An image is wrong, and 2 images are lost: images/image.png")
+    'A particle is wrong, and 2 particles are lost: images/image.png'
+    """
+    start = {"i": "p", "I": "P"}
+    return _IMAGE.sub(
+        lambda found: f"{found[1]} " * bool(found[1]) + f"{start[found[2]]}article", text
+    )
 
 
 def reason_of(error: Exception) -> str:

@@ -77,7 +77,7 @@ def train(
       hypervlad train images/ -o model.hvlad --backbone vgg16 --weights vgg16.safetensors
     """
     from hypervlad.features.backbones.weights import check_may_be_included
-    from hypervlad.images.reading import relative_names
+    from hypervlad.images.reading import is_particle, relative_names
     from hypervlad.results.reports.summary import held_out_lines, noted_warnings
 
     reading = option.reading_fields(image_page, channel, scaling, remove_banner)
@@ -110,7 +110,8 @@ def train(
         memory=cache,
     )
     n_classes = counted(len(data.target_names), "class")
-    material = [f"{counted(len(data.images), 'image')} of {n_classes}"]
+    unit = "particle" if is_particle(data.images[0]) else "image"
+    material = [f"{counted(len(data.images), unit)} of {n_classes}"]
     if data.groups is not None:
         material.append(counted(len(set(data.groups.tolist())), "group"))
     say(quiet, f"training on {', '.join(material)}")
@@ -131,7 +132,7 @@ def train(
             data.images,
             groups=data.groups,
             names=relative_names(data.images, data.root),
-            title=f"How well {output.name} classifies held-out training images",
+            title=f"How well {output.name} classifies held-out training {unit}s",
             notes=notes,
             progress=not quiet,
         )

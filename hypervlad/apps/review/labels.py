@@ -159,7 +159,7 @@ class Labels:
         """
         if not 1 <= len(items) <= MAX_LABELS:
             raise QueueError(
-                f"label 1 to {counted(MAX_LABELS, 'image')} at a time; got {len(items)}"
+                f"label 1 to {counted(MAX_LABELS, self.queue.unit)} at a time; got {len(items)}"
             )
         connection = self.queue.connection
         names = {each.id: each.name for each in self.queue.categories()}
@@ -172,8 +172,8 @@ class Labels:
                 fresh = [
                     row for row in rows if row["event"] == items[row["id"]] and row["labelled"]
                 ]
-                result = _result_of(
-                    f"{counted(len(fresh), 'image')} labelled “{names[category]}”",
+                result = self._result_of(
+                    f"{counted(len(fresh), self.queue.unit)} labelled “{names[category]}”",
                     len(fresh),
                     len(rows) - len(fresh),
                     rows[0]["id"] if len(rows) == 1 else None,
@@ -214,8 +214,8 @@ class Labels:
             [last["number"]],
         ).fetchall()
         fresh = [row for row in before if row["fresh"]]
-        words = f"{counted(len(fresh), 'image')} labelled as before"
-        result = _result_of(words, len(fresh), len(before) - len(fresh), last["item"])
+        words = f"{counted(len(fresh), self.queue.unit)} labelled as before"
+        result = self._result_of(words, len(fresh), len(before) - len(fresh), last["item"])
         number = log_event(connection, now, client, click, "undo", result)
         connection.execute(
             "UPDATE events SET undone_by = ? WHERE number = ?", [number, last["number"]]
@@ -225,6 +225,12 @@ class Labels:
             [(row["state"], row["category"], row["previous"], row["item"]) for row in fresh],
         )
         return result
+
+    def _result_of(self, words: str, n_changed: int, n_late: int, item: int | None) -> ClickResult:
+        late = f"{counted(n_late, self.queue.unit)} changed in another window: not labelled here"
+        if not n_changed:
+            return ClickResult("late", late, item)
+        return ClickResult("kept", f"{words}; {late}" if n_late else words, item)
 
     def _rows_of(self, items: Mapping[int, int | None]) -> list[sqlite3.Row]:
         connection = self.queue.connection
@@ -238,13 +244,6 @@ class Labels:
                 raise UnknownError(f"the queue has no image {item}")
             rows.append(row)
         return rows
-
-
-def _result_of(words: str, n_changed: int, n_late: int, item: int | None) -> ClickResult:
-    late = f"{counted(n_late, 'image')} changed in another window: not labelled here"
-    if not n_changed:
-        return ClickResult("late", late, item)
-    return ClickResult("kept", f"{words}; {late}" if n_late else words, item)
 
 
 def _given_label(row: sqlite3.Row) -> GivenLabel:

@@ -154,9 +154,13 @@ def stored(image: QueuedImage) -> bytes:
     return os.fsencode(image)
 
 
+def is_stored_particle(cell: bytes) -> bool:
+    return cell[:1] == b"["
+
+
 def restored(cell: bytes) -> QueuedImage:
     """Return the image of a cell; a ValueError if it is damaged."""
-    if cell[:1] != b"[":
+    if not is_stored_particle(cell):
         return Path(os.fsdecode(cell))
     values = parse_json(cell)
     if list(map(type, values)) != [str, str, int, str]:

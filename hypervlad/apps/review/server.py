@@ -40,7 +40,8 @@ from hypervlad.common.files import parse_json
 from hypervlad.common.wording import printable
 from hypervlad.images import ImageReadError, ReadOptions, read_image
 from hypervlad.images.files import encode_jpeg
-from hypervlad.results.reports.files import asset
+from hypervlad.particles.particle import NOT_A_PARTICLE
+from hypervlad.results.reports.files import ParticleWords, asset
 
 HOST = "127.0.0.1"
 _PAGE = Path(__file__).parent / "page"
@@ -99,7 +100,7 @@ def make_app(queue: Queue, token: str, port: int) -> Flask:
     app.before_request(lambda: _check(request, token, port))
     app.after_request(_with_headers)
     app.register_error_handler(Exception, _error_response)
-    _add_files(app)
+    _add_files(app, queue)
     _add_previews(app, queue, Previews())
     _add_clicks(app, queue)
     _add_labels(app, Labels(queue))
@@ -186,14 +187,19 @@ class _NumberConverter(IntegerConverter):
     regex = r"\d{1,15}"
 
 
-def _add_files(app: Flask) -> None:
+def _add_files(app: Flask, queue: Queue) -> None:
+    of_particles = queue.unit == "particle"
+    if of_particles:
+        app.jinja_env.add_extension(ParticleWords)
+    words = {"unit": queue.unit, "wrong": NOT_A_PARTICLE if of_particles else ""}
+
     @app.get("/<token>/")
     def page(token: str) -> str:
-        return render_template("index.html")
+        return render_template("index.html", **words)
 
     @app.get("/<token>/labels.html")
     def label_page(token: str) -> str:
-        return render_template("labels.html")
+        return render_template("labels.html", **words)
 
     @app.get("/<token>/<name>")
     def file(token: str, name: str) -> Response:

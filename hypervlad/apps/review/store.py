@@ -10,6 +10,7 @@ import time
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from hypervlad.apps.review.database import (
@@ -27,8 +28,14 @@ from hypervlad.apps.review.database import (
     transaction,
     write_facts,
 )
-from hypervlad.apps.review.particles import QueuedImage, QueuedParticle, restored
+from hypervlad.apps.review.particles import (
+    QueuedImage,
+    QueuedParticle,
+    is_stored_particle,
+    restored,
+)
 from hypervlad.common.files import parse_json
+from hypervlad.common.wording import of_particles
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import make_options
 from hypervlad.particles.particle import NOT_A_PARTICLE
@@ -178,6 +185,12 @@ class Queue:
         """Return how the model of the queue reads images."""
         with reporting_damage("the reading of images"):
             return make_options(parse_json(self.fact("reading", "{}") or "{}"))
+
+    @cached_property
+    def unit(self) -> str:
+        """What is labelled, "image" or "particle"."""
+        row = self.connection.execute("SELECT path FROM items LIMIT 1").fetchone()
+        return "particle" if row is not None and is_stored_particle(row["path"]) else "image"
 
     def secret(self) -> str:
         """Return the secret of the queue's link, which the first process creates."""
@@ -406,7 +419,7 @@ class Queue:
                 id=row["id"],
                 name=shown_name(row["name"]),
                 kind=row["kind"],
-                reason=row["reason"],
+                reason=of_particles(row["reason"]) if self.unit == "particle" else row["reason"],
                 novelty=row["novelty"],
                 scores=scores,
                 nearest=nearest,

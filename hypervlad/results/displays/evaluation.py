@@ -190,7 +190,7 @@ class ReliabilityDisplay(Display):
             self.ax_.plot(x, share, "o", color=_LINE, markersize=4, zorder=5, clip_on=False)
             middle = (index + 0.5) / n_bins
             self.ax_.text(middle, 1.02, f"{count}", ha="center", fontsize=8, color=GREY)
-        self.ax_.text(0, 1.02, "images:", ha="left", fontsize=8, color=GREY)
+        self.ax_.text(0, 1.02, "number:", ha="left", fontsize=8, color=GREY)
         self.ax_.set(
             xlim=(0, 1),
             ylim=(0, 1),
@@ -257,7 +257,7 @@ class SelectiveAccuracyDisplay(Display):
         everything = self.accuracy[-1]
         self.ax_.axhline(everything, color=_DASHED, linestyle="--", linewidth=1)
         self.ax_.annotate(
-            f"all images: {100 * everything:.0f} %",
+            f"all: {100 * everything:.0f} %",
             (1, everything),
             xytext=(0, -4),
             textcoords="offset points",
@@ -277,8 +277,8 @@ class SelectiveAccuracyDisplay(Display):
         self.ax_.set(
             xlim=(0, 1),
             ylim=(max(0.0, np.floor(10 * self.accuracy.min() - 1) / 10), 1),
-            xlabel="share of images, most confident first",
-            ylabel="accuracy on these images",
+            xlabel="share answered, most confident first",
+            ylabel="accuracy of these answers",
             xticks=_TICKS,
             xticklabels=_TICK_LABELS,
         )

@@ -17,13 +17,13 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from hypervlad.common.progress import ProgressBar
-from hypervlad.common.wording import percent, printable
+from hypervlad.common.wording import of_particles, percent, printable
 from hypervlad.images import ReadOptions, SkippedImage, read_image
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_in_order
 from hypervlad.models.classifier import AMBIGUOUS, OUT_OF_DISTRIBUTION, SURE, Classification
 from hypervlad.results.displays.base import names_or_default, one_each
-from hypervlad.results.reports.facts import page_facts
+from hypervlad.results.reports.facts import page_facts, words_of
 from hypervlad.results.reports.files import share_of, thousands, write_page
 from hypervlad.results.reports.predictions import (
     LIKE_TRAINING,
@@ -55,7 +55,7 @@ def write_classified_page(
     max_error: float | None = None,
     predictions: Classification | None = None,
     true_labels: Sequence[Any] | None = None,
-    title: str = "Classified images",
+    title: str | None = None,
     progress: bool = False,
 ) -> Path:
     """Classify images and write a page on which they can be sorted, filtered and inspected.
@@ -79,7 +79,8 @@ def write_classified_page(
         What `MicrographClassifier.classify` returned for these images and this `max_error`.
     true_labels : sequence of n labels, optional
         None where a label is unknown.
-    title : str, default="Classified images"
+    title : str, optional
+        By default "Classified images", or particles.
     progress : bool, default=False
         Show a bar on stderr.
 
@@ -123,15 +124,17 @@ def write_classified_page(
     doubtful = most_doubtful(found, _MAX_THUMBNAILS).tolist()
     jpegs = thumbnails(read, doubtful, model.encoder_.fitted_params_.read_options)
     hidden = not progress or None  # None: hidden if stderr is no terminal
+    words = words_of(model)
     write_page(
         path,
         "classified.html",
         "classified",
-        title=title,
+        says_particle=words is of_particles,
+        title=words("Classified images") if title is None else title,
         n_read=len(read),
         n_pictured=len(doubtful),
-        notes=[printable(note) for note in prediction_notes(found, called)],
-        numbers=_numbers(found) | _correct(data),
+        notes=[printable(words(note)) for note in prediction_notes(found, called)],
+        numbers={words(name): n for name, n in (_numbers(found) | _correct(data)).items()},
         max_error=max_error,
         is_judged=found.judgement is not None,
         can_be_sure=found.judgement is not None and np.isfinite(found.judgement.threshold),
@@ -160,6 +163,7 @@ def page_data(
     rows, places = np.unique(found.nearest, return_inverse=True)
     training = model.training_
     data: dict[str, Any] = {
+        "unit": words_of(model)("image"),
         "classes": [printable(label) for label in model.classes_],
         "names": [printable(name) for name in names],
         "links": list(links),

@@ -13,7 +13,7 @@ import numpy as np
 
 from hypervlad.common.files import move_into_place, new_folder
 from hypervlad.common.progress import ProgressBar
-from hypervlad.common.wording import counted, name_some, percent, verb, warn_user
+from hypervlad.common.wording import counted, name_some, of_particles, percent, verb, warn_user
 from hypervlad.evaluation import Evaluation
 from hypervlad.images import ReadOptions
 from hypervlad.images.reading import relative_names
@@ -27,7 +27,7 @@ from hypervlad.results.displays.evaluation import (
     SelectiveAccuracyDisplay,
 )
 from hypervlad.results.displays.evidence import EvidenceDisplay
-from hypervlad.results.reports.facts import page_facts
+from hypervlad.results.reports.facts import page_facts, words_of
 from hypervlad.results.reports.files import PageFigure, decimal, share_of, write_page
 from hypervlad.results.reports.predictions import predictions_as_bytes
 from hypervlad.results.reports.summary import (
@@ -190,6 +190,8 @@ def write_report(
 ) -> Path:
     """Write a report; if all are training images (`in_training`), it draws no conclusions."""
     folder, result, held_out = Path(out_dir), evaluated.result, evaluated.held_out
+    words = words_of(evaluated.model)
+    warnings = [line.removeprefix("warning: ") for line in warning_lines(result)]
     check_report_folder(folder)
     with (
         new_folder(folder),
@@ -205,6 +207,7 @@ def write_report(
         write_page(
             draft / "index.html",
             "evaluation.html",
+            says_particle=words is of_particles,
             title=title,
             result=result,
             n_images=len(result.true),
@@ -215,11 +218,11 @@ def write_report(
             mean_confidence=float(result.confidence.mean()),
             class_rows=class_rows(result),
             selective_rows=selective_rows(result),
-            warnings=[*notes, *(line.removeprefix("warning: ") for line in warning_lines(result))],
-            remarks=remarks,
+            warnings=list(map(words, [*notes, *warnings])),
+            remarks=list(map(words, remarks)),
             held_out=held_out,
             sure_rows=[] if held_out is None else sure_rows(held_out.sure, len(result.true)),
-            how_measured=how_measured,
+            how_measured=words(how_measured),
             figures=drawn,
             details=details or {},
             files=files or {},
@@ -336,7 +339,8 @@ def report_on_model(
     )
     for difference in found.differences:
         warn_user(difference)
-    return index, result, [*remarks, *evaluation_lines(result, forecast=not known.all())]
+    lines = [*remarks, *evaluation_lines(result, forecast=not known.all())]
+    return index, result, list(map(words_of(model), lines))
 
 
 def report_on_held_out(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
-from hypervlad.common.wording import counted, name_some, percent, verb
+from hypervlad.common.wording import counted, name_some, of_particles, percent, verb
 from hypervlad.evaluation import Evaluation
 from hypervlad.features.backbones import get_backbone
 from hypervlad.features.backbones.weights import licence_of
@@ -61,7 +61,13 @@ def model_facts(model: Any) -> dict[str, str]:
     facts |= _encoder_facts(encoder)
     if hasattr(model, "classes_"):
         facts |= _classifier_facts(model)
-    return facts
+    words = words_of(model)
+    return {words(name): words(text) for name, text in facts.items()}
+
+
+def words_of(model: Any) -> Callable[[str], str]:
+    """Return what changes sentences about images to what a model classifies."""
+    return of_particles if getattr(model, "encoder_", model).is_of_particles_ else str
 
 
 def page_facts(model: Any, further: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -97,9 +103,9 @@ def _transfer_facts(model: Any) -> dict[str, str]:
 
 def _segmenter_facts(model: Any) -> dict[str, str]:
     n_particles = model.n_particles_  # none after scribbles
-    of_particles = counted(n_particles, "particle") if n_particles else "scribbles"
+    annotated = counted(n_particles, "particle") if n_particles else "scribbles"
     return {
-        "trained on": f"{counted(model.n_images_, 'image')} with {of_particles}",
+        "trained on": f"{counted(model.n_images_, 'image')} with {annotated}",
         "when held out": _held_out_outlines(model),
         **_network_facts(model.backbone_, model, is_in_file=False),
         "taps": ", ".join(model.taps_),
@@ -200,7 +206,7 @@ def _encoder_facts(encoder: Any) -> dict[str, str]:
     return {
         **_network_facts(backbone, encoder, is_in_file=is_in_file),
         "taps": ", ".join(encoder.taps_),
-        "image size": _size_text(encoder.fitted_params_),
+        "image size": _size_text(encoder),
         "how files are read": _reading_text(encoder.fitted_params_.read_options),
         "codewords": ", and ".join(described),
         "features of an image": _features_text(encoder),
@@ -271,10 +277,11 @@ def learner_text(learner: Any) -> str:
     return "logistic regression" + ("; boosted trees did not help" if was_tried else "")
 
 
-def _size_text(params: Any) -> str:
-    side = params.image_size
-    own = "the image's own"
-    size = own if side is None else f"{side} x {side} pixels, stretched to a square"
+def _size_text(encoder: Any) -> str:
+    params, size = encoder.fitted_params_, "the image's own"
+    if params.image_size is not None:
+        side = params.image_size // (2 if encoder.is_of_particles_ else 1)
+        size = f"{side} x {side} pixels, stretched to a square"
     if params.pixel_size is None:
         return size
     return f"{params.pixel_size:g} nm per pixel; if the pixel size is unknown: {size}"

@@ -11,17 +11,20 @@ import functools
 import hashlib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.ext import Extension
+from jinja2.lexer import Token, TokenStream
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from hypervlad._version import __version__
 from hypervlad.common.files import replace_when_complete
-from hypervlad.common.wording import counted, percent, printable
+from hypervlad.common.wording import counted, of_particles, percent, printable
 from hypervlad.images.files import composed
 
 if TYPE_CHECKING:
@@ -31,16 +34,22 @@ _CSS_PIXELS_PER_INCH = 96
 
 
 def write_page(
-    path: str | os.PathLike[str], template: str, script: str | None = None, **values: Any
+    path: str | os.PathLike[str],
+    template: str,
+    script: str | None = None,
+    *,
+    says_particle: bool = False,
+    **values: Any,
 ) -> None:
     """Write a page of ``templates/``, with the style sheet and script named `script`, if any.
 
-    Iterators are consumed piece by piece. The page is complete or not there.
+    Iterators are consumed piece by piece. The page is complete or not there. With `says_particle`,
+    the template says particle instead of image.
     """
     if script is not None:
         values["script"] = asset("common.js", f"{script}.js")
     style = asset("page.css", *([] if script is None else [f"{script}.css"]))
-    page = _environment().get_template(template)
+    page = _environment(says_particle).get_template(template)
     with replace_when_complete(path) as stream:
         for piece in page.generate(version=__version__, style=style, **values):
             stream.write(piece.encode("utf-8"))
@@ -59,7 +68,7 @@ class PageFigure(NamedTuple):
 
 
 def asset(*names: str) -> Markup:
-    environment = _environment()
+    environment = _environment(False)
     assert environment.loader is not None
     return Markup("\n".join(environment.loader.get_source(environment, each)[0] for each in names))
 
@@ -97,10 +106,19 @@ def digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode()}"
 
 
+class ParticleWords(Extension):
+    """Changes the words of a template, but neither its names nor what it is filled with."""
+
+    def filter_stream(self, stream: TokenStream) -> Iterator[Token]:
+        for line, kind, text in stream:
+            yield Token(line, kind, of_particles(text) if kind in ("data", "string") else text)
+
+
 @functools.cache
-def _environment() -> Environment:
+def _environment(says_particle: bool) -> Environment:
     environment = Environment(
         loader=PackageLoader("hypervlad.results.reports"),
+        extensions=[ParticleWords] if says_particle else [],
         autoescape=True,
         undefined=StrictUndefined,
         finalize=lambda value: value if isinstance(value, Markup) else printable(value),

@@ -15,7 +15,7 @@ from hypervlad.common.wording import counted, name_some, percent, verb
 from hypervlad.evaluation import ClassScores, Evaluation
 from hypervlad.evaluation.conformal import groups_for_error
 from hypervlad.images.errors import training_images_text, unlike_training_text
-from hypervlad.results.reports.facts import learner_text, shares_text, tested_text
+from hypervlad.results.reports.facts import learner_text, shares_text, tested_text, words_of
 
 ACCEPTED_ERRORS = (0.05, 0.1, 0.2)  # shares of wrong answers among the sure ones
 _MAX_CLASSES = 6  # whose recalls are listed; of more, those with the lowest
@@ -94,7 +94,7 @@ def held_out_lines(model: Any) -> list[str]:
         return [f"accuracy: unknown, because no image was held out ({why})", learner]
     result = model.held_out_evaluation()
     shares = expected_shares_text(model, result)
-    return [
+    lines = [
         held_out_text(model, result),
         *_accuracies(result),
         _recalls(result),
@@ -106,6 +106,7 @@ def held_out_lines(model: Any) -> list[str]:
         f"sure answers: {_sure_text(model)}",
         learner,
     ]
+    return list(map(words_of(model), lines))
 
 
 def _without_groups(training: Any) -> list[str]:

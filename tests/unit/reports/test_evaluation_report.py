@@ -1,6 +1,7 @@
 import csv
 import dataclasses
 import os
+import re
 import warnings
 from types import SimpleNamespace
 
@@ -154,6 +155,19 @@ def test_labels_that_the_model_does_not_know_are_explained(tmp_path):
         "Of these images, 5 have a label that the model was not trained on (“ghost”)" in page.spaced
     )
     assert "ghost (unknown to the model)" in page.spaced
+
+
+def test_of_particles_the_page_says_particle(tmp_path, monkeypatch):
+    monkeypatch.setattr(TwoCodebooks, "is_of_particles_", True)
+    content = example() | {"names": [f"images/image.tif, particle {i}" for i in range(40)]}
+    index = report(
+        tmp_path, **content, how_measured="An image is held out.", remarks=["2 images are blank"]
+    )
+    page = Page(index)
+    assert "particles tested" in page.words
+    assert "A particle is held out." in page.spaced
+    assert "2 particles are blank." in page.spaced
+    assert set(re.findall(r"\bimages?\b.", page.words)) <= {"images/", "image."}
 
 
 def test_a_single_image_makes_a_report(tmp_path):

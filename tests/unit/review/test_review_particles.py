@@ -5,19 +5,19 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import ndimage
-from support.review_queues import write_particle_queue
+from support.review_queues import write_particle_queue, write_queue
 
 from hypervlad.apps.review import Queue, QueueError
 from hypervlad.apps.review.labels import write_classes
 from hypervlad.apps.review.particles import QueuedParticle, restored, stored
-from hypervlad.apps.review.server import SCREEN, THUMBNAIL, jpeg
+from hypervlad.apps.review.server import SCREEN, THUMBNAIL, jpeg, make_app
 from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.particles import FoundFolder, write_outlines
 
@@ -29,6 +29,24 @@ def particles(tmp_path: Path) -> Iterator[list[QueuedParticle]]:
         found = [queue.image_of(item) for item in (1, 2, 3)]
         assert queue.image_of_training(0) == found[0]
         yield [particle for particle in found if isinstance(particle, QueuedParticle)]
+
+
+@pytest.mark.parametrize(
+    ("write", "unit"), [(write_particle_queue, "particle"), (write_queue, "image")]
+)
+def test_pages_say_what_is_labelled(
+    tmp_path: Path, write: Callable[[Path], Path], unit: str
+) -> None:
+    with contextlib.closing(Queue(write(tmp_path))) as queue:
+        client = make_app(queue, "t", 80).test_client()
+        labels, page = (
+            client.get(f"/t/{name}").get_data(as_text=True) for name in ("labels.html", "")
+        )
+        assert queue.unit == unit
+    assert f"No {unit} has such a label." in labels
+    assert f"Nearest training {unit}s" in page
+    assert ("Not a particle" in page) == ("Not a particle" in labels) == (unit == "particle")
+    assert ('value="all" selected' in labels) == (unit == "particle")
 
 
 def test_a_particle_is_cut_again_as_it_was_found(particles: list[QueuedParticle]) -> None:

@@ -72,7 +72,7 @@ function take(answer, category, isOther) {
     else leaveView();
   }
   const end = start + labels.length;
-  by("place").textContent = total ? `${count(start + 1)}–${count(end)} of ${count(total)} images` : "";
+  by("place").textContent = total ? `${count(start + 1)}–${count(end)} of ${count(total)} ${UNIT}s` : "";
   by("previous").disabled = busy || start === 0;
   by("next").disabled = busy || end >= total;
   by("none").hidden = total > 0;
@@ -190,8 +190,8 @@ function targets() {
 
 function showChosen() {
   const n = selected.size;
-  by("chosen").textContent = n ? `${n === 1 ? "1 image" : `${count(n)} images`} chosen: which category?`
-    : "Which category is the image?";
+  by("chosen").textContent = n ? `${count(n)} ${UNIT}${n === 1 ? "" : "s"} chosen: which category?`
+    : `Which category is the ${UNIT}?`;
 }
 
 function focusTile() {
@@ -214,8 +214,8 @@ function move(key, isRange) {
 // --- changing labels --------------------------------------------------------------------------
 
 function showChoices() {
-  const keys = categories.slice(0, KEYS);
-  const more = categories.length - keys.length;
+  const keys = numbered().slice(0, KEYS);
+  const more = numbered().length - keys.length;
   by("keys").textContent = more ? `${count(more)} more, by name: N.` : "";
   by("keys").hidden = !more;
   by("choices").replaceChildren(...keys.map(choiceButton));
@@ -255,7 +255,7 @@ async function send(path, body) {
 async function correct(category, chosen = targets()) {
   if (busy || performance.now() - appeared <= BOUNCE) return;
   if (!chosen.length) {
-    say("choose images first: click on them, or move with the arrow keys");
+    say(`choose ${UNIT}s first: click on them, or move with the arrow keys`);
     return;
   }
   if (!chosen.every((label) => isLoaded(label.id))) {
@@ -279,7 +279,7 @@ async function undo() {
 function openDialog() {
   const chosen = targets();
   if (busy) return;
-  if (!chosen.length) say("choose images first: click on them, or move with the arrow keys");
+  if (!chosen.length) say(`choose ${UNIT}s first: click on them, or move with the arrow keys`);
   else askName((category) => correct(category.id, chosen));
 }
 
@@ -354,11 +354,11 @@ function onKey(event) {
   }
   if (event.repeat) return;
   const onTile = by("grid").contains(document.activeElement);
-  const actions = { u: undo, n: openDialog };
+  const actions = { u: undo, n: openDialog, ...ofWrong((id) => correct(id)) };
   if (!inView) Object.assign(actions, { a: chooseAll, escape: chooseNone, ",": () => turn(-1), ".": () => turn(1) });
   if (onTile && !inView) Object.assign(actions, { " ": () => choose(focused, event.shiftKey), enter: () => openView(focused) });
   if (/^[1-9]$/.test(key)) {
-    const category = categories[Number(key) - 1];
+    const category = numbered()[Number(key) - 1];
     if (category) correct(category.id);
   } else if (key in actions) {
     event.preventDefault(); // or the letter is typed into the dialog that it opens
@@ -383,6 +383,7 @@ by("next").onclick = () => turn(1);
 by("new").onclick = openDialog;
 by("new").onmousedown = (event) => event.preventDefault(); // the focus stays on the image
 by("undo").onclick = undo;
+if (by("wrong")) by("wrong").onclick = () => correct(wrongOutline().id);
 by("all").onclick = chooseAll;
 by("nothing").onclick = chooseNone;
 by("enlarge").onclick = () => openView(focused);

@@ -6,7 +6,7 @@ const WHOLE = 8192; // pixels of the longer side that the server sends at most
 
 const KIND_IN_WORDS = {
   ambiguous: "Between categories",
-  out_of_distribution: "Unlike all training images",
+  out_of_distribution: `Unlike all training ${UNIT}s`,
 };
 
 let client = ""; // this window's name
@@ -152,7 +152,7 @@ function showDone() {
 // probable ones of each image, and the page says so. The others are found by name.
 function choices(item) {
   const share = new Map(item.scores);
-  const order = [...categories];
+  const order = numbered();
   if (keysVary()) {
     order.sort((a, b) => (share.get(b.id) ?? -1) - (share.get(a.id) ?? -1) || a.id - b.id);
   }
@@ -167,8 +167,8 @@ function keysVary() {
 }
 
 function keysInWords() {
-  if (keysVary()) return "The most probable first: keys differ from image to image. Others: N.";
-  return categories.length > KEYS ? `${count(categories.length - KEYS)} more, by name: N.` : "";
+  if (keysVary()) return `The most probable first: keys differ from ${UNIT} to ${UNIT}. Others: N.`;
+  return numbered().length > KEYS ? `${count(numbered().length - KEYS)} more, by name: N.` : "";
 }
 
 function showChoices(item) {
@@ -245,7 +245,7 @@ async function undo() {
 }
 
 async function again() {
-  if (await click("again", {})) say("the skipped images are in the queue again");
+  if (await click("again", {})) say(`the skipped ${UNIT}s are in the queue again`);
 }
 
 function openDialog() {
@@ -253,7 +253,7 @@ function openDialog() {
   const item = current.id;
   askName(async (category) => {
     if (current && current.id === item) await label(category.id);
-    else showTrouble("Not labelled: another image is shown now.", false);
+    else showTrouble(`Not labelled: another ${UNIT} is shown now.`, false);
   }, isSeen);
 }
 
@@ -422,7 +422,7 @@ function onKey(event) {
     return;
   }
   const onButton = document.activeElement instanceof HTMLButtonElement;
-  const actions = { s: skip, u: undo, n: openDialog, f: toggleWhole, a: askAgain };
+  const actions = { s: skip, u: undo, n: openDialog, f: toggleWhole, a: askAgain, ...ofWrong(label) };
   if (/^[1-9]$/.test(key)) {
     const choice = current && choices(current)[Number(key) - 1];
     if (choice) label(choice.id);
@@ -442,6 +442,7 @@ by("undo").onclick = undo;
 by("undo-done").onclick = undo;
 by("again").onclick = again;
 by("new").onclick = openDialog;
+if (by("wrong")) by("wrong").onclick = () => label(wrongOutline().id);
 by("fit").onclick = fitPicture;
 by("whole").onclick = () => { if (stage.zoom !== 1 || !stage.whole) { stage.zoom = null; toggleWhole(); } };
 by("stage").addEventListener("wheel", zoomAt, { passive: false });

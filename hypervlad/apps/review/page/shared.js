@@ -3,7 +3,9 @@ const RETRY = 1_000; // ms between attempts to send a click again
 const SLOW = 400; // ms after which the page says that a click is being saved
 const PATIENCE = 30_000; // ms to wait for an answer; the server waits 20 s for another's write
 const AT_ONCE = 2; // pictures loading; a browser has six connections, and clicks need one
-const KEYS = 9; // categories with a key
+const KEYS = 9; // categories with a number as their key
+const { unit: UNIT, wrong: WRONG } = document.documentElement.dataset; // image or particle, and
+// the category of wrong outlines, if there are outlines: it has a key of its own.
 
 let categories = [];
 let loading = 0; // pictures
@@ -154,6 +156,18 @@ async function submitName(event) {
 by("cancel").onclick = () => by("dialog").close();
 by("form").onsubmit = submitName;
 by("category").oninput = () => ask(null);
+
+// --- categories with keys ---------------------------------------------------------------------
+
+function wrongOutline() { return categories.find(({ name }) => name === WRONG); }
+
+function numbered() { return categories.filter((category) => category !== wrongOutline()); }
+
+// The key of wrong outlines, if there are any.
+function ofWrong(use) {
+  const wrong = wrongOutline();
+  return wrong ? { x: () => use(wrong.id) } : {};
+}
 
 // --- small things -----------------------------------------------------------------------------
 

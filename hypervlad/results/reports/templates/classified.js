@@ -5,12 +5,11 @@ const WIDTH = 240; // of the histogram, in its own units; as in the page
 const HEIGHT = 66;
 const TYPING = 120; // ms without a key before the text is searched for
 
-const KIND_TEXTS = {
-  sure: "sure", ambiguous: "ambiguous", like_training: "like the training images",
-  out_of_distribution: "unlike the training images",
-};
-
 const data = JSON.parse(by("data").textContent);
+const KIND_TEXTS = {
+  sure: "sure", ambiguous: "ambiguous", like_training: `like the training ${data.unit}s`,
+  out_of_distribution: `unlike the training ${data.unit}s`,
+};
 const n = data.names.length;
 const all = Array.from({ length: n }, (_, image) => image);
 const confidence = data.proba.map((row) => Math.max(...row));
@@ -80,7 +79,7 @@ function drawPage() {
   const last = Math.min(first + atOnce(), found.length);
   by("grid").replaceChildren(...found.slice(first, last).map(card));
   by("nothing").hidden = found.length > 0;
-  const whole = `${count(n)} ${n === 1 ? "image" : "images"}`;
+  const whole = `${count(n)} ${data.unit}${n === 1 ? "" : "s"}`;
   by("status").textContent = found.length === n ? whole : `${count(found.length)} of ${whole}`;
   by("pages").hidden = found.length <= atOnce() && !first;
   by("place").textContent = `${count(first + 1)} – ${count(last)} of ${count(found.length)}`;
@@ -226,7 +225,7 @@ function drawHistogram() {
   });
   by("histogram").replaceChildren(...shapes);
   const counts = totals.map((total, bin) => total && `${range(bin)}: ${total}`).filter(Boolean);
-  by("histogram").setAttribute("aria-label", `Number of images by confidence. ${counts.join("; ")}`);
+  by("histogram").setAttribute("aria-label", `Number of ${data.unit}s by confidence. ${counts.join("; ")}`);
 }
 
 function binOf(share) { return Math.min(N_BINS - 1, Math.floor(share * N_BINS)); }
@@ -297,7 +296,7 @@ function noveltyText(novelty) {
 }
 
 function possibleText(classes, kind) {
-  const warning = kind === "out_of_distribution" ? " (not reliable for an image that is unlike the training images)" : "";
+  const warning = kind === "out_of_distribution" ? ` (not reliable if it is unlike the training ${data.unit}s)` : "";
   return `Possible: ${classes.join(", ")}${warning}.`;
 }
 
