@@ -42,7 +42,7 @@ _SURROUNDINGS, _MIN_CROP = 1.8, 32  # side of a crop over that of the box; in pi
 _MAX_LETTERS = 40  # of the name of its field
 # Histograms of sizes
 _MIN_BINS, _MAX_BINS, _BAR_PIXELS = 8, 30, 48
-_MIN_TICKS = 4
+_MAX_TICKS = 8
 _MIN_LOG_RATIO = 10  # of the largest and the smallest, for a logarithmic axis
 _MAX_DIGITS_RATIO = 1000  # beyond it, only powers of ten have ticks
 
@@ -319,13 +319,12 @@ def _picture(pixels: NDArray[np.float32], box: Box, side: int, drawn: Sequence[D
 
 def _shrunk(outline: Outline, top: int, left: int, factor: int) -> Outline:
     """Return the blocks of pixels, counted from a corner, in which a particle has any."""
-    rows, columns = np.nonzero(outline.mask)
-    rows = (rows + outline.box[0] - top) // factor
-    columns = (columns + outline.box[1] - left) // factor
-    first, start = rows.min(), columns.min()
-    mask = np.zeros((rows.max() - first + 1, columns.max() - start + 1), bool)
-    mask[rows - first, columns - start] = True
-    return Outline(outline.label, (first, start, first + len(mask), start + mask.shape[1]), mask)
+    from skimage.measure import block_reduce  # not above: importing it takes long
+
+    row, above = divmod(outline.box[0] - top, factor)
+    column, beside = divmod(outline.box[1] - left, factor)
+    mask = block_reduce(np.pad(outline.mask, ((above, 0), (beside, 0))), factor, np.max)
+    return Outline(outline.label, (row, column, row + len(mask), column + mask.shape[1]), mask)
 
 
 def _path(outline: Outline) -> str:
@@ -397,6 +396,8 @@ def size_chart(
     table: pd.DataFrame, measure: str, labels: Sequence[str], names: Sequence[str]
 ) -> SizeChart | None:
     """Return histograms of a measure; particles count as `edge_weights` says."""
+    from matplotlib.ticker import Locator, LogLocator, MaxNLocator
+
     sizes, weights = table[measure].to_numpy(np.float64), edge_weights(table)
     is_shown = (weights > 0) & np.isfinite(sizes)
     if not is_shown.any():
@@ -408,13 +409,10 @@ def size_chart(
     scaled = np.log if is_log else np.asarray
     n_bins = int(np.clip(2 * math.sqrt(is_shown.sum()), _MIN_BINS, _MAX_BINS))
     edges = np.linspace(scaled(low), scaled(high), n_bins + 1)
+    locator: Locator = MaxNLocator(_MAX_TICKS, steps=[1, 2, 5, 10])
     if is_log:
-        digits = (1,) if high / low > _MAX_DIGITS_RATIO else (1, 2, 5)
-        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        values = np.array([digit * 10.0**power for power in powers for digit in digits])
-    else:
-        step = round_length((high - low) / _MIN_TICKS)
-        values = step * np.arange(math.ceil(low / step), math.floor(high / step) + 1)
+        locator = LogLocator(subs=(1, 2, 5) if high / low < _MAX_DIGITS_RATIO else (1,))
+    values = np.asarray(locator.tick_values(low, high))
     values = values[(values >= low) & (values <= high)]
     places = 100 * (scaled(values) - edges[0]) / (edges[-1] - edges[0])
     groups = []
