@@ -273,7 +273,7 @@ def find(
         # Files of several pages were warned of here, and are read like this from now on.
         read_options=replace(options, page=options.page or 0),
         pixel_size=pixel_size,
-        formats=[each.value for each in formats or ()],
+        formats=formats or (),
         resume=resume,
         verbose=not quiet,
     )
@@ -331,7 +331,7 @@ def classify(
         raise ValueError(f"give the model first, then the folder: {found} {model}")
     folder = FoundFolder(found)
     classifier = load_classifier(model, weights, device=device, cache=cache)
-    folder.classify(classifier, formats=[each.value for each in formats or ()], verbose=not quiet)
+    folder.classify(classifier, formats=formats or (), verbose=not quiet)
     counts = Counter(folder.table["class"].tolist())
     listed = ", ".join(f"{name} {counts[name]}" for name in folder.classes)
     echo(f"{counted(len(folder.table), 'particle')} classified: {listed}")
