@@ -11,12 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.common.wording import name_some
 from hypervlad.images import read_micrograph
-from hypervlad.particles.particle import Outline, Outlines
+from hypervlad.images.reading import image_name
+from hypervlad.particles.particle import Outline, Outlines, check_same_size
 from hypervlad.results.displays.base import (
     Display,
-    check_size,
     literal,
-    names_or_default,
     one_each,
     shorten,
     thumbnail,
@@ -82,8 +81,7 @@ class ParticleDisplay(Display):
     ) -> None:
         micrograph = read_micrograph(image)
         self.outlines = Outlines.of(outlines)
-        (name,) = names_or_default([image], None)
-        check_size(name, micrograph.pixels, np.broadcast_to(False, self.outlines.shape))
+        check_same_size(self.outlines, micrograph.pixels, image_name(image))
         self.pixels = micrograph.pixels
         self.pixel_size = micrograph.pixel_size if pixel_size is None else pixel_size
         labels = one_each("class", classes, len(self.outlines))

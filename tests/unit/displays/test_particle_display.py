@@ -56,7 +56,7 @@ def test_lines_run_around_pixels_and_holes():
 @pytest.mark.parametrize(
     ("arguments", "options", "words"),
     [
-        ((np.zeros((50, 90)), LABELS), {}, "50 x 90 pixels, but a map of 60 x 90"),
+        ((np.zeros((50, 90)), LABELS), {}, "outlines of 60 x 90 pixels for an image of 50 x 90"),
         ((np.zeros((60, 90)), LABELS, ["a"]), {}, "one class for each of 3"),
         ((np.zeros((60, 90)), LABELS, list("abc")), {"class_names": "ab"}, "there are c"),
     ],
