@@ -22,6 +22,8 @@ _SIGN = "[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
 _CELL = r'(?:\A|(?<=[;\t\r\n"]))'
 _FORMULA = re.compile(f"{_CELL}(?='*{_SIGN})")
 _ESCAPED = re.compile(f"{_CELL}'(?='*{_SIGN})")
+#: The sources of labels in tables.
+MODEL_SOURCE, PERSON_SOURCE = "model", "person"
 NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 

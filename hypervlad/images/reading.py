@@ -200,6 +200,11 @@ def read_stored(path: Any, name: str, *, one_page: bool = False) -> NDArray[Any]
 
     With `one_page`, a file of several pages is an error; otherwise, the first is read.
     """
+    return decode_stored(path, name, one_page=one_page).pixels
+
+
+def decode_stored(path: Any, name: str, *, one_page: bool = False) -> DecodedImage:
+    """Read a file as `read_stored` does, with its pixel size."""
     options = ReadOptions()
     decoded = _decode_path(path, options, name)
     n_pages = decoded.metadata.get("n_pages", 1)
@@ -208,7 +213,8 @@ def read_stored(path: Any, name: str, *, one_page: bool = False) -> NDArray[Any]
             f"{name}: a file of {counted(n_pages, 'page')}, of which none is read; save what "
             "belongs to the image as a file of one page"
         )
-    return as_pixels(decoded.pixels, name, options.max_pixels)
+    decoded.pixels = as_pixels(decoded.pixels, name, options.max_pixels)
+    return decoded
 
 
 def _warn_of_pages(name: str, kind: str) -> None:

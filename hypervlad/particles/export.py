@@ -43,7 +43,8 @@ def write_outlines(
         their labels (requires the extra `formats`). ``.geojson``: polygons for QuPath.
     outlines : Outlines, array (H, W) of int, or array of n masks (H, W)
     pixel_size : float, optional
-        Nanometres per pixel, for TIFF; other formats have no scale.
+        Nanometres per pixel, for TIFF, by default that of the outlines; other formats have no
+        scale.
     classes : sequence of n str, optional
         For GeoJSON: the class of each outline.
     measures : mapping of n numbers by name, or DataFrame, optional
@@ -74,7 +75,7 @@ def write_outlines(
     elif not (classes is None and measures is None):
         raise ValueError(f"{path}: only .geojson files contain classes and measures")
     elif suffix in (".tif", ".tiff"):
-        content = _label_tiff(found, pixel_size, name)
+        content = _label_tiff(found, pixel_size or found.pixel_size, name)
     elif suffix == ".zip":
         content = _region_archive(found, name)
     else:

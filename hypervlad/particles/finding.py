@@ -40,7 +40,7 @@ _MIN_STEP = 0.25  # of a particle's contrast, which it has at its outline: light
 _LOCAL = 8  # blocks: standard deviation of the smoothing of what a polynomial leaves
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class FoundParticles(Outlines):
     """The outlines of the particles that `find_particles` found, and how it found them.
 
@@ -114,7 +114,9 @@ def find_particles(
     check_value("polarity", polarity, [OneOf("auto", "bright", "dark")])
     check_value("min_area", min_area, [Integer()])
     options = replace(check_read_options(read_options), scaling="minmax")
-    grey = read_named(image, options, image_name(image)).pixels
+    micrograph = read_named(image, options, image_name(image), with_digest=False)
+    grey, pixel_size = micrograph.pixels, micrograph.pixel_size
+    del micrograph
     if grey.ndim == 3:
         grey = grey.mean(axis=2)
     # In place where possible: each map of the largest images takes 256 MB.
@@ -151,7 +153,9 @@ def find_particles(
     known: Literal["bright", "dark"] | None = "dark" if is_dark else "bright"
     known = known if found or is_given else None
     confidence = 1.0 if is_given else abs(bright - dark) / (bright + dark) if found else 0.0
-    return FoundParticles(outlines.shape, outlines.outlines, known, confidence)
+    return FoundParticles(
+        outlines.shape, outlines.outlines, pixel_size, polarity=known, confidence=confidence
+    )
 
 
 # --- contrast to the background ------------------------------------------------------------------

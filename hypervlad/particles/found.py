@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,15 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.constraints import Number, check_value
-from hypervlad.common.files import exclusive_lock, new_folder, parse_json, replace_when_complete
+from hypervlad.common.files import exclusive_lock, file_digest, parse_json
 from hypervlad.common.progress import ProgressBar, announced
-from hypervlad.common.tables import original_cell, write_table
-from hypervlad.common.wording import counted, is_utf8, name_some, verb, warn_user
-from hypervlad.images import ImageReadError, Micrograph, ReadOptions, read_micrograph
-from hypervlad.images.files import find_as_named, path_parts
+from hypervlad.common.tables import MODEL_SOURCE, PERSON_SOURCE, write_table
+from hypervlad.common.wording import counted, name_some, verb, warn_user
+from hypervlad.images import ImageReadError
+from hypervlad.images.files import find_as_named
 from hypervlad.images.options import check_read_options
-from hypervlad.images.reading import read_named, relative_names, rows_of_banner
 from hypervlad.particles.counts import (
     Edges,
     Field,
@@ -36,28 +32,28 @@ from hypervlad.particles.counts import (
 from hypervlad.particles.export import write_outlines
 from hypervlad.particles.measures import measure as measure_particles
 from hypervlad.particles.outlines import read_outlines
-from hypervlad.particles.particle import (
-    NOT_A_PARTICLE,
-    Outlines,
-    Particle,
-    check_same_size,
-    cut_particles,
-)
+from hypervlad.particles.particle import NOT_A_PARTICLE, Outlines, Particle, cut_particles
 from hypervlad.particles.rules import match_rule
+from hypervlad.particles.tables import (
+    CONFUSION,
+    FIELD_COLUMNS,
+    FIELDS,
+    LOCK,
+    PARTICLES,
+    REMOVED,
+    RUN,
+    as_cells,
+    is_below,
+    outlines_file,
+    read_table,
+    write_formats,
+    write_tables,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-OUTLINES, FIELDS, PARTICLES, CONFUSION, RUN, REMOVED = (
-    *("outlines", "fields.csv", "particles.csv", "confusion.csv", "run.json", "removed"),
-)
-OWN_FILES = (RUN, FIELDS, PARTICLES, CONFUSION)
-FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
-_SAVE_AS_CSV = "; if a spreadsheet saved it, save it as CSV UTF-8, with commas and decimal points"
-_LOCK = ".lock"
 _MAX_WEIGHT = 10  # of a particle, from which on a count may depend on it alone
-_MAX_NAME = 240  # bytes, of at most 255 with the suffixes of outlines
-_FIELD_COLUMNS = ("micrograph", "height", "width", "pixel_size_nm", "particles")
 
 
 class FoundCounts(NamedTuple):
@@ -89,7 +85,7 @@ class FoundCounts(NamedTuple):
         for by, ending in (("number", ""), ("area", "_by_area")):
             own = self.sizes[self.sizes["by"] == by].drop(columns=["by", "particles"])
             table = table.merge(own.set_index("class").add_suffix(ending), on="class")
-        return list(table), _as_cells(table)
+        return list(table), as_cells(table)
 
 
 class FoundFolder:
@@ -140,7 +136,8 @@ class FoundFolder:
             run = parse_json(file.read_bytes())
             self.images = Path(os.path.abspath(self.path / run["images"]))
             self.read_options = check_read_options(run["read_options"])
-            self.run: dict[str, Any] = {**run, "finder": dict(run["finder"])}
+            own = {"finder": dict(run["finder"]), "pixel_size": run["pixel_size"]}
+            self.run: dict[str, Any] = run | own
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ValueError(
                 f"{self.path} is no folder of found particles (it has no {RUN}); give one that "
@@ -155,8 +152,8 @@ class FoundFolder:
     @cached_property
     def fields(self) -> list[Field]:
         """All fields that were searched, also those without a particle."""
-        table = self._read(FIELDS, _FIELD_COLUMNS)
-        if strange := [str(name) for name in table["micrograph"] if not _is_below(name)]:
+        table = read_table(self.path / FIELDS, FIELD_COLUMNS)
+        if strange := [str(name) for name in table["micrograph"] if not is_below(name)]:
             raise ValueError(f"{self.path / FIELDS}: no images are called {name_some(strange)}")
         sizes = table["pixel_size_nm"].astype(float)
         try:
@@ -175,7 +172,7 @@ class FoundFolder:
 
         Once they are classified, also ``class``, ``confidence`` and for each class ``p_CLASS``.
         """
-        table = self._read(PARTICLES, list(measure_particles([])))
+        table = read_table(self.path / PARTICLES, list(measure_particles([])))
         if (is_repeated := table.duplicated(["micrograph", "particle"])).any():
             row = table[is_repeated].iloc[0]
             raise ValueError(
@@ -209,7 +206,7 @@ class FoundFolder:
         """
         if not (self.path / CONFUSION).exists():
             return None
-        table = self._read(CONFUSION, ("true",))
+        table = read_table(self.path / CONFUSION, ("true",))
         names = table["true"].tolist()
         if sorted(names) != sorted(self.classes) or sorted(table) != sorted(["true", *names]):
             raise ValueError(
@@ -231,8 +228,8 @@ class FoundFolder:
         return found
 
     def outlines_file(self, micrograph: str) -> Path:
-        # With the image's own suffix, as a.tif and a.png are two fields.
-        return self.path / OUTLINES / f"{micrograph}.tif"
+        """Return where the outlines of a field are."""
+        return outlines_file(self.path, micrograph)
 
     def outlines(self, micrograph: str) -> Outlines:
         """Read the outlines of a field; an ImageReadError if they are missing or damaged."""
@@ -243,13 +240,7 @@ class FoundFolder:
         field = next((each for each in self.fields if each.micrograph == micrograph), None)
         if field is None:
             raise ImageReadError(f"{micrograph}: no field of {self.path}")
-        return cut_particles(
-            self.image(micrograph),
-            self.outlines(micrograph),
-            pixel_size=field.pixel_size,
-            read_options=self.read_options,
-            name=micrograph,
-        )
+        return self._cut(field)
 
     def classify(
         self, classifier: Any, *, formats: Sequence[str] = (), verbose: bool = False
@@ -276,16 +267,16 @@ class FoundFolder:
             If a person has given classes or added columns, which would be lost.
         """
         classes = [str(label) for label in classifier.classes_]
-        with exclusive_lock(self.path / _LOCK, self.path):
+        with exclusive_lock(self.path / LOCK, self.path):
             self._forget()
-            self._check_nothing_own()
+            self.check_replaceable()
             for field in self.fields:
                 self.image(field.micrograph)  # raises before hours of work
             tables = []
             with announced(len(self.table)):
                 bar = ProgressBar(self.fields, unit="image", disable=not verbose or None)
                 for field in bar:
-                    particles = self.particles(field.micrograph)
+                    particles = self._cut(field)
                     proba = np.zeros((0, len(classes)))
                     if particles:
                         proba = np.asarray(classifier.predict_proba(particles))
@@ -294,10 +285,11 @@ class FoundFolder:
                     for name, column in zip(classes, proba.T, strict=True):
                         table[f"p_{name}"] = column
                     tables.append(table)
-                    self._write_formats(field.micrograph, formats, table)
+                    write_formats(self.path, field.micrograph, table, formats)
             # Never the matrix of another classifier beside these classes.
             (self.path / CONFUSION).unlink(missing_ok=True)
-            self._write_tables(self.fields, tables)
+            write_tables(self.path, self.fields, tables)
+            self._forget()
             held_out = getattr(classifier, "held_out_", None)
             if held_out is not None:
                 from sklearn.metrics import confusion_matrix  # not above: importing it takes long
@@ -330,7 +322,7 @@ class FoundFolder:
         ValueError
             If particles are not classified yet, or outlines were changed since.
         """
-        with exclusive_lock(self.path / _LOCK, self.path):
+        with exclusive_lock(self.path / LOCK, self.path):
             self._forget()
             table = self.table.copy()
             keys = list(zip(table["micrograph"], table["particle"], strict=True))
@@ -345,7 +337,8 @@ class FoundFolder:
             given = np.array([classes.get(key, "") for key in keys], object)
             is_given, is_wrong = given != "", given == NOT_A_PARTICLE
             is_reviewed = is_given | self._is_reviewed
-            table["source"] = np.select([is_reviewed, self.is_by_model], ["person", "model"], "")
+            sources = [PERSON_SOURCE, MODEL_SOURCE]
+            table["source"] = np.select([is_reviewed, self.is_by_model], sources, "")
             table.loc[is_given, "class"] = given[is_given]
             table.loc[is_given, "confidence"] = None
             kept = table[~is_wrong].sort_values("particle")  # a person may have sorted it
@@ -354,12 +347,11 @@ class FoundFolder:
             for name, number in wrong:
                 numbers[name].add(number)
             tables = [of_field.get(name, kept[:0]) for name in names]
-            n_removed = 0
+            n_removed = sum(self._remove(name, numbers[name]) for name in names if name in numbers)
             for name, own in zip(names, tables, strict=True):
-                if name in numbers:
-                    n_removed += self._remove(name, numbers[name])
-                self._write_formats(name, (), own)
-            self._write_tables(self.fields, tables)
+                write_formats(self.path, name, own)
+            write_tables(self.path, self.fields, tables)
+            self._forget()
             return int((is_given & ~is_wrong).sum()), n_removed
 
     def count(
@@ -457,18 +449,25 @@ class FoundFolder:
     def _is_reviewed(self) -> NDArray[np.bool_]:
         if "source" not in self.table:
             return np.zeros(len(self.table), bool)
-        return np.asarray(self.table["source"] == "person", bool)
+        return np.asarray(self.table["source"] == PERSON_SOURCE, bool)
+
+    def _cut(self, field: Field) -> list[Particle]:
+        return cut_particles(
+            self.image(field.micrograph),
+            self.outlines(field.micrograph),
+            pixel_size=field.pixel_size,
+            read_options=self.read_options,
+            name=field.micrograph,
+        )
 
     def _remove(self, name: str, numbers: set[int]) -> int:
         """Move outlines into a new file of removed ones; return how many were there."""
-        file, outlines = self.outlines_file(name), self.outlines(name)
+        outlines = self.outlines(name)
         is_wrong = np.array([outline.label in numbers for outline in outlines], bool)
         if is_wrong.any():
-            size = read_micrograph(file).pixel_size
             new = (self.path / REMOVED / f"{name}-{n}.tif" for n in itertools.count(1))
-            aside = next(path for path in new if not path.exists())
-            write_outlines(aside, outlines[is_wrong], pixel_size=size)
-            write_outlines(file, outlines[~is_wrong], pixel_size=size)
+            write_outlines(next(path for path in new if not path.exists()), outlines[is_wrong])
+            write_outlines(self.outlines_file(name), outlines[~is_wrong])
         return int(is_wrong.sum())
 
     def _notes(self) -> list[str]:
@@ -480,51 +479,24 @@ class FoundFolder:
             )
         if len(self.fields) < 4:
             notes.append("no intervals of counts and sizes, which take at least four fields")
-        written = (self.path / PARTICLES).stat().st_mtime
-        files = [(each.micrograph, self.outlines_file(each.micrograph)) for each in self.fields]
-        missing = [name for name, file in files if not file.exists()]
-        if missing:
+        table = read_table(self.path / FIELDS, FIELD_COLUMNS)
+        digests = dict(zip(table["micrograph"], table["outlines_digest"], strict=True))
+        files = {name: self.outlines_file(name) for name in digests}
+        if missing := [name for name, file in files.items() if not file.exists()]:
             notes.append(f"no outlines of {name_some(missing)} are there any more")
-        changed = [name for name, file in files if file.exists() and file.stat().st_mtime > written]
-        if changed:
+        if changed := [
+            name
+            for name, file in files.items()
+            if file.exists() and file_digest(file) != digests[name]
+        ]:
             notes.append(
-                f"{verb(len(changed), 'the outlines', 'outlines')} of {name_some(changed)} are "
-                f"newer than {PARTICLES}: if you corrected them, run 'hypervlad particles "
+                f"{verb(len(changed), 'the outlines', 'outlines')} of {name_some(changed)} were "
+                "changed after they were measured: if you corrected them, run 'hypervlad particles "
                 "classify' again, or find with --resume"
             )
         return notes
 
-    def _read(self, name: str, columns: Sequence[str]) -> pd.DataFrame:
-        import pandas as pd
-
-        path = self.path / name
-        if not path.exists():
-            raise ValueError(f"{path}: missing, as finding was stopped; continue it with --resume")
-        text = {"micrograph": str, "class": str, "true": str}
-        try:
-            table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
-            table.columns = table.columns.map(original_cell)
-            if table.empty:  # the type of a column without cells is unknown
-                table = table.astype({column: text.get(column, float) for column in table})
-            for column in text.keys() & set(table):
-                table[column] = table[column].map(original_cell, na_action="ignore")
-            lacking = [column for column in columns if column not in table]
-        except (ValueError, LookupError) as error:
-            raise ValueError(f"{path}: not a table ({error}){_SAVE_AS_CSV}") from error
-        no_numbers = [
-            column
-            for column in table
-            if (column in (*columns, "confidence") or column.startswith("p_"))
-            and column not in text
-            and table[column].dtype.kind not in "biuf"
-        ]
-        if no_numbers:
-            raise ValueError(f"{path}: {no_numbers[0]} has cells that are no numbers{_SAVE_AS_CSV}")
-        if lacking:
-            raise ValueError(f"{path}: no column is called {name_some(lacking)}{_SAVE_AS_CSV}")
-        return table
-
-    def _check_nothing_own(self) -> None:
+    def check_replaceable(self) -> None:
         """Raise if the table has classes or columns of a person, which would be written over."""
         if not (self.path / PARTICLES).exists():
             return
@@ -550,219 +522,7 @@ class FoundFolder:
                 "review export'"
             )
 
-    def _measured(
-        self, name: str, pixel_size: float | None, formats: Sequence[str]
-    ) -> tuple[Field, pd.DataFrame]:
-        """Measure the outlines of a field; a pixel size that the file lacks is added to it."""
-        file, outlines = self.outlines_file(name), self.outlines(name)
-        stored = read_micrograph(file).pixel_size
-        if pixel_size and not stored:
-            write_outlines(file, outlines, pixel_size=pixel_size)
-            stored = read_micrograph(file).pixel_size
-        field = Field(name, outlines.shape, stored)
-        particles = [  # measured without an image
-            Particle(o.mask.astype(np.float32), o.mask, o.box, o.label, name, field.shape, stored)
-            for o in outlines
-        ]
-        table = measure_particles(particles)
-        self._write_formats(name, formats, table)
-        return field, table
-
-    def _write_formats(self, name: str, formats: Sequence[str], table: pd.DataFrame) -> None:
-        """Write the outlines of a field in given formats, and those that the folder has."""
-        for kind in FORMATS:
-            if not (kind in formats or (self.path / kind).is_dir()):
-                continue
-            file = self.path / kind / f"{name}{FORMATS[kind]}"
-            own: dict[str, Any] = {}
-            if kind == "geojson":
-                own = {"measures": table.drop(columns=["particle"])}
-                own |= {"classes": table["class"].tolist()} if "class" in table else {}
-            write_outlines(file, self.outlines(name), **own)
-
-    def _write_tables(self, fields: Sequence[Field], tables: Sequence[pd.DataFrame]) -> None:
-        """Write the tables, that of fields last: it says that the others are complete."""
-        import pandas as pd
-
-        table = pd.concat(tables, ignore_index=True)
-        write_table(self.path / PARTICLES, list(table), _as_cells(table))
-        rows = [
-            [field.micrograph, *field.shape, field.pixel_size, len(own)]
-            for field, own in zip(fields, tables, strict=True)
-        ]
-        write_table(self.path / FIELDS, _FIELD_COLUMNS, rows)
-        self._forget()
-
     def _forget(self) -> None:
         """Read the tables again when they are needed: they may have been edited meanwhile."""
         vars(self).pop("table", None)
         vars(self).pop("fields", None)
-
-
-def find_in_images(
-    path: str | os.PathLike[str],
-    images: Sequence[str | os.PathLike[str]],
-    outline: Callable[[Path], Any],
-    *,
-    root: str | os.PathLike[str],
-    finder: Mapping[str, Any] | None = None,
-    read_options: Mapping[str, Any] | ReadOptions | None = None,
-    pixel_size: float | None = None,
-    formats: Sequence[str] = (),
-    resume: bool = False,
-    verbose: bool = False,
-) -> tuple[FoundFolder, list[str]]:
-    """Outline the particles of images, and write the outlines and tables of their measures.
-
-    The outlines of each image are complete in ``outlines/`` before those of the next are found;
-    ``particles.csv`` and ``fields.csv`` are written at the end.
-
-    Parameters
-    ----------
-    path : path
-        Folder to write, new or empty unless `resume`.
-    images : sequence of n paths
-    outline : callable
-        From a path to outlines that do not overlap, such as :func:`find_particles` or
-        ``HypercolumnSegmenter.predict``.
-    root : path
-        Folder that contains all images, which are named by their paths below it.
-    finder : mapping, optional
-        What outlines depend on, such as parameters; values that JSON can store. A run that is
-        resumed must have the same.
-    read_options : dict or ReadOptions, optional
-        How images are read, also by `outline`.
-    pixel_size : float, optional
-        Nanometres per pixel of images whose file does not contain it. A run that is resumed must
-        have the same, or none before.
-    formats : sequence of {"geojson", "roi"}, default=()
-        Further files of outlines for QuPath and ImageJ, in folders of these names. A run that is
-        resumed keeps those that it began with.
-    resume : bool, default=False
-        Keep the outlines that are in the folder, and find the others. All are measured again,
-        without the classes of a classifier.
-    verbose : bool, default=False
-        Show a progress bar.
-
-    Returns
-    -------
-    folder : FoundFolder
-    left_out : list of str
-        Why images could not be read or have outlines of another size; each begins with the image.
-
-    Raises
-    ------
-    ValueError
-        If the folder has other files, or is of other images or another `finder`.
-
-    Examples
-    --------
-    >>> import pathlib, tempfile
-    >>> from hypervlad.particles import find_in_images, find_particles
-    >>> with tempfile.TemporaryDirectory() as root:
-    ...     image = pathlib.Path(root, "a.png")
-    ...     _ = image.write_bytes(b"no image")
-    ...     found, left_out = find_in_images(f"{root}/found", [image], find_particles, root=root)
-    ...     found.path.name, len(left_out)
-    ('found', 1)
-    """
-    check_value("pixel_size", pixel_size, [None, Number(above=0, meaning="nanometres per pixel")])
-    options = check_read_options(read_options)
-    files = dict(zip(relative_names(images, root), map(Path, images), strict=True))
-    if outside := [str(file) for name, file in files.items() if not _is_below(name)]:
-        raise ValueError(
-            f"root={os.fspath(root)!r} must contain all images, but not {name_some(outside)}"
-        )
-    run: dict[str, Any] = {"images": os.path.abspath(root), "finder": dict(finder or {})}
-    run |= {"read_options": asdict(options), "pixel_size": pixel_size}
-    with new_folder(Path(path)), exclusive_lock(Path(path, _LOCK), path):
-        folder = _started(Path(path), run, resume)
-        pixel_size = folder.run["pixel_size"]
-        has_fields = (folder.path / FIELDS).exists()
-        known = {field.micrograph: field for field in (folder.fields if has_fields else ())}
-        names = sorted({*known, *files})
-        done = {name for name in names if folder.outlines_file(name).exists()}
-        found: list[tuple[Field, pd.DataFrame]] = []
-        left_out, in_bars = list[str](), list[str]()
-        bar = ProgressBar(names, unit="image", disable=not verbose or None)
-        with announced(len(names) - len(done)):
-            for name in bar:
-                size = known[name].pixel_size if name in known else None
-                try:
-                    if name not in done:
-                        image = files.get(name) or folder.image(name)
-                        if not is_utf8(name) or len(os.fsencode(image.name)) > _MAX_NAME:
-                            raise ImageReadError(
-                                f"{image}: its name is not UTF-8, or has more than {_MAX_NAME} "
-                                "bytes; rename it"
-                            )
-                        outlines = Outlines.of(outline(image), str(image))
-                        own = read_named(image, options, str(image), with_digest=False)
-                        check_same_size(outlines, own.pixels, str(image))
-                        size = own.pixel_size or pixel_size
-                        if options.banner == "keep" and _any_in_bar(outlines, own):
-                            in_bars.append(name)
-                        write_outlines(folder.outlines_file(name), outlines, pixel_size=size)
-                    found.append(folder._measured(name, size or pixel_size, formats))
-                except ImageReadError as error:
-                    left_out.append(str(error))
-        if found:
-            (folder.path / CONFUSION).unlink(missing_ok=True)
-            folder._write_tables(*zip(*found, strict=True))
-    if in_bars:
-        warn_user(
-            f"particles were found in the information bar of {counted(len(in_bars), 'image')}, "
-            f"{name_some(in_bars)}: in another folder, find them without it (--remove-banner, or "
-            'read_options={"banner": "remove"})'
-        )
-    return folder, left_out
-
-
-def _is_below(name: Any) -> bool:
-    """Return whether the name of a field is a path below a folder."""
-    return isinstance(name, str) and not os.path.isabs(name) and ".." not in path_parts(name)
-
-
-def _any_in_bar(outlines: Outlines, image: Micrograph) -> bool:
-    first = len(image.pixels) - rows_of_banner(image)
-    return any(outline.box[0] >= first for outline in outlines)
-
-
-def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
-    """Write what a run is made with, or compare it with that of the run that is resumed."""
-    run = json.loads(json.dumps(run))
-    if any(not each.name.startswith(".") for each in path.iterdir()):
-        if not resume:
-            raise ValueError(
-                f"{path} is not empty, and nothing is overwritten; give another folder, or "
-                "continue what was begun there with --resume"
-            )
-        folder = FoundFolder(path)
-        folder._check_nothing_own()
-        size = folder.run.get("pixel_size")  # may be given later, or once
-        run["pixel_size"] = run["pixel_size"] or size
-        before, now = ({**each, **each.get("finder", {})} for each in (folder.run, run))
-        before |= {
-            "pixel_size": size or run["pixel_size"],
-            "images": str(folder.images),
-        }
-        different = [
-            f"{name} {before.get(name)!r}, not {now.get(name)!r}"
-            for name in dict.fromkeys([*before, *now])
-            if name != "finder" and before.get(name) != now.get(name)
-        ]
-        if different:
-            raise ValueError(
-                f"{path} was made with {'; '.join(different)}; give the same, or another folder"
-            )
-        if folder.run == run:
-            return folder
-    with replace_when_complete(path / RUN) as stream:
-        stream.write(json.dumps(run, indent=1).encode())
-    return FoundFolder(path)
-
-
-def _as_cells(table: pd.DataFrame) -> list[list[Any]]:
-    """Return the rows of a table, with None for what is unknown."""
-    cells: list[list[Any]] = table.astype(object).where(table.notna(), None).to_numpy().tolist()
-    return cells

@@ -24,7 +24,7 @@ from hypervlad.images.masks import check_fits, choose_by_name, matches_by_name, 
 from hypervlad.images.microscopy import import_extra
 from hypervlad.images.options import MAX_PIXELS
 from hypervlad.images.pixels import check_size
-from hypervlad.images.reading import image_name, read_stored
+from hypervlad.images.reading import decode_stored, image_name
 from hypervlad.particles.particle import MAX_LABEL, Outline, Outlines, cropped
 from hypervlad.particles.shapes import Ring, expand_runs, fill_polygons
 
@@ -117,7 +117,8 @@ def read_outlines(
         return found
     check_fits(found.shape, shape, banner_rows, name, "a segmentation")
     masks = ((o, o.mask[: max(0, shape[0] - o.box[0])]) for o in found)
-    return _collect(((str(o.label), cropped(mask, *o.box[:2])) for o, mask in masks), shape, name)
+    kept = _collect(((str(o.label), cropped(mask, *o.box[:2])) for o, mask in masks), shape, name)
+    return replace(kept, pixel_size=found.pixel_size)
 
 
 def find_outlines(
@@ -218,7 +219,8 @@ def _read(source: Any, shape: tuple[int, int] | None, image: Any, name: str) -> 
         return _collect(_regions(files, size, name), size, name)
     if head.lstrip()[:1] in (b"{", b"["):
         return _of_json(_parsed(path, name), shape, image, name)
-    return Outlines.of(read_stored(path, name, one_page=True), name)
+    stored = decode_stored(path, name, one_page=True)
+    return replace(Outlines.of(stored.pixels, name), pixel_size=stored.pixel_size)
 
 
 def _known(shape: Any, name: str) -> tuple[int, int]:

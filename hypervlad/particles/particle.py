@@ -80,10 +80,13 @@ class Outlines:
     shape : (int, int)
         Height and width of the field in pixels.
     outlines : tuple of Outline
+    pixel_size : float or None
+        Nanometres per pixel, if they were read from a file that contains it, or found in one.
     """
 
     shape: tuple[int, int]
     outlines: tuple[Outline, ...]
+    pixel_size: float | None = None
 
     def __len__(self) -> int:
         return len(self.outlines)
@@ -93,7 +96,7 @@ class Outlines:
         if np.ndim(chosen) == 0 and not isinstance(chosen, slice):
             return self.outlines[chosen]
         numbers = np.arange(len(self))[chosen]
-        return Outlines(self.shape, tuple(self.outlines[number] for number in numbers))
+        return Outlines(self.shape, tuple(map(self.outlines.__getitem__, numbers)), self.pixel_size)
 
     def __iter__(self) -> Iterator[Outline]:
         return iter(self.outlines)

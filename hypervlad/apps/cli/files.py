@@ -224,7 +224,7 @@ def found_folder(paths: Sequence[str]) -> FoundFolder | None:
 
 
 def _has_particles(folder: str | Path) -> bool:
-    # The names are those of particles/found.py, which takes long to import.
+    # The names are those of particles/tables.py, which takes long to import.
     return all(os.path.exists(os.path.join(folder, name)) for name in ("run.json", "outlines"))
 
 

@@ -209,7 +209,8 @@ def find(
                          with the scale. You may correct these files; 'particles
                          classify' measures them again.
       fields.csv         one line per image: micrograph (its path), height, width,
-                         pixel_size_nm, particles (their number)
+                         pixel_size_nm, particles (their number), outlines_digest
+                         (SHA-256 of the outlines that were measured)
       particles.csv      one line per particle: micrograph, particle (its number) and
                          its measures; units are in the names
       run.json           what a run that is resumed must have in common
@@ -399,7 +400,7 @@ def count(
     """
     from hypervlad.common.tables import table_as_bytes
     from hypervlad.particles import FoundFolder
-    from hypervlad.particles.found import OWN_FILES
+    from hypervlad.particles.tables import OWN_FILES
     from hypervlad.results import write_particles_page
 
     if output is not None:

@@ -237,7 +237,7 @@ def export(
     from hypervlad.apps.review import Queue, export_labels
     from hypervlad.apps.review.database import FILE
     from hypervlad.apps.review.labels import write_classes
-    from hypervlad.particles.found import OWN_FILES
+    from hypervlad.particles.tables import OWN_FILES
 
     if output.is_dir():
         if source is LabelSource.MODEL:

@@ -23,7 +23,7 @@ from hypervlad.apps.review.database import (
 )
 from hypervlad.apps.review.particles import QueuedParticle
 from hypervlad.apps.review.store import LabelledImage, Queue
-from hypervlad.common.tables import table_as_bytes
+from hypervlad.common.tables import MODEL_SOURCE, PERSON_SOURCE, table_as_bytes
 from hypervlad.common.wording import counted, name_some, warn_user
 
 MAX_LABELS = 120  # on a page, and corrected at a time
@@ -295,7 +295,7 @@ def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
     (b'path,label,source,confidence,file', 0)
     """
     # Not above: it imports pandas, which the server of the page does not need.
-    from hypervlad.data.folders.groups import MODEL_SOURCE, PARTICLE_HEADER, REVIEW_HEADER
+    from hypervlad.data.folders.groups import PARTICLE_HEADER, REVIEW_HEADER
 
     images = queue.images()
     labelled = [image for image in images if image.label is not None or not image.doubtful]
@@ -303,7 +303,7 @@ def export_labels(queue: Queue, source: str = "all") -> tuple[bytes, int]:
     for image in _with_same_outlines(labelled):
         own: tuple[object, ...] = image.predicted, MODEL_SOURCE, round(image.confidence, 6)
         if image.label is not None:
-            own = image.label, "person", ""
+            own = image.label, PERSON_SOURCE, ""
         if source not in ("all", own[1]):
             continue
         if isinstance(image.image, QueuedParticle):

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.utils import Bunch
 
-from hypervlad.common.tables import write_table
+from hypervlad.common.tables import MODEL_SOURCE, write_table
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.data.folders.groups import (
-    MODEL_SOURCE,
     ImageFolderError,
     ImageFolderWarning,
     alike_classes,

@@ -32,8 +32,6 @@ HEADERS = {
 REVIEW_HEADER = ("path", "label", "source", "confidence", "file")
 #: The same of particles, whose table lies in their folder, or for other purposes anywhere.
 PARTICLE_HEADER = ("micrograph", "particle", "class", "source", "confidence")
-#: The source of labels that a model gave; of others it is ``person``.
-MODEL_SOURCE = "model"
 
 _SAVE_AS_UTF8 = "; in a spreadsheet, save as 'CSV UTF-8'"
 _MARKS = {  # UTF-32's first, which begins like UTF-16's

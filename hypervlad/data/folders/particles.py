@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.utils import Bunch
 
-from hypervlad.common.tables import NUMBER
+from hypervlad.common.tables import MODEL_SOURCE, NUMBER
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.data.folders.groups import (
-    MODEL_SOURCE,
     ImageFolderError,
     ImageFolderWarning,
     alike_classes,
@@ -46,7 +45,7 @@ def is_particle_table(source: Any) -> bool:
 def labelled_particles(table: Path, groups: str | os.PathLike[str] | None) -> Bunch:
     """Cut out the particles that have a class in a table; see `load_image_folder`."""
     from hypervlad.particles import FoundFolder  # not above: importing it takes long
-    from hypervlad.particles.found import PARTICLES, RUN
+    from hypervlad.particles.tables import PARTICLES, RUN
 
     if not (table.parent / RUN).exists():
         raise ImageFolderError(

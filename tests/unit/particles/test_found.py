@@ -113,7 +113,7 @@ def test_each_field_has_outlines_and_each_particle_a_row(images: Path, original:
     pd.testing.assert_frame_equal(found.table, measure(particles), check_dtype=False)
     rows = (original / "fields.csv").read_text(encoding="utf-8").splitlines()
     assert rows[2].startswith("a.tif,100,120,8.0")
-    assert rows[4] == "day 1/empty.png,100,120,5.0,0"
+    assert rows[4].startswith("day 1/empty.png,100,120,5.0,0,")
 
 
 def test_an_unreadable_image_is_left_out_and_named(images: Path, tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_a_correction_that_was_stopped_is_repeated_and_removes_nothing_twice(
     classes = {("a.png", 1): own[0], ("a.png", 2): "not a particle", ("a.tif", 1): "new"}
     again = FoundFolder(found.path)
     with monkeypatch.context() as patch:
-        patch.setattr("hypervlad.particles.found.write_table", Mock(side_effect=OSError("disk")))
+        patch.setattr("hypervlad.particles.tables.write_table", Mock(side_effect=OSError("disk")))
         with pytest.raises(OSError, match="disk"):
             again.correct(classes)
     assert again.correct(classes) == (2, 0)
@@ -434,12 +434,23 @@ def test_counts_are_those_of_the_table_and_the_fields(found: FoundFolder) -> Non
         found.count(measure="diameter")
 
 
-def test_outlines_that_are_newer_than_their_measures_are_noted(found: FoundFolder) -> None:
-    write_outlines(found.outlines_file("a.tif"), found.outlines("a.tif"), pixel_size=8.0)
+def test_outlines_that_were_changed_after_they_were_measured_are_noted(found: FoundFolder) -> None:
+    file = found.outlines_file("a.tif")
+    write_outlines(file, found.outlines("a.tif"))  # the same again, as in a copied folder
+    assert found.count().notes == []
+    write_outlines(file, 2 * found.outlines("a.tif").label_image(), pixel_size=8.0)
     assert found.count().notes == [
-        "the outlines of a.tif are newer than particles.csv: if you corrected them, run "
+        "the outlines of a.tif were changed after they were measured: if you corrected them, run "
         "'hypervlad particles classify' again, or find with --resume"
     ]
+
+
+def test_images_without_a_pixel_size_among_others_are_named(images: Path, tmp_path: Path) -> None:
+    words = "pixel size of 4 images is unknown, a.png, day 1/=b ü.png, day 1/empty.png, z.png, "
+    with pytest.warns(UserWarning, match=words):
+        find(tmp_path / "found", images, pixel_size=None)
+    found, _ = find(tmp_path / "found", images, resume=True)  # without a warning
+    assert [field.pixel_size for field in found.fields] == pytest.approx([5.0, 8.0, 5.0, 5.0, 5.0])
 
 
 def test_wrong_outlines_are_not_counted(found: FoundFolder) -> None:
