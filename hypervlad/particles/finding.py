@@ -26,6 +26,7 @@ from hypervlad.particles.splitting import (
     larger_window,
     separate_at_necks,
     values_of,
+    without_holes,
 )
 
 _SMOOTHINGS = (1.0, 2.0)  # standard deviations in pixels; the larger if noise hides half contrast
@@ -136,7 +137,7 @@ def find_particles(
             break
     del flat
     # Faint particles beside bright ones: their outlines follow half of their own contrast.
-    mask = _without_holes(_connected_to(contrast, threshold / 2, threshold, min_area), min_area)
+    mask = without_holes(_connected_to(contrast, threshold / 2, threshold, min_area), min_area)
     texture = (contrast - ndimage.gaussian_filter(contrast, 2 * smoothing))[mask]
     min_gap = _GAP_FLOOR * _spread(texture) if mask.any() else 0.0
 
@@ -144,7 +145,7 @@ def find_particles(
         if not _has_edge(contrast, window, inside, threshold / 2):
             return np.zeros(inside.shape, np.int32)
         cores = inside & ~_gaps(contrast, window, min_gap)
-        parts = separate_at_necks(inside, _without_holes(cores, min_area))
+        parts = separate_at_necks(inside, without_holes(cores, min_area))
         _trim(parts, contrast[window], threshold / 2, min_area)
         return parts
 
@@ -232,16 +233,6 @@ def _connected_to(contrast: FloatMap, low: float, high: float, min_area: int) ->
     return values_of(components, kept, np.empty(contrast.shape, bool))
 
 
-def _without_holes(mask: BoolMap, min_area: int) -> BoolMap:
-    """Return the mask with holes of fewer pixels filled: larger ones are rings of particles."""
-    holes, n = ndimage.label(np.pad(~mask, 1, constant_values=True))
-    small = areas_of(holes, n) < min_area
-    small[0] = False
-    filled: BoolMap = values_of(holes[1:-1, 1:-1], small, np.empty(mask.shape, bool))
-    filled |= mask
-    return filled
-
-
 def _has_edge(contrast: FloatMap, window: Window, inside: BoolMap, low: float) -> bool:
     """Return whether contrast falls within a few pixels at the outline, unlike that of light."""
     around, inner = larger_window(window)
@@ -272,4 +263,4 @@ def _trim(parts: LabelMap, contrast: FloatMap, low: float, min_area: int) -> Non
         above = mask & (contrast[window] > max(low, float(np.median(contrast[window][mask])) / 2))
         pieces, _ = ndimage.label(above, EIGHT)
         largest = pieces == 1 + np.argmax(np.bincount(pieces.ravel(), minlength=2)[1:])
-        parts[window][mask & ~_without_holes(largest, min_area)] = 0
+        parts[window][mask & ~without_holes(largest, min_area)] = 0

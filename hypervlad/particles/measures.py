@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import ndimage, sparse
+from scipy import ndimage
 from scipy.sparse import csgraph
 from scipy.spatial import ConvexHull
 
@@ -201,13 +201,18 @@ def _describe(mask: NDArray[np.bool_]) -> tuple[float, ...]:
 
 def _length(mask: NDArray[np.bool_]) -> float:
     """Return the length along the longest piece of a mask."""
+    from skimage.graph import pixel_graph
     from skimage.morphology import skeletonize
 
-    mask = _without_pinholes(np.pad(mask, 1))
+    from hypervlad.particles.splitting import without_holes  # which imports much of skimage
+
+    mask = np.pad(mask, 1)
+    # The skeleton would run around small holes. Larger ones than a disc in it are of rings, loops.
+    mask = without_holes(mask, np.pi * ndimage.distance_transform_edt(mask).max() ** 2)
     skeleton = skeletonize(mask)
     places = np.argwhere(skeleton)
     depths = ndimage.distance_transform_edt(mask)[skeleton] - 0.5
-    graph = _neighbours(skeleton)
+    graph, _ = pixel_graph(skeleton, connectivity=2)  # of distances between pixels that touch
     n_pieces, piece = csgraph.connected_components(graph, directed=False)
     # Of a piece without loops, the pixel farthest from any pixel is an end of the longest path.
     end = np.unique(piece, return_index=True)[1]
@@ -226,32 +231,3 @@ def _length(mask: NDArray[np.bool_]) -> float:
         sides = np.diff(places[[*path[::_CHORD], first]], axis=0)
         longest = max(longest, depths[first] + depths[last] + np.hypot(*sides.T).sum())
     return longest
-
-
-def _without_pinholes(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Fill holes smaller than the largest disc within a mask: its skeleton would run around them.
-
-    Larger ones are of rings and loops.
-    """
-    holes, n_holes = ndimage.label(~mask)
-    if n_holes == 1:  # only what is around it
-        return mask
-    largest = np.pi * ndimage.distance_transform_edt(mask).max() ** 2
-    is_pinhole = np.bincount(holes.ravel()) < largest
-    is_pinhole[holes[0, 0]] = False
-    filled: NDArray[np.bool_] = mask | (is_pinhole[holes] & ~mask)
-    return filled
-
-
-def _neighbours(skeleton: NDArray[np.bool_]) -> sparse.coo_array:
-    """Return the distances between pixels of a skeleton that touch, diagonally too."""
-    number = np.cumsum(skeleton).reshape(skeleton.shape) - 1
-    ones, others, steps = [], [], []
-    for down, right in ((0, 1), (1, -1), (1, 0), (1, 1)):
-        # The border of the mask is empty, so that nothing is its own neighbour around an edge.
-        ones.append(np.flatnonzero(skeleton & np.roll(skeleton, (-down, -right), (0, 1))))
-        others.append(ones[-1] + down * skeleton.shape[1] + right)
-        steps.append(np.full(len(ones[-1]), math.hypot(down, right)))
-    flat, n_pixels = number.ravel(), int(skeleton.sum())
-    pairs = flat[np.concatenate(ones)], flat[np.concatenate(others)]
-    return sparse.coo_array((np.concatenate(steps), pairs), (n_pixels, n_pixels)).tocsr()

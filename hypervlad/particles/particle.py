@@ -188,21 +188,17 @@ class Outlines:
 
 
 @dataclass(frozen=True, eq=False)
-class Particle:
+class Particle(Outline):
     """One particle of a micrograph, accepted wherever an image is.
 
     Estimators see it alone, in a square without background, of which only its positions count.
 
     Attributes
     ----------
+    label, box, mask
+        As of its :class:`Outline`; the mask has a pixel.
     image : ndarray of float32, shape (h, w) or (h, w, 3)
         The micrograph's pixels in the box, in [0, 1].
-    mask : ndarray of bool, shape (h, w)
-        The particle's pixels in the box.
-    box : (int, int, int, int)
-        Top, left, bottom, right in pixels of the micrograph.
-    label : int
-        Its number in the outlines.
     micrograph : str
         The micrograph's path or, for an array, the beginning of its digest; by default the group
         of a particle.
@@ -213,9 +209,6 @@ class Particle:
     """
 
     image: NDArray[np.float32]
-    mask: NDArray[np.bool_]
-    box: tuple[int, int, int, int]
-    label: int
     micrograph: str
     field_shape: tuple[int, int]
     pixel_size: float | None = None
@@ -322,7 +315,7 @@ def cut_particles(
         name = os.path.normpath(shown) if is_path else f"image {micrograph.digest[:12]}"
     nm = micrograph.pixel_size if pixel_size is None else float(pixel_size)
     return [
-        Particle(pixels[o.window].copy(), o.mask, o.box, o.label, name, found.shape, nm)
+        Particle(o.label, o.box, o.mask, pixels[o.window].copy(), name, found.shape, nm)
         for o in found
     ]
 

@@ -206,7 +206,7 @@ def _measured(field: Field, outlines: Outlines) -> pd.DataFrame:
     """Measure the outlines of a field, without its image."""
     place = field.micrograph, field.shape, field.pixel_size
     return measure(
-        [Particle(o.mask.astype(np.float32), o.mask, o.box, o.label, *place) for o in outlines]
+        [Particle(o.label, o.box, o.mask, o.mask.astype(np.float32), *place) for o in outlines]
     )
 
 

@@ -138,6 +138,16 @@ def areas_of(labels: LabelMap, n: int) -> NDArray[np.int64]:
     return areas
 
 
+def without_holes(mask: BoolMap, min_area: float) -> BoolMap:
+    """Return the mask with holes of fewer pixels filled: larger ones are rings of particles."""
+    holes, n = ndimage.label(np.pad(~mask, 1, constant_values=True))
+    is_small = areas_of(holes, n) < min_area
+    is_small[:2] = False  # the particles, and what is around them
+    filled: BoolMap = values_of(holes[1:-1, 1:-1], is_small, np.empty(mask.shape, bool))
+    filled |= mask
+    return filled
+
+
 def separate_at_necks(inside: BoolMap, cores: BoolMap) -> LabelMap:
     """Separate a component where cores, a part of it, have narrow necks or are apart."""
     distance = ndimage.distance_transform_edt(np.pad(cores, 1))[1:-1, 1:-1]

@@ -18,7 +18,7 @@ from hypervlad.particles import Outline, Particle, cut_particles, measure
 def particle_of(mask, pixel_size=None, micrograph="a.png", label=1):
     height, width = mask.shape
     box, field = (5, 7, 5 + height, 7 + width), (height + 20, width + 20)
-    return Particle(mask.astype(np.float32), mask, box, label, micrograph, field, pixel_size)
+    return Particle(label, box, mask, mask.astype(np.float32), micrograph, field, pixel_size)
 
 
 def measured(mask):
