@@ -6,7 +6,6 @@ import itertools
 import math
 import os
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -155,13 +154,11 @@ class FoundFolder:
         table = read_table(self.path / FIELDS, FIELD_COLUMNS)
         if strange := [str(name) for name in table["micrograph"] if not is_below(name)]:
             raise ValueError(f"{self.path / FIELDS}: no images are called {name_some(strange)}")
-        sizes = table["pixel_size_nm"].astype(float)
+        columns = (table[name] for name in FIELD_COLUMNS[:4])
         try:
             return [
                 Field(name, (int(height), int(width)), None if math.isnan(size) else float(size))
-                for name, height, width, size in zip(
-                    table["micrograph"], table["height"], table["width"], sizes, strict=True
-                )
+                for name, height, width, size in zip(*columns, strict=True)
             ]
         except (ValueError, TypeError) as error:
             raise ValueError(f"{self.path / FIELDS}: damaged ({error})") from error
@@ -199,10 +196,10 @@ class FoundFolder:
         return np.asarray((self.table["class"] == best) & ~self._is_reviewed, bool)
 
     @property
-    def confusion(self) -> tuple[list[str], NDArray[np.int64]] | None:
-        """The classes, and the classifier's held-out numbers by true and predicted class.
+    def confusion(self) -> NDArray[np.int64] | None:
+        """The classifier's held-out numbers by true and predicted class; None if it held out none.
 
-        None without a classifier that held particles out.
+        In the order of `classes`.
         """
         if not (self.path / CONFUSION).exists():
             return None
@@ -215,7 +212,7 @@ class FoundFolder:
             )
         # A person may have moved columns of either table.
         matrix = table.set_index("true").loc[self.classes, self.classes]
-        return self.classes, matrix.to_numpy(np.int64)
+        return np.asarray(matrix, np.int64)
 
     def image(self, micrograph: str) -> Path:
         """Return the file of an image; an ImageReadError if it is no longer there."""
@@ -240,7 +237,13 @@ class FoundFolder:
         field = next((each for each in self.fields if each.micrograph == micrograph), None)
         if field is None:
             raise ImageReadError(f"{micrograph}: no field of {self.path}")
-        return self._cut(field)
+        return cut_particles(
+            self.image(micrograph),
+            self.outlines(micrograph),
+            pixel_size=field.pixel_size,
+            read_options=self.read_options,
+            name=micrograph,
+        )
 
     def classify(
         self, classifier: Any, *, formats: Sequence[str] = (), verbose: bool = False
@@ -276,7 +279,7 @@ class FoundFolder:
             with announced(len(self.table)):
                 bar = ProgressBar(self.fields, unit="image", disable=not verbose or None)
                 for field in bar:
-                    particles = self._cut(field)
+                    particles = self.particles(field.micrograph)
                     proba = np.zeros((0, len(classes)))
                     if particles:
                         proba = np.asarray(classifier.predict_proba(particles))
@@ -288,8 +291,7 @@ class FoundFolder:
                     write_formats(self.path, field.micrograph, table, formats)
             # Never the matrix of another classifier beside these classes.
             (self.path / CONFUSION).unlink(missing_ok=True)
-            write_tables(self.path, self.fields, tables)
-            self._forget()
+            self._write(tables)
             held_out = getattr(classifier, "held_out_", None)
             if held_out is not None:
                 from sklearn.metrics import confusion_matrix  # not above: importing it takes long
@@ -343,15 +345,11 @@ class FoundFolder:
             table.loc[is_given, "confidence"] = None
             kept = table[~is_wrong].sort_values("particle")  # a person may have sorted it
             of_field = dict(list(kept.groupby("micrograph")))
-            numbers = defaultdict[str, set[int]](set)
-            for name, number in wrong:
-                numbers[name].add(number)
             tables = [of_field.get(name, kept[:0]) for name in names]
-            n_removed = sum(self._remove(name, numbers[name]) for name in names if name in numbers)
+            n_removed = sum(self._remove(name, wrong) for name in names)
             for name, own in zip(names, tables, strict=True):
                 write_formats(self.path, name, own)
-            write_tables(self.path, self.fields, tables)
-            self._forget()
+            self._write(tables)
             return int((is_given & ~is_wrong).sum()), n_removed
 
     def count(
@@ -387,9 +385,8 @@ class FoundFolder:
         """
         table, fields, notes = self.table, self.fields, self._notes()
         is_counted = np.ones(len(table), bool)
-        is_scaled = all(field.pixel_size for field in fields)
         measures = list(measure_particles([]).loc[:, "area_px2":"solidity"])
-        unit = "nm" if is_scaled else "px"
+        unit = "nm" if all(field.pixel_size for field in fields) else "px"
         named = (measure, f"{measure}_{unit}", f"{measure}_{unit}2")
         column = next((name for name in named if name in measures), None)
         if column is None:
@@ -397,24 +394,17 @@ class FoundFolder:
             raise ValueError(f"no measure is called {measure!r}; there are {', '.join(known)}")
         classes = confusion = None
         if "class" in table:
-            unclassified = int(table["class"].isna().sum())
-            if unclassified:
-                raise ValueError(
-                    f"{self.path / PARTICLES}: {counted(unclassified, 'particle')} without a "
-                    "class; classify all, or remove the column class"
-                )
-            is_by_model = self.is_by_model
             if NOT_A_PARTICLE not in self.classes:
                 is_counted = np.array(table["class"] != NOT_A_PARTICLE, bool)
-            if not is_counted.all():
-                notes.append(f"without {counted(int((~is_counted).sum()), 'wrong outline')}")
-                table, is_by_model = table[is_counted], is_by_model[is_counted]
-            classes = list(dict.fromkeys([*self.classes, *sorted(set(table["class"]))]))
-            if not is_by_model.all():
-                n_own = counted(int((~is_by_model).sum()), "class")
+            if n_wrong := int((~is_counted).sum()):
+                notes.append(f"without {counted(n_wrong, 'wrong outline')}")
+            table = table[is_counted]
+            classes = list(dict.fromkeys([*self.classes, *sorted(set(table["class"].dropna()))]))
+            if n_own := int((is_counted & ~self.is_by_model).sum()):
                 notes.append(
-                    f"a person gave {n_own} of {len(table)}, so no count is corrected for wrong "
-                    "classes of the others: do not compare these counts with corrected ones"
+                    f"a person gave {counted(n_own, 'class')} of {len(table)}, so no count is "
+                    "corrected for wrong classes of the others: do not compare these counts with "
+                    "corrected ones"
                 )
             elif self.confusion is None:
                 notes.append(
@@ -424,7 +414,7 @@ class FoundFolder:
             elif rule is not None and re.search(r"\b(class|confidence|p_)", rule):
                 notes.append("not corrected for wrong classes, as the rule chooses by the answers")
             elif corrected:
-                confusion = self.confusion[1]
+                confusion = self.confusion
                 notes.append(
                     "counts are corrected for the classifier's mistakes with held-out particles, "
                     "sizes are not"
@@ -432,16 +422,40 @@ class FoundFolder:
         if rule is not None:
             is_met = match_rule(table, rule)
             table, is_counted[is_counted] = table[is_met], is_met
-        is_huge = edge_weights(table, edges) > _MAX_WEIGHT
-        if is_huge.any():
+        if n_huge := int((edge_weights(table, edges) > _MAX_WEIGHT).sum()):
             notes.append(
-                f"{counted(int(is_huge.sum()), 'particle')} nearly as large as the image "
-                f"{verb(int(is_huge.sum()), 'counts', 'count')} for more than {_MAX_WEIGHT} each: "
-                "take larger images, or count each as one (--edges leave_out)"
+                f"{counted(n_huge, 'particle')} nearly as large as the image "
+                f"{verb(n_huge, 'counts', 'count')} for more than {_MAX_WEIGHT} each: take larger "
+                "images, or count each as one (--edges leave_out)"
             )
         counts = count_particles(table, fields, classes=classes, confusion=confusion, edges=edges)
         sizes = particle_sizes(table, fields, measure=column, classes=classes, edges=edges)
         return FoundCounts(counts, sizes, column, notes, is_counted)
+
+    def check_replaceable(self) -> None:
+        """Raise if the table has classes or columns of a person, which would be written over."""
+        if not (self.path / PARTICLES).exists():
+            return
+        known = {*measure_particles([]), "class", "confidence", "source"}
+        harmless = ("p_", "Unnamed: ")  # of a class; by a spreadsheet or pandas
+        what = []
+        if own := [name for name in self.table if not (name in known or name.startswith(harmless))]:
+            what.append(f"added {verb(len(own), 'the column', 'the columns')} {name_some(own)}")
+        if "class" in self.table:
+            is_own = self.table["class"].notna() & ~self.is_by_model & ~self._is_reviewed
+            if n_own := int(is_own.sum()):
+                what.append(f"gave {counted(n_own, 'class')}")
+        if what:
+            raise ValueError(
+                f"{self.path / PARTICLES}: a person {' and '.join(what)}, which would be "
+                "lost; rename the table, for example to labels.csv, which 'hypervlad train' reads"
+            )
+        if n_reviewed := int(self._is_reviewed.sum()):
+            warn_user(
+                f"{self.path / PARTICLES}: {counted(n_reviewed, 'class')} of a review "
+                f"{verb(n_reviewed, 'is', 'are')} replaced; write them again with 'hypervlad "
+                "review export'"
+            )
 
     # --- internal ------------------------------------------------------------------------------
 
@@ -451,19 +465,10 @@ class FoundFolder:
             return np.zeros(len(self.table), bool)
         return np.asarray(self.table["source"] == PERSON_SOURCE, bool)
 
-    def _cut(self, field: Field) -> list[Particle]:
-        return cut_particles(
-            self.image(field.micrograph),
-            self.outlines(field.micrograph),
-            pixel_size=field.pixel_size,
-            read_options=self.read_options,
-            name=field.micrograph,
-        )
-
-    def _remove(self, name: str, numbers: set[int]) -> int:
-        """Move outlines into a new file of removed ones; return how many were there."""
+    def _remove(self, name: str, wrong: set[tuple[str, int]]) -> int:
+        """Move wrong outlines into a new file of removed ones; return how many were there."""
         outlines = self.outlines(name)
-        is_wrong = np.array([outline.label in numbers for outline in outlines], bool)
+        is_wrong = np.array([(name, outline.label) in wrong for outline in outlines], bool)
         if is_wrong.any():
             new = (self.path / REMOVED / f"{name}-{n}.tif" for n in itertools.count(1))
             write_outlines(next(path for path in new if not path.exists()), outlines[is_wrong])
@@ -496,31 +501,9 @@ class FoundFolder:
             )
         return notes
 
-    def check_replaceable(self) -> None:
-        """Raise if the table has classes or columns of a person, which would be written over."""
-        if not (self.path / PARTICLES).exists():
-            return
-        known = {*measure_particles([]), "class", "confidence", "source"}
-        harmless = ("p_", "Unnamed: ")  # of a class; by a spreadsheet or pandas
-        own = [name for name in self.table if not (name in known or name.startswith(harmless))]
-        what = (
-            [f"added {verb(len(own), 'the column', 'the columns')} {name_some(own)}"] if own else []
-        )
-        if "class" in self.table:
-            is_own = self.table["class"].notna() & ~self.is_by_model & ~self._is_reviewed
-            if n_own := int(is_own.sum()):
-                what.append(f"gave {counted(n_own, 'class')}")
-        if what:
-            raise ValueError(
-                f"{self.path / PARTICLES}: a person {' and '.join(what)}, which would be "
-                "lost; rename the table, for example to labels.csv, which 'hypervlad train' reads"
-            )
-        if n_reviewed := int(self._is_reviewed.sum()):
-            warn_user(
-                f"{self.path / PARTICLES}: {counted(n_reviewed, 'class')} of a review "
-                f"{verb(n_reviewed, 'is', 'are')} replaced; write them again with 'hypervlad "
-                "review export'"
-            )
+    def _write(self, tables: Sequence[pd.DataFrame]) -> None:
+        write_tables(self.path, self.fields, tables)
+        self._forget()
 
     def _forget(self) -> None:
         """Read the tables again when they are needed: they may have been edited meanwhile."""

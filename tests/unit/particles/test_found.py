@@ -283,8 +283,7 @@ def test_classified_particles_are_measured_on_corrected_outlines(found: FoundFol
     assert set(found.table["confidence"]) == {0.9, 0.75}
     assert found.classes == ["large", "small"]
     assert found.confusion is not None
-    assert found.confusion[0] == found.classes
-    assert found.confusion[1].tolist() == [[3, 0], [1, 3]]
+    assert found.confusion.tolist() == [[3, 0], [1, 3]]
     fields = pd.read_csv(found.path / "fields.csv")
     assert fields["particles"].tolist() == [3, 1, 2, 0, 2]
 
@@ -362,7 +361,7 @@ def test_counts_stay_corrected_when_only_wrong_outlines_were_removed(found: Foun
     found.correct({("a.png", 1): "not a particle"})
     assert before is not None
     assert found.confusion is not None
-    np.testing.assert_array_equal(found.confusion[1], before[1])
+    np.testing.assert_array_equal(found.confusion, before)
     assert [note[:20] for note in found.count().notes] == ["counts are corrected"]
 
 
@@ -409,7 +408,7 @@ def test_counts_are_those_of_the_table_and_the_fields(found: FoundFolder) -> Non
     assert found.confusion is not None
     options: dict[str, Any] = {"classes": found.classes, "edges": "leave_out"}
     result = found.count(edges="leave_out", measure="length")
-    expected = count_particles(found.table, found.fields, confusion=found.confusion[1], **options)
+    expected = count_particles(found.table, found.fields, confusion=found.confusion, **options)
     pd.testing.assert_frame_equal(result.counts, expected)
     sizes = particle_sizes(found.table, found.fields, measure="length_nm", **options)
     pd.testing.assert_frame_equal(result.sizes, sizes)
