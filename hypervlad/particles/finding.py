@@ -184,11 +184,7 @@ def _background(grey: FloatMap) -> NDArray[np.float32]:
     powers = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
     terms = np.stack([(y**i * x**j).ravel() for i, j in powers], axis=1)
     values = blocks.ravel()
-    # Of two robust fits, from the median and from all pixels, the one that fits most pixels best.
-    plain = terms @ np.linalg.lstsq(terms, values, rcond=None)[0]
-    starts = np.full_like(values, np.median(values)), plain
-    fits = [_robust_fit(terms, values, start) for start in starts]
-    scale, surface = min(fits, key=lambda fit: fit[0])
+    scale, surface = _robust_fit(terms, values, np.full_like(values, np.median(values)))
     surface = surface.reshape(shape)
     scale = max(scale, 4.5 * noise)
     for _ in range(4):
