@@ -374,13 +374,12 @@ def _class_numbers(
 
 def _checked_confusion(confusion: ArrayLike, names: Sequence[str]) -> FloatArray:
     matrix: FloatArray = np.asarray(confusion, np.float64)
-    is_number = (matrix >= 0) & (matrix < np.inf) & (matrix == np.rint(matrix))
-    is_of_numbers = matrix.size and is_number.all()
-    if matrix.shape != (len(names),) * 2 or not is_of_numbers:
+    is_of_numbers = ((matrix >= 0) & (matrix < np.inf) & (matrix == np.rint(matrix))).all()
+    if not names or matrix.shape != (len(names),) * 2 or not is_of_numbers:
         raise ValueError(
             f"confusion must hold numbers of particles, {len(names)} x {len(names)} for the "
             f"classes {', '.join(names) or '(none)'}; got shape {matrix.shape}"
-            f"{'' if is_of_numbers or not matrix.size else ' with shares, or less than 0'}"
+            f"{'' if is_of_numbers else ' with shares, or less than 0'}"
         )
     empty = [name for name, n in zip(names, matrix.sum(axis=1), strict=True) if n < 1]
     if empty:

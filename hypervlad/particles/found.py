@@ -113,19 +113,15 @@ class FoundFolder:
     Examples
     --------
     >>> import pathlib, tempfile
-    >>> import numpy as np
     >>> from PIL import Image
-    >>> from hypervlad.particles import find_in_images, find_particles
-    >>> pixels = np.full((60, 80), 40, np.uint8)
-    >>> pixels[20:40, 30:50] = 200
+    >>> from hypervlad.particles import FoundFolder, find_in_images, find_particles
     >>> with tempfile.TemporaryDirectory() as root:
     ...     image = pathlib.Path(root, "a.png")
-    ...     Image.fromarray(pixels).save(image)
-    ...     found, _ = find_in_images(
-    ...         f"{root}/found", [image], find_particles, root=root, pixel_size=5.0
-    ...     )
+    ...     Image.new("L", (80, 60)).save(image)
+    ...     _ = find_in_images(f"{root}/found", [image], find_particles, root=root)
+    ...     found = FoundFolder(f"{root}/found")
     ...     found.fields, len(found.table)
-    ([Field(micrograph='a.png', shape=(60, 80), pixel_size=5.0)], 1)
+    ([Field(micrograph='a.png', shape=(60, 80), pixel_size=None)], 0)
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -284,7 +280,8 @@ class FoundFolder:
                     if particles:
                         proba = np.asarray(classifier.predict_proba(particles))
                     labels = [classes[code] for code in proba.argmax(axis=1)]
-                    table = measure_particles(particles, labels, proba.max(axis=1, initial=0))
+                    table = measure_particles(particles, labels)
+                    table.insert(3, "confidence", proba.max(axis=1, initial=0))
                     for name, column in zip(classes, proba.T, strict=True):
                         table[f"p_{name}"] = column
                     tables.append(table)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import csgraph
 from scipy.spatial import ConvexHull
@@ -33,11 +33,7 @@ SHAPE_MEASURES = (
 )
 
 
-def measure(
-    particles: Sequence[Particle],
-    classes: Sequence[Any] | None = None,
-    confidence: ArrayLike | None = None,
-) -> pd.DataFrame:
+def measure(particles: Sequence[Particle], classes: Sequence[Any] | None = None) -> pd.DataFrame:
     """Measure each particle on its own mask.
 
     Parameters
@@ -46,8 +42,6 @@ def measure(
         Of any number of micrographs.
     classes : sequence of n labels, optional
         The class of each particle.
-    confidence : array-like of shape (n,), optional
-        The probability of that class.
 
     Returns
     -------
@@ -55,8 +49,7 @@ def measure(
         Names end in the unit, ``_px`` or ``_nm`` for lengths, ``_px2`` or ``_nm2`` for areas; what
         is in nanometres is NaN where the pixel size is unknown. The columns:
 
-        - ``micrograph``, ``particle`` (its label in the outlines), and ``class`` and
-          ``confidence`` if they are given;
+        - ``micrograph``, ``particle`` (its label in the outlines), and ``class`` if it is given;
         - ``area``, without holes, and ``equivalent_diameter`` of the disc of that area;
         - ``feret_max`` and ``feret_min``, the largest and the smallest caliper diameter [1]_;
         - ``length``, along the particle: the longest path through its skeleton [2]_, and from both
@@ -99,11 +92,9 @@ def measure(
     import pandas as pd
 
     check_value("particles", particles, [InstanceOf((Sequence, np.ndarray), "a list of particles")])
-    for name, values in (("classes", classes), ("confidence", confidence)):
-        n_values = len(particles) if values is None else len(np.asarray(values))
-        if n_values != len(particles):
-            of = counted(len(particles), "particle")
-            raise ValueError(f"{name}: got {counted(n_values, 'value')} for {of}")
+    if classes is not None and len(classes) != len(particles):
+        of = counted(len(particles), "particle")
+        raise ValueError(f"classes: got {counted(len(classes), 'value')} for {of}")
     for number, particle in enumerate(particles):
         check_value(f"particles[{number}]", particle, [InstanceOf(Particle, "a Particle")])
     found = np.array([(*_describe(p.mask), _length(p.mask)) for p in particles]).reshape(-1, 8)
@@ -126,8 +117,6 @@ def measure(
     }
     if classes is not None:
         columns["class"] = [str(label) for label in classes]
-    if confidence is not None:
-        columns["confidence"] = np.asarray(confidence, np.float64)
     columns |= {"area_px2": area, "area_nm2": area * nm**2}
     for name, values in lengths.items():
         columns |= {f"{name}_px": values, f"{name}_nm": values * nm}

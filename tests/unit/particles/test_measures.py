@@ -139,7 +139,7 @@ def test_units_edges_and_overlaps():
     labels[0, 0:10, 5:15] = labels[1, 5:20, 10:30] = True
     known = cut_particles(np.full((30, 40), 0.5), labels, pixel_size=2.5)
     unknown = cut_particles(np.full((30, 40), 0.5), labels[1:])
-    table = measure(known + unknown, ["cube", "rod", "rod"], [0.9, 0.8, 0.7])
+    table = measure(known + unknown, ["cube", "rod", "rod"])
     assert table["area_px2"].tolist() == [100, 300, 300]  # the whole of both that overlap
     assert table["touches_edge"].tolist() == [True, False, False]
     np.testing.assert_allclose(table["area_nm2"], [625, 1875, np.nan])
