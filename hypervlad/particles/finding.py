@@ -68,28 +68,24 @@ def find_particles(
 ) -> FoundParticles:
     """Find particles that are brighter or darker than the background, without training.
 
-    The background, a smooth surface, is fitted to pixels without particles and subtracted. A
-    particle stands out by at least six standard deviations of the noise, and by at least half the
-    contrast of most of the particles' area, over `min_area` pixels. Its outline runs at half of
-    its own contrast, where blur does not move an edge. Holes smaller than `min_area` are filled.
-    Touching particles are separated at gaps between them and at narrow necks.
+    A smooth background is subtracted. A particle stands out by at least six standard deviations of
+    the noise, and half the contrast of most of the particles' area, over `min_area` pixels. Its
+    outline runs at half of its own contrast. Smaller holes are filled. Touching particles are
+    separated at gaps between them and at narrow necks.
 
-    More than half of the field must be background. Dirt is found like particles, and so may be the
-    ends of light that varies by most of its brightness over the field. Branched or curved particles
-    may be found in pieces.
+    More than half of the field must be background. Dirt is found as well, and branched or curved
+    particles may be found in pieces.
 
     Parameters
     ----------
     image : path or array
         As in :func:`hypervlad.read_micrograph`. Colours are averaged.
     polarity : {"auto", "bright", "dark"}, default="auto"
-        Whether particles are brighter or darker than the background; "auto" chooses what stands
-        out by more, summed over pixels.
+        "auto" chooses what stands out by more, summed over pixels.
     min_area : int, default=20
         Particles of fewer pixels are left out.
     read_options : dict or ReadOptions, optional
-        The fields of :class:`hypervlad.images.ReadOptions`; grey levels are scaled from the
-        smallest to the largest, whatever its ``scaling``.
+        The fields of :class:`hypervlad.images.ReadOptions` but ``scaling``.
 
     Returns
     -------

@@ -244,17 +244,14 @@ class FoundFolder:
     def classify(
         self, classifier: Any, *, formats: Sequence[str] = (), verbose: bool = False
     ) -> None:
-        """Classify all particles, and write ``particles.csv`` and ``confusion.csv`` again.
-
-        Outlines are read and measured again. All is written at the end.
+        """Measure all outlines again and classify them; the tables are written at the end.
 
         Parameters
         ----------
         classifier : fitted MicrographClassifier
             Or another estimator with ``classes_`` and ``predict_proba``.
         formats : sequence of {"geojson", "roi"}, default=()
-            As for :func:`find_in_images`; GeoJSON contains classes. Formats that the folder has are
-            written again.
+            As for :func:`find_in_images`, besides those that the folder has.
         verbose : bool, default=False
             Show a progress bar.
 
@@ -302,8 +299,7 @@ class FoundFolder:
     def correct(self, classes: Mapping[tuple[str, int], str]) -> tuple[int, int]:
         """Write classes that people gave into ``particles.csv``, and remove wrong outlines.
 
-        Their source becomes "person"; other particles keep their class. Outlines that are removed
-        are kept as ``removed/MICROGRAPH-1.tif``, those of the next time as ``-2.tif``.
+        Outlines that are removed are kept as ``removed/MICROGRAPH-1.tif``, later ones as ``-2``.
 
         Parameters
         ----------
@@ -314,7 +310,7 @@ class FoundFolder:
         Returns
         -------
         n_classes, n_removed : int
-            Particles with a class of `classes`, and outlines that were removed.
+            Particles with a class of `classes`, and removed outlines.
 
         Raises
         ------
@@ -362,8 +358,8 @@ class FoundFolder:
         Parameters
         ----------
         rule : str, optional
-            Count only particles that meet it, see :func:`match_rule`. Wrong outlines, of the class
-            "not a particle", are never counted, unless it is a class of the classifier.
+            Count only particles that meet it, see :func:`match_rule`. Wrong outlines ("not a
+            particle") are never counted, unless this is a class of the classifier.
         edges : {"weight", "leave_out"}, default="weight"
             See :func:`edge_weights`.
         measure : str, default="equivalent_diameter"

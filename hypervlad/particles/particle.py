@@ -116,20 +116,11 @@ class Outlines:
 
     @classmethod
     def of(cls, outlines: Any, name: str = "outlines") -> Outlines:
-        """Return outlines of any kind as `Outlines`.
+        """Return `Outlines`, a label image (H, W), or n masks (H, W) as `Outlines`.
 
-        Parameters
-        ----------
-        outlines : Outlines, array (H, W) of whole numbers, or array or sequence of n masks (H, W)
-            A label image, where 0 is background, or a mask of each particle. One mask is split into
-            its separate regions, with a warning.
-        name : str, default="outlines"
-            For the errors.
-
-        Raises
-        ------
-        ImageReadError
-            Not one of these kinds, or negative labels.
+        A label image has whole numbers, 0 for background. One with a single label is a mask, which
+        is split into its separate regions with a warning. An `ImageReadError` with the `name` for
+        what is none of these.
         """
         if isinstance(outlines, Outlines):
             return outlines

@@ -55,8 +55,8 @@ def find_in_images(
 ) -> tuple[FoundFolder, list[str]]:
     """Outline the particles of images, and write the outlines and tables of their measures.
 
-    The outlines of each image are complete in ``outlines/`` before those of the next are found;
-    ``particles.csv`` and ``fields.csv`` are written at the end.
+    The outlines of each image are complete before those of the next are found; the tables are
+    written at the end.
 
     Parameters
     ----------
@@ -64,24 +64,21 @@ def find_in_images(
         Folder to write, new or empty unless `resume`.
     images : sequence of n paths
     outline : callable
-        From a path to outlines that do not overlap, such as :func:`find_particles` or
+        From a path to outlines that do not overlap: :func:`find_particles`, or
         ``HypercolumnSegmenter.predict``.
     root : path
         Folder that contains all images, which are named by their paths below it.
     finder : mapping, optional
-        What outlines depend on, such as parameters; values that JSON can store. A run that is
-        resumed must have the same.
+        What outlines depend on, such as parameters; values that JSON can store.
     read_options : dict or ReadOptions, optional
         How images are read, also by `outline`.
     pixel_size : float, optional
-        Nanometres per pixel of images whose file does not contain it. A run that is resumed must
-        have the same, or none before.
+        Nanometres per pixel of images whose file does not contain it.
     formats : sequence of {"geojson", "roi"}, default=()
-        Further files of outlines for QuPath and ImageJ, in folders of these names. A run that is
-        resumed keeps those that it began with.
+        Further files of outlines for QuPath and ImageJ, in folders of these names.
     resume : bool, default=False
-        Keep the outlines that are in the folder, and find the others. All are measured again,
-        without the classes of a classifier.
+        Keep the outlines that are in the folder, and find the others, with the same `finder` and
+        `read_options`, and `pixel_size` if one was given. All are measured again, without classes.
     verbose : bool, default=False
         Show a progress bar.
 
@@ -146,8 +143,13 @@ def find_in_images(
                 except ImageReadError as error:
                     left_out.append(str(error))
                     continue
-                fields.append(Field(name, outlines.shape, outlines.pixel_size))
-                tables.append(_measured(fields[-1], outlines))
+                place = name, outlines.shape, outlines.pixel_size
+                particles = [  # measured without their image
+                    Particle(o.label, o.box, o.mask, o.mask.astype(np.float32), *place)
+                    for o in outlines
+                ]
+                fields.append(Field(*place))
+                tables.append(measure(particles))
                 write_formats(folder.path, name, tables[-1], formats)
         if fields:
             (folder.path / CONFUSION).unlink(missing_ok=True)
@@ -200,14 +202,6 @@ def _outlined(
     first = len(own.pixels) - (rows_of_banner(own) if options.banner == "keep" else 0)
     is_in_bar = any(each.box[0] >= first for each in found)
     return replace(found, pixel_size=own.pixel_size), is_in_bar
-
-
-def _measured(field: Field, outlines: Outlines) -> pd.DataFrame:
-    """Measure the outlines of a field, without its image."""
-    place = field.micrograph, field.shape, field.pixel_size
-    return measure(
-        [Particle(o.label, o.box, o.mask, o.mask.astype(np.float32), *place) for o in outlines]
-    )
 
 
 def _warn(fields: Sequence[Field], in_bars: Sequence[str]) -> None:

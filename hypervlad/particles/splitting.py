@@ -33,19 +33,17 @@ def split_particles(
 ) -> NDArray[np.int32]:
     """Label the particles of a field, and separate those that touch.
 
-    A watershed of `depth`, smoothed, gives each maximum a basin. Two basins are one particle unless
-    the way from the one maximum to the other leads through depths below `separation` times the
-    lower maximum. Without `depth`, it is the distance to the background, and particles are
-    separated at narrow necks. Pixels that share a corner are connected.
+    Each maximum of `depth`, smoothed, is a particle if all ways to a higher one lead through depths
+    below `separation` times its own. Without `depth`, particles are separated at narrow necks.
+    Pixels that share a corner are connected.
 
     Parameters
     ----------
     depth : array of float, shape (H, W), or None
-        How deep in its particle each pixel lies, from 0 at the edge to 1 where it is farthest from
-        it.
+        How deep in its particle each pixel lies, from 0 at its edge to 1.
     is_particle : array of bool, shape (H, W)
     separation : float, default=0.8
-        In [0, 1]. Lower values separate less, 0 nothing. Not used without `depth`.
+        In [0, 1]; 0 separates nothing. Not used without `depth`.
     min_area : int, default=20
         Particles of fewer pixels are left out.
 
@@ -57,7 +55,7 @@ def split_particles(
     Raises
     ------
     ValueError
-        If the shapes differ, are not of two dimensions, or a parameter is out of range.
+        If the shapes differ, or a parameter is out of range.
 
     Examples
     --------
