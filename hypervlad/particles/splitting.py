@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
+from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
 from hypervlad.common.constraints import Integer, Number, check_value
@@ -19,9 +20,10 @@ Window: TypeAlias = tuple[slice, ...]
 
 EIGHT = np.ones((3, 3), bool)  # neighbours, corners included
 _SMOOTHING = 1.0  # standard deviation in pixels; depths have several maxima per particle
+_MIN_DEPTH = 1e-6
 _REACH = 4  # pixels to which smoothing and the search for gaps reach
-_NECK = 0.9  # of the width of the smaller part, above which a neck separates nothing
-_MIN_NECK = 1.0  # pixels on each side by which a neck must be narrower: outlines are rough
+_NECK = 1.0  # pixels on each side by which a neck is narrower: outlines are rough
+_WIDE = 10.0  # pixels, of half a width, above which it is narrower by a tenth
 
 
 def split_particles(
@@ -84,7 +86,9 @@ def split_particles(
             _SMOOTHING,
             radius=_REACH,
         )[inner]
-        return _basins(smooth, inside, separation, 0.0)
+        # A share of the depth is a difference of logarithms: beyond all depths for 0, none for 1.
+        drop = -np.log(np.clip(separation, _MIN_DEPTH**2, 1 - _MIN_DEPTH))
+        return _basins(smooth, np.log(np.maximum(smooth, _MIN_DEPTH)), inside, float(drop))
 
     return label_parts(mask, min_area, partition)
 
@@ -150,44 +154,20 @@ def separate_at_necks(inside: BoolMap, cores: BoolMap) -> LabelMap:
     """Separate a component where cores, a part of it, have narrow necks or are apart."""
     distance = ndimage.distance_transform_edt(np.pad(cores, 1))[1:-1, 1:-1]
     smooth = ndimage.gaussian_filter(distance.astype(np.float32), _SMOOTHING) * cores
-    seeds = _basins(smooth, cores, _NECK, _MIN_NECK)
+    height = np.minimum(smooth, _WIDE) + _WIDE * np.log(np.maximum(smooth, _WIDE) / _WIDE)
+    seeds = _basins(smooth, height, cores, _NECK)
     if seeds.max() < 2:
         return inside.astype(np.int32)
     return np.asarray(watershed(-distance, seeds, mask=inside, connectivity=2))
 
 
-def _basins(depth: FloatMap, inside: BoolMap, share: float, least: float) -> LabelMap:
-    """Number the basins around maxima of depth, from 1; those without a pass between are joined.
+def _basins(depth: FloatMap, height: FloatMap, inside: BoolMap, drop: float) -> LabelMap:
+    """Number the basins of depth around maxima, from 1.
 
-    A pass is less deep than `share` of the shallower maximum, and less deep by `least`.
+    All ways from one of these maxima to a higher one lead down by `drop` in height.
     """
-    depth = depth * inside
-    tops, n = ndimage.label((ndimage.maximum_filter(depth, 3) == depth) & inside, EIGHT)
+    height = np.where(inside, height, height.min() - 2 * drop - 1)
+    tops, n = ndimage.label(h_maxima(height, drop), EIGHT)
     if n < 2:
         return inside.astype(np.int32)
-    basins = watershed(-depth, tops, mask=inside, connectivity=2)
-    around, beside = np.pad(depth, 1), np.pad(basins, 1)
-    codes, depths = [], []
-    for shift in ((0, -1), (-1, 0), (-1, -1), (-1, 1)):
-        other = np.roll(beside, shift, (0, 1))
-        meet = (beside != other) & (beside > 0) & (other > 0)
-        low, high = np.sort([beside[meet], other[meet]], axis=0).astype(np.int64)
-        codes.append(low * (n + 1) + high)
-        depths.append(np.minimum(around, np.roll(around, shift, (0, 1)))[meet])
-    pairs, where = np.unique(np.concatenate(codes), return_inverse=True)
-    passes = np.zeros(len(pairs))
-    np.maximum.at(passes, where, np.concatenate(depths))
-    highest = ndimage.maximum(depth, basins, np.arange(n + 1))
-    parents = np.arange(n + 1)
-
-    def root(i: int) -> int:
-        while parents[i] != i:
-            i = parents[i]
-        return i
-
-    for k in np.argsort(-passes, kind="stable").tolist():
-        low, high = sorted(map(root, divmod(int(pairs[k]), n + 1)), key=highest.__getitem__)
-        if low != high and passes[k] >= min(share * highest[low], highest[low] - least):
-            parents[low] = high
-    _, numbers = np.unique([root(i) for i in range(n + 1)], return_inverse=True)
-    return np.asarray(numbers.astype(np.int32)[basins])
+    return np.asarray(watershed(-depth, tops, mask=inside, connectivity=2))

@@ -193,6 +193,9 @@ def test_far_regions_keep_their_place(tmp_path):
 def test_a_label_tiff_has_its_scale(tmp_path):
     write_outlines(tmp_path / "a.tif", LABELS, pixel_size=0.37)
     assert read_micrograph(tmp_path / "a.tif").pixel_size == pytest.approx(0.37, rel=1e-6)
+    write_outlines(tmp_path / "b.tif", read_outlines(tmp_path / "a.tif"))  # with its scale
+    cut = read_outlines(tmp_path / "b.tif", shape=(5, 8), banner_rows=1)
+    assert cut.pixel_size == pytest.approx(0.37, rel=1e-6)
     with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
         assert tiff.imagej_metadata["unit"] == "um"
         assert tiff.pages[0].dtype == np.uint16
