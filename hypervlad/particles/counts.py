@@ -91,15 +91,16 @@ def edge_weights(table: pd.DataFrame, edges: Edges = "weight") -> FloatArray:
     array([4.2, 0. ])
     """
     check_value("edges", edges, [OneOf("weight", "leave_out")])
-    is_weighted = edges == "weight"
-    check_table(table, "touches_edge", *(_PLACE if is_weighted else ()))
+    check_table(table, "touches_edge")
     touches = table["touches_edge"].to_numpy()
     if touches.dtype != bool and len(touches):  # a text "False" would be true
         raise ValueError(f"touches_edge must be True or False, not of type {touches.dtype}")
     inside = ~touches.astype(bool)
     weights: FloatArray = inside.astype(np.float64)
-    sides = (("top", "bottom", "height"), ("left", "right", "width"))
-    for first, last, side in sides if is_weighted else ():
+    if edges == "leave_out":
+        return weights
+    check_table(table, *_PLACE)
+    for first, last, side in (("top", "bottom", "height"), ("left", "right", "width")):
         extent = table[f"field_{side}"].to_numpy(np.float64)[inside]
         # Of all places in a row of pixels, one per pixel, a box of width w touches no edge of the
         # field at W - w - 1.

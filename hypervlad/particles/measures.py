@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.sparse import csgraph
 from scipy.spatial import ConvexHull
+from scipy.spatial.distance import pdist
 
 from hypervlad.common.constraints import InstanceOf, check_value
 from hypervlad.common.wording import counted
@@ -171,7 +172,6 @@ def _describe(mask: NDArray[np.bool_]) -> tuple[float, ...]:
     right = np.concatenate([first - 0.5, last + 0.5, first, first, last, last])
     hull = ConvexHull(np.stack([down, right], axis=1))
     corners = hull.points[hull.vertices]
-    apart = corners[:, None] - corners
     # The smallest distance is perpendicular to a side of the hull.
     across = corners @ hull.equations[:, :2].T
     smallest = (across.max(axis=0) - across.min(axis=0)).min()
@@ -180,7 +180,7 @@ def _describe(mask: NDArray[np.bool_]) -> tuple[float, ...]:
     return (
         area,
         *(float(each.mean()) for each in places),
-        math.sqrt((apart * apart).sum(axis=2).max()),
+        float(pdist(corners).max()),
         float(smallest),
         # Perimeters and hulls of few pixels are estimated too small.
         min(float(4 * math.pi * area / perimeter_crofton(mask) ** 2), 1.0),
