@@ -18,6 +18,8 @@ import joblib
 import numpy as np
 from sklearn.utils.validation import check_memory
 
+from hypervlad.images.files import file_stamp
+
 # Where joblib keeps the values of the function `_value` of this module.
 _VALUES = Path(*__name__.split("."), "_value")
 Memory: TypeAlias = str | os.PathLike[str] | joblib.Memory | None
@@ -91,7 +93,7 @@ class ResultCache:
 
 
 class PathIndex:
-    """Facts about files by path, size and modification time; ``reading``: how files are read."""
+    """Facts about files by path and `file_stamp`; ``reading``: how files are read."""
 
     def __init__(self, cache: Cache, reading: Mapping[str, Any]) -> None:
         self.cache, self.reading = cache, dict(reading)
@@ -104,15 +106,15 @@ class PathIndex:
     def stamp(self, path: Any) -> str | None:
         if not isinstance(path, str | os.PathLike):
             return None
-        try:
-            status = os.stat(path)
-        except (OSError, ValueError):
+        stamp = file_stamp(path)
+        if stamp is None:
             return None
+        size, time = stamp
         return cache_key(
             {
                 "file": os.path.normcase(os.path.realpath(path)),
-                "size": status.st_size,
-                "time": status.st_mtime_ns,
+                "size": size,
+                "time": time,
                 "reading": self.reading,
             }
         )

@@ -7,9 +7,11 @@ import functools
 import glob
 import io
 import os
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,6 +33,9 @@ IMAGE_SUFFIXES = frozenset(
         *(".dm3", ".dm4", ".mrc", ".mrcs", ".st", ".rec", ".ser"),
     ]
 )
+
+#: Bytes of the largest file beside an image that is read.
+MAX_SIDECAR = 1 << 20
 
 #: Folders, in lower case, that storage systems and file managers keep for thumbnails, deleted
 #: files, snapshots and the like.
@@ -204,6 +209,7 @@ def ignored_files(
         for search in searches:
             found.update(map(place_of, search.files))
             of_system.update(map(place_of, search.system_files()))
+    known.update(name for file in found if _is_image(Path(file)) for name in sidecars(file))
     files = (Path(file) for file in found - known)
     counts = Counter(_kind(file) for file in files if not _is_image(file) and os.path.isfile(file))
     return counts + Counter({"in folders of the system": len(of_system)})
@@ -214,6 +220,43 @@ def _kind(file: Path) -> str:
         return "hidden"
     suffix = file.suffix.lower()
     return "masks" if suffix in IMAGE_SUFFIXES else suffix or "without a suffix"
+
+
+def sidecars(path: str | os.PathLike[str]) -> list[str]:
+    """Return the files in which some instruments describe an image, whether they exist or not.
+
+    Of Hitachi and JEOL (``NAME.txt``) and Tescan (``NAME-png.hdr`` or ``NAME.hdr``); if the suffix
+    of the image is written in capitals, theirs may be.
+    """
+    stem, suffix = os.path.splitext(os.fspath(path))
+    ends = [".txt", f"-{suffix[1:]}.hdr", ".hdr"]
+    if suffix[1:2].isupper():
+        ends += [end.upper() if suffix.isupper() else end.title() for end in ends]
+    return [stem + end for end in dict.fromkeys(ends)]
+
+
+def may_be_sidecar(path: str) -> bool:
+    """Return whether this is a regular file, and small."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size <= MAX_SIDECAR
+
+
+def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
+    """Return size, bytes, and modification time, ns, of an image; None if there is none.
+
+    Those of files beside it count, too, so that what is kept about an image is compared with them.
+    """
+    try:
+        status = [os.stat(path)]
+    except (OSError, ValueError):
+        return None
+    for sidecar in sidecars(path):
+        with suppress(OSError):
+            status.append(os.stat(sidecar))
+    return sum(each.st_size for each in status), max(each.st_mtime_ns for each in status)
 
 
 def is_left_out(name: str) -> bool:

@@ -20,7 +20,7 @@ from PIL import Image, ImageFile
 
 from hypervlad.common.wording import counted
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.metadata import Sides, are_plausible, square_pixel_size
+from hypervlad.images.metadata import Entries, Sides, are_plausible, square_pixel_size
 from hypervlad.images.options import MAX_PIXELS
 from hypervlad.images.pixels import check_size
 
@@ -125,14 +125,26 @@ class DecodedImage:
     scan_rows: int | None = None  # height without the banner, by the metadata
     metadata: dict[str, Any] = field(default_factory=dict)  # as in `Micrograph`
 
-    def set_pixel_sides(self, sides: Sides) -> None:
-        """Set the pixel size from width and height of a pixel, nm, or keep them as metadata."""
+    def set_pixel_sides(self, sides: Sides, source: str = "") -> None:
+        """Set the pixel size from width and height, nm, that a source states; or keep these."""
+        if any(sides):
+            self.metadata["pixel_size_from"] = source or self.metadata["format"]
         if not are_plausible(sides):
             self.metadata["implausible_pixel_sides_nm"] = list(sides)
             return
         self.pixel_size = square_pixel_size(sides)
         if self.pixel_size is None and None not in sides:
             self.metadata["pixel_sides_nm"] = list(sides)
+
+    def add_entries(self, instrument: str, entries: Entries, place: str) -> None:
+        """Use the pixel size and the height that an instrument's metadata state, unless known."""
+        sides, names = entries.pixel_sides(instrument)
+        if any(sides) and "pixel_size_from" not in self.metadata:
+            self.set_pixel_sides(sides, f"{place}: {names}")
+        if self.scan_rows is None:
+            self.scan_rows = entries.scan_rows(len(self.pixels))
+        if entries.stated:
+            self.metadata.setdefault(instrument, json_value(entries.stated))
 
 
 def json_value(value: Any) -> Any:
@@ -180,7 +192,13 @@ def decode_raster(file: BinaryIO, kind: str, name: str, max_pixels: int | None) 
         is_changed = _is_changed_by_pillow(image, file, name, max_pixels)
         n_frames = getattr(image, "n_frames", 1)
         pixels = _unchanged_pixels(file, kind) if is_changed else image_pixels(image)
-    return DecodedImage(pixels, metadata={"format": kind, "mode": mode, "n_pages": n_frames})
+        segments = b"".join(content for _, content in getattr(image, "applist", ()))  # of a JPEG
+    metadata = {"format": kind, "mode": mode, "n_pages": n_frames}
+    decoded = DecodedImage(pixels, metadata=metadata)
+    _, is_phenom, xml = segments.partition(b"<FeiImage>")
+    if is_phenom:
+        decoded.add_entries("fei", Entries(is_phenom + xml), "JPEG header")
+    return decoded
 
 
 def _value_bytes(image: ImageFile.ImageFile) -> int:

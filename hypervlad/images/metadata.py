@@ -5,27 +5,30 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+from hypervlad.common.files import parse_json
 
 Sides: TypeAlias = tuple[float | None, float | None]
 _NEARLY_SQUARE = 0.01
 _PLAUSIBLE = (1e-3, 1e6)  # nm: beyond, a unit was not the one that was assumed
-_NM_PER_UNIT = {
+_NM_PER_UNIT = {  # in the singular, and as spelled in American English
     "m": 1e9,
+    "meter": 1e9,
     "cm": 1e7,
+    "centimeter": 1e7,
     "mm": 1e6,
+    "millimeter": 1e6,
     "um": 1e3,
     "micron": 1e3,
-    "microns": 1e3,
     "micrometer": 1e3,
-    "micrometre": 1e3,
     "nm": 1.0,
     "nanometer": 1.0,
-    "nanometre": 1.0,
     "a": 0.1,
     "angstrom": 0.1,
     "pm": 1e-3,
+    "picometer": 1e-3,
     "inch": 2.54e7,
     "in": 2.54e7,
 }
@@ -47,7 +50,8 @@ def _unit_key(unit: str) -> str:
     text = re.sub(r"\\u00[bB]5", "u", text)
     text = re.sub(r"\\u00[cC]5|\\u212[bB]", "A", text)
     text = text.replace("µ", "u").replace("μ", "u").replace("Å", "A").replace("\u212b", "A")
-    return text.lower()
+    text = text.lower().replace("ö", "o").replace("metre", "meter")
+    return re.sub(r"(?<=\w{3})e?s$", "", text)  # the plural of a word, not "ms"
 
 
 def are_plausible(sides: Sides) -> bool:
@@ -64,79 +68,184 @@ def square_pixel_size(sides: Sides) -> float | None:
     return across if abs(across - down) <= _NEARLY_SQUARE * max(across, down) else None
 
 
-def fei_pixel_sides(fei: Mapping[str, Any]) -> Sides:
-    """Return the pixel of an FEI/Thermo TIFF, which is stored in metres."""
-    across, down = (_fei_value(fei, name) for name in ("PixelWidth", "PixelHeight"))
-    return length_in_nm(across, "m"), length_in_nm(down, "m")
+class _PixelEntries(NamedTuple):
+    """The entries that state the sides of a pixel."""
+
+    across: str
+    down: str = ""  # if there is none, pixels are square
+    unit: str = ""  # of numbers without one
+    over: str = ""  # what both are divided by: the pixels of a field of view, or a magnification
 
 
-def fei_scan_rows(fei: Mapping[str, Any], n_rows: int) -> int | None:
-    """Return how many rows of an FEI/Thermo TIFF of `n_rows` rows belong to the image.
+_BY_RESOLUTION = _PixelEntries("1/XResolution", "1/YResolution")
+# The first that applies is used. Names are the ends of "section.name", without regard to case.
+_PIXEL_ENTRIES: Mapping[str, Sequence[_PixelEntries]] = {
+    "fei": (
+        _PixelEntries("Scan.PixelWidth", "Scan.PixelHeight", "m"),
+        _PixelEntries("PixelWidth", "PixelHeight", "m"),  # of another beam; of Phenom, with a unit
+        _PixelEntries("PixelSize.X", "PixelSize.Y", "m"),
+        _PixelEntries("IRBeam.HFW", unit="m", over="Image.ResolutionX"),
+    ),
+    "zeiss": (
+        _PixelEntries("ap_image_pixel_size"),
+        _PixelEntries("ap_pixel_size", over="columns/1024"),  # as if of 1,024 columns
+    ),
+    "tescan": (_PixelEntries("PixelSizeX", "PixelSizeY", "m"),),
+    "tvips": (_PixelEntries("PixelSizeX", "PixelSizeY", "nm"), _BY_RESOLUTION),
+    "olympus": (_PixelEntries("pixelsizex", "pixelsizey", "m"),),
+    "hitachi": (_PixelEntries("SemImageFile.PixelSize", unit="nm"),),
+    "jeol": (
+        _BY_RESOLUTION._replace(over="SelectorValue"),
+        _PixelEntries("CM_FIELD_OF_VIEW", unit="mm", over="CM_FULL_SIZE"),
+        _PixelEntries("SM_MICRON_MARKER", over="SM_MICRON_BAR"),
+    ),
+    "openfibsem": (
+        _PixelEntries("pixel_size.x", "pixel_size.y", "m"),
+        _PixelEntries("image.hfw", unit="m", over="image.resolution"),
+    ),
+    "gatan": (_PixelEntries("65009", "65010"),),
+    "imagej": (_BY_RESOLUTION,),
+    "odemis": (_BY_RESOLUTION,),
+}
+# Files beside an image, by suffix, and the entry with the width of the image that they describe, if
+# there is one.
+SIDECAR_INSTRUMENTS: Mapping[str, Mapping[str, str]] = {
+    ".hdr": {"tescan": ""},
+    ".txt": {"hitachi": "SemImageFile.DataSize", "jeol": "CM_FULL_SIZE"},
+}
+_MAX_TEXT = 1 << 20
+# Possessive, so that the time is in proportion to the text.
+_QUANTITY = re.compile(r"\s*([-+]?(?:\d++\.?\d*+|\.\d++)(?:[eE][-+]?\d++)?+)(?![\d.,])\s*(\S*)")
+_XML_ELEMENT = re.compile(r"<(/?)(?:\w++:)?+([\w.-]++)([^<>]*+)>([^<]*+)")
 
-    By ResolutionY, DatabarHeight, or field of view over pixel height, whichever comes first.
+
+class Entries:
+    """The entries of an instrument's metadata, and others that its pixel size depends on.
+
+    Parameters
+    ----------
+    metadata : str, bytes or mapping
+        INI, XML, JSON or lines of names and values; or mappings, which may be nested.
+    **others : str
+        Further entries.
+
+    Attributes
+    ----------
+    stated : mapping
+        The mapping as given; of a text, values by "section.name".
     """
-    bar = _as_float(_fei_value(fei, "DatabarHeight"))
-    field = _as_float(_fei_value(fei, "VerFieldsize"))
-    pixel = _as_float(_fei_value(fei, "PixelHeight"))
-    candidates = [
-        _as_float(_section_value(fei.get("Image"), "ResolutionY")),
-        n_rows - bar if bar else None,
-        field / pixel if field and pixel else None,
-    ]
-    for rows in candidates:
-        # A banner is never the larger part. Such a number means something else, for instance a
-        # binned scan.
-        if rows is not None and math.isfinite(rows) and n_rows / 2 < round(rows) <= n_rows:
-            return round(rows)
-    return None
 
+    def __init__(self, metadata: str | bytes | Mapping[str, Any], **others: str) -> None:
+        pairs = list(_pairs_of(metadata))
+        self.stated = metadata if isinstance(metadata, Mapping) else dict(pairs)
+        self._by_name: dict[str, str] = {}  # of those with the same name, the first
+        for name, text in (*pairs, *others.items()):
+            self._by_name.setdefault(name.lower(), text)
 
-def _section_value(section: Any, key: str) -> Any:
-    if not isinstance(section, Mapping):
+    def quantity(self, name: str) -> tuple[float, str] | None:
+        """Return the number, other than 0, at the start of an entry, and its unit; None if none."""
+        wanted = name.lower()
+        ends = (text for key, text in self._by_name.items() if key.endswith(f".{wanted}"))
+        for text in (self._by_name.get(wanted, ""), *ends):
+            found = _QUANTITY.match(text)
+            if found and float(found[1]):
+                return float(found[1]), found[2]
         return None
-    return next((value for name, value in section.items() if name.lower() == key.lower()), None)
+
+    def number(self, name: str) -> float | None:
+        found = self.quantity(name)
+        return None if found is None else found[0]
+
+    def pixel_sides(self, instrument: str) -> tuple[Sides, str]:
+        """Return the sides of a pixel, nm, and the names of the entries that state them."""
+        for row in _PIXEL_ENTRIES[instrument]:
+            across = self._length(row.across, row)
+            down = self._length(row.down, row) if row.down else None
+            if across or down:
+                return (across, down), " / ".join(filter(None, (row.across, row.over)))
+        return (None, None), ""
+
+    def _length(self, name: str, row: _PixelEntries) -> float | None:
+        found, over = self.quantity(name), self.number(row.over) if row.over else 1.0
+        return length_in_nm(found[0] / over, found[1] or row.unit) if found and over else None
+
+    def scan_rows(self, n_rows: int) -> int | None:
+        """Return how many of the rows of the image belong to the scan; None if nothing says so.
+
+        By FEI's ResolutionY, the height of the bar (FEI, Phenom, Tescan), JEOL's size of the scan,
+        or FEI's field of view over the height of a pixel, whichever comes first.
+        """
+        bar = self.number("DatabarHeight") or self.number("ImageStripSize")
+        field, pixel = self.number("VerFieldsize"), self.number("PixelHeight")
+        size = _QUANTITY.match(self._by_name.get("cm_full_size", "").partition(" ")[2])
+        jeol = float(size[1]) if size else n_rows
+        candidates = [
+            self.number("Image.ResolutionY"),
+            n_rows - bar if bar else None,
+            jeol if jeol < n_rows else None,  # otherwise a bar may cover the last rows of the scan
+            field / pixel if field and pixel else None,
+        ]
+        for rows in candidates:
+            # A banner is never the larger part. Such a number means something else, for instance a
+            # binned scan.
+            if rows is not None and math.isfinite(rows) and n_rows / 2 < round(rows) <= n_rows:
+                return round(rows)
+        return None
 
 
-def _fei_value(fei: Mapping[str, Any], key: str) -> Any:
-    # The section may have the name of the beam: Scan first, then EScan, IScan or another.
-    sections = [fei.get("Scan"), *fei.values()]
-    values = (_section_value(section, key) for section in sections)
-    return next((value for value in values if _as_float(value)), None)
+def _pairs_of(metadata: str | bytes | Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if isinstance(metadata, Mapping):
+        return _pairs_of_values(metadata)
+    text = metadata if isinstance(metadata, str) else _decoded(metadata[:_MAX_TEXT])
+    text = text[:_MAX_TEXT].replace("\x00", "").strip()
+    if text.startswith("{"):
+        try:
+            return _pairs_of_values(parse_json(text))
+        except ValueError:
+            return iter(())
+    return _pairs_of_xml(text) if text.startswith("<") else _pairs_of_lines(text)
 
 
-def _as_float(value: Any) -> float | None:
+def _decoded(content: bytes) -> str:
     try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError:  # also UTF-16, of which the zeros are then removed
+        return content.decode("latin-1")
 
 
-def zeiss_pixel_size(zeiss: Mapping[str, Any]) -> float | None:
-    """Return AP_IMAGE_PIXEL_SIZE of a Zeiss SmartSEM TIFF (tag 34118).
-
-    AP_PIXEL_SIZE is the pixel of the monitor, not of the stored image.
-    """
-    entry = zeiss.get("ap_image_pixel_size")
-    if not isinstance(entry, (tuple, list)) or len(entry) < 2:
-        return None
-    if len(entry) == 2:  # the parser did not split "1.235 nm"
-        match = re.fullmatch(r"\s*([-+.\deE]+)\s*([^-+.\deE\s]\S*)\s*", str(entry[1]))
-        return length_in_nm(*match.groups()) if match else None
-    return length_in_nm(entry[1], entry[2])
+def _pairs_of_values(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _pairs_of_values(item, (*path[-2:], str(name)))
+    elif isinstance(value, tuple):  # of a Zeiss file: label, value and unit
+        yield ".".join(path), " ".join(map(str, value[1:]))
+    elif isinstance(value, list):
+        yield ".".join(path), " ".join(map(str, value))
+    else:
+        yield ".".join(path), str(value)
 
 
-def imagej_pixel_sides(imagej: Mapping[str, Any], x_resolution: Any, y_resolution: Any) -> Sides:
-    unit = imagej.get("unit", "")
-    return _side(x_resolution, unit), _side(y_resolution, imagej.get("yunit", unit))
+def _pairs_of_xml(text: str) -> Iterator[tuple[str, str]]:
+    # A pattern, not an XML parser: the text is untrusted.
+    path: list[str] = []
+    for closing, name, attributes, content in _XML_ELEMENT.findall(text):
+        if closing:
+            del path[-1:]
+            continue
+        unit = re.search(r"\bunit=[\"']([^\"']*)", attributes)
+        if content := content.strip():
+            yield ".".join((*path[-2:], name)), f"{content} {unit[1] if unit else ''}".strip()
+        if not attributes.endswith("/"):
+            path.append(name)
 
 
-def _side(resolution: Any, unit: Any) -> float | None:
-    try:
-        numerator, denominator = resolution
-        unit_per_pixel = float(denominator) / float(numerator)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    return length_in_nm(unit_per_pixel, unit)
+def _pairs_of_lines(text: str) -> Iterator[tuple[str, str]]:
+    section = ""
+    for line in text.splitlines():
+        if found := re.search(r"\[(\w+)\]\s*$", line):
+            section = f"{found[1]}."
+        elif found := re.match(r"\s*\$*+([\w.%]++)(?:\s*=|\s)(.*)", line):
+            yield section + found[1], found[2].strip()
 
 
 # A pattern, not an XML parser: the text is untrusted, and only a few attributes are needed. It
@@ -175,6 +284,13 @@ def ome_pixel_sides(xml: str, directory: int) -> Sides:
 def _ome_side(values: Mapping[str, str], axis: str) -> float | None:
     size = f"PhysicalSize{axis}"
     return length_in_nm(values.get(size), values.get(f"{size}Unit") or "um")
+
+
+def _as_float(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 _PIXELS = ("", "px", "pixel", "pixels")

@@ -30,7 +30,7 @@ from hypervlad.images.errors import (
     broken_link,
     list_reasons,
 )
-from hypervlad.images.files import parts_below
+from hypervlad.images.files import MAX_SIDECAR, may_be_sidecar, parts_below, sidecars
 from hypervlad.images.formats import (
     N_HEAD,
     RASTER_KINDS,
@@ -41,6 +41,7 @@ from hypervlad.images.formats import (
     file_kind,
     image_pixels,
 )
+from hypervlad.images.metadata import SIDECAR_INSTRUMENTS, Entries
 from hypervlad.images.microscopy import MICROSCOPY_KINDS, decode_microscopy
 from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.images.pixels import (
@@ -70,15 +71,16 @@ class Micrograph:
     pixels : ndarray of float32, shape (H, W) or (H, W, 3)
         In [0, 1]; a new array, not a view of the source.
     pixel_size : float or None
-        Nanometres per pixel, if the file contains it and pixels are square within 1 %.
+        Nanometres per pixel, if it is stated and pixels are square within 1 %.
     digest : str
         SHA-256, in hexadecimal, of the decoded pixels (without a removed banner) and of the rule
         that scaled them: independent of the file name and the lossless format.
     metadata : dict
         Values that JSON can store: ``"format"``, ``"dtype"`` as stored, ``"banner_rows"`` removed,
         ``"page"`` and ``"n_pages"``, the instrument's metadata (``"fei"``, ``"zeiss"``,
-        ``"imagej"``, ``"gatan"``), ``"pixel_sides_nm"`` of pixels that are not square, and
-        ``"implausible_pixel_sides_nm"`` below 1 pm or above 1 mm.
+        ``"imagej"`` and others), ``"pixel_size_from"``: where it is stated,
+        ``"pixel_sides_nm"`` of pixels that are not square, and ``"implausible_pixel_sides_nm"``
+        below 1 pm or above 1 mm.
     source : str or None
         The path as given; None for an array.
     mask : ndarray of bool, shape (H, W), or None
@@ -284,13 +286,33 @@ def _decode_path(source: Any, options: ReadOptions, name: str) -> DecodedImage:
 def _decode_file(
     file: BinaryIO, path: Path, kind: str, options: ReadOptions, name: str
 ) -> DecodedImage:
-    if kind == "TIFF":
-        return decode_tiff(file, options, name)
     page = options.page or 0
     if kind in MICROSCOPY_KINDS:
         return decode_microscopy(path, kind, page, name, options.max_pixels)
-    check_single_page(page, name, kind)
-    return decode_raster(file, kind, name, options.max_pixels)
+    if kind == "TIFF":
+        decoded = decode_tiff(file, options, name)
+    else:
+        check_single_page(page, name, kind)
+        decoded = decode_raster(file, kind, name, options.max_pixels)
+    if "pixel_size_from" not in decoded.metadata:
+        _add_sidecar(decoded, path)
+    return decoded
+
+
+def _add_sidecar(decoded: DecodedImage, path: Path) -> None:
+    """Add what a file beside an image states; one that cannot be read counts as absent."""
+    for sidecar in sidecars(path):
+        if not may_be_sidecar(sidecar):
+            continue
+        try:
+            with open(sidecar, "rb") as file:
+                entries = Entries(file.read(MAX_SIDECAR))
+        except OSError:
+            continue
+        for instrument, width in SIDECAR_INSTRUMENTS[sidecar[-4:].lower()].items():
+            # Others describe another image, or are not of this instrument.
+            if not width or entries.number(width) == decoded.pixels.shape[1]:
+                decoded.add_entries(instrument, entries, os.path.basename(sidecar))
 
 
 def _as_path(source: Any, name: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -31,9 +31,20 @@ if TYPE_CHECKING:
 # Its messages name no file; errors of the reader do. Without any handler they go to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
-_FEI_TAGS = (34682, 34680)
-_ZEISS_TAG = 34118
-_RESOLUTION_TAGS = (282, 283)
+_INSTRUMENT_TAGS = {
+    34682: "fei",
+    34680: "fei",
+    34683: "fei",  # XML
+    34118: "zeiss",
+    50431: "tescan",
+    37706: "tvips",
+    33560: "olympus",
+    33471: "olympus",
+}
+_GATAN_TAGS = ((65009, 65010), (65003, 65004))  # sides of a pixel, and their units
+_MAKE_TAG, _SOFTWARE_TAG = 271, 305
+_RESOLUTION_TAGS, _RESOLUTION_UNIT_TAG = (282, 283), 296
+_RESOLUTION_UNITS = {2: "inch", 3: "cm"}
 _ORIENTATION_TAG = 274
 _MAX_DIMENSIONS = 16
 _STK_PLANES_TAG = 33629  # as many values as planes
@@ -281,29 +292,56 @@ def _add_instrument(decoded: DecodedImage, tiff: TiffFile, page: TiffPage) -> No
     orientation = _tag_value(page, page, _ORIENTATION_TAG)
     if orientation not in (None, 1):
         decoded.metadata["orientation"] = json_value(orientation)
-    for code in _FEI_TAGS:
-        fei = _tag_value(page, first, code)
-        if isinstance(fei, dict):
-            decoded.set_pixel_sides(meta.fei_pixel_sides(fei))
-            decoded.scan_rows = meta.fei_scan_rows(fei, page.imagelength)
-            decoded.metadata["fei"] = json_value(fei)
-            return
-    zeiss = _tag_value(page, first, _ZEISS_TAG)
-    if isinstance(zeiss, dict):
-        decoded.set_pixel_sides((meta.zeiss_pixel_size(zeiss), None))
-        decoded.metadata["zeiss"] = json_value(zeiss)
-    elif tiff.is_ome and tiff.ome_metadata:
-        decoded.set_pixel_sides(meta.ome_pixel_sides(tiff.ome_metadata, page.index))
-    elif tiff.is_imagej and tiff.imagej_metadata:
-        across, down = (_tag_value(page, first, code) for code in _RESOLUTION_TAGS)
-        decoded.set_pixel_sides(meta.imagej_pixel_sides(tiff.imagej_metadata, across, down))
+    others = {"columns/1024": str(page.imagewidth / 1024)}
+    unit = _RESOLUTION_UNITS.get(_tag_value(page, first, _RESOLUTION_UNIT_TAG), "")
+    others |= _sides_by_resolution(page, first, unit, unit)
+    for place, instrument, stated in _instruments(page, first):
+        decoded.add_entries(instrument, meta.Entries(stated, **others), place)
+    if tiff.is_ome and tiff.ome_metadata and "pixel_size_from" not in decoded.metadata:
+        decoded.set_pixel_sides(meta.ome_pixel_sides(tiff.ome_metadata, page.index), "OME")
+    imagej = tiff.imagej_metadata if tiff.is_imagej else None
+    if imagej:
         # Overlays and look-up tables are large and unused here.
-        kept = {
-            key: value
-            for key, value in tiff.imagej_metadata.items()
-            if isinstance(value, (str, int, float, bool))
-        }
-        decoded.metadata["imagej"] = json_value(kept)
+        kept = {k: v for k, v in imagej.items() if isinstance(v, (str, int, float, bool))}
+        unit = imagej.get("unit", "")
+        sides = _sides_by_resolution(page, first, unit, imagej.get("yunit", unit))
+        decoded.add_entries("imagej", meta.Entries(kept, **sides), "ImageJ")
+    if str(_tag_value(page, first, _SOFTWARE_TAG)).startswith("Odemis"):
+        decoded.add_entries("odemis", meta.Entries({}, **others), "Odemis")
+
+
+def _instruments(page: TiffPage, first: TiffPage) -> Iterator[tuple[str, str, Any]]:
+    """Yield where in a file which instrument states what, in the order in which it is used."""
+    for code, instrument in _INSTRUMENT_TAGS.items():
+        stated = _tag_value(page, first, code)
+        if isinstance(stated, (dict, str, bytes)) and stated:
+            yield f"TIFF tag {code}", instrument, stated
+    numbers, units = ([_tag_value(page, first, c) for c in codes] for codes in _GATAN_TAGS)
+    if None not in numbers + units:
+        sides = zip(map(str, _GATAN_TAGS[0]), numbers, units, strict=True)
+        stated = {code: f"{number} {unit}" for code, number, unit in sides}
+        yield "TIFF tags 65003 to 65010", "gatan", stated
+    description = first.description
+    if '"hfw"' in description:
+        yield "TIFF description", "openfibsem", description
+    # Of diffraction patterns and scans, the resolution says nothing.
+    is_image = "<EosMode>eosTEM<" in description and "<SelectorUnitString>X<" in description
+    if is_image and _tag_value(page, first, _MAKE_TAG) == "JEOL Ltd.":
+        yield "TIFF description", "jeol", description
+
+
+def _sides_by_resolution(
+    page: TiffPage, first: TiffPage, x_unit: str, y_unit: str
+) -> dict[str, str]:
+    """Return the sides of a pixel, as text with the unit."""
+    sides = {}
+    for name, code, unit in zip("XY", _RESOLUTION_TAGS, (x_unit, y_unit), strict=True):
+        try:
+            pixels, length = _tag_value(page, first, code)
+            sides[f"1/{name}Resolution"] = f"{length / pixels} {unit}"
+        except (TypeError, ValueError, ZeroDivisionError):
+            continue
+    return sides
 
 
 def _tag_value(page: TiffPage, first: TiffPage, code: int) -> Any:

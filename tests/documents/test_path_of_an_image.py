@@ -20,8 +20,8 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier
 MAX_FILES = 21
 
 # These files run as well, but neither an image nor a label passes through them: they hold
-# parameters and their checks, names and modules of networks, whether there is a cache or a worker,
-# progress bars, and torch.
+# parameters and their checks, names of files and of networks, modules of networks, whether there is
+# a cache or a worker, progress bars, and torch.
 DECLARATIONS = {
     "features/backbones/network.py",
     "features/backbones/registry.py",
@@ -29,6 +29,7 @@ DECLARATIONS = {
     "features/cache.py",
     "common/constraints.py",
     "features/encoder/parallel.py",
+    "images/files.py",
     "images/options.py",
     "features/lazy_torch.py",
     "common/progress.py",

@@ -24,14 +24,14 @@ from hypervlad.features.encoder.encoding import encode_loaded
 from hypervlad.features.encoder.loading import Batch, ReadReport
 from hypervlad.features.encoder.parallel import absolute_path, map_tasks, uses_workers
 from hypervlad.images import ImageReadError, SkippedImage, find_images
-from hypervlad.images.files import composed
+from hypervlad.images.files import composed, file_stamp
 from hypervlad.images.reading import check_image_list, is_particle, read_in_order
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 #: The fields of a record that say where a particle is.
 PLACE = ("micrograph", "particle", "top", "left", "bottom", "right")
-#: Size in bytes and modification time (ns) of a file; None for an array or a missing file.
+#: Of `file_stamp`; None for an array or a missing file.
 Stamp: TypeAlias = tuple[int | None, int | None]
 #: Reads an image; returns its digest, or None if it cannot be read.
 DigestNow: TypeAlias = Callable[[Any], str | None]
@@ -49,13 +49,8 @@ class Item:
         return self.path or (self.image.name if self.micrograph else "array")
 
     def stamp(self) -> Stamp:
-        if self.path is None:
-            return None, None
-        try:
-            status = os.stat(self.image)
-        except (OSError, ValueError):
-            return None, None
-        return status.st_size, status.st_mtime_ns
+        stamp = None if self.path is None else file_stamp(self.image)
+        return (None, None) if stamp is None else stamp
 
 
 @dataclass(frozen=True)
@@ -73,7 +68,7 @@ class SourceRecord:
     # Of an image that could not be read:
     name: str | None
     reason: str | None
-    # Of a file before it was read, in bytes and ns:
+    # Of a file before it was read: see `file_stamp`.
     size: int | None
     time: int | None
     # Columns of the table, if there are particles: where each is in its micrograph.

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hypervlad.common.files import move_to_new_name, new_folder, refuse_link
+from hypervlad.images.files import may_be_sidecar, sidecars
 from hypervlad.models.classifier import AMBIGUOUS, OUT_OF_DISTRIBUTION, Classification
 from hypervlad.results.reports.files import folded, is_below
 from hypervlad.results.reports.predictions import kinds_of
@@ -110,9 +111,11 @@ def _escaped(found: re.Match[str]) -> str:
 
 
 def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path, bool]:
-    """Copy a file, with its times, to a free name; return it, and False if a copy was there."""
+    """Copy a file, with its times, to a free name; return it, and False if a copy was there.
+
+    Files beside an image that may describe it are copied, too.
+    """
     with new_folder(target.parent):
-        draft = target.parent / f".{secrets.token_hex(8)}.tmp"
         for path in numbered_names(target):
             if os.path.lexists(path):
                 if path.is_file() and filecmp.cmp(file, path, shallow=False):
@@ -120,16 +123,26 @@ def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path,
                 continue
             refuse_link(target.parent)
             try:
-                shutil.copyfile(file, draft)  # without permissions: a draft that is read-only stays
-                times = os.stat(file)
-                os.utime(draft, ns=(times.st_atime_ns, times.st_mtime_ns))
-                move_to_new_name(draft, path)
+                _copy_to_new_name(file, path)
             except FileExistsError:  # made just now
                 continue
-            finally:
-                draft.unlink(missing_ok=True)
+            for beside, copied in zip(sidecars(file), sidecars(path), strict=False):
+                if may_be_sidecar(beside):
+                    with contextlib.suppress(FileExistsError):
+                        _copy_to_new_name(beside, Path(copied))
             return path, True
     raise AssertionError("numbers do not end")
+
+
+def _copy_to_new_name(file: str | os.PathLike[str], path: Path) -> None:
+    draft = path.parent / f".{secrets.token_hex(8)}.tmp"
+    try:
+        shutil.copyfile(file, draft)  # without permissions: a draft that is read-only stays
+        times = os.stat(file)
+        os.utime(draft, ns=(times.st_atime_ns, times.st_mtime_ns))
+        move_to_new_name(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def numbered_names(path: Path) -> Iterator[Path]:

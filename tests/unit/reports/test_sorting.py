@@ -125,6 +125,20 @@ def test_a_file_of_the_same_name_is_kept(tmp_path: Path) -> None:
     assert sorter.done.renamed == [tmp_path / "out" / "fibre" / "a-3.tif"]
 
 
+def test_what_describes_an_image_is_copied_with_it(tmp_path: Path) -> None:
+    beside = {"a.txt": "[SemImageFile]", "a-tif.hdr": "[MAIN]", "a.csv": "no", "a.hdr": "x" * 2**21}
+    files = write(tmp_path, {"a.tif": "new", **beside})
+    write(tmp_path / "out", {"a.tif": "another", "a-2.hdr": "theirs"})
+    copy_to_free_name(files[0], tmp_path / "out" / "a.tif")
+    assert tree(tmp_path / "out") == {
+        "a.tif": "another",
+        "a-2.tif": "new",
+        "a-2.txt": "[SemImageFile]",
+        "a-2-tif.hdr": "[MAIN]",
+        "a-2.hdr": "theirs",
+    }
+
+
 def test_a_link_or_a_folder_of_the_name_is_kept(tmp_path: Path) -> None:
     (file,) = write(tmp_path, {"a.tif": "new"})
     out = tmp_path / "out"
