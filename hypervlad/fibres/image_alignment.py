@@ -148,7 +148,13 @@ class AlignmentRecipe:
         UserWarning
             If the pixels are not square: then the pixel size is ignored.
         """
-        read = read_micrograph(image, banner=self.banner, channel=self.channel, page=self.page)
+        read = read_micrograph(
+            image,
+            banner=self.banner,
+            channel=self.channel,
+            page=self.page,
+            pixel_size=self.pixel_size,
+        )
         pixels = read.pixels if read.pixels.ndim == 2 else read.pixels.mean(axis=2)
         named = f"{os.fspath(image)}: " if isinstance(image, str | os.PathLike) else ""
         try:
@@ -159,7 +165,7 @@ class AlignmentRecipe:
     def _pixel_size_of(self, read: Micrograph, named: str) -> float | None:
         sides = read.metadata.get("pixel_sides_nm")
         if sides is None:
-            return self.pixel_size if read.pixel_size is None else read.pixel_size
+            return read.pixel_size
         warn_user(
             f"{named}pixels of {sides[0]:.4g} x {sides[1]:.4g} nm are not square, so lengths stay "
             "in pixels, and directions are those of the image as stored; resample it to square "

@@ -12,6 +12,7 @@ from typing import Any
 from hypervlad.common.constraints import (
     Alternatives,
     Integer,
+    Number,
     OneOf,
     check_parameters,
     is_number,
@@ -25,6 +26,7 @@ _CONSTRAINTS: Mapping[str, Alternatives] = {
     "channel": [Integer(at_least=0), None],
     "banner": [OneOf("keep", "remove")],
     "max_pixels": [Integer(at_least=1), None],
+    "pixel_size": [Number(above=0, meaning="nanometres per pixel"), None],
 }
 
 
@@ -53,11 +55,13 @@ class ReadOptions:
         Lower and upper percentile, 0 <= lower < upper <= 100.
     banner : {"keep", "remove"}, default="keep"
         ``"remove"`` cuts off the instrument's information bar below the image: as given by the
-        file's metadata (FEI/Thermo), or else as found by `find_banner`.
+        file's metadata, or else as found by `find_banner`.
     max_pixels : int or None, default=400_000_000
         Largest image that is decoded, in grey pixels of up to 32 bits: an RGB pixel counts as three
         of them, a 64-bit value as two. None for no limit. A loaded model has the limit given to
         :func:`hypervlad.load`, not the one of its training.
+    pixel_size : float or None, default=None
+        Nanometres per pixel of images that state none: of files without it, and of arrays.
 
     Raises
     ------
@@ -77,6 +81,7 @@ class ReadOptions:
     percentiles: tuple[float, float] = (0.1, 99.9)
     banner: str = "keep"
     max_pixels: int | None = MAX_PIXELS
+    pixel_size: float | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -88,6 +93,8 @@ class ReadOptions:
         for name in ("page", "channel", "max_pixels"):
             number = getattr(self, name)
             set_field(self, name, None if number is None else int(number))
+        if self.pixel_size is not None:
+            set_field(self, "pixel_size", float(self.pixel_size))
         set_field(self, "scaling", _checked_scaling(self.scaling))
         set_field(self, "percentiles", _checked_percentiles(self.percentiles))
 

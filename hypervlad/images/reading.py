@@ -169,6 +169,8 @@ def read_named(
     decoded = (_decode_path if is_path else _decode_array)(source, options, name)
     if options.page is None and decoded.metadata.get("n_pages", 1) > 1:
         _warn_of_pages(name, decoded.metadata["format"])
+    if options.pixel_size is not None and "pixel_size_from" not in decoded.metadata:
+        decoded.set_pixel_sides((options.pixel_size, options.pixel_size), "reading options")
     if options.channel is not None:
         decoded.pixels = select_channel(decoded.pixels, options.channel, name)
     pixels = as_pixels(decoded.pixels, name, options.max_pixels)

@@ -29,6 +29,7 @@ def load(
     *,
     weights: str | os.PathLike[str] | None = None,
     max_pixels: int | None = MAX_PIXELS,
+    pixel_size: float | None = None,
 ) -> Any:
     """Load a model that ``save`` wrote, such as :meth:`MicrographClassifier.save`.
 
@@ -41,6 +42,8 @@ def load(
         The network's weights on this machine, if the model was trained with a file elsewhere.
     max_pixels : int or None, default=400_000_000
         Largest image that the model reads, as in :class:`hypervlad.images.ReadOptions`.
+    pixel_size : float or None, default=None
+        Nanometres per pixel of new images that state none; by default as in training.
 
     Returns
     -------
@@ -50,7 +53,7 @@ def load(
     Raises
     ------
     ValueError
-        If ``max_pixels`` is not a positive number.
+        If ``max_pixels`` or ``pixel_size`` is not a positive number.
     ModelFileError
         If the file is missing, damaged, newer than this library or not a model, or if the weights
         are not those of the model.
@@ -66,7 +69,9 @@ def load(
     >>> type(loaded).__name__
     'HypercolumnVLAD'
     """
-    ReadOptions(max_pixels=max_pixels)
+    reading: dict[str, Any] = {"max_pixels": max_pixels}
+    reading |= {} if pixel_size is None else {"pixel_size": pixel_size}
+    ReadOptions(**reading)
     content = read_model(path)
     if content.kind not in KINDS:
         raise ModelFileError(
@@ -78,7 +83,7 @@ def load(
     try:
         model = loader.from_state(content.header, content.arrays)
         for part in (model, getattr(model, "encoder_", None), getattr(model, "encoder", None)):
-            _limit_images(part, max_pixels)
+            _set_reading(part, reading)
     except ValueError as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from error
     if weights is not None:
@@ -92,13 +97,14 @@ def load(
     return model
 
 
-def _limit_images(part: Any, max_pixels: int | None) -> None:
+def _set_reading(part: Any, changes: dict[str, Any]) -> None:
     if not hasattr(part, "read_options"):
         return
-    if check_read_options(part.read_options).max_pixels != max_pixels:
-        part.read_options = replace(check_read_options(part.read_options), max_pixels=max_pixels)
+    given = check_read_options(part.read_options)
+    if replace(given, **changes) != given:
+        part.read_options = replace(given, **changes)
     if hasattr(part, "fitted_params_"):
-        options = replace(part.fitted_params_.read_options, max_pixels=max_pixels)
+        options = replace(part.fitted_params_.read_options, **changes)
         part.fitted_params_ = replace(part.fitted_params_, read_options=options)
     if hasattr(part, "read_options_"):
-        part.read_options_ = replace(part.read_options_, max_pixels=max_pixels)
+        part.read_options_ = replace(part.read_options_, **changes)

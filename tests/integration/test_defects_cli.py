@@ -114,6 +114,9 @@ def test_a_threshold_of_one_s_own_and_a_pixel_size(
     text = (tmp_path / "out" / "scores.csv").read_text(encoding="utf-8")
     assert "anomalous" not in text
     assert (tmp_path / "out" / "regions.csv").read_text(encoding="utf-8").count("\n") == 1
+    tifffile.imwrite(tmp_path / "b.tif", pixels)
+    run("defects", "score", model, tmp_path / "b.tif", "-o", tmp_path / "b", "--pixel-size", 2)
+    assert read_micrograph(tmp_path / "b" / "maps" / "b.tif.tif").pixel_size == pytest.approx(2)
 
 
 def test_a_page_of_how_maps_compare_with_masks(model: Path, folder: Path, tmp_path: Path) -> None:

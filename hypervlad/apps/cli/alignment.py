@@ -72,13 +72,7 @@ def align(
             "For example 1000.",
         ),
     ] = 0,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option(
-            metavar="NM",
-            help="Nanometres per pixel, for images whose files do not contain the pixel size.",
-        ),
-    ] = None,
+    pixel_size: option.OwnPixelSize = None,
     image_page: option.ImagePage = None,
     channel: option.Channel = None,
     remove_banner: option.RemoveBanner = False,

@@ -46,6 +46,7 @@ def explain(
         ),
     ] = None,
     weights: option.ModelWeights = None,
+    pixel_size: option.OwnPixelSize = None,
     device: option.Device = "auto",
     quiet: option.Quiet = False,
 ) -> None:
@@ -78,7 +79,7 @@ def explain(
             f"{counted(len(files), 'image')} are too many for one picture; give at most "
             f"{_MAX_EXPLAINED}."
         )
-    classifier = load_classifier(model, weights, device=device, quiet=quiet)
+    classifier = load_classifier(model, weights, device=device, quiet=quiet, pixel_size=pixel_size)
     labels = None if classes is None else _labels_named(classifier.classes_, classes)
     hidden = True if quiet else None
     found, bad = {}, []
@@ -114,6 +115,7 @@ def evaluate(
     ],
     groups: option.TestGroups = None,
     weights: option.ModelWeights = None,
+    pixel_size: option.OwnPixelSize = None,
     device: option.Device = "auto",
     on_error: option.Unreadable = option.OnError.RAISE,
     cache: option.Cache = None,
@@ -136,7 +138,13 @@ def evaluate(
     check_cache(cache)
     data = _labelled_by_people(folder, labelled_images(folder, groups, quiet, model))
     classifier = load_classifier(
-        model, weights, device=device, on_error=on_error.value, quiet=quiet, cache=cache
+        model,
+        weights,
+        device=device,
+        on_error=on_error.value,
+        quiet=quiet,
+        cache=cache,
+        pixel_size=pixel_size,
     )
     known = {composed(str(label)): label for label in classifier.classes_}
     if set(known).isdisjoint(data.target_names):

@@ -213,6 +213,7 @@ def score(
     threshold: Threshold = None,
     tile_size: TileSize = None,
     weights: option.ModelWeights = None,
+    pixel_size: option.OwnPixelSize = None,
     device: option.Device = "auto",
     on_error: option.UnreadableLeftOut = option.OnError.RAISE,
     quiet: option.Quiet = False,
@@ -241,7 +242,7 @@ def score(
     Columns of regions.csv: path; in pixels x, y (upper left corner), width and
     height of the box, area, diameter (of a circle of that area); the region's
     highest score; in micrometres width_um, height_um, area_um2, diameter_um.
-    Columns in micrometres are empty if the file does not contain the pixel size.
+    Columns in micrometres are empty if the pixel size is unknown.
     masks/NAME.png is 255 where the image is defective, otherwise 0.
 
     \b
@@ -253,7 +254,7 @@ def score(
 
     check_folders(output, paths)
     files = images_in(paths, quiet, model)
-    scorer = _load(model, weights, device, threshold, tile_size)
+    scorer = _load(model, weights, device, threshold, tile_size, pixel_size)
     written = write_findings(output, scorer, files, names_of(files, paths), progress=not quiet)
     echo(
         f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "
@@ -323,11 +324,12 @@ def _load(
     device: str,
     threshold: float | None,
     tile_size: int | None,
+    pixel_size: float | None = None,
 ) -> PatchDefectScorer:
     from hypervlad.models.defects import PatchDefectScorer
 
     scorer: PatchDefectScorer = load_model(
-        path, weights, PatchDefectScorer, "hypervlad defects fit"
+        path, weights, PatchDefectScorer, "hypervlad defects fit", pixel_size
     )
     scorer.encoder_.set_params(device=device, on_error="raise")
     if tile_size is not None:

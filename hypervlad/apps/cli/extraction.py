@@ -67,6 +67,7 @@ def extract(
         bool, typer.Option("--dry-run", help="Only print what would be done.")
     ] = False,
     weights: option.ModelWeights = None,
+    pixel_size: option.OwnPixelSize = None,
     device: option.Device = "auto",
     on_error: option.UnreadableLeftOut = option.OnError.RAISE,
     skipped: Annotated[
@@ -108,7 +109,7 @@ def extract(
     if jobs == 0:
         raise ValueError("--jobs 0: give a number of processes, or -1 for one per core.")
     say_ignored(quiet, [folder], model, output, skipped)
-    encoder = load_encoder(model, weights, device=device, cache=cache)
+    encoder = load_encoder(model, weights, device=device, cache=cache, pixel_size=pixel_size)
     arguments: dict[str, Any] = {
         "out": output,
         "root": root,

@@ -154,10 +154,13 @@ def load_classifier(
     on_error: str = "raise",
     quiet: bool = True,
     cache: Path | None = None,
+    pixel_size: float | None = None,
 ) -> MicrographClassifier:
     from hypervlad.models.classifier import MicrographClassifier
 
-    model: MicrographClassifier = load_model(path, weights, MicrographClassifier, "hypervlad train")
+    model: MicrographClassifier = load_model(
+        path, weights, MicrographClassifier, "hypervlad train", pixel_size
+    )
     model.encoder_.set_params(
         device=device, on_error=on_error, verbose=not quiet, memory=_memory(cache)
     )
@@ -165,21 +168,32 @@ def load_classifier(
 
 
 def load_encoder(
-    path: Path, weights: str | None, *, device: str, cache: Path | None
+    path: Path,
+    weights: str | None,
+    *,
+    device: str,
+    cache: Path | None,
+    pixel_size: float | None,
 ) -> HypercolumnVLAD:
     from hypervlad.models.loading import load
 
-    model = load(path, weights=weights)
+    model = load(path, weights=weights, pixel_size=pixel_size)
     encoder: HypercolumnVLAD = getattr(model, "encoder_", model)
     encoder.set_params(device=device, memory=_memory(cache))
     return encoder
 
 
-def load_model(path: Path, weights: str | None, kind: type[Any], command: str) -> Any:
+def load_model(
+    path: Path,
+    weights: str | None,
+    kind: type[Any],
+    command: str,
+    pixel_size: float | None = None,
+) -> Any:
     """Load a model of one kind; for another kind, say which command writes the expected one."""
     from hypervlad.models.loading import load
 
-    model = load(path, weights=weights)
+    model = load(path, weights=weights, pixel_size=pixel_size)
     if not isinstance(model, kind):
         raise ModelFileError(
             f"{path} contains a {type(model).__name__}, but this command needs a model written by "

@@ -98,6 +98,14 @@ PixelSize = Annotated[
         "then applies only to the others.",
     ),
 ]
+OwnPixelSize = Annotated[
+    float | None,
+    typer.Option(
+        "--pixel-size",
+        metavar="NM",
+        help="Nanometres per pixel of images whose files do not contain the pixel size.",
+    ),
+]
 Device = Annotated[
     str, typer.Option(metavar="NAME", help="cpu, cuda, or auto: cuda if there is a GPU.")
 ]

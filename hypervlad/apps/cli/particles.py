@@ -173,12 +173,7 @@ def find(
             help="Smallest particle; by default that of the model, or 20.",
         ),
     ] = None,
-    pixel_size: Annotated[
-        float | None,
-        typer.Option(
-            metavar="NM", help="Nanometres per pixel of images whose file does not contain it."
-        ),
-    ] = None,
+    pixel_size: option.OwnPixelSize = None,
     formats: Formats = None,
     resume: Annotated[
         bool,

@@ -43,6 +43,7 @@ def predict(
     paths: option.Images,
     output: option.TableToWrite = None,
     weights: option.ModelWeights = None,
+    pixel_size: option.OwnPixelSize = None,
     device: option.Device = "auto",
     on_error: option.UnreadableLeftOut = option.OnError.RAISE,
     cache: option.Cache = None,
@@ -142,7 +143,13 @@ def predict(
     files = [] if watch else images_in(paths, quiet, model, output, page)
     # One unreadable file among thousands must not stop the others: it is reported at the end.
     classifier = load_classifier(
-        model, weights, device=device, on_error="skip", quiet=quiet or watch, cache=cache
+        model,
+        weights,
+        device=device,
+        on_error="skip",
+        quiet=quiet or watch,
+        cache=cache,
+        pixel_size=pixel_size,
     )
     classes = classifier.classes_.tolist()
     sorter = None
@@ -292,6 +299,7 @@ def _watch(
             classes,
             folder=folder,
             model=model,
+            pixel_size=classifier.encoder_.fitted_params_.read_options.pixel_size,
             coverage=coverage,
             max_error=max_error,
         )

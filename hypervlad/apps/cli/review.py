@@ -88,6 +88,7 @@ def start(
         ),
     ] = 0.05,
     weights: option.ModelWeights = None,
+    pixel_size: option.OwnPixelSize = None,
     device: option.Device = "auto",
     on_error: option.UnreadableLeftOut = option.OnError.RAISE,
     cache: option.Cache = None,
@@ -119,7 +120,9 @@ def start(
     found = found_folder(paths)
     files = images_in(paths, quiet, model) if found is None else []
     n, unit = (len(files), "image") if found is None else (len(found.table), "particle")
-    classifier = load_classifier(model, weights, device=device, on_error="skip", cache=cache)
+    classifier = load_classifier(
+        model, weights, device=device, on_error="skip", cache=cache, pixel_size=pixel_size
+    )
     with ProgressBar(total=n, unit=unit, disable=True if quiet else None) as bar:
         started = start_queue(
             classifier,

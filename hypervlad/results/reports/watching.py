@@ -57,6 +57,7 @@ class GrowingTable:
         *,
         folder: Path,
         model: str,
+        pixel_size: float | None = None,
         coverage: float | None,
         max_error: float | None,
     ) -> None:
@@ -72,6 +73,7 @@ class GrowingTable:
         settings = {
             "folder": ascii(absolute_name(folder)),  # a name may have a line break
             "model": model,
+            "pixel_size": pixel_size,
             "coverage": coverage,
             "max_error": max_error,
         }

@@ -15,6 +15,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
+from support.commands import all_commands
 from typer.testing import CliRunner
 
 import hypervlad
@@ -365,6 +366,30 @@ def test_a_saved_encoder_keeps_its_scale(
     assert loaded.pixel_size == 2.0
     assert type(loaded.pixel_size) is float
     np.testing.assert_array_equal(loaded.transform(tiffs), vectors)
+
+
+def test_a_loaded_model_assumes_a_pixel_size_for_images_that_state_none(
+    encoder: HypercolumnVLAD, tiffs: list[Path], tmp_path: Path
+) -> None:
+    image = scene(2.0)
+    scaled, plain = (write_tiff(tmp_path / f"{n}.tif", image, n) for n in (4.0, None))
+    encoder.fit(tiffs).save(tmp_path / "e.hvlad")
+    loaded = hypervlad.load(tmp_path / "e.hvlad", pixel_size=4.0)
+    np.testing.assert_array_equal(loaded.transform([plain]), encoder.transform([scaled]))
+    with pytest.raises(ValueError, match="pixel_size"):
+        hypervlad.load(tmp_path / "e.hvlad", pixel_size=-1)
+
+
+def test_every_command_that_reads_new_images_takes_their_pixel_size() -> None:
+    found = {
+        name
+        for name, command in all_commands().items()
+        if any("--pixel-size" in option.opts for option in command.params)
+    }
+    assert found == {
+        *("train", "predict", "evaluate", "explain", "extract", "align"),
+        *("defects score", "particles find", "review start"),
+    }
 
 
 def test_the_scale_is_among_the_facts(encoder: HypercolumnVLAD, tiffs: list[Path]) -> None:

@@ -12,7 +12,7 @@ import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, ImageFile
 
-from hypervlad.images import ReadOptions, read_image, read_micrograph
+from hypervlad.images import ImageReadError, ReadOptions, read_image, read_micrograph
 from hypervlad.images.formats import json_value, strict_decoding
 
 GREY = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
@@ -178,7 +178,25 @@ def test_a_micrograph_is_shown_on_one_line_without_metadata(tmp_path):
     )
 
 
+def test_a_pixel_size_is_assumed_only_where_none_is_stated(tmp_path):
+    resolution = {"resolution": (0.5, 0.5), "metadata": {"unit": "nm"}}
+    tifffile.imwrite(tmp_path / "a.tif", GREY16, imagej=True, **resolution)
+    oblong = {"resolution": (0.5, 0.25), "metadata": {"unit": "nm"}}
+    tifffile.imwrite(tmp_path / "b.tif", GREY16, imagej=True, **oblong)
+
+    assumed = read_micrograph(GREY16, pixel_size=7)
+
+    assert assumed.pixel_size == 7
+    assert assumed.metadata["pixel_size_from"] == "reading options"
+    assert read_micrograph(tmp_path / "a.tif", pixel_size=7).pixel_size == 2
+    assert read_micrograph(tmp_path / "b.tif", pixel_size=7).pixel_size is None
+    with pytest.raises(ImageReadError, match="pixel_size"):
+        ReadOptions(pixel_size=0)
+
+
 def test_options_survive_json():
-    options = ReadOptions(page=2, scaling=(0, 4095), percentiles=[1, 99], banner="remove")
+    options = ReadOptions(
+        page=2, scaling=(0, 4095), percentiles=[1, 99], banner="remove", pixel_size=2
+    )
 
     assert ReadOptions(**json.loads(json.dumps(asdict(options)))) == options

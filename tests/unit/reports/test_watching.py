@@ -434,6 +434,7 @@ def test_a_byte_order_mark_and_line_breaks_of_windows_are_read(tmp_path: Path) -
     ("other", "words"),
     [
         ({"model": "2"}, "another model"),
+        ({"pixel_size": 2.0}, "another pixel_size"),
         ({"folder": Path("elsewhere\nand more")}, "another folder"),
         ({"model": "2", "max_error": 0.05}, "another model and max_error"),
     ],
