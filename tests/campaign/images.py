@@ -14,6 +14,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from support.instrument_files import SIDECARS, WRITERS
 from support.microscopy_files import DM, MRC_MODES, mrc_bytes, ser_bytes
 from support.raster_headers import jp2_boxes, jp2_bytes, siz_bytes
 
@@ -49,7 +50,7 @@ def cases(seed: int, folder: Path) -> Iterator[Case]:
     for number in range(_N_SOUND):
         path = folder / f"{number:02d}"
         path = path.with_suffix(_write_any(path, rng))
-        case = Case(path.name, partial(attack, path), (path,))
+        case = Case(path.name, partial(attack, path), tuple(sorted(folder.glob(f"{path.stem}.*"))))
         yield case
         sound = path.read_bytes()
         for change in range(_N_DAMAGED):
@@ -79,7 +80,7 @@ def _write_any(stem: Path, rng: np.random.Generator) -> str:
     """Write a sound image, and return its suffix."""
     writers: list[Callable[[Path, np.random.Generator], str]]
     writers = [_write_tiff] * 4 + [_write_pillow] * 3 + [_write_microscopy]
-    writers += [_write_pnm, _write_jpeg_2000, _write_stack]
+    writers += [_write_pnm, _write_jpeg_2000, _write_stack, _write_instrument]
     while True:
         try:
             return writers[rng.integers(len(writers))](stem, rng)
@@ -117,6 +118,14 @@ def _write_tiff(stem: Path, rng: np.random.Generator) -> str:
                 predictor=bool(rng.random() < 0.2),
                 **options,
             )
+    return ".tif"
+
+
+def _write_instrument(stem: Path, rng: np.random.Generator) -> str:
+    """Write a TIFF of an instrument, and beside it a damaged text of another."""
+    WRITERS[rng.integers(len(WRITERS))](stem.with_suffix(".tif"))
+    end, text = SIDECARS[rng.integers(len(SIDECARS))]
+    stem.with_suffix(end).write_bytes(damaged(text.encode(), rng))
     return ".tif"
 
 
