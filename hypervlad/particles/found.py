@@ -470,6 +470,11 @@ class FoundFolder:
 
     def _notes(self) -> list[str]:
         notes = []
+        if held_out := self.run["finder"].get("held_out"):
+            notes.append(
+                "no interval covers what the model missed, joined or split; when it was trained, "
+                f"held out: {held_out}"
+            )
         if not all(field.pixel_size for field in self.fields):
             notes.append(
                 "the pixel size is unknown, so nothing is per area or in nanometres; give it to "

@@ -132,9 +132,11 @@ def test_the_particles_of_a_model_are_labelled_classified_and_counted(
     assert {"class", "confidence", "p_long", "p_round"} <= set(FoundFolder(folder).table)
     options = ["-o", tmp_path / "counts.csv", "--page", tmp_path / "page.html"]
     said = run("particles", "count", folder, *options, "--rule", "area > 0 nm2")
-    header, *lines, note, last, of_page = said.stdout.splitlines()
+    header, *lines, outlined, note, last, of_page = said.stdout.splitlines()
     assert header.split()[:3] == ["class", "particles", "count"]
     assert [line.split()[0] for line in lines] == ["long", "round", "all"]
+    assert outlined.startswith("note: no interval covers what the model missed, joined or split")
+    assert "held out: 1 image; the area of particles agrees by" in outlined
     assert note.startswith("note: counts are corrected")
     assert int(lines[-1].split()[1]) == n_particles
     assert last == f"counts: {tmp_path / 'counts.csv'}"

@@ -248,6 +248,7 @@ def find(
 
     else:
         from hypervlad.models.segmentation import HypercolumnSegmenter
+        from hypervlad.results.reports.facts import model_facts
 
         if reading or polarity is not Polarity.AUTO:
             raise ValueError(
@@ -259,6 +260,7 @@ def find(
         )
         segmenter.set_params(device=device, min_area=min_area or segmenter.min_area)
         finder = {"model": file_digest(model), "min_area": segmenter.min_area}
+        finder |= {"held_out": model_facts(segmenter)["when held out"]}
         options, outline = check_read_options(segmenter.read_options), segmenter.predict
     found, left_out = find_in_images(
         output,
