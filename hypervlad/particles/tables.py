@@ -18,9 +18,8 @@ from hypervlad.particles.outlines import read_outlines
 if TYPE_CHECKING:
     import pandas as pd
 
-OUTLINES, FIELDS, PARTICLES, CONFUSION, RUN, REMOVED = (
-    *("outlines", "fields.csv", "particles.csv", "confusion.csv", "run.json", "removed"),
-)
+OUTLINES, REMOVED = "outlines", "removed"  # folders
+RUN, FIELDS, PARTICLES, CONFUSION = "run.json", "fields.csv", "particles.csv", "confusion.csv"
 OWN_FILES = (RUN, FIELDS, PARTICLES, CONFUSION)
 LOCK = ".lock"
 FORMATS = {"geojson": ".geojson", "roi": ".zip"}  # names of folders, and suffixes
