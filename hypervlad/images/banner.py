@@ -7,31 +7,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.images.pixels import percentile_limits, scale_pixels
+from hypervlad.images.pixels import scale_pixels
 
 # Smallest and largest height of a banner, as shares of the image's height.
 MIN_SHARE, MAX_SHARE = 0.02, 0.30
 # Smallest height of a banner in rows: text needs them.
 MIN_ROWS = 6
-# Grey levels (of 255) from the background within which a pixel counts as background: JPEG artefacts
-# around text are as large.
-_TOLERANCE, _TIGHT_TOLERANCE = 12, 4
-# Drawn areas are flat, scanned ones have noise. At least 30 % of a banner lie within this of its
-# background (in a dense, strongly compressed one, hardly more is free of text).
-_FLATNESS = 2.0
-# A text pixel differs from the background by more than this.
-_TEXT_CONTRAST = 80
-# Shares of background pixels: the minimum in a banner's first row, the minimum in any of its rows,
-# and the maximum in each of the rows just above it.
-_EDGE_SHARE, _TEXT_ROW_SHARE, _IMAGE_SHARE = 0.9, 0.3, 0.25
-_N_ABOVE = 4
+# The most common level of the last rows, as a share of the image's height, is the ground: the level
+# of a banner without its text.
+_LAST_SHARE = 0.03
+# After lossy compression, pixels within this many grey levels (of 255) are ground. It is assumed if
+# more than this share of a banner is so near to the ground without having its level.
+_TOLERANCE, _LOSSY_SHARE = 16, 0.025
+# Share of the pixels near the ground that have exactly its level: even dark scans have noise.
+_EXACT_SHARE = 0.3
+# Ink differs from the ground by more than this, in at least this share of a banner.
+_INK_CONTRAST, _INK_SHARE = 80, 0.003
+# Shares of ground: the minimum in rows with text; the minimum in a banner's first row, by how much
+# that exceeds the rows just above, and the maximum in a lossy image above.
+_TEXT_ROW_SHARE, _FIRST_ROW_SHARE, _RISE, _ABOVE_SHARE = 0.25, 0.8, 0.3, 0.6
+# An edge is straight: it is in one row, in six of eight parts of the width. Logos cover the others.
+_N_PARTS, _N_LOGO_PARTS = 8, 2
+_LINE_ROWS = 4  # largest width of a line that frames a banner or separates its rows
+_LINE_SHARE = 0.9
 
 
 def find_banner(pixels: NDArray[Any]) -> int:
     """Return the height in rows of the information bar at the bottom of an image; 0 if none.
 
-    A bar is a band of one flat grey level over the full width, with text of strong contrast and a
-    straight upper edge. Uncertain bands are kept.
+    A bar is a band of one flat grey level over the full width, with text or a scale of strong
+    contrast and a straight upper edge. Uncertain bands are kept.
 
     Parameters
     ----------
@@ -53,73 +58,68 @@ def find_banner(pixels: NDArray[Any]) -> int:
     20
     """
     n_rows, n_columns = pixels.shape[:2]
-    if n_rows < 4 * MIN_ROWS or n_columns < 16:
+    if n_rows < 4 * MIN_ROWS or n_columns < 2 * _N_PARTS:
         return 0
     # Only the lowest part can contain a banner and the rows just above it.
-    first = int(n_rows * (1 - MAX_SHARE)) - _N_ABOVE - 1
-    bottom = _as_8bit_grey(pixels[first:], pixels[:first])
-    background = _background_level(bottom)
-    if background is None:
-        return 0
-    top = _top_edge(bottom, background)
+    grey = _as_8bit_grey(pixels[int(n_rows * (1 - MAX_SHARE)) - 2 * _LINE_ROWS :])
+    last = grey[-max(MIN_ROWS, int(_LAST_SHARE * n_rows)) :]
+    levels, counts = np.unique(last, return_counts=True)
+    deviation = np.abs(grey - levels[counts.argmax()])
+    tolerance, top = 0, _upper_edge(deviation == 0)
+    if _is_lossy(deviation[-len(last) if top is None else top :]):
+        tolerance, top = _TOLERANCE, _upper_edge(deviation <= _TOLERANCE)
     if top is None:
         return 0
-    height = len(bottom) - top
-    if not max(MIN_ROWS, MIN_SHARE * n_rows) <= height <= MAX_SHARE * n_rows:
+    band, above = deviation[top:], deviation[max(top - 2 * _LINE_ROWS, 0) : top - 1]
+    ink = band > _INK_CONTRAST
+    if (
+        (band[band <= _TOLERANCE] == 0).mean() < _EXACT_SHARE
+        or (tolerance and (above <= tolerance).mean() > _ABOVE_SHARE)
+        or ink.mean() < _INK_SHARE
+    ):
         return 0
-    return height if _is_flat_with_text(bottom[top:], background) else 0
+    inked = np.flatnonzero(ink.any(axis=1))
+    margin_above, margin_below = int(inked[0]), len(band) - 1 - int(inked[-1])
+    if margin_above > margin_below + np.ptp(inked) + 1:
+        # The text of a banner is in its middle: the rows far above are a flat part of the scan.
+        top += margin_above - margin_below
+    else:
+        top -= _frame_rows(grey[max(top - _LINE_ROWS, 0) : top], tolerance)
+    height = len(grey) - top
+    return height if max(MIN_ROWS, MIN_SHARE * n_rows) <= height <= MAX_SHARE * n_rows else 0
 
 
-def _as_8bit_grey(bottom: NDArray[Any], scene: NDArray[Any]) -> NDArray[np.float32]:
-    """Return `bottom` in grey levels 0 to 255; types other than 8-bit use the range of `scene`.
-
-    White text at 65535 would turn a 12-bit scene almost black.
-    """
+def _as_8bit_grey(bottom: NDArray[Any]) -> NDArray[np.float32]:
+    """Return grey levels of 0 to 255; those of types other than 8-bit fill this range."""
     if bottom.dtype == np.uint8:
         grey = bottom.astype(np.float32)
     else:
-        low, high = percentile_limits(scene, (0.1, 99.9))
-        grey = 255 * scale_pixels(bottom, ("limits", low, high) if low < high else ("minmax", 0, 0))
+        grey = 255 * scale_pixels(bottom, ("minmax", 0, 0))
     return grey.mean(axis=2) if grey.ndim == 3 else grey
 
 
-def _background_level(bottom: NDArray[np.float32]) -> float | None:
-    """Return the most common level of the last rows, or None if it is too rare."""
-    last = bottom[-MIN_ROWS:]
-    counts = np.bincount(last.astype(np.intp).ravel(), minlength=256)
-    windows = np.convolve(counts, np.ones(5, dtype=np.intp), mode="same")
-    centre = int(windows.argmax())
-    if windows[centre] < _TEXT_ROW_SHARE * last.size:
-        return None
-    start = max(centre - 2, 0)
-    return float(start + int(counts[start : centre + 3].argmax()))
+def _is_lossy(deviation: NDArray[np.float32]) -> bool:
+    return bool(((deviation > 0) & (deviation <= _TOLERANCE)).mean() > _LOSSY_SHARE)
 
 
-def _top_edge(bottom: NDArray[np.float32], background: float) -> int | None:
-    """Return the first row with background below and image just above it."""
-    deviation = np.abs(bottom - background)
-    below = _background_shares(bottom, deviation)
-    # Even a scene as grey as the banner has a wider distribution than a drawn area.
-    above = (deviation <= _TIGHT_TOLERANCE).mean(axis=1)
-    interrupted = np.flatnonzero(below < _TEXT_ROW_SHARE)
-    lowest = int(interrupted[-1]) + 1 if interrupted.size else 0
-    for top in range(max(lowest, _N_ABOVE), len(bottom) - MIN_ROWS + 1):
-        if below[top] >= _EDGE_SHARE and above[top - _N_ABOVE : top].max() <= _IMAGE_SHARE:
-            return top
+def _upper_edge(is_ground: NDArray[np.bool_]) -> int | None:
+    """Return the first row of the ground that lies at the bottom; None if it has no edge."""
+    columns = np.array_split(is_ground, _N_PARTS, axis=1)
+    shares = np.stack([part.mean(axis=1) for part in columns], axis=1)
+    # Lines, which are no ground, interrupt it by a few rows.
+    flat = np.flatnonzero(shares.mean(axis=1) >= _TEXT_ROW_SHARE)
+    breaks = np.flatnonzero(np.diff(flat) > _LINE_ROWS + 1)
+    lowest = flat[breaks[-1] + 1 if breaks.size else 0] if flat.size else len(shares)
+    for row in range(max(int(lowest), 2), len(shares) - MIN_ROWS + 1):
+        rises = shares[row] - shares[row - 2 : row].min(axis=0)
+        weakest = np.sort([rises, shares[row]])[:, _N_LOGO_PARTS]
+        if weakest[0] >= _RISE and weakest[1] >= _FIRST_ROW_SHARE:
+            return row
     return None
 
 
-def _background_shares(
-    bottom: NDArray[np.float32], deviation: NDArray[np.float32]
-) -> NDArray[np.floating]:
-    """Return each row's share of background; full-width lines count."""
-    shares = (deviation <= _TOLERANCE).mean(axis=1)
-    own_level = np.median(bottom, axis=1, keepdims=True)
-    is_line = (np.abs(bottom - own_level) <= _TOLERANCE).mean(axis=1) >= _EDGE_SHARE
-    return np.where(is_line, 1.0, shares)
-
-
-def _is_flat_with_text(band: NDArray[np.float32], background: float) -> bool:
-    deviation = np.abs(band - background)
-    is_flat = float(np.quantile(deviation, 0.3)) <= _FLATNESS
-    return is_flat and 0.003 <= (deviation > _TEXT_CONTRAST).mean() <= 0.5
+def _frame_rows(above: NDArray[np.float32], tolerance: float) -> int:
+    """Return how many of the last rows are a line over the full width, not wider than lines are."""
+    levels = np.median(above, axis=1, keepdims=True)
+    is_line = (np.abs(above - levels) <= tolerance).mean(axis=1) >= _LINE_SHARE
+    return int(is_line[::-1].argmin())  # 0 if all rows are such lines

@@ -156,11 +156,18 @@ def read_micrograph(source: Any, **options: Any) -> Micrograph:
 
 
 def read_named(
-    source: Any, options: ReadOptions, name: str, *, with_digest: bool = True
+    source: Any,
+    options: ReadOptions,
+    name: str,
+    *,
+    with_digest: bool = True,
+    with_bars: bool = False,
 ) -> Micrograph:
     """Read one image like `read_micrograph`; errors use the name.
 
-    A part of a micrograph that was read before, such as a particle, makes itself an image.
+    A part of a micrograph that was read before, such as a particle, makes itself an image. With
+    `with_bars`, ``"bar_rows"`` of the metadata are the heights of the information bars at the top
+    and at the bottom of the stored image, removed or not.
     """
     if is_particle(source):
         found: Micrograph = source.as_micrograph()
@@ -175,10 +182,13 @@ def read_named(
         decoded.pixels = select_channel(decoded.pixels, options.channel, name)
     pixels = as_pixels(decoded.pixels, name, options.max_pixels)
     stored_type = str(pixels.dtype)
-    n_banner = 0
-    if options.banner == "remove":
+    n_bar = 0
+    if options.banner == "remove" or with_bars:
         n_rows = decoded.scan_rows
-        n_banner = find_banner(pixels) if n_rows is None else len(pixels) - n_rows
+        n_bar = find_banner(pixels) if n_rows is None else len(pixels) - n_rows
+    if with_bars:
+        decoded.metadata["bar_rows"] = [find_banner(pixels[::-1]), n_bar]
+    n_banner = n_bar if options.banner == "remove" else 0
     # The banner is removed first, as its white text would change the percentiles.
     pixels = pixels[: len(pixels) - n_banner]
     rule = scaling_rule(pixels, options, name)
@@ -189,14 +199,6 @@ def read_named(
         metadata={**decoded.metadata, "dtype": stored_type, "banner_rows": n_banner},
         source=name if is_path else None,
     )
-
-
-def rows_of_banner(micrograph: Micrograph) -> int:
-    """Return the height in rows of the information bar that a micrograph has; 0 if none."""
-    pixels = micrograph.pixels
-    if micrograph.metadata.get("dtype") == "uint8":  # `find_banner` then knows black and white
-        pixels = np.round(255 * pixels).astype(np.uint8)
-    return find_banner(pixels)
 
 
 def read_stored(path: Any, name: str, *, one_page: bool = False) -> NDArray[Any]:

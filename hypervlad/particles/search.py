@@ -17,7 +17,7 @@ from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
 from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.options import check_read_options
-from hypervlad.images.reading import read_named, relative_names, rows_of_banner
+from hypervlad.images.reading import read_named, relative_names
 from hypervlad.particles.counts import Field
 from hypervlad.particles.export import write_outlines
 from hypervlad.particles.found import FoundFolder
@@ -197,9 +197,10 @@ def _outlined(
         )
     found = Outlines.of(outline(image), str(image))
     # Read again, in 2 % of the time, as outlines may be found at other grey levels.
-    own = read_named(image, options, str(image), with_digest=False)
+    with_bars = options.banner == "keep"
+    own = read_named(image, options, str(image), with_digest=False, with_bars=with_bars)
     check_same_size(found, own.pixels, str(image))
-    first = len(own.pixels) - (rows_of_banner(own) if options.banner == "keep" else 0)
+    first = len(own.pixels) - (own.metadata["bar_rows"][1] if with_bars else 0)
     is_in_bar = any(each.box[0] >= first for each in found)
     return replace(found, pixel_size=own.pixel_size), is_in_bar
 

@@ -32,4 +32,4 @@ def test_no_real_image_is_cut_that_has_no_banner(folder):
     cut = {file.name for file in files if find_banner(np.asarray(Image.open(file)))}
 
     assert cut <= WITH_BANNER
-    assert len(cut) >= (5 if folder == "micrographs" else 0)
+    assert len(cut) >= (7 if folder == "micrographs" else 0)

@@ -23,9 +23,9 @@ from hypervlad.data.folders.folder import FolderLayout, scan_images
 from hypervlad.data.folders.groups import ImageFolderError
 from hypervlad.data.folders.problems import MIN_SIDE, ClassValues, list_notes, list_problems
 from hypervlad.data.folders.report import BadFile, CopySet, FolderComparison, FolderReport
-from hypervlad.images import ImageReadError, Micrograph, ReadOptions, read_micrographs
+from hypervlad.images import ImageReadError, Micrograph, ReadOptions
 from hypervlad.images.pixels import is_blank
-from hypervlad.images.reading import rows_of_banner
+from hypervlad.images.reading import read_named
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ class _ImageFacts:
     kind: str
     pixel_size: str
     blank: bool
-    has_banner: bool
+    stored_size: tuple[int, int]
+    bar_rows: tuple[int, int]  # at the top, and at the bottom
+    is_cut: bool
     thumbnail: Thumbnail
     group: str | None = None
 
@@ -113,7 +115,9 @@ def check_image_folder(
         near_copies=near,
         blank_files=[f.file for f in facts if f.blank],
         small_files=[f.file for f in facts if f.is_small],
-        banner_files=[f.file for f in facts if f.has_banner],
+        banner_files=[f.file for f in facts if f.bar_rows[1] and not f.is_cut],
+        top_bar_files=[f.file for f in facts if f.bar_rows[0]],
+        uneven_bars=_uneven_bars(facts),
         page_counts={f.file: f.n_pages for f in facts if f.n_pages > 1},
         image_sizes=_count_sorted([f.size for f in facts]),
         image_kinds=_count_sorted([f.kind for f in facts]),
@@ -244,7 +248,7 @@ def _read_one(
     file: Path, name: str, label: str, options: ReadOptions, group: str | None
 ) -> _ImageFacts | BadFile:
     try:
-        ((_, micrograph),) = read_micrographs([file], options=options)
+        micrograph = read_named(file, options, str(file), with_bars=True)
     except ImageReadError as error:
         return BadFile(name, str(error))
     pixels = micrograph.pixels
@@ -259,7 +263,9 @@ def _read_one(
         kind=f"{micrograph.metadata.get('dtype', 'unknown')} {colour}",
         pixel_size=_knowledge_of_pixel_size(micrograph),
         blank=is_blank(pixels),
-        has_banner=rows_of_banner(micrograph) > 0,
+        stored_size=(pixels.shape[0] + micrograph.metadata["banner_rows"], pixels.shape[1]),
+        bar_rows=tuple(micrograph.metadata["bar_rows"]),
+        is_cut=options.banner == "remove",
         thumbnail=make_thumbnail(pixels),
         group=group,
     )
@@ -349,6 +355,18 @@ def _join_copies(
     names: dict[int, str] = {}  # a joined group is named like that of its first file
     order = sorted(range(len(files)), key=files.__getitem__)
     return {files[i]: names.setdefault(int(groups[i]), named[i]) for i in order}, apart
+
+
+def _uneven_bars(facts: list[_ImageFacts]) -> dict[str, int]:
+    by_size: dict[tuple[int, int], list[_ImageFacts]] = defaultdict(list)
+    for fact in facts:
+        by_size[fact.stored_size].append(fact)
+    uneven: dict[str, int] = {}
+    for same in by_size.values():
+        usual, n_usual = Counter(fact.bar_rows[1] for fact in same).most_common(1)[0]
+        if usual and n_usual > len(same) / 2:
+            uneven |= {f.file: f.bar_rows[1] for f in same if f.bar_rows[1] != usual}
+    return uneven
 
 
 def _count_sorted(values: list[str]) -> dict[str, int]:

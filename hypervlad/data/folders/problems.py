@@ -94,6 +94,19 @@ def list_notes(report: FolderReport, page: int) -> list[str]:
             f"or above 1 mm, which is not used: {name_some(report.implausible_files)}. So have "
             "diffraction patterns, whose pixels are reciprocal lengths."
         )
+    n_top = len(report.top_bar_files)
+    if n_top:
+        notes.append(
+            f"{counted(n_top, 'image')} {verb(n_top, 'has', 'have')} an information bar at the "
+            f"top: {name_some(report.top_bar_files)}. It is not cut off: crop the files, or "
+            "export them without bars."
+        )
+    if report.uneven_bars:
+        shown = name_some([f"{file} ({rows})" for file, rows in report.uneven_bars.items()])
+        notes.append(
+            "Most images of one size have information bars of one height, except (rows of the "
+            f"bar, 0 if none was found): {shown}. Look at them before bars are cut off."
+        )
     if len(report.image_kinds) > 1:
         kinds = ", ".join(f"{count} {kind}" for kind, count in report.image_kinds.items())
         notes.append(f"Kinds of pixels are mixed: {kinds}.")

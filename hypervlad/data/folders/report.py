@@ -91,7 +91,12 @@ class FolderReport:
     implausible_files : list of str
         Images whose pixel size, below 1 pm or above 1 mm, is not used.
     banner_files : list of str
-        Images with an information bar, see :func:`hypervlad.images.find_banner`.
+        Images with an information bar at the bottom, see :func:`hypervlad.images.find_banner`.
+    top_bar_files : list of str
+        Images with an information bar at the top, which is never cut off.
+    uneven_bars : dict of str to int
+        Height of the bar at the bottom, 0 if none was found, of each image in which it is not that
+        of most images of the same size.
     page_counts : dict of str to int
         Pages, sections or frames of each file that has more than one.
     image_sizes : dict of str to int
@@ -121,6 +126,8 @@ class FolderReport:
     small_files: list[str] = field(default_factory=list)
     implausible_files: list[str] = field(default_factory=list)
     banner_files: list[str] = field(default_factory=list)
+    top_bar_files: list[str] = field(default_factory=list)
+    uneven_bars: dict[str, int] = field(default_factory=dict)
     page_counts: dict[str, int] = field(default_factory=dict)
     image_sizes: dict[str, int] = field(default_factory=dict)
     image_kinds: dict[str, int] = field(default_factory=dict)

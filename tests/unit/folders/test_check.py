@@ -238,6 +238,33 @@ def test_images_of_few_rows_or_columns_are_a_problem(clean):
     assert "2 images have fewer than 16 rows or columns" in " ".join(report.problems)
 
 
+def test_bars_are_noted_where_the_metadata_say_even_if_they_do_not_look_like_one(clean):
+    pixels = np.random.default_rng(0).integers(60, 200, (120, 160), dtype=np.uint8)
+    fei = "[Image]\r\nResolutionY=104\r\n"
+    tags = [(34682, "s", 0, fei, True)]
+    tifffile.imwrite(clean / "a" / "bar.tif", pixels, extratags=tags, metadata=None)
+    assert check_image_folder(clean).banner_files == ["a/bar.tif"]
+
+
+def test_bars_at_the_top_and_of_other_heights_are_noted(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        pixels = rng.integers(60, 200, (120, 160), dtype=np.uint8)
+        rows = {6: 0, 7: 24}.get(i, 20)  # the seventh is upside down
+        pixels[120 - rows :] = 0
+        pixels[126 - rows : 134 - rows, 10:60:3] = 255
+        if i == 6:
+            pixels[:20], pixels[6:14, 10:60:3] = 0, 255
+        save(pixels / 255, tmp_path / "ab"[i % 2] / f"{i}.png")
+    for options in (None, ReadOptions(banner="remove")):
+        report = check_image_folder(tmp_path, options=options)
+        assert report.top_bar_files == ["a/6.png"]
+        assert report.uneven_bars == {"a/6.png": 0, "b/7.png": 24}
+        notes = " ".join(report.notes)
+        assert "1 image has an information bar at the top: a/6.png. It is not cut off" in notes
+        assert "0 if none was found): a/6.png (0), b/7.png (24)" in notes
+
+
 def test_imbalance_is_a_note(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(105):

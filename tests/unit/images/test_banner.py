@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -70,6 +72,46 @@ def test_a_scene_without_banner_stays_whole(seed, size):
     assert find_banner(scene.astype(np.float32) ** 2) == 0
 
 
+def as_jpeg(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=80)
+    return np.asarray(Image.open(file))
+
+
+def dim(scene):
+    return scene // 8
+
+
+def mostly_black(scene):
+    return np.where(scene > 110, scene, 0).astype(np.uint8)
+
+
+def black_below(scene):
+    scene[-50:] = 0
+    return scene
+
+
+@pytest.mark.parametrize(
+    ("scene", "bar", "stored"),
+    [
+        (texture, (96, 255, True), np.asarray),
+        (dim, (96, 255, False), lambda image: image * np.uint16(257)),
+        (dim, (0, 255, False), np.asarray),
+        (mostly_black, (96, 255, False), as_jpeg),
+        (mostly_black, (0, 255, True), np.asarray),
+        (black_below, (0, 255, True), np.asarray),
+        (black_below, (0, 255, True), as_jpeg),
+        (dim, (0, 90, False), lambda image: image * np.uint16(16)),
+    ],
+)
+def test_bars_of_the_level_of_the_scene_or_far_brighter(scene, bar, stored):
+    """The scene may be black, like the bar, or dark, which gives the bar all the contrast."""
+    image = texture(np.random.default_rng(0), 240, 300)
+    image = np.vstack([image if scene is texture else scene(image), banner(40, 300, *bar)])
+
+    assert abs(find_banner(stored(image)) - 40) <= 2
+
+
 def scale_bar_inside(image):
     image[-30:-22, 20:90] = 255
     return image
@@ -93,6 +135,20 @@ def box_of_text_in_a_corner(image):
     return image
 
 
+def scale_bar_below_a_flat_scene(image):
+    image[-60:] = 100
+    image[-30:-22, 20:90] = 255
+    return as_jpeg(image)[:, :, None].repeat(3, axis=2)
+
+
+def line_of_an_axis(image):
+    image = np.zeros_like(image)
+    rows, columns = np.indices(image.shape)
+    image[np.abs(rows - 180 - columns / 30) < 2] = 255
+    image[-20:-10, 30:100:4] = 255
+    return as_jpeg(image)
+
+
 def slanted_substrate(image):
     rows, columns = np.indices(image.shape)
     image[rows > 180 + columns / 20] = 0
@@ -111,6 +167,7 @@ def banner_on_top(image):
         dark_lower_edge,
         noisy_flat_lower_edge,
         box_of_text_in_a_corner,
+        line_of_an_axis,
         slanted_substrate,
         banner_on_top,
         np.zeros_like,
