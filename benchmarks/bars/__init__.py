@@ -1,0 +1,1 @@
+"""Information bars of instruments: found, missed, invented, and to which row."""
