@@ -36,6 +36,7 @@ from hypervlad.images.reading import read_stored
 SEED = 4501
 FRAME = (1160, 1536)  # as large as the largest image
 MADE = (512, 768)  # scans are made at this size and enlarged
+WHOLE = (768, 1024)  # size of scans without a bar
 TOLERANCE = 2  # rows
 N_REAL = 4  # images of each real set that bars are drawn on
 REAL = {  # sets of real images, and those of them that have a bar by eye
@@ -141,7 +142,7 @@ def measure(seed: int, data: Path | None) -> list[Facts]:
     of = textures(seed)
     bars: dict[str, tuple[Any, tuple[int, int], int]] = {
         name: (each.draw, each.size, each.rows) for name, each in LAYOUTS.items()
-    } | {name: (draw, (768, 1024), 0) for name, draw in WITHOUT.items()}
+    } | {name: (draw, WHOLE, 0) for name, draw in WITHOUT.items()}
     found = []
     for layout, (draw, size, rows) in bars.items():
         made = list(scans(of, size, rows, seed).items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from benchmarks.alignment import methods as alignment_methods
 from benchmarks.alignment import scenes
 from benchmarks.alignment import speed as alignment_speed
 from benchmarks.alignment.tables import alignment_section, clean_section
+from benchmarks.bars import __main__ as bars
 from benchmarks.common.data import DataSet, save_grey
 from benchmarks.common.results import Facts, load_result
 from benchmarks.copies import __main__ as copies
@@ -257,6 +259,22 @@ def test_published_formulas_find_the_direction_of_stripes(degrees: int) -> None:
     found = alignment_methods.by_fibriltool(image, 32)
     assert found.aligned.all()
     assert np.rad2deg(axial_difference(found.angle, angle)).max() < 1.5
+
+
+def test_bars(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(bars.LAYOUTS["Zeiss, white, logo"], size=(240, 320), rows=32)
+    for name, value in {"FRAME": (240, 320), "MADE": (120, 160), "WHOLE": (120, 160)}.items():
+        monkeypatch.setattr(bars, name, value)
+    monkeypatch.setattr(bars, "LAYOUTS", {"small": small})
+    monkeypatch.setattr(bars, "WITHOUT", {"no bar": bars.WITHOUT["no bar"]})
+    monkeypatch.setattr(bars, "REAL", {"plates": (), "textures": ("01",)})
+    found = run(bars, "bars.json", "--data", data)
+    layout = found["with_bar"]["layout"]["small"]
+    assert layout["n"] == 5 * (14 + bars.N_REAL)
+    assert layout["missed"] + layout["too_many"] + layout["left"] < 0.3 * layout["n"]
+    assert found["without"]["no bar"]["missed"] == layout["n"]
+    assert [each["invented"] for each in found["real"]] == [0, 0]
+    assert [each["with_bar"] for each in found["real"]] == [0, 1]
 
 
 def test_copies(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,9 +97,9 @@ def list_notes(report: FolderReport, page: int) -> list[str]:
     n_top = len(report.top_bar_files)
     if n_top:
         notes.append(
-            f"{counted(n_top, 'image')} {verb(n_top, 'has', 'have')} an information bar at the "
-            f"top: {name_some(report.top_bar_files)}. It is not cut off: crop the files, or "
-            "export them without bars."
+            f"{counted(n_top, 'image')} {verb(n_top, 'has', 'have')} an information bar or a "
+            f"caption at the top: {name_some(report.top_bar_files)}. It is not cut off: crop the "
+            "files, or export them without it."
         )
     if report.uneven_bars:
         shown = name_some([f"{file} ({rows})" for file, rows in report.uneven_bars.items()])

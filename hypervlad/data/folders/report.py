@@ -93,7 +93,7 @@ class FolderReport:
     banner_files : list of str
         Images with an information bar at the bottom, see :func:`hypervlad.images.find_banner`.
     top_bar_files : list of str
-        Images with an information bar at the top, which is never cut off.
+        Images with an information bar or a caption at the top, which is never cut off.
     uneven_bars : dict of str to int
         Height of the bar at the bottom, 0 if none was found, of each image in which it is not that
         of most images of the same size.

@@ -261,7 +261,7 @@ def test_bars_at_the_top_and_of_other_heights_are_noted(tmp_path):
         assert report.top_bar_files == ["a/6.png"]
         assert report.uneven_bars == {"a/6.png": 0, "b/7.png": 24}
         notes = " ".join(report.notes)
-        assert "1 image has an information bar at the top: a/6.png. It is not cut off" in notes
+        assert "or a caption at the top: a/6.png. It is not cut off: crop the files" in notes
         assert "0 if none was found): a/6.png (0), b/7.png (24)" in notes
 
 
