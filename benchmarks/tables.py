@@ -17,6 +17,7 @@ from benchmarks.accuracy import tables as accuracy
 from benchmarks.accuracy.curve import curve_section
 from benchmarks.accuracy.rare import rare_section
 from benchmarks.alignment import tables as alignment
+from benchmarks.bars import __main__ as bars
 from benchmarks.common.results import BENCHMARKS, RESULTS, Facts, load_result, measured_line
 from benchmarks.common.tables import table, times, with_tables
 from benchmarks.copies import __main__ as copies
@@ -148,6 +149,10 @@ def pages() -> dict[Path, dict[str, str]]:
             "copies": of_one("copies/found.json", copies.found_table),
             "copies-changes": of_one("copies/found.json", copies.changes_table),
             "copies-cost": of_one("copies/cost.json", copies.cost_table),
+        },
+        BENCHMARKS / "bars" / "README.md": {
+            "bars": of_one("bars/bars.json", bars.bars_table),
+            "bars-whole": of_one("bars/bars.json", bars.whole_table, labelled=False),
         },
         BENCHMARKS / "alignment" / "README.md": {
             "alignment": of_one("alignment/alignment.json", alignment.alignment_section),

@@ -200,7 +200,7 @@ def bars_table(result: Facts) -> str:
                 [
                     name,
                     str(n["n"]),
-                    f"{right / n['n']:.0%}",
+                    f"{100 * right / n['n']:.0f} %",
                     f"{n['missed']}",
                     f"{n['too_many']}" + (f" (by {n['most_too_many']})" if n["too_many"] else ""),
                     f"{n['left']}" + (f" (by {n['most_left']})" if n["left"] else ""),

@@ -17,6 +17,7 @@ PROGRAMS = [
     "accuracy.rare",
     "alignment",
     "alignment.speed",
+    "bars",
     "copies",
     "defects",
     "defects.kinds",
