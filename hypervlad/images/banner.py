@@ -25,9 +25,12 @@ _EXACT_SHARE = 0.3
 _INK_CONTRAST, _INK_SHARE = 80, 0.003
 # Shares of ground: the minimum in rows with text; the minimum in a banner's first row, by how much
 # that exceeds the rows just above, and the maximum in a lossy image above.
-_TEXT_ROW_SHARE, _FIRST_ROW_SHARE, _RISE, _ABOVE_SHARE = 0.25, 0.8, 0.3, 0.6
+_TEXT_ROW_SHARE, _FIRST_ROW_SHARE, _RISE, _ABOVE_SHARE = 0.25, 0.8, 0.3, 0.7
 # An edge is straight: it is in one row, in six of eight parts of the width. Logos cover the others.
 _N_PARTS, _N_LOGO_PARTS = 8, 2
+# It suffices that three parts, which are no ground above, become ground: the scan may be ground in
+# the others, as is black vacuum.
+_N_CLEAR_PARTS, _CLEAR_RISE = 3, 0.9
 _LINE_ROWS = 4  # largest width of a line that frames a banner or separates its rows
 _LINE_SHARE = 0.9
 
@@ -111,9 +114,9 @@ def _upper_edge(is_ground: NDArray[np.bool_]) -> int | None:
     breaks = np.flatnonzero(np.diff(flat) > _LINE_ROWS + 1)
     lowest = flat[breaks[-1] + 1 if breaks.size else 0] if flat.size else len(shares)
     for row in range(max(int(lowest), 2), len(shares) - MIN_ROWS + 1):
-        rises = shares[row] - shares[row - 2 : row].min(axis=0)
-        weakest = np.sort([rises, shares[row]])[:, _N_LOGO_PARTS]
-        if weakest[0] >= _RISE and weakest[1] >= _FIRST_ROW_SHARE:
+        rises = np.sort(shares[row] - shares[row - 2 : row].min(axis=0))
+        is_edge = rises[_N_LOGO_PARTS] >= _RISE or rises[-_N_CLEAR_PARTS] >= _CLEAR_RISE
+        if is_edge and np.sort(shares[row])[_N_LOGO_PARTS] >= _FIRST_ROW_SHARE:
             return row
     return None
 

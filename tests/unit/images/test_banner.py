@@ -86,6 +86,11 @@ def mostly_black(scene):
     return np.where(scene > 110, scene, 0).astype(np.uint8)
 
 
+def half_black(scene):
+    scene[:, 150:] = 0
+    return scene
+
+
 def black_below(scene):
     scene[-50:] = 0
     return scene
@@ -99,6 +104,8 @@ def black_below(scene):
         (dim, (0, 255, False), np.asarray),
         (mostly_black, (96, 255, False), as_jpeg),
         (mostly_black, (0, 255, True), np.asarray),
+        (half_black, (0, 255, False), np.asarray),
+        (half_black, (0, 255, False), as_jpeg),
         (black_below, (0, 255, True), np.asarray),
         (black_below, (0, 255, True), as_jpeg),
         (dim, (0, 90, False), lambda image: image * np.uint16(16)),
@@ -135,18 +142,19 @@ def box_of_text_in_a_corner(image):
     return image
 
 
-def scale_bar_below_a_flat_scene(image):
-    image[-60:] = 100
-    image[-30:-22, 20:90] = 255
-    return as_jpeg(image)[:, :, None].repeat(3, axis=2)
-
-
 def line_of_an_axis(image):
     image = np.zeros_like(image)
     rows, columns = np.indices(image.shape)
     image[np.abs(rows - 180 - columns / 30) < 2] = 255
     image[-20:-10, 30:100:4] = 255
     return as_jpeg(image)
+
+
+def scale_bar_above_its_text(image):
+    image[:] = 0
+    image[-40:-34, 20:120] = 255
+    image[-25:-15, 30:110:4] = 255
+    return image
 
 
 def slanted_substrate(image):
@@ -168,6 +176,7 @@ def banner_on_top(image):
         noisy_flat_lower_edge,
         box_of_text_in_a_corner,
         line_of_an_axis,
+        scale_bar_above_its_text,
         slanted_substrate,
         banner_on_top,
         np.zeros_like,
