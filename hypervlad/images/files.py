@@ -24,13 +24,16 @@ from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.images.errors import ImageReadError, broken_link
 from hypervlad.images.formats import N_HEAD, file_kind
 
+ZARR_SUFFIX = ".zarr"  # of folders that are images
+_FILES_OF_ZARR = ("zarr.json", ".zgroup", ".zattrs")
+
 #: Suffixes, in lower case, of the files in a folder that are images. A file given by name may have
 #: any suffix.
 IMAGE_SUFFIXES = frozenset(
     [
         *(".png", ".bmp", ".dib", ".gif", ".webp", ".pgm", ".ppm", ".pnm", ".pbm"),
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jp2", ".j2k", ".tif", ".tiff"),
-        *(".dm3", ".dm4", ".mrc", ".mrcs", ".st", ".rec", ".ser"),
+        *(".dm3", ".dm4", ".mrc", ".mrcs", ".st", ".rec", ".ser", ".emd", ".dm5", ZARR_SUFFIX),
     ]
 )
 
@@ -66,7 +69,7 @@ def find_images(
     ----------
     paths : path, or iterable of paths
         Each is a file (with any name), a folder (searched recursively) or a glob pattern of files
-        and folders, in which ``**`` matches sub-folders.
+        and folders, in which ``**`` matches sub-folders. An OME-Zarr folder is a file here.
     include, exclude : str or sequence of str, default=()
         Glob patterns, without regard to case. In a folder, only files that match one of `include`
         and none of `exclude` are found; by default, all are. A pattern with a slash, such as
@@ -122,7 +125,7 @@ def _find_one(path: object, include: Sequence[str], exclude: Sequence[str]) -> l
         raise ImageReadError(
             "'': an empty path; give a file, a folder or a pattern such as '*.tif'"
         )
-    if os.path.isdir(text):
+    if os.path.isdir(text) and not is_zarr(text):
         files = list(filter(_is_image, map(Path, list_files(text))))
         if files and (include or exclude):
             files = [file for file in files if _matches(file.relative_to(text), include, exclude)]
@@ -169,7 +172,7 @@ def _searches_of(pattern: str) -> list[_Search]:
     search, named = _Search(), {part.lower() for part in parts}
     folders = list[str]()
     for match in matches:
-        is_folder = match.is_dir()
+        is_folder = match.is_dir() and match.suffix.lower() != ZARR_SUFFIX
         names = {part.lower() for part in (match.parts if is_folder else match.parts[:-1])}
         is_left_out = (names - named) & SYSTEM_FOLDERS
         found = search.of_system if is_left_out else folders if is_folder else search.files
@@ -202,7 +205,7 @@ def ignored_files(
     of_system: set[str] = set()
     for path in paths:
         text = os.fspath(path)
-        if os.path.isdir(text):
+        if os.path.isdir(text) and not is_zarr(text):
             searches = [_Search.of(text)]
         else:
             searches = [] if os.path.exists(text) else _searches_of(text)
@@ -220,6 +223,11 @@ def _kind(file: Path) -> str:
         return "hidden"
     suffix = file.suffix.lower()
     return "masks" if suffix in IMAGE_SUFFIXES else suffix or "without a suffix"
+
+
+def is_zarr(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is that of a Zarr folder, which is one image."""
+    return any(os.path.isfile(os.path.join(path, name)) for name in _FILES_OF_ZARR)
 
 
 def sidecars(path: str | os.PathLike[str]) -> list[str]:
@@ -247,10 +255,14 @@ def may_be_sidecar(path: str) -> bool:
 def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     """Return size, bytes, and modification time, ns, of an image; None if there is none.
 
-    Those of files beside it count, too, so that what is kept about an image is compared with them.
+    Those of files beside it, and of all that is in a Zarr folder, count, too, so that what is kept
+    about an image is compared with them.
     """
     try:
         status = [os.stat(path)]
+        if stat.S_ISDIR(status[0].st_mode) and is_zarr(path):
+            for parent, folders, names in os.walk(path):
+                status += [os.lstat(os.path.join(parent, name)) for name in [*folders, *names]]
     except (OSError, ValueError):
         return None
     for sidecar in sidecars(path):
@@ -348,6 +360,8 @@ class _Search:
             paths = {name: os.path.join(parent, name) for name in sorted(folders)}
             self.of_system += [p for name, p in paths.items() if name.lower() in SYSTEM_FOLDERS]
             shown = [name for name in paths if not is_left_out(name)]
+            self.files += [paths[name] for name in shown if name.lower().endswith(ZARR_SUFFIX)]
+            shown = [name for name in shown if not name.lower().endswith(ZARR_SUFFIX)]
             links += [paths[name] for name in shown if _is_link(paths[name])]
             folders[:] = [name for name in shown if not _is_link(paths[name])]
             for name in names:

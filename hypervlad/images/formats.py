@@ -40,6 +40,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x00\x00\x00\x04", "DM"),
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG2000"),
     (b"\xffO\xffQ", "JPEG2000"),
+    (b"\x89HDF\r\n\x1a\n", "HDF5"),
 )
 
 # Files that are given by mistake, with the error message.
@@ -48,7 +49,6 @@ _NOT_IMAGES: tuple[tuple[bytes, str], ...] = (
     (b"PK\x03\x04", "a ZIP archive (or an Office document); unpack it and give the images inside"),
     (b"%PDF", "a PDF document; export its figures as PNG or TIFF"),
     (b"%!PS", "a PostScript file; export its figures as PNG or TIFF"),
-    (b"\x89HDF", "an HDF5 file; read its array with h5py and pass the array"),
     (b"\x93NUMPY", "a NumPy file; read it with np.load and pass the array"),
     (b"\x1f\x8b", "a gzip archive; unpack it first"),
     (b"BZh", "a bzip2 archive; unpack it first"),
@@ -114,7 +114,7 @@ def describe_non_image(head: bytes, path: Path) -> str:
         )
     return (
         "not an image that can be read (PNG, JPEG, BMP, GIF, WebP, JPEG 2000, PGM/PPM, TIFF, DM3, "
-        "DM4, MRC, SER); export it as TIFF or PNG"
+        "DM4, DM5, EMD, MRC, SER, OME-Zarr); export it as TIFF or PNG"
     )
 
 

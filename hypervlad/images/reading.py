@@ -30,7 +30,7 @@ from hypervlad.images.errors import (
     broken_link,
     list_reasons,
 )
-from hypervlad.images.files import MAX_SIDECAR, may_be_sidecar, parts_below, sidecars
+from hypervlad.images.files import MAX_SIDECAR, is_zarr, may_be_sidecar, parts_below, sidecars
 from hypervlad.images.formats import (
     N_HEAD,
     RASTER_KINDS,
@@ -41,8 +41,10 @@ from hypervlad.images.formats import (
     file_kind,
     image_pixels,
 )
+from hypervlad.images.hdf5 import decode_hdf5
 from hypervlad.images.metadata import SIDECAR_INSTRUMENTS, Entries
 from hypervlad.images.microscopy import MICROSCOPY_KINDS, decode_microscopy
+from hypervlad.images.ome_zarr import decode_ome_zarr
 from hypervlad.images.options import ReadOptions, make_options
 from hypervlad.images.pixels import (
     as_pixels,
@@ -108,9 +110,9 @@ def read_image(source: Any, **options: Any) -> NDArray[np.float32]:
     Parameters
     ----------
     source : path or array
-        An image file (TIFF, PNG, JPEG, DM4, MRC and others), recognised by its content, or an array
-        (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, integers or floats. Alpha is dropped; a
-        declared orientation is not applied.
+        An image file (TIFF, PNG, JPEG, DM4, EMD, MRC and others) or an OME-Zarr folder, recognised
+        by its content, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of bool, integers or
+        floats. Alpha is dropped; a declared orientation is not applied.
     **options
         Fields of `ReadOptions`, with its defaults.
 
@@ -263,6 +265,9 @@ def _decode_array(source: Any, options: ReadOptions, name: str) -> DecodedImage:
 
 def _decode_path(source: Any, options: ReadOptions, name: str) -> DecodedImage:
     path = _as_path(source, name)
+    if os.path.isdir(path) and is_zarr(path):
+        with _clear_errors("OME-Zarr", name):
+            return decode_ome_zarr(path, options, name)
     with _open_file(path, name) as file:
         head = file.read(N_HEAD)
         file.seek(0)
@@ -271,26 +276,35 @@ def _decode_path(source: Any, options: ReadOptions, name: str) -> DecodedImage:
         kind = file_kind(head, path.suffix.lower())
         if kind is None:
             raise ImageReadError(f"{name}: {describe_non_image(head, path)}")
-        try:
+        with _clear_errors(kind, name):
             return _decode_file(file, path, kind, options, name)
-        except ImageReadError:
-            raise
-        except MemoryError as error:
-            raise ImageReadError(
-                f"{name}: not enough memory to decode it; crop or bin the image, or use a larger "
-                "machine"
-            ) from error
-        except Exception as error:  # decoders raise anything for damaged files
-            raise ImageReadError(
-                f"{name}: damaged or truncated {kind} file ({type(error).__name__}: {error}); "
-                "copy or export it again"
-            ) from error
+
+
+@contextlib.contextmanager
+def _clear_errors(kind: str, name: str) -> Iterator[None]:
+    """Raise an ImageReadError for whatever a decoder raises."""
+    try:
+        yield
+    except ImageReadError:
+        raise
+    except MemoryError as error:
+        raise ImageReadError(
+            f"{name}: not enough memory to decode it; crop or bin the image, or use a larger "
+            "machine"
+        ) from error
+    except Exception as error:  # decoders raise anything for damaged files
+        raise ImageReadError(
+            f"{name}: damaged or truncated {kind} file ({type(error).__name__}: {error}); "
+            "copy or export it again"
+        ) from error
 
 
 def _decode_file(
     file: BinaryIO, path: Path, kind: str, options: ReadOptions, name: str
 ) -> DecodedImage:
     page = options.page or 0
+    if kind == "HDF5":
+        return decode_hdf5(file, page, name, options.max_pixels)
     if kind in MICROSCOPY_KINDS:
         return decode_microscopy(path, kind, page, name, options.max_pixels)
     if kind == "TIFF":
@@ -425,7 +439,7 @@ def check_image_list(images: Any) -> list[Any]:
     """Return `images` as a list; the error says how to pass them."""
     if isinstance(images, (str, os.PathLike)):
         shown = os.fspath(images)
-        if os.path.isdir(shown) or glob.has_magic(str(shown)):
+        if (os.path.isdir(shown) and not is_zarr(shown)) or glob.has_magic(str(shown)):
             raise ImageReadError(
                 f"{shown!s}: expected a list of images; hypervlad.images.find_images({shown!r}) "
                 "lists those of a folder or pattern"

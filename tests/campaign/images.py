@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import struct
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,8 +16,10 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from support.hdf5_files import velox_metadata, write_dm5, write_velox
 from support.instrument_files import SIDECARS, WRITERS
 from support.microscopy_files import DM, MRC_MODES, mrc_bytes, ser_bytes
+from support.ome_zarr_folders import write_ome_zarr
 from support.raster_headers import jp2_boxes, jp2_bytes, siz_bytes
 
 from hypervlad.images import ImageReadError, PartlyReadWarning, read_micrograph
@@ -62,6 +66,36 @@ def cases(seed: int, folder: Path) -> Iterator[Case]:
         path.unlink()
 
 
+def folders(seed: int, folder: Path) -> Iterator[Case]:
+    """Write OME-Zarr folders, and damage one file or one number in it at a time."""
+    rng = np.random.default_rng(seed)
+    for number in range(_N_SOUND):
+        path = folder / f"{number}.zarr"
+        chunks: dict[str, Any] = {"chunks": (16, 16)}
+        if rng.random() < 0.3:
+            chunks |= {"shards": (32, 32)}
+        version = "0.5" if "shards" in chunks else str(rng.choice(["0.4", "0.5"]))
+        levels = [_pixels(rng, str(rng.choice(["u1", "u2", "f4", "?"]))) for _ in range(2)]
+        write_ome_zarr(path, levels, version=version, **chunks)
+        for file in sorted(each for each in path.rglob("*") if each.is_file()):
+            sound, case = file.read_bytes(), Case(str(file), partial(attack, path), (file,))
+            yield case
+            for change in range(_N_DAMAGED):
+                is_number = file.name.startswith((".", "zarr")) and change % 3
+                file.write_bytes(_with_number(sound, rng) if is_number else damaged(sound, rng))
+                yield case
+            file.write_bytes(sound)
+        shutil.rmtree(path)
+
+
+def _with_number(text: bytes, rng: np.random.Generator) -> bytes:
+    numbers = list(re.finditer(rb"\d+", text))
+    if not numbers:
+        return text
+    start, end = numbers[rng.integers(len(numbers))].span()
+    return text[:start] + b"%d" % rng.choice([-1, *_FIELD_NUMBERS]) + text[end:]
+
+
 def attack(path: Path) -> None:
     """An image, its second page and its first channel are read, or refused."""
     for options in ({}, {"page": 1}, {"channel": 0, "banner": "remove"}):
@@ -79,7 +113,7 @@ def attack(path: Path) -> None:
 def _write_any(stem: Path, rng: np.random.Generator) -> str:
     """Write a sound image, and return its suffix."""
     writers: list[Callable[[Path, np.random.Generator], str]]
-    writers = [_write_tiff] * 4 + [_write_pillow] * 3 + [_write_microscopy]
+    writers = [_write_tiff] * 4 + [_write_pillow] * 3 + [_write_microscopy, _write_hdf5]
     writers += [_write_pnm, _write_jpeg_2000, _write_stack, _write_instrument]
     while True:
         try:
@@ -216,6 +250,18 @@ def _write_microscopy(stem: Path, rng: np.random.Generator) -> str:
         content = DM(int(suffix[-1])).file(frames.astype(dtype), data_type=data_type)
     stem.with_suffix(suffix).write_bytes(content)
     return suffix
+
+
+def _write_hdf5(stem: Path, rng: np.random.Generator) -> str:
+    frames = np.stack([_pixels(rng, str(rng.choice(["u1", "u2", "f4"])))] * int(rng.choice([1, 3])))
+    filters: list[dict[str, Any]]
+    filters = [{}, {"compression": "gzip"}, {"compression": "lzf", "shuffle": True}]
+    options = filters[rng.integers(len(filters))] | {"fletcher32": bool(rng.random() < 0.3)}
+    if rng.random() < 0.5:
+        write_velox(stem.with_suffix(".emd"), [(frames, velox_metadata())], **options)
+        return ".emd"
+    write_dm5(stem.with_suffix(".dm5"), [frames.astype("u2")], **options)
+    return ".dm5"
 
 
 def _tiff_fields(content: bytes) -> list[tuple[int, str]]:

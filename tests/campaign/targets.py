@@ -26,6 +26,7 @@ class Target:
 
 TARGETS = {
     "images": Target("tests.campaign.images:cases"),
+    "image-folders": Target("tests.campaign.images:folders"),
     # A patch network of any size takes up to 600 MB for the patches of one batch, as designed.
     "models": Target("tests.campaign.models:cases", megabytes=2000),
     "feature-bytes": Target("tests.campaign.damaged_files:features"),

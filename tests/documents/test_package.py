@@ -42,7 +42,7 @@ HELP = "import hypervlad.apps.cli as cli; cli.app(['train', '--help'], standalon
     [
         (
             "import hypervlad.images",
-            {"torch", "tifffile", "skimage", "sklearn", "ncempy"},
+            {"torch", "tifffile", "skimage", "sklearn", "ncempy", "h5py"},
         ),
         ("import hypervlad, hypervlad.results", HEAVY),
         (

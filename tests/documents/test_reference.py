@@ -63,7 +63,7 @@ def test_all_networks_are_in_the_table() -> None:
 
 
 def test_all_suffixes_of_images_are_in_the_table() -> None:
-    section = page("formats.md").split("## What is read")[1].split("\nDM3 and")[0]
+    section = page("formats.md").split("## What is read")[1].split("\nDM3, DM4, ")[0]
     named = [suffix for cells in rows(section) for suffix in re.findall(r"`(\.\w+)`", cells[1])]
     assert sorted(named) == sorted([*IMAGE_SUFFIXES, ".map"])  # which other programs use, too
 

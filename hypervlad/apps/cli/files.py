@@ -290,9 +290,11 @@ def names_of(files: Sequence[Path], paths: Sequence[str]) -> list[str]:
 
 def folder_of(paths: Sequence[str]) -> Path | None:
     """Return the deepest folder that contains all that was given; None on several drives."""
+    from hypervlad.images.files import is_zarr
+
     folders = []
     for path in map(os.path.abspath, paths):
-        if os.path.isdir(path):
+        if os.path.isdir(path) and not is_zarr(path):
             folders.append(path)
         elif os.path.exists(path):
             folders.append(os.path.dirname(path))

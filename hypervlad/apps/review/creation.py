@@ -19,6 +19,7 @@ from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.data.folders import load_image_folder
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.images.errors import training_images_text
+from hypervlad.images.files import is_zarr
 from hypervlad.images.reading import image_name, relative_names
 from hypervlad.models.classifier import SURE, Judgement, MicrographClassifier
 from hypervlad.particles import FoundFolder
@@ -240,7 +241,7 @@ def _inside(root: Path | None, name: str) -> Path | None:
     parts = name.split("/")
     for start in range(max(1, len(parts) - 1)):  # at least with the folder of its class
         path = root.joinpath(*parts[start:]).resolve()
-        if path.is_relative_to(root) and path.is_file():
+        if path.is_relative_to(root) and (path.is_file() or is_zarr(path)):
             return path
     return None
 

@@ -24,7 +24,7 @@ from hypervlad.features.encoder.encoding import encode_loaded
 from hypervlad.features.encoder.loading import Batch, ReadReport
 from hypervlad.features.encoder.parallel import absolute_path, map_tasks, uses_workers
 from hypervlad.images import ImageReadError, SkippedImage, find_images
-from hypervlad.images.files import composed, file_stamp
+from hypervlad.images.files import composed, file_stamp, is_zarr
 from hypervlad.images.reading import check_image_list, is_particle, read_in_order
 
 _DIGEST = re.compile("[0-9a-f]{64}")
@@ -176,7 +176,7 @@ def open_source(
     exclude: str | Sequence[str] = (),
 ) -> Source:
     base = None if root is None else Path(root)
-    if isinstance(images, str | os.PathLike) and os.path.isdir(images):
+    if isinstance(images, str | os.PathLike) and os.path.isdir(images) and not is_zarr(images):
         return _of_folder(Path(images), base, include, exclude)
     if isinstance(images, str | os.PathLike) and not os.path.exists(images):
         raise ImageReadError(

@@ -30,7 +30,7 @@ from hypervlad.data.folders.groups import (
 from hypervlad.data.folders.particles import is_particle_table, labelled_particles
 from hypervlad.features.windows.patches import PARTS, PatchSet
 from hypervlad.images import ImageReadError, find_images
-from hypervlad.images.files import composed, find_as_named, is_left_out, parts_below
+from hypervlad.images.files import composed, find_as_named, is_left_out, is_zarr, parts_below
 
 _EXPECTED = "Expected path and label, and optionally group, in the first line"
 _GROUPS = "groups.csv"  # of a folder of patches
@@ -149,8 +149,8 @@ def scan_folder(directory: str | os.PathLike[str]) -> FolderLayout:
     parts = [file.relative_to(root).parts for file in found]
     files = [file for file, part in zip(found, parts, strict=True) if len(part) > 1]
     labels = [composed(part[0]) for part in parts if len(part) > 1]
-    folders = [p.name for p in root.iterdir() if os.path.isdir(p) and not is_left_out(p.name)]
-    class_folders = map(composed, folders)
+    folders = filter(os.path.isdir, set(root.iterdir()) - set(found))
+    class_folders = [composed(path.name) for path in folders if not is_left_out(path.name)]
     return FolderLayout(
         root=root,
         files=files,
@@ -284,7 +284,11 @@ class _Row:
 def scan_table(table: str | os.PathLike[str]) -> FolderLayout:
     path = Path(table).expanduser()
     rows = _distinct(path, _read_rows(path))
-    missing = [f"{row.path} (line {row.line})" for row in rows if not os.path.isfile(row.file)]
+    missing = [
+        f"{row.path} (line {row.line})"
+        for row in rows
+        if not (os.path.isfile(row.file) or is_zarr(row.file))
+    ]
     if missing:
         raise ImageFolderError(
             f"{path}: {len(missing)} of {counted(len(rows), 'image')} "

@@ -17,6 +17,7 @@ from hypervlad.common.files import refuse_links, replace_when_complete
 from hypervlad.common.tables import original_cell, table_as_bytes
 from hypervlad.common.wording import warn_user
 from hypervlad.images import ImageReadError, SkippedImage, find_images
+from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
 from hypervlad.models.classifier import Classification
 from hypervlad.results.reports.predictions import (
@@ -296,7 +297,7 @@ def _new_images(
             continue
         for file in files:
             name = absolute_name(file)
-            stamp = None if name in known else _stamp_of(file)
+            stamp = None if name in known else file_stamp(file)
             if stamp is not None:
                 wait = _N_SETTLED * _INTERVAL if stamp[0] else _EMPTY
                 new = _NewImage(file, stamp, now + wait)
@@ -305,20 +306,12 @@ def _new_images(
     return found
 
 
-def _stamp_of(file: Path) -> Stamp | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
 def _classify_unchanged(
     classify: Callable[[list[Path]], Classification], images: list[_NewImage]
 ) -> tuple[list[_NewImage], Classification | None]:
     while images:
         found = classify([image.file for image in images])
-        same = [image for image in images if _stamp_of(image.file) == image.stamp]
+        same = [image for image in images if file_stamp(image.file) == image.stamp]
         if len(same) == len(images):
             return images, found
         images = same

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 from unittest.mock import Mock
 
+import h5py  # noqa: F401 - starts a process on import, which a unit test must not do
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,7 +67,7 @@ CONTENTS = {
     "zip": (b"PK\x03\x04" + bytes(90), "a ZIP archive"),
     "pdf": (b"%PDF-1.7\n", "a PDF document; export"),
     "npy": (b"\x93NUMPY\x01\x00", "np.load"),
-    "hdf5": (b"\x89HDF\r\n\x1a\n", "h5py"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n", "damaged or truncated HDF5 file"),
     "emi": (b"JK\x00\x02\x00", "give the .ser file of its name"),
     "bcf": (b"AAMVHFSS\xfe\xff", "tiff, bruker; image = bruker.file_reader('"),
     "jeol": (b"4\0\0\0JED-2200:LibJx", "a file of JEOL (.img, .map); convert it in Python: pip"),

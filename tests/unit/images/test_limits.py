@@ -9,6 +9,7 @@ import time
 import tracemalloc
 import warnings
 
+import h5py
 import imagecodecs
 import ncempy.io  # noqa: F401 - starts a process on import, which a unit test must not do
 import numpy as np
@@ -60,6 +61,14 @@ def dm_claiming(version, shape):
     return content
 
 
+def dm5_claiming(shape, chunks):
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        options = {"chunks": chunks, "maxshape": (None, None)}
+        file.create_dataset("ImageList/[0]/ImageData/Data", shape, np.uint16, **options)
+    return stream.getvalue()
+
+
 JPEG, GIF, BMP = (pillow_bytes(each) for each in ("JPEG", "GIF", "BMP"))
 LOSSLESS = pillow_bytes("WEBP", MANY[..., :3], lossless=True)
 SIDES, LARGE = struct.pack("<II", 32, 24), (65000, 65000)
@@ -107,6 +116,10 @@ BOMBS = {
         "damaged or truncated MRC file",
     ),
     "ser": (claiming(ser_bytes([GREY16]), SIDES, 0, "<II", *LARGE), REFUSED),
+    "hdf5": (dm5_claiming(LARGE, (100, 100)), REFUSED),
+    "hdf5 chunk": (dm5_claiming((16, 16), (65000, 16000)), "chunks: 1 x 1040000000 pixels"),
+    "hdf5 chunks": (dm5_claiming((9000, 9000), (1, 1)), "stored in 81,000,000 chunks"),
+    "hdf5 without pixels": (dm5_claiming((16, 16), (16, 16)), "none of the pixels that it describ"),
 }  # fmt: skip
 
 
