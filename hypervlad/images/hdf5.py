@@ -34,6 +34,7 @@ _MAX_TEXT = 1 << 22  # bytes of the metadata of a frame
 _SHUFFLE, _CHECKSUM = 2, 3  # filters by their registered numbers
 _COMPRESSORS = {1: "zlib", 32000: "lzf", 32001: "blosc", 32015: "zstd"}
 _DM_RGB = (8, 23)
+_AXIS = re.compile(r"(?:.*[_ ]|[RQ])?([xy])", re.IGNORECASE)  # x, R_x or Qx
 
 #: Sides of a pixel and metadata.
 Description: TypeAlias = tuple[Sides, dict[str, Any]]
@@ -206,7 +207,7 @@ class _Finder:
         images, left_out = [], [key for key in self.names(data) if key not in ("Image", "Text")]
         for _, group in self.members(self.member(data, "Image")):
             pixels = self.dataset(group, "Data")
-            if pixels is None or pixels.ndim != 3:  # a Fourier transform has pairs of numbers
+            if pixels is None or pixels.ndim not in (2, 3):  # pairs of numbers, mostly
                 left_out.append("an image of complex values")
             else:
                 describe = partial(self.describe_velox, group, left_out)
@@ -271,9 +272,10 @@ class _Finder:
             if data is None or data.ndim < 2:
                 continue
             axes = [self.dataset(group, f"dim{axis + 1}", "biuf") for axis in range(data.ndim)]
-            named = {str(_attribute(axis, "name")).lower()[-1:]: k for k, axis in enumerate(axes)}
+            names = (re.fullmatch(_AXIS, str(_attribute(axis, "name"))) for axis in axes)
+            named = {found[1].lower(): axis for axis, found in enumerate(names) if found}
             down, across = data.ndim - 2, data.ndim - 1
-            if "x" in named and "y" in named:
+            if len(named) == 2:
                 down, across = named["y"], named["x"]
             describe = partial(self.describe_berkeley, axes[across], axes[down])
             yield _StoredImage(data, down, across, describe)

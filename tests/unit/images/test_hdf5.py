@@ -122,7 +122,11 @@ def test_what_velox_stores_beside_images_is_named(tmp_path):
 def test_berkeley_axes_are_found_by_name(tmp_path):
     path = tmp_path / "a.emd"
     rows, columns = np.arange(30) * 0.5, np.arange(40) * 0.5
-    axes = {"y": (rows, "y", "[n_m]"), "x": (columns, "R_x", "nm"), "t": (np.arange(3.0), "t", "s")}
+    axes = {
+        "y": (rows, "y", "[n_m]"),
+        "x": (columns, "R_x", "nm"),
+        "t": (np.arange(3.0), "energy", "eV"),
+    }
     file = ncempy.io.emd.fileEMD(path, readonly=False)
     file.put_emdgroup("a", STACK, (axes["t"], axes["y"], axes["x"]))
     file.put_emdgroup("b", STACK[::-1].T.copy(), (axes["x"], axes["y"], axes["t"]))
