@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, TypeAlias
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,6 +138,7 @@ class _Finder:
 
     def __init__(self, h5py: Any, root: Any, name: str) -> None:
         self.h5py, self.root, self.name = h5py, root, name
+        self.left_out: list[str] = []
 
     def find(self) -> tuple[str, list[_StoredImage]]:
         """Return the format, and the images in the order of their pages."""
@@ -146,12 +148,12 @@ class _Finder:
             other = "a Gatan file without an image, or of spectra only; leave it out"
         elif any(re.match("Image|.*Spectrum", key) for key in self.names(velox)):
             kind, images = "EMD", self.velox(velox)
-            found = name_some(self.names(velox))
-            other = f"a Velox file without an image ({found}); export one as TIFF"
+            found = name_some(self.left_out)
+            other = f"a Velox file without an image that is read ({found}); export one as TIFF"
         else:
             kind, images = "EMD", list(self.berkeley())
             other = (
-                "an HDF5 file that is neither EMD (Velox, Berkeley 0.2) nor DM5 "
+                "an HDF5 file without an image of EMD (Velox, Berkeley 0.2) or DM5 "
                 f"({self.arrays()}); export the image as TIFF from the program that wrote it, or "
                 'with python -c "import h5py, tifffile; '
                 "tifffile.imwrite('NAME.tif', h5py.File('NAME.h5')['ARRAY'][()])\""
@@ -204,22 +206,49 @@ class _Finder:
         return data if data.dtype.kind in kinds else None
 
     def velox(self, data: Any) -> list[_StoredImage]:
-        images, left_out = [], [key for key in self.names(data) if key not in ("Image", "Text")]
-        for _, group in self.members(self.member(data, "Image")):
+        images, titles = [], self.velox_titles()
+        self.left_out = [name for name in self.names(data) if name not in ("Image", "Text")]
+        for name, group in self.members(self.member(data, "Image")):
             pixels = self.dataset(group, "Data")
             if pixels is None or pixels.ndim not in (2, 3):  # pairs of numbers, mostly
-                left_out.append("an image of complex values")
+                self.left_out.append("an image of complex values")
             else:
-                describe = partial(self.describe_velox, group, left_out)
+                describe = partial(self.describe_velox, group, titles.get(name, ""))
                 images.append(_StoredImage(pixels, 0, 1, describe))
 
-        def order(image: _StoredImage) -> tuple[bool, str, int]:
-            detector = str(image.describe(0)[1]["detector"])
-            return not detector, detector, -math.prod(image.data.shape[:2])
+        def order(image: _StoredImage) -> tuple[Any, ...]:
+            facts, pixels = image.describe(0)[1], image.data
+            names = facts["title"] or facts["detector"], facts["detector"]
+            return pixels.dtype.kind == "f", not names[0], *names, -math.prod(pixels.shape[:2])
 
         return sorted(images, key=order)
 
-    def describe_velox(self, group: Any, left_out: list[str], frame: int) -> Description:
+    def velox_titles(self) -> dict[str, str]:
+        """Return the title under which Velox shows an image, by the name of its group."""
+        titles = {}
+        for path in ("Presentation/Displays", "Displays"):  # before version 11, and from then on
+            shown = self.member(self.root, f"{path}/ImageDisplay")
+            for name in self.names(shown):
+                display = self.velox_text(shown, name)
+                title = _entry(display, "title") or _entry(display, "display", "label")
+                reference = str(_entry(display, "data")).strip("/")
+                place = _entry(display, "dataPath") or _entry(
+                    self.velox_text(self.root, reference), "dataPath"
+                )
+                titles[str(place).rpartition("/")[2]] = unquote(str(title or ""))
+        return titles
+
+    def velox_text(self, group: Any, path: str) -> Any:
+        """Return JSON of a dataset of one text; None if there is none."""
+        text = self.dataset(group, path, "O")
+        # In one chunk of one value, without a filter, which the HDF5 library would decode.
+        is_small = text is not None and text.shape == (1,) and text.chunks in (None, (1,))
+        if is_small and not text.id.get_create_plist().get_nfilters():
+            with suppress(ValueError, TypeError):
+                return parse_json(text[0])
+        return None
+
+    def describe_velox(self, group: Any, title: str, frame: int) -> Description:
         texts = self.dataset(group, "Metadata", "u")  # a text in each column, padded with zeros
         facts: Any = {}
         if texts is not None and texts.ndim == 2 and texts.shape[0] <= _MAX_TEXT:
@@ -234,8 +263,8 @@ class _Finder:
             length_in_nm(_entry(result, "PixelSize", side), _entry(result, f"PixelUnit{axis}"))
             for side, axis in (("width", "X"), ("height", "Y"))
         )
-        kept = {"detector": detector or "", "velox": facts, "left_out": left_out}
-        return (across, down), kept
+        names = {"title": title, "detector": str(detector or ""), "left_out": self.left_out}
+        return (across, down), {**names, "velox": facts}
 
     def gatan(self, listed: Any) -> Iterator[_StoredImage]:
         thumbnails = {

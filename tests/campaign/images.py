@@ -258,6 +258,7 @@ def _write_hdf5(stem: Path, rng: np.random.Generator) -> str:
     filters = [{}, {"compression": "gzip"}, {"compression": "lzf", "shuffle": True}]
     options = filters[rng.integers(len(filters))] | {"fletcher32": bool(rng.random() < 0.3)}
     if rng.random() < 0.5:
+        options |= {"titles": ["HAADF"], "version": int(rng.choice([9, 13]))}
         write_velox(stem.with_suffix(".emd"), [(frames, velox_metadata())], **options)
         return ".emd"
     write_dm5(stem.with_suffix(".dm5"), [frames.astype("u2")], **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import quote
 
 import h5py
 import numpy as np
@@ -23,10 +24,18 @@ def velox_metadata(detector="HAADF", pixel=(0.5e-9, 0.5e-9), unit="m"):
     }
 
 
-def write_velox(path, images, others=(), **options):
+def write_velox(path, images, others=(), titles=(), version=13, **options):
     """Write stacks of frames, (n, H, W), with their metadata: a dict, or one for each frame."""
     with h5py.File(path, "w") as file:
-        file["Version"] = ['{"format": "Velox", "version": "13"}']
+        file["Version"] = [json.dumps({"format": "Velox", "version": str(version)})]
+        for number, title in enumerate(titles):
+            data, reference = f"/Data/Image/{number:032x}", f"/SharedProperties/Reference/{number}"
+            old = {"display": {"label": quote(title)}, "dataPath": data}
+            new = {"title": title, "data": reference}
+            file[reference] = [json.dumps({"dataPath": data})]
+            place = "Displays" if version >= 11 else "Presentation/Displays"
+            display = json.dumps(new if version >= 11 else old)
+            file[f"{place}/ImageDisplay/{'d' * 31}{number}"] = [display]
         for other in others:
             file.create_group(f"Data/{other}/{'e' * 32}")
         for number, (stack, metadata) in enumerate(images):

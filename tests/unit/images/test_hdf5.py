@@ -78,6 +78,19 @@ def test_images_of_velox_are_in_order_of_detector_and_size(tmp_path):
     assert [each.digest for each in found] == list(map(digest, (bf, haadf, survey, unnamed)))
 
 
+@pytest.mark.parametrize("version", [9, 13])
+def test_images_of_velox_are_in_order_of_title_the_computed_ones_last(tmp_path, version):
+    titles = ["Filtered iDPC", "DF4-B", "DF4-A"]
+    stacks = [STACK[:1].astype(np.float32), STACK[1:2], STACK[2:]]
+    images = [(stack, velox_metadata("DF4")) for stack in stacks]
+    path = write_velox(tmp_path / "a.emd", images, titles=titles, version=version)
+
+    found = [read_micrograph(path, page=page) for page in range(3)]
+
+    assert [each.metadata["title"] for each in found] == ["DF4-A", "DF4-B", "Filtered iDPC"]
+    assert found[0].digest == digest(STACK[2])
+
+
 def test_each_frame_of_velox_has_its_own_metadata(tmp_path):
     zooms = [velox_metadata(pixel=(side, side)) for side in (1e-9, 2e-9, 3e-9)]
     path = write_velox(tmp_path / "a.emd", [(STACK, zooms)])
@@ -115,7 +128,7 @@ def test_what_velox_stores_beside_images_is_named(tmp_path):
 
     assert micrograph.digest == digest(GREY)
     assert micrograph.metadata["left_out"] == ["SpectrumStream", "an image of complex values"]
-    with pytest.raises(ImageReadError, match=r"without an image \(Spectrum, SpectrumStream\)"):
+    with pytest.raises(ImageReadError, match=r"image that is read \(Spectrum, SpectrumStream\)"):
         read_image(spectra)
 
 
@@ -184,7 +197,7 @@ def test_other_hdf5_files_say_what_is_in_them(tmp_path):
     with pytest.raises(ImageReadError) as error:
         read_image(tmp_path / "a.h5")
 
-    assert "neither EMD (Velox, Berkeley 0.2) nor DM5 (with '/entry/data')" in str(error.value)
+    assert "EMD (Velox, Berkeley 0.2) or DM5 (with '/entry/data')" in str(error.value)
     assert "python -c" in str(error.value)
 
 
