@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import time
 import zlib
 
 import h5py
@@ -89,6 +91,19 @@ def test_images_of_velox_are_in_order_of_title_the_computed_ones_last(tmp_path, 
 
     assert [each.metadata["title"] for each in found] == ["DF4-A", "DF4-B", "Filtered iDPC"]
     assert found[0].digest == digest(STACK[2])
+
+
+def test_a_heap_of_texts_without_an_end_is_left(tmp_path):
+    path = write_velox(tmp_path / "a.emd", [(STACK[:1], velox_metadata())], titles=["a"])
+    content = bytearray(path.read_bytes())
+    for start in (found.start() for found in re.finditer(b"GCOL", content)):
+        content[start + 16 : start + 18] = b"\x99\x99"  # the number of the first text
+        content[start + 24 : start + 32] = bytes(8)  # its length
+    path.write_bytes(content)
+    started = time.perf_counter()
+
+    assert read_micrograph(path).metadata["title"] == ""
+    assert time.perf_counter() - started < 1
 
 
 def test_each_frame_of_velox_has_its_own_metadata(tmp_path):
@@ -181,9 +196,8 @@ def test_dm5_of_colours_and_of_spectra(tmp_path):
     also = write_dm5(tmp_path / "also.dm5", [packed])
     spectra = write_dm5(tmp_path / "b.dm5", [GREY[0], GREY[:1], GREY])
     with h5py.File(spectra, "r+") as file:
-        file["ImageList/[3]/ImageTags"].create_group("Meta Data").attrs["Format"] = (
-            b"Spectrum image"
-        )
+        tags = file.create_group("ImageList/[3]/ImageTags/Meta Data")
+        tags.attrs["Format"] = np.bytes_("Spectrum image")
 
     assert digest(path) == digest(also) == digest(colours)
     with pytest.raises(ImageReadError, match="a Gatan file without an image, or of spectra"):
