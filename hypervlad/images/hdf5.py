@@ -26,7 +26,7 @@ from hypervlad.images.chunks import (
     read_plane,
 )
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.formats import DecodedImage, json_value, unpack_at
+from hypervlad.images.formats import DecodedImage, json_value
 from hypervlad.images.metadata import Sides, length_in_nm
 from hypervlad.images.microscopy import import_extra
 from hypervlad.images.pixels import check_size
@@ -68,14 +68,35 @@ def decode_hdf5(file: BinaryIO, page: int, name: str, max_pixels: int | None) ->
     Pages are the frames of all its images. Nothing outside the file is opened.
     """
     h5py = import_extra("h5py", "HDF5", name)
-    with h5py.File(file, "r") as root:
-        kind, images = _Finder(h5py, file, root, name).find()
+    with h5py.File(_CheckedFile(file), "r") as root:
+        kind, images = _Finder(h5py, root, name).find()
         image, frame, pages = image_of_page(images, page, name)
         pixels = _read_frame(image, frame, name, max_pixels)
         sides, facts = image.describe(frame)
     decoded = DecodedImage(pixels, metadata={"format": kind, **pages, **facts})
     decoded.set_pixel_sides(sides)
     return decoded
+
+
+class _CheckedFile:
+    """An open file that refuses heaps of texts in which the HDF5 library would search for ever."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file: Any = file
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+    def readinto(self, buffer: memoryview) -> int:
+        n_read: int = self.file.readinto(buffer)
+        for heap in re.finditer(rb"GCOL\x01\0\0\0", buffer):
+            start, position = heap.start(), 0
+            n_bytes = int.from_bytes(buffer[start + 8 : start + 16], "little")
+            entries = buffer[start + 16 : start + n_bytes]
+            while position + 16 <= len(entries):
+                number, length = struct.unpack_from("<H6xQ", entries, position)
+                if number == length == 0:
+                    raise ValueError("a heap of texts without an end")
+                position += 16 + -(-length // 8) * 8 if number else length
+        return n_read
 
 
 def _read_frame(image: _StoredImage, frame: int, name: str, max_pixels: int | None) -> NDArray[Any]:
@@ -137,8 +158,8 @@ def _read(data: Any, where: list[int | None], name: str, max_pixels: int | None)
 class _Finder:
     """Finds the images of a file, through hard links only."""
 
-    def __init__(self, h5py: Any, file: BinaryIO, root: Any, name: str) -> None:
-        self.h5py, self.file, self.root, self.name = h5py, file, root, name
+    def __init__(self, h5py: Any, root: Any, name: str) -> None:
+        self.h5py, self.root, self.name = h5py, root, name
         self.left_out: list[str] = []
 
     def find(self) -> tuple[str, list[_StoredImage]]:
@@ -240,25 +261,13 @@ class _Finder:
         return titles
 
     def velox_text(self, group: Any, path: str) -> Any:
-        """Return JSON of a dataset of one text; None if there is none.
-
-        The text is found here: in some damaged heaps of texts, the HDF5 library searches for ever.
-        """
-        data = self.dataset(group, path, "O")
-        if data is None or data.shape != (1,):
-            return None
-        chunk = None if data.chunks is None else data.id.get_chunk_info_by_coord((0,))
-        place = data.id.get_offset() if chunk is None else chunk.byte_offset
-        with suppress(struct.error, ValueError, TypeError, OverflowError, OSError):
-            length, heap, number = unpack_at(self.file, place, "<IQI")
-            position = heap + 16
-            for _ in range(_MAX_OBJECTS):
-                index, n_bytes = unpack_at(self.file, position, "<H6xQ")
-                position += 16
-                if index == number:
-                    self.file.seek(position)
-                    return parse_json(self.file.read(min(length, n_bytes, _MAX_TEXT)))
-                position += -(-n_bytes // 8) * 8
+        """Return JSON of a dataset of one text; None if there is none."""
+        text = self.dataset(group, path, "O")
+        # In one chunk of one value, without a filter, which the HDF5 library would decode.
+        is_small = text is not None and text.shape == (1,) and text.chunks in (None, (1,))
+        if is_small and not text.id.get_create_plist().get_nfilters():
+            with suppress(ValueError, TypeError):
+                return parse_json(text[0])
         return None
 
     def describe_velox(self, group: Any, title: str, frame: int) -> Description:
@@ -314,10 +323,7 @@ class _Finder:
             if data is None or data.ndim < 2:
                 continue
             axes = [self.dataset(group, f"dim{axis + 1}", "biuf") for axis in range(data.ndim)]
-            names = (
-                re.fullmatch(_AXIS, str(_attribute(axis, "name", of_any_length=True)))
-                for axis in axes
-            )
+            names = (re.fullmatch(_AXIS, str(_attribute(axis, "name"))) for axis in axes)
             named = {found[1].lower(): axis for axis, found in enumerate(names) if found}
             down, across = data.ndim - 2, data.ndim - 1
             if len(named) == 2:
@@ -334,7 +340,7 @@ class _Finder:
             return None
         first, second, *_ = _read(axis, [None], self.name, _MAX_TEXT).tolist()
         # Units may be written as [n_m].
-        units = _attribute(axis, "units", of_any_length=True)
+        units = _attribute(axis, "units")
         unit = re.sub(r"[\[\]_]", "", str(units))
         return length_in_nm(abs(second - first), unit)
 
@@ -361,16 +367,9 @@ def _entry(value: Any, *keys: str) -> Any:
     return value
 
 
-def _attribute(item: Any, key: str, *, of_any_length: bool = False) -> Any:
-    """Return an attribute of a group or dataset as a JSON value; None if there is none.
-
-    Texts `of_any_length` are in heaps, see `velox_text`, and only read if asked for.
-    """
-    if item is None or key not in item.attrs:
-        return None
-    if item.attrs.get_id(key).dtype.kind == "O" and not of_any_length:
-        return None
-    value = item.attrs[key]
+def _attribute(item: Any, key: str) -> Any:
+    """Return an attribute of a group or dataset as a JSON value; None if there is none."""
+    value = None if item is None else item.attrs.get(key)
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.item()
     if not isinstance(value, bytes):
