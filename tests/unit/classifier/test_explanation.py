@@ -158,8 +158,7 @@ def test_common_scale_does_not_change_the_pixels_chosen(tmp_path: Path) -> None:
     for number, image in enumerate(images):
         paths.append(str(tmp_path / f"{number}.tif"))
         facts = {"unit": "nm", "spacing": 1.0}
-        per_nm = (1e7 * 1.25, 1e7 * 1.25)
-        tifffile.imwrite(paths[-1], image, imagej=True, metadata=facts, resolution=per_nm)
+        tifffile.imwrite(paths[-1], image, imagej=True, metadata=facts, resolution=(1.25, 1.25))
     assert hypervlad.read_micrograph(paths[0]).pixel_size is not None
     pixel_size = hypervlad.read_micrograph(paths[0]).pixel_size
     encoder = HypercolumnVLAD("tiny", **TINY, grid=30, pixel_size=pixel_size)
