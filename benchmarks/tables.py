@@ -27,7 +27,7 @@ from benchmarks.networks.agreement import agreement_table
 from benchmarks.networks.cost import cost_table
 from benchmarks.papers import carrillo2020, luo2021, modarres2017
 from benchmarks.particles import __main__ as outlines
-from benchmarks.particles import masks, mixed
+from benchmarks.particles import classes, masks, mixed
 from benchmarks.particles import speed as particles_speed
 from benchmarks.speed import tables as speed
 from benchmarks.uncertainty.sure import sure_table
@@ -164,6 +164,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "outlines-curve": of_one(
                 "particles/outlines.json", outlines.curve_table, labelled=False
             ),
+            "particle-classes": of_one("particles/classes.json", classes.classes_table),
             "mixed": of_one("particles/mixed.json", mixed.particles_table),
             "mixed-whole": of_one("particles/mixed.json", mixed.whole_table, labelled=False),
             "mixed-counts": of_one("particles/mixed.json", mixed.counts_table, labelled=False),
