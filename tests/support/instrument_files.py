@@ -9,6 +9,32 @@ import tifffile
 
 GREY = np.random.default_rng(0).integers(0, 256, (240, 320), dtype=np.uint8)
 
+FEI = """[User]\r
+Date=01/01/2020\r
+[Scan]\r
+PixelWidth=4.88281e-009\r
+PixelHeight=4.88281e-009\r
+HorFieldsize=7.8125e-007\r
+VerFieldsize={field}\r
+[Image]\r
+ResolutionX=160\r
+ResolutionY={rows}\r
+[PrivateFei]\r
+DatabarHeight={bar}\r
+"""
+
+ZEISS = """1\r
+2.5\r
+0\r
+DP_ZOOM\r
+Zoom = Off\r
+AP_PIXEL_SIZE\r
+Pixel Size = 111.1 nm\r
+AP_IMAGE_PIXEL_SIZE\r
+Image Pixel Size = {size}\r
+AP_WD\r
+WD = 4.1 mm\r
+"""
 TESCAN_MAIN = """AccFrames=1\r
 Company=TESCAN ORSAY HOLDING\r
 Date=2021-10-29\r
@@ -111,48 +137,49 @@ def tvips_tag(version=2):
     return b"".join(parts)
 
 
-def write_tiff(path, *extra, **options):
+def write_tiff(path, *extra, image=GREY, **options):
     tags = [(code, "s" if isinstance(v, str) else "B", 0, v, True) for code, v in extra]
     options = {"metadata": None, "photometric": "minisblack"} | options
-    tifffile.imwrite(path, GREY, extratags=tags, **options)
+    tifffile.imwrite(path, image, extratags=tags, **options)
 
 
-def write_olympus(path):
+def write_olympus(path, image=GREY):
     """The size is in a structure at an offset in the file."""
     general = struct.pack("<10xhdd8xd2x34s32s", -9, 0.023928, 0.023928, 6e5, b"Quemesa", b"")
     head = struct.pack("<4s6xhhhhh6x32sH", b"SIS0", 42, 19, 15, 10, 118, b"", 1)
     blob = head + struct.pack("<hhI", 1, 1, 0x7EADBEEF) + general
-    write_tiff(path, (33560, blob))
+    write_tiff(path, (33560, blob), image=image)
     content = path.read_bytes()
     start = content.index(b"SIS0") + len(head) + 8
     path.write_bytes(content.replace(struct.pack("<I", 0x7EADBEEF), struct.pack("<I", start)))
 
 
-def write_gatan(path, unit="\u00b5m"):
+def write_gatan(path, unit="\u00b5m", image=GREY):
     text = unit.encode("latin-1")
     tags = [(65003, "s", 0, text, True), (65004, "s", 0, text, True)]
     tags += [(65009, "d", 1, 0.25, True), (65010, "d", 1, 0.25, True)]
-    tifffile.imwrite(path, GREY, extratags=tags, metadata=None, photometric="minisblack")
+    tifffile.imwrite(path, image, extratags=tags, metadata=None, photometric="minisblack")
 
 
-def write_odemis(path, with_size=True):
+def write_odemis(path, with_size=True, image=GREY):
     size = 'PhysicalSizeX="0.0055" PhysicalSizeY="0.0055"' if with_size else ""
     ome = f"<OME><Image><Pixels {size}><TiffData IFD='0'/></Pixels></Image></OME>"
     resolution = {"resolution": (1e7 / 5.5, 1e7 / 5.5), "resolutionunit": "CENTIMETER"}
-    write_tiff(path, description=ome, software="Odemis 3.4.1", **resolution)
+    write_tiff(path, description=ome, software="Odemis 3.4.1", image=image, **resolution)
 
 
-def write_jeol_tem(path, eos="eosTEM", mode="MAG", value=150_000, unit="X"):
+def write_jeol_tem(path, eos="eosTEM", mode="MAG", value=150_000, unit="X", image=GREY):
     xml = JEOL_TEM.format(eos=eos, mode=mode, value=value, unit=unit)
     resolution = {"resolution": (93, 93), "resolutionunit": "INCH"}
     # The description is padded with zeros, and ends in a one.
     text = xml + 500 * "\0" + "\x01"
-    write_tiff(path, (270, text), (271, "JEOL Ltd."), (272, "JEM-ARM200F"), **resolution)
+    tags = ((270, text), (271, "JEOL Ltd."), (272, "JEM-ARM200F"))
+    write_tiff(path, *tags, image=image, **resolution)
 
 
-def write_openfibsem(path, **changes):
+def write_openfibsem(path, image=GREY, **changes):
     facts = {key: value for key, value in (OPENFIBSEM | changes).items() if value}
-    tifffile.imwrite(path, GREY, metadata=facts)
+    tifffile.imwrite(path, image, metadata=facts)
 
 
 # Each writes a TIFF.

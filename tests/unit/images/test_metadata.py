@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from support.instrument_files import FEI, ZEISS
 from support.microscopy_files import mrc_bytes
 
 from hypervlad.images import read_micrograph
@@ -21,33 +22,6 @@ from hypervlad.images.metadata import (
 )
 
 GREY = np.random.default_rng(0).integers(0, 256, (120, 160), dtype=np.uint8)
-
-FEI = """[User]\r
-Date=01/01/2020\r
-[Scan]\r
-PixelWidth=4.88281e-009\r
-PixelHeight=4.88281e-009\r
-HorFieldsize=7.8125e-007\r
-VerFieldsize={field}\r
-[Image]\r
-ResolutionX=160\r
-ResolutionY={rows}\r
-[PrivateFei]\r
-DatabarHeight={bar}\r
-"""
-
-ZEISS = """1\r
-2.5\r
-0\r
-DP_ZOOM\r
-Zoom = Off\r
-AP_PIXEL_SIZE\r
-Pixel Size = 111.1 nm\r
-AP_IMAGE_PIXEL_SIZE\r
-Image Pixel Size = {size}\r
-AP_WD\r
-WD = 4.1 mm\r
-"""
 
 
 def tiff_with(path, code, text, image=GREY):
