@@ -194,7 +194,8 @@ def _decode_dm(path: Path, page: int, name: str, max_pixels: int | None) -> Deco
         image, index = _image_of_page(images, page)
         if image.data_type not in _DM_TYPES:
             raise ImageReadError(
-                f"{name}: a Gatan image of data type {image.data_type}; export it as TIFF"
+                f"{name}: a Gatan image of data type {image.data_type}, which is not read (27 and "
+                "28 are packed Fourier transforms); leave it out, or export it as TIFF"
             )
         dtype = np.dtype(_DM_TYPES[image.data_type])
         n_channels = 3 if image.data_type in _DM_RGB else 1

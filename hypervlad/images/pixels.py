@@ -96,8 +96,8 @@ def _check_type(pixels: NDArray[Any], name: str) -> None:
         return
     if kind == "c":
         raise ImageReadError(
-            f"{name}: complex pixels ({pixels.dtype}); give the modulus, np.abs(image), or the "
-            "real or the imaginary part"
+            f"{name}: complex pixels ({pixels.dtype}), as of a Fourier transform; leave them out, "
+            "or give their modulus, np.abs(image)"
         )
     if kind in "US":
         raise ImageReadError(

@@ -109,7 +109,7 @@ ARRAYS = {
     "stack": (np.zeros((9, 40, 50)), {}, "looks like a stack, not one image"),
     "two channels": (np.zeros((40, 50, 2)), {}, "an array of shape (40, 50, 2)"),
     "nan in long double": (with_nan("longdouble"), {}, "1 NaN and 1 infinite"),
-    "complex": (np.zeros((4, 4), complex), {}, "image: complex pixels (complex128); give the mod"),
+    "complex": (np.zeros((4, 4), complex), {}, "image: complex pixels (complex128), as of a F"),
     "object": (np.full((4, 4), None), {}, "an array of type object, not of numbers"),
     "text": (np.full((4, 4), "a"), {}, "an array of text (<U1), not of pixels"),
     "masked": (np.ma.masked_equal(np.eye(3), 1), {}, "a masked array with masked pixels; fill"),
