@@ -20,13 +20,14 @@ from benchmarks.alignment import speed as alignment_speed
 from benchmarks.alignment.tables import alignment_section, clean_section
 from benchmarks.bars import __main__ as bars
 from benchmarks.common.data import DataSet, save_grey
-from benchmarks.common.results import Facts, load_result
+from benchmarks.common.results import BENCHMARKS, Facts, load_result
 from benchmarks.copies import __main__ as copies
 from benchmarks.defects import __main__ as defects
 from benchmarks.defects import kinds, surfaces
 from benchmarks.defects import methods as defects_methods
 from benchmarks.defects import speed as defects_speed
 from benchmarks.defects.scores import Resampling, SplitScores, differences
+from benchmarks.formats import __main__ as formats
 from benchmarks.networks import accuracy as networks_accuracy
 from benchmarks.networks import agreement, cost
 from benchmarks.papers import carrillo2020, luo2021, modarres2017, mosaic
@@ -288,6 +289,27 @@ def test_copies(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for change in copies.CHANGES.values():
         first, second = change(images[0], np.random.default_rng(0))
         assert first.shape != second.shape or np.abs(first - second).max() > 0.01
+
+
+def test_formats(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "default_encoder", small_encoder)
+    for row in run(formats, "made", *TINY, "--images", "2")["rows"]:
+        n_right = 2 if row["lossless"] else 0
+        assert [row[name] for name in ("pixels", "same")] == [n_right] * 2, row
+        assert (row["size"], row["bar"]) == (2, 2), row
+    save_grey(tmp_path / "files" / "a.png", np.eye(40))
+    (tmp_path / "files" / "b.png").write_bytes(b"GIF is this none")
+    found = run(formats, "found", "--data", tmp_path / "files")
+    assert found["refused"] == {"not an image that can be read": {".png": 1}}
+    (row,) = found["read"]
+    assert (row["files"], row["compared"], row["pixels"], row["sizes"]) == (1, 1, 1, 0)
+
+
+@pytest.mark.slow  # two processes
+@pytest.mark.long
+def test_speed_of_reading(run: Run) -> None:
+    seconds = run(formats, "speed", "--old", BENCHMARKS.parent, "--rounds", "5")["seconds"]
+    assert all(len(each["old"]) == len(each["new"]) == 5 for each in seconds.values())
 
 
 def test_agreement_of_a_small_network(run: Run) -> None:
