@@ -22,6 +22,7 @@ from benchmarks.common.results import BENCHMARKS, RESULTS, Facts, load_result, m
 from benchmarks.common.tables import table, times, with_tables
 from benchmarks.copies import __main__ as copies
 from benchmarks.defects import tables as defects
+from benchmarks.formats import __main__ as formats
 from benchmarks.networks.accuracy import networks_table
 from benchmarks.networks.agreement import agreement_table
 from benchmarks.networks.cost import cost_table
@@ -117,6 +118,12 @@ def pages() -> dict[Path, dict[str, str]]:
             "large-images": of_one("speed/large_images.json", speed.large_images_table),
             "fitting": of_one("speed/fitting.json", speed.fitting_table),
             "scale": of_one("speed/extraction_cpu.json", speed.scale_section),
+        },
+        BENCHMARKS / "formats" / "README.md": {
+            "formats-made": of_one("formats/made.json", formats.made_table),
+            "formats-found": of_one("formats/found.json", formats.found_table, labelled=False),
+            "formats-refused": of_one("formats/found.json", formats.refused_table),
+            "formats-speed": of_one("formats/speed.json", formats.speed_table),
         },
         BENCHMARKS / "accuracy" / "README.md": {
             "compare": of_one(

@@ -22,6 +22,7 @@ PROGRAMS = [
     "defects",
     "defects.kinds",
     "defects.speed",
+    "formats",
     "networks.accuracy",
     "networks.agreement",
     "networks.cost",
