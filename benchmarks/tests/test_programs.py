@@ -307,7 +307,8 @@ def test_formats(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.slow  # two processes
 @pytest.mark.long
-def test_speed_of_reading(run: Run) -> None:
+def test_speed_of_reading(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(formats, "N_TIMED", 2)
     seconds = run(formats, "speed", "--old", BENCHMARKS.parent, "--rounds", "5")["seconds"]
     assert all(len(each["old"]) == len(each["new"]) == 5 for each in seconds.values())
 
