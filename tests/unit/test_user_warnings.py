@@ -113,7 +113,7 @@ def test_functions_warn_at_the_line_that_calls_them(tmp_path: Path) -> None:
 
 
 def test_all_warnings_are_given_at_the_line_of_the_user() -> None:
-    """But for those of files of several pages, or of bytes, which Python is to show once a folder."""
+    """But for those of several pages, or of bytes, which Python is to show once for each folder."""
     calls = [
         f"{path.name}:{node.lineno}"
         for path in SOURCES
