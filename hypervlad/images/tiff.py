@@ -41,6 +41,7 @@ _INSTRUMENT_TAGS = {
     33560: "olympus",
     33471: "olympus",
 }
+_OLYMPUS_TAGS = (33560, 33471)
 _GATAN_TAGS = ((65009, 65010), (65003, 65004))  # sides of a pixel, and their units
 _MAKE_TAG, _SOFTWARE_TAG = 271, 305
 _RESOLUTION_TAGS, _RESOLUTION_UNIT_TAG = (282, 283), 296
@@ -79,12 +80,13 @@ def decode_tiff(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage
                 f"{name}: damaged or truncated TIFF file: it has no pages; copy or export it again"
             )
         n_frames = _n_frames(tiff)
-        n_pages = n_frames + n_directories - 1
+        n_previews = int(_has_preview(tiff))
+        n_pages = n_frames + n_directories - 1 - n_previews
         check_page(page, n_pages, name, "page")
-        directory = max(0, page - n_frames + 1)
+        directory = max(0, page - n_frames + 1) + n_previews
         tiff_page = tiff.pages[directory]
         assert isinstance(tiff_page, tifffile.TiffPage)
-        if page < n_frames:
+        if page < n_frames and not n_previews:
             tiff_page.dataoffsets = tuple(
                 offset + page * tiff_page.nbytes for offset in tiff_page.dataoffsets
             )
@@ -102,6 +104,14 @@ def decode_tiff(file: BinaryIO, options: ReadOptions, name: str) -> DecodedImage
         )
         _add_instrument(decoded, tiff, tiff_page)
     return decoded
+
+
+def _has_preview(tiff: TiffFile) -> bool:
+    """Return whether the first page is a preview in colour of the second, as in Olympus' files."""
+    if len(tiff.pages) < 2 or tiff.pages.first.samplesperpixel != 3:
+        return False
+    tags: list[Any] = [tiff.pages.first.tags, getattr(tiff.pages[1], "tags", ())]
+    return [any(tag in own for tag in _OLYMPUS_TAGS) for own in tags] == [False, True]
 
 
 def _n_frames(tiff: TiffFile) -> int:

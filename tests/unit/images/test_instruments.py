@@ -8,7 +8,9 @@ import os
 import struct
 import time
 
+import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from support.instrument_files import (
     FEI_CAMERA,
@@ -35,6 +37,16 @@ from hypervlad.features.cache import Cache, PathIndex
 from hypervlad.images import read_micrograph
 from hypervlad.images.files import ignored_files
 from hypervlad.images.metadata import Entries
+
+
+def test_the_preview_of_an_olympus_file_is_no_image(tmp_path):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(np.zeros((9, 8, 3), np.uint8), photometric="rgb", metadata=None)
+        file.write(GREY, extratags=[(33471, "s", 0, b"[General]", True)], metadata=None)
+    image = read_micrograph(path)
+    np.testing.assert_array_equal(image.pixels, read_micrograph(GREY).pixels)
+    assert image.metadata["n_pages"] == 1
 
 
 @pytest.mark.parametrize(
