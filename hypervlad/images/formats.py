@@ -127,11 +127,11 @@ class DecodedImage:
 
     def set_pixel_sides(self, sides: Sides, source: str = "") -> None:
         """Set the pixel size from width and height, nm, that a source states; or keep these."""
-        if any(sides):
-            self.metadata["pixel_size_from"] = source or self.metadata["format"]
         if not are_plausible(sides):
             self.metadata["implausible_pixel_sides_nm"] = list(sides)
             return
+        if any(sides):
+            self.metadata["pixel_size_from"] = source or self.metadata["format"]
         self.pixel_size = square_pixel_size(sides)
         if self.pixel_size is None and None not in sides:
             self.metadata["pixel_sides_nm"] = list(sides)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,13 +25,17 @@ from hypervlad.images.chunks import (
     read_plane,
 )
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.formats import DecodedImage, json_value
+from hypervlad.images.formats import DecodedImage, json_value, unpack_at
 from hypervlad.images.metadata import Sides, length_in_nm
 from hypervlad.images.microscopy import import_extra
 from hypervlad.images.pixels import check_size
 
 _MAX_OBJECTS = 10_000  # groups and datasets that are looked at
 _MAX_TEXT = 1 << 22  # bytes of the metadata of a frame
+_MAX_TEXTS = 1 << 25  # bytes of all texts that are parsed
+_MIN_TEXT = 1 << 10  # bytes of a chunk of text, as one takes as long
+_HEAP = b"GCOL\x01\0\0\0"
+_MAX_HEAP_READ, _MAX_HEAP_TEXTS = 1 << 20, 1 << 20  # bytes read at once, and texts in all heaps
 _SHUFFLE, _CHECKSUM = 2, 3  # filters by their registered numbers
 _COMPRESSORS = {1: "zlib", 32000: "lzf", 32001: "blosc", 32015: "zstd"}
 _DM_RGB = (8, 23)
@@ -84,19 +87,30 @@ class _CheckedFile:
     def __init__(self, file: BinaryIO) -> None:
         self.file: Any = file
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
+        self.n_left = _MAX_HEAP_TEXTS
 
     def readinto(self, buffer: memoryview) -> int:
+        start = self.tell()
         n_read: int = self.file.readinto(buffer)
-        for heap in re.finditer(rb"GCOL\x01\0\0\0", buffer):
-            start, position = heap.start(), 0
-            n_bytes = int.from_bytes(buffer[start + 8 : start + 16], "little")
-            entries = buffer[start + 16 : start + n_bytes]
-            while position + 16 <= len(entries):
-                number, length = struct.unpack_from("<H6xQ", entries, position)
-                if number == length == 0:
-                    raise ValueError("a heap of texts without an end")
-                position += 16 + -(-length // 8) * 8 if number else length
+        if len(buffer) <= _MAX_HEAP_READ:
+            # The library may have read the first bytes of the mark before.
+            before = max(start - len(_HEAP), 0)
+            self.seek(before)
+            for heap in re.finditer(_HEAP, self.read(start + n_read - before)):
+                self.check_heap(before + heap.start())
+        self.seek(start + n_read)
         return n_read
+
+    def check_heap(self, start: int) -> None:
+        (n_bytes,) = unpack_at(self.file, start + len(_HEAP), "<Q")
+        position = 16
+        while position + 16 <= n_bytes:
+            number, length = unpack_at(self.file, start + position, "<H6xQ")
+            step = 16 + -(-length // 8) * 8 if number else length
+            self.n_left -= 1
+            if not 0 < step <= n_bytes - position or self.n_left < 0:
+                raise ValueError("a heap of texts without an end")
+            position += step
 
 
 def _read_frame(image: _StoredImage, frame: int, name: str, max_pixels: int | None) -> NDArray[Any]:
@@ -161,6 +175,7 @@ class _Finder:
     def __init__(self, h5py: Any, root: Any, name: str) -> None:
         self.h5py, self.root, self.name = h5py, root, name
         self.left_out: list[str] = []
+        self.n_texts = 0  # bytes
 
     def find(self) -> tuple[str, list[_StoredImage]]:
         """Return the format, and the images in the order of their pages."""
@@ -265,19 +280,33 @@ class _Finder:
         text = self.dataset(group, path, "O")
         # In one chunk of one value, without a filter, which the HDF5 library would decode.
         is_small = text is not None and text.shape == (1,) and text.chunks in (None, (1,))
-        if is_small and not text.id.get_create_plist().get_nfilters():
-            with suppress(ValueError, TypeError):
-                return parse_json(text[0])
+        if not is_small or text.id.get_create_plist().get_nfilters():
+            return None
+        content = text[0]
+        return self.parsed(content, len(content)) if isinstance(content, bytes) else None
+
+    def parsed(self, text: bytes, n_bytes: int) -> Any:
+        """Return JSON of a text, for which `n_bytes` were decoded; None if it is none."""
+        self.n_texts += n_bytes
+        if self.n_texts > _MAX_TEXTS:
+            raise ImageReadError(
+                f"{self.name}: a Velox file whose images have more than {_MAX_TEXTS:,} bytes of "
+                "metadata; export the image as TIFF"
+            )
+        with suppress(ValueError):
+            return parse_json(text)
         return None
 
     def describe_velox(self, group: Any, title: str, frame: int) -> Description:
         texts = self.dataset(group, "Metadata", "u")  # a text in each column, padded with zeros
         facts: Any = {}
         if texts is not None and texts.ndim == 2 and texts.shape[0] <= _MAX_TEXT:
+            chunks = texts.chunks or (texts.shape[0], 1)
+            n_chunks = -(-texts.shape[0] // chunks[0])
             where = [None, min(frame, texts.shape[1] - 1)]
             column = _read(texts, where, self.name, _MAX_TEXT)
-            with suppress(ValueError):
-                facts = parse_json(column.astype("u1").tobytes().partition(b"\0")[0])
+            text = column.astype("u1").tobytes().partition(b"\0")[0]
+            facts = self.parsed(text, n_chunks * max(math.prod(chunks), _MIN_TEXT))
         result = _entry(facts, "BinaryResult")
         number = f"Detector-{_entry(result, 'DetectorIndex')}"
         detector = _entry(result, "Detector") or _entry(facts, "Detectors", number, "DetectorName")

@@ -29,6 +29,7 @@ from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import check_size
 
 _MAX_JSON = 1 << 24  # bytes
+_MAX_LEVELS = 64  # the last would be smaller than a pixel
 _CHECKSUM = "crc32c"
 _CODECS = frozenset(["blosc", "zstd", "gzip", "zlib", "lz4", "bz2", "lzma", _CHECKSUM])
 _NOT_STORED = 2**64 - 1  # offset of an inner chunk
@@ -230,7 +231,7 @@ class _Image:
         self.store = store
         attributes = store.attributes(group)
         self.multiscale = attributes["multiscales"][0]
-        self.levels = self.multiscale["datasets"]
+        self.levels = self.multiscale["datasets"][:_MAX_LEVELS]
         paths = [join(group, level["path"]) for level in self.levels]
         self.arrays = [store.array(path) for path in paths]
         n_axes = len(self.arrays[0].shape)

@@ -79,10 +79,12 @@ def test_ser_of_spectra(tmp_path):
 
 def test_the_lengths_of_a_diffraction_pattern_are_no_pixel_size(tmp_path):
     """TIA stores reciprocal metres, and nothing that says so."""
-    micrograph = read_micrograph(write(tmp_path / "a.ser", ser_bytes([GREY], 1e8)))
+    path = write(tmp_path / "a.ser", ser_bytes([GREY], 1e8))
+    micrograph = read_micrograph(path)
 
     assert micrograph.pixel_size is None
     assert micrograph.metadata["implausible_pixel_sides_nm"] == pytest.approx([1e17, 1e17])
+    assert read_micrograph(path, pixel_size=2).pixel_size == 2
 
 
 BYTES = np.array([[0, 127, 128, 255] * 5] * 20, dtype=np.uint8)

@@ -102,6 +102,17 @@ def test_the_finest_level_within_max_pixels_is_read(tmp_path):
         read_image(path, page=1, max_pixels=50)
 
 
+def test_levels_are_too_many_to_be_opened(tmp_path):
+    path = write_ome_zarr(tmp_path / "a.zarr", [GREY])
+    attributes = json.loads((path / "zarr.json").read_text())["attributes"]["ome"]
+    attributes["multiscales"][0]["datasets"] *= 50_000
+    set_attributes(path, attributes)
+    started = time.perf_counter()
+
+    assert digest(path) == digest(GREY)
+    assert time.perf_counter() - started < 3
+
+
 @pytest.mark.parametrize(
     ("unit", "pixel_size"),
     [("micrometer", 500), ("angstrom", 0.05), ("parsec", None), (None, None)],
