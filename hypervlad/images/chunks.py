@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,26 +22,16 @@ _MAX_OVERHEAD = 1 << 12  # bytes by which compression may lengthen a chunk
 _MIN_VALUES = 1 << 24  # of a chunk, which are always allowed: small images have large chunks
 
 
-class HasFrames(Protocol):
-    @property
-    def n_frames(self) -> int: ...
-
-
-ImageOfFrames = TypeVar("ImageOfFrames", bound=HasFrames)
-
-
-def image_of_page(
-    images: Sequence[ImageOfFrames], page: int, name: str
-) -> tuple[ImageOfFrames, int, dict[str, int]]:
-    """Return the image that contains a page, the frame in it, and the metadata of pages.
+def frame_of_page(n_frames: Sequence[int], page: int, name: str) -> tuple[int, int, dict[str, Any]]:
+    """Return the number of the image that contains a page, the frame in it, and metadata of pages.
 
     Pages are the frames of all images, one image after the other.
     """
-    ends = list(itertools.accumulate(image.n_frames for image in images))
+    ends = list(itertools.accumulate(n_frames))
     check_page(page, ends[-1], name, "image")
     number = bisect.bisect_right(ends, page)
-    start = ends[number] - images[number].n_frames
-    return images[number], page - start, {"page": page, "n_pages": ends[-1]}
+    frame = page - ends[number] + n_frames[number]
+    return number, frame, {"page": page, "n_pages": ends[-1]}
 
 
 @dataclass(frozen=True)

@@ -226,8 +226,9 @@ def _kind(file: Path) -> str:
 
 
 def is_zarr(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is that of a Zarr folder, which is one image."""
-    return any(os.path.isfile(os.path.join(path, name)) for name in _FILES_OF_ZARR)
+    """Return whether a path is that of a Zarr folder, which is one image, by suffix or content."""
+    is_named = os.fspath(path).lower().endswith(ZARR_SUFFIX) and os.path.isdir(path)
+    return is_named or any(os.path.isfile(os.path.join(path, name)) for name in _FILES_OF_ZARR)
 
 
 def sidecars(path: str | os.PathLike[str]) -> list[str]:
@@ -260,7 +261,7 @@ def file_stamp(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     """
     try:
         status = [os.stat(path)]
-        if stat.S_ISDIR(status[0].st_mode) and is_zarr(path):
+        if is_zarr(path):
             for parent, folders, names in os.walk(path):
                 status += [os.lstat(os.path.join(parent, name)) for name in [*folders, *names]]
     except (OSError, ValueError):

@@ -20,14 +20,14 @@ from hypervlad.images.chunks import (
     ChunkedArray,
     check_stored,
     decompress,
-    image_of_page,
+    frame_of_page,
     not_stored,
     read_plane,
 )
 from hypervlad.images.errors import ImageReadError
 from hypervlad.images.formats import DecodedImage, json_value, unpack_at
 from hypervlad.images.metadata import Sides, length_in_nm
-from hypervlad.images.microscopy import import_extra
+from hypervlad.images.microscopy import DM_RGB, import_extra
 from hypervlad.images.pixels import check_size
 
 _MAX_OBJECTS = 10_000  # groups and datasets that are looked at
@@ -38,7 +38,6 @@ _HEAP = b"GCOL\x01\0\0\0"
 _MAX_HEAP_READ, _MAX_HEAP_TEXTS = 1 << 20, 1 << 20  # bytes read at once, and texts in all heaps
 _SHUFFLE, _CHECKSUM = 2, 3  # filters by their registered numbers
 _COMPRESSORS = {1: "zlib", 32000: "lzf", 32001: "blosc", 32015: "zstd"}
-_DM_RGB = (8, 23)
 _AXIS = re.compile(r"(?:.*[_ ]|[RQ])?([xy])", re.IGNORECASE)  # x, R_x or Qx
 
 #: Sides of a pixel and metadata.
@@ -73,7 +72,8 @@ def decode_hdf5(file: BinaryIO, page: int, name: str, max_pixels: int | None) ->
     h5py = import_extra("h5py", "HDF5", name)
     with h5py.File(_CheckedFile(file), "r") as root:
         kind, images = _Finder(h5py, root, name).find()
-        image, frame, pages = image_of_page(images, page, name)
+        number, frame, pages = frame_of_page([image.n_frames for image in images], page, name)
+        image = images[number]
         pixels = _read_frame(image, frame, name, max_pixels)
         sides, facts = image.describe(frame)
     decoded = DecodedImage(pixels, metadata={"format": kind, **pages, **facts})
@@ -327,7 +327,7 @@ class _Finder:
             if name in thumbnails or data is None:
                 continue
             # Rows, columns and colours, if there are any, are the last axes.
-            is_colour = _attribute(self.member(group, "ImageData"), "DataType") in _DM_RGB
+            is_colour = _attribute(self.member(group, "ImageData"), "DataType") in DM_RGB
             colours = data.ndim - 1 if is_colour and data.dtype.itemsize == 1 else None
             across = data.ndim - 1 if colours is None else colours - 1
             content = str(_attribute(self.member(group, "ImageTags/Meta Data"), "Format"))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import struct
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hypervlad.images.chunks import frame_of_page
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.formats import DecodedImage, check_page, json_value, unpack_at
+from hypervlad.images.formats import DecodedImage, json_value, unpack_at
 from hypervlad.images.metadata import Sides, length_in_nm
 from hypervlad.images.pixels import check_size
 
@@ -38,34 +39,28 @@ _SER_IMAGES = 0x4122
 _SER_TYPES = dict(enumerate(("u1", "u2", "u4", "i1", "i2", "i4", "f4", "f8", "c8", "c16"), start=1))
 _SER_ELEMENT = "<ddiddihii"  # two axes (offset, delta, element), data type, width, height
 
-_DM_RGB = (8, 23)  # bytes in the order blue, green, red, alpha
+DM_RGB = (8, 23)  # bytes in the order blue, green, red, alpha
 _DM_BOOL = 14
-_DM_TYPES = {
-    1: "<i2",
-    2: "<f4",
-    3: "<c8",
-    6: "u1",
-    7: "<i4",
-    8: "<u4",
-    9: "i1",
-    10: "<u2",
-    11: "<u4",
-    12: "<f8",
-    13: "<c16",
-    14: "u1",
-    23: "<u4",
-}
+_DM_NUMBERS = (1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, _DM_BOOL, 23)
+_DM_VALUES = ("i2", "f4", "c8", "u1", "i4", "u4", "i1", "u2", "u4", "f8", "c16", "u1", "u4")
+_DM_TYPES = dict(zip(_DM_NUMBERS, _DM_VALUES, strict=True))
+
+#: Pixels, sides of one, nm, and metadata.
+_Decoded: TypeAlias = tuple[NDArray[Any], Sides, dict[str, Any]]
 
 
 def decode_microscopy(
-    path: Path, kind: str, page: int, name: str, max_pixels: int | None
+    file: BinaryIO, kind: str, page: int, name: str, max_pixels: int | None
 ) -> DecodedImage:
-    """Decode one image of a file of kind "DM", "MRC" or "SER", with its pixel size.
+    """Decode one image of an open file of kind "DM", "MRC" or "SER", with its pixel size.
 
     Pages of a DM file are the slices of all its images. MRC rows stay in the order of the file.
     """
     decoders = {"DM": _decode_dm, "MRC": _decode_mrc, "SER": _decode_ser}
-    return decoders[kind](path, page, name, max_pixels)
+    pixels, sides, metadata = decoders[kind](file, page, name, max_pixels)
+    decoded = DecodedImage(pixels, metadata={"format": kind, **metadata})
+    decoded.set_pixel_sides(sides)
+    return decoded
 
 
 def import_extra(module: str, kind: str, name: str) -> ModuleType:
@@ -85,30 +80,26 @@ def _read_values(file: BinaryIO, offset: int, dtype: str, shape: tuple[int, int]
     return values.reshape(shape)  # an error if the file ends before
 
 
-def _decode_mrc(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
-    with path.open("rb") as file:
-        # The stamp of the byte order may be missing or wrong; the wrong order makes sizes larger.
-        order = min("<>", key=lambda each: max(unpack_at(file, 0, f"{each}4I")))
-        width, height, n_pages, mode = unpack_at(file, 0, f"{order}4I")
-        stamp, flags = unpack_at(file, 152, f"{order}2I")
-        flags = flags if stamp == _IMOD_STAMP else None
-        if mode == 0 and flags and flags & _IMOD_PACKED:
-            mode = 101
-        if mode not in _MRC_TYPES:
-            what = _MRC_UNREAD.get(mode, "unknown: is it damaged, or no MRC file?")
-            raise ImageReadError(f"{name}: an MRC file of mode {mode} ({what}); export it as TIFF")
-        dtype = np.dtype(order + _MRC_TYPES[mode])
-        check_size(height, width, name, max_pixels, n_bytes=dtype.itemsize)
-        check_page(page, n_pages, name, "image")
-        (n_extended,) = unpack_at(file, 92, f"{order}I")
-        start = _MRC_HEAD + n_extended + page * height * width * dtype.itemsize
-        pixels = _read_values(file, start, dtype.str, (height, width))
-        if mode == 0:
-            pixels = _with_sign(pixels, flags, unpack_at(file, 76, f"{order}2f"), name)
-        sides = _mrc_sides(file, order, n_extended)
-    decoded = DecodedImage(pixels, metadata={"format": "MRC", "page": page, "n_pages": n_pages})
-    decoded.set_pixel_sides(sides)
-    return decoded
+def _decode_mrc(file: BinaryIO, page: int, name: str, max_pixels: int | None) -> _Decoded:
+    # The stamp of the byte order may be missing or wrong; the wrong order makes sizes larger.
+    order = min("<>", key=lambda each: max(unpack_at(file, 0, f"{each}4I")))
+    width, height, n_pages, mode = unpack_at(file, 0, f"{order}4I")
+    stamp, flags = unpack_at(file, 152, f"{order}2I")
+    flags = flags if stamp == _IMOD_STAMP else None
+    if mode == 0 and flags and flags & _IMOD_PACKED:
+        mode = 101
+    if mode not in _MRC_TYPES:
+        what = _MRC_UNREAD.get(mode, "unknown: is it damaged, or no MRC file?")
+        raise ImageReadError(f"{name}: an MRC file of mode {mode} ({what}); export it as TIFF")
+    dtype = np.dtype(order + _MRC_TYPES[mode])
+    check_size(height, width, name, max_pixels, n_bytes=dtype.itemsize)
+    _, _, pages = frame_of_page([n_pages], page, name)
+    (n_extended,) = unpack_at(file, 92, f"{order}I")
+    start = _MRC_HEAD + n_extended + page * height * width * dtype.itemsize
+    pixels = _read_values(file, start, dtype.str, (height, width))
+    if mode == 0:
+        pixels = _with_sign(pixels, flags, unpack_at(file, 76, f"{order}2f"), name)
+    return pixels, _mrc_sides(file, order, n_extended), pages
 
 
 def _with_sign(
@@ -149,25 +140,21 @@ def _mrc_sides(file: BinaryIO, order: str, n_extended: int) -> Sides:
     return across, down
 
 
-def _decode_ser(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
+def _decode_ser(file: BinaryIO, page: int, name: str, max_pixels: int | None) -> _Decoded:
     # Read here: ncempy refuses an intact series if the .emi file beside it is damaged.
-    with path.open("rb") as file:
-        _, _, version, data_type, _, _, n_pages = unpack_at(file, 0, _SER_HEAD)
-        if data_type != _SER_IMAGES:
-            raise ImageReadError(f"{name}: a SER file of spectra, not of images; leave it out")
-        check_page(page, n_pages, name, "image")
-        address = "<i" if version <= 0x0210 else "<q"
-        (table,) = unpack_at(file, struct.calcsize(_SER_HEAD), address)
-        (offset,) = unpack_at(file, table + page * struct.calcsize(address), address)
-        _, across, _, _, down, _, value_type, width, height = unpack_at(file, offset, _SER_ELEMENT)
-        dtype = np.dtype(_SER_TYPES[value_type]).newbyteorder("<")
-        check_size(height, width, name, max_pixels, n_bytes=dtype.itemsize)
-        start = offset + struct.calcsize(_SER_ELEMENT)
-        pixels = np.flipud(_read_values(file, start, dtype.str, (height, width)))
-    metadata = {"format": "SER", "page": page, "n_pages": n_pages}
-    decoded = DecodedImage(pixels, metadata=metadata)
-    decoded.set_pixel_sides((length_in_nm(across, "m"), length_in_nm(down, "m")))
-    return decoded
+    _, _, version, data_type, _, _, n_pages = unpack_at(file, 0, _SER_HEAD)
+    if data_type != _SER_IMAGES:
+        raise ImageReadError(f"{name}: a SER file of spectra, not of images; leave it out")
+    _, _, pages = frame_of_page([n_pages], page, name)
+    address = "<i" if version <= 0x0210 else "<q"
+    (table,) = unpack_at(file, struct.calcsize(_SER_HEAD), address)
+    (offset,) = unpack_at(file, table + page * struct.calcsize(address), address)
+    _, across, _, _, down, _, value_type, width, height = unpack_at(file, offset, _SER_ELEMENT)
+    dtype = np.dtype(_SER_TYPES[value_type]).newbyteorder("<")
+    check_size(height, width, name, max_pixels, n_bytes=dtype.itemsize)
+    start = offset + struct.calcsize(_SER_ELEMENT)
+    pixels = np.flipud(_read_values(file, start, dtype.str, (height, width)))
+    return pixels, (length_in_nm(across, "m"), length_in_nm(down, "m")), pages
 
 
 @dataclass
@@ -180,44 +167,40 @@ class _GatanImage:
     sides: Sides  # of a pixel, nm
 
 
-def _decode_dm(path: Path, page: int, name: str, max_pixels: int | None) -> DecodedImage:
+def _decode_dm(file: BinaryIO, page: int, name: str, max_pixels: int | None) -> _Decoded:
     dm = import_extra("ncempy.io.dm", "DM3 and DM4", name)
     # An open file, not a path: ncempy could not close its memory map of a damaged file.
-    with path.open("rb") as handle, dm.fileDM(handle) as file:
-        images = _gatan_images(file.allTags)
+    with dm.fileDM(file) as found:
+        tags = found.allTags
+        images = _gatan_images(tags)
         if not images:
             raise ImageReadError(
                 f"{name}: a Gatan file without an image, or of spectra only; leave it out"
             )
-        n_pages = sum(image.n_pages for image in images)
-        check_page(page, n_pages, name, "image")
-        image, index = _image_of_page(images, page)
+        number, index, pages = frame_of_page([each.n_pages for each in images], page, name)
+        image = images[number]
         if image.data_type not in _DM_TYPES:
             raise ImageReadError(
                 f"{name}: a Gatan image of data type {image.data_type}, which is not read (27 and "
                 "28 are packed Fourier transforms); leave it out, or export it as TIFF"
             )
-        dtype = np.dtype(_DM_TYPES[image.data_type])
-        n_channels = 3 if image.data_type in _DM_RGB else 1
+        dtype, is_colour = np.dtype(f"<{_DM_TYPES[image.data_type]}"), image.data_type in DM_RGB
+        n_channels = 3 if is_colour else 1
         check_size(image.height, image.width, name, max_pixels, n_channels, dtype.itemsize)
         offset = image.offset + index * image.height * image.width * dtype.itemsize
-        pixels = _read_values(handle, offset, dtype.str, (image.height, image.width))
-        if image.data_type in _DM_RGB:
-            pixels = pixels.view(np.uint8).reshape(*pixels.shape, 4)[:, :, 2::-1]
-        elif image.data_type == _DM_BOOL:
-            pixels = pixels != 0
-        metadata = {"format": "DM", "page": page, "n_pages": n_pages}
-        metadata["gatan"] = _microscope_tags(file.allTags)
-    decoded = DecodedImage(pixels, metadata=metadata)
-    decoded.set_pixel_sides(image.sides)
-    return decoded
+        pixels = _read_values(file, offset, dtype.str, (image.height, image.width))
+    if is_colour:
+        pixels = pixels.view(np.uint8).reshape(*pixels.shape, 4)[:, :, 2::-1]
+    elif image.data_type == _DM_BOOL:
+        pixels = pixels != 0
+    return pixels, image.sides, {**pages, "gatan": _microscope_tags(tags)}
 
 
 def _gatan_images(tags: dict[str, Any]) -> list[_GatanImage]:
     """Return all images but the thumbnail, and no spectra: neither one nor a line of them."""
     numbers = _numbered(tags, ".ImageList.")
     data_types = [int(tags.get(f".ImageList.{n}.ImageData.DataType", -1)) for n in numbers]
-    has_thumbnail = len(numbers) > 1 and data_types[0] in _DM_RGB
+    has_thumbnail = len(numbers) > 1 and data_types[0] in DM_RGB
     images = []
     for number, data_type in list(zip(numbers, data_types, strict=True))[has_thumbnail:]:
         data = f".ImageList.{number}.ImageData."
@@ -236,7 +219,7 @@ def _gatan_images(tags: dict[str, Any]) -> list[_GatanImage]:
             _GatanImage(
                 width=width,
                 height=height,
-                n_pages=int(np.prod(stack, dtype=object)),
+                n_pages=math.prod(stack),
                 data_type=data_type,
                 offset=int(tags[f"{data}Data.arrayOffset"]),
                 sides=(across, down),
@@ -249,14 +232,6 @@ def _numbered(tags: dict[str, Any], prefix: str) -> list[int]:
     """Return the numbers after `prefix` in the names of tags, in order."""
     parts = {key[len(prefix) :].partition(".")[0] for key in tags if key.startswith(prefix)}
     return sorted(int(part) for part in parts if part.isdecimal())
-
-
-def _image_of_page(images: list[_GatanImage], page: int) -> tuple[_GatanImage, int]:
-    for image in images:
-        if page < image.n_pages:
-            break
-        page -= image.n_pages
-    return image, page
 
 
 def _microscope_tags(tags: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from hypervlad.images.chunks import (
     ChunkedArray,
     check_stored,
     decompress,
-    image_of_page,
+    frame_of_page,
     read_plane,
 )
 from hypervlad.images.errors import ImageReadError
@@ -46,7 +46,9 @@ def decode_ome_zarr(path: Path, options: ReadOptions, name: str) -> DecodedImage
     """
     store = _Store(path, name)
     images = [_Image(store, group) for group in _groups(store)]
-    image, frame, pages = image_of_page(images, options.page or 0, name)
+    n_frames = [image.n_frames for image in images]
+    number, frame, pages = frame_of_page(n_frames, options.page or 0, name)
+    image = images[number]
     level = image.finest_level(options.max_pixels)
     pixels = image.read(level, frame, options)
     decoded = DecodedImage(pixels, metadata={"format": "OME-Zarr", **pages, "level": level})
@@ -72,7 +74,7 @@ def _groups(store: _Store) -> list[str]:
             )
     raise ImageReadError(
         f"{store.name}: a Zarr folder without an OME image (no 'multiscales' in its attributes); "
-        "export the image as OME-Zarr or TIFF"
+        "copy it again with its hidden files, or export the image as OME-Zarr or TIFF"
     )
 
 
@@ -144,10 +146,29 @@ class _Store:
                     f"{self.name}: its image is stored with the codec {name!r}, which is not read; "
                     f"store it with one of {', '.join(sorted(_CODECS - {_CHECKSUM}))}"
                 )
-        start, order = ("c" if is_default else None), found.get("order", "C")
-        stored = _Chunks(self, path, start, separator, chunks, dtype, names, order, shards)
+        start, order = (["c"] if is_default else []), found.get("order", "C")
+        n_bytes = math.prod(chunks) * dtype.itemsize
+
+        def read(place: tuple[int, ...]) -> NDArray[Any] | None:
+            outer = place if shards is None else np.floor_divide(place, shards.shape).tolist()
+            file = self.open(join(path, separator.join([*start, *map(str, outer)])))
+            if file is None:
+                return None
+            with file:
+                n_stored = os.fstat(file.fileno()).st_size
+                stored = (0, n_stored) if shards is None else shards.find(file, n_stored, place)
+                if stored is None:
+                    return None
+                check_stored(stored[1], n_bytes)
+                file.seek(stored[0])
+                content = file.read(stored[1])
+            for codec in reversed(names):
+                is_checksum = codec == _CHECKSUM
+                content = content[:-4] if is_checksum else decompress(codec, content, n_bytes + 4)
+            return np.frombuffer(content, dtype).reshape(chunks, order=order)
+
         fill = found.get("fill_value") or 0
-        return ChunkedArray(tuple(found["shape"]), chunks, dtype, stored.read, fill)
+        return ChunkedArray(tuple(found["shape"]), chunks, dtype, read, fill)
 
     def _as_version_3(self, path: str) -> dict[str, Any]:
         """Return what Zarr 2 says of an array, and the order of its values, as Zarr 3 does."""
@@ -186,42 +207,6 @@ class _Shards:
         file.seek(entry if self.index_first else n_bytes - n_index + entry)
         start, length = struct.unpack("<QQ", file.read(16))
         return None if start == _NOT_STORED else (start, length)
-
-
-@dataclass(frozen=True)
-class _Chunks:
-    """Where the chunks of an array are, and how they are encoded."""
-
-    store: _Store
-    path: str
-    start: str | None  # of all names
-    separator: str
-    chunks: tuple[int, ...]
-    dtype: np.dtype[Any]
-    codecs: list[str]
-    order: Any
-    shards: _Shards | None
-
-    def read(self, place: tuple[int, ...]) -> NDArray[Any] | None:
-        shards = self.shards
-        outer = place if shards is None else np.floor_divide(place, shards.shape).tolist()
-        parts = map(str, outer if self.start is None else [self.start, *outer])
-        file = self.store.open(join(self.path, self.separator.join(parts)))
-        if file is None:
-            return None
-        n_bytes = math.prod(self.chunks) * self.dtype.itemsize
-        with file:
-            n_stored = os.fstat(file.fileno()).st_size
-            found = (0, n_stored) if shards is None else shards.find(file, n_stored, place)
-            if found is None:
-                return None
-            check_stored(found[1], n_bytes)
-            file.seek(found[0])
-            content = file.read(found[1])
-        for codec in reversed(self.codecs):
-            is_checksum = codec == _CHECKSUM
-            content = content[:-4] if is_checksum else decompress(codec, content, n_bytes + 4)
-        return np.frombuffer(content, self.dtype).reshape(self.chunks, order=self.order)
 
 
 class _Image:

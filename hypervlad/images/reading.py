@@ -265,7 +265,7 @@ def _decode_array(source: Any, options: ReadOptions, name: str) -> DecodedImage:
 
 def _decode_path(source: Any, options: ReadOptions, name: str) -> DecodedImage:
     path = _as_path(source, name)
-    if os.path.isdir(path) and is_zarr(path):
+    if is_zarr(path):
         with _clear_errors("OME-Zarr", name):
             return decode_ome_zarr(path, options, name)
     with _open_file(path, name) as file:
@@ -306,7 +306,7 @@ def _decode_file(
     if kind == "HDF5":
         return decode_hdf5(file, page, name, options.max_pixels)
     if kind in MICROSCOPY_KINDS:
-        return decode_microscopy(path, kind, page, name, options.max_pixels)
+        return decode_microscopy(file, kind, page, name, options.max_pixels)
     if kind == "TIFF":
         decoded = decode_tiff(file, options, name)
     else:

@@ -105,7 +105,7 @@ def test_the_finest_level_within_max_pixels_is_read(tmp_path):
 def test_levels_are_too_many_to_be_opened(tmp_path):
     path = write_ome_zarr(tmp_path / "a.zarr", [GREY])
     attributes = json.loads((path / "zarr.json").read_text())["attributes"]["ome"]
-    attributes["multiscales"][0]["datasets"] *= 50_000
+    attributes["multiscales"][0]["datasets"] *= 20_000
     set_attributes(path, attributes)
     started = time.perf_counter()
 
@@ -256,6 +256,14 @@ def test_hostile_files_of_a_folder_are_refused(tmp_path, case):
 
     with pytest.raises(ImageReadError, match=message):
         read_image(path)
+
+
+def test_a_folder_that_lost_its_hidden_files_says_so(tmp_path):
+    (tmp_path / "a.zarr" / "0").mkdir(parents=True)
+
+    with pytest.raises(ImageReadError, match=r"no 'multiscales' in its attributes.*hidden files"):
+        read_image(tmp_path / "a.zarr")
+    assert find_images(tmp_path / "a.zarr") == [tmp_path / "a.zarr"]
 
 
 @pytest.mark.parametrize("codec", [TransposeCodec(order=(1, 0))])
