@@ -189,9 +189,11 @@ class _Finder:
             other = f"a Velox file without an image that is read ({found}); export one as TIFF"
         else:
             kind, images = "EMD", list(self.berkeley())
+            arrays = [each.name for each in self.objects() if isinstance(each, self.h5py.Dataset)]
+            found = f"with {name_some(list(map(repr, arrays)))}" if arrays else "it has no arrays"
             other = (
                 "an HDF5 file without an image of EMD (Velox, Berkeley 0.2) or DM5 "
-                f"({self.arrays()}); export the image as TIFF from the program that wrote it, or "
+                f"({found}); export the image as TIFF from the program that wrote it, or "
                 'with python -c "import h5py, tifffile; '
                 "tifffile.imwrite('NAME.tif', h5py.File('NAME.h5')['ARRAY'][()])\""
             )
@@ -384,10 +386,6 @@ class _Finder:
 
         self.root.visititems(visit)
         return found
-
-    def arrays(self) -> str:
-        names = [item.name for item in self.objects() if isinstance(item, self.h5py.Dataset)]
-        return f"with {name_some(list(map(repr, names)))}" if names else "it has no arrays"
 
 
 def _entry(value: Any, *keys: str) -> Any:

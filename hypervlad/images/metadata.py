@@ -14,23 +14,18 @@ Sides: TypeAlias = tuple[float | None, float | None]
 _NEARLY_SQUARE = 0.01
 _PLAUSIBLE = (1e-3, 1e6)  # nm: beyond, a unit was not the one that was assumed
 _NM_PER_UNIT = {  # in the singular, and as spelled in American English
-    "m": 1e9,
-    "meter": 1e9,
-    "cm": 1e7,
-    "centimeter": 1e7,
-    "mm": 1e6,
-    "millimeter": 1e6,
-    "um": 1e3,
-    "micron": 1e3,
-    "micrometer": 1e3,
-    "nm": 1.0,
-    "nanometer": 1.0,
-    "a": 0.1,
-    "angstrom": 0.1,
-    "pm": 1e-3,
-    "picometer": 1e-3,
-    "inch": 2.54e7,
-    "in": 2.54e7,
+    name: nm
+    for names, nm in (
+        ("m meter", 1e9),
+        ("cm centimeter", 1e7),
+        ("mm millimeter", 1e6),
+        ("um micron micrometer", 1e3),
+        ("nm nanometer", 1.0),
+        ("a angstrom", 0.1),
+        ("pm picometer", 1e-3),
+        ("in inch", 2.54e7),
+    )
+    for name in names.split()
 }
 
 
@@ -122,17 +117,8 @@ _XML_ELEMENT = re.compile(r"<(/?)(?:\w++:)?+([\w.-]++)([^<>]*+)>([^<]*+)")
 class Entries:
     """The entries of an instrument's metadata, and others that its pixel size depends on.
 
-    Parameters
-    ----------
-    metadata : str, bytes or mapping
-        INI, XML, JSON or lines of names and values; or mappings, which may be nested.
-    **others : str
-        Further entries.
-
-    Attributes
-    ----------
-    stated : mapping
-        The mapping as given; of a text, values by "section.name".
+    `metadata` are INI, XML, JSON or lines of names and values; or mappings, which may be nested.
+    `stated` is this mapping; of a text, values by "section.name".
     """
 
     def __init__(self, metadata: str | bytes | Mapping[str, Any], **others: str) -> None:

@@ -215,16 +215,9 @@ def _gatan_images(tags: dict[str, Any]) -> list[_GatanImage]:
         across, down = (
             length_in_nm(tags.get(f"{axis}Scale"), tags.get(f"{axis}Units")) for axis in axes
         )
-        images.append(
-            _GatanImage(
-                width=width,
-                height=height,
-                n_pages=math.prod(stack),
-                data_type=data_type,
-                offset=int(tags[f"{data}Data.arrayOffset"]),
-                sides=(across, down),
-            )
-        )
+        offset = int(tags[f"{data}Data.arrayOffset"])
+        found = _GatanImage(width, height, math.prod(stack), data_type, offset, (across, down))
+        images.append(found)
     return images
 
 

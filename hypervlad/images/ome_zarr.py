@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import os
 import stat
-import struct
-from dataclasses import dataclass
 from pathlib import Path
 from posixpath import join
 from typing import Any, BinaryIO
@@ -23,7 +21,7 @@ from hypervlad.images.chunks import (
     read_plane,
 )
 from hypervlad.images.errors import ImageReadError
-from hypervlad.images.formats import DecodedImage
+from hypervlad.images.formats import DecodedImage, unpack_at
 from hypervlad.images.metadata import length_in_nm
 from hypervlad.images.options import ReadOptions
 from hypervlad.images.pixels import check_size
@@ -123,19 +121,18 @@ class _Store:
         is_default = encoding["name"] == "default"
         separator = encoding.get("configuration", {}).get("separator", "/" if is_default else ".")
         chunks = tuple(found["chunk_grid"]["configuration"]["chunk_shape"])
-        dtype, shards = np.dtype(str(found["data_type"])), None
+        dtype, options = np.dtype(str(found["data_type"])), None
         if dtype.kind not in "biuf":
             raise ImageReadError(
                 f"{self.name}: an array of {dtype}, not of pixels; export the image as TIFF"
             )
         if [codec["name"] for codec in codecs] == ["sharding_indexed"]:
-            options, outer = codecs[0]["configuration"], chunks
-            codecs, chunks = options["codecs"], tuple(options["chunk_shape"])
-            shards = _Shards(
-                shape=tuple(n // m for n, m in zip(outer, chunks, strict=True)),
-                codecs=[codec["name"] for codec in options["index_codecs"]],
-                index_first=options.get("index_location", "end") == "start",
-            )
+            options = codecs[0]["configuration"]  # of shards, which are files of several chunks
+            codecs, outer, chunks = options["codecs"], chunks, tuple(options["chunk_shape"])
+            of_index = [codec["name"] for codec in options["index_codecs"]]
+            if of_index not in (["bytes"], ["bytes", _CHECKSUM]):
+                raise ValueError(f"an index of shards by {of_index}")
+            in_shard = [n // m for n, m in zip(outer, chunks, strict=True)]
         if codecs and codecs[0]["name"] == "bytes":
             is_big = codecs[0].get("configuration", {}).get("endian") == "big"
             codecs, dtype = codecs[1:], dtype.newbyteorder(">" if is_big else "<")
@@ -150,18 +147,24 @@ class _Store:
         n_bytes = math.prod(chunks) * dtype.itemsize
 
         def read(place: tuple[int, ...]) -> NDArray[Any] | None:
-            outer = place if shards is None else np.floor_divide(place, shards.shape).tolist()
+            outer = place if options is None else np.floor_divide(place, in_shard).tolist()
             file = self.open(join(path, separator.join([*start, *map(str, outer)])))
             if file is None:
                 return None
             with file:
-                n_stored = os.fstat(file.fileno()).st_size
-                stored = (0, n_stored) if shards is None else shards.find(file, n_stored, place)
-                if stored is None:
-                    return None
-                check_stored(stored[1], n_bytes)
-                file.seek(stored[0])
-                content = file.read(stored[1])
+                begin, n_stored = 0, os.fstat(file.fileno()).st_size
+                if options is not None:
+                    inner = np.remainder(place, in_shard).tolist()
+                    entry = 16 * int(np.ravel_multi_index(inner, in_shard))
+                    n_index = 16 * math.prod(in_shard) + 4 * (len(of_index) - 1)
+                    index_first = options.get("index_location", "end") == "start"
+                    entry += 0 if index_first else n_stored - n_index
+                    begin, n_stored = unpack_at(file, entry, "<QQ")
+                    if begin == _NOT_STORED:
+                        return None
+                check_stored(n_stored, n_bytes)
+                file.seek(begin)
+                content = file.read(n_stored)
             for codec in reversed(names):
                 is_checksum = codec == _CHECKSUM
                 content = content[:-4] if is_checksum else decompress(codec, content, n_bytes + 4)
@@ -185,28 +188,6 @@ class _Store:
             "chunk_key_encoding": {"name": "v2", "configuration": {"separator": separator}},
             "codecs": [{"name": codec["id"]} for codec in codecs],
         }
-
-
-@dataclass(frozen=True)
-class _Shards:
-    """Files of several chunks, with an index of where each is."""
-
-    shape: tuple[int, ...]  # in chunks
-    codecs: list[str]  # of the index
-    index_first: bool
-
-    def __post_init__(self) -> None:
-        if self.codecs not in (["bytes"], ["bytes", _CHECKSUM]):
-            raise ValueError(f"an index of shards by {self.codecs}")
-
-    def find(self, file: BinaryIO, n_bytes: int, place: tuple[int, ...]) -> tuple[int, int] | None:
-        """Return where a chunk begins in a file of `n_bytes`, and its length; None if nowhere."""
-        inner = np.remainder(place, self.shape).tolist()
-        entry = 16 * int(np.ravel_multi_index(inner, self.shape))
-        n_index = 16 * math.prod(self.shape) + 4 * (len(self.codecs) - 1)
-        file.seek(entry if self.index_first else n_bytes - n_index + entry)
-        start, length = struct.unpack("<QQ", file.read(16))
-        return None if start == _NOT_STORED else (start, length)
 
 
 class _Image:
@@ -248,11 +229,10 @@ class _Image:
             n_colours, n_bytes = 3 if self.is_colour else 1, array.dtype.itemsize
             try:
                 check_size(height, width, self.store.name, max_pixels, n_colours, n_bytes)
-            except ImageReadError as error:
-                reason = error
-            else:
                 if self.frames(level) == self.frames(0):
                     return level
+            except ImageReadError as error:
+                reason = error
         raise reason
 
     def read(self, level: int, frame: int, options: ReadOptions) -> NDArray[Any]:
