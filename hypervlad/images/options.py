@@ -61,7 +61,8 @@ class ReadOptions:
         of them, a 64-bit value as two. None for no limit. A loaded model has the limit given to
         :func:`hypervlad.load`, not the one of its training.
     pixel_size : float or None, default=None
-        Nanometres per pixel of images that state none: of files without it, and of arrays.
+        Nanometres per pixel of images that state none between 1 pm and 1 mm: of files without it,
+        and of arrays.
 
     Raises
     ------

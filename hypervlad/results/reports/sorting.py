@@ -135,6 +135,8 @@ def copy_to_free_name(file: str | os.PathLike[str], target: Path) -> tuple[Path,
 
 
 def _copy_to_new_name(file: str | os.PathLike[str], path: Path) -> None:
+    if os.path.isdir(file):
+        raise OSError("a folder, as of OME-Zarr, which is not copied; copy it yourself")
     draft = path.parent / f".{secrets.token_hex(8)}.tmp"
     try:
         shutil.copyfile(file, draft)  # without permissions: a draft that is read-only stays

@@ -80,6 +80,14 @@ def test_a_long_name_is_cut_for_its_number(tmp_path: Path) -> None:
     assert copy.name == "é" * 124 + "-2.tiff"
 
 
+def test_a_folder_that_is_an_image_is_not_copied(tmp_path: Path) -> None:
+    (tmp_path / "a.zarr").mkdir()
+    sorter = ImageSorter(tmp_path / "out", CLASSES)
+    assert sorter.add([tmp_path / "a.zarr"], ["a.zarr"], classification([[1, 0]])) == []
+    reason = "a folder, as of OME-Zarr, which is not copied; copy it yourself"
+    assert sorter.done.failed == {tmp_path / "a.zarr": reason}
+
+
 def test_a_copy_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
     files = write(tmp_path / "new", {"a.tif": "a", "b.tif": "b", "c.tif": "c"})
     files[0].unlink()
