@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from hypervlad.common.constraints import Number, check_value
-from hypervlad.common.wording import warn_user
+from hypervlad.common.wording import counted, warn_user
 from hypervlad.images import ImageReadError, Micrograph, ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import image_name, read_named
@@ -88,6 +88,14 @@ class Outlines:
     outlines: tuple[Outline, ...]
     pixel_size: float | None = None
 
+    def __post_init__(self) -> None:
+        for each in self:
+            if min(each.box[:2]) < 0 or np.greater(each.box[2:], self.shape).any():
+                raise ImageReadError(
+                    f"outline {each.label}: its box {each.box} reaches beyond the field of "
+                    f"{self.shape[0]} x {self.shape[1]} pixels; cut the outline off there"
+                )
+
     def __len__(self) -> int:
         return len(self.outlines)
 
@@ -102,7 +110,8 @@ class Outlines:
         return iter(self.outlines)
 
     def __repr__(self) -> str:
-        return f"Outlines({len(self)} particles in {self.shape[0]} x {self.shape[1]} pixels)"
+        n_particles = counted(len(self), "particle")
+        return f"Outlines({n_particles} in {self.shape[0]} x {self.shape[1]} pixels)"
 
     def label_image(self) -> NDArray[np.int32]:
         """Return the label at each pixel, 0 for background; of overlapping outlines the last."""
@@ -129,14 +138,17 @@ class Outlines:
         except ValueError as error:
             raise ImageReadError(f"{name}: masks that differ in size ({error})") from error
         if array.ndim == 3 and array.dtype == bool:
-            masks = (cropped(mask, label=number) for number, mask in enumerate(array, start=1))
+            masks = [cropped(mask, label=number) for number, mask in enumerate(array, start=1)]
+            if n_empty := masks.count(None):
+                n_masks = counted(len(masks), "mask")
+                warn_user(f"{name}: {n_empty} of {n_masks} left out, without a pixel")
             return cls((array.shape[1], array.shape[2]), tuple(filter(None, masks)))
         if array.ndim != 2 or array.dtype.kind not in "biuf":
             raise ImageReadError(
                 f"{name}: expected a label image (H, W) of whole numbers, 0 for background, or a "
                 f"stack (n, H, W) of True and False with a mask per particle; got {array.dtype} of "
-                f"shape {array.shape}. If these are colours, save labels as grey values of 16 bits "
-                "(in Fiji: Image > Lookup Tables > Grays)"
+                f"shape {array.shape}. read_outlines reads files. If these are colours, save "
+                "labels as grey values of 16 bits (in Fiji: Image > Lookup Tables > Grays)"
             )
         if array.dtype.kind == "f":
             if not (array == np.rint(array)).all() or np.abs(array).max(initial=0) > 2**53:
@@ -170,7 +182,7 @@ class Outlines:
         numbers = np.empty(labels.shape, np.int32)
         for number_row, row in zip(numbers, labels, strict=True):  # searchsorted has 64 bits
             number_row[:] = np.searchsorted(ends, row)
-        windows = ndimage.find_objects(numbers, len(values))
+        windows = ndimage.find_objects(numbers) if len(values) else []
         found = [
             cropped(numbers[window] == number, window[0].start, window[1].start, int(value))
             for number, (value, window) in enumerate(zip(values, windows, strict=True), start=1)

@@ -506,7 +506,7 @@ def _read_scribbles(source: Any, name: str, shape: tuple[int, ...]) -> NDArray[A
     if values.shape != shape or not np.isin(values, (0, 1, 2, 3)).all():
         raise ImageReadError(
             f"{name}: scribbles must be an array of the image's shape {shape}, of 0 (not "
-            f"annotated), 1 (background), 2 (particle) and 3 (border); got shape {values.shape} "
-            f"and values from {values.min()} to {values.max()}"
+            f"annotated), 1 (background), 2 (particle) and 3 (border); got shape {values.shape}"
+            + (f" and values from {values.min()} to {values.max()}" if values.size else "")
         )
     return values

@@ -22,7 +22,9 @@ from skimage.draw import polygon as skimage_polygon
 
 from hypervlad.images import ImageReadError, read_micrograph
 from hypervlad.particles import (
+    Outline,
     Outlines,
+    cut_particles,
     find_outlines,
     outlines,
     read_outlines,
@@ -529,3 +531,22 @@ def test_outlines_pass_through_and_are_chosen():
     assert read_outlines(found, shape=(6, 8)) is found
     assert [outline.label for outline in found[np.array([False, True])]] == [7]
     assert_array_equal(found, LABELS)
+
+
+@pytest.mark.parametrize("box", [(3, 3, 7, 6), (-1, 0, 3, 3)])
+def test_outlines_beyond_the_field_are_named(box):
+    outline = Outline(4, box, np.ones((4, 3), bool))
+    with pytest.raises(ImageReadError, match=r"outline 4: its box .* reaches beyond .* 6 x 8"):
+        Outlines((6, 8), (outline,))
+
+
+def test_empty_masks_of_a_stack_are_named():
+    with pytest.warns(UserWarning, match="1 of 2 masks left out, without a pixel"):
+        assert repr(read_outlines(np.stack([LABELS == 3, LABELS == 5]))) == (
+            "Outlines(1 particle in 6 x 8 pixels)"
+        )
+
+
+def test_an_image_without_pixels_is_named():
+    with pytest.raises(ImageReadError, match="has no pixels"):
+        cut_particles(np.zeros((0, 0)), np.zeros((0, 0), int))

@@ -175,6 +175,8 @@ def test_unusable_scribbles(fields: Fields) -> None:
         new_segmenter().fit(fields[0], [np.ones((96, 128), int)] * 5, annotation="scribbles")
     with pytest.raises(ImageReadError, match="scribbles must be"):
         new_segmenter().fit(fields[0], [np.full((96, 128), 7)] * 5, annotation="scribbles")
+    with pytest.raises(ImageReadError, match=r"got shape \(0, 0\)$"):
+        new_segmenter().fit(fields[0], [np.zeros((0, 0))] * 5, annotation="scribbles")
 
 
 def test_targets_of_outlines() -> None:
