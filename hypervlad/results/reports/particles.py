@@ -7,10 +7,10 @@ import math
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import compress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,16 +155,26 @@ def write_particles_page(
     'particles.html'
     """
     path, fields, table = Path(path), folder.fields, folder.table
-    labels = [_NO_CLASS] * len(table)
-    if "class" in table:
+    labels, has_classes = [_NO_CLASS] * len(table), "class" in table
+    if has_classes:
         labels = table["class"].fillna(_NO_CLASS).tolist()
     names = list(dict.fromkeys([*folder.classes, *sorted(set(labels))]))
+    columns = names if has_classes else []
     notes = list[str]()
     if counts is None:
         try:
             counts = folder.count()
         except ValueError as error:
             notes.append(f"no counts and sizes: {error}")
+    of_counts: dict[str, Any] = dict.fromkeys(["count_rows", "size_rows", "measure", "chart"])
+    if counts is not None:
+        notes += counts.notes
+        sizes, of_counts["measure"] = counts.sizes, _measure_text(counts.measure)
+        of_counts["count_rows"] = count_rows(counts.counts)
+        titles = sizes["class"] + ", by " + sizes["by"]
+        of_counts["size_rows"] = _rows(sizes, titles, "d10", "d50", "d90")
+        own = list(compress(labels, counts.is_counted))
+        of_counts["chart"] = size_chart(table[counts.is_counted], counts.measure, own, names)
     galleries = _galleries(table)
     pictured, cards, unreadable = _pictures(folder, labels, names, galleries)
     if unreadable:
@@ -173,34 +183,24 @@ def write_particles_page(
             f"{name_some(unreadable)}"
         )
     numbers = Counter(zip(table["micrograph"], labels, strict=True))
-    per_field = [[numbers[field.micrograph, name] for name in names] for field in fields]
+    totals = table["micrograph"].value_counts()
     write_page(
         path,
         "particles.html",
         "particles",
         title=title,
         numbers=_numbers(fields, table),
-        notes=[*notes, *(counts.notes if counts else ())],
+        notes=notes,
         legend=[(name, _style(name, names), labels.count(name)) for name in names],
-        has_classes="class" in table,
-        count_rows=count_rows(counts.counts) if counts else [],
-        measure=_measure_text(counts.measure) if counts else "",
-        size_rows=_size_rows(counts.sizes) if counts else [],
-        chart=size_chart(
-            table[counts.is_counted],
-            counts.measure,
-            list(compress(labels, counts.is_counted)),
-            names,
-        )
-        if counts
-        else None,
+        has_classes=has_classes,
+        **of_counts,
         galleries=[(each, [cards[row] for row in each.rows if row in cards]) for each in galleries],
         pictured=pictured,
         unreadable=unreadable,
-        field_header=["Field", "Particles", *(names if "class" in table else ())],
+        field_header=["Field", "Particles", *columns],
         field_rows=[
-            (field.micrograph, sum(own), *(own if "class" in table else ()))
-            for field, own in zip(fields, per_field, strict=True)
+            (name, totals.get(name, 0), *(numbers[name, label] for label in columns))
+            for name in (field.micrograph for field in fields)
         ],
     )
     return path
@@ -360,36 +360,19 @@ def _numbers(fields: Sequence[Field], table: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def count_rows(counts: pd.DataFrame) -> list[tuple[str, ...]]:
-    return [
-        (
-            row["class"],
-            thousands(row["particles"]),
-            number_text(row["count"]),
-            interval_text(row["low"], row["high"]),
-            number_text(row["per_um2"]),
-            interval_text(row["per_um2_low"], row["per_um2_high"]),
-        )
-        for row in counts.to_dict("records")
-    ]
+def count_rows(counts: pd.DataFrame) -> list[list[str]]:
+    table = counts.rename(columns={"low": "count_low", "high": "count_high"})
+    return _rows(table, table["class"], "count", "per_um2")
 
 
-def _size_rows(sizes: pd.DataFrame) -> list[tuple[str, ...]]:
-    return [
-        (
-            f"{row['class']}, by {row['by']}",
-            thousands(row["particles"]),
-            *(
-                text
-                for name in ("d10", "d50", "d90")
-                for text in (
-                    number_text(row[name]),
-                    interval_text(row[f"{name}_low"], row[f"{name}_high"]),
-                )
-            ),
-        )
-        for row in sizes.to_dict("records")
-    ]
+def _rows(table: pd.DataFrame, titles: Iterable[str], *columns: str) -> list[list[str]]:
+    rows = []
+    for title, row in zip(titles, table.to_dict("records"), strict=True):
+        rows.append([title, thousands(row["particles"])])
+        for name in columns:
+            interval = interval_text(row[f"{name}_low"], row[f"{name}_high"])
+            rows[-1] += [number_text(row[name]), interval]
+    return rows
 
 
 def size_chart(
