@@ -6,11 +6,11 @@ import math
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 _N_NAMED = 5
 _CALLERS = ("sklearn", "joblib", "contextlib")  # what calls estimators for the user
-_IMAGE = re.compile(r"(?:\b([Aa])n )?(?<![\w/\\.-])([Ii])mage(?=s?(?![\w/\\-]|\.\w))")  # no path
+_IMAGE = r"(?:\b([Aa])n )?(?<![\w/\\.-])([Ii])mage(?=s?(?![\w/\\-]|\.\w))"  # no path
 # Control characters but tab and line feed, other separators of lines, marks that reverse the
 # direction of text, and bytes of names that are not UTF-8.
 _NOT_SHOWN = re.compile(
@@ -61,16 +61,23 @@ def percent(share: float) -> str:
     return f"{math.floor(1000 * share + 0.5) / 10:.1f} %"
 
 
-def of_particles(text: str) -> str:
-    """Return a sentence about images as one about particles; paths stay the same.
+def of_particles(text: str, names: Iterable[object] = ()) -> str:
+    """Return a sentence about images as one about particles; paths and names stay the same.
 
-    >>> of_particles("An image is wrong, and 2 images are lost: images/image.png")
-    'A particle is wrong, and 2 particles are lost: images/image.png'
+    >>> of_particles("An image is lost: images/image.png, 2 images of image a", ["image a"])
+    'A particle is lost: images/image.png, 2 particles of image a'
     """
+    kept = sorted({str(name) for name in names if str(name) in text} - {""}, key=len, reverse=True)
+    pattern = "|".join([*(rf"(?<!\w){re.escape(name)}(?!\w)" for name in kept), _IMAGE])
     start = {"i": "p", "I": "P"}
-    return _IMAGE.sub(
-        lambda found: f"{found[1]} " * bool(found[1]) + f"{start[found[2]]}article", text
-    )
+
+    def changed(found: re.Match[str]) -> str:
+        article, first = found.groups()
+        return (
+            found[0] if first is None else f"{article} " * bool(article) + f"{start[first]}article"
+        )
+
+    return re.sub(pattern, changed, text)
 
 
 def reason_of(error: Exception) -> str:

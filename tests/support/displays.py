@@ -13,7 +13,7 @@ class TwoCodebooks:
     """An encoder with two codebooks, of three and of four codewords."""
 
     codebook_ = Codebook((), per_layer=(np.eye(3), np.arange(8.0).reshape(4, 2)))
-    is_of_particles_ = False
+    is_of_particles_, weights = False, "random"
     taps_ = ("layer1", "layer2")
     fitted_params_ = SimpleNamespace(read_options=ReadOptions())
 

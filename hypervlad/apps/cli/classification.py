@@ -133,6 +133,7 @@ def evaluate(
     from hypervlad.images.files import composed
     from hypervlad.images.reading import relative_names
     from hypervlad.results.reports.evaluation import report_on_model
+    from hypervlad.results.reports.facts import words_of
 
     check_report(output, folder)
     check_cache(cache)
@@ -167,7 +168,7 @@ def evaluate(
             groups=data.groups,
             names=relative_names(data.images, data.root),
             title=f"{model.name} on {source}",
-            how_measured=how_measured,
+            how_measured=words_of(classifier, [model.name, source])(how_measured),
             progress=not quiet,
         )
     for line in [*lines, f"report: {index}"]:

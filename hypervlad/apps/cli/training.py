@@ -226,6 +226,7 @@ def demo(
     from hypervlad.evaluation.splits import holdout_split
     from hypervlad.images.reading import relative_names
     from hypervlad.results.reports.evaluation import report_on_model
+    from hypervlad.results.reports.facts import words_of
 
     reading = option.reading_fields(image_page, channel, scaling, remove_banner)
     check_report(output, folder)
@@ -272,7 +273,7 @@ def demo(
         groups=held_out.groups,
         names=relative_names(held_out.images, data.root),
         title=f"How well the model classifies {subject}",
-        how_measured=_how_held_out(len(train_rows), len(test_rows), data.groups),
+        how_measured=words_of(loaded)(_how_held_out(len(train_rows), len(test_rows), data.groups)),
         details={"seed": seed},
         files={"model.hvlad": "the model; use it with: hypervlad predict model.hvlad images/"},
         progress=not quiet,

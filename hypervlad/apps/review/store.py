@@ -415,11 +415,15 @@ class Queue:
                 for row in self.connection.execute("SELECT * FROM training WHERE row = ?", [number])
             ]
             scores = [(int(number), float(share)) for number, share in parse_json(row["scores"])]
+            reason = row["reason"]
+            if self.unit == "particle":
+                labels = [own.name for own in self.categories()] + [own.label for own in nearest]
+                reason = of_particles(reason, labels)
             return Item(
                 id=row["id"],
                 name=shown_name(row["name"]),
                 kind=row["kind"],
-                reason=of_particles(row["reason"]) if self.unit == "particle" else row["reason"],
+                reason=reason,
                 novelty=row["novelty"],
                 scores=scores,
                 nearest=nearest,

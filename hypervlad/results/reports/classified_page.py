@@ -17,7 +17,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from hypervlad.common.progress import ProgressBar
-from hypervlad.common.wording import of_particles, percent, printable
+from hypervlad.common.wording import percent, printable
 from hypervlad.images import ReadOptions, SkippedImage, read_image
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_in_order
@@ -124,12 +124,12 @@ def write_classified_page(
     doubtful = most_doubtful(found, _MAX_THUMBNAILS).tolist()
     jpegs = thumbnails(read, doubtful, model.encoder_.fitted_params_.read_options)
     hidden = not progress or None  # None: hidden if stderr is no terminal
-    words = words_of(model)
+    words = words_of(model, names)
     write_page(
         path,
         "classified.html",
         "classified",
-        says_particle=words is of_particles,
+        says_particle=model.encoder_.is_of_particles_,
         title=words("Classified images") if title is None else title,
         n_read=len(read),
         n_pictured=len(doubtful),

@@ -13,7 +13,7 @@ import numpy as np
 
 from hypervlad.common.files import move_into_place, new_folder
 from hypervlad.common.progress import ProgressBar
-from hypervlad.common.wording import counted, name_some, of_particles, percent, verb, warn_user
+from hypervlad.common.wording import counted, name_some, percent, verb, warn_user
 from hypervlad.evaluation import Evaluation
 from hypervlad.images import ReadOptions
 from hypervlad.images.reading import relative_names
@@ -190,8 +190,8 @@ def write_report(
 ) -> Path:
     """Write a report; if all are training images (`in_training`), it draws no conclusions."""
     folder, result, held_out = Path(out_dir), evaluated.result, evaluated.held_out
-    words = words_of(evaluated.model)
-    warnings = [line.removeprefix("warning: ") for line in warning_lines(result)]
+    words = words_of(evaluated.model, result.labels)
+    warnings = [words(line.removeprefix("warning: ")) for line in warning_lines(result)]
     check_report_folder(folder)
     with (
         new_folder(folder),
@@ -207,7 +207,7 @@ def write_report(
         write_page(
             draft / "index.html",
             "evaluation.html",
-            says_particle=words is of_particles,
+            says_particle=evaluated.model.encoder_.is_of_particles_,
             title=title,
             result=result,
             n_images=len(result.true),
@@ -218,11 +218,11 @@ def write_report(
             mean_confidence=float(result.confidence.mean()),
             class_rows=class_rows(result),
             selective_rows=selective_rows(result),
-            warnings=list(map(words, [*notes, *warnings])),
-            remarks=list(map(words, remarks)),
+            warnings=[*notes, *warnings],
+            remarks=remarks,
             held_out=held_out,
             sure_rows=[] if held_out is None else sure_rows(held_out.sure, len(result.true)),
-            how_measured=words(how_measured),
+            how_measured=how_measured,
             figures=drawn,
             details=details or {},
             files=files or {},
@@ -318,6 +318,7 @@ def report_on_model(
     tested = known if known.all() else ~known
     result = everything.subset(tested)
     assert result is not None  # no image could be read: `warn` raises
+    words = words_of(model, {*names, *result.true})
     unlike = found.unlike_training[tested]
     if unlike.any() and not known.all():
         remarks.append(unlike_text(result, unlike))
@@ -333,14 +334,14 @@ def report_on_model(
         in_training=bool(known.all()),
         details=page_facts(model, details),
         files=files,
-        notes=[*found.images.messages, *found.differences],
-        remarks=remarks,
+        notes=list(map(words, [*found.images.messages, *found.differences])),
+        remarks=list(map(words, remarks)),
         progress=progress,
     )
     for difference in found.differences:
         warn_user(difference)
     lines = [*remarks, *evaluation_lines(result, forecast=not known.all())]
-    return index, result, list(map(words_of(model), lines))
+    return index, result, list(map(words, lines))
 
 
 def report_on_held_out(
@@ -416,7 +417,7 @@ def report_on_held_out(
         out_dir,
         evaluated,
         title=title,
-        how_measured=_how_held_out(model, result),
+        how_measured=words_of(model)(_how_held_out(model, result)),
         details=page_facts(model),
         notes=notes,
         progress=progress,

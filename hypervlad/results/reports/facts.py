@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -65,9 +66,11 @@ def model_facts(model: Any) -> dict[str, str]:
     return {words(name): words(text) for name, text in facts.items()}
 
 
-def words_of(model: Any) -> Callable[[str], str]:
-    """Return what changes sentences about images to what a model classifies."""
-    return of_particles if getattr(model, "encoder_", model).is_of_particles_ else str
+def words_of(model: Any, names: Iterable[Any] = ()) -> Callable[[str], str]:
+    """Return what changes sentences about images to what a model classifies, but no names."""
+    encoder = getattr(model, "encoder_", model)
+    kept = [*names, *getattr(model, "classes_", ()), encoder.weights]
+    return partial(of_particles, names=kept) if encoder.is_of_particles_ else str
 
 
 def page_facts(model: Any, further: Mapping[str, Any] | None = None) -> dict[str, Any]:

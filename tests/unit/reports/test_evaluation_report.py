@@ -159,15 +159,23 @@ def test_labels_that_the_model_does_not_know_are_explained(tmp_path):
 
 def test_of_particles_the_page_says_particle(tmp_path, monkeypatch):
     monkeypatch.setattr(TwoCodebooks, "is_of_particles_", True)
-    content = example() | {"names": [f"images/image.tif, particle {i}" for i in range(40)]}
-    index = report(
-        tmp_path, **content, how_measured="An image is held out.", remarks=["2 images are blank"]
-    )
-    page = Page(index)
+    names = [f"images/image.tif, particle {i}" for i in range(40)]
+    page = Page(report(tmp_path, **example() | {"names": names}))
     assert "particles tested" in page.words
-    assert "A particle is held out." in page.spaced
-    assert "2 particles are blank." in page.spaced
     assert set(re.findall(r"\bimages?\b.", page.words)) <= {"images/", "image."}
+
+
+def test_what_a_person_called_image_is_never_called_particle(tmp_path, monkeypatch):
+    monkeypatch.setattr(TwoCodebooks, "is_of_particles_", True)
+    classes = ["image a", "an image", "image"]
+    result = Evaluation(["image a"] * 3 + ["image"], np.eye(3)[[1, 1, 2, 2]], classes)
+    named = EvaluatedImages([np.eye(9)] * 4, ["an image.png"] * 4, result, MODEL)
+    own = {"title": "An image a day", "how_measured": "By images."}
+    page = Page(write_report(tmp_path, named, **own, notes=["2 images lost"]))
+    for text in (*classes, *own.values(), "2 images lost", "image a is never predicted"):
+        assert text in page.spaced
+    assert "not recognised in any of its 3 particles" in page.spaced
+    assert not re.search(r"\bparticle a\b|\ba particle\.png", page.spaced)
 
 
 def test_a_single_image_makes_a_report(tmp_path):

@@ -1,9 +1,11 @@
+from types import SimpleNamespace
+
 import pytest
 
 from hypervlad import MicrographClassifier
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.results import model_facts
-from hypervlad.results.reports.facts import page_facts
+from hypervlad.results.reports.facts import page_facts, words_of
 
 
 @pytest.fixture
@@ -72,3 +74,12 @@ def test_pages_have_further_facts_and_the_versions_of_libraries(tiny_encoder, te
     facts = page_facts(tiny_encoder.fit(texture_images[0]), {"seed": 3})
     assert (facts["network"], facts["seed"]) == ("tiny", 3)
     assert {"numpy", "torch", "scikit-learn"} <= set(facts["versions"].replace(",", "").split())
+
+
+def test_facts_of_particles_keep_the_names_of_classes_and_files():
+    encoder = SimpleNamespace(is_of_particles_=True, weights="/nets/my image net.pt")
+    words = words_of(SimpleNamespace(encoder_=encoder, classes_=["image a"]), ["an image.png"])
+    names = "of image a in an image.png by /nets/my image net.pt"
+    assert (
+        words(f"An image {names}, an image, images") == f"A particle {names}, a particle, particles"
+    )

@@ -49,7 +49,7 @@ def model_of(
         training_=Training(
             n_copies=n_copies, n=n_training or n, groups=rows if groups is None else groups
         ),
-        encoder_=SimpleNamespace(is_of_particles_=False),
+        encoder_=SimpleNamespace(is_of_particles_=False, weights="random"),
         boosting_=LEARNER,
         calibration_size=None,
     )

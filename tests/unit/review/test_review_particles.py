@@ -49,6 +49,14 @@ def test_pages_say_what_is_labelled(
     assert ('value="all" selected' in labels) == (unit == "particle")
 
 
+def test_a_reason_keeps_the_names_of_classes(tmp_path: Path) -> None:
+    with contextlib.closing(Queue(write_particle_queue(tmp_path))) as queue:
+        queue.add_category("image a")
+        queue.connection.execute("UPDATE items SET reason = 'unlike all images (image a)'")
+        (item,) = queue.next("a", 1).items
+    assert item.reason == "unlike all particles (image a)"
+
+
 def test_a_particle_is_cut_again_as_it_was_found(particles: list[QueuedParticle]) -> None:
     own = FoundFolder(particles[0].found).particles("a.png")
     assert len(particles) == len(own) == 3
