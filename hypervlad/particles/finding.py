@@ -73,8 +73,9 @@ def find_particles(
     outline runs at half of its own contrast. Smaller holes are filled. Touching particles are
     separated at gaps between them and at narrow necks.
 
-    More than half of the field must be background. Dirt is found as well, and branched or curved
-    particles may be found in pieces.
+    More than half of the field must be background, and four fifths where particles are narrower
+    than ten pixels: of denser ones, none may be found. Dirt is found as well, and branched or
+    curved particles may be found in pieces.
 
     Parameters
     ----------
