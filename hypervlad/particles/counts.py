@@ -157,7 +157,8 @@ def count_particles(
           ``high``, which holds if they attract each other as well: the basic interval of the
           logarithm [3]_, by a bootstrap of whole fields, widened for few fields [4]_, and at least
           as wide as a Poisson interval. Each draw of fields is corrected by a draw of the confusion
-          matrix, whose rows have Dirichlet distributions [5]_. NaN for fewer than four fields;
+          matrix, whose rows have Dirichlet distributions [5]_. If more than 2.5 % of the draws have
+          none of a class: the Poisson interval of its fields. NaN for fewer than four fields;
         - ``per_um2``, ``per_um2_low``, ``per_um2_high``: count, low and high per square micrometre
           of field; NaN if no field has a pixel size.
 
@@ -222,6 +223,12 @@ def count_particles(
     columns["count"] = counts
     low, high = np.quantile(drawn, (0.025, 0.975), axis=0)
     # Scattered independently, particles vary least; few fields can be alike by chance.
+    # If more than one draw in 40 has none of a class, its upper limit would be as if mirrored at 0.
+    if n_fields >= _MIN_FIELDS:
+        is_in_few = ((times @ sums == 0).mean(axis=0) > 0.025) & sums.any(axis=0)
+        for k in np.flatnonzero(is_in_few):
+            variance = counts[k] * float(sums[:, k] @ sums[:, k]) / sums[:, k].sum()
+            low[k], high[k] = poisson_interval(counts[k], variance, sums[:, k].max())
     columns["low"], columns["high"] = np.minimum(low, poisson[0]), np.maximum(high, poisson[1])
     um2 = (pixels * sizes**2).sum()
     for name, column in (("", "count"), ("_low", "low"), ("_high", "high")):

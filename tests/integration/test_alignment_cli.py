@@ -313,7 +313,7 @@ def test_more_regions_than_imagej_counts_to_are_plain_integers(tmp_path: Path) -
 def test_a_file_without_a_model_of_alignment_is_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hypervlad.models.loading.load", lambda path, weights=None: object())
+    monkeypatch.setattr("hypervlad.models.loading.load", lambda path, **_: object())
     result = run(folder, "-o", tmp_path / "out", "--method", tmp_path / "m.hvlad", code=2).stderr
     assert "contains a object" in result
 

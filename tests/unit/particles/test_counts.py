@@ -98,6 +98,15 @@ def test_invariants(classes):
     np.testing.assert_allclose(turned["count"][:3], found["count"][[1, 2, 0]])
 
 
+def test_a_class_of_one_field_varies_as_the_number_of_such_fields() -> None:
+    fields = [Field(name, (90, 90)) for name in "abcd"]
+    table = pd.DataFrame({"micrograph": ["a"] * 50 + list("abcd"), "touches_edge": False})
+    table["class"] = ["x"] * 50 + ["y"] * 4
+    found = count_particles(table, fields, classes=["x", "y", "z"], edges="leave_out")
+    # One such field: 0.0253 to 5.57 of them (Garwood).
+    assert found.loc[0, ["low", "high"]].tolist() == pytest.approx([50 * 0.0253, 50 * 5.57], 1e-3)
+
+
 def test_numbers_per_area_of_fields_of_different_size():
     fields = [Field("f0", (100, 200), 10.0), Field("f1", (1000, 100), 20.0)]
     sizes = ["field_height", "field_width", "pixel_size_nm"]
