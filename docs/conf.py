@@ -173,7 +173,8 @@ def _copy_benchmarks(app: Sphinx) -> None:
         if name == "index":
             names = [each.name for each in topics] + ["scaling"]
             text += "\n```{toctree}\n:hidden:\n\n" + "\n".join(names) + "\n```\n"
-        _write(f"benchmarks/{name}.md", text)
+        # Every page loads the index of the search: that of benchmarks has their titles only.
+        _write(f"benchmarks/{name}.md", f"---\nnosearch: true\n---\n\n{text}")
 
 
 def _by_last_name(app: Sphinx, env: Any, node: Any, content: nodes.Element) -> Any:
