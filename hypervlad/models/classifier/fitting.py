@@ -55,8 +55,7 @@ class NeverPredictedWarning(UserWarning):
 def default_encoder(*, particles: bool = False, **parameters: Any) -> HypercolumnVLAD:
     """Return the default encoder of `MicrographClassifier`, with the given parameters changed.
 
-    That of ``particles`` has their shape as a further block of features, and sees each in one
-    orientation.
+    That of ``particles`` has their shape as a further block of features.
 
     Examples
     --------
@@ -64,8 +63,7 @@ def default_encoder(*, particles: bool = False, **parameters: Any) -> Hypercolum
     2
     """
     blocks = ("joint", "per_layer", "pooled_unit", *(["shape"] if particles else []))
-    # A second turn of particles doubles their cost, and the accuracy stays the same.
-    return HypercolumnVLAD(**{"blocks": blocks, "turns": 1 if particles else 2, **parameters})
+    return HypercolumnVLAD(**{"blocks": blocks, "turns": 2, **parameters})
 
 
 @dataclass(frozen=True, eq=False)
