@@ -69,13 +69,13 @@ def of_particles(text: str, names: Iterable[object] = ()) -> str:
     """
     kept = sorted({str(name) for name in names if str(name) in text} - {""}, key=len, reverse=True)
     pattern = "|".join([*(rf"(?<!\w){re.escape(name)}(?!\w)" for name in kept), _IMAGE])
-    start = {"i": "p", "I": "P"}
 
     def changed(found: re.Match[str]) -> str:
         article, first = found.groups()
-        return (
-            found[0] if first is None else f"{article} " * bool(article) + f"{start[first]}article"
-        )
+        if first is None:  # a name
+            return found[0]
+        word = "particle" if first == "i" else "Particle"
+        return f"{article} {word}" if article else word
 
     return re.sub(pattern, changed, text)
 

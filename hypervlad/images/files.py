@@ -227,7 +227,9 @@ def _kind(file: Path) -> str:
 
 def is_zarr(path: str | os.PathLike[str]) -> bool:
     """Return whether a path is that of a Zarr folder, which is one image, by suffix or content."""
-    is_named = os.fspath(path).lower().endswith(ZARR_SUFFIX) and os.path.isdir(path)
+    if not os.path.isdir(path):  # the usual case, in one look
+        return False
+    is_named = os.fspath(path).lower().endswith(ZARR_SUFFIX)
     return is_named or any(os.path.isfile(os.path.join(path, name)) for name in _FILES_OF_ZARR)
 
 

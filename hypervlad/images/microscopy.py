@@ -41,9 +41,21 @@ _SER_ELEMENT = "<ddiddihii"  # two axes (offset, delta, element), data type, wid
 
 DM_RGB = (8, 23)  # bytes in the order blue, green, red, alpha
 _DM_BOOL = 14
-_DM_NUMBERS = (1, 2, 3, 6, 7, 8, 9, 10, 11, 12, 13, _DM_BOOL, 23)
-_DM_VALUES = ("i2", "f4", "c8", "u1", "i4", "u4", "i1", "u2", "u4", "f8", "c16", "u1", "u4")
-_DM_TYPES = dict(zip(_DM_NUMBERS, _DM_VALUES, strict=True))
+_DM_TYPES = {
+    1: "i2",
+    2: "f4",
+    3: "c8",
+    6: "u1",
+    7: "i4",
+    8: "u4",
+    9: "i1",
+    10: "u2",
+    11: "u4",
+    12: "f8",
+    13: "c16",
+    _DM_BOOL: "u1",
+    23: "u4",
+}
 
 #: Pixels, sides of one, nm, and metadata.
 _Decoded: TypeAlias = tuple[NDArray[Any], Sides, dict[str, Any]]

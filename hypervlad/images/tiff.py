@@ -41,7 +41,7 @@ _INSTRUMENT_TAGS = {
     33560: "olympus",
     33471: "olympus",
 }
-_OLYMPUS_TAGS = (33560, 33471)
+_OLYMPUS_TAGS = [tag for tag, maker in _INSTRUMENT_TAGS.items() if maker == "olympus"]
 _GATAN_TAGS = ((65009, 65010), (65003, 65004))  # sides of a pixel, and their units
 _MAKE_TAG, _SOFTWARE_TAG = 271, 305
 _RESOLUTION_TAGS, _RESOLUTION_UNIT_TAG = (282, 283), 296
