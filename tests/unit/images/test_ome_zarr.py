@@ -42,7 +42,19 @@ def digest(source, **options):
         ("0.4", {"compressors": numcodecs.Zlib(), "fill_value": 7}),
         ("0.4", {"chunk_key_encoding": {"name": "v2", "separator": "/"}, "chunks": (16, 16)}),
     ],
-    ids=str,
+    ids=[
+        "chunks",
+        "shards",
+        "blosc",
+        "gzip",
+        "separator",
+        "plain",
+        "chunks of 0.4",
+        "blosc of 0.4",
+        "lz4 of 0.4",
+        "zlib of 0.4",
+        "separator of 0.4",
+    ],
 )
 @pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "f4", "bool"])
 def test_versions_and_codecs(tmp_path, version, options, dtype):
