@@ -67,10 +67,10 @@ class TrainingCurvesDisplay(Display):
         """
         check_is_fitted(model)
         curves = model.history_ if hasattr(model, "history_") else model.curves_
-        if curves is None:
+        if not curves:
+            why = f"(mode={model.mode!r})" if curves is None else "here"
             raise ValueError(
-                f"this {type(model).__name__} has no history: its network was not trained "
-                f"(mode={model.mode!r})"
+                f"this {type(model).__name__} has no history: its network was not trained {why}"
             )
         start = getattr(curves, "start_loss", None)
         return cls(curves.loss, curves.validation_loss, curves.best_epoch, start).plot(ax=ax)

@@ -88,7 +88,7 @@ def _patch_cnn_facts(model: Any) -> dict[str, str]:
     return {
         "patches": f"{model.patch_} x {model.patch_} pixels, {channels}",
         "network": f"{model.n_parameters_:,} parameters",
-        "trained for": f"{len(model.curves_.loss)} epochs",
+        "trained for": f"{len(model.curves_) or 'an unknown number of'} epochs",
     }
 
 
