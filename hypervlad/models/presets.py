@@ -17,6 +17,7 @@ from sklearn.ensemble import GradientBoostingClassifier
 from hypervlad.features.backbones import get_backbone, tap_names
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.models.baselines.keras_weights import with_published_weights
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.classifier import MicrographClassifier
 from hypervlad.models.defects import PatchDefectScorer
@@ -105,25 +106,44 @@ def luo2021(
 
 def carrillo2020(
     *,
+    weights: str | os.PathLike[str] | None = None,
     max_epochs: int = 200,
     batch_size: int = 1000,
     device: str = "auto",
     random_state: int | np.random.RandomState | None = None,
     verbose: bool = False,
 ) -> PatchCNNClassifier:
-    """Return the patch classifier of Carrillo Pérez 2020, unfitted.
+    """Return the patch classifier of Carrillo Pérez 2020, unfitted or with its published weights.
 
     A network of three convolutions for patches of 29 x 29 pixels [1]_: see
     :class:`PatchCNNClassifier`.
 
     Parameters
     ----------
+    weights : path, optional
+        A file of the author's trained weights (HDF5 of Keras 1, not part of hypervlad), with which
+        the model is fitted: "anomalous" and "normal" patches of 29 x 29 pixels and three channels.
+        Needs h5py (``pip install "hypervlad[formats]"``).
     max_epochs, batch_size, device, random_state, verbose
         As in :class:`PatchCNNClassifier`, with its defaults.
 
     Returns
     -------
     PatchCNNClassifier
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If the file is not there, is damaged, or contains the weights of another network.
+    ImageReadError
+        If h5py is not installed.
+
+    Notes
+    -----
+    The author's script maps an image without dividing it by 255, from patches 10 pixels apart:
+    ``set_params(rescale_maps=False)`` and ``predict_map(image, stride=10, edges="drop")``. In the
+    script, the last patch of a pixel decides, and calls it defective if the probability of "normal"
+    is 0 in single precision; here, the mean log-odds of its patches decide.
 
     References
     ----------
@@ -136,7 +156,7 @@ def carrillo2020(
     >>> carrillo2020(random_state=0).batch_size
     1000
     """
-    return PatchCNNClassifier(
+    model = PatchCNNClassifier(
         batch_size=batch_size,
         max_epochs=max_epochs,
         patience=50,
@@ -144,6 +164,7 @@ def carrillo2020(
         random_state=random_state,
         verbose=verbose,
     )
+    return model if weights is None else with_published_weights(model, weights)
 
 
 def modarres2017(
