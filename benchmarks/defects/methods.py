@@ -269,9 +269,7 @@ def all_methods(backbone: str, weights: str, seed: int) -> dict[str, Callable[[]
     """Return a function that makes each method, by title; "masks" if it is trained on masks."""
     network = (backbone, weights)
     return {
-        f"{OURS}, good images": lambda: Ours(
-            *network, random_state=seed, threshold="patch_fpr", fpr=0.01
-        ),
+        f"{OURS}, good images": lambda: Ours(*network, random_state=seed, n_planted=0),
         f"{OURS}, masks": lambda: Ours(*network, random_state=seed, threshold="f1"),
         "PaDiM": lambda: PaDiM(SquareNetwork(*network), seed),
         "PatchCore": lambda: PatchCore(SquareNetwork(*network), seed),

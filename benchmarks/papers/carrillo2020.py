@@ -141,8 +141,8 @@ def measure_ours(mats: Mats, learnt: np.ndarray, weights: str, seed: int, with_m
     scorer = PatchDefectScorer(
         default_patch_encoder(weights=weights),
         patch=PATCH,
-        threshold="f1" if with_masks else "patch_fpr",
-        fpr=0.01,
+        threshold="f1" if with_masks else "fpr",
+        n_planted=0,
         random_state=seed,
     )
     began = time.perf_counter()

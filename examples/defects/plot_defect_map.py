@@ -9,20 +9,19 @@ defects are found.
 """
 
 # %%
-# ``threshold="patch_fpr"`` suits the question *where*: at most 1 % of the positions of held-out
-# defect-free images are called defective. The default suits the question *which images*.
+# With ``fpr=0.2``, one in five defect-free images may be called anomalous: more than you would
+# accept every day, but here we want to see maps.
 import matplotlib.pyplot as plt
 
 from hypervlad import PatchDefectScorer, make_nanofibre_images
 from hypervlad.results import DefectMapDisplay
 
 good, _ = make_nanofibre_images(25, defective=0, size=192, random_state=0)
-scorer = PatchDefectScorer(threshold="patch_fpr", fpr=0.01, random_state=0).fit(good)
+scorer = PatchDefectScorer(fpr=0.2, random_state=0).fit(good)
 
 # %%
-# Three of the four new images have defects. `find` returns the regions that reach the threshold. A
-# region may be larger or smaller than the defect, because the score of a pixel depends on its
-# surroundings.
+# Three of the four new images have defects. ``find`` returns the regions that stand out in the
+# images called anomalous.
 new, masks = make_nanofibre_images(4, defective=0.75, size=192, random_state=6)
 for number, (image, mask) in enumerate(zip(new, masks, strict=True)):
     found = scorer.find(image)

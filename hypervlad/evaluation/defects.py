@@ -61,7 +61,7 @@ class DefectEvaluation:
     Attributes
     ----------
     threshold : float
-        From this score on, an image is called anomalous, and a pixel defective.
+        From this score on, an image is called anomalous.
     patch : int
         Side of the patches that are counted, in pixels.
     n_shown : int, default=12
@@ -77,7 +77,6 @@ class DefectEvaluation:
     images: list[ImageResult] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     _pixels: PixelTally = field(default_factory=PixelTally)
-    _called: PixelTally = field(default_factory=PixelTally)
     _worst: list[tuple[tuple[float, float, int], MapWithMask]] = field(default_factory=list)
 
     def add(self, position: int, name: str, found: Any, mask: NDArray[np.bool_]) -> None:
@@ -95,8 +94,6 @@ class DefectEvaluation:
         )
         self.images.append(result)
         self._pixels.add(found.map, mask)
-        # A pixel is called defective if its score and that of its image reach the threshold.
-        self._called.add(np.minimum(found.map, np.float32(found.score)), mask)
         order = (result.n_wrong, result.score, -len(self.images))  # unique, so maps never compare
         kept = MapWithMask(position, name, found.map, found.mask, mask)
         heapq.heappush(self._worst, (order, kept))
@@ -126,14 +123,6 @@ class DefectEvaluation:
             return float("nan")
         return float(roc_auc_score(truth, [image.score for image in self.images]))
 
-    @property
-    def best_threshold(self) -> float:
-        """The threshold with the best F1 over the pixels of these images, or NaN.
-
-        Pixels of images whose own score does not reach it do not count as found.
-        """
-        return self._called.best_f1()[1]
-
     def scores(self) -> dict[str, float]:
         """Return all scores by name; NaN where a score is not defined."""
         total = self.confusion
@@ -143,7 +132,7 @@ class DefectEvaluation:
             "pixel AUROC": self._pixels.auroc(),
             "pixel average precision": self._pixels.average_precision(),
             "per-region overlap": self._pixels.per_region_overlap(),
-            "pixel F1, at the best threshold": self._called.best_f1()[0],
+            "pixel F1, at the best threshold": self._pixels.best_f1(),
             "patch precision": total.precision,
             "patch recall": total.recall,
             "patch F1": total.f1,

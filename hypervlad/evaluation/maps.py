@@ -100,17 +100,12 @@ class PixelTally:
         overlaps = np.append(overlap[inside], np.interp(_MAX_RATE, rate, overlap))
         return float(auc(rates, overlaps) / _MAX_RATE)
 
-    def best_f1(self) -> tuple[float, float]:
-        """The highest F1 of pixels, and the highest threshold that reaches it.
-
-        NaN unless there are pixels of both kinds.
-        """
+    def best_f1(self) -> float:
+        """The highest F1 of pixels at any threshold; NaN unless there are pixels of both kinds."""
         if not self._has_both():
-            return float("nan"), float("nan")
+            return float("nan")
         found, called = self._found_and_called()
-        f1 = 2 * found / (called + found[-1])
-        best = int(f1.argmax())
-        return float(f1[best]), _lowest_of(N_BINS - 1 - best)
+        return float((2 * found / (called + found[-1])).max())
 
     def _found_and_called(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Count defective and all pixels in each bin or above, the highest bin first."""
@@ -152,13 +147,6 @@ def score_bins(scores: NDArray[np.floating[Any]]) -> NDArray[np.uint32]:
     negative = digits >> 31 == 1
     ordered = np.where(negative, ~digits, digits | np.uint32(1 << 31))
     return np.asarray(ordered >> (32 - _BIN_BITS))
-
-
-def _lowest_of(number: int) -> float:
-    ordered = np.uint32(number << (32 - _BIN_BITS))
-    positive = ordered >> 31 == 1
-    digits = ordered ^ np.uint32(1 << 31) if positive else ~ordered
-    return float(np.array([digits], dtype=np.uint32).view(np.float32)[0])
 
 
 def _reached(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from .classifier import (
     TrainingImages,
     default_encoder,
 )
-from .defects import Finding, PatchDefectScorer, Region, default_patch_encoder
+from .defects import DetectionLimits, Finding, PatchDefectScorer, Region, default_patch_encoder
 from .loading import load
 from .segmentation import HeldOutSegmentation, HypercolumnSegmenter
 
@@ -22,6 +22,7 @@ __all__ = [
     "AlignmentClassifier",
     "BoostedSoftmaxClassifier",
     "Classification",
+    "DetectionLimits",
     "Explanation",
     "Finding",
     "HeldOut",

@@ -158,6 +158,12 @@ def shape_measures(mask: NDArray[np.bool_], scale: float = 1.0) -> tuple[float, 
     )
 
 
+def feret_diameters(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return the longest and the shortest diameter of a mask that has a pixel, in pixels."""
+    longest, shortest = _describe(mask)[3:5]
+    return longest, shortest
+
+
 def _describe(mask: NDArray[np.bool_]) -> tuple[float, ...]:
     """Return area, centroid (row and column), Feret diameters, circularity and solidity.
 

@@ -8,6 +8,7 @@ from .displays.evaluation import (
     SelectiveAccuracyDisplay,
 )
 from .displays.evidence import EvidenceDisplay
+from .displays.limits import DetectionLimitsDisplay
 from .displays.networks import PatchNetworkDisplay, TrainingCurvesDisplay
 from .displays.orientation import OrientationDisplay
 from .displays.particles import ParticleDisplay
@@ -25,6 +26,7 @@ __all__ = [
     "ConfusionDisplay",
     "ContactSheetDisplay",
     "DefectMapDisplay",
+    "DetectionLimitsDisplay",
     "EvidenceDisplay",
     "OrientationDisplay",
     "ParticleDisplay",

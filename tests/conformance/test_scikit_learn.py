@@ -145,7 +145,7 @@ TABLE = [
     ),
     Row(
         "defect scorer",
-        DefectScorerOnRows(WINDOWS, patch=1, n_codewords=2, random_state=0),
+        DefectScorerOnRows(WINDOWS, patch=1, n_planted=4, n_codewords=2, random_state=0),
     ),
     Row(
         "alignment",

@@ -83,9 +83,7 @@ def fit(
         typer.Option(
             metavar="RULE",
             help="Rule of the threshold. fpr=RATE: fraction of defect-free images that may be "
-            "called anomalous. patch-fpr=RATE, for maps and areas: fraction of defect-free "
-            "positions that may be called defective, for example 0.01. f1: the best F1 score on "
-            "the masks.",
+            "called anomalous. f1: the best F1 score on the masks.",
         ),
     ] = "fpr=0.05",
     groups: option.Groups = None,
@@ -153,21 +151,19 @@ def _threshold_parameters(rule: str) -> dict[str, Any]:
     if rule == "f1":
         return {"threshold": "f1"}
     name, _, rate = rule.partition("=")
-    if name in ("fpr", "patch-fpr"):
+    if name == "fpr":
         with contextlib.suppress(ValueError):
-            return {"threshold": name.replace("-", "_"), "fpr": float(rate)}
-    raise ValueError(f"--rule {rule}: expected fpr=RATE, such as fpr=0.05, patch-fpr=RATE or f1")
+            return {"threshold": "fpr", "fpr": float(rate)}
+    raise ValueError(f"--rule {rule}: expected fpr=RATE, such as fpr=0.05, or f1")
 
 
 def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool) -> None:
     held_out, threshold = scorer.held_out_, scorer.threshold_
     n_images, n_above = len(held_out.scores), held_out.n_images_above(threshold)
-    area = percent(held_out.share_of_places_above(threshold))
     what = "defect-free parts of images" if with_masks else "images"
     echo(
         f"threshold: {threshold:.4g}; when held out from training, {n_above} of {n_images} {what} "
-        f"{verb(n_above, 'reaches', 'reach')} it ({percent(n_above / n_images)}), with {area} of "
-        "their area"
+        f"{verb(n_above, 'reaches', 'reach')} it ({percent(n_above / n_images)})"
     )
     if not with_masks:
         order = (-held_out.scores).argsort()
@@ -181,6 +177,17 @@ def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool
         highest = ", ".join(listed + following)
         echo(f"look for defects in the images with the highest scores: {highest}")
         echo("if one has any, it may set the threshold: leave it out, and fit again")
+        _echo_limits(scorer)
+
+
+def _echo_limits(scorer: PatchDefectScorer) -> None:
+    limits = scorer.limits_
+    if not len(limits):
+        echo("what defects are found was not measured: it takes at least 10 images")
+        return
+    echo(f"{len(limits)} synthetic defects on held-out images, at 20 % contrast:")
+    for kind, text in limits.sentences(contrast=0.2).items():
+        echo(f"  {kind}: {text}")
 
 
 def _score_text(score: float, threshold: float) -> str:
@@ -305,9 +312,7 @@ def evaluate(
     result = evaluate_defects(scorer, files, truth, names, progress=not quiet)
     for name, value in result.scores().items():
         echo(f"{name + ':':35}{'not defined' if math.isnan(value) else f'{value:.3f}'}")
-    best = result.best_threshold
-    on_these = "" if math.isnan(best) else f"; the best for the F1 of these pixels: {best:.4g}"
-    echo(f"threshold: {result.threshold:.4g}{on_these}")
+    echo(f"threshold: {result.threshold:.4g}")
     n_called = sum(image.is_called for image in result.images)
     n_left_out = len(result.left_out)
     echo(

@@ -2,5 +2,6 @@
 
 from hypervlad.models.defects.estimator import PatchDefectScorer, default_patch_encoder
 from hypervlad.models.defects.findings import Finding, Region
+from hypervlad.models.defects.limits import DetectionLimits
 
-__all__ = ["Finding", "PatchDefectScorer", "Region", "default_patch_encoder"]
+__all__ = ["DetectionLimits", "Finding", "PatchDefectScorer", "Region", "default_patch_encoder"]

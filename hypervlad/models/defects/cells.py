@@ -22,7 +22,7 @@ from hypervlad.features.lazy_torch import torch
 from hypervlad.features.windows import WindowGrid
 from hypervlad.features.windows.dataset import PreparedImage
 from hypervlad.features.windows.vectors import PaddedMaps, TiledNetwork
-from hypervlad.models.defects.thresholds import image_score
+from hypervlad.models.defects.thresholds import PlaceScores, image_score
 
 Cells = NDArray[np.float32]
 
@@ -36,7 +36,7 @@ class Description(NamedTuple):
 
 
 DESCRIPTIONS = (
-    Description(None, 1, relative=False),
+    Description(None, 3, relative=False),
     Description(None, 3, relative=True),
     Description(224, 1, relative=True),  # the size of the images that networks were trained on
     Description(112, 1, relative=False),
@@ -254,13 +254,13 @@ class ReferenceCellsFit:
 
     def finish(
         self, model: ReferenceCells, of_image: Mapping[int, ReferenceCells]
-    ) -> tuple[ReferenceCells, dict[int, tuple[NDArray[np.float32], float]]]:
-        """Return the model, and the scores of each image and its cells by models without it."""
+    ) -> tuple[ReferenceCells, Mapping[int, ReferenceCells], dict[int, PlaceScores]]:
+        """Return the model, models without the image at each position, and their scores of it."""
         scored = {}
         for at, own in of_image.items():
             distances = own.distances(self._maps.kept_cells(self.keys[at], self.sizes[at], None))
             scored[at] = distances, image_score(distances)
-        return model, scored
+        return model, of_image, scored
 
     def _turned_cells(self, position: int) -> Cells:
         if position not in self._turned:

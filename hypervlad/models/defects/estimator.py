@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
@@ -29,6 +30,8 @@ from hypervlad.common.constraints import (
 from hypervlad.common.progress import announced
 from hypervlad.common.wording import warn_user
 from hypervlad.evaluation.splits import check_groups
+from hypervlad.features.backbones import get_backbone
+from hypervlad.features.backbones.registry import Preprocessing
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import check_finite
 from hypervlad.features.encoder.loading import warn_of_blank_training_images
@@ -41,7 +44,7 @@ from hypervlad.images.options import check_read_options
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.images.reading import check_image_list, image_name
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
-from hypervlad.models.defects.cells import CellMaps, ReferenceCells, ReferenceCellsFit
+from hypervlad.models.defects.cells import CellMaps, ReferenceCells, ReferenceCellsFit, resized
 from hypervlad.models.defects.findings import Finding
 from hypervlad.models.defects.labelled_windows import (
     DefectLabels,
@@ -49,13 +52,19 @@ from hypervlad.models.defects.labelled_windows import (
     fit_labelled_windows,
     window_stride,
 )
+from hypervlad.models.defects.limits import (
+    MIN_IMAGES,
+    DetectionLimits,
+    grey_image,
+    measure_limits,
+)
 from hypervlad.models.defects.normal_images import NormalImages, NormalImagesFit
 from hypervlad.models.defects.thresholds import (
     HeldOutScores,
     WindowScores,
     image_score,
     models_without,
-    threshold_at_patch_rate,
+    region_threshold,
     threshold_at_rate,
     threshold_of_best_f1,
     warn_of_known_images,
@@ -70,6 +79,18 @@ def _has_labels(scorer: PatchDefectScorer) -> bool:
     return isinstance(getattr(scorer, "model_", None), LabelledWindows)
 
 
+@dataclass(frozen=True, eq=False)
+class _Fitted:
+    """What `PatchDefectScorer.fit` learns."""
+
+    model: NormalImages | ReferenceCells | LabelledWindows
+    held_out: HeldOutScores
+    keys: Collection[str]  # digests of all images
+    threshold: float
+    region_threshold: float
+    limits: DetectionLimits
+
+
 class PatchDefectScorer(ImageEstimator):
     """Score every position of an image for defects, trained on defect-free or labelled images.
 
@@ -79,8 +100,9 @@ class PatchDefectScorer(ImageEstimator):
       score is the log-odds that a window is not normal.
 
     **A higher score is more defective**, unlike in scikit-learn's outlier detectors. An image whose
-    score reaches ``threshold_`` is called anomalous; its defects are the pixels that reach it, or
-    the highest one if none does.
+    score reaches ``threshold_`` is called anomalous. Its defects are the regions around peaks of
+    its map that reach ``region_threshold_``: those pixels around a peak that reach half of it, or,
+    with labels, all pixels that reach the threshold. There may be none.
 
     Parameters
     ----------
@@ -90,13 +112,15 @@ class PatchDefectScorer(ImageEstimator):
         Side in pixels of labelled windows and of the patches of `score_patches`, about the size of
         a typical defect; smaller images are refused. Windows with defects in at least a tenth of
         their pixels are anomalous; those with a smaller share are not used.
-    threshold : {"fpr", "patch_fpr", "f1"}, default="fpr"
+    threshold : {"fpr", "f1"}, default="fpr"
         How ``threshold_`` is chosen on held-out groups. "fpr": on average, at most the share
         ``fpr`` of new defect-free images is called anomalous; with fewer than 1 / fpr - 1 groups
-        it is a rough guess, with a warning. "patch_fpr": at most the share ``fpr`` of all
-        defect-free positions is called defective. "f1": the best F1 of windows; needs labels.
+        it is a rough guess, with a warning. "f1": the best F1 of windows; needs labels.
     fpr : float, default=0.05
         See ``threshold``; between 0 and 1.
+    n_planted : int, default=120
+        Synthetic defects that are put on copies of held-out images, to measure ``limits_``. Each
+        takes as long as scoring an image; 0 for none. Only without labels.
     n_codewords : int, default=128
         Codewords of defect-free cells; not used with labels.
     n_references : int or None, default=None
@@ -123,6 +147,11 @@ class PatchDefectScorer(ImageEstimator):
         Scores cells or windows.
     threshold_ : float
         The lowest score that is called anomalous; see :meth:`set_threshold`.
+    region_threshold_ : float
+        The lowest peak of a defective region.
+    limits_ : DetectionLimits
+        Which synthetic defects were found on held-out images; without any from fewer than ten
+        images, or with labels.
     held_out_ : HeldOutScores
         Scores of defect-free training images by models trained without them.
     patch_ : int
@@ -147,8 +176,9 @@ class PatchDefectScorer(ImageEstimator):
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
         "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
         "patch": [_PIXELS],
-        "threshold": [OneOf("fpr", "patch_fpr", "f1")],
-        "fpr": [Number(above=0, below=1, meaning="a share of images or windows")],
+        "threshold": [OneOf("fpr", "f1")],
+        "fpr": [Number(above=0, below=1, meaning="a share of images")],
+        "n_planted": [Integer(0, 100_000)],
         "n_codewords": [Integer()],
         "n_references": [Integer(), None],
         "aligned": [Boolean()],
@@ -161,6 +191,8 @@ class PatchDefectScorer(ImageEstimator):
         "encoder_": Part(HypercolumnVLAD),
         "model_": Part(NormalImages, ReferenceCells, LabelledWindows),
         "threshold_": Value(float),
+        "region_threshold_": Value(float),
+        "limits_": Part(DetectionLimits),
         "held_out_": Part(HeldOutScores),
         "patch_": Value(int, _PIXELS),
         "n_images_": Value(int, Integer()),
@@ -171,6 +203,8 @@ class PatchDefectScorer(ImageEstimator):
     encoder_: HypercolumnVLAD
     model_: NormalImages | ReferenceCells | LabelledWindows
     threshold_: float
+    region_threshold_: float
+    limits_: DetectionLimits
     held_out_: HeldOutScores
     patch_: int
     n_images_: int
@@ -181,8 +215,9 @@ class PatchDefectScorer(ImageEstimator):
         encoder: HypercolumnVLAD | None = None,
         *,
         patch: int = 29,
-        threshold: Literal["fpr", "patch_fpr", "f1"] = "fpr",
+        threshold: Literal["fpr", "f1"] = "fpr",
         fpr: float = 0.05,
+        n_planted: int = 120,
         n_codewords: int = 128,
         n_references: int | None = None,
         aligned: bool = False,
@@ -195,6 +230,7 @@ class PatchDefectScorer(ImageEstimator):
         self.patch = patch
         self.threshold = threshold
         self.fpr = fpr
+        self.n_planted = n_planted
         self.n_codewords = n_codewords
         self.n_references = n_references
         self.aligned = aligned
@@ -266,7 +302,7 @@ class PatchDefectScorer(ImageEstimator):
                 fit_tiled_codebook, tile_size=self.tile_size, min_side=self.patch, folder=folder
             )
             encoder.fit_checked(images, fit_codebook)
-            model: NormalImages | ReferenceCells | LabelledWindows
+            fitted: _Fitted
             if labels.is_known:
                 learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
                 model, held_out, keys = fit_labelled_windows(
@@ -280,20 +316,31 @@ class PatchDefectScorer(ImageEstimator):
                     folder=folder,
                     seed=seed,
                 )
+                summary = HeldOutScores.of(held_out)
+                threshold = self._choose_threshold(held_out, summary)
+                fitted = _Fitted(model, summary, keys, threshold, threshold, DetectionLimits.none())
             else:
-                model, held_out, keys = self._fit_normal(encoder, images, group_codes, seed, folder)
-            summary = HeldOutScores.of(held_out)
-            threshold = self._choose_threshold(held_out, summary)
+                fitted = self._fit_normal(encoder, images, group_codes, seed, folder)
         # All at the end: a fit that fails leaves the model as it was.
-        self.encoder_, self.model_, self.threshold_ = encoder, model, _checked_threshold(threshold)
-        self.held_out_, self.patch_ = summary, int(self.patch)
-        self.n_images_, self.training_ = encoder.n_images_, ImageDigests.of(sorted(keys))
+        self.encoder_, self.model_ = encoder, fitted.model
+        self.threshold_ = _checked_threshold(fitted.threshold)
+        self.region_threshold_ = _checked_threshold(fitted.region_threshold)
+        self.limits_, self.held_out_, self.patch_ = fitted.limits, fitted.held_out, int(self.patch)
+        self.n_images_, self.training_ = encoder.n_images_, ImageDigests.of(sorted(fitted.keys))
         return self
 
-    def set_threshold(self, threshold: float) -> PatchDefectScorer:
-        """Set the lowest score that is called defective; nothing is refitted."""
+    def set_threshold(self, threshold: float, regions: float | None = None) -> PatchDefectScorer:
+        """Set the lowest score of an anomalous image, and the lowest peak of a region, if given.
+
+        Nothing is refitted; ``limits_`` stay those of the thresholds that ``fit`` chose.
+        """
         check_is_fitted(self)
-        self.threshold_ = _checked_threshold(threshold)
+        chosen = _checked_threshold(threshold)
+        if regions is not None:
+            self.region_threshold_ = _checked_threshold(regions)
+        elif isinstance(self.model_, LabelledWindows):
+            self.region_threshold_ = chosen
+        self.threshold_ = chosen
         return self
 
     # --- maps of one image ---------------------------------------------------------------------
@@ -308,13 +355,22 @@ class PatchDefectScorer(ImageEstimator):
 
     @usual_torch()
     def find(self, image: Any) -> Finding:
-        """Return an image's score map and its defective regions at ``threshold_``."""
+        """Return an image's score map and its defective regions."""
         check_is_fitted(self)
         prepared = self._read(image, self.patch_)
         scores, grid, score = self._scores(prepared)
-        score_map = grid.to_map(scores, prepared.shape, prepared.size)
         (known,) = self.training_.contains([prepared.key]).tolist()
-        return Finding.of(score_map, self.threshold_, score, in_training=known)
+        has_labels = isinstance(self.model_, LabelledWindows)
+        found = Finding.of(
+            grid.to_map(scores, prepared.shape, prepared.size),
+            self.threshold_,
+            score,
+            least=self.region_threshold_,
+            usual=None if has_labels else self.held_out_.usual,
+            pixels=resized(grey_image(prepared.tensor, self._preprocessing), prepared.shape),
+            in_training=known,
+        )
+        return self.limits_.sized(found)
 
     @available_if(_has_labels)
     def probability_map(self, image: Any) -> NDArray[np.float32]:
@@ -392,6 +448,10 @@ class PatchDefectScorer(ImageEstimator):
             raise AttributeError("the scorer was trained without labels, so it has no learner")
         return self.model_.learner
 
+    @property
+    def _preprocessing(self) -> Preprocessing:
+        return get_backbone(self.encoder_.backbone).preprocessing
+
     # --- the stages ----------------------------------------------------------------------------
 
     def check_parameters(self) -> None:
@@ -417,8 +477,8 @@ class PatchDefectScorer(ImageEstimator):
         groups: NDArray[Any],
         seed: int,
         folder: str,
-    ) -> tuple[NormalImages | ReferenceCells, dict[int, WindowScores], Collection[str]]:
-        """Return a model of defect-free images, held-out scores by position, and all digests."""
+    ) -> _Fitted:
+        """Fit a model of defect-free images."""
         maps = CellMaps(encoder, self.tile_size, folder)
         reader = WindowReader(encoder.loader(), self.patch)
 
@@ -447,18 +507,30 @@ class PatchDefectScorer(ImageEstimator):
         # In the order of digests, and each of several copies once: they are no further evidence.
         first = {key: at for at, key in reversed(keys.items())}
         chosen = sorted(first.values() & of_image.keys(), key=lambda at: keys[at])[:_MAX_HELD_OUT]
-        model, scores = fit.finish(parts, {at: of_image[at] for at in chosen})
-        held_out = {
-            at: WindowScores(places.ravel(), np.zeros(places.size, dtype=bool), score)
-            for at, (places, score) in scores.items()
-        }
-        return model, held_out, keys.values()
+        model, without, scores = fit.finish(parts, {at: of_image[at] for at in chosen})
+        held_out = HeldOutScores.of(
+            {
+                at: WindowScores(places.ravel(), np.zeros(places.size, dtype=bool), score)
+                for at, (places, score) in scores.items()
+            }
+        )
+        threshold = self._choose_threshold({}, held_out)
+        least = region_threshold(list(scores.values()), held_out.usual)
+
+        def find(position: int, image: PreparedImage) -> Finding:
+            places, grid, score = without[position].scores(unstored, image)
+            found = grid.to_map(places, image.size, image.size)
+            return Finding.of(found, threshold, score, least=least, usual=held_out.usual)
+
+        unstored, limits = CellMaps(encoder, self.tile_size), DetectionLimits.none()
+        if len(chosen) >= MIN_IMAGES and self.n_planted:
+            preprocessing = get_backbone(encoder.backbone).preprocessing
+            limits = measure_limits(chosen, read, preprocessing, find, self.n_planted, seed)
+        return _Fitted(model, held_out, keys.values(), threshold, least, limits)
 
     def _choose_threshold(self, held_out: dict[int, WindowScores], summary: HeldOutScores) -> float:
         if self.threshold == "f1":
             return threshold_of_best_f1(held_out.values())
-        if self.threshold == "patch_fpr":
-            return threshold_at_patch_rate(held_out.values(), float(self.fpr))
         return threshold_at_rate(summary.scores.astype(np.float64), float(self.fpr))
 
     def _scores(self, image: PreparedImage) -> tuple[NDArray[np.floating], WindowGrid, float]:

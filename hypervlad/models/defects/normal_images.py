@@ -30,7 +30,7 @@ from hypervlad.models.defects.cells import (
     resized,
     window_means,
 )
-from hypervlad.models.defects.thresholds import image_score
+from hypervlad.models.defects.thresholds import PlaceScores, image_score
 
 _RIDGE = 0.01  # of the mean variance, added to all directions
 _TRIM_FRACTION, _TRIM_ROUNDS = 0.01, 2  # the least likely cells: some images may have defects
@@ -44,6 +44,10 @@ _HIGH_QUANTILE = 0.9  # the quantile of distances that is 1 after standardisatio
 _MAX_PROFILE_IMAGES = 200  # held out, from which usual distances are learnt
 _BLOCK = 2**11  # cells whose distances are computed at once, in the processor's cache
 _ALIGNED_SHAPE = (28, 28)  # of the maps of usual distances of aligned images
+# A map shows where; the score of an image, whether. Each is weighted for its own purpose.
+_MAP_WEIGHTS = np.array([4, 1, 1, 1], np.float32) / 7  # the finest part shows places best
+_PLACE_SHARE = 1 / 3  # of the logarithm of a spread that is of the own place: see `standardised`
+_IMAGE_POWER, _USUAL_LEVEL = 0.5, 0.5  # see `combined`
 
 _MIN_SCALE = 1e-3  # if even the highest cells of all images are more usual than the median
 _MAX_VALUE = 1e7  # in a file; squares of sums of products stay finite in single precision
@@ -72,8 +76,12 @@ class NormalCells:
         found = (array.astype(np.float32) for array in (mean, whitening, codewords))
         return cls(description, *found)
 
-    def distances(self, cells: Cells) -> NDArray[np.float32]:
-        """Return the distance (R, S) of each cell (R, S, D) of an image from its codeword."""
+    def distances(self, cells: Cells, means: Cells | None = None) -> NDArray[np.float32]:
+        """Return the distance (R, S) of each cell (R, S, D) of an image from its codeword.
+
+        ``means`` over the description's windows need not be computed again.
+        """
+        means = window_means(cells, self.description.window) if means is None else means
         centre, whitening, offset = self.mean, self.whitening, np.zeros_like(self.mean)
         if self.description.relative:  # a matrix is divided faster than all cells
             centre, deviation = mean_and_deviation(cells)
@@ -82,7 +90,7 @@ class NormalCells:
             torch.from_numpy, (centre, offset, whitening, self.codewords)
         )
         halves = 0.5 * codewords.square().sum(1)
-        flat = torch.from_numpy(window_means(cells, self.description.window)).flatten(0, 1)
+        flat = torch.from_numpy(means).flatten(0, 1)
         found = []
         for block in flat.split(_BLOCK):
             white = torch.addmm(start, block - middle, matrix)
@@ -91,13 +99,22 @@ class NormalCells:
         distances: NDArray[np.float32] = torch.cat(found).clamp_(min=0).sqrt_().numpy()
         return distances.reshape(cells.shape[:2])
 
-    def standardised(self, distances: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return distances (R, S) relative to the usual ones at the same place."""
-        if self.usual.ndim == 2:
-            usual, spread = (resized(a, distances.shape) for a in (self.usual, self.spread))
+    def standardised(
+        self, distances: NDArray[np.float32], place_share: float = 1.0
+    ) -> NDArray[np.float32]:
+        """Return distances (R, S) relative to the usual ones at the same place.
+
+        Spreads are geometric means of that of the place, with the weight ``place_share``, and of a
+        typical one.
+        """
+        is_aligned = self.usual.ndim == 2
+        typical = float(np.median(self.spread) if is_aligned else self.spread[-1])
+        spread = self.spread**place_share * typical ** (1 - place_share)
+        if is_aligned:
+            usual, spread = (resized(each, distances.shape) for each in (self.usual, spread))
         else:
             place = edge_distances(distances.shape)
-            usual, spread = self.usual[place], self.spread[place]
+            usual, spread = self.usual[place], spread[place]
         return np.asarray((distances - usual) / spread)
 
     def standardised_by(
@@ -129,7 +146,8 @@ class NormalCells:
 class NormalImages:
     """What defect-free images look like: a `NormalCells` for each description.
 
-    Distances are relative to those of held-out images: 0 is usual, and one cell in ten reaches 1.
+    Distances are relative to those of held-out images: 0 is usual, and about one cell in ten of a
+    usual image reaches 1.
     """
 
     parts: tuple[NormalCells, ...]
@@ -156,16 +174,18 @@ class NormalImages:
     ) -> tuple[NDArray[np.float32], float]:
         """Return the scores of places, on the grid of the first part, and that of the image.
 
-        The score of a place is the weighted mean of standardised distances, that of the image the
-        weighted geometric mean of their highest values, relative to what is usual.
+        The score s of an image is the weighted geometric mean of the highest standardised
+        distances, relative to what is usual. The score of a place is the weighted mean m of its
+        distances, higher in an unusual image: (m + 1/2) s^1/2 - 1/2.
         """
-        pairs = zip(self.parts, distances, strict=True)
-        scores = [part.standardised(own) for part, own in pairs]
-        logarithms = np.array([log_of_highest(own) for own in scores])
-        shape = scores[0].shape
-        places = np.tensordot(self.weights, [resized(own, shape) for own in scores], axes=1)
-        score = self.scale * math.exp(np.dot(self.weights, logarithms - self.levels))
-        return places.astype(np.float32), score
+        pairs = list(zip(self.parts, distances, strict=True))
+        logarithms = np.array([log_of_highest(part.standardised(own)) for part, own in pairs])
+        unusual = math.exp(np.dot(self.weights, logarithms - self.levels))
+        shape = distances[0].shape
+        parts = [resized(part.standardised(own, _PLACE_SHARE), shape) for part, own in pairs]
+        places = np.tensordot(_MAP_WEIGHTS, parts, axes=1)
+        places = (places + _USUAL_LEVEL) * unusual**_IMAGE_POWER - _USUAL_LEVEL
+        return places.astype(np.float32), self.scale * unusual
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         arrays = {
@@ -254,34 +274,36 @@ class NormalImagesFit:
 
     def finish(
         self, parts: list[NormalCells], of_image: Mapping[int, list[NormalCells]]
-    ) -> tuple[NormalImages, dict[int, tuple[NDArray[np.float32], float]]]:
-        """Return the model, and the scores of each image and its places by models without it.
+    ) -> tuple[NormalImages, dict[int, NormalImages], dict[int, PlaceScores]]:
+        """Return the model, models without the image at each position, and their scores of it.
 
         ``parts`` are learnt from all images, ``of_image`` without the image at each position.
         """
         distances = {at: distances_of(own, self._kept_cells(at)) for at, own in of_image.items()}
 
-        def model(without: Any = None) -> NormalImages:
+        def model(fitted: list[NormalCells], without: Any = None) -> NormalImages:
             # By the images that other models score: an image hides its own defects.
             known = [at for at, own in of_image.items() if own is not without] or list(of_image)
             of_part = zip(*(distances[at] for at in known[:_MAX_PROFILE_IMAGES]), strict=True)
             standardised, logarithms = [], []
-            for part, own in zip(parts, of_part, strict=True):
+            for part, own in zip(fitted, of_part, strict=True):
                 standardised.append(part.standardised_by(own, self._aligned))
                 logarithms.append([log_of_highest(standardised[-1].standardised(d)) for d in own])
             low, levels, high = np.quantile(logarithms, [0.25, 0.5, 0.75], axis=1)
-            spreads = high - low if len(logarithms[0]) >= _MIN_IMAGES else np.ones(len(parts))
+            spreads = high - low if len(logarithms[0]) >= _MIN_IMAGES else np.ones(len(fitted))
             weights = weights_of(spreads)
             return NormalImages(tuple(standardised), weights, levels.astype(np.float32))
 
-        folds = {id(own): own for own in of_image.values()}
-        of_fold = {key: model(own) for key, own in folds.items()}
+        of_fold = {id(own): model(own, without=own) for own in of_image.values()}
         scored = {at: of_fold[id(of_image[at])].combined(own) for at, own in distances.items()}
         ratios = [image_score(places) / score for places, score in scored.values()]
         scale = max(float(np.median(ratios)), _MIN_SCALE)
-        return replace(model(), scale=scale), {
-            at: (places, scale * score) for at, (places, score) in scored.items()
-        }
+        of_fold = {key: replace(each, scale=scale) for key, each in of_fold.items()}
+        return (
+            replace(model(parts), scale=scale),
+            {at: of_fold[id(own)] for at, own in of_image.items()},
+            {at: (places, scale * score) for at, (places, score) in scored.items()},
+        )
 
     def _kept_cells(self, position: int) -> dict[int | None, Cells]:
         key, size = self.keys[position], self.sizes[position]
@@ -300,7 +322,15 @@ def distances_of(
     parts: Sequence[NormalCells], of_side: Mapping[int | None, Cells]
 ) -> list[NDArray[np.float32]]:
     """Return the distances (R, S) of an image's cells by each part."""
-    return [part.distances(of_side[part.description.side]) for part in parts]
+    means: dict[tuple[int | None, int], Cells] = {}
+    for side, window, _ in DESCRIPTIONS:
+        if (side, window) not in means:
+            means[side, window] = window_means(of_side[side], window)
+    return [
+        part.distances(of_side[side], means[side, window])
+        for part in parts
+        for side, window, _ in [part.description]
+    ]
 
 
 def log_of_highest(values: NDArray[np.floating]) -> float:

@@ -364,7 +364,6 @@ def write_defect_report(
         n_clean=sum(
             image.confusion.false_positives for image in result.images if not image.is_defective
         ),
-        best_threshold=None if math.isnan(result.best_threshold) else result.best_threshold,
         scores={
             name: percent(value) if "area" in name or "patch" in name else decimal(value)
             for name, value in result.scores().items()

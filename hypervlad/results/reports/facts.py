@@ -169,7 +169,6 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
         }
     rule = {
         "fpr": f"at most {percent(scorer.fpr)} of defect-free images reach it",
-        "patch_fpr": f"at most {percent(scorer.fpr)} of defect-free places are called defective",
         "f1": "the best F1",
     }
     held_out = scorer.held_out_
@@ -183,6 +182,11 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
         "threshold": f"{scorer.threshold_:.4g} (rule in training: {chosen})",
         "when held out from training": f"{n_above} of {counted(len(held_out.scores), 'image')} "
         "reach it",
+        "lowest peak of a region": f"{scorer.region_threshold_:.4g}",
+        **{
+            f"{kind} at 20 % contrast": text
+            for kind, text in scorer.limits_.sentences(contrast=0.2).items()
+        },
     }
 
 

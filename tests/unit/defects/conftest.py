@@ -28,7 +28,14 @@ def small_scorer() -> PatchDefectScorer:
         backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4
     )
     learner = BoostedSoftmaxClassifier(n_estimators=5, Cs=10.0)
-    return PatchDefectScorer(encoder, patch=PATCH, n_codewords=16, boosting=learner, random_state=0)
+    return PatchDefectScorer(
+        encoder,
+        patch=PATCH,
+        n_planted=32,
+        n_codewords=16,
+        boosting=learner,
+        random_state=0,
+    )
 
 
 @pytest.fixture

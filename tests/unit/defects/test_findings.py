@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter, label
 
 from hypervlad.models.defects import Finding
 
@@ -20,16 +23,56 @@ SCORES[11, 11] = 5
         (4.0, None, [(2, 6.0), (12, 4.0)]),
         (6.0, None, [(1, 6.0)]),  # a score that equals the threshold reaches it
         (4.0, 3.9, []),  # a normal image has no defect, however high a pixel is
-        (6.2, 6.3, [(1, 6.0)]),  # the map misses the highest window
+        (6.2, 6.3, None),  # nothing stands out
     ],
 )
 def test_an_anomalous_image_has_the_pixels_that_reach_the_threshold(
-    threshold: float, score: float | None, regions: list[tuple[int, float]]
+    threshold: float, score: float | None, regions: list[tuple[int, float]] | None
 ) -> None:
     found = Finding.of(SCORES, threshold, score)
-    assert [(each.area, each.score) for each in found.regions] == regions
-    assert found.is_defective == found.mask.any() == bool(regions)
-    assert found.area == sum(area for area, _ in regions)
+    assert [(each.area, each.score) for each in found.regions] == (regions or [])
+    assert found.mask.any() == bool(regions)
+    assert found.is_defective == (regions != [])
+    assert found.highest == (10, 10)
+    assert found.area == sum(area for area, _ in regions or [])
     assert found.area_fraction == found.area / 600
     for region in found.regions:
         assert np.pi * region.diameter**2 / 4 == pytest.approx(region.area)
+
+
+@given(st.integers(0, 2**31), st.floats(-1, 1))
+def test_a_region_ends_half_way_from_its_peak_to_the_usual_score(seed: int, usual: float) -> None:
+    """Slowly: from each pixel that is the highest of those that reach half of it."""
+    rng = np.random.default_rng(seed)
+    scores = np.asarray(
+        gaussian_filter(rng.normal(size=(24, 30)), 1.5) * 9 + usual, dtype=np.float32
+    )
+    least = usual + 1.0
+    expected = set()
+    for row, column in np.ndindex(scores.shape):
+        peak = scores[row, column]
+        if peak >= least:
+            reached, _ = label(scores >= usual + 0.5 * (peak - usual), structure=np.ones((3, 3)))
+            own = reached == reached[row, column]
+            if scores[own].max() == peak:
+                expected.add((float(peak), int(own.sum())))
+    found = Finding.of(scores, -np.inf, least=least, usual=usual)
+    assert {(each.score, each.area) for each in found.regions} == expected
+    assert len(found.regions) == len(expected)
+    assert found.area == sum(area for _, area in expected)  # no pixel is in two
+    for region in found.regions:
+        assert region.mask.shape == (region.height, region.width)
+        assert scores[region.window][region.mask].max() == region.score
+
+
+def test_the_contrast_of_a_region_is_to_what_is_around_it() -> None:
+    pixels = np.full((60, 60), 0.5, np.float32)
+    pixels[20:30, 20:30] = 0.2
+    pixels[20:30, 34:44] = 0.9  # another defect, which is not the surroundings of the first
+    scores = np.zeros((60, 60), np.float32)
+    scores[20:30, 20:30], scores[20:30, 34:44] = 8, 9
+    bright, dark = Finding.of(scores, 5.0, pixels=pixels).regions
+    assert (bright.contrast, dark.contrast) == (pytest.approx(0.4), pytest.approx(-0.3))
+    assert (dark.length, dark.breadth) == (pytest.approx(np.hypot(10, 10), abs=1), 10)
+    everywhere = Finding.of(np.full((9, 9), 6, np.float32), 5.0, pixels=np.ones((9, 9)))
+    assert np.isnan(everywhere.regions[0].contrast)

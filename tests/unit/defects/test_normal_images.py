@@ -57,9 +57,11 @@ def test_codewords_are_whitened_and_robust() -> None:
     covariance += 0.01 * np.trace(covariance) / 5 * np.eye(5)
     offsets = normal - normal.mean(0)
     expected = np.sqrt(np.einsum("ni,ij,nj->n", offsets, np.linalg.inv(covariance), offsets))
-    assert np.corrcoef(fitted(normal).distances(as_cells(normal))[0], expected)[0, 1] > 0.99
+    single = Description(None, 1, relative=False)
+    distances = fitted(normal, how=single).distances(as_cells(normal))[0]
+    assert np.corrcoef(distances, expected)[0, 1] > 0.99
     odd = normal[:15] + 40
-    with_odd = fitted(np.vstack([normal, odd]))
+    with_odd = fitted(np.vstack([normal, odd]), how=single)
     assert with_odd.distances(as_cells(odd)).min() > 3 * with_odd.distances(as_cells(normal)).max()
 
 
@@ -130,8 +132,11 @@ def test_scores_are_weighted_means() -> None:
         for i, part in enumerate(model.parts)
     ]
     places, score = model.combined(maps)
-    np.testing.assert_allclose(places, np.full((6, 8), 0.1 + 0.4 + 0.9 + 1.6), rtol=1e-6)
     assert score == pytest.approx(0.5**0.1 * 2**0.2 * 3**0.3 * 2**0.4)
+    # The first part counts four times; higher in unusual images.
+    mean = (4 * 1 + 2 + 3 + 4) / 7
+    expected = (mean + 0.5) * np.sqrt(score) - 0.5
+    np.testing.assert_allclose(places, np.full((6, 8), expected), rtol=1e-6)
     # A defect in one cell of the last: of 196 cells it is the highest 0.1 %, half of the highest
     # 1 % and a twentieth of the highest 10 %.
     maps[3][5, 5] = 64
@@ -210,15 +215,17 @@ def test_what_is_usual_is_learnt_from_other_images() -> None:
         for seed in range(2)
     ]
     of_image = {i: folds[i % 2] for i in range(n)}
-    model, scored = fit.finish(folds[0], of_image)
+    model, without, scored = fit.finish(folds[0], of_image)
     distances = [
         [part.distances(maps.of[str(i), part.description.side]) for part in of_image[i]]
         for i in range(n)
     ]
 
-    def learnt(images: list[int]) -> tuple[list[NormalCells], NDArray[Any], NDArray[Any]]:
+    def learnt(
+        images: list[int], fold: list[NormalCells]
+    ) -> tuple[list[NormalCells], NDArray[Any], NDArray[Any]]:
         parts, logarithms = [], np.zeros((len(images), 4))
-        for p, part in enumerate(folds[0]):
+        for p, part in enumerate(fold):
             parts.append(part.standardised_by([distances[i][p] for i in images], False))
             for row, i in enumerate(images):
                 logarithms[row, p] = log_of_highest(parts[p].standardised(distances[i][p]))
@@ -226,24 +233,29 @@ def test_what_is_usual_is_learnt_from_other_images() -> None:
         weights = 1 / np.sqrt(spread**2 + (spread.mean() / 3) ** 2)
         return parts, weights / weights.sum(), np.median(logarithms, axis=0)
 
-    parts, weights, levels = learnt(list(range(n)))
+    parts, weights, levels = learnt(list(range(n)), folds[0])
     np.testing.assert_allclose(model.weights, weights, rtol=1e-4)
     np.testing.assert_allclose(model.levels, levels, rtol=1e-4)
     for part, expected in zip(model.parts, parts, strict=True):
         np.testing.assert_allclose(part.usual, expected.usual, rtol=1e-5)
     places, scores = [], []
     for i in range(n):
-        parts, weights, levels = learnt([j for j in range(n) if j % 2 != i % 2])
+        parts, weights, levels = learnt([j for j in range(n) if j % 2 != i % 2], of_image[i])
         own = [part.standardised(each) for part, each in zip(parts, distances[i], strict=True)]
         logarithms = np.array([log_of_highest(each) for each in own])
         scores.append(np.exp(np.sum(weights * (logarithms - levels))))
-        resized_to_first = [resized(each, (9, 12)) for each in own]
-        places.append(sum(w * each for w, each in zip(weights, resized_to_first, strict=True)))
+        mean = np.zeros((9, 12))
+        for part, each, weight in zip(parts, distances[i], (4, 1, 1, 1), strict=True):
+            spread = np.cbrt(part.spread * part.spread[4] ** 2)  # a third from the place
+            at = edge_distances(each.shape)
+            mean += weight / 7 * resized((each - part.usual[at]) / spread[at], (9, 12))
+        places.append((mean + 0.5) * np.sqrt(scores[-1]) - 0.5)
     scale = np.median([each.max() / score for each, score in zip(places, scores, strict=True)])
     assert model.scale == pytest.approx(scale, rel=1e-4)  # of 108 places, the highest 1 % is one
     for i in range(n):
         np.testing.assert_allclose(scored[i][0], places[i], rtol=1e-3, atol=1e-4)
         assert scored[i][1] == pytest.approx(scale * scores[i], rel=1e-4)
+        assert without[i].combined(distances[i])[1] == scored[i][1]
 
 
 def test_from_few_images_all_parts_count_the_same() -> None:
@@ -251,7 +263,7 @@ def test_from_few_images_all_parts_count_the_same() -> None:
     fit.keys, fit.sizes = {i: str(i) for i in range(9)}, dict.fromkeys(range(9), (72, 96))
     rng = np.random.default_rng(1)
     parts = [NormalCells.fit(each, rng.gamma(2, size=(60, 3)), 3, 0) for each in DESCRIPTIONS]
-    model, _ = fit.finish(parts, dict.fromkeys(range(9), parts))
+    model, *_ = fit.finish(parts, dict.fromkeys(range(9), parts))
     np.testing.assert_allclose(model.weights, 0.25)
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from support.dark_spots import Darkness, spotted
 from support.pages import Page
 
-from hypervlad.evaluation import DefectEvaluation, evaluate_defects
+from hypervlad.evaluation import evaluate_defects
 from hypervlad.images import ImageReadError, TrainingImagesWarning, read_image, read_mask
 from hypervlad.models.defects import Finding
 from hypervlad.results import write_defect_report, write_findings
@@ -232,14 +232,3 @@ def test_names_outside_the_folder_are_refused(tmp_path: Path, names: list[str]) 
     with pytest.raises(ValueError, match=r"names must be different relative paths"):
         write_findings(tmp_path / "out", Darkness(), [spotted(0.2)] * len(names), names)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_best_threshold_counts_pixels_as_they_are_called() -> None:
-    """An image whose own score does not reach it has no defective pixels."""
-    result = DefectEvaluation(1.0, 4)
-    scores, mask = np.zeros((2, 8, 8), np.float32), np.zeros((8, 8), dtype=bool)
-    scores[0, :2, :3], mask[:2, :3], scores[1, 4:, 4:] = 3, True, 9
-    result.add(0, "hole", Finding.of(scores[0], 1.0, score=3.0), mask)
-    result.add(1, "good", Finding.of(scores[1], 1.0, score=0.5), np.zeros_like(mask))
-    assert result.best_threshold == pytest.approx(3, rel=0.01)
-    assert result.scores()["pixel F1, at the best threshold"] == pytest.approx(1)

@@ -1,0 +1,159 @@
+"""Synthetic defects on held-out images: what is planted, and what follows from those found."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from support.surfaces import surface
+
+from hypervlad import PatchDefectScorer
+from hypervlad.features.backbones.registry import Preprocessing
+from hypervlad.features.encoder.loading import ImageInfo, prepare
+from hypervlad.features.windows.dataset import PreparedImage
+from hypervlad.models.defects import Finding
+from hypervlad.models.defects.limits import (
+    KINDS,
+    DetectionLimits,
+    grey_image,
+    measure_limits,
+    plant,
+)
+
+PREPROCESSING = Preprocessing()
+
+
+def prepared(grey: np.ndarray) -> PreparedImage:
+    info = ImageInfo("0" * 64, grey.shape, 2.0)
+    tensor = prepare(grey.astype(np.float32), grey.shape, PREPROCESSING)
+    return PreparedImage(info, info.digest, "image", tensor)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("size", [0.0, 0.5, 1.0])
+def test_a_planted_defect_has_its_size_and_contrast(kind: str, size: float) -> None:
+    image, rng = prepared(np.full((120, 150), 0.5)), np.random.default_rng(0)
+    planted, mask, shown = plant(image, PREPROCESSING, kind, size, 0.2, rng)
+    stretch, softness, sign = KINDS[kind]
+    largest = min(30.0**2, math.pi / 4 * 84**2 / stretch)
+    assert mask.sum() == pytest.approx(16 * (largest / 16) ** size, rel=0.3, abs=4)
+    assert shown == pytest.approx(0.2, rel=1e-3)
+    change = grey_image(planted.tensor, PREPROCESSING) - 0.5
+    assert np.sign(change[mask].mean()) in (sign, sign or 1, sign or -1)
+    edge = int(2 * stretch) if not softness else 40  # pixels beyond which nothing changes
+    rows, columns = np.nonzero(mask)
+    outside = np.ones(mask.shape, bool)
+    outside[
+        max(0, rows.min() - edge) : rows.max() + edge,
+        max(0, columns.min() - edge) : columns.max() + edge,
+    ] = False
+    assert np.abs(change[outside]).max(initial=0) < 1e-6
+    assert torch.equal(image.tensor, prepared(np.full((120, 150), 0.5)).tensor)
+
+
+def test_black_and_white_cut_contrasts_off() -> None:
+    rng = np.random.default_rng(0)
+    *_, shown = plant(prepared(np.zeros((80, 80))), PREPROCESSING, "dark spots", 0.5, 0.2, rng)
+    assert shown == pytest.approx(0, abs=1e-6)
+    half = np.zeros((80, 160))
+    half[:, 40:] = 1
+    planted, mask, shown = plant(prepared(half), PREPROCESSING, "dark spots", 0.2, 0.4, rng)
+    assert shown > 0.35  # a place was looked for where it is visible
+    assert grey_image(planted.tensor, PREPROCESSING)[mask].min() > 0.5
+
+
+def made(found_from: float, n: int = 200, seed: int = 0) -> DetectionLimits:
+    """Defects found from a product of area and contrast on, with regions twice as large."""
+    rng = np.random.default_rng(seed)
+    areas = np.exp(rng.uniform(np.log(16), np.log(4096), n)).astype(np.float32)
+    contrasts = np.exp(rng.uniform(np.log(0.03), np.log(0.6), n)).astype(np.float32)
+    chance = 1 / (1 + (areas * contrasts / found_from) ** -4)
+    regions = np.where(rng.uniform(size=n) < chance, 2 * areas * rng.uniform(0.8, 1.25, n), 0)
+    kinds = np.array(list(KINDS))[np.arange(n) % 2]
+    return DetectionLimits(kinds, areas, contrasts, regions.astype(np.float32))
+
+
+def test_limits_are_where_so_many_are_found() -> None:
+    limits = made(found_from=40.0, n=2000)
+    for contrast in (0.1, 0.4):
+        half = limits.area("dark spots", 0.5, contrast)
+        assert half == pytest.approx(40 / contrast, rel=0.15)
+        most = limits.area("bright spots", 0.9, contrast)
+        assert most == pytest.approx(40 / contrast * 9**0.25, rel=0.15)
+        assert limits.share("dark spots", half, contrast) == pytest.approx(0.5)
+    assert limits.area("dark spots", 0.9, 0.001) == math.inf
+    assert limits.area("dark spots", 0.9, 1.0) >= limits.areas.min()
+    with pytest.raises(ValueError, match="kind"):
+        limits.area("scratches")
+    with pytest.raises(ValueError, match="share"):
+        limits.area("dark spots", 1.0)
+
+
+@pytest.mark.parametrize(("found", "limit"), [(0.0, math.inf), (50.0, 16.0)])
+def test_all_or_none_are_found(found: float, limit: float) -> None:
+    areas = np.geomspace(16, 1000, 12).astype(np.float32)
+    own = np.full(12, 0.2, np.float32), np.full(12, found, np.float32)
+    limits = DetectionLimits(np.repeat("stains", 12), areas, *own)
+    assert limits.area("stains") == pytest.approx(limit)
+
+
+def test_areas_are_those_of_defects_with_such_regions() -> None:
+    limits = made(found_from=10.0)
+    estimate, (low, high) = limits.area_of(2000.0)
+    assert estimate == pytest.approx(1000, rel=0.1)
+    assert 0.7 * 1000 < low < estimate < high < 1.4 * 1000
+    # Where regions are as large whatever the defect, only an upper end is known.
+    blurred = DetectionLimits(limits.kinds, limits.areas, limits.contrasts, np.full(200, 900.0))
+    estimate, (low, high) = blurred.area_of(900.0)
+    assert estimate is None
+    assert high > 10 * low
+    columns = (limits.kinds, limits.areas, limits.contrasts, limits.found_areas)
+    few = DetectionLimits(*(column[:20] for column in columns))
+    assert few.area_of(2000.0) is None
+
+
+def test_the_state_of_limits_is_checked() -> None:
+    limits = made(found_from=40.0)
+    header, arrays = limits.to_state()
+    again = DetectionLimits.from_state(header, arrays)
+    assert again.kinds.tolist() == limits.kinds.tolist()
+    assert again.area("dark spots") == limits.area("dark spots")
+    assert math.isnan(again.pixel_size)
+    assert len(DetectionLimits.from_state(*DetectionLimits.none().to_state())) == 0
+    for damaged in (
+        (header, arrays | {"areas": arrays["areas"][:3]}),
+        (header, arrays | {"kinds": arrays["kinds"] + 9}),
+        (header, arrays | {"contrasts": arrays["contrasts"] + 1}),
+        ({"pixel_size": -1.0}, arrays),
+        ({"pixel_size": "2"}, arrays),
+    ):
+        with pytest.raises(ValueError, match=r"defects|kinds|contrasts"):
+            DetectionLimits.from_state(*damaged)
+
+
+def test_only_defects_that_can_be_seen_are_looked_for() -> None:
+    image, looked = prepared(np.zeros((64, 80))), []
+
+    def find(position: int, planted: PreparedImage) -> Finding:
+        grey = grey_image(planted.tensor, PREPROCESSING)
+        looked.append(float(grey.max()))
+        return Finding.of(10 * grey, 5.0)
+
+    limits = measure_limits([7], lambda _: image, PREPROCESSING, find, 16, seed=0)
+    assert len(limits) == len(looked) < 16
+    assert min(looked) > 0.002
+    assert "dark spots" not in limits.kinds
+    np.testing.assert_array_equal(limits.is_found, np.array(looked) >= 0.5)
+    assert limits.pixel_size == 2.0
+
+
+def test_a_scorer_measures_its_limits(fitted: PatchDefectScorer) -> None:
+    limits = fitted.limits_
+    assert 24 <= len(limits) <= 32
+    assert limits.is_found.any()
+    # Clear large spots are found, faint small ones are not.
+    assert limits.share("dark spots", 200, 0.5) > 0.5 > limits.share("dark spots", 16, 0.03)
+    few = PatchDefectScorer(fitted.encoder, patch=12, n_codewords=4, fpr=0.3, random_state=0)
+    assert len(few.fit([surface(seed) for seed in range(6)]).limits_) == 0
