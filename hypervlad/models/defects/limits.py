@@ -147,7 +147,7 @@ class DetectionLimits:
     >>> limits = DetectionLimits(
     ...     np.repeat("dark spots", 40), areas, np.full(40, 0.2), np.where(areas > 100, areas, 0)
     ... )
-    >>> 90 < limits.area("dark spots", 0.9, contrast=0.2) < 150
+    >>> 95 < limits.area("dark spots", 0.5, contrast=0.2) < 105
     True
     """
 
