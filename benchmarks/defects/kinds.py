@@ -24,7 +24,15 @@ from benchmarks.common.checkpoints import load_or_run
 from benchmarks.common.program import add_network, new_parser, parse
 from benchmarks.common.results import RESULTS, origin, save_result
 from benchmarks.defects.methods import OURS, Method, Ours, PaDiM, PatchCore, SquareNetwork
-from benchmarks.defects.scores import Resampling, SplitScores, differences, image_auroc
+from benchmarks.defects.regions import RegionTally, joined
+from benchmarks.defects.scores import (
+    Resampling,
+    SplitScores,
+    differences,
+    found_at_rate,
+    image_auroc,
+    paired_difference,
+)
 from benchmarks.defects.surfaces import FREE, Surface, mats_by_kind, read_surface, split_surface
 from benchmarks.defects.tables import kinds_section, mean_and_worst
 from hypervlad.evaluation import PixelTally, wilson_interval
@@ -32,6 +40,7 @@ from hypervlad.evaluation import PixelTally, wilson_interval
 TRAIN_TILES, TRAIN_MATS = (5, 20, 40), (80,)
 N_MATS_OF_KIND = 40
 FPR = 0.05
+OF_PIXELS = ("pixel_ap", "pixel_auroc", "pro")
 Runs = dict[tuple[str, int], list[dict[str, Any]]]  # of the splits, by method and training images
 
 
@@ -39,7 +48,7 @@ def contestants(network: dict[str, str]) -> dict[str, Callable[[int], Method]]:
     """Return what makes each method for a seed, by title."""
     squares = SquareNetwork(**network, keep=True)
     return {
-        OURS: lambda seed: Ours(**network, random_state=seed, fpr=FPR),
+        OURS: lambda seed, **given: Ours(**network, random_state=seed, fpr=FPR, **given),
         "PatchCore": lambda seed: PatchCore(squares, seed),
         "PaDiM": lambda seed: PaDiM(squares, seed),
     }
@@ -53,27 +62,38 @@ def scores_by_kind(
     Returns
     -------
     dict
-        ``scores`` of the test images; ``pixel_auroc`` and ``pro`` by kind of defect, over its
-        images and the defect-free ones; ``threshold``, None if the method has none.
+        ``scores`` of the test images; ``pixel_ap``, ``pixel_auroc`` and ``pro`` by kind of defect,
+        over its images and the defect-free ones; ``threshold`` and ``regions``, None if the method
+        has none.
     """
     method.fit([surface.images[i] for i in train], None)
     scores = np.full(len(test), np.nan)
+    regions = RegionTally(method.scorer.limits_) if isinstance(method, Ours) else None
 
     def score_kind(kind: str, tally: PixelTally) -> PixelTally:
         for at in np.flatnonzero(surface.kinds[test] == kind):
             score_map, scores[at] = method.score(surface.images[test[at]])
             tally.add(score_map, surface.masks[test[at]])
+            if isinstance(method, Ours) and regions is not None and method.found is not None:
+                regions.add(method.found, surface.images[test[at]], surface.masks[test[at]])
         return tally
 
     defect_free = score_kind(FREE, PixelTally())
     tested = [kind for kind in surface.kinds_of_defects() if kind in surface.kinds[test]]
     tallies = ((kind, score_kind(kind, copy.deepcopy(defect_free))) for kind in tested)
-    pixels = {kind: (tally.auroc(), tally.per_region_overlap()) for kind, tally in tallies}
+    pixels = {
+        kind: (tally.average_precision(), tally.auroc(), tally.per_region_overlap())
+        for kind, tally in tallies
+    }
+    of_pixels = {
+        name: {kind: values[i] for kind, values in pixels.items()}
+        for i, name in enumerate(OF_PIXELS)
+    }
     return {
         "scores": scores,
-        "pixel_auroc": {kind: auroc for kind, (auroc, _) in pixels.items()},
-        "pro": {kind: pro for kind, (_, pro) in pixels.items()},
+        **of_pixels,
         "threshold": getattr(method, "threshold", None),
+        "regions": None if regions is None else regions.summary(),
     }
 
 
@@ -112,8 +132,14 @@ def row(title: str, n_train: int, runs: Sequence[dict[str, Any]]) -> dict[str, A
     found["image_auroc"] = {
         kind: [image_auroc(run["scores"], run["kinds"], kind) for run in runs] for kind in kinds
     }
-    for name in ("pixel_auroc", "pro"):
+    found["at_5_percent"] = {
+        kind: [found_at_rate(run["scores"], run["kinds"], kind, FPR) for run in runs]
+        for kind in kinds
+    }
+    for name in OF_PIXELS:
         found[name] = {kind: [run[name][kind] for run in runs] for kind in kinds}
+    if runs[0]["regions"] is not None:
+        found["regions"] = joined([run["regions"] for run in runs])
     if runs[0]["threshold"] is not None:
         found["called"] = {
             kind: [
@@ -140,6 +166,8 @@ def rows_of(surface: Surface, runs: Runs) -> list[dict[str, Any]]:
             ]
             resampling = Resampling(surface.kinds, surface.specimens, splits)
             rows[-1]["differences"] = differences(splits, ours, title, resampling)
+            first = row(ours, n_train, runs[ours, n_train])["pixel_ap"]
+            rows[-1]["difference_of_pixel_ap"] = paired_difference(first, rows[-1]["pixel_ap"])
     return rows
 
 
@@ -151,6 +179,7 @@ def false_alarms(
     Its interval counts each specimen once, although it is tested in several splits.
     """
     called, specimens = [], set[int]()
+    make = partial(make, n_planted=0)  # limits do not matter here
     for seed in range(n_splits):
         run = bench.run(OURS, make, n_train, seed, only_free=True)
         called.append(run["scores"] >= run["threshold"])

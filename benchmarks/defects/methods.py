@@ -24,6 +24,7 @@ from hypervlad.features.backbones import build_network, get_backbone
 from hypervlad.features.encoder.loading import prepare
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.windows import ANOMALOUS, NORMAL, PatchSet, cut_patches
+from hypervlad.models.defects import Finding
 from hypervlad.models.defects.thresholds import WindowScores, image_score, threshold_of_best_f1
 from hypervlad.models.presets import carrillo2020
 
@@ -50,13 +51,14 @@ class Ours:
     def __init__(self, backbone: str, weights: str, **parameters: Any) -> None:
         encoder = default_patch_encoder(backbone=backbone, weights=weights)
         self.scorer = PatchDefectScorer(encoder, **parameters)
+        self.found: Finding | None = None  # of the last image
 
     def fit(self, images: list[np.ndarray], masks: list[np.ndarray] | None) -> None:
         self.scorer.fit(images, masks=masks)
 
     def score(self, image: np.ndarray) -> tuple[np.ndarray, float]:
-        found = self.scorer.find(image)
-        return found.map, found.score
+        self.found = self.scorer.find(image)
+        return self.found.map, self.found.score
 
     @property
     def threshold(self) -> float:

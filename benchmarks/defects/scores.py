@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from benchmarks.defects.surfaces import FREE
 from hypervlad.evaluation import PatchConfusion, patch_confusion
@@ -50,8 +50,31 @@ class SplitScores:
 
 def image_auroc(scores: np.ndarray, kinds: np.ndarray, kind: str) -> float:
     """Return the AUROC of the images of a kind against the defect-free ones."""
+    return float(roc_auc_score(*_of_kind(scores, kinds, kind)))
+
+
+def found_at_rate(scores: np.ndarray, kinds: np.ndarray, kind: str, rate: float) -> float:
+    """Return the share of a kind that is found where this share of defect-free images is, too."""
+    false, found, _ = roc_curve(*_of_kind(scores, kinds, kind))
+    return float(np.interp(rate, false, found))
+
+
+def _of_kind(scores: np.ndarray, kinds: np.ndarray, kind: str) -> tuple[np.ndarray, np.ndarray]:
     rows = np.isin(kinds, (FREE, kind))
-    return float(roc_auc_score(kinds[rows] == kind, scores[rows]))
+    return kinds[rows] == kind, scores[rows]
+
+
+def paired_difference(
+    ours: Mapping[str, Sequence[float]], theirs: Mapping[str, Sequence[float]], seed: int = 0
+) -> dict[str, float]:
+    """Return the mean difference over kinds, and its 95 % interval: splits are resampled.
+
+    Both are by kind, with a value for each split.
+    """
+    gaps = np.mean([np.subtract(ours[kind], theirs[kind]) for kind in ours], axis=0)
+    drawn = np.random.default_rng(seed).choice(gaps, (N_DRAWS, len(gaps))).mean(axis=1)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return {"value": float(gaps.mean()), "low": float(low), "high": float(high)}
 
 
 class Resampling:

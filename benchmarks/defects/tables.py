@@ -20,6 +20,8 @@ _COLUMNS = {
 }
 _BY_KIND = {
     "image_auroc": "Image AUROC",
+    "at_5_percent": "Share of images found at 5 % false alarms",
+    "pixel_ap": "Pixel average precision",
     "pixel_auroc": "Pixel AUROC",
     "pro": "PRO",
 }
@@ -115,30 +117,87 @@ def mean_and_worst(by_kind: Mapping[str, Sequence[float]]) -> tuple[float, float
 
 def kinds_section(results: Sequence[Facts]) -> str:
     """Return a table of all surfaces, and for each one those of methods x kinds of defects."""
-    parts = [_surfaces_table(results)] if len(results) > 1 else []
+    parts = []
+    if len(results) > 1:
+        parts = [
+            _surfaces_table(results),
+            _surfaces_table(results, "pixel_ap"),
+            f"Regions of hypervlad, trained on defect-free images:\n\n{regions_table(results)}",
+        ]
     return "\n\n".join([*parts, *map(_kinds_of_a_surface, results)])
 
 
-def _surfaces_table(results: Sequence[Facts]) -> str:
-    """Return the mean image AUROC by surface, and how much lower than ours it is on average."""
+def _surfaces_table(results: Sequence[Facts], name: str = "image_auroc") -> str:
+    """Return the mean score by surface, and how much lower than ours it is on average."""
+    is_of_images = name == "image_auroc"
     of_surface = [{row["method"]: row for row in rows_of_most_images(each)} for each in results]
     lines = []
     for method in dict.fromkeys(method for rows in of_surface for method in rows):
         rows = [rows.get(method) for rows in of_surface]
+        of_row = [
+            None
+            if not row or "differences" not in row
+            else (row["differences"]["mean"] if is_of_images else row["difference_of_pixel_ap"])
+            for row in rows
+        ]
         cells = [
             "–"
             if row is None
-            else _share(mean_and_worst(row["image_auroc"])[0])
-            + (_mark(row["differences"]["mean"]) if "differences" in row else "")
-            for row in rows
+            else _share(mean_and_worst(row[name])[0]) + (_mark(gap) if gap else "")
+            for row, gap in zip(rows, of_row, strict=True)
         ]
-        gaps = [row["differences"]["mean"] for row in rows if row and "differences" in row]
+        gaps = [gap for gap in of_row if gap]
         gap = _with_interval(mean_of_independent(gaps)) if len(gaps) == len(results) else "–"
         lines.append([method, *cells, gap])
     names = [result["surface"].replace("_", " ") for result in results]
-    title = "Mean image AUROC over kinds"
+    title = f"Mean {_BY_KIND[name][0].lower()}{_BY_KIND[name][1:]} over kinds"
     first = lines[0][0]
     return f"{title}:\n\n" + table(["method", *names, f"{first} minus this method"], lines)
+
+
+def regions_table(results: Sequence[Facts]) -> str:
+    """Return for each surface how many regions are false, and how large the others are."""
+    lines = []
+    for result in results:
+        own = rows_of_most_images(result)[0]["regions"]
+        large, estimated, small = (
+            own[name] for name in ("areas_of_large", "estimates_of_large", "areas_of_small")
+        )
+        lines.append(
+            [
+                result["surface"].replace("_", " "),
+                f"{own['false_per_image']:.3f}",
+                f"{own['at_frame']} of {own['n_false']} ({own['expected_at_frame']:.1f})",
+                _median(large),
+                _median(estimated),
+                _median(small),
+                f"{_percent(own['covered'])} of {own['n_covered']}",
+                f"{_percent(own['kept'])} of {own['n_promised']}",
+            ]
+        )
+    heads = [
+        "surface",
+        "false regions per defect-free image",
+        "of these at the frame (by chance)",
+        "area / true area, large defects",
+        "estimate / true area, large defects",
+        "area / true area, small defects",
+        "true area in the interval",
+        "images found above the limit of 90 %",
+    ]
+    return table(heads, lines)
+
+
+def _median(ratios: Facts | None) -> str:
+    if ratios is None:
+        return "–"
+    return (
+        f"{ratios['median']:.2f} ({ratios['low']:.2f} to {ratios['high']:.2f}), n = {ratios['n']}"
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.0%}"
 
 
 def mean_of_independent(differences: Sequence[Mapping[str, float]]) -> dict[str, float]:

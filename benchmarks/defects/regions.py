@@ -1,0 +1,115 @@
+"""Regions against defects: their number, their areas, and whether detection limits are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import label
+
+from hypervlad.models import DetectionLimits, Finding, Region
+
+MIN_AREA = 32**2  # of 4 x 4 cells, pixels: smaller defects are smaller than the map shows
+PROMISED = 0.9
+_THIN = 4.0  # length / breadth, from which on a defect is compared with scratches
+_TOUCHING = np.ones((3, 3), dtype=int)
+
+
+class RegionTally:
+    """Counts regions of images of one scorer."""
+
+    def __init__(self, limits: DetectionLimits) -> None:
+        self._limits = limits
+        self.n_free = self.n_false = self.n_at_frame = 0
+        self.expected_at_frame = 0.0
+        self.areas: list[tuple[float, float]] = []  # true, of the one region on it
+        self.estimates: list[tuple[float, float]] = []  # true, estimated
+        self.covered: list[bool] = []
+        self.promised: list[bool] = []  # of images whose defect is above the limit: is it found?
+
+    def add(self, found: Finding, image: np.ndarray, mask: np.ndarray) -> None:
+        if not mask.any():
+            self._add_false(found)
+            return
+        grey = image if image.ndim == 2 else image.mean(axis=2)
+        whole = mask.astype(np.float32)
+        defects = Finding.of(whole, 0.5, pixels=grey).regions
+        chances = [self._chance(each) for each in defects]
+        if max(chances) >= PROMISED:
+            hit = any(mask[each.window][each.mask].any() for each in found.regions)
+            self.promised.append(bool(found.is_defective and hit))
+        numbers, n_defects = label(mask, structure=_TOUCHING)
+        on = [set(np.unique(numbers[r.window][r.mask]).tolist()) - {0} for r in found.regions]
+        sizes = np.bincount(numbers.ravel(), minlength=n_defects + 1)
+        for number in range(1, n_defects + 1):
+            own = [r for r, hit in zip(found.regions, on, strict=True) if hit == {number}]
+            if len(own) == 1 and sum(number in hit for hit in on) == 1:
+                self._add_area(float(sizes[number]), own[0])
+
+    def _add_false(self, found: Finding) -> None:
+        self.n_free += 1
+        height, width = found.map.shape
+        for region in found.regions:
+            self.n_false += 1
+            places = height - region.height + 1, width - region.width + 1
+            inner = max(0, places[0] - 2) * max(0, places[1] - 2)
+            self.expected_at_frame += 1 - inner / (places[0] * places[1])
+            is_inside = 0 < region.row < places[0] - 1 and 0 < region.column < places[1] - 1
+            self.n_at_frame += not is_inside
+
+    def _add_area(self, area: float, region: Region) -> None:
+        self.areas.append((area, float(region.area)))
+        if region.area_interval is not None:
+            low, high = region.area_interval
+            self.covered.append(low <= area <= high)
+        if region.area_estimate is not None:
+            self.estimates.append((area, region.area_estimate))
+
+    def _chance(self, defect: Region) -> float:
+        """Return the share of synthetic defects like this one that are found."""
+        contrast = abs(defect.contrast)
+        if not len(self._limits) or not contrast > 0:
+            return 0.0
+        spots = "dark spots" if defect.contrast < 0 else "bright spots"
+        kind = "scratches" if defect.length > _THIN * max(defect.breadth, 1.0) else spots
+        if kind not in self._limits.kinds:
+            return 0.0
+        return self._limits.share(kind, defect.area, contrast)
+
+    def summary(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+
+def joined(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return rates and medians over the splits, None where there is nothing to count."""
+    total = {
+        name: sum((each[name] for each in summaries[1:]), summaries[0][name])
+        for name in summaries[0]
+    }
+    ratios = {}
+    for name in ("areas", "estimates"):
+        pairs = np.array([pair for pair in total[name] if pair[0] >= MIN_AREA]).reshape(-1, 2)
+        ratios[f"{name}_of_large"] = _quantiles(pairs[:, 1] / pairs[:, 0])
+        small = np.array([pair for pair in total[name] if pair[0] < MIN_AREA]).reshape(-1, 2)
+        ratios[f"{name}_of_small"] = _quantiles(small[:, 1] / small[:, 0])
+    return ratios | {
+        "false_per_image": total["n_false"] / total["n_free"],
+        "n_false": total["n_false"],
+        "at_frame": total["n_at_frame"],
+        "expected_at_frame": total["expected_at_frame"],
+        "covered": _share(total["covered"]),
+        "n_covered": len(total["covered"]),
+        "kept": _share(total["promised"]),
+        "n_promised": len(total["promised"]),
+    }
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float] | None:
+    if not len(values):
+        return None
+    low, middle, high = np.quantile(values, [0.1, 0.5, 0.9])
+    return {"n": len(values), "low": float(low), "median": float(middle), "high": float(high)}
+
+
+def _share(values: list[bool]) -> float | None:
+    return float(np.mean(values)) if values else None
