@@ -229,8 +229,8 @@ def patch_confusion(predicted: ArrayLike, mask: ArrayLike, patch: int = 29) -> P
 
     References
     ----------
-    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous
-       materials", 2020.
+    .. [1] F. Carrillo Pérez, "Defect detection in nanofibers by image
+       classification", 2020.
 
     Examples
     --------

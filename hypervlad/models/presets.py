@@ -147,8 +147,8 @@ def carrillo2020(
 
     References
     ----------
-    .. [1] A. Carrillo Pérez, "Defect detection in SEM images of nanofibrous
-       materials", 2020.
+    .. [1] F. Carrillo Pérez, "Defect detection in nanofibers by image
+       classification", 2020.
 
     Examples
     --------
