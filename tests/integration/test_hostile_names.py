@@ -108,7 +108,7 @@ COMMANDS = [
     (shlex.split("review start m.hvlad damaged -o queue --max-error 0.9"), 2, [], []),
     (
         ["defects", "score", f"{HOSTILE}.hvlad", "blots", "-o", "found"],
-        *(0, ["found/scores.csv", "found/regions.csv"], []),
+        *(0, ["found/scores.csv", "found/regions.csv"], ["found/report.html"]),
     ),
     (
         ["defects", "evaluate", f"{HOSTILE}.hvlad", "blots", "--masks", "masks", "-o", "e.html"],
@@ -223,5 +223,5 @@ def check_page(page: str) -> None:
     tags.feed(page)
     assert [each for each in tags.attributes if each[1].startswith("on")] == []
     sources = [value or "" for _, name, value in tags.attributes if name in ("src", "href")]
-    assert all(re.match(r"data:image/|[\w.-]+$", source) for source in sources)
+    assert all(re.match(r"data:image/|#?[\w.-]+$", source) for source in sources)
     assert "<img src=x onerror=alert(1)>" in tags.words.replace("\\u003c", "<")  # JSON in a script

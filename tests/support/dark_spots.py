@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hypervlad.images import ImageReadError, ReadOptions, read_image
-from hypervlad.models.defects import Finding
+from hypervlad.models.defects import DetectionLimits, Finding
 
 HELD_OUT = (0.1, 0.2, 0.55)
 
@@ -20,6 +20,7 @@ class Darkness:
 
     threshold_: float = 0.5
     patch_: int = 10
+    limits_: DetectionLimits = field(default_factory=DetectionLimits.none)
     held_out_: Any = field(default_factory=lambda: SimpleNamespace(scores=HELD_OUT))
     encoder_: Any = field(
         default_factory=lambda: SimpleNamespace(

@@ -227,29 +227,44 @@ def score(
 ) -> None:
     """Score images: maps (TIFF), masks and overlays (PNG), tables (CSV) and a page (report.html).
 
-    An image is called anomalous if its score reaches the threshold, and its pixels that reach the
-    threshold are then defective. The score of a pixel is that of its surroundings, so regions are
-    larger than the visible defects, sometimes many times: areas and diameters show where to look,
-    and are not measurements. A higher --threshold makes regions smaller, and misses fainter
-    defects. Images that cannot be read or are smaller than a patch are left out; the exit code is
-    then 2, or 0 with --on-error skip.
+    The page shows the regions in the 48 images with the highest scores. There you can mark false
+    alarms, draw missed defects, and save masks for hypervlad defects fit --masks.
+
+    An image is called anomalous if its score reaches the threshold. Its regions are around peaks of
+    its map, and end half-way from the peak to the usual score; of a model trained with masks, they
+    are all pixels that reach the threshold. Regions of small defects are much larger than these:
+    see area_estimate. Images that cannot be read or are smaller than a patch are left out; the exit
+    code is then 2, or 0 with --on-error skip.
 
     \b
     Columns of scores.csv, one line per image:
       path
-      score          of the image: combines the highest scores of large and small
-                     parts, and can be above the highest of a pixel
-      highest        the highest score of a pixel
-      threshold      the smallest score of an anomalous image
-      called         "anomalous" or "normal"
-      area_fraction  of the image that is defective
-      area_um2       the same in square micrometres
-      n_regions      number of defective regions, the lines of regions.csv
+      score           of the image: combines the highest scores of large and
+                      small parts, and can be above the highest of a pixel
+      highest         the highest score of a pixel
+      highest_x, _y   where this pixel is
+      threshold       the smallest score of an anomalous image
+      called          "anomalous" or "normal"
+      area_fraction   of the image that is defective
+      area_um2        the same in square micrometres
+      n_regions       number of defective regions, the lines of regions.csv
     \b
-    Columns of regions.csv: path; in pixels x, y (upper left corner), width and
-    height of the box, area, diameter (of a circle of that area); the region's
-    highest score; in micrometres width_um, height_um, area_um2, diameter_um.
-    Columns in micrometres are empty if the pixel size is unknown.
+    Columns of regions.csv, one line per region, in pixels:
+      path
+      x, y            upper left corner of its box
+      width, height   of the box
+      area            inside the outline
+      diameter        of a circle of this area
+      length, breadth longest and shortest extent of the outline
+      area_estimate   median of synthetic defects that look as large; empty if
+                      unknown, or the size cannot be resolved
+      area_low, _high between which nine in ten of these are
+      contrast        mean grey level inside minus that around, -1 to 1
+      score           the highest in the region
+    In micrometres, empty if the pixel size is unknown: width_um, height_um,
+    area_um2, diameter_um, length_um, breadth_um, area_estimate_um2,
+    area_low_um2, area_high_um2.
+    \b
     masks/NAME.png is 255 where the image is defective, otherwise 0.
 
     \b

@@ -158,3 +158,16 @@ def contours(outline: Outline) -> list[NDArray[np.float64]]:
     # Coordinates of a picture count from the corner of the first pixel, not from its middle.
     found = find_contours(np.pad(outline.mask, 1).astype(np.uint8), 0.5)
     return [line[:, ::-1] + (left - 0.5, top - 0.5) for line in found]
+
+
+def svg_path(outline: Outline) -> str:
+    """Return `contours` as a path of SVG, in half pixels."""
+    parts = []
+    for line in contours(outline):
+        corners = np.rint(2 * line).astype(int)
+        steps = np.diff(corners, axis=0)
+        is_turn = np.append((steps[1:] != steps[:-1]).any(axis=1), True)
+        corners = np.concatenate([corners[:1], corners[1:][is_turn]])
+        moves = " ".join(map(str, np.diff(corners, axis=0).ravel().tolist()))
+        parts.append(f"M{corners[0, 0]} {corners[0, 1]}l{moves}z")
+    return "".join(parts)

@@ -128,7 +128,8 @@ def write_classified_page(
     write_page(
         path,
         "classified.html",
-        "classified",
+        "classified.css",
+        "classified.js",
         says_particle=model.encoder_.is_of_particles_,
         title=words("Classified images") if title is None else title,
         n_read=len(read),
@@ -187,7 +188,7 @@ def page_data(
 
 def as_script(data: Any) -> Markup:
     """Write plain values as JSON in which an HTML parser finds no tag."""
-    plain = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    plain = json.dumps(data, allow_nan=False, separators=(",", ":"))
     return Markup(plain.replace("<", "\\u003c"))
 
 

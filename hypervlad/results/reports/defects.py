@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import heapq
 import io
+import itertools
 import math
 import os
 import reprlib
@@ -14,29 +16,46 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from hypervlad.common.files import new_folder
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.tables import write_table
 from hypervlad.common.wording import percent, warn_user
-from hypervlad.evaluation import DefectEvaluation, gap_between_modes
+from hypervlad.evaluation import DefectEvaluation
 from hypervlad.evaluation.defects import ImageResult
 from hypervlad.images import ImageReadError, Micrograph, read_micrograph
 from hypervlad.images.files import encode_jpeg
-from hypervlad.models.defects import Finding
+from hypervlad.models.defects import Finding, Region
+from hypervlad.particles import Outline
 from hypervlad.results.displays.base import Display, save_png, thumbnail
-from hypervlad.results.displays.colours import FOUND, as_rgb
+from hypervlad.results.displays.colours import FOUND, as_rgb, stretch_contrast
 from hypervlad.results.displays.defects import DefectMapDisplay, PatchConfusionDisplay, outline
-from hypervlad.results.reports.classified_page import as_script
-from hypervlad.results.reports.facts import page_facts
+from hypervlad.results.displays.directions import length_text
+from hypervlad.results.displays.limits import DetectionLimitsDisplay
+from hypervlad.results.displays.particles import svg_path
 from hypervlad.results.reports.files import (
     PageFigure,
     decimal,
+    interval_text,
     is_below,
-    write_page,
+    number_text,
+    scale_bar,
+    significant,
     write_png,
     write_tiff,
+)
+from hypervlad.results.reports.threshold_page import (
+    FALSE_ALARMS,
+    OTHERS,
+    Outcome,
+    ScoreChart,
+    ScoredRow,
+    ScoreGroup,
+    by_score,
+    held_out_group,
+    threshold_warning,
+    write_threshold_page,
 )
 
 _MAPS, _MASKS, _OVERLAYS = "maps", "masks", "overlays"
@@ -45,6 +64,8 @@ _SCORE_COLUMNS = (
     "path",
     "score",
     "highest",
+    "highest_x",
+    "highest_y",
     "threshold",
     "called",
     "area_fraction",
@@ -59,29 +80,60 @@ _REGION_COLUMNS = (
     "height",
     "area",
     "diameter",
+    "length",
+    "breadth",
+    "area_estimate",
+    "area_low",
+    "area_high",
+    "contrast",
     "score",
     "width_um",
     "height_um",
     "area_um2",
     "diameter_um",
+    "length_um",
+    "breadth_um",
+    "area_estimate_um2",
+    "area_low_um2",
+    "area_high_um2",
 )
-_N_THUMBNAILS = 24
-_THUMBNAIL_SIDE = 240  # pixels, of the longer side at least
+# The page's pictures and its table of regions
+_MAX_PICTURES, _MAX_OUTLINES = 48, 5_000_000  # images, and letters of all their outlines
+_MAX_REGIONS = 500
+_MIN_UM2 = 0.1  # smaller areas are in square nanometres
+_SIDE, _MAP_SIDE = 800, 200  # pixels of the longer side: at most of an image, at least of a map
 _QUALITY = 80
-# The chart of scores
-_N_BINS = 40
-_N_TICKS = 8  # at most, about
-_STEPS_PER_TICK = 100  # of the slider
+_MAP_PERCENTILES = (80, 99.8)  # of all maps: transparent and opaque
+_MAP_COLOUR, _MAP_OPACITY, _MAP_LEVELS = (255, 0, 200), 0.6, 64
 
 
-class Outcome(NamedTuple):
-    """What images on one side of the threshold are called, and their colour (a CSS class)."""
+class FoundRegion(NamedTuple):
+    """A region, its place among those of its image (from 1), and the image's place in the run."""
 
-    name: str
-    style: str
+    image: int
+    number: int
+    region: Region
+    pixel_size: float | None
 
 
-_FALSE_ALARMS, _OTHERS = Outcome("false alarms", "found"), Outcome("others", "plain")
+class Picture(NamedTuple):
+    """An image in base 64, its scores, reduced, and its regions: outlines, with a text."""
+
+    image: int
+    shape: tuple[int, int]
+    jpeg: str
+    scores: NDArray[np.float32]
+    outlines: list[tuple[str, str]]
+    bar: tuple[float, str] | None
+
+
+class RegionRow(NamedTuple):
+    """A region in the table; without a link if its image has no picture."""
+
+    link: str | None
+    image: str
+    number: int
+    cells: list[str]
 
 
 @dataclass
@@ -90,8 +142,8 @@ class WrittenFindings:
     left_out: list[str] = field(default_factory=list)
     n_in_training: int = 0
     _score_rows: list[list[Any]] = field(default_factory=list)
-    _region_rows: list[list[Any]] = field(default_factory=list)
-    _thumbnails: list[tuple[float, int, str]] = field(default_factory=list)
+    _regions: list[FoundRegion] = field(default_factory=list)
+    _pictures: list[tuple[float, int, Picture]] = field(default_factory=list)
 
     @property
     def n_scored(self) -> int:
@@ -103,29 +155,40 @@ class WrittenFindings:
 
     @property
     def n_regions(self) -> int:
-        return len(self._region_rows)
+        return len(self._regions)
 
     def add(self, name: str, found: Finding, micrograph: Micrograph) -> None:
         cells = [percent(found.area_fraction), str(len(found.regions))]
         row = ScoredRow(name, found.score, found.is_defective, "anomalous", "normal", cells)
-        size = micrograph.pixel_size
+        place, size = len(self.images), micrograph.pixel_size
         self.images.append(row)
         self.n_in_training += found.in_training
         self._score_rows.append(_score_row(name, found, size))
-        self._region_rows += _region_rows(name, found, size)
-        if len(self._thumbnails) < _N_THUMBNAILS or found.score > self._thumbnails[0][0]:
-            jpeg = _thumbnail(micrograph.pixels, found.mask)
-            heapq.heappush(self._thumbnails, (found.score, -len(self.images), jpeg))
-        if len(self._thumbnails) > _N_THUMBNAILS:
-            heapq.heappop(self._thumbnails)
+        regions = enumerate(found.regions, start=1)
+        self._regions += [FoundRegion(place, number, region, size) for number, region in regions]
+        if len(self._pictures) < _MAX_PICTURES or found.score > self._pictures[0][0]:
+            picture = _picture(place, found, micrograph)
+            heapq.heappush(self._pictures, (found.score, -place, picture))
+        if len(self._pictures) > _MAX_PICTURES:
+            heapq.heappop(self._pictures)
 
     def write_tables(self, folder: Path) -> None:
+        rows = [_region_row(self.images[each.image].name, each) for each in self._regions]
         write_table(folder / SCORES, _SCORE_COLUMNS, self._score_rows)
-        write_table(folder / REGIONS, _REGION_COLUMNS, self._region_rows)
+        write_table(folder / REGIONS, _REGION_COLUMNS, rows)
 
-    def thumbnails(self) -> list[tuple[ScoredRow, str]]:
-        ordered = sorted(self._thumbnails, reverse=True)
-        return [(self.images[-number - 1], jpeg) for _, number, jpeg in ordered]
+    def pictures(self) -> list[Picture]:
+        """Return the images with the highest scores, in order: fewer if outlines are long."""
+        ordered = [picture for *_, picture in sorted(self._pictures, reverse=True)]
+        lengths = (sum(len(path) for path, _ in picture.outlines) for picture in ordered)
+        return [
+            picture
+            for picture, total in zip(ordered, itertools.accumulate(lengths), strict=True)
+            if total <= _MAX_OUTLINES
+        ]
+
+    def highest_regions(self) -> list[FoundRegion]:
+        return heapq.nlargest(_MAX_REGIONS, self._regions, key=lambda each: each.region.score)
 
 
 def write_findings(
@@ -139,11 +202,12 @@ def write_findings(
     """Score images and write maps, masks, overlays, tables and a page.
 
     - ``maps/NAME.tif``: the scores of all pixels, 32-bit floats.
-    - ``masks/NAME.png``: 255 where an image called anomalous reaches the threshold, else 0.
+    - ``masks/NAME.png``: 255 in the regions of an image, else 0.
     - ``overlays/NAME.png``: the image, with outlines around its defective regions.
     - ``scores.csv``: one line per image; ``regions.csv``: one line per region, the worst of an
       image first. ``hypervlad defects score --help`` explains the columns.
-    - ``report.html``: a page with the scores, on which the threshold can be moved.
+    - ``report.html``: a page with the scores, on which the threshold can be moved, and with the
+      regions of the 48 images with the highest scores, which can be corrected and saved as masks.
 
     Tables and page list the images whose files are complete, also if the run is interrupted. It
     warns if the scores are in two groups that the threshold does not separate.
@@ -215,29 +279,35 @@ def write_findings(
 def _score_row(name: str, found: Finding, pixel_size: float | None) -> list[Any]:
     (area,) = _in_micrometres(pixel_size, areas=[found.area])
     called = "anomalous" if found.is_defective else "normal"
-    levels = [found.score, float(found.map.max()), found.threshold]
+    row, column = found.highest
+    levels = [found.score, float(found.map[row, column]), column, row, found.threshold]
     return [name, *levels, called, found.area_fraction, area, len(found.regions)]
 
 
-def _region_rows(name: str, found: Finding, pixel_size: float | None) -> list[list[Any]]:
-    rows: list[list[Any]] = []
-    for each in found.regions:
-        box = [each.column, each.row, each.width, each.height]
-        width, height, diameter, area = _in_micrometres(
-            pixel_size, lengths=[each.width, each.height, each.diameter], areas=[each.area]
-        )
-        pixels = [*box, each.area, each.diameter]
-        rows.append([name, *pixels, each.score, width, height, area, diameter])
-    return rows
+def _region_row(name: str, found: FoundRegion) -> list[Any]:
+    own = found.region
+    extent = [own.diameter, own.length, own.breadth]
+    areas = [own.area_estimate, *(own.area_interval or (None, None))]
+    sides = _in_micrometres(found.pixel_size, lengths=[own.width, own.height])
+    lengths = _in_micrometres(found.pixel_size, lengths=extent)
+    (area, *estimates) = _in_micrometres(found.pixel_size, areas=[own.area, *areas])
+    box = [own.column, own.row, own.width, own.height]
+    contrast = None if math.isnan(own.contrast) else own.contrast
+    pixels = [*box, own.area, *extent, *areas, contrast, own.score]
+    return [name, *pixels, *sides, area, *lengths, *estimates]
 
 
 def _in_micrometres(
-    pixel_size: float | None, *, lengths: Sequence[float] = (), areas: Sequence[float] = ()
+    pixel_size: float | None,
+    *,
+    lengths: Sequence[float] = (),
+    areas: Sequence[float | None] = (),
 ) -> list[float | None]:
     if pixel_size is None:
         return [None] * (len(lengths) + len(areas))
     side = pixel_size / 1000
-    return [*(side * length for length in lengths), *(side**2 * area for area in areas)]
+    scaled = [None if area is None else side**2 * area for area in areas]
+    return [*(side * length for length in lengths), *scaled]
 
 
 def _write_images(folder: Path, name: str, found: Finding, micrograph: Micrograph) -> None:
@@ -248,11 +318,28 @@ def _write_images(folder: Path, name: str, found: Finding, micrograph: Micrograp
     write_png(folder / _OVERLAYS / f"{name}.png", np.round(255 * overlay).astype(np.uint8))
 
 
-def _thumbnail(pixels: NDArray[Any], mask: NDArray[np.bool_]) -> str:
-    # The outlines are drawn last, to stay visible.
-    small = as_rgb(thumbnail(pixels, _THUMBNAIL_SIDE))
-    small[outline(thumbnail(mask, _THUMBNAIL_SIDE, np.max).astype(bool))] = FOUND
-    return base64.b64encode(encode_jpeg(small, 2 * _THUMBNAIL_SIDE, _QUALITY)).decode("ascii")
+def _picture(place: int, found: Finding, micrograph: Micrograph) -> Picture:
+    # Many detectors use a small part of their range: unless stretched, their images are black.
+    small = stretch_contrast(thumbnail(micrograph.pixels, _SIDE))
+    jpeg = base64.b64encode(encode_jpeg(small, _SIDE, _QUALITY)).decode("ascii")
+    height, width = found.map.shape
+    pixel_size = micrograph.pixel_size
+    outlines = []
+    for number, each in enumerate(found.regions, start=1):
+        box = each.row, each.column, each.row + each.height, each.column + each.width
+        facts = f"peak {significant(each.score)}, {_area_texts(each, pixel_size)[0]}"
+        outlines.append((svg_path(Outline(number, box, each.mask)), facts))
+    bar = scale_bar(width, pixel_size)
+    return Picture(place, (height, width), jpeg, _shrunk(found.map), outlines, bar)
+
+
+def _shrunk(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Shrink a map (H, W) by the highest score of blocks, which cover it."""
+    factor = max(1, max(scores.shape) // _MAP_SIDE)
+    for axis, length in enumerate(scores.shape):
+        n_blocks = -(-length // factor)
+        scores = np.maximum.reduceat(scores, np.arange(n_blocks) * length // n_blocks, axis)
+    return scores
 
 
 def _write_findings_page(path: Path, scorer: Any, written: WrittenFindings) -> str | None:
@@ -261,45 +348,102 @@ def _write_findings_page(path: Path, scorer: Any, written: WrittenFindings) -> s
     called = Outcome("called anomalous", "found")
     chart = ScoreChart(
         [
-            ScoreGroup.of("New images", scores, called, _OTHERS),
-            _held_out_group(scorer),
+            ScoreGroup.of("New images", scores, called, OTHERS),
+            held_out_group(scorer),
         ],
         threshold,
     )
     warning = threshold_warning(scores, threshold)
-    _write_page(
+    pictures, regions = written.pictures(), written.highest_regions()
+    limits = _map_limits(pictures, threshold)
+    # The page's script names masks like these images, and keeps what is marked under the key.
+    marked = [
+        {"name": written.images[each.image].name, "height": each.shape[0], "width": each.shape[1]}
+        for each in pictures
+    ]
+    content = repr((marked, [each.outlines for each in pictures]))
+    key = hashlib.sha256(content.encode()).hexdigest()
+    write_threshold_page(
         path,
         "findings.html",
         scorer,
         chart,
+        *(["pictures", "findings"] if pictures else []),
+        data={"key": key, "images": marked},
         title="Defects found",
         written=written,
         warning=warning,
-        thumbnails=written.thumbnails(),
-        images=_by_score(written.images),
+        pictures=[
+            (each, written.images[each.image], _layer(each.scores, *limits)) for each in pictures
+        ],
+        map_scale=(
+            *(f"{end:.2g}".replace("-", "−") for end in limits),
+            _layer(np.linspace(*limits, 64)[None], *limits),
+        ),
+        regions=_table_of_regions(regions, pictures, written.images),
+        limits=_embedded(DetectionLimitsDisplay(scorer.limits_)) if len(scorer.limits_) else None,
+        are_measured=any(each.region.area_interval is not None for each in regions),
+        images=by_score(written.images),
     )
     return warning
 
 
-def _held_out_group(scorer: Any) -> ScoreGroup:
-    scores = scorer.held_out_.scores
-    return ScoreGroup.of("Training images, held out", scores, _FALSE_ALARMS, _OTHERS)
+def _map_limits(pictures: Sequence[Picture], threshold: float) -> tuple[float, float]:
+    """Return the scores at which the layers of maps are transparent and opaque."""
+    scores = np.concatenate([*(each.scores.ravel() for each in pictures), [threshold]])
+    low, high = np.percentile(scores, _MAP_PERCENTILES)
+    low, high = min(low, threshold), max(high, threshold)
+    return float(low), float(high) if high > low else float(low) + 1.0
 
 
-def _by_score(rows: Iterable[ScoredRow]) -> list[ScoredRow]:
-    return sorted(rows, key=lambda row: -row.score)
+def _layer(scores: NDArray[np.floating[Any]], low: float, high: float) -> str:
+    """Return a PNG in base 64 of one colour, which is more opaque where scores are higher."""
+    from PIL import Image
+
+    levels = np.clip((scores - low) / (high - low), 0, 1) * (_MAP_LEVELS - 1)
+    image = Image.fromarray(np.rint(levels).astype(np.uint8))
+    image.putpalette(bytes(_MAP_COLOUR * _MAP_LEVELS))
+    opacity = np.linspace(0, 255 * _MAP_OPACITY, _MAP_LEVELS).astype(np.uint8).tobytes()
+    stream = io.BytesIO()
+    image.save(stream, "PNG", transparency=opacity, optimize=True)
+    return base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def _write_page(path: Path, template: str, scorer: Any, chart: ScoreChart, **values: Any) -> None:
-    write_page(
-        path,
-        template,
-        "threshold",
-        chart=chart,
-        data=as_script(chart.data()),
-        details=page_facts(scorer),
-        **values,
-    )
+def _table_of_regions(
+    regions: Iterable[FoundRegion], pictures: Iterable[Picture], images: Sequence[ScoredRow]
+) -> list[RegionRow]:
+    places = {picture.image: place for place, picture in enumerate(pictures)}
+    rows = []
+    for each in regions:
+        shown, own = places.get(each.image), each.region
+        link = None if shown is None else f"r{shown}-{each.number}"
+        contrast = "–" if math.isnan(own.contrast) else f"{round(own.contrast, 2) + 0:+.2f}"
+        extent = [_length_text(side, each.pixel_size) for side in (own.length, own.breadth)]
+        areas = _area_texts(own, each.pixel_size)
+        cells = [significant(own.score), *areas, *extent, contrast.replace("-", "−")]
+        rows.append(RegionRow(link, images[each.image].name, each.number, cells))
+    return rows
+
+
+def _area_texts(region: Region, pixel_size: float | None) -> list[str]:
+    """Return the area of a region, with its interval if that is known, and its diameter."""
+    estimate, interval = region.area_estimate, region.area_interval
+    area = estimate if estimate is not None else interval[1] if interval else region.area
+    below = "below " if interval and estimate is None else ""
+    unit, size = "px²", 1.0
+    if pixel_size is not None:
+        size, unit = pixel_size**2, "nm²"
+        if area * size >= _MIN_UM2 * 1e6:
+            size, unit = size / 1e6, "µm²"
+    text = f"{below}{number_text(size * area)} {unit}"
+    if interval and not below:
+        text += f" ({interval_text(size * interval[0], size * interval[1])})"
+    diameter = math.sqrt(4 * area / math.pi)
+    return [text, below + _length_text(diameter, pixel_size)]
+
+
+def _length_text(pixels: float, pixel_size: float | None) -> str:
+    return f"{number_text(pixels)} px" if pixel_size is None else length_text(pixel_size * pixels)
 
 
 def write_defect_report(
@@ -351,7 +495,7 @@ def write_defect_report(
     scores = [each.scores for each in worst]
     maps = DefectMapDisplay(shown, scores, found, result.threshold, masks=masks, **common)
     patches = PatchConfusionDisplay(shown, found, masks, patch=result.patch, **common)
-    _write_page(
+    write_threshold_page(
         path,
         "defects.html",
         scorer,
@@ -370,7 +514,7 @@ def write_defect_report(
         },
         maps=_embedded(maps),
         patches=_embedded(patches),
-        images=_by_score(_evaluated_row(image) for image in result.images),
+        images=by_score(_evaluated_row(image) for image in result.images),
     )
     return path
 
@@ -384,8 +528,8 @@ def _evaluated_groups(result: DefectEvaluation, scorer: Any) -> list[ScoreGroup]
         ScoreGroup.of(
             "Defective images", defective, Outcome("found", "hit"), Outcome("missed", "missed")
         ),
-        ScoreGroup.of("Defect-free images", defect_free, _FALSE_ALARMS, _OTHERS),
-        _held_out_group(scorer),
+        ScoreGroup.of("Defect-free images", defect_free, FALSE_ALARMS, OTHERS),
+        held_out_group(scorer),
     ]
 
 
@@ -406,126 +550,3 @@ def _embedded(display: Display) -> PageFigure:
     size = save_png(display.plot, stream)
     source = f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
     return PageFigure.of(source, size, display)
-
-
-@dataclass(frozen=True)
-class ScoreGroup:
-    """Images in one histogram, and what they are called if they reach the threshold, and if not."""
-
-    name: str
-    scores: NDArray[np.float64]
-    above: Outcome
-    below: Outcome
-
-    @classmethod
-    def of(cls, name: str, scores: ArrayLike, above: Outcome, below: Outcome) -> ScoreGroup:
-        return cls(name, np.asarray(scores, dtype=np.float64), above, below)
-
-    def n_above(self, threshold: float) -> int:
-        return int(np.count_nonzero(self.scores >= threshold))
-
-
-class ScoredRow(NamedTuple):
-    """An image in a table, where what it is called follows the threshold."""
-
-    name: str
-    score: float
-    is_called: bool
-    above: str
-    below: str
-    cells: Sequence[str]
-
-
-class Bar(NamedTuple):
-    """Left end and width in per cent of the chart, height in pixels, number of images."""
-
-    left: float
-    width: float
-    height: float
-    number: int
-
-
-class ScoreChart:
-    """Histograms of groups of images on a common axis, and a slider from ``low`` to ``high``.
-
-    ``threshold_text`` has at least four digits, and as many as call the same images anomalous.
-    """
-
-    bar_pixels = 48  # height of the tallest bar of a group
-
-    def __init__(self, groups: Sequence[ScoreGroup], threshold: float) -> None:
-        self.groups = [group for group in groups if len(group.scores)]
-        self.threshold, self.threshold_text = threshold, self._shortest_text(threshold)
-        scores = np.concatenate([group.scores for group in self.groups] or [np.array([threshold])])
-        lowest, highest = float(scores.min()), float(scores.max())
-        span = highest - lowest
-        if lowest - span <= threshold <= highest + span:  # else the scores would have no room
-            lowest, highest = min(lowest, threshold), max(highest, threshold)
-        self._tick = _round_step((highest - lowest) / _N_TICKS or abs(highest) or 1.0)
-        self.step = self._tick / _STEPS_PER_TICK
-        self.low = _multiple(math.ceil(lowest / self.step) - 1, self.step)
-        self.high = _multiple(math.floor(highest / self.step) + 1, self.step)
-
-    def _shortest_text(self, threshold: float) -> str:
-        called = [group.n_above(threshold) for group in self.groups]
-        texts = (f"{threshold:.{n_digits}g}" for n_digits in range(4, 18))  # 17 are exact
-        return next(t for t in texts if [g.n_above(float(t)) for g in self.groups] == called)
-
-    def position(self, score: float) -> float:
-        """Return where a score is on the axis, in per cent, from 0 to 100."""
-        share = (score - self.low) / (self.high - self.low)
-        return round(100 * min(max(share, 0.0), 1.0), 3)
-
-    def bars(self, group: ScoreGroup) -> list[Bar]:
-        """Return the bars of a group, without empty ones; the threshold is at the edge of one."""
-        width = (self.high - self.low) / _N_BINS
-        one = self.threshold if self.low < self.threshold < self.high else self.low  # of the edges
-        edges = one + width * (math.floor((self.low - one) / width) + np.arange(_N_BINS + 2))
-        counts, _ = np.histogram(group.scores, edges)
-        ends = [self.position(edge) for edge in edges.tolist()]
-        pixels = self.bar_pixels / int(counts.max())
-        bars = zip(counts.tolist(), ends, ends[1:], strict=False)
-        return [Bar(a, b - a, round(pixels * n, 2), n) for n, a, b in bars if n]
-
-    def ticks(self) -> list[tuple[float, str]]:
-        first, last = math.ceil(self.low / self._tick), math.floor(self.high / self._tick)
-        values = [_multiple(number, self._tick) for number in range(first, last + 1)]
-        return [(self.position(value), f"{value:g}") for value in values]
-
-    def data(self) -> dict[str, Any]:
-        return {
-            "threshold": self.threshold,
-            "low": self.low,
-            "high": self.high,
-            "groups": [group.scores.tolist() for group in self.groups],
-        }
-
-
-def threshold_warning(scores: ArrayLike, threshold: float) -> str | None:
-    """Return a warning if scores are in two groups and the threshold does not separate them."""
-    found = gap_between_modes(scores)
-    if found is None or found[0] < threshold <= found[1]:
-        return None
-    low, high = found
-    return (
-        f"the scores of these images form two groups, up to {low:.4g} and from {high:.4g}, but the "
-        f"threshold, {threshold:.4g}, does not separate them; if the second group has the defects, "
-        f"--threshold {_short_number_between(low, high)} does"
-    )
-
-
-def _short_number_between(low: float, high: float) -> str:
-    """Return the middle with as few digits, two or more, as keep it between both."""
-    texts = (f"{(low + high) / 2:.{digits}g}" for digits in range(2, 18))
-    return next((text for text in texts if low < float(text) <= high), repr(high))
-
-
-def _round_step(step: float) -> float:
-    """Return 1, 2 or 5 times a power of ten, the next that is not smaller."""
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * (1 - 1e-9))
-
-
-def _multiple(number: int, step: float) -> float:
-    """Return a multiple of a step without the digits that only rounding errors have."""
-    return float(f"{number * step:.12g}")

@@ -26,29 +26,31 @@ from hypervlad._version import __version__
 from hypervlad.common.files import replace_when_complete
 from hypervlad.common.wording import counted, of_particles, percent, printable
 from hypervlad.images.files import composed
+from hypervlad.results.displays.directions import length_text, round_length
 
 if TYPE_CHECKING:
     from hypervlad.results.displays.base import Display
 
 _CSS_PIXELS_PER_INCH = 96
+_BAR_SHARE = 0.2  # of the width of an image, at most, for the scale bar
 
 
 def write_page(
     path: str | os.PathLike[str],
     template: str,
-    script: str | None = None,
-    *,
+    *assets: str,
     says_particle: bool = False,
     **values: Any,
 ) -> None:
-    """Write a page of ``templates/``, with the style sheet and script named `script`, if any.
+    """Write a page of ``templates/``, with style sheets (.css) and scripts (.js) from there.
 
     Iterators are consumed piece by piece. The page is complete or not there. With `says_particle`,
     the template says particle instead of image.
     """
-    if script is not None:
-        values["script"] = asset("common.js", f"{script}.js")
-    style = asset("page.css", *([] if script is None else [f"{script}.css"]))
+    scripts = [name for name in assets if name.endswith(".js")]
+    if scripts:
+        values["script"] = asset("common.js", *scripts)
+    style = asset("page.css", *(name for name in assets if name.endswith(".css")))
     page = _environment(says_particle).get_template(template)
     with replace_when_complete(path) as stream:
         for piece in page.generate(version=__version__, style=style, **values):
@@ -94,6 +96,15 @@ def number_text(value: float) -> str:
 
 def interval_text(low: float, high: float) -> str:
     return "–" if math.isnan(low) else f"{number_text(low)} to {number_text(high)}"
+
+
+def scale_bar(n_pixels: int, pixel_size: float | None) -> tuple[float, str] | None:
+    """Return the length of a scale bar, in per cent of `n_pixels` and in words."""
+    if pixel_size is None:
+        return None
+    width = pixel_size * n_pixels
+    length = round_length(_BAR_SHARE * width)
+    return round(100 * length / width, 3), length_text(length)
 
 
 def share_of(count: int, total: int) -> str:

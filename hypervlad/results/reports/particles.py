@@ -23,9 +23,15 @@ from hypervlad.particles import Field, FoundCounts, FoundFolder, Outline, edge_w
 from hypervlad.particles.particle import check_same_size
 from hypervlad.results.displays.base import shorten, thumbnail
 from hypervlad.results.displays.colours import CLASS_COLOURS, stretch_contrast
-from hypervlad.results.displays.directions import length_text, round_length
-from hypervlad.results.displays.particles import contours
-from hypervlad.results.reports.files import interval_text, number_text, thousands, write_page
+from hypervlad.results.displays.directions import length_text
+from hypervlad.results.displays.particles import svg_path
+from hypervlad.results.reports.files import (
+    interval_text,
+    number_text,
+    scale_bar,
+    thousands,
+    write_page,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +39,6 @@ if TYPE_CHECKING:
 _MAX_FIELDS, _MAX_OUTLINES = 24, 50_000  # of the pictures, in all
 _FIELD_SIDE, _CROP_SIDE = 800, 160  # pixels of the longer side, at least
 _QUALITY = 80
-_BAR_SHARE = 0.2  # of the width of a field, at most, for the scale bar
 _NO_CLASS = "no class"
 _LINES = ("solid", "dashed", "dotted")
 # Particles to check
@@ -187,7 +192,9 @@ def write_particles_page(
     write_page(
         path,
         "particles.html",
-        "particles",
+        "pictures.css",
+        "particles.css",
+        "pictures.js",
         title=title,
         numbers=_numbers(fields, table),
         notes=notes,
@@ -268,7 +275,11 @@ def _pictures(
         if is_shown:
             picture = _picture(pixels, (0, 0, *field.shape), _FIELD_SIDE, drawn)
             facts = _facts(field, len(outlines))
-            pictured.append(PicturedField(number, name, facts, picture, _bar(field)))
+            pictured.append(
+                PicturedField(
+                    number, name, facts, picture, scale_bar(field.shape[1], field.pixel_size)
+                )
+            )
     return pictured, cards, unreadable
 
 
@@ -310,7 +321,7 @@ def _picture(pixels: NDArray[np.float32], box: Box, side: int, drawn: Sequence[D
     small = thumbnail(pixels[top:bottom, left:right], side)
     factor = max(1, min(max(bottom - top, right - left) // side, bottom - top, right - left))
     shapes = [
-        Shape(outline.label, _path(_shrunk(outline, top, left, factor)), *words)
+        Shape(outline.label, svg_path(_shrunk(outline, top, left, factor)), *words)
         for outline, *words in drawn
     ]
     jpeg = base64.b64encode(encode_jpeg(small, 2 * side, _QUALITY)).decode("ascii")
@@ -325,26 +336,6 @@ def _shrunk(outline: Outline, top: int, left: int, factor: int) -> Outline:
     column, beside = divmod(outline.box[1] - left, factor)
     mask = block_reduce(np.pad(outline.mask, ((above, 0), (beside, 0))), factor, np.max)
     return Outline(outline.label, (row, column, row + len(mask), column + mask.shape[1]), mask)
-
-
-def _path(outline: Outline) -> str:
-    parts = []
-    for line in contours(outline):
-        corners = np.rint(2 * line).astype(int)
-        steps = np.diff(corners, axis=0)
-        is_turn = np.append((steps[1:] != steps[:-1]).any(axis=1), True)
-        corners = np.concatenate([corners[:1], corners[1:][is_turn]])
-        moves = " ".join(map(str, np.diff(corners, axis=0).ravel().tolist()))
-        parts.append(f"M{corners[0, 0]} {corners[0, 1]}l{moves}z")
-    return "".join(parts)
-
-
-def _bar(field: Field) -> tuple[float, str] | None:
-    if field.pixel_size is None:
-        return None
-    width = field.pixel_size * field.shape[1]
-    length = round_length(_BAR_SHARE * width)
-    return round(100 * length / width, 3), length_text(length)
 
 
 # --- tables --------------------------------------------------------------------------------------

@@ -13,21 +13,22 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from skimage.measure import grid_points_in_poly
 from support.dark_spots import Darkness, spotted
 from support.pages import Page
 
 from hypervlad.evaluation import evaluate_defects
 from hypervlad.images import ImageReadError, TrainingImagesWarning, read_image, read_mask
-from hypervlad.models.defects import Finding
+from hypervlad.models.defects import DetectionLimits, Finding
 from hypervlad.results import write_defect_report, write_findings
-from hypervlad.results.reports import defects
+from hypervlad.results.reports import defects, threshold_page
 
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>.png"
 
 
 @pytest.fixture(autouse=True)
 def no_facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(defects, "page_facts", lambda scorer: {"kind of model": "Darkness"})
+    monkeypatch.setattr(threshold_page, "page_facts", lambda scorer: {"kind of model": "Darkness"})
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -67,6 +68,7 @@ def test_sizes_are_in_micrometres_where_the_pixel_size_is_known(tmp_path: Path) 
     known, unknown = rows_of(tmp_path / "out" / "scores.csv")
     assert float(known["area_um2"]) == pytest.approx(64 / 16)
     assert unknown["area_um2"] == ""
+    assert (known["highest_x"], known["highest_y"]) == ("20", "10")
     known, unknown = rows_of(tmp_path / "out" / "regions.csv")
     assert (known["x"], known["y"], known["width"], known["area"]) == ("20", "10", "8", "64")
     assert float(known["diameter"]) == pytest.approx(2 * np.sqrt(64 / np.pi))
@@ -74,6 +76,11 @@ def test_sizes_are_in_micrometres_where_the_pixel_size_is_known(tmp_path: Path) 
     assert in_um == pytest.approx({"width": 2, "height": 2, "diameter": 4 / np.sqrt(np.pi)})
     assert float(known["area_um2"]) == pytest.approx(4)
     assert {unknown[name] for name in unknown if "_um" in name} == {""}
+    measured = ["contrast", "area_estimate", "area_low", "area_high"]
+    assert {known[name] for name in measured} == {""}, "not known"
+    page = Page(tmp_path / "out" / "report.html")
+    assert page.source.count('class="scale"') == 1
+    assert ">2 µm<" in page.source, "a fifth of 15 µm at most"
 
 
 def test_bad_images_are_left_out(tmp_path: Path) -> None:
@@ -131,12 +138,96 @@ def test_the_page_has_scores_calls_and_counts(tmp_path: Path) -> None:
     assert "default-src 'none'" in page.policy
 
 
-def test_only_the_highest_scores_have_thumbnails(tmp_path: Path) -> None:
-    levels = np.random.default_rng(0).permutation(np.linspace(0.1, 0.9, 30))
+def test_only_the_highest_scores_have_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(defects, "_MAX_PICTURES", 3)
+    monkeypatch.setattr(defects, "_MAX_REGIONS", 4)
+    levels = [0.6, 0.9, 0.2, 0.8, 0.55, 0.7]
     write(tmp_path, [spotted(level) for level in levels])
-    source = (tmp_path / "report.html").read_text(encoding="utf-8")
-    shown = re.findall(r"jpeg;base64,[^>]+><p>(\d+)\.png", source)
-    assert [int(number) for number in shown] == np.argsort(-levels)[:24].tolist()
+    page = Page(tmp_path / "report.html")
+    assert [each["name"] for each in page.data["images"]] == ["1.png", "3.png", "5.png"]
+    assert page.data["images"][0] == {"name": "1.png", "height": 40, "width": 60}
+    assert "The 3 images with the highest scores, of 6" in page.words
+    assert "The 4 regions with the highest peaks; regions.csv has all 5." in page.words
+    assert re.findall(r"(\d)\.png, 1", page.words) == ["1", "3", "5", "0"]
+    assert page.links == ["#r0-1", "#r1-1", "#r2-1"]
+    assert page.words.count("no picture") == 1
+    monkeypatch.setattr(defects, "_MAX_OUTLINES", 100)  # of one image
+    write(tmp_path, [spotted(level) for level in levels])
+    assert len(Page(tmp_path / "report.html").data["images"]) == 2
+
+
+def test_paths_enclose_regions_also_in_the_box_of_another(tmp_path: Path) -> None:
+    image = np.ones((40, 60), np.float32)
+    image[5:30, 5:40], image[7:28, 7:38], image[12:20, 15:23] = 0.1, 1, 0.3
+    image[35, 50:52] = image[36, 52] = 0.2  # a corner joins them
+    write(tmp_path, [image])
+    paths = re.findall(r'<path class="region".*? d="(.+?)"', Page(tmp_path / "report.html").source)
+    found = Darkness().find(image)
+    assert [each.area for each in found.regions] == [25 * 35 - 21 * 31, 3, 64]
+    drawn = [inside(path, image.shape) for path in paths]
+    np.testing.assert_array_equal(sum(drawn), found.mask)
+    assert [each.sum() for each in drawn] == [each.area for each in found.regions]
+
+
+def inside(path: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Pixels whose centre is inside an odd number of the rings of a path in half pixels."""
+    found = np.zeros(shape, dtype=int)
+    for start, moves in re.findall("M(.+?)l(.+?)z", path):
+        ring = np.array(f"{start} {moves}".split(), int).reshape(-1, 2).cumsum(axis=0)
+        found += grid_points_in_poly((2 * shape[0], 2 * shape[1]), ring[:, ::-1])[1::2, 1::2]
+    return found % 2
+
+
+class Measured(Darkness):
+    """Its regions are measured: those at the top have an estimate of their area."""
+
+    def find(self, image: Any) -> Finding:
+        found = super().find(image)
+        for each in found.regions:
+            measures = {"length": 12.0, "breadth": 6.0, "contrast": -0.25}
+            if each.row > 20:
+                measures |= {"area_estimate": None, "area_interval": (1.0, 16.0)}
+            else:
+                measures |= {"area_estimate": 40.0, "area_interval": (20.0, 80.0)}
+            found.regions[found.regions.index(each)] = dataclasses.replace(each, **measures)
+        return found
+
+
+def test_regions_are_measured(tmp_path: Path) -> None:
+    image = spotted(0.9)
+    image[30:33, 40:44] = 0.2
+    known = tmp_path / "known.tif"
+    scale = {"resolution": (4, 4), "metadata": {"unit": "um"}}  # 250 nm per pixel
+    tifffile.imwrite(known, np.round(255 * image).astype(np.uint8), imagej=True, **scale)
+    write_findings(tmp_path / "out", Measured(), [known, image], ["known.tif", "b.png"])
+    rows = rows_of(tmp_path / "out" / "regions.csv")
+    columns = ["length", "breadth", "contrast", "area_estimate", "area_low", "area_high"]
+    assert [rows[0][name] for name in columns] == ["12.0", "6.0", "-0.25", "40.0", "20.0", "80.0"]
+    assert [rows[1][name] for name in columns] == ["12.0", "6.0", "-0.25", "", "1.0", "16.0"]
+    in_um = ["length_um", "breadth_um", "area_estimate_um2", "area_low_um2", "area_high_um2"]
+    assert [rows[0][name] for name in in_um] == ["3.0", "1.5", "2.5", "1.25", "5.0"]
+    assert [rows[1][name] for name in in_um] == ["3.0", "1.5", "", "0.0625", "1.0"]
+    assert {rows[2][name] for name in in_um} == {""}
+    words = Page(tmp_path / "out" / "report.html").spaced
+    assert "known.tif, 1 2.5 µm² (1.25 to 5) 1.78 µm 3 µm 1.5 µm −0.25" in words
+    assert "known.tif, 2 below 1 µm² below 1.13 µm 3 µm 1.5 µm −0.25" in words
+    assert "b.png, 1 40 px² (20 to 80) 7.14 px 12 px 6 px −0.25" in words
+    assert "b.png, 2 below 16 px²" in words
+
+
+def test_detection_limits_are_drawn(tmp_path: Path) -> None:
+    write(tmp_path, [spotted(0.9)])
+    assert "What may be missed" not in Page(tmp_path / "report.html").words
+    areas = np.geomspace(10, 1000, 40)
+    limits = DetectionLimits(
+        np.repeat("stains", 40), areas, np.full(40, 0.2), np.where(areas > 100, areas, 0)
+    )
+    write_findings(tmp_path, Darkness(limits_=limits), [spotted(0.9)], ["0.png"])
+    page = Page(tmp_path / "report.html")
+    assert "What may be missed" in page.words
+    assert page.images[-1]["alt"] == "Smallest area that is found, by contrast and kind of defect"
 
 
 def test_a_threshold_outside_a_gap_is_warned_of(tmp_path: Path) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hypervlad.results.reports.defects import Outcome, ScoreChart, ScoreGroup, threshold_warning
+from hypervlad.results.reports.threshold_page import (
+    Outcome,
+    ScoreChart,
+    ScoreGroup,
+    threshold_warning,
+)
 
 ABOVE, BELOW = Outcome("called", "called"), Outcome("others", "plain")
 
