@@ -37,7 +37,7 @@ class DetectionLimitsDisplay(Display):
     'contrast, % of the range from black to white'
     """
 
-    figure_size = 6.4, 3.8
+    figure_size = 8.4, 3.8
 
     def __init__(self, limits: DetectionLimits) -> None:
         if not len(limits):
@@ -73,5 +73,5 @@ class DetectionLimitsDisplay(Display):
         ticks = [5, 10, 20, 40, 60]
         self.ax_.set_xticks(ticks, [str(each) for each in ticks])
         self.ax_.minorticks_off()
-        self.ax_.legend(frameon=False, fontsize=9, loc="upper right")
+        self.ax_.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
         self.ax_.spines[["top", "right"]].set_visible(False)
