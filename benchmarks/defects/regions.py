@@ -51,11 +51,12 @@ class RegionTally:
         height, width = found.map.shape
         for region in found.regions:
             self.n_false += 1
-            places = height - region.height + 1, width - region.width + 1
-            inner = max(0, places[0] - 2) * max(0, places[1] - 2)
-            self.expected_at_frame += 1 - inner / (places[0] * places[1])
-            is_inside = 0 < region.row < places[0] - 1 and 0 < region.column < places[1] - 1
-            self.n_at_frame += not is_inside
+            # By chance, its centre lies anywhere in the image.
+            inner = (height - region.height) * (width - region.width)
+            self.expected_at_frame += 1 - inner / (height * width)
+            ends = region.row + region.height, region.column + region.width
+            touches = min(region.row, region.column, height - ends[0], width - ends[1]) == 0
+            self.n_at_frame += touches
 
     def _add_area(self, area: float, region: Region) -> None:
         self.areas.append((area, float(region.area)))

@@ -45,7 +45,7 @@ from hypervlad.images.pixels import ImageDigests
 from hypervlad.images.reading import check_image_list, image_name
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.defects.cells import CellMaps, ReferenceCells, ReferenceCellsFit, resized
-from hypervlad.models.defects.findings import Finding
+from hypervlad.models.defects.findings import Finding, RegionRule
 from hypervlad.models.defects.labelled_windows import (
     DefectLabels,
     LabelledWindows,
@@ -64,7 +64,6 @@ from hypervlad.models.defects.thresholds import (
     WindowScores,
     image_score,
     models_without,
-    region_threshold,
     threshold_at_rate,
     threshold_of_best_f1,
     warn_of_known_images,
@@ -87,7 +86,7 @@ class _Fitted:
     held_out: HeldOutScores
     keys: Collection[str]  # digests of all images
     threshold: float
-    region_threshold: float
+    rule: RegionRule
     limits: DetectionLimits
 
 
@@ -100,9 +99,9 @@ class PatchDefectScorer(ImageEstimator):
       score is the log-odds that a window is not normal.
 
     **A higher score is more defective**, unlike in scikit-learn's outlier detectors. An image whose
-    score reaches ``threshold_`` is called anomalous. Its defects are the regions around peaks of
-    its map that reach ``region_threshold_``: those pixels around a peak that reach half of it, or,
-    with labels, all pixels that reach the threshold. There may be none.
+    score reaches ``threshold_`` is called anomalous. Its defects are the regions around the peaks
+    of its map that stand out, by ``region_rule_``; with labels, all pixels that reach the
+    threshold. There may be none.
 
     Parameters
     ----------
@@ -147,8 +146,8 @@ class PatchDefectScorer(ImageEstimator):
         Scores cells or windows.
     threshold_ : float
         The lowest score that is called anomalous; see :meth:`set_threshold`.
-    region_threshold_ : float
-        The lowest peak of a defective region.
+    region_rule_ : RegionRule
+        Which pixels are defective regions.
     limits_ : DetectionLimits
         Which synthetic defects were found on held-out images; without any from fewer than ten
         images, or with labels.
@@ -191,7 +190,7 @@ class PatchDefectScorer(ImageEstimator):
         "encoder_": Part(HypercolumnVLAD),
         "model_": Part(NormalImages, ReferenceCells, LabelledWindows),
         "threshold_": Value(float),
-        "region_threshold_": Value(float),
+        "region_rule_": Part(RegionRule),
         "limits_": Part(DetectionLimits),
         "held_out_": Part(HeldOutScores),
         "patch_": Value(int, _PIXELS),
@@ -203,7 +202,7 @@ class PatchDefectScorer(ImageEstimator):
     encoder_: HypercolumnVLAD
     model_: NormalImages | ReferenceCells | LabelledWindows
     threshold_: float
-    region_threshold_: float
+    region_rule_: RegionRule
     limits_: DetectionLimits
     held_out_: HeldOutScores
     patch_: int
@@ -318,14 +317,15 @@ class PatchDefectScorer(ImageEstimator):
                 )
                 summary = HeldOutScores.of(held_out)
                 threshold = self._choose_threshold(held_out, summary)
-                fitted = _Fitted(model, summary, keys, threshold, threshold, DetectionLimits.none())
+                rule = RegionRule(threshold, threshold, None)
+                fitted = _Fitted(model, summary, keys, threshold, rule, DetectionLimits.none())
             else:
                 fitted = self._fit_normal(encoder, images, group_codes, seed, folder)
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.model_ = encoder, fitted.model
         self.threshold_ = _checked_threshold(fitted.threshold)
-        self.region_threshold_ = _checked_threshold(fitted.region_threshold)
-        self.limits_, self.held_out_, self.patch_ = fitted.limits, fitted.held_out, int(self.patch)
+        self.region_rule_, self.limits_ = fitted.rule, fitted.limits
+        self.held_out_, self.patch_ = fitted.held_out, int(self.patch)
         self.n_images_, self.training_ = encoder.n_images_, ImageDigests.of(sorted(fitted.keys))
         return self
 
@@ -336,10 +336,10 @@ class PatchDefectScorer(ImageEstimator):
         """
         check_is_fitted(self)
         chosen = _checked_threshold(threshold)
+        if regions is None and isinstance(self.model_, LabelledWindows):
+            regions = chosen
         if regions is not None:
-            self.region_threshold_ = _checked_threshold(regions)
-        elif isinstance(self.model_, LabelledWindows):
-            self.region_threshold_ = chosen
+            self.region_rule_ = self.region_rule_.scaled(_checked_threshold(regions))
         self.threshold_ = chosen
         return self
 
@@ -360,13 +360,12 @@ class PatchDefectScorer(ImageEstimator):
         prepared = self._read(image, self.patch_)
         scores, grid, score = self._scores(prepared)
         (known,) = self.training_.contains([prepared.key]).tolist()
-        has_labels = isinstance(self.model_, LabelledWindows)
         found = Finding.of(
             grid.to_map(scores, prepared.shape, prepared.size),
             self.threshold_,
             score,
-            least=self.region_threshold_,
-            usual=None if has_labels else self.held_out_.usual,
+            rule=self.region_rule_,
+            cell=grid.side * prepared.shape[0] / prepared.size[0],
             pixels=resized(grey_image(prepared.tensor, self._preprocessing), prepared.shape),
             in_training=known,
         )
@@ -515,18 +514,19 @@ class PatchDefectScorer(ImageEstimator):
             }
         )
         threshold = self._choose_threshold({}, held_out)
-        least = region_threshold(list(scores.values()), held_out.usual)
+        usual = float(np.median(np.concatenate([each.ravel() for each, _ in scores.values()])))
+        rule = RegionRule.of(list(scores.values()), usual)
 
         def find(position: int, image: PreparedImage) -> Finding:
             places, grid, score = without[position].scores(unstored, image)
             found = grid.to_map(places, image.size, image.size)
-            return Finding.of(found, threshold, score, least=least, usual=held_out.usual)
+            return Finding.of(found, threshold, score, rule=rule, cell=grid.side)
 
         unstored, limits = CellMaps(encoder, self.tile_size), DetectionLimits.none()
         if len(chosen) >= MIN_IMAGES and self.n_planted:
             preprocessing = get_backbone(encoder.backbone).preprocessing
             limits = measure_limits(chosen, read, preprocessing, find, self.n_planted, seed)
-        return _Fitted(model, held_out, keys.values(), threshold, least, limits)
+        return _Fitted(model, held_out, keys.values(), threshold, rule, limits)
 
     def _choose_threshold(self, held_out: dict[int, WindowScores], summary: HeldOutScores) -> float:
         if self.threshold == "f1":

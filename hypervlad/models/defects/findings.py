@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,10 @@ from hypervlad.particles.measures import feret_diameters
 #: A region ends where the score has fallen to this share of its peak, above the usual score. By
 #: this share, areas are right for defects that are larger than the map's cells.
 OUTLINE_SHARE = 0.5
+EDGE_CELLS = 2  # of a map, that lie at the edge of an image
 _TOLERANCE = 1e-9  # of logarithms
+# Of the images from which the lowest peak of a region is learnt
+_SHARE_HIGHEST, _MIN_HIGHEST, _REGIONS_PER_IMAGE = 0.2, 5, 0.5
 _RING = 3  # pixels, at least, of the surroundings with which a region is compared
 _RING_SHARE = 0.25  # of the region's diameter: the width of larger rings
 _RING_GAP = 2  # pixels of the edge of a defect, which are neither
@@ -76,6 +80,109 @@ class Region:
         )
 
 
+@dataclass(frozen=True)
+class RegionRule:
+    """Which pixels are a region: those around a peak that reach half of it, above what is usual.
+
+    Attributes
+    ----------
+    inside : float
+        The lowest peak of a region.
+    at_edge : float
+        The same, less than two cells of the map away from the edge of the image.
+    usual : float or None
+        The score of usual pixels. If it is None, all connected pixels that reach ``inside`` are a
+        region.
+    """
+
+    inside: float
+    at_edge: float
+    usual: float | None
+
+    @classmethod
+    def of(cls, images: Sequence[tuple[NDArray[np.floating], float]], usual: float) -> RegionRule:
+        """Learn from scores of the cells (R, S), and of the image, of held-out defect-free images.
+
+        Of the fifth of the images with the highest scores, at least five, every other one has a
+        peak inside that is high enough, or one has several: so images that are falsely called
+        anomalous have few regions. At edges, where cells vary more, peaks that are high enough are
+        as frequent as inside, for their number of cells.
+        """
+        order = sorted(range(len(images)), key=lambda i: -images[i][1])
+        highest = order[: max(_MIN_HIGHEST, round(_SHARE_HIGHEST * len(images)))]
+        inside, at_edge, of_highest, n_inside, n_cells = [], [], [], 0, 0
+        for i, (scores, _) in enumerate(images):
+            n_cells += scores.size
+            n_inside += scores[EDGE_CELLS:-EDGE_CELLS, EDGE_CELLS:-EDGE_CELLS].size
+            found = peaks(scores, usual)
+            own = [p for p, at in found if not _is_at_edge(at, scores.shape, EDGE_CELLS)]
+            inside += own
+            of_highest += own if i in highest else []
+            at_edge += [p for p, at in found if _is_at_edge(at, scores.shape, EDGE_CELLS)]
+        least = _exceeded_by(of_highest, max(1, int(_REGIONS_PER_IMAGE * len(highest))), usual)
+        rate = sum(peak >= least for peak in inside) / max(1, n_inside)
+        return cls(
+            least, max(least, _exceeded_by(at_edge, int(rate * (n_cells - n_inside)), least)), usual
+        )
+
+    def scaled(self, inside: float) -> RegionRule:
+        """Return the rule with another lowest peak, and that of edges in proportion."""
+        usual = 0.0 if self.usual is None else self.usual
+        ratio = (self.at_edge - usual) / (self.inside - usual) if self.inside > usual else 1.0
+        return replace(self, inside=inside, at_edge=usual + max(1.0, ratio) * (inside - usual))
+
+    def regions(self, scores: NDArray[np.float32], margin: int) -> Iterator[Region]:
+        """Yield the regions of a map (H, W); edges are ``margin`` pixels wide."""
+        usual, level = self.usual, self.inside
+        if usual is not None:
+            level = usual + OUTLINE_SHARE * (self.inside - usual)
+        labels = label(scores >= np.float32(level), connectivity=2)
+        for number, window in enumerate(find_objects(labels), 1):
+            inside, own = labels[window] == number, scores[window]
+            corner = window[0].start, window[1].start
+            if usual is None:
+                yield _region(inside, own, corner)
+                continue
+            own = np.where(inside, own, np.float32(usual))
+            seen = np.zeros(own.shape, bool)
+            for peak, place in sorted(peaks(own, usual), reverse=True):
+                at = place[0] + corner[0], place[1] + corner[1]
+                at_edge = _is_at_edge(at, scores.shape, margin)
+                if peak < np.float32(self.at_edge if at_edge else self.inside):
+                    continue
+                reached = label(own >= usual + OUTLINE_SHARE * (peak - usual), connectivity=2)
+                outline = reached == reached[place]
+                if not seen[place]:  # of several highest pixels of a region, the first counts
+                    yield _region(outline, own, corner)
+                seen |= outline
+
+    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        return vars(self).copy(), {}
+
+    @classmethod
+    def from_state(
+        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
+    ) -> RegionRule:
+        """Undo `to_state`; ValueError for what are no finite numbers."""
+        own = {name: header[name] for name in ("inside", "at_edge", "usual")}
+        numbers = [each for name, each in own.items() if name != "usual" or each is not None]
+        if not all(type(each) is float and math.isfinite(each) for each in numbers):
+            raise ValueError(f"the rule of regions is {own}; expected finite numbers")
+        return cls(**own)
+
+
+def _is_at_edge(place: tuple[int, int], shape: tuple[int, ...], margin: int) -> bool:
+    return any(min(at, n - 1 - at) < margin for at, n in zip(place, shape, strict=True))
+
+
+def _exceeded_by(values: list[float], n: int, default: float) -> float:
+    """Return a value that n of the values reach; the highest if n is 0, or there are no more."""
+    ordered = sorted(values, reverse=True)
+    if n == 0 or len(ordered) <= n:
+        return max(ordered, default=default)
+    return (ordered[n - 1] + ordered[n]) / 2
+
+
 @dataclass(frozen=True, eq=False)
 class Finding:
     """The defective pixels and regions of an image.
@@ -108,8 +215,8 @@ class Finding:
         threshold: float,
         score: float | None = None,
         *,
-        least: float | None = None,
-        usual: float | None = None,
+        rule: RegionRule | None = None,
+        cell: float = 1,
         pixels: NDArray[np.floating] | None = None,
         in_training: bool = False,
     ) -> Finding:
@@ -121,11 +228,10 @@ class Finding:
         threshold : float
         score : float, optional
             Of the image; by default the highest of its pixels.
-        least : float, optional
-            The lowest peak of a region; by default ``threshold``.
-        usual : float, optional
-            The score of usual pixels. If it is given, a region ends where the score has fallen
-            half-way from its peak to this; otherwise all pixels that reach ``least`` are defective.
+        rule : RegionRule, optional
+            By default, all pixels that reach the threshold are defective.
+        cell : float, default=1
+            Side of the map's cells, in pixels.
         pixels : ndarray (H, W), optional
             The grey image, for the contrast of regions.
         in_training : bool, default=False
@@ -143,8 +249,8 @@ class Finding:
         own = float(scores.max()) if score is None else score
         found = cls(scores, threshold, own, [], in_training)
         if found.is_defective:
-            bottom = threshold if least is None else least
-            regions = list(_regions(scores, bottom, usual))
+            own_rule = RegionRule(threshold, threshold, None) if rule is None else rule
+            regions = list(own_rule.regions(scores, round(EDGE_CELLS * cell)))
             regions.sort(key=lambda each: (-each.score, each.row, each.column))
             found.regions.extend(regions)
             if pixels is not None:
@@ -191,7 +297,7 @@ def peaks(scores: NDArray[np.floating], usual: float) -> list[tuple[float, tuple
     positive = excess[excess > 0]
     if not positive.size:
         return []
-    logarithms = np.log(np.maximum(excess, positive.min()))
+    logarithms = np.log(np.maximum(excess, OUTLINE_SHARE * positive.min()))
     height = -math.log(OUTLINE_SHARE)
     tops = logarithms - reconstruction(logarithms - height, logarithms) >= height - _TOLERANCE
     found = []
@@ -200,27 +306,6 @@ def peaks(scores: NDArray[np.floating], usual: float) -> list[tuple[float, tuple
         place = int(row) + window[0].start, int(column) + window[1].start
         found.append((float(scores[place]), place))
     return found
-
-
-def _regions(scores: NDArray[np.float32], least: float, usual: float | None) -> Iterator[Region]:
-    level = least if usual is None else usual + OUTLINE_SHARE * (least - usual)
-    labels = label(scores >= np.float32(level), connectivity=2)
-    for number, window in enumerate(find_objects(labels), 1):
-        inside, own = labels[window] == number, scores[window]
-        corner = window[0].start, window[1].start
-        if usual is None:
-            yield _region(inside, own, corner)
-            continue
-        own = np.where(inside, own, np.float32(usual))
-        seen = np.zeros(own.shape, bool)
-        for peak, place in sorted(peaks(own, usual), reverse=True):
-            if peak < np.float32(least):
-                break
-            reached = label(own >= usual + OUTLINE_SHARE * (peak - usual), connectivity=2)
-            outline = reached == reached[place]
-            if not seen[place]:  # of several highest pixels of a region, the first counts
-                yield _region(outline, own, corner)
-            seen |= outline
 
 
 def _region(

@@ -25,8 +25,8 @@ from hypervlad.models.defects.cells import (
     Cells,
     Description,
     describe,
-    edge_distances,
     mean_and_deviation,
+    places_of,
     resized,
     window_means,
 )
@@ -36,7 +36,7 @@ _RIDGE = 0.01  # of the mean variance, added to all directions
 _TRIM_FRACTION, _TRIM_ROUNDS = 0.01, 2  # the least likely cells: some images may have defects
 _MIN_PER_CODEWORD, _MAX_PER_CODEWORD = 4, 100
 _MAX_CELLS, _MIN_PER_IMAGE = 50_000, 20  # sampled from all images together, and from each
-_N_PLACES = MAX_EDGE_DISTANCE + 1
+_N_PLACES = (MAX_EDGE_DISTANCE + 1) ** 2
 _TOP_SHARES = (0.001, 0.01, 0.1)  # of an image's cells
 _MIN_MEAN = 1.0  # of their distances, which a tenth of defect-free cells reach: less is no evidence
 _MIN_IMAGES = 10  # from which the spread of their scores is known well enough
@@ -64,7 +64,7 @@ class NormalCells:
     whitening: NDArray[np.float32]  # (D, D), to a space of equal variance in all directions
     codewords: NDArray[np.float32]  # (K, D), in that space
     # The median of held-out defect-free cells, and how far their 90 % quantile lies above it: by
-    # the distance from the edge in cells, or, for aligned images, by place (R, S).
+    # the distances from the edges in cells, or, for aligned images, by place (R, S).
     usual: NDArray[np.float32] = field(default_factory=lambda: np.zeros(_N_PLACES, np.float32))
     spread: NDArray[np.float32] = field(default_factory=lambda: np.ones(_N_PLACES, np.float32))
 
@@ -113,7 +113,7 @@ class NormalCells:
         if is_aligned:
             usual, spread = (resized(each, distances.shape) for each in (self.usual, spread))
         else:
-            place = edge_distances(distances.shape)
+            place = places_of(distances.shape)
             usual, spread = self.usual[place], spread[place]
         return np.asarray((distances - usual) / spread)
 
@@ -129,7 +129,7 @@ class NormalCells:
             usual, high = np.quantile(groups, [0.5, _HIGH_QUANTILE], axis=-1)
         else:
             values = np.concatenate([each.ravel() for each in held_out])
-            places = np.concatenate([edge_distances(each.shape).ravel() for each in held_out])
+            places = np.concatenate([places_of(each.shape).ravel() for each in held_out])
             found = np.full((2, _N_PLACES), np.nan)
             for place in np.flatnonzero(np.bincount(places)):
                 found[:, place] = np.quantile(values[places == place], [0.5, _HIGH_QUANTILE])

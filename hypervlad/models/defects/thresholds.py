@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -16,14 +16,11 @@ from hypervlad.common.wording import counted, warn_user
 from hypervlad.evaluation.splits import group_folds, joined_groups
 from hypervlad.features.windows import NORMAL
 from hypervlad.features.windows.dataset import UNKNOWN, TrainingWindows
-from hypervlad.models.defects.findings import peaks
 
 _GUMBEL_DEVIATION = 0.767049251325708  # median absolute deviation of the standard distribution
 _TOP_FRACTION = 0.01  # of an image's places
 _N_FOLDS = 5
 _ROUNDING = 1e-9  # of rates such as 0.05, times a number of images
-# Of the images from which the lowest peak of a region is learnt
-_SHARE_HIGHEST, _MIN_HIGHEST, _REGIONS_PER_IMAGE = 0.2, 5, 0.5
 
 Model = TypeVar("Model")
 #: The scores (R, S) of an image's places, and the score of the image.
@@ -81,13 +78,10 @@ class HeldOutScores:
         Of the images, or of their defect-free places.
     images : ndarray of int64, shape (n_images,)
         Their positions in the list of training images.
-    usual : float
-        The median score of all their defect-free places.
     """
 
     scores: NDArray[np.float32]
     images: NDArray[np.int64]
-    usual: float
 
     @classmethod
     def of(cls, images: Mapping[int, WindowScores]) -> HeldOutScores:
@@ -100,7 +94,6 @@ class HeldOutScores:
         return cls(
             np.array(list(scores.values()), np.float32),
             np.array(list(scores), np.int64),
-            float(np.median(np.concatenate([own.normal for own in images.values()]))),
         )
 
     def n_images_above(self, threshold: float) -> int:
@@ -108,7 +101,7 @@ class HeldOutScores:
         return int((self.scores >= np.float32(threshold)).sum())
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        return {"usual": self.usual}, {"scores": self.scores, "images": self.images}
+        return {}, dict(vars(self))
 
     @classmethod
     def from_state(
@@ -116,11 +109,10 @@ class HeldOutScores:
     ) -> HeldOutScores:
         """Undo `to_state`; ValueError for arrays that cannot be scores."""
         own = {name: field.checked(arrays[name], name) for name, field in _HELD_OUT.items()}
-        shapes, usual = {name: array.shape for name, array in own.items()}, header["usual"]
-        n = len(own["scores"])
-        if not n or len(own["images"]) != n or type(usual) is not float or not math.isfinite(usual):
-            raise ValueError(f"the held-out scores do not fit: {shapes}, usual {usual!r}")
-        return cls(**own, usual=usual)
+        shapes = {name: array.shape for name, array in own.items()}
+        if not len(own["scores"]) or len(own["images"]) != len(own["scores"]):
+            raise ValueError(f"the held-out scores do not fit: {shapes}")
+        return cls(**own)
 
 
 _HELD_OUT = {"scores": Array("float32", 1), "images": Array("int64", 1, 0)}
@@ -148,22 +140,6 @@ def threshold_at_rate(scores: NDArray[np.floating], rate: float) -> float:
         above = (gumbel_r.isf(rate) - gumbel_r.median()) / _GUMBEL_DEVIATION
         estimate = np.median(scores) + above * median_abs_deviation(scores)
     return float(np.nextafter(np.float32(estimate), np.float32(np.inf)))
-
-
-def region_threshold(images: Sequence[PlaceScores], usual: float) -> float:
-    """Return the lowest peak of a region, from the scores of held-out defect-free images.
-
-    Of the fifth of the images with the highest scores, at least five, every other one has a peak
-    that reaches it, or one has several. So those that are called anomalous have few false regions.
-    """
-    n_highest = max(_MIN_HIGHEST, round(_SHARE_HIGHEST * len(images)))
-    highest = sorted(images, key=lambda each: -each[1])[:n_highest]
-    of_image = (peaks(places, usual) for places, _ in highest)
-    found = sorted((peak for own in of_image for peak, _ in own), reverse=True)
-    n_allowed = max(1, int(_REGIONS_PER_IMAGE * len(highest)))
-    if len(found) <= n_allowed:
-        return max(found, default=usual)
-    return (found[n_allowed - 1] + found[n_allowed]) / 2
 
 
 def threshold_of_best_f1(images: Iterable[WindowScores]) -> float:

@@ -182,7 +182,7 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
         "threshold": f"{scorer.threshold_:.4g} (rule in training: {chosen})",
         "when held out from training": f"{n_above} of {counted(len(held_out.scores), 'image')} "
         "reach it",
-        "lowest peak of a region": f"{scorer.region_threshold_:.4g}",
+        "lowest peak of a region": f"{scorer.region_rule_.inside:.4g}",
         **{
             f"{kind} at 20 % contrast": text
             for kind, text in scorer.limits_.sentences(contrast=0.2).items()

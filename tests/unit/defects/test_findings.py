@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, label
 
 from hypervlad.models.defects import Finding
+from hypervlad.models.defects.findings import RegionRule
 
 SCORES = np.zeros((20, 30), np.float32)
 SCORES[2:5, 3:7] = 4
@@ -56,7 +60,7 @@ def test_a_region_ends_half_way_from_its_peak_to_the_usual_score(seed: int, usua
             own = reached == reached[row, column]
             if scores[own].max() == peak:
                 expected.add((float(peak), int(own.sum())))
-    found = Finding.of(scores, -np.inf, least=least, usual=usual)
+    found = Finding.of(scores, -np.inf, rule=RegionRule(least, least, usual))
     assert {(each.score, each.area) for each in found.regions} == expected
     assert len(found.regions) == len(expected)
     assert found.area == sum(area for _, area in expected)  # no pixel is in two
@@ -76,3 +80,40 @@ def test_the_contrast_of_a_region_is_to_what_is_around_it() -> None:
     assert (dark.length, dark.breadth) == (pytest.approx(np.hypot(10, 10), abs=1), 10)
     everywhere = Finding.of(np.full((9, 9), 6, np.float32), 5.0, pixels=np.ones((9, 9)))
     assert np.isnan(everywhere.regions[0].contrast)
+
+
+def scored(score: float, peaks: dict[tuple[int, int], float]) -> tuple[NDArray[np.float32], float]:
+    places = np.zeros((20, 20), np.float32)
+    for place, peak in peaks.items():
+        places[place] = peak
+    return places, score
+
+
+def test_every_other_unusual_image_has_a_region() -> None:
+    rng = np.random.default_rng(0)
+    images = [
+        scored(score, {(5, 5): score + 4, (5, 6): score / 2, (14, 3): score / 4})
+        for score in rng.permutation(60).astype(float).tolist()
+    ]
+    # Of the twelve highest scores, 48 to 59, the sixth and the seventh highest peak.
+    rule = RegionRule.of(images, usual=0.0)
+    assert rule == RegionRule((58 + 57) / 2, (58 + 57) / 2, 0.0)
+    # Of images without any peak, what is usual.
+    flat = RegionRule.of([(np.full((9, 9), 0.5, np.float32), 1.0)] * 9, usual=0.5)
+    assert flat.inside == flat.at_edge == 0.5
+
+
+def test_at_edges_regions_are_as_rare_as_inside() -> None:
+    """256 of 400 cells lie inside: if 7 of all their peaks are high enough, 3 at edges are."""
+    images = [scored(0.0, {(9, 9): i, (0, 4): 10.0 * i, (18, 7): 20.0 * i}) for i in range(1, 11)]
+    rule = RegionRule.of(images, usual=0.0)
+    assert rule.inside == 3.5  # of the five first images, two
+    at_edge = sorted([10.0 * i for i in range(1, 11)] + [20.0 * i for i in range(1, 11)])
+    assert sum(peak >= rule.at_edge for peak in at_edge) == int(7 / 256 * 144) == 3
+    assert rule.scaled(7.0) == RegionRule(7.0, 2 * rule.at_edge, 0.0)
+    places, _ = scored(1.0, {(9, 9): 5.0, (0, 4): 5.0})
+    assert [(r.row, r.column) for r in rule.regions(places, margin=2)] == [(9, 9)]
+    for damaged in ({"inside": math.nan}, {"at_edge": "1"}, {"usual": math.inf}):
+        with pytest.raises(ValueError, match="the rule of regions"):
+            RegionRule.from_state(rule.to_state()[0] | damaged, {})
+    assert RegionRule.from_state(*rule.to_state()) == rule

@@ -18,8 +18,8 @@ from hypervlad.models.defects.cells import (
     Description,
     cells_of,
     describe,
-    edge_distances,
     mean_and_deviation,
+    places_of,
     resized,
 )
 from hypervlad.models.defects.normal_images import (
@@ -99,28 +99,31 @@ def test_few_or_equal_cells() -> None:
 
 
 @given(st.integers(1, 12), st.integers(1, 12))
-def test_distance_from_the_nearest_edge(height: int, width: int) -> None:
-    found = edge_distances((height, width))
+def test_places_are_distances_from_both_edges(height: int, width: int) -> None:
+    found = places_of((height, width))
     for y in range(height):
         for x in range(width):
-            assert found[y, x] == min(y, x, height - 1 - y, width - 1 - x, 4)
+            near, far = sorted([min(y, height - 1 - y, 4), min(x, width - 1 - x, 4)])
+            assert found[y, x] == 5 * near + far
 
 
-def test_distances_are_relative_to_those_at_the_same_distance_from_the_edge() -> None:
+def test_distances_are_relative_to_those_at_the_same_distances_from_edges() -> None:
     rng = np.random.default_rng(0)
-    level = np.array([9.0, 5.0, 3.0, 2.0, 2.0])[edge_distances((30, 40))]
-    held_out = [(level * rng.uniform(0.5, 1.5, level.shape)).astype(np.float32) for _ in range(20)]
+    places = places_of((30, 40))
+    level = (9 - places // 5 - 0.2 * (places % 5)).astype(np.float32)
+    held_out = [(level * rng.uniform(0.5, 1.5, level.shape)).astype(np.float32) for _ in range(60)]
     model = fitted(rng.standard_normal((50, 3))).standardised_by(held_out, aligned=False)
     values = np.concatenate([model.standardised(each).ravel() for each in held_out])
-    places = np.tile(edge_distances((30, 40)).ravel(), 20)
-    for place in range(5):
-        own = values[places == place]
+    of_place = np.tile(places.ravel(), 60)
+    for place in np.unique(places):
+        own = values[of_place == place]
         assert np.median(own) == pytest.approx(0, abs=1e-5)
         assert np.mean(own >= 1) == pytest.approx(0.1, abs=0.01)
     # An image of another size, and one so small that it has only edges.
-    assert np.abs(model.standardised(level[:9, :7].astype(np.float32))).max() < 3
+    small_level = np.pad(level[:4, :3], ((0, 3), (0, 3)), mode="reflect")
+    assert np.abs(model.standardised(small_level)).max() < 3
     small = fitted(rng.standard_normal((50, 3))).standardised_by([held_out[0][:2, :2]], False)
-    assert small.usual.shape == (5,)
+    assert small.usual.shape == (25,)
     assert np.unique(small.usual).size == 1
 
 
@@ -246,8 +249,8 @@ def test_what_is_usual_is_learnt_from_other_images() -> None:
         scores.append(np.exp(np.sum(weights * (logarithms - levels))))
         mean = np.zeros((9, 12))
         for part, each, weight in zip(parts, distances[i], (4, 1, 1, 1), strict=True):
-            spread = np.cbrt(part.spread * part.spread[4] ** 2)  # a third from the place
-            at = edge_distances(each.shape)
+            spread = np.cbrt(part.spread * part.spread[24] ** 2)  # a third from the place
+            at = places_of(each.shape)
             mean += weight / 7 * resized((each - part.usual[at]) / spread[at], (9, 12))
         places.append((mean + 0.5) * np.sqrt(scores[-1]) - 0.5)
     scale = np.median([each.max() / score for each, score in zip(places, scores, strict=True)])

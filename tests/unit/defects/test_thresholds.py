@@ -19,7 +19,6 @@ from hypervlad.models.defects.thresholds import (
     WindowModel,
     WindowScores,
     held_out_scores,
-    region_threshold,
     threshold_at_rate,
     threshold_of_best_f1,
 )
@@ -183,27 +182,11 @@ def test_held_out_images_above_a_threshold() -> None:
     defective = WindowScores(np.full(9, 99, np.float32), np.ones(9, dtype=bool), 99)
     held_out = HeldOutScores.of(images | {4: defective})
     assert held_out.images.tolist() == [3, 5, 7]
-    assert held_out.usual == np.median([image.scores for image in images.values()])
     for threshold in (3.3, 5.0, 7.9, 20.0):
         expected = [images[at].image >= threshold for at in (3, 5, 7)]
         assert held_out.n_images_above(threshold) == sum(expected)
     header, arrays = held_out.to_state()
     again = HeldOutScores.from_state(header, arrays)
     np.testing.assert_array_equal(again.scores, held_out.scores)
-    assert again.usual == held_out.usual
-    for damaged in ((header, arrays | {"scores": arrays["scores"][:1]}), ({"usual": "0"}, arrays)):
-        with pytest.raises(ValueError, match="the held-out scores do not fit"):
-            HeldOutScores.from_state(*damaged)
-
-
-def test_every_other_unusual_image_has_a_region() -> None:
-    rng = np.random.default_rng(0)
-    images = []
-    for score in rng.permutation(60):
-        places = np.zeros((20, 20), np.float32)
-        places[5, 5], places[5, 6], places[14, 3] = score + 4, score / 2, score / 4
-        images.append((places, float(score)))
-    # Of the twelve highest scores, 48 to 59, the sixth and the seventh highest peak.
-    assert region_threshold(images, usual=0.0) == (58 + 57) / 2
-    # Of images without any peak, what is usual.
-    assert region_threshold([(np.full((9, 9), 0.5, np.float32), 1.0)] * 9, usual=0.5) == 0.5
+    with pytest.raises(ValueError, match="the held-out scores do not fit"):
+        HeldOutScores.from_state(header, arrays | {"scores": arrays["scores"][:1]})
