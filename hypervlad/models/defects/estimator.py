@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -517,10 +518,10 @@ class PatchDefectScorer(ImageEstimator):
         usual = float(np.median(np.concatenate([each.ravel() for each, _ in scores.values()])))
         rule = RegionRule.of(list(scores.values()), usual)
 
-        def find(position: int, image: PreparedImage) -> Finding:
+        def find(position: int, image: PreparedImage) -> tuple[Finding, bool]:
             places, grid, score = without[position].scores(unstored, image)
             found = grid.to_map(places, image.size, image.size)
-            return Finding.of(found, threshold, score, rule=rule, cell=grid.side)
+            return Finding.of(found, -math.inf, rule=rule, cell=grid.side), score >= threshold
 
         unstored, limits = CellMaps(encoder, self.tile_size), DetectionLimits.none()
         if len(chosen) >= MIN_IMAGES and self.n_planted:

@@ -134,8 +134,10 @@ class DetectionLimits:
         Pixels of the images as they are stored.
     contrasts : ndarray of float32, shape (n,)
         Changes of grey levels, 1 from black to white.
-    found_areas : ndarray of float32, shape (n,)
-        The area of the regions on each defect; 0 if it was not found.
+    region_areas : ndarray of float32, shape (n,)
+        The area of the regions on each defect; 0 if there is none.
+    is_called : ndarray of bool, shape (n,)
+        Whether its image is called anomalous.
     pixel_size : float
         Nanometres per pixel of all images; NaN if it differs between them, or is not known.
 
@@ -145,7 +147,7 @@ class DetectionLimits:
     >>> from hypervlad.models.defects.limits import DetectionLimits
     >>> areas = np.geomspace(10, 1000, 40)
     >>> limits = DetectionLimits(
-    ...     np.repeat("dark spots", 40), areas, np.full(40, 0.2), np.where(areas > 100, areas, 0)
+    ...     np.repeat("dark spots", 40), areas, np.full(40, 0.2), areas, areas > 100
     ... )
     >>> 95 < limits.area("dark spots", 0.5, contrast=0.2) < 105
     True
@@ -154,19 +156,20 @@ class DetectionLimits:
     kinds: NDArray[Any]
     areas: NDArray[np.float32]
     contrasts: NDArray[np.float32]
-    found_areas: NDArray[np.float32]
+    region_areas: NDArray[np.float32]
+    is_called: NDArray[np.bool_]
     pixel_size: float = math.nan
 
     @classmethod
     def none(cls) -> DetectionLimits:
         """Return limits without any defect, of scorers for which they were not measured."""
         nothing = np.zeros(0, np.float32)
-        return cls(np.zeros(0, str), nothing, nothing, nothing)
+        return cls(np.zeros(0, str), nothing, nothing, nothing, np.zeros(0, bool))
 
     @property
     def is_found(self) -> NDArray[np.bool_]:
         """Whether each defect was found (n,)."""
-        return self.found_areas > 0
+        return self.is_called & (self.region_areas > 0)
 
     def __len__(self) -> int:
         return len(self.areas)
@@ -225,15 +228,16 @@ class DetectionLimits:
     def area_of(self, region: float) -> tuple[float | None, tuple[float, float]] | None:
         """Return the area of defects that have such regions, and between which nine in ten lie.
 
-        All in pixels. None instead of the area if the interval is wider than a factor of ten, and
-        nothing at all from fewer than 25 defects that were found.
+        All in pixels, also of defects whose images are not called anomalous. None instead of the
+        area if the interval is wider than a factor of ten, and nothing at all from fewer than 25
+        defects with regions.
         """
-        found = self.is_found
-        if found.sum() < _N_NEIGHBOURS:
+        has_region = self.region_areas > 0
+        if has_region.sum() < _N_NEIGHBOURS:
             return None
-        away = np.abs(np.log(self.found_areas[found] / region))
-        near = np.argsort(away, kind="stable")[:_N_NEIGHBOURS]
-        ratios = np.log(self.areas[found][near] / self.found_areas[found][near])
+        own, areas = self.region_areas[has_region], self.areas[has_region]
+        near = np.argsort(np.abs(np.log(own / region)), kind="stable")[:_N_NEIGHBOURS]
+        ratios = np.log(areas[near] / own[near])
         low, middle, high = (region * np.exp(np.quantile(ratios, [0.05, 0.5, 0.95]))).tolist()
         return middle if high <= _MOST_UNCERTAIN * low else None, (low, high)
 
@@ -275,7 +279,10 @@ class DetectionLimits:
         codes = [list(KINDS).index(kind) for kind in self.kinds.tolist()]
         numbers = {name: getattr(self, name).astype(np.float32) for name in _NUMBERS}
         size = None if math.isnan(self.pixel_size) else self.pixel_size
-        return {"pixel_size": size}, numbers | {"kinds": np.array(codes, np.int64)}
+        whole = {"kinds": codes, "is_called": self.is_called}
+        return {"pixel_size": size}, numbers | {
+            name: np.array(each, np.int64) for name, each in whole.items()
+        }
 
     @classmethod
     def from_state(
@@ -284,19 +291,22 @@ class DetectionLimits:
         """Undo `to_state`; ValueError for arrays that cannot be of synthetic defects."""
         own = {name: field.checked(arrays[name], name) for name, field in _NUMBERS.items()}
         codes = Array("int64", 1, 0, len(KINDS) - 1).checked(arrays["kinds"], "kinds")
-        shapes, size = {name: array.shape for name, array in own.items()}, header["pixel_size"]
-        if any(array.shape != codes.shape for array in own.values()):
+        called = Array("int64", 1, 0, 1).checked(arrays["is_called"], "is_called")
+        shapes = {name: array.shape for name, array in (own | {"is_called": called}).items()}
+        size = header["pixel_size"]
+        if any(shape != codes.shape for shape in shapes.values()):
             raise ValueError(f"the synthetic defects do not fit: {shapes}, {codes.shape} kinds")
         if size is not None and (type(size) is not float or not 0 < size < math.inf):
             raise ValueError(f"the pixel size of the synthetic defects is {size!r}")
         names = np.array(list(KINDS))[codes]
-        return cls(names, **own, pixel_size=math.nan if size is None else size)
+        nm = math.nan if size is None else size
+        return cls(names, **own, is_called=called == 1, pixel_size=nm)
 
 
 _NUMBERS = {
     "areas": Array("float32", 1, 1e-3, _MAX_AREA),
     "contrasts": Array("float32", 1, 1e-6, 1),
-    "found_areas": Array("float32", 1, 0, _MAX_AREA),
+    "region_areas": Array("float32", 1, 0, _MAX_AREA),
 }
 
 
@@ -308,17 +318,17 @@ def measure_limits(
     positions: Sequence[int],
     read: Callable[[int], PreparedImage],
     preprocessing: Preprocessing,
-    find: Callable[[int, PreparedImage], Finding],
+    find: Callable[[int, PreparedImage], tuple[Finding, bool]],
     n_planted: int,
     seed: int,
 ) -> DetectionLimits:
     """Put defects on the images at some positions, one on each copy, and look for them.
 
-    ``find`` finds the regions of an image by a model without the image at the position, in pixels
-    of the network's input.
+    ``find`` returns the regions of an image, in pixels of the network's input, and whether it is
+    called anomalous, by a model without the image at the position.
     """
     rng = np.random.default_rng(seed)
-    rows: list[tuple[str, float, float, float]] = []
+    rows: list[tuple[str, float, float, float, bool]] = []
     sizes = set()
     for number, (kind, size, contrast) in enumerate(_plan(n_planted, seed)):
         at = positions[number % len(positions)]
@@ -327,17 +337,18 @@ def measure_limits(
         sizes.add(image.info.pixel_size)
         if shown < _LEAST_CONTRAST:  # a dark spot on black
             continue
-        found = find(at, planted)
+        found, is_called = find(at, planted)
         area = sum(each.area for each in found.regions if mask[each.window][each.mask].any())
         scale = math.prod(image.shape) / math.prod(image.size)
-        rows.append((kind, scale * mask.sum(), min(shown, 1.0), scale * area))
+        rows.append((kind, scale * mask.sum(), min(shown, 1.0), scale * area, is_called))
     pixel_size = sizes.pop() if len(sizes) == 1 else None
     columns = [np.array([row[i] for row in rows], np.float32) for i in (1, 2, 3)]
     return DetectionLimits(
         np.array([row[0] for row in rows], str),
         areas=columns[0],
         contrasts=columns[1],
-        found_areas=columns[2],
+        region_areas=columns[2],
+        is_called=np.array([row[4] for row in rows], bool),
         pixel_size=math.nan if pixel_size is None else float(pixel_size),
     )
 

@@ -31,8 +31,8 @@ class DetectionLimitsDisplay(Display):
     >>> from hypervlad.models import DetectionLimits
     >>> from hypervlad.results import DetectionLimitsDisplay
     >>> areas = np.geomspace(10, 1000, 40)
-    >>> found_areas = np.where(areas > 100, areas, 0)
-    >>> limits = DetectionLimits(np.repeat("stains", 40), areas, np.full(40, 0.2), found_areas)
+    >>> kinds, contrasts = np.repeat("stains", 40), np.full(40, 0.2)
+    >>> limits = DetectionLimits(kinds, areas, contrasts, areas, areas > 100)
     >>> DetectionLimitsDisplay(limits).plot().ax_.get_xlabel()
     'contrast, % of the range from black to white'
     """

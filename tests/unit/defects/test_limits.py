@@ -72,7 +72,7 @@ def made(found_from: float, n: int = 200, seed: int = 0) -> DetectionLimits:
     chance = 1 / (1 + (areas * contrasts / found_from) ** -4)
     regions = np.where(rng.uniform(size=n) < chance, 2 * areas * rng.uniform(0.8, 1.25, n), 0)
     kinds = np.array(list(KINDS))[np.arange(n) % 2]
-    return DetectionLimits(kinds, areas, contrasts, regions.astype(np.float32))
+    return DetectionLimits(kinds, areas, contrasts, regions.astype(np.float32), np.full(n, True))
 
 
 def test_limits_are_where_so_many_are_found() -> None:
@@ -94,7 +94,7 @@ def test_limits_are_where_so_many_are_found() -> None:
 @pytest.mark.parametrize(("found", "limit"), [(0.0, math.inf), (50.0, 16.0)])
 def test_all_or_none_are_found(found: float, limit: float) -> None:
     areas = np.geomspace(16, 1000, 12).astype(np.float32)
-    own = np.full(12, 0.2, np.float32), np.full(12, found, np.float32)
+    own = np.full(12, 0.2, np.float32), np.full(12, found, np.float32), np.full(12, True)
     limits = DetectionLimits(np.repeat("stains", 12), areas, *own)
     assert limits.area("stains") == pytest.approx(limit)
 
@@ -105,11 +105,13 @@ def test_areas_are_those_of_defects_with_such_regions() -> None:
     assert estimate == pytest.approx(1000, rel=0.1)
     assert 0.7 * 1000 < low < estimate < high < 1.4 * 1000
     # Where regions are as large whatever the defect, only an upper end is known.
-    blurred = DetectionLimits(limits.kinds, limits.areas, limits.contrasts, np.full(200, 900.0))
+    columns = limits.kinds, limits.areas, limits.contrasts, limits.region_areas, limits.is_called
+    blurred = DetectionLimits(*columns[:3], np.full(200, 900.0), columns[4])
     estimate, (low, high) = blurred.area_of(900.0)
     assert estimate is None
     assert high > 10 * low
-    columns = (limits.kinds, limits.areas, limits.contrasts, limits.found_areas)
+    # What is called does not matter.
+    assert DetectionLimits(*columns[:4], ~columns[4]).area_of(2000.0) == limits.area_of(2000.0)
     few = DetectionLimits(*(column[:20] for column in columns))
     assert few.area_of(2000.0) is None
 
@@ -136,16 +138,17 @@ def test_the_state_of_limits_is_checked() -> None:
 def test_only_defects_that_can_be_seen_are_looked_for() -> None:
     image, looked = prepared(np.zeros((64, 80))), []
 
-    def find(position: int, planted: PreparedImage) -> Finding:
+    def find(position: int, planted: PreparedImage) -> tuple[Finding, bool]:
         grey = grey_image(planted.tensor, PREPROCESSING)
         looked.append(float(grey.max()))
-        return Finding.of(10 * grey, 5.0)
+        return Finding.of(10 * grey, 5.0), grey.max() >= 0.7
 
     limits = measure_limits([7], lambda _: image, PREPROCESSING, find, 16, seed=0)
     assert len(limits) == len(looked) < 16
     assert min(looked) > 0.002
     assert "dark spots" not in limits.kinds
-    np.testing.assert_array_equal(limits.is_found, np.array(looked) >= 0.5)
+    np.testing.assert_array_equal(limits.region_areas > 0, np.array(looked) >= 0.5)
+    np.testing.assert_array_equal(limits.is_found, np.array(looked) >= 0.7)
     assert limits.pixel_size == 2.0
 
 

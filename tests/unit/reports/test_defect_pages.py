@@ -221,9 +221,7 @@ def test_detection_limits_are_drawn(tmp_path: Path) -> None:
     write(tmp_path, [spotted(0.9)])
     assert "What may be missed" not in Page(tmp_path / "report.html").words
     areas = np.geomspace(10, 1000, 40)
-    limits = DetectionLimits(
-        np.repeat("stains", 40), areas, np.full(40, 0.2), np.where(areas > 100, areas, 0)
-    )
+    limits = DetectionLimits(np.repeat("stains", 40), areas, np.full(40, 0.2), areas, areas > 100)
     write_findings(tmp_path, Darkness(limits_=limits), [spotted(0.9)], ["0.png"])
     page = Page(tmp_path / "report.html")
     assert "What may be missed" in page.words
