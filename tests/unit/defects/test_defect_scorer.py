@@ -455,3 +455,23 @@ def test_a_display_of_the_scorer_s_own_maps(fitted: PatchDefectScorer, bad: Flaw
     np.testing.assert_array_equal(display.maps[0], fitted.score_map(image))
     assert display.threshold == fitted.threshold_
     plt.close(display.figure_)
+
+
+@pytest.mark.slow  # a fit on larger images, and 60 maps
+def test_no_more_regions_of_defect_free_images_lie_at_the_frame_than_inside(
+    scorer: PatchDefectScorer,
+) -> None:
+    size = (96, 128)
+    scorer.set_params(n_planted=0).fit([surface(seed, size) for seed in range(24)])
+    rule = scorer.region_rule_
+    lower = rule.usual + 0.6 * (rule.inside - rule.usual)  # for more regions
+    scorer.set_threshold(-1e6, regions=lower)
+    touching, expected, n_regions = 0, 0.0, 0
+    for seed in range(100, 160):
+        for region in scorer.find(surface(seed, size)).regions:
+            ends = region.row + region.height, region.column + region.width
+            touching += min(region.row, region.column, size[0] - ends[0], size[1] - ends[1]) == 0
+            expected += 1 - (1 - region.height / size[0]) * (1 - region.width / size[1])
+            n_regions += 1
+    assert n_regions >= 20
+    assert touching <= expected + 3 * np.sqrt(expected)
