@@ -10,6 +10,7 @@ without defects, the second what each threshold finds and how many false alarms 
 # %%
 # The scorer is trained on 40 defect-free images. Their scores when they are held out determine the
 # threshold: on average, at most 5 % (``fpr``) of new defect-free images are called anomalous.
+# ``n_planted=0`` saves the time in which detection limits would be measured.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -17,7 +18,7 @@ from hypervlad import PatchDefectScorer, make_nanofibre_images
 
 size = (116, 168)
 good, _ = make_nanofibre_images(40, defective=0, size=size, random_state=0)
-scorer = PatchDefectScorer(fpr=0.05, random_state=0).fit(good)
+scorer = PatchDefectScorer(fpr=0.05, n_planted=0, random_state=0).fit(good)
 
 new, masks = make_nanofibre_images(100, defective=0.5, size=size, random_state=1)
 is_defective = np.array([mask.any() for mask in masks])
@@ -27,7 +28,7 @@ scores = scorer.score_samples(new)
 # Half of the 100 new images have defects. The chosen threshold raises few false alarms, but misses
 # most of the defective images: images with small defects hardly score higher than images without. A
 # lower threshold finds more, at the price of false alarms.
-for threshold in (scorer.threshold_, 2.0, 1.75):
+for threshold in (scorer.threshold_, 2.5, 2.0):
     false_alarms = np.mean(scores[~is_defective] >= threshold)
     share_found = np.mean(scores[is_defective] >= threshold)
     print(f"threshold {threshold:.2f}: {share_found:.0%} found, {false_alarms:.0%} false alarms")

@@ -2,10 +2,10 @@
 Which defects would my scorer find?
 ===================================
 
-If you have no defective images yet, add known defects to defect-free ones and see which are found.
-:func:`hypervlad.data.add_defect` makes six kinds, from subtle to strong, on any texture. In the
-lower panel, each point is an image, and those that reach the threshold are orange: some kinds of
-defects are mostly missed.
+A scorer measures this itself: ``fit`` puts synthetic spots, scratches and stains on held-out images,
+and looks for them. For other kinds, :func:`hypervlad.data.add_defect` adds known defects to
+defect-free images. In the lower panel of the second figure, each point is an image, and those that
+reach the threshold are orange: some kinds of defects are mostly missed.
 """
 
 # %%
@@ -15,13 +15,20 @@ import numpy as np
 
 from hypervlad import PatchDefectScorer, make_lattice_images
 from hypervlad.data import IMAGE_DEFECTS, add_defect
+from hypervlad.results import DetectionLimitsDisplay
 
 images, _ = make_lattice_images(50, images_per_sample=50, size=160, random_state=0)
 good, test = images[:25], images[25:]
 scorer = PatchDefectScorer(random_state=0).fit(good)
 
 # %%
-# Each kind of defect is added once to each of the other images.
+# Above a line, nine in ten defects are found, and above a dashed line half. Bright spots and stains
+# must be larger than dark spots of the same contrast, or have a higher one.
+DetectionLimitsDisplay.from_estimator(scorer)
+plt.show()
+
+# %%
+# Each of the six kinds of ``add_defect`` is added once to each of the other images.
 examples, scores = {}, {"no defect": scorer.score_samples(test)}
 for kind in IMAGE_DEFECTS:
     changed = [add_defect(image, kind, random_state=seed) for seed, image in enumerate(test)]

@@ -59,7 +59,7 @@ class DefectMapDisplay(GridDisplay):
     found : sequence of n ndarray of shape (H, W)
         True where a defect was found.
     threshold : float
-        Pixels with at least this score are called defective.
+        The scale of the maps includes this score.
     masks : sequence of n paths, arrays or None, optional
         True where there is a defect; None if unknown.
     names : sequence of n str, optional
@@ -154,7 +154,7 @@ class DefectMapDisplay(GridDisplay):
         super()._draw()
         low, high = self._limits()
         entries = [("mask", TRUE)] if any(mask is not None for mask in self.masks) else []
-        entries.append((f"score ≥ {self.threshold:.3g}", FOUND))
+        entries.append(("found", FOUND))
         below = "≤ " if min(scores.min() for scores in self.maps) < low else ""
         above = "≥ " if max(scores.max() for scores in self.maps) > high else ""
         ends = _minus(f"{below}{low:.3g}"), _minus(f"{above}{high:.3g}")

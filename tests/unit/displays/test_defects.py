@@ -32,7 +32,7 @@ def test_outlines_and_captions_are_those_of_the_map():
         *("a", "true: 11.1 % defective", "", "found: 11.1 % (+0.0)"),
         *("b", "", "", "found: 0.0 %"),
     ]
-    assert texts(display)[8:] == ["0", " 1", " mask", " score ≥ 0.5"]
+    assert texts(display)[8:] == ["0", " 1", " mask", " found"]
     first, first_map, second, _, bar, *_ = display.ax_.images
     assert has(first, TRUE)
     assert has(first, FOUND)
@@ -54,7 +54,7 @@ def test_landscape_images_stand_close_together():
 
 def test_flat_maps_have_a_scale_too():
     flat = maps_of([IMAGE], [np.full((60, 90), 3.0)], threshold=7.0).plot()
-    assert texts(flat)[4:] == ["3", " 7", " score ≥ 7"]
+    assert texts(flat)[4:] == ["3", " 7", " found"]
     below_zero = maps_of([IMAGE], [np.full((60, 90), -3.0)], threshold=-3.0).plot()
     assert texts(below_zero)[4:6] == ["−3", " −2"], "a minus, not a hyphen, as in the captions"
 
