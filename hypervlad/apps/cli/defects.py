@@ -103,7 +103,10 @@ def fit(
     """Train on defect-free images, or on images with masks of their defects.
 
     Without masks, use defect-free images only: defects in them raise the threshold. Look for
-    defects in the images with the highest scores, which are listed at the end.
+    defects in the images with the highest scores, which are listed at the end. With ten images or
+    more, 120 synthetic spots, scratches and stains are put on held-out images. For each kind, the
+    area is printed from which on half and nine in ten are found, if they differ from their
+    surroundings by 20 % of the range from black to white.
 
     \b
     Examples:
@@ -203,8 +206,8 @@ ScorerPath = Annotated[
 Threshold = Annotated[
     float | None,
     typer.Option(
-        help="Smallest score of a defect; by default that of the model. Scores are distances from "
-        "defect-free images, or, of a model trained with masks, log-odds of a defect."
+        help="Smallest score of an anomalous image; by default that of the model. Scores are "
+        "distances from defect-free images, or, of a model trained with masks, log-odds of a defect."
     ),
 ]
 
