@@ -50,7 +50,7 @@ for (picture, bars), i in zip(axes.T, shown, strict=True):
         bars.text(p + 0.02, row, f"{p:.0%}", va="center", fontsize=9)
 
 mats, _ = make_nanofibre_images(25, defective=0, random_state=0)
-scorer = PatchDefectScorer(random_state=0).fit(mats)
+scorer = PatchDefectScorer(n_planted=0, random_state=0).fit(mats)
 ((mat,), _) = make_nanofibre_images(1, defective=1, random_state=6)
 scores = scorer.score_map(mat)
 (wires,), _ = make_nanowire_images(1, aligned=0.6, random_state=3)
