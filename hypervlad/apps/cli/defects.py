@@ -207,7 +207,8 @@ Threshold = Annotated[
     float | None,
     typer.Option(
         help="Smallest score of an anomalous image; by default that of the model. Scores are "
-        "distances from defect-free images, or, of a model trained with masks, log-odds of a defect."
+        "distances from defect-free images, or log-odds of a defect if the model was trained with "
+        "masks."
     ),
 ]
 
