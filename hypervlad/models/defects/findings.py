@@ -47,10 +47,10 @@ class Region:
         Mean grey level of its pixels minus that of its surroundings, between -1 and 1; NaN without
         an image, or surroundings.
     area_estimate : float or None
-        The area of synthetic defects that look as large as this region; None if it is not known,
-        or the region is too small to say more than that the defect is below ``area_interval[1]``.
+        The area of synthetic defects with such regions; None if it is not known, or the region is
+        too small to say more than that the defect is below ``area_interval[1]``.
     area_interval : (float, float) or None
-        Between which nine in ten of these areas lie; None if it is not known.
+        Areas of defects of which nine in ten regions are as large; None if it is not known.
     """
 
     row: int

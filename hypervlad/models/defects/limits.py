@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import least_squares
 from scipy.stats import qmc
 from sklearn.linear_model import LogisticRegression
 
@@ -45,7 +46,8 @@ _CONTRASTS = 0.03, 0.6  # of the range from black to white
 _LEAST_CONTRAST = 0.002  # half a grey level of 8 bits: less is never visible
 _SHARP = 1.5  # pixels of the edge of a defect that is not soft
 _TRIES = 20  # to find a place where the change is not cut off by black or white
-_N_NEIGHBOURS = 25  # synthetic defects that look as large as a region
+_MIN_REGIONS = 20  # of synthetic defects, from which areas are estimated
+_ENDS = 0.95, 0.5, 0.05  # of ratios of areas, for the lower end, the estimate and the upper end
 _MOST_UNCERTAIN = 10.0  # upper over lower end of an interval, above which a size is not resolved
 _PENALTY = 10.0  # of the regression; weak
 _FINE_AREA = 1e5  # nm2: smaller ones are shown in nm2
@@ -226,20 +228,41 @@ class DetectionLimits:
         return max(math.exp(logarithm), float(own.min()))
 
     def area_of(self, region: float) -> tuple[float | None, tuple[float, float]] | None:
-        """Return the area of defects that have such regions, and between which nine in ten lie.
+        """Return the area of a defect by that of its region, and an interval, all in pixels.
 
-        All in pixels, also of defects whose images are not called anomalous. None instead of the
-        area if the interval is wider than a factor of ten, and nothing at all from fewer than 25
-        defects with regions.
+        Regions of synthetic defects of area a have the area g a + b: the map enlarges small defects
+        to about b. The interval has all areas for which this region deviates from it, as a ratio,
+        no more than nine in ten of theirs. None instead of the area if the interval is wider than a
+        factor of ten, and nothing at all from fewer than 20 defects with regions.
         """
-        has_region = self.region_areas > 0
-        if has_region.sum() < _N_NEIGHBOURS:
+        if self._enlargement is None:
             return None
-        own, areas = self.region_areas[has_region], self.areas[has_region]
-        near = np.argsort(np.abs(np.log(own / region)), kind="stable")[:_N_NEIGHBOURS]
-        ratios = np.log(areas[near] / own[near])
-        low, middle, high = (region * np.exp(np.quantile(ratios, [0.05, 0.5, 0.95]))).tolist()
-        return middle if high <= _MOST_UNCERTAIN * low else None, (low, high)
+        slope, least, ratios = self._enlargement
+        low, middle, high = (
+            max((region / ratio - least) / slope, _SMALLEST) for ratio in np.quantile(ratios, _ENDS)
+        )
+        if region < least:  # smaller than the regions of the smallest defects
+            high = max(high, region)
+        return float(middle) if high <= _MOST_UNCERTAIN * low else None, (float(low), float(high))
+
+    @functools.cached_property
+    def _enlargement(self) -> tuple[float, float, FloatArray] | None:
+        """The slope and start of areas of regions, and the ratios of those found to these."""
+        has_region = self.region_areas > 0
+        if has_region.sum() < _MIN_REGIONS:
+            return None
+        true, found = (
+            each[has_region].astype(np.float64) for each in (self.areas, self.region_areas)
+        )
+
+        def deviations(logarithms: FloatArray) -> FloatArray:
+            slope, least = np.exp(logarithms)
+            return np.asarray(np.log(found / (slope * true + least)))
+
+        start = np.log([1.0, float(np.median(found))])
+        fitted = least_squares(deviations, start, loss="soft_l1", bounds=(-7, 30)).x
+        slope, least = np.exp(fitted)
+        return float(slope), float(least), np.exp(deviations(fitted))
 
     def sized(self, found: Finding) -> Finding:
         """Return a finding whose regions have estimates and intervals of their areas."""
