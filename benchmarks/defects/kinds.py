@@ -35,6 +35,7 @@ from benchmarks.defects.scores import (
 )
 from benchmarks.defects.surfaces import FREE, Surface, mats_by_kind, read_surface, split_surface
 from benchmarks.defects.tables import kinds_section, mean_and_worst
+from hypervlad.data import IMAGE_DEFECTS
 from hypervlad.evaluation import PixelTally, wilson_interval
 
 TRAIN_TILES, TRAIN_MATS = (5, 20, 40), (80,)
@@ -75,7 +76,8 @@ def scores_by_kind(
             score_map, scores[at] = method.score(surface.images[test[at]])
             tally.add(score_map, surface.masks[test[at]])
             if isinstance(method, Ours) and regions is not None and method.found is not None:
-                regions.add(method.found, surface.images[test[at]], surface.masks[test[at]])
+                image, mask = surface.images[test[at]], surface.masks[test[at]]
+                regions.add(method.found, image, mask, kind not in IMAGE_DEFECTS)
         return tally
 
     defect_free = score_kind(FREE, PixelTally())

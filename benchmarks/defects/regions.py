@@ -25,9 +25,13 @@ class RegionTally:
         self.areas: list[tuple[float, float]] = []  # true, of the one region on it
         self.estimates: list[tuple[float, float]] = []  # true, estimated
         self.covered: list[bool] = []
-        self.promised: list[bool] = []  # of images whose defect is above the limit: is it found?
+        self.promised: list[
+            bool
+        ] = []  # of images with real defects above the limit: are they found?
 
-    def add(self, found: Finding, image: np.ndarray, mask: np.ndarray) -> None:
+    def add(
+        self, found: Finding, image: np.ndarray, mask: np.ndarray, is_real: bool = True
+    ) -> None:
         if not mask.any():
             self._add_false(found)
             return
@@ -35,7 +39,7 @@ class RegionTally:
         whole = mask.astype(np.float32)
         defects = Finding.of(whole, 0.5, pixels=grey).regions
         chances = [self._chance(each) for each in defects]
-        if max(chances) >= PROMISED:
+        if is_real and max(chances) >= PROMISED:
             hit = any(mask[each.window][each.mask].any() for each in found.regions)
             self.promised.append(bool(found.is_defective and hit))
         numbers, n_defects = label(mask, structure=_TOUCHING)
@@ -69,7 +73,7 @@ class RegionTally:
     def _chance(self, defect: Region) -> float:
         """Return the share of synthetic defects like this one that are found."""
         contrast = abs(defect.contrast)
-        if not len(self._limits) or not contrast > 0:
+        if not len(self._limits) or not contrast > 0 or defect.area > self._limits.areas.max():
             return 0.0
         spots = "dark spots" if defect.contrast < 0 else "bright spots"
         kind = "scratches" if defect.length > _THIN * max(defect.breadth, 1.0) else spots

@@ -118,12 +118,13 @@ def mean_and_worst(by_kind: Mapping[str, Sequence[float]]) -> tuple[float, float
 def kinds_section(results: Sequence[Facts]) -> str:
     """Return a table of all surfaces, and for each one those of methods x kinds of defects."""
     parts = []
+    with_regions = [each for each in results if "regions" in rows_of_most_images(each)[0]]
     if len(results) > 1:
-        parts = [
-            _surfaces_table(results),
-            _surfaces_table(results, "pixel_ap"),
-            f"Regions of hypervlad, trained on defect-free images:\n\n{regions_table(results)}",
-        ]
+        parts.append(_surfaces_table(results))
+    if with_regions:
+        parts.append(_surfaces_table(with_regions, "pixel_ap"))
+        title = "Regions of hypervlad, trained on defect-free images"
+        parts.append(f"{title}:\n\n{regions_table(with_regions)}")
     return "\n\n".join([*parts, *map(_kinds_of_a_surface, results)])
 
 
@@ -232,7 +233,7 @@ def _kinds_of_a_surface(result: Facts) -> str:
         *(
             f"{title}:\n\n{_kinds_table(rows, name)}"
             for name, title in _BY_KIND.items()
-            if has_own or name == "image_auroc"
+            if name in rows[0] and (has_own or name == "image_auroc")
         ),
     ]
     if not has_own:

@@ -18,11 +18,11 @@ from hypervlad.particles.measures import feret_diameters
 
 #: A region ends where the score has fallen to this share of its peak, above the usual score. By
 #: this share, areas are right for defects that are larger than the map's cells.
-OUTLINE_SHARE = 0.5
+OUTLINE_SHARE = 0.55
 EDGE_CELLS = 2  # of a map, that lie at the edge of an image
 _TOLERANCE = 1e-9  # of logarithms
 # Of the images from which the lowest peak of a region is learnt
-_SHARE_HIGHEST, _MIN_HIGHEST, _REGIONS_PER_IMAGE = 0.2, 5, 0.5
+_SHARE_HIGHEST, _MIN_HIGHEST, _REGIONS_PER_IMAGE = 0.2, 5, 0.25
 _RING = 3  # pixels, at least, of the surroundings with which a region is compared
 _RING_SHARE = 0.25  # of the region's diameter: the width of larger rings
 _RING_GAP = 2  # pixels of the edge of a defect, which are neither
@@ -82,7 +82,7 @@ class Region:
 
 @dataclass(frozen=True)
 class RegionRule:
-    """Which pixels are a region: those around a peak that reach half of it, above what is usual.
+    """Which pixels are a region: those around a peak that reach 0.55 of it, above what is usual.
 
     Attributes
     ----------
@@ -103,8 +103,8 @@ class RegionRule:
     def of(cls, images: Sequence[tuple[NDArray[np.floating], float]], usual: float) -> RegionRule:
         """Learn from scores of the cells (R, S), and of the image, of held-out defect-free images.
 
-        Of the fifth of the images with the highest scores, at least five, every other one has a
-        peak inside that is high enough, or one has several: so images that are falsely called
+        Of the fifth of the images with the highest scores, at least five, one in four has a peak
+        inside that is high enough, or fewer have several: so images that are falsely called
         anomalous have few regions. At edges, where cells vary more, peaks that are high enough are
         as frequent as inside, for their number of cells.
         """
@@ -291,7 +291,7 @@ class Finding:
 def peaks(scores: NDArray[np.floating], usual: float) -> list[tuple[float, tuple[int, int]]]:
     """Return the score and the place of each peak of a map (H, W).
 
-    Between two peaks, the score falls to half of the lower one, above the usual score.
+    Between two peaks, the score falls to 0.55 of the lower one, above the usual score.
     """
     excess = np.asarray(scores, np.float64) - usual
     positive = excess[excess > 0]
