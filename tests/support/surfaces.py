@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PATCH = 12  # pixels
+CELL = 4  # pixels: of the coarsest layer of the tiny network
 
 
 def surface(seed: int, size: tuple[int, int] = (48, 60)) -> NDArray[np.float32]:

@@ -148,7 +148,6 @@ class TrainingWindows:
     weights: NDArray[np.float64]  # how many windows of its image and class each represents
     image_index: NDArray[np.intp]  # position of the image that each is from
     keys: dict[int, str]  # digests of the images by position, in the order of the digests
-    thinned: frozenset[int]  # positions of images of which labelled windows were left out
 
     @classmethod
     def sample(cls, images: Iterable[ImageWindows], n_images: int, seed: int) -> TrainingWindows:
@@ -157,11 +156,9 @@ class TrainingWindows:
         What is sampled depends on the seed and the image alone.
         """
         n_most = max_windows_per_class(n_images)
-        found, thinned = [], set()
+        found = []
         for image in images:
             chosen, weights = _sampled(image.labels, n_most, image.key, seed)
-            if (weights > 1).any():
-                thinned.add(image.position)
             X = _rows_at(image.blocks, chosen)
             found.append((image.key, image.position, X, image.labels[chosen], weights))
         found.sort(key=lambda each: each[:2])
@@ -172,7 +169,6 @@ class TrainingWindows:
             weights=np.concatenate([weights for *_, weights in found]),
             image_index=np.repeat([position for _, position, *_ in found], counts),
             keys={position: key for key, position, *_ in found},
-            thinned=frozenset(thinned),
         )
 
     def groups_of(self, groups: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -172,11 +172,12 @@ def places_of(shape: tuple[int, ...]) -> NDArray[np.intp]:
 
 
 def resized(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    if values.shape == shape:
+    """Bring values (R, S) or (R, S, D) to another grid."""
+    if values.shape[:2] == shape:
         return values
-    planes = torch.from_numpy(values)[None, None]
+    planes = torch.from_numpy(values).reshape(*values.shape[:2], -1).permute(2, 0, 1)[None]
     found = torch.nn.functional.interpolate(planes, tuple(shape), mode="bilinear", antialias=True)
-    return np.asarray(found[0, 0].numpy())
+    return found[0].permute(1, 2, 0).numpy().reshape(*shape, *values.shape[2:])
 
 
 # --- cells of reference images -------------------------------------------------------------------

@@ -47,6 +47,7 @@ from hypervlad.images.reading import check_image_list, image_name
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.defects.cells import CellMaps, ReferenceCells, ReferenceCellsFit, resized
 from hypervlad.models.defects.findings import Finding, RegionRule
+from hypervlad.models.defects.labelled_cells import LabelledCells, fit_labelled_cells
 from hypervlad.models.defects.labelled_windows import (
     DefectLabels,
     LabelledWindows,
@@ -76,14 +77,14 @@ _MAX_STRETCH = 1.1  # between the widest and the narrowest of aligned images
 
 
 def _has_labels(scorer: PatchDefectScorer) -> bool:
-    return isinstance(getattr(scorer, "model_", None), LabelledWindows)
+    return isinstance(getattr(scorer, "model_", None), LabelledCells | LabelledWindows)
 
 
 @dataclass(frozen=True, eq=False)
 class _Fitted:
     """What `PatchDefectScorer.fit` learns."""
 
-    model: NormalImages | ReferenceCells | LabelledWindows
+    model: NormalImages | ReferenceCells | LabelledCells | LabelledWindows
     held_out: HeldOutScores
     keys: Collection[str]  # digests of all images
     threshold: float
@@ -143,7 +144,7 @@ class PatchDefectScorer(ImageEstimator):
     Attributes
     ----------
     encoder_ : HypercolumnVLAD
-    model_ : NormalImages, ReferenceCells or LabelledWindows
+    model_ : NormalImages, ReferenceCells, LabelledCells or LabelledWindows
         Scores cells or windows.
     threshold_ : float
         The lowest score that is called anomalous; see :meth:`set_threshold`.
@@ -189,7 +190,7 @@ class PatchDefectScorer(ImageEstimator):
     }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "encoder_": Part(HypercolumnVLAD),
-        "model_": Part(NormalImages, ReferenceCells, LabelledWindows),
+        "model_": Part(NormalImages, ReferenceCells, LabelledCells, LabelledWindows),
         "threshold_": Value(float),
         "region_rule_": Part(RegionRule),
         "limits_": Part(DetectionLimits),
@@ -201,7 +202,7 @@ class PatchDefectScorer(ImageEstimator):
     _part_parameters: ClassVar[Mapping[str, str]] = {"encoder": "encoder_", "boosting": "boosting_"}
 
     encoder_: HypercolumnVLAD
-    model_: NormalImages | ReferenceCells | LabelledWindows
+    model_: NormalImages | ReferenceCells | LabelledCells | LabelledWindows
     threshold_: float
     region_rule_: RegionRule
     limits_: DetectionLimits
@@ -305,7 +306,8 @@ class PatchDefectScorer(ImageEstimator):
             fitted: _Fitted
             if labels.is_known:
                 learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
-                model, held_out, keys = fit_labelled_windows(
+                fit = fit_labelled_windows if masks is None else fit_labelled_cells
+                model, held_out, keys = fit(
                     encoder,
                     seeded_clone(learner, seed, verbose=self.verbose),
                     images,
@@ -337,7 +339,7 @@ class PatchDefectScorer(ImageEstimator):
         """
         check_is_fitted(self)
         chosen = _checked_threshold(threshold)
-        if regions is None and isinstance(self.model_, LabelledWindows):
+        if regions is None and _has_labels(self):
             regions = chosen
         if regions is not None:
             self.region_rule_ = self.region_rule_.scaled(_checked_threshold(regions))
@@ -444,7 +446,7 @@ class PatchDefectScorer(ImageEstimator):
     @property
     def boosting_(self) -> BoostedSoftmaxClassifier:
         """The fitted learner; AttributeError if there were no labels."""
-        if not isinstance(self.model_, LabelledWindows):
+        if not isinstance(self.model_, LabelledCells | LabelledWindows):
             raise AttributeError("the scorer was trained without labels, so it has no learner")
         return self.model_.learner
 

@@ -21,14 +21,12 @@ from hypervlad.features.windows.dataset import (
     PreparedImage,
     TrainingWindows,
     WindowReader,
-    max_windows_per_class,
 )
 from hypervlad.features.windows.vectors import PaddedMaps, WindowVectors
 from hypervlad.images import ImageReadError, read_mask
-from hypervlad.images.masks import warn_if_inverted
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.classifier.fitting import checked_labels, of_length
-from hypervlad.models.defects.thresholds import WindowModel, WindowScores, held_out_scores
+from hypervlad.models.defects.thresholds import WindowScores, held_out_scores
 
 _MIN_FRACTION = 0.1  # of a window's pixels that are defective, for it to be anomalous
 _STEPS_PER_PATCH = 4  # overlap of windows
@@ -166,25 +164,21 @@ def fit_labelled_windows(
     """Return a model of labelled windows, held-out scores by position, and all digests."""
     vectors = WindowVectors(encoder, tile_size, folder)
     reader = WindowReader(encoder.loader(), patch)
-    n_most = max_windows_per_class(len(images))
-    thinned = dict[int, tuple[Any, ...]]()
 
     def read() -> Iterator[ImageWindows]:
         for position, image in reader.stream(images, "windows"):
             grid = WindowGrid.cover(image.size, patch, window_stride(patch))
             known = labels.of_windows(position, image, grid)
-            is_thinned = grid.size > n_most
-            maps = vectors.network.padded_maps(image.tensor, image.name, image.key, keep=is_thinned)
-            if is_thinned:  # the threshold needs the scores of all its windows
-                names, codes = np.unique(known, return_inverse=True)
-                thinned[position] = image.key, grid, names, codes.astype(np.uint8)
+            maps = vectors.network.padded_maps(image.tensor, image.name, image.key)
             yield ImageWindows(position, image.key, vectors.vectors(maps, grid), known)
 
-    def all_scores(model: WindowModel, position: int) -> WindowScores:
-        key, grid, names, codes = thinned[position]
-        maps = vectors.network.stored_maps(key)
-        blocks = [model.scores(block) for block in vectors.vectors(maps, grid)]
-        return WindowScores.of(np.concatenate(blocks), names[codes])
+    def held_out(
+        model: LabelledWindows, positions: list[int]
+    ) -> Iterator[tuple[int, WindowScores]]:
+        rows = np.flatnonzero(np.isin(windows.image_index, positions))
+        scores, at = model.scores(windows.X[rows]), windows.image_index[rows]
+        for own in positions:
+            yield own, WindowScores.of(scores[at == own], windows.labels[rows[at == own]])
 
     def learn(windows: TrainingWindows) -> LabelledWindows:
         fitted = clone(learner).fit(
@@ -197,14 +191,12 @@ def fit_labelled_windows(
         return LabelledWindows(fitted)
 
     windows = TrainingWindows.sample(read(), len(images), seed)
-    _check_both_classes(windows)
-    warn_if_inverted(list(labels.defective_shares.values()))
     model = learn(windows)
-    held_out = dict(held_out_scores(model, windows, all_scores, learn, groups, seed))
-    return model, held_out, windows.keys.values()
+    scored = dict(held_out_scores(model, windows, held_out, learn, groups, seed))
+    return model, scored, windows.keys.values()
 
 
-def _check_both_classes(windows: TrainingWindows) -> None:
+def check_both_classes(windows: TrainingWindows) -> None:
     is_normal = windows.labels == NORMAL
     if is_normal.all():
         raise ValueError(

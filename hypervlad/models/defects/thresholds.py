@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,6 @@ _ROUNDING = 1e-9  # of rates such as 0.05, times a number of images
 Model = TypeVar("Model")
 #: The scores (R, S) of an image's places, and the score of the image.
 PlaceScores = tuple[NDArray[np.float32], float]
-
-
-class WindowModel(Protocol):
-    """A model of windows; a higher score is more defective."""
-
-    def scores(self, windows: NDArray[np.float32]) -> NDArray[np.floating]: ...
 
 
 def image_score(places: NDArray[np.floating]) -> float:
@@ -191,18 +185,18 @@ def warn_of_known_images(n_known: int, n_images: int) -> None:
 
 
 def held_out_scores(
-    model: WindowModel,
+    model: Model,
     windows: TrainingWindows,
-    all_scores: Callable[[WindowModel, int], WindowScores],
-    fit: Callable[[TrainingWindows], WindowModel],
+    scores_of: Callable[[Model, list[int]], Iterable[tuple[int, WindowScores]]],
+    fit: Callable[[TrainingWindows], Model],
     groups: NDArray[Any],
     seed: int,
 ) -> Iterator[tuple[int, WindowScores]]:
     """Yield the position and window scores of each image, by models of other groups.
 
     Images in no test fold are left out, unless windows of one class would then be missing: they are
-    scored by ``model``, which was trained on all, with a warning. ``all_scores`` scores all windows
-    of a thinned image, by model and position.
+    scored by ``model``, which was trained on all, with a warning. ``scores_of`` scores images by
+    model and positions.
     """
     defective = set(windows.image_index[windows.labels != NORMAL].tolist())
     model_of = models_without(
@@ -212,22 +206,8 @@ def held_out_scores(
         never_tested = [at for at in windows.keys if at not in model_of]
         warn_of_known_images(len(never_tested), len(windows.keys))
         model_of |= dict.fromkeys(never_tested, model)
-    yield from _scores_of_samples(windows, model_of)
-    for at in windows.thinned & model_of.keys():
-        yield at, all_scores(model_of[at], at)
-
-
-def _scores_of_samples(
-    windows: TrainingWindows, model_of: Mapping[int, WindowModel]
-) -> Iterator[tuple[int, WindowScores]]:
-    for model in dict.fromkeys(model_of.values()):
-        own = [at for at, its in model_of.items() if its is model and at not in windows.thinned]
-        rows = np.flatnonzero(np.isin(windows.image_index, own))
-        if len(rows):
-            scores, images = model.scores(windows.X[rows]), windows.image_index[rows]
-            for at in own:
-                labels = windows.labels[rows[images == at]]
-                yield at, WindowScores.of(scores[images == at], labels)
+    for own in dict.fromkeys(model_of.values()):
+        yield from scores_of(own, [at for at, its in model_of.items() if its is own])
 
 
 def _has_all_classes(windows: TrainingWindows, positions: list[int]) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
-from support.surfaces import PATCH, blotted, surface
+from support.surfaces import CELL, PATCH, blotted, surface
 
 from hypervlad import (
     HypercolumnVLAD,
@@ -276,7 +276,7 @@ def test_a_damaged_state_is_an_error(
         PatchDefectScorer.from_state(header, damaged)
     header, arrays = labelled.to_state()
     header["fitted"]["model_"]["state"]["fitted"]["classes_"]["values"] = ["a", "b"]
-    with pytest.raises(ModelFileError, match="the learner has no class 'normal'"):
+    with pytest.raises(ModelFileError, match=r"the classes of cells are \['a', 'b'\]"):
         PatchDefectScorer.from_state(header, arrays)
 
 
@@ -382,10 +382,10 @@ def test_probabilities_are_calibrated(scorer: PatchDefectScorer, bad: Flawed) ->
     scorer.fit([image for image, _ in blots[:20]], masks=[mask for _, mask in blots[:20]])
     proba, truth = [], []
     for image, mask in blots[20:]:
-        windows = WindowGrid.cover(image.shape, PATCH, PATCH // 4)
-        share = patch_means(mask, windows.positions, PATCH)
+        cells = WindowGrid.of_cells((mask.shape[0] // CELL, mask.shape[1] // CELL), CELL)
+        share = patch_means(mask, cells.positions, CELL)
         known = (share == 0) | (share >= 0.1)
-        rows, columns = (windows.positions + (PATCH - 1) // 2).T
+        rows, columns = (cells.positions + CELL // 2).T
         proba += scorer.probability_map(image)[rows, columns][known].tolist()
         truth += (share[known] > 0).astype(int).tolist()
     second = np.array(proba)

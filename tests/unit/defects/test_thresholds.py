@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from support.labelled_windows import some_images
 
 from hypervlad.features.windows import ANOMALOUS, NORMAL
-from hypervlad.features.windows.dataset import UNKNOWN, TrainingWindows
+from hypervlad.features.windows.dataset import TrainingWindows
 from hypervlad.models.defects.thresholds import (
     HeldOutScores,
-    WindowModel,
     WindowScores,
     held_out_scores,
     threshold_at_rate,
@@ -67,10 +66,6 @@ def test_the_threshold_of_the_best_f1(rows: list[tuple[int, bool]]) -> None:
     assert f1(found) == pytest.approx(max(f1(t) for t in np.arange(-0.5, 7)))
 
 
-def not_needed(model: WindowModel, position: int) -> WindowScores:
-    raise AssertionError("all windows are among those sampled")
-
-
 @pytest.mark.parametrize("are_copies", [False, True])
 def test_held_out_scores_come_from_models_without_the_group_or_copies(are_copies: bool) -> None:
     images = some_images(8)
@@ -85,17 +80,14 @@ def test_held_out_scores_come_from_models_without_the_group_or_copies(are_copies
             self.pairs = set(pairs[np.unique(rows.image_index)].tolist())
             trained_on.append(self.pairs)
 
-        def scores(self, windows: NDArray[np.floating]) -> NDArray[np.float64]:
-            own = {
-                int(pairs[sampled.image_index[np.flatnonzero((row == sampled.X).all(1))[0]]])
-                for row in windows
-            }
-            assert not own & self.pairs
-            return np.zeros(len(windows))
+    def scores_of(model: Model, positions: list[int]) -> Iterator[tuple[int, WindowScores]]:
+        assert not set(pairs[positions].tolist()) & model.pairs
+        for at in positions:
+            yield at, WindowScores.of(np.zeros(2), np.array([NORMAL, ANOMALOUS]))
 
     groups = np.arange(8) if are_copies else pairs
     whole = Model(sampled)
-    held_out = list(held_out_scores(whole, sampled, not_needed, Model, groups, seed=0))
+    held_out = list(held_out_scores(whole, sampled, scores_of, Model, groups, seed=0))
     assert len(held_out) == 8
     assert len(trained_on) == 1 + 4
 
@@ -106,37 +98,27 @@ class Knowing:
     def __init__(self, windows: TrainingWindows, n_images: int) -> None:
         self.knows_all = len(np.unique(windows.image_index)) == n_images
 
-    def scores(self, windows: NDArray[np.floating]) -> NDArray[np.float64]:
-        return np.full(len(windows), float(self.knows_all))
+    def of_images(self, positions: list[int]) -> Iterator[tuple[int, WindowScores]]:
+        for at in positions:
+            yield at, WindowScores.of(np.array([self.knows_all], float), np.array([NORMAL]))
 
 
-@pytest.mark.parametrize("is_thinned", [False, True])
-def test_of_one_group_the_threshold_is_fitted_with_a_warning(is_thinned: bool) -> None:
+def test_of_one_group_the_threshold_is_fitted_with_a_warning() -> None:
     sampled = TrainingWindows.sample(iter(some_images(3)), 3, seed=0)
-    sampled = replace(sampled, thinned=frozenset(range(3) if is_thinned else ()))
-    images = {image.position: image for image in some_images(3)}
-
-    def all_scores(model: WindowModel, position: int) -> WindowScores:
-        assert is_thinned
-        image = images.pop(position)
-        scores = [model.scores(block) for block in image.blocks]
-        return WindowScores.of(np.concatenate(scores), image.labels)
-
     with pytest.warns(UserWarning, match="3 of 3 images cannot be held out"):
         held_out = list(
             held_out_scores(
                 Knowing(sampled, 3),
                 sampled,
-                all_scores,
+                Knowing.of_images,
                 lambda rows: Knowing(rows, 3),
                 np.zeros(3),
                 seed=0,
             )
         )
-    assert len(images) == (0 if is_thinned else 3)
-    assert sorted(image.scores.tolist() for _, image in held_out) == sorted(
-        [1.0] * (each.labels != UNKNOWN).sum() for each in some_images(3)
-    )
+    assert [(at, image.scores.tolist()) for at, image in sorted(held_out)] == [
+        (at, [1.0]) for at in range(3)
+    ]
 
 
 def test_images_in_no_test_fold_are_left_out_unless_a_class_would_be_missing() -> None:
@@ -145,7 +127,7 @@ def test_images_in_no_test_fold_are_left_out_unless_a_class_would_be_missing() -
     for image in images[1:]:
         image.labels[image.labels == ANOMALOUS] = NORMAL
     sampled = TrainingWindows.sample(iter(images), 6, seed=0)
-    given = (not_needed, lambda rows: Knowing(rows, 6), np.arange(6), 0)
+    given = (Knowing.of_images, lambda rows: Knowing(rows, 6), np.arange(6), 0)
     with pytest.warns(UserWarning, match="1 of 6 images cannot be held out"):
         held_out = list(held_out_scores(Knowing(sampled, 6), sampled, *given))
     assert sorted(image.scores[0] for _, image in held_out) == [0.0] * 5 + [1.0]

@@ -17,7 +17,6 @@ def test_few_windows_are_all_sampled_whatever_the_order_of_images() -> None:
     other = TrainingWindows.sample(iter(some_images(6)[::-1]), 6, seed=0)
     np.testing.assert_array_equal(one.X, other.X)
     np.testing.assert_array_equal(one.image_index, other.image_index)
-    assert not one.thinned
     assert (one.weights == 1).all()
     images = [np.concatenate(list(image.blocks)) for image in some_images(6)]
     labels = [image.labels for image in some_images(6)]
@@ -43,7 +42,6 @@ def test_many_windows_are_thinned_and_weighted(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("hypervlad.features.windows.dataset._MIN_PER_IMAGE", 4)
     monkeypatch.setattr("hypervlad.features.windows.dataset._MAX_WINDOWS", 4)
     windows = TrainingWindows.sample(iter(some_images(6)), 6, seed=0)
-    assert windows.thinned == set(range(6))
     for image in some_images(6):
         own = windows.of_images(np.array([image.position]))
         all_rows = np.concatenate(list(image.blocks)).tolist()

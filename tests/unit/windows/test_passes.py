@@ -38,21 +38,16 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("is_labelled", "is_thinned", "is_sampled"),
-    [(False, False, False), (False, False, True), (True, False, False), (True, True, False)],
+    ("is_labelled", "is_sampled"), [(False, False), (False, True), (True, False)]
 )
 def test_fitting_the_defect_scorer(
     monkeypatch: pytest.MonkeyPatch,
     passes: list[int],
     is_labelled: bool,
-    is_thinned: bool,
     is_sampled: bool,
 ) -> None:
     if is_sampled:  # images outside the sample do not pass for the codebook
         monkeypatch.setattr("hypervlad.features.encoder.codebook_fit.MAX_SAMPLED_IMAGES", 3)
-    if is_thinned:  # then all windows are scored for the threshold, not only those trained on
-        monkeypatch.setattr("hypervlad.features.windows.dataset._MIN_PER_IMAGE", 20)
-        monkeypatch.setattr("hypervlad.features.windows.dataset._MAX_WINDOWS", 20)
     pairs = [blotted(seed, (20, 30)) for seed in range(N_IMAGES)]
     images = [
         CountingImage(image if is_labelled else surface(i)) for i, (image, _) in enumerate(pairs)
@@ -64,9 +59,9 @@ def test_fitting_the_defect_scorer(
     scorer.fit(images, masks=masks if is_labelled else None)
     assert [image.n_reads for image in images] == [2] * N_IMAGES
     assert [mask.n_reads for mask in masks] == [int(is_labelled)] * N_IMAGES
-    # The maps that the codebook was learnt from are used again; without labels, one more pass for
-    # each size that the image is reduced to.
-    assert sum(passes) == (1 if is_labelled else 3) * N_IMAGES
+    # The maps that the codebook was learnt from are used again; one more pass for each size that
+    # the image is reduced to.
+    assert sum(passes) == 3 * N_IMAGES
 
 
 def stripes() -> list[NDArray[np.floating]]:
