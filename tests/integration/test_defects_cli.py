@@ -145,7 +145,7 @@ def test_learning_from_masks(folder: Path, tmp_path: Path) -> None:
     run("defects", "fit", folder / "new", "-o", tmp_path / "m.hvlad", *masked, *TINY)
     scorer = load(tmp_path / "m.hvlad")
     assert scorer.threshold == "f1"
-    assert "labelled windows (anomalous, normal)" in run("info", tmp_path / "m.hvlad").output
+    assert "labelled cells (anomalous, normal)" in run("info", tmp_path / "m.hvlad").output
 
 
 def test_unknown_rules_are_refused(folder: Path, tmp_path: Path) -> None:

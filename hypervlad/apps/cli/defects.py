@@ -66,8 +66,7 @@ def fit(
         int,
         typer.Option(
             metavar="PIXELS",
-            help="With --masks, side of the windows, about as large as a defect. Images that are "
-            "smaller are refused, also without masks.",
+            help="Side of the squares that `evaluate` counts; smaller images are refused.",
         ),
     ] = 29,
     aligned: Annotated[

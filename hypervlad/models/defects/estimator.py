@@ -64,7 +64,7 @@ from hypervlad.models.defects.normal_images import NormalImages, NormalImagesFit
 from hypervlad.models.defects.thresholds import (
     HeldOutScores,
     WindowScores,
-    image_score,
+    labelled_image_score,
     models_without,
     threshold_at_rate,
     threshold_of_best_f1,
@@ -97,8 +97,10 @@ class PatchDefectScorer(ImageEstimator):
 
     - *Trained on defect-free images alone*, it compares cells, about 8 pixels wide, with codewords
       of defect-free ones. Scores are relative to those of held-out images: 0 is usual.
-    - *Trained on labels*, it classifies windows of ``patch`` pixels, a quarter of that apart. A
-      score is the log-odds that a window is not normal.
+    - *Trained on masks*, it classifies cells, by a linear model of their maps at several sizes of
+      the image. A score is the log-odds that a cell is defective.
+    - *Trained on labelled patches*, it classifies windows of ``patch`` pixels, a quarter of that
+      apart. A score is the log-odds that a window is not normal.
 
     **A higher score is more defective**, unlike in scikit-learn's outlier detectors. An image whose
     score reaches ``threshold_`` is called anomalous. Its defects are the regions around the peaks
@@ -110,13 +112,13 @@ class PatchDefectScorer(ImageEstimator):
     encoder : HypercolumnVLAD, optional
         `default_patch_encoder` if not given. It must have ``image_size=None``.
     patch : int, default=29
-        Side in pixels of labelled windows and of the patches of `score_patches`, about the size of
-        a typical defect; smaller images are refused. Windows with defects in at least a tenth of
-        their pixels are anomalous; those with a smaller share are not used.
+        Side in pixels of labelled patches and of those of `score_patches`; smaller images are
+        refused.
     threshold : {"fpr", "f1"}, default="fpr"
         How ``threshold_`` is chosen on held-out groups. "fpr": on average, at most the share
         ``fpr`` of new defect-free images is called anomalous; with fewer than 1 / fpr - 1 groups
-        it is a rough guess, with a warning. "f1": the best F1 of windows; needs labels.
+        it is a rough guess, with a warning. "f1": the best F1 of cells or windows; needs
+        labels.
     fpr : float, default=0.05
         See ``threshold``; between 0 and 1.
     n_planted : int, default=120
@@ -132,7 +134,8 @@ class PatchDefectScorer(ImageEstimator):
         Whether all images show the same part in the same position. Scores are then relative to the
         same position in the other images; only without labels.
     boosting : BoostedSoftmaxClassifier, optional
-        The learner, if there are labels; with ``prior="training"`` if not given.
+        The learner, if there are labels; of cells, only its linear part. With
+        ``prior="training"`` if not given.
     tile_size : int, default=2048
         Side in pixels of the tiles into which larger images are cut. The scores of transformers
         depend on it.
@@ -376,7 +379,7 @@ class PatchDefectScorer(ImageEstimator):
 
     @available_if(_has_labels)
     def probability_map(self, image: Any) -> NDArray[np.float32]:
-        """Return the probability (H, W) that the window around each pixel is defective.
+        """Return the probability (H, W) that each pixel, or the window around it, is defective.
 
         Only for scorers trained on labels, if defects are as frequent as in the training images.
         """
@@ -386,7 +389,7 @@ class PatchDefectScorer(ImageEstimator):
     def score_patches(
         self, image: Any, patch: int | None = None
     ) -> tuple[NDArray[np.floating], NDArray[np.intp]]:
-        """Score patches side by side: like windows if there were labels, else by the highest pixel.
+        """Score patches side by side: by the highest pixel, or as windows if patches were labelled.
 
         Parameters
         ----------
@@ -440,7 +443,7 @@ class PatchDefectScorer(ImageEstimator):
 
     @property
     def stride_(self) -> int:
-        """Pixels from one labelled window to the next."""
+        """Pixels from one window to the next, if patches were labelled."""
         return window_stride(self.patch_)
 
     @property
@@ -541,7 +544,7 @@ class PatchDefectScorer(ImageEstimator):
         if isinstance(self.model_, LabelledWindows):
             grid = WindowGrid.cover(image.size, self.patch_, self.stride_)
             scores = self._window_scores(self.model_, image, grid)
-            return scores, grid, image_score(scores)
+            return scores, grid, labelled_image_score(scores)
         places, grid, score = self.model_.scores(CellMaps(self.encoder_, self.tile_size), image)
         check_finite(np.append(places, score)[None], [image.name])
         return places, grid, score

@@ -32,8 +32,12 @@ from hypervlad.models.defects.cells import (
     resized,
     window_means,
 )
-from hypervlad.models.defects.labelled_windows import DefectLabels, check_both_classes
-from hypervlad.models.defects.thresholds import WindowScores, held_out_scores, image_score
+from hypervlad.models.defects.labelled_windows import DefectLabels
+from hypervlad.models.defects.thresholds import (
+    WindowScores,
+    held_out_scores,
+    labelled_image_score,
+)
 
 _DEVIATION_RIDGE = 0.3  # of the mean standard deviation of features, added to that of each
 # The single cells show where a defect ends.
@@ -62,7 +66,11 @@ class LabelledCells:
         """Return the scores (R, S) of an image's cells, their grid, and the image's score."""
         found = {side: maps.cells(image, side) for side in SIDES}
         places = self.places({side: cells for side, (cells, _) in found.items()})
-        return places, WindowGrid.of_cells(places.shape, found[None][1]), image_score(places)
+        return (
+            places,
+            WindowGrid.of_cells(places.shape, found[None][1]),
+            labelled_image_score(places),
+        )
 
     def places(self, of_side: Mapping[int | None, Cells]) -> NDArray[np.float32]:
         """Return the log-odds (R, S) that a cell is defective, from those of each size.
@@ -168,11 +176,25 @@ def fit_labelled_cells(
         return LabelledCells(linear, scale)
 
     windows = TrainingWindows.sample(read(), len(images), seed)
-    check_both_classes(windows)
+    _check_both_classes(windows)
     warn_if_inverted(list(labels.defective_shares.values()))
     model = learn(windows)
     scored = dict(held_out_scores(model, windows, held_out, learn, groups, seed))
     return model, scored, windows.keys.values()
+
+
+def _check_both_classes(windows: TrainingWindows) -> None:
+    is_normal = windows.labels == NORMAL
+    if is_normal.all():
+        raise ValueError(
+            "the masks mark no cell as defective, which takes a tenth of its pixels: fit on "
+            "defect-free images alone, without masks"
+        )
+    if not is_normal.any():
+        raise ValueError(
+            "the masks leave no cell without defects, so none shows what is normal: add images. In "
+            "a mask, white (or True) is the defect"
+        )
 
 
 def _shares(windows: TrainingWindows) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Windows labelled by masks or patch by patch, and what distinguishes defective ones."""
+"""Labels from masks or of patches, and what distinguishes defective windows."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def fit_labelled_windows(
     folder: str,
     seed: int,
 ) -> tuple[LabelledWindows, dict[int, WindowScores], Collection[str]]:
-    """Return a model of labelled windows, held-out scores by position, and all digests."""
+    """Return a model of labelled patches, held-out scores by position, and all digests."""
     vectors = WindowVectors(encoder, tile_size, folder)
     reader = WindowReader(encoder.loader(), patch)
 
@@ -194,20 +194,6 @@ def fit_labelled_windows(
     model = learn(windows)
     scored = dict(held_out_scores(model, windows, held_out, learn, groups, seed))
     return model, scored, windows.keys.values()
-
-
-def check_both_classes(windows: TrainingWindows) -> None:
-    is_normal = windows.labels == NORMAL
-    if is_normal.all():
-        raise ValueError(
-            "the masks mark no window as defective: fit on defect-free images alone, without "
-            "masks, or choose a smaller patch"
-        )
-    if not is_normal.any():
-        raise ValueError(
-            "the masks leave no window without defects, so none shows what is normal: add images, "
-            "or choose a smaller patch. In a mask, white (or True) is the defect"
-        )
 
 
 def _checked_masks(masks: Sequence[Any], n_images: int) -> list[Any]:

@@ -18,7 +18,8 @@ from hypervlad.features.windows import NORMAL
 from hypervlad.features.windows.dataset import UNKNOWN, TrainingWindows
 
 _GUMBEL_DEVIATION = 0.767049251325708  # median absolute deviation of the standard distribution
-_TOP_FRACTION = 0.01  # of an image's places
+_TOP_SHARE = 0.01  # of an image's places
+_TOP_LABELLED_SHARE = 0.003  # of places that are scored by labels, which show smaller defects
 _N_FOLDS = 5
 _ROUNDING = 1e-9  # of rates such as 0.05, times a number of images
 
@@ -27,10 +28,15 @@ Model = TypeVar("Model")
 PlaceScores = tuple[NDArray[np.float32], float]
 
 
-def image_score(places: NDArray[np.floating]) -> float:
-    """Return the mean over the highest 1 % of an image's places: the maximum varies by chance."""
-    n_highest = max(1, round(_TOP_FRACTION * places.size))
+def image_score(places: NDArray[np.floating], share: float = _TOP_SHARE) -> float:
+    """Return the mean over the highest share of an image's places: the maximum varies by chance."""
+    n_highest = max(1, round(share * places.size))
     return float(np.partition(places, places.size - n_highest, axis=None)[-n_highest:].mean())
+
+
+def labelled_image_score(places: NDArray[np.floating]) -> float:
+    """Return the score of an image, from the log-odds of its cells or windows."""
+    return image_score(places, _TOP_LABELLED_SHARE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +52,7 @@ class WindowScores:
         """Leave out windows without a label."""
         known = labels != UNKNOWN
         own = scores[known].astype(np.float32)
-        return cls(own, labels[known] != NORMAL, image_score(own))
+        return cls(own, labels[known] != NORMAL, labelled_image_score(own))
 
     @property
     def normal(self) -> NDArray[np.float32]:
@@ -59,7 +65,7 @@ class WindowScores:
 
     @property
     def image_without_defects(self) -> float:
-        return image_score(self.normal) if self.is_defective.any() else self.image
+        return labelled_image_score(self.normal) if self.is_defective.any() else self.image
 
 
 @dataclass(frozen=True, eq=False)

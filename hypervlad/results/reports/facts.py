@@ -163,10 +163,10 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
         source = {"trained with": f"defect-free images: codebooks of {n_codewords} codewords"}
     else:
         kinds = ", ".join(str(name) for name in learner.classes_)
-        source = {
-            "trained with": f"labelled windows ({kinds}): {learner_text(learner)}",
-            "windows": f"{scorer.patch_} x {scorer.patch_} pixels, {scorer.stride_} apart",
-        }
+        unit = "cells" if hasattr(scorer.model_, "scale") else "windows"
+        source = {"trained with": f"labelled {unit} ({kinds}): {learner_text(learner)}"}
+        if unit == "windows":
+            source["windows"] = f"{scorer.patch_} x {scorer.patch_} pixels, {scorer.stride_} apart"
     rule = {
         "fpr": f"at most {percent(scorer.fpr)} of defect-free images reach it",
         "f1": "the best F1",

@@ -308,22 +308,13 @@ def test_inverted_masks_are_warned_of(
         scorer.fit(images, [mask for _, mask in bad])
 
 
-def test_small_defects_in_large_patches_are_no_inverted_masks(
-    scorer: PatchDefectScorer, good: list[Image], bad: Flawed
-) -> None:
-    """Most windows of an image overlap its defect, although that is a small part of it."""
-    images, masks = with_masks(4, 8, good, bad)
-    scorer.set_params(patch=24).fit(images, masks=masks)
-    assert max(mask.mean() for _, mask in bad) < 0.5
-
-
 def test_bad_masks_are_named(scorer: PatchDefectScorer, good: list[Image], bad: Flawed) -> None:
     image, mask = bad[0]
     with pytest.raises(ImageReadError, match=r"mask of image 2 .* 48 x 59 .*an image of 48 x 60"):
         scorer.fit([*good[:2], image], masks=[None, None, mask[:, :-1]])
-    with pytest.raises(ValueError, match="the masks mark no window as defective"):
+    with pytest.raises(ValueError, match="the masks mark no cell as defective"):
         scorer.fit(good[:3], masks=[np.zeros_like(mask)] * 3)
-    with pytest.raises(ValueError, match="the masks leave no window without defects"):
+    with pytest.raises(ValueError, match="the masks leave no cell without defects"):
         scorer.fit(good[:3], masks=[np.ones_like(mask)] * 3)
     with pytest.raises(ValueError, match=r"no image has a mask \(all are None\)"):
         scorer.fit(good[:3], masks=[None] * 3)

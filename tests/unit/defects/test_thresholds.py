@@ -146,13 +146,13 @@ def test_too_few_images_for_a_rate_are_a_warning() -> None:
 
 
 def test_scores_of_places_are_capped_by_that_of_their_image() -> None:
-    scores = np.arange(200.0, dtype=np.float32)
-    labels = np.where(scores > 190, "anomalous", NORMAL)
+    scores = np.arange(700.0, dtype=np.float32)
+    labels = np.where(scores > 650, "anomalous", NORMAL)
     image = WindowScores.of(scores, labels)
-    assert image.capped.max() == np.mean([198.0, 199.0])  # the highest 1 %
-    np.testing.assert_array_equal(image.capped[:198], scores[:198])
-    np.testing.assert_array_equal(image.normal, scores[:191])
-    assert image.image_without_defects == np.mean([189.0, 190.0])
+    assert image.capped.max() == np.mean([698.0, 699.0])  # the highest 0.3 %
+    np.testing.assert_array_equal(image.capped[:698], scores[:698])
+    np.testing.assert_array_equal(image.normal, scores[:651])
+    assert image.image_without_defects == np.mean([649.0, 650.0])
 
 
 def test_held_out_images_above_a_threshold() -> None:
