@@ -104,8 +104,8 @@ class PatchDefectScorer(ImageEstimator):
 
     **A higher score is more defective**, unlike in scikit-learn's outlier detectors. An image whose
     score reaches ``threshold_`` is called anomalous. Its defects are the regions around the peaks
-    of its map that stand out, by ``region_rule_``; with labels, all pixels that reach the
-    threshold. There may be none.
+    of its map that stand out, by ``region_rule_``; with labels, all pixels from the
+    score on that has the best F1 on held-out images. There may be none.
 
     Parameters
     ----------
@@ -323,7 +323,8 @@ class PatchDefectScorer(ImageEstimator):
                 )
                 summary = HeldOutScores.of(held_out)
                 threshold = self._choose_threshold(held_out, summary)
-                rule = RegionRule(threshold, threshold, None)
+                outline = threshold_of_best_f1(held_out.values())
+                rule = RegionRule(outline, outline, None)
                 fitted = _Fitted(model, summary, keys, threshold, rule, DetectionLimits.none())
             else:
                 fitted = self._fit_normal(encoder, images, group_codes, seed, folder)
@@ -342,8 +343,6 @@ class PatchDefectScorer(ImageEstimator):
         """
         check_is_fitted(self)
         chosen = _checked_threshold(threshold)
-        if regions is None and _has_labels(self):
-            regions = chosen
         if regions is not None:
             self.region_rule_ = self.region_rule_.scaled(_checked_threshold(regions))
         self.threshold_ = chosen
