@@ -187,8 +187,7 @@ def _check_both_classes(windows: TrainingWindows) -> None:
     is_normal = windows.labels == NORMAL
     if is_normal.all():
         raise ValueError(
-            "the masks mark no cell as defective, which takes a tenth of its pixels: fit on "
-            "defect-free images alone, without masks"
+            "the masks mark no cell as defective: fit on defect-free images alone, without masks"
         )
     if not is_normal.any():
         raise ValueError(

@@ -28,7 +28,8 @@ from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.classifier.fitting import checked_labels, of_length
 from hypervlad.models.defects.thresholds import WindowScores, held_out_scores
 
-_MIN_FRACTION = 0.1  # of a window's pixels that are defective, for it to be anomalous
+# Share of a cell's pixels from which on it is anomalous; the highest share if all are smaller.
+_MIN_FRACTION = 0.3
 _STEPS_PER_PATCH = 4  # overlap of windows
 
 
@@ -140,8 +141,8 @@ class DefectLabels:
             mask = mask[down][:, across]
         shares = patch_means(mask, grid.positions, grid.side)
         labels = np.full(grid.size, UNKNOWN, dtype=f"<U{len(ANOMALOUS)}")
+        labels[shares >= min(_MIN_FRACTION, shares.max())] = ANOMALOUS
         labels[shares == 0] = NORMAL
-        labels[shares >= _MIN_FRACTION] = ANOMALOUS
         return labels
 
 

@@ -375,7 +375,7 @@ def test_probabilities_are_calibrated(scorer: PatchDefectScorer, bad: Flawed) ->
     for image, mask in blots[20:]:
         cells = WindowGrid.of_cells((mask.shape[0] // CELL, mask.shape[1] // CELL), CELL)
         share = patch_means(mask, cells.positions, CELL)
-        known = (share == 0) | (share >= 0.1)
+        known = (share == 0) | (share >= 0.3)
         rows, columns = (cells.positions + CELL // 2).T
         proba += scorer.probability_map(image)[rows, columns][known].tolist()
         truth += (share[known] > 0).astype(int).tolist()

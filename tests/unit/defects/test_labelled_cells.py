@@ -111,4 +111,4 @@ def test_all_cells_are_scored_if_only_some_are_learnt_from(
 def labelled(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return which cells are defective, 1 or 0, or neither, NaN."""
     share = mask.reshape(mask.shape[0] // CELL, CELL, -1, CELL).mean(axis=(1, 3))
-    return np.where(share >= 0.1, 1, np.where(share == 0, 0, np.nan))
+    return np.where(share >= 0.3, 1, np.where(share == 0, 0, np.nan))

@@ -70,12 +70,16 @@ def prepared(shape: tuple[int, int], size: tuple[int, int] | None = None) -> Pre
 def test_windows_are_labelled_by_their_masks() -> None:
     mask = np.zeros((20, 20), dtype=bool)
     mask[:4, :5] = True
-    mask[10:12, :4] = True  # fewer than a tenth
+    mask[10:12, :4] = True
     truth = DefectLabels.check(2, None, [mask, None], 0)
     windows = WindowGrid.cover((20, 20), side=10, stride=10)
     labels = truth.of_windows(0, prepared((20, 20)), windows)
-    assert labels.tolist() == [ANOMALOUS, NORMAL, UNKNOWN, NORMAL]
+    assert labels.tolist() == [ANOMALOUS, NORMAL, UNKNOWN, NORMAL]  # the highest share counts
     assert set(truth.of_windows(1, prepared((20, 20)), windows)) == {NORMAL}
+    mask[:5, :8] = True  # 0.4: a share of 0.3 is enough
+    mask[10:13, 10:] = True
+    labels = truth.of_windows(0, prepared((20, 20)), windows)
+    assert labels.tolist() == [ANOMALOUS, NORMAL, UNKNOWN, ANOMALOUS]
     half = WindowGrid.cover((10, 10), side=5, stride=5)  # the image was brought to half its size
     assert truth.of_windows(0, prepared((20, 20), (10, 10)), half).tolist() == labels.tolist()
 
