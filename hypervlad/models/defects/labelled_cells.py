@@ -22,8 +22,6 @@ from hypervlad.features.windows.dataset import (
 from hypervlad.images.masks import warn_if_inverted
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.defects.cells import (
-    DESCRIPTIONS,
-    SIDES,
     CellMaps,
     Cells,
     Description,
@@ -40,12 +38,13 @@ from hypervlad.models.defects.thresholds import (
 )
 
 _DEVIATION_RIDGE = 0.3  # of the mean standard deviation of features, added to that of each
-# The single cells show where a defect ends.
 _DESCRIPTIONS = (
-    Description(None, 1, relative=False),
-    *DESCRIPTIONS,
-    Description(224, 1, relative=False),
+    Description(None, 1, relative=False),  # single cells show where a defect ends
+    Description(None, 3, relative=False),
+    Description(None, 3, relative=True),
+    Description(112, 1, relative=False),
 )
+_SIDES = (None, 112)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +63,7 @@ class LabelledCells:
         self, maps: CellMaps, image: PreparedImage
     ) -> tuple[NDArray[np.float32], WindowGrid, float]:
         """Return the scores (R, S) of an image's cells, their grid, and the image's score."""
-        found = {side: maps.cells(image, side) for side in SIDES}
+        found = {side: maps.cells(image, side) for side in _SIDES}
         places = self.places({side: cells for side, (cells, _) in found.items()})
         return (
             places,
@@ -149,7 +148,7 @@ def fit_labelled_cells(
 
     def read() -> Iterator[ImageWindows]:
         for position, image in reader.stream(images, "cells"):
-            found = {side: maps.cells(image, side) for side in SIDES}
+            found = {side: maps.cells(image, side) for side in _SIDES}
             cells, stride = found[None]
             own = labels.of_windows(position, image, WindowGrid.of_cells(cells.shape[:2], stride))
             names, codes = np.unique(own, return_inverse=True)
@@ -160,7 +159,7 @@ def fit_labelled_cells(
     def held_out(model: LabelledCells, positions: list[int]) -> Iterator[tuple[int, WindowScores]]:
         for at in positions:
             key, size, names, codes = known[at]
-            places = model.places({side: maps.kept_cells(key, size, side) for side in SIDES})
+            places = model.places({side: maps.kept_cells(key, size, side) for side in _SIDES})
             yield at, WindowScores.of(places.ravel(), names[codes])
 
     def learn(windows: TrainingWindows) -> LabelledCells:
