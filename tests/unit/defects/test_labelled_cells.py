@@ -55,17 +55,39 @@ def test_hypercolumns_join_descriptions_of_all_sizes(of_side: dict[int | None, C
         np.testing.assert_allclose(found[row, column, 3], bilinear(small, row, column), atol=1e-6)
 
 
-def test_cells_score_as_their_hypercolumns_do(of_side: dict[int | None, Cells]) -> None:
+@pytest.fixture
+def model(of_side: dict[int | None, Cells]) -> LabelledCells:
+    return fitted(hypercolumns(of_side))
+
+
+def fitted(columns: NDArray[np.float32], n_estimators: int = 0) -> LabelledCells:
     rng = np.random.default_rng(1)
-    columns = hypercolumns(of_side)
     scale = rng.uniform(0.5, 2, columns.shape[1]).astype(np.float32)
     labels = np.where(rng.random(len(columns)) < 0.3, ANOMALOUS, NORMAL)
-    learner = BoostedSoftmaxClassifier(Cs=1.0, n_estimators=0, random_state=0)
-    learner.fit(columns * scale, labels)
-    expected = -learner.decision_function(columns * scale).reshape(SHAPE)  # of "normal"
-    model = LabelledCells(learner, scale)
+    learner = BoostedSoftmaxClassifier(
+        Cs=1.0, n_estimators=n_estimators, n_iter_no_change=None, random_state=0
+    )
+    return LabelledCells(learner.fit(columns * scale, labels), scale)
+
+
+def test_cells_score_as_their_hypercolumns_do(
+    model: LabelledCells, of_side: dict[int | None, Cells]
+) -> None:
+    columns = hypercolumns(of_side) * model.scale
+    expected = -model.learner.decision_function(columns).reshape(SHAPE)  # of "normal"
     np.testing.assert_allclose(model.places(of_side), expected, atol=1e-5)
     assert model.n_features == N_CHANNELS
+
+
+def test_a_state_that_does_not_fit_is_an_error(
+    model: LabelledCells, of_side: dict[int | None, Cells]
+) -> None:
+    header, arrays = model.to_state()
+    np.testing.assert_array_equal(LabelledCells.from_state(header, arrays).scale, model.scale)
+    with pytest.raises(ValueError, match=r"the scale of 12 features has shape \(8,\)"):
+        LabelledCells.from_state(header, arrays | {"scale": model.scale[:8]})
+    with pytest.raises(ValueError, match="the learner of cells is not linear"):
+        LabelledCells.from_state(*fitted(hypercolumns(of_side), n_estimators=2).to_state())
 
 
 def test_large_defects_do_not_hide_small_ones_nor_the_surface_all_defects(
