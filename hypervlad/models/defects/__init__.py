@@ -1,4 +1,4 @@
-"""Defects of surfaces, found by models of defect-free images or of labelled windows."""
+"""Defects of surfaces, found by models of defect-free images or of labelled cells and patches."""
 
 from hypervlad.models.defects.estimator import PatchDefectScorer, default_patch_encoder
 from hypervlad.models.defects.findings import Finding, Region

@@ -1,4 +1,4 @@
-"""``PatchDefectScorer``: a model of windows, trained on defect-free or on labelled images."""
+"""``PatchDefectScorer``: a model of cells or windows, trained on defect-free or labelled images."""
 
 from __future__ import annotations
 
