@@ -234,10 +234,10 @@ def score(
     alarms, draw missed defects, and save masks for hypervlad defects fit --masks.
 
     An image is called anomalous if its score reaches the threshold. Its regions are around peaks of
-    its map, and end about half-way from the peak to the usual score; of a model trained with masks, they
-    are all pixels that reach the threshold. Regions of small defects are much larger than these:
-    see area_estimate. Images that cannot be read or are smaller than a patch are left out; the exit
-    code is then 2, or 0 with --on-error skip.
+    its map, and end about half-way from the peak to the usual score; of a model trained with masks,
+    they are all pixels that reach a threshold of their own. Regions of small defects are much
+    larger than these: see area_estimate. Images that cannot be read or are smaller than a patch are
+    left out; the exit code is then 2, or 0 with --on-error skip.
 
     \b
     Columns of scores.csv, one line per image:
