@@ -32,7 +32,6 @@ from hypervlad.common.progress import announced
 from hypervlad.common.wording import warn_user
 from hypervlad.evaluation.splits import check_groups
 from hypervlad.features.backbones import get_backbone
-from hypervlad.features.backbones.registry import Preprocessing
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import check_finite
 from hypervlad.features.encoder.loading import warn_of_blank_training_images
@@ -365,13 +364,17 @@ class PatchDefectScorer(ImageEstimator):
         prepared = self._read(image, self.patch_)
         scores, grid, score = self._scores(prepared)
         (known,) = self.training_.contains([prepared.key]).tolist()
+        pixels = None
+        if score >= self.threshold_:  # only then are there regions, which have a contrast
+            preprocessing = get_backbone(self.encoder_.backbone).preprocessing
+            pixels = resized(grey_image(prepared.tensor, preprocessing), prepared.shape)
         found = Finding.of(
             grid.to_map(scores, prepared.shape, prepared.size),
             self.threshold_,
             score,
             rule=self.region_rule_,
             cell=grid.side * prepared.shape[0] / prepared.size[0],
-            pixels=resized(grey_image(prepared.tensor, self._preprocessing), prepared.shape),
+            pixels=pixels,
             in_training=known,
         )
         return self.limits_.sized(found)
@@ -451,10 +454,6 @@ class PatchDefectScorer(ImageEstimator):
         if not isinstance(self.model_, LabelledCells | LabelledWindows):
             raise AttributeError("the scorer was trained without labels, so it has no learner")
         return self.model_.learner
-
-    @property
-    def _preprocessing(self) -> Preprocessing:
-        return get_backbone(self.encoder_.backbone).preprocessing
 
     # --- the stages ----------------------------------------------------------------------------
 
