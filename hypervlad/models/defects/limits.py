@@ -311,7 +311,7 @@ class DetectionLimits:
     def from_state(
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> DetectionLimits:
-        """Undo `to_state`; ValueError for arrays that cannot be of synthetic defects."""
+        """Undo ``to_state``; ValueError for arrays that cannot be of synthetic defects."""
         own = {name: field.checked(arrays[name], name) for name, field in _NUMBERS.items()}
         codes = Array("int64", 1, 0, len(KINDS) - 1).checked(arrays["kinds"], "kinds")
         called = Array("int64", 1, 0, 1).checked(arrays["is_called"], "is_called")
