@@ -529,7 +529,9 @@ class PatchDefectScorer(ImageEstimator):
         unstored, limits = CellMaps(encoder, self.tile_size), DetectionLimits.none()
         if len(chosen) >= MIN_IMAGES and self.n_planted:
             preprocessing = get_backbone(encoder.backbone).preprocessing
-            limits = measure_limits(chosen, read, preprocessing, find, self.n_planted, seed)
+            limits = measure_limits(
+                chosen, read, preprocessing, find, self.n_planted, seed, self.verbose
+            )
         return _Fitted(model, held_out, keys.values(), threshold, rule, limits)
 
     def _choose_threshold(self, held_out: dict[int, WindowScores], summary: HeldOutScores) -> float:

@@ -16,12 +16,14 @@ from sklearn.linear_model import LogisticRegression
 
 from hypervlad.common.base import Array
 from hypervlad.common.constraints import Number, OneOf, check_value
+from hypervlad.common.progress import ProgressBar
 from hypervlad.features.backbones.registry import Preprocessing
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.windows.dataset import PreparedImage
 from hypervlad.models.defects.findings import Finding
 
 FloatArray = NDArray[np.float64]
+_POSITIVE = Number(above=0, meaning="a positive number")
 
 
 class Kind(NamedTuple):
@@ -39,6 +41,10 @@ KINDS = {
     "scratches": Kind(12, 0, 0),
     "stains": Kind(1.5, 1, 0),
 }
+NO_LIMITS = (
+    "no detection limits were measured: fit a PatchDefectScorer without labels on at least 10 "
+    "defect-free images, with n_planted above 0"
+)
 MIN_IMAGES = 10  # held out; from fewer, limits would say little of other images
 _SMALLEST = 16.0  # px2
 _LONGEST, _WIDEST = 0.7, 0.25  # of the image's shorter side
@@ -206,7 +212,8 @@ class DetectionLimits:
         It is from a logistic regression of the synthetic defects that were found, on the logarithms
         of both; the influence of area and contrast is the same for all kinds.
         """
-        start, of_area, of_contrast = self._regression(kind)
+        start, of_area, of_contrast = self._regression(kind, contrast)
+        check_value("area", area, [_POSITIVE])
         return _logistic(start + of_area * math.log(area) + of_contrast * math.log(contrast))
 
     def area(self, kind: str, share: float = 0.9, contrast: float = 0.2) -> float:
@@ -215,9 +222,8 @@ class DetectionLimits:
         Infinity if even the largest synthetic defects are found less often, and the area of the
         smallest ones if they are found that often.
         """
-        check_value("kind", kind, [OneOf(*np.unique(self.kinds).tolist())])
         check_value("share", share, [Number(above=0, below=1, meaning="a share of the defects")])
-        start, of_area, of_contrast = self._regression(kind)
+        start, of_area, of_contrast = self._regression(kind, contrast)
         wanted = math.log(share / (1 - share)) - start - of_contrast * math.log(contrast)
         own = self.areas[self.kinds == kind]
         if of_area <= 0:
@@ -295,7 +301,11 @@ class DetectionLimits:
             for name, start in zip(names.tolist(), starts, strict=True)
         }
 
-    def _regression(self, kind: str) -> tuple[float, float, float]:
+    def _regression(self, kind: str, contrast: float) -> tuple[float, float, float]:
+        if not len(self):
+            raise ValueError(NO_LIMITS)
+        check_value("kind", kind, [OneOf(*self._regressions)])
+        check_value("contrast", contrast, [_POSITIVE])
         return self._regressions[kind]
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -344,6 +354,7 @@ def measure_limits(
     find: Callable[[int, PreparedImage], tuple[Finding, bool]],
     n_planted: int,
     seed: int,
+    verbose: bool = False,
 ) -> DetectionLimits:
     """Put defects on the images at some positions, one on each copy, and look for them.
 
@@ -353,7 +364,9 @@ def measure_limits(
     rng = np.random.default_rng(seed)
     rows: list[tuple[str, float, float, float, bool]] = []
     sizes = set()
-    for number, (kind, size, contrast) in enumerate(_plan(n_planted, seed)):
+    plan = list(_plan(n_planted, seed))
+    bar = ProgressBar(plan, desc="limits", unit="defect", disable=None if verbose else True)
+    for number, (kind, size, contrast) in enumerate(bar):
         at = positions[number % len(positions)]
         image = read(at)
         planted, mask, shown = plant(image, preprocessing, kind, size, contrast, rng)

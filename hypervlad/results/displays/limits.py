@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.models.defects import DetectionLimits
+from hypervlad.models.defects.limits import NO_LIMITS
 from hypervlad.results.displays.base import Display
 
 if TYPE_CHECKING:
@@ -41,10 +42,7 @@ class DetectionLimitsDisplay(Display):
 
     def __init__(self, limits: DetectionLimits) -> None:
         if not len(limits):
-            raise ValueError(
-                "no detection limits were measured: fit a PatchDefectScorer without labels on at "
-                "least 10 defect-free images, with n_planted above 0"
-            )
+            raise ValueError(NO_LIMITS)
         self.limits = limits
 
     @classmethod
