@@ -349,9 +349,13 @@ class PatchDefectScorer(ImageEstimator):
 
     # --- maps of one image ---------------------------------------------------------------------
 
+    @usual_torch()
     def score_map(self, image: Any) -> NDArray[np.float32]:
         """Score every pixel (H, W) of an image."""
-        return self.find(image).map
+        check_is_fitted(self)
+        prepared = self._read(image, self.patch_)
+        scores, grid, _ = self._scores(prepared)
+        return grid.to_map(scores, prepared.shape, prepared.size)
 
     def predict_map(self, image: Any) -> NDArray[np.bool_]:
         """Return which pixels (H, W) of an image are defective."""
