@@ -450,6 +450,13 @@ def normalised(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tens
     return (images - mean) / std
 
 
+def grey_levels(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Undo `normalised`: return images (..., C, H, W) in [0, 1]."""
+    mean = torch.tensor(preprocessing.mean, device=images.device)[:, None, None]
+    std = torch.tensor(preprocessing.std, device=images.device)[:, None, None]
+    return images * std + mean
+
+
 # --- the common scale -----------------------------------------------------------------------------
 
 

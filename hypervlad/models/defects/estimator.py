@@ -34,7 +34,7 @@ from hypervlad.evaluation.splits import check_groups
 from hypervlad.features.backbones import get_backbone
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import check_finite
-from hypervlad.features.encoder.loading import warn_of_blank_training_images
+from hypervlad.features.encoder.loading import grey_levels, warn_of_blank_training_images
 from hypervlad.features.lazy_torch import usual_torch
 from hypervlad.features.windows import ANOMALOUS, NORMAL, WindowGrid, patches_at
 from hypervlad.features.windows.dataset import PreparedImage, WindowReader, fit_tiled_codebook
@@ -56,7 +56,6 @@ from hypervlad.models.defects.labelled_windows import (
 from hypervlad.models.defects.limits import (
     MIN_IMAGES,
     DetectionLimits,
-    grey_image,
     measure_limits,
 )
 from hypervlad.models.defects.normal_images import NormalImages, NormalImagesFit
@@ -321,8 +320,8 @@ class PatchDefectScorer(ImageEstimator):
                     seed=seed,
                 )
                 summary = HeldOutScores.of(held_out)
-                threshold = self._choose_threshold(held_out, summary)
                 outline = threshold_of_best_f1(held_out.values())
+                threshold = outline if self.threshold == "f1" else self._threshold(summary)
                 rule = RegionRule(outline, outline, None)
                 fitted = _Fitted(model, summary, keys, threshold, rule, DetectionLimits.none())
             else:
@@ -371,7 +370,8 @@ class PatchDefectScorer(ImageEstimator):
         pixels = None
         if score >= self.threshold_:  # only then are there regions, which have a contrast
             preprocessing = get_backbone(self.encoder_.backbone).preprocessing
-            pixels = resized(grey_image(prepared.tensor, preprocessing), prepared.shape)
+            levels = grey_levels(prepared.tensor, preprocessing).mean(0).numpy()
+            pixels = resized(levels, prepared.shape)
         found = Finding.of(
             grid.to_map(scores, prepared.shape, prepared.size),
             self.threshold_,
@@ -521,7 +521,7 @@ class PatchDefectScorer(ImageEstimator):
                 for at, (places, score) in scores.items()
             }
         )
-        threshold = self._choose_threshold({}, held_out)
+        threshold = self._threshold(held_out)
         usual = float(np.median(np.concatenate([each.ravel() for each, _ in scores.values()])))
         rule = RegionRule.of(list(scores.values()), usual)
 
@@ -538,10 +538,8 @@ class PatchDefectScorer(ImageEstimator):
             )
         return _Fitted(model, held_out, keys.values(), threshold, rule, limits)
 
-    def _choose_threshold(self, held_out: dict[int, WindowScores], summary: HeldOutScores) -> float:
-        if self.threshold == "f1":
-            return threshold_of_best_f1(held_out.values())
-        return threshold_at_rate(summary.scores.astype(np.float64), float(self.fpr))
+    def _threshold(self, held_out: HeldOutScores) -> float:
+        return threshold_at_rate(held_out.scores.astype(np.float64), float(self.fpr))
 
     def _scores(self, image: PreparedImage) -> tuple[NDArray[np.floating], WindowGrid, float]:
         """Return the scores (R, S) of cells or windows, their grid, and the score of the image."""

@@ -143,6 +143,8 @@ class RegionRule:
             if usual is None:
                 yield _region(inside, own, corner)
                 continue
+            if own[inside].max() < np.float32(self.inside):
+                continue
             own = np.where(inside, own, np.float32(usual))
             seen = np.zeros(own.shape, bool)
             for peak, place in sorted(peaks(own, usual), reverse=True):
@@ -334,11 +336,12 @@ def _with_contrast(
     width = max(_RING, math.ceil(_RING_SHARE * region.diameter))
     reach = _RING_GAP + width
     window = tuple(slice(max(0, s.start - reach), s.stop + reach) for s in region.window)
-    own = np.zeros(defective.shape, bool)
-    own[region.window] = region.mask
-    distance = distance_transform_edt(~own[window])
+    own = np.zeros(defective[window].shape, bool)
+    top, left = region.row - window[0].start, region.column - window[1].start
+    own[top : top + region.height, left : left + region.width] = region.mask
+    distance = distance_transform_edt(~own)
     ring = (distance > _RING_GAP) & (distance <= reach) & ~defective[window]
     if not ring.any():
         return region
     part = pixels[window]
-    return replace(region, contrast=float(part[own[window]].mean() - part[ring].mean()))
+    return replace(region, contrast=float(part[own].mean() - part[ring].mean()))

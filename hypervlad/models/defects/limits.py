@@ -18,6 +18,7 @@ from hypervlad.common.base import Array
 from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.common.progress import ProgressBar
 from hypervlad.features.backbones.registry import Preprocessing
+from hypervlad.features.encoder.loading import grey_levels, normalised
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.windows.dataset import PreparedImage
 from hypervlad.models.defects.findings import Finding
@@ -78,8 +79,7 @@ def plant(
     largest = min((_WIDEST * shorter) ** 2, math.pi / 4 * (_LONGEST * shorter) ** 2 / stretch)
     area = _SMALLEST * (max(largest, _SMALLEST) / _SMALLEST) ** size
     half = math.sqrt(area / math.pi * stretch)  # its longer axis
-    mean, std = _mean_and_deviation(preprocessing)
-    grey = image.tensor.numpy() * std + mean
+    grey = grey_levels(image.tensor, preprocessing).numpy()
     best: tuple[float, Any, Any] = (-1.0, None, None)
     for _ in range(_TRIES):
         room = [min(half, (n - 1) / 2) for n in shape]
@@ -94,20 +94,8 @@ def plant(
         if shown >= 0.9 * contrast:
             break
     shown, changed, inside = best
-    tensor = torch.from_numpy((changed - mean) / std)
+    tensor = normalised(torch.from_numpy(changed), preprocessing)
     return replace(image, key=f"{image.key}-planted", tensor=tensor), inside, shown
-
-
-def grey_image(tensor: torch.Tensor, preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Return the grey levels (h, w), 0 to 1, of an image (C, h, w) prepared for a network."""
-    mean, std = _mean_and_deviation(preprocessing)
-    grey: NDArray[np.float32] = (tensor.numpy() * std + mean).mean(axis=0)
-    return grey
-
-
-def _mean_and_deviation(preprocessing: Preprocessing) -> Iterator[NDArray[np.float32]]:
-    for each in (preprocessing.mean, preprocessing.std):
-        yield np.array(each, np.float32)[:, None, None]
 
 
 def _ellipse(

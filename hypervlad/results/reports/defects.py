@@ -142,7 +142,8 @@ class WrittenFindings:
     left_out: list[str] = field(default_factory=list)
     n_in_training: int = 0
     _score_rows: list[list[Any]] = field(default_factory=list)
-    _regions: list[FoundRegion] = field(default_factory=list)
+    highest_regions: list[FoundRegion] = field(default_factory=list)  # in order
+    _region_rows: list[list[Any]] = field(default_factory=list)
     _pictures: list[tuple[float, int, Picture]] = field(default_factory=list)
 
     @property
@@ -155,7 +156,7 @@ class WrittenFindings:
 
     @property
     def n_regions(self) -> int:
-        return len(self._regions)
+        return len(self._region_rows)
 
     def add(self, name: str, found: Finding, micrograph: Micrograph) -> None:
         cells = [percent(found.area_fraction), str(len(found.regions))]
@@ -164,8 +165,15 @@ class WrittenFindings:
         self.images.append(row)
         self.n_in_training += found.in_training
         self._score_rows.append(_score_row(name, found, size))
-        regions = enumerate(found.regions, start=1)
-        self._regions += [FoundRegion(place, number, region, size) for number, region in regions]
+        regions = [
+            FoundRegion(place, number, region, size)
+            for number, region in enumerate(found.regions, start=1)
+        ]
+        self._region_rows += [_region_row(name, each) for each in regions]
+        # Regions have masks, so not those of all images are kept.
+        self.highest_regions = heapq.nlargest(
+            _MAX_REGIONS, [*self.highest_regions, *regions], key=lambda each: each.region.score
+        )
         if len(self._pictures) < _MAX_PICTURES or found.score > self._pictures[0][0]:
             picture = _picture(place, found, micrograph)
             heapq.heappush(self._pictures, (found.score, -place, picture))
@@ -173,9 +181,8 @@ class WrittenFindings:
             heapq.heappop(self._pictures)
 
     def write_tables(self, folder: Path) -> None:
-        rows = [_region_row(self.images[each.image].name, each) for each in self._regions]
         write_table(folder / SCORES, _SCORE_COLUMNS, self._score_rows)
-        write_table(folder / REGIONS, _REGION_COLUMNS, rows)
+        write_table(folder / REGIONS, _REGION_COLUMNS, self._region_rows)
 
     def pictures(self) -> list[Picture]:
         """Return the images with the highest scores, in order: fewer if outlines are long."""
@@ -186,9 +193,6 @@ class WrittenFindings:
             for picture, total in zip(ordered, itertools.accumulate(lengths), strict=True)
             if total <= _MAX_OUTLINES
         ]
-
-    def highest_regions(self) -> list[FoundRegion]:
-        return heapq.nlargest(_MAX_REGIONS, self._regions, key=lambda each: each.region.score)
 
 
 def write_findings(
@@ -354,7 +358,7 @@ def _write_findings_page(path: Path, scorer: Any, written: WrittenFindings) -> s
         threshold,
     )
     warning = threshold_warning(scores, threshold)
-    pictures, regions = written.pictures(), written.highest_regions()
+    pictures, regions = written.pictures(), written.highest_regions
     limits = _map_limits(pictures, threshold)
     # The page's script names masks like these images, and keeps what is marked under the key.
     marked = [

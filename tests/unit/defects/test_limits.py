@@ -11,18 +11,21 @@ from support.surfaces import surface
 
 from hypervlad import PatchDefectScorer
 from hypervlad.features.backbones.registry import Preprocessing
-from hypervlad.features.encoder.loading import ImageInfo, prepare
+from hypervlad.features.encoder.loading import ImageInfo, grey_levels, prepare
 from hypervlad.features.windows.dataset import PreparedImage
 from hypervlad.models.defects import Finding
 from hypervlad.models.defects.limits import (
     KINDS,
     DetectionLimits,
-    grey_image,
     measure_limits,
     plant,
 )
 
 PREPROCESSING = Preprocessing()
+
+
+def grey_image(tensor: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray:
+    return grey_levels(tensor, preprocessing).mean(0).numpy()
 
 
 def prepared(grey: np.ndarray) -> PreparedImage:
