@@ -23,6 +23,7 @@ EDGE_CELLS = 2  # of a map, that lie at the edge of an image
 _TOLERANCE = 1e-9  # of logarithms
 # Of the images from which the lowest peak of a region is learnt
 _SHARE_HIGHEST, _MIN_HIGHEST, _REGIONS_PER_IMAGE = 0.2, 5, 0.25
+_REACH = 32  # pixels around a peak in which its region is first looked for
 _RING = 3  # pixels, at least, of the surroundings with which a region is compared
 _RING_SHARE = 0.25  # of the region's diameter: the width of larger rings
 _RING_GAP = 2  # pixels of the edge of a defect, which are neither
@@ -136,7 +137,10 @@ class RegionRule:
         usual, level = self.usual, self.inside
         if usual is not None:
             level = usual + OUTLINE_SHARE * (self.inside - usual)
-        labels = label(scores >= np.float32(level), connectivity=2)
+        labels, seen = (
+            label(scores >= np.float32(level), connectivity=2),
+            np.zeros(scores.shape, bool),
+        )
         for number, window in enumerate(find_objects(labels), 1):
             inside, own = labels[window] == number, scores[window]
             corner = window[0].start, window[1].start
@@ -146,17 +150,15 @@ class RegionRule:
             if own[inside].max() < np.float32(self.inside):
                 continue
             own = np.where(inside, own, np.float32(usual))
-            seen = np.zeros(own.shape, bool)
-            for peak, place in sorted(peaks(own, usual), reverse=True):
-                at = place[0] + corner[0], place[1] + corner[1]
-                at_edge = _is_at_edge(at, scores.shape, margin)
-                if peak < np.float32(self.at_edge if at_edge else self.inside):
+            for peak, (row, column) in sorted(peaks(own, usual), reverse=True):
+                place = row + corner[0], column + corner[1]
+                at_edge = _is_at_edge(place, scores.shape, margin)
+                # Of several highest pixels of a region, the first counts.
+                if seen[place] or peak < np.float32(self.at_edge if at_edge else self.inside):
                     continue
-                reached = label(own >= usual + OUTLINE_SHARE * (peak - usual), connectivity=2)
-                outline = reached == reached[place]
-                if not seen[place]:  # of several highest pixels of a region, the first counts
-                    yield _region(outline, own, corner)
-                seen |= outline
+                region = _around(place, scores, usual + OUTLINE_SHARE * (peak - usual))
+                seen[region.window] |= region.mask
+                yield region
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         return vars(self).copy(), {}
@@ -308,6 +310,20 @@ def peaks(scores: NDArray[np.floating], usual: float) -> list[tuple[float, tuple
         place = int(row) + window[0].start, int(column) + window[1].start
         found.append((float(scores[place]), place))
     return found
+
+
+def _around(place: tuple[int, int], scores: NDArray[np.float32], least: float) -> Region:
+    """Return the region of the pixels that are connected with a place and reach a score."""
+    reach = _REACH
+    while True:  # Of large maps, only the surroundings are labelled.
+        corner = max(0, place[0] - reach), max(0, place[1] - reach)
+        own = scores[corner[0] : place[0] + reach + 1, corner[1] : place[1] + reach + 1]
+        centre = place[0] - corner[0], place[1] - corner[1]
+        labels = label(own >= least, connectivity=2)
+        mask = labels == labels[centre]
+        if np.abs(np.argwhere(mask) - centre).max() < reach:
+            return _region(mask, own, corner)
+        reach *= 2
 
 
 def _region(

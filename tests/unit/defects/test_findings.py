@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, label
 
-from hypervlad.models.defects import Finding
+from hypervlad.models.defects import Finding, findings
 from hypervlad.models.defects.findings import OUTLINE_SHARE, RegionRule
 
 SCORES = np.zeros((20, 30), np.float32)
@@ -44,8 +45,8 @@ def test_an_anomalous_image_has_the_pixels_that_reach_the_threshold(
         assert np.pi * region.diameter**2 / 4 == pytest.approx(region.area)
 
 
-@given(st.integers(0, 2**31), st.floats(-1, 1))
-def test_a_region_is_what_reaches_a_share_of_its_peak(seed: int, usual: float) -> None:
+@given(st.integers(0, 2**31), st.floats(-1, 1), st.sampled_from([3, 40]))
+def test_a_region_is_what_reaches_a_share_of_its_peak(seed: int, usual: float, reach: int) -> None:
     """Slowly: from each pixel that is the highest of those that reach half of it."""
     rng = np.random.default_rng(seed)
     scores = np.asarray(
@@ -62,13 +63,24 @@ def test_a_region_is_what_reaches_a_share_of_its_peak(seed: int, usual: float) -
             own = reached == reached[row, column]
             if scores[own].max() == peak:
                 expected.add((float(peak), int(own.sum())))
-    found = Finding.of(scores, -np.inf, rule=RegionRule(least, least, usual))
+    with mock.patch.object(findings, "_REACH", reach):  # regions are larger, or smaller
+        found = Finding.of(scores, -np.inf, rule=RegionRule(least, least, usual))
     assert {(each.score, each.area) for each in found.regions} == expected
     assert len(found.regions) == len(expected)
     assert found.area == sum(area for _, area in expected)  # no pixel is in two
     for region in found.regions:
         assert region.mask.shape == (region.height, region.width)
         assert scores[region.window][region.mask].max() == region.score
+
+
+def test_of_many_peaks_only_the_surroundings_are_searched() -> None:
+    scores = np.ones((300, 300), np.float32)
+    scores[5::10, 5::10] = np.random.default_rng(0).uniform(4, 6, (30, 30))
+    with mock.patch.object(findings, "label", wraps=findings.label) as labelled:
+        found = Finding.of(scores, 0.0, rule=RegionRule(1.5, 1.5, 0.0))
+    assert [region.area for region in found.regions] == [1] * 900
+    n_pixels = sum(call.args[0].size for call in labelled.call_args_list)
+    assert n_pixels < 50 * scores.size  # by the map for each peak: 900 times
 
 
 def test_the_contrast_of_a_region_is_to_what_is_around_it() -> None:
