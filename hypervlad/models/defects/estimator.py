@@ -120,8 +120,9 @@ class PatchDefectScorer(ImageEstimator):
     fpr : float, default=0.05
         See ``threshold``; between 0 and 1.
     n_planted : int, default=120
-        Synthetic defects that are put on copies of held-out images, to measure ``limits_``. Each
-        takes as long as scoring an image; 0 for none. Only without labels.
+        Synthetic defects that are put on copies of held-out images, to measure ``limits_``; rounded
+        up to as many of each of four kinds. Each takes as long as scoring an image; 0 for none.
+        Only without labels.
     n_codewords : int, default=128
         Codewords of defect-free cells; not used with labels.
     n_references : int or None, default=None
@@ -153,7 +154,7 @@ class PatchDefectScorer(ImageEstimator):
         Which pixels are defective regions.
     limits_ : DetectionLimits
         Which synthetic defects were found on held-out images; without any from fewer than ten
-        images, or with labels.
+        images or from a single group, or with labels.
     held_out_ : HeldOutScores
         Scores of defect-free training images by models trained without them.
     patch_ : int
@@ -381,7 +382,7 @@ class PatchDefectScorer(ImageEstimator):
             pixels=pixels,
             in_training=known,
         )
-        return self.limits_.sized(found)
+        return self.limits_.sized(found, math.prod(prepared.size) / math.prod(prepared.shape))
 
     @available_if(_has_labels)
     def probability_map(self, image: Any) -> NDArray[np.float32]:
@@ -508,7 +509,8 @@ class PatchDefectScorer(ImageEstimator):
         keys = dict(sorted(fit.keys.items(), key=lambda item: (item[1], item[0])))
         parts = fit.parts(keys)
         of_image = models_without(keys, set(), groups, seed, fit.parts)
-        if not of_image:
+        are_held_out = bool(of_image)
+        if not are_held_out:
             warn_of_known_images(len(keys), len(keys))
             of_image = dict.fromkeys(keys, parts)
         # In the order of digests, and each of several copies once: they are no further evidence.
@@ -531,10 +533,16 @@ class PatchDefectScorer(ImageEstimator):
             return Finding.of(found, -math.inf, rule=rule, cell=grid.side), score >= threshold
 
         unstored, limits = CellMaps(encoder, self.tile_size), DetectionLimits.none()
-        if len(chosen) >= MIN_IMAGES and self.n_planted:
-            preprocessing = get_backbone(encoder.backbone).preprocessing
+        if are_held_out and len(chosen) >= MIN_IMAGES and self.n_planted:
             limits = measure_limits(
-                chosen, read, preprocessing, find, self.n_planted, seed, self.verbose
+                chosen,
+                read,
+                get_backbone(encoder.backbone).preprocessing,
+                find,
+                self.n_planted,
+                seed,
+                pixel_size=encoder.pixel_size,
+                verbose=self.verbose,
             )
         return _Fitted(model, held_out, keys.values(), threshold, rule, limits)
 

@@ -44,7 +44,7 @@ KINDS = {
 }
 NO_LIMITS = (
     "no detection limits were measured: fit a PatchDefectScorer without labels on at least 10 "
-    "defect-free images, with n_planted above 0"
+    "defect-free images of several groups, with n_planted above 0"
 )
 MIN_IMAGES = 10  # held out; from fewer, limits would say little of other images
 _SMALLEST = 16.0  # px2
@@ -58,7 +58,7 @@ _ENDS = 0.95, 0.5, 0.05  # of ratios of areas, for the lower end, the estimate a
 _MOST_UNCERTAIN = 10.0  # upper over lower end of an interval, above which a size is not resolved
 _PENALTY = 10.0  # of the regression; weak
 _FINE_AREA = 1e5  # nm2: smaller ones are shown in nm2
-_MAX_AREA = 2.0**60  # in a file
+_MAX_AREA, _MAX_PIXEL_SIZE = 2.0**40, 1e9  # px2 and nm, in a file
 
 
 def plant(
@@ -127,7 +127,7 @@ class DetectionLimits:
     kinds : ndarray of n str
         Of `KINDS`.
     areas : ndarray of float32, shape (n,)
-        Pixels of the images as they are stored.
+        Pixels of the images; if the encoder has a ``pixel_size``, after they are resampled.
     contrasts : ndarray of float32, shape (n,)
         Changes of grey levels, 1 from black to white.
     region_areas : ndarray of float32, shape (n,)
@@ -135,7 +135,7 @@ class DetectionLimits:
     is_called : ndarray of bool, shape (n,)
         Whether its image is called anomalous.
     pixel_size : float
-        Nanometres per pixel of all images; NaN if it differs between them, or is not known.
+        Nanometres per pixel, of these; NaN if it differs between images, or is not known.
 
     Examples
     --------
@@ -253,18 +253,23 @@ class DetectionLimits:
             slope, least = np.exp(logarithms)
             return np.asarray(np.log(found / (slope * true + least)))
 
-        start = np.log([1.0, float(np.median(found))])
+        start = np.log([1.0, max(1.0, float(np.median(found)))])
         fitted = least_squares(deviations, start, loss="soft_l1", bounds=(-7, 30)).x
         slope, least = np.exp(fitted)
         return float(slope), float(least), np.exp(deviations(fitted))
 
-    def sized(self, found: Finding) -> Finding:
-        """Return a finding whose regions have estimates and intervals of their areas."""
+    def sized(self, found: Finding, scale: float = 1.0) -> Finding:
+        """Return a finding whose regions have estimates and intervals of their areas.
+
+        One pixel of it has the area of ``scale`` pixels of `areas`.
+        """
         regions = []
         for region in found.regions:
-            known = self.area_of(region.area)
+            known = self.area_of(scale * region.area)
             if known is not None:
-                estimate, interval = known
+                estimate, (low, high) = known
+                estimate = None if estimate is None else estimate / scale
+                interval = low / scale, high / scale
                 region = replace(region, area_estimate=estimate, area_interval=interval)
             regions.append(region)
         return replace(found, regions=regions)
@@ -317,7 +322,7 @@ class DetectionLimits:
         size = header["pixel_size"]
         if any(shape != codes.shape for shape in shapes.values()):
             raise ValueError(f"the synthetic defects do not fit: {shapes}, {codes.shape} kinds")
-        if size is not None and (type(size) is not float or not 0 < size < math.inf):
+        if size is not None and (type(size) is not float or not 0 < size < _MAX_PIXEL_SIZE):
             raise ValueError(f"the pixel size of the synthetic defects is {size!r}")
         names = np.array(list(KINDS))[codes]
         nm = math.nan if size is None else size
@@ -325,7 +330,7 @@ class DetectionLimits:
 
 
 _NUMBERS = {
-    "areas": Array("float32", 1, 1e-3, _MAX_AREA),
+    "areas": Array("float32", 1, 1, _MAX_AREA),
     "contrasts": Array("float32", 1, 1e-6, 1),
     "region_areas": Array("float32", 1, 0, _MAX_AREA),
 }
@@ -342,30 +347,32 @@ def measure_limits(
     find: Callable[[int, PreparedImage], tuple[Finding, bool]],
     n_planted: int,
     seed: int,
+    *,
+    pixel_size: float | None = None,
     verbose: bool = False,
 ) -> DetectionLimits:
     """Put defects on the images at some positions, one on each copy, and look for them.
 
     ``find`` returns the regions of an image, in pixels of the network's input, and whether it is
-    called anomalous, by a model without the image at the position.
+    called anomalous, by a model without the image at the position. ``pixel_size`` is that of all
+    inputs whose images have one, unless these keep their own.
     """
     rng = np.random.default_rng(seed)
     rows: list[tuple[str, float, float, float, bool]] = []
     sizes = set()
     plan = list(_plan(n_planted, seed))
     bar = ProgressBar(plan, desc="limits", unit="defect", disable=None if verbose else True)
-    for number, (kind, size, contrast) in enumerate(bar):
-        at = positions[number % len(positions)]
+    for kind, place, size, contrast in bar:
+        at = positions[int(place * len(positions))]
         image = read(at)
         planted, mask, shown = plant(image, preprocessing, kind, size, contrast, rng)
-        sizes.add(image.info.pixel_size)
+        sizes.add(image.info.pixel_size and (pixel_size or image.info.pixel_size))
         if shown < _LEAST_CONTRAST:  # a dark spot on black
             continue
         found, is_called = find(at, planted)
         area = sum(each.area for each in found.regions if mask[each.window][each.mask].any())
-        scale = math.prod(image.shape) / math.prod(image.size)
-        rows.append((kind, scale * mask.sum(), min(shown, 1.0), scale * area, is_called))
-    pixel_size = sizes.pop() if len(sizes) == 1 else None
+        rows.append((kind, mask.sum(), min(shown, 1.0), area, is_called))
+    common = sizes.pop() if len(sizes) == 1 else None
     columns = [np.array([row[i] for row in rows], np.float32) for i in (1, 2, 3)]
     return DetectionLimits(
         np.array([row[0] for row in rows], str),
@@ -373,15 +380,15 @@ def measure_limits(
         contrasts=columns[1],
         region_areas=columns[2],
         is_called=np.array([row[4] for row in rows], bool),
-        pixel_size=math.nan if pixel_size is None else float(pixel_size),
+        pixel_size=math.nan if common is None else float(common),
     )
 
 
-def _plan(n: int, seed: int) -> Iterator[tuple[str, float, float]]:
-    """Spread sizes, from 0 to 1, and contrasts evenly over each kind of defect."""
+def _plan(n: int, seed: int) -> Iterator[tuple[str, float, float, float]]:
+    """Spread images and sizes, both from 0 to 1, and contrasts evenly over each kind of defect."""
     n_each = -(-n // len(KINDS))
     low, high = _CONTRASTS
-    plans = [qmc.Halton(2, seed=seed + number).random(n_each) for number in range(len(KINDS))]
-    for i in range(n_each):
-        for kind, plan in zip(KINDS, plans, strict=True):
-            yield kind, float(plan[i, 0]), low * (high / low) ** float(plan[i, 1])
+    plans = [qmc.Halton(3, seed=seed + number).random(n_each) for number in range(len(KINDS))]
+    for rows in zip(*plans, strict=True):
+        for kind, (size, contrast, place) in zip(KINDS, rows, strict=True):
+            yield kind, float(place), float(size), low * (high / low) ** float(contrast)

@@ -399,6 +399,24 @@ def test_patches_of_images_at_a_common_pixel_size_lie_in_the_image_s_own_pixels(
         scorer.fit(files)
 
 
+def test_sizes_of_defects_do_not_depend_on_how_finely_an_image_is_stored(
+    scorer: PatchDefectScorer, tmp_path: Path
+) -> None:
+    def stored(name: str, pixels: Image, pixel_size: float) -> Path:
+        grey = np.round(255 * pixels).astype(np.uint8)
+        return write_scaled(tmp_path / name, grey, 1 / pixel_size, "nm")
+
+    scorer.encoder.set_params(pixel_size=2.0)
+    scorer.set_params(n_planted=40, fpr=0.1)
+    scorer.fit([stored(f"{i}.tif", surface(i), 2.0) for i in range(10)])
+    assert scorer.limits_.pixel_size == 2.0
+    image, _ = blotted(100, (25, 25))
+    coarse = scorer.find(stored("coarse.tif", image, 2.0)).regions[0].area_interval
+    fine = scorer.find(stored("fine.tif", np.kron(image, np.ones((4, 4))), 0.5)).regions[0]
+    assert coarse is not None
+    assert fine.area_interval == pytest.approx([16 * end for end in coarse], rel=0.1)
+
+
 def test_large_images_go_through_the_network_in_tiles(
     scorer: PatchDefectScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

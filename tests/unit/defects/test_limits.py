@@ -28,8 +28,8 @@ def grey_image(tensor: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray
     return grey_levels(tensor, preprocessing).mean(0).numpy()
 
 
-def prepared(grey: np.ndarray) -> PreparedImage:
-    info = ImageInfo("0" * 64, grey.shape, 2.0)
+def prepared(grey: np.ndarray, stored: tuple[int, int] | None = None) -> PreparedImage:
+    info = ImageInfo("0" * 64, stored or grey.shape, 2.0)
     tensor = prepare(grey.astype(np.float32), grey.shape, PREPROCESSING)
     return PreparedImage(info, info.digest, "image", tensor)
 
@@ -136,11 +136,16 @@ def test_the_state_of_limits_is_checked() -> None:
         (header, arrays | {"areas": arrays["areas"][:3]}),
         (header, arrays | {"kinds": arrays["kinds"] + 9}),
         (header, arrays | {"contrasts": arrays["contrasts"] + 1}),
+        (header, arrays | {"region_areas": arrays["region_areas"] + np.float32(1e18)}),
         ({"pixel_size": -1.0}, arrays),
+        ({"pixel_size": 1e300}, arrays),
         ({"pixel_size": "2"}, arrays),
     ):
-        with pytest.raises(ValueError, match=r"defects|kinds|contrasts"):
+        with pytest.raises(ValueError, match=r"defects|kinds|contrasts|areas"):
             DetectionLimits.from_state(*damaged)
+    tiny = arrays | {"region_areas": np.full(len(limits), 1e-30, np.float32)}
+    estimate, _ = DetectionLimits.from_state(header, tiny).area_of(50.0)  # no error
+    assert estimate is None or estimate > 0
 
 
 def test_only_defects_that_can_be_seen_are_looked_for() -> None:
@@ -160,6 +165,39 @@ def test_only_defects_that_can_be_seen_are_looked_for() -> None:
     assert limits.pixel_size == 2.0
 
 
+def test_each_kind_is_put_on_all_images() -> None:
+    image, used = prepared(np.full((40, 50), 0.5)), []
+
+    def read(position: int) -> PreparedImage:
+        used.append(position)
+        return image
+
+    def find(position: int, planted: PreparedImage) -> tuple[Finding, bool]:
+        return Finding.of(np.zeros((40, 50), np.float32), 1.0), False
+
+    limits = measure_limits(range(8), read, PREPROCESSING, find, 96, seed=0)
+    pairs = set(zip(limits.kinds.tolist(), used, strict=True))
+    assert pairs == {(kind, position) for kind in KINDS for position in range(8)}
+
+
+def test_areas_are_those_after_resampling() -> None:
+    """The image, of 2 nm per pixel, has been brought to 4 nm."""
+    image = prepared(np.full((64, 80), 0.5), stored=(128, 160))
+
+    def find(position: int, planted: PreparedImage) -> tuple[Finding, bool]:
+        change = np.abs(grey_image(planted.tensor, PREPROCESSING) - 0.5)
+        return Finding.of(100 * change, 0.1), True
+
+    limits = measure_limits([3], lambda _: image, PREPROCESSING, find, 80, seed=0, pixel_size=4.0)
+    assert limits.pixel_size == 4.0
+    assert limits.areas.min() < 20  # 16 px2 are the smallest
+    found = Finding.of(np.full((20, 30), 2, np.float32), 1.0)
+    (own,), (stored,) = limits.sized(found).regions, limits.sized(found, scale=0.25).regions
+    estimate, (low, high) = limits.area_of(150.0)
+    assert (stored.area_estimate, stored.area_interval) == (4 * estimate, (4 * low, 4 * high))
+    assert (own.area_estimate, own.area_interval) == limits.area_of(600.0)
+
+
 def test_a_scorer_measures_its_limits(fitted: PatchDefectScorer) -> None:
     limits = fitted.limits_
     assert 24 <= len(limits) <= 32
@@ -168,3 +206,6 @@ def test_a_scorer_measures_its_limits(fitted: PatchDefectScorer) -> None:
     assert limits.share("dark spots", 200, 0.5) > 0.5 > limits.share("dark spots", 16, 0.03)
     few = PatchDefectScorer(fitted.encoder, patch=12, n_codewords=4, fpr=0.3, random_state=0)
     assert len(few.fit([surface(seed) for seed in range(6)]).limits_) == 0
+    with pytest.warns(UserWarning, match="cannot be held out"):
+        few.fit([surface(seed) for seed in range(10)], groups=["one sample"] * 10)
+    assert len(few.limits_) == 0
