@@ -329,7 +329,7 @@ class PatchDefectScorer(ImageEstimator):
                 fitted = self._fit_normal(encoder, images, group_codes, seed, folder)
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.model_ = encoder, fitted.model
-        self.threshold_ = _checked_threshold(fitted.threshold)
+        self.threshold_ = _checked_threshold("threshold", fitted.threshold)
         self.region_rule_, self.limits_ = fitted.rule, fitted.limits
         self.held_out_, self.patch_ = fitted.held_out, int(self.patch)
         self.n_images_, self.training_ = encoder.n_images_, ImageDigests.of(sorted(fitted.keys))
@@ -341,9 +341,9 @@ class PatchDefectScorer(ImageEstimator):
         Nothing is refitted; ``limits_`` stay those of the thresholds that ``fit`` chose.
         """
         check_is_fitted(self)
-        chosen = _checked_threshold(threshold)
+        chosen = _checked_threshold("threshold", threshold)
         if regions is not None:
-            self.region_rule_ = self.region_rule_.scaled(_checked_threshold(regions))
+            self.region_rule_ = self.region_rule_.scaled(_checked_threshold("regions", regions))
         self.threshold_ = chosen
         return self
 
@@ -583,8 +583,9 @@ def _warn_of_shapes(sizes: list[tuple[int, int]]) -> None:
         )
 
 
-def _checked_threshold(value: float) -> float:
-    check_value("threshold", value, [Number(meaning="a finite number")])
+def _checked_threshold(name: str, value: float) -> float:
+    largest = float(np.finfo(np.float32).max)
+    check_value(name, value, [Number(at_least=-largest, at_most=largest)])
     return float(np.float32(value))
 
 

@@ -132,6 +132,15 @@ def test_an_image_is_anomalous_if_its_score_reaches_the_threshold(
         assert fitted.predict_map(image).any() == (fitted.predict([image])[0] == "anomalous")
 
 
+@pytest.mark.parametrize("value", [float("nan"), 1e39, "2"])
+def test_thresholds_are_numbers_in_single_precision(fitted: PatchDefectScorer, value: Any) -> None:
+    before = fitted.threshold_, fitted.region_rule_
+    for name, values in (("threshold", (value,)), ("regions", (1.0, value))):
+        with pytest.raises(ValueError, match=f"{name} must be a number"):
+            fitted.set_threshold(*values)
+    assert before == (fitted.threshold_, fitted.region_rule_)
+
+
 def test_held_out_scores_of_the_training_images(
     scorer: PatchDefectScorer, good: list[Image], bad: Flawed
 ) -> None:
@@ -334,8 +343,6 @@ def test_bad_images_are_named(
         scorer.score_map(good[0])
     with pytest.raises(ImageReadError, match="smaller than a patch"):
         fitted.score_map(small)
-    with pytest.raises(ValueError, match="threshold must be a finite number"):
-        fitted.set_threshold(float("nan"))
 
 
 def test_images_that_cannot_be_used_may_be_skipped(

@@ -103,7 +103,7 @@ function goTo(region) {
 if (by("regions")) {
   by("regions").onclick = (event) => {
     const { region } = event.target.dataset;
-    const link = event.target.closest("tr").querySelector("a");
+    const link = event.target.closest("tr")?.querySelector("a");
     if (region) {
       reject(by(region));
       changed(by(region).closest(".field"));
