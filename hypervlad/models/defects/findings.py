@@ -120,7 +120,9 @@ class RegionRule:
             inside += own
             of_highest += own if i in highest else []
             at_edge += [p for p, at in found if _is_at_edge(at, scores.shape, EDGE_CELLS)]
-        least = _exceeded_by(of_highest, max(1, int(_REGIONS_PER_IMAGE * len(highest))), usual)
+        # If these have no peak inside, it is the highest of the others, or at edges.
+        unseen = max(inside or at_edge, default=usual)
+        least = _exceeded_by(of_highest, max(1, int(_REGIONS_PER_IMAGE * len(highest))), unseen)
         rate = sum(peak >= least for peak in inside) / max(1, n_inside)
         return cls(
             least, max(least, _exceeded_by(at_edge, int(rate * (n_cells - n_inside)), least)), usual

@@ -50,7 +50,7 @@ def test_a_region_is_what_reaches_a_share_of_its_peak(seed: int, usual: float, r
     """Slowly: from each pixel that is the highest of those that reach half of it."""
     rng = np.random.default_rng(seed)
     scores = np.asarray(
-        gaussian_filter(rng.normal(size=(24, 30)), 1.5) * 9 + usual, dtype=np.float32
+        gaussian_filter(rng.normal(size=(18, 24)), 1.5) * 9 + usual, dtype=np.float32
     )
     least = usual + 1.0
     expected = set()
@@ -115,6 +115,12 @@ def test_one_unusual_image_in_four_has_a_region() -> None:
     # Of images without any peak, what is usual.
     flat = RegionRule.of([(np.full((9, 9), 0.5, np.float32), 1.0)] * 9, usual=0.5)
     assert flat.inside == flat.at_edge == 0.5
+
+
+def test_without_peaks_inside_the_rule_is_that_of_others_or_of_edges() -> None:
+    at_edge = [scored(9.0, {(0, 5): 7.0})] * 5
+    assert RegionRule.of([*at_edge, scored(1.0, {(5, 5): 3.0})], 0.0) == RegionRule(3.0, 7.0, 0.0)
+    assert RegionRule.of(at_edge, 0.0) == RegionRule(7.0, 7.0, 0.0)  # not all pixels above 0
 
 
 def test_at_edges_regions_are_as_rare_as_inside() -> None:
