@@ -6,6 +6,7 @@ import copy
 import pickle
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -32,6 +33,7 @@ from hypervlad.evaluation import (
 from hypervlad.features.backbones import TappedNetwork
 from hypervlad.features.windows import WindowGrid, cut_patches, patch_means
 from hypervlad.images import SkippedImagesWarning, TrainingImagesWarning
+from hypervlad.models.defects.findings import RegionRule
 from hypervlad.results import DefectMapDisplay
 
 Image = NDArray[np.float32]
@@ -418,8 +420,13 @@ def test_sizes_of_defects_do_not_depend_on_how_finely_an_image_is_stored(
     scorer.fit([stored(f"{i}.tif", surface(i), 2.0) for i in range(10)])
     assert scorer.limits_.pixel_size == 2.0
     image, _ = blotted(100, (25, 25))
-    coarse = scorer.find(stored("coarse.tif", image, 2.0)).regions[0].area_interval
-    fine = scorer.find(stored("fine.tif", np.kron(image, np.ones((4, 4))), 0.5)).regions[0]
+    with mock.patch.object(
+        RegionRule, "regions", autospec=True, side_effect=RegionRule.regions
+    ) as rule:
+        coarse = scorer.find(stored("coarse.tif", image, 2.0)).regions[0].area_interval
+        fine = scorer.find(stored("fine.tif", np.kron(image, np.ones((4, 4))), 0.5)).regions[0]
+    edges = [call.args[2] for call in rule.call_args_list]  # of two cells
+    assert edges == [2 * CELL, 4 * 2 * CELL]
     assert coarse is not None
     assert fine.area_interval == pytest.approx([16 * end for end in coarse], rel=0.1)
 

@@ -87,6 +87,7 @@ def test_the_contrast_of_a_region_is_to_what_is_around_it() -> None:
     pixels = np.full((60, 60), 0.5, np.float32)
     pixels[20:30, 20:30] = 0.2
     pixels[20:30, 34:44] = 0.9  # another defect, which is not the surroundings of the first
+    pixels[18:20, 20:28] = 1  # nor is its own edge
     scores = np.zeros((60, 60), np.float32)
     scores[20:30, 20:30], scores[20:30, 34:44] = 8, 9
     bright, dark = Finding.of(scores, 5.0, pixels=pixels).regions

@@ -122,6 +122,28 @@ def test_areas_are_those_of_defects_with_such_regions() -> None:
     assert DetectionLimits(*columns[:4], ~columns[4]).area_of(2000.0) == limits.area_of(2000.0)
     few = DetectionLimits(*(column[:20] for column in columns))
     assert few.area_of(2000.0) is None
+    # Smaller than all regions of synthetic defects: it may be as large as it looks.
+    enlarged = DetectionLimits(*columns[:3], limits.areas + 200, columns[4])
+    assert enlarged.area_of(100.0) == (16.0, (16.0, 100.0))
+
+
+def test_nine_in_ten_areas_are_in_their_interval() -> None:
+    limits, others = made(found_from=10.0, n=1000), made(found_from=10.0, n=500, seed=1)
+    covered = []
+    for area, region in zip(others.areas, others.region_areas, strict=True):
+        if region:
+            _, (low, high) = limits.area_of(region)
+            covered.append(low <= area <= high)
+    assert np.mean(covered) == pytest.approx(0.9, abs=0.04)
+
+
+def test_larger_and_clearer_defects_are_not_found_less() -> None:
+    areas = np.geomspace(16, 1000, 40).astype(np.float32)
+    found = np.where(areas < 100, areas, 0)
+    own = areas[::-1] / 2000, found, np.full(40, True)
+    limits = DetectionLimits(np.repeat("stains", 40), areas, *own)
+    assert limits.share("stains", 1000, 0.2) >= limits.share("stains", 16, 0.2)
+    assert limits.share("stains", 100, 0.5) >= limits.share("stains", 100, 0.01)
 
 
 def test_the_state_of_limits_is_checked() -> None:
@@ -185,12 +207,14 @@ def test_areas_are_those_after_resampling() -> None:
     image = prepared(np.full((64, 80), 0.5), stored=(128, 160))
 
     def find(position: int, planted: PreparedImage) -> tuple[Finding, bool]:
-        change = np.abs(grey_image(planted.tensor, PREPROCESSING) - 0.5)
-        return Finding.of(100 * change, 0.1), True
+        scores = 100 * np.abs(grey_image(planted.tensor, PREPROCESSING) - 0.5)
+        scores[:8, :8] = 5  # a false region, which is not the defect's
+        return Finding.of(scores, 0.1), True
 
     limits = measure_limits([3], lambda _: image, PREPROCESSING, find, 80, seed=0, pixel_size=4.0)
     assert limits.pixel_size == 4.0
     assert limits.areas.min() < 20  # 16 px2 are the smallest
+    assert 0 < limits.region_areas.min() < 64
     found = Finding.of(np.full((20, 30), 2, np.float32), 1.0)
     (own,), (stored,) = limits.sized(found).regions, limits.sized(found, scale=0.25).regions
     estimate, (low, high) = limits.area_of(150.0)
