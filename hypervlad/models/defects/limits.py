@@ -305,10 +305,8 @@ class DetectionLimits:
         codes = [list(KINDS).index(kind) for kind in self.kinds.tolist()]
         numbers = {name: getattr(self, name).astype(np.float32) for name in _NUMBERS}
         size = None if math.isnan(self.pixel_size) else self.pixel_size
-        whole = {"kinds": codes, "is_called": self.is_called}
-        return {"pixel_size": size}, numbers | {
-            name: np.array(each, np.int64) for name, each in whole.items()
-        }
+        whole = {"kinds": np.array(codes, np.int64), "is_called": self.is_called.astype(np.int64)}
+        return {"pixel_size": size}, numbers | whole
 
     @classmethod
     def from_state(
@@ -318,10 +316,10 @@ class DetectionLimits:
         own = {name: field.checked(arrays[name], name) for name, field in _NUMBERS.items()}
         codes = Array("int64", 1, 0, len(KINDS) - 1).checked(arrays["kinds"], "kinds")
         called = Array("int64", 1, 0, 1).checked(arrays["is_called"], "is_called")
-        shapes = {name: array.shape for name, array in (own | {"is_called": called}).items()}
+        lengths = {len(each) for each in (codes, called, *own.values())}
         size = header["pixel_size"]
-        if any(shape != codes.shape for shape in shapes.values()):
-            raise ValueError(f"the synthetic defects do not fit: {shapes}, {codes.shape} kinds")
+        if len(lengths) > 1:
+            raise ValueError(f"the columns of synthetic defects have {sorted(lengths)} rows")
         if size is not None and (type(size) is not float or not 0 < size < _MAX_PIXEL_SIZE):
             raise ValueError(f"the pixel size of the synthetic defects is {size!r}")
         names = np.array(list(KINDS))[codes]

@@ -281,7 +281,7 @@ def write_findings(
 
 
 def _score_row(name: str, found: Finding, pixel_size: float | None) -> list[Any]:
-    (area,) = _in_micrometres(pixel_size, areas=[found.area])
+    area = _in_micrometres(found.area, pixel_size, 2)
     called = "anomalous" if found.is_defective else "normal"
     row, column = found.highest
     levels = [found.score, float(found.map[row, column]), column, row, found.threshold]
@@ -290,28 +290,20 @@ def _score_row(name: str, found: Finding, pixel_size: float | None) -> list[Any]
 
 def _region_row(name: str, found: FoundRegion) -> list[Any]:
     own = found.region
-    extent = [own.diameter, own.length, own.breadth]
-    areas = [own.area_estimate, *(own.area_interval or (None, None))]
-    sides = _in_micrometres(found.pixel_size, lengths=[own.width, own.height])
-    lengths = _in_micrometres(found.pixel_size, lengths=extent)
-    (area, *estimates) = _in_micrometres(found.pixel_size, areas=[own.area, *areas])
-    box = [own.column, own.row, own.width, own.height]
+    extent = [own.width, own.height, own.area, own.diameter, own.length, own.breadth]
+    pixels = [*extent, own.area_estimate, *(own.area_interval or (None, None))]
+    scaled = [
+        _in_micrometres(value, found.pixel_size, power)
+        for value, power in zip(pixels, (1, 1, 2, 1, 1, 1, 2, 2, 2), strict=True)
+    ]
     contrast = None if math.isnan(own.contrast) else own.contrast
-    pixels = [*box, own.area, *extent, *areas, contrast, own.score]
-    return [name, *pixels, *sides, area, *lengths, *estimates]
+    return [name, own.column, own.row, *pixels, contrast, own.score, *scaled]
 
 
-def _in_micrometres(
-    pixel_size: float | None,
-    *,
-    lengths: Sequence[float] = (),
-    areas: Sequence[float | None] = (),
-) -> list[float | None]:
-    if pixel_size is None:
-        return [None] * (len(lengths) + len(areas))
-    side = pixel_size / 1000
-    scaled = [None if area is None else side**2 * area for area in areas]
-    return [*(side * length for length in lengths), *scaled]
+def _in_micrometres(value: float | None, pixel_size: float | None, power: int) -> float | None:
+    if value is None or pixel_size is None:
+        return None
+    return (pixel_size / 1000) ** power * value
 
 
 def _write_images(folder: Path, name: str, found: Finding, micrograph: Micrograph) -> None:
