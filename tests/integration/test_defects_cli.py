@@ -52,7 +52,7 @@ def test_a_threshold_that_looks_like_the_highest_score_is_above_it(
     rate = ["--rule", "fpr=0.2"]  # of eight images, none may reach it
     out = run("defects", "fit", folder / "good", "-o", tmp_path / "m.hvlad", *rate, *TINY)
     _, threshold, highest, _, limits = out.stdout.splitlines()
-    assert limits.endswith("it takes at least 10 images")
+    assert limits.endswith("at least 10 images must be held out")
     shown = re.fullmatch(
         r"threshold: (\S+); when held out from training, 0 of 8 images reach it \(0\.0 %\)",
         threshold,

@@ -185,7 +185,7 @@ def _echo_held_out(scorer: PatchDefectScorer, names: list[str], with_masks: bool
 def _echo_limits(scorer: PatchDefectScorer) -> None:
     limits = scorer.limits_
     if not len(limits):
-        echo("which defects are found was not measured: it takes at least 10 images, of two groups")
+        echo("which defects are found was not measured: at least 10 images must be held out")
         return
     echo(f"{len(limits)} synthetic defects on held-out images, at 20 % contrast:")
     for kind, text in limits.sentences(contrast=0.2).items():

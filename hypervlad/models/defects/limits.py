@@ -190,6 +190,8 @@ class DetectionLimits:
                 found[kind] = "less than half found, at any size that was tried"
             elif math.isinf(areas[0]):
                 found[kind] = f"half found from {half} on, never 9 in 10"
+            elif areas[0] == areas[1]:
+                found[kind] = f"9 in 10 found from {most} on, the smallest that was tried"
             else:
                 found[kind] = f"9 in 10 found from {most} on, half from {half}"
         return found

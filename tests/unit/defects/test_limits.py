@@ -105,6 +105,9 @@ def test_all_or_none_are_found(found: float, limit: float) -> None:
     own = np.full(12, 0.2, np.float32), np.full(12, found, np.float32), np.full(12, True)
     limits = DetectionLimits(np.repeat("stains", 12), areas, *own)
     assert limits.area("stains") == pytest.approx(limit)
+    text = "9 in 10 found from 16 px2 on, the smallest that was tried"
+    none = "less than half found, at any size that was tried"
+    assert limits.sentences() == {"stains": text if found else none}
 
 
 def test_areas_are_those_of_defects_with_such_regions() -> None:
