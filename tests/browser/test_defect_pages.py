@@ -270,6 +270,9 @@ def test_a_row_leads_to_its_region(marked: Opened) -> None:
     ActionChains(marked.browser).send_keys(Keys.ENTER).perform()
     assert marked.find(f"#{link}").get_attribute("aria-pressed") == "true"
     save_screenshot(marked.browser, "defects_region")
+    beside = """let failed = false; window.onerror = () => { failed = true };
+    document.querySelector("#regions").click(); return failed"""
+    assert not marked.browser.execute_script(beside), "a click beside all rows"
 
 
 def test_saved_masks_are_those_that_fit_takes(marked: Opened, tmp_path: Path) -> None:
