@@ -25,9 +25,8 @@ class RegionTally:
         self.areas: list[tuple[float, float]] = []  # true, of the one region on it
         self.estimates: list[tuple[float, float]] = []  # true, estimated
         self.covered: list[bool] = []
-        self.promised: list[
-            bool
-        ] = []  # of images with real defects above the limit: are they found?
+        # Of images with real defects above the limit: are they found?
+        self.promised: list[bool] = []
 
     def add(
         self, found: Finding, image: np.ndarray, mask: np.ndarray, is_real: bool = True

@@ -51,7 +51,7 @@ class Region:
         The area of synthetic defects with such regions; None if it is not known, or the region is
         too small to say more than that the defect is below ``area_interval[1]``.
     area_interval : (float, float) or None
-        Areas of defects of which nine in ten regions are as large; None if it is not known.
+        It contains the areas of nine in ten synthetic defects; None if it is not known.
     """
 
     row: int

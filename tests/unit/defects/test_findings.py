@@ -73,6 +73,13 @@ def test_a_region_is_what_reaches_a_share_of_its_peak(seed: int, usual: float, r
         assert scores[region.window][region.mask].max() == region.score
 
 
+def test_a_region_with_two_highest_pixels_is_one() -> None:
+    scores = np.zeros((9, 9), np.float32)
+    scores[4, 2:7] = 6, 5, 4, 5, 6
+    (region,) = Finding.of(scores, 0.0, rule=RegionRule(3.0, 3.0, 0.0)).regions
+    assert (region.area, region.row, region.column) == (5, 4, 2)
+
+
 def test_of_many_peaks_only_the_surroundings_are_searched() -> None:
     scores = np.ones((300, 300), np.float32)
     scores[5::10, 5::10] = np.random.default_rng(0).uniform(4, 6, (30, 30))
