@@ -386,9 +386,11 @@ class PatchDefectScorer(ImageEstimator):
 
     @available_if(_has_labels)
     def probability_map(self, image: Any) -> NDArray[np.float32]:
-        """Return the probability (H, W) that each pixel, or the window around it, is defective.
+        """Return the probability (H, W) that the cell, or window, around each pixel is defective.
 
-        Only for scorers trained on labels, if defects are as frequent as in the training images.
+        Only for scorers trained on labels, if defects are as frequent as in the training images. It
+        says little of cells at the edge of a defect: those of less than three tenths are in no
+        class.
         """
         return np.asarray(expit(self.score_map(image)), dtype=np.float32)
 
