@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 from sklearn.metrics import pairwise_distances_argmin_min
 from sklearn.preprocessing import normalize
 
@@ -47,6 +48,8 @@ _CELL = 8  # pixels, at least, if a tap is that fine
 # Of the mean standard deviation of channels, added to that of each: some hold hardly but noise.
 _DEVIATION_RIDGE = 0.3
 _ROUNDING = 1e-3  # of the mean value: smaller standard deviations are rounding errors
+_WEAK_EDGE = 0.3  # of the mean variance of grey levels: edges of less are not followed
+_NO_EDGE = 1e-12  # a variance of grey levels that is a rounding error
 _N_TURNS = 4
 _MAX_CELLS = 100_000  # of all reference images; of 384 channels they take 150 MB
 _CELLS = Array("float32", 2, -1.001, 1.001)
@@ -178,6 +181,40 @@ def resized(values: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.f
     planes = torch.from_numpy(values).reshape(*values.shape[:2], -1).permute(2, 0, 1)[None]
     found = torch.nn.functional.interpolate(planes, tuple(shape), mode="bilinear", antialias=True)
     return found[0].permute(1, 2, 0).numpy().reshape(*shape, *values.shape[2:])
+
+
+def sharpened(
+    scores: NDArray[np.floating],
+    grid: WindowGrid,
+    levels: NDArray[np.float32],
+    shape: tuple[int, int],
+) -> NDArray[np.float32]:
+    """Return the scores of cells (R, S) as a map of this ``shape`` with the edges of the image.
+
+    Around each cell, the scores of 3 x 3 cells are a linear function of their grey levels, and the
+    map is that function of each pixel's: a guided filter (He, Sun and Tang, 2013) on cells.
+    ``levels`` (h, w) are of the image that the cells cover.
+    """
+    (n_rows, n_columns), side = scores.shape, grid.side
+    rows, columns = (
+        np.minimum(np.arange(n * side), extent - 1)  # the last cells may reach beyond the image
+        for n, extent in zip(scores.shape, levels.shape, strict=True)
+    )
+    blocks = levels[np.ix_(rows, columns)].reshape(n_rows, side, n_columns, side)
+    grey = blocks.mean((1, 3), dtype=np.float64)
+    mean, level = _of_neighbours(grey), _of_neighbours(scores.astype(np.float64))
+    variance = np.maximum(_of_neighbours(grey**2) - mean**2, 0)
+    weak = _WEAK_EDGE * variance.mean() + _NO_EDGE
+    slope = (_of_neighbours(grey * scores) - mean * level) / (variance + weak)
+    start = level - slope * mean
+    found = grid.to_map(_of_neighbours(slope), shape, levels.shape)
+    found *= resized(levels, shape)
+    found += grid.to_map(_of_neighbours(start), shape, levels.shape)
+    return found
+
+
+def _of_neighbours(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(uniform_filter(values, 3, mode="nearest"))
 
 
 # --- cells of reference images -------------------------------------------------------------------

@@ -44,7 +44,13 @@ from hypervlad.images.options import check_read_options
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.images.reading import check_image_list, image_name
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
-from hypervlad.models.defects.cells import CellMaps, ReferenceCells, ReferenceCellsFit, resized
+from hypervlad.models.defects.cells import (
+    CellMaps,
+    ReferenceCells,
+    ReferenceCellsFit,
+    resized,
+    sharpened,
+)
 from hypervlad.models.defects.findings import Finding, RegionRule
 from hypervlad.models.defects.labelled_cells import LabelledCells, fit_labelled_cells
 from hypervlad.models.defects.labelled_windows import (
@@ -355,7 +361,7 @@ class PatchDefectScorer(ImageEstimator):
         check_is_fitted(self)
         prepared = self._read(image, self.patch_)
         scores, grid, _ = self._scores(prepared)
-        return grid.to_map(scores, prepared.shape, prepared.size)
+        return self._map(scores, grid, prepared, prepared.shape)
 
     def predict_map(self, image: Any) -> NDArray[np.bool_]:
         """Return which pixels (H, W) of an image are defective."""
@@ -370,15 +376,13 @@ class PatchDefectScorer(ImageEstimator):
         (known,) = self.training_.contains([prepared.key]).tolist()
         pixels = None
         if score >= self.threshold_:  # only then are there regions, which have a contrast
-            preprocessing = get_backbone(self.encoder_.backbone).preprocessing
-            levels = grey_levels(prepared.tensor, preprocessing).mean(0).numpy()
-            pixels = resized(levels, prepared.shape)
+            pixels = resized(_levels(self.encoder_, prepared), prepared.shape)
         found = Finding.of(
-            grid.to_map(scores, prepared.shape, prepared.size),
+            self._map(scores, grid, prepared, prepared.shape),
             self.threshold_,
             score,
             rule=self.region_rule_,
-            cell=grid.side * prepared.shape[0] / prepared.size[0],
+            cells=scores,
             pixels=pixels,
             in_training=known,
         )
@@ -423,7 +427,7 @@ class PatchDefectScorer(ImageEstimator):
         if isinstance(self.model_, LabelledWindows):
             return self._window_scores(self.model_, prepared, grid).ravel(), corners
         scores, cells, _ = self._scores(prepared)
-        pixels = cells.to_map(scores, prepared.size, prepared.size)
+        pixels = self._map(scores, cells, prepared, prepared.size)
         return patches_at(pixels, grid.positions, side).max(axis=(1, 2)), corners
 
     # --- many images ---------------------------------------------------------------------------
@@ -531,8 +535,8 @@ class PatchDefectScorer(ImageEstimator):
 
         def find(position: int, image: PreparedImage) -> tuple[Finding, bool]:
             places, grid, score = without[position].scores(unstored, image)
-            found = grid.to_map(places, image.size, image.size)
-            return Finding.of(found, -math.inf, rule=rule, cell=grid.side), score >= threshold
+            found = sharpened(places, grid, _levels(encoder, image), image.size)
+            return Finding.of(found, -math.inf, rule=rule, cells=places), score >= threshold
 
         unstored, limits = CellMaps(encoder, self.tile_size), DetectionLimits.none()
         if are_held_out and len(chosen) >= MIN_IMAGES and self.n_planted:
@@ -561,6 +565,17 @@ class PatchDefectScorer(ImageEstimator):
         check_finite(np.append(places, score)[None], [image.name])
         return places, grid, score
 
+    def _map(
+        self,
+        scores: NDArray[np.floating],
+        grid: WindowGrid,
+        image: PreparedImage,
+        shape: tuple[int, int],
+    ) -> NDArray[np.float32]:
+        if isinstance(self.model_, LabelledWindows):
+            return grid.to_map(scores, shape, image.size)
+        return sharpened(scores, grid, _levels(self.encoder_, image), shape)
+
     def _window_scores(
         self, model: LabelledWindows, image: PreparedImage, grid: WindowGrid
     ) -> NDArray[np.floating]:
@@ -573,6 +588,12 @@ class PatchDefectScorer(ImageEstimator):
     def _read(self, image: Any, min_side: int) -> PreparedImage:
         (image,) = check_image_list([image])
         return WindowReader(self.encoder_.loader(), min_side).read(image, image_name(image))
+
+
+def _levels(encoder: HypercolumnVLAD, image: PreparedImage) -> NDArray[np.float32]:
+    """Return the grey levels (h, w) of an image, 0 to 1."""
+    levels = grey_levels(image.tensor, get_backbone(encoder.backbone).preprocessing)
+    return np.asarray(levels.mean(0).numpy())
 
 
 def _warn_of_shapes(sizes: list[tuple[int, int]]) -> None:

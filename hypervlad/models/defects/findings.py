@@ -40,7 +40,7 @@ class Region:
     area : int
         Pixels. Of a defect that is smaller than about three cells of the map it says little.
     score : float
-        The highest of its pixels: its peak.
+        Of its peak: the highest of its cells, or pixels.
     mask : ndarray of bool, shape (height, width)
     length, breadth : float
         Its longest and shortest diameter (Feret diameters).
@@ -83,7 +83,7 @@ class Region:
 
 @dataclass(frozen=True)
 class RegionRule:
-    """Which pixels are a region: those around a peak that reach 0.55 of it, above what is usual.
+    """Which pixels are a region: those around a peak of the cells that reach 0.55 of the highest.
 
     Attributes
     ----------
@@ -116,10 +116,10 @@ class RegionRule:
             n_cells += scores.size
             n_inside += scores[EDGE_CELLS:-EDGE_CELLS, EDGE_CELLS:-EDGE_CELLS].size
             found = peaks(scores, usual)
-            own = [p for p, at in found if not _is_at_edge(at, scores.shape, EDGE_CELLS)]
+            own = [p for p, at in found if not _is_at_edge(at, scores.shape)]
             inside += own
             of_highest += own if i in highest else []
-            at_edge += [p for p, at in found if _is_at_edge(at, scores.shape, EDGE_CELLS)]
+            at_edge += [p for p, at in found if _is_at_edge(at, scores.shape)]
         # If these have no peak inside, it is the highest of the others, or at edges.
         unseen = max(inside or at_edge, default=usual)
         least = _exceeded_by(of_highest, max(1, int(_REGIONS_PER_IMAGE * len(highest))), unseen)
@@ -134,33 +134,24 @@ class RegionRule:
         ratio = (self.at_edge - usual) / (self.inside - usual) if self.inside > usual else 1.0
         return replace(self, inside=inside, at_edge=usual + max(1.0, ratio) * (inside - usual))
 
-    def regions(self, scores: NDArray[np.float32], margin: int) -> Iterator[Region]:
-        """Yield the regions of a map (H, W); edges are ``margin`` pixels wide."""
-        usual, level = self.usual, self.inside
-        if usual is not None:
-            level = usual + OUTLINE_SHARE * (self.inside - usual)
-        labels, seen = (
-            label(scores >= np.float32(level), connectivity=2),
-            np.zeros(scores.shape, bool),
-        )
-        for number, window in enumerate(find_objects(labels), 1):
-            inside, own = labels[window] == number, scores[window]
-            corner = window[0].start, window[1].start
-            if usual is None:
-                yield _region(inside, own, corner)
+    def regions(self, scores: NDArray[np.float32], cells: NDArray[np.floating]) -> Iterator[Region]:
+        """Yield the regions of a map (H, W), around the peaks of the cells (R, S) that it shows."""
+        if self.usual is None:
+            labels = label(scores >= np.float32(self.inside), connectivity=2)
+            for number, window in enumerate(find_objects(labels), 1):
+                inside, own = labels[window] == number, scores[window]
+                yield _region(inside, float(own[inside].max()), window)
+            return
+        seen = np.zeros(scores.shape, bool)
+        for peak, cell in sorted(peaks(cells, self.usual), reverse=True):
+            if peak < np.float32(self.at_edge if _is_at_edge(cell, cells.shape) else self.inside):
                 continue
-            if own[inside].max() < np.float32(self.inside):
-                continue
-            own = np.where(inside, own, np.float32(usual))
-            for peak, (row, column) in sorted(peaks(own, usual), reverse=True):
-                place = row + corner[0], column + corner[1]
-                at_edge = _is_at_edge(place, scores.shape, margin)
-                # Of several highest pixels of a region, the first counts.
-                if seen[place] or peak < np.float32(self.at_edge if at_edge else self.inside):
-                    continue
-                region = _around(place, scores, usual + OUTLINE_SHARE * (peak - usual))
-                seen[region.window] |= region.mask
-                yield region
+            place = _highest_near(scores, cell, cells.shape)
+            level = self.usual + OUTLINE_SHARE * (scores[place] - self.usual)
+            if not seen[place]:  # of several highest cells of a region, the first counts
+                mask, window = _around(place, scores, level, seen)
+                seen[window] |= mask
+                yield _region(mask, peak, window)
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         return vars(self).copy(), {}
@@ -177,8 +168,20 @@ class RegionRule:
         return cls(**own)
 
 
-def _is_at_edge(place: tuple[int, int], shape: tuple[int, ...], margin: int) -> bool:
-    return any(min(at, n - 1 - at) < margin for at, n in zip(place, shape, strict=True))
+def _is_at_edge(cell: tuple[int, int], shape: tuple[int, ...]) -> bool:
+    return any(min(at, n - 1 - at) < EDGE_CELLS for at, n in zip(cell, shape, strict=True))
+
+
+def _highest_near(
+    scores: NDArray[np.float32], cell: tuple[int, int], shape: tuple[int, ...]
+) -> tuple[int, int]:
+    """Return the highest pixel within half a cell around one of (R, S) cells."""
+    sides = np.divide(scores.shape, shape)
+    starts = [max(0, int((at - 0.5) * side)) for at, side in zip(cell, sides, strict=True)]
+    ends = [math.ceil((at + 1.5) * side) for at, side in zip(cell, sides, strict=True)]
+    near = scores[starts[0] : ends[0], starts[1] : ends[1]]
+    row, column = np.unravel_index(int(near.argmax()), near.shape)
+    return starts[0] + int(row), starts[1] + int(column)
 
 
 def _exceeded_by(values: list[float], n: int, default: float) -> float:
@@ -222,7 +225,7 @@ class Finding:
         score: float | None = None,
         *,
         rule: RegionRule | None = None,
-        cell: float = 1,
+        cells: NDArray[np.floating] | None = None,
         pixels: NDArray[np.floating] | None = None,
         in_training: bool = False,
     ) -> Finding:
@@ -236,8 +239,8 @@ class Finding:
             Of the image; by default the highest of its pixels.
         rule : RegionRule, optional
             By default, all pixels that reach the threshold are defective.
-        cell : float, default=1
-            Side of the map's cells, in pixels.
+        cells : ndarray (R, S), optional
+            The scores of the cells that the map shows; by default, each pixel is one.
         pixels : ndarray (H, W), optional
             The grey image, for the contrast of regions.
         in_training : bool, default=False
@@ -256,7 +259,7 @@ class Finding:
         found = cls(scores, threshold, own, [], in_training)
         if found.is_defective:
             own_rule = RegionRule(threshold, threshold, None) if rule is None else rule
-            regions = list(own_rule.regions(scores, round(EDGE_CELLS * cell)))
+            regions = list(own_rule.regions(scores, scores if cells is None else cells))
             regions.sort(key=lambda each: (-each.score, each.row, each.column))
             found.regions.extend(regions)
             if pixels is not None:
@@ -314,33 +317,39 @@ def peaks(scores: NDArray[np.floating], usual: float) -> list[tuple[float, tuple
     return found
 
 
-def _around(place: tuple[int, int], scores: NDArray[np.float32], least: float) -> Region:
-    """Return the region of the pixels that are connected with a place and reach a score."""
+def _around(
+    place: tuple[int, int],
+    scores: NDArray[np.float32],
+    least: float,
+    taken: NDArray[np.bool_],
+) -> tuple[NDArray[np.bool_], tuple[slice, slice]]:
+    """Return which pixels are connected with a place and reach a score, in a window of the map."""
     reach = _REACH
     while True:  # Of large maps, only the surroundings are labelled.
         corner = max(0, place[0] - reach), max(0, place[1] - reach)
-        own = scores[corner[0] : place[0] + reach + 1, corner[1] : place[1] + reach + 1]
+        window = np.s_[corner[0] : place[0] + reach + 1, corner[1] : place[1] + reach + 1]
         centre = place[0] - corner[0], place[1] - corner[1]
-        labels = label(own >= least, connectivity=2)
+        labels = label((scores[window] >= least) & ~taken[window], connectivity=2)
         mask = labels == labels[centre]
         if np.abs(np.argwhere(mask) - centre).max() < reach:
-            return _region(mask, own, corner)
+            return mask, window
         reach *= 2
 
 
 def _region(
-    mask: NDArray[np.bool_], scores: NDArray[np.float32], corner: tuple[int, int]
+    mask: NDArray[np.bool_], score: float, window: tuple[slice, slice] = np.s_[0:, 0:]
 ) -> Region:
+    """Measure the pixels of a mask, which is that of a window of the image."""
     (rows, columns) = find_objects(mask.astype(np.uint8))[0]
     own = mask[rows, columns].copy()
     length, breadth = feret_diameters(own)
     return Region(
-        corner[0] + rows.start,
-        corner[1] + columns.start,
+        window[0].start + rows.start,
+        window[1].start + columns.start,
         own.shape[0],
         own.shape[1],
         int(own.sum()),
-        float(scores[mask].max()),
+        score,
         own,
         length=length,
         breadth=breadth,
@@ -350,7 +359,7 @@ def _region(
 def _with_contrast(
     region: Region, pixels: NDArray[np.floating], defective: NDArray[np.bool_]
 ) -> Region:
-    """Compare a region of an image with a ring around it, without other defective pixels."""
+    """Compare a region with a ring around it, of which other regions are left out if they can."""
     width = max(_RING, math.ceil(_RING_SHARE * region.diameter))
     reach = _RING_GAP + width
     window = tuple(slice(max(0, s.start - reach), s.stop + reach) for s in region.window)
@@ -358,8 +367,10 @@ def _with_contrast(
     top, left = region.row - window[0].start, region.column - window[1].start
     own[top : top + region.height, left : left + region.width] = region.mask
     distance = distance_transform_edt(~own)
-    ring = (distance > _RING_GAP) & (distance <= reach) & ~defective[window]
+    ring = (distance > _RING_GAP) & (distance <= reach)
     if not ring.any():
         return region
+    if not defective[window][ring].all():
+        ring &= ~defective[window]
     part = pixels[window]
     return replace(region, contrast=float(part[own].mean() - part[ring].mean()))

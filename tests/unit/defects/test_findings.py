@@ -90,6 +90,21 @@ def test_of_many_peaks_only_the_surroundings_are_searched() -> None:
     assert n_pixels < 50 * scores.size  # by the map for each peak: 900 times
 
 
+def test_regions_are_around_peaks_of_cells_and_end_by_pixels() -> None:
+    cells = np.zeros((6, 8), np.float32)
+    cells[2, 5], cells[4, 1] = 6, 3
+    scores = np.zeros((44, 60), np.float32)  # the last cells reach beyond the image
+    scores[20:22, 40:52] = 20  # higher than its cell
+    scores[21, 45] = 21
+    scores[20:28, :2] = 15  # in no cell with a peak, and in none near one
+    scores[33:37, 9:14] = 2
+    found = Finding.of(scores, 1.0, cells=cells, rule=RegionRule(2.5, 2.5, 0.0))
+    assert [(r.window, r.area, r.score) for r in found.regions] == [
+        (np.s_[20:22, 40:52], 24, 6.0),
+        (np.s_[33:37, 9:14], 20, 3.0),
+    ]
+
+
 def test_the_contrast_of_a_region_is_to_what_is_around_it() -> None:
     pixels = np.full((60, 60), 0.5, np.float32)
     pixels[20:30, 20:30] = 0.2
@@ -140,7 +155,7 @@ def test_at_edges_regions_are_as_rare_as_inside() -> None:
     assert sum(peak >= rule.at_edge for peak in at_edge) == int(6 / 256 * 144) == 3
     assert rule.scaled(9.0) == RegionRule(9.0, 2 * rule.at_edge, 0.0)
     places, _ = scored(1.0, {(9, 9): 5.0, (0, 4): 5.0})
-    assert [(r.row, r.column) for r in rule.regions(places, margin=2)] == [(9, 9)]
+    assert [(r.row, r.column) for r in rule.regions(places, places)] == [(9, 9)]
     for damaged in ({"inside": math.nan}, {"at_edge": "1"}, {"usual": math.inf}):
         with pytest.raises(ValueError, match="the rule of regions"):
             RegionRule.from_state(rule.to_state()[0] | damaged, {})

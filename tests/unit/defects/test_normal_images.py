@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hypervlad.features.windows import WindowGrid
 from hypervlad.features.windows.vectors import PaddedMaps
 from hypervlad.models.defects.cells import (
     DESCRIPTIONS,
@@ -21,6 +22,7 @@ from hypervlad.models.defects.cells import (
     mean_and_deviation,
     places_of,
     resized,
+    sharpened,
 )
 from hypervlad.models.defects.normal_images import (
     NormalCells,
@@ -268,6 +270,72 @@ def test_from_few_images_all_parts_count_the_same() -> None:
     parts = [NormalCells.fit(each, rng.gamma(2, size=(60, 3)), 3, 0) for each in DESCRIPTIONS]
     model, *_ = fit.finish(parts, dict.fromkeys(range(9), parts))
     np.testing.assert_allclose(model.weights, 0.25)
+
+
+def least_squares_map(scores: NDArray[Any], side: int, levels: NDArray[Any]) -> NDArray[Any]:
+    """Slowly: of each 3 x 3 cells a ridge regression, then the mean of the nine of each cell."""
+    n_rows, n_columns = scores.shape
+    padded = np.pad(levels, [(0, n_rows * side - len(levels)), (0, 0)], mode="edge")
+    grey = np.array(
+        [
+            [
+                padded[r * side : (r + 1) * side, c * side : (c + 1) * side].mean()
+                for c in range(n_columns)
+            ]
+            for r in range(n_rows)
+        ]
+    )
+    near = [
+        [
+            (
+                np.clip([r - 1, r, r + 1], 0, n_rows - 1),
+                np.clip([c - 1, c, c + 1], 0, n_columns - 1),
+            )
+            for c in range(n_columns)
+        ]
+        for r in range(n_rows)
+    ]
+    windows = [[np.ix_(*each) for each in row] for row in near]
+    weak = 0.3 * np.mean([[grey[each].var() for each in row] for row in windows])
+    lines = np.zeros((n_rows, n_columns, 2))
+    for r, c in np.ndindex(n_rows, n_columns):
+        x, y = grey[windows[r][c]].ravel(), scores[windows[r][c]].ravel()
+        slope = np.cov(x, y, bias=True)[0, 1] / (x.var() + weak)
+        lines[r, c] = slope, y.mean() - slope * x.mean()
+    means = np.array([[lines[each].mean((0, 1)) for each in row] for row in windows])
+    grid = WindowGrid.of_cells(scores.shape, side)
+    slopes, starts = (
+        grid.to_map(each, levels.shape, levels.shape) for each in means.transpose(2, 0, 1)
+    )
+    return np.asarray(slopes * levels + starts)
+
+
+@given(st.integers(0, 2**31), st.floats(-3, 3), st.floats(0.1, 5))
+def test_maps_follow_the_edges_of_the_image(seed: int, offset: float, gain: float) -> None:
+    rng = np.random.default_rng(seed)
+    scores, levels = rng.normal(size=(4, 5)), rng.uniform(size=(29, 40)).astype(np.float32)
+    grid = WindowGrid.of_cells((4, 5), 8)
+    found = sharpened(scores, grid, levels, levels.shape)
+    np.testing.assert_allclose(found, least_squares_map(scores, 8, levels), atol=1e-4)
+    # Brightness and contrast of the image do not matter, and where it is flat, cells are averaged.
+    changed = sharpened(scores, grid, np.float32(offset) - np.float32(gain) * levels, levels.shape)
+    np.testing.assert_allclose(changed, found, atol=1e-3)
+    higher = sharpened(scores + offset, grid, levels, levels.shape)
+    np.testing.assert_allclose(higher, found + offset, atol=1e-3)
+    flat = sharpened(np.ones((4, 5)), grid, np.zeros((29, 40), np.float32), (29, 40))
+    np.testing.assert_allclose(flat, 1, atol=1e-6)
+
+
+def test_a_defect_ends_where_its_grey_levels_do() -> None:
+    levels = np.full((64, 64), 0.5, np.float32)
+    levels[19:30, 35:50] = 0.1  # covers no cell wholly but one
+    cells = levels.reshape(8, 8, 8, 8).mean((1, 3))
+    scores = np.where(cells < 0.45, 5.0, 0.0)
+    found = sharpened(scores, WindowGrid.of_cells((8, 8), 8), levels, (64, 64))
+    np.testing.assert_array_equal(found >= 0.55 * found.max(), levels < 0.3)
+    enlarged = sharpened(scores, WindowGrid.of_cells((8, 8), 8), levels, (128, 128))
+    assert enlarged.shape == (128, 128)
+    assert (enlarged >= 0.55 * enlarged.max()).sum() == pytest.approx(4 * 11 * 15, rel=0.05)
 
 
 def test_layers_are_brought_to_one_grid_without_the_border() -> None:
