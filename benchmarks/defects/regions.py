@@ -23,8 +23,7 @@ class RegionTally:
         self.n_free = self.n_false = self.n_at_frame = 0
         self.expected_at_frame = 0.0
         self.areas: list[tuple[float, float]] = []  # true, of the one region on it
-        self.estimates: list[tuple[float, float]] = []  # true, estimated
-        self.covered: list[bool] = []
+        self.covered: list[tuple[float, bool]] = []  # true, is it in the interval?
         # Of images with real defects above the limit: are they found?
         self.promised: list[bool] = []
 
@@ -65,9 +64,7 @@ class RegionTally:
         self.areas.append((area, float(region.area)))
         if region.area_interval is not None:
             low, high = region.area_interval
-            self.covered.append(low <= area <= high)
-        if region.area_estimate is not None:
-            self.estimates.append((area, region.area_estimate))
+            self.covered.append((area, low <= area <= high))
 
     def _chance(self, defect: Region) -> float:
         """Return the share of synthetic defects like this one that are found."""
@@ -90,21 +87,18 @@ def joined(summaries: list[dict[str, Any]]) -> dict[str, Any]:
         name: sum((each[name] for each in summaries[1:]), summaries[0][name])
         for name in summaries[0]
     }
-    ratios = {}
-    for name in ("areas", "estimates"):
-        pairs = np.array([pair for pair in total[name] if pair[0] >= MIN_AREA]).reshape(-1, 2)
-        ratios[f"{name}_of_large"] = _quantiles(pairs[:, 1] / pairs[:, 0])
-        small = np.array([pair for pair in total[name] if pair[0] < MIN_AREA]).reshape(-1, 2)
-        ratios[f"{name}_of_small"] = _quantiles(small[:, 1] / small[:, 0])
-    return ratios | {
+    pairs = np.array(total["areas"]).reshape(-1, 2)
+    is_large, ratios = pairs[:, 0] >= MIN_AREA, pairs[:, 1] / pairs[:, 0]
+    return {
+        "areas_of_large": _quantiles(ratios[is_large]),
+        "areas_of_small": _quantiles(ratios[~is_large]),
         "false_per_image": total["n_false"] / total["n_free"],
         "n_false": total["n_false"],
         "at_frame": total["n_at_frame"],
         "expected_at_frame": total["expected_at_frame"],
-        "covered": _share(total["covered"]),
-        "n_covered": len(total["covered"]),
+        "covered_of_large": _share([hit for area, hit in total["covered"] if area >= MIN_AREA]),
+        "covered_of_small": _share([hit for area, hit in total["covered"] if area < MIN_AREA]),
         "kept": _share(total["promised"]),
-        "n_promised": len(total["promised"]),
     }
 
 
@@ -115,5 +109,5 @@ def _quantiles(values: np.ndarray) -> dict[str, float] | None:
     return {"n": len(values), "low": float(low), "median": float(middle), "high": float(high)}
 
 
-def _share(values: list[bool]) -> float | None:
-    return float(np.mean(values)) if values else None
+def _share(values: list[bool]) -> dict[str, float] | None:
+    return {"n": len(values), "share": float(np.mean(values))} if values else None

@@ -161,19 +161,16 @@ def regions_table(results: Sequence[Facts]) -> str:
     lines = []
     for result in results:
         own = rows_of_most_images(result)[0]["regions"]
-        large, estimated, small = (
-            own[name] for name in ("areas_of_large", "estimates_of_large", "areas_of_small")
-        )
         lines.append(
             [
                 result["surface"].replace("_", " "),
                 f"{own['false_per_image']:.3f}",
                 f"{own['at_frame']} of {own['n_false']} ({own['expected_at_frame']:.1f})",
-                _median(large),
-                _median(estimated),
-                _median(small),
-                f"{_percent(own['covered'])} of {own['n_covered']}",
-                f"{_percent(own['kept'])} of {own['n_promised']}",
+                _median(own["areas_of_large"]),
+                _median(own["areas_of_small"]),
+                _percent(own["covered_of_large"]),
+                _percent(own["covered_of_small"]),
+                _percent(own["kept"]),
             ]
         )
     heads = [
@@ -181,9 +178,9 @@ def regions_table(results: Sequence[Facts]) -> str:
         "false regions per defect-free image",
         "of these at the frame (by chance)",
         "area / true area, large defects",
-        "estimate / true area, large defects",
         "area / true area, small defects",
-        "true area in the interval",
+        "true area in the interval, large defects",
+        "the same, small defects",
         "images found above the limit of 90 %",
     ]
     return table(heads, lines)
@@ -197,8 +194,8 @@ def _median(ratios: Facts | None) -> str:
     )
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{share:.0%}"
+def _percent(part: Facts | None) -> str:
+    return "–" if part is None else f"{part['share']:.0%} of {part['n']}"
 
 
 def mean_of_independent(differences: Sequence[Mapping[str, float]]) -> dict[str, float]:

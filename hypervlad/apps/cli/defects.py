@@ -235,9 +235,8 @@ def score(
 
     An image is called anomalous if its score reaches the threshold. Its regions are around peaks of
     its map, and end about half-way from the peak to the usual score; of a model trained with masks,
-    they are all pixels that reach a threshold of their own. Regions of small defects are much
-    larger than these: see area_estimate. Images that cannot be read or are smaller than a patch are
-    left out; the exit code is then 2, or 0 with --on-error skip.
+    they are all pixels that reach a threshold of their own. Images that cannot be read or are
+    smaller than a patch are left out; the exit code is then 2, or 0 with --on-error skip.
 
     \b
     Columns of scores.csv, one line per image:
@@ -259,14 +258,12 @@ def score(
       area            inside the outline
       diameter        of a circle of this area
       length, breadth longest and shortest extent of the outline
-      area_estimate   median of synthetic defects that look as large; empty if
-                      unknown, or the size cannot be resolved
-      area_low, _high between which nine in ten of these are
+      area_low, _high between which defects with such regions are, by synthetic
+                      ones; area_low is 0 if only the upper end is known
       contrast        mean grey level inside minus that around, -1 to 1
-      score           the highest in the region
+      score           the highest of a cell of the map in the region
     In micrometres, empty if the pixel size is unknown: width_um, height_um,
-    area_um2, diameter_um, length_um, breadth_um, area_estimate_um2,
-    area_low_um2, area_high_um2.
+    area_um2, diameter_um, length_um, breadth_um, area_low_um2, area_high_um2.
     \b
     masks/NAME.png is 255 where the image is defective, otherwise 0.
 

@@ -535,8 +535,15 @@ class PatchDefectScorer(ImageEstimator):
 
         def find(position: int, image: PreparedImage) -> tuple[Finding, bool]:
             places, grid, score = without[position].scores(unstored, image)
-            found = sharpened(places, grid, _levels(encoder, image), image.size)
-            return Finding.of(found, -math.inf, rule=rule, cells=places), score >= threshold
+            levels = _levels(encoder, image)
+            found = Finding.of(
+                sharpened(places, grid, levels, image.size),
+                -math.inf,
+                rule=rule,
+                cells=places,
+                pixels=levels,
+            )
+            return found, score >= threshold
 
         unstored, limits = CellMaps(encoder, self.tile_size), DetectionLimits.none()
         if are_held_out and len(chosen) >= MIN_IMAGES and self.n_planted:

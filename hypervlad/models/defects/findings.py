@@ -38,7 +38,7 @@ class Region:
     row, column, height, width : int
         Upper left corner and size of its bounding box.
     area : int
-        Pixels. Of a defect that is smaller than about three cells of the map it says little.
+        Pixels.
     score : float
         Of its peak: the highest of its cells, or pixels.
     mask : ndarray of bool, shape (height, width)
@@ -64,7 +64,6 @@ class Region:
     length: float = math.nan
     breadth: float = math.nan
     contrast: float = math.nan
-    area_estimate: float | None = None
     area_interval: tuple[float, float] | None = None
 
     @property

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 from scipy.stats import qmc
 from sklearn.linear_model import LogisticRegression
 
@@ -53,8 +52,8 @@ _CONTRASTS = 0.03, 0.6  # of the range from black to white
 _LEAST_CONTRAST = 0.002  # half a grey level of 8 bits: less is never visible
 _SHARP = 1.5  # pixels of the edge of a defect that is not soft
 _TRIES = 20  # to find a place where the change is not cut off by black or white
-_MIN_REGIONS = 20  # of synthetic defects, from which areas are estimated
-_ENDS = 0.95, 0.5, 0.05  # of ratios of areas, for the lower end, the estimate and the upper end
+_MIN_REGIONS = 20  # of synthetic defects, with which a region is compared
+_ENDS = 0.025, 0.975  # of their areas
 _MOST_UNCERTAIN = 10.0  # upper over lower end of an interval, above which a size is not resolved
 _PENALTY = 10.0  # of the regression; weak
 _FINE_AREA = 1e5  # nm2: smaller ones are shown in nm2
@@ -223,57 +222,32 @@ class DetectionLimits:
             return math.inf
         return max(math.exp(logarithm), float(own.min()))
 
-    def area_of(self, region: float) -> tuple[float | None, tuple[float, float]] | None:
-        """Return the area of a defect by that of its region, and an interval, all in pixels.
+    def area_interval(self, region: float) -> tuple[float, float] | None:
+        """Return between which areas a defect lies, by the area of its region; all in pixels.
 
-        Regions of synthetic defects of area a have the area g a + b: the map enlarges small defects
-        to about b. The interval has all areas for which this region deviates from it, as a ratio,
-        no more than nine in ten of theirs. None instead of the area if the interval is wider than a
-        factor of ten, and nothing at all from fewer than 20 defects with regions.
+        The ends are the 2.5 and 97.5 % quantiles of the areas of the 20 synthetic defects whose
+        regions are most similar in size, each scaled to this one. The lower end is 0 if the upper
+        one is more than ten times as high. None from fewer than 20 defects with regions.
         """
-        if self._enlargement is None:
-            return None
-        slope, least, ratios = self._enlargement
-        low, middle, high = (
-            max((region / ratio - least) / slope, _SMALLEST) for ratio in np.quantile(ratios, _ENDS)
-        )
-        if region < least:  # smaller than the regions of the smallest defects
-            high = max(high, region)
-        return float(middle) if high <= _MOST_UNCERTAIN * low else None, (float(low), float(high))
-
-    @functools.cached_property
-    def _enlargement(self) -> tuple[float, float, FloatArray] | None:
-        """The slope and start of areas of regions, and the ratios of those found to these."""
         has_region = self.region_areas > 0
         if has_region.sum() < _MIN_REGIONS:
             return None
-        true, found = (
-            each[has_region].astype(np.float64) for each in (self.areas, self.region_areas)
-        )
-
-        def deviations(logarithms: FloatArray) -> FloatArray:
-            slope, least = np.exp(logarithms)
-            return np.asarray(np.log(found / (slope * true + least)))
-
-        start = np.log([1.0, max(1.0, float(np.median(found)))])
-        fitted = least_squares(deviations, start, loss="soft_l1", bounds=(-7, 30)).x
-        slope, least = np.exp(fitted)
-        return float(slope), float(least), np.exp(deviations(fitted))
+        true, found = (each[has_region] for each in (self.areas, self.region_areas))
+        nearest = np.argsort(np.abs(np.log(found / region)), kind="stable")[:_MIN_REGIONS]
+        low, high = region * np.quantile((true / found)[nearest].astype(np.float64), _ENDS)
+        return float(low) if high <= _MOST_UNCERTAIN * low else 0.0, float(high)
 
     def sized(self, found: Finding, scale: float = 1.0) -> Finding:
-        """Return a finding whose regions have estimates and intervals of their areas.
+        """Return a finding whose regions have intervals of their areas.
 
         One pixel of it has the area of ``scale`` pixels of `areas`.
         """
         regions = []
         for region in found.regions:
-            known = self.area_of(scale * region.area)
-            if known is not None:
-                estimate, (low, high) = known
-                estimate = None if estimate is None else estimate / scale
-                interval = low / scale, high / scale
-                region = replace(region, area_estimate=estimate, area_interval=interval)
-            regions.append(region)
+            interval = self.area_interval(scale * region.area)
+            if interval is not None:
+                interval = interval[0] / scale, interval[1] / scale
+            regions.append(replace(region, area_interval=interval))
         return replace(found, regions=regions)
 
     @functools.cached_property

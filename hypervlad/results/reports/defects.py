@@ -82,7 +82,6 @@ _REGION_COLUMNS = (
     "diameter",
     "length",
     "breadth",
-    "area_estimate",
     "area_low",
     "area_high",
     "contrast",
@@ -93,7 +92,6 @@ _REGION_COLUMNS = (
     "diameter_um",
     "length_um",
     "breadth_um",
-    "area_estimate_um2",
     "area_low_um2",
     "area_high_um2",
 )
@@ -291,10 +289,10 @@ def _score_row(name: str, found: Finding, pixel_size: float | None) -> list[Any]
 def _region_row(name: str, found: FoundRegion) -> list[Any]:
     own = found.region
     extent = [own.width, own.height, own.area, own.diameter, own.length, own.breadth]
-    pixels = [*extent, own.area_estimate, *(own.area_interval or (None, None))]
+    pixels = [*extent, *(own.area_interval or (None, None))]
     scaled = [
         _in_micrometres(value, found.pixel_size, power)
-        for value, power in zip(pixels, (1, 1, 2, 1, 1, 1, 2, 2, 2), strict=True)
+        for value, power in zip(pixels, (1, 1, 2, 1, 1, 1, 2, 2), strict=True)
     ]
     contrast = None if math.isnan(own.contrast) else own.contrast
     return [name, own.column, own.row, *pixels, contrast, own.score, *scaled]
@@ -413,7 +411,7 @@ def _table_of_regions(
     for each in regions:
         shown, own = places.get(each.image), each.region
         link = None if shown is None else f"r{shown}-{each.number}"
-        contrast = "–" if math.isnan(own.contrast) else f"{round(own.contrast, 2) + 0:+.2f}"
+        contrast = "–" if math.isnan(own.contrast) else f"{100 * own.contrast:+.2g} %"
         extent = [_length_text(side, each.pixel_size) for side in (own.length, own.breadth)]
         areas = _area_texts(own, each.pixel_size)
         cells = [significant(own.score), *areas, *extent, contrast.replace("-", "−")]
@@ -423,9 +421,9 @@ def _table_of_regions(
 
 def _area_texts(region: Region, pixel_size: float | None) -> list[str]:
     """Return the area of a region, with its interval if that is known, and its diameter."""
-    estimate, interval = region.area_estimate, region.area_interval
-    area = estimate if estimate is not None else interval[1] if interval else region.area
-    below = "below " if interval and estimate is None else ""
+    interval = region.area_interval
+    below = "below " if interval and interval[0] == 0 else ""
+    area = interval[1] if interval and below else region.area
     unit, size = "px²", 1.0
     if pixel_size is not None:
         size, unit = pixel_size**2, "nm²"

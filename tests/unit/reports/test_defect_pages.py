@@ -76,7 +76,7 @@ def test_sizes_are_in_micrometres_where_the_pixel_size_is_known(tmp_path: Path) 
     assert in_um == pytest.approx({"width": 2, "height": 2, "diameter": 4 / np.sqrt(np.pi)})
     assert float(known["area_um2"]) == pytest.approx(4)
     assert {unknown[name] for name in unknown if "_um" in name} == {""}
-    measured = ["contrast", "area_estimate", "area_low", "area_high"]
+    measured = ["contrast", "area_low", "area_high"]
     assert {known[name] for name in measured} == {""}, "not known"
     page = Page(tmp_path / "out" / "report.html")
     assert page.source.count('class="scale"') == 1
@@ -181,16 +181,16 @@ def inside(path: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class Measured(Darkness):
-    """Its regions are measured: those at the top have an estimate of their area."""
+    """Its regions are measured: those at the top are large enough for an area."""
 
     def find(self, image: Any) -> Finding:
         found = super().find(image)
         for each in found.regions:
             measures = {"length": 12.0, "breadth": 6.0, "contrast": -0.25}
             if each.row > 20:
-                measures |= {"area_estimate": None, "area_interval": (1.0, 16.0)}
+                measures |= {"area_interval": (0.0, 16.0)}
             else:
-                measures |= {"area_estimate": 40.0, "area_interval": (20.0, 80.0)}
+                measures |= {"area": 40, "area_interval": (20.0, 80.0)}
             found.regions[found.regions.index(each)] = dataclasses.replace(each, **measures)
         return found
 
@@ -203,17 +203,17 @@ def test_regions_are_measured(tmp_path: Path) -> None:
     tifffile.imwrite(known, np.round(255 * image).astype(np.uint8), imagej=True, **scale)
     write_findings(tmp_path / "out", Measured(), [known, image], ["known.tif", "b.png"])
     rows = rows_of(tmp_path / "out" / "regions.csv")
-    columns = ["length", "breadth", "contrast", "area_estimate", "area_low", "area_high"]
-    assert [rows[0][name] for name in columns] == ["12.0", "6.0", "-0.25", "40.0", "20.0", "80.0"]
-    assert [rows[1][name] for name in columns] == ["12.0", "6.0", "-0.25", "", "1.0", "16.0"]
-    in_um = ["length_um", "breadth_um", "area_estimate_um2", "area_low_um2", "area_high_um2"]
+    columns = ["length", "breadth", "contrast", "area", "area_low", "area_high"]
+    assert [rows[0][name] for name in columns] == ["12.0", "6.0", "-0.25", "40", "20.0", "80.0"]
+    assert [rows[1][name] for name in columns] == ["12.0", "6.0", "-0.25", "12", "0.0", "16.0"]
+    in_um = ["length_um", "breadth_um", "area_um2", "area_low_um2", "area_high_um2"]
     assert [rows[0][name] for name in in_um] == ["3.0", "1.5", "2.5", "1.25", "5.0"]
-    assert [rows[1][name] for name in in_um] == ["3.0", "1.5", "", "0.0625", "1.0"]
+    assert [rows[1][name] for name in in_um] == ["3.0", "1.5", "0.75", "0.0", "1.0"]
     assert {rows[2][name] for name in in_um} == {""}
     words = Page(tmp_path / "out" / "report.html").spaced
-    assert "known.tif, 1 2.5 µm² (1.25 to 5) 1.78 µm 3 µm 1.5 µm −0.25" in words
-    assert "known.tif, 2 below 1 µm² below 1.13 µm 3 µm 1.5 µm −0.25" in words
-    assert "b.png, 1 40 px² (20 to 80) 7.14 px 12 px 6 px −0.25" in words
+    assert "known.tif, 1 2.5 µm² (1.25 to 5) 1.78 µm 3 µm 1.5 µm −25 %" in words
+    assert "known.tif, 2 below 1 µm² below 1.13 µm 3 µm 1.5 µm −25 %" in words
+    assert "b.png, 1 40 px² (20 to 80) 7.14 px 12 px 6 px −25 %" in words
     assert "b.png, 2 below 16 px²" in words
 
 
