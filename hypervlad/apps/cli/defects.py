@@ -249,10 +249,11 @@ def score(
       called          "anomalous" or "normal"
       area_fraction   of the image that is defective
       area_um2        the same in square micrometres
-      n_regions       number of defective regions, the lines of regions.csv
+      n_regions       number of defective regions, the lines of regions.csv;
+                      0 if nothing stands out
     \b
     Columns of regions.csv, one line per region, in pixels:
-      path
+      path, region    the regions of an image are numbered as on the page
       x, y            upper left corner of its box
       width, height   of the box
       area            inside the outline

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ from hypervlad.models.defects.findings import Finding
 
 FloatArray = NDArray[np.float64]
 _POSITIVE = Number(above=0, meaning="a positive number")
+_CONTRAST = Number(above=0, at_most=1, meaning="a share of the range from black to white")
 
 
 class Kind(NamedTuple):
@@ -148,11 +149,11 @@ class DetectionLimits:
     True
     """
 
-    kinds: NDArray[Any]
-    areas: NDArray[np.float32]
-    contrasts: NDArray[np.float32]
-    region_areas: NDArray[np.float32]
-    is_called: NDArray[np.bool_]
+    kinds: NDArray[Any] = field(repr=False)
+    areas: NDArray[np.float32] = field(repr=False)
+    contrasts: NDArray[np.float32] = field(repr=False)
+    region_areas: NDArray[np.float32] = field(repr=False)
+    is_called: NDArray[np.bool_] = field(repr=False)
     pixel_size: float = math.nan
 
     @classmethod
@@ -274,7 +275,7 @@ class DetectionLimits:
         if not len(self):
             raise ValueError(NO_LIMITS)
         check_value("kind", kind, [OneOf(*self._regressions)])
-        check_value("contrast", contrast, [_POSITIVE])
+        check_value("contrast", contrast, [_CONTRAST])
         return self._regressions[kind]
 
     def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -289,7 +290,7 @@ class DetectionLimits:
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> DetectionLimits:
         """Undo ``to_state``; ValueError for arrays that cannot be of synthetic defects."""
-        own = {name: field.checked(arrays[name], name) for name, field in _NUMBERS.items()}
+        own = {name: each.checked(arrays[name], name) for name, each in _NUMBERS.items()}
         codes = Array("int64", 1, 0, len(KINDS) - 1).checked(arrays["kinds"], "kinds")
         called = Array("int64", 1, 0, 1).checked(arrays["is_called"], "is_called")
         lengths = {len(each) for each in (codes, called, *own.values())}

@@ -74,6 +74,7 @@ _SCORE_COLUMNS = (
 )
 _REGION_COLUMNS = (
     "path",
+    "region",
     "x",
     "y",
     "width",
@@ -295,13 +296,13 @@ def _region_row(name: str, found: FoundRegion) -> list[Any]:
         for value, power in zip(pixels, (1, 1, 2, 1, 1, 1, 2, 2), strict=True)
     ]
     contrast = None if math.isnan(own.contrast) else own.contrast
-    return [name, own.column, own.row, *pixels, contrast, own.score, *scaled]
+    return [name, found.number, own.column, own.row, *pixels, contrast, own.score, *scaled]
 
 
 def _in_micrometres(value: float | None, pixel_size: float | None, power: int) -> float | None:
     if value is None or pixel_size is None:
         return None
-    return (pixel_size / 1000) ** power * value
+    return float(f"{(pixel_size / 1000) ** power * value:.6g}")
 
 
 def _write_images(folder: Path, name: str, found: Finding, micrograph: Micrograph) -> None:
