@@ -109,8 +109,7 @@ for path, found in zip(new, findings, strict=True):
 #    $ hypervlad defects score mat.hvlad new/ -o found/
 #
 # The command writes maps, masks, overlays and tables, and a page on which you can move the
-# threshold and see what changes. Small defects look larger than they are: before you report an
-# area, see :doc:`/howto/defect_thresholds`.
+# threshold and see what changes. Before you report an area, see :doc:`/howto/defect_thresholds`.
 #
 # For the synthetic images, the true defects are known, so we can count:
 is_defective = np.array([mask.any() for mask in masks])

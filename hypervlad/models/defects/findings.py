@@ -17,7 +17,7 @@ from skimage.morphology import reconstruction
 from hypervlad.particles.measures import feret_diameters
 
 #: A region ends where the score has fallen to this share of its peak, above the usual score. By
-#: this share, areas are right for defects that are larger than the map's cells.
+#: this share, areas are right on average for defects that are larger than cells.
 OUTLINE_SHARE = 0.55
 EDGE_CELLS = 2  # of a map, that lie at the edge of an image
 _TOLERANCE = 1e-9  # of logarithms
