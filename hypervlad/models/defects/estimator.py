@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
@@ -329,7 +329,7 @@ class PatchDefectScorer(ImageEstimator):
                 summary = HeldOutScores.of(held_out)
                 outline = threshold_of_best_f1(held_out.values())
                 threshold = outline if self.threshold == "f1" else self._threshold(summary)
-                rule = RegionRule(outline, outline, None)
+                rule = RegionRule(outline, None)
                 fitted = _Fitted(model, summary, keys, threshold, rule, DetectionLimits.none())
             else:
                 fitted = self._fit_normal(encoder, images, group_codes, seed, folder)
@@ -349,7 +349,8 @@ class PatchDefectScorer(ImageEstimator):
         check_is_fitted(self)
         chosen = _checked_threshold("threshold", threshold)
         if regions is not None:
-            self.region_rule_ = self.region_rule_.scaled(_checked_threshold("regions", regions))
+            least = _checked_threshold("regions", regions)
+            self.region_rule_ = replace(self.region_rule_, least=least)
         self.threshold_ = chosen
         return self
 

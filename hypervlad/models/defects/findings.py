@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,6 @@ from hypervlad.particles.measures import feret_diameters
 #: A region ends where the score has fallen to this share of its peak, above the usual score. By
 #: this share, areas are right on average for defects that are larger than cells.
 OUTLINE_SHARE = 0.55
-EDGE_CELLS = 2  # of a map, that lie at the edge of an image
 _TOLERANCE = 1e-9  # of logarithms
 # Of the images from which the lowest peak of a region is learnt
 _SHARE_HIGHEST, _MIN_HIGHEST, _REGIONS_PER_IMAGE = 0.2, 5, 0.25
@@ -86,65 +86,46 @@ class RegionRule:
 
     Attributes
     ----------
-    inside : float
+    least : float
         The lowest peak of a region.
-    at_edge : float
-        The same, less than two cells of the map away from the edge of the image.
     usual : float or None
-        The score of usual pixels. If it is None, all connected pixels that reach ``inside`` are a
+        The score of usual pixels. If it is None, all connected pixels that reach ``least`` are a
         region.
     """
 
-    inside: float
-    at_edge: float
+    least: float
     usual: float | None
 
     @classmethod
     def of(cls, images: Sequence[tuple[NDArray[np.floating], float]], usual: float) -> RegionRule:
         """Learn from scores of the cells (R, S), and of the image, of held-out defect-free images.
 
-        Of the fifth of the images with the highest scores, at least five, one in four has a peak
-        inside that is high enough, or fewer have several: so images that are falsely called
-        anomalous have few regions. At edges, where cells vary more, peaks that are high enough are
-        as frequent as inside, for their number of cells.
+        Of the fifth of the images with the highest scores, at least five, one in four has a region,
+        or fewer have several: so images that are falsely called anomalous have few.
         """
         order = sorted(range(len(images)), key=lambda i: -images[i][1])
         highest = order[: max(_MIN_HIGHEST, round(_SHARE_HIGHEST * len(images)))]
-        inside, at_edge, of_highest, n_inside, n_cells = [], [], [], 0, 0
-        for i, (scores, _) in enumerate(images):
-            n_cells += scores.size
-            n_inside += scores[EDGE_CELLS:-EDGE_CELLS, EDGE_CELLS:-EDGE_CELLS].size
-            found = peaks(scores, usual)
-            own = [p for p, at in found if not _is_at_edge(at, scores.shape)]
-            inside += own
-            of_highest += own if i in highest else []
-            at_edge += [p for p, at in found if _is_at_edge(at, scores.shape)]
-        # If these have no peak inside, it is the highest of the others, or at edges.
-        unseen = max(inside or at_edge, default=usual)
-        least = _exceeded_by(of_highest, max(1, int(_REGIONS_PER_IMAGE * len(highest))), unseen)
-        rate = sum(peak >= least for peak in inside) / max(1, n_inside)
-        return cls(
-            least, max(least, _exceeded_by(at_edge, int(rate * (n_cells - n_inside)), least)), usual
-        )
-
-    def scaled(self, inside: float) -> RegionRule:
-        """Return the rule with another lowest peak, and that of edges in proportion."""
-        usual = 0.0 if self.usual is None else self.usual
-        ratio = (self.at_edge - usual) / (self.inside - usual) if self.inside > usual else 1.0
-        return replace(self, inside=inside, at_edge=usual + max(1.0, ratio) * (inside - usual))
+        found = [[peak for peak, _ in peaks(scores, usual)] for scores, _ in images]
+        # If these have no peak, it is the highest of the others.
+        unseen = max(itertools.chain(*found), default=usual)
+        of_highest = sorted(itertools.chain(*(found[i] for i in highest)), reverse=True)
+        n = max(1, int(_REGIONS_PER_IMAGE * len(highest)))
+        if len(of_highest) <= n:
+            return cls(max(of_highest, default=unseen), usual)
+        return cls((of_highest[n - 1] + of_highest[n]) / 2, usual)
 
     def regions(self, scores: NDArray[np.float32], cells: NDArray[np.floating]) -> Iterator[Region]:
         """Yield the regions of a map (H, W), around the peaks of the cells (R, S) that it shows."""
         if self.usual is None:
-            labels = label(scores >= np.float32(self.inside), connectivity=2)
+            labels = label(scores >= np.float32(self.least), connectivity=2)
             for number, window in enumerate(find_objects(labels), 1):
                 inside, own = labels[window] == number, scores[window]
                 yield _region(inside, float(own[inside].max()), window)
             return
         seen = np.zeros(scores.shape, bool)
         for peak, cell in sorted(peaks(cells, self.usual), reverse=True):
-            if peak < np.float32(self.at_edge if _is_at_edge(cell, cells.shape) else self.inside):
-                continue
+            if peak < np.float32(self.least):
+                break
             place = _highest_near(scores, cell, cells.shape)
             level = self.usual + OUTLINE_SHARE * (scores[place] - self.usual)
             if not seen[place]:  # of several highest cells of a region, the first counts
@@ -160,15 +141,11 @@ class RegionRule:
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> RegionRule:
         """Undo `to_state`; ValueError for what are no finite numbers."""
-        own = {name: header[name] for name in ("inside", "at_edge", "usual")}
+        own = {name: header[name] for name in ("least", "usual")}
         numbers = [each for name, each in own.items() if name != "usual" or each is not None]
         if not all(type(each) is float and math.isfinite(each) for each in numbers):
             raise ValueError(f"the rule of regions is {own}; expected finite numbers")
         return cls(**own)
-
-
-def _is_at_edge(cell: tuple[int, int], shape: tuple[int, ...]) -> bool:
-    return any(min(at, n - 1 - at) < EDGE_CELLS for at, n in zip(cell, shape, strict=True))
 
 
 def _highest_near(
@@ -181,14 +158,6 @@ def _highest_near(
     near = scores[starts[0] : ends[0], starts[1] : ends[1]]
     row, column = np.unravel_index(int(near.argmax()), near.shape)
     return starts[0] + int(row), starts[1] + int(column)
-
-
-def _exceeded_by(values: list[float], n: int, default: float) -> float:
-    """Return a value that n of the values reach; the highest if n is 0, or there are no more."""
-    ordered = sorted(values, reverse=True)
-    if n == 0 or len(ordered) <= n:
-        return max(ordered, default=default)
-    return (ordered[n - 1] + ordered[n]) / 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,7 +226,7 @@ class Finding:
         own = float(scores.max()) if score is None else score
         found = cls(scores, threshold, own, [], in_training)
         if found.is_defective:
-            own_rule = RegionRule(threshold, threshold, None) if rule is None else rule
+            own_rule = RegionRule(threshold, None) if rule is None else rule
             regions = list(own_rule.regions(scores, scores if cells is None else cells))
             regions.sort(key=lambda each: (-each.score, each.row, each.column))
             found.regions.extend(regions)

@@ -168,13 +168,13 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
         source = {"trained with": f"labelled {unit} ({kinds}): {learner_text(learner)}"}
         if unit == "windows":
             source["windows"] = f"{scorer.patch_} x {scorer.patch_} pixels, {scorer.stride_} apart"
-    rules = {
+    rule = {
         "fpr": f"at most {percent(scorer.fpr)} of defect-free images reach it",
         "f1": "the best F1",
     }
     held_out = scorer.held_out_
     n_above = held_out.n_images_above(scorer.threshold_)
-    chosen, rule = rules[scorer.threshold], scorer.region_rule_
+    chosen = rule[scorer.threshold]
     if scorer.threshold == "fpr" and len(held_out.scores) < n_images_needed(scorer.fpr):
         chosen += ", extrapolated from too few images"
     return {
@@ -183,7 +183,7 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
         "threshold": f"{scorer.threshold_:.4g} (rule in training: {chosen})",
         "when held out from training": f"{n_above} of {counted(len(held_out.scores), 'image')} "
         "reach it",
-        "lowest peak of a region": f"{rule.inside:.4g}; near edges {rule.at_edge:.4g}",
+        "lowest peak of a region": f"{scorer.region_rule_.least:.4g}",
         **{
             f"{kind} at 20 % contrast": text
             for kind, text in scorer.limits_.sentences(contrast=0.2).items()

@@ -64,7 +64,7 @@ def test_a_region_is_what_reaches_a_share_of_its_peak(seed: int, usual: float, r
             if scores[own].max() == peak:
                 expected.add((float(peak), int(own.sum())))
     with mock.patch.object(findings, "_REACH", reach):  # regions are larger, or smaller
-        found = Finding.of(scores, -np.inf, rule=RegionRule(least, least, usual))
+        found = Finding.of(scores, -np.inf, rule=RegionRule(least, usual))
     assert {(each.score, each.area) for each in found.regions} == expected
     assert len(found.regions) == len(expected)
     assert found.area == sum(area for _, area in expected)  # no pixel is in two
@@ -76,7 +76,7 @@ def test_a_region_is_what_reaches_a_share_of_its_peak(seed: int, usual: float, r
 def test_a_region_with_two_highest_pixels_is_one() -> None:
     scores = np.zeros((9, 9), np.float32)
     scores[4, 2:7] = 6, 5, 4, 5, 6
-    (region,) = Finding.of(scores, 0.0, rule=RegionRule(3.0, 3.0, 0.0)).regions
+    (region,) = Finding.of(scores, 0.0, rule=RegionRule(3.0, 0.0)).regions
     assert (region.area, region.row, region.column) == (5, 4, 2)
 
 
@@ -84,7 +84,7 @@ def test_of_many_peaks_only_the_surroundings_are_searched() -> None:
     scores = np.ones((300, 300), np.float32)
     scores[5::10, 5::10] = np.random.default_rng(0).uniform(4, 6, (30, 30))
     with mock.patch.object(findings, "label", wraps=findings.label) as labelled:
-        found = Finding.of(scores, 0.0, rule=RegionRule(1.5, 1.5, 0.0))
+        found = Finding.of(scores, 0.0, rule=RegionRule(1.5, 0.0))
     assert [region.area for region in found.regions] == [1] * 900
     n_pixels = sum(call.args[0].size for call in labelled.call_args_list)
     assert n_pixels < 50 * scores.size  # by the map for each peak: 900 times
@@ -98,7 +98,7 @@ def test_regions_are_around_peaks_of_cells_and_end_by_pixels() -> None:
     scores[21, 45] = 21
     scores[20:28, :2] = 15  # in no cell with a peak, and in none near one
     scores[33:37, 9:14] = 2
-    found = Finding.of(scores, 1.0, cells=cells, rule=RegionRule(2.5, 2.5, 0.0))
+    found = Finding.of(scores, 1.0, cells=cells, rule=RegionRule(2.5, 0.0))
     assert [(r.window, r.area, r.score) for r in found.regions] == [
         (np.s_[20:22, 40:52], 24, 6.0),
         (np.s_[33:37, 9:14], 20, 3.0),
@@ -134,29 +134,14 @@ def test_one_unusual_image_in_four_has_a_region() -> None:
     ]
     # Of the twelve highest scores, 48 to 59, the third and the fourth highest peak.
     rule = RegionRule.of(images, usual=0.0)
-    assert rule == RegionRule((61 + 60) / 2, (61 + 60) / 2, 0.0)
-    # Of images without any peak, what is usual.
-    flat = RegionRule.of([(np.full((9, 9), 0.5, np.float32), 1.0)] * 9, usual=0.5)
-    assert flat.inside == flat.at_edge == 0.5
-
-
-def test_without_peaks_inside_the_rule_is_that_of_others_or_of_edges() -> None:
-    at_edge = [scored(9.0, {(0, 5): 7.0})] * 5
-    assert RegionRule.of([*at_edge, scored(1.0, {(5, 5): 3.0})], 0.0) == RegionRule(3.0, 7.0, 0.0)
-    assert RegionRule.of(at_edge, 0.0) == RegionRule(7.0, 7.0, 0.0)  # not all pixels above 0
-
-
-def test_at_edges_regions_are_as_rare_as_inside() -> None:
-    """256 of 400 cells lie inside: if 6 of all their peaks are high enough, 3 at edges are."""
-    images = [scored(0.0, {(9, 9): i, (0, 4): 10.0 * i, (18, 7): 20.0 * i}) for i in range(1, 11)]
-    rule = RegionRule.of(images, usual=0.0)
-    assert rule.inside == 4.5  # of the five first images, one
-    at_edge = sorted([10.0 * i for i in range(1, 11)] + [20.0 * i for i in range(1, 11)])
-    assert sum(peak >= rule.at_edge for peak in at_edge) == int(6 / 256 * 144) == 3
-    assert rule.scaled(9.0) == RegionRule(9.0, 2 * rule.at_edge, 0.0)
-    places, _ = scored(1.0, {(9, 9): 5.0, (0, 4): 5.0})
-    assert [(r.row, r.column) for r in rule.regions(places, places)] == [(9, 9)]
-    for damaged in ({"inside": math.nan}, {"at_edge": "1"}, {"usual": math.inf}):
+    assert rule == RegionRule((61 + 60) / 2, 0.0)
+    few = RegionRule.of([scored(9.0, {(0, 5): 7.0}), scored(1.0, {(5, 5): 3.0})], usual=0.0)
+    assert few == RegionRule(5.0, 0.0)
+    # If these have no peaks, that of others, or what is usual.
+    flat = (np.full((9, 9), 0.5, np.float32), 1.0)
+    assert RegionRule.of([flat] * 9, usual=0.5).least == 0.5
+    assert RegionRule.of([flat] * 9 + [scored(0.1, {(5, 5): 3.0})], usual=0.5).least == 3.0
+    for damaged in ({"least": math.nan}, {"least": "1"}, {"usual": math.inf}):
         with pytest.raises(ValueError, match="the rule of regions"):
             RegionRule.from_state(rule.to_state()[0] | damaged, {})
     assert RegionRule.from_state(*rule.to_state()) == rule
