@@ -192,7 +192,8 @@ def sharpened(
     """Return the scores of cells (R, S) as a map of this ``shape`` with the edges of the image.
 
     Around each cell, the scores of 3 x 3 cells are a linear function of their grey levels, and the
-    map is that function of each pixel's: a guided filter (He, Sun and Tang, 2013) on cells.
+    map is that function of each pixel's: a guided filter (He, Sun and Tang, "Guided image
+    filtering", IEEE TPAMI 35, 2013) on cells.
     ``levels`` (h, w) are of the image that the cells cover.
     """
     (n_rows, n_columns), side = scores.shape, grid.side

@@ -34,8 +34,8 @@ from hypervlad.evaluation.splits import check_groups
 from hypervlad.features.backbones import get_backbone
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import check_finite
-from hypervlad.features.encoder.loading import grey_levels, warn_of_blank_training_images
-from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.features.encoder.loading import warn_of_blank_training_images
+from hypervlad.features.lazy_torch import torch, usual_torch
 from hypervlad.features.windows import ANOMALOUS, NORMAL, WindowGrid, patches_at
 from hypervlad.features.windows.dataset import PreparedImage, WindowReader, fit_tiled_codebook
 from hypervlad.features.windows.vectors import WindowVectors, check_window_encoder, window_encoder
@@ -600,8 +600,10 @@ class PatchDefectScorer(ImageEstimator):
 
 def _levels(encoder: HypercolumnVLAD, image: PreparedImage) -> NDArray[np.float32]:
     """Return the grey levels (h, w) of an image, 0 to 1."""
-    levels = grey_levels(image.tensor, get_backbone(encoder.backbone).preprocessing)
-    return np.asarray(levels.mean(0).numpy())
+    preprocessing = get_backbone(encoder.backbone).preprocessing
+    weights = torch.tensor(preprocessing.std) / len(image.tensor)
+    levels = torch.tensordot(weights, image.tensor, dims=1)  # without a copy of all channels
+    return np.asarray(levels.add_(float(np.mean(preprocessing.mean))).numpy())
 
 
 def _warn_of_shapes(sizes: list[tuple[int, int]]) -> None:

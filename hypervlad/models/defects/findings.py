@@ -128,7 +128,8 @@ class RegionRule:
                 break
             place = _highest_near(scores, cell, cells.shape)
             level = self.usual + OUTLINE_SHARE * (scores[place] - self.usual)
-            if not seen[place]:  # of several highest cells of a region, the first counts
+            # Of several highest cells of a region, the first counts; a single one may be blurred.
+            if not seen[place] and scores[place] > self.usual:
                 mask, window = _around(place, scores, level, seen)
                 seen[window] |= mask
                 yield _region(mask, peak, window)

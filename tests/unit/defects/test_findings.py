@@ -98,6 +98,7 @@ def test_regions_are_around_peaks_of_cells_and_end_by_pixels() -> None:
     scores[21, 45] = 21
     scores[20:28, :2] = 15  # in no cell with a peak, and in none near one
     scores[33:37, 9:14] = 2
+    cells[0, 0] = 9  # the map does not show it
     found = Finding.of(scores, 1.0, cells=cells, rule=RegionRule(2.5, 0.0))
     assert [(r.window, r.area, r.score) for r in found.regions] == [
         (np.s_[20:22, 40:52], 24, 6.0),
