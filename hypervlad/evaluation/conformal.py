@@ -140,6 +140,25 @@ def _weight_above(values: FloatArray, weights: FloatArray, bounds: FloatArray) -
     return np.asarray(above[np.searchsorted(values[order], bounds, side="left")])
 
 
+def weighted_limit(values: ArrayLike, groups: ArrayLike, share: float) -> float:
+    """Return the lowest of n values that at most a share of the values of new groups exceed.
+
+    It is the highest value if there are too few groups for any guarantee.
+
+    Examples
+    --------
+    >>> weighted_limit(np.arange(99), np.arange(99), 0.1)
+    89.0
+    """
+    weights = group_weights(groups)
+    order = np.argsort(-np.asarray(values, dtype=np.float64), kind="stable")
+    ordered = np.asarray(values, dtype=np.float64)[order]
+    before = np.append(0, np.cumsum(weights[order]))[np.searchsorted(-ordered, -ordered, "left")]
+    new = 1 / (len(np.unique(groups)) + 1)
+    fine = np.flatnonzero(before + new <= share + 1e-12)
+    return float(ordered[fine[-1]] if len(fine) else ordered[0])
+
+
 def groups_for_error(max_error: float) -> int:
     """Return how many groups without a wrong answer show that at most `max_error` are wrong.
 

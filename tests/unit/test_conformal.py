@@ -20,8 +20,8 @@ from hypervlad.evaluation.conformal import (
     confidence_for_error,
     groups_for_error,
     prediction_sets,
+    weighted_limit,
 )
-from hypervlad.models.classifier.novelty import weighted_limit
 
 N_CLASSES = 3
 

@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.fft import dct
 from sklearn.metrics import pairwise_distances_chunked
 
 from hypervlad.common.base import Array, Labels, Value, Values
 from hypervlad.common.constraints import Integer
 from hypervlad.common.wording import counted, verb, warn_user
-from hypervlad.evaluation.splits import group_weights
+from hypervlad.evaluation.conformal import weighted_limit
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import encode_images
 from hypervlad.features.encoder.loading import ImageInfo
@@ -385,25 +385,6 @@ def _noise(rng: np.random.RandomState, exponent: float) -> NDArray[np.float64]:
     spectrum = np.fft.rfft2(rng.normal(size=(_EMPTY_SIZE, _EMPTY_SIZE))) / frequency**exponent
     noise = np.fft.irfft2(spectrum, s=(_EMPTY_SIZE, _EMPTY_SIZE))
     return np.asarray(noise / noise.std())
-
-
-def weighted_limit(values: ArrayLike, groups: ArrayLike, share: float) -> float:
-    """Return the lowest of n values that at most a share of the values of new groups exceed.
-
-    It is the highest value if there are too few groups for any guarantee.
-
-    Examples
-    --------
-    >>> weighted_limit(np.arange(99), np.arange(99), 0.1)
-    89.0
-    """
-    weights = group_weights(groups)
-    order = np.argsort(-np.asarray(values, dtype=np.float64), kind="stable")
-    ordered = np.asarray(values, dtype=np.float64)[order]
-    before = np.append(0, np.cumsum(weights[order]))[np.searchsorted(-ordered, -ordered, "left")]
-    new = 1 / (len(np.unique(groups)) + 1)
-    fine = np.flatnonzero(before + new <= share + 1e-12)
-    return float(ordered[fine[-1]] if len(fine) else ordered[0])
 
 
 def _limit(scores: NDArray[np.float64], groups: NDArray[np.intp], share: float) -> float:

@@ -120,9 +120,9 @@ class PatchDefectScorer(ImageEstimator):
         refused.
     threshold : {"fpr", "f1"}, default="fpr"
         How ``threshold_`` is chosen on held-out groups. "fpr": on average, at most the share
-        ``fpr`` of new defect-free images is called anomalous; with fewer than 1 / fpr - 1 groups
-        it is a rough guess, with a warning. "f1": the best F1 of cells or windows; needs
-        labels.
+        ``fpr`` of the defect-free images of new groups is called anomalous, each group counting
+        alike; with fewer than 1 / fpr - 1 groups it is a rough guess, with a warning. "f1": the
+        best F1 of cells or windows; needs labels.
     fpr : float, default=0.05
         See ``threshold``; between 0 and 1.
     n_planted : int, default=120
@@ -326,7 +326,7 @@ class PatchDefectScorer(ImageEstimator):
                     folder=folder,
                     seed=seed,
                 )
-                summary = HeldOutScores.of(held_out)
+                summary = HeldOutScores.of(held_out, group_codes)
                 outline = threshold_of_best_f1(held_out.values())
                 threshold = outline if self.threshold == "f1" else self._threshold(summary)
                 rule = RegionRule(outline, None)
@@ -528,7 +528,8 @@ class PatchDefectScorer(ImageEstimator):
             {
                 at: WindowScores(places.ravel(), np.zeros(places.size, dtype=bool), score)
                 for at, (places, score) in scores.items()
-            }
+            },
+            groups,
         )
         threshold = self._threshold(held_out)
         usual = float(np.median(np.concatenate([each.ravel() for each, _ in scores.values()])))
@@ -561,7 +562,8 @@ class PatchDefectScorer(ImageEstimator):
         return _Fitted(model, held_out, keys.values(), threshold, rule, limits)
 
     def _threshold(self, held_out: HeldOutScores) -> float:
-        return threshold_at_rate(held_out.scores.astype(np.float64), float(self.fpr))
+        scores = held_out.scores.astype(np.float64)
+        return threshold_at_rate(scores, held_out.groups, float(self.fpr))
 
     def _scores(self, image: PreparedImage) -> tuple[NDArray[np.floating], WindowGrid, float]:
         """Return the scores (R, S) of cells or windows, their grid, and the score of the image."""

@@ -13,6 +13,7 @@ from scipy.stats import gumbel_r, median_abs_deviation
 
 from hypervlad.common.base import Array
 from hypervlad.common.wording import counted, warn_user
+from hypervlad.evaluation.conformal import weighted_limit
 from hypervlad.evaluation.splits import group_folds, joined_groups
 from hypervlad.features.windows import NORMAL
 from hypervlad.features.windows.dataset import UNKNOWN, TrainingWindows
@@ -78,23 +79,32 @@ class HeldOutScores:
         Of the images, or of their defect-free places.
     images : ndarray of int64, shape (n_images,)
         Their positions in the list of training images.
+    groups : ndarray of int64, shape (n_images,)
+        Numbers of their groups.
     """
 
     scores: NDArray[np.float32]
     images: NDArray[np.int64]
+    groups: NDArray[np.int64]
 
     @classmethod
-    def of(cls, images: Mapping[int, WindowScores]) -> HeldOutScores:
-        """Summarise images by position, of which at least one has a defect-free place."""
+    def of(cls, images: Mapping[int, WindowScores], groups: NDArray[np.intp]) -> HeldOutScores:
+        """Summarise images by position, of which at least one has a defect-free place.
+
+        ``groups`` are those of all training images.
+        """
         scores = {
             at: own.image_without_defects
             for at, own in sorted(images.items())
             if not own.is_defective.all()
         }
-        return cls(
-            np.array(list(scores.values()), np.float32),
-            np.array(list(scores), np.int64),
-        )
+        positions = np.array(list(scores), np.int64)
+        own = np.asarray(groups, np.int64)[positions]
+        return cls(np.array(list(scores.values()), np.float32), positions, own)
+
+    @property
+    def n_groups(self) -> int:
+        return len(np.unique(self.groups))
 
     def n_images_above(self, threshold: float) -> int:
         """Return how many of these images a threshold falsely calls anomalous."""
@@ -110,32 +120,37 @@ class HeldOutScores:
         """Undo `to_state`; ValueError for arrays that cannot be scores."""
         own = {name: field.checked(arrays[name], name) for name, field in _HELD_OUT.items()}
         shapes = {name: array.shape for name, array in own.items()}
-        if not len(own["scores"]) or len(own["images"]) != len(own["scores"]):
+        if not len(own["scores"]) or len({len(each) for each in own.values()}) > 1:
             raise ValueError(f"the held-out scores do not fit: {shapes}")
         return cls(**own)
 
 
-_HELD_OUT = {"scores": Array("float32", 1), "images": Array("int64", 1, 0)}
+_HELD_OUT = {
+    "scores": Array("float32", 1),
+    "images": Array("int64", 1, 0),
+    "groups": Array("int64", 1, 0),
+}
 
 
-def n_images_needed(rate: float) -> int:
-    """Return how many defect-free images a threshold at this rate needs: 19 for 0.05."""
+def n_groups_needed(rate: float) -> int:
+    """Return how many groups of images a threshold at this rate needs: 19 for 0.05."""
     return max(1, math.ceil(1 / rate - 1 - _ROUNDING))
 
 
-def threshold_at_rate(scores: NDArray[np.floating], rate: float) -> float:
-    """Return a score that at most this share of new defect-free images reaches, on average.
+def threshold_at_rate(scores: NDArray[np.floating], groups: NDArray[Any], rate: float) -> float:
+    """Return a score that at most this share of images of new groups reaches, on average.
 
-    From too few images, it is extrapolated by Gumbel's distribution, with a warning.
+    From too few groups, it is extrapolated by Gumbel's distribution, with a warning.
     """
-    if len(scores) >= n_images_needed(rate):  # split conformal prediction: k / (n + 1) are above
-        n_above = math.floor(rate * (len(scores) + 1) + _ROUNDING)
-        estimate = np.sort(scores)[len(scores) - n_above]
+    n_groups, needed = len(np.unique(groups)), n_groups_needed(rate)
+    if n_groups >= needed:
+        estimate = weighted_limit(scores, groups, rate)
     else:
+        what = "defect-free images" if n_groups == len(scores) else "groups of defect-free images"
         warn_user(
-            f"the threshold is extrapolated: a rate of {rate:g} needs at least "
-            f"{n_images_needed(rate)} defect-free images, got {len(scores)}; it may be "
-            "far too low or too high. Give more images, choose a larger fpr, or set_threshold",
+            f"the threshold is extrapolated: a rate of {rate:g} needs at least {needed} {what}, "
+            f"got {n_groups}; it may be far too low or too high. Give more images, of more "
+            "specimens, choose a larger fpr, or set_threshold",
         )
         above = (gumbel_r.isf(rate) - gumbel_r.median()) / _GUMBEL_DEVIATION
         estimate = np.median(scores) + above * median_abs_deviation(scores)

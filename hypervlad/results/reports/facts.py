@@ -18,7 +18,7 @@ from hypervlad.features.backbones import get_backbone
 from hypervlad.features.backbones.weights import licence_of
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
-from hypervlad.models.defects.thresholds import n_images_needed
+from hypervlad.models.defects.thresholds import n_groups_needed
 
 
 def model_facts(model: Any) -> dict[str, str]:
@@ -175,8 +175,8 @@ def _scorer_facts(scorer: Any) -> dict[str, str]:
     held_out = scorer.held_out_
     n_above = held_out.n_images_above(scorer.threshold_)
     chosen = rule[scorer.threshold]
-    if scorer.threshold == "fpr" and len(held_out.scores) < n_images_needed(scorer.fpr):
-        chosen += ", extrapolated from too few images"
+    if scorer.threshold == "fpr" and held_out.n_groups < n_groups_needed(scorer.fpr):
+        chosen += ", extrapolated from too few groups"
     return {
         "trained on": counted(scorer.n_images_, "image"),
         **source,

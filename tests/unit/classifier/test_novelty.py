@@ -14,6 +14,7 @@ from scipy.spatial.distance import cdist
 from support.tiny import make_tiny_encoder
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load
+from hypervlad.evaluation.conformal import weighted_limit
 from hypervlad.images import read_micrograph
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.models.classifier import TrainingImages, TrainingImagesWarning
@@ -21,7 +22,6 @@ from hypervlad.models.classifier.novelty import (
     empty_images,
     empty_vectors,
     project_vectors,
-    weighted_limit,
 )
 
 

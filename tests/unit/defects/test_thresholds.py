@@ -26,7 +26,7 @@ from hypervlad.models.defects.thresholds import (
 @given(st.integers(1, 60), st.floats(0.01, 0.5), st.integers(0, 2**31))
 def test_the_threshold_is_a_conformal_quantile(n: int, rate: float, seed: int) -> None:
     scores = np.random.default_rng(seed).normal(20, 3, n)
-    threshold = threshold_at_rate(scores, rate)
+    threshold = threshold_at_rate(scores, np.arange(len(scores)), rate)
     if n >= 1 / rate - 1:  # enough images for the rate
         n_above = (scores >= threshold).sum()
         # Of n + 1 exchangeable images, the new one is among the highest with this probability.
@@ -34,19 +34,38 @@ def test_the_threshold_is_a_conformal_quantile(n: int, rate: float, seed: int) -
         assert (n_above + 2) / (n + 1) > rate
 
 
+def false_alarms(n_groups: int, n_images: int, rate: float = 0.05, n_runs: int = 400) -> float:
+    """Simulate images whose groups differ more than the images of one: new groups' false alarms."""
+    rng, found = np.random.default_rng(0), []
+    groups = np.repeat(np.arange(n_groups), n_images)
+    for _ in range(n_runs):
+        scores = rng.normal(size=n_groups)[groups] + rng.normal(scale=0.3, size=len(groups))
+        new = rng.normal(size=200) + rng.normal(scale=0.3, size=200)
+        found.append(np.mean(new >= threshold_at_rate(scores, groups, rate)))
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("n_images", [1, 5])
+def test_false_alarms_are_those_of_new_groups(n_images: int) -> None:
+    assert 0.03 <= false_alarms(40, n_images) <= 0.06
+    assert 0.17 <= false_alarms(8, n_images, rate=0.25) <= 0.27
+
+
 @pytest.mark.slow  # a simulation
+@pytest.mark.filterwarnings("ignore:the threshold is extrapolated")
 def test_from_few_images_the_threshold_is_extrapolated() -> None:
-    rng = np.random.default_rng(0)
+    rng, ten = np.random.default_rng(0), np.arange(10)
     false = [
-        np.mean(rng.gumbel(20, 3, 200) >= threshold_at_rate(rng.gumbel(20, 3, 10), 0.05))
+        np.mean(rng.gumbel(20, 3, 200) >= threshold_at_rate(rng.gumbel(20, 3, 10), ten, 0.05))
         for _ in range(2000)
     ]
     assert 0.02 <= np.mean(false) <= 0.1
     good = rng.gumbel(20, 3, 15)
-    alone = threshold_at_rate(good, 0.05)
-    assert threshold_at_rate(np.array([*good, 45.0, 48.0]), 0.05) == pytest.approx(alone, abs=4)
-    assert threshold_at_rate(np.array([7.0]), 0.05) > 7.0  # of one image: just above it
-    assert threshold_at_rate(np.array([7.0, 7.0]), 0.05) == pytest.approx(7.0)
+    alone = threshold_at_rate(good, np.arange(15), 0.05)
+    among = threshold_at_rate(np.array([*good, 45.0, 48.0]), np.arange(17), 0.05)
+    assert among == pytest.approx(alone, abs=4)
+    assert threshold_at_rate(np.array([7.0]), ten[:1], 0.05) > 7.0  # of one image: just above it
+    assert threshold_at_rate(np.array([7.0, 7.0]), ten[:2], 0.05) == pytest.approx(7.0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=2, max_size=25))
@@ -140,9 +159,11 @@ def test_too_few_images_for_a_rate_are_a_warning() -> None:
     scores = np.arange(19.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        threshold_at_rate(scores, 0.05)
+        threshold_at_rate(scores, np.arange(len(scores)), 0.05)
     with pytest.warns(UserWarning, match=r"needs at least 19 defect-free images, got 18"):
-        threshold_at_rate(scores[:18], 0.05)
+        threshold_at_rate(scores[:18], np.arange(18), 0.05)
+    with pytest.warns(UserWarning, match=r"needs at least 19 groups of defect-free images, got 2"):
+        threshold_at_rate(scores, np.arange(19) % 2, 0.05)
 
 
 def test_scores_of_places_are_capped_by_that_of_their_image() -> None:
@@ -162,8 +183,10 @@ def test_held_out_images_above_a_threshold() -> None:
         for at in (7, 3, 5)
     }
     defective = WindowScores(np.full(9, 99, np.float32), np.ones(9, dtype=bool), 99)
-    held_out = HeldOutScores.of(images | {4: defective})
+    held_out = HeldOutScores.of(images | {4: defective}, np.arange(9) // 2)
     assert held_out.images.tolist() == [3, 5, 7]
+    assert held_out.groups.tolist() == [1, 2, 3]
+    assert held_out.n_groups == 3
     for threshold in (3.3, 5.0, 7.9, 20.0):
         expected = [images[at].image >= threshold for at in (3, 5, 7)]
         assert held_out.n_images_above(threshold) == sum(expected)
