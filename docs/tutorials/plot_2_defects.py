@@ -85,11 +85,11 @@ plt.show()
 # %%
 # Above a line, nine in ten are found, and above a dashed line half; areas are in square pixels.
 # Read these limits before you use the model. Fibres are bright on a dark ground themselves, and
-# differ from image to image. Among them, many defects of 20 % contrast are missed, however large
-# they are; those of 50 % are found if they are large. On smoother surfaces, limits are lower
-# (:doc:`/howto/defect_thresholds`). How to test other kinds, such as blurred areas, is shown in
-# :doc:`/gallery/defects/plot_known_defects`, and :doc:`/benchmarks/defects` has figures for other
-# surfaces.
+# differ from image to image. Among them, most defects of 20 % contrast are missed, however large
+# they are; of those of 50 %, more than half are found if they are large. On smoother surfaces,
+# limits are lower (:doc:`/howto/defect_thresholds`). How to test other kinds, such as blurred
+# areas, is shown in :doc:`/gallery/defects/plot_known_defects`, and :doc:`/benchmarks/defects` has
+# figures for other surfaces.
 #
 # 4. Score new images
 # -------------------
