@@ -18,12 +18,14 @@ from hypervlad.images.reading import (
     read_micrograph,
     read_micrographs,
 )
+from hypervlad.images.scale_bars import ScaleBar, find_scale_bar
 
 __all__ = [
     "ImageReadError",
     "Micrograph",
     "PartlyReadWarning",
     "ReadOptions",
+    "ScaleBar",
     "SkippedImage",
     "SkippedImagesWarning",
     "TrainingImagesWarning",
@@ -31,6 +33,7 @@ __all__ = [
     "find_banner",
     "find_images",
     "find_masks",
+    "find_scale_bar",
     "read_image",
     "read_mask",
     "read_micrograph",

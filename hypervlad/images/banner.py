@@ -64,7 +64,7 @@ def find_banner(pixels: NDArray[Any]) -> int:
     if n_rows < 4 * MIN_ROWS or n_columns < 2 * _N_PARTS:
         return 0
     # Only the lowest part can contain a banner and the rows just above it.
-    grey = _as_8bit_grey(pixels[int(n_rows * (1 - MAX_SHARE)) - 2 * _LINE_ROWS :])
+    grey = as_8bit_grey(pixels[int(n_rows * (1 - MAX_SHARE)) - 2 * _LINE_ROWS :])
     last = grey[-max(MIN_ROWS, int(_LAST_SHARE * n_rows)) :]
     levels, counts = np.unique(last, return_counts=True)
     deviation = np.abs(grey - levels[counts.argmax()])
@@ -92,7 +92,7 @@ def find_banner(pixels: NDArray[Any]) -> int:
     return height if max(MIN_ROWS, MIN_SHARE * n_rows) <= height <= MAX_SHARE * n_rows else 0
 
 
-def _as_8bit_grey(bottom: NDArray[Any]) -> NDArray[np.float32]:
+def as_8bit_grey(bottom: NDArray[Any]) -> NDArray[np.float32]:
     """Return grey levels of 0 to 255; those of types other than 8-bit fill this range."""
     if bottom.dtype == np.uint8:
         grey = bottom.astype(np.float32)

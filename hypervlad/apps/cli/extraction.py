@@ -1,4 +1,4 @@
-"""The commands ``extract`` and ``cache``: feature vectors of whole folders, and their cache."""
+"""The commands ``extract``, ``cache`` and ``scale``: vectors and pixel sizes of whole folders."""
 
 from __future__ import annotations
 
@@ -8,8 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from hypervlad.apps.cli import options as option
-from hypervlad.apps.cli.files import check_cache, check_file, load_encoder, say_ignored
-from hypervlad.apps.cli.messages import echo, plain_errors, say
+from hypervlad.apps.cli.files import (
+    check_cache,
+    check_file,
+    check_page,
+    images_in,
+    load_encoder,
+    names_of,
+    say_ignored,
+    write_or_print,
+)
+from hypervlad.apps.cli.messages import echo, plain_errors, report_left_out, say
 from hypervlad.common.wording import counted
 
 
@@ -166,3 +175,71 @@ def cache(
         kept.reduce(parse_size(limit))
     usage = kept.usage()
     echo(f"{folder}: {counted(usage.n_entries, 'entry')}, {usage.n_bytes / 1e6:.1f} MB")
+
+
+@plain_errors
+def scale(
+    paths: option.Images,
+    output: option.TableToWrite = None,
+    scale_bar: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LENGTH",
+            help='What the scale bars say, such as "10 um"; or a table (CSV) with the columns '
+            "folder and scale_bar, of which the deepest folder of an image counts.",
+        ),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(metavar="HTML", help="Page to write, with each bar that was found."),
+    ] = None,
+    image_page: option.ImagePage = None,
+    channel: option.Channel = None,
+    scaling: option.Scaling = None,
+    on_error: option.Unreadable = option.OnError.RAISE,
+    quiet: option.Quiet = False,
+) -> None:
+    """Find scale bars in images, and write a table of pixel sizes.
+
+    The length of each bar is measured; what it says is not read, but given by --scale-bar. A pixel
+    size in the file takes precedence, and a contradiction is named. The table contains path,
+    pixel_size (nm per pixel), source, the bar's length with its error, kind and box in pixels,
+    metadata_pixel_size and a remark. Check each bar on the page before you use the sizes.
+
+    \b
+    Examples:
+      hypervlad scale images/ -o sizes.csv --scale-bar "10 um" --page scale.html
+      hypervlad scale images/ -o sizes.csv --scale-bar bars.csv
+    """
+    from hypervlad.images import ImageReadError, ReadOptions
+    from hypervlad.results.reports import scale as report
+
+    options = ReadOptions(**option.reading_fields(image_page, channel, scaling))
+    given = {} if scale_bar is None else report.read_scale_bars(scale_bar)
+    if output is not None:
+        check_file(output, *paths, scale_bar)
+    check_page(page, output, *paths)
+    files = images_in(paths, quiet, output, page, scale_bar)
+    names = names_of(files, paths)
+    done = list(
+        report.find_scales(
+            files, names=names, scale_bars=given, read_options=options, progress=not quiet
+        )
+    )
+    bad = [str(each) for each in done if isinstance(each, ImageReadError)]
+    scales = [each for each in done if not isinstance(each, ImageReadError)]
+    if len(bad) < len(files):
+        write_or_print(report.scales_as_bytes(scales), output)
+        if page is not None:
+            report.write_scale_page(page, scales, bad)
+        n_bars = sum(each.bar is not None for each in scales)
+        n_known = sum(each.pixel_size is not None for each in scales)
+        wrong = [each for each in scales if each.remark.startswith("contradiction")]
+        say(
+            quiet,
+            f"scale bars: found in {n_bars:,} of {counted(len(scales), 'image')}; the pixel size "
+            f"of {n_known:,} is known",
+        )
+        for each in wrong:
+            echo(f"warning: {each.name}: {each.remark}", err=True)
+    report_left_out(bad, len(files), on_error)

@@ -1,0 +1,216 @@
+"""Are scale bars found, how exact are their lengths, and is anything else taken for one?
+
+Bars of many layouts are drawn on ten kinds of images, which are stored in three ways. With --data,
+real images with a bar of known length are measured, and real images without one are searched.
+
+    python -m benchmarks.scale_bars --data ../shared/data
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from benchmarks.common.program import new_parser, parse
+from benchmarks.common.results import RESULTS, Facts, origin, save_result
+from benchmarks.common.tables import table
+from benchmarks.scale_bars.layouts import APART, CHOSEN, backgrounds
+from hypervlad.images import find_images, find_scale_bar
+from hypervlad.images.reading import read_stored
+
+SEED = 4801
+SIZE = (512, 768)
+LENGTHS = (30, 400)  # pixels
+N_ROUNDS = 1  # drawings of each layout on each background
+N_CHOSEN = 5  # backgrounds that thresholds were chosen on
+TOLERANCE = (2, 0.02)  # pixels, or as a share of the length
+# Sets without scale bars. In `micrographs`, most images have one.
+WITHOUT = (
+    "nanofibre",
+    "neu_steel",
+    "magnetic_tile/images",
+    "particles/sem/images",
+    "particles/tsem/images",
+)
+
+
+def stored(image: np.ndarray) -> Iterator[tuple[str, np.ndarray, float]]:
+    """Yield an image as it may be stored, with its enlargement."""
+    yield "as drawn", image, 1.0
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=60)
+    yield "JPEG, quality 60", np.asarray(Image.open(file)), 1.0
+    height, width = image.shape
+    size = (width * 3 // 2, height * 3 // 2)
+    larger = Image.fromarray(image).resize(size, Image.Resampling.BICUBIC)
+    yield "enlarged 1.5 times", np.asarray(larger), 1.5
+
+
+def outcome(image: np.ndarray, true: float) -> Facts:
+    """Return whether a bar is found, and by how much its length is wrong."""
+    bar = find_scale_bar(image)
+    if bar is None:
+        return {"result": "missed"}
+    difference = bar.length - true
+    is_right = abs(difference) <= max(TOLERANCE[0], TOLERANCE[1] * true)
+    return {
+        "result": "right" if is_right else "wrong",
+        "difference": round(difference, 2),
+        "error": bar.error,
+        "kind": bar.kind,
+    }
+
+
+def measure(seed: int) -> Iterator[Facts]:
+    """Yield the outcome for each drawn bar."""
+    rng = np.random.default_rng(seed)
+    for number in range(N_ROUNDS):
+        scans = backgrounds(SIZE, seed + number)
+        for half, layouts in {"chosen": CHOSEN, "apart": APART}.items():
+            for layout, drawn in layouts.items():
+                for place, (scan, pixels) in enumerate(scans.items()):
+                    length = int(np.exp(rng.uniform(*np.log(LENGTHS))))
+                    image, true = drawn.draw(pixels, rng, length)
+                    is_chosen = half == "chosen" and place < N_CHOSEN
+                    for kind, image_stored, scale in stored(image):
+                        yield {
+                            "half": "chosen" if is_chosen else "apart",
+                            "layout": layout,
+                            "scan": scan,
+                            "stored": kind,
+                            "length": true * scale,
+                            **outcome(image_stored, true * scale),
+                        }
+                print(layout, flush=True)
+
+
+def with_text(scan: np.ndarray) -> np.ndarray:
+    image = Image.fromarray(scan)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle([0, scan.shape[0] - 40, 300, scan.shape[0]], 0)
+    draw.text((8, scan.shape[0] - 8), "SU3500 15.0kV 9.1mm", 255, font_size=20, anchor="ls")
+    draw.text((8, 40), "(a) as-spun - TiO2", 255, font_size=24, anchor="ls")
+    return np.asarray(image)
+
+
+def measure_without(seed: int) -> Iterator[Facts]:
+    """Yield how many of the images without a bar have one invented."""
+    for name, change in {"no bar": np.asarray, "text, but no bar": with_text}.items():
+        images = [
+            image
+            for number in range(N_ROUNDS + 2)
+            for scan in backgrounds(SIZE, seed + 100 + number).values()
+            for _, image, _ in stored(change(scan))
+        ]
+        found = sum(find_scale_bar(image) is not None for image in images)
+        yield {"data": name, "n_images": len(images), "invented": found}
+
+
+def measure_real(data: Path) -> tuple[list[Facts], list[Facts]]:
+    """Return the outcomes for real images with a bar, and counts for those without."""
+    folder = data / "scale_bars"
+    with_bar = []
+    for row in csv.DictReader((folder / "lengths.csv").read_text().splitlines()):
+        pixels = read_stored(folder / row["path"], row["path"])
+        found = outcome(pixels, float(row["pixels"]))
+        with_bar.append({"path": row["path"], "length": int(row["pixels"]), **found})
+    without = []
+    for name in WITHOUT:
+        paths = find_images(data / name)
+        found_in = [str(p) for p in paths if find_scale_bar(read_stored(p, str(p))) is not None]
+        without.append({"data": name, "n_images": len(paths), "invented": len(found_in)})
+    return with_bar, without
+
+
+def counts(cases: Sequence[Facts], key: str) -> dict[str, Facts]:
+    """Count outcomes by layout, scan, storage or half."""
+    found: dict[str, Facts] = {}
+    for name in dict.fromkeys(case[key] for case in cases):
+        own = [case for case in cases if case[key] == name]
+        right = [abs(case["difference"]) for case in own if case["result"] == "right"]
+        found[name] = {
+            "n": len(own),
+            "missed": sum(case["result"] == "missed" for case in own),
+            "wrong": sum(case["result"] == "wrong" for case in own),
+            "median_difference": round(float(np.median(right)), 2) if right else None,
+            "largest_difference": round(max(right), 2) if right else None,
+        }
+    return found
+
+
+def found_table(result: Facts) -> str:
+    """Return the outcomes of images with a bar, by half, layout, scan and storage."""
+    titles = {
+        "chosen": "layouts and scans that thresholds were chosen on",
+        "apart": "all others",
+    }
+    rows = []
+    for head in ("half", "layout", "scan", "stored"):
+        rows += [[f"**by {head}**", *[""] * 5]] if head != "half" else []
+        for name, n in result["with_bar"][head].items():
+            right = n["n"] - n["missed"] - n["wrong"]
+            difference = "–"
+            if right:
+                difference = f"{n['median_difference']:.1f}, {n['largest_difference']:.1f} px"
+            rows.append(
+                [
+                    titles.get(name, name),
+                    str(n["n"]),
+                    f"{100 * right / n['n']:.0f} %",
+                    str(n["missed"]),
+                    str(n["wrong"]),
+                    difference,
+                ]
+            )
+    real = result["real"]
+    if real:
+        right = [each for each in real if each["result"] == "right"]
+        differences = sorted(abs(each["difference"]) for each in right)
+        rows.append(
+            [
+                "**real images**",
+                str(len(real)),
+                f"{100 * len(right) / len(real):.0f} %",
+                str(sum(each["result"] == "missed" for each in real)),
+                str(sum(each["result"] == "wrong" for each in real)),
+                f"{np.median(differences):.1f}, {differences[-1]:.1f} px" if right else "–",
+            ]
+        )
+    heads = ["bar", "images", "right", "missed", "wrong", "median and largest difference"]
+    return table(heads, rows)
+
+
+def invented_table(result: Facts) -> str:
+    rows = [
+        [each["data"], str(each["n_images"]), str(each["invented"])] for each in result["without"]
+    ]
+    return table(["images without a bar", "number", "bars invented"], rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = new_parser(__doc__, RESULTS / "scale_bars" / "scale_bars.json")
+    parser.add_argument("--data", type=Path, help="folder of the real sets")
+    parser.add_argument("--seed", type=int, default=SEED)
+    options = parse(parser, argv)
+    cases = list(measure(options.seed))
+    with_bar, without = measure_real(options.data) if options.data else ([], [])
+    result = {
+        **origin(),
+        "seed": options.seed,
+        "with_bar": {key: counts(cases, key) for key in ("half", "layout", "scan", "stored")},
+        "without": [*measure_without(options.seed), *without],
+        "real": with_bar,
+        "failures": [case for case in cases if case["result"] != "right"],
+    }
+    print(found_table(result))
+    print(invented_table(result))
+    save_result(options.out, result)
+
+
+if __name__ == "__main__":
+    main()
