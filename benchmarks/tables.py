@@ -30,6 +30,7 @@ from benchmarks.papers import carrillo2020, luo2021, modarres2017
 from benchmarks.particles import __main__ as outlines
 from benchmarks.particles import classes, masks, mixed
 from benchmarks.particles import speed as particles_speed
+from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed import tables as speed
 from benchmarks.uncertainty.sure import sure_table
 from benchmarks.uncertainty.tables import front_sentence, novelty_section, uncertainty_table
@@ -160,6 +161,12 @@ def pages() -> dict[Path, dict[str, str]]:
         BENCHMARKS / "bars" / "README.md": {
             "bars": of_one("bars/bars.json", bars.bars_table),
             "bars-whole": of_one("bars/bars.json", bars.whole_table, labelled=False),
+        },
+        BENCHMARKS / "scale_bars" / "README.md": {
+            "scale-bars": of_one("scale_bars/scale_bars.json", scale_bars.found_table),
+            "scale-bars-invented": of_one(
+                "scale_bars/scale_bars.json", scale_bars.invented_table, labelled=False
+            ),
         },
         BENCHMARKS / "alignment" / "README.md": {
             "alignment": of_one("alignment/alignment.json", alignment.alignment_section),

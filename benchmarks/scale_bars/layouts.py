@@ -82,9 +82,10 @@ class Layout:
             x0 = min(left, left + length // 2 - 2 * font) - 10
             x1 = max(left + length, left + length // 2 + 2 * font) + 10
             draw.rectangle([x0, top - font - gap - 6, x1, top + tall + font + 6], self.ground)
-        elif abs(scan[top - 30 : top + tall + 30, left : left + length].mean() - self.ink) < 70:
-            # Nobody draws a black bar on a black ground.
-            return replace(self, ink=255 - self.ink).draw(scan, rng, length)
+        else:  # nobody draws a black bar on a black ground
+            ground = scan[top - 30 : top + tall + 30, left : left + length].mean()
+            if abs(ground - self.ink) < 70:
+                return replace(self, ink=0 if ground > 127 else 255).draw(scan, rng, length)
         true = self._draw_bar(draw, rng, (left, top), (length, thick))
         number, unit = rng.choice([1, 2, 5, 10, 20, 50, 100, 200, 500]), rng.choice(["nm", "um"])
         options: Any = {"font_size": font}

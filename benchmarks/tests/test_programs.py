@@ -35,6 +35,7 @@ from benchmarks.particles import __main__ as outlines
 from benchmarks.particles import classes as particle_classes
 from benchmarks.particles import masks, mixed
 from benchmarks.particles import speed as particles_speed
+from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed import encoding, extraction, first_minutes, fitting, large_images
 from benchmarks.uncertainty import __main__ as uncertainty
 from benchmarks.uncertainty import novelty, sure
@@ -276,6 +277,27 @@ def test_bars(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["without"]["no bar"]["missed"] == layout["n"]
     assert [each["invented"] for each in found["real"]] == [0, 0]
     assert [each["with_bar"] for each in found["real"]] == [0, 1]
+
+
+def test_scale_bars(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    plates(data / "plates")
+    monkeypatch.setattr(scale_bars, "SIZE", (200, 300))
+    monkeypatch.setattr(scale_bars, "LENGTHS", (40, 100))
+    monkeypatch.setattr(scale_bars, "APART", {"grey line": scale_bars.APART["grey line"]})
+    monkeypatch.setattr(scale_bars, "CHOSEN", {"white line": scale_bars.CHOSEN["white line"]})
+    monkeypatch.setattr(scale_bars, "WITHOUT", ("plates",))
+    image = np.full((90, 160), 60, np.uint8)
+    image[70:74, 50:110] = 250
+    save_grey(data / "scale_bars" / "a.png", image / 255)
+    (data / "scale_bars" / "lengths.csv").write_text("path,label,pixels,kind\na.png,1 um,60,line\n")
+    found = run(scale_bars, "scale_bars.json", "--data", data)
+    halves = found["with_bar"]["half"]
+    assert [each["n"] for each in halves.values()] == [10, 30]
+    assert sum(each["missed"] + each["wrong"] for each in halves.values()) < 8
+    assert [each["result"] for each in found["real"]] == ["right"]
+    assert [each["data"] for each in found["without"]] == ["no bar", "text, but no bar", "plates"]
+    assert sum(each["invented"] for each in found["without"]) <= 1
 
 
 def test_copies(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,7 @@ PROGRAMS = [
     "particles.masks",
     "particles.mixed",
     "particles.speed",
+    "scale_bars",
     "speed.encoding",
     "speed.extraction",
     "speed.first_minutes",

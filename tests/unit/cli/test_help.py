@@ -53,6 +53,8 @@ READING_OF = {
     # Directions do not depend on gain and offset, so all contrasts are scaled alike.
     "align": READING - {"--scaling"},
     "align-train": READING - {"--scaling"},
+    # A scale bar may be in the information bar.
+    "scale": READING - {"--remove-banner"},
     **dict.fromkeys(("predict", "explain", "evaluate", "extract"), frozenset()),
     **dict.fromkeys(("defects score", "defects evaluate"), frozenset()),
     **dict.fromkeys(("review start", "review retrain"), frozenset()),
