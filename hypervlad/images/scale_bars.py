@@ -165,14 +165,14 @@ def _rectangles(
 def _line(grey: Grey, sign: int, top: int, left: int, bottom: int, right: int) -> _Candidate | None:
     """Return a rectangle of one level with sharp edges and free ends; None for another one."""
     width, length = grey.shape[1], right - left
-    if length < _MIN_ASPECT * (bottom - top) or left < _FAR or right > width - _FAR:
+    if length < _MIN_ASPECT * (bottom - top) or left < 2 or right > width - 2:
         return None
     core = sign * grey[top:bottom, left + _TICK_WIDTH : right - _TICK_WIDTH]
     level = float(np.median(core))
     surroundings = [
         sign * grey[max(top - _FAR, 0) : max(top - 1, 0), left:right],
         sign * grey[bottom + 1 : bottom + _FAR, left:right],
-        sign * grey[top:bottom, left - _FAR : left - 1].T,
+        sign * grey[top:bottom, max(left - _FAR, 0) : left - 1].T,
         sign * grey[top:bottom, right + 1 : right + _FAR].T,
     ]
     if not all(each.size for each in surroundings[:2]):
@@ -239,11 +239,10 @@ def _edge(
 
     None if it does not fall within a few pixels.
     """
-    stop = inside + step * (_FAR + 1)
-    if not 0 <= stop < len(profile):
-        return None
-    places = np.arange(inside - step * depth, stop + step, step)
+    places = np.arange(inside - step * depth, inside + step * (_FAR + 2), step)
     places = places[(places >= 0) & (places < len(profile))]
+    if abs(places[-1] - inside) < 2:
+        return None
     values = np.minimum(profile[places], level)
     ground = float(values[-2:].max() if len(values) > 4 else values[-1])
     low = float(values.min())
