@@ -26,7 +26,7 @@ from hypervlad.images.reading import read_stored
 SEED = 4801
 SIZE = (512, 768)
 LENGTHS = (30, 400)  # pixels
-N_ROUNDS = 2  # drawings of each layout on each background
+N_ROUNDS, N_WITHOUT = 1, 2  # drawings of each layout on each background; scans without a bar
 N_CHOSEN = 5  # backgrounds that thresholds were chosen on
 TOLERANCE = (2, 0.02)  # pixels, or as a share of the length
 # Sets without scale bars. In `micrographs`, most images have one.
@@ -106,7 +106,7 @@ def measure_without(seed: int) -> Iterator[Facts]:
     for name, change in {"no bar": np.asarray, "text, but no bar": with_text}.items():
         images = [
             stored(change(scan), number + place)[1]
-            for number in range(N_ROUNDS)
+            for number in range(N_WITHOUT)
             for place, scan in enumerate(backgrounds(SIZE, seed + 100 + number).values())
         ]
         found = sum(find_scale_bar(image) is not None for image in images)
