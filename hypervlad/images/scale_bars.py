@@ -88,8 +88,8 @@ def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
     >>> image = np.random.default_rng(0).integers(60, 120, (120, 160), dtype=np.uint8)
     >>> image[100:104, 90:140] = 255
     >>> bar = find_scale_bar(image)
-    >>> bar.length, bar.box, bar.kind
-    (50.0, (100, 90, 104, 140), 'line')
+    >>> round(bar.length), bar.box, bar.kind
+    (50, (100, 90, 104, 140), 'line')
     """
     grey = as_8bit_grey(np.asarray(image))
     if min(grey.shape) < _MIN_LENGTH:

@@ -49,6 +49,7 @@ COMMANDS: dict[str, list[str]] = {
     "predict": ["{m}", "{images}"],
     "explain": ["{m}", "{images}", "-o", "{out}/x.png"],
     "extract": ["{images}", "-m", "{m}", "-o", "{out}/f.parquet"],
+    "scale": ["{images}", "-o", "{out}/sizes.csv"],
     "defects fit": ["{images}", "-o", "{out}/s.hvlad", "--patch", "8", *PART],
     "defects score": ["{s}", "{images}", "-o", "{out}/found"],
     "defects evaluate": ["{s}", "{images}", "--masks", "{masks}", "-o", "{out}/e.html"],
