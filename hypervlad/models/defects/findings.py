@@ -47,11 +47,9 @@ class Region:
     contrast : float
         Mean grey level of its pixels minus that of its surroundings, between -1 and 1; NaN without
         an image, or surroundings.
-    area_estimate : float or None
-        The area of synthetic defects with such regions; None if it is not known, or the region is
-        too small to say more than that the defect is below ``area_interval[1]``.
     area_interval : (float, float) or None
-        It contains the areas of nine in ten synthetic defects; None if it is not known.
+        Between which areas the synthetic defects of ``fit`` are that have such regions; the first
+        is 0 if only the upper end is known. None if nothing is known.
     """
 
     row: int
