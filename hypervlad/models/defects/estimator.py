@@ -362,7 +362,7 @@ class PatchDefectScorer(ImageEstimator):
         check_is_fitted(self)
         prepared = self._read(image, self.patch_)
         scores, grid, _ = self._scores(prepared)
-        return self._map(scores, grid, prepared, prepared.shape)
+        return self._map(scores, grid, _levels(self.encoder_, prepared), prepared.shape)
 
     def predict_map(self, image: Any) -> NDArray[np.bool_]:
         """Return which pixels (H, W) of an image are defective."""
@@ -375,16 +375,14 @@ class PatchDefectScorer(ImageEstimator):
         prepared = self._read(image, self.patch_)
         scores, grid, score = self._scores(prepared)
         (known,) = self.training_.contains([prepared.key]).tolist()
-        pixels = None
-        if score >= self.threshold_:  # only then are there regions, which have a contrast
-            pixels = resized(_levels(self.encoder_, prepared), prepared.shape)
+        levels = _levels(self.encoder_, prepared)
         found = Finding.of(
-            self._map(scores, grid, prepared, prepared.shape),
+            self._map(scores, grid, levels, prepared.shape),
             self.threshold_,
             score,
             rule=self.region_rule_,
             cells=scores,
-            pixels=pixels,
+            pixels=resized(levels, prepared.shape),
             in_training=known,
         )
         return self.limits_.sized(found, math.prod(prepared.size) / math.prod(prepared.shape))
@@ -428,7 +426,7 @@ class PatchDefectScorer(ImageEstimator):
         if isinstance(self.model_, LabelledWindows):
             return self._window_scores(self.model_, prepared, grid).ravel(), corners
         scores, cells, _ = self._scores(prepared)
-        pixels = self._map(scores, cells, prepared, prepared.size)
+        pixels = self._map(scores, cells, _levels(self.encoder_, prepared), prepared.size)
         return patches_at(pixels, grid.positions, side).max(axis=(1, 2)), corners
 
     # --- many images ---------------------------------------------------------------------------
@@ -579,12 +577,13 @@ class PatchDefectScorer(ImageEstimator):
         self,
         scores: NDArray[np.floating],
         grid: WindowGrid,
-        image: PreparedImage,
+        levels: NDArray[np.float32],
         shape: tuple[int, int],
     ) -> NDArray[np.float32]:
+        """Return a map of this shape; ``levels`` (h, w) are of the image that was scored."""
         if isinstance(self.model_, LabelledWindows):
-            return grid.to_map(scores, shape, image.size)
-        return sharpened(scores, grid, _levels(self.encoder_, image), shape)
+            return grid.to_map(scores, shape, (levels.shape[0], levels.shape[1]))
+        return sharpened(scores, grid, levels, shape)
 
     def _window_scores(
         self, model: LabelledWindows, image: PreparedImage, grid: WindowGrid

@@ -303,9 +303,7 @@ def _around(
         reach *= 2
 
 
-def _region(
-    mask: NDArray[np.bool_], score: float, window: tuple[slice, slice] = np.s_[0:, 0:]
-) -> Region:
+def _region(mask: NDArray[np.bool_], score: float, window: tuple[slice, slice]) -> Region:
     """Measure the pixels of a mask, which is that of a window of the image."""
     (rows, columns) = find_objects(mask.astype(np.uint8))[0]
     own = mask[rows, columns].copy()
