@@ -234,7 +234,7 @@ def scale(
             report.write_scale_page(page, scales, bad)
         n_bars = sum(each.bar is not None for each in scales)
         n_known = sum(each.pixel_size is not None for each in scales)
-        wrong = [each for each in scales if each.remark.startswith("contradiction")]
+        wrong = [each for each in scales if each.is_contradictory]
         say(
             quiet,
             f"scale bars: found in {n_bars:,} of {counted(len(scales), 'image')}; the pixel size "

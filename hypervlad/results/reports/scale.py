@@ -39,6 +39,7 @@ COLUMNS = (
     "remark",
 )
 _TOLERANCE = 0.03  # by which metadata and bar may differ, beyond the error of the length
+_CONTRADICTION = "contradiction"  # begins the remark on one
 _QUALITY, _SIDE = 85, 640  # of a crop
 _MARGINS = 120, 48  # pixels of a crop around a bar, at least
 
@@ -71,6 +72,11 @@ class ImageScale(NamedTuple):
     stated: float | None
     remark: str
     crop: bytes
+
+    @property
+    def is_contradictory(self) -> bool:
+        """Whether the scale bar and the metadata disagree."""
+        return self.remark.startswith(_CONTRADICTION)
 
 
 def read_scale_bars(given: str) -> dict[str, str]:
@@ -171,7 +177,7 @@ def _scale_of(
         tolerance = max(_TOLERANCE, 2 * bar.error / bar.length)
         if abs(measured / stated - 1) > tolerance:
             remark = (
-                f"contradiction: {number_text(measured)} nm per pixel by the scale bar, "
+                f"{_CONTRADICTION}: {number_text(measured)} nm per pixel by the scale bar, "
                 f"{number_text(stated)} by the metadata"
             )
     size, source = (stated, "metadata") if stated is not None else (measured, "scale bar")
@@ -251,7 +257,7 @@ def write_scale_page(
         "images": len(scales),
         "scale bars found": len(found),
         "pixel sizes known": sum(each.pixel_size is not None for each in scales),
-        "contradictions": sum(each.remark.startswith("contradiction") for each in scales),
+        "contradictions": sum(each.is_contradictory for each in scales),
     }
     write_page(
         path,
