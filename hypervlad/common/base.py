@@ -381,9 +381,9 @@ def to_json(value: Any) -> Any:
     """Return a parameter as JSON knows it; `from_json` undoes it.
 
     Dictionaries become pairs. Tuples, lists and arrays come back as tuples, numbers of NumPy as
-    Python's, paths as absolute paths, and a random generator as None.
+    Python's, paths as absolute paths, and a random generator or what says `is_unsaved` as None.
     """
-    if isinstance(value, np.random.RandomState):
+    if isinstance(value, np.random.RandomState) or getattr(value, "is_unsaved", False):
         return None
     if isinstance(value, np.generic):
         return value.item()

@@ -17,6 +17,7 @@ from .folders import (
     compare_image_folders,
     load_image_folder,
     load_patch_folder,
+    load_pixel_sizes,
     write_patch_folder,
 )
 from .synthetic import (
@@ -58,6 +59,7 @@ __all__ = [
     "load_features",
     "load_image_folder",
     "load_patch_folder",
+    "load_pixel_sizes",
     "make_alignment_examples",
     "make_lattice_images",
     "make_nanofibre_images",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.constraints import Integer, Number, OneOf, check_value
+from hypervlad.common.constraints import Integer, OneOf, check_value
 from hypervlad.common.wording import warn_user
 from hypervlad.fibres.alignment import (
     ANGLE,
@@ -24,10 +24,9 @@ from hypervlad.fibres.alignment import (
 from hypervlad.fibres.axial import AxialStatistics
 from hypervlad.fibres.gradients import GradientField
 from hypervlad.fibres.orientation import LocalOrientation, orientation_of
-from hypervlad.images import Micrograph, read_micrograph
+from hypervlad.images import Micrograph, PixelSizes, read_micrograph
 from hypervlad.images.metadata import length_in_pixels, parse_length
-
-_NANOMETRES = Number(above=0, meaning="a number of nm")
+from hypervlad.images.options import PIXEL_SIZE
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +74,8 @@ class AlignmentRecipe:
         Number of bootstrap samples for intervals of mean, order and spread.
     random_state : int, default=0
         Seed of the bootstrap.
-    pixel_size : float, optional
-        nm per pixel, for images whose file does not contain it.
+    pixel_size : float or PixelSizes, optional
+        nm per pixel, for images whose file does not contain it, or of single files.
     banner : {"keep", "remove"}, default="keep"
         Whether an instrument's information bar is cut off.
     channel : int, optional
@@ -104,7 +103,7 @@ class AlignmentRecipe:
     sigma: float | str = DEFAULT_SIGMA
     n_bootstrap: int = 0
     random_state: int = 0
-    pixel_size: float | None = None
+    pixel_size: float | PixelSizes | None = None
     banner: str = "keep"
     channel: int | None = None
     page: int | None = None
@@ -119,7 +118,7 @@ class AlignmentRecipe:
             check_value(name, getattr(self, name), [Integer(at_least=0)])
         for name in ("channel", "page"):
             check_value(name, getattr(self, name), [Integer(at_least=0), None])
-        check_value("pixel_size", self.pixel_size, [_NANOMETRES, None])
+        check_value("pixel_size", self.pixel_size, PIXEL_SIZE)
 
     @property
     def method_name(self) -> str:

@@ -11,7 +11,7 @@ from hypervlad.images.errors import (
 )
 from hypervlad.images.files import find_images
 from hypervlad.images.masks import find_masks, read_mask
-from hypervlad.images.options import ReadOptions
+from hypervlad.images.options import PixelSizes, ReadOptions
 from hypervlad.images.reading import (
     Micrograph,
     read_image,
@@ -24,6 +24,7 @@ __all__ = [
     "ImageReadError",
     "Micrograph",
     "PartlyReadWarning",
+    "PixelSizes",
     "ReadOptions",
     "ScaleBar",
     "SkippedImage",

@@ -4,29 +4,95 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
+import os
 import textwrap
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hypervlad.common.constraints import (
     Alternatives,
+    InstanceOf,
     Integer,
     Number,
     OneOf,
     check_parameters,
+    check_value,
     is_number,
 )
+from hypervlad.common.wording import counted
 from hypervlad.images.errors import ImageReadError
 
 SCALINGS = ("auto", "dtype", "percentile", "minmax")
 MAX_PIXELS = 400_000_000
+NANOMETRES = Number(above=0, meaning="nanometres per pixel")
+
+
+class PixelSizes:
+    """Pixel sizes of single files, however their paths are given later.
+
+    `hypervlad.data.load_pixel_sizes` reads them from a table. Models are saved without them.
+
+    Parameters
+    ----------
+    sizes : mapping from path to float
+        Nanometres per pixel.
+
+    Examples
+    --------
+    >>> from hypervlad.images import PixelSizes
+    >>> sizes = PixelSizes({"images/a.png": 2.5})
+    >>> sizes.of("images/../images/a.png"), sizes.of("b.png")
+    (2.5, None)
+    """
+
+    is_unsaved = True
+
+    def __init__(self, sizes: Mapping[str | os.PathLike[str], float]) -> None:
+        for path, size in sizes.items():
+            check_value(f"pixel size of {os.fspath(path)}", size, [NANOMETRES])
+        self._sizes = {_place_of(path): float(size) for path, size in sizes.items()}
+        digest = hashlib.sha256()
+        for place in sorted(self._sizes):
+            digest.update(f"{place!a} {self._sizes[place]!r}\n".encode())
+        self._digest = digest.hexdigest()
+
+    def of(self, image: Any) -> float | None:
+        """Return the pixel size of an image; None if it is not known, or the image is no file."""
+        is_path = isinstance(image, str | os.PathLike)
+        return self._sizes.get(_place_of(image)) if is_path else None
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def __repr__(self) -> str:
+        return f"PixelSizes({counted(len(self), 'image')}, {self._digest[:16]})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PixelSizes) and self._digest == other._digest
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
+
+    def __deepcopy__(self, memo: Any) -> PixelSizes:
+        return self  # it never changes; `asdict` would copy thousands of paths for each image
+
+
+def _place_of(path: str | os.PathLike[str]) -> str:
+    """Return where a file is, of links their target, in composed Unicode."""
+    place = os.path.normcase(os.path.realpath(os.fsdecode(path)))
+    return unicodedata.normalize("NFC", place)
+
+
+PIXEL_SIZE: Alternatives = [NANOMETRES, InstanceOf(PixelSizes, "a PixelSizes"), None]
 _CONSTRAINTS: Mapping[str, Alternatives] = {
     "page": [Integer(at_least=0), None],
     "channel": [Integer(at_least=0), None],
     "banner": [OneOf("keep", "remove")],
     "max_pixels": [Integer(at_least=1), None],
-    "pixel_size": [Number(above=0, meaning="nanometres per pixel"), None],
+    "pixel_size": PIXEL_SIZE,
 }
 
 
@@ -60,9 +126,9 @@ class ReadOptions:
         Largest image that is decoded, in grey pixels of up to 32 bits: an RGB pixel counts as three
         of them, a 64-bit value as two. None for no limit. A loaded model has the limit given to
         :func:`hypervlad.load`, not the one of its training.
-    pixel_size : float or None, default=None
+    pixel_size : float, PixelSizes or None, default=None
         Nanometres per pixel of images that state none between 1 pm and 1 mm: of files without it,
-        and of arrays.
+        and of arrays; or those of single files.
 
     Raises
     ------
@@ -82,7 +148,7 @@ class ReadOptions:
     percentiles: tuple[float, float] = (0.1, 99.9)
     banner: str = "keep"
     max_pixels: int | None = MAX_PIXELS
-    pixel_size: float | None = None
+    pixel_size: float | PixelSizes | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -94,10 +160,15 @@ class ReadOptions:
         for name in ("page", "channel", "max_pixels"):
             number = getattr(self, name)
             set_field(self, name, None if number is None else int(number))
-        if self.pixel_size is not None:
+        if self.pixel_size is not None and not isinstance(self.pixel_size, PixelSizes):
             set_field(self, "pixel_size", float(self.pixel_size))
         set_field(self, "scaling", _checked_scaling(self.scaling))
         set_field(self, "percentiles", _checked_percentiles(self.percentiles))
+
+    def without_files(self) -> dict[str, Any]:
+        """Return the options that do not depend on the files, as JSON can store them."""
+        of_files = isinstance(self.pixel_size, PixelSizes)
+        return dataclasses.asdict(self) | ({"pixel_size": None} if of_files else {})
 
 
 def make_options(options: dict[str, Any]) -> ReadOptions:

@@ -45,7 +45,7 @@ from hypervlad.images.hdf5 import decode_hdf5
 from hypervlad.images.metadata import SIDECAR_INSTRUMENTS, Entries
 from hypervlad.images.microscopy import MICROSCOPY_KINDS, decode_microscopy
 from hypervlad.images.ome_zarr import decode_ome_zarr
-from hypervlad.images.options import ReadOptions, make_options
+from hypervlad.images.options import PixelSizes, ReadOptions, make_options
 from hypervlad.images.pixels import (
     as_pixels,
     pixel_digest,
@@ -58,6 +58,7 @@ from hypervlad.images.tiff import decode_tiff
 # Part of the key under which facts of a file are cached: increase it when pixels of a file change,
 # or the facts that are cached.
 READING_VERSION = 7
+SIZE_TOLERANCE = 0.03  # by which two pixel sizes of one image may differ
 _N_AHEAD = 2  # images that each thread reads ahead, which bounds the memory
 _N_READERS = 2  # with large TIFFs a third faster than one thread, with small images as fast
 
@@ -178,8 +179,7 @@ def read_named(
     decoded = (_decode_path if is_path else _decode_array)(source, options, name)
     if options.page is None and decoded.metadata.get("n_pages", 1) > 1:
         _warn_of_pages(name, decoded.metadata["format"])
-    if options.pixel_size is not None and "pixel_size_from" not in decoded.metadata:
-        decoded.set_pixel_sides((options.pixel_size, options.pixel_size), "reading options")
+    _set_pixel_size(decoded, source, options.pixel_size, name)
     if options.channel is not None:
         decoded.pixels = select_channel(decoded.pixels, options.channel, name)
     pixels = as_pixels(decoded.pixels, name, options.max_pixels)
@@ -201,6 +201,24 @@ def read_named(
         metadata={**decoded.metadata, "dtype": stored_type, "banner_rows": n_banner},
         source=name if is_path else None,
     )
+
+
+def _set_pixel_size(
+    decoded: DecodedImage, source: Any, given: float | PixelSizes | None, name: str
+) -> None:
+    """Use the given pixel size of an image that states none."""
+    size = given.of(source) if isinstance(given, PixelSizes) else given
+    if size is None:
+        return
+    stated = decoded.pixel_size
+    if "pixel_size_from" not in decoded.metadata:
+        decoded.set_pixel_sides((size, size), "reading options")
+    elif isinstance(given, PixelSizes) and stated and abs(size / stated - 1) > SIZE_TOLERANCE:
+        warnings.warn(  # from this line, as below: some images are read more than once
+            f"{name}: {size:.4g} nm per pixel by the table, but {stated:.4g} by its metadata, "
+            "which are used",
+            stacklevel=1,
+        )
 
 
 def read_stored(path: Any, name: str, *, one_page: bool = False) -> NDArray[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypervlad._version import __version__
 from hypervlad.common.modelfile import ModelFileError, read_model
-from hypervlad.images.options import MAX_PIXELS, ReadOptions, check_read_options
+from hypervlad.images.options import MAX_PIXELS, PixelSizes, ReadOptions, check_read_options
 
 #: Where the class of each kind of model file is: loading an encoder must not import xgboost.
 KINDS = {
@@ -29,7 +29,7 @@ def load(
     *,
     weights: str | os.PathLike[str] | None = None,
     max_pixels: int | None = MAX_PIXELS,
-    pixel_size: float | None = None,
+    pixel_size: float | PixelSizes | None = None,
 ) -> Any:
     """Load a model that ``save`` wrote, such as :meth:`MicrographClassifier.save`.
 
@@ -42,8 +42,10 @@ def load(
         The network's weights on this machine, if the model was trained with a file elsewhere.
     max_pixels : int or None, default=400_000_000
         Largest image that the model reads, as in :class:`hypervlad.images.ReadOptions`.
-    pixel_size : float or None, default=None
-        Nanometres per pixel of new images that state none; by default as in training.
+    pixel_size : float, PixelSizes or None, default=None
+        Nanometres per pixel of new images that state none; by default as in training. Pixel sizes
+        of single files are not in the model: give those of new images, and of training images that
+        are read again.
 
     Returns
     -------

@@ -132,6 +132,7 @@ class FoundFolder:
             self.images = Path(os.path.abspath(self.path / run["images"]))
             self.read_options = check_read_options(run["read_options"])
             own = {"finder": dict(run["finder"]), "pixel_size": run["pixel_size"]}
+            own["pixel_sizes"] = dict(run.get("pixel_sizes", {}))
             self.run: dict[str, Any] = run | own
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ValueError(

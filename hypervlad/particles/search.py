@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hypervlad.common.constraints import Number, check_value
+from hypervlad.common.constraints import check_value
 from hypervlad.common.files import exclusive_lock, new_folder, replace_when_complete
 from hypervlad.common.progress import ProgressBar, announced
 from hypervlad.common.wording import counted, is_utf8, name_some, warn_user
-from hypervlad.images import ImageReadError, ReadOptions
-from hypervlad.images.options import check_read_options
+from hypervlad.images import ImageReadError, PixelSizes, ReadOptions
+from hypervlad.images.options import PIXEL_SIZE, check_read_options
 from hypervlad.images.reading import read_named, relative_names
 from hypervlad.particles.counts import Field
 from hypervlad.particles.export import write_outlines
@@ -48,7 +48,7 @@ def find_in_images(
     root: str | os.PathLike[str],
     finder: Mapping[str, Any] | None = None,
     read_options: Mapping[str, Any] | ReadOptions | None = None,
-    pixel_size: float | None = None,
+    pixel_size: float | PixelSizes | None = None,
     formats: Sequence[str] = (),
     resume: bool = False,
     verbose: bool = False,
@@ -72,13 +72,14 @@ def find_in_images(
         What outlines depend on, such as parameters; values that JSON can store.
     read_options : dict or ReadOptions, optional
         How images are read, also by `outline`.
-    pixel_size : float, optional
-        Nanometres per pixel of images whose file does not contain it.
+    pixel_size : float or PixelSizes, optional
+        Nanometres per pixel of images whose file does not contain it, or of single files.
     formats : sequence of {"geojson", "roi"}, default=()
         Further files of outlines for QuPath and ImageJ, in folders of these names.
     resume : bool, default=False
         Keep the outlines that are in the folder, and find the others, with the same `finder` and
-        `read_options`, and `pixel_size` if one was given. All are measured again, without classes.
+        `read_options`, and `pixel_size` if one was given. Those of single files are compared image
+        by image. All are measured again, without classes.
     verbose : bool, default=False
         Show a progress bar.
 
@@ -109,15 +110,23 @@ def find_in_images(
     ...     found.path.name, len(left_out)
     ('found', 1)
     """
-    check_value("pixel_size", pixel_size, [None, Number(above=0, meaning="nanometres per pixel")])
+    check_value("pixel_size", pixel_size, PIXEL_SIZE)
     options = check_read_options(read_options)
+    if isinstance(options.pixel_size, PixelSizes):
+        pixel_size = pixel_size or options.pixel_size
+    reading = replace(options, pixel_size=pixel_size or options.pixel_size)
     files = dict(zip(relative_names(images, root), map(Path, images), strict=True))
     if outside := [str(file) for name, file in files.items() if not is_below(name)]:
         raise ValueError(
             f"root={os.fspath(root)!r} must contain all images, but not {name_some(outside)}"
         )
     run: dict[str, Any] = {"images": os.path.abspath(root), "finder": dict(finder or {})}
-    run |= {"read_options": asdict(options), "pixel_size": pixel_size}
+    run |= {"read_options": options.without_files()}
+    if isinstance(pixel_size, PixelSizes):
+        of_files = {name: pixel_size.of(file) for name, file in files.items()}
+        run |= {"pixel_size": None, "pixel_sizes": {n: nm for n, nm in of_files.items() if nm}}
+    else:
+        run |= {"pixel_size": pixel_size, "pixel_sizes": {}}
     with new_folder(Path(path)), exclusive_lock(Path(path, LOCK), path):
         folder = _started(Path(path), run, resume)
         has_fields = (folder.path / FIELDS).exists()
@@ -129,11 +138,13 @@ def find_in_images(
         bar = ProgressBar(names, unit="image", disable=not verbose or None)
         with announced(len(names) - len(done)):
             for name in bar:
-                file, size = folder.outlines_file(name), sizes.get(name) or folder.run["pixel_size"]
+                file = folder.outlines_file(name)
+                given = folder.run["pixel_sizes"].get(name) or folder.run["pixel_size"]
+                size = sizes.get(name) or given
                 try:
                     if name not in done:
                         image = files.get(name) or folder.image(name)
-                        found, is_in_bar = _outlined(name, image, outline, options)
+                        found, is_in_bar = _outlined(name, image, outline, reading)
                         in_bars += [name] * is_in_bar
                         write_outlines(file, found, pixel_size=found.pixel_size or size)
                     outlines = read_outlines(file)
@@ -173,7 +184,12 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
         run["pixel_size"] = run["pixel_size"] or folder.run["pixel_size"]
         before = folder.run | {"images": str(folder.images)}
         before["pixel_size"] = before["pixel_size"] or run["pixel_size"]
-        old, new = ({**each, **each["finder"], "finder": None} for each in (before, run))
+        # Those of single files, too, and some may be new.
+        before["pixel_sizes"], run["pixel_sizes"] = (
+            first["pixel_sizes"] | second["pixel_sizes"]
+            for first, second in ((run, before), (before, run))
+        )
+        old, new = (_flat(each) for each in (before, run))
         if different := [
             f"{name} {old.get(name)!r}, not {new.get(name)!r}"
             for name in dict.fromkeys([*old, *new])
@@ -185,6 +201,11 @@ def _started(path: Path, run: dict[str, Any], resume: bool) -> FoundFolder:
     with replace_when_complete(path / RUN) as stream:
         stream.write(json.dumps(run, indent=1).encode())
     return FoundFolder(path)
+
+
+def _flat(run: dict[str, Any]) -> dict[str, Any]:
+    sizes = {f"pixel size of {name}": size for name, size in run["pixel_sizes"].items()}
+    return {**run, **run["finder"], **sizes, "finder": None, "pixel_sizes": None}
 
 
 def _outlined(
@@ -217,5 +238,5 @@ def _warn(fields: Sequence[Field], in_bars: Sequence[str]) -> None:
         warn_user(
             f"the pixel size of {counted(len(unknown), 'image')} is unknown, {name_some(unknown)}, "
             "while the others have one: they cannot be counted together; give it with --resume "
-            "--pixel-size NM"
+            "--pixel-size NM or --pixel-sizes CSV"
         )

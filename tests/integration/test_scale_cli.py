@@ -12,6 +12,8 @@ import tifffile
 from PIL import Image
 from support import commands
 
+from hypervlad import load, load_features
+
 run, refused = partial(commands.run, "scale"), partial(commands.refused, "scale")
 
 
@@ -40,8 +42,8 @@ def table(path: Path) -> dict[str, dict[str, str]]:
 
 
 def test_one_length_for_all(folder: Path, tmp_path: Path) -> None:
-    done = run(folder, "-o", tmp_path / "sizes.csv", "--scale-bar", "500 nm", "-q")
-    rows = table(tmp_path / "sizes.csv")
+    done = run(folder, "-o", folder / "sizes.csv", "--scale-bar", "500 nm", "-q")
+    rows = table(folder / "sizes.csv")
     assert list(rows) == ["one/a.png", "one/none.png", "one/stated.tif", "two/deep/b.png"]
     assert float(rows["one/a.png"]["pixel_size"]) == pytest.approx(10, rel=0.01)
     assert float(rows["two/deep/b.png"]["pixel_size"]) == pytest.approx(5, rel=0.01)
@@ -59,15 +61,15 @@ def test_one_length_for_all(folder: Path, tmp_path: Path) -> None:
 
 
 def test_metadata_that_agree_are_no_contradiction(folder: Path, tmp_path: Path) -> None:
-    run(folder / "one", "-o", tmp_path / "sizes.csv", "--scale-bar", "0.2 µm", "-q")
-    assert table(tmp_path / "sizes.csv")["stated.tif"]["remark"] == ""
+    run(folder / "one", "-o", folder / "sizes.csv", "--scale-bar", "0.2 µm", "-q")
+    assert table(folder / "sizes.csv")["one/stated.tif"]["remark"] == ""
 
 
 def test_lengths_by_folder(folder: Path, tmp_path: Path) -> None:
     bars = tmp_path / "bars.csv"
     bars.write_text("folder,scale_bar\none,1 um\ntwo,1 mm\ntwo/deep,200 nm\n")
-    run(folder, "-o", tmp_path / "sizes.csv", "--scale-bar", bars, "-q")
-    rows = table(tmp_path / "sizes.csv")
+    run(folder, "-o", folder / "sizes.csv", "--scale-bar", bars, "-q")
+    rows = table(folder / "sizes.csv")
     assert float(rows["one/a.png"]["pixel_size"]) == pytest.approx(20, rel=0.01)
     assert float(rows["two/deep/b.png"]["pixel_size"]) == pytest.approx(2, rel=0.01)
     bars.write_text("folder,scale_bar\none,1 um\nthree,1 mm\n")
@@ -84,7 +86,10 @@ def test_lengths_by_folder(folder: Path, tmp_path: Path) -> None:
     )
 
 
-def test_without_a_length_the_bars_are_still_measured(folder: Path) -> None:
+def test_without_a_length_the_bars_are_still_measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)  # paths of a printed table are relative to it
     lines = list(csv.DictReader(run(folder, "-q").stdout.splitlines()))
     found = {row["path"]: row["bar_length_px"] for row in lines}
     assert found.pop("one/none.png") == ""
@@ -99,7 +104,7 @@ def test_lengths_without_a_unit_are_refused(folder: Path) -> None:
 def test_the_page_shows_each_bar_and_lists_the_others(folder: Path, tmp_path: Path) -> None:
     page = tmp_path / "scale.html"
     (folder / "one" / "broken.png").write_bytes(b"no image")
-    output = tmp_path / "sizes.csv"
+    output = folder / "sizes.csv"
     options = ["--scale-bar", "500 nm", "--page", page, "--on-error", "skip", "-q"]
     run(folder, "-o", output, *options)
     text = page.read_text(encoding="utf-8")
@@ -110,3 +115,92 @@ def test_the_page_shows_each_bar_and_lists_the_others(folder: Path, tmp_path: Pa
     assert "one/broken.png" in text
     assert "50.1 ± " in text
     assert list(table(output)) == ["one/a.png", "one/none.png", "one/stated.tif", "two/deep/b.png"]
+
+
+# --- the table in other commands ----------------------------------------------------------------
+
+
+def test_the_sizes_are_those_of_other_commands(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = tmp_path / "results" / "sizes.csv"
+    sizes.parent.mkdir()
+    run(folder, "-o", sizes, "--scale-bar", "200 nm", "-q")
+    assert "../images/one/a.png" in table(sizes)
+    (tmp_path / "link").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    for number, place in enumerate(("images", "./images/", folder / "two" / "..", "link")):
+        out = tmp_path / f"align-{number}"
+        options = ["--window", "100nm", "--no-figures", "--on-error", "skip", "-q"]
+        done = commands.run("align", place, "-o", out, "--pixel-sizes", sizes, *options)
+        rows = table(out / "alignment.csv")
+        known = {name: float(row["pixel_size_nm"]) for name, row in rows.items()}
+        expected = {"one/a.png": 4, "one/stated.tif": 4, "two/deep/b.png": 2}
+        assert known == pytest.approx(expected, rel=0.01)
+        assert "one/none.png: " in done.stderr  # it has no size
+
+
+def test_a_resumed_run_has_the_same_sizes(folder: Path, tmp_path: Path) -> None:
+    sizes, found = folder / "sizes.csv", tmp_path / "found"
+    sizes.write_text("path,pixel_size\none/a.png,4\none/stated.tif,9\n")
+    find = partial(commands.run, "particles", "find", folder, "-o", found, "--pixel-sizes", sizes)
+    said = find("-q").stderr
+    assert "one/stated.tif: 9 nm per pixel by the table, but 4 by its metadata, which are" in said
+    field = sizes_in(found)
+    assert field["one/a.png"] == field["one/stated.tif"] == "4.0"
+    sizes.write_text("path,pixel_size\none/a.png,4\ntwo/deep/b.png,8\n")
+    find("--resume", "-q")
+    field = sizes_in(found)
+    assert (field["two/deep/b.png"], field["one/none.png"]) == ("8.0", "")
+    sizes.write_text("path,pixel_size\none/a.png,5\n")
+    assert "pixel size of one/a.png 4.0, not 5.0; give the same" in commands.refused(
+        "particles", "find", folder, "-o", found, "--pixel-sizes", sizes, "--resume", "-q"
+    )
+
+
+def test_one_size_or_a_table(folder: Path, tmp_path: Path) -> None:
+    (folder / "sizes.csv").write_text("path,pixel_size\none/a.png,4\n")
+    given = ["--pixel-size", "4", "--pixel-sizes", folder / "sizes.csv"]
+    assert "--pixel-size and --pixel-sizes exclude each other" in commands.refused(
+        "align", folder, "-o", tmp_path / "out", *given
+    )
+
+
+def test_every_command_with_a_pixel_size_takes_a_table() -> None:
+    options = {
+        name: {text for each in command.params for text in each.opts}
+        for name, command in commands.all_commands().items()
+    }
+    both = {name for name, given in options.items() if "--pixel-size" in given}
+    only = {"defects fit", "review retrain"}
+    assert {name for name, given in options.items() if "--pixel-sizes" in given} == both | only
+
+
+def test_a_model_is_trained_and_used_with_sizes(
+    texture_images: tuple[list[np.ndarray], np.ndarray], tmp_path: Path
+) -> None:
+    images = commands.write_folder(tmp_path / "images", *texture_images)
+    files = sorted(images.rglob("*.png"))
+    sizes, model = images / "sizes.csv", tmp_path / "model.hvlad"
+    lines = [f"{file.relative_to(images).as_posix()};2,5" for file in files]
+    sizes.write_text("\n".join(["path;pixel_size", *lines]))
+    given = ["--pixel-sizes", sizes, "-q"]
+    commands.run("train", images, "-o", model, *commands.TINY, "--pixel-size", "5", *given)
+    options = load(model).encoder_.fitted_params_.read_options
+    assert options.pixel_size is None  # a model has no paths of files
+    out = tmp_path / "vectors.parquet"
+    extract = partial(commands.run, "extract", images, "-m", model, "-o", out)
+    cache = ["--cache", tmp_path / "cache"]
+    extract(*given, *cache)
+    assert set(load_features(out)[1]["pixel_size"]) == {2.5}
+    sizes.write_text(sizes.read_text().replace("2,5", "3,5"))
+    with pytest.raises(AssertionError, match="holds features of another model"):
+        extract(*given, "--resume")
+    out.unlink()
+    extract(*given, *cache)
+    assert set(load_features(out)[1]["pixel_size"]) == {3.5}
+
+
+def sizes_in(found: Path) -> dict[str, str]:
+    with open(found / "fields.csv", encoding="utf-8", newline="") as stream:
+        return {row["micrograph"]: row["pixel_size_nm"] for row in csv.DictReader(stream)}

@@ -17,6 +17,7 @@ from hypervlad.apps.cli.files import (
     load_model,
     masks_of,
     names_of,
+    own_pixel_size,
 )
 from hypervlad.apps.cli.messages import (
     echo,
@@ -73,6 +74,7 @@ def align(
         ),
     ] = 0,
     pixel_size: option.OwnPixelSize = None,
+    pixel_sizes: option.PixelSizes = None,
     image_page: option.ImagePage = None,
     channel: option.Channel = None,
     remove_banner: option.RemoveBanner = False,
@@ -124,16 +126,16 @@ def align(
     if not 0 < tolerance <= 90:
         raise ValueError(f"--tolerance {tolerance:g}: expected degrees above 0, at most 90")
     chosen = _method(method, weights, device)
+    files = images_in(paths, quiet, method, pixel_sizes)
     recipe = AlignmentRecipe(
         method=chosen,
         window=getattr(chosen, "window_", DEFAULT_WINDOW) if window is None else window,
         tolerance=math.radians(tolerance),
         n_bootstrap=bootstrap,
         random_state=0,
-        pixel_size=pixel_size,
+        pixel_size=own_pixel_size(pixel_size, pixel_sizes, files),
         **_reading_of(chosen) | reading,
     )
-    files = images_in(paths, quiet, method)
     bad = write_alignment(
         output,
         recipe,

@@ -17,6 +17,7 @@ from hypervlad.apps.cli.files import (
     check_report,
     labelled_images,
     load_classifier,
+    own_pixel_size,
     rows_of,
     say_ignored,
     write_or_print,
@@ -47,6 +48,7 @@ def explain(
     ] = None,
     weights: option.ModelWeights = None,
     pixel_size: option.OwnPixelSize = None,
+    pixel_sizes: option.PixelSizes = None,
     device: option.Device = "auto",
     quiet: option.Quiet = False,
 ) -> None:
@@ -73,13 +75,19 @@ def explain(
     check_file(output, model, *paths)
     given = [file for path in paths for file in find_images(path)]
     files = list({os.path.abspath(file): file for file in given}.values())
-    say_ignored(quiet, paths, model)
+    say_ignored(quiet, paths, model, pixel_sizes)
     if len(files) > _MAX_EXPLAINED:
         raise ValueError(
             f"{counted(len(files), 'image')} are too many for one picture; give at most "
             f"{_MAX_EXPLAINED}."
         )
-    classifier = load_classifier(model, weights, device=device, quiet=quiet, pixel_size=pixel_size)
+    classifier = load_classifier(
+        model,
+        weights,
+        device=device,
+        quiet=quiet,
+        pixel_size=own_pixel_size(pixel_size, pixel_sizes, files),
+    )
     labels = None if classes is None else _labels_named(classifier.classes_, classes)
     hidden = True if quiet else None
     found, bad = {}, []
@@ -116,6 +124,7 @@ def evaluate(
     groups: option.TestGroups = None,
     weights: option.ModelWeights = None,
     pixel_size: option.OwnPixelSize = None,
+    pixel_sizes: option.PixelSizes = None,
     device: option.Device = "auto",
     on_error: option.Unreadable = option.OnError.RAISE,
     cache: option.Cache = None,
@@ -137,7 +146,8 @@ def evaluate(
 
     check_report(output, folder)
     check_cache(cache)
-    data = _labelled_by_people(folder, labelled_images(folder, groups, quiet, model))
+    data = labelled_images(folder, groups, quiet, model, pixel_sizes)
+    data = _labelled_by_people(folder, data)
     classifier = load_classifier(
         model,
         weights,
@@ -145,7 +155,7 @@ def evaluate(
         on_error=on_error.value,
         quiet=quiet,
         cache=cache,
-        pixel_size=pixel_size,
+        pixel_size=own_pixel_size(pixel_size, pixel_sizes, data.images),
     )
     known = {composed(str(label)): label for label in classifier.classes_}
     if set(known).isdisjoint(data.target_names):

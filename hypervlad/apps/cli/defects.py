@@ -19,6 +19,7 @@ from hypervlad.apps.cli.files import (
     load_model,
     masks_of,
     names_of,
+    own_pixel_size,
 )
 from hypervlad.apps.cli.messages import (
     echo,
@@ -30,6 +31,7 @@ from hypervlad.apps.cli.messages import (
 from hypervlad.common.wording import counted, percent, verb, warn_user
 
 if TYPE_CHECKING:
+    from hypervlad.images import PixelSizes
     from hypervlad.models.defects import PatchDefectScorer
 
 defects = typer.Typer(
@@ -86,6 +88,7 @@ def fit(
         ),
     ] = "fpr=0.05",
     groups: option.Groups = None,
+    pixel_sizes: option.PixelSizes = None,
     image_page: option.ImagePage = None,
     channel: option.Channel = None,
     scaling: option.Scaling = None,
@@ -120,7 +123,9 @@ def fit(
     if tile_size is not None:
         parameters["tile_size"] = tile_size
     check_model(output, *paths, masks, groups)
-    files = images_in(paths, quiet, groups, output)
+    files = images_in(paths, quiet, groups, output, pixel_sizes)
+    if pixel_sizes is not None:
+        reading["pixel_size"] = own_pixel_size(None, pixel_sizes, files)
     truth = None if masks is None else masks_of(files, masks, quiet)
     codes = None if groups is None else groups_of(files, groups, paths)
     given = {"backbone": backbone, "weights": weights, "read_options": reading or None}
@@ -224,6 +229,7 @@ def score(
     tile_size: TileSize = None,
     weights: option.ModelWeights = None,
     pixel_size: option.OwnPixelSize = None,
+    pixel_sizes: option.PixelSizes = None,
     device: option.Device = "auto",
     on_error: option.UnreadableLeftOut = option.OnError.RAISE,
     quiet: option.Quiet = False,
@@ -276,8 +282,9 @@ def score(
     from hypervlad.results.reports.defects import write_findings
 
     check_folders(output, paths)
-    files = images_in(paths, quiet, model)
-    scorer = _load(model, weights, device, threshold, tile_size, pixel_size)
+    files = images_in(paths, quiet, model, pixel_sizes)
+    size = own_pixel_size(pixel_size, pixel_sizes, files)
+    scorer = _load(model, weights, device, threshold, tile_size, size)
     written = write_findings(output, scorer, files, names_of(files, paths), progress=not quiet)
     echo(
         f"{counted(written.n_scored, 'image')} scored: {written.n_anomalous} called anomalous, "
@@ -345,7 +352,7 @@ def _load(
     device: str,
     threshold: float | None,
     tile_size: int | None,
-    pixel_size: float | None = None,
+    pixel_size: float | PixelSizes | None = None,
 ) -> PatchDefectScorer:
     from hypervlad.models.defects import PatchDefectScorer
 

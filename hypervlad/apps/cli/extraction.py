@@ -15,6 +15,7 @@ from hypervlad.apps.cli.files import (
     images_in,
     load_encoder,
     names_of,
+    own_pixel_size,
     say_ignored,
     write_or_print,
 )
@@ -77,6 +78,7 @@ def extract(
     ] = False,
     weights: option.ModelWeights = None,
     pixel_size: option.OwnPixelSize = None,
+    pixel_sizes: option.PixelSizes = None,
     device: option.Device = "auto",
     on_error: option.UnreadableLeftOut = option.OnError.RAISE,
     skipped: Annotated[
@@ -117,8 +119,9 @@ def extract(
         raise ValueError(f"{folder} is a file; give its folder, and its name with --include.")
     if jobs == 0:
         raise ValueError("--jobs 0: give a number of processes, or -1 for one per core.")
-    say_ignored(quiet, [folder], model, output, skipped)
-    encoder = load_encoder(model, weights, device=device, cache=cache, pixel_size=pixel_size)
+    say_ignored(quiet, [folder], model, output, skipped, pixel_sizes)
+    size = own_pixel_size(pixel_size, pixel_sizes)
+    encoder = load_encoder(model, weights, device=device, cache=cache, pixel_size=size)
     arguments: dict[str, Any] = {
         "out": output,
         "root": root,
@@ -202,16 +205,19 @@ def scale(
     """Find scale bars in images, and write a table of pixel sizes.
 
     The length of each bar is measured; what it says is not read, but given by --scale-bar. A pixel
-    size in the file takes precedence, and a contradiction is named. The table contains path,
-    pixel_size (nm per pixel), source, the bar's length with its error, kind and box in pixels,
-    metadata_pixel_size and a remark. Check each bar on the page before you use the sizes.
+    size in the file takes precedence, and a contradiction is named. The table contains path
+    (relative to the table), pixel_size (nm per pixel), source, the bar's length with its error,
+    kind and box in pixels, metadata_pixel_size and a remark. Check each bar on the page before you
+    use the sizes: --pixel-sizes of other commands takes the table.
 
     \b
     Examples:
       hypervlad scale images/ -o sizes.csv --scale-bar "10 um" --page scale.html
       hypervlad scale images/ -o sizes.csv --scale-bar bars.csv
+      hypervlad align images/ -o found/ --pixel-sizes sizes.csv --window 500nm
     """
     from hypervlad.images import ImageReadError, ReadOptions
+    from hypervlad.images.reading import relative_names
     from hypervlad.results.reports import scale as report
 
     options = ReadOptions(**option.reading_fields(image_page, channel, scaling))
@@ -227,9 +233,13 @@ def scale(
         )
     )
     bad = [str(each) for each in done if isinstance(each, ImageReadError)]
+    read = [n for n, each in enumerate(done) if not isinstance(each, ImageReadError)]
     scales = [each for each in done if not isinstance(each, ImageReadError)]
+    below = Path.cwd() if output is None else output.parent
+    in_table = relative_names([files[n] for n in read], below)
     if len(bad) < len(files):
-        write_or_print(report.scales_as_bytes(scales), output)
+        rows = [each._replace(name=path) for each, path in zip(scales, in_table, strict=True)]
+        write_or_print(report.scales_as_bytes(rows), output)
         if page is not None:
             report.write_scale_page(page, scales, bad)
         n_bars = sum(each.bar is not None for each in scales)

@@ -17,6 +17,7 @@ from hypervlad.common.wording import counted, name_some, verb
 
 if TYPE_CHECKING:
     from hypervlad.features.encoder import HypercolumnVLAD
+    from hypervlad.images import PixelSizes
     from hypervlad.models.classifier import MicrographClassifier
     from hypervlad.particles import FoundFolder
 
@@ -154,7 +155,7 @@ def load_classifier(
     on_error: str = "raise",
     quiet: bool = True,
     cache: Path | None = None,
-    pixel_size: float | None = None,
+    pixel_size: float | PixelSizes | None = None,
 ) -> MicrographClassifier:
     from hypervlad.models.classifier import MicrographClassifier
 
@@ -173,7 +174,7 @@ def load_encoder(
     *,
     device: str,
     cache: Path | None,
-    pixel_size: float | None,
+    pixel_size: float | PixelSizes | None,
 ) -> HypercolumnVLAD:
     from hypervlad.models.loading import load
 
@@ -188,7 +189,7 @@ def load_model(
     weights: str | None,
     kind: type[Any],
     command: str,
-    pixel_size: float | None = None,
+    pixel_size: float | PixelSizes | None = None,
 ) -> Any:
     """Load a model of one kind; for another kind, say which command writes the expected one."""
     from hypervlad.models.loading import load
@@ -200,6 +201,19 @@ def load_model(
             f"'{command}'; in Python, hypervlad.load({str(path)!r}) loads it."
         )
     return model
+
+
+def own_pixel_size(
+    number: float | None, table: Path | None, images: Sequence[Any] | None = None
+) -> float | PixelSizes | None:
+    """Return the pixel size of files that contain none: one for all, or those of a table."""
+    if table is None:
+        return number
+    if number is not None:
+        raise ValueError("--pixel-size and --pixel-sizes exclude each other: give only one.")
+    from hypervlad.data.folders import load_pixel_sizes
+
+    return load_pixel_sizes(table, images)
 
 
 def check_cache(cache: Path | None) -> None:

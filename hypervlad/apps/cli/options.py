@@ -106,6 +106,15 @@ OwnPixelSize = Annotated[
         help="Nanometres per pixel of images whose files do not contain the pixel size.",
     ),
 ]
+PixelSizes = Annotated[
+    Path | None,
+    typer.Option(
+        "--pixel-sizes",
+        metavar="CSV",
+        help="Table of hypervlad scale, with the pixel size of each image whose file does not "
+        "contain it.",
+    ),
+]
 Device = Annotated[
     str, typer.Option(metavar="NAME", help="cpu, cuda, or auto: cuda if there is a GPU.")
 ]

@@ -23,6 +23,7 @@ from hypervlad.apps.cli.files import (
     images_in,
     load_classifier,
     load_model,
+    own_pixel_size,
 )
 from hypervlad.apps.cli.messages import echo, plain_errors, report_left_out, say
 from hypervlad.common.files import file_digest, replace_when_complete
@@ -174,6 +175,7 @@ def find(
         ),
     ] = None,
     pixel_size: option.OwnPixelSize = None,
+    pixel_sizes: option.PixelSizes = None,
     formats: Formats = None,
     resume: Annotated[
         bool,
@@ -231,7 +233,7 @@ def find(
     if later := [path for path in paths if path.endswith(".hvlad")]:
         raise ValueError(f"{later[0]} is a model; give it before the images")
     check_folders(output, paths)
-    files, root = images_in(paths, quiet, model), folder_of(paths)
+    files, root = images_in(paths, quiet, model, pixel_sizes), folder_of(paths)
     if root is None:
         raise ValueError("the images are on several drives; find those of each by a command")
     polarities = defaultdict[str | None, list[str]](list)
@@ -270,7 +272,7 @@ def find(
         finder=finder,
         # Files of several pages were warned of here, and are read like this from now on.
         read_options=replace(options, page=options.page or 0),
-        pixel_size=pixel_size,
+        pixel_size=own_pixel_size(pixel_size, pixel_sizes, files),
         formats=formats or (),
         resume=resume,
         verbose=not quiet,

@@ -24,6 +24,7 @@ from hypervlad.apps.cli.files import (
     images_in,
     load_classifier,
     names_of,
+    own_pixel_size,
     say_ignored,
     write_or_print,
 )
@@ -44,6 +45,7 @@ def predict(
     output: option.TableToWrite = None,
     weights: option.ModelWeights = None,
     pixel_size: option.OwnPixelSize = None,
+    pixel_sizes: option.PixelSizes = None,
     device: option.Device = "auto",
     on_error: option.UnreadableLeftOut = option.OnError.RAISE,
     cache: option.Cache = None,
@@ -139,8 +141,8 @@ def predict(
             "once; give these, or leave out --watch."
         )
     if watch:
-        say_ignored(quiet, paths, model, output)
-    files = [] if watch else images_in(paths, quiet, model, output, page)
+        say_ignored(quiet, paths, model, output, pixel_sizes)
+    files = [] if watch else images_in(paths, quiet, model, output, page, pixel_sizes)
     # One unreadable file among thousands must not stop the others: it is reported at the end.
     classifier = load_classifier(
         model,
@@ -149,7 +151,7 @@ def predict(
         on_error="skip",
         quiet=quiet or watch,
         cache=cache,
-        pixel_size=pixel_size,
+        pixel_size=own_pixel_size(pixel_size, pixel_sizes, files),
     )
     classes = classifier.classes_.tolist()
     sorter = None

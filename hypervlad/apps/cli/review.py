@@ -23,6 +23,7 @@ from hypervlad.apps.cli.files import (
     images_in,
     labelled_images,
     load_classifier,
+    own_pixel_size,
     write_or_print,
 )
 from hypervlad.apps.cli.messages import echo, fitting, plain_errors, say
@@ -89,6 +90,7 @@ def start(
     ] = 0.05,
     weights: option.ModelWeights = None,
     pixel_size: option.OwnPixelSize = None,
+    pixel_sizes: option.PixelSizes = None,
     device: option.Device = "auto",
     on_error: option.UnreadableLeftOut = option.OnError.RAISE,
     cache: option.Cache = None,
@@ -118,10 +120,15 @@ def start(
     if training is not None and not training.exists():
         raise ValueError(f"--training {training}: no such folder or table")
     found = found_folder(paths)
-    files = images_in(paths, quiet, model) if found is None else []
+    files = images_in(paths, quiet, model, pixel_sizes) if found is None else []
     n, unit = (len(files), "image") if found is None else (len(found.table), "particle")
     classifier = load_classifier(
-        model, weights, device=device, on_error="skip", cache=cache, pixel_size=pixel_size
+        model,
+        weights,
+        device=device,
+        on_error="skip",
+        cache=cache,
+        pixel_size=own_pixel_size(pixel_size, pixel_sizes, files),
     )
     with ProgressBar(total=n, unit=unit, disable=True if quiet else None) as bar:
         started = start_queue(
@@ -283,6 +290,7 @@ def retrain(
         typer.Option("--keep-queue", help="Keep the old model's answers in the queue."),
     ] = False,
     weights: option.ModelWeights = None,
+    pixel_sizes: option.PixelSizes = None,
     device: option.Device = "auto",
     on_error: option.Unreadable = option.OnError.RAISE,
     cache: option.Cache = None,
@@ -318,10 +326,11 @@ def retrain(
             on_error=on_error.value,
             quiet=quiet,
             cache=cache,
+            pixel_size=own_pixel_size(None, pixel_sizes),
         )
         old.check_calibrated(max_error=float(opened.fact("max_error", "0.05") or 0.05))
         old.encoder = old.encoder_  # options of the command line also apply to the next fit
-        data = labelled_images(training, None, quiet, groups)
+        data = labelled_images(training, None, quiet, groups, pixel_sizes)
         data.images = queued_training(training, data)
         material = gather(opened, data, groups=groups, model=old)
         say(

@@ -18,6 +18,7 @@ from hypervlad.apps.cli.files import (
     check_report,
     labelled_images,
     load_classifier,
+    own_pixel_size,
     rows_of,
 )
 from hypervlad.apps.cli.messages import echo, fitting, plain_errors, say
@@ -43,6 +44,7 @@ def train(
     weights: option.Weights = None,
     image_size: option.ImageSize = None,
     pixel_size: option.PixelSize = None,
+    pixel_sizes: option.PixelSizes = None,
     image_page: option.ImagePage = None,
     channel: option.Channel = None,
     scaling: option.Scaling = None,
@@ -86,7 +88,9 @@ def train(
         check_report(report, folder)
     check_cache(cache)
     shares = _shares(prior)
-    data = labelled_images(folder, groups, quiet, output)
+    data = labelled_images(folder, groups, quiet, output, pixel_sizes)
+    if pixel_sizes is not None:
+        reading["pixel_size"] = own_pixel_size(None, pixel_sizes, data.images)
     n_own = int(data.by_model.sum())
     if n_own:
         echo(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ def model_facts(
     model: MicrographClassifier, model_file: str | os.PathLike[str] | None
 ) -> dict[str, str]:
     """Return what a queue keeps of its model: how it reads images, and its file if known."""
-    reading = {"reading": json.dumps(asdict(model.encoder_.fitted_params_.read_options))}
+    reading = {"reading": json.dumps(model.encoder_.fitted_params_.read_options.without_files())}
     return reading if model_file is None else reading | {"model": os.path.abspath(model_file)}
 
 

@@ -225,9 +225,10 @@ def fitted_encoder(model: Any) -> HypercolumnVLAD:
 def encoder_digest(model: Any) -> str:
     """Return a digest of all that a fitted encoder's vectors depend on, except the images."""
     encoder = fitted_encoder(model)
-    reading = {"reading": asdict(encoder.fitted_params_.read_options)}
-    del reading["reading"]["max_pixels"]  # changes no pixel, and is not kept in a model's file
-    return cache_key(encoder.fingerprint() | reading)
+    reading = asdict(encoder.fitted_params_.read_options)
+    del reading["max_pixels"]  # changes no pixel, and is not kept in a model's file
+    reading["pixel_size"] = repr(reading["pixel_size"])  # maybe those of single files
+    return cache_key(encoder.fingerprint() | {"reading": reading})
 
 
 # --- reading it -----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from hypervlad.data.folders.folder import (
     write_patch_folder,
 )
 from hypervlad.data.folders.groups import ImageFolderError, ImageFolderWarning
+from hypervlad.data.folders.pixel_sizes import load_pixel_sizes
 from hypervlad.data.folders.report import BadFile, CopySet, FolderComparison, FolderReport
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "compare_image_folders",
     "load_image_folder",
     "load_patch_folder",
+    "load_pixel_sizes",
     "write_patch_folder",
 ]

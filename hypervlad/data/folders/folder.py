@@ -23,21 +23,26 @@ from hypervlad.data.folders.groups import (
     alike_classes,
     check_text,
     encoding_hint,
+    file_at,
     find_columns,
     load_groups,
     read_cells,
 )
 from hypervlad.data.folders.particles import is_particle_table, labelled_particles
+from hypervlad.data.folders.pixel_sizes import load_pixel_sizes
 from hypervlad.features.windows.patches import PARTS, PatchSet
 from hypervlad.images import ImageReadError, find_images
-from hypervlad.images.files import composed, find_as_named, is_left_out, is_zarr, parts_below
+from hypervlad.images.files import composed, is_left_out, is_zarr, parts_below
 
 _EXPECTED = "Expected path and label, and optionally group, in the first line"
 _GROUPS = "groups.csv"  # of a folder of patches
 
 
 def load_image_folder(
-    source: str | os.PathLike[str], groups: str | os.PathLike[str] | None = None
+    source: str | os.PathLike[str],
+    groups: str | os.PathLike[str] | None = None,
+    *,
+    pixel_sizes: str | os.PathLike[str] | None = None,
 ) -> Bunch:
     """List labelled images: those of a folder, whose sub-folders are the classes, or of a table.
 
@@ -56,6 +61,8 @@ def load_image_folder(
         such as ``class/name.tif``, is enough. Images of one group (crops of one micrograph, frames
         of one sample) are never split between training and test. By default, those of a table; of
         particles, their micrographs.
+    pixel_sizes : path, optional
+        Table of ``hypervlad scale``, as in :func:`hypervlad.data.load_pixel_sizes`.
 
     Returns
     -------
@@ -67,6 +74,7 @@ def load_image_folder(
         ``source``).
         ``target_names`` : list of the classes, sorted.
         ``root`` : str, the folder, or that of the table.
+        ``pixel_sizes`` : PixelSizes or None, for ``read_options={"pixel_size": ...}``.
 
     Raises
     ------
@@ -92,6 +100,11 @@ def load_image_folder(
     (['fiber', 'matrix'], None)
     """
     if is_particle_table(source):
+        if pixel_sizes is not None:
+            raise ImageFolderError(
+                f"{os.fspath(source)}: particles have the pixel size that they were found with; "
+                f"give {os.fspath(pixel_sizes)} to 'hypervlad particles find'."
+            )
         return labelled_particles(Path(source).expanduser(), groups)
     layout = scan_images(source)
     check_classes(layout)
@@ -103,6 +116,7 @@ def load_image_folder(
         by_model=np.array(layout.by_model or [False] * len(layout.files)),
         target_names=sorted(set(layout.labels)),
         root=str(layout.root),
+        pixel_sizes=None if pixel_sizes is None else load_pixel_sizes(pixel_sizes, layout.files),
     )
 
 
@@ -344,7 +358,7 @@ def _read_rows(table: Path) -> list[_Row]:
             composed(label.strip()),
             group and composed(group.strip()),
             source.strip().lower() == MODEL_SOURCE,
-            _file_at(table.parent, path),
+            file_at(table.parent, path),
         )
         for number, path, label, group, source in zip(
             numbers, cells["path"], cells["label"], groups, sources, strict=True
@@ -363,14 +377,6 @@ def _check_filled(table: Path, name: str, numbers: Sequence[int], values: Sequen
     if name != "path":
         for number, value in pairs:
             check_text(table, number, value)
-
-
-def _file_at(folder: Path, text: str) -> Path:
-    """Return the file of a path, maybe without spaces around it or in another Unicode form."""
-    clean = text.strip().replace("\\", "/")
-    tried = [folder / each for each in (text, text.strip(), clean)]
-    found = next((file for file in tried if os.path.exists(file)), None)
-    return found or find_as_named(folder, clean) or tried[-1]
 
 
 def _distinct(table: Path, rows: Sequence[_Row]) -> list[_Row]:

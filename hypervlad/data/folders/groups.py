@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hypervlad.common.tables import original_cell
 from hypervlad.common.wording import counted, is_utf8, name_some, verb, warn_user
-from hypervlad.images.files import composed, parts_below, path_parts
+from hypervlad.images.files import composed, find_as_named, parts_below, path_parts
 
 #: Names, in lower case, of the columns of tables of groups and of labels, the usual one first.
 HEADERS = {
@@ -140,9 +140,16 @@ def load_groups(
 def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
     """Return the lines of a CSV file that are not blank, with their numbers.
 
+    Errors name the expected `columns`; see `read_separated`.
+    """
+    return read_separated(path, columns)[1]
+
+
+def read_separated(path: Path, columns: str) -> tuple[str, list[tuple[int, list[str]]]]:
+    """Do the same, and return first what separates the cells.
+
     The separator is a comma, a semicolon or a tab, which a first line such as ``sep=;`` may name.
     The text is UTF-8, UTF-16 or UTF-32. Bytes of file names that are not UTF-8 become surrogates.
-    Errors name the expected `columns`.
     """
     if path.is_dir():
         raise ImageFolderError(f"{path}: a folder; expected a CSV file with columns {columns}.")
@@ -177,7 +184,7 @@ def read_cells(path: Path, columns: str) -> list[tuple[int, list[str]]]:
                 f"{n_cells}. Put a text that contains the separator {delimiter!r} in double "
                 "quotes; if two lines were joined, separate them."
             )
-    return lines
+    return delimiter, lines
 
 
 def _decoded(content: bytes, path: Path, columns: str) -> str:
@@ -199,6 +206,14 @@ def _decoded(content: bytes, path: Path, columns: str) -> str:
     if "\0" in text:
         raise ImageFolderError(f"{path}: not a text file; expected a CSV with {columns}.")
     return text.removeprefix("\ufeff")
+
+
+def file_at(folder: Path, text: str) -> Path:
+    """Return the file of a path, maybe without spaces around it or in another Unicode form."""
+    clean = text.strip().replace("\\", "/")
+    tried = [folder / each for each in (text, text.strip(), clean)]
+    found = next((file for file in tried if os.path.exists(file)), None)
+    return found or find_as_named(folder, clean) or tried[-1]
 
 
 def check_text(table: Path, line: int, text: str) -> None:

@@ -246,7 +246,9 @@ class ImageLoader:
     def _index(self) -> PathIndex | None:
         if self.memory is None:
             return None
-        reading = {"options": asdict(self.read_options), "version": READING_VERSION}
+        options = asdict(self.read_options)
+        options["pixel_size"] = repr(options["pixel_size"])
+        reading = {"options": options, "version": READING_VERSION}
         return PathIndex(Cache(self.memory), reading)
 
     # --- many images ----------------------------------------------------------------------------

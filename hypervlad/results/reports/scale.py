@@ -18,7 +18,7 @@ from hypervlad.data.folders.groups import ImageFolderError, read_cells
 from hypervlad.images import ImageReadError, ReadOptions, ScaleBar, find_scale_bar
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.metadata import length_in_nm, parse_length
-from hypervlad.images.reading import read_named
+from hypervlad.images.reading import SIZE_TOLERANCE, read_named
 from hypervlad.results.displays.base import names_or_default
 from hypervlad.results.reports.files import number_text, write_page
 
@@ -38,7 +38,6 @@ COLUMNS = (
     "metadata_pixel_size",
     "remark",
 )
-_TOLERANCE = 0.03  # by which metadata and bar may differ, beyond the error of the length
 _CONTRADICTION = "contradiction"  # begins the remark on one
 _QUALITY, _SIDE = 85, 640  # of a crop
 _MARGINS = 120, 48  # pixels of a crop around a bar, at least
@@ -174,7 +173,7 @@ def _scale_of(
     elif measured is None:
         remark = "what the scale bar says is not known"
     elif stated is not None:
-        tolerance = max(_TOLERANCE, 2 * bar.error / bar.length)
+        tolerance = max(SIZE_TOLERANCE, 2 * bar.error / bar.length)
         if abs(measured / stated - 1) > tolerance:
             remark = (
                 f"{_CONTRADICTION}: {number_text(measured)} nm per pixel by the scale bar, "

@@ -16,7 +16,7 @@ from typing import Any
 from hypervlad.common.files import refuse_links, replace_when_complete
 from hypervlad.common.tables import original_cell, table_as_bytes
 from hypervlad.common.wording import warn_user
-from hypervlad.images import ImageReadError, SkippedImage, find_images
+from hypervlad.images import ImageReadError, PixelSizes, SkippedImage, find_images
 from hypervlad.images.files import file_stamp
 from hypervlad.images.reading import relative_names
 from hypervlad.models.classifier import Classification
@@ -58,7 +58,7 @@ class GrowingTable:
         *,
         folder: Path,
         model: str,
-        pixel_size: float | None = None,
+        pixel_size: float | PixelSizes | None = None,
         coverage: float | None,
         max_error: float | None,
     ) -> None:

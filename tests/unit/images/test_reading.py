@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import os
+import pickle
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,7 +15,13 @@ import tifffile
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image, ImageFile
 
-from hypervlad.images import ImageReadError, ReadOptions, read_image, read_micrograph
+from hypervlad.images import (
+    ImageReadError,
+    PixelSizes,
+    ReadOptions,
+    read_image,
+    read_micrograph,
+)
 from hypervlad.images.formats import json_value, strict_decoding
 
 GREY = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
@@ -200,3 +209,32 @@ def test_options_survive_json():
     )
 
     assert ReadOptions(**json.loads(json.dumps(asdict(options)))) == options
+
+
+def test_pixel_sizes_of_single_files(tmp_path):
+    names = [tmp_path / "a.png", tmp_path / "b.png"]
+    for name in names:
+        Image.fromarray(np.zeros((4, 6), np.uint8)).save(name)
+    sizes = PixelSizes({names[0]: 2.5})
+    found = [read_micrograph(name, pixel_size=sizes) for name in names]
+    assert [each.pixel_size for each in found] == [2.5, None]
+    assert found[0].metadata["pixel_size_from"] == "reading options"
+    assert read_micrograph(np.zeros((4, 6)), pixel_size=sizes).pixel_size is None
+
+
+def test_pixel_sizes_are_compared_by_files_and_values():
+    sizes = PixelSizes({"a.png": 2.5})
+    assert sizes == PixelSizes({os.path.abspath("a.png"): 2.5}) != PixelSizes({"a.png": 2})
+    assert pickle.loads(pickle.dumps(sizes)) == copy.deepcopy(sizes) == sizes
+    assert len({sizes, PixelSizes({"./a.png": 2.5})}) == 1
+    with pytest.raises(ValueError, match=r"pixel size of a.png must be .* above 0, not -1"):
+        PixelSizes({"a.png": -1})
+
+
+def test_a_pixel_size_of_the_file_takes_precedence_over_its_row(tmp_path):
+    file = tmp_path / "a.tif"
+    options = {"resolution": (1 / 4.0,) * 2, "metadata": {"unit": "nm"}}
+    tifffile.imwrite(file, np.zeros((4, 6), np.uint8), imagej=True, **options)
+    assert read_micrograph(file, pixel_size=PixelSizes({file: 4.1})).pixel_size == 4
+    with pytest.warns(UserWarning, match="5 nm per pixel by the table, but 4 by its metadata"):
+        assert read_micrograph(file, pixel_size=PixelSizes({file: 5})).pixel_size == 4
