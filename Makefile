@@ -84,7 +84,7 @@ $(VENV)/.installed: setup.py pyproject.toml
 # Older Pythons make environments with a pip that does not know groups of dependencies.
 $(VENV)/.test-installed: $(VENV)/.installed
 	$(PIP) "pip>=25.1"
-	$(PIP) -e ".[formats,review,distributed,timm,fast]" --group dev
+	$(PIP) -e ".[formats,review,distributed,timm,fast,ocr]" --group dev
 	@touch $@
 
 # The tests of `make check` with the lowest versions that pyproject.toml allows, which were built for
@@ -93,7 +93,7 @@ $(VENV)/.test-installed: $(VENV)/.installed
 test-lowest:
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
-	.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e ".[formats,review,timm,fast]" --group test
+	.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e ".[formats,review,timm,fast,ocr]" --group test
 	$(subst $(BIN),.venv-lowest/bin,$(PYTEST)) -W default -m quick tests/unit tests/conformance $(ARGS)
 
 clean:

@@ -2,6 +2,7 @@
 
 Bars of many layouts are drawn on ten kinds of images, which are stored in three ways in turn. With
 --data, real images with a bar of known length are measured, and real images without one searched.
+With the extra `ocr`, the labels of bars of the right length are read.
 
     python -m benchmarks.scale_bars --data ../shared/data
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,9 @@ from benchmarks.common.results import RESULTS, Facts, origin, save_result
 from benchmarks.common.tables import table
 from benchmarks.scale_bars.layouts import APART, CHOSEN, backgrounds
 from hypervlad.images import find_images, find_scale_bar
+from hypervlad.images.metadata import length_in_nm, parse_length
 from hypervlad.images.reading import read_stored
+from hypervlad.images.scale_labels import LabelReader, new_label_reader
 
 SEED = 4801
 SIZE = (512, 768)
@@ -53,22 +57,27 @@ def stored(image: np.ndarray, number: int) -> tuple[str, np.ndarray, float]:
     return "as drawn", image, 1.0
 
 
-def outcome(image: np.ndarray, true: float) -> Facts:
-    """Return whether a bar is found, and by how much its length is wrong."""
+def outcome(
+    image: np.ndarray, true: float, label: str = "", read: LabelReader | None = None
+) -> Facts:
+    """Return whether a bar is found, by how much its length is wrong, and what is read."""
     bar = find_scale_bar(image)
     if bar is None:
         return {"result": "missed"}
     difference = bar.length - true
     is_right = abs(difference) <= max(TOLERANCE[0], TOLERANCE[1] * true)
-    return {
+    found = {
         "result": "right" if is_right else "wrong",
         "difference": round(difference, 2),
         "error": bar.error,
         "kind": bar.kind,
     }
+    if read is not None and is_right:
+        found |= {"label": label, "read": read(image / np.float32(255), bar)}
+    return found
 
 
-def measure(seed: int) -> Iterator[Facts]:
+def measure(seed: int, read: LabelReader | None = None) -> Iterator[Facts]:
     """Yield the outcome for each drawn bar."""
     rng = np.random.default_rng(seed)
     for number in range(N_ROUNDS):
@@ -78,7 +87,7 @@ def measure(seed: int) -> Iterator[Facts]:
         for order, (half, layout, drawn) in enumerate(drawings):
             for place, (scan, pixels) in enumerate(scans.items()):
                 length = int(np.exp(rng.uniform(*np.log(LENGTHS))))
-                image, true = drawn.draw(pixels, rng, length)
+                image, true, label = drawn.draw(pixels, rng, length)
                 is_chosen = half == "chosen" and place < N_CHOSEN
                 kind, image, scale = stored(image, number + order + place)
                 yield {
@@ -87,7 +96,7 @@ def measure(seed: int) -> Iterator[Facts]:
                     "scan": scan,
                     "stored": kind,
                     "length": true * scale,
-                    **outcome(image, true * scale),
+                    **outcome(image, true * scale, label, read),
                 }
             print(layout, flush=True)
 
@@ -113,13 +122,13 @@ def measure_without(seed: int) -> Iterator[Facts]:
         yield {"data": name, "n_images": len(images), "invented": found}
 
 
-def measure_real(data: Path) -> tuple[list[Facts], list[Facts]]:
+def measure_real(data: Path, read: LabelReader | None = None) -> tuple[list[Facts], list[Facts]]:
     """Return the outcomes for real images with a bar, and counts for those without."""
     folder = data / "scale_bars"
     with_bar = []
     for row in csv.DictReader((folder / "lengths.csv").read_text().splitlines()):
         pixels = read_stored(folder / row["path"], row["path"])
-        found = outcome(pixels, float(row["pixels"]))
+        found = outcome(pixels, float(row["pixels"]), row["label"], read)
         with_bar.append({"path": row["path"], "length": int(row["pixels"]), **found})
     without = []
     for name in WITHOUT:
@@ -143,6 +152,23 @@ def counts(cases: Sequence[Facts], key: str) -> dict[str, Facts]:
             "largest_difference": round(max(right), 2) if right else None,
         }
     return found
+
+
+def count_labels(cases: Sequence[Facts]) -> Facts:
+    """Count what was read beside bars that were found."""
+    pairs = [[_nm(case[name]) for name in ("label", "read")] for case in cases if "read" in case]
+    printed = [(label, read) for label, read in pairs if label]
+    return {
+        "n": len(printed),
+        "right": sum(label == read for label, read in printed),
+        "not_read": sum(read is None for _, read in printed),
+        "n_without": len(pairs) - len(printed),
+        "invented": sum(bool(read) and not label for label, read in pairs),
+    }
+
+
+def _nm(label: str) -> float | None:
+    return length_in_nm(*parse_length(label)) if label else None
 
 
 def found_table(result: Facts) -> str:
@@ -194,23 +220,36 @@ def invented_table(result: Facts) -> str:
     return table(["images without a bar", "number", "bars invented"], rows)
 
 
+def labels_table(result: Facts) -> str:
+    rows = []
+    for name, n in result["labels"].items():
+        n_wrong = n["n"] - n["right"] - n["not_read"]
+        counts = n["n"], n["right"], n["not_read"], n_wrong, f"{n['invented']} of {n['n_without']}"
+        rows.append([name, *map(str, counts)])
+    heads = ["bars", "labels", "right", "not read", "wrong", "read without a label"]
+    return table(heads, rows)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = new_parser(__doc__, RESULTS / "scale_bars" / "scale_bars.json")
     parser.add_argument("--data", type=Path, help="folder of the real sets")
     parser.add_argument("--seed", type=int, default=SEED)
     options = parse(parser, argv)
-    cases = list(measure(options.seed))
-    with_bar, without = measure_real(options.data) if options.data else ([], [])
+    read = new_label_reader() if find_spec("rapidocr") else None
+    cases = list(measure(options.seed, read))
+    with_bar, without = measure_real(options.data, read) if options.data else ([], [])
     result = {
         **origin(),
         "seed": options.seed,
         "with_bar": {key: counts(cases, key) for key in ("half", "layout", "scan", "stored")},
         "without": [*measure_without(options.seed), *without],
         "real": with_bar,
+        "labels": {"drawn": count_labels(cases), "real images": count_labels(with_bar)},
         "failures": [case for case in cases if case["result"] != "right"],
     }
     print(found_table(result))
     print(invented_table(result))
+    print(labels_table(result))
     save_result(options.out, result)
 
 

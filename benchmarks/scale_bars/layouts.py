@@ -56,8 +56,8 @@ class Layout:
 
     def draw(
         self, scan: np.ndarray, rng: np.random.Generator, length: int
-    ) -> tuple[np.ndarray, float]:
-        """Return an image of `scan` with a bar, and the length of the bar in pixels."""
+    ) -> tuple[np.ndarray, float, str]:
+        """Return an image of `scan` with a bar, its length in pixels, and what is printed."""
         image = Image.fromarray(scan)
         draw, (width, height) = ImageDraw.Draw(image), image.size
         thick = int(rng.integers(self.heights[0], self.heights[1] + 1))
@@ -97,7 +97,7 @@ class Layout:
         if self.label:
             place, anchor = places[self.label]
             draw.text(place, f"{number} {unit}", self.ink, anchor=anchor, **options)
-        return np.asarray(image), true
+        return np.asarray(image), true, f"{number} {unit}" if self.label else ""
 
     def _draw_bar(
         self,

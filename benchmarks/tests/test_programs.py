@@ -291,7 +291,11 @@ def test_scale_bars(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -
     image[70:74, 50:110] = 250
     save_grey(data / "scale_bars" / "a.png", image / 255)
     (data / "scale_bars" / "lengths.csv").write_text("path,label,pixels,kind\na.png,1 um,60,line\n")
+    monkeypatch.setattr(scale_bars, "find_spec", lambda name: True)
+    monkeypatch.setattr(scale_bars, "new_label_reader", lambda: lambda pixels, bar: "0.001 mm")
     found = run(scale_bars, "scale_bars.json", "--data", data)
+    labels = found["labels"]["real images"]
+    assert (labels["n"], labels["right"]) == (1, 1)
     halves = found["with_bar"]["half"]
     assert [each["n"] for each in halves.values()] == [5, 15]
     assert sum(each["missed"] + each["wrong"] for each in halves.values()) < 4

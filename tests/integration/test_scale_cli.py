@@ -13,6 +13,8 @@ from PIL import Image
 from support import commands
 
 from hypervlad import load, load_features
+from hypervlad.data import ImageFolderWarning, load_pixel_sizes
+from hypervlad.images import scale_labels
 
 run, refused = partial(commands.run, "scale"), partial(commands.refused, "scale")
 
@@ -115,6 +117,57 @@ def test_the_page_shows_each_bar_and_lists_the_others(folder: Path, tmp_path: Pa
     assert "one/broken.png" in text
     assert "50.1 ± " in text
     assert list(table(output)) == ["one/a.png", "one/none.png", "one/stated.tif", "two/deep/b.png"]
+
+
+# --- labels that are read -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def labels(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
+    """What is read beside bars of a length in pixels."""
+    texts = {50: "200 nm", 100: "1 um"}
+    monkeypatch.setattr(
+        scale_labels, "new_label_reader", lambda: lambda _, bar: texts.get(round(bar.length), "")
+    )
+    return texts
+
+
+def test_labels_are_proposals_until_they_are_accepted(
+    folder: Path, tmp_path: Path, labels: dict[int, str]
+) -> None:
+    sizes, page = folder / "sizes.csv", tmp_path / "page.html"
+    assert "--read-labels needs --page HTML" in refused(folder, "-o", sizes, "--read-labels")
+    command = [folder, "-o", sizes, "--page", page]
+    said = run(*command, "--read-labels").stderr
+    assert f"labels read: 2; check them on {page}, then repeat this command with --acc" in said
+    b = table(sizes)["two/deep/b.png"]
+    assert (b["pixel_size"], b["source"], b["label"]) == ("", "", "1 um")
+    assert float(b["proposed_pixel_size"]) == pytest.approx(10, rel=0.01)
+    assert b["remark"] == "the label reads 1 um, which is not used before it is accepted"
+    stated = table(sizes)["one/stated.tif"]
+    assert (stated["pixel_size"], stated["proposed_pixel_size"], stated["remark"]) == ("4", "", "")
+    text = page.read_text(encoding="utf-8")
+    assert "<em>1 um</em>" in text
+    assert "proposed" in text
+    with pytest.warns(ImageFolderWarning, match="2 pixel sizes are only proposed, and not used"):
+        known = load_pixel_sizes(sizes)
+    assert [known.of(folder / name) for name in ("one/stated.tif", "one/a.png")] == [4, None]
+    run(*command, "--accept-labels", "-q")
+    b = table(sizes)["two/deep/b.png"]
+    assert (b["source"], b["proposed_pixel_size"], b["remark"]) == ("read", "", "")
+    assert load_pixel_sizes(sizes).of(folder / "two/deep/b.png") == pytest.approx(10, rel=0.01)
+
+
+def test_what_is_given_takes_precedence_over_labels(
+    folder: Path, tmp_path: Path, labels: dict[int, str]
+) -> None:
+    labels[100] = ""
+    options = ["--scale-bar", "100 nm", "--accept-labels", "--page", tmp_path / "page.html", "-q"]
+    said = run(folder, "-o", folder / "sizes.csv", *options).stderr
+    assert "one/a.png: contradiction: the label reads 200 nm, not 100 nm" in said
+    a, b = (table(folder / "sizes.csv")[name] for name in ("one/a.png", "two/deep/b.png"))
+    assert [float(each["pixel_size"]) for each in (a, b)] == pytest.approx([2, 1], rel=0.01)
+    assert b["source"] == "scale bar"
 
 
 # --- the table in other commands ----------------------------------------------------------------

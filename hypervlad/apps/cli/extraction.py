@@ -192,6 +192,22 @@ def scale(
             "folder and scale_bar, of which the deepest folder of an image counts.",
         ),
     ] = None,
+    read_labels: Annotated[
+        bool,
+        typer.Option(
+            "--read-labels",
+            help="Read the labels of the bars, and propose pixel sizes, which are not used before "
+            "they are accepted. Takes --page, and the extra ocr of the installation.",
+        ),
+    ] = False,
+    accept_labels: Annotated[
+        bool,
+        typer.Option(
+            "--accept-labels",
+            help="Read the labels, and use them where --scale-bar says nothing: once you have "
+            "checked them on the page.",
+        ),
+    ] = False,
     page: Annotated[
         Path | None,
         typer.Option(metavar="HTML", help="Page to write, with each bar that was found."),
@@ -204,22 +220,26 @@ def scale(
 ) -> None:
     """Find scale bars in images, and write a table of pixel sizes.
 
-    The length of each bar is measured; what it says is not read, but given by --scale-bar. A pixel
-    size in the file takes precedence, and a contradiction is named. The table contains path
-    (relative to the table), pixel_size (nm per pixel), source, the bar's length with its error,
-    kind and box in pixels, metadata_pixel_size and a remark. Check each bar on the page before you
-    use the sizes: --pixel-sizes of other commands takes the table.
+    The length of each bar is measured. What it says is given by --scale-bar, or read. A pixel size
+    in the file takes precedence, and contradictions are named. The table contains path (relative to
+    the table), pixel_size (nm per pixel), source, the bar's length with its error, kind and box in
+    pixels, scale_bar, label (as read), proposed_pixel_size, metadata_pixel_size and a remark. Check
+    each bar on the page before you use the sizes: --pixel-sizes of other commands takes the table.
 
     \b
     Examples:
       hypervlad scale images/ -o sizes.csv --scale-bar "10 um" --page scale.html
       hypervlad scale images/ -o sizes.csv --scale-bar bars.csv
+      hypervlad scale images/ -o sizes.csv --read-labels --page scale.html
       hypervlad align images/ -o found/ --pixel-sizes sizes.csv --window 500nm
     """
     from hypervlad.images import ImageReadError, ReadOptions
     from hypervlad.images.reading import relative_names
+    from hypervlad.images.scale_labels import new_label_reader
     from hypervlad.results.reports import scale as report
 
+    if read_labels and page is None:
+        raise ValueError("--read-labels needs --page HTML, on which you check what was read.")
     options = ReadOptions(**option.reading_fields(image_page, channel, scaling))
     given = {} if scale_bar is None else report.read_scale_bars(scale_bar)
     if output is not None:
@@ -229,7 +249,13 @@ def scale(
     names = names_of(files, paths)
     done = list(
         report.find_scales(
-            files, names=names, scale_bars=given, read_options=options, progress=not quiet
+            files,
+            names=names,
+            scale_bars=given,
+            read_label=new_label_reader() if read_labels or accept_labels else None,
+            accept=accept_labels,
+            read_options=options,
+            progress=not quiet,
         )
     )
     bad = [str(each) for each in done if isinstance(each, ImageReadError)]
@@ -250,6 +276,12 @@ def scale(
             f"scale bars: found in {n_bars:,} of {counted(len(scales), 'image')}; the pixel size "
             f"of {n_known:,} is known",
         )
+        if n_proposed := sum(each.proposed is not None for each in scales):
+            say(
+                quiet,
+                f"labels read: {n_proposed:,}; check them on {page}, then repeat this command with "
+                "--accept-labels",
+            )
         for each in wrong:
             echo(f"warning: {each.name}: {each.remark}", err=True)
     report_left_out(bad, len(files), on_error)

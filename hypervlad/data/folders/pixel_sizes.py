@@ -17,6 +17,8 @@ from hypervlad.data.folders.groups import (
 from hypervlad.images import PixelSizes
 from hypervlad.images.metadata import are_plausible
 
+#: The column of pixel sizes by labels that were read, and not accepted.
+PROPOSED = "proposed_pixel_size"
 _EXPECTED = "path and pixel_size"
 
 
@@ -31,7 +33,7 @@ def load_pixel_sizes(
         CSV file with the columns ``path`` (relative to the table) and ``pixel_size`` (nanometres
         per pixel; empty if not known), as ``hypervlad scale`` writes it. Other columns are ignored.
     images : sequence of paths, optional
-        Warn if the table has the pixel size of none of these.
+        Images that are used: a warning if the table has the pixel size of none.
 
     Returns
     -------
@@ -47,7 +49,7 @@ def load_pixel_sizes(
     Warns
     -----
     ImageFolderWarning
-        If some files do not exist, or none of `images` is in the table.
+        If some files do not exist, pixel sizes are only proposed, or none of `images` has one.
 
     Examples
     --------
@@ -65,6 +67,7 @@ def load_pixel_sizes(
     if not {"path", "pixel_size"} <= set(header):
         columns = ", ".join(header) or "none"
         raise ImageFolderError(f"{path}: its columns are {columns}; expected {_EXPECTED}.")
+    n_proposed = 0
     of_path, of_size = header.index("path"), header.index("pixel_size")
     sizes = dict[str | os.PathLike[str], float]()
     first = dict[str, tuple[int, float | None]]()  # by the real path: line and size
@@ -85,6 +88,8 @@ def load_pixel_sizes(
             )
         if size is not None:
             sizes[file] = size
+        elif PROPOSED in header and cells[header.index(PROPOSED)].strip():
+            n_proposed += 1
     where = f"Paths are relative to the folder of the table, {path.absolute().parent}."
     n = len(missing)
     if n == len(lines) - 1:
@@ -93,6 +98,13 @@ def load_pixel_sizes(
         warn_user(
             f"{path}: {counted(n, 'line')} {verb(n, 'is', 'are')} of no file that exists: "
             f"{name_some(missing)}. {where}",
+            ImageFolderWarning,
+        )
+    if n_proposed:
+        warn_user(
+            f"{path}: {counted(n_proposed, 'pixel size')} {verb(n_proposed, 'is', 'are')} only "
+            "proposed, and not used: check the labels on the page of 'hypervlad scale', then "
+            "repeat that command with --accept-labels.",
             ImageFolderWarning,
         )
     found = PixelSizes(sizes)

@@ -15,10 +15,12 @@ from hypervlad.common.progress import ProgressBar
 from hypervlad.common.tables import table_as_bytes
 from hypervlad.common.wording import counted, name_some, verb
 from hypervlad.data.folders.groups import ImageFolderError, read_cells
+from hypervlad.data.folders.pixel_sizes import PROPOSED
 from hypervlad.images import ImageReadError, ReadOptions, ScaleBar, find_scale_bar
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.metadata import length_in_nm, parse_length
 from hypervlad.images.reading import SIZE_TOLERANCE, read_named
+from hypervlad.images.scale_labels import LabelReader, around_bar
 from hypervlad.results.displays.base import names_or_default
 from hypervlad.results.reports.files import number_text, write_page
 
@@ -35,12 +37,13 @@ COLUMNS = (
     "bar_bottom",
     "bar_right",
     "scale_bar",
+    "label",
+    PROPOSED,
     "metadata_pixel_size",
     "remark",
 )
 _CONTRADICTION = "contradiction"  # begins the remark on one
 _QUALITY, _SIDE = 85, 640  # of a crop
-_MARGINS = 120, 48  # pixels of a crop around a bar, at least
 
 
 class ImageScale(NamedTuple):
@@ -51,10 +54,15 @@ class ImageScale(NamedTuple):
     name : str
     pixel_size : float or None
         Nanometres per pixel: of the metadata, or else of the scale bar.
-    source : {"metadata", "scale bar", ""}
+    source : {"metadata", "scale bar", "read", ""}
+        "read" if what the bar means was read, and accepted.
     bar : ScaleBar or None
     scale_bar : str
         What the bar means, as it was given.
+    label : str
+        What was read beside the bar, such as "10 um".
+    proposed : float or None
+        Nanometres per pixel by the label, if it is all that is known and not accepted.
     stated : float or None
         Nanometres per pixel by the metadata.
     remark : str
@@ -68,6 +76,8 @@ class ImageScale(NamedTuple):
     source: str
     bar: ScaleBar | None
     scale_bar: str
+    label: str
+    proposed: float | None
     stated: float | None
     remark: str
     crop: bytes
@@ -121,13 +131,16 @@ def find_scales(
     *,
     names: Sequence[str] | None = None,
     scale_bars: Mapping[str, str] | None = None,
+    read_label: LabelReader | None = None,
+    accept: bool = False,
     read_options: ReadOptions | None = None,
     progress: bool = False,
 ) -> Iterator[ImageScale | ImageReadError]:
     """Yield the pixel size of each image, or the error of one that cannot be read.
 
     `scale_bars` are what bars say, by folder, as `read_scale_bars` returns them: the deepest
-    folder of a name counts.
+    folder of a name counts. What `read_label` reads (see `new_label_reader`) is a proposal, and
+    with `accept` used where nothing is given.
     """
     names = names_or_default(images, names, full=True)
     given, options = scale_bars or {}, read_options or ReadOptions()
@@ -158,18 +171,34 @@ def find_scales(
             yield error
             continue
         bar = find_scale_bar(read.pixels)
-        yield _scale_of(name, bar, text, read.pixel_size, read.pixels)
+        label = "" if read_label is None or bar is None else read_label(read.pixels, bar)
+        yield _scale_of(name, bar, text, label, read.pixel_size, read.pixels, accept)
 
 
 def _scale_of(
-    name: str, bar: ScaleBar | None, text: str, stated: float | None, pixels: NDArray[np.float32]
+    name: str,
+    bar: ScaleBar | None,
+    given: str,
+    label: str,
+    stated: float | None,
+    pixels: NDArray[np.float32],
+    accept: bool,
 ) -> ImageScale:
-    measured = None
-    if bar is not None and text:
-        measured = _nanometres(text, name) / bar.length
+    """Return the pixel size by the metadata, the given length or, if accepted, the label."""
+    text = given or label
+    measured = None if bar is None or not text else _nanometres(text, name) / bar.length
+    source, size = "metadata", stated
+    if size is None and (given or accept):
+        source, size = "scale bar" if given else "read", measured
+    proposed = measured if label and size is None else None
+    crop = b"" if bar is None else _crop(pixels, bar)
     remark = ""
     if bar is None:
         remark = "no scale bar found"
+    elif len({f"{_nanometres(each, name):.6g}" for each in (given, label) if each}) > 1:
+        remark = f"{_CONTRADICTION}: the label reads {label}, not {given}"
+    elif proposed is not None:
+        remark = f"the label reads {label}, which is not used before it is accepted"
     elif measured is None:
         remark = "what the scale bar says is not known"
     elif stated is not None:
@@ -179,26 +208,15 @@ def _scale_of(
                 f"{_CONTRADICTION}: {number_text(measured)} nm per pixel by the scale bar, "
                 f"{number_text(stated)} by the metadata"
             )
-    size, source = (stated, "metadata") if stated is not None else (measured, "scale bar")
-    return ImageScale(
-        name,
-        size,
-        "" if size is None else source,
-        bar,
-        text,
-        stated,
-        remark,
-        b"" if bar is None else _crop(pixels, bar),
-    )
+    source = "" if size is None else source
+    return ImageScale(name, size, source, bar, given, label, proposed, stated, remark, crop)
 
 
 def _crop(pixels: NDArray[np.float32], bar: ScaleBar) -> bytes:
     """Return a bar with its label, framed, as JPEG."""
+    part, (y, x) = around_bar(pixels, bar)
     top, left, bottom, right = bar.box
-    across = max(_MARGINS[0], (right - left) // 2)
-    down = max(_MARGINS[1], (right - left) // 4)
-    y, x = max(top - down, 0), max(left - across, 0)
-    crop = np.array(pixels[y : bottom + down, x : right + across])
+    crop = np.array(part)
     colour = np.repeat(crop[..., None], 3, axis=2) if crop.ndim == 2 else crop
     frame = np.zeros(colour.shape[:2], bool)
     outer = (max(top - 4 - y, 0), max(left - 4 - x, 0), bottom + 4 - y, right + 4 - x)
@@ -215,8 +233,9 @@ def scales_as_bytes(scales: Sequence[ImageScale]) -> bytes:
         bar: Sequence[Any] = (None,) * 7
         if each.bar is not None:
             bar = (each.bar.length, each.bar.error, each.bar.kind, *each.bar.box)
-        size, stated = (
-            None if value is None else f"{value:.6g}" for value in (each.pixel_size, each.stated)
+        size, proposed, stated = (
+            None if value is None else f"{value:.6g}"
+            for value in (each.pixel_size, each.proposed, each.stated)
         )
         rows.append(
             [
@@ -225,6 +244,8 @@ def scales_as_bytes(scales: Sequence[ImageScale]) -> bytes:
                 each.source,
                 *bar,
                 each.scale_bar or None,
+                each.label or None,
+                proposed,
                 stated,
                 each.remark or None,
             ]
@@ -245,17 +266,20 @@ def write_scale_page(
             "length": f"{each.bar.length:.1f} ± {each.bar.error:.1f} px",
             "kind": each.bar.kind,
             "says": each.scale_bar,
-            "size": None if each.pixel_size is None else number_text(each.pixel_size),
-            "source": each.source,
+            "label": each.label,
+            "size": None if size is None else number_text(size),
+            "source": "proposed" if each.proposed else each.source,
             "remark": each.remark,
         }
         for each in (*doubtful, *(each for each in found if not each.remark))
         if each.bar is not None
+        for size in (each.proposed or each.pixel_size,)
     ]
     numbers = {
         "images": len(scales),
         "scale bars found": len(found),
         "pixel sizes known": sum(each.pixel_size is not None for each in scales),
+        **({"labels read": n_read} if (n_read := sum(bool(each.label) for each in scales)) else {}),
         "contradictions": sum(each.is_contradictory for each in scales),
     }
     write_page(

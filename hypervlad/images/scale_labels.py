@@ -1,0 +1,91 @@
+"""What a scale bar says, read by character recognition: a proposal, for a person to check."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.images.metadata import length_in_nm
+from hypervlad.images.scale_bars import ScaleBar
+
+# A number and a unit, without other words, such as those of a working distance; "µm" may be read as
+# "um" or "pm".
+_LENGTH = re.compile(r"[\W_]*(\d+(?:[.,]\d+)?)\s*([nmµμup]m|[ÅA])[\W\d_]*")
+_MICRO = str.maketrans("µμpÅ", "uuuA")
+LabelReader: TypeAlias = Callable[[NDArray[np.float32], ScaleBar], str]
+_MARGINS = 160, 120  # pixels around a bar in which its label is, at least
+
+
+def new_label_reader() -> LabelReader:
+    """Return a function from the pixels of an image, and its bar, to what the bar says.
+
+    That is a number and a unit such as "10 um", or "" if none was read. ImportError without the
+    extra ``ocr``.
+    """
+    try:
+        from rapidocr import RapidOCR
+
+        # Its models are in its wheel; at the level "info" it reports each of them. Labels are
+        # seldom upside down. Enlarged to the usual 736 pixels, fewer of them are found, in four
+        # times the time.
+        options = {
+            "Global.log_level": "critical",
+            "Global.use_cls": False,
+            "Det.limit_side_len": 320,
+        }
+        engine = RapidOCR(params=options)
+    except ImportError as error:
+        raise ImportError(
+            f'reading labels needs rapidocr ({error}): pip install "hypervlad[ocr]"'
+        ) from error
+
+    def read(pixels: NDArray[np.float32], bar: ScaleBar) -> str:
+        part, (top, left) = around_bar(pixels, bar)
+        grey = part if part.ndim == 2 else part.mean(axis=2)
+        found = engine(np.repeat(np.round(255 * grey).astype(np.uint8)[..., None], 3, axis=2))
+        if found.txts is None:
+            return ""
+        texts = []
+        for text, corners in zip(found.txts, found.boxes, strict=True):
+            if length := length_in(text):
+                x, y = np.asarray(corners).T
+                box = (y.min() + top, x.min() + left, y.max() + top, x.max() + left)
+                texts.append((_distance(box, bar.box), length))
+        return min(texts)[1] if texts else ""
+
+    return read
+
+
+def around_bar(
+    pixels: NDArray[np.float32], bar: ScaleBar
+) -> tuple[NDArray[np.float32], tuple[int, int]]:
+    """Return a bar with what is around it, its label above all, and the first row and column."""
+    top, left, bottom, right = bar.box
+    across = max(_MARGINS[0], (right - left) // 2)
+    down = max(_MARGINS[1], (right - left) // 4)
+    y, x = max(top - down, 0), max(left - across, 0)
+    return pixels[y : bottom + down, x : right + across], (y, x)
+
+
+def length_in(text: str) -> str:
+    """Return the length in a text that was read, as "10 um"; "" if there is none.
+
+    >>> length_in("10,0 µm"), length_in("5pm"), length_in("20 kV")
+    ('10.0 um', '5 um', '')
+    """
+    found = _LENGTH.fullmatch(text)
+    if found is None:
+        return ""
+    number, unit = found[1].replace(",", "."), found[2].translate(_MICRO)
+    return f"{number} {unit}" if length_in_nm(number, unit) else ""
+
+
+def _distance(one: Any, other: Any) -> float:
+    """Return how far two boxes (top, left, bottom, right) are apart; 0 if they overlap."""
+    rows = max(one[0] - other[2], other[0] - one[2], 0)
+    columns = max(one[1] - other[3], other[1] - one[3], 0)
+    return float(np.hypot(rows, columns))
