@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +27,15 @@ _CLEAR_SHARE, _CLEAR, _RULER_SHARE = 0.85, 0.4, 0.5
 _TICK_WIDTH, _HEAD_WIDTH = 5, 12  # columns at an end, of a tick and of an arrow's head
 _FAR = 3  # pixels from an edge to the surroundings, beyond the blur of an enlarged image
 _MAX_RISE = 2.5  # pixels in which an edge rises from a quarter to three quarters
+_MAX_TILT = 0.75  # pixels by which the first and the last third of a horizontal edge may differ
 _MAX_TICK = 0.5  # longest tick, as a share of the length of a line
 # Rows of dots or ticks
 _MIN_DOTS, _MAX_DOT, _MIN_FILL = 6, (40, 12), 0.6
 _MIN_PITCH, _PITCH_ERROR, _PITCH_ERROR_SHARE = 5, 2.0, 0.15
 
-Grey = NDArray[np.float32]
+Grey: TypeAlias = NDArray[np.float32]
+Box: TypeAlias = tuple[int, int, int, int]  # as in `ScaleBar`
+Edge: TypeAlias = tuple[float, float]  # its place, and in how many pixels it rises
 
 
 @dataclass(frozen=True)
@@ -103,21 +106,21 @@ def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
 
 
 def _lines(grey: Grey) -> Iterator[_Candidate]:
-    done = set[tuple[int, int, int, int, int]]()
+    done, values = set[tuple[int, Box]](), {1: grey, -1: -grey}
     padded = np.pad(grey.astype(np.float64), ((0, 0), (1, 0)))
     integrals = padded.cumsum(axis=1), (padded**2).cumsum(axis=1)
     for level in _LEVELS:
-        for sign, top, left, bottom, right in _rectangles(grey, integrals, level):
-            if (sign, top, left, bottom, right) not in done:
-                done.add((sign, top, left, bottom, right))
-                found = _line(grey, sign, top, left, bottom, right)
+        for sign, box in _rectangles(grey, integrals, level):
+            if (sign, box) not in done:
+                done.add((sign, box))
+                found = _line(values[sign], sign, box)
                 if found is not None:
                     yield found
 
 
 def _rectangles(
     grey: Grey, integrals: Sequence[NDArray[np.float64]], level: int
-) -> Iterator[tuple[int, int, int, int, int]]:
+) -> Iterator[tuple[int, Box]]:
     """Yield the sign and the box of adjacent rows that cross a level at the same two columns."""
     width = grey.shape[1]
     above = grey > level
@@ -145,7 +148,7 @@ def _rectangles(
     for y, x, stop, side in zip(*runs, strict=True):
         for each in open_runs:
             if each[3] < y:
-                yield each[0], each[1], each[2], each[3], each[4]
+                yield each[0], (each[1], each[2], each[3], each[4])
         open_runs = [each for each in open_runs if each[3] >= y]
         for each in open_runs:
             if (
@@ -159,82 +162,118 @@ def _rectangles(
         else:
             open_runs.append([side, y, x, y + 1, stop])
     for each in open_runs:
-        yield each[0], each[1], each[2], each[3], each[4]
+        yield each[0], (each[1], each[2], each[3], each[4])
 
 
-def _line(grey: Grey, sign: int, top: int, left: int, bottom: int, right: int) -> _Candidate | None:
-    """Return a rectangle of one level with sharp edges and free ends; None for another one."""
-    width, length = grey.shape[1], right - left
-    if length < _MIN_ASPECT * (bottom - top) or left < 2 or right > width - 2:
+def _line(values: Grey, sign: int, box: Box) -> _Candidate | None:
+    """Return a rectangle of one level with sharp edges and free ends; None for another one.
+
+    Bars are bright in `values`.
+    """
+    top, left, bottom, right = box
+    length, height = right - left, bottom - top
+    if length < _MIN_ASPECT * height or left < 2 or right > values.shape[1] - 2:
         return None
-    core = sign * grey[top:bottom, left + _TICK_WIDTH : right - _TICK_WIDTH]
-    level = float(np.median(core))
-    surroundings = [
-        sign * grey[max(top - _FAR, 0) : max(top - 1, 0), left:right],
-        sign * grey[bottom + 1 : bottom + _FAR, left:right],
-        sign * grey[top:bottom, max(left - _FAR, 0) : left - 1].T,
-        sign * grey[top:bottom, right + 1 : right + _FAR].T,
+    core = values[top:bottom, left + _TICK_WIDTH : right - _TICK_WIDTH]
+    around = [
+        values[max(top - _FAR, 0) : max(top - 1, 0), left:right],
+        values[bottom + 1 : bottom + _FAR, left:right],
+        values[top:bottom, max(left - _FAR, 0) : left - 1].T,
+        values[top:bottom, right + 1 : right + _FAR].T,
     ]
-    if not all(each.size for each in surroundings[:2]):
+    if not all(each.size for each in around[:2]):
         return None
-    contrast = level - float(np.median(np.concatenate([each.ravel() for each in surroundings])))
-    if contrast < _MIN_CONTRAST:
-        return None
-    deviation = np.median(core.std(axis=1))
+    level, deviation = float(np.median(core)), np.median(core.std(axis=1))
+    contrast = level - float(np.median(np.concatenate([each.ravel() for each in around])))
     limit = _MAX_DEVIATION * contrast * min(1, length / _LONG)
-    if deviation > max(_MIN_DEVIATION, limit):
+    if contrast < _MIN_CONTRAST or deviation > max(_MIN_DEVIATION, limit):
         return None
-    above, below = (float(np.median(each)) for each in surroundings[:2])
-    if bottom - top == 1 and abs(above - below) > contrast / 2:
+    above, below = (float(np.median(each)) for each in around[:2])
+    if height == 1 and abs(above - below) > contrast / 2:
         return None  # a bright rim, not a thin line
-    ticks, heads = (
-        _ticks(grey, sign, (top, left, bottom, right), level - contrast / 2, n)
-        for n in (_TICK_WIDTH, _HEAD_WIDTH)
-    )
-    if (heads > 0).all(axis=0).sum() == 1 or ticks.min(axis=1).max() > _MAX_TICK * length:
-        return None  # an arrow, or the frame of a part of the image
-    if np.ptp(ticks, axis=1).max() > _MAX_TICK * length:
-        return None  # an axis
-    is_ticked = bool((ticks > 0).all(axis=1).any())
+    is_ticked = _has_ticks(values, box, level - contrast / 2)
+    if is_ticked is None:
+        return None
     if is_ticked:
-        surroundings[:2] = [each[:, _TICK_WIDTH:-_TICK_WIDTH] for each in surroundings[:2]]
-    clear = [
-        float((level - each.mean(axis=0) >= _CLEAR * contrast).mean()) for each in surroundings
-    ]
+        around[:2] = [each[:, _TICK_WIDTH:-_TICK_WIDTH] for each in around[:2]]
+    clear = [float((level - each.mean(axis=0) >= _CLEAR * contrast).mean()) for each in around]
     # A ruler has more ticks, on one side.
     is_ruler = is_ticked and length >= _LONG and max(clear[:2]) == 1
-    if min(clear[:2]) < (_RULER_SHARE if is_ruler else _CLEAR_SHARE):
+    shares = [_RULER_SHARE if is_ruler else _CLEAR_SHARE] * 2 + [_CLEAR_SHARE] * 2
+    edges = _edges(values, box, level)
+    if edges is None or any(each < share for each, share in zip(clear, shares, strict=True)):
         return None
-    if min(clear[2:]) < _CLEAR_SHARE:
-        return None
-    rows = slice(top, bottom)
-    across = np.median(sign * grey[max(top - 2 * _FAR, 0) : bottom + 2 * _FAR, left:right], axis=1)
-    along = np.median(sign * grey[rows, max(left - 2 * _FAR, 0) : right + 2 * _FAR], axis=0)
-    n_before = min(left, 2 * _FAR)
-    start = _edge(along, n_before, -1, 2, level)
-    end = _edge(along, n_before + length - 1, 1, 2, level)
-    n_above, depth = min(top, 2 * _FAR), min((bottom - top - 1) // 2, 2)
-    upper = _edge(across, n_above, -1, depth, level)
-    lower = _edge(across, n_above + bottom - top - 1, 1, depth, level)
-    if start is None or end is None or upper is None or lower is None:
-        return None
+    upper, start, lower, end = (place for place, _ in edges)
+    error = max(float(np.hypot(edges[1][1], edges[3][1]) / 2), 0.3)
     kind = "line with ticks" if is_ticked else "line"
-    error = float(np.hypot(start[1], end[1]) / 2)
-    rows_off, columns_off = top - n_above + 0.5, left - n_before + 0.5
-    box = (
-        round(upper[0] + rows_off),
-        round(start[0] + columns_off),
-        round(lower[0] + rows_off),
-        round(end[0] + columns_off),
-    )
-    bar = ScaleBar(round(float(end[0] - start[0]), 2), round(max(error, 0.3), 2), box, kind)
+    places = round(upper), round(start), round(lower), round(end)
+    bar = ScaleBar(round(end - start, 2), round(error, 2), places, kind)
     score = contrast / 255 * np.prod(clear) * (1 - deviation / contrast)
     return _Candidate(bar, sign, float(score))
 
 
-def _edge(
-    profile: Grey, inside: int, step: int, depth: int, level: float
-) -> tuple[float, float] | None:
+def _has_ticks(values: Grey, box: Box, level: float) -> bool | None:
+    """Return whether a line has ticks at its ends; None for an arrow, an axis or a frame."""
+    ticks, heads = (_tick_lengths(values, box, level, n) for n in (_TICK_WIDTH, _HEAD_WIDTH))
+    longest = _MAX_TICK * (box[3] - box[1])
+    is_arrow = (heads > 0).all(axis=0).sum() == 1
+    is_frame = ticks.min(axis=1).max() > longest
+    is_axis = np.ptp(ticks, axis=1).max() > longest
+    return None if is_arrow or is_frame or is_axis else bool((ticks > 0).all(axis=1).any())
+
+
+def _tick_lengths(values: Grey, box: Box, level: float, n: int) -> NDArray[np.int_]:
+    """Return by how many pixels the last `n` columns of a line extend above and below, (2, 2)."""
+    top, left, bottom, right = box
+    reach = right - left
+    sides = (
+        values[max(top - reach, 0) : max(top - 1, 0), left:right][::-1],
+        values[bottom + 1 : bottom + reach, left:right],
+    )
+    lengths = np.zeros((2, 2), np.int_)
+    for i, side in enumerate(sides):
+        for j, columns in enumerate((side[:, :n], side[:, -n:])):
+            is_bar = columns > level
+            if len(is_bar) and is_bar[:2].all(axis=0).any():
+                lengths[i, j] = np.logical_and.accumulate(is_bar, axis=0).sum(axis=0).max()
+    return lengths
+
+
+def _edges(values: Grey, box: Box, level: float) -> list[Edge] | None:
+    """Return the upper, left, lower and right edge of a rectangle; None if one is not sharp.
+
+    None, too, if the upper or the lower edge is not horizontal, as that of a straight fibre.
+    """
+    top, left, bottom, right = box
+    depth, third = min((bottom - top - 1) // 2, 2), (right - left) // 3
+    rows, first, last = (
+        _pair_of_edges(values, top, bottom, slice(*ends), depth, level)
+        for ends in ((left, right), (left, left + third), (right - third, right))
+    )
+    columns = _pair_of_edges(values.T, left, right, slice(top, bottom), 2, level)
+    if rows is None or columns is None:
+        return None
+    if first is not None and last is not None:
+        tilts = (abs(one[0] - other[0]) for one, other in zip(first, last, strict=True))
+        if max(tilts) > _MAX_TILT:
+            return None
+    return [rows[0], columns[0], rows[1], columns[1]]
+
+
+def _pair_of_edges(
+    values: Grey, start: int, stop: int, across: slice, depth: int, level: float
+) -> tuple[Edge, Edge] | None:
+    """Return where rows `start` to `stop` begin and end by the median `across` them."""
+    first = max(start - 2 * _FAR, 0)
+    profile = np.median(values[first : stop + 2 * _FAR, across], axis=1)
+    one = _edge(profile, start - first, -1, depth, level)
+    other = _edge(profile, stop - 1 - first, 1, depth, level)
+    if one is None or other is None:
+        return None
+    return (one[0] + first + 0.5, one[1]), (other[0] + first + 0.5, other[1])
+
+
+def _edge(profile: Grey, inside: int, step: int, depth: int, level: float) -> Edge | None:
     """Return where a profile falls to the middle of an edge, and in how many pixels it falls.
 
     None if it does not fall within a few pixels.
@@ -254,31 +293,12 @@ def _edge(
         if not solid.size or not (below > solid[-1]).any():
             return None
         i = below[below > solid[-1]][0]
-        part = (values[i - 1] - wanted) / (values[i - 1] - values[i])
+        part = float((values[i - 1] - wanted) / (values[i - 1] - values[i]))
         crossings.append(float(places[i - 1]) + step * part)
     if ground > level - _CLEAR * (level - low) * 0.5:
         return None
     rise = abs(crossings[2] - crossings[0])
     return (crossings[1], rise) if rise <= _MAX_RISE else None
-
-
-def _ticks(
-    grey: Grey, sign: int, box: tuple[int, int, int, int], level: float, n: int
-) -> NDArray[np.int_]:
-    """Return by how many pixels the last `n` columns of a line extend above and below, (2, 2)."""
-    top, left, bottom, right = box
-    reach = right - left
-    sides = (
-        grey[max(top - reach, 0) : max(top - 1, 0), left:right][::-1],
-        grey[bottom + 1 : bottom + reach, left:right],
-    )
-    lengths = np.zeros((2, 2), np.int_)
-    for i, side in enumerate(sides):
-        for j, columns in enumerate((side[:, :n], side[:, -n:])):
-            is_bar = sign * columns > level
-            if len(is_bar) and is_bar[:2].all(axis=0).any():
-                lengths[i, j] = np.logical_and.accumulate(is_bar, axis=0).sum(axis=0).max()
-    return lengths
 
 
 def _boxes(lines: list[_Candidate]) -> Iterator[_Candidate]:
@@ -354,22 +374,51 @@ def _dots_at(values: Grey, sign: int, level: int) -> Iterator[_Candidate]:
         starts = np.flatnonzero(np.diff(ordered[:, edge], prepend=-9))
         for group in np.split(ordered, starts[1:]):
             if _MIN_DOTS <= len(group) <= 200:
-                yield from _regular(values, sign, level, group, boxes)
+                found = _regular(values, sign, group, boxes)
+                if found is not None:
+                    yield found
 
 
 def _regular(
-    values: Grey, sign: int, level: int, group: NDArray[np.int_], boxes: NDArray[np.int_]
-) -> Iterator[_Candidate]:
-    """Yield the longest regular row of dots of equal widths."""
-    centres = group[:, [1, 3]].sum(axis=1) / 2
-    best: NDArray[np.int_] = np.empty(0, np.int_)
-    widths = group[:, 3] - group[:, 1]
+    values: Grey, sign: int, group: NDArray[np.int_], boxes: NDArray[np.int_]
+) -> _Candidate | None:
+    """Return the longest regular row of dots of equal widths; None if that is no scale bar."""
+    row = group[_longest_row(group, _MAX_SHARE * values.shape[1])]
+    if not len(row):
+        return None
+    height, width = np.median(row[:, 2:] - row[:, :2], axis=0)
+    if width > height + 1:  # dashes
+        return None
+    x, numbers = row[:, [1, 3]].sum(axis=1) / 2, np.arange(len(row))
+    fit = np.polyfit(numbers, x, 1)
+    pitch = float(fit[0])
+    # Another row of such dots nearby belongs to a lattice.
+    corners, reach = (row[:, :2].min(axis=0), row[:, 2:].max(axis=0)), 3 * pitch
+    alike = np.abs(boxes[:, 2:] - boxes[:, :2] - (height, width)).max(axis=1) <= 1
+    near = (boxes[:, :2] >= corners[0] - reach) & (boxes[:, 2:] <= corners[1] + reach)
+    if (alike & near.all(axis=1)).sum() > len(row) + 2:
+        return None
+    clarity = _clarity(values[int(np.median(row[:, 0])) : int(np.median(row[:, 2]))], x, pitch)
+    if clarity is None:
+        return None
+    spread = float(np.std(x - np.polyval(fit, numbers)))
+    error = max(0.3, spread * np.sqrt(12 / len(x)))
+    (top, left), (bottom, right) = (each.tolist() for each in corners)
+    box = top, left, bottom, right
+    bar = ScaleBar(round(float(x[-1] - x[0]), 2), round(float(error), 2), box, "dots")
+    return _Candidate(bar, sign, clarity * min(1, len(x) / 11))
+
+
+def _longest_row(group: NDArray[np.int_], longest: float) -> NDArray[np.int_]:
+    """Return the numbers of the most dots of about one width and pitch; none if below six."""
+    centres, widths = group[:, [1, 3]].sum(axis=1) / 2, group[:, 3] - group[:, 1]
+    best: list[int] = []
     for i in range(len(group) - _MIN_DOTS + 1):
         alike = np.flatnonzero(np.abs(widths - widths[i]) <= 1)
         others = alike[alike > i]
         for j in others if len(alike) >= _MIN_DOTS else ():
             pitch = centres[j] - centres[i]
-            if pitch < _MIN_PITCH or pitch * (_MIN_DOTS - 1) > _MAX_SHARE * values.shape[1]:
+            if pitch < _MIN_PITCH or pitch * (_MIN_DOTS - 1) > longest:
                 continue
             tolerance = max(1.0, min(_PITCH_ERROR, _PITCH_ERROR_SHARE * pitch))
             members = [i]
@@ -380,52 +429,22 @@ def _regular(
                 if abs(centres[near] - centres[last] - mean) > tolerance:
                     break
                 members.append(int(near))
-            if len(members) > max(len(best), _MIN_DOTS - 1):
-                best = np.array(members)
-    if not len(best):
-        return
-    row = group[best]
-    sizes = row[:, 2:] - row[:, :2]
-    height, width = np.median(sizes, axis=0)
-    if np.abs(sizes[:, 1] - width).max() > 1 or (np.abs(sizes[:, 0] - height) > 1).sum() > 3:
-        return
-    top, bottom = int(row[:, 0].min()), int(row[:, 2].max())
-    left, right = int(row[:, 1].min()), int(row[:, 3].max())
-    x = centres[best]
-    fit = np.polyfit(np.arange(len(x)), x, 1)
-    pitch = float(fit[0])
-    if pitch < 2 * width or width > height + 1:  # dashes
-        return
-    # Another row of such dots nearby belongs to a lattice.
-    own = np.abs(boxes[:, 2:] - boxes[:, :2] - (height, width)).max(axis=1) <= 1
-    reach = 3 * pitch
-    near = (
-        own
-        & (boxes[:, 1] >= left - reach)
-        & (boxes[:, 3] <= right + reach)
-        & (boxes[:, 0] >= top - reach)
-        & (boxes[:, 2] <= bottom + reach)
-    )
-    if near.sum() > len(row) + 2:
-        return
-    rows = slice(int(np.median(row[:, 0])), int(np.median(row[:, 2])))
-    profile = np.median(values[rows], axis=0)
+            best = max(best, members, key=len)
+    return np.array(best if len(best) >= _MIN_DOTS else [], np.int_)
+
+
+def _clarity(rows: Grey, x: NDArray[np.float64], pitch: float) -> float | None:
+    """Return how clear dots at `x` are, 0 to 1; None if they are not alike, or not alone."""
+    profile = np.median(rows, axis=0)
     highest, middle = ndimage.maximum_filter1d(profile, 3), (x[1:] + x[:-1]) / 2
     inside = highest[np.round(x - 0.5).astype(int)]
     between = profile[np.round(middle - 0.5).astype(int)]
     contrast = float(np.median(inside) - np.median(between))
     if contrast < _MIN_CONTRAST or inside.std() > max(_MIN_DEVIATION, _MAX_DEVIATION * contrast):
-        return
+        return None
     middle_level = float(np.median(inside)) - _CLEAR * contrast
-    if (between > middle_level).any():
-        return
-    for beyond in (x[0] - pitch, x[-1] + pitch):
-        if 0 <= beyond < len(profile) and highest[int(beyond)] > middle_level:
-            return  # one more, which was not separated from what it touches
-    spread = float(np.std(x - np.polyval(fit, np.arange(len(x)))))
-    error = max(0.3, spread * np.sqrt(12 / len(x)))
-    bar = ScaleBar(
-        round(float(x[-1] - x[0]), 2), round(float(error), 2), (top, left, bottom, right), "dots"
-    )
-    score = contrast / 255 * (1 - float(inside.std()) / contrast) * min(1, len(x) / 11)
-    yield _Candidate(bar, sign, score)
+    # One more beyond an end was not separated from what it touches.
+    beyond = [int(at) for at in (x[0] - pitch, x[-1] + pitch) if 0 <= at < len(profile)]
+    if (between > middle_level).any() or (highest[beyond] > middle_level).any():
+        return None
+    return contrast / 255 * (1 - float(inside.std()) / contrast)

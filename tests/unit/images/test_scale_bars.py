@@ -126,6 +126,16 @@ def test_what_is_straight_and_bright_is_no_bar() -> None:
         assert find_scale_bar(image) is None, name
 
 
+@pytest.mark.parametrize(("slope", "expected"), [(0, True), (3, False)])
+def test_the_edges_of_a_bar_are_horizontal(slope: int, expected: bool) -> None:
+    rows, columns = np.arange(SIZE[0])[:, None], np.arange(LENGTH)
+    top = TOP + slope * columns / LENGTH
+    image = np.full(SIZE, 60.0)
+    cover = np.minimum(rows - top + 0.5, top + 8.5 - rows).clip(0, 1)
+    image[:, LEFT : LEFT + LENGTH] += 150 * cover
+    assert (find_scale_bar(image) is not None) == expected
+
+
 def test_nothing_is_found_in_images_without_a_bar() -> None:
     images = [
         *make_nanowire_images(5, size=(160, 200), random_state=0)[0],
