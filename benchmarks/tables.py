@@ -176,6 +176,9 @@ def pages() -> dict[Path, dict[str, str]]:
             "scale-bars-invented": of_one(
                 "scale_bars/scale_bars.json", scale_bars.invented_table, labelled=False
             ),
+            "scale-bars-labels": of_one(
+                "scale_bars/scale_bars.json", scale_bars.labels_table, labelled=False
+            ),
         },
         BENCHMARKS / "alignment" / "README.md": {
             "alignment": of_one("alignment/alignment.json", alignment.alignment_section),

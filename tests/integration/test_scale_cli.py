@@ -176,10 +176,11 @@ def test_what_is_given_takes_precedence_over_labels(
 def test_the_sizes_are_those_of_other_commands(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "deep" / "results").mkdir(parents=True)
+    (tmp_path / "results").symlink_to(tmp_path / "deep" / "results")
     sizes = tmp_path / "results" / "sizes.csv"
-    sizes.parent.mkdir()
     run(folder, "-o", sizes, "--scale-bar", "200 nm", "-q")
-    assert "../images/one/a.png" in table(sizes)
+    assert "../../images/one/a.png" in table(sizes)
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
     for number, place in enumerate(("images", "./images/", folder / "two" / "..", "link")):

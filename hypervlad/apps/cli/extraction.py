@@ -259,10 +259,13 @@ def scale(
         )
     )
     bad = [str(each) for each in done if isinstance(each, ImageReadError)]
-    read = [n for n, each in enumerate(done) if not isinstance(each, ImageReadError)]
     scales = [each for each in done if not isinstance(each, ImageReadError)]
-    below = Path.cwd() if output is None else output.parent
-    in_table = relative_names([files[n] for n in read], below)
+    read = [
+        file.parent.resolve() / file.name  # ".." beside a link would lead elsewhere
+        for file, each in zip(files, done, strict=True)
+        if not isinstance(each, ImageReadError)
+    ]
+    in_table = relative_names(read, Path.cwd() if output is None else output.parent.resolve())
     if len(bad) < len(files):
         rows = [each._replace(name=path) for each, path in zip(scales, in_table, strict=True)]
         write_or_print(report.scales_as_bytes(rows), output)

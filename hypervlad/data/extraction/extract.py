@@ -379,8 +379,8 @@ class Run:
             return None
         if facts["encoder"] != self.digest:
             raise FeatureFileError(
-                f"{path}: holds features of another model (or of this one, retrained); give "
-                "another name, or start again without resume"
+                f"{path}: holds features of another model (or of this one, retrained or with other "
+                "pixel sizes); give another name, or start again without resume"
             )
         if source.n_images is None:
             return None

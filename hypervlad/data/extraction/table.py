@@ -302,8 +302,8 @@ def _check_encoder(path: Path, file: pq.ParquetFile, encoder: Any) -> None:
     made_with = description(file.schema_arrow, path)["encoder"]
     if made_with != encoder_digest(encoder):
         raise FeatureFileError(
-            f"{path}: these features are of another model (or of this one, retrained); extract "
-            "them again with this one"
+            f"{path}: these features are of another model (or of this one, retrained or with other "
+            "pixel sizes); extract them again with this one"
         )
 
 
