@@ -325,7 +325,7 @@ def test_a_file_without_a_model_of_alignment_is_refused(
         (["--method", "missing.hvlad"], "there is no such file"),
         (["--window", "wide"], "'wide' is not a length"),
         (["--tolerance", "120"], "expected degrees above 0, at most 90"),
-        (["--pixel-size", "-1"], "must be a number of nm"),
+        (["--pixel-size", "-1"], "must be nanometres per pixel"),
         (["--window", "1000"], "larger than the image"),
     ],
 )

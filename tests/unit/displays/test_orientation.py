@@ -206,7 +206,7 @@ def test_round_lengths() -> None:
     ("options", "message"),
     [
         ({"method": "fft"}, "method must be one of .* not 'fft'"),
-        ({"pixel_size": "4"}, "pixel_size must be a number of nm .* not '4'"),
+        ({"pixel_size": "4"}, "pixel_size must be nanometres per pixel .* not '4'"),
         ({"n_bootstrap": 1.5}, "n_bootstrap must be a whole number .* not 1.5"),
         ({"random_state": "a"}, "random_state must be a whole number .* not 'a'"),
         ({"window": "5nm", "pixel_size": 5}, "^5nm is 1 pixel at 5 nm per pixel: .* at least 2"),
