@@ -20,11 +20,12 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier
 MAX_FILES = 20
 
 # These files run as well, but neither an image nor a label passes through them: they hold
-# parameters and their checks, names of files and of networks, modules of networks, whether there is
-# a cache or a worker, progress bars, and torch.
+# parameters and their checks, names of files, networks and weights, modules of networks, whether
+# there is a cache or a worker, progress bars, and torch.
 DECLARATIONS = {
     "features/backbones/network.py",
     "features/backbones/registry.py",
+    "features/backbones/weights.py",
     "common/base.py",
     "features/cache.py",
     "common/constraints.py",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import gc
 import io
+import os
 import sys
 import traceback
 from typing import Annotated
@@ -103,6 +104,8 @@ def main() -> None:
     # they are imported, and again at the end, took a third of the time of a short command.
     gc.set_threshold(50_000)
     atexit.register(gc.freeze)
+    # Workers would import modules from the current folder, perhaps one of somebody else's images.
+    os.environ["PYTHONSAFEPATH"] = "1"
     for stream in (sys.stdout, sys.stderr):
         # A Windows console may lack letters of a file's name, which must not end the run.
         if isinstance(stream, io.TextIOWrapper):

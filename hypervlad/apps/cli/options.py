@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -232,10 +231,5 @@ def _scaling(text: str | None) -> str | tuple[float, ...] | None:
 
 
 def given_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that were given, with an absolute path for weights from a file."""
-    from hypervlad.features.backbones.weights import portable_weights
-
-    given = {name: value for name, value in options.items() if value is not None and value != {}}
-    if "weights" in given and os.path.exists(given["weights"]):
-        given["weights"] = portable_weights(given["weights"])
-    return given
+    """Return the options that were given."""
+    return {name: value for name, value in options.items() if value is not None and value != {}}

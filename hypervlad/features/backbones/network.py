@@ -32,9 +32,9 @@ from hypervlad.features.backbones.registry import (
 )
 from hypervlad.features.backbones.tapped_network import TappedNetwork
 from hypervlad.features.backbones.weights import (
-    PUBLISHED,
     WeightsNotFoundError,
     find_weights,
+    is_name,
     load_into,
     read_state_dict,
 )
@@ -133,8 +133,9 @@ def build_network(
     """
     backbone = get_backbone(name)
     with torch.inference_mode(False):
-        module = _module_without_weights(backbone, random=_is_random(weights))
-        if not _is_random(weights):
+        is_random = isinstance(weights, str) and weights == "random"
+        module = _module_without_weights(backbone, random=is_random)
+        if not is_random:
             state, source = _state_dict(backbone, weights)
             load_into(module, state, backbone, source)
         taps = check_taps(module, backbone.taps if taps is None else taps, backbone)
@@ -178,10 +179,6 @@ def architecture(backbone: Backbone) -> str:
     return f"{backbone.name} {hashlib.sha256(layers.encode()).hexdigest()}"
 
 
-def _is_random(weights: object) -> bool:
-    return isinstance(weights, str) and weights == "random"
-
-
 @usual_torch()
 def _module_without_weights(backbone: Backbone, random: bool) -> torch.nn.Module:
     """Build the module without its head; on the meta device if weights will be assigned."""
@@ -218,7 +215,7 @@ def _state_dict(
 ) -> tuple[Mapping[str, torch.Tensor], str]:
     if isinstance(weights, Mapping):
         return weights, _IN_MODEL
-    path = find_weights(backbone.name, weights) if weights in PUBLISHED else weights
+    path = find_weights(backbone.name, weights) if is_name(weights) else weights
     return read_state_dict(path), str(path)
 
 

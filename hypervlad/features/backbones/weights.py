@@ -35,6 +35,7 @@ _PREFIXES = {"module.": "", "encoder.": "", "features.module.": "features."}
 MICRONET = {"micronet": "microscopynet", "image-micronet": "imagenet-microscopynet"}
 #: What `find_weights` finds; "imagenet" is another name of "pretrained".
 PUBLISHED = ("pretrained", "imagenet", *MICRONET)
+_NAMES = (*PUBLISHED, "random")
 # Licences that allow copies; `hypervlad info` names them.
 _FREE = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0")
 _MICRONET_URL = "https://nasa-public-data.s3.amazonaws.com/microscopy_segmentation_models/"
@@ -156,10 +157,14 @@ def check_may_be_included(name: str, weights: str | os.PathLike[str]) -> None:
     )
 
 
-def portable_weights(weights: str | os.PathLike[str]) -> str:
+def is_name(weights: object) -> bool:
+    """Return whether weights are named, whatever files there are; other weights are a path."""
+    return isinstance(weights, str) and weights in _NAMES
+
+
+def absolute_weights(weights: str | os.PathLike[str]) -> str:
     """Return a name of weights unchanged, and a path as an absolute one."""
-    name = os.fspath(weights)
-    return name if name in (*PUBLISHED, "random") else os.path.abspath(name)
+    return str(weights) if is_name(weights) else os.path.abspath(weights)
 
 
 def _find_on_hub(name: str, download: bool) -> Path:
@@ -266,7 +271,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         raise WeightsNotFoundError(
             f"{path}: no such weights file. Expected a .safetensors or .pth state dict with the "
             f"keys of torchvision or timm, a folder with {' or '.join(_IN_FOLDER)}, or one of "
-            f"{', '.join((*PUBLISHED, 'random'))}; if the file of a saved model has moved, say "
+            f"{', '.join(_NAMES)}; if the file of a saved model has moved, say "
             "where it is now: weights=FILE"
         )
     try:

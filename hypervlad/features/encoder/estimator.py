@@ -43,7 +43,7 @@ from hypervlad.features.backbones.network import (
     check_registered,
     check_tensors,
 )
-from hypervlad.features.backbones.weights import check_may_be_included, portable_weights
+from hypervlad.features.backbones.weights import absolute_weights, check_may_be_included
 from hypervlad.features.cache import ResultCache, absolute_memory, arrays_digest
 from hypervlad.features.codebook import SAMPLINGS, Codebook, CodebookField
 from hypervlad.features.encoder.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
@@ -62,7 +62,6 @@ from hypervlad.features.encoder.encoding import (
 )
 from hypervlad.features.encoder.explanation import ImageEvidence, check_codewords, image_evidence
 from hypervlad.features.encoder.loading import MAX_SIDE, Batch, ImageLoader
-from hypervlad.features.encoder.parallel import absolute_path
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.lazy_torch import usual_torch
 from hypervlad.images import ReadOptions
@@ -314,7 +313,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         with announced(len(images)):
             runtime = self._runtime(params)
         source = NetworkSource(
-            backbone, absolute_path(self.weights), network.taps, network.digest, runtime
+            backbone, absolute_weights(self.weights), network.taps, network.digest, runtime
         )
         fit = CodebookFit(params, loader, network.run_by(runtime), source, seed)
         codebook, n_images = fit_codebook(images, fit)
@@ -465,7 +464,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     def _parameters_to_save(self) -> dict[str, Any]:
         # Those used in `fit`, not those set since.
         given = super()._parameters_to_save()
-        given |= {"weights": portable_weights(self.weights), "taps": list(self.taps_)}
+        given |= {"weights": absolute_weights(self.weights), "taps": list(self.taps_)}
         return given | {k: to_json(v) for k, v in vars(self.fitted_params_).items()}
 
     @classmethod
@@ -546,7 +545,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         if (network := getattr(self, "_tapped_network", None)) is not None:
             own._tapped_network = network
         own.memory = absolute_memory(self.memory)
-        own.weights = absolute_path(self.weights)
+        own.weights = absolute_weights(self.weights)
         return own
 
     @usual_torch()

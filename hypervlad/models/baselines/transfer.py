@@ -55,7 +55,7 @@ from hypervlad.features.backbones.network import (
     check_tensors,
     map_channels,
 )
-from hypervlad.features.backbones.weights import check_may_be_included, portable_weights
+from hypervlad.features.backbones.weights import absolute_weights, check_may_be_included
 from hypervlad.features.encoder import EncodedImages, ImageLoader
 from hypervlad.features.encoder.encoding import check_finite, encode_images
 from hypervlad.features.encoder.loading import MAX_SIDE, Batch
@@ -398,7 +398,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         return super(TransferClassifier, saved).to_state()
 
     def _parameters_to_save(self) -> dict[str, Any]:
-        return super()._parameters_to_save() | {"weights": portable_weights(self.weights)}
+        return super()._parameters_to_save() | {"weights": absolute_weights(self.weights)}
 
     def _check_state(self) -> None:
         check_registered(self.backbone_)

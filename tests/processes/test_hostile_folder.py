@@ -1,0 +1,101 @@
+"""Files in the current folder that have the names of weights, networks, classes and modules."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+from support.commands import TINY, run
+from support.paths import ROOT
+from support.tiny import make_tiny_encoder
+
+import hypervlad
+from hypervlad import MicrographClassifier, make_nanowire_images
+from hypervlad.data import load_features
+from hypervlad.fibres.orientation import METHODS
+from hypervlad.models import AlignmentClassifier, default_alignment_encoder
+from hypervlad.models.presets import modarres2017
+
+Images = tuple[list[np.ndarray], np.ndarray]
+
+NAMES = ["pretrained", "imagenet", "micronet", "image-micronet", "random", "tiny", "mobilenet_v2"]
+NAMES += ["stripes", "rings", "flat", "aligned", "not aligned", "normal", "anomalous", *METHODS]
+NAMES += ["auto", "cpu", "joint", "finest", "numpy", "torch", "joblib", "hypervlad", "unsure"]
+
+
+def answers(images: list[np.ndarray], labels: np.ndarray, images_folder: Path) -> list[Any]:
+    """Return what models say that are made, saved and used in the current folder."""
+    model = MicrographClassifier(make_tiny_encoder(), random_state=0)
+    with joblib.parallel_config(n_jobs=2):
+        model.fit(images, labels)
+    model.save("m.hvlad")
+    found = [hypervlad.load("m.hvlad").predict_proba(images)]
+    run("extract", images_folder, "-m", "m.hvlad", "-o", "f.parquet", "--jobs", 2, "-q")
+    found.append(load_features("f.parquet")[0])
+    wires = make_nanowire_images(2, size=64, random_state=0)[0]
+    encoder = default_alignment_encoder(weights="random")
+    aligned = AlignmentClassifier(encoder, random_state=0).fit(wires, ["aligned", "not aligned"])
+    found.append(aligned.predict(wires))
+    transfer = modarres2017("features", backbone="tiny", weights="random", random_state=0)
+    transfer.fit(images, labels).save("t.hvlad")
+    found.append(hypervlad.load("t.hvlad").predict_proba(images))
+    run("train", images_folder, "-o", "n.hvlad", *TINY, "-q")
+    found.append(hypervlad.load("n.hvlad").predict_proba(images))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:Classes with only one")
+def test_files_with_the_names_of_weights_and_classes_change_nothing(
+    texture_images: Images, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each name is a file in one folder, and a folder in another."""
+    found = []
+    for kind in ("none", "files", "folders"):
+        (tmp_path / kind).mkdir()
+        monkeypatch.chdir(tmp_path / kind)
+        for name in [] if kind == "none" else NAMES:
+            Path(name).touch() if kind == "files" else Path(name).mkdir()
+        found.append(answers(*texture_images, folder))
+    for own in found[1:]:
+        for one, other in zip(own, found[0], strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+def test_a_path_is_a_path_whatever_its_name(
+    texture_images: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoder = make_tiny_encoder().set_params(weights=Path("random"))
+    with pytest.raises(ValueError, match="random: no such weights file"):
+        encoder.fit(texture_images[0])
+
+
+def test_a_command_runs_no_code_from_the_current_folder(
+    model: Path, folder: Path, tmp_path: Path
+) -> None:
+    """Nor do its workers, which Python would start with that folder first on their path."""
+    for name in ("numpy", "joblib", "signal"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('code from this folder')")
+    script = tmp_path / "elsewhere" / "hypervlad.py"
+    script.parent.mkdir()
+    script.write_text(
+        f"import sys; sys.path[:1] = [r'{ROOT}', r'{ROOT / 'tests'}']\n"
+        "from support.tiny import register_tiny; register_tiny()\n"
+        "from hypervlad.apps.cli import main; main()\n"
+    )
+    command = ["extract", str(folder), "-m", str(model), "-o", "f.parquet", "--jobs", "2", "-q"]
+    done = subprocess.run(
+        [sys.executable, str(script), *command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "f.parquet").exists()
