@@ -6,8 +6,8 @@ import dataclasses
 import os
 import re
 import reprlib
-from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, Self, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -243,6 +243,13 @@ class Maybe:
         return None if packed is None else self.field.unpack(packed, arrays)
 
 
+class PartParameter(NamedTuple):
+    """A parameter that is an estimator: where ``fit`` leaves it, and what None stands for."""
+
+    attribute: str
+    default: Callable[..., BaseEstimator]  # called with parameters of the part
+
+
 class Estimator(BaseEstimator):
     """An estimator with declared parameter constraints and a declared state.
 
@@ -256,8 +263,7 @@ class Estimator(BaseEstimator):
         Of its model file; listed in :mod:`hypervlad.models.loading`.
     _fitted_state : dict of str to Field
         The fitted attributes that a model file holds.
-    _part_parameters : dict of str to str
-        Parameters that are estimators, and the fitted attributes that hold them after ``fit``.
+    _part_parameters : dict of str to PartParameter
     _unsaved_parameters : frozenset of str
         What belongs to a machine or a run and not to the model; defaults after loading.
     """
@@ -265,10 +271,38 @@ class Estimator(BaseEstimator):
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {}
     _kind: ClassVar[str]
     _fitted_state: ClassVar[Mapping[str, Field]] = {}
-    _part_parameters: ClassVar[Mapping[str, str]] = {}
+    _part_parameters: ClassVar[Mapping[str, PartParameter]] = {}
     _unsaved_parameters: ClassVar[frozenset[str]] = frozenset(
         {"device", "memory", "n_jobs", "tile_size", "verbose"}
     )
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters, those of a part that is None in a new default one.
+
+        Parameters
+        ----------
+        **params
+            As in scikit-learn: ``encoder__n_codewords=4`` sets that of the encoder.
+
+        Returns
+        -------
+        self
+        """
+        for name, part in self._part_parameters.items():
+            prefix = f"{name}__"
+            own = {key: params[key] for key in params if key.startswith(prefix)}
+            if own and params.get(name, getattr(self, name)) is None:
+                values = {key.removeprefix(prefix): value for key, value in own.items()}
+                part.default().set_params(**values)  # a ValueError unless there are such ones
+                params = {key: params[key] for key in params if key not in own}
+                params[name] = part.default(**values)  # some depend on others, taps on the network
+        super().set_params(**params)
+        return self
+
+    def part(self, name: str, **parameters: Any) -> Any:
+        """Return the part that a parameter names, by default a new one with these parameters."""
+        own = getattr(self, name)
+        return self._part_parameters[name].default(**parameters) if own is None else own
 
     def check_parameters(self) -> None:
         """Raise a ValueError that names the first unusable parameter; ``fit`` begins with it."""
@@ -316,7 +350,7 @@ class Estimator(BaseEstimator):
             name = "the whole"
             if fitted or remaining:
                 raise ValueError(f"unknown entries {sorted(fitted) + sorted(remaining)}")
-            for parameter, attribute in cls._part_parameters.items():
+            for parameter, (attribute, _) in cls._part_parameters.items():
                 if (part := getattr(model, attribute, None)) is not None:
                     setattr(model, parameter, clone(part))
             model.check_parameters()

@@ -15,7 +15,14 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import Field, ImageEstimator, Part, Value, seeded_clone
+from hypervlad.common.base import (
+    Field,
+    ImageEstimator,
+    Part,
+    PartParameter,
+    Value,
+    seeded_clone,
+)
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -57,6 +64,20 @@ _LABELS = {ALIGNED: 1.0, NOT_ALIGNED: 0.0}
 _MIN_KNOWN = 0.5  # share of a window
 _WINDOW = Integer(2, 2**16)
 _MAX_SIZE_RATIO = 1.5  # of windows to those trained on, or the inverse
+
+
+def default_alignment_encoder(**parameters: Any) -> HypercolumnVLAD:
+    """Return the default encoder of `AlignmentClassifier`, with the given parameters changed.
+
+    That of `PatchDefectScorer`, with grey values scaled between percentiles.
+
+    Examples
+    --------
+    >>> default_alignment_encoder().taps
+    ('features.6', 'features.13')
+    """
+    reading = {"scaling": "percentile", "percentiles": (0.5, 99.5)}
+    return window_encoder(**{"read_options": reading} | parameters)
 
 
 class AlignmentClassifier(ImageEstimator):
@@ -121,7 +142,10 @@ class AlignmentClassifier(ImageEstimator):
         "n_windows_": Value(int, Integer()),
         "aligned_share_": Value(float, Number(at_least=0, at_most=1)),
     }
-    _part_parameters: ClassVar[Mapping[str, str]] = {"encoder": "encoder_", "boosting": "boosting_"}
+    _part_parameters: ClassVar[Mapping[str, PartParameter]] = {
+        "encoder": PartParameter("encoder_", default_alignment_encoder),
+        "boosting": PartParameter("boosting_", BoostedSoftmaxClassifier),
+    }
 
     encoder_: HypercolumnVLAD
     boosting_: BoostedSoftmaxClassifier
@@ -181,8 +205,7 @@ class AlignmentClassifier(ImageEstimator):
         self.check_parameters()
         images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        own = default_alignment_encoder() if self.encoder is None else self.encoder
-        encoder = seeded_clone(own, seed, verbose=self.verbose)
+        encoder = seeded_clone(self.part("encoder"), seed, verbose=self.verbose)
         options = check_read_options(encoder.read_options)
         labels, convert = AlignmentLabels.check(images, y, options), _grey_reader(options)
         codes = check_groups(groups, len(images))
@@ -206,8 +229,7 @@ class AlignmentClassifier(ImageEstimator):
 
             windows = TrainingWindows.sample(read(), len(images), seed)
         _check_both_classes(windows.labels)
-        learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
-        learner = seeded_clone(learner, seed, verbose=self.verbose).fit(
+        learner = seeded_clone(self.part("boosting"), seed, verbose=self.verbose).fit(
             windows.X,
             windows.labels,
             sample_weight=windows.weights,
@@ -363,20 +385,6 @@ def _check_covered(image: PreparedImage, tiles: TileGrid) -> None:
                 f"{image.name}: the edges of windows must rise from 0 to the end of the image, "
                 f"{image.size[0]} x {image.size[1]} pixels as it is read; got {edges.tolist()}"
             )
-
-
-def default_alignment_encoder(**parameters: Any) -> HypercolumnVLAD:
-    """Return the default encoder of `AlignmentClassifier`, with the given parameters changed.
-
-    That of `PatchDefectScorer`, with grey values scaled between percentiles.
-
-    Examples
-    --------
-    >>> default_alignment_encoder().taps
-    ('features.6', 'features.13')
-    """
-    reading = {"scaling": "percentile", "percentiles": (0.5, 99.5)}
-    return window_encoder(**{"read_options": reading} | parameters)
 
 
 # --- labels of windows --------------------------------------------------------------------------

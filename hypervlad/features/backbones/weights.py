@@ -8,7 +8,7 @@ import subprocess
 import urllib.parse
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from safetensors import SafetensorError
 
@@ -157,14 +157,14 @@ def check_may_be_included(name: str, weights: str | os.PathLike[str]) -> None:
     )
 
 
-def is_name(weights: object) -> bool:
+def is_name(weights: object) -> TypeGuard[str]:
     """Return whether weights are named, whatever files there are; other weights are a path."""
     return isinstance(weights, str) and weights in _NAMES
 
 
 def absolute_weights(weights: str | os.PathLike[str]) -> str:
     """Return a name of weights unchanged, and a path as an absolute one."""
-    return str(weights) if is_name(weights) else os.path.abspath(weights)
+    return weights if is_name(weights) else os.path.abspath(weights)
 
 
 def _find_on_hub(name: str, download: bool) -> Path:

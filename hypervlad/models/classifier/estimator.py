@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +20,7 @@ from hypervlad.common.base import (
     Labels,
     Maybe,
     Part,
+    PartParameter,
     Record,
     Value,
     seeded_clone,
@@ -81,7 +83,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     Parameters
     ----------
     encoder : HypercolumnVLAD or None, default=None
-        None: that of :func:`default_encoder`, for particles with the block "shape".
+        None: that of :func:`default_encoder`, for particles with the block "shape", which one that
+        ``set_params(encoder__...)`` makes does not have.
     boosting : BoostedSoftmaxClassifier, other classifier or None, default=None
         The learner. None: ``BoostedSoftmaxClassifier(prior="sqrt")``. Any scikit-learn classifier
         with ``predict_proba`` can be used, but :meth:`save` cannot store it.
@@ -130,9 +133,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
-    _part_parameters: ClassVar[Mapping[str, str]] = {
-        "encoder": "encoder_",
-        "boosting": "boosting_",
+    _part_parameters: ClassVar[Mapping[str, PartParameter]] = {
+        "encoder": PartParameter("encoder_", default_encoder),
+        "boosting": PartParameter("boosting_", partial(BoostedSoftmaxClassifier, prior="sqrt")),
     }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "encoder_": Part(HypercolumnVLAD),
@@ -521,15 +524,12 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         seed = self.random_state
         if isinstance(seed, np.random.RandomState):
             seed = int(seed.randint(2**31 - 1))
-        encoder = self.encoder
-        if encoder is None:
-            encoder = default_encoder(particles=all(map(is_particle, images)))
-        learner = BoostedSoftmaxClassifier(prior="sqrt") if self.boosting is None else self.boosting
-        return (
-            seeded_clone(encoder, seed, verbose=self.verbose),
-            seeded_clone(learner, seed, verbose=self.verbose),
-            seed,
+        parts = (
+            self.part("encoder", particles=all(map(is_particle, images))),
+            self.part("boosting"),
         )
+        encoder, learner = (seeded_clone(part, seed, verbose=self.verbose) for part in parts)
+        return encoder, learner, seed
 
     def _encode(self, images: Sequence[Any]) -> EncodedImages:
         check_is_fitted(self)

@@ -16,7 +16,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import Field, ImageEstimator, Part, Value, seeded_clone
+from hypervlad.common.base import (
+    Field,
+    ImageEstimator,
+    Part,
+    PartParameter,
+    Value,
+    seeded_clone,
+)
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -207,7 +214,10 @@ class PatchDefectScorer(ImageEstimator):
         "n_images_": Value(int, Integer()),
         "training_": Part(ImageDigests),
     }
-    _part_parameters: ClassVar[Mapping[str, str]] = {"encoder": "encoder_", "boosting": "boosting_"}
+    _part_parameters: ClassVar[Mapping[str, PartParameter]] = {
+        "encoder": PartParameter("encoder_", window_encoder),
+        "boosting": PartParameter("boosting_", BoostedSoftmaxClassifier),
+    }
 
     encoder_: HypercolumnVLAD
     model_: NormalImages | ReferenceCells | LabelledCells | LabelledWindows
@@ -288,8 +298,7 @@ class PatchDefectScorer(ImageEstimator):
         self.check_parameters()
         images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        own = default_patch_encoder() if self.encoder is None else self.encoder
-        encoder = seeded_clone(own, seed, verbose=self.verbose)
+        encoder = seeded_clone(self.part("encoder"), seed, verbose=self.verbose)
         rows = mask_banner_rows(check_read_options(encoder.read_options))
         labels = DefectLabels.check(len(images), y, masks, rows)
         if self.threshold == "f1" and not labels.is_known:
@@ -313,11 +322,10 @@ class PatchDefectScorer(ImageEstimator):
             encoder.fit_checked(images, fit_codebook)
             fitted: _Fitted
             if labels.is_known:
-                learner = BoostedSoftmaxClassifier() if self.boosting is None else self.boosting
                 fit = fit_labelled_windows if masks is None else fit_labelled_cells
                 model, held_out, keys = fit(
                     encoder,
-                    seeded_clone(learner, seed, verbose=self.verbose),
+                    seeded_clone(self.part("boosting"), seed, verbose=self.verbose),
                     images,
                     labels,
                     group_codes,

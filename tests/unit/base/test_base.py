@@ -24,6 +24,7 @@ from hypervlad.common.base import (
     Labels,
     Maybe,
     Part,
+    PartParameter,
     Record,
     Value,
     Values,
@@ -72,13 +73,13 @@ class Outer(ImageEstimator):
         "extra_": Maybe(Array("int64", 1)),
         "names_in_": Maybe(Values(str), may_be_missing=True),
     }
-    _part_parameters: ClassVar = {"inner": "inner_"}
+    _part_parameters: ClassVar = {"inner": PartParameter("inner_", Inner)}
 
     def __init__(self, inner: Any = None, sizes: Any = (1, 2), class_weight: Any = None) -> None:
         self.inner, self.sizes, self.class_weight = inner, sizes, class_weight
 
     def fit(self) -> Outer:
-        self.inner_ = (self.inner or Inner()).fit()
+        self.inner_ = self.part("inner").fit()
         self.classes_ = np.array(["fibre", "matrix"])
         self.n_, self.gain_, self.taps_ = 3, float("inf"), ("a", "b")
         self.curve_ = Curve((0.5, 0.25), "held out")
