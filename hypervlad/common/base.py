@@ -49,6 +49,13 @@ class Stateful(Protocol):
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, Any]) -> Self: ...
 
 
+class CachingPart:
+    """A dataclass in a model whose cached properties are neither copied nor pickled."""
+
+    def __getstate__(self: Any) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+
+
 @dataclasses.dataclass(frozen=True)
 class Value:
     """A number, a boolean or a string that satisfies `allowed`, if given; finite by default."""
@@ -299,7 +306,7 @@ class Estimator(BaseEstimator):
         super().set_params(**params)
         return self
 
-    def part(self, name: str, **parameters: Any) -> Any:
+    def _part(self, name: str, **parameters: Any) -> Any:
         """Return the part that a parameter names, by default a new one with these parameters."""
         own = getattr(self, name)
         return self._part_parameters[name].default(**parameters) if own is None else own

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import math
@@ -343,13 +342,13 @@ class ImageDigests:
 
     @property
     def n_copies(self) -> int:
-        return len(self) - len(self._distinct)
+        return len(self) - len(self._distinct())
 
     def contains(self, hexadecimal: Sequence[str]) -> NDArray[np.bool_]:
         """Return which of m digests are among these, shape (m,)."""
-        return np.array([bytes.fromhex(each) in self._distinct for each in hexadecimal], dtype=bool)
+        distinct = self._distinct()
+        return np.array([bytes.fromhex(each) in distinct for each in hexadecimal], dtype=bool)
 
-    @functools.cached_property
     def _distinct(self) -> frozenset[bytes]:
         return frozenset(row.tobytes() for row in self.digests)
 

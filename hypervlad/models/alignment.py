@@ -205,7 +205,7 @@ class AlignmentClassifier(ImageEstimator):
         self.check_parameters()
         images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        encoder = seeded_clone(self.part("encoder"), seed, verbose=self.verbose)
+        encoder = seeded_clone(self._part("encoder"), seed, verbose=self.verbose)
         options = check_read_options(encoder.read_options)
         labels, convert = AlignmentLabels.check(images, y, options), _grey_reader(options)
         codes = check_groups(groups, len(images))
@@ -229,7 +229,7 @@ class AlignmentClassifier(ImageEstimator):
 
             windows = TrainingWindows.sample(read(), len(images), seed)
         _check_both_classes(windows.labels)
-        learner = seeded_clone(self.part("boosting"), seed, verbose=self.verbose).fit(
+        learner = seeded_clone(self._part("boosting"), seed, verbose=self.verbose).fit(
             windows.X,
             windows.labels,
             sample_weight=windows.weights,

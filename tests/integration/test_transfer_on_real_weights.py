@@ -27,9 +27,9 @@ def test_the_first_epoch_does_not_destroy_the_features(
     keep_the_last_epoch(monkeypatch)
     model = TransferClassifier(mode="finetune", trainable="all", image_size=64, random_state=0)
     model.set_params(max_epochs=1, batch_size=8).fit(images, labels)
-    before = TransferClassifier(image_size=64).fit(images, labels).pooled_features(images)
+    before = TransferClassifier(image_size=64).fit(images, labels)._encode(images).vectors
     spread = np.sqrt(((before - before.mean(axis=0)) ** 2).sum(axis=1).mean())
-    drift = np.linalg.norm(model.pooled_features(images) - before, axis=1).mean()
+    drift = np.linalg.norm(model._encode(images).vectors - before, axis=1).mean()
     assert 0 < drift < 0.2 * spread
 
 

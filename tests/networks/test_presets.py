@@ -92,7 +92,7 @@ def test_modarres2017_learns_at_299_pixels() -> None:
     model = modarres2017(weights="random", max_epochs=1, random_state=0)
     model.fit(images, ["film", "tip"] * 3)
     assert model.image_size_ == 299
-    assert model.pooled_features(images[:1]).shape == (1, 2048)
+    assert model._encode(images[:1]).vectors.shape == (1, 2048)
 
 
 @pytest.mark.slow

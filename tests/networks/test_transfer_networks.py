@@ -69,7 +69,7 @@ def test_pooled_features_are_torchvisions_own() -> None:
         with torch.no_grad():
             full(batch)
         expected = seen[0].numpy()
-        np.testing.assert_allclose(model.pooled_features(images), expected, rtol=2e-3, atol=1e-5)
+        np.testing.assert_allclose(model._encode(images).vectors, expected, rtol=2e-3, atol=1e-5)
 
 
 def test_imagenet_sizes() -> None:

@@ -379,10 +379,6 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         """Return the accuracy; skipped images do not count."""
         return accuracy_of_read(self.predict(images), y, self.classes_, sample_weight)
 
-    def pooled_features(self, images: Sequence[Any]) -> NDArray[np.float32]:
-        """Return the averaged last maps of the network (n, n_features), the head's input."""
-        return self._encode(images).with_missing()
-
     # --- files ---------------------------------------------------------------------------------
 
     def to_state(self, *, include_backbone: bool = False) -> tuple[dict[str, Any], Arrays]:

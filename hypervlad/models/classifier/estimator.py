@@ -525,8 +525,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         if isinstance(seed, np.random.RandomState):
             seed = int(seed.randint(2**31 - 1))
         parts = (
-            self.part("encoder", particles=all(map(is_particle, images))),
-            self.part("boosting"),
+            self._part("encoder", particles=all(map(is_particle, images))),
+            self._part("boosting"),
         )
         encoder, learner = (seeded_clone(part, seed, verbose=self.verbose) for part in parts)
         return encoder, learner, seed

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hypervlad.common.base import Array, Arrays, Value
+from hypervlad.common.base import Array, Arrays, CachingPart, Value
 from hypervlad.common.wording import counted, name_some, warn_user
 from hypervlad.evaluation import Evaluation
 from hypervlad.evaluation.conformal import (
@@ -53,7 +53,7 @@ class SureAnswers(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
+class HeldOut(CachingPart):
     """Predictions of images by learners that were not fitted on them.
 
     Attributes

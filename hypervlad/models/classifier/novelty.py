@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.fft import dct
 from sklearn.metrics import pairwise_distances_chunked
 
-from hypervlad.common.base import Array, Labels, Value, Values
+from hypervlad.common.base import Array, CachingPart, Labels, Value, Values
 from hypervlad.common.constraints import Integer
 from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.evaluation.conformal import weighted_limit
@@ -44,7 +44,7 @@ _WHITE_NOISE = ((0.5, 0.02), (0.25, 0.05), (0.75, 0.05), (0.5, 0.1), (0.25, 0.2)
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingImages:
+class TrainingImages(CachingPart):
     """The labelled images given to ``fit``, those that could be read.
 
     Attributes
@@ -135,16 +135,12 @@ class TrainingImages:
 
     def contains(self, digests: Sequence[str]) -> NDArray[np.bool_]:
         """Return which images, by their digests, are training images."""
-        return self._digests.contains(digests)
+        return ImageDigests(self.digests).contains(digests)
 
     @property
     def n_copies(self) -> int:
         """Number of images whose pixels are those of an earlier one."""
-        return self._digests.n_copies
-
-    @functools.cached_property
-    def _digests(self) -> ImageDigests:
-        return ImageDigests(self.digests)
+        return ImageDigests(self.digests).n_copies
 
     def warn_of_known(self, digests: Sequence[str]) -> None:
         n_known = int(self.contains(digests).sum())

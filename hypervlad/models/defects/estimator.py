@@ -298,7 +298,7 @@ class PatchDefectScorer(ImageEstimator):
         self.check_parameters()
         images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        encoder = seeded_clone(self.part("encoder"), seed, verbose=self.verbose)
+        encoder = seeded_clone(self._part("encoder"), seed, verbose=self.verbose)
         rows = mask_banner_rows(check_read_options(encoder.read_options))
         labels = DefectLabels.check(len(images), y, masks, rows)
         if self.threshold == "f1" and not labels.is_known:
@@ -325,7 +325,7 @@ class PatchDefectScorer(ImageEstimator):
                 fit = fit_labelled_windows if masks is None else fit_labelled_cells
                 model, held_out, keys = fit(
                     encoder,
-                    seeded_clone(self.part("boosting"), seed, verbose=self.verbose),
+                    seeded_clone(self._part("boosting"), seed, verbose=self.verbose),
                     images,
                     labels,
                     group_codes,

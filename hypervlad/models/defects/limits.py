@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import qmc
 from sklearn.linear_model import LogisticRegression
 
-from hypervlad.common.base import Array
+from hypervlad.common.base import Array, CachingPart
 from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.common.progress import ProgressBar
 from hypervlad.features.backbones.registry import Preprocessing
@@ -117,7 +117,7 @@ def _ellipse(
 
 
 @dataclass(frozen=True, eq=False)
-class DetectionLimits:
+class DetectionLimits(CachingPart):
     """Synthetic defects on held-out defect-free images, and how many of them were found.
 
     A defect is found if its image is called anomalous, and a region lies on it.

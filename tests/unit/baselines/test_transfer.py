@@ -117,7 +117,7 @@ def test_features_are_the_last_maps_averaged_and_the_head_is_logistic_regression
         rows.append(module(batch).mean(dim=(2, 3))[0].detach().double().numpy())
     X = np.array(rows)
     model = small().fit(images, labels)
-    np.testing.assert_allclose(model.pooled_features(images), X, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(model._encode(images).vectors, X, rtol=1e-4, atol=1e-6)
     Z = X - X.mean(axis=0)
     Z /= np.sqrt((Z**2).sum(axis=1).mean())
     plain = LogisticRegression(C=10.0, max_iter=1000, tol=1e-6).fit(Z, labels)
@@ -383,7 +383,7 @@ def test_saved_and_loaded_predicts_bit_identically(
     model.save(path, include_backbone=include_backbone)
     loaded = hypervlad.load(path)
     assert isinstance(loaded, TransferClassifier)
-    for method in ("predict", "predict_proba", "decision_function", "pooled_features"):
+    for method in ("predict", "predict_proba", "decision_function"):
         found, expected = getattr(loaded, method)(images), getattr(model, method)(images)
         np.testing.assert_array_equal(found, expected)
     assert loaded.history_ == model.history_
