@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["torch", "usual_torch"]
+__all__ = ["seeded_torch", "torch", "usual_torch"]
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,7 @@ else:
     torch = _LazyTorch()
 
 _lock = threading.Lock()  # some settings belong to the process
+_seeding = threading.RLock()  # so do random numbers
 _n_running = 0
 _outside: tuple[Any, ...] = ()
 
@@ -52,6 +53,22 @@ def usual_torch() -> Iterator[None]:
             _n_running -= 1
             if not _n_running:
                 _set_for_process(*_outside)
+
+
+@contextlib.contextmanager
+def seeded_torch(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed torch's random numbers on the CPU and on a device; later, they are as they were before.
+
+    Of the process, one thread at a time.
+    """
+    gpu = [device] if device is not None and device.type == "cuda" else []
+    with _seeding, torch.random.fork_rng(devices=gpu):
+        # Not torch.manual_seed, which seeds all GPUs.
+        torch.default_generator.manual_seed(seed)
+        for each in gpu:
+            with torch.cuda.device(each):
+                torch.cuda.manual_seed(seed)
+        yield
 
 
 def _set_for_process(dtype: torch.dtype, precision: str | None) -> tuple[torch.dtype, str | None]:

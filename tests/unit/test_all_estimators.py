@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pickle
+import random
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import joblib
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from support.surfaces import PATCH, blotted, surface
@@ -259,6 +262,24 @@ def test_no_call_changes_what_is_pickled(case: Case, fitted: Any, loaded: Any) -
         for name, call in case.calls.items():
             call(model)
             assert pickle.dumps(model) == before, name
+
+
+def test_random_numbers_of_others_stay_as_they_are(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of torch, NumPy and Python that belong to the process."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", None)  # all GPUs: called, it is an error
+
+    def states() -> str:
+        of_numpy = np.random.get_state()  # noqa: NPY002
+        return joblib.hash((torch.get_rng_state().numpy(), of_numpy, random.getstate()))
+
+    before = states()
+    model = case.fitted()
+    assert states() == before, "fit"
+    for name, call in case.calls.items():
+        call(model)
+        assert states() == before, name
 
 
 def test_all_public_methods_are_called(cases: dict[str, Case]) -> None:

@@ -38,7 +38,7 @@ from hypervlad.features.backbones.weights import (
     load_into,
     read_state_dict,
 )
-from hypervlad.features.lazy_torch import torch, usual_torch
+from hypervlad.features.lazy_torch import seeded_torch, torch, usual_torch
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,6 @@ def _replace(module: torch.nn.Module, name: str, layer: torch.nn.Module) -> None
 
 _RANDOM_SEED = 0
 _IN_MODEL = "the weights inside the model file"
-# Random numbers of torch are shared by the process: one network is built at a time.
-_SEEDING = threading.Lock()
 _HEAD_NAMES = ("classifier", "fc", "AuxLogits")
 
 
@@ -184,8 +182,7 @@ def _module_without_weights(backbone: Backbone, random: bool) -> torch.nn.Module
     """Build the module without its head; on the meta device if weights will be assigned."""
     on_meta = backbone.torchvision_name is not None and not random
     device = torch.device("meta" if on_meta else "cpu")
-    with _SEEDING, torch.random.fork_rng(devices=[]), device:
-        torch.manual_seed(_RANDOM_SEED)
+    with seeded_torch(_RANDOM_SEED), device:
         module = backbone.builder()
     if not isinstance(module, torch.nn.Module):
         raise ValueError(

@@ -23,6 +23,7 @@ from hypervlad.features.backbones import Backbone, TappedNetwork
 from hypervlad.features.backbones.tapped_network import run_up_to
 from hypervlad.features.encoder.loading import normalised
 from hypervlad.features.hypercolumns import turned
+from hypervlad.features.lazy_torch import seeded_torch
 from hypervlad.models.baselines.training import (
     Checkpoint,
     FineTuningCurves,
@@ -181,7 +182,7 @@ class TransferNetwork(nn.Module):
         super().__init__()
         self.trunk, self.backbone, self.mixed = trunk.eval(), backbone, mixed
         self.dropout = nn.Dropout(_DROPOUT)
-        self.head = nn.Linear(*head.coef.shape)
+        self.head = nn.utils.skip_init(nn.Linear, *head.coef.shape)
         self.mean: torch.Tensor
         self.scale: torch.Tensor
         self.register_buffer("mean", torch.from_numpy(head.mean).float(), persistent=False)
@@ -306,10 +307,9 @@ def fine_tune(
         "mixed": mixed,
         "hypervlad": __version__,
     }
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with seeded_torch(seeds[1], device):
         network = TransferNetwork(trunk, backbone, start.head, mixed).to(device)
         network.unfreeze(trainable)
-        torch.manual_seed(seeds[1])
         trainer = Trainer(
             network,
             objective,

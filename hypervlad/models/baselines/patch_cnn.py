@@ -33,7 +33,7 @@ from hypervlad.common.constraints import (
 from hypervlad.evaluation.splits import check_groups, holdout_split, joined_groups, order_by_digest
 from hypervlad.features.backbones.network import check_device
 from hypervlad.features.encoder.encoding import check_finite
-from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.features.lazy_torch import seeded_torch, usual_torch
 from hypervlad.features.windows import (
     ANOMALOUS,
     NORMAL,
@@ -249,8 +249,7 @@ class PatchCNNClassifier(ClassifierMixin, ImageEstimator):
             training = samples(pixels, labels, by_digest)
             read = _read_patches(images, options, patch, n_channels)
             held_out = samples(read, others)
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(init_seed)
+        with seeded_torch(init_seed, device):
             network = build_patch_network(n_channels, patch).to(device)
             trainer = Trainer(
                 network,
