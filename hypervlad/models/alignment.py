@@ -30,13 +30,13 @@ from hypervlad.common.constraints import (
     Integer,
     Number,
     RandomState,
-    check_value,
 )
 from hypervlad.common.progress import announced
 from hypervlad.common.wording import warn_user
 from hypervlad.evaluation.splits import check_column, check_groups
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import check_finite
+from hypervlad.features.encoder.loading import MAX_SIDE
 from hypervlad.features.lazy_torch import torch, usual_torch
 from hypervlad.features.windows import WindowGrid
 from hypervlad.features.windows.dataset import (
@@ -48,7 +48,13 @@ from hypervlad.features.windows.dataset import (
     WindowReader,
     fit_tiled_codebook,
 )
-from hypervlad.features.windows.vectors import WindowVectors, check_window_encoder, window_encoder
+from hypervlad.features.windows.vectors import (
+    TILE_SIDES,
+    Tiling,
+    WindowVectors,
+    check_window_encoder,
+    window_encoder,
+)
 from hypervlad.fibres import AlignedFraction, aligned_fraction
 from hypervlad.fibres.alignment import DEFAULT_WINDOW, background_windows
 from hypervlad.fibres.regions import TileGrid
@@ -106,7 +112,7 @@ class AlignmentClassifier(ImageEstimator):
     encoder_ : HypercolumnVLAD
     boosting_ : BoostedSoftmaxClassifier
         Classifies window vectors; its classes are "aligned" and "not aligned".
-    window_ : int
+    window_, tile_size_ : int
     n_images_, n_windows_ : int
         Images and windows trained on.
     aligned_share_ : float
@@ -130,7 +136,7 @@ class AlignmentClassifier(ImageEstimator):
         "encoder": [InstanceOf(HypercolumnVLAD, "a HypercolumnVLAD"), None],
         "window": [_WINDOW],
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
-        "tile_size": [Integer(64, 2**16)],
+        "tile_size": [TILE_SIDES],
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
@@ -138,6 +144,7 @@ class AlignmentClassifier(ImageEstimator):
         "encoder_": Part(HypercolumnVLAD),
         "boosting_": Part(BoostedSoftmaxClassifier),
         "window_": Value(int, _WINDOW),
+        "tile_size_": Value(int, TILE_SIDES),
         "n_images_": Value(int, Integer()),
         "n_windows_": Value(int, Integer()),
         "aligned_share_": Value(float, Number(at_least=0, at_most=1)),
@@ -150,6 +157,7 @@ class AlignmentClassifier(ImageEstimator):
     encoder_: HypercolumnVLAD
     boosting_: BoostedSoftmaxClassifier
     window_: int
+    tile_size_: int
     n_images_: int
     n_windows_: int
     aligned_share_: float
@@ -210,15 +218,15 @@ class AlignmentClassifier(ImageEstimator):
         labels, convert = AlignmentLabels.check(images, y, options), _grey_reader(options)
         codes = check_groups(groups, len(images))
         with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
+            tiling = Tiling(self.tile_size, folder)
             fit_codebook = partial(
                 fit_tiled_codebook,
-                tile_size=self.tile_size,
+                tiling=tiling,
                 min_side=self.window,
-                folder=folder,
                 convert=convert,
             )
             encoder.fit_checked(images, fit_codebook)
-            vectors = TurnInvariantVectors(encoder, self.tile_size, folder)
+            vectors = TurnInvariantVectors(encoder, tiling)
             reader = WindowReader(encoder.loader(), self.window, convert)
 
             def read() -> Iterator[ImageWindows]:
@@ -237,7 +245,8 @@ class AlignmentClassifier(ImageEstimator):
             blocks=[2 * width for width in encoder.feature_blocks.values()],
         )
         # All at the end: a fit that fails leaves the model as it was.
-        self.encoder_, self.boosting_, self.window_ = encoder, learner, int(self.window)
+        self.encoder_, self.boosting_ = encoder, learner
+        self.window_, self.tile_size_ = int(self.window), int(self.tile_size)
         self.n_images_, self.n_windows_ = len(windows.keys), len(windows.labels)
         is_aligned = windows.labels == ALIGNED
         self.aligned_share_ = float(np.average(is_aligned, weights=windows.weights))
@@ -333,6 +342,7 @@ class AlignmentClassifier(ImageEstimator):
             )
 
     def _check_state(self) -> None:
+        self.tile_size = min(self.tile_size_, MAX_SIDE)  # memory is the machine's
         n_features, width = self.boosting_.n_features_in_, 2 * self.encoder_.n_features_out_
         if n_features != width:
             raise ValueError(
@@ -351,8 +361,7 @@ class AlignmentClassifier(ImageEstimator):
 
     @usual_torch()
     def _proba(self, image: PreparedImage, tiles: TileGrid) -> NDArray[np.float64]:
-        check_value("tile_size", self.tile_size, self._parameter_constraints["tile_size"])
-        vectors = TurnInvariantVectors(self.encoder_, self.tile_size)(image, tiles)
+        vectors = TurnInvariantVectors(self.encoder_, Tiling.of(self))(image, tiles)
         check_finite(vectors[None], [image.name])
         column = self.boosting_.classes_.tolist().index(ALIGNED)
         proba = self.boosting_.predict_proba(vectors)[:, column]
@@ -503,13 +512,8 @@ class TurnInvariantVectors:
     A further turn permutes the v_t, so that m and c stay the same to the last bit.
     """
 
-    def __init__(
-        self,
-        encoder: HypercolumnVLAD,
-        tile_size: int,
-        folder: str | os.PathLike[str] | None = None,
-    ) -> None:
-        self._windows = WindowVectors(encoder, tile_size, folder)
+    def __init__(self, encoder: HypercolumnVLAD, tiling: Tiling) -> None:
+        self._windows = WindowVectors(encoder, tiling)
 
     def __call__(self, image: PreparedImage, tiles: TileGrid) -> NDArray[np.float32]:
         """Return the vectors (R S, n_features) of windows that cover an image, row by row."""

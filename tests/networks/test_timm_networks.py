@@ -34,7 +34,7 @@ from hypervlad.features.backbones import (
     tap_names,
 )
 from hypervlad.features.backbones.weights import check_may_be_included, licence_of
-from hypervlad.features.windows.vectors import TiledNetwork
+from hypervlad.features.windows.vectors import TiledNetwork, Tiling
 from hypervlad.models.baselines import TransferClassifier
 from hypervlad.models.presets import anyloc
 from hypervlad.results.reports.facts import model_facts
@@ -221,7 +221,7 @@ def test_seams_between_tiles_are_bounded() -> None:
     network = build_network("timm/test_vit", "random")
     side, stride = 128, 16
     image = torch.randn(3, 96, 192, generator=torch.Generator().manual_seed(0))
-    tiled = TiledNetwork(network, side, border=0).padded_maps(image, "image").maps
+    tiled = TiledNetwork(network, Tiling(side), border=0).padded_maps(image, "image").maps
     n_cells, n_overlap = 192 // stride, 2
     firsts = [0, 4]  # of two tiles of 8 cells, which overlap in 4 and may overlap in 2
     tiles = [network(image[None, :, :, f * stride : (f + 8) * stride]) for f in firsts]

@@ -26,6 +26,7 @@ from hypervlad import (
 from hypervlad.common.modelfile import ModelFileError
 from hypervlad.features.encoder import ImageInfo
 from hypervlad.features.windows.dataset import PreparedImage, WindowReader
+from hypervlad.features.windows.vectors import Tiling
 from hypervlad.fibres import AlignmentModel, aligned_fraction
 from hypervlad.fibres.regions import TileGrid
 from hypervlad.images import ReadOptions, SkippedImagesWarning
@@ -169,7 +170,7 @@ def test_vectors_are_those_of_their_definition(model: AlignmentClassifier) -> No
     image, _ = halves(17, 0.7)
     prepared = WindowReader(model.encoder_.loader(), 1).read(image, "image")
     tiles = TileGrid.over(image.shape, 16)
-    vectors = TurnInvariantVectors(model.encoder_, 2048)
+    vectors = TurnInvariantVectors(model.encoder_, Tiling(2048))
     found = vectors(prepared, tiles).reshape(*tiles.shape, -1)
     turns = [vectors.turned(prepared, tiles, turn) for turn in range(4)]
     for i, j in ((0, 0), (1, 2), (3, 1)):

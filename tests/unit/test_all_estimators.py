@@ -264,6 +264,20 @@ def test_no_call_changes_what_is_pickled(case: Case, fitted: Any, loaded: Any) -
             assert pickle.dumps(model) == before, name
 
 
+def test_a_saved_model_answers_as_the_fitted_one(case: Case, fitted: Any, loaded: Any) -> None:
+    for name, call in case.calls.items():
+        assert joblib.hash(call(loaded)) == joblib.hash(call(fitted)), name
+
+
+def test_memory_stays_the_machines(cases: dict[str, Case], tmp_path: Path) -> None:
+    """Tiles of a file are used up to the size at which one takes 2.4 GB."""
+    scorer = cases["anomalydino"].fitted()
+    scorer.tile_size_ = 4096
+    scorer.save(tmp_path / "m.hvlad")
+    loaded = hypervlad.load(tmp_path / "m.hvlad")
+    assert (loaded.tile_size, loaded.tile_size_) == (2048, 4096)
+
+
 def test_random_numbers_of_others_stay_as_they_are(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:

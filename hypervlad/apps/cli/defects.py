@@ -46,7 +46,7 @@ TileSize = Annotated[
     typer.Option(
         metavar="PIXELS",
         help="Side of the tiles in which larger images go through the network, to save memory; by "
-        "default 2048.",
+        "default 2048, or that of the model.",
     ),
 ]
 _MASKS = typer.Option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +17,7 @@ from hypervlad.features.encoder.encoding import random_pixels
 from hypervlad.features.encoder.loading import ReadReport
 from hypervlad.features.hypercolumns import hypercolumns_at
 from hypervlad.features.lazy_torch import torch
-from hypervlad.features.windows.vectors import TiledNetwork
+from hypervlad.features.windows.vectors import TiledNetwork, Tiling
 from hypervlad.images import ImageReadError
 
 #: The label of a window that is not trained on: neither clearly of one class nor of another.
@@ -92,13 +91,12 @@ def fit_tiled_codebook(
     images: list[Any],
     fit: CodebookFit,
     *,
-    tile_size: int,
+    tiling: Tiling,
     min_side: int,
-    folder: str | os.PathLike[str] | None = None,
     convert: Convert | None = None,
 ) -> tuple[Codebook, int]:
     """Learn a codebook from images with border and in tiles; return also how many were read."""
-    network = TiledNetwork(fit.network, tile_size, folder)
+    network = TiledNetwork(fit.network, tiling)
     reader = WindowReader(fit.loader, min_side, convert)
     n_each, shares = fit.sampling_plan(len(images))
     pool = fit.new_pool()

@@ -24,7 +24,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from hypervlad.common.constraints import Integer, check_value
 from hypervlad.common.files import naming
+from hypervlad.common.wording import warn_user
 from hypervlad.features import vlad
 from hypervlad.features.backbones import TappedNetwork, class_tokens, get_backbone
 from hypervlad.features.encoder import HypercolumnVLAD
@@ -38,6 +40,29 @@ from hypervlad.images import ImageReadError
 _BORDER = 32
 _OVERLAP = 0.25  # of the side of a tile whose cells depend on all of it
 _ROWS_AT_ONCE = 16  # of windows: bounds the memory without many small steps
+
+
+#: Sides of tiles in pixels.
+TILE_SIDES = Integer(64, 2**16)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How large images go through a network: in tiles of ``side`` pixels.
+
+    The ``folder`` keeps maps that are needed again. A model was fitted with tiles of
+    ``fitted_side``.
+    """
+
+    side: int
+    folder: str | os.PathLike[str] | None = None
+    fitted_side: int | None = None
+
+    @classmethod
+    def of(cls, model: Any) -> Tiling:
+        """Return that of a fitted model with a ``tile_size``; a ValueError if that is unusable."""
+        check_value("tile_size", model.tile_size, [TILE_SIDES])
+        return cls(model.tile_size, fitted_side=model.tile_size_)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,23 +84,15 @@ class PaddedMaps:
 class TiledNetwork:
     """A network that computes feature maps of images of any size.
 
-    Images larger than ``tile_size`` are cut into tiles that overlap by the network's receptive
+    Images larger than a tile are cut into tiles that overlap by the network's receptive
     field, so that the maps are those of the whole image. Where cells depend on the whole image, as
-    in transformers, tiles overlap by a quarter at least, and are blended linearly. The ``folder``
-    keeps maps that are needed again; at least ``border`` pixels are mirrored at each edge.
+    in transformers, tiles overlap by a quarter at least, and are blended linearly. At least
+    ``border`` pixels are mirrored at each edge.
     """
 
-    def __init__(
-        self,
-        network: TappedNetwork,
-        tile_size: int,
-        folder: str | os.PathLike[str] | None = None,
-        border: int = _BORDER,
-    ) -> None:
-        self.tile_size = tile_size
-        self._border = border
-        self._network = network
-        self._folder = None if folder is None else Path(folder)
+    def __init__(self, network: TappedNetwork, tiling: Tiling, border: int = _BORDER) -> None:
+        self._network, self._tiling, self._border = network, tiling, border
+        self._folder = None if tiling.folder is None else Path(tiling.folder)
 
     def padded_maps(
         self, image: torch.Tensor, name: str, key: str | None = None, *, keep: bool = False
@@ -114,19 +131,32 @@ class TiledNetwork:
         widths = [(border, border + -extent % stride) for extent in image.shape[1:]]
         padded = np.pad(image.numpy(), [(0, 0), *widths], mode="symmetric")
         batch = torch.from_numpy(padded)[None]
-        if max(image.shape[1:]) <= self.tile_size:
+        self._warn_of_other_tiles(image)
+        if max(image.shape[1:]) <= self._tiling.side:
             maps = [layer[0] for layer in feature_maps(self._network, batch)]
         else:
             maps = self._in_tiles(batch, name)
         return PaddedMaps(maps, (padded.shape[1], padded.shape[2]), border)
 
+    def _warn_of_other_tiles(self, image: torch.Tensor) -> None:
+        side, fitted = self._tiling.side, self._tiling.fitted_side
+        if fitted in (None, side) or max(image.shape[1:]) <= min(side, fitted):
+            return
+        reach = self._network.reach(len(image))
+        if reach is not None and reach.margin is None:
+            warn_user(
+                f"the model was fitted with tile_size={fitted} and is used with tile_size={side}; "
+                "what this network finds in larger images depends on it, so thresholds may not "
+                f"fit: use tile_size={fitted}"
+            )
+
     def _in_tiles(self, image: torch.Tensor, name: str) -> list[torch.Tensor]:
         reach = self._network.reach(image.shape[1])
         if reach is None:
             raise ImageReadError(
-                f"{name}: larger than tile_size={self.tile_size} pixels, but this network's maps "
-                "cannot be put together from tiles, because its cells do not form a regular grid; "
-                "choose another backbone, or a tile_size as large as the image"
+                f"{name}: larger than tile_size={self._tiling.side} pixels, but this network's "
+                "maps cannot be put together from tiles, because its cells do not form a regular "
+                "grid; choose another backbone, or a tile_size as large as the image"
             )
         if reach.margin is None:
             return self._blended(image, reach.stride)
@@ -136,7 +166,7 @@ class TiledNetwork:
         """Average the maps of overlapping tiles, weighted by the distance from a tile's edge."""
         sums: list[torch.Tensor] = []
         totals: list[torch.Tensor] = []
-        n_overlap = max(1, int(self.tile_size * _OVERLAP) // stride)
+        n_overlap = max(1, int(self._tiling.side * _OVERLAP) // stride)
         spans = (self._spans(extent, stride, n_overlap) for extent in image.shape[2:])
         for row, column in itertools.product(*spans):
             tile, strides = self._tile(image, row, column)
@@ -161,7 +191,7 @@ class TiledNetwork:
 
     def _spans(self, extent: int, stride: int, n_overlap: int) -> list[slice]:
         """Spread tiles evenly over an extent in pixels; they begin at multiples of the stride."""
-        side, n_cells = max(self.tile_size // stride, n_overlap + 1), extent // stride
+        side, n_cells = max(self._tiling.side // stride, n_overlap + 1), extent // stride
         if n_cells <= side:
             return [slice(0, extent)]
         n_tiles = 1 + math.ceil((n_cells - side) / (side - n_overlap))
@@ -172,13 +202,13 @@ class TiledNetwork:
         self, image: torch.Tensor, stride: int, margin: int, name: str
     ) -> list[torch.Tensor]:
         """Put maps together from the inner parts of tiles that begin at multiples of the stride."""
-        if self.tile_size < 4 * margin:
+        if self._tiling.side < 4 * margin:
             raise ValueError(
-                f"tile_size={self.tile_size} is too small for images larger than that, such as "
+                f"tile_size={self._tiling.side} is too small for images larger than that, such as "
                 f"{name}: tiles of this network overlap by {margin} pixels to each side, so "
                 f"tile_size must be at least {4 * margin}"
             )
-        core = (self.tile_size - 2 * margin) // stride * stride
+        core = (self._tiling.side - 2 * margin) // stride * stride
         whole: list[torch.Tensor] = []
         height, width = image.shape[2:]
         for top, left in itertools.product(range(0, height, core), range(0, width, core)):
@@ -215,14 +245,9 @@ def _ramp(n: int, n_overlap: int) -> torch.Tensor:
 class WindowVectors:
     """Vectors of windows, all from one pass of an image through a fitted encoder's network."""
 
-    def __init__(
-        self,
-        encoder: HypercolumnVLAD,
-        tile_size: int,
-        folder: str | os.PathLike[str] | None = None,
-    ) -> None:
+    def __init__(self, encoder: HypercolumnVLAD, tiling: Tiling) -> None:
         network = encoder.network()
-        self.network = TiledNetwork(network, tile_size, folder)
+        self.network = TiledNetwork(network, tiling)
         self._codebook = TorchCodebook(encoder.codebook_, network.device)
         self._params = encoder.fitted_params_
 

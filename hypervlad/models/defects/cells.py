@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -22,7 +21,7 @@ from hypervlad.features.hypercolumns import turned
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.windows import WindowGrid
 from hypervlad.features.windows.dataset import PreparedImage
-from hypervlad.features.windows.vectors import PaddedMaps, TiledNetwork
+from hypervlad.features.windows.vectors import PaddedMaps, TiledNetwork, Tiling
 from hypervlad.models.defects.thresholds import PlaceScores, image_score
 
 Cells = NDArray[np.float32]
@@ -56,20 +55,15 @@ _CELLS = Array("float32", 2, -1.001, 1.001)
 
 
 class CellMaps:
-    """Cells of images, at their own size or reduced; parameters are those of `TiledNetwork`."""
+    """Cells of images, at their own size or reduced."""
 
-    def __init__(
-        self,
-        encoder: HypercolumnVLAD,
-        tile_size: int,
-        folder: str | os.PathLike[str] | None = None,
-    ) -> None:
+    def __init__(self, encoder: HypercolumnVLAD, tiling: Tiling) -> None:
         network = encoder.network()
-        self._own_size = TiledNetwork(network, tile_size, folder)
+        self._own_size = TiledNetwork(network, tiling)
         # In one piece, and without mirrored surroundings, as networks are trained.
-        whole = max(tile_size, *filter(None, SIDES))
-        self._reduced = TiledNetwork(network, whole, folder, border=0)
-        self._is_kept = folder is not None
+        whole = Tiling(max(filter(None, SIDES)), tiling.folder)
+        self._reduced = TiledNetwork(network, whole, border=0)
+        self._is_kept = tiling.folder is not None
 
     def cells(
         self, image: PreparedImage, side: int | None, *, keep: bool = True

@@ -41,11 +41,17 @@ from hypervlad.evaluation.splits import check_groups
 from hypervlad.features.backbones import get_backbone
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import check_finite
-from hypervlad.features.encoder.loading import warn_of_blank_training_images
+from hypervlad.features.encoder.loading import MAX_SIDE, warn_of_blank_training_images
 from hypervlad.features.lazy_torch import torch, usual_torch
 from hypervlad.features.windows import ANOMALOUS, NORMAL, WindowGrid, patches_at
 from hypervlad.features.windows.dataset import PreparedImage, WindowReader, fit_tiled_codebook
-from hypervlad.features.windows.vectors import WindowVectors, check_window_encoder, window_encoder
+from hypervlad.features.windows.vectors import (
+    TILE_SIDES,
+    Tiling,
+    WindowVectors,
+    check_window_encoder,
+    window_encoder,
+)
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
 from hypervlad.images.pixels import ImageDigests
@@ -150,7 +156,7 @@ class PatchDefectScorer(ImageEstimator):
         ``prior="training"`` if not given.
     tile_size : int, default=2048
         Side in pixels of the tiles into which larger images are cut. The scores of transformers
-        depend on it.
+        depend on it. A loaded model has that of its ``fit``, but at most 2048.
     random_state : int, RandomState or None, default=None
         Seed of ``fit``.
     verbose : bool, default=False
@@ -170,7 +176,7 @@ class PatchDefectScorer(ImageEstimator):
         images or from a single group, or with labels.
     held_out_ : HeldOutScores
         Scores of defect-free training images by models trained without them.
-    patch_ : int
+    patch_, tile_size_ : int
     n_images_ : int
         Images trained on.
     training_ : ImageDigests
@@ -199,7 +205,7 @@ class PatchDefectScorer(ImageEstimator):
         "n_references": [Integer(), None],
         "aligned": [Boolean()],
         "boosting": [InstanceOf(BoostedSoftmaxClassifier, "a BoostedSoftmaxClassifier"), None],
-        "tile_size": [Integer(64, 2**16)],
+        "tile_size": [TILE_SIDES],
         "random_state": [RandomState(), None],
         "verbose": VERBOSE,
     }
@@ -211,6 +217,7 @@ class PatchDefectScorer(ImageEstimator):
         "limits_": Part(DetectionLimits),
         "held_out_": Part(HeldOutScores),
         "patch_": Value(int, _PIXELS),
+        "tile_size_": Value(int, TILE_SIDES),
         "n_images_": Value(int, Integer()),
         "training_": Part(ImageDigests),
     }
@@ -226,6 +233,7 @@ class PatchDefectScorer(ImageEstimator):
     limits_: DetectionLimits
     held_out_: HeldOutScores
     patch_: int
+    tile_size_: int
     n_images_: int
     training_: ImageDigests
 
@@ -316,9 +324,8 @@ class PatchDefectScorer(ImageEstimator):
                 f"with {'labels' if labels.is_known else 'aligned=True'}"
             )
         with TemporaryDirectory(prefix="hypervlad-") as folder, announced(len(images)):
-            fit_codebook = partial(
-                fit_tiled_codebook, tile_size=self.tile_size, min_side=self.patch, folder=folder
-            )
+            tiling = Tiling(self.tile_size, folder)
+            fit_codebook = partial(fit_tiled_codebook, tiling=tiling, min_side=self.patch)
             encoder.fit_checked(images, fit_codebook)
             fitted: _Fitted
             if labels.is_known:
@@ -330,8 +337,7 @@ class PatchDefectScorer(ImageEstimator):
                     labels,
                     group_codes,
                     patch=self.patch,
-                    tile_size=self.tile_size,
-                    folder=folder,
+                    tiling=tiling,
                     seed=seed,
                 )
                 summary = HeldOutScores.of(held_out, group_codes)
@@ -340,12 +346,13 @@ class PatchDefectScorer(ImageEstimator):
                 rule = RegionRule(outline, None)
                 fitted = _Fitted(model, summary, keys, threshold, rule, DetectionLimits.none())
             else:
-                fitted = self._fit_normal(encoder, images, group_codes, seed, folder)
+                fitted = self._fit_normal(encoder, images, group_codes, seed, tiling)
         # All at the end: a fit that fails leaves the model as it was.
         self.encoder_, self.model_ = encoder, fitted.model
         self.threshold_ = _checked_threshold("threshold", fitted.threshold)
         self.region_rule_, self.limits_ = fitted.rule, fitted.limits
-        self.held_out_, self.patch_ = fitted.held_out, int(self.patch)
+        self.held_out_ = fitted.held_out
+        self.patch_, self.tile_size_ = int(self.patch), int(self.tile_size)
         self.n_images_, self.training_ = encoder.n_images_, ImageDigests.of(sorted(fitted.keys))
         return self
 
@@ -483,6 +490,7 @@ class PatchDefectScorer(ImageEstimator):
             check_window_encoder(self.encoder, "defects are looked for")
 
     def _check_state(self) -> None:
+        self.tile_size = min(self.tile_size_, MAX_SIDE)  # memory is the machine's
         width = self.encoder_.n_features_out_
         if not isinstance(self.model_, LabelledWindows):
             width = sum(len(layer.mean) for layer in self.encoder_.codebook_.projections)
@@ -497,10 +505,10 @@ class PatchDefectScorer(ImageEstimator):
         images: list[Any],
         groups: NDArray[Any],
         seed: int,
-        folder: str,
+        tiling: Tiling,
     ) -> _Fitted:
         """Fit a model of defect-free images."""
-        maps = CellMaps(encoder, self.tile_size, folder)
+        maps = CellMaps(encoder, tiling)
         reader = WindowReader(encoder.loader(), self.patch)
 
         def read(position: int) -> PreparedImage:
@@ -553,7 +561,7 @@ class PatchDefectScorer(ImageEstimator):
             )
             return found, score >= threshold
 
-        unstored, limits = CellMaps(encoder, self.tile_size), DetectionLimits.none()
+        unstored, limits = CellMaps(encoder, Tiling(tiling.side)), DetectionLimits.none()
         if are_held_out and len(chosen) >= MIN_IMAGES and self.n_planted:
             limits = measure_limits(
                 chosen,
@@ -577,7 +585,7 @@ class PatchDefectScorer(ImageEstimator):
             grid = WindowGrid.cover(image.size, self.patch_, self.stride_)
             scores = self._window_scores(self.model_, image, grid)
             return scores, grid, labelled_image_score(scores)
-        places, grid, score = self.model_.scores(CellMaps(self.encoder_, self.tile_size), image)
+        places, grid, score = self.model_.scores(CellMaps(self.encoder_, Tiling.of(self)), image)
         check_finite(np.append(places, score)[None], [image.name])
         return places, grid, score
 
@@ -596,7 +604,7 @@ class PatchDefectScorer(ImageEstimator):
     def _window_scores(
         self, model: LabelledWindows, image: PreparedImage, grid: WindowGrid
     ) -> NDArray[np.floating]:
-        vectors = WindowVectors(self.encoder_, self.tile_size)
+        vectors = WindowVectors(self.encoder_, Tiling.of(self))
         maps = vectors.network.padded_maps(image.tensor, image.name)
         scores = model.scores_in(vectors, maps, grid)
         check_finite(scores[None], [image.name])

@@ -19,6 +19,7 @@ from hypervlad.features.windows.dataset import (
     TrainingWindows,
     WindowReader,
 )
+from hypervlad.features.windows.vectors import Tiling
 from hypervlad.images.masks import warn_if_inverted
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.defects.cells import (
@@ -137,12 +138,11 @@ def fit_labelled_cells(
     groups: NDArray[Any],
     *,
     patch: int,
-    tile_size: int,
-    folder: str,
+    tiling: Tiling,
     seed: int,
 ) -> tuple[LabelledCells, dict[int, WindowScores], Collection[str]]:
     """Return a model of labelled cells, held-out scores by position, and all digests."""
-    maps = CellMaps(encoder, tile_size, folder)
+    maps = CellMaps(encoder, tiling)
     reader = WindowReader(encoder.loader(), patch)
     known = dict[int, tuple[Any, ...]]()
 

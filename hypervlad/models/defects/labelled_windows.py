@@ -22,7 +22,7 @@ from hypervlad.features.windows.dataset import (
     TrainingWindows,
     WindowReader,
 )
-from hypervlad.features.windows.vectors import PaddedMaps, WindowVectors
+from hypervlad.features.windows.vectors import PaddedMaps, Tiling, WindowVectors
 from hypervlad.images import ImageReadError, read_mask
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.classifier.fitting import checked_labels, of_length
@@ -158,12 +158,11 @@ def fit_labelled_windows(
     groups: NDArray[Any],
     *,
     patch: int,
-    tile_size: int,
-    folder: str,
+    tiling: Tiling,
     seed: int,
 ) -> tuple[LabelledWindows, dict[int, WindowScores], Collection[str]]:
     """Return a model of labelled patches, held-out scores by position, and all digests."""
-    vectors = WindowVectors(encoder, tile_size, folder)
+    vectors = WindowVectors(encoder, tiling)
     reader = WindowReader(encoder.loader(), patch)
 
     def read() -> Iterator[ImageWindows]:

@@ -13,6 +13,7 @@ from support.surfaces import CELL, PATCH, blotted
 from hypervlad import BoostedSoftmaxClassifier, default_patch_encoder
 from hypervlad.features.windows import ANOMALOUS, NORMAL
 from hypervlad.features.windows.dataset import TrainingWindows
+from hypervlad.features.windows.vectors import Tiling
 from hypervlad.models.defects.cells import Cells, describe
 from hypervlad.models.defects.labelled_cells import (
     LabelledCells,
@@ -118,8 +119,7 @@ def test_all_cells_are_scored_if_only_some_are_learnt_from(
         DefectLabels.check(6, None, masks, 0),
         np.arange(6),
         patch=PATCH,
-        tile_size=64,
-        folder=str(tmp_path),
+        tiling=Tiling(64, tmp_path),
         seed=0,
     )
     assert len(held_out) == 6

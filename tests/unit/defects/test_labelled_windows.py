@@ -13,7 +13,7 @@ from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD
 from hypervlad.features.encoder import ImageInfo
 from hypervlad.features.windows import ANOMALOUS, NORMAL, WindowGrid
 from hypervlad.features.windows.dataset import UNKNOWN, PreparedImage
-from hypervlad.features.windows.vectors import WindowVectors
+from hypervlad.features.windows.vectors import Tiling, WindowVectors
 from hypervlad.images import ImageReadError
 from hypervlad.models.defects.labelled_windows import DefectLabels, LabelledWindows
 
@@ -48,7 +48,7 @@ def test_windows_of_an_image_score_as_their_vectors_do(n_estimators: int) -> Non
         blocks=("joint", "pooled"),
         random_state=0,
     ).fit([image])
-    own = WindowVectors(encoder, 4096)
+    own = WindowVectors(encoder, Tiling(4096))
     maps = own.network.padded_maps(encoder.loader().load_batch(image).tensors[0], "image")
     grid = WindowGrid.cover(image.shape, side=15, stride=6)
     vectors = np.concatenate(list(own.vectors(maps, grid)))

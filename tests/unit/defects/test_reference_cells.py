@@ -13,6 +13,7 @@ from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import PatchDefectScorer, load
 from hypervlad.features.windows.dataset import WindowReader
+from hypervlad.features.windows.vectors import Tiling
 from hypervlad.models.defects.cells import CellMaps, ReferenceCells
 from hypervlad.models.presets import anomalydino
 
@@ -31,7 +32,7 @@ def test_scores_are_cosine_distances_from_the_nearest_cell_of_turned_images(
     scorer: PatchDefectScorer, images: list[NDArray[np.float32]]
 ) -> None:
     fitted = clone(scorer).set_params(n_references=8, fpr=0.4).fit(images[:2])
-    maps = CellMaps(fitted.encoder_, 518)
+    maps = CellMaps(fitted.encoder_, Tiling(518))
     reader = WindowReader(fitted.encoder_.loader(), 29)
 
     def cells(image: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from hypervlad import HypercolumnVLAD, default_patch_encoder
 from hypervlad.features import vlad
-from hypervlad.features.backbones import build_network
+from hypervlad.features.backbones import Reach, TappedNetwork, build_network
 from hypervlad.features.hypercolumns import dense_hypercolumns
 from hypervlad.features.windows import WindowGrid
 from hypervlad.features.windows.vectors import (
     TiledNetwork,
+    Tiling,
     WindowVectors,
     window_means,
     window_residual_sums,
@@ -99,7 +100,7 @@ def test_tiles_have_the_vectors_of_the_whole(
 ) -> None:
     encoder = fitted(image, blocks=[*codebooks, "pooled"])
     windows = WindowGrid.cover(image.shape, side=15, stride=7)
-    whole, tiled = WindowVectors(encoder, 4096), WindowVectors(encoder, 64)
+    whole, tiled = WindowVectors(encoder, Tiling(4096)), WindowVectors(encoder, Tiling(64))
     maps, stitched = (
         vectors.network.padded_maps(prepared(encoder, image), "image") for vectors in (whole, tiled)
     )
@@ -112,9 +113,33 @@ def test_tiles_have_the_vectors_of_the_whole(
     assert vectors.shape[1] == encoder.n_features_out_
 
 
+def test_tiles_are_wider_than_what_a_cell_depends_on(image: NDArray[np.float32]) -> None:
+    vectors = WindowVectors(encoder := fitted(image), Tiling(8))
+    with pytest.raises(ValueError, match=r"tile_size=8 is too small .* must be at least \d+"):
+        vectors.network.padded_maps(prepared(encoder, image), "image")
+
+
+def test_other_tiles_than_in_fit_are_a_warning_where_answers_depend_on_them(
+    image: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = fitted(image)
+
+    def maps(side: int, fitted_side: int, pixels: NDArray[np.float32]) -> None:
+        network = TiledNetwork(encoder.network(), Tiling(side, fitted_side=fitted_side))
+        network.padded_maps(prepared(encoder, pixels), "image")
+
+    maps(64, 128, image)  # each cell depends on a few pixels
+    monkeypatch.setattr(TappedNetwork, "reach", lambda *_: Reach(4, None))
+    maps(64, 64, image)
+    maps(64, 128, image[:50, :60])
+    for sides in ((64, 128), (256, 128)):
+        with pytest.warns(UserWarning, match=r"tile_size=128 and .* with tile_size=(64|256);"):
+            maps(*sides, image)
+
+
 def test_a_window_is_encoded_as_an_image_of_its_positions(image: NDArray[np.float32]) -> None:
     encoder = fitted(image)
-    own = WindowVectors(encoder, 4096)
+    own = WindowVectors(encoder, Tiling(4096))
     maps = own.network.padded_maps(prepared(encoder, image), "image")
     windows = WindowGrid(np.array([16, 40]), np.array([8, 64]), side=24)
     vectors = np.concatenate(list(own.vectors(maps, windows))).reshape(2, 2, -1)
@@ -157,7 +182,7 @@ def test_a_window_is_encoded_as_an_image_of_its_positions(image: NDArray[np.floa
 )
 def test_products_are_those_of_the_vectors(image: NDArray[np.float32], blocks: list[str]) -> None:
     encoder = fitted(image, blocks=blocks)
-    own = WindowVectors(encoder, 4096)
+    own = WindowVectors(encoder, Tiling(4096))
     maps = own.network.padded_maps(prepared(encoder, image), "image")
     windows = WindowGrid.cover(image.shape, side=15, stride=4)
     weights = np.random.default_rng(1).standard_normal((encoder.n_features_out_, 3))
@@ -173,7 +198,7 @@ def _enlarged(layer: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.f
 
 
 def test_stored_maps_are_those_computed(image: NDArray[np.float32], tmp_path: Path) -> None:
-    network = TiledNetwork(build_network("tiny", "random", ["1", "4"]), 4096, tmp_path)
+    network = TiledNetwork(build_network("tiny", "random", ["1", "4"]), Tiling(4096, tmp_path))
     pixels = torch.from_numpy(np.stack([image] * 3))
     computed = network.padded_maps(pixels, "image", "key", keep=True)
     empty = torch.zeros(0)  # is never looked at
