@@ -39,7 +39,8 @@ def load(
     ----------
     path : path-like
     weights : path-like or None, default=None
-        The network's weights on this machine, if the model was trained with a file elsewhere.
+        The network's weights on this machine, if the model was trained with weights from a file,
+        which is never looked for.
     max_pixels : int or None, default=400_000_000
         Largest image that the model reads, as in :class:`hypervlad.images.ReadOptions`.
     pixel_size : float, PixelSizes or None, default=None
@@ -84,18 +85,20 @@ def load(
     loader = getattr(importlib.import_module(module), name)
     try:
         model = loader.from_state(content.header, content.arrays)
-        for part in (model, getattr(model, "encoder_", None), getattr(model, "encoder", None)):
+        parts: list[Any] = [model, *(getattr(model, n, None) for n in ("encoder_", "encoder"))]
+        for part in parts:
             _set_reading(part, reading)
     except ValueError as error:
         raise ModelFileError(f"{os.fspath(path)}: {error}") from error
     if weights is not None:
-        encoder = getattr(model, "encoder_", model)
-        if not hasattr(encoder, "weights"):
+        own = [part for part in parts if hasattr(part, "weights")]
+        if not own:
             raise ModelFileError(
                 f"{os.fspath(path)} holds a {type(model).__name__}, which has all its weights in "
                 "the file; leave weights out"
             )
-        encoder.weights = weights
+        for part in own:
+            part.weights = weights
     return model
 
 

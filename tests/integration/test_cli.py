@@ -178,7 +178,7 @@ def test_the_backbone_and_the_expected_shares_are_in_the_file(model, folder, tmp
     assert "not in the file" not in run("info", path).stdout
 
 
-def test_a_file_of_weights_is_stored_with_its_whole_path(folder, tmp_path, monkeypatch):
+def test_a_file_of_weights_is_named_again_with_the_model(folder, tmp_path, monkeypatch):
     import torch
 
     from hypervlad.features.backbones import get_backbone
@@ -187,8 +187,11 @@ def test_a_file_of_weights_is_stored_with_its_whole_path(folder, tmp_path, monke
     torch.save(get_backbone("tiny").builder().state_dict(), tmp_path / "tiny.pth")
     monkeypatch.chdir(tmp_path)
     run("train", folder, "-o", "m.hvlad", *TINY, "--weights", "tiny.pth")
-    monkeypatch.chdir(folder)
-    assert len(read_table(run("predict", tmp_path / "m.hvlad", folder / "flat").stdout)) == 8
+    assert "file:tiny.pth" in run("info", "m.hvlad").stdout
+    words = refused("predict", "m.hvlad", folder / "flat", "-q")
+    assert "from a file, 'tiny.pth', which is not looked for: say where it is, --weights" in words
+    found = run("predict", "m.hvlad", folder / "flat", "--weights", "tiny.pth").stdout
+    assert len(read_table(found)) == 8
 
 
 def test_an_unreadable_image_stops_or_is_left_out(model, folder, tmp_path):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from sklearn.base import clone
 
 import hypervlad
-from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD
+from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD, MicrographClassifier
 from hypervlad.common.base import Estimator
 from hypervlad.common.modelfile import ModelFileError, read_model, write_model
+from hypervlad.features import WeightsNotFoundError
+from hypervlad.features.backbones import build_network
 from hypervlad.images import ImageReadError
 from hypervlad.images.options import MAX_PIXELS
 from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
@@ -139,6 +144,42 @@ def test_weights_are_a_name(encoder: HypercolumnVLAD, tmp_path: Path, weights: A
     expected = 'weights must be "pretrained", "micronet", "random" or a path'
     with pytest.raises(ModelFileError, match=expected):
         hypervlad.load(forged(encoder, tmp_path / "m.hvlad", parameter("weights", weights)))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/etc/passwd",
+        "../weights.pth",
+        "weights.pth",
+        "//server/share/weights.pth",
+        r"\\server\share\weights.pth",
+        r"\\.\pipe\x",
+        "CON",
+        "/dev/zero",
+        "",
+    ],
+)
+def test_a_path_in_a_file_is_refused_by_name(
+    encoder: HypercolumnVLAD, transfer: TransferClassifier, tmp_path: Path, path: str
+) -> None:
+    """Looked for, it could be a device, or, on Windows, log in on another computer."""
+    for model in (encoder, transfer):
+        with pytest.raises(ModelFileError, match=re.escape(f"names the weights {path!r}, a path")):
+            hypervlad.load(forged(model, tmp_path / "m.hvlad", parameter("weights", path)))
+
+
+def test_weights_that_are_given_are_those_of_a_new_fit(
+    tiny_encoder: HypercolumnVLAD, texture_images: Any, tmp_path: Path
+) -> None:
+    images, own, path = texture_images[0], tmp_path / "own.pth", tmp_path / "m.hvlad"
+    torch.save(build_network("tiny", "random").original.state_dict(), own)
+    tiny_encoder.set_params(weights=own).fit(images).save(path)
+    with pytest.raises(WeightsNotFoundError, match=r"'own\.pth', which is not looked for"):
+        clone(hypervlad.load(path)).fit(images)
+    model = MicrographClassifier(tiny_encoder, calibration_size=0).fit(*texture_images)
+    model.save(path)
+    clone(hypervlad.load(path, weights=own)).fit(*texture_images)
 
 
 def test_scaling_that_depends_on_each_patch(

@@ -12,7 +12,10 @@ from typing import Any, TypeGuard, cast
 
 from safetensors import SafetensorError
 
+from hypervlad.common.base import ImageEstimator
+from hypervlad.common.constraints import Alternatives, InstanceOf
 from hypervlad.common.files import file_digest
+from hypervlad.common.modelfile import ModelFileError
 from hypervlad.common.progress import print_line
 from hypervlad.common.wording import reason_of
 from hypervlad.features.backbones import mobilenet_file
@@ -36,6 +39,7 @@ MICRONET = {"micronet": "microscopynet", "image-micronet": "imagenet-microscopyn
 #: What `find_weights` finds; "imagenet" is another name of "pretrained".
 PUBLISHED = ("pretrained", "imagenet", *MICRONET)
 _NAMES = (*PUBLISHED, "random")
+_FILE = "file:"  # in a saved model, before the name of the file that its weights are from
 # Licences that allow copies; `hypervlad info` names them.
 _FREE = ("apache-2.0", "bsd-3-clause", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0")
 _MICRONET_URL = "https://nasa-public-data.s3.amazonaws.com/microscopy_segmentation_models/"
@@ -89,6 +93,11 @@ def find_weights(name: str, weights: str = "pretrained", *, download: bool = Tru
     unknown weights 'micrographs'; those of other tags are 'pretrained', 'imagenet', 'micronet',
     'image-micronet'
     """
+    if weights.startswith(_FILE):
+        raise WeightsNotFoundError(
+            f"the model was trained with weights from a file, {weights.removeprefix(_FILE)!r}, "
+            "which is not looked for: say where it is, weights=FILE"
+        )
     if weights not in PUBLISHED:
         known = ", ".join(map(repr, PUBLISHED))
         raise WeightsNotFoundError(f"unknown weights {weights!r}; those of other tags are {known}")
@@ -159,12 +168,46 @@ def check_may_be_included(name: str, weights: str | os.PathLike[str]) -> None:
 
 def is_name(weights: object) -> TypeGuard[str]:
     """Return whether weights are named, whatever files there are; other weights are a path."""
-    return isinstance(weights, str) and weights in _NAMES
+    return isinstance(weights, str) and (weights in _NAMES or weights.startswith(_FILE))
 
 
 def absolute_weights(weights: str | os.PathLike[str]) -> str:
     """Return a name of weights unchanged, and a path as an absolute one."""
     return weights if is_name(weights) else os.path.abspath(weights)
+
+
+WEIGHTS: Alternatives = [
+    InstanceOf((str, os.PathLike), '"pretrained", "micronet", "random" or a path')
+]
+
+
+class NetworkEstimator(ImageEstimator):
+    """An estimator with a network, which is built when it is needed, and not copied."""
+
+    weights: str | os.PathLike[str]
+
+    def _parameters_to_save(self) -> dict[str, Any]:
+        given = super()._parameters_to_save()
+        if not is_name(self.weights):
+            given["weights"] = _FILE + os.path.basename(os.path.abspath(self.weights))
+        return given
+
+    @classmethod
+    def _parameters_from(cls, packed: Mapping[str, Any]) -> dict[str, Any]:
+        parameters = super()._parameters_from(packed)
+        weights = parameters["weights"]
+        # A path from a file, looked for, could be a device, or reach for another computer.
+        if isinstance(weights, str) and not is_name(weights):
+            raise ModelFileError(
+                f"the model names the weights {weights!r}, a path; expected one of "
+                f"{', '.join(_NAMES)}, or {_FILE}NAME. It was not written by hypervlad"
+            )
+        return parameters
+
+    def __getstate__(self) -> dict[str, Any]:
+        attributes: dict[str, Any] = dict(super().__getstate__())
+        attributes.pop("_tapped_network", None)
+        return attributes
 
 
 def _find_on_hub(name: str, download: bool) -> Path:
@@ -271,8 +314,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         raise WeightsNotFoundError(
             f"{path}: no such weights file. Expected a .safetensors or .pth state dict with the "
             f"keys of torchvision or timm, a folder with {' or '.join(_IN_FOLDER)}, or one of "
-            f"{', '.join(_NAMES)}; if the file of a saved model has moved, say "
-            "where it is now: weights=FILE"
+            f"{', '.join(_NAMES)}"
         )
     try:
         if path.suffix == ".safetensors":

@@ -16,7 +16,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import Arrays, Field, ImageEstimator, Record, Value, Values, to_json
+from hypervlad.common.base import Arrays, Field, Record, Value, Values, to_json
 from hypervlad.common.constraints import (
     Alternatives,
     InstanceOf,
@@ -43,7 +43,12 @@ from hypervlad.features.backbones.network import (
     check_registered,
     check_tensors,
 )
-from hypervlad.features.backbones.weights import absolute_weights, check_may_be_included
+from hypervlad.features.backbones.weights import (
+    WEIGHTS,
+    NetworkEstimator,
+    absolute_weights,
+    check_may_be_included,
+)
 from hypervlad.features.cache import ResultCache, absolute_memory, arrays_digest
 from hypervlad.features.codebook import SAMPLINGS, Codebook, CodebookField
 from hypervlad.features.encoder.codebook_fit import CodebookFit, FitCodebook, fit_sampled_codebook
@@ -71,7 +76,7 @@ _BACKBONE = "backbone."  # before the names of the network's tensors in a model 
 _RUN_PARAMETERS = ("batch_size", "on_error", "runtime")  # may change after `fit`
 
 
-class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEstimator):
+class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, NetworkEstimator):
     """Encode micrographs as VLAD over the hypercolumns of a pretrained network.
 
     A hypercolumn is what several layers of the network compute at one position of an image. Each is
@@ -175,7 +180,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     _kind = "hypercolumn_vlad"
     # The backbone, its taps, the image size, the memory and the device have checks of their own.
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
-        "weights": [InstanceOf((str, os.PathLike), '"pretrained", "micronet", "random" or a path')],
+        "weights": WEIGHTS,
         "pixel_size": [None, Number(above=0, meaning="nanometres per pixel, a number")],
         "grid": [
             OneOf("finest", "image"),
@@ -212,7 +217,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
         "n_images_": Value(int, Integer()),
         "is_of_particles_": Value(bool),
     }
-    _unsaved_parameters = ImageEstimator._unsaved_parameters | {"batch_size", "runtime"}
+    _unsaved_parameters = NetworkEstimator._unsaved_parameters | {"batch_size", "runtime"}
 
     codebook_: Codebook
     fitted_params_: EncoderParams
@@ -464,7 +469,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
     def _parameters_to_save(self) -> dict[str, Any]:
         # Those used in `fit`, not those set since.
         given = super()._parameters_to_save()
-        given |= {"weights": absolute_weights(self.weights), "taps": list(self.taps_)}
+        given |= {"taps": list(self.taps_)}
         return given | {k: to_json(v) for k, v in vars(self.fitted_params_).items()}
 
     @classmethod
@@ -583,11 +588,6 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ImageEs
             verbose=self.verbose,
             of_particles=of_particles,
         )
-
-    def __getstate__(self) -> dict[str, Any]:
-        attributes: dict[str, Any] = dict(super().__getstate__())
-        attributes.pop("_tapped_network", None)
-        return attributes
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "codebook_")

@@ -19,7 +19,6 @@ from hypervlad.common.base import (
     ArrayDict,
     Arrays,
     Field,
-    ImageEstimator,
     Labels,
     Maybe,
     Part,
@@ -55,7 +54,7 @@ from hypervlad.features.backbones.network import (
     check_tensors,
     map_channels,
 )
-from hypervlad.features.backbones.weights import absolute_weights, check_may_be_included
+from hypervlad.features.backbones.weights import WEIGHTS, NetworkEstimator, check_may_be_included
 from hypervlad.features.encoder import EncodedImages, ImageLoader
 from hypervlad.features.encoder.encoding import check_finite, encode_images
 from hypervlad.features.encoder.loading import MAX_SIDE, Batch
@@ -85,7 +84,7 @@ from hypervlad.models.classifier.fitting import check_classes, checked_labels, o
 _WARM_UP = 10  # steps
 
 
-class TransferClassifier(ClassifierMixin, ImageEstimator):
+class TransferClassifier(ClassifierMixin, NetworkEstimator):
     """Classify micrographs by the features of an ImageNet network, frozen or fine-tuned.
 
     The baseline of Modarres et al. [1]_: softmax regression on the maps of the network's last tap,
@@ -166,7 +165,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
     _kind = "transfer_classifier"
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
         "backbone": [InstanceOf(str, "the name of a backbone")],
-        "weights": [InstanceOf((str, os.PathLike), '"pretrained", "micronet", "random" or a path')],
+        "weights": WEIGHTS,
         "mode": [OneOf("features", "finetune")],
         "trainable": [OneOf("head", "last", "all")],
         "image_size": [OneOf("auto"), Integer(1, MAX_SIDE)],
@@ -200,7 +199,7 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         "whole_network_": Value(bool),
         "n_images_": Value(int, Integer()),
     }
-    _unsaved_parameters = ImageEstimator._unsaved_parameters | {"checkpoint"}
+    _unsaved_parameters = NetworkEstimator._unsaved_parameters | {"checkpoint"}
 
     classes_: NDArray[Any]
     head_: SoftmaxHead
@@ -393,9 +392,6 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
         saved.whole_network_ = True
         return super(TransferClassifier, saved).to_state()
 
-    def _parameters_to_save(self) -> dict[str, Any]:
-        return super()._parameters_to_save() | {"weights": absolute_weights(self.weights)}
-
     def _check_state(self) -> None:
         check_registered(self.backbone_)
         check_value("trainable_", self.trainable_, self._parameter_constraints["trainable"])
@@ -495,8 +491,3 @@ class TransferClassifier(ClassifierMixin, ImageEstimator):
                 return network
             state = network.original.state_dict() | state
         return build_network(backbone.name, state, backbone.taps[-1:], device)
-
-    def __getstate__(self) -> dict[str, Any]:
-        attributes: dict[str, Any] = dict(super().__getstate__())
-        attributes.pop("_tapped_network", None)
-        return attributes

@@ -14,7 +14,7 @@ from scipy import ndimage
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import ArrayDict, Field, ImageEstimator, Maybe, Record, Value, Values
+from hypervlad.common.base import ArrayDict, Field, Maybe, Record, Value, Values
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -35,6 +35,7 @@ from hypervlad.features.backbones.network import (
     check_device,
     check_registered,
 )
+from hypervlad.features.backbones.weights import WEIGHTS, NetworkEstimator
 from hypervlad.features.lazy_torch import usual_torch
 from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.masks import mask_banner_rows
@@ -90,7 +91,7 @@ class HeldOutSegmentation:
     diameter_ratio: float | None
 
 
-class HypercolumnSegmenter(ImageEstimator):
+class HypercolumnSegmenter(NetworkEstimator):
     """Outline the particles of micrographs, after training on a few outlined ones.
 
     The hypercolumns of a frozen pretrained network go through a small decoder, which is trained: it
@@ -158,7 +159,7 @@ class HypercolumnSegmenter(ImageEstimator):
 
     _kind = "hypercolumn_segmenter"
     _parameter_constraints: ClassVar[Mapping[str, Alternatives]] = {
-        "weights": [InstanceOf((str, os.PathLike), '"pretrained", "micronet", "random" or a path')],
+        "weights": WEIGHTS,
         "n_epochs": [Integer(at_most=1000)],
         "min_area": [Integer()],
         "read_options": [InstanceOf((Mapping, ReadOptions), "a dict or a ReadOptions"), None],
@@ -290,7 +291,7 @@ class HypercolumnSegmenter(ImageEstimator):
             rows = torch.arange(len(crops.grey))
             losses += train(decoder, crops, rows, n_more, seed + 1, _LAST_RATE, self.verbose)
         # All at the end: a fit that fails leaves the model unchanged.
-        self._model, self.backbone_ = model, self.backbone
+        self._tapped_network, self.backbone_ = model, self.backbone
         self.held_out_, self.contrast_ = assessed, contrast
         self.separation_ = separation if annotation == "outlines" else None
         self.losses_ = tuple(losses)
@@ -391,7 +392,7 @@ class HypercolumnSegmenter(ImageEstimator):
 
     def _fitted_model(self) -> FieldNetwork:
         device = check_device(self.device)
-        model: FieldNetwork | None = getattr(self, "_model", None)
+        model: FieldNetwork | None = getattr(self, "_tapped_network", None)
         if model is None or model.device != device:
             backbone = get_backbone(self.backbone_)
             source = NetworkSource(backbone, self.weights, self.taps_, self.weights_digest_)
@@ -399,12 +400,8 @@ class HypercolumnSegmenter(ImageEstimator):
             model = FieldNetwork(
                 source.build(device), decoder, backbone.preprocessing, self.contrast_
             )
-            self._model = model
+            self._tapped_network = model
         return model
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()
-        return {name: value for name, value in state.items() if name != "_model"}
 
     def _check_state(self) -> None:
         check_registered(self.backbone_)
