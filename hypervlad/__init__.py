@@ -1,4 +1,4 @@
-"""Classify electron micrographs: dense hypercolumns, VLAD and a boosted softmax.
+"""Classify electron micrographs: dense hypercolumns, VLAD and a linear softmax.
 
 What most people need is here; everything public is in one of eight packages, in the order in which
 an image passes through them:

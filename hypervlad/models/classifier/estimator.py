@@ -75,7 +75,7 @@ def _learner_has_margins(model: Any) -> bool:
 
 
 class MicrographClassifier(ClassifierMixin, ImageEstimator):
-    """Classify micrographs: VLAD of hypercolumns, pooled channels, boosted softmax.
+    """Classify micrographs: VLAD of hypercolumns, averages of channels, a linear softmax.
 
     An encoder turns each image into a vector of feature blocks. Each block has a linear model,
     their margins are averaged, and trees are added if cross-validation shows that they help.
