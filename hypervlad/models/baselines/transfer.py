@@ -37,7 +37,7 @@ from hypervlad.common.constraints import (
     check_value,
     is_integer,
 )
-from hypervlad.evaluation.splits import check_column, joined_groups
+from hypervlad.evaluation.splits import check_groups, first_appearance_codes, joined_groups
 from hypervlad.features.backbones import (
     Backbone,
     Preprocessing,
@@ -79,7 +79,7 @@ from hypervlad.models.baselines.training import (
     load_training_images,
 )
 from hypervlad.models.classifier.answers import accuracy_of_read, most_probable
-from hypervlad.models.classifier.fitting import check_classes, checked_labels, of_length
+from hypervlad.models.classifier.fitting import check_classes, checked_labels
 
 _WARM_UP = 10  # steps
 
@@ -286,17 +286,18 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
         image_size, read_options = self._size_for(backbone), check_read_options(self.read_options)
         images = check_image_list(images)
         labels = checked_labels(y, len(images))
-        if groups is not None:
-            check_column("groups", groups)
-        known = None if groups is None else of_length("groups values", groups, len(images))
-        check_classes(labels, known)
+        own = check_groups(groups, len(images))
+        check_classes(labels)
         seeds = check_random_state(self.random_state).randint(2**31 - 1, size=4).tolist()
         network = build_network(backbone.name, self.weights, backbone.taps[-1:], device)
         loader = self._loader(image_size, read_options, backbone.preprocessing)
         data = load_training_images(images, loader)
-        labels, known = labels[data.positions], None if known is None else known[data.positions]
+        labels, known = (
+            labels[data.positions],
+            first_appearance_codes(own[data.positions], "groups"),
+        )
         if len(data) < len(images):
-            check_classes(labels, known)
+            check_classes(labels)
         classes, codes = np.unique(labels, return_inverse=True)
         joined = joined_groups(known, data.digests)
         features = [

@@ -379,20 +379,15 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         self.check_calibrated(max_error=max_error)
         threshold = self._fitted_held_out(_SURE_ANSWERS).checked_threshold(max_error)
         encoded = self._encode(images)
-        judged = self._classify_encoded(encoded, None, threshold).judgement
-        assert judged is not None
+        judged = self._judged(encoded.vectors, threshold, encoded.is_blank)
         return judged.among_skipped(encoded.positions, encoded.n_images)
 
     def judge_vectors(self, vectors: NDArray[np.floating], max_error: float = 0.05) -> Judgement:
         """Judge images as :meth:`judge` does, by their vectors from ``encoder_.transform``."""
-        held_out = self._fitted_held_out(_SURE_ANSWERS)
-        threshold = held_out.checked_threshold(max_error)
+        threshold = self._fitted_held_out(_SURE_ANSWERS).checked_threshold(max_error)
         read = np.flatnonzero(~np.isnan(vectors[:, 0]))
         readable = vectors if len(read) == len(vectors) else vectors[read]  # no copy if all
-        proba, points = self._proba(readable), project_vectors(readable)
-        confidence = held_out.confidence(held_out.by_learner(readable, proba), proba)
-        judged = judgement_of(self.classes_, proba, confidence, points, self.training_, threshold)
-        return judged.among_skipped(read, len(vectors))
+        return self._judged(readable, threshold).among_skipped(read, len(vectors))
 
     def classify(
         self,
@@ -571,25 +566,32 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             )
         return self.held_out_
 
+    def _judged(
+        self,
+        vectors: NDArray[np.floating],
+        threshold: float,
+        is_blank: NDArray[np.bool_] | None = None,
+    ) -> Judgement:
+        held_out, proba = self._fitted_held_out(_SURE_ANSWERS), self._proba(vectors)
+        confidence = held_out.confidence(held_out.by_learner(vectors, proba), proba)
+        points = project_vectors(vectors)
+        return judgement_of(
+            self.classes_, proba, confidence, points, self.training_, threshold, is_blank
+        )
+
     def _classify_encoded(
         self, encoded: EncodedImages, coverage: float | None, threshold: float | None
     ) -> Classification:
-        vectors, blank = encoded.vectors, encoded.is_blank
-        proba, points = self._proba(vectors), project_vectors(vectors)
-        judgement, sets = None, None
+        vectors, judgement, sets = encoded.vectors, None, None
         if threshold is None:
-            nearest, novelty = self.training_.nearest(points)
-        if coverage is not None or threshold is not None:
+            proba = self._proba(vectors)
+            nearest, novelty = self.training_.nearest(project_vectors(vectors))
+        else:
+            judgement = self._judged(vectors, threshold, encoded.is_blank)
+            proba, nearest, novelty = judgement.proba, judgement.nearest, judgement.novelty
+        if coverage is not None:
             held_out = self._fitted_held_out(_SETS)
-            by_learner = held_out.by_learner(vectors, proba)
-            if threshold is not None:
-                confidence = held_out.confidence(by_learner, proba)
-                judgement = judgement_of(
-                    self.classes_, proba, confidence, points, self.training_, threshold, blank
-                )
-                nearest, novelty = judgement.nearest, judgement.novelty
-            if coverage is not None:
-                sets = held_out.sets(by_learner, proba, novelty, coverage)
+            sets = held_out.sets(held_out.by_learner(vectors, proba), proba, novelty, coverage)
         known = self.training_.contains([image.digest for image in encoded.info])
         images = replace(encoded, vectors=np.empty((len(vectors), 0), dtype=np.float32))
         return Classification(images, proba, novelty, nearest, known, judgement, sets)

@@ -21,6 +21,7 @@ from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
 from hypervlad.evaluation.splits import (
     check_column,
+    check_groups,
     first_appearance_codes,
     group_folds,
     joined_groups,
@@ -83,26 +84,21 @@ class LabelledImages:
     def of(cls, images: list[Any], y: Any, groups: Any, sample_weight: Any) -> LabelledImages:
         """Check what ``fit`` is given; leave out images of weight 0."""
         labels = checked_labels(y, len(images))
-        values = {"groups": groups, "sample_weight": sample_weight}
-        for name, own in values.items():
-            if own is not None:
-                check_column(name, own, "weights" if name == "sample_weight" else "groups")
-        given = {
-            name: of_length(f"{name} values", own, len(images))
-            for name, own in values.items()
-            if own is not None
-        }
+        given: dict[str, NDArray[Any]] = {}
+        if groups is not None:
+            given["groups"] = check_groups(groups, len(images))
         positions = np.arange(len(images))
-        if "sample_weight" in given:
-            positions = np.flatnonzero(checked_weights(given["sample_weight"]))
+        if sample_weight is not None:
+            given["sample_weight"] = checked_weights(sample_weight, len(images))
+            positions = np.flatnonzero(given["sample_weight"])
             images, labels = [images[i] for i in positions], labels[positions]
             given = {name: own[positions] for name, own in given.items()}
-        check_classes(labels, given.get("groups"))
+        check_classes(labels)
         return cls(images, labels, positions, given)
 
     def group_codes(self) -> NDArray[np.intp]:
         if "groups" in self.given:
-            return first_appearance_codes(self.given["groups"].tolist(), "groups")
+            return first_appearance_codes(self.given["groups"], "groups")
         if all(map(is_particle, self.images)):
             return first_appearance_codes([each.micrograph for each in self.images], "groups")
         return np.arange(len(self.images))
@@ -519,19 +515,18 @@ def checked_labels(y: Any, n_images: int) -> np.ndarray:
     return np.array(labels.tolist()) if isinstance(y, list | tuple) else labels
 
 
-def check_classes(labels: np.ndarray, groups: np.ndarray | None) -> None:
+def check_classes(labels: np.ndarray) -> None:
     check_classification_targets(labels)
     classes = np.unique(labels)
     if len(classes) < 2:
         raise ValueError(
             f"the labels (y) have one class only, {classes.tolist()[:1]}: two or more are needed"
         )
-    if groups is not None:
-        first_appearance_codes(groups.tolist(), "groups")
 
 
-def checked_weights(weights: Any) -> np.ndarray:
-    values = np.asarray(weights, dtype=np.float64)
+def checked_weights(weights: Any, n_images: int) -> np.ndarray:
+    check_column("sample_weight", weights, "weights")
+    values = of_length("sample_weight values", weights, n_images).astype(np.float64)
     wrong = ~(np.isfinite(values) & (values >= 0))
     if wrong.any():
         raise ValueError(
