@@ -23,6 +23,7 @@ import numpy as np
 import scipy.stats
 import torch
 import torchvision
+from sklearn.ensemble import GradientBoostingClassifier
 
 from benchmarks.common.checkpoints import load_or_run
 from benchmarks.common.data import DataSet, write_tem_folder
@@ -125,9 +126,12 @@ def build(method: str, weights: str, vgg16: str, seed: int) -> Any:
         return Baseline(method, weights, vgg16, seed)
     if method == "default":
         return MicrographClassifier(calibration_size=0, random_state=seed)
-    options = {"luo2021-image": {"grid": "image"}, "luo2021-sklearn": {"booster": "sklearn"}}
-    given = {"weights": weights, "random_state": seed, "n_jobs": torch.get_num_threads()}
-    return luo2021(**given, **options.get(method, {}))
+    given: dict[str, Any] = {"grid": "image"} if method == "luo2021-image" else {}
+    given |= {"weights": weights, "random_state": seed, "n_jobs": torch.get_num_threads()}
+    model = luo2021(**given)
+    if method == "luo2021-sklearn":
+        model.set_params(boosting=GradientBoostingClassifier())
+    return model
 
 
 def measure(data: DataSet, method: str, seed: int, make: Callable[[], Any]) -> Facts:

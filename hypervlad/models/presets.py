@@ -11,8 +11,6 @@ from typing import Literal
 
 import joblib
 import numpy as np
-from sklearn.base import BaseEstimator
-from sklearn.ensemble import GradientBoostingClassifier
 
 from hypervlad.features.backbones import get_backbone, tap_names
 from hypervlad.features.encoder import HypercolumnVLAD
@@ -23,14 +21,12 @@ from hypervlad.models.classifier import MicrographClassifier
 from hypervlad.models.defects import PatchDefectScorer
 
 _VGG16_TAPS = ("features.3", "features.8", "features.15", "features.22", "features.29")
-_BOOSTERS = ("xgboost", "sklearn")
 _FACETS = ("token", "value")
 
 
 def luo2021(
     *,
     grid: int | Literal["image", "finest"] = 5000,
-    booster: Literal["xgboost", "sklearn"] = "xgboost",
     backbone: str = "vgg16",
     weights: str | os.PathLike[str] = "pretrained",
     n_codewords: int = 100,
@@ -50,9 +46,6 @@ def luo2021(
     grid : int, "image" or "finest", default=5000
         Random pixels per image, for the codebook and for encoding. "image" encodes every pixel,
         "finest" every position of the finest tap; the codebook then has 5,000 pixels per image.
-    booster : {"xgboost", "sklearn"}, default="xgboost"
-        :class:`BoostedSoftmaxClassifier` or, as in the paper, but slower and not to be saved,
-        :class:`~sklearn.ensemble.GradientBoostingClassifier`.
     backbone : str, default="vgg16"
         Another network gets its own default taps.
     n_codewords, n_estimators : int, default=100
@@ -65,11 +58,6 @@ def luo2021(
     Returns
     -------
     MicrographClassifier
-
-    Raises
-    ------
-    ValueError
-        If ``booster`` is unknown. Other parameters are checked in ``fit``.
 
     References
     ----------
@@ -95,9 +83,21 @@ def luo2021(
         device=device,
         verbose=verbose,
     )
+    # Unlike scikit-learn's trees, those of xgboost have a penalty and a smallest hessian of 1: they
+    # divide gains by hessians, and without these prefer leaves of a few certain rows (1 to 2 points
+    # less accurate).
+    boosting = BoostedSoftmaxClassifier(
+        init=None,
+        n_estimators=n_estimators,
+        learning_rate=0.1,
+        max_depth=3,
+        n_iter_no_change=None,
+        n_jobs=n_jobs,
+        verbose=verbose,
+    )
     return MicrographClassifier(
         encoder,
-        boosting=_gradient_boosting(booster, n_estimators, n_jobs, verbose),
+        boosting=boosting,
         calibration_size=0,  # the paper does not calibrate, and training takes long
         random_state=random_state,
         verbose=verbose,
@@ -364,27 +364,5 @@ def anomalydino(
         fpr=fpr,
         tile_size=tile_size,
         random_state=random_state,
-        verbose=verbose,
-    )
-
-
-def _gradient_boosting(
-    booster: str, n_estimators: int, n_jobs: int | None, verbose: bool
-) -> BaseEstimator:
-    """Return a booster of trees of depth 3 at rate 0.1, on all features, without early stopping."""
-    if booster not in _BOOSTERS:
-        raise ValueError(f"booster must be one of {', '.join(map(repr, _BOOSTERS))}: {booster!r}")
-    if booster == "sklearn":
-        return GradientBoostingClassifier(n_estimators=n_estimators, learning_rate=0.1, max_depth=3)
-    # Unlike scikit-learn's trees, those of xgboost have a penalty and a smallest hessian of 1: they
-    # divide gains by hessians, and without these prefer leaves of a few certain rows (1 to 2 points
-    # less accurate).
-    return BoostedSoftmaxClassifier(
-        init=None,
-        n_estimators=n_estimators,
-        learning_rate=0.1,
-        max_depth=3,
-        n_iter_no_change=None,
-        n_jobs=n_jobs,
         verbose=verbose,
     )

@@ -39,7 +39,6 @@ PAPER = {
     ("options", "changed"),
     [
         ({}, {"boosting__class_weight": None}),
-        ({"booster": "sklearn"}, {"boosting__subsample": 1.0}),
         (
             {"grid": "image", "n_codewords": 64, "n_estimators": 7, "weights": "vgg16.pth"},
             {"encoder__grid": "image", "encoder__n_codewords": 64}
@@ -64,15 +63,6 @@ def test_parameters_are_the_papers_but_for_what_is_named(
     expected = PAPER | changed
     assert {name: parameters[name] for name in expected} == expected
     assert clone(model).get_params().keys() == parameters.keys()
-    if "booster" in options:
-        assert model.boosting.get_params() == GradientBoostingClassifier().get_params()
-
-
-def test_an_unknown_booster_is_reported() -> None:
-    with pytest.raises(
-        ValueError, match=r"booster must be one of 'xgboost', 'sklearn'.*'catboost'"
-    ):
-        luo2021(booster="catboost")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("mode", ["features", "finetune"])
@@ -118,11 +108,9 @@ def test_147200_features_normalised_within_codewords_then_as_a_whole() -> None:
         np.testing.assert_allclose(lengths, len(lengths) ** -0.5, rtol=1e-4)
 
 
-def tiny(booster: Any) -> MicrographClassifier:
+def tiny() -> MicrographClassifier:
     """The preset on a small network and small images, with all its trees."""
-    model = luo2021(
-        backbone="tiny", weights="random", grid=50, n_codewords=4, booster=booster, random_state=0
-    )
+    model = luo2021(backbone="tiny", weights="random", grid=50, n_codewords=4, random_state=0)
     return model.set_params(encoder__image_size=16)
 
 
@@ -130,7 +118,7 @@ def test_all_trees_of_xgboost_are_kept_saved_and_loaded(
     texture_images: Images, tmp_path: Path
 ) -> None:
     images, labels = texture_images
-    model = tiny("xgboost").fit(images[:18], labels[:18])
+    model = tiny().fit(images[:18], labels[:18])
     assert isinstance(model.boosting_, BoostedSoftmaxClassifier)
     assert model.boosting_.booster_.num_boosted_rounds() == 100
     assert len(model.boosting_.booster_.get_dump()) == 100 * 3
@@ -146,7 +134,8 @@ def test_all_trees_of_xgboost_are_kept_saved_and_loaded(
 
 def test_all_trees_of_scikit_learn_are_kept(texture_images: Images) -> None:
     images, labels = texture_images
-    model = tiny("sklearn").fit(images[:18], labels[:18])
+    model = tiny().set_params(boosting=GradientBoostingClassifier())
+    model.fit(images[:18], labels[:18])
     assert model.boosting_.estimators_.shape == (100, 3)
     assert model.boosting_.n_features_in_ == 96
     assert model.score(images[18:], labels[18:]) > 0.8
@@ -157,11 +146,10 @@ def test_the_boosters_agree_on_new_rows() -> None:
     X, y = make_classification(
         600, 20, n_informative=8, n_classes=3, class_sep=1.0, flip_y=0, random_state=0
     )
+    boosters = luo2021().boosting, GradientBoostingClassifier()
     xgboost, scikit_learn = (
-        _centred_log_proba(
-            luo2021(booster=name).boosting.set_params(random_state=0).fit(X[:400], y[:400]), X[400:]
-        )
-        for name in ("xgboost", "sklearn")
+        _centred_log_proba(each.set_params(random_state=0).fit(X[:400], y[:400]), X[400:])
+        for each in boosters
     )
     assert np.corrcoef(xgboost.ravel(), scikit_learn.ravel())[0, 1] > 0.95
     assert 0.75 < xgboost.std() / scikit_learn.std() < 1.3
