@@ -152,10 +152,8 @@ def map_from_patches(
     positions: ArrayLike,
     shape: tuple[int, int],
     patch: int = 29,
-    *,
-    fill: float = np.nan,
 ) -> NDArray[np.float32]:
-    """Return a map of patches, each filled with its value; means where they overlap.
+    """Return a map of patches, each filled with its value; means where they overlap, NaN elsewhere.
 
     Parameters
     ----------
@@ -164,8 +162,6 @@ def map_from_patches(
     shape : (int, int)
         Height and width of the map; parts of patches beyond it are left out.
     patch : int, default=29
-    fill : float, default=NaN
-        The value of pixels that no patch covers.
 
     Returns
     -------
@@ -192,7 +188,7 @@ def map_from_patches(
     sums, counts = (
         _painted(each, corners, shape, patch) for each in (numbers, np.ones(len(corners)))
     )
-    return np.where(counts > 0, sums / np.maximum(counts, 1), fill).astype(np.float32)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32)
 
 
 def patch_means(values: ArrayLike, positions: ArrayLike, patch: int = 29) -> NDArray[np.float64]:
@@ -250,7 +246,7 @@ def _finite(values: ArrayLike, what: str) -> NDArray[np.float64]:
     """Return values as floats; a NaN would spread through the cumulative sums."""
     array = np.asarray(values, dtype=np.float64)
     if not np.isfinite(array).all():
-        raise ValueError(f"{what} must be finite; got NaN or infinity (see fill=).")
+        raise ValueError(f"{what} must be finite; got NaN or infinity.")
     return array
 
 
