@@ -306,14 +306,18 @@ class Estimator(BaseEstimator):
         super().set_params(**params)
         return self
 
-    def _part(self, name: str, **parameters: Any) -> Any:
-        """Return the part that a parameter names, by default a new one with these parameters."""
+    def _new_part(self, name: str, seed: int | None, **parameters: Any) -> Any:
+        """Return a seeded copy of a part, by default of a new one with these parameters."""
         own = getattr(self, name)
-        return self._part_parameters[name].default(**parameters) if own is None else own
+        part = self._part_parameters[name].default(**parameters) if own is None else own
+        return seeded_clone(part, seed, verbose=getattr(self, "verbose", False))
 
     def check_parameters(self) -> None:
         """Raise a ValueError that names the first unusable parameter; ``fit`` begins with it."""
         check_parameters(self.get_params(deep=False), self._parameter_constraints)
+        for name in self._part_parameters:
+            if isinstance(part := getattr(self, name), Estimator):
+                part.check_parameters()
 
     def save(self, path: str | os.PathLike[str], *, include_backbone: bool = False) -> None:
         """Write the fitted model to one file, without pickle, or raise a ModelFileError.

@@ -15,14 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import (
-    Field,
-    ImageEstimator,
-    Part,
-    PartParameter,
-    Value,
-    seeded_clone,
-)
+from hypervlad.common.base import Field, ImageEstimator, Part, PartParameter, Value
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -213,7 +206,7 @@ class AlignmentClassifier(ImageEstimator):
         self.check_parameters()
         images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        encoder = seeded_clone(self._part("encoder"), seed, verbose=self.verbose)
+        encoder = self._new_part("encoder", seed)
         options = check_read_options(encoder.read_options)
         labels, convert = AlignmentLabels.check(images, y, options), _grey_reader(options)
         codes = check_groups(groups, len(images))
@@ -237,7 +230,7 @@ class AlignmentClassifier(ImageEstimator):
 
             windows = TrainingWindows.sample(read(), len(images), seed)
         _check_both_classes(windows.labels)
-        learner = seeded_clone(self._part("boosting"), seed, verbose=self.verbose).fit(
+        learner = self._new_part("boosting", seed).fit(
             windows.X,
             windows.labels,
             sample_weight=windows.weights,
@@ -330,8 +323,6 @@ class AlignmentClassifier(ImageEstimator):
 
     def check_parameters(self) -> None:
         super().check_parameters()
-        if self.boosting is not None:
-            self.boosting.check_parameters()
         if self.encoder is None:
             return
         check_window_encoder(self.encoder, "alignment is judged")

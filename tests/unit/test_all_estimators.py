@@ -316,7 +316,7 @@ def test_all_public_methods_are_called(cases: dict[str, Case]) -> None:
 
 @pytest.mark.parametrize("kind", [MicrographClassifier, PatchDefectScorer, AlignmentClassifier])
 def test_parameters_of_parts_are_set_on_a_new_estimator(kind: type[Any]) -> None:
-    default = kind()._part("encoder"), kind()._part("boosting")
+    default = kind()._new_part("encoder", None), kind()._new_part("boosting", None)
     model = clone(kind()).set_params(encoder__n_codewords=5, boosting__n_estimators=3)
     assert model.encoder.get_params() == default[0].get_params() | {"n_codewords": 5}
     assert model.boosting.get_params() == default[1].get_params() | {"n_estimators": 3}

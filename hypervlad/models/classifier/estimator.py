@@ -23,7 +23,6 @@ from hypervlad.common.base import (
     PartParameter,
     Record,
     Value,
-    seeded_clone,
 )
 from hypervlad.common.constraints import (
     VERBOSE,
@@ -497,11 +496,6 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             )
         return super().to_state(include_backbone=include_backbone)
 
-    def check_parameters(self) -> None:
-        super().check_parameters()
-        if isinstance(self.boosting, BoostedSoftmaxClassifier):
-            self.boosting.check_parameters()  # before images are encoded
-
     def _check_state(self) -> None:
         n_features, width = self.boosting_.n_features_in_, self.encoder_.n_features_out_
         if n_features != width:
@@ -519,12 +513,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         seed = self.random_state
         if isinstance(seed, np.random.RandomState):
             seed = int(seed.randint(2**31 - 1))
-        parts = (
-            self._part("encoder", particles=all(map(is_particle, images))),
-            self._part("boosting"),
-        )
-        encoder, learner = (seeded_clone(part, seed, verbose=self.verbose) for part in parts)
-        return encoder, learner, seed
+        encoder = self._new_part("encoder", seed, particles=all(map(is_particle, images)))
+        return encoder, self._new_part("boosting", seed), seed
 
     def _encode(self, images: Sequence[Any]) -> EncodedImages:
         check_is_fitted(self)

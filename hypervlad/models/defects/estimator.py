@@ -16,14 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from hypervlad.common.base import (
-    Field,
-    ImageEstimator,
-    Part,
-    PartParameter,
-    Value,
-    seeded_clone,
-)
+from hypervlad.common.base import Field, ImageEstimator, Part, PartParameter, Value
 from hypervlad.common.constraints import (
     VERBOSE,
     Alternatives,
@@ -306,7 +299,7 @@ class PatchDefectScorer(ImageEstimator):
         self.check_parameters()
         images = check_image_list(images)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        encoder = seeded_clone(self._part("encoder"), seed, verbose=self.verbose)
+        encoder = self._new_part("encoder", seed)
         rows = mask_banner_rows(check_read_options(encoder.read_options))
         labels = DefectLabels.check(len(images), y, masks, rows)
         if self.threshold == "f1" and not labels.is_known:
@@ -332,7 +325,7 @@ class PatchDefectScorer(ImageEstimator):
                 fit = fit_labelled_windows if masks is None else fit_labelled_cells
                 model, held_out, keys = fit(
                     encoder,
-                    seeded_clone(self._part("boosting"), seed, verbose=self.verbose),
+                    self._new_part("boosting", seed),
                     images,
                     labels,
                     group_codes,
@@ -484,8 +477,6 @@ class PatchDefectScorer(ImageEstimator):
 
     def check_parameters(self) -> None:
         super().check_parameters()
-        if self.boosting is not None:
-            self.boosting.check_parameters()
         if self.encoder is not None:
             check_window_encoder(self.encoder, "defects are looked for")
 

@@ -79,7 +79,7 @@ class Outer(ImageEstimator):
         self.inner, self.sizes, self.class_weight = inner, sizes, class_weight
 
     def fit(self) -> Outer:
-        self.inner_ = self._part("inner").fit()
+        self.inner_ = self._new_part("inner", None).fit()
         self.classes_ = np.array(["fibre", "matrix"])
         self.n_, self.gain_, self.taps_ = 3, float("inf"), ("a", "b")
         self.curve_ = Curve((0.5, 0.25), "held out")
