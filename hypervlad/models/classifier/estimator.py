@@ -464,6 +464,9 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
     def held_out_evaluation(self) -> Evaluation:
         """Return the `Evaluation` of the held-out predictions: an estimate for new groups.
 
+        What is learnt without labels, the codebook and, of more than 2,048 images, the principal
+        directions of their vectors, is learnt from all images.
+
         Raises a ValueError if nothing was held out in ``fit``.
         """
         return self._fitted_held_out("its accuracy").evaluation(self.classes_)
