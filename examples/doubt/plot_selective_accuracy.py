@@ -57,5 +57,5 @@ plt.show()
 # %%
 # With eight classes and 160 images, no confidence shows that at most 5 or 10 % of the answers are
 # wrong, so no answer is sure at these levels. Choose the share of errors that you can accept, and
-# let a person look at the rest: :meth:`~hypervlad.MicrographClassifier.predict_or_reject` does so,
-# and :doc:`/explanation/doubt` says what it promises.
+# let a person look at the rest: :meth:`~hypervlad.MicrographClassifier.judge` says which these are,
+# and :doc:`/explanation/doubt` what it promises.

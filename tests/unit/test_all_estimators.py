@@ -91,7 +91,6 @@ def micrograph_calls(images: list[np.ndarray], labels: np.ndarray) -> Calls:
     return {
         **classifier_calls(images, labels),
         "predict_set": lambda model: model.predict_set(images, 0.8),
-        "predict_or_reject": lambda model: model.predict_or_reject(images, 0.4),
         "judge": lambda model: model.judge(images, 0.4),
         "judge_vectors": of_vectors,
         "classify": lambda model: model.classify(images, coverage=0.8, max_error=0.4),

@@ -50,7 +50,6 @@ def model(texture_images: Any) -> MicrographClassifier:
     [
         (lambda model, images, labels: model.predict(images), BOTH),
         (lambda model, images, labels: model.predict_set(images, 0.99), ("with a coverage", *BOTH)),
-        (lambda model, images, labels: model.predict_or_reject(images, 0.4), BOTH),
         (lambda model, images, labels: model.judge(images, 0.001), ("no answer is sure", *BOTH)),
         (
             lambda model, images, _: model.judge_vectors(model.encoder_.encode(images[:2]).vectors),

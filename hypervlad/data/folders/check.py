@@ -51,7 +51,6 @@ def check_image_folder(
     groups: str | os.PathLike[str] | None = None,
     *,
     options: ReadOptions | None = None,
-    n_jobs: int | None = None,
     verbose: bool = False,
 ) -> FolderReport:
     """Check a folder for problems that would spoil training or inflate its scores.
@@ -66,8 +65,6 @@ def check_image_folder(
         CSV file of groups, as for `load_image_folder`; by default none, or those of the table.
     options : ReadOptions, optional
         How images are read; by default as they are stored, the first page of files with several.
-    n_jobs : int, optional
-        Number of threads that read images, as in joblib; by default 1.
     verbose : bool, default=False
         Show progress bars.
 
@@ -98,7 +95,7 @@ def check_image_folder(
     layout = scan_images(dir)
     group_of, group_error = _read_groups(layout, groups)
     options = options or ReadOptions()
-    facts, bad_files = _read_all(layout, options, group_of, n_jobs, verbose)
+    facts, bad_files = _read_all(layout, options, group_of, verbose)
     exact, near = _find_copies(facts, verbose)
     suggested, apart = _join_copies(facts, exact + near)
     suggested |= {bad.path: (group_of or {}).get(bad.path, bad.path) for bad in bad_files}
@@ -136,7 +133,6 @@ def compare_image_folders(
     second: str | os.PathLike[str],
     *,
     options: ReadOptions | None = None,
-    n_jobs: int | None = None,
     verbose: bool = False,
 ) -> FolderComparison:
     """Find copies across two folders, such as those for training and for a test.
@@ -146,7 +142,7 @@ def compare_image_folders(
     first, second : path
         Folders of images, sorted into classes or not, neither inside the other, or tables of
         labels.
-    options, n_jobs, verbose
+    options, verbose
         As for `check_image_folder`.
 
     Returns
@@ -181,7 +177,7 @@ def compare_image_folders(
     counts = []
     options = options or ReadOptions()
     for folder, layout in zip((first, second), layouts, strict=True):
-        found, unreadable = _read_all(layout, options, None, n_jobs, verbose, with_loose=True)
+        found, unreadable = _read_all(layout, options, None, verbose, with_loose=True)
         path = os.fspath(folder)
         if not found and not unreadable:
             raise ImageFolderError(f"{path}: no images, so there is nothing to compare.")
@@ -214,7 +210,6 @@ def _read_all(
     layout: FolderLayout,
     options: ReadOptions,
     group_of: dict[str, str] | None,
-    n_jobs: int | None,
     verbose: bool,
     with_loose: bool = False,
 ) -> tuple[list[_ImageFacts], list[BadFile]]:
@@ -229,9 +224,9 @@ def _read_all(
         for file, name, label in zip(files, names, labels, strict=True)
     )
     # Threads: decoding and filtering release the GIL, and pixels need not be copied.
-    outcomes: Iterator[_ImageFacts | BadFile] = Parallel(
-        n_jobs=n_jobs, prefer="threads", return_as="generator"
-    )(jobs)
+    outcomes: Iterator[_ImageFacts | BadFile] = Parallel(prefer="threads", return_as="generator")(
+        jobs
+    )
     facts: list[_ImageFacts] = []
     bad: list[BadFile] = []
     for outcome in ProgressBar(

@@ -43,8 +43,6 @@ from hypervlad.images.reading import check_image_list, is_particle
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.boosting.logistic import decided_classes, with_exact_ties
 from hypervlad.models.classifier.answers import (
-    SURE,
-    UNREADABLE,
     Classification,
     Explanation,
     Judgement,
@@ -319,38 +317,6 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         found = self._classify_encoded(self._encode(images), coverage, None)
         return found.images.with_missing(found.sets, fill=False)
 
-    def predict_or_reject(
-        self, images: Sequence[Any], max_error: float = 0.05, reject_label: Any = "unsure"
-    ) -> np.ndarray:
-        """Return the class of each image, or a reject label if the answer is not sure.
-
-        Parameters
-        ----------
-        images : sequence of n images
-        max_error : float, default=0.05
-            As in :meth:`judge`, with its errors and warnings.
-        reject_label : str or number, default="unsure"
-            Label of images without a sure answer; not a class.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-            With the type of the labels if ``reject_label`` has it too, otherwise of objects; None
-            for a skipped image.
-        """
-        self.check_calibrated(max_error=max_error)
-        if reject_label is None or reject_label != reject_label or not np.isscalar(reject_label):
-            raise ValueError(
-                f"reject_label is a text or number, such as 'unsure'; got {reject_label!r}"
-            )
-        if reject_label in self.classes_.tolist():
-            raise ValueError(f"reject_label={reject_label!r} is one of the classes: choose another")
-        judged = self.judge(images, max_error)
-        answers, read = judged.labels, judged.kind != UNREADABLE
-        answers[read & (judged.kind != SURE)] = reject_label
-        is_alike = np.asarray(reject_label).dtype.kind == self.classes_.dtype.kind
-        return np.array(answers.tolist()) if is_alike and read.all() else answers
-
     def judge(self, images: Sequence[Any], max_error: float = 0.05) -> Judgement:
         """Return for each image whether the answer is sure, and if not, the reason.
 
@@ -585,6 +551,6 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         if coverage is not None:
             held_out = self._fitted_held_out(_SETS)
             sets = held_out.sets(held_out.by_learner(vectors, proba), proba, novelty, coverage)
-        known = self.training_.contains([image.digest for image in encoded.info])
+        known = self.training_.digests.contains([image.digest for image in encoded.info])
         images = replace(encoded, vectors=np.empty((len(vectors), 0), dtype=np.float32))
         return Classification(images, proba, novelty, nearest, known, judgement, sets)

@@ -190,7 +190,7 @@ def fit_parts(
         labels,
         groups,
         data.positions[rows],
-        ImageDigests.of(digests).digests,
+        ImageDigests.of(digests),
         points,
         project_vectors(empty),
         vectors.shape[1],

@@ -54,7 +54,7 @@ class TrainingImages(CachingPart):
     labels : ndarray of shape (n,)
     groups, positions : ndarray of int, shape (n,)
         The group of each image, and its position in the list given to ``fit``.
-    digests : ndarray of uint8, shape (n, 32)
+    digests : ImageDigests
         SHA-256 of the pixels.
     points, empty : ndarray of float32, shape (n, d) and (m, d)
         Projected vectors of the images, and of images without content.
@@ -70,7 +70,7 @@ class TrainingImages(CachingPart):
     labels: NDArray[Any]
     groups: NDArray[np.intp]
     positions: NDArray[np.intp]
-    digests: NDArray[np.uint8]
+    digests: ImageDigests
     points: NDArray[np.float32]
     empty: NDArray[np.float32]
     usual: NDArray[np.float64]
@@ -84,7 +84,7 @@ class TrainingImages(CachingPart):
         labels: NDArray[Any],
         groups: NDArray[np.intp],
         positions: NDArray[np.intp],
-        digests: NDArray[np.uint8],
+        digests: ImageDigests,
         points: NDArray[np.float32],
         empty: NDArray[np.float32],
         n_features: int,
@@ -133,17 +133,8 @@ class TrainingImages(CachingPart):
             novelty.append((self._scores(found) / limits).max(axis=1))
         return np.concatenate(rows), np.concatenate(novelty)
 
-    def contains(self, digests: Sequence[str]) -> NDArray[np.bool_]:
-        """Return which images, by their digests, are training images."""
-        return ImageDigests(self.digests).contains(digests)
-
-    @property
-    def n_copies(self) -> int:
-        """Number of images whose pixels are those of an earlier one."""
-        return ImageDigests(self.digests).n_copies
-
     def warn_of_known(self, digests: Sequence[str]) -> None:
-        n_known = int(self.contains(digests).sum())
+        n_known = int(self.digests.contains(digests).sum())
         if n_known:
             warn_user(TrainingImagesWarning.about(n_known, len(digests)))
 
@@ -214,28 +205,30 @@ class TrainingImages(CachingPart):
             "n_features": self.n_features,
             "limits": [_LIMIT.pack(limit)[0] for limit in self.limits],
         }
-        return header, {name: getattr(self, name) for name in _ARRAYS}
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return header, arrays | self.digests.to_state()[1]
 
     @classmethod
     def from_state(
         cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
     ) -> TrainingImages:
         found = {name: field.checked(arrays[name], name) for name, field in _ARRAYS.items()}
+        digests = ImageDigests.from_state({}, arrays)
         training = cls(
             names=list(Values(str).unpack(header["names"], {})),
             labels=Labels(distinct=False).unpack(header["labels"], {}),
             limits=np.array([_LIMIT.unpack(limit, {}) for limit in header["limits"]]),
             n_features=Value(int, Integer(1)).unpack(header["n_features"], {}),
+            digests=digests,
             **found,
         )
-        lengths = {len(found[name]) for name in ("groups", "positions", "digests", "points")}
+        lengths = {len(digests), *(len(found[name]) for name in ("groups", "positions", "points"))}
         if lengths | {len(training)} != {len(training.names)}:
             raise ValueError("the record of the training images is damaged")
         if training.limits.shape != (2,) or not (training.limits >= 0).all():
             raise ValueError("the record of the training images is damaged: its limits")
         if len(training.usual) != len(np.unique(training.labels)):
             raise ValueError("the record of the training images is damaged: usual distances")
-        ImageDigests(training.digests)  # raises a ValueError unless they can be digests
         return training
 
     def check(self, n_features: int, classes: NDArray[Any]) -> None:
@@ -320,7 +313,6 @@ _LIMIT = Value(float, may_be_infinite=True)
 _ARRAYS = {
     "groups": Array("int64", 1),
     "positions": Array("int64", 1, at_least=0),
-    "digests": Array("uint8", 2),
     "points": Array("float32", 2, -_MAX_POINT, _MAX_POINT),
     "empty": Array("float32", 2, -_MAX_POINT, _MAX_POINT),
     "usual": Array("float64", 1, at_least=_MIN_DISTANCE),

@@ -110,7 +110,7 @@ def held_out_lines(model: Any) -> list[str]:
 
 
 def _without_groups(training: Any) -> list[str]:
-    if len(np.unique(training.groups)) + training.n_copies < len(training):
+    if len(np.unique(training.groups)) + training.digests.n_copies < len(training):
         return []
     return [
         "groups: each image counts as a sample of its own; if several show one sample or "
@@ -132,7 +132,7 @@ def held_out_text(model: Any, result: Evaluation) -> str:
     held_out = model.held_out_
     n_training, n_groups = len(model.training_), len(np.unique(held_out.groups))
     of_groups = "" if result.groups is None else f" of {counted(n_groups, 'group')}"
-    n_copies = model.training_.n_copies
+    n_copies = model.training_.digests.n_copies
     if n_copies and of_groups:
         copies = verb(n_copies, "copy is", "copies are")
         of_groups += f" ({n_copies} {copies} in the group of the original)"

@@ -75,8 +75,6 @@ def test_images_are_judged_in_numbers_and_words(
     np.testing.assert_allclose(judged.confidence, confidence)
     sure = (judged.confidence >= judged.threshold) & (judged.novelty <= 1)
     np.testing.assert_array_equal(judged.kind == "sure", sure)
-    answers = model.predict_or_reject(new, max_error=0.2)
-    np.testing.assert_array_equal(answers != "unsure", sure)
 
 
 def test_skipped_images_have_answers_without_content(
@@ -92,8 +90,6 @@ def test_skipped_images_have_answers_without_content(
     assert (judged.nearest[0] == -1).all()
     with pytest.warns(UserWarning, match="gone"):
         assert model.predict_set(images).any(axis=1).tolist() == [False, True]
-    with pytest.warns(UserWarning, match="gone"):
-        assert model.predict_or_reject(images, 0.2)[0] is None
     found = model.classify(images, coverage=0.8, max_error=0.2)  # no warning
     assert found.images.positions.tolist() == [1]
     with pytest.raises(ValueError, match="coverage is a share"):

@@ -114,7 +114,8 @@ def test_a_class_that_cannot_be_held_out_is_in_every_set_and_no_answer_is_sure(
     model.set_params(calibration_size=size).fit(images, labels)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert (model.predict_or_reject(new, 0.75) == truth).any()
+        judged = model.judge(new, 0.75)
+        assert (judged.labels == truth)[judged.kind == "sure"].any()
         assert not model.predict_set(new, 0.5).all(axis=0).any()
     labels[0] = "lone"
     model.fit(images, labels).save(tmp_path / "m.hvlad")
@@ -160,35 +161,19 @@ def test_answers_given_are_right_as_often_as_requested(
     model.fit(images, labels)
     plain = model.predict(new)
     assert (plain != truth).mean() > 0.05, "else there would be nothing to refuse"
-    answers = model.predict_or_reject(new, max_error=0.2)
-    given_ = answers != "unsure"
-    assert 0.1 < given_.mean() < 1
-    assert (answers[given_] == plain[given_]).all()
-    assert (answers[given_] != truth[given_]).mean() < (plain != truth).mean()
-    assert (answers[given_] != truth[given_]).mean() <= 0.2
+    judged = model.judge(new, max_error=0.2)
+    sure = judged.kind == "sure"
+    assert 0.1 < sure.mean() < 1
+    assert (judged.labels == plain).all()
+    assert (plain != truth)[sure].mean() < (plain != truth).mean()
+    assert (plain != truth)[sure].mean() <= 0.2
 
 
-def test_rejections_that_are_impossible_raise_or_warn(
-    model: MicrographClassifier, texture_images: Any
-) -> None:
-    images, labels = texture_images
-    model.fit(images, labels)
-    with pytest.warns(UserWarning, match="no answer is sure"):
-        assert set(model.predict_or_reject(images, 0.001, "?")) == {"?"}
-    with pytest.raises(ValueError, match="is one of the classes"):
-        model.predict_or_reject(images, reject_label=labels[0])
-    for label in (None, float("nan"), ("un", "sure")):
-        with pytest.raises(ValueError, match="reject_label is a text or number"):
-            model.predict_or_reject(images, reject_label=label)
+def test_shares_are_checked(fitted_model: MicrographClassifier) -> None:
     with pytest.raises(ValueError, match="coverage is a share"):
-        model.predict_set(images, 90)
-    numbers = np.unique(labels, return_inverse=True)[1]
-    mixed = model.fit(images, numbers).predict_or_reject(images, 0.3)
-    assert set(mixed.tolist()) <= {0, 1, 2, "unsure"}
-    with pytest.warns(UserWarning, match="no answer is sure"):
-        whole = model.predict_or_reject(images, 0.001, reject_label=-1)
-    assert whole.dtype.kind == "i"
-    assert set(whole.tolist()) == {-1}
+        fitted_model.predict_set([], 90)
+    with pytest.raises(ValueError, match="max_error is a share"):
+        fitted_model.judge([], 5)
 
 
 def test_one_group_per_class_holds_nothing_out(
@@ -198,7 +183,7 @@ def test_one_group_per_class_holds_nothing_out(
     with pytest.warns(UserWarning, match="only one or two"):
         model.fit(images, labels, groups=labels)
     assert model.held_out_ is None
-    for ask in (model.predict_set, model.predict_or_reject):
+    for ask in (model.predict_set, model.judge):
         with pytest.raises(ValueError, match="takes a class with images of two groups"):
             ask(images)
 
@@ -212,14 +197,14 @@ def test_the_size_is_checked(model: MicrographClassifier, texture_images: Any, s
 def test_missing_calibration_raises_before_images_are_encoded(
     fitted_model: MicrographClassifier, tmp_path: Path
 ) -> None:
-    for method in ("predict_set", "predict_or_reject", "judge"):
+    for method in ("predict_set", "judge"):
         with pytest.raises(NotFittedError):
             getattr(MicrographClassifier(), method)([])
     with pytest.raises(NotFittedError):
         MicrographClassifier().label_issues()
     model = fitted_model.set_params(calibration_size=0)
     model.held_out_ = None
-    for ask in (model.predict_set, model.predict_or_reject, model.judge):
+    for ask in (model.predict_set, model.judge):
         with pytest.raises(ValueError, match="calibration size of 0"):
             ask([tmp_path / "there_is_no_such_file.png"])
 

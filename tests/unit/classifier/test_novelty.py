@@ -204,7 +204,7 @@ def test_training_images_are_recognised_by_their_pixels(
     again = load(tmp_path / "m.hvlad")
     assert again.classify(images).in_training.tolist() == [False] * 2 + [True] * 22
     own = [read_micrograph(image).digest for image in images[2:]]
-    np.testing.assert_array_equal(again.training_.digests, ImageDigests.of(own).digests)
+    np.testing.assert_array_equal(again.training_.digests.digests, ImageDigests.of(own).digests)
     changed = images[5].copy()
     changed[0, 0] += 0.01
     assert not model.classify([changed]).in_training[0]

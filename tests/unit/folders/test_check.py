@@ -4,6 +4,7 @@ import csv
 import shutil
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 import tifffile
@@ -386,7 +387,8 @@ def test_long_lists_are_cut_in_the_text():
 def test_threads_and_progress_bar(clean, capsys):
     quiet = check_image_folder(clean)
     assert capsys.readouterr().err == ""
-    threaded = check_image_folder(clean, n_jobs=2, verbose=True)
+    with joblib.parallel_config(n_jobs=2):
+        threaded = check_image_folder(clean, verbose=True)
     assert threaded == quiet
     err = capsys.readouterr().err
     assert "Reading" in err

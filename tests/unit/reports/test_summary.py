@@ -47,7 +47,9 @@ def model_of(
         held_out_=held_out,
         held_out_evaluation=lambda: held_out.evaluation(CLASSES),
         training_=Training(
-            n_copies=n_copies, n=n_training or n, groups=rows if groups is None else groups
+            digests=SimpleNamespace(n_copies=n_copies),
+            n=n_training or n,
+            groups=rows if groups is None else groups,
         ),
         encoder_=SimpleNamespace(is_of_particles_=False, weights="random"),
         boosting_=LEARNER,
