@@ -284,25 +284,16 @@ class Estimator(BaseEstimator):
     )
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters, those of a part that is None in a new default one.
-
-        Parameters
-        ----------
-        **params
-            As in scikit-learn: ``encoder__n_codewords=4`` sets that of the encoder.
-
-        Returns
-        -------
-        self
-        """
+        """Set parameters as in scikit-learn, those of a part that is None in a new default one."""
         for name, part in self._part_parameters.items():
             prefix = f"{name}__"
-            own = {key: params[key] for key in params if key.startswith(prefix)}
+            own = {
+                key.removeprefix(prefix): params[key] for key in params if key.startswith(prefix)
+            }
             if own and params.get(name, getattr(self, name)) is None:
-                values = {key.removeprefix(prefix): value for key, value in own.items()}
-                part.default().set_params(**values)  # a ValueError unless there are such ones
-                params = {key: params[key] for key in params if key not in own}
-                params[name] = part.default(**values)  # some depend on others, taps on the network
+                part.default().set_params(**own)  # a ValueError unless there are such parameters
+                params = {key: params[key] for key in params if not key.startswith(prefix)}
+                params[name] = part.default(**own)  # some depend on others, taps on the network
         super().set_params(**params)
         return self
 

@@ -1,11 +1,6 @@
 """Features of whole folders: computed once, in any number of processes, resumable at any moment."""
 
-from hypervlad.data.extraction.extract import (
-    Extraction,
-    Plan,
-    extract_features,
-    plan_extraction,
-)
+from hypervlad.data.extraction.extract import Extraction, Plan, extract_features, plan_extraction
 from hypervlad.data.extraction.table import FeatureFileError, load_features
 
 __all__ = [

@@ -13,12 +13,7 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from hypervlad.common.progress import ProgressBar
-from hypervlad.data.folders.copies import (
-    Thumbnail,
-    find_near_copies,
-    group_copies,
-    make_thumbnail,
-)
+from hypervlad.data.folders.copies import Thumbnail, find_near_copies, group_copies, make_thumbnail
 from hypervlad.data.folders.folder import FolderLayout, scan_images
 from hypervlad.data.folders.groups import ImageFolderError
 from hypervlad.data.folders.problems import MIN_SIDE, ClassValues, list_notes, list_problems

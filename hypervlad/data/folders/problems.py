@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from hypervlad.common.wording import counted, name_some, verb
-from hypervlad.data.folders.folder import (
-    FolderLayout,
-    check_classes,
-    describe_names,
-)
+from hypervlad.data.folders.folder import FolderLayout, check_classes, describe_names
 from hypervlad.data.folders.groups import ImageFolderError
 from hypervlad.data.folders.report import CopySet, FolderReport
 

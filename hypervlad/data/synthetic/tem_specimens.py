@@ -9,12 +9,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from hypervlad.data.synthetic.drawing import (
-    FloatMap,
-    log_uniform,
-    rows_and_columns,
-    smooth_noise,
-)
+from hypervlad.data.synthetic.drawing import FloatMap, log_uniform, rows_and_columns, smooth_noise
 
 # Two samples per pixel, spread bilinearly, keep the ripple of the thickness below 2 %.
 _SAMPLES_PER_PIXEL = 2.0

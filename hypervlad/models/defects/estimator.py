@@ -65,11 +65,7 @@ from hypervlad.models.defects.labelled_windows import (
     fit_labelled_windows,
     window_stride,
 )
-from hypervlad.models.defects.limits import (
-    MIN_IMAGES,
-    DetectionLimits,
-    measure_limits,
-)
+from hypervlad.models.defects.limits import MIN_IMAGES, DetectionLimits, measure_limits
 from hypervlad.models.defects.normal_images import NormalImages, NormalImagesFit
 from hypervlad.models.defects.thresholds import (
     HeldOutScores,

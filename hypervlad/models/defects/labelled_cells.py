@@ -32,11 +32,7 @@ from hypervlad.models.defects.cells import (
     window_means,
 )
 from hypervlad.models.defects.labelled_windows import DefectLabels
-from hypervlad.models.defects.thresholds import (
-    WindowScores,
-    held_out_scores,
-    labelled_image_score,
-)
+from hypervlad.models.defects.thresholds import WindowScores, held_out_scores, labelled_image_score
 
 _DEVIATION_RIDGE = 0.3  # of the mean standard deviation of features, added to that of each
 _DESCRIPTIONS = (

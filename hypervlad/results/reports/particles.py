@@ -117,7 +117,6 @@ def write_particles_page(
     folder: FoundFolder,
     *,
     counts: FoundCounts | None = None,
-    title: str = "Particles found",
 ) -> Path:
     """Write a page of the particles in a folder: counts, sizes, outlines to check, and fields.
 
@@ -131,7 +130,6 @@ def write_particles_page(
         Its particles may have classes.
     counts : FoundCounts, optional
         By default those that ``folder.count()`` returns.
-    title : str, default="Particles found"
 
     Returns
     -------
@@ -195,7 +193,7 @@ def write_particles_page(
         "pictures.css",
         "particles.css",
         "pictures.js",
-        title=title,
+        title="Particles found",
         numbers=_numbers(fields, table),
         notes=notes,
         legend=[(name, _style(name, names), labels.count(name)) for name in names],
