@@ -22,6 +22,8 @@ from benchmarks.common.results import BENCHMARKS, RESULTS, Facts, load_result, m
 from benchmarks.common.tables import table, times, with_tables
 from benchmarks.copies import __main__ as copies
 from benchmarks.defects import tables as defects
+from benchmarks.fibres import __main__ as fibres
+from benchmarks.fibres import groups as fibre_groups
 from benchmarks.formats import __main__ as formats
 from benchmarks.networks.accuracy import networks_table
 from benchmarks.networks.agreement import agreement_table
@@ -179,6 +181,15 @@ def pages() -> dict[Path, dict[str, str]]:
             "scale-bars-labels": of_one(
                 "scale_bars/scale_bars.json", scale_bars.labels_table, labelled=False
             ),
+        },
+        BENCHMARKS / "fibres" / "README.md": {
+            "fibres": of_one("fibres/fibres.json", fibres.factor_table),
+            "fibres-unresolved": of_one(
+                "fibres/fibres.json", fibres.unresolved_table, labelled=False
+            ),
+            "fibres-kinds": of_one("fibres/fibres.json", fibres.kinds_table, labelled=False),
+            "fibres-views": of_one("fibres/fibres.json", fibres.views_table, labelled=False),
+            "fibres-groups": of_one("fibres/groups.json", fibre_groups.power_table),
         },
         BENCHMARKS / "alignment" / "README.md": {
             "alignment": of_one("alignment/alignment.json", alignment.alignment_section),

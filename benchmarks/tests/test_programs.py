@@ -27,6 +27,8 @@ from benchmarks.defects import kinds, surfaces
 from benchmarks.defects import methods as defects_methods
 from benchmarks.defects import speed as defects_speed
 from benchmarks.defects.scores import Resampling, SplitScores, differences
+from benchmarks.fibres import __main__ as fibres
+from benchmarks.fibres import groups as fibre_groups
 from benchmarks.formats import __main__ as formats
 from benchmarks.networks import accuracy as networks_accuracy
 from benchmarks.networks import agreement, cost
@@ -302,6 +304,24 @@ def test_scale_bars(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -
     assert [each["result"] for each in found["real"]] == ["right"]
     assert [each["data"] for each in found["without"]] == ["no bar", "text, but no bar", "plates"]
     assert sum(each["invented"] for each in found["without"]) <= 1
+
+
+def test_fibres(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fibres, "SIZE", (160, 200))
+    found = run(fibres, "fibres.json", "--mats", 3)
+    assert len(found["mats"]) == 3
+    assert "| all |" in fibres.factor_table(found)
+    assert "| no answer |" in fibres.unresolved_table(found)
+    assert all(row["skeleton"] > 1 for row in found["mats"])
+
+
+def test_groups_of_fibre_mats(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fibre_groups, "SIZE", (160, 200))
+    monkeypatch.setattr(fibre_groups, "N_PER_GROUP", 2)
+    monkeypatch.setattr(fibre_groups, "DIFFERENCES", (0.0, 0.2))
+    found = run(fibre_groups, "groups.json", "--images", 4, "--draws", 3)
+    assert [row["difference"] for row in found["groups"]] == [0, 0.2]
+    assert "| 20% |" in fibre_groups.power_table(found)
 
 
 def test_copies(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ PROGRAMS = [
     "defects",
     "defects.kinds",
     "defects.speed",
+    "fibres",
     "formats",
     "networks.accuracy",
     "networks.agreement",

@@ -21,14 +21,17 @@ from .folders import (
     write_patch_folder,
 )
 from .synthetic import (
+    FIBRE_LOOKS,
     IMAGE_DEFECTS,
     NANOFIBRE_DEFECTS,
     TEM_CLASSES,
     TEM_FINE_CLASSES,
+    FibreTruth,
     NanowireTruth,
     ParticleFieldTruth,
     add_defect,
     make_alignment_examples,
+    make_fibre_images,
     make_lattice_images,
     make_nanofibre_images,
     make_nanowire_images,
@@ -37,6 +40,7 @@ from .synthetic import (
 )
 
 __all__ = [
+    "FIBRE_LOOKS",
     "IMAGE_DEFECTS",
     "NANOFIBRE_DEFECTS",
     "TEM_CLASSES",
@@ -45,6 +49,7 @@ __all__ = [
     "CopySet",
     "Extraction",
     "FeatureFileError",
+    "FibreTruth",
     "FolderComparison",
     "FolderReport",
     "ImageFolderError",
@@ -61,6 +66,7 @@ __all__ = [
     "load_patch_folder",
     "load_pixel_sizes",
     "make_alignment_examples",
+    "make_fibre_images",
     "make_lattice_images",
     "make_nanofibre_images",
     "make_nanowire_images",

@@ -12,7 +12,14 @@ from hypervlad.fibres.axial import (
     axial_difference,
     axial_statistics,
 )
+from hypervlad.fibres.diameter_groups import (
+    FolderDiameters,
+    GroupDiameters,
+    compare_groups,
+)
+from hypervlad.fibres.diameters import FibreDiameters, fibre_diameters
 from hypervlad.fibres.image_alignment import AlignmentRecipe, AlignmentResult
+from hypervlad.fibres.measured_places import cross_lines, diameter_map
 from hypervlad.fibres.orientation import LocalOrientation, local_orientation
 from hypervlad.fibres.regions import AlignedRegion
 
@@ -23,11 +30,18 @@ __all__ = [
     "AlignmentRecipe",
     "AlignmentResult",
     "AxialStatistics",
+    "FibreDiameters",
+    "FolderDiameters",
+    "GroupDiameters",
     "Interval",
     "LocalOrientation",
     "aligned_fraction",
     "aligned_fraction_of_map",
     "axial_difference",
     "axial_statistics",
+    "compare_groups",
+    "cross_lines",
+    "diameter_map",
+    "fibre_diameters",
     "local_orientation",
 ]

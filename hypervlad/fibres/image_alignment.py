@@ -24,7 +24,7 @@ from hypervlad.fibres.alignment import (
 from hypervlad.fibres.axial import AxialStatistics
 from hypervlad.fibres.gradients import GradientField
 from hypervlad.fibres.orientation import LocalOrientation, orientation_of
-from hypervlad.images import Micrograph, PixelSizes, read_micrograph
+from hypervlad.images import PixelSizes, read_micrograph
 from hypervlad.images.metadata import length_in_pixels, parse_length
 from hypervlad.images.options import PIXEL_SIZE
 
@@ -147,30 +147,17 @@ class AlignmentRecipe:
         UserWarning
             If the pixels are not square: then the pixel size is ignored.
         """
-        read = read_micrograph(
+        pixels, pixel_size = read_grey(
             image,
             banner=self.banner,
             channel=self.channel,
             page=self.page,
             pixel_size=self.pixel_size,
         )
-        pixels = read.pixels if read.pixels.ndim == 2 else read.pixels.mean(axis=2)
-        named = f"{os.fspath(image)}: " if isinstance(image, str | os.PathLike) else ""
         try:
-            return self._find(pixels, self._pixel_size_of(read, named))
+            return self._find(pixels, pixel_size)
         except ValueError as error:
-            raise ValueError(f"{named}{error}") from error
-
-    def _pixel_size_of(self, read: Micrograph, named: str) -> float | None:
-        sides = read.metadata.get("pixel_sides_nm")
-        if sides is None:
-            return read.pixel_size
-        warn_user(
-            f"{named}pixels of {sides[0]:.4g} x {sides[1]:.4g} nm are not square, so lengths stay "
-            "in pixels, and directions are those of the image as stored; resample it to square "
-            "pixels.",
-        )
-        return None
+            raise ValueError(f"{_named(image)}{error}") from error
 
     def _find(self, pixels: NDArray[np.float32], pixel_size: float | None) -> AlignmentResult:
         window = self._window_of(pixels.shape, pixel_size)
@@ -197,3 +184,26 @@ class AlignmentRecipe:
                 f"{length:.3g} pixel{'' if length == 1 else 's'} at {pixel_size:.4g} nm per pixel"
             )
             raise ValueError(f"{self.window} is {size}: {error}") from error
+
+
+def read_grey(image: Any, **options: Any) -> tuple[NDArray[np.float32], float | None]:
+    """Read an image as grey, the mean of its colours, with its pixel size if it is known.
+
+    `options` are those of `read_micrograph`. A UserWarning says that the pixels are not square:
+    then the pixel size is None.
+    """
+    read = read_micrograph(image, **options)
+    pixels = read.pixels if read.pixels.ndim == 2 else read.pixels.mean(axis=2)
+    sides = read.metadata.get("pixel_sides_nm")
+    if sides is None:
+        return pixels, read.pixel_size
+    warn_user(
+        f"{_named(image)}pixels of {sides[0]:.4g} x {sides[1]:.4g} nm are not square, so lengths "
+        "stay in pixels, and directions are those of the image as stored; resample it to square "
+        "pixels."
+    )
+    return pixels, None
+
+
+def _named(image: Any) -> str:
+    return f"{os.fspath(image)}: " if isinstance(image, str | os.PathLike) else ""

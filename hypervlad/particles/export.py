@@ -108,22 +108,52 @@ def _label_tiff(outlines: Outlines, pixel_size: float | None, name: str) -> byte
 
 
 def _region_archive(outlines: Outlines, name: str) -> bytes:
-    roifile, stream = import_extra("roifile", "ImageJ ROI", name), io.BytesIO()
+    roifile, rois = import_extra("roifile", "ImageJ ROI", name), []
+    for outline in outlines:
+        rings = list(chain.from_iterable(trace_polygons(outline.mask, *outline.box[:2])))
+        # With sub-pixel coordinates, which are 32-bit floats, only where 16 bits do not do.
+        roi = roifile.ImagejRoi.frompoints(np.concatenate(rings), name=str(outline.label))
+        roi.options &= roifile.ROI_OPTIONS.SUB_PIXEL_RESOLUTION
+        roi.roitype = roifile.ROI_TYPE.TRACED
+        if len(rings) > 1:
+            roi.roitype = roifile.ROI_TYPE.RECT
+            roi.options = roifile.ROI_OPTIONS(0)
+            roi.integer_coordinates = roi.subpixel_coordinates = None
+            roi.n_coordinates = 0
+            roi.multi_coordinates = np.concatenate(list(map(_path_of, rings)))
+            roi.shape_roi_size = len(roi.multi_coordinates)
+        rois.append(roi)
+    return _archive_of(rois)
+
+
+def write_line_regions(path: str | os.PathLike[str], lines: NDArray[np.float64]) -> None:
+    """Write straight lines as regions for ImageJ, named by their numbers from 1.
+
+    `lines` has the shape (n, 2, 2): both ends, each as row and column. Requires the extra
+    `formats`.
+    """
+    roifile, rois = import_extra("roifile", "ImageJ ROI", os.fspath(path)), []
+    # For lines, unlike areas, ImageJ counts from the middle of the first pixel, as we do.
+    for number, ((y1, x1), (y2, x2)) in enumerate(lines.tolist(), 1):
+        roi = roifile.ImagejRoi(
+            roitype=roifile.ROI_TYPE.LINE,
+            options=roifile.ROI_OPTIONS.SUB_PIXEL_RESOLUTION,
+            name=str(number),
+            x1=x1,
+            y1=y1,
+            x2=x2,
+            y2=y2,
+        )
+        rois.append(roi)
+    with replace_when_complete(path) as stream:
+        stream.write(_archive_of(rois))
+
+
+def _archive_of(rois: Sequence[Any]) -> bytes:
+    stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for outline in outlines:
-            rings = list(chain.from_iterable(trace_polygons(outline.mask, *outline.box[:2])))
-            # With sub-pixel coordinates, which are 32-bit floats, only where 16 bits do not do.
-            roi = roifile.ImagejRoi.frompoints(np.concatenate(rings), name=str(outline.label))
-            roi.options &= roifile.ROI_OPTIONS.SUB_PIXEL_RESOLUTION
-            roi.roitype = roifile.ROI_TYPE.TRACED
-            if len(rings) > 1:
-                roi.roitype = roifile.ROI_TYPE.RECT
-                roi.options = roifile.ROI_OPTIONS(0)
-                roi.integer_coordinates = roi.subpixel_coordinates = None
-                roi.n_coordinates = 0
-                roi.multi_coordinates = np.concatenate(list(map(_path_of, rings)))
-                roi.shape_roi_size = len(roi.multi_coordinates)
-            member = zipfile.ZipInfo(f"{outline.label}.roi")
+        for roi in rois:
+            member = zipfile.ZipInfo(f"{roi.name}.roi")
             archive.writestr(member, roi.tobytes(), zipfile.ZIP_DEFLATED)
     return stream.getvalue()
 

@@ -15,6 +15,7 @@ from .displays.particles import ParticleDisplay
 from .reports.alignment import write_alignment
 from .reports.classified_page import write_classified_page
 from .reports.defects import write_defect_report, write_findings
+from .reports.diameters import write_diameters
 from .reports.evaluation import report_on_held_out, report_on_model
 from .reports.facts import model_facts
 from .reports.particles import write_particles_page
@@ -43,6 +44,7 @@ __all__ = [
     "write_alignment",
     "write_classified_page",
     "write_defect_report",
+    "write_diameters",
     "write_findings",
     "write_particles_page",
 ]

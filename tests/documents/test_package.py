@@ -56,6 +56,7 @@ HELP = "import hypervlad.apps.cli as cli; cli.app(['train', '--help'], standalon
         (HELP, HEAVY - {"numpy"} | {"pandas"}),
         ("import hypervlad.apps.review.server", {"torch", "pandas"}),
         ("import hypervlad.results.reports.alignment", {"torch", "torchvision", "xgboost"}),
+        ("import hypervlad.results.reports.diameters", HEAVY - {"numpy", "scipy", "matplotlib"}),
         ("from hypervlad.results import OrientationDisplay", {"torch", "matplotlib"}),
     ],
 )

@@ -19,6 +19,7 @@ from hypervlad.apps.cli.alignment import align
 from hypervlad.apps.cli.files import check_folders
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction, local_orientation
 from hypervlad.results.reports import alignment as alignment_files
+from hypervlad.results.reports import results_folder
 from hypervlad.results.reports.files import write_tiff
 
 PIXEL_SIZE = 4.0
@@ -219,8 +220,9 @@ def test_what_ends_a_run_costs_nothing_that_was_found(
 def test_tables_grow_while_a_run_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing can be written when the power fails."""
     images = wires(tmp_path / "in", "a.png", "b.png", "c.png")
-    monkeypatch.setattr(alignment_files, "SECONDS_BETWEEN_TABLES", 0.0)
-    monkeypatch.setattr(alignment_files.AlignmentFolder, "__exit__", lambda *_: None)
+    monkeypatch.setattr(results_folder, "SECONDS_BETWEEN_TABLES", -1.0)
+    monkeypatch.setattr(results_folder, "_MAX_WRITING", np.inf)
+    monkeypatch.setattr(results_folder.ResultsFolder, "__exit__", lambda *_: None)
     failing_at_the_third(monkeypatch, RuntimeError("as if the machine had stopped"))
     run(images, "-o", tmp_path / "out", "--quiet", code=2)
     assert list(table(tmp_path / "out" / "alignment.csv")) == ["a.png", "b.png"]

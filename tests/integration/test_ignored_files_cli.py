@@ -57,6 +57,7 @@ COMMANDS: dict[str, list[str]] = {
     "align-train": [
         *("{images}", "--masks", "{masks}", "--window", "8", "-o", "{out}/a.hvlad", *PART)
     ],
+    "diameters": ["{images}", "-o", "{out}/d", "--groups", "{images}/groups.csv"],
     "particles find": ["{images}", "-o", "{out}/found"],
     "particles train": ["{images}", "{masks}", "-o", "{out}/p.hvlad"],  # those are no outlines
     "review start": ["{m}", "{images}", "-o", "{out}/queue"],

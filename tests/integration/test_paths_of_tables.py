@@ -34,6 +34,7 @@ COMMANDS = {
     "review": ("review start m.hvlad {} -q -o out", ""),
     "defects": ("defects score d.hvlad {} -q -o out", "out/scores.csv"),
     "align": ("align {} -q --window 24 --no-figures -o out", "out/alignment.csv"),
+    "diameters": ("diameters {} -q -o out", "out/diameters.csv"),
 }
 
 

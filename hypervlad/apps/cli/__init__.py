@@ -20,6 +20,7 @@ from hypervlad._version import __version__
 from hypervlad.apps.cli.alignment import align, align_train
 from hypervlad.apps.cli.classification import check, evaluate, explain, info, suspects
 from hypervlad.apps.cli.defects import defects
+from hypervlad.apps.cli.diameters import diameters
 from hypervlad.apps.cli.extraction import cache, extract, scale
 from hypervlad.apps.cli.messages import echo, show_traceback
 from hypervlad.apps.cli.particles import particles
@@ -71,6 +72,7 @@ def _root(
       hypervlad defects fit good/ -o mat.hvlad   train on defect-free images
       hypervlad particles find images/ -o found/ outline particles, and measure them
       hypervlad align wires/ -o found/           directions and aligned fraction of fibres
+      hypervlad diameters mats/ -o found/        diameters of fibres, compared by group
       hypervlad scale images/ -o sizes.csv       pixel sizes from scale bars
       hypervlad review start model.hvlad new/ -o queue/   queue uncertain images for labelling
     """
@@ -86,6 +88,7 @@ for _command in (
     extract,
     align,
     align_train,
+    diameters,
     check,
     demo,
     info,

@@ -52,8 +52,8 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
             raise
         except KeyboardInterrupt as error:
             echo(
-                "\nstopped; no incomplete file is left (extract and particles find continue with "
-                "--resume)",
+                "\nstopped; no incomplete file is left (extract, diameters and particles find "
+                "continue with --resume)",
                 err=True,
             )
             raise typer.Exit(143 if isinstance(error, _Terminated) else 130) from None

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import os
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,17 +12,15 @@ from numpy.typing import NDArray
 
 from hypervlad.common.files import new_folder, replace_when_complete
 from hypervlad.common.progress import ProgressBar, announced
-from hypervlad.common.tables import read_table, write_table
-from hypervlad.common.wording import counted, warn_user
 from hypervlad.fibres import AlignmentRecipe, AlignmentResult, AxialStatistics
 from hypervlad.results.displays.base import save_png
 from hypervlad.results.displays.colours import stretch_contrast, tint_by_direction
 from hypervlad.results.displays.orientation import OrientationDisplay
-from hypervlad.results.reports.files import folded, is_below, write_png, write_tiff
+from hypervlad.results.reports.files import write_png, write_tiff
+from hypervlad.results.reports.results_folder import ResultsFolder, Row
 
 MAPS, OVERLAYS, FIGURES = "maps", "overlays", "figures"
 IMAGES_TABLE, REGIONS_TABLE = "alignment.csv", "regions.csv"
-SECONDS_BETWEEN_TABLES = 20.0  # the most that a power failure can cost
 _BAND = 128  # rows that are coloured at a time
 _COMPRESSION_LEVEL = 1  # of 9: noise does not get smaller at higher levels
 _MAP_KINDS = ("orientation", "coherence", "regions")
@@ -44,8 +38,6 @@ _REGION_COLUMNS = (
     "width_px",
     "height_px",
 )
-
-Row = Mapping[str, Any]
 
 
 def write_alignment(
@@ -110,7 +102,17 @@ def write_alignment(
     left_out = list[str]()
     pairs = zip(images, names, strict=True)
     folder = Path(out_dir)
-    with new_folder(folder), AlignmentFolder(folder, recipe) as results, announced(len(names)):
+
+    def files_of(name: str) -> Iterator[Path]:
+        yield from _map_files(folder, name).values()
+        yield from _figure_files(folder, name).values()
+
+    tables = IMAGES_TABLE, REGIONS_TABLE, _REGION_COLUMNS
+    with (
+        new_folder(folder),
+        ResultsFolder(folder, *tables, files_of) as results,
+        announced(len(names)),
+    ):
         for image, name in ProgressBar(
             pairs, total=len(names), unit="image", disable=not progress or None
         ):
@@ -119,10 +121,10 @@ def write_alignment(
             except ValueError as error:
                 left_out.append(str(error))
                 continue
-            files = _write_maps(results.folder, name, found)
+            files = _write_maps(folder, name, found)
             if figures:
-                files += _write_figures(results.folder, name, found)
-            results.add(name, found, files)
+                files += _write_figures(folder, name, found)
+            results.add(name, _image_row(name, found, recipe), _region_rows(name, found), files)
     return left_out
 
 
@@ -171,115 +173,6 @@ def _map_files(folder: Path, name: str) -> dict[str, Path]:
 
 def _figure_files(folder: Path, name: str) -> dict[str, Path]:
     return {kind: folder / kind / f"{name}.png" for kind in (OVERLAYS, FIGURES)}
-
-
-class AlignmentFolder:
-    """A folder to which the results of images are added one by one, in a ``with`` block.
-
-    However the block ends, the tables are complete. If it ends without an error, the results that
-    only an earlier run had are removed.
-    """
-
-    def __init__(self, folder: Path, recipe: AlignmentRecipe) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.recipe = folder, recipe
-        self._earlier = {row["path"]: row for row in _rows_of(folder / IMAGES_TABLE)}
-        self._earlier_regions = list(_rows_of(folder / REGIONS_TABLE))
-        if self._earlier_regions and not self._earlier:
-            raise _foreign(folder / REGIONS_TABLE)
-        self._images: dict[str, Row] = {}
-        self._regions: list[Row] = []
-        self._written = time.monotonic()
-
-    def __enter__(self) -> AlignmentFolder:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, _error: object, _trace: TracebackType | None
-    ) -> None:
-        if not self._images:
-            return
-        stale = [] if kind else [name for name in self._earlier if name not in self._images]
-        for name in stale:
-            del self._earlier[name]
-        self._write_tables()
-        self._remove_all(stale)
-
-    def add(self, name: str, found: AlignmentResult, files: Collection[Path]) -> None:
-        self._images[name] = _image_row(name, found, self.recipe)
-        self._regions += _region_rows(name, found)
-        if self._earlier.pop(name, None) is not None:
-            self._remove(path for path in self._files_of(name) if path not in files)
-        if time.monotonic() - self._written >= SECONDS_BETWEEN_TABLES:
-            self._write_tables()
-
-    def _write_tables(self) -> None:
-        kept = [row for row in self._earlier_regions if row["path"] in self._earlier]
-        rows = [*self._images.values(), *self._earlier.values()]
-        _write_rows(self.folder / IMAGES_TABLE, (), rows)
-        _write_rows(self.folder / REGIONS_TABLE, _REGION_COLUMNS, [*self._regions, *kept])
-        self._written = time.monotonic()
-
-    def _remove_all(self, names: Sequence[str]) -> None:
-        # On a file system that does not distinguish A and a, the files are those of this run.
-        own = {folded(name) for name in self._images}
-        # The names are from a table, which may have been edited.
-        gone = [name for name in names if is_below(name) and folded(name) not in own]
-        self._remove(path for name in gone for path in self._files_of(name))
-        if gone:
-            many = f"{counted(len(gone), 'image')}, such as " if len(gone) > 1 else ""
-            warn_user(
-                f"{self.folder}: removed the results of an earlier run for {many}{gone[0]}: this "
-                "run has none."
-            )
-
-    def _files_of(self, name: str) -> Iterator[Path]:
-        yield from _map_files(self.folder, name).values()
-        yield from _figure_files(self.folder, name).values()
-
-    def _remove(self, paths: Iterator[Path]) -> None:
-        for path in paths:
-            if path.is_file():
-                path.unlink()
-                self._remove_empty(path.parent)
-
-    def _remove_empty(self, folder: Path) -> None:
-        while folder != self.folder and not any(folder.iterdir()):
-            folder.rmdir()
-            folder = folder.parent
-
-
-def _rows_of(path: Path) -> Iterator[dict[str, str]]:
-    if not path.is_file():
-        return
-    try:
-        header, *lines = read_table(path) or [[]]
-    except csv.Error as error:
-        raise _foreign(path) from error
-    for cells in filter(None, lines):
-        row = dict.fromkeys(header, "") | dict(zip(header, cells, strict=False))
-        if not row.get("path") or len(cells) > len(header):
-            raise _foreign(path)
-        yield row
-
-
-def _foreign(path: Path) -> ValueError:
-    return ValueError(
-        f"{path} is not a table of an earlier run, and would be overwritten; choose another folder."
-    )
-
-
-def _write_rows(path: Path, columns: Iterable[str], rows: Sequence[Row]) -> None:
-    header = dict.fromkeys([*columns, *(column for row in rows for column in row)])
-    lines = [[_cell(row.get(column)) for column in header] for row in rows]
-    write_table(path, list(header), lines)
-
-
-def _cell(value: Any) -> Any:
-    """Format a value: empty if unknown, and with six digits, more than any value is precise to."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _image_row(name: str, found: AlignmentResult, recipe: AlignmentRecipe) -> Row:

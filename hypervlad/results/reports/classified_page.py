@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,6 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from hypervlad.common.progress import ProgressBar
@@ -24,7 +22,7 @@ from hypervlad.images.reading import read_in_order
 from hypervlad.models.classifier import AMBIGUOUS, OUT_OF_DISTRIBUTION, SURE, Classification
 from hypervlad.results.displays.base import names_or_default, one_each
 from hypervlad.results.reports.facts import page_facts, words_of
-from hypervlad.results.reports.files import share_of, thousands, write_page
+from hypervlad.results.reports.files import as_script, share_of, thousands, write_page
 from hypervlad.results.reports.predictions import (
     LIKE_TRAINING,
     kinds_of,
@@ -184,12 +182,6 @@ def page_data(
     if found.judgement is not None:
         data["reasons"] = [printable(reason) for reason in found.judgement.reasons]
     return data
-
-
-def as_script(data: Any) -> Markup:
-    """Write plain values as JSON in which an HTML parser finds no tag."""
-    plain = json.dumps(data, allow_nan=False, separators=(",", ":"))
-    return Markup(plain.replace("<", "\\u003c"))
 
 
 def link_to(image: Any, folder: str | os.PathLike[str]) -> str:

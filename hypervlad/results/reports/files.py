@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import json
 import math
 import os
 from collections.abc import Iterator
@@ -115,6 +116,12 @@ def share_of(count: int, total: int) -> str:
 def digest(text: str) -> str:
     """Return the digest by which a content-security policy allows a style or a script."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode()}"
+
+
+def as_script(data: Any) -> Markup:
+    """Write plain values as JSON in which an HTML parser finds no tag."""
+    plain = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    return Markup(plain.replace("<", "\\u003c"))
 
 
 class ParticleWords(Extension):

@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.evaluation import gap_between_modes
-from hypervlad.results.reports.classified_page import as_script
 from hypervlad.results.reports.facts import page_facts
-from hypervlad.results.reports.files import write_page
+from hypervlad.results.reports.files import as_script, write_page
 
 _N_BINS = 40
 _N_TICKS = 8  # at most, about

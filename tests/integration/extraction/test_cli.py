@@ -81,7 +81,7 @@ def test_a_stopped_run_is_resumed(
     run("extract", folder, "-m", model, "-o", tmp_path / "whole.parquet")
     with stopping_after(2, KeyboardInterrupt):
         result = run("extract", folder, "-m", model, "-o", out, code=130)
-    assert "extract and particles find continue with --resume" in result.stderr
+    assert "extract, diameters and particles find continue with --resume" in result.stderr
     again = ("extract", folder, "-m", model, "-o", out, "--resume")
     assert "20 images: 8 finished before" in run(*again, "--dry-run").stdout
     assert "8 images had been finished before" in run(*again).stderr

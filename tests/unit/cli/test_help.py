@@ -50,9 +50,10 @@ READING_OF = {
     "defects fit": READING,
     "particles train": READING,
     "particles find": READING,  # a model is optional
-    # Directions do not depend on gain and offset, so all contrasts are scaled alike.
+    # Directions and diameters do not depend on gain and offset, so all contrasts are scaled alike.
     "align": READING - {"--scaling"},
     "align-train": READING - {"--scaling"},
+    "diameters": READING - {"--scaling"},
     # A scale bar may be in the information bar.
     "scale": READING - {"--remove-banner"},
     **dict.fromkeys(("predict", "explain", "evaluate", "extract"), frozenset()),

@@ -387,7 +387,7 @@ def test_every_command_that_reads_new_images_takes_their_pixel_size() -> None:
         if any("--pixel-size" in option.opts for option in command.params)
     }
     assert found == {
-        *("train", "predict", "evaluate", "explain", "extract", "align"),
+        *("train", "predict", "evaluate", "explain", "extract", "align", "diameters"),
         *("defects score", "particles find", "review start"),
     }
 

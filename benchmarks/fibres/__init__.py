@@ -1,0 +1,1 @@
+"""Diameters of fibres, compared with their exact values."""

@@ -1,0 +1,314 @@
+"""Synthetic images of fibres with exact diameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from hypervlad.common.constraints import OneOf, check_value
+from hypervlad.data.synthetic.drawing import (
+    BoolMap,
+    FloatMap,
+    check_count,
+    check_drawn,
+    check_size,
+    draw_seed,
+    worm_like_chains,
+)
+from hypervlad.fibres.profiles import weighted_quantiles
+
+FibreLook: TypeAlias = Literal["flat", "rims", "round", "transmission"]
+#: How the brightness changes across a fibre.
+FIBRE_LOOKS: tuple[str, ...] = get_args(FibreLook)
+Drawn: TypeAlias = float | tuple[float, float]
+_SAMPLING = 3  # points per pixel, in each direction
+_BACKGROUND = 0.12
+_DARKEST = 0.55  # brightness of the lowest fibre over that of the uppermost
+_ABSORPTION = 1.2  # of a fibre of the mean diameter, along its thickest line
+_TRANSMITTED = "transmission"
+_MAX_FIBRES = 5000
+_BOUNDS = {
+    "diameter": (1.0, 200.0),
+    "spread": (0.0, 1.0),
+    "cover": (0.001, 0.98),
+    "curl": (0.0, 2.0),
+    "length": (4.0, np.inf),
+    "blur": (0.0, 20.0),
+    "contrast_to_noise": (0.1, np.inf),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class FibreTruth:
+    """The truth of an image of `make_fibre_images`.
+
+    Attributes
+    ----------
+    diameters : ndarray of float64, shape (n_fibres,)
+        In pixels, exact and constant along a fibre; the lowest fibre first.
+    lengths : ndarray of float64, shape (n_fibres,)
+        Length of the centre line within the image, in pixels.
+    visible_lengths : ndarray of float64, shape (n_fibres,)
+        The same without what other fibres hide. In "transmission", nothing is hidden.
+    fibres : ndarray of int32, shape (H, W)
+        Index of the uppermost fibre at the centre of each pixel, -1 beside fibres.
+    look : str
+    blur, contrast_to_noise : float
+        The given or drawn values.
+    """
+
+    diameters: NDArray[np.float64]
+    lengths: NDArray[np.float64]
+    visible_lengths: NDArray[np.float64]
+    fibres: NDArray[np.int32]
+    look: str
+    blur: float
+    contrast_to_noise: float
+
+    @property
+    def cover(self) -> float:
+        """Share of the image that fibres cover."""
+        return float((self.fibres >= 0).mean())
+
+    @property
+    def median(self) -> float:
+        """Median of the diameters, weighted by visible length."""
+        return float(weighted_quantiles(self.diameters, self.visible_lengths, [0.5])[0])
+
+
+def make_fibre_images(
+    n: int,
+    *,
+    diameter: Drawn = (6.0, 16.0),
+    spread: Drawn = 0.2,
+    second: float | None = None,
+    second_share: float = 0.5,
+    look: FibreLook = "rims",
+    cover: Drawn = (0.2, 0.8),
+    curl: Drawn = (0.0, 0.4),
+    length: Drawn = np.inf,
+    blur: Drawn = (0.6, 1.2),
+    contrast_to_noise: Drawn = (5.0, 20.0),
+    size: int | tuple[int, int] = (384, 512),
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[list[NDArray[np.float32]], list[FibreTruth]]:
+    """Make images of fibres whose diameters are exact, to test how well diameters are measured.
+
+    `make_nanowire_images` and `make_nanofibre_images` look more like micrographs, but what they
+    draw is a few tenths of a pixel wider or narrower than intended. A pair as a parameter gives
+    the bounds of a value drawn for each image.
+
+    Parameters
+    ----------
+    n : int
+        Number of images, at least 1.
+    diameter : float or pair, default=(6, 16)
+        Median diameter of the fibres in pixels, 1 to 200.
+    spread : float or pair, default=0.2
+        Coefficient of variation of the diameters, which are log-normal.
+    second : float, optional
+        Median diameter of a second kind of fibres, of the same spread.
+    second_share : float, default=0.5
+        Share of the fibres that are of the second kind.
+    look : {"flat", "rims", "round", "transmission"}, default="rims"
+        "flat", equally bright; "rims", with bright edges, as secondary electrons show them;
+        "round", darker towards the edges; "transmission", dark on bright, by thickness.
+    cover : float or pair, default=(0.2, 0.8)
+        Share of the image that fibres cover, at most 0.98.
+    curl : float or pair, default=(0, 0.4)
+        How much fibres bend over the width of the image: 0 straight.
+    length : float or pair, default=inf
+        Length of the fibres in pixels, at least 4; by default, they cross the whole image.
+    blur : float or pair, default=(0.6, 1.2)
+        Standard deviation of the beam's profile in pixels.
+    contrast_to_noise : float or pair, default=(5, 20)
+        Brightest fibre less background, over the standard deviation of the noise.
+    size : int or (int, int), default=(384, 512)
+        Height and width in pixels, each at least 64.
+    random_state : int, RandomState or None, default=None
+        As in `make_tem_images`.
+
+    Returns
+    -------
+    images : list of n arrays of shape (H, W), float32 in [0, 1]
+    truths : list of n FibreTruth
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+
+    Examples
+    --------
+    >>> from hypervlad.data import make_fibre_images
+    >>> (image,), (truth,) = make_fibre_images(1, diameter=8, spread=0, size=96, random_state=0)
+    >>> image.shape, truth.median
+    ((96, 96), 8.0)
+    """
+    n = check_count(n)
+    height, width = check_size(size)
+    check_value("look", look, [OneOf(*FIBRE_LOOKS)])
+    asked = {
+        "diameter": diameter,
+        "spread": spread,
+        "cover": cover,
+        "curl": curl,
+        "length": length,
+        "blur": blur,
+        "contrast_to_noise": contrast_to_noise,
+    }
+    bounds = {name: check_drawn(name, value, *_BOUNDS[name]) for name, value in asked.items()}
+    kinds = _check_second(second, second_share)
+    seed = draw_seed(random_state)
+    made = [
+        _make_image(np.random.default_rng([7, seed, i]), bounds, kinds, look, (height, width))
+        for i in range(n)
+    ]
+    return [image for image, _ in made], [truth for _, truth in made]
+
+
+def _check_second(second: float | None, share: float) -> tuple[float, float] | None:
+    checked, _ = check_drawn("second_share", share, 0.0, 1.0)
+    return None if second is None else (check_drawn("second", second, 1.0, 200.0)[0], checked)
+
+
+def _make_image(
+    rng: Generator,
+    bounds: dict[str, tuple[float, float]],
+    second: tuple[float, float] | None,
+    look: str,
+    size: tuple[int, int],
+) -> tuple[FloatMap, FibreTruth]:
+    drawn = {
+        name: low if low == high else float(rng.uniform(low, high))
+        for name, (low, high) in bounds.items()
+    }
+    canvas = _Canvas((size[0] * _SAMPLING, size[1] * _SAMPLING))
+    diameters: list[float] = []
+    lines: list[FloatMap] = []
+    while canvas.cover < drawn["cover"] and len(lines) < _MAX_FIBRES:
+        median = drawn["diameter"]
+        if second is not None and rng.random() < second[1]:
+            median = second[0]
+        log_spread = np.sqrt(np.log1p(drawn["spread"] ** 2))
+        diameters.append(float(median * np.exp(log_spread * rng.standard_normal())))
+        lines.append(_draw_line(rng, canvas.shape, drawn, diameters[-1] * _SAMPLING))
+        canvas.paint(lines[-1], diameters[-1] * _SAMPLING / 2)
+    clean = gaussian_filter(canvas.shaded(rng, look), drawn["blur"] * _SAMPLING)
+    image = clean.reshape(size[0], _SAMPLING, size[1], _SAMPLING).mean(axis=(1, 3))
+    noise = 1 / drawn["contrast_to_noise"]
+    image = image + noise * rng.standard_normal(size)
+    # Four standard deviations beside the darkest and the brightest are in [0, 1].
+    image = (image + 4 * noise) / (1.1 + 8 * noise)
+    measured = [canvas.lengths(i, line, look) for i, line in enumerate(lines)]
+    lengths = np.asarray(measured).reshape(-1, 2) / _SAMPLING
+    middle = _SAMPLING // 2
+    truth = FibreTruth(
+        diameters=np.asarray(diameters),
+        lengths=lengths[:, 0],
+        visible_lengths=lengths[:, 1],
+        fibres=canvas.fibre[middle::_SAMPLING, middle::_SAMPLING].copy(),
+        look=look,
+        blur=drawn["blur"],
+        contrast_to_noise=drawn["contrast_to_noise"],
+    )
+    return np.clip(image, 0, 1).astype(np.float32), truth
+
+
+def _draw_line(
+    rng: Generator, shape: tuple[int, int], drawn: dict[str, float], diameter: float
+) -> FloatMap:
+    """Return the points of a centre line, at most a pixel apart, in points of the canvas."""
+    diagonal = float(np.hypot(*shape))
+    length = min(drawn["length"] * _SAMPLING, 2.2 * diagonal)
+    anchor = rng.uniform(0, 1, (1, 2)) * np.asarray(shape)
+    heading = rng.uniform(0, np.pi, 1)
+    if drawn["curl"] == 0:
+        steps = np.linspace(-length / 2, length / 2, max(2, int(length / _SAMPLING)))
+        direction = np.array([[np.sin(heading[0]), np.cos(heading[0])]])
+        return np.asarray(anchor + steps[:, None] * direction, dtype=np.float32)
+    line: FloatMap = worm_like_chains(
+        rng,
+        anchors=anchor,
+        headings=heading,
+        length=np.array([length]),
+        persistence=diagonal / drawn["curl"] ** 2 / 2,
+        step=float(_SAMPLING),
+        stiffness=max(3 * diameter, 0.08 * diagonal),
+    )[0]
+    return line
+
+
+class _Canvas:
+    """Points of the fibres' bodies, with their place across the uppermost fibre."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self.shape = shape
+        self.fibre = np.full(shape, -1, dtype=np.int32)
+        self.place = np.zeros(shape, dtype=np.float32)  # 0 at the centre line, 1 at an edge
+        self.thickness = np.zeros(shape, dtype=np.float32)
+        self.n_fibres = 0
+        self._nearest = np.full(shape, np.inf, dtype=np.float32)  # squared distance
+
+    @property
+    def cover(self) -> float:
+        return float((self.fibre >= 0).mean())
+
+    def paint(self, line: FloatMap, radius: float) -> None:
+        stride = max(1, int(radius / _SAMPLING / 2)) if len(line) > 2 else 1
+        nodes = line[np.unique(np.append(np.arange(0, len(line), stride), len(line) - 1))]
+        boxes = []
+        for start, stop in zip(nodes[:-1].astype(float), nodes[1:].astype(float), strict=True):
+            low = np.maximum(np.floor(np.minimum(start, stop) - radius), 0).astype(int)
+            high = np.ceil(np.maximum(start, stop) + radius).astype(int) + 1
+            box = slice(low[0], max(high[0], low[0])), slice(low[1], max(high[1], low[1]))
+            near = self._nearest[box]
+            if not near.size:
+                continue
+            rows = np.arange(low[0], low[0] + near.shape[0])[:, None] - start[0]
+            columns = np.arange(low[1], low[1] + near.shape[1])[None] - start[1]
+            step = stop - start
+            along = np.clip((rows * step[0] + columns * step[1]) / (step @ step), 0, 1)
+            square = (rows - along * step[0]) ** 2 + (columns - along * step[1]) ** 2
+            np.minimum(near, square, out=near)
+            boxes.append(box)
+        for box in boxes:
+            inside = self._nearest[box] < radius**2
+            place = np.sqrt(self._nearest[box][inside]) / np.float32(radius)
+            self.fibre[box][inside] = self.n_fibres
+            self.place[box][inside] = place
+            self.thickness[box][inside] += 2 * radius * np.sqrt(np.maximum(1 - place**2, 0))
+            self._nearest[box] = np.inf  # points are painted once
+        self.n_fibres += 1
+
+    def shaded(self, rng: Generator, look: str) -> FloatMap:
+        on_fibre: BoolMap = self.fibre >= 0
+        if look == _TRANSMITTED:
+            mean = float(self.thickness[on_fibre].mean()) * 4 / np.pi
+            return np.asarray(np.exp(-_ABSORPTION * self.thickness / mean))
+        rank = (np.arange(self.n_fibres) + 1) / self.n_fibres
+        level = (_DARKEST + (1 - _DARKEST) * rank) * rng.uniform(0.93, 1, self.n_fibres)
+        up = np.sqrt(np.maximum(1 - self.place**2, 0))
+        shape = {
+            "flat": np.ones_like(up),
+            "round": 0.25 + 0.75 * up,
+            "rims": 0.45 + 0.55 * np.clip((1 / np.maximum(up, 0.3) - 1) / (1 / 0.3 - 1), 0, 1),
+        }[look]
+        return np.where(on_fibre, level[self.fibre] * shape, np.float32(_BACKGROUND))
+
+    def lengths(self, index: int, line: FloatMap, look: str) -> tuple[float, float]:
+        """Return the length of a centre line within the canvas, and the visible one."""
+        # Pieces between points count, not points.
+        row, column = np.rint((line[1:] + line[:-1]) / 2).astype(int).T
+        height, width = self.shape
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        visible = inside.copy()
+        if look != _TRANSMITTED:
+            visible[inside] = self.fibre[row[inside], column[inside]] == index
+        step = float(np.linalg.norm(line[1] - line[0]))
+        return step * int(inside.sum()), step * int(visible.sum())

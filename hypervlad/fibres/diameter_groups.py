@@ -1,0 +1,203 @@
+"""Diameters of groups of images: medians with intervals, and how groups differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations, count
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from hypervlad.fibres.axial import Interval
+from hypervlad.fibres.diameters import FibreDiameters
+from hypervlad.fibres.measured_places import PER_PLACE, with_kinds
+from hypervlad.fibres.profiles import Values
+
+_LEVEL = 0.95
+#: The only group if there are none.
+ALL_IMAGES = "all images"
+
+
+@dataclass(frozen=True, eq=False)
+class GroupDiameters:
+    """Diameters of the images of one group.
+
+    Attributes
+    ----------
+    name : str
+    n_images, n_samples : int
+        Images with diameters, and their samples.
+    places : FibreDiameters
+        All places of the images, as if of one image, without an interval.
+    medians : ndarray of float64, shape (n_samples or n_images,)
+        Of the samples, or of the images if there is one sample.
+    interval : Interval
+        95 % interval of `median`, from how much `medians` differ; with one image, from its fibres.
+    interval_of : {"samples", "images", "fibres"}
+        What the interval is from.
+    n_to_halve : int or None
+        Number of samples or images, in all, for which the interval would be half as wide if they
+        differ as those that were measured; None with one image.
+    """
+
+    name: str
+    n_images: int
+    n_samples: int
+    places: FibreDiameters = field(repr=False)
+    medians: Values
+    interval: Interval
+    interval_of: str
+    n_to_halve: int | None
+
+    @property
+    def median(self) -> float:
+        """Geometric mean of `medians`: each counts the same, however much of it is visible."""
+        return float(np.exp(np.log(self.medians).mean()))
+
+    @property
+    def log_error(self) -> float:
+        """Standard error of the logarithm of the median; NaN with one image."""
+        n = len(self.medians)
+        return float(np.log(self.medians).std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+
+
+@dataclass(frozen=True, eq=False)
+class FolderDiameters:
+    """Diameters of a folder of images, by group.
+
+    Attributes
+    ----------
+    groups : tuple of GroupDiameters
+        In order of their first images.
+    """
+
+    groups: tuple[GroupDiameters, ...]
+
+    def ratios(self) -> list[tuple[str, str, float, Interval]]:
+        """Return `ratio` of each two groups, with their names."""
+        pairs = combinations([group.name for group in self.groups], 2)
+        return [(one, other, *self.ratio(one, other)) for other, one in pairs]
+
+    def ratio(self, one: str, other: str) -> tuple[float, Interval]:
+        """Return the median of one group over that of another, with its 95 % interval.
+
+        It is Welch's, of the logarithms, with Bonferroni's correction if there are more than two
+        groups: all intervals together hold the true ratios in 95 % of cases. One that contains 1
+        shows no difference. It is NaN if a group has a single image.
+        """
+        by_name = {group.name: group for group in self.groups}
+        pair = by_name[one], by_name[other]
+        ratio = pair[0].median / pair[1].median
+        squares = np.square([group.log_error for group in pair])
+        if not squares.sum() > 0:
+            return ratio, Interval(float("nan"), float("nan"))
+        freedom = np.array([len(group.medians) - 1 for group in pair])
+        shared = squares.sum() ** 2 / (squares**2 / freedom).sum()
+        n_pairs = math.comb(sum(len(group.medians) > 1 for group in self.groups), 2)
+        reach = stats.t.isf((1 - _LEVEL) / 2 / n_pairs, shared) * np.sqrt(squares.sum())
+        return ratio, Interval(float(ratio * np.exp(-reach)), float(ratio * np.exp(reach)))
+
+
+def compare_groups(
+    found: Sequence[FibreDiameters],
+    groups: Sequence[Any] | None = None,
+    samples: Sequence[Any] | None = None,
+) -> FolderDiameters:
+    """Combine the diameters of images into those of groups.
+
+    Images without diameters are left out.
+
+    Parameters
+    ----------
+    found : sequence of n FibreDiameters
+        All in one unit.
+    groups : sequence of n labels, optional
+        What is compared, such as settings of a process; by default, all images are one group.
+    samples : sequence of n labels, optional
+        Images of one sample are not independent; by default, each image is a sample.
+
+    Returns
+    -------
+    FolderDiameters
+
+    Raises
+    ------
+    ValueError
+        If lengths or units differ, or no image has diameters.
+
+    Examples
+    --------
+    >>> from hypervlad.data import make_fibre_images
+    >>> from hypervlad.fibres import compare_groups, fibre_diameters
+    >>> images = [
+    ...     make_fibre_images(1, diameter=each, cover=0.3, size=256, random_state=0)[0][0]
+    ...     for each in (8, 8.2, 16, 16.4)
+    ... ]
+    >>> found = [fibre_diameters(image) for image in images]
+    >>> groups = compare_groups(found, ["thin", "thin", "thick", "thick"])
+    >>> ratio, interval = groups.ratio("thick", "thin")
+    >>> 1.5 < ratio < 2.5, interval.low < ratio < interval.high
+    (True, True)
+    """
+    names = [ALL_IMAGES] * len(found) if groups is None else list(map(str, groups))
+    origins: list[Any] = list(range(len(found))) if samples is None else list(map(str, samples))
+    of_group = dict[str, list[tuple[FibreDiameters, Any]]]()
+    for each, name, origin in zip(found, names, origins, strict=True):
+        if len(each.diameters):
+            of_group.setdefault(name, []).append((each, origin))
+    if not of_group:
+        raise ValueError("none of the images has diameters: their `reason` says why")
+    if len({each.unit for own in of_group.values() for each, _ in own}) > 1:
+        raise ValueError(
+            "some diameters are in nm and others in px: give the pixel_size of all images, or of "
+            "none"
+        )
+    return FolderDiameters(tuple(_group(name, of_group[name]) for name in of_group))
+
+
+def _group(name: str, own: Sequence[tuple[FibreDiameters, Any]]) -> GroupDiameters:
+    images = [each for each, _ in own]
+    samples = list(dict.fromkeys(origin for _, origin in own))
+    units, interval_of = [[each] for each in images], "images"
+    if 1 < len(samples) < len(images):
+        units = [[each for each, origin in own if origin == sample] for sample in samples]
+        interval_of = "samples"
+    group = GroupDiameters(
+        name=name,
+        n_images=len(images),
+        n_samples=len(samples),
+        places=with_kinds(_pooled(images)),
+        medians=np.array([_pooled(unit).median for unit in units]),
+        interval=images[0].interval,
+        interval_of="fibres",
+        n_to_halve=None,
+    )
+    n = len(units)
+    if n == 1:
+        return group
+    reach = np.exp(_t(n) * group.log_error)
+    half = _t(n) / np.sqrt(n) / 2
+    return replace(
+        group,
+        interval=Interval(float(group.median / reach), float(group.median * reach)),
+        interval_of=interval_of,
+        n_to_halve=next(k for k in count(n) if _t(k) / np.sqrt(k) <= half),
+    )
+
+
+def _pooled(images: Sequence[FibreDiameters]) -> FibreDiameters:
+    if len(images) == 1:
+        return images[0]
+    parts: dict[str, Any] = {
+        name: np.concatenate([getattr(each, name) for each in images]) for name in PER_PLACE
+    }
+    ends = np.cumsum([each.fibres.max() + 1 for each in images])
+    parts["fibres"] += np.repeat([0, *ends[:-1]], [len(each.fibres) for each in images])
+    return replace(images[0], **parts, interval=Interval(float("nan"), float("nan")))
+
+
+def _t(n: int) -> float:
+    return float(stats.t.ppf((1 + _LEVEL) / 2, n - 1))

@@ -1,0 +1,153 @@
+"""Diameters of fibres: exact ones are found, invariances, empty images, invalid input."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hypervlad.data import make_fibre_images
+from hypervlad.fibres import fibre_diameters
+from hypervlad.fibres.blur import spectral_blur
+
+pytestmark = pytest.mark.slow  # a whole image is measured in each
+
+
+@functools.cache
+def made(look, diameter=10.0, seed=2, **asked):
+    asked = {"cover": 0.25, "contrast_to_noise": 15, "curl": 0.1, "size": (200, 240)} | asked
+    (image,), (truth,) = make_fibre_images(
+        1, look=look, diameter=diameter, blur=0.9, random_state=seed, spread=0.1, **asked
+    )
+    return image, truth
+
+
+@functools.cache
+def reference():
+    return fibre_diameters(made("flat")[0])
+
+
+@pytest.mark.parametrize(
+    ("look", "polarity"),
+    [("flat", "bright"), ("rims", "bright"), ("round", "bright"), ("transmission", "dark")],
+)
+def test_exact_diameters_are_found(look, polarity):
+    image, truth = made(look)
+    found = fibre_diameters(image)
+    assert found.polarity == polarity
+    assert found.blur == pytest.approx(0.95, rel=0.35)
+    assert len(found.modes) == 1
+    assert found.interval.low < found.median < found.interval.high
+    rows, columns = np.rint(found.positions).astype(int).T
+    on = truth.fibres[rows, columns]
+    assert (on >= 0).mean() > 0.97
+    ratio = found.diameters / truth.diameters[on]
+    assert np.median(ratio) == pytest.approx(1, abs=0.04)
+    assert (np.abs(ratio - 1) < 0.15).mean() > 0.8
+
+
+def test_places_are_counted_and_refused_with_reasons():
+    found = reference()
+    assert found.profile == "flat"
+    assert found.reason is None
+    assert found.refused["rim of the image"] > 0
+    assert found.errors.shape == found.weights.shape == found.directions.shape
+    assert (found.errors > 0).all()
+    assert (found.weights > 0).all()
+    assert 1 < len(np.unique(found.fibres)) < len(found.diameters)
+
+
+MOVES = {
+    "mirrored": np.fliplr,
+    "turned": np.rot90,
+    "inverted": lambda image: 1 - image,
+    "darker": lambda image: 0.2 + 0.3 * image,
+    "brighter": lambda image: 7 * image,
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_the_median_does_not_depend_on_the_view(move):
+    found = fibre_diameters(MOVES[move](made("flat")[0]), n_bootstrap=0)
+    assert found.median == pytest.approx(reference().median, rel=0.03)
+    assert found.polarity == ("dark" if move == "inverted" else "bright")
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.floats(0.05, 20), st.floats(-5, 5))
+def test_gain_and_offset_do_not_matter(gain, offset):
+    image = gain * made("flat")[0].astype(np.float64) + offset
+    found = fibre_diameters(image, polarity="bright", n_bootstrap=0)
+    assert found.median == pytest.approx(reference().median, rel=0.03)
+
+
+def test_the_pixel_size_scales_all_lengths():
+    image, _ = made("flat")
+    found, own = fibre_diameters(image, pixel_size=2.5), reference()
+    assert (found.unit, own.unit) == ("nm", "px")
+    for name in ("diameters", "errors", "weights"):
+        assert getattr(found, name) == pytest.approx(2.5 * getattr(own, name))
+    assert found.mean == pytest.approx(2.5 * own.mean)
+    assert found.standard_deviation == pytest.approx(2.5 * own.standard_deviation)
+    assert found.percentiles([50])[0] == found.median
+
+
+def test_only_the_masked_part_is_measured():
+    image, _ = made("flat")
+    mask = np.zeros(image.shape, dtype=bool)
+    mask[:, :120] = True
+    found = fibre_diameters(image, mask=mask)
+    assert found.positions[:, 1].max() < 125
+    assert found.refused["outside the mask"] > 0
+
+
+@pytest.mark.parametrize("polarity", ["auto", "bright", "dark"])
+def test_noise_and_empty_images_have_no_diameters(polarity):
+    rng = np.random.default_rng(0)
+    for image in (rng.standard_normal((160, 200)), np.ones((64, 64)), np.zeros((40, 90))):
+        found = fibre_diameters(image, polarity=polarity)
+        assert len(found.diameters) == 0
+        assert np.isnan(found.median)
+        assert np.isnan(found.mean)
+        assert np.isnan(found.standard_deviation)
+        assert np.isnan(found.interval.low)
+        assert found.reason
+
+
+def test_fibres_below_the_resolution_are_not_invented():
+    image, _ = made("flat", diameter=2.0, cover=0.1)
+    found = fibre_diameters(image)
+    assert np.isnan(found.median) or (found.diameters > 2.9).all()
+
+
+def test_two_kinds_are_two_modes():
+    image, _ = made(
+        "flat", diameter=6.0, second=16.0, second_share=0.4, cover=0.3, size=(384, 384), curl=0
+    )
+    modes = fibre_diameters(image, n_bootstrap=0).modes
+    assert len(modes) == 2
+    assert modes[:, 0] == pytest.approx([6, 16], rel=0.1)
+    assert modes[:, 2].sum() == pytest.approx(1)
+
+
+def test_invalid_parameters_are_named():
+    image, _ = made("flat")
+    with pytest.raises(ValueError, match="pixel_size"):
+        fibre_diameters(image, pixel_size=-1)
+    with pytest.raises(ValueError, match="polarity"):
+        fibre_diameters(image, polarity="grey")
+    with pytest.raises(ValueError, match="mask"):
+        fibre_diameters(image, mask=np.ones((3, 3), dtype=bool))
+    with pytest.raises(ValueError, match="colours"):
+        fibre_diameters(np.random.default_rng(0).random((20, 20, 3)))
+
+
+@pytest.mark.parametrize("blur", [1.0, 1.5, 2.5])
+def test_the_spectrum_shows_the_blur(blur):
+    (image,), _ = make_fibre_images(
+        1, look="flat", blur=blur, diameter=12, contrast_to_noise=15, random_state=0
+    )
+    assert spectral_blur(image) == pytest.approx(blur, rel=0.4)
