@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import xgboost
 
 import hypervlad
 
@@ -24,7 +25,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1]
 RESULTS = BENCHMARKS / "results"
 CHECKPOINTS = BENCHMARKS / ".checkpoints"
 PACKAGE = Path(hypervlad.__file__).resolve().parent
-LIBRARIES = ("numpy", "scikit-image", "scikit-learn", "torch", "xgboost")
+LIBRARIES = ("numpy", "scikit-image", "scikit-learn", "torch")
 
 
 def load_result(path: Path) -> Facts:
@@ -54,6 +55,7 @@ def origin() -> Facts:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
     found = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    found["xgboost"] = xgboost.__version__
     versions = {"hypervlad": hypervlad.__version__} | found | {"python": platform.python_version()}
     return {"code": code_digest(), "versions": versions, "machine": machine}
 

@@ -37,7 +37,8 @@ def new_label_reader() -> LabelReader:
             "Global.use_cls": False,
             "Det.limit_side_len": 320,
         }
-        engine = RapidOCR(params=options)
+        # Annotated as returning any of four results.
+        engine: Any = RapidOCR(params=options)
     except ImportError as error:
         raise ImportError(
             f'reading labels needs rapidocr ({error}): pip install "hypervlad[ocr]"'

@@ -76,8 +76,10 @@ def words_of(model: Any, names: Iterable[Any] = ()) -> Callable[[str], str]:
 def page_facts(model: Any, further: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return `model_facts`, further ones, and the versions of the installed libraries."""
     versions = []
-    for name in ("hypervlad", "numpy", "scikit-learn", "torch", "torchvision", "xgboost"):
-        # hypervlad itself is not installed where it is run from its source folder.
+    libraries = "numpy", "scikit-learn", "torch", "torchvision", "xgboost", "xgboost-cpu"
+    for name in ("hypervlad", *libraries):
+        # hypervlad itself is not installed where it is run from its source folder, and of xgboost
+        # one of both.
         with contextlib.suppress(PackageNotFoundError):
             versions.append(f"{name} {version(name)}")
     return {**model_facts(model), **(further or {}), "versions": ", ".join(versions)}
