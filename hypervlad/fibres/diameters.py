@@ -17,11 +17,13 @@ from hypervlad.fibres.mixture import fit_kinds
 from hypervlad.fibres.places import REFUSALS, Field
 from hypervlad.fibres.profiles import Values, weighted_quantiles
 from hypervlad.images.pixels import as_pixels
+from hypervlad.images.scale_bars import ScaleBar, find_scale_bar
 
 Polarity: TypeAlias = Literal["auto", "bright", "dark"]
 _N_BOOTSTRAP = 400
 _RESOLVED = 0.4  # how much better a body must fit than a blurred line
 _EXPLAINED = 0.06  # share of the image's variance that fibres must explain
+_BESIDE_BAR = 0.25  # lengths of a scale bar around it, within which its label is
 _UNKNOWN = 0.05  # standard deviation of the logarithm of medians that no resampling shows
 
 
@@ -136,7 +138,7 @@ def fibre_diameters(
     pixel_size : float, optional
         In nm per pixel; without it, diameters are in pixels.
     mask : array-like of bool, shape (H, W), optional
-        Where to measure.
+        Where to measure; what is elsewhere has no influence.
     polarity : {"auto", "bright", "dark"}, default="auto"
         Whether fibres are brighter or darker than what is beside them.
     n_bootstrap : int, default=400
@@ -157,9 +159,10 @@ def fibre_diameters(
     Notes
     -----
     Fibres are followed from place to place by position, direction and diameter; a place that none
-    continues is not believed. If blurred lines without a body fit nearly as well as the best
-    model, the diameters are not resolved, and there are none. In mats of many layers, wide fibres
-    are followed more often than thin ones.
+    continues is not believed. A scale bar that `hypervlad.images.find_scale_bar` finds is left out,
+    with its label. If blurred lines without a body fit nearly as well as the best model, the
+    diameters are not resolved, and there are none. In mats of many layers, wide fibres are followed
+    more often than thin ones.
 
     Examples
     --------
@@ -177,9 +180,13 @@ def fibre_diameters(
     pixels = as_pixels(image, "the image")
     allowed = _checked_mask(mask, pixels.shape)
     unit = "px" if pixel_size is None else "nm"
+    if (bar := find_scale_bar(pixels)) is not None:
+        _leave_out(bar, allowed)
+    if pixels.ndim == 2 and allowed.any():  # a bright bar must not decide on the contrast
+        pixels = np.where(allowed, pixels, np.median(pixels[allowed]).astype(pixels.dtype))
     if pixels.size and pixels.min() == pixels.max():
         return _nothing("the image is flat", polarity, unit, {})
-    contrast = normalised_contrast(image)
+    contrast = normalised_contrast(pixels)
     field = Field.of(contrast, allowed)
     tried = ("bright", "dark") if polarity == "auto" else (polarity,)
     signs = [1.0 if each == "bright" else -1.0 for each in tried]
@@ -198,16 +205,20 @@ def fibre_diameters(
     return _result(field, found, size, unit, n_bootstrap, np.random.default_rng(random_state))
 
 
-def _checked_mask(mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_] | None:
-    if mask is None:
-        return None
-    allowed = np.asarray(mask)
+def _checked_mask(mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    allowed = np.ones(shape[:2], bool) if mask is None else np.array(mask)
     if allowed.shape != shape[:2] or allowed.dtype != bool:
         raise ValueError(
             f"mask: got {allowed.dtype} of shape {allowed.shape}; expected bool of the image's "
             f"shape {shape[:2]}."
         )
     return allowed
+
+
+def _leave_out(bar: ScaleBar, allowed: NDArray[np.bool_]) -> None:
+    top, left, bottom, right = bar.box
+    beside = round(_BESIDE_BAR * (right - left))
+    allowed[max(top - beside, 0) : bottom + beside, max(left - beside, 0) : right + beside] = False
 
 
 def _result(

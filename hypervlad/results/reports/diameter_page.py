@@ -34,6 +34,7 @@ from hypervlad.results.reports.files import (
 
 _MAX_PICTURES, _SIDE, _QUALITY = 24, 800, 80  # pixels of the longer side, at least
 _REFUSALS = {
+    "outside the mask": "on a scale bar or its label",
     "rim of the image": "too close to the rim of the image",
     "no two edges": "without two clear edges",
     "not resolved": "thinner than the image resolves",

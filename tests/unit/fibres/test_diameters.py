@@ -95,13 +95,24 @@ def test_the_pixel_size_scales_all_lengths():
     assert found.percentiles([50])[0] == found.median
 
 
-def test_only_the_masked_part_is_measured():
+def test_only_the_masked_part_is_measured_and_has_an_influence():
     image, _ = made("flat")
     mask = np.zeros(image.shape, dtype=bool)
     mask[:, :120] = True
     found = fibre_diameters(image, mask=mask)
     assert found.positions[:, 1].max() < 125
-    assert found.refused["outside the mask"] > 0
+    other = np.where(mask, image, 9 * image[::-1])
+    assert fibre_diameters(other, mask=mask).median == pytest.approx(found.median, rel=1e-6)
+
+
+def test_a_scale_bar_is_not_a_fibre_and_does_not_dim_the_others():
+    image = np.uint8(60 * made("flat")[0] + 20)
+    plain = fibre_diameters(image)
+    image[180:186, 20:100] = 255
+    found = fibre_diameters(image)
+    y, x = found.positions.T
+    assert not ((y > 170) & (x < 110)).any()
+    assert found.median == pytest.approx(plain.median, rel=0.03)
 
 
 @pytest.mark.parametrize("polarity", ["auto", "bright", "dark"])
