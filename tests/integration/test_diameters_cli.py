@@ -113,7 +113,7 @@ def test_a_run_is_resumed_only_with_its_own_options(
     groups = ["--groups", folder.parent / "groups.csv"]
     same = [folder, "-o", found, *groups, "--pixel-size", PIXEL_SIZE, "--resume", "-q"]
     before = {path.name: rows_of(path) for path in found.glob("*.csv")}
-    run(*same)
+    assert "thick over thin: 1." in run(*same).stdout
     assert measured == []
     for name, rows in before.items():
         for old, new in zip(rows, rows_of(found / name), strict=True):
@@ -124,6 +124,17 @@ def test_a_run_is_resumed_only_with_its_own_options(
                     assert new[column] == value
     run(*same, "--polarity", "bright")
     assert len(measured) == 4
+
+
+def test_other_sizes_in_the_table_do_not_matter_to_an_image(
+    folder: Path, found: Path, measured: list[Any]
+) -> None:
+    sizes = dict.fromkeys(GROUPS, PIXEL_SIZE) | {"a.png": 2 * PIXEL_SIZE}
+    lines = [f"in/{name},{size}" for name, size in sizes.items()]
+    table = folder.parent / "sizes.csv"
+    table.write_text("\n".join(["path,pixel_size", *lines]))
+    run(folder, "-o", found, "--pixel-sizes", table, "--resume", "-q")
+    assert len(measured) == 1
 
 
 def test_places_are_left_out_and_taken_back(folder: Path, found: Path, tmp_path: Path) -> None:
@@ -186,6 +197,7 @@ def test_images_without_a_pixel_size_or_fibres_or_sense(folder: Path, tmp_path: 
     (images / "broken.png").write_bytes(b"no image")
     done = run(images, "-o", out, "-q", "--on-error", "skip")
     assert "1 of 4 images left out" in done.stderr
+    assert "note: 2 images are in no group" in done.stdout
     assert "the pixel size of 1 image is unknown, while the others have one" in done.stderr
     flat, known, unknown = rows_of(out / "diameters.csv")
     assert (flat["reason"], flat["median_px"]) == ("the image is flat", "")

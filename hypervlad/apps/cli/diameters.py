@@ -11,7 +11,7 @@ import typer
 from hypervlad.apps.cli import options as option
 from hypervlad.apps.cli.files import check_folders, groups_of, images_in, names_of, own_pixel_size
 from hypervlad.apps.cli.messages import echo, plain_errors, report_left_out
-from hypervlad.common.wording import counted
+from hypervlad.common.wording import counted, verb
 
 Polarity = StrEnum("Polarity", ["AUTO", "BRIGHT", "DARK"])
 
@@ -76,9 +76,9 @@ def diameters(
 
     Writes a page with histograms and the measured places (diameters.html), and tables. Diameters
     are in nm where the pixel size is known, otherwise in pixels. On the page, a click leaves out a
-    wrong place; it saves the choice as a table for --leave-out. Images that cannot be read are
-    listed at the end; the exit code is then 2, or 0 with --on-error skip. If the command is stopped
-    at any moment, repeat it with --resume.
+    wrong place, and with Shift its fibre; it saves the choice as a table for --leave-out. Scale
+    bars are not measured. Images that cannot be read are listed at the end; the exit code is then
+    2, or 0 with --on-error skip. If the command is stopped at any moment, repeat it with --resume.
 
     \b
     Columns of diameters.csv, one line per image:
@@ -134,6 +134,14 @@ def diameters(
         echo(
             f"{group.name}: median {group.median:.4g} {group.places.unit} (95 % {low} to {high}), "
             f"{counted(len(group.places.diameters), 'place')} in {counted(group.n_images, 'image')}"
+        )
+    for one, other, ratio, between in () if compared is None else compared.ratios():
+        echo(f"{one} over {other}: {ratio:.4g} (95 % {between.low:.4g} to {between.high:.4g})")
+    n_used = sum(group.n_images for group in (() if compared is None else compared.groups))
+    if n_out := len(files) - len(bad) - n_used:
+        echo(
+            f"note: {counted(n_out, 'image')} {verb(n_out, 'is', 'are')} in no group: without a "
+            "pixel size, or without diameters (column reason of diameters.csv)"
         )
     if len(bad) < len(files):
         echo(f"{len(files) - len(bad)} of {counted(len(files), 'image')} done: {output}")

@@ -279,6 +279,8 @@ def scale(
             f"scale bars: found in {n_bars:,} of {counted(len(scales), 'image')}; the pixel size "
             f"of {n_known:,} is known",
         )
+        if n_bars and scale_bar is None and not (read_labels or accept_labels):
+            say(quiet, "give what the bars say with --scale-bar, or have it read by --read-labels")
         if n_proposed := sum(each.proposed is not None for each in scales):
             say(
                 quiet,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from hypervlad.fibres.diameters import Polarity, fibre_diameters
 from hypervlad.fibres.image_alignment import read_grey
 from hypervlad.fibres.measured_places import with_kinds
 from hypervlad.fibres.profiles import Values, weighted_quantiles
-from hypervlad.images import ReadOptions
+from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.results.reports.diameter_page import MeasuredImage, kinds_text, write_diameter_page
 from hypervlad.results.reports.results_folder import ResultsFolder, Row, write_rows
@@ -130,7 +130,6 @@ def write_diameters(
     """
     options, folder = check_read_options(read_options), Path(out_dir)
     refused_places = {} if leave_out is None else _read_choice(leave_out)
-    settings = f"hypervlad {__version__}, {polarity}, {options}"
     unreadable, measured = list[str](), list[MeasuredImage]()
     labels = [[None] * len(names) if each is None else each for each in (groups, samples)]
 
@@ -149,6 +148,7 @@ def write_diameters(
             unit="image",
             disable=not progress or None,
         ):
+            settings = f"hypervlad {__version__}, {polarity}, {_options_of(image, options)}"
             before = results.earlier(name) if resume else None
             try:
                 if before is not None and before[0].get("settings") == settings:
@@ -179,6 +179,13 @@ def write_diameters(
         _write_groups(folder, compared)
         write_diameter_page(folder / PAGE, measured, compared, options, unreadable)
     return compared, unreadable
+
+
+def _options_of(image: Any, options: ReadOptions) -> ReadOptions:
+    """Return the options with the size of this image in place of a table of sizes."""
+    if isinstance(options.pixel_size, PixelSizes):
+        return replace(options, pixel_size=options.pixel_size.of(image))
+    return options
 
 
 def _write_regions(path: Path, image: MeasuredImage) -> None:
@@ -230,7 +237,8 @@ def _compared(measured: Sequence[MeasuredImage], *, has_samples: bool) -> Folder
         unknown = [each.name for each in with_fibres if each.kept.unit == "px"]
         warn_user(
             f"the pixel size of {counted(len(unknown), 'image')} is unknown, while the others have "
-            f"one; without it, {name_some(unknown)} {verb(len(unknown), 'is', 'are')} in no group"
+            f"one; without it, {name_some(unknown)} {verb(len(unknown), 'is', 'are')} in no group; "
+            "give --resume --pixel-size NM or --pixel-sizes CSV"
         )
     used = known or with_fibres
     if not used:
