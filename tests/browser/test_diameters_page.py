@@ -19,6 +19,7 @@ from hypervlad.results import write_diameters
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 pytestmark = pytest.mark.slow
 NAMES = ["thin/0.png", "thick/1.png", "thick/</script><script>document.title='broken'</script>"]
@@ -78,7 +79,7 @@ def bars(page: Any) -> list[list[float]]:
     ]
 
 
-def click(page: Any, image: int, place: int) -> None:
+def click(page: Any, image: int, place: int, key: str = Keys.NULL) -> None:
     """Click beside the middle of a line, as a person does."""
     svg = page.find_element(By.CSS_SELECTOR, f"figure[data-image='{image}'] .outlines")
     page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", svg)
@@ -90,7 +91,8 @@ def click(page: Any, image: int, place: int) -> None:
         " (line.top + line.bottom - box.top - box.bottom) / 2]",
         *(line, svg),
     )
-    ActionChains(page).move_to_element_with_offset(svg, round(x) + 1, round(y)).click().perform()
+    mouse = ActionChains(page).move_to_element_with_offset(svg, round(x) + 1, round(y))
+    mouse.key_down(key).click().key_up(key).perform()
 
 
 def out(page: Any, image: int) -> list[int]:
@@ -141,6 +143,18 @@ def test_a_click_leaves_a_place_out_and_the_numbers_follow(
     assert out(page, 0) == []
     assert not note.is_displayed()
     assert bars(page) == before
+
+
+def test_shift_leaves_out_all_places_of_a_fibre(page: Any, found: list[FibreDiameters]) -> None:
+    alone = loneliest(found[1])
+    same = np.flatnonzero(found[1].fibres == found[1].fibres[alone]).tolist()
+    click(page, 1, alone, Keys.SHIFT)
+    assert out(page, 1) == same
+    click(page, 1, alone)
+    assert out(page, 1) == [each for each in same if each != alone]
+    click(page, 1, alone)
+    click(page, 1, alone, Keys.SHIFT)
+    assert out(page, 1) == []
 
 
 def test_the_saved_choice_is_what_the_library_accepts(

@@ -46,10 +46,10 @@ _REFUSALS = {
     "not followed": "no fibre of this diameter goes on before and after",
 }
 _PROFILES = {
-    "flat": "evenly bright fibres",
-    "rims": "fibres with bright rims",
-    "round": "fibres darker towards their edges",
-    "transmission": "fibres by their thickness, as in transmission",
+    "flat": "even across",
+    "rims": "strongest at their rims",
+    "round": "weaker towards their edges",
+    "transmission": "as thick as they are round, in transmission",
 }
 
 
@@ -175,7 +175,7 @@ def _image_row(image: MeasuredImage) -> list[str]:
         f"{number_text(found.median)} {found.unit}",
         interval_text(found.interval.low, found.interval.high),
         thousands(len(found.diameters)),
-        f"{_PROFILES.get(found.profile or '', found.profile)}, {found.polarity}",
+        f"{found.polarity} fibres, {_PROFILES.get(found.profile or '', found.profile)}",
     ]
 
 
@@ -224,6 +224,7 @@ def _data(
                 else [],
                 "diameters": [float(f"{each:.5g}") for each in found.diameters],
                 "weights": [float(f"{each:.5g}") for each in found.weights],
+                "fibres": found.fibres.tolist() if has_lines else [],
             }
         )
     return {

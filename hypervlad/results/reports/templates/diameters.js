@@ -117,8 +117,11 @@ all("figure[data-image]").forEach((figure) => {
     const place = nearest(image, svg, event);
     if (place < 0) return;
     const isOut = !image.out.has(place);
-    lines[place].classList.toggle("out", isOut);
-    image.out[isOut ? "add" : "delete"](place);
+    image.fibres.forEach((fibre, each) => {
+      if (each !== place && !(event.shiftKey && fibre === image.fibres[place])) return;
+      lines[each].classList.toggle("out", isOut);
+      image.out[isOut ? "add" : "delete"](each);
+    });
     follow(figure.dataset.image);
   };
   svg.onmousemove = (event) => {
