@@ -207,6 +207,7 @@ def test_images_without_a_pixel_size_or_fibres_or_sense(folder: Path, tmp_path: 
     assert (group["images"], group["median_nm"]) == ("1", known["median_nm"])
     page = Page(out / "diameters.html")
     assert "broken.png" in page.source
+    assert "because the pixel size is unknown: unknown.png" in page.source
     assert [image["group"] for image in page.data["images"]] == [None, 0, None]
 
 

@@ -49,7 +49,7 @@ _PROFILES = {
     "flat": "even across",
     "rims": "strongest at their rims",
     "round": "weaker towards their edges",
-    "transmission": "as thick as they are round, in transmission",
+    "transmission": "as in transmission",
 }
 
 
@@ -128,6 +128,9 @@ def write_diameter_page(
         groups=groups,
         group_rows=[_group_row(group, has_samples) for group in groups],
         has_samples=has_samples,
+        unknown=[
+            each.name for each in measured if len(each.found.diameters) and each.found.unit != unit
+        ],
         kinds={
             group.name: kinds_text(group.places.modes, unit)
             for group in groups
