@@ -92,7 +92,9 @@ def test_without_a_length_the_bars_are_still_measured(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)  # paths of a printed table are relative to it
-    lines = list(csv.DictReader(run(folder, "-q").stdout.splitlines()))
+    done = run(folder)
+    assert "give what the bars say with --scale-bar" in done.stderr
+    lines = list(csv.DictReader(done.stdout.splitlines()))
     found = {row["path"]: row["bar_length_px"] for row in lines}
     assert found.pop("one/none.png") == ""
     assert [round(float(length)) for length in found.values()] == [50, 50, 100]
