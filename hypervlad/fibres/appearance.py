@@ -102,7 +102,7 @@ def find_appearance(contrast: FloatMap, field: Field, signs: Sequence[float]) ->
     n = int(np.clip(_N_PLACES * contrast.size / 2**20, _N_PLACES, _N_MOST_PLACES))
     first: dict[float, list[Followed]] = {}
     for sign in signs:
-        ridges = find_ridges(np.float32(sign) * contrast, field.noise, field.largest)
+        ridges = find_ridges(contrast if sign > 0 else -contrast, field.noise, field.largest)
         if not len(ridges.lengths):
             continue
         start = Places.on_ridges(ridges, n)

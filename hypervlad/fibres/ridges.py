@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,8 @@ from scipy.ndimage import gaussian_filter1d
 from hypervlad.fibres.gradients import FloatMap
 
 _SCALES = ((1.0, 1.41, 2.0), (1.41, 2.0))  # at full size, and at each half of the size before
-_TILE = 1024
+_BAND = 2**20  # pixels that are filtered at a time
+_TRUNCATE = 3.5  # of a Gaussian, in units of its standard deviation
 _SIGNIFICANT = 4.5  # standard deviations of the response to noise
 _MIN_RESPONSE = 0.03  # of an image that spans 0 to 1
 _MIN_SIDE = 24  # of the smallest image of the pyramid
@@ -35,7 +37,7 @@ class Ridges:
 
 
 def find_ridges(contrast: FloatMap, noise: float, largest: float) -> Ridges:
-    """Find ridges of bright lines in an image, in tiles.
+    """Find ridges of bright lines in an image.
 
     Steger 1998, "An unbiased detector of curvilinear structures", IEEE Transactions on Pattern
     Analysis and Machine Intelligence 20, at scales in steps of the square root of 2, normalised as
@@ -55,52 +57,46 @@ def find_ridges(contrast: FloatMap, noise: float, largest: float) -> Ridges:
     -------
     Ridges
     """
-    overlap = int(4 * largest) + 8
-    found = []
-    for top in range(0, contrast.shape[0], _TILE):
-        for left in range(0, contrast.shape[1], _TILE):
-            rows = max(top - overlap, 0), min(top + _TILE + overlap, contrast.shape[0])
-            columns = max(left - overlap, 0), min(left + _TILE + overlap, contrast.shape[1])
-            tile = _of_tile(contrast[slice(*rows), slice(*columns)], noise, largest)
-            position = tile.positions + np.array([rows[0], columns[0]])
-            own = np.all((position >= [top, left]) & (position < [top + _TILE, left + _TILE]), 1)
-            moved = Ridges(position, tile.normals, tile.scales, tile.lengths)
-            found.append(moved.chosen(np.flatnonzero(own)))
+    found = [Ridges(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), np.zeros(0))]
+    finer: _Scale | None = None
+    for here in _scales(contrast, noise, largest):
+        points = here.points
+        if finer is not None:
+            found[-1] = _highest(found[-1], finer, here)
+            points = _highest(points, here, finer)
+        found.append(points)
+        finer = here
     names = ("positions", "normals", "scales", "lengths")
     return Ridges(*(np.concatenate([getattr(each, name) for each in found]) for name in names))
 
 
 @dataclass(frozen=True, eq=False)
 class _Scale:
-    scale: float  # in pixels of the image
-    step: int  # pixels of the image per pixel of the maps
+    step: int  # pixels of the image per pixel of the map
     response: FloatMap
     points: Ridges
 
 
-def _of_tile(contrast: FloatMap, noise: float, largest: float) -> Ridges:
-    scales: list[_Scale] = []
+def _scales(contrast: FloatMap, noise: float, largest: float) -> Iterator[_Scale]:
+    """Give the responses at one scale after the other, not all: each may be as large as the image."""
     image, step = contrast, 1
     while min(image.shape) >= _MIN_SIDE:
         for scale in _SCALES[min(step - 1, 1)]:
             if scale * step <= largest * 1.01:
-                scales.append(_at_scale(image, scale, step, noise))
-        if scales[-1].scale * 1.4 > largest:
+                yield _at_scale(image, scale, step, noise)
+                widest = scale * step
+        if widest * 1.4 > largest:
             break
         even = image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2]
         image = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
         image *= np.float32(0.25)
         step *= 2
-    kept = []
-    for i, here in enumerate(scales):
-        own = _looked_up(here, here.points.positions)
-        best = np.ones(len(own), dtype=bool)
-        for other in scales[max(i - 1, 0) : i] + scales[i + 1 : i + 2]:
-            best &= own >= _looked_up(other, here.points.positions)
-        kept.append(here.points.chosen(np.flatnonzero(best)))
-    empty = np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0), np.zeros(0)
-    parts = [(k.positions, k.normals, k.scales, k.lengths) for k in kept] or [empty]
-    return Ridges(*(np.concatenate(each) for each in zip(*parts, strict=True)))
+
+
+def _highest(points: Ridges, here: _Scale, other: _Scale) -> Ridges:
+    """Return the points at which the response is not below that at another scale."""
+    own, others = (_looked_up(each, points.positions) for each in (here, other))
+    return points.chosen(np.flatnonzero(own >= others))
 
 
 def _looked_up(at: _Scale, positions: NDArray[np.float64]) -> FloatMap:
@@ -110,14 +106,38 @@ def _looked_up(at: _Scale, positions: NDArray[np.float64]) -> FloatMap:
 
 
 def _at_scale(image: FloatMap, scale: float, step: int, noise: float) -> _Scale:
+    response, found = np.empty_like(image), []
+    n_rows, reach = max(1, _BAND // image.shape[1]), int(_TRUNCATE * scale + 0.5)
+    for top in range(0, len(image), n_rows):
+        above = min(top, reach)
+        band = image[top - above : top + n_rows + reach]
+        own = slice(above, above + n_rows)
+        response[top : top + n_rows], points = _of_band(band, own, scale, step, noise)
+        found.append((points[0] + [top, 0], points[1]))
+    place, normal = (np.concatenate(each) for each in zip(*found, strict=True))
+    positions = (place + 0.5) * step - 0.5
+    inside = (positions >= 0).all(axis=1)
+    points = Ridges(
+        positions=positions[inside],
+        normals=normal[inside],
+        scales=np.full(inside.sum(), scale * step),
+        lengths=step / np.abs(normal[inside]).max(axis=1),
+    )
+    return _Scale(step, response, points)
+
+
+def _of_band(
+    band: FloatMap, own: slice, scale: float, step: int, noise: float
+) -> tuple[FloatMap, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return the response in some rows of a band, and places and normals of its maxima there."""
     smooth = {
-        order: gaussian_filter1d(image, scale, axis=1, order=order, truncate=3.5)
+        order: gaussian_filter1d(band, scale, axis=1, order=order, truncate=_TRUNCATE)
         for order in (0, 1, 2)
     }
 
     def derivative(down: int, right: int) -> FloatMap:
-        taken = gaussian_filter1d(smooth[right], scale, axis=0, order=down, truncate=3.5)
-        return np.asarray(taken, dtype=np.float32)
+        taken = gaussian_filter1d(smooth[right], scale, axis=0, order=down, truncate=_TRUNCATE)
+        return np.asarray(taken[own], dtype=np.float32)
 
     rr, rc, cc = derivative(2, 0), derivative(1, 1), derivative(0, 2)
     half = (rr - cc) / 2
@@ -130,17 +150,9 @@ def _at_scale(image: FloatMap, scale: float, step: int, noise: float) -> _Scale:
     normal = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     curvature = -response[row, column] / scale**2
     slope = (
-        derivative(1, 0)[row, column] * normal[:, 0]
-        + derivative(0, 1)[row, column] * (normal[:, 1])
+        derivative(1, 0)[row, column] * normal[:, 0] + derivative(0, 1)[row, column] * normal[:, 1]
     )
     shift = normal * (-slope / curvature)[:, None]
     ridge = np.abs(shift).max(axis=1) <= 0.5
     place = np.stack([row, column], axis=1)[ridge] + shift[ridge]
-    normal = normal[ridge]
-    points = Ridges(
-        positions=(place + 0.5) * step - 0.5,
-        normals=normal,
-        scales=np.full(len(place), scale * step),
-        lengths=step / np.abs(normal).max(axis=1),
-    )
-    return _Scale(scale * step, step, response, points)
+    return response, (place, normal[ridge])
