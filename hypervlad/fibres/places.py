@@ -82,10 +82,9 @@ class Field:
         return np.clip(share * diameter, np.clip(_ALONG_NOISE * self.noise, 0.7, least), most)
 
     def sample(self, positions: Values) -> Values:
-        """Return brightnesses at positions (..., 2)."""
-        flat = positions.reshape(-1, 2).T
-        taken = map_coordinates(self.splines, flat, order=3, mode="mirror", prefilter=False)
-        return np.asarray(taken, dtype=np.float64).reshape(positions.shape[:-1])
+        """Return brightnesses at positions (2, ...)."""
+        taken = map_coordinates(self.splines, positions, order=3, mode="mirror", prefilter=False)
+        return np.asarray(taken, dtype=np.float64)
 
     def allows(self, positions: Values) -> NDArray[np.bool_]:
         if self.mask is None:
@@ -159,11 +158,10 @@ def profiles(field: Field, sign: float, places: Places, half: Values) -> Values:
     """Return brightness around places, (n, n_rows, n_samples), `half` the extent across."""
     across = half[:, None] * np.linspace(-1, 1, N_SAMPLES)
     along = field.reach(places.diameter)[:, None] * np.linspace(-1, 1, N_ROWS)
-    positions = (
-        places.positions[:, None, None]
-        + across[:, None, :, None] * places.normals[:, None, None]
-        + along[:, :, None, None] * places.tangents[:, None, None]
+    start, normal, tangent = (
+        each.T[:, :, None, None] for each in (places.positions, places.normals, places.tangents)
     )
+    positions = start + across[:, None] * normal + along[:, :, None] * tangent
     # No fibre is as dark as the darkest areas: the brightness of shapes starts there.
     level = field.levels[0] if sign > 0 else field.levels[1]
     return sign * (field.sample(positions) - level)

@@ -164,7 +164,7 @@ class Bank:
 
     across: Values  # (n_samples,)
     parts: Values  # (n_templates, n_samples, 4)
-    ortho: Values  # (n_samples, n_templates * 4), orthonormal parts
+    ortho: Values  # (n_samples, 4 * n_templates), orthonormal parts, the first of all at first
     centres: Values
     logs: Values
     n_blurs: int
@@ -193,10 +193,8 @@ def bank(shape: Shape, number: int, wide: bool = False, steps: tuple[int, ...] =
     normal = np.matmul(parts.transpose(0, 2, 1), parts)
     normal += np.eye(4) * 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None]
     factor = np.linalg.inv(np.linalg.cholesky(normal))
-    ortho = np.matmul(parts, factor.transpose(0, 2, 1))
-    return Bank(
-        across, parts, ortho.transpose(1, 0, 2).reshape(N_SAMPLES, -1), centres, logs, len(blurs)
-    )
+    ortho = np.matmul(parts, factor.transpose(0, 2, 1)).transpose(1, 2, 0)
+    return Bank(across, parts, ortho.reshape(N_SAMPLES, -1), centres, logs, len(blurs))
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,8 +218,8 @@ def match(bank: Bank, profiles: Values) -> Match:
     profiles : ndarray of shape (n, n_samples)
     """
     n, n_centres, n_logs = len(profiles), len(bank.centres), len(bank.logs)
-    held = ((profiles @ bank.ortho) ** 2).reshape(n, bank.n_blurs, n_centres * n_logs, 4).sum(-1)
-    energy = (profiles**2).sum(axis=1)[:, None, None] - held
+    held = np.square(profiles @ bank.ortho).reshape(n, 4, bank.n_blurs, n_centres * n_logs)
+    energy = (profiles**2).sum(axis=1)[:, None, None] - held.sum(axis=1)
     best = energy.argmin(axis=2)
     row, column = np.divmod(best, n_logs)
     inside = (row > 0) & (row < n_centres - 1) & (column > 0) & (column < n_logs - 1)
