@@ -163,19 +163,18 @@ class Bank:
     """Templates at a grid of blurs, centres and diameters, in units of the sampled diameter."""
 
     across: Values  # (n_samples,)
-    parts: Values  # (n_templates, n_samples, 4)
     ortho: Values  # (n_samples, 4 * n_templates), orthonormal parts, the first of all at first
+    factor: Values  # (n_templates, 4, 4), of these: factors of the parts themselves
     centres: Values
     logs: Values
     n_blurs: int
 
     def fitted(self, template: NDArray[np.intp], profiles: Values) -> tuple[Values, Values]:
         """Return the factors of the four parts, (n, 4), and the modelled profiles."""
-        parts = self.parts[template]
-        normal = np.matmul(parts.transpose(0, 2, 1), parts) + 1e-9 * np.eye(4)
-        wanted = np.matmul(profiles[:, None], parts)[:, 0]
-        factors = np.linalg.solve(normal, wanted[..., None])
-        return factors[..., 0], np.matmul(parts, factors)[..., 0]
+        parts = self.ortho.reshape(N_SAMPLES, 4, -1)[:, :, template]
+        held = np.einsum("ns,skn->nk", profiles, parts)
+        factors = np.einsum("nkj,nk->nj", self.factor[template], held)
+        return factors, np.einsum("skn,nk->ns", parts, held)
 
 
 @lru_cache(maxsize=600)
@@ -194,7 +193,7 @@ def bank(shape: Shape, number: int, wide: bool = False, steps: tuple[int, ...] =
     normal += np.eye(4) * 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None]
     factor = np.linalg.inv(np.linalg.cholesky(normal))
     ortho = np.matmul(parts, factor.transpose(0, 2, 1)).transpose(1, 2, 0)
-    return Bank(across, parts, ortho.reshape(N_SAMPLES, -1), centres, logs, len(blurs))
+    return Bank(across, ortho.reshape(N_SAMPLES, -1), factor, centres, logs, len(blurs))
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from scipy.ndimage import gaussian_filter1d
 
 from hypervlad.fibres.profiles import (
+    BLUR_STEP,
     FLAT,
     LINE,
     RIMS,
@@ -66,10 +67,27 @@ def test_matches_find_centre_and_diameter(index, diameter):
         assert width == pytest.approx(diameter, rel=0.05 if diameter < 6 else 0.035)
 
 
+def slow_parts(templates, shape, number):
+    """Return the parts of one blur's templates."""
+    blur = np.array([0.004 * BLUR_STEP**number])
+    return [
+        basis(shape, templates.across[None], np.array([centre]), np.array([np.exp(log)]), blur)[0]
+        for centre in templates.centres
+        for log in templates.logs
+    ]
+
+
+def test_banks_hold_templates_once():
+    # Hundreds are kept, of all shapes and blurs.
+    templates = bank(RIMS, 20, True, tuple(range(-6, 7)))
+    held = sum(value.nbytes for value in vars(templates).values() if isinstance(value, np.ndarray))
+    assert held < 1.2 * templates.ortho.nbytes < 1.3e6
+
+
 def test_factors_are_those_of_the_profile():
     templates, n = bank(RIMS, 20), 70
     factors = np.array([[0.2, 0.5, 0.1, 1.0]])
-    profile = templates.parts[n] @ factors[0]
+    profile = slow_parts(templates, RIMS, 20)[n] @ factors[0]
     found, model = templates.fitted(np.array([n]), profile[None])
     assert_allclose(found, factors, atol=1e-5)
     assert_allclose(model[0], profile, atol=1e-5)
@@ -84,7 +102,7 @@ def test_a_match_is_that_of_a_slow_search():
     for i, profile in enumerate(profiles):
         for blur in range(3):
             energies = []
-            for parts in templates.parts[blur * n : (blur + 1) * n]:
+            for parts in slow_parts(templates, RIMS, 20 + blur - 1):
                 factors = np.linalg.lstsq(parts, profile, rcond=None)[0]
                 energies.append(((profile - parts @ factors) ** 2).sum())
             best = int(np.argmin(energies))
