@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from hypervlad.common.constraints import OneOf, check_value
 from hypervlad.data.synthetic.drawing import (
     BoolMap,
+    Drawn,
     FloatMap,
     check_count,
     check_drawn,
@@ -25,7 +26,6 @@ from hypervlad.fibres.profiles import weighted_quantiles
 FibreLook: TypeAlias = Literal["flat", "rims", "round", "transmission"]
 #: How the brightness changes across a fibre.
 FIBRE_LOOKS: tuple[str, ...] = get_args(FibreLook)
-Drawn: TypeAlias = float | tuple[float, float]
 _SAMPLING = 3  # points per pixel, in each direction
 _BACKGROUND = 0.12
 _DARKEST = 0.55  # brightness of the lowest fibre over that of the uppermost
@@ -141,7 +141,7 @@ def make_fibre_images(
     Raises
     ------
     ValueError
-        If a parameter is out of range.
+        If a parameter is out of range, or 5000 fibres do not cover as much as asked.
 
     Examples
     --------
@@ -199,6 +199,11 @@ def _make_image(
         diameters.append(float(median * np.exp(log_spread * rng.standard_normal())))
         lines.append(_draw_line(rng, canvas.shape, drawn, diameters[-1] * _SAMPLING))
         canvas.paint(lines[-1], diameters[-1] * _SAMPLING / 2)
+    if canvas.cover < drawn["cover"]:
+        raise ValueError(
+            f"cover={drawn['cover']:.3g}: {len(lines)} fibres, the most that are drawn, cover only "
+            f"{canvas.cover:.3g} of the image; give a larger diameter or length, or a smaller size."
+        )
     clean = gaussian_filter(canvas.shaded(rng, look), drawn["blur"] * _SAMPLING)
     image = clean.reshape(size[0], _SAMPLING, size[1], _SAMPLING).mean(axis=(1, 3))
     noise = 1 / drawn["contrast_to_noise"]

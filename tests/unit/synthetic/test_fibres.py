@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hypervlad.data import FIBRE_LOOKS, make_fibre_images
+from hypervlad.data.synthetic import fibres
 
 
 @pytest.mark.parametrize("diameter", [2.5, 5.0, 8.3])
@@ -57,6 +58,12 @@ def test_cover_spread_and_two_kinds_are_as_asked():
     assert np.median(truth.diameters[thick]) == pytest.approx(15, rel=0.12)
     assert np.median(truth.diameters[~thick]) == pytest.approx(5, rel=0.12)
     assert truth.diameters.min() <= truth.median <= truth.diameters.max()
+
+
+def test_a_cover_that_cannot_be_drawn_is_refused(monkeypatch):
+    monkeypatch.setattr(fibres, "_MAX_FIBRES", 20)
+    with pytest.raises(ValueError, match=r"cover=0.5: 20 fibres, .* cover only 0.0"):
+        make_fibre_images(1, diameter=1, length=4, cover=0.5, size=96, random_state=0)
 
 
 def test_invalid_values_are_named():
