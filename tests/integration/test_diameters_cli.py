@@ -167,7 +167,7 @@ def test_places_are_left_out_and_taken_back(folder: Path, found: Path, tmp_path:
     assert rows_of(found / "groups.csv")[0]["images"] == "3"
     run(*same)
     row = rows_of(found / "diameters.csv")[0]
-    for column in ("median_px", "places", "left_out"):
+    for column in ("median_px", "median_low_px", "median_high_px", "places", "left_out"):
         assert float(row[column]) == pytest.approx(float(before[0][column]), rel=1e-4)
 
 

@@ -151,7 +151,7 @@ def write_diameters(
             settings = f"hypervlad {__version__}, {polarity}, {_options_of(image, options)}"
             before = results.earlier(name) if resume else None
             try:
-                if before is not None and before[0].get("settings") == settings:
+                if before is not None and _is_kept(*before, settings):
                     size, found = _stored(*before)
                 else:
                     pixels, size = read_grey(image, **asdict(options))
@@ -300,6 +300,11 @@ def _place_rows(image: MeasuredImage) -> Iterator[Row]:
             int(image.is_left_out[i]),
         )
         yield dict(zip(_PLACE_COLUMNS, cells, strict=True))
+
+
+def _is_kept(row: Row, places: Sequence[Row], settings: str) -> bool:
+    # If all places were left out, the table has no interval that could be taken back.
+    return row.get("settings") == settings and (not places or row["places"] != "0")
 
 
 def _stored(row: Row, places: Sequence[Row]) -> tuple[float | None, FibreDiameters]:
