@@ -103,6 +103,7 @@ def find_appearance(contrast: FloatMap, field: Field, signs: Sequence[float]) ->
     first: dict[float, list[Followed]] = {}
     for sign in signs:
         ridges = find_ridges(contrast if sign > 0 else -contrast, field.noise, field.largest)
+        ridges = ridges.chosen(np.flatnonzero(field.allows(ridges.positions)))
         if not len(ridges.lengths):
             continue
         start = Places.on_ridges(ridges, n)

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from hypervlad.common.constraints import Integer, Number, OneOf, check_value
 from hypervlad.fibres.appearance import Appearance, find_appearance
@@ -47,9 +48,11 @@ class FibreDiameters:
     fibres : ndarray of int64, shape (n,)
         Places with the same number follow each other along one fibre.
     interval : Interval
-        95 % interval of the median, from resampled fibres and from profiles that fit equally well.
+        95 % interval of the median, from resampled fibres and from profiles that fit equally well;
+        NaN with a single fibre.
     modes : ndarray of float64, shape (n_modes, 3)
-        Kinds of fibres: median, standard deviation of the logarithm, share of the length.
+        Kinds of fibres: median, standard deviation of the logarithm, share of the length; none if
+        there are fewer than six fibres.
     refused : dict of str to int
         Number of places that were not accepted, by reason.
     profile : str or None
@@ -142,9 +145,9 @@ def fibre_diameters(
     polarity : {"auto", "bright", "dark"}, default="auto"
         Whether fibres are brighter or darker than what is beside them.
     n_bootstrap : int, default=400
-        Number of resamples for the interval.
+        Number of resamples for the interval; 0 for none.
     random_state : int, default=0
-        Seed of the choice of places and of the bootstrap.
+        Seed of the bootstrap. Where diameters are measured does not depend on it.
 
     Returns
     -------
@@ -162,7 +165,8 @@ def fibre_diameters(
     continues is not believed. A scale bar that `hypervlad.images.find_scale_bar` finds is left out,
     with its label. If blurred lines without a body fit nearly as well as the best model, the
     diameters are not resolved, and there are none. In mats of many layers, wide fibres are followed
-    more often than thin ones.
+    more often than thin ones. Fibres wider than about a fifth of the image's shorter side are not
+    found, and their bright rims may be taken for fibres.
 
     Examples
     --------
@@ -184,17 +188,20 @@ def fibre_diameters(
         _leave_out(bar, allowed)
     if pixels.ndim == 2 and allowed.any():  # a bright bar must not decide on the contrast
         pixels = np.where(allowed, pixels, np.median(pixels[allowed]).astype(pixels.dtype))
-    if pixels.size and pixels.min() == pixels.max():
+    if pixels.ndim == 2 and pixels.min() == pixels.max():
         return _nothing("the image is flat", polarity, unit, {})
     contrast = normalised_contrast(pixels)
     field = Field.of(contrast, allowed)
     tried = ("bright", "dark") if polarity == "auto" else (polarity,)
     signs = [1.0 if each == "bright" else -1.0 for each in tried]
-    found = find_appearance(contrast, field, signs)
+    # Matrix products are small: on a busy machine, two threads take four times as long.
+    with threadpool_limits(1, user_api="blas"):
+        found = find_appearance(contrast, field, signs)
     if found is None:
         return _nothing("no fibres that can be followed", polarity, unit, {})
     n_followed = int(found.followed.chains.followed.sum())
-    structure = max(float(contrast.var()) - field.noise**2, 1e-9) * contrast.size
+    seen = contrast[allowed]
+    structure = max(float(seen.var()) - field.noise**2, 1e-9) * seen.size
     if found.followed.explained < _EXPLAINED * structure:
         reason = "fibres that can be followed explain too little of the image"
         return _nothing(reason, polarity, unit, {"not followed": n_followed})

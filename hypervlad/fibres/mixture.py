@@ -12,9 +12,10 @@ _N_STEPS = 60
 
 
 def fit_kinds(logs: Values, weights: Values, n_fibres: int) -> Values:
-    """Return median, spread and share of one to three kinds of fibres, thin ones first.
+    """Return median, spread and share of up to three kinds of fibres, thin ones first.
 
     The number of kinds is that of the lowest BIC, for which the places of one fibre count as one.
+    Each kind needs six fibres.
     """
     best, found = np.inf, np.zeros((0, 3))
     share = weights / weights.sum()

@@ -57,10 +57,10 @@ class Field:
     noise: float
     blur: float  # from the spectrum
     levels: tuple[float, float]  # of the darkest and the brightest areas
-    mask: NDArray[np.bool_] | None
+    mask: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, contrast: FloatMap, mask: NDArray[np.bool_] | None) -> Field:
+    def of(cls, contrast: FloatMap, mask: NDArray[np.bool_]) -> Field:
         smooth = subsample(gaussian_smooth(contrast, _LEVEL_SIGMA))
         levels = float(np.quantile(smooth, _LEVEL)), float(np.quantile(smooth, 1 - _LEVEL))
         splines = spline_filter(contrast, order=3, output=np.float32, mode="mirror")
@@ -87,8 +87,6 @@ class Field:
         return np.asarray(taken, dtype=np.float64)
 
     def allows(self, positions: Values) -> NDArray[np.bool_]:
-        if self.mask is None:
-            return np.ones(len(positions), dtype=bool)
         index = np.clip(np.rint(positions).astype(np.intp), 0, np.asarray(self.shape) - 1)
         return np.asarray(self.mask[tuple(index.T)])
 
@@ -185,7 +183,7 @@ def fit_places(
     for _ in range(2):
         fitted = _fitted(field, sign, places, shape, blur)
         last, places = places, fitted
-    refused = fitted.refused
+    refused = fitted.refused.copy()
     tests = {
         "outside the mask": field.allows(fitted.positions),
         "rim of the image": last.within(field),
@@ -193,7 +191,7 @@ def fit_places(
     }
     for reason, passed in tests.items():
         refused[~passed & (refused < 0)] = REFUSALS.index(reason)
-    return fitted
+    return replace(fitted, refused=refused)
 
 
 def _fitted(field: Field, sign: float, places: Places, shape: Shape, blur: float) -> FittedPlaces:
@@ -302,11 +300,10 @@ class Chains:
                 np.minimum.at(near[side], index[one[here]], np.abs(ahead[here]))
         fibre[index] = own
         chains = cls(fibre, near[0], near[1], followed)
-        total = np.bincount(own, chains.length[index])[own]
-        followed[index] = (total > _FOLLOWED * some.diameter) & (
-            np.bincount(own)[own] >= MIN_PLACES
-        )
-        return chains
+        long = np.bincount(own, chains.length[index])[own] > _FOLLOWED * some.diameter
+        followed = followed.copy()
+        followed[index] = long & (np.bincount(own)[own] >= MIN_PLACES)
+        return replace(chains, followed=followed)
 
     @property
     def length(self) -> Values:

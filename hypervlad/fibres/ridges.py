@@ -78,7 +78,7 @@ class _Scale:
 
 
 def _scales(contrast: FloatMap, noise: float, largest: float) -> Iterator[_Scale]:
-    """Give the responses at one scale after the other, not all: each may be as large as the image."""
+    """Give the responses scale by scale, not all at once: one may be as large as the image."""
     image, step = contrast, 1
     while min(image.shape) >= _MIN_SIDE:
         for scale in _SCALES[min(step - 1, 1)]:

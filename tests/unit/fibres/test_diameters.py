@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from hypervlad.data import make_fibre_images
-from hypervlad.fibres import fibre_diameters
+from hypervlad.fibres import diameters, fibre_diameters
 from hypervlad.fibres.blur import spectral_blur
 
 pytestmark = pytest.mark.slow  # a whole image is measured in each
@@ -115,6 +116,29 @@ def test_a_scale_bar_is_not_a_fibre_and_does_not_dim_the_others():
     assert found.median == pytest.approx(plain.median, rel=0.03)
 
 
+def test_what_lies_outside_the_mask_does_not_hide_fibres():
+    image, _ = made("flat")
+    blocks = np.random.default_rng(0).integers(0, 2, (5, 40)).astype(np.float32)
+    beside = np.kron(blocks, np.ones((40, 40), np.float32))
+    mask = np.zeros((200, 240 + 1600), dtype=bool)
+    mask[:, :240] = True
+    found = fibre_diameters(np.hstack([image, beside]), mask=mask, polarity="bright")
+    assert found.median == pytest.approx(reference().median, rel=0.12)
+    assert len(found.diameters) > 0.7 * len(reference().diameters)
+
+
+def test_matrix_products_have_one_thread(monkeypatch):
+    def find(*_):
+        pools = [each for each in threadpool_info() if each["user_api"] == "blas"]
+        threads.extend(each["num_threads"] for each in pools)
+
+    threads = []
+    monkeypatch.setattr(diameters, "find_appearance", find)
+    with threadpool_limits(2, user_api="blas"):
+        fibre_diameters(made("flat")[0])
+    assert set(threads) == {1}
+
+
 @pytest.mark.parametrize("polarity", ["auto", "bright", "dark"])
 def test_noise_and_empty_images_have_no_diameters(polarity):
     rng = np.random.default_rng(0)
@@ -152,8 +176,9 @@ def test_invalid_parameters_are_named():
         fibre_diameters(image, polarity="grey")
     with pytest.raises(ValueError, match="mask"):
         fibre_diameters(image, mask=np.ones((3, 3), dtype=bool))
-    with pytest.raises(ValueError, match="colours"):
-        fibre_diameters(np.random.default_rng(0).random((20, 20, 3)))
+    for colours in (np.random.default_rng(0).random((20, 20, 3)), np.ones((20, 20, 3))):
+        with pytest.raises(ValueError, match="colours"):
+            fibre_diameters(colours)
 
 
 @pytest.mark.parametrize("blur", [1.0, 1.5, 2.5])
