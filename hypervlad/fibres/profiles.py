@@ -191,7 +191,7 @@ def bank(shape: Shape, number: int, wide: bool = False, steps: tuple[int, ...] =
     parts = basis(shape, np.broadcast_to(across, (len(log), N_SAMPLES)), centre, np.exp(log), blur)
     normal = np.matmul(parts.transpose(0, 2, 1), parts)
     normal += np.eye(4) * 1e-9 * np.trace(normal, axis1=1, axis2=2)[:, None, None]
-    factor = np.linalg.inv(np.linalg.cholesky(normal))
+    factor = np.asarray(np.linalg.inv(np.linalg.cholesky(normal)), dtype=np.float64)
     ortho = np.matmul(parts, factor.transpose(0, 2, 1)).transpose(1, 2, 0)
     return Bank(across, ortho.reshape(N_SAMPLES, -1), factor, centres, logs, len(blurs))
 

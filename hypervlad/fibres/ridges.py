@@ -112,8 +112,8 @@ def _at_scale(image: FloatMap, scale: float, step: int, noise: float) -> _Scale:
         above = min(top, reach)
         band = image[top - above : top + n_rows + reach]
         own = slice(above, above + n_rows)
-        response[top : top + n_rows], points = _of_band(band, own, scale, step, noise)
-        found.append((points[0] + [top, 0], points[1]))
+        response[top : top + n_rows], place, normal = _of_band(band, own, scale, step, noise)
+        found.append((place + np.array([top, 0]), normal))
     place, normal = (np.concatenate(each) for each in zip(*found, strict=True))
     positions = (place + 0.5) * step - 0.5
     inside = (positions >= 0).all(axis=1)
@@ -128,7 +128,7 @@ def _at_scale(image: FloatMap, scale: float, step: int, noise: float) -> _Scale:
 
 def _of_band(
     band: FloatMap, own: slice, scale: float, step: int, noise: float
-) -> tuple[FloatMap, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+) -> tuple[FloatMap, NDArray[np.float64], NDArray[np.float64]]:
     """Return the response in some rows of a band, and places and normals of its maxima there."""
     smooth = {
         order: gaussian_filter1d(band, scale, axis=1, order=order, truncate=_TRUNCATE)
@@ -155,4 +155,4 @@ def _of_band(
     shift = normal * (-slope / curvature)[:, None]
     ridge = np.abs(shift).max(axis=1) <= 0.5
     place = np.stack([row, column], axis=1)[ridge] + shift[ridge]
-    return response, (place, normal[ridge])
+    return response, place, normal[ridge]
