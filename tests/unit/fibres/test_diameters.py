@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from hypervlad.data import make_fibre_images
@@ -83,6 +84,30 @@ def test_gain_and_offset_do_not_matter(gain, offset):
     image = gain * made("flat")[0].astype(np.float64) + offset
     found = fibre_diameters(image, polarity="bright", n_bootstrap=0)
     assert found.median == pytest.approx(reference().median, rel=0.03)
+
+
+@pytest.mark.parametrize("diameter", [8, 24])
+def test_weights_are_the_length_of_a_fibre_and_allow_for_those_at_the_rim(diameter):
+    rows, columns = np.indices((240, 300))
+    across = (rows - 120) * np.cos(0.1) - (columns - 150) * np.sin(0.1)
+    clean = gaussian_filter(np.clip(diameter / 2 - np.abs(across) + 0.5, 0, 1), 0.8)
+    found = fibre_diameters(clean + 0.01 * np.random.default_rng(0).standard_normal(clean.shape))
+    near = diameter / 2 + 3 + 0.7 * diameter * np.sin(0.1)  # the upper or lower rim: not measured
+    assert found.weights.sum() == pytest.approx(300 / np.cos(0.1) / (1 - near / 120), rel=0.04)
+    assert found.median == pytest.approx(diameter, rel=0.05)
+    assert found.directions == pytest.approx(np.pi - 0.1, abs=0.02)
+    assert np.isnan(found.interval.low)  # of a single fibre
+
+
+def test_an_interval_is_from_fibres_and_from_the_error_that_they_share():
+    rng, fibres = np.random.default_rng(0), np.repeat(np.arange(200), 5)
+    same = diameters._interval(np.full(1000, 10.0), np.ones(1000), fibres, 0.1, 4000, rng)
+    shared = 1.96 * np.hypot(0.1, 0.05)
+    assert np.log([same.low / 10, same.high / 10]) == pytest.approx([-shared, shared], rel=0.06)
+    values = np.exp(0.5 * rng.standard_normal(200))[fibres]  # of one fibre, all alike
+    other = diameters._interval(values, np.ones(1000), fibres, 0.0, 4000, rng)
+    own = 1.96 * np.hypot(0.5 * np.sqrt(np.pi / 2 / 200), 0.05)
+    assert np.log(other.high / other.low) == pytest.approx(2 * own, rel=0.2)
 
 
 def test_the_pixel_size_scales_all_lengths():
