@@ -22,6 +22,7 @@ from hypervlad.fibres.image_alignment import AlignmentRecipe, AlignmentResult
 from hypervlad.fibres.measured_places import cross_lines, diameter_map
 from hypervlad.fibres.orientation import LocalOrientation, local_orientation
 from hypervlad.fibres.regions import AlignedRegion
+from hypervlad.fibres.singles import find_fibres
 
 __all__ = [
     "AlignedFraction",
@@ -43,5 +44,6 @@ __all__ = [
     "cross_lines",
     "diameter_map",
     "fibre_diameters",
+    "find_fibres",
     "local_orientation",
 ]

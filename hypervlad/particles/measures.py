@@ -20,6 +20,8 @@ from hypervlad.particles.particle import Particle
 if TYPE_CHECKING:
     import pandas as pd
 
+_MIN_CHORDS = 9  # for a persistence length
+_MAX_STRAIGHT = 8.0  # persistence length over length
 _CHORD = 8  # steps along a path from pixel to pixel, which alone would make it too long
 
 #: What `shape_measures` returns; all but the first are at most 1.
@@ -59,6 +61,13 @@ def measure(particles: Sequence[Particle], classes: Sequence[Any] | None = None)
           than the largest disc in the particle do not make a loop;
         - ``width``, the mean along the particle: that of a rod with round ends and the same length
           and area, at most the length;
+        - ``end_to_end``, the distance between the ends of the path that the length is measured on,
+          at most the length;
+        - ``persistence_length`` P, from the directions along that path: their mean squared
+          difference over a distance s is s / P, as of a chain that lies in a plane. NaN if
+          the particle is shorter than about 80 pixels, or so straight that P exceeds 8 lengths. One
+          particle gives a rough value only: take the median of many that are alike, with infinity
+          for straight ones;
         - ``aspect_ratio`` = length / width, 1 for a disc, however curved the particle is (the
           aspect ratio of [1]_ is ``feret_min / feret_max``);
         - ``circularity`` = 4 pi area / perimeter^2, with Crofton's perimeter in four directions,
@@ -98,8 +107,9 @@ def measure(particles: Sequence[Particle], classes: Sequence[Any] | None = None)
         raise ValueError(f"classes: got {counted(len(classes), 'value')} for {of}")
     for number, particle in enumerate(particles):
         check_value(f"particles[{number}]", particle, [InstanceOf(Particle, "a Particle")])
-    found = np.array([(*_describe(p.mask), _length(p.mask)) for p in particles]).reshape(-1, 8)
-    area, row, column, feret_max, feret_min, circularity, solidity, length = found.T
+    found = np.array([(*_describe(p.mask), *_along(p.mask)) for p in particles]).reshape(-1, 10)
+    area, row, column, feret_max, feret_min, circularity, solidity = found.T[:7]
+    length, end_to_end, persistence = found.T[7:]
     # A rod with round ends has the area l w - (1 - pi / 4) w^2.
     root = np.sqrt(np.maximum(length**2 - (4 - np.pi) * area, 0))
     lengths = {
@@ -108,6 +118,8 @@ def measure(particles: Sequence[Particle], classes: Sequence[Any] | None = None)
         "feret_min": feret_min,
         "length": length,
         "width": np.minimum(2 * area / (length + root), length),
+        "end_to_end": end_to_end,
+        "persistence_length": persistence,
     }
     nm = np.array([p.pixel_size or math.nan for p in particles], np.float64)
     top, left, bottom, right = np.array([p.box for p in particles], np.int64).reshape(-1, 4).T
@@ -194,8 +206,8 @@ def _describe(mask: NDArray[np.bool_]) -> tuple[float, ...]:
     )
 
 
-def _length(mask: NDArray[np.bool_]) -> float:
-    """Return the length along the longest piece of a mask."""
+def _along(mask: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Return length, end-to-end distance and persistence length of the longest piece."""
     from skimage.graph import pixel_graph
     from skimage.morphology import skeletonize
 
@@ -218,11 +230,29 @@ def _length(mask: NDArray[np.bool_]) -> float:
         )
         by_piece = np.lexsort((distances, piece))
         end = by_piece[np.searchsorted(piece[by_piece], np.arange(n_pieces), side="right") - 1]
-    longest = 0.0
+    longest, line, beyond = 0.0, np.zeros((1, 2)), 0.0
     for first, last in zip(start, end, strict=True):
         path = [last]
         while path[-1] != first:
             path.append(before[path[-1]])
-        sides = np.diff(places[[*path[::_CHORD], first]], axis=0)
-        longest = max(longest, depths[first] + depths[last] + np.hypot(*sides.T).sum())
-    return longest
+        points = places[[*path[::_CHORD], first]]
+        depth = depths[first] + depths[last]
+        length = depth + np.hypot(*np.diff(points, axis=0).T).sum()
+        if length > longest:
+            longest, line, beyond = length, points, depth
+    end_to_end = min(float(np.hypot(*(line[-1] - line[0]))) + beyond, longest)
+    return longest, end_to_end, _persistence_length(line)
+
+
+def _persistence_length(points: NDArray[Any]) -> float:
+    """Return the distance over which the squared change of direction grows by 1, NaN if unknown."""
+    steps = np.diff(points, axis=0)[:-1]  # the last one may be short
+    if len(steps) < _MIN_CHORDS:
+        return math.nan
+    directions = np.unwrap(np.arctan2(*steps.T))
+    lags = np.arange(1, len(steps) // 2 + 1)
+    squares = [np.mean((directions[lag:] - directions[:-lag]) ** 2) for lag in lags]
+    # The pixels add the same to all of them.
+    growth = np.polyfit(lags * np.hypot(*steps.T).mean(), squares, 1)[0]
+    length = np.hypot(*steps.T).sum()
+    return float(1 / growth) if growth * length * _MAX_STRAIGHT > 1 else math.nan

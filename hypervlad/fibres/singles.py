@@ -1,0 +1,347 @@
+"""Single fibres, followed through crossings and outlined."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial import cKDTree
+
+from hypervlad.common.constraints import Number, OneOf, check_value
+from hypervlad.fibres.appearance import find_appearance
+from hypervlad.fibres.diameters import Polarity
+from hypervlad.fibres.gradients import normalised_contrast
+from hypervlad.fibres.places import REFUSALS, Field, FittedPlaces
+from hypervlad.fibres.profiles import Values
+from hypervlad.images import ReadOptions
+from hypervlad.images.reading import image_name, read_named
+from hypervlad.particles.particle import Outline, Outlines, Particle, cropped, cut_particles
+
+# Places that have no good diameter may still show where a fibre is.
+_USED = (-1, *map(REFUSALS.index, ("within another", "hidden side")))
+_MIN_PLACES = 3
+_GAP = (9.0, 40.0)  # between places that follow each other: in diameters, and in pixels more
+_OFF = (0.25, 0.06)  # from the direction of the fibre: in diameters, and per pixel of the gap
+_TURN = 0.3  # radians
+_UNLIKE = 0.1  # log diameter, beyond its errors
+_JOINED_GAP = (8.0, 50.0)  # the same, between lines that follow each other
+_JOINED_OFF = (0.3, 0.08)
+_JOINED_TURN = 0.35
+_JOINED_UNLIKE = 0.2
+_SMOOTHING = 0.5  # along lines, in diameters
+_BODY = 0.8  # of the diameter, across which brightness is averaged
+_LEVEL = 0.65  # of the contrast, below which there is no fibre
+_BEYOND = (8.0, 40.0)  # the last place, at most: in diameters, and in pixels more
+_DOUBLE = 0.7  # of a fibre, within larger ones
+
+
+def find_fibres(
+    image: Any,
+    *,
+    pixel_size: float | None = None,
+    polarity: Polarity = "auto",
+    min_length: float = 30.0,
+) -> list[Particle]:
+    """Find single fibres, wires or tubes, each with its own outline, also where they cross.
+
+    Places whose profiles are fitted, as for `fibre_diameters`, are followed by position, direction
+    and diameter, through crossings as long as the brightness does not fall. Each fibre is extended
+    to where it does. The outline is a rod along it, of its mean diameter, with round ends; outlines
+    of fibres that cross overlap.
+
+    Parameters
+    ----------
+    image : path or array
+        As in :func:`hypervlad.read_micrograph`. Colours are averaged.
+    pixel_size : float, optional
+        Nanometres per pixel, by default those that the file contains.
+    polarity : {"auto", "bright", "dark"}, default="auto"
+        Whether fibres are brighter or darker than what is beside them.
+    min_length : float, default=30
+        Shorter fibres are left out, in pixels.
+
+    Returns
+    -------
+    list of n Particle
+        The largest first. :func:`hypervlad.particles.measure` gives their lengths, diameters
+        (``width``), aspect ratios, end-to-end distances and persistence lengths, and whether they
+        touch the edge.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or the image cannot be read (`ImageReadError`).
+
+    See Also
+    --------
+    hypervlad.particles.find_particles : Finds particles of any shape that do not cross.
+
+    Examples
+    --------
+    >>> from hypervlad.data import make_fibre_images
+    >>> from hypervlad.fibres import find_fibres
+    >>> from hypervlad.particles import match_rule, measure
+    >>> (image,), (truth,) = make_fibre_images(
+    ...     1, diameter=8, length=120, cover=0.08, size=256, contrast_to_noise=20, random_state=0
+    ... )
+    >>> table = measure(find_fibres(image, pixel_size=20))
+    >>> len(table), len(truth.diameters)
+    (6, 6)
+    >>> int(match_rule(table, "length > 2 um and not touches_edge").sum())
+    2
+    """
+    check_value("pixel_size", pixel_size, [Number(above=0, meaning="nanometres per pixel"), None])
+    check_value("polarity", polarity, [OneOf(*get_args(Polarity))])
+    check_value("min_length", min_length, [Number(at_least=0, meaning="pixels")])
+    pixels = read_named(image, ReadOptions(), image_name(image)).pixels
+    grey = pixels if pixels.ndim == 2 else pixels.mean(axis=2)
+    if grey.min() == grey.max():
+        return []
+    contrast = normalised_contrast(grey)
+    field = Field.of(contrast, None)
+    signs = {"bright": [1.0], "dark": [-1.0], "auto": [1.0, -1.0]}[polarity]
+    found = find_appearance(contrast, field, signs)
+    if found is None:
+        return []
+    places = found.followed.places
+    fibres = _Followed(field, found.sign, places.chosen(np.isin(places.refused, _USED)))
+    lines = map(fibres.completed, fibres.joined(list(fibres.lines())))
+    outlines = [fibres.outline(line) for line in lines if _length(line.points) >= min_length]
+    shown = _without_doubles([each for each in outlines if each], field.shape)
+    return cut_particles(image, Outlines(field.shape, shown), pixel_size=pixel_size)
+
+
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """A part of a fibre's centre line."""
+
+    points: Values  # (n, 2), row and column, about a pixel apart
+    diameter: float
+    level: float  # brightness across, below which it ends
+
+    def heading(self) -> Values:
+        """Return the direction of the last part, outwards."""
+        part = self.points[-max(8, int(2.5 * self.diameter)) :]
+        along: Values = np.linalg.svd(part - part.mean(axis=0), full_matrices=False)[2][0]
+        return along if along @ (part[-1] - part[0]) > 0 else -along
+
+    def reversed(self) -> _Line:
+        return replace(self, points=self.points[::-1])
+
+
+class _Followed:
+    """Places of an image, which are joined to lines one after the other."""
+
+    def __init__(self, field: Field, sign: float, places: FittedPlaces) -> None:
+        self.field, self.sign, self.places = field, sign, places
+        self.tangents, self.logs = places.tangents, np.log(places.diameter)
+        self.relative = np.minimum(places.error / places.diameter, 0.2)
+        self.tree = cKDTree(places.positions)
+        self.free = np.ones(len(places), dtype=bool)
+
+    def lines(self) -> Iterator[_Line]:
+        """Give lines, those that begin at the most certain places first."""
+        for seed in np.argsort(self.relative):
+            if not self.free[seed]:
+                continue
+            self.free[seed] = False
+            ahead = self._ahead(seed, self.tangents[seed])
+            index = [*self._ahead(seed, -self.tangents[seed])[::-1], seed, *ahead]
+            if len(index) >= _MIN_PLACES:
+                diameter = float(np.exp(np.median(self.logs[index])))
+                points = _smoothed(self.places.positions[index], _SMOOTHING * diameter)
+                self._take(points, diameter)
+                yield _Line(points, diameter, self.level(index, diameter))
+
+    def _ahead(self, seed: int, heading: Values) -> list[int]:
+        """Return the places that follow a place in a direction."""
+        found, last = list[int](), seed
+        while True:
+            log = float(np.median(self.logs[[seed, *found][-15:]]))
+            width, at = float(np.exp(log)), self.places.positions[last]
+            near = np.asarray(self.tree.query_ball_point(at, _GAP[0] * width + _GAP[1]), np.intp)
+            near = near[self.free[near]]
+            apart = self.places.positions[near] - at
+            ahead = apart @ heading
+            off = np.maximum(
+                np.abs(apart @ _normal(heading)),
+                np.abs((apart * self.places.normals[near]).sum(axis=1)),
+            ) / (_OFF[0] * width + _OFF[1] * np.abs(ahead))
+            turn = _angle(self.tangents[near] @ heading) / _TURN
+            unlike = np.abs(self.logs[near] - log) / (_UNLIKE + 2 * self.relative[near])
+            cost = ahead / width + 4 * off**2 + 2 * turn**2 + 2 * unlike**2
+            cost[(ahead < 0.3) | (off > 1) | (turn > 1) | (unlike > 1)] = np.inf
+            if not np.isfinite(cost).any():
+                return found
+            best = int(near[cost.argmin()])
+            step = self.places.positions[best] - at
+            is_far = np.linalg.norm(step) > 1.5 * width
+            if is_far and not self.is_fibre(at, step, width, self.level([last, best], width)):
+                return found
+            self.free[best] = False
+            found.append(best)
+            tangent = self.tangents[best] * np.sign(self.tangents[best] @ heading)
+            heading = heading + tangent
+            heading /= np.linalg.norm(heading)
+            last = best
+
+    def _take(self, points: Values, diameter: float) -> None:
+        """Take away what is left within a line and has its direction."""
+        reach = 0.6 * diameter + 1
+        distance, where = cKDTree(points).query(self.places.positions, distance_upper_bound=reach)
+        inside = np.flatnonzero(np.isfinite(distance) & self.free)
+        along = (self.tangents[inside] * _tangents(points)[where[inside]]).sum(axis=1)
+        self.free[inside[_angle(along) < 0.35]] = False
+
+    def brightness(self, points: Values, normals: Values, diameter: float) -> Values:
+        """Return the mean brightness across a body of this diameter."""
+        across = np.linspace(-0.5, 0.5, max(3, round(_BODY * diameter))) * _BODY * diameter
+        at = points[:, None] + across[:, None] * normals[:, None]
+        return np.asarray(self.sign * self.field.sample(at).mean(axis=1))
+
+    def level(self, index: Sequence[int], diameter: float) -> float:
+        """Return the brightness below which there is no fibre, from some of its places."""
+        some = self.places.chosen(np.asarray(index))
+        side = (diameter / 2 + 2 + 2 * self.field.blur) * some.normals
+        beside = [self.sign * self.field.sample(some.positions + s * side) for s in (-1, 1)]
+        body = float(np.median(self.brightness(some.positions, some.normals, diameter)))
+        background = float(np.median(np.minimum(*beside)))
+        return background + _LEVEL * (body - background)
+
+    def is_fibre(self, start: Values, step: Values, diameter: float, level: float) -> bool:
+        """Return whether there is no gap in the brightness along a step."""
+        points = start + np.linspace(0, 1, int(np.linalg.norm(step)) + 2)[:, None] * step
+        normals = np.broadcast_to(_normal(step / np.linalg.norm(step)), points.shape)
+        return bool(
+            (gaussian_filter1d(self.brightness(points, normals, diameter), 1) > level).all()
+        )
+
+    def joined(self, lines: list[_Line]) -> list[_Line]:
+        """Join lines that continue each other, the most alike first."""
+        sides = [side for line in lines for side in (line.reversed(), line)]  # they end there
+        ends = np.array([side.points[-1] for side in sides]).reshape(-1, 2)
+        headings = np.array([side.heading() for side in sides]).reshape(-1, 2)
+        widths = np.array([side.diameter for side in sides])
+        reach = _JOINED_GAP[0] * widths + _JOINED_GAP[1]
+        pairs = cKDTree(ends).query_pairs(reach.max(initial=0), output_type="ndarray")
+        i, j = pairs[pairs[:, 0] // 2 != pairs[:, 1] // 2].T
+        apart = ends[j] - ends[i]
+        distance, thin = np.linalg.norm(apart, axis=1), np.minimum(widths[i], widths[j])
+        allowed = _JOINED_OFF[0] * thin + _JOINED_OFF[1] * distance + 1
+        off = [np.abs((apart * _normal(headings[k])).sum(axis=1)) / allowed for k in (i, j)]
+        ahead = np.minimum((apart * headings[i]).sum(axis=1), -(apart * headings[j]).sum(axis=1))
+        turn = np.arccos(np.clip(-(headings[i] * headings[j]).sum(axis=1), -1, 1)) / _JOINED_TURN
+        unlike = np.abs(np.log(widths[i] / widths[j])) / _JOINED_UNLIKE
+        far = distance / np.minimum(reach[i], reach[j])
+        cost = off[0] ** 2 + off[1] ** 2 + turn**2 + unlike**2 + far
+        worst = np.max([*off, turn, unlike, far], axis=0)
+        partner = np.full(len(sides), -1)
+        other = np.arange(len(sides)) ^ 1  # the free end of the lines joined so far, for each end
+        for k in np.argsort(cost):
+            a, b = int(i[k]), int(j[k])
+            if worst[k] > 1 or ahead[k] < -thin[k] or max(partner[[a, b]]) >= 0 or other[a] == b:
+                continue
+            level = min(sides[a].level, sides[b].level)
+            if distance[k] < 2 or self.is_fibre(ends[a], apart[k], thin[k], level):
+                partner[a], partner[b] = b, a
+                other[other[a]], other[other[b]] = other[b], other[a]
+        return [_one_line([sides[end] for end in chain]) for chain in _chains(partner)]
+
+    def completed(self, line: _Line) -> _Line:
+        """Extend a line to where the brightness falls, or to the edge of the image."""
+        for _ in range(2):
+            heading = line.heading()
+            more = np.arange(0, _BEYOND[0] * line.diameter + _BEYOND[1], 0.5)
+            points = line.points[-1] + more[:, None] * heading
+            normals = np.broadcast_to(_normal(heading), points.shape)
+            inside = ((points > -0.5) & (points < np.asarray(self.field.shape) - 0.5)).all(axis=1)
+            here = gaussian_filter1d(self.brightness(points, normals, line.diameter), 1)
+            is_out = np.append(~inside | (here < line.level), True)
+            n = int(is_out.argmax())
+            if n < len(more) and not inside[n]:
+                n = len(more)  # the rest is cut off with the image
+            line = replace(line, points=np.concatenate([line.points, points[1 : n + 1]])).reversed()
+        return line
+
+    def outline(self, line: _Line) -> Outline | None:
+        """Return the pixels of a rod with round ends."""
+        radius = line.diameter / 2
+        points, n = _resampled(line.points, 0.5), round(line.diameter)
+        points = points[n:-n] if len(points) > 2 * n else points[len(points) // 2 :][:1]
+        low = np.maximum(np.floor(points.min(axis=0) - radius), 0).astype(int)
+        high = np.minimum(np.ceil(points.max(axis=0) + radius) + 1, self.field.shape).astype(int)
+        if (low >= high).any():
+            return None
+        grid = np.stack(np.mgrid[low[0] : high[0], low[1] : high[1]], axis=-1)
+        distance, _ = cKDTree(points).query(grid, distance_upper_bound=radius)
+        return cropped(np.isfinite(distance), *low)
+
+
+def _normal(direction: Values) -> Values:
+    return np.stack([-direction[..., 1], direction[..., 0]], axis=-1)
+
+
+def _angle(cosine: Values) -> Values:
+    """Return the angle between axes."""
+    return np.asarray(np.arccos(np.clip(np.abs(cosine), 0, 1)))
+
+
+def _chains(partner: NDArray[np.intp]) -> Iterator[list[int]]:
+    """Give the ends at which the lines of each fibre end, in their order along it."""
+    used = np.zeros(len(partner) // 2, dtype=bool)
+    for first in np.flatnonzero(partner < 0):
+        chain, end = list[int](), int(first) ^ 1
+        while not used[end // 2]:
+            used[end // 2] = True
+            chain.append(end)
+            if partner[end] < 0:
+                break
+            end = int(partner[end]) ^ 1
+        if chain:
+            yield chain
+
+
+def _one_line(lines: Sequence[_Line]) -> _Line:
+    points = np.concatenate([line.points for line in lines])
+    sizes = [len(line.points) for line in lines]
+    diameter = np.exp(np.average([np.log(line.diameter) for line in lines], weights=sizes))
+    level = min(line.level for line in lines)
+    return _Line(_smoothed(points, _SMOOTHING * diameter), diameter, level)
+
+
+def _resampled(points: Values, step: float = 1.0) -> Values:
+    """Return points along a polyline at about equal steps."""
+    ends = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    at = np.linspace(0, ends[-1], max(2, round(ends[-1] / step) + 1))
+    return np.stack([np.interp(at, ends, each) for each in points.T], axis=1)
+
+
+def _length(points: Values) -> float:
+    return float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
+
+
+def _tangents(points: Values) -> Values:
+    steps = np.gradient(points, axis=0)
+    return np.asarray(steps / np.maximum(np.linalg.norm(steps, axis=1, keepdims=True), 1e-9))
+
+
+def _smoothed(points: Values, sigma: float) -> Values:
+    """Return a smoothed line with the same ends."""
+    points = _resampled(points)
+    n = min(int(4 * sigma) + 1, len(points) - 1)
+    before, after = 2 * points[0] - points[n:0:-1], 2 * points[-1] - points[-2 : -n - 2 : -1]
+    line = gaussian_filter1d(np.concatenate([before, points, after]), sigma, axis=0)
+    return np.asarray(line[n : n + len(points)])
+
+
+def _without_doubles(outlines: Sequence[Outline], shape: tuple[int, int]) -> tuple[Outline, ...]:
+    covered, kept = np.zeros(shape, dtype=bool), list[Outline]()
+    for each in sorted(outlines, key=lambda one: -int(one.mask.sum())):
+        if covered[each.window][each.mask].mean() < _DOUBLE:
+            covered[each.window] |= each.mask
+            kept.append(replace(each, label=len(kept) + 1))
+    return tuple(kept)
