@@ -31,7 +31,7 @@ from hypervlad.fibres import find_fibres
 from hypervlad.particles import Outlines, Particle, cut_particles, measure
 
 SEED = 48
-N_IMAGES = 64
+N_IMAGES = 48
 SIZE = (384, 512)
 SHORTEST, VISIBLE = 40, 0.5  # length in the image in pixels, and its visible share
 SHARE = 0.75  # of a fibre in its outline, and of an outline in its fibre

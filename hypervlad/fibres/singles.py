@@ -92,7 +92,7 @@ def find_fibres(
     >>> len(table), len(truth.diameters)
     (6, 6)
     >>> int(match_rule(table, "length > 2 um and not touches_edge").sum())
-    2
+    3
     """
     check_value("pixel_size", pixel_size, [Number(above=0, meaning="nanometres per pixel"), None])
     check_value("polarity", polarity, [OneOf(*get_args(Polarity))])
@@ -252,19 +252,23 @@ class _Followed:
         return [_one_line([sides[end] for end in chain]) for chain in _chains(partner)]
 
     def completed(self, line: _Line) -> _Line:
-        """Extend a line to where the brightness falls, or to the edge of the image."""
+        """Let a line end where the brightness falls, or at the edge of the image."""
         for _ in range(2):
             heading = line.heading()
-            more = np.arange(0, _BEYOND[0] * line.diameter + _BEYOND[1], 0.5)
-            points = line.points[-1] + more[:, None] * heading
+            n_kept = max(len(line.points) // 2, len(line.points) - int(1.5 * line.diameter))
+            beyond = np.arange(1, _BEYOND[0] * line.diameter + _BEYOND[1])
+            points = np.concatenate(
+                [line.points[n_kept:], line.points[-1] + beyond[:, None] * heading]
+            )
             normals = np.broadcast_to(_normal(heading), points.shape)
             inside = ((points > -0.5) & (points < np.asarray(self.field.shape) - 0.5)).all(axis=1)
-            here = gaussian_filter1d(self.brightness(points, normals, line.diameter), 1)
+            here = gaussian_filter1d(self.brightness(points, normals, line.diameter), 0.5)
             is_out = np.append(~inside | (here < line.level), True)
             n = int(is_out.argmax())
-            if n < len(more) and not inside[n]:
-                n = len(more)  # the rest is cut off with the image
-            line = replace(line, points=np.concatenate([line.points, points[1 : n + 1]])).reversed()
+            if n < len(points) and not inside[n]:
+                n = len(points)  # the rest is cut off with the image
+            ended = np.concatenate([line.points[:n_kept], points[: n + 1]])
+            line = replace(line, points=ended).reversed()
         return line
 
     def outline(self, line: _Line) -> Outline | None:

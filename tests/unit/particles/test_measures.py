@@ -165,3 +165,40 @@ def test_errors_name_the_particle_and_the_numbers():
             measure(wrong)
     with pytest.raises(ValueError, match=r"particles\[0\] must be a Particle, not "):
         measure(np.ones((1, 2)))
+
+
+def arc(radius, turn, width=5):
+    """A band along part of a circle."""
+    down, right = np.mgrid[-radius - 9 : radius + 10, -radius - 9 : radius + 10]
+    around = np.arctan2(down, right) % (2 * np.pi)
+    return (abs(np.hypot(down, right) - radius) <= width / 2) & (around <= turn)
+
+
+def test_ends_are_as_far_apart_as_the_chord_of_an_arc():
+    found = measured(arc(60, np.pi))
+    assert found.end_to_end_px == pytest.approx(120, abs=4)
+    assert found.length_px == pytest.approx(60 * np.pi, rel=0.03)
+
+
+def test_ends_of_a_straight_rod_are_its_length_apart():
+    found = measured(rod(120, 6, 30))
+    assert found.end_to_end_px == pytest.approx(found.length_px, rel=0.01)
+    assert math.isnan(found.persistence_length_px)
+
+
+def test_the_persistence_length_of_many_chains_is_that_of_their_random_walk():
+    rng, values = np.random.default_rng(0), []
+    for _ in range(12):
+        angle = np.cumsum(rng.standard_normal(300) / math.sqrt(100))  # of variance 1 in 100 px
+        line = np.cumsum(np.stack([np.sin(angle), np.cos(angle)], axis=1), axis=0)
+        line -= line.min(axis=0) - 8
+        mask = np.zeros(np.ceil(line.max(axis=0) + 8).astype(int), bool)
+        mask[tuple(np.rint(line).astype(int).T)] = True
+        values.append(measured(ndimage.binary_dilation(mask, iterations=2)).persistence_length_px)
+    assert np.median(np.nan_to_num(values, nan=np.inf)) == pytest.approx(100, rel=0.4)
+
+
+def test_short_particles_have_no_persistence_length():
+    assert math.isnan(measured(arc(15, np.pi)).persistence_length_px)
+    found = measure([particle_of(arc(40, np.pi), pixel_size=2.0)]).iloc[0]
+    assert found.persistence_length_nm == 2 * found.persistence_length_px > 0

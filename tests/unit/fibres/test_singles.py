@@ -1,0 +1,97 @@
+"""Single fibres, against rods that are drawn exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from hypervlad.data import make_fibre_images
+from hypervlad.fibres import find_fibres
+from hypervlad.particles import measure
+
+WIDTH = 8.0
+
+
+def drawn(*rods, shape=(160, 200), noise=0.04):
+    """Return an image of rods with round ends, each from one point (row, column) to another."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    image = np.zeros(shape)
+    for number, (start, stop) in enumerate(np.asarray(rods, float)):
+        step = stop - start
+        along = (rows - start[0]) * step[0] + (columns - start[1]) * step[1]
+        along = np.clip(along / (step @ step), 0, 1)
+        apart = np.hypot(rows - start[0] - along * step[0], columns - start[1] - along * step[1])
+        image[apart <= WIDTH / 2] = 0.8 + 0.1 * number
+    noisy = gaussian_filter(image, 0.8) + noise * np.random.default_rng(0).standard_normal(shape)
+    return noisy.astype(np.float32)
+
+
+CROSSED = ((80.5, 30), (80.5, 170)), ((30, 80), (130, 120))
+
+
+@pytest.mark.parametrize("turned", [0, 1])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_crossing_fibres_are_found_whole(turned, sign):
+    image = np.rot90(sign * drawn(*CROSSED), turned)
+    table = measure(find_fibres(image, pixel_size=5.0)).sort_values("length_nm")
+    lengths = [np.hypot(100, 40) + WIDTH, 140 + WIDTH]
+    np.testing.assert_allclose(table["length_px"], lengths, rtol=0.05)
+    np.testing.assert_allclose(table["end_to_end_nm"], 5 * np.array(lengths), rtol=0.05)
+    np.testing.assert_allclose(table["width_px"], WIDTH, rtol=0.08)
+    assert not table["touches_edge"].any()
+
+
+def test_polarity_may_be_given():
+    assert find_fibres(drawn(*CROSSED), polarity="dark") == []
+    assert len(find_fibres(drawn(*CROSSED), polarity="bright")) == 2
+
+
+def test_a_fibre_that_leaves_the_image_touches_its_edge():
+    (fibre,) = find_fibres(drawn(((80, 60), (80, 260))))
+    assert fibre.touches_edge
+    assert measure([fibre])["length_px"][0] == pytest.approx(200 - 60 + WIDTH / 2, abs=4)
+
+
+def test_fibres_in_a_line_are_two_if_there_is_a_gap():
+    assert len(find_fibres(drawn(((80, 20), (80, 85)), ((80, 105), (80, 180))))) == 2
+
+
+def test_shorter_fibres_are_left_out():
+    rods = drawn(((40, 30), (40, 170)), ((110, 40), (110, 100)))
+    assert len(find_fibres(rods)) == 2
+    assert len(find_fibres(rods, min_length=100)) == 1
+
+
+@pytest.mark.parametrize("kind", ["flat", "noise", "disc"])
+def test_there_are_no_fibres_in_an_image_without_any(kind):
+    rows, columns = np.mgrid[:128, :160]
+    image = {
+        "flat": np.full((128, 160), 0.5),
+        "noise": np.random.default_rng(0).random((128, 160)),
+        "disc": (np.hypot(rows - 60, columns - 80) < 30) * 0.8,
+    }[kind]
+    assert find_fibres(image) == []
+
+
+def test_colours_are_averaged():
+    grey = drawn(*CROSSED)
+    one, other = (find_fibres(each) for each in (grey, np.repeat(grey[..., None], 3, axis=2)))
+    assert [fibre.box for fibre in one] == [fibre.box for fibre in other]
+
+
+def test_nine_in_ten_fibres_of_a_thin_deposit_are_found():
+    (image,), (truth,) = make_fibre_images(
+        1, diameter=8, length=110, cover=0.12, contrast_to_noise=20, random_state=3
+    )
+    labels = np.concatenate(
+        [np.unique(truth.fibres[f.window][f.mask]) for f in find_fibres(image, min_length=60)]
+    )
+    whole = np.flatnonzero(truth.visible_lengths > 60)
+    assert np.isin(whole, labels).mean() >= 0.9
+
+
+@pytest.mark.parametrize("wrong", [{"polarity": "both"}, {"pixel_size": 0}, {"min_length": -1}])
+def test_wrong_parameters_are_named(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        find_fibres(drawn(), **wrong)
