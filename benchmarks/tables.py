@@ -24,6 +24,7 @@ from benchmarks.copies import __main__ as copies
 from benchmarks.defects import tables as defects
 from benchmarks.fibres import __main__ as fibres
 from benchmarks.fibres import groups as fibre_groups
+from benchmarks.fibres import singles
 from benchmarks.formats import __main__ as formats
 from benchmarks.networks.accuracy import networks_table
 from benchmarks.networks.agreement import agreement_table
@@ -190,6 +191,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "fibres-kinds": of_one("fibres/fibres.json", fibres.kinds_table, labelled=False),
             "fibres-views": of_one("fibres/fibres.json", fibres.views_table, labelled=False),
             "fibres-groups": of_one("fibres/groups.json", fibre_groups.power_table),
+            "fibres-singles": of_one("fibres/singles.json", singles.singles_table),
         },
         BENCHMARKS / "alignment" / "README.md": {
             "alignment": of_one("alignment/alignment.json", alignment.alignment_section),

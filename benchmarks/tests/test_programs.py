@@ -29,6 +29,7 @@ from benchmarks.defects import speed as defects_speed
 from benchmarks.defects.scores import Resampling, SplitScores, differences
 from benchmarks.fibres import __main__ as fibres
 from benchmarks.fibres import groups as fibre_groups
+from benchmarks.fibres import singles
 from benchmarks.formats import __main__ as formats
 from benchmarks.networks import accuracy as networks_accuracy
 from benchmarks.networks import agreement, cost
@@ -322,6 +323,13 @@ def test_groups_of_fibre_mats(run: Run, monkeypatch: pytest.MonkeyPatch) -> None
     found = run(fibre_groups, "groups.json", "--images", 4, "--draws", 3)
     assert [row["difference"] for row in found["groups"]] == [0, 0.2]
     assert "| 20% |" in fibre_groups.power_table(found)
+
+
+def test_single_fibres(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(singles, "SIZE", (160, 200))
+    found = run(singles, "singles.json", "--images", 4)
+    assert "| look: transmission |" in singles.singles_table(found)
+    assert all(row["find_fibres"]["fibres"] >= row["branches"]["found"] for row in found["images"])
 
 
 def test_copies(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

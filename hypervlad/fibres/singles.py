@@ -36,6 +36,7 @@ _SMOOTHING = 0.5  # along lines, in diameters
 _BODY = 0.8  # of the diameter, across which brightness is averaged
 _LEVEL = 0.65  # of the contrast, below which there is no fibre
 _BEYOND = (8.0, 40.0)  # the last place, at most: in diameters, and in pixels more
+_PIECE = 128  # points of an outline that are drawn together
 _DOUBLE = 0.7  # of a fibre, within larger ones
 
 
@@ -216,9 +217,8 @@ class _Followed:
         """Return whether there is no gap in the brightness along a step."""
         points = start + np.linspace(0, 1, int(np.linalg.norm(step)) + 2)[:, None] * step
         normals = np.broadcast_to(_normal(step / np.linalg.norm(step)), points.shape)
-        return bool(
-            (gaussian_filter1d(self.brightness(points, normals, diameter), 1) > level).all()
-        )
+        here = gaussian_filter1d(self.brightness(points, normals, diameter), 1)
+        return bool((here > level).all())
 
     def joined(self, lines: list[_Line]) -> list[_Line]:
         """Join lines that continue each other, the most alike first."""
@@ -261,7 +261,8 @@ class _Followed:
                 [line.points[n_kept:], line.points[-1] + beyond[:, None] * heading]
             )
             normals = np.broadcast_to(_normal(heading), points.shape)
-            inside = ((points > -0.5) & (points < np.asarray(self.field.shape) - 0.5)).all(axis=1)
+            is_inside = (points > -0.5) & (points < np.asarray(self.field.shape) - 0.5)
+            inside = np.asarray(is_inside.all(axis=1))
             here = gaussian_filter1d(self.brightness(points, normals, line.diameter), 0.5)
             is_out = np.append(~inside | (here < line.level), True)
             n = int(is_out.argmax())
@@ -280,9 +281,16 @@ class _Followed:
         high = np.minimum(np.ceil(points.max(axis=0) + radius) + 1, self.field.shape).astype(int)
         if (low >= high).any():
             return None
-        grid = np.stack(np.mgrid[low[0] : high[0], low[1] : high[1]], axis=-1)
-        distance, _ = cKDTree(points).query(grid, distance_upper_bound=radius)
-        return cropped(np.isfinite(distance), *low)
+        mask = np.zeros(high - low, dtype=bool)
+        for first in range(0, len(points), _PIECE):  # boxes around pieces are small
+            piece = points[first : first + _PIECE] - low
+            start = np.maximum(np.floor(piece.min(axis=0) - radius), 0).astype(int)
+            stop = np.maximum(np.ceil(piece.max(axis=0) + radius) + 1, start).astype(int)
+            part = mask[start[0] : stop[0], start[1] : stop[1]]
+            grid = np.moveaxis(np.indices(part.shape), 0, -1) + start
+            distance = cKDTree(piece).query(grid, distance_upper_bound=radius)[0]
+            part |= np.asarray(distance < np.inf)
+        return cropped(mask, int(low[0]), int(low[1]))
 
 
 def _normal(direction: Values) -> Values:
@@ -343,9 +351,10 @@ def _smoothed(points: Values, sigma: float) -> Values:
 
 
 def _without_doubles(outlines: Sequence[Outline], shape: tuple[int, int]) -> tuple[Outline, ...]:
+    """Leave out what lies mostly within larger outlines, and number the others."""
     covered, kept = np.zeros(shape, dtype=bool), list[Outline]()
     for each in sorted(outlines, key=lambda one: -int(one.mask.sum())):
-        if covered[each.window][each.mask].mean() < _DOUBLE:
+        if np.mean(covered[each.window][each.mask]) < _DOUBLE:
             covered[each.window] |= each.mask
             kept.append(replace(each, label=len(kept) + 1))
     return tuple(kept)

@@ -230,7 +230,7 @@ def _along(mask: NDArray[np.bool_]) -> tuple[float, float, float]:
         )
         by_piece = np.lexsort((distances, piece))
         end = by_piece[np.searchsorted(piece[by_piece], np.arange(n_pieces), side="right") - 1]
-    longest, line, beyond = 0.0, np.zeros((1, 2)), 0.0
+    longest, line, beyond = 0.0, places[:1], 0.0
     for first, last in zip(start, end, strict=True):
         path = [last]
         while path[-1] != first:

@@ -80,9 +80,10 @@ def test_colours_are_averaged():
     assert [fibre.box for fibre in one] == [fibre.box for fibre in other]
 
 
+@pytest.mark.slow  # a deposit of twenty fibres
 def test_nine_in_ten_fibres_of_a_thin_deposit_are_found():
     (image,), (truth,) = make_fibre_images(
-        1, diameter=8, length=110, cover=0.12, contrast_to_noise=20, random_state=3
+        1, diameter=8, length=110, cover=0.12, contrast_to_noise=20, size=256, random_state=3
     )
     labels = np.concatenate(
         [np.unique(truth.fibres[f.window][f.mask]) for f in find_fibres(image, min_length=60)]
