@@ -103,7 +103,7 @@ def find_fibres(
     if grey.min() == grey.max():
         return []
     contrast = normalised_contrast(grey)
-    field = Field.of(contrast, None)
+    field = Field.of(contrast, np.ones(contrast.shape, dtype=bool))
     signs = {"bright": [1.0], "dark": [-1.0], "auto": [1.0, -1.0]}[polarity]
     found = find_appearance(contrast, field, signs)
     if found is None:
@@ -202,13 +202,13 @@ class _Followed:
         """Return the mean brightness across a body of this diameter."""
         across = np.linspace(-0.5, 0.5, max(3, round(_BODY * diameter))) * _BODY * diameter
         at = points[:, None] + across[:, None] * normals[:, None]
-        return np.asarray(self.sign * self.field.sample(at).mean(axis=1))
+        return np.asarray(self.sign * self.field.sample(np.moveaxis(at, -1, 0)).mean(axis=1))
 
     def level(self, index: Sequence[int], diameter: float) -> float:
         """Return the brightness below which there is no fibre, from some of its places."""
         some = self.places.chosen(np.asarray(index))
         side = (diameter / 2 + 2 + 2 * self.field.blur) * some.normals
-        beside = [self.sign * self.field.sample(some.positions + s * side) for s in (-1, 1)]
+        beside = [self.sign * self.field.sample((some.positions + s * side).T) for s in (-1, 1)]
         body = float(np.median(self.brightness(some.positions, some.normals, diameter)))
         background = float(np.median(np.minimum(*beside)))
         return background + _LEVEL * (body - background)
