@@ -23,6 +23,7 @@ from support.paths import ROOT
 
 SITE = ROOT / "docs" / "_build" / "html"
 MAX_BYTES = 1_000_000
+MAX_SHARED_BYTES = 1_100_000  # with the index of the search
 KINDS = [
     "index.html",
     "start/install.html",
@@ -76,7 +77,7 @@ def _pages() -> list[Path]:
 
 
 def test_pages_are_light_and_load_nothing_from_elsewhere() -> None:
-    """A page with its pictures is below 1 MB, and so is what all pages share, loaded once."""
+    """A page with its pictures is below 1 MB, and what all pages share, loaded once, below 1.1."""
     pages = _pages()
     assert len(pages) > 100
     for page in pages:
@@ -88,7 +89,7 @@ def test_pages_are_light_and_load_nothing_from_elsewhere() -> None:
         shared = {file for file in files if file.suffix in (".css", ".js")}
         own = page.stat().st_size + sum(file.stat().st_size for file in files - shared)
         assert own < MAX_BYTES, page
-        assert sum(file.stat().st_size for file in shared) < MAX_BYTES, page
+        assert sum(file.stat().st_size for file in shared) < MAX_SHARED_BYTES, page
 
 
 @pytest.fixture(scope="module")
