@@ -449,7 +449,7 @@ def test_a_network_for_images_of_one_size_is_refused_for_others() -> None:
         clone(encoder).set_params(pixel_size=1.0).fit(images)
     windows = clone(encoder).set_params(image_size=None)
     for model in (PatchDefectScorer(windows), AlignmentClassifier(windows)):
-        with pytest.raises(ValueError, match=r"at most 224"):
+        with pytest.raises(ValueError, match=r"at most 224 x 224 pixels, but .* another network"):
             model.fit(images, ["a"])
     transfer = TransferClassifier("timm/mixer_s32_224", "random", image_size=256)
     with pytest.raises(ValueError, match=r"image_size must be .*224"):

@@ -454,6 +454,12 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         super().check_parameters()
         backbone = get_backbone(self.backbone)
         minimum, most = backbone.preprocessing.minimum_size, backbone.maximum_size
+        if most and self.image_size is None:
+            raise ValueError(
+                f"image_size must be at most {most}, not None: {self.backbone!r} takes images of "
+                f"at most {most} x {most} pixels, but with None they keep their own size; give "
+                f"image_size={most}, or choose another network"
+            )
         sides: Alternatives = [Integer(minimum, most or MAX_SIDE)]
         check_value("image_size", self.image_size, sides if most else [*sides, None])
         if most and self.pixel_size is not None:
