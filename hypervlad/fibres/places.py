@@ -183,15 +183,12 @@ def fit_places(
     for _ in range(2):
         fitted = _fitted(field, sign, places, shape, blur)
         last, places = places, fitted
-    refused = fitted.refused.copy()
     tests = {
         "outside the mask": field.allows(fitted.positions),
         "rim of the image": last.within(field),
         "not resolved": ~np.asarray(resolved) | (fitted.diameter >= max(SMALLEST, RESOLVED * blur)),
     }
-    for reason, passed in tests.items():
-        refused[~passed & (refused < 0)] = REFUSALS.index(reason)
-    return replace(fitted, refused=refused)
+    return replace(fitted, refused=_first_failed(tests, fitted.refused))
 
 
 def _fitted(field: Field, sign: float, places: Places, shape: Shape, blur: float) -> FittedPlaces:
@@ -266,7 +263,14 @@ def _tested(
         "crossing": (rows < _MAX_RESIDUAL_ALONG) & (unlike < _UNLIKE + 5 * np.minimum(error, 0.2)),
         "uncertain": error < _MAX_ERROR,
     }
-    refused = np.full(len(low), -1)
+    return _first_failed(tests, np.full(len(low), -1))
+
+
+def _first_failed(
+    tests: dict[str, NDArray[np.bool_]], refused: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return reasons to refuse places: those that were known, else the first failed test."""
+    refused = refused.copy()
     for reason, passed in tests.items():
         refused[~passed & (refused < 0)] = REFUSALS.index(reason)
     return refused
