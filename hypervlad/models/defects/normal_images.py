@@ -294,7 +294,8 @@ class NormalImagesFit:
             weights = weights_of(spreads)
             return NormalImages(tuple(standardised), weights, levels.astype(np.float32))
 
-        of_fold = {id(own): model(own, without=own) for own in of_image.values()}
+        folds = {id(own): own for own in of_image.values()}  # the images of a fold share a model
+        of_fold = {key: model(own, without=own) for key, own in folds.items()}
         scored = {at: of_fold[id(of_image[at])].combined(own) for at, own in distances.items()}
         ratios = [image_score(places) / score for places, score in scored.values()]
         scale = max(float(np.median(ratios)), _MIN_SCALE)

@@ -272,6 +272,25 @@ def test_from_few_images_all_parts_count_the_same() -> None:
     np.testing.assert_allclose(model.weights, 0.25)
 
 
+def test_what_is_usual_is_learnt_once_per_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = NormalImagesFit(KnownCells(9), 9, 3, False, 0)  # type: ignore[arg-type]
+    fit.keys, fit.sizes = {i: str(i) for i in range(9)}, dict.fromkeys(range(9), (72, 96))
+    rng, learnt = np.random.default_rng(1), []
+    folds = [
+        [NormalCells.fit(each, rng.gamma(2, size=(60, 3)), 3, seed) for each in DESCRIPTIONS]
+        for seed in range(3)
+    ]
+    whole = NormalCells.standardised_by
+
+    def counted(self: NormalCells, *args: Any) -> NormalCells:
+        learnt.append(self)
+        return whole(self, *args)
+
+    monkeypatch.setattr(NormalCells, "standardised_by", counted)
+    fit.finish(folds[0], {i: folds[i % 3] for i in range(9)})
+    assert len(learnt) == (3 + 1) * len(DESCRIPTIONS)
+
+
 def least_squares_map(scores: NDArray[Any], side: int, levels: NDArray[Any]) -> NDArray[Any]:
     """Slowly: of each 3 x 3 cells a ridge regression, then the mean of the nine of each cell."""
     n_rows, n_columns = scores.shape
