@@ -35,6 +35,7 @@ from benchmarks.particles import classes, masks, mixed
 from benchmarks.particles import speed as particles_speed
 from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed import tables as speed
+from benchmarks.uncertainty import specimens
 from benchmarks.uncertainty.sure import sure_table
 from benchmarks.uncertainty.tables import front_sentence, novelty_section, uncertainty_table
 
@@ -152,6 +153,10 @@ def pages() -> dict[Path, dict[str, str]]:
             "sets": of_one("uncertainty/uncertainty.json", front_sentence, labelled=False),
             "uncertainty": of_one("uncertainty/uncertainty.json", uncertainty_table),
             "sure": of_one("uncertainty/sure.json", sure_table),
+            "specimens-scorer": of_one(
+                "uncertainty/specimens.json", specimens.false_alarms_table, labelled=False
+            ),
+            "specimens": of_one("uncertainty/specimens.json", specimens.doubts_table),
             "novelty": of_one("uncertainty/novelty.json", novelty_section),
         },
         BENCHMARKS / "defects" / "README.md": {

@@ -41,7 +41,7 @@ from benchmarks.particles import speed as particles_speed
 from benchmarks.scale_bars import __main__ as scale_bars
 from benchmarks.speed import encoding, extraction, first_minutes, fitting, large_images
 from benchmarks.uncertainty import __main__ as uncertainty
-from benchmarks.uncertainty import novelty, sure
+from benchmarks.uncertainty import novelty, specimens, sure
 from hypervlad import (
     HypercolumnVLAD,
     MicrographClassifier,
@@ -184,6 +184,24 @@ def test_uncertainty(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(sure, "SCENES", (sure.Scene(60, 1, 3, apart=3),))
     (scene,) = run(sure, "sure.json", "--draws", "3")["rows"]
     assert scene["tested 0.2"]["sure"] > 0.5
+
+
+def test_models_of_few_specimens(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    cheap = {"backbone": "tiny", "weights": "random", "n_codewords": 2, "sampling": 400}
+    monkeypatch.setattr(specimens, "CHEAP", cheap)
+    monkeypatch.setattr(specimens, "SIZE", 64)
+    monkeypatch.setattr(specimens, "CLASSES", (20.0, 30.0, 40.0))
+    monkeypatch.setattr(specimens, "DIAMETERS", (20.0, 30.0))
+    monkeypatch.setattr(specimens, "N_IMAGES", 4)
+    monkeypatch.setattr(specimens, "N_NEW", 2)
+    monkeypatch.setattr(specimens, "N_FITS", {"scorer": 2, "classifier": 2})
+    monkeypatch.setattr(specimens, "N_SPECIMENS", {"scorer": (2, 4), "classifier": (2,)})
+    rows = run(specimens, "specimens.json")["rows"]
+    known = [(row["model"], row["n_specimens"], row["groups"]) for row in rows]
+    scorers = [("scorer", 2, True), ("scorer", 2, False), ("scorer", 4, True)]
+    assert known == [*scorers, ("classifier", 2, True), ("classifier", 2, False)]
+    assert all(fit["warned 0.05"] for row in rows[:3] for fit in row["fits"])
+    assert all(fit["covered 0.9"] == 1 for fit in rows[3]["fits"])  # six groups: all classes
 
 
 def test_defects(data: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

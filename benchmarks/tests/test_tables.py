@@ -44,6 +44,7 @@ PROGRAMS = [
     "tables",
     "uncertainty",
     "uncertainty.novelty",
+    "uncertainty.specimens",
     "uncertainty.sure",
 ]
 

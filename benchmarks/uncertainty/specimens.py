@@ -223,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = new_parser(__doc__, RESULTS / "uncertainty" / "specimens.json", threads=1)
     options = parse(parser, argv)
     result = {"rows": measure(), "origin": origin()}
-    save_result(options.out, result)
+    save_result(options.out, result, indent=None)
     print(f"{false_alarms_table(result)}\n\n{doubts_table(result)}")
 
 
