@@ -25,9 +25,9 @@ def test_it_ends_on_request_and_has_the_same_link_again(
     assert second.link.split("/")[-2] == first.link.split("/")[-2]
     for server in (first, second):
         server.running.terminate()
-        server.running.communicate(timeout=30)
+        server.running.join(timeout=30)
     if sys.platform != "win32":
-        assert (first.running.returncode, second.running.returncode) == (0, 0)
+        assert (first.running.exitcode, second.running.exitcode) == (0, 0)
     assert served(folder).link == first.link, "windows that were left open are on this one"
 
 

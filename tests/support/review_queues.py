@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
+import io
+import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hypervlad.apps.cli import main
 from hypervlad.apps.review.database import Entry, TrainingImage, make_queue
 from hypervlad.apps.review.particles import queued_particles
 from hypervlad.apps.review.store import Queue
@@ -95,6 +98,29 @@ def write_particle_queue(folder: Path) -> Path:
     return folder / "queue"
 
 
+# A process that has imported what a server needs, which takes seconds, and is forked for each.
+_FORKING = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+_FORKING.set_forkserver_preload(["hypervlad.apps.cli.review", "hypervlad.apps.review.server"])
+
+
+class _Printed(io.StringIO):
+    """A stream that sends what is printed to another process."""
+
+    def __init__(self, sending: Connection) -> None:
+        super().__init__()
+        self.sending = sending
+
+    def flush(self) -> None:
+        self.sending.send(self.getvalue())
+
+
+def _serve(folder: Path, lease: float, sending: Connection) -> None:
+    Queue.lease = lease
+    sys.stdout = _Printed(sending)
+    sys.argv[1:] = ["review", "serve", str(folder), "--no-open", "--quiet"]
+    main()
+
+
 class Served:
     """``review serve`` of a folder, until it is stopped."""
 
@@ -103,24 +129,19 @@ class Served:
         self.start()
 
     def start(self) -> None:
-        code = (
-            "from hypervlad.apps.review import Queue\n"
-            f"Queue.lease = {self.lease}\n"
-            "from hypervlad.apps.cli import main\nmain()"
+        self.printed, sending = _FORKING.Pipe(duplex=False)
+        self.running = _FORKING.Process(
+            target=_serve, args=(self.folder, self.lease, sending), daemon=True
         )
-        command = [sys.executable, "-c", code, "review", "serve", str(self.folder), "--no-open"]
-        self.running = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        assert self.running.stdout is not None
-        line = self.running.stdout.readline()
+        self.running.start()
+        sending.close()
+        line = self.printed.recv()
         assert line.startswith("open http://127.0.0.1:"), line
         self.link = line.split()[1]
 
     def kill(self) -> None:
-        if self.running.poll() is None:
-            self.running.kill()
-            self.running.communicate()
+        self.running.kill()
+        self.running.join()
 
 
 # --- fixtures, which a conftest.py imports ------------------------------------------------------
