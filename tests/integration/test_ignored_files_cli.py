@@ -59,7 +59,7 @@ COMMANDS: dict[str, list[str]] = {
     ],
     "diameters": ["{images}", "-o", "{out}/d", "--groups", "{images}/groups.csv"],
     "particles find": ["{images}", "-o", "{out}/found"],
-    "particles train": ["{images}", "{masks}", "-o", "{out}/p.hvlad"],  # those are no outlines
+    "particles train": ["{images}", "{out}", "-o", "{out}/p.hvlad"],  # no outlines, to be quick
     "review start": ["{m}", "{images}", "-o", "{out}/queue"],
     "review retrain": ["{queue}", "--training", "{images}", "-o", "{out}/n.hvlad"],
 }
