@@ -25,8 +25,7 @@ def run(*arguments: object, code: int = 0) -> Any:
     """Run a command; return its result, with stdout and stderr apart."""
     result = RUNNER.invoke(app, [str(argument) for argument in arguments])
     assert result.exit_code == code, result.output
-    if code == 2:
-        assert "Traceback" not in result.output
+    assert "Traceback" not in result.output
     return result
 
 

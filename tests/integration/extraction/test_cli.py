@@ -5,36 +5,24 @@ from __future__ import annotations
 import csv
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from click.testing import Result
+from support.commands import TINY, run, write_folder
 from support.extraction_fixtures import stopping_after
-from support.feature_folders import write_image
-from typer.testing import CliRunner
+from support.tiny import make_tiny_encoder
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier, load, load_features
-from hypervlad.apps.cli import app
 from hypervlad.features.cache import CacheFolder
 from hypervlad.features.encoder.loading import ImageLoader
 
 
-def run(*arguments: Any, code: int = 0) -> Result:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == code, result.output
-    assert "Traceback" not in result.output
-    return result
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model(
-    encoder: HypercolumnVLAD,
-    texture_images: tuple[list[np.ndarray], np.ndarray],
-    tmp_path: Path,
+    texture_images: tuple[list[np.ndarray], np.ndarray], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    path = tmp_path / "model.hvlad"
-    MicrographClassifier(encoder, random_state=0).fit(*texture_images).save(path)
+    path = tmp_path_factory.mktemp("model") / "model.hvlad"
+    MicrographClassifier(make_tiny_encoder(), random_state=0).fit(*texture_images).save(path)
     return path
 
 
@@ -107,20 +95,17 @@ def test_the_cache_command(model: Path, folder: Path, tmp_path: Path, out: Path)
 def test_training_and_predicting_with_a_cache(
     texture_images: tuple[list[np.ndarray], np.ndarray], tmp_path: Path
 ) -> None:
-    rng = np.random.default_rng(0)
-    for i in range(24):
-        write_image(tmp_path / "data" / "ab"[i % 2] / f"{i}.png", rng)
-    tiny = ["--backbone", "tiny", "--weights", "random", "--image-size", "16"]
+    data = write_folder(tmp_path / "data", *texture_images)
     plain, cached, cache = tmp_path / "plain.hvlad", tmp_path / "cached.hvlad", tmp_path / "cache"
-    run("train", tmp_path / "data", "-o", plain, *tiny, "-q")
+    run("train", data, "-o", plain, *TINY, "-q")
     for _ in range(2):
-        run("train", tmp_path / "data", "-o", cached, *tiny, "-q", "--cache", cache)
+        run("train", data, "-o", cached, *TINY, "-q", "--cache", cache)
         assert cached.read_bytes() == plain.read_bytes()
     n_entries = CacheFolder(cache).usage().n_entries
-    expected = run("predict", plain, tmp_path / "data", "-q").stdout
-    assert run("predict", plain, tmp_path / "data", "-q", "--cache", cache).stdout == expected
+    expected = run("predict", plain, data, "-q").stdout
+    assert run("predict", plain, data, "-q", "--cache", cache).stdout == expected
     report = tmp_path / "report"
-    run("evaluate", plain, tmp_path / "data", "-o", report, "-q", "--cache", cache)
+    run("evaluate", plain, data, "-o", report, "-q", "--cache", cache)
     assert CacheFolder(cache).usage().n_entries == n_entries
 
 
