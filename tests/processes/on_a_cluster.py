@@ -69,7 +69,9 @@ def kill_a_worker(mark: str, killed: list[int]) -> None:
 def main(kind: str, folder: Path) -> None:
     torch.set_num_threads(1)
     images = list(np.random.default_rng(0).random((64, 40, 48)).astype(np.float32))
-    encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
+    encoder = HypercolumnVLAD(
+        weights="random", image_size=64, n_codewords=4, sampling=2000, random_state=0
+    )
     here = encoder.fit(images)
     here.batch_size = 4
     extract_features(iter(images), here, out=folder / "here.parquet")

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.commands import save
+from support.commands import run, save
 from support.paths import ROOT
 
 from hypervlad import make_particle_fields
@@ -18,17 +18,14 @@ from hypervlad import make_particle_fields
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
 def test_a_killed_search_is_resumed(tmp_path: Path) -> None:
-    fields, _ = make_particle_fields(12, size=160, random_state=0)
+    fields, _ = make_particle_fields(12, size=160, n_particles=(4, 6), random_state=0)
     for number, field in enumerate(fields):
         save(tmp_path / "images" / f"{number:02d}.png", field)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-
-    def command(folder: str) -> list[str]:
-        find = [sys.executable, "-m", "hypervlad", "particles", "find", "images", "-q"]
-        return [*find, "--resume", "-o", folder]
-
-    subprocess.run(command("whole"), env=environment, cwd=tmp_path, check=True)
-    process = subprocess.Popen(command("found"), env=environment, cwd=tmp_path)
+    find = ["particles", "find", str(tmp_path / "images"), "-q", "--resume", "-o"]
+    run(*find, tmp_path / "whole")
+    command = [sys.executable, "-m", "hypervlad", *find, str(tmp_path / "found")]
+    process = subprocess.Popen(command, env=environment)
     outlines = tmp_path / "found" / "outlines"
     while process.poll() is None and len(list(outlines.glob("*.tif"))) < 3:
         time.sleep(0.002)
@@ -36,7 +33,7 @@ def test_a_killed_search_is_resumed(tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL
     kept = {file: file.stat().st_mtime_ns for file in outlines.glob("*.tif")}
     assert 3 <= len(kept) < len(fields)
-    subprocess.run(command("found"), env=environment, cwd=tmp_path, check=True)
+    run(*find, tmp_path / "found")
     assert all(file.stat().st_mtime_ns == before for file, before in kept.items())
     for name in ("particles.csv", "fields.csv"):
         expected = (tmp_path / "whole" / name).read_bytes()

@@ -2,54 +2,56 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
-from support.paths import ROOT
+import torch
+from support.tiny import register_tiny
 
-SCRIPT = """
-    import sys
-    import numpy as np, torch
-    sys.path.insert(0, {tests!r})
-    from support.tiny import register_tiny
-    from hypervlad.models.baselines import TransferClassifier
+from hypervlad.models.baselines import TransferClassifier
 
-    torch.set_num_threads(1)
-    register_tiny()
+
+def train(checkpoint: Path | None, model: Path) -> None:
     rng = np.random.default_rng(0)
     images = [rng.random((20, 24)).astype(np.float32) for _ in range(40)]
-    labels = np.arange(40) % 2
-    model = TransferClassifier(
-        "tiny", "random", mode="finetune", trainable="all", image_size=16, batch_size=2,
-        max_epochs=20, patience=20, random_state=0, checkpoint=sys.argv[1] or None,
+    learner = TransferClassifier(
+        "tiny",
+        "random",
+        mode="finetune",
+        trainable="all",
+        image_size=16,
+        batch_size=2,
+        max_epochs=20,
+        patience=20,
+        random_state=0,
+        checkpoint=checkpoint,
     )
-    model.fit(images, labels).save(sys.argv[2])
-"""
+    learner.fit(images, np.arange(40) % 2).save(model)
 
 
+def _train_there(checkpoint: Path, model: Path) -> None:
+    torch.set_num_threads(1)
+    register_tiny()
+    train(checkpoint, model)
+
+
+@pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
 def test_a_killed_training_resumes(tmp_path: Path) -> None:
     """A real SIGKILL in the middle of an epoch: the model's file is the same to the byte."""
-    code = textwrap.dedent(SCRIPT).format(tests=str(ROOT / "tests"))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    place = tmp_path / "training.checkpoint"
-
-    def command(checkpoint: str, model: str) -> list[str]:
-        return [sys.executable, "-c", code, checkpoint, str(tmp_path / model)]
-
-    subprocess.run(command("", "whole.hvlad"), env=environment, check=True)
-    process = subprocess.Popen(command(str(place), "resumed.hvlad"), env=environment)
-    while process.poll() is None and not place.exists():
+    place, model = tmp_path / "training.checkpoint", tmp_path / "resumed.hvlad"
+    train(None, tmp_path / "whole.hvlad")
+    process = multiprocessing.get_context("spawn").Process(target=_train_there, args=(place, model))
+    process.start()
+    while process.is_alive() and not place.exists():
         time.sleep(0.01)
     time.sleep(0.05)
     process.kill()
-    assert process.wait() == -signal.SIGKILL
-    subprocess.run(command(str(place), "resumed.hvlad"), env=environment, check=True)
-    expected = (tmp_path / "whole.hvlad").read_bytes()
-    assert (tmp_path / "resumed.hvlad").read_bytes() == expected
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    train(place, model)
+    assert model.read_bytes() == (tmp_path / "whole.hvlad").read_bytes()

@@ -31,11 +31,15 @@ main()
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def write_images_and_model(place: Path, n_images: int) -> None:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Many images and a model."""
+    root = tmp_path_factory.mktemp("place")
     rng = np.random.default_rng(0)
-    files = [write_image(place / "many" / f"{i:04d}.png", rng) for i in range(n_images)]
+    files = [write_image(root / "many" / f"{i:04d}.png", rng) for i in range(1200)]
     encoder = HypercolumnVLAD(weights="random", image_size=64, n_codewords=4, random_state=0)
-    encoder.fit(files[:8]).save(place / "model.hvlad")
+    encoder.fit(files[:8]).save(root / "model.hvlad")
+    return root
 
 
 def command(out: str, *options: str) -> list[str]:
@@ -75,16 +79,15 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
-def test_no_worker_outlives_a_killed_command(how: str, tmp_path: Path) -> None:
-    write_images_and_model(tmp_path, 1200)
+def test_no_worker_outlives_a_killed_command(how: str, place: Path) -> None:
     child = subprocess.Popen(
-        command("f.parquet", "--jobs", "2"),
-        cwd=tmp_path,
+        command(f"{how}.parquet", "--jobs", "2"),
+        cwd=place,
         env=ENVIRONMENT,
         stderr=subprocess.DEVNULL,
     )
     # Late enough that each worker is at work.
-    while child.poll() is None and len(list(tmp_path.rglob("_f.parquet.parts/*/*"))) < 100:
+    while child.poll() is None and len(list(place.rglob(f"_{how}.parquet.parts/*/*"))) < 100:
         time.sleep(0.01)
     workers = psutil.Process(child.pid).children(recursive=True)
     assert len(workers) >= 2
