@@ -67,8 +67,11 @@ def test_neighbouring_crops_of_steel_are_found():
     assert not any(s.crosses_classes for s in report.near_copies)
 
 
-def test_magnetic_tiles_under_several_lights_are_one_set():
-    report = check_image_folder(DATA / "magnetic_tile" / "images")
+def test_magnetic_tiles_under_several_lights_are_one_set(tmp_path):
+    for file in (DATA / "magnetic_tile" / "images").rglob("*_num_3*.jpg"):
+        (tmp_path / file.parent.name).mkdir(exist_ok=True)
+        (tmp_path / file.parent.name / file.name).symlink_to(file.resolve())
+    report = check_image_folder(tmp_path)
     stems = [{Path(file).stem for file in s.files} for s in report.near_copies]
     tile = {f"exp{i}_num_{n}" for i, n in enumerate((317483, 317512, 317526, 317540, 317558), 1)}
     assert any(tile <= members for members in stems)
