@@ -14,6 +14,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 from support.rows import OnRows
+from support.small_images import small_images
 
 from hypervlad import (
     AlignmentClassifier,
@@ -23,7 +24,6 @@ from hypervlad import (
     PatchDefectScorer,
 )
 from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
-from hypervlad.models.defects.cells import DESCRIPTIONS
 
 
 class VLADOnRows(OnRows, HypercolumnVLAD):
@@ -111,7 +111,10 @@ MANY_IMAGES = {"check_classifiers_classes", "check_classifiers_train", "check_es
 # Checks of how X is stored, and of negative values, which other checks have: each row becomes a
 # new image in float64, whatever X was. `check_readonly_memmap_input` has labels in a file.
 OF_TABLES = {
+    "check_classifier_data_not_an_array",
+    "check_dtype_object",
     "check_estimators_dtypes",
+    "check_f_contiguous_array_estimator",
     "check_positive_only_tag_during_fit",
     "check_transformer_data_not_an_array",
 }
@@ -162,14 +165,8 @@ TABLE = [
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_images() -> Iterator[None]:
-    """Padded batches of patches, and images resized to 224 pixels, would take most of the time."""
-    sides = {None: None, 224: 32, 112: 16}
-    smaller = tuple(each._replace(side=sides[each.side]) for each in DESCRIPTIONS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hypervlad.models.baselines.patch_cnn._MAX_BATCH", 16)
-        patch.setattr("hypervlad.models.defects.normal_images.DESCRIPTIONS", smaller)
-        patch.setattr("hypervlad.models.defects.normal_images.SIDES", (*sides.values(),))
+def small() -> Iterator[None]:
+    with small_images():
         yield
 
 

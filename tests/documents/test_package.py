@@ -87,7 +87,7 @@ def test_aligning_needs_neither_torch_nor_xgboost(tmp_path: Path) -> None:
 
 def test_a_model_is_loaded_and_described_without_torch(tmp_path: Path) -> None:
     path = str(tmp_path / "model.hvlad")
-    images, labels = hypervlad.make_tem_images(8, size=64, random_state=0)
+    images, labels = hypervlad.make_tem_images(12, size=64, random_state=0)
     encoder = hypervlad.HypercolumnVLAD(weights="random", image_size=64, n_codewords=2)
     boosting = hypervlad.BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0)
     model = hypervlad.MicrographClassifier(encoder, boosting=boosting, calibration_size=0)
