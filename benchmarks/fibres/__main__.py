@@ -136,7 +136,7 @@ def two_kinds(n_mats: int) -> list[Facts]:
         )
         wide = truth.diameters > 12.6
         share = float(truth.visible_lengths[wide].sum() / truth.visible_lengths.sum())
-        modes = fibre_diameters(image, n_bootstrap=0).modes
+        modes = fibre_diameters(image).modes
         rows.append({"modes": modes.tolist(), "share": share})
     return rows
 
@@ -170,7 +170,7 @@ def measure_views(paths: Sequence[Path]) -> list[Facts]:
         row: Facts = {}
         for name, view in views(image.astype(float)).items():
             scale = 2.0 if name == "halved" else 1.0
-            found = fibre_diameters(view, n_bootstrap=0)
+            found = fibre_diameters(view)
             row[name] = [scale * found.median, scale * skeleton_median(view, name == "inverted")]
         rows.append(row)
     return rows

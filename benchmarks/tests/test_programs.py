@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.accuracy import __main__ as accuracy
 from benchmarks.accuracy import curve, methods, rare
@@ -29,7 +30,7 @@ from benchmarks.defects import speed as defects_speed
 from benchmarks.defects.scores import Resampling, SplitScores, differences
 from benchmarks.fibres import __main__ as fibres
 from benchmarks.fibres import groups as fibre_groups
-from benchmarks.fibres import singles
+from benchmarks.fibres import singles, train
 from benchmarks.formats import __main__ as formats
 from benchmarks.networks import accuracy as networks_accuracy
 from benchmarks.networks import agreement, cost
@@ -48,8 +49,11 @@ from hypervlad import (
     make_nanofibre_images,
     make_particle_fields,
 )
+from hypervlad.data import make_fibre_images
 from hypervlad.features.encoder import ImageLoader
 from hypervlad.fibres import axial_difference
+from hypervlad.fibres.places import Places
+from hypervlad.fibres.profile_network import ProfileNetwork, seen_by_network
 
 N_GROUPS = 14  # of each class, with two images each
 TINY = ["--backbone", "tiny", "--weights", "random", "--threads", "1"]
@@ -332,6 +336,55 @@ def test_fibres(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "| all |" in fibres.factor_table(found)
     assert "| no answer |" in fibres.unresolved_table(found)
     assert all(row["skeleton"] > 1 for row in found["mats"])
+
+
+def test_the_network_of_diameters_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "BATCH", 4)
+    out = tmp_path / "network.npz"
+    train.main(["--images", "40", "--epochs", "1", "--processes", "1", "--out", str(out)])
+    with np.load(out) as stored:
+        shapes = {name: stored[name].shape for name in stored.files}
+    assert shapes == {
+        name: each.shape for name, each in ProfileNetwork.pretrained().weights.items()
+    }
+
+
+def test_the_trained_network_is_that_of_the_package() -> None:
+    rng = np.random.default_rng(0)
+    profiles, facts = rng.standard_normal((9, 6, 40)), rng.standard_normal((9, 5))
+    seen = seen_by_network(profiles.astype(np.float32), facts.astype(np.float32))
+    spectrum = rng.standard_normal(24).astype(np.float32)
+    network = train.Network(seen.shape[1])
+    with torch.no_grad():
+        places = torch.zeros(9, dtype=torch.long)
+        own, _, image = network(torch.from_numpy(seen), places, torch.from_numpy(spectrum[None]))
+    found = network.exported()(profiles.astype(np.float32), facts.astype(np.float32), spectrum)
+    np.testing.assert_allclose(found.log_ratio, own[:, 1].numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.blur, np.exp(float(image[0, -1])), rtol=1e-4)
+
+
+def test_true_fibres_are_the_uppermost_in_the_middle_of_which_places_lie() -> None:
+    _, (truth,) = make_fibre_images(
+        1, diameter=12, spread=0, size=(160, 200), cover=0.3, random_state=0
+    )
+    lines = [line[(line > 8).all(1) & (line < [150, 190]).all(1)] for line in truth.centre_lines]
+    number = np.repeat(np.arange(len(lines)), [len(line) for line in lines])
+    steps = np.concatenate([np.gradient(line, axis=0) for line in lines])
+    normals = np.stack([-steps[:, 1], steps[:, 0]], axis=1)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    middle, unknown = np.concatenate(lines).astype(float), np.zeros(len(number))
+    for off in (2.0, 5.5):
+        places = Places(middle + off * normals, normals, unknown + 12, *[unknown] * 3)
+        fibre, offset = train.true_fibres(places, truth)
+        found = fibre == number
+        assert (found.mean() > 0.4) == (off < 0.35 * 12)
+        assert offset[found] == pytest.approx(-off, abs=0.6)
+    crossed = train.true_fibres(
+        Places(middle, np.flip(normals, 1), unknown + 12, *[unknown] * 3), truth
+    )
+    assert (crossed[0] == number).mean() < 0.2
 
 
 def test_groups_of_fibre_mats(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from scipy import stats
 
 from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.diameters import FibreDiameters
+from hypervlad.fibres.gradients import Values
 from hypervlad.fibres.measured_places import PER_PLACE, with_kinds
-from hypervlad.fibres.profiles import Values
 
 _LEVEL = 0.95
 #: The only group if there are none.

@@ -1,31 +1,36 @@
-"""Diameters of fibres, from fitted profiles across them."""
+"""Diameters of fibres, from the profiles across them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from hypervlad.common.constraints import Integer, Number, OneOf, check_value
-from hypervlad.fibres.appearance import Appearance, find_appearance
+from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.fibres.axial import Interval
-from hypervlad.fibres.gradients import normalised_contrast
-from hypervlad.fibres.mixture import fit_kinds
-from hypervlad.fibres.places import REFUSALS, Field
-from hypervlad.fibres.profiles import Values, weighted_quantiles
+from hypervlad.fibres.gradients import Values, normalised_contrast
+from hypervlad.fibres.mixture import fit_kinds, weighted_quantiles
+from hypervlad.fibres.places import Appearance, Field, Places, find_places, numbered_fibres
+from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images.pixels import as_pixels
 from hypervlad.images.scale_bars import ScaleBar, find_scale_bar
 
 Polarity: TypeAlias = Literal["auto", "bright", "dark"]
-_N_BOOTSTRAP = 400
-_RESOLVED = 0.4  # how much better a body must fit than a blurred line
-_EXPLAINED = 0.06  # share of the image's variance that fibres must explain
+#: Why places are not measured.
+REFUSALS: tuple[str, ...] = ("outside the mask", "no whole fibre", "not resolved", "uncertain")
+_SMALLEST = 3.0  # diameter in pixels
+_RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width at half maximum
+_MARGIN = 1.2  # of the median over the smallest diameter
+_MAX_HALF_WIDTH = 0.5  # of the interval of the logarithm of the median
+_PROBABILITY = 0.5  # of a place, at least
+_MAX_ERROR = 0.4  # of the logarithm of a diameter
+_LEAST = 10  # places of an image, at least
+_N_PLACES = 1000  # per image of up to 0.36 megapixels
+_N_MOST_PLACES = 8000
 _BESIDE_BAR = 0.25  # lengths of a scale bar around it, within which its label is
-_UNKNOWN = 0.05  # standard deviation of the logarithm of medians that no resampling shows
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +42,7 @@ class FibreDiameters:
     diameters : ndarray of float64, shape (n,)
         At the accepted places, in nm if the pixel size is known, else in pixels.
     errors : ndarray of float64, shape (n,)
-        Standard errors in the same unit, from the noise and the fit; errors that the places of an
-        image share, as of its blur, are not included.
+        Standard errors in the same unit, of each place by itself.
     positions : ndarray of float64, shape (n, 2)
         Row and column of the middle of the fibre, in pixels.
     directions : ndarray of float64, shape (n,)
@@ -48,15 +52,16 @@ class FibreDiameters:
     fibres : ndarray of int64, shape (n,)
         Places with the same number follow each other along one fibre.
     interval : Interval
-        95 % interval of the median, from resampled fibres and from profiles that fit equally well;
-        NaN with a single fibre.
+        95 % interval of the median, from the errors of medians of synthetic mats that look as
+        uncertain.
     modes : ndarray of float64, shape (n_modes, 3)
         Kinds of fibres: median, standard deviation of the logarithm, share of the length; none if
         there are fewer than six fibres.
     refused : dict of str to int
         Number of places that were not accepted, by reason.
     profile : str or None
-        Model of the brightness across fibres: "flat", "rims", "round" or "transmission".
+        How the brightness probably changes across fibres: "flat", "rims", "round" or
+        "transmission".
     polarity : str
         "bright" or "dark" fibres.
     blur : float
@@ -124,15 +129,14 @@ def fibre_diameters(
     pixel_size: float | None = None,
     mask: ArrayLike | None = None,
     polarity: Polarity = "auto",
-    n_bootstrap: int = _N_BOOTSTRAP,
-    random_state: int = 0,
 ) -> FibreDiameters:
     """Measure the diameters of fibres, wires or tubes.
 
-    At points of the fibres' centre lines, a model of the profile is fitted to the brightness
-    across, averaged over a few pixels along: equally bright, bright-rimmed, round, or of a
-    transmission image, convolved with the blur of the image. The model and the blur are those that
-    fit the image's profiles best. Neither a threshold nor a skeleton is needed.
+    Profiles are taken at points of the centre lines of bright or dark lines, across and for a few
+    pixels along. A small network that has learnt from synthetic mats of exact diameters says
+    where a fibre lies with both edges visible, and how wide it is. It sees each profile beside all
+    others of the image, which share its blur and its look: edges are where they were drawn, not
+    where a threshold is crossed.
 
     Parameters
     ----------
@@ -144,10 +148,6 @@ def fibre_diameters(
         Where to measure; what is elsewhere has no influence.
     polarity : {"auto", "bright", "dark"}, default="auto"
         Whether fibres are brighter or darker than what is beside them.
-    n_bootstrap : int, default=400
-        Number of resamples for the interval; 0 for none.
-    random_state : int, default=0
-        Seed of the bootstrap. Where diameters are measured does not depend on it.
 
     Returns
     -------
@@ -161,12 +161,10 @@ def fibre_diameters(
 
     Notes
     -----
-    Fibres are followed from place to place by position, direction and diameter; a place that none
-    continues is not believed. A scale bar that `hypervlad.images.find_scale_bar` finds is left out,
-    with its label. If blurred lines without a body fit nearly as well as the best model, the
-    diameters are not resolved, and there are none. In mats of many layers, wide fibres are followed
-    more often than thin ones. Fibres wider than about a fifth of the image's shorter side are not
-    found, and their bright rims may be taken for fibres.
+    A scale bar that `hypervlad.images.find_scale_bar` finds is left out, with its label. There are
+    no diameters if the median is not resolved: below 3 pixels, or below the full width at half
+    maximum of the image's blur. Fibres wider than about half of the image's shorter side are not
+    found.
 
     Examples
     --------
@@ -179,37 +177,31 @@ def fibre_diameters(
     """
     check_value("pixel_size", pixel_size, [Number(above=0, meaning="a number of nm"), None])
     check_value("polarity", polarity, [OneOf(*get_args(Polarity))])
-    check_value("n_bootstrap", n_bootstrap, [Integer(at_least=0)])
-    check_value("random_state", random_state, [Integer(at_least=0)])
     pixels = as_pixels(image, "the image")
     allowed = _checked_mask(mask, pixels.shape)
     unit = "px" if pixel_size is None else "nm"
     if (bar := find_scale_bar(pixels)) is not None:
         _leave_out(bar, allowed)
-    if pixels.ndim == 2 and allowed.any():  # a bright bar must not decide on the contrast
+    corner = np.zeros(2)
+    if not allowed.any():
+        return _nothing("nothing may be measured", polarity, unit, {})
+    if pixels.ndim == 2:  # a bright bar must not decide on the contrast
         pixels = np.where(allowed, pixels, np.median(pixels[allowed]).astype(pixels.dtype))
+        rows, columns = (np.flatnonzero(allowed.any(axis=axis)) for axis in (1, 0))
+        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+        pixels, allowed, corner = pixels[box], allowed[box], np.array([rows[0], columns[0]])
     if pixels.ndim == 2 and pixels.min() == pixels.max():
         return _nothing("the image is flat", polarity, unit, {})
     contrast = normalised_contrast(pixels)
     field = Field.of(contrast, allowed)
     tried = ("bright", "dark") if polarity == "auto" else (polarity,)
     signs = [1.0 if each == "bright" else -1.0 for each in tried]
-    # Matrix products are small: on a busy machine, two threads take four times as long.
-    with threadpool_limits(1, user_api="blas"):
-        found = find_appearance(contrast, field, signs)
+    n = int(np.clip(_N_PLACES * contrast.size / 360_000, _N_PLACES, _N_MOST_PLACES))
+    found = find_places(field, signs, n, ProfileNetwork.pretrained())
     if found is None:
-        return _nothing("no fibres that can be followed", polarity, unit, {})
-    n_followed = int(found.followed.chains.followed.sum())
-    seen = contrast[allowed]
-    structure = max(float(seen.var()) - field.noise**2, 1e-9) * seen.size
-    if found.followed.explained < _EXPLAINED * structure:
-        reason = "fibres that can be followed explain too little of the image"
-        return _nothing(reason, polarity, unit, {"not followed": n_followed})
-    if found.line < _RESOLVED:
-        reason = "the fibres look like blurred lines: their diameters are not resolved"
-        return _nothing(reason, polarity, unit, {"not resolved": n_followed})
-    size = 1.0 if pixel_size is None else float(pixel_size)
-    return _result(field, found, size, unit, n_bootstrap, np.random.default_rng(random_state))
+        return _nothing("no lines that could be fibres", polarity, unit, {})
+    result = _result(field, found, pixel_size, polarity)
+    return replace(result, positions=result.positions + corner)
 
 
 def _checked_mask(mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -229,41 +221,76 @@ def _leave_out(bar: ScaleBar, allowed: NDArray[np.bool_]) -> None:
 
 
 def _result(
-    field: Field,
-    found: Appearance,
-    pixel_size: float,
-    unit: str,
-    n_bootstrap: int,
-    rng: np.random.Generator,
+    field: Field, found: Appearance, pixel_size: float | None, polarity: str
 ) -> FibreDiameters:
-    polarity = "bright" if found.sign > 0 else "dark"
-    everywhere, chains = found.followed.places, found.followed.chains
-    places = everywhere.chosen(chains.followed)
-    reasons = np.bincount(everywhere.refused[~everywhere.accepted], minlength=len(REFUSALS))
-    reasons[-1] = int((everywhere.accepted & ~chains.followed).sum())
-    refused = {name: int(n) for name, n in zip(REFUSALS, reasons, strict=True) if n}
-    # Places near the rim of the image are not measured, of thick fibres more than of thin ones.
-    room = 1 - 2 * places.margin(field) / np.asarray(field.shape)
-    weights = chains.length[chains.followed] / np.maximum(room, 0.1).prod(axis=1)
-    diameters = places.diameter * np.exp(found.shift) * pixel_size
-    fibres = np.unique(chains.fibre[chains.followed], return_inverse=True)[1]
-    tangents = places.tangents
+    unit = "px" if pixel_size is None else "nm"
+    places, refused = accepted_places(field, found)
+    weights = places.length * places.probability
+    (median,) = weighted_quantiles(places.diameter, weights, [0.5])
+    half_width, reason = 0.0, ""
+    if len(places) < _LEAST:
+        reason = "too few places show both edges of a fibre"
+    elif median < _MARGIN * smallest_diameter(found):
+        reason = "the fibres are too thin for the image: their diameters are not resolved"
+    else:
+        factors = ProfileNetwork.pretrained().weights["interval"]
+        half_width = float(np.exp(factors @ interval_facts(field, places, weights)))
+        if half_width > _MAX_HALF_WIDTH:
+            reason = "the median would be too uncertain"
+    if reason:
+        return _nothing(reason, polarity, unit, refused)
+    size = 1.0 if pixel_size is None else float(pixel_size)
+    diameters, ratio = places.diameter * size, np.exp(half_width)
+    fibres, tangents = numbered_fibres(places), places.tangents
     return FibreDiameters(
         diameters=diameters,
-        errors=places.error * pixel_size,
+        errors=diameters * places.error,
         positions=places.positions,
         directions=np.arctan2(-tangents[:, 0], tangents[:, 1]) % np.pi,
-        weights=weights * pixel_size,
+        weights=weights * size,
         fibres=fibres,
-        interval=_interval(diameters, weights, fibres, found.error, n_bootstrap, rng),
+        interval=Interval(float(size * median / ratio), float(size * median * ratio)),
         modes=fit_kinds(np.log(diameters), weights, int(fibres.max()) + 1),
         refused=refused,
-        profile=found.followed.shape.name,
-        polarity=polarity,
-        blur=found.followed.blur,
+        profile=found.look,
+        polarity="bright" if found.sign > 0 else "dark",
+        blur=found.blur,
         unit=unit,
         reason=None,
     )
+
+
+def accepted_places(field: Field, found: Appearance) -> tuple[Places, dict[str, int]]:
+    """Return the places that are measured, and how many are not, by reason."""
+    places, accepted, refused = found.places, np.ones(len(found.places), bool), dict[str, int]()
+    edge = places.diameter[:, None] / 2 * places.normals
+    inside = [field.allows(places.positions + share * edge) for share in (-1, 0, 1)]
+    passed = (
+        np.logical_and.reduce(inside),
+        places.probability > _PROBABILITY,
+        places.diameter >= smallest_diameter(found),
+        places.error < _MAX_ERROR,
+    )
+    for reason, each in zip(REFUSALS, passed, strict=True):
+        if n := int((accepted & ~each).sum()):
+            refused[reason] = n
+        accepted &= each
+    return places.chosen(accepted), refused
+
+
+def smallest_diameter(found: Appearance) -> float:
+    return max(_SMALLEST, _RESOLVED * found.blur)
+
+
+def interval_facts(field: Field, places: Places, weights: Values) -> Values:
+    """Return what the interval of the median depends on: 1, and three facts.
+
+    They are the logarithms of the places' errors and of their cover, and how different they are.
+    """
+    logs, share = np.log(places.diameter), weights / weights.sum()
+    (error,) = weighted_quantiles(np.log(places.error), weights, [0.5])
+    cover = float(weights @ places.diameter) / field.mask.sum()
+    return np.array([1.0, error, np.log(cover + 0.02), np.sqrt(share @ (logs - share @ logs) ** 2)])
 
 
 def _nothing(reason: str, polarity: str, unit: str, refused: dict[str, int]) -> FibreDiameters:
@@ -284,24 +311,3 @@ def _nothing(reason: str, polarity: str, unit: str, refused: dict[str, int]) -> 
         unit,
         reason,
     )
-
-
-def _interval(
-    values: Values,
-    weights: Values,
-    groups: NDArray[np.int64],
-    shape_error: float,
-    n_bootstrap: int,
-    rng: np.random.Generator,
-) -> Interval:
-    n_groups = int(groups.max()) + 1
-    if n_bootstrap == 0 or n_groups < 2:
-        return Interval(float("nan"), float("nan"))
-    ordered = np.argsort(values)
-    values, weights, groups = values[ordered], weights[ordered], groups[ordered]
-    drawn = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n_bootstrap)
-    held = np.cumsum(drawn[:, groups] * weights, axis=1)
-    middle = (held >= held[:, -1:] / 2).argmax(axis=1)
-    error = np.hypot(shape_error, _UNKNOWN)
-    medians = values[middle] * np.exp(error * rng.standard_normal(n_bootstrap))
-    return Interval(*(float(q) for q in np.quantile(medians, [0.025, 0.975])))

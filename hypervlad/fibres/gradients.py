@@ -17,6 +17,7 @@ from hypervlad.images.errors import ImageReadError
 from hypervlad.images.pixels import as_pixels
 
 FloatMap = NDArray[np.float32]
+Values = NDArray[np.float64]
 BoolMap = NDArray[np.bool_]
 _PIXELS = Number(above=0, meaning="a number of pixels")
 _MAX_SAMPLE = 2**18

@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.diameters import FibreDiameters
+from hypervlad.fibres.gradients import Values
 from hypervlad.fibres.mixture import fit_kinds
-from hypervlad.fibres.profiles import Values
 
 #: The arrays of `FibreDiameters` with one entry per place.
 PER_PLACE = ("diameters", "errors", "positions", "directions", "weights", "fibres")

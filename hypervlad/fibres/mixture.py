@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Sequence
 
-from hypervlad.fibres.profiles import Values, weighted_quantiles
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hypervlad.fibres.gradients import Values
 
 _MAX_KINDS = 3
 _MIN_SPREAD = 0.03  # of the logarithm of diameters of one kind
@@ -40,3 +43,13 @@ def fit_kinds(logs: Values, weights: Values, n_fibres: int) -> Values:
             best = criterion
             found = np.stack([np.exp(middle), spread, part], axis=1)[ordered]
     return found
+
+
+def weighted_quantiles(values: ArrayLike, weights: ArrayLike, shares: Sequence[float]) -> Values:
+    """Return values below which the given shares of the weight lie, interpolated; NaN if none."""
+    ordered = np.argsort(np.asarray(values))
+    value, weight = np.asarray(values, float)[ordered], np.asarray(weights, float)[ordered]
+    if not weight.sum() > 0:
+        return np.full(len(shares), np.nan)
+    middle = (np.cumsum(weight) - weight / 2) / weight.sum()
+    return np.asarray(np.interp(shares, middle, value))

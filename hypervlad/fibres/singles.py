@@ -12,17 +12,16 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 
 from hypervlad.common.constraints import Number, OneOf, check_value
-from hypervlad.fibres.appearance import find_appearance
 from hypervlad.fibres.diameters import Polarity
-from hypervlad.fibres.gradients import normalised_contrast
-from hypervlad.fibres.places import REFUSALS, Field, FittedPlaces
-from hypervlad.fibres.profiles import Values
+from hypervlad.fibres.gradients import Values, normalised_contrast
+from hypervlad.fibres.places import Appearance, Field, find_places
+from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import ReadOptions
 from hypervlad.images.reading import image_name, read_named
 from hypervlad.particles.particle import Outline, Outlines, Particle, cropped, cut_particles
 
-# Places that have no good diameter may still show where a fibre is.
-_USED = (-1, *map(REFUSALS.index, ("within another", "hidden side")))
+_N_PLACES = 2000
+_PROBABILITY = 0.3  # of a place: one without a good diameter may still show where a fibre is
 _MIN_PLACES = 3
 _GAP = (9.0, 40.0)  # between places that follow each other: in diameters, and in pixels more
 _OFF = (0.25, 0.06)  # from the direction of the fibre: in diameters, and per pixel of the gap
@@ -49,7 +48,7 @@ def find_fibres(
 ) -> list[Particle]:
     """Find single fibres, wires or tubes, each with its own outline, also where they cross.
 
-    Places whose profiles are fitted, as for `fibre_diameters`, are followed by position, direction
+    Places on fibres, as for `fibre_diameters`, are followed by position, direction
     and diameter, through crossings as long as the brightness does not fall. Each fibre is extended
     to where it does. The outline is a rod along it, of its mean diameter, with round ends; outlines
     of fibres that cross overlap.
@@ -105,11 +104,10 @@ def find_fibres(
     contrast = normalised_contrast(grey)
     field = Field.of(contrast, np.ones(contrast.shape, dtype=bool))
     signs = {"bright": [1.0], "dark": [-1.0], "auto": [1.0, -1.0]}[polarity]
-    found = find_appearance(contrast, field, signs)
+    found = find_places(field, signs, _N_PLACES, ProfileNetwork.pretrained())
     if found is None:
         return []
-    places = found.followed.places
-    fibres = _Followed(field, found.sign, places.chosen(np.isin(places.refused, _USED)))
+    fibres = _Followed(field, found)
     lines = map(fibres.completed, fibres.joined(list(fibres.lines())))
     outlines = [fibres.outline(line) for line in lines if _length(line.points) >= min_length]
     shown = _without_doubles([each for each in outlines if each], field.shape)
@@ -137,10 +135,11 @@ class _Line:
 class _Followed:
     """Places of an image, which are joined to lines one after the other."""
 
-    def __init__(self, field: Field, sign: float, places: FittedPlaces) -> None:
-        self.field, self.sign, self.places = field, sign, places
-        self.tangents, self.logs = places.tangents, np.log(places.diameter)
-        self.relative = np.minimum(places.error / places.diameter, 0.2)
+    def __init__(self, field: Field, found: Appearance) -> None:
+        self.field, self.sign, self.blur = field, found.sign, found.blur
+        places = found.places.chosen(found.places.probability > _PROBABILITY)
+        self.places, self.tangents, self.logs = places, places.tangents, np.log(places.diameter)
+        self.relative = np.minimum(places.error, 0.2)
         self.tree = cKDTree(places.positions)
         self.free = np.ones(len(places), dtype=bool)
 
@@ -207,7 +206,7 @@ class _Followed:
     def level(self, index: Sequence[int], diameter: float) -> float:
         """Return the brightness below which there is no fibre, from some of its places."""
         some = self.places.chosen(np.asarray(index))
-        side = (diameter / 2 + 2 + 2 * self.field.blur) * some.normals
+        side = (diameter / 2 + 2 + 2 * self.blur) * some.normals
         beside = [self.sign * self.field.sample((some.positions + s * side).T) for s in (-1, 1)]
         body = float(np.median(self.brightness(some.positions, some.normals, diameter)))
         background = float(np.median(np.minimum(*beside)))

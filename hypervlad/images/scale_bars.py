@@ -183,12 +183,12 @@ def _line(values: Grey, sign: int, box: Box) -> _Candidate | None:
     ]
     if not all(each.size for each in around[:2]):
         return None
-    level, deviation = float(np.median(core)), np.median(core.std(axis=1))
-    contrast = level - float(np.median(np.concatenate([each.ravel() for each in around])))
+    level, deviation = _median(core), _median(core.std(axis=1))
+    contrast = level - _median(np.concatenate([each.ravel() for each in around]))
     limit = _MAX_DEVIATION * contrast * min(1, length / _LONG)
     if contrast < _MIN_CONTRAST or deviation > max(_MIN_DEVIATION, limit):
         return None
-    above, below = (float(np.median(each)) for each in around[:2])
+    above, below = (_median(each) for each in around[:2])
     if height == 1 and abs(above - below) > contrast / 2:
         return None  # a bright rim, not a thin line
     is_ticked = _has_ticks(values, box, level - contrast / 2)
@@ -210,6 +210,13 @@ def _line(values: Grey, sign: int, box: Box) -> _Candidate | None:
     bar = ScaleBar(round(end - start, 2), round(error, 2), places, kind)
     score = contrast / 255 * np.prod(clear) * (1 - deviation / contrast)
     return _Candidate(bar, sign, float(score))
+
+
+def _median(values: NDArray[np.float32]) -> float:
+    """Return what `numpy.median` does, of few values in a fifth of the time."""
+    ordered = np.sort(values, axis=None)
+    middle = len(ordered) // 2
+    return float((ordered[middle] + ordered[~middle]) / 2)
 
 
 def _has_ticks(values: Grey, box: Box, level: float) -> bool | None:

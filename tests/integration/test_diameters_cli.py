@@ -18,7 +18,7 @@ from support.pages import Page
 from hypervlad import read_image
 from hypervlad.data import make_fibre_images
 from hypervlad.fibres import compare_groups, cross_lines, fibre_diameters
-from hypervlad.fibres.places import REFUSALS
+from hypervlad.fibres.diameters import REFUSALS
 from hypervlad.results.reports import diameter_page, diameters
 
 run, refused = partial(commands.run, "diameters"), partial(commands.refused, "diameters")
@@ -88,7 +88,7 @@ def test_tables_agree_with_the_library(folder: Path, first: Path) -> None:
             assert float(row[f"{column}_nm"]) == pytest.approx(value, rel=1e-4)
             assert float(row[f"{column}_px"]) == pytest.approx(value / PIXEL_SIZE, rel=1e-4)
         assert (row["profile"], row["polarity"]) == (each.profile, each.polarity)
-        assert int(row["refused_crossing"] or 0) == each.refused.get("crossing", 0)
+        assert int(row["refused_no_whole_fibre"]) == each.refused["no whole fibre"]
         of_image = [place for place in places if place["path"] == row["path"]]
         np.testing.assert_allclose(numbers(of_image, "diameter_nm"), each.diameters, rtol=1e-5)
         np.testing.assert_allclose(numbers(of_image, "y_px"), each.positions[:, 0], rtol=1e-5)

@@ -52,17 +52,20 @@ def explicit_sums(columns: np.ndarray, nearest: np.ndarray, words: np.ndarray) -
     return sums
 
 
-def check_against_oracle(images: list[Any], name: str, codebook: str, **options: Any) -> float:
+def check_against_oracle(
+    images: list[Any], name: str, codebook: str, *, image_size: int | None = None, **options: Any
+) -> float:
     """Compare the vector of the last of four images; return its largest difference.
 
     The sums of residuals are those to the codewords that we assign; at most one position in a
     thousand may have another one in float64. Both vectors have length one.
     """
     encoder = HypercolumnVLAD(
-        name, image_size=None, blocks=codebook, sampling=3000, random_state=0, **options
+        name, image_size=image_size, blocks=codebook, sampling=3000, random_state=0, **options
     ).fit(images[:3])
     batch = encoder.loader().load_batch(images[3])
-    assert batch.tensors.shape[2] != batch.tensors.shape[3], "a picture that is not square"
+    is_square = batch.tensors.shape[2] == batch.tensors.shape[3]
+    assert is_square == (image_size is not None), "pictures keep their shape unless resized"
     maps = [layer[0].permute(1, 2, 0).numpy() for layer in encoder.network()(batch.tensors)]
     layers = [
         (layer.astype(float) - p.mean) @ p.components.T.astype(float)

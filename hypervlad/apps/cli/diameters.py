@@ -82,8 +82,8 @@ def diameters(
 
     \b
     Columns of diameters.csv, one line per image:
-      median             with a 95 % interval from the image's fibres, in px and nm,
-                         weighted by visible length, as all columns of diameters
+      median             with a 95 % interval, in px and nm, weighted by visible
+                         length, as all columns of diameters
       mean, standard_deviation, d10, d90
       places, left_out   places that were measured, and those of --leave-out
       kinds              median and share of up to three kinds of fibres

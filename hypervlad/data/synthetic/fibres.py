@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -21,15 +22,12 @@ from hypervlad.data.synthetic.drawing import (
     draw_seed,
     worm_like_chains,
 )
-from hypervlad.fibres.profiles import weighted_quantiles
+from hypervlad.fibres.mixture import weighted_quantiles
 
 FibreLook: TypeAlias = Literal["flat", "rims", "round", "transmission"]
 #: How the brightness changes across a fibre.
 FIBRE_LOOKS: tuple[str, ...] = get_args(FibreLook)
 _SAMPLING = 3  # points per pixel, in each direction
-_BACKGROUND = 0.12
-_DARKEST = 0.55  # brightness of the lowest fibre over that of the uppermost
-_ABSORPTION = 1.2  # of a fibre of the mean diameter, along its thickest line
 _TRANSMITTED = "transmission"
 _MAX_FIBRES = 5000
 _BOUNDS = {
@@ -41,6 +39,18 @@ _BOUNDS = {
     "blur": (0.0, 20.0),
     "contrast_to_noise": (0.1, np.inf),
 }
+
+
+@dataclass(frozen=True)
+class FibreStyle:
+    """How bright fibres are: those of `make_fibre_images`, unless a network is to see others."""
+
+    background: float = 0.12
+    darkest: float = 0.55  # brightness of the lowest fibre over that of the uppermost
+    least: float = 0.93  # of a fibre at random, over that of the others at its height
+    rims: tuple[float, float] = (0.45, 0.3)  # brightness of the middle, share of the radius
+    rounded: float = 0.25  # brightness at the edge of a round fibre
+    absorption: float = 1.2  # of a fibre of the mean diameter, along its thickest line
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +65,8 @@ class FibreTruth:
         Length of the centre line within the image, in pixels.
     visible_lengths : ndarray of float64, shape (n_fibres,)
         The same without what other fibres hide. In "transmission", nothing is hidden.
+    centre_lines : list of n_fibres arrays of shape (n_points, 2)
+        Row and column of points about a pixel apart, which may lie outside the image.
     fibres : ndarray of int32, shape (H, W)
         Index of the uppermost fibre at the centre of each pixel, -1 beside fibres.
     look : str
@@ -65,6 +77,7 @@ class FibreTruth:
     diameters: NDArray[np.float64]
     lengths: NDArray[np.float64]
     visible_lengths: NDArray[np.float64]
+    centre_lines: list[NDArray[np.float32]]
     fibres: NDArray[np.int32]
     look: str
     blur: float
@@ -166,7 +179,7 @@ def make_fibre_images(
     kinds = _check_second(second, second_share)
     seed = draw_seed(random_state)
     made = [
-        _make_image(np.random.default_rng([7, seed, i]), bounds, kinds, look, (height, width))
+        draw_fibres(np.random.default_rng([7, seed, i]), bounds, kinds, look, (height, width))
         for i in range(n)
     ]
     return [image for image, _ in made], [truth for _, truth in made]
@@ -177,13 +190,15 @@ def _check_second(second: float | None, share: float) -> tuple[float, float] | N
     return None if second is None else (check_drawn("second", second, 1.0, 200.0)[0], checked)
 
 
-def _make_image(
+def draw_fibres(
     rng: Generator,
-    bounds: dict[str, tuple[float, float]],
+    bounds: Mapping[str, tuple[float, float]],
     second: tuple[float, float] | None,
     look: str,
     size: tuple[int, int],
+    style: FibreStyle = FibreStyle(),
 ) -> tuple[FloatMap, FibreTruth]:
+    """Draw one image of `make_fibre_images`, whose parameters were checked."""
     drawn = {
         name: low if low == high else float(rng.uniform(low, high))
         for name, (low, high) in bounds.items()
@@ -204,7 +219,7 @@ def _make_image(
             f"cover={drawn['cover']:.3g}: {len(lines)} fibres, the most that are drawn, cover only "
             f"{canvas.cover:.3g} of the image; give a larger diameter or length, or a smaller size."
         )
-    clean = gaussian_filter(canvas.shaded(rng, look), drawn["blur"] * _SAMPLING)
+    clean = gaussian_filter(canvas.shaded(rng, look, style), drawn["blur"] * _SAMPLING)
     image = clean.reshape(size[0], _SAMPLING, size[1], _SAMPLING).mean(axis=(1, 3))
     noise = 1 / drawn["contrast_to_noise"]
     image = image + noise * rng.standard_normal(size)
@@ -217,6 +232,7 @@ def _make_image(
         diameters=np.asarray(diameters),
         lengths=lengths[:, 0],
         visible_lengths=lengths[:, 1],
+        centre_lines=[(line - middle) / np.float32(_SAMPLING) for line in lines],
         fibres=canvas.fibre[middle::_SAMPLING, middle::_SAMPLING].copy(),
         look=look,
         blur=drawn["blur"],
@@ -291,20 +307,22 @@ class _Canvas:
             self._nearest[box] = np.inf  # points are painted once
         self.n_fibres += 1
 
-    def shaded(self, rng: Generator, look: str) -> FloatMap:
+    def shaded(self, rng: Generator, look: str, style: FibreStyle) -> FloatMap:
         on_fibre: BoolMap = self.fibre >= 0
         if look == _TRANSMITTED:
             mean = float(self.thickness[on_fibre].mean()) * 4 / np.pi
-            return np.asarray(np.exp(-_ABSORPTION * self.thickness / mean))
+            return np.asarray(np.exp(-style.absorption * self.thickness / mean))
         rank = (np.arange(self.n_fibres) + 1) / self.n_fibres
-        level = (_DARKEST + (1 - _DARKEST) * rank) * rng.uniform(0.93, 1, self.n_fibres)
+        level = style.darkest + (1 - style.darkest) * rank
+        level *= rng.uniform(style.least, 1, self.n_fibres)
         up = np.sqrt(np.maximum(1 - self.place**2, 0))
+        middle, rim = style.rims
         shape = {
             "flat": np.ones_like(up),
-            "round": 0.25 + 0.75 * up,
-            "rims": 0.45 + 0.55 * np.clip((1 / np.maximum(up, 0.3) - 1) / (1 / 0.3 - 1), 0, 1),
+            "round": style.rounded + (1 - style.rounded) * up,
+            "rims": middle + (1 - middle) * (1 / np.maximum(up, rim) - 1) / (1 / rim - 1),
         }[look]
-        return np.where(on_fibre, level[self.fibre] * shape, np.float32(_BACKGROUND))
+        return np.where(on_fibre, level[self.fibre] * shape, np.float32(style.background))
 
     def lengths(self, index: int, line: FloatMap, look: str) -> tuple[float, float]:
         """Return the length of a centre line within the canvas, and the visible one."""

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from hypervlad.common.tables import table_as_bytes
 from hypervlad.common.wording import counted, printable
 from hypervlad.fibres import FibreDiameters, FolderDiameters, GroupDiameters, Interval, cross_lines
+from hypervlad.fibres.gradients import Values
 from hypervlad.fibres.measured_places import without_places
-from hypervlad.fibres.profiles import Values
 from hypervlad.images import ReadOptions
 from hypervlad.images.files import encode_jpeg
 from hypervlad.images.reading import read_named
@@ -35,15 +35,9 @@ from hypervlad.results.reports.files import (
 _MAX_PICTURES, _SIDE, _QUALITY = 24, 800, 80  # pixels of the longer side, at least
 _REFUSALS = {
     "outside the mask": "on a scale bar or its label",
-    "rim of the image": "too close to the rim of the image",
-    "no two edges": "without two clear edges",
+    "no whole fibre": "no fibre with both edges visible: crossings, neighbours, gaps, hidden sides",
     "not resolved": "thinner than the image resolves",
-    "hidden side": "one side is hidden, or not brighter or darker than what is beside it",
-    "neighbour": "another fibre is too close",
-    "crossing": "another fibre crosses, or the diameter changes along the fibre",
-    "uncertain": "too uncertain because of noise",
-    "within another": "part of a thicker fibre, such as its bright rim",
-    "not followed": "no fibre of this diameter goes on before and after",
+    "uncertain": "too uncertain, such as because of noise",
 }
 _PROFILES = {
     "flat": "even across",

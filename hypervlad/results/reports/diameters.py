@@ -24,9 +24,10 @@ from hypervlad.fibres import (
     cross_lines,
 )
 from hypervlad.fibres.diameters import Polarity, fibre_diameters
+from hypervlad.fibres.gradients import Values
 from hypervlad.fibres.image_alignment import read_grey
 from hypervlad.fibres.measured_places import with_kinds
-from hypervlad.fibres.profiles import Values, weighted_quantiles
+from hypervlad.fibres.mixture import weighted_quantiles
 from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.results.reports.diameter_page import MeasuredImage, kinds_text, write_diameter_page

@@ -9,11 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
-from threadpoolctl import threadpool_info, threadpool_limits
 
 from hypervlad.data import make_fibre_images
 from hypervlad.fibres import diameters, fibre_diameters
-from hypervlad.fibres.blur import spectral_blur
 
 pytestmark = pytest.mark.slow  # a whole image is measured in each
 
@@ -55,7 +53,8 @@ def test_places_are_counted_and_refused_with_reasons():
     found = reference()
     assert found.profile == "flat"
     assert found.reason is None
-    assert found.refused["rim of the image"] > 0
+    assert set(found.refused) <= set(diameters.REFUSALS)
+    assert found.refused["no whole fibre"] > 0
     assert found.errors.shape == found.weights.shape == found.directions.shape
     assert (found.errors > 0).all()
     assert (found.weights > 0).all()
@@ -73,7 +72,7 @@ MOVES = {
 
 @pytest.mark.parametrize("move", MOVES)
 def test_the_median_does_not_depend_on_the_view(move):
-    found = fibre_diameters(MOVES[move](made("flat")[0]), n_bootstrap=0)
+    found = fibre_diameters(MOVES[move](made("flat")[0]))
     assert found.median == pytest.approx(reference().median, rel=0.03)
     assert found.polarity == ("dark" if move == "inverted" else "bright")
 
@@ -82,32 +81,23 @@ def test_the_median_does_not_depend_on_the_view(move):
 @given(st.floats(0.05, 20), st.floats(-5, 5))
 def test_gain_and_offset_do_not_matter(gain, offset):
     image = gain * made("flat")[0].astype(np.float64) + offset
-    found = fibre_diameters(image, polarity="bright", n_bootstrap=0)
+    found = fibre_diameters(image, polarity="bright")
     assert found.median == pytest.approx(reference().median, rel=0.03)
 
 
 @pytest.mark.parametrize("diameter", [8, 24])
-def test_weights_are_the_length_of_a_fibre_and_allow_for_those_at_the_rim(diameter):
+def test_weights_are_the_length_of_a_fibre_up_to_the_rim(diameter):
     rows, columns = np.indices((240, 300))
     across = (rows - 120) * np.cos(0.1) - (columns - 150) * np.sin(0.1)
     clean = gaussian_filter(np.clip(diameter / 2 - np.abs(across) + 0.5, 0, 1), 0.8)
     found = fibre_diameters(clean + 0.01 * np.random.default_rng(0).standard_normal(clean.shape))
-    near = diameter / 2 + 3 + 0.7 * diameter * np.sin(0.1)  # the upper or lower rim: not measured
-    assert found.weights.sum() == pytest.approx(300 / np.cos(0.1) / (1 - near / 120), rel=0.04)
+    assert found.weights.sum() == pytest.approx(300 / np.cos(0.1), rel=0.04)
     assert found.median == pytest.approx(diameter, rel=0.05)
-    assert found.directions == pytest.approx(np.pi - 0.1, abs=0.02)
-    assert np.isnan(found.interval.low)  # of a single fibre
-
-
-def test_an_interval_is_from_fibres_and_from_the_error_that_they_share():
-    rng, fibres = np.random.default_rng(0), np.repeat(np.arange(200), 5)
-    same = diameters._interval(np.full(1000, 10.0), np.ones(1000), fibres, 0.1, 4000, rng)
-    shared = 1.96 * np.hypot(0.1, 0.05)
-    assert np.log([same.low / 10, same.high / 10]) == pytest.approx([-shared, shared], rel=0.06)
-    values = np.exp(0.5 * rng.standard_normal(200))[fibres]  # of one fibre, all alike
-    other = diameters._interval(values, np.ones(1000), fibres, 0.0, 4000, rng)
-    own = 1.96 * np.hypot(0.5 * np.sqrt(np.pi / 2 / 200), 0.05)
-    assert np.log(other.high / other.low) == pytest.approx(2 * own, rel=0.2)
+    x = found.positions[:, 1]
+    whole = (x > diameter) & (x < 299 - diameter)  # not cut off by the rim
+    assert found.directions[whole] == pytest.approx(np.pi - 0.1, abs=0.02)
+    assert found.directions == pytest.approx(np.pi - 0.1, abs=0.1)
+    assert found.interval.low < diameter < found.interval.high
 
 
 def test_the_pixel_size_scales_all_lengths():
@@ -152,18 +142,6 @@ def test_what_lies_outside_the_mask_does_not_hide_fibres():
     assert len(found.diameters) > 0.7 * len(reference().diameters)
 
 
-def test_matrix_products_have_one_thread(monkeypatch):
-    def find(*_):
-        pools = [each for each in threadpool_info() if each["user_api"] == "blas"]
-        threads.extend(each["num_threads"] for each in pools)
-
-    threads = []
-    monkeypatch.setattr(diameters, "find_appearance", find)
-    with threadpool_limits(2, user_api="blas"):
-        fibre_diameters(made("flat")[0])
-    assert set(threads) == {1}
-
-
 @pytest.mark.parametrize("polarity", ["auto", "bright", "dark"])
 def test_noise_and_empty_images_have_no_diameters(polarity):
     rng = np.random.default_rng(0)
@@ -187,7 +165,7 @@ def test_two_kinds_are_two_modes():
     image, _ = made(
         "flat", diameter=6.0, second=16.0, second_share=0.4, cover=0.3, size=(384, 384), curl=0
     )
-    modes = fibre_diameters(image, n_bootstrap=0).modes
+    modes = fibre_diameters(image).modes
     assert len(modes) == 2
     assert modes[:, 0] == pytest.approx([6, 16], rel=0.1)
     assert modes[:, 2].sum() == pytest.approx(1)
@@ -204,11 +182,3 @@ def test_invalid_parameters_are_named():
     for colours in (np.random.default_rng(0).random((20, 20, 3)), np.ones((20, 20, 3))):
         with pytest.raises(ValueError, match="colours"):
             fibre_diameters(colours)
-
-
-@pytest.mark.parametrize("blur", [1.0, 1.5, 2.5])
-def test_the_spectrum_shows_the_blur(blur):
-    (image,), _ = make_fibre_images(
-        1, look="flat", blur=blur, diameter=12, contrast_to_noise=15, random_state=0
-    )
-    assert spectral_blur(image) == pytest.approx(blur, rel=0.4)

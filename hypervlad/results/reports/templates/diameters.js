@@ -16,7 +16,7 @@ function kept(image) {
   return pairs.filter((_, place) => !image.out.has(place));
 }
 
-// As `weighted_quantiles` in profiles.py.
+// As `weighted_quantiles` in mixture.py.
 function median(pairs) {
   const sorted = [...pairs].sort((a, b) => a[0] - b[0]);
   const half = sorted.reduce((sum, pair) => sum + pair[1], 0) / 2;

@@ -1,0 +1,125 @@
+"""A small network that looks at profiles across lines: is there a fibre, and how wide is it?
+
+It was trained on synthetic mats whose diameters are exact, by ``benchmarks/fibres/train.py``. Each
+profile is judged beside all others of its image, which share their blur and their look.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hypervlad.fibres.gradients import FloatMap, Values
+
+N_ROWS, N_SAMPLES = 6, 40  # of a profile: along the fibre, and across it
+N_FREQUENCIES = 24
+LOOKS = ("flat", "rims", "round", "transmission")
+_FREQUENCIES = np.geomspace(0.08, np.pi, N_FREQUENCIES + 1)  # radians per pixel
+_SPECTRUM_FACTOR = 0.2
+_LOG_ERRORS = (-4.5, 1.0)
+_MAX_SIDE = 2048  # of the part that a spectrum is taken from
+_BATCH = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """What the network says about the n profiles of an image."""
+
+    probability: Values  # that a fibre lies here, both edges visible
+    log_ratio: Values  # logarithm of its diameter over the guessed one
+    error: Values  # of the same
+    offset: Values  # of the centre line, along the normal, over the guessed diameter
+    looks: Values  # (n_looks,), how well each of `LOOKS` fits the image
+    blur: float  # standard deviation in pixels
+
+
+@dataclass(frozen=True, eq=False)
+class ProfileNetwork:
+    """Two dense layers per profile, their averages over the image, and two more layers.
+
+    `weights` has those of the layers, and ``interval``: how the half-width of an image's interval
+    depends on its places.
+    """
+
+    weights: Mapping[str, NDArray[np.float32]]
+
+    @classmethod
+    @lru_cache(maxsize=1)
+    def pretrained(cls) -> ProfileNetwork:
+        content = io.BytesIO((files(__package__) / "profile_network.npz").read_bytes())
+        with np.load(content, allow_pickle=False) as stored:
+            return cls({name: stored[name].astype(np.float32) for name in stored.files})
+
+    def __call__(self, profiles: FloatMap, facts: FloatMap, spectrum: FloatMap) -> Judged:
+        """Judge the profiles of one image.
+
+        Parameters
+        ----------
+        profiles : ndarray of float32, shape (n, N_ROWS, N_SAMPLES)
+            Brightness, of any gain and offset.
+        facts : ndarray of float32, shape (n, n_facts)
+            Sizes and contrasts that profiles do not show by themselves.
+        spectrum : ndarray of float32, shape (N_FREQUENCIES,)
+            As `log_spectrum` returns it.
+        """
+        seen = seen_by_network(profiles, facts)
+        parts = [self._first(seen[i : i + _BATCH]) for i in range(0, len(seen), _BATCH)]
+        hidden = np.concatenate(parts)
+        trust = _sigmoid(self._layer("trust", hidden))
+        image = [hidden.mean(axis=0), (trust * hidden).sum(axis=0) / (trust.sum() + 1)]
+        context = self._layer("context", np.concatenate([*image, _SPECTRUM_FACTOR * spectrum]))
+        context = np.maximum(context, 0)
+        beside = np.broadcast_to(context, (len(hidden), len(context)))
+        last = np.maximum(self._layer("third", np.concatenate([hidden, beside], axis=1)), 0)
+        presence, ratio, error, offset = self._layer("profile", last).astype(np.float64).T
+        *looks, log_blur = self._layer("image", context)
+        return Judged(
+            probability=_sigmoid(presence),
+            log_ratio=ratio,
+            error=np.exp(np.clip(error, *_LOG_ERRORS)),
+            offset=offset,
+            looks=np.asarray(looks, dtype=np.float64),
+            blur=float(np.exp(log_blur)),
+        )
+
+    def _first(self, seen: FloatMap) -> FloatMap:
+        for name in ("first", "second"):
+            seen = np.maximum(self._layer(name, seen), 0)
+        return seen
+
+    def _layer(self, name: str, values: FloatMap) -> FloatMap:
+        return values @ self.weights[f"{name}.weight"].T + self.weights[f"{name}.bias"]
+
+
+def seen_by_network(profiles: FloatMap, facts: FloatMap) -> FloatMap:
+    """Return the input of the first layer: profiles of mean 0 and deviation 1, and the facts."""
+    flat = profiles.reshape(len(profiles), -1)
+    mean, deviation = flat.mean(axis=1, keepdims=True), flat.std(axis=1, keepdims=True)
+    standardised = (flat - mean) / (deviation + 1e-4)
+    return np.concatenate([standardised, facts], axis=1).astype(np.float32)
+
+
+def _sigmoid(values: NDArray[np.floating]) -> Values:
+    return np.asarray(1 / (1 + np.exp(-np.clip(values, -60, 60))), dtype=np.float64)
+
+
+def log_spectrum(contrast: FloatMap) -> FloatMap:
+    """Return the logarithm of the power at `N_FREQUENCIES` frequencies, over the variance."""
+    height, width = (min(extent, _MAX_SIDE) for extent in contrast.shape)
+    top, left = (contrast.shape[0] - height) // 2, (contrast.shape[1] - width) // 2
+    part = contrast[top : top + height, left : left + width]
+    window = np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[None, 1:-1]
+    power = np.abs(np.fft.rfft2((part - part.mean()) * window)) ** 2 / (window**2).sum()
+    frequency = 2 * np.pi * np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
+    number = np.digitize(frequency.ravel(), _FREQUENCIES) - 1
+    inside = (number >= 0) & (number < N_FREQUENCIES)
+    count = np.bincount(number[inside], minlength=N_FREQUENCIES)
+    total = np.bincount(number[inside], power.ravel()[inside], minlength=N_FREQUENCIES)
+    mean = total / np.maximum(count, 1) / max(float(part.var()), 1e-9)
+    return np.log(np.maximum(mean, 1e-9)).astype(np.float32)
