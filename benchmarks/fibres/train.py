@@ -30,10 +30,14 @@ from torch.nn import functional
 from benchmarks.common.program import new_parser, parse
 from hypervlad.data import FIBRE_LOOKS
 from hypervlad.data.synthetic.fibres import FibreStyle, FibreTruth, draw_fibres
-from hypervlad.fibres.diameters import accepted_places, interval_facts, smallest_diameter
+from hypervlad.fibres.diameters import (
+    accepted_places,
+    interval_facts,
+    is_resolved,
+)
 from hypervlad.fibres.gradients import normalised_contrast
 from hypervlad.fibres.mixture import weighted_quantiles
-from hypervlad.fibres.places import Field, Places, find_places, look_at, moved
+from hypervlad.fibres.places import Field, Places, find_places, followed, look_at, moved
 from hypervlad.fibres.profile_network import (
     N_FREQUENCIES,
     N_ROWS,
@@ -360,10 +364,10 @@ def interval_of(network: ProfileNetwork, seeds: Sequence[int]) -> np.ndarray:
         places = accepted_places(field, found)[0] if found else []
         if len(places) < 10 or found is None:
             continue
-        weights = places.length * places.probability
-        (median,) = weighted_quantiles(places.diameter, weights, [0.5])
-        if median > 1.2 * smallest_diameter(found):
-            facts.append(interval_facts(field, places, weights))
+        _, lengths = followed(places)
+        (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
+        if is_resolved(found, median):
+            facts.append(interval_facts(field, places, lengths))
             errors.append(math.log(median / truth.median))
     x, error = np.array(facts), np.abs(errors)
     mean, scale = x.mean(axis=0), np.append(1.0, x[:, 1:].std(axis=0))

@@ -13,7 +13,7 @@ from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.gradients import Values, normalised_contrast
 from hypervlad.fibres.mixture import fit_kinds, weighted_quantiles
-from hypervlad.fibres.places import Appearance, Field, Places, find_places, numbered_fibres
+from hypervlad.fibres.places import Appearance, Field, Places, find_places, followed
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images.pixels import as_pixels
 from hypervlad.images.scale_bars import ScaleBar, find_scale_bar
@@ -23,8 +23,8 @@ Polarity: TypeAlias = Literal["auto", "bright", "dark"]
 REFUSALS: tuple[str, ...] = ("outside the mask", "no whole fibre", "not resolved", "uncertain")
 _SMALLEST = 3.0  # diameter in pixels
 _RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width at half maximum
-_MARGIN = 1.2  # of the median over the smallest diameter
-_MAX_HALF_WIDTH = 0.5  # of the interval of the logarithm of the median
+_MARGIN = 1.3  # of the median over the smallest diameter
+_MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median
 _PROBABILITY = 0.5  # of a place, at least
 _MAX_ERROR = 0.4  # of the logarithm of a diameter
 _LEAST = 10  # places of an image, at least
@@ -225,32 +225,29 @@ def _result(
 ) -> FibreDiameters:
     unit = "px" if pixel_size is None else "nm"
     places, refused = accepted_places(field, found)
-    weights = places.length * places.probability
-    (median,) = weighted_quantiles(places.diameter, weights, [0.5])
-    half_width, reason = 0.0, ""
     if len(places) < _LEAST:
         reason = "too few places show both edges of a fibre"
-    elif median < _MARGIN * smallest_diameter(found):
-        reason = "the fibres are too thin for the image: their diameters are not resolved"
-    else:
-        factors = ProfileNetwork.pretrained().weights["interval"]
-        half_width = float(np.exp(factors @ interval_facts(field, places, weights)))
-        if half_width > _MAX_HALF_WIDTH:
-            reason = "the median would be too uncertain"
-    if reason:
         return _nothing(reason, polarity, unit, refused)
+    fibres, lengths = followed(places)
+    (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
+    factors = ProfileNetwork.pretrained().weights["interval"]
+    half_width = float(np.exp(factors @ interval_facts(field, places, lengths)))
+    if not is_resolved(found, median):
+        reason = "the fibres are too thin for the image: their diameters are not resolved"
+        return _nothing(reason, polarity, unit, refused)
+    if half_width > _MAX_HALF_WIDTH:
+        return _nothing("the median would be too uncertain", polarity, unit, refused)
     size = 1.0 if pixel_size is None else float(pixel_size)
-    diameters, ratio = places.diameter * size, np.exp(half_width)
-    fibres, tangents = numbered_fibres(places), places.tangents
+    diameters, ratio, tangents = places.diameter * size, np.exp(half_width), places.tangents
     return FibreDiameters(
         diameters=diameters,
         errors=diameters * places.error,
         positions=places.positions,
         directions=np.arctan2(-tangents[:, 0], tangents[:, 1]) % np.pi,
-        weights=weights * size,
+        weights=lengths * size,
         fibres=fibres,
         interval=Interval(float(size * median / ratio), float(size * median * ratio)),
-        modes=fit_kinds(np.log(diameters), weights, int(fibres.max()) + 1),
+        modes=fit_kinds(np.log(diameters), lengths, int(fibres.max()) + 1),
         refused=refused,
         profile=found.look,
         polarity="bright" if found.sign > 0 else "dark",
@@ -282,14 +279,18 @@ def smallest_diameter(found: Appearance) -> float:
     return max(_SMALLEST, _RESOLVED * found.blur)
 
 
-def interval_facts(field: Field, places: Places, weights: Values) -> Values:
+def is_resolved(found: Appearance, median: float) -> bool:
+    return bool(median >= _MARGIN * smallest_diameter(found))
+
+
+def interval_facts(field: Field, places: Places, lengths: Values) -> Values:
     """Return what the interval of the median depends on: 1, and three facts.
 
     They are the logarithms of the places' errors and of their cover, and how different they are.
     """
-    logs, share = np.log(places.diameter), weights / weights.sum()
-    (error,) = weighted_quantiles(np.log(places.error), weights, [0.5])
-    cover = float(weights @ places.diameter) / field.mask.sum()
+    logs, share = np.log(places.diameter), lengths / lengths.sum()
+    (error,) = weighted_quantiles(np.log(places.error), lengths, [0.5])
+    cover = float(lengths @ places.diameter) / field.mask.sum()
     return np.array([1.0, error, np.log(cover + 0.02), np.sqrt(share @ (logs - share @ logs) ** 2)])
 
 

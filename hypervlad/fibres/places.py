@@ -93,7 +93,7 @@ class Places:
     positions: Values  # (n, 2)
     normals: Values  # (n, 2)
     diameter: Values
-    length: Values  # of the fibre, that each stands for
+    length: Values  # between places on lines of this diameter
     error: Values  # standard error of the logarithm of the diameter
     probability: Values  # that a fibre lies here, both edges visible
 
@@ -169,10 +169,12 @@ def moved(field: Field, places: Places, judged: Judged) -> Places:
     is_fibre = judged.probability > _MOVED
     offset = np.where(is_fibre, judged.offset * places.diameter, 0)
     diameter = places.diameter * np.exp(np.where(is_fibre, judged.log_ratio, 0))
+    diameter = np.clip(diameter, 1.5, _LARGEST * field.largest)
     return replace(
         places,
         positions=places.positions + offset[:, None] * places.normals,
-        diameter=np.clip(diameter, 1.5, _LARGEST * field.largest),
+        diameter=diameter,
+        length=places.length * diameter / places.diameter,
         error=judged.error,
         probability=judged.probability,
     )
@@ -219,11 +221,23 @@ def _level(field: Field, diameter: Values) -> NDArray[np.intp]:
     return np.asarray(np.clip(level, 0, len(field.pyramid) - 1), dtype=np.intp)
 
 
-def numbered_fibres(places: Places) -> NDArray[np.int64]:
-    """Return the number of the fibre of each place: those that follow each other share it."""
-    pairs = _following(places)
-    links = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(places), len(places)))
-    return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)
+def followed(places: Places) -> tuple[NDArray[np.int64], Values]:
+    """Return the number of the fibre of each place, and the length that the place stands for.
+
+    Places that follow each other share a fibre. A place stands for half the way to the next ones
+    before and after it, at most for as much as places are apart on lines of its width.
+    """
+    pairs, n = _following(places), len(places)
+    links = coo_array((np.ones(len(pairs)), pairs.T), shape=(n, n))
+    fibre = connected_components(links, directed=False)[1]
+    before, after = places.length.copy(), places.length.copy()
+    for one, other in (pairs.T, pairs[:, ::-1].T):
+        apart = places.positions[other] - places.positions[one]
+        along = (apart * places.tangents[one]).sum(axis=1)
+        ahead = (along > 0) | ((along == 0) & (other > one))
+        np.minimum.at(after, one[ahead], along[ahead])
+        np.minimum.at(before, one[~ahead], -along[~ahead])
+    return np.asarray(fibre, dtype=np.int64), (before + after) / 2
 
 
 def _following(places: Places) -> NDArray[np.intp]:
