@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,7 @@ from hypervlad.fibres.mixture import fit_kinds, weighted_quantiles
 from hypervlad.fibres.places import Appearance, Field, Places, find_places, followed
 from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images.pixels import as_pixels
-from hypervlad.images.scale_bars import ScaleBar, find_scale_bar
+from hypervlad.images.scale_bars import find_scale_bar
 
 Polarity: TypeAlias = Literal["auto", "bright", "dark"]
 #: Why places are not measured.
@@ -180,16 +180,12 @@ def fibre_diameters(
     pixels = as_pixels(image, "the image")
     allowed = _checked_mask(mask, pixels.shape)
     unit = "px" if pixel_size is None else "nm"
-    if (bar := find_scale_bar(pixels)) is not None:
-        _leave_out(bar, allowed)
-    corner = np.zeros(2)
-    if not allowed.any():
+    pixels = leave_out_scale_bar(pixels, allowed)
+    rows, columns = (np.flatnonzero(allowed.any(axis=axis)) for axis in (1, 0))
+    if not allowed.all() and min(len(rows), len(columns)) < 3:
         return _nothing("nothing may be measured", polarity, unit, {})
-    if pixels.ndim == 2:  # a bright bar must not decide on the contrast
-        pixels = np.where(allowed, pixels, np.median(pixels[allowed]).astype(pixels.dtype))
-        rows, columns = (np.flatnonzero(allowed.any(axis=axis)) for axis in (1, 0))
-        box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-        pixels, allowed, corner = pixels[box], allowed[box], np.array([rows[0], columns[0]])
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    pixels, allowed, corner = pixels[box], allowed[box], np.array([rows[0], columns[0]])
     if pixels.ndim == 2 and pixels.min() == pixels.max():
         return _nothing("the image is flat", polarity, unit, {})
     contrast = normalised_contrast(pixels)
@@ -214,10 +210,19 @@ def _checked_mask(mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.
     return allowed
 
 
-def _leave_out(bar: ScaleBar, allowed: NDArray[np.bool_]) -> None:
-    top, left, bottom, right = bar.box
-    beside = round(_BESIDE_BAR * (right - left))
-    allowed[max(top - beside, 0) : bottom + beside, max(left - beside, 0) : right + beside] = False
+def leave_out_scale_bar(pixels: NDArray[Any], allowed: NDArray[np.bool_]) -> NDArray[Any]:
+    """Forbid a scale bar and its label, and return pixels that are even where nothing is allowed.
+
+    Otherwise, a bright bar would decide on the contrast.
+    """
+    if (bar := find_scale_bar(pixels)) is not None:
+        top, left, bottom, right = bar.box
+        beside = round(_BESIDE_BAR * (right - left))
+        rows = slice(max(top - beside, 0), bottom + beside)
+        allowed[rows, max(left - beside, 0) : right + beside] = False
+    if pixels.ndim != 2 or not allowed.any():
+        return pixels
+    return np.where(allowed, pixels, np.median(pixels[allowed]).astype(pixels.dtype))
 
 
 def _result(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import gaussian_filter1d
+from scipy.ndimage import binary_erosion, gaussian_filter1d
 
 from hypervlad.common.constraints import Number, check_value
 from hypervlad.fibres.regions import TileGrid
@@ -239,8 +239,10 @@ def gradient_noise(contrast: FloatMap, sigma: float) -> GradientNoise:
     return GradientNoise(noise_deviation(contrast) ** 2 * gain, *scatters)
 
 
-def noise_deviation(contrast: FloatMap) -> float:
+def noise_deviation(contrast: FloatMap, mask: BoolMap | None = None) -> float:
     """Return the standard deviation of the white noise in an image of at least 3 x 3 pixels.
+
+    With a mask, only pixels count whose eight neighbours lie in it, too, if there are any.
 
     The weights 1, -2, 1, downwards and across, multiply the deviation of noise by 6 (Immerkær 1996,
     "Fast noise variance estimation", Computer Vision and Image Understanding 64). The median gives
@@ -250,7 +252,11 @@ def noise_deviation(contrast: FloatMap) -> float:
     down -= 2 * contrast[1:-1]
     both = down[:, 2:] + down[:, :-2]
     both -= 2 * down[:, 1:-1]
-    return float(np.median(np.abs(subsample(both))) / 0.6745 / 6)
+    values = subsample(both)
+    if mask is not None:
+        inside = subsample(binary_erosion(mask, np.ones((3, 3)))[1:-1, 1:-1])
+        values = values[inside] if inside.any() else values
+    return float(np.median(np.abs(values)) / 0.6745 / 6)
 
 
 @lru_cache(maxsize=64)

@@ -63,7 +63,7 @@ class Field:
             even = image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2]
             image = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
             image *= np.float32(0.25)
-        return cls(contrast, tuple(pyramid), noise_deviation(contrast), levels, mask)
+        return cls(contrast, tuple(pyramid), noise_deviation(contrast, mask), levels, mask)
 
     @property
     def shape(self) -> tuple[int, int]:

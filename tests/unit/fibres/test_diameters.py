@@ -142,6 +142,21 @@ def test_what_lies_outside_the_mask_does_not_hide_fibres():
     assert len(found.diameters) > 0.7 * len(reference().diameters)
 
 
+def test_a_mask_may_have_any_shape():
+    image, _ = made("flat")
+    y, x = np.indices(image.shape)
+    for mask in (y > 0.8 * x, (y < 100) == (x < 120)):
+        found = fibre_diameters(image, mask=mask)
+        assert found.median == pytest.approx(reference().median, rel=0.15)
+        assert len(found.diameters) > 0.4 * len(reference().diameters)
+
+
+def test_a_mask_of_a_single_row_has_no_diameters():
+    image, _ = made("flat")
+    found = fibre_diameters(image, mask=np.indices(image.shape)[0] == 50)
+    assert found.reason == "nothing may be measured"
+
+
 @pytest.mark.parametrize("polarity", ["auto", "bright", "dark"])
 def test_noise_and_empty_images_have_no_diameters(polarity):
     rng = np.random.default_rng(0)

@@ -108,6 +108,13 @@ def test_noise_is_estimated_beside_edges():
     assert noise_deviation(noisy) == pytest.approx(0.05, rel=0.05)
 
 
+def test_noise_is_that_within_the_mask():
+    noisy = 0.05 * np.random.default_rng(3).standard_normal((240, 300)).astype(np.float32)
+    mask = np.hypot(*np.indices(noisy.shape)) < 180
+    assert noise_deviation(np.where(mask, noisy, 0), mask) == pytest.approx(0.05, rel=0.05)
+    assert noise_deviation(noisy, np.zeros(noisy.shape, bool)) == noise_deviation(noisy)
+
+
 @given(st.integers(2, 200), st.integers(2, 200), st.integers(2, 64))
 def test_windows_cover_each_pixel_once(height, width, window):
     grid = TileGrid.over((height, width), window)
