@@ -28,8 +28,7 @@ _MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median
 _PROBABILITY = 0.5  # of a place, at least
 _MAX_ERROR = 0.4  # of the logarithm of a diameter
 _LEAST = 10  # places of an image, at least
-_N_PLACES = 1000  # per image of up to 0.36 megapixels
-_N_MOST_PLACES = 8000
+_N_PLACES = (1000, 8000)  # per image, by its area
 _BESIDE_BAR = 0.25  # lengths of a scale bar around it, within which its label is
 
 
@@ -180,7 +179,7 @@ def fibre_diameters(
     pixels = as_pixels(image, "the image")
     allowed = _checked_mask(mask, pixels.shape)
     unit = "px" if pixel_size is None else "nm"
-    pixels = leave_out_scale_bar(pixels, allowed)
+    pixels = _leave_out_scale_bar(pixels, allowed)
     rows, columns = (np.flatnonzero(allowed.any(axis=axis)) for axis in (1, 0))
     if not allowed.all() and min(len(rows), len(columns)) < 3:
         return _nothing("nothing may be measured", polarity, unit, {})
@@ -192,8 +191,7 @@ def fibre_diameters(
     field = Field.of(contrast, allowed)
     tried = ("bright", "dark") if polarity == "auto" else (polarity,)
     signs = [1.0 if each == "bright" else -1.0 for each in tried]
-    n = int(np.clip(_N_PLACES * contrast.size / 360_000, _N_PLACES, _N_MOST_PLACES))
-    found = find_places(field, signs, n, ProfileNetwork.pretrained())
+    found = find_places(field, signs, field.n_places(*_N_PLACES), ProfileNetwork.pretrained())
     if found is None:
         return _nothing("no lines that could be fibres", polarity, unit, {})
     result = _result(field, found, pixel_size, polarity)
@@ -210,7 +208,7 @@ def _checked_mask(mask: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.
     return allowed
 
 
-def leave_out_scale_bar(pixels: NDArray[Any], allowed: NDArray[np.bool_]) -> NDArray[Any]:
+def _leave_out_scale_bar(pixels: NDArray[Any], allowed: NDArray[np.bool_]) -> NDArray[Any]:
     """Forbid a scale bar and its label, and return pixels that are even where nothing is allowed.
 
     Otherwise, a bright bar would decide on the contrast.

@@ -74,6 +74,10 @@ class Field:
         """Largest scale of ridges."""
         return max(4.0, min(self.shape) * _LARGEST_SCALE)
 
+    def n_places(self, least: int, most: int) -> int:
+        """Return a number that grows with the area, from `least` up to 0.36 megapixels."""
+        return int(np.clip(least * self.contrast.size / 360_000, least, most))
+
     def sample(self, positions: Values, level: int = 0) -> Values:
         """Return brightnesses at positions (2, ...), from an image of half the size per level."""
         at = (positions + 0.5) / 2**level - 0.5

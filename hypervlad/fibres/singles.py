@@ -20,7 +20,7 @@ from hypervlad.images import ReadOptions
 from hypervlad.images.reading import image_name, read_named
 from hypervlad.particles.particle import Outline, Outlines, Particle, cropped, cut_particles
 
-_N_PLACES = 2000
+_N_PLACES = (2000, 32_000)  # per image, by its area
 _PROBABILITY = 0.3  # of a place: one without a good diameter may still show where a fibre is
 _MIN_PLACES = 3
 _GAP = (9.0, 40.0)  # between places that follow each other: in diameters, and in pixels more
@@ -104,7 +104,7 @@ def find_fibres(
     contrast = normalised_contrast(grey)
     field = Field.of(contrast, np.ones(contrast.shape, dtype=bool))
     signs = {"bright": [1.0], "dark": [-1.0], "auto": [1.0, -1.0]}[polarity]
-    found = find_places(field, signs, _N_PLACES, ProfileNetwork.pretrained())
+    found = find_places(field, signs, field.n_places(*_N_PLACES), ProfileNetwork.pretrained())
     if found is None:
         return []
     fibres = _Followed(field, found)

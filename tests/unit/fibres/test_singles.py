@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from hypervlad.data import make_fibre_images
-from hypervlad.fibres import find_fibres
+from hypervlad.fibres import find_fibres, singles
 from hypervlad.particles import measure
 
 WIDTH = 8.0
@@ -96,3 +96,11 @@ def test_nine_in_ten_fibres_of_a_thin_deposit_are_found():
 def test_wrong_parameters_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         find_fibres(drawn(), **wrong)
+
+
+def test_large_images_have_more_places(monkeypatch):
+    numbers = list[int]()
+    monkeypatch.setattr(singles, "find_places", lambda _field, _signs, n, _net: numbers.append(n))
+    for shape in ((160, 200), (600, 1200)):
+        assert find_fibres(np.indices(shape)[1]) == []
+    assert numbers == [2000, 4000]
