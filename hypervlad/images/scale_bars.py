@@ -428,6 +428,10 @@ def _longest_row(group: NDArray[np.int_], longest: float) -> NDArray[np.int_]:
             if pitch < _MIN_PITCH or pitch * (_MIN_DOTS - 1) > longest:
                 continue
             tolerance = max(1.0, min(_PITCH_ERROR, _PITCH_ERROR_SHARE * pitch))
+            if (centres[alike[-1]] - centres[i]) / (pitch - tolerance) + 1 < len(best):
+                break  # so few of this pitch or more have room, which saves time in lattices
+            if i in best and j in best:
+                continue
             members = [i]
             while True:
                 last = members[-1]

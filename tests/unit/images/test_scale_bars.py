@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import numpy as np
 import pytest
@@ -168,3 +169,11 @@ def test_place_mirror_inversion_and_brightness_do_not_matter(
     start = SIZE[1] - left - length if mirrored else left
     assert bar.length == pytest.approx(length, abs=0.5)
     assert bar.box == (top, start, top + HEIGHT, start + length)
+
+
+def test_lattices_take_little_time():
+    y, x = np.indices((128, 320))
+    lattice = np.uint8(200 * ((x // 3 + y // 3) % 2))
+    started = time.process_time()
+    assert find_scale_bar(lattice) is None
+    assert time.process_time() - started < 4
