@@ -39,9 +39,11 @@ from hypervlad.fibres.gradients import normalised_contrast
 from hypervlad.fibres.mixture import weighted_quantiles
 from hypervlad.fibres.places import Field, Places, find_places, followed, look_at, moved
 from hypervlad.fibres.profile_network import (
+    LOG_ERRORS,
     N_FREQUENCIES,
     N_ROWS,
     N_SAMPLES,
+    SPECTRUM_FACTOR,
     ProfileNetwork,
     log_spectrum,
     seen_by_network,
@@ -238,10 +240,9 @@ def _sample(
 class Network(nn.Module):
     """As `ProfileNetwork`, for many images at a time."""
 
-    def __init__(
-        self, n_inputs: int, first: int = 160, second: int = 64, context: int = 32
-    ) -> None:
+    def __init__(self, n_inputs: int) -> None:
         super().__init__()
+        first, second, context = 160, 64, 32
         self.first = nn.Linear(n_inputs, first)
         self.second = nn.Linear(first, second)
         self.trust = nn.Linear(second, 1)
@@ -260,7 +261,7 @@ class Network(nn.Module):
         sums = [empty.index_add(0, image, weights[:, i : i + 1] * hidden) for i in range(2)]
         totals = torch.zeros(len(spectrum), 2).index_add(0, image, weights)
         means = [sums[0] / totals[:, :1], sums[1] / (totals[:, 1:] + 1)]
-        context = self.context(torch.cat([*means, 0.2 * spectrum], dim=1)).relu()
+        context = self.context(torch.cat([*means, SPECTRUM_FACTOR * spectrum], dim=1)).relu()
         third = self.third(torch.cat([hidden, context[image]], dim=1)).relu()
         return self.profile(third), trust[:, 0], self.image(context)
 
@@ -300,7 +301,7 @@ def loss_of(network: Network, samples: Sequence[Sample], rng: np.random.Generato
         return loss
     true_ratio = torch.from_numpy(np.concatenate(ratio))[found]
     true_offset = torch.from_numpy(np.concatenate(offset).astype(np.float32))[found]
-    off, log_error = out[found, 1] - true_ratio, out[found, 2].clamp(-4.5, 1)
+    off, log_error = out[found, 1] - true_ratio, out[found, 2].clamp(*LOG_ERRORS)
     # Of Student's distribution with four degrees of freedom, for outliers.
     loss = loss + (2.5 * torch.log1p((off * torch.exp(-log_error)).square() / 4) + log_error).mean()
     true_size = torch.exp(-true_ratio)
@@ -314,10 +315,10 @@ def loss_of(network: Network, samples: Sequence[Sample], rng: np.random.Generato
     return loss + 4 * scaled
 
 
-def trained(samples: Sequence[Sample], n_epochs: int, start: Network | None = None) -> Network:
+def trained(samples: Sequence[Sample], n_epochs: int) -> Network:
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    network = start or Network(samples[0].seen.shape[1])
+    network = Network(samples[0].seen.shape[1])
     n_steps = n_epochs * (len(samples) // BATCH)
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-3)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=n_steps + 1)

@@ -62,7 +62,7 @@ class FibreDiameters:
         How the brightness probably changes across fibres: "flat", "rims", "round" or
         "transmission".
     polarity : str
-        "bright" or "dark" fibres.
+        "bright" or "dark" fibres; without diameters, what was asked.
     blur : float
         Standard deviation of the image's blur, in pixels.
     unit : str
@@ -156,7 +156,8 @@ def fibre_diameters(
     Raises
     ------
     ValueError
-        If the image has colours or holds NaN, or a parameter is out of range.
+        If the image has colours, holds NaN or infinity, or has fewer than 3 x 3 pixels, or a
+        parameter is out of range.
 
     Notes
     -----

@@ -140,6 +140,14 @@ def normalised_contrast(image: Any, name: str | None = None) -> FloatMap:
     return np.clip(halved, -1, 2, out=halved).astype(np.float32, copy=False)
 
 
+def halved(image: FloatMap) -> FloatMap:
+    """Return an image of half the size, without an odd last row or column."""
+    even = image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2]
+    mean: FloatMap = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
+    mean *= np.float32(0.25)
+    return mean
+
+
 def subsample(values: NDArray[Any]) -> NDArray[Any]:
     step = max(1, int(np.sqrt(values.size / _MAX_SAMPLE)))
     return values[::step, ::step].ravel()

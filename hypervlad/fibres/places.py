@@ -17,6 +17,7 @@ from hypervlad.fibres.gradients import (
     FloatMap,
     Values,
     gaussian_smooth,
+    halved,
     noise_deviation,
     subsample,
 )
@@ -60,9 +61,7 @@ class Field:
         pyramid, image = list[FloatMap](), contrast
         while len(pyramid) < _MAX_LEVELS and (min(image.shape) >= _MIN_SIDE or not pyramid):
             pyramid.append(spline_filter(image, order=3, output=np.float32, mode="mirror"))
-            even = image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2]
-            image = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
-            image *= np.float32(0.25)
+            image = halved(image)
         return cls(contrast, tuple(pyramid), noise_deviation(contrast, mask), levels, mask)
 
     @property

@@ -21,8 +21,8 @@ N_ROWS, N_SAMPLES = 6, 40  # of a profile: along the fibre, and across it
 N_FREQUENCIES = 24
 LOOKS = ("flat", "rims", "round", "transmission")
 _FREQUENCIES = np.geomspace(0.08, np.pi, N_FREQUENCIES + 1)  # radians per pixel
-_SPECTRUM_FACTOR = 0.2
-_LOG_ERRORS = (-4.5, 1.0)
+SPECTRUM_FACTOR = 0.2
+LOG_ERRORS = (-4.5, 1.0)
 _MAX_SIDE = 2048  # of the part that a spectrum is taken from
 _BATCH = 4096
 
@@ -73,7 +73,7 @@ class ProfileNetwork:
         hidden = np.concatenate(parts)
         trust = _sigmoid(self._layer("trust", hidden))
         image = [hidden.mean(axis=0), (trust * hidden).sum(axis=0) / (trust.sum() + 1)]
-        context = self._layer("context", np.concatenate([*image, _SPECTRUM_FACTOR * spectrum]))
+        context = self._layer("context", np.concatenate([*image, SPECTRUM_FACTOR * spectrum]))
         context = np.maximum(context, 0)
         beside = np.broadcast_to(context, (len(hidden), len(context)))
         last = np.maximum(self._layer("third", np.concatenate([hidden, beside], axis=1)), 0)
@@ -82,7 +82,7 @@ class ProfileNetwork:
         return Judged(
             probability=_sigmoid(presence),
             log_ratio=ratio,
-            error=np.exp(np.clip(error, *_LOG_ERRORS)),
+            error=np.exp(np.clip(error, *LOG_ERRORS)),
             offset=offset,
             looks=np.asarray(looks, dtype=np.float64),
             blur=float(np.exp(log_blur)),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter1d
 
-from hypervlad.fibres.gradients import FloatMap
+from hypervlad.fibres.gradients import FloatMap, halved
 
 _SCALES = ((1.0, 1.41, 2.0), (1.41, 2.0))  # at full size, and at each half of the size before
 _BAND = 2**20  # pixels that are filtered at a time
@@ -87,10 +87,7 @@ def _scales(contrast: FloatMap, noise: float, largest: float) -> Iterator[_Scale
                 widest = scale * step
         if widest * 1.4 > largest:
             break
-        even = image[: len(image) // 2 * 2, : image.shape[1] // 2 * 2]
-        image = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
-        image *= np.float32(0.25)
-        step *= 2
+        image, step = halved(image), 2 * step
 
 
 def _highest(points: Ridges, here: _Scale, other: _Scale) -> Ridges:

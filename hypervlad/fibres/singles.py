@@ -48,10 +48,10 @@ def find_fibres(
 ) -> list[Particle]:
     """Find single fibres, wires or tubes, each with its own outline, also where they cross.
 
-    Places on fibres, as for `fibre_diameters`, are followed by position, direction
-    and diameter, through crossings as long as the brightness does not fall. Each fibre is extended
-    to where it does. The outline is a rod along it, of its mean diameter, with round ends; outlines
-    of fibres that cross overlap.
+    Places on fibres, as for `fibre_diameters`, are followed by position, direction and diameter,
+    through crossings as long as the brightness does not fall. Each fibre is extended to where it
+    does. The outline is a rod along it, of its mean diameter, with round ends; outlines of fibres
+    that cross overlap. Scale bars are not left out.
 
     Parameters
     ----------
