@@ -113,8 +113,5 @@ def without_places(found: FibreDiameters, left_out: ArrayLike) -> FibreDiameters
 
 def with_kinds(found: FibreDiameters) -> FibreDiameters:
     """Return diameters with the modes of their places."""
-    n_fibres = len(np.unique(found.fibres))
-    modes = np.zeros((0, 3))
-    if n_fibres:
-        modes = fit_kinds(np.log(found.diameters), found.weights, n_fibres)
+    modes = fit_kinds(np.log(found.diameters), found.weights, found.fibres)
     return replace(found, modes=modes)

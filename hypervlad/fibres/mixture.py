@@ -5,25 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from hypervlad.fibres.gradients import Values
 
 _MAX_KINDS = 3
 _MIN_SPREAD = 0.03  # of the logarithm of diameters of one kind
 _N_STEPS = 60
+_LEAST = (6, 20, 30)  # fibres, for one kind, two and three
+_APART = 2.0  # of neighbouring kinds, in root mean squares of their spreads
 
 
-def fit_kinds(logs: Values, weights: Values, n_fibres: int) -> Values:
+def fit_kinds(logs: Values, weights: Values, fibres: NDArray[np.int64]) -> Values:
     """Return median, spread and share of up to three kinds of fibres, thin ones first.
 
-    The number of kinds is that of the lowest BIC, for which the places of one fibre count as one.
-    Each kind needs six fibres.
+    Each fibre has one diameter, the mean of its places', and the weight of all. The number of kinds
+    is that of the lowest BIC among those whose kinds are apart: neighbours differ by more than two
+    of their spreads (Ashman, Bird and Zepf 1994, "Detecting bimodality in astronomical datasets",
+    Astronomical Journal 108). One kind needs six fibres, each
+    of several ten.
     """
+    number, n_fibres = np.unique(fibres, return_inverse=True)[1], len(np.unique(fibres))
+    total = np.asarray(np.bincount(number, weights), dtype=np.float64)
+    logs, weights = np.bincount(number, logs * weights) / total, total
     best, found = np.inf, np.zeros((0, 3))
     share = weights / weights.sum()
     for n_kinds in range(1, _MAX_KINDS + 1):
-        if n_fibres < 6 * n_kinds:
+        if n_fibres < _LEAST[n_kinds - 1]:
             break
         middle = weighted_quantiles(logs, weights, list((np.arange(n_kinds) + 0.5) / n_kinds))
         spread = np.full(n_kinds, max(float(logs.std()) / n_kinds, _MIN_SPREAD))
@@ -38,10 +46,11 @@ def fit_kinds(logs: Values, weights: Values, n_fibres: int) -> Values:
             spread = np.maximum(spread, _MIN_SPREAD)
         likelihood = n_fibres * float(share @ np.log(joint.sum(axis=1)))
         criterion = (3 * n_kinds - 1) * np.log(n_fibres) - 2 * likelihood
-        if criterion < best:
-            ordered = np.argsort(middle)
-            best = criterion
-            found = np.stack([np.exp(middle), spread, part], axis=1)[ordered]
+        ordered = np.argsort(middle)
+        middle, spread, part = middle[ordered], spread[ordered], part[ordered]
+        apart = np.diff(middle) / np.hypot(spread[1:], spread[:-1]) * np.sqrt(2)
+        if criterion < best and (apart > _APART).all():
+            best, found = criterion, np.stack([np.exp(middle), spread, part], axis=1)
     return found
 
 

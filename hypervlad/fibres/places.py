@@ -41,6 +41,7 @@ _ALONG = (0.7, 5.0, 16.0)  # half the length along: over the diameter, least and
 _ALONG_NOISE = 60.0  # least half length in pixels, over the noise of an image that spans 0 to 1
 _N_PASSES = 2  # after the first
 _MOVED = 0.3  # probability from which a place is moved to the fibre's middle
+_NEXT = 2.0  # times as far as places are apart, within which the next one follows
 _GAP = (4.0, 15.0)  # between places that follow each other: in diameters, and in pixels more
 
 
@@ -228,19 +229,23 @@ def followed(places: Places) -> tuple[NDArray[np.int64], Values]:
     """Return the number of the fibre of each place, and the length that the place stands for.
 
     Places that follow each other share a fibre. A place stands for half the way to the next ones
-    before and after it, at most for as much as places are apart on lines of its width.
+    before and after it. Where the next one is missing, such as at a crossing, it stands for half as
+    much as places are apart on lines of its width.
     """
     pairs, n = _following(places), len(places)
     links = coo_array((np.ones(len(pairs)), pairs.T), shape=(n, n))
     fibre = connected_components(links, directed=False)[1]
-    before, after = places.length.copy(), places.length.copy()
+    before, after = np.full(n, np.inf), np.full(n, np.inf)
     for one, other in (pairs.T, pairs[:, ::-1].T):
         apart = places.positions[other] - places.positions[one]
         along = (apart * places.tangents[one]).sum(axis=1)
         ahead = (along > 0) | ((along == 0) & (other > one))
         np.minimum.at(after, one[ahead], along[ahead])
         np.minimum.at(before, one[~ahead], -along[~ahead])
-    return np.asarray(fibre, dtype=np.int64), (before + after) / 2
+    halves = [
+        np.where(each < _NEXT * places.length, each, places.length) / 2 for each in (before, after)
+    ]
+    return np.asarray(fibre, dtype=np.int64), halves[0] + halves[1]
 
 
 def _following(places: Places) -> NDArray[np.intp]:
