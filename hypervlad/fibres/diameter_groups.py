@@ -35,8 +35,8 @@ class GroupDiameters:
     medians : ndarray of float64, shape (n_samples or n_images,)
         Of the samples, or of the images if there is one sample.
     interval : Interval
-        95 % interval of `median`, from how much `medians` differ; with one image, from its fibres.
-    interval_of : {"samples", "images", "fibres"}
+        95 % interval of `median`, from how much `medians` differ; of one image, its own.
+    interval_of : {"samples", "images", "image"}
         What the interval is from.
     n_to_halve : int or None
         Number of samples or images, in all, for which the interval would be half as wide if they
@@ -172,7 +172,7 @@ def _group(name: str, own: Sequence[tuple[FibreDiameters, Any]]) -> GroupDiamete
         places=with_kinds(_pooled(images)),
         medians=np.array([_pooled(unit).median for unit in units]),
         interval=images[0].interval,
-        interval_of="fibres",
+        interval_of="image",
         n_to_halve=None,
     )
     n = len(units)

@@ -163,8 +163,8 @@ def fibre_diameters(
     -----
     A scale bar that `hypervlad.images.find_scale_bar` finds is left out, with its label. There are
     no diameters if the median is not resolved: below 3 pixels, or below the full width at half
-    maximum of the image's blur. Fibres wider than about half of the image's shorter side are not
-    found.
+    maximum of the image's blur, or if its interval would be wider than from half to twice it.
+    Fibres wider than about a quarter of the image's shorter side may not be found.
 
     Examples
     --------
@@ -194,8 +194,11 @@ def fibre_diameters(
     signs = [1.0 if each == "bright" else -1.0 for each in tried]
     found = find_places(field, signs, field.n_places(*_N_PLACES), ProfileNetwork.pretrained())
     if found is None:
-        return _nothing("no lines that could be fibres", polarity, unit, {})
-    result = _result(field, found, pixel_size, polarity)
+        result = _nothing("no lines that could be fibres", polarity, unit, {})
+    else:
+        result = _result(field, found, pixel_size, polarity)
+    if result.reason and mask is None and not field.mask.all():
+        result = replace(result, reason=f"{result.reason}, besides what looks like a scale bar")
     return replace(result, positions=result.positions + corner)
 
 

@@ -71,7 +71,7 @@ def test_one_image_has_its_own_interval_and_no_ratio() -> None:
     found = [measured(np.full(4, d)) for d in (100.0, 200.0, 210.0)]
     folder = compare_groups([*found, nothing()], ["a", "b", "b", "b"])
     one, two = folder.groups
-    assert (one.interval, one.interval_of, one.n_to_halve) == (found[0].interval, "fibres", None)
+    assert (one.interval, one.interval_of, one.n_to_halve) == (found[0].interval, "image", None)
     assert (two.n_images, two.n_to_halve) == (2, 3)
     ratio, interval = folder.ratio("b", "a")
     assert ratio == pytest.approx(np.sqrt(200 * 210) / 100)

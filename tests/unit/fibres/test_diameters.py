@@ -131,6 +131,12 @@ def test_a_scale_bar_is_not_a_fibre_and_does_not_dim_the_others():
     assert found.median == pytest.approx(plain.median, rel=0.03)
 
 
+def test_a_wire_that_is_taken_for_a_scale_bar_is_named():
+    image = np.random.default_rng(0).integers(38, 43, (200, 240), dtype=np.uint8)
+    image[100:106, 60:180] = 220
+    assert "besides what looks like a scale bar" in fibre_diameters(image).reason
+
+
 def test_what_lies_outside_the_mask_does_not_hide_fibres():
     image, _ = made("flat")
     blocks = np.random.default_rng(0).integers(0, 2, (5, 40)).astype(np.float32)
