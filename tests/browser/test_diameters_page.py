@@ -118,7 +118,7 @@ def test_numbers_of_the_script_are_those_of_the_library(
     thick = np.sqrt(found[1].median * found[2].median)
     assert texts(page, "#chart .median") == [shown(found[0].median), shown(thick)]
     n = [len(each.diameters) for each in found]
-    assert texts(page, "#chart .places") == [f"{n[0]} places", f"{n[1] + n[2]} places"]
+    assert texts(page, "#chart .places") == [f"{each:,} places" for each in (n[0], n[1] + n[2])]
     assert all(max(heights) == pytest.approx(96) for heights in bars(page))
     rows = texts(page, "figure .median")
     assert rows == [f"{shown(each.median)} nm" for each in found]
