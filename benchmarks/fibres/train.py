@@ -30,11 +30,7 @@ from torch.nn import functional
 from benchmarks.common.program import new_parser, parse
 from hypervlad.data import FIBRE_LOOKS
 from hypervlad.data.synthetic.fibres import FibreStyle, FibreTruth, draw_fibres
-from hypervlad.fibres.diameters import (
-    accepted_places,
-    interval_facts,
-    is_resolved,
-)
+from hypervlad.fibres import diameters
 from hypervlad.fibres.gradients import normalised_contrast
 from hypervlad.fibres.mixture import weighted_quantiles
 from hypervlad.fibres.places import Field, Places, find_places, followed, look_at, moved
@@ -361,14 +357,14 @@ def interval_of(network: ProfileNetwork, seeds: Sequence[int]) -> np.ndarray:
             continue
         contrast = normalised_contrast(pixels.astype(np.float32))
         field = Field.of(contrast, np.ones(contrast.shape, dtype=bool))
-        found = find_places(field, [1.0, -1.0], 1000, network)
-        places = accepted_places(field, found)[0] if found else []
-        if len(places) < 10 or found is None:
+        found = find_places(field, [1.0, -1.0], field.n_places(*diameters.N_PLACES), network)
+        places = diameters.accepted_places(field, found)[0] if found else []
+        if len(places) < diameters.LEAST_PLACES or found is None:
             continue
         _, lengths = followed(places)
         (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
-        if is_resolved(found, median):
-            facts.append(interval_facts(field, places, lengths))
+        if diameters.is_resolved(found, median):
+            facts.append(diameters.interval_facts(field, places, lengths))
             errors.append(math.log(median / truth.median))
     x, error = np.array(facts), np.abs(errors)
     mean, scale = x.mean(axis=0), np.append(1.0, x[:, 1:].std(axis=0))

@@ -27,8 +27,8 @@ _MARGIN = 1.3  # of the median over the smallest diameter
 _MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median
 _PROBABILITY = 0.5  # of a place, at least
 _MAX_ERROR = 0.4  # of the logarithm of a diameter
-_LEAST = 10  # places of an image, at least
-_N_PLACES = (1000, 8000)  # per image, by its area
+LEAST_PLACES = 10  # places of an image, at least
+N_PLACES = (1000, 8000)  # per image, by its area
 _BESIDE_BAR = 0.25  # lengths of a scale bar around it, within which its label is
 
 
@@ -192,7 +192,7 @@ def fibre_diameters(
     field = Field.of(contrast, allowed)
     tried = ("bright", "dark") if polarity == "auto" else (polarity,)
     signs = [1.0 if each == "bright" else -1.0 for each in tried]
-    found = find_places(field, signs, field.n_places(*_N_PLACES), ProfileNetwork.pretrained())
+    found = find_places(field, signs, field.n_places(*N_PLACES), ProfileNetwork.pretrained())
     if found is None:
         result = _nothing("no lines that could be fibres", polarity, unit, {})
     else:
@@ -232,7 +232,7 @@ def _result(
 ) -> FibreDiameters:
     unit = "px" if pixel_size is None else "nm"
     places, refused = accepted_places(field, found)
-    if len(places) < _LEAST:
+    if len(places) < LEAST_PLACES:
         reason = "too few places show both edges of a fibre"
         return _nothing(reason, polarity, unit, refused)
     fibres, lengths = followed(places)

@@ -22,12 +22,11 @@ def fit_kinds(logs: Values, weights: Values, fibres: NDArray[np.int64]) -> Value
     Each fibre has one diameter, the mean of its places', and the weight of all. The number of kinds
     is that of the lowest BIC among those whose kinds are apart: neighbours differ by more than two
     of their spreads (Ashman, Bird and Zepf 1994, "Detecting bimodality in astronomical datasets",
-    Astronomical Journal 108). One kind needs six fibres, each
-    of several ten.
+    Astronomical Journal 108). One kind needs six fibres, each of several ten.
     """
-    number, n_fibres = np.unique(fibres, return_inverse=True)[1], len(np.unique(fibres))
+    number = np.unique(fibres, return_inverse=True)[1]
     total = np.asarray(np.bincount(number, weights), dtype=np.float64)
-    logs, weights = np.bincount(number, logs * weights) / total, total
+    logs, weights, n_fibres = np.bincount(number, logs * weights) / total, total, len(total)
     best, found = np.inf, np.zeros((0, 3))
     share = weights / weights.sum()
     for n_kinds in range(1, _MAX_KINDS + 1):

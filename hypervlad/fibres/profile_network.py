@@ -1,7 +1,8 @@
 """A small network that looks at profiles across lines: is there a fibre, and how wide is it?
 
-It was trained on synthetic mats whose diameters are exact, by ``benchmarks/fibres/train.py``. Each
-profile is judged beside all others of its image, which share their blur and their look.
+It was trained on synthetic mats whose diameters are exact, with the steps of
+``benchmarks/fibres/train.py``. Each profile is judged beside all others of its image, which share
+their blur and their look.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,8 @@ from hypervlad.fibres.gradients import FloatMap, Values
 
 N_ROWS, N_SAMPLES = 6, 40  # of a profile: along the fibre, and across it
 N_FREQUENCIES = 24
-LOOKS = ("flat", "rims", "round", "transmission")
+FibreLook: TypeAlias = Literal["flat", "rims", "round", "transmission"]
+LOOKS: tuple[str, ...] = get_args(FibreLook)
 _FREQUENCIES = np.geomspace(0.08, np.pi, N_FREQUENCIES + 1)  # radians per pixel
 SPECTRUM_FACTOR = 0.2
 LOG_ERRORS = (-4.5, 1.0)

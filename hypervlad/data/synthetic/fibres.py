@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.random import Generator
@@ -23,10 +22,10 @@ from hypervlad.data.synthetic.drawing import (
     worm_like_chains,
 )
 from hypervlad.fibres.mixture import weighted_quantiles
+from hypervlad.fibres.profile_network import LOOKS, FibreLook
 
-FibreLook: TypeAlias = Literal["flat", "rims", "round", "transmission"]
 #: How the brightness changes across a fibre.
-FIBRE_LOOKS: tuple[str, ...] = get_args(FibreLook)
+FIBRE_LOOKS: tuple[str, ...] = LOOKS
 _SAMPLING = 3  # points per pixel, in each direction
 _TRANSMITTED = "transmission"
 _MAX_FIBRES = 5000
