@@ -29,6 +29,7 @@ FIBRE_LOOKS: tuple[str, ...] = LOOKS
 _SAMPLING = 3  # points per pixel, in each direction
 _TRANSMITTED = "transmission"
 _MAX_FIBRES = 5000
+_MAX_WINDOWS = 2**16  # points
 _BOUNDS = {
     "diameter": (1.0, 200.0),
     "spread": (0.0, 1.0),
@@ -277,34 +278,65 @@ class _Canvas:
 
     @property
     def cover(self) -> float:
-        return float((self.fibre >= 0).mean())
+        return np.count_nonzero(self.fibre >= 0) / self.fibre.size
 
     def paint(self, line: FloatMap, radius: float) -> None:
-        stride = max(1, int(radius / _SAMPLING / 2)) if len(line) > 2 else 1
-        nodes = line[np.unique(np.append(np.arange(0, len(line), stride), len(line) - 1))]
-        boxes = []
-        for start, stop in zip(nodes[:-1].astype(float), nodes[1:].astype(float), strict=True):
-            low = np.maximum(np.floor(np.minimum(start, stop) - radius), 0).astype(int)
-            high = np.ceil(np.maximum(start, stop) + radius).astype(int) + 1
-            box = slice(low[0], max(high[0], low[0])), slice(low[1], max(high[1], low[1]))
-            near = self._nearest[box]
-            if not near.size:
-                continue
-            rows = np.arange(low[0], low[0] + near.shape[0])[:, None] - start[0]
-            columns = np.arange(low[1], low[1] + near.shape[1])[None] - start[1]
-            step = stop - start
-            along = np.clip((rows * step[0] + columns * step[1]) / (step @ step), 0, 1)
-            square = (rows - along * step[0]) ** 2 + (columns - along * step[1]) ** 2
-            np.minimum(near, square, out=near)
-            boxes.append(box)
-        for box in boxes:
-            inside = self._nearest[box] < radius**2
-            place = np.sqrt(self._nearest[box][inside]) / np.float32(radius)
-            self.fibre[box][inside] = self.n_fibres
-            self.place[box][inside] = place
-            self.thickness[box][inside] += 2 * radius * np.sqrt(np.maximum(1 - place**2, 0))
-            self._nearest[box] = np.inf  # points are painted once
+        points = self._measure(line, radius)  # some repeated, but added to once
+        place = np.sqrt(self._nearest.ravel()[points]) / np.float32(radius)
+        self.fibre.ravel()[points] = self.n_fibres
+        self.place.ravel()[points] = place
+        self.thickness.ravel()[points] += 2 * radius * np.sqrt(np.maximum(1 - place**2, 0))
+        self._nearest.ravel()[points] = np.inf
         self.n_fibres += 1
+
+    def _measure(self, line: FloatMap, radius: float) -> NDArray[np.intp]:
+        """Set `_nearest` of the points on a fibre, and return their flat indices."""
+        stride = max(1, int(radius / _SAMPLING / 2)) if len(line) > 2 else 1
+        nodes = line[np.r_[0 : len(line) - 1 : stride, len(line) - 1]] @ np.array([1, 1j])
+        ends = radius * np.sign(np.diff(nodes)[[0, -1]])
+        nodes = np.r_[nodes[0] - ends[0], nodes, nodes[-1] + ends[1]]
+        step = np.diff(nodes)
+        along = np.sign(step) + 1e-12 * (1 + 1j)  # divided by
+        centre, high = nodes[:-1] + step / 2, np.abs(step) / 2
+        # Points lie beside their nearest piece; where the line turns, also beyond it.
+        turn = along[1:] * along[:-1].conj()
+        bent = np.pad(np.where(turn.real > 0, np.abs(turn.imag), 1), 1)
+        half = high + radius * np.maximum(bent[1:], bent[:-1]) + 0.01  # for rounding
+        low = -high
+        low[0], high[-1] = high[0], low[-1]  # what lies beyond an end is near that end
+        n_rows, n_columns = self.shape
+        within = np.clip(centre.real, 0, n_rows) + 1j * np.clip(centre.imag, 0, n_columns)
+        seen = np.flatnonzero(np.abs(centre - within) < half + radius)
+        n_at_once = max(1, int(_MAX_WINDOWS / (4 * radius * half.mean())))
+        found = [np.empty(0, dtype=np.intp)]
+        for i in range(0, len(seen), n_at_once):
+            some = seen[i : i + n_at_once, None]
+            row, column, reach = centre[some].real, centre[some].imag, half[some]
+            sine, cosine = along[some].real, along[some].imag
+            # All pieces get windows of as many rows, and as many columns in each row.
+            extent = np.abs(sine) * reach + np.abs(cosine) * radius
+            top = np.maximum(np.ceil(row - extent), 0)
+            bottom = np.minimum(row + extent, n_rows - 1)
+            window = np.arange(int((bottom - top).max(initial=0)) + 1)
+            rows = np.minimum(top, n_rows - len(window)).astype(int) + window
+            y = rows - row
+            middle = np.stack([-y * sine / cosine, y * cosine / sine])
+            wide = np.abs(np.stack([reach / cosine, radius / sine]))
+            left = np.maximum(np.ceil((middle - wide).max(axis=0) + column), 0)
+            right = np.minimum((middle + wide).min(axis=0) + column, n_columns - 1)
+            window = np.arange(int((right - left).max(initial=0)) + 1)
+            left = np.minimum(left, n_columns - len(window)).astype(int)
+            turned = (y + 1j * (left - column)) * along[some].conj()
+            across = turned.imag[..., None] + (sine * window)[:, None]
+            beyond = turned.real[..., None] + (cosine * window)[:, None]
+            beside = np.abs(beyond) <= reach[..., None]
+            beyond -= np.clip(beyond, low[some, None], high[some, None])
+            square = across**2 + beyond**2
+            near = np.flatnonzero(beside & (square < radius**2))
+            found.append(((rows * n_columns + left)[..., None] + window).ravel()[near])
+            squares = square.ravel()[near].astype(np.float32)
+            np.minimum.at(self._nearest.ravel(), found[-1], squares)
+        return np.concatenate(found)
 
     def shaded(self, rng: Generator, look: str, style: FibreStyle) -> FloatMap:
         on_fibre: BoolMap = self.fibre >= 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,46 @@ def test_the_area_of_a_single_fibre_is_its_length_times_its_diameter(diameter):
             widths.append(area / truth.lengths[0])
     assert len(widths) >= 3
     assert np.mean(widths) == pytest.approx(diameter, rel=0.01)
+
+
+ARC = np.linspace(0, 5, 75)[:, None]
+LINES = {
+    "straight": np.linspace([20, 30], [60, 90], 25),
+    "along a row": np.linspace([40, 9], [40, 69], 21),
+    "along a column": np.linspace([70, 40], [10, 40], 21),
+    "two points": np.array([[20.5, 30], [24, 33]]),
+    "across the canvas": np.linspace([-300, -200], [390, 300], 280),
+    "partly outside": np.linspace([50, 80], [75, 150], 25),
+    "outside": np.linspace([20, -90], [60, -70], 15),
+    "curled": [40, 40] + 25 * np.hstack([np.sin(ARC), np.cos(ARC)]),
+    "crossing itself": [40, 50] + 35 * np.hstack([np.sin(2 * ARC), np.cos(ARC)]),
+    "with corners": np.array([[20, 20], [23, 20], [23, 23], [22, 20], [60, 70]]),
+}
+
+
+@pytest.mark.parametrize("radius", [1.6, 7.0, 31.0])
+@pytest.mark.parametrize("line", LINES)
+def test_every_point_on_a_fibre_is_painted_once_at_its_distance(line, radius):
+    nodes = LINES[line].astype(np.float32)
+    canvas = fibres._Canvas((81, 102))
+    for _ in range(2):  # the second fibre lies upon the first
+        canvas.paint(nodes, radius)
+    stride = max(1, int(radius / 6)) if len(nodes) > 2 else 1
+    kept = [*range(0, len(nodes) - 1, stride), len(nodes) - 1]
+    points = np.moveaxis(np.indices(canvas.shape), 0, -1).astype(float)
+    distance = np.full(canvas.shape, np.inf)
+    for start, stop in itertools.pairwise(nodes[kept].astype(float)):
+        step = stop - start
+        along = np.clip((points - start) @ step / (step @ step), 0, 1)
+        apart = np.linalg.norm(points - start - along[..., None] * step, axis=-1)
+        distance = np.minimum(distance, apart)
+    on = distance < radius
+    assert on.any() == (line != "outside")
+    clear = np.abs(distance - radius) > 1e-6
+    assert np.array_equal(canvas.fibre[clear], np.where(on, 1, -1)[clear])
+    np.testing.assert_allclose(canvas.place[on & clear], (distance / radius)[on & clear], atol=1e-6)
+    thickness = np.where(on, 4 * np.sqrt(np.maximum(radius**2 - distance**2, 0)), 0)
+    np.testing.assert_allclose(canvas.thickness[clear], thickness[clear], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("look", FIBRE_LOOKS)
