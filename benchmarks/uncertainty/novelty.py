@@ -27,12 +27,14 @@ from benchmarks.common.results import RESULTS, origin, save_result
 from benchmarks.uncertainty.tables import novelty_section
 from hypervlad import default_encoder, make_nanofibre_images
 from hypervlad.evaluation import group_folds
+from hypervlad.evaluation.conformal import weighted_limit
+from hypervlad.images.pixels import ImageDigests
 from hypervlad.models.classifier.novelty import (
-    TrainingImages,
+    KnownPoints,
     empty_vectors,
     project_vectors,
-    weighted_limit,
 )
+from hypervlad.models.classifier.training_images import TrainingImages
 
 SEED = 2000
 SHARE = 0.05  # of images like the training images, above the limit
@@ -74,15 +76,12 @@ def encoded(
 def package(found: Vectors) -> Split:
     """Return the score of the package."""
     n, width = found["train"].shape
-    training = TrainingImages.of(
-        [""] * n,
-        found["labels"],
-        found["groups"],
-        np.arange(n),
-        np.zeros((n, 32), dtype=np.uint8),
-        project_vectors(found["train"]),
-        project_vectors(found["empty"]),
-        width,
+    labels, groups = found["labels"], found["groups"]
+    points, empty = project_vectors(found["train"]), project_vectors(found["empty"])
+    usual, limits = KnownPoints(points, labels, empty).learn(groups)
+    digests = ImageDigests(np.zeros((n, 32), dtype=np.uint8))
+    training = TrainingImages(
+        [""] * n, labels, groups, np.arange(n), digests, points, empty, usual, limits, width
     )
     known, unseen, outside = (training.nearest(project_vectors(found[name]))[1] for name in NEW)
     return known, unseen, outside

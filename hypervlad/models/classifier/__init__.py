@@ -14,7 +14,7 @@ from hypervlad.models.classifier.answers import (
 from hypervlad.models.classifier.estimator import MicrographClassifier
 from hypervlad.models.classifier.fitting import NeverPredictedWarning, default_encoder
 from hypervlad.models.classifier.held_out import HeldOut, SureAnswers
-from hypervlad.models.classifier.novelty import ImageFormats, TrainingImages
+from hypervlad.models.classifier.training_images import ImageFormats, TrainingImages
 
 __all__ = [
     "AMBIGUOUS",

@@ -19,7 +19,8 @@ from hypervlad.features.encoder.explanation import ImageEvidence
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.classifier.fitting import of_length
 from hypervlad.models.classifier.held_out import HeldOut
-from hypervlad.models.classifier.novelty import TrainingImages, project_vectors
+from hypervlad.models.classifier.novelty import project_vectors
+from hypervlad.models.classifier.training_images import TrainingImages
 
 SURE, AMBIGUOUS, OUT_OF_DISTRIBUTION = "sure", "ambiguous", "out_of_distribution"
 UNREADABLE = "unreadable"

@@ -60,7 +60,8 @@ from hypervlad.models.classifier.fitting import (
     fit_parts,
 )
 from hypervlad.models.classifier.held_out import HeldOut
-from hypervlad.models.classifier.novelty import ImageFormats, TrainingImages, project_vectors
+from hypervlad.models.classifier.novelty import project_vectors
+from hypervlad.models.classifier.training_images import ImageFormats, TrainingImages
 
 _SETS = "sets of possible classes"
 _SURE_ANSWERS = "which answers are sure"

@@ -39,11 +39,11 @@ from hypervlad.models.boosting.linear import FeatureBlocks
 from hypervlad.models.classifier.held_out import HeldOut
 from hypervlad.models.classifier.novelty import (
     DISTANCES_MB,
-    ImageFormats,
-    TrainingImages,
+    KnownPoints,
     empty_vectors,
     project_vectors,
 )
+from hypervlad.models.classifier.training_images import ImageFormats, TrainingImages
 
 _N_FOLDS = 5
 _COPY_TOLERANCE = 1e-4  # of a vector's length: the last digits depend on the batch
@@ -184,15 +184,18 @@ def fit_parts(
     if held_out is not None:
         _warn_of_never_predicted(held_out, classes)
     # A particle has been outlined, so even one without any texture is not empty.
-    empty = vectors[:0] if info[0].outline else empty_vectors(encoder)
-    training = TrainingImages.of(
+    empty = project_vectors(vectors[:0] if info[0].outline else empty_vectors(encoder))
+    usual, limits = KnownPoints(points, labels, empty).learn(groups)
+    training = TrainingImages(
         names,
         labels,
         groups,
         data.positions[rows],
         ImageDigests.of(digests),
         points,
-        project_vectors(empty),
+        empty,
+        usual,
+        limits,
         vectors.shape[1],
     )
     formats = ImageFormats.of(info)

@@ -1,4 +1,4 @@
-"""The training images that a model remembers, and how unlike them new images are.
+"""How unlike the training images new images are.
 
 *Distance* is the mean distance to the three nearest training images of a class, divided by the
 usual one within this class; of all classes, the least. *Emptiness* is the distance to the nearest
@@ -10,31 +10,25 @@ detection"). The limits come from comparing the training images with those of ot
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.fft import dct
 from sklearn.metrics import pairwise_distances_chunked
 
-from hypervlad.common.base import Array, CachingPart, Labels, Value, Values
-from hypervlad.common.constraints import Integer
-from hypervlad.common.wording import counted, verb, warn_user
 from hypervlad.evaluation.conformal import weighted_limit
 from hypervlad.features.encoder import HypercolumnVLAD
 from hypervlad.features.encoder.encoding import encode_images
-from hypervlad.features.encoder.loading import ImageInfo
-from hypervlad.images import ReadOptions, TrainingImagesWarning
-from hypervlad.images.pixels import ImageDigests
+from hypervlad.images import ReadOptions
 
 DISTANCES_MB = 64  # of pairwise distances in memory at a time
+N_DIRECTIONS = 1024
 N_NEAREST = 3
+MIN_DISTANCE = 1e-9
 _UNUSUAL_SHARE = 0.05  # of images like the training images, by both limits together
-_N_DIRECTIONS = 1024
-_MAX_POINT = 1e15  # in a file; squares of distances stay finite in single precision
-_MIN_DISTANCE = 1e-9
 _BLANK = 0.1  # of a class's usual distance from images without content: what is nearer is one
 _NEAREST_TO_EMPTY = 0.01  # of all: no image counts as nearer, so that ratios stay readable
 _FENCE = 2  # distances of the quartiles: what is farther above them is an outlier
@@ -44,109 +38,49 @@ _WHITE_NOISE = ((0.5, 0.02), (0.25, 0.05), (0.75, 0.05), (0.5, 0.1), (0.25, 0.2)
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingImages(CachingPart):
-    """The labelled images given to ``fit``, those that could be read.
+class KnownPoints:
+    """Projected vectors of labelled images, and of images without content, to compare others with.
 
-    Attributes
-    ----------
-    names : list of n str
-        Paths relative to the common folder of all, with forward slashes; "" for an array.
-    labels : ndarray of shape (n,)
-    groups, positions : ndarray of int, shape (n,)
-        The group of each image, and its position in the list given to ``fit``.
-    digests : ImageDigests
-        SHA-256 of the pixels.
-    points, empty : ndarray of float32, shape (n, d) and (m, d)
-        Projected vectors of the images, and of images without content.
-    usual : ndarray of float, shape (n_classes,)
-        Of each class, the median distance of its images to the nearest three of other groups.
-    limits : ndarray of float, shape (2,)
-        Limits of distance and emptiness, each exceeded by 2.5 % of the training images.
-    n_features : int
-        Length of the vectors before projection.
+    `points` are (n, d), `labels` (n,), `empty` (m, d), where m may be 0.
     """
 
-    names: list[str]
-    labels: NDArray[Any]
-    groups: NDArray[np.intp]
-    positions: NDArray[np.intp]
-    digests: ImageDigests
     points: NDArray[np.float32]
+    labels: NDArray[Any]
     empty: NDArray[np.float32]
-    usual: NDArray[np.float64]
-    limits: NDArray[np.float64]
-    n_features: int
 
-    @classmethod
-    def of(
-        cls,
-        names: list[str],
-        labels: NDArray[Any],
-        groups: NDArray[np.intp],
-        positions: NDArray[np.intp],
-        digests: ImageDigests,
-        points: NDArray[np.float32],
-        empty: NDArray[np.float32],
-        n_features: int,
-    ) -> TrainingImages:
-        classes = np.unique(labels)
-        record = cls(
-            names,
-            labels,
-            groups,
-            positions,
-            digests,
-            points,
-            empty,
-            np.ones(len(classes)),
-            np.ones(2),
-            n_features,
-        )
-        own = np.searchsorted(classes, labels)
-        found = list(record._distances(points, groups))
-        within = np.concatenate([each.by_class for each in found])[np.arange(len(own)), own]
-        record = replace(record, usual=_usual(within, own, len(classes)))
-        scores = np.concatenate([record._scores(each) for each in found])
-        share = _UNUSUAL_SHARE / 2 if len(empty) else _UNUSUAL_SHARE
+    def learn(self, groups: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the usual distance within each class, and the limits of distance and emptiness.
+
+        That of a class of one group, (n,) `groups`, is the usual one of all.
+        """
+        codes = self._codes
+        found = list(self.distances(self.points, groups))
+        within = np.concatenate([each.by_class for each in found])[np.arange(len(codes)), codes]
         compared = np.isfinite(within)  # with other groups of their class
+        overall = np.median(within[compared]) if compared.any() else 1.0
+        of_class = (within[compared & (codes == code)] for code in range(codes.max() + 1))
+        medians = [np.median(own) if len(own) else overall for own in of_class]
+        usual = np.maximum(np.array(medians), MIN_DISTANCE)
         if not compared.any():
             compared[:] = True
-        not_empty = compared & ~record._is_empty
+        scores = np.concatenate([each.scores(usual) for each in found])
+        share = _UNUSUAL_SHARE / 2 if len(self.empty) else _UNUSUAL_SHARE
         limits = [
             _limit(scores[rows, kind], groups[rows], share)
-            for kind, rows in enumerate((compared, not_empty))
+            for kind, rows in enumerate((compared, compared & ~self.is_empty))
         ]
-        return replace(record, limits=np.array(limits))
+        return usual, np.array(limits)
 
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def nearest(self, points: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-        """Return the rows (m, 3) of the nearest training images of points (m, d), and novelty (m,).
-
-        Novelty is the larger of distance and emptiness, each divided by its limit.
-        """
-        rows, novelty = [np.empty((0, min(N_NEAREST, len(self))), np.intp)], [np.empty(0)]
-        limits = np.maximum(self.limits, np.finfo(np.float64).tiny)
-        for found in self._distances(points):
-            rows.append(found.rows)
-            novelty.append((self._scores(found) / limits).max(axis=1))
-        return np.concatenate(rows), np.concatenate(novelty)
-
-    def warn_of_known(self, digests: Sequence[str]) -> None:
-        n_known = int(self.digests.contains(digests).sum())
-        if n_known:
-            warn_user(TrainingImagesWarning.about(n_known, len(digests)))
-
-    def _distances(
+    def distances(
         self, points: NDArray[np.float32], groups: NDArray[np.intp] | None = None
-    ) -> Iterator[_Distances]:
+    ) -> Iterator[Distances]:
         """Yield the distances of blocks of points; infinite ones if there is no image.
 
-        With `groups`, the points are the training images, and those of the same group do not count.
+        With `groups`, the points are these, and those of the same group do not count.
         """
-        codes = np.unique(self.labels, return_inverse=True)[1]
-        columns_of_class = np.split(np.argsort(codes), np.cumsum(np.bincount(codes))[:-1])
+        columns_of_class = np.split(
+            np.argsort(self._codes), np.cumsum(np.bincount(self._codes))[:-1]
+        )
         start = 0
         if not len(points):
             return
@@ -156,24 +90,30 @@ class TrainingImages(CachingPart):
             if groups is not None:
                 distances[groups[start:stop, None] == groups[None]] = np.inf
             rows, _ = _smallest(distances)
-            to_nearest = np.where(self._is_empty, np.inf, distances).min(axis=1)
             by_class = [
                 _mean_of_finite(_smallest(distances[:, own])[1]) for own in columns_of_class
             ]
-            yield _Distances(
-                rows, to_nearest, np.stack(by_class, axis=1), self._to_empty(points[start:stop])
-            )
+            emptiness = np.zeros(len(block))
+            if len(self.empty):
+                to_nearest = np.where(self.is_empty, np.inf, distances).min(axis=1)
+                to_empty = np.maximum(self._to_empty(points[start:stop]), self._least_to_empty)
+                emptiness = to_nearest / to_empty
+            yield Distances(rows, np.stack(by_class, axis=1), emptiness)
             start = stop
 
     @functools.cached_property
-    def _is_empty(self) -> NDArray[np.bool_]:
+    def _codes(self) -> NDArray[np.intp]:
+        return np.unique(self.labels, return_inverse=True)[1]
+
+    @functools.cached_property
+    def is_empty(self) -> NDArray[np.bool_]:
         """Which training images, such as a frame that was missed, have no content.
 
         They are compared with their own class, because a class may consist of empty fields.
         """
-        codes = np.unique(self.labels, return_inverse=True)[1]
-        usual = [np.median(self._own_to_empty[codes == code]) for code in range(len(self.usual))]
-        return self._own_to_empty < _BLANK * np.array(usual)[codes]
+        own, codes = self._own_to_empty, self._codes
+        usual = [np.median(own[codes == code]) for code in range(codes.max() + 1)]
+        return own < _BLANK * np.array(usual)[codes]
 
     @functools.cached_property
     def _own_to_empty(self) -> NDArray[np.float64]:
@@ -181,7 +121,7 @@ class TrainingImages(CachingPart):
 
     @functools.cached_property
     def _least_to_empty(self) -> float:
-        return max(_NEAREST_TO_EMPTY * float(np.median(self._own_to_empty)), _MIN_DISTANCE)
+        return max(_NEAREST_TO_EMPTY * float(np.median(self._own_to_empty)), MIN_DISTANCE)
 
     def _to_empty(self, points: NDArray[np.float32]) -> NDArray[np.float64]:
         if not len(self.empty):
@@ -189,134 +129,48 @@ class TrainingImages(CachingPart):
         blocks = pairwise_distances_chunked(points, self.empty, working_memory=DISTANCES_MB)
         return np.concatenate([block.min(axis=1) for block in blocks]).astype(np.float64)
 
-    def _scores(self, found: _Distances) -> NDArray[np.float64]:
-        """Return distance and emptiness, (m, 2)."""
-        distance = (found.by_class / self.usual).min(axis=1)
-        emptiness = np.zeros(len(distance))
-        if len(self.empty):
-            emptiness = found.to_nearest / np.maximum(found.to_empty, self._least_to_empty)
-        return np.stack([distance, emptiness], axis=1)
 
-    def to_state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        labels, _ = Labels(distinct=False).pack(self.labels)
-        header = {
-            "names": self.names,
-            "labels": labels,
-            "n_features": self.n_features,
-            "limits": [_LIMIT.pack(limit)[0] for limit in self.limits],
-        }
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        return header, arrays | self.digests.to_state()[1]
+class Distances(NamedTuple):
+    """Distances of m images from known ones."""
 
-    @classmethod
-    def from_state(
-        cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
-    ) -> TrainingImages:
-        found = {name: field.checked(arrays[name], name) for name, field in _ARRAYS.items()}
-        digests = ImageDigests.from_state({}, arrays)
-        training = cls(
-            names=list(Values(str).unpack(header["names"], {})),
-            labels=Labels(distinct=False).unpack(header["labels"], {}),
-            limits=np.array([_LIMIT.unpack(limit, {}) for limit in header["limits"]]),
-            n_features=Value(int, Integer(1)).unpack(header["n_features"], {}),
-            digests=digests,
-            **found,
-        )
-        lengths = {len(digests), *(len(found[name]) for name in ("groups", "positions", "points"))}
-        if lengths | {len(training)} != {len(training.names)}:
-            raise ValueError("the record of the training images is damaged")
-        if training.limits.shape != (2,) or not (training.limits >= 0).all():
-            raise ValueError("the record of the training images is damaged: its limits")
-        if len(training.usual) != len(np.unique(training.labels)):
-            raise ValueError("the record of the training images is damaged: usual distances")
-        return training
-
-    def check(self, n_features: int, classes: NDArray[Any]) -> None:
-        """Raise a ValueError unless they fit a model of so many features and these classes."""
-        if self.n_features != n_features:
-            raise ValueError(
-                f"the training images have {self.n_features} features where the encoder gives "
-                f"{n_features}"
-            )
-        width = min(n_features, _N_DIRECTIONS)
-        if not self.points.shape[1] == self.empty.shape[1] == width:
-            raise ValueError("the record of the training images is damaged: its points")
-        if not np.isin(self.labels, classes).all():
-            raise ValueError("training images have labels that are not among the classes")
-
-
-@dataclass(frozen=True)
-class ImageFormats:
-    """Types of pixels in files ("float" for any floating point), shortest and longest side."""
-
-    dtypes: tuple[str, ...]
-    sides: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        shortest, longest = self.sides
-        if not 0 < shortest <= longest or not all(isinstance(each, str) for each in self.dtypes):
-            raise ValueError("the record of the training images is damaged: their formats")
-
-    @classmethod
-    def of(cls, images: Sequence[ImageInfo]) -> ImageFormats:
-        sides = [side for image in images for side in image.shape[:2]]
-        return cls(tuple(sorted(set(map(_kind_of_pixels, images)))), (min(sides), max(sides)))
-
-    def differences(
-        self, images: Sequence[ImageInfo], *, with_types: bool, with_sizes: bool
-    ) -> list[str]:
-        """Return sentences on files that differ from those of all training images.
-
-        They differ in the type of their pixels, or in size by more than a factor of two.
-        """
-        sentences, n_images = [], counted(len(images), "image")
-        others = [kind for kind in map(_kind_of_pixels, images) if kind not in self.dtypes]
-        if others and with_types:
-            sentences.append(
-                f"{len(others)} of {n_images} {verb(len(others), 'has', 'have')} pixels of another "
-                f"type ({', '.join(sorted(set(others)))}) than all training images "
-                f"({', '.join(self.dtypes)}): their brightness may differ once it is scaled"
-            )
-        shortest, longest = self.sides
-        sizes = [image.shape for image in images if with_sizes and self._is_far(image)]
-        if sizes:
-            height, width = sizes[0][:2]
-            known = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
-            sentences.append(
-                f"{len(sizes)} of {n_images} {verb(len(sizes), 'is', 'are')} of another size, such "
-                f"as {height} x {width} pixels, than all training images (sides of {known} "
-                "pixels): details may have another size for the network"
-            )
-        return sentences
-
-    def _is_far(self, image: ImageInfo) -> bool:
-        shortest, longest = self.sides
-        height, width = image.shape[:2]
-        return max(height, width) < shortest / 2 or min(height, width) > 2 * longest
-
-
-def _kind_of_pixels(image: ImageInfo) -> str:
-    return "float" if image.dtype.startswith("float") else image.dtype
-
-
-@dataclass(frozen=True, eq=False)
-class _Distances:
-    """Distances of m images from training images and from images without content."""
-
-    rows: NDArray[np.intp]  # of the nearest training images, (m, k)
-    to_nearest: NDArray[np.float64]  # (m,)
+    rows: NDArray[np.intp]  # of the nearest known images, (m, k)
     by_class: NDArray[np.float64]  # the nearest three of each class in the mean, (m, n_classes)
-    to_empty: NDArray[np.float64]  # (m,)
+    emptiness: NDArray[np.float64]  # (m,)
+
+    def scores(self, usual: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return distance and emptiness, (m, 2)."""
+        return np.stack([(self.by_class / usual).min(axis=1), self.emptiness], axis=1)
 
 
-_LIMIT = Value(float, may_be_infinite=True)
-_ARRAYS = {
-    "groups": Array("int64", 1),
-    "positions": Array("int64", 1, at_least=0),
-    "points": Array("float32", 2, -_MAX_POINT, _MAX_POINT),
-    "empty": Array("float32", 2, -_MAX_POINT, _MAX_POINT),
-    "usual": Array("float64", 1, at_least=_MIN_DISTANCE),
-}
+def _limit(scores: NDArray[np.float64], groups: NDArray[np.intp], share: float) -> float:
+    """Return the limit that a share of the scores exceeds, without outliers.
+
+    Outliers are far above the quartiles of the logarithms (J. W. Tukey, "Exploratory data
+    analysis", 1977). If there are more than one in twenty, they are a class of their own.
+    """
+    logarithms = np.log(np.clip(scores, np.finfo(np.float64).tiny, np.finfo(np.float64).max))
+    low, high = np.quantile(logarithms, [0.25, 0.75])
+    usual = logarithms <= high + _FENCE * (high - low)
+    if np.count_nonzero(~usual) > max(1, _MAX_OUTLIERS * len(scores)):
+        usual[:] = True
+    return weighted_limit(scores[usual], groups[usual], share)
+
+
+def _smallest(
+    distances: NDArray[np.float64],
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return columns and values of the smallest three of each row, in order."""
+    k = min(N_NEAREST, distances.shape[1])
+    columns = np.argpartition(distances, k - 1, axis=1)[:, :k]
+    near = np.take_along_axis(distances, columns, axis=1)
+    order = np.argsort(near, axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(near, order, axis=1)
+
+
+def _mean_of_finite(near: NDArray[np.float64]) -> NDArray[np.float64]:
+    finite = np.isfinite(near)
+    sums = np.where(finite, near, 0).sum(axis=1)
+    return np.where(finite.any(axis=1), sums / np.maximum(finite.sum(axis=1), 1), np.inf)
 
 
 def project_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -326,13 +180,13 @@ def project_vectors(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     transform and approximate nearest neighbors", SIAM Journal on Computing 39, 2009).
     """
     n_features = vectors.shape[1]
-    if n_features <= _N_DIRECTIONS:
+    if n_features <= N_DIRECTIONS:
         return vectors.astype(np.float32)
     rng = np.random.RandomState(0)
     signs = np.where(rng.randint(0, 2, n_features) == 0, -1, 1).astype(np.float32)
-    chosen = rng.permutation(n_features)[:_N_DIRECTIONS]
-    scale = np.sqrt(n_features / _N_DIRECTIONS)
-    projected = np.empty((len(vectors), _N_DIRECTIONS), dtype=np.float32)
+    chosen = rng.permutation(n_features)[:N_DIRECTIONS]
+    scale = np.sqrt(n_features / N_DIRECTIONS)
+    projected = np.empty((len(vectors), N_DIRECTIONS), dtype=np.float32)
     for row, vector in enumerate(vectors):  # one by one: a transform of all would double the memory
         projected[row] = scale * dct(signs * vector, norm="ortho")[chosen]
     return projected
@@ -373,50 +227,3 @@ def _noise(rng: np.random.RandomState, exponent: float) -> NDArray[np.float64]:
     spectrum = np.fft.rfft2(rng.normal(size=(_EMPTY_SIZE, _EMPTY_SIZE))) / frequency**exponent
     noise = np.fft.irfft2(spectrum, s=(_EMPTY_SIZE, _EMPTY_SIZE))
     return np.asarray(noise / noise.std())
-
-
-def _limit(scores: NDArray[np.float64], groups: NDArray[np.intp], share: float) -> float:
-    """Return the limit that a share of the scores exceeds, without outliers.
-
-    Outliers are far above the quartiles of the logarithms (J. W. Tukey, "Exploratory data
-    analysis", 1977). If there are more than one in twenty, they are a class of their own.
-    """
-    logarithms = np.log(np.clip(scores, np.finfo(np.float64).tiny, np.finfo(np.float64).max))
-    low, high = np.quantile(logarithms, [0.25, 0.75])
-    usual = logarithms <= high + _FENCE * (high - low)
-    if np.count_nonzero(~usual) > max(1, _MAX_OUTLIERS * len(scores)):
-        usual[:] = True
-    return weighted_limit(scores[usual], groups[usual], share)
-
-
-def _usual(
-    distances: NDArray[np.float64], own: NDArray[np.intp], n_classes: int
-) -> NDArray[np.float64]:
-    """Return the median distance of each class; the median of all for a class of one group."""
-    finite = np.isfinite(distances)
-    overall = float(np.median(distances[finite])) if finite.any() else 1.0
-    usual = [
-        float(np.median(distances[finite & (own == code)]))
-        if (finite & (own == code)).any()
-        else overall
-        for code in range(n_classes)
-    ]
-    limited: NDArray[np.float64] = np.maximum(np.array(usual), _MIN_DISTANCE)
-    return limited
-
-
-def _smallest(
-    distances: NDArray[np.float64],
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return columns and values of the smallest three of each row, in order."""
-    k = min(N_NEAREST, distances.shape[1])
-    columns = np.argpartition(distances, k - 1, axis=1)[:, :k]
-    near = np.take_along_axis(distances, columns, axis=1)
-    order = np.argsort(near, axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(near, order, axis=1)
-
-
-def _mean_of_finite(near: NDArray[np.float64]) -> NDArray[np.float64]:
-    finite = np.isfinite(near)
-    sums = np.where(finite, near, 0).sum(axis=1)
-    return np.where(finite.any(axis=1), sums / np.maximum(finite.sum(axis=1), 1), np.inf)

@@ -19,6 +19,7 @@ from hypervlad.images import read_micrograph
 from hypervlad.images.pixels import ImageDigests
 from hypervlad.models.classifier import TrainingImages, TrainingImagesWarning
 from hypervlad.models.classifier.novelty import (
+    KnownPoints,
     empty_images,
     empty_vectors,
     project_vectors,
@@ -29,9 +30,10 @@ def record(
     points: np.ndarray, labels: np.ndarray, groups: np.ndarray, empty: np.ndarray
 ) -> TrainingImages:
     n = len(points)
-    digests = np.zeros((n, 32), dtype=np.uint8)
-    return TrainingImages.of(
-        [""] * n, labels, groups, np.arange(n), digests, points, empty, points.shape[1]
+    digests = ImageDigests(np.zeros((n, 32), dtype=np.uint8))
+    learnt = KnownPoints(points, labels, empty).learn(groups)
+    return TrainingImages(
+        [""] * n, labels, groups, np.arange(n), digests, points, empty, *learnt, points.shape[1]
     )
 
 
@@ -290,5 +292,7 @@ def test_a_class_of_empty_fields_is_content(
     missed = np.full_like(content[0], 0.5)
     with pytest.warns(UserWarning, match="1 of 29 training images is blank"):
         model.fit([*content, *noise[:12], missed], [*own, *["empty"] * 12, own[0]])
-    assert model.training_._is_empty.tolist() == [False] * 28 + [True]
+    training = model.training_
+    known = KnownPoints(training.points, training.labels, training.empty)
+    assert known.is_empty.tolist() == [False] * 28 + [True]
     assert model.classify(noise[12:]).unlike_training.mean() < 0.2
