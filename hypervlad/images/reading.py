@@ -294,8 +294,20 @@ def _decode_path(source: Any, options: ReadOptions, name: str) -> DecodedImage:
         kind = file_kind(head, path.suffix.lower())
         if kind is None:
             raise ImageReadError(f"{name}: {describe_non_image(head, path)}")
+        page = options.page or 0
         with _clear_errors(kind, name):
-            return _decode_file(file, path, kind, options, name)
+            if kind == "HDF5":
+                return decode_hdf5(file, page, name, options.max_pixels)
+            if kind in MICROSCOPY_KINDS:
+                return decode_microscopy(file, kind, page, name, options.max_pixels)
+            if kind == "TIFF":
+                decoded = decode_tiff(file, options, name)
+            else:
+                check_single_page(page, name, kind)
+                decoded = decode_raster(file, kind, name, options.max_pixels)
+            if "pixel_size_from" not in decoded.metadata:
+                _add_sidecar(decoded, path)
+            return decoded
 
 
 @contextlib.contextmanager
@@ -315,24 +327,6 @@ def _clear_errors(kind: str, name: str) -> Iterator[None]:
             f"{name}: damaged or truncated {kind} file ({type(error).__name__}: {error}); "
             "copy or export it again"
         ) from error
-
-
-def _decode_file(
-    file: BinaryIO, path: Path, kind: str, options: ReadOptions, name: str
-) -> DecodedImage:
-    page = options.page or 0
-    if kind == "HDF5":
-        return decode_hdf5(file, page, name, options.max_pixels)
-    if kind in MICROSCOPY_KINDS:
-        return decode_microscopy(file, kind, page, name, options.max_pixels)
-    if kind == "TIFF":
-        decoded = decode_tiff(file, options, name)
-    else:
-        check_single_page(page, name, kind)
-        decoded = decode_raster(file, kind, name, options.max_pixels)
-    if "pixel_size_from" not in decoded.metadata:
-        _add_sidecar(decoded, path)
-    return decoded
 
 
 def _add_sidecar(decoded: DecodedImage, path: Path) -> None:

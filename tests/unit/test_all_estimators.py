@@ -61,7 +61,6 @@ def encoder_calls(images: list[np.ndarray]) -> Calls:
     return {
         "transform": lambda model: model.transform(images),
         "encode": lambda model: model.encode(images).vectors,
-        "encode_checked": lambda model: model.encode_checked(images).vectors,
         "codeword_maps": lambda model: model.codeword_maps(images[0]),
         "explain_vector": explain,
         "fingerprint": HypercolumnVLAD.fingerprint,

@@ -220,8 +220,8 @@ class EncodedImages:
         """Which images were skipped, or not resampled."""
         return ReadReport(self.n_images, list(self.skipped), list(self.unscaled))
 
-    def warn(self) -> None:
-        """Warn of skipped images, unknown pixel sizes and blank images, once each.
+    def warn(self) -> EncodedImages:
+        """Warn of skipped images, unknown pixel sizes and blank images; return the same object.
 
         Raises
         ------
@@ -231,6 +231,7 @@ class EncodedImages:
         self.report.warn()
         for warning in self._blank_warnings:
             warn_user(warning)
+        return self
 
     @property
     def messages(self) -> list[str]:
@@ -267,20 +268,6 @@ def check_finite(values: np.ndarray, images: Sequence[Any]) -> np.ndarray:
     return values
 
 
-def encode_images(
-    images: list[Any],
-    loader: ImageLoader,
-    compute: Callable[[Batch], np.ndarray],
-    n_features: int,
-    cache: ResultCache | None = None,
-) -> EncodedImages:
-    """Read images and compute the vectors (B, n_features) of each batch, without warnings."""
-    find = None if cache is None else cache.find
-    report = ReadReport(len(images))
-    stream = loader.stream(images, "encoding", lambda i, name: loader.load(i, name, find), report)
-    return encode_loaded(stream, report, loader, compute, n_features, cache)
-
-
 def encode_loaded(
     loaded: Iterable[tuple[int, LoadedImage]],
     report: ReadReport,
@@ -289,7 +276,10 @@ def encode_loaded(
     n_features: int,
     cache: ResultCache | None = None,
 ) -> EncodedImages:
-    """Do the same as `encode_images` for loaded images, whose stream fills the report."""
+    """Compute the vectors (B, n_features) of each batch of loaded images, without warnings.
+
+    The stream of images fills the report; ``cache`` keeps new vectors.
+    """
     vectors = np.empty((report.n_images, n_features), dtype=np.float32)
     info: dict[int, ImageInfo] = {}
     n_cached = 0

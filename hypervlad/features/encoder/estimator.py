@@ -62,11 +62,11 @@ from hypervlad.features.encoder.encoding import (
     check_blocks,
     check_finite,
     check_installed,
-    encode_images,
+    encode_loaded,
     maps_fingerprint,
 )
 from hypervlad.features.encoder.explanation import ImageEvidence, check_codewords, image_evidence
-from hypervlad.features.encoder.loading import MAX_SIDE, Batch, ImageLoader
+from hypervlad.features.encoder.loading import MAX_SIDE, Batch, ImageLoader, ReadReport
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.lazy_torch import usual_torch
 from hypervlad.images import ReadOptions
@@ -331,6 +331,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         self.preprocessing_, self.fitted_params_ = backbone.preprocessing, params
         return self
 
+    @usual_torch()
     def encode(self, images: Sequence[Any]) -> EncodedImages:
         """Return the vectors of images, and which were read or skipped, without warnings.
 
@@ -349,11 +350,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
             As in :meth:`fit`; never with ``on_error="skip"``.
         """
         check_is_fitted(self)
-        return self.encode_checked(check_image_list(images))
-
-    @usual_torch()
-    def encode_checked(self, images: list[Any]) -> EncodedImages:
-        """Do the same as :meth:`encode` for a list from `check_image_list`."""
+        images = check_image_list(images)
         self.check_run_parameters()
         cache = ResultCache(self.memory, {} if self.memory is None else self.fingerprint())
         encoder = functools.cache(self.batch_encoder)  # no network where everything is cached
@@ -362,8 +359,11 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
             vectors = encoder()(batch)
             return check_finite(vectors, [images[position] for position in batch.positions])
 
+        loader, report = self.loader(), ReadReport(len(images))
+        load = functools.partial(loader.load, find=cache.find)
+        loaded = loader.stream(images, "encoding", load, report)
         with announced(len(images)):
-            return encode_images(images, self.loader(), compute, self.n_features_out_, cache)
+            return encode_loaded(loaded, report, loader, compute, self.n_features_out_, cache)
 
     def transform(self, images: Sequence[Any]) -> np.ndarray:
         """Encode images.
@@ -384,9 +384,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         ImageReadError
             As in :meth:`encode`; also if no image can be read.
         """
-        encoded = self.encode(images)
-        encoded.warn()
-        return encoded.with_missing()
+        return self.encode(images).warn().with_missing()
 
     @usual_torch()
     def codeword_maps(self, image: Any) -> np.ndarray:

@@ -261,39 +261,29 @@ class ImageLoader:
         self,
         images: list[Any],
         desc: str,
-        load: Callable[[Any, str], Loaded],
+        load: Callable[[Any, str], Loaded] | Generator[Loaded | SkippedImage, None, None],
         report: ReadReport | None = None,
     ) -> Iterator[tuple[int, Loaded]]:
         """Load images in their order, with their positions; ``n_jobs`` threads read ahead.
 
-        ``load`` is called in any thread. Without a report to fill, the user is warned at the end.
+        ``load`` is called in any thread, or yields images that are loaded elsewhere. Without a
+        report to fill, the user is warned at the end.
         """
-        # With two batches readers are never idle, but so many images of their own size are large.
-        n_ahead = 2 * self.n_per_batch if self._is_one_size else 0
-        outcomes = read_in_order(enumerate(images), load, self.n_threads, n_ahead)
-        return self.stream_outcomes(outcomes, images, desc, report)
-
-    def stream_outcomes(
-        self,
-        outcomes: Generator[Loaded | SkippedImage, None, None],
-        images: list[Any],
-        desc: str,
-        report: ReadReport | None = None,
-    ) -> Iterator[tuple[int, Loaded]]:
-        """Do the same as :meth:`stream` for images that were loaded elsewhere."""
-        hidden = None if self.verbose else True
-        loaded = self._loaded(outcomes, images, report)
-        return iter(ProgressBar(loaded, desc=desc, total=len(images), unit="image", disable=hidden))
-
-    def _loaded(
-        self,
-        outcomes: Generator[Loaded | SkippedImage, None, None],
-        images: list[Any],
-        report: ReadReport | None,
-    ) -> Iterator[tuple[int, Loaded]]:
         notes = ReadReport(len(images)) if report is None else report
-        with contextlib.closing(outcomes):  # stops the readers if the caller stops early
-            for position, outcome in enumerate(outcomes):
+        if isinstance(load, Generator):
+            outcomes = load
+        else:
+            # With two batches readers are never idle, but so many of their own size are large.
+            is_one_size = self.image_size is not None and self.pixel_size is None
+            n_ahead = 2 * self.n_per_batch if is_one_size else 0
+            outcomes = read_in_order(enumerate(images), load, self.n_threads, n_ahead)
+        shown = {"desc": desc, "unit": "image", "disable": None if self.verbose else True}
+        # Closing stops the readers if the caller stops early.
+        with (
+            contextlib.closing(outcomes),
+            ProgressBar(outcomes, total=len(images), **shown) as progress,
+        ):
+            for position, outcome in enumerate(progress):
                 if not isinstance(outcome, SkippedImage):
                     if self.pixel_size is not None and outcome.info.pixel_size is None:
                         notes.unscaled.append(image_name(images[position], position))
@@ -340,11 +330,6 @@ class ImageLoader:
             if waiting[kind][0][0] // n_images != position // n_images:
                 complete[kind] = waiting.pop(kind)
         return complete
-
-    @property
-    def _is_one_size(self) -> bool:
-        """Whether images have about the same number of pixels when they enter the network."""
-        return self.image_size is not None and self.pixel_size is None
 
     @property
     def _batch_pixels(self) -> int:

@@ -56,8 +56,8 @@ from hypervlad.features.backbones.network import (
 )
 from hypervlad.features.backbones.weights import WEIGHTS, NetworkEstimator, check_may_be_included
 from hypervlad.features.encoder import EncodedImages, ImageLoader
-from hypervlad.features.encoder.encoding import check_finite, encode_images
-from hypervlad.features.encoder.loading import MAX_SIDE, Batch
+from hypervlad.features.encoder.encoding import check_finite, encode_loaded
+from hypervlad.features.encoder.loading import MAX_SIDE, Batch, ReadReport
 from hypervlad.features.lazy_torch import usual_torch
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
@@ -464,9 +464,9 @@ class TransferClassifier(ClassifierMixin, NetworkEstimator):
             return check_finite(features, [images[position] for position in batch.positions])
 
         loader = self._loader(self.image_size_, self.read_options_, self.preprocessing_)
-        encoded = encode_images(images, loader, compute, len(self.head_.mean))
-        encoded.warn()
-        return encoded
+        report = ReadReport(len(images))
+        loaded = loader.stream(images, "encoding", loader.load, report)
+        return encode_loaded(loaded, report, loader, compute, len(self.head_.mean)).warn()
 
     def _margins(self, images: Sequence[Any]) -> NDArray[np.float64]:
         encoded = self._encode(images)

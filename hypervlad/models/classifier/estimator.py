@@ -234,17 +234,20 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
 
         Those within 1e-6 of the largest are equal to it.
         """
-        encoded = self._encode(images)
+        check_is_fitted(self)
+        encoded = self.encoder_.encode(images).warn()
         return encoded.with_missing(self._margins(encoded.vectors))
 
     def predict_proba(self, images: Sequence[Any]) -> np.ndarray:
         """Return class probabilities, (n, n_classes); NaN for skipped images."""
-        encoded = self._encode(images)
+        check_is_fitted(self)
+        encoded = self.encoder_.encode(images).warn()
         return encoded.with_missing(self._proba(encoded.vectors))
 
     def predict(self, images: Sequence[Any]) -> np.ndarray:
         """Return the most probable class of each image, (n,); None for skipped images."""
-        return self._decided(self._encode(images))
+        check_is_fitted(self)
+        return self._decided(self.encoder_.encode(images).warn())
 
     def score(
         self,
@@ -253,7 +256,8 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         sample_weight: Sequence[float] | None = None,
     ) -> float:
         """Return the accuracy on images that are not skipped; warn if any are training images."""
-        encoded = self._encode(images)
+        check_is_fitted(self)
+        encoded = self.encoder_.encode(images).warn()
         self.training_.warn_of_known([image.digest for image in encoded.info])
         return accuracy_of_read(self._decided(encoded), y, self.classes_, sample_weight)
 
@@ -315,7 +319,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """
         self.check_calibrated(coverage=coverage)
         self._fitted_held_out(_SETS).warn_of_sets(coverage)
-        found = self._classify_encoded(self._encode(images), coverage, None)
+        found = self._classify_encoded(self.encoder_.encode(images).warn(), coverage, None)
         return found.images.with_missing(found.sets, fill=False)
 
     def judge(self, images: Sequence[Any], max_error: float = 0.05) -> Judgement:
@@ -344,7 +348,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         """
         self.check_calibrated(max_error=max_error)
         threshold = self._fitted_held_out(_SURE_ANSWERS).checked_threshold(max_error)
-        encoded = self._encode(images)
+        encoded = self.encoder_.encode(images).warn()
         judged = self._judged(encoded.vectors, threshold, encoded.is_blank)
         return judged.among_skipped(encoded.positions, encoded.n_images)
 
@@ -404,7 +408,7 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
         chunks = []
         with announced(len(images)):
             for start in range(0, len(images), size):
-                encoded = self.encoder_.encode_checked(images[start : start + size])
+                encoded = self.encoder_.encode(images[start : start + size])
                 chunks.append(self._classify_encoded(encoded, coverage, threshold))
                 if progress is not None:
                     progress(encoded.n_images)
@@ -485,12 +489,6 @@ class MicrographClassifier(ClassifierMixin, ImageEstimator):
             seed = int(seed.randint(2**31 - 1))
         encoder = self._new_part("encoder", seed, particles=all(map(is_particle, images)))
         return encoder, self._new_part("boosting", seed), seed
-
-    def _encode(self, images: Sequence[Any]) -> EncodedImages:
-        check_is_fitted(self)
-        encoded = self.encoder_.encode(images)
-        encoded.warn()
-        return encoded
 
     def _decided(self, encoded: EncodedImages) -> NDArray[Any]:
         """Return labels: by margins if the learner has one for each class."""

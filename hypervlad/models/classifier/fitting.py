@@ -133,7 +133,7 @@ def fit_parts(
     with _timed(seconds, "codebook"):
         encoder.fit_checked(train_images)  # warns of skipped images
     with _timed(seconds, "encoding"):
-        encoded = encoder.encode_checked(train_images)
+        encoded = encoder.encode(train_images)
         if len(encoded.positions) < encoder.n_images_:
             encoded.report.warn()  # of images that could be read before, but not again
         vectors, train = encoded.vectors, train[encoded.positions]
@@ -225,7 +225,7 @@ def _encode_calibration(
     """
     if not len(rows):
         return np.empty((0, encoder.n_features_out_), dtype=np.float32), rows, []
-    encoded = encoder.encode_checked([data.images[i] for i in rows])
+    encoded = encoder.encode([data.images[i] for i in rows])
     encoded.report.warn()
     rows = rows[encoded.positions]
     usable = np.flatnonzero(np.isin(data.labels[rows], trained_labels))

@@ -21,7 +21,6 @@ from sklearn.metrics import pairwise_distances_chunked
 
 from hypervlad.evaluation.conformal import weighted_limit
 from hypervlad.features.encoder import HypercolumnVLAD
-from hypervlad.features.encoder.encoding import encode_images
 from hypervlad.images import ReadOptions
 
 DISTANCES_MB = 64  # of pairwise distances in memory at a time
@@ -212,10 +211,8 @@ def empty_vectors(encoder: HypercolumnVLAD) -> NDArray[np.float32]:
     own = replace(
         encoder.loader(), read_options=ReadOptions(), pixel_size=None, memory=None, verbose=False
     )
-    encoded = encode_images(
-        list(empty_images()), own, encoder.batch_encoder(), encoder.n_features_out_
-    )
-    return encoded.vectors
+    loaded = own.stream(list(empty_images()), "images without content", own.load)
+    return np.concatenate([*map(encoder.batch_encoder(), own.batches(loaded))])
 
 
 def _noise(rng: np.random.RandomState, exponent: float) -> NDArray[np.float64]:
