@@ -21,7 +21,6 @@ from benchmarks.defects.scores import PATCH
 from hypervlad import PatchDefectScorer, default_patch_encoder
 from hypervlad.evaluation import holdout_split
 from hypervlad.features.backbones import build_network, get_backbone
-from hypervlad.features.encoder.loading import prepare
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.windows import ANOMALOUS, NORMAL, PatchSet, cut_patches
 from hypervlad.models.defects import Finding
@@ -97,7 +96,7 @@ class SquareNetwork:
         return self._kept[key]
 
     def _compute(self, image: np.ndarray) -> list[torch.Tensor]:
-        batch = prepare(np.asarray(image, np.float32), (SIDE, SIDE), self._preprocessing)[None]
+        batch = self._preprocessing.prepare(np.asarray(image, np.float32), (SIDE, SIDE))[None]
         return [each.permute(0, 3, 1, 2) for each in feature_maps(self._network, batch)]
 
 

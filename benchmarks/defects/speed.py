@@ -26,7 +26,6 @@ from benchmarks.speed.encoding import unfolded
 from hypervlad import PatchDefectScorer, default_patch_encoder, make_nanofibre_images
 from hypervlad.features import patch_positions, patches_at
 from hypervlad.features.backbones import build_network, get_backbone
-from hypervlad.features.encoder.loading import prepare
 from hypervlad.features.hypercolumns import feature_maps
 
 SIZE, FIT_SIZE = (696, 1024), (174, 256)
@@ -54,10 +53,10 @@ def ways(
     network = build_network(encoder.backbone, weights, encoder.taps)
     plain = unfolded(network)
     preprocessing = get_backbone(encoder.backbone).preprocessing
-    whole = prepare(image, image.shape[:2], preprocessing)[None]
+    whole = preprocessing.prepare(image, image.shape[:2])[None]
     positions = patch_positions(image.shape[:2], PATCH)[: n_batches * BATCH]
     batch = torch.stack(
-        [prepare(patch, (PATCH, PATCH), preprocessing) for patch in patches_at(image, positions)]
+        [preprocessing.prepare(patch, (PATCH, PATCH)) for patch in patches_at(image, positions)]
     )
 
     def over_patches(side: int) -> None:

@@ -38,7 +38,6 @@ from hypervlad import (
     make_tem_images,
 )
 from hypervlad.features.backbones import get_backbone
-from hypervlad.features.encoder.loading import prepare
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.particles import cut_particles, find_particles
 
@@ -70,8 +69,8 @@ def measure(n_images: int, n_rounds: int, weights: str) -> dict[str, Any]:
     )
     network = unfolded(whole.encoder_.network())
     preprocessing = get_backbone("mobilenet_v2").preprocessing
-    batch = torch.stack([prepare(each, (224, 224), preprocessing) for each in wholes])
-    field = prepare(images[0], SIZE, preprocessing)[None]
+    batch = torch.stack([preprocessing.prepare(each, (224, 224)) for each in wholes])
+    field = preprocessing.prepare(images[0], SIZE)[None]
     calls: dict[str, tuple[Callable[[], object], int]] = {
         FIELD: (lambda: feature_maps(network, field), 1),
         "HypercolumnSegmenter": (lambda: segmenter.predict(images[0]), 1),

@@ -1,4 +1,4 @@
-"""torch, which takes seconds to import, when it is first used, and its settings in computations."""
+"""torch, which takes seconds to import, when it is first used, its settings and devices."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["seeded_torch", "torch", "usual_torch"]
+__all__ = ["check_device", "seeded_torch", "torch", "usual_torch"]
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +69,21 @@ def seeded_torch(seed: int, device: torch.device | None = None) -> Iterator[None
             with torch.cuda.device(each):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+def check_device(device: Any) -> torch.device:
+    """Return a torch device; "auto" is the GPU where there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}') from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}')
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f'device={device!r}: torch finds no GPU here; use device="auto" or "cpu"')
+    return torch.empty(0, device=chosen).device  # "cuda" becomes "cuda:0"
 
 
 def _set_for_process(dtype: torch.dtype, precision: str | None) -> tuple[torch.dtype, str | None]:

@@ -17,7 +17,7 @@ from support.paths import ROOT
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier
 
-MAX_FILES = 21
+MAX_FILES = 22
 
 # These files run as well, but neither an image nor a label passes through them: they hold
 # parameters and their checks, names of files, networks and weights, modules of networks, whether

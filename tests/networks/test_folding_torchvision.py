@@ -13,7 +13,7 @@ from support.norms import lively, n_norms
 import hypervlad
 from hypervlad import HypercolumnVLAD
 from hypervlad.features.backbones import build_network, get_backbone
-from hypervlad.features.backbones.network import find_conv_norm_pairs, fold_norms
+from hypervlad.features.backbones.folding import fold_norms
 
 N_LEFT = {  # densely connected layers normalise before they convolve
     "convnext_tiny": 0,
@@ -34,7 +34,7 @@ def test_folded_networks_have_the_same_output(name: str) -> None:
     before = {key: value.clone() for key, value in state.items()}
     side = get_backbone(name).preprocessing.minimum_size
     images = torch.rand(1, 3, max(64, side), max(64, side))
-    lighter = fold_norms(module, find_conv_norm_pairs(module, images))
+    lighter = fold_norms(module, images)
     assert n_norms(lighter) == N_LEFT[name]
     assert (lighter is module) == (n_norms(module) == 0)
     assert [n for n, _ in lighter.named_modules()] == [n for n, _ in module.named_modules()]
@@ -47,7 +47,7 @@ def test_folded_networks_have_the_same_output(name: str) -> None:
 
 def test_layers_that_are_not_folded_are_shared() -> None:
     module = lively(get_backbone("densenet121").builder())
-    lighter = fold_norms(module, find_conv_norm_pairs(module, torch.rand(1, 3, 64, 64)))
+    lighter = fold_norms(module, torch.rand(1, 3, 64, 64))
     theirs, own = dict(module.named_parameters()), dict(lighter.named_parameters())
     name = "features.denseblock1.denselayer1.conv2.weight"
     assert own[name] is theirs[name]

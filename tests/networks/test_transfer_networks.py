@@ -13,7 +13,6 @@ from support.fine_tuning import keep_the_last_epoch
 
 import hypervlad
 from hypervlad.features.backbones import build_network, get_backbone
-from hypervlad.features.encoder.loading import prepare
 from hypervlad.models.baselines import TransferClassifier
 from hypervlad.models.baselines.finetuning import imagenet_size
 
@@ -65,7 +64,7 @@ def test_pooled_features_are_torchvisions_own() -> None:
         seen: list[torch.Tensor] = []
         last.register_forward_pre_hook(lambda _m, inputs, seen=seen: seen.append(inputs[0]))
         preprocessing = get_backbone(name).preprocessing
-        batch = torch.stack([prepare(image, (64, 64), preprocessing) for image in images])
+        batch = torch.stack([preprocessing.prepare(image, (64, 64)) for image in images])
         with torch.no_grad():
             full(batch)
         expected = seen[0].numpy()

@@ -4,7 +4,6 @@ import matplotlib.pyplot as plt
 import torch
 
 from hypervlad import HypercolumnVLAD, make_tem_images
-from hypervlad.features.encoder.loading import prepare
 from hypervlad.features.hypercolumns import dense_hypercolumns, enlarge, feature_maps
 
 images, labels = make_tem_images(12, random_state=3)
@@ -12,7 +11,7 @@ encoder = HypercolumnVLAD(n_codewords=16, sampling=3000, random_state=0).fit(ima
 image = images[list(labels).index("matrix-surface")]
 
 with torch.no_grad():
-    pixels = prepare(image, (224, 224), encoder.preprocessing_)[None]
+    pixels = encoder.preprocessing_.prepare(image, (224, 224))[None]
     maps = encoder.torch_codebook().project(feature_maps(encoder.network(), pixels))
     maps = [layer.double() for layer in maps]
     codewords = torch.tensor(encoder.codebook_.joint).double()

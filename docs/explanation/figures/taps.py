@@ -6,7 +6,6 @@ import torch
 from matplotlib.patches import Rectangle
 
 from hypervlad import HypercolumnVLAD, make_tem_images
-from hypervlad.features.encoder.loading import prepare
 from hypervlad.features.hypercolumns import feature_maps
 
 RECEPTIVE_FIELDS = (7, 19, 59, 267, 491)  # pixels
@@ -17,7 +16,7 @@ encoder = HypercolumnVLAD(n_codewords=8, sampling=3000, random_state=0).fit(imag
 image = images[list(labels).index("matrix-surface")]
 
 with torch.no_grad():
-    pixels = prepare(image, (224, 224), encoder.preprocessing_)[None]
+    pixels = encoder.preprocessing_.prepare(image, (224, 224))[None]
     maps = feature_maps(encoder.network(), pixels)
     projected = encoder.torch_codebook().project(maps)
 

@@ -5,7 +5,6 @@ import numpy as np
 import torch
 
 from hypervlad import HypercolumnVLAD, make_tem_images
-from hypervlad.features.encoder.loading import prepare
 from hypervlad.features.hypercolumns import feature_maps
 from hypervlad.features.vlad import dense_residual_sums, normalize
 from hypervlad.results.displays.colours import codeword_colours
@@ -16,7 +15,7 @@ image = images[list(labels).index("matrix-surface")]
 codebook = encoder.codebook_
 
 with torch.no_grad():
-    pixels = prepare(image, (224, 224), encoder.preprocessing_)[None]
+    pixels = encoder.preprocessing_.prepare(image, (224, 224))[None]
     maps = encoder.torch_codebook().project(feature_maps(encoder.network(), pixels))
     codewords = torch.tensor(codebook.joint)
     sums = dense_residual_sums(maps, codewords, (112, 112))

@@ -1,9 +1,9 @@
 """Named networks with their taps, preprocessing and weights."""
 
 from hypervlad.features.backbones.network import architecture, build_network, tap_names
+from hypervlad.features.backbones.preprocessing import Preprocessing
 from hypervlad.features.backbones.registry import (
     Backbone,
-    Preprocessing,
     backbone_names,
     class_tokens,
     ensure_registered,

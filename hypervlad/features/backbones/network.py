@@ -1,17 +1,14 @@
-"""Building a network, here or in another process: its module, weights and taps, norms folded."""
+"""Building a network, here or in another process: its module, weights and taps."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import difflib
 import functools
 import hashlib
-import itertools
 import os
 import threading
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Integral
@@ -21,11 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hypervlad.common.modelfile import ModelFileError
+from hypervlad.features.backbones.folding import fold_norms
 from hypervlad.features.backbones.registry import (
-    TIMM,
     Backbone,
-    Preprocessing,
-    backbone_names,
     class_tokens,
     ensure_registered,
     get_backbone,
@@ -39,79 +34,6 @@ from hypervlad.features.backbones.weights import (
     read_state_dict,
 )
 from hypervlad.features.lazy_torch import seeded_torch, torch, usual_torch
-
-
-@dataclass(frozen=True)
-class ConvNormPair:
-    """A convolution and the batch normalisation of its output.
-
-    ``same_output`` names the convolution and blocks that end in it.
-    """
-
-    conv: str
-    norm: str
-    same_output: tuple[str, ...]
-
-
-def find_conv_norm_pairs(module: torch.nn.Module, image: torch.Tensor) -> tuple[ConvNormPair, ...]:
-    """Find the convolutions whose output goes into a batch normalisation.
-
-    Only for networks that do not use that output elsewhere.
-    """
-    layers = {name: layer for name, layer in module.named_modules() if name}
-    # Keeping the tensors keeps their ids unique.
-    outputs: dict[int, list[tuple[str, torch.Tensor]]] = {}
-    found, calls = dict[str, tuple[str, int]](), Counter[str]()
-
-    def record(name: str, layer: torch.nn.Module, inputs: Any, output: Any) -> None:
-        calls[name] += 1
-        before = outputs.get(id(inputs[0]), [("", output)])[0][0]
-        if type(layer) is torch.nn.BatchNorm2d and type(layers.get(before)) is torch.nn.Conv2d:
-            found[name] = before, id(inputs[0])
-        if isinstance(output, torch.Tensor):
-            outputs.setdefault(id(output), []).append((name, output))
-
-    handles = [
-        layer.register_forward_hook(lambda m, x, y, name=name: record(name, m, x, y))
-        for name, layer in layers.items()
-    ]
-    try:
-        module(image)
-    finally:
-        for handle in handles:
-            handle.remove()
-    pairs = [
-        ConvNormPair(conv, norm, tuple(name for name, _ in outputs[tensor]))
-        for norm, (conv, tensor) in found.items()
-        if calls[conv] == calls[norm] == 1
-    ]
-    # A block that contains the convolution has its output; another layer may change it in place.
-    return tuple(
-        pair
-        for pair in pairs
-        if all(f"{pair.conv}.".startswith(f"{name}.") for name in pair.same_output)
-    )
-
-
-def fold_norms(module: torch.nn.Module, pairs: Iterable[ConvNormPair]) -> torch.nn.Module:
-    """Return a network with folded batch normalisations, which shares all other tensors."""
-    pairs = list(pairs)
-    if not pairs:
-        return module
-    tensors = itertools.chain(module.parameters(), module.buffers())
-    folded = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
-    for pair in pairs:
-        first, second = (cast(Any, folded.get_submodule(n)) for n in (pair.conv, pair.norm))
-        fused = torch.nn.utils.fusion.fuse_conv_bn_eval(first, second)
-        _replace(folded, pair.conv, fused.requires_grad_(False))
-        _replace(folded, pair.norm, torch.nn.Identity())
-    return folded
-
-
-def _replace(module: torch.nn.Module, name: str, layer: torch.nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(module.get_submodule(parent), own, layer)
-
 
 _RANDOM_SEED = 0
 _IN_MODEL = "the weights inside the model file"
@@ -145,22 +67,12 @@ def build_network(
         for tensor in module.parameters():
             if tensor.ndim == 4:
                 tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-        pairs = [
-            pair
-            for pair in _foldable_pairs(backbone, module)
-            if not set(pair.same_output) & set(taps)
-        ]
-        folded, any_size = fold_norms(module, pairs), backbone.torchvision_name is not None
+        folded, any_size = module, backbone.torchvision_name is not None
+        if any_size:  # a user's network may use a convolution's output twice
+            # Not on the meta device, where normalisation imports torch's compiler, for seconds.
+            side = max(64, backbone.preprocessing.minimum_size)
+            folded = fold_norms(module, torch.zeros(1, 3, side, side, device=device), taps)
         return TappedNetwork(folded, taps, digest, original=module, any_size=any_size)
-
-
-def _foldable_pairs(backbone: Backbone, module: torch.nn.Module) -> tuple[ConvNormPair, ...]:
-    if backbone.torchvision_name is None:  # a user's network may use a convolution's output twice
-        return ()
-    # Not on the meta device, where normalisation imports torch's compiler, which takes seconds.
-    side = max(64, backbone.preprocessing.minimum_size)
-    device = next(module.parameters()).device
-    return find_conv_norm_pairs(module, torch.zeros(1, 3, side, side, device=device))
 
 
 @functools.cache
@@ -304,22 +216,7 @@ def weights_digest(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def check_device(device: Any) -> torch.device:
-    """Return a torch device; "auto" is the GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}') from error
-    if chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f'device must be "auto", "cpu" or "cuda", not {device!r}')
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f'device={device!r}: torch finds no GPU here; use device="auto" or "cpu"')
-    return torch.empty(0, device=chosen).device  # "cuda" becomes "cuda:0"
-
-
-# --- for other processes and model files ----------------------------------------------------------
+# --- for other processes --------------------------------------------------------------------------
 
 _last_built: dict[tuple[Any, ...], TappedNetwork] = {}
 _building = threading.Lock()
@@ -376,30 +273,3 @@ class NetworkSource:
                 _last_built.clear()
                 _last_built[key] = network
         return network
-
-
-def check_registered(backbone: Any) -> None:
-    """Raise a ModelFileError unless there is a backbone of the name in a model file here."""
-    if isinstance(backbone, str) and backbone.startswith(TIMM):
-        try:
-            get_backbone(backbone)
-        except ValueError as error:
-            raise ModelFileError(f"the model's network is not known here: {error}") from error
-    elif backbone not in backbone_names():
-        raise ModelFileError(
-            f"the model needs the backbone {backbone!r}, which is not registered here: "
-            "call hypervlad.register_backbone as in training, then load again"
-        )
-
-
-def check_prepared(preprocessing: Preprocessing, backbone: str) -> None:
-    """Raise a ModelFileError unless a model's images have the channels that its backbone takes."""
-    own = get_backbone(backbone).preprocessing
-    # The smallest size of a network of timm may depend on timm's version.
-    same_size = backbone.startswith(TIMM) or preprocessing.minimum_size == own.minimum_size
-    if len(preprocessing.mean) != len(own.mean) or not same_size:
-        raise ModelFileError(
-            f"the model prepares images for a backbone of {len(preprocessing.mean)} channels and "
-            f"at least {preprocessing.minimum_size} pixels; {backbone!r} takes {len(own.mean)} and "
-            f"{own.minimum_size}"
-        )

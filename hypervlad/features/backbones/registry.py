@@ -5,61 +5,17 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any, Literal
+from typing import Any
 
-from hypervlad.common.constraints import Constraint, Integer, ListOf, Number, OneOf, check_value
+from hypervlad.common.modelfile import ModelFileError
+from hypervlad.features.backbones.preprocessing import Preprocessing
 from hypervlad.features.lazy_torch import torch
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 #: Before the names of networks of timm.
 TIMM = "timm/"
-
-
-_PREPROCESSING: Mapping[str, Constraint] = {
-    "mean": ListOf(Number(at_least=-1e6, at_most=1e6), "a number for each channel"),
-    "std": ListOf(Number(at_least=1e-6, at_most=1e6), "a number for each channel"),
-    "minimum_size": Integer(meaning="a whole number of pixels"),
-    "interpolation": OneOf("bilinear", "bicubic"),
-    "version": Integer(),
-}
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How pixels in [0, 1] are prepared for a network.
-
-    Parameters
-    ----------
-    mean, std : tuple of float
-        Of each channel of the input, by default those of ImageNet's three; one value means that the
-        network takes grey images.
-    minimum_size : int, default=32
-        Shortest image side that the network takes, in pixels.
-    interpolation : {"bilinear", "bicubic"}, default="bilinear"
-        How images are resized, antialiased.
-    version : int, default=2
-        Increased when the arithmetic changes.
-    """
-
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    minimum_size: int = 32
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    version: int = 2
-
-    def __post_init__(self) -> None:
-        for name, allowed in _PREPROCESSING.items():
-            check_value(name, getattr(self, name), [allowed])
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"{len(self.mean)} means and {len(self.std)} standard deviations")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON knows them."""
-        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
 
 @dataclass(frozen=True)
@@ -206,6 +162,33 @@ def get_backbone(name: str) -> Backbone:
         f"unknown backbone {name!r}.{hint} Registered: {', '.join(backbone_names())}. "
         "Those of timm are written timm/NAME; add your own with hypervlad.register_backbone."
     )
+
+
+def check_registered(backbone: Any) -> None:
+    """Raise a ModelFileError unless there is a backbone of the name in a model file here."""
+    if isinstance(backbone, str) and backbone.startswith(TIMM):
+        try:
+            get_backbone(backbone)
+        except ValueError as error:
+            raise ModelFileError(f"the model's network is not known here: {error}") from error
+    elif backbone not in backbone_names():
+        raise ModelFileError(
+            f"the model needs the backbone {backbone!r}, which is not registered here: "
+            "call hypervlad.register_backbone as in training, then load again"
+        )
+
+
+def check_prepared(preprocessing: Preprocessing, backbone: str) -> None:
+    """Raise a ModelFileError unless a model's images have the channels that its backbone takes."""
+    own = get_backbone(backbone).preprocessing
+    # The smallest size of a network of timm may depend on timm's version.
+    same_size = backbone.startswith(TIMM) or preprocessing.minimum_size == own.minimum_size
+    if len(preprocessing.mean) != len(own.mean) or not same_size:
+        raise ModelFileError(
+            f"the model prepares images for a backbone of {len(preprocessing.mean)} channels and "
+            f"at least {preprocessing.minimum_size} pixels; {backbone!r} takes {len(own.mean)} and "
+            f"{own.minimum_size}"
+        )
 
 
 def _meant_of_timm(name: str) -> list[str]:

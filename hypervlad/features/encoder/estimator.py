@@ -36,13 +36,8 @@ from hypervlad.features.backbones import (
     class_tokens,
     get_backbone,
 )
-from hypervlad.features.backbones.network import (
-    NetworkSource,
-    check_device,
-    check_prepared,
-    check_registered,
-    check_tensors,
-)
+from hypervlad.features.backbones.network import NetworkSource, check_tensors
+from hypervlad.features.backbones.registry import check_prepared, check_registered
 from hypervlad.features.backbones.weights import (
     WEIGHTS,
     NetworkEstimator,
@@ -68,7 +63,7 @@ from hypervlad.features.encoder.encoding import (
 from hypervlad.features.encoder.explanation import ImageEvidence, check_codewords, image_evidence
 from hypervlad.features.encoder.loading import MAX_SIDE, Batch, ImageLoader, ReadReport
 from hypervlad.features.hypercolumns import feature_maps
-from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.images import ReadOptions
 from hypervlad.images.reading import check_image_list
 

@@ -5,17 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
-import numpy as np
-from scipy.sparse import csr_array
-
 from hypervlad.common.progress import ProgressBar
 from hypervlad.common.wording import counted, name_some, verb, warn_user
-from hypervlad.features.backbones import Preprocessing
+from hypervlad.features.backbones.preprocessing import Preprocessing, prepare_mask
 from hypervlad.features.cache import Cache, Memory, PathIndex
 from hypervlad.features.hypercolumns import turned
 from hypervlad.features.lazy_torch import torch
@@ -85,7 +81,7 @@ class LoadedImage:
     """An image that was read, or whose result was found in the cache."""
 
     info: ImageInfo
-    key: str  # of `image_key`
+    key: str  # of `ImageLoader.key`
     cached: Any = None  # what was computed from it before
     tensor: torch.Tensor | None = None  # (C, H, W), if nothing was found
     mask: torch.Tensor | None = None  # (H, W), of a particle: its share of each pixel
@@ -209,7 +205,7 @@ class ImageLoader:
     ) -> LoadedImage:
         info = info or _info_of(micrograph, self.pixel_size)
         size = self.input_size(info, name)
-        tensor = prepare(micrograph.pixels, size, self.preprocessing)
+        tensor = self.preprocessing.prepare(micrograph.pixels, size)
         mask = None if micrograph.mask is None else prepare_mask(micrograph.mask, size)
         return LoadedImage(info, self.key(info), tensor=tensor, mask=mask)
 
@@ -228,7 +224,11 @@ class ImageLoader:
         return max(minimum, height), max(minimum, width)
 
     def key(self, info: ImageInfo) -> str:
-        return image_key(info.digest, info.pixel_size, self.pixel_size)
+        """Return the digest of an image, and of its pixel size if it will be resampled."""
+        if info.pixel_size is None or self.pixel_size is None:
+            return info.digest
+        stated = f"{info.digest} {float(info.pixel_size)!r} nm"
+        return hashlib.sha256(stated.encode("ascii")).hexdigest()
 
     def load_batch(self, image: Any) -> Batch:
         (batch,) = self.batches([(0, self.load(image, image_name(image)))])
@@ -364,86 +364,6 @@ def _info_of(micrograph: Micrograph, pixel_size: float | None) -> ImageInfo:
     return ImageInfo(micrograph.digest, pixels.shape, size, empty, stored, outline)
 
 
-# --- the input of a network -----------------------------------------------------------------------
-
-
-def prepare(
-    pixels: np.ndarray, size: tuple[int, int], preprocessing: Preprocessing
-) -> torch.Tensor:
-    """Resize an image (H, W) or (H, W, 3) and normalise it for a network: (C, height, width)."""
-    # Without torch, whose threads wait actively after each small step and hold up other work.
-    image = pixels if pixels.ndim == 3 else pixels[:, :, None]
-    if image.shape[:2] != size:
-        image = _resized(image, size, preprocessing.interpolation)
-    n_channels = len(preprocessing.mean)
-    if image.shape[2] != n_channels:
-        image = image.mean(axis=2, keepdims=True)
-    mean, std = (
-        np.array(each, np.float32)[:, None, None]
-        for each in (preprocessing.mean, preprocessing.std)
-    )
-    tensor = np.subtract(np.moveaxis(image, 2, 0), mean, order="C")
-    return torch.from_numpy(np.divide(tensor, std, out=tensor))
-
-
-def prepare_mask(mask: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
-    """Resize a mask (H, W) like its image: its share of each pixel, (height, width)."""
-    shares = mask[:, :, None].astype(np.float32)
-    if mask.shape != size:
-        shares = _resized(shares, size, "bilinear")
-    return torch.from_numpy(np.ascontiguousarray(shares[:, :, 0]))
-
-
-def _resized(image: np.ndarray, size: tuple[int, int], mode: str) -> np.ndarray:
-    """Resize an image (H, W, C) to (height, width, C), antialiased, as Pillow and torch do."""
-    for n_out in size:
-        if len(image) != n_out:
-            rows = axis_weights(len(image), n_out, mode) @ image.reshape(len(image), -1)
-            image = rows.reshape(n_out, *image.shape[1:])
-        image = np.ascontiguousarray(image.swapaxes(0, 1))
-    # Bicubic interpolation overshoots at edges.
-    return image.clip(0, 1) if mode == "bicubic" else image
-
-
-@functools.lru_cache(256)  # particles have as many sizes
-def axis_weights(n_in: int, n_out: int, mode: str) -> csr_array:
-    """Return the weights (n_out, n_in) that resize an axis; rows sum to 1.
-
-    A triangle, or for "bicubic" Keys' cubic with -0.5, widened by ``n_in / n_out`` if above 1.
-    """
-    scale = n_in / n_out
-    width = max(scale, 1.0)
-    reach = width if mode == "bilinear" else 2 * width
-    centre = ((np.arange(n_out) + 0.5) * scale)[:, None]
-    columns = np.floor(centre - reach).astype(int) + np.arange(math.ceil(2 * reach) + 2)
-    distance = np.abs(columns + 0.5 - centre) / width
-    weights = np.maximum(1 - distance, 0) if mode == "bilinear" else _cubic(distance)
-    weights[(columns < 0) | (columns >= n_in)] = 0.0
-    weights /= weights.sum(axis=1, keepdims=True)
-    row, column = np.nonzero(weights)
-    entries = weights[row, column].astype(np.float32), (row, columns[row, column])
-    return csr_array(entries, shape=(n_out, n_in))
-
-
-def _cubic(x: np.ndarray) -> np.ndarray:
-    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
-
-
-def normalised(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """Normalise images (..., C, H, W) in [0, 1] for a network, channel by channel."""
-    mean = torch.tensor(preprocessing.mean, device=images.device)[:, None, None]
-    std = torch.tensor(preprocessing.std, device=images.device)[:, None, None]
-    return (images - mean) / std
-
-
-def grey_levels(images: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """Undo `normalised`: return images (..., C, H, W) in [0, 1]."""
-    mean = torch.tensor(preprocessing.mean, device=images.device)[:, None, None]
-    std = torch.tensor(preprocessing.std, device=images.device)[:, None, None]
-    return images * std + mean
-
-
 # --- the common scale -----------------------------------------------------------------------------
 
 
@@ -488,13 +408,3 @@ def size_at_scale(
         f"{size[0]:,} x {size[1]:,} at pixel_size={pixel_size:g} nm, {limit}; use {remedy}, "
         "correct the pixel size in the file if it is wrong, or leave the image out"
     )
-
-
-def image_key(digest: str, own_pixel_size: float | None, pixel_size: float | None) -> str:
-    """Return the digest of an image's pixels, and of its pixel size if the vector depends on it.
-
-    It does if the image will be resampled.
-    """
-    if own_pixel_size is None or pixel_size is None:
-        return digest
-    return hashlib.sha256(f"{digest} {float(own_pixel_size)!r} nm".encode("ascii")).hexdigest()

@@ -21,7 +21,6 @@ from hypervlad.common.constraints import Number
 from hypervlad.evaluation.splits import group_folds
 from hypervlad.features.backbones import Backbone, TappedNetwork
 from hypervlad.features.backbones.tapped_network import run_up_to
-from hypervlad.features.encoder.loading import normalised
 from hypervlad.features.hypercolumns import turned
 from hypervlad.features.lazy_torch import seeded_torch
 from hypervlad.models.baselines.training import (
@@ -166,7 +165,7 @@ def averaged_features(
 def normalised_images(images: torch.Tensor, backbone: Backbone) -> torch.Tensor:
     """Normalise images (B, 1 or C, s, s) in [0, 1] for a backbone of C input channels."""
     n_channels = len(backbone.preprocessing.mean)
-    return normalised(images.expand(-1, n_channels, -1, -1), backbone.preprocessing)
+    return backbone.preprocessing.normalised(images.expand(-1, n_channels, -1, -1))
 
 
 class TransferNetwork(nn.Module):

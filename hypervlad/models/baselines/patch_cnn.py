@@ -31,9 +31,8 @@ from hypervlad.common.constraints import (
     RandomState,
 )
 from hypervlad.evaluation.splits import check_groups, holdout_split, joined_groups, order_by_digest
-from hypervlad.features.backbones.network import check_device
 from hypervlad.features.encoder.encoding import check_finite
-from hypervlad.features.lazy_torch import seeded_torch, usual_torch
+from hypervlad.features.lazy_torch import check_device, seeded_torch, usual_torch
 from hypervlad.features.windows import (
     ANOMALOUS,
     NORMAL,

@@ -42,23 +42,17 @@ from hypervlad.features.backbones import (
     Backbone,
     Preprocessing,
     TappedNetwork,
+    architecture,
     build_network,
     get_backbone,
 )
-from hypervlad.features.backbones.network import (
-    NetworkSource,
-    architecture,
-    check_device,
-    check_prepared,
-    check_registered,
-    check_tensors,
-    map_channels,
-)
+from hypervlad.features.backbones.network import NetworkSource, check_tensors, map_channels
+from hypervlad.features.backbones.registry import check_prepared, check_registered
 from hypervlad.features.backbones.weights import WEIGHTS, NetworkEstimator, check_may_be_included
 from hypervlad.features.encoder import EncodedImages, ImageLoader
 from hypervlad.features.encoder.encoding import check_finite, encode_loaded
 from hypervlad.features.encoder.loading import MAX_SIDE, Batch, ReadReport
-from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.images import ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.images.reading import check_image_list

@@ -16,8 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from hypervlad.common.base import Array, CachingPart
 from hypervlad.common.constraints import Number, OneOf, check_value
 from hypervlad.common.progress import ProgressBar
-from hypervlad.features.backbones.registry import Preprocessing
-from hypervlad.features.encoder.loading import grey_levels, normalised
+from hypervlad.features.backbones import Preprocessing
 from hypervlad.features.lazy_torch import torch
 from hypervlad.features.windows.dataset import PreparedImage
 from hypervlad.models.defects.findings import Finding
@@ -79,7 +78,7 @@ def plant(
     largest = min((_WIDEST * shorter) ** 2, math.pi / 4 * (_LONGEST * shorter) ** 2 / stretch)
     area = _SMALLEST * (max(largest, _SMALLEST) / _SMALLEST) ** size
     half = math.sqrt(area / math.pi * stretch)  # its longer axis
-    grey = grey_levels(image.tensor, preprocessing).numpy()
+    grey = preprocessing.grey_levels(image.tensor).numpy()
     best: tuple[float, Any, Any] = (-1.0, None, None)
     for _ in range(_TRIES):
         room = [min(half, (n - 1) / 2) for n in shape]
@@ -94,7 +93,7 @@ def plant(
         if shown >= 0.9 * contrast:
             break
     shown, changed, inside = best
-    tensor = normalised(torch.from_numpy(changed), preprocessing)
+    tensor = preprocessing.normalised(torch.from_numpy(changed))
     return replace(image, key=f"{image.key}-planted", tensor=tensor), inside, shown
 
 

@@ -18,7 +18,6 @@ from torch.nn import functional
 
 from hypervlad.common.progress import ProgressBar
 from hypervlad.features.backbones import Preprocessing, TappedNetwork
-from hypervlad.features.encoder.loading import normalised
 from hypervlad.particles.particle import Outlines
 
 Window = tuple[slice, ...]
@@ -422,4 +421,4 @@ def standardised(grey: NDArray[np.float32], contrast: float) -> NDArray[np.float
 
 def network_input(grey: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
     """Return grey images (B, H, W) as the input (B, C, H, W) of a network."""
-    return normalised(grey[:, None], preprocessing).contiguous()
+    return preprocessing.normalised(grey[:, None]).contiguous()

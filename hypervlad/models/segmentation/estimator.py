@@ -28,15 +28,11 @@ from hypervlad.common.constraints import (
 from hypervlad.common.wording import counted, warn_user
 from hypervlad.evaluation.outlines import OutlineTally
 from hypervlad.evaluation.splits import check_groups, holdout_split
-from hypervlad.features.backbones import get_backbone
-from hypervlad.features.backbones.network import (
-    NetworkSource,
-    build_network,
-    check_device,
-    check_registered,
-)
+from hypervlad.features.backbones import build_network, get_backbone
+from hypervlad.features.backbones.network import NetworkSource
+from hypervlad.features.backbones.registry import check_registered
 from hypervlad.features.backbones.weights import WEIGHTS, NetworkEstimator
-from hypervlad.features.lazy_torch import usual_torch
+from hypervlad.features.lazy_torch import check_device, usual_torch
 from hypervlad.images import ImageReadError, ReadOptions
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options

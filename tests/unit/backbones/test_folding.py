@@ -10,7 +10,7 @@ from support.norms import lively, n_norms
 
 from hypervlad import register_backbone
 from hypervlad.features.backbones import Preprocessing, build_network
-from hypervlad.features.backbones.network import find_conv_norm_pairs, fold_norms
+from hypervlad.features.backbones.folding import fold_norms
 
 
 class Block(torch.nn.Module):
@@ -54,16 +54,16 @@ class Block(torch.nn.Module):
 def test_the_order_of_layers_is_observed_in_a_pass(order: str, n_left: int) -> None:
     module = lively(Block(order))
     x = torch.randn(2, 3, 8, 8)
-    lighter = fold_norms(module, find_conv_norm_pairs(module, x))
+    lighter = fold_norms(module, x)
     assert n_norms(lighter) == n_left
     torch.testing.assert_close(lighter(x), module(x))
     assert not any(layer._forward_hooks for layer in module.modules())
 
 
-def test_blocks_that_end_in_a_convolution_have_its_output() -> None:
+@pytest.mark.parametrize(("tap", "n_left"), [("stem.1", 2), ("stem", 2), ("norm", 1)])
+def test_a_tapped_convolution_or_block_that_ends_in_it_is_not_folded(tap: str, n_left: int) -> None:
     module = lively(Block("end of a block"))
-    (pair,) = find_conv_norm_pairs(module, torch.randn(1, 3, 8, 8))
-    assert (pair.conv, pair.norm, pair.same_output) == ("stem.1", "norm", ("stem.1", "stem"))
+    assert n_norms(fold_norms(module, torch.randn(1, 3, 8, 8), [tap])) == n_left
 
 
 def test_registered_networks_are_not_folded(tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ from hypervlad.features.backbones import (
     build_network,
     get_backbone,
 )
-from hypervlad.features.encoder.loading import prepare
 from hypervlad.images import SkippedImagesWarning
 from hypervlad.models.baselines import TransferClassifier, finetuning, training, transfer
 from hypervlad.models.baselines.finetuning import (
@@ -114,7 +113,7 @@ def test_features_are_the_last_maps_averaged_and_the_head_is_logistic_regression
     module = build_network("tiny", "random").original
     rows = []
     for image in images:
-        batch = prepare(image, (16, 16), backbone.preprocessing)[None]
+        batch = backbone.preprocessing.prepare(image, (16, 16))[None]
         rows.append(module(batch).mean(dim=(2, 3))[0].detach().double().numpy())
     X = np.array(rows)
     model = small().fit(images, labels)
@@ -227,7 +226,7 @@ def test_validation_loss_is_that_of_the_probabilities_that_the_model_gives(
 
 def stored_pixels(image: np.ndarray) -> np.ndarray:
     plain = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3)
-    return prepare(image, (16, 16), plain).numpy()[:1]
+    return plain.prepare(image, (16, 16)).numpy()[:1]
 
 
 def test_a_start_that_is_not_improved_on_is_the_model_of_features_of_all_images(

@@ -10,8 +10,8 @@ import torch
 from support.surfaces import surface
 
 from hypervlad import PatchDefectScorer
-from hypervlad.features.backbones.registry import Preprocessing
-from hypervlad.features.encoder.loading import ImageInfo, grey_levels, prepare
+from hypervlad.features.backbones import Preprocessing
+from hypervlad.features.encoder.loading import ImageInfo
 from hypervlad.features.windows.dataset import PreparedImage
 from hypervlad.models.defects import Finding
 from hypervlad.models.defects.limits import (
@@ -25,12 +25,12 @@ PREPROCESSING = Preprocessing()
 
 
 def grey_image(tensor: torch.Tensor, preprocessing: Preprocessing) -> np.ndarray:
-    return grey_levels(tensor, preprocessing).mean(0).numpy()
+    return preprocessing.grey_levels(tensor).mean(0).numpy()
 
 
 def prepared(grey: np.ndarray, stored: tuple[int, int] | None = None) -> PreparedImage:
     info = ImageInfo("0" * 64, stored or grey.shape, 2.0)
-    tensor = prepare(grey.astype(np.float32), grey.shape, PREPROCESSING)
+    tensor = PREPROCESSING.prepare(grey.astype(np.float32), grey.shape)
     return PreparedImage(info, info.digest, "image", tensor)
 
 

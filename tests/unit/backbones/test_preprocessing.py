@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from hypervlad.features.backbones import Preprocessing
-from hypervlad.features.encoder.loading import axis_weights, prepare
+from hypervlad.features.backbones.preprocessing import axis_weights
 
 PLAIN = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
@@ -19,7 +19,7 @@ PLAIN = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 def test_grey_and_repeated_grey_are_the_same_input() -> None:
     grey = np.random.default_rng(0).random((20, 30), dtype=np.float32)
     colour = np.repeat(grey[:, :, None], 3, axis=2)
-    a, b = (prepare(pixels, (16, 16), Preprocessing()) for pixels in (grey, colour))
+    a, b = (Preprocessing().prepare(pixels, (16, 16)) for pixels in (grey, colour))
     assert a.shape == (3, 16, 16)
     torch.testing.assert_close(a, b, atol=1e-6, rtol=0)
 
@@ -27,9 +27,9 @@ def test_grey_and_repeated_grey_are_the_same_input() -> None:
 def test_preparing_normalises_each_channel_and_averages_for_a_grey_network() -> None:
     pixels = np.zeros((4, 4, 3), dtype=np.float32)
     pixels[..., 0] = 0.9
-    normal = prepare(pixels, (4, 4), Preprocessing((0.1, 0.2, 0.3), (0.5, 0.5, 0.1)))
+    normal = Preprocessing((0.1, 0.2, 0.3), (0.5, 0.5, 0.1)).prepare(pixels, (4, 4))
     assert normal[:, 0, 0].tolist() == pytest.approx([1.6, -0.4, -3.0])
-    assert prepare(pixels, (4, 4), Preprocessing((0.0,), (1.0,)))[0, 0, 0] == pytest.approx(0.3)
+    assert Preprocessing((0.0,), (1.0,)).prepare(pixels, (4, 4))[0, 0, 0] == pytest.approx(0.3)
 
 
 def filtered(x: float, mode: str) -> float:
@@ -66,5 +66,5 @@ def test_resizing_is_torchs(
     pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
     image = torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1)[None].double()
     theirs = functional.interpolate(image, size, mode=mode, antialias=True)[0].clamp(0, 1)
-    ours = prepare(pixels, size, replace(PLAIN, interpolation=mode))
+    ours = replace(PLAIN, interpolation=mode).prepare(pixels, size)
     torch.testing.assert_close(ours, theirs.float().expand(3, *size), atol=1e-6, rtol=0)
