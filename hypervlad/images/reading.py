@@ -607,17 +607,13 @@ def raise_or_skip(
                 skipped.append(outcome)
             else:
                 raise ImageReadError(outcome.reason)
-    warn_skipped(skipped, n_images)
+    check_any_read(skipped, n_images)
+    if skipped:
+        warn_user(SkippedImagesWarning.about(skipped, n_images))
 
 
 def n_reader_threads(n_jobs: int | None) -> int:
     return _N_READERS if n_jobs is None else joblib.effective_n_jobs(n_jobs)
-
-
-def warn_skipped(skipped: list[SkippedImage], n_images: int) -> None:
-    check_any_read(skipped, n_images)
-    if skipped:
-        warn_user(SkippedImagesWarning.about(skipped, n_images))
 
 
 def check_any_read(skipped: list[SkippedImage], n_images: int) -> None:

@@ -51,10 +51,16 @@ from hypervlad.features.windows.vectors import (
 from hypervlad.fibres import AlignedFraction, aligned_fraction
 from hypervlad.fibres.alignment import DEFAULT_WINDOW, background_windows
 from hypervlad.fibres.regions import TileGrid
-from hypervlad.images import ImageReadError, ReadOptions, SkippedImage, read_mask
+from hypervlad.images import ImageReadError, ReadOptions, read_mask
 from hypervlad.images.masks import mask_banner_rows
 from hypervlad.images.options import check_read_options
-from hypervlad.images.reading import check_image_list, image_name, read_named, warn_skipped
+from hypervlad.images.reading import (
+    check_image_list,
+    image_name,
+    raise_or_skip,
+    read_in_order,
+    read_named,
+)
 from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.classifier.fitting import of_length
 
@@ -287,17 +293,13 @@ class AlignmentClassifier(ImageEstimator):
         """
         check_is_fitted(self)
         images = check_image_list(images)
-        fractions, skipped = np.full(len(images), np.nan), []
+        fractions, skip = np.full(len(images), np.nan), self.encoder_.on_error == "skip"
+        outcomes = read_in_order(
+            enumerate(images), lambda image, name: self.aligned_fraction(image, name=name).fraction
+        )
         with announced(len(images)):
-            for position, image in enumerate(images):
-                name = image_name(image, position)
-                try:
-                    fractions[position] = self.aligned_fraction(image, name=name).fraction
-                except ImageReadError as error:
-                    if self.encoder_.on_error == "raise":
-                        raise
-                    skipped.append(SkippedImage(position, name, str(error)))
-        warn_skipped(skipped, len(images))
+            for position, found in raise_or_skip(outcomes, len(images), skip=skip):
+                fractions[position] = found
         return fractions
 
     @usual_torch()

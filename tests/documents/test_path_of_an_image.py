@@ -38,15 +38,15 @@ DECLARATIONS = {
 PACKAGE = ROOT / "hypervlad"
 
 
-def files_run(function: Callable[[], Any]) -> set[str]:
-    """Return the package's files of which a function runs during a call, in any thread."""
-    found: set[str] = set()
+def functions_run(function: Callable[[], Any]) -> set[tuple[str, str]]:
+    """Return the package's functions that run during a call, in any thread, with their files."""
+    found: set[tuple[str, str]] = set()
 
     def note(frame: FrameType, event: str, argument: Any) -> None:
         code = frame.f_code
         # Module bodies and class bodies run when they are imported: they are no steps of the path.
         if event == "call" and code.co_name != "<module>" and code.co_flags & 0x2:
-            found.add(code.co_filename)
+            found.add((code.co_filename, code.co_qualname))
 
     before = sys.getprofile()
     threading.setprofile(note)
@@ -56,15 +56,15 @@ def files_run(function: Callable[[], Any]) -> set[str]:
     finally:
         sys.setprofile(before)
         threading.setprofile(None)
-    inside = [Path(name) for name in found if Path(name).is_relative_to(PACKAGE)]
-    return {path.relative_to(PACKAGE).as_posix() for path in inside}
+    inside = [(Path(file), name) for file, name in found if Path(file).is_relative_to(PACKAGE)]
+    return {(file.relative_to(PACKAGE).as_posix(), name) for file, name in inside}
 
 
 @pytest.fixture(scope="module")
-def path_of_an_image(
+def calls(
     tmp_path_factory: pytest.TempPathFactory, texture_images: tuple[list[np.ndarray], np.ndarray]
-) -> set[str]:
-    """Return the files that run in ``fit`` and ``predict_proba`` of a classifier."""
+) -> set[tuple[str, str]]:
+    """Return the functions that run in ``fit`` and ``predict_proba`` of a classifier."""
     images, labels = texture_images
     paths = []
     folder = tmp_path_factory.mktemp("images")
@@ -78,7 +78,12 @@ def path_of_an_image(
         model.fit(paths, labels, groups=np.arange(len(paths)) // 2)
         model.predict_proba(paths[:3])
 
-    return files_run(fit_and_predict)
+    return functions_run(fit_and_predict)
+
+
+@pytest.fixture(scope="module")
+def path_of_an_image(calls: set[tuple[str, str]]) -> set[str]:
+    return {file for file, _ in calls}
 
 
 def test_an_image_passes_through_few_files(path_of_an_image: set[str]) -> None:
@@ -86,8 +91,13 @@ def test_an_image_passes_through_few_files(path_of_an_image: set[str]) -> None:
     assert len(path_of_an_image - DECLARATIONS) <= MAX_FILES, sorted(path_of_an_image)
 
 
-def test_contributing_names_the_files_of_the_path(path_of_an_image: set[str]) -> None:
+def test_contributing_names_the_files_and_calls_of_the_path(
+    path_of_an_image: set[str], calls: set[tuple[str, str]]
+) -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     section = text.split("## The path of an image")[1].split("\n## ")[0]
+    functions = re.findall(r"`([\w.]+)`", section.split("From it,")[1].split("\n\n")[0])
     named = set(re.findall(r"`([\w/]+\.py)`", section))
     assert path_of_an_image == named - {"tests/documents/test_path_of_an_image.py"}
+    assert functions
+    assert set(functions) <= {name for _, name in calls}

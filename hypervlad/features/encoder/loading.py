@@ -1,4 +1,4 @@
-"""From a list of images to batches for a network: reading, resizing, normalising, batching."""
+"""From a list of images to batches for a network: reading in order, preparing, batching."""
 
 from __future__ import annotations
 
@@ -266,8 +266,8 @@ class ImageLoader:
     ) -> Iterator[tuple[int, Loaded]]:
         """Load images in their order, with their positions; ``n_jobs`` threads read ahead.
 
-        ``load`` is called in any thread, or yields images that are loaded elsewhere. Without a
-        report to fill, the user is warned at the end.
+        ``load`` is called in any thread; or it yields what was loaded elsewhere. Without a report,
+        the user is warned at the end.
         """
         notes = ReadReport(len(images)) if report is None else report
         if isinstance(load, Generator):

@@ -22,15 +22,9 @@ from hypervlad.features.windows.grid import (
     patch_positions,
     patches_at,
 )
-from hypervlad.images import ImageReadError, Micrograph, read_mask
+from hypervlad.images import ImageReadError, Micrograph, read_mask, read_micrographs
 from hypervlad.images.options import make_options
-from hypervlad.images.reading import (
-    check_image_list,
-    image_name,
-    raise_or_skip,
-    read_in_order,
-    read_named,
-)
+from hypervlad.images.reading import check_image_list, image_name
 
 ANOMALOUS, NORMAL = "anomalous", "normal"
 PARTS = ("train", "validation", "test")
@@ -149,10 +143,7 @@ def cut_patches(
         Path(image).stem if isinstance(image, str | os.PathLike) else "image" for image in images
     ]
     cuts = []
-    outcomes = read_in_order(
-        enumerate(images), lambda image, name: read_named(image, options, name)
-    )
-    for i, micrograph in raise_or_skip(outcomes, len(images), skip=False):
+    for i, micrograph in read_micrographs(images, options=options):
         name = image_name(images[i], i)
         truth = _truth(micrograph, masks[i], name)
         cut = _cut(micrograph.pixels, truth, name, patch, stride, edges)
