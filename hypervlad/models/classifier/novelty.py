@@ -48,9 +48,9 @@ class KnownPoints:
     empty: NDArray[np.float32]
 
     def learn(self, groups: NDArray[np.intp]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the usual distance within each class, and the limits of distance and emptiness.
+        """Return the usual distance of each class, and the limits of distance and emptiness.
 
-        That of a class of one group, (n,) `groups`, is the usual one of all.
+        `groups` (n,) are those of the images. A class of one group gets the usual distance of all.
         """
         codes = self._codes
         found = list(self.distances(self.points, groups))
@@ -75,7 +75,7 @@ class KnownPoints:
     ) -> Iterator[Distances]:
         """Yield the distances of blocks of points; infinite ones if there is no image.
 
-        With `groups`, the points are these, and those of the same group do not count.
+        With `groups` (n,), the points are the known ones; those of the same group do not count.
         """
         columns_of_class = np.split(
             np.argsort(self._codes), np.cumsum(np.bincount(self._codes))[:-1]
