@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,9 +56,9 @@ def measure(particles: Sequence[Particle], classes: Sequence[Any] | None = None)
         - ``area``, without holes, and ``equivalent_diameter`` of the disc of that area;
         - ``feret_max`` and ``feret_min``, the largest and the smallest caliper diameter [1]_;
         - ``length``, along the particle: the longest path through its skeleton [2]_, and from both
-          of its ends the distance to the outline, right to about 3 pixels. Of a closed loop it is
-          half the circumference, of crossed fibres in one outline the longest way; holes smaller
-          than the largest disc in the particle do not make a loop;
+          ends on to the outline, right to about a pixel if it is at least three times as long
+          as wide. Of a closed loop it is half the circumference, of crossed fibres in one outline
+          the longest way; holes smaller than the largest disc in the particle do not make a loop;
         - ``width``, the mean along the particle: that of a rod with round ends and the same length
           and area, at most the length;
         - ``end_to_end``, the distance between the ends of the path that the length is measured on,
@@ -230,18 +230,64 @@ def _along(mask: NDArray[np.bool_]) -> tuple[float, float, float]:
         )
         by_piece = np.lexsort((distances, piece))
         end = by_piece[np.searchsorted(piece[by_piece], np.arange(n_pieces), side="right") - 1]
-    longest, line, beyond = 0.0, places[:1], 0.0
+    best = _Path(places[:1], 0.0, 0.0)
     for first, last in zip(start, end, strict=True):
         path = [last]
         while path[-1] != first:
             path.append(before[path[-1]])
-        points = places[[*path[::_CHORD], first]]
-        depth = depths[first] + depths[last]
-        length = depth + np.hypot(*np.diff(points, axis=0).T).sum()
-        if length > longest:
-            longest, line, beyond = length, points, depth
-    end_to_end = min(float(np.hypot(*(line[-1] - line[0]))) + beyond, longest)
-    return longest, end_to_end, _persistence_length(line)
+        is_open = all(graph[[end]].nnz == 1 for end in (first, last))
+        found = _Path.of(mask, places[path], depths[path], is_open)
+        best = max(best, found, key=lambda each: each.length)
+    return best.length, min(best.end_to_end, best.length), _persistence_length(best.chords)
+
+
+class _Path(NamedTuple):
+    """A path through a particle, from its one end to the other."""
+
+    chords: NDArray[Any]  # (n, 2), of the skeleton's pixels
+    length: float
+    end_to_end: float
+
+    @classmethod
+    def of(
+        cls, mask: NDArray[np.bool_], points: NDArray[Any], depths: NDArray[Any], is_open: bool
+    ) -> _Path:
+        """Extend a path through the skeleton to where the particle ends.
+
+        Skeletons fork or end early within ends of any shape, so that their last pixels are left
+        out, half the width on each side, unless the particle is short or a loop.
+        """
+        n = math.ceil(np.median(depths) + 0.5)
+        if len(points) < 3 * n or not is_open:
+            chords, ends = points[[*range(0, len(points) - 1, _CHORD), -1]], points[[0, -1]]
+            beyond = depths[0] + depths[-1]
+            length = beyond + np.hypot(*np.diff(chords, axis=0).T).sum()
+            return cls(chords, float(length), float(np.hypot(*(ends[1] - ends[0])) + beyond))
+        chords = points[n:-n][[*range(0, len(points) - 2 * n - 1, _CHORD), -1]]
+        length, tips = np.hypot(*np.diff(chords, axis=0).T).sum(), []
+        for inwards in (points[n:], points[::-1][n:]):
+            heading = inwards[0] - inwards[min(3 * n, len(inwards) - 1)]
+            heading = heading / np.hypot(*heading)
+            reach = _reach(mask, inwards[0], heading, n)
+            length += reach
+            tips.append(inwards[0] + reach * heading)
+        return cls(chords, float(length), float(np.hypot(*(tips[1] - tips[0]))))
+
+
+def _reach(
+    mask: NDArray[np.bool_], start: NDArray[Any], heading: NDArray[Any], radius: int
+) -> float:
+    """Return how far a mask goes on from a point in a direction, at most four times its radius."""
+    farthest = 4 * radius
+    low = np.maximum(start - farthest, 0)
+    part = mask[tuple(slice(first, first + 2 * farthest + 1) for first in low)]
+    pixels = np.argwhere(part) + low - start
+    along, across = pixels @ heading, pixels @ np.array([-heading[1], heading[0]])
+    along = along[np.abs(across) <= max(radius / 3, 1)]
+    # As many pixels as there are per length behind the point.
+    ahead = np.mean([(along > 0).sum(), (along >= 0).sum()])
+    behind = np.mean([(along > -radius).sum(), (along >= -radius).sum()]) - ahead
+    return float(min(ahead / max(behind, 1) * radius, farthest))
 
 
 def _persistence_length(points: NDArray[Any]) -> float:

@@ -34,6 +34,23 @@ def rod(length, width, degrees):
     return (abs(along) <= length / 2) & (abs(across) <= width / 2)
 
 
+def rod_with_round_ends(length, width, degrees):
+    flat = rod(length + width, width, degrees)
+    down, right = np.indices(flat.shape) - len(flat) // 2
+    along = right * math.cos(math.radians(degrees)) + down * math.sin(math.radians(degrees))
+    across = down * math.cos(math.radians(degrees)) - right * math.sin(math.radians(degrees))
+    beyond = np.maximum(abs(along) - (length - width) / 2, 0)
+    return np.hypot(beyond, across) <= width / 2
+
+
+@pytest.mark.parametrize("shape", [rod, rod_with_round_ends])
+@pytest.mark.parametrize("width", [5, 9, 14])
+def test_lengths_of_rods_are_right_whatever_their_ends_and_directions(shape, width):
+    found = [measured(shape(100.5, width, degrees)).length_px for degrees in range(0, 180, 13)]
+    assert np.mean(found) == pytest.approx(100.5, abs=0.8)
+    assert found == pytest.approx(np.full(len(found), 100.5), abs=2.5)
+
+
 def brute_force_feret(mask):
     """Over all middles of all pixels' sides: the largest distance, and the narrowest direction."""
     points = np.array(
