@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
 
 from hypervlad.images.banner import as_8bit_grey
 
@@ -32,6 +35,7 @@ _MAX_TICK = 0.5  # longest tick, as a share of the length of a line
 # Rows of dots or ticks
 _MIN_DOTS, _MAX_DOT, _MIN_FILL = 6, (40, 12), 0.6
 _MIN_PITCH, _PITCH_ERROR, _PITCH_ERROR_SHARE = 5, 2.0, 0.15
+_BAND = 2**21  # pixels that are searched at a time
 
 Grey: TypeAlias = NDArray[np.float32]
 Box: TypeAlias = tuple[int, int, int, int]  # as in `ScaleBar`
@@ -97,7 +101,7 @@ def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
     grey = as_8bit_grey(np.asarray(image))
     if min(grey.shape) < _MIN_LENGTH:
         return None
-    lines = list(_lines(grey))
+    lines = _lines(grey)
     candidates = [*_boxes(lines), *lines, *_rows_of_dots(grey)]
     return max(candidates, key=lambda each: each.score).bar if candidates else None
 
@@ -105,64 +109,72 @@ def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
 # --- lines -----------------------------------------------------------------------------------
 
 
-def _lines(grey: Grey) -> Iterator[_Candidate]:
-    done, values = set[tuple[int, Box]](), {1: grey, -1: -grey}
-    padded = np.pad(grey.astype(np.float64), ((0, 0), (1, 0)))
-    integrals = padded.cumsum(axis=1), (padded**2).cumsum(axis=1)
-    for level in _LEVELS:
-        for sign, box in _rectangles(grey, integrals, level):
-            if (sign, box) not in done:
-                done.add((sign, box))
-                found = _line(values[sign], sign, box)
-                if found is not None:
-                    yield found
+def _lines(grey: Grey) -> list[_Candidate]:
+    values = {1: grey, -1: -grey}
+    rectangles = dict.fromkeys(each for level in _LEVELS for each in _rectangles(grey, level))
+    lines = (_line(values[sign], sign, box) for sign, box in rectangles)
+    return [each for each in lines if each is not None]
 
 
-def _rectangles(
-    grey: Grey, integrals: Sequence[NDArray[np.float64]], level: int
-) -> Iterator[tuple[int, Box]]:
+def _bands(grey: Grey) -> list[slice]:
+    """Return the rows that are searched at a time, few enough to need little memory."""
+    n_rows = max(1, _BAND // grey.shape[1])
+    return [slice(start, start + n_rows) for start in range(0, len(grey), n_rows)]
+
+
+def _rectangles(grey: Grey, level: int) -> Iterator[tuple[int, Box]]:
     """Yield the sign and the box of adjacent rows that cross a level at the same two columns."""
+    boxes: list[list[int]] = []  # top, left, bottom, right, sign
+    ending = defaultdict[tuple[int, int], list[list[int]]](list)  # by sign and last row + 1
+    for rows in _bands(grey):
+        for row, left, right, sign in _flat_runs(grey[rows], level).tolist():
+            y = rows.start + row
+            for box in ending[sign, y]:
+                if abs(box[1] - left) <= _END_SHIFT and abs(box[3] - right) <= _END_SHIFT:
+                    break
+            else:
+                box = [y, left, y + 1, right, sign]
+                boxes.append(box)
+            box[2] = y + 1
+            ending[sign, y + 1].append(box)
+    # Most are hardly brighter or darker than what is above and below: a sample tells.
+    top, left, bottom, right, sign = np.array(boxes, int).reshape(-1, 5).T
+    around = np.stack([top - _FAR, top - 2, bottom + 1, bottom + 2]).clip(0, len(grey) - 1)
+    inside = _samples(grey, (top + bottom) // 2, left, right)
+    outside = np.concatenate([_samples(grey, row, left, right) for row in around], axis=1)
+    contrast = sign * (np.median(inside, axis=1) - np.median(outside, axis=1))
+    for i in np.flatnonzero(contrast >= _MIN_CONTRAST / 2):
+        y, x, end, stop, side = boxes[i]
+        yield side, (y, x, end, stop)
+
+
+def _flat_runs(grey: Grey, level: int) -> NDArray[np.int_]:
+    """Return row, start, end and sign of level runs of pixels beyond a level, (n, 4)."""
     width = grey.shape[1]
-    above = grey > level
-    rows, columns = np.nonzero(above[:, 1:] != above[:, :-1])
-    is_run = rows[1:] == rows[:-1]
-    row, left, right = rows[1:][is_run], columns[:-1][is_run] + 1, columns[1:][is_run] + 1
-    length = right - left
+    above = (grey > level).ravel()
+    steps = np.flatnonzero(above[1:] != above[:-1]) + 1
+    length = np.diff(steps)
     fits = (length >= _MIN_LENGTH) & (length <= _MAX_SHARE * width)
-    row, left, right = row[fits], left[fits], right[fits]
+    first, length = steps[:-1][fits], length[fits]
+    row, left = np.divmod(first, width)
+    runs = np.stack([row, left, left + length, np.where(above[first], 1, -1)])
+    row, left, right, sign = runs = runs[:, (left > 0) & (runs[2] < width)]
     # Both ends are steps, and the run between them is flat: the rest need not be looked at.
-    sign, start, end = np.where(above[row, left], 1, -1), left + _TICK_WIDTH, right - _TICK_WIDTH
-    sums, squares = ((each[row, end] - each[row, start]) / (end - start) for each in integrals)
-    outside = np.stack(
-        [
-            sign * grey[row, np.maximum(left - _FAR, 0)],
-            sign * grey[row, np.minimum(right + _FAR - 1, width - 1)],
-        ]
-    )
-    contrast = sign * sums - outside
-    deviation = np.sqrt(np.maximum(squares - sums**2, 0))
+    inside = _samples(grey, row, left, right)
+    beside = np.maximum(left - _FAR, 0), np.minimum(right + _FAR - 1, width - 1)
+    contrast = sign * (inside.mean(axis=1) - grey[row, beside])
     fits = contrast.min(axis=0) >= _CLEAR * _MIN_CONTRAST
-    fits &= deviation <= np.maximum(2 * _MIN_DEVIATION, 2 * _MAX_DEVIATION * contrast.max(axis=0))
-    open_runs: list[list[int]] = []  # sign, top, left, bottom, right
-    runs = (each[fits].tolist() for each in (row, left, right, sign))
-    for y, x, stop, side in zip(*runs, strict=True):
-        for each in open_runs:
-            if each[3] < y:
-                yield each[0], (each[1], each[2], each[3], each[4])
-        open_runs = [each for each in open_runs if each[3] >= y]
-        for each in open_runs:
-            if (
-                each[0] == side
-                and each[3] == y
-                and abs(each[2] - x) <= _END_SHIFT
-                and abs(each[4] - stop) <= _END_SHIFT
-            ):
-                each[3] = y + 1
-                break
-        else:
-            open_runs.append([side, y, x, y + 1, stop])
-    for each in open_runs:
-        yield each[0], (each[1], each[2], each[3], each[4])
+    limit = np.maximum(2 * _MIN_DEVIATION, 2 * _MAX_DEVIATION * contrast.max(axis=0))
+    return runs[:, fits & (inside.std(axis=1) <= limit)].T
+
+
+def _samples(
+    grey: Grey, row: NDArray[np.int_], left: NDArray[np.int_], right: NDArray[np.int_]
+) -> Grey:
+    """Return grey levels between the ends of runs, without ticks, (n, 16)."""
+    places = np.linspace(left + _TICK_WIDTH, right - 1 - _TICK_WIDTH, 16, axis=1)
+    levels: Grey = grey[row[:, None], places.astype(int)]
+    return levels
 
 
 def _line(values: Grey, sign: int, box: Box) -> _Candidate | None:
@@ -183,12 +195,12 @@ def _line(values: Grey, sign: int, box: Box) -> _Candidate | None:
     ]
     if not all(each.size for each in around[:2]):
         return None
-    level, deviation = _median(core), _median(core.std(axis=1))
-    contrast = level - _median(np.concatenate([each.ravel() for each in around]))
+    level, deviation = float(np.median(core)), float(np.median(core.std(axis=1)))
+    contrast = level - float(np.median(np.concatenate([each.ravel() for each in around])))
     limit = _MAX_DEVIATION * contrast * min(1, length / _LONG)
     if contrast < _MIN_CONTRAST or deviation > max(_MIN_DEVIATION, limit):
         return None
-    above, below = (_median(each) for each in around[:2])
+    above, below = (np.median(each) for each in around[:2])
     if height == 1 and abs(above - below) > contrast / 2:
         return None  # a bright rim, not a thin line
     is_ticked = _has_ticks(values, box, level - contrast / 2)
@@ -210,13 +222,6 @@ def _line(values: Grey, sign: int, box: Box) -> _Candidate | None:
     bar = ScaleBar(round(end - start, 2), round(error, 2), places, kind)
     score = contrast / 255 * np.prod(clear) * (1 - deviation / contrast)
     return _Candidate(bar, sign, float(score))
-
-
-def _median(values: NDArray[np.float32]) -> float:
-    """Return what `numpy.median` does, of few values in a fifth of the time."""
-    ordered = np.sort(values, axis=None)
-    middle = len(ordered) // 2
-    return float((ordered[middle] + ordered[~middle]) / 2)
 
 
 def _has_ticks(values: Grey, box: Box, level: float) -> bool | None:
@@ -349,48 +354,66 @@ def _is_within(line: _Candidate, upper: _Candidate, lower: _Candidate) -> bool:
 def _rows_of_dots(grey: Grey) -> Iterator[_Candidate]:
     for level in _LEVELS[::2]:
         for sign in (1, -1):
-            yield from _dots_at(sign * grey, sign, sign * level)
+            yield from _dots_at(grey, sign, level)
 
 
-def _dots_at(values: Grey, sign: int, level: int) -> Iterator[_Candidate]:
-    labels, n_found = ndimage.label(values > level)
-    if not n_found:
-        return
-    objects = ndimage.find_objects(labels)
-    boxes = np.array([[s[0].start, s[1].start, s[0].stop, s[1].stop] for s in objects])
-    heights, widths = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    areas = np.bincount(labels.ravel(), minlength=n_found + 1)[1:]
-    fits = (
-        (heights <= _MAX_DOT[0])
-        & (widths <= _MAX_DOT[1])
-        & (heights >= 2)
-        & (areas >= _MIN_FILL * heights * widths)
-    )
-    boxes = boxes[fits]
+def _dots_at(grey: Grey, sign: int, level: int) -> Iterator[_Candidate]:
+    small = []
+    for band in _bands(grey):
+        start = max(band.start - 1, 0)  # objects that start in the band are whole in this part
+        part = grey[start : band.stop + _MAX_DOT[0]]
+        objects = small_objects(part > level if sign > 0 else part < level)
+        objects[:, ::2] += start
+        small.append(objects[(objects[:, 0] >= band.start) & (objects[:, 0] < band.stop)])
+    boxes = np.concatenate(small)
     # They are separated from what is on the left and on the right.
     rows, columns = boxes[:, ::2].sum(axis=1) // 2, boxes[:, 1::2].sum(axis=1) // 2
-    last = values.shape[1] - 1
-    beside = np.maximum(
-        values[rows, np.maximum(boxes[:, 1] - _FAR, 0)],
-        values[rows, np.minimum(boxes[:, 3] + _FAR - 1, last)],
-    )
-    boxes = boxes[values[rows, columns] - beside >= _MIN_CONTRAST]
+    left, right = boxes[:, 1] - _FAR, boxes[:, 3] + _FAR - 1
+    beside = grey[rows, [np.maximum(left, 0), np.minimum(right, grey.shape[1] - 1)]]
+    contrast = sign * (grey[rows, columns] - beside)
+    boxes = boxes[contrast.min(axis=0) >= _MIN_CONTRAST]
     for edge in (0, 2):  # of all dots, the upper or the lower edge is in one row
-        order = np.lexsort((boxes[:, 1], boxes[:, edge]))
-        ordered = boxes[order]
+        ordered = boxes[np.lexsort((boxes[:, 1], boxes[:, edge]))]
         starts = np.flatnonzero(np.diff(ordered[:, edge], prepend=-9))
         for group in np.split(ordered, starts[1:]):
             if _MIN_DOTS <= len(group) <= 200:
-                found = _regular(values, sign, group, boxes)
+                found = _regular(grey, sign, group, boxes)
                 if found is not None:
                     yield found
 
 
+def small_objects(is_object: NDArray[np.bool_]) -> NDArray[np.int_]:
+    """Return the boxes (top, left, bottom, right) of solid objects of the size of dots, (n, 4)."""
+    n_rows, width = is_object.shape
+    flat = np.zeros(n_rows * (width + 1) + 1, bool)  # an empty column is before each row
+    flat[:-1].reshape(n_rows, -1)[:, 1:] = is_object
+    steps = np.flatnonzero(flat[1:] != flat[:-1])
+    starts, ends = steps[::2], steps[1::2]
+    # Objects are runs of pixels that are connected to those below, which are less than pixels.
+    first = np.searchsorted(ends, starts + width + 1, side="right")
+    n_below = np.searchsorted(starts, ends + width + 1) - first
+    index = np.append(0, n_below.cumsum())
+    below = np.arange(index[-1]) + np.repeat(first - index[:-1], n_below)
+    graph = csr_array((np.ones(len(below), bool), below, index), shape=(len(starts),) * 2)
+    n_found, label = connected_components(graph, directed=False)
+    rows, columns = np.divmod(starts, width + 1)
+    top, left, bottom, right = np.repeat([[n_rows], [width], [0], [0]], n_found, axis=1)
+    np.minimum.at(top, label, rows)
+    np.minimum.at(left, label, columns)
+    np.maximum.at(bottom, label, rows + 1)
+    np.maximum.at(right, label, columns + ends - starts)
+    height, width = bottom - top, right - left
+    fits = (height >= 2) & (height <= _MAX_DOT[0]) & (width <= _MAX_DOT[1])
+    fits &= np.bincount(label, ends - starts, n_found) >= _MIN_FILL * height * width
+    boxes: NDArray[np.int_] = np.stack([top, left, bottom, right], axis=1)[fits]
+    return boxes
+
+
 def _regular(
-    values: Grey, sign: int, group: NDArray[np.int_], boxes: NDArray[np.int_]
+    grey: Grey, sign: int, group: NDArray[np.int_], boxes: NDArray[np.int_]
 ) -> _Candidate | None:
     """Return the longest regular row of dots of equal widths; None if that is no scale bar."""
-    row = group[_longest_row(group, _MAX_SHARE * values.shape[1])]
+    row = group[_longest_row(group, _MAX_SHARE * grey.shape[1])]
     if not len(row):
         return None
     height, width = np.median(row[:, 2:] - row[:, :2], axis=0)
@@ -405,7 +428,8 @@ def _regular(
     near = (boxes[:, :2] >= corners[0] - reach) & (boxes[:, 2:] <= corners[1] + reach)
     if (alike & near.all(axis=1)).sum() > len(row) + 2:
         return None
-    clarity = _clarity(values[int(np.median(row[:, 0])) : int(np.median(row[:, 2]))], x, pitch)
+    rows = grey[int(np.median(row[:, 0])) : int(np.median(row[:, 2]))]
+    clarity = _clarity(sign * rows, x, pitch)
     if clarity is None:
         return None
     spread = float(np.std(x - np.polyval(fit, numbers)))

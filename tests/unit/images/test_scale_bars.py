@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy import ndimage
 
 from hypervlad import make_nanofibre_images, make_nanowire_images
 from hypervlad.data import make_lattice_images
-from hypervlad.images import ScaleBar, find_scale_bar
+from hypervlad.images import ScaleBar, find_scale_bar, scale_bars
 
 SIZE = (160, 240)
 TOP, LEFT, LENGTH, HEIGHT = 120, 60, 90, 5
@@ -177,3 +179,43 @@ def test_lattices_take_little_time():
     started = time.process_time()
     assert find_scale_bar(lattice) is None
     assert time.process_time() - started < 4
+
+
+def with_dots() -> np.ndarray:
+    image = scan()
+    for x in np.round(np.linspace(LEFT, LEFT + LENGTH, 6)).astype(int):
+        image[TOP : TOP + 8, x : x + 2] = 255
+    return image
+
+
+@pytest.mark.parametrize("image", [with_line(), with_dots()], ids=["line", "dots"])
+@pytest.mark.parametrize("n_rows", [3, 123])
+def test_bars_cross_the_bands_that_are_searched(
+    image: np.ndarray, n_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = found(image)
+    monkeypatch.setattr(scale_bars, "_BAND", n_rows * SIZE[1])
+    assert found(image) == expected
+
+
+@pytest.mark.parametrize("share", [0, 0.2, 0.5, 0.6, 0.9, 1])
+def test_small_objects_are_those_of_labelled_pixels(share: float) -> None:
+    mask = np.random.default_rng(0).random((90, 70)) < share
+    labels, _ = ndimage.label(mask)
+    expected = []
+    for i, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+        height, width = rows.stop - rows.start, columns.stop - columns.start
+        area = (labels == i).sum()
+        if 2 <= height <= 40 and width <= 12 and area >= 0.6 * height * width:
+            expected.append([rows.start, columns.start, rows.stop, columns.stop])
+    assert sorted(scale_bars.small_objects(mask).tolist()) == sorted(expected)
+
+
+def test_a_large_image_needs_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scale_bars, "_BAND", 2**15)
+    image = np.random.default_rng(0).integers(100, 139, (512, 1024), dtype=np.uint8)
+    tracemalloc.start()
+    find_scale_bar(image)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12 * image.size  # bytes
