@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -24,6 +25,8 @@ _END_SHIFT = 2  # by which the ends of adjacent rows of a bar may differ, in pix
 _MIN_CONTRAST = 40
 # Deviation of levels along a bar, as a share of its contrast, and in grey levels.
 _MAX_DEVIATION, _MIN_DEVIATION, _LONG = 0.08, 3, 40
+# Deviation of differences along a wire, in grey levels and as a share of that beside it.
+_MIN_NOISE, _NOISE_SHARE = 5, 0.75
 # Shares of the columns in which a bar is above and below, and of the rows in which it is on the
 # left and on the right, at least this part of its contrast away from its surroundings.
 _CLEAR_SHARE, _CLEAR, _RULER_SHARE = 0.85, 0.4, 0.5
@@ -75,8 +78,8 @@ class _Candidate(NamedTuple):
 def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
     """Find the scale bar that is drawn into an image, anywhere; None if there is none.
 
-    A bar is horizontal and of one level, with sharp straight edges and free ends. It is black,
-    white or grey, with or without a frame or a box around it. What it means is not read.
+    A bar is horizontal and of one level, with sharp straight edges, free ends and no noise, unlike
+    a wire. It is black, white or grey, also within a frame or a box. What it means is not read.
 
     Parameters
     ----------
@@ -102,7 +105,8 @@ def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
     if min(grey.shape) < _MIN_LENGTH:
         return None
     lines = _lines(grey)
-    candidates = [*_boxes(lines), *lines, *_rows_of_dots(grey)]
+    dots = (_rows_of_dots(grey, sign, level) for level in _LEVELS[::2] for sign in (1, -1))
+    candidates = [*_boxes(lines), *lines, *chain(*dots)]
     return max(candidates, key=lambda each: each.score).bar if candidates else None
 
 
@@ -186,7 +190,8 @@ def _line(values: Grey, sign: int, box: Box) -> _Candidate | None:
     length, height = right - left, bottom - top
     if length < _MIN_ASPECT * height or left < 2 or right > values.shape[1] - 2:
         return None
-    core = values[top:bottom, left + _TICK_WIDTH : right - _TICK_WIDTH]
+    inner = values[:, left + _TICK_WIDTH : right - _TICK_WIDTH]
+    core = inner[top:bottom]
     around = [
         values[max(top - _FAR, 0) : max(top - 1, 0), left:right],
         values[bottom + 1 : bottom + _FAR, left:right],
@@ -214,6 +219,13 @@ def _line(values: Grey, sign: int, box: Box) -> _Candidate | None:
     shares = [_RULER_SHARE if is_ruler else _CLEAR_SHARE] * 2 + [_CLEAR_SHARE] * 2
     edges = _edges(values, box, level)
     if edges is None or any(each < share for each, share in zip(clear, shares, strict=True)):
+        return None
+    # A wire is as noisy as what is above or below; a bar that was drawn is not.
+    third = height // 3
+    bands = (top + third, bottom - third), (top - 8, top - _FAR), (bottom + _FAR, bottom + 8)
+    rows = (np.arange(*each).clip(0, len(values) - 1) for each in bands)
+    noise, *beside = (np.diff(inner[each]).std() for each in rows)
+    if noise > max(_MIN_NOISE, _NOISE_SHARE * max(beside)):
         return None
     upper, start, lower, end = (place for place, _ in edges)
     error = max(float(np.hypot(edges[1][1], edges[3][1]) / 2), 0.3)
@@ -351,13 +363,7 @@ def _is_within(line: _Candidate, upper: _Candidate, lower: _Candidate) -> bool:
 # --- dots and ticks --------------------------------------------------------------------------
 
 
-def _rows_of_dots(grey: Grey) -> Iterator[_Candidate]:
-    for level in _LEVELS[::2]:
-        for sign in (1, -1):
-            yield from _dots_at(grey, sign, level)
-
-
-def _dots_at(grey: Grey, sign: int, level: int) -> Iterator[_Candidate]:
+def _rows_of_dots(grey: Grey, sign: int, level: int) -> Iterator[_Candidate]:
     small = []
     for band in _bands(grey):
         start = max(band.start - 1, 0)  # objects that start in the band are whole in this part

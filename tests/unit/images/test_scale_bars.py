@@ -139,6 +139,14 @@ def test_the_edges_of_a_bar_are_horizontal(slope: int, expected: bool) -> None:
     assert (find_scale_bar(image) is not None) == expected
 
 
+@pytest.mark.parametrize(("noise", "expected"), [(0, True), (6, False)])
+def test_a_wire_that_is_as_noisy_as_its_surroundings_is_no_bar(noise: int, expected: bool) -> None:
+    rng = np.random.default_rng(0)
+    image = rng.normal(60, 6, SIZE)
+    image[TOP : TOP + 8, LEFT : LEFT + LENGTH] = rng.normal(200, noise, (8, LENGTH))
+    assert (find_scale_bar(image.astype(np.uint8)) is not None) == expected
+
+
 def test_nothing_is_found_in_images_without_a_bar() -> None:
     images = [
         *make_nanowire_images(5, size=(160, 200), random_state=0)[0],
