@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MIN_CHORDS = 9  # for a persistence length
 _MAX_STRAIGHT = 8.0  # persistence length over length
+_STRAIGHT = math.cos(0.3)  # of two headings of an end
 _CHORD = 8  # steps along a path from pixel to pixel, which alone would make it too long
 
 #: What `shape_measures` returns; all but the first are at most 1.
@@ -56,9 +57,10 @@ def measure(particles: Sequence[Particle], classes: Sequence[Any] | None = None)
         - ``area``, without holes, and ``equivalent_diameter`` of the disc of that area;
         - ``feret_max`` and ``feret_min``, the largest and the smallest caliper diameter [1]_;
         - ``length``, along the particle: the longest path through its skeleton [2]_, and from both
-          ends on to the outline, right to about a pixel if it is at least three times as long
-          as wide. Of a closed loop it is half the circumference, of crossed fibres in one outline
-          the longest way; holes smaller than the largest disc in the particle do not make a loop;
+          ends straight on to the outline, right to about two pixels for rods three times as long as
+          wide or longer. Of a closed loop it is half the circumference, of crossed fibres in one
+          outline the longest way; holes smaller than the largest disc in the particle do not make a
+          loop;
         - ``width``, the mean along the particle: that of a rod with round ends and the same length
           and area, at most the length;
         - ``end_to_end``, the distance between the ends of the path that the length is measured on,
@@ -215,8 +217,10 @@ def _along(mask: NDArray[np.bool_]) -> tuple[float, float, float]:
 
     mask = np.pad(mask, 1)
     # The skeleton would run around small holes. Larger ones than a disc in it are of rings, loops.
-    mask = without_holes(mask, np.pi * ndimage.distance_transform_edt(mask).max() ** 2)
-    skeleton = skeletonize(mask)
+    deepest = ndimage.distance_transform_edt(mask).max()
+    mask = without_holes(mask, np.pi * deepest**2)
+    # By default, nothing is left of diagonal lines that are two pixels wide.
+    skeleton = skeletonize(mask, method="lee" if deepest < 2 else None)
     places = np.argwhere(skeleton)
     depths = ndimage.distance_transform_edt(mask)[skeleton] - 0.5
     graph, _ = pixel_graph(skeleton, connectivity=2)  # of distances between pixels that touch
@@ -252,42 +256,70 @@ class _Path(NamedTuple):
     def of(
         cls, mask: NDArray[np.bool_], points: NDArray[Any], depths: NDArray[Any], is_open: bool
     ) -> _Path:
-        """Extend a path through the skeleton to where the particle ends.
+        """Extend a path through the skeleton to the outline, unless it is of a loop."""
+        middle = math.ceil(np.median(depths))
+        ends = [
+            _End.of(mask, points[::side], depths[::side], middle) if is_open else None
+            for side in (1, -1)
+        ]
+        cut, tips = [0, 0], points[[0, -1]].astype(float)
+        beyond = [float(depths[0]), float(depths[-1])]
+        if sum(each.cut for each in ends if each) + middle < len(points):
+            for i, each in enumerate(ends):
+                if each:
+                    cut[i], beyond[i], tips[i] = each
+        kept = points[cut[0] : len(points) - cut[1]]
+        steps = np.diff(_chords(kept), axis=0)
+        apart = tips[1] - tips[0]
+        outside = sum(reach for reach, each in zip(beyond, cut, strict=True) if not each)
+        return cls(
+            chords=_chords(points),
+            length=float(np.hypot(*steps.T).sum()) + sum(beyond),
+            end_to_end=float(np.hypot(*apart)) + outside,
+        )
 
-        Skeletons fork or end early within ends of any shape, so that their last pixels are left
-        out, half the width on each side, unless the particle is short or a loop.
-        """
-        n = math.ceil(np.median(depths) + 0.5)
-        if len(points) < 3 * n or not is_open:
-            chords, ends = points[[*range(0, len(points) - 1, _CHORD), -1]], points[[0, -1]]
-            beyond = depths[0] + depths[-1]
-            length = beyond + np.hypot(*np.diff(chords, axis=0).T).sum()
-            return cls(chords, float(length), float(np.hypot(*(ends[1] - ends[0])) + beyond))
-        chords = points[n:-n][[*range(0, len(points) - 2 * n - 1, _CHORD), -1]]
-        length, tips = np.hypot(*np.diff(chords, axis=0).T).sum(), []
-        for inwards in (points[n:], points[::-1][n:]):
-            heading = inwards[0] - inwards[min(3 * n, len(inwards) - 1)]
-            heading = heading / np.hypot(*heading)
-            reach = _reach(mask, inwards[0], heading, n)
-            length += reach
-            tips.append(inwards[0] + reach * heading)
-        return cls(chords, float(length), float(np.hypot(*(tips[1] - tips[0]))))
+
+class _End(NamedTuple):
+    """The end of a particle, from where it is as wide as within.
+
+    Skeletons fork within flat ends and stop early within round ones: their last pixels say little.
+    """
+
+    cut: int  # pixels of the path
+    reach: float  # of the particle from there
+    tip: NDArray[Any]
+
+    @classmethod
+    def of(
+        cls, mask: NDArray[np.bool_], points: NDArray[Any], depths: NDArray[Any], radius: int
+    ) -> _End | None:
+        """Follow a path (inwards) straight outwards; None if it is too short, or bent there."""
+        radius = math.ceil(depths[: max(radius, math.ceil(depths[0])) + 1].max() + 0.5)
+        inwards = points[radius : 4 * radius + 1]
+        if len(inwards) < radius + 1:
+            return None
+        start, headings = inwards[0], [inwards[0] - inwards[i] for i in (radius, -1)]
+        (heading, farther) = (each / np.hypot(*each) for each in headings)
+        if heading @ farther < _STRAIGHT:
+            return None
+        low = np.maximum(start - 4 * radius, 0)
+        part = mask[tuple(slice(first, first + 8 * radius + 1) for first in low)]
+        offset = np.moveaxis(np.indices(part.shape), 0, -1) + low - start
+        along, across = offset @ heading, offset @ np.array([-heading[1], heading[0]])
+        pieces, _ = ndimage.label(part & (np.abs(across) <= max(radius / 3, 1)), np.ones((3, 3)))
+        along = along[pieces == pieces[tuple(start - low)]]
+        # As many pixels as there are per length in the first part.
+        whole, first = (
+            np.mean([(along > 0).sum(), (along >= 0).sum()])
+            - np.mean([(along > beyond).sum(), (along >= beyond).sum()])
+            for beyond in (np.inf, radius)
+        )
+        reach = float(whole / max(first, 1) * radius)
+        return cls(radius, reach, start + reach * heading)
 
 
-def _reach(
-    mask: NDArray[np.bool_], start: NDArray[Any], heading: NDArray[Any], radius: int
-) -> float:
-    """Return how far a mask goes on from a point in a direction, at most four times its radius."""
-    farthest = 4 * radius
-    low = np.maximum(start - farthest, 0)
-    part = mask[tuple(slice(first, first + 2 * farthest + 1) for first in low)]
-    pixels = np.argwhere(part) + low - start
-    along, across = pixels @ heading, pixels @ np.array([-heading[1], heading[0]])
-    along = along[np.abs(across) <= max(radius / 3, 1)]
-    # As many pixels as there are per length behind the point.
-    ahead = np.mean([(along > 0).sum(), (along >= 0).sum()])
-    behind = np.mean([(along > -radius).sum(), (along >= -radius).sum()]) - ahead
-    return float(min(ahead / max(behind, 1) * radius, farthest))
+def _chords(points: NDArray[Any]) -> NDArray[Any]:
+    return points[[*range(0, len(points) - 1, _CHORD), -1]]
 
 
 def _persistence_length(points: NDArray[Any]) -> float:
