@@ -25,7 +25,8 @@ _END_SHIFT = 2  # by which the ends of adjacent rows of a bar may differ, in pix
 _MIN_CONTRAST = 40
 # Deviation of levels along a bar, as a share of its contrast, and in grey levels.
 _MAX_DEVIATION, _MIN_DEVIATION, _LONG = 0.08, 3, 40
-# Deviation of differences along a wire, in grey levels and as a share of that beside it.
+# Deviation of differences between neighbouring pixels of a wire, 1.4 times its noise: in grey
+# levels, and as a share of that beside it.
 _MIN_NOISE, _NOISE_SHARE = 5, 0.75
 # Shares of the columns in which a bar is above and below, and of the rows in which it is on the
 # left and on the right, at least this part of its contrast away from its surroundings.
@@ -78,8 +79,10 @@ class _Candidate(NamedTuple):
 def find_scale_bar(image: NDArray[Any]) -> ScaleBar | None:
     """Find the scale bar that is drawn into an image, anywhere; None if there is none.
 
-    A bar is horizontal and of one level, with sharp straight edges, free ends and no noise, unlike
-    a wire. It is black, white or grey, also within a frame or a box. What it means is not read.
+    A bar is horizontal and of one level, with sharp straight edges and free ends. It is black,
+    white or grey, also within a frame or a box. What it means is not read. A line with the noise of
+    its surroundings, of about four grey levels of 256 or more, is no bar but a wire; without noise,
+    such as where it is saturated, a wire may be taken for a bar.
 
     Parameters
     ----------
@@ -368,7 +371,7 @@ def _rows_of_dots(grey: Grey, sign: int, level: int) -> Iterator[_Candidate]:
     for band in _bands(grey):
         start = max(band.start - 1, 0)  # objects that start in the band are whole in this part
         part = grey[start : band.stop + _MAX_DOT[0]]
-        objects = small_objects(part > level if sign > 0 else part < level)
+        objects = _small_objects(part > level if sign > 0 else part < level)
         objects[:, ::2] += start
         small.append(objects[(objects[:, 0] >= band.start) & (objects[:, 0] < band.stop)])
     boxes = np.concatenate(small)
@@ -388,7 +391,7 @@ def _rows_of_dots(grey: Grey, sign: int, level: int) -> Iterator[_Candidate]:
                     yield found
 
 
-def small_objects(is_object: NDArray[np.bool_]) -> NDArray[np.int_]:
+def _small_objects(is_object: NDArray[np.bool_]) -> NDArray[np.int_]:
     """Return the boxes (top, left, bottom, right) of solid objects of the size of dots, (n, 4)."""
     n_rows, width = is_object.shape
     flat = np.zeros(n_rows * (width + 1) + 1, bool)  # an empty column is before each row
@@ -408,9 +411,9 @@ def small_objects(is_object: NDArray[np.bool_]) -> NDArray[np.int_]:
     np.minimum.at(left, label, columns)
     np.maximum.at(bottom, label, rows + 1)
     np.maximum.at(right, label, columns + ends - starts)
-    height, width = bottom - top, right - left
-    fits = (height >= 2) & (height <= _MAX_DOT[0]) & (width <= _MAX_DOT[1])
-    fits &= np.bincount(label, ends - starts, n_found) >= _MIN_FILL * height * width
+    tall, wide = bottom - top, right - left
+    fits = (tall >= 2) & (tall <= _MAX_DOT[0]) & (wide <= _MAX_DOT[1])
+    fits &= np.bincount(label, ends - starts, n_found) >= _MIN_FILL * tall * wide
     boxes: NDArray[np.int_] = np.stack([top, left, bottom, right], axis=1)[fits]
     return boxes
 

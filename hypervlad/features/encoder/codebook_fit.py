@@ -158,7 +158,7 @@ def _sampled(
         outcomes = _in_workers(task, images)
     else:
         outcomes = task.outcomes(images, fit.network, fit.loader.n_threads)
-    return fit.loader.stream(images, desc, outcomes, report)
+    return fit.loader.reported(outcomes, images, desc, report)
 
 
 @dataclass(frozen=True, eq=False)

@@ -261,22 +261,28 @@ class ImageLoader:
         self,
         images: list[Any],
         desc: str,
-        load: Callable[[Any, str], Loaded] | Generator[Loaded | SkippedImage, None, None],
+        load: Callable[[Any, str], Loaded],
         report: ReadReport | None = None,
     ) -> Iterator[tuple[int, Loaded]]:
         """Load images in their order, with their positions; ``n_jobs`` threads read ahead.
 
-        ``load`` is called in any thread; or it yields what was loaded elsewhere. Without a report,
-        the user is warned at the end.
+        ``load`` is called in any thread. Without a report to fill, the user is warned at the end.
         """
+        # With two batches readers are never idle, but so many images of their own size are large.
+        is_one_size = self.image_size is not None and self.pixel_size is None
+        n_ahead = 2 * self.n_per_batch if is_one_size else 0
+        outcomes = read_in_order(enumerate(images), load, self.n_threads, n_ahead)
+        return self.reported(outcomes, images, desc, report)
+
+    def reported(
+        self,
+        outcomes: Generator[Loaded | SkippedImage, None, None],
+        images: list[Any],
+        desc: str,
+        report: ReadReport | None = None,
+    ) -> Iterator[tuple[int, Loaded]]:
+        """Give what :meth:`stream` gives, of images that are loaded elsewhere."""
         notes = ReadReport(len(images)) if report is None else report
-        if isinstance(load, Generator):
-            outcomes = load
-        else:
-            # With two batches readers are never idle, but so many of their own size are large.
-            is_one_size = self.image_size is not None and self.pixel_size is None
-            n_ahead = 2 * self.n_per_batch if is_one_size else 0
-            outcomes = read_in_order(enumerate(images), load, self.n_threads, n_ahead)
         shown = {"desc": desc, "unit": "image", "disable": None if self.verbose else True}
         # Closing stops the readers if the caller stops early.
         with (

@@ -216,7 +216,7 @@ def test_small_objects_are_those_of_labelled_pixels(share: float) -> None:
         area = (labels == i).sum()
         if 2 <= height <= 40 and width <= 12 and area >= 0.6 * height * width:
             expected.append([rows.start, columns.start, rows.stop, columns.stop])
-    assert sorted(scale_bars.small_objects(mask).tolist()) == sorted(expected)
+    assert sorted(scale_bars._small_objects(mask).tolist()) == sorted(expected)
 
 
 def test_a_large_image_needs_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
