@@ -5,25 +5,28 @@
 Draws mats of random looks, diameters, blurs and contrasts, and images without fibres; looks at
 points of their centre lines as `hypervlad.fibres` does, first with the diameters of the ridges,
 then with those that a first network finds there; and trains the network to say where a fibre lies
-with both edges visible, how wide it is, and how sure it is of this. Then it learns, from other
-mats, how far medians are off. 6000 images take some hours on two cores; --images 60 --epochs 2
-shows in a minute that it runs.
+with both edges visible, in which direction, how wide it is, and how sure it is of this. Then it
+learns, from other mats, which fibres are measured more often than others, and how far medians are
+off. --images 60 --epochs 2 shows in a minute that it runs.
 """
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize
 from scipy.spatial import cKDTree
+from skimage.transform import resize
 from torch import nn
 from torch.nn import functional
 
@@ -46,20 +49,22 @@ from hypervlad.fibres.profile_network import (
 )
 
 N_PLACES = 220  # per image; a step takes half of them
-BATCH = 16  # images
+BATCH = 64  # images
+WIDTHS = (384, 128, 96, 128)  # of the layers
 _NO_LOOK = -1
 _SHARE_EMPTY = 0.05
+_LEAST_MATS = 10
+_FILLED = -1.0  # in place of a truth, beside images of fewer places
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
     """Places of one image, as the network sees them, and the truth."""
 
-    seen: np.ndarray  # (n, n_inputs)
+    seen: np.ndarray  # (N_PLACES, n_inputs) float16
     spectrum: np.ndarray
-    is_fibre: np.ndarray
-    log_ratio: np.ndarray
-    offset: np.ndarray
+    is_fibre: np.ndarray  # (N_PLACES,), 1 on a fibre, 0 beside it
+    truth: np.ndarray  # (N_PLACES, 3): logarithm of the ratio of diameters, offset, turn
     look: int
     log_blur: float
 
@@ -74,14 +79,18 @@ def drawn(seed: int) -> tuple[np.ndarray, FibreTruth, float]:
     look = FIBRE_LOOKS[seed % len(FIBRE_LOOKS)]
     diameter = log_uniform(rng, 2.2, 45)
     low, high = ((200, 240), (300, 360)) if diameter < 5 else ((256, 320), (420, 560))
+    enlarged = 1.0
+    if rng.random() < 0.2:
+        enlarged = log_uniform(rng, 1.2, min(4.0, diameter)) if rng.random() < 0.7 else 0.5
+    diameter /= enlarged
     asked = {
         "diameter": diameter,
         "spread": rng.uniform(0.03, 0.42),
         "cover": rng.uniform(0.04, 0.95),
         "curl": rng.choice([0, rng.uniform(0, 0.8)]),
         "length": math.inf,
-        "blur": rng.uniform(0.4, 3.2),
-        "contrast_to_noise": log_uniform(rng, 1.8, 35),
+        "blur": rng.uniform(0.4, 3.2 if enlarged <= 1 else 1.5),
+        "contrast_to_noise": log_uniform(rng, *((1.8, 35) if rng.random() < 0.85 else (35, 1000))),
     }
     if rng.random() < 0.15:
         asked |= {"length": rng.uniform(4, 20) * diameter, "cover": min(asked["cover"], 0.6)}
@@ -92,17 +101,47 @@ def drawn(seed: int) -> tuple[np.ndarray, FibreTruth, float]:
         background=rng.uniform(0.02, 0.3),
         darkest=rng.uniform(0.4, 0.75),
         least=rng.uniform(0.8, 0.97),
-        rims=(rng.uniform(0.3, 0.8), rng.uniform(0.2, 0.45)),
+        rims=(rng.uniform(0.2, 0.85), rng.uniform(0.15, 0.5)),
         rounded=rng.uniform(0, 0.5),
         absorption=log_uniform(rng, 0.5, 2.2),
+        lit=(rng.choice([0, 0, rng.uniform(0, 0.4)]), rng.uniform(0, 2 * np.pi)),
     )
     bounds = {name: (float(value), float(value)) for name, value in asked.items()}
-    size = int(rng.integers(low[0], high[0])), int(rng.integers(low[1], high[1]))
+    sides = rng.integers(low, high) / enlarged
+    size = max(64, int(sides[0])), max(64, int(sides[1]))
     image, truth = draw_fibres(rng, bounds, second, look, size, style)
+    if enlarged != 1:
+        image, truth = resized(image, truth, enlarged, order=int(rng.choice([1, 3])))
     sign = -1.0 if look == "transmission" else 1.0
     if sign > 0 and rng.random() < 0.12:
         image, sign = 1 - image, -1.0
     return disturbed(rng, image.astype(float)), truth, sign
+
+
+def resized(
+    image: np.ndarray, truth: FibreTruth, factor: float, order: int
+) -> tuple[np.ndarray, FibreTruth]:
+    """Return a mat as a program that interpolates enlarges or shrinks it."""
+    size = round(image.shape[0] * factor), round(image.shape[1] * factor)
+    nearest = {"order": 0, "preserve_range": True, "anti_aliasing": False}
+    scaled = replace(
+        truth,
+        diameters=truth.diameters * factor,
+        lengths=truth.lengths * factor,
+        visible_lengths=truth.visible_lengths * factor,
+        centre_lines=[_denser((line + 0.5) * factor - 0.5) for line in truth.centre_lines],
+        fibres=resize(truth.fibres, size, **nearest).astype(np.int32),
+        blur=truth.blur * factor,
+    )
+    return resize(image, size, order=order, anti_aliasing=factor < 1), scaled
+
+
+def _denser(line: np.ndarray) -> np.ndarray:
+    """Return points of a line about a pixel apart."""
+    step = np.linalg.norm(line[1] - line[0])
+    n = max(2, math.ceil((len(line) - 1) * step) + 1)
+    at = np.linspace(0, len(line) - 1, n)
+    return np.stack([np.interp(at, np.arange(len(line)), each) for each in line.T], axis=1)
 
 
 def disturbed(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -116,6 +155,16 @@ def disturbed(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.3:
         coarse = gaussian_filter(rng.standard_normal(image.shape), rng.uniform(0.5, 1.2))
         image = image + rng.uniform(0, 0.09) * coarse
+    if rng.random() < 0.15:  # grain of bright areas
+        grain = np.sqrt(np.clip(image, 0, None)) * rng.standard_normal(image.shape)
+        image = image + rng.uniform(0, 0.1) * grain
+    if rng.random() < 0.1:  # lines of a scan
+        image = image + rng.uniform(0, 0.04) * rng.standard_normal((len(image), 1))
+    if rng.random() < 0.1:
+        content = io.BytesIO()
+        grey = np.rint(255 * np.clip(image / max(image.max(), 1e-9), 0, 1)).astype(np.uint8)
+        Image.fromarray(grey).save(content, "JPEG", quality=int(rng.integers(30, 96)))
+        image = np.asarray(Image.open(content)) / 255
     return np.rint(image * rng.uniform(60, 255)) if rng.random() < 0.3 else image
 
 
@@ -144,11 +193,12 @@ def without_fibres(seed: int) -> np.ndarray:
     return image / max(np.ptp(image), 1e-9) + rng.standard_normal(size) / log_uniform(rng, 2, 30)
 
 
-def true_fibres(places: Places, truth: FibreTruth) -> tuple[np.ndarray, np.ndarray]:
-    """Return the fibre that each place lies on, -1 if none, and how far its middle is off.
+def true_fibres(places: Places, truth: FibreTruth) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the fibre that each place lies on, -1 if none, how far its middle is off, and a turn.
 
-    Its centre line is near, has the place's direction, and it is the uppermost in the middle and
-    near both edges.
+    The fibre's centre line is near and has the place's direction, and the fibre is the uppermost in
+    the middle and near both edges. The turn, in radians, is from the place's direction to the
+    centre line's.
     """
     height, width = truth.fibres.shape
     points = np.concatenate(truth.centre_lines)
@@ -163,7 +213,9 @@ def true_fibres(places: Places, truth: FibreTruth) -> tuple[np.ndarray, np.ndarr
     fibre, diameter = number[point], truth.diameters[number[point]]
     offset = (apart * normal).sum(axis=1)
     middle = places.positions[place] + offset[:, None] * normal
-    fits = np.abs((steps[point] * normal).sum(axis=1)) < np.sin(0.35)
+    across = (steps[point] * normal).sum(axis=1)
+    ahead = np.sign((steps[point] * places.tangents[place]).sum(axis=1))
+    fits = np.abs(across) < np.sin(0.35)
     fits &= (np.abs(offset) < 0.35 * diameter) & (
         np.linalg.norm(apart, axis=1) ** 2 < offset**2 + 1.5
     )
@@ -174,11 +226,12 @@ def true_fibres(places: Places, truth: FibreTruth) -> tuple[np.ndarray, np.ndarr
             inside = ((at >= 0) & (at < [height, width])).all(axis=1)
             row, column = np.clip(at, 0, [height - 1, width - 1]).T
             fits &= (truth.fibres[row, column] == fibre) | ~inside
-    best, off = np.full(len(places), -1), np.zeros(len(places))
+    best, off, turn = np.full(len(places), -1), np.zeros(len(places)), np.zeros(len(places))
     fitting = np.flatnonzero(fits)
     for k in fitting[np.argsort(-np.abs(offset[fitting]) / diameter[fitting])]:
         best[place[k]], off[place[k]] = fibre[k], offset[k]
-    return best, off
+        turn[place[k]] = np.arcsin(np.clip(-across[k] * ahead[k], -1, 1))
+    return best, off, turn
 
 
 def samples_of(job: tuple[int, ProfileNetwork | None]) -> list[Sample]:
@@ -195,8 +248,8 @@ def samples_of(job: tuple[int, ProfileNetwork | None]) -> list[Sample]:
     contrast = normalised_contrast(pixels.astype(np.float32))
     field = Field.of(contrast, np.ones(contrast.shape, dtype=bool))
     spectrum, samples = log_spectrum(contrast), list[Sample]()
-    for sign in (right, -right) if seed % 3 == 0 else (right,):
-        places = Places.on_ridges(field, sign, 2 * N_PLACES)
+    signs = (right, -right) if seed % 3 == 0 else (right,)
+    for sign, places in Places.on_ridges(field, signs, 2 * N_PLACES).items():
         if len(places) < 8:
             continue
         places = places.chosen(np.sort(rng.permutation(len(places))[:N_PLACES]))
@@ -207,10 +260,9 @@ def samples_of(job: tuple[int, ProfileNetwork | None]) -> list[Sample]:
         for _ in range(2):
             judged = network(*look_at(field, sign, places), spectrum)
             places = moved(field, places, judged)
-            turn = 0.03 * rng.standard_normal((len(places), 1))
+            turn = 0.03 * rng.standard_normal(len(places))
             scale = np.exp(rng.uniform(-0.08, 0.08) + 0.05 * rng.standard_normal(len(places)))
-            normals = np.cos(turn) * places.normals + np.sin(turn) * places.tangents
-            places = replace(places, normals=normals, diameter=places.diameter * scale)
+            places = replace(places.turned(turn), diameter=places.diameter * scale)
         samples.append(_sample(field, sign, places, own, spectrum))
     return samples
 
@@ -218,16 +270,19 @@ def samples_of(job: tuple[int, ProfileNetwork | None]) -> list[Sample]:
 def _sample(
     field: Field, sign: float, places: Places, truth: FibreTruth | None, spectrum: np.ndarray
 ) -> Sample:
-    fibre, offset = np.full(len(places), -1), np.zeros(len(places))
+    fibre, offset, turn = np.full(len(places), -1), np.zeros(len(places)), np.zeros(len(places))
     if truth is not None:
-        fibre, offset = true_fibres(places, truth)
+        fibre, offset, turn = true_fibres(places, truth)
     diameter = places.diameter if truth is None else truth.diameters[fibre]
+    ratio = np.log(diameter / places.diameter)
+    right = np.stack([ratio, offset / places.diameter, turn], axis=1)
+    missing = N_PLACES - len(places)
+    seen = seen_by_network(*look_at(field, sign, places)).astype(np.float16)
     return Sample(
-        seen=seen_by_network(*look_at(field, sign, places)).astype(np.float16),
+        seen=np.pad(seen, ((0, missing), (0, 0))),
         spectrum=spectrum,
-        is_fibre=fibre >= 0,
-        log_ratio=np.log(diameter / places.diameter).astype(np.float32),
-        offset=(offset / places.diameter).astype(np.float32),
+        is_fibre=np.pad((fibre >= 0).astype(np.float32), (0, missing), constant_values=_FILLED),
+        truth=np.pad(right.astype(np.float32), ((0, missing), (0, 0))),
         look=_NO_LOOK if truth is None else FIBRE_LOOKS.index(truth.look),
         log_blur=0.0 if truth is None else math.log(truth.blur),
     )
@@ -238,97 +293,132 @@ class Network(nn.Module):
 
     def __init__(self, n_inputs: int) -> None:
         super().__init__()
-        first, second, context = 160, 64, 32
+        first, second, context, third = WIDTHS
         self.first = nn.Linear(n_inputs, first)
         self.second = nn.Linear(first, second)
         self.trust = nn.Linear(second, 1)
         self.context = nn.Linear(2 * second + N_FREQUENCIES, context)
-        self.third = nn.Linear(second + context, 64)
-        self.profile = nn.Linear(64, 4)
+        self.third = nn.Linear(second + context, third)
+        self.profile = nn.Linear(third, 5)
         self.image = nn.Linear(context, len(FIBRE_LOOKS) + 1)
 
     def forward(
-        self, seen: torch.Tensor, image: torch.Tensor, spectrum: torch.Tensor
+        self, seen: torch.Tensor, there: torch.Tensor, spectrum: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Judge places (images, places, n_inputs), of which some are not there."""
         hidden = self.second(self.first(seen).relu()).relu()
         trust = self.trust(hidden)
-        weights = torch.cat([torch.ones_like(trust), trust.sigmoid()], dim=1)
-        empty = torch.zeros(len(spectrum), hidden.shape[1])
-        sums = [empty.index_add(0, image, weights[:, i : i + 1] * hidden) for i in range(2)]
-        totals = torch.zeros(len(spectrum), 2).index_add(0, image, weights)
-        means = [sums[0] / totals[:, :1], sums[1] / (totals[:, 1:] + 1)]
-        context = self.context(torch.cat([*means, SPECTRUM_FACTOR * spectrum], dim=1)).relu()
-        third = self.third(torch.cat([hidden, context[image]], dim=1)).relu()
-        return self.profile(third), trust[:, 0], self.image(context)
+        weights = there[..., None], there[..., None] * trust.sigmoid()
+        sums = [(each * hidden).sum(dim=1) for each in weights]
+        mean = sums[0] / weights[0].sum(dim=1).clamp(min=1)
+        trusted = sums[1] / (weights[1].sum(dim=1) + 1)
+        context = self.context(torch.cat([mean, trusted, SPECTRUM_FACTOR * spectrum], dim=1)).relu()
+        beside = context[:, None].expand(-1, seen.shape[1], -1)
+        third = self.third(torch.cat([hidden, beside], dim=2)).relu()
+        return self.profile(third), trust[..., 0], self.image(context)
 
     def exported(self) -> ProfileNetwork:
-        return ProfileNetwork({k: v.detach().numpy().copy() for k, v in self.state_dict().items()})
+        weights = {name: each.detach().cpu().numpy() for name, each in self.state_dict().items()}
+        return ProfileNetwork(weights)
 
 
-def loss_of(network: Network, samples: Sequence[Sample], rng: np.random.Generator) -> torch.Tensor:
-    seen, image, is_fibre, ratio, offset = [], [], [], [], []
-    for i, sample in enumerate(samples):
-        some = rng.permutation(len(sample.seen))[: N_PLACES // 2]
-        flat, n_profile = sample.seen[some].astype(np.float32), N_ROWS * N_SAMPLES
-        profile = flat[:, :n_profile].reshape(-1, N_ROWS, N_SAMPLES)
-        turned, reversed_ = rng.random((2, len(some))) < 0.5  # fibres have no direction
-        profile[turned] = profile[turned, :, ::-1]
-        profile[reversed_] = profile[reversed_, ::-1]
-        flat[:, :n_profile] = profile.reshape(len(some), -1)
-        seen.append(flat)
-        image.append(np.full(len(some), i))
-        is_fibre.append(sample.is_fibre[some])
-        ratio.append(sample.log_ratio[some])
-        offset.append(np.where(turned, -1, 1) * sample.offset[some])
-    number, found = (
-        torch.from_numpy(np.concatenate(image)),
-        torch.from_numpy(np.concatenate(is_fibre)),
-    )
-    spectrum = torch.from_numpy(np.stack([each.spectrum for each in samples]))
-    out, trust, looks = network(torch.from_numpy(np.concatenate(seen)), number, spectrum)
-    presence = functional.binary_cross_entropy_with_logits
-    loss = presence(out[:, 0], found.float()) + 0.3 * presence(trust, found.float())
-    look = torch.tensor([each.look for each in samples])
-    if (known := look >= 0).any():
-        blur = torch.tensor([each.log_blur for each in samples])
-        loss = loss + 0.5 * functional.cross_entropy(looks[known, :-1], look[known])
-        loss = loss + 0.5 * (looks[known, -1] - blur[known]).square().mean()
-    if not found.any():
-        return loss
-    true_ratio = torch.from_numpy(np.concatenate(ratio))[found]
-    true_offset = torch.from_numpy(np.concatenate(offset).astype(np.float32))[found]
-    off, log_error = out[found, 1] - true_ratio, out[found, 2].clamp(*LOG_ERRORS)
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Places of several images, on the device that trains."""
+
+    seen: torch.Tensor
+    spectrum: torch.Tensor
+    is_fibre: torch.Tensor
+    truth: torch.Tensor
+    look: torch.Tensor
+    log_blur: torch.Tensor
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], device: str) -> Batch:
+        def column(name: str) -> torch.Tensor:
+            stacked = np.stack([np.asarray(getattr(each, name)) for each in samples])
+            tensor = torch.from_numpy(stacked)
+            return (tensor.float() if tensor.dtype == torch.float64 else tensor).to(device)
+
+        return cls(*(column(each.name) for each in fields(cls)))
+
+    def drawn(self, index: torch.Tensor) -> Batch:
+        """Return half of the places of some images, mirrored: fibres have no direction."""
+        n, device = len(index), index.device
+        some = torch.rand(n, N_PLACES, device=device).argsort(dim=1)[:, : N_PLACES // 2]
+        image = index[:, None]
+        seen, truth = self.seen[image, some].float(), self.truth[image, some]
+        n_profile = N_ROWS * N_SAMPLES
+        profile = seen[..., :n_profile].unflatten(2, (N_ROWS, N_SAMPLES))
+        across, along = torch.rand(2, *some.shape, 1, 1, device=device) < 0.5
+        profile = torch.where(across, profile.flip(3), profile)
+        profile = torch.where(along, profile.flip(2), profile).flatten(2)
+        side = 1 - 2 * across[..., 0, 0].float()
+        turn = side * (1 - 2 * along[..., 0, 0].float())
+        signs = torch.stack([torch.ones_like(side), side, turn], dim=2)
+        return Batch(
+            torch.cat([profile, seen[..., n_profile:]], dim=2),
+            self.spectrum[index],
+            self.is_fibre[image, some],
+            signs * truth,
+            self.look[index],
+            self.log_blur[index],
+        )
+
+
+def loss_of(network: Network, batch: Batch) -> torch.Tensor:
+    there, found = batch.is_fibre != _FILLED, batch.is_fibre == 1
+    out, trust, looks = network(batch.seen, there.float(), batch.spectrum)
+
+    def presence(logit: torch.Tensor) -> torch.Tensor:
+        each = functional.binary_cross_entropy_with_logits(logit, found.float(), reduction="none")
+        return mean(each, there)
+
+    def mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+        return (values * where).sum() / where.sum().clamp(min=1)
+
+    loss = presence(out[..., 0]) + 0.3 * presence(trust)
+    known = batch.look != _NO_LOOK
+    look = functional.cross_entropy(looks[:, :-1], batch.look.clamp(min=0), reduction="none")
+    loss = loss + 0.5 * mean(look + (looks[:, -1] - batch.log_blur).square(), known)
+    ratio, offset, turn = batch.truth.unbind(dim=2)
+    off, log_error = out[..., 1] - ratio, out[..., 2].clamp(*LOG_ERRORS)
     # Of Student's distribution with four degrees of freedom, for outliers.
-    loss = loss + (2.5 * torch.log1p((off * torch.exp(-log_error)).square() / 4) + log_error).mean()
-    true_size = torch.exp(-true_ratio)
-    scaled = functional.smooth_l1_loss(out[found, 3] * true_size, true_offset * true_size, beta=0.1)
+    unlikely = 2.5 * torch.log1p((off * torch.exp(-log_error)).square() / 4) + log_error
+    size = torch.exp(-ratio)
+    scaled = functional.smooth_l1_loss(
+        out[..., 3] * size, offset * size, beta=0.1, reduction="none"
+    )
+    turned = functional.smooth_l1_loss(out[..., 4], turn, beta=0.1, reduction="none")
+    loss = loss + mean(unlikely + 4 * scaled + 4 * turned, found)
     # What all places of an image share is wrong with the median, too.
-    count = torch.zeros(len(samples)).index_add(0, number[found], torch.ones(len(off)))
-    shared = torch.zeros(len(samples)).index_add(0, number[found], off.clamp(-0.7, 0.7))
-    shared = (shared / count.clamp(min=1))[count > 15]
-    if len(shared):
-        loss = loss + 6 * functional.smooth_l1_loss(shared, torch.zeros_like(shared), beta=0.05)
-    return loss + 4 * scaled
+    count = found.sum(dim=1)
+    shared = (off.clamp(-0.7, 0.7) * found).sum(dim=1) / count.clamp(min=1)
+    shared = functional.smooth_l1_loss(
+        shared, torch.zeros_like(shared), beta=0.05, reduction="none"
+    )
+    return loss + 6 * mean(shared, count > 15)
 
 
-def trained(samples: Sequence[Sample], n_epochs: int) -> Network:
+def trained(samples: Sequence[Sample], n_epochs: int, device: str) -> Network:
     torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    network = Network(samples[0].seen.shape[1])
-    n_steps = n_epochs * (len(samples) // BATCH)
+    network, data = Network(samples[0].seen.shape[1]).to(device), Batch.of(samples, device)
+    size = max(1, min(BATCH, len(samples) // 2))
+    n_steps = n_epochs * (len(samples) // size)
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=1e-3)
     rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=n_steps + 1)
     for epoch in range(n_epochs):
-        losses, order = [], rng.permutation(len(samples))
-        for i in range(0, len(order) - BATCH + 1, BATCH):
-            loss = loss_of(network, [samples[j] for j in order[i : i + BATCH]], rng)
+        total = torch.zeros((), device=device)
+        parts = torch.randperm(len(samples), device=device).split(size)[: len(samples) // size]
+        for part in parts:
+            loss = loss_of(network, data.drawn(part))
             optimiser.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(network.parameters(), 2.0)
             optimiser.step()
             rates.step()
-            losses.append(float(loss.detach()))
-        print(f"epoch {epoch + 1} of {n_epochs}: loss {np.mean(losses):.3f}", flush=True)
+            total += loss.detach()
+        print(f"epoch {epoch + 1} of {n_epochs}: loss {float(total) / len(parts):.3f}", flush=True)
     return network
 
 
@@ -343,60 +433,113 @@ def drawn_samples(
                 print(f"{i + 1} images of {len(seeds)}", flush=True)
 
 
-def interval_of(network: ProfileNetwork, seeds: Sequence[int]) -> np.ndarray:
-    """Return how half the width of the interval of a mat's log median depends on its places.
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One mat with a median, measured without the last two rows of weights."""
 
-    Errors of medians follow Student's distribution with four degrees of freedom, whose scale
-    depends on the facts; then the width is that which holds 95 % of these mats.
+    facts: np.ndarray
+    logs: np.ndarray  # of diameters, over the true median
+    lengths: np.ndarray
+    true_mean: float  # of logarithms over those of the middle place, within bounds
+
+    def log_error(self, acceptance: np.ndarray) -> float:
+        """Return the logarithm of the median over the true one."""
+        power = float(self.facts @ acceptance)
+        weights = diameters.corrected(self.lengths, self.logs, power)
+        return float(weighted_quantiles(self.logs, weights, [0.5])[0])
+
+
+def measured(job: tuple[int, ProfileNetwork]) -> Measured | None:
+    seed, network = job
+    try:
+        pixels, truth, _ = drawn(seed)
+    except ValueError:
+        return None
+    contrast = normalised_contrast(pixels.astype(np.float32))
+    field = Field.of(contrast, np.ones(contrast.shape, dtype=bool))
+    found = find_places(field, [1.0, -1.0], field.n_places(*diameters.N_PLACES), network)
+    if found is None:
+        return None
+    places, _ = diameters.accepted_places(field, found)
+    if len(places) < diameters.LEAST_PLACES:
+        return None
+    _, lengths = followed(places)
+    if not diameters.is_resolved(found, places, lengths):
+        return None
+    facts = diameters.image_facts(field, found, places, lengths)
+    logs = np.log(places.diameter / truth.median)
+    true = diameters.around_middle(np.log(truth.diameters / truth.median), np.median(logs))
+    return Measured(facts, logs, lengths, float(np.average(true, weights=truth.visible_lengths)))
+
+
+def learnt_from_mats(mats: Sequence[Measured]) -> dict[str, np.ndarray]:
+    """Return what `ProfileNetwork.weights` holds about images as a whole.
+
+    ``acceptance`` takes an image's facts to the power of the diameter that the share of measured
+    length goes with: those for which the mean logarithms are right, by maximum likelihood of an
+    exponential family. ``interval`` takes them to the logarithm of half the width of the median's
+    interval. Errors follow Student's distribution with four degrees of freedom, whose scale depends
+    on the facts; then the width is that which holds 95 % of these mats.
     """
-    facts, errors = [], []
-    for seed in seeds:
-        try:
-            pixels, truth, _ = drawn(seed)
-        except ValueError:
-            continue
-        contrast = normalised_contrast(pixels.astype(np.float32))
-        field = Field.of(contrast, np.ones(contrast.shape, dtype=bool))
-        found = find_places(field, [1.0, -1.0], field.n_places(*diameters.N_PLACES), network)
-        places = diameters.accepted_places(field, found)[0] if found else []
-        if len(places) < diameters.LEAST_PLACES or found is None:
-            continue
-        _, lengths = followed(places)
-        (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
-        if diameters.is_resolved(found, median):
-            facts.append(diameters.interval_facts(field, places, lengths))
-            errors.append(math.log(median / truth.median))
-    x, error = np.array(facts), np.abs(errors)
-    mean, scale = x.mean(axis=0), np.append(1.0, x[:, 1:].std(axis=0))
-    standard = np.column_stack([np.ones(len(x)), (x[:, 1:] - mean[1:]) / scale[1:]])
+    facts = np.stack([each.facts for each in mats])
+    mean, scale = facts.mean(axis=0), facts.std(axis=0) + 1e-9
+    mean[0], scale[0] = 0.0, 1.0
+    standard = (facts - mean) / scale
+
+    def unscaled(factors: np.ndarray) -> np.ndarray:
+        slopes = factors / scale
+        slopes[0] -= slopes @ mean
+        return slopes
+
+    def unlikely(factors: np.ndarray) -> float:
+        total = 1e-2 * float(factors @ factors)
+        for power, each in zip(standard @ factors, mats, strict=True):
+            apart = diameters.around_middle(each.logs, np.median(each.logs))
+            weights = each.lengths * np.exp(-power * apart)
+            total += (math.log(weights.sum()) + power * each.true_mean) / len(mats)
+        return total
+
+    start = np.zeros(facts.shape[1])
+    acceptance = unscaled(minimize(unlikely, start).x)
+    error = np.abs([each.log_error(acceptance) for each in mats])
 
     def misfit(factors: np.ndarray) -> float:
         log_scale = standard @ factors
         square = (error * np.exp(-log_scale)) ** 2
         return float(np.mean(2.5 * np.log1p(square / 4) + log_scale))
 
-    factors = minimize(misfit, [-2.5, 0, 0, 0]).x
+    start[0] = -2.5
+    factors = minimize(misfit, start).x
     factors[0] += np.log(np.quantile(error * np.exp(-standard @ factors), 0.95))
-    slopes = factors[1:] / scale[1:]
-    print(f"interval: of {len(x)} mats, median error {np.median(error):.3f}")
-    return np.append(factors[0] - slopes @ mean[1:], slopes)
+    return {"acceptance": acceptance, "interval": unscaled(factors)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = new_parser(__doc__, Path("profile_network.npz"))
-    parser.add_argument("--images", type=int, default=6000)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--images", type=int, default=24_000)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="that PyTorch trains on")
     options: Any = parse(parser, argv)
-    n_first = options.images // 4
+    n_first, n_last = options.images // 5, options.images + max(options.images // 10, 40)
     first = list(drawn_samples(range(n_first), None, options.processes))
-    guesser = trained(first, options.epochs).exported()
+    guesser = trained(first, options.epochs, options.device).exported()
     later = list(drawn_samples(range(n_first, options.images), guesser, options.processes))
-    network = trained(first + later, options.epochs).exported()
+    network = trained(first + later, options.epochs, options.device).exported()
     stored = {name: each.astype(np.float16) for name, each in network.weights.items()}
-    others = range(options.images, options.images + max(options.images // 5, 20))
-    stored["interval"] = interval_of(network, others).astype(np.float32)
-    np.savez_compressed(options.out, **stored)
+    network = ProfileNetwork({name: each.astype(np.float32) for name, each in stored.items()})
+    with Pool(options.processes) as pool:
+        jobs = [(seed, network) for seed in range(options.images, n_last)]
+        mats = [each for each in pool.imap(measured, jobs, chunksize=8) if each is not None]
+    if len(mats) < _LEAST_MATS:
+        raise SystemExit(f"{len(mats)} mats have a median: train with more images.")
+    learnt = learnt_from_mats(mats[::2])
+    others = [(each, each.log_error(learnt["acceptance"])) for each in mats[1::2]]
+    held = [abs(error) < np.exp(each.facts @ learnt["interval"]) for each, error in others]
+    median = np.median(np.abs([error for _, error in others]))
+    print(f"of {len(others)} other mats: median error {median:.3f}, {np.mean(held):.0%} held")
+    learnt = {name: each.astype(np.float32) for name, each in learnt_from_mats(mats).items()}
+    np.savez_compressed(options.out, **stored, **learnt)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ from hypervlad import (
 )
 from hypervlad.data import make_fibre_images
 from hypervlad.features.encoder import ImageLoader
-from hypervlad.fibres import axial_difference
+from hypervlad.fibres import axial_difference, diameters
 from hypervlad.fibres.places import Places
 from hypervlad.fibres.profile_network import ProfileNetwork, seen_by_network
 
@@ -339,16 +339,84 @@ def test_fibres(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_network_of_diameters_is_trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(train, "BATCH", 4)
+    weights = ProfileNetwork.pretrained().weights
+    layers = {name: torch.tensor(each) for name, each in weights.items() if "." in name}
+
+    def well_trained(*given: Any) -> train.Network:
+        network = trained(*given)
+        network.load_state_dict(layers)  # mats are measured by a network that has learnt more
+        return network
+
+    trained = train.trained
+    monkeypatch.setattr(train, "trained", well_trained)
     out = tmp_path / "network.npz"
-    train.main(["--images", "40", "--epochs", "1", "--processes", "1", "--out", str(out)])
+    train.main(["--images", "40", "--epochs", "4", "--processes", "1", "--out", str(out)])
+    losses = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()[-5:-1]]
+    assert losses[-1] < losses[0] - 0.3
     with np.load(out) as stored:
-        shapes = {name: stored[name].shape for name in stored.files}
-    assert shapes == {
-        name: each.shape for name, each in ProfileNetwork.pretrained().weights.items()
-    }
+        assert {name: stored[name].shape for name in stored.files} == {
+            name: each.shape for name, each in weights.items()
+        }
+        assert all(np.isfinite(stored[name]).all() for name in stored.files)
+
+
+def test_half_of_few_places_may_be_none_at_all() -> None:
+    torch.manual_seed(0)
+    network, there = train.Network(245), torch.zeros(2, 5)
+    there[0, :2] = 1
+    out = network(torch.randn(2, 5, 245), there, torch.randn(2, 24))
+    assert all(each.isfinite().all() for each in out)
+
+
+def test_mirrored_places_have_mirrored_truths() -> None:
+    n_profile = train.N_ROWS * train.N_SAMPLES
+    profile = np.arange(n_profile, dtype=np.float32) / n_profile
+    sample = train.Sample(
+        seen=np.tile(np.append(profile, [1, 2, 3]), (train.N_PLACES, 1)).astype(np.float16),
+        spectrum=np.zeros(24, np.float32),
+        is_fibre=np.ones(train.N_PLACES, np.float32),
+        truth=np.tile(np.float32([0.5, 0.2, 0.1]), (train.N_PLACES, 1)),
+        look=0,
+        log_blur=0.0,
+    )
+    drawn = train.Batch.of([sample], "cpu").drawn(torch.zeros(1, dtype=torch.long))
+    found = set()
+    for seen, truth in zip(drawn.seen[0], drawn.truth[0], strict=True):
+        rows = seen[:n_profile].reshape(train.N_ROWS, train.N_SAMPLES)
+        along, across = bool(rows[0, 0] > rows[-1, 0]), bool(rows[0, 0] > rows[0, -1])
+        side, turn = (-1 if across else 1), (-1 if across != along else 1)
+        assert truth.tolist() == pytest.approx([0.5, 0.2 * side, 0.1 * turn])
+        found.add((along, across))
+    assert len(found) == 4
+
+
+def test_enlarged_mats_have_their_truth_enlarged() -> None:
+    (image,), (truth,) = make_fibre_images(1, diameter=6, cover=0.1, size=96, random_state=0)
+    larger, scaled = train.resized(image, truth, 2.5, order=1)
+    assert larger.shape == scaled.fibres.shape == (240, 240)
+    assert scaled.median == pytest.approx(2.5 * truth.median)
+    assert scaled.cover == pytest.approx(truth.cover, abs=0.01)
+    for line, former in zip(scaled.centre_lines, truth.centre_lines, strict=True):
+        assert line[[0, -1]] == pytest.approx((former[[0, -1]] + 0.5) * 2.5 - 0.5)
+        assert np.linalg.norm(np.diff(line, axis=0), axis=1).max() < 1.01
+
+
+def test_what_is_learnt_from_mats_rights_their_means_and_holds_their_errors() -> None:
+    rng, mats = np.random.default_rng(0), []
+    for _ in range(200):
+        logs = 0.3 * rng.standard_normal(300)
+        facts = np.array([1, *rng.standard_normal(2)])
+        shift = rng.normal(0, 0.05)  # of all places of a mat
+        lengths = np.exp((0.5 + 0.2 * facts[1]) * logs)  # thick fibres are measured more often
+        true = diameters.around_middle(logs + shift, np.median(logs + shift))
+        mats.append(train.Measured(facts, logs + shift, lengths, float(true.mean())))
+    learnt = train.learnt_from_mats(mats)
+    assert learnt["acceptance"] == pytest.approx([0.5, 0.2, 0], abs=0.1)
+    width = np.exp([learnt["interval"] @ each.facts for each in mats])
+    assert width.mean() == pytest.approx(1.96 * np.hypot(0.05, 0.02), rel=0.3)
 
 
 def test_the_trained_network_is_that_of_the_package() -> None:
@@ -357,11 +425,13 @@ def test_the_trained_network_is_that_of_the_package() -> None:
     seen = seen_by_network(profiles.astype(np.float32), facts.astype(np.float32))
     spectrum = rng.standard_normal(24).astype(np.float32)
     network = train.Network(seen.shape[1])
-    with torch.no_grad():
-        places = torch.zeros(9, dtype=torch.long)
-        own, _, image = network(torch.from_numpy(seen), places, torch.from_numpy(spectrum[None]))
+    with torch.no_grad():  # three places are not there
+        padded = torch.from_numpy(np.pad(seen, ((0, 3), (0, 0)), constant_values=7))[None]
+        there = (torch.arange(12) < 9).float()[None]
+        own, _, image = network(padded, there, torch.from_numpy(spectrum[None]))
     found = network.exported()(profiles.astype(np.float32), facts.astype(np.float32), spectrum)
-    np.testing.assert_allclose(found.log_ratio, own[:, 1].numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.log_ratio, own[0, :9, 1].numpy(), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.turn, own[0, :9, 4].numpy(), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found.blur, np.exp(float(image[0, -1])), rtol=1e-4)
 
 
@@ -377,8 +447,9 @@ def test_true_fibres_are_the_uppermost_in_the_middle_of_which_places_lie() -> No
     middle, unknown = np.concatenate(lines).astype(float), np.zeros(len(number))
     for off in (2.0, 5.5):
         places = Places(middle + off * normals, normals, unknown + 12, *[unknown] * 3)
-        fibre, offset = train.true_fibres(places, truth)
+        fibre, offset, turn = train.true_fibres(places.turned(0.1 + unknown), truth)
         found = fibre == number
+        assert turn[found] == pytest.approx(-0.1, abs=0.03)
         assert (found.mean() > 0.4) == (off < 0.35 * 12)
         assert offset[found] == pytest.approx(-off, abs=0.6)
     crossed = train.true_fibres(

@@ -14,7 +14,7 @@ from scipy import stats
 from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.diameters import FibreDiameters
 from hypervlad.fibres.gradients import Values
-from hypervlad.fibres.measured_places import PER_PLACE, with_kinds
+from hypervlad.fibres.measured_places import PER_PLACE
 
 _LEVEL = 0.95
 #: The only group if there are none.
@@ -169,7 +169,7 @@ def _group(name: str, own: Sequence[tuple[FibreDiameters, Any]]) -> GroupDiamete
         name=name,
         n_images=len(images),
         n_samples=len(samples),
-        places=with_kinds(_pooled(images)),
+        places=_pooled(images),
         medians=np.array([_pooled(unit).median for unit in units]),
         interval=images[0].interval,
         interval_of="image",

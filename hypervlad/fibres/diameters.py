@@ -14,7 +14,7 @@ from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.gradients import Values, normalised_contrast
 from hypervlad.fibres.mixture import fit_kinds, weighted_quantiles
 from hypervlad.fibres.places import Appearance, Field, Places, find_places, followed
-from hypervlad.fibres.profile_network import ProfileNetwork
+from hypervlad.fibres.profile_network import LOOKS, ProfileNetwork
 from hypervlad.images.pixels import as_pixels
 from hypervlad.images.scale_bars import find_scale_bar
 
@@ -25,8 +25,10 @@ _SMALLEST = 3.0  # diameter in pixels
 _RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width at half maximum
 _MARGIN = 1.3  # of the median over the smallest diameter
 _MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median
-_PROBABILITY = 0.5  # of a place, at least
+_PROBABILITY = 0.7  # of a place, at least
 _MAX_ERROR = 0.4  # of the logarithm of a diameter
+_POWERS = (-0.5, 1.5)  # of the diameter, that acceptance may go with
+_FACTOR = np.log(2)  # of the diameter
 LEAST_PLACES = 10  # places of an image, at least
 N_PLACES = (1000, 8000)  # per image, by its area
 _BESIDE_BAR = 0.25  # lengths of a scale bar around it, within which its label is
@@ -47,15 +49,13 @@ class FibreDiameters:
     directions : ndarray of float64, shape (n,)
         Along the fibre, radians in [0, pi), counter-clockwise from the +x axis (y up).
     weights : ndarray of float64, shape (n,)
-        Visible length that each place stands for, in the unit of the diameters.
+        Visible length that each place stands for, in the unit of the diameters: the way to its
+        neighbours, more where fibres of its diameter are accepted less often.
     fibres : ndarray of int64, shape (n,)
         Places with the same number follow each other along one fibre.
     interval : Interval
         95 % interval of the median, from the errors of medians of synthetic mats that look as
         uncertain.
-    modes : ndarray of float64, shape (n_modes, 3)
-        Kinds of fibres: median, standard deviation of the logarithm, share of the length; none if
-        there are fewer than six fibres.
     refused : dict of str to int
         Number of places that were not accepted, by reason.
     profile : str or None
@@ -78,7 +78,6 @@ class FibreDiameters:
     weights: Values
     fibres: NDArray[np.int64]
     interval: Interval
-    modes: Values
     refused: Mapping[str, int]
     profile: str | None
     polarity: str
@@ -104,6 +103,26 @@ class FibreDiameters:
     def median(self) -> float:
         """Median, weighted by visible length."""
         return float(self.percentiles([50])[0])
+
+    @property
+    def of_fibres(self) -> Values:
+        """Diameter and weight of each fibre that was followed, shape (n_fibres, 2).
+
+        The median of the first column is number-weighted, but what hides a fibre cuts it in two.
+        """
+        number = np.unique(self.fibres, return_inverse=True)[1]
+        length = np.bincount(number, self.weights)
+        mean_log = np.bincount(number, self.weights * np.log(self.diameters)) / length
+        return np.stack([np.exp(mean_log), length], axis=1)
+
+    @property
+    def modes(self) -> Values:
+        """Kinds of fibres, shape (n_modes, 3); none if there are fewer than six fibres.
+
+        Median, standard deviation of the logarithm, share of the visible length.
+        """
+        diameters, lengths = self.of_fibres.T
+        return fit_kinds(np.log(diameters), lengths)
 
     def percentiles(self, shares: ArrayLike) -> Values:
         """Return percentiles of the diameters, weighted by visible length.
@@ -236,14 +255,16 @@ def _result(
         reason = "too few places show both edges of a fibre"
         return _nothing(reason, polarity, unit, refused)
     fibres, lengths = followed(places)
-    (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
-    factors = ProfileNetwork.pretrained().weights["interval"]
-    half_width = float(np.exp(factors @ interval_facts(field, places, lengths)))
-    if not is_resolved(found, median):
+    facts = image_facts(field, found, places, lengths)
+    weights = ProfileNetwork.pretrained().weights
+    half_width = float(np.exp(weights["interval"] @ facts))
+    if not is_resolved(found, places, lengths):
         reason = "the fibres are too thin for the image: their diameters are not resolved"
         return _nothing(reason, polarity, unit, refused)
     if half_width > _MAX_HALF_WIDTH:
         return _nothing("the median would be too uncertain", polarity, unit, refused)
+    lengths = corrected(lengths, np.log(places.diameter), float(weights["acceptance"] @ facts))
+    (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
     size = 1.0 if pixel_size is None else float(pixel_size)
     diameters, ratio, tangents = places.diameter * size, np.exp(half_width), places.tangents
     return FibreDiameters(
@@ -254,7 +275,6 @@ def _result(
         weights=lengths * size,
         fibres=fibres,
         interval=Interval(float(size * median / ratio), float(size * median * ratio)),
-        modes=fit_kinds(np.log(diameters), lengths, fibres),
         refused=refused,
         profile=found.look,
         polarity="bright" if found.sign > 0 else "dark",
@@ -286,19 +306,38 @@ def smallest_diameter(found: Appearance) -> float:
     return max(_SMALLEST, _RESOLVED * found.blur)
 
 
-def is_resolved(found: Appearance, median: float) -> bool:
+def is_resolved(found: Appearance, places: Places, lengths: Values) -> bool:
+    (median,) = weighted_quantiles(places.diameter, lengths, [0.5])
     return bool(median >= _MARGIN * smallest_diameter(found))
 
 
-def interval_facts(field: Field, places: Places, lengths: Values) -> Values:
-    """Return what the interval of the median depends on: 1, and three facts.
+def image_facts(field: Field, found: Appearance, places: Places, lengths: Values) -> Values:
+    """Return what the weights of an image's places and the interval of its median depend on.
 
-    They are the logarithms of the places' errors and of their cover, and how different they are.
+    They are 1, the logarithms of the places' errors and of their cover, how different they are, and
+    which of the looks but the last one fibres have.
     """
     logs, share = np.log(places.diameter), lengths / lengths.sum()
     (error,) = weighted_quantiles(np.log(places.error), lengths, [0.5])
     cover = float(lengths @ places.diameter) / field.mask.sum()
-    return np.array([1.0, error, np.log(cover + 0.02), np.sqrt(share @ (logs - share @ logs) ** 2)])
+    spread = np.sqrt(share @ (logs - share @ logs) ** 2)
+    looks = [found.look == each for each in LOOKS[:-1]]
+    return np.array([1.0, error, np.log(cover + 0.02), spread, *looks])
+
+
+def corrected(lengths: Values, logs: Values, power: float) -> Values:
+    """Return lengths, of the same sum, as if thick fibres were not accepted more often than others.
+
+    The share that is accepted goes with a power of the diameter, within a factor of two around the
+    middle one: beyond, single places would weigh too much.
+    """
+    apart = around_middle(logs, np.median(logs))
+    weights = lengths * np.exp(-np.clip(power, *_POWERS) * apart)
+    return np.asarray(weights * (lengths.sum() / weights.sum()))
+
+
+def around_middle(logs: Values, middle: np.floating) -> Values:
+    return np.clip(logs - middle, -_FACTOR, _FACTOR)
 
 
 def _nothing(reason: str, polarity: str, unit: str, refused: dict[str, int]) -> FibreDiameters:
@@ -311,7 +350,6 @@ def _nothing(reason: str, polarity: str, unit: str, refused: dict[str, int]) -> 
         none,
         np.zeros(0, np.int64),
         Interval(nan, nan),
-        np.zeros((0, 3)),
         refused,
         None,
         polarity,

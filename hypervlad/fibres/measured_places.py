@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from hypervlad.fibres.axial import Interval
 from hypervlad.fibres.diameters import FibreDiameters
 from hypervlad.fibres.gradients import Values
-from hypervlad.fibres.mixture import fit_kinds
 
 #: The arrays of `FibreDiameters` with one entry per place.
 PER_PLACE = ("diameters", "errors", "positions", "directions", "weights", "fibres")
@@ -108,10 +107,4 @@ def without_places(found: FibreDiameters, left_out: ArrayLike) -> FibreDiameters
     ratio = rest.median / found.median
     interval = Interval(ratio * found.interval.low, ratio * found.interval.high)
     reason = None if kept.any() else found.reason or "all places were left out"
-    return with_kinds(replace(rest, interval=interval, reason=reason))
-
-
-def with_kinds(found: FibreDiameters) -> FibreDiameters:
-    """Return diameters with the modes of their places."""
-    modes = fit_kinds(np.log(found.diameters), found.weights, found.fibres)
-    return replace(found, modes=modes)
+    return replace(rest, interval=interval, reason=reason)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from hypervlad.fibres.gradients import Values
 
@@ -16,18 +16,15 @@ _LEAST = (6, 20, 30)  # fibres, for one kind, two and three
 _APART = 2.0  # of neighbouring kinds, in root mean squares of their spreads
 
 
-def fit_kinds(logs: Values, weights: Values, fibres: NDArray[np.int64]) -> Values:
+def fit_kinds(logs: Values, weights: Values) -> Values:
     """Return median, spread and share of up to three kinds of fibres, thin ones first.
 
-    Each fibre has one diameter, the mean of its places', and the weight of all. The number of kinds
-    is that of the lowest BIC among those whose kinds are apart: neighbours differ by more than two
-    of their spreads (Ashman, Bird and Zepf 1994, "Detecting bimodality in astronomical datasets",
+    Each fibre has one diameter, as logarithm, and a weight. The number of kinds is that of the
+    lowest BIC among those whose kinds are apart: neighbours differ by more than two of their
+    spreads (Ashman, Bird and Zepf 1994, "Detecting bimodality in astronomical datasets",
     Astronomical Journal 108). One kind needs six fibres, each of several ten.
     """
-    number = np.unique(fibres, return_inverse=True)[1]
-    total = np.asarray(np.bincount(number, weights), dtype=np.float64)
-    logs, weights, n_fibres = np.bincount(number, logs * weights) / total, total, len(total)
-    best, found = np.inf, np.zeros((0, 3))
+    best, found, n_fibres = np.inf, np.zeros((0, 3)), len(logs)
     share = weights / weights.sum()
     for n_kinds in range(1, _MAX_KINDS + 1):
         if n_fibres < _LEAST[n_kinds - 1]:

@@ -29,7 +29,7 @@ from hypervlad.fibres.profile_network import (
     ProfileNetwork,
     log_spectrum,
 )
-from hypervlad.fibres.ridges import find_ridges
+from hypervlad.fibres.ridges import Ridges, find_ridges
 
 _LEVEL, _LEVEL_SIGMA = 0.02, 2.0  # quantile of the smoothed image, sigma in pixels
 _LARGEST_SCALE = 1 / 12  # over the shorter side of the image
@@ -41,6 +41,7 @@ _ALONG = (0.7, 5.0, 16.0)  # half the length along: over the diameter, least and
 _ALONG_NOISE = 60.0  # least half length in pixels, over the noise of an image that spans 0 to 1
 _N_PASSES = 2  # after the first
 _MOVED = 0.3  # probability from which a place is moved to the fibre's middle
+_TURN = 0.3  # radians, at most
 _NEXT = 2.0  # times as far as places are apart, within which the next one follows
 _GAP = (4.0, 15.0)  # between places that follow each other: in diameters, and in pixels more
 
@@ -102,10 +103,14 @@ class Places:
     probability: Values  # that a fibre lies here, both edges visible
 
     @classmethod
-    def on_ridges(cls, field: Field, sign: float, n: int) -> Places:
-        """Choose points of centre lines, fewer on thick than on thin ones."""
-        image = field.contrast if sign > 0 else -field.contrast
-        ridges = find_ridges(image, field.noise, field.largest)
+    def on_ridges(cls, field: Field, signs: Sequence[float], n: int) -> dict[float, Self]:
+        """Choose points of the centre lines of bright (1) or dark (-1) fibres, up to n of each."""
+        found = find_ridges(field.contrast, field.noise, field.largest, signs)
+        return {sign: cls._along(field, ridges, n) for sign, ridges in found.items()}
+
+    @classmethod
+    def _along(cls, field: Field, ridges: Ridges, n: int) -> Self:
+        """Choose fewer points on thick lines than on thin ones."""
         ridges = ridges.chosen(np.flatnonzero(field.allows(ridges.positions)))
         ends = np.cumsum(ridges.lengths / ridges.scales)
         n = min(n, len(ends))
@@ -129,6 +134,11 @@ class Places:
     def tangents(self) -> Values:
         return np.stack([-self.normals[:, 1], self.normals[:, 0]], axis=1)
 
+    def turned(self, angle: Values) -> Self:
+        """Return places with other directions, by angles in radians."""
+        cosine, sine = np.cos(angle)[:, None], np.sin(angle)[:, None]
+        return replace(self, normals=cosine * self.normals + sine * self.tangents)
+
     def chosen(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Self:
         return replace(
             self, **{each.name: getattr(self, each.name)[index] for each in fields(self)}
@@ -151,8 +161,7 @@ def find_places(
     """Judge n points on centre lines, of the polarity that fits; None without any lines."""
     spectrum = log_spectrum(field.contrast)
     found = list[tuple[float, float, Places, Judged]]()
-    for sign in signs:
-        places = Places.on_ridges(field, sign, n)
+    for sign, places in Places.on_ridges(field, signs, n).items():
         if len(places):
             judged = network(*look_at(field, sign, places), spectrum)
             found.append((float(judged.probability @ places.length), sign, places, judged))
@@ -169,13 +178,14 @@ def find_places(
 
 
 def moved(field: Field, places: Places, judged: Judged) -> Places:
-    """Return places in the middle of the fibres, with the diameters that were found."""
+    """Return places in the middle of the fibres, with diameters and directions as found."""
     is_fibre = judged.probability > _MOVED
     offset = np.where(is_fibre, judged.offset * places.diameter, 0)
     diameter = places.diameter * np.exp(np.where(is_fibre, judged.log_ratio, 0))
     diameter = np.clip(diameter, 1.5, _LARGEST * field.largest)
+    turn = np.where(is_fibre, np.clip(judged.turn, -_TURN, _TURN), 0)
     return replace(
-        places,
+        places.turned(turn),
         positions=places.positions + offset[:, None] * places.normals,
         diameter=diameter,
         length=places.length * diameter / places.diameter,

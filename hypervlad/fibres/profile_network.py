@@ -8,6 +8,7 @@ their blur and their look.
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,6 +39,7 @@ class Judged:
     log_ratio: Values  # logarithm of its diameter over the guessed one
     error: Values  # of the same
     offset: Values  # of the centre line, along the normal, over the guessed diameter
+    turn: Values  # to the fibre's direction, radians, from the tangent away from the normal
     looks: Values  # (n_looks,), how well each of `LOOKS` fits the image
     blur: float  # standard deviation in pixels
 
@@ -46,8 +48,9 @@ class Judged:
 class ProfileNetwork:
     """Two dense layers per profile, their averages over the image, and two more layers.
 
-    `weights` has those of the layers, and ``interval``: how the half-width of an image's interval
-    depends on its places.
+    `weights` has those of the layers, and what depends on an image's places as a whole:
+    ``acceptance``, by which power of the diameter more length of thick fibres is measured, and
+    ``interval``, the half-width of the median's interval.
     """
 
     weights: Mapping[str, NDArray[np.float32]]
@@ -58,6 +61,12 @@ class ProfileNetwork:
         content = io.BytesIO((files(__package__) / "profile_network.npz").read_bytes())
         with np.load(content, allow_pickle=False) as stored:
             return cls({name: stored[name].astype(np.float32) for name in stored.files})
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits, which other weights would hardly share."""
+        content = b"".join(self.weights[name].tobytes() for name in sorted(self.weights))
+        return f"{zlib.crc32(content):08x}"
 
     def __call__(self, profiles: FloatMap, facts: FloatMap, spectrum: FloatMap) -> Judged:
         """Judge the profiles of one image.
@@ -80,13 +89,14 @@ class ProfileNetwork:
         context = np.maximum(context, 0)
         beside = np.broadcast_to(context, (len(hidden), len(context)))
         last = np.maximum(self._layer("third", np.concatenate([hidden, beside], axis=1)), 0)
-        presence, ratio, error, offset = self._layer("profile", last).astype(np.float64).T
+        presence, ratio, error, offset, turn = self._layer("profile", last).astype(np.float64).T
         *looks, log_blur = self._layer("image", context)
         return Judged(
             probability=_sigmoid(presence),
             log_ratio=ratio,
             error=np.exp(np.clip(error, *LOG_ERRORS)),
             offset=offset,
+            turn=turn,
             looks=np.asarray(looks, dtype=np.float64),
             blur=float(np.exp(log_blur)),
         )

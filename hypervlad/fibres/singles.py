@@ -22,6 +22,7 @@ from hypervlad.particles.particle import Outline, Outlines, Particle, cropped, c
 
 _N_PLACES = (2000, 32_000)  # per image, by its area
 _PROBABILITY = 0.3  # of a place: one without a good diameter may still show where a fibre is
+_CERTAIN = 0.7  # of the surest place of each line: textures have many that are likely
 _MIN_PLACES = 3
 _GAP = (9.0, 40.0)  # between places that follow each other: in diameters, and in pixels more
 _OFF = (0.25, 0.06)  # from the direction of the fibre: in diameters, and per pixel of the gap
@@ -34,6 +35,7 @@ _JOINED_UNLIKE = 0.2
 _SMOOTHING = 0.5  # along lines, in diameters
 _BODY = 0.8  # of the diameter, across which brightness is averaged
 _LEVEL = 0.65  # of the contrast, below which there is no fibre
+_TIP = 0.07  # diameters from where a round end is below the level to its tip
 _BEYOND = (8.0, 40.0)  # the last place, at most: in diameters, and in pixels more
 _PIECE = 128  # points of an outline that are drawn together
 _DOUBLE = 0.7  # of a fibre, within larger ones
@@ -51,7 +53,7 @@ def find_fibres(
     Places on fibres, as for `fibre_diameters`, are followed by position, direction and diameter,
     through crossings as long as the brightness does not fall. Each fibre is extended to where it
     does. The outline is a rod along it, of its mean diameter, with round ends; outlines of fibres
-    that cross overlap. Scale bars are not left out.
+    that cross overlap. Scale bars are not left out: a wire without noise looks like one.
 
     Parameters
     ----------
@@ -151,7 +153,8 @@ class _Followed:
             self.free[seed] = False
             ahead = self._ahead(seed, self.tangents[seed])
             index = [*self._ahead(seed, -self.tangents[seed])[::-1], seed, *ahead]
-            if len(index) >= _MIN_PLACES:
+            is_certain = self.places.probability[index].max() >= _CERTAIN
+            if is_certain and len(index) >= _MIN_PLACES:
                 diameter = float(np.exp(np.median(self.logs[index])))
                 points = _smoothed(self.places.positions[index], _SMOOTHING * diameter)
                 self._take(points, diameter)
@@ -267,7 +270,8 @@ class _Followed:
             n = int(is_out.argmax())
             if n < len(points) and not inside[n]:
                 n = len(points)  # the rest is cut off with the image
-            ended = np.concatenate([line.points[:n_kept], points[: n + 1]])
+            tip = points[min(n, len(points) - 1)] + _TIP * line.diameter * heading
+            ended = np.concatenate([line.points[:n_kept], points[: n + 1], [tip]])
             line = replace(line, points=ended).reversed()
         return line
 

@@ -107,8 +107,8 @@ def test_tables_agree_with_the_library(folder: Path, first: Path) -> None:
     assert float(row["ratio_low"]) == pytest.approx(interval.low, rel=1e-4)
 
 
-def test_a_run_is_resumed_only_with_its_own_options(
-    folder: Path, found: Path, measured: list[Any]
+def test_a_run_is_resumed_only_with_its_own_options_and_network(
+    folder: Path, found: Path, measured: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     groups = ["--groups", folder.parent / "groups.csv"]
     same = [folder, "-o", found, *groups, "--pixel-size", PIXEL_SIZE, "--resume", "-q"]
@@ -124,6 +124,11 @@ def test_a_run_is_resumed_only_with_its_own_options(
                     assert new[column] == value
     run(*same, "--polarity", "bright")
     assert len(measured) == 4
+    run(*same)
+    assert len(measured) == 8
+    monkeypatch.setattr(diameters.ProfileNetwork, "digest", "0")
+    run(*same)
+    assert len(measured) == 12
 
 
 def test_other_sizes_in_the_table_do_not_matter_to_an_image(

@@ -51,6 +51,8 @@ class FibreStyle:
     rims: tuple[float, float] = (0.45, 0.3)  # brightness of the middle, share of the radius
     rounded: float = 0.25  # brightness at the edge of a round fibre
     absorption: float = 1.2  # of a fibre of the mean diameter, along its thickest line
+    # How much brighter edges are on one side, and where: radians from +x, clockwise (y down).
+    lit: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,6 +355,11 @@ class _Canvas:
             "round": style.rounded + (1 - style.rounded) * up,
             "rims": middle + (1 - middle) * (1 / np.maximum(up, rim) - 1) / (1 / rim - 1),
         }[look]
+        strength, side = style.lit
+        if strength:
+            down, right = np.gradient(self.place)
+            facing = (np.sin(side) * down + np.cos(side) * right) / (np.hypot(down, right) + 1e-6)
+            shape = shape * (1 + strength * self.place * facing)
         return np.where(on_fibre, level[self.fibre] * shape, np.float32(style.background))
 
     def lengths(self, index: int, line: FloatMap, look: str) -> tuple[float, float]:

@@ -26,8 +26,8 @@ from hypervlad.fibres import (
 from hypervlad.fibres.diameters import Polarity, fibre_diameters
 from hypervlad.fibres.gradients import Values
 from hypervlad.fibres.image_alignment import read_grey
-from hypervlad.fibres.measured_places import with_kinds
 from hypervlad.fibres.mixture import weighted_quantiles
+from hypervlad.fibres.profile_network import ProfileNetwork
 from hypervlad.images import PixelSizes, ReadOptions
 from hypervlad.images.options import check_read_options
 from hypervlad.results.reports.diameter_page import MeasuredImage, kinds_text, write_diameter_page
@@ -138,6 +138,7 @@ def write_diameters(
         yield folder / REGIONS / f"{name}.zip"
 
     tables = IMAGES_TABLE, PLACES_TABLE, _PLACE_COLUMNS
+    method = f"hypervlad {__version__}, network {ProfileNetwork.pretrained().digest}"
     with (
         new_folder(folder),
         ResultsFolder(folder, *tables, files_of) as results,
@@ -149,7 +150,7 @@ def write_diameters(
             unit="image",
             disable=not progress or None,
         ):
-            settings = f"hypervlad {__version__}, {polarity}, {_options_of(image, options)}"
+            settings = f"{method}, {polarity}, {_options_of(image, options)}"
             before = results.earlier(name) if resume else None
             try:
                 if before is not None and _is_kept(*before, settings):
@@ -330,7 +331,6 @@ def _stored(row: Row, places: Sequence[Row]) -> tuple[float | None, FibreDiamete
         weights=weights,
         fibres=column("fibre").astype(np.int64),
         interval=Interval(*(float(end * median / before) for end in ends)),
-        modes=np.zeros((0, 3)),
         refused={
             name.removeprefix(_REFUSED).replace("_", " "): int(value)
             for name, value in row.items()
@@ -342,7 +342,7 @@ def _stored(row: Row, places: Sequence[Row]) -> tuple[float | None, FibreDiamete
         unit="px" if size is None else "nm",
         reason=None if len(places) else row["reason"],
     )
-    return size, with_kinds(found)
+    return size, found
 
 
 def _write_groups(folder: Path, compared: FolderDiameters | None) -> None:

@@ -12,7 +12,6 @@ from hypervlad.fibres import (
     compare_groups,
     cross_lines,
     diameter_map,
-    measured_places,
 )
 from hypervlad.fibres.measured_places import without_places
 
@@ -31,7 +30,6 @@ def measured(
         weights=np.ones(n) if weights is None else weights,
         fibres=np.arange(n),
         interval=Interval(0.9 * float(np.median(values)), 1.2 * float(np.median(values))),
-        modes=np.zeros((0, 3)),
         refused={},
         profile="flat",
         polarity="bright",
@@ -101,9 +99,8 @@ def test_the_ratio_of_two_groups_is_welchs_and_of_more_is_wider() -> None:
 
 @pytest.mark.parametrize(("true", "low", "high"), [(1.0, 0.01, 0.09), (1.2, 0.4, 0.8)])
 def test_five_images_per_group_hold_the_level_and_show_a_fifth(
-    true: float, low: float, high: float, monkeypatch: pytest.MonkeyPatch
+    true: float, low: float, high: float
 ) -> None:
-    monkeypatch.setattr(measured_places, "fit_kinds", lambda *_: None)  # takes most of the time
     rng, n, found = np.random.default_rng(1), 150, 0
     for _ in range(n):
         images = [drawn(rng, median, 0.08) for median in (100, 100 * true) for _ in range(5)]

@@ -8,12 +8,11 @@ import pytest
 from hypervlad.fibres.mixture import fit_kinds
 
 
-def drawn(*kinds, n_places=5, seed=0):
-    """Return logs, weights and fibres of kinds (median, spread, number of fibres)."""
+def drawn(*kinds, seed=0):
+    """Return logs and weights of fibres of kinds (median, spread, number of fibres)."""
     rng = np.random.default_rng(seed)
-    own = np.concatenate([np.log(d) + s * rng.standard_normal(n) for d, s, n in kinds])
-    fibres = np.repeat(np.arange(len(own)), n_places)
-    return own[fibres] + 0.02 * rng.standard_normal(len(fibres)), np.ones(len(fibres)), fibres
+    logs = np.concatenate([np.log(d) + s * rng.standard_normal(n) for d, s, n in kinds])
+    return logs, np.ones(len(logs))
 
 
 def test_two_kinds_have_medians_spreads_and_shares():
@@ -29,17 +28,17 @@ def test_one_kind_is_not_split(seed):
     assert len(fit_kinds(*drawn((10, 0.3, 40), (12, 0.1, 40), seed=seed))) == 1  # not apart
 
 
-def test_places_of_one_fibre_are_no_evidence():
-    assert len(fit_kinds(*drawn((8, 0.02, 4), (20, 0.02, 4), n_places=500))) == 1
-    assert fit_kinds(*drawn((8, 0.02, 5), n_places=500)).shape == (0, 3)
+def test_few_fibres_are_one_kind_or_none():
+    assert len(fit_kinds(*drawn((8, 0.02, 4), (20, 0.02, 4)))) == 1
+    assert fit_kinds(*drawn((8, 0.02, 5))).shape == (0, 3)
 
 
-def test_kinds_do_not_depend_on_the_order_of_places_or_the_numbers_of_fibres():
-    logs, weights, fibres = drawn((8, 0.1, 30), (20, 0.1, 30))
+def test_kinds_do_not_depend_on_the_order_of_fibres():
+    logs, weights = drawn((8, 0.1, 30), (20, 0.1, 30))
     order = np.random.default_rng(1).permutation(len(logs))
-    other = fit_kinds(logs[order], weights[order], 7 * fibres[order] + 3)
-    assert other == pytest.approx(fit_kinds(logs, weights, fibres), rel=1e-6)
+    other = fit_kinds(logs[order], weights[order])
+    assert other == pytest.approx(fit_kinds(logs, weights), rel=1e-6)
 
 
-def test_without_places_there_are_no_kinds():
-    assert fit_kinds(np.zeros(0), np.zeros(0), np.zeros(0, np.int64)).shape == (0, 3)
+def test_without_fibres_there_are_no_kinds():
+    assert fit_kinds(np.zeros(0), np.zeros(0)).shape == (0, 3)

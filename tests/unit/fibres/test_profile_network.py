@@ -22,7 +22,7 @@ SIZES = {  # outputs and inputs
     "trust": (1, 5),
     "context": (4, 2 * 5 + N_FREQUENCIES),
     "third": (6, 5 + 4),
-    "profile": (4, 6),
+    "profile": (5, 6),
     "image": (len(LOOKS) + 1, 4),
 }
 
@@ -74,11 +74,12 @@ def slow(network, profiles, facts, spectrum):
 
 def test_its_answers_are_sums_over_its_weights(network):
     judged = network(*seen())
-    (presence, ratio, error, offset), image = (lambda p, i: (p.T, i))(*slow(network, *seen()))
+    (presence, ratio, error, offset, turn), image = (lambda p, i: (p.T, i))(*slow(network, *seen()))
     np.testing.assert_allclose(judged.probability, 1 / (1 + np.exp(-presence)), rtol=1e-4)
     np.testing.assert_allclose(judged.log_ratio, ratio, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(judged.error, np.exp(np.clip(error, -4.5, 1)), rtol=1e-4)
     np.testing.assert_allclose(judged.offset, offset, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(judged.turn, turn, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(judged.looks, image[:-1], rtol=1e-4, atol=1e-5)
     assert judged.blur == pytest.approx(np.exp(image[-1]), rel=1e-4)
 
@@ -106,7 +107,9 @@ def test_many_profiles_are_judged_in_batches(network, monkeypatch):
 
 def test_the_stored_network_has_the_sizes_that_places_need():
     weights = ProfileNetwork.pretrained().weights
-    assert set(weights) == {f"{a}.{b}" for a in SIZES for b in ("weight", "bias")} | {"interval"}
+    layers = {f"{name}.{kind}" for name in SIZES for kind in ("weight", "bias")}
+    assert set(weights) == layers | {"acceptance", "interval"}
+    assert weights["acceptance"].shape == weights["interval"].shape == (7,)
     assert weights["first.weight"].shape[1] == N_ROWS * N_SAMPLES + 5
     assert weights["context.weight"].shape[1] == 2 * len(weights["second.bias"]) + N_FREQUENCIES
     assert all(np.isfinite(each).all() for each in weights.values())

@@ -90,6 +90,16 @@ def test_images_are_repeated_by_their_seed(look):
         assert (truths[0].visible_lengths == truths[0].lengths).all()
 
 
+def test_lit_fibres_are_brighter_on_one_side():
+    canvas = fibres._Canvas((60, 90))
+    canvas.paint(np.stack([np.full(91, 30.0), np.arange(91.0)], axis=1), 9.0)
+    rng = np.random.default_rng(0)
+    for side, brighter in ((np.pi / 2, 1), (-np.pi / 2, -1)):  # from below, from above
+        shaded = canvas.shaded(rng, "flat", fibres.FibreStyle(lit=(0.4, side)))[:, 45]
+        edges = shaded[30 + 6 * brighter] / shaded[30 - 6 * brighter]
+        assert edges == pytest.approx((1 + 0.4 * 6 / 9) / (1 - 0.4 * 6 / 9), rel=0.02)
+
+
 def test_cover_spread_and_two_kinds_are_as_asked():
     _, (truth,) = make_fibre_images(
         1, diameter=5, second=15, second_share=0.5, spread=0.1, cover=0.6, random_state=1
