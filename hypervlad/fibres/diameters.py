@@ -26,6 +26,7 @@ _RESOLVED = 2.355  # diameter over the blur's standard deviation: its full width
 _MARGIN = 1.3  # of the median over the smallest diameter
 _MAX_HALF_WIDTH = np.log(2)  # of the interval of the logarithm of the median
 _PROBABILITY = 0.7  # of a place, at least
+_MIN_ERROR = 0.01  # of the logarithm of a diameter, that counts
 _MAX_ERROR = 0.4  # of the logarithm of a diameter
 _POWERS = (-0.5, 1.5)  # of the diameter, that acceptance may go with
 _FACTOR = np.log(2)  # of the diameter
@@ -106,14 +107,17 @@ class FibreDiameters:
 
     @property
     def of_fibres(self) -> Values:
-        """Diameter and weight of each fibre that was followed, shape (n_fibres, 2).
+        """Diameter and weight of each fibre with several places, shape (n_fibres, 2).
 
-        The median of the first column is number-weighted, but what hides a fibre cuts it in two.
+        Sure places count more. The median of the first column is number-weighted, but what hides a
+        fibre cuts it in two.
         """
         number = np.unique(self.fibres, return_inverse=True)[1]
-        length = np.bincount(number, self.weights)
-        mean_log = np.bincount(number, self.weights * np.log(self.diameters)) / length
-        return np.stack([np.exp(mean_log), length], axis=1)
+        shares = self.weights / np.maximum(self.errors / self.diameters, _MIN_ERROR) ** 2
+        sums = np.bincount(number, shares * np.log(self.diameters))
+        diameters = np.exp(sums / np.bincount(number, shares))
+        of_fibres = np.stack([diameters, np.bincount(number, self.weights)], axis=1)
+        return np.asarray(of_fibres[np.bincount(number) > 1])
 
     @property
     def modes(self) -> Values:
