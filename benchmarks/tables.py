@@ -24,7 +24,7 @@ from benchmarks.copies import __main__ as copies
 from benchmarks.defects import tables as defects
 from benchmarks.fibres import __main__ as fibres
 from benchmarks.fibres import groups as fibre_groups
-from benchmarks.fibres import singles
+from benchmarks.fibres import pores, singles
 from benchmarks.formats import __main__ as formats
 from benchmarks.networks.accuracy import networks_table
 from benchmarks.networks.agreement import agreement_table
@@ -197,6 +197,7 @@ def pages() -> dict[Path, dict[str, str]]:
             "fibres-views": of_one("fibres/fibres.json", fibres.views_table, labelled=False),
             "fibres-groups": of_one("fibres/groups.json", fibre_groups.power_table),
             "fibres-singles": of_one("fibres/singles.json", singles.singles_table),
+            "fibres-pores": of_one("fibres/pores.json", pores.pores_table),
         },
         BENCHMARKS / "alignment" / "README.md": {
             "alignment": of_one("alignment/alignment.json", alignment.alignment_section),

@@ -30,7 +30,7 @@ from benchmarks.defects import speed as defects_speed
 from benchmarks.defects.scores import Resampling, SplitScores, differences
 from benchmarks.fibres import __main__ as fibres
 from benchmarks.fibres import groups as fibre_groups
-from benchmarks.fibres import singles, train
+from benchmarks.fibres import pores, singles, train
 from benchmarks.formats import __main__ as formats
 from benchmarks.networks import accuracy as networks_accuracy
 from benchmarks.networks import agreement, cost
@@ -472,6 +472,14 @@ def test_single_fibres(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     found = run(singles, "singles.json", "--images", 4)
     assert "| look: transmission |" in singles.singles_table(found)
     assert all(row["find_fibres"]["fibres"] >= row["branches"]["found"] for row in found["images"])
+
+
+def test_pores(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fibres, "SIZE", (160, 200))
+    found = run(pores, "pores.json", "--mats", 4)
+    assert "| uneven light | 4 |" in pores.pores_table(found)
+    answered = [row for row in found["mats"] if row["found"]]
+    assert np.median([abs(row["found"][0] - row["true"][0]) for row in answered]) < 0.1
 
 
 def test_copies(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

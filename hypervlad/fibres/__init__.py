@@ -21,6 +21,7 @@ from hypervlad.fibres.diameters import FibreDiameters, fibre_diameters
 from hypervlad.fibres.image_alignment import AlignmentRecipe, AlignmentResult
 from hypervlad.fibres.measured_places import cross_lines, diameter_map
 from hypervlad.fibres.orientation import LocalOrientation, local_orientation
+from hypervlad.fibres.pores import Pores, find_pores
 from hypervlad.fibres.regions import AlignedRegion
 from hypervlad.fibres.singles import find_fibres
 
@@ -36,6 +37,7 @@ __all__ = [
     "GroupDiameters",
     "Interval",
     "LocalOrientation",
+    "Pores",
     "aligned_fraction",
     "aligned_fraction_of_map",
     "axial_difference",
@@ -45,5 +47,6 @@ __all__ = [
     "diameter_map",
     "fibre_diameters",
     "find_fibres",
+    "find_pores",
     "local_orientation",
 ]

@@ -1,0 +1,151 @@
+"""Pores between fibres, and how much of an image fibres cover."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.ndimage import gaussian_filter, map_coordinates, zoom
+
+from hypervlad.common.constraints import Integer, check_value
+from hypervlad.fibres.diameters import FibreDiameters
+from hypervlad.fibres.gradients import FloatMap, Values, noise_deviation, normalised_contrast
+from hypervlad.fibres.measured_places import cross_lines
+from hypervlad.particles.particle import Outlines
+from hypervlad.particles.splitting import label_parts
+
+_BODY = 0.8  # of the diameter, across which brightness is averaged
+_CLEAN = 8.0  # contrast over the noise, which smoothing is to reach
+_SMOOTHING = (0.5, 0.25)  # standard deviation: least in pixels, most in median diameters
+_LEVEL = 0.35  # of the contrast: less than half, as lower fibres are dimmer than measured ones
+_BLOCKS = 48  # along the shorter side, in which brightnesses are compared
+_LOCAL = 0.25  # of the shorter side: standard deviation of the average of what is near
+_N_PASSES = 4
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Pores(Outlines):
+    """The outlines of pores, in the order of their first pixels.
+
+    Attributes
+    ----------
+    cover : float
+        Share of the image that fibres cover: all but pores, also those too small for an outline.
+    """
+
+    cover: float
+
+
+def find_pores(
+    image: ArrayLike,
+    found: FibreDiameters,
+    *,
+    pixel_size: float | None = None,
+    min_area: int = 30,
+) -> Pores:
+    """Find the pores between fibres: regions with the brightness that is found beside fibres.
+
+    The limit lies at a third of the contrast between the bodies of the fibres whose diameters were
+    measured and the background near them. It follows uneven light.
+
+    Parameters
+    ----------
+    image : array-like of shape (H, W)
+        A grey image.
+    found : FibreDiameters
+        From `fibre_diameters` of this image.
+    pixel_size : float, optional
+        Nanometres per pixel, with which the diameters were measured.
+    min_area : int, default=30
+        Pores of fewer pixels have no outline.
+
+    Returns
+    -------
+    Pores
+        Outlines, which `hypervlad.particles.cut_particles` accepts, and the `cover`.
+
+    Raises
+    ------
+    ValueError
+        If there are no diameters, they are of a larger image or need a pixel size, the image is
+        not grey, or a parameter is out of range.
+
+    Examples
+    --------
+    >>> from hypervlad.data import make_fibre_images
+    >>> from hypervlad.fibres import fibre_diameters, find_pores
+    >>> (image,), (truth,) = make_fibre_images(
+    ...     1, diameter=9, look="flat", cover=0.5, size=256, random_state=0
+    ... )
+    >>> pores = find_pores(image, fibre_diameters(image))
+    >>> abs(pores.cover - truth.cover) < 0.03, len(pores) > 10
+    (True, True)
+    """
+    check_value("min_area", min_area, [Integer()])
+    if found.reason or not len(found.diameters):
+        raise ValueError(
+            f"no pores without diameters of fibres, and there are none: {found.reason}"
+        )
+    contrast = normalised_contrast(image) * np.float32(1 if found.polarity == "bright" else -1)
+    shape = contrast.shape[0], contrast.shape[1]
+    ends = cross_lines(found, pixel_size)
+    if (ends.min(axis=1) > shape).any():
+        raise ValueError(
+            f"the image has {shape[0]} x {shape[1]} pixels, and diameters were measured beyond "
+            "them; give the image that they were measured on"
+        )
+    smooth = gaussian_filter(contrast, 1.0)
+    bodies, beside = _brightness(smooth, ends, found.blur)
+    typical = max(float(np.median(bodies - beside)), 1e-3)
+    noise = noise_deviation(contrast) / (2 * np.sqrt(np.pi))  # over the standard deviation
+    width = float(np.median(np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)))
+    sigma = max(_SMOOTHING[0], min(_CLEAN * noise / typical, _SMOOTHING[1] * width))
+    smooth = gaussian_filter(contrast, sigma)
+    open_ = smooth < _level(smooth, ends, found)
+    labels = label_parts(open_, min_area, lambda _, inside: inside.astype(np.int32))
+    return Pores(shape, Outlines.of(labels).outlines, pixel_size, cover=1 - float(open_.mean()))
+
+
+def _brightness(smooth: FloatMap, ends: Values, blur: float) -> tuple[Values, Values]:
+    """Return the brightness on the bodies of fibres, and on the darker side beside them."""
+    across = ends[:, 1] - ends[:, 0]
+    beyond = (2 + 2 * blur) * across / np.linalg.norm(across, axis=1, keepdims=True)
+
+    def sample(points: Values) -> Values:
+        at = np.moveaxis(points, -1, 0)
+        return np.asarray(map_coordinates(smooth, at, np.float64, order=1, mode="nearest"))
+
+    steps = _BODY * np.linspace(-0.5, 0.5, 9)[:, None, None]
+    bodies = sample(ends.mean(axis=1) + steps * across).mean(axis=0)
+    return bodies, np.minimum(sample(ends[:, 0] - beyond), sample(ends[:, 1] + beyond))
+
+
+def _level(smooth: FloatMap, ends: Values, found: FibreDiameters) -> Values:
+    """Return the brightness at each pixel below which there is no fibre."""
+    step = max(1, min(smooth.shape) // _BLOCKS)
+    some = smooth[::step, ::step].astype(np.float64)
+    reach = _LOCAL * min(some.shape)
+    at = np.rint(found.positions / step).astype(int)
+    row, column = np.clip(at, 0, np.asarray(some.shape) - 1).T
+
+    def near(values: Values, weights: Values) -> Values:
+        far = 1e-3 * weights.mean()  # counts where nothing is near
+        mean = np.average(values, weights=weights)
+        sums = gaussian_filter(values * weights, reach) + far * mean
+        return np.asarray(sums / (gaussian_filter(weights, reach) + far))
+
+    def near_places(values: Values) -> Values:
+        sums, weights = np.zeros(some.shape), np.zeros(some.shape)
+        np.add.at(sums, (row, column), values * found.weights)
+        np.add.at(weights, (row, column), found.weights)
+        return near(sums / np.where(weights > 0, weights, 1), weights)
+
+    bodies, background = map(near_places, _brightness(smooth, ends, found.blur))
+    level = background + _LEVEL * (bodies - background)
+    for _ in range(_N_PASSES):
+        if (is_open := some < level).any():
+            background = near(some, is_open.astype(np.float64))
+            level = background + _LEVEL * (bodies - background)
+    height, width = smooth.shape
+    return np.asarray(zoom(level, step, order=1)[:height, :width])

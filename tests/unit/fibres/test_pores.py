@@ -1,0 +1,82 @@
+"""Cover and pores, against grids of bars and discs of known areas."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from hypervlad.fibres import fibre_diameters, find_pores
+from hypervlad.particles import cut_particles, measure
+
+BAR, PITCH = 9, 32
+RADII = 7, 10, 14
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Return an image of crossed bars and a plate with three holes, and where nothing is."""
+    rows, columns = np.mgrid[:256, :320]
+    is_open = ((rows + 12) % PITCH >= BAR) & ((columns + 12) % PITCH >= BAR) & (columns < 240)
+    for number, radius in enumerate(RADII):
+        is_open |= np.hypot(rows - 50 - 75 * number, columns - 281) <= radius
+    image = gaussian_filter(np.where(is_open, 0.2, 0.8), 0.8)
+    image += 0.04 * np.random.default_rng(0).standard_normal(image.shape)
+    return image.astype(np.float32), is_open
+
+
+@pytest.fixture(scope="module")
+def found(drawn):
+    diameters = fibre_diameters(drawn[0], polarity="bright")
+    assert diameters.reason is None
+    return diameters
+
+
+def test_the_cover_and_the_areas_of_pores_are_those_drawn(drawn, found):
+    image, is_open = drawn
+    pores = find_pores(image, found)
+    assert pores.cover == pytest.approx(1 - is_open.mean(), abs=0.02)
+    table = measure(cut_particles(image, pores, pixel_size=20))
+    inner = table["area_px2"][~table["touches_edge"]]
+    assert inner.median() == pytest.approx((PITCH - BAR) ** 2, rel=0.08)
+    discs = [each.mask.sum() for each in pores if each.box[1] > 250]
+    np.testing.assert_allclose(np.sqrt(np.divide(discs, np.pi)), RADII, atol=0.6)
+
+
+def test_light_and_polarity_do_not_matter(drawn, found):
+    image, _ = drawn
+    light = np.linspace(0.7, 1.3, image.shape[1], dtype=np.float32)
+    cover = find_pores(image, found).cover
+    assert find_pores(image * light, found).cover == pytest.approx(cover, abs=0.02)
+    inverted = find_pores(-image, replace(found, polarity="dark"))
+    assert inverted.cover == pytest.approx(cover, abs=1e-3)
+
+
+def test_diameters_in_nm_need_their_pixel_size(drawn, found):
+    image, _ = drawn
+    lengths = {name: 20 * getattr(found, name) for name in ("diameters", "errors", "weights")}
+    in_nm = replace(found, unit="nm", **lengths)
+    pores = find_pores(image, in_nm, pixel_size=20)
+    assert pores.pixel_size == 20
+    np.testing.assert_array_equal(pores, find_pores(image, found))
+    with pytest.raises(ValueError, match="the diameters are in nm, and pixel_size is None"):
+        find_pores(image, in_nm)
+
+
+def test_small_pores_have_no_outline_but_are_not_covered(drawn, found):
+    image, _ = drawn
+    large, all_of_them = (find_pores(image, found, min_area=n) for n in (500, 30))
+    assert 0 < len(large) < len(all_of_them)
+    assert large.cover == all_of_them.cover
+    assert min(each.mask.sum() for each in large) >= 500
+
+
+def test_without_diameters_or_of_another_image_there_are_no_pores(drawn, found):
+    image, _ = drawn
+    nothing = fibre_diameters(np.random.default_rng(0).normal(size=(96, 96)))
+    with pytest.raises(ValueError, match=f"there are none: {nothing.reason}"):
+        find_pores(image, nothing)
+    with pytest.raises(ValueError, match="the image has 100 x 100 pixels, and diameters"):
+        find_pores(image[:100, :100], found)
