@@ -79,11 +79,8 @@ def code_digest() -> str:
 def measured_now() -> dict[str, str]:
     """Return the revision of this checkout, with "+" if its code differs, and today's date."""
     revision = _git("rev-parse", "--short", "HEAD") or "unknown"
-    changed = (
-        "+"
-        if _git("status", "--porcelain", "--untracked-files=no", "--", ":!benchmarks/results")
-        else ""
-    )
+    code = ":/", ":(top,exclude)benchmarks/results"
+    changed = "+" if _git("status", "--porcelain", "--untracked-files=no", "--", *code) else ""
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return {"revision": revision + changed, "date": today}
 
