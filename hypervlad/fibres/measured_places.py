@@ -46,9 +46,9 @@ def cross_lines(found: FibreDiameters, pixel_size: float | None = None) -> Value
     (True, (2, 2))
     """
     if (found.unit == "nm") == (pixel_size is None):
+        give = "leave it out" if found.unit == "px" else "give that of the image"
         raise ValueError(
-            f"the diameters are in {found.unit}, and pixel_size is {pixel_size}; give the pixel "
-            "size that they were measured with"
+            f"the diameters are in {found.unit}, and pixel_size is {pixel_size}; {give}"
         )
     half = found.diameters / 2 / (pixel_size or 1.0)
     across = np.stack([np.cos(found.directions), np.sin(found.directions)], axis=1)

@@ -31,7 +31,9 @@ from hypervlad.fibres.profile_network import (
 )
 from hypervlad.fibres.ridges import Ridges, find_ridges
 
-_LEVEL, _LEVEL_SIGMA = 0.02, 2.0  # quantile of the smoothed image, sigma in pixels
+_LEVELS = (0.0002, 0.02, 0.98, 0.9998)  # quantiles of the smoothed image
+_LEVEL_SIGMA = 2.0  # in pixels
+_FEW = 0.35  # of the range of the outer two: less between the inner two shows that fibres are few
 _LARGEST_SCALE = 1 / 12  # over the shorter side of the image
 _LARGEST = 6.0  # diameter over the largest scale
 _FINE = 14.0  # diameter in pixels up to which the image itself is sampled
@@ -59,7 +61,9 @@ class Field:
     @classmethod
     def of(cls, contrast: FloatMap, mask: NDArray[np.bool_]) -> Field:
         smooth = subsample(gaussian_smooth(contrast, _LEVEL_SIGMA))[subsample(mask)]
-        levels = float(np.quantile(smooth, _LEVEL)), float(np.quantile(smooth, 1 - _LEVEL))
+        lowest, low, high, highest = map(float, np.quantile(smooth, _LEVELS))
+        are_few = high - low < _FEW * (highest - lowest)
+        levels = (lowest, highest) if are_few else (low, high)
         pyramid, image = list[FloatMap](), contrast
         while len(pyramid) < _MAX_LEVELS and (min(image.shape) >= _MIN_SIDE or not pyramid):
             pyramid.append(spline_filter(image, order=3, output=np.float32, mode="mirror"))

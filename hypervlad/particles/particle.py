@@ -281,7 +281,7 @@ def cut_particles(
         From :func:`read_outlines`, :func:`find_particles` or another program; see
         :meth:`Outlines.of`. They may overlap.
     pixel_size : float, optional
-        Nanometres per pixel, by default those that the file contains.
+        Nanometres per pixel, by default those that the file contains, or else the outlines.
     read_options : dict or ReadOptions, optional
         The fields of :class:`hypervlad.images.ReadOptions`.
     name : str, optional
@@ -316,7 +316,8 @@ def cut_particles(
     if name is None:
         is_path = isinstance(image, str | os.PathLike)
         name = os.path.normpath(shown) if is_path else f"image {micrograph.digest[:12]}"
-    nm = micrograph.pixel_size if pixel_size is None else float(pixel_size)
+    known = [size for size in (pixel_size, micrograph.pixel_size, found.pixel_size) if size]
+    nm = float(known[0]) if known else None
     return [
         Particle(o.label, o.box, o.mask, pixels[o.window].copy(), name, found.shape, nm)
         for o in found

@@ -200,9 +200,14 @@ def test_images_without_a_pixel_size_or_fibres_or_sense(folder: Path, tmp_path: 
     shutil.copy(folder / "b.png", images / "unknown.png")
     Image.fromarray(np.full((64, 64), 7, np.uint8)).save(images / "flat.png")
     (images / "broken.png").write_bytes(b"no image")
-    done = run(images, "-o", out, "-q", "--on-error", "skip")
+    groups = tmp_path / "groups.csv"
+    names = {"known": "tif", "unknown": "png", "flat": "png", "broken": "png"}
+    lines = [f"{name}.{suffix},{name}" for name, suffix in names.items()]
+    groups.write_text("\n".join(["path,group", *(f"in/{line}" for line in lines)]))
+    done = run(images, "-o", out, "--groups", groups, "-q", "--on-error", "skip")
     assert "1 of 4 images left out" in done.stderr
     assert "note: 2 images are in no group" in done.stdout
+    assert "flat: no median, as none of its images has one" in done.stdout
     assert "the pixel size of 1 image is unknown, while the others have one" in done.stderr
     flat, known, unknown = rows_of(out / "diameters.csv")
     assert (flat["reason"], flat["median_px"]) == ("the image is flat", "")

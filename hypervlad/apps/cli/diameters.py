@@ -116,11 +116,12 @@ def diameters(
     reading = option.reading_fields(image_page, channel, remove_banner=remove_banner)
     check_folders(output, paths)
     files = images_in(paths, quiet, groups, samples, pixel_sizes)
+    of_images = None if groups is None else groups_of(files, groups, paths)
     compared, bad = write_diameters(
         output,
         files,
         names_of(files, paths),
-        groups=None if groups is None else groups_of(files, groups, paths),
+        groups=of_images,
         samples=None if samples is None else groups_of(files, samples, paths),
         polarity=cast(PolarityName, polarity.value),
         read_options=reading | {"pixel_size": own_pixel_size(pixel_size, pixel_sizes, files)},
@@ -135,13 +136,17 @@ def diameters(
             f"{group.name}: median {group.median:.4g} {group.places.unit} (95 % {low} to {high}), "
             f"{counted(len(group.places.diameters), 'place')} in {counted(group.n_images, 'image')}"
         )
+    with_median = {group.name for group in (() if compared is None else compared.groups)}
+    for name in dict.fromkeys(() if of_images is None else of_images.tolist()):
+        if name not in with_median:
+            echo(f"{name}: no median, as none of its images has one")
     for one, other, ratio, between in () if compared is None else compared.ratios():
         echo(f"{one} over {other}: {ratio:.4g} (95 % {between.low:.4g} to {between.high:.4g})")
     n_used = sum(group.n_images for group in (() if compared is None else compared.groups))
     if n_out := len(files) - len(bad) - n_used:
         echo(
-            f"note: {counted(n_out, 'image')} {verb(n_out, 'is', 'are')} in no group: without a "
-            "pixel size, or without diameters (column reason of diameters.csv)"
+            f"note: {counted(n_out, 'image')} {verb(n_out, 'is', 'are')} in no group: the column "
+            "reason of diameters.csv says why there are no diameters, or the pixel size is unknown"
         )
     if len(bad) < len(files):
         echo(f"{len(files) - len(bad)} of {counted(len(files), 'image')} done: {output}")

@@ -59,7 +59,8 @@ def test_diameters_in_nm_need_their_pixel_size(drawn, found):
     lengths = {name: 20 * getattr(found, name) for name in ("diameters", "errors", "weights")}
     in_nm = replace(found, unit="nm", **lengths)
     pores = find_pores(image, in_nm, pixel_size=20)
-    assert pores.pixel_size == 20
+    assert {each.pixel_size for each in cut_particles(image, pores)} == {20}
+    assert {each.pixel_size for each in cut_particles(image, pores, pixel_size=10)} == {10}
     np.testing.assert_array_equal(pores, find_pores(image, found))
     with pytest.raises(ValueError, match="the diameters are in nm, and pixel_size is None"):
         find_pores(image, in_nm)

@@ -57,6 +57,13 @@ def test_fibres_in_a_line_are_two_if_there_is_a_gap():
     assert len(find_fibres(drawn(((80, 20), (80, 85)), ((80, 105), (80, 180))))) == 2
 
 
+@pytest.mark.parametrize("length", [30, 60, 120])
+def test_a_lone_fibre_is_found(length):
+    image = drawn(((80.5, 60), (90.5, 60 + length)), shape=(300, 400))
+    (fibre,) = find_fibres(image, min_length=20)
+    assert measure([fibre])["length_px"][0] == pytest.approx(length + WIDTH, rel=0.08)
+
+
 def test_shorter_fibres_are_left_out():
     rods = drawn(((40, 30), (40, 170)), ((110, 40), (110, 100)))
     assert len(find_fibres(rods)) == 2
