@@ -80,18 +80,18 @@ def bars(page: Any) -> list[list[float]]:
 
 
 def click(page: Any, image: int, place: int, key: str = Keys.NULL) -> None:
-    """Click beside the middle of a line, as a person does."""
+    """Scroll to a line, and click beside its middle, as a person does."""
     svg = page.find_element(By.CSS_SELECTOR, f"figure[data-image='{image}'] .outlines")
-    page.execute_script("arguments[0].scrollIntoView({ block: 'center' })", svg)
     line = svg.find_elements(By.TAG_NAME, "path")[place]
     x, y = page.execute_script(
-        "const line = arguments[0].getBoundingClientRect();"
-        "const box = arguments[1].getBoundingClientRect();"
-        "return [(line.left + line.right - box.left - box.right) / 2,"
-        " (line.top + line.bottom - box.top - box.bottom) / 2]",
-        *(line, svg),
+        "arguments[0].scrollIntoView({ block: 'center' });"  # not below the legend
+        "const box = arguments[0].getBoundingClientRect();"
+        "return [(box.left + box.right) / 2, (box.top + box.bottom) / 2]",
+        line,
     )
-    mouse = ActionChains(page).move_to_element_with_offset(svg, round(x) + 1, round(y))
+    mouse = ActionChains(page)
+    mouse.w3c_actions.pointer_action.move_to_location(round(x) + 1, round(y))
+    mouse.w3c_actions.key_action.pause()
     mouse.key_down(key).click().key_up(key).perform()
 
 
