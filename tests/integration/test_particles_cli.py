@@ -118,7 +118,8 @@ def test_the_particles_of_a_model_are_labelled_classified_and_counted(
     assert "min_area 20, not 30" in refused(*command, "--resume", "--min-area", "30")
     assert "are for finding without a model" in refused(*command, "--resume", "--remove-banner")
 
-    labels = ["round" if row.aspect_ratio < 2 else "long" for row in found.table.itertuples()]
+    middle = found.table["aspect_ratio"].median()
+    labels = np.where(found.table["aspect_ratio"] < middle, "round", "long")
     found.table.assign(**{"class": labels}).to_csv(folder / "labels.csv", index=False)
     classes = tmp_path / "classes.hvlad"
     run("train", folder / "labels.csv", "-o", classes, *TINY, "-q")
