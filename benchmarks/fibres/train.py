@@ -47,6 +47,7 @@ from hypervlad.fibres.profile_network import (
     log_spectrum,
     seen_by_network,
 )
+from hypervlad.fibres.singles import resampled
 
 N_PLACES = 220  # per image; a step takes half of them
 BATCH = 64  # images
@@ -129,19 +130,11 @@ def resized(
         diameters=truth.diameters * factor,
         lengths=truth.lengths * factor,
         visible_lengths=truth.visible_lengths * factor,
-        centre_lines=[_denser((line + 0.5) * factor - 0.5) for line in truth.centre_lines],
+        centre_lines=[resampled((line + 0.5) * factor - 0.5) for line in truth.centre_lines],
         fibres=resize(truth.fibres, size, **nearest).astype(np.int32),
         blur=truth.blur * factor,
     )
     return resize(image, size, order=order, anti_aliasing=factor < 1), scaled
-
-
-def _denser(line: np.ndarray) -> np.ndarray:
-    """Return points of a line about a pixel apart."""
-    step = np.linalg.norm(line[1] - line[0])
-    n = max(2, math.ceil((len(line) - 1) * step) + 1)
-    at = np.linspace(0, len(line) - 1, n)
-    return np.stack([np.interp(at, np.arange(len(line)), each) for each in line.T], axis=1)
 
 
 def disturbed(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:

@@ -278,7 +278,7 @@ class _Followed:
     def outline(self, line: _Line) -> Outline | None:
         """Return the pixels of a rod with round ends."""
         radius = line.diameter / 2
-        points, n = _resampled(line.points, 0.5), round(line.diameter)
+        points, n = resampled(line.points, 0.5), round(line.diameter)
         points = points[n:-n] if len(points) > 2 * n else points[len(points) // 2 :][:1]
         low = np.maximum(np.floor(points.min(axis=0) - radius), 0).astype(int)
         high = np.minimum(np.ceil(points.max(axis=0) + radius) + 1, self.field.shape).astype(int)
@@ -328,7 +328,7 @@ def _one_line(lines: Sequence[_Line]) -> _Line:
     return _Line(_smoothed(points, _SMOOTHING * diameter), diameter, level)
 
 
-def _resampled(points: Values, step: float = 1.0) -> Values:
+def resampled(points: Values, step: float = 1.0) -> Values:
     """Return points along a polyline at about equal steps."""
     ends = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     at = np.linspace(0, ends[-1], max(2, round(ends[-1] / step) + 1))
@@ -346,7 +346,7 @@ def _tangents(points: Values) -> Values:
 
 def _smoothed(points: Values, sigma: float) -> Values:
     """Return a smoothed line with the same ends."""
-    points = _resampled(points)
+    points = resampled(points)
     n = min(int(4 * sigma) + 1, len(points) - 1)
     before, after = 2 * points[0] - points[n:0:-1], 2 * points[-1] - points[-2 : -n - 2 : -1]
     line = gaussian_filter1d(np.concatenate([before, points, after]), sigma, axis=0)

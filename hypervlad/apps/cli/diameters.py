@@ -130,19 +130,19 @@ def diameters(
         resume=resume,
         progress=not quiet,
     )
-    for group in () if compared is None else compared.groups:
+    with_median = () if compared is None else compared.groups
+    for group in with_median:
         low, high = (f"{end:.4g}" for end in (group.interval.low, group.interval.high))
         echo(
             f"{group.name}: median {group.median:.4g} {group.places.unit} (95 % {low} to {high}), "
             f"{counted(len(group.places.diameters), 'place')} in {counted(group.n_images, 'image')}"
         )
-    with_median = {group.name for group in (() if compared is None else compared.groups)}
     for name in dict.fromkeys(() if of_images is None else of_images.tolist()):
-        if name not in with_median:
+        if name not in {group.name for group in with_median}:
             echo(f"{name}: no median, as none of its images has one")
     for one, other, ratio, between in () if compared is None else compared.ratios():
         echo(f"{one} over {other}: {ratio:.4g} (95 % {between.low:.4g} to {between.high:.4g})")
-    n_used = sum(group.n_images for group in (() if compared is None else compared.groups))
+    n_used = sum(group.n_images for group in with_median)
     if n_out := len(files) - len(bad) - n_used:
         echo(
             f"note: {counted(n_out, 'image')} {verb(n_out, 'is', 'are')} in no group: the column "
