@@ -23,7 +23,7 @@ from support.tiny import make_tiny_encoder, register_tiny
 from support.unit_rules import UNIT, pytest_runtest_protocol
 
 from hypervlad import HypercolumnVLAD
-from hypervlad.features.backbones import WeightsNotFoundError, find_weights
+from hypervlad.features import WeightsNotFoundError, find_weights
 
 __all__ = ["pytest_runtest_protocol"]  # a hook
 

@@ -20,6 +20,8 @@ from hypervlad.models.boosting import BoostedSoftmaxClassifier
 from hypervlad.models.classifier import MicrographClassifier
 from hypervlad.models.defects import PatchDefectScorer
 
+__all__ = ["anomalydino", "anyloc", "carrillo2020", "luo2021", "modarres2017"]
+
 _VGG16_TAPS = ("features.3", "features.8", "features.15", "features.22", "features.29")
 _FACETS = ("token", "value")
 

@@ -19,8 +19,7 @@ from support.tiny import make_tiny_encoder, register_tiny
 from hypervlad import HypercolumnVLAD, extract_features, load_features
 from hypervlad.apps.review import Queue, QueueError
 from hypervlad.apps.review.database import make_queue
-from hypervlad.data.extraction import FeatureFileError
-from hypervlad.data.folders import ImageFolderError
+from hypervlad.data import FeatureFileError, ImageFolderError
 from hypervlad.data.folders.groups import read_group_rows
 from tests.campaign.case import Case
 from tests.campaign.kills import kill, start

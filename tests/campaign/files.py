@@ -23,7 +23,7 @@ from support.review_queues import CLASSES, entry
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
 from hypervlad.apps.review.database import make_queue
-from hypervlad.data.extraction import FeatureFileError
+from hypervlad.data import FeatureFileError
 from hypervlad.data.extraction.manifest import TaskFolder
 from tests.campaign.case import Case
 from tests.campaign.damaged_files import damaged, encoder_and_images, use_features, use_queue

@@ -37,7 +37,7 @@ from hypervlad import extract_features
 from hypervlad.apps.review import Queue
 from hypervlad.apps.review.database import make_queue
 from hypervlad.apps.review.server import serve
-from hypervlad.models.baselines import TransferClassifier
+from hypervlad.models import TransferClassifier
 from tests.campaign.case import Case
 
 _N_MOMENTS = 4  # of each seed

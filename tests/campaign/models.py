@@ -26,16 +26,17 @@ from hypervlad import (
     AlignmentClassifier,
     BoostedSoftmaxClassifier,
     MicrographClassifier,
+    ModelFileError,
     PatchDefectScorer,
     make_tem_images,
 )
 from hypervlad.common.base import Estimator
-from hypervlad.common.modelfile import ModelFile, ModelFileError, read_model
-from hypervlad.features.backbones import WeightsNotFoundError
+from hypervlad.common.modelfile import ModelFile, read_model
+from hypervlad.features import WeightsNotFoundError
 from hypervlad.features.encoder.encoding import NotFiniteError
 from hypervlad.features.windows import ANOMALOUS, NORMAL
 from hypervlad.images import ImageReadError
-from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.models import PatchCNNClassifier, TransferClassifier
 from hypervlad.models.baselines.patch_cnn import build_patch_network
 from tests.campaign.case import Case
 

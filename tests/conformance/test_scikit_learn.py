@@ -23,7 +23,7 @@ from hypervlad import (
     MicrographClassifier,
     PatchDefectScorer,
 )
-from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.models import PatchCNNClassifier, TransferClassifier
 
 
 class VLADOnRows(OnRows, HypercolumnVLAD):

@@ -8,7 +8,7 @@ import re
 import pytest
 from support.paths import ROOT
 
-from hypervlad.features.backbones import WeightsNotFoundError, backbone_names, get_backbone
+from hypervlad.features import WeightsNotFoundError, backbone_names, get_backbone
 from hypervlad.features.backbones.weights import published_weights
 from hypervlad.images.files import IMAGE_SUFFIXES
 from hypervlad.models.loading import KINDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hypervlad.data.synthetic import make_nanowire_images
+from hypervlad.data import make_nanowire_images
 from hypervlad.fibres import aligned_fraction, axial_difference
 
 METHODS = ["structure_tensor", "lgo"]

@@ -13,7 +13,7 @@ from PIL import Image
 from support.commands import run
 
 from hypervlad import AlignmentClassifier, load, make_nanowire_images
-from hypervlad.data.synthetic import make_alignment_examples
+from hypervlad.data import make_alignment_examples
 
 SMALL = ("--backbone", "tiny", "--weights", "random", "--window", 24, "--quiet")
 

@@ -181,7 +181,7 @@ def test_the_backbone_and_the_expected_shares_are_in_the_file(model, folder, tmp
 def test_a_file_of_weights_is_named_again_with_the_model(folder, tmp_path, monkeypatch):
     import torch
 
-    from hypervlad.features.backbones import get_backbone
+    from hypervlad.features import get_backbone
 
     torch.manual_seed(0)
     torch.save(get_backbone("tiny").builder().state_dict(), tmp_path / "tiny.pth")

@@ -10,8 +10,8 @@ from sklearn.metrics import roc_auc_score
 from support.surfaces import blotted
 
 from hypervlad import PatchDefectScorer
-from hypervlad.data.synthetic import make_nanofibre_images
-from hypervlad.features.windows import cut_patches
+from hypervlad.data import make_nanofibre_images
+from hypervlad.features import cut_patches
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from support.surfaces import PATCH, blotted, surface
 from hypervlad import PatchDefectScorer, load, read_micrograph
 from hypervlad.evaluation import DefectEvaluation
 from hypervlad.images import read_mask
-from hypervlad.models.defects import Finding
+from hypervlad.models import Finding
 
 TINY = ["--backbone", "tiny", "--weights", "random", "--patch", str(PATCH), "--quiet"]
 

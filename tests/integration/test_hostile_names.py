@@ -20,11 +20,11 @@ from support.commands import TINY, run, save
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import make_nanowire_images
+from hypervlad.apps.review import Queue
 from hypervlad.apps.review.server import make_app
-from hypervlad.apps.review.store import Queue
 from hypervlad.common.tables import read_table
-from hypervlad.data.folders import load_image_folder, load_patch_folder, write_patch_folder
-from hypervlad.features.windows import cut_patches, split_patches
+from hypervlad.data import load_image_folder, load_patch_folder, write_patch_folder
+from hypervlad.features import cut_patches, split_patches
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="such names are not allowed")
 

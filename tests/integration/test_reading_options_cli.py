@@ -11,7 +11,7 @@ import tifffile
 from support.commands import TINY, refused, run, save
 
 import hypervlad
-from hypervlad.data.synthetic import make_nanowire_images
+from hypervlad.data import make_nanowire_images
 from hypervlad.images import ReadOptions
 
 GIVEN = ["--image-page", "1", "--channel", "2", "--scaling", "0:4095", "--remove-banner"]

@@ -8,7 +8,7 @@ from PIL import Image
 from support.copies import CHANGES, jpeg
 from support.paths import DATA
 
-from hypervlad.data.folders import check_image_folder, load_image_folder
+from hypervlad.data import check_image_folder, load_image_folder
 from hypervlad.data.folders.copies import find_near_copies, make_thumbnail
 
 pytestmark = [

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hypervlad.features.backbones import find_weights, mobilenet_file
+from hypervlad.features import find_weights
+from hypervlad.features.backbones import mobilenet_file
 
 
 @pytest.mark.real

@@ -32,9 +32,9 @@ from hypervlad.apps.review.retraining import (
     requeue,
 )
 from hypervlad.common.tables import write_table
-from hypervlad.data.folders import load_image_folder
+from hypervlad.data import load_image_folder
 from hypervlad.features.backbones import build_network
-from hypervlad.models.classifier import Judgement, TrainingImages
+from hypervlad.models import Judgement, TrainingImages
 
 run = partial(commands.run, "review")
 

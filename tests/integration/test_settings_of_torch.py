@@ -24,9 +24,10 @@ from hypervlad import (
     extract_features,
     load_features,
 )
-from hypervlad.features.backbones import build_network, tap_names
+from hypervlad.features import tap_names
+from hypervlad.features.backbones import build_network
 from hypervlad.features.lazy_torch import usual_torch
-from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.models import PatchCNNClassifier, TransferClassifier
 
 WINDOWS = HypercolumnVLAD("tiny", weights="random", taps=["1"], image_size=None, n_codewords=2)
 

@@ -10,7 +10,7 @@ import pytest
 from support.fine_tuning import keep_the_last_epoch
 
 import hypervlad
-from hypervlad.models.baselines import TransferClassifier
+from hypervlad.models import TransferClassifier
 
 Images = tuple[list[np.ndarray], np.ndarray]
 

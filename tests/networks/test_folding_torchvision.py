@@ -12,7 +12,8 @@ from support.norms import lively, n_norms
 
 import hypervlad
 from hypervlad import HypercolumnVLAD
-from hypervlad.features.backbones import build_network, get_backbone
+from hypervlad.features import get_backbone
+from hypervlad.features.backbones import build_network
 from hypervlad.features.backbones.folding import fold_norms
 
 N_LEFT = {  # densely connected layers normalise before they convolve

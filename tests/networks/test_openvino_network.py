@@ -20,7 +20,8 @@ from sklearn.base import clone
 import hypervlad.features.encoder.encoding
 from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
 from hypervlad.common.progress import announced, n_announced
-from hypervlad.features.backbones import build_network, register_backbone
+from hypervlad.features import register_backbone
+from hypervlad.features.backbones import build_network
 from hypervlad.features.backbones.tapped_network import OpenVINONetwork
 from hypervlad.features.hypercolumns import feature_maps
 

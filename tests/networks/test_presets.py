@@ -13,7 +13,7 @@ from sklearn.ensemble import GradientBoostingClassifier
 
 import hypervlad
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier
-from hypervlad.models.baselines import TransferClassifier
+from hypervlad.models import TransferClassifier
 from hypervlad.models.presets import luo2021, modarres2017
 
 Images = tuple[list[np.ndarray], np.ndarray]

@@ -22,8 +22,7 @@ from hypervlad import (
     make_nanowire_images,
     make_tem_images,
 )
-from hypervlad.models.alignment import default_alignment_encoder
-from hypervlad.models.defects import default_patch_encoder
+from hypervlad.models import default_alignment_encoder, default_patch_encoder
 
 _NAMES = [*SMALL, *(pytest.param(name, marks=pytest.mark.large_networks) for name in LARGE)]
 

@@ -20,24 +20,17 @@ import hypervlad
 from hypervlad import (
     AlignmentClassifier,
     HypercolumnVLAD,
+    ModelFileError,
     PatchDefectScorer,
     make_tem_images,
 )
-from hypervlad.common.modelfile import ModelFileError
-from hypervlad.features.backbones import (
-    Reach,
-    WeightsNotFoundError,
-    build_network,
-    find_weights,
-    get_backbone,
-    reach_of,
-    tap_names,
-)
+from hypervlad.features import WeightsNotFoundError, find_weights, get_backbone, tap_names
+from hypervlad.features.backbones import Reach, build_network, reach_of
 from hypervlad.features.backbones.weights import check_may_be_included, licence_of
 from hypervlad.features.windows.vectors import TiledNetwork, Tiling
-from hypervlad.models.baselines import TransferClassifier
+from hypervlad.models import TransferClassifier
 from hypervlad.models.presets import anyloc
-from hypervlad.results.reports.facts import model_facts
+from hypervlad.results import model_facts
 
 # Of each kind that `test_timm_end_to_end.py` has not among its small networks.
 NAMES = [

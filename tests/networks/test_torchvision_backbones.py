@@ -11,13 +11,8 @@ import torchvision
 from support.oracle import check_against_oracle
 
 from hypervlad import make_tem_images
-from hypervlad.features.backbones import (
-    Reach,
-    build_network,
-    get_backbone,
-    reach_of,
-    tap_names,
-)
+from hypervlad.features import get_backbone, tap_names
+from hypervlad.features.backbones import Reach, build_network, reach_of
 from hypervlad.features.backbones.weights import published_weights
 
 NAMES = ["alexnet", "convnext_tiny", "densenet121", "densenet201", "efficientnet_b0"]

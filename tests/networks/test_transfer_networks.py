@@ -12,8 +12,9 @@ from sklearn.base import clone
 from support.fine_tuning import keep_the_last_epoch
 
 import hypervlad
-from hypervlad.features.backbones import build_network, get_backbone
-from hypervlad.models.baselines import TransferClassifier
+from hypervlad.features import get_backbone
+from hypervlad.features.backbones import build_network
+from hypervlad.models import TransferClassifier
 from hypervlad.models.baselines.finetuning import imagenet_size
 
 Images = tuple[list[np.ndarray], np.ndarray]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.tiny import register_tiny
 
-from hypervlad.models.baselines import TransferClassifier
+from hypervlad.models import TransferClassifier
 
 
 def train(checkpoint: Path | None, model: Path) -> None:

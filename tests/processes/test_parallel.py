@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hypervlad.features.encoder.parallel import Shared, in_order, map_tasks, uses_workers
-from hypervlad.images.errors import PartlyReadWarning
+from hypervlad.images import PartlyReadWarning
 
 
 def power(exponent: int, number: int) -> int:

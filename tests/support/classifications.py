@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hypervlad.features.encoder import EncodedImages
-from hypervlad.features.encoder.loading import ImageInfo
+from hypervlad.features import EncodedImages, ImageInfo
 from hypervlad.images import SkippedImage
-from hypervlad.models.classifier import Classification, Judgement
+from hypervlad.models import Classification, Judgement
 
 
 def classification(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hypervlad.images import ImageReadError, ReadOptions, read_image
-from hypervlad.models.defects import DetectionLimits, Finding
+from hypervlad.models import DetectionLimits, Finding
 
 HELD_OUT = (0.1, 0.2, 0.55)
 

@@ -15,7 +15,7 @@ import pytest
 from support.feature_folders import write_folder
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
-from hypervlad.data.extraction import Extraction
+from hypervlad.data import Extraction
 from hypervlad.data.extraction.manifest import TaskFolder
 from hypervlad.features.encoder import loading
 from hypervlad.features.encoder.encoding import BatchEncoder

@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from hypervlad.apps.cli import main
+from hypervlad.apps.review import Queue
 from hypervlad.apps.review.database import Entry, TrainingImage, make_queue
 from hypervlad.apps.review.particles import queued_particles
-from hypervlad.apps.review.store import Queue
 from hypervlad.particles import find_in_images, find_particles
 from hypervlad.particles.particle import NOT_A_PARTICLE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from hypervlad import HypercolumnVLAD, register_backbone
-from hypervlad.features.backbones import Preprocessing
+from hypervlad.features import Preprocessing
 
 
 def build_tiny() -> torch.nn.Module:

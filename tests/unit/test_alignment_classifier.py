@@ -21,22 +21,17 @@ from hypervlad import (
     BoostedSoftmaxClassifier,
     HypercolumnVLAD,
     ImageReadError,
+    ModelFileError,
     load,
 )
-from hypervlad.common.modelfile import ModelFileError
-from hypervlad.features.encoder import ImageInfo
+from hypervlad.features import ImageInfo
 from hypervlad.features.windows.dataset import PreparedImage, WindowReader
 from hypervlad.features.windows.vectors import Tiling
 from hypervlad.fibres import AlignmentModel, aligned_fraction
 from hypervlad.fibres.regions import TileGrid
 from hypervlad.images import ReadOptions, SkippedImagesWarning
-from hypervlad.models.alignment import (
-    AlignmentLabels,
-    TurnInvariantVectors,
-    default_alignment_encoder,
-    read_grey,
-    turned_grid,
-)
+from hypervlad.models import default_alignment_encoder
+from hypervlad.models.alignment import AlignmentLabels, TurnInvariantVectors, read_grey, turned_grid
 
 Image = NDArray[np.float32]
 WINDOW = 16

@@ -14,14 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hypervlad.evaluation.conformal import (
+from hypervlad.evaluation import (
     Calibration,
-    check_share,
     confidence_for_error,
     groups_for_error,
     prediction_sets,
-    weighted_limit,
 )
+from hypervlad.evaluation.conformal import check_share, weighted_limit
 
 N_CLASSES = 3
 

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from hypervlad import ModelFileError
 from hypervlad.common import modelfile
-from hypervlad.common.modelfile import ModelFileError, read_model, write_model
+from hypervlad.common.modelfile import read_model, write_model
 
 HEADER = {
     "classes": ["fibre", "Ångström", "\udcff"],

@@ -14,14 +14,19 @@ import torch
 from sklearn.base import clone
 
 import hypervlad
-from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD, MicrographClassifier
+from hypervlad import (
+    BoostedSoftmaxClassifier,
+    HypercolumnVLAD,
+    MicrographClassifier,
+    ModelFileError,
+)
 from hypervlad.common.base import Estimator
-from hypervlad.common.modelfile import ModelFileError, read_model, write_model
+from hypervlad.common.modelfile import read_model, write_model
 from hypervlad.features import WeightsNotFoundError
 from hypervlad.features.backbones import build_network
 from hypervlad.images import ImageReadError
 from hypervlad.images.options import MAX_PIXELS
-from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.models import PatchCNNClassifier, TransferClassifier
 
 Change = Callable[[dict[str, Any], dict[str, Any]], None]
 

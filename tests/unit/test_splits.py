@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hypervlad.evaluation.splits import (
-    first_appearance_codes,
-    group_folds,
-    holdout_split,
-    joined_groups,
-    linked_groups,
-)
+from hypervlad.evaluation import group_folds, holdout_split
+from hypervlad.evaluation.splits import first_appearance_codes, joined_groups, linked_groups
 
 # Few classes and groups, so that small and shared ones are common.
 ROWS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 8)), min_size=1, max_size=40)

@@ -24,7 +24,7 @@ from support.feature_folders import write_image
 from tqdm.auto import tqdm
 
 from hypervlad import HypercolumnVLAD, extract_features, register_backbone
-from hypervlad.features.backbones import Preprocessing
+from hypervlad.features import Preprocessing
 from hypervlad.features.encoder.encoding import BatchEncoder
 
 N_IMAGES, BATCH, LEAST_KILLS, FILES = 240, 4, 24, "images"

@@ -11,7 +11,7 @@ from support.extraction_fixtures import extracted
 
 from hypervlad import HypercolumnVLAD
 from hypervlad.data.extraction.tasks import Job, open_source, run_task
-from hypervlad.features.backbones import get_backbone
+from hypervlad.features import get_backbone
 
 
 @pytest.mark.slow

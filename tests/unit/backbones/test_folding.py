@@ -9,7 +9,8 @@ import torch
 from support.norms import lively, n_norms
 
 from hypervlad import register_backbone
-from hypervlad.features.backbones import Preprocessing, build_network
+from hypervlad.features import Preprocessing
+from hypervlad.features.backbones import build_network
 from hypervlad.features.backbones.folding import fold_norms
 
 

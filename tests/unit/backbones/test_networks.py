@@ -8,16 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from hypervlad.features.backbones import (
-    Backbone,
-    Preprocessing,
-    Reach,
-    build_network,
-    ensure_registered,
-    get_backbone,
-    reach_of,
-    register_backbone,
-)
+from hypervlad.features import Backbone, Preprocessing, get_backbone, register_backbone
+from hypervlad.features.backbones import Reach, build_network, ensure_registered, reach_of
 
 
 def test_a_tap_before_an_in_place_layer_is_not_changed_by_it() -> None:

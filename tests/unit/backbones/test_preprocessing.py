@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hypervlad.features.backbones import Preprocessing
+from hypervlad.features import Preprocessing
 from hypervlad.features.backbones.preprocessing import axis_weights
 
 PLAIN = Preprocessing((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

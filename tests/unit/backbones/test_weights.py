@@ -12,12 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hypervlad.features.backbones import (
-    WeightsNotFoundError,
-    build_network,
-    find_weights,
-    mobilenet_file,
-)
+from hypervlad.features import WeightsNotFoundError, find_weights
+from hypervlad.features.backbones import build_network, mobilenet_file
 
 
 @pytest.fixture

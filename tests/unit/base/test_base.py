@@ -15,6 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from hypervlad import ModelFileError
 from hypervlad.common.base import (
     Array,
     ArrayDict,
@@ -33,7 +34,7 @@ from hypervlad.common.base import (
     to_json,
 )
 from hypervlad.common.constraints import Boolean, Integer
-from hypervlad.common.modelfile import ModelFileError, read_model
+from hypervlad.common.modelfile import read_model
 
 
 @dataclass(frozen=True)

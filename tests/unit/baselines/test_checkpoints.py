@@ -13,8 +13,8 @@ import torch
 
 from hypervlad import register_backbone
 from hypervlad.common.modelfile import read_model, write_model
-from hypervlad.features.backbones import Preprocessing, get_backbone
-from hypervlad.models.baselines import TransferClassifier
+from hypervlad.features import Preprocessing, get_backbone
+from hypervlad.models import TransferClassifier
 from hypervlad.models.baselines.training import CheckpointError, Trainer
 
 Images = tuple[list[np.ndarray], np.ndarray]

@@ -16,11 +16,12 @@ from support.counting import CountingImage
 from torch.nn import functional
 
 import hypervlad
-from hypervlad.common.modelfile import ModelFileError
+from hypervlad import ModelFileError
+from hypervlad.features import patch_positions
 from hypervlad.features.encoder.encoding import NotFiniteError
-from hypervlad.features.windows import patch_positions
 from hypervlad.images import ImageReadError
-from hypervlad.models.baselines import PatchCNNClassifier, patch_cnn
+from hypervlad.models import PatchCNNClassifier
+from hypervlad.models.baselines import patch_cnn
 from hypervlad.models.baselines.patch_cnn import build_patch_network, evaluation_batch
 from hypervlad.models.baselines.training import BinaryCrossEntropy, Samples, Schedule, Trainer
 from hypervlad.results import PatchNetworkDisplay, TrainingCurvesDisplay, model_facts, save_png

@@ -22,14 +22,11 @@ from torch.nn.functional import cross_entropy
 import hypervlad
 from hypervlad import ImageReadError, ModelFileError
 from hypervlad.evaluation import expected_calibration_error
-from hypervlad.features.backbones import (
-    Preprocessing,
-    WeightsNotFoundError,
-    build_network,
-    get_backbone,
-)
+from hypervlad.features import Preprocessing, WeightsNotFoundError, get_backbone
+from hypervlad.features.backbones import build_network
 from hypervlad.images import SkippedImagesWarning
-from hypervlad.models.baselines import TransferClassifier, finetuning, training, transfer
+from hypervlad.models import TransferClassifier
+from hypervlad.models.baselines import finetuning, training, transfer
 from hypervlad.models.baselines.finetuning import (
     SoftmaxHead,
     TransferNetwork,

@@ -16,7 +16,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import Pipeline
 
-from hypervlad.models.boosting import BoostedSoftmaxClassifier
+from hypervlad.models import BoostedSoftmaxClassifier
 
 SMALL = "ignore:Classes with only one or two:UserWarning"
 

@@ -11,8 +11,9 @@ import pytest
 import xgboost
 from sklearn.linear_model import LogisticRegression
 
-from hypervlad.evaluation.splits import group_folds
-from hypervlad.models.boosting import BoostedSoftmaxClassifier, linear, trees
+from hypervlad.evaluation import group_folds
+from hypervlad.models import BoostedSoftmaxClassifier
+from hypervlad.models.boosting import linear, trees
 from hypervlad.models.boosting.linear import (
     FeatureBlocks,
     block_columns,

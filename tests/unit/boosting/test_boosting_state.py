@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import make_blobs
 
-from hypervlad.models.boosting import BoostedSoftmaxClassifier
+from hypervlad.models import BoostedSoftmaxClassifier
 
 
 def blobs(n_classes=3):

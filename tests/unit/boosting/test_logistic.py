@@ -11,7 +11,8 @@ from scipy.special import expit, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from hypervlad.models.boosting import BoostedSoftmaxClassifier, logistic
+from hypervlad.models import BoostedSoftmaxClassifier
+from hypervlad.models.boosting import logistic
 from hypervlad.models.boosting.logistic import (
     LogisticModel,
     decided_classes,

@@ -10,7 +10,7 @@ import xgboost
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hypervlad.common.modelfile import ModelFileError
+from hypervlad import ModelFileError
 from hypervlad.models.boosting.trees import MAX_DEPTH, BoosterField, TreeArrays, tree_margins
 
 NODES = ("left", "right", "column", "condition", "default_left", "weight", "gain", "hessian")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from hypervlad import HypercolumnVLAD, MicrographClassifier
 from hypervlad.apps.cli import app
-from hypervlad.evaluation.conformal import confidence_for_error
+from hypervlad.evaluation import confidence_for_error
 from hypervlad.models.classifier.answers import judgement_of
 from hypervlad.models.classifier.novelty import project_vectors
 from hypervlad.results.reports.predictions import possible_classes, prediction_columns

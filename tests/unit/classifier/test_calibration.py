@@ -13,9 +13,8 @@ import pytest
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
-from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, load
-from hypervlad.common.modelfile import ModelFileError
-from hypervlad.evaluation.conformal import prediction_sets
+from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, ModelFileError, load
+from hypervlad.evaluation import prediction_sets
 from hypervlad.models.classifier.fitting import (
     calibration_split,
     groups_with_copies,

@@ -29,11 +29,8 @@ from hypervlad import (
     ModelFileError,
 )
 from hypervlad.images import SkippedImagesWarning
-from hypervlad.models.classifier import (
-    NeverPredictedWarning,
-    TrainingImagesWarning,
-    default_encoder,
-)
+from hypervlad.models import NeverPredictedWarning, default_encoder
+from hypervlad.models.classifier import TrainingImagesWarning
 
 Images = tuple[list[np.ndarray], np.ndarray]
 

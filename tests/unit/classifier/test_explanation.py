@@ -27,7 +27,7 @@ from hypervlad.features.hypercolumns import (
     turned,
     turned_back,
 )
-from hypervlad.models.classifier import Explanation
+from hypervlad.models import Explanation
 
 Images = tuple[list[np.ndarray], np.ndarray]
 

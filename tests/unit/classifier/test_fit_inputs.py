@@ -15,7 +15,7 @@ from hypervlad import (
     PatchDefectScorer,
 )
 from hypervlad.evaluation.splits import check_column
-from hypervlad.models.baselines import PatchCNNClassifier, TransferClassifier
+from hypervlad.models import PatchCNNClassifier, TransferClassifier
 
 LABELS = ["a", "b", "a", "b"]
 IMAGES = [np.full((12, 12), i / 4, dtype=np.float32) for i in range(4)]

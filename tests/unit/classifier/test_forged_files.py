@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hypervlad import HypercolumnVLAD
-from hypervlad.common.modelfile import ModelFileError
+from hypervlad import HypercolumnVLAD, ModelFileError
 from hypervlad.features.encoder.encoding import NotFiniteError, check_finite
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from hypervlad import MicrographClassifier, load
 from hypervlad.apps.cli.prediction import new_differences
-from hypervlad.features.encoder.loading import ImageInfo
-from hypervlad.models.boosting import BoostedSoftmaxClassifier
+from hypervlad.features import ImageInfo
+from hypervlad.models import BoostedSoftmaxClassifier
 from hypervlad.models.classifier import ImageFormats
 
 

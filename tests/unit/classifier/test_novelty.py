@@ -17,7 +17,8 @@ from hypervlad import HypercolumnVLAD, MicrographClassifier, load
 from hypervlad.evaluation.conformal import weighted_limit
 from hypervlad.images import read_micrograph
 from hypervlad.images.pixels import ImageDigests
-from hypervlad.models.classifier import TrainingImages, TrainingImagesWarning
+from hypervlad.models import TrainingImages
+from hypervlad.models.classifier import TrainingImagesWarning
 from hypervlad.models.classifier.novelty import (
     KnownPoints,
     empty_images,

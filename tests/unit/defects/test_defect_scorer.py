@@ -29,8 +29,9 @@ from hypervlad.evaluation import (
     expected_calibration_error,
     patch_confusion,
 )
+from hypervlad.features import cut_patches
 from hypervlad.features.backbones import TappedNetwork
-from hypervlad.features.windows import WindowGrid, cut_patches, patch_means
+from hypervlad.features.windows import WindowGrid, patch_means
 from hypervlad.images import SkippedImagesWarning, TrainingImagesWarning
 from hypervlad.results import DefectMapDisplay
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, label
 
-from hypervlad.models.defects import Finding, findings
+from hypervlad.models import Finding
+from hypervlad.models.defects import findings
 from hypervlad.models.defects.findings import OUTLINE_SHARE, RegionRule
 
 SCORES = np.zeros((20, 30), np.float32)

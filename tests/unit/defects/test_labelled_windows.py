@@ -10,7 +10,7 @@ import torch
 from support.surfaces import PATCH, blotted
 
 from hypervlad import BoostedSoftmaxClassifier, HypercolumnVLAD
-from hypervlad.features.encoder import ImageInfo
+from hypervlad.features import ImageInfo
 from hypervlad.features.windows import ANOMALOUS, NORMAL, WindowGrid
 from hypervlad.features.windows.dataset import UNKNOWN, PreparedImage
 from hypervlad.features.windows.vectors import Tiling, WindowVectors

@@ -10,16 +10,10 @@ import torch
 from support.surfaces import surface
 
 from hypervlad import PatchDefectScorer
-from hypervlad.features.backbones import Preprocessing
-from hypervlad.features.encoder.loading import ImageInfo
+from hypervlad.features import ImageInfo, Preprocessing
 from hypervlad.features.windows.dataset import PreparedImage
-from hypervlad.models.defects import Finding
-from hypervlad.models.defects.limits import (
-    KINDS,
-    DetectionLimits,
-    measure_limits,
-    plant,
-)
+from hypervlad.models import DetectionLimits, Finding
+from hypervlad.models.defects.limits import KINDS, measure_limits, plant
 
 PREPROCESSING = Preprocessing()
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import hypervlad
 from hypervlad import HypercolumnVLAD, ImageReadError, Micrograph
 from hypervlad.apps.cli import app
-from hypervlad.features.backbones import Preprocessing
+from hypervlad.features import Preprocessing
 from hypervlad.features.codebook import HypercolumnPool
 from hypervlad.features.encoder import ImageLoader, LoadedImage, codebook_fit, loading
 from hypervlad.features.encoder.loading import MAX_PIXELS, resampled_size, size_at_scale

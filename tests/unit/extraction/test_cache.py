@@ -18,7 +18,7 @@ from support.extraction_fixtures import extracted
 from support.feature_folders import write_image
 
 from hypervlad import HypercolumnVLAD, extract_features, register_backbone
-from hypervlad.features.backbones import Preprocessing
+from hypervlad.features import Preprocessing
 from hypervlad.features.cache import Cache, CacheFolder, PathIndex, parse_size
 
 

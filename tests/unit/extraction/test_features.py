@@ -25,7 +25,8 @@ from support.feature_folders import write_folder
 
 import hypervlad
 from hypervlad import HypercolumnVLAD, MicrographClassifier, extract_features, load_features
-from hypervlad.data.extraction import FeatureFileError, plan_extraction, table
+from hypervlad.data import FeatureFileError, plan_extraction
+from hypervlad.data.extraction import table
 from hypervlad.data.extraction.manifest import TaskFolder
 from hypervlad.features.encoder import encoding
 from hypervlad.images import ImageReadError, SkippedImagesWarning, UnknownPixelSizeWarning

@@ -18,8 +18,9 @@ from support.forged_parts import read_part, write_part, write_with_digest
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
 from hypervlad.common.files import LinkError, LockedError, exclusive_lock, file_digest
-from hypervlad.data.extraction import FeatureFileError, manifest, plan_extraction
+from hypervlad.data import FeatureFileError, plan_extraction
 from hypervlad.data.extraction import extract as extract_module
+from hypervlad.data.extraction import manifest
 from hypervlad.images import SkippedImagesWarning
 
 links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")

@@ -16,11 +16,12 @@ from support.extraction_fixtures import Extract, StopError, interrupt
 from support.feature_folders import write_image
 
 from hypervlad import HypercolumnVLAD, extract_features, load_features
-from hypervlad.data.extraction import FeatureFileError, manifest, plan_extraction
+from hypervlad.data import FeatureFileError, plan_extraction
 from hypervlad.data.extraction import extract as extract_module
+from hypervlad.data.extraction import manifest
 from hypervlad.data.extraction.manifest import TaskFolder
 from hypervlad.data.extraction.tasks import Job, open_source
-from hypervlad.features.backbones import get_backbone
+from hypervlad.features import get_backbone
 from hypervlad.features.encoder import loading
 from hypervlad.images import ImageReadError, SkippedImagesWarning
 

@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 from support.fibre_images import cells, stripes
 
-from hypervlad.data.synthetic import make_nanowire_images
+from hypervlad.data import make_nanowire_images
 from hypervlad.fibres import (
     AlignmentRecipe,
     aligned_fraction,

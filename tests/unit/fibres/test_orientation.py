@@ -15,7 +15,7 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 from skimage.feature import structure_tensor, structure_tensor_eigenvalues
 from support.fibre_images import stripes
 
-from hypervlad.data.synthetic import make_nanowire_images
+from hypervlad.data import make_nanowire_images
 from hypervlad.fibres import axial_difference, local_orientation
 
 METHODS = ["structure_tensor", "lgo"]

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from hypervlad.data.folders import (
+from hypervlad.data import (
     CopySet,
     FolderComparison,
     FolderReport,
@@ -19,8 +19,8 @@ from hypervlad.data.folders import (
     check_image_folder,
     compare_image_folders,
     load_image_folder,
+    make_tem_images,
 )
-from hypervlad.data.synthetic import make_tem_images
 from hypervlad.images import ReadOptions
 
 

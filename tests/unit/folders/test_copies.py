@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose
 from scipy.ndimage import gaussian_filter
 from support.copies import CHANGES, SEVERAL, framed, jpeg, window, with_banner, with_caption
 
+from hypervlad.data import make_lattice_images, make_nanofibre_images, make_tem_images
 from hypervlad.data.folders import copies
 from hypervlad.data.folders.copies import (
     candidate_pairs,
@@ -20,7 +21,6 @@ from hypervlad.data.folders.copies import (
     make_thumbnail,
 )
 from hypervlad.data.folders.registration import Registration, Transformation
-from hypervlad.data.synthetic import make_lattice_images, make_nanofibre_images, make_tem_images
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hypervlad.data.folders import ImageFolderError, ImageFolderWarning, load_image_folder
+from hypervlad.data import ImageFolderError, ImageFolderWarning, load_image_folder
 
 
 def touch(root: Path, *names: str) -> None:

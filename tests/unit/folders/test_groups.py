@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hypervlad.common.tables import write_table
-from hypervlad.data.folders import ImageFolderError
+from hypervlad.data import ImageFolderError
 from hypervlad.data.folders.groups import (
     GroupRow,
     load_groups,

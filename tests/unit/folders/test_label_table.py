@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hypervlad.common.tables import table_as_bytes
-from hypervlad.data.folders import (
+from hypervlad.data import (
     ImageFolderError,
     ImageFolderWarning,
     check_image_folder,

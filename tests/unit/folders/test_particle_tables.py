@@ -11,8 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from hypervlad.data import load_image_folder
-from hypervlad.data.folders import ImageFolderError, ImageFolderWarning, check_image_folder
+from hypervlad.data import (
+    ImageFolderError,
+    ImageFolderWarning,
+    check_image_folder,
+    load_image_folder,
+)
 from hypervlad.particles import FoundFolder, find_in_images, find_particles
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hypervlad.data.folders import ImageFolderError, load_patch_folder, write_patch_folder
-from hypervlad.features.windows import cut_patches, split_patches
+from hypervlad.data import ImageFolderError, load_patch_folder, write_patch_folder
+from hypervlad.features import cut_patches, split_patches
 from hypervlad.images import read_image
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.ndimage import affine_transform, gaussian_filter
 
+from hypervlad.data import make_lattice_images
 from hypervlad.data.folders.copies import make_thumbnail
 from hypervlad.data.folders.registration import (
     Transformation,
@@ -17,7 +18,6 @@ from hypervlad.data.folders.registration import (
     register,
     tile_correlations,
 )
-from hypervlad.data.synthetic import make_lattice_images
 
 
 def texture(seed, shape=(160, 160), smoothness=1.5):

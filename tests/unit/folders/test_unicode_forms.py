@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from hypervlad import HypercolumnVLAD, extract_features
-from hypervlad.data.folders import ImageFolderWarning, check_image_folder, load_image_folder
+from hypervlad.data import ImageFolderWarning, check_image_folder, load_image_folder
 from hypervlad.images import find_images, find_masks
 
 APART = unicodedata.normalize("NFD", "Fäden")

@@ -19,7 +19,7 @@ from PIL import Image
 from support.microscopy_files import DM, mrc_bytes, ser_bytes
 from support.raster_headers import jp2_boxes, jp2_bytes, png_bytes, siz_bytes
 
-from hypervlad.data.folders import check_image_folder
+from hypervlad.data import check_image_folder
 from hypervlad.images import ImageReadError, PartlyReadWarning, read_image, read_micrograph
 from hypervlad.images.reading import read_stored
 

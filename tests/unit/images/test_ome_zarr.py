@@ -14,7 +14,7 @@ import pytest
 from support.ome_zarr_folders import set_attributes, write_ome_zarr
 from zarr.codecs import BloscCodec, GzipCodec, TransposeCodec
 
-from hypervlad.data.folders import check_image_folder, load_image_folder
+from hypervlad.data import check_image_folder, load_image_folder
 from hypervlad.features.cache import Cache, PathIndex
 from hypervlad.images import ImageReadError, find_images, read_image, read_micrograph
 

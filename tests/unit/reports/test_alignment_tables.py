@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hypervlad.fibres.axial import AxialStatistics, Interval
+from hypervlad.fibres import AxialStatistics, Interval
 from hypervlad.results.reports.alignment import _intervals
 
 

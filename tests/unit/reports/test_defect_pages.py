@@ -19,7 +19,7 @@ from support.pages import Page
 
 from hypervlad.evaluation import evaluate_defects
 from hypervlad.images import ImageReadError, TrainingImagesWarning, read_image, read_mask
-from hypervlad.models.defects import DetectionLimits, Finding
+from hypervlad.models import DetectionLimits, Finding
 from hypervlad.results import write_defect_report, write_findings
 from hypervlad.results.reports import defects, threshold_page
 

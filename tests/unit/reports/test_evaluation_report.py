@@ -15,8 +15,7 @@ from support.pages import Page
 
 from hypervlad import MicrographClassifier
 from hypervlad.evaluation import Evaluation
-from hypervlad.models.boosting import BoostedSoftmaxClassifier
-from hypervlad.models.classifier import SureAnswers
+from hypervlad.models import BoostedSoftmaxClassifier, SureAnswers
 from hypervlad.results import report_on_held_out, report_on_model, save_png
 from hypervlad.results.reports import evaluation as report_module
 from hypervlad.results.reports.evaluation import (

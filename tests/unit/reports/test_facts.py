@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from hypervlad import MicrographClassifier
-from hypervlad.models.boosting import BoostedSoftmaxClassifier
+from hypervlad.models import BoostedSoftmaxClassifier
 from hypervlad.results import model_facts
 from hypervlad.results.reports.facts import page_facts, words_of
 

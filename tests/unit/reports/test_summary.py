@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hypervlad.evaluation import Evaluation
-from hypervlad.models.classifier import HeldOut
+from hypervlad.models import HeldOut
 from hypervlad.results.reports.summary import (
     evaluation_lines,
     held_out_lines,

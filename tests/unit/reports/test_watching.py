@@ -21,12 +21,9 @@ from support.classifications import classification
 
 from hypervlad.common.files import LinkError
 from hypervlad.images import SkippedImage
-from hypervlad.models.classifier import Classification
-from hypervlad.results.reports.predictions import (
-    prediction_columns,
-    prediction_header,
-    predictions_as_bytes,
-)
+from hypervlad.models import Classification
+from hypervlad.results import predictions_as_bytes
+from hypervlad.results.reports.predictions import prediction_columns, prediction_header
 from hypervlad.results.reports.watching import GrowingTable, settings_file, watch_folders
 
 CLASSES = ["fibre", "tube"]

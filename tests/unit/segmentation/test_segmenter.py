@@ -16,7 +16,7 @@ from sklearn.base import clone
 
 import hypervlad
 from hypervlad.images import ImageReadError
-from hypervlad.models.segmentation import HypercolumnSegmenter
+from hypervlad.models import HypercolumnSegmenter
 from hypervlad.models.segmentation.decoder import BORDER, IGNORED, INSIDE, Targets, TopDownDecoder
 from hypervlad.models.segmentation.estimator import chosen_columns
 from hypervlad.particles import Outlines

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from scipy.ndimage import binary_dilation
 
-from hypervlad.data.synthetic import (
+from hypervlad.data import (
     IMAGE_DEFECTS,
     add_defect,
     make_nanofibre_images,

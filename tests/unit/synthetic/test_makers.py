@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from hypervlad.data.synthetic import (
+from hypervlad.data import (
     make_alignment_examples,
     make_lattice_images,
     make_nanofibre_images,

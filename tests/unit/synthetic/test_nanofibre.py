@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from hypervlad.data.synthetic import NANOFIBRE_DEFECTS, make_nanofibre_images
+from hypervlad.data import NANOFIBRE_DEFECTS, make_nanofibre_images
 from hypervlad.data.synthetic.nanofibre import Mat, make_surface, missing_area
 from hypervlad.data.synthetic.sem import SUBSTRATE, Strands, Surface
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hypervlad.data.synthetic import make_alignment_examples, make_nanowire_images
+from hypervlad.data import make_alignment_examples, make_nanowire_images
 from hypervlad.data.synthetic.sem import Strands, Surface
 from hypervlad.fibres import axial_difference, axial_statistics
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage
 
-from hypervlad.data.synthetic import TEM_FINE_CLASSES, make_particle_fields
+from hypervlad.data import TEM_FINE_CLASSES, make_particle_fields
 from hypervlad.particles import cut_particles
 
 CLEAN = {"illumination": 0.0, "noise": 0.0, "blur": 0.5}

@@ -6,12 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import fft
 
-from hypervlad.data.synthetic import (
-    TEM_CLASSES,
-    TEM_FINE_CLASSES,
-    make_lattice_images,
-    make_tem_images,
-)
+from hypervlad.data import TEM_CLASSES, TEM_FINE_CLASSES, make_lattice_images, make_tem_images
 from hypervlad.data.synthetic.drawing import worm_like_chains
 from hypervlad.data.synthetic.tem import Crystal, balanced_labels, draw_columns, draw_crystal
 from hypervlad.data.synthetic.tem_scenes import SCENES, Stage

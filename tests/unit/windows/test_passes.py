@@ -12,15 +12,10 @@ from support.counting import CountingImage, count_passes
 from support.surfaces import PATCH, blotted, surface
 
 from hypervlad import AlignmentClassifier, BoostedSoftmaxClassifier, PatchDefectScorer
-from hypervlad.features.backbones import (
-    Preprocessing,
-    Reach,
-    TappedNetwork,
-    reach_of,
-    register_backbone,
-)
+from hypervlad.features import Preprocessing, register_backbone
+from hypervlad.features.backbones import Reach, TappedNetwork, reach_of
 from hypervlad.features.windows.vectors import window_encoder
-from hypervlad.models.alignment import default_alignment_encoder
+from hypervlad.models import default_alignment_encoder
 
 N_IMAGES = 6
 SMALL: dict[str, Any] = {

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 
-from hypervlad.features.windows import (
+from hypervlad.features import (
     cut_patches,
     map_from_patches,
-    patch_means,
     patch_positions,
     patches_at,
     split_patches,
 )
+from hypervlad.features.windows import patch_means
 
 SIDES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 EDGES = ("drop", "shift", "pad")

@@ -1,0 +1,24 @@
+"""Waiting for an event, in place of sleeping and hoping."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PATIENCE = 300.0  # seconds: no machine on which tests can run at all is so slow
+
+
+def wait_until(condition: Callable[[], T], what: str) -> T:
+    """Return what a condition returns once that is true; fail when it never is.
+
+    The time decides nothing but when to give up on an event that must come.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {PATIENCE:.0f} s for {what}")
+        time.sleep(0.01)
+    return found
