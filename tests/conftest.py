@@ -36,7 +36,7 @@ settings.register_profile("explore", deadline=None, print_blob=True)
 settings.load_profile("reproducible")
 
 _SLOW = 1.0  # seconds
-_LEFT_OUT = ("large_networks", "long")  # unless -m names them
+_LEFT_OUT = ("full", "large_networks", "long")  # unless -m names them
 _PEAKS = pytest.StashKey[dict[str, int]]()  # bytes, by worker
 
 
