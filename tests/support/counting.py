@@ -1,14 +1,17 @@
-"""Images that count how often they are read, and a count of images passing through networks."""
+"""Images that count how often they are read, and a count of images passing through a network."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from support.tiny import Tiny
 
-from hypervlad.features.backbones import TappedNetwork
+_MEASURED = 448  # pixels: images of this side, and larger ones, measure the receptive field
 
 
 class CountingImage:
@@ -24,20 +27,27 @@ class CountingImage:
 
 
 def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that receives the number of images of each pass of any network.
-
-    Those that only find a network's receptive field are not counted.
-    """
+    """Return a list that receives the number of images of each batch that passes "tiny"."""
     counts: list[int] = []
-    original = TappedNetwork.__call__
+    _watch(monkeypatch, lambda shape: counts.append(shape[0]))
+    return counts
 
-    def counted(self: TappedNetwork, batch: Any) -> Any:
-        if not batch.isnan().any():
-            counts.append(len(batch))
+
+def shapes_of_passes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Return a list that receives the shape (B, H, W) of each batch that passes "tiny"."""
+    shapes: list[tuple[int, ...]] = []
+    _watch(monkeypatch, shapes.append)
+    return shapes
+
+
+def _watch(monkeypatch: pytest.MonkeyPatch, report: Callable[[tuple[int, ...]], object]) -> None:
+    """Report each batch but those that only find the network's receptive field."""
+    original = Tiny.forward
+
+    def watched(self: Tiny, batch: torch.Tensor) -> torch.Tensor:
+        shape = (len(batch), *batch.shape[2:])
+        if max(shape[1:]) < _MEASURED:
+            report(shape)
         return original(self, batch)
 
-    monkeypatch.setattr(
-        "hypervlad.features.backbones.tapped_network.is_shift_equivariant", lambda *_: True
-    )
-    monkeypatch.setattr(TappedNetwork, "__call__", counted)
-    return counts
+    monkeypatch.setattr(Tiny, "forward", watched)

@@ -8,15 +8,21 @@ from hypervlad import HypercolumnVLAD, register_backbone
 from hypervlad.features import Preprocessing
 
 
-def build_tiny() -> torch.nn.Module:
+class Tiny(torch.nn.Sequential):
     """Three convolutions at full, half and quarter resolution; an in-place ReLU after the first."""
-    return torch.nn.Sequential(
-        torch.nn.Conv2d(3, 6, 3, padding=1),
-        torch.nn.ReLU(inplace=True),
-        torch.nn.Conv2d(6, 8, 3, stride=2, padding=1),
-        torch.nn.ReLU(inplace=True),
-        torch.nn.Conv2d(8, 10, 3, stride=2, padding=1),
-    )
+
+    def __init__(self) -> None:
+        super().__init__(
+            torch.nn.Conv2d(3, 6, 3, padding=1),
+            torch.nn.ReLU(inplace=True),
+            torch.nn.Conv2d(6, 8, 3, stride=2, padding=1),
+            torch.nn.ReLU(inplace=True),
+            torch.nn.Conv2d(8, 10, 3, stride=2, padding=1),
+        )
+
+
+def build_tiny() -> torch.nn.Module:
+    return Tiny()
 
 
 def register_tiny() -> None:

@@ -346,10 +346,12 @@ def test_each_image_is_read_and_encoded_once(
     passes = count_passes(monkeypatch)
     model = small(mode=mode).fit(counted, labels)
     assert [image.n_reads for image in counted] == [1] * 24
-    assert sum(passes) == 24
+    if mode == "features":  # fine-tuning passes them again and again
+        assert sum(passes) == 24
+    passes.clear()
     model.predict(counted)
     assert [image.n_reads for image in counted] == [2] * 24
-    assert sum(passes) == 48
+    assert sum(passes) == 24
 
 
 # --- files -------------------------------------------------------------------------------------
