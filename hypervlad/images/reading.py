@@ -57,7 +57,7 @@ from hypervlad.images.tiff import decode_tiff
 
 # Part of the key under which facts of a file are cached: increase it when pixels of a file change,
 # or the facts that are cached.
-READING_VERSION = 7
+READING_VERSION = 8
 SIZE_TOLERANCE = 0.03  # by which two pixel sizes of one image may differ
 _N_AHEAD = 2  # images that each thread reads ahead, which bounds the memory
 _N_READERS = 2  # with large TIFFs a third faster than one thread, with small images as fast

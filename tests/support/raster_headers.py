@@ -1,9 +1,28 @@
-"""JPEG 2000 and PNM files with headers of any layout, which no package writes."""
+"""PNG and JPEG 2000 files with headers of any layout, which no package writes."""
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
+from typing import Any
+
+from numpy.typing import NDArray
+from PIL import Image
+
+
+def pillow_bytes(kind: str, pixels: NDArray[Any], **options: Any) -> bytes:
+    """Return what Pillow writes."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def claiming(content: bytes, mark: bytes, offset: int, layout: str, *numbers: int) -> bytes:
+    """Return a sound file with other numbers at an offset from its last mark."""
+    changed = bytearray(content)
+    struct.pack_into(layout, changed, changed.rindex(mark) + offset, *numbers)
+    return bytes(changed)
 
 
 def jp2_boxes(content: bytes) -> list[tuple[bytes, bytes]]:
