@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -19,7 +17,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from hypervlad.images import ImageReadError, read_micrograph
+from hypervlad.images import read_micrograph
 from hypervlad.particles import (
     FoundFolder,
     count_particles,
@@ -41,6 +39,7 @@ FIELDS = {
     "day 1/empty.png": [],
     "z.png": [(50, 20, 24), (0, 60, 12)],
 }
+SIZES = [5.0, 8.0, 5.0, 5.0, 5.0]  # nm per pixel; that of a.tif is in the file
 
 
 class Classifier:
@@ -89,24 +88,48 @@ def original(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def classified_original(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = shutil.copytree(original, tmp_path_factory.mktemp("classified") / "found")
+    FoundFolder(path).classify(Classifier(), formats=["geojson", "roi"])
+    return path
+
+
 @pytest.fixture
 def found(original: Path, tmp_path: Path) -> FoundFolder:
     return FoundFolder(shutil.copytree(original, tmp_path / "copy"))
 
 
+@pytest.fixture
+def classified(classified_original: Path, tmp_path: Path) -> FoundFolder:
+    return FoundFolder(shutil.copytree(classified_original, tmp_path / "classified"))
+
+
+def edit(folder: FoundFolder, column: str, value: Any, row: int = 0, file: str = "particles.csv"):
+    """Change a cell of a table, as a person does; return the folder, opened again."""
+    table = pd.read_csv(folder.path / file, dtype=object)
+    table.loc[row, column] = value
+    table.to_csv(folder.path / file, index=False)
+    return FoundFolder(folder.path)
+
+
+def begun(notes: list[str]) -> list[str]:
+    return [note[:20] for note in notes]
+
+
+# --- finding --------------------------------------------------------------------------------------
+
+
 def test_each_field_has_outlines_and_each_particle_a_row(images: Path, original: Path) -> None:
     found = FoundFolder(original)
     assert [field.micrograph for field in found.fields] == list(FIELDS)
-    sizes = [field.pixel_size for field in found.fields]
-    assert sizes == pytest.approx([5.0, 8.0, 5.0, 5.0, 5.0])
+    assert [field.pixel_size for field in found.fields] == pytest.approx(SIZES)
     particles = []
-    for name, squares in FIELDS.items():
+    for (name, squares), size in zip(FIELDS.items(), SIZES, strict=True):
         labels = tifffile.imread(original / "outlines" / f"{name}.tif")
         np.testing.assert_array_equal(labels, found.outlines(name).label_image())
         assert labels.max() == len(squares)
-        own = cut_particles(
-            images / name, labels, name=name, pixel_size=sizes[list(FIELDS).index(name)]
-        )
+        own = cut_particles(images / name, labels, name=name, pixel_size=size)
         particles += own
         for one, other in zip(found.particles(name), own, strict=True):
             np.testing.assert_array_equal(one.image, other.image)
@@ -121,13 +144,12 @@ def test_an_unreadable_image_is_left_out_and_named(images: Path, tmp_path: Path)
     (tmp_path / "images" / "m.png").write_bytes(b"no image")
     found, left_out = find(tmp_path / "found", tmp_path / "images")
     assert [field.micrograph for field in found.fields] == list(FIELDS)
-    assert len(left_out) == 1
-    assert "m.png" in left_out[0]
+    (reason,) = left_out
+    assert "m.png" in reason
     assert find(tmp_path / "found", tmp_path / "images", resume=True)[1] == left_out
     Image.fromarray(np.zeros((50, 50), np.uint8)).save(tmp_path / "images" / "m.png")
     found, left_out = find(tmp_path / "found", tmp_path / "images", resume=True)
-    assert left_out == []
-    assert len(found.fields) == len(FIELDS) + 1
+    assert (left_out, len(found.fields)) == ([], len(FIELDS) + 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux only")
@@ -141,42 +163,11 @@ def test_images_whose_names_tables_cannot_have_are_left_out(images: Path, tmp_pa
     assert sorted(left_out) == [f"{file}{words}" for file in sorted(files[1:])]
 
 
-@pytest.mark.parametrize(
-    ("file", "column", "value", "message"),
-    [
-        (
-            "particles.csv",
-            "p_small",
-            "0,1",
-            "p_small has cells that are no numbers; if a spreadsheet",
-        ),
-        (
-            "particles.csv",
-            "solidity",
-            "?",
-            "solidity has cells that are no numbers; if a spreadsheet",
-        ),
-        ("fields.csv", "height", "", "damaged (cannot convert float NaN to integer)"),
-        ("fields.csv", "width", -1, "damaged (shape of a.png must be"),
-        ("fields.csv", "micrograph", "", "no images are called nan"),
-    ],
-)
-def test_cells_that_are_no_numbers_are_named(
-    found: FoundFolder, file: str, column: str, value: Any, message: str
-) -> None:
-    found.classify(Classifier())
-    table = pd.read_csv(found.path / file, dtype=object)
-    table.loc[0, column] = value
-    table.to_csv(found.path / file, index=False)
-    with pytest.raises(ValueError, match=re.escape(f"{file}: {message}")):
-        FoundFolder(found.path).count()
-
-
-def test_a_table_in_another_encoding_says_how_to_save_it(found: FoundFolder) -> None:
-    table = (found.path / "particles.csv").read_text(encoding="utf-8")
-    (found.path / "particles.csv").write_text(table, encoding="cp1252")
-    with pytest.raises(ValueError, match=r"not a table .* save it as CSV UTF-8, with commas"):
-        FoundFolder(found.path).count()
+def test_outlines_of_another_size_are_left_out(images: Path, tmp_path: Path) -> None:
+    _, left_out = find(tmp_path / "found", images, lambda image: np.ones((9, 9), int))
+    assert len(left_out) == len(FIELDS)
+    assert "outlines of 9 x 9 pixels for an image of 100 x 120" in left_out[0]
+    assert not (tmp_path / "found" / "outlines").exists()
 
 
 def test_a_run_that_was_stopped_is_resumed(images: Path, original: Path, tmp_path: Path) -> None:
@@ -201,247 +192,22 @@ def test_a_run_that_was_stopped_is_resumed(images: Path, original: Path, tmp_pat
         assert (path / file).read_bytes() == (original / file).read_bytes()
 
 
-def test_nothing_is_overwritten_or_mixed(images: Path, found: FoundFolder, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is not empty, and nothing is overwritten"):
-        find(found.path, images)
-    with pytest.raises(ValueError, match=r"min_area None, not 9; give the same"):
-        find(found.path, images, finder={"min_area": 9}, resume=True)
-    with pytest.raises(ValueError, match="was made with images "):
-        find(found.path, images / "day 1", resume=True)
-    with pytest.raises(ValueError, match="is no folder of found particles"):
-        FoundFolder(tmp_path)
-    (found.path / "run.json").write_text('{"images": 3}')
-    with pytest.raises(ValueError, match=r"run\.json: damaged"):
-        FoundFolder(found.path)
-
-
 def test_a_pixel_size_can_be_given_later(images: Path, original: Path, tmp_path: Path) -> None:
-    find(tmp_path / "found", images / "day 1", pixel_size=None)
-    found = FoundFolder(tmp_path / "found")
-    result = found.count()
+    path, own = tmp_path / "found", images / "day 1"
+    result = find(path, own, pixel_size=None)[0].count()
     assert result.measure == "equivalent_diameter_px"
     assert result.counts["per_um2"].isna().all()
     assert "the pixel size is unknown" in result.notes[0]
     assert "four fields" in result.notes[1]
-    find(tmp_path / "found", images / "day 1", resume=True)
-    again = FoundFolder(tmp_path / "found").table
-    expected = FoundFolder(original).table
-    np.testing.assert_array_equal(
-        again["area_nm2"],
-        expected["area_nm2"][expected["micrograph"].str.startswith("day 1/")],
-    )
+    find(path, own, resume=True)
+    expected = FoundFolder(original).table.query("micrograph.str.startswith('day 1/')")
+    np.testing.assert_array_equal(FoundFolder(path).table["area_nm2"], expected["area_nm2"])
     with pytest.raises(ValueError, match=r"was made with pixel_size 5\.0, not 2\.5"):
-        find(tmp_path / "found", images / "day 1", pixel_size=2.5, resume=True)
-    outlines = FoundFolder(tmp_path / "found").outlines_file("empty.png")
+        find(path, own, pixel_size=2.5, resume=True)
+    outlines = FoundFolder(path).outlines_file("empty.png")
     outlines.unlink()
-    find(tmp_path / "found", images / "day 1", pixel_size=None, resume=True)
+    find(path, own, pixel_size=None, resume=True)
     assert read_micrograph(outlines).pixel_size == pytest.approx(5.0)
-
-
-def test_names_that_lead_out_of_the_folder_are_refused(
-    images: Path, found: FoundFolder, tmp_path: Path
-) -> None:
-    with pytest.raises(ValueError, match=r"must contain all images, but not .*a\.png"):
-        find_in_images(tmp_path / "x", [images / "a.png"], find_particles, root=images / "day 1")
-    fields = found.path / "fields.csv"
-    fields.write_text(fields.read_text(encoding="utf-8").replace("z.png", "../../z.png"))
-    with pytest.raises(ValueError, match=r"no images are called \.\./\.\./z\.png"):
-        FoundFolder(found.path).classify(Classifier())
-
-
-def test_outlines_of_another_size_are_left_out(images: Path, tmp_path: Path) -> None:
-    found, left_out = find(tmp_path / "found", images, lambda image: np.ones((9, 9), int))
-    assert len(left_out) == len(FIELDS)
-    assert "outlines of 9 x 9 pixels for an image of 100 x 120" in left_out[0]
-    assert not (found.path / "outlines").exists()
-
-
-def test_further_formats_have_classes_and_measures(found: FoundFolder) -> None:
-    found.classify(Classifier(), formats=["geojson", "roi"])
-    (found.path / "geojson" / "a.png.geojson").write_text("of outlines that were corrected")
-    found.classify(Classifier())
-    content = json.loads((found.path / "geojson" / "a.png.geojson").read_text(encoding="utf-8"))
-    properties = [feature["properties"] for feature in content["features"]]
-    assert [each["classification"]["name"] for each in properties] == ["small", "large", "small"]
-    assert properties[0]["measurements"]["p_small"] == 0.75
-    stored = read_outlines(found.path / "roi" / "a.png.zip", shape=(100, 120))
-    np.testing.assert_array_equal(stored.label_image(), found.outlines("a.png").label_image())
-    assert (found.path / "geojson" / "day 1" / "empty.png.geojson").exists()
-
-
-def test_classified_particles_are_measured_on_corrected_outlines(found: FoundFolder) -> None:
-    labels = found.outlines("z.png").label_image()
-    labels[80:85, 100:110] = 7  # a new one, and a scale that the other program did not write
-    labels[labels == 2] = 0
-    tifffile.imwrite(found.outlines_file("z.png"), labels.astype(np.uint16))
-    found.classify(Classifier())
-    table = found.table[found.table["micrograph"] == "z.png"]
-    assert table["particle"].tolist() == [1, 7]
-    assert table["area_nm2"].tolist()[1] == pytest.approx(50 * 25)
-    areas = found.table["area_px2"].to_numpy()
-    np.testing.assert_array_equal(found.table["class"] == "large", areas > 200)
-    assert set(found.table["confidence"]) == {0.9, 0.75}
-    assert found.classes == ["large", "small"]
-    assert found.confusion is not None
-    assert found.confusion.tolist() == [[3, 0], [1, 3]]
-    fields = pd.read_csv(found.path / "fields.csv")
-    assert fields["particles"].tolist() == [3, 1, 2, 0, 2]
-
-
-def test_classes_by_a_person_are_never_lost(images: Path, found: FoundFolder) -> None:
-    found.classify(Classifier())
-    found.classify(Classifier())  # those of a model are replaced
-    table = found.table
-    table.loc[2, "class"] = "large"
-    table.to_csv(found.path / "particles.csv", index=False)
-    for again in (
-        lambda: FoundFolder(found.path).classify(Classifier()),
-        lambda: find(found.path, images, resume=True),
-    ):
-        with pytest.raises(ValueError, match="a person gave 1 class, which would be lost"):
-            again()
-    assert (
-        "a person gave 1 class of 8, so no count is corrected"
-        in FoundFolder(found.path).count().notes[0]
-    )
-    table.assign(sample="s1").to_csv(found.path / "particles.csv", index=False)
-    with pytest.raises(ValueError, match="a person added the column sample and gave 1 class, "):
-        FoundFolder(found.path).classify(Classifier())
-    table.loc[2, "class"] = None
-    table.to_csv(found.path / "particles.csv", index=False)
-    with pytest.raises(ValueError, match="1 particle without a class"):
-        FoundFolder(found.path).count()
-
-
-def test_a_correction_that_was_stopped_is_repeated_and_removes_nothing_twice(
-    found: FoundFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(ValueError, match="run 'hypervlad particles classify'"):
-        found.correct({("a.png", 1): "small"})
-    found.classify(Classifier())
-    before = found.table
-    own = before["class"].tolist()
-    by_hand = before["micrograph"] == "z.png"
-    before.loc[by_hand, "class"] = "other"
-    before.to_csv(found.path / "particles.csv", index=False)
-    classes = {("a.png", 1): own[0], ("a.png", 2): "not a particle", ("a.tif", 1): "new"}
-    again = FoundFolder(found.path)
-    with monkeypatch.context() as patch:
-        patch.setattr("hypervlad.particles.tables.write_table", Mock(side_effect=OSError("disk")))
-        with pytest.raises(OSError, match="disk"):
-            again.correct(classes)
-    assert again.correct(classes) == (2, 0)
-    removed = list((found.path / "removed").iterdir())
-    assert [file.name for file in removed] == ["a.png-1.tif"]
-    assert [outline.label for outline in read_outlines(removed[0])] == [2]
-    assert [outline.label for outline in again.outlines("a.png")] == [1, 3]
-    table = again.table.set_index(["micrograph", "particle"])
-    assert ("a.png", 2) not in table.index
-    assert table["source"].dropna().value_counts().to_dict() == {
-        "person": 2,
-        "model": len(before) - 3 - by_hand.sum(),
-    }
-    assert table.loc[("a.tif", 1), "class"] == "new"
-    assert (~again.is_by_model).sum() == 2 + by_hand.sum()
-    with pytest.raises(ValueError, match=f"a person gave {by_hand.sum()} classes"):
-        again.classify(Classifier())  # those of a review are in its queue, these are only here
-
-
-def test_classes_of_a_review_are_replaced_with_a_warning(found: FoundFolder) -> None:
-    found.classify(Classifier())
-    found.correct({("a.png", 1): "large"})
-    with pytest.warns(UserWarning, match=r"1 class of a review is replaced; write them again"):
-        found.classify(Classifier())
-    assert found.is_by_model.all()
-
-
-def test_counts_stay_corrected_when_only_wrong_outlines_were_removed(found: FoundFolder) -> None:
-    found.classify(Classifier())
-    before = found.confusion
-    found.correct({("a.png", 1): "not a particle"})
-    assert before is not None
-    assert found.confusion is not None
-    np.testing.assert_array_equal(found.confusion, before)
-    assert [note[:20] for note in found.count().notes] == ["counts are corrected"]
-
-
-def test_columns_and_rows_may_change_places(found: FoundFolder) -> None:
-    found.classify(Classifier())
-    expected = found.count().counts.set_index("class")
-    table = found.table
-    table[list(table)[::-1]].to_csv(found.path / "particles.csv", index=False)
-    again = FoundFolder(found.path)
-    assert again.classes == found.classes[::-1]
-    counts = again.count(measure="solidity").counts.set_index("class")
-    assert counts["count"].to_dict() == pytest.approx(expected["count"].to_dict())
-    (found.path / "confusion.csv").write_text("true,a,b\na,1,0\nb,0,1\n")
-    with pytest.raises(ValueError, match=r"confusion\.csv: not of the classes in particles\.csv"):
-        again.count()
-
-
-def test_a_table_that_was_edited_meanwhile_is_read_again(found: FoundFolder) -> None:
-    found.classify(Classifier())
-    table = found.table.copy()  # now in memory
-    table.loc[0, "class"] = "mine"
-    table.to_csv(found.path / "particles.csv", index=False)
-    with pytest.raises(ValueError, match="a person gave 1 class"):
-        found.classify(Classifier())
-    found.correct({("z.png", 1): "small"})
-    assert found.table["class"].tolist().count("mine") == 1
-
-
-def test_a_table_that_a_person_sorted_fits_the_outlines(found: FoundFolder) -> None:
-    found.classify(Classifier(), formats=["geojson"])
-    table = found.table.sort_values("area_px2", ascending=False)
-    table.to_csv(found.path / "particles.csv", index=False)
-    found.correct({("a.png", 1): "large"})
-    content = json.loads((found.path / "geojson" / "a.png.geojson").read_text(encoding="utf-8"))
-    areas = {
-        feature["properties"]["name"]: feature["properties"]["measurements"]["area_px2"]
-        for feature in content["features"]
-    }
-    assert areas == {str(own.label): own.mask.sum() for own in found.outlines("a.png")}
-
-
-def test_counts_are_those_of_the_table_and_the_fields(found: FoundFolder) -> None:
-    found.classify(Classifier())
-    assert found.confusion is not None
-    options: dict[str, Any] = {"classes": found.classes, "edges": "leave_out"}
-    result = found.count(edges="leave_out", measure="length")
-    expected = count_particles(found.table, found.fields, confusion=found.confusion, **options)
-    pd.testing.assert_frame_equal(result.counts, expected)
-    sizes = particle_sizes(found.table, found.fields, measure="length_nm", **options)
-    pd.testing.assert_frame_equal(result.sizes, sizes)
-    assert [note[:20] for note in result.notes] == ["counts are corrected"]
-    names, rows = result.cells()
-    assert names[-1] == "d90_high_by_area"
-    assert dict(zip(names, rows[0], strict=True))["d50_by_area"] == sizes.loc[1, "d50"]
-    plain = found.count(edges="leave_out", corrected=False).counts
-    assert plain["count"].tolist() == plain["counted"].tolist()
-    rule = "feret_max < 100 nm"
-    chosen, is_met = found.count(rule), match_rule(found.table, rule)
-    assert chosen.counts["particles"].iloc[-1] == is_met.sum() > 0
-    np.testing.assert_array_equal(chosen.is_counted, is_met)
-    for own_rule in ("class == 'large'", "confidence > 0.8", "p_small < 0.5"):
-        assert "the rule chooses by the answers" in found.count(own_rule).notes[0]
-    assert found.count("area > 1 um2").counts["count"].tolist() == [0, 0, 0]
-    assert [found.count(measure=name).measure for name in ("area", "solidity")] == [
-        "area_nm2",
-        "solidity",
-    ]
-    with pytest.raises(ValueError, match="no measure is called 'diameter'; there are area, "):
-        found.count(measure="diameter")
-
-
-def test_outlines_that_were_changed_after_they_were_measured_are_noted(found: FoundFolder) -> None:
-    file = found.outlines_file("a.tif")
-    write_outlines(file, found.outlines("a.tif"))  # the same again, as in a copied folder
-    assert found.count().notes == []
-    write_outlines(file, 2 * found.outlines("a.tif").label_image(), pixel_size=8.0)
-    assert found.count().notes == [
-        "the outlines of a.tif were changed after they were measured: if you corrected them, run "
-        "'hypervlad particles classify' again, or find with --resume"
-    ]
 
 
 def test_images_without_a_pixel_size_among_others_are_named(images: Path, tmp_path: Path) -> None:
@@ -449,49 +215,7 @@ def test_images_without_a_pixel_size_among_others_are_named(images: Path, tmp_pa
     with pytest.warns(UserWarning, match=words):
         find(tmp_path / "found", images, pixel_size=None)
     found, _ = find(tmp_path / "found", images, resume=True)  # without a warning
-    assert [field.pixel_size for field in found.fields] == pytest.approx([5.0, 8.0, 5.0, 5.0, 5.0])
-
-
-def test_wrong_outlines_are_not_counted(found: FoundFolder) -> None:
-    found.classify(Classifier())
-    table = found.table
-    table.loc[0, "class"] = "not a particle"
-    table.to_csv(found.path / "particles.csv", index=False)
-    result = FoundFolder(found.path).count()
-    assert result.counts["particles"].tolist()[-1] == len(table) - 1
-    assert [note[:20] for note in result.notes] == ["without 1 wrong outl", "counts are corrected"]
-
-
-def test_a_particle_with_two_rows_is_refused(found: FoundFolder) -> None:
-    found.table.loc[[0, 1, 2, 1]].to_csv(found.path / "particles.csv", index=False)
-    with pytest.raises(ValueError, match=r"particles\.csv: particle 2 of a\.png has two lines"):
-        FoundFolder(found.path).count()
-
-
-def test_particles_nearly_as_large_as_their_image_are_noted(images: Path, tmp_path: Path) -> None:
-    labels = np.zeros((100, 120), int)
-    labels[1:99, 30:60] = 1
-    found, _ = find(tmp_path / "found", images / "day 1", lambda image: labels)
-    (_, note) = found.count().notes
-    assert note.startswith("2 particles nearly as large as the image count for more than 10 each")
-    assert len(found.count(edges="leave_out").notes) == 1
-
-
-def test_counts_need_no_outlines(found: FoundFolder) -> None:
-    expected = found.count()
-    found.outlines_file("a.tif").unlink()
-    result = found.count()
-    pd.testing.assert_frame_equal(result.counts, expected.counts)
-    assert result.notes == ["no outlines of a.tif are there any more"]
-
-
-def test_without_any_particle_there_is_nothing_to_count(images: Path, tmp_path: Path) -> None:
-    file = images / "day 1" / "empty.png"
-    found, _ = find_in_images(tmp_path / "found", [file], find_particles, root=images)
-    found.classify(Classifier())
-    found = FoundFolder(found.path)
-    assert found.table.empty
-    assert found.count().counts["count"].tolist() == [0, 0, 0]
+    assert [field.pixel_size for field in found.fields] == pytest.approx(SIZES)
 
 
 def test_particles_in_an_information_bar_are_reported(tmp_path: Path) -> None:
@@ -509,20 +233,259 @@ def test_particles_in_an_information_bar_are_reported(tmp_path: Path) -> None:
     assert len(found.table) == 1
 
 
-def test_images_that_were_moved_are_named_before_any_work(images: Path, found: FoundFolder) -> None:
+# --- classes --------------------------------------------------------------------------------------
+
+
+def test_further_formats_have_classes_and_measures(classified: FoundFolder) -> None:
+    file = classified.path / "geojson" / "a.png.geojson"
+    file.write_text("of outlines that were corrected")
+    classified.classify(Classifier())  # what is there is written again
+    properties = [each["properties"] for each in json.loads(file.read_text("utf-8"))["features"]]
+    assert [each["classification"]["name"] for each in properties] == ["small", "large", "small"]
+    assert properties[0]["measurements"]["p_small"] == 0.75
+    stored = read_outlines(classified.path / "roi" / "a.png.zip", shape=(100, 120))
+    np.testing.assert_array_equal(stored, classified.outlines("a.png"))
+    assert (classified.path / "geojson" / "day 1" / "empty.png.geojson").exists()
+
+
+def test_classified_particles_are_measured_on_corrected_outlines(found: FoundFolder) -> None:
+    labels = found.outlines("z.png").label_image()
+    labels[80:85, 100:110] = 7  # a new one, and a scale that the other program did not write
+    labels[labels == 2] = 0
+    tifffile.imwrite(found.outlines_file("z.png"), labels.astype(np.uint16))
+    found.classify(Classifier())
+    table = found.table[found.table["micrograph"] == "z.png"]
+    assert table["particle"].tolist() == [1, 7]
+    assert table["area_nm2"].tolist()[1] == pytest.approx(50 * 25)
+    large = found.table["area_px2"].to_numpy() > 200
+    np.testing.assert_array_equal(found.table["class"] == "large", large)
+    assert set(found.table["confidence"]) == {0.9, 0.75}
+    assert found.classes == ["large", "small"]
+    assert found.confusion is not None
+    assert found.confusion.tolist() == [[3, 0], [1, 3]]
+    fields = pd.read_csv(found.path / "fields.csv")
+    assert fields["particles"].tolist() == [3, 1, 2, 0, 2]
+
+
+def test_classes_by_a_person_are_never_lost(images: Path, classified: FoundFolder) -> None:
+    own = edit(classified, "class", "large", row=2)  # the folder in memory has the old table
+    for again in (
+        lambda: classified.classify(Classifier()),
+        lambda: find(own.path, images, resume=True),
+    ):
+        with pytest.raises(ValueError, match="a person gave 1 class, which would be lost"):
+            again()
+    assert "a person gave 1 class of 8, so no count is corrected" in own.count().notes[0]
+    classified.correct({("z.png", 1): "small"})
+    assert classified.table.loc[2, "class"] == "large"
+    with pytest.raises(ValueError, match="a person added the column sample and gave 1 class, "):
+        edit(own, "sample", "s1").classify(Classifier())
+
+
+def test_a_correction_that_was_stopped_is_repeated_and_removes_nothing_twice(
+    classified: FoundFolder,
+) -> None:
+    own = classified.table["class"].tolist()
+    for row in np.flatnonzero(classified.table["micrograph"] == "z.png"):
+        edit(classified, "class", "other", row=row)
+    classes = {("a.png", 1): own[0], ("a.png", 2): "not a particle", ("a.tif", 1): "new"}
+    again = FoundFolder(classified.path)
+    in_the_way = again.path / "geojson" / "z.png.geojson"
+    in_the_way.unlink()
+    in_the_way.mkdir()
+    with pytest.raises(OSError, match=r"z\.png\.geojson"):
+        again.correct(classes)
+    in_the_way.rmdir()
+    assert again.correct(classes) == (2, 0)
+    (removed,) = (again.path / "removed").iterdir()
+    assert removed.name == "a.png-1.tif"
+    assert [outline.label for outline in read_outlines(removed)] == [2]
+    assert [outline.label for outline in again.outlines("a.png")] == [1, 3]
+    table = again.table.set_index(["micrograph", "particle"])
+    assert ("a.png", 2) not in table.index
+    assert table["source"].dropna().value_counts().to_dict() == {"person": 2, "model": 3}
+    assert table.loc[("a.tif", 1), "class"] == "new"
+    assert (~again.is_by_model).sum() == 4
+    with pytest.raises(ValueError, match="a person gave 2 classes"):
+        again.classify(Classifier())  # those of a review are in its queue, these are only here
+
+
+def test_classes_of_a_review_are_replaced_with_a_warning(classified: FoundFolder) -> None:
+    classified.correct({("a.png", 1): "large"})
+    with pytest.warns(UserWarning, match=r"1 class of a review is replaced; write them again"):
+        classified.classify(Classifier())
+    assert classified.is_by_model.all()
+
+
+def test_a_table_that_a_person_sorted_fits_the_outlines(classified: FoundFolder) -> None:
+    table = classified.table.sort_values("area_px2", ascending=False)
+    table[list(table)[::-1]].to_csv(classified.path / "particles.csv", index=False)
+    again = FoundFolder(classified.path)
+    assert again.classes == classified.classes[::-1]
+    counts, expected = (
+        folder.count(measure="solidity").counts.set_index("class")["count"].to_dict()
+        for folder in (again, classified)
+    )
+    assert counts == pytest.approx(expected)
+    again.correct({("a.png", 1): "large"})
+    content = json.loads((again.path / "geojson" / "a.png.geojson").read_text("utf-8"))
+    areas = {
+        each["properties"]["name"]: each["properties"]["measurements"]["area_px2"]
+        for each in content["features"]
+    }
+    assert areas == {str(own.label): own.mask.sum() for own in again.outlines("a.png")}
+
+
+# --- counts ---------------------------------------------------------------------------------------
+
+
+def test_counts_are_those_of_the_table_and_the_fields(classified: FoundFolder) -> None:
+    found = classified
+    options: dict[str, Any] = {"classes": found.classes, "edges": "leave_out"}
+    result = found.count(edges="leave_out", measure="length")
+    expected = count_particles(found.table, found.fields, confusion=found.confusion, **options)
+    pd.testing.assert_frame_equal(result.counts, expected)
+    sizes = particle_sizes(found.table, found.fields, measure="length_nm", **options)
+    pd.testing.assert_frame_equal(result.sizes, sizes)
+    assert begun(result.notes) == ["counts are corrected"]
+    names, rows = result.cells()
+    assert names[-1] == "d90_high_by_area"
+    assert dict(zip(names, rows[0], strict=True))["d50_by_area"] == sizes.loc[1, "d50"]
+    plain = found.count(edges="leave_out", corrected=False).counts
+    assert plain["count"].tolist() == plain["counted"].tolist()
+    rule = "feret_max < 100 nm"
+    chosen, is_met = found.count(rule), match_rule(found.table, rule)
+    assert chosen.counts["particles"].iloc[-1] == is_met.sum() > 0
+    np.testing.assert_array_equal(chosen.is_counted, is_met)
+    for own_rule in ("class == 'large'", "confidence > 0.8", "p_small < 0.5"):
+        assert "the rule chooses by the answers" in found.count(own_rule).notes[0]
+    assert found.count("area > 1 um2").counts["count"].tolist() == [0, 0, 0]
+    assert found.count(measure="area").measure == "area_nm2"
+
+
+def test_wrong_outlines_are_not_counted(classified: FoundFolder) -> None:
+    result = edit(classified, "class", "not a particle").count()
+    assert result.counts["particles"].tolist()[-1] == 7
+    assert begun(result.notes) == ["without 1 wrong outl", "counts are corrected"]
+    before = classified.confusion
+    classified.correct({("a.png", 1): "not a particle"})
+    assert before is not None
+    np.testing.assert_array_equal(classified.confusion, before)
+    assert begun(classified.count().notes) == ["counts are corrected"]
+
+
+def test_outlines_that_were_changed_after_they_were_measured_are_noted(found: FoundFolder) -> None:
+    file, expected = found.outlines_file("a.tif"), found.count().counts
+    write_outlines(file, found.outlines("a.tif"))  # the same again, as in a copied folder
+    assert found.count().notes == []
+    write_outlines(file, 2 * found.outlines("a.tif").label_image(), pixel_size=8.0)
+    assert begun(found.count().notes) == ["the outlines of a.ti"]
+    file.unlink()
+    result = found.count()
+    pd.testing.assert_frame_equal(result.counts, expected)
+    assert result.notes == ["no outlines of a.tif are there any more"]
+
+
+def test_particles_nearly_as_large_as_their_image_are_noted(images: Path, tmp_path: Path) -> None:
+    labels = np.zeros((100, 120), int)
+    labels[1:99, 30:60] = 1
+    found, _ = find(tmp_path / "found", images / "day 1", lambda image: labels)
+    (_, note) = found.count().notes
+    assert note.startswith("2 particles nearly as large as the image count for more than 10 each")
+    assert len(found.count(edges="leave_out").notes) == 1
+
+
+def test_without_any_particle_there_is_nothing_to_count(images: Path, tmp_path: Path) -> None:
+    file = images / "day 1" / "empty.png"
+    found, _ = find_in_images(tmp_path / "found", [file], find_particles, root=images)
+    found.classify(Classifier())
+    found = FoundFolder(found.path)
+    assert found.table.empty
+    assert found.count().counts["count"].tolist() == [0, 0, 0]
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+def rewrite(folder: FoundFolder, file: str, text: str, encoding: str = "utf-8") -> FoundFolder:
+    (folder.path / file).write_text(text, encoding=encoding)
+    return FoundFolder(folder.path)
+
+
+def in_another_encoding(folder: FoundFolder, _: Path) -> Any:
+    table = (folder.path / "particles.csv").read_text(encoding="utf-8")
+    return rewrite(folder, "particles.csv", table, "cp1252").count()
+
+
+def with_a_row_twice(folder: FoundFolder, _: Path) -> Any:
+    folder.table.loc[[0, 1, 2, 1]].to_csv(folder.path / "particles.csv", index=False)
+    return FoundFolder(folder.path).count()
+
+
+def with_images_that_are_gone(folder: FoundFolder, _: Path) -> Any:
+    run = json.loads((folder.path / "run.json").read_text())
+    return rewrite(folder, "run.json", json.dumps(run | {"images": "gone"})).classify(Classifier())
+
+
+def with_outlines_of_another_size(folder: FoundFolder, _: Path) -> Any:
+    write_outlines(folder.outlines_file("a.png"), np.ones((9, 9), int))
+    return folder.classify(Classifier())
+
+
+def counted(column: str, value: Any, file: str = "particles.csv") -> Any:
+    return lambda folder, _: edit(folder, column, value, file=file).count()
+
+
+REFUSED: list[tuple[Any, str]] = [
+    (counted("p_small", "0,1"), r"particles\.csv: p_small has cells that are no numbers; if a spr"),
+    (counted("solidity", "?"), r"particles\.csv: solidity has cells that are no numbers; if a spr"),
+    (counted("height", None, "fields.csv"), r"fields\.csv: damaged \(cannot convert float NaN"),
+    (counted("width", -1, "fields.csv"), r"fields\.csv: damaged \(shape of a\.png must be"),
+    (counted("micrograph", None, "fields.csv"), r"fields\.csv: no images are called nan"),
+    (counted("micrograph", "../../z.png", "fields.csv"), r"no images are called \.\./\.\./z\.png"),
+    (counted("class", None), "1 particle without a class"),
+    (in_another_encoding, r"not a table .* save it as CSV UTF-8, with commas"),
+    (with_a_row_twice, r"particles\.csv: particle 2 of a\.png has two lines"),
+    (with_images_that_are_gone, r'write their folder behind "images" in '),
+    (with_outlines_of_another_size, r"a\.png: outlines of 9 x 9 pixels for an image"),
+    (lambda f, _: rewrite(f, "run.json", '{"images": 3}'), r"run\.json: damaged"),
+    (lambda f, _: FoundFolder(f.path / "outlines"), "is no folder of found particles"),
+    (
+        lambda f, _: rewrite(f, "confusion.csv", "true,a,b\na,1,0\nb,0,1\n").count(),
+        r"confusion\.csv: not of the classes in particles\.csv",
+    ),
+    (lambda f, _: f.count(measure="diameter"), "no measure is called 'diameter'; there are area, "),
+    (lambda f, images: find(f.path, images), "is not empty, and nothing is overwritten"),
+    (
+        lambda f, images: find(f.path, images, finder={"min_area": 9}, resume=True),
+        "min_area None, not 9; give the same",
+    ),
+    (lambda f, images: find(f.path, images / "day 1", resume=True), "was made with images "),
+    (
+        lambda f, i: find_in_images(f.path / "x", [i / "a.png"], find_particles, root=i / "day 1"),
+        r"must contain all images, but not .*a\.png",
+    ),
+]
+
+
+@pytest.mark.parametrize(("act", "words"), REFUSED)
+def test_what_is_refused_changes_nothing(
+    classified: FoundFolder, images: Path, act: Any, words: str
+) -> None:
+    before = {file: file.stat().st_size for file in (classified.path / "outlines").rglob("*.tif")}
+    with pytest.raises(ValueError, match=words):
+        act(classified, images)
+    assert len(before) == len(FIELDS)
+    assert all(file.exists() for file in before)
+
+
+def test_particles_are_classified_before_they_are_corrected(found: FoundFolder) -> None:
+    with pytest.raises(ValueError, match="run 'hypervlad particles classify'"):
+        found.correct({("a.png", 1): "small"})
+
+
+def test_images_may_be_moved_together_with_the_folder(images: Path, found: FoundFolder) -> None:
     run = json.loads((found.path / "run.json").read_text())
-    (found.path / "run.json").write_text(json.dumps({**run, "images": str(found.path / "gone")}))
-    with pytest.raises(ImageReadError, match=r'write their folder behind "images" in '):
-        FoundFolder(found.path).classify(Classifier())
-    beside = os.path.relpath(images, found.path)  # moved together with the folder
-    (found.path / "run.json").write_text(json.dumps({**run, "images": beside}))
-    FoundFolder(found.path).classify(Classifier())
+    beside = run | {"images": os.path.relpath(images, found.path)}
+    rewrite(found, "run.json", json.dumps(beside)).classify(Classifier())
     assert find(found.path, images, resume=True)[1] == []
-
-
-def test_outlines_of_another_size_are_refused(found: FoundFolder) -> None:
-    write_outlines(found.outlines_file("a.png"), np.ones((9, 9), int))
-    before = (found.path / "particles.csv").read_bytes()
-    with pytest.raises(ImageReadError, match=r"a\.png: outlines of 9 x 9 pixels for an image"):
-        found.classify(Classifier())
-    assert (found.path / "particles.csv").read_bytes() == before
