@@ -25,6 +25,7 @@ _SIGNS = {
     "<": np.less, ">": np.greater,
 }  # fmt: skip
 _TO_BASE = {"": 1.0, "px": 1.0, "nm": 1.0, "um": 1e3, "px2": 1.0, "nm2": 1.0, "um2": 1e6}
+_UNITS = ("_px", "_nm", "_px2", "_nm2")  # endings of columns
 _SIGN = "|".join(_SIGNS)
 _VALUE = (
     r"(?P<{0}>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|'[^']*'|\"[^\"]*\")"
@@ -58,7 +59,7 @@ def match_rule(table: pd.DataFrame, rule: str) -> NDArray[np.bool_]:
     ------
     ValueError
         If the rule cannot be read, a measure is unknown, a unit is missing or wrong, or the rule
-        needs a pixel size that some particles lack.
+        needs a pixel size or a persistence length that some particles lack.
 
     Examples
     --------
@@ -119,8 +120,7 @@ def _compared(table: pd.DataFrame, part: re.Match[str]) -> NDArray[np.bool_]:
 
 
 def _column(table: pd.DataFrame, name: str, unit: str = "") -> NDArray[Any]:
-    base = unit.replace("u", "n")
-    column = f"{name}_{base}" if unit else name
+    column = f"{name}_{unit.replace('u', 'n')}" if unit else name
     if column not in table:
         if name in table:
             raise ValueError(f"compares {name}, which has no unit, with a value in {unit}")
@@ -131,13 +131,20 @@ def _column(table: pd.DataFrame, name: str, unit: str = "") -> NDArray[Any]:
             raise ValueError("names class, but the particles are not classified")
         bases = dict.fromkeys(re.sub(r"_(px|nm)2?$", "", str(known)) for known in table)
         raise ValueError(f"names {name!r}; the measures are {', '.join(bases)}")
-    values = table[column].to_numpy()
-    if base[:2] == "nm" and np.isnan(values).any():
+    values = np.asarray(table[column])
+    if column.endswith(_UNITS) and np.isnan(values).any():
         unknown = table[np.isnan(values)]
-        of = dict.fromkeys(map(str, unknown.get("micrograph", ())))
+        of = list(dict.fromkeys(map(str, unknown.get("micrograph", ()))))
+        n_unknown = counted(len(unknown), "particle")
+        in_px = unknown.get(re.sub("_nm(2?)$", r"_px\1", column))
+        if in_px is not None and in_px.isna().any():
+            raise ValueError(
+                f"needs {name}, which is unknown for {n_unknown} ({name_some(of)}), as the "
+                "persistence length is of short and nearly straight particles: leave these out of "
+                "the table first"
+            )
         raise ValueError(
-            f"needs the pixel size, which {counted(len(unknown), 'particle')} "
-            f"{verb(len(unknown), 'lacks', 'lack')} ({name_some(list(of))}): give pixel_size, or "
-            "compare in px"
+            f"needs the pixel size, which {n_unknown} {verb(len(unknown), 'lacks', 'lack')} "
+            f"({name_some(of)}): give pixel_size, or compare in px"
         )
-    return np.asarray(values)
+    return values
