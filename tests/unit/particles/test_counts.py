@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from hypervlad.particles import Field, count_particles, edge_weights, particle_sizes
-from hypervlad.particles.counts import poisson_interval
 
 SIDE = 1000
 CONFUSION = np.array(
@@ -23,35 +22,28 @@ def table_of(classes_of_fields, **columns):
     rows = [(f"f{i}", k) for i, names in enumerate(classes_of_fields) for k in names]
     table = pd.DataFrame(rows, columns=["micrograph", "class"])
     box = {"top": 20, "left": 20, "bottom": 30, "right": 30, "touches_edge": False}
-    return table.assign(**box, field_height=SIDE, field_width=SIDE, **columns)
+    return table.assign(**(box | {"field_height": SIDE, "field_width": SIDE} | columns))
 
 
-def fields_of(n, pixel_size=10.0):
-    return [Field(f"f{i}", (SIDE, SIDE), pixel_size) for i in range(n)]
+def fields_of(n, pixel_size=10.0, side=SIDE):
+    return [Field(f"f{i}", (side, side), pixel_size) for i in range(n)]
 
 
-def simulated(rng, rates, n_fields):
-    """True and classified numbers per field, and a confusion matrix of 100 held-out particles each.
-
-    Fields differ from each other by 50 %, and the shares of their classes by 35 %.
-    """
-    density = rng.gamma(4, 1 / 4, (n_fields, 1)) * rng.gamma(8, 1 / 8, (n_fields, len(rates)))
-    true = rng.poisson(density * rates)
-    classified = sum(
-        np.array([rng.multinomial(n, CONFUSION[k]) for n in true[:, k]]) for k in range(len(rates))
-    )
-    return classified, np.array([rng.multinomial(100, row) for row in CONFUSION])
-
-
-@pytest.mark.slow  # counts 200 sets of 20 fields
+@pytest.mark.full  # counts 200 sets of 20 fields
 def test_intervals_of_corrected_counts_cover_the_truth():
+    """Fields differ from each other by 50 %, and the shares of their classes by 35 %."""
     rng, names = np.random.default_rng(0), list("abcd")
     rates, n_sets, n_fields = np.array([20, 8, 4, 12]), 200, 20
     covered, uncorrected = np.zeros((n_sets, 5), bool), np.zeros((n_sets, 5), bool)
     poisson = np.zeros((n_sets, 5), bool)
     truth = np.append(rates, rates.sum()) * n_fields
     for i in range(n_sets):
-        classified, held_out = simulated(rng, rates, n_fields)
+        density = rng.gamma(4, 1 / 4, (n_fields, 1)) * rng.gamma(8, 1 / 8, (n_fields, 4))
+        true = rng.poisson(density * rates)
+        classified = sum(
+            np.array([rng.multinomial(n, CONFUSION[k]) for n in true[:, k]]) for k in range(4)
+        )
+        held_out = np.array([rng.multinomial(100, row) for row in CONFUSION])
         table = table_of([np.repeat(names, numbers) for numbers in classified])
         options = {"classes": names, "edges": "leave_out", "n_bootstrap": 500, "random_state": i}
         found = count_particles(table, fields_of(n_fields), confusion=held_out, **options)
@@ -98,7 +90,7 @@ def test_invariants(classes):
     np.testing.assert_allclose(turned["count"][:3], found["count"][[1, 2, 0]])
 
 
-def test_a_class_of_one_field_varies_as_the_number_of_such_fields() -> None:
+def test_a_class_of_one_field_varies_as_the_number_of_such_fields():
     fields = [Field(name, (90, 90)) for name in "abcd"]
     table = pd.DataFrame({"micrograph": ["a"] * 50 + list("abcd"), "touches_edge": False})
     table["class"] = ["x"] * 50 + ["y"] * 4
@@ -109,31 +101,30 @@ def test_a_class_of_one_field_varies_as_the_number_of_such_fields() -> None:
 
 def test_numbers_per_area_of_fields_of_different_size():
     fields = [Field("f0", (100, 200), 10.0), Field("f1", (1000, 100), 20.0)]
-    sizes = ["field_height", "field_width", "pixel_size_nm"]
-    table = table_of(["x", "xxx"]).drop(columns=sizes, errors="ignore")
-    found = count_particles(table, fields, edges="leave_out")
+    sizes = ["field_height", "field_width"]
+    found = count_particles(table_of(["x", "xxx"]).drop(columns=sizes), fields, edges="leave_out")
     assert found["per_um2"][0] == pytest.approx(4 / (1 * 2 + 20 * 2))
-    without_class = table_of(["xy", "x"]).drop(columns=["class", *sizes], errors="ignore")
+    without_class = table_of(["xy", "x"]).drop(columns=["class", *sizes])
     assert count_particles(without_class, fields, edges="leave_out")["count"].tolist() == [3]
     nothing = count_particles(table_of(["xy", "x"]).drop(columns="class")[:0], fields_of(4))
     assert nothing[["count", "low"]].to_numpy().tolist() == [[0, 0]]
     assert nothing["high"][0] == pytest.approx(3.69, abs=0.01)
-    table = table_of(["x"]).drop(columns=sizes, errors="ignore")
-    unknown = count_particles(table, fields_of(2, None), edges="leave_out")
+    unknown = count_particles(table_of(["x"]), fields_of(2, None), edges="leave_out")
     assert unknown["count"][0] == 1
     assert unknown["per_um2"].isna().all()
 
 
-def test_poisson_intervals_are_garwoods_and_weighted_ones_cover():
-    for n in (0, 1, 7, 200):
-        low = chi2.ppf(0.025, 2 * n) / 2 if n else 0
-        assert poisson_interval(n, n, 1) == pytest.approx((low, chi2.ppf(0.975, 2 * n + 2) / 2))
-    assert poisson_interval(14, 28, 2) == pytest.approx(2 * np.array(poisson_interval(7, 7, 1)))
-    rng, weights, rates = np.random.default_rng(0), np.array([1, 1.5, 4]), np.array([20, 8, 3])
-    numbers = rng.poisson(rates, (500, 3))
-    found = np.array([poisson_interval(n @ weights, n @ weights**2, 4) for n in numbers])
-    truth = rates @ weights
-    assert 0.94 <= ((found[:, 0] <= truth) & (truth <= found[:, 1])).mean() <= 0.99
+@pytest.mark.parametrize("n", [0, 1, 7, 200])
+def test_poisson_intervals_are_garwoods_times_the_weight(n):
+    low = chi2.ppf(0.025, 2 * n) / 2 if n else 0
+    garwood = np.array([low, chi2.ppf(0.975, 2 * n + 2) / 2])
+    # A box of 10 x 10 pixels is away from the edges of 22 x 22 at a quarter of its places.
+    table = table_of(["x" * n], top=5, left=5, bottom=15, right=15, field_height=22, field_width=22)
+    for edges, weight in (("leave_out", 1), ("weight", 4 if n else 1)):
+        found = count_particles(table, fields_of(1, side=22), classes=["x"], edges=edges)
+        assert found["counted"][0] == pytest.approx(weight * n)
+        interval = found.loc[0, ["poisson_low", "poisson_high"]].to_numpy(float)
+        assert interval == pytest.approx(weight * garwood)
 
 
 def test_edge_weights_make_numbers_and_sizes_unbiased():
@@ -142,23 +133,12 @@ def test_edge_weights_make_numbers_and_sizes_unbiased():
     height, width = rng.choice([3, 30], n), rng.choice([4, 50], n)
     top, left = rng.integers(-60, 120, n), rng.integers(-90, 180, n)
     visible = (top + height > 0) & (top < 60) & (left + width > 0) & (left < 90)
-    table = pd.DataFrame(
-        {
-            "top": np.maximum(top, 0),
-            "left": np.maximum(left, 0),
-            "bottom": np.minimum(top + height, 60),
-            "right": np.minimum(left + width, 90),
-            "large": (height == 30) & (width == 50),
-            "field_height": 60,
-            "field_width": 90,
-        }
-    )[visible]
-    table["touches_edge"] = (
-        (table["top"] == 0)
-        | (table["left"] == 0)
-        | (table["bottom"] == 60)
-        | (table["right"] == 90)
-    )
+    table = pd.DataFrame({"large": (height == 30) & (width == 50)})
+    table["top"], table["bottom"] = np.maximum(top, 0), np.minimum(top + height, 60)
+    table["left"], table["right"] = np.maximum(left, 0), np.minimum(left + width, 90)
+    table = table.assign(field_height=60, field_width=90)[visible]
+    is_cut = (table[["top", "left"]] == 0).any(axis=1)
+    table["touches_edge"] = is_cut | (table["bottom"] == 60) | (table["right"] == 90)
     weights = edge_weights(table)
     expected = n * (60 / 180) * (90 / 270)
     assert weights.sum() == pytest.approx(expected, rel=0.03)
@@ -200,94 +180,71 @@ def test_sizes_against_a_loop():
     assert one["d50_low"].isna().all()
 
 
+@pytest.mark.full  # 60 bootstraps of 360 sizes
 def test_the_median_size_is_covered():
     covered = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
         shifts = rng.normal(0, 0.3, 12)  # of the logarithms of a field's sizes
-        table = table_of(["x" * 30] * 12)
+        table = table_of(["x" * 30] * 12, area_px2=1.0)
         logarithms = rng.normal(0, 0.4, len(table)) + np.repeat(shifts, 30)
         table["equivalent_diameter_px"] = np.exp(logarithms)
-        table["area_px2"] = 1.0
-        found = particle_sizes(
-            table, fields_of(12), measure="equivalent_diameter_px", n_bootstrap=200
-        )
+        options = {"measure": "equivalent_diameter_px", "n_bootstrap": 200}
+        found = particle_sizes(table, fields_of(12), **options)
         covered += found["d50_low"][0] <= 1 <= found["d50_high"][0]
     assert covered >= 53  # of 60, of which 57 are expected
 
 
+NOTHING = {"table": table_of([]), "fields": fields_of(1), "classes": [], "edges": "leave_out"}
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "words"),
     [
         ({"fields": fields_of(1)}, "1 micrograph of the table is not among the fields: f1"),
         ({"fields": fields_of(2) * 2}, "each field that was searched once, got twice: f0, f1"),
         ({"fields": []}, "each field that was searched once, got none"),
-        (
-            {"fields": [*fields_of(2), Field("b", (9, 9))]},
-            "1 of 3 fields have no pixel size: b; give it, or give none",
-        ),
-        ({"classes": ["x"]}, r"must name each class of the table once; it has y"),
+        ({"fields": [*fields_of(2), Field("b", (9, 9))]}, "1 of 3 fields have no pixel size: b"),
+        ({"fields": fields_of(2, side=999)}, "pixel size of f0, f1 differ between the table and"),
+        ({"classes": ["x"]}, "must name each class of the table once; it has y"),
         ({"confusion": np.eye(2), "classes": None}, "confusion needs classes"),
         ({"table": None}, "table must be a table from measure, not None"),
         ({"confusion": []}, r"numbers of particles, 2 x 2 .*; got shape \(0,\)"),
-        ({"confusion": np.eye(3)}, r"numbers of particles, 2 x 2 for the classes x, y; got"),
+        ({"confusion": np.eye(3)}, "numbers of particles, 2 x 2 for the classes x, y; got"),
         ({"confusion": [[9, 1], [0, 0]]}, "no held-out particle of y"),
         ({"confusion": [[5, 5], [5, 5]]}, "does not tell some classes apart"),
-        ({"confusion": [[0.9, 0.1], [0, 1]]}, r"numbers of particles.* with shares"),
-        ({"confusion": [[np.inf, 1], [0, 1]]}, r"numbers of particles"),
+        ({"confusion": [[0.9, 0.1], [0, 1]]}, "numbers of particles.* with shares"),
+        ({"confusion": [[np.inf, 1], [0, 1]]}, "numbers of particles"),
+        (NOTHING | {"confusion": np.zeros((0, 0))}, r"classes \(none\); got shape \(0, 0\)"),
         ({"edges": "keep"}, "edges must be one of 'weight', 'leave_out', not 'keep'"),
+        ({"table": table_of([["all"]]), "classes": None}, "a class is called 'all'"),
+        ({"table": table_of(["xy"], touches_edge="False")}, "touches_edge must be True or False"),
+        ({"table": table_of(["xy"], bottom=1020)}, "as large as its field from top to bottom"),
+        ({"table": table_of(["x"]).assign(**{"class": None})}, "1 particle without a class"),
+        ({"table": table_of(["x"]).drop(columns="field_width")}, "lacks field_width; give one"),
     ],
 )
-def test_errors_name_what_came(options, message):
+def test_what_cannot_be_counted(options, words):
     usual = {"table": table_of(["xy", "x"]), "fields": fields_of(2), "classes": ["x", "y"]}
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=words):
         count_particles(**(usual | options))
 
 
-@pytest.mark.parametrize(
-    ("shape", "pixel_size", "message"),
-    [
-        ((1000, 1000, 3), 1.0, "without colours"),
-        ((1000, 1000), -1.0, "pixel_size of f0 must be nanometres per pixel above 0 or None"),
-        ((999, 1000), 1.0, "pixel size of f0 differ between the table and the Field"),
-    ],
-)
-def test_a_field_is_that_of_its_particles(shape, pixel_size, message):
-    with pytest.raises(ValueError, match=message):
-        count_particles(table_of(["xy"]), [Field("f0", shape, pixel_size)])
+@pytest.mark.parametrize(("shape", "pixel_size"), [((9, 9, 3), 1.0), ((9, 9), -1.0)])
+def test_a_field_has_two_sides_and_a_pixel_size_above_0(shape, pixel_size):
+    with pytest.raises(ValueError, match="of f0"):
+        Field("f0", shape, pixel_size)
 
 
 @pytest.mark.parametrize(
-    ("column", "values", "message"),
+    ("measure", "words"),
     [
-        ("touches_edge", ["False", "True"], "touches_edge must be True or False, not of type"),
-        ("bottom", [30, 1020], "as large as its field from top to bottom, but touches_edge is"),
-        ("class", ["x", None], "1 particle without a class"),
+        ("equivalent_diameter_nm", "unknown for 1 particle of f0: give the pixel size"),
+        ("diameter", "measure='diameter' is not a column of numbers"),
+        ("class", "measure='class' is not a column of numbers"),
     ],
 )
-def test_wrong_columns_are_refused(column, values, message):
-    table = table_of(["xy"])
-    table[column] = values
-    with pytest.raises(ValueError, match=message):
-        count_particles(table, fields_of(1))
-    with pytest.raises(ValueError, match="the table lacks field_height, field_width; give one"):
-        edge_weights(table_of(["xy"]).drop(columns=["field_height", "field_width"]))
-
-
-def test_a_class_called_all_is_refused():
-    with pytest.raises(ValueError, match="a class is called 'all'"):
-        count_particles(table_of([["all"]]), fields_of(1))
-    with pytest.raises(ValueError, match=r"0 x 0 for the classes \(none\); got shape \(0, 0\)"):
-        count_particles(
-            table_of([]), fields_of(1), classes=[], confusion=np.zeros((0, 0)), edges="leave_out"
-        )
-
-
-def test_unknown_sizes_are_an_error():
+def test_sizes_that_are_unknown(measure, words):
     table = table_of(["xy"], equivalent_diameter_nm=[5.0, np.nan], area_nm2=1.0)
-    with pytest.raises(ValueError, match="unknown for 1 particle of f0: give the pixel size"):
-        particle_sizes(table, fields_of(1))
-    with pytest.raises(ValueError, match="measure='diameter' is not a column of numbers"):
-        particle_sizes(table, fields_of(1), measure="diameter")
-    with pytest.raises(ValueError, match="measure='class' is not a column of numbers"):
-        particle_sizes(table, fields_of(1), measure="class")
+    with pytest.raises(ValueError, match=words):
+        particle_sizes(table, fields_of(1), measure=measure)
