@@ -16,7 +16,6 @@ from hypervlad.evaluation import (
     area_fraction_error,
     patch_confusion,
 )
-from hypervlad.evaluation.maps import N_BINS, score_bins
 
 
 def tally_of(maps, masks):
@@ -81,9 +80,8 @@ def naive_overlap(maps, masks, max_fpr):
     return area / max_fpr
 
 
-@pytest.mark.slow  # a dozen tallies of two million bins
 @given(st.integers(0, 10**6), st.integers(1, 4), st.booleans())
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6)  # each has two million bins
 def test_scores_are_those_of_scikit_learn_and_plain_loops(seed, n_images, is_negative):
     maps, masks = random_maps(seed, n_images)
     tally = tally_of([scores - 2 * is_negative for scores in maps], masks)
@@ -92,6 +90,14 @@ def test_scores_are_those_of_scikit_learn_and_plain_loops(seed, n_images, is_neg
     expected = average_precision_score(defective, scores)
     assert tally.average_precision() == pytest.approx(expected)
     assert tally.per_region_overlap() == pytest.approx(naive_overlap(maps, masks, 0.3))
+    tried = [threshold - 2 * is_negative for threshold in set(scores)]
+    truth = np.array(defective)
+
+    def f1(threshold: float) -> float:
+        called = np.array(scores) - 2 * is_negative >= threshold
+        return 2 * (called & truth).sum() / (called.sum() + truth.sum())
+
+    assert tally.best_f1() == pytest.approx(max(map(f1, tried)))
 
 
 def test_fine_scores_are_rounded_to_bins():
@@ -126,22 +132,6 @@ def test_a_small_region_counts_as_much_as_a_large_one():
     assert tally.per_region_overlap() == pytest.approx(0.5 + 0.075)
 
 
-@pytest.mark.parametrize(
-    ("scores", "mask", "message"),
-    [
-        (np.ones((3, 4)), np.zeros((3, 5), dtype=bool), r"score map and mask .* got \(3, 4\) and"),
-        (np.full((2, 2), np.nan), np.eye(2), "score map holds NaN or infinity"),
-        (np.ones((2, 2)), np.zeros((2, 2, 3)), r"mask must have shape \(H, W\)"),
-        (np.ones((2, 2)), np.array([[0, 128], [255, 0]]), r"0, 128, 255 \(3 in all\).*mask > 127"),
-        (np.ones((2, 2)), np.array([[0, -1], [0, 0]]), "one positive value"),
-        (np.ones((2, 2)), np.array([["a", "b"], ["a", "b"]]), "got type <U1"),
-    ],
-)
-def test_bad_maps_are_refused(scores, mask, message):
-    with pytest.raises(ValueError, match=message):
-        PixelTally().add(scores, mask)
-
-
 @pytest.mark.parametrize("is_defective", [False, True])
 def test_pixels_of_one_kind_have_no_score(is_defective):
     tally = tally_of([np.ones((2, 2))], [np.full((2, 2), is_defective)])
@@ -167,7 +157,7 @@ def naive_confusion(found, mask, patch):
 
 
 @given(st.integers(0, 10**6), st.integers(1, 12))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40)
 def test_confusion_is_that_of_the_plain_loop(seed, patch):
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 25, 2))
@@ -193,38 +183,3 @@ def test_area_fraction_error_has_a_sign():
     mask[0] = True
     assert area_fraction_error(mask, np.zeros((4, 5), dtype=np.uint8)) == 0.25
     assert area_fraction_error(np.zeros((4, 5)), 255 * mask.astype(np.uint8)) == -0.25
-
-
-def test_patches_and_shapes_that_do_not_fit_are_refused():
-    mask = np.zeros((4, 9), dtype=bool)
-    for patch in (0, 2.5):
-        with pytest.raises(ValueError, match="patch must be a whole number"):
-            patch_confusion(mask, mask, patch)
-    with pytest.raises(ValueError, match=r"predicted and mask .* got"):
-        patch_confusion(mask.T, mask)
-
-
-@pytest.mark.slow  # a dozen tallies of two million bins
-@given(st.integers(0, 1000), st.booleans())
-@settings(deadline=None, max_examples=12)
-def test_the_best_f1_is_that_of_trying_every_threshold(seed: int, is_negative: bool) -> None:
-    rng = np.random.default_rng(seed)
-    mask = rng.random((9, 11)) < 0.3
-    mask[0, :2] = [True, False]
-    scores = np.round(rng.normal(0, 2, mask.shape) + 2 * mask) / 4 - (5 if is_negative else 0)
-    tally = tally_of([scores], [mask])
-
-    def f1(threshold: float) -> float:
-        called = scores >= threshold
-        return 2 * (called & mask).sum() / (called.sum() + mask.sum())
-
-    assert tally.best_f1() == pytest.approx(max(f1(each) for each in np.unique(scores)))
-
-
-def test_bins_keep_the_order_of_scores() -> None:
-    values = np.array([-3e38, -7.5, -1.0, -1e-30, -0.0, 0.0, 1e-30, 0.3, 0.3005, 1.0, 7.5, 3e38])
-    bins = score_bins(values.astype(np.float32)).astype(int)
-    assert (np.diff(bins) >= 0).all()
-    assert bins[4] == bins[5]
-    assert len(set(bins.tolist())) == len(values) - 1
-    assert 0 <= bins.min() < bins.max() < N_BINS

@@ -72,13 +72,3 @@ def test_small_particles_are_neither_expected_nor_mistakes():
     assert [tally.scores()[f"n_{name}"] for name in ("true", "found", "matched")] == [0, 0, 0]
     assert np.isnan(tally.scores()["f1"])
     assert np.isnan(tally.intervals(5)["diameter_ratio"]).all()
-
-
-def test_what_is_no_pair_of_label_images():
-    labels = np.zeros((2, 3), int)
-    with pytest.raises(ValueError, match="found must be a label image"):
-        matched_labels(labels, np.zeros((2, 3)))
-    with pytest.raises(ValueError, match=r"differ in shape: \(2, 3\) and \(3, 2\)"):
-        OutlineTally().add(labels, labels.T)
-    with pytest.raises(ValueError, match="no fields"):
-        OutlineTally().scores()

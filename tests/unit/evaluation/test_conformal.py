@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 from collections import Counter
 from fractions import Fraction
 from typing import Any
@@ -20,7 +19,6 @@ from hypervlad.evaluation import (
     groups_for_error,
     prediction_sets,
 )
-from hypervlad.evaluation.conformal import check_share, weighted_limit
 
 N_CLASSES = 3
 
@@ -191,42 +189,3 @@ def test_so_many_groups_are_needed(max_error: float) -> None:
         table = [[0.999, 0.001]] * n_groups
         calibration = Calibration.of(table, zeros, np.arange(n_groups), zeros)
         assert np.isfinite(confidence_for_error(calibration, max_error)) == is_sure
-
-
-@pytest.mark.parametrize("value", [0, 1, -0.1, float("nan"), True, "0.9"])
-def test_shares_are_checked(value: Any) -> None:
-    calibration = random_calibration(np.random.default_rng(0), 20, 6, 1)
-    with pytest.raises(ValueError, match="coverage is a share above 0 and below 1"):
-        prediction_sets(np.ones((1, 1, N_CLASSES)), calibration, value)
-    with pytest.raises(ValueError, match="max_error is a share above 0 and below 1"):
-        confidence_for_error(calibration, value)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "remedy"),
-    [
-        ("max_error", 5, "5 % is written 0.05"),
-        ("max_error", 0, "5 % is written 0.05"),
-        ("max_error", 1, "1 % is written 0.01"),
-        ("coverage", 1, "90 % is written 0.9"),
-        ("coverage", 97.5, "97.5 % is written 0.975"),
-    ],
-)
-def test_a_share_in_per_cent_is_refused_with_the_share(name: str, value: Any, remedy: str) -> None:
-    words = f"{name} is a share above 0 and below 1; got {value} ({remedy})"
-    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
-        check_share(name, value)
-
-
-@given(st.integers(0, 10**6), st.integers(1, 25), st.integers(1, 9), st.floats(0.01, 0.99))
-def test_limits_are_those_of_the_formula(seed: int, n: int, n_groups: int, share: float) -> None:
-    rng = np.random.default_rng(seed)
-    values, groups = rng.integers(0, 9, n).astype(float), rng.integers(0, n_groups, n)
-    names = set(groups.tolist())
-
-    def weight_above(limit: float) -> float:
-        own = [np.mean(values[groups == name] > limit) for name in names]
-        return (1 + sum(own)) / (len(names) + 1)
-
-    fine = [value for value in values if weight_above(value) <= share + 1e-12]
-    assert weighted_limit(values, groups, share) == (min(fine) if fine else values.max())
