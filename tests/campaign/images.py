@@ -17,7 +17,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 from support.hdf5_files import velox_metadata, write_dm5, write_velox
-from support.instrument_files import SIDECARS, WRITERS
+from support.instrument_files import SIDECARS, TIFFS
 from support.microscopy_files import DM, MRC_MODES, mrc_bytes, ser_bytes
 from support.ome_zarr_folders import write_ome_zarr
 from support.raster_headers import jp2_boxes, jp2_bytes, siz_bytes
@@ -157,7 +157,8 @@ def _write_tiff(stem: Path, rng: np.random.Generator) -> str:
 
 def _write_instrument(stem: Path, rng: np.random.Generator) -> str:
     """Write a TIFF of an instrument, and beside it a damaged text of another."""
-    WRITERS[rng.integers(len(WRITERS))](stem.with_suffix(".tif"))
+    write, *_ = list(TIFFS.values())[rng.integers(len(TIFFS))]
+    write(stem.with_suffix(".tif"))
     end, text = SIDECARS[rng.integers(len(SIDECARS))]
     stem.with_suffix(end).write_bytes(damaged(text.encode(), rng))
     return ".tif"

@@ -12,8 +12,8 @@ GREY = np.random.default_rng(0).integers(0, 256, (240, 320), dtype=np.uint8)
 FEI = """[User]\r
 Date=01/01/2020\r
 [Scan]\r
-PixelWidth=4.88281e-009\r
-PixelHeight=4.88281e-009\r
+PixelWidth={across}e-009\r
+PixelHeight={down}e-009\r
 HorFieldsize=7.8125e-007\r
 VerFieldsize={field}\r
 [Image]\r
@@ -104,15 +104,20 @@ ResolutionY=240\r
 [PrivateFei]\r
 DatabarHeight=0\r
 """
-OLD_ZEISS = (
-    "0\r\n0\r\n0\r\n5.8e-009\r\nAP_WD\r\nWD = 3.9 mm\r\nAP_PIXEL_SIZE\r\nPixel Size = 5.825 nm\r\n"
-)
 OPENFIBSEM = {
     "image": {"beam_type": "ELECTRON", "resolution": [320, 240], "hfw": 1.6e-6},
     "version": "v3",
     "pixel_size": {"x": 5.5e-9, "y": 5.5e-9},
     "system": {"info": {"fibsem_version": "0.4"}},
 }
+
+
+def fei(across=4.88281, down=None, *, rows="", bar="", field=""):
+    return FEI.format(across=across, down=down or across, rows=rows, bar=bar, field=field)
+
+
+def zeiss(size):
+    return ZEISS.format(size=size).encode("cp1252")
 
 
 def tescan_tag():
@@ -138,63 +143,123 @@ def tvips_tag(version=2):
 
 
 def write_tiff(path, *extra, image=GREY, **options):
-    tags = [(code, "s" if isinstance(v, str) else "B", 0, v, True) for code, v in extra]
+    """Write a TIFF with further tags: text, or bytes of a binary layout."""
+    tags = [
+        (code, "s" if isinstance(v, str) or code == 34118 else "B", 0, v, True) for code, v in extra
+    ]
     options = {"metadata": None, "photometric": "minisblack"} | options
     tifffile.imwrite(path, image, extratags=tags, **options)
 
 
-def write_olympus(path, image=GREY):
+def write_ome(path, *images, n_pages=1):
+    """Write pages, and XML with the attributes and elements of the pixels of each image."""
+    each = (f"<Image><Pixels {image}</Pixels></Image>" for image in images)
+    xml = f'<OME UUID="urn:uuid:1">{"".join(each)}</OME>'
+    write_tiff(path, image=np.stack([GREY] * n_pages), description=xml.encode())
+
+
+def write_olympus(path):
     """The size is in a structure at an offset in the file."""
     general = struct.pack("<10xhdd8xd2x34s32s", -9, 0.023928, 0.023928, 6e5, b"Quemesa", b"")
     head = struct.pack("<4s6xhhhhh6x32sH", b"SIS0", 42, 19, 15, 10, 118, b"", 1)
     blob = head + struct.pack("<hhI", 1, 1, 0x7EADBEEF) + general
-    write_tiff(path, (33560, blob), image=image)
+    write_tiff(path, (33560, blob))
     content = path.read_bytes()
     start = content.index(b"SIS0") + len(head) + 8
     path.write_bytes(content.replace(struct.pack("<I", 0x7EADBEEF), struct.pack("<I", start)))
 
 
-def write_gatan(path, unit="\u00b5m", image=GREY):
+def write_gatan(path, unit="\u00b5m"):
     text = unit.encode("latin-1")
     tags = [(65003, "s", 0, text, True), (65004, "s", 0, text, True)]
     tags += [(65009, "d", 1, 0.25, True), (65010, "d", 1, 0.25, True)]
-    tifffile.imwrite(path, image, extratags=tags, metadata=None, photometric="minisblack")
+    tifffile.imwrite(path, GREY, extratags=tags, metadata=None, photometric="minisblack")
 
 
-def write_odemis(path, with_size=True, image=GREY):
+def write_odemis(path, with_size=True):
     size = 'PhysicalSizeX="0.0055" PhysicalSizeY="0.0055"' if with_size else ""
     ome = f"<OME><Image><Pixels {size}><TiffData IFD='0'/></Pixels></Image></OME>"
     resolution = {"resolution": (1e7 / 5.5, 1e7 / 5.5), "resolutionunit": "CENTIMETER"}
-    write_tiff(path, description=ome, software="Odemis 3.4.1", image=image, **resolution)
+    write_tiff(path, description=ome, software="Odemis 3.4.1", **resolution)
 
 
-def write_jeol_tem(path, eos="eosTEM", mode="MAG", value=150_000, unit="X", image=GREY):
+def write_jeol_tem(path, eos="eosTEM", mode="MAG", value=150_000, unit="X"):
     xml = JEOL_TEM.format(eos=eos, mode=mode, value=value, unit=unit)
-    resolution = {"resolution": (93, 93), "resolutionunit": "INCH"}
     # The description is padded with zeros, and ends in a one.
-    text = xml + 500 * "\0" + "\x01"
-    tags = ((270, text), (271, "JEOL Ltd."), (272, "JEM-ARM200F"))
-    write_tiff(path, *tags, image=image, **resolution)
+    tags = ((270, xml + 500 * "\0" + "\x01"), (271, "JEOL Ltd."), (272, "JEM-ARM200F"))
+    write_tiff(path, *tags, resolution=(93, 93), resolutionunit="INCH")
 
 
-def write_openfibsem(path, image=GREY, **changes):
+def write_openfibsem(path, **changes):
     facts = {key: value for key, value in (OPENFIBSEM | changes).items() if value}
-    tifffile.imwrite(path, image, metadata=facts)
+    tifffile.imwrite(path, GREY, metadata=facts)
 
 
-# Each writes a TIFF.
-WRITERS = (
-    lambda path: write_tiff(path, (50431, tescan_tag())),
-    lambda path: write_tiff(path, (37706, tvips_tag())),
-    lambda path: write_tiff(path, (34118, OLD_ZEISS)),
-    lambda path: write_tiff(path, (34683, THERMO.format(unit="m", size="2.5E-10"))),
-    lambda path: write_tiff(path, (34683, PHENOM)),
-    lambda path: write_tiff(path, (34682, FEI_CAMERA)),
-    write_olympus,
-    write_gatan,
-    write_jeol_tem,
-    write_odemis,
-    write_openfibsem,
-)
+def tagged(*extra, **options):
+    return lambda path: write_tiff(path, *extra, **options)
+
+
+THERMO_NM = THERMO.format(unit="m", size="2.5E-10")
+PER_CM = {"resolution": (8e6, 8e6), "resolutionunit": "CENTIMETER"}
+# What writes a TIFF, its pixel size in nm, and what states that.
+TIFFS = {
+    "fei": (tagged((34682, fei())), 4.88281, "TIFF tag 34682: Scan.PixelWidth"),
+    "fei, early": (tagged((34680, fei())), 4.88281, "TIFF tag 34680: Scan.PixelWidth"),
+    "thermo": (tagged((34683, THERMO_NM)), 0.25, "TIFF tag 34683: PixelSize.X"),
+    "thermo, another tag empty": (
+        tagged((34682, " "), (34683, THERMO_NM)),
+        0.25,
+        "TIFF tag 34683: PixelSize.X",
+    ),
+    "thermo, diffraction": (tagged((34683, THERMO.format(unit="1/m", size="7E7"))), None, None),
+    "phenom": (tagged((34683, PHENOM)), 694.952, "TIFF tag 34683: PixelWidth"),
+    "fei, camera": (
+        tagged((34682, FEI_CAMERA)),
+        250_000,
+        "TIFF tag 34682: IRBeam.HFW / Image.ResolutionX",
+    ),
+    "zeiss": (tagged((34118, zeiss("1.235 nm"))), 1.235, "TIFF tag 34118: ap_image_pixel_size"),
+    "zeiss, um": (tagged((34118, zeiss("2.5 µm"))), 2500, "TIFF tag 34118: ap_image_pixel_size"),
+    # As if the image had 1,024 columns.
+    "zeiss, of the monitor": (
+        tagged((34118, zeiss("-"))),
+        111.1 * 1024 / 320,
+        "TIFF tag 34118: ap_pixel_size / columns/1024",
+    ),
+    "tescan": (tagged((50431, tescan_tag())), 41.5, "TIFF tag 50431: PixelSizeX"),
+    "tvips": (tagged((37706, tvips_tag())), 1.25, "TIFF tag 37706: PixelSizeX"),
+    "tvips, early": (
+        tagged((37706, tvips_tag(1)), **PER_CM),
+        1.25,
+        "TIFF tag 37706: 1/XResolution",
+    ),
+    "olympus": (write_olympus, 0.023928, "TIFF tag 33560: pixelsizex"),
+    "gatan": (write_gatan, 250, "TIFF tags 65003 to 65010: 65009"),
+    "gatan, diffraction": (lambda path: write_gatan(path, "1/nm"), None, None),
+    "jeol": (
+        write_jeol_tem,
+        2.54e7 / 93 / 150_000,
+        "TIFF description: 1/XResolution / SelectorValue",
+    ),
+    "jeol, diffraction": (
+        lambda path: write_jeol_tem(path, mode="DIFF", value=400, unit="mm"),
+        None,
+        None,
+    ),
+    "jeol, scan": (lambda path: write_jeol_tem(path, eos="eosASID"), None, None),
+    "odemis": (write_odemis, 5.5, "OME"),
+    "odemis, no size": (
+        lambda path: write_odemis(path, with_size=False),
+        5.5,
+        "Odemis: 1/XResolution",
+    ),
+    "openfibsem": (write_openfibsem, 5.5, "TIFF description: pixel_size.x"),
+    "openfibsem, no size": (
+        lambda path: write_openfibsem(path, pixel_size=None),
+        5,
+        "TIFF description: image.hfw / image.resolution",
+    ),
+    "dots per inch": (tagged(resolution=(300, 300), resolutionunit="INCH"), None, None),
+}
 # Texts beside an image, by the end of their name.
 SIDECARS = ((".txt", HITACHI), (".txt", JEOL), (".hdr", TESCAN_HDR))

@@ -1,274 +1,316 @@
-"""Pixel sizes and scanned heights of files with the layouts of the instruments that write them."""
+"""Pixel sizes and heights without the information bar, as instruments and programs state them."""
 
 from __future__ import annotations
 
 import io
-import json
 import os
 import struct
-import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from support.commands import run
+from support.golden import check_golden, digest
 from support.instrument_files import (
-    FEI_CAMERA,
     GREY,
     HITACHI,
     JEOL,
-    MARKER,
-    OLD_ZEISS,
     PHENOM,
     TESCAN_HDR,
     TESCAN_MAIN,
-    THERMO,
+    TIFFS,
+    fei,
     tescan_tag,
-    tvips_tag,
     write_gatan,
-    write_jeol_tem,
-    write_odemis,
-    write_olympus,
-    write_openfibsem,
+    write_ome,
     write_tiff,
 )
+from support.microscopy_files import mrc_bytes
+from support.ome_zarr_folders import write_ome_zarr
+from support.tiny import make_tiny_encoder
 
-from hypervlad.features.cache import Cache, PathIndex
-from hypervlad.images import read_micrograph
-from hypervlad.images.files import ignored_files
-from hypervlad.images.metadata import Entries
+from hypervlad.images import read_image, read_micrograph
 
 
-def test_the_preview_of_an_olympus_file_is_no_image(tmp_path):
-    path = tmp_path / "a.tif"
-    with tifffile.TiffWriter(path) as file:
+@pytest.mark.parametrize("kind", TIFFS)
+def test_pixel_sizes_in_tiffs(tmp_path: Path, kind: str) -> None:
+    write, size, source = TIFFS[kind]
+    write(tmp_path / "a.tif")
+    check_golden(tmp_path / "a.tif", [GREY], size, pixel_size_from=source, cut=[0.4])
+
+
+def test_metadata_are_kept(tmp_path: Path) -> None:
+    write_tiff(tmp_path / "a.tif", (34682, fei(4) + "x=1\r\n" * 500))
+    found = read_micrograph(tmp_path / "a.tif")
+    assert found.metadata["fei"]["User"]["Date"] == "01/01/2020"
+    assert repr(found) == (  # on one line, and without them
+        f"Micrograph(source={str(tmp_path / 'a.tif')!r}, shape=(240, 320), dtype=float32, "
+        "pixel_size=4.0)"
+    )
+
+
+def test_the_preview_of_an_olympus_file_is_no_image(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         file.write(np.zeros((9, 8, 3), np.uint8), photometric="rgb", metadata=None)
         file.write(GREY, extratags=[(33471, "s", 0, b"[General]", True)], metadata=None)
-    image = read_micrograph(path)
-    np.testing.assert_array_equal(image.pixels, read_micrograph(GREY).pixels)
-    assert image.metadata["n_pages"] == 1
+    check_golden(tmp_path / "a.tif", [GREY], cut=[0.4])
 
 
 @pytest.mark.parametrize(
-    ("write", "expected", "source"),
+    ("unit", "size"),
     [
-        (lambda p: write_tiff(p, (50431, tescan_tag())), 41.5, "TIFF tag 50431: PixelSizeX"),
-        (lambda p: write_tiff(p, (37706, tvips_tag())), 1.25, "TIFF tag 37706: PixelSizeX"),
-        (
-            lambda p: write_tiff(
-                p, (37706, tvips_tag(1)), resolution=(8e6, 8e6), resolutionunit="CENTIMETER"
-            ),
-            1.25,
-            "TIFF tag 37706: 1/XResolution",
-        ),
-        (write_olympus, 0.023928, "TIFF tag 33560: pixelsizex"),
-        (write_gatan, 250, "TIFF tags 65003 to 65010: 65009"),
-        (lambda p: write_gatan(p, "1/nm"), None, None),
-        (
-            lambda p: write_tiff(p, (34118, OLD_ZEISS)),
-            5.825 * 1024 / 320,
-            "TIFF tag 34118: ap_pixel_size / columns/1024",
-        ),
-        (
-            lambda p: write_tiff(p, (34683, THERMO.format(unit="m", size="2.5E-10"))),
-            0.25,
-            "TIFF tag 34683: PixelSize.X",
-        ),
-        # An empty tag of the other layout beside it; a diffraction pattern.
-        (
-            lambda p: write_tiff(p, (34682, " "), (34683, THERMO.format(unit="m", size="2.5E-10"))),
-            0.25,
-            "TIFF tag 34683: PixelSize.X",
-        ),
-        (lambda p: write_tiff(p, (34683, THERMO.format(unit="1/m", size="7E7"))), None, None),
-        (lambda p: write_tiff(p, (34683, PHENOM)), 694.952, "TIFF tag 34683: PixelWidth"),
-        (
-            lambda p: write_tiff(p, (34682, FEI_CAMERA)),
-            250_000,
-            "TIFF tag 34682: IRBeam.HFW / Image.ResolutionX",
-        ),
-        (write_jeol_tem, 2.54e7 / 93 / 150_000, "TIFF description: 1/XResolution / SelectorValue"),
-        (lambda p: write_jeol_tem(p, mode="DIFF", value=400, unit="mm"), None, None),
-        (lambda p: write_jeol_tem(p, eos="eosASID"), None, None),
-        (write_odemis, 5.5, "OME"),
-        (lambda p: write_odemis(p, with_size=False), 5.5, "Odemis: 1/XResolution"),
-        (write_openfibsem, 5.5, "TIFF description: pixel_size.x"),
-        (
-            lambda p: write_openfibsem(p, pixel_size=None),
-            5.0,
-            "TIFF description: image.hfw / image.resolution",
-        ),
+        *(("nm", 0.25), ("nanometers", 0.25), ("m", 2.5e8), ("meter", 2.5e8), ("cm", 2.5e6)),
+        *(("micrometers", 250), ("Micrometre", 250), ("microns", 250), ("µm", 250), ("um", 250)),
+        *(("angstroms", 0.025), ("Ångström", 0.025), ("Å", 0.025), ("millimeter", 2.5e5)),
+        *(("inches", 6.35e6), ("ms", None), ("1/nm", None), ("", None)),
     ],
 )
-def test_pixel_sizes_in_tiffs(tmp_path, write, expected, source):
-    write(tmp_path / "a.tif")
-
-    micrograph = read_micrograph(tmp_path / "a.tif")
-
-    assert micrograph.pixel_size == (expected and pytest.approx(expected, rel=1e-6))
-    assert micrograph.metadata.get("pixel_size_from") == source
-    json.dumps(micrograph.metadata)
+def test_units_of_length(tmp_path: Path, unit: str, size: float | None) -> None:
+    write_gatan(tmp_path / "a.tif", unit)
+    found = read_micrograph(tmp_path / "a.tif")
+    stated = found.metadata.get("implausible_pixel_sides_nm", [found.pixel_size])[0]
+    assert stated == (size and pytest.approx(size))
 
 
 @pytest.mark.parametrize(
-    ("unit", "expected"),
+    ("unit", "size"), [("nm", 0.25), ("\\u00B5m", 250), ("micron", 250), ("pixel", None)]
+)
+def test_imagej_has_the_size_on_every_page(tmp_path: Path, unit: str, size: float | None) -> None:
+    metadata, stack = {"unit": unit, "axes": "ZYX"}, np.stack([GREY, GREY // 2])
+    tifffile.imwrite(tmp_path / "a.tif", stack, imagej=True, resolution=(4, 4), metadata=metadata)
+    check_golden(tmp_path / "a.tif", stack, size, cut=[0.2])
+
+
+SIDE = 'PhysicalSizeX="{0}" PhysicalSizeXUnit="{1}" PhysicalSizeY="{0}" PhysicalSizeYUnit="{1}">'
+TWO, THREE = SIDE.format(2, "nm"), SIDE.format(3, "nm")
+OTHER = '<TiffData IFD="0"><UUID FileName="b.ome.tif">urn:uuid:2</UUID></TiffData>'
+OWN = '<TiffData IFD="0"><UUID FileName="a.ome.tif">urn:uuid:1</UUID></TiffData>'
+
+
+@pytest.mark.parametrize(
+    ("images", "sizes"),
     [
-        ("nanometers", 0.25),
-        ("micrometers", 250),
-        ("Micrometre", 250),
-        ("microns", 250),
-        ("angstroms", 0.025),
-        ("\u00c5ngstr\u00f6m", 0.025),
-        ("meter", 2.5e8),
-        ("millimeter", 2.5e5),
-        ("inches", 6.35e6),
-        ("ms", None),
+        (['PhysicalSizeX="0.25" PhysicalSizeY="0.25">'], [250]),  # in micrometres
+        (["PhysicalSizeX='2' PhysicalSizeXUnit='&#181;m'>"], [2000]),  # and the same down
+        ([SIDE.format("0.25", "\u03bcm")], [250]),
+        ([SIDE.format("3", "\u212b")], [0.3]),
+        *(([SIDE.format(*each)], [None]) for each in [(1, "pixel"), (0, "nm"), ("one", "nm")]),
+        *(([SIDE.format(*each)], [None]) for each in [("nan", "nm"), ("inf", "nm")]),
+        (['SizeX="3">'], [None]),
+        # Of two images, each page has the size of its own; None if it belongs to neither, or both.
+        ([TWO + '<TiffData IFD="0"/>', THREE + '<TiffData IFD="1" PlaneCount="2"/>'], [2, 3, 3]),
+        ([TWO + '<TiffData IFD="0"/>', THREE + '<TiffData IFD="1"/>'], [2, 3, None]),
+        ([f"{TWO}<TiffData/>", f"{THREE}<TiffData/>"], [None, None]),
+        ([f"{TWO}<TiffData/>", f"{TWO}<TiffData/>"], [2, 2]),
+        ([f"{TWO}<MetadataOnly/>", f'{THREE}<TiffData IFD="x" PlaneCount="y"/>'], [3]),
+        # Planes of another file of the set
+        ([TWO + OTHER, THREE + OWN], [3]),
+        ([TWO + OTHER, THREE + OTHER], [None]),
     ],
 )
-def test_spellings_of_units(unit, expected):
-    sides, _ = Entries({"1/XResolution": f"0.25 {unit}"}).pixel_sides("imagej")
+def test_ome(tmp_path: Path, images: list[str], sizes: list[float | None]) -> None:
+    write_ome(tmp_path / "a.ome.tif", *images, n_pages=len(sizes))
+    assert [
+        read_micrograph(tmp_path / "a.ome.tif", page=page).pixel_size for page in range(len(sizes))
+    ] == [size and pytest.approx(size) for size in sizes]
 
-    assert sides[0] == (expected and pytest.approx(expected))
+
+def write_sides(path: Path, across: float, down: float) -> None:
+    """Write a pixel of this width and height, nm, by the suffix."""
+    if path.suffix == ".mrc":
+        path.write_bytes(mrc_bytes(GREY[None], (10 * across, 10 * down), imod_flags=0))
+    elif path.suffix == ".fei":
+        write_tiff(path, (34682, fei(across, down)))
+    elif path.suffix == ".imagej":
+        options = {"resolution": (1 / across, 1 / down), "metadata": {"unit": "nm"}}
+        tifffile.imwrite(path, GREY, imagej=True, **options)
+    else:
+        nm = 'PhysicalSizeXUnit="nm" PhysicalSizeYUnit="nm"'
+        write_ome(path, f'PhysicalSizeX="{across}" PhysicalSizeY="{down}" {nm}>')
 
 
-def write_png(path):
-    Image.fromarray(GREY).save(path)
+@pytest.mark.parametrize("kind", ["mrc", "fei", "imagej", "ome"])
+def test_pixels_that_are_not_square_have_no_size(tmp_path: Path, kind: str) -> None:
+    """One pixel size would be wrong along one of the axes."""
+    path = tmp_path / f"a.{kind}"
+    write_sides(path, 5.0, 10.0)
+    oblong = read_micrograph(path, pixel_size=7)
+    assert oblong.pixel_size is None
+    assert oblong.metadata["pixel_sides_nm"] == pytest.approx([5, 10], rel=1e-5)
+    for down, is_square in ((5.04, True), (5.06, False), (4.96, True), (4.94, False)):
+        write_sides(path, 5.0, down)
+        found = read_micrograph(path)
+        assert found.pixel_size == (pytest.approx(5, rel=1e-5) if is_square else None)
+        assert ("pixel_sides_nm" in found.metadata) is not is_square
 
 
 @pytest.mark.parametrize(
-    ("image", "name", "content", "expected", "source"),
+    ("side", "is_used"), [(9e-4, False), (2e-3, True), (9e5, True), (2e6, False)]
+)
+def test_sizes_below_1_pm_and_above_1_mm_are_not_used(
+    tmp_path: Path, side: float, is_used: bool
+) -> None:
+    write_sides(tmp_path / "a.ome", side, side)
+    found = read_micrograph(tmp_path / "a.ome", pixel_size=7)
+    assert found.pixel_size == (pytest.approx(side) if is_used else 7)
+    kept = found.metadata.get("implausible_pixel_sides_nm")
+    assert kept == (None if is_used else pytest.approx([side, side]))
+
+
+# --- files beside an image ----------------------------------------------------------------------
+
+MARKER, VIEW = "SM_MICRON_MARKER / SM_MICRON_BAR", "CM_FIELD_OF_VIEW / CM_FULL_SIZE"
+JEOL_VIEW = JEOL + "$CM_FIELD_OF_VIEW 0.040mm 0.0275mm\n"
+
+
+@pytest.mark.parametrize(
+    ("image", "name", "content", "size", "source"),
     [
-        ("a.png", "a-png.hdr", TESCAN_HDR, 41.5, "PixelSizeX"),
-        ("a.tif", "a.hdr", TESCAN_HDR, 41.5, "PixelSizeX"),
-        ("a.tif", "a.txt", HITACHI, 9.921875, "SemImageFile.PixelSize"),
+        ("a.png", "a-png.hdr", TESCAN_HDR.encode(), 41.5, "PixelSizeX"),
+        ("a.tif", "a.hdr", TESCAN_HDR.encode(), 41.5, "PixelSizeX"),
+        ("a.tif", "a.txt", HITACHI.encode(), 9.921875, "SemImageFile.PixelSize"),
         ("A.TIF", "A.TXT", HITACHI.encode("utf-16"), 9.921875, "SemImageFile.PixelSize"),
         ("a.bmp", "a.txt", HITACHI.encode("cp1252"), 9.921875, "SemImageFile.PixelSize"),
-        ("a.Tif", "a.Txt", JEOL, 125, MARKER),
-        ("a.tif", "a.txt", JEOL.replace("10um", "10\u00b5m").encode("cp1252"), 125, MARKER),
-        (
-            "a.jpg",
-            "a.txt",
-            JEOL + "$CM_FIELD_OF_VIEW 0.040mm 0.0275mm\n",
-            125,
-            "CM_FIELD_OF_VIEW / CM_FULL_SIZE",
-        ),
+        ("a.Tif", "a.Txt", JEOL.encode(), 125, MARKER),
+        ("a.tif", "a.txt", JEOL.replace("10um", "10µm").encode("cp1252"), 125, MARKER),
+        ("a.jpg", "a.txt", JEOL_VIEW.encode(), 125, VIEW),
     ],
 )
-def test_pixel_sizes_beside_an_image(tmp_path, image, name, content, expected, source):
-    write_png(tmp_path / image)
-    content = content.encode() if isinstance(content, str) else content
+def test_pixel_sizes_beside_an_image(
+    tmp_path: Path, image: str, name: str, content: bytes, size: float, source: str
+) -> None:
+    Image.fromarray(GREY).save(tmp_path / image)
     (tmp_path / name).write_bytes(content)
-
-    micrograph = read_micrograph(tmp_path / image)
-
-    assert micrograph.pixel_size == pytest.approx(expected)
-    assert micrograph.metadata["pixel_size_from"] == f"{name}: {source}"
-    assert not ignored_files([tmp_path])
+    found = read_micrograph(tmp_path / image)
+    assert found.pixel_size == pytest.approx(size)
+    assert found.metadata["pixel_size_from"] == f"{name}: {source}"
+    assert "ignored" not in run("scale", tmp_path / image, tmp_path).stderr
 
 
-def make_folder(path):
-    path.mkdir()
+# Each would take hours if the time grew with its square.
+HOSTILE = [
+    *("PixelSizeX=" + "1" * 999_000 + ",", "[" * 999_000, "[a]   " * 150_000 + "x"),
+    *(" " * 999_000 + "=", "<" + "a" * 999_000, "<a:" * 300_000, "<a unit='" * 100_000),
+    *("<a>" * 300_000, '{"a":' * 200_000, "{" + "[" * 999_000),
+]
+NO_SIDECARS: list[Callable[[Path], Any]] = [
+    lambda path: path.write_text(HITACHI.replace("320x240", "640x480")),  # of another image
+    lambda path: path.write_text(JEOL.replace("320 220", "640 440")),
+    lambda path: path.write_text("Sample 3, PixelSize=9.9\n"),  # of nobody's layout
+    lambda path: path.write_bytes(bytes(range(256)) * 99),
+    lambda path: path.write_text(HITACHI + " " * (1 << 20)),  # too large
+    lambda path: path.symlink_to("nothing.txt"),
+    lambda path: path.mkdir(),
+    *([lambda path: os.mkfifo(path)] if hasattr(os, "mkfifo") else []),
+    *(lambda path, text=text: path.write_text(text) for text in HOSTILE),
+    *(lambda path, text=text: path.with_suffix(".hdr").write_text(text) for text in HOSTILE),
+]
 
 
-def make_pipe(path):
-    os.mkfifo(path)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda path: path.write_text(HITACHI.replace("320x240", "640x480")),  # of another image
-        lambda path: path.write_text(JEOL.replace("320 220", "640 440")),
-        lambda path: path.write_text("Sample 3, PixelSize=9.9\n"),  # of nobody's layout
-        lambda path: path.write_bytes(bytes(range(256)) * 99),
-        lambda path: path.write_text(HITACHI + " " * (1 << 20)),  # too large
-        lambda path: path.symlink_to("nothing.txt"),
-        make_folder,
-        pytest.param(
-            make_pipe, marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
-        ),
-    ],
-)
-def test_other_files_beside_an_image_are_not_used(tmp_path, make):
-    write_png(tmp_path / "a.png")
+@pytest.mark.parametrize("make", NO_SIDECARS)
+def test_other_files_beside_an_image_are_not_used(
+    tmp_path: Path, make: Callable[[Path], Any]
+) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png")
     make(tmp_path / "a.txt")
-
-    micrograph = read_micrograph(tmp_path / "a.png")
-
-    assert micrograph.pixel_size is None
-    assert set(micrograph.metadata) <= {"format", "mode", "n_pages", "dtype", "banner_rows"}
+    found = read_micrograph(tmp_path / "a.png", banner="remove")
+    assert found.pixel_size is None
+    assert found.pixels.shape == GREY.shape
 
 
-def test_the_file_itself_precedes_what_is_beside_it(tmp_path):
+def test_hostile_xml_is_read_once(tmp_path: Path) -> None:
+    for text in (
+        "<Pixels " * 50_000,
+        "<Pixels" + " PhysicalSizeX = " * 50_000 + ">",
+        "<a" * 99_999,
+    ):
+        write_ome(tmp_path / "a.tif", f">{text}<TiffData><UUID></UUID>")
+        assert read_micrograph(tmp_path / "a.tif").pixel_size is None
+
+
+def test_the_file_itself_precedes_what_is_beside_it(tmp_path: Path) -> None:
     write_tiff(tmp_path / "a.tif", (50431, tescan_tag()))
     (tmp_path / "a.txt").write_text(HITACHI)
-
     assert read_micrograph(tmp_path / "a.tif").pixel_size == pytest.approx(41.5)
 
 
-@pytest.mark.parametrize("segment", ["COM", "APP1"])
-def test_phenom_describes_a_jpeg_in_its_header(tmp_path, segment):
+@pytest.mark.parametrize("kind", ["a file beside it", "a chunk of a folder"])
+def test_what_a_cache_keeps_is_out_of_date_with(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.png"
+    if kind == "a file beside it":
+        Image.fromarray(GREY).save(path)
+    else:
+        write_ome_zarr(path, [GREY], units={}, compressors=None, chunks=GREY.shape)
+    options = {"memory": tmp_path / "cache", "pixel_size": 50, "read_options": {"pixel_size": 50}}
+    encode = make_tiny_encoder().set_params(**options).fit([GREY]).transform
+    before = encode([path])
+    if kind == "a file beside it":
+        (tmp_path / "a.txt").write_text(HITACHI)
+    else:
+        (path / "0" / "c" / "0" / "0").write_bytes(GREY[::-1].tobytes())
+    after = encode([path])
+    assert not np.allclose(before, after)
+    np.testing.assert_array_equal(after, encode([path]))
+
+
+# --- heights without the information bar --------------------------------------------------------
+
+FLIPPED = "[IScan]\r\nVerFieldsize=2.2e-6\r\nPixelHeight=1e-8\r\n[Scan]\r\n"
+
+
+@pytest.mark.parametrize(
+    ("tag", "text", "n_rows"),
+    [
+        (34682, fei(rows=224), 16),
+        (34682, fei(bar=12), 12),
+        (34682, fei(field=220 * 4.88281e-9), 20),
+        (34682, FLIPPED, 20),  # of another beam
+        (34682, fei(rows=224, bar=12), 16),  # the stored image's own height comes first
+        (34682, fei(rows=240), 0),
+        (34682, fei(rows=884, bar=12), 12),  # a resolution that is none of this file's
+        (34682, fei(rows=-5), 0),
+        (34682, fei(rows="nan"), 0),
+        (34683, PHENOM, 32),
+        (50431, tescan_tag(), 24),
+        (".hdr", TESCAN_MAIN.replace("=24", "=200"), 0),  # never the larger part
+        (".hdr", TESCAN_HDR, 24),
+        (".txt", JEOL, 20),
+        (".txt", JEOL.replace("320 220", "320 240"), 0),  # a bar may cover rows of the scan
+    ],
+)
+def test_the_bar_that_metadata_state_is_removed(
+    tmp_path: Path, tag: int | str, text: str | bytes, n_rows: int
+) -> None:
+    path = tmp_path / "a.tif"
+    write_tiff(path, *([(tag, text)] if isinstance(tag, int) else []))
+    if isinstance(tag, str):
+        path.with_suffix(tag).write_text(str(text))
+    found = read_micrograph(path, banner="remove")
+    assert found.metadata["banner_rows"] == n_rows
+    assert found.digest == digest(GREY[: 240 - n_rows])
+    assert read_image(path).shape == GREY.shape
+
+
+def test_metadata_overrule_the_detector(tmp_path: Path) -> None:
+    image = GREY.copy()
+    image[200:] = 0
+    image[210:220, 20:200:4] = 255
+    for tags, n_rows in (((), 40), (((34682, fei(rows=240)),), 0)):
+        write_tiff(tmp_path / "a.tif", *tags, image=image)
+        found = read_micrograph(tmp_path / "a.tif", banner="remove")
+        assert found.metadata["banner_rows"] == n_rows
+
+
+@pytest.mark.parametrize("marker", [0xFE, 0xE1])
+def test_phenom_describes_a_jpeg_in_its_header(tmp_path: Path, marker: int) -> None:
     stream = io.BytesIO()
-    marker = {"COM": 0xFE, "APP1": 0xE1}[segment]
     Image.fromarray(GREY).save(stream, "JPEG", quality=95)
     head = struct.pack(">BBH", 0xFF, marker, len(PHENOM) + 2) + PHENOM.encode()
     (tmp_path / "a.jpg").write_bytes(stream.getvalue()[:2] + head + stream.getvalue()[2:])
-
-    micrograph = read_micrograph(tmp_path / "a.jpg", banner="remove")
-
-    assert micrograph.pixel_size == pytest.approx(694.952)
-    assert micrograph.metadata["banner_rows"] == 32
-
-
-@pytest.mark.parametrize(
-    ("stated", "expected"),
-    [
-        (tescan_tag(), 24),
-        (TESCAN_MAIN.replace("=24", "=200"), None),  # never the larger part
-        (JEOL, 20),
-        (JEOL.replace("320 220", "320 240"), None),  # a bar may cover rows of the scan
-        (PHENOM, 32),
-    ],
-)
-def test_heights_without_the_bar(stated, expected):
-    rows = Entries(stated).scan_rows(240)
-
-    assert rows == (expected and 240 - expected)
-
-
-def test_facts_kept_about_an_image_are_out_of_date_with_a_new_file_beside_it(tmp_path):
-    write_png(tmp_path / "a.png")
-    index = PathIndex(Cache(tmp_path / "cache"), {})
-    index.entry(tmp_path / "a.png").keep("facts")
-    assert index.entry(tmp_path / "a.png").facts == "facts"
-
-    (tmp_path / "a.txt").write_text(HITACHI)
-
-    assert index.entry(tmp_path / "a.png").facts is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "PixelSizeX=" + "1" * 999_000 + ",",
-        "[" * 999_000,
-        "[a]   " * 150_000 + "x",
-        " " * 999_000 + "=",
-        "<" + "a" * 999_000,
-        "<a" * 400_000,
-        "<a:" * 300_000,
-        "<a unit='" * 100_000,
-        "<a>" * 300_000,
-        '{"a":' * 200_000,
-        "{" + "[" * 999_000,
-    ],
-)
-def test_hostile_metadata_take_no_more_time_than_their_length(text):
-    started = time.perf_counter()
-
-    entries = Entries(text)
-    found = [entries.pixel_sides(instrument)[0] for instrument in ("tescan", "fei", "jeol")]
-
-    assert found == [(None, None)] * 3
-    assert entries.scan_rows(100) is None
-    assert time.perf_counter() - started < 3
+    found = read_micrograph(tmp_path / "a.jpg", banner="remove")
+    assert found.pixel_size == pytest.approx(694.952)
+    assert (found.metadata["banner_rows"], len(found.pixels)) == (32, 208)
