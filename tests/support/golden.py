@@ -32,8 +32,9 @@ def values(
         return rng.random(shape) < 0.4
     info = np.iinfo(kind)
     found = rng.integers(info.min, info.max, shape, dtype=kind, endpoint=True)
-    found[0, :4], found[1, :4] = info.min, info.max
-    found[8:] //= kind.type(3)
+    flat = found.reshape(-1)
+    flat[:8], flat[8:16] = info.min, info.max
+    flat[flat.size // 2 :] //= kind.type(3)
     return found
 
 

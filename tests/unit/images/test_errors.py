@@ -2,316 +2,357 @@
 
 from __future__ import annotations
 
-import logging
+import io
 import os
+import re
 import struct
+import sys
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
-import h5py  # noqa: F401 - starts a process on import, which a unit test must not do
+import h5py
+import ncempy.io  # noqa: F401 - starts a process on import, which a unit test must not do
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from PIL import Image
+from PIL import PngImagePlugin
+from support.golden import values
+from support.microscopy_files import DM, mrc_bytes, ser_bytes
+from support.raster_headers import (
+    claiming,
+    jp2_boxes,
+    jp2_bytes,
+    pillow_bytes,
+    png_bytes,
+    siz_bytes,
+)
 
-from hypervlad.images import ImageReadError, find_images, read_image, read_micrographs
-from hypervlad.images.reading import check_image_list
+from hypervlad.images import ImageReadError, ReadOptions, find_images, read_image, read_micrographs
 
-GREY = np.random.default_rng(0).integers(0, 256, (60, 80), dtype=np.uint8)
+GREY, GREY16, RGB = values("u1"), values("u2"), values("u1", samples=3)
+LARGE = (65000, 65000)
 
 
-def written(path: Path, content: bytes) -> Path:
+def tiff_bytes(
+    height: int, width: int, *, bits: int = 8, samples: int = 1, depth: int = 1, tile: int = 0
+) -> bytes:
+    """A TIFF of deflated samples, one strip or tile, with any numbers in its header."""
+    tags = {256: width, 257: height, 258: bits, 259: 8, 262: 1, 277: samples, 32997: depth}
+    tags |= {322: tile, 323: tile, 324: 8, 325: 40} if tile else {278: height, 273: 8, 279: 40}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags))
+    head = b"II*\0" + struct.pack("<I", 48) + b"x" * 40
+    return head + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+def tiff(tags: dict[int, int | float], pillow: str = "", **options: Any) -> bytes:
+    """A sound TIFF with other numbers in tags of its first page; a float is a share of them."""
+    stream = io.BytesIO(pillow_bytes("TIFF", GREY, compression=pillow) if pillow else b"")
+    if not pillow:
+        tifffile.imwrite(stream, GREY, photometric="minisblack", **options)
+    content = bytearray(stream.getvalue())
+    with tifffile.TiffFile(io.BytesIO(content)) as opened:
+        for code, value in tags.items():
+            tag = opened.pages[0].tags[code]
+            number = int(value * np.ravel(tag.value)[0]) if isinstance(value, float) else value
+            struct.pack_into("<H", content, tag.valueoffset, number)
+    return bytes(content)
+
+
+def dm(version: int) -> bytes:
+    made = DM(version)
+    content = made.file(GREY16)
+    for side, claimed in zip(GREY16.shape, LARGE, strict=True):
+        content = content.replace(made.int("", side), made.int("", claimed))
+    return content
+
+
+def dm_without_image() -> bytes:
+    root = DM(3).group(None, DM(3).int("Mode", 1))
+    return struct.pack(">3I", 3, len(root), 1) + root + bytes(8)
+
+
+def dm5(shape: tuple[int, ...], chunks: tuple[int, ...]) -> bytes:
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        options = {"chunks": chunks, "maxshape": (None, None)}
+        file.create_dataset("ImageList/[0]/ImageData/Data", shape, np.uint16, **options)
+    return stream.getvalue()
+
+
+JPEG, GIF, BMP, JP2 = (pillow_bytes(each, GREY) for each in ("JPEG", "GIF", "BMP", "JPEG2000"))
+PROGRESSIVE = pillow_bytes("JPEG", GREY, progressive=True)
+WEBP = pillow_bytes("WEBP", RGB, lossless=True)
+CANVAS = struct.pack("<I", len(WEBP) + 10) + b"WEBPVP8X" + struct.pack("<II", 10, 2)
+MRC, SER = mrc_bytes(GREY16[None]), ser_bytes([GREY16])
+JP2_HEAD, PPM16 = jp2_boxes(JP2)[:-1], RGB.astype(">u2").tobytes()
+REFUSED = r"65000 x 65000 pixels is more than max_pixels=400,000,000; crop or bin"
+DAMAGED, SHORT = "damaged or truncated ", "truncated TIFF: its header describes pixel data"
+SAMPLES = "400 samples of uint8 per pixel, declared as MINISBLACK, is neither grey nor RGB"
+# name: the content of a.png, or of another name, and what the message says
+CONTENTS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "the file is empty"),
+    "text": (b"Dear reader", "not an image that can be read .*; export it as TIFF or PNG"),
+    "web page": (b"<!DOCTYPE html>", "a web page"),
+    "git lfs": (b"version https://git-lfs.github.com/spec/v1\n", "run 'git lfs pull'"),
+    "zip": (b"PK\x03\x04" + bytes(90), "a ZIP archive .*; unpack it"),
+    "pdf": (b"%PDF-1.7\n", "a PDF document; export"),
+    "npy": (b"\x93NUMPY\x01\x00", "np.load"),
+    "emi": (b"JK\x00\x02\x00", r"give the .ser file of its name"),
+    "bcf": (b"AAMVHFSS\xfe\xff", r"tiff, bruker; image = bruker.file_reader\('a.png'"),
+    "jeol": (b"4\0\0\0JED-2200:LibJx", r"JEOL \(.img, .map\); convert it in Python: pip"),
+    "a.prz": (b"PK\x03\x04-\0", r"tifffile.imwrite\('a.tif', numpy.load\('a.prz'\)\['data'\]\)"),
+    "hdf5": (b"\x89HDF\r\n\x1a\n", f"{DAMAGED}HDF5 file"),
+    "flipped png": (pillow_bytes("PNG", GREY).replace(b"IDAT", b"IDAZ"), f"{DAMAGED}PNG"),
+    "no tiff page": (struct.pack("<2sHI", b"II", 42, 4000) + bytes(20), f"{DAMAGED}TIFF"),
+    "spectra": (SER.replace(b"\x22\x41", b"\x20\x41", 1), "a SER file of spectra, .*leave it out"),
+    "no image": (dm_without_image(), "a Gatan file without an image, or of spectra only"),
+    **{
+        f"mrc {mode} {flags}": (
+            mrc_bytes(GREY16[None], mode=mode, imod_flags=flags),
+            rf"an MRC file of mode \d+ \(.*{what}.*\); export it as TIFF",
+        )
+        for mode, flags, what in [
+            *((4, None, "complex"), (16, None, "RGB"), (101, None, "4 bits"), (0, 17, "4 bits")),
+            (9, 0, "no MRC"),
+        ]
+    },
+    "ppm of 16 bits": (b"P6 #" + bytes(600) + b"\n18 21 65535\n" + PPM16, "a PPM file of 16 bits"),
+    "ppm of tabs": (b"P6 #a\r#b\r\n1#c\n8\t21\v\f65535\r" + PPM16, "a PPM file of 16 bits"),
+    "ppm of 9 bits": (b"P6 18 21 256\n" + PPM16, "a PPM file of 9 bits per channel.* PNG or TIFF"),
+    # Pillow takes minutes to remove many of them.
+    "ppm of comments": (b"P3 1 1 255\n" + b"#\n" * 300_000 + b"1 2 3", "comments among its pixels"),
+    "jp2 without image": (jp2_bytes(JP2_HEAD), "damaged JPEG 2000 file: it has no image"),
+    "jp2 of noise": (jp2_bytes([*JP2_HEAD, (b"jp2c", b"x" * 99)]), "damaged JPEG 2000 file"),
+    # TIFF headers that do not fit
+    "compression": (tiff({259: 34887}), "a TIFF of compression LERC, which is not read; save"),
+    "no strip": (tiff({279: 0}), SHORT),
+    "a strip less": (tiff({257: 120}, rowsperstrip=20, compression="lzw"), "truncated TIFF"),
+    **{f"larger {c}": (tiff({257: 8, 278: 8}, compression=c), SHORT)
+       for c in ("jpeg", "jpeg2000", "png")},
+    **{f"{c} {keep}": (tiff({279: keep}, c), "damaged or truncated|truncated TIFF")
+       for c in ("tiff_lzw", "packbits", "tiff_adobe_deflate", "jpeg")
+       for keep in (0.1, 0.5, 0.9, 0.98)},
+    # Headers that claim more than there is
+    "png rgb": (png_bytes(19000, 19000, 8, 2), "of 3 bytes, counted as 1,083,000,000 of 4 bytes"),
+    "png 16-bit rgba": (png_bytes(12000, 12000, 16, 6), "pixels of 8 bytes, counted as 576"),
+    "tiff samples": (tiff_bytes(4000, 4000, samples=400), SAMPLES),
+    "tiff depth": (tiff_bytes(2000, 2000, depth=1000), "a TIFF page of 1000 planes .*; split it"),
+    "tiff 64-bit": (tiff_bytes(20000, 15000, bits=64), "20000 x 15000 pixels of 8 bytes"),
+    "tiff tile": (tiff_bytes(16, 16, tile=65536), "tiles: 1 x 4294967296 pixels"),
+    "ppm": (b"P6 19000 19000 255\n" + bytes(99), "19000 x 19000 pixels of 3 bytes"),
+    "ppm in figures": (b"P3 19000 19000 255\n" + bytes(99), "19000 x 19000 pixels of 3 bytes"),
+    "jpeg": (claiming(JPEG, b"\xff\xc0", 5, ">HH", *LARGE), REFUSED),
+    "progressive": (claiming(PROGRESSIVE, b"\xff\xc2", 5, ">HH", *LARGE), REFUSED),
+    "j2k": (siz_bytes(*LARGE, [8]), REFUSED),
+    "jp2 box": (claiming(JP2, b"ihdr", 4, ">II", *LARGE), REFUSED),
+    "jp2 image": (jp2_bytes([*JP2_HEAD, (b"jp2c", siz_bytes(*LARGE, [8]))]), REFUSED),
+    "jp2 16-bit": (jp2_bytes([*JP2_HEAD, (b"jp2c", siz_bytes(*LARGE, [16] * 3))]), "of 6 bytes"),
+    "gif": (claiming(GIF, b"GIF8", 6, "<HH", *LARGE), REFUSED),
+    "gif frame": (claiming(GIF, b"," + bytes(4), 5, "<HH", *LARGE), "exceeds limit of"),
+    "bmp": (claiming(BMP, b"BM", 18, "<ii", *LARGE), REFUSED),
+    "bmp from the top": (claiming(BMP, b"BM", 18, "<ii", 65000, -65000), REFUSED),
+    # Pillow 13 compares the size with its own limit, earlier ones leave that to libwebp and to us.
+    "webp": (claiming(WEBP, b"VP8L", 9, "<I", 2**28 - 1), "exceeds limit|16384 x 16384 pixels of"),
+    "webp canvas": (b"RIFF" + CANVAS + b"\xff\xff\0\xff\xff\0" + WEBP[12:],
+                    "exceeds limit of|could not create decoder object"),
+    "dm3": (dm(3), REFUSED),
+    "dm4": (dm(4), REFUSED),
+    "mrc": (claiming(MRC, b"MAP ", -208, "<II", *LARGE), REFUSED),
+    "mrc extension": (claiming(MRC, b"MAP ", 92 - 208, "<i", 2**31 - 1), f"{DAMAGED}MRC file"),
+    "ser": (claiming(SER, struct.pack("<II", 18, 21), 0, "<II", *LARGE), REFUSED),
+    "dm5": (dm5(LARGE, (100, 100)), REFUSED),
+    "dm5 chunk": (dm5((16, 16), (65000, 16000)), "chunks: 1 x 1040000000 pixels"),
+    "dm5 chunks": (dm5((9000, 9000), (1, 1)), "stored in 81,000,000 chunks"),
+    "dm5 without pixels": (dm5((16, 16), (16, 16)), "none of the pixels that it describes are sto"),
+}  # fmt: skip
+
+
+def check(words: str, read: Callable[[Any], Any], source: Any) -> str:
+    """Return the message of an error: one line that contains these words."""
+    with pytest.raises(ImageReadError, match=words) as error:
+        read(source)
+    assert re.search(r"\n|\s$", str(error.value)) is None
+    return str(error.value)
+
+
+@pytest.mark.parametrize("case", CONTENTS)
+def test_files_that_are_not_read_say_why(tmp_path: Path, case: str) -> None:
+    content, words = CONTENTS[case]
+    path = tmp_path / (case if case.startswith("a.") else "a.png")
     path.write_bytes(content)
-    return path
+    tracemalloc.start()
+    try:
+        assert check(words, read_image, path).startswith(f"{path}: ")
+        assert tracemalloc.get_traced_memory()[1] < 10e6, "it was decoded, or much was allocated"
+    finally:
+        tracemalloc.stop()
 
 
-def encoded(path: Path, keep: float = 1.0, **kwargs) -> Path:
-    """GREY written by Pillow, cut to its first `keep` share of bytes."""
-    Image.fromarray(GREY).save(path, **kwargs)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * keep)])
-    return path
+def test_a_chosen_channel_is_limited_as_well(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff_bytes(4000, 4000, samples=400))
+    with pytest.raises(ImageReadError):
+        read_image(tmp_path / "a.tif", channel=0)
 
 
-def tiff(path: Path, keep: float = 1.0, image=GREY, **kwargs) -> Path:
-    tifffile.imwrite(path, image, photometric="minisblack", **kwargs)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(len(content) * keep)])
-    return path
+PATHS = {
+    "no.png": "no such file; check the path",
+    "": "a folder, not an image file; hypervlad.images.",
+    "nul\0.png": "cannot be opened",
+    "a" * 5000: r"cannot be opened \(File name too long\)",
+    "pipe.png": "not a regular file",
+    "link.png": "a link to .*unmounted, which is not there",
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.skipif(sys.platform == "win32", reason="links, pipes, long names")
+def test_paths_that_are_no_files(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "unmounted")
+    path = f"{tmp_path}/{name}" if name else str(tmp_path)
+    assert check(PATHS[name], read_image, path).startswith(f"{path}: ")
+    if name == "link.png":
+        check(PATHS[name], find_images, path)
+
+
+def test_a_relative_path_says_where_it_looked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    check(rf"^no\.png: no such file \(looked in {tmp_path}\); check", read_image, "no.png")
+
+
+def test_permission_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(pillow_bytes("PNG", GREY))
+    with monkeypatch.context() as patch:
+        patch.setattr(PngImagePlugin, "PngImageFile", Mock(side_effect=MemoryError))
+        check(rf"^{path}: not enough memory to decode it; crop", read_image, path)
+    monkeypatch.setattr(Path, "open", Mock(side_effect=PermissionError(13, "Permission denied")))
+    check(rf"^{path}: permission denied; ask its owner", read_image, path)
+
+
+@pytest.mark.parametrize(
+    ("content", "module", "words"),
+    [
+        (DM(3).file(GREY16), "ncempy", r'DM3 and DM4 files need ncempy .*"hypervlad\[formats\]"$'),
+        (
+            dm5((9, 9), (9, 9)),
+            "h5py",
+            r'HDF5 files need h5py .*pip install "hypervlad\[formats\]"$',
+        ),
+    ],
+)
+def test_a_missing_extra_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, module: str, words: str
+) -> None:
+    for loaded in [name for name in sys.modules if name.split(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / "a").write_bytes(content)
+    check(words, read_image, tmp_path / "a")
+
+
+# --- arrays, options and lists ------------------------------------------------------------------
 
 
 class BytesPath:
-    def __fspath__(self):
+    def __fspath__(self) -> bytes:
         return b"a.png"
 
 
 class Stubborn:
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         raise TypeError("can't convert cuda:0 device type tensor to numpy")
 
 
-def with_nan(dtype="float32"):
-    image = np.zeros((4, 5), dtype=dtype)
-    image[1, 2] = np.nan
-    image[3, 3] = np.inf
-    return image
-
-
-# name: (content, what the message must say)
-CONTENTS = {
-    "empty": (b"", "the file is empty"),
-    "text": (b"Dear reader", "not an image"),
-    "web page": (b"<!DOCTYPE html>", "a web page"),
-    "git lfs": (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-    "zip": (b"PK\x03\x04" + bytes(90), "a ZIP archive"),
-    "pdf": (b"%PDF-1.7\n", "a PDF document; export"),
-    "npy": (b"\x93NUMPY\x01\x00", "np.load"),
-    "hdf5": (b"\x89HDF\r\n\x1a\n", "damaged or truncated HDF5 file"),
-    "emi": (b"JK\x00\x02\x00", "give the .ser file of its name"),
-    "bcf": (b"AAMVHFSS\xfe\xff", "tiff, bruker; image = bruker.file_reader('"),
-    "jeol": (b"4\0\0\0JED-2200:LibJx", "a file of JEOL (.img, .map); convert it in Python: pip"),
-}
-# name: (what makes the source, what the message must say)
-FILES = {
-    "missing": (lambda d: d / "no.png", "no such file; check"),
-    "panta rhei": (
-        lambda d: written(d / "a.prz", b"PK\x03\x04-\0"),
-        "tifffile.imwrite('a.tif', numpy.load('a.prz')['data'])",
-    ),
-    "folder": (lambda d: d, "a folder, not an image file; hypervlad.images."),
-    "flipped png bytes": (
-        lambda d: written(d / "b.png", encoded(d / "a.png").read_bytes().replace(b"IDAT", b"IDAZ")),
-        "damaged or truncated PNG",
-    ),
-    "truncated tiff": (lambda d: tiff(d / "a.tif", 0.7), "truncated TIFF"),
-    "truncated tiff header": (lambda d: tiff(d / "a.tif", 0.02), "damaged or truncated TIFF"),
-    "volumetric tiff page": (
-        lambda d: tiff(
-            d / "a.tif", image=np.zeros((4, 32, 32), "u1"), volumetric=True, tile=(2, 16, 16)
-        ),
-        "a TIFF page of 4 planes (ImageDepth), not one image; split",
-    ),
-    "nul in path": (lambda d: f"{d}/a\0.png", "cannot be opened"),
-    "path too long": (lambda d: d / ("a" * 5000), "cannot be opened (File name too long)"),
-}
-
-ARRAYS = {
+NOT_FINITE = np.array([[0, np.nan], [np.inf, 1]], "longdouble")
+ARRAYS: dict[str, tuple[Any, dict[str, Any], str]] = {
     "none": (None, {}, "image: expected a path or an array, got NoneType"),
     "list": ([[0, 1], [1, 0]], {}, "got list; read_image takes one image, read_micrographs a list"),
     "bytes": (b"a.png", {}, "got bytes"),
     "path of bytes": (BytesPath(), {}, "a path of bytes"),
     "empty path": ("", {}, "'': an empty path"),
-    "web address": ("https://example.org/a.png", {}, "https://example.org/a.png: a web address"),
-    "zero-sized": (np.zeros((0, 5)), {}, "image: an array of shape (0, 5) has no pixels"),
-    "one-dimensional": (np.zeros(5), {}, "an array of 1 dimensions, shape (5,)"),
-    "channels first": (np.zeros((3, 40, 50)), {}, "use np.moveaxis(image, 0, -1)"),
+    "address": ("https://example.org/a.png", {}, "^https://example.org/a.png: a web address"),
+    "no pixels": (np.zeros((0, 5)), {}, r"image: an array of shape \(0, 5\) has no pixels"),
+    "one-dimensional": (np.zeros(5), {}, r"an array of 1 dimensions, shape \(5,\)"),
+    "channels first": (np.zeros((3, 40, 50)), {}, r"use np.moveaxis\(image, 0, -1\)"),
     "stack": (np.zeros((9, 40, 50)), {}, "looks like a stack, not one image"),
-    "two channels": (np.zeros((40, 50, 2)), {}, "an array of shape (40, 50, 2)"),
-    "nan in long double": (with_nan("longdouble"), {}, "1 NaN and 1 infinite"),
-    "complex": (np.zeros((4, 4), complex), {}, "image: complex pixels (complex128), as of a F"),
+    "two channels": (np.zeros((40, 50, 2)), {}, r"an array of shape \(40, 50, 2\)"),
+    "not finite": (NOT_FINITE, {}, "1 NaN and 1 infinite values among 4 pixel values; replace"),
+    "complex": (np.zeros((4, 4), complex), {}, r"complex pixels \(complex128\), as of a Fourier"),
     "object": (np.full((4, 4), None), {}, "an array of type object, not of numbers"),
-    "text": (np.full((4, 4), "a"), {}, "an array of text (<U1), not of pixels"),
+    "text": (np.full((4, 4), "a"), {}, r"an array of text \(<U1\), not of pixels"),
     "masked": (np.ma.masked_equal(np.eye(3), 1), {}, "a masked array with masked pixels; fill"),
-    "tensor on a gpu": (Stubborn(), {}, "does not convert to a NumPy array (can't convert cuda:0"),
+    "on a gpu": (Stubborn(), {}, r"does not convert to a NumPy array \(can't convert cuda:0"),
     "absurd": (np.broadcast_to(np.uint8(0), (10**6, 10**6)), {}, "1000000 x 1000000 pixels is mor"),
-    "page of an array": (GREY, {"page": 1}, "an array has one page: pass stack[page]"),
+    "page of an array": (GREY, {"page": 1}, r"an array has one page: pass stack\[page\]"),
+    "channel": (GREY, {"channel": 1}, "channel 1 was requested, but the image has 1 channel; ch"),
     "negative page": (GREY, {"page": -1}, "page must be a whole number of at least 0 or None"),
     "page is text": (GREY, {"page": "first"}, "page must be a whole number"),
-    "mistyped option": (GREY, {"scalling": "auto"}, "did you mean 'scaling'?"),
+    "mistyped option": (GREY, {"scalling": "auto"}, r"did you mean 'scaling'\?"),
     "unknown option": (GREY, {"zoom": 2}, "unknown reading option 'zoom': expected one of 'page'"),
-    "scaling of one": (GREY, {"scaling": (1,)}, "low < high: (0, 4095), in a shell 0:4095"),
+    "scaling of one": (GREY, {"scaling": (1,)}, r"low < high: \(0, 4095\), in a shell 0:4095"),
+    "falling": (GREY, {"scaling": (5, 5)}, r"scaling=\(5, 5\): expected one of 'auto', 'dtype'"),
     "scaling to infinity": (GREY, {"scaling": (0, np.inf)}, "two finite numbers"),
     "scaling is an array": (GREY, {"scaling": np.eye(2)}, "expected one of 'auto'"),
     "percentiles beyond": (GREY, {"percentiles": (1, 101)}, "0 <= lower < upper <= 100"),
+    "percentiles below": (GREY, {"percentiles": (-1, 99)}, "0 <= lower < upper <= 100"),
     "banner": (GREY, {"banner": True}, "banner must be one of 'keep', 'remove', not True"),
-    "too large": (GREY, {"max_pixels": 4799}, "more than max_pixels=4,799; crop or bin"),
+    "too large": (GREY, {"max_pixels": 377}, "more than max_pixels=377; crop or bin"),
     "floats": (2 * np.eye(2), {"scaling": "dtype"}, "but values run from 0 to 2; use"),
     "max_pixels zero": (GREY, {"max_pixels": 0}, "max_pixels must be a whole number of at least 1"),
-}
+    "pixel_size zero": (GREY, {"pixel_size": 0}, "pixel_size must be .* above 0"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ARRAYS)
+def test_bad_arrays_and_options(case: str) -> None:
+    source, options, words = ARRAYS[case]
+    check(words, lambda each: read_image(each, **options), source)
+
+
+def test_an_image_of_the_largest_size_is_read() -> None:
+    """In grey pixels of up to 32 bits."""
+    for image, n in ((GREY, 378), (GREY16, 378), (RGB, 3 * 378), (GREY.astype("f8"), 2 * 378)):
+        assert read_image(image, max_pixels=n).shape == image.shape
+        with pytest.raises(ImageReadError):
+            read_image(image, max_pixels=n - 1)
+
 
 LISTS = {
     "bare path": ("a.png", "a.png: expected a list of images, got one path; wrap it in a list"),
-    "bare Path": (Path("a.png"), "wrap it in a list: ['a.png']"),
-    "one grey image": (GREY, "got one image of shape (60, 80); wrap it in a list: [image]"),
-    "one colour image": (np.zeros((8, 9, 3)), "got one image of shape (8, 9, 3)"),
+    "bare Path": (Path("a.png"), r"wrap it in a list: \['a.png'\]"),
+    "one grey image": (GREY, r"got one image of shape \(21, 18\); wrap it in a list: \[image\]"),
+    "one colour image": (np.zeros((8, 9, 3)), r"got one image of shape \(8, 9, 3\)"),
     "empty": ([], "image list: the list is empty; give at least one image"),
     "empty array": (np.zeros((0, 8, 9)), "the list is empty"),
     "set": ({"a.png"}, "expected a list of paths or arrays, got set"),
     "table": (pd.DataFrame({"path": ["a.png"]}), "got a table; give its column of paths"),
     "generator": ((name for name in "ab"), "got generator; wrap one image in a list, turn a"),
     "bytes": (b"a.png", "got bytes"),
-    "numbers": (np.arange(5), "an array of numbers with shape (5,) contains no images"),
+    "numbers": (np.arange(5), r"an array of numbers with shape \(5,\) contains no images"),
     "paths in two columns": (np.array([["a", "b"]]), "expected a flat list of paths"),
-}
-
-
-def check(error: pytest.ExceptionInfo, expected: str) -> None:
-    message = str(error.value)
-    assert expected in message
-    assert "\n" not in message
-    assert not message.endswith(" ")
-
-
-def check_file(path: str | Path, expected: str) -> None:
-    with pytest.raises(ImageReadError) as error:
-        read_image(path)
-
-    check(error, expected)
-    assert str(error.value).startswith(f"{path}: ")
-
-
-@pytest.mark.parametrize("case", FILES)
-def test_bad_files(tmp_path, case):
-    if case == "path too long" and os.name == "nt":
-        pytest.skip("Windows calls it a missing file")
-    make, expected = FILES[case]
-    check_file(make(tmp_path), expected)
-
-
-@pytest.mark.parametrize("case", CONTENTS)
-def test_files_that_are_no_images(tmp_path, case):
-    content, expected = CONTENTS[case]
-    check_file(written(tmp_path / "a.png", content), expected)
-
-
-@pytest.mark.parametrize("case", ARRAYS)
-def test_bad_arrays_and_options(case):
-    source, options, expected = ARRAYS[case]
-
-    with pytest.raises(ImageReadError) as error:
-        read_image(source, **options)
-
-    check(error, expected)
+    "fourth": ([GREY] * 3 + [GREY[:0]], r"^image 3 of the list \(counted from 0\): an array"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", LISTS)
-def test_bad_lists(case):
-    images, expected = LISTS[case]
-
-    with pytest.raises(ImageReadError) as error:
-        check_image_list(images)
-
-    check(error, expected)
+def test_bad_lists(case: str) -> None:
+    images, words = LISTS[case]
+    check(words, lambda each: list(read_micrographs(each)), images)
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "gif", "tif", "pgm", "webp", "jp2"])
-def test_no_truncated_file_is_ever_read(tmp_path, suffix):
-    for share in (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97):
-        path = encoded(tmp_path / f"a.{suffix}", share)
-        with pytest.raises(ImageReadError, match=r"damaged|truncated|not an image"):
-            read_image(path)
-
-
-def test_relative_path_says_where_it_looked(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    with pytest.raises(ImageReadError, match=r"^no\.png: no such file \(looked in .+\); check"):
-        read_image("no.png")
-
-
-def test_permission_and_memory(tmp_path, monkeypatch):
-    path = encoded(tmp_path / "a.png")
-    with monkeypatch.context() as patch:
-        patch.setattr("hypervlad.images.reading.decode_raster", Mock(side_effect=MemoryError))
-        check_file(path, "not enough memory to decode it; crop")
-    monkeypatch.setattr(Path, "open", Mock(side_effect=PermissionError(13, "Permission denied")))
-    check_file(path, "permission denied; ask its owner")
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
-def test_a_pipe_does_not_hang(tmp_path):
-    os.mkfifo(tmp_path / "a.png")
-    check_file(tmp_path / "a.png", "not a regular file")
-
-
-def patch_tiff(path: Path, tags: dict[int, int | float]) -> Path:
-    """Overwrite tags of the first page; a float is a share of the value."""
-    content = bytearray(path.read_bytes())
-    with tifffile.TiffFile(path) as opened:
-        for code, value in tags.items():
-            tag = opened.pages[0].tags[code]
-            if isinstance(value, float):
-                value = int(value * np.ravel(tag.value)[0])
-            struct.pack_into("<H", content, tag.valueoffset, value)
-    return written(path, bytes(content))
-
-
-@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate", "jpeg"])
-def test_no_truncated_strip_is_ever_read(tmp_path, compression):
-    for keep in (0.1, 0.5, 0.9, 0.98):
-        path = patch_tiff(encoded(tmp_path / "a.tif", compression=compression), {279: keep})
-        with pytest.raises(ImageReadError, match=r"damaged or truncated|truncated TIFF"):
-            read_image(path)
-
-
-SHORT = "truncated TIFF: its header describes pixel data"
-
-
-@pytest.mark.parametrize(
-    ("tags", "options", "message"),
-    [
-        ({259: 34887}, {}, "a TIFF of compression LERC, which is not read; save"),
-        ({279: 0}, {}, "truncated TIFF: its header describes"),
-        ({257: 120}, {"rowsperstrip": 20, "compression": "lzw"}, "truncated TIFF"),
-        ({257: 8, 278: 8}, {"compression": "jpeg"}, SHORT),
-        ({257: 8, 278: 8}, {"compression": "jpeg2000"}, SHORT),
-        ({257: 8, 278: 8}, {"compression": "png"}, SHORT),
-    ],
-    ids=["compression", "no strip", "a strip less", "large jpeg", "large jpeg2000", "large png"],
-)
-def test_tiff_headers_that_do_not_fit_are_refused(tmp_path, tags, options, message):
-    with pytest.raises(ImageReadError, match=message):
-        read_image(patch_tiff(tiff(tmp_path / "a.tif", **options), tags))
-
-
-def test_unreadable_pillow_image(tmp_path):
-    image = Image.open(encoded(tmp_path / "a.png", 0.5))
-
-    with image, pytest.raises(ImageReadError, match="this Pillow image does not decode"):
-        read_image(image)
-
-
-def test_arrays_of_a_list_are_named_by_position():
-    images = [GREY, GREY, GREY, np.zeros((0, 4))]
-
-    with pytest.raises(ImageReadError, match=r"^image 3 of the list \(counted from 0\): an array"):
-        list(read_micrographs(images))
-
-
-def test_invalid_arguments_are_refused_before_anything_is_read():
+def test_invalid_arguments_are_refused_before_anything_is_read() -> None:
     with pytest.raises(ValueError, match="one of 'raise', 'skip'"):
         read_micrographs([GREY], on_error="ignore")
-    with pytest.raises(TypeError, match="expected a ReadOptions, got dict"):
-        read_micrographs([GREY], options={"page": 0})
-    with pytest.raises(ImageReadError, match="wrap it in a list"):
+    with pytest.raises(TypeError):
+        read_micrographs([GREY], options={"page": 0})  # type: ignore[arg-type]
+    with pytest.raises(ImageReadError):
         read_micrographs("a.png")
-
-
-@pytest.mark.parametrize(
-    ("paths", "expected"),
-    [
-        ("", "an empty path"),
-        ([], "no paths were given"),
-        ("nowhere", "nowhere: no such file or folder; check"),
-        ("*.tif", "*.tif: no images here; looked for .bmp"),
-        (".", "no images here"),
-        ([b"a.png"], "expected a path, got bytes"),
-    ],
-)
-def test_find_images_refuses(tmp_path, monkeypatch, paths, expected):
-    (tmp_path / "notes.txt").touch()
-    monkeypatch.chdir(tmp_path)
-
-    with pytest.raises(ImageReadError) as error:
-        find_images(paths)
-
-    check(error, expected)
-
-
-def test_the_decoder_of_tiff_files_prints_nothing_of_its_own(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(logging.root, "handlers", [])  # those of pytest
-    path = written(tmp_path / "bad.tif", struct.pack("<2sHI", b"II", 42, 4000) + bytes(20))
-    with pytest.raises(ImageReadError, match=r"bad\.tif"):
-        read_image(path)
-    assert capsys.readouterr().err == ""
+    with pytest.raises(ImageReadError):
+        ReadOptions(pixel_size=0)
