@@ -1,4 +1,4 @@
-"""Each format returns the pixels that were written, under any file name."""
+"""One image of any kind, many in order, and what is stated about them."""
 
 from __future__ import annotations
 
@@ -6,113 +6,39 @@ import copy
 import json
 import os
 import pickle
+import warnings
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
-from numpy.testing import assert_allclose, assert_array_equal
-from PIL import Image, ImageFile
+from numpy.testing import assert_array_equal
+from PIL import Image
+from support.golden import digest, values
 
 from hypervlad.images import (
     ImageReadError,
     PixelSizes,
     ReadOptions,
+    SkippedImagesWarning,
     read_image,
     read_micrograph,
+    read_micrographs,
 )
-from hypervlad.images.formats import json_value, strict_decoding
 
-GREY = np.random.default_rng(0).integers(0, 256, (37, 53), dtype=np.uint8)
-GREY16 = np.random.default_rng(1).integers(0, 65536, (37, 53), dtype=np.uint16)
-RGB = np.random.default_rng(2).integers(0, 256, (37, 53, 3), dtype=np.uint8)
-ALPHA = np.random.default_rng(3).integers(0, 256, (37, 53, 1), dtype=np.uint8)
-
-
-def save(image, path: Path, **kwargs) -> Path:
-    Image.fromarray(image).save(path, **kwargs)
-    return path
-
-
-def test_cmyk_jpeg_becomes_rgb(tmp_path):
-    red = np.zeros((16, 16, 3), dtype=np.uint8)
-    red[:, :, 0] = 255
-    Image.fromarray(red).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
-
-    image = read_image(tmp_path / "a.jpg")
-
-    assert image.shape == (16, 16, 3)
-    assert_allclose(image[8, 8], [1, 0, 0], atol=0.05)
-
-
-def test_alpha_is_dropped_not_blended(tmp_path):
-    path = tmp_path / "a.tif"
-    for pixels, kind in ((RGB, "rgb"), (GREY, "minisblack")):
-        with_alpha = np.dstack([pixels, ALPHA])
-        tifffile.imwrite(path, with_alpha, photometric=kind, extrasamples=["unassalpha"])
-        for source in (path, save(with_alpha, tmp_path / "a.png")):
-            assert_array_equal(read_image(source), (pixels / 255).astype(np.float32))
-    assert_array_equal(read_image(np.dstack([RGB, ALPHA])), (RGB / 255).astype(np.float32))
-
-
-@pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif"])
-def test_palettes_are_looked_up(tmp_path, suffix):
-    path = tmp_path / f"a.{suffix}"
-    image = Image.fromarray(GREY % 4).convert("P")
-    image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255])
-    image.save(path)
-    table = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1]], dtype=np.float32)
-    assert_array_equal(read_image(path), table[GREY % 4])
-    assert_array_equal(read_image(image), table[GREY % 4])
-
-    image = Image.fromarray(GREY).convert("P")
-    image.putpalette([level for value in range(256) for level in [255 - value] * 3])
-    image.save(path)
-    assert_array_equal(read_image(path), ((255 - GREY) / 255).astype(np.float32))
-
-
-def test_palette_with_transparency_gives_no_warning(tmp_path):
-    image = Image.fromarray(GREY % 3).convert("P")
-    image.putpalette([9, 8, 7, 30, 20, 10, 1, 2, 3])
-    image.save(tmp_path / "a.png", transparency=b"\x00\x80\xff")
-
-    assert read_image(tmp_path / "a.png").shape == (37, 53, 3)
-
-
-@pytest.mark.parametrize("suffix", ["png", "bmp", "pbm"])
-def test_one_bit(tmp_path, suffix):
-    mask = GREY > 127
-    for source in (mask, save(mask, tmp_path / f"a.{suffix}")):
-        assert_array_equal(read_image(source), mask.astype(np.float32))
-
-
-def test_white_is_zero_in_a_tiff_of_floats_in_the_unit_interval(tmp_path):
-    image = np.float32(GREY / 255)
-    tifffile.imwrite(tmp_path / "a.tif", image, photometric="miniswhite")
-
-    assert read_micrograph(tmp_path / "a.tif").digest == read_micrograph(1 - image).digest
-
-
-@pytest.mark.parametrize("name", ["a.tif", "a", "a.MRC", "Größe 1µm #[1].png"])
-def test_content_decides_not_the_name(tmp_path, name):
-    save(GREY, tmp_path / "a.png")
-    path = (tmp_path / "a.png").rename(tmp_path / name)
-
-    for given in (path, str(path)):
-        micrograph = read_micrograph(given)
-        assert micrograph.source == str(path)
-        assert micrograph.metadata["format"] == "PNG"
-        assert_array_equal(micrograph.pixels, (GREY / 255).astype(np.float32))
+GREY, GREY16 = values("u1"), values("u2")
 
 
 class Wrapped:
     """The interface of tensors and labelled arrays."""
 
-    def __init__(self, array):
+    def __init__(self, array: np.ndarray) -> None:
         self.array = array
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self.array, dtype=dtype)
 
 
@@ -128,113 +54,128 @@ class Wrapped:
     ],
     ids=["one channel", "__array__", "fortran", "masked", "pillow", "big-endian"],
 )
-def test_arrays_of_other_libraries(source):
+def test_arrays_of_other_libraries(source: Any) -> None:
     expected = read_micrograph(GREY16 if getattr(source, "dtype", None) == ">u2" else GREY)
-    micrograph = read_micrograph(source)
+    found = read_micrograph(source)
+    assert (found.digest, found.source, found.pixel_size) == (expected.digest, None, None)
+    assert_array_equal(found.pixels, expected.pixels)
+    assert repr(found) == (
+        "Micrograph(source=None, shape=(21, 18), dtype=float32, pixel_size=None)"
+    )
 
-    assert micrograph.digest == expected.digest
-    assert_array_equal(micrograph.pixels, expected.pixels)
-    assert micrograph.source is None
 
-
-def test_pixels_never_share_memory_with_the_source():
+def test_pixels_never_share_memory_with_the_source() -> None:
     source = np.random.default_rng(0).random((5, 6), dtype=np.float32)
-    image = read_image(source)
-    image[:] = 0
-
-    assert not np.shares_memory(image, source)
-    assert source.any()
+    assert not np.shares_memory(read_image(source), source)
 
 
-def test_truncated_files_are_errors_even_if_pillow_fills_them(tmp_path, monkeypatch):
-    path = save(GREY, tmp_path / "a.png")
-    path.write_bytes(path.read_bytes()[:-400])
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-
-    with strict_decoding():
-        with pytest.raises(ValueError, match="truncated"):
-            read_image(path)
-        assert not ImageFile.LOAD_TRUNCATED_IMAGES  # another thread may still be decoding
-    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
-
-
-def test_header_values_become_json():
-    values = {1: np.float32(0.5), "b": b"ab\0", "t": (1, np.arange(2)), "o": Path("x"), "n": None}
-
-    assert json_value(values) == {"1": 0.5, "b": "ab", "t": [1, [0, 1]], "o": "x", "n": None}
-
-
-def test_larger_than_pillows_own_limit_reads_without_its_warning(tmp_path, monkeypatch):
-    path = save(np.zeros((64, 64), np.uint8), tmp_path / "a.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-
-    assert read_image(path).shape == (64, 64)
-
-
-def test_a_micrograph_is_shown_on_one_line_without_metadata(tmp_path):
-    fei = "[User]\nUser=operator\n[Scan]\nPixelWidth=2e-9\nPixelHeight=2e-9\n" + "x=1\n" * 500
-    tifffile.imwrite(tmp_path / "a.tif", GREY16, extratags=[(34682, "s", 0, fei, True)])
-    micrograph = read_micrograph(tmp_path / "a.tif")
-
-    assert micrograph.metadata["fei"]["User"]["User"] == "operator"
-    assert json.loads(json.dumps(micrograph.metadata)) == micrograph.metadata
-    assert repr(micrograph) == (
-        f"Micrograph(source={str(tmp_path / 'a.tif')!r}, shape={GREY16.shape}, dtype=float32, "
-        "pixel_size=2.0)"
-    )
-    assert repr(read_micrograph(np.zeros((4, 6, 3)))) == (
-        "Micrograph(source=None, shape=(4, 6, 3), dtype=float32, pixel_size=None)"
-    )
-
-
-def test_a_pixel_size_is_assumed_only_where_none_is_stated(tmp_path):
-    resolution = {"resolution": (0.5, 0.5), "metadata": {"unit": "nm"}}
-    tifffile.imwrite(tmp_path / "a.tif", GREY16, imagej=True, **resolution)
-    oblong = {"resolution": (0.5, 0.25), "metadata": {"unit": "nm"}}
-    tifffile.imwrite(tmp_path / "b.tif", GREY16, imagej=True, **oblong)
-
-    assumed = read_micrograph(GREY16, pixel_size=7)
-
-    assert assumed.pixel_size == 7
-    assert assumed.metadata["pixel_size_from"] == "reading options"
-    assert read_micrograph(tmp_path / "a.tif", pixel_size=7).pixel_size == 2
-    assert read_micrograph(tmp_path / "b.tif", pixel_size=7).pixel_size is None
-    with pytest.raises(ImageReadError, match="pixel_size"):
-        ReadOptions(pixel_size=0)
-
-
-def test_options_survive_json():
+def test_options_survive_json() -> None:
     options = ReadOptions(
         page=2, scaling=(0, 4095), percentiles=[1, 99], banner="remove", pixel_size=2
     )
-
     assert ReadOptions(**json.loads(json.dumps(asdict(options)))) == options
 
 
-def test_pixel_sizes_of_single_files(tmp_path):
-    names = [tmp_path / "a.png", tmp_path / "b.png"]
-    for name in names:
-        Image.fromarray(np.zeros((4, 6), np.uint8)).save(name)
-    sizes = PixelSizes({names[0]: 2.5})
-    found = [read_micrograph(name, pixel_size=sizes) for name in names]
-    assert [each.pixel_size for each in found] == [2.5, None]
-    assert found[0].metadata["pixel_size_from"] == "reading options"
-    assert read_micrograph(np.zeros((4, 6)), pixel_size=sizes).pixel_size is None
+# --- pixel sizes that are given -----------------------------------------------------------------
 
 
-def test_pixel_sizes_are_compared_by_files_and_values():
+def test_a_given_pixel_size_is_used_only_where_none_is_stated(tmp_path: Path) -> None:
+    stated, silent = tmp_path / "a.tif", tmp_path / "b.png"
+    size = {"resolution": (1 / 4.0,) * 2, "metadata": {"unit": "nm"}}
+    tifffile.imwrite(stated, GREY, imagej=True, **size)
+    Image.fromarray(GREY).save(silent, dpi=(300, 300))  # which is no pixel size
+    for given in (7, PixelSizes({silent: 7})):
+        found = read_micrograph(silent, pixel_size=given)
+        assert found.pixel_size == 7
+        assert found.metadata["pixel_size_from"] == "reading options"
+        assert read_micrograph(stated, pixel_size=given).pixel_size == 4
+    assert read_micrograph(GREY, pixel_size=7).pixel_size == 7
+    for source in (GREY, silent):
+        assert read_micrograph(source, pixel_size=PixelSizes({stated: 7})).pixel_size is None
+    assert read_micrograph(stated, pixel_size=PixelSizes({stated: 4.1})).pixel_size == 4
+    with pytest.warns(UserWarning, match="5 nm per pixel by the table, but 4 by its metadata"):
+        assert read_micrograph(stated, pixel_size=PixelSizes({stated: 5})).pixel_size == 4
+
+
+def test_pixel_sizes_are_compared_by_files_and_values() -> None:
     sizes = PixelSizes({"a.png": 2.5})
     assert sizes == PixelSizes({os.path.abspath("a.png"): 2.5}) != PixelSizes({"a.png": 2})
     assert pickle.loads(pickle.dumps(sizes)) == copy.deepcopy(sizes) == sizes
-    assert len({sizes, PixelSizes({"./a.png": 2.5})}) == 1
+    assert len({sizes, PixelSizes({"./a.png": 2.5})}) == len(sizes) == 1
     with pytest.raises(ValueError, match=r"pixel size of a.png must be .* above 0, not -1"):
         PixelSizes({"a.png": -1})
 
 
-def test_a_pixel_size_of_the_file_takes_precedence_over_its_row(tmp_path):
-    file = tmp_path / "a.tif"
-    options = {"resolution": (1 / 4.0,) * 2, "metadata": {"unit": "nm"}}
-    tifffile.imwrite(file, np.zeros((4, 6), np.uint8), imagej=True, **options)
-    assert read_micrograph(file, pixel_size=PixelSizes({file: 4.1})).pixel_size == 4
-    with pytest.warns(UserWarning, match="5 nm per pixel by the table, but 4 by its metadata"):
-        assert read_micrograph(file, pixel_size=PixelSizes({file: 5})).pixel_size == 4
+# --- many images --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> list[Any]:
+    Image.fromarray(GREY).save(tmp_path / "good.png")
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"junk")
+    return [tmp_path / "good.png", tmp_path / "a.png", GREY, GREY * 1j, tmp_path / "b.png"]
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_skip_warns_once_at_the_end_with_a_list(mixed: list[Any], n_jobs: int | None) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        indices = []
+        for index, found in read_micrographs(mixed, on_error="skip", n_jobs=n_jobs):
+            assert (caught, found.digest) == ([], digest(GREY))
+            indices.append(index)
+    assert indices == [0, 2]
+    (warning,) = (each.message for each in caught)
+    assert isinstance(warning, SkippedImagesWarning)
+    assert [image.position for image in warning.skipped] == [1, 3, 4]
+    head, *lines = str(warning).splitlines()
+    assert head == "3 of 5 images could not be read and were skipped:"
+    assert lines[0].startswith("  not an image that can be read")  # each reason once
+    assert lines[1:3] == [f"    {mixed[1]}", f"    {mixed[4]}"]
+    assert lines[3].startswith("  image 3 of the list (counted from 0): complex pixels")
+
+
+def test_skip_shows_twenty_and_keeps_all() -> None:
+    images = [GREY, *[np.zeros((0, 1))] * 50]
+    with pytest.warns(SkippedImagesWarning, match="and 30 more") as caught:
+        assert len(list(read_micrographs(images, on_error="skip"))) == 1
+    assert len(caught[0].message.skipped) == 50
+    assert str(caught[0].message).count(" of the list") == 20
+
+
+def test_skip_with_nothing_left_is_an_error(mixed: list[Any]) -> None:
+    words = r"none of the images could be read:\n.*not an image(.|\n)*a\.png\n.*b\.png$"
+    with pytest.raises(ImageReadError, match=words):
+        list(read_micrographs([mixed[1], mixed[4]], on_error="skip"))
+
+
+def test_raise_stops_at_the_first(mixed: list[Any]) -> None:
+    reader = read_micrographs(mixed)
+    assert next(reader)[0] == 0
+    with pytest.raises(ImageReadError, match=r"a\.png: not an image"):
+        next(reader)
+
+
+def test_threads_read_in_the_same_order_and_stop_with_the_caller() -> None:
+    images = [np.full((4, 5), value, np.uint8) for value in range(12)]
+    read = list(read_micrographs(images, n_jobs=2))
+    assert [(index, found.pixels[0, 0]) for index, found in read] == [
+        (value, np.float32(value / 255)) for value in range(12)
+    ]
+    stream = read_micrographs(images, n_jobs=2)
+    assert next(stream)[0] == 0
+    stream.close()  # type: ignore[attr-defined]
+    assert list(stream) == []
+
+
+@pytest.mark.parametrize("kind", [list, np.array, lambda x: np.array(x, object), pd.Series, tuple])
+def test_lists_of_paths(mixed: list[Any], kind: Any) -> None:
+    paths = kind([str(mixed[0])] * 2)
+    assert [found.source for _, found in read_micrographs(paths)] == [str(mixed[0])] * 2
+
+
+@pytest.mark.parametrize("shape", [(5, 30, 40), (1, 30, 40), (5, 30, 40, 3), (2, 3, 4, 1)])
+def test_an_array_of_images_is_a_list_of_them(shape: tuple[int, ...]) -> None:
+    stack = np.random.default_rng(0).random(shape)
+    assert [found.digest for _, found in read_micrographs(stack)] == list(map(digest, stack))
