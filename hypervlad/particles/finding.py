@@ -32,6 +32,7 @@ from hypervlad.particles.splitting import (
 _SMOOTHINGS = (1.0, 2.0)  # standard deviations in pixels; the larger if noise hides half contrast
 _FLOOR = 6.0  # standard deviations of the noise, which chance does not reach in a connected area
 _MIN_NOISE = 0.001  # of the range of grey levels: images without noise have rounded levels
+_MAX_RANGE = 5.0  # of grey levels, by that without single pixels: of noise alone, at most 4
 _GAP = 4  # radius in pixels of what is filled between particles that nearly touch
 _MIN_GAP = 0.1  # depth of a gap, of the contrast beside it
 _GAP_FLOOR = 3.0  # depth of a gap, in standard deviations of the particles' own texture
@@ -117,6 +118,7 @@ def find_particles(
     del micrograph
     if grey.ndim == 3:
         grey = grey.mean(axis=2)
+    grey = _without_hot_pixels(grey)
     # In place where possible: each map of the largest images takes 256 MB.
     flat = _background(ndimage.gaussian_filter(grey, _SMOOTHINGS[0]))
     np.subtract(grey, flat, out=flat)
@@ -157,6 +159,15 @@ def find_particles(
 
 
 # --- contrast to the background ------------------------------------------------------------------
+
+
+def _without_hot_pixels(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Clip single pixels far beyond all others, beside which no other contrast counts."""
+    low = float(ndimage.maximum_filter(grey, 2).min())  # the range that squares of 4 pixels reach
+    high = float(ndimage.minimum_filter(grey, 2).max())
+    if not 0 < _MAX_RANGE * (high - low) < np.ptp(grey):
+        return grey
+    return np.asarray((grey.clip(low, high) - low) / (high - low), np.float32)
 
 
 def _spread(values: FloatMap) -> float:
