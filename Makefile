@@ -1,4 +1,5 @@
-# `make demo` shows what the package does; `make check` answers in minutes, `make test` runs everything.
+# `make demo` shows what the package does; `make test` tells whether an installation works, `make test-all`
+# runs every test.
 # All keep their own Python in .venv.
 # On Windows, or without make, the README gives the same as plain pip lines.
 
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet
 
 MINUTES ?= 1
 
-.PHONY: demo check test test-processors docs gallery test-networks test-long explore campaign lint wheel test-lowest clean
+.PHONY: demo test test-all test-processors docs gallery explore campaign lint wheel test-lowest clean
 
 demo: $(VENV)/.installed
 	$(BIN)/hypervlad demo $(if $(DATA),"$(DATA)") $(if $(GROUPS_CSV),--groups "$(GROUPS_CSV)") -o "$(OUT)"
@@ -24,18 +25,19 @@ PARALLEL := -n 2 --dist loadscope --no-loadscope-reorder
 # Threads that wait for their next task sleep, as hypervlad lets them, which the tests import after torch.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest $(PARALLEL)
 
-check: $(VENV)/.test-installed
-	$(PYTEST) --durations=20 -m quick tests/unit tests/conformance $(ARGS)
-
 test: $(VENV)/.test-installed
-	$(PYTEST) $(ARGS)
+	$(PYTEST) --durations=20 $(ARGS)
 
-# The tests of `make check`, or those of ARGS, as older processors and more threads run them: see
+# The rest too, which takes long: twelve large networks, clusters, whole benchmarks. Not part of CI.
+test-all: $(VENV)/.test-installed
+	$(PYTEST) --durations=20 -m "full or not full" $(ARGS)
+
+# The unit tests and scikit-learn's checks, or the tests of ARGS, as older processors and more threads run them: see
 # tests/processors.py. SETTING="oldest" chooses one of its settings.
 SETTING ?=
 
 test-processors: $(VENV)/.test-installed
-	$(BIN)/python -m tests.processors $(if $(SETTING),"$(SETTING)") $(PARALLEL) $(if $(ARGS),$(ARGS),-m quick tests/unit tests/conformance)
+	$(BIN)/python -m tests.processors $(if $(SETTING),"$(SETTING)") $(PARALLEL) $(if $(ARGS),$(ARGS),tests/unit tests/conformance)
 
 # The site, in docs/_build/html; `make docs` leaves out what the examples show, `make gallery` runs them.
 SPHINX := $(BIN)/python -m sphinx --fail-on-warning --keep-going --builder html docs docs/_build/html
@@ -45,14 +47,6 @@ docs: $(VENV)/.test-installed
 
 gallery: $(VENV)/.test-installed
 	$(SPHINX) $(ARGS)
-
-# Twelve networks of timm in all that hypervlad does; not part of CI.
-test-networks: $(VENV)/.test-installed
-	$(PYTEST) -m large_networks tests/networks $(ARGS)
-
-# What takes long and changes rarely: ray, the comparison of two states, whole benchmarks; not part of CI.
-test-long: $(VENV)/.test-installed
-	$(PYTEST) -m long tests/processes benchmarks/tests $(ARGS)
 
 # New random examples for the tests that take any. Add each failure to its test as an @example.
 explore: $(VENV)/.test-installed
@@ -67,6 +61,7 @@ lint: $(VENV)/.test-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tests.rules
 	$(BIN)/repo-review --show err .
 
 # A source archive, a wheel built from it, and a trial of the wheel in an environment of its own.
@@ -88,14 +83,14 @@ $(VENV)/.test-installed: $(VENV)/.installed
 	$(PIP) -e ".[formats,review,distributed,timm,fast,ocr]" --group dev
 	@touch $@
 
-# The tests of `make check` with the lowest versions that pyproject.toml allows, which were built for
+# The unit tests and scikit-learn's checks with the lowest versions that pyproject.toml allows, which were built for
 # Python 3.11 and 3.12. On Linux, it downloads 3 GB, nearly all of it PyTorch; not part of CI. Old
 # versions give warnings of their own, so these are no errors.
 test-lowest:
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
 	.venv-lowest/bin/python -m uv pip install --python .venv-lowest/bin/python --resolution lowest-direct -e ".[formats,review,timm,fast,ocr]" --group test
-	$(subst $(BIN),.venv-lowest/bin,$(PYTEST)) -W default -m quick tests/unit tests/conformance $(ARGS)
+	$(subst $(BIN),.venv-lowest/bin,$(PYTEST)) -W default tests/unit tests/conformance $(ARGS)
 
 clean:
 	rm -rf docs/_build docs/gallery docs/learn docs/reference/generated docs/reference/commands.md
