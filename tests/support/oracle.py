@@ -1,89 +1,193 @@
-"""The dense encoding of an image by a float64 oracle.
+"""The vector of an image by a slow oracle, in NumPy's float64.
 
-The oracle upsamples every layer to every position, projects, assigns and adds up in NumPy's
-float64; it shares nothing with the code under test but the network's maps and the codebook.
+It shares nothing with the package but the fitted codebook, and how images are prepared: maps are
+what the layers of a plain module return, every layer is enlarged to every position, and codewords
+are compared and added up one by one.
 """
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from hypervlad import HypercolumnVLAD
+from hypervlad import HypercolumnVLAD, read_image
+from hypervlad.features import get_backbone
+
+#: From a prepared image (1, C, H, W) and the names of taps to maps (h_l, w_l, C_l).
+MapsOf = Callable[[torch.Tensor, Sequence[str]], list[NDArray[np.float64]]]
 
 
-def upsampling(n_in: int, n_out: int) -> np.ndarray:
-    """Bilinear enlargement of an axis as a dense float64 matrix."""
-    place = np.maximum((np.arange(n_out) + 0.5) * n_in / n_out - 0.5, 0)
-    low = np.minimum(np.floor(place).astype(int), n_in - 1)
-    high = np.minimum(low + 1, n_in - 1)
+def maps_of(module: torch.nn.Module) -> MapsOf:
+    """Return what reads a module's maps where its layers return them."""
+
+    def read(batch: torch.Tensor, taps: Sequence[str]) -> list[NDArray[np.float64]]:
+        found: dict[str, torch.Tensor] = {}
+
+        def keep(tap: str, output: torch.Tensor) -> None:
+            found.setdefault(tap, output.clone())  # a later layer may work in place
+
+        layers = dict(module.named_modules())
+        handles = [
+            layers[tap].register_forward_hook(lambda _m, _i, output, tap=tap: keep(tap, output))
+            for tap in taps
+        ]
+        with torch.no_grad():
+            module.eval()(batch)
+        for handle in handles:
+            handle.remove()
+        return [found[tap][0].permute(1, 2, 0).double().numpy() for tap in taps]
+
+    return read
+
+
+def enlarged(layer: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+    """Enlarge a map bilinearly, the centres of cells aligned as in image resizing."""
+    rows, columns = (_enlargement(n, n_out) for n, n_out in zip(layer.shape[:2], size, strict=True))
+    return np.einsum("yi,ijc,xj->yxc", rows, layer, columns, optimize=True)
+
+
+def _enlargement(n_in: int, n_out: int) -> NDArray[np.float64]:
     matrix = np.zeros((n_out, n_in))
-    np.add.at(matrix, (np.arange(n_out), low), 1 - (place - low))
-    np.add.at(matrix, (np.arange(n_out), high), place - low)
+    for place in range(n_out):
+        at = max(0.0, (place + 0.5) * n_in / n_out - 0.5)
+        low = min(int(at), n_in - 1)
+        matrix[place, low] += 1 - (at - low)
+        matrix[place, min(low + 1, n_in - 1)] += at - low
     return matrix
 
 
-def oracle(
-    layers: list[np.ndarray], words: np.ndarray, size: tuple[int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return hypercolumns and nearest codewords over every position of the grid."""
-    columns = np.concatenate(
-        [
-            np.einsum(
-                "yi,ijc,xj->yxc",
-                upsampling(layer.shape[0], size[0]),
-                layer,
-                upsampling(layer.shape[1], size[1]),
-                optimize=True,
-            )
-            for layer in layers
-        ],
-        axis=2,
-    ).reshape(-1, words.shape[1])
-    distances = (words**2).sum(1) - 2 * columns @ words.T
-    return columns, distances.argmin(1)
+def residual_sums(
+    columns: NDArray[np.float64], words: NDArray[np.float64], nearest: NDArray[np.intp] | None
+) -> NDArray[np.float64]:
+    """Return the sum of hypercolumn minus codeword over the hypercolumns nearest to each codeword.
 
-
-def explicit_sums(columns: np.ndarray, nearest: np.ndarray, words: np.ndarray) -> np.ndarray:
-    sums = np.zeros_like(words)
-    for k in range(len(words)):
-        sums[k] = (columns[nearest == k] - words[k]).sum(axis=0)
+    Codewords that are given must be the nearest, but for the last digits of single precision.
+    """
+    distances = np.stack([((columns - word) ** 2).sum(axis=1) for word in words], axis=1)
+    least = distances.min(axis=1)
+    if nearest is None:
+        nearest = distances.argmin(axis=1)
+    own = distances[np.arange(len(columns)), nearest]
+    np.testing.assert_allclose(own, least, rtol=1e-4, atol=1e-4 * least.max())
+    sums = np.zeros(words.shape)
+    for k, word in enumerate(words):
+        sums[k] = (columns[nearest == k] - word).sum(axis=0)
     return sums
 
 
-def check_against_oracle(
-    images: list[Any], name: str, codebook: str, *, image_size: int | None = None, **options: Any
-) -> float:
-    """Compare the vector of the last of four images; return its largest difference.
+def normalised(sums: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Give each codeword's block unit length, and then all of one kind together."""
+    blocks = [each / np.linalg.norm(each, axis=1, keepdims=True).clip(1e-12) for each in sums]
+    joined = np.concatenate([block.ravel() for block in blocks])
+    return joined / max(float(np.linalg.norm(joined)), 1e-12)
 
-    The sums of residuals are those to the codewords that we assign; at most one position in a
-    thousand may have another one in float64. Both vectors have length one.
-    """
-    encoder = HypercolumnVLAD(
-        name, image_size=image_size, blocks=codebook, sampling=3000, random_state=0, **options
-    ).fit(images[:3])
-    batch = encoder.loader().load_batch(images[3])
-    is_square = batch.tensors.shape[2] == batch.tensors.shape[3]
-    assert is_square == (image_size is not None), "pictures keep their shape unless resized"
-    maps = [layer[0].permute(1, 2, 0).numpy() for layer in encoder.network()(batch.tensors)]
-    layers = [
-        (layer.astype(float) - p.mean) @ p.components.T.astype(float)
-        for p, layer in zip(encoder.codebook_.projections, maps, strict=True)
-        if p.components is not None
+
+def prepared(encoder: HypercolumnVLAD, image: Any) -> torch.Tensor:
+    """Return an image as the network takes it, (1, C, H, W)."""
+    pixels = read_image(image, **(encoder.read_options or {}))
+    side = encoder.image_size
+    size = (pixels.shape[0], pixels.shape[1]) if side is None else (side, side)
+    return encoder.preprocessing_.prepare(pixels, size)[None]
+
+
+def vector_of(
+    encoder: HypercolumnVLAD, image: Any, maps: MapsOf, points: Any = slice(None)
+) -> NDArray[np.float64]:
+    """Return an image's vector; ``points`` are the flat positions that count, by default all."""
+    upright = prepared(encoder, image)
+    copies, averages = [], []
+    for turn in range(encoder.turns):
+        batch = upright.flip(-1) if turn >= 4 else upright
+        batch = torch.rot90(batch, turn % 4, (2, 3)).contiguous()
+        given = encoder.codeword_maps(image) if turn == 0 else None
+        raw = maps(batch, encoder.taps_)
+        copies.append(_sums_of(encoder, raw, (batch.shape[2], batch.shape[3]), points, given))
+        averages.append(_averages(encoder, raw))
+    parts = [
+        normalised([np.sum(book, axis=0) for book in zip(*kind, strict=True)])
+        for kind in zip(*copies, strict=True)
     ]
-    parts = [layers] if codebook == "joint" else [[layer] for layer in layers]
-    size = (max(m.shape[0] for m in maps), max(m.shape[1] for m in maps))
-    words_here = encoder.codeword_maps(images[3])
-    normal = encoder.transform([images[3]])[0]
-    given_ours = []
-    for part, words, here in zip(parts, encoder.codebook_.codewords, words_here, strict=True):
-        columns, nearest = oracle(part, words.astype(float), size)
-        assert np.mean(nearest == here.ravel()) > 0.999
-        given_ours.append(explicit_sums(columns, here.ravel(), words.astype(float)))
-    lengths = [np.sqrt((sums**2).sum(1, keepdims=True)) for sums in given_ours]
-    intra = [s / np.where(n > 0, n, 1) for s, n in zip(given_ours, lengths, strict=True)]
-    expected = np.concatenate([block.ravel() for block in intra])
-    expected /= np.linalg.norm(expected)
-    np.testing.assert_allclose(normal, expected, atol=1e-5)
-    return float(np.abs(normal - expected).max())
+    if {"pooled", "pooled_unit"} & set(encoder.blocks):
+        means = np.mean(averages, axis=0) / np.sqrt(len(averages[0]))
+        parts.append(means / np.linalg.norm(means) if "pooled_unit" in encoder.blocks else means)
+    return np.concatenate(parts)
+
+
+def _sums_of(
+    encoder: HypercolumnVLAD,
+    raw: list[NDArray[np.float64]],
+    image_size: tuple[int, int],
+    points: Any,
+    given: NDArray[np.intp] | None,
+) -> list[list[NDArray[np.float64]]]:
+    """Return the residual sums of the joint codebook, and of those of the layers."""
+    book = encoder.codebook_
+    layers = [
+        (layer - p.mean) * p.scale
+        if p.components is None
+        else (layer - p.mean) @ p.components.T.astype(np.float64)
+        for p, layer in zip(book.projections, raw, strict=True)
+    ]
+    finest = max(len(layer) for layer in layers), max(layer.shape[1] for layer in layers)
+    size = finest if encoder.grid == "finest" else image_size
+    has_joint = book.joint is not None
+    kinds = [([layers], [book.joint])] if has_joint else []
+    if book.per_layer:
+        kinds.append(([[layer] for layer in layers], list(book.per_layer)))
+    found = []
+    for parts, books in kinds:
+        sums = []
+        for number, (part, words) in enumerate(zip(parts, books, strict=True)):
+            # Beside a joint codebook, that of a layer uses the layer's own grid.
+            is_own = has_joint and words is not book.joint and isinstance(encoder.grid, str)
+            grid = (part[0].shape[0], part[0].shape[1]) if is_own else size
+            columns = np.concatenate([enlarged(layer, grid) for layer in part], axis=2)
+            nearest = None
+            if given is not None and not is_own and given.shape[1:] == grid:
+                nearest = given[number].ravel()[points]
+            columns = columns.reshape(-1, columns.shape[2])[points]
+            sums.append(residual_sums(columns, words.astype(np.float64), nearest))
+        found.append(sums)
+    return found
+
+
+def _averages(encoder: HypercolumnVLAD, raw: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    book = encoder.codebook_
+    pairs = zip((*book.projections, *book.only_pooled), raw, strict=True)
+    return np.concatenate([(layer.mean((0, 1)) - p.mean) / p.std for p, layer in pairs])
+
+
+# --- networks by name -----------------------------------------------------------------------------
+
+
+def check_against_oracle(
+    images: list[Any],
+    name: str,
+    codebook: str = "joint",
+    *,
+    weights: Path | None = None,
+    module: torch.nn.Module | None = None,
+    maps: MapsOf | None = None,
+    **options: Any,
+) -> float:
+    """Compare the vector of the last image, of a codebook of the others; return the difference.
+
+    The weights are those of the module, by default random ones of the network of this name.
+    """
+    module = get_backbone(name).builder() if module is None else module
+    with tempfile.TemporaryDirectory() as folder:
+        if weights is None:
+            weights = Path(folder) / "weights.pth"
+            torch.save(module.state_dict(), weights)
+        options = {"image_size": None, "sampling": 3000, "random_state": 0} | options
+        encoder = HypercolumnVLAD(name, weights=weights, blocks=(codebook, "pooled"), **options)
+        found = encoder.fit(images[:-1]).transform(images[-1:])[0]
+        expected = vector_of(encoder, images[-1], maps or maps_of(module))
+    np.testing.assert_allclose(found, expected, atol=2e-5, rtol=1e-4)
+    return float(np.abs(found - expected).max())

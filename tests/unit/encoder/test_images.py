@@ -1,0 +1,400 @@
+"""From images to batches: what is skipped, at which size images pass the network, and how many."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn.base import clone
+from support.tiny import Tiny, make_tiny_encoder
+
+import hypervlad
+from hypervlad import HypercolumnVLAD, ImageReadError, read_micrograph, register_backbone
+from hypervlad.features import Preprocessing
+from hypervlad.images import SkippedImagesWarning, UnknownPixelSizeWarning, read_micrographs
+
+Images = list[np.ndarray]
+Shapes = list[tuple[int, ...]]
+
+
+def write_tiff(path: Path, image: np.ndarray, pixel_size: float | None) -> Path:
+    """Write grey values in [0, 1] as 8 bits, with ImageJ's scale if a pixel size is given."""
+    grey = np.round(255 * image).astype(np.uint8)
+    if pixel_size is None:
+        tifffile.imwrite(path, grey)
+    else:
+        resolution = (1 / pixel_size, 1 / pixel_size)
+        tifffile.imwrite(path, grey, imagej=True, resolution=resolution, metadata={"unit": "nm"})
+    return path
+
+
+def scene(nm_per_pixel: float, n_pixels: int = 128) -> np.ndarray:
+    """Fibres 12 nm apart under a slower mottle, as a microscope of this pixel size shows them."""
+    y, x = np.mgrid[:n_pixels, :n_pixels] * nm_per_pixel
+    fibres = np.sin(2 * np.pi * (x + 0.3 * y) / 12)
+    return np.clip(0.5 + 0.3 * fibres + 0.15 * np.cos(2 * np.pi * y / 40), 0, 1)
+
+
+@pytest.fixture
+def scaled(tiny_encoder: HypercolumnVLAD) -> HypercolumnVLAD:
+    return tiny_encoder.set_params(pixel_size=2.0)
+
+
+@pytest.fixture
+def tiffs(tmp_path: Path, images: Images) -> list[Path]:
+    """Nine images of 20 x 24 pixels of 1, 2 and 4 nm."""
+    return [
+        write_tiff(tmp_path / f"{i}.tif", image, (1.0, 2.0, 4.0)[i % 3])
+        for i, image in enumerate(images[:9])
+    ]
+
+
+# --- images that are skipped, or blank ------------------------------------------------------------
+
+
+@pytest.fixture
+def files(images: Images, tmp_path: Path) -> list[Path]:
+    """Six PNG files; the second and the last cannot be read."""
+    paths = []
+    for i, image in enumerate(images[:6]):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(paths[-1])
+    for broken in (paths[1], paths[5]):
+        broken.write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    return paths
+
+
+def test_encode_returns_what_was_skipped_and_transform_warns(
+    tiny_encoder: HypercolumnVLAD, images: Images, files: list[Path]
+) -> None:
+    tiny_encoder.fit(images)
+    with pytest.raises(ImageReadError, match=r"1\.png"):
+        tiny_encoder.transform(files)
+    encoded = tiny_encoder.set_params(on_error="skip").encode(files)  # without a warning
+    assert encoded.positions.tolist() == [0, 2, 3, 4]
+    skipped = [(each.position, each.name) for each in encoded.skipped]
+    assert skipped == [(1, str(files[1])), (5, str(files[5]))]
+    read = [read_micrograph(files[i]) for i in encoded.positions]
+    assert [info.digest for info in encoded.info] == [each.digest for each in read]
+    assert {(info.shape, info.pixel_size) for info in encoded.info} == {((20, 24), None)}
+    rows = encoded.with_missing()
+    assert np.isnan(rows).all(axis=1).tolist() == [i in (1, 5) for i in range(6)]
+    np.testing.assert_array_equal(rows[encoded.positions], encoded.vectors)
+    names = encoded.with_missing(["a", "b", "c", "d"], fill="")
+    assert names.tolist() == ["a", "", "b", "c", "d", ""]
+    for warning in (lambda: tiny_encoder.transform(files), encoded.warn):
+        with pytest.warns(SkippedImagesWarning) as caught:
+            warning()
+        assert [each.message.skipped for each in caught] == [encoded.skipped]
+    whole = tiny_encoder.encode(files[2:5])
+    assert whole.with_missing() is whole.vectors, "no copy of what may be most of the memory"
+
+
+def test_no_image_can_be_read(
+    tiny_encoder: HypercolumnVLAD, images: Images, files: list[Path]
+) -> None:
+    bad = [files[1], files[5]]
+    encoded = tiny_encoder.fit(images).set_params(on_error="skip").encode(bad)
+    assert encoded.vectors.shape == (0, 96)
+    assert encoded.with_missing().shape == (2, 96)
+    for raising in (encoded.warn, lambda: tiny_encoder.transform(bad)):
+        with pytest.raises(ImageReadError, match="none of the images could be read"):
+            raising()
+
+
+def test_blank_images_are_named(tiny_encoder: HypercolumnVLAD, images: Images) -> None:
+    mixed = [images[0], np.zeros((9, 9)), images[1]]
+    encoded = tiny_encoder.fit(images).encode(mixed)
+    assert encoded.is_blank.tolist() == [False, True, False]
+    assert encoded.blank == ("image 1 of the list (counted from 0)",)
+    assert len(encoded.messages) == 1
+    with pytest.warns(UserWarning, match="1 of 3 images is blank, all pixels equal: image 1"):
+        tiny_encoder.transform(mixed)
+
+
+# --- a common scale -------------------------------------------------------------------------------
+
+scales = st.floats(0.2, 5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(height=st.integers(1, 60), width=st.integers(1, 60), own=scales, wanted=scales)
+@example(height=8, width=8, own=1.0, wanted=2.0)  # 4 pixels, the least
+@example(height=7, width=8, own=1.0, wanted=2.0)
+def test_a_resampled_image_covers_the_same_nanometres_or_is_refused(
+    height: int, width: int, own: float, wanted: float
+) -> None:
+    encoder = make_tiny_encoder().set_params(pixel_size=wanted, n_codewords=1)
+    encoder.set_params(read_options={"pixel_size": own}, grid="image")
+    image = np.arange(height * width).reshape(height, width) / (height * width)
+    expected = round(height * own / wanted), round(width * own / wanted)
+    if min(expected) < 4:
+        with pytest.raises(ImageReadError, match="use a smaller pixel_size"):
+            encoder.fit([image])
+    else:
+        assert encoder.fit([image]).codeword_maps(image).shape == (1, *expected)
+
+
+def test_each_image_is_resampled_to_its_own_size(
+    scaled: HypercolumnVLAD, tiffs: list[Path], images: Images, passes: Shapes
+) -> None:
+    scaled.fit(tiffs)
+    passes.clear()
+    scaled.transform(tiffs)
+    assert sorted(passes) == [(3, 10, 12), (3, 20, 24), (3, 40, 48)]
+    for image_size, size in ((16, (16, 16)), (None, (20, 24))):
+        scaled.set_params(image_size=image_size).fit(tiffs)
+        passes.clear()
+        with pytest.warns(UnknownPixelSizeWarning):
+            scaled.transform([tiffs[0], images[0]])
+        assert sorted(passes) == sorted([(1, 10, 12), (1, *size)])
+
+
+def test_pixels_of_the_requested_size_are_unchanged(
+    levels: Callable[..., HypercolumnVLAD], tmp_path: Path
+) -> None:
+    path = write_tiff(tmp_path / "a.tif", scene(2.0, 40)[:24], 2.0)
+    encoder = levels(1, image_size=16, pixel_size=2.0).fit([path])
+    pixels = hypervlad.read_image(path, scaling="dtype")
+    mean = encoder.codebook_.projections[0].mean[0]
+    evidence = encoder.explain_vector(path, np.ones((3, 1))).blocks["joint"][0]
+    scale = np.ptp(evidence) / np.ptp(pixels)
+    offset = encoder.codebook_.joint[0, 0] + mean
+    np.testing.assert_allclose(evidence / scale, pixels - offset, atol=1e-5)
+
+
+def test_one_scene_at_two_magnifications_is_one_scene(
+    tiny_encoder: HypercolumnVLAD, tiffs: list[Path], tmp_path: Path
+) -> None:
+    coarse = write_tiff(tmp_path / "coarse.tif", scene(2.0), 2.0)
+    detail = write_tiff(tmp_path / "detail.tif", scene(0.5, 256), 0.5)
+
+    def difference(pixel_size: float | None) -> float:
+        tiny_encoder.set_params(image_size=64, pixel_size=pixel_size)
+        # Codewords of other images: residuals to these images' own codewords would sum to zero.
+        vectors = tiny_encoder.fit(tiffs).transform([coarse, detail])
+        return 1 - float(vectors[0] @ vectors[1])  # of unit length, hence the cosine
+
+    assert difference(2.0) < 0.03
+    assert difference(None) > 0.12
+
+
+def unknown(call: Callable[[Any], object], images: list[Any]) -> list[UnknownPixelSizeWarning]:
+    with warnings.catch_warnings(record=True) as record:
+        warnings.simplefilter("always")
+        call(images)
+    return [w.message for w in record if isinstance(w.message, UnknownPixelSizeWarning)]
+
+
+def test_images_without_a_pixel_size_are_named_once_per_call(
+    scaled: HypercolumnVLAD, tiffs: list[Path], tmp_path: Path, images: Images
+) -> None:
+    plain = [write_tiff(tmp_path / f"plain{i}.tif", scene(1.0, 20 + i), None) for i in range(6)]
+    mixed = [*tiffs, *plain, images[0]]
+    luo = clone(scaled).set_params(sampling="luo2021")  # which reads all twice
+    for call in (scaled.fit, luo.fit, scaled.transform):
+        (warning,) = unknown(call, mixed)
+        assert warning.names == (*map(str, plain), "image 15 of the list (counted from 0)")
+    assert unknown(scaled.transform, tiffs) == []
+    assert scaled.encode(mixed).unscaled == warning.names  # without a warning
+    assert unknown(clone(scaled).set_params(pixel_size=None).fit_transform, mixed) == []
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        (
+            0.1,
+            r"odd\.tif: its 20 x 24 pixels of 0\.1 nm would become 1 x 1 at pixel_size=2 nm, less "
+            "than the 4 pixels per side that the network needs; use a smaller pixel_size",
+        ),
+        (
+            2e5,
+            r"odd\.tif: .* would become 2,000,000 x 2,400,000 at pixel_size=2 nm, more than the "
+            "limit of 4,194,304 pixels; use a larger pixel_size, correct",
+        ),
+    ],
+)
+def test_images_out_of_bounds_are_refused_or_skipped(
+    own: float, message: str, scaled: HypercolumnVLAD, tiffs: list[Path], tmp_path: Path
+) -> None:
+    odd = write_tiff(tmp_path / "odd.tif", scene(1.0, 24)[:20], own)
+    mixed = [tiffs[0], odd, tiffs[1]]
+    with pytest.raises(ImageReadError, match=message):
+        scaled.fit(mixed)
+    scaled.set_params(on_error="skip")
+    for call in (scaled.fit, scaled.transform):
+        with pytest.warns(SkippedImagesWarning):
+            found = call(mixed)
+    assert np.isnan(found).all(axis=1).tolist() == [False, True, False]
+    with pytest.raises(ImageReadError):
+        scaled.codeword_maps(odd)
+    assert scaled.set_params(pixel_size=None).fit(tiffs).codeword_maps(odd).shape == (1, 16, 16)
+
+
+def test_the_largest_image_has_four_million_pixels() -> None:
+    plain = Preprocessing((0.5,), (0.5,), minimum_size=64)
+    register_backbone(
+        "coarse", lambda: torch.nn.Sequential(torch.nn.Conv2d(1, 2, 64, 64)), "0", plain
+    )
+    encoder = HypercolumnVLAD("coarse", weights="random", n_codewords=1, pixel_size=1)
+    encoder.set_params(read_options={"pixel_size": 64}, image_size=64)
+    image = np.random.default_rng(0).random((32, 32))
+    assert encoder.fit([image]).codeword_maps(image).shape == (1, 32, 32)
+    with pytest.raises(ImageReadError):
+        encoder.fit([np.random.default_rng(0).random((32, 33))])
+
+
+# --- batches, and reading ahead -------------------------------------------------------------------
+
+
+def test_batches_follow_the_resampled_size(
+    scaled: HypercolumnVLAD, tmp_path: Path, passes: Shapes
+) -> None:
+    """Each has as many pixels as eight images of 224 x 224, or as many images as requested."""
+    paths = [write_tiff(tmp_path / f"{i}.tif", scene(1.0, 64), 2.0) for i in range(4)]
+    large = [write_tiff(tmp_path / f"l{i}.tif", scene(1.0, 64), 13.0) for i in range(3)]
+    scaled.fit(paths)
+    passes.clear()
+    scaled.transform([*large, *paths])
+    assert passes == [(2, 416, 416), (1, 416, 416), (4, 64, 64)]
+    passes.clear()
+    scaled.set_params(batch_size=3).transform([*paths, *large])
+    assert passes == [(3, 64, 64), (1, 64, 64), (2, 416, 416), (1, 416, 416)]
+
+
+@pytest.mark.parametrize("cached", [set(), {1, 5, 6}, set(range(3, 15))])
+def test_what_passes_together_depends_on_places_in_the_list_alone(
+    cached: set[int], tiny_encoder: HypercolumnVLAD, tmp_path: Path, passes: Shapes
+) -> None:
+    """So vectors are the same to the last digit, whatever is found in the cache."""
+    sizes = [(8, 8), (8, 12), (8, 8), (20, 20), (20, 20)] * 3
+    images = [np.random.default_rng(i).random(size) for i, size in enumerate(sizes)]
+    tiny_encoder.set_params(image_size=None, batch_size=4, memory=tmp_path).fit(images)
+    if cached:
+        tiny_encoder.transform([images[i] for i in cached])
+    passes.clear()
+    assert tiny_encoder.encode(images).n_cached == len(cached)
+    together = Counter((i // 4, *sizes[i]) for i in range(15) if i not in cached)
+    assert sorted(passes) == sorted((n, *size) for (_, *size), n in together.items())
+
+
+class Watched:
+    """An image that reports when it is read."""
+
+    def __init__(self, number: int, report: Callable[[int], None]) -> None:
+        self.number, self.report = number, report
+
+    def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
+        self.report(self.number)
+        return np.eye(20, 24, dtype=np.float32)
+
+
+def test_reading_ahead_is_bounded() -> None:
+    asked = set[int]()
+    stream = read_micrographs([Watched(i, asked.add) for i in range(60)], n_jobs=2)
+    for n_taken in range(1, 20):
+        next(stream)
+        assert len(asked) <= n_taken + 2 * 2 + 1
+    stream.close()
+
+
+@pytest.mark.parametrize("image_size", [16, None])
+def test_the_next_batches_are_read_while_one_is_computed_and_no_more(
+    image_size: int | None,
+    tiny_encoder: HypercolumnVLAD,
+    images: Images,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: set[int] = set()
+    in_next_batch = threading.Event()
+    most_ahead: list[int] = []
+
+    def note(number: int) -> None:
+        asked.add(number)
+        if number >= 4:
+            in_next_batch.set()
+
+    encoder = tiny_encoder.set_params(image_size=image_size).fit(images).set_params(batch_size=4)
+    original = Tiny.forward
+
+    def patient(self: Tiny, batch: torch.Tensor) -> torch.Tensor:
+        assert in_next_batch.wait(300), "the next batch must be read meanwhile"
+        most_ahead.append(len(asked) - 4 * (len(most_ahead) + 1))
+        return original(self, batch)
+
+    monkeypatch.setattr(Tiny, "forward", patient)
+    encoder.transform([Watched(i, note) for i in range(40)])
+    assert len(most_ahead) == 10
+    assert max(most_ahead) <= 2 * 4 + 1
+
+
+# --- the cache ------------------------------------------------------------------------------------
+
+
+def test_vectors_are_found_by_pixels_and_settings(
+    tiny_encoder: HypercolumnVLAD, images: Images, tmp_path: Path, passes: Shapes
+) -> None:
+    tiny_encoder.set_params(memory=tmp_path / "cache").fit(images)
+    first = tiny_encoder.encode(images[:10])
+    passes.clear()
+    again = tiny_encoder.encode(images[:10])
+    np.testing.assert_array_equal(again.vectors, first.vectors)
+    assert (first.n_cached, again.n_cached, passes) == (0, 10, [])
+    assert again.info == first.info
+    # Pixels are the key, and batches play no part.
+    more = [*images[:10], images[10], images[0].copy()]
+    assert tiny_encoder.set_params(batch_size=3).encode(more).n_cached == 11
+    for change in ({"grid": "image"}, {"random_state": 1}, {"turns": 2}, {"taps": ["1", "4"]}):
+        other = clone(tiny_encoder).set_params(**change).fit(images)
+        passes.clear()
+        assert other.encode(images[:4]).n_cached == 0, change
+        assert {shape[0] for shape in passes} == {3, 1}
+    assert (tmp_path / "cache").stat().st_mode & 0o077 == 0, "it holds pickles, and is private"
+
+
+@pytest.mark.parametrize("pixel_size", [2.0, None])
+def test_equal_pixels_of_another_pixel_size(
+    pixel_size: float | None, tiny_encoder: HypercolumnVLAD, tmp_path: Path, passes: Shapes
+) -> None:
+    """With a common scale they are other images, for the cache and for the codebook."""
+    sizes = (1.0, 2.0, 4.0, 1.0)
+    twins = [write_tiff(tmp_path / f"{i}.tif", scene(1.0, 32), s) for i, s in enumerate(sizes)]
+    tiny_encoder.set_params(pixel_size=pixel_size, sampling=400, n_codewords=100).fit(twins)
+    if pixel_size is None:  # a hundred of each different image, and there is one
+        with pytest.raises(ValueError, match="101 codewords"):
+            clone(tiny_encoder).set_params(n_codewords=101).fit(twins)
+    else:
+        clone(tiny_encoder).set_params(n_codewords=300).fit(twins)
+    expected = [tiny_encoder.transform([path])[0] for path in twins]
+    passes.clear()
+    tiny_encoder.set_params(memory=tmp_path / "cache")
+    for path, vector in zip(twins, expected, strict=True):
+        np.testing.assert_array_equal(tiny_encoder.transform([path])[0], vector)
+    scaled = [(1, 16, 16), (1, 32, 32), (1, 64, 64)]
+    assert passes == (scaled if pixel_size else scaled[:1])
+
+
+def test_a_damaged_cache_entry_is_computed_again(
+    tiny_encoder: HypercolumnVLAD, images: Images, tmp_path: Path
+) -> None:
+    tiny_encoder.set_params(memory=str(tmp_path)).fit(images)
+    vectors = tiny_encoder.transform(images)
+    entries = list(tmp_path.rglob("output.pkl"))
+    assert len(entries) == 2 * len(images)  # samples for the codebook, and vectors
+    for entry in entries:
+        entry.write_bytes(entry.read_bytes()[:40])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # joblib reports each
+        np.testing.assert_array_equal(tiny_encoder.transform(images), vectors)
