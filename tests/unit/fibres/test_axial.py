@@ -7,12 +7,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hypervlad.fibres import axial_difference, axial_statistics
-from hypervlad.fibres.axial import wrapped
 
 ANGLES = arrays(np.float64, st.integers(1, 30), elements=st.floats(-10, 10))
 CLOSE = {"rel": 1e-9, "abs": 1e-9}
@@ -31,6 +30,7 @@ def slow(angles, weights):
     return mean, order, math.sqrt(-2 * math.log(min(order, 1))) / 2 if order > 1e-9 else math.inf
 
 
+@settings(max_examples=50)
 @given(ANGLES, st.integers(0, 10**6))
 def test_statistics_are_those_of_the_definition(angles, seed):
     weights = np.random.default_rng(seed).uniform(0.1, 5, len(angles))
@@ -42,6 +42,7 @@ def test_statistics_are_those_of_the_definition(angles, seed):
         assert found.spread == pytest.approx(spread, rel=1e-6, abs=1e-7)
 
 
+@settings(max_examples=50)
 @given(ANGLES, st.floats(-7, 7), st.integers(0, 10**6))
 def test_turning_axes_turns_the_mean_only(angles, turn, seed):
     rng = np.random.default_rng(seed)
@@ -49,20 +50,18 @@ def test_turning_axes_turns_the_mean_only(angles, turn, seed):
     before = axial_statistics(angles, weights)
     order = rng.permutation(len(angles))
     heads = angles + np.pi * rng.integers(-3, 4, len(angles))
-    for after in (
-        axial_statistics(angles[order], weights[order]),
-        axial_statistics(heads, weights),
-        axial_statistics(angles, 1e-200 * weights),
-        axial_statistics(angles, 1e200 * weights),
+    for after, own in (
+        (axial_statistics(angles[order], weights[order]), before.mean),
+        (axial_statistics(heads, weights), before.mean),
+        (axial_statistics(angles, 1e-200 * weights), before.mean),
+        (axial_statistics(angles, 1e200 * weights), before.mean),
+        (axial_statistics(angles + turn, weights), before.mean + turn),
     ):
         assert after.order == pytest.approx(before.order, **CLOSE)
-        assert before.order < 1e-6 or axial_difference(after.mean, before.mean) < 1e-6
-    turned = axial_statistics(angles + turn, weights)
-    assert turned.order == pytest.approx(before.order, **CLOSE)
-    assert before.order < 1e-6 or axial_difference(turned.mean, before.mean + turn) < 1e-6
-    assert 0 <= turned.mean < np.pi
-    assert 0 <= turned.order <= 1
-    assert turned.spread >= 0
+        assert before.order < 1e-6 or axial_difference(after.mean, own) < 1e-6
+        assert 0 <= after.mean < np.pi
+        assert 0 <= after.order <= 1
+        assert after.spread >= 0
 
 
 @given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
@@ -72,14 +71,6 @@ def test_differences_are_those_of_axes(one, other):
     assert apart == pytest.approx(axial_difference(other, one), abs=1e-9)
     assert apart == pytest.approx(axial_difference(one + np.pi, other), abs=1e-9)
     assert np.cos(2 * apart) == pytest.approx(np.cos(2 * (one - other)), abs=1e-6)
-
-
-@pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_angles_just_below_zero_do_not_become_pi(kind):
-    tiny = np.array([-1e-12, -1e-30, 0, 1.0, -1.0], dtype=kind)
-    inside = wrapped(tiny)
-    assert inside.dtype == kind
-    assert ((inside >= 0) & (inside < kind(np.pi))).all()
 
 
 def test_the_spread_of_a_narrow_normal_distribution_is_its_deviation():
@@ -94,6 +85,8 @@ def test_special_sets_of_axes():
     assert (found.order, found.spread) == (0, np.inf)
     assert axial_difference(axial_statistics(np.deg2rad([179, 1])).mean, 0) < 1e-12
     assert axial_statistics([0.5, np.nan], [1, 0]).mean == pytest.approx(0.5)
+    for tiny in (-1e-12, -1e-30, 0.0):  # just below zero is not pi
+        assert 0 <= axial_statistics([tiny]).mean < np.pi
 
 
 def clustered(rng, n_groups, n_each):
@@ -115,8 +108,7 @@ def test_intervals_have_the_nominal_coverage():
 
 
 def test_more_pixels_per_window_give_no_narrower_intervals():
-    rng = np.random.default_rng(1)
-    angles, groups = clustered(rng, 20, 4)
+    angles, groups = clustered(np.random.default_rng(1), 20, 4)
     widths = []
     for times in (1, 25):
         repeated, own = np.repeat(angles, times), np.repeat(groups, times)
@@ -126,7 +118,7 @@ def test_more_pixels_per_window_give_no_narrower_intervals():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "message"),
+    ("arguments", "options", "words"),
     [
         (([],), {}, "at least one of them above 0"),
         (([0.1], [-1.0]), {}, "weights of at least 0"),
@@ -139,6 +131,6 @@ def test_more_pixels_per_window_give_no_narrower_intervals():
         (([0.1, 0.2],), {"n_bootstrap": 5, "groups": [0, 0]}, "at least two"),
     ],
 )
-def test_invalid_axes_are_rejected(arguments, options, message):
-    with pytest.raises(ValueError, match=message):
+def test_invalid_axes_are_rejected(arguments, options, words):
+    with pytest.raises(ValueError, match=words):
         axial_statistics(*arguments, **options)

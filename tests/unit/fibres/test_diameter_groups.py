@@ -1,4 +1,4 @@
-"""Groups of images: intervals that hold, and how groups differ."""
+"""Kinds of fibres, groups of images and how they differ, and what is drawn of diameters."""
 
 from __future__ import annotations
 
@@ -8,22 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hypervlad.fibres import (
-    FibreDiameters,
-    Interval,
-    compare_groups,
-    cross_lines,
-    diameter_map,
-)
-from hypervlad.fibres.measured_places import without_places
+from hypervlad.fibres import FibreDiameters, Interval, compare_groups, cross_lines, diameter_map
 
 
-def measured(
-    diameters: np.ndarray, weights: np.ndarray | None = None, unit: str = "nm"
-) -> FibreDiameters:
+def measured(diameters, weights=None, unit="nm") -> FibreDiameters:
     """Diameters at places along the diagonal, each on a fibre of its own."""
-    n = len(diameters)
-    values = np.asarray(diameters, float)
+    n, values = len(diameters), np.asarray(diameters, float)
     return FibreDiameters(
         diameters=values,
         errors=np.zeros(n),
@@ -42,7 +32,11 @@ def measured(
 
 
 def nothing() -> FibreDiameters:
-    return without_places(measured(np.ones(3)), np.ones(3, bool))
+    none = np.zeros(0)
+    fields = dict.fromkeys(("diameters", "errors", "directions", "weights"), none)
+    found = replace(measured(np.ones(3)), **fields, positions=np.zeros((0, 2)))
+    nowhere = Interval(np.nan, np.nan)
+    return replace(found, fibres=none.astype(int), interval=nowhere, reason="the image is flat")
 
 
 def drawn(rng: np.random.Generator, median: float, between: float) -> FibreDiameters:
@@ -51,7 +45,52 @@ def drawn(rng: np.random.Generator, median: float, between: float) -> FibreDiame
     return measured(np.exp(own + 0.25 * rng.standard_normal(30)), rng.exponential(size=30))
 
 
-def test_a_group_has_students_interval_of_the_logarithms_of_medians() -> None:
+# --- kinds ----------------------------------------------------------------------------------------
+
+
+def of_kinds(*kinds, seed=0) -> FibreDiameters:
+    """Return fibres of kinds (median, spread, number of fibres), with two places on each."""
+    rng = np.random.default_rng(seed)
+    logs = np.concatenate([np.log(d) + s * rng.standard_normal(n) for d, s, n in kinds])
+    found = measured(np.exp(np.repeat(logs, 2)))
+    return replace(found, fibres=np.arange(2 * len(logs)) // 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("kinds", "n"),
+    [
+        ([(8, 0.1, 60), (20, 0.15, 30)], 2),
+        ([(10, 0.3, 80)], 1),
+        ([(10, 0.3, 40), (12, 0.1, 40)], 1),  # not apart
+        ([(8, 0.02, 4), (20, 0.02, 4)], 1),  # too few
+        ([(8, 0.02, 5)], 0),
+    ],
+)
+def test_kinds_are_found_if_they_are_apart_and_of_enough_fibres(kinds, n, seed):
+    found = of_kinds(*kinds, seed=seed)
+    assert found.modes.shape == (n, 3)
+    if n == 2:
+        assert found.modes[:, 0] == pytest.approx([8, 20], rel=0.08)
+        assert found.modes[:, 1] == pytest.approx([0.1, 0.15], abs=0.05)
+        assert found.modes[:, 2] == pytest.approx([2 / 3, 1 / 3], abs=0.02)
+        order = np.random.default_rng(1).permutation(180)
+        other = replace(found, diameters=found.diameters[order], fibres=found.fibres[order])
+        assert other.modes == pytest.approx(found.modes, rel=1e-6)
+    assert nothing().modes.shape == (0, 3)
+
+
+def test_two_kinds_are_found_across_images():
+    images = [of_kinds((8, 0.1, 10), (20, 0.1, 10), seed=seed) for seed in range(3)]
+    modes = compare_groups(images).groups[0].places.modes
+    np.testing.assert_allclose(modes[:, 0], [8, 20], rtol=0.05)
+    np.testing.assert_allclose(modes[:, 2], 0.5, atol=0.05)
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+def test_a_group_has_students_interval_of_the_logarithms_of_medians():
     (group,) = compare_groups([measured(np.full(3, d)) for d in (80.0, 100.0, 125.0)]).groups
     logs = np.log([80, 100, 125])
     low, high = np.exp(stats.t.interval(0.95, 2, logs.mean(), stats.sem(logs)))
@@ -60,14 +99,14 @@ def test_a_group_has_students_interval_of_the_logarithms_of_medians() -> None:
     assert (group.n_images, len(group.places.diameters), group.interval_of) == (3, 9, "images")
 
 
-def test_images_of_one_sample_count_once() -> None:
-    found = [measured(np.full(3, d)) for d in (80.0, 80.0, 80.0, 125.0, nothing().median)[:4]]
+def test_images_of_one_sample_count_once():
+    found = [measured(np.full(3, d)) for d in (80.0, 80.0, 80.0, 125.0)]
     (group,) = compare_groups(found, samples=["a", "a", "a", "b"]).groups
     assert (group.median, group.n_samples, group.interval_of) == (pytest.approx(100), 2, "samples")
     np.testing.assert_allclose(group.medians, [80, 125])
 
 
-def test_one_image_has_its_own_interval_and_no_ratio() -> None:
+def test_one_image_has_its_own_interval_and_no_ratio():
     found = [measured(np.full(4, d)) for d in (100.0, 200.0, 210.0)]
     folder = compare_groups([*found, nothing()], ["a", "b", "b", "b"])
     one, two = folder.groups
@@ -78,14 +117,14 @@ def test_one_image_has_its_own_interval_and_no_ratio() -> None:
     assert np.isnan(interval.low)
 
 
-def test_the_number_that_halves_an_interval_is_the_smallest() -> None:
+def test_the_number_that_halves_an_interval_is_the_smallest():
     rng = np.random.default_rng(0)
     (group,) = compare_groups([drawn(rng, 100, 0.1) for _ in range(8)]).groups
     reach = [stats.t.ppf(0.975, n - 1) / np.sqrt(n) for n in range(2, 60)]
     assert group.n_to_halve == 2 + next(k for k, r in enumerate(reach) if r <= reach[6] / 2)
 
 
-def test_the_ratio_of_two_groups_is_welchs_and_of_more_is_wider() -> None:
+def test_the_ratio_of_two_groups_is_welchs_and_of_more_is_wider():
     medians = {"a": [80.0, 100, 120], "b": [150.0, 160, 140, 155], "c": [90.0, 91]}
     found = [measured(np.full(2, d)) for own in medians.values() for d in own]
     names = [name for name, own in medians.items() for _ in own]
@@ -99,10 +138,9 @@ def test_the_ratio_of_two_groups_is_welchs_and_of_more_is_wider() -> None:
     assert interval.high < wider.high
 
 
+@pytest.mark.full  # compares 150 pairs of groups
 @pytest.mark.parametrize(("true", "low", "high"), [(1.0, 0.01, 0.09), (1.2, 0.4, 0.8)])
-def test_five_images_per_group_hold_the_level_and_show_a_fifth(
-    true: float, low: float, high: float
-) -> None:
+def test_five_images_per_group_hold_the_level_and_show_a_fifth(true, low, high):
     rng, n, found = np.random.default_rng(1), 150, 0
     for _ in range(n):
         images = [drawn(rng, median, 0.08) for median in (100, 100 * true) for _ in range(5)]
@@ -111,51 +149,37 @@ def test_five_images_per_group_hold_the_level_and_show_a_fifth(
     assert low <= found / n <= high
 
 
-def test_two_kinds_are_found_across_images() -> None:
-    rng = np.random.default_rng(0)
-    images = [
-        measured(np.exp(np.log([8.0] * 20 + [20.0] * 20) + 0.1 * rng.standard_normal(40)))
-        for _ in range(3)
-    ]
-    images = [replace(each, fibres=np.arange(40) // 2) for each in images]
-    modes = compare_groups(images).groups[0].places.modes
-    np.testing.assert_allclose(modes[:, 0], [8, 20], rtol=0.05)
-    np.testing.assert_allclose(modes[:, 2], 0.5, atol=0.05)
+# --- lines and maps -------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_combined_is_refused() -> None:
-    with pytest.raises(ValueError, match="none of the images has diameters"):
-        compare_groups([nothing()])
-    with pytest.raises(ValueError, match="some diameters are in nm and others in px"):
-        compare_groups([measured(np.ones(2)), measured(np.ones(2), unit="px")])
-
-
-def test_cross_lines_are_perpendicular_and_as_long_as_the_diameter() -> None:
-    found = measured(np.array([20.0, 40.0]))
-    found.directions[:] = np.pi / 6
+def test_cross_lines_are_perpendicular_and_as_long_as_the_diameter():
+    found = replace(measured([20.0, 40.0]), directions=np.full(2, np.pi / 6))
     ends = cross_lines(found, pixel_size=5)
     along = np.array([-np.sin(np.pi / 6), np.cos(np.pi / 6)])
     across = ends[:, 1] - ends[:, 0]
     np.testing.assert_allclose(ends.mean(axis=1), found.positions)
     np.testing.assert_allclose(across @ along, 0, atol=1e-12)
     np.testing.assert_allclose(np.linalg.norm(across, axis=1), [4, 8])
-    with pytest.raises(ValueError, match="the diameters are in nm, and pixel_size is None"):
-        cross_lines(found)
 
 
-def test_a_map_has_diameters_at_places_also_at_the_border() -> None:
-    found = measured(np.array([20.0, 40.0]))
-    drawn = diameter_map(found, (16, 40))
-    assert drawn[5, 5] == drawn[7, 6] == 20
-    assert drawn[15, 15] == drawn[13, 15] == 40
-    assert np.isfinite(drawn).sum() == 21 + 13
+def test_a_map_has_diameters_at_places_also_at_the_border():
+    found = diameter_map(measured([20.0, 40.0]), (16, 40))
+    assert found[5, 5] == found[7, 6] == 20
+    assert found[15, 15] == found[13, 15] == 40
+    assert np.isfinite(found).sum() == 21 + 13
 
 
-def test_left_out_places_change_everything_that_follows_from_them() -> None:
-    found = measured(np.array([10.0, 10, 10, 40]))
-    kept = without_places(found, found.diameters > 20)
-    assert (kept.median, len(kept.diameters), len(kept.positions)) == (10, 3, 3)
-    width = found.interval.high / found.interval.low
-    assert kept.interval.high / kept.interval.low == pytest.approx(width)
-    assert nothing().reason == "all places were left out"
-    assert np.isnan(nothing().interval.low)
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: compare_groups([nothing()]), "none of the images has diameters"),
+        (
+            lambda: compare_groups([measured(np.ones(2)), measured(np.ones(2), unit="px")]),
+            "some diameters are in nm and others in px",
+        ),
+        (lambda: cross_lines(measured(np.ones(2))), "are in nm, and pixel_size is None"),
+    ],
+)
+def test_what_cannot_be_combined_is_refused(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

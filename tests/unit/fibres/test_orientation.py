@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -19,9 +18,20 @@ from hypervlad.data import make_nanowire_images
 from hypervlad.fibres import axial_difference, local_orientation
 
 METHODS = ["structure_tensor", "lgo"]
+MOVES = {
+    np.fliplr: lambda directions: np.pi - directions[:, ::-1],
+    np.transpose: lambda directions: np.pi / 2 - directions.T,
+    np.rot90: lambda directions: np.rot90(directions) + np.pi / 2,
+}
 
 
-@settings(max_examples=60, deadline=None)
+@functools.cache
+def scene():
+    (image,), _ = make_nanowire_images(1, width=8, density=0.5, size=96, random_state=4)
+    return image
+
+
+@settings(max_examples=30, deadline=None)
 @given(st.sampled_from(METHODS), st.floats(0, np.pi), st.floats(4, 11))
 def test_stripes_of_any_period_have_their_direction(method, angle, period):
     found = local_orientation(stripes(angle, (64, 64), period), 1.75, method=method)
@@ -33,14 +43,27 @@ def test_stripes_of_any_period_have_their_direction(method, angle, period):
     assert error.max() < 1
 
 
-MOVES = {
-    np.fliplr: lambda directions: np.pi - directions[:, ::-1],
-    np.transpose: lambda directions: np.pi / 2 - directions.T,
-    np.rot90: lambda directions: np.rot90(directions) + np.pi / 2,
-}
-
-
 @settings(max_examples=15, deadline=None)
+@given(st.floats(0, np.pi), st.floats(9, 20), st.integers(0, 2**31 - 1))
+def test_the_tensor_is_scikit_images_except_for_the_derivative(angle, period, seed):
+    """Sobel's derivative turns axes a little, but hardly on coarse stripes."""
+    phase = np.random.default_rng(seed).uniform(0, 2 * np.pi)
+    y, x = np.mgrid[:80, :80]
+    image = np.sin(2 * np.pi / period * (x * np.sin(angle) + y * np.cos(angle)) + phase)
+    found = local_orientation(image, 2.5)
+    theirs = rows, mixed, columns = structure_tensor(
+        gaussian_filter(image, 1.0), sigma=2.5, order="rc"
+    )
+    along = 0.5 * np.arctan2(2 * mixed, rows - columns)
+    high, low = structure_tensor_eigenvalues(theirs)
+    inner = (slice(16, -16), slice(16, -16))
+    assert found.mask[inner].all()
+    assert axial_difference(found.orientation[inner], along[inner]).max() < np.deg2rad(1)
+    coherence = (high - low) / (high + low)
+    assert_allclose(found.coherence[inner], coherence[inner], atol=0.02)
+
+
+@settings(max_examples=12, deadline=None)
 @given(st.sampled_from(METHODS), st.sampled_from(list(MOVES)), st.integers(0, 10**6))
 def test_mirrored_and_turned_images_have_such_directions(method, turn, seed):
     rng = np.random.default_rng(seed)
@@ -51,6 +74,34 @@ def test_mirrored_and_turned_images_have_such_directions(method, turn, seed):
     both = mask & after.mask
     apart = axial_difference(after.orientation[both], MOVES[turn](before.orientation)[both])
     assert np.quantile(apart, 0.98) < 0.02
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.sampled_from(METHODS), st.floats(0.01, 100), st.sampled_from([1, -1]), st.floats(-5, 5))
+def test_gain_offset_and_sign_of_the_contrast_do_not_matter(method, gain, sign, offset):
+    image = scene()
+    before = local_orientation(image, 2.0, method=method)
+    after = local_orientation(sign * gain * image.astype(float) + offset, 2.0, method=method)
+    assert (before.mask == after.mask).mean() > 0.999
+    both = before.mask & after.mask
+    apart = axial_difference(before.orientation[both], after.orientation[both])
+    assert np.quantile(apart, 0.99) < 1e-3
+    assert_allclose(after.energy[both], before.energy[both], rtol=1e-2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        *(lambda image, kind=kind: image.astype(kind) for kind in ("u1", "u2", "i4", "f8")),
+        lambda image: 5e305 * image.astype(float),
+        lambda image: 1e-300 * image.astype(float),
+        lambda image: 1e6 + image.astype(float),
+    ],
+)
+def test_types_of_pixels_do_not_matter_and_numbers_may_be_huge(same):
+    image = np.rint(100 + 100 * stripes(0.7))
+    found, expected = (local_orientation(each, 2.0).orientation for each in (same(image), image))
+    assert_allclose(found, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -68,75 +119,22 @@ def test_types_and_ranges_of_results(method):
     assert found.coherence.max() <= 1
     assert 0 <= found.orientation.min() <= found.orientation.max() < np.pi
     assert (found.sigma, found.pixel_size, found.method) == (2, None, method)
+    for shape in ((3, 3), (3, 40), (5, 4)):
+        tiny = np.random.default_rng(0).random(shape)
+        assert np.isfinite(local_orientation(tiny, 1.5, method=method).coherence).all()
 
 
-@settings(max_examples=15, deadline=None)
-@given(
-    st.sampled_from(METHODS),
-    st.floats(0.01, 100).flatmap(lambda gain: st.sampled_from([gain, -gain])),
-    st.floats(-5, 5),
-)
-def test_gain_offset_and_sign_of_the_contrast_do_not_matter(method, gain, offset):
-    image = scene()
-    before = local_orientation(image, 2.0, method=method)
-    after = local_orientation(gain * image.astype(np.float64) + offset, 2.0, method=method)
-    assert (before.mask == after.mask).mean() > 0.999
-    both = before.mask & after.mask
-    apart = axial_difference(before.orientation[both], after.orientation[both])
-    assert np.quantile(apart, 0.99) < 1e-3
-    assert_allclose(after.energy[both], before.energy[both], rtol=1e-2, atol=1e-6)
-
-
-@functools.cache
-def scene():
-    (image,), _ = make_nanowire_images(1, width=8, density=0.5, size=96, random_state=4)
-    return image
-
-
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.float64])
-def test_types_of_pixels_do_not_matter(kind):
-    image = np.rint(200 * scene())
-    expected = local_orientation(image.astype(np.float32), 2.0)
-    found = local_orientation(image.astype(kind), 2.0)
-    assert_allclose(found.orientation, expected.orientation, atol=1e-4)
-
-
-def test_numbers_may_be_huge_or_far_from_zero():
-    image = stripes(0.7)
-    expected = local_orientation(image, 2.0).orientation
-    wide = image.astype(np.float64)
-    for other in (1.5e308 * wide, 1e-300 * wide, 3e38 * image, 1e6 + wide):
-        assert_allclose(local_orientation(other, 2.0).orientation, expected, atol=1e-3)
-
-
-def test_noise_alone_is_mostly_background():
+@pytest.mark.parametrize("method", METHODS)
+def test_noise_alone_is_mostly_background_and_wires_are_not(method):
     (image,), (truth,) = make_nanowire_images(
         1, density=0.05, width=8, snr=3, size=256, random_state=0
     )
-    empty = ~binary_dilation(truth.wires, iterations=10)
-    for method in METHODS:
-        assert local_orientation(image, 3.0, method=method).mask[empty].mean() < 0.05
-        assert local_orientation(image, 3.0, method=method).mask[truth.wires].mean() > 0.9
+    mask = local_orientation(image, 3.0, method=method).mask
+    assert mask[~binary_dilation(truth.wires, iterations=10)].mean() < 0.05
+    assert mask[truth.wires].mean() > 0.9
 
 
-@pytest.mark.parametrize(
-    ("width", "density", "precision", "recall", "widened"),
-    [(5, 0.1, 0.35, 0.97, 3.2), (8, 0.5, 0.6, 0.9, 1.7), (15, 0.5, 0.6, 0.65, 1.4)],
-)
-def test_the_mask_widens_wires(width, density, precision, recall, widened):
-    """It is not a segmentation: narrow wires are widened, wide ones hollow."""
-    (image,), (truth,) = make_nanowire_images(
-        1, width=width, density=density, snr=8, blur=0.8, size=256, random_state=12
-    )
-    for method in METHODS:
-        mask = local_orientation(image, 1.75, method=method).mask
-        both = (mask & truth.wires).sum()
-        assert precision < both / mask.sum() < precision + 0.3
-        assert both / truth.wires.sum() > recall
-        assert widened - 1.2 < mask.sum() / truth.wires.sum() < widened
-
-
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.sampled_from(METHODS),
     st.integers(0, 10**6),
@@ -164,18 +162,15 @@ def test_a_thin_line_on_an_empty_image_is_not_a_hot_pixel():
 def test_statistics_over_windows():
     rng = np.random.default_rng(0)
     image = stripes(0.5, (128, 160)) + 0.05 * rng.standard_normal((128, 160))
-    found = local_orientation(image, 2.0).statistics(n_bootstrap=200, random_state=0)
+    whole = local_orientation(image, 2.0)
+    found = whole.statistics(n_bootstrap=200, random_state=0)
     assert found.mean_interval.low <= found.mean <= found.mean_interval.high
     assert found.mean == pytest.approx(0.5, abs=0.02)
     assert found.order > 0.95
-    assert local_orientation(image, 2.0).statistics().mean_interval is None
-
-
-def test_one_window_of_fibre_has_no_interval():
-    whole = local_orientation(stripes(0.5, (40, 40)), 2.0)
+    assert whole.statistics().mean_interval is None
     corner = np.zeros_like(whole.mask)
     corner[:9, :9] = True
-    found = replace(whole, mask=corner).statistics(n_bootstrap=20)
+    found = replace(whole, mask=corner).statistics(n_bootstrap=20)  # of one window
     assert found.order > 0.9
     assert (found.mean_interval, found.order_interval, found.spread_interval) == (None, None, None)
     with pytest.raises(ValueError, match="all background"):
@@ -183,50 +178,13 @@ def test_one_window_of_fibre_has_no_interval():
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "words"),
     [
         ({"sigma": np.nan}, "sigma must be .* not nan"),
         ({"method": "fft"}, "must be one of 'structure_tensor', 'lgo'"),
         ({"sigma": 49}, "49 pixels are more than half of the image of 96 x 96; sigma is in pixels"),
     ],
 )
-def test_invalid_parameters_are_rejected(options, message):
-    with pytest.raises(ValueError, match=message):
+def test_invalid_parameters_are_rejected(options, words):
+    with pytest.raises(ValueError, match=words):
         local_orientation(stripes(0.3), **{"sigma": 2.0, **options})
-
-
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("shape", [(3, 3), (3, 40), (5, 4)])
-def test_tiny_images_do_not_crash(method, shape):
-    image = np.random.default_rng(0).random(shape)
-    found = local_orientation(image, 1.5, method=method)
-    assert np.isfinite(found.coherence).all()
-
-
-def test_the_largest_sigma_takes_little_memory():
-    image = stripes(0.3, (400, 400))
-    tracemalloc.start()
-    local_orientation(image, 200)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 60 * image.nbytes
-
-
-@given(st.floats(0, np.pi), st.floats(9, 20), st.integers(0, 2**31 - 1))
-@settings(max_examples=20, deadline=None)
-def test_the_tensor_is_scikit_images_except_for_the_derivative(angle, period, seed):
-    """Sobel's derivative turns axes a little, but hardly on coarse stripes."""
-    phase = np.random.default_rng(seed).uniform(0, 2 * np.pi)
-    y, x = np.mgrid[:80, :80]
-    image = np.sin(2 * np.pi / period * (x * np.sin(angle) + y * np.cos(angle)) + phase)
-    found = local_orientation(image, 2.5)
-    theirs = rows, mixed, columns = structure_tensor(
-        gaussian_filter(image, 1.0), sigma=2.5, order="rc"
-    )
-    along = 0.5 * np.arctan2(2 * mixed, rows - columns)
-    high, low = structure_tensor_eigenvalues(theirs)
-    inner = (slice(16, -16), slice(16, -16))
-    assert found.mask[inner].all()
-    assert axial_difference(found.orientation[inner], along[inner]).max() < np.deg2rad(1)
-    coherence = (high - low) / (high + low)
-    assert_allclose(found.coherence[inner], coherence[inner], atol=0.02)
