@@ -13,8 +13,13 @@ from hypervlad.images.metadata import length_in_nm
 from hypervlad.images.scale_bars import ScaleBar
 
 # A number and a unit, without other words, such as those of a working distance; "µm" may be read as
-# "um" or "pm".
-_LENGTH = re.compile(r"[\W_]*(\d+(?:[.,]\d+)?)\s*([nmµμup]m|[ÅA])[\W\d_]*")
+# "um" or "pm". A comma or a space before three digits separates thousands, except after a 0.
+_LENGTH = re.compile(
+    r"[\W_]*(?:(?P<thousands>[1-9]\d{0,2}(?:[,\s]\d{3})+(?:\.\d+)?)|(?P<number>\d+(?:[.,]\d+)?))"
+    r"\s*(?P<unit>[nmµμup]m|[ÅA])[\W\d_]*"
+)
+# From here on "pm" may also mean picometres: no microscope resolves shorter lengths.
+_MIN_PICOMETRES = 50
 _MICRO = str.maketrans("µμpÅ", "uuuA")
 LabelReader: TypeAlias = Callable[[NDArray[np.float32], ScaleBar], str]
 _MARGINS = 160, 120  # pixels around a bar in which its label is, at least
@@ -75,13 +80,17 @@ def around_bar(
 def length_in(text: str) -> str:
     """Return the length in a text that was read, as "10 um"; "" if there is none.
 
-    >>> length_in("10,0 µm"), length_in("5pm"), length_in("20 kV")
-    ('10.0 um', '5 um', '')
+    >>> length_in("10,0 µm"), length_in("1,000 nm"), length_in("5pm"), length_in("20 kV")
+    ('10.0 um', '1000 nm', '5 um', '')
     """
     found = _LENGTH.fullmatch(text)
     if found is None:
         return ""
-    number, unit = found[1].replace(",", "."), found[2].translate(_MICRO)
+    thousands = found["thousands"]
+    number = re.sub(r"[,\s]", "", thousands) if thousands else found["number"].replace(",", ".")
+    if found["unit"] == "pm" and float(number) >= _MIN_PICOMETRES:
+        return ""
+    unit = found["unit"].translate(_MICRO)
     return f"{number} {unit}" if length_in_nm(number, unit) else ""
 
 

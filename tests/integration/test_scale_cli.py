@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import csv
+import importlib.util
+import io
+import re
+import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageDraw
 from support import commands
+from support.absent import skip_without
 
 from hypervlad import load, load_features
 from hypervlad.data import ImageFolderWarning, load_pixel_sizes
-from hypervlad.images import scale_labels
 
 run, refused = partial(commands.run, "scale"), partial(commands.refused, "scale")
 
@@ -38,54 +46,61 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def table(path: Path) -> dict[str, dict[str, str]]:
+def table(path: Path, key: str = "path") -> dict[str, dict[str, str]]:
     with open(path, encoding="utf-8", newline="") as stream:
-        return {row["path"]: row for row in csv.DictReader(stream)}
+        return {row[key]: row for row in csv.DictReader(stream)}
 
 
-def test_one_length_for_all(folder: Path, tmp_path: Path) -> None:
-    done = run(folder, "-o", folder / "sizes.csv", "--scale-bar", "500 nm", "-q")
-    rows = table(folder / "sizes.csv")
+def test_one_length_for_all_and_a_page_of_bars(folder: Path, tmp_path: Path) -> None:
+    (folder / "one" / "broken.png").write_bytes(b"no image")
+    page, sizes = tmp_path / "scale.html", folder / "sizes.csv"
+    options = ["--scale-bar", "500 nm", "--page", page, "--on-error", "skip", "-q"]
+    done = run(folder, "-o", sizes, *options)
+    rows = table(sizes)
     assert list(rows) == ["one/a.png", "one/none.png", "one/stated.tif", "two/deep/b.png"]
     assert float(rows["one/a.png"]["pixel_size"]) == pytest.approx(10, rel=0.01)
     assert float(rows["two/deep/b.png"]["pixel_size"]) == pytest.approx(5, rel=0.01)
-    a = rows["one/a.png"]
+    a, none, stated = (rows[f"one/{name}"] for name in ("a.png", "none.png", "stated.tif"))
     assert (a["source"], a["scale_bar"], a["remark"]) == ("scale bar", "500 nm", "")
     assert [a[f"bar_{side}"] for side in ("top", "left", "bottom", "right")] == [
         *("100", "20", "104", "70")
     ]
-    assert rows["one/none.png"]["remark"] == "no scale bar found"
-    assert rows["one/none.png"]["pixel_size"] == rows["one/none.png"]["source"] == ""
-    stated = rows["one/stated.tif"]
+    assert (none["remark"], none["pixel_size"], none["source"]) == ("no scale bar found", "", "")
     assert (stated["pixel_size"], stated["source"]) == ("4", "metadata")
     assert stated["remark"].startswith("contradiction: ")
     assert "warning: one/stated.tif: contradiction" in done.stderr
-
-
-def test_metadata_that_agree_are_no_contradiction(folder: Path, tmp_path: Path) -> None:
-    run(folder / "one", "-o", folder / "sizes.csv", "--scale-bar", "0.2 µm", "-q")
-    assert table(folder / "sizes.csv")["one/stated.tif"]["remark"] == ""
+    text = page.read_text(encoding="utf-8")
+    assert text.index("one/stated.tif") < text.index("one/a.png")  # with its contradiction first
+    assert "one/none.png" in text.partition("Without a scale bar")[2]
+    for words in ("Contradiction: ", "one/broken.png", "50.1 ± "):
+        assert words in text
+    crops = [
+        base64.b64decode(each) for each in re.findall(r'src="data:image/jpeg;base64,([^"]+)', text)
+    ]
+    assert [Image.open(io.BytesIO(crop)).size for crop in crops] == [(200, 120)] * 3
 
 
 def test_lengths_by_folder(folder: Path, tmp_path: Path) -> None:
     bars = tmp_path / "bars.csv"
-    bars.write_text("folder,scale_bar\none,1 um\ntwo,1 mm\ntwo/deep,200 nm\n")
+    bars.write_text("folder,scale_bar\none,0.2 µm\ntwo,1 mm\ntwo/deep,5e-4mm\n", encoding="utf-8")
     run(folder, "-o", folder / "sizes.csv", "--scale-bar", bars, "-q")
     rows = table(folder / "sizes.csv")
-    assert float(rows["one/a.png"]["pixel_size"]) == pytest.approx(20, rel=0.01)
-    assert float(rows["two/deep/b.png"]["pixel_size"]) == pytest.approx(2, rel=0.01)
-    bars.write_text("folder,scale_bar\none,1 um\nthree,1 mm\n")
-    assert "1 folder of the scale bars contains no image: three; give" in refused(
-        folder, "--scale-bar", bars
-    )
-    bars.write_text("folder,scale_bar\none,1\n")
-    assert f"{bars}, line 2: '1' is not what a scale bar says; give a length" in refused(
-        folder, "--scale-bar", bars
-    )
-    bars.write_text("folder,length\none,1\n")
-    assert "its columns are folder, length; expected folder and scale_bar" in refused(
-        folder, "--scale-bar", bars
-    )
+    assert float(rows["one/a.png"]["pixel_size"]) == pytest.approx(4, rel=0.01)
+    assert float(rows["two/deep/b.png"]["pixel_size"]) == pytest.approx(5, rel=0.01)
+    assert rows["one/stated.tif"]["remark"] == ""  # as its metadata agree
+    for content, words in [
+        (
+            "folder,scale_bar\none,1 um\nthree,1 mm\n",
+            "1 folder of the scale bars contains no image: three",
+        ),
+        (
+            "folder,scale_bar\none,1\n",
+            f"{bars}, line 2: '1' is not what a scale bar says; give a le",
+        ),
+        ("folder,length\none,1\n", "its columns are folder, length; expected folder and scale_bar"),
+    ]:
+        bars.write_text(content)
+        assert words in refused(folder, "--scale-bar", bars)
 
 
 def test_without_a_length_the_bars_are_still_measured(
@@ -94,59 +109,59 @@ def test_without_a_length_the_bars_are_still_measured(
     monkeypatch.chdir(folder)  # paths of a printed table are relative to it
     done = run(folder)
     assert "give what the bars say with --scale-bar" in done.stderr
-    lines = list(csv.DictReader(done.stdout.splitlines()))
-    found = {row["path"]: row["bar_length_px"] for row in lines}
-    assert found.pop("one/none.png") == ""
-    assert [round(float(length)) for length in found.values()] == [50, 50, 100]
-    assert lines[0]["remark"] == "what the scale bar says is not known"
+    rows = {row["path"]: row for row in csv.DictReader(done.stdout.splitlines())}
+    assert rows.pop("one/none.png")["bar_length_px"] == ""
+    assert [round(float(row["bar_length_px"])) for row in rows.values()] == [50, 50, 100]
+    assert rows["one/a.png"]["remark"] == "what the scale bar says is not known"
 
 
-def test_lengths_without_a_unit_are_refused(folder: Path) -> None:
-    assert "--scale-bar: '10' is not what a scale bar says" in refused(folder, "--scale-bar", "10")
-
-
-def test_the_page_shows_each_bar_and_lists_the_others(folder: Path, tmp_path: Path) -> None:
-    page = tmp_path / "scale.html"
-    (folder / "one" / "broken.png").write_bytes(b"no image")
-    output = folder / "sizes.csv"
-    options = ["--scale-bar", "500 nm", "--page", page, "--on-error", "skip", "-q"]
-    run(folder, "-o", output, *options)
-    text = page.read_text(encoding="utf-8")
-    assert text.count("<img src=") == 3
-    assert text.index("one/stated.tif") < text.index("one/a.png")  # with its contradiction first
-    assert "Contradiction: " in text
-    assert "one/none.png" in text.partition("Without a scale bar")[2]
-    assert "one/broken.png" in text
-    assert "50.1 ± " in text
-    assert list(table(output)) == ["one/a.png", "one/none.png", "one/stated.tif", "two/deep/b.png"]
+@pytest.mark.parametrize("length", ["10", "nm", "0 nm", "nan", "3 apples", "1e999 nm", "1,000 nm"])
+def test_what_is_no_length_with_a_unit_is_refused(folder: Path, length: str) -> None:
+    words = f"--scale-bar: '{length}' is not what a scale bar says; give a length with its unit"
+    assert words in refused(folder, "--scale-bar", length)
 
 
 # --- labels that are read -----------------------------------------------------------------------
 
+Labels = Callable[..., None]
+PLACES = {"5 mm": (20, 10), "10 um": (95, 190), "(a)": (110, 160)}  # of texts: row and column
+
 
 @pytest.fixture
-def labels(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
-    """What is read beside bars of a length in pixels."""
-    texts = {50: "200 nm", 100: "1 um"}
-    monkeypatch.setattr(
-        scale_labels, "new_label_reader", lambda: lambda _, bar: texts.get(round(bar.length), "")
-    )
-    return texts
+def labels(monkeypatch: pytest.MonkeyPatch) -> Labels:
+    """Let the program for recognising characters find these texts beside bars, in turn."""
+
+    def answer(*answers: list[str]) -> None:
+        rest = iter(answers)
+
+        def read(pixels: np.ndarray) -> SimpleNamespace:
+            assert (pixels.dtype, pixels.shape[2]) == (np.uint8, 3)
+            places = [(text, PLACES.get(text, (90, 20))) for text in next(rest)]
+            boxes = [[(x, y), (x + 40, y), (x + 40, y + 9), (x, y + 9)] for _, (y, x) in places]
+            texts = tuple(text for text, _ in places) or None
+            return SimpleNamespace(txts=texts, boxes=np.array(boxes))
+
+        engine = SimpleNamespace(RapidOCR=lambda params: read)
+        monkeypatch.setitem(sys.modules, "rapidocr", engine)
+
+    return answer
 
 
-def test_labels_are_proposals_until_they_are_accepted(
-    folder: Path, tmp_path: Path, labels: dict[int, str]
-) -> None:
-    sizes, page = folder / "sizes.csv", tmp_path / "page.html"
+def read_labels(root: Path, *options: object) -> dict[str, dict[str, str]]:
+    run(root, "-o", root / "sizes.csv", "--page", root / "page.html", "-q", *options)
+    return table(root / "sizes.csv")
+
+
+def test_labels_are_proposals_until_they_are_accepted(folder: Path, labels: Labels) -> None:
+    sizes, page = folder / "sizes.csv", folder / "page.html"
     assert "--read-labels needs --page HTML" in refused(folder, "-o", sizes, "--read-labels")
-    command = [folder, "-o", sizes, "--page", page]
-    said = run(*command, "--read-labels").stderr
+    labels(["200 nm"], ["200 nm"], ["1 um"])
+    said = run(folder, "-o", sizes, "--page", page, "--read-labels").stderr
     assert f"labels read: 2; check them on {page}, then repeat this command with --acc" in said
-    b = table(sizes)["two/deep/b.png"]
+    b, stated = (table(sizes)[name] for name in ("two/deep/b.png", "one/stated.tif"))
     assert (b["pixel_size"], b["source"], b["label"]) == ("", "", "1 um")
     assert float(b["proposed_pixel_size"]) == pytest.approx(10, rel=0.01)
     assert b["remark"] == "the label reads 1 um, which is not used before it is accepted"
-    stated = table(sizes)["one/stated.tif"]
     assert (stated["pixel_size"], stated["proposed_pixel_size"], stated["remark"]) == ("4", "", "")
     text = page.read_text(encoding="utf-8")
     assert "<em>1 um</em>" in text
@@ -154,22 +169,84 @@ def test_labels_are_proposals_until_they_are_accepted(
     with pytest.warns(ImageFolderWarning, match="2 pixel sizes are only proposed, and not used"):
         known = load_pixel_sizes(sizes)
     assert [known.of(folder / name) for name in ("one/stated.tif", "one/a.png")] == [4, None]
-    run(*command, "--accept-labels", "-q")
-    b = table(sizes)["two/deep/b.png"]
+    labels(["200 nm"], ["200 nm"], ["1 um"])
+    b = read_labels(folder, "--accept-labels")["two/deep/b.png"]
     assert (b["source"], b["proposed_pixel_size"], b["remark"]) == ("read", "", "")
     assert load_pixel_sizes(sizes).of(folder / "two/deep/b.png") == pytest.approx(10, rel=0.01)
 
 
-def test_what_is_given_takes_precedence_over_labels(
-    folder: Path, tmp_path: Path, labels: dict[int, str]
-) -> None:
-    labels[100] = ""
-    options = ["--scale-bar", "100 nm", "--accept-labels", "--page", tmp_path / "page.html", "-q"]
-    said = run(folder, "-o", folder / "sizes.csv", *options).stderr
-    assert "one/a.png: contradiction: the label reads 200 nm, not 100 nm" in said
-    a, b = (table(folder / "sizes.csv")[name] for name in ("one/a.png", "two/deep/b.png"))
+def test_what_is_given_takes_precedence_over_labels(folder: Path, labels: Labels) -> None:
+    labels(["200 nm"], ["200 nm"], [])
+    rows = read_labels(folder, "--scale-bar", "100 nm", "--accept-labels")
+    a, b = rows["one/a.png"], rows["two/deep/b.png"]
+    assert a["remark"] == "contradiction: the label reads 200 nm, not 100 nm"
     assert [float(each["pixel_size"]) for each in (a, b)] == pytest.approx([2, 1], rel=0.01)
-    assert b["source"] == "scale bar"
+    assert (b["source"], b["label"]) == ("scale bar", "")
+
+
+TEXTS = {
+    "20 nm": "20 nm",
+    "20nm": "20 nm",
+    "-10.0μm": "10.0 um",  # a Greek letter
+    "0,5 µm": "0.5 um",  # the micro sign
+    "100µm1": "100 um",
+    "1 mm": "1 mm",
+    "5 Å": "5 A",
+    "2 pm": "2 um",  # misread: no microscope resolves it
+    "49 pm": "49 um",
+    "50 pm": "",  # which it may resolve
+    "200pm": "",
+    "1,000 nm": "1000 nm",
+    "2 000 nm": "2000 nm",
+    "1,234,000.5 nm": "1234000.5 nm",
+    "0,125 µm": "0.125 um",
+    "1.000 µm": "1.000 um",
+    "1,00 µm": "1.00 um",
+    **dict.fromkeys(["WD 9.1 mm", "10 m", "20 kV", "20 nmol", "x20 n", "a5 nm", "0 nm", ""], ""),
+}
+
+
+def test_the_length_in_a_text(tmp_path: Path, labels: Labels) -> None:
+    for number in range(len(TEXTS)):
+        Image.fromarray(barred(50, 0)).save(tmp_path / f"{number:02d}.png")
+    labels(*([text] for text in TEXTS))
+    rows = read_labels(tmp_path, "--read-labels").values()
+    assert dict(zip(TEXTS, [row["label"] for row in rows], strict=True)) == TEXTS
+    nm = {"20 nm": 20, "1000 nm": 1000, "10.0 um": 1e4, "5 A": 0.5, "1 mm": 1e6}
+    for row in rows:
+        if row["label"] in nm:
+            assert float(row["proposed_pixel_size"]) == pytest.approx(
+                nm[row["label"]] / 50, rel=0.01
+            )
+
+
+def test_the_nearest_length_is_that_of_the_bar(tmp_path: Path, labels: Labels) -> None:
+    image = np.random.default_rng(0).integers(60, 120, (400, 600), dtype=np.uint8)
+    image[300:304, 200:300] = 255
+    Image.fromarray(image).save(tmp_path / "a.png")
+    labels(list(PLACES))  # in the part that begins at row 180 and column 40
+    assert read_labels(tmp_path, "--read-labels")["a.png"]["label"] == "10 um"
+
+
+def test_without_the_extra_it_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    said = refused(folder, "--read-labels", "--page", folder / "page.html")
+    assert "reading labels needs rapidocr" in said
+    assert said.endswith('pip install "hypervlad[ocr]"')
+
+
+@pytest.mark.full  # loads two networks
+def test_a_printed_label_is_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    if importlib.util.find_spec("rapidocr") is None:
+        skip_without("ocr", "rapidocr is not installed")
+    image = Image.fromarray(np.random.default_rng(0).integers(60, 120, (300, 500), dtype=np.uint8))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle([300, 250, 419, 254], 255)
+    draw.text((360, 240), "20 nm", 255, anchor="ms", font_size=22)
+    image.save(tmp_path / "a.png")
+    row = read_labels(tmp_path, "--accept-labels")["a.png"]
+    assert (row["label"], float(row["pixel_size"])) == ("20 nm", pytest.approx(20 / 120, rel=0.01))
+    assert capfd.readouterr() == ("", "")
 
 
 # --- the table in other commands ----------------------------------------------------------------
@@ -185,7 +262,7 @@ def test_the_sizes_are_those_of_other_commands(
     assert "../../images/one/a.png" in table(sizes)
     (tmp_path / "link").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
-    for number, place in enumerate(("images", "./images/", folder / "two" / "..", "link")):
+    for number, place in enumerate(("./images/", folder / "two" / "..", "link")):
         out = tmp_path / f"align-{number}"
         options = ["--window", "100nm", "--no-figures", "--on-error", "skip", "-q"]
         done = commands.run("align", place, "-o", out, "--pixel-sizes", sizes, *options)
@@ -194,32 +271,29 @@ def test_the_sizes_are_those_of_other_commands(
         expected = {"one/a.png": 4, "one/stated.tif": 4, "two/deep/b.png": 2}
         assert known == pytest.approx(expected, rel=0.01)
         assert "one/none.png: " in done.stderr  # it has no size
+    given = ["--pixel-size", "4", "--pixel-sizes", sizes]
+    words = "--pixel-size and --pixel-sizes exclude each other"
+    assert words in commands.refused("align", folder, "-o", tmp_path / "out", *given)
 
 
 def test_a_resumed_run_has_the_same_sizes(folder: Path, tmp_path: Path) -> None:
-    sizes, found = folder / "sizes.csv", tmp_path / "found"
+    sizes, out = folder / "sizes.csv", tmp_path / "found"
+    given = ["particles", "find", folder, "-o", out, "--pixel-sizes", sizes, "-q"]
+
+    def found() -> dict[str, str]:
+        rows = table(out / "fields.csv", "micrograph")
+        return {name: row["pixel_size_nm"] for name, row in rows.items()}
+
     sizes.write_text("path,pixel_size\none/a.png,4\none/stated.tif,9\n")
-    find = partial(commands.run, "particles", "find", folder, "-o", found, "--pixel-sizes", sizes)
-    said = find("-q").stderr
+    said = commands.run(*given).stderr
     assert "one/stated.tif: 9 nm per pixel by the table, but 4 by its metadata, which are" in said
-    field = sizes_in(found)
-    assert field["one/a.png"] == field["one/stated.tif"] == "4.0"
+    assert found()["one/a.png"] == found()["one/stated.tif"] == "4.0"
     sizes.write_text("path,pixel_size\none/a.png,4\ntwo/deep/b.png,8\n")
-    find("--resume", "-q")
-    field = sizes_in(found)
-    assert (field["two/deep/b.png"], field["one/none.png"]) == ("8.0", "")
+    commands.run(*given, "--resume")
+    assert (found()["two/deep/b.png"], found()["one/none.png"]) == ("8.0", "")
     sizes.write_text("path,pixel_size\none/a.png,5\n")
-    assert "pixel size of one/a.png 4.0, not 5.0; give the same" in commands.refused(
-        "particles", "find", folder, "-o", found, "--pixel-sizes", sizes, "--resume", "-q"
-    )
-
-
-def test_one_size_or_a_table(folder: Path, tmp_path: Path) -> None:
-    (folder / "sizes.csv").write_text("path,pixel_size\none/a.png,4\n")
-    given = ["--pixel-size", "4", "--pixel-sizes", folder / "sizes.csv"]
-    assert "--pixel-size and --pixel-sizes exclude each other" in commands.refused(
-        "align", folder, "-o", tmp_path / "out", *given
-    )
+    words = "pixel size of one/a.png 4.0, not 5.0; give the same"
+    assert words in commands.refused(*given, "--resume")
 
 
 def test_every_command_with_a_pixel_size_takes_a_table() -> None:
@@ -232,14 +306,11 @@ def test_every_command_with_a_pixel_size_takes_a_table() -> None:
     assert {name for name, given in options.items() if "--pixel-sizes" in given} == both | only
 
 
-def test_a_model_is_trained_and_used_with_sizes(
-    texture_images: tuple[list[np.ndarray], np.ndarray], tmp_path: Path
-) -> None:
+def test_a_model_is_trained_and_used_with_sizes(texture_images: Any, tmp_path: Path) -> None:
     images = commands.write_folder(tmp_path / "images", *texture_images)
-    files = sorted(images.rglob("*.png"))
     sizes, model = images / "sizes.csv", tmp_path / "model.hvlad"
-    lines = [f"{file.relative_to(images).as_posix()};2,5" for file in files]
-    sizes.write_text("\n".join(["path;pixel_size", *lines]))
+    files = [file.relative_to(images).as_posix() for file in sorted(images.rglob("*.png"))]
+    sizes.write_text("\n".join(["path;pixel_size", *(f"{file};2,5" for file in files)]))
     given = ["--pixel-sizes", sizes, "-q"]
     commands.run("train", images, "-o", model, *commands.TINY, "--pixel-size", "5", *given)
     options = load(model).encoder_.fitted_params_.read_options
@@ -255,8 +326,3 @@ def test_a_model_is_trained_and_used_with_sizes(
     out.unlink()
     extract(*given, *cache)
     assert set(load_features(out)[1]["pixel_size"]) == {3.5}
-
-
-def sizes_in(found: Path) -> dict[str, str]:
-    with open(found / "fields.csv", encoding="utf-8", newline="") as stream:
-        return {row["micrograph"]: row["pixel_size_nm"] for row in csv.DictReader(stream)}
