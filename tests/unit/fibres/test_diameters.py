@@ -6,14 +6,10 @@ import functools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from hypervlad.data import make_fibre_images
-from hypervlad.fibres import diameters, fibre_diameters
-
-pytestmark = pytest.mark.slow  # a whole image is measured in each
+from hypervlad.fibres import fibre_diameters
 
 
 @functools.cache
@@ -36,7 +32,7 @@ def reference():
 )
 def test_exact_diameters_are_found(look, polarity):
     image, truth = made(look)
-    found = fibre_diameters(image)
+    found = reference() if look == "flat" else fibre_diameters(image)
     assert found.polarity == polarity
     assert found.blur == pytest.approx(0.95, rel=0.35)
     assert len(found.modes) == 1
@@ -51,9 +47,7 @@ def test_exact_diameters_are_found(look, polarity):
 
 def test_places_are_counted_and_refused_with_reasons():
     found = reference()
-    assert found.profile == "flat"
-    assert found.reason is None
-    assert set(found.refused) <= set(diameters.REFUSALS)
+    assert (found.profile, found.reason) == ("flat", None)
     assert found.refused["no whole fibre"] > 0
     assert found.errors.shape == found.weights.shape == found.directions.shape
     assert (found.errors > 0).all()
@@ -68,28 +62,23 @@ def test_places_are_counted_and_refused_with_reasons():
         assert (np.log(diameter), weight) == pytest.approx((mean, found.weights[own].sum()))
 
 
-MOVES = {
-    "mirrored": np.fliplr,
-    "turned": np.rot90,
-    "inverted": lambda image: 1 - image,
-    "darker": lambda image: 0.2 + 0.3 * image,
-    "brighter": lambda image: 7 * image,
-}
-
-
-@pytest.mark.parametrize("move", MOVES)
-def test_the_median_does_not_depend_on_the_view(move):
-    found = fibre_diameters(MOVES[move](made("flat")[0]))
+@pytest.mark.parametrize(
+    ("move", "options"),
+    [
+        (np.fliplr, {}),
+        (np.rot90, {}),
+        (lambda image: 1 - image, {}),
+        (lambda image: 0.2 + 0.3 * image, {}),
+        (lambda image: 20 * image.astype(float) - 5, {"polarity": "bright"}),
+        (lambda image: np.uint16(np.round(60000 * image)), {"polarity": "bright"}),
+    ],
+)
+def test_the_median_does_not_depend_on_the_view(move, options):
+    image = made("flat")[0]
+    found = fibre_diameters(move(image), **options)
     assert found.median == pytest.approx(reference().median, rel=0.03)
-    assert found.polarity == ("dark" if move == "inverted" else "bright")
-
-
-@settings(max_examples=4, deadline=None)
-@given(st.floats(0.05, 20), st.floats(-5, 5))
-def test_gain_and_offset_do_not_matter(gain, offset):
-    image = gain * made("flat")[0].astype(np.float64) + offset
-    found = fibre_diameters(image, polarity="bright")
-    assert found.median == pytest.approx(reference().median, rel=0.03)
+    is_inverted = move(np.zeros(image.shape)).mean() > move(np.ones(image.shape)).mean()
+    assert found.polarity == ("dark" if is_inverted else "bright")
 
 
 @pytest.mark.parametrize("diameter", [8, 24])
@@ -108,8 +97,7 @@ def test_weights_are_the_length_of_a_fibre_up_to_the_rim(diameter):
 
 
 def test_the_pixel_size_scales_all_lengths():
-    image, _ = made("flat")
-    found, own = fibre_diameters(image, pixel_size=2.5), reference()
+    found, own = fibre_diameters(made("flat")[0], pixel_size=2.5), reference()
     assert (found.unit, own.unit) == ("nm", "px")
     for name in ("diameters", "errors", "weights"):
         assert getattr(found, name) == pytest.approx(2.5 * getattr(own, name))
@@ -126,6 +114,25 @@ def test_only_the_masked_part_is_measured_and_has_an_influence():
     assert found.positions[:, 1].max() < 125
     other = np.where(mask, image, 9 * image[::-1])
     assert fibre_diameters(other, mask=mask).median == pytest.approx(found.median, rel=1e-6)
+    one_row = np.indices(image.shape)[0] == 50
+    assert fibre_diameters(image, mask=one_row).reason == "nothing may be measured"
+
+
+def test_what_lies_outside_the_mask_does_not_hide_fibres():
+    image, _ = made("flat")
+    blocks = np.random.default_rng(0).integers(0, 2, (5, 40)).astype(np.float32)
+    wide = np.hstack([image, np.kron(blocks, np.ones((40, 40), np.float32))])
+    mask = np.zeros(wide.shape, dtype=bool)
+    mask[:, :240] = True
+    y, x = np.indices(image.shape)
+    for pixels, own, tolerance, share in (
+        (wide, mask, 0.12, 0.7),
+        (image, y > 0.8 * x, 0.15, 0.4),
+        (image, (y < 100) == (x < 120), 0.15, 0.4),
+    ):
+        found = fibre_diameters(pixels, mask=own, polarity="bright")
+        assert found.median == pytest.approx(reference().median, rel=tolerance)
+        assert len(found.diameters) > share * len(reference().diameters)
 
 
 def test_a_scale_bar_is_not_a_fibre_and_does_not_dim_the_others():
@@ -136,51 +143,28 @@ def test_a_scale_bar_is_not_a_fibre_and_does_not_dim_the_others():
     y, x = found.positions.T
     assert not ((y > 170) & (x < 110)).any()
     assert found.mean == pytest.approx(plain.mean, rel=0.03)  # the median jumps between fibres
-
-
-def test_a_wire_that_is_taken_for_a_scale_bar_is_named():
-    image = np.random.default_rng(0).integers(38, 43, (200, 240), dtype=np.uint8)
-    image[100:106, 60:180] = 220
-    assert "besides what looks like a scale bar" in fibre_diameters(image).reason
-
-
-def test_what_lies_outside_the_mask_does_not_hide_fibres():
-    image, _ = made("flat")
-    blocks = np.random.default_rng(0).integers(0, 2, (5, 40)).astype(np.float32)
-    beside = np.kron(blocks, np.ones((40, 40), np.float32))
-    mask = np.zeros((200, 240 + 1600), dtype=bool)
-    mask[:, :240] = True
-    found = fibre_diameters(np.hstack([image, beside]), mask=mask, polarity="bright")
-    assert found.median == pytest.approx(reference().median, rel=0.12)
-    assert len(found.diameters) > 0.7 * len(reference().diameters)
-
-
-def test_a_mask_may_have_any_shape():
-    image, _ = made("flat")
-    y, x = np.indices(image.shape)
-    for mask in (y > 0.8 * x, (y < 100) == (x < 120)):
-        found = fibre_diameters(image, mask=mask)
-        assert found.median == pytest.approx(reference().median, rel=0.15)
-        assert len(found.diameters) > 0.4 * len(reference().diameters)
-
-
-def test_a_mask_of_a_single_row_has_no_diameters():
-    image, _ = made("flat")
-    found = fibre_diameters(image, mask=np.indices(image.shape)[0] == 50)
-    assert found.reason == "nothing may be measured"
+    wire = np.random.default_rng(0).integers(38, 43, (200, 240), dtype=np.uint8)
+    wire[100:106, 60:180] = 220
+    assert "besides what looks like a scale bar" in fibre_diameters(wire).reason
 
 
 @pytest.mark.parametrize("polarity", ["auto", "bright", "dark"])
-def test_noise_and_empty_images_have_no_diameters(polarity):
-    rng = np.random.default_rng(0)
-    for image in (rng.standard_normal((160, 200)), np.ones((64, 64)), np.zeros((40, 90))):
-        found = fibre_diameters(image, polarity=polarity)
-        assert len(found.diameters) == 0
-        assert np.isnan(found.median)
-        assert np.isnan(found.mean)
-        assert np.isnan(found.standard_deviation)
-        assert np.isnan(found.interval.low)
-        assert found.reason
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.random.default_rng(0).standard_normal((160, 200)),
+        np.ones((64, 64)),
+        np.zeros((1, 1)),
+        np.eye(5),
+        np.pad([[65535.0]], 40),  # one hot pixel
+    ],
+)
+def test_noise_and_empty_images_have_no_diameters(polarity, image):
+    found = fibre_diameters(image, polarity=polarity)
+    assert len(found.diameters) == 0
+    values = found.median, found.mean, found.standard_deviation, found.interval.low
+    assert np.isnan(values).all()
+    assert found.reason
 
 
 def test_fibres_below_the_resolution_are_not_invented():
@@ -189,18 +173,7 @@ def test_fibres_below_the_resolution_are_not_invented():
     assert np.isnan(found.median) or (found.diameters > 2.9).all()
 
 
-def test_lengths_are_corrected_for_what_is_accepted_more_often():
-    logs = np.log([10.0] * 4 + [5.0] * 4 + [1.0])
-    lengths = np.array([4.0] * 4 + [2.0] * 4 + [1.0])
-    found = diameters.corrected(lengths, logs, 1.0)
-    assert found.sum() == pytest.approx(lengths.sum())
-    assert found[:4] == pytest.approx(found[4])  # twice as thick, twice as often
-    assert found[8] / found[7] == pytest.approx(0.5 * 2)  # as of half the middle diameter
-    assert diameters.corrected(lengths, logs, 9.0)[0] == pytest.approx(
-        diameters.corrected(lengths, logs, 1.5)[0]
-    )
-
-
+@pytest.mark.full  # a large image
 def test_two_kinds_are_two_modes():
     image, truth = made(
         "flat", diameter=6.0, second=16.0, second_share=0.4, cover=0.3, size=(384, 384), curl=0
@@ -214,14 +187,17 @@ def test_two_kinds_are_two_modes():
     assert modes[:, 2].sum() == pytest.approx(1)
 
 
-def test_invalid_parameters_are_named():
-    image, _ = made("flat")
-    with pytest.raises(ValueError, match="pixel_size"):
-        fibre_diameters(image, pixel_size=-1)
-    with pytest.raises(ValueError, match="polarity"):
-        fibre_diameters(image, polarity="grey")
-    with pytest.raises(ValueError, match="mask"):
-        fibre_diameters(image, mask=np.ones((3, 3), dtype=bool))
-    for colours in (np.random.default_rng(0).random((20, 20, 3)), np.ones((20, 20, 3))):
-        with pytest.raises(ValueError, match="colours"):
-            fibre_diameters(colours)
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"pixel_size": -1}, "pixel_size"),
+        ({"polarity": "grey"}, "polarity"),
+        ({"mask": np.ones((3, 3), dtype=bool)}, "mask"),
+        ({"image": np.random.default_rng(0).random((20, 20, 3))}, "colours"),
+        ({"image": np.ones((20, 20, 3))}, "colours"),
+        ({"image": np.full((20, 20), np.nan)}, "NaN"),
+    ],
+)
+def test_invalid_parameters_are_named(options, words):
+    with pytest.raises(ValueError, match=words):
+        fibre_diameters(**{"image": np.eye(30), **options})
