@@ -10,15 +10,15 @@ import contextlib
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import joblib
 import numpy as np
 import psutil
 import torch
+from support.waiting import wait_until
 
 from hypervlad import HypercolumnVLAD, extract_features
 
@@ -55,15 +55,14 @@ WORKERS: dict[str, tuple[Callable[[], dict[str, object]], str]] = {
 }
 
 
-def kill_a_worker(mark: str, killed: list[int]) -> None:
-    """Kill a worker as soon as there is one."""
-    while not killed:
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error, ProcessLookupError):
-                if not killed and mark in " ".join(process.cmdline()):
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
-        time.sleep(0.05)
+def killed_worker(mark: str) -> int | None:
+    """Kill one of the workers, if there is any, and return its number."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if mark in " ".join(process.cmdline()):
+                os.kill(process.pid, signal.SIGKILL)
+                return process.pid
+    return None
 
 
 def main(kind: str, folder: Path) -> None:
@@ -79,11 +78,10 @@ def main(kind: str, folder: Path) -> None:
     with joblib.parallel_config(**configure()):
         there = HypercolumnVLAD(**encoder.get_params()).fit(images)
         there.batch_size = 4
-        killed: list[int] = []
-        killer = threading.Thread(target=kill_a_worker, args=(mark, killed), daemon=True)
-        killer.start()
-        extract_features(iter(images), there, out=folder / "there.parquet")
-    assert len(killed) == 1
+        with ThreadPoolExecutor() as pool:
+            killed = pool.submit(wait_until, lambda: killed_worker(mark), "a worker")
+            extract_features(iter(images), there, out=folder / "there.parquet")
+            assert killed.result()
     for name, array in here.codebook_.to_arrays().items():
         np.testing.assert_array_equal(there.codebook_.to_arrays()[name], array)
     assert (folder / "here.parquet").read_bytes() == (folder / "there.parquet").read_bytes()

@@ -8,19 +8,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 SCRIPT = Path(__file__).with_name("on_a_cluster.py")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["loky", "dask", pytest.param("ray", marks=pytest.mark.long)])
+@pytest.mark.full  # each starts several processes that import torch, and one of them again
+@pytest.mark.parametrize("kind", ["loky", "dask", "ray"])
 def test_other_processes_give_the_same_and_may_die(kind: str, tmp_path: Path) -> None:
     if kind != "loky":
         pytest.importorskip(kind)
-    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[2]), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     done = subprocess.run(
         [sys.executable, str(SCRIPT), kind, str(tmp_path)],
-        env=environment,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=400,

@@ -1,40 +1,87 @@
-"""A fitted encoder that takes milliseconds, a folder of images, and a count of what is computed."""
+"""A network that can be watched, a folder of images, and extractions that stop when told to."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from support.feature_folders import write_folder
 
-from hypervlad import HypercolumnVLAD, extract_features, load_features
+from hypervlad import HypercolumnVLAD, extract_features, load_features, register_backbone
 from hypervlad.data import Extraction
-from hypervlad.data.extraction.manifest import TaskFolder
-from hypervlad.features.encoder import loading
-from hypervlad.features.encoder.encoding import BatchEncoder
+from hypervlad.features import Preprocessing
 
 #: Extracts the features of the folder, with any options.
 Extract: TypeAlias = Callable[..., Extraction]
+
+BATCH = 4  # images
 
 
 class StopError(Exception):
     """Raised to interrupt."""
 
 
+class Network:
+    """What watched networks were given since `clear`, and what happens before a batch."""
+
+    n_images = n_batches = 0
+    before_batch: Callable[[int], None] | None = None  # is given the number of the batch
+
+    def clear(self) -> None:
+        self.n_images = self.n_batches = 0
+
+    def note(self, n_images: int) -> None:
+        if self.before_batch is not None:
+            self.before_batch(self.n_batches)
+        self.n_images += n_images
+        self.n_batches += 1
+
+
+NETWORK = Network()
+
+
+class Watched(torch.nn.Sequential):
+    """Tells `NETWORK` of each batch."""
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        NETWORK.note(len(batch))
+        return super().forward(batch)
+
+
+def build_watched() -> torch.nn.Module:
+    return Watched(
+        torch.nn.Conv2d(3, 6, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Conv2d(6, 8, 3, stride=2, padding=1),
+    )
+
+
+def noise(n: int, seed: int = 1) -> list[np.ndarray]:
+    return list(np.random.default_rng(seed).random((n, 20, 24)).astype(np.float32))
+
+
 @pytest.fixture
-def encoder(tiny_encoder: HypercolumnVLAD) -> HypercolumnVLAD:
-    """Fitted; four images per batch."""
-    rng = np.random.default_rng(1)
-    images = list(rng.random((8, 20, 24)).astype(np.float32))
-    tiny_encoder.batch_size = 4
-    return tiny_encoder.fit(images)
+def encoder() -> HypercolumnVLAD:
+    """Fitted, takes milliseconds; four images per batch."""
+    register_backbone("watched", build_watched, ["1", "2"], Preprocessing(minimum_size=4))
+    encoder = HypercolumnVLAD(
+        "watched", weights="random", image_size=16, n_codewords=4, sampling=400, random_state=0
+    )
+    return encoder.set_params(batch_size=BATCH).fit(noise(8))
+
+
+@pytest.fixture
+def network(encoder: HypercolumnVLAD) -> Network:
+    """The encoder's network, which has seen nothing yet."""
+    NETWORK.clear()
+    return NETWORK
 
 
 @pytest.fixture
@@ -62,30 +109,23 @@ def complete(extract: Extract) -> Path:
 
 
 @pytest.fixture
-def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Digests of the images that the network was given, in order."""
-    seen: list[str] = []
-    original = BatchEncoder.__call__
-
-    def counted(self: BatchEncoder, batch: Any) -> np.ndarray:
-        seen.extend(batch.keys)
-        return original(self, batch)
-
-    monkeypatch.setattr(BatchEncoder, "__call__", counted)
-    return seen
+def expected(extract: Extract, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of an uninterrupted run, somewhere else."""
+    return extract(out=tmp_path_factory.mktemp("whole") / "f.parquet").path.read_bytes()
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the images that were read."""
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the images that were opened."""
     names: list[str] = []
-    original = loading.read_named
+    original = Path.open
 
-    def noted(image: Any, options: Any, name: str) -> Any:
-        names.append(name)
-        return original(image, options, name)
+    def noted(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.suffix == ".png":
+            names.append(str(path))
+        return original(path, *arguments, **options)
 
-    monkeypatch.setattr(loading, "read_named", noted)
+    monkeypatch.setattr(Path, "open", noted)
     return names
 
 
@@ -96,23 +136,28 @@ def extracted(images: Any, encoder: Any, **options: Any) -> tuple[np.ndarray, pd
         return load_features(done.path, mmap=False)
 
 
-@contextlib.contextmanager
-def stopping_after(n_tasks: int, error: type[BaseException] = StopError) -> Iterator[None]:
-    """Let extractions keep this many tasks, and raise an error at the next one."""
-    original, left = TaskFolder.keep, [n_tasks]
+def during(batch: int, act: Callable[[], Any], extract: Callable[[], Any]) -> Any:
+    """Extract, and do something when the network is about to be given a batch (from 0)."""
 
-    def keep(self: TaskFolder, *arguments: Any) -> None:
-        if not left[0]:
-            raise error
-        left[0] -= 1
-        original(self, *arguments)
+    def before(number: int) -> None:
+        if number == batch:
+            NETWORK.before_batch = None  # `act` may extract, too
+            act()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TaskFolder, "keep", keep)
-        yield
+    NETWORK.clear()
+    NETWORK.before_batch = before
+    try:
+        return extract()
+    finally:
+        NETWORK.before_batch = None
+        NETWORK.clear()
+
+
+def stop(error: type[BaseException] = StopError) -> None:
+    raise error
 
 
 def interrupt(extract: Callable[[], Any], n_tasks: int) -> None:
     """Begin an extraction, and stop it after this many tasks."""
-    with stopping_after(n_tasks), pytest.raises(StopError):
-        extract()
+    with pytest.raises(StopError):
+        during(n_tasks, stop, extract)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def crashing(seed: int, folder: Path) -> Iterator[Case]:
 
 
 def hanging(seed: int, folder: Path) -> Iterator[Case]:
-    yield Case("sleep", lambda: time.sleep(60))
+    yield Case("wait", lambda: Event().wait(60))
 
 
 def growing(seed: int, folder: Path) -> Iterator[Case]:
@@ -50,7 +50,7 @@ def growing(seed: int, folder: Path) -> Iterator[Case]:
 
 def _grow(seconds: float) -> None:
     block = np.ones(2**28, dtype=np.uint8)
-    time.sleep(seconds)
+    Event().wait(seconds)
     del block
 
 

@@ -1,5 +1,14 @@
 """The fixtures of all tests of extraction."""
 
-from support.extraction_fixtures import complete, computed, encoder, extract, folder, out, read
+from support.extraction_fixtures import (
+    complete,
+    encoder,
+    expected,
+    extract,
+    folder,
+    network,
+    opened,
+    out,
+)
 
-__all__ = ["complete", "computed", "encoder", "extract", "folder", "out", "read"]
+__all__ = ["complete", "encoder", "expected", "extract", "folder", "network", "opened", "out"]

@@ -1,5 +1,5 @@
 """The fixtures of all tests of extraction."""
 
-from support.extraction_fixtures import complete, computed, encoder, extract, folder, out, read
+from support.extraction_fixtures import encoder, folder, network
 
-__all__ = ["complete", "computed", "encoder", "extract", "folder", "out", "read"]
+__all__ = ["encoder", "folder", "network"]

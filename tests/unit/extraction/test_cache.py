@@ -1,4 +1,4 @@
-"""The cache: results by pixels, unchanged files that are not read, and no wrong result."""
+"""The cache: results by pixels, unchanged files that are not opened, and no wrong result."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.base import clone
-from support.counting import count_passes
-from support.extraction_fixtures import extracted
+from support.commands import run
+from support.extraction_fixtures import Network, extracted, interrupt
 from support.feature_folders import write_image
 
 from hypervlad import HypercolumnVLAD, extract_features, register_backbone
 from hypervlad.features import Preprocessing
-from hypervlad.features.cache import Cache, CacheFolder, PathIndex, parse_size
 
 
 @pytest.fixture
@@ -29,169 +26,81 @@ def encoder(encoder: HypercolumnVLAD, tmp_path: Path) -> HypercolumnVLAD:
 
 
 def test_an_unchanged_folder_is_neither_read_nor_computed(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str], read: list[str]
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, network: Network, opened: list[str]
 ) -> None:
+    before = encoder.get_params()
     first = extract_features(folder, encoder, out=tmp_path / "1.parquet")
-    assert (first.n_found, len(computed), len(read)) == (0, 20, 20)
+    assert (first.n_found, network.n_images, len(opened)) == (0, 20, 20)
+    encoder.set_params(verbose=True)  # changes no vector
     second = extract_features(folder, encoder, out=tmp_path / "2.parquet")
-    assert (second.n_found, len(computed), len(read)) == (20, 20, 20)
+    assert (second.n_found, network.n_images, len(opened)) == (20, 20, 20)
     assert (tmp_path / "1.parquet").read_bytes() == (tmp_path / "2.parquet").read_bytes()
-    assert "20 vectors were found in the cache" in str(second)
+    assert encoder.set_params(verbose=False).get_params() == before
 
-
-def test_pixels_are_found_under_another_name(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str], read: list[str]
-) -> None:
-    X, _ = extracted(folder, encoder)
-    shutil.copytree(folder, tmp_path / "copy")
+    shutil.copytree(folder, tmp_path / "copy")  # pixels are found under another name
     (tmp_path / "copy" / "w.png").rename(tmp_path / "copy" / "0.png")
-    computed.clear(), read.clear()
-    again, _ = extracted(tmp_path / "copy", encoder)
-    assert not computed
-    assert len(read) == 20
-    assert {row.tobytes() for row in again} == {row.tobytes() for row in X}
-
-
-def test_settings_that_change_no_vector_keep_the_cache(
-    encoder: HypercolumnVLAD, folder: Path, computed: list[str], read: list[str]
-) -> None:
-    extracted(folder, encoder)
-    computed.clear(), read.clear()
-    extracted(folder, encoder.set_params(verbose=True))
-    assert not computed
-    assert not read
+    X, _ = extracted(tmp_path / "copy", encoder)
+    assert (network.n_images, len(opened)) == (20, 40)
+    expected, _ = extracted(folder, encoder)
+    assert {row.tobytes() for row in X} == {row.tobytes() for row in expected}
 
 
 @pytest.mark.parametrize(
     "change", [{"n_codewords": 5}, {"turns": 2}, {"read_options": {"scaling": "percentile"}}]
 )
 def test_settings_that_change_vectors_miss_the_cache(
-    change: dict[str, object], encoder: HypercolumnVLAD, folder: Path, computed: list[str]
+    change: dict[str, object], encoder: HypercolumnVLAD, folder: Path, network: Network
 ) -> None:
     files = sorted(folder.rglob("*.png"))
     extracted(folder, encoder)
-    computed.clear()
     other = clone(encoder).set_params(**change).fit(files)
+    network.clear()
     X, _ = extracted(folder, other)
-    assert len(computed) == 20
+    assert network.n_images == 20 * (change.get("turns", 1))
     np.testing.assert_allclose(X, other.set_params(memory=None).transform(files), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("version", "n_computed"), [("loading.READING_VERSION", 20), ("encoding.ENCODING_VERSION", 40)]
-)
-def test_a_new_version_of_reading_or_encoding_does_it_again(
-    version: str,
-    n_computed: int,
-    encoder: HypercolumnVLAD,
-    folder: Path,
-    computed: list[str],
-    read: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    extracted(folder, encoder)
-    monkeypatch.setattr(f"hypervlad.features.encoder.{version}", 1000)
-    extracted(folder, encoder)
-    assert (len(read), len(computed)) == (40, n_computed)
-
-
-def test_a_changed_file_is_read(encoder: HypercolumnVLAD, folder: Path, read: list[str]) -> None:
-    file = folder / "a" / "5.png"
+def test_changed_files_are_read(encoder: HypercolumnVLAD, folder: Path, opened: list[str]) -> None:
+    """Those that changed while they were read, too."""
+    changed, meanwhile = folder / "a" / "5.png", folder / "w.png"
     X, _ = extracted(folder, encoder)
-    write_image(file, np.random.default_rng(77))
-    read.clear()
-    changed, _ = extracted(folder, encoder)
-    assert read == [str(file)]
-    assert not np.array_equal(changed[5], X[5])
+    write_image(changed, np.random.default_rng(77))
+    opened.clear()
+    again, _ = extracted(folder, encoder)
+    assert opened == [str(changed)]
+    assert not np.array_equal(again[5], X[5])
 
+    original = Path.open
 
-def test_a_file_that_changes_while_it_is_read_is_not_indexed(tmp_path: Path) -> None:
-    file = write_image(tmp_path / "a.png", np.random.default_rng(0))
-    index = PathIndex(Cache(tmp_path / "cache"), {})
-    entry = index.entry(file)
-    assert entry is not None
-    write_image(file, np.random.default_rng(1))
-    os.utime(file, ns=(5, 5))
-    entry.keep(("facts",))
-    again = index.entry(file)
-    assert again is not None
-    assert again.facts is None
-    assert index.entry(tmp_path / "missing.png") is None
-    assert index.entry(np.zeros(3)) is None
-    assert index.entry("bad\0name") is None
+    def changing(path: Path, *arguments: object, **options: object) -> object:
+        stream = original(path, *arguments, **options)
+        os.utime(meanwhile, ns=(5, 5))
+        return stream
+
+    write_image(meanwhile, np.random.default_rng(78))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", changing)
+        extracted(folder, encoder)
+    opened.clear()
+    extracted(folder, encoder)
+    assert opened == [str(meanwhile)]
 
 
 def test_the_codebook_reads_the_cache_too(
-    encoder: HypercolumnVLAD, folder: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
+    encoder: HypercolumnVLAD, folder: Path, network: Network, opened: list[str]
 ) -> None:
     files = sorted(folder.rglob("*.png"))
-    expected = clone(encoder).set_params(memory=None).fit(files).codebook_.to_arrays()
+    plain = clone(encoder).set_params(memory=None).fit(files).transform(files)
     first = clone(encoder).fit(files)
-    read.clear()
-    passes = count_passes(monkeypatch)
+    opened.clear(), network.clear()
     second = clone(encoder).fit(files)
     fewer = clone(encoder).set_params(n_codewords=3).fit(files)
-    assert not passes
+    assert (network.n_images, len(opened)) == (0, 0)
     clone(encoder).set_params(random_state=5).fit(files)
-    assert sum(passes) == 20  # for the other seed, which chooses other pixels
-    assert len(read) == 20
-    assert len(fewer.codebook_.codewords[0]) == 3
+    assert network.n_images == 20  # for the other seed, which chooses other pixels
+    assert fewer.n_features_out_ < first.n_features_out_
     for fitted in (first, second):
-        for name, array in fitted.codebook_.to_arrays().items():
-            np.testing.assert_array_equal(array, expected[name])
-
-
-def test_images_not_chosen_for_the_codebook_are_not_even_opened_again(
-    encoder: HypercolumnVLAD, folder: Path, read: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hypervlad.features.encoder.codebook_fit.MAX_SAMPLED_IMAGES", 8)
-    files = sorted(folder.rglob("*.png"))
-    encoder.fit(files)
-    assert len(read) == 20
-    assert encoder.fit(files).n_images_ == 20
-    assert len(read) == 20
-
-
-# --- the folder -------------------------------------------------------------------------------
-
-
-def test_a_cache_is_measured_cut_down_and_cleared(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
-) -> None:
-    extracted(folder, encoder)
-    cache = CacheFolder(tmp_path / "cache")
-    usage = cache.usage()
-    assert usage.n_entries == 2 * 20  # facts of the files, and vectors
-    assert usage.n_bytes > 20 * 4 * 48
-    less = cache.reduce(usage.n_bytes // 2)
-    assert 0 < less.n_entries < usage.n_entries
-    assert less.n_bytes <= usage.n_bytes // 2
-    computed.clear()
-    X, _ = extracted(folder, encoder)
-    assert 0 < len(computed) <= 20
-    files = sorted(folder.rglob("*.png"))
-    np.testing.assert_allclose(X, encoder.set_params(memory=None).transform(files), atol=1e-5)
-    cache.clear()
-    assert cache.usage().n_entries == 0
-
-
-def test_entries_of_other_programs_in_the_same_memory_stay(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, computed: list[str]
-) -> None:
-    memory = joblib.Memory(tmp_path / "mine", verbose=0)
-    other = memory.cache(len)
-    other([1, 2])
-    for _ in range(2):
-        extracted(folder, encoder.set_params(memory=memory))
-    assert len(computed) == 20
-    cache = CacheFolder(tmp_path / "mine")
-    assert cache.usage().n_entries == 40
-    cache.reduce(0)
-    assert cache.usage().n_entries == 0
-    extracted(folder, encoder.set_params(memory=memory))
-    cache.clear()
-    assert cache.usage().n_entries == 0
-    assert other.check_call_in_cache([1, 2])
+        np.testing.assert_array_equal(fitted.set_params(memory=None).transform(files), plain)
 
 
 def test_networks_of_equal_weights_do_not_share(folder: Path, tmp_path: Path) -> None:
@@ -215,24 +124,71 @@ def test_networks_of_equal_weights_do_not_share(folder: Path, tmp_path: Path) ->
     assert not np.allclose(*found)
 
 
-def test_a_folder_without_a_cache_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no such folder"):
-        CacheFolder(tmp_path / "none")
-    (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds no cache"):
-        CacheFolder(tmp_path)
-    joblib.Memory(tmp_path, verbose=0).cache(len)([1])  # another program's
-    with pytest.raises(ValueError, match="holds no cache"):
-        CacheFolder(tmp_path)
+def test_an_interrupted_run_does_not_take_its_own_results_for_those_of_others(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, network: Network
+) -> None:
+    """Last digits depend on the batch, which is computed again as a whole."""
+
+    def extract(resume: bool = False) -> int:
+        done = extract_features(folder, encoder, out=tmp_path / "f.parquet", resume=resume)
+        return done.n_found
+
+    interrupt(extract, 3)
+    shutil.rmtree(tmp_path / "_f.parquet.parts" / "000000")
+    assert extract(resume=True) == 0
+    assert network.n_images == 20
+    assert extract() == 20
 
 
-@given(st.integers(0, 10**6), st.sampled_from(["B", "KB", "MB", "GB", "TB", "k", "M", " gb"]))
-def test_sizes(number: int, unit: str) -> None:
-    power = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}[unit.strip().upper().rstrip("B")]
-    assert parse_size(f"{number}{unit}") == number * 1000**power
+# --- the folder -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ["", "20", "-1GB", "1.5.2MB", "1 EB"])
-def test_no_sizes(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a size; write it like 500MB or 20GB"):
-        parse_size(text)
+def usage(cache: Path, *options: object) -> tuple[int, float]:
+    """What the command prints: entries, and megabytes."""
+    _, _, said = run("cache", cache, *options).stdout.rpartition(": ")
+    entries, size = said.split(", ")
+    return int(entries.split()[0]), float(size.split()[0])
+
+
+def test_a_cache_is_measured_cut_down_and_cleared(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, network: Network
+) -> None:
+    cache, files = tmp_path / "cache", sorted(folder.rglob("*.png"))
+    expected, _ = extracted(folder, encoder)
+    size = sum(file.stat().st_size for file in cache.rglob("*.pkl"))
+    assert usage(cache)[0] == 2 * 20  # facts of the files, and vectors
+    for options, words in (
+        *(
+            (("--limit", text), "write it like 500MB or 20GB")
+            for text in ("", "20", "-1GB", "1 EB")
+        ),
+        (("--clear", "--limit", "1GB"), "give only one"),
+    ):
+        assert words in run("cache", cache, *options, code=2).stderr
+    assert usage(cache, "--limit", "1TB")[0] == 40
+    n_left, _ = usage(cache, "--limit", f"{size / 2000}KB")
+    assert 0 < n_left < 40
+    assert sum(file.stat().st_size for file in cache.rglob("*.pkl")) <= size // 2
+    network.clear()
+    np.testing.assert_allclose(extracted(folder, encoder)[0], expected, atol=1e-5)
+    assert 0 < network.n_images <= len(files)
+    assert usage(cache, "--clear") == (0, 0.0)
+    joblib.Memory(folder, verbose=0).cache(len)([1])  # another program's
+    assert "holds no cache" in run("cache", folder, code=2).stderr
+    assert "no such folder" in run("cache", folder / "none", code=2).stderr
+
+
+def test_entries_of_other_programs_in_the_same_memory_stay(
+    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, network: Network
+) -> None:
+    memory = joblib.Memory(tmp_path / "mine", verbose=0)
+    other = memory.cache(len)
+    other([1, 2])
+    for _ in range(2):
+        extracted(folder, encoder.set_params(memory=memory))
+    assert network.n_images == 20
+    assert usage(tmp_path / "mine")[0] == 40
+    for options in (("--limit", "0"), ("--clear",)):
+        assert usage(tmp_path / "mine", *options)[0] == 0
+        extracted(folder, encoder)
+    assert other.check_call_in_cache([1, 2])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.extraction_fixtures import Extract, extracted, interrupt
+from support.extraction_fixtures import Extract, Network, during, interrupt
 from support.forged_parts import read_part, write_part, write_with_digest
 
-from hypervlad import HypercolumnVLAD, extract_features, load_features
-from hypervlad.common.files import LinkError, LockedError, exclusive_lock, file_digest
+from hypervlad import HypercolumnVLAD, load_features
 from hypervlad.data import FeatureFileError, plan_extraction
-from hypervlad.data.extraction import extract as extract_module
-from hypervlad.data.extraction import manifest
 from hypervlad.images import SkippedImagesWarning
 
-links = pytest.mark.skipif(os.name == "nt", reason="links need a privilege on Windows")
+posix = pytest.mark.skipif(os.name == "nt", reason="links, pipes and modes are POSIX's")
 
 
 @pytest.fixture
@@ -42,7 +40,7 @@ def part(interrupted: Path) -> Path:
 # --- links ----------------------------------------------------------------------------------------
 
 
-@links
+@posix
 @pytest.mark.parametrize(
     "name",
     [
@@ -58,50 +56,47 @@ def part(interrupted: Path) -> Path:
 def test_resume_refuses_links(
     name: str, extract: Extract, tmp_path: Path, interrupted: Path
 ) -> None:
-    link = tmp_path / name
-    moved = tmp_path / "moved"
+    link, moved = tmp_path / name, tmp_path / "moved"
     if link.exists():
         os.replace(link, moved)
     else:
         moved.write_text("precious")
     before = {each: each.read_bytes() for each in [moved, *moved.rglob("*")] if each.is_file()}
     link.symlink_to(moved)
-    with pytest.raises(LinkError, match=f"{link.name} is a link to .*moved"):
+    with pytest.raises(FileExistsError, match=f"{link.name} is a link to .*moved"):
         extract(resume=True)
     assert {each: each.read_bytes() for each in before} == before
     assert link.is_symlink()
 
 
-@links
-def test_a_link_in_place_of_the_merged_file_is_not_followed(
-    extract: Extract, tmp_path: Path, interrupted: Path
-) -> None:
-    (tmp_path / "precious").write_text("mine")
-    (tmp_path / "_f.parquet.parts" / "whole.parquet").symlink_to(tmp_path / "precious")
-    extract(resume=True)
-    assert (tmp_path / "precious").read_text() == "mine"
-    assert not list(tmp_path.glob("*.parts"))
+@posix
+def test_a_folder_of_tasks_that_becomes_a_link_is_refused(extract: Extract, out: Path) -> None:
+    elsewhere = out.with_name("elsewhere")
+    elsewhere.mkdir()
+    tasks = out.with_name("_f.parquet.parts") / "000000"
+    with pytest.raises(FileExistsError):
+        during(0, lambda: tasks.symlink_to(elsewhere), extract)
+    assert not list(elsewhere.iterdir())
 
 
-@links
+@posix
 def test_a_link_in_place_of_a_mapped_copy_is_refused(complete: Path, tmp_path: Path) -> None:
     load_features(complete, mmap=True)
     (copy,) = tmp_path.glob("_f.parquet.*.npy")
     os.replace(copy, tmp_path / "moved")
     copy.symlink_to(tmp_path / "moved")
-    with pytest.raises(LinkError, match="npy is a link to"):
+    with pytest.raises(FileExistsError):
         load_features(complete, mmap=True)
 
 
 # --- forged parts ---------------------------------------------------------------------------------
 
-
 Facts = dict[str, Any]
-#: The order of the values in a record and in an image of a part.
+#: The order of the values in a record of a part.
 PATH, LABEL, DIGEST, HEIGHT, WIDTH, CHANNELS, PIXEL_SIZE, NAME, REASON, SIZE, TIME = range(11)
 
 
-def with_record(at: int, value: Any) -> Callable[[Facts, bytes], tuple[Any, bytes]]:
+def record(at: int, value: Any) -> Callable[[Facts, bytes], tuple[Any, bytes]]:
     """Return a change of one value of the second record."""
 
     def change(facts: Facts, vectors: bytes) -> tuple[Any, bytes]:
@@ -111,174 +106,137 @@ def with_record(at: int, value: Any) -> Callable[[Facts, bytes], tuple[Any, byte
     return change
 
 
-def with_fact(name: str, value: Any) -> Callable[[Facts, bytes], tuple[Any, bytes]]:
+def fact(name: str, value: Any) -> Callable[[Facts, bytes], tuple[Any, bytes]]:
     """Return a change of one fact."""
     return lambda facts, vectors: (facts | {name: value}, vectors)
 
 
-def fewer_rows(facts: Facts, vectors: bytes) -> tuple[Any, bytes]:
-    return facts | {"records": facts["records"][1:]}, vectors[len(vectors) // 4 :]
-
-
-def in_another_order(facts: Facts, vectors: bytes) -> tuple[Any, bytes]:
-    return facts | {"records": facts["records"][::-1]}, vectors
-
-
 FORGED: dict[str, Callable[[Facts, bytes], tuple[Any, bytes]]] = {
-    "fewer rows": fewer_rows,
-    "rows in another order": in_another_order,
+    "fewer rows": lambda facts, vectors: (
+        facts | {"records": facts["records"][1:]},
+        vectors[len(vectors) // 4 :],
+    ),
+    "another order": lambda facts, vectors: (facts | {"records": facts["records"][::-1]}, vectors),
     "shorter vectors": lambda facts, vectors: (facts, vectors[:-4]),
     "a long text": lambda facts, vectors: (json.dumps(facts).encode() + b" " * 10**5, vectors),
     "no JSON": lambda _, vectors: (b"{", vectors),
     "deep JSON": lambda _, vectors: (b"[" * 10_000, vectors),
     "no facts": lambda _, vectors: ({}, vectors),
-    "another run": with_fact("run", "0" * 32),
-    "records that are no lists": with_fact("records", [1, 2, 3, 4]),
-    "a count that is infinite": with_fact("n_cached", float("inf")),
-    "a count that is too high": with_fact("n_cached", 5),
-    "another path": with_record(PATH, "../../x"),
-    "a long path": with_record(PATH, "x" * 10**6),
-    "a label that is no text": with_record(LABEL, 3),
-    "no digest": with_record(DIGEST, None),
-    "a digest that is none": with_record(DIGEST, "a/../../x"),
-    "a reason": with_record(REASON, "\udcff"),
-    "another size": with_record(SIZE, 2**62),
-    "a time that is no integer": with_record(TIME, 1e300),
-    "a time of many digits": with_record(TIME, 10**30),
-    "a height that is no number": with_record(HEIGHT, "20"),
-    "no width": with_record(WIDTH, 0),
-    "too many channels": with_record(CHANNELS, 128),
-    "a pixel size that is none": with_record(PIXEL_SIZE, -1.0),
+    "another run": fact("run", "0" * 32),
+    "records that are no lists": fact("records", [1, 2, 3, 4]),
+    "a count that is infinite": fact("n_cached", float("inf")),
+    "a count that is too high": fact("n_cached", 5),
+    "another path": record(PATH, "../../x"),
+    "a long path": record(PATH, "x" * 10**6),
+    "a label that is no text": record(LABEL, 3),
+    "no digest": record(DIGEST, None),
+    "a digest that is none": record(DIGEST, "a/../../x"),
+    "a reason": record(REASON, "\udcff"),
+    "another size": record(SIZE, 2**62),
+    "a time that is no integer": record(TIME, 1e300),
+    "a time of many digits": record(TIME, 10**30),
+    "a height that is no number": record(HEIGHT, "20"),
+    "no width": record(WIDTH, 0),
+    "too many channels": record(CHANNELS, 128),
+    "a pixel size that is none": record(PIXEL_SIZE, -1.0),
+}
+# Offsets in Arrow's own buffers are not checked by Arrow: one that is forged ends the process.
+ARROW = b"\xff\xff\xff\xff\xf0\0\0\0\x10\0\0\0" + bytes(240)
+DAMAGED: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda whole: whole[:-20],
+    "a bit of a vector": lambda whole: whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:],
+    "empty": lambda whole: b"",
 }
 
 
-def test_a_forged_part_is_computed_again(
+def test_forged_and_damaged_parts_are_computed_again(
     extract: Extract,
     encoder: HypercolumnVLAD,
     folder: Path,
     part: Path,
     interrupted: Path,
-    computed: list[str],
+    expected: bytes,
+    network: Network,
 ) -> None:
+    def n_kept() -> int:
+        return plan_extraction(folder, encoder, out=interrupted, resume=True).n_kept
+
     sound = part.read_bytes()
-    assert plan_extraction(folder, encoder, out=interrupted, resume=True).n_kept == 12
+    assert n_kept() == 12
     for name, change in FORGED.items():
         part.write_bytes(sound)
         write_part(part, *change(*read_part(part)))
-        plan = plan_extraction(folder, encoder, out=interrupted, resume=True)
-        assert plan.n_kept == 8, name
-    computed.clear()
+        assert n_kept() == 8, name
+    for content in (ARROW, b"\xff" * 8 + b"{}"):
+        write_with_digest(part, content)
+        assert n_kept() == 8, content
+    for name, damage in DAMAGED.items():
+        part.write_bytes(damage(sound))
+        assert n_kept() == 8, name
+    network.clear()
     done = extract(resume=True)
-    assert (done.n_images, len(computed)) == (20, 12)
-    X, frame = load_features(interrupted)
-    expected, expected_frame = extracted(folder, encoder)
-    np.testing.assert_array_equal(X, expected)
-    assert frame.equals(expected_frame)
-
-
-def arrow_stream() -> bytes:
-    """Offsets in Arrow's own buffers are not checked: one that is forged ends the process."""
-    sink = pa.BufferOutputStream()
-    table = pa.table({"path": ["a"], "digest": ["b"]})
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue().to_pybytes())
-
-
-@pytest.mark.parametrize("content", [arrow_stream(), b"\xff" * 8 + b"{}"], ids=["table", "length"])
-def test_a_part_of_another_layout_is_computed_again(
-    content: bytes, extract: Extract, part: Path, interrupted: Path
-) -> None:
-    write_with_digest(part, content)
-    assert extract(resume=True).n_kept == 8
+    assert (done.n_kept, done.n_images, network.n_images) == (8, 20, 12)
+    assert interrupted.read_bytes() == expected
 
 
 @pytest.mark.parametrize("name", [7, "0" * 33])
 def test_a_manifest_with_a_forged_name_of_its_run_is_none(
-    name: Any, extract: Extract, tmp_path: Path, interrupted: Path
+    name: Any, extract: Extract, interrupted: Path
 ) -> None:
-    path = tmp_path / "_f.parquet.parts" / "manifest.parquet"
+    path = interrupted.with_name("_f.parquet.parts") / "manifest.parquet"
     table = pq.read_table(path)
     facts = json.loads(table.schema.metadata[b"hypervlad"]) | {"run": name}
     pq.write_table(table.replace_schema_metadata({"hypervlad": json.dumps(facts)}), path)
-    with pytest.raises(FileExistsError, match="exists, and was not made by hypervlad"):
+    with pytest.raises(FileExistsError):
         extract(resume=True)
 
 
 def test_a_part_that_changes_before_the_merge_is_not_merged(
-    extract: Extract, part: Path, interrupted: Path, monkeypatch: pytest.MonkeyPatch
+    extract: Extract, part: Path, interrupted: Path, expected: bytes
 ) -> None:
-    facts, vectors = read_part(part)
-    merge = extract_module.Run._merge
-
-    def forged(*arguments: Any) -> Any:
-        write_part(part, *with_record(LABEL, "x")(facts, vectors))
-        return merge(*arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(extract_module.Run, "_merge", forged)
-        with pytest.raises(OSError, match=r"1\.task: damaged, or changed by another program; run"):
-            extract(resume=True)
+    forged = record(LABEL, "x")(*read_part(part))
+    with pytest.raises(OSError, match=r"1\.task: damaged, or changed by another program; run"):
+        during(1, lambda: write_part(part, *forged), lambda: extract(resume=True))
     assert not interrupted.exists()
     extract(resume=True)
-    assert load_features(interrupted)[1]["label"].tolist()[:8] == ["a"] * 8
+    assert interrupted.read_bytes() == expected
 
 
-def test_the_digest_is_that_of_what_was_written(
-    extract: Extract,
-    encoder: HypercolumnVLAD,
-    folder: Path,
-    out: Path,
-    monkeypatch: pytest.MonkeyPatch,
+@posix
+def test_a_file_that_is_replaced_as_soon_as_it_is_written_is_not_kept(
+    extract: Extract, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = extract_module.replace_when_complete
+    """The digest beside it is that of what was written."""
+    other = extract(out=out.with_name("other.parquet"), exclude="9.png").path
+    forge(other, "label", pa.array(["x"] * 20))
+    move = os.replace
 
-    @contextlib.contextmanager
-    def replaced_at_once(path: Path, **options: Any) -> Iterator[Any]:
-        with original(path, **options) as stream:
-            yield stream
-        os.replace(other, out)
+    def replaced_at_once(draft: Any, path: Any) -> None:
+        move(draft, path)
+        if Path(path) == out:
+            shutil.copy(other, out)
 
-    def is_recorded() -> bool:
-        found = manifest.Manifest.open(manifest.finished_manifest(out))
-        assert found is not None
-        return found.output_digest == file_digest(out)
-
-    other = out.with_name("other.parquet")
-    extract_features(folder, encoder, out=other, include="a/*")
     with monkeypatch.context() as patch:
-        patch.setattr(extract_module, "replace_when_complete", replaced_at_once)
+        patch.setattr(os, "replace", replaced_at_once)
         extract()
-    assert not is_recorded()
-    extract()
-    assert is_recorded()
+    with pytest.warns(UserWarning, match=r"f\.parquet: damaged or changed since it was written"):
+        assert extract(resume=True).n_kept == 0
+    assert load_features(out)[1]["label"][0] == "a"
 
 
-@links
-def test_a_folder_of_tasks_that_becomes_a_link_is_refused(
-    encoder: HypercolumnVLAD, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_unreadable_files_cost_their_own_rows(
+    extract: Extract, encoder: HypercolumnVLAD, folder: Path
 ) -> None:
-    elsewhere, original = tmp_path / "elsewhere", Path.mkdir
-    elsewhere.mkdir()
-
-    def linked_meanwhile(path: Path, *arguments: Any, **options: Any) -> None:
-        if path.name == "000000":
-            path.symlink_to(elsewhere)
-        original(path, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "mkdir", linked_meanwhile)
-        with pytest.raises(LinkError, match="000000 is a link to"):
-            extract_features(folder, encoder, out=tmp_path / "f.parquet")
-    assert not list(elsewhere.iterdir())
-
-
-def test_a_part_without_a_readable_image_is_kept(encoder: HypercolumnVLAD, folder: Path) -> None:
+    """A whole batch of them, and one whose name is no text."""
     for number in range(4):
         (folder / "a" / f"{number}.png").write_bytes(b"no image")
-    with pytest.warns(SkippedImagesWarning, match="4 of 20"):
-        X, _ = extracted(folder, encoder)
-    assert X.shape == (16, encoder.n_features_out_)
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes(b"no image")
+    with pytest.warns(SkippedImagesWarning):
+        done = extract()
+    assert (done.n_images, len(done.skipped)) == (16, 5)
+    assert "\\xff.png" in done.skipped[-1].reason
+    assert load_features(done.path)[0].shape == (16, encoder.n_features_out_)
 
 
 # --- complete files -------------------------------------------------------------------------------
@@ -289,144 +247,289 @@ def test_a_damaged_complete_file_is_made_again(extract: Extract, complete: Path)
     at = whole.index(load_features(complete)[0][7].tobytes())
     complete.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
     with pytest.warns(UserWarning, match=r"f\.parquet: damaged or changed since it was written"):
-        done = extract(resume=True)
-    assert done.n_kept == 0
+        assert extract(resume=True).n_kept == 0
     assert complete.read_bytes() == whole
     assert extract(resume=True).n_kept == 20
 
 
-def test_a_file_that_claims_more_than_it_holds_is_refused(complete: Path) -> None:
-    """Its zeros are compressed to almost nothing: reading them takes 40 times as much memory."""
-    with pq.ParquetFile(complete) as file:
-        schema, metadata = file.schema_arrow, file.metadata.metadata
-        table = file.read().slice(0, 1)
-    n_rows, n_features = 100, 10_000
-    vectors = pa.FixedSizeListArray.from_arrays(
-        pa.array(np.zeros(n_rows * n_features, dtype=np.float32)),
-        type=pa.list_(pa.field("element", pa.float32(), nullable=False), n_features),
-    )
-    table = pa.concat_tables([table] * n_rows).set_column(
-        7, pa.field("vector", vectors.type, nullable=False), vectors
-    )
-    table = table.replace_schema_metadata({**schema.metadata, **metadata})
-    pq.write_table(table, complete, compression="zstd", use_dictionary=True)
-    assert complete.stat().st_size < 10**5
-    with pytest.raises(FeatureFileError, match=r"f\.parquet: damaged or changed"):
+def forge(
+    out: Path, column: str, values: Any, change: dict[bytes, bytes] | None = None, **options: Any
+) -> None:
+    """Write a file of features again, with other values in a column and other metadata."""
+    with pq.ParquetFile(out) as file:
+        schema, table, metadata = file.schema_arrow, file.read(), file.metadata.metadata
+    table = table.set_column(schema.names.index(column), column, values)
+    options = {"use_dictionary": False, "compression": "zstd"} | options
+    rows = options.pop("row_group_size", None)
+    table = table.replace_schema_metadata(None)
+    with pq.ParquetWriter(out, table.schema, store_schema=False, **options) as writer:
+        writer.write_table(table, row_group_size=rows)
+        # With the schema of the sound file, which the values need not have.
+        writer.add_key_value_metadata(metadata | (change or {}))
+
+
+def paths(text: str) -> pa.Array:
+    return pa.array([text] * 20)
+
+
+SAME_TEXT = pa.DictionaryArray.from_arrays(pa.array(np.zeros(20, dtype=np.int32)), ["x" * 10**6])
+PAGES: list[tuple[Any, dict[str, Any], str]] = [
+    (paths("x"), {"data_page_size": 10, "write_batch_size": 2, "row_group_size": 3}, ""),
+    (paths("x" * 4000), {"compression": "snappy", "row_group_size": 1}, ""),  # in statistics, too
+    (paths("x" * 5 * 10**6), {}, "path would take more memory than the file should"),
+    (SAME_TEXT, {"use_dictionary": ["path"]}, "path has a dictionary"),
+    (paths("x"), {"column_encoding": {"path": "DELTA_BYTE_ARRAY"}}, "path has a page of another k"),
+    (paths("x"), {"column_encoding": {"height": "DELTA_BINARY_PACKED"}}, "height has a page of an"),
+    (paths("x"), {"data_page_version": "2.0"}, "has a page"),
+]
+
+
+@pytest.mark.parametrize(("values", "options", "reason"), PAGES)
+def test_what_becomes_much_larger_in_memory_is_refused_before_it_is_decoded(
+    values: Any, options: dict[str, Any], reason: str, complete: Path
+) -> None:
+    X, _ = load_features(complete)
+    forge(complete, "path", values, **options)
+    assert complete.stat().st_size < 10**6
+    if not reason:
+        again, frame = load_features(complete)
+        np.testing.assert_array_equal(again, X)
+        assert frame["path"].tolist() == values.to_pylist()
+        return
+    with pytest.raises(FeatureFileError, match=rf"f\.parquet: damaged \(.*{reason}"):
         load_features(complete)
 
 
-def test_facts_that_are_not_ours_are_refused(complete: Path) -> None:
-    table = pq.read_table(complete)
-    for facts in (b"[" * 100_000, b"[]", b'{"format": 1e999}', b'{"format": 1}', b"\xff"):
-        pq.write_table(table.replace_schema_metadata({b"hypervlad": facts}), complete)
-        with pytest.raises(FeatureFileError, match=r"f\.parquet: .*extract again"):
+def test_pages_that_a_file_does_not_declare_are_refused(complete: Path) -> None:
+    """Empty ones, and those of a dictionary before an end that tells of plain values."""
+    forge(complete, "path", paths("xyz" * 30), compression="none")
+    plain = complete.read_bytes()
+    forge(complete, "path", paths("xyz" * 30), use_dictionary=["path"], compression="none")
+    end = int.from_bytes(plain[-8:-4], "little") + 8
+    length = len(plain) - end
+    empty = b"\x15\0\x15\0\x15\0\x2c\x15\0\x15\0\0\0"  # a page of data, plain, with no values
+    dictionary = complete.read_bytes()[:length].ljust(length, b"\0") + plain[-end:]
+    for content in (plain[:4] + empty + plain[4 + len(empty) :], dictionary):
+        complete.write_bytes(content)
+        with pytest.raises(FeatureFileError):
             load_features(complete)
 
 
-def forge(out: Path, column: str, values: Any, change: dict[bytes, bytes], **options: Any) -> None:
-    """Write a file of features again, with other values in a column and other metadata."""
-    with pq.ParquetFile(out) as file:
-        schema, table = file.schema_arrow, file.read()
-        metadata = file.metadata.metadata
-    at = schema.names.index(column)
-    table = table.set_column(at, column, values)
-    table = table.replace_schema_metadata(None)
-    with pq.ParquetWriter(out, table.schema, store_schema=False, **options) as writer:
-        writer.write_table(table)
-        # With the schema of the sound file, which the values need not have.
-        writer.add_key_value_metadata(metadata | change)
-
-
-def test_a_long_text_of_many_rows_is_not_repeated_in_memory(complete: Path) -> None:
-    """A dictionary holds it once, and so does a file of a few kilobytes."""
-    indices = pa.array(np.zeros(20, dtype=np.int32))
-    paths = pa.DictionaryArray.from_arrays(indices, ["x" * 10**6])
-    forge(complete, "path", paths, {}, use_dictionary=["path"], compression="zstd")
+def test_a_file_that_claims_more_than_it_holds_is_refused(complete: Path) -> None:
+    """Its zeros are compressed to almost nothing: reading them takes 40 times as much memory."""
+    vectors = pa.FixedSizeListArray.from_arrays(
+        pa.array(np.zeros(20 * 50_000, dtype=np.float32)),
+        type=pa.list_(pa.field("element", pa.float32(), nullable=False), 50_000),
+    )
+    with pq.ParquetFile(complete) as file:
+        schema, metadata = file.schema_arrow, file.metadata.metadata
+        table = file.read()
+    table = table.set_column(7, pa.field("vector", vectors.type, nullable=False), vectors)
+    table = table.replace_schema_metadata({**schema.metadata, **metadata})
+    pq.write_table(table, complete, compression="zstd")
     assert complete.stat().st_size < 10**5
-    with pytest.raises(FeatureFileError, match=r"f\.parquet: damaged \(path has a dictionary"):
+    with pytest.raises(FeatureFileError):
         load_features(complete)
+
+
+BAD_JSON = [
+    *(b"[" * 100_000, b"[" * 40 + b"]" * 40, b"[]", b"{", b"\xff", b'{"a": "\xff"}'),
+    *(b'{"a": 1, "a": 2}', b'{"a": NaN}', b'{"a": -Infinity}', b'{"format": 1e999}'),
+    *(b'{"a": ' + b"1" * 30 + b"}", b'{"a": -9223372036854775809}'),
+    *(rb'{"a": ["\ud800"]}', rb'{"\udbff": 1}', rb'{"a": ["\ud83d", "\ude00"]}'),
+    b'{"a": [' + b"{}," * 2**20 + b"{}]}",
+]
+
+
+def test_facts_that_are_not_ours_are_refused(complete: Path) -> None:
+    """JSON that could do harm in any file: too deep, too much, ambiguous, or no numbers or text."""
+    with pq.ParquetFile(complete) as file:
+        table, metadata = file.read(), file.metadata.metadata
+    sound = {"encoder": "x", "format": 1}
+
+    def load_with(facts: bytes) -> None:
+        own = {b"hypervlad.content": metadata[b"hypervlad.content"], b"hypervlad": facts}
+        pq.write_table(table.replace_schema_metadata(own), complete, use_dictionary=False)
+        load_features(complete)
+
+    load_with(json_of(sound | {"\udcff.png": "\U0001f600"}))
+    for facts in BAD_JSON:
+        among = facts[:-1] + b", " + json_of(sound)[1:] if facts.startswith(b'{"a":') else facts
+        with pytest.raises(FeatureFileError, match=r"f\.parquet: damaged .*; extract again"):
+            load_with(among)
+    with pytest.raises(FeatureFileError, match="upgrade"):
+        load_with(json_of(sound | {"format": 2}))
+
+
+def json_of(facts: Any) -> bytes:
+    return json.dumps(facts).encode()
 
 
 @pytest.mark.parametrize("digest", [b"a/../../x", b"0" * 63 + b"\xff", b"0" * 65])
 def test_a_digest_that_is_none_names_no_file(digest: bytes, complete: Path) -> None:
-    labels = pq.read_table(complete, columns=["label"])["label"]
-    forge(complete, "label", labels, {}, use_dictionary=False)
-    load_features(complete)
-    forge(complete, "label", labels, {b"hypervlad.content": digest}, use_dictionary=False)
+    forge(complete, "path", paths("x"), {b"hypervlad.content": digest})
     for mapped in (False, True):
-        with pytest.raises(FeatureFileError, match=r"f\.parquet: damaged or changed"):
+        with pytest.raises(FeatureFileError):
             load_features(complete, mmap=mapped)
-
-
-def test_records_that_are_not_as_many_as_images_are_not_read(
-    extract: Extract, complete: Path, computed: list[str]
-) -> None:
-    """Missing values take no byte of a file, and each a value in memory."""
-    images = manifest.finished_manifest(complete)
-    whole = manifest.Manifest.open(images)
-    assert whole is not None
-    assert len(whole.records(20) or []) == 20
-    assert whole.records(21) is None
-    with pq.ParquetFile(images) as file:
-        schema, metadata = file.schema_arrow, file.metadata.metadata
-    nothing = {name: pa.nulls(10**5, schema.field(name).type) for name in schema.names}
-    pq.write_table(pa.table(nothing).replace_schema_metadata(metadata), images)
-    assert images.stat().st_size < 2 * 10**4
-    computed.clear()
-    assert extract(resume=True).n_kept == 0
-    assert len(computed) == 20
-
-
-@pytest.mark.skipif(os.name == "nt", reason="names are text there")
-def test_an_unreadable_file_whose_name_is_no_text_costs_its_own_row(
-    extract: Extract, folder: Path
-) -> None:
-    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.png")).write_bytes(b"no image")
-    with pytest.warns(SkippedImagesWarning, match="1 of 21"):
-        done = extract()
-    assert done.n_images == 20
-    assert "\\xff.png" in done.skipped[0].reason
 
 
 def test_vectors_twice_are_refused(complete: Path) -> None:
     table = pq.read_table(complete)
     pq.write_table(table.append_column(table.schema.field(7), table.column(7)), complete)
-    with pytest.raises(FeatureFileError, match=r"f\.parquet: damaged or changed"):
+    with pytest.raises(FeatureFileError):
         load_features(complete)
+
+
+@pytest.mark.parametrize("n_records", [19, 10**5])
+def test_records_that_are_not_as_many_as_images_are_not_read(
+    n_records: int, extract: Extract, complete: Path, network: Network
+) -> None:
+    """Missing values take no byte of a file, and each a value in memory."""
+    images = complete.with_name("_f.parquet.images")
+    with pq.ParquetFile(images) as file:
+        schema, metadata = file.schema_arrow, file.metadata.metadata
+    nothing = {name: pa.nulls(n_records, schema.field(name).type) for name in schema.names}
+    pq.write_table(pa.table(nothing).replace_schema_metadata(metadata), images)
+    assert images.stat().st_size < 2 * 10**4
+    network.clear()
+    assert extract(resume=True).n_kept == 0
+    assert network.n_images == 20
 
 
 # --- two runs at once -----------------------------------------------------------------------------
 
+HELD = rf"f\.parquet: another run writes it now \(process {os.getpid()} on "
+LEFT = "process 1 on another machine\n"
 
-@pytest.mark.parametrize("resume", [False, True])
+
 def test_a_second_run_names_the_first(
-    resume: bool,
-    extract: Extract,
-    encoder: HypercolumnVLAD,
-    folder: Path,
-    tmp_path: Path,
-    interrupted: Path,
+    extract: Extract, encoder: HypercolumnVLAD, folder: Path, interrupted: Path
 ) -> None:
-    with (
-        exclusive_lock(tmp_path / "_f.parquet.lock", interrupted),
-        pytest.raises(LockedError, match=rf"f\.parquet: another run.*process {os.getpid()} on"),
-    ):
-        extract(resume=resume)
-    assert plan_extraction(folder, encoder, out=interrupted, resume=True).n_kept == 12
-    extract(resume=True)
-    assert not list(tmp_path.glob("*.lock"))
+    lock = interrupted.with_name("_f.parquet.lock")
+    lock.write_text(LEFT * 9)  # of a process that was killed, which locks nothing
+
+    def second_run() -> None:
+        assert lock.read_text().count("\n") == 1
+        for resume in (False, True):
+            with pytest.raises(RuntimeError, match=HELD):
+                extract(resume=resume)
+        assert plan_extraction(folder, encoder, out=interrupted, resume=True).n_kept == 12
+
+    during(0, second_run, lambda: extract(resume=True))
+    assert not lock.exists()
 
 
-@links
+@pytest.fixture
+def deny(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make locks that exist readable only, or neither: the tests may run as root."""
+    original = os.open
+
+    def deny(*denied: int) -> None:
+        def opened(path: Any, flags: int, mode: int = 0o777, **options: Any) -> int:
+            is_lock = str(path).endswith(".lock") and os.path.exists(path)
+            if is_lock and flags & os.O_ACCMODE in denied:
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+            return original(path, flags, mode, **options)
+
+        monkeypatch.setattr(os, "open", opened)
+
+    return deny
+
+
+@posix
+def test_the_lock_of_another_user_names_its_owner(
+    extract: Extract, deny: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    def no_lock_for_reading(*_: object) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    def second_run() -> None:
+        deny(os.O_RDWR)
+        with pytest.raises(RuntimeError, match=HELD):
+            extract()
+        with monkeypatch.context() as network_share:  # needs a file that may be written
+            network_share.setattr(fcntl, "flock", no_lock_for_reading)
+            with pytest.raises(RuntimeError, match=HELD):
+                extract()
+        deny(os.O_RDWR, os.O_RDONLY)
+        with pytest.raises(PermissionError, match=r"another user \(number \d+\) writes the same"):
+            extract()
+
+    during(1, second_run, extract)
+
+
+@posix
+@pytest.mark.parametrize("removable", [True, False])
+def test_what_a_killed_run_of_another_user_left_locks_nothing(
+    removable: bool,
+    extract: Extract,
+    out: Path,
+    deny: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lock, unlink = out.with_name("_f.parquet.lock"), Path.unlink
+    lock.write_text(LEFT)
+    deny(os.O_RDWR)
+
+    def refused(path: Path, **options: Any) -> None:
+        if path == lock:
+            raise PermissionError
+        unlink(path, **options)
+
+    def second_run() -> None:
+        assert lock.read_text().startswith(f"process {os.getpid()}" if removable else LEFT)
+        with pytest.raises(RuntimeError):
+            extract()
+
+    if not removable:
+        monkeypatch.setattr(Path, "unlink", refused)
+    during(1, second_run, extract)
+    assert lock.exists() is not removable
+
+
+@posix
+def test_a_lock_with_another_name_or_that_is_a_pipe_is_not_written(
+    extract: Extract, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, precious, opened = out.with_name("_f.parquet.lock"), out.with_name("mine"), os.open
+    precious.write_text("mine")
+
+    def linked_just_now(path: Any, *arguments: Any, **options: Any) -> int:
+        if str(path) == str(lock):
+            lock.hardlink_to(precious)
+        return opened(path, *arguments, **options)
+
+    lock.hardlink_to(precious)
+    refused = pytest.raises(FileExistsError, match=r"lock (has another name|is not an)")
+    with refused:
+        extract()
+    lock.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", linked_just_now)
+        with refused:
+            extract()
+    lock.unlink()
+    os.mkfifo(lock)
+    with refused:
+        extract()
+    assert precious.read_text() == "mine"
+
+
+@posix
 def test_a_complete_file_needs_no_lock(
     extract: Extract, complete: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be in a folder that cannot be written."""
 
-    def no_lock(*_: object) -> None:
-        raise PermissionError
+    def refused(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(errno.EACCES, "a folder of others", path)
+        return original(path, flags, *arguments, **options)
 
-    monkeypatch.setattr(extract_module, "exclusive_lock", no_lock)
+    original = os.open
+    monkeypatch.setattr(os, "open", refused)
     assert extract(resume=True).n_kept == 20
     with pytest.raises(PermissionError):
         extract()
