@@ -34,6 +34,11 @@ def found(drawn):
     return diameters
 
 
+def in_nm(found):
+    lengths = {name: 20 * getattr(found, name) for name in ("diameters", "errors", "weights")}
+    return replace(found, unit="nm", **lengths)
+
+
 def test_the_cover_and_the_areas_of_pores_are_those_drawn(drawn, found):
     image, is_open = drawn
     pores = find_pores(image, found)
@@ -54,16 +59,12 @@ def test_light_and_polarity_do_not_matter(drawn, found):
     assert inverted.cover == pytest.approx(cover, abs=1e-3)
 
 
-def test_diameters_in_nm_need_their_pixel_size(drawn, found):
+def test_diameters_in_nm_give_the_pores_their_pixel_size(drawn, found):
     image, _ = drawn
-    lengths = {name: 20 * getattr(found, name) for name in ("diameters", "errors", "weights")}
-    in_nm = replace(found, unit="nm", **lengths)
-    pores = find_pores(image, in_nm, pixel_size=20)
+    pores = find_pores(image, in_nm(found), pixel_size=20)
     assert {each.pixel_size for each in cut_particles(image, pores)} == {20}
     assert {each.pixel_size for each in cut_particles(image, pores, pixel_size=10)} == {10}
     np.testing.assert_array_equal(pores, find_pores(image, found))
-    with pytest.raises(ValueError, match="the diameters are in nm, and pixel_size is None"):
-        find_pores(image, in_nm)
 
 
 def test_small_pores_have_no_outline_but_are_not_covered(drawn, found):
@@ -74,10 +75,14 @@ def test_small_pores_have_no_outline_but_are_not_covered(drawn, found):
     assert min(each.mask.sum() for each in large) >= 500
 
 
-def test_without_diameters_or_of_another_image_there_are_no_pores(drawn, found):
-    image, _ = drawn
-    nothing = fibre_diameters(np.random.default_rng(0).normal(size=(96, 96)))
-    with pytest.raises(ValueError, match=f"there are none: {nothing.reason}"):
-        find_pores(image, nothing)
-    with pytest.raises(ValueError, match="the image has 100 x 100 pixels, and diameters"):
-        find_pores(image[:100, :100], found)
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda image, found: find_pores(image, in_nm(found)), "in nm, and pixel_size is None"),
+        (lambda image, found: find_pores(image[:100, :100], found), "has 100 x 100 pixels, and"),
+        (lambda image, _: find_pores(image, fibre_diameters(np.ones((96, 96)))), "there are none"),
+    ],
+)
+def test_without_diameters_or_of_another_image_there_are_no_pores(drawn, found, call, words):
+    with pytest.raises(ValueError, match=words):
+        call(drawn[0], found)
