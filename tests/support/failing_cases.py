@@ -39,7 +39,7 @@ def crashing(seed: int, folder: Path) -> Iterator[Case]:
 
 
 def hanging(seed: int, folder: Path) -> Iterator[Case]:
-    yield Case("wait", lambda: Event().wait(60))
+    yield Case("sleep", lambda: Event().wait(60))
 
 
 def growing(seed: int, folder: Path) -> Iterator[Case]:

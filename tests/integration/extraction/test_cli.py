@@ -71,6 +71,7 @@ def test_a_stopped_run_is_resumed(model: Path, tmp_path: Path, out: Path, networ
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
 
 
+@pytest.mark.full  # trains two classifiers
 def test_training_and_predicting_with_a_cache(
     texture_images: tuple[list[np.ndarray], np.ndarray], tmp_path: Path
 ) -> None:
