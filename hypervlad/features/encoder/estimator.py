@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from hypervlad.common.base import Arrays, Field, Record, Value, Values, to_json
 from hypervlad.common.constraints import (
+    VERBOSE,
     Alternatives,
     InstanceOf,
     Integer,
@@ -202,6 +203,7 @@ class HypercolumnVLAD(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Network
         "runtime": [OneOf("auto", "torch", "openvino")],
         "random_state": [RandomState(), None],
         "on_error": [OneOf("raise", "skip")],
+        "verbose": VERBOSE,
     }
     _fitted_state: ClassVar[Mapping[str, Field]] = {
         "codebook_": CodebookField(),

@@ -30,7 +30,12 @@ from hypervlad.common.constraints import (
 )
 from hypervlad.common.progress import print_line
 from hypervlad.common.wording import counted
-from hypervlad.evaluation.splits import check_column, group_folds, holdout_split
+from hypervlad.evaluation.splits import (
+    check_column,
+    first_appearance_codes,
+    group_folds,
+    holdout_split,
+)
 from hypervlad.models.boosting.linear import (
     FeatureBlocks,
     Folds,
@@ -281,6 +286,8 @@ class BoostedSoftmaxClassifier(ClassifierMixin, Estimator):
         self.check_parameters()
         if y is not None:
             check_column("y", y, "labels")
+            if isinstance(y, list | tuple):  # as an array of text, a missing label would be "nan"
+                first_appearance_codes(y, "y")
         features, labels = validate_data(self, X, y, dtype=(np.float64, np.float32))
         check_classification_targets(labels)
         _check_float32(features)
