@@ -1,11 +1,14 @@
-"""What holds for every public estimator and preset, with settings that are not the defaults."""
+"""What every public estimator and preset promises, with settings that are not the defaults."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import pickle
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +16,8 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from support.surfaces import PATCH, blotted, surface
 
@@ -23,23 +27,32 @@ from hypervlad import (
     BoostedSoftmaxClassifier,
     HypercolumnSegmenter,
     HypercolumnVLAD,
+    ImageReadError,
     MicrographClassifier,
     PatchDefectScorer,
     make_nanowire_images,
-    make_particle_fields,
+    models,
 )
-from hypervlad.models import TransferClassifier
-from hypervlad.models.loading import KINDS
+from hypervlad.models import (
+    PatchCNNClassifier,
+    TransferClassifier,
+    default_alignment_encoder,
+    default_encoder,
+    default_patch_encoder,
+)
 from hypervlad.models.presets import anomalydino, carrillo2020, luo2021, modarres2017
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 Images = tuple[list[np.ndarray], np.ndarray]
-Calls = Mapping[str, Callable[[Any], Any]]
+Calls = dict[str, Callable[[Any], Any]]
 
 TINY: dict[str, Any] = {"weights": "random", "n_codewords": 3}
 SMALL = TINY | {"image_size": 20, "sampling": 300}
 WINDOWS = HypercolumnVLAD("tiny", taps=["1", "3"], image_size=None, **TINY)
+FINE_TUNED: dict[str, Any] = {"mode": "finetune", "trainable": "all", "max_epochs": 1}
+NETWORK: dict[str, Any] = {"weights": "random", "random_state": 0}
+NAN = float("nan")
 
 
 class Case(NamedTuple):
@@ -50,15 +63,51 @@ class Case(NamedTuple):
     calls: Calls
     named: Mapping[str, Any] = {}
 
-    def fitted(self) -> Any:
-        return clone(self.model).fit(*self.data, **self.named)
+
+def of_labels(images: Any, labels: np.ndarray) -> Calls:
+    return {
+        "predict": lambda model: model.predict(images),
+        "predict_proba": lambda model: model.predict_proba(images),
+        "decision_function": lambda model: model.decision_function(images),
+        "score": lambda model: model.score(images, labels),
+    }
 
 
-def encoder_calls(images: list[np.ndarray]) -> Calls:
+def of_micrographs(images: list[np.ndarray], labels: np.ndarray) -> Calls:
+    def of_vectors(model: MicrographClassifier) -> Any:
+        return model.judge_vectors(model.encoder_.transform(images), 0.4).kind
+
+    return {
+        **of_labels(images, labels),
+        "predict_set": lambda model: model.predict_set(images, 0.8),
+        "judge": lambda model: model.judge(images, 0.4),
+        "judge_vectors": of_vectors,
+        "classify": lambda model: model.classify(images, coverage=0.8, max_error=0.4),
+        "explain": lambda model: model.explain(images[0]).maps,
+        "held_out_evaluation": lambda model: model.held_out_evaluation().proba,
+        "label_issues": lambda model: model.label_issues(),
+        "check_calibrated": lambda model: model.check_calibrated(coverage=0.8, max_error=0.4),
+    }
+
+
+def of_defects(images: list[np.ndarray]) -> Calls:
+    return {
+        "predict": lambda model: model.predict(images),
+        "score_samples": lambda model: model.score_samples(images),
+        "score_map": lambda model: model.score_map(images[-1]),
+        "predict_map": lambda model: model.predict_map(images[-1]),
+        "find": lambda model: model.find(images[-1]).mask,
+        "score_patches": lambda model: model.score_patches(images[-1]),
+        "limits_": lambda model: model.limits_.sentences(),
+        "training_": lambda model: (len(model.training_), model.training_.n_copies),
+    }
+
+
+def encoder(images: list[np.ndarray], _labels: np.ndarray) -> Case:
     def explain(model: HypercolumnVLAD) -> Any:
         return model.explain_vector(images[0], np.ones((model.n_features_out_, 1)))
 
-    return {
+    calls: Calls = {
         "transform": lambda model: model.transform(images),
         "encode": lambda model: model.encode(images).vectors,
         "codeword_maps": lambda model: model.codeword_maps(images[0]),
@@ -72,252 +121,442 @@ def encoder_calls(images: list[np.ndarray]) -> Calls:
         "portable_copy": lambda model: model.portable_copy() and None,
         "check_run_parameters": HypercolumnVLAD.check_run_parameters,
     }
+    options: dict[str, Any] = {"turns": 2, "blocks": ("joint", "pooled"), "random_state": 1}
+    return Case(HypercolumnVLAD("tiny", **options, **SMALL), (images,), calls)
 
 
-def classifier_calls(images: list[np.ndarray], labels: np.ndarray) -> Calls:
-    return {
-        "predict": lambda model: model.predict(images),
-        "predict_proba": lambda model: model.predict_proba(images),
-        "decision_function": lambda model: model.decision_function(images),
-        "score": lambda model: model.score(images, labels),
-    }
-
-
-def micrograph_calls(images: list[np.ndarray], labels: np.ndarray) -> Calls:
-    def of_vectors(model: MicrographClassifier) -> Any:
-        return model.judge_vectors(model.encoder_.transform(images), 0.4).kind
-
-    return {
-        **classifier_calls(images, labels),
-        "predict_set": lambda model: model.predict_set(images, 0.8),
-        "judge": lambda model: model.judge(images, 0.4),
-        "judge_vectors": of_vectors,
-        "classify": lambda model: model.classify(images, coverage=0.8, max_error=0.4),
-        "explain": lambda model: model.explain(images[0]).maps,
-        "held_out_evaluation": lambda model: model.held_out_evaluation().proba,
-        "label_issues": lambda model: model.label_issues(),
-        "check_calibrated": lambda model: model.check_calibrated(coverage=0.8, max_error=0.4),
-    }
-
-
-def scorer_calls(images: list[np.ndarray]) -> Calls:
-    return {
-        "predict": lambda model: model.predict(images),
-        "score_samples": lambda model: model.score_samples(images),
-        "score_map": lambda model: model.score_map(images[-1]),
-        "predict_map": lambda model: model.predict_map(images[-1]),
-        "find": lambda model: model.find(images[-1]).mask,
-        "score_patches": lambda model: model.score_patches(images[-1]),
-        "limits_": lambda model: model.limits_.sentences(),
-        "training_": lambda model: (len(model.training_), model.training_.n_copies),
-    }
-
-
-@pytest.fixture(scope="module")
-def cases(tiny_backbone: None, texture_images: Images) -> Iterator[dict[str, Case]]:
-    with pytest.MonkeyPatch.context() as patch:
-        # Padded batches of patches, and crops, would take most of the time.
-        patch.setattr("hypervlad.models.baselines.patch_cnn._MAX_BATCH", 16)
-        patch.setattr("hypervlad.models.segmentation.decoder.N_CROPS", 8)
-        patch.setattr("hypervlad.models.segmentation.decoder.CROP", 64)
-        yield make_cases(texture_images)
-
-
-def make_cases(texture_images: Images) -> dict[str, Case]:
-    images, labels = texture_images
-    groups = np.arange(len(images)) // 2
+def boosting(images: list[np.ndarray], labels: np.ndarray) -> Case:
     pixels = np.stack([image.mean(axis=0)[:8] for image in images]).astype(np.float64)
-    encoder = HypercolumnVLAD("tiny", turns=2, blocks=("joint", "pooled"), random_state=1, **SMALL)
-    classifier = MicrographClassifier(
-        encoder,
-        boosting=BoostedSoftmaxClassifier(
-            n_estimators=7, max_depth=2, Cs=(0.5, 5), prior="uniform", learning_rate=0.3
-        ),
-        random_state=3,
-    )
-    split = MicrographClassifier(encoder, calibration_size=0.4, random_state=3)
-    trees = luo2021(
-        grid=40, backbone="tiny", weights="random", n_codewords=2, n_estimators=4, random_state=0
-    )
-    good = [surface(seed) for seed in range(22)]
-    spots, masks = zip(*(blotted(seed, (20, 25 + seed)) for seed in range(4)), strict=True)
-    patches = [image[:PATCH, :PATCH] for image in [*good[:8], *(s[14:, 20:] for s in spots)]]
-    kinds = ["normal"] * 8 + ["anomalous"] * 4
-    normal = PatchDefectScorer(
+    calls = of_labels(pixels, labels)
+    calls["tree_margins"] = lambda model: model.tree_margins(pixels)
+    calls["check_labels"] = lambda model: model.check_labels(labels)
+    options: dict[str, Any] = {"n_estimators": 7, "init": None, "n_iter_no_change": None}
+    options |= {"class_weight": {"flat": np.float32(2)}, "Cs": np.array([0.5, 5])}
+    return Case(BoostedSoftmaxClassifier(random_state=0, **options), (pixels, labels), calls)
+
+
+def classifier(images: list[np.ndarray], labels: np.ndarray) -> Case:
+    trees: dict[str, Any] = {"n_estimators": 7, "max_depth": 2, "learning_rate": 0.3}
+    learner = BoostedSoftmaxClassifier(Cs=(0.5, 5), prior="uniform", **trees)
+    model = MicrographClassifier(encoder(images, labels).model, boosting=learner, random_state=3)
+    groups = np.arange(len(images)) // 2
+    return Case(model, (images, labels), of_micrographs(images, labels), {"groups": groups})
+
+
+def split(images: list[np.ndarray], labels: np.ndarray) -> Case:
+    model = clone(classifier(images, labels).model).set_params(calibration_size=0.4, boosting=None)
+    return Case(model, (images, labels), of_micrographs(images, labels))
+
+
+def luo(images: list[np.ndarray], labels: np.ndarray) -> Case:
+    options: dict[str, Any] = {"grid": 40, "n_codewords": 2, "n_estimators": 4}
+    model = luo2021(backbone="tiny", **options, **NETWORK)
+    return Case(model, (images, labels), of_labels(images, labels))
+
+
+def normal(_images: Any, _labels: Any) -> Case:
+    model = PatchDefectScorer(
         WINDOWS, patch=PATCH, fpr=0.1, n_planted=24, n_codewords=5, tile_size=64, random_state=2
     )
-    large = [surface(seed, (96, 160)) for seed in range(8)]
-    wires, truths = make_nanowire_images(4, aligned=0.5, size=96, random_state=0)
+    good = [surface(seed) for seed in range(22)]
+    return Case(model, (good,), of_defects([*good[:3], blotted(0, (20, 25))[0]]))
+
+
+def with_masks(images: Any, labels: Any) -> Case:
+    given = normal(images, labels)
+    spots, masks = zip(*(blotted(seed, (20, 25 + seed)) for seed in range(4)), strict=True)
+    calls: Calls = {**given.calls, "probability_map": lambda model: model.probability_map(spots[0])}
+    model = clone(given.model).set_params(threshold="f1", boosting__Cs=(0.5, 5))
+    return Case(model, ([*given.data[0][:4], *spots],), calls, {"masks": [None] * 4 + list(masks)})
+
+
+def with_patches(images: Any, labels: Any) -> Case:
+    given, spots = with_masks(images, labels), [blotted(s, (20, 25 + s))[0] for s in range(4)]
+    patches = [surface(seed)[:PATCH, :PATCH] for seed in range(8)]
+    patches += [spot[14 : 14 + PATCH, 20 : 20 + PATCH] for spot in spots]
+    model = clone(given.model).set_params(threshold="fpr", fpr=0.3)
+    return Case(model, (patches, ["normal"] * 8 + ["anomalous"] * 4), given.calls)
+
+
+def anomaly_dino(_images: Any, _labels: Any) -> Case:
+    large = [surface(seed, (64, 96)) for seed in range(6)]
+    model = anomalydino("tiny", n_references=3, fpr=0.3, tile_size=64, **NETWORK)
+    return Case(model, (large,), of_defects(large[:3]))
+
+
+def alignment(_images: Any, _labels: Any) -> Case:
+    wires, truths = make_nanowire_images(4, aligned=0.5, size=72, random_state=0)
     maps = [truth.aligned_map(window=24) for truth in truths]
-    fields, outlines = make_particle_fields(4, size=64, random_state=0)
-    large_patches = [np.resize(image, (29, 29)) for image in images]
-    on_images, on_patches = (
-        classifier_calls(each, labels == "flat") for each in (images, large_patches)
-    )
-    of_patches: Calls = {
-        "activations": lambda model: model.activations(large_patches[0]),
-        "as_network_input": lambda model: model.as_network_input(large_patches),
-        "score_map": lambda model: model.score_map(large[0][:40, :40]),
-        "predict_map": lambda model: model.predict_map(large[0][:40, :40]),
-    }
-    probable: Calls = {"probability_map": lambda model: model.probability_map(spots[0])}
-    of_learner: Calls = {
-        "tree_margins": lambda model: model.tree_margins(pixels),
-        "check_labels": lambda model: model.check_labels(labels),
-    }
-    of_wires: Calls = {
+    calls: Calls = {
         "predict": lambda model: model.predict(wires),
         "score": lambda model: model.score(wires, maps),
         "aligned_fraction": lambda model: model.aligned_fraction(wires[0]).proba,
-        "aligned_proba": lambda model: model.aligned_proba(wires[0], *[np.arange(0, 97, 24)] * 2),
+        "aligned_proba": lambda model: model.aligned_proba(wires[0], *[np.arange(0, 73, 24)] * 2),
     }
-    of_fields: Calls = {
+    model = AlignmentClassifier(WINDOWS, window=24, tile_size=64, random_state=0)
+    return Case(model, (wires, maps), calls)
+
+
+def segmenter(_images: Any, _labels: Any) -> Case:
+    fields, spots = zip(*(blotted(seed, (20, 30), radius=9) for seed in range(4)), strict=True)
+    calls: Calls = {
         "predict": lambda model: model.predict(fields[0]),
         "predict_proba": lambda model: model.predict_proba(fields[0]),
     }
-    transfer = modarres2017("features", backbone="tiny", weights="random", random_state=0)
-    tuned = TransferClassifier(
-        "tiny", mode="finetune", trainable="all", max_epochs=1, weights="random", random_state=0
-    )
-    return {
-        "encoder": Case(encoder, (images,), encoder_calls(images)),
-        "boosting": Case(
-            BoostedSoftmaxClassifier(
-                n_estimators=7, init=None, n_iter_no_change=None, random_state=0
-            ),
-            (pixels, labels),
-            classifier_calls(pixels, labels) | of_learner,  # type: ignore[arg-type, operator]
-        ),
-        "classifier": Case(
-            classifier, (images, labels), micrograph_calls(images, labels), {"groups": groups}
-        ),
-        "split": Case(split, (images, labels), micrograph_calls(images, labels)),
-        "luo2021": Case(trees, (images, labels), classifier_calls(images, labels)),
-        "normal": Case(normal, (good,), scorer_calls([*good[:3], spots[0]])),
-        "anomalydino": Case(
-            anomalydino(
-                "tiny", weights="random", n_references=3, fpr=0.3, tile_size=64, random_state=0
-            ),
-            (large,),
-            scorer_calls(large[:3]),
-        ),
-        "masks": Case(
-            clone(normal).set_params(threshold="f1", boosting__Cs=(0.5, 5)),
-            ([*good[:4], *spots],),
-            scorer_calls([*good[:3], spots[0]]) | probable,  # type: ignore[operator]
-            {"masks": [None] * 4 + list(masks)},
-        ),
-        "patches": Case(
-            clone(normal).set_params(fpr=0.3),
-            (patches, kinds),
-            scorer_calls([*good[:3], spots[0]]) | probable,  # type: ignore[operator]
-        ),
-        "alignment": Case(
-            AlignmentClassifier(WINDOWS, window=24, tile_size=64, random_state=0),
-            (wires, maps),
-            of_wires,
-        ),
-        "segmenter": Case(
-            HypercolumnSegmenter(
-                "tiny", weights="random", n_epochs=1, min_area=5, tile_size=512, random_state=0
-            ),
-            (fields, [each.labels for each in outlines]),
-            of_fields,
-        ),
-        "modarres2017": Case(transfer, (images, labels == "flat"), on_images),
-        "fine-tuned": Case(tuned, (images, labels == "flat"), on_images),
-        "carrillo2020": Case(
-            carrillo2020(max_epochs=1, batch_size=9, random_state=0),
-            (large_patches, labels == "flat"),
-            on_patches | of_patches,  # type: ignore[operator]
-        ),
+    model = HypercolumnSegmenter("tiny", n_epochs=1, min_area=5, tile_size=512, **NETWORK)
+    return Case(model, (list(fields), [spot.astype(int) for spot in spots]), calls)
+
+
+def transfer(images: list[np.ndarray], labels: np.ndarray) -> Case:
+    data = images, labels == "flat"
+    return Case(modarres2017("features", backbone="tiny", **NETWORK), data, of_labels(*data))
+
+
+def fine_tuned(images: list[np.ndarray], labels: np.ndarray) -> Case:
+    data = images, labels == "flat"
+    return Case(TransferClassifier("tiny", **FINE_TUNED, **NETWORK), data, of_labels(*data))
+
+
+def carrillo(images: list[np.ndarray], labels: np.ndarray) -> Case:
+    patches, large = [np.resize(image, (29, 29)) for image in images], surface(0, (40, 40))
+    calls = of_labels(patches, labels == "flat")
+    calls |= {
+        "activations": lambda model: model.activations(patches[0]),
+        "as_network_input": lambda model: model.as_network_input(patches),
+        "score_map": lambda model: model.score_map(large),
+        "predict_map": lambda model: model.predict_map(large),
     }
+    model = carrillo2020(max_epochs=1, batch_size=9, random_state=0)
+    return Case(model, (patches, labels == "flat"), calls)
 
 
-NAMES = "encoder boosting classifier split luo2021 normal anomalydino masks patches alignment "
-NAMES += "segmenter modarres2017 fine-tuned carrillo2020"
-
-
-@pytest.fixture(scope="module", params=NAMES.split())
-def case(request: pytest.FixtureRequest, cases: dict[str, Case]) -> Case:
-    return cases[request.param]
+MAKERS: dict[str, Callable[..., Case]] = {
+    "encoder": encoder,
+    "boosting": boosting,
+    "classifier": classifier,
+    "split": split,
+    "luo2021": luo,
+    "normal": normal,
+    "anomalydino": anomaly_dino,
+    "masks": with_masks,
+    "patches": with_patches,
+    "alignment": alignment,
+    "segmenter": segmenter,
+    "modarres2017": transfer,
+    "fine-tuned": fine_tuned,
+    "carrillo2020": carrillo,
+}
+#: 160 crops of 256 pixels take 40 seconds; a patch takes as long as a batch of 4,096.
+DEAR = {"segmenter", "carrillo2020"}
 
 
 @pytest.fixture(scope="module")
-def fitted(case: Case) -> Any:
-    return case.fitted()
+def case_of(tiny_backbone: None, texture_images: Images) -> Callable[[str], Case]:
+    return functools.cache(lambda name: MAKERS[name](*texture_images))
 
 
-@pytest.fixture
-def loaded(fitted: Any, tmp_path: Path) -> Any:
-    fitted.save(tmp_path / "m.hvlad")
-    return hypervlad.load(tmp_path / "m.hvlad")
+def marked(names: Any) -> list[Any]:
+    dear = pytest.mark.full
+    return [pytest.param(name, marks=dear if name in DEAR else ()) for name in names]
 
 
-def test_no_call_changes_what_is_pickled(case: Case, fitted: Any, loaded: Any) -> None:
-    for model in (fitted, loaded):
-        before = pickle.dumps(model)
-        for name, call in case.calls.items():
-            call(model)
-            assert pickle.dumps(model) == before, name
+def states() -> str:
+    """Return a digest of the random numbers of torch, NumPy and Python that belong to others."""
+    of_numpy = np.random.get_state()  # noqa: NPY002
+    return joblib.hash((torch.get_rng_state().numpy(), of_numpy, random.getstate()))
 
 
-def test_a_saved_model_answers_as_the_fitted_one(case: Case, fitted: Any, loaded: Any) -> None:
-    for name, call in case.calls.items():
-        assert joblib.hash(call(loaded)) == joblib.hash(call(fitted)), name
+class Fitted(NamedTuple):
+    case: Case
+    model: Any
+    loaded: Any
+    path: Path
 
 
-def test_memory_stays_the_machines(cases: dict[str, Case], tmp_path: Path) -> None:
-    """Tiles of a file are used up to the size at which one takes 2.4 GB."""
-    scorer = cases["anomalydino"].fitted()
-    scorer.tile_size_ = 4096
-    scorer.save(tmp_path / "m.hvlad")
-    loaded = hypervlad.load(tmp_path / "m.hvlad")
-    assert (loaded.tile_size, loaded.tile_size_) == (2048, 4096)
+@pytest.fixture(scope="module", params=marked(MAKERS))
+def fitted(
+    request: pytest.FixtureRequest,
+    case_of: Callable[[str], Case],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Fitted:
+    """A fitted model, and one that was loaded; to fit changes neither parameters nor others."""
+    case, path = case_of(request.param), tmp_path_factory.mktemp("model") / "m.hvlad"
+    model = clone(case.model)
+    before, parameters = states(), repr(model.get_params())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "manual_seed_all", None)  # all GPUs: called, it is an error
+        assert model.fit(*case.data, **case.named) is model
+    assert states() == before
+    assert repr(model.get_params()) == parameters
+    model.save(path)
+    return Fitted(case, model, hypervlad.load(path), path)
 
 
-def test_random_numbers_of_others_stay_as_they_are(
-    case: Case, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Those of torch, NumPy and Python that belong to the process."""
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", None)  # all GPUs: called, it is an error
-
-    def states() -> str:
-        of_numpy = np.random.get_state()  # noqa: NPY002
-        return joblib.hash((torch.get_rng_state().numpy(), of_numpy, random.getstate()))
-
-    before = states()
-    model = case.fitted()
-    assert states() == before, "fit"
-    for name, call in case.calls.items():
-        call(model)
-        assert states() == before, name
+# --- fitted and loaded ----------------------------------------------------------------------------
 
 
-def test_all_public_methods_are_called(cases: dict[str, Case]) -> None:
+def test_calls_change_nothing_and_a_loaded_model_answers_alike(fitted: Fitted) -> None:
+    pickled, others = [pickle.dumps(model) for model in fitted[1:3]], states()
+    for name, call in fitted.case.calls.items():
+        own, of_loaded = (joblib.hash(call(model)) for model in fitted[1:3])
+        assert of_loaded == own, name
+        assert [pickle.dumps(model) for model in fitted[1:3]] == pickled, name
+        assert states() == others, name
+
+
+def test_a_pickle_answers_alike_in_any_order(fitted: Fitted) -> None:
+    again, images = pickle.loads(pickle.dumps(fitted.model)), fitted.case.data[0][:5]
+    names = ("transform", "decision_function", "score_samples")
+    name = next((name for name in names if hasattr(again, name)), None)
+    if name is not None:  # of those that answer image by image
+        answers = getattr(fitted.model, name)(images)
+        turned = np.asarray(getattr(again, name)(images[::-1]))[::-1]
+        np.testing.assert_allclose(turned, answers, atol=1e-5)
+
+
+def test_saved_again_it_is_the_same_file(fitted: Fitted, tmp_path: Path) -> None:
+    fitted.loaded.save(tmp_path / "again.hvlad")
+    assert (tmp_path / "again.hvlad").read_bytes() == fitted.path.read_bytes()
+
+
+#: Of a machine or a run: a file does not hold them, and they are the defaults after loading.
+UNSAVED = {"batch_size", "checkpoint", "device", "memory", "n_jobs", "runtime", "tile_size"}
+UNSAVED |= {"verbose"}
+
+
+def plain(value: Any) -> Any:
+    """Return a parameter as a file gives it back: tuples, and numbers of Python."""
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return tuple(plain(each) for each in value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def test_a_file_keeps_the_parameters_of_the_model_and_not_of_the_machine(fitted: Fitted) -> None:
+    kept, loaded = fitted.model.get_params(), fitted.loaded.get_params()
+    defaults = type(fitted.model)().get_params(deep=False)
+    unsaved = UNSAVED - ({"batch_size"} if "patience" in kept else set())  # of a training
+    for name, value in kept.items():
+        part, _, own = name.rpartition("__")
+        is_of_part = isinstance(value, BaseEstimator) or (part and kept[part] is None)
+        if is_of_part or value is None or own == "taps" or (part and own in unsaved):
+            continue
+        if part == "boosting" and "patch" in kept:
+            continue  # a scorer's learner has the shares of its cells, and no trees
+        is_kept = own not in unsaved or hasattr(fitted.model, f"{own}_")
+        assert loaded[name] == (plain(value) if is_kept else defaults[name]), name
+
+
+EDGES: dict[str, Any] = {
+    "constant": np.full((32, 32), 0.5),
+    "one pixel": np.ones((1, 1), np.float32),
+    "one row": np.arange(40.0)[None],
+    "one hot pixel": np.eye(32) * (np.arange(32) == 9),
+    "16 bit": np.arange(1024, dtype=np.uint16).reshape(32, 32) * 64,
+    "boolean": np.eye(32, dtype=bool),
+    "colours": np.random.default_rng(0).random((32, 32, 3)),
+    "transparent": np.random.default_rng(0).integers(0, 255, (32, 32, 4), np.uint8),
+}
+NO_IMAGES: dict[str, Any] = {
+    "NaN": np.full((32, 32), np.nan),
+    "infinite": np.full((32, 32), np.inf),
+    "no pixels": np.zeros((0, 5)),
+    "a row": np.zeros(9),
+    "a stack": np.zeros((2, 8, 8, 3)),
+    "complex": np.ones((32, 32), complex),
+    "objects": np.array([[None]]),
+    "nothing": None,
+    "a number": 3,
+    "no file": "absent.png",
+}
+NO_LISTS: list[Any] = ["a.png", b"a.png", Path("a.png"), [], None, 5, {1: 2}, np.zeros((20, 24))]
+
+
+@pytest.mark.parametrize("name", ["encoder", "classifier", "normal", "modarres2017"])
+@pytest.mark.parametrize("edge", EDGES)
+def test_any_image_has_an_answer(name: str, edge: str, ready: Callable[[str], Any]) -> None:
+    model = ready(name)
+    answer = next(n for n in ("transform", "predict_proba", "score_samples") if hasattr(model, n))
+    image = EDGES[edge]
+    if name == "normal" and min(image.shape[:2]) < PATCH:
+        with pytest.raises(ImageReadError):
+            getattr(model, answer)([image])
+    else:
+        assert np.isfinite(getattr(model, answer)([image])).all()
+
+
+@pytest.fixture(scope="module")
+def ready(case_of: Callable[[str], Case]) -> Callable[[str], Any]:
+    """Fitted models, by the names of their cases."""
+
+    def of(name: str) -> Any:
+        case = case_of(name)
+        return clone(case.model).fit(*case.data, **case.named)
+
+    return functools.cache(of)
+
+
+@pytest.mark.parametrize("name", ["encoder", "classifier", "normal", "modarres2017"])
+def test_what_is_no_image_is_refused(name: str, ready: Callable[[str], Any]) -> None:
+    model, labels = ready(name), ["normal", "anomalous"]
+    answer = next(n for n in ("transform", "predict", "score_samples") if hasattr(model, n))
+    for images in NO_LISTS:
+        for call in (getattr(model, answer), lambda given: clone(model).fit(given, labels)):
+            with pytest.raises(ImageReadError):
+                call(images)
+    for what, image in NO_IMAGES.items():
+        with pytest.raises(ImageReadError, match=r"image 0 of the list|absent\.png"):
+            getattr(model, answer)([image, np.eye(32)])
+        with pytest.raises(ImageReadError):
+            clone(model).fit([surface(0), image], labels)
+        assert what
+
+
+# --- before fit -----------------------------------------------------------------------------------
+
+
+#: Public methods that need no fit.
+ANY_TIME = ("check_run_parameters", "check_labels", "as_network_input", "portable_copy")
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_an_unfitted_model_says_so(name: str, case_of: Callable[[str], Case]) -> None:
+    case = case_of(name)
+    with pytest.raises(NotFittedError):
+        clone(case.model).save("m.hvlad")
+    for called, call in case.calls.items():
+        if called not in ANY_TIME:
+            with pytest.raises((NotFittedError, AttributeError)):
+                call(clone(case.model))
+
+
+def test_all_public_methods_are_called(case_of: Callable[[str], Case]) -> None:
     """Except those that construct, change or save a model, and scikit-learn's of parameters."""
     others = r"fit.*|from_state|set_.*|.*_request|get_(params|metadata_routing)|save|to_state"
     called: dict[type[Any], set[str]] = {}
-    for each in cases.values():
-        called.setdefault(type(each.model), set()).update(each.calls)
-    assert {kind.__name__ for kind in called} == {name for _, name in KINDS.values()}
+    for name in MAKERS:
+        case = case_of(name)
+        called.setdefault(type(case.model), set()).update(case.calls)
+    public = [getattr(models, name) for name in models.__all__]
+    estimators = {each for each in public if inspect.isclass(each) and hasattr(each, "fit")}
+    assert set(called) == estimators | {HypercolumnVLAD}
     for kind, names in called.items():
-        public = {
+        methods = {
             n for n in dir(kind) if not n.startswith("_") and callable(getattr(kind, n, None))
         }
-        missing = {name for name in public - names if not re.fullmatch(others, name)}
+        missing = {name for name in methods - names if not re.fullmatch(others, name)}
         assert missing == {"check_parameters"}, kind
 
 
-# --- parameters of parts --------------------------------------------------------------------------
+# --- parameters -----------------------------------------------------------------------------------
+
+COUNT = ([1, 7, np.int64(3)], [0, -1, 2.5, True, "1", None])
+SEED = (
+    [None, 0, 2**32 - 1, np.random.RandomState(0)],
+    [-1, 2**32, 1.5, True, "a", np.random.default_rng(0)],
+)
+#: Of each parameter, values that are allowed and values that are not, of all that have it.
+VALUES: dict[str, tuple[list[Any], list[Any]]] = {
+    "Cs": ([2, 0.5, (1, 10.0), np.array([1.0])], [(), 0, -1, NAN, "1", (1, 0), [[1.0]], None]),
+    "aligned": ([True, np.bool_(False)], [0, "True", None]),
+    "backbone": ([], [5, None]),
+    "batch_size": ([1, np.int32(8)], [0, -1, 2.5, True, "1"]),
+    "blocks": (
+        ["joint", ["per_layer", "pooled"]],
+        ["pooled", [], ["joint", "joint"], ["pooled", "pooled_unit"], 3, None],
+    ),
+    "boosting": ([None], ["boosted", 5, BoostedSoftmaxClassifier, HypercolumnVLAD()]),
+    "calibration_size": ([None, 0, 0.5, np.float32(0.1)], [1, -0.1, "half", True, NAN]),
+    "checkpoint": ([None], [5, True]),
+    "class_weight": (["balanced", None, {"a": 2.0}], ["equal", 3, {"a": 0.0}, {"a": "b"}]),
+    "device": (["cpu", "auto", torch.device("cpu")], [0, None]),
+    "encoder": ([None], ["vgg16", 5, HypercolumnVLAD]),
+    "fpr": ([0.01, 0.99], [0, 1, NAN, True, "0.1", None]),
+    "grid": (["finest", "image", 1, 2**18], [0, 2**18 + 1, "all", 2.5, True, None]),
+    "image_size": ([224, 2048], [0, 2049, 2.5, True, "large"]),
+    "init": (["linear", None], ["zero", 0, True]),
+    "learning_rate": ([1e-9, 0.5, 1], [0, -0.1, NAN, True, "0.1", None]),
+    "max_depth": ([1, 64], [0, 65, 2.5, True, None]),
+    "max_epochs": COUNT,
+    "min_area": COUNT,
+    "mode": (["features", "finetune"], ["Features", None, True]),
+    "n_codewords": COUNT,
+    "n_epochs": ([1, 1000], [0, 1001, 2.5, True, None]),
+    "n_estimators": ([0, 7], [-1, 2.5, True, "1", None]),
+    "n_iter_no_change": ([1, None], [0, 2.5, True, "1"]),
+    "n_jobs": ([1, -1, None], [2.5, "1", True]),
+    "n_planted": ([0, 100_000], [-1, 100_001, 2.5, True, None]),
+    "n_references": ([1, None], [0, 2.5, True, "1"]),
+    "on_error": (["raise", "skip"], ["Skip", None, 0]),
+    "patch": ([1, 2**16], [0, 2**16 + 1, 2.5, True, None]),
+    "patience": COUNT,
+    "pixel_size": ([None, 0.5], [0, -1, NAN, True, "1 nm"]),
+    "prior": (["training", "sqrt", "uniform", {"a": 1}], ["equal", None, 3, {0: 1, 1: -1}]),
+    "random_state": SEED,
+    "read_options": (
+        [None, {"banner": "remove"}, hypervlad.images.ReadOptions()],
+        [5, "minmax"],
+    ),
+    "rescale_maps": ([True, np.bool_(False)], [0, "True", None]),
+    "runtime": (["auto", "torch"], ["onnx", None, True]),
+    "sampling": (["anyloc", 5000], ["paper", 0, 2.5, True, None]),
+    "threshold": (["fpr", "f1"], ["f2", 0.5, None]),
+    "tile_size": ([512, 1024], [0, 2.5, True, "large", None]),
+    "trainable": (["head", "last", "all"], ["some", None, True]),
+    "turns": ([1, 2, 4, np.int32(8)], [0, 3, 2.0, True, "2", None]),
+    "verbose": ([True, 0, 2, np.bool_(False)], [-1, "loud", None, 0.5]),
+    "weights": (["random", "pretrained"], [5, None, ["random"]]),
+    "window": ([2, 2**16], [1, 2**16 + 1, 2.5, True, None]),
+}
+DEFAULTS: list[Callable[[], Any]] = [
+    functools.partial(HypercolumnVLAD, "tiny", weights="random"),
+    BoostedSoftmaxClassifier,
+    MicrographClassifier,
+    PatchDefectScorer,
+    AlignmentClassifier,
+    functools.partial(HypercolumnSegmenter, "tiny", weights="random"),
+    PatchCNNClassifier,
+    functools.partial(TransferClassifier, "tiny", weights="random"),
+]
+
+
+@pytest.mark.parametrize("make", DEFAULTS)
+def test_parameters_are_checked(make: Callable[[], Any]) -> None:
+    for name in make().get_params(deep=False):
+        of_segmenter = name == "backbone" and isinstance(make(), HypercolumnSegmenter)
+        if name not in ("memory", "taps") and not of_segmenter:  # they are checked later
+            allowed, refused = VALUES[name]
+            for value in allowed:
+                make().set_params(**{name: value}).check_parameters()
+            for value in [*refused, object()]:
+                with pytest.raises(ValueError, match=name):
+                    make().set_params(**{name: value}).check_parameters()
+
+
+@pytest.mark.parametrize("make", DEFAULTS)
+def test_unknown_parameters_are_refused_and_none_is_lost_in_a_copy(
+    make: Callable[[], Any],
+) -> None:
+    with pytest.raises(ValueError, match="Invalid parameter 'n_words'"):
+        make().set_params(n_words=3)
+    model = make()
+    assert repr(clone(model).get_params()) == repr(model.get_params())
+    assert repr(model.set_params(**model.get_params()).get_params()) == repr(make().get_params())
 
 
 @pytest.mark.parametrize("kind", [MicrographClassifier, PatchDefectScorer, AlignmentClassifier])
 def test_parameters_of_parts_are_set_on_a_new_estimator(kind: type[Any]) -> None:
-    default = kind()._new_part("encoder", None), kind()._new_part("boosting", None)
     model = clone(kind()).set_params(encoder__n_codewords=5, boosting__n_estimators=3)
-    assert model.encoder.get_params() == default[0].get_params() | {"n_codewords": 5}
-    assert model.boosting.get_params() == default[1].get_params() | {"n_estimators": 3}
+    makers = {
+        MicrographClassifier: (default_encoder, {"prior": "sqrt"}),
+        PatchDefectScorer: (default_patch_encoder, {}),
+        AlignmentClassifier: (default_alignment_encoder, {}),
+    }
+    make_encoder, of_learner = makers[kind]
+    assert model.encoder.get_params() == make_encoder(n_codewords=5).get_params()
+    learner = BoostedSoftmaxClassifier(n_estimators=3, **of_learner)
+    assert model.boosting.get_params() == learner.get_params()
     again = model.set_params(encoder__n_codewords=6, encoder__turns=4).encoder
     assert (again.n_codewords, again.turns) == (6, 4)
     assert model.set_params(encoder=None, encoder__turns=8).encoder.n_codewords != 6
@@ -331,7 +570,6 @@ def test_a_default_encoder_has_the_taps_of_the_network_that_is_set() -> None:
 
 
 def test_grid_search_needs_no_encoder(texture_images: Images) -> None:
-    images, labels = texture_images
     grid = {
         "encoder__backbone": ["tiny"],
         "encoder__weights": ["random"],
@@ -340,5 +578,94 @@ def test_grid_search_needs_no_encoder(texture_images: Images) -> None:
         "boosting__n_estimators": [0],
     }
     search = GridSearchCV(MicrographClassifier(calibration_size=0), grid, cv=2, refit=False)
-    search.fit(images, labels)
+    search.fit(*texture_images)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+# --- labels, groups and weights: one sentence, before any work ------------------------------------
+
+FOUR = [np.full((12, 12), i / 4, dtype=np.float32) for i in range(4)]
+ROWS = np.arange(12.0).reshape(4, 3)
+AB = ["a", "b"] * 2
+DATES = [datetime(2026, 1, i) for i in (1, 2, 1, 2)]
+LEARNERS: dict[str, tuple[Callable[[], Any], Any, list[str]]] = {
+    "boosted": (BoostedSoftmaxClassifier, ROWS, AB),
+    "images": (MicrographClassifier, FOUR, AB),
+    "transfer": (functools.partial(TransferClassifier, "tiny", weights="random"), FOUR, AB),
+    "patches": (PatchCNNClassifier, FOUR, AB),
+    "defects": (PatchDefectScorer, FOUR, ["normal", "anomalous"] * 2),
+    "alignment": (AlignmentClassifier, FOUR, ["aligned", "not aligned"] * 2),
+}
+COLUMNS: dict[str, tuple[dict[str, Any], str]] = {
+    **{
+        f"{what} in {type(values).__name__}": ({what: values}, f"{what} must be a list, a tuple")
+        for what in ("y", "groups")
+        for values in ("abab", {*"abcd"}, {1: "a"}, map(str, AB), 4)
+    },
+    "bytes": ({"y": np.array([b"a", b"b"] * 2)}, "y must be strings, int|expected 'al|label"),
+    "dates": ({"y": DATES}, "y must be strings, integers|expected 'aligned'|label"),
+    "days": ({"y": np.array(DATES, "M8[D]")}, "y must be strings, int|expected 'al|label"),
+    "complex": ({"y": [1j, 2, 1j, 2]}, "y must be strings, integers|expected 'aligned'|label"),
+    "few groups": ({"groups": [1, 2]}, "groups"),
+    "a missing group": ({"groups": ["a", None, "b", "c"]}, r"groups\[1\] is missing"),
+}
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_labels_and_groups_are_columns_that_can_be_saved(learner: str, columns: str) -> None:
+    make, X, labels = LEARNERS[learner]
+    given, words = COLUMNS[columns]
+    with pytest.raises(ValueError, match=words):
+        make().fit(X, **{"y": labels, **given})
+
+
+@pytest.mark.parametrize("learner", ["boosted", "images", "transfer", "patches"])
+@pytest.mark.parametrize("y", [["a"] * 4, AB[:3], [*AB, "a"], ["a", "b", "a", NAN], None, []])
+def test_each_row_has_a_label_of_two_classes_or_more(learner: str, y: Any) -> None:
+    make, X, _ = LEARNERS[learner]
+    with pytest.raises(ValueError):
+        make().fit(X, y)
+
+
+@pytest.mark.parametrize("learner", ["boosted", "images"])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        np.ones((4, 1)),
+        [[1.0]] * 4,
+        np.ones(4, dtype=complex),
+        [1, 1j, 1, 1],
+        np.array(["1"] * 4),
+        {1, 2, 3, 4},
+        iter([1.0] * 4),
+        [-1.0, 1, 1, 1],
+        [0.0] * 4,
+        [NAN, 1, 1, 1],
+        [1.0] * 3,
+    ],
+)
+def test_weights_are_real_numbers_of_rows(learner: str, weights: Any) -> None:
+    make, X, labels = LEARNERS[learner]
+    with pytest.raises(ValueError, match=r"weight|Input contains NaN|class"):
+        make().fit(X, labels, sample_weight=weights)
+
+
+@pytest.mark.parametrize("kind", ["tuple", "object", "series", "category", "bool", "int", "float"])
+def test_labels_of_any_kind_come_back(kind: str) -> None:
+    pandas = pytest.importorskip("pandas")
+    names = ["b", "a"] * 6
+    given: Any = {
+        "tuple": tuple(names),
+        "object": np.array(names, dtype=object),
+        "series": pandas.Series(names),
+        "category": pandas.Series(names, dtype="category"),
+        "bool": [name == "a" for name in names],
+        "int": np.array([7, 2] * 6, dtype=np.int16),
+        "float": [2.0, 1.0] * 6,
+    }[kind]
+    X = np.random.default_rng(0).normal(size=(12, 3)) + 9 * np.arange(12)[:, None] % 18
+    model = BoostedSoftmaxClassifier(n_estimators=0).fit(X, given, groups=DATES * 3)
+    assert model.predict(X).tolist() == list(given)
+    again = BoostedSoftmaxClassifier.from_state(*model.to_state())
+    assert again.predict(X).dtype == model.classes_.dtype
