@@ -44,19 +44,17 @@ def fitted(X, y, **options):
 
 
 class TestTrees:
-    @pytest.mark.slow  # boosts many rounds
     def test_they_stay_where_lines_fail(self):
         for make in (rings, three_rings):
             X, y = make()
             X_new, y_new = make(seed=1)
-            model = fitted(X, y)
+            model = fitted(X, y, learning_rate=0.5)
             linear = fitted(X, y, n_estimators=0)
             assert model.n_estimators_ > 5
             assert model.tree_gain_ > 2 * model.tree_gain_error_
             assert linear.score(X_new, y_new) < 0.65
             assert model.score(X_new, y_new) > 0.9
 
-    @pytest.mark.slow  # boosts many rounds
     def test_they_learn_how_blocks_disagree(self):
         """Which block is right depends on its margin: no mean of the margins can express that."""
 
@@ -79,18 +77,10 @@ class TestTrees:
         assert after < 0.8 * before
         assert model.tree_gain_ == pytest.approx(before - after, abs=3 * model.tree_gain_error_)
 
-    @pytest.mark.parametrize(("n_features", "n_inputs"), [(6, 3 + 6), (64, 3 + 64), (65, 3)])
-    def test_columns_of_narrow_features_are_split_on(self, n_features, n_inputs):
-        X, y = blobs(n_features=n_features)
-        options = {"n_iter_no_change": None, "n_estimators": 2}
-        assert fitted(X, y, **options).booster_.num_features() == n_inputs
-        assert fitted(X, y, init=None, **options).booster_.num_features() == n_features
-
-    @pytest.mark.slow  # boosts many rounds
     def test_they_go_where_they_are_noise(self):
         rng = np.random.default_rng(0)
         kept = 0
-        for seed in range(8):
+        for seed in range(6):
             X = rng.normal(size=(80, 30))
             y = rng.integers(0, 3, 80)
             model = fitted(X, y)
@@ -105,22 +95,6 @@ class TestTrees:
         assert model.linear_coef_ is None
         assert model.C_ is None
         assert model.block_weights_ is None
-
-    def test_early_stopping_stops(self):
-        X, y = blobs(n=200, spread=8.0)
-        assert fitted(X, y, init=None, n_estimators=10_000).n_estimators_ < 300
-
-    @pytest.mark.parametrize("init", ["linear", None])
-    @pytest.mark.parametrize("n_classes", [2, 3])
-    def test_without_early_stopping_all_rounds_are_kept(self, init, n_classes):
-        rng = np.random.default_rng(0)
-        X, y = rng.normal(size=(60, 4)), rng.integers(0, n_classes, 60)
-        options = {"init": init, "n_iter_no_change": None}
-        model = fitted(X, y, n_estimators=23, **options)
-        assert model.n_estimators_ == model.booster_.num_boosted_rounds() == 23
-        assert len(model.booster_.get_dump()) == 23 * (1 if n_classes == 2 else 3)
-        assert model.tree_gain_ is None
-        assert fitted(X, y, n_estimators=0, **options).booster_ is None
 
     def test_without_early_stopping_every_row_is_learnt_from(self):
         X, y = blobs(n=60, spread=0.1)
@@ -209,7 +183,8 @@ class TestPrior:
         ratio = np.exp(points[:, 0] - 0.5)  # of the densities
         rare = {"training": 0.2, "sqrt": 1 / 3, "uniform": 0.5}
         for prior, share in [*rare.items(), ({0: 1, 1: 9}, 0.9)]:
-            proba = fitted(X, y, prior=prior, n_estimators=0).predict_proba(points)[:, 1]
+            model = fitted(X, y, prior=prior, n_estimators=0, Cs=10.0)
+            proba = model.predict_proba(points)[:, 1]
             expected = share * ratio / (share * ratio + 1 - share)
             np.testing.assert_allclose(proba, expected, atol=0.03)
 
@@ -221,7 +196,7 @@ class TestPrior:
             fit = {k: v for k, v in given.items() if k == "sample_weight"}
             own = {k: v for k, v in given.items() if k == "class_weight"}
             first, *others = [
-                BoostedSoftmaxClassifier(prior=prior, random_state=0, **own)
+                BoostedSoftmaxClassifier(prior=prior, Cs=1.0, random_state=0, **own)
                 .fit(X, y, **fit)
                 .predict_proba(X)
                 for prior in priors
@@ -246,15 +221,6 @@ class TestPrior:
         np.testing.assert_array_equal(probabilities[1], probabilities[0])
         np.testing.assert_array_equal(probabilities[2], probabilities[0])
 
-    def test_every_class_has_a_share(self):
-        X, y = overlapping()
-        for prior, problem in (
-            ({0: 0.5}, "missing 1, unknown none; the classes are 0, 1"),
-            ({0: 0.5, 1: 0.4, 2: 0.1}, "missing none, unknown 2; the classes are 0, 1"),
-        ):
-            with pytest.raises(ValueError, match=f"prior must name every class: {problem}"):
-                fitted(X, y, prior=prior)
-
 
 class TestWeights:
     def test_integer_weights_are_copies(self):
@@ -267,13 +233,10 @@ class TestWeights:
 
     def test_order_of_rows_does_not_matter(self):
         X, y = three_rings(300)
-        groups = np.arange(300) // 3
-        order = np.random.default_rng(0).permutation(300)
-        straight, shuffled = [
-            fitted(X[rows], y[rows], groups=groups[rows], n_estimators=20).decision_function(X)
-            for rows in (slice(None), order)
-        ]
-        np.testing.assert_array_equal(straight, shuffled)
+        groups, order = np.arange(300) // 3, np.random.default_rng(0).permutation(300)
+        straight = fitted(X, y, groups=groups, n_estimators=20).decision_function(X)
+        shuffled = fitted(X[order], y[order], groups=groups[order], n_estimators=20)
+        np.testing.assert_array_equal(straight, shuffled.decision_function(X))
 
     def test_rows_without_weight_may_be_anything(self):
         X, y = blobs()
@@ -283,11 +246,6 @@ class TestWeights:
         )
         assert 99 not in model.classes_
         np.testing.assert_array_equal(model.predict_proba(X), fitted(X, y).predict_proba(X))
-
-    def test_negative_weights_are_refused(self):
-        X, y = blobs()
-        with pytest.raises(ValueError, match="must not be negative; the smallest is -2"):
-            BoostedSoftmaxClassifier().fit(X, y, np.linspace(-2, 1, len(y)))
 
     @pytest.mark.parametrize("unit", [1e307, 1e-307])
     def test_no_unit_of_weights_overflows(self, unit):
@@ -299,16 +257,11 @@ class TestWeights:
         np.testing.assert_allclose(scaled.predict_proba(X), expected.predict_proba(X), rtol=1e-9)
 
     @pytest.mark.parametrize("init", ["linear", None])
-    def test_weights_far_apart_fit_or_are_refused(self, init):
+    def test_weights_far_apart_fit(self, init):
         X, y = rings(60)
         options = {"init": init, "n_estimators": 2, "n_iter_no_change": None}
         model = fitted(X, y, class_weight={0: 1.0, 1: 1e11}, **options)
         assert np.isfinite(model.predict_proba(X)).all()
-        for option in ("class_weight", "prior"):
-            with pytest.raises(ValueError, match=f"{option} must not differ by a factor above"):
-                fitted(X, y, **{option: {0: 1e-300, 1: 1.0}})
-        with pytest.raises(ValueError, match=r"sample_weight must .* from 1e-13 to 1\.$"):
-            BoostedSoftmaxClassifier().fit(X, y, np.append(np.ones(59), 1e-13))
 
     def test_balanced_is_the_dict_that_it_stands_for(self):
         X, y = blobs(n=120, spread=6.0)
@@ -325,7 +278,6 @@ class TestWeights:
 
 
 class TestScikitLearnManners:
-    @pytest.mark.slow  # a search of several models
     def test_grid_search_in_a_pipeline_with_groups(self):
         X, y = blobs(n=120)
         groups = np.arange(120) // 4
@@ -394,64 +346,51 @@ class TestScikitLearnManners:
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        ("options", "message"),
+        ("options", "words"),
         [
-            ({"init": "zero"}, "init must be 'linear' or None, not 'zero'"),
-            ({"max_depth": 65}, "max_depth must be a whole number of at least 1 and at most 64"),
-            ({"learning_rate": 0}, "learning_rate must be a number above 0 and at most 1, not 0"),
-            ({"Cs": ()}, "Cs must be a number above 0 or a sequence of numbers"),
-            ({"class_weight": "equal"}, "class_weight must be 'balanced', a dictionary of"),
-            ({"prior": "equal"}, "prior must be one of 'sqrt', 'training', 'uniform' or a dict"),
-            ({"prior": {0: 1, 1: -1}}, r"prior\[1\] must be a number above 0, not -1"),
-            ({"class_weight": {0: 0.0}}, r"class_weight\[0\] must be a number above 0, not 0.0"),
             ({"class_weight": {"TEM": 2.0}}, "names labels that are not in y: 'TEM'; the classes"),
-            ({"n_jobs": 0}, "n_jobs must be a whole number of at least 1 .* or None, not 0"),
+            ({"prior": {0: 0.5, 1: 0.5}}, "name every class: missing 2, unknown none; the classes"),
+            (
+                {"prior": {0: 0.5, 1: 0.4, 2: 0.1, 3: 0.1}},
+                "prior must name every class: missing none, unknown 3; the classes are 0, 1, 2",
+            ),
+            ({"prior": {0: 1e-300, 1: 1.0, 2: 1.0}}, "prior must not differ by a factor above"),
+            ({"class_weight": {0: 1e-300}}, "class_weight must not differ by a factor above"),
+            ({"sample_weight": np.append(np.ones(29), 1e-13)}, "sample_weight .* 1e-13 to 1\\.$"),
+            ({"sample_weight": np.linspace(-2, 1, 30)}, "not be negative; the smallest is -2"),
+            ({"groups": [1, 2]}, "X has 30 rows but groups has 2"),
+            ({"groups": ["a", None] * 15}, r"groups\[1\] is missing"),
+            *(
+                ({"blocks": blocks}, "blocks are whole numbers of columns.*the 6 columns")
+                for blocks in ([3.7, 3], [True, 5], [7, -1], [3, 2], [])
+            ),
         ],
     )
-    def test_parameters_out_of_range(self, options, message):
+    def test_what_does_not_fit_the_rows(self, options, words):
+        X, y = blobs(n=30)
+        given = {k: v for k, v in options.items() if k not in ("class_weight", "prior")}
+        own = {k: v for k, v in options.items() if k in ("class_weight", "prior")}
+        with pytest.raises(ValueError, match=words):
+            BoostedSoftmaxClassifier(**own).fit(X, y, **given)
+
+
+class TestState:
+    def test_feature_names_are_kept(self):
+        pandas = pytest.importorskip("pandas")
         X, y = blobs()
-        with pytest.raises(ValueError, match=message):
-            BoostedSoftmaxClassifier(**options).fit(X, y)
+        frame = pandas.DataFrame(X, columns=[f"vlad{i}" for i in range(6)])
+        restored = BoostedSoftmaxClassifier.from_state(*fitted(frame, y).to_state())
+        assert restored.feature_names_in_.tolist() == list(frame.columns)
+        restored.predict(frame)
+        with pytest.raises(ValueError, match="feature names"):
+            restored.predict(frame.rename(columns={"vlad0": "other"}))
 
-    @pytest.mark.parametrize(
-        ("groups", "message"),
-        [([1, 2], "X has 3 rows but groups has 2"), (["a", None, "b"], r"groups\[1\] is missing")],
-    )
-    def test_groups_that_do_not_fit(self, groups, message):
-        with pytest.raises(ValueError, match=message):
-            fitted(*blobs(n=3), groups=groups)
-
-    def test_values_beyond_float32(self):
-        X, y = blobs()
-        model = fitted(X, y)
-        X[3, 2] = -1e39
-        with pytest.raises(ValueError, match="beyond the range of float32"):
-            fitted(X, y)
-        with pytest.raises(ValueError, match="beyond the range of float32"):
-            model.predict(X)
-
-    def test_margins_beyond_float32(self):
-        X, y = blobs()
-        model = fitted(X, y, n_iter_no_change=None, n_estimators=2)
-        model.linear_coef_ *= 1e6
-        largest = np.full((1, 6), np.finfo(np.float32).max)
-        assert np.abs(largest @ model.linear_coef_).max() > largest[0, 0]
-        assert np.isfinite(model.predict_proba(largest)).all()
-
-
-class TestBlocks:
-    @pytest.mark.parametrize("blocks", [[3.7, 3], [True, 5], [7, -1], [3, 2], []])
-    def test_widths_must_be_whole_and_cover_the_columns(self, blocks):
-        X, y = blobs()
-        with pytest.raises(ValueError, match=r"blocks are whole numbers of columns.*the 6 columns"):
-            BoostedSoftmaxClassifier(n_estimators=0).fit(X, y, blocks=blocks)
-
-    def test_without_a_linear_start_they_change_nothing(self):
-        X, y = blobs()
-        proba = [
-            BoostedSoftmaxClassifier(init=None, n_estimators=5, random_state=0)
-            .fit(X, y, blocks=blocks)
-            .predict_proba(X)
-            for blocks in (None, [2, 4])
-        ]
-        np.testing.assert_array_equal(*proba)
+    def test_a_gain_measured_on_one_group_can_be_saved(self):
+        rng = np.random.default_rng(0)
+        X, y = rng.standard_normal((9, 3)), np.array(["a"] * 6 + ["b"] * 3)
+        groups = ["p", "p", "q", "q", "r", "r", "s", "s", "s"]  # one group in the hold-out
+        with pytest.warns(UserWarning, match="one or two different samples"):
+            model = BoostedSoftmaxClassifier(init=None, random_state=0).fit(X, y, groups=groups)
+        assert model.tree_gain_error_ == np.inf
+        again = BoostedSoftmaxClassifier.from_state(*model.to_state())
+        assert again.tree_gain_error_ == np.inf
