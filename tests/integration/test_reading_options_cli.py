@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pytest
 import tifffile
@@ -18,7 +15,7 @@ GIVEN = ["--image-page", "1", "--channel", "2", "--scaling", "0:4095", "--remove
 STORED = {"page": 1, "channel": 2, "scaling": (0, 4095), "banner": "remove"}
 
 
-def write_stack(path: Path, image: np.ndarray) -> None:
+def write_stack(path, image):
     """Write an RGB TIFF of two pages whose second page has the image in its blue channel only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pages = np.zeros((2, *image.shape, 3), np.uint16)
@@ -27,19 +24,19 @@ def write_stack(path: Path, image: np.ndarray) -> None:
 
 
 @pytest.fixture(scope="module")
-def stacks(tmp_path_factory: pytest.TempPathFactory, texture_images: Any) -> Path:
+def stacks(tmp_path_factory, texture_images):
     root = tmp_path_factory.mktemp("data") / "stacks"
     for number, (image, label) in enumerate(zip(*texture_images, strict=True)):
         write_stack(root / label / f"{number:02d}.tif", image)
     return root
 
 
-def options_of(encoder: Any) -> dict[str, Any]:
+def options_of(encoder):
     options = encoder.fitted_params_.read_options
     return {name: getattr(options, name) for name in STORED}
 
 
-def test_a_classifier_stores_how_images_were_read(stacks: Path, tmp_path: Path) -> None:
+def test_a_classifier_stores_how_images_were_read(stacks, tmp_path):
     path = tmp_path / "m.hvlad"
     done = run("train", stacks, "-o", path, *TINY, *GIVEN)
     assert "of which only the first" not in done.stderr
@@ -53,7 +50,7 @@ def test_a_classifier_stores_how_images_were_read(stacks: Path, tmp_path: Path) 
     assert "warning" not in run("predict", path, stacks, "-q").stderr
 
 
-def test_the_demo_and_the_check_read_alike(stacks: Path, tmp_path: Path) -> None:
+def test_the_demo_and_the_check_read_alike(stacks, tmp_path):
     run("demo", stacks, "-o", tmp_path / "demo", *TINY, *GIVEN, "-q")
     model = hypervlad.load(tmp_path / "demo" / "model.hvlad")
     assert options_of(model.encoder_) == STORED
@@ -67,7 +64,7 @@ def test_the_demo_and_the_check_read_alike(stacks: Path, tmp_path: Path) -> None
     assert "exact copies across the folders: 1\n" in found
 
 
-def test_a_scorer_of_defects_stores_how_images_were_read(stacks: Path, tmp_path: Path) -> None:
+def test_a_scorer_of_defects_stores_how_images_were_read(stacks, tmp_path):
     path = tmp_path / "s.hvlad"
     tiny = ["--backbone", "tiny", "--weights", "random", "--patch", "8"]
     run("defects", "fit", stacks / "rings", "-o", path, *tiny, *GIVEN)
@@ -76,7 +73,7 @@ def test_a_scorer_of_defects_stores_how_images_were_read(stacks: Path, tmp_path:
     assert "of which only the first" not in done.stderr
 
 
-def test_alignment_reads_as_its_model_unless_told_otherwise(tmp_path: Path) -> None:
+def test_alignment_reads_as_its_model_unless_told_otherwise(tmp_path):
     ((image,), (truth,)) = make_nanowire_images(1, aligned=0.5, size=96, random_state=0)
     write_stack(tmp_path / "wires" / "a.tif", image)
     masks = tmp_path / "masks"
@@ -103,7 +100,5 @@ def test_alignment_reads_as_its_model_unless_told_otherwise(tmp_path: Path) -> N
         ("low:high", "scaling='low:high': expected one of 'auto', 'dtype'"),
     ],
 )
-def test_a_wrong_rule_is_refused_before_anything_is_read(
-    given: str, words: str, tmp_path: Path
-) -> None:
+def test_a_wrong_rule_is_refused_before_anything_is_read(given, words, tmp_path):
     assert words in refused("train", tmp_path, "-o", tmp_path / "m.hvlad", "--scaling", given)

@@ -10,9 +10,7 @@ import re
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +25,7 @@ from hypervlad.data import ImageFolderWarning, load_pixel_sizes
 run, refused = partial(commands.run, "scale"), partial(commands.refused, "scale")
 
 
-def barred(length: int, seed: int) -> np.ndarray:
+def barred(length, seed):
     image = np.random.default_rng(seed).integers(60, 120, (120, 200), dtype=np.uint8)
     if length:
         image[100:104, 20 : 20 + length] = 255
@@ -35,7 +33,7 @@ def barred(length: int, seed: int) -> np.ndarray:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """Bars of 50 and 100 px without metadata, one that contradicts them, and none."""
     root = tmp_path / "images"
     for name, length in {"one/a.png": 50, "two/deep/b.png": 100, "one/none.png": 0}.items():
@@ -46,12 +44,12 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def table(path: Path, key: str = "path") -> dict[str, dict[str, str]]:
+def table(path, key="path"):
     with open(path, encoding="utf-8", newline="") as stream:
         return {row[key]: row for row in csv.DictReader(stream)}
 
 
-def test_one_length_for_all_and_a_page_of_bars(folder: Path, tmp_path: Path) -> None:
+def test_one_length_for_all_and_a_page_of_bars(folder, tmp_path):
     (folder / "one" / "broken.png").write_bytes(b"no image")
     page, sizes = tmp_path / "scale.html", folder / "sizes.csv"
     options = ["--scale-bar", "500 nm", "--page", page, "--on-error", "skip", "-q"]
@@ -80,7 +78,7 @@ def test_one_length_for_all_and_a_page_of_bars(folder: Path, tmp_path: Path) -> 
     assert [Image.open(io.BytesIO(crop)).size for crop in crops] == [(200, 120)] * 3
 
 
-def test_lengths_by_folder(folder: Path, tmp_path: Path) -> None:
+def test_lengths_by_folder(folder, tmp_path):
     bars = tmp_path / "bars.csv"
     bars.write_text("folder,scale_bar\none,0.2 µm\ntwo,1 mm\ntwo/deep,5e-4mm\n", encoding="utf-8")
     run(folder, "-o", folder / "sizes.csv", "--scale-bar", bars, "-q")
@@ -103,9 +101,7 @@ def test_lengths_by_folder(folder: Path, tmp_path: Path) -> None:
         assert words in refused(folder, "--scale-bar", bars)
 
 
-def test_without_a_length_the_bars_are_still_measured(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_length_the_bars_are_still_measured(folder, monkeypatch):
     monkeypatch.chdir(folder)  # paths of a printed table are relative to it
     done = run(folder)
     assert "give what the bars say with --scale-bar" in done.stderr
@@ -116,7 +112,7 @@ def test_without_a_length_the_bars_are_still_measured(
 
 
 @pytest.mark.parametrize("length", ["10", "nm", "0 nm", "nan", "3 apples", "1e999 nm", "1,000 nm"])
-def test_what_is_no_length_with_a_unit_is_refused(folder: Path, length: str) -> None:
+def test_what_is_no_length_with_a_unit_is_refused(folder, length):
     words = f"--scale-bar: '{length}' is not what a scale bar says; give a length with its unit"
     assert words in refused(folder, "--scale-bar", length)
 
@@ -128,13 +124,13 @@ PLACES = {"5 mm": (20, 10), "10 um": (95, 190), "(a)": (110, 160)}  # of texts: 
 
 
 @pytest.fixture
-def labels(monkeypatch: pytest.MonkeyPatch) -> Labels:
+def labels(monkeypatch):
     """Let the program for recognising characters find these texts beside bars, in turn."""
 
-    def answer(*answers: list[str]) -> None:
+    def answer(*answers):
         rest = iter(answers)
 
-        def read(pixels: np.ndarray) -> SimpleNamespace:
+        def read(pixels):
             assert (pixels.dtype, pixels.shape[2]) == (np.uint8, 3)
             places = [(text, PLACES.get(text, (90, 20))) for text in next(rest)]
             boxes = [[(x, y), (x + 40, y), (x + 40, y + 9), (x, y + 9)] for _, (y, x) in places]
@@ -147,12 +143,12 @@ def labels(monkeypatch: pytest.MonkeyPatch) -> Labels:
     return answer
 
 
-def read_labels(root: Path, *options: object) -> dict[str, dict[str, str]]:
+def read_labels(root, *options):
     run(root, "-o", root / "sizes.csv", "--page", root / "page.html", "-q", *options)
     return table(root / "sizes.csv")
 
 
-def test_labels_are_proposals_until_they_are_accepted(folder: Path, labels: Labels) -> None:
+def test_labels_are_proposals_until_they_are_accepted(folder, labels):
     sizes, page = folder / "sizes.csv", folder / "page.html"
     assert "--read-labels needs --page HTML" in refused(folder, "-o", sizes, "--read-labels")
     labels(["200 nm"], ["200 nm"], ["1 um"])
@@ -175,7 +171,7 @@ def test_labels_are_proposals_until_they_are_accepted(folder: Path, labels: Labe
     assert load_pixel_sizes(sizes).of(folder / "two/deep/b.png") == pytest.approx(10, rel=0.01)
 
 
-def test_what_is_given_takes_precedence_over_labels(folder: Path, labels: Labels) -> None:
+def test_what_is_given_takes_precedence_over_labels(folder, labels):
     labels(["200 nm"], ["200 nm"], [])
     rows = read_labels(folder, "--scale-bar", "100 nm", "--accept-labels")
     a, b = rows["one/a.png"], rows["two/deep/b.png"]
@@ -206,7 +202,7 @@ TEXTS = {
 }
 
 
-def test_the_length_in_a_text(tmp_path: Path, labels: Labels) -> None:
+def test_the_length_in_a_text(tmp_path, labels):
     for number in range(len(TEXTS)):
         Image.fromarray(barred(50, 0)).save(tmp_path / f"{number:02d}.png")
     labels(*([text] for text in TEXTS))
@@ -220,7 +216,7 @@ def test_the_length_in_a_text(tmp_path: Path, labels: Labels) -> None:
             )
 
 
-def test_the_nearest_length_is_that_of_the_bar(tmp_path: Path, labels: Labels) -> None:
+def test_the_nearest_length_is_that_of_the_bar(tmp_path, labels):
     image = np.random.default_rng(0).integers(60, 120, (400, 600), dtype=np.uint8)
     image[300:304, 200:300] = 255
     Image.fromarray(image).save(tmp_path / "a.png")
@@ -228,7 +224,7 @@ def test_the_nearest_length_is_that_of_the_bar(tmp_path: Path, labels: Labels) -
     assert read_labels(tmp_path, "--read-labels")["a.png"]["label"] == "10 um"
 
 
-def test_without_the_extra_it_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_it_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "rapidocr", None)
     said = refused(folder, "--read-labels", "--page", folder / "page.html")
     assert "reading labels needs rapidocr" in said
@@ -236,7 +232,7 @@ def test_without_the_extra_it_is_named(folder: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.full  # loads two networks
-def test_a_printed_label_is_read(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_printed_label_is_read(tmp_path, capfd):
     if importlib.util.find_spec("rapidocr") is None:
         skip_without("ocr", "rapidocr is not installed")
     image = Image.fromarray(np.random.default_rng(0).integers(60, 120, (300, 500), dtype=np.uint8))
@@ -252,9 +248,7 @@ def test_a_printed_label_is_read(tmp_path: Path, capfd: pytest.CaptureFixture[st
 # --- the table in other commands ----------------------------------------------------------------
 
 
-def test_the_sizes_are_those_of_other_commands(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_sizes_are_those_of_other_commands(folder, tmp_path, monkeypatch):
     (tmp_path / "deep" / "results").mkdir(parents=True)
     (tmp_path / "results").symlink_to(tmp_path / "deep" / "results")
     sizes = tmp_path / "results" / "sizes.csv"
@@ -276,11 +270,11 @@ def test_the_sizes_are_those_of_other_commands(
     assert words in commands.refused("align", folder, "-o", tmp_path / "out", *given)
 
 
-def test_a_resumed_run_has_the_same_sizes(folder: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_has_the_same_sizes(folder, tmp_path):
     sizes, out = folder / "sizes.csv", tmp_path / "found"
     given = ["particles", "find", folder, "-o", out, "--pixel-sizes", sizes, "-q"]
 
-    def found() -> dict[str, str]:
+    def found():
         rows = table(out / "fields.csv", "micrograph")
         return {name: row["pixel_size_nm"] for name, row in rows.items()}
 
@@ -296,7 +290,7 @@ def test_a_resumed_run_has_the_same_sizes(folder: Path, tmp_path: Path) -> None:
     assert words in commands.refused(*given, "--resume")
 
 
-def test_every_command_with_a_pixel_size_takes_a_table() -> None:
+def test_every_command_with_a_pixel_size_takes_a_table():
     options = {
         name: {text for each in command.params for text in each.opts}
         for name, command in commands.all_commands().items()
@@ -306,7 +300,7 @@ def test_every_command_with_a_pixel_size_takes_a_table() -> None:
     assert {name for name, given in options.items() if "--pixel-sizes" in given} == both | only
 
 
-def test_a_model_is_trained_and_used_with_sizes(texture_images: Any, tmp_path: Path) -> None:
+def test_a_model_is_trained_and_used_with_sizes(texture_images, tmp_path):
     images = commands.write_folder(tmp_path / "images", *texture_images)
     sizes, model = images / "sizes.csv", tmp_path / "model.hvlad"
     files = [file.relative_to(images).as_posix() for file in sorted(images.rglob("*.png"))]

@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from hypervlad.images import ImageReadError, PartlyReadWarning, read_micrograph
 
 
-def digest(source: Any, **options: Any) -> str:
+def digest(source, **options):
     """Return the digest, which is the same for the same stored values, type and shape."""
     return read_micrograph(source, **options).digest
 
 
-def values(
-    dtype: str, *, samples: int = 0, shape: tuple[int, ...] = (21, 18), seed: int = 0
-) -> NDArray[Any]:
+def values(dtype, *, samples=0, shape=(21, 18), seed=0):
     """Return values over the whole range of a type: extremes, noise and a smooth part."""
     rng = np.random.default_rng(seed)
     shape, kind = (*shape, samples) if samples else shape, np.dtype(dtype)
@@ -39,13 +34,13 @@ def values(
 
 
 def check_golden(
-    path: Path,
-    pages: Sequence[NDArray[Any]],
-    size: float | Sequence[float | None] | None = None,
+    path,
+    pages,
+    size=None,
     *,
-    cut: Sequence[float] = (0.1, 0.5, 0.9),
-    **facts: Any,
-) -> None:
+    cut=(0.1, 0.5, 0.9),
+    **facts,
+):
     """Check the pixels, pixel size (nm) and metadata of each page, and what is refused.
 
     The first of several pages is read with a warning, a page too many and a file that was `cut` to
@@ -70,7 +65,7 @@ def check_golden(
         check_truncated(path, cut)
 
 
-def check_truncated(path: Path, shares: Sequence[float]) -> None:
+def check_truncated(path, shares):
     """Check that no file of the first bytes is read, and that the error names it."""
     content = path.read_bytes()
     for share in shares:

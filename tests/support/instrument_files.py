@@ -14,7 +14,6 @@ Date=01/01/2020\r
 [Scan]\r
 PixelWidth={across}e-009\r
 PixelHeight={down}e-009\r
-HorFieldsize=7.8125e-007\r
 VerFieldsize={field}\r
 [Image]\r
 ResolutionX=160\r
@@ -26,24 +25,15 @@ DatabarHeight={bar}\r
 ZEISS = """1\r
 2.5\r
 0\r
-DP_ZOOM\r
-Zoom = Off\r
 AP_PIXEL_SIZE\r
 Pixel Size = 111.1 nm\r
 AP_IMAGE_PIXEL_SIZE\r
 Image Pixel Size = {size}\r
-AP_WD\r
-WD = 4.1 mm\r
 """
-TESCAN_MAIN = """AccFrames=1\r
-Company=TESCAN ORSAY HOLDING\r
-Date=2021-10-29\r
-Device=MIRA3 LMH\r
+TESCAN_MAIN = """Company=TESCAN ORSAY HOLDING\r
 ImageStripSize=24\r
-Magnification=5000.0\r
 PixelSizeX=41.5e-9\r
 PixelSizeY=41.5e-9\r
-ViewFieldsCountX=1\r
 """
 TESCAN_SEM = "AcceleratorVoltage=15000.0\r\nHV=15000.0\r\nWD=0.01\r\n"
 TESCAN_HDR = f"[MAIN]\r\n{TESCAN_MAIN}[SEM]\r\n{TESCAN_SEM}"
@@ -52,19 +42,14 @@ InstructName=SU8230\r
 ImageName=a.tif\r
 DataSize=320x240\r
 PixelSize=9.921875\r
-SignalName=SE(U)\r
 Magnification=10000\r
 WorkingDistance=8100 \u00b5m\r
 """
 JEOL = """$SEM_DATA_VERSION 1
-$CM_SIGNAL_NAME SEI
 $$SM_ADD_IMAGE 
-$CM_MAG 430
-$$SM_WD 10.74
 $CM_FORMAT JEOL-SEM
 $$SM_MICRON_BAR 80
 $$SM_MICRON_MARKER 10um
-$CM_FRAME_SIZE 0 0
 $CM_FULL_SIZE 320 220
 $AN_TEXT%0 5.00 874.00 "X:0.827um" "Courier New" 0 32.0
 """  # noqa: W291
@@ -72,12 +57,10 @@ MARKER = "SM_MICRON_MARKER / SM_MICRON_BAR"
 JEOL_TEM = """<?xml version="1.0"?>\r
 <TemReporter xmlns:xsd="http://www.w3.org/2001/XMLSchema">\r
   <Manufacturer>JEOL Ltd.</Manufacturer>\r
-  <Specimen />\r
   <Eos>\r
     <EosMode>{eos}</EosMode>\r
   </Eos>\r
   <ImageFormingSystem>\r
-    <ModeString>{mode}</ModeString>\r
     <SelectorValue>{value}</SelectorValue>\r
     <SelectorUnitString>{unit}</SelectorUnitString>\r
   </ImageFormingSystem>\r
@@ -97,7 +80,6 @@ FEI_CAMERA = """[Beam]\r
 Beam=IRBeam\r
 [IRBeam]\r
 HFW=0.08\r
-VFW=0.06\r
 [Image]\r
 ResolutionX=320\r
 ResolutionY=240\r
@@ -176,15 +158,14 @@ def write_gatan(path, unit="\u00b5m"):
     tifffile.imwrite(path, GREY, extratags=tags, metadata=None, photometric="minisblack")
 
 
-def write_odemis(path, with_size=True):
-    size = 'PhysicalSizeX="0.0055" PhysicalSizeY="0.0055"' if with_size else ""
+def write_odemis(path, size='PhysicalSizeX="0.0055" PhysicalSizeY="0.0055"'):
     ome = f"<OME><Image><Pixels {size}><TiffData IFD='0'/></Pixels></Image></OME>"
     resolution = {"resolution": (1e7 / 5.5, 1e7 / 5.5), "resolutionunit": "CENTIMETER"}
     write_tiff(path, description=ome, software="Odemis 3.4.1", **resolution)
 
 
-def write_jeol_tem(path, eos="eosTEM", mode="MAG", value=150_000, unit="X"):
-    xml = JEOL_TEM.format(eos=eos, mode=mode, value=value, unit=unit)
+def write_jeol_tem(path, eos="eosTEM", value=150_000, unit="X"):
+    xml = JEOL_TEM.format(eos=eos, value=value, unit=unit)
     # The description is padded with zeros, and ends in a one.
     tags = ((270, xml + 500 * "\0" + "\x01"), (271, "JEOL Ltd."), (272, "JEM-ARM200F"))
     write_tiff(path, *tags, resolution=(93, 93), resolutionunit="INCH")
@@ -201,65 +182,38 @@ def tagged(*extra, **options):
 
 THERMO_NM = THERMO.format(unit="m", size="2.5E-10")
 PER_CM = {"resolution": (8e6, 8e6), "resolutionunit": "CENTIMETER"}
+DPI = {"resolution": (300, 300), "resolutionunit": "INCH"}
+TAG, TEXT = "TIFF tag", "TIFF description"
 # What writes a TIFF, its pixel size in nm, and what states that.
 TIFFS = {
-    "fei": (tagged((34682, fei())), 4.88281, "TIFF tag 34682: Scan.PixelWidth"),
-    "fei, early": (tagged((34680, fei())), 4.88281, "TIFF tag 34680: Scan.PixelWidth"),
-    "thermo": (tagged((34683, THERMO_NM)), 0.25, "TIFF tag 34683: PixelSize.X"),
-    "thermo, another tag empty": (
-        tagged((34682, " "), (34683, THERMO_NM)),
-        0.25,
-        "TIFF tag 34683: PixelSize.X",
-    ),
+    "fei": (tagged((34682, fei())), 4.88281, f"{TAG} 34682: Scan.PixelWidth"),
+    "fei, early": (tagged((34680, fei())), 4.88281, f"{TAG} 34680: Scan.PixelWidth"),
+    "camera": (tagged((34682, FEI_CAMERA)), 250_000, f"{TAG} 34682: IRBeam.HFW / Image.ResolutionX"),
+    "thermo": (tagged((34683, THERMO_NM)), 0.25, f"{TAG} 34683: PixelSize.X"),
+    "empty tag": (tagged((34682, " "), (34683, THERMO_NM)), 0.25, f"{TAG} 34683: PixelSize.X"),
     "thermo, diffraction": (tagged((34683, THERMO.format(unit="1/m", size="7E7"))), None, None),
-    "phenom": (tagged((34683, PHENOM)), 694.952, "TIFF tag 34683: PixelWidth"),
-    "fei, camera": (
-        tagged((34682, FEI_CAMERA)),
-        250_000,
-        "TIFF tag 34682: IRBeam.HFW / Image.ResolutionX",
+    "phenom": (tagged((34683, PHENOM)), 694.952, f"{TAG} 34683: PixelWidth"),
+    "zeiss": (tagged((34118, zeiss("1.235 nm"))), 1.235, f"{TAG} 34118: ap_image_pixel_size"),
+    "zeiss, um": (tagged((34118, zeiss("2.5 µm"))), 2500, f"{TAG} 34118: ap_image_pixel_size"),
+    "zeiss, monitor": (  # as if the image had 1,024 columns
+        tagged((34118, zeiss("-"))), 355.52, f"{TAG} 34118: ap_pixel_size / columns/1024"
     ),
-    "zeiss": (tagged((34118, zeiss("1.235 nm"))), 1.235, "TIFF tag 34118: ap_image_pixel_size"),
-    "zeiss, um": (tagged((34118, zeiss("2.5 µm"))), 2500, "TIFF tag 34118: ap_image_pixel_size"),
-    # As if the image had 1,024 columns.
-    "zeiss, of the monitor": (
-        tagged((34118, zeiss("-"))),
-        111.1 * 1024 / 320,
-        "TIFF tag 34118: ap_pixel_size / columns/1024",
-    ),
-    "tescan": (tagged((50431, tescan_tag())), 41.5, "TIFF tag 50431: PixelSizeX"),
-    "tvips": (tagged((37706, tvips_tag())), 1.25, "TIFF tag 37706: PixelSizeX"),
-    "tvips, early": (
-        tagged((37706, tvips_tag(1)), **PER_CM),
-        1.25,
-        "TIFF tag 37706: 1/XResolution",
-    ),
-    "olympus": (write_olympus, 0.023928, "TIFF tag 33560: pixelsizex"),
+    "tescan": (tagged((50431, tescan_tag())), 41.5, f"{TAG} 50431: PixelSizeX"),
+    "tvips": (tagged((37706, tvips_tag())), 1.25, f"{TAG} 37706: PixelSizeX"),
+    "tvips, early": (tagged((37706, tvips_tag(1)), **PER_CM), 1.25, f"{TAG} 37706: 1/XResolution"),
+    "olympus": (write_olympus, 0.023928, f"{TAG} 33560: pixelsizex"),
     "gatan": (write_gatan, 250, "TIFF tags 65003 to 65010: 65009"),
     "gatan, diffraction": (lambda path: write_gatan(path, "1/nm"), None, None),
-    "jeol": (
-        write_jeol_tem,
-        2.54e7 / 93 / 150_000,
-        "TIFF description: 1/XResolution / SelectorValue",
-    ),
-    "jeol, diffraction": (
-        lambda path: write_jeol_tem(path, mode="DIFF", value=400, unit="mm"),
-        None,
-        None,
-    ),
-    "jeol, scan": (lambda path: write_jeol_tem(path, eos="eosASID"), None, None),
+    "jeol": (write_jeol_tem, 2.54e7 / 93 / 150_000, f"{TEXT}: 1/XResolution / SelectorValue"),
+    "jeol, diffraction": (lambda path: write_jeol_tem(path, "eosTEM", 400, "mm"), None, None),
+    "jeol, scan": (lambda path: write_jeol_tem(path, "eosASID"), None, None),
     "odemis": (write_odemis, 5.5, "OME"),
-    "odemis, no size": (
-        lambda path: write_odemis(path, with_size=False),
-        5.5,
-        "Odemis: 1/XResolution",
-    ),
-    "openfibsem": (write_openfibsem, 5.5, "TIFF description: pixel_size.x"),
+    "odemis, no size": (lambda path: write_odemis(path, ""), 5.5, "Odemis: 1/XResolution"),
+    "openfibsem": (write_openfibsem, 5.5, f"{TEXT}: pixel_size.x"),
     "openfibsem, no size": (
-        lambda path: write_openfibsem(path, pixel_size=None),
-        5,
-        "TIFF description: image.hfw / image.resolution",
+        lambda path: write_openfibsem(path, pixel_size=None), 5, f"{TEXT}: image.hfw / image.resolution"
     ),
-    "dots per inch": (tagged(resolution=(300, 300), resolutionunit="INCH"), None, None),
-}
+    "dots per inch": (tagged(**DPI), None, None),
+}  # fmt: skip
 # Texts beside an image, by the end of their name.
 SIDECARS = ((".txt", HITACHI), (".txt", JEOL), (".hdr", TESCAN_HDR))

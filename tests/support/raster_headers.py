@@ -5,27 +5,25 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import Any
 
-from numpy.typing import NDArray
 from PIL import Image
 
 
-def pillow_bytes(kind: str, pixels: NDArray[Any], **options: Any) -> bytes:
+def pillow_bytes(kind, pixels, **options):
     """Return what Pillow writes."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, kind, **options)
     return stream.getvalue()
 
 
-def claiming(content: bytes, mark: bytes, offset: int, layout: str, *numbers: int) -> bytes:
+def claiming(content, mark, offset, layout, *numbers):
     """Return a sound file with other numbers at an offset from its last mark."""
     changed = bytearray(content)
     struct.pack_into(layout, changed, changed.rindex(mark) + offset, *numbers)
     return bytes(changed)
 
 
-def jp2_boxes(content: bytes) -> list[tuple[bytes, bytes]]:
+def jp2_boxes(content):
     """Return the boxes of a JP2 file: their kinds and what they hold."""
     boxes, start = [], 0
     while start < len(content):
@@ -36,7 +34,7 @@ def jp2_boxes(content: bytes) -> list[tuple[bytes, bytes]]:
     return boxes
 
 
-def jp2_bytes(boxes: list[tuple[bytes, bytes]], long: frozenset[bytes] = frozenset()) -> bytes:
+def jp2_bytes(boxes, long=frozenset()):
     """Return the JP2 file of some boxes; those of a kind in `long` have lengths of 64 bits."""
     return b"".join(
         struct.pack(">I4sQ", 1, kind, 16 + len(body)) + body
@@ -46,17 +44,17 @@ def jp2_bytes(boxes: list[tuple[bytes, bytes]], long: frozenset[bytes] = frozens
     )
 
 
-def siz_bytes(height: int, width: int, depths: list[int]) -> bytes:
+def siz_bytes(height, width, depths):
     """Return the beginning of a JPEG 2000 codestream: its mark and its size, one tile."""
     channels = b"".join(bytes([depth - 1, 1, 1]) for depth in depths)
     numbers = (38 + len(channels), 0, width, height, 0, 0, width, height, 0, 0, len(depths))
     return b"\xff\x4f\xff\x51" + struct.pack(">HH8IH", *numbers) + channels
 
 
-def png_bytes(height: int, width: int, bits: int, colour: int, rows: bytes = b"") -> bytes:
+def png_bytes(height, width, bits, colour, rows=b""):
     """A PNG whose header has any numbers; each of the rows begins with its filter."""
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
+    def chunk(kind, data):
         body = kind + data
         return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 

@@ -15,7 +15,7 @@ from support.paths import DATA
 from hypervlad.images import find_banner, read_image, read_micrograph
 
 
-def texture(seed: int, height: int = 240, width: int = 300) -> np.ndarray:
+def texture(seed, height=240, width=300):
     """A scanned scene: blobs of several sizes, shot noise."""
     rng = np.random.default_rng(seed)
     scene = np.zeros((height, width))
@@ -26,7 +26,7 @@ def texture(seed: int, height: int = 240, width: int = 300) -> np.ndarray:
     return np.clip(rng.normal(scene, 8), 0, 255).astype(np.uint8)
 
 
-def banner(height: int, width: int, ground: int, ink: int, framed: bool) -> np.ndarray:
+def banner(height, width, ground, ink, framed):
     image = Image.new("L", (width, height), ground)
     draw = ImageDraw.Draw(image)
     size = max(6, int(height * 0.4))
@@ -47,9 +47,7 @@ def banner(height: int, width: int, ground: int, ink: int, framed: bool) -> np.n
     framed=st.booleans(),
 )
 @settings(max_examples=20, deadline=None)
-def test_a_pasted_banner_is_found_to_within_two_rows(
-    seed: int, size: tuple[int, int], share: float, colours: tuple[int, int], framed: bool
-) -> None:
+def test_a_pasted_banner_is_found_to_within_two_rows(seed, size, share, colours, framed):
     scene, height = texture(seed, *size), max(16, int(size[0] * share))
     image = np.vstack([scene, banner(height, size[1], *colours, framed)])
     alike = [image, np.dstack([image] * 3), image * np.uint16(257), image * np.float32(0.3)]
@@ -59,27 +57,27 @@ def test_a_pasted_banner_is_found_to_within_two_rows(
     assert find_banner(scene) == find_banner(scene.astype(np.float32) ** 2) == 0
 
 
-def as_jpeg(image: np.ndarray) -> np.ndarray:
+def as_jpeg(image):
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=80)
     return np.asarray(Image.open(file))
 
 
-def mostly_black(scene: np.ndarray) -> np.ndarray:
+def mostly_black(scene):
     return np.where(scene > 110, scene, 0).astype(np.uint8)
 
 
-def half_black(scene: np.ndarray) -> np.ndarray:
+def half_black(scene):
     scene[:, 150:] = 0
     return scene
 
 
-def black_below(scene: np.ndarray) -> np.ndarray:
+def black_below(scene):
     scene[-50:] = 0
     return scene
 
 
-def dim(scene: np.ndarray) -> np.ndarray:
+def dim(scene):
     return scene // 8
 
 
@@ -101,51 +99,49 @@ Change = Callable[[np.ndarray], np.ndarray]
         (dim, (0, 90, False), lambda image: image * np.uint16(16)),
     ],
 )
-def test_bars_of_the_level_of_the_scene_or_far_brighter(
-    scene: Change, bar: tuple[int, int, bool], stored: Change
-) -> None:
+def test_bars_of_the_level_of_the_scene_or_far_brighter(scene, bar, stored):
     """The scene may be black, like the bar, or dark, which gives the bar all the contrast."""
     image = np.vstack([scene(texture(0)), banner(40, 300, *bar)])
     assert abs(find_banner(stored(image)) - 40) <= 2
 
 
-def scale_bar_inside(image: np.ndarray) -> np.ndarray:
+def scale_bar_inside(image):
     image[-30:-22, 20:90] = 255
     return image
 
 
-def dark_lower_edge(image: np.ndarray) -> np.ndarray:
+def dark_lower_edge(image):
     image[-40:] = 0
     return image
 
 
-def noisy_flat_lower_edge(image: np.ndarray) -> np.ndarray:
+def noisy_flat_lower_edge(image):
     image[-40:] = np.random.default_rng(1).normal(100, 10, image[-40:].shape)
     image[-25:-15, 30:100:4] = 255
     return image
 
 
-def box_of_text_in_a_corner(image: np.ndarray) -> np.ndarray:
+def box_of_text_in_a_corner(image):
     image[-40:, -150:] = 0
     image[-25:-15, -120:-30:4] = 255
     return image
 
 
-def line_of_an_axis(image: np.ndarray) -> np.ndarray:
+def line_of_an_axis(image):
     rows, columns = np.indices(image.shape)
     image = np.where(np.abs(rows - 180 - columns / 30) < 2, 255, 0).astype(np.uint8)
     image[-20:-10, 30:100:4] = 255
     return as_jpeg(image)
 
 
-def scale_bar_above_its_text(image: np.ndarray) -> np.ndarray:
+def scale_bar_above_its_text(image):
     image[:] = 0
     image[-40:-34, 20:120] = 255
     image[-25:-15, 30:110:4] = 255
     return image
 
 
-def slanted_substrate(image: np.ndarray) -> np.ndarray:
+def slanted_substrate(image):
     rows, columns = np.indices(image.shape)
     image[rows > 180 + columns / 20] = 0
     image[-20:-10, 30:100:4] = 255
@@ -162,14 +158,14 @@ def slanted_substrate(image: np.ndarray) -> np.ndarray:
         lambda image: image[:1, :1],
     ],
 )
-def test_bands_that_resemble_a_banner_are_kept(change: Change) -> None:
+def test_bands_that_resemble_a_banner_are_kept(change):
     image = change(texture(0))
     assert find_banner(image) == 0
     assert read_image(image, banner="remove").shape == image.shape
 
 
 @pytest.mark.parametrize("gain", [1, 20])
-def test_keep_is_the_default_and_remove_says_how_much(gain: int) -> None:
+def test_keep_is_the_default_and_remove_says_how_much(gain):
     """The banner does not move the percentiles."""
     kind, top = (np.uint8, 1) if gain == 1 else (np.uint16, 257)
     scene = texture(0).astype(kind) * kind(gain)
@@ -198,7 +194,7 @@ WITH_BANNER = {
 @pytest.mark.parametrize(
     "folder", ["micrographs", "nanofibre", "neu_steel", "magnetic_tile/images"]
 )
-def test_no_real_image_is_cut_that_has_no_banner(folder: str) -> None:
+def test_no_real_image_is_cut_that_has_no_banner(folder):
     files = [*DATA.joinpath(folder).rglob("*.jpg"), *DATA.joinpath(folder).rglob("*.png")]
     if not files:
         pytest.skip(f"no real images in {DATA / folder}")

@@ -8,9 +8,7 @@ import re
 import struct
 import sys
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
 import h5py
@@ -37,9 +35,7 @@ GREY, GREY16, RGB = values("u1"), values("u2"), values("u1", samples=3)
 LARGE = (65000, 65000)
 
 
-def tiff_bytes(
-    height: int, width: int, *, bits: int = 8, samples: int = 1, depth: int = 1, tile: int = 0
-) -> bytes:
+def tiff_bytes(height, width, *, bits=8, samples=1, depth=1, tile=0):
     """A TIFF of deflated samples, one strip or tile, with any numbers in its header."""
     tags = {256: width, 257: height, 258: bits, 259: 8, 262: 1, 277: samples, 32997: depth}
     tags |= {322: tile, 323: tile, 324: 8, 325: 40} if tile else {278: height, 273: 8, 279: 40}
@@ -48,7 +44,7 @@ def tiff_bytes(
     return head + struct.pack("<H", len(tags)) + entries + bytes(4)
 
 
-def tiff(tags: dict[int, int | float], pillow: str = "", **options: Any) -> bytes:
+def tiff(tags, pillow="", **options):
     """A sound TIFF with other numbers in tags of its first page; a float is a share of them."""
     stream = io.BytesIO(pillow_bytes("TIFF", GREY, compression=pillow) if pillow else b"")
     if not pillow:
@@ -62,7 +58,7 @@ def tiff(tags: dict[int, int | float], pillow: str = "", **options: Any) -> byte
     return bytes(content)
 
 
-def dm(version: int) -> bytes:
+def dm(version):
     made = DM(version)
     content = made.file(GREY16)
     for side, claimed in zip(GREY16.shape, LARGE, strict=True):
@@ -70,12 +66,12 @@ def dm(version: int) -> bytes:
     return content
 
 
-def dm_without_image() -> bytes:
+def dm_without_image():
     root = DM(3).group(None, DM(3).int("Mode", 1))
     return struct.pack(">3I", 3, len(root), 1) + root + bytes(8)
 
 
-def dm5(shape: tuple[int, ...], chunks: tuple[int, ...]) -> bytes:
+def dm5(shape, chunks):
     stream = io.BytesIO()
     with h5py.File(stream, "w") as file:
         options = {"chunks": chunks, "maxshape": (None, None)}
@@ -93,7 +89,7 @@ REFUSED = r"65000 x 65000 pixels is more than max_pixels=400,000,000; crop or bi
 DAMAGED, SHORT = "damaged or truncated ", "truncated TIFF: its header describes pixel data"
 SAMPLES = "400 samples of uint8 per pixel, declared as MINISBLACK, is neither grey nor RGB"
 # name: the content of a.png, or of another name, and what the message says
-CONTENTS: dict[str, tuple[bytes, str]] = {
+CONTENTS = {
     "empty": (b"", "the file is empty"),
     "text": (b"Dear reader", "not an image that can be read .*; export it as TIFF or PNG"),
     "web page": (b"<!DOCTYPE html>", "a web page"),
@@ -171,7 +167,7 @@ CONTENTS: dict[str, tuple[bytes, str]] = {
 }  # fmt: skip
 
 
-def check(words: str, read: Callable[[Any], Any], source: Any) -> str:
+def check(words, read, source):
     """Return the message of an error: one line that contains these words."""
     with pytest.raises(ImageReadError, match=words) as error:
         read(source)
@@ -180,7 +176,7 @@ def check(words: str, read: Callable[[Any], Any], source: Any) -> str:
 
 
 @pytest.mark.parametrize("case", CONTENTS)
-def test_files_that_are_not_read_say_why(tmp_path: Path, case: str) -> None:
+def test_files_that_are_not_read_say_why(tmp_path, case):
     content, words = CONTENTS[case]
     path = tmp_path / (case if case.startswith("a.") else "a.png")
     path.write_bytes(content)
@@ -192,7 +188,7 @@ def test_files_that_are_not_read_say_why(tmp_path: Path, case: str) -> None:
         tracemalloc.stop()
 
 
-def test_a_chosen_channel_is_limited_as_well(tmp_path: Path) -> None:
+def test_a_chosen_channel_is_limited_as_well(tmp_path):
     (tmp_path / "a.tif").write_bytes(tiff_bytes(4000, 4000, samples=400))
     with pytest.raises(ImageReadError):
         read_image(tmp_path / "a.tif", channel=0)
@@ -210,7 +206,7 @@ PATHS = {
 
 @pytest.mark.parametrize("name", PATHS)
 @pytest.mark.skipif(sys.platform == "win32", reason="links, pipes, long names")
-def test_paths_that_are_no_files(tmp_path: Path, name: str) -> None:
+def test_paths_that_are_no_files(tmp_path, name):
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "unmounted")
     path = f"{tmp_path}/{name}" if name else str(tmp_path)
@@ -219,14 +215,12 @@ def test_paths_that_are_no_files(tmp_path: Path, name: str) -> None:
         check(PATHS[name], find_images, path)
 
 
-def test_a_relative_path_says_where_it_looked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_relative_path_says_where_it_looked(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     check(rf"^no\.png: no such file \(looked in {tmp_path}\); check", read_image, "no.png")
 
 
-def test_permission_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_permission_and_memory(tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     path.write_bytes(pillow_bytes("PNG", GREY))
     with monkeypatch.context() as patch:
@@ -247,9 +241,7 @@ def test_permission_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ),
     ],
 )
-def test_a_missing_extra_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, module: str, words: str
-) -> None:
+def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch, content, module, words):
     for loaded in [name for name in sys.modules if name.split(".")[0] == module]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, module, None)
@@ -261,17 +253,17 @@ def test_a_missing_extra_says_what_to_install(
 
 
 class BytesPath:
-    def __fspath__(self) -> bytes:
+    def __fspath__(self):
         return b"a.png"
 
 
 class Stubborn:
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype=None, copy=None):
         raise TypeError("can't convert cuda:0 device type tensor to numpy")
 
 
 NOT_FINITE = np.array([[0, np.nan], [np.inf, 1]], "longdouble")
-ARRAYS: dict[str, tuple[Any, dict[str, Any], str]] = {
+ARRAYS = {
     "none": (None, {}, "image: expected a path or an array, got NoneType"),
     "list": ([[0, 1], [1, 0]], {}, "got list; read_image takes one image, read_micrographs a list"),
     "bytes": (b"a.png", {}, "got bytes"),
@@ -311,12 +303,12 @@ ARRAYS: dict[str, tuple[Any, dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("case", ARRAYS)
-def test_bad_arrays_and_options(case: str) -> None:
+def test_bad_arrays_and_options(case):
     source, options, words = ARRAYS[case]
     check(words, lambda each: read_image(each, **options), source)
 
 
-def test_an_image_of_the_largest_size_is_read() -> None:
+def test_an_image_of_the_largest_size_is_read():
     """In grey pixels of up to 32 bits."""
     for image, n in ((GREY, 378), (GREY16, 378), (RGB, 3 * 378), (GREY.astype("f8"), 2 * 378)):
         assert read_image(image, max_pixels=n).shape == image.shape
@@ -342,16 +334,16 @@ LISTS = {
 
 
 @pytest.mark.parametrize("case", LISTS)
-def test_bad_lists(case: str) -> None:
+def test_bad_lists(case):
     images, words = LISTS[case]
     check(words, lambda each: list(read_micrographs(each)), images)
 
 
-def test_invalid_arguments_are_refused_before_anything_is_read() -> None:
+def test_invalid_arguments_are_refused_before_anything_is_read():
     with pytest.raises(ValueError, match="one of 'raise', 'skip'"):
         read_micrographs([GREY], on_error="ignore")
     with pytest.raises(TypeError):
-        read_micrographs([GREY], options={"page": 0})  # type: ignore[arg-type]
+        read_micrographs([GREY], options={"page": 0})
     with pytest.raises(ImageReadError):
         read_micrographs("a.png")
     with pytest.raises(ImageReadError):

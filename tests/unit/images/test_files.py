@@ -11,14 +11,14 @@ from support.commands import run
 from hypervlad.images import ImageReadError, find_images
 
 
-def touch(folder: Path, *names: str) -> None:
+def touch(folder, *names):
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     touch(
         tmp_path,
         *("b.png", "a.TIF", "sub/c.jpg", "sub/deep/d.dm3", "b_mask.png", "sub/c_MASK.jpg"),
@@ -30,23 +30,23 @@ def folder(tmp_path: Path) -> Path:
 ALL = ["a.TIF", "b.png", "image [1].png", "sub/c.jpg", "sub/deep/d.dm3"]
 
 
-def names(files: list[Path], folder: Path) -> list[str]:
+def names(files, folder):
     return [file.relative_to(folder).as_posix() for file in files]
 
 
-def ignored(*paths: str | Path) -> str:
+def ignored(*paths):
     """What commands say of files that are no images; here, none of the images can be read."""
     said = run("scale", *paths, code=2).stderr.splitlines()
     (counts,) = [line.partition(": ")[2] for line in said if line.startswith("ignored ")] or [""]
     return counts
 
 
-def test_a_folder_is_searched_recursively_without_masks_and_hidden_files(folder: Path) -> None:
+def test_a_folder_is_searched_recursively_without_masks_and_hidden_files(folder):
     assert names(find_images(folder), folder) == ALL
     assert ignored(folder) == "2 hidden, 2 masks, 1 .csv, 1 .txt"
 
 
-def test_only_mrc_files_are_found_by_the_suffix_map(folder: Path) -> None:
+def test_only_mrc_files_are_found_by_the_suffix_map(folder):
     """Programs for elements, web pages and geography write other things under it."""
     for name in ("density.MAP", "density_mask.map"):
         (folder / name).write_bytes(bytes(208) + b"MAP " + bytes(812))
@@ -57,7 +57,7 @@ def test_only_mrc_files_are_found_by_the_suffix_map(folder: Path) -> None:
     assert "3 .map" in ignored(folder)
 
 
-def test_patterns_choose_files_of_a_folder(folder: Path) -> None:
+def test_patterns_choose_files_of_a_folder(folder):
     assert names(find_images(f"{folder}/*.png"), folder) == ["b.png", "image [1].png"]
     assert names(find_images(f"{folder}/**/*"), folder) == ALL
     found = find_images(folder, include=["*.PNG", "sub/*"], exclude="sub/deep/*")
@@ -66,12 +66,12 @@ def test_patterns_choose_files_of_a_folder(folder: Path) -> None:
     assert names(found, folder) == ["a.TIF", "sub/c.jpg", "sub/deep/d.dm3"]
 
 
-def test_a_file_given_by_name_may_have_any_suffix(folder: Path) -> None:
+def test_a_file_given_by_name_may_have_any_suffix(folder):
     for name in ("notes.txt", "b_mask.png", ".hidden.png", "image [1].png"):
         assert names(find_images(folder / name), folder) == [name]
 
 
-def test_each_file_once_and_sorted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_file_once_and_sorted(folder, monkeypatch):
     monkeypatch.chdir(folder)
     paths = ["sub", "b.png", Path("a.TIF"), folder / "b.png", "./sub/../b.png", "*.png"]
     found = find_images(paths)
@@ -80,9 +80,7 @@ def test_each_file_once_and_sorted(folder: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("pattern", ["s*", "[s]ub", "./s*/", "**/sub", "**/s*b"])
-def test_folders_that_a_pattern_matches_are_searched(
-    folder: Path, pattern: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_that_a_pattern_matches_are_searched(folder, pattern, monkeypatch):
     """As if the shell had put their names in its place."""
     monkeypatch.chdir(folder)
     expected = {path.resolve() for path in find_images("sub")}
@@ -96,7 +94,7 @@ def test_folders_that_a_pattern_matches_are_searched(
         *(".thumbnails/x.png", ".Trash-1000/files/1.png", "@Recycle/a/x.tif"),
     ],
 )
-def test_thumbnails_and_deleted_files_are_no_images(tmp_path: Path, name: str) -> None:
+def test_thumbnails_and_deleted_files_are_no_images(tmp_path, name):
     touch(tmp_path / "images", name, "1.png")
     for given in (tmp_path / "images", f"{tmp_path}/images/**/*", f"{tmp_path}/*/*"):
         assert names(find_images(given), tmp_path / "images") == ["1.png"]
@@ -117,13 +115,11 @@ def test_thumbnails_and_deleted_files_are_no_images(tmp_path: Path, name: str) -
         ([b"a.png"], (), "expected a path, got bytes"),
     ],
 )
-def test_what_contains_no_image_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paths: object, include: str, words: str
-) -> None:
+def test_what_contains_no_image_is_an_error(tmp_path, monkeypatch, paths, include, words):
     touch(tmp_path, "notes.txt", ".cache/e.png", "a/a.png" if include else "@eaDir/e.png")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ImageReadError, match=words):
-        find_images(paths, include=include)  # type: ignore[arg-type]
+        find_images(paths, include=include)
 
 
 # --- links and folders that cannot be read ------------------------------------------------------
@@ -132,25 +128,25 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs symbolic links")
 REPEATED = "linked folders? left out, to find no image twice and none above this folder"
 
 
-def link(place: Path, target: Path) -> None:
+def link(place, target):
     place.parent.mkdir(parents=True, exist_ok=True)
     place.symlink_to(target, target_is_directory=True)
 
 
-def find_with_warning(words: str, path: str | Path, root: Path) -> list[str]:
+def find_with_warning(words, path, root):
     with pytest.warns(UserWarning, match=words) as caught:
         found = names(find_images(path), root)
     assert len(caught) == 1
     return found
 
 
-def test_a_loop_of_links_ends(folder: Path) -> None:
+def test_a_loop_of_links_ends(folder):
     link(folder / "sub" / "loop", folder)
     for given in (folder, f"{folder}/**/*.*"):
         assert sorted(find_with_warning(f"1 {REPEATED}: sub/loop$", given, folder)) == ALL
 
 
-def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+def test_links_to_folders_are_followed(tmp_path):
     """Classes that are links, folders inside that are, links in linked folders, the root itself."""
     touch(tmp_path, "disk/fibre/1.png", "disk/more/2.png", "disk/far/3.png", "set/matrix/4.png")
     link(tmp_path / "set" / "fibre", tmp_path / "disk" / "fibre")
@@ -165,7 +161,7 @@ def test_links_to_folders_are_followed(tmp_path: Path) -> None:
     assert len(found) == 4
 
 
-def test_a_folder_with_several_names_is_searched_where_it_is(tmp_path: Path) -> None:
+def test_a_folder_with_several_names_is_searched_where_it_is(tmp_path):
     """Whatever the order: its images would be in two classes, and in training and in test."""
     touch(tmp_path, "set/z/1.png", "far/2.png")
     link(tmp_path / "set" / "a", tmp_path / "set" / "z")
@@ -178,7 +174,7 @@ def test_a_folder_with_several_names_is_searched_where_it_is(tmp_path: Path) -> 
     assert found == ["b/2.png"]
 
 
-def test_links_to_nothing_are_named(tmp_path: Path) -> None:
+def test_links_to_nothing_are_named(tmp_path):
     (tmp_path / "1.png").touch()
     link(tmp_path / "session2", tmp_path / "unplugged")
     link(tmp_path / "lost.png", tmp_path / "deleted.png")
@@ -189,7 +185,7 @@ def test_links_to_nothing_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["", "/**", "/**/*.png", "/**/*", "/*/**/*.png"])
-def test_patterns_and_folders_find_the_same(tmp_path: Path, pattern: str) -> None:
+def test_patterns_and_folders_find_the_same(tmp_path, pattern):
     """And end: links to folders above would multiply with each level of a plain glob."""
     touch(tmp_path, "set/a/1.png", "set/z/2.png", "set/z/@eaDir/2.png/thumb.png", "results/3.png")
     for name, target in (("a/up", ".."), ("z/up", ".."), ("a/out", "../.."), ("a/b", "../z")):
@@ -200,7 +196,7 @@ def test_patterns_and_folders_find_the_same(tmp_path: Path, pattern: str) -> Non
     assert ignored(given) == "1 in folders of the system"
 
 
-def test_patterns_prefer_folders_to_links(tmp_path: Path) -> None:
+def test_patterns_prefer_folders_to_links(tmp_path):
     touch(tmp_path, "z/1.png", "z/@eaDir/1.png")
     link(tmp_path / "a", Path("z"))
     assert names(find_images(f"{tmp_path}/*/*.png"), tmp_path) == ["z/1.png"]
@@ -208,9 +204,7 @@ def test_patterns_prefer_folders_to_links(tmp_path: Path) -> None:
     assert ignored(f"{tmp_path}/z/*", f"{tmp_path}/z/*/*.png") == "1 in folders of the system"
 
 
-def test_folders_that_cannot_be_read_are_named_in_a_warning(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_that_cannot_be_read_are_named_in_a_warning(folder, monkeypatch):
     """Not one that was deleted since it was listed."""
     scandir = os.scandir
     errors = {
@@ -219,7 +213,7 @@ def test_folders_that_cannot_be_read_are_named_in_a_warning(
         "gone": FileNotFoundError(2, "No such file or directory"),
     }
 
-    def scan(path: str) -> object:
+    def scan(path):
         if error := errors.get(Path(path).name):
             raise error
         return scandir(path)

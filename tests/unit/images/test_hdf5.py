@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from pathlib import Path
-from typing import Any
 
 import h5py
 import imagecodecs
@@ -33,7 +31,7 @@ GREY = STACK[0]
     ],
     ids=str,
 )
-def test_velox_frames_are_pages(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_velox_frames_are_pages(tmp_path, options):
     facts = velox_metadata()
     path = write_velox(tmp_path / "a.emd", [(STACK, facts)], **options)
     check_golden(path, STACK, 0.5, detector="HAADF", velox=facts)
@@ -42,7 +40,7 @@ def test_velox_frames_are_pages(tmp_path: Path, options: dict[str, Any]) -> None
     assert digest(path, page=1) == digest(pixels[:, :, 1])
 
 
-def test_images_of_velox_are_in_order_of_detector_and_size(tmp_path: Path) -> None:
+def test_images_of_velox_are_in_order_of_detector_and_size(tmp_path):
     haadf, survey, bf, unnamed = STACK[0], STACK[0, :9], STACK[1], STACK[2]
     images = [(unnamed, ""), (survey, "HAADF"), (haadf, "HAADF"), (bf, "BF")]
     stored = [(pixels[None], velox_metadata(detector)) for pixels, detector in images]
@@ -54,9 +52,7 @@ def test_images_of_velox_are_in_order_of_detector_and_size(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("version", [9, 13])
-def test_images_of_velox_are_in_order_of_title_the_computed_ones_last(
-    tmp_path: Path, version: int
-) -> None:
+def test_images_of_velox_are_in_order_of_title_the_computed_ones_last(tmp_path, version):
     titles = ["Filtered iDPC", "DF4-B", "DF4-A"]
     stacks = [STACK[:1].astype(np.float32), STACK[1:2], STACK[2:]]
     images = [(stack, velox_metadata("DF4")) for stack in stacks]
@@ -66,7 +62,7 @@ def test_images_of_velox_are_in_order_of_title_the_computed_ones_last(
     assert found == ["DF4-A", "DF4-B", "Filtered iDPC"]
 
 
-def test_each_frame_of_velox_has_its_own_metadata(tmp_path: Path) -> None:
+def test_each_frame_of_velox_has_its_own_metadata(tmp_path):
     zooms = [velox_metadata(pixel=(side, side)) for side in (1e-9, 2e-9, 3e-9)]
     check_golden(write_velox(tmp_path / "a.emd", [(STACK, zooms)]), STACK, [1, 2, 3])
 
@@ -81,14 +77,12 @@ def test_each_frame_of_velox_has_its_own_metadata(tmp_path: Path) -> None:
         ("?", None, ""),
     ],
 )
-def test_metadata_of_velox(
-    tmp_path: Path, metadata: Any, size: float | None, detector: str
-) -> None:
+def test_metadata_of_velox(tmp_path, metadata, size, detector):
     path = write_velox(tmp_path / "a.emd", [(STACK[:1], metadata)])
     check_golden(path, STACK[:1], size, detector=detector)
 
 
-def test_what_velox_stores_beside_images_is_named(tmp_path: Path) -> None:
+def test_what_velox_stores_beside_images_is_named(tmp_path):
     complex_type = [("realFloatHalfEven", "<f4"), ("imagFloatHalfEven", "<f4")]
     images = [(GREY[None].astype(complex_type), velox_metadata()), (STACK[:1], velox_metadata())]
     path = write_velox(tmp_path / "a.emd", images, ["SpectrumStream", "Text"])
@@ -98,7 +92,7 @@ def test_what_velox_stores_beside_images_is_named(tmp_path: Path) -> None:
 # --- Berkeley and DM5 ---------------------------------------------------------------------------
 
 
-def test_berkeley_axes_are_found_by_name(tmp_path: Path) -> None:
+def test_berkeley_axes_are_found_by_name(tmp_path):
     y, x = (np.arange(30) * 0.5, "y", "[n_m]"), (np.arange(40) * 0.5, "R_x", "nm")
     t = (np.arange(3.0), "energy", "eV")
     file = ncempy.io.emd.fileEMD(tmp_path / "a.emd", readonly=False)
@@ -120,12 +114,12 @@ def test_berkeley_axes_are_found_by_name(tmp_path: Path) -> None:
         (b"", None),
     ],
 )
-def test_dm5(tmp_path: Path, units: bytes, size: float | None) -> None:
+def test_dm5(tmp_path, units, size):
     path = write_dm5(tmp_path / "a.dm5", [STACK[1], STACK], units=units)
     check_golden(path, [STACK[1], *STACK], size, gatan={"Voltage": 200000, "Name": "Titan"})
 
 
-def test_dm5_of_colours_and_of_spectra(tmp_path: Path) -> None:
+def test_dm5_of_colours_and_of_spectra(tmp_path):
     colours = values("u1", samples=3, shape=(30, 40))
     alpha = np.full((30, 40, 1), 9, np.uint8)
     packed = np.dstack([colours[..., ::-1], alpha]).view("<u4")[..., 0]
@@ -148,9 +142,7 @@ def test_dm5_of_colours_and_of_spectra(tmp_path: Path) -> None:
         (1, bytes, 1),  # a chunk that gzip would lengthen is stored as it is
     ],
 )
-def test_chunks_are_decoded_by_their_own_filters(
-    tmp_path: Path, number: int, encode: Any, skipped: int
-) -> None:
+def test_chunks_are_decoded_by_their_own_filters(tmp_path, number, encode, skipped):
     layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     layout.set_chunk((16, 40))
     layout.set_filter(number, h5py.h5z.FLAG_OPTIONAL, (4,) if number == 1 else ())
@@ -168,7 +160,7 @@ def test_chunks_are_decoded_by_their_own_filters(
 # --- files that are refused ---------------------------------------------------------------------
 
 
-def write_endless(path: Path, number: int, length: int) -> None:
+def write_endless(path, number, length):
     """Texts in a heap whose last entry has this number and length."""
     with h5py.File(path, "w") as file:
         group = file.create_group("a")
@@ -183,14 +175,14 @@ def write_endless(path: Path, number: int, length: int) -> None:
     path.write_bytes(content)
 
 
-def write_many(path: Path, place: str, n: int) -> None:
+def write_many(path, place, n):
     with h5py.File(path, "w") as file:
         group = file.create_group(f"{place}/0")
         for number in range(1, n):
             file[f"{place}/{number}"] = group if place == "ImageList" else file.create_group(None)
 
 
-def write_wordy(path: Path) -> None:
+def write_wordy(path):
     write_velox(path, [(STACK[:1], velox_metadata())])
     with h5py.File(path, "a") as file:
         images = file["Data/Image"]
@@ -199,12 +191,12 @@ def write_wordy(path: Path) -> None:
             images[str(number)] = group
 
 
-def write_other(path: Path) -> None:
+def write_other(path):
     with h5py.File(path, "w") as file:
         file["entry/data"] = GREY
 
 
-def write_bomb(path: Path) -> None:
+def write_bomb(path):
     write_dm5(path, [GREY], thumbnail=False, compression="gzip", chunks=(30, 40))
     with h5py.File(path, "r+") as file:
         data = file["ImageList/[0]/ImageData/Data"]
@@ -212,7 +204,7 @@ def write_bomb(path: Path) -> None:
         data.id.write_direct_chunk((0, 0), zlib.compress(bytes(4_000_000)))
 
 
-def write_linked(path: Path, kind: str) -> None:
+def write_linked(path, kind):
     """Make the image of a DM5 file a link."""
     write_dm5(path.with_name("target.h5"), [GREY], thumbnail=False)
     links = {
@@ -262,9 +254,7 @@ REFUSED = {
     # Writing 10,001 groups takes seconds.
     [pytest.param(case, marks=[pytest.mark.full] * (case == "many groups")) for case in REFUSED],
 )
-def test_files_that_are_not_read_say_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
-) -> None:
+def test_files_that_are_not_read_say_why(tmp_path, monkeypatch, case):
     monkeypatch.chdir(tmp_path)  # to which links would lead
     write, words = REFUSED[case]
     write(tmp_path / "a.h5")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ GREY = MASK.astype(np.uint8)
 RED = np.stack([255 * GREY, 0 * GREY, 0 * GREY], axis=-1)
 
 
-def written(file: Path, values: np.ndarray) -> Path:
+def written(file, values):
     tifffile.imwrite(file, values) if file.suffix == ".tif" else Image.fromarray(values).save(file)
     return file
 
@@ -45,7 +44,7 @@ def written(file: Path, values: np.ndarray) -> Path:
         (255 + 0 * GREY, "mask.png"),
     ],
 )
-def test_masks_of_every_kind(tmp_path: Path, values: np.ndarray, name: str) -> None:
+def test_masks_of_every_kind(tmp_path, values, name):
     expected = (values[..., :3].max(axis=-1) if values.ndim == 3 else values) != 0
     assert_array_equal(read_mask(written(tmp_path / name, values), shape=(20, 30)), expected)
     if values.ndim == 2:
@@ -54,7 +53,7 @@ def test_masks_of_every_kind(tmp_path: Path, values: np.ndarray, name: str) -> N
         assert not np.shares_memory(found, values)
 
 
-def test_grey_edges_are_cut_in_the_middle(tmp_path: Path) -> None:
+def test_grey_edges_are_cut_in_the_middle(tmp_path):
     large = np.kron(MASK, np.ones((7, 7), dtype=np.uint8)) * 255
     jpeg, resized = tmp_path / "mask.jpg", tmp_path / "resized.png"
     Image.fromarray(large).save(jpeg, quality=60)
@@ -65,7 +64,7 @@ def test_grey_edges_are_cut_in_the_middle(tmp_path: Path) -> None:
     assert_array_equal(read_mask(resized), np.asarray(smooth) > 127)
 
 
-def test_a_banners_rows_are_cut_off_the_mask_too() -> None:
+def test_a_banners_rows_are_cut_off_the_mask_too():
     whole = np.vstack([MASK, np.zeros((4, 30), dtype=bool)])
     for mask, rows in ((whole, 4), (MASK, 4), (whole, None), (MASK, None)):
         assert_array_equal(read_mask(mask, shape=(20, 30), banner_rows=rows), MASK)
@@ -80,7 +79,7 @@ def test_a_banners_rows_are_cut_off_the_mask_too() -> None:
 RNG = np.random.default_rng(0)
 SEVERAL = r"x\.png: expected a mask.*several kinds of defects\? Save a mask of each"
 LAYER = np.dstack([np.full((20, 30, 3), 255), 255 * MASK]).astype(np.uint8)
-REFUSED: dict[str, tuple[Any, str]] = {
+REFUSED = {
     "photograph": (np.clip(RNG.normal(120, 40, (20, 30)), 0, 255), SEVERAL),
     "bright photograph": (np.clip(RNG.normal(200, 15, (20, 30)), 0, 255), SEVERAL),
     "labels": (np.repeat([0, 1, 2, 2], 150).reshape(20, 30), SEVERAL),
@@ -90,7 +89,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("kind", REFUSED)
-def test_images_that_are_not_masks_are_rejected(tmp_path: Path, kind: str) -> None:
+def test_images_that_are_not_masks_are_rejected(tmp_path, kind):
     values, words = REFUSED[kind]
     with pytest.raises(ImageReadError, match=words):
         read_mask(written(tmp_path / "x.png", values.astype(np.uint8)))
@@ -107,12 +106,12 @@ def test_images_that_are_not_masks_are_rejected(tmp_path: Path, kind: str) -> No
         (np.array([[1, 2, 0]]), "got 0, 1, 2"),
     ],
 )
-def test_invalid_masks_are_rejected(source: Any, words: str) -> None:
+def test_invalid_masks_are_rejected(source, words):
     with pytest.raises(ImageReadError, match=words):
         read_mask(source)
 
 
-def test_mostly_defective_images_give_a_warning() -> None:
+def test_mostly_defective_images_give_a_warning():
     encoder = make_tiny_encoder().set_params(image_size=None)
     good = [surface(seed) for seed in range(3)]
     images = [surface(seed) for seed in range(3, 6)]
@@ -127,13 +126,13 @@ def test_mostly_defective_images_give_a_warning() -> None:
 # --- finding masks ------------------------------------------------------------------------------
 
 
-def touch(root: Path, *names: str) -> None:
+def touch(root, *names):
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
 
 
-def test_masks_are_found_by_name(tmp_path: Path) -> None:
+def test_masks_are_found_by_name(tmp_path):
     touch(tmp_path, "a.png", "sub/b.bmp", "c_mask.tif", "twice.png", "twice.tif", "notes.txt")
     touch(tmp_path, "e.tif.png", "e.png.png", "f_gt.png", "g_label.png", "f.txt")
     images = ["x/a.tif", "sub/b.png", "c.png", "d.png", "e.tif", "e.png", "f.png", "g.png"]
@@ -163,9 +162,7 @@ def test_masks_are_found_by_name(tmp_path: Path) -> None:
         (["e.png"], "nowhere", "no such folder of masks"),
     ],
 )
-def test_masks_that_are_missing_or_ambiguous(
-    tmp_path: Path, images: list[str], folder: str, words: str
-) -> None:
+def test_masks_that_are_missing_or_ambiguous(tmp_path, images, folder, words):
     touch(tmp_path, "sub/b.bmp", "twice.png", "twice.tif")
     with pytest.raises(ImageReadError, match=words):
         find_masks([Path("images", image) for image in images], tmp_path / folder, "images")
@@ -177,7 +174,7 @@ BENCHMARK = [f"test/{kind}/{n:03d}.png" for kind, count in KINDS.items() for n i
 
 @pytest.mark.parametrize("mark", ["_mask", "_GT", "-label", ""])
 @pytest.mark.parametrize("root", [None, "", "test"])
-def test_masks_of_a_benchmark(tmp_path: Path, mark: str, root: str | None) -> None:
+def test_masks_of_a_benchmark(tmp_path, mark, root):
     masks = [f"ground_truth{name[4:-4]}{mark}.png" for name in BENCHMARK if "good" not in name]
     touch(tmp_path, *BENCHMARK, *masks)
     given = [tmp_path / name for name in BENCHMARK]
@@ -185,7 +182,7 @@ def test_masks_of_a_benchmark(tmp_path: Path, mark: str, root: str | None) -> No
     assert found == [None] * 3 + [tmp_path / mask for mask in masks]
 
 
-def test_a_mask_in_the_folder_of_one_kind_is_of_that_kind(tmp_path: Path) -> None:
+def test_a_mask_in_the_folder_of_one_kind_is_of_that_kind(tmp_path):
     """The names of a benchmark's images are the same in all kinds."""
     touch(tmp_path, *BENCHMARK)
     touch(tmp_path / "ground_truth", "crack/000_mask.png", "crack/001_mask.png", "pit/000_mask.png")
@@ -199,7 +196,7 @@ def test_a_mask_in_the_folder_of_one_kind_is_of_that_kind(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("folder", ["set/defects", "set/masks", "other/masks", "other/new"])
-def test_folders_of_masks_may_have_any_name(tmp_path: Path, folder: str) -> None:
+def test_folders_of_masks_may_have_any_name(tmp_path, folder):
     touch(tmp_path, "set/new/000.png", "set/masks/000.png", f"{folder}/000.png")
     found = find_masks([tmp_path / "set" / "new" / "000.png"], tmp_path / folder)
     assert found == [tmp_path / folder / "000.png"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 import ncempy.io  # starts a process on import, which a unit test must not do
 import numpy as np
@@ -19,13 +18,13 @@ RGB = values("u1", samples=3, shape=(30, 40))
 FEI_HEAD = struct.pack("<32f", *[0] * 11, 2e-9, *[0] * 20) + bytes(1023 * 128)
 
 
-def dm(version: int, *images: tuple[np.ndarray, object, str, int] | bytes) -> bytes:
+def dm(version, *images):
     """A file of images (pixels, scale, unit, data type), or of what else the list contains."""
     made = DM(version)
     return made.files(*(i if isinstance(i, bytes) else made.image(*i) for i in images))
 
 
-def packed(rgb: np.ndarray) -> np.ndarray:
+def packed(rgb):
     """Colours as Gatan stores them: blue, green, red and alpha."""
     alpha = np.full((*rgb.shape[:2], 1), 7, np.uint8)
     return np.concatenate([rgb[..., ::-1], alpha], axis=2).view("<u4")[..., 0]
@@ -63,9 +62,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize("case", GOLDEN)
-def test_pages_have_their_pixels_and_the_pixel_size(
-    tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pages_have_their_pixels_and_the_pixel_size(tmp_path, case, capsys):
     content, pages, size = GOLDEN[case]
     (tmp_path / "a").write_bytes(content)
     check_golden(tmp_path / "a", pages, size, cut=[0.002, 0.4])
@@ -78,7 +75,7 @@ def test_pages_have_their_pixels_and_the_pixel_size(
 
 
 @pytest.mark.parametrize("case", ["ser", "ser, 64 bits", "dm3", "dm4, four dimensions"])
-def test_pages_are_those_of_ncempy(tmp_path: Path, case: str) -> None:
+def test_pages_are_those_of_ncempy(tmp_path, case):
     path = tmp_path / "a"
     path.write_bytes(GOLDEN[case][0])
     if case.startswith("ser"):
@@ -96,7 +93,7 @@ def test_pages_are_those_of_ncempy(tmp_path: Path, case: str) -> None:
 
 @pytest.mark.parametrize("dtype", MRC_MODES)
 @pytest.mark.parametrize("order", "<>")
-def test_every_number_of_mrc_is_given_back(tmp_path: Path, dtype: str, order: str) -> None:
+def test_every_number_of_mrc_is_given_back(tmp_path, dtype, order):
     pixels = values(dtype)
     content = mrc_bytes(pixels[None], order=order, limits=(pixels.min(), pixels.max()))
     (tmp_path / "a.mrc").write_bytes(content)
@@ -107,7 +104,7 @@ def test_every_number_of_mrc_is_given_back(tmp_path: Path, dtype: str, order: st
 @pytest.mark.parametrize(
     "marks", [b"MAP \x44\0\0\0", b"MAP \x44\x41\0\0", b"MAP \x11\x11\0\0", b"MAP ", bytes(8)]
 )
-def test_mrc_of_any_machine_stamp(tmp_path: Path, marks: bytes, order: str) -> None:
+def test_mrc_of_any_machine_stamp(tmp_path, marks, order):
     """The byte order is that of the sizes, as programs write other stamps, or none."""
     (tmp_path / "a.mrc").write_bytes(mrc_bytes(STACK, order=order, marks=marks))
     check_golden(tmp_path / "a.mrc", STACK, 0.25, cut=[0.02])
@@ -129,14 +126,12 @@ SIGNED = UNSIGNED.view(np.int8)
         ({}, SIGNED),
     ],
 )
-def test_bytes_of_mrc_have_the_sign_that_the_header_says(
-    tmp_path: Path, order: str, header: dict[str, object], pixels: np.ndarray
-) -> None:
+def test_bytes_of_mrc_have_the_sign_that_the_header_says(tmp_path, order, header, pixels):
     (tmp_path / "a.mrc").write_bytes(mrc_bytes(UNSIGNED[None], order=order, **header))
     assert digest(tmp_path / "a.mrc") == digest(pixels)
 
 
-def test_bytes_of_mrc_that_look_unsigned_are_a_warning(tmp_path: Path) -> None:
+def test_bytes_of_mrc_that_look_unsigned_are_a_warning(tmp_path):
     grey = np.clip(np.random.default_rng(0).normal(120, 30, (1, 40, 50)), 0, 255).astype(np.uint8)
     signed, path = (grey.astype(int) - 128).astype(np.int8), tmp_path / "a.mrc"
     path.write_bytes(mrc_bytes(grey))
@@ -150,13 +145,13 @@ def test_bytes_of_mrc_that_look_unsigned_are_a_warning(tmp_path: Path) -> None:
 # --- SER and DM ---------------------------------------------------------------------------------
 
 
-def test_a_ser_is_read_whatever_lies_beside_it(tmp_path: Path) -> None:
+def test_a_ser_is_read_whatever_lies_beside_it(tmp_path):
     (tmp_path / "a.emi").write_bytes(b"JL" + b"\xff<ObjectInfo" * 40)
     (tmp_path / "a_1.ser").write_bytes(ser_bytes([GREY]))
     check_golden(tmp_path / "a_1.ser", [GREY], 1.5)
 
 
-def test_the_lengths_of_a_diffraction_pattern_are_no_pixel_size(tmp_path: Path) -> None:
+def test_the_lengths_of_a_diffraction_pattern_are_no_pixel_size(tmp_path):
     """TIA stores reciprocal metres, and nothing that says so."""
     (tmp_path / "a.ser").write_bytes(ser_bytes([GREY], 1e8))
     found = read_micrograph(tmp_path / "a.ser", pixel_size=2)
@@ -168,7 +163,7 @@ def test_the_lengths_of_a_diffraction_pattern_are_no_pixel_size(tmp_path: Path) 
     ("spectra", "content"),
     [(GREY[0], "Spectrum"), (GREY[:1], ""), (GREY[:, :1], ""), (GREY, "Spectrum image")],
 )
-def test_spectra_in_dm_are_no_images(tmp_path: Path, spectra: np.ndarray, content: str) -> None:
+def test_spectra_in_dm_are_no_images(tmp_path, spectra, content):
     """One or a line of them, whatever their unit, such as the wavelength of light in nm."""
     spectrum, path = DM(4).image(spectra, 0.5, "nm", 10, content), tmp_path / "a.dm4"
     path.write_bytes(dm(4, (GREY, 0.25, "nm", 10), spectrum))

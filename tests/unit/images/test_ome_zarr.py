@@ -6,9 +6,6 @@ import gzip
 import json
 import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numcodecs
 import numpy as np
@@ -44,9 +41,7 @@ KEYS = {"name": "default", "separator": "."}
     ids=str,
 )
 @pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "f4", "bool"])
-def test_versions_and_codecs(
-    tmp_path: Path, version: str, options: dict[str, Any], dtype: str
-) -> None:
+def test_versions_and_codecs(tmp_path, version, options, dtype):
     pixels = GREY.astype(dtype)
     path = write_ome_zarr(tmp_path / "a.zarr", [pixels], version=version, **options)
     check_golden(path, [pixels], 0.5, format="OME-Zarr", level=0)
@@ -55,13 +50,13 @@ def test_versions_and_codecs(
 @pytest.mark.parametrize(
     ("axes", "order"), [("tzyx", (0, 1, 2, 3)), ("ztyx", (0, 1, 2, 3)), ("tyxz", (0, 3, 1, 2))]
 )
-def test_pages_run_along_all_other_axes(tmp_path: Path, axes: str, order: tuple[int, ...]) -> None:
+def test_pages_run_along_all_other_axes(tmp_path, axes, order):
     path = write_ome_zarr(tmp_path / "a.zarr", [np.transpose(STACK, np.argsort(order))], axes)
     check_golden(path, STACK.reshape(6, 50, 41), 0.5)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
-def test_images_in_one_folder_are_pages(tmp_path: Path, version: str) -> None:
+def test_images_in_one_folder_are_pages(tmp_path, version):
     path = tmp_path / "a.zarr"
     for group, frame in enumerate(STACK[0]):
         write_ome_zarr(path, [frame], group=str(group), version=version, scale=group + 1)
@@ -69,7 +64,7 @@ def test_images_in_one_folder_are_pages(tmp_path: Path, version: str) -> None:
     check_golden(path, STACK[0], [1, 2, 3])
 
 
-def test_channels(tmp_path: Path) -> None:
+def test_channels(tmp_path):
     path = write_ome_zarr(tmp_path / "a.zarr", [STACK], "czyx", chunks=(1, 1, 32, 32))
     for channel, page in np.ndindex(2, 3):
         assert digest(path, channel=channel, page=page) == digest(STACK[channel, page])
@@ -79,7 +74,7 @@ def test_channels(tmp_path: Path) -> None:
         read_image(path, channel=2, page=0)
 
 
-def test_channels_of_red_green_and_blue_are_colours(tmp_path: Path) -> None:
+def test_channels_of_red_green_and_blue_are_colours(tmp_path):
     pixels = values("u1", shape=(3, 50, 41))
     colours = ["ff0000", "00FF00", "0000FF"]
     path = write_ome_zarr(tmp_path / "a.zarr", [pixels], "cyx", omero=colours)
@@ -87,7 +82,7 @@ def test_channels_of_red_green_and_blue_are_colours(tmp_path: Path) -> None:
     assert digest(path, channel=1) == digest(pixels[1])
 
 
-def test_the_finest_level_within_max_pixels_is_read(tmp_path: Path) -> None:
+def test_the_finest_level_within_max_pixels_is_read(tmp_path):
     levels = [STACK[0], STACK[0, :, ::2, ::2], STACK[0, :2, ::4, ::4]]
     path = write_ome_zarr(tmp_path / "a.zarr", levels, "zyx")
     for level, max_pixels in enumerate((50 * 41, 50 * 41 - 1)):
@@ -98,17 +93,16 @@ def test_the_finest_level_within_max_pixels_is_read(tmp_path: Path) -> None:
         read_image(path, page=1, max_pixels=400)
 
 
-def attributes_of(path: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((path / "zarr.json").read_text())["attributes"]["ome"]
-    return found
+def attributes_of(path):
+    return json.loads((path / "zarr.json").read_text())["attributes"]["ome"]
 
 
-def test_levels_are_too_many_to_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_levels_are_too_many_to_be_opened(tmp_path, monkeypatch):
     path = write_ome_zarr(tmp_path / "a.zarr", [GREY])
     attributes = attributes_of(path)
     attributes["multiscales"][0]["datasets"] *= 2_000
     set_attributes(path, attributes)
-    looked: list[str] = []
+    looked = []
     stat = os.stat
     monkeypatch.setattr(
         os, "stat", lambda file, *a, **k: looked.append(file) or stat(file, *a, **k)
@@ -120,12 +114,12 @@ def test_levels_are_too_many_to_be_opened(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("unit", "size"), [("micrometer", 500), ("angstrom", 0.05), ("parsec", None), (None, None)]
 )
-def test_units(tmp_path: Path, unit: str | None, size: float | None) -> None:
+def test_units(tmp_path, unit, size):
     units = {} if unit is None else {"y": unit, "x": unit}
     check_golden(write_ome_zarr(tmp_path / "a.zarr", [GREY], units=units), [GREY], size)
 
 
-def test_scales_of_level_and_image_are_multiplied(tmp_path: Path) -> None:
+def test_scales_of_level_and_image_are_multiplied(tmp_path):
     path = write_ome_zarr(tmp_path / "a.zarr", [GREY])
     attributes = attributes_of(path)
     whole = [{"type": "scale", "scale": [4, 8]}, {"type": "translation", "translation": [1, 1]}]
@@ -135,14 +129,14 @@ def test_scales_of_level_and_image_are_multiplied(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("axes", [None, ["z", "y", "x"]])
-def test_versions_without_units(tmp_path: Path, axes: list[str] | None) -> None:
+def test_versions_without_units(tmp_path, axes):
     path = write_ome_zarr(tmp_path / "a.zarr", [STACK[0]], "zyx", version="0.4")
     multiscale = {"datasets": [{"path": "0"}]} | ({} if axes is None else {"axes": axes})
     set_attributes(path, {"multiscales": [multiscale]}, "0.3")
     check_golden(path, STACK[0], None)
 
 
-def test_a_folder_is_one_image(tmp_path: Path) -> None:
+def test_a_folder_is_one_image(tmp_path):
     for name in ("a", "b"):
         write_ome_zarr(tmp_path / name / "1.ome.zarr", [GREY + ord(name)])
     write_ome_zarr(tmp_path / "loose.zarr", [GREY])
@@ -161,44 +155,44 @@ def test_a_folder_is_one_image(tmp_path: Path) -> None:
 # --- folders that are refused -------------------------------------------------------------------
 
 
-def of(attributes: dict[str, Any]) -> Callable[[Path], None]:
+def of(attributes):
     return lambda path: set_attributes(path, attributes)
 
 
-def levels(path: str) -> Callable[[Path], None]:
+def levels(path):
     return of({"multiscales": [{"datasets": [{"path": path}]}]})
 
 
-def array(**fields: Any) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
+def array(**fields):
+    def change(path):
         file = path / "0" / "zarr.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | fields))
 
     return change
 
 
-def grid(*shape: int) -> dict[str, Any]:
+def grid(*shape):
     return {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape}}}
 
 
-def link(name: str) -> Callable[[Path], None]:
-    def change(path: Path) -> None:
+def link(name):
+    def change(path):
         (path / name).rename(path.parent / "target")
         (path / name).symlink_to(path.parent / "target")
 
     return change
 
 
-def pipe(path: Path) -> None:
+def pipe(path):
     (path / CHUNK).unlink()
     os.mkfifo(path / CHUNK)
 
 
-def chunk(make: Callable[[bytes], bytes]) -> Callable[[Path], None]:
+def chunk(make):
     return lambda path: (path / CHUNK).write_bytes(make((path / CHUNK).read_bytes())) and None
 
 
-def text(content: str) -> Callable[[Path], None]:
+def text(content):
     return lambda path: (path / "zarr.json").write_text(content) and None
 
 
@@ -238,7 +232,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 @pytest.mark.skipif(sys.platform == "win32", reason="links and pipes")
-def test_folders_that_are_not_read_say_why(tmp_path: Path, case: str) -> None:
+def test_folders_that_are_not_read_say_why(tmp_path, case):
     write_ome_zarr(tmp_path / "b.zarr", [GREY])
     path = write_ome_zarr(tmp_path / "a.zarr", [GREY], compressors=GzipCodec())
     change, words = REFUSED[case]
@@ -247,7 +241,7 @@ def test_folders_that_are_not_read_say_why(tmp_path: Path, case: str) -> None:
         read_image(path)
 
 
-def test_other_codecs_are_named(tmp_path: Path) -> None:
+def test_other_codecs_are_named(tmp_path):
     codec = TransposeCodec(order=(1, 0))
     path = write_ome_zarr(tmp_path / "a.zarr", [GREY], filters=[codec])
     with pytest.raises(ImageReadError, match="the codec 'transpose', which is not read"):

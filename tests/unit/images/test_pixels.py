@@ -27,12 +27,12 @@ SCALINGS = st.sampled_from(["auto", "dtype", "percentile", "minmax", (0, 1), (-3
 Image = np.ndarray[Any, Any]
 
 
-def finite(dtype: Any) -> st.SearchStrategy[Image]:
+def finite(dtype):
     options = {"allow_nan": False, "allow_infinity": False} if np.dtype(dtype).kind == "f" else {}
     return hnp.arrays(dtype, SHAPES, elements=hnp.from_dtype(np.dtype(dtype), **options))
 
 
-def by_percentiles(image: Image, percentiles: tuple[float, float] = (0.1, 99.9)) -> Image:
+def by_percentiles(image, percentiles=(0.1, 99.9)):
     """The definition, for an image in which the two percentiles differ."""
     low, high = np.percentile(image.astype(np.float64), percentiles)
     return np.clip((image - low) / (high - low), 0, 1)
@@ -40,9 +40,7 @@ def by_percentiles(image: Image, percentiles: tuple[float, float] = (0.1, 99.9))
 
 @settings(max_examples=80)
 @given(image=DTYPES.flatmap(finite), scaling=SCALINGS)
-def test_output_is_float32_in_the_unit_interval_in_the_order_of_values(
-    image: Image, scaling: Any
-) -> None:
+def test_output_is_float32_in_the_unit_interval_in_the_order_of_values(image, scaling):
     if scaling == "dtype" and image.dtype.kind == "f" and (image.min() < 0 or image.max() > 1):
         scaling = "auto"
     scaled = read_image(image, scaling=scaling)
@@ -65,9 +63,7 @@ def test_output_is_float32_in_the_unit_interval_in_the_order_of_values(
     gain=st.floats(1e-3, 1e3),
     offset=st.floats(-1e3, 1e3),
 )
-def test_percentiles_are_those_of_numpy_whatever_gain_and_offset(
-    image: Image, percentiles: tuple[float, float], gain: float, offset: float
-) -> None:
+def test_percentiles_are_those_of_numpy_whatever_gain_and_offset(image, percentiles, gain, offset):
     low, high = np.percentile(image.astype(np.float64), percentiles)
     if high - low < 1e-3:
         return
@@ -79,9 +75,7 @@ def test_percentiles_are_those_of_numpy_whatever_gain_and_offset(
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int32, np.float32])
 @pytest.mark.parametrize("percentiles", [(0, 100), (0.1, 99.9), (30, 51), (98, 99)])
-def test_percentiles_of_many_values_are_those_of_numpy(
-    dtype: Any, percentiles: tuple[float, float]
-) -> None:
+def test_percentiles_of_many_values_are_those_of_numpy(dtype, percentiles):
     """A sample tells which few values have to be sorted."""
     rng = np.random.default_rng(0)
     image = np.clip(rng.normal(60, 40, (270, 301)), 0, 250).astype(dtype)
@@ -90,7 +84,7 @@ def test_percentiles_of_many_values_are_those_of_numpy(
 
 
 @pytest.mark.parametrize("step", range(58, 65))
-def test_a_misleading_sample_does_not_change_percentiles(step: int) -> None:
+def test_a_misleading_sample_does_not_change_percentiles(step):
     image = np.full((300, 300), 500, np.uint16)
     image.flat[::step] = np.arange(len(image.flat[::step])) % 999
     assert_allclose(read_image(image), by_percentiles(image), atol=1e-6)
@@ -98,7 +92,7 @@ def test_a_misleading_sample_does_not_change_percentiles(step: int) -> None:
 
 @given(value=st.one_of(st.integers(-(2**31), 2**31 - 1), st.floats(-(2.0**99), 2.0**99, width=32)))
 @settings(max_examples=30)
-def test_a_constant_image_gives_zeros(value: float) -> None:
+def test_a_constant_image_gives_zeros(value):
     image = np.full((4, 5), value, np.int32 if isinstance(value, int) else np.float32)
     for scaling in ("percentile", "minmax"):
         assert not read_image(image, scaling=scaling).any()
@@ -139,11 +133,11 @@ COLOURS[:10] = 1000, 500, 0
         (np.array([[0, -TINY]]), {"scaling": "minmax"}, [[1, 0]]),
     ],
 )
-def test_scaling(image: Image, options: dict[str, Any], expected: Any) -> None:
+def test_scaling(image, options, expected):
     assert_allclose(read_image(image, **options), np.asarray(expected), atol=1e-6)
 
 
-def test_large_images_are_scaled_like_small_ones_and_like_floats() -> None:
+def test_large_images_are_scaled_like_small_ones_and_like_floats():
     """In blocks, and by looking up each level."""
     image = np.random.default_rng(0).integers(0, 65536, (400, 400)).astype(np.uint16)
     large = read_image(image, scaling=(1000.5, 40000))
@@ -154,17 +148,17 @@ def test_large_images_are_scaled_like_small_ones_and_like_floats() -> None:
 # --- digests ------------------------------------------------------------------------------------
 
 
-def digest(image: Image, **options: Any) -> str:
+def digest(image, **options):
     return read_micrograph(image, **options).digest
 
 
-def test_digest_is_stable() -> None:
+def test_digest_is_stable():
     # Kept as a number: caches and each image's own random choices hang on it.
     expected = "f6891a3ac750d9f4e58f40048dda7e4f87585d515a0df541182f7ac49f00c90a"
     assert digest(np.arange(12, dtype=np.uint8).reshape(3, 4)) == expected
 
 
-def test_digest_changes_with_options_that_change_pixels_alone() -> None:
+def test_digest_changes_with_options_that_change_pixels_alone():
     deep = np.random.default_rng(0).integers(0, 4096, (40, 50)).astype(np.uint16)
     changed = [{}, {"scaling": "dtype"}, {"scaling": "minmax"}, {"percentiles": (1, 99)}]
     assert len({digest(deep, **options) for options in changed}) == 4
@@ -174,7 +168,7 @@ def test_digest_changes_with_options_that_change_pixels_alone() -> None:
     assert {digest(grey, **options) for options in same} == {digest(grey)}
 
 
-def test_digest_depends_on_shape_type_and_every_pixel() -> None:
+def test_digest_depends_on_shape_type_and_every_pixel():
     image = np.zeros((4, 6), np.uint8)
     last, first = image.copy(), image.copy()
     last[3, 5] = first[0, 0] = 1

@@ -1,10 +1,7 @@
 """PNG, JPEG, GIF, BMP, WebP, JPEG 2000 and PNM files of every depth and colour."""
 
-from __future__ import annotations
-
 import io
 import struct
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -29,17 +26,10 @@ from hypervlad.images import (
     read_micrographs,
 )
 
-GREY, GREY16, RGB = values("u1"), values("u2"), values("u1", samples=3)
-
-
-def colours(pixels: np.ndarray) -> np.ndarray:
-    """Without alpha."""
-    n_channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    return pixels[..., 0] if n_channels == 2 else pixels[..., :3] if n_channels > 1 else pixels
-
-
+GREY, RGB = values("u1"), values("u1", samples=3)
 LOSSLESS = {
-    **dict.fromkeys(("PNG", "JPEG2000"), ("u1", "u2", "LA", "RGB", "RGBA")),
+    "PNG": ("u1", "u2", "LA", "RGB", "RGBA"),
+    "JPEG2000": ("u1", "u2", "LA", "RGB", "RGBA"),
     "BMP": ("bool", "u1", "RGB", "RGBA"),
     "WEBP": ("RGB", "RGBA"),
     "PPM": ("bool", "u1", "RGB"),
@@ -47,12 +37,14 @@ LOSSLESS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("kind", "mode"), [(kind, mode) for kind, modes in LOSSLESS.items() for mode in modes]
-)
-def test_pillows_files_have_the_values_that_were_written(
-    tmp_path: Path, kind: str, mode: str
-) -> None:
+def colours(pixels):
+    """Without alpha."""
+    n_channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    return pixels[..., 0] if n_channels == 2 else pixels[..., :3] if n_channels > 1 else pixels
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(k, mode) for k in LOSSLESS for mode in LOSSLESS[k]])
+def test_pillows_files_have_the_values_that_were_written(tmp_path, kind, mode):
     samples = {"LA": 2, "RGB": 3, "RGBA": 4}.get(mode, 0)
     pixels = values("u1" if samples else mode, samples=samples)
     options = {"WEBP": {"lossless": True, "exact": True}}.get(kind, {})
@@ -62,7 +54,7 @@ def test_pillows_files_have_the_values_that_were_written(
 
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
 @pytest.mark.parametrize(("samples", "colour"), [(0, 0), (2, 4), (3, 2), (4, 6)])
-def test_png_of_8_and_16_bits(tmp_path: Path, dtype: str, samples: int, colour: int) -> None:
+def test_png_of_8_and_16_bits(tmp_path, dtype, samples, colour):
     pixels = values(dtype, samples=samples)
     rows = b"".join(b"\0" + row.astype(row.dtype.newbyteorder(">")).tobytes() for row in pixels)
     content = png_bytes(*pixels.shape[:2], 8 * pixels.itemsize, colour, rows)
@@ -70,27 +62,22 @@ def test_png_of_8_and_16_bits(tmp_path: Path, dtype: str, samples: int, colour: 
     check_golden(tmp_path / "a.png", [colours(pixels)])
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "gif"])
-@pytest.mark.parametrize("samples", [0, 3])
-def test_lossy_files_are_decoded_as_by_imagecodecs(
-    tmp_path: Path, suffix: str, samples: int
-) -> None:
-    path = tmp_path / f"a.{suffix}"
-    Image.fromarray(values("u1", samples=samples)).save(path)
-    decode = {"jpg": imagecodecs.jpeg_decode, "gif": imagecodecs.gif_decode}[suffix]
-    expected = decode(path.read_bytes())
-    check_golden(path, [expected[..., 0] if samples == 0 and expected.ndim == 3 else expected])
+@pytest.mark.parametrize("kind", ["jpeg", "gif"])
+@pytest.mark.parametrize("pixels", [GREY, RGB], ids=["grey", "rgb"])
+def test_lossy_files_are_decoded_as_by_imagecodecs(tmp_path, kind, pixels):
+    (tmp_path / "a").write_bytes(pillow_bytes(kind, pixels))
+    expected = getattr(imagecodecs, f"{kind}_decode")((tmp_path / "a").read_bytes())
+    check_golden(tmp_path / "a", [expected[..., 0] if expected.ndim > pixels.ndim else expected])
 
 
-def test_a_jpeg_of_four_inks_becomes_rgb(tmp_path: Path) -> None:
-    red = np.zeros((16, 16, 3), np.uint8)
-    red[:, :, 0] = 255
-    Image.fromarray(red).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+def test_a_jpeg_of_four_inks_becomes_rgb(tmp_path):
+    red = Image.new("RGB", (16, 16), (255, 0, 0)).convert("CMYK")
+    red.save(tmp_path / "a.jpg", quality=95)
     assert_allclose(read_image(tmp_path / "a.jpg")[8, 8], [1, 0, 0], atol=0.05)
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif"])
-def test_palettes_are_looked_up(tmp_path: Path, suffix: str) -> None:
+def test_palettes_are_looked_up(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     table = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [9, 9, 9]], np.uint8)
     image = Image.fromarray(GREY % 4).convert("P")
@@ -106,58 +93,44 @@ def test_palettes_are_looked_up(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("n_bits", range(1, 17))
 @pytest.mark.parametrize("codec", ["jp2", "j2k"])
-def test_jpeg_2000_of_every_depth(tmp_path: Path, codec: str, n_bits: int) -> None:
+def test_jpeg_2000_of_every_depth(tmp_path, codec, n_bits):
     levels = values("u1" if n_bits <= 8 else "u2") >> (-n_bits % 8)
     stretched = levels > 0 if n_bits == 1 else np.rint(levels * (255 / (2**n_bits - 1)))
-    content = imagecodecs.jpeg2k_encode(
-        levels, level=0, reversible=True, codecformat=codec, bitspersample=n_bits
-    )
-    (tmp_path / "a").write_bytes(content)
+    options = {"level": 0, "reversible": True, "codecformat": codec, "bitspersample": n_bits}
+    (tmp_path / "a").write_bytes(imagecodecs.jpeg2k_encode(levels, **options))
     expected = stretched.astype(bool if n_bits == 1 else "u1") if n_bits < 8 else levels
     assert digest(tmp_path / "a") == digest(expected)
 
 
 COLOURS16 = values("u2", samples=3, shape=(24, 32))
-_JP2 = imagecodecs.jpeg2k_encode(COLOURS16, level=0, codecformat="jp2", reversible=True)
-*_HEAD, _IMAGE = jp2_boxes(_JP2)
-_DECOY = (b"xml ", siz_bytes(24, 32, [8] * 3))  # looks like an image of 8 bits
+JP2 = imagecodecs.jpeg2k_encode(COLOURS16, level=0, codecformat="jp2", reversible=True)
+*HEAD, IMAGE = jp2_boxes(JP2)
+DECOY = (b"xml ", siz_bytes(24, 32, [8] * 3))  # looks like an image of 8 bits
+BOXES = {
+    "large box": jp2_bytes([*HEAD, (b"xml ", bytes(70_000)), IMAGE]),
+    "decoy": jp2_bytes([*HEAD[:2], DECOY, *HEAD[2:], DECOY, IMAGE]),
+    "64 bits": jp2_bytes([*HEAD, DECOY, IMAGE], frozenset([b"xml ", b"jp2c"])),
+    "to the end": jp2_bytes(HEAD) + struct.pack(">I4s", 0, b"jp2c") + IMAGE[1],
+    "header of 8 bits": claiming(JP2, b"ihdr", 14, "B", 7),
+    "no boxes": IMAGE[1],
+}
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        jp2_bytes([*_HEAD, (b"xml ", bytes(70_000)), _IMAGE]),
-        jp2_bytes([*_HEAD, _DECOY, _IMAGE]),
-        jp2_bytes([*_HEAD[:2], _DECOY, *_HEAD[2:], _IMAGE]),
-        jp2_bytes([*_HEAD, _DECOY, _IMAGE], frozenset([b"xml ", b"jp2c"])),
-        jp2_bytes(_HEAD) + struct.pack(">I4s", 0, b"jp2c") + _IMAGE[1],
-        claiming(_JP2, b"ihdr", 14, "B", 7),
-        _IMAGE[1],
-    ],
-    ids=[
-        "large box",
-        "decoy",
-        "early decoy",
-        "64 bits",
-        "to the end",
-        "header of 8 bits",
-        "no boxes",
-    ],
-)
-def test_jpeg_2000_has_16_bits_in_boxes_of_any_order(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "a.jp2").write_bytes(content)
+@pytest.mark.parametrize("case", BOXES)
+def test_jpeg_2000_has_16_bits_in_boxes_of_any_order(tmp_path, case):
+    (tmp_path / "a.jp2").write_bytes(BOXES[case])
     assert digest(tmp_path / "a.jp2") == digest(COLOURS16)
 
 
 @pytest.mark.parametrize("comment", [b"", b"#" + bytes(600) + b"\n", b"#\r" * 300])
-def test_a_ppm_with_any_header_is_read(tmp_path: Path, comment: bytes) -> None:
+def test_a_ppm_with_any_header_is_read(tmp_path, comment):
     header = b"P6 " + comment + b" 18\n" + comment + b"21 255\n"
     (tmp_path / "a.ppm").write_bytes(header + RGB.tobytes())
     check_golden(tmp_path / "a.ppm", [RGB])
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
-def test_the_first_frame_is_read_where_no_page_can_be_chosen(tmp_path: Path, kind: str) -> None:
+def test_the_first_frame_is_read_where_no_page_can_be_chosen(tmp_path, kind):
     others = {"save_all": True, "append_images": [Image.fromarray(255 - GREY)], "duration": 50}
     path = tmp_path / "a"
     path.write_bytes(pillow_bytes(kind, GREY, **others, lossless=True))
@@ -169,32 +142,32 @@ def test_the_first_frame_is_read_where_no_page_can_be_chosen(tmp_path: Path, kin
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a", "a.MRC", "Größe 1µm #[1].png"])
-def test_content_decides_not_the_name(tmp_path: Path, name: str) -> None:
+def test_content_decides_not_the_name(tmp_path, name):
     (tmp_path / name).write_bytes(pillow_bytes("PNG", GREY))
     for given in (tmp_path / name, str(tmp_path / name)):
-        micrograph = read_micrograph(given)
-        assert (micrograph.source, micrograph.metadata["format"]) == (str(given), "PNG")
-        assert_array_equal(micrograph.pixels, (GREY / 255).astype(np.float32))
+        found = read_micrograph(given)
+        assert (found.source, found.metadata["format"]) == (str(given), "PNG")
+        assert found.digest == digest(GREY)
 
 
-def test_settings_of_pillow_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_pillow_change_nothing(tmp_path, monkeypatch):
     """It may fill truncated files, or warn of large ones, as the program asks."""
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    path = tmp_path / "a.png"
-    path.write_bytes(pillow_bytes("PNG", GREY))
-    assert digest(path) == digest(GREY)
-    check_truncated(path, [0.5])
     files = [tmp_path / f"{n}.png" for n in range(20)]
     for file in files:
-        file.write_bytes(path.read_bytes()[: 200 + len(files)])
+        file.write_bytes(pillow_bytes("PNG", GREY))
+    assert digest(files[0]) == digest(GREY)
+    for file in files:
+        check_truncated(file, [0.5])
+        file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(ImageReadError):  # in several threads at once
         list(read_micrographs(files, on_error="skip", n_jobs=4))
     assert ImageFile.LOAD_TRUNCATED_IMAGES is True
 
 
-def test_an_image_of_pillow_is_read_or_refused() -> None:
+def test_an_image_of_pillow_is_read_or_refused():
     content = pillow_bytes("PNG", GREY)
     assert digest(Image.open(io.BytesIO(content))) == digest(GREY)
-    with pytest.raises(ImageReadError, match="this Pillow image does not decode"):
+    with pytest.raises(ImageReadError):
         read_image(Image.open(io.BytesIO(content[:200])))

@@ -8,8 +8,6 @@ import os
 import pickle
 import warnings
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,10 +33,10 @@ GREY, GREY16 = values("u1"), values("u2")
 class Wrapped:
     """The interface of tensors and labelled arrays."""
 
-    def __init__(self, array: np.ndarray) -> None:
+    def __init__(self, array):
         self.array = array
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype=None, copy=None):
         return np.asarray(self.array, dtype=dtype)
 
 
@@ -54,7 +52,7 @@ class Wrapped:
     ],
     ids=["one channel", "__array__", "fortran", "masked", "pillow", "big-endian"],
 )
-def test_arrays_of_other_libraries(source: Any) -> None:
+def test_arrays_of_other_libraries(source):
     expected = read_micrograph(GREY16 if getattr(source, "dtype", None) == ">u2" else GREY)
     found = read_micrograph(source)
     assert (found.digest, found.source, found.pixel_size) == (expected.digest, None, None)
@@ -64,12 +62,12 @@ def test_arrays_of_other_libraries(source: Any) -> None:
     )
 
 
-def test_pixels_never_share_memory_with_the_source() -> None:
+def test_pixels_never_share_memory_with_the_source():
     source = np.random.default_rng(0).random((5, 6), dtype=np.float32)
     assert not np.shares_memory(read_image(source), source)
 
 
-def test_options_survive_json() -> None:
+def test_options_survive_json():
     options = ReadOptions(
         page=2, scaling=(0, 4095), percentiles=[1, 99], banner="remove", pixel_size=2
     )
@@ -79,7 +77,7 @@ def test_options_survive_json() -> None:
 # --- pixel sizes that are given -----------------------------------------------------------------
 
 
-def test_a_given_pixel_size_is_used_only_where_none_is_stated(tmp_path: Path) -> None:
+def test_a_given_pixel_size_is_used_only_where_none_is_stated(tmp_path):
     stated, silent = tmp_path / "a.tif", tmp_path / "b.png"
     size = {"resolution": (1 / 4.0,) * 2, "metadata": {"unit": "nm"}}
     tifffile.imwrite(stated, GREY, imagej=True, **size)
@@ -97,7 +95,7 @@ def test_a_given_pixel_size_is_used_only_where_none_is_stated(tmp_path: Path) ->
         assert read_micrograph(stated, pixel_size=PixelSizes({stated: 5})).pixel_size == 4
 
 
-def test_pixel_sizes_are_compared_by_files_and_values() -> None:
+def test_pixel_sizes_are_compared_by_files_and_values():
     sizes = PixelSizes({"a.png": 2.5})
     assert sizes == PixelSizes({os.path.abspath("a.png"): 2.5}) != PixelSizes({"a.png": 2})
     assert pickle.loads(pickle.dumps(sizes)) == copy.deepcopy(sizes) == sizes
@@ -110,7 +108,7 @@ def test_pixel_sizes_are_compared_by_files_and_values() -> None:
 
 
 @pytest.fixture
-def mixed(tmp_path: Path) -> list[Any]:
+def mixed(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "good.png")
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"junk")
@@ -118,7 +116,7 @@ def mixed(tmp_path: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
-def test_skip_warns_once_at_the_end_with_a_list(mixed: list[Any], n_jobs: int | None) -> None:
+def test_skip_warns_once_at_the_end_with_a_list(mixed, n_jobs):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         indices = []
@@ -136,7 +134,7 @@ def test_skip_warns_once_at_the_end_with_a_list(mixed: list[Any], n_jobs: int | 
     assert lines[3].startswith("  image 3 of the list (counted from 0): complex pixels")
 
 
-def test_skip_shows_twenty_and_keeps_all() -> None:
+def test_skip_shows_twenty_and_keeps_all():
     images = [GREY, *[np.zeros((0, 1))] * 50]
     with pytest.warns(SkippedImagesWarning, match="and 30 more") as caught:
         assert len(list(read_micrographs(images, on_error="skip"))) == 1
@@ -144,20 +142,20 @@ def test_skip_shows_twenty_and_keeps_all() -> None:
     assert str(caught[0].message).count(" of the list") == 20
 
 
-def test_skip_with_nothing_left_is_an_error(mixed: list[Any]) -> None:
+def test_skip_with_nothing_left_is_an_error(mixed):
     words = r"none of the images could be read:\n.*not an image(.|\n)*a\.png\n.*b\.png$"
     with pytest.raises(ImageReadError, match=words):
         list(read_micrographs([mixed[1], mixed[4]], on_error="skip"))
 
 
-def test_raise_stops_at_the_first(mixed: list[Any]) -> None:
+def test_raise_stops_at_the_first(mixed):
     reader = read_micrographs(mixed)
     assert next(reader)[0] == 0
     with pytest.raises(ImageReadError, match=r"a\.png: not an image"):
         next(reader)
 
 
-def test_threads_read_in_the_same_order_and_stop_with_the_caller() -> None:
+def test_threads_read_in_the_same_order_and_stop_with_the_caller():
     images = [np.full((4, 5), value, np.uint8) for value in range(12)]
     read = list(read_micrographs(images, n_jobs=2))
     assert [(index, found.pixels[0, 0]) for index, found in read] == [
@@ -165,17 +163,17 @@ def test_threads_read_in_the_same_order_and_stop_with_the_caller() -> None:
     ]
     stream = read_micrographs(images, n_jobs=2)
     assert next(stream)[0] == 0
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert list(stream) == []
 
 
 @pytest.mark.parametrize("kind", [list, np.array, lambda x: np.array(x, object), pd.Series, tuple])
-def test_lists_of_paths(mixed: list[Any], kind: Any) -> None:
+def test_lists_of_paths(mixed, kind):
     paths = kind([str(mixed[0])] * 2)
     assert [found.source for _, found in read_micrographs(paths)] == [str(mixed[0])] * 2
 
 
 @pytest.mark.parametrize("shape", [(5, 30, 40), (1, 30, 40), (5, 30, 40, 3), (2, 3, 4, 1)])
-def test_an_array_of_images_is_a_list_of_them(shape: tuple[int, ...]) -> None:
+def test_an_array_of_images_is_a_list_of_them(shape):
     stack = np.random.default_rng(0).random(shape)
     assert [found.digest for _, found in read_micrographs(stack)] == list(map(digest, stack))
