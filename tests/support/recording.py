@@ -1,0 +1,17 @@
+"""A learner that remembers what it was fitted on."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from hypervlad import BoostedSoftmaxClassifier
+
+
+class Recording(BoostedSoftmaxClassifier):
+    """Give one as ``boosting``; a test clears ``fits`` before."""
+
+    fits: ClassVar[list[dict[str, Any]]] = []
+
+    def fit(self, X: Any, y: Any, **options: Any) -> Any:
+        self.fits.append({"X": X, "y": y, **options})
+        return super().fit(X, y, **options)

@@ -1,0 +1,560 @@
+"""Scores and what they are learnt from, recomputed slowly from the maps of the network."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import label, uniform_filter
+from scipy.spatial.distance import cdist
+from scipy.stats import gumbel_r, median_abs_deviation
+from sklearn.base import clone
+from sklearn.preprocessing import normalize
+from support.recording import Recording
+from support.surfaces import CELL, PATCH, blotted, surface
+
+from hypervlad import PatchDefectScorer, default_patch_encoder
+from hypervlad.features import get_backbone
+from hypervlad.models.presets import anomalydino
+
+Array = NDArray[Any]
+Image = NDArray[np.float32]
+BORDER = 32  # pixels that are mirrored around an image
+# Side in pixels to which an image is resized, side of a window in cells, relative to the image?
+NORMAL = [(None, 3, False), (None, 3, True), (224, 1, True), (112, 1, False)]
+LABELLED = [(None, 1, False), (None, 3, False), (None, 3, True), (112, 1, False)]
+pytestmark = pytest.mark.filterwarnings("ignore:Classes with only one or two:UserWarning")
+A, B = ([surface(seed) for seed in range(start, start + 6)] for start in (0, 50))
+
+
+def new_scorer(**parameters: Any) -> PatchDefectScorer:
+    encoder = default_patch_encoder(
+        backbone="tiny", weights="random", taps=["1", "4"], n_codewords=4
+    )
+    usual: dict[str, Any] = {"patch": PATCH, "n_planted": 0, "n_codewords": 16, "random_state": 0}
+    return PatchDefectScorer(encoder, **usual | parameters)
+
+
+# --- from an image to its cells -------------------------------------------------------------------
+
+
+def cells_of(scorer: PatchDefectScorer, image: Image, side: int | None = None) -> Array:
+    """Return the maps of both taps on the grid of the coarser one, (R, S, 16)."""
+    tensor = get_backbone("tiny").preprocessing.prepare(image, image.shape)
+    border = 0
+    if side is None:
+        border = BORDER // CELL
+        widths = [(0, 0), (BORDER, BORDER), (BORDER, BORDER)]
+        tensor = torch.from_numpy(np.pad(tensor.numpy(), widths, mode="symmetric"))
+    else:
+        tensor = torch.nn.functional.interpolate(
+            tensor[None], (side, side), mode="bilinear", antialias=True
+        )[0]
+    with torch.no_grad():
+        fine, coarse = (
+            maps[0].double().numpy() for maps in scorer.encoder_.network()(tensor[None])
+        )
+    n_rows, n_columns = coarse.shape[1:]
+    means = fine.reshape(len(fine), n_rows, CELL, n_columns, CELL).mean((2, 4))
+    both = np.concatenate([means, coarse]).transpose(1, 2, 0)
+    return both[border : n_rows - border, border : n_columns - border]
+
+
+def described(cells: Array, window: int, relative: bool) -> Array:
+    means = uniform_filter(cells, (window, window, 1), mode="nearest")
+    if relative:
+        mean, deviation = cells.mean((0, 1)), cells.std((0, 1))
+        means = (means - mean) / (deviation + 0.3 * deviation.mean())
+    return means
+
+
+def hats(at: Array, n: int, width: float = 1) -> Array:
+    """Weights (len(at), n) of linear interpolation at some places among n, constant beyond."""
+    weights = np.maximum(0, 1 - np.abs(np.arange(n) - at[:, None]) / width)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def resized(values: Array, shape: tuple[int, int]) -> Array:
+    """Bring values (R, S) or (R, S, D) to another grid of cells over the same image."""
+
+    def between(n: int, own: int) -> Array:
+        at = (np.arange(n) + 0.5) * own / n - 0.5
+        return hats(at if n < own else at.clip(0, own - 1), own, max(1, own / n))
+
+    rows, columns = (between(n, own) for n, own in zip(shape, values.shape[:2], strict=True))
+    return np.einsum("ra,sb,ab...->rs...", rows, columns, values)
+
+
+def guided(scores: Array, image: Image) -> Array:
+    """Of each 3 x 3 cells a ridge regression on grey levels; the mean of nine for each cell."""
+    n_rows, n_columns = scores.shape
+    grey = image.reshape(n_rows, CELL, n_columns, CELL).mean((1, 3))
+    near = {
+        (r, c): np.ix_(
+            *(np.clip([i - 1, i, i + 1], 0, n - 1) for i, n in zip((r, c), grey.shape, strict=True))
+        )
+        for r, c in np.ndindex(grey.shape)
+    }
+    weak = 0.3 * np.mean([grey[where].var() for where in near.values()])
+    lines = np.zeros((n_rows, n_columns, 2))
+    for at, where in near.items():
+        x, y = grey[where].ravel(), scores[where].ravel()
+        slope = np.cov(x, y, bias=True)[0, 1] / (x.var() + weak)
+        lines[at] = slope, y.mean() - slope * x.mean()
+    means = np.array([lines[where].mean((0, 1)) for where in near.values()])
+    # A cell's values are those of the pixel in its middle, the upper left of the middle four.
+    pixels = [
+        hats(((np.arange(n) - 1) / CELL).clip(0, n // CELL - 1), n // CELL) for n in image.shape
+    ]
+    slopes, starts = np.einsum("ra,sb,abi->irs", *pixels, means.reshape(lines.shape))
+    return slopes * image + starts
+
+
+def mean_of_highest(values: Array, share: float) -> float:
+    return float(np.sort(values, axis=None)[-max(1, round(share * values.size)) :].mean())
+
+
+# --- defect-free images ---------------------------------------------------------------------------
+
+
+class Normal:
+    """What a scorer of defect-free images has learnt, by the names in its file."""
+
+    def __init__(self, scorer: PatchDefectScorer) -> None:
+        self.scorer, (_, arrays) = scorer, scorer.to_state()
+        self.of = {name.removeprefix("model_."): each for name, each in arrays.items()}
+
+    def distances(self, image: Image) -> list[Array]:
+        """From the nearest codeword, for each description."""
+        found = []
+        for i, (side, *how) in enumerate(NORMAL):
+            cells = described(cells_of(self.scorer, image, side), *how)
+            white = (cells - self.of[f"{i}.mean"]) @ self.of[f"{i}.whitening"]
+            apart = white[..., None, :] - self.of[f"{i}.codewords"]
+            found.append(np.linalg.norm(apart, axis=-1).min(-1))
+        return found
+
+
+def scale_of(scorer: PatchDefectScorer) -> float:
+    return float(scorer.to_state()[0]["fitted"]["model_"]["state"]["scale"])
+
+
+@functools.cache
+def places_of(shape: tuple[int, ...]) -> Array:
+    """5 x the distance from the nearest edge, plus that from the edge across; each at most 4."""
+    places = np.zeros(shape, int)
+    for r, c in np.ndindex(shape):
+        near, far = sorted(min(i, n - 1 - i, 4) for i, n in zip((r, c), shape, strict=True))
+        places[r, c] = 5 * near + far
+    return places
+
+
+def usual_and_spread(images: Sequence[Array]) -> tuple[Array, Array]:
+    """The median at each place, and how far the 90 % quantile lies above it."""
+    values = np.concatenate([each.ravel() for each in images])
+    at = np.concatenate([places_of(each.shape).ravel() for each in images])
+    # No cell is nearer to the edge across: such a place is not used, and has the last one's.
+    own = [values[at == (place if (at == place).any() else at.max())] for place in range(25)]
+    pairs = np.array([np.quantile(each, [0.5, 0.9]) for each in own])
+    spread = pairs[:, 1] - pairs[:, 0]
+    return pairs[:, 0], np.maximum(spread, 0.1 * np.median(spread))
+
+
+def log_of_highest(values: Array) -> float:
+    means = [mean_of_highest(values, share) for share in (0.001, 0.01, 0.1)]
+    return float(np.mean(np.log(np.maximum(means, 1))))
+
+
+def combined(
+    distances: list[Array], profiles: list[tuple[Array, Array]], weights: Array, levels: Array
+) -> tuple[Array, float]:
+    """The scores of the cells and, but for its scale, of the image."""
+    mean, logarithms = np.zeros(distances[0].shape), []
+
+    def spread_out(profile: Array, shape: tuple[int, ...]) -> Array:
+        return profile[places_of(shape)] if profile.ndim == 1 else resized(profile, shape)
+
+    for own, (usual, spread), weight in zip(distances, profiles, (4, 1, 1, 1), strict=True):
+        above = own - spread_out(usual, own.shape)
+        logarithms.append(log_of_highest(above / spread_out(spread, own.shape)))
+        typical = spread[24] if spread.ndim == 1 else np.median(spread)
+        milder = np.cbrt(spread * typical**2)  # a third of it from the place
+        mean += weight / 7 * resized(above / spread_out(milder, own.shape), mean.shape)
+    unusual = np.exp(np.dot(weights, np.array(logarithms) - levels))
+    return (mean + 0.5) * np.sqrt(unusual) - 0.5, float(unusual)
+
+
+@pytest.fixture(scope="module")
+def two_groups(tiny_backbone: None) -> tuple[PatchDefectScorer, Normal, Normal]:
+    """A scorer of two groups of images, and one of each group."""
+    both = new_scorer(fpr=0.4).fit([*A, *B], groups=[*"aaaaaa", *"bbbbbb"])
+    of_a, of_b = (Normal(new_scorer(fpr=0.2).fit(images)) for images in (A, B))
+    return both, of_a, of_b
+
+
+def test_cells_far_from_the_codewords_of_defect_free_ones_score_high(
+    two_groups: tuple[PatchDefectScorer, Normal, Normal],
+) -> None:
+    model = Normal(two_groups[0])
+    image, _ = blotted(7, (30, 20))
+    profiles = [(model.of[f"{i}.usual"], model.of[f"{i}.spread"]) for i in range(4)]
+    learnt = profiles, model.of["weights"], model.of["levels"]
+    places, score = combined(model.distances(image), *learnt)
+    found = two_groups[0].find(image)
+    assert found.score == pytest.approx(scale_of(two_groups[0]) * score, rel=1e-3)
+    expected = guided(places, image)
+    np.testing.assert_allclose(found.map, expected, atol=2e-3 * np.abs(expected).max())
+    np.testing.assert_array_equal(two_groups[0].score_map(image), found.map)
+
+
+def test_what_is_usual_is_learnt_from_images_of_other_groups(
+    two_groups: tuple[PatchDefectScorer, Normal, Normal],
+) -> None:
+    scorer, of_a, of_b = two_groups
+    model = Normal(scorer)
+    without = [of_b] * 6 + [of_a] * 6  # the images of a group are scored by those of the other
+    distances = [own.distances(image) for own, image in zip(without, [*A, *B], strict=True)]
+
+    def learnt(images: list[list[Array]]) -> tuple[list[tuple[Array, Array]], Array, Array]:
+        profiles = [usual_and_spread(of_part) for of_part in zip(*images, strict=True)]
+        logarithms = np.array(
+            [
+                [
+                    log_of_highest(
+                        (own - usual[places_of(own.shape)]) / spread[places_of(own.shape)]
+                    )
+                    for own, (usual, spread) in zip(image, profiles, strict=True)
+                ]
+                for image in images
+            ]
+        )
+        low, levels, high = np.quantile(logarithms, [0.25, 0.5, 0.75], axis=0)
+        spreads = high - low if len(images) >= 10 else np.ones(4)  # too few to know it
+        weights = 1 / np.hypot(spreads, spreads.mean() / 3)
+        return profiles, weights / weights.sum(), levels
+
+    profiles, weights, levels = learnt(distances)
+    np.testing.assert_allclose(model.of["weights"], weights, rtol=1e-3)
+    np.testing.assert_allclose(model.of["levels"], levels, rtol=1e-3, atol=1e-4)
+    for i, (usual, spread) in enumerate(profiles):
+        np.testing.assert_allclose(model.of[f"{i}.usual"], usual, rtol=1e-3)
+        np.testing.assert_allclose(model.of[f"{i}.spread"], spread, rtol=1e-3)
+    halves = {0: learnt(distances[6:]), 6: learnt(distances[:6])}
+    held_out = [combined(own, *halves[i // 6 * 6]) for i, own in enumerate(distances)]
+    scale = np.median([mean_of_highest(places, 0.01) / score for places, score in held_out])
+    assert scale_of(scorer) == pytest.approx(scale, rel=1e-3)
+    scores = [scale * score for _, score in held_out]
+    np.testing.assert_allclose(scorer.held_out_.scores, scores, rtol=2e-3)
+    assert scorer.held_out_.images.tolist() == list(range(12))
+    assert scorer.held_out_.groups.tolist() == [0] * 6 + [1] * 6
+    usual = np.median(np.concatenate([places.ravel() for places, _ in held_out]))
+    assert scorer.region_rule_.usual == pytest.approx(usual, abs=1e-3)
+    # Of the five highest images, more than a fifth of twelve, one in four has a region.
+    highest = np.argsort(scores)[-5:]
+    tops = sorted((p for i in highest for p in peaks(held_out[i][0], usual)), reverse=True)
+    assert scorer.region_rule_.least == pytest.approx((tops[0] + tops[1]) / 2, abs=5e-3)
+
+
+def test_of_aligned_images_the_same_place_is_usual() -> None:
+    scorer = new_scorer(aligned=True, fpr=0.4).fit([*A, *B], groups=[*"aaaaaa", *"bbbbbb"])
+    halves = [Normal(new_scorer(fpr=0.2).fit(images)) for images in (B, A)]
+    model = Normal(scorer)
+    distances = [halves[i // 6].distances(image) for i, image in enumerate([*A, *B])]
+    for i, of_part in enumerate(zip(*distances, strict=True)):
+        stack = np.stack([resized(each, (28, 28)) for each in of_part])
+        around = np.pad(stack, [(0, 0), (1, 1), (1, 1)], mode="edge")
+        usual, high = np.zeros((2, 28, 28))
+        for r, c in np.ndindex(28, 28):
+            own = around[:, r : r + 3, c : c + 3]
+            usual[r, c], high[r, c] = np.quantile(own, [0.5, 0.9])
+        spread = np.maximum(high - usual, 0.1 * np.median(high - usual))
+        np.testing.assert_allclose(model.of[f"{i}.spread"], spread, rtol=1e-2, atol=1e-4)
+        np.testing.assert_allclose(model.of[f"{i}.usual"], usual, rtol=1e-3, atol=1e-4)
+    image, _ = blotted(7, (30, 20))
+    profiles = [(model.of[f"{i}.usual"], model.of[f"{i}.spread"]) for i in range(4)]
+    places, score = combined(
+        model.distances(image), profiles, model.of["weights"], model.of["levels"]
+    )
+    found = scorer.find(image)
+    assert found.score == pytest.approx(score * scale_of(scorer), rel=1e-3)
+    expected = guided(places, image)
+    np.testing.assert_allclose(found.map, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def peaks(scores: Array, usual: float) -> set[float]:
+    """Each score that is the highest of the connected cells that reach 0.55 of it."""
+    found = set()
+    for at, score in np.ndenumerate(scores):
+        if score > usual:
+            labels, _ = label(scores - usual >= 0.55 * (score - usual), np.ones((3, 3)))
+            if scores[labels == labels[at]].max() == score:
+                found.add(float(score))
+    return found
+
+
+def test_codewords_are_of_whitened_cells_without_the_least_likely(
+    two_groups: tuple[PatchDefectScorer, Normal, Normal],
+) -> None:
+    model = Normal(two_groups[0])
+    for i, (side, *how) in enumerate(NORMAL):
+        rows = np.concatenate(
+            [
+                described(cells_of(model.scorer, image, side), *how).reshape(-1, 16)
+                for image in [*A, *B]
+            ]
+        )
+        kept = rows
+        for _ in range(3):
+            mean, covariance = kept.mean(0), np.cov(kept.T)
+            covariance += 0.01 * np.trace(covariance) / 16 * np.eye(16)
+            inverse = np.linalg.inv(covariance)
+            distances = np.einsum("ni,ij,nj->n", rows - mean, inverse, rows - mean)
+            former, kept = kept, rows[distances <= np.quantile(distances, 0.99)]
+        np.testing.assert_allclose(model.of[f"{i}.mean"], mean, rtol=1e-3, atol=1e-4)
+        whitening = model.of[f"{i}.whitening"].astype(float)
+        size = np.abs(inverse).max()
+        np.testing.assert_allclose(whitening @ whitening.T, inverse, atol=1e-2 * size)
+        white = ((former - mean) @ whitening)[::9]
+        codewords = model.of[f"{i}.codewords"]
+        assert codewords.shape == (16, 16)
+        apart = np.linalg.norm(white[:, None] - codewords, axis=2)
+        # K-means has not found the best of all codewords, but much better than a sample's.
+        sample = white[:: len(white) // 16][:16]
+        of_sample = np.linalg.norm(white[:, None] - sample, axis=2)
+        assert np.square(apart.min(1)).mean() < 0.75 * np.square(of_sample.min(1)).mean()
+
+
+# --- images with masks ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorded() -> Iterator[list[dict[str, Any]]]:
+    Recording.fits.clear()
+    yield Recording.fits
+    Recording.fits.clear()
+
+
+def columns_of(scorer: PatchDefectScorer, image: Image) -> Array:
+    """The joined descriptions of each cell, (180, 64)."""
+    own = [described(cells_of(scorer, image, side), *how) for side, *how in LABELLED]
+    return np.concatenate([resized(each, (12, 15)) for each in own], axis=2).reshape(180, 64)
+
+
+def labels_of(mask: Array | None) -> Array:
+    """1 for cells that are defective by three tenths, 0 for those without defects, else NaN.
+
+    If none is so defective, the most defective ones are.
+    """
+    if mask is None:
+        return np.zeros(180)
+    share = mask.reshape(12, CELL, 15, CELL).mean((1, 3)).ravel()
+    return np.where(share >= min(0.3, share.max()), 1, np.where(share == 0, 0, np.nan))
+
+
+def masked(start: int) -> tuple[list[Image], list[Array | None]]:
+    spots = [blotted(start + i, (15 + 4 * i, 20 + 7 * i), radius=4 + i) for i in range(3)]
+    images, masks = zip(*spots, strict=True)
+    masks[0][:] = False
+    masks[0][15:17, 19:21] = True  # in four cells, a sixteenth of each
+    return [surface(start + 10), *images], [None, *masks]
+
+
+@pytest.fixture(scope="module")
+def learnt(tiny_backbone: None) -> tuple[PatchDefectScorer, dict[str, Any]]:
+    """A scorer of images with masks, of two groups, and what its learner was given."""
+    Recording.fits.clear()
+    images, masks = (one + other for one, other in zip(masked(0), masked(50), strict=True))
+    scorer = new_scorer(threshold="f1", boosting=Recording(Cs=10.0, n_estimators=50))
+    return scorer.fit(images, masks=masks, groups=[*"aaaabbbb"]), Recording.fits[0]
+
+
+def test_cells_score_as_their_hypercolumns_do(
+    learnt: tuple[PatchDefectScorer, dict[str, Any]],
+) -> None:
+    scorer, _ = learnt
+    image, _ = blotted(7, (30, 20))
+    columns = columns_of(scorer, image) * scorer.to_state()[1]["model_.scale"]
+    assert scorer.boosting_.booster_ is None  # only its linear part is used
+    places = -scorer.boosting_.decision_function(columns).reshape(12, 15)  # of "normal"
+    found = scorer.find(image)
+    assert found.score == pytest.approx(mean_of_highest(places, 0.003), rel=1e-3)
+    np.testing.assert_allclose(found.map, guided(places, image), atol=0.02)
+    np.testing.assert_allclose(scorer.probability_map(image), 1 / (1 + np.exp(-found.map)), 1e-5)
+
+
+def test_the_learner_gets_the_labelled_cells_of_all_images(
+    learnt: tuple[PatchDefectScorer, dict[str, Any]],
+) -> None:
+    scorer, given = learnt
+    images, masks = (one + other for one, other in zip(masked(0), masked(50), strict=True))
+    rows = [columns_of(scorer, image) for image in images]
+    truths = [labels_of(mask) for mask in masks]
+    known = [np.isfinite(truth) for truth in truths]
+    assert len(given["X"]) == sum(each.sum() for each in known)
+    deviation = np.concatenate([row[own] for row, own in zip(rows, known, strict=True)]).std(0)
+    scale = scorer.to_state()[1]["model_.scale"]
+    np.testing.assert_allclose(1 / scale, deviation + 0.3 * deviation.mean(), rtol=1e-3)
+    groups = []
+    for i, (own, truth, inside) in enumerate(zip(rows, truths, known, strict=True)):
+        apart = cdist(own[inside] * scale, given["X"])
+        nearest = apart.argmin(1)
+        assert apart.min() < 1e-3
+        for value, name in ((1, "anomalous"), (0, "normal")):
+            at = nearest[truth[inside] == value]
+            assert (np.asarray(given["y"])[at] == name).all()
+            if not len(at):
+                continue
+            # Large defects must not hide small ones, nor the surface all defects.
+            np.testing.assert_allclose(given["sample_weight"][at], len(at) ** -0.5)
+        (group,) = np.unique(given["groups"][nearest])
+        groups.append(group)
+        assert groups[i] == groups[i // 4 * 4]
+    assert groups[0] != groups[4]
+    shares = scorer.boosting_.prior
+    n_defective = sum(np.nansum(truth) for truth in truths)
+    assert shares == pytest.approx(
+        {"anomalous": n_defective / len(given["X"]), "normal": 1 - n_defective / len(given["X"])}
+    )
+
+
+def test_the_threshold_has_the_best_f1_of_held_out_cells(
+    learnt: tuple[PatchDefectScorer, dict[str, Any]],
+) -> None:
+    scorer, _ = learnt
+    scores, truths, held_out = [], [], []
+    for own, other in ((0, 50), (50, 0)):
+        images, masks = masked(other)
+        with pytest.warns(UserWarning, match="cannot be held out"):
+            fitted = clone(scorer).fit(images, masks=masks, groups=[0] * 4)
+        for image, mask in zip(*masked(own), strict=True):
+            columns = columns_of(fitted, image) * fitted.to_state()[1]["model_.scale"]
+            places, truth = -fitted.boosting_.decision_function(columns), labels_of(mask)
+            places, truth = places[np.isfinite(truth)], truth[np.isfinite(truth)]
+            held_out.append(mean_of_highest(places[truth == 0], 0.003))
+            # A place is defective only if its image is.
+            scores += np.minimum(places, mean_of_highest(places, 0.003)).tolist()
+            truths += truth.tolist()
+    np.testing.assert_allclose(scorer.held_out_.scores, held_out, atol=0.02)
+
+    def f1(threshold: float) -> float:
+        called = np.array(scores) >= threshold
+        return float(2 * called @ np.array(truths) / (called.sum() + sum(truths)))
+
+    best = max(f1(score) for score in scores)
+    assert f1(scorer.threshold_) == pytest.approx(best, abs=0.01)
+    assert (scorer.region_rule_.least, scorer.region_rule_.usual) == (scorer.threshold_, None)
+
+
+# --- labelled patches, reference images, thresholds -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kinds", "n_estimators"),
+    [(["normal", "spot"], 0), (["dent", "normal"], 5), (["dent", "normal", "spot"], 0)],
+)
+def test_a_patch_scores_the_log_odds_of_not_being_normal(
+    kinds: list[str], n_estimators: int, recorded: list[dict[str, Any]]
+) -> None:
+    boosting = Recording(Cs=1.0, n_estimators=n_estimators, n_iter_no_change=None)
+    patches = [surface(seed, (PATCH, PATCH)) for seed in range(12 * len(kinds))]
+    for i, patch in enumerate(patches):
+        patch[: 3 * (i % len(kinds))] *= 0.5
+    labels = kinds * 12
+    scorer = new_scorer(boosting=boosting, fpr=0.4).fit(patches, labels)
+    given, learner = recorded[0], scorer.boosting_
+    assert (learner.booster_ is None) == (n_estimators == 0)
+    assert given["blocks"] == list(scorer.encoder_.feature_blocks.values())
+    assert (given["sample_weight"] == 1).all()
+    assert len(set(given["groups"])) == len(patches)
+    proba = learner.predict_proba(given["X"])[:, learner.classes_.tolist().index("normal")]
+    found = scorer.score_samples(patches)
+    # Training follows the order of the images' digests.
+    np.testing.assert_allclose(np.sort(found), np.sort(np.log1p(-proba) - np.log(proba)), atol=1e-3)
+    assert sorted(given["y"]) == sorted(labels)
+    scores, positions = scorer.score_patches(patches[1])
+    assert (scores.tolist(), positions.tolist()) == ([found[1]], [[0, 0]])
+
+
+def test_scores_are_cosine_distances_from_the_nearest_cell_of_turned_images() -> None:
+    scorer = anomalydino("tiny", weights="random", n_references=8, fpr=0.4, random_state=0)
+    scorer.set_params(n_planted=0, encoder__taps=["1", "4"]).fit(A)
+
+    def unit_cells(image: Image) -> Array:
+        return normalize(cells_of(scorer, np.ascontiguousarray(image)).reshape(-1, 16))
+
+    def distances(image: Image, references: list[Image]) -> Array:
+        bank = [unit_cells(np.rot90(each, turn)) for each in references for turn in range(4)]
+        return (1 - unit_cells(image) @ np.concatenate(bank).T).min(1).reshape(12, 15)
+
+    image, mask = blotted(7, (30, 20))
+    found, expected = scorer.find(image), distances(image, A)
+    assert found.score == pytest.approx(mean_of_highest(expected, 0.01), abs=1e-6)
+    np.testing.assert_allclose(found.map, guided(expected, image), atol=1e-5)
+    assert found.map[mask].min() > np.median(found.map)
+    assert scorer.score_samples([np.rot90(A[0])])[0] == pytest.approx(0, abs=1e-6)
+    # Of two groups, each is scored by the cells of the other.
+    scorer.fit([*A, *B], groups=[*"aaaaaa", *"bbbbbb"])
+    pairs = [(image, B) for image in A] + [(image, A) for image in B]
+    places = [distances(*pair) for pair in pairs]
+    expected = [mean_of_highest(each, 0.01) for each in places]
+    np.testing.assert_allclose(scorer.held_out_.scores, expected, atol=1e-6)
+    # One of two images is chosen, whatever their order.
+    scorer.set_params(n_references=1)
+    found = [scorer.fit(images).score_samples(A[:2]) for images in (A[:2], A[1::-1])]
+    np.testing.assert_array_equal(*found)
+    assert sorted(found[0] < 1e-6) == [False, True]
+
+
+@pytest.fixture(scope="module")
+def small_images() -> list[Image]:
+    return [surface(seed, (12, 16)) for seed in range(24)]
+
+
+def quick_scorer(**parameters: Any) -> PatchDefectScorer:
+    scorer = anomalydino("tiny", weights="random", n_references=1, random_state=0)
+    return scorer.set_params(**{"n_planted": 0, "patch": 12} | parameters)
+
+
+@pytest.mark.parametrize(
+    ("n", "n_each", "fpr"), [(24, 1, 0.05), (24, 1, 0.2), (20, 1, 0.5), (24, 3, 0.3), (23, 2, 0.1)]
+)
+def test_of_new_groups_at_most_a_share_of_images_reaches_the_threshold(
+    small_images: list[Image], n: int, n_each: int, fpr: float
+) -> None:
+    scorer = quick_scorer(fpr=fpr).fit(small_images[:n], groups=np.arange(n) // n_each)
+    scores, groups = scorer.held_out_.scores, scorer.held_out_.groups
+
+    def expected_rate(threshold: float) -> float:
+        """Of n + 1 exchangeable groups, one is new, and all of its images may be called."""
+        shares = [(scores[groups == group] >= threshold).mean() for group in np.unique(groups)]
+        return (sum(shares) + 1) / (len(shares) + 1)
+
+    assert expected_rate(scorer.threshold_) <= fpr + 1e-9
+    next_lower = scores[scores < scorer.threshold_].max()
+    assert scorer.threshold_ == np.nextafter(next_lower, np.float32(np.inf))
+    assert expected_rate(next_lower) > fpr
+    assert scorer.held_out_.n_images_above(next_lower) == (scores >= next_lower).sum()
+    assert scorer.held_out_.n_groups == len(np.unique(groups))
+
+
+@pytest.mark.parametrize(
+    ("n_each", "message"),
+    [(1, "19 defect-free images, got 18"), (3, "19 groups of defect-free images, got 6")],
+)
+def test_from_few_images_the_threshold_is_extrapolated(
+    small_images: list[Image], n_each: int, message: str
+) -> None:
+    """By Gumbel's distribution, through the median and the median absolute deviation."""
+    scorer = quick_scorer(fpr=0.05)
+    with pytest.warns(UserWarning, match=f"needs at least {message}"):
+        scorer.fit(small_images[:18], groups=np.arange(18) // n_each)
+    values = gumbel_r.ppf(np.linspace(0, 1, 200_001)[1:-1])
+    above = (gumbel_r.isf(0.05) - gumbel_r.median()) / median_abs_deviation(values)
+    scores = scorer.held_out_.scores
+    expected = np.median(scores) + above * median_abs_deviation(scores)
+    assert scorer.threshold_ == pytest.approx(expected, rel=1e-4)
