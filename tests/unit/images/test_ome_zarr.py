@@ -1,7 +1,5 @@
 """OME-Zarr: axes, levels, pages, channels, codecs, and folders that are no sound images."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os
@@ -18,32 +16,28 @@ from hypervlad.data import check_image_folder, load_image_folder
 from hypervlad.images import ImageReadError, find_images, read_image, read_micrograph
 
 STACK = values("u2", shape=(2, 3, 50, 41)) >> 4
-GREY = STACK[0, 0]
+GREY, COLOURS = STACK[0, 0], values("u1", shape=(3, 50, 41))
 SMALL = {"chunks": (16, 16)}
-KEYS = {"name": "default", "separator": "."}
+OPTIONS = {
+    "0.5 chunks": SMALL,
+    "0.5 shards": {**SMALL, "shards": (32, 64)},
+    "0.5 blosc": {**SMALL, "compressors": BloscCodec()},
+    "0.5 gzip": {"compressors": GzipCodec()},
+    "0.5 separator": {**SMALL, "chunk_key_encoding": {"name": "default", "separator": "."}},
+    "0.5 plain": {"compressors": None},
+    "0.4 chunks": SMALL,
+    "0.4 blosc": {"compressors": numcodecs.Blosc("zstd")},
+    "0.4 lz4": {"compressors": numcodecs.LZ4(), "order": "F"},
+    "0.4 zlib": {"compressors": numcodecs.Zlib(), "fill_value": 7},
+    "0.4 separator": {**SMALL, "chunk_key_encoding": {"name": "v2", "separator": "/"}},
+}
 
 
-@pytest.mark.parametrize(
-    ("version", "options"),
-    [
-        ("0.5", SMALL),
-        ("0.5", {**SMALL, "shards": (32, 64)}),
-        ("0.5", {**SMALL, "compressors": BloscCodec()}),
-        ("0.5", {"compressors": GzipCodec()}),
-        ("0.5", {**SMALL, "chunk_key_encoding": KEYS}),
-        ("0.5", {"compressors": None}),
-        ("0.4", SMALL),
-        ("0.4", {"compressors": numcodecs.Blosc("zstd")}),
-        ("0.4", {"compressors": numcodecs.LZ4(), "order": "F"}),
-        ("0.4", {"compressors": numcodecs.Zlib(), "fill_value": 7}),
-        ("0.4", {**SMALL, "chunk_key_encoding": {"name": "v2", "separator": "/"}}),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("case", OPTIONS)
 @pytest.mark.parametrize("dtype", ["u1", "<u2", ">u2", "f4", "bool"])
-def test_versions_and_codecs(tmp_path, version, options, dtype):
+def test_versions_and_codecs(tmp_path, case, dtype):
     pixels = GREY.astype(dtype)
-    path = write_ome_zarr(tmp_path / "a.zarr", [pixels], version=version, **options)
+    path = write_ome_zarr(tmp_path / "a.zarr", [pixels], version=case[:3], **OPTIONS[case])
     check_golden(path, [pixels], 0.5, format="OME-Zarr", level=0)
 
 
@@ -68,18 +62,16 @@ def test_channels(tmp_path):
     path = write_ome_zarr(tmp_path / "a.zarr", [STACK], "czyx", chunks=(1, 1, 32, 32))
     for channel, page in np.ndindex(2, 3):
         assert digest(path, channel=channel, page=page) == digest(STACK[channel, page])
-    with pytest.raises(ImageReadError, match=r"an image of 2 channels.*reads the first as grey"):
-        read_image(path, page=0)
-    with pytest.raises(ImageReadError, match="channel 2 was requested, but the image has 2 chan"):
-        read_image(path, channel=2, page=0)
-
-
-def test_channels_of_red_green_and_blue_are_colours(tmp_path):
-    pixels = values("u1", shape=(3, 50, 41))
-    colours = ["ff0000", "00FF00", "0000FF"]
-    path = write_ome_zarr(tmp_path / "a.zarr", [pixels], "cyx", omero=colours)
-    check_golden(path, [np.moveaxis(pixels, 0, 2)], 0.5)
-    assert digest(path, channel=1) == digest(pixels[1])
+    for options, words in (
+        ({}, "an image of 2 channels.*reads the first as grey"),
+        ({"channel": 2}, "channel 2 was requested, but the image has 2 channels"),
+    ):
+        with pytest.raises(ImageReadError, match=words):
+            read_image(path, page=0, **options)
+    names = ["ff0000", "00FF00", "0000FF"]
+    path = write_ome_zarr(tmp_path / "b.zarr", [COLOURS], "cyx", omero=names)
+    check_golden(path, [np.moveaxis(COLOURS, 0, 2)], 0.5)
+    assert digest(path, channel=1) == digest(COLOURS[1])
 
 
 def test_the_finest_level_within_max_pixels_is_read(tmp_path):
@@ -93,17 +85,16 @@ def test_the_finest_level_within_max_pixels_is_read(tmp_path):
         read_image(path, page=1, max_pixels=400)
 
 
-def attributes_of(path):
-    return json.loads((path / "zarr.json").read_text())["attributes"]["ome"]
+def change_attributes(path, change):
+    attributes = json.loads((path / "zarr.json").read_text())["attributes"]["ome"]
+    change(attributes["multiscales"][0])
+    set_attributes(path, attributes)
 
 
 def test_levels_are_too_many_to_be_opened(tmp_path, monkeypatch):
     path = write_ome_zarr(tmp_path / "a.zarr", [GREY])
-    attributes = attributes_of(path)
-    attributes["multiscales"][0]["datasets"] *= 2_000
-    set_attributes(path, attributes)
-    looked = []
-    stat = os.stat
+    change_attributes(path, lambda image: image.update(datasets=image["datasets"] * 2000))
+    looked, stat = [], os.stat
     monkeypatch.setattr(
         os, "stat", lambda file, *a, **k: looked.append(file) or stat(file, *a, **k)
     )
@@ -121,30 +112,25 @@ def test_units(tmp_path, unit, size):
 
 def test_scales_of_level_and_image_are_multiplied(tmp_path):
     path = write_ome_zarr(tmp_path / "a.zarr", [GREY])
-    attributes = attributes_of(path)
     whole = [{"type": "scale", "scale": [4, 8]}, {"type": "translation", "translation": [1, 1]}]
-    attributes["multiscales"][0]["coordinateTransformations"] = whole
-    set_attributes(path, attributes)
+    change_attributes(path, lambda image: image.update(coordinateTransformations=whole))
     check_golden(path, [GREY], None, pixel_sides_nm=[4, 2])
 
 
-@pytest.mark.parametrize("axes", [None, ["z", "y", "x"]])
+@pytest.mark.parametrize("axes", [{}, {"axes": ["z", "y", "x"]}])
 def test_versions_without_units(tmp_path, axes):
     path = write_ome_zarr(tmp_path / "a.zarr", [STACK[0]], "zyx", version="0.4")
-    multiscale = {"datasets": [{"path": "0"}]} | ({} if axes is None else {"axes": axes})
-    set_attributes(path, {"multiscales": [multiscale]}, "0.3")
+    set_attributes(path, {"multiscales": [{"datasets": [{"path": "0"}], **axes}]}, "0.3")
     check_golden(path, STACK[0], None)
 
 
 def test_a_folder_is_one_image(tmp_path):
-    for name in ("a", "b"):
-        write_ome_zarr(tmp_path / name / "1.ome.zarr", [GREY + ord(name)])
-    write_ome_zarr(tmp_path / "loose.zarr", [GREY])
-    (tmp_path / "empty.zarr").mkdir()
     own = [tmp_path / name / "1.ome.zarr" for name in ("a", "b")]
+    for path in [*own, tmp_path / "loose.zarr"]:
+        write_ome_zarr(path, [GREY + len(path.name) * ord(path.parent.name[0])])
+    (tmp_path / "empty.zarr").mkdir()
     assert find_images(tmp_path / "a") == find_images(own[0]) == own[:1]
-    assert find_images(f"{tmp_path}/*/*.zarr") == own
-    assert find_images(f"{tmp_path}/**/1*.zarr") == own
+    assert find_images(f"{tmp_path}/*/*.zarr") == find_images(f"{tmp_path}/**/1*.zarr") == own
     assert find_images(tmp_path / "empty.zarr") == [tmp_path / "empty.zarr"]
     with pytest.warns(UserWarning, match=r"left out \(empty\.zarr, loose\.zarr\)"):
         data = load_image_folder(tmp_path)
@@ -154,33 +140,32 @@ def test_a_folder_is_one_image(tmp_path):
 
 # --- folders that are refused -------------------------------------------------------------------
 
-
-def of(attributes):
-    return lambda path: set_attributes(path, attributes)
+CHUNK, ARRAY = "0/c/0/0", "0/zarr.json"
 
 
-def levels(path):
-    return of({"multiscales": [{"datasets": [{"path": path}]}]})
+def attributes(**fields):
+    return lambda path: set_attributes(path, fields)
+
+
+def level(name):
+    return attributes(multiscales=[{"datasets": [{"path": name}]}])
 
 
 def array(**fields):
-    def change(path):
-        file = path / "0" / "zarr.json"
-        file.write_text(json.dumps(json.loads(file.read_text()) | fields))
-
-    return change
+    return text(ARRAY, lambda content: json.dumps(json.loads(content) | fields).encode())
 
 
-def grid(*shape):
-    return {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape}}}
+def grid(*shape, **fields):
+    regular = {"name": "regular", "configuration": {"chunk_shape": shape}}
+    return array(chunk_grid=regular, **fields)
+
+
+def text(name, make):
+    return lambda path: (path / name).write_bytes(make((path / name).read_bytes()))
 
 
 def link(name):
-    def change(path):
-        (path / name).rename(path.parent / "target")
-        (path / name).symlink_to(path.parent / "target")
-
-    return change
+    return lambda path: (path / name).symlink_to((path / name).rename(path.parent / "target"))
 
 
 def pipe(path):
@@ -188,31 +173,25 @@ def pipe(path):
     os.mkfifo(path / CHUNK)
 
 
-def chunk(make):
-    return lambda path: (path / CHUNK).write_bytes(make((path / CHUNK).read_bytes())) and None
-
-
-def text(content):
-    return lambda path: (path / "zarr.json").write_text(content) and None
-
-
-CHUNK, DAMAGED = "0/c/0/0", "damaged or truncated OME-Zarr"
-OUTSIDE = "is a link, or outside the folder, and is not read; copy"
+DAMAGED, OUTSIDE = (
+    "damaged or truncated OME-Zarr",
+    "is a link, or outside the folder, and is not re",
+)
 REFUSED = {
-    "plate": (of({"plate": {}}), r"a plate, which contains folders of images; give .*A/1/0"),
-    "well": (of({"well": {}}), "a well, which contains folders of images; give one of these, such"),
-    "no image": (of({}), r"without an OME image \(no 'multiscales'.* hidden files"),
-    "no level": (of({"multiscales": []}), DAMAGED),
-    "no array": (levels("1"), "the array '1' is missing; copy the whole folder again"),
-    "outside": (levels("../b.zarr/0"), OUTSIDE),
-    "root": (levels("/etc"), OUTSIDE),
-    "address": (levels("http://a.b/c"), "is missing"),
+    "plate": (attributes(plate={}), r"a plate, which contains folders of images; give .*A/1/0"),
+    "well": (attributes(well={}), "a well, which contains folders of images; give one of these"),
+    "no image": (attributes(), r"without an OME image \(no 'multiscales'.* hidden files"),
+    "no level": (attributes(multiscales=[]), DAMAGED),
+    "no array": (level("1"), "the array '1' is missing; copy the whole folder again"),
+    "outside": (level("../b.zarr/0"), OUTSIDE),
+    "root": (level("/etc"), OUTSIDE),
+    "address": (level("http://a.b/c"), "is missing"),
     "large": (array(shape=[65000, 65000]), "65000 x 65000 pixels is more than max_pixels"),
-    "large chunk": (array(**grid(10**9, 10**9)), "chunks: 1 x 1000000000000000000 pixels"),
-    "many chunks": (array(**grid(1, 1), shape=[9000, 9000]), "in 81,000,000 chunks"),
+    "large chunk": (grid(10**9, 10**9), "chunks: 1 x 1000000000000000000 pixels"),
+    "many chunks": (grid(1, 1, shape=[9000, 9000]), "in 81,000,000 chunks"),
     "no chunk": (array(chunk_key_encoding={"name": "v2"}), "none of the pixels that it describes"),
     "negative": (array(shape=[-5, 41]), "has no pixels"),
-    "chunk of 0": (array(**grid(0, 41)), "damaged"),
+    "chunk of 0": (grid(0, 41), "damaged"),
     "axes": (array(shape=[50, 41, 3]), DAMAGED),
     "objects": (array(data_type="O"), "an array of object, not of pixels"),
     "pickle": (array(codecs=[{"name": "bytes"}, {"name": "pickle"}]), "codec 'pickle', which is"),
@@ -220,13 +199,13 @@ REFUSED = {
     "linked chunk": (link(CHUNK), OUTSIDE),
     "linked array": (link("0"), OUTSIDE),
     "pipe": (pipe, "is no file"),
-    "truncated": (chunk(lambda content: content[:-20]), DAMAGED),
-    "empty": (chunk(lambda _: b""), DAMAGED),
-    "long": (chunk(lambda _: bytes(20_000)), "a chunk of 20000 bytes"),
-    "bomb": (chunk(lambda _: gzip.compress(bytes(8_000_000))), DAMAGED),
-    "deep": (text('{"a":' * 90 + "1" + "}" * 90), "32"),
-    "list": (text("[]"), "contains no object"),
-    "large text": (text(" " * (2**24 + 1)), DAMAGED),
+    "truncated": (text(CHUNK, lambda content: content[:-20]), DAMAGED),
+    "empty": (text(CHUNK, lambda _: b""), DAMAGED),
+    "long": (text(CHUNK, lambda _: bytes(20_000)), "a chunk of 20000 bytes"),
+    "bomb": (text(CHUNK, lambda _: gzip.compress(bytes(8_000_000))), DAMAGED),
+    "deep": (text("zarr.json", lambda _: b'{"a":' * 90 + b"1" + b"}" * 90), "32"),
+    "list": (text("zarr.json", lambda _: b"[]"), "contains no object"),
+    "large text": (text("zarr.json", lambda _: b" " * (2**24 + 1)), DAMAGED),
 }
 
 
