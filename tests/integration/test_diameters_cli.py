@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from support import commands
 from support.pages import Page
 
 from hypervlad import read_image
 from hypervlad.data import make_fibre_images
 from hypervlad.fibres import compare_groups, cross_lines, fibre_diameters
-from hypervlad.fibres.diameters import REFUSALS
-from hypervlad.results.reports import diameter_page, diameters
 
 run, refused = partial(commands.run, "diameters"), partial(commands.refused, "diameters")
 PIXEL_SIZE = 12.5
@@ -29,6 +27,13 @@ GROUPS = {"a.png": "thin", "b.png": "thin", "c.png": "thick", "d.png": "thick"}
 def rows_of(path: Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
+
+
+def write_rows(path: Path, rows: list[dict[str, str]]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def numbers(rows: list[dict[str, str]], column: str) -> np.ndarray:
@@ -41,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root.mkdir()
     for seed, (name, diameter) in enumerate(zip(GROUPS, (7, 7.5, 12, 13), strict=True)):
         (image,), _ = make_fibre_images(
-            1, diameter=diameter, cover=0.3, contrast_to_noise=20, size=192, random_state=seed
+            1, diameter=diameter, cover=0.3, contrast_to_noise=20, size=176, random_state=seed
         )
         Image.fromarray(np.uint8(np.round(255 * image))).save(root / name)
     for column in ("group", "sample"):
@@ -65,16 +70,9 @@ def found(first: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The images that were measured, not resumed."""
-    calls, measure = list[Any](), diameters.fibre_diameters
-
-    def counted(*args: Any, **options: Any) -> Any:
-        calls.append(args)
-        return measure(*args, **options)
-
-    monkeypatch.setattr(diameters, "fibre_diameters", counted)
-    return calls
+def again(folder: Path, found: Path) -> Any:
+    """Continue in the copy, with the same pixel size."""
+    return partial(run, folder, "-o", found, "--pixel-size", PIXEL_SIZE, "--resume", "-q")
 
 
 def test_tables_agree_with_the_library(folder: Path, first: Path) -> None:
@@ -105,90 +103,99 @@ def test_tables_agree_with_the_library(folder: Path, first: Path) -> None:
     assert (row["group"], row["over"]) == ("thick", "thin")
     assert float(row["ratio"]) == pytest.approx(ratio, rel=1e-4)
     assert float(row["ratio_low"]) == pytest.approx(interval.low, rel=1e-4)
+    page = Page(first / "diameters.html")
+    drawn = np.array(page.data["images"][0]["ends"])
+    np.testing.assert_allclose(drawn, cross_lines(own[0], pixel_size=PIXEL_SIZE), atol=0.02)
+    assert len(page.images) == 4
 
 
-def test_a_run_is_resumed_only_with_its_own_options_and_network(
-    folder: Path, found: Path, measured: list[Any], monkeypatch: pytest.MonkeyPatch
+def test_images_are_measured_again_only_with_other_options(
+    folder: Path, found: Path, again: Any
 ) -> None:
+    def kept() -> list[str]:
+        """Say which images have one place less than were measured, and take one from each."""
+        rows = rows_of(found / "places.csv")
+        n_of = {name: sum(row["path"] == name for row in rows) for name in GROUPS}
+        whole = {name: max(n, n_measured.get(name, 0)) for name, n in n_of.items()}
+        short = [name for name, n in n_of.items() if n < whole[name]]
+        n_measured.update(whole)
+        last = {row["path"]: row for row in rows}.values()
+        is_short = {row["path"] for row in last} & set(short)
+        write_rows(
+            found / "places.csv",
+            [row for row in rows if row["path"] in is_short or row not in last],
+        )
+        return short
+
+    n_measured: dict[str, int] = {}
+    assert kept() == []
     groups = ["--groups", folder.parent / "groups.csv"]
-    same = [folder, "-o", found, *groups, "--pixel-size", PIXEL_SIZE, "--resume", "-q"]
-    before = {path.name: rows_of(path) for path in found.glob("*.csv")}
-    assert "thick over thin: 1." in run(*same).stdout
-    assert measured == []
-    for name, rows in before.items():
-        for old, new in zip(rows, rows_of(found / name), strict=True):
-            for column, value in old.items():
-                try:
-                    assert float(new[column]) == pytest.approx(float(value), rel=1e-4)
-                except ValueError:
-                    assert new[column] == value
-    run(*same, "--polarity", "bright")
-    assert len(measured) == 4
-    run(*same)
-    assert len(measured) == 8
-    monkeypatch.setattr(diameters.ProfileNetwork, "digest", "0")
-    run(*same)
-    assert len(measured) == 12
-
-
-def test_other_sizes_in_the_table_do_not_matter_to_an_image(
-    folder: Path, found: Path, measured: list[Any]
-) -> None:
+    assert "thick over thin: 1." in again(*groups).stdout
+    assert kept() == list(GROUPS)
+    again("--polarity", "bright")
+    assert kept() == []
+    again("--polarity", "bright")
+    assert kept() == list(GROUPS)
     sizes = dict.fromkeys(GROUPS, PIXEL_SIZE) | {"a.png": 2 * PIXEL_SIZE}
-    lines = [f"in/{name},{size}" for name, size in sizes.items()]
     table = folder.parent / "sizes.csv"
-    table.write_text("\n".join(["path,pixel_size", *lines]))
-    run(folder, "-o", found, "--pixel-sizes", table, "--resume", "-q")
-    assert len(measured) == 1
+    table.write_text("\n".join(["path,pixel_size", *(f"in/{n},{s}" for n, s in sizes.items())]))
+    options = ["--pixel-sizes", table, "--polarity", "bright", "--resume", "-q"]
+    run(folder, "-o", found, *options)
+    assert kept() == ["b.png", "c.png", "d.png"]
 
 
-def test_places_are_left_out_and_taken_back(folder: Path, found: Path, tmp_path: Path) -> None:
-    before, places = rows_of(found / "diameters.csv"), rows_of(found / "places.csv")
+def test_places_are_left_out_and_taken_back(found: Path, again: Any, tmp_path: Path) -> None:
+    def is_as_before() -> bool:
+        columns = ("median_px", "median_low_px", "median_high_px", "places", "left_out")
+        old, new = ([float(row[c]) for c in columns] for row in (before, first_row()))
+        return new == pytest.approx(old, rel=1e-4)
+
+    def first_row() -> dict[str, str]:
+        return rows_of(found / "diameters.csv")[0]
+
+    before, places = first_row(), rows_of(found / "places.csv")
     own = [place for place in places if place["path"] == "a.png"]
     chosen = sorted(own, key=lambda place: float(place["diameter_px"]))[len(own) // 2 :]
     choice = tmp_path / "choice.csv"
     lines = [f"a.png;{place['x_px']};{place['y_px']}" for place in chosen]
     choice.write_text("\n".join(["path;x_px;y_px", *lines, "a.png;-50;-50", "gone.png;1;1"]))
-    same = [folder, "-o", found, "--pixel-size", PIXEL_SIZE, "--resume", "-q"]
-    said = run(*same, "--leave-out", choice).stderr
+    said = again("--leave-out", choice).stderr
     assert "a.png: 1 place to leave out is not among those measured" in said
     assert "1 image is not among those measured: gone.png" in said
-    row = rows_of(found / "diameters.csv")[0]
+    row = first_row()
     assert (int(row["left_out"]), int(row["places"])) == (len(chosen), len(own) - len(chosen))
-    assert float(row["median_high_px"]) < float(before[0]["median_high_px"])
+    assert float(row["median_high_px"]) < float(before["median_high_px"])
     marked = [place for place in rows_of(found / "places.csv") if place["left_out"] == "1"]
     assert {place["place"] for place in marked} == {place["place"] for place in chosen}
-    run(*same)
-    row = rows_of(found / "diameters.csv")[0]
-    for column in ("median_px", "median_low_px", "median_high_px", "places", "left_out"):
-        assert float(row[column]) == pytest.approx(float(before[0][column]), rel=1e-4)
-    choice.write_text(
-        "\n".join(["path,x_px,y_px", *(f"a.png,{p['x_px']},{p['y_px']}" for p in own)])
-    )
-    run(*same, "--leave-out", choice)
-    row = rows_of(found / "diameters.csv")[0]
+    again()
+    assert is_as_before()
+    lines = [f"a.png,{place['x_px']},{place['y_px']}" for place in own]
+    choice.write_text("\n".join(["path,x_px,y_px", *lines]))
+    again("--leave-out", choice)
+    row = first_row()
     assert (row["places"], row["median_px"]) == ("0", "")
     assert row["reason"] == "all places were left out"
     assert rows_of(found / "groups.csv")[0]["images"] == "3"
-    run(*same)
-    row = rows_of(found / "diameters.csv")[0]
-    for column in ("median_px", "median_low_px", "median_high_px", "places", "left_out"):
-        assert float(row[column]) == pytest.approx(float(before[0][column]), rel=1e-4)
+    again()
+    assert is_as_before()
 
 
-@pytest.mark.parametrize("text", ["path,x,y\na.png,1,2\n", "path,x_px,y_px\na.png,1,b\n"])
-def test_a_choice_that_is_none_is_refused(folder: Path, tmp_path: Path, text: str) -> None:
-    (tmp_path / "choice.csv").write_text(text)
-    said = refused(folder, "-o", tmp_path / "out", "--leave-out", tmp_path / "choice.csv")
-    assert "expected a table with the columns path, x_px, y_px, as the page saves it" in said
-
-
-def test_samples_are_the_unit_of_intervals(folder: Path, found: Path) -> None:
-    samples = ["--samples", folder.parent / "samples.csv", "--pixel-size", PIXEL_SIZE]
-    run(folder, "-o", found, *samples, "--resume", "-q")
+def test_samples_are_the_unit_of_intervals_and_regions_end_where_diameters_do(
+    folder: Path, found: Path, again: Any
+) -> None:
+    roifile = pytest.importorskip("roifile")
+    again("--samples", folder.parent / "samples.csv", "--roi")
     (row,) = rows_of(found / "groups.csv")
     assert (row["group"], row["samples"], row["interval_of"]) == ("all images", "2", "samples")
     assert not (found / "ratios.csv").exists()
+    own = [place for place in rows_of(found / "places.csv") if place["path"] == "a.png"]
+    regions = roifile.roiread(found / "roi" / "a.png.zip")
+    assert {region.roitype for region in regions} == {roifile.ROI_TYPE.LINE}
+    ends = np.array([region.coordinates() for region in regions])  # x and y, with fractions
+    lengths = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
+    np.testing.assert_allclose(lengths, numbers(own, "diameter_px"), rtol=1e-4)
+    middle = np.stack([numbers(own, "x_px"), numbers(own, "y_px")], axis=1)
+    np.testing.assert_allclose(ends.mean(axis=1), middle, atol=0.01)
 
 
 def test_images_without_a_pixel_size_or_fibres_or_sense(folder: Path, tmp_path: Path) -> None:
@@ -221,46 +228,35 @@ def test_images_without_a_pixel_size_or_fibres_or_sense(folder: Path, tmp_path: 
     assert [image["group"] for image in page.data["images"]] == [None, 0, None]
 
 
+@pytest.mark.parametrize("text", ["path,x,y\na.png,1,2\n", "path,x_px,y_px\na.png,1,b\n"])
+def test_a_choice_that_is_none_is_refused(folder: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "choice.csv").write_text(text)
+    said = refused(folder, "-o", tmp_path / "out", "--leave-out", tmp_path / "choice.csv")
+    assert "expected a table with the columns path, x_px, y_px, as the page saves it" in said
+
+
 def test_if_nothing_can_be_read_nothing_is_written(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     assert "1 of 1 image left out" in refused(tmp_path / "broken.png", "-o", tmp_path / "out", "-q")
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_regions_for_imagej_end_where_diameters_do(folder: Path, found: Path) -> None:
-    roifile = pytest.importorskip("roifile")
-    run(folder, "-o", found, "--pixel-size", PIXEL_SIZE, "--resume", "--roi", "-q")
-    own = [place for place in rows_of(found / "places.csv") if place["path"] == "a.png"]
-    ends = np.array([roi.coordinates() for roi in roifile.roiread(found / "roi" / "a.png.zip")])
-    lengths = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=1)
-    np.testing.assert_allclose(lengths, numbers(own, "diameter_px"), rtol=1e-4)
-    middle = np.stack([numbers(own, "x_px"), numbers(own, "y_px")], axis=1)
-    np.testing.assert_allclose(ends.mean(axis=1), middle, atol=0.01)
-
-
-def test_the_page_has_the_cross_lines_and_words_for_each_refusal(folder: Path, first: Path) -> None:
-    page = Page(first / "diameters.html")
-    found = fibre_diameters(read_image(folder / "a.png"))
-    drawn = np.array(page.data["images"][0]["ends"])
-    np.testing.assert_allclose(drawn, cross_lines(found), atol=0.02)
-    assert len(page.images) == 4
-    assert set(REFUSALS) - {"outside the mask"} <= set(diameter_page._REFUSALS)
-
-
 def test_what_stops_a_run_leaves_tables_that_it_continues_from(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured: list[Any]
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, read, calls = tmp_path / "out", diameters.read_grey, iter(range(9))
+    out, decode = tmp_path / "out", PngImagePlugin.PngImageFile
 
-    def stopping(*args: Any, **options: Any) -> Any:
-        if next(calls) == 2:
+    def stopping(file: Any) -> Any:
+        if file.name.endswith("c.png"):
             raise KeyboardInterrupt
-        return read(*args, **options)
+        return decode(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(diameters, "read_grey", stopping)
+        patch.setattr(PngImagePlugin, "PngImageFile", stopping)
         run(folder, "-o", out, "-q", code=130)
-    assert [row["path"] for row in rows_of(out / "diameters.csv")] == ["a.png", "b.png"]
+    before = rows_of(out / "diameters.csv")
+    assert [row["path"] for row in before] == ["a.png", "b.png"]
     run(folder, "-o", out, "-q", "--resume")
-    assert len(measured) == 4
-    assert len(rows_of(out / "diameters.csv")) == 4
+    rows = rows_of(out / "diameters.csv")
+    assert len(rows) == 4
+    assert [row["median_px"] for row in rows[:2]] == [row["median_px"] for row in before]

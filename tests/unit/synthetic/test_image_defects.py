@@ -44,7 +44,7 @@ def change(before, after):
     return difference.max(axis=2) if difference.ndim == 3 else difference
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(image=images, kind=kinds, seed=seeds)
 def test_image_and_mask_are_what_they_say(image, kind, seed):
     original = image.copy()
@@ -67,18 +67,17 @@ def test_image_and_mask_are_what_they_say(image, kind, seed):
 
 @pytest.mark.parametrize("kind", IMAGE_DEFECTS)
 def test_the_seed_decides(kind):
-    changed, mask = add_defect(textures()[0], kind, random_state=1)
-    again, same_mask = add_defect(textures()[0], kind, random_state=1)
-    assert_array_equal(changed, again)
-    assert_array_equal(mask, same_mask)
-    assert not np.array_equal(changed, add_defect(textures()[0], kind, random_state=2)[0])
+    one, again, other = (add_defect(textures()[0], kind, random_state=k) for k in (1, 1, 2))
+    assert_array_equal(one[0], again[0])
+    assert_array_equal(one[1], again[1])
+    assert not np.array_equal(one[0], other[0])
 
 
 @pytest.mark.parametrize("kind", [kind for kind in IMAGE_DEFECTS if kind != "band"])
 def test_sizes_follow_the_shorter_side(kind):
     def typical_area(side):
         flat = np.random.default_rng(0).random((side, side))
-        return np.median([add_defect(flat, kind, random_state=i)[1].mean() for i in range(15)])
+        return np.median([add_defect(flat, kind, random_state=i)[1].mean() for i in range(9)])
 
     small, large = typical_area(128), typical_area(256)
     assert 0.4 < small / large < 2.5
@@ -104,29 +103,25 @@ def test_black_and_white_images_change_in_the_only_possible_direction(level, kin
     assert (changed[mask] != level).mean() > 0.5
 
 
-@pytest.mark.parametrize(("kind", "level"), [("blur", 0.5), ("pits", 0.0)])
-def test_a_defect_that_cannot_be_visible_is_refused(kind, level):
-    with pytest.raises(ValueError, match=rf"kind='{kind}'.*visible nowhere.*use another kind"):
-        add_defect(np.full((64, 64), level), kind, random_state=0)
-
-
-@pytest.mark.parametrize("kind", ["crack", None, ["pits"]])
-def test_an_unknown_kind_lists_the_kinds(kind):
-    with pytest.raises(ValueError, match="expected one of scratch, stain, band, blur, gradient"):
-        add_defect(np.zeros((64, 64)), kind)
+FLAT = np.full((64, 64), 0.5)
 
 
 @pytest.mark.parametrize(
-    ("image", "message"),
+    ("image", "kind", "words"),
     [
-        (np.zeros((63, 100)), "63 x 100 pixels; expected at least 64 on each side"),
-        (np.zeros((64, 64), np.uint8), "type uint8 .* floats in .0, 1.*divide an 8-bit image"),
-        (np.full((64, 64), 1.5), "from 1.5 to 1.5; expected floats"),
-        (np.full((64, 64), np.nan), "4096 NaN"),
-        (np.zeros((2, 64, 64, 3)), "4 dimensions"),
-        ("mat.png", "image: an array of text"),
+        (FLAT, "blur", "kind='blur'.*visible nowhere.*use another kind"),
+        (0 * FLAT, "pits", "kind='pits'.*visible nowhere.*use another kind"),
+        (FLAT, "crack", "expected one of scratch, stain, band, blur, gradient"),
+        (FLAT, None, "expected one of scratch, stain, band, blur, gradient"),
+        (FLAT, ["pits"], "expected one of scratch, stain, band, blur, gradient"),
+        (np.zeros((63, 100)), "stain", "63 x 100 pixels; expected at least 64 on each side"),
+        (np.zeros((64, 64), np.uint8), "stain", "type uint8 .* floats in .0, 1.*divide an 8-bit"),
+        (3 * FLAT, "stain", "from 1.5 to 1.5; expected floats"),
+        (np.nan * FLAT, "stain", "4096 NaN"),
+        (np.zeros((2, 64, 64, 3)), "stain", "4 dimensions"),
+        ("mat.png", "stain", "image: an array of text"),
     ],
 )
-def test_bad_images_are_reported(image, message):
-    with pytest.raises(ValueError, match=message):
-        add_defect(image, "stain")
+def test_what_is_refused(image, kind, words):
+    with pytest.raises(ValueError, match=words):
+        add_defect(image, kind, random_state=0)

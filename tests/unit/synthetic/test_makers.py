@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from hypervlad.data import (
+    FIBRE_LOOKS,
     make_alignment_examples,
+    make_fibre_images,
     make_lattice_images,
     make_nanofibre_images,
     make_nanowire_images,
@@ -17,24 +20,27 @@ from hypervlad.data import (
     make_tem_images,
 )
 
+fields = partial(make_particle_fields, classes=["rod"], extent=(20, 40))
 MAKERS = [
     make_tem_images,
     make_lattice_images,
     make_nanofibre_images,
     make_nanowire_images,
     make_alignment_examples,
-    partial(make_particle_fields, classes=["rod"], extent=(20, 40)),
-    partial(make_particle_fields, kind="sem", classes=["rod"], extent=(20, 40)),
+    fields,
+    partial(fields, kind="sem"),
+    *(partial(make_fibre_images, look=look, diameter=(4, 9)) for look in FIBRE_LOOKS),
 ]
-pytestmark = pytest.mark.parametrize("make", MAKERS)
 
 
 def values(truth):
     """A label, a mask or a map as an array."""
-    truth = getattr(truth, "labels", truth)
-    return getattr(truth, "orientation", truth)
+    for name in ("labels", "orientation", "fibres"):
+        truth = getattr(truth, name, truth)
+    return truth
 
 
+@pytest.mark.parametrize("make", MAKERS)
 def test_images_are_what_they_say(make):
     images, truths = make(3, size=(70, 101), random_state=0)
     assert len(images) == len(truths) == 3
@@ -46,6 +52,7 @@ def test_images_are_what_they_say(make):
         assert np.shape(values(truth)) in ((), (70, 101))
 
 
+@pytest.mark.parametrize("make", MAKERS)
 def test_same_seed_same_images_whatever_their_number(make):
     (one,), (truth,) = make(1, size=64, random_state=3)
     (same, _), (same_truth, _) = make(2, size=64, random_state=np.random.RandomState(3))
@@ -56,13 +63,58 @@ def test_same_seed_same_images_whatever_their_number(make):
     assert not np.array_equal(*others)
 
 
-@pytest.mark.parametrize("n", [0, 2.5, True, "12"])
-def test_bad_numbers_are_reported(make, n):
-    with pytest.raises(ValueError, match=f"n={n!r}: expected the number of images"):
-        make(n)
+@pytest.mark.parametrize(
+    ("make", "blocks"),
+    [
+        (make_tem_images, [0.4967, 0.5420, 0.2924, 0.3404]),
+        (partial(make_particle_fields, n_particles=2, extent=50), [0.6517, 0.5642, 0.5784, 0.6735]),
+    ],
+)
+def test_few_numbers_guard_against_silent_drift(make, blocks):
+    (image,), _ = make(1, size=64, random_state=0)
+    found = image.reshape(2, 32, 2, 32).mean(axis=(1, 3)).ravel()
+    assert_allclose(found, blocks, atol=2e-3)
 
 
-@pytest.mark.parametrize("size", [31, (64, 16), (64, 64, 3), "224", None])
-def test_bad_sizes_are_reported(make, size):
-    with pytest.raises(ValueError, match=r"size=.*: expected an integer or .* at least \d\d each"):
-        make(1, size=size)
+BAD: list[tuple[Any, dict[str, Any], str]] = [
+    *((make, {"n": n}, f"n={n!r}: ") for make in MAKERS for n in (0, 2.5, True, "12")),
+    *(
+        (make, {"size": size}, "size=.*: expected an integer or .* at least")
+        for make in MAKERS
+        for size in (31, (64, 16), (64, 64, 3), "224", None)
+    ),
+    (make_tem_images, {"n_classes": 5}, "n_classes=5: there are synthetic images of 4 or of 8"),
+    (make_lattice_images, {"images_per_sample": 0}, "images_per_sample=0: expected the number"),
+    (make_nanowire_images, {"aligned": 1.2}, "aligned=1.2: expected a number from 0 to 1"),
+    (make_nanowire_images, {"width": 1}, "width=1: expected a number from 2 to 100"),
+    (make_nanowire_images, {"snr": (2, np.inf)}, "expected a number from 0.1 to inf"),
+    (make_nanowire_images, {"blur": (1, 0)}, "the lower first"),
+    (make_nanowire_images, {"tilt": np.nan}, "tilt=nan"),
+    (make_nanowire_images, {"overlap": True}, "overlap=True"),
+    (make_nanowire_images, {"overlap": (0, 0.5, 1)}, "or a pair of them"),
+    (make_nanofibre_images, {"defects": ["scratch"]}, "expected some of bead, clump, film, hole, "),
+    (make_nanofibre_images, {"defects": []}, "for images without any, defective=0"),
+    (make_nanofibre_images, {"defective": 1.5}, "expected a share of the images"),
+    (make_fibre_images, {"diameter": 0}, "diameter"),
+    (make_fibre_images, {"cover": 1.5}, "cover"),
+    (make_fibre_images, {"second_share": 2}, "second_share"),
+    (make_fibre_images, {"second": 0.1}, "second"),
+    (make_fibre_images, {"look": "shiny"}, "look"),
+    (fields, {"kind": "stem"}, "kind must be one of 'tem', 'sem', not 'stem'"),
+    (fields, {"background": "dirty"}, "background must be one of 'plain', 'cluttered', not 'dirty"),
+    (fields, {"classes": "fiber"}, r"classes must be a list of names \(each one of .*, not 'fiber"),
+    (fields, {"classes": None}, "classes must be .*, not None"),
+    (fields, {"classes": []}, r"classes must be .*, not \(\)"),
+    (fields, {"classes": ["fiber", "fibre"]}, r"classes must be .*, not \('fiber', 'fibre'\)"),
+    (fields, {"n_particles": (3.0, 4)}, "n_particles=.*: expected an integer from 0 to 100000"),
+    (fields, {"n_particles": -1}, "n_particles=-1: expected an integer"),
+    (fields, {"extent": 480}, "extent=480: expected a number from 12 to 409.6"),
+    (fields, {"touching": 1.2}, "touching=1.2: expected a number from 0 to 1"),
+    (fields, {"noise": (0.1, 0.02)}, "noise=.*the lower first"),
+]
+
+
+@pytest.mark.parametrize(("make", "options", "words"), BAD)
+def test_bad_parameters_are_reported(make, options, words):
+    with pytest.raises(ValueError, match=words):
+        make(**({"n": 1} | options))
