@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from support.commands import RUNNER, TINY, all_commands, run
+from support.commands import RUNNER, TINY, all_commands, app, run
 from support.feature_folders import write_image
 from support.tiny import register_tiny
 
-from hypervlad.apps.cli import app
 from tests.campaign.case import Case
 
 _N_PER_SEED = 40

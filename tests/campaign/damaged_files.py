@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import csv
-import shutil
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from support.feature_folders import write_image
-from support.review_queues import CLASSES, entry
+from support.review_queues import write_queue
 from support.tiny import make_tiny_encoder, register_tiny
 
-from hypervlad import HypercolumnVLAD, extract_features, load_features
+from hypervlad import HypercolumnVLAD, extract_features, load_features, load_image_folder
 from hypervlad.apps.review import Queue, QueueError
-from hypervlad.apps.review.database import make_queue
 from hypervlad.data import FeatureFileError, ImageFolderError
-from hypervlad.data.folders.groups import read_group_rows
 from tests.campaign.case import Case
-from tests.campaign.kills import kill, start
 
 _N_PER_SEED = 200
 _N_IMAGES = 12
@@ -71,6 +65,16 @@ def _cases(seed: int, names: list[Path], attack: Callable[[Path], None]) -> Iter
         path.write_bytes(sound[path])
 
 
+def encoder_and_images(seed: int, folder: Path) -> tuple[HypercolumnVLAD, Path]:
+    """Write images of two classes, and fit an encoder to them."""
+    register_tiny()
+    rng, images = np.random.default_rng(seed), folder / "images"
+    files = [write_image(images / "ab"[i % 2] / f"{i:02d}.png", rng) for i in range(_N_IMAGES)]
+    encoder = make_tiny_encoder()
+    encoder.batch_size = 4
+    return encoder.fit(files), images
+
+
 def features(seed: int, folder: Path) -> Iterator[Case]:
     encoder, images = encoder_and_images(seed, folder)
     extract_features(images, encoder, out=folder / "features.parquet")
@@ -86,50 +90,9 @@ def use_features(path: Path) -> None:
     assert len(X) == len(frame)
 
 
-def parts(seed: int, folder: Path) -> Iterator[Case]:
-    """Damage a file of an extraction that was killed, or of one that is done, and resume it."""
-    rng, (encoder, images) = np.random.default_rng(seed), encoder_and_images(seed, folder)
-    extract = partial(extract_features, images, encoder, resume=True)
-    (folder / "done").mkdir()
-    extract(out=folder / "done" / "f.parquet")
-    expected = (folder / "done" / "f.parquet").read_bytes()
-    (folder / "killed").mkdir()
-    child = start(partial(extract, out=folder / "killed" / "f.parquet"))
-    while not _has_parts(folder / "killed", 2):
-        time.sleep(0.001)
-    kill(child)
-    for number in range(40):
-        source, place = folder / ("done", "killed")[number % 2], folder / f"resumed {number}"
-        shutil.copytree(source, place)
-        names = sorted(path for path in place.rglob("*") if path.is_file())
-        path = names[int(rng.integers(len(names)))]
-        path.write_bytes(damaged(path.read_bytes(), rng))
-        resume = partial(resume_extraction, extract, place, expected)
-        yield Case(f"{source.name}, {path.name}", resume, (place,))
-        shutil.rmtree(place)
-
-
-def resume_extraction(extract: Callable[..., object], place: Path, expected: bytes) -> None:
-    """What is damaged is computed again or refused; the result is never another one."""
-    with TemporaryDirectory() as copy:  # if this fails, the folder is kept as it was before
-        shutil.copytree(place, copy, dirs_exist_ok=True)
-        try:
-            extract(out=Path(copy) / "f.parquet")
-        except (FeatureFileError, FileExistsError):  # the latter: parts that may not be ours
-            return
-        found = (Path(copy) / "f.parquet").read_bytes()
-    assert found == expected, "other features than those of an undisturbed run"
-
-
-def _has_parts(folder: Path, n: int) -> bool:
-    return (folder / "f.parquet").exists() or len(list(folder.rglob("*.task"))) >= n
-
-
 def queues(seed: int, folder: Path) -> Iterator[Case]:
-    entries = [entry(folder, i, i) for i in range(8)]
-    make_queue(folder / "queue", CLASSES, entries, [], {"max_error": "0.05"})
-    opened = Queue(folder / "queue")
-    opened.label("client-1", "click-001", opened.images()[0].item, opened.categories()[0].id)
+    opened = Queue(write_queue(folder, 8, 2))
+    opened.label("client-1", "click-001", 1, 1)
     opened.connection.execute("PRAGMA journal_mode = DELETE")
     opened.close()
     return _cases(seed, [folder / "queue" / "queue.sqlite"], use_queue)
@@ -155,35 +118,28 @@ def use_queue(path: Path) -> None:
 
 
 def tables(seed: int, folder: Path) -> Iterator[Case]:
-    paths = []
+    """Tables of groups of images that exist."""
+    rng, paths = np.random.default_rng(seed), []
+    names = [f"{'ab'[i % 2]}/ä b,{i}.png" for i in range(_N_IMAGES)]
+    for name in names:
+        write_image(folder / "images" / name, rng)
     for name, delimiter, encoding in (
         ("commas.csv", ",", "utf-8"),
         ("semicolons.csv", ";", "utf-8-sig"),
         ("tabs.csv", "\t", "utf-16"),
     ):
-        path = folder / name
-        with path.open("w", newline="", encoding=encoding) as stream:
+        paths.append(folder / name)
+        with paths[-1].open("w", newline="", encoding=encoding) as stream:
             writer = csv.writer(stream, delimiter=delimiter)
             writer.writerow(["path", "group"])
-            writer.writerows([f"a/ä b,{i}.png", f"paper {i % 3}"] for i in range(12))
-        paths.append(path)
+            writer.writerows([name, f"paper {i % 3}"] for i, name in enumerate(names))
     return _cases(seed, paths, use_table)
 
 
 def use_table(path: Path) -> None:
-    """A table of groups is read or refused."""
+    """A table of groups is read, with a group for each image, or refused."""
     try:
-        rows = read_group_rows(path)
+        data = load_image_folder(path.parent / "images", path)
     except ImageFolderError:
         return
-    assert all(row.path and row.group for row in rows)
-
-
-def encoder_and_images(seed: int, folder: Path) -> tuple[HypercolumnVLAD, Path]:
-    """Write images of two classes, and fit an encoder to them."""
-    register_tiny()
-    rng, images = np.random.default_rng(seed), folder / "images"
-    files = [write_image(images / "ab"[i % 2] / f"{i:02d}.png", rng) for i in range(_N_IMAGES)]
-    encoder = make_tiny_encoder()
-    encoder.batch_size = 4
-    return encoder.fit(files), images
+    assert all(data.groups)

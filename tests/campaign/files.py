@@ -1,4 +1,4 @@
-"""Forged files whose checksums fit: features, parts of extractions, queues.
+"""Forged files whose checksums fit: features and queues.
 
 Other than damaged bytes, these reach what lies behind the checks of damage.
 """
@@ -18,18 +18,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from support.forged_parts import read_part, write_part, write_with_digest
-from support.review_queues import CLASSES, entry
+from support.review_queues import write_queue
 
-from hypervlad import HypercolumnVLAD, extract_features, load_features
-from hypervlad.apps.review.database import make_queue
-from hypervlad.data import FeatureFileError
-from hypervlad.data.extraction.manifest import TaskFolder
+from hypervlad import extract_features
 from tests.campaign.case import Case
-from tests.campaign.damaged_files import damaged, encoder_and_images, use_features, use_queue
+from tests.campaign.damaged_files import encoder_and_images, use_features, use_queue
 
 _N_PER_SEED = 60
-_DIGEST_BYTES = 32  # at the start of a part
 #: Values of another type or size than expected.
 ODD_VALUES: tuple[Any, ...] = (
     *(None, True, 0, -1, 2**31, 2**63, -(2**70), 1e308, float("nan"), float("inf")),
@@ -102,7 +97,7 @@ def changed_facts(metadata: dict[bytes, bytes], rng: np.random.Generator) -> dic
     return {**metadata, b"hypervlad": json.dumps(facts).encode()}
 
 
-# --- features and unfinished extractions ----------------------------------------------------------
+# --- features ----------------------------------------------------------
 
 
 def features(seed: int, folder: Path) -> Iterator[Case]:
@@ -157,100 +152,16 @@ def _change_page_header(path: Path, rng: np.random.Generator) -> None:
     path.write_bytes(content)
 
 
-def parts(seed: int, folder: Path) -> Iterator[Case]:
-    """Unfinished extractions with forged parts and manifests: the result is as if they were not."""
-    rng, (encoder, images) = np.random.default_rng(seed), encoder_and_images(seed, folder)
-    out, beside = folder / "f.parquet", folder / "_f.parquet.parts"
-    sound = folder / "sound.parquet"
-    extract_features(images, encoder, out=sound)
-    _stop_before_the_end(images, encoder, out)
-    beside.rename(folder / "kept")
-    for _ in range(_N_PER_SEED):
-        shutil.copytree(folder / "kept", beside)
-        files = sorted(path for path in beside.rglob("*") if path.is_file())
-        path = files[rng.integers(len(files))]
-        link, is_part = rng.random() < 0.2, False
-        if link:
-            precious = folder / "precious"
-            os.replace(path, precious)
-            path.symlink_to(precious)
-        elif is_part := path.suffix == ".task":
-            _forge_part(path, rng)
-        else:
-            metadata = pq.read_schema(path).metadata
-            records = pq.read_table(path).replace_schema_metadata(changed_facts(metadata, rng))
-            pq.write_table(records, path)
-        attack = partial(_resume, images, encoder, out, sound, not is_part)
-        yield Case(f"{path.name}, {'a link' if link else 'forged'}", attack)
-        for left in (out, folder / "_f.parquet.images"):
-            left.unlink(missing_ok=True)
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def _resume(images: Path, encoder: HypercolumnVLAD, out: Path, sound: Path, exact: bool) -> None:
-    """It ends with the same file, or is refused; a link's target is never changed.
-
-    A forged part may hold other vectors, and other facts of pixels: these cannot be checked.
-    """
-    precious = out.with_name("precious")
-    before = precious.read_bytes() if precious.exists() else b""
-    try:
-        extract_features(images, encoder, out=out, resume=True)
-    except (FeatureFileError, FileExistsError):
-        assert not out.exists()
-    else:
-        (X, frame), (expected, expected_frame) = map(load_features, (out, sound))
-        assert X.shape == expected.shape
-        assert frame[["path", "label"]].equals(expected_frame[["path", "label"]])
-        assert not exact or out.read_bytes() == sound.read_bytes()
-    assert (precious.read_bytes() if precious.exists() else b"") == before
-
-
-def _forge_part(path: Path, rng: np.random.Generator) -> None:
-    """Change a part, with a digest that fits: its facts, their text, its vectors, or all bytes."""
-    facts, vectors = read_part(path)
-    match rng.integers(6):
-        case 0 | 1 | 2:
-            write_part(path, changed_value(facts, rng), vectors)
-        case 3:
-            write_part(path, damaged(json.dumps(facts).encode(), rng), vectors)
-        case 4:
-            write_part(path, facts, damaged(vectors, rng))
-        case 5:
-            write_with_digest(path, damaged(path.read_bytes()[_DIGEST_BYTES:], rng))
-
-
-class _StoppedError(Exception):
-    pass
-
-
-def _stop_before_the_end(images: Path, encoder: HypercolumnVLAD, out: Path) -> None:
-    original = TaskFolder.keep
-
-    def keep(self: TaskFolder, task: Any, finished: Any) -> None:
-        if task.number == 2:
-            raise _StoppedError
-        original(self, task, finished)
-
-    TaskFolder.keep = keep  # type: ignore[method-assign]
-    try:
-        extract_features(images, encoder, out=out)
-    except _StoppedError:
-        pass
-    finally:
-        TaskFolder.keep = original  # type: ignore[method-assign]
-
-
 # --- queues ---------------------------------------------------------------------------------------
 
 
 def queues(seed: int, folder: Path) -> Iterator[Case]:
     """Queues whose tables hold odd values."""
     rng = np.random.default_rng(seed)
-    make_queue(folder / "sound", CLASSES, [entry(folder, i, i) for i in range(6)], [], {})
+    sound = write_queue(folder)
     for _ in range(_N_PER_SEED):
         forged = folder / "forged"
-        shutil.copytree(folder / "sound", forged)
+        shutil.copytree(sound, forged)
         database = forged / "queue.sqlite"
         changed = _change_cells(database, rng)
         yield Case(f"a queue, {changed}", partial(use_queue, database), (database,))

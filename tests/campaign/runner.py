@@ -1,7 +1,7 @@
 """Runs cases in worker processes with bounded memory and time, and keeps what fails.
 
-A worker runs one case after the other. It is replaced when it dies, and killed when a case takes
-too long or too much memory. Each of these is a failure of the case that was running.
+A worker runs one case after the other, and is replaced when it dies. That is a failure of the case
+that was running.
 """
 
 from __future__ import annotations
@@ -10,57 +10,38 @@ import contextlib
 import itertools
 import json
 import os
-import queue
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import psutil
-
-from tests.campaign.targets import Target
+from tests.campaign.case import Target
+from tests.campaign.worker import folder_of, keep
 
 ROOT = Path(__file__).parents[2]
-_MIB = 2**20
-_START_SECONDS = 120.0  # for imports, and for whatever a target makes before its first case
 _MAX_KEPT = 3  # examples of failures at the same place
-_MAX_SLICE = 600.0  # seconds
+_SLICE = 600.0  # seconds
 _SEEDS = 1000  # for each worker, which takes one after the other
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A case that failed.
+    """A case that failed, where (at the same place counts as one finding), and what repeats it.
 
-    Attributes
-    ----------
-    target, name : str
-    seed, number : int
-        Which case it is.
-    kind : {"exception", "crash", "hang", "memory", "leak"}
-        "memory": the case took more than its bound. "leak": this one and those before it, in one
-        process, together have not given back as much.
-    place : str
-        Where it failed; failures at the same place count as one finding.
-    detail : str
-        The traceback.
-    command : str
-        Repeats it.
+    Too much memory is an exception or a crash.
     """
 
     target: str
     name: str
     seed: int
     number: int
-    kind: str
+    kind: str  # exception, crash or hang
     place: str
     detail: str
     command: str
@@ -74,23 +55,12 @@ class Outcome:
     n_workers: int = 0
     slowest: float = 0.0  # seconds
     slowest_name: str = ""
-    growth: int = 0  # bytes: the most by which a case grew its process
-    growth_name: str = ""
     failures: list[Failure] = field(default_factory=list)
-    n_failures: int = 0
     n_at: dict[str, int] = field(default_factory=dict)  # failures by place
 
-
-@dataclass
-class _Running:
-    """The case that a worker runs now."""
-
-    number: int = -1
-    name: str = "before the first case"
-    files: list[str] = field(default_factory=list)
-    since: float = field(default_factory=time.monotonic)
-    rss: int = 0
-    failed: dict[str, Any] | None = None  # the event, if it raised
+    @property
+    def n_failures(self) -> int:
+        return sum(self.n_at.values())
 
 
 class Campaign:
@@ -110,7 +80,8 @@ class Campaign:
         self.outcomes = {name: Outcome() for name in targets}
         self._seeds = {name: itertools.count(seed * 10**6, _SEEDS) for name in targets}
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._is_stopped = False
 
     def run(self, seconds: float, jobs: int) -> None:
         """Give all targets the same time, again and again, in so many workers at once.
@@ -118,237 +89,119 @@ class Campaign:
         The time that workers need to start is not counted.
         """
         share = seconds * jobs / len(self.targets)
-        n_sweeps = max(1, round(share / _MAX_SLICE), jobs // len(self.targets))
-        with (
-            tempfile.TemporaryDirectory(prefix="hypervlad-campaign-") as scratch,
-            ThreadPoolExecutor(jobs) as pool,
-        ):
-            slices = [
-                pool.submit(self._run_slice, name, share / n_sweeps, Path(scratch))
-                for _ in range(n_sweeps)
-                for name in self.targets
-            ]
+        n_sweeps = max(1, round(share / _SLICE), jobs // len(self.targets))
+        with ThreadPoolExecutor(jobs) as pool:
+            names = [name for _ in range(n_sweeps) for name in self.targets]
+            slices = [pool.submit(self._run_slice, name, share / n_sweeps) for name in names]
             try:
                 for each in slices:
                     each.result()
             except BaseException:
-                self._stop.set()
-                pool.shutdown(cancel_futures=True)
+                self._is_stopped = True
+                for process in list(self._running):
+                    _end(process)
                 raise
 
     def repeat(self, name: str, seed: int, number: int) -> None:
         """Run one case again."""
-        with tempfile.TemporaryDirectory(prefix="hypervlad-campaign-") as scratch:
-            self._run_worker(name, seed, 0.0, Path(scratch), only=number)
+        self._run_worker(name, seed, 0.0, only=number)
 
-    def _run_slice(self, name: str, seconds: float, scratch: Path) -> None:
+    def _run_slice(self, name: str, seconds: float) -> None:
         left = seconds
-        while left >= 0 and not self._stop.is_set():
+        while left >= 0 and not self._is_stopped:
             with self._lock:
                 seed = next(self._seeds[name])
-            place = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=scratch))
-            left -= max(1.0, self._run_worker(name, seed, left, place))
-            shutil.rmtree(place, ignore_errors=True)
+            left -= max(1.0, self._run_worker(name, seed, left))
 
-    def _run_worker(
-        self, name: str, seed: int, seconds: float, scratch: Path, only: int | None = None
-    ) -> float:
-        """Run a worker until it ends; return the seconds since its first case."""
-        outcome, began = self.outcomes[name], None
+    def _run_worker(self, name: str, seed: int, seconds: float, only: int | None = None) -> float:
+        """Run a worker until it ends; return the seconds of its cases."""
+        target, used = self.targets[name], 0.0
+        self.outcomes[name].n_workers += 1
+        with tempfile.TemporaryDirectory(prefix="hypervlad-campaign-") as folder:
+            scratch, errors = Path(folder), Path(folder, "stderr.txt")
+            (scratch / "tmp").mkdir()
+            command = [sys.executable, "-m", "tests.campaign.worker", target.cases, str(seed)]
+            command += [str(scratch / "cases"), str(self.out.absolute() / name)]
+            command += ["--seconds", str(seconds), "--bound", str(target.seconds)]
+            command += ["--megabytes", str(target.megabytes)]
+            command += [] if only is None else ["--only", str(only)]
+            environment = {"OMP_NUM_THREADS": "1", **os.environ}
+            paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+            environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+            # Removed even if the process is killed; in a session, its own children end with it.
+            environment |= {"TMPDIR": str(scratch / "tmp")}
+            with (
+                errors.open("w", encoding="utf-8") as stderr,
+                subprocess.Popen(
+                    command,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    env=environment,
+                    cwd=ROOT,
+                    text=True,
+                    encoding="utf-8",
+                    start_new_session=True,
+                ) as process,
+            ):
+                self._running.add(process)
+                last: dict[str, Any] = {"seed": seed, "number": -1, "name": "before the first case"}
+                assert process.stdout is not None
+                for line in process.stdout:
+                    last = json.loads(line)
+                    used += last.get("seconds", 0.0)
+                    self._note(name, last)
+                code = process.wait()
+                _end(process)
+                self._running.discard(process)
+            if code and not self._is_stopped:
+                written = errors.read_text("utf-8", "replace")[-8000:]
+                is_hang = "Timeout (" in written
+                detail = f"exit code {code}\n{written}"
+                facts = {"place": _place_in(written) or last["name"], "detail": detail}
+                self._note(name, last | {"failed": facts}, "hang" if is_hang else "crash")
+                keep(map(Path, last.get("files", [])), self._folder(name, last))
+        return used
+
+    def _folder(self, name: str, event: dict[str, Any]) -> Path:
+        return folder_of(self.out / name, event["seed"], event["number"])
+
+    def _note(self, name: str, event: dict[str, Any], kind: str = "exception") -> None:
+        """Count a case that begins or ends; describe the first few failures at a place."""
         with self._lock:
-            outcome.n_workers += 1
-        with _Watched(self.targets[name], seed, seconds, scratch, only) as worker:
-            for event in worker.events(self._stop):
-                if began is None and event["event"] == "begin":
-                    began = time.monotonic()
-                self._note(name, outcome, event)
-        return 0.0 if began is None else time.monotonic() - began
-
-    def _note(self, name: str, outcome: Outcome, event: dict[str, Any]) -> None:
-        with self._lock:
-            if event["event"] == "begin":
-                outcome.n_cases += event["number"] >= 0
-            elif event["event"] == "end":
-                if event["seconds"] > outcome.slowest:
-                    outcome.slowest, outcome.slowest_name = event["seconds"], event["name"]
-                if event["growth"] > outcome.growth:
-                    outcome.growth, outcome.growth_name = event["growth"], event["name"]
-            elif event["event"] == "failure":
-                self._keep(name, outcome, event)
-
-    def _keep(self, name: str, outcome: Outcome, event: dict[str, Any]) -> None:
-        """Count a failure; keep the first few at a place with their files."""
-        outcome.n_failures += 1
-        key = f"{event['kind']}: {event['place']}"
-        outcome.n_at[key] = outcome.n_at.get(key, 0) + 1
-        if outcome.n_at[key] > _MAX_KEPT:
-            return
-        which = f"{name}:{event['seed']}:{event['number']}"
-        facts = {key: event[key] for key in ("name", "seed", "number", "kind", "place", "detail")}
-        command = f"python -m tests.campaign --repeat {which}"
-        failure = Failure(target=name, **facts, command=command)
-        outcome.failures.append(failure)
-        folder = self.out / which.replace(":", "-")
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in map(Path, event["files"]):
-            if path.is_dir():
-                shutil.copytree(path, folder / path.name, symlinks=True, dirs_exist_ok=True)
-            elif path.exists():
-                shutil.copy(path, folder / path.name)
-        text = json.dumps(asdict(failure), indent=1)
-        (folder / "failure.json").write_text(text, encoding="utf-8")
-        self.log(f"{name}: {key}: {event['name']} ({folder})")
-
-
-class _Watched:
-    """A worker process, its events, and the failures of its cases that only a parent can see."""
-
-    def __init__(
-        self, target: Target, seed: int, seconds: float, scratch: Path, only: int | None
-    ) -> None:
-        self._target, self._seed, self._scratch = target, seed, scratch / "cases"
-        self._stderr = (scratch / "stderr.txt").open("w+", encoding="utf-8", errors="replace")
-        command = [sys.executable, "-m", "tests.campaign.worker", target.cases, str(seed)]
-        command += [str(self._scratch), "--seconds", str(seconds)]
-        paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
-        (scratch / "tmp").mkdir()
-        self._process = subprocess.Popen(
-            command if only is None else [*command, "--only", str(only)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            cwd=scratch,
-            env={
-                "OMP_NUM_THREADS": "1",
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-                "TMPDIR": str(scratch / "tmp"),  # removed even if the process is killed
-            },
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,  # so that its own children end with it
-        )
-        self._lines: queue.Queue[str | None] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, args=(self._process.stdout,))
-        self._reader.start()
-
-    def __enter__(self) -> _Watched:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._kill()
-        self._process.wait()
-        self._reader.join()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._stderr.close()
-
-    def _read(self, stream: IO[str]) -> None:
-        for line in stream:
-            self._lines.put(line)
-        self._lines.put(None)
-
-    def _kill(self) -> None:
-        if hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        else:
-            self._process.kill()
-
-    def events(self, stop: threading.Event) -> Iterator[dict[str, Any]]:
-        """Yield the worker's events, and a "failure" for each case that failed, until it ends."""
-        running, first_rss = _Running(), 0
-        while not stop.is_set():
-            try:
-                line = self._lines.get(timeout=0.1)
-            except queue.Empty:
-                excess = self._excess(running)
-                if excess:
-                    yield from self._failures(running, excess)
-                    return
-                continue
-            if line is None:
-                if self._process.wait() != 0:
-                    yield from self._failures(running, "crash")
+            outcome = self.outcomes[name]
+            outcome.n_cases += "files" in event and kind == "exception" and event["number"] >= 0
+            if event.get("seconds", 0.0) > outcome.slowest:
+                outcome.slowest, outcome.slowest_name = event["seconds"], event["name"]
+            if event.get("failed") is None:
                 return
-            event = json.loads(line)
-            if event["event"] == "seed":
-                self._seed = event["seed"]
-            elif event["event"] == "begin":
-                rss = event.get("rss", 0)
-                first_rss = first_rss or rss
-                running = _Running(event["number"], event["name"], event["files"], rss=rss)
-                if rss - first_rss > self._target.megabytes * _MIB:
-                    yield from self._failures(running, "leak")
-                    return
-            elif event["event"] == "seed done":
-                shutil.rmtree(self._scratch / str(self._seed), ignore_errors=True)
-            elif event["event"] == "failed":
-                running.failed, running.since = event, time.monotonic()
-            elif event["event"] == "end":
-                yield event | {"name": running.name}
-                if running.failed is not None:
-                    yield from self._failures(running, "exception")
-                elif event["growth"] > self._target.megabytes * _MIB:
-                    yield from self._failures(running, "memory")
-                running = _Running(name="between cases")
-                continue
-            yield event
+            key = f"{kind}: {event['failed']['place']}"
+            outcome.n_at[key] = outcome.n_at.get(key, 0) + 1
+            if outcome.n_at[key] > _MAX_KEPT:
+                return
+            which = {"name": event["name"], "seed": event["seed"], "number": event["number"]}
+            command = f"python -m tests.campaign --repeat {name}:{event['seed']}:{event['number']}"
+            failure = Failure(name, **which, kind=kind, **event["failed"], command=command)
+            outcome.failures.append(failure)
+            folder = self._folder(name, event)
+            folder.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(asdict(failure), indent=1)
+            (folder / "failure.json").write_text(text, encoding="utf-8")
+            self.log(f"{name}: {key}: {event['name']} ({folder})")
 
-    def _excess(self, running: _Running) -> str | None:
-        """Return what bound the case has exceeded."""
-        seconds = self._target.seconds if running.number >= 0 else _START_SECONDS
-        if time.monotonic() - running.since > seconds:
-            return "hang"
-        if running.rss and self._memory() - running.rss > self._target.megabytes * _MIB:
-            return "memory"
-        return None
 
-    def _memory(self) -> int:
-        """Return the memory of the worker and all processes that it started, in bytes."""
-        total = 0
-        with contextlib.suppress(psutil.Error):
-            own = psutil.Process(self._process.pid)
-            for process in [own, *own.children(recursive=True)]:
-                with contextlib.suppress(psutil.Error):
-                    total += process.memory_info().rss
-        return total
-
-    def _failures(self, running: _Running, kind: str) -> Iterator[dict[str, Any]]:
-        if running.failed is not None:  # whatever came later, while the file was made smaller
-            place, detail, files = (running.failed[key] for key in ("place", "detail", "files"))
-            kind = "exception"
+def _end(process: subprocess.Popen[str]) -> None:
+    """End a worker, and what it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
         else:
-            detail, files = self._stack(kind), running.files
-            place = _place_in_stack(detail) or running.name
-        yield {
-            "event": "failure",
-            "kind": kind,
-            "seed": self._seed,
-            "number": running.number,
-            "name": running.name,
-            "place": place,
-            "detail": detail,
-            "files": files,
-        }
-
-    def _stack(self, kind: str) -> str:
-        """Return the end of standard error: the stack where it crashed or hangs."""
-        if kind in ("hang", "memory") and hasattr(signal, "SIGUSR1"):
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGUSR1)  # faulthandler writes the stack
-            time.sleep(0.3)
-        self._stderr.seek(0, os.SEEK_END)
-        self._stderr.seek(max(0, self._stderr.tell() - 8000))
-        ended = f"exit code {self._process.returncode}\n" if kind == "crash" else ""
-        return ended + self._stderr.read()
+            process.kill()
 
 
-def _place_in_stack(stack: str) -> str | None:
+def _place_in(stack: str) -> str | None:
     """Return the innermost line of the package in what faulthandler wrote."""
-    inner = f'"{ROOT / "hypervlad"}{os.sep}'
     for line in stack.splitlines():
-        if line.lstrip().startswith(f"File {inner}"):
+        if line.lstrip().startswith(f'File "{ROOT / "hypervlad"}{os.sep}'):
             function = line.rpartition(" in ")[2]
             return f"{Path(line.split(chr(34))[1]).name}, {function}"
     return None

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.campaign import __main__ as command
+from tests.campaign.case import TARGETS, Target
 from tests.campaign.runner import Campaign, Failure
-from tests.campaign.targets import TARGETS, Target
-from tests.campaign.worker import shrunk
 
 
 def campaign_of(function: str, out: Path, **bounds: float) -> Campaign:
@@ -31,24 +29,23 @@ def failure_of(function: str, number: int, out: Path, **bounds: float) -> Failur
 
 
 def test_cases_that_do_well_are_counted(tmp_path: Path) -> None:
-    for seconds, jobs in ((0.0, 1), (3.0, 2)):
-        campaign = campaign_of("sound", tmp_path / "out")
-        campaign.run(seconds, jobs=jobs)
-        found = campaign.outcomes["sound"]
-        assert found.n_workers >= jobs
-        assert found.n_cases >= (10 if seconds else 1)
-        assert found.n_failures == 0
+    campaign = campaign_of("sound", tmp_path / "out")
+    campaign.run(0.0, jobs=2)
+    found = campaign.outcomes["sound"]
+    assert found.n_workers >= 2
+    assert found.n_cases >= 2
+    assert found.n_failures == 0
     assert not (tmp_path / "out").exists()
 
 
-def test_an_exception_keeps_its_file_made_smaller(tmp_path: Path) -> None:
+def test_an_exception_keeps_its_file(tmp_path: Path) -> None:
     failure = failure_of("raising", 1, tmp_path / "out")
     assert (failure.kind, failure.name) == ("exception", "1001 letters")
     assert failure.place.startswith("ZeroDivisionError in failing_cases.py, read")
     assert "an x" in failure.detail
     assert failure.command == "python -m tests.campaign --repeat raising:3000000:1"
     folder = tmp_path / "out" / "raising-3000000-1"
-    assert (folder / "input.txt").read_bytes() == b"x"
+    assert (folder / "input.txt").read_bytes().count(b"x") == 1
     assert json.loads((folder / "failure.json").read_text(encoding="utf-8"))["seed"] == 3_000_000
 
 
@@ -64,26 +61,22 @@ def test_a_crash_is_of_the_case_that_ran(tmp_path: Path) -> None:
 def test_a_hang_is_ended(tmp_path: Path) -> None:
     before = psutil.Process().children()
     failure = failure_of("hanging", 0, tmp_path, seconds=0.5)
-    assert (failure.kind, failure.name) == ("hang", "sleep")
-    if sys.platform != "win32":
-        assert "failing_cases.py" in failure.detail
+    assert (failure.kind, failure.name) == ("hang", "wait")
+    assert "failing_cases.py" in failure.detail
     assert psutil.Process().children() == before
 
 
-@pytest.mark.parametrize(("number", "name"), [(0, "brief"), (1, "long")])
-def test_memory_is_bounded_while_a_case_runs_and_after(
-    number: int, name: str, tmp_path: Path
-) -> None:
-    if number == 0 and not sys.platform.startswith("linux"):
-        pytest.skip("only Linux tells the peak")
-    failure = failure_of("growing", number, tmp_path, megabytes=100)
-    assert (failure.kind, failure.name) == ("memory", name)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux bounds memory")
+@pytest.mark.parametrize("function", ["growing", "leaking"])
+def test_the_memory_of_a_case_and_of_all_together_is_bounded(function: str, tmp_path: Path) -> None:
+    campaign = campaign_of(function, tmp_path, megabytes=100)
+    campaign.run(2.0, jobs=1)
+    failures = campaign.outcomes[function].failures
+    assert failures
+    assert all("MemoryError" in each.place for each in failures)
 
 
-def test_memory_that_is_not_returned_and_a_broken_generator_are_failures(tmp_path: Path) -> None:
-    campaign = campaign_of("leaking", tmp_path, megabytes=100)
-    campaign.run(5.0, jobs=1)
-    assert {failure.kind for failure in campaign.outcomes["leaking"].failures} == {"leak"}
+def test_a_broken_generator_is_a_failure(tmp_path: Path) -> None:
     campaign = campaign_of("broken", tmp_path)
     campaign.run(1.0, jobs=1)
     assert campaign.outcomes["broken"].failures[0].name == "making a case"
@@ -101,13 +94,7 @@ def test_the_command_fails_if_a_case_does(
     assert "crashing" in json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
 
 
-def test_shrinking_keeps_what_fails_and_ends_in_time() -> None:
-    data = bytes(range(256)) * 4
-    later = time.monotonic() + 60
-    assert shrunk(data, lambda found: found.count(7) >= 2, later) == bytes([7, 7])
-    assert shrunk(data, lambda found: True, time.monotonic() - 1) == data
-
-
+@pytest.mark.full  # imports the whole package once more, and serves a queue many times
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_review_is_killed_and_goes_on(tmp_path: Path) -> None:
     """The others take longer; `make campaign` runs all."""

@@ -39,19 +39,11 @@ def crashing(seed: int, folder: Path) -> Iterator[Case]:
 
 
 def hanging(seed: int, folder: Path) -> Iterator[Case]:
-    yield Case("sleep", lambda: Event().wait(60))
+    yield Case("wait", lambda: Event().wait())
 
 
 def growing(seed: int, folder: Path) -> Iterator[Case]:
-    """The first returns its memory before anybody looks; the second is still taking it."""
-    yield Case("brief", lambda: _grow(0))
-    yield Case("long", lambda: _grow(60))
-
-
-def _grow(seconds: float) -> None:
-    block = np.ones(2**28, dtype=np.uint8)
-    Event().wait(seconds)
-    del block
+    yield Case("large", lambda: np.ones(2**28, dtype=np.uint8).max())
 
 
 def leaking(seed: int, folder: Path) -> Iterator[Case]:

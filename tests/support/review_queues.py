@@ -1,25 +1,32 @@
-"""Queues without a model, and a server of one in a separate process."""
+"""Queues of images that need not exist, judged by no network, and servers of them."""
 
 from __future__ import annotations
 
+import http.client
 import io
+import json
 import multiprocessing
+import runpy
+import sqlite3
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.paths import ROOT
 
-from hypervlad.apps.cli import main
-from hypervlad.apps.review import Queue
-from hypervlad.apps.review.database import Entry, TrainingImage, make_queue
-from hypervlad.apps.review.particles import queued_particles
+from hypervlad.apps.review import Queue, start_queue
+from hypervlad.images import ReadOptions
+from hypervlad.models import Judgement
 from hypervlad.particles import find_in_images, find_particles
-from hypervlad.particles.particle import NOT_A_PARTICLE
 
 CLASSES = ["fibre", "matrix", "particle"]
 
@@ -34,21 +41,54 @@ class Clock:
         return self.now
 
 
-def entry(folder: Path, i: int, place: int | None = 0, **changes: object) -> Entry:
-    """The i-th image, of which little is sure."""
-    shares = np.roll([0.6, 0.3, 0.1], i % 3).tolist()
-    scores = sorted(zip(CLASSES, shares, strict=True), key=lambda s: -s[1])
-    facts = {
-        "name": f"new/{i:03d}.png",
-        "image": folder / "new" / f"{i:03d}.png",
-        "place": place,
-        "kind": "sure" if place is None else ("out_of_distribution" if i % 4 == 3 else "ambiguous"),
-        "scores": scores,
-        "reason": f"between {scores[0][0]} (60 %) and {scores[1][0]} (30 %)",
-        "novelty": 1.0,
-        "nearest": [i % 3, (i + 1) % 3],
-    }
-    return Entry(**(facts | changes))
+class Judging:
+    """In place of a classifier: it is sure of all but the first `n_doubtful` images.
+
+    Doubtful ones are 60 % of one class and 30 % of the next, all as informative, so they are queued
+    in their order. Sure ones follow each other from 90 % upwards.
+    """
+
+    def __init__(self, n_doubtful: int, names: Sequence[str] = ()) -> None:
+        self.n_doubtful, self.classes_ = n_doubtful, np.array(CLASSES)
+        self.training_ = SimpleNamespace(names=list(names), labels=CLASSES[: len(names)])
+        params = SimpleNamespace(read_options=ReadOptions())
+        self.encoder_ = SimpleNamespace(fitted_params_=params)
+
+    def check_calibrated(self, **_: object) -> None:
+        """No answer of this model needs images that were held out."""
+
+    def classify(self, images: Sequence[Any], **_: object) -> SimpleNamespace:
+        n = len(images)
+        is_sure = np.arange(n) >= self.n_doubtful
+        shares = [
+            np.roll([0.6, 0.3, 0.1] if i < self.n_doubtful else sure_shares(i - self.n_doubtful), i)
+            for i in range(n)
+        ]
+        proba = np.array(shares).reshape(n, 3)
+        best = [[CLASSES[k] for k in np.argsort(-row)] for row in proba]
+        doubtful = np.where(np.arange(n) % 4 == 3, "out_of_distribution", "ambiguous")
+        judged = Judgement(
+            classes=self.classes_,
+            proba=proba,
+            kind=np.where(is_sure, "sure", doubtful),
+            reasons=[f"between {first} (60 %) and {second} (30 %)" for first, second, _ in best],
+            novelty=np.ones(n),
+            nearest=np.array([[i % 3, (i + 1) % 3] for i in range(n)]),
+            projected=np.eye(n, dtype=np.float32),
+            confidence=proba.max(axis=1),
+            threshold=0.9,
+        )
+        read = SimpleNamespace(positions=np.arange(n), skipped=(), warn=lambda: None)
+        known = np.zeros(n, bool)
+        return SimpleNamespace(
+            judgement=judged, proba=proba, images=read, differences=(), in_training=known
+        )
+
+
+def sure_shares(number: int) -> list[float]:
+    """Return the probabilities of a sure image: the later, the surer."""
+    rest = 0.1 / (1 + number)
+    return [1 - rest, rest, 0.0]
 
 
 def write_picture(path: Path, seed: int, size: tuple[int, int] = (300, 400)) -> None:
@@ -62,16 +102,17 @@ def write_picture(path: Path, seed: int, size: tuple[int, int] = (300, 400)) -> 
 
 def write_queue(folder: Path, n: int = 6, sure: int = 2, *, pictures: bool = False) -> Path:
     """Write a queue of n doubtful and some sure images, with or without the files of images."""
-    entries = [entry(folder, i, i) for i in range(n)]
-    entries += [entry(folder, i, None) for i in range(n, n + sure)]
-    training = [
-        TrainingImage(f"{label}/{i}.png", label, folder / "training" / f"{i}.png")
-        for i, label in enumerate(CLASSES)
-    ]
+    images = [folder / "new" / f"{i:03d}.png" for i in range(n + sure)]
+    names = [f"{label}/{i}.png" for i, label in enumerate(CLASSES)]
+    training = [folder / "training" / name for name in names]
+    for path in training:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     if pictures:
-        for i, image in enumerate([*entries, *training]):
-            write_picture(image.image, i)
-    make_queue(folder / "queue", CLASSES, entries, training, {"max_error": "0.05"})
+        for i, path in enumerate([*images, *training]):
+            write_picture(path, i)
+    model: Any = Judging(n, names)
+    start_queue(model, images, folder / "queue", root=folder, training=folder / "training")
     return folder / "queue"
 
 
@@ -83,24 +124,35 @@ def write_particle_queue(folder: Path) -> Path:
             pixels[top : top + side, left : left + side] += 120
         (folder / "fields").mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / "fields" / name)
-    found, _ = find_in_images(
-        folder / "found",
-        sorted((folder / "fields").iterdir()),
-        find_particles,
-        root=folder / "fields",
-    )
-    entries = [
-        entry(folder, i, i, name=str(particle), image=particle)
-        for i, particle in enumerate(queued_particles(found))
-    ]
-    training = [TrainingImage(each.name, CLASSES[0], each.image) for each in entries[:3]]
-    make_queue(folder / "queue", CLASSES, entries, training, {}, [NOT_A_PARTICLE])
+    fields = sorted((folder / "fields").iterdir())
+    found, _ = find_in_images(folder / "found", fields, find_particles, root=folder / "fields")
+    rows = [f"a.png,{number},{label}" for number, label in enumerate(CLASSES, 1)]
+    table = folder / "found" / "labels.csv"
+    table.write_text("\n".join(["micrograph,particle,class", *rows]), encoding="utf-8")
+    model: Any = Judging(6, [f"a.png, particle {number}" for number in (1, 2, 3)])
+    start_queue(model, found, folder / "queue", training=table)
     return folder / "queue"
+
+
+def change(folder: Path, statement: str, *values: object) -> None:
+    """Change the database of a queue, as no command does."""
+    connection = sqlite3.connect(folder / "queue.sqlite")
+    with connection:
+        connection.execute(statement, values)
+    connection.close()
 
 
 # A process that has imported what a server needs, which takes seconds, and is forked for each.
 _FORKING = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-_FORKING.set_forkserver_preload(["hypervlad.apps.cli.review", "hypervlad.apps.review.server"])
+_FORKING.set_forkserver_preload([__name__, "support.commands", "flask", "jinja2", "waitress"])
+
+
+def _start_forking() -> None:
+    """Start that process with the path of the tests, which it does not take over by itself."""
+    if sys.platform != "win32":
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", str(ROOT / "tests"))
+            forkserver.ensure_running()
 
 
 class _Printed(io.StringIO):
@@ -114,25 +166,34 @@ class _Printed(io.StringIO):
         self.sending.send(self.getvalue())
 
 
-def _serve(folder: Path, lease: float, sending: Connection) -> None:
+def _serve(
+    folder: Path, lease: float, sending: Connection, before: Callable[[], object] | None
+) -> None:
+    if before is not None:
+        before()
     Queue.lease = lease
     sys.stdout = _Printed(sending)
     sys.argv[1:] = ["review", "serve", str(folder), "--no-open", "--quiet"]
-    main()
+    runpy.run_module("hypervlad", run_name="__main__")
 
 
 class Served:
-    """``review serve`` of a folder, until it is stopped."""
+    """``review serve`` of a folder, until it is stopped; `before` runs first in its process."""
 
-    def __init__(self, folder: Path, lease: float = Queue.lease) -> None:
-        self.folder, self.lease = folder, lease
+    def __init__(
+        self,
+        folder: Path,
+        lease: float = Queue.lease,
+        before: Callable[[], object] | None = None,
+    ) -> None:
+        self.folder, self.lease, self.before = folder, lease, before
         self.start()
 
     def start(self) -> None:
+        _start_forking()
         self.printed, sending = _FORKING.Pipe(duplex=False)
-        self.running = _FORKING.Process(
-            target=_serve, args=(self.folder, self.lease, sending), daemon=True
-        )
+        arguments = self.folder, self.lease, sending, self.before
+        self.running = _FORKING.Process(target=_serve, args=arguments, daemon=True)
         self.running.start()
         sending.close()
         line = self.printed.recv()
@@ -142,6 +203,52 @@ class Served:
     def kill(self) -> None:
         self.running.kill()
         self.running.join()
+
+    def send(
+        self,
+        path: str,
+        body: object = None,
+        *,
+        method: str = "",
+        headers: Mapping[str, str | None] | None = None,
+    ) -> SimpleNamespace:
+        """Send what the page sends, with changes: a header of None is left out.
+
+        `path` is below the link, or begins with a slash. A body is sent by POST, as JSON unless it
+        is bytes.
+        """
+        parts = urlsplit(self.link)
+        sent: dict[str, str | None] = {"Host": parts.netloc}
+        if body is not None:
+            sent |= {"Origin": f"http://{parts.netloc}", "Sec-Fetch-Site": "same-origin"}
+            sent |= {"Content-Type": "application/json"}
+        sent |= headers or {}
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        connection = http.client.HTTPConnection("127.0.0.1", parts.port, timeout=60)
+        address = path if path.startswith("/") else parts.path + path
+        connection.putrequest(
+            method or ("GET" if body is None else "POST"),
+            address,
+            skip_host=True,
+            skip_accept_encoding=True,
+        )
+        for name, value in sent.items():
+            if value is not None:
+                connection.putheader(name, value)
+        if data is not None and "Content-Length" not in sent:
+            connection.putheader("Content-Length", str(len(data)))
+        connection.endheaders(data)
+        with connection.getresponse() as answer:
+            content = answer.read()
+        connection.close()
+        return SimpleNamespace(status=answer.status, headers=answer.headers, body=content)
+
+    def post(self, action: str, **fields: object) -> dict[str, Any]:
+        """Send what a click sends; return the answer, which must be no error."""
+        answer = self.send(action, fields)
+        assert answer.status == 200, answer.body
+        found: dict[str, Any] = json.loads(answer.body)
+        return found
 
 
 # --- fixtures, which a conftest.py imports ------------------------------------------------------
@@ -167,10 +274,10 @@ def queue(make: Callable[..., Path], clock: Clock) -> Iterator[Queue]:
 
 
 @pytest.fixture
-def served() -> Iterator[Callable[[Path], Served]]:
+def served() -> Iterator[Callable[..., Served]]:
     running = []
 
-    def start(folder: Path, **options: float) -> Served:
+    def start(folder: Path, **options: Any) -> Served:
         running.append(Served(folder, **options))
         return running[-1]
 
