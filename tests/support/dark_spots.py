@@ -1,32 +1,42 @@
-"""Images with a dark spot, and a scorer of darkness, which needs no network."""
+"""Images with a dark spot, and a scorer of darkness."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+import functools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from support.surfaces import PATCH, surface
 
-from hypervlad.images import ImageReadError, ReadOptions, read_image
+from hypervlad import HypercolumnVLAD, PatchDefectScorer
+from hypervlad.images import ImageReadError, read_image
 from hypervlad.models import DetectionLimits, Finding
 
 HELD_OUT = (0.1, 0.2, 0.55)
 
 
-@dataclass
-class Darkness:
-    """A scorer whose score is how dark a pixel is, and of an image how dark its darkest pixel."""
+@functools.cache
+def _fitted() -> PatchDefectScorer:
+    encoder = HypercolumnVLAD("tiny", weights="random", taps=["1"], image_size=None, n_codewords=2)
+    scorer = PatchDefectScorer(encoder, patch=PATCH, n_codewords=2, fpr=0.25, random_state=0)
+    return scorer.fit([surface(seed) for seed in range(4)])
 
-    threshold_: float = 0.5
-    patch_: int = 10
-    limits_: DetectionLimits = field(default_factory=DetectionLimits.none)
-    held_out_: Any = field(default_factory=lambda: SimpleNamespace(scores=HELD_OUT))
-    encoder_: Any = field(
-        default_factory=lambda: SimpleNamespace(
-            fitted_params_=SimpleNamespace(read_options=ReadOptions())
-        )
-    )
+
+class Darkness:
+    """A fitted scorer whose score is how dark a pixel is, and of an image its darkest pixel."""
+
+    def __init__(
+        self, threshold: float = 0.5, limits: DetectionLimits | None = None, patch: int = 10
+    ) -> None:
+        vars(self).update(vars(_fitted()))
+        self.threshold_, self.patch_ = threshold, patch
+        self.limits_ = DetectionLimits.none() if limits is None else limits
+        numbers = np.arange(len(HELD_OUT))
+        held_out = replace(self.held_out_, images=numbers, groups=numbers)
+        self.held_out_ = replace(held_out, scores=np.array(HELD_OUT, np.float32))
+
+    held_out_: Any
 
     def find(self, image: Any) -> Finding:
         pixels = read_image(image)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
 from collections.abc import Sequence
 from html.parser import HTMLParser
+from math import floor
 from pathlib import Path
 
 
@@ -20,6 +24,7 @@ class Page(HTMLParser):
         self.texts: list[str] = []
         self.images: list[dict[str, str | None]] = []
         self.links: list[str | None] = []
+        self.rows: list[list[str]] = []  # of all tables
         self.style, self.policy = "", ""
         self.scripts: list[tuple[dict[str, str | None], str]] = []
         self.feed(self.source)
@@ -40,6 +45,10 @@ class Page(HTMLParser):
             self.links.append(given["href"])
         if tag not in self.VOID:
             self.open.append((tag, given))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("th", "td"):
+            self.rows[-1].append("")
         if tag == "script":
             assert "src" not in given
             self.scripts.append((given, ""))
@@ -56,6 +65,8 @@ class Page(HTMLParser):
             self.style += data
         else:
             self.texts.append(data)
+            if any(name in ("th", "td") for name, _ in self.open):
+                self.rows[-1][-1] += data
 
     @property
     def words(self) -> str:
@@ -71,7 +82,31 @@ class Page(HTMLParser):
         return text
 
     @property
-    def thumbnails(self) -> dict[int, str]:
-        """The thumbnails in the page, by the number of their image."""
-        kept = [(given.get("id") or "", text) for given, text in self.scripts]
-        return {int(name[10:]): text for name, text in kept if name.startswith("thumbnail-")}
+    def jpegs(self) -> list[bytes]:
+        """The pictures in the page, wherever they are in it."""
+        return [base64.b64decode(text) for text in re.findall(r"/9j/[\w+/]+=*", self.source)]
+
+    def assert_safe(self) -> None:
+        """Nothing is loaded from elsewhere, and only one script of the page itself is run."""
+        assert not re.search(
+            r"https?:|src=[\"']?//|url\((?!#)|@import|\bimport\s*\(|fetch\(|XMLHttp",
+            (self.source.replace("http://www.w3.org/2000/svg", "")),
+        )
+        rules = dict(rule.strip().split(" ", 1) for rule in self.policy.split(";"))
+        (script,) = [text for given, text in self.scripts if "type" not in given]
+        assert rules["default-src"] == "'none'"
+        assert rules["img-src"] == "data:"
+        assert rules["style-src"] == digest(self.style)
+        assert rules["script-src"] == digest(script)
+
+
+def percent(share: float) -> str:
+    """Return a share as pages and messages have it: less than everything is never 100 %."""
+    if 0 < share < 0.001 or 0.999 < share < 1:
+        return "<0.1 %" if share < 0.5 else ">99.9 %"
+    return f"{floor(1000 * share + 0.5) / 10:.1f} %"
+
+
+def digest(text: str) -> str:
+    """Return how a policy names a style or a script."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

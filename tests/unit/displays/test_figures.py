@@ -1,25 +1,37 @@
+"""Figures of predictions with known labels, and what all displays have in common."""
+
+from __future__ import annotations
+
 import io
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from support.displays import TwoCodebooks, texts
+from support.displays import pictures, texts
 
 from hypervlad.evaluation import Evaluation
 from hypervlad.images import ReadOptions
+from hypervlad.models import DetectionLimits
 from hypervlad.results import (
     CodewordMapDisplay,
+    CodewordPatchesDisplay,
     ConfusionDisplay,
     ContactSheetDisplay,
+    DefectMapDisplay,
+    DetectionLimitsDisplay,
+    EvidenceDisplay,
     OrientationDisplay,
+    ParticleDisplay,
+    PatchConfusionDisplay,
     ReliabilityDisplay,
     SelectiveAccuracyDisplay,
     save_png,
 )
-from hypervlad.results.displays.base import literal, shorten, thumbnail
-from hypervlad.results.displays.colours import RIGHT, WRONG
 
 CLASSES = ["fibre", "matrix"]
 IMAGES = [np.full((8, 8 + 2 * i), i / 6, dtype="float32") for i in range(6)]
@@ -28,59 +40,80 @@ FIBRE = np.array([0.9, 0.55, 0.2, 0.7, 0.4, 0.05])
 PROBA = np.column_stack([FIBRE, 1 - FIBRE])
 
 
+def sheet_of(**options):
+    given = {"classes": CLASSES, "y_true": TRUE} | options
+    return ContactSheetDisplay.from_predictions(IMAGES, PROBA, **given)
+
+
+# --- images with captions -----------------------------------------------------------------------
+
+
 @pytest.mark.parametrize(
     ("select", "expected"),
     [("least_certain", [1, 4, 3, 2, 0, 5]), ("mistakes", [2, 3]), ("all", [0, 1, 2, 3, 4, 5])],
 )
 def test_a_contact_sheet_shows_the_images_requested_in_order(select, expected):
-    sheet = ContactSheetDisplay.from_predictions(
-        IMAGES, PROBA, classes=CLASSES, y_true=TRUE, select=select
-    )
+    sheet = sheet_of(select=select)
     assert [lines[0] for lines in sheet.captions] == [f"image {i}" for i in expected]
-    assert len(sheet.ax_.images) == len(expected)
+    assert [each.mean() for each in pictures(sheet)] == pytest.approx([i / 6 for i in expected])
 
 
 def test_captions_say_the_prediction_and_whether_it_was_right():
-    sheet = ContactSheetDisplay.from_predictions(
-        IMAGES, PROBA, classes=CLASSES, y_true=TRUE, n_images=3
-    )
-    assert sheet.captions == [
-        ["image 1", "✓ fibre, 55 %", "true: fibre"],
-        ["image 4", "✓ matrix, 60 %", "true: matrix"],
-        ["image 3", "✗ fibre, 70 %", "true: matrix"],
+    sheet = sheet_of(n_images=3)
+    assert texts(sheet) == [
+        *("image 1", "✓ fibre, 55 %", "true: fibre"),
+        *("image 4", "✓ matrix, 60 %", "true: matrix"),
+        *("image 3", "✗ fibre, 70 %", "true: matrix"),
     ]
-    assert sheet.colours == [RIGHT, RIGHT, WRONG]
-    assert texts(sheet)[1] == "✓ fibre, 55 %"
+    right, other, wrong = (sheet.ax_.texts[k].get_color() for k in (1, 4, 7))
+    assert right == other != wrong
 
 
 def test_files_are_read_with_the_given_options(tmp_path):
     Image.fromarray(np.full((6, 6), 128, dtype="uint8")).save(tmp_path / "a.png")
     options = ReadOptions(scaling=(0, 128))
     sheet = ContactSheetDisplay([tmp_path / "a.png"], [["a"]], read_options=options).plot()
-    assert sheet.ax_.images[0].get_array().max() == 1.0
+    assert pictures(sheet)[0].max() == 1
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"select": "best"}, "expected .least_certain."),
-        ({"y_true": ["fibre"]}, "one true label for each of 6 images; got 1"),
-        ({"classes": ["one"]}, r"shape \(6, 1\); got \(6, 2\)"),
-    ],
-)
-def test_a_contact_sheet_refuses_what_does_not_fit(options, message):
-    with pytest.raises(ValueError, match=message):
-        ContactSheetDisplay.from_predictions(
-            IMAGES, PROBA, **{"classes": CLASSES, "y_true": TRUE, **options}
-        )
+def test_captions_shrink_with_small_axes():
+    figure = plt.figure(figsize=(6, 3), dpi=200)
+    sheet = sheet_of(ax=figure.subplots(1, 2)[0])
+    figure.canvas.draw()
+    assert max(text.get_fontsize() for text in sheet.ax_.texts) < 4
+    figure.set_dpi(50)
+    figure.set_size_inches(40, 20)
+    figure.canvas.draw()
+    assert {text.get_fontsize() for text in sheet.ax_.texts} == {8.5}, "never enlarged"
+    plt.setp(sheet.ax_.texts, fontsize=12)
+    figure.canvas.draw()
+    assert {text.get_fontsize() for text in sheet.ax_.texts} == {12}, "the size of a user"
+
+
+def test_names_that_look_like_formulas_or_cannot_be_drawn_do_no_harm():
+    names = ["$\\frac{1", "тест\u4e2d", "bad\udcff", "line\nbreak", "$" * 3, "_hidden"]
+    sheet = sheet_of(classes=["$a_", "b$"], names=names, select="all")
+    assert save_png(lambda ax: sheet.plot(ax=ax), io.BytesIO())[0] > 0
+    assert texts(sheet)[::3] == [
+        *("\\$\\frac{1", "тест\u4e2d", "bad?", "line break", r"\$\$\$", "_hidden")
+    ]
+    (text,) = texts(ContactSheetDisplay([np.eye(2)], [["x" * 40 + "y" * 40]]).plot())
+    assert (len(text), text[0], text[-1], text.count("…")) == (26, "x", "y", 1)
+
+
+# --- curves and matrices ------------------------------------------------------------------------
 
 
 def test_a_reliability_diagram_counts_each_image_once():
     display = ReliabilityDisplay.from_predictions(TRUE, PROBA, classes=CLASSES)
-    assert display.bins.counts.sum() == len(TRUE)
+    bins = display.bins
+    assert bins.counts.sum() == len(TRUE)
     heights = [bar.get_height() for bar in display.ax_.patches]
-    np.testing.assert_allclose(heights, display.bins.accuracy[display.bins.counts > 0])
-    assert str(display.bins.counts.max()) in texts(display)
+    np.testing.assert_allclose(heights, bins.accuracy[bins.counts > 0])
+    numbers = [text for text in texts(display) if text.isdigit()]
+    assert numbers == [str(count) for count in bins.counts if count]
+    places = [bar.get_x() for bar in display.ax_.patches]
+    assert places == pytest.approx([k / 10 for k in np.flatnonzero(bins.counts)])
 
 
 def test_a_selective_accuracy_curve_counts_unknown_labels_as_mistakes():
@@ -91,6 +124,7 @@ def test_a_selective_accuracy_curve_counts_unknown_labels_as_mistakes():
     assert display.coverage.tolist() == [0.25, 0.5, 0.75, 1]
     assert display.accuracy.tolist() == [1, 1, 2 / 3, 0.5], "a ghost cannot be predicted"
     assert display.area == result.selective_area == pytest.approx((1 + 1 + 2 / 3 + 1 / 2) / 4)
+    assert "all: 50 %" in texts(display)
 
 
 @pytest.mark.parametrize("limits", [None, (0.995, 1)])
@@ -103,99 +137,105 @@ def test_no_label_of_a_selective_accuracy_curve_is_rounded(limits):
     np.testing.assert_allclose(shown, display.ax_.get_yticks())
 
 
-def test_captions_shrink_with_small_axes_and_do_not_overlap():
-    figure = plt.figure(figsize=(6, 3), dpi=200)
-    ax = figure.subplots(1, 2)[0]
-    sheet = ContactSheetDisplay.from_predictions(
-        IMAGES, PROBA, classes=CLASSES, y_true=TRUE, n_images=6, ax=ax
-    )
-    figure.canvas.draw()
-    boxes = [text.get_window_extent() for text in sheet.ax_.texts if text.get_text()]
-    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
-    figure.set_size_inches(40, 20)
-    figure.canvas.draw()
-    assert {text.get_fontsize() for text in sheet.ax_.texts} == {8.5}, "never enlarged"
-    plt.setp(sheet.ax_.texts, fontsize=12)
-    figure.canvas.draw()
-    assert {text.get_fontsize() for text in sheet.ax_.texts} == {12}, "the size of a user"
-
-
 def test_a_confusion_matrix_writes_counts_and_long_names():
     labels = ["a class with a name that is far too long", "fibre", "$x^2$"]
     display = ConfusionDisplay.from_predictions(
         [labels[0], "fibre", "fibre"], ["fibre", "fibre", labels[0]], labels=labels
     )
     np.testing.assert_array_equal(display.matrix, [[0, 1, 0], [1, 1, 0], [0, 0, 0]])
+    np.testing.assert_allclose(pictures(display)[0], [[0, 1, 0], [0.5, 0.5, 0], [0, 0, 0]])
     assert texts(display) == ["1", "1", "1"]
+    assert [text.get_position() for text in display.ax_.texts] == [(1, 0), (0, 1), (1, 1)]
     ticks = display.ax_.get_xticklabels()
     assert ticks[0].get_text() == "a class wi…ar too long"
     assert ticks[0].get_rotation() == 40
     assert ticks[2].get_text() == r"\$x^2\$"
-
-
-def test_many_classes_go_without_numbers():
-    labels = [f"class {number}" for number in range(30)]
-    display = ConfusionDisplay.from_predictions(labels, labels)
-    assert texts(display) == []
+    many = [f"class {number}" for number in range(30)]
+    display = ConfusionDisplay.from_predictions(many, many)
+    assert texts(display) == [], "no numbers"
     assert max(display.figure_size) < 16
 
 
-DISPLAYS = {
-    "sheet": lambda **o: ContactSheetDisplay.from_predictions(
-        IMAGES, PROBA, classes=CLASSES, y_true=TRUE, **o
-    ),
-    "words": lambda **o: CodewordMapDisplay.from_estimator(TwoCodebooks(), IMAGES, **o),
+def test_detection_limits_have_a_line_for_each_kind():
+    areas = np.geomspace(10, 1000, 40)
+    limits = DetectionLimits(np.repeat("stains", 40), areas, np.full(40, 0.2), areas, areas > 100)
+    display = DetectionLimitsDisplay(limits).plot()
+    sure, half = (line.get_ydata() for line in display.ax_.lines)
+    assert (sure >= half)[np.isfinite(sure)].all()
+    at = np.argmin(np.abs(display.ax_.lines[0].get_xdata() - 20))
+    assert 60 < half[at] < 160
+    (label,) = (text.get_text() for text in display.ax_.get_legend().get_texts())
+    assert label.startswith("stains")
+
+
+# --- all displays -------------------------------------------------------------------------------
+
+PATCHES, DIRECTIONS = CodewordPatchesDisplay.from_estimator, OrientationDisplay.from_image
+DISPLAYS: dict[str, Callable[..., Any]] = {
+    "sheet": sheet_of,
     "reliability": lambda **o: ReliabilityDisplay.from_predictions(
         TRUE, PROBA, classes=CLASSES, **o
     ),
-    "selective accuracy": lambda **o: SelectiveAccuracyDisplay.from_predictions(
+    "selective": lambda **o: SelectiveAccuracyDisplay.from_predictions(
         TRUE, PROBA, classes=CLASSES, **o
     ),
     "confusion": lambda **o: ConfusionDisplay.from_predictions(TRUE, TRUE, **o),
-    "directions": lambda **o: OrientationDisplay.from_image(np.eye(64), **o),
+    "particles": lambda **o: ParticleDisplay(np.eye(9), np.eye(9, dtype=int)).plot(**o),
 }
 
 
 @pytest.mark.parametrize("make", DISPLAYS.values(), ids=DISPLAYS)
-def test_a_display_draws_into_the_given_axes(make):
+def test_a_display_draws_into_the_given_axes_and_is_saved_in_its_own_size(make):
     ax = Figure().add_subplot()
     display = make(ax=ax)
     assert display.ax_ is ax
     assert display.figure_ is ax.figure
     assert plt.get_fignums() == []
-    again = display.plot()
-    assert again is display
-    assert len(plt.get_fignums()) == 1
-
-
-@pytest.mark.parametrize("make", DISPLAYS.values(), ids=DISPLAYS)
-def test_a_png_has_the_size_that_the_display_asks_for(make):
     stream = io.BytesIO()
     width, height = save_png(lambda ax: make(ax=ax), stream)
     with Image.open(stream) as picture:
         assert picture.size == (int(width * 144), int(height * 144))
         assert np.ptp(np.asarray(picture)) > 100
     assert plt.get_fignums() == []
+    assert display.plot() is display
+    assert len(plt.get_fignums()) == 1
 
 
-def test_names_that_look_like_formulas_or_cannot_be_drawn_do_no_harm():
-    names = ["$\\frac{1", "тест\u4e2d", "bad\udcff", "line\nbreak", "$" * 3, "_hidden"]
-    sheet = ContactSheetDisplay.from_predictions(
-        IMAGES, PROBA, classes=["$a_", "b$"], y_true=TRUE, names=names
-    )
-    assert save_png(lambda ax: sheet.plot(ax=ax), io.BytesIO())[0] > 0
+IMAGE, MASK = np.full((60, 90), 0.5), np.zeros((60, 90), bool)
+WORDS, DIAGONAL = np.zeros((1, 4, 4), int), np.diag([1, 2, 3])
+UNUSED = SimpleNamespace(classes_=("a", "b"))
 
 
-@pytest.mark.parametrize("shape", [(5, 5), (1, 900), (641, 700, 3)])
-def test_thumbnails_keep_the_mean(shape):
-    image = np.random.default_rng(0).random(shape)
-    small = thumbnail(image, side=100)
-    assert small.ndim == image.ndim
-    assert min(small.shape[:2]) >= 1
-    assert small.mean() == pytest.approx(image.mean(), abs=0.05)
-
-
-def test_text_is_made_safe_and_short():
-    assert literal("a$b\n\udcff") == "a\\$b ?"
-    assert shorten("short") == "short"
-    assert len(shorten("x" * 80)) == 26
+@pytest.mark.parametrize(
+    ("make", "arguments", "options", "words"),
+    [
+        (sheet_of, (), {"select": "best"}, "select='best'; expected .least_certain."),
+        (sheet_of, (), {"y_true": ["fibre"]}, "one true label for each of 6 images; got 1"),
+        (sheet_of, (), {"classes": ["one"]}, r"shape \(6, 1\); got \(6, 2\)"),
+        (CodewordMapDisplay, ([IMAGE], [WORDS / 2], [DIAGONAL]), {}, "array of integers"),
+        (CodewordMapDisplay, ([IMAGE], [WORDS[0]], [DIAGONAL]), {}, "array of integers"),
+        (CodewordMapDisplay, ([IMAGE], [WORDS] * 2, [DIAGONAL]), {}, "one map for each of 1"),
+        (CodewordMapDisplay, ([IMAGE], [WORDS], [DIAGONAL] * 2), {}, "number of codebooks"),
+        (PATCHES, (UNUSED, [IMAGE] * 2, "aa"), {}, "none of the 2 images is of the class 'b'"),
+        (EvidenceDisplay, ([IMAGE] * 2, [None]), {}, "one explanation for each of 2 images"),
+        (EvidenceDisplay, ([IMAGE], [None]), {"labels": "flat"}, r"a list: \['flat'\]"),
+        (EvidenceDisplay.from_estimator, (UNUSED, IMAGE), {}, "wrap"),
+        (DefectMapDisplay, ([IMAGE], [], [MASK], 1), {}, "one map for each of 1 image; got 0"),
+        (DefectMapDisplay, ([IMAGE], [IMAGE * np.nan], [MASK], 1), {}, "image 0: .*NaN"),
+        (DefectMapDisplay, ([IMAGE], [WORDS], [MASK], 1), {}, r"got shape \(1, 4, 4\)"),
+        (DefectMapDisplay, ([IMAGE], [IMAGE.T], [MASK.T], 1), {}, "60 x 90 pixels, but a map"),
+        (DefectMapDisplay, ([IMAGE], [IMAGE], [MASK], 1), {"masks": [MASK.T]}, "mask of 90 x 60"),
+        (PatchConfusionDisplay, ([IMAGE], [MASK], [MASK.T]), {}, "mask of 90 x 60"),
+        (PatchConfusionDisplay, ([IMAGE], [MASK.T], [MASK.T]), {}, "but a map of 90 x 60"),
+        (ParticleDisplay, (IMAGE[:50], 1 * MASK), {}, "outlines of 60 x 90 pixels for an image"),
+        (ParticleDisplay, (np.eye(3), DIAGONAL, ["a"]), {}, "one class for each of 3"),
+        (ParticleDisplay, (np.eye(3), DIAGONAL, "abc"), {"class_names": "ab"}, "there are c"),
+        (DIRECTIONS, (IMAGE,), {"method": "fft"}, "method must be one of .* not 'fft'"),
+        (DIRECTIONS, (IMAGE,), {"pixel_size": "4"}, "pixel_size must be nanometres .* not '4'"),
+        (DIRECTIONS, (IMAGE,), {"window": "5nm", "pixel_size": 5}, "5nm is 1 pixel .* at least 2"),
+        (DIRECTIONS, (np.eye(64),), {"window": "1um", "pixel_size": 5}, "1um is 200 pixels"),
+    ],
+)
+def test_what_does_not_fit_is_refused(make, arguments, options, words):
+    with pytest.raises(ValueError, match=words):
+        make(*arguments, **options).plot()

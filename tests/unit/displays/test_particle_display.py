@@ -1,66 +1,80 @@
-"""Outlines of particles in the colours of their classes."""
+"""Outlines of particles in the colours of their classes, and scale bars."""
+
+from __future__ import annotations
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
 from support.displays import texts
 
-from hypervlad.particles import Outline
 from hypervlad.results import ParticleDisplay
-from hypervlad.results.displays.colours import CLASS_COLOURS
-from hypervlad.results.displays.particles import contours
 
 LABELS = np.zeros((60, 90), int)
 LABELS[10:20, 10:30], LABELS[30:50, 40:60], LABELS[0:5, 80:90] = 1, 2, 3
+IMAGE = np.zeros((60, 90))
+
+
+def lines_of(display):
+    """The colours of lines, and their points in pixels."""
+    scale = 90 / display.ax_.get_xlim()[1]
+    return [
+        (tuple(each.get_color()[0]), [scale * path.vertices for path in each.get_paths()])
+        for each in display.ax_.collections
+    ]
+
+
+def box(points):
+    return pytest.approx([*points.min(axis=0), *points.max(axis=0)])  # type: ignore[no-any-return]
 
 
 def test_outlines_have_the_colours_of_their_classes():
-    display = ParticleDisplay(np.zeros((60, 90)), LABELS, ["rod", "cube", "rod"]).plot()
-    lines = [(to_hex(c.get_color()[0]), len(c.get_paths())) for c in display.ax_.collections]
-    cube, rod = CLASS_COLOURS[:2]
-    assert lines == [(cube, 1), (cube, 1), (rod, 2), (rod, 1)], "outlines, and the legend"
+    display = ParticleDisplay(IMAGE, LABELS, ["rod", "cube", "rod"]).plot()
+    (cube, cubes), (cube_key, _), (rod, rods), (rod_key, _) = lines_of(display)
+    assert cube == cube_key != rod == rod_key, "outlines, and the legend"
+    assert [box(each) for each in cubes] == [[40, 30, 60, 50]]
+    assert [box(each) for each in rods] == [[10, 10, 30, 20], [80, 0, 90, 5]]
     assert texts(display) == ["cube", "rod"]
-    outline = display.ax_.collections[0].get_paths()[0].vertices * 90 / display.ax_.get_xlim()[1]
-    np.testing.assert_allclose([outline.min(axis=0), outline.max(axis=0)], [[40, 30], [60, 50]])
 
 
 def test_given_classes_keep_their_colours_and_the_seventh_is_dashed():
     names = list("abcdefg")
-    display = ParticleDisplay(
-        np.zeros((60, 90)), LABELS, ["g", "g", "a"], class_names=names, pixel_size=2.0
-    ).plot()
-    assert texts(display) == [*names, "20 nm"]
-    first, last = display.ax_.collections[0], display.ax_.collections[12]
-    assert len(first.get_paths()) == 1
-    assert len(last.get_paths()) == 2
-    assert to_hex(last.get_color()[0]) == to_hex(first.get_color()[0])
-    assert last.get_linestyle() != first.get_linestyle()
+    display = ParticleDisplay(IMAGE, LABELS, ["g", "g", "a"], class_names=names, pixel_size=2.0)
+    assert texts(display.plot()) == [*names, "20 nm"]
+    (first_colour, first), (last_colour, last) = (lines_of(display)[k] for k in (0, 12))
+    assert (len(first), len(last)) == (1, 2)
+    assert last_colour == first_colour
+    styles = [display.ax_.collections[k].get_linestyle() for k in (0, 12)]
+    assert styles[0] != styles[1]
 
 
 def test_without_classes_there_is_no_legend():
-    display = ParticleDisplay(np.zeros((60, 90)), LABELS).plot()
-    (lines,) = display.ax_.collections
-    assert len(lines.get_paths()) == 3
+    display = ParticleDisplay(IMAGE, LABELS).plot()
+    ((_, lines),) = lines_of(display)
+    assert len(lines) == 3
     assert texts(display) == []
-    assert ParticleDisplay(np.zeros((60, 90)), 0 * LABELS, []).plot().class_names == []
+    assert ParticleDisplay(IMAGE, 0 * LABELS, []).plot().class_names == []
 
 
 def test_lines_run_around_pixels_and_holes():
-    ring = np.ones((3, 4), bool)
-    ring[1, 1] = False
-    outer, hole = contours(Outline(1, (10, 20, 13, 24), ring))
-    np.testing.assert_allclose([outer.min(axis=0), outer.max(axis=0)], [[20, 10], [24, 13]])
-    np.testing.assert_allclose([hole.min(axis=0), hole.max(axis=0)], [[21, 11], [22, 12]])
+    ring = np.zeros((60, 90), int)
+    ring[10:13, 20:24], ring[11, 21] = 1, 0
+    ((_, (outer, hole)),) = lines_of(ParticleDisplay(IMAGE, ring).plot())
+    assert box(outer) == [20, 10, 24, 13]
+    assert box(hole) == [21, 11, 22, 12]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "words"),
+    ("quarter", "text"),  # of the width of the image, in nm
     [
-        ((np.zeros((50, 90)), LABELS), {}, "outlines of 60 x 90 pixels for an image of 50 x 90"),
-        ((np.zeros((60, 90)), LABELS, ["a"]), {}, "one class for each of 3"),
-        ((np.zeros((60, 90)), LABELS, list("abc")), {"class_names": "ab"}, "there are c"),
+        *((1, "1 nm"), (1.99, "1 nm"), (2, "2 nm"), (49, "20 nm"), (5e5, "500 µm")),
+        *((0.012, "10 pm"), (999.9, "500 nm"), (2e6, "2 mm"), (0.0501, "50 pm"), (1000, "1 µm")),
     ],
 )
-def test_what_does_not_fit_is_refused(arguments, options, words):
-    with pytest.raises(ValueError, match=words):
-        ParticleDisplay(*arguments, **options)
+def test_scale_bars_are_round_and_at_most_a_quarter_of_the_width(quarter, text):
+    display = ParticleDisplay(IMAGE, LABELS, pixel_size=quarter * 4 / 90).plot()
+    assert texts(display) == [text]
+    box, bar = (patch.get_bbox() for patch in display.ax_.patches)
+    number, unit = text.split()
+    length = float(number) * {"pm": 1e-3, "nm": 1, "µm": 1e3, "mm": 1e6}[unit]
+    assert bar.width / display.ax_.get_xlim()[1] == pytest.approx(length / quarter / 4)
+    assert box.x0 < bar.x0
+    assert bar.x1 < box.x1 < display.ax_.get_xlim()[1]

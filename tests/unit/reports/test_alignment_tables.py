@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import csv
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from hypervlad.fibres import AxialStatistics, Interval
-from hypervlad.results.reports.alignment import _intervals
+from hypervlad.fibres import AlignmentRecipe, AxialStatistics, Interval
+from hypervlad.results import write_alignment
 
 
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [(10, 20, [10, 20]), (-5, 5, [175, 5]), (170, 185, [170, 5]), (-60, 120, [0, 180])],
 )
-def test_intervals_of_directions_are_between_0_and_180_degrees(
-    low: float, high: float, expected: list[float]
-) -> None:
-    interval = Interval(*np.deg2rad([low, high]))
+def test_intervals_of_directions_are_between_0_and_180_degrees(tmp_path, low, high, expected):
     others = Interval(0.2, 0.4)
-    found = _intervals(AxialStatistics(0.1, 0.3, 0.3, interval, others, others))
-    values = list(found.values())
-    assert values[:2] == pytest.approx(expected)
-    assert values[2:4] == [0.2, 0.4]
+    directions = Interval(*np.deg2rad([low, high]))
+    statistics = AxialStatistics(0.1, 0.3, 0.3, directions, others, others)
+
+    class Known(AlignmentRecipe):
+        def find(self, image):
+            return replace(super().find(image), statistics=statistics)
+
+    image = np.sin(np.indices((32, 32))[0]).astype(np.float32)
+    recipe = Known(window=16, n_bootstrap=100)
+    assert write_alignment(tmp_path, recipe, [image], ["a"], figures=False) == []
+    with open(tmp_path / "alignment.csv", encoding="utf-8", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    names = ("mean_direction_{}_deg", "order_parameter_{}", "spread_{}_deg")
+    found = [float(row[name.format(end)]) for name in names for end in ("low", "high")]
+    spread = np.rad2deg([0.2, 0.4])
+    assert found == pytest.approx([*expected, 0.2, 0.4, *spread], rel=1e-4)

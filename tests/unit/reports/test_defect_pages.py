@@ -3,321 +3,303 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import re
 import warnings
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from skimage.measure import grid_points_in_poly
 from support.dark_spots import Darkness, spotted
 from support.pages import Page
 
 from hypervlad.evaluation import evaluate_defects
-from hypervlad.images import ImageReadError, TrainingImagesWarning, read_image, read_mask
+from hypervlad.images import ImageReadError, read_image, read_mask
 from hypervlad.models import DetectionLimits, Finding
 from hypervlad.results import write_defect_report, write_findings
-from hypervlad.results.reports import defects, threshold_page
 
 EVIL = "</script><script>alert(1)</script><!-- & \"quoted\" 'names' ]]>.png"
 
 
-@pytest.fixture(autouse=True)
-def no_facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threshold_page, "page_facts", lambda scorer: {"kind of model": "Darkness"})
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
+def rows_of(path):
     with open(path, encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 
-def write(folder: Path, images: list[Any], **options: Any) -> Any:
+def write(folder, images, scorer=None, **options):
     names = [f"{i}.png" for i in range(len(images))]
-    return write_findings(folder, Darkness(), images, names, **options)
+    return write_findings(folder, scorer or Darkness(), images, names, **options)
+
+
+def scorer_of(find):
+    scorer = Darkness()
+    scorer.find = find
+    return scorer
+
+
+def page_of(path):
+    page = Page(path)
+    page.assert_safe()
+    return page
+
+
+def with_pixel_size(path, image):
+    """Write an image of 250 nm per pixel."""
+    scale: dict[str, Any] = {"resolution": (4, 4), "metadata": {"unit": "um"}}
+    tifffile.imwrite(path, np.round(255 * image).astype(np.uint8), imagej=True, **scale)
+    return path
 
 
 # --- files ------------------------------------------------------------------------------------
 
 
-def test_every_image_has_a_mask(tmp_path: Path) -> None:
-    written = write(tmp_path, [spotted(0.9), spotted(0.3)])
-    first, second = (read_mask(tmp_path / "masks" / f"{i}.png.png") for i in range(2))
-    np.testing.assert_array_equal(first, spotted(0.9) < 0.5)
-    assert second.shape == (40, 60)
-    assert not second.any()
-    with Image.open(tmp_path / "masks" / "0.png.png") as image:
-        assert (image.mode, image.getextrema()) == ("L", (0, 255))
+def test_every_image_has_a_map_a_mask_and_an_overlay(tmp_path):
+    images = [spotted(0.9), spotted(0.3)]
+    written = write(tmp_path, images)
     assert (written.n_scored, written.n_anomalous, written.n_regions) == (2, 1, 1)
+    for i, image in enumerate(images):
+        mask = read_mask(tmp_path / "masks" / f"{i}.png.png", shape=image.shape)
+        np.testing.assert_array_equal(mask, (image < 0.5) & (i == 0))
+        map_ = tifffile.imread(tmp_path / "maps" / f"{i}.png.tif")
+        np.testing.assert_allclose(map_, 1 - image, atol=1e-6)
+        overlay = np.asarray(Image.open(tmp_path / "overlays" / f"{i}.png.png"))
+        is_coloured = np.ptp(overlay, axis=2) > 0
+        inner = np.zeros_like(mask)
+        inner[12:16, 22:26] = True  # the outline is two pixels wide
+        np.testing.assert_array_equal(is_coloured, mask & ~inner)
+    with Image.open(tmp_path / "masks" / "0.png.png") as opened:
+        assert (opened.mode, opened.getextrema()) == ("L", (0, 255))
 
 
-def test_sizes_are_in_micrometres_where_the_pixel_size_is_known(tmp_path: Path) -> None:
-    file = tmp_path / "known.tif"  # 250 nm per pixel
-    tifffile.imwrite(
-        file,
-        np.round(255 * spotted(0.9)).astype(np.uint8),
-        imagej=True,
-        resolution=(4, 4),
-        metadata={"unit": "um"},
-    )
+def test_sizes_are_in_micrometres_where_the_pixel_size_is_known(tmp_path):
+    file = with_pixel_size(tmp_path / "known.tif", spotted(0.9))
     write(tmp_path / "out", [file, spotted(0.9)])
     known, unknown = rows_of(tmp_path / "out" / "scores.csv")
-    assert float(known["area_um2"]) == pytest.approx(64 / 16)
-    assert unknown["area_um2"] == ""
+    assert (known["area_um2"], unknown["area_um2"]) == ("4.0", "")
     assert (known["highest_x"], known["highest_y"]) == ("20", "10")
     known, unknown = rows_of(tmp_path / "out" / "regions.csv")
-    assert (known["x"], known["y"], known["width"], known["area"]) == ("20", "10", "8", "64")
-    assert float(known["diameter"]) == pytest.approx(2 * np.sqrt(64 / np.pi))
-    in_um = {name: float(known[f"{name}_um"]) for name in ("width", "height", "diameter")}
-    assert in_um == pytest.approx({"width": 2, "height": 2, "diameter": 4 / np.sqrt(np.pi)})
-    assert float(known["area_um2"]) == pytest.approx(4)
+    expected = {"x": 20, "y": 10, "width": 8, "height": 8, "area": 64, "width_um": 2}
+    expected |= {"height_um": 2, "area_um2": 4, "diameter": 2 * np.sqrt(64 / np.pi)}
+    expected |= {"diameter_um": 4 / np.sqrt(np.pi)}
+    assert {name: float(known[name]) for name in expected} == pytest.approx(expected)
     assert {unknown[name] for name in unknown if "_um" in name} == {""}
-    measured = ["contrast", "area_low", "area_high"]
-    assert {known[name] for name in measured} == {""}, "not known"
-    page = Page(tmp_path / "out" / "report.html")
-    assert page.source.count('class="scale"') == 1
-    assert ">2 µm<" in page.source, "a fifth of 15 µm at most"
+    assert {known[name] for name in ("contrast", "area_low", "area_high")} == {""}, "not known"
+    _, pictures = page_of(tmp_path / "out" / "report.html").spaced.split(" Pictures ")
+    assert pictures.count("2 µm") == 1, "a scale bar, of a fifth of 15 µm at most"
 
 
-def test_bad_images_are_left_out(tmp_path: Path) -> None:
-    written = write(tmp_path, [spotted(0.9), np.ones((5, 5)), spotted(0.1)])
-    assert len(written.left_out) == 1
-    assert len(rows_of(tmp_path / "scores.csv")) == 2
-    assert "too small" in Page(tmp_path / "report.html").words
-    write(tmp_path / "none", [np.ones((5, 5))])
-    assert "Of 0 images, 0 are called anomalous" in Page(tmp_path / "none" / "report.html").words
+def test_regions_are_measured(tmp_path):
+    def measured(image):
+        """Regions at the top are large enough for an area."""
+        found = Darkness().find(image)
+        own = {"length": 12.0, "breadth": 6.0, "contrast": -0.25}
+        small = own | {"area_interval": (0.0, 16.0)}
+        large = own | {"area": 40, "area_interval": (20.0, 80.0)}
+        regions = [replace(each, **(small if each.row > 20 else large)) for each in found.regions]
+        return replace(found, regions=regions)
 
-
-def test_messages_cannot_break_the_page(tmp_path: Path) -> None:
-    class Refusing(Darkness):
-        def find(self, image: Any) -> Finding:
-            raise ImageReadError(EVIL)
-
-    write_findings(tmp_path, Refusing(), [spotted(0.9)], ["a.png"])
-    page = Page(tmp_path / "report.html")
-    assert len(page.scripts) == 2
-    assert EVIL in page.words
-
-
-def test_an_interrupted_run_keeps_what_is_complete(tmp_path: Path) -> None:
-    class Interrupted(Darkness):
-        def find(self, image: Any) -> Finding:
-            if image is None:
-                raise KeyboardInterrupt
-            return super().find(image)
-
-    with pytest.raises(KeyboardInterrupt):
-        write_findings(tmp_path, Interrupted(), [spotted(0.9), None], ["0.png", "1.png"])
-    (row,) = rows_of(tmp_path / "scores.csv")
-    assert row["path"] == "0.png"
-    assert [file.name for file in (tmp_path / "masks").iterdir()] == ["0.png.png"]
-    assert "0.png" in Page(tmp_path / "report.html").words
-
-
-# --- the page of scored images ----------------------------------------------------------------
-
-
-def test_the_page_has_scores_calls_and_counts(tmp_path: Path) -> None:
-    levels = [0.3, 0.9, 0.1, 0.6]
-    write(tmp_path, [spotted(level) for level in levels])
-    page = Page(tmp_path / "report.html")
-    words = re.sub(r"\s+", " ", page.words)
-    assert "Of 4 images, 2 are called anomalous, with 2 defective regions." in words
-    assert "called anomalous: 2 of 4 (50.0 %)" in words
-    assert "false alarms: 1 of 3 (33.3 %)" in words
-    assert "--threshold 0.5" in words
-    order = re.findall(r"(\d)\.png0\.\d+ ?(anomalous|normal)", words)
-    assert order == [("1", "anomalous"), ("3", "anomalous"), ("0", "normal"), ("2", "normal")]
-    assert page.data["threshold"] == 0.5
-    assert page.data["groups"][1] == [0.1, 0.2, 0.55]
-    assert np.sort(page.data["groups"][0]) == pytest.approx(sorted(levels), abs=1e-6)
-    assert "default-src 'none'" in page.policy
-
-
-def test_only_the_highest_scores_have_pictures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(defects, "_MAX_PICTURES", 3)
-    monkeypatch.setattr(defects, "_MAX_REGIONS", 4)
-    levels = [0.6, 0.9, 0.2, 0.8, 0.55, 0.7]
-    write(tmp_path, [spotted(level) for level in levels])
-    page = Page(tmp_path / "report.html")
-    assert [each["name"] for each in page.data["images"]] == ["1.png", "3.png", "5.png"]
-    assert page.data["images"][0] == {"name": "1.png", "height": 40, "width": 60}
-    assert "The 3 images with the highest scores, of 6" in page.words
-    assert "The 4 regions with the highest peaks; regions.csv has all 5." in page.words
-    assert re.findall(r"(\d)\.png, 1", page.words) == ["1", "3", "5", "0"]
-    assert page.links == ["#r0-1", "#r1-1", "#r2-1"]
-    assert page.words.count("no picture") == 1
-    monkeypatch.setattr(defects, "_MAX_OUTLINES", 100)  # of one image
-    write(tmp_path, [spotted(level) for level in levels])
-    assert len(Page(tmp_path / "report.html").data["images"]) == 2
-
-
-def test_paths_enclose_regions_also_in_the_box_of_another(tmp_path: Path) -> None:
-    image = np.ones((40, 60), np.float32)
-    image[5:30, 5:40], image[7:28, 7:38], image[12:20, 15:23] = 0.1, 1, 0.3
-    image[35, 50:52] = image[36, 52] = 0.2  # a corner joins them
-    write(tmp_path, [image])
-    paths = re.findall(r'<path class="region".*? d="(.+?)"', Page(tmp_path / "report.html").source)
-    found = Darkness().find(image)
-    assert [each.area for each in found.regions] == [25 * 35 - 21 * 31, 3, 64]
-    drawn = [inside(path, image.shape) for path in paths]
-    np.testing.assert_array_equal(sum(drawn), found.mask)
-    assert [each.sum() for each in drawn] == [each.area for each in found.regions]
-
-
-def inside(path: str, shape: tuple[int, ...]) -> np.ndarray:
-    """Pixels whose centre is inside an odd number of the rings of a path in half pixels."""
-    found = np.zeros(shape, dtype=int)
-    for start, moves in re.findall("M(.+?)l(.+?)z", path):
-        ring = np.array(f"{start} {moves}".split(), int).reshape(-1, 2).cumsum(axis=0)
-        found += grid_points_in_poly((2 * shape[0], 2 * shape[1]), ring[:, ::-1])[1::2, 1::2]
-    return found % 2
-
-
-class Measured(Darkness):
-    """Its regions are measured: those at the top are large enough for an area."""
-
-    def find(self, image: Any) -> Finding:
-        found = super().find(image)
-        for each in found.regions:
-            measures = {"length": 12.0, "breadth": 6.0, "contrast": -0.25}
-            if each.row > 20:
-                measures |= {"area_interval": (0.0, 16.0)}
-            else:
-                measures |= {"area": 40, "area_interval": (20.0, 80.0)}
-            found.regions[found.regions.index(each)] = dataclasses.replace(each, **measures)
-        return found
-
-
-def test_regions_are_measured(tmp_path: Path) -> None:
     image = spotted(0.9)
     image[30:33, 40:44] = 0.2
-    known = tmp_path / "known.tif"
-    scale = {"resolution": (4, 4), "metadata": {"unit": "um"}}  # 250 nm per pixel
-    tifffile.imwrite(known, np.round(255 * image).astype(np.uint8), imagej=True, **scale)
-    write_findings(tmp_path / "out", Measured(), [known, image], ["known.tif", "b.png"])
-    rows = rows_of(tmp_path / "out" / "regions.csv")
-    columns = ["length", "breadth", "contrast", "area", "area_low", "area_high"]
-    assert [rows[0][name] for name in columns] == ["12.0", "6.0", "-0.25", "40", "20.0", "80.0"]
-    assert [rows[1][name] for name in columns] == ["12.0", "6.0", "-0.25", "12", "0.0", "16.0"]
-    in_um = ["length_um", "breadth_um", "area_um2", "area_low_um2", "area_high_um2"]
-    assert [rows[0][name] for name in in_um] == ["3.0", "1.5", "2.5", "1.25", "5.0"]
-    assert [rows[1][name] for name in in_um] == ["3.0", "1.5", "0.75", "0.0", "1.0"]
-    assert {rows[2][name] for name in in_um} == {""}
-    words = Page(tmp_path / "out" / "report.html").spaced
+    known = with_pixel_size(tmp_path / "known.tif", image)
+    write_findings(tmp_path, scorer_of(measured), [known, image], ["known.tif", "b.png"])
+    columns = "length breadth contrast area area_low area_high length_um breadth_um area_um2 "
+    columns = (columns + "area_low_um2 area_high_um2").split()
+    large, small, unknown, _ = rows_of(tmp_path / "regions.csv")
+    for row, text in [
+        (large, "12.0 6.0 -0.25 40 20.0 80.0 3.0 1.5 2.5 1.25 5.0"),
+        (small, "12.0 6.0 -0.25 12 0.0 16.0 3.0 1.5 0.75 0.0 1.0"),
+        (unknown, "12.0 6.0 -0.25 40 20.0 80.0"),
+    ]:
+        assert " ".join(row[name] for name in columns).strip() == text
+    words = page_of(tmp_path / "report.html").spaced
     assert "known.tif, 1 2.5 µm² (1.25 to 5) 1.78 µm 3 µm 1.5 µm −25 %" in words
     assert "known.tif, 2 below 1 µm² below 1.13 µm 3 µm 1.5 µm −25 %" in words
     assert "b.png, 1 40 px² (20 to 80) 7.14 px 12 px 6 px −25 %" in words
     assert "b.png, 2 below 16 px²" in words
 
 
-def test_detection_limits_are_drawn(tmp_path: Path) -> None:
+def test_bad_images_are_left_out_and_named(tmp_path):
+    def find(image):
+        if image is None:
+            raise KeyboardInterrupt
+        if image.max() == 0:
+            raise ImageReadError(EVIL)
+        return Darkness().find(image)
+
+    images = [spotted(0.9), np.ones((5, 5)), spotted(0.1), np.zeros((40, 60))]
+    written = write(tmp_path, images, scorer_of(find))
+    assert len(written.left_out) == 2
+    assert [row["path"] for row in rows_of(tmp_path / "scores.csv")] == ["0.png", "2.png"]
+    page = page_of(tmp_path / "report.html")
+    assert "too small" in page.words
+    assert EVIL in page.words
+    write(tmp_path / "none", [np.ones((5, 5))])
+    assert "Of 0 images, 0 are called anomalous" in page_of(tmp_path / "none/report.html").spaced
+    # An interrupted run keeps what is complete.
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "some", [spotted(0.9), None], scorer_of(find))
+    assert [row["path"] for row in rows_of(tmp_path / "some" / "scores.csv")] == ["0.png"]
+    assert [file.name for file in (tmp_path / "some" / "masks").iterdir()] == ["0.png.png"]
+    assert "0.png" in page_of(tmp_path / "some" / "report.html").words
+
+
+def test_names_outside_the_folder_are_refused(tmp_path):
+    for names in (["../a"], ["/a"], ["a", "a"]):
+        with pytest.raises(ValueError, match="names must be different relative paths"):
+            write_findings(tmp_path / "out", Darkness(), [spotted(0.2)] * len(names), names)
+    assert not list(tmp_path.iterdir())
+
+
+# --- the page of scored images ----------------------------------------------------------------
+
+
+def test_the_page_has_scores_calls_and_counts(tmp_path):
+    write(tmp_path, [spotted(level) for level in (0.3, 0.9, 0.1, 0.6)])
+    page = page_of(tmp_path / "report.html")
+    for words in (
+        "Of 4 images, 2 are called anomalous, with 2 defective regions.",
+        "called anomalous: 2 of 4 (50.0 %)",
+        "others: 2 of 4 (50.0 %)",
+        "false alarms: 1 of 3 (33.3 %)",
+        "--threshold 0.5",
+    ):
+        assert words in page.spaced
+    assert [row[:3] for row in page.rows if row[0].endswith(".png")] == [
+        *(["1.png", "0.9", "anomalous"], ["3.png", "0.6", "anomalous"]),
+        *(["0.png", "0.3", "normal"], ["2.png", "0.1", "normal"]),
+    ]
+
+
+def test_the_threshold_s_text_calls_the_same_images_anomalous(tmp_path):
+    at = np.float32(0.53677)
+    threshold, below = (float(1 - each) for each in (at, np.nextafter(at, np.float32(1))))
+    for levels, n_digits in (((at, 0.6), 4), ((at, np.nextafter(at, np.float32(1))), 8)):
+        images = [np.full((40, 60), level, np.float32) for level in levels]
+        assert write(tmp_path, images, Darkness(threshold)).n_anomalous == 1
+        words = page_of(tmp_path / "report.html").words
+        (text,) = set(re.findall(r"--threshold (\d\.\d+)", words))
+        assert len(text) <= n_digits + 2
+        assert float(text) <= threshold
+        assert below < float(text) or n_digits == 4
+
+
+def test_48_images_have_pictures_and_500_regions_have_lines(tmp_path):
+    images = []
+    for number in range(50):
+        images.append(np.ones((40, 60), np.float32))
+        images[-1][2::7, 2::25] = 0.3 - number / 1000  # 6 x 3 regions of one pixel
+    write(tmp_path, images)
+    page = page_of(tmp_path / "report.html")
+    alts = [image["alt"] for image in page.images if str(image["alt"]).endswith(".png")]
+    assert alts == [f"{number}.png" for number in range(49, 1, -1)]
+    assert "The 48 images with the highest scores, of 50" in page.spaced
+    assert "The 500 regions with the highest peaks; regions.csv has all 900." in page.spaced
+    listed = [row[1] for row in page.rows if len(row) == 8][1:]
+    assert len(listed) == 500
+    assert listed[:19] == [f"49.png, {k}" for k in range(1, 19)] + ["48.png, 1"]
+    assert len(rows_of(tmp_path / "regions.csv")) == 900
+
+
+def test_detection_limits_are_drawn(tmp_path):
     write(tmp_path, [spotted(0.9)])
-    assert "What may be missed" not in Page(tmp_path / "report.html").words
+    assert "What may be missed" not in page_of(tmp_path / "report.html").words
     areas = np.geomspace(10, 1000, 40)
     limits = DetectionLimits(np.repeat("stains", 40), areas, np.full(40, 0.2), areas, areas > 100)
-    write_findings(tmp_path, Darkness(limits_=limits), [spotted(0.9)], ["0.png"])
-    page = Page(tmp_path / "report.html")
+    write(tmp_path, [spotted(0.9)], Darkness(limits=limits))
+    page = page_of(tmp_path / "report.html")
     assert "What may be missed" in page.words
     assert page.images[-1]["alt"] == "Smallest area that is found, by contrast and kind of defect"
 
 
-def test_a_threshold_outside_a_gap_is_warned_of(tmp_path: Path) -> None:
-    low, high = np.linspace(0.1, 0.15, 6), np.linspace(0.8, 0.85, 4)
-    images = [spotted(level) for level in [*low, *high]]
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        write(tmp_path / "inside", images)
-    assert "Check the threshold" not in Page(tmp_path / "inside" / "report.html").words
-    with pytest.warns(UserWarning, match=r"up to 0\.15 and from 0\.8, but.* --threshold 0\.4"):
-        write_findings(
-            tmp_path / "above", Darkness(0.9), images, [f"{i}.png" for i in range(len(images))]
-        )
-    assert "Check the threshold" in Page(tmp_path / "above" / "report.html").words
+LEVELS = [*np.linspace(0.1, 0.15, 6), *np.linspace(0.8, 0.85, 4)]
+NARROW = sorted([0.5 + step for step in (0, 1e-6, 2e-6, 1e-4, 1.01e-4, 1.02e-4)] * 3)
+
+
+@pytest.mark.parametrize(
+    ("levels", "threshold", "words", "n_low"),
+    [
+        (LEVELS, 0.12, "up to 0.15 and from 0.8, but the threshold, 0.12,", 6),
+        (LEVELS, 0.9, "up to 0.15 and from 0.8, but the threshold, 0.9,", 6),
+        (NARROW, 0.9, "up to 0.5 and from 0.5001, but the threshold, 0.9,", 9),
+        *((LEVELS, 0.5, "", 0), (LEVELS, 0.16, "", 0), (LEVELS[:6], 0.12, "", 0)),
+    ],
+)
+def test_a_threshold_outside_a_gap_is_warned_of(tmp_path, levels, threshold, words, n_low):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        write(tmp_path, [spotted(level) for level in levels], Darkness(threshold))
+    page = page_of(tmp_path / "report.html")
+    assert ("Check the threshold" in page.words) == bool(words)
+    assert len(caught) == bool(words)
+    if words:
+        text = str(caught[0].message)
+        assert words in text
+        assert text in page.spaced
+        value = float(re.findall(r"--threshold ([\d.]+) does", text)[0])
+        assert levels[n_low - 1] + 1e-7 < value <= levels[n_low] + 1e-7
 
 
 # --- the page of an evaluation ----------------------------------------------------------------
 
 
-def test_an_evaluation_counts_found_images_and_false_alarms(tmp_path: Path) -> None:
+def test_an_evaluation_counts_found_images_and_false_alarms(tmp_path):
     levels = [0.9, 0.8, 0.2, 0.7, 0.1]
     images = [spotted(level) for level in levels]
     masks = [image < 1 for image in images[:3]] + [None, None]
     result = evaluate_defects(Darkness(), images, masks, [EVIL, "b", "c", "d", "e"])
-    path = write_defect_report(tmp_path / "p.html", Darkness(), images, result)
-    page = Page(path)
-    words = re.sub(r"\s+", " ", page.words)
-    assert "Of 5 images, 3 have defects, and the scorer finds 2 of them; it calls 1 of" in words
+    page = page_of(write_defect_report(tmp_path / "p.html", Darkness(), images, result))
     clean, defective = (
-        sum(
-            image.confusion.false_positives for image in result.images if image.is_defective == kind
-        )
+        sum(each.confusion.false_positives for each in result.images if each.is_defective == kind)
         for kind in (False, True)
     )
     assert clean != defective
-    assert (
+    for words in (
+        "Of 5 images, 3 have defects, and the scorer finds 2 of them; it calls 1 of",
         f"it calls {clean + defective} other patch{'es' * (clean + defective != 1)} defective, "
-        f"{clean} in images without defects and {defective} in images with defects"
-    ) in words
-    assert "found: 2 of 3 (66.7 %) missed: 1 of 3 (33.3 %)" in words
-    assert "false alarms: 1 of 2 (50.0 %)" in words
-    assert "false alarms: 1 of 3 (33.3 %)" in words
-    calls = re.findall(r"(anomalous|normal) \((\w+ ?\w*)\)", words)
-    assert [outcome for _, outcome in calls] == ["found", "found", "false alarm", "missed", "right"]
-    assert EVIL in page.words
-    assert [len(scores) for scores in page.data["groups"]] == [3, 2, 3]
+        f"{clean} in images without defects and {defective} in images with defects",
+        "found: 2 of 3 (66.7 %) missed: 1 of 3 (33.3 %)",
+        "false alarms: 1 of 2 (50.0 %)",
+        "false alarms: 1 of 3 (33.3 %)",
+    ):
+        assert words in page.spaced
+    calls = {row[0]: row[2:4] for row in page.rows if len(row) == 6}
+    assert calls == {
+        "Image": ["Called", "Truly defective"],
+        EVIL: ["anomalous (found)", "2.7 %"],
+        "b": ["anomalous (found)", "2.7 %"],
+        "d": ["anomalous (false alarm)", "0.0 %"],
+        "c": ["normal (missed)", "2.7 %"],
+        "e": ["normal (right)", "0.0 %"],
+    }
 
 
-def test_pixels_of_normal_images_are_not_found(tmp_path: Path) -> None:
+def test_pixels_of_normal_images_are_not_found():
     """As in the tables: such an image has no defective pixel, whatever its map is."""
-
-    class Strict(Darkness):
-        def find(self, image: Any) -> Finding:
-            return Finding.of(1 - read_image(image), self.threshold_, score=0.4)
-
+    strict = scorer_of(lambda image: Finding.of(1 - read_image(image), 0.5, score=0.4))
     image = spotted(0.9)
-    result = evaluate_defects(Strict(), [image], [image < 1], ["a"])
+    result = evaluate_defects(strict, [image], [image < 1], ["a"])
     (only,) = result.images
-    assert not only.is_called
-    assert only.found_fraction == 0
-    assert only.confusion.true_positives == 0
+    assert (only.is_called, only.found_fraction, only.confusion.true_positives) == (False, 0, 0)
     assert not result.worst[0].found.any()
 
 
-class Known(Darkness):
-    """Was trained on dark images."""
+@pytest.mark.filterwarnings("ignore::hypervlad.images.TrainingImagesWarning")
+def test_pages_say_how_many_images_are_training_images(tmp_path):
+    def known(image):
+        """Dark images were in the training."""
+        found = Darkness().find(image)
+        return replace(found, in_training=found.is_defective)
 
-    def find(self, image: Any) -> Finding:
-        own = super().find(image)
-        return dataclasses.replace(own, in_training=own.is_defective)
-
-
-def test_pages_say_how_many_images_are_training_images(tmp_path: Path) -> None:
     images = [spotted(0.9), spotted(0.8), spotted(0.2)]
     for n_known, own in ((2, images), (1, images[1:]), (0, images[2:])):
         names = [f"{i}.png" for i in range(len(own))]
-        written = write_findings(tmp_path / f"{n_known}", Known(), own, names)
-        assert written.n_in_training == n_known
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", TrainingImagesWarning)
-            result = evaluate_defects(Known(), own, [image < 1 for image in own], names)
+        assert write(tmp_path, own, scorer_of(known)).n_in_training == n_known
+        result = evaluate_defects(scorer_of(known), own, [image < 1 for image in own], names)
         assert result.n_in_training == n_known
-        path = write_defect_report(tmp_path / f"{n_known}.html", Known(), own, result)
-        for page in (tmp_path / f"{n_known}" / "report.html", path):
-            words = {0: "", 1: "1 of them is a training image", 2: "2 of them are training images"}
-            found = Page(page).words.replace("of these images", "of them")
-            assert words[n_known] in found
-            assert ("training image (" in found or "training images (" in found) == bool(n_known)
-
-
-@pytest.mark.parametrize("names", [["../a"], ["/a"], ["a", "a"]])
-def test_names_outside_the_folder_are_refused(tmp_path: Path, names: list[str]) -> None:
-    with pytest.raises(ValueError, match=r"names must be different relative paths"):
-        write_findings(tmp_path / "out", Darkness(), [spotted(0.2)] * len(names), names)
-    assert not list(tmp_path.iterdir())
+        path = write_defect_report(tmp_path / "p.html", Darkness(), own, result)
+        for page in (tmp_path / "report.html", path):
+            words = page_of(page).spaced.replace("of these images", "of them")
+            assert ("1 of them is a training image (" in words) == (n_known == 1)
+            assert ("2 of them are training images (" in words) == (n_known == 2)

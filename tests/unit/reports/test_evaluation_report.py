@@ -1,51 +1,78 @@
+"""Reports of evaluations, and their lines in the terminal: figures, and what cannot be said."""
+
+from __future__ import annotations
+
 import csv
-import dataclasses
 import os
 import re
 import warnings
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
-from sklearn.base import clone
-from support.displays import TwoCodebooks
+from sklearn.linear_model import LogisticRegression
+from support.classifications import classification
+from support.commands import TINY, run
 from support.pages import Page
+from support.tiny import make_tiny_encoder
 
 from hypervlad import MicrographClassifier
 from hypervlad.evaluation import Evaluation
-from hypervlad.models import BoostedSoftmaxClassifier, SureAnswers
-from hypervlad.results import report_on_held_out, report_on_model, save_png
-from hypervlad.results.reports import evaluation as report_module
-from hypervlad.results.reports.evaluation import (
-    EvaluatedImages,
-    HeldOutFindings,
-    one_of_each_class,
-    selective_rows,
-    sure_rows,
-    write_report,
-)
+from hypervlad.particles import cut_particles
+from hypervlad.results import report_on_held_out, report_on_model
+
+CLASSES = ["fibre", "matrix", "cluster"]
+Drawn = dict[str, list[str]]
 
 
 @pytest.fixture(autouse=True)
-def unsaved_figures(monkeypatch):
-    """Draw figures without saving them, which takes most of the time."""
+def drawn(monkeypatch):
+    """The texts of each figure by its file; it is not saved, which takes most of the time."""
+    texts = Drawn()
 
-    def touch(draw, path):
+    def save(figure, path, **_):
+        texts[path.name] = [text.get_text() for text in figure.axes[0].texts]
         path.touch()
-        return draw(Figure().add_subplot()).figure_size
 
-    monkeypatch.setattr(report_module, "save_png", touch)
-
-
-MODEL = SimpleNamespace(encoder_=TwoCodebooks(), boosting_=None)
+    monkeypatch.setattr(Figure, "savefig", save)
+    return texts
 
 
-def report(folder, *, images, y_true, proba, classes, groups=None, names=None, **options):
-    result = Evaluation(y_true, np.asarray(proba), classes, groups)
-    names = names or [f"image {i}" for i in range(len(images))]
-    return write_report(folder, EvaluatedImages(images, names, result, MODEL), **options)
+@pytest.fixture
+def scripted(fitted):
+    """A classifier of three other classes, whose learner has no linear part, and no evidence."""
+    fitted.classes_, fitted.held_out_ = np.array(CLASSES), None
+    fitted.boosting_ = LogisticRegression()
+    return fitted
+
+
+def report(folder, model, y_true, proba, *, known=(), unlike=(), images=None, **options):
+    """Report on a model that gives images these probabilities."""
+    found = classification(proba, unlike=unlike)
+    found = replace(found, in_training=np.isin(np.arange(len(found.proba)), known))
+    model.classify = lambda _: found
+    rng = np.random.default_rng(0)
+    if images is None:
+        images = [rng.random((12, 16)).astype("float32") for _ in y_true]
+    index, _, lines = report_on_model(folder, model, images, y_true, **options)
+    return Page(index), lines
+
+
+def proba_of(codes, confidence=0.8, n=3):
+    table = np.full((len(codes), n), (1 - confidence) / (n - 1))
+    table[np.arange(len(codes)), codes] = confidence
+    return table
+
+
+def example(n=40):
+    rng = np.random.default_rng(0)
+    codes = rng.integers(3, size=n)
+    proba = rng.dirichlet([0.5] * 3, size=n)
+    proba[np.arange(n), codes] += 0.4
+    proba /= proba.sum(axis=1, keepdims=True)
+    return {"y_true": [CLASSES[code] for code in codes], "proba": proba}
 
 
 def rows_of(folder):
@@ -53,60 +80,51 @@ def rows_of(folder):
         return list(csv.DictReader(stream))
 
 
-def example(n=40):
-    rng = np.random.default_rng(0)
-    classes = ["fibre", "matrix", "cluster"]
-    codes = rng.integers(3, size=n)
-    proba = rng.dirichlet([0.5] * 3, size=n)
-    proba[np.arange(n), codes] += 0.4
-    return {
-        "images": [rng.random((12, 16)).astype("float32") for _ in range(n)],
-        "y_true": [classes[code] for code in codes],
-        "proba": proba / proba.sum(axis=1, keepdims=True),
-        "classes": classes,
-    }
+def line_of(lines, start):
+    (found,) = [line for line in lines if line.startswith(start)]
+    return found
 
 
-def test_a_report_is_a_page_with_its_pictures_and_its_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(report_module, "save_png", save_png)
-    index = report(
-        tmp_path / "deep" / "report",
-        **example(),
+# --- files --------------------------------------------------------------------------------------
+
+
+def test_a_report_is_a_page_with_its_pictures_and_its_table(tmp_path, fitted, monkeypatch):
+    monkeypatch.undo()  # figures are saved here
+    names = [str(label) for label in fitted.classes_]
+    given = example()
+    given["y_true"] = [names[CLASSES.index(label)] for label in given["y_true"]]
+    folder = tmp_path / "deep" / "report"
+    page, _ = report(
+        folder,
+        fitted,
+        **given,
         title="Nanotubes",
         how_measured="A fifth of the images was held out.",
-        details={"backbone": "mobilenet_v2"},
+        details={"microscope": "Zeiss"},
         files={"model.hvlad": "the trained model."},
     )
-    page = Page(index)
-    assert {path.name for path in index.parent.iterdir()} == {
-        "index.html",
-        "predictions.csv",
-        *(image["src"] for image in page.images),
-    }
-    assert [image["src"] for image in page.images] == [
-        "confusion.png",
-        "reliability.png",
-        "selective_accuracy.png",
-        "least_certain.png",
-        "mistakes.png",
-        "codewords.png",
-    ]
+    sources = [image["src"] or "" for image in page.images]
+    assert {path.name for path in folder.iterdir()} == {"index.html", "predictions.csv", *sources}
+    assert len(sources) == 7
     for image in page.images:
-        assert len(image["alt"]) > 20
-        with Image.open(index.parent / image["src"]) as picture:
+        assert len(image["alt"] or "") > 20
+        with Image.open(folder / (image["src"] or "")) as picture:
             # Drawn half as fine again as shown, so that it is sharp on fine screens.
-            assert picture.width == pytest.approx(1.5 * int(image["width"]), abs=2)
+            assert picture.width == pytest.approx(1.5 * int(image["width"] or 0), abs=2)
     assert page.links == ["predictions.csv", "model.hvlad"]
     assert page.scripts == []
-    for words in ("Nanotubes", "A fifth of the images was held out.", "mobilenet_v2"):
+    for words in ("Nanotubes", "A fifth of the images was held out.", "microscope Zeiss"):
         assert words in page.spaced
+    assert "Why the model decided so" in page.spaced
+    if os.name != "nt":
+        (tmp_path / "plain").touch()
+        modes = {path.stat().st_mode for path in folder.iterdir()}
+        assert modes == {(tmp_path / "plain").stat().st_mode}, "others can read it"
 
 
-def test_the_table_of_predictions_is_complete_and_exact(tmp_path):
-    content = example(n=7)
-    groups = list("aabbccd")
-    names = [f"scan {i}, left.tif" for i in range(7)]
-    page = Page(report(tmp_path, **content, groups=groups, names=names))
+def test_the_table_of_predictions_is_complete_and_exact(tmp_path, scripted):
+    given, names = example(n=7), [f"scan {i}, left.tif" for i in range(7)]
+    page, _ = report(tmp_path, scripted, **given, groups=list("aabbccd"), names=names)
     assert "The images tested come from 4 groups" in page.spaced
     rows = rows_of(tmp_path)
     assert list(rows[0]) == [
@@ -114,337 +132,397 @@ def test_the_table_of_predictions_is_complete_and_exact(tmp_path):
         *("p_fibre", "p_matrix", "p_cluster"),
     ]
     assert [row["path"] for row in rows] == names
-    assert [row["true_label"] for row in rows] == content["y_true"]
-    assert [row["group"] for row in rows] == groups
-    found = [[float(row[f"p_{name}"]) for name in content["classes"]] for row in rows]
-    np.testing.assert_allclose(found, content["proba"], atol=5e-7)  # six decimals
+    assert [row["true_label"] for row in rows] == given["y_true"]
+    assert "".join(row["group"] for row in rows) == "aabbccd"
+    found = [[float(row[f"p_{name}"]) for name in CLASSES] for row in rows]
+    np.testing.assert_allclose(found, given["proba"], atol=5e-7)  # six decimals
+    for row, proba in zip(rows, given["proba"], strict=True):
+        assert row["label"] == CLASSES[proba.argmax()]
+        assert float(row["confidence"]) == pytest.approx(proba.max(), abs=5e-7)
+        assert row["correct"] == str(int(row["label"] == row["true_label"]))
 
 
-def test_names_cannot_break_the_page(tmp_path):
-    content = example(n=12)
+def test_names_cannot_break_the_page(tmp_path, scripted):
     evil = '<script>alert("1")</script>&amp;'
-    content["classes"] = [evil, "b\x00\x1b[31m", "c\udcff"]
-    content["y_true"] = [content["classes"][i % 3] for i in range(12)]
+    scripted.classes_ = np.array([evil, "b\x00\x1b[31m", "c\udcff"])
+    given = example(n=12) | {"y_true": [str(scripted.classes_[i % 3]) for i in range(12)]}
     names = [f"{evil}{i}\udcff.png" for i in range(12)]
-    page = Page(report(tmp_path, **content, names=names, title=evil, details={evil: evil}))
-    assert evil in page.spaced
+    own = {"title": evil, "details": {evil: evil}, "how_measured": evil}
+    page, _ = report(tmp_path, scripted, **given, names=names, **own)
+    assert page.spaced.count(evil) > 5
+    assert page.scripts == []
     assert "\x1b" not in page.spaced
-    table = (tmp_path / "predictions.csv").read_bytes()
-    assert b"\xff.png" in table
+    assert b"\xff.png" in (tmp_path / "predictions.csv").read_bytes()
 
 
-def test_a_report_without_mistakes_says_so_and_removes_the_old_figure(tmp_path):
+def test_a_report_without_mistakes_says_so_and_removes_the_old_figure(tmp_path, scripted):
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
-    report(tmp_path, **example())
-    assert (tmp_path / "mistakes.png").exists()
-    content = example()
-    content["y_true"] = [content["classes"][k] for k in content["proba"].argmax(axis=1)]
-    page = Page(report(tmp_path, **content))
-    assert not (tmp_path / "mistakes.png").exists()
+    first, _ = report(tmp_path, scripted, **example())
+    given = example()
+    given["y_true"] = [CLASSES[k] for k in given["proba"].argmax(axis=1)]
+    page, _ = report(tmp_path, scripted, **given)
+    shown, gone = ({image["src"] for image in each.images} for each in (page, first))
+    assert len(gone - shown) == 1
+    assert {path.name for path in tmp_path.glob("*.png")} == shown
     assert "The model made none on these images." in page.spaced
     assert "There are no mistakes." in page.spaced
     assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
 
 
-def test_labels_that_the_model_does_not_know_are_explained(tmp_path):
-    content = example()
-    content["y_true"][:5] = ["ghost"] * 5
-    page = Page(report(tmp_path, **content))
-    assert (
-        "Of these images, 5 have a label that the model was not trained on (“ghost”)" in page.spaced
-    )
-    assert "ghost (unknown to the model)" in page.spaced
-
-
-def test_of_particles_the_page_says_particle(tmp_path, monkeypatch):
-    monkeypatch.setattr(TwoCodebooks, "is_of_particles_", True)
-    names = [f"images/image.tif, particle {i}" for i in range(40)]
-    page = Page(report(tmp_path, **example() | {"names": names}))
-    assert "particles tested" in page.words
-    assert set(re.findall(r"\bimages?\b.", page.words)) <= {"images/", "image."}
-
-
-def test_what_a_person_called_image_is_never_called_particle(tmp_path, monkeypatch):
-    monkeypatch.setattr(TwoCodebooks, "is_of_particles_", True)
-    classes = ["image a", "an image", "image"]
-    result = Evaluation(["image a"] * 3 + ["image"], np.eye(3)[[1, 1, 2, 2]], classes)
-    named = EvaluatedImages([np.eye(9)] * 4, ["an image.png"] * 4, result, MODEL)
-    own = {"title": "An image a day", "how_measured": "By images."}
-    page = Page(write_report(tmp_path, named, **own, notes=["2 images lost"]))
-    for text in (*classes, *own.values(), "2 images lost", "image a is never predicted"):
-        assert text in page.spaced
-    assert "not recognised in any of its 3 particles" in page.spaced
-    assert not re.search(r"\bparticle a\b|\ba particle\.png", page.spaced)
-
-
-def test_a_single_image_makes_a_report(tmp_path):
-    content = example(n=1)
-    assert "of 1 image correctly" in Page(report(tmp_path, **content)).spaced
-
-
-@pytest.mark.parametrize("name", ["index.html", "predictions.csv"])
-def test_files_that_are_of_no_report_are_kept(tmp_path, name):
-    (tmp_path / name).write_text("mine", encoding="utf-8")
-    with pytest.raises(ValueError, match=f"would replace {name}, which is of no earlier report"):
-        report(tmp_path, **example(n=6))
-    assert {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()} == {name: "mine"}
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "would replace predictions.csv, which is of no earlier report"),
+        ({"y_true": ["a"]}, "one true label for each of 6 images; got 1"),
+        ({"groups": ["a"]}, "one group for each of 6 images; got 1"),
+        ({"names": ["a"]}, "one name for each of 6 images; got 1"),
+    ],
+)
+def test_lengths_that_differ_and_files_of_others_are_refused(tmp_path, scripted, change, words):
+    mine = "predictions.csv" if not change else "notes.txt"
+    (tmp_path / mine).write_text("mine", encoding="utf-8")
+    with pytest.raises(ValueError, match=words):
+        report(tmp_path, scripted, **example(n=6) | {"images": [np.eye(9)] * 6} | change)
+    assert {path.name: path.read_text("utf-8") for path in tmp_path.iterdir()} == {mine: "mine"}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("the disk is full")])
-def test_an_interrupted_report_leaves_the_old_one(tmp_path, monkeypatch, error):
-    report(tmp_path, **example(n=6))
+def test_an_interrupted_report_leaves_the_old_one(tmp_path, scripted, monkeypatch, error):
+    report(tmp_path, scripted, **example(n=6))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def interrupted(*_args, **_options):
-        raise error
+    def interrupted(_, path, **options):
+        path.touch()
+        if path.name not in list(before)[:2]:
+            raise error
 
-    monkeypatch.setattr(report_module, "predictions_as_bytes", interrupted)
+    monkeypatch.setattr(Figure, "savefig", interrupted)
     with pytest.raises((KeyboardInterrupt, OSError)):
-        report(tmp_path, **example(n=9))
+        report(tmp_path, scripted, **example(n=9))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize(
-    ("change", "what"),
-    [({"y_true": ["a"]}, "true label"), ({"groups": ["a"]}, "group"), ({"names": ["a"]}, "name")],
-)
-def test_lengths_that_differ_are_refused_before_anything_is_read(tmp_path, change, what):
-    given = {"images": ["missing.png"] * 2, "y_true": ["a", "b"]} | change
-    with pytest.raises(ValueError, match=f"one {what} for each of 2 images; got 1"):
-        report_on_model(tmp_path / "report", MODEL, **given)
-    assert not (tmp_path / "report").exists()
+# --- what it says -------------------------------------------------------------------------------
 
 
-def test_maps_show_different_classes_first():
-    y = ["a"] * 5 + ["b"] * 2 + ["c"]
-    proba = np.full((8, 3), 0.1)
-    proba[:5, 0] = [0.3, 0.8, 0.5, 0.4, 0.6]
-    proba[5:7, 1] = [0.3, 0.9]
-    proba[7, 0] = 0.9
-    result = Evaluation(y, proba, ["a", "b", "c"])
-    assert one_of_each_class(result, 2) == [1, 6]
-    assert one_of_each_class(result, 4) == [1, 6, 7, 4]
-    assert sorted(one_of_each_class(result, 100)) == list(range(8))
+def test_the_headline_and_the_lines_have_the_accuracies(tmp_path, scripted):
+    given = example()
+    result = Evaluation(given["y_true"], given["proba"], CLASSES)
+    page, lines = report(tmp_path, scripted, **given)
+    right, (label, share) = int(result.correct.sum()), result.baseline
+    low, high, least, most = (100 * each for each in result.interval + result.balanced_interval)
+    mean = 100 * result.balanced_accuracy
+    for words in (
+        f"classified {right} of 40 images correctly: {100 * right / 40:.1f} %",
+        f"expect between {low:.1f} % and {high:.1f} %",
+        f"{100 * share:.1f} % accuracy of always predicting “{label}”",
+        f"{mean:.1f} % balanced accuracy; 95 % interval {least:.0f} to {most:.0f} %",
+    ):
+        assert words in page.spaced
+    assert not re.search("not clearly better than always|Warning", page.spaced)
+    assert lines[:2] == [
+        f"accuracy: {100 * right / 40:.1f} % of 40 images (95 % interval {low:.1f} to {high:.1f} %;"
+        f" always predicting {label}: {100 * share:.1f} %)",
+        f"balanced accuracy: {mean:.1f} %, the mean of 3 classes (95 % interval {least:.1f} to "
+        f"{most:.1f} %)",
+    ]
+    for score in result.scores:
+        assert f"{score.label} {score.recall * score.support:.0f} of {score.support}" in lines[2]
+        (cells,) = [row for row in page.rows if row[0] == score.label and len(row) == 5]
+        shares = [f"{100 * score.precision:.1f} %", f"{100 * score.recall:.1f} %"]
+        assert cells[1:] == [*shares, f"{score.f1:.3f}", str(score.support)]
+    assert "of 1 image correctly" in report(tmp_path, scripted, ["fibre"], [[1, 0, 0]])[0].spaced
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
-def test_a_report_can_be_read_by_others(tmp_path):
-    (tmp_path / "plain").touch()
-    expected = (tmp_path / "plain").stat().st_mode
-    index = report(tmp_path / "report", **example(n=6))
-    assert {path.stat().st_mode for path in index.parent.iterdir()} == {expected}
+def test_training_images_are_left_out_and_unlike_ones_counted(tmp_path, scripted):
+    y, proba = ["fibre"] * 5, proba_of([0, 0, 1, 0, 0])
+    page, lines = report(tmp_path, scripted, y, proba, known=[3], unlike=[2, 3])
+    for line, words in zip(
+        lines,
+        [
+            "1 of 5 images is a training image .* the accuracy would be 80.0 %",
+            "1 of 4 images is unlike all .* accuracy on the other 3: 100.0 %",
+            "accuracy: 75.0 % of 4 images",
+        ],
+        strict=False,
+    ):
+        assert re.match(words, line)
+    assert f"{lines[0]}." in page.spaced
+    assert f"{lines[1]}." in page.spaced
+    assert [row["path"] for row in rows_of(tmp_path)] == [f"image {i}" for i in (0, 1, 2, 4)]
+    _, lines = report(tmp_path, scripted, y, proba, unlike=range(5))
+    assert lines[0].startswith("5 of 5 images are unlike all training images")
+    assert "accuracy" not in lines[0]
+    page, lines = report(tmp_path, scripted, y, proba, known=range(5), unlike=range(5))
+    assert lines[0].startswith("5 of 5 images are training images (the same pixels): the result is")
+    assert not re.search("interval|unlike", " ".join(lines)), "what a model knows is no evidence"
+    assert "it was trained on all of them, so this is no forecast for new" in page.spaced
+    assert "expect between" not in page.spaced
 
 
-def test_a_model_no_better_than_guessing_is_reported(tmp_path):
-    content = example(n=12)
-    content["proba"] = np.roll(content["proba"], 1, axis=1)
-    assert "not clearly better than always" in Page(report(tmp_path / "a", **content)).spaced
-    content["y_true"] = [*content["y_true"][:-1], "elsewhere"]
-    words = Page(report(tmp_path / "c", **content)).spaced
-    assert "not clearly better than always" not in words, "it cannot predict this label"
-    right = sum(
-        content["classes"][row.argmax()] == label
-        for row, label in zip(content["proba"], content["y_true"], strict=True)
-    )
-    assert f"Of the other 11 images, {right} {'is' if right == 1 else 'are'} correct." in words
+def test_classes_that_are_not_recognised_tested_or_known_are_named(tmp_path, scripted):
+    y = ["fibre", "matrix"] * 3
+    page, lines = report(tmp_path, scripted, y, np.tile([0.8, 0.1, 0.1], (6, 1)))
+    words = "matrix is never predicted: matrix is not recognised in any of its 3 images"
+    assert f"Warning: {words}" in page.spaced
+    assert {f"warning: {words}", "2 of 3 classes tested, none of cluster"} <= set(lines)
+    assert "Not tested: there is no image of “cluster”" in page.spaced
+    assert "not clearly better than always" in page.spaced
+    _, lines = report(tmp_path, scripted, ["fibre", "matrix"], proba_of([1, 0]))
+    assert sum("is predicted for 1 image, always wrongly" in line for line in lines) == 2
+    given = example()
+    given["y_true"][:5] = ["ghost"] * 5
+    page, lines = report(tmp_path, scripted, **given)
+    right = sum(row["correct"] == "1" for row in rows_of(tmp_path))
+    assert "5 have a label that the model was not trained on (“ghost”)" in page.spaced
+    assert f"Of the other 35 images, {right} are correct." in page.spaced
+    assert lines[-1] == "classes that the model was not trained on: ghost"
+    assert not [line for line in lines if line.startswith("warning")]
 
 
-def test_doubtful_images_are_left_to_an_expert(tmp_path):
-    y = ["fibre", "matrix", "ghost", "fibre"]
-    proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
-    rows = selective_rows(Evaluation(y, proba, ["fibre", "matrix"]))
-    assert rows[0] == (0, 4, "50.0 %", "0.0 %")
-    assert rows[-1] == (2, 2, "100.0 %", "100.0 %")
-    images = [np.eye(8)] * 4
-    index = report(tmp_path, images=images, y_true=y, proba=proba, classes=["fibre", "matrix"])
-    assert "2 100.0 % 100.0 %" in Page(index).spaced
+def test_of_many_classes_the_worst_are_listed(tmp_path, scripted):
+    for n_classes, n_wrong, words in [
+        (7, 1, "class: class 0 3 of 4, class 1 4 of 4, .* class 6 4 of 4"),
+        (8, 0, "class: all images of all 8 classes"),
+        (8, 1, "class 5 4 of 4; the other 2: all right"),
+        (8, 8, "class 5 3 of 4; the other 2: 75.0 % or more"),
+    ]:
+        codes = np.repeat(np.arange(n_classes), 4)
+        predicted = np.where(np.arange(4 * n_classes) % 4, codes, (codes + 1) % n_classes)
+        predicted[4 * n_wrong :] = codes[4 * n_wrong :]
+        scripted.classes_ = np.array([f"class {k}" for k in range(n_classes)])
+        y = scripted.classes_[codes].tolist()
+        _, lines = report(tmp_path, scripted, y, proba_of(predicted, 1, n_classes))
+        assert re.search(f"{words}$", line_of(lines, "correct by class"))
 
 
-def test_the_headline_has_the_accuracies_unless_the_images_are_known(tmp_path):
-    content = example()
-    result = Evaluation(content["y_true"], content["proba"], content["classes"])
-    words = Page(report(tmp_path / "a", **content)).spaced
-    right = int(result.correct.sum())
-    assert 0 < right < 40
-    assert f"classified {right} of 40 images correctly: {100 * right / 40:.1f} %" in words
-    assert "not clearly better than always" not in words
-    label, share = result.baseline
-    assert f"{100 * share:.1f} % accuracy of always predicting “{label}”" in words
-    low, high = result.balanced_interval
-    card = f"{100 * result.balanced_accuracy:.1f} % balanced accuracy; 95 % interval "
-    assert f"{card}{100 * low:.0f} to {100 * high:.0f} %" in words
-    assert "With other images of the same kind, expect between" in words
-    words = Page(report(tmp_path / "b", **content, in_training=True)).spaced
-    assert "but it was trained on all of them, so this is no forecast for new images." in words
-    assert "expect between" not in words
-    assert "nothing follows for new ones" in words
-    words = Page(report(tmp_path / "c", **content, remarks=["1 of 40 is odd"])).spaced
-    assert "1 of 40 is odd." in words
+def test_doubtful_images_are_left_to_an_expert_and_shown(tmp_path, scripted, drawn):
+    y = ["fibre", "matrix", "ghost", "fibre", "cluster"]
+    proba = [[0.9, 0.1, 0], [0.2, 0.8, 0], [0.6, 0.4, 0], [0.3, 0.7, 0], [0.2, 0.2, 0.6]]
+    page, _ = report(tmp_path, scripted, y, proba, names=[f"d/{i}.png" for i in range(5)])
+    assert ["0", "5", "60.0 %", "0.0 %"] in page.rows
+    assert ["2", "3", "66.7 %", "50.0 %"] in page.rows
+    sheets = {name: [text for text in texts if ".png" in text] for name, texts in drawn.items()}
+    assert ["2.png", "4.png", "3.png", "1.png", "0.png"] in sheets.values(), "the least certain"
+    assert ["3.png", "2.png"] in sheets.values(), "mistakes, the most confident first"
+    # Maps show different classes first, confident correct predictions before others.
+    assert [text for text in drawn["codewords.png"] if text in {*y}] == [
+        *("fibre", "matrix", "cluster", "ghost")
+    ]
 
 
-def test_classes_that_are_not_recognised_or_not_tested_are_named(tmp_path):
-    content = example(n=6)
-    content["y_true"] = ["fibre", "matrix"] * 3
-    content["proba"] = np.tile([0.8, 0.1, 0.1], (6, 1))
-    words = Page(report(tmp_path / "a", **content)).spaced
-    assert "Warning: matrix is never predicted: matrix is not recognised in any of its 3" in words
-    assert "Not tested: there is no image of “cluster”" in words
-    assert "2 of 3 classes tested" in words
-    assert "Warning" not in Page(report(tmp_path / "b", **example())).spaced
+def test_of_particles_the_page_says_particle_but_not_in_names(tmp_path):
+    rng = np.random.default_rng(0)
+    classes = ["image a", "an image", "pore"]
+    outline = np.pad(np.ones((12, 16), int), 4)
+    levels = [0.2 + 0.3 * (number % 3) for number in range(24)]
+    fields = [np.clip(level + 0.1 * rng.random((20, 24)), 0, 1) for level in levels]
+    particles = [particle for field in fields for particle in cut_particles(field, outline)]
+    labels = [classes[number % 3] for number in range(24)]
+    model = MicrographClassifier(make_tiny_encoder(), random_state=0).fit(particles, labels)
+    names = [f"images/image.tif, particle {i}" for i in range(24)]
+    found = classification(proba_of([0] * 24), unlike=[0])
+    model.classify = lambda _: found  # type: ignore[method-assign]
+    own = {"title": "An image a day", "how_measured": "By image a."}
+    index, _, lines = report_on_model(tmp_path, model, particles, labels, names=names, **own)
+    page = Page(index)
+    for text in (*classes, *own.values(), "image a is never predicted", "particles tested"):
+        assert text in page.spaced
+    assert "not recognised in any of its 8 particles" in page.spaced
+    assert lines[1].startswith("accuracy: 33.3 % of 24 particles")
+    assert not re.search(r"\bparticle a\b|\ba particle\.", page.spaced)
+    kept = re.sub(r"[Ii]mage a|an image|images/image\.tif", "", page.spaced)
+    assert re.findall(r".*\bimages?\b.*", kept) == []
+
+
+def test_a_report_repeats_what_the_terminal_warned_of(tmp_path, fitted, folder):
+    fitted.encoder_.set_params(on_error="skip")
+    known = sorted(folder.rglob("*.png"))[:4]
+    new = [np.asarray(Image.open(file))[1:] for file in known[1:]]
+    tested = [known[0], *new, np.zeros((24, 24), np.uint8), tmp_path / "missing.png"]
+    labels = ["flat"] * 6
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        index, result, lines = report_on_model(tmp_path / "report", fitted, tested, labels)
+    warned = [str(warning.message) for warning in shown]
+    assert len(warned) == 2, "a skipped image and a blank one"
+    for sentence in warned:
+        assert " ".join(f"Warning: {sentence}.".split()) in Page(index).spaced
+    assert len(result.true) == 4
+    assert lines[0].startswith("1 of 5 images is a training image (the same pixels)")
 
 
 # --- held-out training images -------------------------------------------------------------------
 
 
 @pytest.fixture
-def trained(tiny_encoder, texture_images):
-    images, labels = texture_images
-    wrong = [*labels[:-1], "flat" if labels[-1] != "flat" else "rings"]
-    learner = BoostedSoftmaxClassifier(n_estimators=0, Cs=1.0)
-    model = MicrographClassifier(tiny_encoder, boosting=learner, random_state=0)
-    return model.fit(images, wrong), images
+def files(folder):
+    return sorted(folder.rglob("*.png"))
 
 
-def test_held_out_images_are_reported_with_their_own_predictions(trained, tmp_path):
-    model, images = trained
+def test_held_out_images_are_reported_with_their_own_predictions(fitted, files, tmp_path, drawn):
+    held_out = fitted.held_out_
+    assert held_out is not None
+    wrong = held_out.codes.copy()
+    wrong[5] = (wrong[5] + 1) % 3  # a label that is probably wrong
+    fitted.held_out_ = replace(held_out, codes=wrong)
     names = [f"image {i:02d}.png" for i in range(24)]
-    index, result = report_on_held_out(tmp_path, model, images, names=names)
-    assert result.accuracy == model.held_out_evaluation().accuracy
-    rows = rows_of(tmp_path)
-    known = model.training_
-    for row, number in zip(rows, model.held_out_.rows, strict=True):
-        assert row["path"] == names[known.positions[number]]
-        assert row["true_label"] == known.labels[number]
-    found = [[float(row[f"p_{name}"]) for name in model.classes_] for row in rows]
-    np.testing.assert_allclose(found, model.held_out_.proba, atol=5e-7)
+    index, result = report_on_held_out(tmp_path, fitted, files, names=names, notes=["2 lost"])
+    assert result.accuracy == fitted.held_out_evaluation().accuracy
+    rows, positions = rows_of(tmp_path), fitted.training_.positions[held_out.rows]
+    assert [row["path"] for row in rows] == [names[position] for position in positions]
+    assert [row["true_label"] for row in rows] == fitted.classes_[wrong].tolist()
+    found = [[float(row[f"p_{name}"]) for name in fitted.classes_] for row in rows]
+    np.testing.assert_allclose(found, held_out.proba, atol=5e-7)
     page = Page(index)
-    for words in ("Held out from training, ", "24 of 24 training images, in 5 folds"):
+    for words in (
+        *("Held out from training, ", "24 of 24 training images, in 5 folds", "Warning: 2 lost."),
+        "The label of 1 image is improbable",
+    ):
         assert words in page.spaced
-    assert "evidence.png" not in [image["src"] for image in page.images], "of another model"
-
-
-def test_held_out_images_have_the_names_of_their_groups(trained, tmp_path):
-    model, images = trained
-    images = [*images, images[5]]  # a copy is in the group of its original
-    groups = [f"sample {i // 2}" for i in range(24)] + ["sample of the copy"]
-    labels = [*model.training_.labels[np.argsort(model.training_.positions)], "flat"]
-    labels[24] = labels[5]
-    model = clone(model).fit(images, labels, groups=groups)
-    report_on_held_out(tmp_path, model, images, groups=groups, names=list(map(str, range(25))))
-    found = {int(row["path"]): row["group"] for row in rows_of(tmp_path)}
-    assert found == {i: groups[i] if i < 24 else groups[5] for i in found}
-    assert len(found) > 20
-    with pytest.raises(ValueError, match="one group for each of 25 images; got 2"):
-        report_on_held_out(tmp_path, model, images, groups=["a", "b"])
-    with pytest.raises(ValueError, match="groups are not those given to fit, such as 'one'"):
-        report_on_held_out(tmp_path, model, images, groups=["one"] * 25)
-
-
-def test_probably_wrong_labels_are_shown_if_they_can_be_found(trained, tmp_path, monkeypatch):
-    pytest.importorskip("cleanlab", reason="cleanlab is not installed")
-    model, images = trained
-    n_issues = len(model.label_issues())
-    assert n_issues
-    page = Page(report_on_held_out(tmp_path / "a", model, images)[0])
-    assert f"The label of {n_issues} image" in page.spaced
-    assert "label_issues.png" in [image["src"] for image in page.images]
-    monkeypatch.setattr(model, "label_issues", list)
-    page = Page(report_on_held_out(tmp_path / "a", model, images)[0])
-    assert "None was found among these images." in page.spaced
-    assert not (tmp_path / "a" / "label_issues.png").exists()
+    assert any(texts[:1] == [rows[5]["path"]] for texts in drawn.values()), "its picture"
+    assert "Why the model decided so" not in page.spaced, "another model decided"
+    for error, share in ((0.05, "5.0 %"), (0.2, "20.0 %")):
+        sure = held_out.sure_answers(error)
+        (cells,) = [row for row in page.rows if row[0] == share and len(row) == 4]
+        assert cells[1] == ("–" if np.isinf(sure.threshold) else f"{100 * sure.threshold:.1f} %")
+        assert cells[2] == f"{sure.n_sure} of 24 ({100 * sure.n_sure / 24:.1f} %)"
+    fitted.held_out_ = held_out
+    fitted.label_issues = list  # type: ignore[method-assign]
+    words = Page(report_on_held_out(tmp_path, fitted, files)[0]).spaced
+    assert "None was found among these images." in words
 
     def missing():
         raise ImportError("cleanlab")
 
-    monkeypatch.setattr(model, "label_issues", missing)
-    page = Page(report_on_held_out(tmp_path / "b", model, images)[0])
-    assert 'this needs cleanlab: pip install "hypervlad[review]"' in page.spaced
+    fitted.label_issues = missing  # type: ignore[method-assign]
+    words = Page(report_on_held_out(tmp_path, fitted, files)[0]).spaced
+    assert 'this needs cleanlab: pip install "hypervlad[review]"' in words
 
 
-def test_the_sheet_of_wrong_labels_has_the_right_images(trained):
-    model, images = trained
-    result = model.held_out_evaluation()
-    positions = model.training_.positions[model.held_out_.rows]
-    names = [f"{i}.png" for i in positions]
-    rows = [5, 2]
-    held_out = HeldOutFindings([], None, rows)
-    shown = EvaluatedImages([images[i] for i in positions], names, result, model, held_out)
-    sheet = shown.drawing("label_issues")(Figure().add_subplot())
-    assert [lines[0] for lines in sheet.captions] == [names[5], names[2]]
-    assert [lines[2] for lines in sheet.captions] == [f"true: {result.true[i]}" for i in rows]
+def test_held_out_images_have_the_names_of_their_groups(texture_images, tmp_path):
+    images, labels = ([*part, part[5]] for part in texture_images)  # a copy joins its original
+    groups = [f"sample {i // 2}" for i in range(24)] + ["sample of the copy"]
+    model = MicrographClassifier(make_tiny_encoder(), random_state=0)
+    model.fit(images, labels, groups=groups)
+    names = list(map(str, range(25)))
+    index, _ = report_on_held_out(tmp_path, model, images, groups=groups, names=names)
+    assert "(1 copy is in the group of the original)" in Page(index).spaced
+    found = {int(row["path"]): row["group"] for row in rows_of(tmp_path)}
+    assert found == {i: groups[i] if i < 24 else groups[5] for i in found}
+    assert len(found) > 20
 
 
-def test_evidence_is_of_the_linear_part_of_the_model_itself(trained):
-    model, images = trained
-    evaluation = model.held_out_evaluation()
-    for given, held_out, is_shown in (
-        (model, None, True),
-        (model, HeldOutFindings([], None, []), False),
-        (SimpleNamespace(encoder_=model.encoder_, boosting_=None), None, False),
+def test_other_images_and_groups_than_those_of_the_training_are_refused(fitted, files, tmp_path):
+    nothing = {"held_out_": None}
+    for images, groups, changes, words in (
+        (files[:-1], None, {}, r"needs the images given to fit.* trained on 24 images, such as "),
+        (files[::-1], None, {}, r"such as flat/.*, and these 24 are others, or in another order"),
+        (files, ["a", "b"], {}, "one group for each of 24 images; got 2"),
+        (files, ["one"] * 24, {}, "groups are not those given to fit, such as 'one'"),
+        (files, None, nothing, "cannot tell its accuracy"),
     ):
-        shown = EvaluatedImages(images, [], evaluation, given, held_out)
-        assert (shown.drawing("evidence") is not None) == is_shown
-
-
-def test_other_images_than_those_of_the_training_are_refused(trained, tmp_path, tiny_encoder):
-    model, images = trained
-    with pytest.raises(ValueError, match="needs the images given to fit"):
-        report_on_held_out(tmp_path / "report", model, images[:-1])
-    files = []
-    for number, image in enumerate(images):
-        files.append(tmp_path / f"{number:02d}.png")
-        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(files[-1])
-    labels = [str(label) for label in model.training_.labels]
-    model.fit(files, labels)
-    with pytest.raises(
-        ValueError, match=r"such as 00\.png, and these 24 are others, or in another"
-    ):
-        report_on_held_out(tmp_path / "report", model, files[::-1])
+        vars(fitted).update(changes)
+        with pytest.raises(ValueError, match=words):
+            report_on_held_out(tmp_path / "report", fitted, images, groups=groups)
     assert not (tmp_path / "report").exists()
-    model.set_params(calibration_size=0).fit(files, labels)
-    with pytest.raises(ValueError, match="cannot tell its accuracy"):
-        report_on_held_out(tmp_path / "report", model, files)
 
 
-def test_sure_rows_have_no_shares_of_nothing():
-    counts = [SureAnswers(0.05, np.inf, 0, 0), SureAnswers(0.2, 0.75, 8, 1)]
-    assert sure_rows(counts, 16) == [
-        ("5.0 %", "–", "0 of 16 (0.0 %)", "–"),
-        ("20.0 %", "75.0 %", "8 of 16 (50.0 %)", "1 of 8 (12.5 %)"),
+# --- the lines of a training --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A classifier of sixty images."""
+    rng = np.random.default_rng(0)
+    images = [np.clip(0.2 + 0.3 * (i % 3) + 0.1 * rng.random((16, 16)), 0, 1) for i in range(60)]
+    labels = [CLASSES[i % 3] for i in range(60)]
+    return MicrographClassifier(make_tiny_encoder(), random_state=0).fit(images, labels)
+
+
+@pytest.fixture
+def lines_of(trained, folder, tmp_path, monkeypatch):
+    """What ``train`` prints of a model with such held-out predictions."""
+
+    def lines(codes, predicted, confidence=0.8, groups=None, **changes):
+        rows, own = np.arange(len(codes)), trained.held_out_
+        groups = np.arange(60) if groups is None else np.resize(groups, 60)
+        parts = {"rows": rows, "proba": proba_of(predicted, confidence), "groups": groups[rows]}
+        parts |= {"codes": np.asarray(codes), "models": rows % len(own.learners)}
+        fitted = vars(trained) | {
+            "classes_": np.array(CLASSES),
+            "held_out_": replace(own, **parts | changes),
+            "training_": replace(trained.training_, groups=groups),
+        }
+
+        def fit(self, *_, **__):
+            vars(self).update(fitted)
+            return self
+
+        monkeypatch.setattr(MicrographClassifier, "fit", fit)
+        done = run("train", folder, "-o", tmp_path / "m.hvlad", *TINY, "-q")
+        return done.stdout.splitlines()[:-1]
+
+    return lines
+
+
+def test_held_out_images_are_described_in_eleven_lines(lines_of):
+    codes = np.repeat([0, 1, 2], [36, 18, 6])
+    predicted = np.where(codes == 2, 0, codes)
+    predicted[:6] = 1
+    result = Evaluation([CLASSES[code] for code in codes], proba_of(predicted), CLASSES)
+    low, high, least, most = (100 * each for each in result.interval + result.balanced_interval)
+    *lines, confidence, sure, learner = lines_of(codes, predicted)
+    assert lines == [
+        "held out: 60 of 60 training images, in 5 folds, each classified by a model trained "
+        "without the images of its fold",
+        f"accuracy: 80.0 % of 60 images (95 % interval {low:.1f} to {high:.1f} %; always "
+        "predicting fibre: 60.0 %)",
+        f"balanced accuracy: {100 * (5 / 6 + 1 + 0) / 3:.1f} %, the mean of 3 classes (95 % "
+        f"interval {least:.1f} to {most:.1f} %)",
+        "correct by class: cluster 0 of 6, fibre 30 of 36, matrix 18 of 18",
+        "warning: cluster is never predicted: cluster is not recognised in any of its 6 images",
+        "to have cluster predicted: more images of this class help most; 'hypervlad train' with "
+        "--prior uniform finds more images of rare classes",
+        "most frequent mistakes: cluster as fibre (6), fibre as matrix (6)",
+        "groups: each image counts as a sample of its own; if several show one sample or "
+        "micrograph, say so with --groups, or these figures are too good",
     ]
+    assert confidence.startswith("confidence: 80.0 % on average, and 80.0 % are correct: no more")
+    assert "(it is for class shares halfway between those of the training" in confidence
+    assert sure.startswith("sure answers: ")
+    assert learner.startswith("classifier: ")
 
 
-def test_a_report_repeats_what_the_terminal_warned_of(trained, tmp_path, monkeypatch):
-    model, images = trained
-    model.encoder_.set_params(on_error="skip")
-    new = [np.clip(image + 0.01, 0, 1) for image in images[1:4]]
-    tested = [images[0], *new, np.zeros((24, 24)), tmp_path / "missing.png"]
-    labels = [*model.training_.labels[:4], "flat", "flat"]
-    with warnings.catch_warnings(record=True) as shown:
-        warnings.simplefilter("always")
-        index, result, lines = report_on_model(tmp_path / "report", model, tested, labels)
-    words = Page(index).spaced
-    warned = [str(warning.message) for warning in shown]
-    assert len(warned) == 2, "a skipped image and a blank one"
-    for sentence in warned:
-        assert " ".join(f"Warning: {sentence}.".split()) in words
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        again, *_ = report_on_model(tmp_path / "again", model, tested, labels)
-    assert Page(again).spaced.count("Warning:") == 2, "also where Python shows a warning only once"
-    assert len(result.true) == 4
-    assert [line[:40] for line in lines[:2]] == [
-        "1 of 5 images is a training image (the s",
-        "1 of 4 images is unlike all training ima",
-    ]
-    for remark in lines[:2]:
-        assert f"{remark}." in words
-    assert "95 % interval" in lines[2]
-    assert "Why the model decided so" in words
-    found = dataclasses.replace(model.classify(images), novelty=np.full(24, 2.0))
-    monkeypatch.setattr(model, "classify", lambda _: found)
-    _, _, lines = report_on_model(tmp_path / "known", model, images, model.training_.labels)
-    said = " ".join(lines)
-    assert "no forecast" in said
-    assert "interval" not in said, "what a model knows is no evidence"
-    assert "unlike" not in said
+ALL = np.arange(60) % 3
+LONE, SPLIT = {"lone": np.array([2])}, {"is_split": True, "models": np.zeros(60, int)}
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "start", "words"),
+    [
+        ((ALL, ALL, 0.8, ALL), {}, "held out", "60 .* of 3 groups, in 5 .* the groups of its fold"),
+        (([0, 0, 1, 1],) * 2, {}, "held out", "4 of 60 .*; 2 of 3 classes tested, none of cluster"),
+        (([0, 0, 1, 1],) * 2, {}, "balanced", ", the mean of 2 classes"),
+        ((ALL, ALL), SPLIT, "held out", "not used for training"),
+        ((ALL, ALL), {}, "confidence", "80.0 % on average, and 100.0 % are correct: .* too low"),
+        ((ALL, (ALL + 1) % 3, 0.9), {}, "confidence", "and 0.0 % are .*: .* is too high"),
+        ((ALL[:9], ALL[:9]), {}, "confidence", "too few images to tell"),
+        ((ALL, ALL, 0.99), {}, "sure", "100.0 % / 100.0 % / 100.0 % of .* at most 5 / 10 / 20 %"),
+        (
+            (ALL[:30], ALL[:30], 0.99),
+            *({}, "sure", "0 / 100.0 % / 100.0 % .*for 5 %, .* at least 45; it is 30"),
+        ),
+        ((ALL, (ALL + 1) % 3), {}, "sure", "none of the images"),
+        ((ALL, ALL, 0.99), LONE, "sure", "none, as long as a class has images of a single group"),
+    ],
+)
+def test_what_is_known_of_held_out_images_is_printed(
+    lines_of, trained, given, options, start, words
+):
+    own = {"learners": [trained.boosting_]} if options is SPLIT else {}
+    lines = lines_of(*given, **options, **own)
+    assert re.search(words, line_of(lines, start))
+    assert "it is for" not in line_of(lines, "confidence"), "classes are equal"
+    assert bool([line for line in lines if line.startswith("groups:")]) == (len(given) < 4)
+    assert ("folds" in lines[0]) == (options is not SPLIT)

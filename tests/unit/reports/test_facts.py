@@ -1,35 +1,43 @@
-from types import SimpleNamespace
+"""Facts about models, as ``hypervlad info`` and pages list them."""
+
+from __future__ import annotations
 
 import pytest
+from support.commands import run
 
 from hypervlad import MicrographClassifier
 from hypervlad.models import BoostedSoftmaxClassifier
 from hypervlad.results import model_facts
-from hypervlad.results.reports.facts import page_facts, words_of
 
 
-@pytest.fixture
-def fitted(tiny_encoder, texture_images):
-    def fit(boosting=None, **options):
-        encoder = tiny_encoder.set_params(**options)
-        return MicrographClassifier(encoder, boosting=boosting, random_state=0).fit(*texture_images)
-
-    return fit
-
-
-def test_facts_of_a_classifier(fitted):
-    facts = model_facts(fitted())
+def test_facts_of_a_classifier(fitted, model):
+    facts, result = model_facts(fitted), fitted.held_out_evaluation()
+    right = 100 * result.accuracy
     assert facts["classes"] == "3: flat, rings, stripes"
     assert facts["trained on"] == "24 images"
-    assert facts["codewords"] == "4, common to all taps"
     assert facts["image size"] == "16 x 16 pixels, stretched to a square"
-    assert facts["features of an image"] == "96 joint"
     assert facts["how files are read"].startswith("by default")
     assert "logistic regression" in facts["classifier"]
     assert facts["images of the classes"] == "flat 8, rings 8, stripes 8 (in 24 groups)"
     assert facts["probabilities are for"].startswith("class shares halfway between those of the tr")
-    assert facts["accuracy when held out"].endswith(" % of 24 images")
+    assert facts["accuracy when held out"] == f"{right:.1f} % of 24 images"
     assert facts["balanced accuracy when held out"].endswith(" %")
+    assert facts["network"] == "tiny"
+    printed = run("info", model).stdout
+    for name, value in facts.items():
+        assert f"{name}:" in printed
+        assert value in printed
+
+
+def test_facts_follow_the_parameters(tiny_encoder, texture_images):
+    encoder = tiny_encoder.set_params(blocks="joint", read_options={"page": 0})
+    boosting = BoostedSoftmaxClassifier(init=None, random_state=0)
+    model = MicrographClassifier(encoder, boosting=boosting, random_state=0).fit(*texture_images)
+    facts = model_facts(model)
+    assert facts["codewords"] == "4, common to all taps"
+    assert facts["features of an image"] == "96 joint"
+    assert facts["classifier"].endswith("rounds of boosted trees")
+    assert "logistic" not in facts["classifier"]
 
 
 def test_facts_of_rare_classes(tiny_encoder, texture_images):
@@ -51,35 +59,11 @@ def test_facts_of_rare_classes(tiny_encoder, texture_images):
     )
 
 
-def test_facts_follow_the_parameters(fitted):
-    boosting = BoostedSoftmaxClassifier(init=None, random_state=0)
-    facts = model_facts(fitted(boosting, blocks="joint", read_options={"page": 0}))
-    assert facts["codewords"] == "4, common to all taps"
-    assert facts["classifier"].endswith("rounds of boosted trees")
-    assert "logistic" not in facts["classifier"]
-
-
 def test_facts_of_an_encoder_are_those_of_the_fit(tiny_encoder, texture_images):
-    images, _ = texture_images
-    encoder = tiny_encoder.fit(images)
+    encoder = tiny_encoder.fit(texture_images[0])
     encoder.set_params(read_options={"page": 0, "scaling": "minmax"})
     facts = model_facts(encoder)
     assert "classes" not in facts
-    assert facts["network"] == "tiny"
     assert facts["how files are read"].startswith("by default")
-    assert model_facts(encoder.fit(images))["how files are read"] == "page=0, scaling='minmax'"
-
-
-def test_pages_have_further_facts_and_the_versions_of_libraries(tiny_encoder, texture_images):
-    facts = page_facts(tiny_encoder.fit(texture_images[0]), {"seed": 3})
-    assert (facts["network"], facts["seed"]) == ("tiny", 3)
-    assert {"numpy", "torch", "scikit-learn"} <= set(facts["versions"].replace(",", "").split())
-
-
-def test_facts_of_particles_keep_the_names_of_classes_and_files():
-    encoder = SimpleNamespace(is_of_particles_=True, weights="/nets/my image net.pt")
-    words = words_of(SimpleNamespace(encoder_=encoder, classes_=["image a"]), ["an image.png"])
-    names = "of image a in an image.png by /nets/my image net.pt"
-    assert (
-        words(f"An image {names}, an image, images") == f"A particle {names}, a particle, particles"
-    )
+    facts = model_facts(encoder.fit(texture_images[0]))
+    assert facts["how files are read"] == "page=0, scaling='minmax'"

@@ -3,196 +3,188 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
-from support.classifications import classification
+from PIL import Image
+from support.commands import run, save
+from support.ome_zarr_folders import write_ome_zarr
+from support.tiny import make_tiny_encoder
 
-from hypervlad.results.reports.sorting import (
-    UNLIKE_TRAINING,
-    UNSURE,
-    ImageSorter,
-    copy_to_free_name,
-    folder_names,
-)
+from hypervlad import MicrographClassifier
 
-CLASSES = ["fibre", "tube"]
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="no such names, and no links")
+LABEL = "flat"  # of the images of these tests, which are in the training images
 
 
-def write(root: Path, contents: dict[str, str]) -> list[Path]:
-    for name, content in contents.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(content)
-    return [root / name for name in contents]
+@pytest.fixture
+def new(tmp_path):
+    (tmp_path / "new").mkdir()
+    return tmp_path / "new"
 
 
-def tree(root: Path) -> dict[str, str]:
+@pytest.fixture
+def add(new, folder):
+    """Put an image there: by default one that the model calls flat."""
+    images = sorted((folder / LABEL).iterdir())
+
+    def added(name, number=0, label=LABEL):
+        (new / name).parent.mkdir(exist_ok=True)
+        source = images[number] if label == LABEL else sorted((folder / label).iterdir())[number]
+        shutil.copyfile(source, new / name)
+        return new / name
+
+    return added
+
+
+def put(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def tree(root):
     """Return the content of every file, hidden ones too."""
     files = [path for path in root.rglob("*") if path.is_file()]
-    return {path.relative_to(root).as_posix(): path.read_text() for path in files}
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in files}
 
 
-def test_images_go_to_the_folder_of_their_class(tmp_path: Path) -> None:
-    names = ["a.tif", "day1/a.tif", "day2/b.tif", "bad.tif", "c.tif"]
-    files = write(tmp_path / "new", {name: name for name in names})
-    proba = [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.6, 0.4]]
-    kinds = ["sure", "sure", "out_of_distribution", "ambiguous"]
-    found = classification(proba, kinds=kinds, skipped=[(3, files[3])])
-    sorter = ImageSorter(tmp_path / "out", CLASSES)
-    sorter.add(files, names, found)
-    expected = {
-        "fibre/a.tif": "a.tif",
-        "tube/day1/a.tif": "day1/a.tif",
-        f"{UNLIKE_TRAINING}/day2/b.tif": "day2/b.tif",
-        f"{UNSURE}/c.tif": "c.tif",
-    }
-    assert tree(tmp_path / "out") == expected
-    assert sorter.done.counts == {"fibre": 1, "tube": 1, UNLIKE_TRAINING: 1, UNSURE: 1}
-    assert os.stat(files[0]).st_mtime_ns == os.stat(tmp_path / "out/fibre/a.tif").st_mtime_ns
-    again = ImageSorter(tmp_path / "out", CLASSES)
-    again.add(files, names, found)
-    assert tree(tmp_path / "out") == expected
-    assert (again.done.n_present, again.done.renamed) == (4, [])
-
-
-def test_copies_that_an_earlier_run_put_elsewhere_are_named(tmp_path: Path) -> None:
-    names = ["a.tif", "b.tif"]
-    files = write(tmp_path / "new", {name: name for name in names})
-    first, second = (ImageSorter(tmp_path / "out", CLASSES) for _ in range(2))
-    first.add(files, names, classification([[0.9, 0.1]] * 2))
-    assert first.done.elsewhere == []
-    second.add(files, names, classification([[0.9, 0.1], [0.2, 0.8]]))
-    assert second.done.elsewhere == [tmp_path / "out/fibre/b.tif"]
-    assert len(tree(tmp_path / "out")) == 3, "nothing is removed"
-
-
-def test_a_long_name_is_cut_for_its_number(tmp_path: Path) -> None:
-    name = "é" * 125 + ".tiff"  # 255 bytes
-    write(tmp_path / "out", {f"fibre/{name}": "of somebody"})
-    (file,) = write(tmp_path, {name: "new"})
-    sorter = ImageSorter(tmp_path / "out", CLASSES)
-    sorter.add([file], [name], classification([[1, 0]]))
-    (copy,) = sorter.done.renamed
-    assert copy.read_text() == "new"
-    assert copy.name == "é" * 124 + "-2.tiff"
-
-
-def test_a_folder_that_is_an_image_is_not_copied(tmp_path: Path) -> None:
-    (tmp_path / "a.zarr").mkdir()
-    sorter = ImageSorter(tmp_path / "out", CLASSES)
-    assert sorter.add([tmp_path / "a.zarr"], ["a.zarr"], classification([[1, 0]])) == []
-    reason = "a folder, as of OME-Zarr, which is not copied; copy it yourself"
-    assert sorter.done.failed == {tmp_path / "a.zarr": reason}
-
-
-def test_a_copy_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
-    files = write(tmp_path / "new", {"a.tif": "a", "b.tif": "b", "c.tif": "c"})
-    files[0].unlink()
-    write(tmp_path / "out", {"fibre/sub": "a file where a folder should be"})
-    sorter = ImageSorter(tmp_path / "out", CLASSES)
-    names = ["a.tif", "sub/b.tif", "c.tif"]
-    found = classification([[1, 0]] * 3, skipped=[(0, tmp_path / "bad.tif")])
-    rows = sorter.add([tmp_path / "bad.tif", *files], ["bad.tif", *names], found)
-    assert rows == [2]
-    assert tree(tmp_path / "out") == {
-        "fibre/sub": "a file where a folder should be",
-        "fibre/c.tif": "c",
-    }
-    in_the_way = tmp_path / "out" / "fibre" / "sub"
-    assert list(sorter.done.failed) == files[:2]
-    assert sorter.done.failed[files[0]] == "No such file or directory"
-    assert sorter.done.failed[files[1]].startswith(f"{in_the_way}: ")
-    in_the_way.unlink()
-    assert sorter.add(files[1:2], names[1:2], classification([[1, 0]])) == [0]
-    assert list(sorter.done.failed) == files[:1], "the second was copied later"
-
-
-def test_a_copy_of_a_read_only_file_can_be_written(tmp_path: Path) -> None:
-    """So can its draft, which Windows could not remove otherwise."""
-    (file,) = write(tmp_path, {"a.tif": "new"})
-    file.chmod(0o444)
-    copy, _ = copy_to_free_name(file, tmp_path / "out" / "a.tif")
-    assert copy.stat().st_mode & 0o200
-
-
-def test_a_file_of_the_same_name_is_kept(tmp_path: Path) -> None:
-    write(tmp_path / "out", {"fibre/a.tif": "of somebody", "fibre/a-2.tif": "another"})
-    (file,) = write(tmp_path, {"a.tif": "new"})
-    for _ in range(2):
-        sorter = ImageSorter(tmp_path / "out", CLASSES)
-        sorter.add([file], ["a.tif"], classification([[1, 0]]))
-    assert tree(tmp_path / "out" / "fibre") == {
-        "a.tif": "of somebody",
-        "a-2.tif": "another",
-        "a-3.tif": "new",
-    }
-    assert sorter.done.n_present == 1
-    assert sorter.done.renamed == [tmp_path / "out" / "fibre" / "a-3.tif"]
-
-
-def test_what_describes_an_image_is_copied_with_it(tmp_path: Path) -> None:
-    beside = {"a.txt": "[SemImageFile]", "a-tif.hdr": "[MAIN]", "a.csv": "no", "a.hdr": "x" * 2**21}
-    files = write(tmp_path, {"a.tif": "new", **beside})
-    write(tmp_path / "out", {"a.tif": "another", "a-2.hdr": "theirs"})
-    copy_to_free_name(files[0], tmp_path / "out" / "a.tif")
-    assert tree(tmp_path / "out") == {
-        "a.tif": "another",
-        "a-2.tif": "new",
-        "a-2.txt": "[SemImageFile]",
-        "a-2-tif.hdr": "[MAIN]",
-        "a-2.hdr": "theirs",
-    }
-
-
-def test_a_link_or_a_folder_of_the_name_is_kept(tmp_path: Path) -> None:
-    (file,) = write(tmp_path, {"a.tif": "new"})
+def test_images_go_to_the_folder_of_their_class(add, new, model, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    (out / "a.tif").mkdir(parents=True)
-    os.symlink(tmp_path / "nowhere", out / "a-2.tif")
-    assert copy_to_free_name(file, out / "a.tif") == (out / "a-3.tif", True)
-    assert not (tmp_path / "nowhere").exists()
+    monkeypatch.chdir(new)
+    files = [add("a.png"), add("day 1/a.png", label="rings"), add("day 2/b.png", 1)]
+    os.utime(files[0], ns=(10**18, 10**18))
+    noise = np.random.default_rng(0).random((40, 40))
+    save(new / "noise.png", noise)
+    (new / "bad.png").write_text("no image")
+    for source, target in ((new, out), ("../new", "../out")):
+        done = run("predict", model, source, "--sort-into", target, "--on-error", "skip")
+        assert tree(out) == {
+            f"{LABEL}/a.png": files[0].read_bytes(),
+            "rings/day 1/a.png": files[1].read_bytes(),
+            f"{LABEL}/day 2/b.png": files[2].read_bytes(),
+            "unlike_training/noise.png": (new / "noise.png").read_bytes(),
+        }
+        assert "4 images (flat 2, rings 1, unlike_training 1)" in done.stdout
+        assert ("; 4 there before" in done.stdout) == (source != new)
+    assert (out / LABEL / "a.png").stat().st_mtime_ns == 10**18
+    (new / "bad.png").unlink()
+    judged = run("predict", model, new, "--sort-into", out, "--max-error", "0.01")
+    assert "4 images (unlike_training 1, unsure 3); 1 there before" in judged.stdout
+    assert "3 images lie in another folder too, from an earlier run" in judged.stderr
+    assert str(out / LABEL / "a.png") in judged.stderr
+    assert len(tree(out)) == 7, "nothing is removed"
 
 
-def test_a_name_that_another_program_takes_meanwhile_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (file,) = write(tmp_path, {"a.tif": "new"})
+def test_what_has_the_name_of_a_copy_is_kept(add, model, tmp_path, monkeypatch):
+    """Another file, a link, a folder, and a file that another program makes meanwhile."""
+    out, long_name = tmp_path / "out" / LABEL, "é" * 125 + ".tiff"  # 255 bytes
+    image = add("a.png")
+    image.chmod(0o444)
+    Image.open(add("long.png", 1)).save(image.with_name(long_name))
+    (image.with_name("long.png")).unlink()
+    put(out / "a.png", "of somebody")
+    (out / "a-2.png").mkdir()
+    os.symlink(tmp_path / "nowhere", out / "a-3.png")
+    put(out / long_name, "of somebody")
     lexists = os.path.lexists
 
-    def raced(path: Path) -> bool:
+    def raced(path):
         was = lexists(path)
-        if Path(path).name == "a.tif" and not was:
+        if Path(path).name == "a-4.png" and not was:
             Path(path).write_text("theirs")
         return was
 
     monkeypatch.setattr(os.path, "lexists", raced)
-    assert copy_to_free_name(file, tmp_path / "out" / "a.tif")[0].name == "a-2.tif"
-    assert tree(tmp_path / "out") == {"a.tif": "theirs", "a-2.tif": "new"}
+    for _ in range(2):
+        done = run("predict", model, image.parent, "--sort-into", out.parent)
+        assert tree(out) == {
+            "a.png": b"of somebody",
+            "a-4.png": b"theirs",
+            "a-5.png": image.read_bytes(),
+            long_name: b"of somebody",
+            "é" * 124 + "-2.tiff": image.with_name(long_name).read_bytes(),
+        }
+        assert "2 copies with a number in the name" in done.stdout
+        assert str(out / "a-5.png") in done.stdout
+    assert not (tmp_path / "nowhere").exists()
+    assert (out / "a-5.png").stat().st_mode & 0o200, "not read-only, as on a disk"
 
 
-def test_a_copy_never_leaves_the_folder(tmp_path: Path) -> None:
-    (file,) = write(tmp_path, {"a.tif": "new"})
-    for name in ("../../a.tif", str(tmp_path / "elsewhere" / "a.tif")):
-        ImageSorter(tmp_path / "out", CLASSES).add([file], [name], classification([[1, 0]]))
-    assert tree(tmp_path / "out") == {"fibre/a.tif": "new"}
-    assert not (tmp_path / "elsewhere").exists()
+def test_what_describes_an_image_is_copied_with_it(add, new, model, tmp_path):
+    out, image = tmp_path / "out" / LABEL, add("a.png")
+    (new / "a.txt").write_text("[SemImageFile]")
+    (new / "a-png.hdr").write_text("[MAIN]")
+    (new / "a.csv").write_text("no")
+    put(out / "a.png", "another")
+    put(out / "a-2.txt", "theirs")
+    (new / "a.hdr").write_text("x" * 2**21)
+    run("predict", model, image, "--sort-into", out.parent)
+    assert tree(out) == {
+        "a.png": b"another",
+        "a-2.png": image.read_bytes(),
+        "a-2.txt": b"theirs",
+        "a-2-png.hdr": b"[MAIN]",
+    }
 
 
-@given(st.lists(st.text(max_size=20), unique=True, max_size=5))
-@example(["unsure", "UNSURE", "unlike_training", "unsure-2"])
-@example(["..", ".", "", " ", "a.", "a", "A", "con", "Con.tif", "lpt1", "x" * 400, "é" * 150])
-@example(["e\u0301", "\u00e9", "\ud800", "a/../b", "%2F", "/"])
-def test_names_of_folders_are_valid_and_distinct(classes: list[str]) -> None:
-    names = folder_names(classes)
-    assert len({name.casefold() for name in names}) == len(classes)
-    assert not {UNSURE, UNLIKE_TRAINING} & {name.casefold() for name in names}
-    for name in names:
-        assert name not in ("", ".", "..")
-        assert len(name.encode("utf-8")) <= 220
+def test_a_copy_that_fails_does_not_stop_the_others(add, new, model, tmp_path):
+    out = tmp_path / "out" / LABEL
+    files = [add("a.png"), add("sub/b.png", 1), add("c.png", 2)]
+    put(out / "sub", "a file where a folder should be")
+    pixels = np.asarray(Image.open(files[0]))
+    write_ome_zarr(new / "d.zarr", [pixels])
+    done = run("predict", model, new, "--sort-into", out.parent, code=2)
+    expected = {"a.png": files[0].read_bytes(), "c.png": files[2].read_bytes()}
+    assert tree(out) == expected | {"sub": b"a file where a folder should be"}
+    assert "2 images could not be copied" in done.stderr
+    assert f"{new / 'd.zarr'} (a folder, as of OME-Zarr, which is not copied" in done.stderr
+    assert f"{files[1]} ({out / 'sub'}: " in done.stderr
+    (out / "sub").unlink()
+    shutil.rmtree(new / "d.zarr")
+    run("predict", model, new, "--sort-into", out.parent)
+    assert tree(out) == expected | {"sub/b.png": files[1].read_bytes()}
+
+
+def test_copies_do_not_go_among_the_images(new, model, add):
+    add(f"{LABEL}/a.png")
+    assert "is inside the image folder" in (
+        run("predict", model, new, "--sort-into", new / "s", code=2).stderr
+    )
+    assert "choose another folder for --sort-into" in (
+        run("predict", model, new / LABEL, "--sort-into", new, code=2).stderr
+    )
+    assert list(tree(new)) == [f"{LABEL}/a.png"]
+
+
+def test_folders_of_all_classes_are_valid_on_every_system_and_distinct(tmp_path):
+    odd = ["..", "a/../b", "A", "a", "con", "unsure", "UNSURE", "é" * 150, "e\u0301", "\u00e9", " "]
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:16, :16]
+    images, labels = list[np.ndarray](), list[str]()
+    for number, label in enumerate(odd):
+        for _ in range(3):
+            wave = np.sin(x * (0.2 + 0.25 * (number % 4)) + y * 0.4 * (number // 4))
+            noise = 0.02 * rng.standard_normal(x.shape)
+            images.append(np.clip(0.1 + 0.08 * number + 0.1 * wave + noise, 0, 1))
+            labels.append(label)
+            save(tmp_path / "new" / f"{len(images):02d}.png", images[-1])
+    files = sorted((tmp_path / "new").iterdir())
+    model = MicrographClassifier(make_tiny_encoder(), random_state=0).fit(files, labels)
+    model.save(tmp_path / "m.hvlad")
+    run("predict", tmp_path / "m.hvlad", tmp_path / "new", "--sort-into", tmp_path / "out")
+    predicted = model.predict(files)
+    folder_of = {file.name: file.parent.name for file in (tmp_path / "out").rglob("*.png")}
+    names = dict[str, str]()
+    for file, label in zip(files, predicted, strict=True):
+        assert (tmp_path / "out" / folder_of[file.name] / file.name).is_file()
+        assert names.setdefault(label, folder_of[file.name]) == folder_of[file.name]
+    assert len(names) > 8, "most classes are predicted"
+    assert len({name.casefold() for name in names.values()}) == len(names)
+    for name in names.values():
+        assert name.lower() not in ("unsure", "unlike_training", "con")
+        assert len(name.encode()) <= 220
         assert not set(name) & set('<>:"/\\|?*\0\n\t')
         assert name[0] not in ". "
         assert name[-1] not in ". "
-        assert Counter(Path(name).parts) == {name: 1}

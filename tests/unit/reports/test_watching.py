@@ -2,491 +2,339 @@
 
 from __future__ import annotations
 
+import builtins
 import csv
 import io
 import os
-import threading
+import re
+import shutil
+import signal
 import time
-import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-from unittest.mock import Mock, patch
 
-import numpy as np
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from support.classifications import classification
+from support.commands import TINY, run
 
-from hypervlad.common.files import LinkError
-from hypervlad.images import SkippedImage
-from hypervlad.models import Classification
-from hypervlad.results import predictions_as_bytes
-from hypervlad.results.reports.predictions import prediction_columns, prediction_header
-from hypervlad.results.reports.watching import GrowingTable, settings_file, watch_folders
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="no such names, and no such signals")
 
-CLASSES = ["fibre", "tube"]
-INTERVAL = 0.02
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hypervlad.results.reports.watching._INTERVAL", INTERVAL)
-
-
-def table_at(path: Path, classes: list[str] = CLASSES, **changes: Any) -> GrowingTable:
-    settings = {"folder": path.parent, "model": "1", "coverage": None, "max_error": None}
-    return GrowingTable(path, classes, **(settings | changes))
-
-
-def add(table: GrowingTable, *names: str) -> None:
-    proba = [[0.25, 0.75]] * len(names)
-    table.add([table.folder / name for name in names], classification(proba), range(len(names)))
-
-
-def rows_in(path: Path) -> list[list[str]]:
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.reader(stream))
-
-
-def names_in(path: Path) -> list[str]:
-    return [row[0] for row in rows_in(path)]
+ODD = 'a "b",\nc.png'  # the name of an image
+Step = float | list[str]
 
 
 class Watch:
-    """`watch_folders` in a thread, with a classifier that knows an image by its first letter."""
+    """``predict --watch`` of a folder, in simulated time, which only sleeping moves.
 
-    def __init__(self, folder: Path, table: Path) -> None:
-        self.folder, self.batches = folder, list[list[str]]()
-        self.bad, self.done = list[str](), list[SkippedImage]()
-        self.table = table_at(table)
-        self.refused = set[str]()
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self.run)
+    A scenario yields what it waits for: seconds, or names in the table. It ends with Ctrl-C.
+    """
 
-    def classify(self, files: list[Path]) -> Classification:
-        self.batches.append([file.name for file in files])
-        contents = [file.read_bytes() for file in files]
-        damaged = [k for k, text in enumerate(contents) if not text or b"damaged" in text]
-        is_fibre = [file.name[0] == "f" for k, file in enumerate(files) if k not in damaged]
-        proba = np.eye(2)[[0 if each else 1 for each in is_fibre]]
-        return classification(proba, skipped=[(k, files[k]) for k in damaged])
+    def __init__(self, model, folder, root):
+        self.model, self.new, self.table = model, root / "new", root / "t.csv"
+        self.images, self.now = sorted(folder.rglob("*.png")), 1000.0
+        self.new.mkdir()
 
-    def classified(self, files: list[Path], found: Classification) -> list[int]:
-        read = [files[position].name for position in found.images.positions]
-        return [row for row, name in enumerate(read) if name not in self.refused]
+    def add(self, name, number=0):
+        """Put a training image there."""
+        path = self.new / name
+        path.parent.mkdir(exist_ok=True)
+        shutil.copyfile(self.images[number], path)
+        return path
 
-    def run(self) -> None:
-        self.done = watch_folders(
-            self.classify,
-            [self.folder],
-            self.table,
-            self.stop.is_set,
-            classified=self.classified,
-            unreadable=lambda image: self.bad.append(Path(image.name).name),
-        )
+    def run(self, *options, scenario=(), code=0):
+        self.scenario, self.start = iter(scenario), self.now
+        self.step: Step | None = 0.0
+        given = ["predict", self.model, self.new, "--watch", "-o", self.table, *options]
+        return run(*given, code=code)
 
-    def rows(self) -> list[tuple[str, str]]:
-        return [(Path(row[0]).name, row[1]) for row in rows_in(self.table.path)[1:]]
+    def sleep(self, seconds):
+        self.now += seconds
+        assert self.now < self.start + 1000, f"{self.step} does not happen"
+        while self.is_reached():
+            self.start, self.step = self.now, next(self.scenario, None)
+            if self.step is None:
+                signal.raise_signal(signal.SIGINT)
+
+    def is_reached(self):
+        if isinstance(self.step, list):
+            return self.names == self.step
+        return self.step is not None and self.now >= self.start + self.step
+
+    @property
+    def names(self):
+        return [row[0] for row in rows_of(self.table)[1:]] if self.table.exists() else []
 
 
 @pytest.fixture
-def new(tmp_path: Path) -> Path:
-    (tmp_path / "new").mkdir()
-    return tmp_path / "new"
+def watch(model, folder, tmp_path, monkeypatch):
+    made = Watch(model, folder, tmp_path)
+    monkeypatch.setattr(time, "monotonic", lambda: made.now)
+    monkeypatch.setattr(time, "sleep", made.sleep)
+    return made
+
+
+def rows_of(table):
+    with open(table, encoding="utf-8", newline="") as stream:
+        return list(csv.reader(stream))
+
+
+def rounded(table):
+    """Cells, with numbers to three digits: images were encoded alone, or in a batch."""
+    is_number = re.compile(r"\d\.\d+(e-\d+)?")
+    return sorted(
+        [f"{float(cell):.3f}" if is_number.fullmatch(cell) else cell for cell in row]
+        for row in csv.reader(io.StringIO(table.decode(), newline=""))
+    )
+
+
+# --- images -------------------------------------------------------------------------------------
+
+
+def test_images_that_appear_are_classified_once(watch):
+    def scenario():
+        watch.add("f1.png")
+        yield ["f1.png"]
+        watch.add("sub/t2.png", 10)
+        watch.add(".hidden.png", 3)
+        (watch.new / "notes.txt").write_text("no image")
+        yield ["f1.png", "sub/t2.png"]
+        yield 60
+
+    assert watch.run(scenario=scenario()).stdout == f"classified 2 images: {watch.table}\n"
+    assert watch.names == ["f1.png", "sub/t2.png"]
+    watch.add(ODD, 20)
+    watch.add("=b.png", 20)
+    again = watch.run(scenario=[["f1.png", "sub/t2.png", "'=b.png", ODD]])
+    assert f"2 images already in {watch.table}" in again.stderr
+    assert again.stdout == f"classified 2 images: {watch.table}\n"
+    whole = run("predict", watch.model, watch.new, "-q").stdout.encode()
+    assert rounded(watch.table.read_bytes()) == rounded(whole), "as one run writes it"
+
+
+def test_a_file_is_read_when_it_has_not_changed_for_three_seconds(watch):
+    content, times = watch.images[0].read_bytes(), list[float]()
+
+    def scenario():
+        (watch.new / "empty.png").touch()  # not written yet
+        with open(watch.new / "f1.png", "wb") as stream:
+            for byte in content[:100]:
+                stream.write(bytes([byte]))
+                stream.flush()
+                yield 0.4
+                assert not watch.names
+            stream.write(content[100:])
+        times.append(watch.now)
+        yield ["f1.png"]
+        times.append(watch.now)
+        watch.add("empty.png", 3)
+        yield ["f1.png", "empty.png"]
+
+    done = watch.run(scenario=scenario())
+    assert 3 <= times[1] - times[0] < 5
+    assert "could not be read" not in done.stderr
+
+
+def test_a_file_that_stays_empty_for_a_minute_is_reported_once(watch):
+    file = watch.new / "f1.png"
+    file.touch()
+    assert "f1.png" not in watch.run(scenario=[58]).stderr
+    done = watch.run(scenario=[130], code=2)
+    assert done.stderr.count(f"warning: {file}") == 1
+    assert "warning: 1 image could not be read: " in done.stderr
 
 
 @pytest.fixture
-def watch(new: Path, tmp_path: Path) -> Iterator[Callable[[], Watch]]:
-    started: list[Watch] = []
+def opened(monkeypatch):
+    """What happens when a file of this name has been opened, once."""
+    events, plain = dict[str, Callable[[], Any]](), open
 
-    def start() -> Watch:
-        made = Watch(new, tmp_path / "table.csv")
-        started.append(made)
-        made.thread.start()
-        return made
+    def open_file(file, *arguments, **options):
+        stream = plain(file, *arguments, **options)
+        events.pop(os.path.basename(str(file)), lambda: None)()
+        return stream
 
-    yield start
-    for each in started:
-        each.stop.set()
-        each.thread.join(20)
-        assert not each.thread.is_alive()
+    for module in (builtins, io):
+        monkeypatch.setattr(module, "open", open_file)
+    return events
 
 
-def until(true: Callable[[], Any]) -> None:
-    end = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+def test_a_file_that_changes_while_it_is_read_is_read_again(watch, opened):
+    for number, name in enumerate(("f1.png", "f2.png")):
+        watch.add(name, 8 * number)
+    opened["f2.png"] = lambda: watch.add("new", 16).replace(watch.new / "f2.png")
+    watch.run(scenario=[["f1.png", "f2.png"]])
+    assert opened == {}
+    label = rows_of(watch.table)[2][1]
+    assert label == watch.images[16].parent.name != watch.images[8].parent.name
 
 
-def stop(watch: Watch) -> list[SkippedImage]:
-    watch.stop.set()
-    watch.thread.join(20)
-    return watch.done
+def test_unreadable_files_are_reported_once_and_read_when_they_change(watch):
+    for name in ("f1.png", "t3.png", "t4.png"):
+        (watch.new / name).write_text("damaged")
+    watch.add("t2.png")
+
+    def scenario():
+        yield ["t2.png"]
+        yield 70  # it is tried again
+        watch.add("f1.png")
+        yield ["t2.png", "f1.png"]
+        (watch.new / "t3.png").unlink()
+        away = watch.new.rename(watch.new.with_name("away"))
+        yield 10
+        away.rename(watch.new)
+        watch.add("t5.png")
+        yield ["t2.png", "f1.png", "t5.png"]
+
+    done = watch.run("--on-error", "skip", scenario=scenario())
+    for name in ("f1.png", "t3.png", "t4.png"):
+        assert done.stderr.count(f"warning: {watch.new / name}") == 1
+    assert f"warning: 1 image could not be read: {watch.new / 't4.png'}" in done.stderr
 
 
-def test_images_that_appear_are_classified_once(watch: Callable[[], Watch], new: Path) -> None:
-    (new / "sub").mkdir()
-    (new / "f1.png").write_text("1")
-    one = watch()
-    until(lambda: one.rows() == [("f1.png", "fibre")])
-    (new / "sub" / "t2.png").write_text("2")
-    (new / "notes.txt").write_text("no image")
-    (new / ".hidden.png").write_text("3")
-    until(lambda: len(one.rows()) == 2)
-    time.sleep(5 * INTERVAL)
-    stop(one)
-    assert one.table.n_added == 2
-    assert one.rows() == [("f1.png", "fibre"), ("t2.png", "tube")]
-    assert one.batches == [["f1.png"], ["t2.png"]]
-    # A second run knows the table.
-    two = watch()
-    (new / "t3.png").write_text("3")
-    until(lambda: len(two.rows()) == 3)
-    stop(two)
-    assert two.table.n_added == 1
-    assert two.batches == [["t3.png"]]
+def test_what_fails_is_tried_again_after_one_and_two_minutes(watch, tmp_path):
+    """The copy of an image fails, for example."""
+    out, label = tmp_path / "sorted", watch.images[0].parent.name
+    out.mkdir()
+    (out / label).write_text("a file where a folder should be")
+
+    def scenario():
+        yield ["t2.png"]
+        yield 150  # the second time failed, too
+        (out / label).unlink()
+        yield ["t2.png", "f1.png"]
+
+    watch.add("f1.png")
+    watch.add("t2.png", 8)
+    start = watch.now
+    done = watch.run("--sort-into", out, scenario=scenario())
+    assert 3 + 60 + 120 <= watch.now - start < 3 + 60 + 120 + 10
+    assert done.stderr.count("f1.png could not be copied") == 1
+    assert (out / label / "f1.png").read_bytes() == watch.images[0].read_bytes()
 
 
-def test_a_file_that_grows_is_not_read(watch: Callable[[], Watch], new: Path) -> None:
-    (new / "t0.png").touch()  # empty: it has not been written yet
-    one = watch()
-    with open(new / "f1.png", "w") as stream:
-        for _ in range(40):
-            stream.write("more")
-            stream.flush()
-            time.sleep(INTERVAL / 4)
-            growing = [name for batch in one.batches for name in batch]
-    assert growing == [] or growing == ["f1.png"], "at most once, if this machine paused"
-    until(lambda: ("f1.png", "fibre") in one.rows())
-    assert "t0.png" not in [name for batch in one.batches for name in batch]
-    stop(one)
-    assert one.table.n_added == 1
+def test_stopping_finishes_what_is_being_classified(watch, opened):
+    names = [watch.add(f"f{number:02d}.png").name for number in range(40)]
+    opened["f00.png"] = lambda: signal.raise_signal(signal.SIGINT)
+    watch.run(scenario=[names])
+    assert watch.names == names[:16]
+    watch.run(scenario=[names])
 
 
-def test_a_file_that_changes_while_it_is_read_is_read_again(new: Path, tmp_path: Path) -> None:
-    for name in ("f1.png", "f2.png"):
-        (new / name).write_text("half")
-    one = Watch(new, tmp_path / "other.csv")
-    plain, changed = one.classify, []
+# --- the table ----------------------------------------------------------------------------------
 
-    def classify(files: list[Path]) -> Classification:
-        found = plain(files)
-        if not changed:
-            changed.append(True)
-            (new / "f2.png").write_text("the other half")
-        return found
-
-    one.classify = classify  # type: ignore[method-assign]
-    one.thread.start()
-    until(lambda: len(one.rows()) == 2)
-    stop(one)
-    assert one.batches == [["f1.png", "f2.png"], ["f1.png"], ["f2.png"]]
+NAMES = ["0.png", "1.png", ODD, "d.png"]
 
 
-def test_an_unreadable_file_is_reported_and_read_when_it_changes(
-    watch: Callable[[], Watch], new: Path
-) -> None:
-    for name, content in {"f1.png": "damaged", "t2.png": "2", "t3.png": "damaged"}.items():
-        (new / name).write_text(content)
-    one = watch()
-    until(lambda: one.rows() == [("t2.png", "tube")] and len(one.bad) == 2)
-    time.sleep(5 * INTERVAL)
-    assert one.bad == ["f1.png", "t3.png"], "each once"
-    (new / "f1.png").write_text("repaired")
-    until(lambda: len(one.rows()) == 2)
-    (new / "t3.png").unlink()
-    time.sleep(5 * INTERVAL)
-    assert stop(one) == []
-    assert one.table.n_added == 2
+@pytest.fixture
+def table(watch):
+    """A watch whose table has four images."""
+    for number, name in enumerate(NAMES):
+        watch.add(name, 6 * number)
+    watch.run("-q", scenario=[NAMES])
+    return watch
 
 
-def test_what_fails_is_tried_again_and_reported_once(
-    new: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The copy of an image fails, for example; another is damaged."""
-    monkeypatch.setattr("hypervlad.results.reports.watching._RETRY", INTERVAL)
-    for name in ("f1.png", "t2.png"):
-        (new / name).write_text("1")
-    one = Watch(new, tmp_path / "table.csv")
-    (new / "t3.png").write_text("damaged")
-    one.refused = {"f1.png"}
-    one.thread.start()
-    until(lambda: one.rows() == [("t2.png", "tube")] and len(one.batches) >= 3)
-    one.refused = set()
-    until(lambda: len(one.rows()) == 2)
-    assert [Path(image.name).name for image in stop(one)] == ["t3.png"]
-    assert one.bad == ["t3.png"]
+def test_a_table_that_was_cut_anywhere_is_continued(table):
+    whole, rows = table.table.read_bytes(), rows_of(table.table)
+    start = whole.index(b'"a ')  # the third of the rows, which has a line break in its name
+    for end, n_kept, is_cut in [
+        *((0, 0, False), (5, 0, True), (whole.index(b"0.png") + 2, 0, True)),
+        *((start, 2, False), (start + 5, 2, True), (start + 9, 2, True), (start + 14, 2, True)),
+        *((whole.index(b"d.png") - 1, 3, False), (len(whole) - 9, 3, True)),
+        (len(whole) - 1, 4, False),
+    ]:
+        table.table.write_bytes(whole[:end])
+        done = table.run(scenario=[NAMES])
+        assert ("the last line was incomplete and is removed" in done.stderr) == is_cut, end
+        assert f"classified {4 - n_kept} image" in done.stdout
+        assert rows_of(table.table)[: n_kept + 1] == rows[: n_kept + 1]
+        assert rounded(table.table.read_bytes()) == rounded(whole)
 
 
-def test_a_folder_may_be_away_for_a_while(
-    watch: Callable[[], Watch], new: Path, tmp_path: Path
-) -> None:
-    """Then an unreadable file in it is not reported again."""
-    away = tmp_path / "away"
-    (new / "f1.png").write_text("damaged")
-    one = watch()
-    until(lambda: one.bad == ["f1.png"])
-    new.rename(away)
-    time.sleep(3 * INTERVAL)
-    (away / "t2.png").write_text("2")
-    away.rename(new)
-    until(lambda: one.rows() == [("t2.png", "tube")])
-    assert [Path(image.name).name for image in stop(one)] == ["f1.png"]
-    assert one.bad == ["f1.png"]
-    assert one.batches == [["f1.png"], ["t2.png"]]
+def test_a_table_that_another_program_changed_is_refused_unless_it_is_the_same(table):
+    whole = table.table.read_bytes()
+    for old, new, line in [
+        *((b",", b";", 1), (b"p_flat", b"p_wire", 1), (b"\n", b"\r", 1)),
+        *((b"1.png,", b"1.png,more,", 3), (b"1.png,", b'"1.png,', 3), (b"d.png,", b'"d.png,', 6)),
+    ]:
+        changed = whole.replace(old, new)
+        table.table.write_bytes(changed)
+        done = table.run(code=2)
+        assert f"{table.table}: line {line} does not have the 8 columns" in done.stderr
+        assert table.table.read_bytes() == changed
+    table.table.write_bytes(b"\xef\xbb\xbf" + whole.replace(b"\n", b"\r\n"))  # from Windows
+    (table.new / ODD).unlink()  # whose line break was one of them
+    assert table.run().stdout.startswith("classified 0 images")
 
 
-def test_a_file_that_stays_empty_is_reported_once(
-    watch: Callable[[], Watch], new: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hypervlad.results.reports.watching._EMPTY", 20 * INTERVAL)
-    (new / "f1.png").touch()
-    one = watch()
-    (new / "t2.png").write_text("2")
-    until(lambda: one.rows() == [("t2.png", "tube")])
-    assert one.bad == [], "it may still be written"
-    until(lambda: one.bad)
-    time.sleep(5 * INTERVAL)
-    assert one.bad == ["f1.png"]
-    (new / "f1.png").write_text("1")
-    until(lambda: len(one.rows()) == 2)
-    assert stop(one) == []
+def test_lines_of_other_models_and_options_are_not_mixed(table, tmp_path):
+    whole, other = table.table.read_bytes(), tmp_path / "m.hvlad"
+    run("train", table.images[0].parent.parent, "-o", other, *TINY, "--seed", "7", "-q")
+    (tmp_path / "elsewhere").mkdir()
+    for model, new, options, words in [
+        (table.model, tmp_path / "elsewhere", [], "another folder"),
+        (other, table.new, [], "another model"),
+        (table.model, table.new, ["--pixel-size", "2"], "another pixel_size"),
+        (table.model, table.new, ["--max-error", "0.5", "--coverage", "0.5"], "another coverage"),
+    ]:
+        done = run("predict", model, new, "--watch", "-o", table.table, *options, code=2)
+        assert f"{table.table} was made with {words}" in done.stderr
+    once = run("predict", table.model, table.new, "-o", table.table, code=2)
+    assert f"{table.table} was made with --watch" in once.stderr
+    (settings,) = tmp_path.glob("_t.csv*")
+    settings.unlink()
+    assert f"{table.table} exists, but not {settings.name}" in table.run(code=2).stderr
+    table.table.rename(tmp_path / "real.csv")
+    os.symlink(tmp_path / "real.csv", table.table)
+    assert str(table.table) in table.run(code=2).stderr
+    assert table.table.read_bytes() == whole
 
 
-def test_stopping_finishes_and_writes_what_is_being_classified(new: Path, tmp_path: Path) -> None:
-    for number in range(40):
-        (new / f"f{number:02d}.png").write_text("x")
-    one = Watch(new, tmp_path / "table.csv")
-    plain = one.classify
-
-    def classify(files: list[Path]) -> Classification:
-        one.stop.set()
-        return plain(files)
-
-    one.classify = classify  # type: ignore[method-assign]
-    one.run()
-    assert one.table.n_added == len(one.rows()) == 16
-    rest = Watch(new, tmp_path / "table.csv")
-    rest.thread.start()
-    until(lambda: len(rest.rows()) == 40)
-    stop(rest)
-    assert sorted(name for name, _ in rest.rows()) == sorted(path.name for path in new.iterdir())
-
-
-def test_the_table_is_that_of_one_run(tmp_path: Path) -> None:
-    """Lines that are added later are those that would have been written at once."""
-    kinds = ["sure", "ambiguous", "sure", "sure"]
-    proba = [[0.25, 0.75], [0.5, 0.5], [1, 0], [1, 0]]
-    names = ["a.png", "=b.png", 'c "d", e\n.png']
-    found = classification(proba, kinds=kinds)
-    table = table_at(tmp_path / "t.csv", max_error=0.1)
-    for k in range(3):
-        table.add([tmp_path / names[k]], found, [k])
-    columns = prediction_columns(found, CLASSES)
-    whole = predictions_as_bytes(names, found.proba, CLASSES, columns=columns)
-    assert (tmp_path / "t.csv").read_bytes() == whole
-    header = prediction_header(CLASSES, has_sets=False, is_judged=True)
-    assert rows_in(tmp_path / "t.csv")[0] == header
-    again = table_at(tmp_path / "t.csv", max_error=0.1)
-    assert again.paths == {str(tmp_path / name) for name in names}
-
-
-def test_a_table_that_is_changed_during_the_run_is_continued(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    table = table_at(path)
-    add(table, "a.png")
-    path.write_bytes(path.read_bytes().removesuffix(b"\n"))  # by an editor
-    add(table, "b.png")
-    assert names_in(path) == ["path", "a.png", "b.png"]
-    path.unlink()
-    add(table, "c.png")
-    assert names_in(path) == ["path", "c.png"]
-
-
-def test_an_incomplete_line_is_removed_and_quotation_marks_are_parts_of_names(
-    tmp_path: Path,
-) -> None:
-    path = tmp_path / "t.csv"
-    add(table_at(path), "a.png", 'b "c".png')
-    path.write_bytes(path.read_bytes().replace(b"a.png", b'5" wafer.png')[:-9])
-    with pytest.warns(UserWarning, match="the last line was incomplete and is removed: .b ."):
-        table = table_at(path)
-    assert table.paths == {str(tmp_path / '5" wafer.png')}
-
-
-def test_a_failed_write_leaves_no_part_of_a_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The disk is full after the lines were handed over."""
-    path = tmp_path / "t.csv"
-    table = table_at(path)
-    add(table, "a.png")
-    before = path.read_bytes()
-
-    def refuse(_: int) -> None:
+def test_a_table_that_is_changed_or_full_during_the_run_is_continued(watch, monkeypatch):
+    def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as full:
-        full.setattr(os, "fsync", refuse)
-        with pytest.warns(UserWarning, match=r"cannot be written now \(No space left on device\)"):
-            add(table, "b.png")
-    assert path.read_bytes() == before
-    add(table, "c.png")
-    assert names_in(path) == ["path", "a.png", "b.png", "c.png"]
+    def scenario():
+        watch.add("a.png")
+        yield ["a.png"]
+        watch.table.write_bytes(watch.table.read_bytes().removesuffix(b"\n"))  # by an editor
+        watch.add("b.png")
+        yield ["a.png", "b.png"]
+        before = watch.table.read_bytes()
+        with monkeypatch.context() as full:
+            full.setattr(os, "fsync", refuse)
+            watch.add("c.png")
+            yield 20
+            assert watch.table.read_bytes() == before, "no part of a line"
+        yield ["a.png", "b.png", "c.png"]
+        watch.table.unlink()
+        watch.add("d.png")
+        yield ["d.png"]
+
+    done = watch.run(scenario=scenario())
+    assert done.stderr.count("cannot be written now (No space left on device)") == 1
+    assert "classified 4 images" in done.stdout
 
 
-NAMES = st.lists(
-    st.text(st.sampled_from('ab,"\n\r;=é'), min_size=1, max_size=6), max_size=3, unique=True
-)
-CLASS_NAMES = st.sampled_from([["a", "b"], ['wet, "1"\nor 2', "b"]])
+def test_lines_that_could_not_be_written_are_in_a_file_of_their_own(watch, tmp_path, monkeypatch):
+    plain, unsaved = open, [tmp_path / "t-unsaved.csv", tmp_path / "t-unsaved-2.csv"]
+    unsaved[0].write_text("of an earlier run")
 
-
-@pytest.mark.slow  # two tables for each byte of each example
-@patch("os.fsync", Mock())
-@pytest.mark.filterwarnings("ignore:.* the last line was incomplete and is removed")
-@given(NAMES, CLASS_NAMES)
-@example(['a "b",\r\nc\n', "\n", '"\n0.25,0.75'], ["a", "b"])
-@settings(max_examples=5)
-def test_a_table_that_was_cut_anywhere_is_continued(
-    tmp_path_factory: pytest.TempPathFactory, names: list[str], classes: list[str]
-) -> None:
-    path = tmp_path_factory.mktemp("table") / "t.csv"
-
-    add(table_at(path, classes), *names)
-    whole = path.read_bytes()
-    _, *rows = rows_in(path)
-    for n_left in range(len(whole)):
-        path.write_bytes(whole[:n_left])
-        table = table_at(path, classes)
-        _, *kept = rows_in(path)
-        assert kept == rows[: len(kept)]
-        assert table.paths == {str(path.parent / name) for name in names[: len(kept)]}
-        assert len(kept) == len(rows) or n_left < len(whole) - 1, "only a line break is missing"
-        add(table, *names[len(kept) :])
-        assert path.read_bytes() == whole
-
-
-LINES = st.lists(st.text(st.sampled_from('ab,"\n\r;=é'), max_size=12), max_size=4)
-
-
-@patch("os.fsync", Mock())
-@given(LINES, st.booleans())
-@example([';","'], True)  # the first quotation mark is not at the beginning of a cell
-def test_no_complete_line_is_ever_removed(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[str], broken: bool
-) -> None:
-    """Whatever others wrote into the table, all but an incomplete last row stay."""
-    path = tmp_path_factory.mktemp("table") / "t.csv"
-    add(table_at(path), "a.png")
-    text = path.read_bytes() + "\n".join(lines).encode() + b"\n" * broken
-    path.write_bytes(text)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            table_at(path)
-    except ValueError:
-        assert path.read_bytes() == text
-    else:
-        if (after := path.read_bytes()) not in (text, text + b"\n"):
-            assert text.startswith(after)
-            removed = text[len(after) :].decode()
-            assert len(list(csv.reader(io.StringIO(removed, newline="")))) == 1
-            assert not removed.endswith("\n") or removed.count('"') % 2, "the line break of a name"
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        (b",", b";", "line 1 does not have the 7 columns of this table, separated by commas, or"),
-        (b"1.png,", b"1.png,more,", "line 3 does not have the 7 columns"),
-        (b"1.png,", b'"1.png,', "line 3 does not have the 7 columns"),
-        (b"2.png,", b'"2.png,', "line 4 does not have the 7 columns"),
-        (b"p_tube", b"p_wire", "line 1 does not have the 7 columns"),
-        (b"\n", b"\r", "line 1 does not have the 7 columns"),
-    ],
-)
-def test_a_table_that_another_program_changed_is_refused(
-    tmp_path: Path, old: bytes, new: bytes, words: str
-) -> None:
-    path = tmp_path / "t.csv"
-    add(table_at(path), "0.png", "1.png", "2.png")
-    changed = path.read_bytes().replace(old, new)
-    path.write_bytes(changed)
-    with pytest.raises(ValueError, match=words):
-        table_at(path)
-    assert path.read_bytes() == changed
-
-
-def test_a_byte_order_mark_and_line_breaks_of_windows_are_read(tmp_path: Path) -> None:
-    path = tmp_path / "t.csv"
-    add(table_at(path), "a.png")
-    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert table_at(path).paths == {str(tmp_path / "a.png")}
-
-
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        ({"model": "2"}, "another model"),
-        ({"pixel_size": 2.0}, "another pixel_size"),
-        ({"folder": Path("elsewhere\nand more")}, "another folder"),
-        ({"model": "2", "max_error": 0.05}, "another model and max_error"),
-    ],
-)
-def test_lines_of_other_models_and_options_are_not_mixed(
-    tmp_path: Path, other: Any, words: str
-) -> None:
-    path = tmp_path / "t.csv"
-    add(table_at(path), "a.png")
-    with pytest.raises(ValueError, match=rf"was made with {words} \(see _t\.csv\.settings\.txt\)"):
-        table_at(path, **other)
-    assert names_in(path) == ["path", "a.png"]
-    settings_file(path).unlink()
-    with pytest.raises(ValueError, match=r"t\.csv exists, but not _t\.csv\.settings"):
-        table_at(path)
-    assert names_in(path) == ["path", "a.png"]
-    path.unlink()  # then it is a new table
-    table_at(path, **other)
-    table_at(path, **other)
-    assert settings_file(path).exists()
-
-
-def test_a_table_that_is_a_link_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "real.csv").touch()
-    os.symlink(tmp_path / "real.csv", tmp_path / "t.csv")
-    with pytest.raises(LinkError):
-        table_at(tmp_path / "t.csv")
-
-
-def test_lines_wait_while_another_program_has_the_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "t.csv"
-    table = table_at(path)
-    before, unsaved = path.read_bytes(), tmp_path / "t-unsaved-2.csv"
-    plain_open, refused = open, [path]
-
-    def refuse(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
-        if Path(file) in refused or Path(file).parent in refused:
+    def refuse(file, *arguments, **options):
+        if str(file) == str(watch.table) and "b" in str(arguments):
             raise PermissionError(13, "in use")
-        return plain_open(file, mode, *rest, **options)
+        return plain(file, *arguments, **options)
 
-    (tmp_path / "t-unsaved.csv").write_text("of an earlier run")
-    with monkeypatch.context() as blocked:
-        blocked.setattr("builtins.open", refuse)
-        with pytest.warns(UserWarning, match="cannot be written now"):
-            add(table, "a.png")
-        add(table, "b.png")  # warned of once
-        with pytest.raises(OSError, match=rf"in use, perhaps .*\); the lines .* in {unsaved}"):
-            table.close()
-        refused.append(tmp_path)
-        with pytest.raises(OSError, match=r"in use, .*; the next run classifies the images that"):
-            table.close()
-    assert path.read_bytes() == before
-    assert (tmp_path / "t-unsaved.csv").read_text() == "of an earlier run"
-    table.close()
-    assert unsaved.read_bytes() == path.read_bytes()
-    assert names_in(path) == ["path", "a.png", "b.png"]
+    def scenario():
+        watch.add("a.png")
+        yield ["a.png"]
+        monkeypatch.setattr("builtins.open", refuse)
+        for name in ("b.png", "c.png"):
+            watch.add(name)
+            yield 10
+
+    done = watch.run(scenario=scenario(), code=2)
+    assert done.stderr.count("cannot be written now (in use, perhaps because another program") == 1
+    assert f"the lines that are missing in it are in {unsaved[1]}" in done.stderr
+    assert unsaved[0].read_text() == "of an earlier run"
+    assert watch.names == ["a.png"]
+    assert [row[0] for row in rows_of(unsaved[1])] == ["path", "b.png", "c.png"]

@@ -1,0 +1,16 @@
+"""A classifier of textures that a command has trained, and the images."""
+
+from __future__ import annotations
+
+import pytest
+from support.commands import folder, model
+
+import hypervlad
+
+__all__ = ["folder", "model"]
+
+
+@pytest.fixture
+def fitted(model):
+    """The classifier; of it, a test may change what it likes."""
+    return hypervlad.load(model)
