@@ -7,15 +7,20 @@ With random weights, by the functions of the tests.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
 
 from benchmarks.common.program import new_parser, parse
 from benchmarks.common.results import RESULTS, save_result
 from benchmarks.common.tables import table
 from hypervlad import make_tem_images
-from tests.support.oracle import check_against_oracle
-from tests.support.timm_maps import LARGE, difference_from_timm
+from hypervlad.features.backbones import build_network
+from tests.support.networks import LARGE, check_network, timm_maps, timms_own
 
 SIZES = ((224, 224), (224, 448), (150, 201))
 CODEBOOKS = ("joint", "per_layer")
@@ -24,15 +29,37 @@ CODEBOOKS = ("joint", "per_layer")
 def measure(network: str, image_size: int) -> dict[str, Any]:
     """Return the largest differences of a network by size of image, and by codebook."""
     images, _ = make_tem_images(4, size=(180, 260), random_state=0)
-    options = {"weights": "random", "image_size": image_size, "n_codewords": 16}
+    options = {"image_size": image_size, "n_codewords": 16}
     return {
         "network": network,
         "maps": {f"{h} x {w}": difference_from_timm(network, h, w) for h, w in SIZES},
         "vectors": {
-            codebook: check_against_oracle(images, f"timm/{network}", codebook, **options)
+            codebook: check_network(images, f"timm/{network}", codebook, **options)
             for codebook in CODEBOOKS
         },
     }
+
+
+def difference_from_timm(name: str, height: int, width: int) -> float:
+    """Return the largest difference of our maps of noise from timm's, relative to their maximum.
+
+    Of all blocks that have maps, not only of those that are tapped by default.
+    """
+    module = timms_own(name)
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "weights.pth"
+        torch.save(module.state_dict(), weights)
+        blocks = build_network(f"timm/{name}", weights).module.taps
+        network = build_network(f"timm/{name}", weights, list(blocks))
+    noise = np.random.default_rng(0).standard_normal((1, 3, height, width), dtype=np.float32)
+    images = torch.from_numpy(noise)
+    differences = []
+    for found, theirs in zip(
+        network(images), timm_maps(name, module)(images, network.taps), strict=True
+    ):
+        own = found[0].permute(1, 2, 0).numpy()
+        differences.append(float(np.abs(own - theirs).max() / np.abs(theirs).max()))
+    return max(differences)
 
 
 def agreement_table(facts: Mapping[str, Any]) -> str:

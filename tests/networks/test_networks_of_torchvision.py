@@ -1,0 +1,202 @@
+"""Networks of torchvision: vectors by a slow oracle on the maps of torchvision's own modules."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.fine_tuning import keep_the_last_epoch
+from support.networks import check_network, save_whole, torchvisions_own
+from support.oracle import check_against_oracle, maps_of
+
+import hypervlad
+from hypervlad import HypercolumnVLAD, make_tem_images
+from hypervlad.features import backbone_names, get_backbone, tap_names
+from hypervlad.models import TransferClassifier
+
+NAMES = ["alexnet", "convnext_tiny", "densenet121", "densenet201", "efficientnet_b0"]
+NAMES += ["inception_v3", "mobilenet_v2", "resnet101", "resnet18", "resnet34", "resnet50"]
+NAMES += ["vgg16", "vgg16_bn", "vgg19"]
+# Each large network takes seconds.
+LARGE = [
+    pytest.param(name, marks=pytest.mark.full)
+    for name in ("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "inception_v3")
+]
+
+
+@pytest.fixture(scope="module")
+def images() -> list[np.ndarray]:
+    return make_tem_images(3, size=(70, 101), random_state=0)[0]
+
+
+def test_default_taps_are_layers() -> None:
+    assert set(NAMES) <= set(backbone_names())
+    for name in NAMES:
+        assert set(get_backbone(name).taps) <= set(tap_names(name)), name
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "vgg16", "resnet18", *LARGE])
+def test_vectors_agree_with_the_oracle(name: str, images: list[np.ndarray]) -> None:
+    """With normalisations folded into convolutions, where torchvision's module has them."""
+    options: dict[str, Any] = {"n_codewords": 16}
+    if name == "inception_v3":  # it takes no smaller ones
+        options["image_size"] = 75
+    check_network(images, name, **options)
+
+
+def test_taps_keep_what_later_layers_change(images: list[np.ndarray]) -> None:
+    """A residual sum is added in place; a tapped convolution is not folded."""
+    taps = ["layer1.0.bn2", "layer1.0.conv1", "conv1", "bn1", "layer2"]
+    check_network(images, "resnet18", "per_layer", taps=taps, n_codewords=4)
+
+
+def test_default_taps_of_vgg16_come_after_the_last_relu_of_a_resolution() -> None:
+    maps = maps_of(torchvisions_own("vgg16"))(torch.rand(1, 3, 32, 64), get_backbone("vgg16").taps)
+    assert [layer.shape[0] for layer in maps] == [32, 16, 8, 4, 2]
+    assert all((layer >= 0).all() for layer in maps)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", LARGE[0]])
+def test_the_smallest_images_have_a_cell_in_each_map(name: str, tmp_path: Path) -> None:
+    weights = save_whole(torchvisions_own(name), tmp_path / "w.pth")
+    side = get_backbone(name).preprocessing.minimum_size
+    encoder = HypercolumnVLAD(name, weights=weights, image_size=side, n_codewords=2)
+    vectors = encoder.fit_transform(list(np.random.default_rng(0).random((2, 20, 20))))
+    assert np.isfinite(vectors).all()
+    with pytest.raises(ValueError, match=f"at least {side}"):
+        encoder.set_params(image_size=side - 1).fit([np.zeros((20, 20))])
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "prefix", "inside"),
+    [
+        ("resnet18", "micronet", "module.", ""),
+        ("resnet18", "image-micronet", "module.encoder.", ""),
+        ("densenet121", "image-micronet", "features.module.", "features."),
+    ],
+)
+def test_files_fit_as_they_are_published(
+    name: str,
+    weights: str,
+    prefix: str,
+    inside: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Those of MicroNet have prefixes, and torchvision's first DenseNets other names of layers."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    module = torchvisions_own(name)
+    plain = save_whole(module, tmp_path / "plain.pth")
+    published = {}
+    for key, value in module.state_dict().items():
+        old = re.sub(r"(denselayer\d+\.(?:norm|conv))([12])\.", r"\1.\2.", key)
+        published[prefix + old.removeprefix(inside)] = value
+    assert not published.keys() & module.state_dict().keys()
+    kind = {"micronet": "microscopynet", "image-micronet": "imagenet-microscopynet"}[weights]
+    path = tmp_path / "hub" / "checkpoints" / f"{name}_pretrained_{kind}_v1.0.pth.tar"
+    path.parent.mkdir(parents=True)
+    checkpoint = {"epoch": 3, "arch": name, "state_dict": published, "best_acc1": torch.tensor(0.9)}
+    torch.save(checkpoint, path)
+    images = list(np.random.default_rng(0).random((2, 32, 32)))
+    taps = get_backbone(name).taps[:1]
+    encoder = HypercolumnVLAD(name, taps=taps, image_size=32, n_codewords=2)
+    digests = {
+        encoder.set_params(weights=each).fit(images).weights_digest_
+        for each in (weights, path, plain)
+    }
+    assert len(digests) == 1
+
+
+def test_networks_are_built_while_others_run(tmp_path: Path) -> None:
+    weights = save_whole(torchvisions_own("resnet18"), tmp_path / "w.pth")
+    images = list(np.random.default_rng(0).random((2, 32, 32)))
+
+    def vectors(_: int) -> np.ndarray:
+        encoder = HypercolumnVLAD("resnet18", weights=weights, taps=["layer1"], image_size=32)
+        return encoder.set_params(n_codewords=2, random_state=0).fit_transform(images)
+
+    expected = vectors(0)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(vectors, range(12)):
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_model_file_contains_the_original_weights(tmp_path: Path) -> None:
+    """Not the folded ones, which no other version could use."""
+    weights = save_whole(torchvisions_own("resnet18"), tmp_path / "w.pth")
+    images = list(np.random.default_rng(0).random((6, 32, 32)))
+    encoder = HypercolumnVLAD("resnet18", weights=weights, taps=["layer1"], image_size=32)
+    encoder.set_params(n_codewords=2, random_state=0).fit(images)
+    encoder.save(tmp_path / "m.hvlad", include_backbone=True)
+    weights.unlink()
+    loaded = hypervlad.load(tmp_path / "m.hvlad")
+    np.testing.assert_array_equal(loaded.transform(images), encoder.transform(images))
+    assert loaded.weights_digest_ == encoder.weights_digest_
+
+
+def test_the_oracle_notices_other_weights(images: list[np.ndarray]) -> None:
+    module, other = torchvisions_own("resnet18"), torchvisions_own("resnet18")
+    other.layer1[0].conv1.weight *= 1.01
+    with pytest.raises(AssertionError):
+        check_against_oracle(images, "resnet18", module=module, maps=maps_of(other), n_codewords=4)
+
+
+# --- the baseline of transfer learning ------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
+@pytest.mark.parametrize("name", ["resnet18", "timm/test_vit", "timm/test_efficientnet", *LARGE])
+def test_transfer_on_every_kind_of_network(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep_the_last_epoch(monkeypatch)
+    images = list(np.random.default_rng(0).random((8, 40, 50), dtype=np.float32))
+    side = get_backbone(name).preprocessing.minimum_size
+    for mode in ("features", "finetune"):
+        model = TransferClassifier(name, "random", mode=mode, image_size=side, max_epochs=1)
+        model.set_params(batch_size=4, random_state=0).fit(images, ["a", "b"] * 4)
+        assert bool(model.network_state_) == (mode == "finetune")
+        expected = model.predict_proba(images)
+        assert np.isfinite(expected).all()
+        model.save(tmp_path / "m.hvlad")
+        loaded = hypervlad.load(tmp_path / "m.hvlad")
+        np.testing.assert_array_equal(loaded.predict_proba(images), expected)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", *LARGE[2:4]])
+def test_pooled_features_are_what_torchvision_gives_its_last_layer(
+    name: str, tmp_path: Path
+) -> None:
+    module = torchvisions_own(name)  # whose head is replaced by one that returns its input
+    weights = save_whole(module, tmp_path / "w.pth")
+    images = list(np.random.default_rng(0).random((6, 64, 64), dtype=np.float32))
+    model = TransferClassifier(name, weights, image_size=64, random_state=0)
+    model.fit(images, ["a", "b"] * 3)
+    prepare = get_backbone(name).preprocessing.prepare
+    with torch.no_grad():
+        features = module(torch.stack([prepare(image, (64, 64)) for image in images])).numpy()
+    head = model.head_
+    margins = ((features - head.mean) / head.scale) @ head.coef + head.intercept
+    found = model.decision_function(images)
+    expected = margins / head.temperature
+    np.testing.assert_allclose(found, expected[:, 1] - expected[:, 0], rtol=2e-3, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
+def test_running_statistics_stay_frozen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = make_tem_images(12, size=32, random_state=0)
+    keep_the_last_epoch(monkeypatch)
+    module = torchvisions_own("mobilenet_v2")
+    weights = save_whole(module, tmp_path / "w.pth")
+    model = TransferClassifier("mobilenet_v2", weights, mode="finetune", trainable="all")
+    model.set_params(image_size=32, max_epochs=1).fit(images, labels)
+    before = module.state_dict()
+    assert not any("running" in name for name in model.network_state_)
+    learnt = [not np.array_equal(value, before[k]) for k, value in model.network_state_.items()]
+    assert len(learnt) > 100
+    assert all(learnt)
