@@ -1,137 +1,126 @@
-"""Random changes of micrographs and patches: their limits, and what must not change."""
+"""Random changes of training images: their limits, and what must not change."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy.ndimage import affine_transform
+from support.tiny import build_tiny
 
-from hypervlad.models.baselines import finetuning, patch_cnn
-from hypervlad.models.baselines.finetuning import (
-    augment_micrographs,
-    change_greys_randomly,
-    crop_randomly,
-    turn_randomly,
-)
-from hypervlad.models.baselines.patch_cnn import augment_patches
+from hypervlad import register_backbone
+from hypervlad.features import Preprocessing
+from hypervlad.models import PatchCNNClassifier, TransferClassifier
+
+Array = NDArray[Any]
 
 
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def images(n: int, side: int = 9, n_channels: int = 1, seed: int = 0) -> torch.Tensor:
-    return torch.rand(n, n_channels, side, side, generator=generator(seed))
-
-
-# --- whole micrographs -------------------------------------------------------------------------
-
-
-@settings(max_examples=25, deadline=None)
-@given(
-    n=st.integers(1, 5),
-    side=st.integers(2, 12),
-    n_channels=st.sampled_from([1, 3]),
-    seed=st.integers(0, 2**31 - 1),
-)
-def test_shape_and_range_stay_and_the_seed_decides(
-    n: int, side: int, n_channels: int, seed: int
-) -> None:
-    batch = images(n, side, n_channels)
-    before = batch.clone()
-    found = augment_micrographs(batch, generator(seed))
-    assert found.shape == batch.shape
-    assert found.dtype == torch.float32
-    assert torch.isfinite(found).all()
-    assert float(found.min()) >= 0
-    assert float(found.max()) <= 1
-    assert torch.equal(batch, before)
-    assert torch.equal(found, augment_micrographs(batch, generator(seed)))
-
-
-def test_mirrors_and_right_angles_are_exact_and_come_equally_often() -> None:
-    """Each image is, to the bit, one of those that numpy makes of it."""
-    batch = images(1, 4, 3).expand(2000, -1, -1, -1).contiguous()
-    found = turn_randomly(batch, generator()).numpy()
-    image = batch[0].numpy()
-    allowed = [np.rot90(each, k, (1, 2)) for each in (image, image[..., ::-1]) for k in range(4)]
-    counts = [int((found == each).all(axis=(1, 2, 3)).sum()) for each in allowed]
-    assert sum(counts) == 2000
-    assert (np.abs(np.array(counts) - 250) < 5 * np.sqrt(250)).all()
-
-
-def test_rotations_and_crops_against_scipy() -> None:
+def check_against_scipy(sampled: Any, half: float, n: int = 20) -> None:
     """Inside, where no edge is seen: scipy's own affine transform of the same maps."""
-    batch = images(20, 15)
-    found = crop_randomly(batch, generator(3))[:, 0].numpy()
-    maps = finetuning.random_affine_maps(20, generator(3)).double().numpy()
-    centre = np.array([7.0, 7.0])
-    for image, new, (of_x, of_y) in zip(batch[:, 0].numpy(), found, maps, strict=True):
+    side = sampled.before.shape[-1]
+    centre = np.full(2, (side - 1) / 2)
+    for image, new, (of_x, of_y) in list(zip(*sampled, strict=True))[:n]:
         by_rows = np.array([[of_y[1], of_y[0]], [of_x[1], of_x[0]]])
-        shift = np.array([of_y[2], of_x[2]]) * 7.5  # -1 to 1 are the outer edges of 15 pixels
-        offset = centre - by_rows @ centre + shift
-        expected = affine_transform(image, by_rows, offset, order=1, mode="reflect")
-        corners = np.stack(np.meshgrid(np.arange(15), np.arange(15), indexing="ij"), axis=-1)
+        offset = centre - by_rows @ centre + half * np.array([of_y[2], of_x[2]])
+        expected = affine_transform(image, by_rows, offset, order=1, mode="nearest")
+        corners = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), axis=-1)
         where = corners @ by_rows.T + offset
-        inside = ((where >= 0) & (where <= 14)).all(axis=-1)
+        inside = ((where >= 0) & (where <= side - 1)).all(axis=-1)
         assert inside.mean() > 0.5
-        np.testing.assert_allclose(new[inside], expected[inside], atol=1e-5)
+        np.testing.assert_allclose(new[inside], expected[inside], atol=1e-4)
 
 
-def test_rotations_and_crops_stay_within_their_limits() -> None:
-    maps = finetuning.random_affine_maps(4000, generator()).double()
-    side = torch.hypot(maps[:, 0, 0], maps[:, 1, 0])
-    angle = torch.rad2deg(torch.atan2(maps[:, 1, 0], maps[:, 0, 0]))
-    assert 0.7 <= float(side.square().min()) < 0.71
-    assert 0.99 < float(side.max()) <= 1
-    assert 9.9 < float(angle.abs().max()) <= 10 + 1e-4
+class Recorder(torch.nn.Module):
+    """A network that remembers the images that it learns from."""
+
+    seen: list[Array] = []  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = build_tiny()
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            self.seen.append(batch[:, 0].detach().numpy().copy())
+        return self.network(batch)
+
+
+def test_micrographs_are_turned_cropped_and_change_their_greys(sampled: Any) -> None:
+    plain = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, minimum_size=4)
+    register_backbone("learning", Recorder, ["network.1", "network.4"], plain)
+    rng = np.random.default_rng(0)
+    images = [rng.uniform(0.3, 0.7, (16, 16)).astype(np.float32) for _ in range(40)]
+    Recorder.seen.clear()
+    TransferClassifier(
+        "learning",
+        "random",
+        mode="finetune",
+        image_size=16,
+        max_epochs=30,
+        patience=30,
+        random_state=0,
+    ).fit(images, ["a", "b"] * 20)
+    found, given = sampled.joined, np.concatenate(Recorder.seen)
+    assert len(found.before) == len(given) == 30 * 32
+
+    # Mirror images and right angles are exact, and come equally often.
+    counts = np.zeros(8, int)
+    versions = np.array(
+        [[np.rot90(m, k) for m in (image, image.T) for k in range(4)] for image in images]
+    )
+    for turned in found.before:
+        apart = np.abs(versions - turned).max((2, 3))
+        assert apart.min() < 1e-6
+        counts[np.unravel_index(apart.argmin(), apart.shape)[1]] += 1
+    assert (np.abs(counts - 120) < 5 * np.sqrt(120)).all()
+
+    # A part of at least 70 % of the area is enlarged, turned by at most 10 degrees.
+    check_against_scipy(found, half=8)
+    side = np.hypot(found.maps[:, 0, 0], found.maps[:, 1, 0])
+    angle = np.rad2deg(np.arctan2(found.maps[:, 1, 0], found.maps[:, 0, 0]))
+    assert 0.699 <= np.square(side).min() < 0.715
+    assert 0.985 < side.max() <= 1.001
+    assert 9.8 < np.abs(angle).max() <= 10.01
     for axis in (0, 1):  # but for the rotation, a crop lies within the image
-        reach = maps[:, axis, 2].abs() + side
-        assert 0.99 < float(reach.max()) <= 1 + 1e-6
+        reach = np.abs(found.maps[:, axis, 2]) + side
+        assert 0.98 < reach.max() <= 1.001
+
+    # Brightness changes by at most 0.1, contrast by a fifth.
+    mean, new_mean = (each.mean((1, 2)) for each in (found.after, given))
+    assert 0.095 < np.abs(new_mean - mean).max() <= 0.1001
+    factors = given.std((1, 2)) / found.after.std((1, 2))
+    assert 0.799 <= factors.min() < 0.81
+    assert 1.19 < factors.max() <= 1.201
+    expected = (found.after - mean[:, None, None]) * factors[:, None, None]
+    np.testing.assert_allclose(given, expected + new_mean[:, None, None], atol=1e-4)
 
 
-def test_brightness_and_contrast_against_the_formula() -> None:
-    batch = 0.4 + 0.2 * images(200)
-    found = change_greys_randomly(batch, generator())
-    mean = batch.mean(dim=(1, 2, 3), keepdim=True)
-    new_mean = found.mean(dim=(1, 2, 3), keepdim=True)
-    shifts = (new_mean - mean).abs()
-    assert 0.09 < float(shifts.max()) <= 0.1 + 1e-6
-    factors = (found - new_mean).flatten(1).std(dim=1) / (batch - mean).flatten(1).std(dim=1)
-    assert 0.8 - 1e-4 <= float(factors.min()) < 0.81
-    assert 1.19 < float(factors.max()) <= 1.2 + 1e-4
-    expected = new_mean + factors[:, None, None, None] * (batch - mean)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-
-
-# --- patches -----------------------------------------------------------------------------------
-
-
-def test_patches_against_scipy() -> None:
+def test_patches_are_sheared_zoomed_and_mirrored(sampled: Any) -> None:
     """Rows and columns, from the centre, as Keras's own affine transform has them."""
-    patch = np.random.default_rng(0).random((9, 9))
-    batch = torch.from_numpy(patch).float()[None, None].repeat(20, 1, 1, 1)
-    found = augment_patches(batch, generator(3))
-    maps = patch_cnn.random_affine_maps(20, generator(3))
-    centre = np.array([4.0, 4.0])
-    for image, (of_x, of_y) in zip(found[:, 0].numpy(), maps.double().numpy(), strict=True):
-        by_rows = np.array([[of_y[1], of_y[0]], [of_x[1], of_x[0]]])
-        offset = centre - by_rows @ centre
-        expected = affine_transform(patch, by_rows, offset, order=1, mode="nearest")
-        np.testing.assert_allclose(image, expected, atol=1e-5)
-
-
-def test_shear_and_zoom_stay_within_their_limits() -> None:
-    maps = patch_cnn.random_affine_maps(4000, generator()).double()
-    down = maps[:, 1, 1]
-    angle = torch.atan2(maps[:, 1, 0], maps[:, 0, 0]) % np.pi  # mirrored or not
-    angle = torch.minimum(angle, np.pi - angle)
-    across = torch.hypot(maps[:, 0, 0], maps[:, 1, 0])
+    rng = np.random.default_rng(0)
+    patches = rng.random((60, 28, 28)).astype(np.float32)
+    groups = np.arange(60) // 6
+    patches += groups[:, None, None]
+    PatchCNNClassifier(max_epochs=12, random_state=0, read_options={"scaling": (0, 16)}).fit(
+        patches, np.where(np.arange(60) % 2, "anomalous", "normal"), groups=groups
+    )
+    found = sampled.joined
+    assert len(found.before) == 12 * 48
+    # Whole groups are held out, so these are not among them.
+    learnt = np.floor(16 * found.before.mean((1, 2))).astype(int)
+    assert np.unique(learnt, return_counts=True)[1].tolist() == [12 * 6] * 8
+    check_against_scipy(found, half=0)
+    maps = found.maps
+    down, across = maps[:, 1, 1], np.hypot(maps[:, 0, 0], maps[:, 1, 0])
     for factor in (down, across):
-        assert 0.8 <= float(factor.min()) < 0.81
-        assert 1.19 < float(factor.max()) <= 1.2 + 1e-6
-    assert 0.19 < float(torch.rad2deg(angle.max())) <= 0.2 + 1e-6
-    assert 0.45 < float((maps[:, 0, 0] < 0).double().mean()) < 0.55
-    assert abs(float(np.corrcoef(down, across)[0, 1])) < 0.1
+        assert 0.799 <= factor.min() < 0.82
+        assert 1.18 < factor.max() <= 1.201
+    angle = np.arctan2(maps[:, 1, 0], maps[:, 0, 0]) % np.pi  # mirrored or not
+    angle = np.rad2deg(np.minimum(angle, np.pi - angle))
+    assert 0.18 < angle.max() <= 0.201
+    assert 0.4 < (maps[:, 0, 0] < 0).mean() < 0.6
+    assert abs(np.corrcoef(down, across)[0, 1]) < 0.15
+    np.testing.assert_allclose(maps[:, 0, 1], 0, atol=1e-5)
+    np.testing.assert_allclose(maps[:, :, 2], 0, atol=1e-5)

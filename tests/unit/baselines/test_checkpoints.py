@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
+from support.tiny import Tiny
 
 from hypervlad import register_backbone
-from hypervlad.common.modelfile import read_model, write_model
-from hypervlad.features import Preprocessing, get_backbone
+from hypervlad.features import Preprocessing
 from hypervlad.models import TransferClassifier
-from hypervlad.models.baselines.training import CheckpointError, Trainer
 
 Images = tuple[list[np.ndarray], np.ndarray]
 pytestmark = pytest.mark.filterwarnings("ignore:fine-tuning is validated on:UserWarning")
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(texture_images: Images) -> Callable[[str], TransferClassifier]:
-    """Models of trainings without interruption, each trained once."""
-    return functools.cache(lambda trainable: small(trainable=trainable).fit(*texture_images))
+TAPS, USUAL = ["1", "3", "4"], Preprocessing(minimum_size=4)
+BATCHES = 3  # of an epoch: 18 of 24 images are learnt, of which six are a batch
 
 
 class CutOffError(Exception):
     """The power failed."""
+
+
+class Fragile(Tiny):
+    """A network that fails when it has learnt from a number of batches."""
+
+    n_left: ClassVar[float] = np.inf
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            Fragile.n_left -= 1
+            if Fragile.n_left < 0:
+                raise CutOffError
+        return super().forward(batch)
+
+
+@pytest.fixture(autouse=True)
+def fragile() -> Iterator[None]:
+    register_backbone("fragile", Fragile, TAPS, USUAL)
+    Fragile.n_left = np.inf
+    yield
+    Fragile.n_left = np.inf
 
 
 def small(**parameters: Any) -> TransferClassifier:
@@ -42,154 +57,117 @@ def small(**parameters: Any) -> TransferClassifier:
         "patience": 4,
         "random_state": 0,
     }
-    return TransferClassifier("tiny", **usual | parameters)
+    return TransferClassifier("fragile", **usual | parameters)
 
 
-def cut_off_after(monkeypatch: pytest.MonkeyPatch, epochs: int, *, kept: bool) -> None:
-    """Let a training end as if killed, just after an epoch was kept, or just before."""
-    original = Trainer._save_checkpoint
-
-    def save(self: Trainer) -> None:
-        if len(self.curves) == epochs and not kept:
-            raise CutOffError
-        original(self)
-        if len(self.curves) == epochs:
-            raise CutOffError
-
-    monkeypatch.setattr(Trainer, "_save_checkpoint", save)
-
-
-def same_models(one: TransferClassifier, other: TransferClassifier, images: Any) -> None:
+def same_models(one: TransferClassifier, other: TransferClassifier) -> None:
     assert one.history_ == other.history_
     assert one.network_state_.keys() == other.network_state_.keys()
     for name, array in one.network_state_.items():
         np.testing.assert_array_equal(other.network_state_[name], array)
     np.testing.assert_array_equal(one.head_.coef, other.head_.coef)
     assert one.head_.temperature == other.head_.temperature
-    np.testing.assert_array_equal(one.predict_proba(images), other.predict_proba(images))
 
 
 @pytest.mark.parametrize("trainable", ["head", "all"])
 def test_a_training_that_is_cut_off_again_and_again_gives_the_same_model(
-    trainable: Any,
-    texture_images: Images,
-    uninterrupted: Callable[[str], TransferClassifier],
-    tmp_path: Path,
+    trainable: Any, texture_images: Images, tmp_path: Path
 ) -> None:
     """Order, augmentation and dropout continue where they were."""
-    images, labels = texture_images
-    whole = uninterrupted(trainable)
+    whole = small(trainable=trainable).fit(*texture_images)
+    assert whole.history_.n_validation == 24 - 6 * BATCHES
     model = small(trainable=trainable, checkpoint=tmp_path)
-    for epochs, kept in ((1, False), (1, True), (2, True), (3, False), (4, True)):
-        torch.manual_seed(epochs)  # whatever happens in between
-        with pytest.MonkeyPatch.context() as patch:
-            cut_off_after(patch, epochs, kept=kept)
-            with pytest.raises(CutOffError):
-                model.fit(images, labels)
-    assert not hasattr(model, "head_")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "_learn", lambda *_: pytest.fail("it was finished"))
-        same_models(whole, model.fit(images, labels), images)
-
-
-def test_max_epochs_can_be_raised(
-    texture_images: Images,
-    uninterrupted: Callable[[str], TransferClassifier],
-    tmp_path: Path,
-) -> None:
-    images, labels = texture_images
-    place = tmp_path / "training.checkpoint"
-    small(max_epochs=2, checkpoint=place).fit(images, labels)
-    longer = small(max_epochs=4, checkpoint=place).fit(images, labels)
-    same_models(uninterrupted("all"), longer, images)
-    with pytest.raises(CheckpointError, match=r"4 epochs are already done, more than max_epochs=3"):
-        small(max_epochs=3, checkpoint=place).fit(images, labels)
-
-
-def test_a_checkpoint_of_other_parameters_is_refused(
-    texture_images: Images, tmp_path: Path
-) -> None:
-    place = tmp_path / "training.checkpoint"
-    small(max_epochs=1, checkpoint=place).fit(*texture_images)
-    other = small(max_epochs=1, checkpoint=place, random_state=1, trainable="last", image_size=17)
-    expected = r"image_size: 16, now 17; .*seeds: .*; trainable: 'all', now 'last'.*give another"
-    with pytest.raises(CheckpointError, match=rf"another training \({expected}"):
-        other.fit(*texture_images)
-    with pytest.raises(ValueError, match="checkpoint needs an integer random_state"):
-        other.set_params(random_state=None).fit(*texture_images)
-
-
-def test_a_checkpoint_of_other_data_is_refused(texture_images: Images, tmp_path: Path) -> None:
-    images, labels = texture_images
-    place = tmp_path / "training.checkpoint"
-    model = small(max_epochs=1, checkpoint=place).fit(images, labels)
-    others = [np.clip(images[0] + 0.01, 0, 1), *images[1:]]
-    swapped = labels[[1, 0, *range(2, 24)]]
-    for data in ((others, labels), (images, swapped), (images[:-1], labels[:-1])):
-        with pytest.raises(CheckpointError, match=r"another training .*data: "):
-            model.fit(*data)
-    with pytest.raises(CheckpointError, match=r"another training .*data: "):
-        model.fit(images, labels, groups=np.arange(24) // 2)
-    backwards = [images[i] for i in range(23, -1, -1)]
-    model.fit(backwards, labels[::-1])  # the same images, in another order
-
-
-def test_a_checkpoint_of_another_network_definition_is_refused(
-    texture_images: Images, tmp_path: Path
-) -> None:
-    place = tmp_path / "training.checkpoint"
-    model = small(max_epochs=1, trainable="last", checkpoint=place).fit(*texture_images)
-    usual, build = Preprocessing(minimum_size=4), get_backbone("tiny").builder
-    try:
-        for taps, preprocessing, problem in (
-            (["1", "4"], usual, "taps: "),
-            (["1", "3", "4"], Preprocessing(mean=(0.5,) * 3, minimum_size=4), "preprocessing: "),
-        ):
-            register_backbone("tiny", build, taps, preprocessing)
-            with pytest.raises(CheckpointError, match=f"another training .*{problem}"):
-                model.fit(*texture_images)
-    finally:
-        register_backbone("tiny", build, ["1", "3", "4"], usual)
-
-
-def test_a_checkpoint_without_a_tensor_is_refused(texture_images: Images, tmp_path: Path) -> None:
-    place = tmp_path / "training.checkpoint"
-    model = small(max_epochs=1, checkpoint=place).fit(*texture_images)
-    content = read_model(place, kind="training_checkpoint")
-    for prefix in ("network.head.weight", "best.head.bias", "optimiser.0"):
-        fewer = {key: value for key, value in content.arrays.items() if not key.startswith(prefix)}
-        assert len(fewer) < len(content.arrays)
-        write_model(place, "training_checkpoint", content.header, fewer)
-        with pytest.raises(CheckpointError, match="tensors are not those that this network trains"):
+    # In the first epoch, at the end of it, in the second, and after what were three.
+    for attempt, n_batches in enumerate((BATCHES - 1, BATCHES, BATCHES + 2, BATCHES + 1)):
+        torch.manual_seed(attempt)  # whatever happens in between
+        Fragile.n_left = n_batches
+        with pytest.raises(CutOffError):
             model.fit(*texture_images)
-
-
-def test_a_missing_output_folder_is_reported_before_images_are_read(tmp_path: Path) -> None:
-    for place in ("absent/", "absent/training.checkpoint"):
-        with pytest.raises(CheckpointError, match=r"there is no folder .*absent; create it"):
-            small(checkpoint=f"{tmp_path}/{place}").fit(["no such image.png"] * 2, ["a", "b"])
-
-
-def test_in_a_folder_each_training_has_its_own_file(texture_images: Images, tmp_path: Path) -> None:
-    images, labels = texture_images
-    model = small(max_epochs=1, checkpoint=tmp_path)
-    model.fit(images, labels)
-    model.fit(images[:-3], labels[:-3])
-    model.fit(images, labels)
+    assert not hasattr(model, "head_")
+    Fragile.n_left = BATCHES  # of the last epoch
+    same_models(whole, model.fit(*texture_images))
+    Fragile.n_left = 0  # it is finished
+    same_models(whole, model.fit(*texture_images))
+    assert len(list(tmp_path.glob("training-*.checkpoint"))) == 1
+    Fragile.n_left = np.inf
+    model.fit(*(each[:-3] for each in texture_images))  # in a folder, each has its own file
     assert len(list(tmp_path.glob("training-*.checkpoint"))) == 2
 
 
-def test_a_checkpoint_is_no_pickle_and_damage_is_reported(
-    texture_images: Images, tmp_path: Path
+def test_max_epochs_can_be_raised(texture_images: Images, tmp_path: Path) -> None:
+    place = tmp_path / "training.checkpoint"
+    small(max_epochs=2, checkpoint=place).fit(*texture_images)
+    Fragile.n_left = 2 * BATCHES
+    longer = small(checkpoint=place).fit(*texture_images)
+    Fragile.n_left = np.inf
+    same_models(small().fit(*texture_images), longer)
+    with pytest.raises(ValueError):
+        small(max_epochs=3, checkpoint=place).fit(*texture_images)
+
+
+@pytest.fixture(scope="module")
+def done(
+    tiny_backbone: None, texture_images: Images, tmp_path_factory: pytest.TempPathFactory
+) -> bytes:
+    """The checkpoint of one epoch."""
+    register_backbone("fragile", Fragile, TAPS, USUAL)
+    place = tmp_path_factory.mktemp("done") / "training.checkpoint"
+    small(max_epochs=1, checkpoint=place).fit(*texture_images)
+    return place.read_bytes()
+
+
+def other_network(taps: list[str], preprocessing: Preprocessing) -> Callable[[Any], None]:
+    return lambda _: register_backbone("fragile", Fragile, taps, preprocessing)
+
+
+def saved_model(place: Path) -> None:
+    images = [np.full((8, 8), 0.1 * i) for i in range(8)]
+    TransferClassifier("tiny", "random").fit(images, [*"abababab"]).save(place)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"random_state": 1}, r"another training \(.*seeds: .*give another"),
+        ({"trainable": "last"}, "trainable: 'all', now 'last'"),
+        ({"image_size": 17}, "image_size: 16, now 17"),
+        ({"images": lambda images: [np.clip(images[0] + 0.01, 0, 1), *images[1:]]}, "data: "),
+        ({"y": lambda labels: labels[[1, 0, *range(2, 24)]]}, "data: "),
+        ({"groups": np.arange(24) // 2}, "data: "),
+        (other_network(["1", "4"], USUAL), "taps: "),
+        (other_network(TAPS, Preprocessing(mean=(0.5,) * 3, minimum_size=4)), "preprocessing: "),
+        (lambda place: place.write_bytes(place.read_bytes()[:-5]), "damaged.*delete the file"),
+        (lambda place: place.write_bytes(b"\x80\x04pickle"), "a Python pickle"),
+        (saved_model, "expected a model of kind 'training_checkpoint'"),
+        ({"random_state": None}, "checkpoint needs an integer random_state"),
+        ({"checkpoint": "absent/"}, "there is no folder .*absent; create it"),
+        ({"checkpoint": "absent/training.checkpoint"}, "there is no folder .*absent; create it"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused(
+    change: Any, words: str, done: bytes, texture_images: Images, tmp_path: Path
 ) -> None:
     place = tmp_path / "training.checkpoint"
-    model = small(max_epochs=1, checkpoint=place).fit(*texture_images)
-    place.write_bytes(place.read_bytes()[:-5])
-    with pytest.raises(CheckpointError, match=r"damaged.*delete the file"):
-        model.fit(*texture_images)
-    place.write_bytes(b"\x80\x04pickle")
-    with pytest.raises(CheckpointError, match="a Python pickle"):
-        model.fit(*texture_images)
-    model.set_params(checkpoint=None).fit(*texture_images).save(place)
-    with pytest.raises(CheckpointError, match="expected a model of kind 'training_checkpoint'"):
-        model.set_params(checkpoint=place).fit(*texture_images)
+    place.write_bytes(done)
+    given: dict[str, Any] = dict(zip(("images", "y"), texture_images, strict=True))
+    parameters: dict[str, Any] = {"max_epochs": 1, "checkpoint": place}
+    if callable(change):
+        change(place)
+        change = {}
+    for name, value in change.items():
+        if name in ("images", "y", "groups"):
+            given[name] = value(given[name]) if callable(value) else value
+        else:
+            parameters[name] = f"{tmp_path}/{value}" if name == "checkpoint" else value
+    Fragile.n_left = 0
+    with pytest.raises(ValueError, match=words):
+        small(**parameters).fit(**given)
+
+
+def test_the_same_images_in_another_order_are_the_same_training(
+    done: bytes, texture_images: Images, tmp_path: Path
+) -> None:
+    place = tmp_path / "training.checkpoint"
+    place.write_bytes(done)
+    Fragile.n_left = 0  # it is finished
+    small(max_epochs=1, checkpoint=place).fit(*(each[::-1] for each in texture_images))
