@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.bars.layouts import BLACK, WHITE
 from benchmarks.bars.layouts import Layout as Bar
-from tests.support import instrument_files as made
+from benchmarks.formats import instrument_files as made
 from tests.support.hdf5_files import velox_metadata, write_dm5, write_velox
 from tests.support.microscopy_files import DM, mrc_bytes, ser_bytes
 from tests.support.ome_zarr_folders import write_ome_zarr
