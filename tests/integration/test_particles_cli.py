@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import tifffile
 from support.commands import TINY, refused, run, save
+from support.few_crops import few_crops
 from support.pages import Page
 
 from hypervlad import load, make_particle_fields
@@ -59,8 +60,7 @@ def training(fields: tuple[Any, Any], tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="module")
 def model(training: Path) -> Path:
     path = training / "m.hvlad"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("hypervlad.models.segmentation.decoder.N_CROPS", 5)
+    with few_crops(5, side=32):
         command = ["particles", "train", training / "images", training / "outlines", "-o", path]
         said = run(*command, "--on-error", "skip", *RANDOM)
     assert "warning: 1 image without outlines left out: " in said.stderr
@@ -84,19 +84,17 @@ def test_images_without_outlines_stop_training(training: Path, tmp_path: Path) -
     assert not (tmp_path / "m.hvlad").exists()
 
 
-def test_outlines_of_one_file_and_scribbles(
-    training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hypervlad.models.segmentation.decoder.N_CROPS", 1)
-    options = ["-o", tmp_path / "m.hvlad", *RANDOM]
-    run("particles", "train", training / "images" / "[01].png", training / "coco.json", *options)
-    assert load(tmp_path / "m.hvlad").n_images_ == 2
+def test_outlines_of_one_file_and_scribbles(training: Path, tmp_path: Path) -> None:
     marks = np.zeros((128, 128), np.uint8)
     marks[:10], marks[60:70] = 1, 2
     write_outlines(tmp_path / "marks" / "0.tif", marks)
-    image = training / "images" / "0.png"
-    command = ["particles", "train", image, tmp_path / "marks", "--annotation", "scribbles"]
-    said = run(*command, *options).stdout
+    image, options = training / "images" / "0.png", ["-o", tmp_path / "m.hvlad", *RANDOM]
+    with few_crops(1, side=32):
+        both = training / "images" / "[01].png"
+        run("particles", "train", both, training / "coco.json", *options)
+        assert load(tmp_path / "m.hvlad").n_images_ == 2
+        of_marks = [tmp_path / "marks", "--annotation", "scribbles"]
+        said = run("particles", "train", image, *of_marks, *options).stdout
     assert "held out: none, because scribbles show no whole particles" in said
 
 
@@ -154,50 +152,38 @@ def test_the_particles_of_a_model_are_labelled_classified_and_counted(
 
 def test_without_a_model_what_stands_out_is_found(images: Path, tmp_path: Path) -> None:
     shutil.copytree(images, tmp_path / "images")
+    (tmp_path / "x.hvlad").touch()
     (tmp_path / "images" / "bad.png").write_bytes(b"no image")
     save(tmp_path / "images" / "empty.png", np.full((60, 60), 0.4))
     dark = np.full((60, 60), 0.8)
     dark[20:40, 20:40] = 0.1
     save(tmp_path / "images" / "dark.png", dark)
+    pages = np.full((2, 60, 80), 40, np.uint8)
+    tifffile.imwrite(tmp_path / "images" / "pages.tif", pages)
     command = ["particles", "find", tmp_path / "images", "-o", tmp_path / "found", "-q"]
     result = run(*command, "--format", "geojson", code=2)
-    assert "1 of 7 images left out: " in result.stderr
+    assert "1 of 8 images left out: " in result.stderr
     assert "particles are bright in 4 images and dark in " in result.stderr
     assert "dark.png" in result.stderr
-    assert "in 6 images, 1 of them without any; 1 left out" in result.stdout
+    assert "files of several pages" in result.stderr
+    assert "in 7 images, 2 of them without any; 1 left out" in result.stdout
     assert (tmp_path / "found" / "geojson" / "a.png.geojson").exists()
     assert (tmp_path / "found" / "geojson" / "a.tif.geojson").exists()
     run(*command, "--resume", "--on-error", "skip")
-    for own in ("run.json", "particles.csv"):
-        to = ["-o", tmp_path / "found" / own]
-        assert "is read by this command" in refused("particles", "count", tmp_path / "found", *to)
-    to = ["-o", tmp_path / "again"]
-    line = refused("particles", "find", tmp_path / "found", *to)
-    assert "a folder of found particles, whose outlines are no images" in line
-    line = refused("particles", "count", tmp_path / "found" / "particles.csv")
-    assert "is no folder of found particles" in line
-    note = run("particles", "count", tmp_path / "found").stdout
-    assert "note: the pixel size is unknown" in note
-    assert "D50 (px)" in note
-
-
-def test_files_of_several_pages_are_warned_of_when_they_are_searched(tmp_path: Path) -> None:
-    pages = np.full((2, 60, 80), 40, np.uint8)
-    pages[:, 20:40, 30:50] = 200
-    (tmp_path / "images").mkdir()
-    tifffile.imwrite(tmp_path / "images" / "a.tif", pages)
-    found, page = tmp_path / "found", tmp_path / "page.html"
-    said = run("particles", "find", tmp_path / "images", "-o", found, "-q").stderr
-    assert "files of several pages" in said
-    assert "files of several pages" not in run("particles", "count", found, "--page", page).stderr
-
-
-def test_folders_that_do_not_fit_are_refused(images: Path, tmp_path: Path) -> None:
-    inside = refused("particles", "find", images, "-o", images / "found")
-    assert "is inside the image folder" in inside
-    assert "no such file" in refused("particles", "find", "no.hvlad", images, "-o", tmp_path / "f")
-    (tmp_path / "x.hvlad").touch()
-    to = ["-o", tmp_path / "f"]
-    assert "x.hvlad is a model; give" in refused("particles", "find", tmp_path / "x.hvlad", *to)
-    assert "is no folder of found particles" in refused("particles", "count", images)
+    found = tmp_path / "found"
+    for arguments, words in (
+        (["count", found, "-o", found / "run.json"], "is read by this command"),
+        (["count", found, "-o", found / "particles.csv"], "is read by this command"),
+        (["find", found, "-o", tmp_path / "again"], "a folder of found particles, whose outlines"),
+        (["count", found / "particles.csv"], "is no folder of found particles"),
+        (["count", images], "is no folder of found particles"),
+        (["find", images, "-o", images / "found"], "is inside the image folder"),
+        (["find", "no.hvlad", images, "-o", tmp_path / "f"], "no such file"),
+        (["find", tmp_path / "x.hvlad", "-o", tmp_path / "f"], "x.hvlad is a model; give"),
+    ):
+        assert words in refused("particles", *arguments)
     assert not (tmp_path / "f").exists()
+    result = run("particles", "count", tmp_path / "found", "--page", tmp_path / "page.html")
+    assert "note: the pixel size is unknown" in result.stdout
+    assert "D50 (px)" in result.stdout
+    assert "files of several pages" not in result.stderr
