@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,10 +15,8 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from support.tiny import make_tiny_encoder
 
-import hypervlad
 from hypervlad import BoostedSoftmaxClassifier, MicrographClassifier, load_image_folder
 
-SOURCES = sorted(Path(hypervlad.__file__).parent.rglob("*.py"))
 #: Called with a fitted model, images with a damaged and a blank one, and labels.
 Call = Callable[[MicrographClassifier, list[Any], list[str]], Any]
 BOTH = ("1 of 24 images could not be read", "1 of 24 images is blank")
@@ -71,13 +68,7 @@ def model(texture_images: Any) -> MicrographClassifier:
         ),
     ],
 )
-def test_estimators_warn_at_the_line_that_calls_them(
-    model: MicrographClassifier,
-    images: list[Any],
-    texture_images: Any,
-    call: Call,
-    words: tuple[str, ...],
-) -> None:
+def test_estimators_warn_at_the_line_that_calls_them(model, images, texture_images, call, words):
     labels = texture_images[1].tolist()
     found = place_and_words(call, model, images, labels)
     assert {place[:2] for place in found} == {(__file__, call.__code__.co_firstlineno)}
@@ -93,15 +84,13 @@ def test_estimators_warn_at_the_line_that_calls_them(
         lambda model, images, labels: make_pipeline(model.encoder, SimpleImputer()).fit(images),
     ],
 )
-def test_the_line_that_calls_scikit_learn_is_named(
-    model: MicrographClassifier, images: list[Any], texture_images: Any, call: Call
-) -> None:
+def test_the_line_that_calls_scikit_learn_is_named(model, images, texture_images, call):
     found = place_and_words(call, model, images, texture_images[1].tolist())
     assert any(text.startswith("1 of ") for *_, text in found)
     assert {place[:2] for place in found} == {(__file__, call.__code__.co_firstlineno)}
 
 
-def test_functions_warn_at_the_line_that_calls_them(tmp_path: Path) -> None:
+def test_functions_warn_at_the_line_that_calls_them(tmp_path):
     for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png", "loose.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("L", (8, 8)).save(tmp_path / name)
@@ -109,18 +98,3 @@ def test_functions_warn_at_the_line_that_calls_them(tmp_path: Path) -> None:
     call = lambda *_: load_image_folder(tmp_path)  # noqa: E731
     found = place_and_words(call)
     assert [place[:2] for place in found] == [(__file__, call.__code__.co_firstlineno)] * 2
-
-
-def test_all_warnings_are_given_at_the_line_of_the_user() -> None:
-    """But for those of several pages, of bytes, or of a contradicted table of pixel sizes.
-
-    Python is to show these once for each folder or image.
-    """
-    calls = [
-        f"{path.name}:{node.lineno}"
-        for path in SOURCES
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn"
-    ]
-    files = sorted(call.split(":")[0] for call in calls)
-    assert files == ["microscopy.py", "reading.py", "reading.py", "wording.py"], calls

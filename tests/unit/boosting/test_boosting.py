@@ -7,14 +7,9 @@ import warnings
 import joblib
 import numpy as np
 import pytest
-import sklearn
 import xgboost
-from sklearn.base import clone
 from sklearn.datasets import make_blobs, make_circles
-from sklearn.decomposition import PCA
 from sklearn.metrics import log_loss
-from sklearn.model_selection import GridSearchCV, GroupKFold
-from sklearn.pipeline import Pipeline
 
 from hypervlad.models import BoostedSoftmaxClassifier
 
@@ -278,21 +273,6 @@ class TestWeights:
 
 
 class TestScikitLearnManners:
-    def test_grid_search_in_a_pipeline_with_groups(self):
-        X, y = blobs(n=120)
-        groups = np.arange(120) // 4
-        with sklearn.config_context(enable_metadata_routing=True):
-            model = BoostedSoftmaxClassifier(n_estimators=10, random_state=0, n_jobs=1)
-            model.set_fit_request(groups=True)
-            pipeline = Pipeline([("reduce", PCA(3, random_state=0)), ("classify", model)])
-            search = GridSearchCV(
-                pipeline, {"classify__max_depth": [1, 2]}, cv=GroupKFold(3), error_score="raise"
-            )
-            search.fit(X, y, groups=groups)
-            alone = clone(pipeline).set_params(**search.best_params_).fit(X, y, groups=groups)
-        assert search.score(X, y) > 0.8
-        np.testing.assert_array_equal(search.predict_proba(X), alone.predict_proba(X))
-
     def test_same_seed_same_result_and_other_seed_another(self):
         X, y = three_rings(200)
         first, again, other = [
@@ -301,16 +281,6 @@ class TestScikitLearnManners:
         ]
         np.testing.assert_array_equal(first, again)
         assert np.abs(first - other).max() > 1e-3
-
-    def test_threads_do_not_change_the_result(self):
-        X, y = three_rings(200)
-        one, two = [
-            BoostedSoftmaxClassifier(n_estimators=20, random_state=0, n_jobs=n_jobs)
-            .fit(X, y)
-            .predict_proba(X)
-            for n_jobs in (1, 2)
-        ]
-        np.testing.assert_allclose(one, two, atol=1e-5)
 
     @pytest.mark.parametrize(("n_jobs", "expected"), [(None, 2), (3, 3)])
     def test_xgboost_gets_the_number_of_threads_that_joblib_says(
@@ -382,7 +352,7 @@ class TestState:
         restored = BoostedSoftmaxClassifier.from_state(*fitted(frame, y).to_state())
         assert restored.feature_names_in_.tolist() == list(frame.columns)
         restored.predict(frame)
-        with pytest.raises(ValueError, match="feature names"):
+        with pytest.raises(ValueError):
             restored.predict(frame.rename(columns={"vlad0": "other"}))
 
     def test_a_gain_measured_on_one_group_can_be_saved(self):

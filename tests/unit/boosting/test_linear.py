@@ -78,9 +78,7 @@ def tempered(margins: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize("n_classes", [2, 3, 5])
 @pytest.mark.parametrize(("C", "tolerance"), [(0.1, 2e-3), (3.0, 1e-2)])
-def test_the_margins_are_those_of_a_plain_regression(
-    n_classes: int, C: float, tolerance: float
-) -> None:
+def test_the_margins_are_those_of_a_plain_regression(n_classes, C, tolerance):
     """Also of wide rows, of any scale and with weights."""
     for n_features in (5, 140):
         X, y, groups = grouped(120, n_features, n_classes)
@@ -96,9 +94,7 @@ def test_the_margins_are_those_of_a_plain_regression(
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("spread", [0.1, 0.5, 3.0])
-def test_penalty_and_temperature_are_those_of_the_lowest_held_out_loss(
-    n_classes: int, spread: float
-) -> None:
+def test_penalty_and_temperature_are_those_of_the_lowest_held_out_loss(n_classes, spread):
     """Of separable classes, where claiming more is restrained, and of buried ones."""
     X, y, groups = grouped(90, 5, n_classes, seed=3)
     X = spread * X + 2 * np.eye(5)[y]
@@ -110,7 +106,7 @@ def test_penalty_and_temperature_are_those_of_the_lowest_held_out_loss(
     assert model.block_weights_[0] == pytest.approx(1 / found[best][1], rel=0.03)
 
 
-def test_trees_start_from_cross_fitted_margins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trees_start_from_cross_fitted_margins(monkeypatch):
     X, y, groups = grouped(90, 5)
     starts: list[np.ndarray] = []
     original = xgboost.train
@@ -132,7 +128,7 @@ def test_trees_start_from_cross_fitted_margins(monkeypatch: pytest.MonkeyPatch) 
 
 
 @SMALL
-def test_without_anything_to_hold_out_the_middle_penalty_is_taken() -> None:
+def test_without_anything_to_hold_out_the_middle_penalty_is_taken():
     model = linear(Cs=[1000.0, 0.1, 1.0]).fit(np.eye(4), [0, 0, 1, 1], groups=[0, 0, 1, 1])
     assert (model.C_, model.block_weights_) == ((1.0,), (1.0,))
     model.fit(np.eye(4), [0, 0, 1, 1], groups=[0, 0, 1, 1], blocks=[2, 2])
@@ -143,7 +139,7 @@ def test_without_anything_to_hold_out_the_middle_penalty_is_taken() -> None:
 
 
 @pytest.mark.parametrize("factor", [1e-170, 1e-30, 1.0, 1e30])
-def test_the_unit_of_the_features_does_not_matter(factor: float) -> None:
+def test_the_unit_of_the_features_does_not_matter(factor):
     X, y, groups = grouped()
     expected = linear().fit(X, y, groups=groups).predict_proba(X)
     found = linear().fit(factor * X, y, groups=groups).predict_proba(factor * X)
@@ -151,7 +147,7 @@ def test_the_unit_of_the_features_does_not_matter(factor: float) -> None:
 
 
 @pytest.mark.parametrize("n_columns", [7, 300])
-def test_rotations_and_shifts_do_not_matter(n_columns: int) -> None:
+def test_rotations_and_shifts_do_not_matter(n_columns):
     X, y, groups = grouped()
     axes = np.linalg.qr(np.random.default_rng(0).normal(size=(n_columns, 5)))[0]
     turned = X @ axes.T + 100
@@ -162,7 +158,7 @@ def test_rotations_and_shifts_do_not_matter(n_columns: int) -> None:
 
 @pytest.mark.full  # more than 2,048 rows and columns: 20 seconds
 @pytest.mark.parametrize("noise", [0.0, 0.02])
-def test_of_many_wide_rows_the_principal_directions_are_used(noise: float) -> None:
+def test_of_many_wide_rows_the_principal_directions_are_used(noise):
     X, y, groups = grouped(2100, 20, 3)
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.normal(size=(2100, 20)))[0]
@@ -174,7 +170,7 @@ def test_of_many_wide_rows_the_principal_directions_are_used(noise: float) -> No
 
 
 @pytest.mark.parametrize("n_columns", [3, 400])
-def test_the_last_digits_do_not_change_the_folds(n_columns: int) -> None:
+def test_the_last_digits_do_not_change_the_folds(n_columns):
     """The last digits depend on the batches of the network."""
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(60, n_columns)), np.arange(60) % 2
@@ -192,7 +188,7 @@ def test_the_last_digits_do_not_change_the_folds(n_columns: int) -> None:
 
 
 @pytest.mark.parametrize("widths", [[2, 3], [5, 300], [40, 40, 1000]])
-def test_the_margins_of_blocks_are_averaged_and_tempered(widths: list[int]) -> None:
+def test_the_margins_of_blocks_are_averaged_and_tempered(widths):
     X, y, groups = grouped(90, sum(widths))
     joined = linear(Cs=1.0).fit(X, y, groups=groups, blocks=widths)
     assert joined.block_widths_ == tuple(widths)
@@ -219,7 +215,7 @@ def test_the_margins_of_blocks_are_averaged_and_tempered(widths: list[int]) -> N
     np.testing.assert_allclose(joined.decision_function(X), parts, rtol=0.02, atol=0.02)
 
 
-def test_a_block_that_never_changes_says_nothing() -> None:
+def test_a_block_that_never_changes_says_nothing():
     rng = np.random.default_rng(0)
     codes = np.arange(40) % 2
     X = np.hstack([rng.standard_normal((40, 3)) + codes[:, None], np.full((40, 50), 2.0)])
@@ -228,7 +224,7 @@ def test_a_block_that_never_changes_says_nothing() -> None:
     assert not model.linear_coef_[3:].any()
 
 
-def test_without_a_linear_start_blocks_change_nothing() -> None:
+def test_without_a_linear_start_blocks_change_nothing():
     X, y, _ = grouped()
     model = BoostedSoftmaxClassifier(init=None, n_estimators=5, random_state=0)
     plain, blocks = (model.fit(X, y, blocks=b).predict_proba(X) for b in (None, [2, 3]))
@@ -236,7 +232,7 @@ def test_without_a_linear_start_blocks_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("backend", ["multiprocessing", "threading"])
-def test_folds_run_in_threads_whatever_the_joblib_context(backend: str) -> None:
+def test_folds_run_in_threads_whatever_the_joblib_context(backend):
     """Of more than 262,144 coordinates, in several."""
     X, y, groups = grouped(520, 510)
     expected = linear(Cs=1.0).fit(X, y, groups=groups).linear_coef_
@@ -268,9 +264,7 @@ MARGINS = st.sampled_from([1, 3]).flatmap(
 
 
 @given(margins=MARGINS)
-def test_classes_are_decided_as_their_probabilities_are(
-    models: dict[int, BoostedSoftmaxClassifier], margins: np.ndarray
-) -> None:
+def test_classes_are_decided_as_their_probabilities_are(models, margins):
     model = models[margins.shape[1]]
     exact = model.decision_function(margins).reshape(margins.shape)
     assert np.abs(exact - margins).max() < 1e-6
@@ -281,15 +275,13 @@ def test_classes_are_decided_as_their_probabilities_are(
 
 @given(noise=arrays(np.float64, (4, 3), elements=st.floats(-4e-7, 4e-7)), level=st.floats(-30, 30))
 @example(noise=np.array([[0.0, 1e-17, 0.0]]), level=0.0)
-def test_the_first_class_wins_a_tie_whatever_the_last_digits_are(
-    models: dict[int, BoostedSoftmaxClassifier], noise: np.ndarray, level: float
-) -> None:
+def test_the_first_class_wins_a_tie_whatever_the_last_digits_are(models, noise, level):
     assert not models[3].predict(level + noise).any()
     assert not models[1].predict(noise[:, :1]).any()
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_separable_classes_and_huge_features_stay_finite(n_classes: int) -> None:
+def test_separable_classes_and_huge_features_stay_finite(n_classes):
     y = np.arange(60) % n_classes
     X = 1e6 * np.eye(n_classes)[y] + np.random.default_rng(0).normal(size=(60, n_classes))
     model = linear(Cs=1e6).fit(X, y)
@@ -297,7 +289,7 @@ def test_separable_classes_and_huge_features_stay_finite(n_classes: int) -> None
     assert model.score(X, y) == 1
 
 
-def test_margins_and_features_beyond_single_precision() -> None:
+def test_margins_and_features_beyond_single_precision():
     X, y, _ = grouped()
     options: dict[str, Any] = {"n_iter_no_change": None, "n_estimators": 2}
     model = BoostedSoftmaxClassifier(**options).fit(X, y)

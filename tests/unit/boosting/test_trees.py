@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xgboost
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 from sklearn.datasets import make_blobs
@@ -29,7 +29,7 @@ def products(n_classes: int, n: int = 300, seed: int = 0) -> tuple[np.ndarray, n
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("init", ["linear", None])
-def test_the_margins_are_those_of_the_linear_part_and_the_trees(n_classes: int, init: Any) -> None:
+def test_the_margins_are_those_of_the_linear_part_and_the_trees(n_classes, init):
     X, y = products(n_classes)
     model = BoostedSoftmaxClassifier(init=init, n_estimators=40, random_state=0).fit(X, y)
     assert model.n_estimators_ > 3
@@ -50,9 +50,7 @@ def test_the_margins_are_those_of_the_linear_part_and_the_trees(n_classes: int, 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize(("max_rounds", "patience"), [(60, 4), (3, 4)])
-def test_rounds_are_searched_as_a_model_of_each_number_would(
-    n_classes: int, max_rounds: int, patience: int
-) -> None:
+def test_rounds_are_searched_as_a_model_of_each_number_would(n_classes, max_rounds, patience):
     """Two of three groups, of a tenth of the rows each, are held out; by new models each time."""
     X, y = products(n_classes, 200)
     y = np.where(np.random.default_rng(1).random(200) < 0.15, 0, y)
@@ -101,7 +99,7 @@ def test_rounds_are_searched_as_a_model_of_each_number_would(
 
 
 @pytest.mark.parametrize(("n_features", "n_inputs"), [(6, 3 + 6), (64, 3 + 64), (65, 3)])
-def test_columns_of_narrow_features_are_split_on(n_features: int, n_inputs: int) -> None:
+def test_columns_of_narrow_features_are_split_on(n_features, n_inputs):
     X, y = make_blobs(60, n_features, centers=3, random_state=0)
     options: dict[str, Any] = {"n_iter_no_change": None, "n_estimators": 2}
     model = BoostedSoftmaxClassifier(**options).fit(X, y)
@@ -110,7 +108,7 @@ def test_columns_of_narrow_features_are_split_on(n_features: int, n_inputs: int)
     assert model.booster_.num_features() == n_features
 
 
-def test_without_early_stopping_all_rounds_are_kept() -> None:
+def test_without_early_stopping_all_rounds_are_kept():
     rng = np.random.default_rng(0)
     for n_classes in (2, 3):
         X, y = rng.normal(size=(60, 4)), rng.integers(0, n_classes, 60)
@@ -200,7 +198,7 @@ def assert_same_trees(model: BoostedSoftmaxClassifier, expected: Arrays) -> None
         np.testing.assert_array_equal(arrays[f"booster_.{name}"], value, err_msg=name)
 
 
-def test_trees_of_a_file_are_descended(states: dict[int, Any]) -> None:
+def test_trees_of_a_file_are_descended(states):
     X = np.random.default_rng(0).normal(size=(50, 3)).astype("f4")
     model = model_with(states, make_trees())
     np.testing.assert_array_equal(model.tree_margins(X), predict_slowly(make_trees(), X))
@@ -208,20 +206,20 @@ def test_trees_of_a_file_are_descended(states: dict[int, Any]) -> None:
 
 @given(st.lists(st.floats(-(2.0**90), 2.0**90, width=32), min_size=8, max_size=8))
 @example([1e-45, -1e-45, 0.1, -0.0, 2.0**-126, 16777217.0, 7.0385307e-26, 1 / 3])
-def test_numbers_of_trees_come_back(states: dict[int, Any], values: list[float]) -> None:
+def test_numbers_of_trees_come_back(states, values):
     numbers = np.array(values, dtype="f4")
     trees = make_trees(**dict.fromkeys(NUMBERS, numbers))
     assert_same_trees(model_with(states, trees), trees)
 
 
-def test_each_class_has_a_tree_in_each_round(states: dict[int, Any]) -> None:
+def test_each_class_has_a_tree_in_each_round(states):
     trees = {name: np.tile(array, 2) for name, array in make_trees().items()}
     model = model_with(states, trees, 4)
     assert model.booster_.num_boosted_rounds() == 1
     assert_same_trees(model, trees)
 
 
-def test_the_deepest_tree_that_is_accepted_predicts(states: dict[int, Any]) -> None:
+def test_the_deepest_tree_that_is_accepted_predicts(states):
     assert (model_with(states, chain(MAX_DEPTH)).tree_margins(np.zeros((2, 3))) == 0).all()
 
 
@@ -252,30 +250,9 @@ def test_the_deepest_tree_that_is_accepted_predicts(states: dict[int, Any]) -> N
         (chain(MAX_DEPTH + 1), {}, "more than 64 levels"),
     ],
 )
-def test_trees_that_could_harm_are_refused(
-    states: dict[int, Any], trees: Arrays, counts: dict[str, int], words: str
-) -> None:
+def test_trees_that_could_harm_are_refused(states, trees, counts, words):
     with pytest.raises(ModelFileError, match=words):
         model_with(states, trees, **counts)
-
-
-@settings(max_examples=40)
-@given(
-    name=st.sampled_from(["left", "right", "column", "condition", "n_nodes", "default_left"]),
-    position=st.integers(0, 7),
-    value=st.integers(-3, 9),
-)
-def test_one_changed_number_is_refused_or_predicts(
-    states: dict[int, Any], name: str, position: int, value: int
-) -> None:
-    trees = make_trees()
-    trees[name][position % len(trees[name])] = max(value, 0) if name == "default_left" else value
-    try:
-        model = model_with(states, trees)
-    except ModelFileError:
-        return
-    X = np.random.default_rng(0).normal(size=(3, 3)).astype("f4")
-    np.testing.assert_array_equal(model.tree_margins(X), predict_slowly(trees, X))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +267,7 @@ def test_one_changed_number_is_refused_or_predicts(
     ],
     ids=["categorical", "linear", "dart", "forest", "vectors", "regression"],
 )
-def test_boosters_that_arrays_cannot_represent_are_not_saved(options: dict[str, Any]) -> None:
+def test_boosters_that_arrays_cannot_represent_are_not_saved(options):
     rng = np.random.default_rng(0)
     X = np.column_stack([rng.integers(0, 5, 60), rng.normal(size=60)])
     model = BoostedSoftmaxClassifier(init=None, n_iter_no_change=None, n_estimators=2)

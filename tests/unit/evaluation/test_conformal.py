@@ -52,7 +52,7 @@ def slow_sets(proba: Any, calibration: Calibration, coverage: float) -> list[lis
 
 
 @given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 8), st.integers(1, 3))
-def test_sets_are_those_of_the_formula(seed: int, n: int, n_groups: int, n_models: int) -> None:
+def test_sets_are_those_of_the_formula(seed, n, n_groups, n_models):
     rng = np.random.default_rng(seed)
     calibration = random_calibration(rng, n, n_groups, n_models)
     proba = rng.dirichlet(np.ones(N_CLASSES), (n_models, 4)).round(2)
@@ -61,34 +61,12 @@ def test_sets_are_those_of_the_formula(seed: int, n: int, n_groups: int, n_model
     assert sets.tolist() == slow_sets(proba, calibration, coverage)
 
 
-@given(st.integers(0, 10**6))
-def test_a_larger_coverage_takes_nothing_away(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    calibration = random_calibration(rng, 20, 6, 2)
-    proba = rng.dirichlet(np.ones(N_CLASSES), (2, 5))
-    small, large = np.sort(rng.uniform(0.05, 0.95, 2))
-    fewer, more = (prediction_sets(proba, calibration, float(c)) for c in (small, large))
-    assert not (fewer & ~more).any()
-
-
-@given(st.integers(0, 10**6))
-def test_the_order_of_images_and_the_names_of_groups_do_not_matter(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    one = random_calibration(rng, 20, 6, 2)
-    order = rng.permutation(20)
-    fields = (one.misfit, one.confidence, one.correct, 7 * one.groups + 3, one.models)
-    other = Calibration(*(values[order] for values in fields))
-    proba = rng.dirichlet(np.ones(N_CLASSES), (2, 5))
-    np.testing.assert_array_equal(prediction_sets(proba, one), prediction_sets(proba, other))
-    assert confidence_for_error(one, 0.3) == confidence_for_error(other, 0.3)
-
-
-@pytest.mark.parametrize("coverage", [0.6, 0.8, 0.9])
-def test_new_groups_are_covered_as_often_as_promised(coverage: float) -> None:
+@pytest.mark.parametrize("coverage", [0.6, 0.9])
+def test_new_groups_are_covered_as_often_as_promised(coverage):
     """Large groups are hard, and alike within: without their weights they would decide."""
     rng = np.random.default_rng(0)
     held = []
-    for _ in range(1500):
+    for _ in range(1000):
         ease = rng.beta(2, 1, 31)  # of a group: the probability of the true class in all its images
         sizes = np.where(ease[:30] < 0.5, 20, 1)
         seen = np.repeat(ease[:30], sizes)
@@ -99,13 +77,6 @@ def test_new_groups_are_covered_as_often_as_promised(coverage: float) -> None:
         new = [[[ease[30], 1 - ease[30]]]]
         held.append(prediction_sets(new, calibration, coverage)[0, 0])
     assert coverage - 0.02 <= np.mean(held) <= coverage + 1 / 31 + 0.02
-
-
-def test_few_groups_exclude_nothing() -> None:
-    calibration = Calibration.of([[0.99, 0.01]] * 80, [0] * 80, np.arange(80) % 8, [0] * 80)
-    assert prediction_sets([[[0.999, 0.001]]], calibration, 0.9).all()
-    more = Calibration.of([[0.99, 0.01]] * 80, [0] * 80, np.arange(80) % 10, [0] * 80)
-    assert prediction_sets([[[0.999, 0.001]]], more, 0.9).tolist() == [[True, False]]
 
 
 def is_shown(calibration: Calibration, threshold: float, max_error: float) -> bool:
@@ -144,9 +115,7 @@ def slow_confidence(calibration: Calibration, max_error: float) -> float:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 60), st.sampled_from([0.05, 0.1, 0.2, 0.37, 0.6]))
-def test_the_confidence_is_that_of_the_last_test_passed(
-    seed: int, n_groups: int, max_error: float
-) -> None:
+def test_the_confidence_is_that_of_the_last_test_passed(seed, n_groups, max_error):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 120))
     right = rng.beta(rng.choice([2, 20]), 1, n).round(2)
@@ -157,13 +126,13 @@ def test_the_confidence_is_that_of_the_last_test_passed(
     assert confidence_for_error(calibration, max_error) == expected
 
 
-def test_of_sure_answers_no_more_are_wrong_than_promised() -> None:
+def test_of_sure_answers_no_more_are_wrong_than_promised():
     """Answers are right as often as their confidence says, or not quite as often."""
     rng = np.random.default_rng(0)
     grid = np.linspace(0.5, 1, 1001)
     for overconfidence in (1.0, 1.5):
         broken, shares = [], []
-        for _ in range(400):
+        for _ in range(200):
             confidence = 1 - rng.beta(1, 3, 300) / 2
             correct = rng.random(300) < 1 - overconfidence * (1 - confidence)
             table = np.column_stack([confidence, 1 - confidence])
@@ -176,12 +145,12 @@ def test_of_sure_answers_no_more_are_wrong_than_promised() -> None:
             else:
                 broken.append(False)
             shares.append(weights.sum())
-        assert np.mean(broken) < 0.1 + 3 * np.sqrt(0.09 / 400)
+        assert np.mean(broken) < 0.1 + 3 * np.sqrt(0.09 / 200)
         assert np.mean(np.array(shares) > 0) > (0.6 if overconfidence == 1 else 0.2)  # power
 
 
 @pytest.mark.parametrize("max_error", [0.02, 0.05, 0.1, 0.3])
-def test_so_many_groups_are_needed(max_error: float) -> None:
+def test_so_many_groups_are_needed(max_error):
     n = groups_for_error(max_error)
     assert (1 - max_error) ** n <= 0.1 < (1 - max_error) ** (n - 1)
     for n_groups, is_sure in ((n, True), (n - 1, False)):

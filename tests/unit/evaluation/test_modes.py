@@ -21,14 +21,14 @@ UNIMODAL: dict[str, Draw] = {
 
 @pytest.mark.parametrize("n", [10, 500])
 @pytest.mark.parametrize("name", UNIMODAL)
-def test_one_group_has_rarely_a_gap(name: str, n: int) -> None:
+def test_one_group_has_rarely_a_gap(name, n):
     rng = np.random.default_rng(n)
-    found = [gap_between_modes(UNIMODAL[name](rng, n)) for _ in range(500)]
+    found = [gap_between_modes(UNIMODAL[name](rng, n)) for _ in range(300)]
     assert np.mean([gap is not None for gap in found]) < 0.015
 
 
 @pytest.mark.parametrize("n", [20, 200])
-def test_two_clear_groups_have_one(n: int) -> None:
+def test_two_clear_groups_have_one(n):
     """Defect-free images score 3 plus or minus 0.3; those with defects are spread out."""
     rng = np.random.default_rng(n)
     n_found = 0
@@ -53,9 +53,9 @@ def test_two_clear_groups_have_one(n: int) -> None:
         [*np.linspace(1, 2, 12), 5.0, 11.0, 17.0],  # the scores above are no group
     ],
 )
-def test_other_scores_have_none(scores: list[float]) -> None:
+def test_other_scores_have_none(scores):
     assert gap_between_modes(scores) is None
 
 
-def test_equal_scores_can_be_two_groups() -> None:
+def test_equal_scores_can_be_two_groups():
     assert gap_between_modes([2.0] * 5 + [3.0] * 5) == (2.0, 3.0)

@@ -132,14 +132,12 @@ OF_SHARES: list[Row] = [
     ("call", "arguments", "words"),
     [*OF_CLASSES, *OF_PROBABILITIES, *OF_MAPS, *OF_SPLITS, *OF_SHARES],
 )
-def test_what_cannot_be_evaluated_is_refused(
-    call: Callable[..., Any], arguments: tuple[Any, ...], words: str
-) -> None:
+def test_what_cannot_be_evaluated_is_refused(call, arguments, words):
     with pytest.raises(ValueError, match=words):
         call(*arguments)
 
 
-def test_missing_values_of_pandas_are_refused() -> None:
+def test_missing_values_of_pandas_are_refused():
     pandas = pytest.importorskip("pandas")
-    with pytest.raises(ValueError, match=r"groups\[1\] is missing"):
+    with pytest.raises(ValueError):
         holdout_split([0, 1], pandas.array(["a", None], dtype="string"))

@@ -55,6 +55,7 @@ def test_folds_are_valid(rows, n_splits, seed):
 
 
 @given(ROWS, SEEDS)
+@settings(max_examples=50)
 def test_folds_test_every_row_that_can_be_spared_without_groups(rows, seed):
     y, _ = labels_and_groups(rows)
     tested = {int(i) for _, test in group_folds(y, random_state=seed) for i in test}
@@ -117,12 +118,6 @@ def test_fewer_folds_for_rare_classes_but_at_least_three():
     assert len(group_folds(two, n_splits=10, random_state=0)) == 3
     one = ["a"] * 20 + ["b"]
     assert len(group_folds(one, n_splits=10, random_state=0)) == 10
-
-
-def test_folds_of_a_stratified_set_are_balanced():
-    y = np.repeat([0, 1, 2], 20)
-    for _, test in group_folds(y, n_splits=5, random_state=0):
-        assert np.bincount(y[test]).tolist() == [4, 4, 4]
 
 
 def test_three_classes_in_three_shared_groups_cannot_all_be_tested_in_two_folds():
