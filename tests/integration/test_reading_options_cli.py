@@ -1,7 +1,5 @@
 """Options of reading: a command passes them on, and what it writes reads images in the same way."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tifffile
@@ -13,6 +11,7 @@ from hypervlad.images import ReadOptions
 
 GIVEN = ["--image-page", "1", "--channel", "2", "--scaling", "0:4095", "--remove-banner"]
 STORED = {"page": 1, "channel": 2, "scaling": (0, 4095), "banner": "remove"}
+PART = ["--backbone", "tiny", "--weights", "random"]
 
 
 def write_stack(path, image):
@@ -31,8 +30,8 @@ def stacks(tmp_path_factory, texture_images):
     return root
 
 
-def options_of(encoder):
-    options = encoder.fitted_params_.read_options
+def options_of(path):
+    options = hypervlad.load(path).encoder_.fitted_params_.read_options
     return {name: getattr(options, name) for name in STORED}
 
 
@@ -40,20 +39,22 @@ def test_a_classifier_stores_how_images_were_read(stacks, tmp_path):
     path = tmp_path / "m.hvlad"
     done = run("train", stacks, "-o", path, *TINY, *GIVEN)
     assert "of which only the first" not in done.stderr
-    model = hypervlad.load(path)
-    assert options_of(model.encoder_) == STORED
+    assert options_of(path) == STORED
     assert "4095" in run("info", path).stdout
     # The first page is black, so that nothing could be told from it.
     run("evaluate", path, stacks, "-o", tmp_path / "report", "-q")
     data = hypervlad.load_image_folder(stacks)
-    assert (model.predict(data.images) == data.target).mean() > 0.8
+    assert (hypervlad.load(path).predict(data.images) == data.target).mean() > 0.8
     assert "warning" not in run("predict", path, stacks, "-q").stderr
 
 
-def test_the_demo_and_the_check_read_alike(stacks, tmp_path):
+@pytest.mark.full  # trains and evaluates a classifier
+def test_the_demo_stores_how_images_were_read(stacks, tmp_path):
     run("demo", stacks, "-o", tmp_path / "demo", *TINY, *GIVEN, "-q")
-    model = hypervlad.load(tmp_path / "demo" / "model.hvlad")
-    assert options_of(model.encoder_) == STORED
+    assert options_of(tmp_path / "demo" / "model.hvlad") == STORED
+
+
+def test_the_check_reads_as_training_does(stacks, tmp_path):
     assert "24 files are blank" in run("check", stacks, "-q", code=1).stdout
     found = run("check", stacks, *GIVEN, "-q", code=1).stdout
     assert "blank" not in found
@@ -66,25 +67,21 @@ def test_the_demo_and_the_check_read_alike(stacks, tmp_path):
 
 def test_a_scorer_of_defects_stores_how_images_were_read(stacks, tmp_path):
     path = tmp_path / "s.hvlad"
-    tiny = ["--backbone", "tiny", "--weights", "random", "--patch", "8"]
-    run("defects", "fit", stacks / "rings", "-o", path, *tiny, *GIVEN)
-    assert options_of(hypervlad.load(path).encoder_) == STORED
+    run("defects", "fit", stacks / "rings", "-o", path, *PART, "--patch", "8", *GIVEN)
+    assert options_of(path) == STORED
     done = run("defects", "score", path, stacks / "rings", "-o", tmp_path / "found")
     assert "of which only the first" not in done.stderr
 
 
 def test_alignment_reads_as_its_model_unless_told_otherwise(tmp_path):
     ((image,), (truth,)) = make_nanowire_images(1, aligned=0.5, size=96, random_state=0)
-    write_stack(tmp_path / "wires" / "a.tif", image)
-    masks = tmp_path / "masks"
+    wires, masks, out, model = (tmp_path / name for name in ("wires", "masks", "out", "al.hvlad"))
+    write_stack(wires / "a.tif", image)
     save(masks / "a.png", truth.aligned_map(24) > 0.5)
-    model, tiny = tmp_path / "al.hvlad", ["--backbone", "tiny", "--weights", "random"]
     which = ["--image-page", "1", "--channel", "2"]
-    wires, out = tmp_path / "wires", tmp_path / "out"
-    run("align-train", wires, "--masks", masks, "--window", "24", "-o", model, *tiny, *which)
-    stored = hypervlad.load(model).encoder_.fitted_params_.read_options
-    found = (stored.page, stored.channel, stored.scaling, stored.banner)
-    assert found == (1, 2, "percentile", ReadOptions().banner), "only what is given"
+    run("align-train", wires, "--masks", masks, "--window", "24", "-o", model, *PART, *which)
+    others = {"scaling": "percentile", "banner": ReadOptions().banner}
+    assert options_of(model) == {"page": 1, "channel": 2, **others}, "only what is given"
     assert "flat" in refused("align", wires, "-o", out).split(": ", 2)[2]
     run("align", wires, "-o", out, *which, "--window", "24")
     run("align", wires, "-o", out, "--method", model)

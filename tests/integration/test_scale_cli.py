@@ -8,7 +8,6 @@ import importlib.util
 import io
 import re
 import sys
-from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 
@@ -86,19 +85,24 @@ def test_lengths_by_folder(folder, tmp_path):
     assert float(rows["one/a.png"]["pixel_size"]) == pytest.approx(4, rel=0.01)
     assert float(rows["two/deep/b.png"]["pixel_size"]) == pytest.approx(5, rel=0.01)
     assert rows["one/stated.tif"]["remark"] == ""  # as its metadata agree
-    for content, words in [
-        (
-            "folder,scale_bar\none,1 um\nthree,1 mm\n",
-            "1 folder of the scale bars contains no image: three",
-        ),
-        (
-            "folder,scale_bar\none,1\n",
-            f"{bars}, line 2: '1' is not what a scale bar says; give a le",
-        ),
-        ("folder,length\none,1\n", "its columns are folder, length; expected folder and scale_bar"),
-    ]:
-        bars.write_text(content)
-        assert words in refused(folder, "--scale-bar", bars)
+
+
+REFUSED_TABLES = {
+    "folder,scale_bar\none,1 um\nthree,1 mm": "1 folder of the scale bars contains no image: three",
+    "folder,scale_bar\none,1": "line 2: '1' is not what a scale bar says; give a length",
+    "folder,length\none,1": "its columns are folder, length; expected folder and scale_bar",
+}
+NO_LENGTHS = ["10", "nm", "0 nm", "nan", "3 apples", "1e999 nm", "1,000 nm"]
+
+
+@pytest.mark.parametrize("given", [*REFUSED_TABLES, *NO_LENGTHS])
+def test_what_is_no_length_with_a_unit_is_refused(folder, tmp_path, given):
+    words = f"--scale-bar: '{given}' is not what a scale bar says; give a length with its unit"
+    if given in REFUSED_TABLES:
+        words = REFUSED_TABLES[given]
+        (tmp_path / "bars.csv").write_text(given)
+        given = tmp_path / "bars.csv"
+    assert words in refused(folder, "--scale-bar", given)
 
 
 def test_without_a_length_the_bars_are_still_measured(folder, monkeypatch):
@@ -111,15 +115,8 @@ def test_without_a_length_the_bars_are_still_measured(folder, monkeypatch):
     assert rows["one/a.png"]["remark"] == "what the scale bar says is not known"
 
 
-@pytest.mark.parametrize("length", ["10", "nm", "0 nm", "nan", "3 apples", "1e999 nm", "1,000 nm"])
-def test_what_is_no_length_with_a_unit_is_refused(folder, length):
-    words = f"--scale-bar: '{length}' is not what a scale bar says; give a length with its unit"
-    assert words in refused(folder, "--scale-bar", length)
-
-
 # --- labels that are read -----------------------------------------------------------------------
 
-Labels = Callable[..., None]
 PLACES = {"5 mm": (20, 10), "10 um": (95, 190), "(a)": (110, 160)}  # of texts: row and column
 
 

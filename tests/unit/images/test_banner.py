@@ -1,9 +1,6 @@
 """Detection of information bars: pasted ones are found, and nothing similar is cut."""
 
-from __future__ import annotations
-
 import io
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -63,113 +60,70 @@ def as_jpeg(image):
     return np.asarray(Image.open(file))
 
 
-def mostly_black(scene):
-    return np.where(scene > 110, scene, 0).astype(np.uint8)
+def painted(*parts, scene=None):
+    """A scene in which parts have a grey level."""
+    image = texture(0) if scene is None else scene.copy()
+    for rows, columns, level in parts:
+        image[rows, columns] = level
+    return image
 
 
-def half_black(scene):
-    scene[:, 150:] = 0
-    return scene
-
-
-def black_below(scene):
-    scene[-50:] = 0
-    return scene
-
-
-def dim(scene):
-    return scene // 8
-
-
-Change = Callable[[np.ndarray], np.ndarray]
+ALL, SCENE = slice(None), texture(0)
+DIM, VACUUM = SCENE // 8, np.where(SCENE > 110, SCENE, 0).astype(np.uint8)
+HALF, BELOW = painted((ALL, slice(150, None), 0)), painted((slice(-50, None), ALL, 0))
 
 
 @pytest.mark.parametrize(
     ("scene", "bar", "stored"),
     [
-        (np.asarray, (96, 255, True), np.asarray),
-        (dim, (96, 255, False), lambda image: image * np.uint16(257)),
-        (dim, (0, 255, False), np.asarray),
-        (mostly_black, (96, 255, False), as_jpeg),
-        (mostly_black, (0, 255, True), np.asarray),
-        (half_black, (0, 255, False), np.asarray),
-        (half_black, (0, 255, False), as_jpeg),
-        (black_below, (0, 255, True), np.asarray),
-        (black_below, (0, 255, True), as_jpeg),
-        (dim, (0, 90, False), lambda image: image * np.uint16(16)),
+        (SCENE, (96, 255, True), np.asarray),
+        (DIM, (96, 255, False), lambda image: image * np.uint16(257)),
+        (DIM, (0, 255, False), np.asarray),
+        (DIM, (0, 90, False), lambda image: image * np.uint16(16)),
+        (VACUUM, (96, 255, False), as_jpeg),
+        (VACUUM, (0, 255, True), np.asarray),
+        *((HALF, (0, 255, False), stored) for stored in (np.asarray, as_jpeg)),
+        *((BELOW, (0, 255, True), stored) for stored in (np.asarray, as_jpeg)),
     ],
 )
 def test_bars_of_the_level_of_the_scene_or_far_brighter(scene, bar, stored):
     """The scene may be black, like the bar, or dark, which gives the bar all the contrast."""
-    image = np.vstack([scene(texture(0)), banner(40, 300, *bar)])
+    image = np.vstack([scene, banner(40, 300, *bar)])
     assert abs(find_banner(stored(image)) - 40) <= 2
 
 
-def scale_bar_inside(image):
-    image[-30:-22, 20:90] = 255
-    return image
+ROWS, COLUMNS = np.indices(SCENE.shape)
+LAST, TEXT = slice(-40, None), (slice(-25, -15), slice(30, 100, 4), 255)
+LOW_TEXT = (slice(-20, -10), slice(30, 100, 4), 255)
+AXIS = np.where(np.abs(ROWS - 180 - COLUMNS / 30) < 2, 255, 0).astype(np.uint8)
+NOISY = np.random.default_rng(1).normal(100, 10, (40, 300))
+RESEMBLE = {
+    "scale bar": painted((slice(-30, -22), slice(20, 90), 255)),
+    "dark lower edge": painted((LAST, ALL, 0)),
+    "noisy lower edge": painted((LAST, ALL, NOISY), TEXT),
+    "box of text": painted((LAST, slice(-150, None), 0), (TEXT[0], slice(-120, -30, 4), 255)),
+    "axis": as_jpeg(painted(LOW_TEXT, scene=AXIS)),
+    "scale bar and text": painted((ALL, ALL, 0), (slice(-40, -34), slice(20, 120), 255), TEXT),
+    "slanted substrate": painted(LOW_TEXT, scene=np.where(ROWS > 180 + COLUMNS / 20, 0, SCENE)),
+    "on top": np.vstack([banner(40, 300, 0, 255, False), SCENE]),
+    "constant": 0 * SCENE,
+    "few rows": SCENE[:8],
+    "few columns": SCENE[:, :8],
+    "one pixel": SCENE[:1, :1],
+}
 
 
-def dark_lower_edge(image):
-    image[-40:] = 0
-    return image
+@pytest.mark.parametrize("case", RESEMBLE)
+def test_bands_that_resemble_a_banner_are_kept(case):
+    assert find_banner(RESEMBLE[case]) == 0
+    assert read_image(RESEMBLE[case], banner="remove").shape == RESEMBLE[case].shape
 
 
-def noisy_flat_lower_edge(image):
-    image[-40:] = np.random.default_rng(1).normal(100, 10, image[-40:].shape)
-    image[-25:-15, 30:100:4] = 255
-    return image
-
-
-def box_of_text_in_a_corner(image):
-    image[-40:, -150:] = 0
-    image[-25:-15, -120:-30:4] = 255
-    return image
-
-
-def line_of_an_axis(image):
-    rows, columns = np.indices(image.shape)
-    image = np.where(np.abs(rows - 180 - columns / 30) < 2, 255, 0).astype(np.uint8)
-    image[-20:-10, 30:100:4] = 255
-    return as_jpeg(image)
-
-
-def scale_bar_above_its_text(image):
-    image[:] = 0
-    image[-40:-34, 20:120] = 255
-    image[-25:-15, 30:110:4] = 255
-    return image
-
-
-def slanted_substrate(image):
-    rows, columns = np.indices(image.shape)
-    image[rows > 180 + columns / 20] = 0
-    image[-20:-10, 30:100:4] = 255
-    return image
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        *(scale_bar_inside, dark_lower_edge, noisy_flat_lower_edge, box_of_text_in_a_corner),
-        *(line_of_an_axis, scale_bar_above_its_text, slanted_substrate),
-        lambda image: np.vstack([banner(40, 300, 0, 255, False), image]),  # on top
-        *(np.zeros_like, lambda image: image[:8], lambda image: image[:, :8]),
-        lambda image: image[:1, :1],
-    ],
-)
-def test_bands_that_resemble_a_banner_are_kept(change):
-    image = change(texture(0))
-    assert find_banner(image) == 0
-    assert read_image(image, banner="remove").shape == image.shape
-
-
-@pytest.mark.parametrize("gain", [1, 20])
-def test_keep_is_the_default_and_remove_says_how_much(gain):
+@pytest.mark.parametrize(("kind", "gain", "top"), [("u1", 1, 1), ("u2", 20, 257)])
+def test_keep_is_the_default_and_remove_says_how_much(kind, gain, top):
     """The banner does not move the percentiles."""
-    kind, top = (np.uint8, 1) if gain == 1 else (np.uint16, 257)
-    scene = texture(0).astype(kind) * kind(gain)
-    image = np.vstack([scene, banner(30, 300, 0, 255, True).astype(kind) * kind(top)])
+    scene, bar = SCENE.astype(kind) * gain, banner(30, 300, 0, 255, True).astype(kind) * top
+    image = np.vstack([scene, bar])
     assert read_image(image).shape == (270, 300)
     assert read_micrograph(image).metadata["banner_rows"] == 0
     removed = read_micrograph(image, banner="remove")
@@ -179,13 +133,11 @@ def test_keep_is_the_default_and_remove_says_how_much(gain):
 
 # Every image of these folders whose lower edge really is a banner, by eye.
 WITH_BANNER = {
-    "chemrxiv_10_26434_13635284_v1_fig_2_7.jpg",
-    "chemrxiv_10_26434_2022_w0d5g_v3_fig_8_1.jpg",
-    "chemrxiv_10_26434_2023_gzxl1_fig_3_2.jpg",
-    "chemrxiv_10_26434_2023_mhb04_fig_2_1.jpg",
-    "chemrxiv_10_26434_2023_mhb04_fig_2_2.jpg",
-    "chemrxiv_10_26434_2024_s2kf2_fig_2_0.jpg",
-    "chemrxiv_10_26434_6998204_v2_fig_1_0.jpg",
+    f"chemrxiv_10_26434_{name}.jpg"
+    for name in [
+        *("13635284_v1_fig_2_7", "2022_w0d5g_v3_fig_8_1", "2023_gzxl1_fig_3_2"),
+        *("2023_mhb04_fig_2_1", "2023_mhb04_fig_2_2", "2024_s2kf2_fig_2_0", "6998204_v2_fig_1_0"),
+    ]
 }
 
 
