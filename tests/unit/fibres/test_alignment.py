@@ -130,24 +130,6 @@ def test_a_map_of_background_has_no_fraction():
     assert np.isinf(found.spread).all()
 
 
-def test_fibre_counts_where_windows_are_half_empty():
-    orientation = np.full((32, 64), 0.3)
-    orientation[:, 32:] = np.random.default_rng(0).uniform(0, np.pi, (32, 32))
-    orientation[16:, :32] = np.nan
-    found = aligned_fraction_of_map(orientation)
-    assert (found.fraction, found.fibre_fraction) == (0.5, pytest.approx(1 / 3))
-    assert found.regions[0].fibre_area == 512
-
-
-@pytest.mark.parametrize("shape", [(70, 101), (64, 64), (33, 200)])
-def test_windows_cover_each_pixel_once_and_are_of_like_size(shape):
-    found = aligned_fraction_of_map(np.full(shape, 0.3), window=32)
-    for n, extent in zip(found.aligned.shape, shape, strict=True):
-        assert 0.75 * 32 - 1 <= extent / n <= 1.5 * 32 + 1
-    (region,) = found.regions
-    assert region.area == found.labels.astype(bool).sum() == shape[0] * shape[1]
-
-
 # --- noise and contrast --------------------------------------------------------------------------
 
 

@@ -167,12 +167,6 @@ def test_noise_and_empty_images_have_no_diameters(polarity, image):
     assert found.reason
 
 
-def test_fibres_below_the_resolution_are_not_invented():
-    image, _ = made("flat", diameter=2.0, cover=0.1)
-    found = fibre_diameters(image)
-    assert np.isnan(found.median) or (found.diameters > 2.9).all()
-
-
 @pytest.mark.full  # a large image
 def test_two_kinds_are_two_modes():
     image, truth = made(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -150,24 +148,6 @@ def test_an_unreadable_image_is_left_out_and_named(images: Path, tmp_path: Path)
     Image.fromarray(np.zeros((50, 50), np.uint8)).save(tmp_path / "images" / "m.png")
     found, left_out = find(tmp_path / "found", tmp_path / "images", resume=True)
     assert (left_out, len(found.fields)) == ([], len(FIELDS) + 1)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes on Linux only")
-def test_images_whose_names_tables_cannot_have_are_left_out(images: Path, tmp_path: Path) -> None:
-    files = [tmp_path / name for name in ("a.png", "\udcff.png", f"{'é' * 124}.png")]
-    for file in files:
-        shutil.copy(images / "a.png", file)
-    found, left_out = find_in_images(tmp_path / "f", files, find_particles, root=tmp_path)
-    assert [field.micrograph for field in found.fields] == ["a.png"]
-    words = ": its name is not UTF-8, or has more than 240 bytes; rename it"
-    assert sorted(left_out) == [f"{file}{words}" for file in sorted(files[1:])]
-
-
-def test_outlines_of_another_size_are_left_out(images: Path, tmp_path: Path) -> None:
-    _, left_out = find(tmp_path / "found", images, lambda image: np.ones((9, 9), int))
-    assert len(left_out) == len(FIELDS)
-    assert "outlines of 9 x 9 pixels for an image of 100 x 120" in left_out[0]
-    assert not (tmp_path / "found" / "outlines").exists()
 
 
 def test_a_run_that_was_stopped_is_resumed(images: Path, original: Path, tmp_path: Path) -> None:
@@ -395,15 +375,6 @@ def test_particles_nearly_as_large_as_their_image_are_noted(images: Path, tmp_pa
     assert len(found.count(edges="leave_out").notes) == 1
 
 
-def test_without_any_particle_there_is_nothing_to_count(images: Path, tmp_path: Path) -> None:
-    file = images / "day 1" / "empty.png"
-    found, _ = find_in_images(tmp_path / "found", [file], find_particles, root=images)
-    found.classify(Classifier())
-    found = FoundFolder(found.path)
-    assert found.table.empty
-    assert found.count().counts["count"].tolist() == [0, 0, 0]
-
-
 # --- what is refused ------------------------------------------------------------------------------
 
 
@@ -482,10 +453,3 @@ def test_what_is_refused_changes_nothing(
 def test_particles_are_classified_before_they_are_corrected(found: FoundFolder) -> None:
     with pytest.raises(ValueError, match="run 'hypervlad particles classify'"):
         found.correct({("a.png", 1): "small"})
-
-
-def test_images_may_be_moved_together_with_the_folder(images: Path, found: FoundFolder) -> None:
-    run = json.loads((found.path / "run.json").read_text())
-    beside = run | {"images": os.path.relpath(images, found.path)}
-    rewrite(found, "run.json", json.dumps(beside)).classify(Classifier())
-    assert find(found.path, images, resume=True)[1] == []

@@ -96,11 +96,6 @@ def test_lengths_go_on_to_the_ends_of_particles_of_any_width():
     assert measured(pieces).length_px < 22
 
 
-def test_diagonal_lines_two_pixels_wide_have_a_length():
-    line = np.eye(50, dtype=bool)
-    assert measured(line | np.roll(line, 1, axis=1)[:, :50]).length_px > 60
-
-
 def brute_force_feret(mask):
     """Over all middles of all pixels' sides: the largest distance, and the narrowest direction."""
     points = np.array(

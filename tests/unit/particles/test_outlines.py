@@ -333,14 +333,6 @@ def test_overlaps_survive_but_in_label_images(tmp_path, suffix):
     assert_array_equal([pixels(each, (6, 8)) for each in found], stack)
 
 
-def test_far_regions_keep_their_place(tmp_path):
-    assert has_roifile(".zip")
-    labels = np.zeros((2, 70_000), np.uint8)  # beyond the 16 bits of ImageJ
-    labels[:, 40_000:40_003], labels[1, 69_990:] = 2, 5
-    write_outlines(tmp_path / "a.zip", labels)
-    assert_array_equal(read_outlines(tmp_path / "a.zip", shape=labels.shape).label_image(), labels)
-
-
 def test_a_label_tiff_has_its_scale(tmp_path):
     write_outlines(tmp_path / "a.tif", LABELS, pixel_size=0.37)
     assert read_micrograph(tmp_path / "a.tif").pixel_size == pytest.approx(0.37, rel=1e-6)
@@ -532,9 +524,3 @@ def test_outlines_pass_through_and_are_chosen():
     assert read_outlines(found, shape=(6, 8)) is found
     assert [outline.label for outline in found[np.array([False, True])]] == [7]
     assert_array_equal(found, LABELS)
-
-
-def test_empty_masks_of_a_stack_are_named():
-    with pytest.warns(UserWarning, match="1 of 2 masks left out, without a pixel"):
-        found = read_outlines(np.stack([LABELS == 3, LABELS == 5]))
-    assert repr(found) == "Outlines(1 particle in 6 x 8 pixels)"

@@ -24,9 +24,7 @@ from hypervlad import (
     extract_features,
     load_features,
 )
-from hypervlad.images import read_micrograph
 from hypervlad.particles import Particle, cut_particles, measure
-from hypervlad.results import ContactSheetDisplay
 
 SHAPE = ("joint", "per_layer", "pooled_unit", "shape")
 
@@ -168,24 +166,6 @@ def test_what_is_outside_the_mask_does_not_matter(particles: list[Particle]) -> 
 # --- sizes ----------------------------------------------------------------------------------------
 
 
-def test_a_particle_passes_the_network_at_half_the_size(particles: list[Particle]) -> None:
-    loader = _fitted("finest").loader()
-    large = replace(loader, image_size=64).load_batch(particles[0])
-    assert large.tensors.shape[2:] == (32, 32)
-    assert replace(loader, image_size=4).load_batch(particles[0]).tensors.shape[2:] == (4, 4)
-    whole = replace(loader, image_size=64, of_particles=False).load_batch(np.eye(9))
-    assert whole.tensors.shape[2:] == (64, 64)
-    assert whole.masks is None
-
-
-def test_the_common_scale_applies_and_small_particles_are_enlarged() -> None:
-    loader = replace(_fitted("finest").loader(), pixel_size=4.0)
-    particle = tiny_particle(np.ones((20, 20)), pixel_size=2.0)
-    side = len(particle.as_micrograph().pixels)
-    assert loader.load_batch(particle).tensors.shape[2:] == (side // 2, side // 2)
-    assert loader.load_batch(tiny_particle([[1]], pixel_size=2.0)).tensors.shape[2:] == (4, 4)
-
-
 # --- the shape block ------------------------------------------------------------------------------
 
 
@@ -269,11 +249,10 @@ def test_all_answers_accept_particles(model: MicrographClassifier, tmp_path: Pat
     np.testing.assert_array_equal(loaded.predict_proba(new), model.predict_proba(new))
 
 
-@pytest.mark.parametrize("grid", ["finest", 30])
 def test_the_evidence_lies_in_the_particle_and_adds_up(
-    grid: Any, model: MicrographClassifier, particles: list[Particle], kinds: list[str]
+    model: MicrographClassifier, particles: list[Particle], kinds: list[str]
 ) -> None:
-    encoder = make_tiny_encoder().set_params(blocks=SHAPE, grid=grid, turns=2, image_size=64)
+    encoder = make_tiny_encoder().set_params(blocks=SHAPE, turns=2, image_size=64)
     own = MicrographClassifier(encoder, boosting=model.boosting, random_state=0)
     own.fit(particles, kinds)
     found = own.explain(particles[0])
@@ -285,18 +264,6 @@ def test_the_evidence_lies_in_the_particle_and_adds_up(
     outside = own.encoder_.loader().load_batch(particles[0]).masks
     assert outside is not None
     assert not found.blocks["joint"][:, outside[0].numpy() == 0].any()
-
-
-def test_contact_sheets_name_particles(
-    model: MicrographClassifier, particles: list[Particle], kinds: list[str]
-) -> None:
-    some = particles[:3]
-    sheet = ContactSheetDisplay.from_predictions(
-        some, model.predict_proba(some), classes=model.classes_, y_true=kinds[:3], select="all"
-    )
-    for particle, caption in zip(some, sheet.captions, strict=True):
-        assert caption[0].endswith(f"particle {particle.label}")
-    sheet.plot()
 
 
 # --- tables ---------------------------------------------------------------------------------------
@@ -316,9 +283,3 @@ def test_the_table_of_vectors_says_where_particles_are(
     np.testing.assert_array_equal(boxes, [particle.box for particle in particles])
     again = extract_features(particles, model, out=out, resume=True)
     assert again.n_kept == 24
-
-
-def test_read_micrograph_takes_a_particle(particles: list[Particle]) -> None:
-    image = read_micrograph(particles[0])
-    assert image.mask is not None
-    assert image.source == particles[0].name

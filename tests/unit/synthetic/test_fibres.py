@@ -95,13 +95,6 @@ def test_wires_cover_what_was_requested_unless_they_must_not_overlap(density, ov
         assert truth.wires.mean() < 0.7
 
 
-def test_no_wires_do_not_crash():
-    (image,), (truth,) = make_nanowire_images(1, density=0.0, size=64, random_state=0)
-    assert not truth.wires.any()
-    assert np.isfinite(image).all()
-    assert np.isnan(truth.aligned_fraction().fraction)
-
-
 def test_a_tilt_lays_wires_down():
     """Up and down is foreshortened: directions gather about the x axis."""
     means = []
@@ -138,13 +131,6 @@ def test_maps_hold_what_the_rule_says_of_the_truth():
 
 
 # --- mats with defects ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("share", [0, 0.25, 1])
-def test_share_of_defective_images(share):
-    _, masks = make_nanofibre_images(8, defective=share, size=64, random_state=1)
-    # A defect can be hidden altogether, so the share is reached from below.
-    assert np.floor(8 * share) - 1 <= sum(mask.any() for mask in masks) <= np.ceil(8 * share)
 
 
 @pytest.mark.parametrize("kind", [*NANOFIBRE_DEFECTS, "missing"])

@@ -135,15 +135,3 @@ def test_illumination_noise_and_blur_are_as_strong_as_given(kind):
     assert grain.std() == pytest.approx(0.05, rel=0.03)
     blurred = ndimage.gaussian_filter(empty(blur=0.0), 3, mode="nearest")
     assert_allclose(empty(blur=3.0), blurred, atol=1e-5)
-
-
-@KINDS
-def test_clutter_disturbs_without_outlines(kind):
-    edges = {}
-    for background in ("plain", "cluttered"):
-        images, truths = make_particle_fields(
-            4, kind=kind, n_particles=0, background=background, size=200, random_state=0, **CLEAN
-        )
-        edges[background] = [(image - ndimage.gaussian_filter(image, 8)).std() for image in images]
-        assert not any(truth.labels.any() for truth in truths)
-    assert np.mean(edges["cluttered"]) > 1.5 * np.mean(edges["plain"])

@@ -23,11 +23,6 @@ def test_labels_are_balanced_to_within_one_and_do_not_depend_on_n(n_classes):
     np.testing.assert_array_equal(fewer, images[:5])
 
 
-def test_class_names():
-    assert set(TEM_CLASSES) == {"cluster", "fiber", "matrix", "matrix-surface"}
-    assert set(TEM_FINE_CLASSES.values()) == set(TEM_CLASSES)
-
-
 @pytest.mark.full  # draws hundreds of images
 def test_brightness_and_contrast_do_not_tell_the_class():
     images, labels = make_tem_images(160, size=64, random_state=5)
