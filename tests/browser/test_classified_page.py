@@ -2,335 +2,228 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+import os
+import re
 from pathlib import Path
-from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import numpy as np
 import pytest
+from PIL import Image
+from support.browsing import Window
 from support.classifications import classification
-from support.review_windows import save_screenshot
+from support.pages import percent
+from support.tiny import make_tiny_encoder
+from support.waiting import wait_until
 
-from hypervlad import HypercolumnVLAD, MicrographClassifier, make_tem_images
-from hypervlad.common.wording import percent
+from hypervlad import MicrographClassifier
 from hypervlad.results import write_classified_page
 
 pytest.importorskip("selenium", reason="selenium is not installed")
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select, WebDriverWait
 
-pytestmark = pytest.mark.slow
-EVIL = "</script><script>document.title='broken'</script><!-- & \"'.png"
+EVIL = "scans/</script><script>document.title='broken'</script><!-- & \"'149.png"
+FILES = ["50%#a?b 3.png", "javascript:alert(1) 4.png", os.fsdecode(b"caf\xe9 5.png")]
+CLASSES = ["flat", "rings", "stripes"]
+KINDS = ["sure", "ambiguous", "unlike the training images"]
+N = 150
+# Shares that are rounded in a way of their own.
+SHARES = [[0.99996, 0.00004, 0], [0.9989, 0.00105, 0.00005], [0.33334, 0.33333, 0.33333 - 1e-5]]
 
 
 @pytest.fixture(scope="module")
-def model() -> MicrographClassifier:
-    images, labels = make_tem_images(96, size=64, random_state=0)
-    encoder = HypercolumnVLAD(
-        "tiny", weights="random", image_size=32, n_codewords=4, random_state=0
-    )
-    return MicrographClassifier(encoder, random_state=0).fit(images, labels)
+def model(texture_images):
+    return MicrographClassifier(make_tiny_encoder(), random_state=0).fit(*texture_images)
 
 
-class Sheet:
-    """A page in the browser, and what it was made of."""
+class Sheet(Window):
+    """A page of images, of which some are files, and what it was made of."""
 
-    def __init__(
-        self,
-        browser: Any,
-        model: MicrographClassifier,
-        path: Path,
-        n: int,
-        judged: bool = True,
-        truth: list[str | None] | None = None,
-    ) -> None:
-        self.browser, self.path = browser, path
+    def __init__(self, browser, model, folder):
         rng = np.random.default_rng(1)
-        images, _ = make_tem_images(48, size=160, random_state=0)
-        self.kinds = rng.choice(["sure", "ambiguous", "out_of_distribution"], n)
-        self.kinds[-1] = "sure"
-        self.found = classification(
-            rng.dirichlet(np.ones(len(model.classes_)), n),
-            unlike=np.flatnonzero(self.kinds == "out_of_distribution").tolist(),
-            kinds=self.kinds.tolist() if judged else None,
-            skipped=[(n, Path("bad.tif"))],
-        )
-        self.names = [f"scans/{number}.png" for number in range(n - 1)] + [f"scans/{EVIL}"]
-        self.labels = [str(model.classes_[code]) for code in self.found.proba.argmax(axis=1)]
+        codes, self.proba = rng.integers(3, size=N), rng.dirichlet(np.ones(3), N)
+        self.kinds, is_unlike = np.array(KINDS)[codes], np.flatnonzero(codes == 2).tolist()
+        self.proba[:3] = SHARES / np.sum(SHARES, axis=1, keepdims=True)
+        self.names = [f"scans/{number}.png" for number in range(N - 1)] + [EVIL]
+        self.names[3:6] = FILES
+        images = [rng.random((8, 300)).astype(np.float32) for _ in range(N)]
+        images[3:6] = [folder / name for name in FILES]
+        for file in images[3:6]:
+            Image.new("L", (8, 8)).save(file)
         # As the page has them: of two images that differ in later digits only, the name decides.
-        self.confidence = np.round(self.found.proba.max(axis=1), 6)
-        write_classified_page(
-            path,
-            model,
-            [images[k] for k in rng.integers(0, len(images), n)] + [np.eye(3)],
-            names=[*self.names, "bad.tif"],
-            max_error=0.75 if judged else None,
-            true_labels=None if truth is None else [*truth, None],
-            predictions=self.found,
-        )
-        self.opened()
-
-    def opened(self) -> Sheet:
-        self.browser.get(self.path.as_uri())
-        return self
-
-    def find(self, selector: str) -> Any:
-        return self.browser.find_element(By.CSS_SELECTOR, selector)
-
-    def text(self, name: str) -> str:
-        found: str = self.find(f"#{name}").text
-        return found
-
-    def order(self, value: str) -> None:
-        Select(self.find("#order")).select_by_value(value)
+        self.confidence = np.round(self.proba.max(axis=1), 6)
+        self.order = np.argsort(self.confidence, kind="stable").tolist()
+        self.labels = np.array(CLASSES)[self.proba.argmax(axis=1)]
+        others = rng.choice([*CLASSES, None, "<b>new</b>"], N)
+        self.truth = np.where(rng.random(N) < 0.5, self.labels, others).tolist()
+        kinds = [["sure", "ambiguous", "out_of_distribution"][code] for code in codes]
+        bad = [(N, Path("bad.tif"))]
+        self.found = classification(self.proba, unlike=is_unlike, kinds=kinds, skipped=bad)
+        given = {"names": [*self.names, "bad.tif"], "true_labels": [*self.truth, None]}
+        given |= {"max_error": 0.75, "predictions": self.found}
+        path = folder / "classified.html"
+        super().__init__(browser, write_classified_page(path, model, [*images, np.eye(3)], **given))
 
     @property
-    def shown(self) -> list[int]:
-        """The images whose cards are shown, in order."""
-        script = "return [...document.querySelectorAll('.card')].map(c => Number(c.dataset.image))"
-        found: list[int] = self.browser.execute_script(script)
+    def shown(self):
+        """The images whose cards are shown, in order; there are as many as the page says."""
+        text = self.text  # once: it may change
+        found = [int(number) for number in re.findall(r"(\d+)\.png\n", text)]
+        for n in re.findall(rf"^(?:(\d+) of )?{N} images$", text, re.M):
+            assert len(found) == int(n or N) or "Next →" in text
         return found
 
-    def click(self, part: str, name: str) -> None:
-        """Press the bar of a class or kind."""
-        buttons = self.browser.find_elements(By.CSS_SELECTOR, f"#{part} button")
-        (button,) = [b for b in buttons if b.find_element(By.CLASS_NAME, "name").text == name]
-        button.click()
-
-    def counted(self, part: str) -> list[int]:
-        numbers = self.browser.find_elements(By.CSS_SELECTOR, f"#{part} .number")
-        return [int(number.text.replace(",", "")) for number in numbers]
-
-    def write(self, name: str, words: str) -> None:
-        field = self.find(f"#{name}")
-        field.clear()
-        field.send_keys(words)
-
-    def until(self, true: Any) -> None:
-        WebDriverWait(self.browser, 20, 0.02).until(lambda _: true())
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self.browser.switch_to.active_element.send_keys(key)
-
-    def picture(self, name: str) -> None:
-        save_screenshot(self.browser, name)
+    def counts(self, names):
+        """The numbers of images on the buttons that filter by these names."""
+        return [int(self.find(name).text.split()[-1]) for name in names]
 
 
 @pytest.fixture(scope="module")
-def pages(
-    browser: Any, model: MicrographClassifier, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[int], Sheet]:
-    """Open a page of so many images, which is made once."""
-
-    @functools.cache
-    def made(n: int) -> Sheet:
-        return Sheet(browser, model, tmp_path_factory.mktemp("pages") / f"{n}.html", n)
-
-    return made
+def made(browser, model, tmp_path_factory):
+    return Sheet(browser, model, tmp_path_factory.mktemp("pages"))
 
 
 @pytest.fixture
-def few(pages: Callable[[int], Sheet]) -> Iterator[Sheet]:
-    yield pages(12).opened()
-    assert not pages(12).browser.get_log("browser"), "the page's own errors"
+def sheet(made):
+    made.open()
+    made.choose("At once", "480")
+    yield made
+    made.assert_safe()
 
 
-@pytest.fixture
-def many(pages: Callable[[int], Sheet]) -> Iterator[Sheet]:
-    yield pages(500).opened()
-    assert not pages(500).browser.get_log("browser"), "the page's own errors"
+def test_images_are_sorted_and_paged(sheet):
+    assert sheet.browser.title == "Classified images"
+    assert sheet.shown == sheet.order
+    assert "bad.tif damaged" in sheet.words
+    for name, key in (
+        ("most confident first", -sheet.confidence),
+        ("by class", sheet.labels),
+        ("least like the training images first", -sheet.found.novelty),
+        ("by name", [0 if name in FILES else 1 for name in sheet.names]),
+    ):
+        sheet.choose("Order", name)
+        values = [key[k] for k in sheet.shown]
+        assert len(values) == N
+        assert values == sorted(values), name
+    numbers = [each for each in sheet.shown if each not in (3, 4, 5, 149)]
+    assert numbers == sorted(numbers), "2 before 10"
+    sheet.choose("Order", "least confident first")
+    sheet.choose("At once", "60")
+    assert sheet.shown == sheet.order[:60]
+    sheet.click("Next →", "Next →")
+    assert sheet.shown == sheet.order[120:]
+    assert "121 – 150 of 150" in sheet.text
+    assert not sheet.find("Next →").is_enabled()
+    sheet.click("← Previous")
+    assert sheet.shown == sheet.order[60:120]
+    shown = "return [...document.images].every((image) => image.naturalWidth > 0)"
+    wait_until(lambda: sheet.run(shown), "the pictures")
 
 
-def test_shares_are_rounded_as_in_tables_and_messages(few: Sheet) -> None:
-    """Less than everything is never 100 %; two doubles between which both round alike."""
-    shares = [0, 1e-9, 0.0009, 0.001, 0.0025, 0.1225, 1 / 3, 0.5, 0.9949, 0.996, 0.999, 0.99996, 1]
-    shares += np.random.default_rng(0).random(200).tolist()
-    found = few.browser.execute_script("return arguments[0].map(percent)", shares)
-    assert found == [percent(share) for share in shares]
-
-
-def in_order(key: Any) -> list[int]:
-    return np.argsort(key, kind="stable").tolist()
-
-
-def test_images_are_sorted(few: Sheet) -> None:
-    assert few.browser.title == "Classified images", "no name is run as a script"
-    assert few.shown == in_order(few.confidence)
-    script = "return [...document.querySelectorAll('.card img')].map((i) => i.naturalWidth)"
-    few.until(lambda: few.browser.execute_script(script) == [160] * 12)
-    few.picture("few")
-    few.order("sure")
-    assert few.shown == in_order(-few.confidence)
-    few.order("name")
-    assert few.shown == [11, *range(11)], "2 before 10"
-    few.order("novelty")
-    assert [few.found.novelty[k] for k in few.shown] == sorted(few.found.novelty, reverse=True)
-    few.order("class")
-    assert [few.labels[k] for k in few.shown] == sorted(few.labels)
-    assert "bad.tif damaged" in few.find("main").text
-
-
-def test_filters_leave_what_fits_and_count_it(many: Sheet) -> None:
-    n, kinds = len(many.names), many.kinds
-    classes = sorted(set(many.labels))
-    assert many.text("status") == f"{n} images"
-    assert many.counted("classes") == [many.labels.count(name) for name in classes]
-    assert many.counted("kinds") == [
-        int((kinds == kind).sum()) for kind in ("sure", "ambiguous", "out_of_distribution")
-    ]
-    many.picture("many")
-    many.click("kinds", "unlike the training images")
-    unknown = np.flatnonzero(kinds == "out_of_distribution")
-    assert many.text("status") == f"{len(unknown)} of {n} images"
-    of_unknown = [many.labels[k] for k in unknown]
-    assert many.counted("classes") == [of_unknown.count(name) for name in classes]
-    many.click("classes", classes[0])
-    fit = [k for k in unknown if many.labels[k] == classes[0]]
-    assert set(many.shown) == set(fit[:120] if len(fit) > 120 else fit)
-    assert many.counted("classes") == [of_unknown.count(name) for name in classes], "to add others"
-    many.find("#clear").click()
-    assert many.text("status") == f"{n} images"
-    many.write("low", "50")
-    many.write("high", "60")
-    between = np.flatnonzero((many.confidence >= 0.5) & (many.confidence <= 0.6))
-    assert 0 < len(between) < n
-    assert many.text("status") == f"{len(between)} of {n} images"
-    many.find("#clear").click()
-    many.write("text", "/49")
-    many.until(lambda: many.text("status") == f"10 of {n} images")
-    many.order("name")
-    assert many.shown == [49, *range(490, 499)]
-    many.write("text", "nowhere")
-    many.until(lambda: many.find("#nothing").is_displayed())
-
-
-def test_wrong_predictions_are_filtered(
-    browser: Any, model: MicrographClassifier, tmp_path: Path
-) -> None:
-    classes = [str(label) for label in model.classes_]
-    truth = [None, None, "<b>new</b>", *(classes * 10)[:37]]
-    sheet = Sheet(browser, model, tmp_path / "page.html", 40, truth=truth)
-    wrong = [k for k in range(2, 40) if truth[k] != sheet.labels[k]]
-    right = [k for k in range(2, 40) if truth[k] == sheet.labels[k]]
-    assert wrong
-    assert right
-    assert sheet.counted("truths") == [len(right), len(wrong), 2]
-    assert f"{len(right)} of 38" in sheet.find("main").text
-    sheet.click("truths", "predicted wrongly")
-    assert set(sheet.shown) == set(wrong)
-    assert sheet.text("status") == f"{len(wrong)} of 40 images"
-    shown = [card.text for card in browser.find_elements(By.CSS_SELECTOR, ".card .truth")]
-    assert shown == [f"true label: {truth[k]}" for k in sheet.shown]
-    sheet.picture("true-labels")
-    browser.find_elements(By.CSS_SELECTOR, ".card")[0].click()
-    text = sheet.text("details-truth")
-    assert text == f"True label: {truth[sheet.shown[0]]} (predicted wrongly)."
-    sheet.picture("true-label")
-    sheet.find("#close").click()
-    sheet.click("truths", "unknown")
-    assert set(sheet.shown) == {0, 1, *wrong}
-    sheet.find("#clear").click()
-    assert len(sheet.shown) == 40
-    assert not browser.get_log("browser")
-
-
-def test_a_bar_of_the_histogram_is_a_range(many: Sheet) -> None:
-    bins = np.minimum((many.confidence * 20).astype(int), 19)
+def test_filters_leave_what_fits_and_count_it(sheet):
+    labels, is_unlike = sheet.labels, sheet.kinds == KINDS[2]
+    assert sheet.counts(CLASSES) == [(labels == name).sum() for name in CLASSES]
+    assert sheet.counts(KINDS) == [(sheet.kinds == kind).sum() for kind in KINDS]
+    sheet.click(KINDS[2])
+    assert set(sheet.shown) == set(np.flatnonzero(is_unlike))
+    of_unlike = [(labels[is_unlike] == name).sum() for name in CLASSES]
+    assert sheet.counts(CLASSES) == of_unlike
+    sheet.click(CLASSES[0])
+    assert set(sheet.shown) == set(np.flatnonzero(is_unlike & (labels == CLASSES[0])))
+    assert sheet.counts(CLASSES) == of_unlike, "to add others"
+    sheet.click("Clear all filters")
+    assert len(sheet.shown) == N
+    sheet.write("from", "50")
+    sheet.write("to", "60")
+    between = (sheet.confidence >= 0.5) & (sheet.confidence <= 0.6)
+    assert set(sheet.shown) == set(np.flatnonzero(between))
+    sheet.click("Clear all filters")
+    bins = (sheet.confidence * 20).astype(int).clip(max=19)
     chosen = int(np.bincount(bins).argmax())
-    bars = many.browser.find_elements(By.CSS_SELECTOR, "#histogram .bin")
-    assert len(bars) == 20
-    bars[chosen].click()
-    assert many.find("#low").get_property("value") == str(5 * chosen)
-    assert many.text("status").startswith(f"{int((bins == chosen).sum())} of")
-    many.browser.find_elements(By.CSS_SELECTOR, "#histogram .bin")[chosen].click()
-    assert many.text("status") == f"{len(many.names)} images"
+    sheet.click(f"{5 * chosen} to {5 * chosen + 5} %")
+    assert set(sheet.shown) == set(np.flatnonzero(bins == chosen))
+    sheet.click(f"{5 * chosen} to {5 * chosen + 5} %")
+    assert len(sheet.shown) == N
+    sheet.write("Name contains", "/14")
+    wait_until(lambda: len(sheet.shown) == 10, "the images of this name")
+    assert set(sheet.shown) == {14, *range(140, 149)}
+    sheet.write("Name contains", "nowhere")
+    wait_until(lambda: "No image fits these filters." in sheet.text, "no image")
 
 
-def test_only_a_page_of_cards_is_drawn(many: Sheet) -> None:
-    order = in_order(many.confidence)
-    assert many.shown == order[:120]
-    many.find("#next").click()
-    assert many.shown == order[120:240]
-    assert many.text("place") == "121 – 240 of 500"
-    Select(many.find("#at-once")).select_by_visible_text("480")
-    assert many.shown == order[:480]
-    many.find("#next").click()
-    assert many.shown == order[480:]
-    assert many.find("#next").get_property("disabled")
-    many.find("#previous").click()
-    assert many.shown == order[:480]
+def test_wrong_predictions_are_filtered(sheet):
+    known = [k for k in range(N) if sheet.truth[k] is not None]
+    wrong = [k for k in known if sheet.truth[k] != sheet.labels[k]]
+    right = len(known) - len(wrong)
+    assert 0 < len(wrong) < len(known) < N
+    assert f"{right} of {len(known)} ({percent(right / len(known))})" in sheet.words
+    names = ["predicted correctly", "predicted wrongly", "unknown"]
+    assert sheet.counts(names) == [right, len(wrong), N - len(known)]
+    sheet.click("predicted wrongly")
+    assert set(sheet.shown) == set(wrong)
+    assert sheet.text.count("true label: ") == len(wrong)
+    first = sheet.shown[0]
+    sheet.click(sheet.names[first])
+    assert f"True label: {sheet.truth[first]} (predicted wrongly)." in sheet.text
+    sheet.click("Close", "unknown")
+    assert len(sheet.shown) == len(wrong) + N - len(known)
 
 
-def test_details_are_those_of_the_image(few: Sheet) -> None:
-    few.order("name")
-    few.browser.find_elements(By.CSS_SELECTOR, ".card")[1].click()
-    assert few.text("details-name") == few.names[0]
-    assert few.labels[0] in few.text("details-answer")
-    shares = [bar.text for bar in few.browser.find_elements(By.CSS_SELECTOR, "#details-proba li")]
-    expected = sorted(few.found.proba[0], reverse=True)
-    for stated, share in zip(shares, expected, strict=True):
-        assert float(stated.split()[-2].lstrip("<")) == pytest.approx(100 * share, abs=0.11)
-    if few.kinds[0] != "sure":
-        assert f"is {few.kinds[0]}" in few.text("details-reason")
-    assert few.text("details-nearest")
-    few.picture("details")
-    few.find("#after").click()
-    assert few.text("details-name") == few.names[1]
-    few.press(Keys.ARROW_LEFT)
-    assert few.text("details-name") == few.names[0]
-    few.press(Keys.ESCAPE)
-    few.until(lambda: not few.find("#details").is_displayed())
+def test_details_are_those_of_the_image_also_by_keys(sheet):
+    order = sheet.order
+    sheet.click(sheet.names[order[0]])
+    for place, k in enumerate(order[:8] + order[-3:]):
+        if place == 8:
+            sheet.press(Keys.ESCAPE, Keys.END, Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ENTER)
+        shares = sorted(zip(np.round(sheet.proba[k], 6), CLASSES, strict=True), reverse=True)
+        for words in (
+            f"{sheet.labels[k]}, {percent(sheet.confidence[k])} {sheet.kinds[k]}",
+            " ".join(f"{label} {percent(share)}" for share, label in shares),
+            f"Unlike them by {sheet.found.novelty[k]:.2f}",
+            "Nearest training images",
+        ):
+            assert words in sheet.words
+        assert sheet.text.splitlines()[0] == sheet.names[k]
+        assert ("Why: is " in sheet.text) == (sheet.kinds[k] != "sure")
+        sheet.press(Keys.ARROW_RIGHT) if place % 2 else sheet.click("Next →")
+    assert f"{N} of {N}" in sheet.text
+    sheet.press(Keys.ARROW_LEFT, Keys.ESCAPE)
+    assert sheet.focused.startswith(sheet.names[order[-2]]), "the focus is where one has come to"
+    sheet.press(Keys.ARROW_RIGHT)
+    assert sheet.focused.startswith(sheet.names[order[-1]])
 
 
-def test_all_can_be_done_with_keys(few: Sheet) -> None:
-    order = in_order(few.confidence)
-    few.browser.execute_script("document.querySelector('.card').focus()")
-    few.press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT, Keys.ENTER)
-    assert few.text("details-name") == few.names[order[1]]
-    few.press(Keys.ARROW_RIGHT, Keys.ESCAPE)
-    few.until(  # the focus is where one has come to
-        lambda: few.browser.switch_to.active_element.get_attribute("data-image") == str(order[2])
-    )
-    few.press(Keys.END)
-    focused = few.browser.switch_to.active_element
-    assert focused.get_attribute("data-image") == str(order[-1])
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_links_lead_to_files_of_any_name(sheet):
+    for name in FILES:
+        sheet.click(name.encode("utf-8", "backslashreplace").decode())
+        link = urlsplit(sheet.find("Open the original file").get_attribute("href"))
+        assert link.scheme == "file"
+        assert unquote_to_bytes(link.path) == os.fsencode(sheet.page.parent / name)
+        sheet.press(Keys.ESCAPE)
 
 
-def test_without_a_judgement_images_unlike_the_training_images_are_marked(
-    browser: Any, model: MicrographClassifier, tmp_path: Path
-) -> None:
-    plain = Sheet(browser, model, tmp_path / "page.html", 12, judged=False)
-    n_unlike = int((plain.found.novelty > 1).sum())
-    assert 0 < n_unlike < 12
-    marked = plain.browser.find_elements(By.CSS_SELECTOR, ".card .kind")
-    assert [mark.text for mark in marked] == ["unlike the training images"] * n_unlike
-    assert "sure" not in plain.find("#kinds").text
-    plain.picture("plain-kinds")
-    plain.order("novelty")
-    assert plain.shown[0] == int(plain.found.novelty.argmax())
-    plain.browser.find_elements(By.CSS_SELECTOR, ".card")[0].click()
-    assert not plain.find("#details-reason").is_displayed()
-    assert plain.find("#details-near").is_displayed()
-    assert f"{plain.found.novelty.max():.2f}" in plain.text("details-novelty")
-    assert not browser.get_log("browser")
+def test_it_is_readable_in_the_dark_and_on_paper_and_by_telephone(sheet):
+    script = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
+    light, dark = sheet.run(script), [{"name": "prefers-color-scheme", "value": "dark"}]
+    with sheet.seen_by(features=dark):
+        assert sheet.run(script) != light
+    with sheet.seen_by(features=dark, media="print"):
+        assert sheet.run(script) == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
+        assert not sheet.named("Name contains")
+        assert len(sheet.shown) == N
+    sheet.assert_fits_a_telephone()
 
 
-def test_it_is_readable_in_the_dark_and_on_paper(few: Sheet) -> None:
-    def colours() -> list[str]:
-        script = "const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]"
-        found: list[str] = few.browser.execute_script(script)
-        return found
-
-    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
-    light = colours()
-    few.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
-    assert colours() != light
-    few.picture("dark")
-    few.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {**dark, "media": "print"})
-    assert colours() == ["rgb(0, 0, 0)", "rgb(255, 255, 255)"]
-    assert not few.find("#filters").is_displayed()
-    assert few.find("#grid").is_displayed()
-    few.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
+def test_without_a_judgement_images_unlike_the_training_images_are_marked(browser, model, tmp_path):
+    found = classification(np.tile([0.5, 0.3, 0.2], (5, 1)), unlike=[3])
+    path = write_classified_page(tmp_path / "p.html", model, [np.eye(9)] * 5, predictions=found)
+    page = Window(browser, path)
+    counts = [page.find(f"{name} the training images").text for name in ("like", "unlike")]
+    assert [text.split()[-1] for text in counts] == ["4", "1"]
+    assert not page.named("sure")
+    page.choose("Order", "least like the training images first")
+    page.click("image ")
+    assert page.text.startswith("image 3")
+    assert "Why:" not in page.text
+    page.assert_safe()

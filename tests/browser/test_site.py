@@ -11,10 +11,7 @@ import http.server
 import json
 import re
 import threading
-from collections.abc import Iterator
 from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -25,26 +22,15 @@ SITE = ROOT / "docs" / "_build" / "html"
 MAX_BYTES = 1_000_000
 MAX_SHARED_BYTES = 1_100_000  # with the index of the search
 KINDS = [
-    "index.html",
-    "start/install.html",
-    "learn/index.html",
-    "learn/plot_1_classify.html",
-    "howto/groups.html",
-    "gallery/index.html",
-    "gallery/classification/plot_why.html",
-    "explanation/dense_encoding.html",
-    "explanation/hypercolumns.html",
-    "reference/api.html",
-    "reference/commands.html",
-    "reference/generated/hypervlad.MicrographClassifier.html",
-    "benchmarks/accuracy.html",
-    "about/changes.html",
-    "search.html",
+    *("index", "start/install", "learn/index", "learn/plot_1_classify", "howto/groups"),
+    *("gallery/index", "gallery/classification/plot_why", "explanation/dense_encoding"),
+    *("explanation/hypercolumns", "reference/api", "reference/commands", "benchmarks/accuracy"),
+    *("reference/generated/hypervlad.MicrographClassifier", "about/changes", "search"),
 ]
 
 
 @pytest.fixture(autouse=True, scope="module")
-def site() -> None:
+def site():
     if not (SITE / "index.html").exists():
         skip_without("site", "the site is not built: make docs")
 
@@ -52,12 +38,12 @@ def site() -> None:
 class _Resources(HTMLParser):
     """Addresses that a page loads, and its pictures without an alternative text."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.addresses: list[str] = []
         self.without_alt: list[str] = []
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag, attrs):
         own = dict(attrs)
         # A thumbnail stands beside the title that it would repeat: it has an empty text.
         is_thumbnail = str(own.get("src")).endswith("_thumb.png") and own.get("alt") == ""
@@ -69,14 +55,14 @@ class _Resources(HTMLParser):
             self.addresses.append(str(own["href"]))
 
 
-def _pages() -> list[Path]:
+def _pages():
     # Sphinx leaves the pages of removed documents: only those that it lists are looked at.
     index = (SITE / "searchindex.js").read_text(encoding="utf-8")
     (names,) = re.findall(r'"docnames":(\[.*?\])', index)
     return [SITE / f"{name}.html" for name in json.loads(names)]
 
 
-def test_pages_are_light_and_load_nothing_from_elsewhere() -> None:
+def test_pages_are_light_and_load_nothing_from_elsewhere():
     """A page with its pictures is below 1 MB, and what all pages share, loaded once, below 1.1."""
     pages = _pages()
     assert len(pages) > 100
@@ -93,11 +79,11 @@ def test_pages_are_light_and_load_nothing_from_elsewhere() -> None:
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
+def address():
     """Where the site is served."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *arguments: object) -> None: ...
+        def log_message(self, *arguments): ...
 
     server = http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(Quiet, directory=str(SITE))
@@ -143,15 +129,15 @@ return [...document.querySelectorAll("article *")].filter((e) =>
 
 
 @pytest.mark.parametrize("page", KINDS)
-def test_pages_in_a_browser(page: str, browser: Any, address: str) -> None:
-    assert (SITE / page).exists()
+def test_pages_in_a_browser(page, browser, address):
+    assert (SITE / f"{page}.html").exists()
     for width in (1400, 400):
         browser.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500},
         )
         for mode in ("light", "dark"):
-            browser.get(address + page)
+            browser.get(f"{address}{page}.html")
             browser.execute_script("document.documentElement.dataset.theme = arguments[0]", mode)
             assert not browser.execute_script(FAINT), (width, mode)
             assert browser.execute_script("return document.documentElement.scrollWidth") <= width
@@ -163,7 +149,7 @@ def test_pages_in_a_browser(page: str, browser: Any, address: str) -> None:
     assert not [line for line in browser.get_log("browser") if line["level"] == "SEVERE"]
 
 
-def test_the_search_finds_a_class(browser: Any, address: str) -> None:
+def test_the_search_finds_a_class(browser, address):
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.wait import WebDriverWait
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import csv
 import dataclasses
 import io
 import os
@@ -87,8 +88,14 @@ def test_the_page_notes_what_the_terminal_says(made, fitted, model, files, folde
     images = [*files, deep, blank]
     with pytest.warns(UserWarning, match="1 of 11 images is blank"):
         page = made(images)
-    printed = run("predict", model, *images, "--page", files[0].parent / "p.html").stderr
+    table = ["--coverage", "0.9", "-o", files[0].with_name("t.csv")]
+    printed = run("predict", model, *images, "--page", files[0].with_name("p.html"), *table).stderr
     notes = [line.removeprefix("warning: ") for line in printed.splitlines()[:-1]]
+    sets = fitted.classify(images, coverage=0.9).sets
+    for row, own in zip(
+        csv.DictReader(table[-1].read_text("utf-8").splitlines()), sets, strict=True
+    ):
+        assert row["possible"] == "|".join(fitted.classes_[own])
     assert len(notes) >= 3
     for note in notes:
         assert f"{note}." in page.spaced, note

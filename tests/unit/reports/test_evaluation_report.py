@@ -451,7 +451,7 @@ def lines_of(trained, folder, tmp_path, monkeypatch):
         parts |= {"codes": np.asarray(codes), "models": rows % len(own.learners)}
         fitted = vars(trained) | {
             "classes_": np.array(CLASSES),
-            "held_out_": replace(own, **parts | changes),
+            "held_out_": replace(own, **parts | changes) if len(codes) else None,
             "training_": replace(trained.training_, groups=groups),
         }
 
@@ -526,3 +526,12 @@ def test_what_is_known_of_held_out_images_is_printed(
     assert "it is for" not in line_of(lines, "confidence"), "classes are equal"
     assert bool([line for line in lines if line.startswith("groups:")]) == (len(given) < 4)
     assert ("folds" in lines[0]) == (options is not SPLIT)
+
+
+def test_without_held_out_images_the_accuracy_is_unknown(lines_of):
+    accuracy, learner = lines_of([], [])
+    assert accuracy == (
+        "accuracy: unknown, because no image was held out (the only group of a class is needed to "
+        "train it)"
+    )
+    assert learner.startswith("classifier: logistic regression")

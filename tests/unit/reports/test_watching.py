@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -315,12 +316,17 @@ def test_a_table_that_is_changed_or_full_during_the_run_is_continued(watch, monk
     assert "classified 4 images" in done.stdout
 
 
-def test_lines_that_could_not_be_written_are_in_a_file_of_their_own(watch, tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_full", [False, True])
+def test_lines_that_could_not_be_written_are_in_a_file_of_their_own(
+    watch, tmp_path, monkeypatch, is_full
+):
+    """Unless nothing can be written there: then the next run classifies the images again."""
     plain, unsaved = open, [tmp_path / "t-unsaved.csv", tmp_path / "t-unsaved-2.csv"]
     unsaved[0].write_text("of an earlier run")
 
     def refuse(file, *arguments, **options):
-        if str(file) == str(watch.table) and "b" in str(arguments):
+        is_refused = str(file) == str(watch.table) or (is_full and Path(file).parent == tmp_path)
+        if is_refused and "b" in str(arguments):
             raise PermissionError(13, "in use")
         return plain(file, *arguments, **options)
 
@@ -334,7 +340,10 @@ def test_lines_that_could_not_be_written_are_in_a_file_of_their_own(watch, tmp_p
 
     done = watch.run(scenario=scenario(), code=2)
     assert done.stderr.count("cannot be written now (in use, perhaps because another program") == 1
-    assert f"the lines that are missing in it are in {unsaved[1]}" in done.stderr
+    words = f"the lines that are missing in it are in {unsaved[1]}"
+    assert (words in done.stderr) == (not is_full)
+    assert ("the next run classifies the images that are missing" in done.stderr) == is_full
     assert unsaved[0].read_text() == "of an earlier run"
     assert watch.names == ["a.png"]
-    assert [row[0] for row in rows_of(unsaved[1])] == ["path", "b.png", "c.png"]
+    if not is_full:
+        assert [row[0] for row in rows_of(unsaved[1])] == ["path", "b.png", "c.png"]
