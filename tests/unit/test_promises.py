@@ -1,0 +1,315 @@
+"""Every interval and rate that the package promises, against what simulations measure.
+
+A row draws data whose truth is known from a number of units (groups, samples, fields, images, or
+fibres), and says whether the promise was kept. A promise that is broken more often than chance
+allows fails; an interval that is kept because it says nothing fails as well.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from hypervlad.data import make_fibre_images
+from hypervlad.evaluation import (
+    Calibration,
+    OutlineTally,
+    accuracy_interval,
+    balanced_accuracy_interval,
+    calibration_error_range,
+    confidence_for_error,
+    expected_calibration_error,
+    prediction_sets,
+    wilson_interval,
+)
+from hypervlad.fibres import (
+    FibreDiameters,
+    Interval,
+    axial_statistics,
+    compare_groups,
+    fibre_diameters,
+)
+from hypervlad.particles import Field, count_particles, particle_sizes
+
+Rng = np.random.Generator
+# Whether what was promised holds, and whether the answer excludes what is far from the truth.
+Kept = tuple[bool, bool]
+
+
+class Promise(NamedTuple):
+    """What is promised at which rate, and the numbers of units at which it is known to fail."""
+
+    draw: Callable[[Rng, int], Kept]
+    rate: float = 0.95
+    units: tuple[int, ...] = (1, 2, 4, 8, 40)
+    n_draws: int = 120
+    broken: Mapping[int, str] = MappingProxyType({})
+
+
+def within(interval: tuple[float, float], truth: float, far: float) -> Kept:
+    """An interval with NaN claims nothing: it holds, and excludes nothing."""
+    low, high = interval
+    return not (low > truth or high < truth), low > far or high < far
+
+
+# --- classes --------------------------------------------------------------------------------------
+
+
+def accuracy(rng: Rng, n: int) -> Kept:
+    shares = rng.beta(8, 2, n)  # groups differ
+    correct = rng.random((n, 10)) < shares[:, None]
+    return within(accuracy_interval(correct.ravel(), np.repeat(np.arange(n), 10)), 0.8, 0.5)
+
+
+def balanced_accuracy(rng: Rng, n: int) -> Kept:
+    """Of two classes, one of which has four times as many images per group."""
+    shares = np.append(rng.beta(9, 1, n), rng.beta(7, 3, n))
+    sizes = np.repeat([12, 3], n)
+    groups, labels = np.repeat(np.arange(2 * n), sizes), np.repeat([0, 1], [12 * n, 3 * n])
+    correct = rng.random(len(groups)) < shares[groups]
+    return within(balanced_accuracy_interval(correct, labels, groups), 0.8, 0.5)
+
+
+def share(rng: Rng, n: int) -> Kept:
+    return within(wilson_interval(rng.binomial(n, 0.7) / n, n), 0.7, 0.3)
+
+
+def calibration_error(rng: Rng, n: int) -> Kept:
+    """Of a calibrated model; far is that of one whose answers are all wrong."""
+    confidence = rng.uniform(0.6, 1, n)
+    proba = np.column_stack([confidence, 1 - confidence])
+    truth = (rng.random(n) >= confidence).astype(int)
+    low, high = calibration_error_range(proba, random_state=0)
+    error = expected_calibration_error(truth, proba)
+    wrong = expected_calibration_error(np.ones(n, int), proba)
+    return low <= error <= high, wrong > high
+
+
+def answers(rng: Rng, n_groups: int, n_each: int) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities of three classes, the true one first, of images whose groups differ."""
+    logits = rng.normal(size=(n_groups, n_each, 3)) + rng.normal(size=(n_groups, 1, 3))
+    logits[..., 0] += 2
+    proba = np.exp(logits.reshape(-1, 3))
+    return proba / proba.sum(axis=1, keepdims=True), np.repeat(np.arange(n_groups), n_each)
+
+
+def sets(rng: Rng, n: int) -> Kept:
+    proba, groups = answers(rng, n, 5)
+    known = Calibration.of(proba, np.zeros(len(proba)), groups, np.zeros(len(proba)))
+    (found,) = prediction_sets(answers(rng, 1, 1)[0][None], known, 0.9)
+    return bool(found[0]), not found.all()
+
+
+def sure_answers(rng: Rng, n: int) -> Kept:
+    """Of a model that is .05 too confident, at most a fifth of the sure answers may be wrong."""
+    confidence = rng.uniform(0.5, 1, n)
+    truth = (rng.random(n) >= confidence - 0.05).astype(int)
+    proba = np.column_stack([confidence, 1 - confidence])
+    known = Calibration.of(proba, truth, np.arange(n), np.zeros(n))
+    limit = confidence_for_error(known, 0.2)
+    return not np.isfinite(limit) or 1.05 - (1 + limit) / 2 <= 0.2, bool(np.isfinite(limit))
+
+
+# --- particles ------------------------------------------------------------------------------------
+
+
+def fields_of(n_each: np.ndarray, sizes: np.ndarray) -> tuple[pd.DataFrame, list[Field]]:
+    names = [f"{k}" for k in range(len(n_each))]
+    table = pd.DataFrame({"micrograph": np.repeat(names, n_each), "touches_edge": False})
+    table["equivalent_diameter_nm"] = sizes
+    table["area_nm2"] = np.pi / 4 * sizes**2
+    return table, [Field(name, (100, 100), 10.0) for name in names]
+
+
+def number(rng: Rng, n: int) -> Kept:
+    """In fields that differ in density."""
+    n_each = rng.poisson(rng.gamma(4, 12 / 4, n))
+    table, fields = fields_of(n_each, np.full(n_each.sum(), 100.0))
+    found = count_particles(table, fields, edges="leave_out", n_bootstrap=200, random_state=rng)
+    return within((found["low"].iloc[-1], found["high"].iloc[-1]), 12 * n, 36 * n)
+
+
+def sizes(share: str) -> Callable[[Rng, int], Kept]:
+    """Of sizes whose median differs between fields."""
+
+    def draw(rng: Rng, n: int) -> Kept:
+        n_each = rng.poisson(25, n)
+        logs = np.repeat(0.1 * rng.standard_normal(n), n_each)
+        logs += 0.35 * rng.standard_normal(len(logs))
+        found = particle_sizes(
+            *fields_of(n_each, 100 * np.exp(logs)),
+            edges="leave_out",
+            n_bootstrap=200,
+            random_state=rng,
+        ).iloc[0]
+        quantile = stats.norm.ppf(int(share[1:]) / 100)
+        truth = 100 * np.exp(np.hypot(0.1, 0.35) * quantile)
+        return within((found[f"{share}_low"], found[f"{share}_high"]), truth, 1.5 * truth)
+
+    return draw
+
+
+def outlines(rng: Rng, n: int) -> Kept:
+    """A share of .8 of the particles is found."""
+    tally = OutlineTally(min_area=1)
+    for _ in range(n):
+        true = np.kron(np.arange(1, 13).reshape(3, 4), np.pad(np.ones((3, 3), int), 1))
+        tally.add(true, true * np.isin(true, 1 + np.flatnonzero(rng.random(12) < 0.8)))
+    return within(tally.intervals(100, random_state=0)["recall"], 0.8, 0.4)
+
+
+# --- fibres ---------------------------------------------------------------------------------------
+
+
+def measured(diameters: np.ndarray, lengths: np.ndarray) -> FibreDiameters:
+    """Two places on each fibre."""
+    values, weights = np.repeat(diameters, 2).astype(float), np.repeat(lengths, 2).astype(float)
+    n = len(values)
+    return FibreDiameters(
+        diameters=values,
+        errors=0.05 * values,
+        positions=np.zeros((n, 2)),
+        directions=np.zeros(n),
+        weights=weights,
+        fibres=np.arange(n) // 2,
+        interval=Interval(0.8 * float(np.median(values)), 1.25 * float(np.median(values))),
+        refused={},
+        profile="flat",
+        polarity="bright",
+        blur=1.0,
+        unit="nm",
+        reason=None,
+    )
+
+
+def mats(rng: Rng, median: float, n_samples: int, n_images: int) -> list[FibreDiameters]:
+    """Images of samples, which differ by a tenth; images of one sample by a thirtieth."""
+    own = np.log(median) + np.repeat(0.1 * rng.standard_normal(n_samples), n_images)
+    own += 0.03 * rng.standard_normal(len(own))
+    return [
+        measured(np.exp(each + 0.2 * rng.standard_normal(20)), np.ones(20)) for each in own.tolist()
+    ]
+
+
+def group_median(rng: Rng, n: int) -> Kept:
+    """Of n samples, each with four images."""
+    found, samples = mats(rng, 100, n, 4), np.repeat(np.arange(n), 4).tolist()
+    (group,) = compare_groups(found, samples=samples).groups
+    return within((group.interval.low, group.interval.high), 100, 200)
+
+
+def ratio_of_groups(rng: Rng, n: int) -> Kept:
+    """Of two groups without a difference, each of n samples with three images."""
+    found = mats(rng, 100, 2 * n, 3)
+    names = np.repeat(["a", "b"], 3 * n).tolist()
+    samples = np.repeat(np.arange(2 * n), 3).tolist()
+    _, interval = compare_groups(found, names, samples).ratio("b", "a")
+    return within((interval.low, interval.high), 1, 2)
+
+
+def one_kind(lengths: Callable[[Rng, int], np.ndarray]) -> Callable[[Rng, int], Kept]:
+    """Fibres of one kind are not called two; two kinds that are far apart are."""
+
+    def draw(rng: Rng, n: int) -> Kept:
+        logs = np.log(20) + 0.25 * rng.standard_normal(n)
+        found = measured(np.exp(logs), lengths(rng, n)).modes
+        two = measured(np.exp(logs + np.log(4) * (np.arange(n) % 2)), np.ones(n)).modes
+        return len(found) <= 1, len(two) == 2
+
+    return draw
+
+
+def mean_direction(rng: Rng, n: int) -> Kept:
+    angles = np.pi / 2 + np.repeat(0.3 * rng.standard_normal(n), 10)
+    angles += 0.3 * rng.standard_normal(len(angles))
+    groups = np.repeat(np.arange(n), 10)
+    found = axial_statistics(angles, groups=groups, n_bootstrap=100, random_state=rng)
+    assert found.mean_interval is not None
+    return within((found.mean_interval.low, found.mean_interval.high), np.pi / 2, np.pi / 2 + 0.5)
+
+
+ONE_SAMPLE = "the images of a group's only sample are taken for samples"
+UNEQUAL = "fibres count alike, however much of the length a few of them have"
+FEW_FIELDS = "percentiles of a bootstrap cannot pass the extremes of few fields or groups"
+PROMISES = {
+    "accuracy": Promise(accuracy),
+    "balanced accuracy": Promise(balanced_accuracy),
+    "share": Promise(share),
+    "calibration error": Promise(calibration_error, units=(8, 40), n_draws=20),
+    "prediction set": Promise(sets, 0.9, n_draws=300),
+    "sure answers": Promise(sure_answers, 0.9, units=(1, 2, 4, 8, 40, 300), n_draws=300),
+    "number of particles": Promise(number),
+    "D50": Promise(sizes("d50"), broken={4: FEW_FIELDS}),
+    "D90": Promise(sizes("d90"), broken={4: FEW_FIELDS}),
+    "recall of outlines": Promise(
+        outlines, units=(2, 4, 8, 40), n_draws=60, broken={2: FEW_FIELDS, 4: FEW_FIELDS}
+    ),
+    "median of a group": Promise(group_median, broken={1: ONE_SAMPLE}),
+    "ratio of groups": Promise(ratio_of_groups, n_draws=60, broken={1: ONE_SAMPLE}),
+    "one kind, equal lengths": Promise(
+        one_kind(lambda _, n: np.ones(n)), units=(40, 200), n_draws=100
+    ),
+    "one kind, lengths of an exponential": Promise(
+        one_kind(lambda rng, n: rng.exponential(size=n)),
+        units=(40, 200),
+        n_draws=60,
+        broken={40: UNEQUAL},
+    ),
+    "one kind, few long fibres": Promise(
+        one_kind(lambda rng, n: np.exp(1.5 * rng.standard_normal(n))),
+        units=(40, 200),
+        n_draws=60,
+        broken={40: UNEQUAL, 200: UNEQUAL},
+    ),
+    "mean direction": Promise(
+        mean_direction, units=(2, 4, 8, 40), broken=dict.fromkeys((2, 4, 8), FEW_FIELDS)
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "n"),
+    [
+        pytest.param(
+            name,
+            n,
+            marks=[pytest.mark.xfail(strict=True, reason=promise.broken[n])]
+            if n in promise.broken
+            else [],
+        )
+        for name, promise in PROMISES.items()
+        for n in promise.units
+    ],
+)
+def test_what_is_promised_holds(name: str, n: int) -> None:
+    promise = PROMISES[name]
+    rng = np.random.default_rng([zlib.crc32(name.encode()), n])
+    kept = np.array([promise.draw(rng, n) for _ in range(promise.n_draws)])
+    broken, says_something = promise.n_draws - kept[:, 0].sum(), kept[:, 1].mean()
+    # As many as one of a thousand series at the promised rate would have.
+    most = stats.binom.isf(0.001, promise.n_draws, 1 - promise.rate)
+    print(f"{name}, {n}: {kept[:, 0].mean():.3f} held, {says_something:.2f} say something")
+    assert broken <= most
+    if n == max(promise.units):
+        assert says_something > 0.5
+
+
+@pytest.mark.full  # measures forty mats
+def test_diameters_of_a_mat_have_intervals_that_hold() -> None:
+    kept = []
+    for seed in range(40):
+        (image,), (truth,) = make_fibre_images(
+            1, diameter=10, cover=0.4, size=256, random_state=seed
+        )
+        found = fibre_diameters(image).interval
+        lengths = np.round(truth.visible_lengths).astype(int)
+        median = np.median(np.repeat(truth.diameters, lengths))
+        kept.append(found.low <= median <= found.high)
+    assert np.mean(kept) >= 0.85
