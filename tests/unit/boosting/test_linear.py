@@ -165,7 +165,7 @@ def test_of_many_wide_rows_the_principal_directions_are_used(noise):
     wide = (X @ axes.T + noise * rng.normal(size=(2100, 2100)) / 45 + 3).astype(np.float32)
     expected = linear(Cs=1.0).fit(X, y, groups=groups).predict_proba(X)
     model = linear(Cs=1.0).fit(wide, y, groups=groups)
-    np.testing.assert_allclose(model.predict_proba(wide), expected, atol=2e-3 + noise)
+    np.testing.assert_allclose(model.predict_proba(wide), expected, atol=5e-3 + noise)
     assert np.linalg.matrix_rank(model.linear_coef_) == 3
 
 
