@@ -167,18 +167,25 @@ def test_statistics_over_windows():
     found = replace(whole, mask=corner).statistics(n_bootstrap=20)  # of one window
     assert found.order > 0.9
     assert (found.mean_interval, found.order_interval, found.spread_interval) == (None, None, None)
-    with pytest.raises(ValueError, match="all background"):
-        replace(whole, mask=np.zeros_like(corner)).statistics()
+
+
+def of_background():
+    found = local_orientation(stripes(0.3), 2.0)
+    return replace(found, mask=np.zeros_like(found.mask)).statistics()
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("call", "words"),
     [
-        ({"sigma": np.nan}, "sigma must be .* not nan"),
-        ({"method": "fft"}, "must be one of 'structure_tensor', 'lgo'"),
-        ({"sigma": 49}, "49 pixels are more than half of the image of 96 x 96; sigma is in pixels"),
+        (of_background, "all background"),
+        (lambda: local_orientation(stripes(0.3), np.nan), "sigma must be .* not nan"),
+        (lambda: local_orientation(stripes(0.3), 2, method="fft"), "'structure_tensor', 'lgo'"),
+        (
+            lambda: local_orientation(stripes(0.3), 49),
+            "49 pixels are more than half of the image of 96 x 96; sigma is in pixels",
+        ),
     ],
 )
-def test_invalid_parameters_are_rejected(options, words):
+def test_invalid_parameters_are_rejected(call, words):
     with pytest.raises(ValueError, match=words):
-        local_orientation(stripes(0.3), **{"sigma": 2.0, **options})
+        call()

@@ -230,21 +230,24 @@ def test_what_cannot_be_counted(options, words):
         count_particles(**(usual | options))
 
 
-@pytest.mark.parametrize(("shape", "pixel_size"), [((9, 9, 3), 1.0), ((9, 9), -1.0)])
-def test_a_field_has_two_sides_and_a_pixel_size_above_0(shape, pixel_size):
-    with pytest.raises(ValueError, match="of f0"):
-        Field("f0", shape, pixel_size)
+def sizes_of(measure):
+    table = table_of(["xy"], equivalent_diameter_nm=[5.0, np.nan], area_nm2=1.0)
+    return particle_sizes(table, fields_of(1), measure=measure)
 
 
 @pytest.mark.parametrize(
-    ("measure", "words"),
+    ("call", "words"),
     [
-        ("equivalent_diameter_nm", "unknown for 1 particle of f0: give the pixel size"),
-        ("diameter", "measure='diameter' is not a column of numbers"),
-        ("class", "measure='class' is not a column of numbers"),
+        (
+            lambda: sizes_of("equivalent_diameter_nm"),
+            "unknown for 1 particle of f0: give",
+        ),
+        (lambda: sizes_of("diameter"), "measure='diameter' is not a column of numbers"),
+        (lambda: sizes_of("class"), "measure='class' is not a column of numbers"),
+        (lambda: Field("f0", (9, 9, 3), 1.0), "shape of f0 must be"),
+        (lambda: Field("f0", (9, 9), -1.0), "pixel_size of f0 must be"),
     ],
 )
-def test_sizes_that_are_unknown(measure, words):
-    table = table_of(["xy"], equivalent_diameter_nm=[5.0, np.nan], area_nm2=1.0)
+def test_unknown_sizes_and_impossible_fields(call, words):
     with pytest.raises(ValueError, match=words):
-        particle_sizes(table, fields_of(1), measure=measure)
+        call()

@@ -249,17 +249,23 @@ def test_classified_particles_are_measured_on_corrected_outlines(found: FoundFol
 
 def test_classes_by_a_person_are_never_lost(images: Path, classified: FoundFolder) -> None:
     own = edit(classified, "class", "large", row=2)  # the folder in memory has the old table
-    for again in (
-        lambda: classified.classify(Classifier()),
-        lambda: find(own.path, images, resume=True),
-    ):
-        with pytest.raises(ValueError, match="a person gave 1 class, which would be lost"):
-            again()
     assert "a person gave 1 class of 8, so no count is corrected" in own.count().notes[0]
-    classified.correct({("z.png", 1): "small"})
-    assert classified.table.loc[2, "class"] == "large"
-    with pytest.raises(ValueError, match="a person added the column sample and gave 1 class, "):
-        edit(own, "sample", "s1").classify(Classifier())
+    for again, words in (
+        (lambda: classified.classify(Classifier()), "gave 1 class, which would be lost"),
+        (lambda: find(own.path, images, resume=True), "gave 1 class, which would be lost"),
+        (lambda: classified.correct({("z.png", 1): "small"}), None),  # keeps it
+        (lambda: classified.classify(Classifier()), "gave 1 class, which would be lost"),
+        (
+            lambda: edit(own, "sample", "s1").classify(Classifier()),
+            "a person added the column sample and gave 1 class, ",
+        ),
+    ):
+        if words is None:
+            again()
+            assert classified.table.loc[2, "class"] == "large"
+            continue
+        with pytest.raises(ValueError, match=words):
+            again()
 
 
 def test_a_correction_that_was_stopped_is_repeated_and_removes_nothing_twice(
@@ -273,7 +279,7 @@ def test_a_correction_that_was_stopped_is_repeated_and_removes_nothing_twice(
     in_the_way = again.path / "geojson" / "z.png.geojson"
     in_the_way.unlink()
     in_the_way.mkdir()
-    with pytest.raises(OSError, match=r"z\.png\.geojson"):
+    with pytest.raises(IsADirectoryError):
         again.correct(classes)
     in_the_way.rmdir()
     assert again.correct(classes) == (2, 0)
@@ -286,8 +292,6 @@ def test_a_correction_that_was_stopped_is_repeated_and_removes_nothing_twice(
     assert table["source"].dropna().value_counts().to_dict() == {"person": 2, "model": 3}
     assert table.loc[("a.tif", 1), "class"] == "new"
     assert (~again.is_by_model).sum() == 4
-    with pytest.raises(ValueError, match="a person gave 2 classes"):
-        again.classify(Classifier())  # those of a review are in its queue, these are only here
 
 
 def test_classes_of_a_review_are_replaced_with_a_warning(classified: FoundFolder) -> None:
