@@ -1,36 +1,49 @@
-"""``hypervlad align``: from images to tables, maps and pictures."""
+"""``hypervlad align`` and ``align-train``: from images to tables, maps, pictures and a model."""
 
 from __future__ import annotations
 
 import csv
-import inspect
 import math
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 from support import commands
+from support.commands import all_commands, save
+from support.tiny import make_tiny_encoder
 
-from hypervlad import make_nanowire_images, read_image, read_micrograph
-from hypervlad.apps.cli.alignment import align
-from hypervlad.apps.cli.files import check_folders
+from hypervlad import AlignmentClassifier, load, make_nanowire_images, read_image, read_micrograph
 from hypervlad.fibres import AlignmentRecipe, aligned_fraction, local_orientation
-from hypervlad.results.reports import alignment as alignment_files
-from hypervlad.results.reports import results_folder
-from hypervlad.results.reports.files import write_tiff
 
-PIXEL_SIZE = 4.0
+PIXEL_SIZE = 4.0  # nm
 
 
-run = partial(commands.run, "align")
+def run(*arguments: object, code: int = 0, figures: bool = False) -> Any:
+    options = ["--quiet"] if figures else ["--quiet", "--no-figures"]
+    return commands.run("align", *arguments, *options, code=code)
 
 
-def table(path: Path, key: str = "path") -> dict[str, dict[str, str]]:
+def rows_of(path: Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8", newline="") as stream:
-        return {row[key]: row for row in csv.DictReader(stream)}
+        return list(csv.DictReader(stream))
+
+
+def table(folder: Path) -> dict[str, dict[str, str]]:
+    return {row["path"]: row for row in rows_of(folder / "alignment.csv")}
+
+
+def files_of(out: Path) -> set[str]:
+    return {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+
+
+def wires(folder: Path, *names: str) -> Path:
+    images, _ = make_nanowire_images(len(names), size=64, random_state=1)
+    for image, name in zip(images, names, strict=True):
+        save(folder / name, image)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +51,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two images of one name; one knows its pixel size."""
     root = tmp_path_factory.mktemp("wires")
     images, _ = make_nanowire_images(2, aligned=0.7, size=(96, 128), random_state=0)
-    stored = [np.round(255 * image).astype(np.uint8) for image in images]
-    for place, pixels in zip(("one", "two"), stored, strict=True):
+    for place, image in zip(("one", "two"), images, strict=True):
         (root / place).mkdir()
         options = {"resolution": (1 / PIXEL_SIZE,) * 2, "metadata": {"unit": "nm"}}
         given = options if place == "one" else {}
+        pixels = np.round(255 * image).astype(np.uint8)
         tifffile.imwrite(root / place / "a.tif", pixels, imagej=True, **given)
     return root
 
@@ -50,13 +63,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("found")
-    result = run(folder, "-o", out, "--window", 24, "--quiet").output
-    assert "2 of 2 images done" in result
+    assert "2 of 2 images done" in run(folder, "-o", out, "--window", 24, figures=True).output
     return out
 
 
+# --- what is written -----------------------------------------------------------------------------
+
+
 def test_one_line_per_image_agrees_with_the_library(folder: Path, found: Path) -> None:
-    rows = table(found / "alignment.csv")
+    rows = table(found)
     assert list(rows) == ["one/a.tif", "two/a.tif"]
     for name, row in rows.items():
         image = read_image(folder / name)
@@ -78,11 +93,7 @@ def test_one_line_per_image_agrees_with_the_library(folder: Path, found: Path) -
         ):
             assert float(row[column]) == pytest.approx(value, rel=1e-4), column
         assert row["method"] == "structure_tensor"
-
-
-def test_lengths_have_units_where_the_pixel_size_is_known(found: Path) -> None:
-    rows = table(found / "alignment.csv")
-    known, unknown = rows["one/a.tif"], rows["two/a.tif"]
+    known, unknown = rows.values()
     assert (known["pixel_size_nm"], known["window_nm"], known["sigma_nm"]) == ("4", "96", "7")
     area = float(known["largest_region_px2"]) * (PIXEL_SIZE / 1000) ** 2
     assert float(known["largest_region_um2"]) == pytest.approx(area, rel=1e-4)
@@ -112,216 +123,118 @@ def test_maps_are_those_of_the_library_and_know_their_pixel_size(folder: Path, f
             assert min(figure.size) > 300
 
 
-def test_regions_have_lines_of_their_own(found: Path) -> None:
-    rows = table(found / "alignment.csv")
-    with open(found / "regions.csv", encoding="utf-8", newline="") as stream:
-        regions = list(csv.DictReader(stream))
-    for name, row in rows.items():
-        own = [region for region in regions if region["path"] == name]
-        labels = tifffile.imread(found / "maps" / f"{name}.regions.tif")
-        assert len(own) == int(row["n_regions"]) == labels.max()
-        for region in own:
-            inside = labels == int(region["region"])
-            assert int(region["area_px2"]) == inside.sum()
-            left, top = int(region["x_px"]), int(region["y_px"])
-            right, bottom = left + int(region["width_px"]), top + int(region["height_px"])
-            assert inside[top:bottom, left:right].sum() == inside.sum()
-
-
 def test_a_window_with_a_unit_needs_a_pixel_size(folder: Path, tmp_path: Path) -> None:
-    asked = ["--window", "96nm", "--tolerance", 15, "--method", "lgo", "--quiet"]
+    asked = ["--window", "96nm", "--tolerance", 15, "--method", "lgo"]
     result = run(folder, "-o", tmp_path / "out", *asked, code=2)
     assert "1 of 2 images left out" in result.output
     assert "two/a.tif: 96nm cannot be converted to pixels" in result.output.replace("\\", "/")
-    rows = table(tmp_path / "out" / "alignment.csv")
-    assert list(rows) == ["one/a.tif"]
-    row = rows["one/a.tif"]
-    columns = ("window_px", "sigma_px", "tolerance_deg", "method")
-    assert [row[column] for column in columns] == ["24", "1.75", "15", "lgo"]
+    (row,) = table(tmp_path / "out").values()
+    columns = ("path", "window_px", "sigma_px", "tolerance_deg", "method")
+    assert [row[column] for column in columns] == ["one/a.tif", "24", "1.75", "15", "lgo"]
     run(folder, "-o", tmp_path / "both", *asked, "--pixel-size", 8)
-    rows = table(tmp_path / "both" / "alignment.csv")
-    assert [row["window_px"] for row in rows.values()] == ["24", "12"]
-
-
-def test_intervals_on_request(folder: Path, tmp_path: Path) -> None:
-    wanted = ["--window", 24, "--bootstrap", 50, "--quiet"]
-    run(folder / "one" / "a.tif", "-o", tmp_path / "out", *wanted)
-    (row,) = table(tmp_path / "out" / "alignment.csv").values()
-    assert row["path"] == "a.tif"
-    for name in ("mean_direction{}_deg", "order_parameter{}", "spread{}_deg"):
-        low, value, high = (float(row[name.format(end)]) for end in ("_low", "", "_high"))
-        if name.startswith("mean"):  # may cross 0
-            value, high = low + (value - low) % 180, low + (high - low) % 180
-        assert low <= value <= high
-        assert low < high
-
-
-def test_bad_images_are_reported_at_the_end_and_cost_the_others_nothing(
-    folder: Path, tmp_path: Path
-) -> None:
-    images = tmp_path / "images"
-    images.mkdir()
-    (images / "broken.png").write_bytes(b"no image")
-    Image.fromarray(np.full((64, 64), 7, np.uint8)).save(images / "flat.png")
-    colour = np.repeat(tifffile.imread(folder / "one" / "a.tif")[..., None], 3, axis=2)
-    Image.fromarray(colour).save(images / "colour.png")
-    out = tmp_path / "out"
-    result = run(images, "-o", out, "--quiet", code=2)
-    assert "1 of 3 images done" in result.stdout
-    assert "2 of 3 images left out" in result.stderr
-    assert "broken.png: not an image" in result.stderr
-    assert "flat.png: the image is flat" in result.stderr
-    assert list(table(out / "alignment.csv")) == ["colour.png"]
-    accepted = run(images, "-o", out, "--quiet", "--on-error", "skip")
-    assert "warning: 2 of 3 images left out" in accepted.stderr
-    before = (out / "alignment.csv").read_bytes()
-    result = run(images / "flat.png", "-o", out, "--on-error", "skip", "--quiet", code=2)
-    assert "done" not in result.output
-    assert (out / "alignment.csv").read_bytes() == before
-
-
-def wires(folder: Path, *names: str) -> Path:
-    images, _ = make_nanowire_images(len(names), size=64, random_state=1)
-    for image, name in zip(images, names, strict=True):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.round(255 * image).astype(np.uint8)).save(folder / name)
-    return folder
-
-
-def files_of(out: Path) -> set[str]:
-    return {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-
-
-def failing_at_the_third(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    calls, find = iter(range(99)), AlignmentRecipe.find
-
-    def sometimes(recipe: AlignmentRecipe, image: object) -> object:
-        if next(calls) == 2:
-            raise error
-        return find(recipe, image)
-
-    monkeypatch.setattr(AlignmentRecipe, "find", sometimes)
-
-
-@pytest.mark.parametrize("error", [RuntimeError("bang"), KeyboardInterrupt()])
-def test_what_ends_a_run_costs_nothing_that_was_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
-) -> None:
-    images = wires(tmp_path / "in", "a.png", "b.png", "c.png", "d.png")
-    failing_at_the_third(monkeypatch, error)
-    code = 130 if isinstance(error, KeyboardInterrupt) else 2
-    run(images, "-o", tmp_path / "out", "--quiet", code=code)
-    assert list(table(tmp_path / "out" / "alignment.csv")) == ["a.png", "b.png"]
-    with open(tmp_path / "out" / "regions.csv", encoding="utf-8", newline="") as stream:
-        assert {row["path"] for row in csv.DictReader(stream)} <= {"a.png", "b.png"}
-    assert {name for name in files_of(tmp_path / "out") if "c.png" in name} == set()
-
-
-def test_tables_grow_while_a_run_lasts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing can be written when the power fails."""
-    images = wires(tmp_path / "in", "a.png", "b.png", "c.png")
-    monkeypatch.setattr(results_folder, "SECONDS_BETWEEN_TABLES", -1.0)
-    monkeypatch.setattr(results_folder, "_MAX_WRITING", np.inf)
-    monkeypatch.setattr(results_folder.ResultsFolder, "__exit__", lambda *_: None)
-    failing_at_the_third(monkeypatch, RuntimeError("as if the machine had stopped"))
-    run(images, "-o", tmp_path / "out", "--quiet", code=2)
-    assert list(table(tmp_path / "out" / "alignment.csv")) == ["a.png", "b.png"]
-
-
-def test_results_of_an_earlier_run_go_when_those_of_this_one_are_complete(tmp_path: Path) -> None:
-    images, out = wires(tmp_path / "in", "a.png", "sub/b.png"), tmp_path / "out"
-    run(images, "-o", out, "--bootstrap", 9, "--quiet")
-    notes = [out / "notes.txt", out / "maps" / "mine.png", out / "maps" / "b.png.regions.tif"]
-    for own in notes:
-        own.write_text("not of this program")
-    (images / "sub" / "b.png").unlink()
-    result = run(images, "-o", out, "--quiet")
-    assert "removed the results of an earlier run for sub/b.png" in result.stderr
-    assert all(own.is_file() for own in notes)
-    assert {name for name in files_of(out) if "sub" in name} == set()
-    assert not (out / "maps" / "sub").exists()
-    (row,) = table(out / "alignment.csv").values()
-    assert row["path"] == "a.png"
-    assert "spread_low_deg" not in row
-    again = run(images, "-o", out, "--quiet", "--no-figures")
-    assert "removed" not in again.stderr
-    assert {"alignment.csv", "regions.csv", "maps/a.png.regions.tif"} <= files_of(out)
-    assert not (out / "overlays").exists()
-    assert not (out / "figures").exists()
-
-
-def test_until_then_the_table_names_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything in the folder is in the table, whichever run wrote it."""
-    images, out = wires(tmp_path / "in", "a.png", "b.png", "c.png"), tmp_path / "out"
-    run(images, "-o", out, "--quiet", "--bootstrap", 9)
-    before = files_of(out)
-    with monkeypatch.context() as patch:
-        failing_at_the_third(patch, KeyboardInterrupt())
-        run(images, "-o", out, "--window", 16, "--quiet", code=130)
-    rows = table(out / "alignment.csv")
-    assert [row["window_px"] for row in rows.values()] == ["16", "16", "32"]
-    assert [bool(row["spread_low_deg"]) for row in rows.values()] == [False, False, True]
-    assert files_of(out) == before
-    (images / "c.png").unlink()
-    run(images, "-o", out, "--window", 16, "--quiet")
-    assert files_of(out) == {name for name in before if "c.png" not in name}
-
-
-def test_a_table_cannot_name_files_elsewhere(tmp_path: Path) -> None:
-    images, out = wires(tmp_path / "in", "a.png"), tmp_path / "out"
-    kept = out / "kept.png"
-    out.mkdir()
-    kept.write_text("no result")
-    (out / "alignment.csv").write_text("path,fraction\n../kept,1\nsub/../../kept,1\n")
-    assert "removed" not in run(images, "-o", out, "--quiet").stderr
-    assert kept.read_text() == "no result"
-
-
-@pytest.mark.parametrize("text", ["name,score\na,1\n", "path\na,b,c\n"])
-def test_a_table_of_somebody_elses_is_not_overwritten(tmp_path: Path, text: str) -> None:
-    images, out = wires(tmp_path / "in", "a.png"), tmp_path / "out"
-    out.mkdir()
-    (out / "alignment.csv").write_text(text)
-    result = run(images, "-o", out, "--quiet", code=2)
-    assert "not a table of an earlier run" in result.stderr
-    assert (out / "alignment.csv").read_text() == text
-    (out / "alignment.csv").rename(out / "regions.csv")  # as `hypervlad defects` writes one
-    (out / "regions.csv").write_text("path,x,y\na.png,1,2\n")
-    assert "regions.csv is not a table of" in run(images, "-o", out, "--quiet", code=2).stderr
+    assert [row["window_px"] for row in table(tmp_path / "both").values()] == ["24", "12"]
 
 
 def test_pixels_that_are_not_square_are_reported(folder: Path, tmp_path: Path) -> None:
     pixels = tifffile.imread(folder / "one" / "a.tif")
     options = {"resolution": (1 / 5, 1 / 10), "metadata": {"unit": "nm"}}
     tifffile.imwrite(tmp_path / "a.tif", pixels[:79, :64], imagej=True, **options)
-    result = run(tmp_path / "a.tif", "-o", tmp_path / "out", "--no-figures", "--quiet").stderr
+    result = run(tmp_path / "a.tif", "-o", tmp_path / "out").stderr
     assert "a.tif: pixels of 5 x 10 nm are not square" in result
-    (row,) = table(tmp_path / "out" / "alignment.csv").values()
+    (row,) = table(tmp_path / "out").values()
     assert row["pixel_size_nm"] == row["window_nm"] == ""
     sides = [row[name] for name in ("window_px", "window_width_px", "window_height_px")]
     assert sides == ["32", "32", "39.5"]
 
 
-def test_more_regions_than_imagej_counts_to_are_plain_integers(tmp_path: Path) -> None:
-    labels = np.arange(70_000, dtype=np.int32).reshape(700, 100)
-    stored = alignment_files._as_integers(labels)
-    write_tiff(tmp_path / "many.tif", stored, 2.0)
-    np.testing.assert_array_equal(tifffile.imread(tmp_path / "many.tif"), labels)
-    with tifffile.TiffFile(tmp_path / "many.tif") as file:
-        per_centimetre = file.pages[0].tags["XResolution"].value
-    assert per_centimetre[0] / per_centimetre[1] == pytest.approx(5e6)
+# --- what is in the folder already, and what goes wrong ------------------------------------------
 
 
-def test_a_file_without_a_model_of_alignment_is_refused(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_bad_images_are_reported_at_the_end_and_cost_the_others_nothing(tmp_path: Path) -> None:
+    images, out = wires(tmp_path / "images", "good.png"), tmp_path / "out"
+    (images / "broken.png").write_bytes(b"no image")
+    Image.fromarray(np.full((64, 64), 7, np.uint8)).save(images / "flat.png")
+    result = run(images, "-o", out, code=2)
+    assert "1 of 3 images done" in result.stdout
+    assert "2 of 3 images left out" in result.stderr
+    assert "broken.png: not an image" in result.stderr
+    assert "flat.png: the image is flat" in result.stderr
+    assert list(table(out)) == ["good.png"]
+    accepted = run(images, "-o", out, "--on-error", "skip")
+    assert "warning: 2 of 3 images left out" in accepted.stderr
+    before = (out / "alignment.csv").read_bytes()
+    assert "done" not in run(images / "flat.png", "-o", out, "--on-error", "skip", code=2).output
+    assert (out / "alignment.csv").read_bytes() == before
+
+
+def test_what_ends_a_run_costs_nothing_that_was_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hypervlad.models.loading.load", lambda path, **_: object())
-    result = run(folder, "-o", tmp_path / "out", "--method", tmp_path / "m.hvlad", code=2).stderr
-    assert "contains a object" in result
+    images, out = wires(tmp_path / "in", "a.png", "b.png", "c.png"), tmp_path / "out"
+    run(images, "-o", out, "--bootstrap", 9)
+    before = files_of(out)
+    calls, find = iter(range(99)), AlignmentRecipe.find
+
+    def sometimes(recipe: AlignmentRecipe, image: object) -> object:
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return find(recipe, image)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AlignmentRecipe, "find", sometimes)
+        run(images, "-o", out, "--window", 16, code=130)
+    # Everything in the folder is in the table, whichever run wrote it.
+    rows = table(out)
+    assert [row["window_px"] for row in rows.values()] == ["16", "16", "32"]
+    assert [bool(row["spread_low_deg"]) for row in rows.values()] == [False, False, True]
+    assert {row["path"] for row in rows_of(out / "regions.csv")} <= set(rows)
+    assert files_of(out) == before
+    (images / "c.png").unlink()
+    run(images, "-o", out, "--window", 16)
+    assert files_of(out) == {name for name in before if "c.png" not in name}
+
+
+def test_results_of_an_earlier_run_go_when_those_of_this_one_are_complete(tmp_path: Path) -> None:
+    images, out = wires(tmp_path / "in", "a.png", "sub/b.png"), tmp_path / "out"
+    run(images, "-o", out, "--bootstrap", 9, figures=True)
+    assert {"figures/sub/b.png.png", "overlays/sub/b.png.png"} <= files_of(out)
+    notes = [out / "notes.txt", out / "maps" / "mine.png", out / "maps" / "b.png.regions.tif"]
+    for own in notes:
+        own.write_text("not of this program")
+    (images / "sub" / "b.png").unlink()
+    result = run(images, "-o", out, figures=True)
+    assert "removed the results of an earlier run for sub/b.png" in result.stderr
+    assert all(own.is_file() for own in notes)
+    assert {name for name in files_of(out) if "sub" in name} == set()
+    assert not (out / "maps" / "sub").exists()
+    (row,) = table(out).values()
+    assert row["path"] == "a.png"
+    assert "spread_low_deg" not in row
+    assert "removed" not in run(images, "-o", out).stderr
+    assert {"alignment.csv", "regions.csv", "maps/a.png.regions.tif"} <= files_of(out)
+    assert not (out / "overlays").exists()
+    assert not (out / "figures").exists()
+
+
+def test_tables_of_others_are_neither_followed_nor_overwritten(tmp_path: Path) -> None:
+    images, out = wires(tmp_path / "in", "a.png"), tmp_path / "out"
+    out.mkdir()
+    (out / "kept.png").write_text("no result")
+    for text in ("name,score\na,1\n", "path\na,b,c\n"):
+        (out / "alignment.csv").write_text(text)
+        assert "not a table of an earlier run" in run(images, "-o", out, code=2).stderr
+        assert (out / "alignment.csv").read_text() == text
+    (out / "alignment.csv").unlink()
+    (out / "regions.csv").write_text("path,x,y\na.png,1,2\n")  # of `hypervlad defects`
+    assert "regions.csv is not a table of" in run(images, "-o", out, code=2).stderr
+    (out / "regions.csv").unlink()
+    (out / "alignment.csv").write_text("path,fraction\n../kept,1\nsub/../../kept,1\n")
+    assert "removed" not in run(images, "-o", out).stderr
+    assert (out / "kept.png").read_text() == "no result"
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("options", "words"),
     [
         (["--method", "fft"], "expected structure_tensor, lgo or the name of a model file"),
         (["--method", "missing.hvlad"], "there is no such file"),
@@ -332,34 +245,101 @@ def test_a_file_without_a_model_of_alignment_is_refused(
     ],
 )
 def test_what_does_not_fit_is_refused(
-    folder: Path, tmp_path: Path, options: list[str], message: str
+    folder: Path, tmp_path: Path, options: list[str], words: str
 ) -> None:
-    assert message in run(folder, "-o", tmp_path / "out", *options, "--quiet", code=2).stderr
+    assert words in run(folder, "-o", tmp_path / "out", *options, code=2).stderr
     assert not (tmp_path / "out" / "alignment.csv").exists()
 
 
+def test_a_file_without_a_model_of_alignment_is_refused(folder: Path, tmp_path: Path) -> None:
+    encoder = make_tiny_encoder().fit([read_image(folder / "one" / "a.tif")])
+    encoder.save(tmp_path / "encoder.hvlad")
+    method = ["--method", tmp_path / "encoder.hvlad"]
+    assert "contains a HypercolumnVLAD" in run(folder, "-o", tmp_path, *method, code=2).stderr
+
+
 def test_the_commands_defaults_are_the_librarys_own() -> None:
-    command, recipe = inspect.signature(align).parameters, AlignmentRecipe()
-    assert command["method"].default == recipe.method
-    assert command["window"].default is None  # the recipe's, or a model's
-    assert math.radians(command["tolerance"].default) == pytest.approx(recipe.tolerance)
-    of_fraction = inspect.signature(aligned_fraction).parameters
-    for name in ("method", "window", "sigma", "tolerance"):
-        assert getattr(recipe, name) == of_fraction[name].default
+    default = {each.name: each.default for each in all_commands()["align"].params}
+    recipe = AlignmentRecipe()
+    assert default["method"] == recipe.method
+    assert default["window"] is None  # the recipe's, or a model's
+    assert math.radians(default["tolerance"]) == pytest.approx(recipe.tolerance)
 
 
-def test_results_do_not_go_among_the_images(folder: Path) -> None:
+def test_results_do_not_go_among_the_images(tmp_path: Path) -> None:
+    folder = wires(tmp_path / "in", "one/a.png", "two/a.png")
     assert "is inside the image folder" in run(folder, "-o", folder / "out", code=2).stderr
-    path = folder / "one" / "a.tif"
+    path = folder / "one" / "a.png"
     assert "is a file; give a folder" in run(path, "-o", path, code=2).stderr
     assert "is in" in run(path, "-o", folder / "one", code=2).stderr
-    assert "is in" in run(folder / "*" / "*.tif", "-o", folder, code=2).stderr
-    for pattern in (folder / "**" / "*.tif", folder / "*" / "*" / "*.tif"):
+    assert "is in" in run(folder / "*" / "*.png", "-o", folder, code=2).stderr
+    for pattern in (folder / "**" / "*.png", folder / "*" / "*" / "*.png"):
         assert "results to another folder" in run(pattern, "-o", folder / "out", code=2).stderr
     assert not list(folder.rglob("alignment.csv"))
+    run(folder / "o*" / "a.png", "-o", folder / "found")  # beside what a pattern finds
+    assert list(table(folder / "found")) == ["one/a.png"]
 
 
-def test_results_may_go_beside_what_a_pattern_finds(folder: Path, tmp_path: Path) -> None:
-    for pattern in (folder / "*" / "*.tif", folder / "o*" / "a.tif"):
-        check_folders(tmp_path / "out", [str(pattern)])
-        check_folders(folder / "found", [str(pattern)])
+# --- align-train ---------------------------------------------------------------------------------
+
+SMALL = ("--backbone", "tiny", "--weights", "random", "--window", 24, "--quiet")
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four images, three of which have a mask."""
+    root = tmp_path_factory.mktemp("examples")
+    images, truths = make_nanowire_images(4, aligned=0.5, size=96, random_state=0)
+    for i, image in enumerate(images):
+        save(root / "images" / f"{i}.png", image)
+    for i, truth in enumerate(truths[:3]):
+        save(root / "masks" / f"{i}.png", np.nan_to_num(truth.aligned_map(24)))
+    return root
+
+
+def train(*arguments: object, code: int = 0) -> str:
+    return commands.run("align-train", *arguments, *SMALL, code=code).output
+
+
+def test_from_masks_to_a_model_that_align_uses(examples: Path, tmp_path: Path) -> None:
+    model, found = tmp_path / "new" / "alignment.hvlad", tmp_path / "found"
+    output = train(examples / "images", "--masks", examples / "masks", "-o", model)
+    assert "images have one; those without are left out" in output
+    assert "windows of 3 images" in output
+    run(examples / "images", "--method", model, "-o", found)
+    rows = rows_of(found / "alignment.csv")
+    assert {(row["method"], row["window_px"]) for row in rows} == {("AlignmentClassifier", "24")}
+    learnt = load(model)
+    assert isinstance(learnt, AlignmentClassifier)
+    for row in rows:
+        expected = learnt.aligned_fraction(examples / "images" / row["path"])
+        assert float(row["fraction"]) == pytest.approx(expected.fraction, rel=1e-3)
+        assert float(row["expected_fraction"]) == pytest.approx(
+            expected.expected_fraction, rel=1e-3
+        )
+    facts = commands.run("info", model).output
+    assert "AlignmentClassifier" in facts
+    assert "24 x 24 pixels, in four turns of the image" in facts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "no training images"),
+        (("{images}",), "need --masks"),
+        (("--synthetic", 3, "--masks", "{masks}"), "refer to images"),
+        (("{images}", "--masks", "{images}"), "is in the folder of masks"),
+        (("--synthetic", 3, "--window", 500), "synthetic images have"),
+        (("--synthetic", 2, "-o", "{images}/0.png"), "exists and is not a model"),
+    ],
+)
+def test_what_is_missing_is_reported(
+    examples: Path, tmp_path: Path, arguments: tuple[Any, ...], words: str
+) -> None:
+    before = (examples / "images" / "0.png").read_bytes()
+    folders = {name: examples / name for name in ("images", "masks")}
+    given = [str(each).format(**folders) for each in arguments]
+    result = commands.run("align-train", *SMALL, "-o", tmp_path / "m.hvlad", *given, code=2)
+    assert words in result.output
+    assert not (tmp_path / "m.hvlad").exists()
+    assert (examples / "images" / "0.png").read_bytes() == before

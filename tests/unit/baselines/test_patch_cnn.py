@@ -109,6 +109,7 @@ def test_each_patch_is_read_once() -> None:
     assert image.n_reads == 1
 
 
+@pytest.mark.full  # each call classifies 4096 patches, most of them padding
 def test_colour_and_grey() -> None:
     patches, labels = make_patches(40)
     colour = np.stack([patches, 0.5 * patches, patches], axis=-1)
@@ -136,6 +137,7 @@ def test_patches_and_images_are_scaled_alike() -> None:
 # --- maps ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.full  # each call classifies 4096 patches, most of them padding
 def test_maps_against_single_patches(fitted: PatchCNNClassifier) -> None:
     image = np.random.default_rng(0).random((61, 75)).astype(np.float32)
     image[10:20, 30:40] = 1.0
