@@ -188,7 +188,9 @@ TAG, TEXT = "TIFF tag", "TIFF description"
 TIFFS = {
     "fei": (tagged((34682, fei())), 4.88281, f"{TAG} 34682: Scan.PixelWidth"),
     "fei, early": (tagged((34680, fei())), 4.88281, f"{TAG} 34680: Scan.PixelWidth"),
-    "camera": (tagged((34682, FEI_CAMERA)), 250_000, f"{TAG} 34682: IRBeam.HFW / Image.ResolutionX"),
+    "camera": (
+        tagged((34682, FEI_CAMERA)), 250_000, f"{TAG} 34682: IRBeam.HFW / Image.ResolutionX"
+    ),
     "thermo": (tagged((34683, THERMO_NM)), 0.25, f"{TAG} 34683: PixelSize.X"),
     "empty tag": (tagged((34682, " "), (34683, THERMO_NM)), 0.25, f"{TAG} 34683: PixelSize.X"),
     "thermo, diffraction": (tagged((34683, THERMO.format(unit="1/m", size="7E7"))), None, None),
@@ -211,7 +213,8 @@ TIFFS = {
     "odemis, no size": (lambda path: write_odemis(path, ""), 5.5, "Odemis: 1/XResolution"),
     "openfibsem": (write_openfibsem, 5.5, f"{TEXT}: pixel_size.x"),
     "openfibsem, no size": (
-        lambda path: write_openfibsem(path, pixel_size=None), 5, f"{TEXT}: image.hfw / image.resolution"
+        lambda path: write_openfibsem(path, pixel_size=None),
+        *(5, f"{TEXT}: image.hfw / image.resolution"),
     ),
     "dots per inch": (tagged(**DPI), None, None),
 }  # fmt: skip

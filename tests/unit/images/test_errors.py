@@ -58,8 +58,8 @@ def tiff(tags, pillow="", **options):
     return bytes(content)
 
 
-def dm(version):
-    made = DM(version)
+def dm():
+    made = DM(3)
     content = made.file(GREY16)
     for side, claimed in zip(GREY16.shape, LARGE, strict=True):
         content = content.replace(made.int("", side), made.int("", claimed))
@@ -80,9 +80,7 @@ def dm5(shape, chunks):
 
 
 JPEG, GIF, BMP, JP2 = (pillow_bytes(each, GREY) for each in ("JPEG", "GIF", "BMP", "JPEG2000"))
-PROGRESSIVE = pillow_bytes("JPEG", GREY, progressive=True)
 WEBP = pillow_bytes("WEBP", RGB, lossless=True)
-CANVAS = struct.pack("<I", len(WEBP) + 10) + b"WEBPVP8X" + struct.pack("<II", 10, 2)
 MRC, SER = mrc_bytes(GREY16[None]), ser_bytes([GREY16])
 JP2_HEAD, PPM16 = jp2_boxes(JP2)[:-1], RGB.astype(">u2").tobytes()
 REFUSED = r"65000 x 65000 pixels is more than max_pixels=400,000,000; crop or bin"
@@ -122,7 +120,6 @@ CONTENTS = {
     # Pillow takes minutes to remove many of them.
     "ppm of comments": (b"P3 1 1 255\n" + b"#\n" * 300_000 + b"1 2 3", "comments among its pixels"),
     "jp2 without image": (jp2_bytes(JP2_HEAD), "damaged JPEG 2000 file: it has no image"),
-    "jp2 of noise": (jp2_bytes([*JP2_HEAD, (b"jp2c", b"x" * 99)]), "damaged JPEG 2000 file"),
     # TIFF headers that do not fit
     "compression": (tiff({259: 34887}), "a TIFF of compression LERC, which is not read; save"),
     "no strip": (tiff({279: 0}), SHORT),
@@ -140,23 +137,16 @@ CONTENTS = {
     "tiff 64-bit": (tiff_bytes(20000, 15000, bits=64), "20000 x 15000 pixels of 8 bytes"),
     "tiff tile": (tiff_bytes(16, 16, tile=65536), "tiles: 1 x 4294967296 pixels"),
     "ppm": (b"P6 19000 19000 255\n" + bytes(99), "19000 x 19000 pixels of 3 bytes"),
-    "ppm in figures": (b"P3 19000 19000 255\n" + bytes(99), "19000 x 19000 pixels of 3 bytes"),
     "jpeg": (claiming(JPEG, b"\xff\xc0", 5, ">HH", *LARGE), REFUSED),
-    "progressive": (claiming(PROGRESSIVE, b"\xff\xc2", 5, ">HH", *LARGE), REFUSED),
     "j2k": (siz_bytes(*LARGE, [8]), REFUSED),
     "jp2 box": (claiming(JP2, b"ihdr", 4, ">II", *LARGE), REFUSED),
     "jp2 image": (jp2_bytes([*JP2_HEAD, (b"jp2c", siz_bytes(*LARGE, [8]))]), REFUSED),
     "jp2 16-bit": (jp2_bytes([*JP2_HEAD, (b"jp2c", siz_bytes(*LARGE, [16] * 3))]), "of 6 bytes"),
     "gif": (claiming(GIF, b"GIF8", 6, "<HH", *LARGE), REFUSED),
-    "gif frame": (claiming(GIF, b"," + bytes(4), 5, "<HH", *LARGE), "exceeds limit of"),
     "bmp": (claiming(BMP, b"BM", 18, "<ii", *LARGE), REFUSED),
-    "bmp from the top": (claiming(BMP, b"BM", 18, "<ii", 65000, -65000), REFUSED),
     # Pillow 13 compares the size with its own limit, earlier ones leave that to libwebp and to us.
     "webp": (claiming(WEBP, b"VP8L", 9, "<I", 2**28 - 1), "exceeds limit|16384 x 16384 pixels of"),
-    "webp canvas": (b"RIFF" + CANVAS + b"\xff\xff\0\xff\xff\0" + WEBP[12:],
-                    "exceeds limit of|could not create decoder object"),
-    "dm3": (dm(3), REFUSED),
-    "dm4": (dm(4), REFUSED),
+    "dm3": (dm(), REFUSED),
     "mrc": (claiming(MRC, b"MAP ", -208, "<II", *LARGE), REFUSED),
     "mrc extension": (claiming(MRC, b"MAP ", 92 - 208, "<i", 2**31 - 1), f"{DAMAGED}MRC file"),
     "ser": (claiming(SER, struct.pack("<II", 18, 21), 0, "<II", *LARGE), REFUSED),
@@ -186,12 +176,8 @@ def test_files_that_are_not_read_say_why(tmp_path, case):
         assert tracemalloc.get_traced_memory()[1] < 10e6, "it was decoded, or much was allocated"
     finally:
         tracemalloc.stop()
-
-
-def test_a_chosen_channel_is_limited_as_well(tmp_path):
-    (tmp_path / "a.tif").write_bytes(tiff_bytes(4000, 4000, samples=400))
     with pytest.raises(ImageReadError):
-        read_image(tmp_path / "a.tif", channel=0)
+        read_image(path, channel=0)
 
 
 PATHS = {
@@ -231,21 +217,15 @@ def test_permission_and_memory(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("content", "module", "words"),
-    [
-        (DM(3).file(GREY16), "ncempy", r'DM3 and DM4 files need ncempy .*"hypervlad\[formats\]"$'),
-        (
-            dm5((9, 9), (9, 9)),
-            "h5py",
-            r'HDF5 files need h5py .*pip install "hypervlad\[formats\]"$',
-        ),
-    ],
+    ("content", "kind", "module"),
+    [(DM(3).file(GREY16), "DM3 and DM4", "ncempy"), (dm5((9, 9), (9, 9)), "HDF5", "h5py")],
 )
-def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch, content, module, words):
+def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch, content, kind, module):
     for loaded in [name for name in sys.modules if name.split(".")[0] == module]:
         monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, module, None)
     (tmp_path / "a").write_bytes(content)
+    words = rf'{kind} files need {module} .*; pip install "hypervlad\[formats\]"$'
     check(words, read_image, tmp_path / "a")
 
 

@@ -70,43 +70,34 @@ def test_a_banners_rows_are_cut_off_the_mask_too():
         assert_array_equal(read_mask(mask, shape=(20, 30), banner_rows=rows), MASK)
     high = np.vstack([MASK, np.zeros((9, 30), dtype=bool)])  # 9 of 29: no banner
     for mask, rows in ((whole, 5), (whole, 0), (high, None)):
-        with pytest.raises(
-            ImageReadError, match=r"a mask of 2[49] x 30 pixels for an image of 20 x"
-        ):
+        with pytest.raises(ImageReadError) as error:
             read_mask(mask, shape=(20, 30), banner_rows=rows)
+        assert f"a mask of {len(mask)} x 30 pixels for an image of 20 x 30" in str(error.value)
 
 
 RNG = np.random.default_rng(0)
 SEVERAL = r"x\.png: expected a mask.*several kinds of defects\? Save a mask of each"
 LAYER = np.dstack([np.full((20, 30, 3), 255), 255 * MASK]).astype(np.uint8)
 REFUSED = {
-    "photograph": (np.clip(RNG.normal(120, 40, (20, 30)), 0, 255), SEVERAL),
-    "bright photograph": (np.clip(RNG.normal(200, 15, (20, 30)), 0, 255), SEVERAL),
-    "labels": (np.repeat([0, 1, 2, 2], 150).reshape(20, 30), SEVERAL),
-    "labels far apart": (np.repeat([0, 1, 5, 5], 150).reshape(20, 30), SEVERAL),
+    "photograph": (np.clip(RNG.normal(120, 40, (20, 30)), 0, 255).astype("u1"), SEVERAL),
+    "bright photograph": (np.clip(RNG.normal(200, 15, (20, 30)), 0, 255).astype("u1"), SEVERAL),
+    "labels": (np.repeat(np.uint8([0, 1, 2, 2]), 150).reshape(20, 30), SEVERAL),
+    "labels far apart": (np.repeat(np.uint8([0, 1, 5, 5]), 150).reshape(20, 30), SEVERAL),
     "transparent": (LAYER, r"x\.png: a mask with a transparent layer; export it flattened"),
+    "missing": ("gone.png", r"gone\.png: no such file"),
+    "text": (np.array([["a"]]), "image: the mask must contain True and False"),
+    "empty": (np.zeros((0, 3)), r"the mask must have shape \(H, W\), not empty"),
+    "channels": (np.zeros((2, 3, 3)), r"got shape \(2, 3, 3\)"),
+    "negative": (np.array([[-1, 0]]), r"got -1, 0 \(2 in all\). Threshold it"),
+    "two levels": (np.array([[1, 2, 0]]), "got 0, 1, 2"),
 }
 
 
-@pytest.mark.parametrize("kind", REFUSED)
-def test_images_that_are_not_masks_are_rejected(tmp_path, kind):
-    values, words = REFUSED[kind]
-    with pytest.raises(ImageReadError, match=words):
-        read_mask(written(tmp_path / "x.png", values.astype(np.uint8)))
-
-
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ("gone.png", r"gone\.png: no such file"),
-        (np.array([["a"]]), "image: the mask must contain True and False"),
-        (np.zeros((0, 3)), r"the mask must have shape \(H, W\), not empty"),
-        (np.zeros((2, 3, 3)), r"got shape \(2, 3, 3\)"),
-        (np.array([[-1, 0]]), r"got -1, 0 \(2 in all\). Threshold it"),
-        (np.array([[1, 2, 0]]), "got 0, 1, 2"),
-    ],
-)
-def test_invalid_masks_are_rejected(source, words):
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_mask_is_refused(tmp_path, case):
+    source, words = REFUSED[case]
+    if words.startswith("x"):
+        source = written(tmp_path / "x.png", source)
     with pytest.raises(ImageReadError, match=words):
         read_mask(source)
 
@@ -143,10 +134,8 @@ def test_masks_are_found_by_name(tmp_path):
     assert found == [name and tmp_path / name for name in expected]
     assert find_masks([root / "y/sub/b.png"], tmp_path / "sub", root) == [tmp_path / "sub/b.bmp"]
     # An image may be named like a mask.
-    assert find_masks(["images/f.png", "images/f_gt.png"], tmp_path) == [
-        None,
-        tmp_path / "f_gt.png",
-    ]
+    own = find_masks(["images/f.png", "images/f_gt.png"], tmp_path)
+    assert own == [None, tmp_path / "f_gt.png"]
 
 
 @pytest.mark.parametrize(
